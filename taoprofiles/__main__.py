@@ -1,0 +1,5 @@
+"""``python -m taoprofiles`` is ``taoprof``."""
+
+from taoprofiles.faces.main import main
+
+main()

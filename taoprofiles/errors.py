@@ -1,0 +1,66 @@
+"""The exceptions that taoprofiles raises, each with a stable code, an exit status and a hint."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class TaoprofError(Exception):
+    """Anything that taoprofiles refuses or could not do.
+
+    ``message`` says what, where and why on one line; ``problems`` lists every single fault, one line each, where there
+    are several; ``hint`` is a next step to paste. ``code`` never changes once published, ``status`` is the exit status.
+    """
+
+    code = "failed"
+    status = 1
+
+    def __init__(self, message: str, *, problems: Sequence[str] = (), hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.problems = list(problems)
+        self.hint = hint
+
+    def __str__(self) -> str:
+        """Give all of it on one line, for tracebacks and logs."""
+        text = self.message
+        if self.problems:
+            text += ": " + "; ".join(self.problems)
+        return f"{text} (hint: {self.hint})" if self.hint else text
+
+
+class UsageError(TaoprofError):
+    """The command line, or a call, asks for something that cannot be meant."""
+
+    code = "usage"
+    status = 2
+
+
+class InvalidProfileError(TaoprofError):
+    """A profile cannot be read, or cannot be rendered here and now."""
+
+    code = "invalid-profile"
+    status = 3
+
+
+class InvalidStateError(TaoprofError):
+    """Something else that taoprofiles reads is not what it should be: the mapping file, the history, HOME."""
+
+    code = "invalid-state"
+    status = 3
+
+
+class NotFoundError(TaoprofError):
+    """There is no profile or history entry of that name."""
+
+    code = "not-found"
+    status = 4
+
+
+class BusyError(TaoprofError):
+    """Another taoprof command held the lock for the whole of the time allowed."""
+
+    code = "busy"
+    status = 7

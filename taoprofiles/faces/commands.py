@@ -1,0 +1,178 @@
+"""The verbs, and the way from a command line to one of them. Only the verb that is asked for is loaded."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from taoprofiles.errors import TaoprofError, UsageError
+from taoprofiles.faces import output
+from taoprofiles.state.locks import DEFAULT_TIMEOUT
+from taoprofiles.state.paths import Context
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+    from typing import NoReturn
+
+    from taoprofiles.faces.result import Result
+
+GROUPS: dict[str, dict[str, tuple[str, str]]] = {
+    "switch": {
+        "use": ("switching", "switch ~/.tao_mounts.json to a profile"),
+        "undo": ("switching", "put back what the last change replaced"),
+        "history": ("switching", "list every mapping and profile change"),
+    },
+    "look": {
+        "list": ("looking", "list the profiles"),
+        "current": ("looking", "name the active profile"),
+        "status": ("looking", "tell what the mapping file holds, and why"),
+        "show": ("looking", "show all that a profile comes to"),
+        "diff": ("looking", "compare a profile with the file, or two profiles"),
+        "paths": ("looking", "tell where everything is kept"),
+    },
+    "make": {
+        "new": ("making", "make a profile for a project folder"),
+        "save": ("making", "make a profile of the mapping file as it is"),
+        "import": ("making", "make a profile of a mounts file or an exported profile"),
+        "export": ("making", "write a profile out, without its secrets"),
+        "edit": ("making", "edit a profile in $EDITOR"),
+        "set": ("making", "set keys and variables of a profile"),
+        "copy": ("making", "copy a profile"),
+        "rename": ("making", "give a profile another name"),
+        "remove": ("making", "take a profile away (the history keeps it)"),
+    },
+    "shell": {
+        "env": ("shells", "print a profile's variables for a shell, a program or a notebook"),
+        "completion": ("shells", "print the completion script of a shell"),
+        "schema": ("shells", "print the JSON Schema of a profile file"),
+    },
+}
+"""By group: the verb, the module in ``verbs/`` that has it, and what it does."""
+
+VERBS = {verb: place for group in GROUPS.values() for verb, place in group.items()}
+
+STATUSES = """\
+exit status: 0 done or nothing to do · 1 failed · 2 usage · 3 invalid profile or state · 4 no such profile or entry ·
+5 held · 6 differs (diff, status --check) · 7 busy · 128+n signal n"""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with its complaints raised as ours."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UsageError instead of printing and exiting."""
+        raise UsageError(message, hint=f"'{self.prog} --help' explains it")
+
+
+def run(argv: list[str]) -> int:
+    """Run one command line and return its exit status."""
+    if "_ARGCOMPLETE" in os.environ:
+        import argcomplete
+
+        argcomplete.autocomplete(_whole_parser())
+    as_json = "--json" in argv[: argv.index("--")] if "--" in argv else "--json" in argv
+    leading = [word for word in argv[:1] if word == "--json"]
+    verb, rest = (argv[len(leading)] if len(argv) > len(leading) else ""), argv[len(leading) + 1 :]
+    try:
+        if verb in ("", "-h", "--help", "help"):
+            return _help(rest, asked=verb != "")
+        if verb == "--version":
+            from importlib.metadata import version
+
+            sys.stdout.write(f"taoprof {version('taoprofiles')}\n")
+            return 0
+        if verb not in VERBS:
+            raise _unknown(verb)
+        parser = Parser(prog=f"taoprof {verb}", description=_sentence(VERBS[verb][1]), allow_abbrev=False)
+        _add_arguments(parser, verb)
+        args = parser.parse_args([*leading, *rest])
+        result: Result = _function(verb)(Context(), args)
+        return output.emit(verb, result, as_json=as_json)
+    except TaoprofError as error:
+        return output.emit_error(verb, error, as_json=as_json)
+
+
+def _add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
+    getattr(_module(verb), f"{verb}_arguments", lambda _: None)(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON envelope")
+
+
+def add_timeout(parser: argparse.ArgumentParser) -> None:
+    """Give a verb that changes something its ``--timeout``."""
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=DEFAULT_TIMEOUT,
+        metavar="SECONDS",
+        help=f"how long to wait for another taoprof command (default {DEFAULT_TIMEOUT:g})",
+    )
+
+
+def add_reveal(parser: argparse.ArgumentParser) -> None:
+    """Give a verb that shows values its ``--reveal``."""
+    parser.add_argument("--reveal", action="store_true", help="show secret values (KEY, TOKEN, SECRET, PASS, …)")
+
+
+def add_profile(
+    parser: argparse.ArgumentParser, name: str = "NAME", *, optional: bool = False, help: str = "the profile"
+) -> None:
+    """Give a verb an argument that is the name of a profile, and completes as one."""
+    argument = parser.add_argument(name.lower(), metavar=name, nargs="?" if optional else None, help=help)
+    argument.completer = _profile_names  # type: ignore[attr-defined] # where argcomplete looks for it
+
+
+def _profile_names(**_: object) -> list[str]:
+    from taoprofiles.state.store import Store
+
+    try:
+        return Store(Context()).names()
+    except TaoprofError:
+        return []
+
+
+def _module(verb: str) -> ModuleType:
+    from importlib import import_module
+
+    return import_module(f"taoprofiles.faces.verbs.{VERBS[verb][0]}")
+
+
+def _function(verb: str) -> Callable[[Context, argparse.Namespace], Result]:
+    function: Callable[[Context, argparse.Namespace], Result] = getattr(_module(verb), f"{verb}_verb")
+    return function
+
+
+def _whole_parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="taoprof")
+    parsers = parser.add_subparsers()
+    for verb, (_, summary) in VERBS.items():
+        _add_arguments(parsers.add_parser(verb, help=summary), verb)
+    return parser
+
+
+def _help(words: list[str], *, asked: bool) -> int:
+    if words and words[0] in VERBS:
+        return run([words[0], "--help"])
+    lines = ["taoprof: named mount profiles for the NVIDIA TAO launcher", "", "usage: taoprof VERB …"]
+    for group in GROUPS.values():
+        lines += [""] + [f"  {verb:<11} {summary}" for verb, (_, summary) in group.items()]
+    lines += ["", "'taoprof VERB --help' explains one; --json on any of them prints an envelope for programs.", ""]
+    lines += STATUSES.split("\n")
+    if not asked:
+        raise UsageError("no verb given", hint="'taoprof --help' lists them; 'taoprof list' shows your profiles")
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0
+
+
+def _unknown(verb: str) -> UsageError:
+    import difflib
+
+    close = difflib.get_close_matches(verb, VERBS, n=1)
+    hint = f"did you mean 'taoprof {close[0]}'?" if close else "'taoprof --help' lists the verbs"
+    return UsageError(f"there is no verb '{verb[:70]}'", hint=hint)
+
+
+def _sentence(summary: str) -> str:
+    return summary[:1].upper() + summary[1:] + "."

@@ -1,0 +1,58 @@
+"""The command ``taoprof``: finds the verb, loads only what it needs, and turns every error into one clear message."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with its status: 0 done … 7 busy, 128+n for a signal."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(argv: list[str]) -> int:
+    """Run one command line, without the program's name, and return its exit status."""
+    try:
+        status = _answer_prompt() if argv in (["current"], ["current", "--short"]) else None
+        if status is None:
+            from taoprofiles.faces import commands
+
+            status = commands.run(argv)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        return _die_of(signal.SIGINT)
+    except BrokenPipeError:
+        # What reads our answer has gone (| head). Python would complain once more while it shuts down.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def _answer_prompt() -> int | None:
+    """Answer ``current`` from the note of the last switch; None where it must be worked out."""
+    from taoprofiles.errors import TaoprofError
+    from taoprofiles.state import glance
+    from taoprofiles.state.paths import Context
+
+    try:
+        name = glance.active(Context())
+    except TaoprofError:
+        return None
+    if name is None:
+        return None
+    sys.stdout.write(name + "\n")
+    return 0
+
+
+def _die_of(number: int) -> int:
+    # A shell stops its script only if the command died of the signal; a plain exit status would not tell it.
+    sys.stdout.flush()
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    return 128 + number

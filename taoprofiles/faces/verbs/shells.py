@@ -1,0 +1,53 @@
+"""env, completion, schema."""
+
+from __future__ import annotations
+
+from taoprofiles.faces.commands import add_profile, add_reveal
+from taoprofiles.faces.result import Result
+from taoprofiles.state.store import Store
+from taoprofiles.values.quoting import FORMATS, write
+from taoprofiles.values.secret import is_secret
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+
+    from taoprofiles.state.paths import Context
+
+
+def env_arguments(parser: argparse.ArgumentParser) -> None:
+    add_profile(parser)
+    parser.add_argument("--format", choices=FORMATS, default="bash", help="for whom (default: bash, which zsh reads too)")
+    add_reveal(parser)
+
+
+def env_verb(context: Context, args: argparse.Namespace) -> Result:
+    variables = Store(context).renderer(args.name).variables()
+    hidden = [] if args.reveal else [name for name in variables if is_secret(name)]
+    given = {name: value for name, value in variables.items() if name not in hidden}
+    messages = []
+    if hidden:
+        verb = "is a secret and is" if len(hidden) == 1 else "are secrets and are"
+        messages.append(f"{', '.join(hidden)} {verb} left out; --reveal includes them")
+    text = write(given, args.format, hidden=hidden)
+    return Result({"name": args.name, "variables": given, "hidden": hidden}, raw=text, messages=messages)
+
+
+def completion_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"))
+
+
+def completion_verb(context: Context, args: argparse.Namespace) -> Result:
+    import argcomplete
+
+    script = argcomplete.shellcode(["taoprof"], shell=args.shell)  # type: ignore[no-untyped-call]
+    return Result({"shell": args.shell, "script": script}, raw=script)
+
+
+def schema_verb(context: Context, args: argparse.Namespace) -> Result:
+    import json
+
+    from taoprofiles.values.profile import json_schema
+
+    schema = json_schema()
+    return Result({"schema": schema}, raw=json.dumps(schema, indent=2) + "\n")

@@ -1,0 +1,83 @@
+"""What is the case: which profile is active, and whether the mapping file is what that profile renders."""
+
+from __future__ import annotations
+
+import os
+
+from taoprofiles.errors import InvalidProfileError, NotFoundError
+from taoprofiles.state import files
+from taoprofiles.state.history import MAPPING_LIMIT, History
+from taoprofiles.state.store import Store
+from taoprofiles.values import mapping
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from taoprofiles.state.history import Entry
+    from taoprofiles.state.paths import Context
+
+
+class Situation:
+    """``state`` is one of:
+
+    - active: the mapping file is what the profile ``name`` renders now
+    - drifted: it is what ``name`` made of it, but the profile renders something else now, or nothing (``problem``)
+    - unmanaged: another program wrote it; ``name`` is None, ``last`` the profile that was active before
+    - none: there is no mapping file
+
+    ``content`` is what the file holds, ``entry`` the history entry that made it so.
+    """
+
+    __slots__ = ("content", "entry", "last", "name", "problem", "state", "wanted")
+
+    def __init__(self, content: bytes | None, entry: Entry | None) -> None:
+        self.content, self.entry = content, entry
+        self.name = entry.profile if entry else None
+        self.last: str | None = None
+        self.state = "none" if content is None else "unmanaged"
+        self.wanted: bytes | None = None
+        self.problem = ""
+
+
+def look(context: Context) -> Situation:
+    """Work out the situation. Writes nothing and needs no lock. Raises InvalidStateError where files are unreadable."""
+    history = History(context)
+    content = files.read(context.mapping_file, MAPPING_LIMIT)
+    found = Situation(content, history.in_force(content))
+    if found.name is None:
+        found.last = previous(history, None)
+        return found
+    try:
+        found.wanted = mapping.to_bytes(Store(context).renderer(found.name).mapping())
+    except (InvalidProfileError, NotFoundError) as error:
+        found.problem = "; ".join(error.problems) or error.message
+    found.state = "active" if found.wanted is not None and mapping.same(content, found.wanted) else "drifted"
+    return found
+
+
+def previous(history: History, current: str | None) -> str | None:
+    """Name the profile that was active before ``current``, the way ``cd -`` goes back."""
+    for entry in history.newest_first():
+        if entry.target == "mapping" and entry.profile not in (None, current):
+            return entry.profile
+    return None
+
+
+def resembling(context: Context, content: bytes) -> str | None:
+    """Name a profile that renders just what ``content`` says, if there is one."""
+    store = Store(context)
+    for name in store.names():
+        try:
+            if mapping.same(content, mapping.to_bytes(store.renderer(name).mapping())):
+                return name
+        except (InvalidProfileError, NotFoundError):
+            continue
+    return None
+
+
+def mode_problem(context: Context) -> str:
+    """Say so if others may read the mapping file, which can hold keys and tokens."""
+    try:
+        mode = os.stat(context.mapping_file).st_mode & 0o777
+    except OSError:
+        return ""
+    return f"others may read it (mode {mode:04o})" if mode & 0o044 else ""

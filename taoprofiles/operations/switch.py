@@ -1,0 +1,207 @@
+"""The switch: the mapping file becomes another profile's mapping, wholly or not at all, and nothing is lost."""
+
+from __future__ import annotations
+
+import os
+
+from taoprofiles.errors import InvalidProfileError, InvalidStateError, NotFoundError, TaoprofError
+from taoprofiles.operations.situation import previous
+from taoprofiles.state import files, glance
+from taoprofiles.state.history import MAPPING_LIMIT, History
+from taoprofiles.state.locks import DEFAULT_TIMEOUT, Lock
+from taoprofiles.state.store import Store
+from taoprofiles.values import mapping
+from taoprofiles.values.template import not_valid
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from taoprofiles.state.history import Entry
+    from taoprofiles.state.paths import Context
+    from taoprofiles.values.mapping import Change
+
+
+class Switch:
+    """What a switch did, or with ``dry_run`` would do.
+
+    ``name`` and ``previous`` are profiles (None: no profile's mapping); ``changed`` is false where all was as wanted;
+    ``changes`` is what differs in the mapping; ``folders`` were made; ``kept`` is the history entry under which a
+    mapping that no profile had made was kept, None where there was none.
+    """
+
+    __slots__ = ("changed", "changes", "folders", "kept", "name", "previous", "wanted")
+
+    def __init__(self, name: str | None, previous: str | None) -> None:
+        self.name, self.previous = name, previous
+        self.changed = False
+        self.changes: list[Change] = []
+        self.folders: list[str] = []
+        self.kept: int | None = None
+        self.wanted: dict[str, Any] = {}
+
+
+def use(
+    context: Context, name: str, *, dry_run: bool = False, mkdir: bool = False, timeout: float = DEFAULT_TIMEOUT
+) -> Switch:
+    """Switch the mapping file to the profile ``name``; "-" is the one before. ``timeout`` (s) is for the lock.
+
+    Raises NotFoundError, InvalidProfileError (also for missing source folders, all of them at once), InvalidStateError,
+    BusyError, and TaoprofError for what the system refuses. After any of them the mapping file is as it was.
+    """
+    store = Store(context)
+    if name != "-":
+        store.text(name)  # a name that is not there is told before anything is made or waited for
+    if dry_run:
+        return _Transaction(context).plan(name, mkdir=mkdir)
+    with Lock(context.lock, timeout):
+        transaction = _Transaction(context)
+        done = transaction.plan(name, mkdir=mkdir, may_write=True)
+        if done.changed:
+            assert done.name is not None  # noqa: S101 - for the type checker: a plan has a name
+            _make_folders(done.folders)
+            done.kept = transaction.write("use", done.name, mapping.to_bytes(done.wanted))
+        transaction.leave_note(done)
+        return done
+
+
+def bring_back(context: Context, entry: Entry) -> Switch:
+    """Give the mapping file the content that it had before ``entry``. Needs the lock. Raises as ``use`` does."""
+    history = History(context)
+    older = (e for e in history.newest_first() if e.target == "mapping" and e.id < entry.id)
+    before = next(older, None)
+    name = before.profile if before and before.after == entry.before else None
+    wanted = None if entry.before is None else history.content(entry.before)
+    transaction = _Transaction(context)
+    done = Switch(name, transaction.previous)
+    if transaction.content != wanted or name != transaction.previous:
+        done.changed = True
+        done.kept = transaction.write("undo", name, wanted)
+        glance.forget(context)
+    return done
+
+
+class _Transaction:
+    """Reads once, decides, and writes: the history first, then the file."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._store = Store(context)
+        self._history = History(context)
+        self.content = files.read(context.mapping_file, MAPPING_LIMIT)
+        self._entry = self._history.in_force(self.content)
+        self.previous = self._entry.profile if self._entry else None
+        self._note: bytes | None = None
+
+    def plan(self, name: str, *, mkdir: bool, may_write: bool = False) -> Switch:
+        if name == "-":
+            before = previous(self._history, self.previous)
+            if before is None:
+                raise NotFoundError("there is no previous profile to go back to", hint="'taoprof list' shows all")
+            name = before
+        text = self._store.text(name)
+        renderer = self._store.renderer(name, text, may_write=may_write)
+        self._note = None if renderer.asks_environment else text
+        done = Switch(name, self.previous)
+        done.wanted = renderer.mapping()
+        done.folders = self._missing_folders(name, done.wanted, mkdir=mkdir)
+        content = mapping.to_bytes(done.wanted)
+        done.changed = name != self.previous or not mapping.same(self.content, content)
+        if self.content != content:
+            done.changes = mapping.changes(_parsed(self.content), done.wanted)
+        return done
+
+    def write(self, action: str, profile: str | None, wanted: bytes | None) -> int | None:
+        """Record and replace; return the number of the entry that kept a foreign mapping, if any."""
+        before = None if self.content is None else self._history.keep(self.content)
+        after = None if wanted is None else self._history.keep(wanted)
+        entries = []
+        if self._entry is None:
+            last = next((e for e in self._history.newest_first() if e.target == "mapping"), None)
+            was = last.after if last else None
+            if before != was:
+                entries.append(_mapping_entry("found", None, was, before))
+        entries.append(_mapping_entry(action, profile, before, after))
+        size = self._history.record(entries)
+        late: list[str] = []
+        if before != after:
+            try:
+                self._replace(wanted, late)
+            except BaseException:
+                self._history.cut(size)
+                raise
+            if files.read(self._context.mapping_file, MAPPING_LIMIT) != wanted:
+                raise TaoprofError(
+                    f"'{self._context.mapping_file}' was overwritten by another program in the moment of the switch",
+                    hint="'taoprof status' tells what it holds now",
+                )
+        for digest in late:  # written by another program after we had read the file: kept, and put into its order
+            self._history.record(
+                [_mapping_entry("found", None, after, digest), _mapping_entry(action, profile, digest, after)]
+            )
+        foreign = self._entry is None and self.content is not None
+        return next(self._history.newest_first()).id if foreign or late else None
+
+    def _replace(self, wanted: bytes | None, late: list[str]) -> None:
+        def seen(content: bytes) -> None:
+            if content != self.content:
+                late.append(self._history.keep(content))
+
+        if wanted is None:
+            files.remove(self._context.mapping_file)
+        else:
+            files.replace(self._context.mapping_file, wanted, seen=seen)
+
+    def leave_note(self, done: Switch) -> None:
+        """Leave the note for ``current``, or take away one that no longer holds."""
+        if done.name is None or self._note is None:
+            glance.forget(self._context)
+        elif done.changed or glance.active(self._context) != done.name:
+            path, content = self._store.path(done.name), mapping.to_bytes(done.wanted)
+            glance.write(self._context, done.name, profile_path=path, profile=self._note, mapping=content)
+
+    def _missing_folders(self, name: str, wanted: dict[str, Any], *, mkdir: bool) -> list[str]:
+        problems: list[str] = []
+        missing: list[str] = []
+        real: dict[str, int] = {}
+        for number, mount in enumerate(wanted["Mounts"]):
+            source = mount["source"]
+            if not os.path.exists(source):
+                missing.append(source)
+                problems.append(f"mounts[{number}].source: folder '{source}' does not exist")
+                continue
+            same = real.setdefault(os.path.realpath(source), number)
+            if same != number:
+                problems.append(
+                    f"mounts[{number}].source: '{source}' is the same folder as the source of mounts[{same}], and the "
+                    "launcher keeps only one mount of a folder"
+                )
+        if len(problems) > len(missing) or (missing and not mkdir):
+            error = not_valid(name, self._store.path(name), problems)
+            if len(problems) == len(missing):
+                error = InvalidProfileError(
+                    f"'{name}' not activated: {len(missing)} of its folders {'is' if len(missing) == 1 else 'are'} missing",
+                    problems=problems,
+                    hint=f"nothing was changed; 'taoprof use {name} --mkdir' makes them",
+                )
+            raise error
+        return missing
+
+
+def _mapping_entry(action: str, profile: str | None, before: str | None, after: str | None) -> dict[str, Any]:
+    return {"action": action, "target": "mapping", "profile": profile, "before": before, "after": after}
+
+
+def _make_folders(folders: list[str]) -> None:
+    for folder in folders:
+        try:
+            os.makedirs(folder, exist_ok=True)  # the person's own data: with the rights that their umask gives
+        except OSError as error:
+            raise files.unusable(folder, "make the folder", error) from error
+
+
+def _parsed(content: bytes | None) -> dict[str, Any]:
+    try:
+        return {} if content is None else mapping.parse(content, "the mapping file")
+    except InvalidStateError:
+        return {"not JSON": "…"}

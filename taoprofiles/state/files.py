@@ -1,0 +1,290 @@
+"""The only module that writes files: whole replacements that survive a power cut, appends, and private folders.
+
+Everything here expects the caller to hold the lock (``locks.py``), so a temporary file has one fixed name beside its
+target: what a killed process left behind is taken away by the next one, and nothing piles up in the home.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from taoprofiles.errors import InvalidStateError, TaoprofError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PRIVATE = 0o600
+
+
+def read(path: str, limit: int) -> bytes | None:
+    """Read the regular file at ``path``, at most ``limit`` bytes; None where there is none.
+
+    Raises InvalidStateError for anything else that may stand there. A FIFO or a device is never waited for.
+    """
+    try:
+        # O_NONBLOCK: opening a FIFO without a writer would otherwise never return.
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise unusable(path, "read", error) from error
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise InvalidStateError(f"'{path}' is {kind(status.st_mode)}, not a file")
+        if status.st_size > limit:
+            raise InvalidStateError(f"'{path}' has {status.st_size} bytes; at most {limit} are read")
+        chunks = []
+        while chunk := os.read(fd, 1 << 20):
+            chunks.append(chunk)
+        return b"".join(chunks)
+    except OSError as error:
+        raise unusable(path, "read", error) from error
+    finally:
+        os.close(fd)
+
+
+def replace(path: str, data: bytes, *, seen: Callable[[bytes], None] | None = None) -> None:
+    """Make ``data`` the content of ``path``, so that a reader finds the old or the new content and nothing between.
+
+    A symlink stays one: its target is replaced. The mode and owner of an existing file are kept, a new file is 0600
+    whatever the umask. On an error the old file is back, the very same inode. ``seen`` is called with what the file
+    held when it was replaced.
+
+    Raises TaoprofError with what could not be done and why.
+    """
+    target = os.path.realpath(path)
+    folder, name = os.path.split(target)
+    stem = os.path.join(folder, f".{name[:48]}.taoprof")
+    fresh, kept = f"{stem}-new", f"{stem}-old"
+    renamed = False
+    try:
+        old = _status(target)
+        _unlink(fresh)
+        _unlink(kept)
+        _write_fresh(fresh, data, old)
+        if old is not None:
+            _link(target, kept)
+        os.replace(fresh, target)
+        renamed = True
+        _sync_folder(folder)
+        if old is not None and seen is not None:
+            content = read(kept, 1 << 30)
+            if content is not None:
+                seen(content)
+    except BaseException as error:
+        if renamed:
+            _put_back(kept, target, existed=old is not None)
+        else:
+            _unlink_quietly(fresh)
+        _unlink_quietly(kept)
+        if isinstance(error, OSError):
+            raise unusable(path, "write", error) from error
+        raise
+    _unlink_quietly(kept)
+
+
+def remove(path: str) -> None:
+    """Take the file at ``path`` away, durably; a symlink's target, not the symlink. Raises TaoprofError."""
+    target = os.path.realpath(path)
+    try:
+        _unlink(target)
+        _sync_folder(os.path.dirname(target))
+    except OSError as error:
+        raise unusable(path, "remove", error) from error
+
+
+def rename(path: str, to: str) -> None:
+    """Give a file another name in the same folder, durably. The caller has made sure that ``to`` is free."""
+    try:
+        os.rename(path, to)
+        _sync_folder(os.path.dirname(to))
+    except OSError as error:
+        raise unusable(path, "rename", error) from error
+
+
+def append(path: str, data: bytes) -> int:
+    """Add whole lines to the end of ``path``, durably, and return the size it had before, for ``cut``.
+
+    A torn last line, left by a power cut, is ended first. On an error the file is as it was. Raises TaoprofError.
+    """
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
+        try:
+            size = os.fstat(fd).st_size
+            if size == 0:
+                os.fchmod(fd, PRIVATE)  # the umask may have taken bits away
+            elif os.pread(fd, 1, size - 1) != b"\n":
+                data = b"\n" + data
+            try:
+                _write_all(fd, data, size)
+                os.fsync(fd)
+            except BaseException:
+                os.ftruncate(fd, size)
+                raise
+            return size
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise unusable(path, "write", error) from error
+
+
+def cut(path: str, size: int) -> None:
+    """Take back an ``append``, as far as that is possible; what cannot be cut is told apart by its readers."""
+    try:
+        os.truncate(path, size)
+    except OSError:
+        pass
+
+
+def write_cache(path: str, data: bytes) -> None:
+    """Write something that can be worked out again: atomic, but not durable, and no error stops the work."""
+    fresh = f"{path}.taoprof-new"
+    try:
+        make_folder(os.path.dirname(path))
+        _unlink(fresh)
+        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE)
+        try:
+            _write_all(fd, data, 0)
+        finally:
+            os.close(fd)
+        os.replace(fresh, path)
+    except (OSError, TaoprofError):
+        _unlink_quietly(fresh)
+
+
+def forget_cache(path: str) -> None:
+    """Take a cache away that no longer holds."""
+    _unlink_quietly(path)
+
+
+def make_folder(path: str) -> None:
+    """Make the folder ``path`` and those above it, for this user alone (0700). Raises TaoprofError."""
+    if os.path.isdir(path):
+        return
+    try:
+        parent = os.path.dirname(path)
+        if parent != path:
+            make_folder(parent)
+        try:
+            os.mkdir(path, 0o700)
+        except FileExistsError:
+            if not os.path.isdir(path):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from None
+    except OSError as error:
+        raise unusable(path, "make the folder", error) from error
+
+
+def unusable(path: str, what: str, error: OSError) -> TaoprofError:
+    """Say what could not be done with ``path`` and why: an InvalidStateError where the path itself is wrong."""
+    reason = (error.strerror or str(error)).lower()
+    where = error.filename if isinstance(error.filename, str) else path
+    beside = f" ('{where}')" if os.path.dirname(where) != os.path.dirname(path) else ""
+    kind_of_error = InvalidStateError if error.errno in _PATH_IS_WRONG else TaoprofError
+    hints = {
+        errno.ENOSPC: "free some space, then run the command again; nothing was changed",
+        errno.EDQUOT: "free some space, then run the command again; nothing was changed",
+        errno.EROFS: "the file system is read-only; TAOPROF_HOME=FOLDER keeps everything elsewhere",
+    }
+    return kind_of_error(f"cannot {what} '{path}': {reason}{beside}", hint=hints.get(error.errno or 0, ""))
+
+
+_PATH_IS_WRONG = (errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.ENXIO)
+
+
+def kind(mode: int) -> str:
+    """Name what stands at a path, from its ``st_mode``."""
+    names = (
+        (stat.S_ISDIR, "a folder"),
+        (stat.S_ISFIFO, "a named pipe"),
+        (stat.S_ISSOCK, "a socket"),
+        (stat.S_ISCHR, "a device"),
+        (stat.S_ISBLK, "a device"),
+    )
+    return next((name for test, name in names if test(mode)), "a file")
+
+
+def _status(target: str) -> os.stat_result | None:
+    try:
+        status = os.lstat(target)
+    except FileNotFoundError:
+        return None
+    if stat.S_ISLNK(status.st_mode):  # realpath leaves a link only where it goes round in a circle
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), target)
+    if not stat.S_ISREG(status.st_mode):
+        raise InvalidStateError(f"'{target}' is {kind(status.st_mode)}, not a file")
+    return status
+
+
+def _write_fresh(fresh: str, data: bytes, old: os.stat_result | None) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(fresh, flags, PRIVATE)
+    try:
+        mode = PRIVATE
+        if old is not None:
+            mode = stat.S_IMODE(old.st_mode)
+            mine = os.fstat(fd)
+            if old.st_uid != mine.st_uid:
+                os.fchown(fd, old.st_uid, -1)
+            if old.st_gid != mine.st_gid:
+                try:
+                    os.fchown(fd, -1, old.st_gid)
+                except PermissionError:
+                    mode &= ~stat.S_IRWXG  # a group that we are not in: ours must not get its rights
+        os.fchmod(fd, mode)  # a mode given to open() loses the bits of the umask
+        _write_all(fd, data, 0)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _write_all(fd: int, data: bytes, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(fd, view, offset)
+        view, offset = view[written:], offset + written
+
+
+def _link(target: str, kept: str) -> None:
+    # A second name for the old inode: what somebody wrote into it after we read it can still be seen after the
+    # rename, and an error later on can bring back the very file. File systems without hard links go without.
+    try:
+        os.link(target, kept, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV):
+            raise
+
+
+def _put_back(kept: str, target: str, *, existed: bool) -> None:
+    try:
+        if existed:
+            os.replace(kept, target)
+        else:
+            os.unlink(target)
+    except OSError:
+        pass
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def _unlink_quietly(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
+
+
+def _sync_folder(folder: str) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,197 @@
+"""Every mapping that ever was and every profile that was changed, and why: an append-only journal and its contents.
+
+``history.jsonl`` has one JSON object a line; ``objects/`` holds the contents by their SHA-256. A line about the mapping
+file is written **before** the file is replaced, so the journal and the file together always tell what is the case: the
+last line whose ``after`` is what the file holds is the one in force. There is no second pointer that could disagree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+
+from taoprofiles.errors import InvalidStateError, NotFoundError
+from taoprofiles.state import files
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from taoprofiles.state.paths import Context
+
+FORMAT = 1
+MAPPING_LIMIT = 16 << 20
+"""Bytes. A mapping file has a few hundred; one past this limit is some other file, and is not replaced."""
+
+
+class Entry:
+    """One line of the history.
+
+    ``action`` is what was done (use, undo, found, new, save, import, edit, set, copy, rename, remove); ``target`` is
+    "mapping" or "profile". ``profile`` is the profile in force afterwards (mapping) or the one changed (profile), None
+    for a mapping that no profile made. ``before`` and ``after`` are digests, None where there was no file. ``time`` is
+    in seconds since 1970, ``by`` who did it: user, host, pid. ``was`` is the old name of a renamed profile.
+    """
+
+    __slots__ = ("action", "after", "before", "by", "id", "profile", "target", "time", "was")
+
+    def __init__(
+        self,
+        *,
+        id: int,
+        time: float,
+        action: str,
+        target: str,
+        profile: str | None,
+        before: str | None,
+        after: str | None,
+        by: str,
+        was: str | None = None,
+    ) -> None:
+        self.id, self.time, self.action, self.target = id, time, action, target
+        self.profile, self.before, self.after = profile, before, after
+        self.by, self.was = by, was
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the fields, in the order in which they are written."""
+        names = ("id", "time", "action", "target", "profile", "before", "after", "by", "was")
+        return {name: getattr(self, name) for name in names}
+
+
+class History:
+    """The journal and the contents of one person. Writing needs the lock; reading does not."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def keep(self, content: bytes) -> str:
+        """Store ``content`` durably, once, and return its digest. Needs the lock."""
+        digest = hashlib.sha256(content).hexdigest()
+        path = os.path.join(self._context.objects, digest)
+        if not os.path.exists(path):
+            files.make_folder(self._context.objects)
+            files.replace(path, content)
+        return digest
+
+    def content(self, digest: str) -> bytes:
+        """Give back what ``keep`` stored. Raises InvalidStateError where it is gone or damaged."""
+        path = os.path.join(self._context.objects, digest)
+        content = files.read(path, MAPPING_LIMIT)
+        if content is None or hashlib.sha256(content).hexdigest() != digest:
+            what = "is missing" if content is None else "is damaged"
+            raise InvalidStateError(f"what the history kept {what}: '{path}'")
+        return content
+
+    def record(self, entries: list[dict[str, Any]]) -> int:
+        """Append entries, durably, in one write; return the size of the journal before, for ``cut``. Needs the lock.
+
+        Each of ``entries`` gives action, target, profile, before, after and perhaps was; the rest is filled in here.
+        """
+        files.make_folder(self._context.state)
+        last = next(self.newest_first(), None)
+        number = last.id if last else 0
+        by = f"{_user(self._context)}@{os.uname().nodename} pid {os.getpid()}"
+        lines = []
+        for number, entry in enumerate(entries, number + 1):
+            line = Entry(id=number, time=round(time.time(), 3), by=by, **entry).as_dict()
+            lines.append(json.dumps({"v": FORMAT, **line}) + "\n")
+        return files.append(self._context.history, "".join(lines).encode())
+
+    def cut(self, size: int) -> None:
+        """Take back a ``record`` whose change did not happen. Needs the lock."""
+        files.cut(self._context.history, size)
+
+    def newest_first(self) -> Iterator[Entry]:
+        """Read the entries from the last to the first, no more of the file than is asked for."""
+        for line in _lines_backwards(self._context.history):
+            entry = _parse(line, self._context.history)
+            if entry is not None:
+                yield entry
+
+    def find(self, number: str) -> Entry:
+        """Give the entry with that id. Raises NotFoundError."""
+        for entry in self.newest_first():
+            if str(entry.id) == number:
+                return entry
+        raise NotFoundError(f"the history has no entry '{number}'", hint="'taoprof history' lists them")
+
+    def in_force(self, content: bytes | None) -> Entry | None:
+        """Tell which entry made the mapping file what it is, given what the file holds; None: none of ours did.
+
+        The last entry counts if the file holds its ``after``; if the file holds its ``before``, that change was
+        interrupted before the file was replaced (or undone by somebody else) and the entry before it counts.
+        """
+        digest = None if content is None else hashlib.sha256(content).hexdigest()
+        mappings = (entry for entry in self.newest_first() if entry.target == "mapping")
+        for entry in mappings:
+            if entry.after == digest:
+                return entry
+            if entry.before != digest:
+                return None
+        return None
+
+    def used_since(self, offset: int) -> tuple[dict[str, float], int]:
+        """Read from ``offset`` on when each profile was last used: times by name, and the offset to go on from."""
+        used: dict[str, float] = {}
+        try:
+            with open(self._context.history, "rb") as journal:
+                if offset > os.fstat(journal.fileno()).st_size:
+                    offset = 0
+                journal.seek(offset)
+                for line in journal:
+                    if not line.endswith(b"\n"):
+                        break
+                    offset += len(line)
+                    entry = _parse(line, self._context.history)
+                    if entry is not None and entry.action == "use" and entry.profile:
+                        used[entry.profile] = entry.time
+        except FileNotFoundError:
+            return {}, 0
+        except OSError as error:
+            raise files.unusable(self._context.history, "read", error) from error
+        return used, offset
+
+
+def _user(context: Context) -> str:
+    return context.environ.get("USER") or context.environ.get("LOGNAME") or f"uid {context.uid}"
+
+
+def _parse(line: bytes, path: str) -> Entry | None:
+    try:
+        fields = json.loads(line)
+        if fields["v"] > FORMAT:
+            raise InvalidStateError(
+                f"'{path}' was written by a newer taoprofiles (format {fields['v']}; this one reads {FORMAT})",
+                hint="pip install --upgrade taoprofiles",
+            )
+        return Entry(**{name: fields[name] for name in Entry.__slots__})
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None  # a line torn by a power cut, or damaged: the others still count
+
+
+def _lines_backwards(path: str, block: int = 1 << 13) -> Iterator[bytes]:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise files.unusable(path, "read", error) from error
+    try:
+        position = os.fstat(fd).st_size
+        tail = b""
+        while position > 0:
+            size = min(block, position)
+            position -= size
+            head, *whole = (os.pread(fd, size, position) + tail).split(b"\n")
+            yield from reversed(whole)
+            tail = head
+            block = min(block * 2, 1 << 20)
+        if tail:
+            yield tail
+    except OSError as error:
+        raise files.unusable(path, "read", error) from error
+    finally:
+        os.close(fd)

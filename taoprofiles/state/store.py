@@ -1,0 +1,196 @@
+"""Profiles on disk: names, texts, and what has been made of them.
+
+Validating a profile costs 100 ms of imports, so its template is kept beside the very text that it was made from, and
+holds for exactly that text. ``use`` reads one profile and its template; ``list`` reads one index of all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+
+from taoprofiles.errors import InvalidProfileError, InvalidStateError, NotFoundError, UsageError
+from taoprofiles.state import files
+from taoprofiles.state.history import History
+from taoprofiles.values.template import Renderer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from taoprofiles.state.paths import Context
+    from taoprofiles.values.template import Template
+
+SUFFIX = ".toml"
+CACHE_FORMAT = 1
+FILE_LIMIT = 1 << 18
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+_SETTLED = 50_000_000
+"""Nanoseconds. File times move in steps of up to 10 ms, so a file changed just now may change again unseen."""
+
+
+def check_name(name: str) -> str:
+    """Give ``name`` back if a profile may be called so. Raises UsageError; such a name never leaves the folder."""
+    if not _NAME.match(name):
+        shown = name if len(name) <= 70 else name[:67] + "…"
+        raise UsageError(
+            f"'{shown}' cannot be the name of a profile: a name has 1 to 64 letters, digits, '.', '_' and '-', and "
+            "starts with a letter or digit",
+        )
+    return name
+
+
+class Summary:
+    """A profile as ``list`` shows it. ``problem`` is empty for a valid one; ``used`` is in seconds since 1970."""
+
+    __slots__ = ("description", "layout", "name", "path", "problem", "project_dir", "used")
+
+    def __init__(self, name: str, path: str, fields: dict[str, Any], used: float | None) -> None:
+        self.name, self.path, self.used = name, path, used
+        self.description: str = fields["description"]
+        self.layout: str | None = fields["layout"]
+        self.project_dir: str | None = fields["project_dir"]
+        self.problem: str = fields["problem"]
+
+
+class Store:
+    """The profiles of one person. Reading needs no lock; writing does, and so do the caches (``may_write``)."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def path(self, name: str) -> str:
+        """Give the path of the profile's file. Raises UsageError for a name that cannot be one."""
+        return os.path.join(self._context.profiles, check_name(name) + SUFFIX)
+
+    def names(self) -> list[str]:
+        """List the names of all profiles, sorted, broken ones included."""
+        return sorted(self._entries())
+
+    def text(self, name: str) -> bytes:
+        """Read a profile's file as it is. Raises NotFoundError, with the names that come near."""
+        content = self.text_or_none(name)
+        if content is None:
+            raise self._not_found(name)
+        return content
+
+    def text_or_none(self, name: str) -> bytes | None:
+        """Read a profile's file as it is, None where there is none."""
+        path = self.path(name)
+        try:
+            return files.read(path, FILE_LIMIT)
+        except InvalidStateError as error:
+            raise InvalidProfileError(f"profile '{name}' cannot be read: {error.message}") from None
+
+    def template(self, name: str, text: bytes | None = None, *, may_write: bool = False) -> Template:
+        """Give the profile's template, validating its text if that has changed. ``may_write``: the lock is held.
+
+        ``text`` is what ``text`` gave, where the caller needs both. Raises NotFoundError, InvalidProfileError.
+        """
+        text = self.text(name) if text is None else text
+        cache = os.path.join(self._context.cache, "templates", name + ".json")
+        known = _read_cache(cache)
+        comparable = text.decode("utf-8", "surrogateescape")
+        if known is not None and known.get("text") == comparable:
+            made: Template = known["template"]
+            return made
+        made = self.validate(name, text)
+        if may_write:
+            fresh = {"v": CACHE_FORMAT, "text": comparable, "template": made}
+            files.write_cache(cache, json.dumps(fresh).encode())
+        return made
+
+    def validate(self, name: str, text: bytes) -> Template:
+        """Make the template of a profile's text. Raises InvalidProfileError with all that is wrong."""
+        from taoprofiles.values import profile
+
+        return profile.template(profile.parse(text, name=name, path=self.path(name)), name=name)
+
+    def renderer(self, name: str, text: bytes | None = None, *, may_write: bool = False) -> Renderer:
+        """Give what renders the profile here and now. Arguments and errors are those of ``template``."""
+        made = self.template(name, text, may_write=may_write)
+        return Renderer(made, self._context.surroundings, name=name, path=self.path(name))
+
+    def write(self, name: str, text: bytes) -> None:
+        """Write a profile's file, 0600 if it is new. Needs the lock."""
+        files.make_folder(self._context.profiles)
+        files.replace(self.path(name), text)
+
+    def summaries(self, *, may_write: bool = False) -> list[Summary]:
+        """Give all profiles as ``list`` shows them, sorted by name; only what has changed is read."""
+        index_path = os.path.join(self._context.cache, "index.json")
+        index = _read_cache(index_path) or {"v": CACHE_FORMAT, "offset": 0, "used": {}, "profiles": {}}
+        used, offset = History(self._context).used_since(index["offset"])
+        if offset < index["offset"]:
+            index["used"] = {}
+        known, now = index["profiles"], time.time_ns()
+        profiles: dict[str, Any] = {}
+        changed = bool(used) or offset != index["offset"]
+        for name, status in sorted(self._entries().items()):
+            signature = [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+            entry = known.get(name)
+            if entry is None or entry["signature"] != signature:
+                entry = {"signature": signature, **self._summary(name)}
+                changed = True
+            if now - status.st_ctime_ns > _SETTLED:
+                profiles[name] = entry
+            else:
+                profiles[name] = {**entry, "signature": None}
+        index = {"v": CACHE_FORMAT, "offset": offset, "used": {**index["used"], **used}, "profiles": profiles}
+        if may_write and (changed or known.keys() != profiles.keys()):
+            files.write_cache(index_path, json.dumps(index).encode())
+        times = index["used"]
+        return [Summary(name, self.path(name), entry, times.get(name)) for name, entry in profiles.items()]
+
+    def _summary(self, name: str) -> dict[str, Any]:
+        try:
+            made = self.template(name)
+        except (InvalidProfileError, NotFoundError) as error:
+            problem = error.problems[0] if error.problems else error.message
+            return {"description": "", "layout": None, "project_dir": None, "problem": problem}
+        return {
+            "description": made["description"],
+            "layout": made["layout"],
+            "project_dir": made["project_dir"],
+            "problem": "",
+        }
+
+    def _entries(self) -> dict[str, os.stat_result]:
+        folder = self._context.profiles
+        found = {}
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    name = entry.name.removesuffix(SUFFIX)
+                    if name != entry.name and _NAME.match(name):
+                        try:
+                            found[name] = entry.stat()
+                        except OSError:
+                            found[name] = entry.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise files.unusable(folder, "list", error) from error
+        return found
+
+    def _not_found(self, name: str) -> NotFoundError:
+        import difflib
+
+        close = difflib.get_close_matches(name, self.names(), n=3)
+        near = f"did you mean {' or '.join(repr(c) for c in close)}? " if close else ""
+        return NotFoundError(
+            f"there is no profile '{name}'",
+            hint=f"{near}'taoprof list' shows all; 'taoprof new {name}' makes it from the current folder",
+        )
+
+
+def _read_cache(path: str) -> dict[str, Any] | None:
+    try:
+        content = files.read(path, 1 << 28)
+        data = None if content is None else json.loads(content)
+    except (InvalidStateError, ValueError, RecursionError):
+        return None
+    return data if isinstance(data, dict) and data.get("v") == CACHE_FORMAT else None

@@ -1,0 +1,74 @@
+"""TAO's own variable conventions: what follows from the project folder, by generation.
+
+Read in NVIDIA's launcher notebooks (NVIDIA/tao_tutorials, notebooks/tao_launcher_starter_kit). Every value is an
+expression (``expand.py``), so a profile that sets one variable moves all that follow from it.
+"""
+
+from __future__ import annotations
+
+LAYOUTS = ("local", "host", "custom")
+
+# The networks whose containers are TensorFlow's: tf1 and tf2 images in the config.json of nvidia-tao 6.26.3, and the
+# names that earlier launchers had for them (nvidia-tao 4.0.1, nvidia-tlt 0.1.21).
+_TENSORFLOW = frozenset(
+    "augment bpnet classification classification_tf1 classification_tf2 converter detectnet_v2 dssd efficientdet "
+    "efficientdet_tf1 efficientdet_tf2 emotionnet faster_rcnn fpenet gazenet gesturenet heartratenet lprnet mask_rcnn "
+    "multitask_classification retinanet ssd unet yolo_v3 yolo_v4 yolo_v4_tiny".split()
+)
+_PYTORCH = frozenset(
+    "action_recognition annotations auto_label bevfusion centerpose classification_pyt clip cosmos-embed1 "
+    "deformable_detr depth_net dino grounding_dino mae mal mask2former mask_grounding_dino ml_recog n_gram "
+    "nvdinov2 nvpanoptix3d ocdnet ocrnet oneformer optical_inspection pointpillars pose_classification "
+    "punctuation_and_capitalization question_answering re_identification rtdetr segformer sparse4d "
+    "spectro_gen speech_to_text stylegan_xl text_classification token_classification visual_changenet vocoder".split()
+)
+
+
+def choose(network: str) -> tuple[str, str]:
+    """Choose the layout for a network by its name, and say why in a few words."""
+    if network in _TENSORFLOW:
+        return "local", f"'{network}' is one of TAO's TensorFlow networks"
+    if network in _PYTORCH:
+        return "host", f"'{network}' is one of TAO's PyTorch networks"
+    return "host", f"'{network}' is not a network that taoprof knows, and new ones are PyTorch's"
+
+
+def variables(layout: str, *, project_dir: str, notebook_dir: str, network: str) -> dict[str, str]:
+    """Give the variables of a layout as expressions; ``project_dir`` and ``notebook_dir`` are expressions too."""
+    if layout == "local":
+        return {
+            "KEY": "nvidia_tlt",  # the key of NVIDIA's public TensorFlow models
+            "NUM_GPUS": "1",
+            "LOCAL_PROJECT_DIR": project_dir,
+            "LOCAL_EXPERIMENT_DIR": f"${{LOCAL_PROJECT_DIR}}/{network}",
+            "LOCAL_DATA_DIR": "${LOCAL_PROJECT_DIR}/data",
+            "LOCAL_SPECS_DIR": f"{notebook_dir}/specs",
+            "USER_EXPERIMENT_DIR": f"/workspace/tao-experiments/{network}",
+            "DATA_DOWNLOAD_DIR": "/workspace/tao-experiments/data",
+            "SPECS_DIR": f"/workspace/tao-experiments/{network}/specs",
+        }
+    if layout == "host":
+        return {
+            "LOCAL_PROJECT_DIR": project_dir,
+            "HOST_DATA_DIR": "${LOCAL_PROJECT_DIR}/data",
+            "HOST_RESULTS_DIR": f"${{LOCAL_PROJECT_DIR}}/{network}/results",
+            "HOST_SPECS_DIR": f"{notebook_dir}/specs",
+            "DATA_DIR": "/data",
+            "SPECS_DIR": "/specs",
+            "RESULTS_DIR": "/results",
+        }
+    return {}
+
+
+def mounts(layout: str) -> list[tuple[str, str]]:
+    """Give the mounts of a layout: (source, destination), as expressions."""
+    if layout == "local":
+        return [("${LOCAL_PROJECT_DIR}", "/workspace/tao-experiments"), ("${LOCAL_SPECS_DIR}", "${SPECS_DIR}")]
+    if layout == "host":
+        return [
+            ("${LOCAL_PROJECT_DIR}", "/workspace/tao-experiments"),
+            ("${HOST_DATA_DIR}", "/data"),
+            ("${HOST_SPECS_DIR}", "/specs"),
+            ("${HOST_RESULTS_DIR}", "/results"),
+        ]
+    return []
