@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 
 from taoprofiles.errors import TaoprofError, UsageError
 from taoprofiles.faces import output
-from taoprofiles.state.locks import DEFAULT_TIMEOUT
+from taoprofiles.faces.result import Result
 from taoprofiles.state.paths import Context
 
 TYPE_CHECKING = False
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
     from typing import NoReturn
-
-    from taoprofiles.faces.result import Result
 
 GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "switch": {
@@ -59,6 +56,10 @@ exit status: 0 done or nothing to do · 1 failed · 2 usage · 3 invalid profile
 5 held · 6 differs (diff, status --check) · 7 busy · 128+n signal n"""
 
 
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    return argparse.HelpFormatter(prog, width=100)  # asking for the terminal's width loads shutil: 3 ms at every start
+
+
 class Parser(argparse.ArgumentParser):
     """argparse, with its complaints raised as ours."""
 
@@ -82,15 +83,14 @@ def run(argv: list[str]) -> int:
         if verb == "--version":
             from importlib.metadata import version
 
-            sys.stdout.write(f"taoprof {version('taoprofiles')}\n")
-            return 0
+            return output.emit(verb, Result({}, [f"taoprof {version('taoprofiles')}"]), as_json=False)
         if verb not in VERBS:
             raise _unknown(verb)
-        parser = Parser(prog=f"taoprof {verb}", description=_sentence(VERBS[verb][1]), allow_abbrev=False)
+        about = _sentence(VERBS[verb][1])
+        parser = Parser(prog=f"taoprof {verb}", description=about, formatter_class=_formatter, allow_abbrev=False)
         _add_arguments(parser, verb)
         args = parser.parse_args([*leading, *rest])
-        result: Result = _function(verb)(Context(), args)
-        return output.emit(verb, result, as_json=as_json)
+        return output.emit(verb, _function(verb)(Context(), args), as_json=as_json)
     except TaoprofError as error:
         return output.emit_error(verb, error, as_json=as_json)
 
@@ -98,39 +98,6 @@ def run(argv: list[str]) -> int:
 def _add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     getattr(_module(verb), f"{verb}_arguments", lambda _: None)(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON envelope")
-
-
-def add_timeout(parser: argparse.ArgumentParser) -> None:
-    """Give a verb that changes something its ``--timeout``."""
-    parser.add_argument(
-        "--timeout",
-        type=float,
-        default=DEFAULT_TIMEOUT,
-        metavar="SECONDS",
-        help=f"how long to wait for another taoprof command (default {DEFAULT_TIMEOUT:g})",
-    )
-
-
-def add_reveal(parser: argparse.ArgumentParser) -> None:
-    """Give a verb that shows values its ``--reveal``."""
-    parser.add_argument("--reveal", action="store_true", help="show secret values (KEY, TOKEN, SECRET, PASS, …)")
-
-
-def add_profile(
-    parser: argparse.ArgumentParser, name: str = "NAME", *, optional: bool = False, help: str = "the profile"
-) -> None:
-    """Give a verb an argument that is the name of a profile, and completes as one."""
-    argument = parser.add_argument(name.lower(), metavar=name, nargs="?" if optional else None, help=help)
-    argument.completer = _profile_names  # type: ignore[attr-defined] # where argcomplete looks for it
-
-
-def _profile_names(**_: object) -> list[str]:
-    from taoprofiles.state.store import Store
-
-    try:
-        return Store(Context()).names()
-    except TaoprofError:
-        return []
 
 
 def _module(verb: str) -> ModuleType:
@@ -162,8 +129,7 @@ def _help(words: list[str], *, asked: bool) -> int:
     lines += STATUSES.split("\n")
     if not asked:
         raise UsageError("no verb given", hint="'taoprof --help' lists them; 'taoprof list' shows your profiles")
-    sys.stdout.write("\n".join(lines) + "\n")
-    return 0
+    return output.emit("help", Result({}, lines), as_json=False)
 
 
 def _unknown(verb: str) -> UsageError:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
-import sys
 
 from taoprofiles.errors import InvalidProfileError, TaoprofError
+from taoprofiles.faces.output import note
 from taoprofiles.operations import profiles
 from taoprofiles.state import files
 from taoprofiles.state.locks import Lock
@@ -28,7 +28,7 @@ def edit(context: Context, name: str, *, timeout: float) -> bool:
     before = store.text(name)
     draft = os.path.join(context.rejected, name + ".toml")
     if os.path.exists(draft):
-        sys.stderr.write(f"taoprof: going on with the text that was refused; 'rm {draft}' starts afresh\n")
+        note(f"taoprof: going on with the text that was refused; 'rm {draft}' starts afresh")
     else:
         with Lock(context.lock, timeout):
             files.make_folder(context.rejected)

@@ -37,6 +37,8 @@ def run(argv: list[str]) -> int:
 def _answer_prompt() -> int | None:
     """Answer ``current`` from the note of the last switch; None where it must be worked out."""
     from taoprofiles.errors import TaoprofError
+    from taoprofiles.faces import output
+    from taoprofiles.faces.result import Result
     from taoprofiles.state import glance
     from taoprofiles.state.paths import Context
 
@@ -46,8 +48,7 @@ def _answer_prompt() -> int | None:
         return None
     if name is None:
         return None
-    sys.stdout.write(name + "\n")
-    return 0
+    return output.emit("current", Result({}, [name]), as_json=False)
 
 
 def _die_of(number: int) -> int:

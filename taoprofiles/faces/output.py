@@ -54,6 +54,12 @@ def emit_error(command: str, error: TaoprofError, *, as_json: bool) -> int:
     return error.status
 
 
+def note(text: str, *, end: str = "\n") -> None:
+    """Say something beside the answer, on stderr, while a command is at work."""
+    sys.stderr.write(printable(text) + end)
+    sys.stderr.flush()
+
+
 def printable(text: str) -> str:
     """Write every character that a terminal would obey, or show as something else, as its escape."""
     if text.isprintable():
@@ -66,7 +72,9 @@ def table(rows: Sequence[Sequence[str]], *, indent: str = "") -> list[str]:
     safe = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(_width, column)) for column in zip(*safe, strict=True)]
     return [
-        (indent + "  ".join(cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True))).rstrip()
+        (
+            indent + "  ".join(cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True))
+        ).rstrip()
         for row in safe
     ]
 
@@ -76,9 +84,7 @@ def _width(text: str) -> int:
         return len(text)
     import unicodedata
 
-    return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
-    )
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def _escape(character: str) -> str:

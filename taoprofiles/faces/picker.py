@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 from taoprofiles.errors import UsageError
-from taoprofiles.faces.output import printable
+from taoprofiles.faces.output import note
 
 
 def choose(names: list[str], *, fzf: str | None) -> str:
@@ -31,9 +31,8 @@ def _with_fzf(fzf: str, names: list[str]) -> str:
 
 def _by_number(names: list[str]) -> str:
     for number, name in enumerate(names, 1):
-        sys.stderr.write(f"{number:>4}  {printable(name)}\n")
-    sys.stderr.write("profile (number or name): ")
-    sys.stderr.flush()
+        note(f"{number:>4}  {name}")
+    note("profile (number or name): ", end="")
     answer = sys.stdin.readline().strip()
     if answer in names:
         return answer

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
-from taoprofiles.errors import InvalidProfileError, InvalidStateError, TaoprofError, UsageError
+from taoprofiles.errors import InvalidStateError, TaoprofError, UsageError
+from taoprofiles.operations.conversion import as_expression, from_data, from_mapping
 from taoprofiles.operations.situation import look
 from taoprofiles.operations.switch import bring_back
 from taoprofiles.state import files
@@ -13,9 +13,7 @@ from taoprofiles.state.history import Entry, History
 from taoprofiles.state.locks import DEFAULT_TIMEOUT, Lock
 from taoprofiles.state.store import Store, check_name
 from taoprofiles.values import layouts, mapping
-from taoprofiles.values.expand import escape
 from taoprofiles.values.profile import Docker, Profile, parse, to_toml
-from taoprofiles.values.secret import is_secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,20 +46,13 @@ def new(
     data: dict[str, Any] = {"schema": 1, "layout": chosen, "network": network or name}
     if description:
         data["description"] = description
-    data["project_dir"] = _as_expression(context, project_dir)
+    data["project_dir"] = as_expression(context, project_dir)
     if notebook_dir is not None:
-        data["notebook_dir"] = _as_expression(context, notebook_dir)
+        data["notebook_dir"] = as_expression(context, notebook_dir)
     data["docker"] = NEW_DOCKER.model_dump(exclude_none=True)
     profile = from_data(data, name=name)
     write(context, "new", name, to_toml(profile).encode(), replace=False, timeout=timeout)
     return profile, why
-
-
-def from_data(data: dict[str, Any], *, name: str) -> Profile:
-    """Check data of the profile form. Raises InvalidProfileError."""
-    import tomli_w
-
-    return parse(tomli_w.dumps(data).encode(), name=name, path="not yet written")
 
 
 def write(
@@ -89,8 +80,14 @@ def write(
             )
         if expected is not None and before != expected:
             raise TaoprofError(f"profile '{name}' was changed by somebody else in the meantime")
-        if before != text:
-            _record_and(context, [_entry(context, action, name, before, text)], lambda: store.write(name, text))
+        put(context, action, name, before, text)
+
+
+def put(context: Context, action: str, name: str, before: bytes | None, text: bytes) -> None:
+    """Replace a profile's text, which is ``before``, and record it. Needs the lock and a valid ``text``."""
+    if before != text:
+        entries = [_entry(context, action, name, before, text)]
+        _record_and(context, entries, lambda: Store(context).write(name, text))
 
 
 def save(context: Context, name: str, *, replace: bool, timeout: float = DEFAULT_TIMEOUT) -> Profile:
@@ -105,72 +102,6 @@ def save(context: Context, name: str, *, replace: bool, timeout: float = DEFAULT
     profile = from_mapping(context, mapping.parse(content, context.mapping_file), name=name, where=context.mapping_file)
     write(context, "save", name, to_toml(profile).encode(), replace=replace, timeout=timeout)
     return profile
-
-
-def from_mapping(context: Context, found: dict[str, Any], *, name: str, where: str) -> Profile:
-    """Turn a mapping into a custom profile that renders it. Raises InvalidStateError with all that has no place."""
-    problems = [f"{key}: not a key that the launcher takes" for key in found if key not in _SECTIONS]
-    if "Mounts" not in found:
-        problems.append("Mounts: missing; the launcher needs it")
-    mounts, env = found.get("Mounts", []), found.get("Envs", [])
-    given: dict[str, Any] = {"schema": 1, "layout": "custom", "mounts": [], "docker": found.get("DockerOptions", {})}
-    for number, item in enumerate(mounts if isinstance(mounts, list) else [mounts]):
-        if not (isinstance(item, dict) and isinstance(item.get("source"), str)):
-            problems.append(f"Mounts[{number}]: needs a source and a destination")
-            continue
-        source, destination = item["source"], item.get("destination")
-        if not isinstance(destination, str):
-            problems.append(f"Mounts[{number}]: needs a source and a destination")
-            continue
-        if not source.startswith(("/", "~/")) and source != "~":
-            problems.append(f"Mounts[{number}].source: '{source}' depends on the folder that tao is started in")
-        given["mounts"].append({"source": escape(context.short(source)), "destination": escape(destination)})
-    variables: dict[str, str] = {}
-    for number, item in enumerate(env if isinstance(env, list) else [env]):
-        if not (isinstance(item, dict) and isinstance(item.get("variable"), str) and item.get("value") is not None):
-            problems.append(f"Envs[{number}]: needs a variable and a value")
-            continue
-        variables[item["variable"]] = escape(str(item["value"]))  # the launcher makes text of it in the same way
-    if variables:
-        given["container"] = {"env": variables}
-    if isinstance(given["docker"], dict) and isinstance(given["docker"].get("user"), str):
-        given["docker"]["user"] = escape(given["docker"]["user"])
-    if not problems:
-        try:
-            return from_data(given, name=name)
-        except (InvalidProfileError, TypeError) as error:
-            problems = error.problems if isinstance(error, InvalidProfileError) else ["DockerOptions: holds a null"]
-    raise InvalidStateError(
-        f"'{where}' cannot become a profile",
-        problems=problems,
-        hint="correct the file, or start from the project folder: 'taoprof new'",
-    )
-
-
-def change(context: Context, name: str, settings: dict[str, str | None], *, timeout: float = DEFAULT_TIMEOUT) -> None:
-    """Set keys of a profile in its file, keeping its comments; None takes the key away.
-
-    A key is one of the form ("project_dir", "docker.shm_size") or the name of a variable. Raises UsageError for a key
-    that is neither, InvalidProfileError where the result would not be valid.
-    """
-    import tomlkit
-
-    store = Store(context)
-    before = store.text(name)
-    store.validate(name, before)
-    document = tomlkit.parse(before.decode())
-    for key, value in settings.items():
-        *tables, last = _place(key)
-        table: Any = document
-        for step in tables:
-            table = table.setdefault(step, tomlkit.table())
-        if value is None:
-            if last not in table:
-                raise UsageError(f"profile '{name}' does not set '{key}'")
-            del table[last]
-        else:
-            table[last] = _typed(tables, last, value)
-    write(context, "set", name, tomlkit.dumps(document).encode(), replace=True, expected=before, timeout=timeout)
 
 
 def copy(context: Context, name: str, to: str, *, timeout: float = DEFAULT_TIMEOUT) -> None:
@@ -215,9 +146,7 @@ def remove(context: Context, name: str, *, force: bool, timeout: float = DEFAULT
                 f"'{name}' is the active profile",
                 hint=f"switch to another one first, or 'taoprof remove {name} --force'",
             )
-        _record_and(
-            context, [_entry(context, "remove", name, before, None)], lambda: files.remove(store.path(name))
-        )
+        _record_and(context, [_entry(context, "remove", name, before, None)], lambda: files.remove(store.path(name)))
 
 
 def undo(context: Context, number: str | None, *, timeout: float = DEFAULT_TIMEOUT) -> tuple[Entry, str | None]:
@@ -251,30 +180,6 @@ def undo(context: Context, number: str | None, *, timeout: float = DEFAULT_TIMEO
         return entry, None
 
 
-def without_secrets(profile: Profile) -> tuple[Profile, list[str]]:
-    """Give the profile with its literal secrets replaced by references to the environment, and their names."""
-    data = profile.model_dump(by_alias=True, exclude_defaults=True)
-    hidden: list[str] = []
-    for values in (data.get("variables", {}), data.get("container", {}).get("env", {})):
-        for name, value in values.items():
-            if is_secret(name) and not value.startswith("${"):
-                values[name] = f"${{env:{name}}}"
-                hidden.append(name)
-    return Profile.model_validate({"schema": 1, **data}), hidden
-
-
-_SECTIONS = ("Mounts", "Envs", "DockerOptions")
-
-
-def _as_expression(context: Context, path: str) -> str:
-    absolute = os.path.normpath(os.path.join(os.getcwd(), os.path.expanduser(path)))
-    try:
-        absolute.encode()
-    except UnicodeEncodeError:
-        raise UsageError("the folder's name is not valid UTF-8, and a profile is a text file") from None
-    return escape(context.short(absolute))
-
-
 def _entry(context: Context, action: str, name: str, before: bytes | None, after: bytes | None) -> dict[str, Any]:
     history = History(context)
     digests = [None if text is None else history.keep(text) for text in (before, after)]
@@ -302,33 +207,3 @@ def _pinned(store: Store, name: str) -> bytes:
     document = tomlkit.parse(text.decode())
     document["network"] = name
     return tomlkit.dumps(document).encode()
-
-
-def _place(key: str) -> list[str]:
-    """Find where in the file a key of ``set`` stands."""
-    top, _, rest = key.partition(".")
-    if key in Profile.model_fields and key not in ("variables", "mounts", "container", "docker"):
-        return [key]
-    if top == "variables" and rest:
-        return [top, rest]
-    if key.startswith("container.env.") and key != "container.env.":
-        return ["container", "env", key.removeprefix("container.env.")]
-    if top == "docker" and rest:
-        return key.split(".")
-    if key.replace("_", "A").isalnum() and key.upper() == key:
-        return ["variables", key]
-    raise UsageError(
-        f"'{key}' is neither a key of a profile nor the name of a variable",
-        hint="such as NUM_GPUS, project_dir, docker.shm_size or container.env.NAME; 'taoprof edit' changes mounts",
-    )
-
-
-def _typed(tables: list[str], key: str, value: str) -> str | int | bool:
-    if tables[:1] != ["docker"]:
-        return value
-    if key in ("privileged", "tty") and value in ("true", "false"):
-        return value == "true"
-    if len(tables) == 2 and value.lstrip("-").isdigit():
-        return int(value)
-    return value
-

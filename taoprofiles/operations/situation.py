@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Situation:
-    """``state`` is one of:
+    """What was found; ``state`` is one of the following.
 
     - active: the mapping file is what the profile ``name`` renders now
     - drifted: it is what ``name`` made of it, but the profile renders something else now, or nothing (``problem``)
@@ -74,10 +74,20 @@ def resembling(context: Context, content: bytes) -> str | None:
     return None
 
 
-def mode_problem(context: Context) -> str:
-    """Say so if others may read the mapping file, which can hold keys and tokens."""
+def warnings(context: Context, *, secrets: list[str]) -> list[str]:
+    """Tell what may make tao miss the mapping file, or lets others read the ``secrets`` in it (names of variables)."""
+    path = context.short(context.mapping_file)
+    told = []
+    elsewhere = context.environ.get("LAUNCHER_MOUNTS")
+    if elsewhere is not None:
+        told.append(
+            f"warning: LAUNCHER_MOUNTS is '{elsewhere}' in this shell, so tao reads that and not {path}: "
+            "unset LAUNCHER_MOUNTS"
+        )
     try:
         mode = os.stat(context.mapping_file).st_mode & 0o777
     except OSError:
-        return ""
-    return f"others may read it (mode {mode:04o})" if mode & 0o044 else ""
+        mode = 0
+    if secrets and mode & 0o044:
+        told.append(f"warning: {path} holds {', '.join(secrets)}, and others may read it: chmod 600 {path}")
+    return told

@@ -179,8 +179,9 @@ class _Transaction:
         if len(problems) > len(missing) or (missing and not mkdir):
             error = not_valid(name, self._store.path(name), problems)
             if len(problems) == len(missing):
+                count = "1 of its folders is" if len(missing) == 1 else f"{len(missing)} of its folders are"
                 error = InvalidProfileError(
-                    f"'{name}' not activated: {len(missing)} of its folders {'is' if len(missing) == 1 else 'are'} missing",
+                    f"'{name}' not activated: {count} missing",
                     problems=problems,
                     hint=f"nothing was changed; 'taoprof use {name} --mkdir' makes them",
                 )

@@ -228,7 +228,7 @@ def _write_fresh(fresh: str, data: bytes, old: os.stat_result | None) -> None:
             mode = stat.S_IMODE(old.st_mode)
             mine = os.fstat(fd)
             if old.st_uid != mine.st_uid:
-                os.fchown(fd, old.st_uid, -1)
+                _keep_owner(fd, old, fresh)
             if old.st_gid != mine.st_gid:
                 try:
                     os.fchown(fd, -1, old.st_gid)
@@ -239,6 +239,17 @@ def _write_fresh(fresh: str, data: bytes, old: os.stat_result | None) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def _keep_owner(fd: int, old: os.stat_result, fresh: str) -> None:
+    try:
+        os.fchown(fd, old.st_uid, -1)
+    except PermissionError:
+        raise TaoprofError(
+            f"the file to replace in '{os.path.dirname(fresh)}' belongs to user id {old.st_uid}, and only root can "
+            "keep it so",
+            hint="'sudo chown $USER FILE' makes it yours",
+        ) from None
 
 
 def _write_all(fd: int, data: bytes, offset: int) -> None:

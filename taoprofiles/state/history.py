@@ -92,10 +92,10 @@ class History:
         """
         files.make_folder(self._context.state)
         last = next(self.newest_first(), None)
-        number = last.id if last else 0
+        first = last.id + 1 if last else 1
         by = f"{_user(self._context)}@{os.uname().nodename} pid {os.getpid()}"
         lines = []
-        for number, entry in enumerate(entries, number + 1):
+        for number, entry in enumerate(entries, first):
             line = Entry(id=number, time=round(time.time(), 3), by=by, **entry).as_dict()
             lines.append(json.dumps({"v": FORMAT, **line}) + "\n")
         return files.append(self._context.history, "".join(lines).encode())
@@ -133,20 +133,27 @@ class History:
                 return None
         return None
 
-    def used_since(self, offset: int) -> tuple[dict[str, float], int]:
-        """Read from ``offset`` on when each profile was last used: times by name, and the offset to go on from."""
-        used: dict[str, float] = {}
+    def last_used(self, used: dict[str, float], offset: int) -> tuple[dict[str, float], int]:
+        """Tell when each profile was last used, by name, and how far the journal was read.
+
+        ``used`` and ``offset`` are what the last call gave, or {} and 0.
+        """
+        used = dict(used)
         try:
             with open(self._context.history, "rb") as journal:
                 if offset > os.fstat(journal.fileno()).st_size:
-                    offset = 0
+                    used, offset = {}, 0
                 journal.seek(offset)
                 for line in journal:
                     if not line.endswith(b"\n"):
                         break
                     offset += len(line)
                     entry = _parse(line, self._context.history)
-                    if entry is not None and entry.action == "use" and entry.profile:
+                    if entry is None or entry.profile is None:
+                        continue
+                    if entry.was is not None and entry.was in used:
+                        used[entry.profile] = used.pop(entry.was)
+                    if entry.action == "use":
                         used[entry.profile] = entry.time
         except FileNotFoundError:
             return {}, 0

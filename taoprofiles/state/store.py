@@ -123,12 +123,10 @@ class Store:
         """Give all profiles as ``list`` shows them, sorted by name; only what has changed is read."""
         index_path = os.path.join(self._context.cache, "index.json")
         index = _read_cache(index_path) or {"v": CACHE_FORMAT, "offset": 0, "used": {}, "profiles": {}}
-        used, offset = History(self._context).used_since(index["offset"])
-        if offset < index["offset"]:
-            index["used"] = {}
+        used, offset = History(self._context).last_used(index["used"], index["offset"])
         known, now = index["profiles"], time.time_ns()
         profiles: dict[str, Any] = {}
-        changed = bool(used) or offset != index["offset"]
+        changed = offset != index["offset"]
         for name, status in sorted(self._entries().items()):
             signature = [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
             entry = known.get(name)
@@ -139,11 +137,10 @@ class Store:
                 profiles[name] = entry
             else:
                 profiles[name] = {**entry, "signature": None}
-        index = {"v": CACHE_FORMAT, "offset": offset, "used": {**index["used"], **used}, "profiles": profiles}
+        index = {"v": CACHE_FORMAT, "offset": offset, "used": used, "profiles": profiles}
         if may_write and (changed or known.keys() != profiles.keys()):
             files.write_cache(index_path, json.dumps(index).encode())
-        times = index["used"]
-        return [Summary(name, self.path(name), entry, times.get(name)) for name, entry in profiles.items()]
+        return [Summary(name, self.path(name), entry, used.get(name)) for name, entry in profiles.items()]
 
     def _summary(self, name: str) -> dict[str, Any]:
         try:

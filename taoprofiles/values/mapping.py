@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from taoprofiles.errors import InvalidStateError
-from taoprofiles.values.secret import MASK, shown
+from taoprofiles.values.secret import MASK, is_secret, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,6 +36,11 @@ def parse(content: bytes, where: str) -> dict[str, Any]:
     return mapping
 
 
+def secrets(mapping: dict[str, Any]) -> list[str]:
+    """Name the container's variables whose values are secrets."""
+    return [key for (what, key) in _flat(mapping) if what == "env" and is_secret(key)]
+
+
 def same(a: bytes | None, b: bytes | None) -> bool:
     """Tell whether two mounts files come to the same mapping, however they are written."""
     if a is None or b is None:
@@ -49,7 +54,7 @@ def same(a: bytes | None, b: bytes | None) -> bool:
 
 
 class Change:
-    """One thing that differs: ``what`` is mount, env, docker or other; ``key`` says which; a and b are None if absent."""
+    """One thing that differs: ``what`` is mount, env, docker or other, ``key`` says which; None stands for absent."""
 
     __slots__ = ("a", "b", "key", "what")
 

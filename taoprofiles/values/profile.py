@@ -10,7 +10,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from taoprofiles.values import layouts
-from taoprofiles.values.expand import NAME, Expander, ExpressionError
+from taoprofiles.values.expand import Expander, ExpressionError
 from taoprofiles.values.template import not_valid
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Docker(_Form):
     """The mapping's DockerOptions, all that the launcher takes (VALID_DOCKER_ARGS of nvidia-tao 6.26.3)."""
 
     user: Text | None = Field(default=None, description='User in the container: "auto" is the caller\'s uid:gid.')
-    shm_size: Text | int | None = Field(default=None, description='Shared memory, such as "16G". Docker\'s own is 64 MB.')
+    shm_size: Text | int | None = Field(default=None, description='Shared memory, such as "16G"; Docker has 64 MB.')
     ulimits: dict[Text, int] | None = Field(default=None, description="Limits, soft and hard alike; -1 is unlimited.")
     ports: dict[Text, Port | list[Port]] | None = Field(
         default=None, description="Container port to host port; Docker publishes it on the machine."
@@ -157,9 +157,7 @@ def _unresolvable(made: Template) -> Iterator[str]:
         return lambda: expander.text(expression, path=False)
 
     checks: dict[str, Callable[[], str]] = {}
-    for name, expression in made["variables"].items():
-        if not NAME.match(name):
-            continue
+    for name in made["variables"]:
         checks[f"variables.{name}"] = lambda name=name: expander.variable(name)  # type: ignore[misc]
     for number, (source, destination) in enumerate(made["mounts"]):
         checks[f"mounts[{number}].source"] = text(source)
@@ -211,4 +209,3 @@ def _keys_beside(where: str) -> list[str]:
     table = where.partition(".")[0].partition("[")[0] if "." in where else ""
     model = models.get(table, Profile)
     return [field.alias or name for name, field in model.model_fields.items()]
-

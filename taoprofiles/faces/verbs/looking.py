@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from taoprofiles.errors import InvalidStateError, NotFoundError, TaoprofError, UsageError
-from taoprofiles.faces.commands import add_profile, add_reveal
+from taoprofiles.faces.arguments import add_profile, add_reveal
 from taoprofiles.faces.output import table
 from taoprofiles.faces.result import Result
 from taoprofiles.operations import situation
@@ -97,7 +97,7 @@ def current_verb(context: Context, args: argparse.Namespace) -> Result:
 
 
 def status_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--check", action="store_true", help=f"exit with {DIFFERS} unless a profile is active unchanged")
+    parser.add_argument("--check", action="store_true", help=f"exit with {DIFFERS} unless a profile is in force")
     add_reveal(parser)
 
 
@@ -120,13 +120,7 @@ def status_verb(context: Context, args: argparse.Namespace) -> Result:
     if changes:
         lines.append(f"differs       from what '{found.name or found.last}' renders now (-), the file has (+):")
         lines += ["  " + line for change in changes for line in change.lines(reveal=args.reveal)]
-    warnings = []
-    elsewhere = context.environ.get("LAUNCHER_MOUNTS")
-    if elsewhere is not None:
-        warnings.append(f"LAUNCHER_MOUNTS is '{elsewhere}' in this shell: tao reads that file instead")
-    if found.content is not None and situation.mode_problem(context):
-        warnings.append(f"{path}: {situation.mode_problem(context)}")
-    lines += [f"warning       {warning}" for warning in warnings]
+    warnings = situation.warnings(context, secrets=_secrets(found))
     data = {
         "name": found.name,
         "state": found.state,
@@ -138,9 +132,16 @@ def status_verb(context: Context, args: argparse.Namespace) -> Result:
         "entry": found.entry.id if found.entry else None,
         "resembles": resembles,
         "changes": [change.as_dict(reveal=args.reveal) for change in changes],
-        "warnings": warnings,
     }
-    return Result(data, lines, status=DIFFERS if args.check and found.state != "active" else 0)
+    status = DIFFERS if args.check and found.state != "active" else 0
+    return Result(data, lines, messages=warnings, status=status)
+
+
+def _secrets(found: Situation) -> list[str]:
+    try:
+        return mapping.secrets(mapping.parse(found.content or b"{}", ""))
+    except TaoprofError:
+        return []
 
 
 def _drift(context: Context, found: Situation) -> list[mapping.Change]:
@@ -201,10 +202,7 @@ def show_verb(context: Context, args: argparse.Namespace) -> Result:
         ("variables", [(key, context.short(value)) for key, value in variables.items()]),
         (
             "mounts",
-            [
-                (context.short(m["source"]), "→", m["destination"], "" if m["exists"] else "(not there)")
-                for m in mounts
-            ],
+            [(context.short(m["source"]), "→", m["destination"], "" if m["exists"] else "(not there)") for m in mounts],
         ),
         ("container env", list(env.items())),
         ("docker", [(key, value if isinstance(value, str) else _compact(value)) for key, value in docker.items()]),

@@ -7,9 +7,9 @@ import sys
 from typing import TYPE_CHECKING
 
 from taoprofiles.errors import InvalidStateError, UsageError
-from taoprofiles.faces.commands import add_profile, add_reveal, add_timeout
+from taoprofiles.faces.arguments import add_profile, add_reveal, add_timeout
 from taoprofiles.faces.result import Result
-from taoprofiles.operations import profiles
+from taoprofiles.operations import conversion, profiles, settings
 from taoprofiles.state import files
 from taoprofiles.state.history import MAPPING_LIMIT
 from taoprofiles.state.store import Store, check_name
@@ -44,9 +44,8 @@ def new_verb(context: Context, args: argparse.Namespace) -> Result:
         timeout=args.timeout,
     )
     store = Store(context)
-    missing = [
-        mount["source"] for mount in store.renderer(args.name).mapping()["Mounts"] if not os.path.exists(mount["source"])
-    ]
+    sources = [mount["source"] for mount in store.renderer(args.name).mapping()["Mounts"]]
+    missing = [source for source in sources if not os.path.exists(source)]
     messages = [f"layout '{made.layout}': {why}"]
     if missing:
         folders = ", ".join(map(context.short, missing))
@@ -82,7 +81,7 @@ def import_verb(context: Context, args: argparse.Namespace) -> Result:
         raise InvalidStateError(f"there is no file '{args.file}'")
     name = check_name(args.name or _stem(args.file))
     if content.lstrip()[:1] == b"{":
-        found = profiles.from_mapping(context, mapping.parse(content, args.file), name=name, where=args.file)
+        found = conversion.from_mapping(context, mapping.parse(content, args.file), name=name, where=args.file)
         text = to_toml(found).encode()
     else:
         parse(content, name=name, path=args.file)
@@ -112,7 +111,7 @@ def export_verb(context: Context, args: argparse.Namespace) -> Result:
     profile = parse(store.text(args.name), name=args.name, path=store.path(args.name))
     hidden: list[str] = []
     if not args.reveal:
-        profile, hidden = profiles.without_secrets(profile)
+        profile, hidden = conversion.without_secrets(profile)
     if profile.layout != "custom" and profile.network is None:
         profile = profile.model_copy(update={"network": args.name})
     messages = [f"{name}: its value stays here; the export reads ${{env:{name}}}" for name in hidden]
@@ -141,17 +140,17 @@ def set_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def set_verb(context: Context, args: argparse.Namespace) -> Result:
-    settings: dict[str, str | None] = dict.fromkeys(args.unset)
+    wanted: dict[str, str | None] = dict.fromkeys(args.unset)
     for setting in args.settings:
         key, equals, value = setting.partition("=")
         if not equals:
             raise UsageError(f"'{key}' has no value", hint=f"'taoprof set {args.name} {key}=VALUE', or --unset {key}")
-        settings[key] = value
-    if not settings:
+        wanted[key] = value
+    if not wanted:
         raise UsageError("nothing to set", hint=f"such as 'taoprof set {args.name} NUM_GPUS=2'")
-    profiles.change(context, args.name, settings, timeout=args.timeout)
-    keys = ", ".join(settings)
-    return Result({"name": args.name, "keys": list(settings)}, [f"profile '{args.name}' changed: {keys}"])
+    settings.change(context, args.name, wanted, timeout=args.timeout)
+    keys = ", ".join(wanted)
+    return Result({"name": args.name, "keys": list(wanted)}, [f"profile '{args.name}' changed: {keys}"])
 
 
 def copy_arguments(parser: argparse.ArgumentParser) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taoprofiles.faces.commands import add_profile, add_reveal
+from taoprofiles.faces.arguments import add_profile, add_reveal
 from taoprofiles.faces.result import Result
 from taoprofiles.state.store import Store
 from taoprofiles.values.quoting import FORMATS, write
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def env_arguments(parser: argparse.ArgumentParser) -> None:
     add_profile(parser)
-    parser.add_argument("--format", choices=FORMATS, default="bash", help="for whom (default: bash, which zsh reads too)")
+    parser.add_argument("--format", choices=FORMATS, default="bash", help="default: bash, which zsh reads too")
     add_reveal(parser)
 
 
@@ -38,9 +38,9 @@ def completion_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def completion_verb(context: Context, args: argparse.Namespace) -> Result:
-    import argcomplete
+    from argcomplete.shell_integration import shellcode
 
-    script = argcomplete.shellcode(["taoprof"], shell=args.shell)  # type: ignore[no-untyped-call]
+    script = shellcode(["taoprof"], shell=args.shell)
     return Result({"shell": args.shell, "script": script}, raw=script)
 
 

@@ -6,14 +6,14 @@ import sys
 import time
 
 from taoprofiles.errors import UsageError
-from taoprofiles.faces.commands import add_profile, add_reveal, add_timeout
+from taoprofiles.faces.arguments import add_profile, add_reveal, add_timeout
 from taoprofiles.faces.output import table
 from taoprofiles.faces.result import Result
 from taoprofiles.operations import switch
-from taoprofiles.operations.situation import mode_problem
+from taoprofiles.operations.situation import look, warnings
 from taoprofiles.state.history import History
 from taoprofiles.state.store import Store
-from taoprofiles.values.secret import is_secret
+from taoprofiles.values import mapping
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def use_arguments(parser: argparse.ArgumentParser) -> None:
     add_profile(parser, optional=True, help="the profile; - is the one before; without it, choose from a list")
-    parser.add_argument("--create", action="store_true", help="make the profile from the current folder if there is none")
+    parser.add_argument("--create", action="store_true", help="make the profile from this folder if there is none")
     parser.add_argument("--mkdir", action="store_true", help="make the source folders that are missing")
     parser.add_argument("--dry-run", action="store_true", help="show what would change, and change nothing")
     add_reveal(parser)
@@ -59,7 +59,7 @@ def use_verb(context: Context, args: argparse.Namespace) -> Result:
         messages.append(
             f"the mapping that was there, which no profile had made, is kept: 'taoprof undo {done.kept}' brings it back"
         )
-    messages += _warnings(context, done)
+    messages += warnings(context, secrets=mapping.secrets(done.wanted))
     data = {
         "name": done.name,
         "previous": done.previous,
@@ -70,24 +70,6 @@ def use_verb(context: Context, args: argparse.Namespace) -> Result:
         "kept": done.kept,
     }
     return Result(data, lines, messages=messages)
-
-
-def _warnings(context: Context, done: switch.Switch) -> list[str]:
-    warnings = []
-    elsewhere = context.environ.get("LAUNCHER_MOUNTS")
-    if elsewhere is not None:
-        warnings.append(
-            f"warning: LAUNCHER_MOUNTS is '{elsewhere}' in this shell, so tao reads that and not "
-            f"{context.short(context.mapping_file)}: unset LAUNCHER_MOUNTS"
-        )
-    secrets = [env["variable"] for env in done.wanted.get("Envs", []) if is_secret(env["variable"])]
-    problem = mode_problem(context) if secrets else ""
-    if problem:
-        warnings.append(
-            f"warning: {context.short(context.mapping_file)} holds {', '.join(secrets)}, and {problem}: "
-            f"chmod 600 {context.short(context.mapping_file)}"
-        )
-    return warnings
 
 
 def _pick(context: Context) -> str:
@@ -135,12 +117,12 @@ def history_verb(context: Context, args: argparse.Namespace) -> Result:
         if len(entries) == 20 and not args.all:
             break
         entries.append(entry)
-    done = _took_effect(entries)
-    data = {"entries": [{**entry.as_dict(), "took_effect": done[entry.id]} for entry in entries]}
+    interrupted = _interrupted(entries, look(context).entry)
+    data = {"entries": [{**entry.as_dict(), "took_effect": entry.id not in interrupted} for entry in entries]}
     rows = [("ID", "TIME", "WHAT", "PROFILE", "BY")]
     for entry in entries:
         what = {"found": "found another program's mapping"}.get(entry.action, entry.action)
-        what += "" if done[entry.id] else " (interrupted)"
+        what += " (interrupted)" if entry.id in interrupted else ""
         of = f"{entry.was} → {entry.profile}" if entry.was else entry.profile or "-"
         rows.append((str(entry.id), when(entry.time), what, of, entry.by))
     return Result(data, table(rows) if entries else ["the history is empty"])
@@ -151,16 +133,17 @@ def when(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
-def _took_effect(entries: list[Entry]) -> dict[int, bool]:
-    """Tell which of the newest entries really changed the file: the next one found what they left."""
-    done: dict[int, bool] = {}
+def _interrupted(entries: list[Entry], in_force: Entry | None) -> set[int]:
+    """Tell which of the newest entries never changed the file: what comes next found what was there before them."""
+    found: set[int] = set()
     later: Entry | None = None
     for entry in entries:
-        done[entry.id] = True
         if entry.target == "mapping":
-            if later is not None and entry.before != entry.after:
-                done[entry.id] = later.before == entry.after
+            if later is not None:
+                undone = later.before == entry.before != entry.after
+            else:
+                undone = in_force is not None and in_force.id < entry.id
+            if undone:
+                found.add(entry.id)
             later = entry
-    return done
-
-
+    return found

@@ -1,0 +1,44 @@
+"""Arguments that several verbs take."""
+
+from __future__ import annotations
+
+from taoprofiles.errors import TaoprofError
+from taoprofiles.state.locks import DEFAULT_TIMEOUT
+from taoprofiles.state.paths import Context
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+
+
+def add_timeout(parser: argparse.ArgumentParser) -> None:
+    """Give a verb that changes something its ``--timeout``."""
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=DEFAULT_TIMEOUT,
+        metavar="SECONDS",
+        help=f"how long to wait for another taoprof command (default {DEFAULT_TIMEOUT:g})",
+    )
+
+
+def add_reveal(parser: argparse.ArgumentParser) -> None:
+    """Give a verb that shows values its ``--reveal``."""
+    parser.add_argument("--reveal", action="store_true", help="show secret values (KEY, TOKEN, SECRET, PASS, …)")
+
+
+def add_profile(
+    parser: argparse.ArgumentParser, name: str = "NAME", *, optional: bool = False, help: str = "the profile"
+) -> None:
+    """Give a verb an argument that is the name of a profile, and completes as one."""
+    argument = parser.add_argument(name.lower(), metavar=name, nargs="?" if optional else None, help=help)
+    argument.completer = _profile_names  # type: ignore[attr-defined] # where argcomplete looks for it
+
+
+def _profile_names(**_: object) -> list[str]:
+    from taoprofiles.state.store import Store
+
+    try:
+        return Store(Context()).names()
+    except TaoprofError:
+        return []

@@ -1,0 +1,85 @@
+"""From other forms to the form of a profile: a mapping, a path of this machine, a profile that may leave it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from taoprofiles.errors import InvalidProfileError, InvalidStateError, UsageError
+from taoprofiles.values.expand import escape
+from taoprofiles.values.profile import Profile, parse
+from taoprofiles.values.secret import is_secret
+
+if TYPE_CHECKING:
+    from taoprofiles.state.paths import Context
+
+_SECTIONS = ("Mounts", "Envs", "DockerOptions")
+
+
+def from_data(data: dict[str, Any], *, name: str) -> Profile:
+    """Check data of the profile form. Raises InvalidProfileError."""
+    import tomli_w
+
+    return parse(tomli_w.dumps(data).encode(), name=name, path="not yet written")
+
+
+def from_mapping(context: Context, found: dict[str, Any], *, name: str, where: str) -> Profile:
+    """Turn a mapping into a custom profile that renders it. Raises InvalidStateError with all that has no place."""
+    problems = [f"{key}: not a key that the launcher takes" for key in found if key not in _SECTIONS]
+    if "Mounts" not in found:
+        problems.append("Mounts: missing; the launcher needs it")
+    mounts, env = found.get("Mounts", []), found.get("Envs", [])
+    given: dict[str, Any] = {"schema": 1, "layout": "custom", "mounts": [], "docker": found.get("DockerOptions", {})}
+    for number, item in enumerate(mounts if isinstance(mounts, list) else [mounts]):
+        if not (isinstance(item, dict) and isinstance(item.get("source"), str)):
+            problems.append(f"Mounts[{number}]: needs a source and a destination")
+            continue
+        source, destination = item["source"], item.get("destination")
+        if not isinstance(destination, str):
+            problems.append(f"Mounts[{number}]: needs a source and a destination")
+            continue
+        if not source.startswith(("/", "~/")) and source != "~":
+            problems.append(f"Mounts[{number}].source: '{source}' depends on the folder that tao is started in")
+        given["mounts"].append({"source": escape(context.short(source)), "destination": escape(destination)})
+    variables: dict[str, str] = {}
+    for number, item in enumerate(env if isinstance(env, list) else [env]):
+        if not (isinstance(item, dict) and isinstance(item.get("variable"), str) and item.get("value") is not None):
+            problems.append(f"Envs[{number}]: needs a variable and a value")
+            continue
+        variables[item["variable"]] = escape(str(item["value"]))  # the launcher makes text of it in the same way
+    if variables:
+        given["container"] = {"env": variables}
+    if isinstance(given["docker"], dict) and isinstance(given["docker"].get("user"), str):
+        given["docker"]["user"] = escape(given["docker"]["user"])
+    if not problems:
+        try:
+            return from_data(given, name=name)
+        except (InvalidProfileError, TypeError) as error:
+            problems = error.problems if isinstance(error, InvalidProfileError) else ["DockerOptions: holds a null"]
+    raise InvalidStateError(
+        f"'{where}' cannot become a profile",
+        problems=problems,
+        hint="correct the file, or start from the project folder: 'taoprof new'",
+    )
+
+
+def without_secrets(profile: Profile) -> tuple[Profile, list[str]]:
+    """Give the profile with its literal secrets replaced by references to the environment, and their names."""
+    data = profile.model_dump(by_alias=True, exclude_defaults=True)
+    hidden: list[str] = []
+    for values in (data.get("variables", {}), data.get("container", {}).get("env", {})):
+        for name, value in values.items():
+            if is_secret(name) and not value.startswith("${"):
+                values[name] = f"${{env:{name}}}"
+                hidden.append(name)
+    return Profile.model_validate({"schema": 1, **data}), hidden
+
+
+def as_expression(context: Context, path: str) -> str:
+    """Write a path as a profile holds it: absolute, ``~`` for the home. Raises UsageError for one that is not text."""
+    absolute = os.path.normpath(os.path.join(os.getcwd(), os.path.expanduser(path)))
+    try:
+        absolute.encode()
+    except UnicodeEncodeError:
+        raise UsageError("the folder's name is not valid UTF-8, and a profile is a text file") from None
+    return escape(context.short(absolute))

@@ -1,0 +1,92 @@
+"""The rooms of the house: imports go one way, one module writes files, one prints."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "taoprofiles"
+
+RANKS = {"errors": 0, "values": 1, "state": 2, "operations": 3, "api": 4, "faces": 4, "__init__": 5, "__main__": 5}
+"""A room may use the rooms below it, and itself. See docs/explanation/how-it-works.md."""
+
+FILES = {path.relative_to(PACKAGE.parent).with_suffix("").as_posix().replace("/", "."): path for path in
+         sorted(PACKAGE.rglob("*.py"))}  # fmt: skip
+
+
+def room(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "__init__"
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module of ours that a file imports, also inside functions and for types alone."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("taoprofiles"):
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in FILES or f"{inner}.__init__" in FILES else str(node.module)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.startswith("taoprofiles"))
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_imports_go_one_way(module: str) -> None:
+    mine = RANKS[room(module.removesuffix(".__init__"))]
+    for used in imports(FILES[module]):
+        same_room = room(used) == room(module)
+        assert same_room or RANKS[room(used)] < mine, f"{module} imports {used}"
+
+
+def test_no_import_goes_round() -> None:
+    graph = {module: set(imports(path)) & set(FILES) for module, path in FILES.items()}
+    done: set[str] = set()
+
+    def visit(module: str, chain: tuple[str, ...]) -> None:
+        assert module not in chain, " → ".join((*chain[chain.index(module) :], module))
+        if module not in done:
+            for used in graph[module]:
+                visit(used, (*chain, module))
+            done.add(module)
+
+    for module in graph:
+        visit(module, ())
+
+
+WRITERS = {
+    "open_flags": {"O_WRONLY", "O_RDWR", "O_CREAT", "O_TRUNC", "O_APPEND"},
+    "calls": {"replace", "rename", "unlink", "remove", "mkdir", "makedirs", "link", "symlink", "truncate", "ftruncate",
+              "chmod", "fchmod", "chown", "fchown", "write", "pwrite", "rmdir", "utime"},
+}  # fmt: skip
+ALLOWED = {
+    "taoprofiles.state.files": "the one that writes",
+    "taoprofiles.state.locks": "the lock file and its note, before there is a lock to write under",
+    "taoprofiles.operations.switch": "makedirs: the person's own data folders, with their umask",
+    "taoprofiles.faces.main": "opens /dev/null when the reader of stdout has gone",
+}
+
+
+@pytest.mark.parametrize("module", sorted(FILES.keys() - ALLOWED.keys()))
+def test_one_module_writes_files(module: str) -> None:
+    for node in ast.walk(ast.parse(FILES[module].read_text())):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os":
+            assert node.attr not in WRITERS["calls"] | WRITERS["open_flags"], f"line {node.lineno}: os.{node.attr}"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "open":
+            mode = node.args[1].value if len(node.args) > 1 and isinstance(node.args[1], ast.Constant) else "r"
+            assert not set(str(mode)) & set("wax+"), f"line {node.lineno}: open for writing"
+
+
+@pytest.mark.parametrize("module", sorted(FILES.keys() - {"taoprofiles.faces.output"}))
+def test_one_module_prints(module: str) -> None:
+    for node in ast.walk(ast.parse(FILES[module].read_text())):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert called != "print" and not called.startswith(("sys.stdout.write", "sys.stderr.write")), node.lineno
+
+
+def test_files_stay_small_enough_to_read() -> None:
+    long = {module: lines for module, path in FILES.items() if (lines := len(path.read_text().splitlines())) > 330}
+    assert long == {}
