@@ -68,7 +68,7 @@ class Store:
 
     def names(self) -> list[str]:
         """List the names of all profiles, sorted, broken ones included."""
-        return sorted(self._entries())
+        return sorted(name for name, _ in self._entries())
 
     def text(self, name: str) -> bytes:
         """Read a profile's file as it is. Raises NotFoundError, with the names that come near."""
@@ -127,7 +127,8 @@ class Store:
         known, now = index["profiles"], time.time_ns()
         profiles: dict[str, Any] = {}
         changed = offset != index["offset"]
-        for name, status in sorted(self._entries().items()):
+        for name, entry_on_disk in sorted(self._entries(), key=lambda pair: pair[0]):
+            status = _stat(entry_on_disk)
             signature = [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
             entry = known.get(name)
             if entry is None or entry["signature"] != signature:
@@ -155,23 +156,16 @@ class Store:
             "problem": "",
         }
 
-    def _entries(self) -> dict[str, os.stat_result]:
+    def _entries(self) -> list[tuple[str, os.DirEntry[str]]]:
         folder = self._context.profiles
-        found = {}
         try:
             with os.scandir(folder) as entries:
-                for entry in entries:
-                    name = entry.name.removesuffix(SUFFIX)
-                    if name != entry.name and _NAME.match(name):
-                        try:
-                            found[name] = entry.stat()
-                        except OSError:
-                            found[name] = entry.stat(follow_symlinks=False)
+                named = [(entry.name.removesuffix(SUFFIX), entry) for entry in entries if entry.name.endswith(SUFFIX)]
         except FileNotFoundError:
-            pass
+            return []
         except OSError as error:
             raise files.unusable(folder, "list", error) from error
-        return found
+        return [pair for pair in named if _NAME.match(pair[0])]
 
     def _not_found(self, name: str) -> NotFoundError:
         import difflib
@@ -182,6 +176,13 @@ class Store:
             f"there is no profile '{name}'",
             hint=f"{near}'taoprof list' shows all; 'taoprof new {name}' makes it from the current folder",
         )
+
+
+def _stat(entry: os.DirEntry[str]) -> os.stat_result:
+    try:
+        return entry.stat()
+    except OSError:
+        return entry.stat(follow_symlinks=False)  # a dangling symlink is a broken profile, and is listed as one
 
 
 def _read_cache(path: str) -> dict[str, Any] | None:
