@@ -129,6 +129,8 @@ class Store:
         changed = offset != index["offset"]
         for name, entry_on_disk in sorted(self._entries(), key=lambda pair: pair[0]):
             status = _stat(entry_on_disk)
+            if status is None:
+                continue
             signature = [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
             entry = known.get(name)
             if entry is None or entry["signature"] != signature:
@@ -178,11 +180,13 @@ class Store:
         )
 
 
-def _stat(entry: os.DirEntry[str]) -> os.stat_result:
-    try:
-        return entry.stat()
-    except OSError:
-        return entry.stat(follow_symlinks=False)  # a dangling symlink is a broken profile, and is listed as one
+def _stat(entry: os.DirEntry[str]) -> os.stat_result | None:
+    for follow in (True, False):  # a dangling symlink is a broken profile, and is listed as one
+        try:
+            return entry.stat(follow_symlinks=follow)
+        except OSError:
+            continue
+    return None  # removed since the folder was listed
 
 
 def _read_cache(path: str) -> dict[str, Any] | None:

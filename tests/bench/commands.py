@@ -109,7 +109,7 @@ def main() -> None:
             for name, command in candidates.items():
                 times[name].append(timed(command, environ))
         bare = times["bare interpreter"][2:]
-        sys.stdout.write(f"{'':22}{'median ms':>10}{'min':>8}{'× bare':>9}   ({rounds} rounds)\n")
+        sys.stdout.write(f"{'':22}{'median ms':>10}{'min':>8}{'x bare':>9}   ({rounds} rounds)\n")
         for name, all_rounds in times.items():
             counted = all_rounds[2:]
             ratio = statistics.median(mine / base for mine, base in zip(counted, bare, strict=True))
