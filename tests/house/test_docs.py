@@ -1,0 +1,106 @@
+"""The documentation is run: every ``console`` block of a page, in order, in one scratch home, gives what it shows.
+
+``python -m tests.house.test_docs`` writes what the program says now into the pages; the tests only compare.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from taoprofiles.faces.commands import VERBS
+from tests.conftest import command
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md")])
+BLOCK = re.compile(r"^```console\n(.*?)^```$|^<!-- before: (.*?) -->$", re.M | re.S)
+MARK = "=taoprof-docs="
+
+STEADY = (
+    (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"), "2026-11-24 10:12:07"),
+    (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d(?!:)"), "2026-11-24 10:12"),
+    (re.compile(r"\b1[789]\d{8}\.\d+"), "1795515127.205"),
+    (re.compile(r"\bpid \d+"), "pid 4121"),
+    (re.compile(rf"\b{os.getuid()}:{os.getgid()}\b"), "1000:1000"),
+    (re.compile(rf"@{re.escape(os.uname().nodename)}\b"), "@lab1"),
+)
+"""What differs from run to run, and what the pages show for it."""
+
+
+def run_page(text: str, home: Path) -> list[str]:
+    """Run a page's commands in one bash; give the text of each console block anew."""
+    blocks: list[list[str]] = []
+    script = []
+    for block in BLOCK.finditer(text):
+        hidden = block[2]
+        lines = [line[2:] for line in (block[1] or "").splitlines() if line.startswith("$ ")]
+        for line in [hidden] if hidden else lines:
+            script.append(f"echo '{MARK}'\n{line}")
+        blocks.append(["", *([hidden] if hidden else lines)])
+    environ = {
+        "HOME": str(home),
+        "USER": "ana",
+        "LANG": "C.UTF-8",
+        "TZ": "UTC",
+        "PATH": f"{Path(command('taoprof')).parent}:{os.environ['PATH']}",
+    }
+    done = subprocess.run(
+        ["bash"], input="\n".join(["cd", "exec 2>&1", *script]), env=environ, cwd=home,
+        stdout=subprocess.PIPE, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    answers = iter(done.stdout.split(f"{MARK}\n")[1:])
+    fresh = []
+    for _, *commands in blocks:
+        shown = "".join(f"$ {line}\n{steady(next(answers), home)}" for line in commands)
+        fresh.append(f"```console\n{shown}```")
+    return fresh
+
+
+def steady(answer: str, home: Path) -> str:
+    answer = answer.replace(str(home), "/home/ana")
+    for pattern, fixed in STEADY:
+        answer = pattern.sub(fixed, answer)
+    return answer
+
+
+def updated(path: Path, home: Path) -> str:
+    text = path.read_text()
+    fresh = iter(run_page(text, home))
+    return BLOCK.sub(lambda block: (next(fresh), block[0])[1 if block[2] else 0], text)
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, id=str(page.relative_to(ROOT))) for page in PAGES])
+def test_page_shows_what_the_program_says(page: Path, tmp_path: Path) -> None:
+    assert updated(page, tmp_path) == page.read_text(), "python -m tests.house.test_docs writes the pages anew"
+
+
+def test_every_verb_is_in_the_reference() -> None:
+    page = (ROOT / "docs/reference/commands.md").read_text()
+    assert [verb for verb in VERBS if f"$ taoprof {verb} --help\n" not in page] == []
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, id=str(page.relative_to(ROOT))) for page in PAGES])
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
+        assert target.startswith("https://") or (page.parent / target).exists(), target
+
+
+def test_the_readme_gives_the_commands_that_ci_runs() -> None:
+    readme, ci = (ROOT / "README.md").read_text(), (ROOT / ".ci/run").read_text()
+    tests = next(line for line in readme.splitlines() if line.endswith("python -m pytest"))
+    assert tests in ci
+
+
+if __name__ == "__main__":
+    for page in PAGES:
+        with tempfile.TemporaryDirectory() as folder:
+            fresh = updated(page, Path(folder))
+        if fresh != page.read_text():
+            page.write_text(fresh)
+            sys.stdout.write(f"{page.relative_to(ROOT)} written\n")
