@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-
-from taoprofiles.errors import InvalidProfileError, InvalidStateError, NotFoundError, TaoprofError
+from taoprofiles.errors import InvalidStateError, NotFoundError, TaoprofError
+from taoprofiles.operations import folders
 from taoprofiles.operations.situation import previous
 from taoprofiles.state import files, glance
 from taoprofiles.state.history import MAPPING_LIMIT, History
 from taoprofiles.state.locks import DEFAULT_TIMEOUT, Lock
 from taoprofiles.state.store import Store
 from taoprofiles.values import mapping
-from taoprofiles.values.template import not_valid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,7 +57,7 @@ def use(
         done = transaction.plan(name, mkdir=mkdir, may_write=True)
         if done.changed:
             assert done.name is not None  # noqa: S101 - for the type checker: a plan has a name
-            _make_folders(done.folders)
+            folders.make(done.folders)
             done.kept = transaction.write("use", done.name, mapping.to_bytes(done.wanted))
         transaction.leave_note(done)
         return done
@@ -104,7 +102,7 @@ class _Transaction:
         self._note = None if renderer.asks_environment else text
         done = Switch(name, self.previous)
         done.wanted = renderer.mapping()
-        done.folders = self._missing_folders(name, done.wanted, mkdir=mkdir)
+        done.folders = folders.missing(done.wanted, name=name, path=self._store.path(name), mkdir=mkdir)
         content = mapping.to_bytes(done.wanted)
         done.changed = name != self.previous or not mapping.same(self.content, content)
         if self.content != content:
@@ -160,45 +158,9 @@ class _Transaction:
             path, content = self._store.path(done.name), mapping.to_bytes(done.wanted)
             glance.write(self._context, done.name, profile_path=path, profile=self._note, mapping=content)
 
-    def _missing_folders(self, name: str, wanted: dict[str, Any], *, mkdir: bool) -> list[str]:
-        problems: list[str] = []
-        missing: list[str] = []
-        real: dict[str, int] = {}
-        for number, mount in enumerate(wanted["Mounts"]):
-            source = mount["source"]
-            if not os.path.exists(source):
-                missing.append(source)
-                problems.append(f"mounts[{number}].source: folder '{source}' does not exist")
-                continue
-            same = real.setdefault(os.path.realpath(source), number)
-            if same != number:
-                problems.append(
-                    f"mounts[{number}].source: '{source}' is the same folder as the source of mounts[{same}], and the "
-                    "launcher keeps only one mount of a folder"
-                )
-        if len(problems) > len(missing) or (missing and not mkdir):
-            error = not_valid(name, self._store.path(name), problems)
-            if len(problems) == len(missing):
-                count = "1 of its folders is" if len(missing) == 1 else f"{len(missing)} of its folders are"
-                error = InvalidProfileError(
-                    f"'{name}' not activated: {count} missing",
-                    problems=problems,
-                    hint=f"nothing was changed; 'taoprof use {name} --mkdir' makes them",
-                )
-            raise error
-        return missing
-
 
 def _mapping_entry(action: str, profile: str | None, before: str | None, after: str | None) -> dict[str, Any]:
     return {"action": action, "target": "mapping", "profile": profile, "before": before, "after": after}
-
-
-def _make_folders(folders: list[str]) -> None:
-    for folder in folders:
-        try:
-            os.makedirs(folder, exist_ok=True)  # the person's own data: with the rights that their umask gives
-        except OSError as error:
-            raise files.unusable(folder, "make the folder", error) from error
 
 
 def _parsed(content: bytes | None) -> dict[str, Any]:

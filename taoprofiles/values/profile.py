@@ -25,6 +25,9 @@ Text = Annotated[str, Field(max_length=4096)]
 VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=256)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
+Size = Annotated[str, Field(pattern=r"^ *[0-9]+(\.[0-9]+)? *([bkmgtBKMGT][bB]?)?$", max_length=32)]
+"""What the launcher's Docker SDK reads as a size: ``parse_bytes`` of docker 4.3.1."""
+
 
 class _Form(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
@@ -47,7 +50,9 @@ class Docker(_Form):
     """The mapping's DockerOptions, all that the launcher takes (VALID_DOCKER_ARGS of nvidia-tao 6.26.3)."""
 
     user: Text | None = Field(default=None, description='User in the container: "auto" is the caller\'s uid:gid.')
-    shm_size: Text | int | None = Field(default=None, description='Shared memory, such as "16G"; Docker has 64 MB.')
+    shm_size: Size | Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description='Shared memory, such as "16G"; Docker has 64 MB.'
+    )
     ulimits: dict[Text, int] | None = Field(default=None, description="Limits, soft and hard alike; -1 is unlimited.")
     ports: dict[Text, Port | list[Port]] | None = Field(
         default=None, description="Container port to host port; Docker publishes it on the machine."
@@ -199,6 +204,8 @@ def _explain(fault: Mapping[str, Any], where: str) -> str:
     }
     if kind == "literal_error":
         return f"must be {fault['ctx']['expected']}"
+    if kind == "string_pattern_mismatch" and where.endswith("shm_size"):
+        return "must be a number with b, k, m, g or t, such as 16G"
     if kind == "string_pattern_mismatch":
         return "may hold only letters, digits and '_' (in a network also '.' and '-'), and not start with a sign"
     return told.get(kind) or str(fault["msg"])[:1].lower() + str(fault["msg"])[1:]

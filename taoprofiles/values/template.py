@@ -100,6 +100,8 @@ class Renderer:
                     f"{where}.source: '{mount['source']}' is already the source of mounts[{same}], and the launcher "
                     "keeps only one mount of a folder"
                 )
+            if os.path.normpath(mount["destination"]) == "/":
+                self._problems.append(f"{where}.destination: Docker mounts nothing on '/'")
             same = destinations.setdefault(os.path.normpath(mount["destination"]), number)
             if mount["destination"] and same != number:
                 self._problems.append(
@@ -129,8 +131,11 @@ class Renderer:
     def _path_value(self, where: str, get: Callable[[], str]) -> str:
         known = len(self._problems)
         value = self._value(where, get)
-        if not value.startswith("/") and len(self._problems) == known:
-            self._problems.append(f"{where}: '{value}' is not an absolute path")
+        if len(self._problems) == known:
+            if not value.startswith("/"):
+                self._problems.append(f"{where}: '{value}' is not an absolute path")
+            elif ":" in value:
+                self._problems.append(f"{where}: '{value}' has a ':', which Docker takes for the end of the path")
         return value
 
     def _raise_problems(self) -> None:

@@ -64,7 +64,7 @@ WRITERS = {
 ALLOWED = {
     "taoprofiles.state.files": "the one that writes",
     "taoprofiles.state.locks": "the lock file and its note, before there is a lock to write under",
-    "taoprofiles.operations.switch": "makedirs: the person's own data folders, with their umask",
+    "taoprofiles.operations.folders": "makedirs: the person's own data folders, with their umask",
     "taoprofiles.faces.main": "opens /dev/null when the reader of stdout has gone",
 }
 
