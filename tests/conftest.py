@@ -81,11 +81,11 @@ class Home:
         return json.loads(self.mapping_file.read_bytes())
 
     def tree(self) -> dict[str, tuple]:
-        """Everything in the home, for "nothing was changed"; the lock aside, which is taken by every change."""
+        """Everything in the home, for "nothing was changed"; the lock aside, and the folders made to hold it."""
         found = {}
         for path in sorted(self.root.rglob("*")):
             name = str(path.relative_to(self.root))
-            if path.name == "lock" or "/cache" in name:
+            if path.name == "lock" or "/cache" in name or self.state.is_relative_to(path):
                 continue
             status = path.lstat()
             content = path.read_bytes() if path.is_file() and not path.is_symlink() else None
