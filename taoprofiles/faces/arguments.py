@@ -15,11 +15,23 @@ def add_timeout(parser: argparse.ArgumentParser) -> None:
     """Give a verb that changes something its ``--timeout``."""
     parser.add_argument(
         "--timeout",
-        type=float,
+        type=_seconds,
         default=DEFAULT_TIMEOUT,
         metavar="SECONDS",
         help=f"how long to wait for another taoprof command (default {DEFAULT_TIMEOUT:g})",
     )
+
+
+def _seconds(text: str) -> float:
+    import argparse
+
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1
+    if not 0 <= seconds < float("inf"):  # which leaves out nan too
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of seconds")
+    return seconds
 
 
 def add_reveal(parser: argparse.ArgumentParser) -> None:

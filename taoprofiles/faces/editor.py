@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+import sys
 
 from taoprofiles.errors import InvalidProfileError, TaoprofError
 from taoprofiles.faces.output import note
@@ -12,6 +13,8 @@ from taoprofiles.operations import profiles
 from taoprofiles.state import files
 from taoprofiles.state.locks import Lock
 from taoprofiles.state.store import FILE_LIMIT, Store
+
+STDERR = 2
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +36,12 @@ def edit(context: Context, name: str, *, timeout: float) -> bool:
         with Lock(context.lock, timeout):
             files.make_folder(context.rejected)
             files.replace(draft, before)
-    _open_editor(context, draft)
+    try:
+        _open_editor(context, draft)
+    except BaseException:
+        if files.read(draft, FILE_LIMIT) == before:
+            files.forget_cache(draft)  # nothing was written, so there is nothing to go on with
+        raise
     text = files.read(draft, FILE_LIMIT)
     if text is None:
         raise TaoprofError(f"the editor removed '{draft}'; profile '{name}' is as it was")
@@ -56,9 +64,9 @@ def edit(context: Context, name: str, *, timeout: float) -> bool:
 def _open_editor(context: Context, path: str) -> None:
     command = context.environ.get("VISUAL") or context.environ.get("EDITOR") or "vi"
     try:
-        done = subprocess.run([*shlex.split(command), path], check=False)  # noqa: S603 - the person's own editor
+        answer = None if sys.stdout.isatty() else STDERR  # what it draws is no part of our answer
+        done = subprocess.run([*shlex.split(command), path], stdout=answer, check=False)  # noqa: S603 - their own editor
     except (OSError, ValueError) as error:
         raise TaoprofError(f"cannot start the editor '{command}': {error}", hint="EDITOR=nano taoprof edit …") from None
     if done.returncode != 0:
-        files.forget_cache(path)
         raise TaoprofError(f"the editor '{command}' ended with status {done.returncode}; nothing was changed")

@@ -13,25 +13,49 @@ if TYPE_CHECKING:
 
 def main() -> NoReturn:
     """Run the command line and exit with its status: 0 done … 7 busy, 128+n for a signal."""
+    _open_streams()
     sys.exit(run(sys.argv[1:]))
 
 
 def run(argv: list[str]) -> int:
     """Run one command line, without the program's name, and return its exit status."""
     try:
-        status = _answer_prompt() if argv in (["current"], ["current", "--short"]) else None
-        if status is None:
-            from taoprofiles.faces import commands
+        try:
+            status = _answer_prompt() if argv in (["current"], ["current", "--short"]) else None
+            if status is None:
+                from taoprofiles.faces import commands
 
-            status = commands.run(argv)
+                status = commands.run(argv)
+        except SystemExit as end:  # argparse has printed a help
+            status = int(end.code or 0)
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:
         return _die_of(signal.SIGINT)
     except BrokenPipeError:
-        # What reads our answer has gone (| head). Python would complain once more while it shuts down.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_answer()  # what reads it has gone (| head)
         return 128 + signal.SIGPIPE
+    except OSError as error:
+        # Whatever is wrong with a file was told by ``files``; what is left is the answer itself, on a full disk.
+        from taoprofiles.errors import TaoprofError
+        from taoprofiles.faces import output
+
+        _drop_answer()
+        reason = (error.strerror or str(error)).lower()
+        return output.emit_error("", TaoprofError(f"the answer could not be written: {reason}"), as_json=False)
+
+
+def _open_streams() -> None:
+    # Where the caller has closed one of the three (>&-), the next file that is opened would take its place, and be
+    # written to as if it were the terminal.
+    while True:
+        fd = os.open(os.devnull, os.O_RDWR)
+        if fd > 2:
+            os.close(fd)
+            break
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
+    sys.stderr = sys.stderr or os.fdopen(2, "w")
+    sys.stdin = sys.stdin or os.fdopen(0)
 
 
 def _answer_prompt() -> int | None:
@@ -49,6 +73,11 @@ def _answer_prompt() -> int | None:
     if name is None:
         return None
     return output.emit("current", Result({}, [name]), as_json=False)
+
+
+def _drop_answer() -> None:
+    # Python would write what is left in the buffer, and complain once more, while it shuts down.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _die_of(number: int) -> int:

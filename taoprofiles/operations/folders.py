@@ -38,9 +38,13 @@ def missing(mapping: dict[str, Any], *, name: str, path: str, mkdir: bool) -> li
                 f"{where}.destination: '{destination}' leads to '{moved}' on this host, and the launcher would mount "
                 "there: choose a name that is no symlink here"
             )
-        if not os.path.exists(source):
+        try:
+            os.stat(source)
+        except (FileNotFoundError, NotADirectoryError):
             absent.append(source)
             absences.append(f"{where}.source: folder '{source}' does not exist")
+        except OSError as error:  # the launcher would say that it does not exist, which leads astray
+            faults.append(f"{where}.source: '{source}' cannot be seen: {(error.strerror or '').lower()}")
     if faults:
         raise not_valid(name, path, faults + ([] if mkdir else absences))
     if absent and not mkdir:

@@ -16,8 +16,6 @@ from taoprofiles.values import layouts, mapping
 from taoprofiles.values.profile import Docker, Profile, parse, to_toml
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from taoprofiles.state.paths import Context
 
 NEW_DOCKER = Docker(user="auto", shm_size="16G", ulimits={"memlock": -1, "stack": 67108864})
@@ -87,7 +85,7 @@ def put(context: Context, action: str, name: str, before: bytes | None, text: by
     """Replace a profile's text, which is ``before``, and record it. Needs the lock and a valid ``text``."""
     if before != text:
         entries = [_entry(context, action, name, before, text)]
-        _record_and(context, entries, lambda: Store(context).write(name, text))
+        History(context).record_and(entries, lambda: Store(context).write(name, text))
 
 
 def save(context: Context, name: str, *, replace: bool, timeout: float = DEFAULT_TIMEOUT) -> Profile:
@@ -132,7 +130,7 @@ def _rename(context: Context, action: str, name: str, to: str) -> None:
         store.write(name, text)
         files.rename(store.path(name), store.path(to))
 
-    _record_and(context, entries, do)
+    History(context).record_and(entries, do)
 
 
 def remove(context: Context, name: str, *, force: bool, timeout: float = DEFAULT_TIMEOUT) -> None:
@@ -146,7 +144,8 @@ def remove(context: Context, name: str, *, force: bool, timeout: float = DEFAULT
                 f"'{name}' is the active profile",
                 hint=f"switch to another one first, or 'taoprof remove {name} --force'",
             )
-        _record_and(context, [_entry(context, "remove", name, before, None)], lambda: files.remove(store.path(name)))
+        entries = [_entry(context, "remove", name, before, None)]
+        History(context).record_and(entries, lambda: files.remove(store.path(name)))
 
 
 def undo(context: Context, number: str | None, *, timeout: float = DEFAULT_TIMEOUT) -> tuple[Entry, str | None]:
@@ -176,7 +175,7 @@ def undo(context: Context, number: str | None, *, timeout: float = DEFAULT_TIMEO
                 store.write(name, wanted)
 
         if now != wanted:
-            _record_and(context, [_entry(context, "undo", name, now, wanted)], do)
+            History(context).record_and([_entry(context, "undo", name, now, wanted)], do)
         return entry, None
 
 
@@ -184,16 +183,6 @@ def _entry(context: Context, action: str, name: str, before: bytes | None, after
     history = History(context)
     digests = [None if text is None else history.keep(text) for text in (before, after)]
     return {"action": action, "target": "profile", "profile": name, "before": digests[0], "after": digests[1]}
-
-
-def _record_and(context: Context, entries: list[dict[str, Any]], do: Callable[[], None]) -> None:
-    history = History(context)
-    size = history.record(entries)
-    try:
-        do()
-    except BaseException:
-        history.cut(size)
-        raise
 
 
 def _pinned(store: Store, name: str) -> bytes:

@@ -120,35 +120,42 @@ class _Transaction:
             if before != was:
                 entries.append(_mapping_entry("found", None, was, before))
         entries.append(_mapping_entry(action, profile, before, after))
-        size = self._history.record(entries)
-        late: list[str] = []
-        if before != after:
-            try:
-                self._replace(wanted, late)
-            except BaseException:
-                self._history.cut(size)
-                raise
-            if files.read(self._context.mapping_file, MAPPING_LIMIT) != wanted:
-                raise TaoprofError(
-                    f"'{self._context.mapping_file}' was overwritten by another program in the moment of the switch",
-                    hint="'taoprof status' tells what it holds now",
-                )
-        for digest in late:  # written by another program after we had read the file: kept, and put into its order
-            self._history.record(
-                [_mapping_entry("found", None, after, digest), _mapping_entry(action, profile, digest, after)]
+        if before == after:
+            _, last_id = self._history.record(entries)
+            landed, late = wanted, None
+        else:
+            last_id, found = self._history.record_and(entries, lambda: self._replace(wanted, entries[-1]))
+            landed, late = found
+        if landed != wanted:
+            raise TaoprofError(
+                f"'{self._context.mapping_file}' was overwritten by another program in the moment of the switch",
+                hint="'taoprof status' tells what it holds now",
             )
         foreign = self._entry is None and self.content is not None
-        return next(self._history.newest_first()).id if foreign or late else None
+        return late or (last_id if foreign else None)
 
-    def _replace(self, wanted: bytes | None, late: list[str]) -> None:
-        def seen(content: bytes) -> None:
-            if content != self.content:
-                late.append(self._history.keep(content))
+    def _replace(self, wanted: bytes | None, entry: dict[str, Any]) -> tuple[bytes | None, int | None]:
+        """Replace the file, as ``entry`` says; give what it holds then, read back.
+
+        What another program wrote after we had read the file is kept, and put into its order; then the number of the
+        entry under which it was kept is given too. All of it happens while the old file can still be put back.
+        """
+        path, history = self._context.mapping_file, self._history
+        landed: list[bytes | None] = []
+        late: list[int] = []
+
+        def placed(old: bytes | None) -> None:
+            if old is not None and old != self.content:
+                digest = history.keep(old)
+                found = _mapping_entry("found", None, entry["after"], digest)
+                late.append(history.record([found, {**entry, "before": digest}])[1])
+            landed.append(files.read(path, MAPPING_LIMIT))
 
         if wanted is None:
-            files.remove(self._context.mapping_file)
-        else:
-            files.replace(self._context.mapping_file, wanted, seen=seen)
+            files.remove(path)
+            return files.read(path, MAPPING_LIMIT), None
+        files.replace(path, wanted, placed=placed)
+        return landed[0], late[0] if late else None
 
     def leave_note(self, done: Switch) -> None:
         """Leave the note for ``current``, or take away one that no longer holds."""

@@ -27,39 +27,36 @@ def read(path: str, limit: int) -> bytes | None:
     try:
         # O_NONBLOCK: opening a FIFO without a writer would otherwise never return.
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                raise InvalidStateError(f"'{path}' is {kind(status.st_mode)}, not a file")
+            if status.st_size > limit:
+                raise InvalidStateError(f"'{path}' has {status.st_size} bytes; at most {limit} are read")
+            chunks = []
+            while chunk := os.read(fd, 1 << 20):
+                chunks.append(chunk)
+            return b"".join(chunks)
+        finally:
+            os.close(fd)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise unusable(path, "read", error) from error
-    try:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise InvalidStateError(f"'{path}' is {kind(status.st_mode)}, not a file")
-        if status.st_size > limit:
-            raise InvalidStateError(f"'{path}' has {status.st_size} bytes; at most {limit} are read")
-        chunks = []
-        while chunk := os.read(fd, 1 << 20):
-            chunks.append(chunk)
-        return b"".join(chunks)
-    except OSError as error:
-        raise unusable(path, "read", error) from error
-    finally:
-        os.close(fd)
 
 
-def replace(path: str, data: bytes, *, seen: Callable[[bytes], None] | None = None) -> None:
+def replace(path: str, data: bytes, *, placed: Callable[[bytes | None], None] | None = None) -> None:
     """Make ``data`` the content of ``path``, so that a reader finds the old or the new content and nothing between.
 
     A symlink stays one: its target is replaced. The mode and owner of an existing file are kept, a new file is 0600
-    whatever the umask. On an error the old file is back, the very same inode. ``seen`` is called with what the file
-    held when it was replaced.
+    whatever the umask. ``placed`` is called once the new file stands, with what the file held when it was replaced. On
+    an error, also one that ``placed`` raises, the old file is back.
 
     Raises TaoprofError with what could not be done and why.
     """
     target = os.path.realpath(path)
-    folder, name = os.path.split(target)
-    stem = os.path.join(folder, f".{name[:48]}.taoprof")
-    fresh, kept = f"{stem}-new", f"{stem}-old"
+    folder = os.path.dirname(target)
+    fresh, kept = os.path.join(folder, ".taoprof-new"), os.path.join(folder, ".taoprof-old")
     renamed = False
     try:
         old = _status(target)
@@ -67,14 +64,12 @@ def replace(path: str, data: bytes, *, seen: Callable[[bytes], None] | None = No
         _unlink(kept)
         _write_fresh(fresh, data, old)
         if old is not None:
-            _link(target, kept)
+            _keep(target, kept, old)
         os.replace(fresh, target)
         renamed = True
         _sync_folder(folder)
-        if old is not None and seen is not None:
-            content = read(kept, 1 << 30)
-            if content is not None:
-                seen(content)
+        if placed is not None:
+            placed(None if old is None else read(kept, 1 << 30))
     except BaseException as error:
         if renamed:
             _put_back(kept, target, existed=old is not None)
@@ -148,6 +143,7 @@ def write_cache(path: str, data: bytes) -> None:
         _unlink(fresh)
         fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE)
         try:
+            os.fchmod(fd, PRIVATE)
             _write_all(fd, data, 0)
         finally:
             os.close(fd)
@@ -171,6 +167,7 @@ def make_folder(path: str) -> None:
             make_folder(parent)
         try:
             os.mkdir(path, 0o700)
+            os.chmod(path, 0o700)  # the umask may have taken bits away
         except FileExistsError:
             if not os.path.isdir(path):
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from None
@@ -259,14 +256,17 @@ def _write_all(fd: int, data: bytes, offset: int) -> None:
         view, offset = view[written:], offset + written
 
 
-def _link(target: str, kept: str) -> None:
+def _keep(target: str, kept: str, old: os.stat_result) -> None:
     # A second name for the old inode: what somebody wrote into it after we read it can still be seen after the
-    # rename, and an error later on can bring back the very file. File systems without hard links go without.
+    # rename, and an error later on can bring back the very file. File systems without hard links get a copy.
     try:
         os.link(target, kept, follow_symlinks=False)
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV):
             raise
+        content = read(target, 1 << 30)
+        if content is not None:
+            _write_fresh(kept, content, old)
 
 
 def _put_back(kept: str, target: str, *, existed: bool) -> None:

@@ -21,8 +21,12 @@ _FORMAT = b"1"
 def write(context: Context, name: str, *, profile_path: str, profile: bytes, mapping: bytes) -> None:
     """Leave the note. Needs the lock."""
     fields = [name.encode(), os.fsencode(profile_path), profile, mapping]
-    if not any(b"\0" in field for field in fields):
-        files.write_cache(_path(context), b"\0".join([_FORMAT, _around(context), *fields]))
+    try:
+        fields = [_FORMAT, _around(context), *fields]
+    except OSError:
+        return  # no note, and ``current`` works it out
+    if sum(field.count(b"\0") for field in fields) == 0:
+        files.write_cache(_path(context), b"\0".join(fields))
 
 
 def forget(context: Context) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import time
 
 from taoprofiles.errors import InvalidStateError, NotFoundError
@@ -17,14 +18,19 @@ from taoprofiles.state import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Any
+    from collections.abc import Callable, Iterator
+    from typing import Any, TypeVar
 
     from taoprofiles.state.paths import Context
+
+    T = TypeVar("T")
 
 FORMAT = 1
 MAPPING_LIMIT = 16 << 20
 """Bytes. A mapping file has a few hundred; one past this limit is some other file, and is not replaced."""
+
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Entry:
@@ -85,9 +91,10 @@ class History:
             raise InvalidStateError(f"what the history kept {what}: '{path}'")
         return content
 
-    def record(self, entries: list[dict[str, Any]]) -> int:
-        """Append entries, durably, in one write; return the size of the journal before, for ``cut``. Needs the lock.
+    def record(self, entries: list[dict[str, Any]]) -> tuple[int, int]:
+        """Append entries, durably, in one write. Needs the lock.
 
+        Returns the size of the journal before, and the id of the last of ``entries``.
         Each of ``entries`` gives action, target, profile, before, after and perhaps was; the rest is filled in here.
         """
         files.make_folder(self._context.state)
@@ -98,11 +105,24 @@ class History:
         for number, entry in enumerate(entries, first):
             line = Entry(id=number, time=round(time.time(), 3), by=by, **entry).as_dict()
             lines.append(json.dumps({"v": FORMAT, **line}) + "\n")
-        return files.append(self._context.history, "".join(lines).encode())
+        return files.append(self._context.history, "".join(lines).encode()), first + len(entries) - 1
 
-    def cut(self, size: int) -> None:
-        """Take back a ``record`` whose change did not happen. Needs the lock."""
-        files.cut(self._context.history, size)
+    def record_and(self, entries: list[dict[str, Any]], do: Callable[[], T]) -> tuple[int, T]:
+        """Record entries, then do what they say; give the id of the last one and what ``do`` gave. Needs the lock.
+
+        Where ``do`` fails the record is taken back. Signals wait meanwhile: a Ctrl-C between the change and the end of
+        ``do`` would take back the record of a change that has happened.
+        """
+        waiting = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+        try:
+            size, last_id = self.record(entries)
+            try:
+                return last_id, do()
+            except BaseException:
+                files.cut(self._context.history, size)
+                raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, waiting)
 
     def newest_first(self) -> Iterator[Entry]:
         """Read the entries from the last to the first, no more of the file than is asked for."""

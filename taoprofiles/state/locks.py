@@ -52,7 +52,10 @@ class Lock:
             self._library.release()
             self._library = None
         if self._fd >= 0:
-            os.close(self._fd)
+            try:
+                os.close(self._fd)
+            except OSError:
+                pass  # Linux has let go of it all the same, and the work under the lock is done
             self._fd = -1
 
     def try_acquire(self) -> bool:
@@ -67,21 +70,32 @@ class Lock:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Someone may have removed the state folder between the open and the lock: a lock on a file that has no
             # name any more excludes nobody.
-            if os.path.samestat(os.fstat(fd), os.stat(self._path)):
+            status = os.fstat(fd)
+            if os.path.samestat(status, os.stat(self._path)):
+                if status.st_mode & 0o777 != files.PRIVATE:
+                    os.fchmod(fd, files.PRIVATE)  # the umask may have taken bits away
                 self._fd = fd
                 self._note_holder()
                 return True
         except OSError:
             pass
-        os.close(fd)
+        try:
+            os.close(fd)
+        except OSError:
+            pass
         return False
 
     def _wait(self) -> None:
+        import warnings
+
         from filelock import FileLock, Timeout
 
         lock = FileLock(self._path, timeout=self._timeout, poll_interval=0.005, mode=files.PRIVATE)
         try:
-            lock.acquire()
+            with warnings.catch_warnings():
+                # Where the file system has no kernel locks filelock warns and takes a lock by existence.
+                warnings.simplefilter("ignore", UserWarning)
+                lock.acquire()
         except Timeout:
             raise BusyError(
                 f"another taoprof command is at work: {self._holder()} has held the lock for {self._timeout:g} s",

@@ -1,0 +1,41 @@
+"""One command line of each verb that succeeds and one that fails, in the home of ``prepare``."""
+
+from __future__ import annotations
+
+from tests.conftest import Home
+from tests.contract.driving import call
+
+CASES: dict[str, tuple[list[str], list[str], int]] = {
+    "use": (["b"], ["nosuch"], 4),
+    "undo": ([], ["999"], 4),
+    "history": (["--all"], ["extra"], 2),
+    "list": ([], ["extra"], 2),
+    "current": ([], ["extra"], 2),
+    "status": ([], ["extra"], 2),
+    "show": (["a"], ["nosuch"], 4),
+    "diff": (["a"], ["nosuch"], 4),
+    "paths": ([], ["extra"], 2),
+    "new": (["n"], ["a"], 2),
+    "save": (["s"], ["a"], 2),
+    "import": (["mounts.json"], ["broken.toml"], 3),
+    "export": (["a"], ["nosuch"], 4),
+    "edit": (["a"], ["nosuch"], 4),
+    "set": (["a", "NUM_GPUS=2"], ["a"], 2),
+    "copy": (["a", "c"], ["nosuch", "c"], 4),
+    "rename": (["b", "d"], ["b", "a"], 2),
+    "remove": (["b"], ["a"], 2),
+    "env": (["a"], ["nosuch"], 4),
+    "completion": (["bash"], ["tcsh"], 2),
+    "schema": ([], ["extra"], 2),
+}
+"""By verb: arguments that work, arguments that do not, and the exit status of the latter."""
+
+
+def prepare(home: Home) -> None:
+    """Make profiles a (active) and b, a mounts file and a broken profile to import."""
+    home.profile("a")
+    home.profile("b")
+    assert call(home, "use", "a").status == 0
+    (home.root / "mounts.json").write_text('{"Mounts": []}')
+    (home.root / "broken.toml").write_text("layout = ")
+    home.environ["EDITOR"] = "true"
