@@ -5,6 +5,7 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
 
 class TaoprofError(Exception):
@@ -22,6 +23,7 @@ class TaoprofError(Exception):
         self.message = message
         self.problems = list(problems)
         self.hint = hint
+        self.more: dict[str, Any] = {}
 
     def __str__(self) -> str:
         """Give all of it on one line, for tracebacks and logs."""
@@ -57,6 +59,20 @@ class NotFoundError(TaoprofError):
 
     code = "not-found"
     status = 4
+
+
+class HeldError(TaoprofError):
+    """Work that goes on needs the mapping, the results folder or the GPUs; ``holders`` says which, as plain data."""
+
+    code = "held"
+    status = 5
+
+    def __init__(
+        self, message: str, *, problems: Sequence[str] = (), hint: str = "", holders: Sequence[dict[str, Any]] = ()
+    ) -> None:
+        super().__init__(message, problems=problems, hint=hint)
+        self.holders = list(holders)
+        self.more = {"holders": self.holders}
 
 
 class BusyError(TaoprofError):

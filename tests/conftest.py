@@ -46,6 +46,7 @@ class Home:
             "PATH": os.environ["PATH"],
             "LANG": "C.UTF-8",
             "USER": "ana",
+            "DOCKER_HOST": "unix:///nowhere/docker.sock",  # no engine, whatever this machine has
         }
         self.context = Context(self.environ)
 

@@ -15,23 +15,37 @@ def add_timeout(parser: argparse.ArgumentParser) -> None:
     """Give a verb that changes something its ``--timeout``."""
     parser.add_argument(
         "--timeout",
-        type=_seconds,
+        type=seconds,
         default=DEFAULT_TIMEOUT,
         metavar="SECONDS",
         help=f"how long to wait for another taoprof command (default {DEFAULT_TIMEOUT:g})",
     )
 
 
-def _seconds(text: str) -> float:
+def add_wait(parser: argparse.ArgumentParser) -> None:
+    """Give a verb that may be refused its ``--wait``: seconds, infinite without a TIME; None is not to wait."""
+    parser.add_argument(
+        "--wait",
+        nargs="?",
+        const=float("inf"),
+        type=seconds,
+        metavar="TIME",
+        help="wait until nothing is in the way, TIME at the most (90, 30m, 8h)",
+    )
+
+
+def seconds(text: str) -> float:
+    """Read a time span: seconds, or a number with s, m, h or d."""
     import argparse
 
+    factor = {"s": 1, "m": 60, "h": 3600, "d": 86400}.get(text[-1:], 0)
     try:
-        seconds = float(text)
+        found = float(text[:-1]) * factor if factor else float(text)
     except ValueError:
-        seconds = -1
-    if not 0 <= seconds < float("inf"):  # which leaves out nan too
+        found = -1
+    if not 0 <= found < float("inf"):  # which leaves out nan too
         raise argparse.ArgumentTypeError(f"'{text}' is not a number of seconds")
-    return seconds
+    return found
 
 
 def add_reveal(parser: argparse.ArgumentParser) -> None:

@@ -14,13 +14,22 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
 GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "switch": {
         "use": ("switching", "switch ~/.tao_mounts.json to a profile"),
         "undo": ("switching", "put back what the last change replaced"),
         "history": ("switching", "list every mapping and profile change"),
+    },
+    "train": {
+        "run": ("running", "run a command with a profile, beside all others"),
+        "shell": ("running", "open a shell with a profile, beside all others"),
+        "holds": ("running", "list what is alive and needs a mapping"),
+        "hold": ("running", "hold the mapping file by hand"),
+        "release": ("running", "let go of a hold"),
+        "stop": ("running", "stop one run"),
+        "why": ("running", "tell which run wrote a folder"),
     },
     "look": {
         "list": ("looking", "list the profiles"),
@@ -49,6 +58,9 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
 }
 """By group: the verb, the module in ``verbs/`` that has it, and what it does."""
 
+TAKES_COMMAND = ("run",)
+"""Verbs behind whose ``--`` stands a command that is none of ours to read."""
+
 VERBS = {verb: place for group in GROUPS.values() for verb, place in group.items()}
 
 STATUSES = """\
@@ -62,6 +74,12 @@ def _formatter(prog: str) -> argparse.HelpFormatter:
 
 class Parser(argparse.ArgumentParser):
     """argparse, with its complaints raised as ours."""
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        # argparse takes a second -- away from the argument that it was given as, and leaves that one without a value.
+        if action.nargs is None and arg_strings == ["--"]:
+            self.error("'--' can be no argument")
+        return super()._get_values(action, arg_strings)
 
     def error(self, message: str) -> NoReturn:
         """Raise UsageError instead of printing and exiting."""
@@ -87,9 +105,17 @@ def run(argv: list[str]) -> int:
         if verb not in VERBS:
             raise _unknown(verb)
         about = _sentence(VERBS[verb][1])
-        parser = Parser(prog=f"taoprof {verb}", description=about, formatter_class=_formatter, allow_abbrev=False)
+        usage = None if verb not in TAKES_COMMAND else f"taoprof {verb} NAME [option …] -- COMMAND …"
+        parser = Parser(
+            prog=f"taoprof {verb}", usage=usage, description=about, formatter_class=_formatter, allow_abbrev=False
+        )
         _add_arguments(parser, verb)
+        command: list[str] = []
+        if verb in TAKES_COMMAND and "--" in rest:
+            cut = rest.index("--")
+            rest, command = rest[:cut], rest[cut + 1 :]
         args = parser.parse_args([*leading, *rest])
+        args.command = command
         return output.emit(verb, _function(verb)(Context(), args), as_json=as_json)
     except TaoprofError as error:
         return output.emit_error(verb, error, as_json=as_json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
 import subprocess
@@ -10,7 +11,7 @@ import sys
 from taoprofiles.errors import InvalidProfileError, TaoprofError
 from taoprofiles.faces.output import note
 from taoprofiles.operations import profiles
-from taoprofiles.state import files
+from taoprofiles.state import caches, files
 from taoprofiles.state.locks import Lock
 from taoprofiles.state.store import FILE_LIMIT, Store
 
@@ -24,25 +25,40 @@ if TYPE_CHECKING:
 def edit(context: Context, name: str, *, timeout: float) -> bool:
     """Open the profile in $VISUAL or $EDITOR; True if it was changed.
 
-    The editor gets a copy. Where the copy does not become the profile, because it is not valid or the profile was
-    changed in the meantime, it stays and the next ``edit`` opens it again. Raises InvalidProfileError, TaoprofError.
+    The editor gets a copy, whose name says which text it was made from. Where the copy does not become the profile,
+    because it is not valid or the profile was changed in the meantime, it stays, and the next ``edit`` of that same
+    text opens it again. Raises InvalidProfileError, TaoprofError.
     """
     store = Store(context)
     before = store.text(name)
-    draft = os.path.join(context.rejected, name + ".toml")
-    if os.path.exists(draft):
-        note(f"taoprof: going on with the text that was refused; 'rm {draft}' starts afresh")
-    else:
-        with Lock(context.lock, timeout):
-            files.make_folder(context.rejected)
-            files.replace(draft, before)
+    draft = os.path.join(context.rejected, f"{name}.{hashlib.sha256(before).hexdigest()[:12]}.toml")
+    alone = Lock(f"{draft}.lock")
+    if not alone.try_acquire():
+        raise TaoprofError(f"profile '{name}' is being edited already, in another terminal")
+    try:
+        if os.path.exists(draft):
+            note(f"taoprof: going on with the text that was kept; 'rm {draft}' starts afresh")
+        else:
+            with Lock(context.lock, timeout):
+                files.replace(draft, before)
+        return _edit_draft(context, name, before, draft, timeout=timeout)
+    finally:
+        caches.forget(f"{draft}.lock")
+        alone.release()
+
+
+def _edit_draft(context: Context, name: str, before: bytes, draft: str, *, timeout: float) -> bool:
     try:
         _open_editor(context, draft)
-    except BaseException:
-        if files.read(draft, FILE_LIMIT) == before:
-            files.forget_cache(draft)  # nothing was written, so there is nothing to go on with
+        text = files.read(draft, FILE_LIMIT)
+    except BaseException as error:
+        if _is_as_before(draft, before):
+            caches.forget(draft)  # nothing was written, so there is nothing to go on with
+        elif isinstance(error, TaoprofError):
+            error.hint = f"the edited text is kept: '{draft}'; 'taoprof edit {name}' opens it again"
         raise
-    text = files.read(draft, FILE_LIMIT)
+    finally:
+        caches.make_private(draft)  # many an editor writes a new file, with the rights of the umask
     if text is None:
         raise TaoprofError(f"the editor removed '{draft}'; profile '{name}' is as it was")
     try:
@@ -54,11 +70,17 @@ def edit(context: Context, name: str, *, timeout: float) -> bool:
             hint=f"'taoprof edit {name}' opens it again",
         ) from None
     except TaoprofError as error:
-        error.hint = f"the edited text is kept: '{draft}'; 'taoprof edit {name}' opens it again"
+        error.hint = f"the edited text is kept: '{draft}'"
         raise
-    with Lock(context.lock, timeout):
-        files.remove(draft)
+    caches.forget(draft)
     return text != before
+
+
+def _is_as_before(draft: str, before: bytes) -> bool:
+    try:
+        return files.read(draft, FILE_LIMIT) == before
+    except TaoprofError:
+        return False
 
 
 def _open_editor(context: Context, path: str) -> None:
@@ -67,6 +89,9 @@ def _open_editor(context: Context, path: str) -> None:
         answer = None if sys.stdout.isatty() else STDERR  # what it draws is no part of our answer
         done = subprocess.run([*shlex.split(command), path], stdout=answer, check=False)  # noqa: S603 - their own editor
     except (OSError, ValueError) as error:
-        raise TaoprofError(f"cannot start the editor '{command}': {error}", hint="EDITOR=nano taoprof edit …") from None
+        reason = (error.strerror or "").lower() if isinstance(error, OSError) else str(error)
+        raise TaoprofError(
+            f"cannot start the editor '{command}': {reason}", hint="EDITOR=nano taoprof edit …"
+        ) from None
     if done.returncode != 0:
-        raise TaoprofError(f"the editor '{command}' ended with status {done.returncode}; nothing was changed")
+        raise TaoprofError(f"the editor '{command}' ended with status {done.returncode}; the profile is as it was")

@@ -29,7 +29,7 @@ def run(argv: list[str]) -> int:
         except SystemExit as end:  # argparse has printed a help
             status = int(end.code or 0)
         sys.stdout.flush()
-        return status
+        return _die_of(signal.SIGINT) if status == 128 + signal.SIGINT else status  # of a run's command
     except KeyboardInterrupt:
         return _die_of(signal.SIGINT)
     except BrokenPipeError:
@@ -56,6 +56,8 @@ def _open_streams() -> None:
     sys.stdout = sys.stdout or os.fdopen(1, "w")
     sys.stderr = sys.stderr or os.fdopen(2, "w")
     sys.stdin = sys.stdin or os.fdopen(0)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # what a terminal cannot show
 
 
 def _answer_prompt() -> int | None:

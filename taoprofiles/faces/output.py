@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 ENVELOPE = 1
 """The version of the JSON envelope. New keys may come; a key never changes its meaning."""
+LINE_LIMIT = 500
+SHOWN_PROBLEMS = 20
 
 
 def emit(command: str, result: Result, *, as_json: bool) -> int:
@@ -26,8 +28,10 @@ def emit(command: str, result: Result, *, as_json: bool) -> int:
         _print_line(sys.stderr, f"taoprof: {message}")
     if result.raw is not None:
         # Read by a program, so it stays as it is; a terminal must still not be driven by what a file says.
+        # UTF-8 whatever the locale says: that is what TOML, JSON and a shell's variables are written in.
         text = "\n".join(printable(line) for line in result.raw.split("\n")) if sys.stdout.isatty() else result.raw
-        sys.stdout.write(text)
+        sys.stdout.flush()
+        sys.stdout.buffer.write(text.encode())
     for line in result.lines:
         _print_line(sys.stdout, line)
     return result.status
@@ -39,18 +43,22 @@ def emit_error(command: str, error: TaoprofError, *, as_json: bool) -> int:
         told = {
             "code": error.code,
             "message": error.message,
-            "problems": error.problems,
+            "problems": error.problems[:100],
             "hint": error.hint,
             "status": error.status,
+            **error.more,
         }
         _print_json(_envelope(command, ok=False, data=None, messages=[], error=told))
         return error.status
-    sys.stderr.write(f"taoprof: {_red('error:')} ")
-    _print_line(sys.stderr, error.message + (":" if error.problems else ""))
-    for problem in error.problems:
-        _print_line(sys.stderr, f"  {problem}")
+    lines = [error.message + (":" if error.problems else "")]
+    lines += [f"  {problem}" for problem in error.problems[:SHOWN_PROBLEMS]]
+    if len(error.problems) > SHOWN_PROBLEMS:
+        lines.append(f"  … and {len(error.problems) - SHOWN_PROBLEMS} more")
     if error.hint:
-        _print_line(sys.stderr, f"hint: {error.hint}")
+        lines.append(f"hint: {error.hint}")
+    sys.stderr.write(f"taoprof: {_red('error:')} ")
+    for line in lines:
+        _print_line(sys.stderr, cut(line))
     return error.status
 
 
@@ -58,6 +66,12 @@ def note(text: str, *, end: str = "\n") -> None:
     """Say something beside the answer, on stderr, while a command is at work."""
     sys.stderr.write(printable(text) + end)
     sys.stderr.flush()
+
+
+def cut(line: str) -> str:
+    """Leave the middle of a long line out: what was given may be a megabyte, and both ends tell what it is about."""
+    line = printable(line)
+    return line if len(line) <= LINE_LIMIT else f"{line[: LINE_LIMIT - 103]} … {line[-100:]}"
 
 
 def printable(text: str) -> str:

@@ -36,6 +36,7 @@ def _by_number(names: list[str]) -> str:
     answer = sys.stdin.readline().strip()
     if answer in names:
         return answer
-    if answer.isdigit() and 1 <= int(answer) <= len(names):
-        return names[int(answer) - 1]
+    numbered = {str(number): name for number, name in enumerate(names, 1)}
+    if answer in numbered:
+        return numbered[answer]
     raise UsageError("nothing was chosen" if not answer else f"'{answer}' is not in the list")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles.errors import InvalidProfileError, InvalidStateError, UsageError
@@ -13,14 +14,23 @@ from taoprofiles.values.secret import is_secret
 if TYPE_CHECKING:
     from taoprofiles.state.paths import Context
 
+_REFERENCE = re.compile(r"\$\{[^{}]*\}")
 _SECTIONS = ("Mounts", "Envs", "DockerOptions")
 
 
 def from_data(data: dict[str, Any], *, name: str) -> Profile:
-    """Check data of the profile form. Raises InvalidProfileError."""
+    """Check data of the profile form. Raises InvalidProfileError, UsageError."""
     import tomli_w
 
-    return parse(tomli_w.dumps(data).encode(), name=name, path="not yet written")
+    return parse(as_bytes(tomli_w.dumps(data)), name=name, path="not yet written")
+
+
+def as_bytes(text: str) -> bytes:
+    """Encode a profile's text. Raises UsageError where an argument or a name that went into it is no text."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise UsageError("what was given is not valid UTF-8, and a profile is a text file") from None
 
 
 def from_mapping(context: Context, found: dict[str, Any], *, name: str, where: str) -> Profile:
@@ -54,8 +64,10 @@ def from_mapping(context: Context, found: dict[str, Any], *, name: str, where: s
     if not problems:
         try:
             return from_data(given, name=name)
-        except (InvalidProfileError, TypeError) as error:
-            problems = error.problems if isinstance(error, InvalidProfileError) else ["DockerOptions: holds a null"]
+        except InvalidProfileError as error:
+            problems = error.problems
+        except (UsageError, TypeError):  # which UTF-8 or TOML cannot hold
+            problems = ["holds a null, or a text that is not valid Unicode"]
     raise InvalidStateError(
         f"'{where}' cannot become a profile",
         problems=problems,
@@ -69,17 +81,13 @@ def without_secrets(profile: Profile) -> tuple[Profile, list[str]]:
     hidden: list[str] = []
     for values in (data.get("variables", {}), data.get("container", {}).get("env", {})):
         for name, value in values.items():
-            if is_secret(name) and not value.startswith("${"):
+            if is_secret(name) and _REFERENCE.sub("", value):
                 values[name] = f"${{env:{name}}}"
                 hidden.append(name)
     return Profile.model_validate({"schema": 1, **data}), hidden
 
 
 def as_expression(context: Context, path: str) -> str:
-    """Write a path as a profile holds it: absolute, ``~`` for the home. Raises UsageError for one that is not text."""
-    absolute = os.path.normpath(os.path.join(os.getcwd(), os.path.expanduser(path)))
-    try:
-        absolute.encode()
-    except UnicodeEncodeError:
-        raise UsageError("the folder's name is not valid UTF-8, and a profile is a text file") from None
+    """Write a path as a profile holds it: absolute, ``~`` for the home."""
+    absolute = os.path.normpath(os.path.join(context.folder, os.path.expanduser(path)))
     return escape(context.short(absolute))

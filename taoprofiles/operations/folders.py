@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from taoprofiles.errors import InvalidProfileError
-from taoprofiles.state import files
+from taoprofiles.state.refusals import unusable
 from taoprofiles.values.template import not_valid
 
 TYPE_CHECKING = False
@@ -63,4 +63,4 @@ def make(folders: list[str]) -> None:
         try:
             os.makedirs(folder, exist_ok=True)
         except OSError as error:
-            raise files.unusable(folder, "make the folder", error) from error
+            raise unusable(folder, "make the folder", error) from error

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
-from taoprofiles.errors import InvalidStateError, TaoprofError, UsageError
+from taoprofiles.errors import InvalidStateError, NotFoundError, TaoprofError, UsageError
 from taoprofiles.operations.conversion import as_expression, from_data, from_mapping
 from taoprofiles.operations.situation import look
 from taoprofiles.operations.switch import bring_back
 from taoprofiles.state import files
-from taoprofiles.state.history import Entry, History
+from taoprofiles.state.history import MAPPING_LIMIT, Entry, History
 from taoprofiles.state.locks import DEFAULT_TIMEOUT, Lock
 from taoprofiles.state.store import Store, check_name
 from taoprofiles.values import layouts, mapping
@@ -38,10 +39,11 @@ def new(
     Folders are relative to the current one. Raises UsageError where the name is taken or a path cannot be written.
     """
     check_name(name)
-    chosen, why = layouts.choose(network or name)
+    network = name if network is None else network
+    chosen, why = layouts.choose(network)
     if layout is not None:
         chosen, why = layout, "as asked"
-    data: dict[str, Any] = {"schema": 1, "layout": chosen, "network": network or name}
+    data: dict[str, Any] = {"schema": 1, "layout": chosen, "network": network}
     if description:
         data["description"] = description
     data["project_dir"] = as_expression(context, project_dir)
@@ -85,7 +87,7 @@ def put(context: Context, action: str, name: str, before: bytes | None, text: by
     """Replace a profile's text, which is ``before``, and record it. Needs the lock and a valid ``text``."""
     if before != text:
         entries = [_entry(context, action, name, before, text)]
-        History(context).record_and(entries, lambda: Store(context).write(name, text))
+        History(context).record_and(entries, lambda: Store(context).write(name, text, expected=before))
 
 
 def save(context: Context, name: str, *, replace: bool, timeout: float = DEFAULT_TIMEOUT) -> Profile:
@@ -117,17 +119,17 @@ def rename(context: Context, name: str, to: str, *, timeout: float = DEFAULT_TIM
 
 def _rename(context: Context, action: str, name: str, to: str) -> None:
     store = Store(context)
-    if store.text_or_none(to) is not None:
+    if os.path.lexists(store.path(to)):
         raise UsageError(f"there is a profile '{to}' already", hint=f"'taoprof show {to}' shows it")
-    text = _pinned(store, name)
-    entries = [_entry(context, action, to, store.text(name), text) | {"was": name}]
+    before, text = store.text(name), _pinned(store, name)
+    entries = [_entry(context, action, to, before, text) | {"was": name}]
     found = look(context)
     if found.name == name and found.entry is not None:
         digest = found.entry.after
         entries.append({**entries[0], "target": "mapping", "before": digest, "after": digest})
 
     def do() -> None:
-        store.write(name, text)
+        store.write(name, text, expected=before)
         files.rename(store.path(name), store.path(to))
 
     History(context).record_and(entries, do)
@@ -156,27 +158,39 @@ def undo(context: Context, number: str | None, *, timeout: float = DEFAULT_TIMEO
     """
     history, store = History(context), Store(context)
     with Lock(context.lock, timeout):
-        entry = next(history.newest_first(), None) if number is None else history.find(number)
-        if entry is None:
-            raise TaoprofError("there is nothing to undo: the history is empty")
+        entry = _entry_to_undo(context, number)
         name = entry.profile or ""
+        if entry.target == "mapping" and entry.was is None:
+            return entry, bring_back(context, entry).name
         if entry.was is not None:
             _rename(context, "undo", name, entry.was)
             return entry, None
-        if entry.target == "mapping":
-            return entry, bring_back(context, entry).name
         now = store.text_or_none(name)
         wanted = None if entry.before is None else history.content(entry.before)
+        if wanted is None and look(context).name == name:
+            raise UsageError(f"'{name}' is the active profile, and undoing this would remove it", hint=_SWITCH_FIRST)
 
         def do() -> None:
             if wanted is None:
                 files.remove(store.path(name))
             else:
-                store.write(name, wanted)
+                store.write(name, wanted, expected=now)
 
         if now != wanted:
-            History(context).record_and([_entry(context, "undo", name, now, wanted)], do)
+            history.record_and([_entry(context, "undo", name, now, wanted)], do)
         return entry, None
+
+
+_SWITCH_FIRST = "switch to another profile first"
+
+
+def _entry_to_undo(context: Context, number: str | None) -> Entry:
+    for entry, took_effect in History(context).timeline(files.read(context.mapping_file, MAPPING_LIMIT)):
+        if str(entry.id) == number or (number is None and took_effect):
+            return entry
+    if number is None:
+        raise TaoprofError("there is nothing to undo: the history is empty")
+    raise NotFoundError(f"the history has no entry '{number}'", hint="'taoprof history' lists them")
 
 
 def _entry(context: Context, action: str, name: str, before: bytes | None, after: bytes | None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import tomlkit
 
 from taoprofiles.errors import UsageError
+from taoprofiles.operations.conversion import as_bytes
 from taoprofiles.operations.profiles import put
 from taoprofiles.state.locks import DEFAULT_TIMEOUT, Lock
 from taoprofiles.state.store import Store
@@ -27,7 +28,7 @@ def change(context: Context, name: str, settings: dict[str, str | None], *, time
     with Lock(context.lock, timeout):
         before = store.text(name)
         store.validate(name, before)
-        text = _changed(name, before.decode(), settings).encode()
+        text = as_bytes(_changed(name, before.decode(), settings))
         store.validate(name, text)
         put(context, "set", name, before, text)
 
@@ -72,6 +73,9 @@ def _typed(tables: list[str], key: str, value: str) -> str | int | bool:
         return value
     if key in ("privileged", "tty") and value in ("true", "false"):
         return value == "true"
-    if len(tables) == 2 and value.lstrip("-").isdigit():
-        return int(value)
+    if len(tables) == 2:
+        try:
+            return int(value)
+        except ValueError:
+            pass  # the check of the whole says what is wrong with it
     return value

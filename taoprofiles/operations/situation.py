@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from taoprofiles.errors import InvalidProfileError, NotFoundError
+from taoprofiles.errors import TaoprofError
 from taoprofiles.state import files
 from taoprofiles.state.history import MAPPING_LIMIT, History
 from taoprofiles.state.store import Store
@@ -40,25 +40,40 @@ class Situation:
 
 def look(context: Context) -> Situation:
     """Work out the situation. Writes nothing and needs no lock. Raises InvalidStateError where files are unreadable."""
-    history = History(context)
-    content = files.read(context.mapping_file, MAPPING_LIMIT)
-    found = Situation(content, history.in_force(content))
+    found = _stable(context)
+    content = found.content
     if found.name is None:
-        found.last = previous(history, None)
+        found.last = previous(context, content, None)
         return found
     try:
         found.wanted = mapping.to_bytes(Store(context).renderer(found.name).mapping())
-    except (InvalidProfileError, NotFoundError) as error:
+    except TaoprofError as error:
         found.problem = "; ".join(error.problems) or error.message
     found.state = "active" if found.wanted is not None and mapping.same(content, found.wanted) else "drifted"
     return found
 
 
-def previous(history: History, current: str | None) -> str | None:
-    """Name the profile that was active before ``current``, the way ``cd -`` goes back."""
-    for entry in history.newest_first():
-        if entry.target == "mapping" and entry.profile not in (None, current):
-            return entry.profile
+def _stable(context: Context) -> Situation:
+    """Read the file, then the history; where a switch came in between, the two do not fit, and are read again."""
+    history = History(context)
+    content = files.read(context.mapping_file, MAPPING_LIMIT)
+    for _ in range(10):
+        found = Situation(content, history.in_force(content))
+        again = files.read(context.mapping_file, MAPPING_LIMIT)
+        if again == content:
+            break
+        content = again
+    return found
+
+
+def previous(context: Context, content: bytes | None, current: str | None) -> str | None:
+    """Name the profile that was active before ``current``, the way ``cd -`` goes back; one that is still there."""
+    gone: set[str | None] = {None, current}
+    for entry in History(context).mappings(content):
+        if entry.profile is not None and entry.profile not in gone:
+            if os.path.lexists(context.profile_file(entry.profile)):
+                return entry.profile
+            gone.add(entry.profile)
     return None
 
 
@@ -69,7 +84,7 @@ def resembling(context: Context, content: bytes) -> str | None:
         try:
             if mapping.same(content, mapping.to_bytes(store.renderer(name).mapping())):
                 return name
-        except (InvalidProfileError, NotFoundError):
+        except TaoprofError:
             continue
     return None
 

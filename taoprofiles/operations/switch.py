@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from taoprofiles.errors import InvalidStateError, NotFoundError, TaoprofError
 from taoprofiles.operations import folders
+from taoprofiles.operations.holding import held, let_go
 from taoprofiles.operations.situation import previous
+from taoprofiles.operations.stock import take_stock
 from taoprofiles.state import files, glance
 from taoprofiles.state.history import MAPPING_LIMIT, History
 from taoprofiles.state.locks import DEFAULT_TIMEOUT, Lock
 from taoprofiles.state.store import Store
 from taoprofiles.values import mapping
+from taoprofiles.values.hold import in_the_way
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,10 +28,12 @@ class Switch:
 
     ``name`` and ``previous`` are profiles (None: no profile's mapping); ``changed`` is false where all was as wanted;
     ``changes`` is what differs in the mapping; ``folders`` were made; ``kept`` is the history entry under which a
-    mapping that no profile had made was kept, None where there was none.
+    mapping that no profile had made was kept, None where there was none; ``secrets`` names variables of the container
+    that hold secrets, whatever they are called; ``unseen`` is what could not be looked at
+    when asking whose work needs the mapping.
     """
 
-    __slots__ = ("changed", "changes", "folders", "kept", "name", "previous", "wanted")
+    __slots__ = ("changed", "changes", "folders", "kept", "name", "previous", "secrets", "unseen", "wanted")
 
     def __init__(self, name: str | None, previous: str | None) -> None:
         self.name, self.previous = name, previous
@@ -37,15 +42,26 @@ class Switch:
         self.folders: list[str] = []
         self.kept: int | None = None
         self.wanted: dict[str, Any] = {}
+        self.secrets: set[str] = set()
+        self.unseen: list[str] = []
 
 
 def use(
-    context: Context, name: str, *, dry_run: bool = False, mkdir: bool = False, timeout: float = DEFAULT_TIMEOUT
+    context: Context,
+    name: str,
+    *,
+    dry_run: bool = False,
+    mkdir: bool = False,
+    release: str | None = None,
+    timeout: float = DEFAULT_TIMEOUT,
 ) -> Switch:
     """Switch the mapping file to the profile ``name``; "-" is the one before. ``timeout`` (s) is for the lock.
 
-    Raises NotFoundError, InvalidProfileError (also for missing source folders, all of them at once), InvalidStateError,
-    BusyError, and TaoprofError for what the system refuses. After any of them the mapping file is as it was.
+    ``release`` is the id of a hold that must not stand in the way; it is let go of in the same step.
+
+    Raises NotFoundError, InvalidProfileError (also for missing source folders, all of them at once), HeldError where
+    work that goes on needs another mapping, InvalidStateError, BusyError, and TaoprofError for what the system refuses.
+    After any of them the mapping file is as it was.
     """
     store = Store(context)
     if name != "-":
@@ -53,26 +69,31 @@ def use(
     if dry_run:
         return _Transaction(context).plan(name, mkdir=mkdir)
     with Lock(context.lock, timeout):
-        transaction = _Transaction(context)
-        done = transaction.plan(name, mkdir=mkdir, may_write=True)
-        if done.changed:
-            assert done.name is not None  # noqa: S101 - for the type checker: a plan has a name
-            folders.make(done.folders)
-            done.kept = transaction.write("use", done.name, mapping.to_bytes(done.wanted))
-        transaction.leave_note(done)
-        return done
+        return switch(context, name, mkdir=mkdir, release=release)
+
+
+def switch(context: Context, name: str, *, mkdir: bool = False, release: str | None = None) -> Switch:
+    """Do what ``use`` does. Needs the lock."""
+    transaction = _Transaction(context)
+    done = transaction.plan(name, mkdir=mkdir, may_write=True, release=release)
+    if done.changed:
+        assert done.name is not None  # noqa: S101 - for the type checker: a plan has a name
+        folders.make(done.folders)
+        done.kept = transaction.write("use", done.name, mapping.to_bytes(done.wanted))
+    transaction.leave_note(done)
+    return done
 
 
 def bring_back(context: Context, entry: Entry) -> Switch:
     """Give the mapping file the content that it had before ``entry``. Needs the lock. Raises as ``use`` does."""
     history = History(context)
-    older = (e for e in history.newest_first() if e.target == "mapping" and e.id < entry.id)
-    before = next(older, None)
-    name = before.profile if before and before.after == entry.before else None
     wanted = None if entry.before is None else history.content(entry.before)
     transaction = _Transaction(context)
+    older = (e for e in history.mappings(transaction.content) if e.id < entry.id)
+    name = next((e.profile for e in older if e.after == entry.before), None)
     done = Switch(name, transaction.previous)
     if transaction.content != wanted or name != transaction.previous:
+        done.unseen = transaction.ask_holders(wanted, name or f"the mapping before entry {entry.id}", may_write=True)
         done.changed = True
         done.kept = transaction.write("undo", name, wanted)
         glance.forget(context)
@@ -91,9 +112,9 @@ class _Transaction:
         self.previous = self._entry.profile if self._entry else None
         self._note: bytes | None = None
 
-    def plan(self, name: str, *, mkdir: bool, may_write: bool = False) -> Switch:
+    def plan(self, name: str, *, mkdir: bool, may_write: bool = False, release: str | None = None) -> Switch:
         if name == "-":
-            before = previous(self._history, self.previous)
+            before = previous(self._context, self.content, self.previous)
             if before is None:
                 raise NotFoundError("there is no previous profile to go back to", hint="'taoprof list' shows all")
             name = before
@@ -102,15 +123,34 @@ class _Transaction:
         self._note = None if renderer.asks_environment else text
         done = Switch(name, self.previous)
         done.wanted = renderer.mapping()
+        done.secrets = renderer.secrets()[1]
         done.folders = folders.missing(done.wanted, name=name, path=self._store.path(name), mkdir=mkdir)
         content = mapping.to_bytes(done.wanted)
         done.changed = name != self.previous or not mapping.same(self.content, content)
         if self.content != content:
-            done.changes = mapping.changes(_parsed(self.content), done.wanted)
+            now = _parsed(self.content)
+            if now.get("Envs"):  # what the other profile calls a secret is one in its mapping
+                done.secrets |= self._store.secret_env(self.previous)
+            done.changes = mapping.changes(now, done.wanted, secrets=done.secrets)
+        if done.changed:
+            done.unseen = self.ask_holders(content, name, may_write=may_write, release=release)
         return done
+
+    def ask_holders(self, wanted: bytes | None, name: str, *, may_write: bool, release: str | None = None) -> list[str]:
+        """Raise HeldError if somebody's work needs another mapping than ``wanted``; give what could not be seen."""
+        if mapping.same(self.content, wanted):
+            return []
+        stock = take_stock(self._context, self.content, may_write=may_write)
+        if release is not None:
+            let_go(self._context, stock, release, may_write=may_write)
+        holders = in_the_way(stock.holds, mapping.digest(wanted or b""))
+        if holders:
+            raise held(name, holders)
+        return stock.unseen
 
     def write(self, action: str, profile: str | None, wanted: bytes | None) -> int | None:
         """Record and replace; return the number of the entry that kept a foreign mapping, if any."""
+        self._keep_what_a_killed_switch_replaced()
         before = None if self.content is None else self._history.keep(self.content)
         after = None if wanted is None else self._history.keep(wanted)
         entries = []
@@ -152,10 +192,20 @@ class _Transaction:
             landed.append(files.read(path, MAPPING_LIMIT))
 
         if wanted is None:
-            files.remove(path)
-            return files.read(path, MAPPING_LIMIT), None
-        files.replace(path, wanted, placed=placed)
-        return landed[0], late[0] if late else None
+            files.take_away(path, taken=placed)
+        else:
+            files.replace(path, wanted, placed=placed)
+        return landed[0] if landed else None, late[0] if late else None
+
+    def _keep_what_a_killed_switch_replaced(self) -> None:
+        """Keep what another program wrote in the moment of a switch that was killed before it could look."""
+        content = files.left_behind(self._context.mapping_file)
+        last = next((e for e in self._history.newest_first() if e.target == "mapping"), None)
+        if content is None or last is None or self._history.knows(content):
+            return
+        digest = self._history.keep(content)
+        again = _mapping_entry(last.action, last.profile, digest, last.after)
+        self._history.record([_mapping_entry("found", None, last.after, digest), again])
 
     def leave_note(self, done: Switch) -> None:
         """Leave the note for ``current``, or take away one that no longer holds."""

@@ -7,14 +7,18 @@ target: what a killed process left behind is taken away by the next one, and not
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
+import time
 
-from taoprofiles.errors import InvalidStateError, TaoprofError
+from taoprofiles.errors import BusyError, InvalidStateError, TaoprofError
+from taoprofiles.state.refusals import kind, unusable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import TracebackType
 
 PRIVATE = 0o600
 
@@ -55,39 +59,72 @@ def replace(path: str, data: bytes, *, placed: Callable[[bytes | None], None] | 
     Raises TaoprofError with what could not be done and why.
     """
     target = os.path.realpath(path)
-    folder = os.path.dirname(target)
-    fresh, kept = os.path.join(folder, ".taoprof-new"), os.path.join(folder, ".taoprof-old")
+    fresh, kept = _beside(target)
     renamed = False
     try:
-        old = _status(target)
-        _unlink(fresh)
-        _unlink(kept)
-        _write_fresh(fresh, data, old)
-        if old is not None:
-            _keep(target, kept, old)
-        os.replace(fresh, target)
-        renamed = True
-        _sync_folder(folder)
-        if placed is not None:
-            placed(None if old is None else read(kept, 1 << 30))
-    except BaseException as error:
-        if renamed:
-            _put_back(kept, target, existed=old is not None)
-        else:
-            _unlink_quietly(fresh)
-        _unlink_quietly(kept)
-        if isinstance(error, OSError):
-            raise unusable(path, "write", error) from error
-        raise
-    _unlink_quietly(kept)
+        with _Turn(os.path.dirname(target)) as turn:
+            try:
+                old = _status(target)
+                _unlink(fresh)
+                _unlink(kept)
+                _write_fresh(fresh, data, old)
+                if old is not None:
+                    _keep(target, kept, old)
+                os.replace(fresh, target)
+                renamed = True
+                turn.sync()
+                if placed is not None:
+                    placed(None if old is None else read(kept, 1 << 30))
+            except BaseException:
+                if renamed:
+                    _put_back(kept, target, existed=old is not None)
+                else:
+                    unlink_quietly(fresh)
+                unlink_quietly(kept)
+                raise
+            unlink_quietly(kept)
+    except OSError as error:
+        raise unusable(path, "write", error) from error
+
+
+def take_away(path: str, *, taken: Callable[[bytes | None], None] | None = None) -> None:
+    """Take the file at ``path`` away, durably; a symlink's target, not the symlink.
+
+    ``taken`` is called with what the file held; on an error, also one that it raises, the file is back.
+    """
+    target = os.path.realpath(path)
+    _, kept = _beside(target)
+    try:
+        with _Turn(os.path.dirname(target)) as turn:
+            if _status(target) is None:
+                return
+            os.replace(target, kept)
+            try:
+                turn.sync()
+                if taken is not None:
+                    taken(read(kept, 1 << 30))
+            except BaseException:
+                _put_back(kept, target, existed=True)
+                raise
+            unlink_quietly(kept)
+    except OSError as error:
+        raise unusable(path, "remove", error) from error
+
+
+def left_behind(path: str) -> bytes | None:
+    """Give what ``path`` held when a killed ``replace`` or ``take_away`` replaced it, if that is still to be had."""
+    _, kept = _beside(os.path.realpath(path))
+    try:
+        return read(kept, 1 << 24)
+    except TaoprofError:
+        return None
 
 
 def remove(path: str) -> None:
-    """Take the file at ``path`` away, durably; a symlink's target, not the symlink. Raises TaoprofError."""
-    target = os.path.realpath(path)
+    """Take the name ``path`` away, durably; of a symlink, only the symlink. Raises TaoprofError."""
     try:
-        _unlink(target)
-        _sync_folder(os.path.dirname(target))
+        _unlink(path)
+        _sync_folder(os.path.dirname(path))
     except OSError as error:
         raise unusable(path, "remove", error) from error
 
@@ -115,7 +152,7 @@ def append(path: str, data: bytes) -> int:
             elif os.pread(fd, 1, size - 1) != b"\n":
                 data = b"\n" + data
             try:
-                _write_all(fd, data, size)
+                write_all(fd, data, size)
                 os.fsync(fd)
             except BaseException:
                 os.ftruncate(fd, size)
@@ -133,28 +170,6 @@ def cut(path: str, size: int) -> None:
         os.truncate(path, size)
     except OSError:
         pass
-
-
-def write_cache(path: str, data: bytes) -> None:
-    """Write something that can be worked out again: atomic, but not durable, and no error stops the work."""
-    fresh = f"{path}.taoprof-new"
-    try:
-        make_folder(os.path.dirname(path))
-        _unlink(fresh)
-        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE)
-        try:
-            os.fchmod(fd, PRIVATE)
-            _write_all(fd, data, 0)
-        finally:
-            os.close(fd)
-        os.replace(fresh, path)
-    except (OSError, TaoprofError):
-        _unlink_quietly(fresh)
-
-
-def forget_cache(path: str) -> None:
-    """Take a cache away that no longer holds."""
-    _unlink_quietly(path)
 
 
 def make_folder(path: str) -> None:
@@ -175,33 +190,45 @@ def make_folder(path: str) -> None:
         raise unusable(path, "make the folder", error) from error
 
 
-def unusable(path: str, what: str, error: OSError) -> TaoprofError:
-    """Say what could not be done with ``path`` and why: an InvalidStateError where the path itself is wrong."""
-    reason = (error.strerror or str(error)).lower()
-    where = error.filename if isinstance(error.filename, str) else path
-    beside = f" ('{where}')" if os.path.dirname(where) != os.path.dirname(path) else ""
-    kind_of_error = InvalidStateError if error.errno in _PATH_IS_WRONG else TaoprofError
-    hints = {
-        errno.ENOSPC: "free some space, then run the command again; nothing was changed",
-        errno.EDQUOT: "free some space, then run the command again; nothing was changed",
-        errno.EROFS: "the file system is read-only; TAOPROF_HOME=FOLDER keeps everything elsewhere",
-    }
-    return kind_of_error(f"cannot {what} '{path}': {reason}{beside}", hint=hints.get(error.errno or 0, ""))
+class _Turn:
+    """Keeps every other taoprof process from the temporary names in a folder, also one with another state folder."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._fd = -1
+
+    def __enter__(self) -> _Turn:
+        self._fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        end = time.monotonic() + 10
+        while True:
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    os.close(self._fd)
+                    raise BusyError(f"another program holds a lock on the folder '{self._folder}'") from None
+                time.sleep(0.002)
+            except OSError:
+                break  # NFS locks no folder that is open for reading only; the one lock of the home still holds
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+            os.close(self._fd)
+        except OSError:
+            pass  # the kernel lets go of it with the process, and the work is done
+
+    def sync(self) -> None:
+        os.fsync(self._fd)
 
 
-_PATH_IS_WRONG = (errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.ENXIO)
-
-
-def kind(mode: int) -> str:
-    """Name what stands at a path, from its ``st_mode``."""
-    names = (
-        (stat.S_ISDIR, "a folder"),
-        (stat.S_ISFIFO, "a named pipe"),
-        (stat.S_ISSOCK, "a socket"),
-        (stat.S_ISCHR, "a device"),
-        (stat.S_ISBLK, "a device"),
-    )
-    return next((name for test, name in names if test(mode)), "a file")
+def _beside(target: str) -> tuple[str, str]:
+    folder = os.path.dirname(target)
+    return os.path.join(folder, ".taoprof-new"), os.path.join(folder, ".taoprof-old")
 
 
 def _status(target: str) -> os.stat_result | None:
@@ -232,7 +259,7 @@ def _write_fresh(fresh: str, data: bytes, old: os.stat_result | None) -> None:
                 except PermissionError:
                     mode &= ~stat.S_IRWXG  # a group that we are not in: ours must not get its rights
         os.fchmod(fd, mode)  # a mode given to open() loses the bits of the umask
-        _write_all(fd, data, 0)
+        write_all(fd, data, 0)
         os.fsync(fd)
     finally:
         os.close(fd)
@@ -249,7 +276,8 @@ def _keep_owner(fd: int, old: os.stat_result, fresh: str) -> None:
         ) from None
 
 
-def _write_all(fd: int, data: bytes, offset: int) -> None:
+def write_all(fd: int, data: bytes, offset: int) -> None:
+    """Write all of ``data`` from ``offset`` on, however many calls it takes. Raises OSError."""
     view = memoryview(data)
     while view:
         written = os.pwrite(fd, view, offset)
@@ -286,7 +314,8 @@ def _unlink(path: str) -> None:
         pass
 
 
-def _unlink_quietly(path: str) -> None:
+def unlink_quietly(path: str) -> None:
+    """Take a file away; no error stops the work."""
     try:
         os.unlink(path)
     except OSError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from taoprofiles.state import files
+from taoprofiles.state import caches
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,12 +26,12 @@ def write(context: Context, name: str, *, profile_path: str, profile: bytes, map
     except OSError:
         return  # no note, and ``current`` works it out
     if sum(field.count(b"\0") for field in fields) == 0:
-        files.write_cache(_path(context), b"\0".join(fields))
+        caches.write(_path(context), b"\0".join(fields))
 
 
 def forget(context: Context) -> None:
     """Take the note away. Needs the lock."""
-    files.forget_cache(_path(context))
+    caches.forget(_path(context))
 
 
 def active(context: Context) -> str | None:

@@ -13,8 +13,9 @@ import os
 import signal
 import time
 
-from taoprofiles.errors import InvalidStateError, NotFoundError
+from taoprofiles.errors import InvalidStateError
 from taoprofiles.state import files
+from taoprofiles.state.refusals import unusable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,6 +83,10 @@ class History:
             files.replace(path, content)
         return digest
 
+    def knows(self, content: bytes) -> bool:
+        """Tell whether ``content`` is stored already."""
+        return os.path.exists(os.path.join(self._context.objects, hashlib.sha256(content).hexdigest()))
+
     def content(self, digest: str) -> bytes:
         """Give back what ``keep`` stored. Raises InvalidStateError where it is gone or damaged."""
         path = os.path.join(self._context.objects, digest)
@@ -100,7 +105,7 @@ class History:
         files.make_folder(self._context.state)
         last = next(self.newest_first(), None)
         first = last.id + 1 if last else 1
-        by = f"{_user(self._context)}@{os.uname().nodename} pid {os.getpid()}"
+        by = f"{self._context.user}@{os.uname().nodename} pid {os.getpid()}"
         lines = []
         for number, entry in enumerate(entries, first):
             line = Entry(id=number, time=round(time.time(), 3), by=by, **entry).as_dict()
@@ -126,32 +131,48 @@ class History:
 
     def newest_first(self) -> Iterator[Entry]:
         """Read the entries from the last to the first, no more of the file than is asked for."""
-        for line in _lines_backwards(self._context.history):
+        for line in lines_backwards(self._context.history):
             entry = _parse(line, self._context.history)
             if entry is not None:
                 yield entry
 
-    def find(self, number: str) -> Entry:
-        """Give the entry with that id. Raises NotFoundError."""
-        for entry in self.newest_first():
-            if str(entry.id) == number:
-                return entry
-        raise NotFoundError(f"the history has no entry '{number}'", hint="'taoprof history' lists them")
+    def timeline(self, content: bytes | None) -> Iterator[tuple[Entry, bool]]:
+        """Give the entries, the newest first, and whether each took effect.
 
-    def in_force(self, content: bytes | None) -> Entry | None:
-        """Tell which entry made the mapping file what it is, given what the file holds; None: none of ours did.
-
-        The last entry counts if the file holds its ``after``; if the file holds its ``before``, that change was
-        interrupted before the file was replaced (or undone by somebody else) and the entry before it counts.
+        ``content`` is what the mapping file holds now. An entry is written before the file, so one whose ``before`` is
+        what came of it was interrupted. Each profile is given by the name that it has today.
         """
         digest = None if content is None else hashlib.sha256(content).hexdigest()
-        mappings = (entry for entry in self.newest_first() if entry.target == "mapping")
-        for entry in mappings:
-            if entry.after == digest:
-                return entry
-            if entry.before != digest:
-                return None
-        return None
+        names: dict[str, str] = {}
+        for entry in self.newest_first():
+            if entry.was is not None and self._rename_was_interrupted(entry):
+                yield entry, False
+                continue
+            took_effect = True
+            if entry.target == "mapping":
+                took_effect = entry.after == digest or entry.before != digest
+                if took_effect:
+                    digest = entry.before
+            if entry.was is not None and entry.profile is not None and entry.target == "profile":
+                names[entry.was] = names.get(entry.profile, entry.profile)
+            elif entry.profile is not None:
+                entry.profile = names.get(entry.profile, entry.profile)
+            yield entry, took_effect
+
+    def mappings(self, content: bytes | None) -> Iterator[Entry]:
+        """Give the entries about the mapping file that took effect, the newest first."""
+        return (entry for entry, took_effect in self.timeline(content) if took_effect and entry.target == "mapping")
+
+    def in_force(self, content: bytes | None) -> Entry | None:
+        """Tell which entry made the mapping file what it is, given what the file holds; None: none of ours did."""
+        digest = None if content is None else hashlib.sha256(content).hexdigest()
+        last = next(self.mappings(content), None)
+        return last if last is not None and last.after == digest else None
+
+    def _rename_was_interrupted(self, entry: Entry) -> bool:
+        return os.path.lexists(self._context.profile_file(entry.was or "")) and not os.path.lexists(
+            self._context.profile_file(entry.profile or "")
+        )
 
     def last_used(self, used: dict[str, float], offset: int) -> tuple[dict[str, float], int]:
         """Tell when each profile was last used, by name, and how far the journal was read.
@@ -178,12 +199,8 @@ class History:
         except FileNotFoundError:
             return {}, 0
         except OSError as error:
-            raise files.unusable(self._context.history, "read", error) from error
+            raise unusable(self._context.history, "read", error) from error
         return used, offset
-
-
-def _user(context: Context) -> str:
-    return context.environ.get("USER") or context.environ.get("LOGNAME") or f"uid {context.uid}"
 
 
 def _parse(line: bytes, path: str) -> Entry | None:
@@ -199,13 +216,14 @@ def _parse(line: bytes, path: str) -> Entry | None:
         return None  # a line torn by a power cut, or damaged: the others still count
 
 
-def _lines_backwards(path: str, block: int = 1 << 13) -> Iterator[bytes]:
+def lines_backwards(path: str, block: int = 1 << 13) -> Iterator[bytes]:
+    """Give the lines of a journal from the last to the first, reading no more of it than is asked for."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return
     except OSError as error:
-        raise files.unusable(path, "read", error) from error
+        raise unusable(path, "read", error) from error
     try:
         position = os.fstat(fd).st_size
         tail = b""
@@ -219,6 +237,6 @@ def _lines_backwards(path: str, block: int = 1 << 13) -> Iterator[bytes]:
         if tail:
             yield tail
     except OSError as error:
-        raise files.unusable(path, "read", error) from error
+        raise unusable(path, "read", error) from error
     finally:
         os.close(fd)

@@ -11,6 +11,7 @@ import os
 
 from taoprofiles.errors import BusyError
 from taoprofiles.state import files
+from taoprofiles.state.refusals import unusable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Lock:
         try:
             fd = os.open(self._path, flags, files.PRIVATE)
         except OSError as error:
-            raise files.unusable(self._path, "open the lock", error) from error
+            raise unusable(self._path, "open the lock", error) from error
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Someone may have removed the state folder between the open and the lock: a lock on a file that has no
@@ -102,7 +103,7 @@ class Lock:
                 hint="run the command again, or give it longer with --timeout SECONDS",
             ) from None
         except OSError as error:
-            raise files.unusable(self._path, "lock", error) from error
+            raise unusable(self._path, "lock", error) from error
         self._library = lock
 
     def _note_holder(self) -> None:

@@ -46,7 +46,27 @@ class Context:
         self.history = os.path.join(self.state, "history.jsonl")
         self.objects = os.path.join(self.state, "objects")
         self.rejected = os.path.join(self.state, "rejected")
+        self.holds = os.path.join(self.state, "holds")
+        self.queue = os.path.join(self.state, "queue")
+        self.runs = os.path.join(self.state, "runs.jsonl")
         self.cache = os.path.join(self.state, "cache")
+
+    @property
+    def folder(self) -> str:
+        """The current folder. Raises InvalidStateError where it has been removed."""
+        try:
+            return os.getcwd()
+        except OSError:
+            raise InvalidStateError("the current folder is not there any more", hint="cd to another one") from None
+
+    def profile_file(self, name: str) -> str:
+        """Give the path of a profile's file; the name has been checked."""
+        return os.path.join(self.profiles, name + ".toml")
+
+    @property
+    def user(self) -> str:
+        """How the person is called in records."""
+        return self.environ.get("USER") or self.environ.get("LOGNAME") or f"uid {self.uid}"
 
     @property
     def surroundings(self) -> Surroundings:

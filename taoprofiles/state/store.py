@@ -11,9 +11,10 @@ import os
 import re
 import time
 
-from taoprofiles.errors import InvalidProfileError, InvalidStateError, NotFoundError, UsageError
-from taoprofiles.state import files
+from taoprofiles.errors import InvalidProfileError, InvalidStateError, NotFoundError, TaoprofError, UsageError
+from taoprofiles.state import caches, files
 from taoprofiles.state.history import History
+from taoprofiles.state.refusals import unusable
 from taoprofiles.values.template import Renderer
 
 TYPE_CHECKING = False
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 SUFFIX = ".toml"
 CACHE_FORMAT = 1
-FILE_LIMIT = 1 << 18
+FILE_LIMIT = 1 << 16
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _SETTLED = 50_000_000
@@ -100,7 +101,7 @@ class Store:
         made = self.validate(name, text)
         if may_write:
             fresh = {"v": CACHE_FORMAT, "text": comparable, "template": made}
-            files.write_cache(cache, json.dumps(fresh).encode())
+            caches.write(cache, json.dumps(fresh).encode())
         return made
 
     def validate(self, name: str, text: bytes) -> Template:
@@ -114,10 +115,33 @@ class Store:
         made = self.template(name, text, may_write=may_write)
         return Renderer(made, self._context.surroundings, name=name, path=self.path(name))
 
-    def write(self, name: str, text: bytes) -> None:
-        """Write a profile's file, 0600 if it is new. Needs the lock."""
+    def secret_env(self, *names: str | None) -> set[str]:
+        """Name the container's variables that hold secrets in these profiles; one that cannot be read says nothing."""
+        found: set[str] = set()
+        for name in dict.fromkeys(names):
+            try:
+                found |= self.renderer(name).secrets()[1] if name is not None else set()
+            except TaoprofError:
+                continue
+        return found
+
+    def write(self, name: str, text: bytes, *, expected: bytes | None) -> None:
+        """Write a profile's file, 0600 if it is new. Needs the lock, and a valid ``text``: its template is kept.
+
+        Raises TaoprofError, and leaves the file as it is, where it no longer holds ``expected``: an editor that was
+        saved in this moment must not lose its text.
+        """
+
+        def placed(old: bytes | None) -> None:
+            if old != expected:
+                raise TaoprofError(
+                    f"profile '{name}' was changed by another program in this moment, and stays as that left it",
+                    hint="run the command again",
+                )
+
         files.make_folder(self._context.profiles)
-        files.replace(self.path(name), text)
+        files.replace(self.path(name), text, placed=placed)
+        self.template(name, text, may_write=True)  # so that the next command need not validate it
 
     def summaries(self, *, may_write: bool = False) -> list[Summary]:
         """Give all profiles as ``list`` shows them, sorted by name; only what has changed is read."""
@@ -142,15 +166,17 @@ class Store:
                 profiles[name] = {**entry, "signature": None}
         index = {"v": CACHE_FORMAT, "offset": offset, "used": used, "profiles": profiles}
         if may_write and (changed or known.keys() != profiles.keys()):
-            files.write_cache(index_path, json.dumps(index).encode())
+            caches.write(index_path, json.dumps(index).encode())
         return [Summary(name, self.path(name), entry, used.get(name)) for name, entry in profiles.items()]
 
     def _summary(self, name: str) -> dict[str, Any]:
         try:
             made = self.template(name)
-        except (InvalidProfileError, NotFoundError) as error:
-            problem = error.problems[0] if error.problems else error.message
-            return {"description": "", "layout": None, "project_dir": None, "problem": problem}
+        except TaoprofError as error:  # whatever is wrong with one, the others are still listed
+            told = {"description": "", "layout": None, "project_dir": None}
+            told["problem"] = error.problems[0] if error.problems else error.message
+            # What the system refused may be over without a sign on the file: it is asked again the next time.
+            return told if isinstance(error, InvalidProfileError) else {**told, "signature": None}
         return {
             "description": made["description"],
             "layout": made["layout"],
@@ -166,7 +192,7 @@ class Store:
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise files.unusable(folder, "list", error) from error
+            raise unusable(folder, "list", error) from error
         return [pair for pair in named if _NAME.match(pair[0])]
 
     def _not_found(self, name: str) -> NotFoundError:

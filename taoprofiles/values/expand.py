@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 VALUE_LIMIT = 1 << 16
 """Characters that one value may grow to: a few lines of doubling references could otherwise fill the memory."""
+TOTAL_LIMIT = 1 << 20
+"""Characters that all values of a profile may come to."""
 
 _REFERENCE = re.compile(r"(env:)?([A-Za-z_][A-Za-z0-9_]*)\Z")
 _PART = re.compile(r"\$(?:\$|\{([^{}$]*)\})|[^$]+|\$")
@@ -29,16 +31,20 @@ def escape(value: str) -> str:
 
 
 def references(expression: str) -> Iterator[tuple[str, str]]:
-    """Give each reference as ("variable" or "env", name). Raises ExpressionError for a malformed one."""
+    """Give each reference as ("variable" or "env", name).
+
+    Raises ExpressionError for a malformed one, and does not quote it: it may be a piece of a password.
+    """
     for part in _PART.finditer(expression):
-        text, inner = part.group(), part.group(1)
+        inner = part.group(1)
         if inner is not None:
             reference = _REFERENCE.match(inner)
             if reference is None:
-                raise ExpressionError(f"'{text}' is not a reference: write ${{NAME}} or ${{env:NAME}}")
+                raise ExpressionError(f"no reference at character {part.start() + 1}: write ${{NAME}} or ${{env:NAME}}")
             yield ("env" if reference[1] else "variable", reference[2])
-        elif text == "$":
-            raise ExpressionError("a lone '$': write ${NAME} for a variable, $$ for a dollar")
+        elif part.group() == "$":
+            where = f"at character {part.start() + 1}"
+            raise ExpressionError(f"a lone '$' {where}: write ${{NAME}} for a variable, $$ for a dollar")
 
 
 class Expander:
@@ -49,6 +55,7 @@ class Expander:
         self._environ = environ
         self._home = home
         self._values: dict[str, str] = {}
+        self._total = 0
 
     def variable(self, name: str) -> str:
         """Give the value of a variable. Raises ExpressionError, which names the chain of a cycle."""
@@ -79,6 +86,7 @@ class Expander:
         rest = expression
         if path and (expression == "~" or expression.startswith("~/")):
             parts.append(self._home)
+            length = len(self._home)
             rest = expression[1:]
         for match in _PART.finditer(rest):
             part = self._part(match.group(), match.group(1), chain)
@@ -86,6 +94,9 @@ class Expander:
             length += len(part)
             if length > VALUE_LIMIT:
                 raise ExpressionError(f"the value is longer than {VALUE_LIMIT} characters")
+        self._total += length
+        if self._total > TOTAL_LIMIT:
+            raise ExpressionError(f"all values together are longer than {TOTAL_LIMIT} characters")
         value = "".join(parts)
         if "\0" in value or not _encodable(value):
             raise ExpressionError("the value has a NUL or is not valid text, so no program can be given it")

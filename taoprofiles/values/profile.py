@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from taoprofiles.values import layouts
 from taoprofiles.values.expand import Expander, ExpressionError
@@ -18,15 +19,36 @@ if TYPE_CHECKING:
 
     from taoprofiles.values.template import Template
 
-LIMIT = 1 << 18
+LIMIT = 1 << 16
 """Bytes. A profile has about a thousand; the parser takes a tenth of a second for this many of the worst kind."""
+DEPTH_LIMIT = 32
+"""Parts of a dotted key. The form has three; tomllib keeps each beginning of a key, which grows with its square."""
+
+_TOKEN = re.compile(
+    r'''#[^\n]*+|"""(?:[^"\\]++|\\.?|"(?!""))*+(?:"{3,5}|\Z)|"(?:[^"\\\n]++|\\.?)*+"?'''
+    r"""|'''(?:[^']++|'(?!''))*+(?:'{3,5}|\Z)|'[^'\n]*+'?|[^\w \t-]""",
+    re.DOTALL,
+)
+"""What is not part of a bare key: comments, texts, and each other character. It never goes back, so time is linear."""
 
 Text = Annotated[str, Field(max_length=4096)]
-VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=256)]
+VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,255}$")]
+Whole = Annotated[int, Field(ge=-(1 << 63), le=(1 << 63) - 1)]
+"""What Docker's engine takes for a number."""
 Port = Annotated[int, Field(ge=0, le=65535)]
 
-Size = Annotated[str, Field(pattern=r"^ *[0-9]+(\.[0-9]+)? *([bkmgtBKMGT][bB]?)?$", max_length=32)]
-"""What the launcher's Docker SDK reads as a size: ``parse_bytes`` of docker 4.3.1."""
+
+# The unions have tags, so that a wrong value is told of once, and not once for each form that it might have had.
+Size = Annotated[
+    Annotated[str, Field(pattern=r"^ *[0-9]+(\.[0-9]+)? *([bkmgBKMG][bB]?)?$", max_length=32), Tag("<text>")]
+    | Annotated[int, Field(ge=0, le=(1 << 63) - 1), Tag("<number>")],
+    Discriminator(lambda value: "<number>" if type(value) is int else "<text>"),
+]
+"""What the launcher's Docker SDK reads as a size: ``parse_bytes`` of docker 4.3.1, which knows no unit beyond g."""
+Ports = Annotated[
+    Annotated[Port, Tag("<number>")] | Annotated[list[Port], Tag("<list>")],
+    Discriminator(lambda value: "<list>" if isinstance(value, list) else "<number>"),
+]
 
 
 class _Form(BaseModel):
@@ -50,11 +72,9 @@ class Docker(_Form):
     """The mapping's DockerOptions, all that the launcher takes (VALID_DOCKER_ARGS of nvidia-tao 6.26.3)."""
 
     user: Text | None = Field(default=None, description='User in the container: "auto" is the caller\'s uid:gid.')
-    shm_size: Size | Annotated[int, Field(ge=0)] | None = Field(
-        default=None, description='Shared memory, such as "16G"; Docker has 64 MB.'
-    )
-    ulimits: dict[Text, int] | None = Field(default=None, description="Limits, soft and hard alike; -1 is unlimited.")
-    ports: dict[Text, Port | list[Port]] | None = Field(
+    shm_size: Size | None = Field(default=None, description='Shared memory, such as "16G"; Docker has 64 MB.')
+    ulimits: dict[Text, Whole] | None = Field(default=None, description="Limits, soft and hard alike; -1 is unlimited.")
+    ports: dict[Text, Ports] | None = Field(
         default=None, description="Container port to host port; Docker publishes it on the machine."
     )
     network: Text | None = Field(default=None, description='Docker network, such as "host".')
@@ -65,7 +85,8 @@ class Docker(_Form):
 class Profile(_Form):
     """One project's set-up, as it stands in a profile file."""
 
-    schema_: Literal[1] = Field(default=1, alias="schema", description="The version of this form.")
+    # No Literal, for which true is 1 as well.
+    schema_: int = Field(default=1, ge=1, le=1, alias="schema", description="The version of this form.")
     description: Text = Field(default="", description="A line for people.")
     layout: Literal["local", "host", "custom"] = Field(
         description="What the variables and mounts follow from: local (TensorFlow networks), host (PyTorch networks), "
@@ -92,19 +113,23 @@ class Profile(_Form):
 
 def parse(content: bytes, *, name: str, path: str) -> Profile:
     """Read a profile file. Raises InvalidProfileError with every problem in it; values are not repeated in those."""
+    if len(content) > LIMIT:
+        raise not_valid(name, path, [f"the file has {len(content)} bytes; a profile has at most {LIMIT}"])
     try:
-        if len(content) > LIMIT:
-            raise ValueError(f"the file has {len(content)} bytes; a profile has at most {LIMIT}")
-        data = tomllib.loads(content.decode("utf-8"))
-        profile = Profile.model_validate(data)
+        text = content.decode("utf-8")
+        if _too_deep(text):
+            raise RecursionError
+        profile = Profile.model_validate(tomllib.loads(text))
     except ValidationError as error:
         raise not_valid(name, path, list(_problems(error))) from None
     except UnicodeDecodeError as error:
         raise not_valid(name, path, [f"not UTF-8 text, at byte {error.start}"]) from None
     except RecursionError:
         raise not_valid(name, path, ["nested too deeply"]) from None
-    except ValueError as error:
-        raise not_valid(name, path, [str(error)[:300]]) from None
+    except tomllib.TOMLDecodeError as error:
+        raise not_valid(name, path, [str(error)]) from None
+    except ValueError:  # Python reads at most 4300 digits
+        raise not_valid(name, path, ["it has a number of too many digits"]) from None
     problems = list(_unresolvable(template(profile, name=name)))
     if problems:
         raise not_valid(name, path, problems)
@@ -139,7 +164,39 @@ def template(profile: Profile, *, name: str) -> Template:
 
 def json_schema() -> dict[str, Any]:
     """Give the JSON Schema of a profile file."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Profile.model_json_schema()}
+    schema = Profile.model_json_schema()
+    _close(schema)
+    by_layout = {
+        "if": {"properties": {"layout": {"const": "custom"}}, "required": ["layout"]},
+        "else": {"properties": {"project_dir": {"type": "string"}}, "required": ["project_dir"]},
+    }
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, **by_layout}
+
+
+def _close(schema: object) -> None:
+    """Refuse names that a pattern does not take; pydantic only says what holds for those that it takes."""
+    if isinstance(schema, dict):
+        if "patternProperties" in schema:
+            schema["additionalProperties"] = False
+        for part in schema.values():
+            _close(part)
+    elif isinstance(schema, list):
+        for part in schema:
+            _close(part)
+
+
+def _too_deep(text: str) -> bool:
+    """Whether a dotted key or table header has more than DEPTH_LIMIT parts; the parser must not see it then."""
+    dots = 0
+    for token in _TOKEN.finditer(text):
+        first = token.group()[0]
+        if first == ".":
+            dots += 1
+            if dots >= DEPTH_LIMIT:
+                return True
+        elif first not in "\"'":  # a quoted part
+            dots = 0
+    return False
 
 
 def _folder(path: str | None) -> str:
@@ -181,9 +238,10 @@ def _problems(error: ValidationError) -> Iterator[str]:
     for fault in error.errors(include_url=False, include_input=False):
         where = ""
         for step in fault["loc"]:
-            if step in ("str", "int", "list[int]", "[key]") or str(step).startswith(("constrained", "list[")):
-                continue  # which branch of a union was tried is of no use to the reader
-            where += f"[{step}]" if isinstance(step, int) else f".{step}" if where else str(step)
+            if step in ("<text>", "<number>", "<list>", "[key]"):
+                continue  # which form of a value was meant is of no use to the reader
+            key = str(step) if len(str(step)) <= 80 else f"{str(step)[:80]}…"
+            where += f"[{step}]" if isinstance(step, int) else f".{key}" if where else key
         yield f"{where}: {_explain(fault, where)}" if where else str(fault["msg"]).removeprefix("Value error, ")
 
 
@@ -193,6 +251,11 @@ def _explain(fault: Mapping[str, Any], where: str) -> str:
         known = _keys_beside(where)
         close = difflib.get_close_matches(where.rpartition(".")[2], known, n=1)
         return f"unknown key; did you mean '{close[0]}'?" if close else f"unknown key; known are {', '.join(known)}"
+    places = {
+        "schema": "must be 1",
+        "docker.shm_size": 'must be a number with b, k, m or g, such as "16G", or a whole number of bytes',
+    }
+    bounds = fault.get("ctx", {})
     told = {
         "missing": "missing",
         "string_type": "must be text; put it in quotes",
@@ -201,14 +264,13 @@ def _explain(fault: Mapping[str, Any], where: str) -> str:
         "dict_type": "must be a table",
         "model_type": "must be a table",
         "list_type": "must be a list",
+        "literal_error": f"must be {bounds.get('expected')}",
+        "less_than_equal": f"must be at most {bounds.get('le')}",
+        "greater_than_equal": f"must be at least {bounds.get('ge')}",
+        "string_pattern_mismatch": "may hold only letters, digits and '_' (in a network also '.' and '-'), at most 256 "
+        "of them, and not start with a sign",
     }
-    if kind == "literal_error":
-        return f"must be {fault['ctx']['expected']}"
-    if kind == "string_pattern_mismatch" and where.endswith("shm_size"):
-        return "must be a number with b, k, m, g or t, such as 16G"
-    if kind == "string_pattern_mismatch":
-        return "may hold only letters, digits and '_' (in a network also '.' and '-'), and not start with a sign"
-    return told.get(kind) or str(fault["msg"])[:1].lower() + str(fault["msg"])[1:]
+    return places.get(where) or told.get(kind) or str(fault["msg"])[:1].lower() + str(fault["msg"])[1:]
 
 
 def _keys_beside(where: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Which names hold secrets, and how their values are shown."""
+"""Which names hold secrets, and what is shown for their values."""
 
 from __future__ import annotations
 
@@ -14,8 +14,3 @@ def is_secret(name: str) -> bool:
     for word in _HARMLESS:
         upper = upper.replace(word, "")
     return any(word in upper for word in _WORDS)
-
-
-def shown(name: str, value: str, *, reveal: bool) -> str:
-    """Give ``value`` as it may be shown: masked if ``name`` holds a secret, unless it was asked for."""
-    return value if reveal or not is_secret(name) else MASK

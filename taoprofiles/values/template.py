@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 
 from taoprofiles.errors import InvalidProfileError
-from taoprofiles.values.expand import Expander, ExpressionError
+from taoprofiles.values.expand import Expander, ExpressionError, references
+from taoprofiles.values.secret import is_secret
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,6 +58,21 @@ class Renderer:
         mounts = (side for mount in template["mounts"] for side in mount)
         expressions = (*template["variables"].values(), *mounts, *template["env"].values())
         return any("${env:" in text for text in (*expressions, template["docker"].get("user", "")))
+
+    def secrets(self) -> tuple[set[str], set[str]]:
+        """Name the variables, and those of the container, that are secrets: by name, or for what they refer to."""
+        refers = {name: list(references(text)) for name, text in self._template["variables"].items()}
+        secret: set[str] = set()
+
+        def is_one(name: str, to: list[tuple[str, str]]) -> bool:
+            return is_secret(name) or any(of in secret if kind == "variable" else is_secret(of) for kind, of in to)
+
+        known = -1
+        while len(secret) > known:  # in whatever order they refer to each other
+            known = len(secret)
+            secret.update(name for name, to in refers.items() if is_one(name, to))
+        env = self._template["env"].items()
+        return secret, {name for name, text in env if is_one(name, list(references(text)))}
 
     def variables(self) -> dict[str, str]:
         """Give every variable, by name, in the order of the layout and then of the profile."""

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from tests.conftest import Home
 from tests.contract.driving import call
 
@@ -9,6 +14,13 @@ CASES: dict[str, tuple[list[str], list[str], int]] = {
     "use": (["b"], ["nosuch"], 4),
     "undo": ([], ["999"], 4),
     "history": (["--all"], ["extra"], 2),
+    "run": (["a", "--", "true"], ["a"], 2),
+    "shell": (["a"], ["nosuch"], 4),
+    "holds": ([], ["extra"], 2),
+    "hold": (["--reason", "why"], ["b", "--reason", "why"], 2),
+    "release": (["MANUAL"], ["nosuch"], 4),
+    "stop": (["FOUND"], ["nosuch"], 4),
+    "why": (["."], [], 2),
     "list": ([], ["extra"], 2),
     "current": ([], ["extra"], 2),
     "status": ([], ["extra"], 2),
@@ -38,4 +50,24 @@ def prepare(home: Home) -> None:
     assert call(home, "use", "a").status == 0
     (home.root / "mounts.json").write_text('{"Mounts": []}')
     (home.root / "broken.toml").write_text("layout = ")
-    home.environ["EDITOR"] = "true"
+    home.environ |= {"EDITOR": "true", "SHELL": "/bin/true"}
+
+
+@contextmanager
+def meant(home: Home, words: list[str]) -> Iterator[list[str]]:
+    """Give the words with MANUAL and FOUND as ids: of a hold by hand, and of a launcher that was started plainly."""
+    if words == ["MANUAL"]:
+        yield [call(home, "hold", "--reason", "a test", "--json").envelope["data"]["id"]]
+    elif words == ["FOUND"]:
+        launcher = subprocess.Popen(["bash", "-c", "exec -a tao sleep 600"], env=home.environ)
+        try:
+            found = f"p{launcher.pid}"
+            end = time.monotonic() + 20
+            while found not in call(home, "holds").out:
+                assert time.monotonic() < end, "the launcher is not seen"
+            yield [found]
+        finally:
+            launcher.kill()
+            launcher.wait()
+    else:
+        yield words

@@ -7,8 +7,9 @@ import json
 import pytest
 
 from taoprofiles.faces.commands import VERBS
+from taoprofiles.values.hold import Hold
 from tests.conftest import Home
-from tests.contract.cases import CASES, prepare
+from tests.contract.cases import CASES, meant, prepare
 from tests.contract.driving import call
 
 ERROR = {"code", "message", "problems", "hint", "status"}
@@ -17,11 +18,18 @@ PROFILE = {"name", "active", "valid", "description", "layout", "project_dir", "p
 DATA = {
     "use": {"name", "previous", "changed", "dry_run", "changes", "made_folders", "kept"},
     "undo": {"id", "target", "profile", "name"},
-    "history": {"entries"},
+    "history": {"entries", "runs"},
+    "run": {"id", "name", "status", "container", "image", "gpus", "differences"},
+    "shell": {"id", "name", "status"},
+    "holds": {"holds", "unseen"},
+    "hold": set(Hold.DEFAULTS),
+    "release": {"id", "kind"},
+    "stop": {"id", "container"},
+    "why": {"path", "runs"},
     "list": {"state", "profiles"},
     "current": {"name", "state"},
     "status": {
-        *("name", "state", "last", "problem", "mapping_file", "since", "by", "entry", "resembles", "changes"),
+        *("name", "state", "last", "problem", "mapping_file", "since", "by", "entry", "resembles", "changes", "holds"),
     },
     "show": {"name", "path", "description", "layout", "project_dir", "variables", "mounts", "env", "docker"},
     "diff": {"a", "b", "same", "changes"},
@@ -50,8 +58,9 @@ def test_every_verb_has_a_case_here() -> None:
 @pytest.mark.parametrize("verb", VERBS)
 def test_success(home: Home, verb: str, first: bool) -> None:
     prepare(home)
-    words = [verb, *CASES[verb][0]]
-    done = call(home, *(["--json", *words] if first else [*words, "--json"]))
+    with meant(home, CASES[verb][0]) as words:
+        # Behind the -- of run stands the command's own.
+        done = call(home, *(["--json", verb, *words] if first or "--" in words else [verb, *words, "--json"]))
     assert (done.status, done.err) == (0, ""), done
     envelope = done.envelope
     assert list(envelope) == ["schema", "ok", "command", "data", "messages", "error"]

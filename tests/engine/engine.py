@@ -287,6 +287,7 @@ class TrainingHome(Home):
     def __init__(self, root: Path, engine: Engine) -> None:
         super().__init__(root)
         self.engine = engine
+        self.environ.pop("DOCKER_HOST")
         self.tao = command("tao")
         self.launches: list[Launch] = []
         login = root / ".docker/config.json"

@@ -152,14 +152,14 @@ def test_error_after_the_rename_takes_it_back(used: Home, monkeypatch: pytest.Mo
     """The folder cannot be flushed: the old content is back, and the history says so too."""
     if not links:
         _no_links(monkeypatch, errno.EPERM)
-    before, really = used.mapping_file.read_bytes(), files._sync_folder
+    before, really = used.mapping_file.read_bytes(), files._Turn.sync
 
-    def fail(folder: str) -> None:
-        if folder == str(used.root):
-            raise OSError(errno.EIO, os.strerror(errno.EIO), folder)
-        really(folder)
+    def fail(turn: files._Turn) -> None:
+        if turn._folder == str(used.root):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), turn._folder)
+        really(turn)
 
-    monkeypatch.setattr(files, "_sync_folder", fail)
+    monkeypatch.setattr(files._Turn, "sync", fail)
     with pytest.raises(TaoprofError, match="cannot write"):
         switch.use(used.context, "c")
     assert used.mapping_file.read_bytes() == before

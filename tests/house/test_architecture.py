@@ -10,7 +10,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "taoprofiles"
 
-RANKS = {"errors": 0, "values": 1, "state": 2, "operations": 3, "api": 4, "faces": 4, "__init__": 5, "__main__": 5}
+ORDER = (("errors",), ("values",), ("state", "world"), ("operations",), ("api", "faces"), ("__init__", "__main__"))
+RANKS = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 """A room may use the rooms below it, and itself. See docs/explanation/how-it-works.md."""
 
 FILES = {path.relative_to(PACKAGE.parent).with_suffix("").as_posix().replace("/", "."): path for path in
@@ -63,6 +64,8 @@ WRITERS = {
 }  # fmt: skip
 ALLOWED = {
     "taoprofiles.state.files": "the one that writes",
+    "taoprofiles.state.caches": "what may be lost, written with the means of files",
+    "taoprofiles.state.claims": "files that are there to be locked",
     "taoprofiles.state.locks": "the lock file and its note, before there is a lock to write under",
     "taoprofiles.operations.folders": "makedirs: the person's own data folders, with their umask",
     "taoprofiles.faces.main": "opens /dev/null when the reader of stdout has gone",

@@ -28,6 +28,9 @@ VICTIM = f"""
 import contextlib, io, os
 from taoprofiles.faces import main
 from taoprofiles.operations import switch
+from taoprofiles.world import processes
+
+processes.scan = list  # it only reads, and how many calls it makes depends on what else the machine is doing
 
 def marked(*args, really=switch.use, **options):
     os.access("{BEGIN}", 0)
@@ -149,7 +152,7 @@ def victim(home: Home, injection: str | None = None) -> tuple[subprocess.Complet
         options += ["-f", "--seccomp-bpf"]  # quicker, but strace 6.1 then sends no signals
     done = subprocess.run(
         ["strace", "-qq", "-o", str(log), "-e", f"trace={WATCHED}", *options, sys.executable, "-c", VICTIM],
-        env={**home.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        env={**home.environ, "PYTHONDONTWRITEBYTECODE": "1", "DOCKER_HOST": "unix:///nowhere/docker.sock"},
         capture_output=True,
         text=True,
         timeout=60,

@@ -6,13 +6,13 @@ import os
 
 from taoprofiles.errors import InvalidStateError, NotFoundError, TaoprofError, UsageError
 from taoprofiles.faces.arguments import add_profile, add_reveal
-from taoprofiles.faces.output import table
+from taoprofiles.faces.output import cut, table
 from taoprofiles.faces.result import Result
 from taoprofiles.operations import situation
 from taoprofiles.state.locks import Lock
 from taoprofiles.state.store import Store
 from taoprofiles.values import mapping
-from taoprofiles.values.secret import shown
+from taoprofiles.values.secret import MASK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def list_verb(context: Context, args: argparse.Namespace) -> Result:
     for summary in summaries:
         mark = ("*" if found.state == "active" else "~") if summary.name == found.name else ""
         if summary.problem:
-            rows.append((mark or "!", summary.name, "", "", _used(summary), f"not valid: {summary.problem}"))
+            rows.append((mark or "!", summary.name, "", "", _used(summary), f"not valid: {cut(summary.problem)}"))
         else:
             project = context.short(summary.project_dir or "-")
             rows.append((mark, summary.name, summary.layout or "", project, _used(summary), summary.description))
@@ -75,7 +75,7 @@ def _summaries(context: Context) -> list[Summary]:
 
 
 def _used(summary: Summary) -> str:
-    from taoprofiles.faces.verbs.switching import when
+    from taoprofiles.faces.showing import when
 
     return when(summary.used)[:16] if summary.used else "-"
 
@@ -109,7 +109,7 @@ def status_verb(context: Context, args: argparse.Namespace) -> Result:
         path += f" → {context.short(os.path.realpath(context.mapping_file))}"
     lines = [f"mapping file  {path}", f"state         {_explain(context, found)}"]
     if found.entry is not None:
-        from taoprofiles.faces.verbs.switching import when
+        from taoprofiles.faces.showing import when
 
         lines.append(f"since         {when(found.entry.time)}, {found.entry.by}, history entry {found.entry.id}")
     resembles = None
@@ -120,7 +120,14 @@ def status_verb(context: Context, args: argparse.Namespace) -> Result:
     if changes:
         lines.append(f"differs       from what '{found.name or found.last}' renders now (-), the file has (+):")
         lines += ["  " + line for change in changes for line in change.lines(reveal=args.reveal)]
-    warnings = situation.warnings(context, secrets=_secrets(found))
+    from taoprofiles.faces.showing import hold_table
+    from taoprofiles.operations import holding
+
+    stock = holding.holds(context)
+    if stock.holds:
+        lines += ["alive:", *("  " + line for line in hold_table(stock.holds))]
+    warnings = [f"warning: {text}" for text in stock.unseen]
+    warnings += situation.warnings(context, secrets=_secrets(context, found))
     data = {
         "name": found.name,
         "state": found.state,
@@ -131,28 +138,32 @@ def status_verb(context: Context, args: argparse.Namespace) -> Result:
         "by": found.entry.by if found.entry else None,
         "entry": found.entry.id if found.entry else None,
         "resembles": resembles,
+        "holds": [hold.as_dict() for hold in stock.holds],
         "changes": [change.as_dict(reveal=args.reveal) for change in changes],
     }
     status = DIFFERS if args.check and found.state != "active" else 0
     return Result(data, lines, messages=warnings, status=status)
 
 
-def _secrets(found: Situation) -> list[str]:
+def _secrets(context: Context, found: Situation) -> list[str]:
+    derived = Store(context).secret_env(found.name or found.last)
     try:
-        return mapping.secrets(mapping.parse(found.content or b"{}", ""))
+        return mapping.secrets(mapping.parse(found.content or b"{}", ""), derived=derived)
     except TaoprofError:
         return []
 
 
 def _drift(context: Context, found: Situation) -> list[mapping.Change]:
     """Tell how the file differs from its profile, or from the profile that was active before another program wrote."""
-    if found.content is None or found.state == "active" or not (found.name or found.last):
+    of = found.name or found.last
+    if found.content is None or found.state == "active" or of is None:
         return []
     try:
         wanted = found.wanted
         if wanted is None:
-            wanted = mapping.to_bytes(Store(context).renderer(found.name or found.last or "").mapping())
-        return mapping.changes(mapping.parse(wanted, ""), mapping.parse(found.content, context.mapping_file))
+            wanted = mapping.to_bytes(Store(context).renderer(of).mapping())
+        now, secrets = mapping.parse(found.content, context.mapping_file), Store(context).secret_env(of)
+        return mapping.changes(mapping.parse(wanted, ""), now, secrets=secrets)
     except TaoprofError:
         return []
 
@@ -186,12 +197,14 @@ def show_arguments(parser: argparse.ArgumentParser) -> None:
 
 def show_verb(context: Context, args: argparse.Namespace) -> Result:
     store = Store(context)
-    name = args.name or _active(context)
+    name = _active(context) if args.name is None else args.name
     template = store.template(name)
     renderer = store.renderer(name)
-    variables = {key: shown(key, value, reveal=args.reveal) for key, value in renderer.variables().items()}
+    secrets, env_secrets = (set(), set()) if args.reveal else renderer.secrets()
+    variables = {key: MASK if key in secrets else value for key, value in renderer.variables().items()}
     rendered = renderer.mapping()
-    env = {e["variable"]: shown(e["variable"], e["value"], reveal=args.reveal) for e in rendered.get("Envs", [])}
+    envs = {env["variable"]: env["value"] for env in rendered.get("Envs", [])}
+    env = {key: MASK if key in env_secrets else value for key, value in envs.items()}
     docker = rendered.get("DockerOptions", {})
     mounts = [{**mount, "exists": os.path.exists(mount["source"])} for mount in rendered["Mounts"]]
     lines = [f"profile '{name}' ({context.short(store.path(name))})"]
@@ -231,21 +244,20 @@ def diff_arguments(parser: argparse.ArgumentParser) -> None:
 
 def diff_verb(context: Context, args: argparse.Namespace) -> Result:
     store = Store(context)
-    first = args.a
-    if first is None:
-        found = situation.look(context)
+    first, found = args.a, None if args.b is not None else situation.look(context)
+    if found is not None and first is None:
         first = found.name or found.last
         if first is None:
             raise NotFoundError("no profile is active, so there is nothing to compare", hint="'taoprof diff NAME'")
     a = store.renderer(first).mapping()
-    if args.b is None:
-        content = situation.look(context).content
-        if content is None:
+    if found is not None:
+        if found.content is None:
             raise InvalidStateError(f"there is no mapping file ('{context.mapping_file}')")
-        b, second = mapping.parse(content, context.mapping_file), context.short(context.mapping_file)
+        b, second = mapping.parse(found.content, context.mapping_file), context.short(context.mapping_file)
     else:
         b, second = store.renderer(args.b).mapping(), f"'{args.b}'"
-    changes = mapping.changes(a, b)
+    made = None if found is None else found.name or found.last
+    changes = mapping.changes(a, b, secrets=store.secret_env(first, args.b, made))
     lines = [line for change in changes for line in change.lines(reveal=args.reveal)]
     lines = [f"- '{first}'", f"+ {second}", *lines] if changes else [f"'{first}' and {second} are the same"]
     data = {

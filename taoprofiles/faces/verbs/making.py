@@ -79,7 +79,7 @@ def import_verb(context: Context, args: argparse.Namespace) -> Result:
         content = files.read(os.path.expanduser(args.file), MAPPING_LIMIT)
     if content is None:
         raise InvalidStateError(f"there is no file '{args.file}'")
-    name = check_name(args.name or _stem(args.file))
+    name = check_name(_stem(args.file) if args.name is None else args.name)
     if content.lstrip()[:1] == b"{":
         found = conversion.from_mapping(context, mapping.parse(content, args.file), name=name, where=args.file)
         text = to_toml(found).encode()

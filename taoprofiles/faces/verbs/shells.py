@@ -6,7 +6,6 @@ from taoprofiles.faces.arguments import add_profile, add_reveal
 from taoprofiles.faces.result import Result
 from taoprofiles.state.store import Store
 from taoprofiles.values.quoting import FORMATS, write
-from taoprofiles.values.secret import is_secret
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,8 +21,9 @@ def env_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def env_verb(context: Context, args: argparse.Namespace) -> Result:
-    variables = Store(context).renderer(args.name).variables()
-    hidden = [] if args.reveal else [name for name in variables if is_secret(name)]
+    renderer = Store(context).renderer(args.name)
+    variables, secrets = renderer.variables(), renderer.secrets()[0]
+    hidden = [] if args.reveal else [name for name in variables if name in secrets]
     given = {name: value for name, value in variables.items() if name not in hidden}
     messages = []
     if hidden:

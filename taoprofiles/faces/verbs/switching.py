@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
-import time
 
 from taoprofiles.errors import UsageError
-from taoprofiles.faces.arguments import add_profile, add_reveal, add_timeout
-from taoprofiles.faces.output import table
+from taoprofiles.faces.arguments import add_profile, add_reveal, add_timeout, add_wait
+from taoprofiles.faces.output import note, table
 from taoprofiles.faces.result import Result
+from taoprofiles.faces.showing import outcome, when
 from taoprofiles.operations import switch
-from taoprofiles.operations.situation import look, warnings
-from taoprofiles.state.history import History
+from taoprofiles.operations.situation import warnings
+from taoprofiles.state import files
+from taoprofiles.state.history import MAPPING_LIMIT, History
 from taoprofiles.state.store import Store
 from taoprofiles.values import mapping
 
@@ -28,12 +29,15 @@ def use_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--create", action="store_true", help="make the profile from this folder if there is none")
     parser.add_argument("--mkdir", action="store_true", help="make the source folders that are missing")
     parser.add_argument("--dry-run", action="store_true", help="show what would change, and change nothing")
+    add_wait(parser)
+    parser.add_argument("--release", metavar="ID", help="let go of that hold, although its work goes on")
+    parser.add_argument("--yes", action="store_true", help="do not ask before --release")
     add_reveal(parser)
     add_timeout(parser)
 
 
 def use_verb(context: Context, args: argparse.Namespace) -> Result:
-    name = args.name or _pick(context)
+    name = _pick(context) if args.name is None else args.name
     messages = []
     if args.create and name != "-" and Store(context).text_or_none(name) is None:
         if args.dry_run:
@@ -42,7 +46,25 @@ def use_verb(context: Context, args: argparse.Namespace) -> Result:
 
         made, why = profiles.new(context, name, project_dir=".", timeout=args.timeout)
         messages.append(f"profile '{name}' made, layout '{made.layout}': {why}")
-    done = switch.use(context, name, dry_run=args.dry_run, mkdir=args.mkdir, timeout=args.timeout)
+    if args.release is not None and not args.dry_run:
+        from taoprofiles.faces.verbs.running import confirm_release
+        from taoprofiles.operations import holding
+
+        in_the_way = holding.holds(context).find(args.release)
+        if in_the_way is not None:
+            confirm_release(in_the_way, yes=args.yes)
+
+    def attempt() -> switch.Switch:
+        return switch.use(
+            context, name, dry_run=args.dry_run, mkdir=args.mkdir, release=args.release, timeout=args.timeout
+        )
+
+    if args.wait is None:
+        done = attempt()
+    else:
+        from taoprofiles.operations.waiting import patiently
+
+        done = patiently(context, "use", attempt, seconds=args.wait, say=lambda text: note(f"taoprof: {text}"))
     lines = [line for change in done.changes for line in change.lines(reveal=args.reveal)] if args.dry_run else []
     before = f" (before: '{done.previous}')" if done.previous else ""
     if not done.changed:
@@ -59,7 +81,8 @@ def use_verb(context: Context, args: argparse.Namespace) -> Result:
         messages.append(
             f"the mapping that was there, which no profile had made, is kept: 'taoprof undo {done.kept}' brings it back"
         )
-    messages += warnings(context, secrets=mapping.secrets(done.wanted))
+    messages += [f"warning: {text}" for text in done.unseen]
+    messages += warnings(context, secrets=mapping.secrets(done.wanted, derived=done.secrets))
     data = {
         "name": done.name,
         "previous": done.previous,
@@ -117,33 +140,31 @@ def history_verb(context: Context, args: argparse.Namespace) -> Result:
         if len(entries) == 20 and not args.all:
             break
         entries.append(entry)
-    interrupted = _interrupted(entries, look(context).entry)
-    data = {"entries": [{**entry.as_dict(), "took_effect": entry.id not in interrupted} for entry in entries]}
-    rows = [("ID", "TIME", "WHAT", "PROFILE", "BY")]
+    oldest_id = entries[-1].id if entries else 0
+    interrupted: set[int] = set()
+    for entry, took_effect in History(context).timeline(files.read(context.mapping_file, MAPPING_LIMIT)):
+        if entry.id < oldest_id:
+            break
+        if not took_effect:
+            interrupted.add(entry.id)
+    from taoprofiles.operations import records
+
+    oldest = 0.0 if args.all or not entries else entries[-1].time
+    runs = [run for run in records.runs(context) if run.since >= oldest][: None if args.all else 20]
+    data = {
+        "entries": [{**entry.as_dict(), "took_effect": entry.id not in interrupted} for entry in entries],
+        "runs": [run.as_dict() for run in runs],
+    }
+    rows = []
     for entry in entries:
         what = {"found": "found another program's mapping"}.get(entry.action, entry.action)
         what += " (interrupted)" if entry.id in interrupted else ""
         of = f"{entry.was} → {entry.profile}" if entry.was else entry.profile or "-"
-        rows.append((str(entry.id), when(entry.time), what, of, entry.by))
-    return Result(data, table(rows) if entries else ["the history is empty"])
-
-
-def when(seconds: float) -> str:
-    """Write a time as people read it, in their own time zone."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
-
-
-def _interrupted(entries: list[Entry], in_force: Entry | None) -> set[int]:
-    """Tell which of the newest entries never changed the file: what comes next found what was there before them."""
-    found: set[int] = set()
-    later: Entry | None = None
-    for entry in entries:
-        if entry.target == "mapping":
-            if later is not None:
-                undone = later.before == entry.before != entry.after
-            else:
-                undone = in_force is not None and in_force.id < entry.id
-            if undone:
-                found.add(entry.id)
-            later = entry
-    return found
+        rows.append((entry.time, (str(entry.id), when(entry.time), what, of, entry.by)))
+    for run in runs:
+        what = f"{run.kind} {run.title()}: {outcome(run)}"
+        by = f"{run.user}@{run.host} pid {run.pid}"
+        rows.append((run.since, (run.id, when(run.since), what, run.profile or "-", by)))
+    rows.sort(key=lambda row: row[0], reverse=True)
+    lines = table([("ID", "TIME", "WHAT", "PROFILE", "BY"), *(row for _, row in rows)])
+    return Result(data, lines if rows else ["the history is empty"])

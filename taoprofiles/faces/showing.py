@@ -1,0 +1,38 @@
+"""How holds, runs and times look to people; several verbs show them."""
+
+from __future__ import annotations
+
+import time
+
+from taoprofiles.faces.output import table
+from taoprofiles.values.hold import age
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from taoprofiles.values.hold import Hold
+
+
+def when(seconds: float) -> str:
+    """Write a time as people read it, in their own time zone."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
+def hold_table(holds: list[Hold]) -> list[str]:
+    """Lay out holds and runs as a table; nothing for none."""
+    rows = [("HOLD", "PROFILE", "KIND", "PHASE", "AGE", "PID", "CONTAINER", "FILE", "WHAT")]
+    for hold in holds:
+        file = "own" if not hold.shared else "released" if hold.released else "shared"
+        container, pid = hold.container[:6] if hold.container else "-", str(hold.pid or "-")
+        since = age(time.time() - hold.since)
+        rows.append((hold.id, hold.profile or "-", hold.kind, hold.phase, since, pid, container, file, hold.title()))
+    return table(rows) if holds else []
+
+
+def exit_status(hold: Hold) -> str:
+    """Write what a run exited with."""
+    return "unknown" if hold.status is None else str(hold.status)
+
+
+def outcome(run: Hold) -> str:
+    """Say whether a run is still alive, or how it ended."""
+    return "runs" if run.ended is None else f"exit status {exit_status(run)}"

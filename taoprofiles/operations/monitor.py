@@ -1,0 +1,129 @@
+"""Watching a run's containers by the engine's events: which there are, and what their tasks exit with.
+
+The launcher itself exits with 0 whatever becomes of the task (run_container in docker_handler.py of every version from
+0.1.21 to 6.26.3), and the container is removed at once, so the event ``exec_die`` is the only witness.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from taoprofiles.values.hold import RUN_VARIABLE
+from taoprofiles.world import processes
+from taoprofiles.world.engine import Engine, EngineError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+REPLAY = 1.0
+"""Seconds of events that are asked for again after a break; what was seen already is told apart by its time."""
+
+
+class Container:
+    """One of the run's containers. ``status`` is what its last task exited with, None while that is not known."""
+
+    __slots__ = ("id", "over", "status")
+
+    def __init__(self, container_id: str) -> None:
+        self.id = container_id
+        self.status: int | None = None
+        self.over = False
+
+
+class Monitor(threading.Thread):
+    """Follows the events until the process ends. ``appeared`` is called, in this thread, with each new container."""
+
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        hold_id: str,
+        *,
+        appeared: Callable[[dict[str, Any]], None],
+        tick: Callable[[], None],
+    ) -> None:
+        super().__init__(daemon=True, name="taoprof-monitor")
+        self._engine = Engine(environ)
+        self._hold_id = hold_id
+        self._appeared, self._tick = appeared, tick
+        self._since = time.time()
+        self._last = 0
+        self._known: dict[str, Container | None] = {}
+        self._changed = threading.Condition()
+        self.listening = threading.Event()
+        self.problem = ""
+
+    @property
+    def containers(self) -> list[Container]:
+        """The run's containers, in the order in which they were started."""
+        return [container for container in list(self._known.values()) if container is not None]
+
+    def run(self) -> None:
+        """Follow the events; where the stream breaks, begin again a little before that."""
+        while True:
+            try:
+                for event in self._engine.events(self._since):
+                    self.listening.set()
+                    self.problem = ""
+                    self._tick()
+                    if event is not None:
+                        self._take(event)
+            except EngineError as error:
+                self.problem = str(error)
+            self.listening.set()
+            self._tick()
+            time.sleep(0.5)
+
+    def settle(self, seconds: float) -> None:
+        """Wait until the fate of every container is known, ``seconds`` at most."""
+        with self._changed:
+            self._changed.wait_for(lambda: all(one.status is not None and one.over for one in self.containers), seconds)
+
+    def _take(self, event: dict[str, Any]) -> None:
+        container_id, stamp = event.get("id"), event.get("timeNano")
+        if not isinstance(container_id, str) or not isinstance(stamp, int) or stamp <= self._last:
+            return
+        self._last, self._since = stamp, stamp / 1e9 - REPLAY
+        action = str(event.get("Action") or event.get("status") or "").partition(":")[0]
+        attributes = (event.get("Actor") or {}).get("Attributes") or {}
+        container = self._ours(container_id, action)
+        if container is None:
+            return
+        with self._changed:
+            code = str(attributes.get("exitCode", ""))
+            if action in ("exec_die", "exec_died") and code.isdigit():
+                container.status = int(code)
+            if action in ("die", "died", "destroy", "remove"):
+                container.over = True
+            self._changed.notify_all()
+
+    def _ours(self, container_id: str, action: str) -> Container | None:
+        known = self._known.get(container_id)
+        if known is not None or action not in ("start", "exec_create", "exec_start"):
+            return known
+        if container_id in self._known and action == "start":
+            return None
+        try:
+            seen = self._engine.inspect(container_id)
+        except EngineError:
+            return None
+        if seen is None:
+            return None
+        if not self._is_marked(seen) and not (action != "start" and self._has_our_client(container_id)):
+            self._known.setdefault(container_id, None)
+            return None
+        container = self._known[container_id] = Container(container_id)
+        self._appeared(seen)
+        return container
+
+    def _is_marked(self, seen: dict[str, Any]) -> bool:
+        return f"{RUN_VARIABLE}={self._hold_id}" in ((seen.get("Config") or {}).get("Env") or [])
+
+    def _has_our_client(self, container_id: str) -> bool:
+        """Whether the docker exec in it is of our process tree: a run on the shared file leaves no mark inside."""
+        return any(
+            process.container == container_id and processes.environment(process.pid).get(RUN_VARIABLE) == self._hold_id
+            for process in processes.scan()
+        )

@@ -1,0 +1,322 @@
+"""Runs: a command with a profile's variables and a mounts file of its own, held for as long as its work lives."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from typing import TYPE_CHECKING, Any
+
+from taoprofiles.errors import HeldError, TaoprofError, UsageError
+from taoprofiles.operations import folders
+from taoprofiles.operations.holding import begin
+from taoprofiles.operations.monitor import Monitor
+from taoprofiles.operations.stock import BEAT, take_stock
+from taoprofiles.operations.switch import switch
+from taoprofiles.state import files
+from taoprofiles.state.history import MAPPING_LIMIT
+from taoprofiles.state.holds import Holds
+from taoprofiles.state.locks import DEFAULT_TIMEOUT, Lock
+from taoprofiles.state.store import Store
+from taoprofiles.values import mapping, proof
+from taoprofiles.values.hold import RUN_VARIABLE, Hold, having_gpus, writing_the_same
+from taoprofiles.world import gpus, processes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from taoprofiles.state.paths import Context
+
+PROFILE_VARIABLE = "TAOPROF_PROFILE"
+"""In the environment of a run and a shell: the profile's name, for prompts."""
+
+SETTLE = 3.0
+"""Seconds to wait for the engine's word on how the task ended, after the launcher has."""
+
+NOT_FOUND, NOT_EXECUTABLE = 127, 126
+"""The exit statuses that a shell gives for such a command."""
+
+
+class CommandError(TaoprofError):
+    """The command to run cannot be started; the exit status is a shell's."""
+
+    code = "no-command"
+
+    def __init__(self, message: str, status: int, hint: str) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+
+
+class Wish:
+    """What a run asks for beside its profile and its command. ``gpus``: see ``parse_gpus``."""
+
+    __slots__ = ("allow_overlap", "gpus", "mkdir", "shared")
+
+    def __init__(
+        self, *, mkdir: bool = False, allow_overlap: bool = False, shared: bool = False, gpus: str | None = None
+    ) -> None:
+        self.mkdir, self.allow_overlap, self.shared, self.gpus = mkdir, allow_overlap, shared, gpus
+
+
+class Run:
+    """A run that has been given its hold and not been started yet. ``start`` it once, then ``finish`` it."""
+
+    def __init__(
+        self, context: Context, hold: Hold, claim: int, wanted: dict[str, Any], environ: dict[str, str]
+    ) -> None:
+        self._context, self.hold, self._claim = context, hold, claim
+        self._wanted, self.environ = wanted, environ
+        self._beaten = time.monotonic()
+        self._say: Callable[[str], None] = lambda text: None
+        self._monitor = Monitor(environ, hold.id, appeared=self._bind, tick=self._beat)
+
+    def start(self, command: list[str], *, say: Callable[[str], None], stdout: int | None = None) -> int:
+        """Run the command in the foreground; return what it exits with, 128+n where signal n ended it.
+
+        It stays in our process group, so that the terminal's signals and its job control are its own; what is sent to
+        us alone is handed on. ``say`` is told what is worth telling meanwhile. Raises CommandError.
+        """
+        self._say = say
+        self._monitor.start()
+        self._monitor.listening.wait(2)  # the container must not start before we listen
+        process: subprocess.Popen[bytes] | None = None
+
+        def hand_on(number: int, _: object) -> None:
+            if process is not None:
+                process.send_signal(number)
+
+        # Handlers, not SIG_IGN, which the command would inherit. Ctrl-C and Ctrl-\\ come to the whole group anyhow.
+        handlers: dict[signal.Signals, Any] = {signal.SIGINT: _nothing, signal.SIGQUIT: _nothing}
+        handlers |= {signal.SIGTERM: hand_on, signal.SIGHUP: hand_on, signal.SIGUSR1: hand_on, signal.SIGUSR2: hand_on}
+        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        try:
+            process = subprocess.Popen(command, env=self.environ, pass_fds=(self._claim,), stdout=stdout)  # noqa: S603
+            status = process.wait()
+        except FileNotFoundError:
+            hint = "the command stands behind '--', as in 'taoprof run NAME -- tao model …'"
+            raise CommandError(f"there is no command '{command[0]}'", NOT_FOUND, hint) from None
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise CommandError(f"'{command[0]}' cannot be started: {reason}", NOT_EXECUTABLE, "") from None
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        return status if status >= 0 else 128 - status
+
+    def finish(self, status: int, *, is_launcher: bool) -> int:
+        """Record the end, unless the work goes on; return the exit status of the task itself.
+
+        The command's own failure counts first; where it says that all is well, the last task that it started does.
+        """
+        self._monitor.settle(SETTLE)
+        ours = self._monitor.containers
+        going_on = [one for one in ours if not one.over and self._runs(one.id)]
+        if status == 0 and ours:
+            last = ours[-1].status
+            if last is None and not going_on:
+                self._say(
+                    "the task's own exit status could not be seen"
+                    + (f" ({self._monitor.problem})" if self._monitor.problem else "")
+                    + "; the launcher's is 0 whatever happens, so this counts as failed"
+                )
+            status = 1 if last is None else last
+        elif status == 0 and is_launcher and self._monitor.problem:
+            self._say(f"the task's own exit status could not be seen ({self._monitor.problem}): this is the launcher's")
+        os.close(self._claim)
+        if going_on or Holds(self._context).claimed(self.hold):
+            what = f"container {going_on[0].id[:6]}" if going_on else "a process of it"
+            self._say(f"{what} goes on, so the hold stays: 'taoprof stop {self.hold.id}' ends it")
+            return status
+        self.hold.ended, self.hold.status = time.time(), status
+        with Lock(self._context.lock):
+            Holds(self._context).end(self.hold)
+        return status
+
+    def shell_command(self, shell: str, name: str) -> list[str]:
+        """Give the command for an interactive shell with a mark in its prompt, after the person's own settings."""
+        mark, kind = f"(taoprof:{name}) ", os.path.basename(shell)
+        holds = Holds(self._context)
+        if kind == "bash":
+            path = holds.note(self.hold, ".bashrc", f'[ -f ~/.bashrc ] && . ~/.bashrc\nPS1="{mark}$PS1"\n')
+            return [shell, "--rcfile", path, "-i"]
+        if kind == "zsh":
+            before = self.environ.get("ZDOTDIR", self._context.home)
+            text = f'ZDOTDIR="{before}"\n[ -f "$ZDOTDIR/.zshrc" ] && . "$ZDOTDIR/.zshrc"\nPROMPT="{mark}$PROMPT"\n'
+            self.environ["ZDOTDIR"] = os.path.dirname(holds.note(self.hold, ".zsh/.zshrc", text))
+            return [shell, "-i"]
+        if kind == "fish":
+            with_mark = f"function fish_prompt; echo -n '{mark}'; _taoprof_prompt; end"
+            return [shell, "-C", f"functions -c fish_prompt _taoprof_prompt; {with_mark}"]
+        self.environ["PS1"] = f"{mark}$ "
+        return [shell]
+
+    def give_up(self) -> None:
+        """Take the hold away of a run whose command could not be started."""
+        os.close(self._claim)
+        with Lock(self._context.lock):
+            self.hold.kind = "manual"  # nothing ran, so there is nothing for the journal of runs
+            Holds(self._context).end(self.hold)
+
+    def _runs(self, container: str) -> bool:
+        from taoprofiles.world.engine import Engine, EngineError
+
+        try:
+            seen = Engine(self.environ).inspect(container)
+        except EngineError:
+            return True
+        return bool(seen and (seen.get("State") or {}).get("Running"))
+
+    def _bind(self, seen: dict[str, Any]) -> None:
+        """Note the container, and say at once if it is not what the profile asked for."""
+        hold = self.hold
+        hold.container, hold.image, hold.phase = seen["Id"], (seen.get("Config") or {}).get("Image"), "bound"
+        told = proof.differences(self._wanted, seen, self.environ)
+        hold.differences = told
+        try:
+            with Lock(self._context.lock):
+                Holds(self._context).write(hold)
+        except TaoprofError as error:
+            told = [*told, f"the container could not be noted: {error.message}"]
+        for line in told:
+            self._say(f"warning: container {seen['Id'][:6]}: {line}")
+
+    def _beat(self) -> None:
+        if time.monotonic() - self._beaten >= BEAT:
+            self._beaten = time.monotonic()
+            Holds(self._context).beat(self.hold)
+
+
+def prepare(
+    context: Context,
+    name: str,
+    command: list[str],
+    *,
+    kind: str = "run",
+    wish: Wish | None = None,
+    timeout: float = DEFAULT_TIMEOUT,
+) -> Run:
+    """Render the profile, make sure that nobody is in the way, and hold; nothing has been started then.
+
+    Raises HeldError for a results folder or a GPU that a live run has (with ``shared`` also as ``switch.use`` does),
+    InvalidProfileError, NotFoundError, UsageError, BusyError.
+    """
+    wish = wish or Wish()
+    store = Store(context)
+    renderer = store.renderer(name)
+    variables, wanted = renderer.variables(), renderer.mapping()
+    missing = folders.missing(wanted, name=name, path=store.path(name), mkdir=wish.mkdir)
+    mounts = mapping.mounts(mapping.to_bytes(wanted))
+    hold = begin(context, kind)
+    hold.profile, hold.shared, hold.command, hold.pid = name, wish.shared, command, os.getpid()
+    hold.start = processes.start_time(hold.pid) or 0
+    hold.digest = mapping.digest(mapping.to_bytes(wanted))
+    hold.mounts = [list(pair) for pair in mounts.items()]
+    hold.results = proof.host_paths(proof.container_path(command, variables), mounts) if kind == "run" else []
+    with Lock(context.lock, timeout):
+        content = files.read(context.mapping_file, MAPPING_LIMIT)
+        living = [one for one in take_stock(context, content, may_write=True).holds if one.kind in ("run", "shell")]
+        if not wish.allow_overlap:
+            _refuse_overlap(name, hold, living)
+        hold.gpus = _choose_gpus(name, wish.gpus, living)
+        folders.make(missing)
+        records = Holds(context)
+        environ = {**context.environ, **variables, PROFILE_VARIABLE: name}
+        own = None
+        if wish.shared:
+            switch(context, name)
+            environ.pop("LAUNCHER_MOUNTS", None)
+        if hold.gpus and hold.gpus != "all":
+            if wish.shared:
+                raise UsageError("--gpus needs a mounts file of the run's own, so it does not go with --shared")
+            _set_env(wanted, "CUDA_VISIBLE_DEVICES", ",".join(hold.gpus))
+        claim = records.make(hold)
+        environ[RUN_VARIABLE] = hold.id
+        try:
+            if not wish.shared:
+                own = _with_mark(wanted, hold.id)
+                files.replace(records.mounts_path(hold.id), mapping.to_bytes(own))
+                environ["LAUNCHER_MOUNTS"] = records.mounts_path(hold.id)
+        except BaseException:
+            os.close(claim)
+            hold.kind = "manual"
+            records.end(hold)
+            raise
+    return Run(context, hold, claim, own or wanted, environ)
+
+
+def parse_gpus(text: str) -> list[str] | int | str:
+    """Read ``--gpus``: "all", a number of free ones, or a list such as 0,1 (one alone is ``1,``). Raises UsageError."""
+    if text == "all":
+        return text
+    if text.isascii() and text.isdigit() and int(text) > 0:
+        return int(text)
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if "," in text and words and all(w.isascii() and w.replace("-", "").isalnum() for w in words):
+        return list(dict.fromkeys(words))
+    raise UsageError(
+        f"'{text}' is no choice of GPUs", hint="--gpus all, --gpus 2 (two free ones), --gpus 0,1 or --gpus 1, (GPU 1)"
+    )
+
+
+def is_launcher(command: list[str]) -> bool:
+    """Whether the command is a launcher that starts a container."""
+    return processes.Process(0, 0, command).launch is not None
+
+
+def _refuse_overlap(name: str, hold: Hold, living: list[Hold]) -> None:
+    same = writing_the_same(living, hold.results)
+    if same:
+        raise HeldError(
+            f"'{name}' not started: another run writes '{same[0][1]}'",
+            problems=[other.line() for other, _ in same],
+            hint=f"'-r' with another folder, 'taoprof run {name} --wait -- …', or --allow-overlap",
+            holders=[other.as_dict() for other, _ in same],
+        )
+
+
+def _choose_gpus(name: str, wish: str | None, living: list[Hold]) -> list[str] | str | None:
+    if wish is None:
+        return None
+    wanted = parse_gpus(wish)
+    if isinstance(wanted, int):
+        present = gpus.indices()
+        if present is None:
+            raise UsageError(
+                "no NVIDIA driver answers here, so the free GPUs are not known", hint="name them, such as --gpus 0,1"
+            )
+        if wanted > len(present):
+            raise UsageError(f"{wanted} GPUs asked for, and this machine has {len(present)}")
+        free = [index for index in present if not having_gpus(living, [index])]
+        if len(free) >= wanted:
+            return free[:wanted]
+        wanted = "all"  # for the message: whoever has one is in the way
+    taken = having_gpus(living, wanted)
+    if taken:
+        raise HeldError(
+            f"'{name}' not started: its GPUs are taken",
+            problems=[f"GPU {_gpu_names(other)}: {other.line()}" for other in taken],
+            hint=f"'taoprof run {name} --gpus {wish} --wait -- …' starts when they are free",
+            holders=[other.as_dict() for other in taken],
+        )
+    return wanted
+
+
+def _gpu_names(hold: Hold) -> str:
+    return hold.gpus if isinstance(hold.gpus, str) else ",".join(hold.gpus or [])
+
+
+def _set_env(wanted: dict[str, Any], name: str, value: str) -> None:
+    others = [item for item in wanted.get("Envs", []) if item["variable"] != name]
+    wanted["Envs"] = [*others, {"variable": name, "value": value}]
+
+
+def _with_mark(wanted: dict[str, Any], hold_id: str) -> dict[str, Any]:
+    """Give the mapping with the run's mark in the container's environment, by which its container is known."""
+    marked = {"Mounts": wanted["Mounts"], "Envs": wanted.get("Envs", []), **wanted}
+    _set_env(marked, RUN_VARIABLE, hold_id)
+    return marked
+
+
+def _nothing(*_: object) -> None:
+    pass

@@ -1,0 +1,313 @@
+"""Taking stock: whose work is alive on this host, and on others that share the home, and what it needs.
+
+Nothing is believed because it is recent. A run lives while a process that inherited its claim lives, or one that
+carries its mark in the environment, or a container that does. Work that taoprofiles did not start is found by its
+launcher process and by its container's mounts. What cannot be seen counts as alive.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from taoprofiles.errors import InvalidStateError
+from taoprofiles.operations.containers import Containers, binds_of
+from taoprofiles.state.history import History
+from taoprofiles.state.holds import Holds
+from taoprofiles.values import mapping
+from taoprofiles.values.hold import RUN_VARIABLE, Hold
+from taoprofiles.world import processes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from taoprofiles.state.paths import Context
+    from taoprofiles.world.processes import Process
+
+LEASE = 120.0
+"""Seconds without a sign of life, as watched from here, after which another host's work counts as gone."""
+
+BEAT = 20.0
+"""Seconds between the signs of life that a run gives."""
+
+_KNOWN = 20
+"""Mappings of the past by which a container is recognised; one that has run longer than that many switches is rare."""
+
+
+class Stock:
+    """``holds``: all that lives, the oldest first. ``unseen``: what could not be looked at, one line each."""
+
+    def __init__(self) -> None:
+        self.holds: list[Hold] = []
+        self.unseen: list[str] = []
+
+    def find(self, hold_id: str) -> Hold | None:
+        """Give the hold with exactly that id; found work also by its container's."""
+        for hold in self.holds:
+            if hold_id == hold.id or (hold.kind == "found" and hold.container and hold_id == _container_id(hold)):
+                return hold
+        return None
+
+
+def take_stock(context: Context, content: bytes | None, *, may_write: bool = False) -> Stock:
+    """Look at records, processes and containers. ``content`` is the mapping file's.
+
+    With ``may_write`` the lock is held, and records of what is gone are taken away. Raises InvalidStateError for a
+    record that is damaged: what it was about may still be at work.
+    """
+    return _Look(context, content, may_write=may_write).stock()
+
+
+class _Look:
+    def __init__(self, context: Context, content: bytes | None, *, may_write: bool) -> None:
+        self._context = context
+        self._content = content
+        self._may_write = may_write
+        self._records = Holds(context)
+        self._stock = Stock()
+        self._engine = Containers(context, self._stock.unseen)
+        self._mark: tuple[str | None, str] | None = None
+
+    def stock(self) -> Stock:
+        records = self._records.all()
+        runs = {hold.id: hold for hold in records if hold.kind in ("run", "shell")}
+        found = processes.scan()
+        clients = {process.container: process for process in found if process.container is not None}
+        containers = self._engine.listed()
+        with_container: dict[str, str] = {}
+        loose: list[tuple[dict[str, Any], str, str | None]] = []
+        for container in containers:
+            owner = self._owner(container, runs, clients)
+            if isinstance(owner, Hold):
+                with_container[owner.id] = container["Id"]
+                owner.container, owner.image, owner.phase = container["Id"], container.get("Image"), "bound"
+            elif owner is not None:
+                loose.append((container, *owner))
+        self._keep_living(records, with_container)
+        for container, digest, profile in loose:
+            self._stock.holds.append(self._found_container(container, digest, profile, clients.get(container["Id"])))
+        self._found_launchers(found, runs)
+        self._apply_releases([hold for hold in records if hold.kind == "found"])
+        self._stock.holds.sort(key=lambda hold: (hold.since, hold.id))
+        return self._stock
+
+    # Containers
+
+    def _owner(
+        self, container: dict[str, Any], runs: dict[str, Hold], clients: dict[str, Process]
+    ) -> Hold | tuple[str, str | None] | None:
+        """Tell whose a container is: a run's, or found work of ours with (digest, profile), or none of ours."""
+        binds = binds_of(container)
+        client = clients.get(container["Id"])
+        if client is not None and client.uid not in (self._context.uid, 0):
+            return None  # somebody else's, by the docker exec that works in it
+        for run in runs.values():
+            if run.container == container["Id"]:
+                return run
+            if _inside(dict(run.mounts), binds) and self._engine.mark_of(container["Id"]) == run.id:
+                return run
+        if client is not None:
+            run_id = _marker(client.pid)
+            if run_id in runs:
+                return runs[run_id]
+        known = self._known(binds)
+        if (
+            known is None
+            or self._engine.mark_of(container["Id"]) is not None
+            or not self._engine.is_launchers(container["Id"])
+        ):
+            return None
+        return known
+
+    def _known(self, binds: dict[str, str]) -> tuple[str, str | None] | None:
+        """Find the mapping whose mounts a container has: the file's own first, then those of the past."""
+        if _inside(mapping.mounts(self._content), binds):
+            return self._current()
+        history = History(self._context)
+        seen: set[str] = set()
+        for entry in history.newest_first():
+            if entry.target != "mapping" or entry.after is None or entry.after in seen:
+                continue
+            seen.add(entry.after)
+            if len(seen) > _KNOWN:
+                break
+            try:
+                content = history.content(entry.after)
+            except InvalidStateError:
+                continue
+            if _inside(mapping.mounts(content), binds):
+                return mapping.digest(content), entry.profile
+        return None
+
+    def _current(self) -> tuple[str, str | None]:
+        """Give the digest of the mapping file and the profile that made it."""
+        if self._mark is None:
+            content = self._content
+            entry = History(self._context).in_force(content)
+            self._mark = (entry.profile if entry else None, mapping.digest(content or b""))
+        return self._mark[1], self._mark[0]
+
+    def _found_container(
+        self, container: dict[str, Any], digest: str, profile: str | None, client: Process | None
+    ) -> Hold:
+        command = [str(container.get("Image"))]
+        if client is not None:
+            command = client.argv[client.argv.index(container["Id"]) + 1 :]
+        return Hold(
+            id=f"c{container['Id'][:6]}",
+            kind="found",
+            phase="bound",
+            shared=True,
+            digest=digest,
+            profile=profile,
+            user=self._context.user,
+            host=os.uname().nodename,
+            place=processes.place(),
+            pid=client.pid if client else 0,
+            start=(processes.start_time(client.pid) or 0) if client else 0,
+            command=command,
+            container=container["Id"],
+            image=container.get("Image"),
+            since=float(container.get("Created") or time.time()),
+        )
+
+    # Processes
+
+    def _found_launchers(self, found: list[Process], runs: dict[str, Hold]) -> None:
+        parents = {one.container: set(_ancestors(one.pid)) for one in found if one.container}
+        for process in found:
+            words = process.launch
+            if words is None or process.uid != self._context.uid:
+                continue
+            environ = processes.environment(process.pid)
+            if environ.get(RUN_VARIABLE) in runs or not self._reads_the_file(environ, process.pid):
+                continue
+            container = next((one for one, above in parents.items() if process.pid in above), None)
+            bound = self._stock.find(f"c{container[:6]}") if container else self._orphan(process)
+            hold = bound or Hold(kind="found", shared=True, user=self._context.user, host=os.uname().nodename)
+            if bound is None:
+                hold.digest, hold.profile = self._current()
+                self._stock.holds.append(hold)
+            start = processes.start_time(process.pid)
+            hold.id, hold.pid, hold.start, hold.command = f"p{process.pid}", process.pid, start or 0, words
+            hold.place = processes.place()
+            hold.since = _epoch(start) or hold.since
+            hold.folder = _folder(process.pid)
+
+    def _orphan(self, process: Process) -> Hold | None:
+        """Find the container of a launcher whose docker exec has ended: it waits for the container to stop."""
+        start = _epoch(processes.start_time(process.pid)) or 0.0
+        orphans = [
+            hold for hold in self._stock.holds if hold.kind == "found" and not hold.pid and hold.since >= start - 1
+        ]
+        return orphans[0] if len(orphans) == 1 else None
+
+    def _reads_the_file(self, environ: dict[str, str], pid: int) -> bool:
+        """Whether a launcher with this environment reads the shared mapping file."""
+        if environ.get("TAO_DOCKER_DISABLE") == "1":
+            return False  # it runs the task in place, and reads no mounts (builder.py, 4.0.0 and later)
+        home = environ.get("HOME", self._context.home)
+        path = environ.get("LAUNCHER_MOUNTS", "~/.tao_mounts.json")
+        if path == "~" or path.startswith("~/"):
+            path = home + path[1:]
+        if not os.path.isabs(path):
+            path = os.path.join(_folder(pid) or "/", path)
+        return os.path.realpath(path) == os.path.realpath(self._context.mapping_file)
+
+    # Records
+
+    def _keep_living(self, records: list[Hold], with_container: dict[str, str]) -> None:
+        here = processes.place()
+        marked: set[str] | None = None
+        for hold in records:
+            if hold.kind == "found":
+                continue
+            if hold.place != here and hold.kind != "manual":
+                living = self._lives_elsewhere(hold, here)
+            elif hold.kind == "manual":
+                living = self._manual_lives(hold, here)
+            else:
+                living = hold.id in with_container or self._records.claimed(hold)
+                if not living:
+                    if marked is None:
+                        marked = {mark for _, mark in processes.marked(self._context.uid, RUN_VARIABLE)}
+                    living = hold.id in marked or not self._engine.was_seen
+                if living:
+                    self._records.beat(hold)
+            if living:
+                self._stock.holds.append(hold)
+            elif self._may_write:
+                hold.ended = time.time()
+                self._records.end(hold)
+
+    def _manual_lives(self, hold: Hold, here: str) -> bool:
+        if hold.until is not None and time.time() >= hold.until:
+            return False
+        if not hold.pid or processes.rebooted(hold.place, here):
+            return not hold.pid
+        if hold.place != here:
+            return self._lives_elsewhere(hold, here)
+        return processes.alive(hold.pid, hold.start)
+
+    def _lives_elsewhere(self, hold: Hold, here: str) -> bool:
+        """Whether another host's work is alive: until its sign of life has not changed for LEASE seconds.
+
+        The clocks of two hosts are never compared: what counts is for how long this one has seen the same sign.
+        """
+        if processes.rebooted(hold.place, here):
+            return False
+        from taoprofiles.state.leases import Leases
+
+        leases = Leases(self._context, here)
+        return leases.seconds_unchanged(hold.id, self._records.last_beat(hold), may_write=self._may_write) < LEASE
+
+    def _apply_releases(self, releases: list[Hold]) -> None:
+        for release in releases:
+            here = [hold for hold in self._stock.holds if hold.kind == "found" and _is_same(hold, release)]
+            for hold in here:
+                hold.released = True
+            if not here and self._may_write and self._engine.was_seen:
+                self._records.end(release)
+
+
+def _is_same(hold: Hold, release: Hold) -> bool:
+    by_process = bool(hold.pid) and (hold.pid, hold.start) == (release.pid, release.start)
+    return by_process or (hold.container is not None and hold.container == release.container)
+
+
+def _inside(wanted: dict[str, str], binds: dict[str, str]) -> bool:
+    return bool(wanted) and wanted.items() <= binds.items()
+
+
+def _container_id(hold: Hold) -> str:
+    return f"c{(hold.container or '')[:6]}"
+
+
+def _ancestors(pid: int) -> Iterator[int]:
+    for _ in range(8):  # tao → sh → bash → docker exec, and a wrapper or two
+        parent = processes.parent(pid)
+        if parent is None or parent <= 1:
+            return
+        yield parent
+        pid = parent
+
+
+def _marker(pid: int) -> str | None:
+    return processes.environment(pid).get(RUN_VARIABLE)
+
+
+def _folder(pid: int) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/cwd")
+    except OSError:
+        return ""
+
+
+def _epoch(start: int | None) -> float | None:
+    """Turn clock ticks since boot into seconds since 1970."""
+    if start is None:
+        return None
+    up = time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.time() - up + start / os.sysconf("SC_CLK_TCK")

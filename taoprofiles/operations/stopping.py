@@ -1,0 +1,45 @@
+"""Stopping one piece of work of one's own, and nobody else's."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from taoprofiles.errors import NotFoundError, TaoprofError, UsageError
+from taoprofiles.operations.holding import holds
+from taoprofiles.values.hold import RUN_VARIABLE, Hold
+from taoprofiles.world import processes
+from taoprofiles.world.engine import Engine, EngineError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from taoprofiles.state.paths import Context
+
+
+def stop(context: Context, hold_id: str) -> Hold:
+    """Stop the container of a run, or its processes where there is none yet; the hold ends by itself.
+
+    Raises NotFoundError, UsageError for a hold by hand or on another host, TaoprofError where the engine refuses.
+    """
+    hold = holds(context).find(hold_id)
+    if hold is None:
+        raise NotFoundError(f"there is no run '{hold_id}'", hint="'taoprof status' lists what runs now")
+    if hold.kind == "manual":
+        raise UsageError(f"'{hold_id}' is a hold by hand, and nothing runs", hint=f"'taoprof release {hold_id}'")
+    if hold.place != processes.place():
+        raise UsageError(f"'{hold_id}' runs on {hold.host}: stop it there")
+    if hold.container:
+        try:
+            Engine(context.environ).stop(hold.container)
+        except EngineError as error:
+            raise TaoprofError(f"container {hold.container[:6]} could not be stopped: {error}") from None
+        return hold
+    pids = [pid for pid, mark in processes.marked(context.uid, RUN_VARIABLE) if mark == hold.id]
+    if hold.kind == "found" and processes.alive(hold.pid, hold.start):
+        pids.append(hold.pid)
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGTERM)
+        except ProcessLookupError:
+            pass  # it has just ended
+    return hold

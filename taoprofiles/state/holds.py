@@ -1,0 +1,154 @@
+"""Hold records on disk: one file each while the work lives, one line in the journal of runs when it is over.
+
+``holds/ID.json`` is the record, ``holds/ID.claim`` the file whose kernel lock the run's processes inherit, and
+``holds/ID.mounts.json`` an isolated run's own mounts file. It is beside the records and not in XDG_RUNTIME_DIR, which
+is emptied when its user logs out, while a training goes on: the launcher would then start it without any mounts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from taoprofiles.errors import InvalidStateError
+from taoprofiles.state import caches, claims, files
+from taoprofiles.state.refusals import unusable
+from taoprofiles.values.hold import Hold
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from taoprofiles.state.paths import Context
+
+FORMAT = 1
+_LETTERS = "23456789abcdefghjkmnpqrstuvwxyz"
+_RECORD_LIMIT = 1 << 20
+
+
+class Holds:
+    """The records of one person. Reading needs no lock; all else does."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def mounts_path(self, hold_id: str) -> str:
+        """Give the path of an isolated run's own mounts file."""
+        return self._path(hold_id, ".mounts.json")
+
+    def all(self) -> list[Hold]:
+        """Read every record, the oldest first. A damaged one raises InvalidStateError: it may be about a training."""
+        try:
+            names = os.listdir(self._context.holds)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise unusable(self._context.holds, "list", error) from error
+        found = (self._read(name) for name in names if name.endswith(".json") and not name.endswith(".mounts.json"))
+        return sorted((hold for hold in found if hold is not None), key=lambda hold: (hold.since, hold.id))
+
+    def make(self, hold: Hold, *, mounts: bytes | None = None) -> int:
+        """Write a new record, give it its id, and return the descriptor of its claim.
+
+        Whoever inherits the descriptor keeps the hold alive. Nothing is left behind on an error.
+        """
+        files.make_folder(self._context.holds)
+        hold.id = self._free_id()
+        claim = claims.claim(self._path(hold.id, ".claim"))
+        try:
+            if mounts is not None:
+                files.replace(self.mounts_path(hold.id), mounts)
+            self.write(hold)
+        except BaseException:
+            os.close(claim)
+            self._clear(hold.id)
+            raise
+        return claim
+
+    def note(self, hold: Hold, end: str, text: str) -> str:
+        """Keep a text beside the record for as long as that; give its path. Takes the lock."""
+        from taoprofiles.state.locks import Lock
+
+        path = self._path(hold.id, end)
+        with Lock(self._context.lock):
+            files.make_folder(os.path.dirname(path))
+            files.replace(path, text.encode())
+        return path
+
+    def write(self, hold: Hold) -> None:
+        """Write a record anew."""
+        files.make_folder(self._context.holds)
+        files.replace(self._path(hold.id, ".json"), json.dumps({"v": FORMAT, **hold.as_dict()}).encode())
+
+    def end(self, hold: Hold) -> None:
+        """Take a record away; a run's goes into the journal of runs, durably, before that."""
+        if hold.kind in ("run", "shell"):
+            files.append(self._context.runs, (json.dumps({"v": FORMAT, **hold.as_dict()}) + "\n").encode())
+        self._clear(hold.id)
+
+    def claimed(self, hold: Hold) -> bool:
+        """Whether a process that inherited the claim of the hold still lives on this host."""
+        return claims.claimed(self._path(hold.id, ".claim"))
+
+    def beat(self, hold: Hold) -> None:
+        """Show other hosts that the work lives. Needs no lock."""
+        claims.beat(self._path(hold.id, ".claim"))
+
+    def last_beat(self, hold: Hold) -> int | None:
+        """Give the last sign of life, a number that is only ever compared with itself; None where there is none."""
+        try:
+            return os.stat(self._path(hold.id, ".claim")).st_mtime_ns
+        except OSError:
+            return None
+
+    def over(self) -> Iterator[Hold]:
+        """Give the runs that are over, the newest first."""
+        from taoprofiles.state.history import lines_backwards
+
+        for line in lines_backwards(self._context.runs):
+            hold = _parse(line, self._context.runs)
+            if hold is not None:
+                yield hold
+
+    def _read(self, name: str) -> Hold | None:
+        path = os.path.join(self._context.holds, name)
+        content = files.read(path, _RECORD_LIMIT)
+        if content is None:
+            return None  # ended since the folder was listed
+        hold = _parse(content, path)
+        if hold is None or hold.id + ".json" != name:
+            raise InvalidStateError(
+                f"a hold's record is damaged: '{path}'",
+                hint=f"make sure that no training of yours runs, then 'rm {path}'",
+            )
+        return hold
+
+    def _clear(self, hold_id: str) -> None:
+        for end in (".mounts.json", ".bashrc", ".zsh/.zshrc", ".json", ".claim"):
+            caches.forget(self._path(hold_id, end))
+        caches.forget_folder(self._path(hold_id, ".zsh"))
+
+    def _free_id(self) -> str:
+        while True:
+            drawn = os.urandom(5)
+            hold_id = "".join(_LETTERS[byte % len(_LETTERS)] for byte in drawn)
+            # A letter first would look like one of found work's ids (p4121, c1f0c9d).
+            if hold_id[0] not in "cp" and not os.path.lexists(self._path(hold_id, ".claim")):
+                return hold_id
+
+    def _path(self, hold_id: str, end: str) -> str:
+        return os.path.join(self._context.holds, hold_id + end)
+
+
+def _parse(line: bytes, path: str) -> Hold | None:
+    try:
+        fields = json.loads(line)
+        if fields["v"] > FORMAT:
+            raise InvalidStateError(
+                f"'{path}' was written by a newer taoprofiles (format {fields['v']}; this one reads {FORMAT})",
+                hint="pip install --upgrade taoprofiles",
+            )
+        hold = Hold(**{name: fields[name] for name in Hold.DEFAULTS if name in fields})
+        return hold if isinstance(hold.id, str) and hold.id else None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None

@@ -1,0 +1,189 @@
+"""The processes of this host: which of them are launchers, and whether one that was noted is still the same."""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LAUNCHERS = ("tao", "tlt", "tao-deploy")
+"""The console scripts of nvidia-tao (0.1.24 to 6.26.3) and nvidia-tlt 0.1.21, by their entry_points.txt."""
+
+_MODULES = ("nvidia_tao_cli", "tlt")
+"""The packages behind them, for ``python -m``."""
+
+_NO_MOUNTS = ("list", "stop", "info")
+"""What a launcher does without ever reading the mounts file."""
+
+
+class Process:
+    """A process: ``pid``, ``uid``, ``argv`` (words, as the kernel keeps them)."""
+
+    __slots__ = ("argv", "pid", "uid")
+
+    def __init__(self, pid: int, uid: int, argv: list[str]) -> None:
+        self.pid, self.uid, self.argv = pid, uid, argv
+
+    @property
+    def launch(self) -> list[str] | None:
+        """The words from ``tao`` on, if this is a launcher that reads the mounts file; else None."""
+        words = _launcher_words(self.argv)
+        if words is None or len(words) < 2 or words[1] in _NO_MOUNTS or words[1].startswith("-"):
+            return None
+        return words
+
+    @property
+    def container(self) -> str | None:
+        """The container that this process, a ``docker exec``, works in; else None."""
+        return _exec_target(self.argv)
+
+
+def scan() -> list[Process]:
+    """Give every process that may be a launcher or a ``docker exec``, of any user, in one pass over /proc."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        raw = _read(f"/proc/{entry}/cmdline")
+        if b"tao" not in raw and b"tlt" not in raw and b"exec" not in raw:
+            continue
+        argv = raw.rstrip(b"\0").decode("utf-8", "surrogateescape").split("\0")
+        process = Process(int(entry), -1, argv)
+        if process.launch is None and process.container is None:
+            continue
+        try:
+            process.uid = os.stat(f"/proc/{entry}").st_uid
+        except OSError:
+            continue  # ended since
+        found.append(process)
+    return found
+
+
+def environment(pid: int) -> dict[str, str]:
+    """Give the environment that a process was started with; {} where it has ended or may not be seen."""
+    raw = _read(f"/proc/{pid}/environ")
+    pairs = (part.partition(b"=") for part in raw.split(b"\0") if b"=" in part)
+    return {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}
+
+
+def marked(uid: int, variable: str) -> Iterator[tuple[int, str]]:
+    """Give the pid and value for each process of the user whose environment has ``variable``."""
+    prefix = f"{variable}=".encode()
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        raw = _read(f"/proc/{entry}/environ")
+        if raw.startswith(prefix):
+            raw = b"\0" + raw
+        _, found, rest = raw.partition(b"\0" + prefix)
+        if found and _owner(entry) == uid and not _is_zombie(entry):
+            yield int(entry), os.fsdecode(rest.partition(b"\0")[0])
+
+
+def start_time(pid: int) -> int | None:
+    """When the process started, in clock ticks since boot (field 22 of /proc/PID/stat); None if there is none.
+
+    With the boot id and the pid it names a process for ever: a pid alone is given out again.
+    """
+    raw = _read(f"/proc/{pid}/stat")
+    fields = raw.rpartition(b")")[2].split()
+    if len(fields) < 20 or fields[0] in (b"Z", b"X"):
+        return None
+    return int(fields[19])
+
+
+def parent(pid: int) -> int | None:
+    """Give the pid of the parent; None where the process has ended."""
+    fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    return int(fields[1]) if len(fields) > 1 else None
+
+
+def alive(pid: int, start: int) -> bool:
+    """Whether the very process that was noted still runs."""
+    return pid > 0 and start_time(pid) == start
+
+
+def place() -> str:
+    """Name this very host: machine, boot, and process namespace, whose processes this one can see.
+
+    Two containers that share a home are two hosts: neither sees the other's processes.
+    """
+    machine = _read("/etc/machine-id").decode("ascii", "replace").strip()
+    boot = _read("/proc/sys/kernel/random/boot_id").decode("ascii", "replace").strip()
+    try:
+        namespace = os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        namespace = 0
+    return f"{os.uname().nodename} {machine or '-'} {boot} {namespace}"
+
+
+def rebooted(noted: str, here: str) -> bool:
+    """Whether the place ``noted`` is this machine, before a reboot: nothing of what ran there can still run."""
+    then, now = noted.split(" "), here.split(" ")
+    return len(then) == len(now) == 4 and then[1] != "-" and then[:2] == now[:2] and then[2] != now[2]
+
+
+def _launcher_words(argv: list[str]) -> list[str] | None:
+    name = os.path.basename(argv[0])
+    if name in LAUNCHERS:
+        return [name, *argv[1:]]
+    if not name.startswith(("python", "pypy")):
+        return None
+    position = 1
+    while position < len(argv):
+        word = argv[position]
+        if word in ("-m", "-c"):
+            code = argv[position + 1] if position + 1 < len(argv) else ""
+            ours = any(
+                code == module or code.startswith(module + ".") or (word == "-c" and module + "." in code)
+                for module in _MODULES
+            )
+            return ["tao", *argv[position + 2 :]] if ours else None
+        if word in ("-W", "-X", "--check-hash-based-pycs"):
+            position += 2
+        elif word.startswith("-") and word != "-":
+            position += 1
+        else:
+            break
+    else:
+        return None
+    script = argv[position]
+    base = os.path.basename(script)
+    inside = any(f"/{module}/entrypoint/" in script for module in _MODULES)
+    return [base if base in LAUNCHERS else "tao", *argv[position + 1 :]] if base in LAUNCHERS or inside else None
+
+
+def _exec_target(argv: list[str]) -> str | None:
+    if len(argv) < 3 or os.path.basename(argv[0]) not in ("docker", "podman") or argv[1] != "exec":
+        return None
+    for word in argv[2:]:
+        if not word.startswith("-"):
+            return word if len(word) == 64 and all(c in "0123456789abcdef" for c in word) else None
+    return None
+
+
+def _owner(entry: str) -> int:
+    try:
+        return os.stat(f"/proc/{entry}").st_uid
+    except OSError:
+        return -1
+
+
+def _is_zombie(entry: str) -> bool:
+    return start_time(int(entry)) is None
+
+
+def _read(path: str) -> bytes:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            content = b""
+            while chunk := os.read(fd, 1 << 16):
+                content += chunk
+            return content
+        finally:
+            os.close(fd)
+    except OSError:
+        return b""
