@@ -9,6 +9,7 @@ from taoprofiles.state.paths import Context
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    from typing import Any
 
 
 def add_timeout(parser: argparse.ArgumentParser) -> None:
@@ -59,6 +60,19 @@ def add_profile(
     """Give a verb an argument that is the name of a profile, and completes as one."""
     argument = parser.add_argument(name.lower(), metavar=name, nargs="?" if optional else None, help=help)
     argument.completer = _profile_names  # type: ignore[attr-defined] # where argcomplete looks for it
+
+
+def add_path(parser: argparse.ArgumentParser, name: str, **options: Any) -> None:
+    """Give a verb an argument that is a path, and completes as one."""
+    argument = parser.add_argument(name, **options)
+    argument.completer = _paths  # type: ignore[attr-defined] # where argcomplete looks for it
+
+
+def _paths(prefix: str, **_: object) -> list[str]:
+    from argcomplete.completers import FilesCompleter
+
+    found: list[str] = FilesCompleter()(prefix)
+    return found
 
 
 def _profile_names(**_: object) -> list[str]:

@@ -9,6 +9,7 @@ from taoprofiles.errors import TaoprofError, UsageError
 from taoprofiles.faces import output
 from taoprofiles.faces.result import Result
 from taoprofiles.state.paths import Context
+from taoprofiles.version import VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,8 +91,9 @@ def run(argv: list[str]) -> int:
     """Run one command line and return its exit status."""
     if "_ARGCOMPLETE" in os.environ:
         import argcomplete
+        from argcomplete.completers import SuppressCompleter
 
-        argcomplete.autocomplete(_whole_parser())
+        argcomplete.autocomplete(_whole_parser(), always_complete_options=False, default_completer=SuppressCompleter())
     as_json = "--json" in argv[: argv.index("--")] if "--" in argv else "--json" in argv
     leading = [word for word in argv[:1] if word == "--json"]
     verb, rest = (argv[len(leading)] if len(argv) > len(leading) else ""), argv[len(leading) + 1 :]
@@ -99,9 +101,7 @@ def run(argv: list[str]) -> int:
         if verb in ("", "-h", "--help", "help"):
             return _help(rest, asked=verb != "")
         if verb == "--version":
-            from importlib.metadata import version
-
-            return output.emit(verb, Result({}, [f"taoprof {version('taoprofiles')}"]), as_json=False)
+            return output.emit(verb, Result({"version": VERSION}, [f"taoprof {VERSION}"]), as_json=as_json)
         if verb not in VERBS:
             raise _unknown(verb)
         about = _sentence(VERBS[verb][1])
@@ -114,7 +114,9 @@ def run(argv: list[str]) -> int:
         if verb in TAKES_COMMAND and "--" in rest:
             cut = rest.index("--")
             rest, command = rest[:cut], rest[cut + 1 :]
-        args = parser.parse_args([*leading, *rest])
+        # So that options may stand between the settings, as in 'set NAME --unset A B=1'.
+        parse = parser.parse_intermixed_args if verb == "set" else parser.parse_args
+        args = parse([*leading, *rest])
         args.command = command
         return output.emit(verb, _function(verb)(Context(), args), as_json=as_json)
     except TaoprofError as error:

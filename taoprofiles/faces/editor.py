@@ -13,7 +13,8 @@ from taoprofiles.faces.output import note
 from taoprofiles.operations import profiles
 from taoprofiles.state import caches, files
 from taoprofiles.state.locks import Lock
-from taoprofiles.state.store import FILE_LIMIT, Store
+from taoprofiles.state.store import Store
+from taoprofiles.values.template import LIMIT
 
 STDERR = 2
 
@@ -50,7 +51,7 @@ def edit(context: Context, name: str, *, timeout: float) -> bool:
 def _edit_draft(context: Context, name: str, before: bytes, draft: str, *, timeout: float) -> bool:
     try:
         _open_editor(context, draft)
-        text = files.read(draft, FILE_LIMIT)
+        text = files.read(draft, LIMIT)
     except BaseException as error:
         if _is_as_before(draft, before):
             caches.forget(draft)  # nothing was written, so there is nothing to go on with
@@ -78,7 +79,7 @@ def _edit_draft(context: Context, name: str, before: bytes, draft: str, *, timeo
 
 def _is_as_before(draft: str, before: bytes) -> bool:
     try:
-        return files.read(draft, FILE_LIMIT) == before
+        return files.read(draft, LIMIT) == before
     except TaoprofError:
         return False
 

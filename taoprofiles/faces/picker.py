@@ -16,7 +16,7 @@ def choose(names: list[str], *, fzf: str | None) -> str:
 
 def _with_fzf(fzf: str, names: list[str]) -> str:
     done = subprocess.run(  # noqa: S603 - the person's own fzf, found on their PATH
-        [fzf, "--prompt=profile> ", "--height=~40%", "--reverse"],
+        [fzf, "--prompt=profile> ", "--height=40%", "--reverse"],
         input="\n".join(names),
         stdout=subprocess.PIPE,
         text=True,
@@ -24,6 +24,8 @@ def _with_fzf(fzf: str, names: list[str]) -> str:
     )
     if done.returncode == 130:
         raise KeyboardInterrupt
+    if done.returncode == 2:
+        return _by_number(names)  # fzf does not work here, and has said why
     if done.returncode != 0:
         raise UsageError("nothing was chosen")
     return done.stdout.strip()

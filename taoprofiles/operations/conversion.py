@@ -75,6 +75,17 @@ def from_mapping(context: Context, found: dict[str, Any], *, name: str, where: s
     )
 
 
+def ignored(found: dict[str, Any]) -> list[str]:
+    """Tell which keys of a mapping are left out of the profile, since the launcher does not look at them."""
+    keys = {
+        f"{section}[{number}].{key}"
+        for section, known in (("Mounts", {"source", "destination"}), ("Envs", {"variable", "value"}))
+        for number, item in enumerate(found.get(section) or [])
+        for key in item.keys() - known
+    }
+    return [f"{key} is left out: the launcher does not look at it" for key in sorted(keys)]
+
+
 def without_secrets(profile: Profile) -> tuple[Profile, list[str]]:
     """Give the profile with its literal secrets replaced by references to the environment, and their names."""
     data = profile.model_dump(by_alias=True, exclude_defaults=True)
@@ -89,5 +100,7 @@ def without_secrets(profile: Profile) -> tuple[Profile, list[str]]:
 
 def as_expression(context: Context, path: str) -> str:
     """Write a path as a profile holds it: absolute, ``~`` for the home."""
+    if not path.strip("/"):
+        raise UsageError(f"'{path}' is no folder for a project", hint="such as --project-dir ~/tao/kitti")
     absolute = os.path.normpath(os.path.join(context.folder, os.path.expanduser(path)))
     return escape(context.short(absolute))

@@ -74,10 +74,9 @@ def write(
     with Lock(context.lock, timeout):
         before = store.text_or_none(name)
         if before is not None and not replace:
-            raise UsageError(
-                f"there is a profile '{name}' already",
-                hint=f"'taoprof show {name}' shows it; 'taoprof remove {name}' takes it away, and the history keeps it",
-            )
+            away = "--replace" if action in ("save", "import") else f"'taoprof remove {name}'"
+            hint = f"'taoprof show {name}' shows it; {away} takes it away, and the history keeps it"
+            raise UsageError(f"there is a profile '{name}' already", hint=hint)
         if expected is not None and before != expected:
             raise TaoprofError(f"profile '{name}' was changed by somebody else in the meantime")
         put(context, action, name, before, text)
@@ -90,18 +89,20 @@ def put(context: Context, action: str, name: str, before: bytes | None, text: by
         History(context).record_and(entries, lambda: Store(context).write(name, text, expected=before))
 
 
-def save(context: Context, name: str, *, replace: bool, timeout: float = DEFAULT_TIMEOUT) -> Profile:
+def save(context: Context, name: str, *, replace: bool, timeout: float = DEFAULT_TIMEOUT) -> dict[str, Any]:
     """Make the mapping file, as it is now, the custom profile ``name``, which then renders the same mapping.
 
+    Returns what the file holds.
     Raises InvalidStateError where there is no mapping file, or one that no profile can stand for.
     """
     check_name(name)
     content = look(context).content
     if content is None:
         raise InvalidStateError(f"there is no mapping file to save ('{context.mapping_file}')")
-    profile = from_mapping(context, mapping.parse(content, context.mapping_file), name=name, where=context.mapping_file)
+    found = mapping.parse(content, context.mapping_file)
+    profile = from_mapping(context, found, name=name, where=context.mapping_file)
     write(context, "save", name, to_toml(profile).encode(), replace=replace, timeout=timeout)
-    return profile
+    return found
 
 
 def copy(context: Context, name: str, to: str, *, timeout: float = DEFAULT_TIMEOUT) -> None:

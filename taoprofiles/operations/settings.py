@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import tomlkit
+from tomlkit.items import InlineTable
 
 from taoprofiles.errors import UsageError
 from taoprofiles.operations.conversion import as_bytes
@@ -39,7 +40,11 @@ def _changed(name: str, before: str, settings: dict[str, str | None]) -> str:
         *tables, last = _place(key)
         table: Any = document
         for step in tables:
-            table = table.setdefault(step, tomlkit.table())
+            if step not in table:
+                table[step] = tomlkit.inline_table() if isinstance(table, InlineTable) else tomlkit.table()
+            table = table[step]
+            if not isinstance(table, dict):
+                raise UsageError(f"'{key}' cannot be set: '{step}' is a value, and has no keys")
         if value is None:
             if last not in table:
                 raise UsageError(f"profile '{name}' does not set '{key}'")

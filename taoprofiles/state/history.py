@@ -68,6 +68,20 @@ class Entry:
         return {name: getattr(self, name) for name in names}
 
 
+_TEXT = (str, type(None))
+_KINDS = {
+    "id": (int,),
+    "time": (int, float),
+    "action": (str,),
+    "target": (str,),
+    "by": (str,),
+    "profile": _TEXT,
+    "before": _TEXT,
+    "after": _TEXT,
+    "was": _TEXT,
+}
+
+
 class History:
     """The journal and the contents of one person. Writing needs the lock; reading does not."""
 
@@ -211,7 +225,8 @@ def _parse(line: bytes, path: str) -> Entry | None:
                 f"'{path}' was written by a newer taoprofiles (format {fields['v']}; this one reads {FORMAT})",
                 hint="pip install --upgrade taoprofiles",
             )
-        return Entry(**{name: fields[name] for name in Entry.__slots__})
+        entry = Entry(**{name: fields[name] for name in Entry.__slots__})
+        return entry if all(isinstance(getattr(entry, name), kind) for name, kind in _KINDS.items()) else None
     except (ValueError, KeyError, TypeError, RecursionError):
         return None  # a line torn by a power cut, or damaged: the others still count
 

@@ -99,7 +99,8 @@ class Lock:
                 lock.acquire()
         except Timeout:
             raise BusyError(
-                f"another taoprof command is at work: {self._holder()} has held the lock for {self._timeout:g} s",
+                f"another taoprof command is at work: {self._holder()} has the lock, and {self._timeout:g} s were not "
+                "enough to get it",
                 hint="run the command again, or give it longer with --timeout SECONDS",
             ) from None
         except OSError as error:

@@ -15,7 +15,8 @@ from taoprofiles.errors import InvalidProfileError, InvalidStateError, NotFoundE
 from taoprofiles.state import caches, files
 from taoprofiles.state.history import History
 from taoprofiles.state.refusals import unusable
-from taoprofiles.values.template import Renderer
+from taoprofiles.values.template import LIMIT, Renderer
+from taoprofiles.version import VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
     from taoprofiles.values.template import Template
 
 SUFFIX = ".toml"
-CACHE_FORMAT = 1
-FILE_LIMIT = 1 << 16
+CACHE_FORMAT = f"2 {VERSION}"
+"""A template of another version is made anew: what a layout derives may have changed."""
+
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _SETTLED = 50_000_000
@@ -82,7 +84,7 @@ class Store:
         """Read a profile's file as it is, None where there is none."""
         path = self.path(name)
         try:
-            return files.read(path, FILE_LIMIT)
+            return files.read(path, LIMIT)
         except InvalidStateError as error:
             raise InvalidProfileError(f"profile '{name}' cannot be read: {error.message}") from None
 
@@ -95,7 +97,7 @@ class Store:
         cache = os.path.join(self._context.cache, "templates", name + ".json")
         known = _read_cache(cache)
         comparable = text.decode("utf-8", "surrogateescape")
-        if known is not None and known.get("text") == comparable:
+        if known is not None and known.get("text") == comparable and _is_template(known.get("template")):
             made: Template = known["template"]
             return made
         made = self.validate(name, text)
@@ -146,7 +148,13 @@ class Store:
     def summaries(self, *, may_write: bool = False) -> list[Summary]:
         """Give all profiles as ``list`` shows them, sorted by name; only what has changed is read."""
         index_path = os.path.join(self._context.cache, "index.json")
-        index = _read_cache(index_path) or {"v": CACHE_FORMAT, "offset": 0, "used": {}, "profiles": {}}
+        try:
+            return self._summaries(_read_cache(index_path), index_path, may_write=may_write)
+        except (KeyError, TypeError, AttributeError):  # a damaged index
+            return self._summaries(None, index_path, may_write=may_write)
+
+    def _summaries(self, index: dict[str, Any] | None, index_path: str, *, may_write: bool) -> list[Summary]:
+        index = index or {"v": CACHE_FORMAT, "offset": 0, "used": {}, "profiles": {}}
         used, offset = History(self._context).last_used(index["used"], index["offset"])
         known, now = index["profiles"], time.time_ns()
         profiles: dict[str, Any] = {}
@@ -195,6 +203,14 @@ class Store:
             raise unusable(folder, "list", error) from error
         return [pair for pair in named if _NAME.match(pair[0])]
 
+    def misnamed(self) -> list[str]:
+        """List the files in the folder that look like profiles, but have a name that none may have."""
+        try:
+            found = [name for name in os.listdir(self._context.profiles) if name.endswith(SUFFIX)]
+        except OSError:
+            return []
+        return sorted(name for name in found if not _NAME.match(name.removesuffix(SUFFIX)))
+
     def _not_found(self, name: str) -> NotFoundError:
         import difflib
 
@@ -215,10 +231,15 @@ def _stat(entry: os.DirEntry[str]) -> os.stat_result | None:
     return None  # removed since the folder was listed
 
 
+def _is_template(found: object) -> bool:
+    keys = {"description", "layout", "project_dir", "variables", "mounts", "env", "docker"}
+    return isinstance(found, dict) and found.keys() == keys
+
+
 def _read_cache(path: str) -> dict[str, Any] | None:
     try:
         content = files.read(path, 1 << 28)
         data = None if content is None else json.loads(content)
-    except (InvalidStateError, ValueError, RecursionError):
+    except (TaoprofError, ValueError, RecursionError):
         return None
     return data if isinstance(data, dict) and data.get("v") == CACHE_FORMAT else None

@@ -12,15 +12,13 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 
 from taoprofiles.values import layouts
 from taoprofiles.values.expand import Expander, ExpressionError
-from taoprofiles.values.template import not_valid
+from taoprofiles.values.template import LIMIT, not_valid
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from taoprofiles.values.template import Template
 
-LIMIT = 1 << 16
-"""Bytes. A profile has about a thousand; the parser takes a tenth of a second for this many of the worst kind."""
 DEPTH_LIMIT = 32
 """Parts of a dotted key. The form has three; tomllib keeps each beginning of a key, which grows with its square."""
 
@@ -49,6 +47,10 @@ Ports = Annotated[
     Annotated[Port, Tag("<number>")] | Annotated[list[Port], Tag("<list>")],
     Discriminator(lambda value: "<list>" if isinstance(value, list) else "<number>"),
 ]
+
+
+Folder = Annotated[str, Field(pattern=r"^/*[^/]", max_length=4096)]
+"""A folder that has a name: an empty one, or ``/``, would mount the whole machine."""
 
 
 class _Form(BaseModel):
@@ -92,8 +94,8 @@ class Profile(_Form):
         description="What the variables and mounts follow from: local (TensorFlow networks), host (PyTorch networks), "
         "custom (only what the profile says)."
     )
-    project_dir: Text | None = Field(default=None, description="The project's folder. Needed by local and host.")
-    notebook_dir: Text | None = Field(
+    project_dir: Folder | None = Field(default=None, description="The project's folder. Needed by local and host.")
+    notebook_dir: Folder | None = Field(
         default=None, description="The folder of the notebook and of its specs/. Default: project_dir."
     )
     network: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)] | None = Field(
@@ -270,6 +272,8 @@ def _explain(fault: Mapping[str, Any], where: str) -> str:
         "string_pattern_mismatch": "may hold only letters, digits and '_' (in a network also '.' and '-'), at most 256 "
         "of them, and not start with a sign",
     }
+    if kind == "string_pattern_mismatch" and where.endswith("_dir"):
+        return "must name a folder, and not '/'"
     return places.get(where) or told.get(kind) or str(fault["msg"])[:1].lower() + str(fault["msg"])[1:]
 
 

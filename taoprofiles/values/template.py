@@ -29,6 +29,10 @@ if TYPE_CHECKING:
         docker: dict[str, Any]
 
 
+LIMIT = 1 << 16
+"""Bytes. A profile has about a thousand; the parser takes a tenth of a second for this many of the worst kind."""
+
+
 class Surroundings:
     """What a rendering depends on beside the profile: the environment, the home, and the caller's user and group."""
 

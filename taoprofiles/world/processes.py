@@ -132,27 +132,35 @@ def _launcher_words(argv: list[str]) -> list[str] | None:
     if not name.startswith(("python", "pypy")):
         return None
     position = 1
-    while position < len(argv):
-        word = argv[position]
-        if word in ("-m", "-c"):
-            code = argv[position + 1] if position + 1 < len(argv) else ""
-            ours = any(
-                code == module or code.startswith(module + ".") or (word == "-c" and module + "." in code)
-                for module in _MODULES
-            )
-            return ["tao", *argv[position + 2 :]] if ours else None
-        if word in ("-W", "-X", "--check-hash-based-pycs"):
-            position += 2
-        elif word.startswith("-") and word != "-":
-            position += 1
-        else:
-            break
-    else:
+    while position < len(argv) and argv[position].startswith("-") and argv[position] != "-":
+        letter, value, position = _python_option(argv, position)
+        if letter == "m":
+            ours = any(value == module or value.startswith(f"{module}.") for module in _MODULES)
+            return ["tao", *argv[position:]] if ours else None
+        if letter == "c":
+            words = value.replace(";", " ").replace("(", " ").split()
+            ours = any(word == module or word.startswith(f"{module}.") for word in words for module in _MODULES)
+            return ["tao", *argv[position:]] if ours else None
+    if position >= len(argv):
         return None
     script = argv[position]
     base = os.path.basename(script)
-    inside = any(f"/{module}/entrypoint/" in script for module in _MODULES)
+    inside = any(f"/{module}/entrypoint/" in f"/{script}" for module in _MODULES)
     return [base if base in LAUNCHERS else "tao", *argv[position + 1 :]] if base in LAUNCHERS or inside else None
+
+
+def _python_option(argv: list[str], position: int) -> tuple[str, str, int]:
+    """Read one option of the interpreter: (letter, its value, where the next word is); flags may share a word."""
+    word = argv[position]
+    if word.startswith("--"):
+        return "", "", position + (2 if word == "--check-hash-based-pycs" else 1)
+    for number, letter in enumerate(word[1:], 2):
+        if letter in "cmWX":
+            if word[number:]:
+                return letter, word[number:], position + 1
+            value = argv[position + 1] if position + 1 < len(argv) else ""
+            return letter, value, position + 2
+    return "", "", position + 1
 
 
 def _exec_target(argv: list[str]) -> str | None:

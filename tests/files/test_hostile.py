@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from taoprofiles.state.store import FILE_LIMIT
+from taoprofiles.values.template import LIMIT
 from tests.conftest import Home, need
 from tests.contract.driving import Answer, call, one_clear_error
 
@@ -404,7 +404,7 @@ def content(data: bytes) -> Callable[[Path], None]:
     return lambda path: path.write_bytes(data) and None
 
 
-ROOM = FILE_LIMIT - 200
+ROOM = LIMIT - 200
 
 THINGS: dict[str, Callable[[Path], None]] = {
     "folder": folder,

@@ -10,7 +10,14 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "taoprofiles"
 
-ORDER = (("errors",), ("values",), ("state", "world"), ("operations",), ("api", "faces"), ("__init__", "__main__"))
+ORDER = (
+    ("errors", "version"),
+    ("values",),
+    ("state", "world"),
+    ("operations",),
+    ("api", "faces"),
+    ("__init__", "__main__"),
+)
 RANKS = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 """A room may use the rooms below it, and itself. See docs/explanation/how-it-works.md."""
 

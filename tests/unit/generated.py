@@ -65,6 +65,11 @@ def dockers(draw: st.DrawFn, user: st.SearchStrategy[str]) -> dict[str, Any]:
     )
 
 
+def folders(known: list[str]) -> st.SearchStrategy[str]:
+    """What a profile's folders may be: anything with a name in it."""
+    return expressions(known).filter(lambda text: text.strip("/") != "")
+
+
 @st.composite
 def valid_profiles(draw: st.DrawFn) -> Profile:
     """Any profile that ``parse`` should take: each optional key may be there, references go in any order."""
@@ -80,9 +85,9 @@ def valid_profiles(draw: st.DrawFn) -> Profile:
     known = own + derived
     data: dict[str, Any] = {"layout": layout, "variables": dict(shuffled)}
     if layout != "custom" or draw(st.booleans()):
-        data["project_dir"] = draw(expressions(own))
+        data["project_dir"] = draw(folders(own))
     if draw(st.booleans()):
-        data["notebook_dir"] = draw(expressions(own))
+        data["notebook_dir"] = draw(folders(own))
     if draw(st.booleans()):
         data["network"] = draw(networks)
     data["description"] = draw(any_text)

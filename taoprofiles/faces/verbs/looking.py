@@ -56,7 +56,11 @@ def list_verb(context: Context, args: argparse.Namespace) -> Result:
     }
     messages = []
     if found.state == "unmanaged":
-        messages.append(_unmanaged(context))
+        messages.append(_unmanaged(context, found))
+    messages += [
+        f"warning: '{name}' is no profile: a name has letters, digits, '.', '_' and '-'"
+        for name in Store(context).misnamed()
+    ]
     if not summaries:
         return Result(data, ["there is no profile yet; 'taoprof new NAME' makes one"], messages=messages)
     return Result(data, table(rows), messages=messages)
@@ -97,7 +101,9 @@ def current_verb(context: Context, args: argparse.Namespace) -> Result:
 
 
 def status_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--check", action="store_true", help=f"exit with {DIFFERS} unless a profile is in force")
+    parser.add_argument(
+        "--check", action="store_true", help=f"exit with {DIFFERS} unless a profile is active and unchanged"
+    )
     add_reveal(parser)
 
 
@@ -174,7 +180,7 @@ def _explain(context: Context, found: Situation) -> str:
     if found.state == "none":
         return f"there is no {context.short(context.mapping_file)}: tao would start without any mounts"
     if found.state == "unmanaged":
-        return _unmanaged(context)
+        return _unmanaged(context, found)
     if found.problem:
         return f"'{found.name}' is active, but cannot be rendered now: {found.problem}"
     return (
@@ -183,7 +189,11 @@ def _explain(context: Context, found: Situation) -> str:
     )
 
 
-def _unmanaged(context: Context) -> str:
+def _unmanaged(context: Context, found: Situation) -> str:
+    try:
+        mapping.parse(found.content or b"", context.short(context.mapping_file))
+    except TaoprofError as error:
+        return f"another program's: {error.message}; tao would fail. 'taoprof use NAME' replaces it and keeps it"
     return (
         f"{context.short(context.mapping_file)} was written by another program: "
         "'taoprof save NAME' makes a profile of it, 'taoprof use NAME' replaces it and keeps it"

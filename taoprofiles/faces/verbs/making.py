@@ -1,21 +1,23 @@
-"""new, save, import, export, edit, set, copy, rename, remove."""
+"""new, save, import, export, edit, set, copy, rename, remove.
+
+The operations are imported where they are used: they load pydantic, and completion loads every verb's arguments.
+"""
 
 from __future__ import annotations
 
 import os
+import stat
 import sys
-from typing import TYPE_CHECKING
 
-from taoprofiles.errors import InvalidStateError, UsageError
-from taoprofiles.faces.arguments import add_profile, add_reveal, add_timeout
+from taoprofiles.errors import InvalidProfileError, InvalidStateError, UsageError
+from taoprofiles.faces.arguments import add_path, add_profile, add_reveal, add_timeout
 from taoprofiles.faces.result import Result
-from taoprofiles.operations import conversion, profiles, settings
 from taoprofiles.state import files
 from taoprofiles.state.history import MAPPING_LIMIT
 from taoprofiles.state.store import Store, check_name
 from taoprofiles.values import layouts, mapping
-from taoprofiles.values.profile import parse, to_toml
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
 
@@ -24,8 +26,8 @@ if TYPE_CHECKING:
 
 def new_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="the new profile, best called as its network")
-    parser.add_argument("--project-dir", default=".", metavar="DIR", help="the project's folder (default: this one)")
-    parser.add_argument("--notebook-dir", metavar="DIR", help="where the notebook and its specs/ are, if elsewhere")
+    add_path(parser, "--project-dir", default=".", metavar="DIR", help="the project's folder (default: this one)")
+    add_path(parser, "--notebook-dir", metavar="DIR", help="where the notebook and its specs/ are, if elsewhere")
     parser.add_argument("--network", metavar="NAME", help="the network, if the profile is called otherwise")
     parser.add_argument("--layout", choices=layouts.LAYOUTS, help="default: by the network's name")
     parser.add_argument("--description", default="", metavar="TEXT", help="a line for people")
@@ -33,6 +35,8 @@ def new_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def new_verb(context: Context, args: argparse.Namespace) -> Result:
+    from taoprofiles.operations import profiles
+
     made, why = profiles.new(
         context,
         args.name,
@@ -61,44 +65,70 @@ def save_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def save_verb(context: Context, args: argparse.Namespace) -> Result:
-    profiles.save(context, args.name, replace=args.replace, timeout=args.timeout)
-    return _made(context, args.name, f"{context.short(context.mapping_file)} saved as profile '{args.name}'")
+    from taoprofiles.operations import conversion, profiles
+
+    found = profiles.save(context, args.name, replace=args.replace, timeout=args.timeout)
+    line = f"{context.short(context.mapping_file)} saved as profile '{args.name}'"
+    return _made(context, args.name, line, conversion.ignored(found))
 
 
 def import_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="a mounts file (JSON) or an exported profile (TOML); - is stdin")
+    add_path(parser, "file", metavar="FILE", help="a mounts file (JSON) or an exported profile (TOML); - is stdin")
     parser.add_argument("--name", metavar="NAME", help="the profile to make (default: the file's name)")
     parser.add_argument("--replace", action="store_true", help="replace the profile of that name; the history keeps it")
     add_timeout(parser)
 
 
 def import_verb(context: Context, args: argparse.Namespace) -> Result:
-    if args.file == "-":
-        content: bytes | None = sys.stdin.buffer.read(MAPPING_LIMIT)
-    else:
-        content = files.read(os.path.expanduser(args.file), MAPPING_LIMIT)
-    if content is None:
-        raise InvalidStateError(f"there is no file '{args.file}'")
+    from taoprofiles.operations import conversion, profiles
+    from taoprofiles.values.profile import parse, to_toml
+
+    content, where = _given(args.file)
     name = check_name(_stem(args.file) if args.name is None else args.name)
-    if content.lstrip()[:1] == b"{":
-        found = conversion.from_mapping(context, mapping.parse(content, args.file), name=name, where=args.file)
-        text = to_toml(found).encode()
+    messages: list[str] = []
+    if content.lstrip()[:1] in (b"{", b"["):
+        found = mapping.parse(content, where)
+        text = to_toml(conversion.from_mapping(context, found, name=name, where=where)).encode()
+        messages = conversion.ignored(found)
     else:
-        parse(content, name=name, path=args.file)
+        try:
+            parse(content, name=name, path=where)
+        except InvalidProfileError as error:
+            error.hint = "nothing was changed; correct the file and import it again"
+            raise
         text = content
     profiles.write(context, "import", name, text, replace=args.replace, timeout=args.timeout)
-    return _made(context, name, f"'{args.file}' imported as profile '{name}'")
+    return _made(context, name, f"'{where}' imported as profile '{name}'", messages)
+
+
+def _given(path: str) -> tuple[bytes, str]:
+    """Read what is to be imported, also from a pipe such as <(command); give how to call it, too."""
+    if path == "-":
+        return sys.stdin.buffer.read(MAPPING_LIMIT), "standard input"
+    real = os.path.expanduser(path)
+    try:
+        # Only what a shell makes for <(command): of a pipe that nobody writes to, reading would never end.
+        if real.startswith("/dev/fd/") and stat.S_ISFIFO(os.stat(real).st_mode):
+            with open(real, "rb") as pipe:
+                return pipe.read(MAPPING_LIMIT), path
+    except OSError:
+        pass  # what is wrong with it, the next one says
+    content = files.read(real, MAPPING_LIMIT)
+    if content is None:
+        raise InvalidStateError(f"there is no file '{path}'")
+    return content, path
 
 
 def _stem(path: str) -> str:
-    stem = os.path.basename(path).rpartition(".")[0].lstrip(".")
+    base = os.path.basename(path).lstrip(".")
+    stem = base.rpartition(".")[0] or base
     if path == "-" or not stem:
         raise UsageError("which profile: no --name given", hint=f"'taoprof import {path} --name NAME'")
     return stem
 
 
-def _made(context: Context, name: str, line: str) -> Result:
-    return Result({"name": name, "path": Store(context).path(name)}, [line])
+def _made(context: Context, name: str, line: str, messages: list[str] | None = None) -> Result:
+    return Result({"name": name, "path": Store(context).path(name)}, [line], messages=messages)
 
 
 def export_arguments(parser: argparse.ArgumentParser) -> None:
@@ -107,6 +137,9 @@ def export_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def export_verb(context: Context, args: argparse.Namespace) -> Result:
+    from taoprofiles.operations import conversion
+    from taoprofiles.values.profile import parse, to_toml
+
     store = Store(context)
     profile = parse(store.text(args.name), name=args.name, path=store.path(args.name))
     hidden: list[str] = []
@@ -140,6 +173,8 @@ def set_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def set_verb(context: Context, args: argparse.Namespace) -> Result:
+    from taoprofiles.operations import settings
+
     wanted: dict[str, str | None] = dict.fromkeys(args.unset)
     for setting in args.settings:
         key, equals, value = setting.partition("=")
@@ -160,6 +195,8 @@ def copy_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def copy_verb(context: Context, args: argparse.Namespace) -> Result:
+    from taoprofiles.operations import profiles
+
     profiles.copy(context, args.name, args.to, timeout=args.timeout)
     return _made(context, args.to, f"profile '{args.name}' copied to '{args.to}'")
 
@@ -171,6 +208,8 @@ def rename_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def rename_verb(context: Context, args: argparse.Namespace) -> Result:
+    from taoprofiles.operations import profiles
+
     profiles.rename(context, args.name, args.to, timeout=args.timeout)
     return _made(context, args.to, f"profile '{args.name}' renamed to '{args.to}'")
 
@@ -182,5 +221,7 @@ def remove_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def remove_verb(context: Context, args: argparse.Namespace) -> Result:
+    from taoprofiles.operations import profiles
+
     profiles.remove(context, args.name, force=args.force, timeout=args.timeout)
     return Result({"name": args.name}, [f"profile '{args.name}' removed; 'taoprof undo' brings it back"])

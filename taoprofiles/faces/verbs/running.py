@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from taoprofiles.errors import UsageError
-from taoprofiles.faces.arguments import add_profile, add_timeout, add_wait, seconds
+from taoprofiles.faces.arguments import add_path, add_profile, add_timeout, add_wait, seconds
 from taoprofiles.faces.output import note, table
 from taoprofiles.faces.result import Result
 from taoprofiles.faces.showing import exit_status, hold_table, when
@@ -162,7 +162,7 @@ def stop_verb(context: Context, args: argparse.Namespace) -> Result:
 
 
 def why_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", metavar="PATH", help="a folder or file of the host")
+    add_path(parser, "path", metavar="PATH", help="a folder or file of the host")
 
 
 def why_verb(context: Context, args: argparse.Namespace) -> Result:

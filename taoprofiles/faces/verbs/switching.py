@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from taoprofiles.errors import UsageError
+from taoprofiles.errors import TaoprofError, UsageError
 from taoprofiles.faces.arguments import add_profile, add_reveal, add_timeout, add_wait
 from taoprofiles.faces.output import note, table
 from taoprofiles.faces.result import Result
@@ -38,14 +38,47 @@ def use_arguments(parser: argparse.ArgumentParser) -> None:
 
 def use_verb(context: Context, args: argparse.Namespace) -> Result:
     name = _pick(context) if args.name is None else args.name
-    messages = []
-    if args.create and name != "-" and Store(context).text_or_none(name) is None:
-        if args.dry_run:
-            raise UsageError("--create and --dry-run together: there is no profile yet to show the plan of")
-        from taoprofiles.operations import profiles
+    messages = _created(context, args, name) if args.create and name != "-" else []
+    try:
+        done = _switched(context, args, name)
+    except TaoprofError as error:
+        if messages:
+            error.hint = f"profile '{name}' was made; " + error.hint.removeprefix("nothing was changed; ")
+        raise
+    if done.folders:
+        messages.append(("would make: " if args.dry_run else "made: ") + ", ".join(map(context.short, done.folders)))
+    if done.kept is not None:
+        messages.append(
+            f"the mapping that was there, which no profile had made, is kept: 'taoprof undo {done.kept}' brings it back"
+        )
+    messages += [f"warning: {text}" for text in done.unseen]
+    messages += warnings(context, secrets=mapping.secrets(done.wanted, derived=done.secrets))
+    changes = [change.as_dict(reveal=args.reveal) for change in done.changes]
+    data = {
+        "name": done.name,
+        "previous": done.previous,
+        "changed": done.changed,
+        "dry_run": args.dry_run,
+        "changes": changes,
+        "made_folders": done.folders,
+        "kept": done.kept,
+    }
+    return Result(data, _told(context, args, done), messages=messages)
 
-        made, why = profiles.new(context, name, project_dir=".", timeout=args.timeout)
-        messages.append(f"profile '{name}' made, layout '{made.layout}': {why}")
+
+def _created(context: Context, args: argparse.Namespace, name: str) -> list[str]:
+    """Make the profile of the current folder if there is none of that name; say so."""
+    if Store(context).text_or_none(name) is not None:
+        return []
+    if args.dry_run:
+        raise UsageError("--create and --dry-run together: there is no profile yet to show the plan of")
+    from taoprofiles.operations import profiles
+
+    made, why = profiles.new(context, name, project_dir=".", timeout=args.timeout)
+    return [f"profile '{name}' made, layout '{made.layout}': {why}"]
+
+
+def _switched(context: Context, args: argparse.Namespace, name: str) -> switch.Switch:
     if args.release is not None and not args.dry_run:
         from taoprofiles.faces.verbs.running import confirm_release
         from taoprofiles.operations import holding
@@ -60,39 +93,22 @@ def use_verb(context: Context, args: argparse.Namespace) -> Result:
         )
 
     if args.wait is None:
-        done = attempt()
-    else:
-        from taoprofiles.operations.waiting import patiently
+        return attempt()
+    from taoprofiles.operations.waiting import patiently
 
-        done = patiently(context, "use", attempt, seconds=args.wait, say=lambda text: note(f"taoprof: {text}"))
+    return patiently(context, "use", attempt, seconds=args.wait, say=lambda text: note(f"taoprof: {text}"))
+
+
+def _told(context: Context, args: argparse.Namespace, done: switch.Switch) -> list[str]:
     lines = [line for change in done.changes for line in change.lines(reveal=args.reveal)] if args.dry_run else []
     before = f" (before: '{done.previous}')" if done.previous else ""
     if not done.changed:
-        lines.append(f"'{done.name}' is active already; nothing changed")
-    elif args.dry_run:
-        lines.append(f"would switch to '{done.name}'{before}")
-    elif done.name == done.previous:
-        lines.append(f"'{done.name}' activated again: {context.short(context.mapping_file)} now has its mapping")
-    else:
-        lines.append(f"switched to '{done.name}'{before}")
-    if done.folders:
-        messages.append(("would make: " if args.dry_run else "made: ") + ", ".join(map(context.short, done.folders)))
-    if done.kept is not None:
-        messages.append(
-            f"the mapping that was there, which no profile had made, is kept: 'taoprof undo {done.kept}' brings it back"
-        )
-    messages += [f"warning: {text}" for text in done.unseen]
-    messages += warnings(context, secrets=mapping.secrets(done.wanted, derived=done.secrets))
-    data = {
-        "name": done.name,
-        "previous": done.previous,
-        "changed": done.changed,
-        "dry_run": args.dry_run,
-        "changes": [change.as_dict(reveal=args.reveal) for change in done.changes],
-        "made_folders": done.folders,
-        "kept": done.kept,
-    }
-    return Result(data, lines, messages=messages)
+        return [*lines, f"'{done.name}' is active already; nothing changed"]
+    if args.dry_run:
+        return [*lines, f"would switch to '{done.name}'{before}"]
+    if done.name == done.previous:
+        return [f"'{done.name}' activated again: {context.short(context.mapping_file)} now has its mapping"]
+    return [f"switched to '{done.name}'{before}"]
 
 
 def _pick(context: Context) -> str:
@@ -157,7 +173,9 @@ def history_verb(context: Context, args: argparse.Namespace) -> Result:
     }
     rows = []
     for entry in entries:
-        what = {"found": "found another program's mapping"}.get(entry.action, entry.action)
+        what = entry.action
+        if what == "found":
+            what = "found another program's mapping" if entry.after else "found the mapping file removed"
         what += " (interrupted)" if entry.id in interrupted else ""
         of = f"{entry.was} → {entry.profile}" if entry.was else entry.profile or "-"
         rows.append((entry.time, (str(entry.id), when(entry.time), what, of, entry.by)))
