@@ -13,42 +13,52 @@ if TYPE_CHECKING:
 
 
 class Containers:
-    """Asks the engine once for its list and once about each container; what it does not answer goes to ``unseen``."""
+    """Asks one engine once for its list and once about each container; what it does not answer goes to ``unseen``.
 
-    def __init__(self, context: Context, unseen: list[str]) -> None:
+    ``was_seen`` is whether all that was asked was answered, ``absent`` whether there is no engine at all. After one
+    question without an answer no more are asked: the patience is for all of them together.
+    """
+
+    def __init__(self, context: Context, unseen: list[str], address: str | None = None) -> None:
         self._context = context
         self._unseen = unseen
-        self._engine = Engine(context.environ)
+        environ = context.environ if address is None else {**context.environ, "DOCKER_HOST": address}
+        self._engine = Engine(environ)
         self._inspected: dict[str, dict[str, Any] | None] = {}
+        self.address = self._engine.address
         self.was_seen = True
+        self.absent = False
 
     def listed(self) -> list[dict[str, Any]]:
         """List those that have something of this host mounted; none where the engine cannot be asked."""
         try:
-            return [one for one in self._engine.containers() if isinstance(one.get("Id"), str) and binds_of(one)]
+            return [one for one in self._engine.containers() if one["Binds"]]
         except EngineError as error:
+            self.was_seen, self.absent = False, error.absent
             if not error.absent:
-                self.was_seen = False
                 self._unseen.append(
-                    f"the container engine at {self._engine.address} could not be looked at: {error}; a container "
+                    f"the container engine at {self.address} could not be looked at: {error}; a container "
                     "that needs the mapping would not be seen"
                 )
             return []
 
-    def _inspect(self, container: str) -> dict[str, Any]:
+    def inspect(self, container: str) -> dict[str, Any] | None:
+        """Give what is known of a container: {} where the engine does not tell, None where there is none."""
         if container not in self._inspected:
             try:
-                self._inspected[container] = self._engine.inspect(container)
+                self._inspected[container] = self._engine.inspect(container) if self.was_seen else {}
             except EngineError as error:
+                self.was_seen = False
+                self._inspected[container] = {}
                 self._unseen.append(f"container {container[:6]} could not be looked at: {error}")
-        return self._inspected.get(container) or {}
+        return self._inspected[container]
 
     def mark_of(self, container: str) -> str | None:
         """Give the id of the run whose mark the container has; None for none."""
-        for variable in (self._inspect(container).get("Config") or {}).get("Env") or []:
-            name, _, value = str(variable).partition("=")
+        for word in (self.inspect(container) or {}).get("Env", []):
+            name, _, value = word.partition("=")
             if name == RUN_VARIABLE:
-                return value
+                return str(value)
         return None
 
     def is_launchers(self, container: str) -> bool:
@@ -57,16 +67,9 @@ class Containers:
         And whether it may be ours: a container that runs as somebody else's user id is theirs, although the mounts of
         two people's projects may be the same folders.
         """
-        seen = self._inspect(container)
+        seen = self.inspect(container)
         if not seen:
-            return True  # not to be seen, so it counts
-        asked = (seen.get("HostConfig") or {}).get("DeviceRequests") or []
-        user = str((seen.get("Config") or {}).get("User") or "").partition(":")[0]
+            return seen is not None  # not to be seen, so it counts
+        user = seen["User"].partition(":")[0]
         theirs = user.isdigit() and int(user) not in (self._context.uid, 0) and self._context.uid != 0
-        return any(one.get("Count") == -1 for one in asked if isinstance(one, dict)) and not theirs
-
-
-def binds_of(container: dict[str, Any]) -> dict[str, str]:
-    """Give what a listed container has of this host: destination by source."""
-    mounts = container.get("Mounts") or []
-    return {m.get("Source", ""): m.get("Destination", "") for m in mounts if m.get("Type") == "bind"}
+        return bool(seen["AllGpus"]) and not theirs

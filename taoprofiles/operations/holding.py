@@ -77,21 +77,26 @@ def release(context: Context, hold_id: str, *, timeout: float = DEFAULT_TIMEOUT)
     """Let go of exactly one hold. The work of a run or of found work goes on. Raises NotFoundError."""
     with Lock(context.lock, timeout):
         stock = take_stock(context, files.read(context.mapping_file, MAPPING_LIMIT), may_write=True)
-        return let_go(context, stock, hold_id, may_write=True)
+        found = to_release(stock, hold_id)
+        note_release(context, found)
+        return found
 
 
-def let_go(context: Context, stock: Stock, hold_id: str, *, may_write: bool) -> Hold:
-    """Mark a hold of ``stock`` as released, and note it where ``may_write``. Raises NotFoundError."""
+def to_release(stock: Stock, hold_id: str) -> Hold:
+    """Mark a hold of ``stock`` as released; nothing is written. Raises NotFoundError."""
     found = stock.find(hold_id)
     if found is None:
         raise NotFoundError(f"there is no hold '{hold_id}'", hint="'taoprof holds' lists them")
     found.released = True
-    if may_write:
-        if found.kind == "manual":
-            Holds(context).end(found)
-        else:
-            Holds(context).write(found)
     return found
+
+
+def note_release(context: Context, hold: Hold) -> None:
+    """Write down that a hold was released. Needs the lock."""
+    if hold.kind == "manual":
+        Holds(context).end(hold)
+    else:
+        Holds(context).write(hold)
 
 
 def held(name: str, holders: Sequence[Hold]) -> HeldError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 
 from taoprofiles.values.hold import RUN_VARIABLE
 from taoprofiles.world import processes
@@ -19,16 +20,17 @@ if TYPE_CHECKING:
     from typing import Any
 
 REPLAY = 1.0
-"""Seconds of events that are asked for again after a break; what was seen already is told apart by its time."""
+"""Seconds of events that are asked for again after a break; what was taken already is known by its stamp."""
 
 
 class Container:
     """One of the run's containers. ``status`` is what its last task exited with, None while that is not known."""
 
-    __slots__ = ("id", "over", "status")
+    __slots__ = ("has_tasks", "id", "over", "status")
 
     def __init__(self, container_id: str) -> None:
         self.id = container_id
+        self.has_tasks = False
         self.status: int | None = None
         self.over = False
 
@@ -49,7 +51,7 @@ class Monitor(threading.Thread):
         self._hold_id = hold_id
         self._appeared, self._tick = appeared, tick
         self._since = time.time()
-        self._last = 0
+        self._taken: deque[tuple[object, ...]] = deque(maxlen=1000)
         self._known: dict[str, Container | None] = {}
         self._changed = threading.Condition()
         self.listening = threading.Event()
@@ -71,32 +73,47 @@ class Monitor(threading.Thread):
                     if event is not None:
                         self._take(event)
             except EngineError as error:
-                self.problem = str(error)
+                with self._changed:
+                    self.problem = str(error)
+                    self._changed.notify_all()
             self.listening.set()
             self._tick()
             time.sleep(0.5)
 
-    def settle(self, seconds: float) -> None:
-        """Wait until the fate of every container is known, ``seconds`` at most."""
+    def settle(self, seconds: float, *, expect_one: bool = False) -> None:
+        """Wait until the fate of every container is known, ``seconds`` at most; with ``expect_one`` also for the first.
+
+        Where the engine does not answer, there is nothing to wait for.
+        """
+
+        def known() -> bool:
+            fates = [one.status is not None and one.over for one in self.containers]
+            return all(fates) and (bool(fates) or not expect_one or bool(self.problem))
+
         with self._changed:
-            self._changed.wait_for(lambda: all(one.status is not None and one.over for one in self.containers), seconds)
+            self._changed.wait_for(known, seconds)
 
     def _take(self, event: dict[str, Any]) -> None:
-        container_id, stamp = event.get("id"), event.get("timeNano")
-        if not isinstance(container_id, str) or not isinstance(stamp, int) or stamp <= self._last:
+        name, action, attributes = event["Id"], event["Action"], event["Attributes"]
+        self._since = event["Stamp"] / 1e9 - REPLAY
+        key = (event["Stamp"], name, action, attributes.get("execID"))
+        if key in self._taken:
             return
-        self._last, self._since = stamp, stamp / 1e9 - REPLAY
-        action = str(event.get("Action") or event.get("status") or "").partition(":")[0]
-        attributes = (event.get("Actor") or {}).get("Attributes") or {}
-        container = self._ours(container_id, action)
+        self._taken.append(key)
+        container = self._ours(name, action)
         if container is None:
             return
         with self._changed:
-            code = str(attributes.get("exitCode", ""))
-            if action in ("exec_die", "exec_died") and code.isdigit():
-                container.status = int(code)
+            code = attributes.get("exitCode", "")
+            status = int(code) if code.isascii() and code.isdigit() else None
+            if action.startswith("exec_"):
+                container.has_tasks = True
+            if action in ("exec_die", "exec_died") and status is not None:
+                container.status = status
             if action in ("die", "died", "destroy", "remove"):
                 container.over = True
+                if status is not None and not container.has_tasks:
+                    container.status = status  # the task is the container's own command: docker run
             self._changed.notify_all()
 
     def _ours(self, container_id: str, action: str) -> Container | None:
@@ -119,7 +136,7 @@ class Monitor(threading.Thread):
         return container
 
     def _is_marked(self, seen: dict[str, Any]) -> bool:
-        return f"{RUN_VARIABLE}={self._hold_id}" in ((seen.get("Config") or {}).get("Env") or [])
+        return f"{RUN_VARIABLE}={self._hold_id}" in seen["Env"]
 
     def _has_our_client(self, container_id: str) -> bool:
         """Whether the docker exec in it is of our process tree: a run on the shared file leaves no mark inside."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
-from taoprofiles.errors import HeldError, TaoprofError, UsageError
-from taoprofiles.operations import folders
+from taoprofiles.errors import TaoprofError, UsageError
+from taoprofiles.operations import folders, sharing
 from taoprofiles.operations.holding import begin
 from taoprofiles.operations.monitor import Monitor
 from taoprofiles.operations.stock import BEAT, take_stock
@@ -20,8 +21,9 @@ from taoprofiles.state.holds import Holds
 from taoprofiles.state.locks import DEFAULT_TIMEOUT, Lock
 from taoprofiles.state.store import Store
 from taoprofiles.values import mapping, proof
-from taoprofiles.values.hold import RUN_VARIABLE, Hold, having_gpus, writing_the_same
+from taoprofiles.values.hold import RUN_VARIABLE, Hold
 from taoprofiles.world import gpus, processes
+from taoprofiles.world.engine import Engine, EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +40,21 @@ NOT_FOUND, NOT_EXECUTABLE = 127, 126
 """The exit statuses that a shell gives for such a command."""
 
 
+_ZSHENV = """\
+_taoprof_mine="$ZDOTDIR"
+ZDOTDIR=BEFORE
+[ -f "$ZDOTDIR/.zshenv" ] && . "$ZDOTDIR/.zshenv"
+_taoprof_theirs="$ZDOTDIR"
+ZDOTDIR="$_taoprof_mine"
+"""
+_ZSHRC = """\
+ZDOTDIR="$_taoprof_theirs"
+unset _taoprof_mine _taoprof_theirs
+[ -f "$ZDOTDIR/.zshrc" ] && . "$ZDOTDIR/.zshrc"
+PROMPT="MARK$PROMPT"
+"""
+
+
 class CommandError(TaoprofError):
     """The command to run cannot be started; the exit status is a shell's."""
 
@@ -49,7 +66,7 @@ class CommandError(TaoprofError):
 
 
 class Wish:
-    """What a run asks for beside its profile and its command. ``gpus``: see ``parse_gpus``."""
+    """What a run asks for beside its profile and its command. ``gpus``: see ``sharing.parse_gpus``."""
 
     __slots__ = ("allow_overlap", "gpus", "mkdir", "shared")
 
@@ -81,17 +98,24 @@ class Run:
         self._monitor.start()
         self._monitor.listening.wait(2)  # the container must not start before we listen
         process: subprocess.Popen[bytes] | None = None
+        early: list[int] = []
 
         def hand_on(number: int, _: object) -> None:
-            if process is not None:
+            if process is None:
+                early.append(number)
+            else:
                 process.send_signal(number)
 
         # Handlers, not SIG_IGN, which the command would inherit. Ctrl-C and Ctrl-\\ come to the whole group anyhow.
+        # What is ignored already (nohup, a script's background) stays so for both.
         handlers: dict[signal.Signals, Any] = {signal.SIGINT: _nothing, signal.SIGQUIT: _nothing}
         handlers |= {signal.SIGTERM: hand_on, signal.SIGHUP: hand_on, signal.SIGUSR1: hand_on, signal.SIGUSR2: hand_on}
+        handlers = {number: to for number, to in handlers.items() if signal.getsignal(number) is not signal.SIG_IGN}
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
             process = subprocess.Popen(command, env=self.environ, pass_fds=(self._claim,), stdout=stdout)  # noqa: S603
+            for number in early:
+                process.send_signal(number)
             status = process.wait()
         except FileNotFoundError:
             hint = "the command stands behind '--', as in 'taoprof run NAME -- tao model …'"
@@ -109,7 +133,7 @@ class Run:
 
         The command's own failure counts first; where it says that all is well, the last task that it started does.
         """
-        self._monitor.settle(SETTLE)
+        self._monitor.settle(SETTLE, expect_one=is_launcher and status == 0)
         ours = self._monitor.containers
         going_on = [one for one in ours if not one.over and self._runs(one.id)]
         if status == 0 and ours:
@@ -121,10 +145,11 @@ class Run:
                     + "; the launcher's is 0 whatever happens, so this counts as failed"
                 )
             status = 1 if last is None else last
-        elif status == 0 and is_launcher and self._monitor.problem:
-            self._say(f"the task's own exit status could not be seen ({self._monitor.problem}): this is the launcher's")
+        elif status == 0 and is_launcher:
+            reason = self._monitor.problem or "no container of it was seen"
+            self._say(f"the task's own exit status could not be seen ({reason}): this is the launcher's")
         os.close(self._claim)
-        if going_on or Holds(self._context).claimed(self.hold):
+        if going_on or self._has_processes():
             what = f"container {going_on[0].id[:6]}" if going_on else "a process of it"
             self._say(f"{what} goes on, so the hold stays: 'taoprof stop {self.hold.id}' ends it")
             return status
@@ -142,8 +167,10 @@ class Run:
             return [shell, "--rcfile", path, "-i"]
         if kind == "zsh":
             before = self.environ.get("ZDOTDIR", self._context.home)
-            text = f'ZDOTDIR="{before}"\n[ -f "$ZDOTDIR/.zshrc" ] && . "$ZDOTDIR/.zshrc"\nPROMPT="{mark}$PROMPT"\n'
-            self.environ["ZDOTDIR"] = os.path.dirname(holds.note(self.hold, ".zsh/.zshrc", text))
+            # zsh reads both files in the folder that ZDOTDIR names at that moment; each reads the person's own.
+            holds.note(self.hold, ".zsh/.zshenv", _ZSHENV.replace("BEFORE", shlex.quote(before)))
+            rc = holds.note(self.hold, ".zsh/.zshrc", _ZSHRC.replace("MARK", mark))
+            self.environ["ZDOTDIR"] = os.path.dirname(rc)
             return [shell, "-i"]
         if kind == "fish":
             with_mark = f"function fish_prompt; echo -n '{mark}'; _taoprof_prompt; end"
@@ -158,19 +185,22 @@ class Run:
             self.hold.kind = "manual"  # nothing ran, so there is nothing for the journal of runs
             Holds(self._context).end(self.hold)
 
-    def _runs(self, container: str) -> bool:
-        from taoprofiles.world.engine import Engine, EngineError
+    def _has_processes(self) -> bool:
+        """Whether a process of the run goes on: one that inherited the claim, or one that only has the mark."""
+        marks = (mark for _, mark in processes.marked(self._context.uid, RUN_VARIABLE))
+        return Holds(self._context).claimed(self.hold) or self.hold.id in marks
 
+    def _runs(self, container: str) -> bool:
         try:
             seen = Engine(self.environ).inspect(container)
         except EngineError:
             return True
-        return bool(seen and (seen.get("State") or {}).get("Running"))
+        return bool(seen and seen["Running"])
 
     def _bind(self, seen: dict[str, Any]) -> None:
         """Note the container, and say at once if it is not what the profile asked for."""
         hold = self.hold
-        hold.container, hold.image, hold.phase = seen["Id"], (seen.get("Config") or {}).get("Image"), "bound"
+        hold.container, hold.image, hold.phase = seen["Id"], seen["Image"], "bound"
         told = proof.differences(self._wanted, seen, self.environ)
         hold.differences = told
         try:
@@ -210,15 +240,21 @@ def prepare(
     hold = begin(context, kind)
     hold.profile, hold.shared, hold.command, hold.pid = name, wish.shared, command, os.getpid()
     hold.start = processes.start_time(hold.pid) or 0
+    hold.engine = Engine(context.environ).address
     hold.digest = mapping.digest(mapping.to_bytes(wanted))
     hold.mounts = [list(pair) for pair in mounts.items()]
+    if wish.shared and wish.gpus not in (None, "all"):
+        raise UsageError("--gpus needs a mounts file of the run's own, so it does not go with --shared")
+    present = gpus.indices() if wish.gpus is not None and isinstance(sharing.parse_gpus(wish.gpus), int) else None
     hold.results = proof.host_paths(proof.container_path(command, variables), mounts) if kind == "run" else []
     with Lock(context.lock, timeout):
         content = files.read(context.mapping_file, MAPPING_LIMIT)
         living = [one for one in take_stock(context, content, may_write=True).holds if one.kind in ("run", "shell")]
         if not wish.allow_overlap:
-            _refuse_overlap(name, hold, living)
-        hold.gpus = _choose_gpus(name, wish.gpus, living)
+            sharing.refuse_overlap(name, hold, living)
+        hold.gpus = sharing.choose_gpus(
+            name, wish.gpus, present, [one for one in living if processes.same_machine(one.place, hold.place)]
+        )
         folders.make(missing)
         records = Holds(context)
         environ = {**context.environ, **variables, PROFILE_VARIABLE: name}
@@ -227,8 +263,6 @@ def prepare(
             switch(context, name)
             environ.pop("LAUNCHER_MOUNTS", None)
         if hold.gpus and hold.gpus != "all":
-            if wish.shared:
-                raise UsageError("--gpus needs a mounts file of the run's own, so it does not go with --shared")
             _set_env(wanted, "CUDA_VISIBLE_DEVICES", ",".join(hold.gpus))
         claim = records.make(hold)
         environ[RUN_VARIABLE] = hold.id
@@ -245,65 +279,9 @@ def prepare(
     return Run(context, hold, claim, own or wanted, environ)
 
 
-def parse_gpus(text: str) -> list[str] | int | str:
-    """Read ``--gpus``: "all", a number of free ones, or a list such as 0,1 (one alone is ``1,``). Raises UsageError."""
-    if text == "all":
-        return text
-    if text.isascii() and text.isdigit() and int(text) > 0:
-        return int(text)
-    words = [word.strip() for word in text.split(",") if word.strip()]
-    if "," in text and words and all(w.isascii() and w.replace("-", "").isalnum() for w in words):
-        return list(dict.fromkeys(words))
-    raise UsageError(
-        f"'{text}' is no choice of GPUs", hint="--gpus all, --gpus 2 (two free ones), --gpus 0,1 or --gpus 1, (GPU 1)"
-    )
-
-
 def is_launcher(command: list[str]) -> bool:
     """Whether the command is a launcher that starts a container."""
     return processes.Process(0, 0, command).launch is not None
-
-
-def _refuse_overlap(name: str, hold: Hold, living: list[Hold]) -> None:
-    same = writing_the_same(living, hold.results)
-    if same:
-        raise HeldError(
-            f"'{name}' not started: another run writes '{same[0][1]}'",
-            problems=[other.line() for other, _ in same],
-            hint=f"'-r' with another folder, 'taoprof run {name} --wait -- …', or --allow-overlap",
-            holders=[other.as_dict() for other, _ in same],
-        )
-
-
-def _choose_gpus(name: str, wish: str | None, living: list[Hold]) -> list[str] | str | None:
-    if wish is None:
-        return None
-    wanted = parse_gpus(wish)
-    if isinstance(wanted, int):
-        present = gpus.indices()
-        if present is None:
-            raise UsageError(
-                "no NVIDIA driver answers here, so the free GPUs are not known", hint="name them, such as --gpus 0,1"
-            )
-        if wanted > len(present):
-            raise UsageError(f"{wanted} GPUs asked for, and this machine has {len(present)}")
-        free = [index for index in present if not having_gpus(living, [index])]
-        if len(free) >= wanted:
-            return free[:wanted]
-        wanted = "all"  # for the message: whoever has one is in the way
-    taken = having_gpus(living, wanted)
-    if taken:
-        raise HeldError(
-            f"'{name}' not started: its GPUs are taken",
-            problems=[f"GPU {_gpu_names(other)}: {other.line()}" for other in taken],
-            hint=f"'taoprof run {name} --gpus {wish} --wait -- …' starts when they are free",
-            holders=[other.as_dict() for other in taken],
-        )
-    return wanted
-
-
-def _gpu_names(hold: Hold) -> str:
-    return hold.gpus if isinstance(hold.gpus, str) else ",".join(hold.gpus or [])
 
 
 def _set_env(wanted: dict[str, Any], name: str, value: str) -> None:

@@ -11,7 +11,7 @@ import os
 import time
 
 from taoprofiles.errors import InvalidStateError
-from taoprofiles.operations.containers import Containers, binds_of
+from taoprofiles.operations.containers import Containers
 from taoprofiles.state.history import History
 from taoprofiles.state.holds import Holds
 from taoprofiles.values import mapping
@@ -82,7 +82,7 @@ class _Look:
             owner = self._owner(container, runs, clients)
             if isinstance(owner, Hold):
                 with_container[owner.id] = container["Id"]
-                owner.container, owner.image, owner.phase = container["Id"], container.get("Image"), "bound"
+                owner.container, owner.image, owner.phase = container["Id"], container["Image"], "bound"
             elif owner is not None:
                 loose.append((container, *owner))
         self._keep_living(records, with_container)
@@ -99,7 +99,7 @@ class _Look:
         self, container: dict[str, Any], runs: dict[str, Hold], clients: dict[str, Process]
     ) -> Hold | tuple[str, str | None] | None:
         """Tell whose a container is: a run's, or found work of ours with (digest, profile), or none of ours."""
-        binds = binds_of(container)
+        binds = container["Binds"]
         client = clients.get(container["Id"])
         if client is not None and client.uid not in (self._context.uid, 0):
             return None  # somebody else's, by the docker exec that works in it
@@ -109,17 +109,13 @@ class _Look:
             if _inside(dict(run.mounts), binds) and self._engine.mark_of(container["Id"]) == run.id:
                 return run
         if client is not None:
-            run_id = _marker(client.pid)
-            if run_id in runs:
-                return runs[run_id]
+            started_by = runs.get(processes.environment(client.pid).get(RUN_VARIABLE, ""))
+            if started_by is not None and (started_by.shared or _inside(dict(started_by.mounts), binds)):
+                return started_by
         known = self._known(binds)
-        if (
-            known is None
-            or self._engine.mark_of(container["Id"]) is not None
-            or not self._engine.is_launchers(container["Id"])
-        ):
-            return None
-        return known
+        if known is None or self._engine.mark_of(container["Id"]) is not None:
+            return None  # also an isolated run's, whose record somebody took away
+        return known if self._engine.is_launchers(container["Id"]) else None
 
     def _known(self, binds: dict[str, str]) -> tuple[str, str | None] | None:
         """Find the mapping whose mounts a container has: the file's own first, then those of the past."""
@@ -152,7 +148,7 @@ class _Look:
     def _found_container(
         self, container: dict[str, Any], digest: str, profile: str | None, client: Process | None
     ) -> Hold:
-        command = [str(container.get("Image"))]
+        command = [container["Image"]]
         if client is not None:
             command = client.argv[client.argv.index(container["Id"]) + 1 :]
         return Hold(
@@ -169,8 +165,8 @@ class _Look:
             start=(processes.start_time(client.pid) or 0) if client else 0,
             command=command,
             container=container["Id"],
-            image=container.get("Image"),
-            since=float(container.get("Created") or time.time()),
+            image=container["Image"],
+            since=container["Created"] or time.time(),
         )
 
     # Processes
@@ -178,20 +174,20 @@ class _Look:
     def _found_launchers(self, found: list[Process], runs: dict[str, Hold]) -> None:
         parents = {one.container: set(_ancestors(one.pid)) for one in found if one.container}
         for process in found:
-            words = process.launch
-            if words is None or process.uid != self._context.uid:
-                continue
+            words, start = process.launch, processes.start_time(process.pid)
+            if words is None or process.uid != self._context.uid or start is None:
+                continue  # somebody else's, or ended since
             environ = processes.environment(process.pid)
-            if environ.get(RUN_VARIABLE) in runs or not self._reads_the_file(environ, process.pid):
-                continue
+            run = runs.get(environ.get(RUN_VARIABLE, ""))
+            if (run is not None and run.shared) or not self._reads_the_file(environ, process.pid):
+                continue  # the run itself holds, or this one has a file of its own
             container = next((one for one, above in parents.items() if process.pid in above), None)
             bound = self._stock.find(f"c{container[:6]}") if container else self._orphan(process)
             hold = bound or Hold(kind="found", shared=True, user=self._context.user, host=os.uname().nodename)
             if bound is None:
                 hold.digest, hold.profile = self._current()
                 self._stock.holds.append(hold)
-            start = processes.start_time(process.pid)
-            hold.id, hold.pid, hold.start, hold.command = f"p{process.pid}", process.pid, start or 0, words
+            hold.id, hold.pid, hold.start, hold.command = f"p{process.pid}", process.pid, start, words
             hold.place = processes.place()
             hold.since = _epoch(start) or hold.since
             hold.folder = _folder(process.pid)
@@ -224,23 +220,40 @@ class _Look:
         for hold in records:
             if hold.kind == "found":
                 continue
-            if hold.place != here and hold.kind != "manual":
-                living = self._lives_elsewhere(hold, here)
-            elif hold.kind == "manual":
+            if hold.kind == "manual":
                 living = self._manual_lives(hold, here)
+            elif hold.id in with_container:
+                living = True  # its container is there to be seen, wherever and whenever it was started
+            elif hold.place != here:
+                living = self._lives_elsewhere(hold, here)
             else:
-                living = hold.id in with_container or self._records.claimed(hold)
+                living = self._records.claimed(hold)
                 if not living:
                     if marked is None:
                         marked = {mark for _, mark in processes.marked(self._context.uid, RUN_VARIABLE)}
-                    living = hold.id in marked or not self._engine.was_seen
-                if living:
-                    self._records.beat(hold)
+                    living = hold.id in marked or self._may_be_in_a_container(hold)
             if living:
                 self._stock.holds.append(hold)
+                if hold.place == here and hold.kind != "manual":
+                    self._records.beat(hold)
             elif self._may_write:
                 hold.ended = time.time()
                 self._records.end(hold)
+
+    def _may_be_in_a_container(self, hold: Hold) -> bool:
+        """Whether a run that has no process any more may still have a container: not to be seen, or on its own engine.
+
+        Where there is no engine at all, only a container that was seen before counts: with live-restore it goes on
+        while dockerd restarts, and its socket is away for that time.
+        """
+        if hold.engine in (None, self._engine.address):
+            return not self._engine.was_seen and (not self._engine.absent or hold.container is not None)
+        other = Containers(self._context, self._stock.unseen, hold.engine)
+        if hold.container is not None:
+            seen = other.inspect(hold.container)
+            return seen is not None and seen.get("Running", True)
+        ours = any(other.mark_of(container["Id"]) == hold.id for container in other.listed())
+        return ours or (not other.was_seen and not other.absent)
 
     def _manual_lives(self, hold: Hold, here: str) -> bool:
         if hold.until is not None and time.time() >= hold.until:
@@ -248,7 +261,7 @@ class _Look:
         if not hold.pid or processes.rebooted(hold.place, here):
             return not hold.pid
         if hold.place != here:
-            return self._lives_elsewhere(hold, here)
+            return True  # no process gives signs of its life, so only its own host can tell that it has ended
         return processes.alive(hold.pid, hold.start)
 
     def _lives_elsewhere(self, hold: Hold, here: str) -> bool:
@@ -257,7 +270,9 @@ class _Look:
         The clocks of two hosts are never compared: what counts is for how long this one has seen the same sign.
         """
         if processes.rebooted(hold.place, here):
-            return False
+            # Nothing here outlives a reboot; a container on another machine's engine does.
+            far = hold.engine is not None and not hold.engine.startswith("unix:")
+            return far and self._may_be_in_a_container(hold)
         from taoprofiles.state.leases import Leases
 
         leases = Leases(self._context, here)
@@ -268,7 +283,7 @@ class _Look:
             here = [hold for hold in self._stock.holds if hold.kind == "found" and _is_same(hold, release)]
             for hold in here:
                 hold.released = True
-            if not here and self._may_write and self._engine.was_seen:
+            if not here and self._may_write and (self._engine.was_seen or self._engine.absent):
                 self._records.end(release)
 
 
@@ -292,10 +307,6 @@ def _ancestors(pid: int) -> Iterator[int]:
             return
         yield parent
         pid = parent
-
-
-def _marker(pid: int) -> str | None:
-    return processes.environment(pid).get(RUN_VARIABLE)
 
 
 def _folder(pid: int) -> str:

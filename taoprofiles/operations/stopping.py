@@ -39,7 +39,8 @@ def stop(context: Context, hold_id: str) -> Hold:
         pids.append(hold.pid)
     for pid in pids:
         try:
-            os.kill(pid, signal.SIGTERM)
+            # An interactive shell ignores SIGTERM, and ends when its terminal hangs up.
+            os.kill(pid, signal.SIGHUP if hold.kind == "shell" else signal.SIGTERM)
         except ProcessLookupError:
             pass  # it has just ended
     return hold

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from taoprofiles.errors import InvalidStateError, NotFoundError, TaoprofError
 from taoprofiles.operations import folders
-from taoprofiles.operations.holding import held, let_go
+from taoprofiles.operations.holding import held, note_release, to_release
 from taoprofiles.operations.situation import previous
 from taoprofiles.operations.stock import take_stock
 from taoprofiles.state import files, glance
@@ -141,11 +141,12 @@ class _Transaction:
         if mapping.same(self.content, wanted):
             return []
         stock = take_stock(self._context, self.content, may_write=may_write)
-        if release is not None:
-            let_go(self._context, stock, release, may_write=may_write)
+        released = None if release is None else to_release(stock, release)
         holders = in_the_way(stock.holds, mapping.digest(wanted or b""))
         if holders:
             raise held(name, holders)
+        if released is not None and may_write:
+            note_release(self._context, released)
         return stock.unseen
 
     def write(self, action: str, profile: str | None, wanted: bytes | None) -> int | None:

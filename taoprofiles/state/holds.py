@@ -124,7 +124,7 @@ class Holds:
         return hold
 
     def _clear(self, hold_id: str) -> None:
-        for end in (".mounts.json", ".bashrc", ".zsh/.zshrc", ".json", ".claim"):
+        for end in (".mounts.json", ".bashrc", ".zsh/.zshenv", ".zsh/.zshrc", ".json", ".claim"):
             caches.forget(self._path(hold_id, end))
         caches.forget_folder(self._path(hold_id, ".zsh"))
 
@@ -149,6 +149,6 @@ def _parse(line: bytes, path: str) -> Hold | None:
                 hint="pip install --upgrade taoprofiles",
             )
         hold = Hold(**{name: fields[name] for name in Hold.DEFAULTS if name in fields})
-        return hold if isinstance(hold.id, str) and hold.id else None
+        return hold if hold.id and hold.is_sound() else None
     except (ValueError, KeyError, TypeError, RecursionError):
         return None

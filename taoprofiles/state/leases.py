@@ -39,6 +39,10 @@ class Leases:
     def _known(self) -> dict[str, Any]:
         try:
             found = json.loads(files.read(self._path, 1 << 20) or b"{}")
-            return {key: value for key, value in found.items() if isinstance(value, list) and len(value) == 2}
+            return {key: value for key, value in found.items() if _is_note(value)}
         except (InvalidStateError, ValueError, AttributeError):
             return {}
+
+
+def _is_note(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and isinstance(value[1], (int, float))

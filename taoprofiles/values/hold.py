@@ -25,7 +25,7 @@ class Hold:
     - ``shared``: whether it needs the shared mapping file; an isolated run has a file of its own
     - ``user``, ``host`` (its name), ``place`` (the very host: see ``world.processes.place``), ``pid``, ``start``: the
       owner; ``start`` is in clock ticks since boot
-    - ``command`` (list of words), ``folder`` (where it was started), ``container``, ``image``
+    - ``command`` (list of words), ``folder`` (where it was started), ``container``, ``image``, ``engine`` (its address)
     - ``since``, ``until``: seconds since 1970; ``until`` is None where there is no end
     - ``released``: its owner let go of it although the work goes on
     - ``results``: the host folders that it writes; ``gpus``: the devices that it has, "all", or None
@@ -35,8 +35,8 @@ class Hold:
     DEFAULTS: Mapping[str, Any] = {
         "id": "", "kind": "run", "phase": "pending", "profile": None, "digest": None, "shared": False, "reason": "",
         "user": "", "host": "", "place": "", "pid": 0, "start": 0, "command": (), "folder": "", "container": None,
-        "image": None, "since": 0.0, "until": None, "released": False, "results": (), "gpus": None, "mounts": (),
-        "ended": None, "status": None, "differences": (),
+        "image": None, "engine": None, "since": 0.0, "until": None, "released": False, "results": (), "gpus": None,
+        "mounts": (), "ended": None, "status": None, "differences": (),
     }  # fmt: skip
 
     id: str
@@ -55,6 +55,7 @@ class Hold:
     folder: str
     container: str | None
     image: str | None
+    engine: str | None
     since: float
     until: float | None
     released: bool
@@ -69,6 +70,27 @@ class Hold:
         for name, default in self.DEFAULTS.items():
             value = fields.get(name, default)
             setattr(self, name, list(value) if isinstance(value, tuple) else value)
+
+    def is_sound(self) -> bool:
+        """Whether each field has a value of its type; a record that was damaged has not."""
+        texts, numbers = (str, type(None)), (int, float, type(None))
+        kinds: dict[str, tuple[type, ...]] = {
+            **dict.fromkeys(("id", "kind", "phase", "reason", "user", "host", "place", "folder"), (str,)),
+            **dict.fromkeys(("profile", "digest", "container", "image", "engine"), texts),
+            **dict.fromkeys(("since", "until", "ended", "status"), numbers),
+            **dict.fromkeys(("shared", "released"), (bool,)),
+            **dict.fromkeys(("pid", "start"), (int,)),
+        }
+        lists = [self.command, self.results, self.differences, [] if isinstance(self.gpus, str) else self.gpus or []]
+        return (
+            all(isinstance(getattr(self, name), kind) for name, kind in kinds.items())
+            and isinstance(self.since, (int, float))
+            and self.kind in KINDS
+            and all(isinstance(one, list) and all(isinstance(word, str) for word in one) for one in lists)
+            and isinstance(self.mounts, list)
+            and all(isinstance(pair, list) and len(pair) == 2 for pair in self.mounts)
+            and all(isinstance(side, str) for pair in self.mounts for side in pair)
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Give the fields, as they are written to a file and shown to programs."""

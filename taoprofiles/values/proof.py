@@ -12,33 +12,30 @@ if TYPE_CHECKING:
 
 
 def differences(wanted: dict[str, Any], seen: dict[str, Any], environ: Mapping[str, str]) -> list[str]:
-    """Tell how a container (``docker inspect``) differs from the mapping; ``environ`` is the launcher's.
+    """Tell how a container (``world.shapes.container``) differs from the mapping; ``environ`` is the launcher's.
 
     No values are told, since the environment holds secrets.
     """
-    found = _mount_differences(wanted, seen)
-    config, host = seen.get("Config") or {}, seen.get("HostConfig") or {}
-    env = set(config.get("Env") or [])
+    found = _mount_differences(wanted, seen["Binds"])
     for item in wanted.get("Envs", []):
-        if f"{item['variable']}={item['value']}" not in env:
+        if f"{item['variable']}={item['value']}" not in seen["Env"]:
             found.append(f"the variable {item['variable']} is not as asked for")
     options = wanted.get("DockerOptions", {})
-    if "user" in options and str(config.get("User")) != str(options["user"]):
-        found.append(f"the user is '{config.get('User') or 'root'}', not '{options['user']}'")
-    if "shm_size" in options and host.get("ShmSize") != _bytes(options["shm_size"]):
-        found.append(f"the shared memory has {host.get('ShmSize')} bytes, not {options['shm_size']}")
-    limits = {limit.get("Name"): limit.get("Soft") for limit in host.get("Ulimits") or []}
+    if "user" in options and seen["User"] != str(options["user"]):
+        found.append(f"the user is '{seen['User'] or 'root'}', not '{options['user']}'")
+    if "shm_size" in options and seen["ShmSize"] != _bytes(options["shm_size"]):
+        found.append(f"the shared memory has {seen['ShmSize']} bytes, not {options['shm_size']}")
     for name, limit in (options.get("ulimits") or {}).items():
-        if limits.get(name) != limit:
-            found.append(f"the limit {name} is {limits.get(name)}, not {limit}")
+        if seen["Ulimits"].get(name) != limit:
+            found.append(f"the limit {name} is {seen['Ulimits'].get(name)}, not {limit}")
     if found and "CI_PROJECT_DIR" in environ:
         found.append("the launcher drops user, limits, ports and network where CI_PROJECT_DIR is set: unset it")
     return found
 
 
-def _mount_differences(wanted: dict[str, Any], seen: dict[str, Any]) -> list[str]:
+def _mount_differences(wanted: dict[str, Any], binds: Mapping[str, str]) -> list[str]:
     asked = [(os.path.realpath(m["source"]), os.path.normpath(m["destination"])) for m in wanted["Mounts"]]
-    got = {m.get("Destination"): m.get("Source") for m in seen.get("Mounts") or [] if m.get("Type") == "bind"}
+    got = {place: source for source, place in binds.items()}
     missing = [(source, place) for source, place in asked if got.get(place) != source]
     if asked and len(missing) == len(asked) and not set(got.values()) & {source for source, _ in asked}:
         return ["none of the profile's folders is mounted: the launcher read another mounts file, or none"]

@@ -11,6 +11,8 @@ import os
 import socket
 import time
 
+from taoprofiles.world import shapes
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -42,16 +44,16 @@ class Engine:
         self._patience = patience
 
     def containers(self) -> list[dict[str, Any]]:
-        """List the containers that are not over (running, paused, restarting), as ``GET /containers/json`` gives it."""
-        found = self._ask("GET", "/containers/json")
-        if not isinstance(found, list):
+        """List the containers that are not over (running, paused, restarting); see ``shapes.containers``."""
+        found = shapes.containers(self._ask("GET", "/containers/json"))
+        if found is None:
             raise EngineError("its answer is not a list of containers")
-        return [one for one in found if isinstance(one, dict)]
+        return found
 
     def inspect(self, container: str) -> dict[str, Any] | None:
-        """Give all about a container, None where there is none."""
+        """Give what is asked about a container (``shapes.container``), None where there is none."""
         found = self._ask("GET", f"/containers/{container}/json")
-        return found if isinstance(found, dict) else None
+        return None if found is None else shapes.container(found)
 
     def stop(self, container: str, seconds: int = 10) -> None:
         """Stop a container: SIGTERM, and SIGKILL after ``seconds``."""
@@ -59,7 +61,7 @@ class Engine:
         patient._ask("POST", f"/containers/{container}/stop?t={seconds}")
 
     def events(self, since: float) -> Iterator[dict[str, Any] | None]:
-        """Give the events of containers from ``since`` (seconds since 1970) on, as they come, without end.
+        """Give the events (``shapes.event``) from ``since`` (seconds since 1970) on, as they come, without end.
 
         None comes first, once the engine has answered, and then whenever nothing has come for a second. Raises
         EngineError where the stream breaks.
@@ -93,8 +95,8 @@ class Engine:
                     *lines, rest = rest.split(b"\n")
                     for line in lines:
                         if line.strip():
-                            event = json.loads(line)
-                            if isinstance(event, dict):
+                            event = shapes.event(json.loads(line))
+                            if event is not None:
                                 yield event
         except OSError as error:
             raise EngineError(_reason(error)) from None

@@ -119,6 +119,11 @@ def place() -> str:
     return f"{os.uname().nodename} {machine or '-'} {boot} {namespace}"
 
 
+def same_machine(place: str, other: str) -> bool:
+    """Whether two places are of one machine and one boot, whatever their process namespaces."""
+    return place.split(" ")[1:3] == other.split(" ")[1:3]
+
+
 def rebooted(noted: str, here: str) -> bool:
     """Whether the place ``noted`` is this machine, before a reboot: nothing of what ran there can still run."""
     then, now = noted.split(" "), here.split(" ")

@@ -2,4 +2,4 @@
 
 import pytest
 
-pytest.register_assert_rewrite("tests.process.strace")
+pytest.register_assert_rewrite("tests.process.strace", "tests.process.actors")

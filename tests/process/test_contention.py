@@ -113,7 +113,7 @@ def test_64_at_once(crowd: Home) -> None:
             stderr=subprocess.PIPE,
             text=True,
         )
-        for number in range(64)
+        for number in range(64 if ALL else 24)
     ]
     try:
         answers = [_answer(process, 60)["data"] for process in processes]

@@ -16,7 +16,7 @@ from tests.process.strace import Point, Scene
 
 pytestmark = pytest.mark.timeout(240)
 
-STEP = 17
+STEP = 29
 FAILURES = {
     "openat": ("ENOSPC", "EIO", "EACCES"),
     "mkdir": ("ENOSPC", "EIO", "EACCES"),

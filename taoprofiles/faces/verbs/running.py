@@ -11,7 +11,7 @@ from taoprofiles.faces.arguments import add_path, add_profile, add_timeout, add_
 from taoprofiles.faces.output import note, table
 from taoprofiles.faces.result import Result
 from taoprofiles.faces.showing import exit_status, hold_table, when
-from taoprofiles.operations import holding, records, runs, stopping
+from taoprofiles.operations import holding, records, runs, sharing, stopping
 from taoprofiles.operations.waiting import patiently
 from taoprofiles.values.hold import age
 
@@ -42,7 +42,7 @@ def run_verb(context: Context, args: argparse.Namespace) -> Result:
         raise UsageError("nothing to run", hint=f"'taoprof run {args.name} -- tao model …'")
     wish = runs.Wish(mkdir=args.mkdir, allow_overlap=args.allow_overlap, shared=args.shared, gpus=args.gpus)
     if args.gpus is not None:
-        runs.parse_gpus(args.gpus)
+        sharing.parse_gpus(args.gpus)
     run = _prepared(context, args, args.command, kind="run", wish=wish)
     status = _carried_out(run, args.command, as_json=args.json)
     hold = run.hold
