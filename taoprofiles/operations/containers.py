@@ -62,7 +62,10 @@ class Containers:
         return None
 
     def is_launchers(self, container: str) -> bool:
-        """Whether it was started the way the launcher does: every GPU asked for, in each version (DeviceRequest -1).
+        """Whether it was started the way the launcher does.
+
+        Each version asks for every GPU (DeviceRequest -1), and 6.25.11 and later say who they are; Podman keeps no
+        such requests, so there the image counts.
 
         And whether it may be ours: a container that runs as somebody else's user id is theirs, although the mounts of
         two people's projects may be the same folders.
@@ -72,4 +75,5 @@ class Containers:
             return seen is not None  # not to be seen, so it counts
         user = seen["User"].partition(":")[0]
         theirs = user.isdigit() and int(user) not in (self._context.uid, 0) and self._context.uid != 0
-        return bool(seen["AllGpus"]) and not theirs
+        image = any(part in seen["Image"] for part in ("nvidia/tao/", "nvidia/tlt"))
+        return (seen["AllGpus"] or "TAO_CLIENT_TYPE=launcher" in seen["Env"] or image) and not theirs

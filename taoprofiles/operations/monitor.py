@@ -94,9 +94,9 @@ class Monitor(threading.Thread):
             self._changed.wait_for(known, seconds)
 
     def _take(self, event: dict[str, Any]) -> None:
-        name, action, attributes = event["Id"], event["Action"], event["Attributes"]
+        name, action, status = event["Id"], event["Action"], event["ExitCode"]
         self._since = event["Stamp"] / 1e9 - REPLAY
-        key = (event["Stamp"], name, action, attributes.get("execID"))
+        key = (event["Stamp"], name, action, event["Task"])
         if key in self._taken:
             return
         self._taken.append(key)
@@ -104,13 +104,11 @@ class Monitor(threading.Thread):
         if container is None:
             return
         with self._changed:
-            code = attributes.get("exitCode", "")
-            status = int(code) if code.isascii() and code.isdigit() else None
             if action.startswith("exec_"):
                 container.has_tasks = True
-            if action in ("exec_die", "exec_died") and status is not None:
+            if action == "exec_die" and status is not None:
                 container.status = status
-            if action in ("die", "died", "destroy", "remove"):
+            if action in ("die", "destroy"):
                 container.over = True
                 if status is not None and not container.has_tasks:
                     container.status = status  # the task is the container's own command: docker run

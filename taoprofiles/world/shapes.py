@@ -28,7 +28,7 @@ def containers(found: object) -> list[dict[str, Any]] | None:
 
 
 def container(found: object) -> dict[str, Any]:
-    """Give what is asked about a container: its Id, Image, Env, User, ShmSize, Ulimits, Binds, AllGpus and Running."""
+    """Give what is asked about a container: Id, Image, Env, User, ShmSize, Ulimits, Binds, AllGpus and Running."""
     whole = _table(found)
     config, host = _table(whole.get("Config")), _table(whole.get("HostConfig"))
     return {
@@ -45,15 +45,23 @@ def container(found: object) -> dict[str, Any]:
 
 
 def event(found: object) -> dict[str, Any] | None:
-    """Give an event's Id, Action, Attributes and Stamp (nanoseconds by the engine's clock); None for anything else."""
+    """Give an event's Id, Action, ExitCode, Task and Stamp; None for anything else.
+
+    Task names the exec that it is about; Stamp is in nanoseconds by the engine's clock. Podman 4.3.1 calls some actions
+    otherwise, and gives the exit status of an exec as the container's.
+    """
     whole = _table(found)
     actor, stamp = _table(whole.get("Actor")), whole.get("timeNano")
     name = whole.get("id") or actor.get("ID")
     if not is_id(name) or not isinstance(stamp, int):
         return None
     action = _text(whole.get("Action") or whole.get("status")).partition(":")[0]
-    attributes = {str(key): str(value) for key, value in _table(actor.get("Attributes")).items()}
-    return {"Id": name, "Action": action, "Attributes": attributes, "Stamp": stamp}
+    action = {"exec": "exec_start", "exec_died": "exec_die", "died": "die", "remove": "destroy"}.get(action, action)
+    attributes = _table(actor.get("Attributes"))
+    code = attributes.get("exitCode", attributes.get("containerExitCode") if action == "exec_die" else None)
+    status = int(code) if isinstance(code, str) and code.isascii() and code.isdigit() else None
+    task = _text(attributes.get("execID"))
+    return {"Id": name, "Action": action, "ExitCode": status, "Task": task, "Stamp": stamp}
 
 
 def is_id(found: object) -> bool:

@@ -294,6 +294,19 @@ def test_many_containers_that_are_not_told_of(stage: Stage, engine: FakeEngine) 
 # Whose containers count
 
 
+@pytest.mark.parametrize("sign", ["environment", "image"])
+def test_a_launchers_container_on_an_engine_that_keeps_no_gpu_requests(
+    stage: Stage, engine: FakeEngine, sign: str
+) -> None:
+    """Podman."""
+    env = ["TAO_CLIENT_TYPE=launcher"] if sign == "environment" else []
+    container = engine.container(1, mounts_of(stage, "a"), count=None, env=env)
+    if sign == "image":
+        engine.containers[container]["Config"]["Image"] = "nvcr.io/nvidia/tao/tao-toolkit:6.26.3-pyt"
+    (holder,) = refused(stage, engine)
+    assert holder["container"] == container
+
+
 def test_a_launchers_container_holds(stage: Stage, engine: FakeEngine) -> None:
     container = engine.container(1, mounts_of(stage, "a"), image="nvcr.io/x:1")
     (holder,) = refused(stage, engine)
@@ -514,6 +527,16 @@ def test_events_in_pieces(engine: FakeEngine, watched: Watched, marked: str, tea
     watched.settle()
     assert watched.status() == 3
     assert [seen["Id"] for seen in watched.appeared] == [marked]
+
+
+def test_the_events_of_podman(engine: FakeEngine, watched: Watched, marked: str) -> None:
+    """As Podman 4.3.1 says them over its Docker API: it calls some otherwise, and each has an exit code."""
+    for action, code in (("create", 0), ("init", 0), ("start", 0), ("exec", 0), ("exec_died", 3)):
+        engine.event(action, marked, containerExitCode=str(code))
+    engine.event("die", marked, containerExitCode="0", exitCode="0")
+    engine.event("remove", marked, containerExitCode="0")
+    watched.settle()
+    assert watched.status() == 3
 
 
 @pytest.mark.parametrize("when", ["before the start", "after the start", "after exec_die"])
