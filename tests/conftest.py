@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,10 @@ import pytest
 
 from taoprofiles.faces import main
 from taoprofiles.state.paths import Context
+
+for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:  # under nohup, or in a script's background: commands inherit it
+        signal.signal(number, usual)
 
 ALL = os.environ.get("TAOPROF_TEST_ALL") == "1"
 """Set in CI: a missing part is a failure."""

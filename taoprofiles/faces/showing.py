@@ -24,7 +24,8 @@ def hold_table(holds: list[Hold]) -> list[str]:
         file = "own" if not hold.shared else "released" if hold.released else "shared"
         container, pid = hold.container[:6] if hold.container else "-", str(hold.pid or "-")
         since = age(time.time() - hold.since)
-        rows.append((hold.id, hold.profile or "-", hold.kind, hold.phase, since, pid, container, file, hold.title()))
+        phase = "-" if hold.kind == "manual" else hold.phase
+        rows.append((hold.id, hold.profile or "-", hold.kind, phase, since, pid, container, file, hold.title()))
     return table(rows) if holds else []
 
 

@@ -16,14 +16,14 @@ class Containers:
     """Asks one engine once for its list and once about each container; what it does not answer goes to ``unseen``.
 
     ``was_seen`` is whether all that was asked was answered, ``absent`` whether there is no engine at all. After one
-    question without an answer no more are asked: the patience is for all of them together.
+    question without an answer no more are asked. ``end`` is when all must be answered, by the monotonic clock.
     """
 
-    def __init__(self, context: Context, unseen: list[str], address: str | None = None) -> None:
+    def __init__(self, context: Context, unseen: list[str], end: float, address: str | None = None) -> None:
         self._context = context
         self._unseen = unseen
         environ = context.environ if address is None else {**context.environ, "DOCKER_HOST": address}
-        self._engine = Engine(environ)
+        self._engine = Engine(environ, end=end)
         self._inspected: dict[str, dict[str, Any] | None] = {}
         self.address = self._engine.address
         self.was_seen = True

@@ -99,15 +99,16 @@ def note_release(context: Context, hold: Hold) -> None:
         Holds(context).write(hold)
 
 
-def held(name: str, holders: Sequence[Hold]) -> HeldError:
-    """Make the one refusal of a switch, with each holder and the ways out, gentle ones first."""
+def held(name: str, holders: Sequence[Hold], *, hint: str = "") -> HeldError:
+    """Make the one refusal of a switch, with each holder and the ways out, gentle ones first; or ``hint`` instead."""
     profiles = dict.fromkeys(hold.profile for hold in holders)
     what = " and ".join(f"'{profile}'" if profile else "the mapping file" for profile in profiles)
     now = time.time()
     return HeldError(
         f"'{name}' not activated: {what} {'is' if len(profiles) == 1 else 'are'} held",
         problems=[hold.line(now) for hold in holders],
-        hint=f"'taoprof run {name} -- …' runs beside it; 'taoprof use {name} --wait' switches when it ends; "
+        hint=hint
+        or f"'taoprof run {name} -- …' runs beside it; 'taoprof use {name} --wait' switches when it ends; "
         f"'taoprof use {name} --release {holders[0].id}' switches although it goes on",
         holders=[hold.as_dict() for hold in holders],
     )

@@ -26,11 +26,12 @@ REPLAY = 1.0
 class Container:
     """One of the run's containers. ``status`` is what its last task exited with, None while that is not known."""
 
-    __slots__ = ("has_tasks", "id", "over", "status")
+    __slots__ = ("has_tasks", "id", "over", "status", "task")
 
     def __init__(self, container_id: str) -> None:
         self.id = container_id
         self.has_tasks = False
+        self.task: str | None = None
         self.status: int | None = None
         self.over = False
 
@@ -53,9 +54,11 @@ class Monitor(threading.Thread):
         self._since = time.time()
         self._taken: deque[tuple[object, ...]] = deque(maxlen=1000)
         self._known: dict[str, Container | None] = {}
+        self._unsure: set[str] = set()
         self._changed = threading.Condition()
         self.listening = threading.Event()
         self.problem = ""
+        self.absent = False
 
     @property
     def containers(self) -> list[Container]:
@@ -74,7 +77,7 @@ class Monitor(threading.Thread):
                         self._take(event)
             except EngineError as error:
                 with self._changed:
-                    self.problem = str(error)
+                    self.problem, self.absent = str(error), error.absent
                     self._changed.notify_all()
             self.listening.set()
             self._tick()
@@ -106,7 +109,9 @@ class Monitor(threading.Thread):
         with self._changed:
             if action.startswith("exec_"):
                 container.has_tasks = True
-            if action == "exec_die" and status is not None:
+            if action == "exec_start" and container.task is None:
+                container.task = event["Task"]  # the launcher's own; a later one is somebody looking into the container
+            if action == "exec_die" and status is not None and container.task in (None, event["Task"]):
                 container.status = status
             if action in ("die", "destroy"):
                 container.over = True
@@ -116,14 +121,17 @@ class Monitor(threading.Thread):
 
     def _ours(self, container_id: str, action: str) -> Container | None:
         known = self._known.get(container_id)
-        if known is not None or action not in ("start", "exec_create", "exec_start"):
+        unsure = container_id in self._unsure
+        if known is not None or (action not in ("start", "exec_create", "exec_start") and not unsure):
             return known
         if container_id in self._known and action == "start":
             return None
         try:
             seen = self._engine.inspect(container_id)
         except EngineError:
+            self._unsure.add(container_id)  # asked again at its next event
             return None
+        self._unsure.discard(container_id)
         if seen is None:
             return None
         if not self._is_marked(seen) and not (action != "start" and self._has_our_client(container_id)):

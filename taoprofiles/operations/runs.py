@@ -14,7 +14,7 @@ from taoprofiles.operations import folders, sharing
 from taoprofiles.operations.holding import begin
 from taoprofiles.operations.monitor import Monitor
 from taoprofiles.operations.stock import BEAT, take_stock
-from taoprofiles.operations.switch import switch
+from taoprofiles.operations.switch import kept_note, switch
 from taoprofiles.state import files
 from taoprofiles.state.history import MAPPING_LIMIT
 from taoprofiles.state.holds import Holds
@@ -22,6 +22,7 @@ from taoprofiles.state.locks import DEFAULT_TIMEOUT, Lock
 from taoprofiles.state.store import Store
 from taoprofiles.values import mapping, proof
 from taoprofiles.values.hold import RUN_VARIABLE, Hold
+from taoprofiles.values.secret import without_secrets
 from taoprofiles.world import gpus, processes
 from taoprofiles.world.engine import Engine, EngineError
 
@@ -84,6 +85,7 @@ class Run:
     ) -> None:
         self._context, self.hold, self._claim = context, hold, claim
         self._wanted, self.environ = wanted, environ
+        self.notes: list[str] = []
         self._beaten = time.monotonic()
         self._say: Callable[[str], None] = lambda text: None
         self._monitor = Monitor(environ, hold.id, appeared=self._bind, tick=self._beat)
@@ -95,6 +97,8 @@ class Run:
         us alone is handed on. ``say`` is told what is worth telling meanwhile. Raises CommandError.
         """
         self._say = say
+        for text in self.notes:
+            say(text)
         self._monitor.start()
         self._monitor.listening.wait(2)  # the container must not start before we listen
         process: subprocess.Popen[bytes] | None = None
@@ -113,7 +117,9 @@ class Run:
         handlers = {number: to for number, to in handlers.items() if signal.getsignal(number) is not signal.SIG_IGN}
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
-            process = subprocess.Popen(command, env=self.environ, pass_fds=(self._claim,), stdout=stdout)  # noqa: S603
+            # Whatever the caller has open for the command, such as <(…), stays open; our own are closed by exec.
+            os.set_inheritable(self._claim, True)
+            process = subprocess.Popen(command, env=self.environ, close_fds=False, stdout=stdout)  # noqa: S603
             for number in early:
                 process.send_signal(number)
             status = process.wait()
@@ -139,23 +145,26 @@ class Run:
         if status == 0 and ours:
             last = ours[-1].status
             if last is None and not going_on:
-                self._say(
-                    "the task's own exit status could not be seen"
-                    + (f" ({self._monitor.problem})" if self._monitor.problem else "")
-                    + "; the launcher's is 0 whatever happens, so this counts as failed"
-                )
+                self._say_unknown(self._monitor.problem or "the engine did not tell")
             status = 1 if last is None else last
-        elif status == 0 and is_launcher:
-            reason = self._monitor.problem or "no container of it was seen"
-            self._say(f"the task's own exit status could not be seen ({reason}): this is the launcher's")
+        elif status == 0 and is_launcher and self._monitor.absent:
+            self._say("there is no engine here: the exit status is the launcher's own")
+        elif status == 0 and is_launcher and self.environ.get("TAO_DOCKER_DISABLE") != "1":
+            self._say_unknown(self._monitor.problem or "no container of it was seen")
+            status = 1
+        elif status == 0 and self._monitor.problem and not self._monitor.absent:
+            self._say(f"the engine could not be asked ({self._monitor.problem}): how a task ended is not known")
         os.close(self._claim)
         if going_on or self._has_processes():
             what = f"container {going_on[0].id[:6]}" if going_on else "a process of it"
             self._say(f"{what} goes on, so the hold stays: 'taoprof stop {self.hold.id}' ends it")
             return status
         self.hold.ended, self.hold.status = time.time(), status
-        with Lock(self._context.lock):
-            Holds(self._context).end(self.hold)
+        try:
+            with Lock(self._context.lock):
+                Holds(self._context).end(self.hold)
+        except TaoprofError as error:  # a full disk must not hide how the training ended
+            self._say(f"warning: the end of the run could not be recorded: {error.message}")
         return status
 
     def shell_command(self, shell: str, name: str) -> list[str]:
@@ -178,12 +187,17 @@ class Run:
         self.environ["PS1"] = f"{mark}$ "
         return [shell]
 
+    def _say_unknown(self, reason: str) -> None:
+        self._say(
+            f"the task's own exit status could not be seen ({reason}); the launcher's is 0 whatever happens, so this "
+            "counts as failed"
+        )
+
     def give_up(self) -> None:
         """Take the hold away of a run whose command could not be started."""
         os.close(self._claim)
         with Lock(self._context.lock):
-            self.hold.kind = "manual"  # nothing ran, so there is nothing for the journal of runs
-            Holds(self._context).end(self.hold)
+            Holds(self._context).drop(self.hold)
 
     def _has_processes(self) -> bool:
         """Whether a process of the run goes on: one that inherited the claim, or one that only has the mark."""
@@ -199,13 +213,18 @@ class Run:
 
     def _bind(self, seen: dict[str, Any]) -> None:
         """Note the container, and say at once if it is not what the profile asked for."""
-        hold = self.hold
-        hold.container, hold.image, hold.phase = seen["Id"], seen["Image"], "bound"
         told = proof.differences(self._wanted, seen, self.environ)
-        hold.differences = told
+        about = {"container": seen["Id"], "image": seen["Image"], "phase": "bound", "differences": told}
         try:
             with Lock(self._context.lock):
-                Holds(self._context).write(hold)
+                # Read anew: somebody may have released it meanwhile, or taken the record away.
+                noted = Holds(self._context).get(self.hold.id)
+                for hold in (self.hold, noted):
+                    for name, value in about.items():
+                        if hold is not None:
+                            setattr(hold, name, value)
+                if noted is not None:
+                    Holds(self._context).write(noted)
         except TaoprofError as error:
             told = [*told, f"the container could not be noted: {error.message}"]
         for line in told:
@@ -238,7 +257,9 @@ def prepare(
     missing = folders.missing(wanted, name=name, path=store.path(name), mkdir=wish.mkdir)
     mounts = mapping.mounts(mapping.to_bytes(wanted))
     hold = begin(context, kind)
-    hold.profile, hold.shared, hold.command, hold.pid = name, wish.shared, command, os.getpid()
+    hold.profile, hold.shared, hold.pid = name, wish.shared, os.getpid()
+    secret = [variables[variable] for variable in renderer.secrets()[0]]
+    hold.command = without_secrets(command, secret)
     hold.start = processes.start_time(hold.pid) or 0
     hold.engine = Engine(context.environ).address
     hold.digest = mapping.digest(mapping.to_bytes(wanted))
@@ -249,7 +270,8 @@ def prepare(
     hold.results = proof.host_paths(proof.container_path(command, variables), mounts) if kind == "run" else []
     with Lock(context.lock, timeout):
         content = files.read(context.mapping_file, MAPPING_LIMIT)
-        living = [one for one in take_stock(context, content, may_write=True).holds if one.kind in ("run", "shell")]
+        stock = take_stock(context, content, may_write=True)
+        living = [one for one in stock.holds if one.kind in ("run", "shell") and not one.released]
         if not wish.allow_overlap:
             sharing.refuse_overlap(name, hold, living)
         hold.gpus = sharing.choose_gpus(
@@ -257,10 +279,12 @@ def prepare(
         )
         folders.make(missing)
         records = Holds(context)
+        notes = [f"warning: {text}" for text in stock.unseen]
         environ = {**context.environ, **variables, PROFILE_VARIABLE: name}
         own = None
         if wish.shared:
-            switch(context, name)
+            done = switch(context, name)
+            notes += kept_note(done.kept)
             environ.pop("LAUNCHER_MOUNTS", None)
         if hold.gpus and hold.gpus != "all":
             _set_env(wanted, "CUDA_VISIBLE_DEVICES", ",".join(hold.gpus))
@@ -273,10 +297,11 @@ def prepare(
                 environ["LAUNCHER_MOUNTS"] = records.mounts_path(hold.id)
         except BaseException:
             os.close(claim)
-            hold.kind = "manual"
-            records.end(hold)
+            records.drop(hold)
             raise
-    return Run(context, hold, claim, own or wanted, environ)
+    run = Run(context, hold, claim, own or wanted, environ)
+    run.notes = notes
+    return run
 
 
 def is_launcher(command: list[str]) -> bool:

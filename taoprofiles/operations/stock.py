@@ -7,6 +7,7 @@ launcher process and by its container's mounts. What cannot be seen counts as al
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 
@@ -16,7 +17,9 @@ from taoprofiles.state.history import History
 from taoprofiles.state.holds import Holds
 from taoprofiles.values import mapping
 from taoprofiles.values.hold import RUN_VARIABLE, Hold
+from taoprofiles.values.secret import without_secrets
 from taoprofiles.world import processes
+from taoprofiles.world.engine import PATIENCE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,11 +70,16 @@ class _Look:
         self._may_write = may_write
         self._records = Holds(context)
         self._stock = Stock()
-        self._engine = Containers(context, self._stock.unseen)
+        self._end = time.monotonic() + PATIENCE
+        self._engine = Containers(context, self._stock.unseen, self._end)
+        self._others: dict[str, Containers] = {}
+        self._past: list[tuple[dict[str, str], str, str | None]] | None = None
         self._mark: tuple[str | None, str] | None = None
 
     def stock(self) -> Stock:
         records = self._records.all()
+        if self._may_write:
+            self._records.sweep()
         runs = {hold.id: hold for hold in records if hold.kind in ("run", "shell")}
         found = processes.scan()
         clients = {process.container: process for process in found if process.container is not None}
@@ -121,21 +129,23 @@ class _Look:
         """Find the mapping whose mounts a container has: the file's own first, then those of the past."""
         if _inside(mapping.mounts(self._content), binds):
             return self._current()
+        if self._past is None:
+            self._past = list(self._past_mappings())
+        return next(((digest, name) for mounts, digest, name in self._past if _inside(mounts, binds)), None)
+
+    def _past_mappings(self) -> Iterator[tuple[dict[str, str], str, str | None]]:
         history = History(self._context)
         seen: set[str] = set()
-        for entry in history.newest_first():
-            if entry.target != "mapping" or entry.after is None or entry.after in seen:
+        mappings = (entry for entry in history.newest_first() if entry.target == "mapping" and entry.after is not None)
+        for entry in itertools.islice(mappings, 50 * _KNOWN):
+            if entry.after is None or entry.after in seen or len(seen) == _KNOWN:
                 continue
             seen.add(entry.after)
-            if len(seen) > _KNOWN:
-                break
             try:
                 content = history.content(entry.after)
             except InvalidStateError:
                 continue
-            if _inside(mapping.mounts(content), binds):
-                return mapping.digest(content), entry.profile
-        return None
+            yield mapping.mounts(content), mapping.digest(content), entry.profile
 
     def _current(self) -> tuple[str, str | None]:
         """Give the digest of the mapping file and the profile that made it."""
@@ -163,7 +173,8 @@ class _Look:
             place=processes.place(),
             pid=client.pid if client else 0,
             start=(processes.start_time(client.pid) or 0) if client else 0,
-            command=command,
+            command=without_secrets(command),
+            engine=self._engine.address,
             container=container["Id"],
             image=container["Image"],
             since=container["Created"] or time.time(),
@@ -178,6 +189,8 @@ class _Look:
             if words is None or process.uid != self._context.uid or start is None:
                 continue  # somebody else's, or ended since
             environ = processes.environment(process.pid)
+            if not environ and not processes.has_command_line(process.pid):
+                continue  # in its last moment: it has given up its memory already, and reads no file any more
             run = runs.get(environ.get(RUN_VARIABLE, ""))
             if (run is not None and run.shared) or not self._reads_the_file(environ, process.pid):
                 continue  # the run itself holds, or this one has a file of its own
@@ -187,7 +200,7 @@ class _Look:
             if bound is None:
                 hold.digest, hold.profile = self._current()
                 self._stock.holds.append(hold)
-            hold.id, hold.pid, hold.start, hold.command = f"p{process.pid}", process.pid, start, words
+            hold.id, hold.pid, hold.start, hold.command = f"p{process.pid}", process.pid, start, without_secrets(words)
             hold.place = processes.place()
             hold.since = _epoch(start) or hold.since
             hold.folder = _folder(process.pid)
@@ -236,7 +249,9 @@ class _Look:
                 self._stock.holds.append(hold)
                 if hold.place == here and hold.kind != "manual":
                     self._records.beat(hold)
-            elif self._may_write:
+            elif self._may_write and (hold.place == here or processes.rebooted(hold.place, here)):
+                # Another host's record that has run out counts no more, and stays: if that host is only cut off, its
+                # launcher may still have to read the mounts file that is kept beside the record.
                 hold.ended = time.time()
                 self._records.end(hold)
 
@@ -246,9 +261,11 @@ class _Look:
         Where there is no engine at all, only a container that was seen before counts: with live-restore it goes on
         while dockerd restarts, and its socket is away for that time.
         """
-        if hold.engine in (None, self._engine.address):
+        if hold.engine is None or hold.engine == self._engine.address:
             return not self._engine.was_seen and (not self._engine.absent or hold.container is not None)
-        other = Containers(self._context, self._stock.unseen, hold.engine)
+        if hold.engine not in self._others:
+            self._others[hold.engine] = Containers(self._context, self._stock.unseen, self._end, hold.engine)
+        other = self._others[hold.engine]
         if hold.container is not None:
             seen = other.inspect(hold.container)
             return seen is not None and seen.get("Running", True)

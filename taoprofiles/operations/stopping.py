@@ -29,18 +29,22 @@ def stop(context: Context, hold_id: str) -> Hold:
     if hold.place != processes.place():
         raise UsageError(f"'{hold_id}' runs on {hold.host}: stop it there")
     if hold.container:
+        environ = {**context.environ, **({"DOCKER_HOST": hold.engine} if hold.engine else {})}
         try:
-            Engine(context.environ).stop(hold.container)
+            if not Engine(environ).stop(hold.container):
+                raise NotFoundError(f"container {hold.container[:6]} is gone already")
         except EngineError as error:
             raise TaoprofError(f"container {hold.container[:6]} could not be stopped: {error}") from None
-        return hold
+    if hold.kind == "found" and hold.container:
+        return hold  # its launcher ends with it
     pids = [pid for pid, mark in processes.marked(context.uid, RUN_VARIABLE) if mark == hold.id]
     if hold.kind == "found" and processes.alive(hold.pid, hold.start):
         pids.append(hold.pid)
     for pid in pids:
         try:
             # An interactive shell ignores SIGTERM, and ends when its terminal hangs up.
-            os.kill(pid, signal.SIGHUP if hold.kind == "shell" else signal.SIGTERM)
-        except ProcessLookupError:
-            pass  # it has just ended
+            if pid != os.getpid():
+                os.kill(pid, signal.SIGHUP if hold.kind == "shell" else signal.SIGTERM)
+        except (ProcessLookupError, PermissionError):
+            pass  # it has just ended, or is another user's by now
     return hold

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from taoprofiles.errors import InvalidStateError, NotFoundError, TaoprofError
 from taoprofiles.operations import folders
-from taoprofiles.operations.holding import held, note_release, to_release
+from taoprofiles.operations.holding import held, note_release
 from taoprofiles.operations.situation import previous
 from taoprofiles.operations.stock import take_stock
 from taoprofiles.state import files, glance
@@ -57,7 +57,7 @@ def use(
 ) -> Switch:
     """Switch the mapping file to the profile ``name``; "-" is the one before. ``timeout`` (s) is for the lock.
 
-    ``release`` is the id of a hold that must not stand in the way; it is let go of in the same step.
+    ``release`` is the id of a hold that must not stand in the way; it is let go of in the same step, if it is there.
 
     Raises NotFoundError, InvalidProfileError (also for missing source folders, all of them at once), HeldError where
     work that goes on needs another mapping, InvalidStateError, BusyError, and TaoprofError for what the system refuses.
@@ -93,11 +93,19 @@ def bring_back(context: Context, entry: Entry) -> Switch:
     name = next((e.profile for e in older if e.after == entry.before), None)
     done = Switch(name, transaction.previous)
     if transaction.content != wanted or name != transaction.previous:
-        done.unseen = transaction.ask_holders(wanted, name or f"the mapping before entry {entry.id}", may_write=True)
+        back = name or f"the mapping before entry {entry.id}"
+        hint = "'taoprof holds' lists who; when it has ended, or after 'taoprof release ID', undo again"
+        done.unseen = transaction.ask_holders(wanted, back, may_write=True, hint=hint)
         done.changed = True
         done.kept = transaction.write("undo", name, wanted)
         glance.forget(context)
     return done
+
+
+def kept_note(kept: int | None) -> list[str]:
+    """Tell how to get back a mapping that no profile had made, and that was replaced; nothing for none."""
+    what = "the mapping that was there, which no profile had made, is kept"
+    return [] if kept is None else [f"{what}: 'taoprof undo {kept}' brings it back"]
 
 
 class _Transaction:
@@ -136,15 +144,19 @@ class _Transaction:
             done.unseen = self.ask_holders(content, name, may_write=may_write, release=release)
         return done
 
-    def ask_holders(self, wanted: bytes | None, name: str, *, may_write: bool, release: str | None = None) -> list[str]:
+    def ask_holders(
+        self, wanted: bytes | None, name: str, *, may_write: bool, release: str | None = None, hint: str = ""
+    ) -> list[str]:
         """Raise HeldError if somebody's work needs another mapping than ``wanted``; give what could not be seen."""
         if mapping.same(self.content, wanted):
             return []
         stock = take_stock(self._context, self.content, may_write=may_write)
-        released = None if release is None else to_release(stock, release)
+        released = None if release is None else stock.find(release)
+        if released is not None:
+            released.released = True
         holders = in_the_way(stock.holds, mapping.digest(wanted or b""))
         if holders:
-            raise held(name, holders)
+            raise held(name, holders, hint=hint)
         if released is not None and may_write:
             note_release(self._context, released)
         return stock.unseen

@@ -11,10 +11,9 @@ from taoprofiles.errors import BusyError, HeldError
 from taoprofiles.state.queue import Ticket
 from taoprofiles.values.hold import Hold
 from taoprofiles.world import processes
-from taoprofiles.world.engine import Engine
+from taoprofiles.world.engine import Ending, Engine
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
     from taoprofiles.state.paths import Context
@@ -65,30 +64,32 @@ def patiently(
 
 
 def _until_something_ends(context: Context, holders: list[Hold], ahead: list[int], seconds: float) -> None:
-    began = time.monotonic()
-    descriptors: list[int] = []
-    connections: list[socket.socket] = []
+    end = time.monotonic() + seconds
+    shortest = time.monotonic() + _SHORTEST
     here = processes.place()
     pids = [hold.pid for hold in holders if hold.place == here and processes.alive(hold.pid, hold.start)]
-    for pid in [*pids, *ahead[-1:]]:
-        try:
-            descriptors.append(os.pidfd_open(pid))
-        except OSError:
-            pass  # ended in this moment
-    engine = Engine(context.environ)
-    for hold in holders:
-        connection = engine.ending(hold.container) if hold.container and hold.place == here else None
-        if connection is not None:
-            connections.append(connection)
+    descriptors: list[int] = []
+    endings: list[Ending] = []
     try:
-        waited: list[int | socket.socket] = [*descriptors, *connections]
-        select.select(waited, [], [], seconds)
+        for pid in [*pids, *ahead[-1:]]:
+            try:
+                descriptors.append(os.pidfd_open(pid))
+            except OSError:
+                pass  # ended in this moment
+        for hold in holders:
+            if hold.container and hold.place == here:
+                environ = {**context.environ, **({"DOCKER_HOST": hold.engine} if hold.engine else {})}
+                ending = Engine(environ).ending(hold.container)
+                endings += [ending] if ending else []
+        while (left := end - time.monotonic()) > 0:
+            waited: list[int | Ending] = [*descriptors, *endings]
+            ready, _, _ = select.select(waited, [], [], left)
+            if any(not isinstance(one, Ending) or one.is_over() for one in ready):
+                break
         # An engine that answers at once, again and again, must not make us ask it without a pause.
-        rest = _SHORTEST - (time.monotonic() - began)
-        if rest > 0:
-            time.sleep(rest)
+        time.sleep(max(0.0, shortest - time.monotonic()))
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
-        for connection in connections:
-            connection.close()
+        for ending in endings:
+            ending.close()

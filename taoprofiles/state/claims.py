@@ -16,8 +16,12 @@ def claim(path: str) -> int:
     """
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE)
-        os.fchmod(fd, PRIVATE)
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            os.fchmod(fd, PRIVATE)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(fd)
+            raise
         return fd
     except OSError as error:
         raise unusable(path, "lock", error) from error

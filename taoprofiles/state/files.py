@@ -218,6 +218,9 @@ class _Turn:
     ) -> None:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
+        except OSError:
+            pass  # closing it is enough
+        try:
             os.close(self._fd)
         except OSError:
             pass  # the kernel lets go of it with the process, and the work is done

@@ -47,7 +47,11 @@ class Holds:
         found = (self._read(name) for name in names if name.endswith(".json") and not name.endswith(".mounts.json"))
         return sorted((hold for hold in found if hold is not None), key=lambda hold: (hold.since, hold.id))
 
-    def make(self, hold: Hold, *, mounts: bytes | None = None) -> int:
+    def get(self, hold_id: str) -> Hold | None:
+        """Read one record, None where there is none."""
+        return self._read(hold_id + ".json")
+
+    def make(self, hold: Hold) -> int:
         """Write a new record, give it its id, and return the descriptor of its claim.
 
         Whoever inherits the descriptor keeps the hold alive. Nothing is left behind on an error.
@@ -56,8 +60,6 @@ class Holds:
         hold.id = self._free_id()
         claim = claims.claim(self._path(hold.id, ".claim"))
         try:
-            if mounts is not None:
-                files.replace(self.mounts_path(hold.id), mounts)
             self.write(hold)
         except BaseException:
             os.close(claim)
@@ -85,6 +87,17 @@ class Holds:
         if hold.kind in ("run", "shell"):
             files.append(self._context.runs, (json.dumps({"v": FORMAT, **hold.as_dict()}) + "\n").encode())
         self._clear(hold.id)
+
+    def drop(self, hold: Hold) -> None:
+        """Take away the record of work that never began."""
+        self._clear(hold.id)
+
+    def sweep(self) -> None:
+        """Take away what a command left that was killed before its record was written, or after it was removed."""
+        names = os.listdir(self._context.holds) if os.path.isdir(self._context.holds) else []
+        for hold_id in {name.partition(".")[0] for name in names}:
+            if hold_id and f"{hold_id}.json" not in names and not claims.claimed(self._path(hold_id, ".claim")):
+                self._clear(hold_id)
 
     def claimed(self, hold: Hold) -> bool:
         """Whether a process that inherited the claim of the hold still lives on this host."""

@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 RUN_VARIABLE = "TAOPROF_RUN"
 """The environment variable that carries a hold's id, in the processes of a run and in its containers."""
 
-KINDS = ("run", "shell", "manual", "found")
+KINDS = ("run", "shell", "notebook", "manual", "found")
 
 
 class Hold:
     """One claim. Made with keyword arguments; what is not given is as ``DEFAULTS`` says.
 
-    - ``id``: short and exact; ``kind``: run, shell, manual, or found (work that taoprofiles did not start)
+    - ``id``: short and exact; ``kind``: run, shell, notebook, manual, or found (work that taoprofiles did not start)
     - ``phase``: "pending" until the container exists, then "bound"
     - ``profile``, ``digest``: the profile's name and the digest of the mapping that the work needs (``mapping.digest``)
     - ``shared``: whether it needs the shared mapping file; an isolated run has a file of its own

@@ -2,10 +2,37 @@
 
 from __future__ import annotations
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
 MASK = "***"
 
 _WORDS = ("KEY", "TOKEN", "SECRET", "PASS", "PWD", "CREDENTIAL", "AUTH")
 _HARMLESS = ("KEYPOINT",)  # TAO's pose networks: KEYPOINT_DIR is a folder
+
+
+def without_secrets(words: Sequence[str], known: Iterable[str] = ()) -> list[str]:
+    """Give the words of a command with secrets masked: by the option or variable before them, or as ``known`` values.
+
+    ``-k`` is the encryption key of every TAO task.
+    """
+    values = [value for value in known if len(value) >= 4]
+    shown: list[str] = []
+    before = ""
+    for word in words:
+        name, equals, _ = word.partition("=")
+        if before == "-k" or (before.startswith("--") and is_secret(before)):
+            masked = MASK
+        elif equals and is_secret(name.rpartition(".")[2]):
+            masked = f"{name}={MASK}"
+        else:
+            masked = word
+            for value in values:
+                masked = masked.replace(value, MASK)
+        shown.append(masked)
+        before = word
+    return shown
 
 
 def is_secret(name: str) -> bool:

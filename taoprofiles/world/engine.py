@@ -38,8 +38,10 @@ class EngineError(Exception):
 class Engine:
     """The engine that the launcher would use in this environment."""
 
-    def __init__(self, environ: Mapping[str, str], patience: float = PATIENCE) -> None:
+    def __init__(self, environ: Mapping[str, str], patience: float = PATIENCE, end: float | None = None) -> None:
+        """``end`` is when all questions together must be answered, by the monotonic clock."""
         self._environ = environ
+        self._end = float("inf") if end is None else end
         self.address = environ.get("DOCKER_HOST") or DEFAULT
         self._patience = patience
 
@@ -55,10 +57,10 @@ class Engine:
         found = self._ask("GET", f"/containers/{container}/json")
         return None if found is None else shapes.container(found)
 
-    def stop(self, container: str, seconds: int = 10) -> None:
-        """Stop a container: SIGTERM, and SIGKILL after ``seconds``."""
+    def stop(self, container: str, seconds: int = 10) -> bool:
+        """Stop a container: SIGTERM, and SIGKILL after ``seconds``. False where there is none."""
         patient = Engine(self._environ, self._patience + seconds + 5)
-        patient._ask("POST", f"/containers/{container}/stop?t={seconds}")
+        return patient._ask("POST", f"/containers/{container}/stop?t={seconds}") is not None
 
     def events(self, since: float) -> Iterator[dict[str, Any] | None]:
         """Give the events (``shapes.event``) from ``since`` (seconds since 1970) on, as they come, without end.
@@ -103,17 +105,17 @@ class Engine:
         except (ValueError, RecursionError):
             raise EngineError("its answer is not what an engine says") from None
 
-    def ending(self, container: str) -> socket.socket | None:
-        """Give a socket that becomes readable when the container ends; None where the engine cannot be asked."""
+    def ending(self, container: str) -> Ending | None:
+        """Give something to wait on for the container's end; None where the engine cannot be asked."""
         try:
             connection = self._connect(time.monotonic() + self._patience)
             _send(connection, "POST", f"/containers/{container}/wait")
-            return connection
+            return Ending(connection)
         except (OSError, EngineError):
             return None
 
     def _ask(self, method: str, path: str) -> Any:
-        deadline = time.monotonic() + self._patience
+        deadline = min(time.monotonic() + self._patience, self._end)
         answer = b""
         try:
             with self._connect(deadline) as connection:
@@ -124,15 +126,13 @@ class Engine:
                         raise EngineError("its answer has no end")
         except TimeoutError:
             raise EngineError(f"it does not answer within {self._patience:g} s") from None
-        except (FileNotFoundError, NotADirectoryError):
-            raise EngineError("there is no engine", absent=True) from None
         except OSError as error:
             raise EngineError(_reason(error)) from None
         head, _, body = answer.partition(b"\r\n\r\n")
         if _status(head) == 404:
             return None
         try:
-            return json.loads(body) if body else None
+            return json.loads(body) if body else {}
         except (ValueError, RecursionError):
             raise EngineError("its answer is not what an engine says") from None
 
@@ -144,21 +144,25 @@ class Engine:
             connection.settimeout(left)
             try:
                 connection.connect(rest)
+            except (FileNotFoundError, NotADirectoryError):
+                connection.close()
+                raise EngineError("there is no engine", absent=True) from None
             except BaseException:
                 connection.close()
                 raise
             return connection
         if scheme in ("tcp", "http", "https"):
-            return self._connect_tcp(rest, secure=scheme == "https" or bool(self._environ.get("DOCKER_TLS_VERIFY")))
+            secure = scheme == "https" or bool(self._environ.get("DOCKER_TLS_VERIFY"))
+            return self._connect_tcp(rest, left, secure=secure)
         if scheme == "ssh":
             return self._connect_through_docker(left)
         raise EngineError(f"DOCKER_HOST '{self.address}' is of a kind that taoprof does not know")
 
-    def _connect_tcp(self, rest: str, *, secure: bool) -> socket.socket:
+    def _connect_tcp(self, rest: str, left: float, *, secure: bool) -> socket.socket:
         host, _, port = rest.rstrip("/").rpartition(":")
         if not port.isdigit():
             raise EngineError(f"DOCKER_HOST '{self.address}' names no port")
-        connection = socket.create_connection((host.strip("[]"), int(port)), self._patience)
+        connection = socket.create_connection((host.strip("[]"), int(port)), left)
         if not secure:
             return connection
         import ssl
@@ -175,10 +179,41 @@ class Engine:
         with theirs:
             command = ["docker", "--host", self.address, "system", "dial-stdio"]
             end = theirs.fileno()
-            # It ends when our end of the pair is closed.
-            subprocess.Popen(command, stdin=end, stdout=end, stderr=subprocess.DEVNULL, env=dict(self._environ))  # noqa: S603
+            environ = {**self._environ, "SSH_ASKPASS_REQUIRE": "never"}
+            # It ends when our end of the pair is closed. In a session of its own it asks no terminal for a password.
+            subprocess.Popen(  # noqa: S603
+                command, stdin=end, stdout=end, stderr=subprocess.DEVNULL, env=environ, start_new_session=True
+            )
         ours.settimeout(left)
         return ours
+
+
+class Ending:
+    """An answer that comes when a container ends. Its head comes at once, and says nothing yet."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._answer = b""
+        connection.setblocking(False)
+
+    def fileno(self) -> int:
+        """Give the descriptor to wait on."""
+        return self._connection.fileno()
+
+    def is_over(self) -> bool:
+        """Take what has come, and tell whether that is more than the head."""
+        try:
+            chunk = self._connection.recv(1 << 16)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        self._answer += chunk
+        return not chunk or bool(self._answer.partition(b"\r\n\r\n")[2])
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._connection.close()
 
 
 def _send(connection: socket.socket, method: str, path: str) -> None:
@@ -205,6 +240,8 @@ def _status(head: bytes) -> int:
 
 
 def _reason(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"'{error.filename}' is not there"
     if isinstance(error, PermissionError):
         return "this user may not ask it (permission denied)"
     if isinstance(error, ConnectionRefusedError):

@@ -68,6 +68,11 @@ def environment(pid: int) -> dict[str, str]:
     return {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}
 
 
+def has_command_line(pid: int) -> bool:
+    """Whether the process still has its memory: one that is ending has given it up before it is gone."""
+    return _read(f"/proc/{pid}/cmdline") != b""
+
+
 def marked(uid: int, variable: str) -> Iterator[tuple[int, str]]:
     """Give the pid and value for each process of the user whose environment has ``variable``."""
     prefix = f"{variable}=".encode()

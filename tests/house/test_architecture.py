@@ -98,5 +98,5 @@ def test_one_module_prints(module: str) -> None:
 
 
 def test_files_stay_small_enough_to_read() -> None:
-    long = {module: lines for module, path in FILES.items() if (lines := len(path.read_text().splitlines())) > 330}
+    long = {module: lines for module, path in FILES.items() if (lines := len(path.read_text().splitlines())) > 350}
     assert long == {}

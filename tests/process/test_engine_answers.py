@@ -18,6 +18,7 @@ from taoprofiles.errors import HeldError
 from taoprofiles.operations import holding, switch
 from taoprofiles.operations.monitor import Monitor
 from taoprofiles.operations.switch import Switch
+from taoprofiles.operations.waiting import patiently
 from taoprofiles.state.paths import Context
 from taoprofiles.world.engine import Engine
 from tests.conftest import ALL
@@ -124,7 +125,7 @@ ODD: dict[str, Callable[[FakeEngine], Callable[[socket.socket], None]]] = {
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have less patience in this process, to try more in less time."""
-    monkeypatch.setattr(Engine.__init__, "__defaults__", (0.3,))
+    monkeypatch.setattr(Engine.__init__, "__defaults__", (0.3, None))
 
 
 def switched_and_told(done: Answer, engine: FakeEngine) -> None:
@@ -529,6 +530,29 @@ def test_events_in_pieces(engine: FakeEngine, watched: Watched, marked: str, tea
     assert [seen["Id"] for seen in watched.appeared] == [marked]
 
 
+def test_somebody_who_looks_into_the_container(engine: FakeEngine, watched: Watched, marked: str) -> None:
+    """A shell that is opened in it while it trains, or a health check, is not the task."""
+    engine.event("start", marked)
+    engine.event("exec_start: detectnet_v2", marked, execID="aa")
+    engine.event("exec_start: bash", marked, execID="bb")
+    engine.event("exec_die", marked, execID="aa", exitCode="0")
+    engine.event("exec_die", marked, execID="bb", exitCode="137")
+    engine.event("die", marked, exitCode="137")
+    watched.settle()
+    assert watched.status() == 0
+
+
+def test_waiting_for_a_container_whose_engine_answers_its_head_at_once(stage: Stage, engine: FakeEngine) -> None:
+    """As Docker does; the end comes when the body does."""
+    container = engine.container(1, mounts_of(stage, "a"))
+    engine.rules[f"/containers/{container}/wait"] = hanging(engine, HEAD)
+    before = len(engine.asked)
+    with pytest.raises(HeldError):
+        patiently(context(stage, engine), "use", lambda: use(stage, engine), seconds=1.2, say=lambda text: None)
+    looks = [path for path in engine.asked[before:] if path.startswith("/containers/json")]
+    assert 2 <= len(looks) <= 4, "once at first, and then each half second"
+
+
 def test_the_events_of_podman(engine: FakeEngine, watched: Watched, marked: str) -> None:
     """As Podman 4.3.1 says them over its Docker API: it calls some otherwise, and each has an exit code."""
     for action, code in (("create", 0), ("init", 0), ("start", 0), ("exec", 0), ("exec_died", 3)):
@@ -656,12 +680,12 @@ def test_an_odd_answer_about_a_container_does_not_end_the_watch(
 
 @pytest.mark.parametrize("how", ["hangs on connect", "garbage", "nothing"] if ALL else ["garbage"])
 def test_a_run_under_an_odd_engine(stage: Stage, engine: FakeEngine, how: str) -> None:
-    """Its own exit status is what there is; the start does not wait for long, and it says what is not known."""
+    """The start does not wait for long; a success that cannot be seen counts as failed, and it says so."""
     engine.rules["/"] = ODD[how](engine)
     tao, run = stage.in_run("b", environ=engine.environ)
     tao.end()
     out, _ = run.communicate(timeout=20)
-    assert run.returncode == 0
+    assert run.returncode == 1, out
     assert "the task's own exit status could not be seen" in out
     assert "Traceback" not in out
 

@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from taoprofiles.operations import runs
+from taoprofiles.state.holds import Holds
 from taoprofiles.world import processes
 from tests.conftest import ALL, need
 from tests.contract.driving import Terminal, call, one_clear_error
@@ -820,3 +822,48 @@ def test_a_run_that_only_waits_costs_nothing(stage: Stage) -> None:
     assert used() - before < 0.1 * seconds
     tao.end()
     assert run.wait(20) == 0
+
+
+def test_what_the_caller_has_open_stays_open(stage: Stage) -> None:
+    script = f"{stage.taoprof} run b -- cat <(echo through a pipe); exec 7<{stage.mapping_file}; "
+    script += f"{stage.taoprof} run b -- sh -c 'cat <&7'"
+    done = subprocess.run(["bash", "-c", script], env=stage.environ, capture_output=True, text=True, timeout=30)
+    assert done.stdout == "through a pipe\n" + stage.mapping_file.read_text(), done.stderr
+
+
+def test_an_end_that_cannot_be_recorded_hides_no_exit_status(stage: Stage) -> None:
+    """The journal of runs cannot be written, as on a full disk."""
+    (stage.state / "runs.jsonl").mkdir()
+    done = stage.run("run", "b", "--", "sh", "-c", "exit 3")
+    assert done.returncode == 3
+    assert "could not be recorded" in done.stderr
+
+
+def test_secrets_in_commands_are_not_recorded(stage: Stage) -> None:
+    stage.run("run", "b", "--", "true", "-k", "S3CRET", "api_token=S3CRET", check=True)
+    for words in (["history"], ["history", "--json"], ["why", "."]):
+        assert "S3CRET" not in stage.run(*words).stdout
+    assert "S3CRET" not in (stage.state / "runs.jsonl").read_text()
+
+
+def test_a_refused_undo_says_what_to_do(stage: Stage) -> None:
+    stage.run("use", "b", check=True)
+    stage.run("hold", "--reason", "x", check=True)
+    done = stage.run("undo")
+    one_clear_error(done, 5)
+    assert "undo again" in done.stderr
+    assert "--wait" not in done.stderr
+
+
+def test_a_release_outlives_the_binding_of_its_run(stage: Stage) -> None:
+    hold = Holds(stage.context)
+    tao, run = stage.in_run("b", "--shared")
+    (record,) = hold.all()
+    stage.run("release", record.id, "--yes", check=True)
+    seen = {"Id": "ab" * 32, "Image": "x", "Env": [], "User": "", "ShmSize": 1, "Ulimits": {}, "Binds": {}}
+    prepared = runs.Run(stage.context, record, -1, {"Mounts": []}, stage.environ)
+    prepared._bind(seen)
+    (noted,) = hold.all()
+    assert (noted.released, noted.container) == (True, "ab" * 32)
+    tao.end()
+    run.wait(20)

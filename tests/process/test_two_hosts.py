@@ -133,7 +133,9 @@ def test_another_host_vanishes(stage: Stage, spaces: str) -> None:
     refused(stage, "a")
     until(lambda: switches(stage, "a"), "the lease has run out", seconds=LEASE + 5)
     assert time.monotonic() - gone > LEASE - 1.1, "its last sign of life was at most that old"
-    assert list(stage.records.iterdir()) == []
+    assert stage.holds() == []
+    left = {path.suffix for path in stage.records.iterdir()}
+    assert left == {".json", ".claim"}, "it may only be cut off: its files are its own host's to take away"
 
 
 def test_a_host_that_vanished_before_anybody_looked(stage: Stage, spaces: str) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from taoprofiles.errors import TaoprofError
 from taoprofiles.values.profile import parse
-from taoprofiles.values.secret import is_secret
+from taoprofiles.values.secret import is_secret, without_secrets
 from taoprofiles.values.template import Renderer, Surroundings
 from tests.conftest import Home
 from tests.contract.driving import call
@@ -183,3 +183,18 @@ def test_export_leaves_no_literal_piece_of_a_secret(home: Home) -> None:
     assert SECRET not in done.out
     assert 'KEY = "${env:KEY}"' in done.out
     assert 'NGC_KEY = "${env:K}"' in done.out
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        ("tao unet train -k s3cret -e x", "tao unet train -k *** -e x"),
+        ("tao x --key s3cret --keypoints 3", "tao x --key *** --keypoints 3"),
+        ("x encryption_key=s3cret results_dir=/r", "x encryption_key=*** results_dir=/r"),
+        ("x model.encryption_key=s3cret", "x model.encryption_key=***"),
+        ("x https://u:kn0wn@h -e kn0wn", "x https://u:***@h -e ***"),
+        ("x -e a.txt --gpus 2", "x -e a.txt --gpus 2"),
+    ],
+)
+def test_commands_without_secrets(words: str, shown: str) -> None:
+    assert " ".join(without_secrets(words.split(), ["kn0wn", "abc"])) == shown

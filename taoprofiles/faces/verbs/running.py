@@ -43,7 +43,7 @@ def run_verb(context: Context, args: argparse.Namespace) -> Result:
     wish = runs.Wish(mkdir=args.mkdir, allow_overlap=args.allow_overlap, shared=args.shared, gpus=args.gpus)
     if args.gpus is not None:
         sharing.parse_gpus(args.gpus)
-    run = _prepared(context, args, args.command, kind="run", wish=wish)
+    run = _prepared(context, args, wish)
     status = _carried_out(run, args.command, as_json=args.json)
     hold = run.hold
     data = {
@@ -58,9 +58,9 @@ def run_verb(context: Context, args: argparse.Namespace) -> Result:
     return Result(data, status=status)
 
 
-def _prepared(context: Context, args: argparse.Namespace, command: list[str], *, kind: str, wish: Wish) -> Run:
+def _prepared(context: Context, args: argparse.Namespace, wish: Wish) -> Run:
     def attempt() -> Run:
-        return runs.prepare(context, args.name, command, kind=kind, wish=wish, timeout=args.timeout)
+        return runs.prepare(context, args.name, args.command, wish=wish, timeout=args.timeout)
 
     if args.wait is None:
         return attempt()
@@ -80,7 +80,6 @@ def _carried_out(run: Run, command: list[str], *, as_json: bool) -> int:
 def shell_arguments(parser: argparse.ArgumentParser) -> None:
     add_profile(parser)
     parser.add_argument("--mkdir", action="store_true", help="make the source folders that are missing")
-    add_wait(parser)
     add_timeout(parser)
 
 
@@ -89,7 +88,9 @@ def shell_verb(context: Context, args: argparse.Namespace) -> Result:
     if inside:
         raise UsageError(f"this shell is one of profile '{inside}' already", hint="'exit' leaves it")
     shell = context.environ.get("SHELL") or "/bin/sh"
-    run = _prepared(context, args, [shell], kind="shell", wish=runs.Wish(mkdir=args.mkdir))
+    run = runs.prepare(
+        context, args.name, [shell], kind="shell", wish=runs.Wish(mkdir=args.mkdir), timeout=args.timeout
+    )
     command = run.shell_command(shell, args.name)
     if not args.json:
         note(f"taoprof: a shell with profile '{args.name}' (hold {run.hold.id}); 'exit' leaves it")
@@ -109,8 +110,9 @@ def holds_verb(context: Context, args: argparse.Namespace) -> Result:
 def hold_arguments(parser: argparse.ArgumentParser) -> None:
     add_profile(parser, optional=True, help="the active profile; default: whatever the mapping file holds")
     parser.add_argument("--reason", required=True, metavar="TEXT", help="what others are told")
-    parser.add_argument("--for", dest="seconds", type=seconds, metavar="TIME", help="how long: 90, 30m, 8h, 2d")
-    parser.add_argument("--pid", type=int, metavar="PID", help="as long as that process lives")
+    end = parser.add_mutually_exclusive_group()
+    end.add_argument("--for", dest="seconds", type=seconds, metavar="TIME", help="how long: 90, 30m, 8h, 2d")
+    end.add_argument("--pid", type=int, metavar="PID", help="as long as that process lives")
     add_timeout(parser)
 
 

@@ -47,10 +47,7 @@ def use_verb(context: Context, args: argparse.Namespace) -> Result:
         raise
     if done.folders:
         messages.append(("would make: " if args.dry_run else "made: ") + ", ".join(map(context.short, done.folders)))
-    if done.kept is not None:
-        messages.append(
-            f"the mapping that was there, which no profile had made, is kept: 'taoprof undo {done.kept}' brings it back"
-        )
+    messages += switch.kept_note(done.kept)
     messages += [f"warning: {text}" for text in done.unseen]
     messages += warnings(context, secrets=mapping.secrets(done.wanted, derived=done.secrets))
     changes = [change.as_dict(reveal=args.reveal) for change in done.changes]
@@ -83,9 +80,7 @@ def _switched(context: Context, args: argparse.Namespace, name: str) -> switch.S
         from taoprofiles.faces.verbs.running import confirm_release
         from taoprofiles.operations import holding
 
-        in_the_way = holding.holds(context).find(args.release)
-        if in_the_way is not None:
-            confirm_release(in_the_way, yes=args.yes)
+        confirm_release(holding.to_release(holding.holds(context), args.release), yes=args.yes)
 
     def attempt() -> switch.Switch:
         return switch.use(
