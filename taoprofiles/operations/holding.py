@@ -67,7 +67,8 @@ def hold(
             raise UsageError(f"there is no mapping file to hold ('{context.mapping_file}')", hint="'taoprof use NAME'")
         made = begin(context, "manual")
         made.profile, made.digest, made.shared, made.reason = active, mapping.digest(content), True, reason
-        made.pid, made.start = pid or 0, start or 0
+        now = int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
+        made.pid, made.start = pid or 0, start or now
         made.until = None if seconds is None else time.time() + seconds
         os.close(Holds(context).make(made))
         return made

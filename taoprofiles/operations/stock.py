@@ -273,13 +273,22 @@ class _Look:
         return ours or (not other.was_seen and not other.absent)
 
     def _manual_lives(self, hold: Hold, here: str) -> bool:
-        if hold.until is not None and time.time() >= hold.until:
+        if hold.until is not None and self._seconds_held(hold, here) >= hold.until - hold.since:
             return False
         if not hold.pid or processes.rebooted(hold.place, here):
             return not hold.pid
         if hold.place != here:
             return True  # no process gives signs of its life, so only its own host can tell that it has ended
         return processes.alive(hold.pid, hold.start)
+
+    def _seconds_held(self, hold: Hold, here: str) -> float:
+        """For how long a hold by hand has been there: by the time since boot, which no clock change touches.
+
+        After a reboot, and on another host, there is only the clock.
+        """
+        if hold.place == here and not hold.pid:
+            return time.clock_gettime(time.CLOCK_BOOTTIME) - hold.start / os.sysconf("SC_CLK_TCK")
+        return time.time() - hold.since
 
     def _lives_elsewhere(self, hold: Hold, here: str) -> bool:
         """Whether another host's work is alive: until its sign of life has not changed for LEASE seconds.

@@ -24,7 +24,7 @@ class Hold:
     - ``profile``, ``digest``: the profile's name and the digest of the mapping that the work needs (``mapping.digest``)
     - ``shared``: whether it needs the shared mapping file; an isolated run has a file of its own
     - ``user``, ``host`` (its name), ``place`` (the very host: see ``world.processes.place``), ``pid``, ``start``: the
-      owner; ``start`` is in clock ticks since boot
+      owner; ``start`` is in clock ticks since boot, of a hold by hand without a pid that of the hold
     - ``command`` (list of words), ``folder`` (where it was started), ``container``, ``image``, ``engine`` (its address)
     - ``since``, ``until``: seconds since 1970; ``until`` is None where there is no end
     - ``released``: its owner let go of it although the work goes on

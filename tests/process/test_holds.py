@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from taoprofiles.operations import runs
+from taoprofiles.operations import holding, runs
 from taoprofiles.state.holds import Holds
 from taoprofiles.world import processes
 from tests.conftest import ALL, need
@@ -867,3 +867,12 @@ def test_a_release_outlives_the_binding_of_its_run(stage: Stage) -> None:
     assert (noted.released, noted.container) == (True, "ab" * 32)
     tao.end()
     run.wait(20)
+
+
+def test_a_hold_for_a_time_does_not_go_by_the_clock(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    hold = holding.hold(stage.context, None, reason="x", seconds=60)
+    really, boot = time.time, time.clock_gettime
+    monkeypatch.setattr(time, "time", lambda: really() + 7200)
+    assert [one.id for one in holding.holds(stage.context).holds] == [hold.id], "the clock was set, no time has passed"
+    monkeypatch.setattr(time, "clock_gettime", lambda clock: boot(clock) + 61)
+    assert holding.holds(stage.context).holds == []
