@@ -15,7 +15,7 @@ import time
 
 from taoprofiles.errors import InvalidStateError
 from taoprofiles.state import files
-from taoprofiles.state.refusals import unusable
+from taoprofiles.state.refusals import refuse_newer, unusable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -220,11 +220,7 @@ class History:
 def _parse(line: bytes, path: str) -> Entry | None:
     try:
         fields = json.loads(line)
-        if fields["v"] > FORMAT:
-            raise InvalidStateError(
-                f"'{path}' was written by a newer taoprofiles (format {fields['v']}; this one reads {FORMAT})",
-                hint="pip install --upgrade taoprofiles",
-            )
+        refuse_newer(path, fields["v"], FORMAT)
         entry = Entry(**{name: fields[name] for name in Entry.__slots__})
         return entry if all(isinstance(getattr(entry, name), kind) for name, kind in _KINDS.items()) else None
     except (ValueError, KeyError, TypeError, RecursionError):

@@ -12,7 +12,7 @@ import os
 
 from taoprofiles.errors import InvalidStateError
 from taoprofiles.state import caches, claims, files
-from taoprofiles.state.refusals import unusable
+from taoprofiles.state.refusals import refuse_newer, unusable
 from taoprofiles.values.hold import Hold
 
 TYPE_CHECKING = False
@@ -156,11 +156,7 @@ class Holds:
 def _parse(line: bytes, path: str) -> Hold | None:
     try:
         fields = json.loads(line)
-        if fields["v"] > FORMAT:
-            raise InvalidStateError(
-                f"'{path}' was written by a newer taoprofiles (format {fields['v']}; this one reads {FORMAT})",
-                hint="pip install --upgrade taoprofiles",
-            )
+        refuse_newer(path, fields["v"], FORMAT)
         hold = Hold(**{name: fields[name] for name in Hold.DEFAULTS if name in fields})
         return hold if hold.id and hold.is_sound() else None
     except (ValueError, KeyError, TypeError, RecursionError):

@@ -9,6 +9,15 @@ import stat
 from taoprofiles.errors import InvalidStateError, TaoprofError
 
 
+def refuse_newer(path: str, version: int, known: int) -> None:
+    """Raise InvalidStateError for a line of a format that only a later taoprofiles can read."""
+    if version > known:
+        raise InvalidStateError(
+            f"'{path}' was written by a newer taoprofiles (format {version}; this one reads {known})",
+            hint="pip install --upgrade taoprofiles",
+        )
+
+
 def unusable(path: str, what: str, error: OSError) -> TaoprofError:
     """Say what could not be done with ``path`` and why: an InvalidStateError where the path itself is wrong."""
     reason = (error.strerror or str(error)).lower()
