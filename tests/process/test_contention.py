@@ -21,7 +21,7 @@ from tests.conftest import ALL, Home
 
 NAMES = [f"p{number}" for number in range(8)]
 READS = int(os.environ.get("TAOPROF_TEST_READS", "0"))
-SECONDS = 10 if ALL else 3
+SECONDS = 10 if ALL else 1
 LONGEST = 1800 if READS else 60
 
 WORKER = """

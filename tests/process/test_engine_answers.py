@@ -122,6 +122,9 @@ ODD: dict[str, Callable[[FakeEngine], Callable[[socket.socket], None]]] = {
 }
 
 
+ODD_ENOUGH = list(ODD) if ALL else ["hangs on connect", "garbage", "status 500", "an object", "hangs in its answer"]
+
+
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have less patience in this process, to try more in less time."""
@@ -136,7 +139,7 @@ def switched_and_told(done: Answer, engine: FakeEngine) -> None:
     assert warning.isprintable()
 
 
-@pytest.mark.parametrize("how", ODD)
+@pytest.mark.parametrize("how", ODD_ENOUGH)
 @pytest.mark.usefixtures("hasty")
 def test_a_switch_under_an_odd_engine(stage: Stage, engine: FakeEngine, how: str) -> None:
     """Nothing that can be seen is in the way: it switches, soon, and tells what it could not look at."""
@@ -400,9 +403,6 @@ def test_a_marked_container_belongs_to_its_run(stage: Stage, engine: FakeEngine)
     engine.containers.clear()
     assert holding.holds(context(stage, engine)).holds == []
     assert list(stage.records.iterdir()) == []
-
-
-ODD_ENOUGH = list(ODD) if ALL else ["hangs on connect", "garbage", "status 500", "an object", "hangs in its answer"]
 
 
 @pytest.mark.parametrize("how", ODD_ENOUGH)

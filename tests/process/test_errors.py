@@ -16,7 +16,7 @@ from tests.process.strace import Point, Scene
 
 pytestmark = pytest.mark.timeout(240)
 
-STEP = 29
+STEP = 79
 FAILURES = {
     "openat": ("ENOSPC", "EIO", "EACCES"),
     "mkdir": ("ENOSPC", "EIO", "EACCES"),

@@ -15,7 +15,7 @@ from tests.process.strace import Point, Scene
 pytestmark = [pytest.mark.strace, pytest.mark.timeout(240)]
 
 STATES = ["none", "own", "foreign", "symlink", "read-only"]
-STEP = 17
+STEP = 53
 
 
 @pytest.mark.parametrize("state", STATES)

@@ -20,7 +20,7 @@ from taoprofiles.operations import holding, switch
 from tests.engine.engine import until
 from tests.process.actors import Stage, Tao, gone, kill, rendered, staged
 
-SEQUENCES = int(os.environ.get("TAOPROF_TEST_SEQUENCES", "6"))
+SEQUENCES = int(os.environ.get("TAOPROF_TEST_SEQUENCES", "2"))
 STEPS = 25
 NAMES = "abcd"
 

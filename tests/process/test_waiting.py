@@ -16,7 +16,7 @@ from tests.contract.driving import Terminal
 from tests.engine.engine import until
 from tests.process.actors import Stage, staged
 
-WAITERS = 64 if ALL else 16
+WAITERS = 64 if ALL else 12
 
 
 @pytest.fixture
