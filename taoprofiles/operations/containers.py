@@ -22,8 +22,7 @@ class Containers:
     def __init__(self, context: Context, unseen: list[str], end: float, address: str | None = None) -> None:
         self._context = context
         self._unseen = unseen
-        environ = context.environ if address is None else {**context.environ, "DOCKER_HOST": address}
-        self._engine = Engine(environ, end=end)
+        self._engine = Engine(context.environ, end=end, address=address)
         self._inspected: dict[str, dict[str, Any] | None] = {}
         self.address = self._engine.address
         self.was_seen = True

@@ -29,9 +29,8 @@ def stop(context: Context, hold_id: str) -> Hold:
     if hold.place != processes.place():
         raise UsageError(f"'{hold_id}' runs on {hold.host}: stop it there")
     if hold.container:
-        environ = {**context.environ, **({"DOCKER_HOST": hold.engine} if hold.engine else {})}
         try:
-            if not Engine(environ).stop(hold.container):
+            if not Engine(context.environ, address=hold.engine).stop(hold.container):
                 raise NotFoundError(f"container {hold.container[:6]} is gone already")
         except EngineError as error:
             raise TaoprofError(f"container {hold.container[:6]} could not be stopped: {error}") from None

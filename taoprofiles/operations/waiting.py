@@ -78,8 +78,7 @@ def _until_something_ends(context: Context, holders: list[Hold], ahead: list[int
                 pass  # ended in this moment
         for hold in holders:
             if hold.container and hold.place == here:
-                environ = {**context.environ, **({"DOCKER_HOST": hold.engine} if hold.engine else {})}
-                ending = Engine(environ).ending(hold.container)
+                ending = Engine(context.environ, address=hold.engine).ending(hold.container)
                 endings += [ending] if ending else []
         while (left := end - time.monotonic()) > 0:
             waited: list[int | Ending] = [*descriptors, *endings]

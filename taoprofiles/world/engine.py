@@ -38,11 +38,21 @@ class EngineError(Exception):
 class Engine:
     """The engine that the launcher would use in this environment."""
 
-    def __init__(self, environ: Mapping[str, str], patience: float = PATIENCE, end: float | None = None) -> None:
-        """``end`` is when all questions together must be answered, by the monotonic clock."""
-        self._environ = environ
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        patience: float = PATIENCE,
+        end: float | None = None,
+        *,
+        address: str | None = None,
+    ) -> None:
+        """``end`` is when all questions together must be answered, by the monotonic clock.
+
+        ``address`` is another engine's than the environment names: the one that a hold was made on.
+        """
+        self._environ = environ if address is None else {**environ, "DOCKER_HOST": address}
         self._end = float("inf") if end is None else end
-        self.address = environ.get("DOCKER_HOST") or DEFAULT
+        self.address = self._environ.get("DOCKER_HOST") or DEFAULT
         self._patience = patience
 
     def containers(self) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from taoprofiles.state.history import MAPPING_LIMIT
-from tests.conftest import ALL, Home, need
+from tests.conftest import Home, need
 
 WATCHED = (
     "%file,read,write,pread64,pwrite64,close,fstat,flock,fcntl,fsync,fdatasync,ftruncate,fchmod,fchown,lseek,getdents64"
@@ -136,11 +136,6 @@ class Scene:
                 found.append(Point(call, seen[call], line.split(" ", 1)[1]))
             inside = inside or BEGIN in line
         raise AssertionError("the victim never came to its second mark")
-
-
-def every(points: list, step: int) -> list:
-    """All points in CI; in the fast suite every ``step``-th of them."""
-    return points if ALL else points[::step]
 
 
 def victim(home: Home, injection: str | None = None) -> tuple[subprocess.CompletedProcess[str], list[str]]:
