@@ -32,10 +32,13 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "stop": ("running", "stop one run"),
         "why": ("running", "tell which run wrote a folder"),
     },
+    "guard": {
+        "daemon": ("guarding", "guard the mapping file, in the foreground"),
+    },
     "look": {
         "list": ("looking", "list the profiles"),
-        "current": ("looking", "name the active profile"),
-        "status": ("looking", "tell what the mapping file holds, and why"),
+        "current": ("telling", "name the active profile"),
+        "status": ("telling", "tell what the mapping file holds, and why"),
         "show": ("looking", "show all that a profile comes to"),
         "diff": ("looking", "compare a profile with the file, or two profiles"),
         "paths": ("looking", "tell where everything is kept"),
@@ -61,6 +64,9 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
 
 TAKES_COMMAND = ("run",)
 """Verbs behind whose ``--`` stands a command that is none of ours to read."""
+
+READ_BY_PROGRAMS = ("current", "env", "export", "completion", "schema", "daemon")
+"""Verbs whose answers go into a prompt, a shell or a file, and whose messages may never be seen."""
 
 VERBS = {verb: place for group in GROUPS.values() for verb, place in group.items()}
 
@@ -118,9 +124,33 @@ def run(argv: list[str]) -> int:
         parse = parser.parse_intermixed_args if verb == "set" else parser.parse_args
         args = parse([*leading, *rest])
         args.command = command
-        return output.emit(verb, _function(verb)(Context(), args), as_json=as_json)
+        context = Context()
+        _mend(context)
+        result = _function(verb)(context, args)
+        result.messages += _untold(context, verb)
+        return output.emit(verb, result, as_json=as_json)
     except TaoprofError as error:
         return output.emit_error(verb, error, as_json=as_json)
+
+
+def _mend(context: Context) -> None:
+    """Take off the seal of a guard that was killed, whatever the command is."""
+    if os.path.lexists(context.seal):
+        from taoprofiles.operations import guard
+
+        try:
+            guard.unseal(context)
+        except TaoprofError:
+            pass  # the command itself will say what is wrong, or succeed without
+
+
+def _untold(context: Context, verb: str) -> list[str]:
+    """Give what a guard has to tell, once; not to those whose messages nobody reads."""
+    if verb in READ_BY_PROGRAMS or not os.path.lexists(context.untold):
+        return []
+    from taoprofiles.state.guards import Untold
+
+    return [f"the guard, {line}" for line in Untold(context).take()]
 
 
 def _add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:

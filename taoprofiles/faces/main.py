@@ -17,6 +17,12 @@ def main() -> NoReturn:
     sys.exit(run(sys.argv[1:]))
 
 
+def daemon() -> NoReturn:
+    """Be the command ``taoprofd``, which is ``taoprof daemon``."""
+    _open_streams()
+    sys.exit(run(["daemon", *sys.argv[1:]]))
+
+
 def run(argv: list[str]) -> int:
     """Run one command line, without the program's name, and return its exit status."""
     try:

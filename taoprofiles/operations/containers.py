@@ -7,6 +7,7 @@ from taoprofiles.world.engine import Engine, EngineError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
     from taoprofiles.state.paths import Context
@@ -15,31 +16,47 @@ if TYPE_CHECKING:
 class Containers:
     """Asks one engine once for its list and once about each container; what it does not answer goes to ``unseen``.
 
-    ``was_seen`` is whether all that was asked was answered, ``absent`` whether there is no engine at all. After one
-    question without an answer no more are asked. ``end`` is when all must be answered, by the monotonic clock.
+    ``known`` are answers about containers that were had before: nothing that is asked here changes in a container's
+    life, but whether it runs. ``was_seen`` is whether all that was asked was answered, ``absent`` whether there is no
+    engine at all. After one question without an answer no more are asked. ``end`` is when all must be answered, by the
+    monotonic clock.
     """
 
-    def __init__(self, context: Context, unseen: list[str], end: float, address: str | None = None) -> None:
+    def __init__(
+        self,
+        context: Context,
+        end: float,
+        address: str | None = None,
+        unseen: list[str] | None = None,
+        known: Mapping[str, dict[str, Any] | None] | None = None,
+    ) -> None:
         self._context = context
-        self._unseen = unseen
+        self.unseen = [] if unseen is None else unseen
         self._engine = Engine(context.environ, end=end, address=address)
-        self._inspected: dict[str, dict[str, Any] | None] = {}
+        self._inspected: dict[str, dict[str, Any] | None] = dict(known or {})
+        self._listed: list[dict[str, Any]] | None = None
         self.address = self._engine.address
         self.was_seen = True
         self.absent = False
 
     def listed(self) -> list[dict[str, Any]]:
         """List those that have something of this host mounted; none where the engine cannot be asked."""
-        try:
-            return [one for one in self._engine.containers() if one["Binds"]]
-        except EngineError as error:
-            self.was_seen, self.absent = False, error.absent
-            if not error.absent:
-                self._unseen.append(
-                    f"the container engine at {self.address} could not be looked at: {error}; a container "
-                    "that needs the mapping would not be seen"
-                )
-            return []
+        if self._listed is None:
+            self._listed = []
+            try:
+                self._listed = [one for one in self._engine.containers() if one["Binds"]]
+            except EngineError as error:
+                self.was_seen, self.absent = False, error.absent
+                if not error.absent:
+                    self.unseen.append(
+                        f"the container engine at {self.address} could not be looked at: {error}; a container "
+                        "that needs the mapping would not be seen"
+                    )
+        return self._listed
+
+    def look_at_all(self) -> dict[str, dict[str, Any] | None]:
+        """Ask all that may be asked later; give the answers about those that are there, for a later ``known``."""
+        return {one["Id"]: self.inspect(one["Id"]) for one in self.listed()} if self.was_seen else self._inspected
 
     def inspect(self, container: str) -> dict[str, Any] | None:
         """Give what is known of a container: {} where the engine does not tell, None where there is none."""
@@ -49,7 +66,7 @@ class Containers:
             except EngineError as error:
                 self.was_seen = False
                 self._inspected[container] = {}
-                self._unseen.append(f"container {container[:6]} could not be looked at: {error}")
+                self.unseen.append(f"container {container[:6]} could not be looked at: {error}")
         return self._inspected[container]
 
     def mark_of(self, container: str) -> str | None:

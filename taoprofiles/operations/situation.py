@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from taoprofiles.errors import TaoprofError
+from taoprofiles.errors import InvalidStateError, TaoprofError
 from taoprofiles.state import files
 from taoprofiles.state.history import MAPPING_LIMIT, History
 from taoprofiles.state.store import Store
@@ -14,6 +14,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from taoprofiles.state.history import Entry
     from taoprofiles.state.paths import Context
+
+
+COMPARED = 100
+"""Profiles that an unmanaged mapping is compared with: a tenth of a second at the most."""
 
 
 class Situation:
@@ -77,16 +81,28 @@ def previous(context: Context, content: bytes | None, current: str | None) -> st
     return None
 
 
-def resembling(context: Context, content: bytes) -> str | None:
-    """Name a profile that renders just what ``content`` says, if there is one."""
-    store = Store(context)
-    for name in store.names():
+def resembling(context: Context, content: bytes, last: str | None) -> tuple[str, int] | None:
+    """Name the profile that comes nearest to what ``content`` says, and in how many things it differs.
+
+    None where none has a mount in common with it. Of several the one ``last`` in force is named, else the first; of a
+    great many profiles the first COMPARED are looked at.
+    """
+    try:
+        there = mapping.parse(content, "")
+    except InvalidStateError:
+        return None
+    mounts, best = mapping.mounts(content), None
+    names = Store(context).names()[:COMPARED]
+    for name in dict.fromkeys([last, *names] if last is not None else names):
         try:
-            if mapping.same(content, mapping.to_bytes(store.renderer(name).mapping())):
-                return name
+            rendered = Store(context).renderer(name).mapping()
         except TaoprofError:
             continue
-    return None
+        differing = len(mapping.changes(rendered, there))
+        in_common = mapping.mounts(mapping.to_bytes(rendered)).items() & mounts.items()
+        if (not differing or in_common) and (best is None or differing < best[1]):
+            best = name, differing
+    return best
 
 
 def warnings(context: Context, *, secrets: list[str]) -> list[str]:

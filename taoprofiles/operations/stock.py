@@ -54,24 +54,28 @@ class Stock:
         return None
 
 
-def take_stock(context: Context, content: bytes | None, *, may_write: bool = False) -> Stock:
+def take_stock(
+    context: Context, content: bytes | None, *, may_write: bool = False, engine: Containers | None = None
+) -> Stock:
     """Look at records, processes and containers. ``content`` is the mapping file's.
 
-    With ``may_write`` the lock is held, and records of what is gone are taken away. Raises InvalidStateError for a
-    record that is damaged: what it was about may still be at work.
+    ``engine`` is what is known of the engine already; without it, the engine is asked. With ``may_write`` the lock is
+    held, and records of what is gone are taken away. Raises InvalidStateError for a record that is damaged: what it was
+    about may still be at work.
     """
-    return _Look(context, content, may_write=may_write).stock()
+    return _Look(context, content, may_write=may_write, engine=engine).stock()
 
 
 class _Look:
-    def __init__(self, context: Context, content: bytes | None, *, may_write: bool) -> None:
+    def __init__(self, context: Context, content: bytes | None, *, may_write: bool, engine: Containers | None) -> None:
         self._context = context
         self._content = content
         self._may_write = may_write
         self._records = Holds(context)
         self._stock = Stock()
         self._end = time.monotonic() + PATIENCE
-        self._engine = Containers(context, self._stock.unseen, self._end)
+        self._engine = engine or Containers(context, self._end)
+        self._stock.unseen = self._engine.unseen
         self._others: dict[str, Containers] = {}
         self._past: list[tuple[dict[str, str], str, str | None]] | None = None
         self._mark: tuple[str | None, str] | None = None
@@ -183,7 +187,7 @@ class _Look:
     # Processes
 
     def _found_launchers(self, found: list[Process], runs: dict[str, Hold]) -> None:
-        parents = {one.container: set(_ancestors(one.pid)) for one in found if one.container}
+        parents = {one.container: set(processes.ancestors(one.pid)) for one in found if one.container}
         for process in found:
             words, start = process.launch, processes.start_time(process.pid)
             if words is None or process.uid != self._context.uid or start is None:
@@ -202,12 +206,12 @@ class _Look:
                 self._stock.holds.append(hold)
             hold.id, hold.pid, hold.start, hold.command = f"p{process.pid}", process.pid, start, without_secrets(words)
             hold.place = processes.place()
-            hold.since = _epoch(start) or hold.since
-            hold.folder = _folder(process.pid)
+            hold.since = processes.epoch(start) or hold.since
+            hold.folder = processes.folder(process.pid)
 
     def _orphan(self, process: Process) -> Hold | None:
         """Find the container of a launcher whose docker exec has ended: it waits for the container to stop."""
-        start = _epoch(processes.start_time(process.pid)) or 0.0
+        start = processes.epoch(processes.start_time(process.pid)) or 0.0
         orphans = [
             hold for hold in self._stock.holds if hold.kind == "found" and not hold.pid and hold.since >= start - 1
         ]
@@ -222,7 +226,7 @@ class _Look:
         if path == "~" or path.startswith("~/"):
             path = home + path[1:]
         if not os.path.isabs(path):
-            path = os.path.join(_folder(pid) or "/", path)
+            path = os.path.join(processes.folder(pid) or "/", path)
         return os.path.realpath(path) == os.path.realpath(self._context.mapping_file)
 
     # Records
@@ -264,7 +268,7 @@ class _Look:
         if hold.engine is None or hold.engine == self._engine.address:
             return not self._engine.was_seen and (not self._engine.absent or hold.container is not None)
         if hold.engine not in self._others:
-            self._others[hold.engine] = Containers(self._context, self._stock.unseen, self._end, hold.engine)
+            self._others[hold.engine] = Containers(self._context, self._end, hold.engine, self._stock.unseen)
         other = self._others[hold.engine]
         if hold.container is not None:
             seen = other.inspect(hold.container)
@@ -324,27 +328,3 @@ def _inside(wanted: dict[str, str], binds: dict[str, str]) -> bool:
 
 def _container_id(hold: Hold) -> str:
     return f"c{(hold.container or '')[:6]}"
-
-
-def _ancestors(pid: int) -> Iterator[int]:
-    for _ in range(8):  # tao → sh → bash → docker exec, and a wrapper or two
-        parent = processes.parent(pid)
-        if parent is None or parent <= 1:
-            return
-        yield parent
-        pid = parent
-
-
-def _folder(pid: int) -> str:
-    try:
-        return os.readlink(f"/proc/{pid}/cwd")
-    except OSError:
-        return ""
-
-
-def _epoch(start: int | None) -> float | None:
-    """Turn clock ticks since boot into seconds since 1970."""
-    if start is None:
-        return None
-    up = time.clock_gettime(time.CLOCK_BOOTTIME)
-    return time.time() - up + start / os.sysconf("SC_CLK_TCK")

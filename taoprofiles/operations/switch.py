@@ -8,6 +8,7 @@ from taoprofiles.operations.holding import held, note_release
 from taoprofiles.operations.situation import previous
 from taoprofiles.operations.stock import take_stock
 from taoprofiles.state import files, glance
+from taoprofiles.state.guards import Seal
 from taoprofiles.state.history import MAPPING_LIMIT, History
 from taoprofiles.state.locks import DEFAULT_TIMEOUT, Lock
 from taoprofiles.state.store import Store
@@ -102,6 +103,41 @@ def bring_back(context: Context, entry: Entry) -> Switch:
     return done
 
 
+def put_back(
+    context: Context, wanted: bytes, profile: str | None, *, link: str | None, mode: int | None, writer: str | None
+) -> int:
+    """Put the mapping that is held back over what another program wrote; give the entry whose undoing brings that back.
+
+    ``link`` and ``mode`` are what the file was before (see ``files.replace``); ``writer`` who wrote. Needs the lock.
+    Raises TaoprofError: then all is as the other program left it.
+    """
+    transaction = _Transaction(context, writer=writer)
+    kept = transaction.write("restore", profile, wanted, link=link, mode=mode)
+    return kept or 0
+
+
+def take_in(context: Context, *, writer: str | None) -> int | None:
+    """Keep what another program wrote as the mapping that is now in force, of no profile; give its entry.
+
+    None where there is nothing to keep. Needs the lock. Raises TaoprofError.
+    """
+    return _Transaction(context, writer=writer).adopt()
+
+
+def keep_late(context: Context, content: bytes) -> int:
+    """Keep what a program wrote into a file that had been replaced already, as ``put_back`` does. Needs the lock."""
+    history = History(context)
+    last = next(e for e in history.newest_first() if e.target == "mapping")
+    digest = history.keep(content)
+    found = _mapping_entry("found", None, last.after, digest)
+    return history.record([found, _mapping_entry("restore", last.profile, digest, last.after)])[1]
+
+
+def recover(context: Context) -> None:
+    """Clear up what a killed switch or restore left, and keep what it replaced unseen. Needs the lock."""
+    _Transaction(context).clear_up()
+
+
 def kept_note(kept: int | None) -> list[str]:
     """Tell how to get back a mapping that no profile had made, and that was replaced; nothing for none."""
     what = "the mapping that was there, which no profile had made, is kept"
@@ -111,8 +147,9 @@ def kept_note(kept: int | None) -> list[str]:
 class _Transaction:
     """Reads once, decides, and writes: the history first, then the file."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, *, writer: str | None = None) -> None:
         self._context = context
+        self._writer = writer
         self._store = Store(context)
         self._history = History(context)
         self.content = files.read(context.mapping_file, MAPPING_LIMIT)
@@ -161,33 +198,57 @@ class _Transaction:
             note_release(self._context, released)
         return stock.unseen
 
-    def write(self, action: str, profile: str | None, wanted: bytes | None) -> int | None:
+    def write(
+        self,
+        action: str,
+        profile: str | None,
+        wanted: bytes | None,
+        *,
+        link: str | None = "",
+        mode: int | None = None,
+    ) -> int | None:
         """Record and replace; return the number of the entry that kept a foreign mapping, if any."""
         self._keep_what_a_killed_switch_replaced()
+        Seal(self._context).take_off()  # so that the new file gets the mode of the old one; a guard seals it again
         before = None if self.content is None else self._history.keep(self.content)
         after = None if wanted is None else self._history.keep(wanted)
-        entries = []
-        if self._entry is None:
-            last = next((e for e in self._history.newest_first() if e.target == "mapping"), None)
-            was = last.after if last else None
-            if before != was:
-                entries.append(_mapping_entry("found", None, was, before))
+        entries = self._found(before)
         entries.append(_mapping_entry(action, profile, before, after))
         if before == after:
             _, last_id = self._history.record(entries)
             landed, late = wanted, None
         else:
-            last_id, found = self._history.record_and(entries, lambda: self._replace(wanted, entries[-1]))
+            last_id, found = self._history.record_and(entries, lambda: self._replace(wanted, entries[-1], link, mode))
             landed, late = found
         if landed != wanted:
             raise TaoprofError(
                 f"'{self._context.mapping_file}' was overwritten by another program in the moment of the switch",
                 hint="'taoprof status' tells what it holds now",
             )
-        foreign = self._entry is None and self.content is not None
+        foreign = self.previous is None and self.content is not None
         return late or (last_id if foreign else None)
 
-    def _replace(self, wanted: bytes | None, entry: dict[str, Any]) -> tuple[bytes | None, int | None]:
+    def adopt(self) -> int | None:
+        """Record what another program wrote; the file stays as it is."""
+        entries = self._found(None if self.content is None else self._history.keep(self.content))
+        return self._history.record(entries)[1] if entries else None
+
+    def clear_up(self) -> None:
+        """Do what ``write`` would do about a killed one, and no more."""
+        self._keep_what_a_killed_switch_replaced()
+        files.clear_left_behind(self._context.mapping_file)
+
+    def _found(self, now: str | None) -> list[dict[str, Any]]:
+        """Give the entry for a mapping that no entry knows yet; ``now`` is its digest."""
+        if self._entry is not None:
+            return []
+        last = next((e for e in self._history.newest_first() if e.target == "mapping"), None)
+        was = last.after if last else None
+        return [] if now == was else [{**_mapping_entry("found", None, was, now), "writer": self._writer}]
+
+    def _replace(
+        self, wanted: bytes | None, entry: dict[str, Any], link: str | None, mode: int | None
+    ) -> tuple[bytes | None, int | None]:
         """Replace the file, as ``entry`` says; give what it holds then, read back.
 
         What another program wrote after we had read the file is kept, and put into its order; then the number of the
@@ -207,7 +268,7 @@ class _Transaction:
         if wanted is None:
             files.take_away(path, taken=placed)
         else:
-            files.replace(path, wanted, placed=placed)
+            files.replace(path, wanted, placed=placed, link=link, mode=mode)
         return landed[0] if landed else None, late[0] if late else None
 
     def _keep_what_a_killed_switch_replaced(self) -> None:

@@ -27,6 +27,27 @@ def claim(path: str) -> int:
         raise unusable(path, "lock", error) from error
 
 
+def take(path: str) -> int | None:
+    """Lock a file that stays, making it where it is not there; give the descriptor, None where somebody has the lock.
+
+    Raises TaoprofError.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        fd = os.open(path, flags, PRIVATE)
+    except OSError as error:
+        raise unusable(path, "lock", error) from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return fd
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    except OSError as error:
+        os.close(fd)
+        raise unusable(path, "lock", error) from error
+
+
 def claimed(path: str) -> bool:
     """Whether some process still has what ``claim`` gave.
 

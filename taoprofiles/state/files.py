@@ -7,18 +7,16 @@ target: what a killed process left behind is taken away by the next one, and not
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
-import time
 
-from taoprofiles.errors import BusyError, InvalidStateError, TaoprofError
+from taoprofiles.errors import InvalidStateError, TaoprofError
 from taoprofiles.state.refusals import kind, unusable
+from taoprofiles.state.turns import Turn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
 
 PRIVATE = 0o600
 
@@ -49,25 +47,36 @@ def read(path: str, limit: int) -> bytes | None:
         raise unusable(path, "read", error) from error
 
 
-def replace(path: str, data: bytes, *, placed: Callable[[bytes | None], None] | None = None) -> None:
+def replace(
+    path: str,
+    data: bytes,
+    *,
+    placed: Callable[[bytes | None], None] | None = None,
+    mode: int | None = None,
+    link: str | None = "",
+) -> None:
     """Make ``data`` the content of ``path``, so that a reader finds the old or the new content and nothing between.
 
     A symlink stays one: its target is replaced. The mode and owner of an existing file are kept, a new file is 0600
-    whatever the umask. ``placed`` is called once the new file stands, with what the file held when it was replaced. On
-    an error, also one that ``placed`` raises, the old file is back.
+    whatever the umask. With ``mode`` the file is our own and has that one, whatever is there. ``link`` is what the
+    symlink must name for its target to be replaced (None: there must be none); another one is itself replaced, by that
+    symlink or by the file. ``placed`` is called once the new file stands, with what the file held when it was replaced.
+    On an error, also one that ``placed`` raises, the old file is back.
 
     Raises TaoprofError with what could not be done and why.
     """
-    target = os.path.realpath(path)
+    if link and link != link_of(path):
+        _relink(path, link)
+    target = os.path.realpath(path) if link is not None else path
     fresh, kept = _beside(target)
     renamed = False
     try:
-        with _Turn(os.path.dirname(target)) as turn:
+        with Turn(os.path.dirname(target)) as turn:
             try:
-                old = _status(target)
+                old = _status(target, may_be_link=link is None)
                 _unlink(fresh)
                 _unlink(kept)
-                _write_fresh(fresh, data, old)
+                _write_fresh(fresh, data, old, mode)
                 if old is not None:
                     _keep(target, kept, old)
                 os.replace(fresh, target)
@@ -87,6 +96,26 @@ def replace(path: str, data: bytes, *, placed: Callable[[bytes | None], None] | 
         raise unusable(path, "write", error) from error
 
 
+def link_of(path: str) -> str | None:
+    """Give what the symlink ``path`` names, None where it is none."""
+    try:
+        return os.readlink(path)
+    except OSError:
+        return None
+
+
+def _relink(path: str, link: str) -> None:
+    fresh, _ = _beside(path)
+    try:
+        with Turn(os.path.dirname(path)) as turn:
+            _unlink(fresh)
+            os.symlink(link, fresh)
+            os.replace(fresh, path)
+            turn.sync()
+    except OSError as error:
+        raise unusable(path, "write", error) from error
+
+
 def take_away(path: str, *, taken: Callable[[bytes | None], None] | None = None) -> None:
     """Take the file at ``path`` away, durably; a symlink's target, not the symlink.
 
@@ -95,7 +124,7 @@ def take_away(path: str, *, taken: Callable[[bytes | None], None] | None = None)
     target = os.path.realpath(path)
     _, kept = _beside(target)
     try:
-        with _Turn(os.path.dirname(target)) as turn:
+        with Turn(os.path.dirname(target)) as turn:
             if _status(target) is None:
                 return
             os.replace(target, kept)
@@ -118,6 +147,12 @@ def left_behind(path: str) -> bytes | None:
         return read(kept, 1 << 24)
     except TaoprofError:
         return None
+
+
+def clear_left_behind(path: str) -> None:
+    """Take away what a killed ``replace`` or ``take_away`` left beside ``path``. Needs the lock."""
+    for name in _beside(os.path.realpath(path)):
+        unlink_quietly(name)
 
 
 def remove(path: str) -> None:
@@ -172,6 +207,14 @@ def cut(path: str, size: int) -> None:
         pass
 
 
+def change_mode(path: str, mode: int) -> None:
+    """Give the file at ``path``, or the one that a symlink there leads to, other rights. Raises TaoprofError."""
+    try:
+        os.chmod(path, mode)
+    except OSError as error:
+        raise unusable(path, "change the mode of", error) from error
+
+
 def make_folder(path: str) -> None:
     """Make the folder ``path`` and those above it, for this user alone (0700). Raises TaoprofError."""
     if os.path.isdir(path):
@@ -190,55 +233,18 @@ def make_folder(path: str) -> None:
         raise unusable(path, "make the folder", error) from error
 
 
-class _Turn:
-    """Keeps every other taoprof process from the temporary names in a folder, also one with another state folder."""
-
-    def __init__(self, folder: str) -> None:
-        self._folder = folder
-        self._fd = -1
-
-    def __enter__(self) -> _Turn:
-        self._fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        end = time.monotonic() + 10
-        while True:
-            try:
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > end:
-                    os.close(self._fd)
-                    raise BusyError(f"another program holds a lock on the folder '{self._folder}'") from None
-                time.sleep(0.002)
-            except OSError:
-                break  # NFS locks no folder that is open for reading only; the one lock of the home still holds
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_UN)
-        except OSError:
-            pass  # closing it is enough
-        try:
-            os.close(self._fd)
-        except OSError:
-            pass  # the kernel lets go of it with the process, and the work is done
-
-    def sync(self) -> None:
-        os.fsync(self._fd)
-
-
 def _beside(target: str) -> tuple[str, str]:
     folder = os.path.dirname(target)
     return os.path.join(folder, ".taoprof-new"), os.path.join(folder, ".taoprof-old")
 
 
-def _status(target: str) -> os.stat_result | None:
+def _status(target: str, *, may_be_link: bool = False) -> os.stat_result | None:
     try:
         status = os.lstat(target)
     except FileNotFoundError:
         return None
+    if stat.S_ISLNK(status.st_mode) and may_be_link:
+        return status
     if stat.S_ISLNK(status.st_mode):  # realpath leaves a link only where it goes round in a circle
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), target)
     if not stat.S_ISREG(status.st_mode):
@@ -246,12 +252,12 @@ def _status(target: str) -> os.stat_result | None:
     return status
 
 
-def _write_fresh(fresh: str, data: bytes, old: os.stat_result | None) -> None:
+def _write_fresh(fresh: str, data: bytes, old: os.stat_result | None, wanted: int | None = None) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(fresh, flags, PRIVATE)
     try:
-        mode = PRIVATE
-        if old is not None:
+        mode = PRIVATE if wanted is None else wanted
+        if old is not None and wanted is None:
             mode = stat.S_IMODE(old.st_mode)
             mine = os.fstat(fd)
             if old.st_uid != mine.st_uid:

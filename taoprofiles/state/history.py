@@ -37,13 +37,14 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Entry:
     """One line of the history.
 
-    ``action`` is what was done (use, undo, found, new, save, import, edit, set, copy, rename, remove); ``target`` is
-    "mapping" or "profile". ``profile`` is the profile in force afterwards (mapping) or the one changed (profile), None
-    for a mapping that no profile made. ``before`` and ``after`` are digests, None where there was no file. ``time`` is
-    in seconds since 1970, ``by`` who did it: user, host, pid. ``was`` is the old name of a renamed profile.
+    ``action`` is what was done (use, undo, restore, found, new, save, import, edit, set, copy, rename, remove);
+    ``target`` is "mapping" or "profile". ``profile`` is the profile in force afterwards (mapping) or the one changed
+    (profile), None for a mapping that no profile made. ``before`` and ``after`` are digests,
+    None where there was no file. ``time`` is in seconds since 1970, ``by`` who did it: user, host, pid. ``was`` is the
+    old name of a renamed profile; ``writer``, where a guard saw it, the program whose content was found.
     """
 
-    __slots__ = ("action", "after", "before", "by", "id", "profile", "target", "time", "was")
+    __slots__ = ("action", "after", "before", "by", "id", "profile", "target", "time", "was", "writer")
 
     def __init__(
         self,
@@ -57,14 +58,15 @@ class Entry:
         after: str | None,
         by: str,
         was: str | None = None,
+        writer: str | None = None,
     ) -> None:
         self.id, self.time, self.action, self.target = id, time, action, target
         self.profile, self.before, self.after = profile, before, after
-        self.by, self.was = by, was
+        self.by, self.was, self.writer = by, was, writer
 
     def as_dict(self) -> dict[str, Any]:
         """Give the fields, in the order in which they are written."""
-        names = ("id", "time", "action", "target", "profile", "before", "after", "by", "was")
+        names = ("id", "time", "action", "target", "profile", "before", "after", "by", "was", "writer")
         return {name: getattr(self, name) for name in names}
 
 
@@ -79,6 +81,7 @@ _KINDS = {
     "before": _TEXT,
     "after": _TEXT,
     "was": _TEXT,
+    "writer": _TEXT,
 }
 
 
@@ -221,6 +224,7 @@ def _parse(line: bytes, path: str) -> Entry | None:
     try:
         fields = json.loads(line)
         refuse_newer(path, fields["v"], FORMAT)
+        fields.setdefault("writer", None)  # lines of before there was a guard have none
         entry = Entry(**{name: fields[name] for name in Entry.__slots__})
         return entry if all(isinstance(getattr(entry, name), kind) for name, kind in _KINDS.items()) else None
     except (ValueError, KeyError, TypeError, RecursionError):

@@ -50,6 +50,10 @@ class Context:
         self.queue = os.path.join(self.state, "queue")
         self.runs = os.path.join(self.state, "runs.jsonl")
         self.cache = os.path.join(self.state, "cache")
+        self.guard = os.path.join(self.state, "guard")
+        self.seal = os.path.join(self.guard, "seal.json")
+        self.untold = os.path.join(self.guard, "untold")
+        self.settings = os.path.join(self.config, "config.toml")
 
     @property
     def folder(self) -> str:

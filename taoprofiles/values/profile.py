@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
-import re
-import tomllib
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
-from taoprofiles.values import layouts
+from taoprofiles.values import forms, layouts
 from taoprofiles.values.expand import Expander, ExpressionError
-from taoprofiles.values.template import LIMIT, not_valid
+from taoprofiles.values.forms import Form, FormError
+from taoprofiles.values.template import not_valid
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from taoprofiles.values.template import Template
-
-DEPTH_LIMIT = 32
-"""Parts of a dotted key. The form has three; tomllib keeps each beginning of a key, which grows with its square."""
-
-_TOKEN = re.compile(
-    r'''#[^\n]*+|"""(?:[^"\\]++|\\.?|"(?!""))*+(?:"{3,5}|\Z)|"(?:[^"\\\n]++|\\.?)*+"?'''
-    r"""|'''(?:[^']++|'(?!''))*+(?:'{3,5}|\Z)|'[^'\n]*+'?|[^\w \t-]""",
-    re.DOTALL,
-)
-"""What is not part of a bare key: comments, texts, and each other character. It never goes back, so time is linear."""
 
 Text = Annotated[str, Field(max_length=4096)]
 VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,255}$")]
@@ -53,24 +41,20 @@ Folder = Annotated[str, Field(pattern=r"^/*[^/]", max_length=4096)]
 """A folder that has a name: an empty one, or ``/``, would mount the whole machine."""
 
 
-class _Form(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
-
-
-class Mount(_Form):
+class Mount(Form):
     """A folder of the host and where the container sees it."""
 
     source: Text = Field(description="Folder or file on the host: absolute, or starting with ~ or a ${VARIABLE}.")
     destination: Text = Field(description="Absolute path inside the container.")
 
 
-class Container(_Form):
+class Container(Form):
     """What the container gets beside its mounts."""
 
     env: dict[VariableName, Text] = Field(default={}, description="Environment variables: the mapping's Envs.")
 
 
-class Docker(_Form):
+class Docker(Form):
     """The mapping's DockerOptions, all that the launcher takes (VALID_DOCKER_ARGS of nvidia-tao 6.26.3)."""
 
     user: Text | None = Field(default=None, description='User in the container: "auto" is the caller\'s uid:gid.')
@@ -84,7 +68,7 @@ class Docker(_Form):
     tty: bool | None = Field(default=None, description="A terminal for the task; launcher 5.0.0 and later.")
 
 
-class Profile(_Form):
+class Profile(Form):
     """One project's set-up, as it stands in a profile file."""
 
     # No Literal, for which true is 1 as well.
@@ -113,25 +97,19 @@ class Profile(_Form):
         return self
 
 
+_TABLES: dict[str, type[Form]] = {"mounts": Mount, "container": Container, "docker": Docker}
+_PLACES = {
+    "schema": "must be 1",
+    "docker.shm_size": 'must be a number with b, k, m or g, such as "16G", or a whole number of bytes',
+}
+
+
 def parse(content: bytes, *, name: str, path: str) -> Profile:
     """Read a profile file. Raises InvalidProfileError with every problem in it; values are not repeated in those."""
-    if len(content) > LIMIT:
-        raise not_valid(name, path, [f"the file has {len(content)} bytes; a profile has at most {LIMIT}"])
     try:
-        text = content.decode("utf-8")
-        if _too_deep(text):
-            raise RecursionError
-        profile = Profile.model_validate(tomllib.loads(text))
-    except ValidationError as error:
-        raise not_valid(name, path, list(_problems(error))) from None
-    except UnicodeDecodeError as error:
-        raise not_valid(name, path, [f"not UTF-8 text, at byte {error.start}"]) from None
-    except RecursionError:
-        raise not_valid(name, path, ["nested too deeply"]) from None
-    except tomllib.TOMLDecodeError as error:
-        raise not_valid(name, path, [str(error)]) from None
-    except ValueError:  # Python reads at most 4300 digits
-        raise not_valid(name, path, ["it has a number of too many digits"]) from None
+        profile = forms.parse(Profile, content, tables=_TABLES, places=_PLACES)
+    except FormError as error:
+        raise not_valid(name, path, error.problems) from None
     problems = list(_unresolvable(template(profile, name=name)))
     if problems:
         raise not_valid(name, path, problems)
@@ -187,20 +165,6 @@ def _close(schema: object) -> None:
             _close(part)
 
 
-def _too_deep(text: str) -> bool:
-    """Whether a dotted key or table header has more than DEPTH_LIMIT parts; the parser must not see it then."""
-    dots = 0
-    for token in _TOKEN.finditer(text):
-        first = token.group()[0]
-        if first == ".":
-            dots += 1
-            if dots >= DEPTH_LIMIT:
-                return True
-        elif first not in "\"'":  # a quoted part
-            dots = 0
-    return False
-
-
 def _folder(path: str | None) -> str:
     return "" if path is None else path.rstrip("/") or "/"
 
@@ -234,51 +198,3 @@ def _unresolvable(made: Template) -> Iterator[str]:
             check()
         except ExpressionError as error:
             yield f"{where}: {error}"
-
-
-def _problems(error: ValidationError) -> Iterator[str]:
-    for fault in error.errors(include_url=False, include_input=False):
-        where = ""
-        for step in fault["loc"]:
-            if step in ("<text>", "<number>", "<list>", "[key]"):
-                continue  # which form of a value was meant is of no use to the reader
-            key = str(step) if len(str(step)) <= 80 else f"{str(step)[:80]}…"
-            where += f"[{step}]" if isinstance(step, int) else f".{key}" if where else key
-        yield f"{where}: {_explain(fault, where)}" if where else str(fault["msg"]).removeprefix("Value error, ")
-
-
-def _explain(fault: Mapping[str, Any], where: str) -> str:
-    kind = fault["type"]
-    if kind == "extra_forbidden":
-        known = _keys_beside(where)
-        close = difflib.get_close_matches(where.rpartition(".")[2], known, n=1)
-        return f"unknown key; did you mean '{close[0]}'?" if close else f"unknown key; known are {', '.join(known)}"
-    places = {
-        "schema": "must be 1",
-        "docker.shm_size": 'must be a number with b, k, m or g, such as "16G", or a whole number of bytes',
-    }
-    bounds = fault.get("ctx", {})
-    told = {
-        "missing": "missing",
-        "string_type": "must be text; put it in quotes",
-        "int_type": "must be a whole number, without quotes",
-        "bool_type": "must be true or false, without quotes",
-        "dict_type": "must be a table",
-        "model_type": "must be a table",
-        "list_type": "must be a list",
-        "literal_error": f"must be {bounds.get('expected')}",
-        "less_than_equal": f"must be at most {bounds.get('le')}",
-        "greater_than_equal": f"must be at least {bounds.get('ge')}",
-        "string_pattern_mismatch": "may hold only letters, digits and '_' (in a network also '.' and '-'), at most 256 "
-        "of them, and not start with a sign",
-    }
-    if kind == "string_pattern_mismatch" and where.endswith("_dir"):
-        return "must name a folder, and not '/'"
-    return places.get(where) or told.get(kind) or str(fault["msg"])[:1].lower() + str(fault["msg"])[1:]
-
-
-def _keys_beside(where: str) -> list[str]:
-    models: dict[str, type[BaseModel]] = {"mounts": Mount, "container": Container, "docker": Docker}
-    table = where.partition(".")[0].partition("[")[0] if "." in where else ""
-    model = models.get(table, Profile)
-    return [field.alias or name for name, field in model.model_fields.items()]

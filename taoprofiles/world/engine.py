@@ -72,11 +72,11 @@ class Engine:
         patient = Engine(self._environ, self._patience + seconds + 5)
         return patient._ask("POST", f"/containers/{container}/stop?t={seconds}") is not None
 
-    def events(self, since: float) -> Iterator[dict[str, Any] | None]:
+    def events(self, since: float, *, idle: float = 1.0) -> Iterator[dict[str, Any] | None]:
         """Give the events (``shapes.event``) from ``since`` (seconds since 1970) on, as they come, without end.
 
-        None comes first, once the engine has answered, and then whenever nothing has come for a second. Raises
-        EngineError where the stream breaks.
+        None comes first, once the engine has answered, and then whenever nothing has come for ``idle`` seconds.
+        Raises EngineError where the stream breaks.
         """
         path = f"/events?since={since:.9f}&filters=%7B%22type%22%3A%7B%22container%22%3Atrue%7D%7D"
         try:
@@ -86,7 +86,7 @@ class Engine:
                 rest = b""
                 head = True
                 while True:
-                    connection.settimeout(self._patience if head else 1.0)
+                    connection.settimeout(self._patience if head else idle)
                     try:
                         chunk = connection.recv(1 << 16)
                     except TimeoutError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,6 +69,23 @@ def environment(pid: int) -> dict[str, str]:
     return {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}
 
 
+def command_line(pid: int) -> str:
+    """Give the words that a process was started with, without secrets, and cut where they are long."""
+    from taoprofiles.values.secret import without_secrets
+
+    words = _read(f"/proc/{pid}/cmdline").rstrip(b"\0").decode("utf-8", "replace").split("\0")
+    text = " ".join(without_secrets(words))
+    return text if len(text) <= 100 else f"{text[:100]} …"
+
+
+def descriptor_flags(pid: int, fd: str) -> int:
+    """Give the flags that a process opened a file with (``flags`` in /proc/PID/fdinfo/FD, in octal); 0 if not seen."""
+    for line in _read(f"/proc/{pid}/fdinfo/{fd}").split(b"\n"):
+        if line.startswith(b"flags:"):
+            return int(line.partition(b":")[2], 8)
+    return 0
+
+
 def has_command_line(pid: int) -> bool:
     """Whether the process still has its memory: one that is ending has given it up before it is gone."""
     return _read(f"/proc/{pid}/cmdline") != b""
@@ -103,6 +121,32 @@ def parent(pid: int) -> int | None:
     """Give the pid of the parent; None where the process has ended."""
     fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     return int(fields[1]) if len(fields) > 1 else None
+
+
+def ancestors(pid: int) -> Iterator[int]:
+    """Give the pids of the parents, the nearest first: tao → sh → bash → docker exec, and a wrapper or two."""
+    for _ in range(8):
+        above = parent(pid)
+        if above is None or above <= 1:
+            return
+        yield above
+        pid = above
+
+
+def folder(pid: int) -> str:
+    """Give the folder that a process is in; "" where it has ended or may not be seen."""
+    try:
+        return os.readlink(f"/proc/{pid}/cwd")
+    except OSError:
+        return ""
+
+
+def epoch(start: int | None) -> float | None:
+    """Turn clock ticks since boot into seconds since 1970."""
+    if start is None:
+        return None
+    up = time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.time() - up + start / os.sysconf("SC_CLK_TCK")
 
 
 def alive(pid: int, start: int) -> bool:

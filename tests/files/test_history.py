@@ -118,8 +118,8 @@ def test_a_foreign_write_in_the_moment_of_a_switch_that_is_killed(home: Home) ->
         "def link(source, to, **options):\n"
         f"    if source.endswith('.tao_mounts.json'): open(source, 'wb').write({FOREIGN!r})\n"
         "    really(source, to, **options)\n"
-        "os.link = link\nsync = files._Turn.sync\n"
-        "files._Turn.sync = lambda turn: die() if turn._folder == os.environ['HOME'] else sync(turn)"
+        "os.link = link\nsync = files.Turn.sync\n"
+        "files.Turn.sync = lambda turn: die() if turn._folder == os.environ['HOME'] else sync(turn)"
     )
     killed(home, patch, "use", "b")
     assert FOREIGN not in objects(home)

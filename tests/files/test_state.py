@@ -152,14 +152,14 @@ def test_error_after_the_rename_takes_it_back(used: Home, monkeypatch: pytest.Mo
     """The folder cannot be flushed: the old content is back, and the history says so too."""
     if not links:
         _no_links(monkeypatch, errno.EPERM)
-    before, really = used.mapping_file.read_bytes(), files._Turn.sync
+    before, really = used.mapping_file.read_bytes(), files.Turn.sync
 
-    def fail(turn: files._Turn) -> None:
+    def fail(turn: files.Turn) -> None:
         if turn._folder == str(used.root):
             raise OSError(errno.EIO, os.strerror(errno.EIO), turn._folder)
         really(turn)
 
-    monkeypatch.setattr(files._Turn, "sync", fail)
+    monkeypatch.setattr(files.Turn, "sync", fail)
     with pytest.raises(TaoprofError, match="cannot write"):
         switch.use(used.context, "c")
     assert used.mapping_file.read_bytes() == before

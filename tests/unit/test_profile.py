@@ -16,10 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taoprofiles.errors import InvalidProfileError
-from taoprofiles.values import mapping
-from taoprofiles.values import profile as profile_module
-from taoprofiles.values.profile import LIMIT, Profile, json_schema, parse, template, to_toml
-from taoprofiles.values.template import Renderer, Surroundings
+from taoprofiles.values import forms, mapping
+from taoprofiles.values.profile import Profile, json_schema, parse, template, to_toml
+from taoprofiles.values.template import LIMIT, Renderer, Surroundings
 from tests.unit.generated import AROUND, moderate, valid_profiles
 
 SCHEMA = jsonschema.Draft202012Validator(json_schema())
@@ -422,8 +421,8 @@ def test_depth_of_dotted_keys(lines: list[tuple[list[str], str, str, bool]]) -> 
         deepest = max(deepest, len(parts) + 1)
     tomllib.loads(text)  # the texts here are TOML
     for limit in range(2, 9):
-        with mock.patch.object(profile_module, "DEPTH_LIMIT", limit):
-            assert profile_module._too_deep(text) == (max(deepest, 2 if lines else 0) > limit), text
+        with mock.patch.object(forms, "DEPTH_LIMIT", limit):
+            assert forms._too_deep(text) == (max(deepest, 2 if lines else 0) > limit), text
 
 
 @pytest.mark.parametrize(
@@ -432,8 +431,8 @@ def test_depth_of_dotted_keys(lines: list[tuple[list[str], str, str, bool]]) -> 
 def test_depth_is_counted_in_linear_time(unit: str) -> None:
     started = time.monotonic()
     for end in ("", "\\"):
-        profile_module._too_deep(_repeated(unit).decode() + end)
-        profile_module._too_deep('"""' + _repeated(unit).decode() + end)
+        forms._too_deep(_repeated(unit).decode() + end)
+        forms._too_deep('"""' + _repeated(unit).decode() + end)
     assert time.monotonic() - started < 1
 
 

@@ -1,4 +1,4 @@
-"""list, current, status, show, diff, paths."""
+"""list, show, diff, paths."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from taoprofiles.errors import InvalidStateError, NotFoundError, TaoprofError, U
 from taoprofiles.faces.arguments import add_profile, add_reveal
 from taoprofiles.faces.output import cut, table
 from taoprofiles.faces.result import Result
+from taoprofiles.faces.verbs.telling import DIFFERS, resembles, resembling, unmanaged
 from taoprofiles.operations import situation
 from taoprofiles.state.locks import Lock
 from taoprofiles.state.store import Store
@@ -19,11 +20,8 @@ if TYPE_CHECKING:
     import argparse
     from typing import Any
 
-    from taoprofiles.operations.situation import Situation
     from taoprofiles.state.paths import Context
     from taoprofiles.state.store import Summary
-
-DIFFERS = 6
 
 
 def list_verb(context: Context, args: argparse.Namespace) -> Result:
@@ -56,7 +54,7 @@ def list_verb(context: Context, args: argparse.Namespace) -> Result:
     }
     messages = []
     if found.state == "unmanaged":
-        messages.append(_unmanaged(context, found))
+        messages.append(unmanaged(context, found) + resembles(resembling(context, found)))
     messages += [
         f"warning: '{name}' is no profile: a name has letters, digits, '.', '_' and '-'"
         for name in Store(context).misnamed()
@@ -82,122 +80,6 @@ def _used(summary: Summary) -> str:
     from taoprofiles.faces.showing import when
 
     return when(summary.used)[:16] if summary.used else "-"
-
-
-def current_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--short", action="store_true", help="for prompts: NAME, NAME~ if it drifted, ? if unmanaged")
-
-
-def current_verb(context: Context, args: argparse.Namespace) -> Result:
-    found = situation.look(context)
-    data = {"name": found.name, "state": found.state}
-    if args.short:
-        word = {"active": found.name, "drifted": f"{found.name}~", "unmanaged": "?", "none": ""}[found.state] or ""
-        return Result(data, [word])
-    if found.state == "active":
-        return Result(data, [found.name or ""])
-    messages = [_explain(context, found)]
-    return Result(data, [found.name or f"({found.state})"], messages=messages)
-
-
-def status_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--check", action="store_true", help=f"exit with {DIFFERS} unless a profile is active and unchanged"
-    )
-    add_reveal(parser)
-
-
-def status_verb(context: Context, args: argparse.Namespace) -> Result:
-    found = situation.look(context)
-    changes = _drift(context, found)
-    path = context.short(context.mapping_file)
-    if os.path.islink(context.mapping_file):
-        path += f" → {context.short(os.path.realpath(context.mapping_file))}"
-    lines = [f"mapping file  {path}", f"state         {_explain(context, found)}"]
-    if found.entry is not None:
-        from taoprofiles.faces.showing import when
-
-        lines.append(f"since         {when(found.entry.time)}, {found.entry.by}, history entry {found.entry.id}")
-    resembles = None
-    if found.state == "unmanaged" and found.content is not None:
-        resembles = situation.resembling(context, found.content)
-        if resembles:
-            lines.append(f"resembles     '{resembles}', which renders the same mapping")
-    if changes:
-        lines.append(f"differs       from what '{found.name or found.last}' renders now (-), the file has (+):")
-        lines += ["  " + line for change in changes for line in change.lines(reveal=args.reveal)]
-    from taoprofiles.faces.showing import hold_table
-    from taoprofiles.operations import holding
-
-    stock = holding.holds(context)
-    if stock.holds:
-        lines += ["alive:", *("  " + line for line in hold_table(stock.holds))]
-    warnings = [f"warning: {text}" for text in stock.unseen]
-    warnings += situation.warnings(context, secrets=_secrets(context, found))
-    data = {
-        "name": found.name,
-        "state": found.state,
-        "last": found.last,
-        "problem": found.problem or None,
-        "mapping_file": context.mapping_file,
-        "since": found.entry.time if found.entry else None,
-        "by": found.entry.by if found.entry else None,
-        "entry": found.entry.id if found.entry else None,
-        "resembles": resembles,
-        "holds": [hold.as_dict() for hold in stock.holds],
-        "changes": [change.as_dict(reveal=args.reveal) for change in changes],
-    }
-    status = DIFFERS if args.check and found.state != "active" else 0
-    return Result(data, lines, messages=warnings, status=status)
-
-
-def _secrets(context: Context, found: Situation) -> list[str]:
-    derived = Store(context).secret_env(found.name or found.last)
-    try:
-        return mapping.secrets(mapping.parse(found.content or b"{}", ""), derived=derived)
-    except TaoprofError:
-        return []
-
-
-def _drift(context: Context, found: Situation) -> list[mapping.Change]:
-    """Tell how the file differs from its profile, or from the profile that was active before another program wrote."""
-    of = found.name or found.last
-    if found.content is None or found.state == "active" or of is None:
-        return []
-    try:
-        wanted = found.wanted
-        if wanted is None:
-            wanted = mapping.to_bytes(Store(context).renderer(of).mapping())
-        now, secrets = mapping.parse(found.content, context.mapping_file), Store(context).secret_env(of)
-        return mapping.changes(mapping.parse(wanted, ""), now, secrets=secrets)
-    except TaoprofError:
-        return []
-
-
-def _explain(context: Context, found: Situation) -> str:
-    if found.state == "active":
-        return f"'{found.name}' is active"
-    if found.state == "none":
-        return f"there is no {context.short(context.mapping_file)}: tao would start without any mounts"
-    if found.state == "unmanaged":
-        return _unmanaged(context, found)
-    if found.problem:
-        return f"'{found.name}' is active, but cannot be rendered now: {found.problem}"
-    return (
-        f"'{found.name}' is active, but the profile has changed since: 'taoprof diff' shows how, "
-        f"'taoprof use {found.name}' applies it"
-    )
-
-
-def _unmanaged(context: Context, found: Situation) -> str:
-    try:
-        mapping.parse(found.content or b"", context.short(context.mapping_file))
-    except TaoprofError as error:
-        return f"another program's: {error.message}; tao would fail. 'taoprof use NAME' replaces it and keeps it"
-    return (
-        f"{context.short(context.mapping_file)} was written by another program: "
-        "'taoprof save NAME' makes a profile of it, 'taoprof use NAME' replaces it and keeps it"
-    )
 
 
 def show_arguments(parser: argparse.ArgumentParser) -> None:

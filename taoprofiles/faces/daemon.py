@@ -1,0 +1,249 @@
+"""The guard as a process: waits for hints, lets the guard look, and keeps systemd, the journal and the desktop told.
+
+Wake-ups while nothing happens: the tick (TICK, or half of the watchdog's time), one of the engine's thread in the same
+time, and the retry of an engine that does not answer (after 1 s, then twice as long each time, up to TICK).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+from taoprofiles.errors import BusyError, TaoprofError
+from taoprofiles.faces.output import note
+from taoprofiles.operations.following import Following
+from taoprofiles.operations.guard import Guard
+from taoprofiles.operations.watchpost import GLANCE, Watchpost
+from taoprofiles.state import settings
+from taoprofiles.state.guards import Guards
+from taoprofiles.values.settings import Settings
+from taoprofiles.version import VERSION
+from taoprofiles.world import desktop, processes
+from taoprofiles.world.notify import Supervisor
+
+if TYPE_CHECKING:
+    from taoprofiles.state.paths import Context
+
+TICK = 20.0
+"""Seconds between two looks while nothing happens: runs give signs of life in that time (operations/stock.py)."""
+
+OPENED = 0.25
+"""Seconds between two looks for new launchers while files are opened all the time."""
+
+AWAY = 2.0
+"""Seconds between two looks whether a home that went away has come back."""
+
+AGAIN = 0.1
+"""Seconds until a look is made again for which the lock was not to be had."""
+
+NEVER = float("inf")
+_LEVELS = {"alert": 4, "warning": 4, "notice": 5, "info": 6, "debug": 7}
+
+
+class Hints:
+    """What woke the loop: a set of words, filled by other threads and by signals, and a descriptor to wait on."""
+
+    def __init__(self) -> None:
+        self._words: set[str] = set()
+        self._woken, self._wake = socket.socketpair()
+        for end in (self._woken, self._wake):
+            end.setblocking(False)
+        signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
+
+    def fileno(self) -> int:
+        """Give the descriptor."""
+        return self._woken.fileno()
+
+    def add(self, word: str) -> None:
+        """Wake the loop with a word."""
+        self._words.add(word)
+        try:
+            self._wake.send(b".")
+        except BlockingIOError:
+            pass  # so many wishes are waiting that it will wake
+
+    def take(self) -> set[str]:
+        """Give the words that there are, and begin anew."""
+        try:
+            self._woken.recv(1 << 16)
+        except BlockingIOError:
+            pass
+        words, self._words = self._words, set()
+        return words
+
+
+class Daemon:
+    """One guard process. ``run`` it once, in the main thread."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._supervisor = Supervisor(context.environ)
+        self._guards = Guards(context, processes.place())
+        self._hints = Hints()
+        self._settings, self._fault = Settings(), ""
+        self._engine = Following(context, TICK, lambda: self._hints.add("engine"))
+        self._guard = Guard(context, self._settings, lambda: self._engine.containers, self._say)
+        self._post = Watchpost(context, self._hints.add, self._say)
+        self._notices: list[subprocess.Popen[bytes]] = []
+        self._launchers: set[tuple[int, int | None]] = set()
+        self._ends: dict[int, int] = {}
+        self._claim = -1
+        self._stops = self._is_away = False
+        self._complaint = self._status = ""
+        watchdog = self._supervisor.watchdog
+        self._tick = TICK if watchdog is None else min(TICK, watchdog / 2)
+        # When what is due, by the monotonic clock.
+        self._next_tick = self._last_search = 0.0
+        self._next_look = self._next_search = NEVER
+
+    def run(self) -> None:
+        """Guard the mapping file until SIGTERM or SIGINT. Raises BusyError where another guard does, TaoprofError."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: setattr(self, "_stops", True))
+        signal.signal(signal.SIGHUP, lambda *_: self._hints.add("settings"))
+        # A read lease (world/writers.py) is broken, with this signal, by a writer that comes in the same moment.
+        signal.signal(signal.SIGIO, signal.SIG_IGN)
+        self._claim = self._guards.begin()
+        self._read_settings()
+        self._guard.begin()
+        self._engine.start()
+        self._engine.looked.wait(3)
+        self._post.arm()
+        self._look()
+        self._say("info", f"taoprofiles {VERSION} guards {self._context.short(self._context.mapping_file)}")
+        self._supervisor.tell(READY="1")
+        while not self._stops:
+            self._step()
+        self._supervisor.tell(STOPPING="1")
+        try:
+            if self._guards.is_ours(self._claim):
+                self._guard.end()
+        except TaoprofError as error:
+            self._say("warning", f"the seal stays, and the next taoprof command takes it off: {error.message}")
+
+    def _step(self) -> None:
+        words = self._wait()
+        now = time.monotonic()
+        if "settings" in words:
+            self._read_settings()
+        if now >= self._next_tick:
+            self._next_tick = now + self._tick
+            self._notices = [one for one in self._notices if one.poll() is None]
+            words.add("tick")
+        if self._at_home():
+            if words & {"tick", "folders", "changed"} and not self._post.is_right():
+                self._post.arm()
+            if now >= self._next_look or (self._post.blind and self._post.glance()):
+                words.add("changed")
+            if words & {"tick", "changed", "engine", "ended", "settings", "folders"} or self._has_new_launcher(words):
+                self._look()
+        self._supervisor.tell(WATCHDOG="1")
+
+    def _wait(self) -> set[str]:
+        """Wait for a hint, for the end of a process that holds, or until something is due."""
+        now = time.monotonic()
+        due = min(self._next_tick, self._next_look, self._next_search)
+        if self._is_away:
+            due = min(self._next_tick, now + AWAY)
+        elif self._post.blind:
+            due = min(due, now + GLANCE)
+        poller = select.poll()
+        for end in (self._hints.fileno(), *self._ends.values()):
+            poller.register(end, select.POLLIN)
+        ready = {fd for fd, _ in poller.poll(max(0.0, due - now) * 1000)}
+        words = self._hints.take()
+        return words | {"ended"} if ready - {self._hints.fileno()} else words
+
+    def _look(self) -> None:
+        self._next_look = NEVER
+        self._guard.problem = "; ".join(part for part in (self._complaint, self._post.blind, self._fault) if part)
+        try:
+            self._guard.look()
+            self._complaint = ""
+        except BusyError:
+            self._next_look = time.monotonic() + AGAIN
+        except TaoprofError as error:
+            if error.message != self._complaint:
+                self._say("warning", error.message)
+            self._complaint = error.message
+        ends = self._guard.next_end()
+        self._next_look = min(self._next_look, self._guard.due, NEVER if ends is None else time.monotonic() + ends)
+        self._mind_the_ends()
+        status = "; ".join(part for part in (self._guard.line, self._guard.problem) if part)
+        if status != self._status:
+            self._supervisor.tell(STATUS=status)
+        self._status = status
+
+    def _has_new_launcher(self, words: set[str]) -> bool:
+        """Search for a launcher that has started, now or soon after a file was opened that launchers open.
+
+        The mapping file itself is not opened for that: it would be the next hint, without end.
+        """
+        now = time.monotonic()
+        if "opened" in words:
+            self._next_search = min(self._next_search, max(now, self._last_search + OPENED))
+        if now < self._next_search:
+            return False
+        self._last_search, self._next_search = now, NEVER
+        before, self._launchers = self._launchers, _launchers()
+        if self._launchers <= before:
+            return False
+        self._engine.nudge()
+        return True
+
+    def _mind_the_ends(self) -> None:
+        """Have a descriptor of each process whose end may be the end of a hold."""
+        wanted = set(self._guard.watched())
+        for pid in self._ends.keys() - wanted:
+            os.close(self._ends.pop(pid))
+        for pid in wanted - self._ends.keys():
+            try:
+                self._ends[pid] = os.pidfd_open(pid)
+            except OSError:
+                self._hints.add("ended")  # in this moment
+
+    def _at_home(self) -> bool:
+        """Whether our place in the home is still there. Where it has gone away, nothing is done until it is back."""
+        is_there = self._guards.is_ours(self._claim)
+        if not is_there and self._is_away and os.path.isdir(self._context.home):
+            try:
+                claim = self._guards.begin()
+            except TaoprofError:
+                return False
+            os.close(self._claim)
+            self._claim, is_there = claim, True
+        if is_there and self._is_away:
+            self._is_away = False
+            self._say("info", f"'{self._context.home}' is there again")
+            self._post.arm()
+            self._hints.add("changed")
+        elif not is_there and not self._is_away:
+            self._is_away = True
+            self._say("warning", f"'{self._context.home}', or our folder in it, has gone away; waiting for it")
+            self._supervisor.tell(STATUS="waiting for the home, which has gone away")
+            self._status = ""
+            self._post.disarm()
+        return is_there
+
+    def _read_settings(self) -> None:
+        try:
+            self._settings, self._fault = settings.load(self._context), ""
+        except TaoprofError as error:
+            self._fault = ": ".join((error.message, "; ".join(error.problems)))
+            self._say("warning", f"{self._fault}; what was in force before stays so")
+        self._guard.use(self._settings)
+
+    def _say(self, level: str, line: str) -> None:
+        note(f"<{_LEVELS[level]}>{line}" if self._supervisor.keeps_journal else f"{time.strftime('%H:%M:%S')} {line}")
+        if level == "alert" and self._settings.notices:
+            shown = desktop.notice("taoprof: a training's mapping", line, self._context.environ)
+            self._notices += [shown] if shown else []
+
+
+def _launchers() -> set[tuple[int, int | None]]:
+    return {(one.pid, processes.start_time(one.pid)) for one in processes.scan() if one.launch is not None}

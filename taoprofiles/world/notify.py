@@ -1,0 +1,36 @@
+"""What a service tells systemd: sd_notify(3), which is one datagram to the socket that NOTIFY_SOCKET names."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Supervisor:
+    """The service manager that started this process; where there is none, nothing is told and nothing fails."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        address = environ.get("NOTIFY_SOCKET", "")
+        self._address = "\0" + address[1:] if address.startswith("@") else address
+        for_us = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        usec = environ.get("WATCHDOG_USEC", "")
+        self.watchdog: float | None = int(usec) / 1e6 if for_us and usec.isdigit() and int(usec) else None
+        """Seconds within which a sign of life must come; None where none is asked for."""
+        self.keeps_journal = "JOURNAL_STREAM" in environ
+        """Whether what is written to stderr goes to the journal, which reads ``<LEVEL>`` at the start of a line."""
+
+    def tell(self, **variables: str) -> None:
+        """Tell it, for example, READY="1"."""
+        if not self._address:
+            return
+        text = "\n".join(f"{name}={value}" for name, value in variables.items())
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as connection:
+                connection.settimeout(1)
+                connection.sendto(text.encode(), self._address)
+        except OSError:
+            pass  # a manager that is busy or gone is no reason to stop the work
