@@ -8,6 +8,7 @@ import os
 from taoprofiles.errors import TaoprofError, UsageError
 from taoprofiles.faces import output
 from taoprofiles.faces.result import Result
+from taoprofiles.state import claims
 from taoprofiles.state.paths import Context
 from taoprofiles.version import VERSION
 
@@ -33,6 +34,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "why": ("running", "tell which run wrote a folder"),
     },
     "guard": {
+        "service": ("guarding", "have the mapping file guarded: a service of your systemd"),
         "daemon": ("guarding", "guard the mapping file, in the foreground"),
     },
     "look": {
@@ -135,7 +137,7 @@ def run(argv: list[str]) -> int:
 
 def _mend(context: Context) -> None:
     """Take off the seal of a guard that was killed, whatever the command is."""
-    if os.path.lexists(context.seal):
+    if os.path.lexists(context.seal) and not claims.any_claimed(context.guard):
         from taoprofiles.operations import guard
 
         try:

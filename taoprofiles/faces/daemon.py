@@ -83,6 +83,8 @@ class Daemon:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._supervisor = Supervisor(context.environ)
+        for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"):
+            context.environ.pop(name, None)  # what we start is not the service
         self._guards = Guards(context, processes.place())
         self._hints = Hints()
         self._settings, self._fault = Settings(), ""

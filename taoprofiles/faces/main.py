@@ -71,11 +71,14 @@ def _answer_prompt() -> int | None:
     from taoprofiles.errors import TaoprofError
     from taoprofiles.faces import output
     from taoprofiles.faces.result import Result
-    from taoprofiles.state import glance
+    from taoprofiles.state import claims, glance
     from taoprofiles.state.paths import Context
 
     try:
-        name = glance.active(Context())
+        context = Context()
+        if os.path.lexists(context.seal) and not claims.any_claimed(context.guard):
+            return None  # a guard that was killed has left its seal, which every command takes off
+        name = glance.active(context)
     except TaoprofError:
         return None
     if name is None:

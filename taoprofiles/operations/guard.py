@@ -14,7 +14,7 @@ from taoprofiles.errors import InvalidStateError
 from taoprofiles.operations import switch
 from taoprofiles.operations.foreign import ForeignWrites
 from taoprofiles.operations.stock import Stock, take_stock
-from taoprofiles.state import files
+from taoprofiles.state import claims, files
 from taoprofiles.state.guards import Guards, Seal, Untold
 from taoprofiles.state.history import MAPPING_LIMIT, History
 from taoprofiles.state.locks import Lock
@@ -251,7 +251,7 @@ class Guard:
 
 def unseal(context: Context) -> bool:
     """Take off a seal whose guard is dead; true where there was one. Raises BusyError, TaoprofError."""
-    if not Seal(context).is_recorded() or Guards(context, processes.place()).any_lives():
+    if not os.path.lexists(context.seal) or claims.any_claimed(context.guard):
         return False
     with Lock(context.lock):
         return Seal(context).take_off() is not None

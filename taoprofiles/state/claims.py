@@ -69,6 +69,15 @@ def claimed(path: str) -> bool:
         os.close(fd)
 
 
+def any_claimed(folder: str) -> bool:
+    """Whether some process has one of the claims in a folder."""
+    try:
+        names = [name for name in os.listdir(folder) if name.endswith(".claim")]
+    except OSError:
+        return False
+    return any(claimed(os.path.join(folder, name)) for name in names)
+
+
 def beat(path: str) -> None:
     """Give a file the time of now: the sign of life that other hosts see. An error is no reason to stop the work."""
     try:

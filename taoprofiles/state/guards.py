@@ -72,11 +72,7 @@ class Guards:
 
     def any_lives(self) -> bool:
         """Whether a guard lives on any host of this home, as far as the file system's locks tell."""
-        try:
-            names = [name for name in os.listdir(self._folder) if name.endswith(".claim")]
-        except OSError:
-            return False
-        return any(claims.claimed(os.path.join(self._folder, name)) for name in names)
+        return claims.any_claimed(self._folder)
 
     def publish(self, known: dict[str, Any]) -> None:
         """Write down what the guard of this host knows."""
@@ -89,6 +85,13 @@ class Guards:
         except (TaoprofError, ValueError, RecursionError):
             return None
         return found if isinstance(found, dict) else None
+
+    def forget(self) -> None:
+        """Take away all that guards left, unless one lives; what has not been told yet, too."""
+        if not self.any_lives():
+            for name in os.listdir(self._folder) if os.path.isdir(self._folder) else []:
+                caches.forget(os.path.join(self._folder, name))
+            caches.forget_folder(self._folder)
 
     def _path(self, end: str) -> str:
         return os.path.join(self._folder, self._name + end)

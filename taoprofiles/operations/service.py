@@ -1,0 +1,147 @@
+"""The guard as a service of the user's systemd: installed, upgraded, started, stopped and taken away."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import sys
+from typing import TYPE_CHECKING, Any
+
+from taoprofiles.errors import NotFoundError, TaoprofError
+from taoprofiles.operations import guard
+from taoprofiles.state import caches, files
+from taoprofiles.state.guards import Guards
+from taoprofiles.version import VERSION
+from taoprofiles.world import processes
+from taoprofiles.world.systemd import Manager, assigned, quoted
+
+if TYPE_CHECKING:
+    from taoprofiles.state.paths import Context
+
+UNIT = "taoprofd.service"
+
+CARRIED = (
+    *("TAOPROF_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME"),
+    *("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"),
+)
+"""Variables of the shell that say where things are; the user manager may not have them, so the unit does."""
+
+_NEWER = {"RestartSteps=": 254, "RestartMaxDelaySec=": 254}
+"""Keys that an older systemd would complain about at each start, and since which version they are known."""
+
+
+class Service:
+    """The service of one user. Every method raises NoManagerError where the user has no systemd, TaoprofError."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._manager = Manager(context.environ)
+        environ = context.environ
+        home = environ.get("HOME") or pwd.getpwuid(context.uid).pw_dir
+        config = environ.get("XDG_CONFIG_HOME", "")
+        config = config if os.path.isabs(config) else os.path.join(home, ".config")
+        self._folder = os.path.join(config, "systemd", "user")
+        self.path = os.path.join(self._folder, UNIT)
+
+    def install(self) -> list[str]:
+        """Write the unit, and have it started now and at each login; say what was done, nothing where all was so."""
+        wanted = self.unit().encode()
+        there = files.read(self.path, 1 << 20)
+        done = []
+        if there != wanted:
+            files.make_folder(self._folder)
+            files.replace(self.path, wanted)
+            done.append(f"{'written' if there is None else 'upgraded'}: {self._context.short(self.path)}")
+            self._manager.tell("daemon-reload")
+        state = self._state()
+        if state["UnitFileState"] != "enabled":
+            self._manager.tell("enable", UNIT)
+            done.append("enabled: it starts with each login")
+        running = guard.status(self._context) or {}
+        if state["ActiveState"] != "active":
+            self._manager.tell("restart", UNIT)
+            done.append("started")
+        elif there != wanted or running.get("version") != VERSION:
+            self._manager.tell("restart", UNIT)
+            done.append("started anew")
+        return done
+
+    def uninstall(self) -> list[str]:
+        """Stop the service and take all of it away; say what was done."""
+        if not os.path.lexists(self.path):
+            self._state()  # so that a missing manager is told of
+            return []
+        self._manager.tell("disable", "--now", UNIT)
+        files.remove(self.path)
+        self._manager.tell("daemon-reload")
+        try:
+            self._manager.tell("reset-failed", UNIT)
+        except TaoprofError:
+            pass  # it had not failed
+        for folder in (os.path.join(self._folder, "default.target.wants"), self._folder, os.path.dirname(self._folder)):
+            caches.forget_folder(folder)
+        guard.unseal(self._context)
+        Guards(self._context, processes.place()).forget()
+        return [f"stopped and taken away: {self._context.short(self.path)}"]
+
+    def start(self) -> None:
+        """Start it. Raises NotFoundError where it is not installed."""
+        self._must_be_there()
+        self._manager.tell("start", UNIT)
+
+    def stop(self) -> None:
+        """Stop it, until the next login or ``start``. Raises NotFoundError where it is not installed."""
+        self._must_be_there()
+        self._manager.tell("stop", UNIT)
+
+    def status(self) -> dict[str, Any]:
+        """Tell how it is: installed, enabled, state ("active", "failed", …), pid, restarts, text, version."""
+        state = self._state()
+        known = guard.status(self._context)
+        return {
+            "installed": state["LoadState"] == "loaded",
+            "enabled": state["UnitFileState"] == "enabled",
+            "state": f"{state['ActiveState']} ({state['SubState']})",
+            "pid": int(state["MainPID"] or 0) or None,
+            "restarts": int(state["NRestarts"] or 0),
+            "text": state["StatusText"],
+            "unit": state["FragmentPath"] or None,
+            "lingers": self.lingers(),
+            "guard": known and {key: known.get(key) for key in ("pid", "version", "line", "problem")},
+        }
+
+    def logs(self, lines: int) -> list[str]:
+        """Give the last lines of its journal."""
+        return self._manager.journal(UNIT, lines)
+
+    def lingers(self) -> bool:
+        """Whether the user manager goes on when the user has logged out (loginctl(1), enable-linger)."""
+        try:
+            return os.path.exists(os.path.join("/var/lib/systemd/linger", pwd.getpwuid(self._context.uid).pw_name))
+        except KeyError:
+            return False
+
+    def unit(self) -> str:
+        """Give the text of the unit for this installation and this systemd."""
+        with open(os.path.join(os.path.dirname(os.path.dirname(__file__)), UNIT), encoding="utf-8") as file:
+            text = file.read()
+        # -P: what lies in the home must not take the place of a module. The interpreter's own path, and not that of the
+        # taoprofd beside it, is there in every kind of environment: pip, pipx, uv, venv, conda.
+        command = " ".join(quoted(word) for word in (sys.executable, "-P", "-m", "taoprofiles", "daemon"))
+        environ = self._context.environ
+        carried = {name: environ[name] for name in CARRIED if environ.get(name)}
+        if environ.get("HOME") and environ["HOME"] != pwd.getpwuid(self._context.uid).pw_dir:
+            carried["HOME"] = environ["HOME"]
+        lines = [assigned(name, value) for name, value in carried.items()]
+        version = self._manager.version()
+        older = tuple(key for key, since in _NEWER.items() if version < since)
+        text = text.replace("@TAOPROFD@", command).replace("@ENVIRONMENT@\n", "".join(f"{line}\n" for line in lines))
+        return "".join(line for line in text.splitlines(keepends=True) if not line.startswith(older))
+
+    def _state(self) -> dict[str, str]:
+        names = ("LoadState", "ActiveState", "SubState", "UnitFileState", "MainPID", "NRestarts", "StatusText")
+        return self._manager.properties(UNIT, *names, "FragmentPath")
+
+    def _must_be_there(self) -> None:
+        if self._state()["LoadState"] != "loaded":
+            raise NotFoundError("the service is not installed", hint="'taoprof service install'")
