@@ -8,7 +8,7 @@ import time
 
 from taoprofiles.world import processes
 
-_WRITING = os.O_WRONLY | os.O_RDWR
+_WRITING = 3  # O_WRONLY or O_RDWR, on Linux
 
 
 def who_writes(path: str, *, seconds: float = 0.01) -> str | None:
