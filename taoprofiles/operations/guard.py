@@ -60,6 +60,7 @@ class Guard:
         self._proved: dict[str, list[str]] = {}
         self._good: tuple[int | None, str | None] = (None, "")  # mode and symlink of the file while it was as it should
         self._told: set[str] = set()
+        self._sees_keepers = False
         self.holds: list[Hold] = []
         self.is_sealed = False
         self.due = float("inf")
@@ -211,6 +212,9 @@ class Guard:
             f"{what}, free{beside}"
         )  # fmt: skip
         engine = self._engine()
+        sighting = engine.sighting(stock.keepers) if engine else None
+        # That no keeper is seen tells something only where keepers have been seen: an engine may be in another machine.
+        self._sees_keepers = self._sees_keepers or bool(sighting and sighting["ids"])
         self._guards.publish(
             {
                 "v": FORMAT,
@@ -222,6 +226,7 @@ class Guard:
                 "is_sealed": self.is_sealed,
                 "problem": self.problem or None,
                 "engine": {"address": engine.address, "answers": engine.was_seen} if engine else None,
+                "sighting": sighting if self._sees_keepers else None,
                 "holds": [hold.as_dict() for hold in stock.holds],
                 "unseen": stock.unseen,
             }

@@ -12,7 +12,7 @@ import os
 import time
 
 from taoprofiles.errors import InvalidStateError
-from taoprofiles.operations.containers import Containers
+from taoprofiles.operations.containers import Containers, Sighting
 from taoprofiles.state.history import History
 from taoprofiles.state.holds import Holds
 from taoprofiles.values import mapping
@@ -40,11 +40,15 @@ _KNOWN = 20
 
 
 class Stock:
-    """``holds``: all that lives, the oldest first. ``unseen``: what could not be looked at, one line each."""
+    """``holds``: all that lives, the oldest first. ``unseen``: what could not be looked at, one line each.
+
+    ``keepers``: the containers whose keepers are among the processes of this host.
+    """
 
     def __init__(self) -> None:
         self.holds: list[Hold] = []
         self.unseen: list[str] = []
+        self.keepers: set[str] = set()
 
     def find(self, hold_id: str) -> Hold | None:
         """Give the hold with exactly that id; found work also by its container's."""
@@ -74,7 +78,9 @@ class _Look:
         self._records = Holds(context)
         self._stock = Stock()
         self._end = time.monotonic() + PATIENCE
-        self._engine = engine or Containers(context, self._end)
+        self._processes = processes.scan()  # before the containers: a launcher that ends meanwhile has left its own
+        self._stock.keepers = {one.keeps for one in self._processes if one.keeps is not None}
+        self._engine = engine or Sighting.of(context, self._stock.keepers) or Containers(context, self._end)
         self._stock.unseen = self._engine.unseen
         self._others: dict[str, Containers] = {}
         self._past: list[tuple[dict[str, str], str, str | None]] | None = None
@@ -85,7 +91,7 @@ class _Look:
         if self._may_write:
             self._records.sweep()
         runs = {hold.id: hold for hold in records if hold.kind in ("run", "shell")}
-        found = processes.scan()
+        found = self._processes
         clients = {process.container: process for process in found if process.container is not None}
         containers = self._engine.listed()
         with_container: dict[str, str] = {}

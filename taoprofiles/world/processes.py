@@ -15,6 +15,9 @@ LAUNCHERS = ("tao", "tlt", "tao-deploy")
 _MODULES = ("nvidia_tao_cli", "tlt")
 """The packages behind them, for ``python -m``."""
 
+_PARTS = (b"tao", b"tlt", b"exec", b"containerd-shim", b"conmon")
+"""One of these is in the command line of every process that is looked for."""
+
 _NO_MOUNTS = ("list", "stop", "info")
 """What a launcher does without ever reading the mounts file."""
 
@@ -36,23 +39,28 @@ class Process:
         return words
 
     @property
+    def keeps(self) -> str | None:
+        """The running container that this process watches over for the engine (runc's shim, conmon); else None."""
+        return _kept(self.argv)
+
+    @property
     def container(self) -> str | None:
         """The container that this process, a ``docker exec``, works in; else None."""
         return _exec_target(self.argv)
 
 
 def scan() -> list[Process]:
-    """Give every process that may be a launcher or a ``docker exec``, of any user, in one pass over /proc."""
+    """Give every launcher, ``docker exec`` and keeper of a container, of any user, in one pass over /proc."""
     found = []
     for entry in os.listdir("/proc"):
         if not entry.isdigit():
             continue
         raw = _read(f"/proc/{entry}/cmdline")
-        if b"tao" not in raw and b"tlt" not in raw and b"exec" not in raw:
+        if not any(part in raw for part in _PARTS):
             continue
         argv = raw.rstrip(b"\0").decode("utf-8", "surrogateescape").split("\0")
         process = Process(int(entry), -1, argv)
-        if process.launch is None and process.container is None:
+        if process.launch is None and process.container is None and process.keeps is None:
             continue
         try:
             process.uid = os.stat(f"/proc/{entry}").st_uid
@@ -224,6 +232,19 @@ def _exec_target(argv: list[str]) -> str | None:
         if not word.startswith("-"):
             return word if len(word) == 64 and all(c in "0123456789abcdef" for c in word) else None
     return None
+
+
+def _kept(argv: list[str]) -> str | None:
+    """Find the container's id in ``containerd-shim-runc-v2 -namespace moby -id ID`` or ``conmon … -c ID``."""
+    name = os.path.basename(argv[0])
+    if name.startswith("containerd-shim") and "moby" in argv:
+        option = "-id"
+    elif name == "conmon":
+        option = "-c"
+    else:
+        return None
+    value = argv[argv.index(option) + 1] if option in argv[:-1] else ""
+    return value if len(value) == 64 and all(c in "0123456789abcdef" for c in value) else None
 
 
 def _owner(entry: str) -> int:
