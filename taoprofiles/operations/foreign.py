@@ -79,7 +79,7 @@ class ForeignWrites:
             return content
         wanted = self.what_is_held(holders)
         first = holders[0]
-        did += f" while {repr(first.profile) if first.profile else 'it'} is held by {first.line()}"
+        did += f" while {repr(first.profile) if first.profile else 'it'} is held by {first.line().replace('   ', ', ')}"
         if wanted is not None and self.limit.take(time.monotonic()):
             self._follow(content)
             mode, link = good

@@ -29,5 +29,5 @@ def parse(content: bytes, path: str) -> Settings:
         raise InvalidStateError(
             f"the settings are not valid ({path})",
             problems=error.problems,
-            hint="the guard goes on with the settings that it has; docs/reference/settings.md lists the keys",
+            hint="edit it, then 'systemctl --user reload taoprofd'",
         ) from None

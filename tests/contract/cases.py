@@ -21,6 +21,8 @@ CASES: dict[str, tuple[list[str], list[str], int]] = {
     "release": (["MANUAL"], ["nosuch"], 4),
     "stop": (["FOUND"], ["nosuch"], 4),
     "why": (["."], [], 2),
+    "service": (["status"], ["nosuch"], 2),
+    "daemon": (["--unseal"], ["extra"], 2),
     "list": ([], ["extra"], 2),
     "current": ([], ["extra"], 2),
     "status": ([], ["extra"], 2),
@@ -50,7 +52,12 @@ def prepare(home: Home) -> None:
     assert call(home, "use", "a").status == 0
     (home.root / "mounts.json").write_text('{"Mounts": []}')
     (home.root / "broken.toml").write_text("layout = ")
-    home.environ |= {"EDITOR": "true", "SHELL": "/bin/true"}
+    # What a systemd without our unit answers, for its form; tests/systemd asks a real one.
+    programs = home.root / "bin"
+    programs.mkdir()
+    (programs / "systemctl").write_text("#!/bin/sh\necho LoadState=not-found\necho ActiveState=inactive\n")
+    (programs / "systemctl").chmod(0o755)
+    home.environ |= {"EDITOR": "true", "SHELL": "/bin/true", "PATH": f"{programs}:{home.environ['PATH']}"}
 
 
 @contextmanager

@@ -36,7 +36,8 @@ LOG_LINES = 50
 
 def service_arguments(parser: argparse.ArgumentParser) -> None:
     actions = ("install", "uninstall", "start", "stop", "status", "logs")
-    parser.add_argument("action", choices=actions, metavar="ACTION", help=", ".join(actions))
+    about = "install (or upgrade, and start), uninstall, start, stop, status, or logs (its last 50 lines)"
+    parser.add_argument("action", choices=actions, metavar="ACTION", help=about)
 
 
 def service_verb(context: Context, args: argparse.Namespace) -> Result:

@@ -170,6 +170,8 @@ def paths_verb(context: Context, args: argparse.Namespace) -> Result:
         "objects": context.objects,
         "cache": context.cache,
         "lock": context.lock,
+        "guard": context.guard,
+        "settings": context.settings,
     }
     return Result(data, table(list(data.items())))
 

@@ -171,6 +171,9 @@ def history_verb(context: Context, args: argparse.Namespace) -> Result:
         what = entry.action
         if what == "found":
             what = "found another program's mapping" if entry.after else "found the mapping file removed"
+            what += f" by {entry.writer}" if entry.writer else ""
+        elif what == "restore":
+            what = "put back what is held"
         what += " (interrupted)" if entry.id in interrupted else ""
         of = f"{entry.was} → {entry.profile}" if entry.was else entry.profile or "-"
         rows.append((entry.time, (str(entry.id), when(entry.time), what, of, entry.by)))
