@@ -19,7 +19,7 @@ CHANGES = ("start", "die", "destroy", "pause", "unpause", "rename")
 
 
 class Following(threading.Thread):
-    """Keeps ``containers`` as the engine last told, and calls ``changed``, in this thread, after each look.
+    """Keeps ``containers`` as the engine last told, and calls ``changed``, in this thread, when that is news.
 
     The list is asked for on each connection, each change, and every ``seconds``. Those who use ``containers`` never
     wait for an engine; it is None before the first look. Where there is no engine, or none that answers, it is tried
@@ -57,6 +57,12 @@ class Following(threading.Thread):
         known = {one: seen for one, seen in before.items() if seen}
         fresh = Containers(self._context, time.monotonic() + PATIENCE, known=known)
         fresh.look_at_all()
+        is_news = self._gist(fresh) != self._gist(self.containers)
         self.containers = fresh
         self.looked.set()
-        self._changed()
+        if is_news:
+            self._changed()
+
+    @staticmethod
+    def _gist(seen: Containers | None) -> object:
+        return seen and (seen.ids, seen.was_seen, seen.absent, seen.unseen)

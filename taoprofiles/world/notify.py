@@ -24,13 +24,13 @@ class Supervisor:
         """Whether what is written to stderr goes to the journal, which reads ``<LEVEL>`` at the start of a line."""
 
     def tell(self, **variables: str) -> None:
-        """Tell it, for example, READY="1"."""
+        """Tell it, for example, READY="1". Only for that a manager that does not listen is waited for, a second."""
         if not self._address:
             return
         text = "\n".join(f"{name}={value}" for name, value in variables.items())
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as connection:
-                connection.settimeout(1)
+                connection.settimeout(1 if "READY" in variables else 0)
                 connection.sendto(text.encode(), self._address)
         except OSError:
             pass  # a manager that is busy or gone is no reason to stop the work
