@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles.errors import InvalidStateError
-from taoprofiles.operations import switch
+from taoprofiles.operations import situation, switch
 from taoprofiles.operations.foreign import ForeignWrites
 from taoprofiles.operations.stock import Stock, take_stock
 from taoprofiles.state import claims, files
@@ -60,7 +60,9 @@ class Guard:
         self._proved: dict[str, list[str]] = {}
         self._good: tuple[int | None, str | None] = (None, "")  # mode and symlink of the file while it was as it should
         self._told: set[str] = set()
-        self._sees_keepers = False
+        self._sees_keepers = self._is_drifted = False
+        self._profile: object = None
+        self._name = ""
         self.holds: list[Hold] = []
         self.is_sealed = False
         self.due = float("inf")
@@ -183,6 +185,27 @@ class Guard:
 
     # What is said
 
+    def _mind_drift(self, content: bytes | None) -> None:
+        """Find out whether the profile in force was edited, when its file has changed; nothing follows but a line."""
+        entry = self._history.in_force(content)
+        name = entry.profile if entry else None
+        try:
+            status = os.stat(self._context.profile_file(name)) if name else None
+        except OSError:
+            status = None
+        signature = (entry and entry.id, status and (status.st_ino, status.st_size, status.st_mtime_ns))
+        if signature == self._profile:
+            return
+        self._profile = signature
+        was, self._name = self._is_drifted, f"'{name}'" if name else "unmanaged" if content is not None else "no file"
+        self._is_drifted = name is not None and situation.look(self._context).state == "drifted"
+        if self._is_drifted:
+            self._name += " (edited since)"
+            if not was:
+                self._say(
+                    "info", f"profile '{name}' is not what it was: 'taoprof use {name}' applies it, when you like"
+                )
+
     def _tell_changes(self, stock: Stock) -> None:
         before, now = {hold.id for hold in self.holds}, {hold.id for hold in stock.holds}
         for hold in stock.holds:
@@ -203,8 +226,8 @@ class Guard:
 
     def _publish(self, stock: Stock, content: bytes | None) -> None:
         held = [hold for hold in stock.holds if hold.shared and not hold.released]
-        entry = self._history.in_force(content)
-        what = f"'{entry.profile}'" if entry and entry.profile else "unmanaged" if content is not None else "no file"
+        self._mind_drift(content)
+        what = self._name
         own = len(stock.holds) - len(held)
         beside = f", {own} beside it" if own else ""
         who = "; ".join(hold.line() for hold in held[:3]) + (f" and {len(held) - 3} more" if len(held) > 3 else "")

@@ -1,4 +1,4 @@
-"""The guard for a while under all that a busy person does: does its memory grow, do its descriptors, does the file drift?
+"""The guard under all that a busy person does: does its memory grow, do its descriptors, does the file drift?
 
     python -m tests.bench.soak [MINUTES]
 

@@ -258,6 +258,19 @@ def test_a_switch_is_not_hindered_by_the_seal(stage: Stage) -> None:
         assert stage.mapping_file.stat().st_mode & 0o777 == 0o600
 
 
+def test_an_edited_profile_is_told_of_and_nothing_more(stage: Stage) -> None:
+    before = stage.mapping_file.read_bytes()
+    with Guarded(stage) as guard:
+        profile = stage.profiles / "a.toml"
+        profile.write_text(profile.read_text() + '[container.env]\nNEW = "1"\n')
+        until(lambda: guard.status == "'a' (edited since), free", "it tells so", told=guard.said)
+        assert guard.said().count("profile 'a' is not what it was") == 1
+        assert stage.mapping_file.read_bytes() == before
+        assert "~  a" in stage.run("list").stdout
+        stage.run("use", "a", check=True)
+        until(lambda: guard.status == "'a', free", "it follows", told=guard.said)
+
+
 def test_one_guard_at_a_time(stage: Stage) -> None:
     with Guarded(stage) as guard:
         second = stage.run("daemon", "--json")
