@@ -93,6 +93,7 @@ def _problems(error: ValidationError, tables: Mapping[str, type[Form]], places: 
             if step in ("<text>", "<number>", "<list>", "[key]"):
                 continue  # which form of a value was meant is of no use to the reader
             key = str(step) if len(str(step)) <= 80 else f"{str(step)[:80]}…"
+            key = key or '""'
             where += f"[{step}]" if isinstance(step, int) else f".{key}" if where else key
         told = _explain(fault, where, tables, places)
         yield f"{where}: {told}" if where else str(fault["msg"]).removeprefix("Value error, ")

@@ -1,0 +1,32 @@
+"""What a guard decides, as properties."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taoprofiles.values.hold import Hold, in_the_way
+from taoprofiles.values.policy import Limit, to_seal
+
+holds = st.lists(
+    st.builds(Hold, shared=st.booleans(), released=st.booleans(), digest=st.sampled_from(["here", "other"])), max_size=5
+)
+
+
+@given(holds)
+def test_sealed_is_what_somebody_needs_and_nobody_needs_otherwise(found: list[Hold]) -> None:
+    needing = [hold for hold in found if hold.shared and not hold.released]
+    assert to_seal(found, "here") == (bool(needing) and all(hold.digest == "here" for hold in needing))
+    assert not (to_seal(found, "here") and in_the_way(found, "here"))
+
+
+@given(st.integers(0, 10), st.lists(st.floats(0, 30), max_size=100))
+def test_never_more_than_the_limit_in_any_minute(times: int, gaps: list[float]) -> None:
+    limit, now, taken = Limit(times), 0.0, []
+    for gap in gaps:
+        now += gap
+        granted = limit.take(now)
+        recent = [moment for moment in taken if now - moment < 60]
+        assert granted == (len(recent) < times), "as many as there may be, and no more"
+        if granted:
+            taken.append(now)
