@@ -54,9 +54,12 @@ class Guards:
             )
         for name in os.listdir(self._folder):
             stem, suffix = os.path.splitext(name)
-            if suffix == ".claim" and stem != self._name and not claims.claimed(os.path.join(self._folder, name)):
-                caches.forget(os.path.join(self._folder, name))
-                caches.forget(os.path.join(self._folder, stem + ".json"))
+            path = os.path.join(self._folder, stem)
+            # Of another host's guard the locks may tell nothing, where the file system keeps them to one host.
+            was_here = (_read(path + ".json") or {}).get("host") == os.uname().nodename
+            if suffix == ".claim" and stem != self._name and was_here and not claims.claimed(path + ".claim"):
+                caches.forget(path + ".claim")
+                caches.forget(path + ".json")
         return fd
 
     def is_ours(self, fd: int) -> bool:
@@ -80,11 +83,7 @@ class Guards:
 
     def known(self) -> dict[str, Any] | None:
         """Give what the guard of this host wrote last, whether it lives or not."""
-        try:
-            found = json.loads(files.read(self._path(".json"), _LIMIT) or b"null")
-        except (TaoprofError, ValueError, RecursionError):
-            return None
-        return found if isinstance(found, dict) else None
+        return _read(self._path(".json"))
 
     def forget(self) -> None:
         """Take away all that guards left, unless one lives; what has not been told yet, too."""
@@ -95,6 +94,14 @@ class Guards:
 
     def _path(self, end: str) -> str:
         return os.path.join(self._folder, self._name + end)
+
+
+def _read(path: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(files.read(path, _LIMIT) or b"null")
+    except (TaoprofError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 class Seal:
