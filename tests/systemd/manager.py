@@ -1,8 +1,9 @@
 """A real systemd with a real user manager, for an ordinary user who exists nowhere else.
 
-systemd is booted as process 1 of namespaces of its own, over private layers of /etc and /var/lib, so that nothing of
-it is left on the machine. Its /tmp is private too: at boot systemd empties it. The user's home is in a folder that has
-the same name outside, where the Docker engine finds the sources of mounts.
+systemd is booted as process 1 of namespaces of its own, over private layers of /etc and /var, with devices and control
+groups of its own, so that nothing of it is left on the machine, nor touches a systemd that the machine may have. Its
+/tmp is private too: at boot systemd empties it. The user's home is in a folder that has the same name outside, where
+the Docker engine finds the sources of mounts.
 """
 
 from __future__ import annotations
@@ -21,27 +22,46 @@ from tests.engine.engine import SOCKET, until
 ROOT = Path(__file__).parents[2]
 USER = "ana"
 UID = 12345
+TARGET = "taoprofiles.target"
+GROUPS = Path("/sys/fs/cgroup")
 
 BOOT = """\
 set -e
 mount --make-rprivate /
+for group in {groups}; do echo 0 >$group/cgroup.procs; done
 mount -t tmpfs tmpfs /mnt
 if [ -S {socket} ]; then touch /mnt/docker.sock; mount --bind {socket} /mnt/docker.sock; fi
-for place in etc var/lib; do
+for place in etc var; do
     mkdir -p /mnt/upper/$place /mnt/work/$place
     mount -t overlay overlay -o lowerdir=/$place,upperdir=/mnt/upper/$place,workdir=/mnt/work/$place /$place
 done
 mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /tmp
 mount -t tmpfs tmpfs /var/tmp
+mount -t tmpfs tmpfs /var/log
+mkdir /var/log/journal
+mkdir /mnt/dev
+mount -t tmpfs tmpfs /mnt/dev
+mkdir /mnt/dev/shm /mnt/dev/pts
+for name in null zero full random urandom tty; do touch /mnt/dev/$name; mount --bind /dev/$name /mnt/dev/$name; done
+mount -t tmpfs tmpfs /mnt/dev/shm
+mount -t devpts -o newinstance,ptmxmode=0666,mode=0620,gid=5 devpts /mnt/dev/pts
+for name in fd:/proc/self/fd stdin:/proc/self/fd/0 stdout:/proc/self/fd/1 stderr:/proc/self/fd/2 ptmx:pts/ptmx; do
+    ln -s ${{name#*:}} /mnt/dev/${{name%%:*}}
+done
+mount --rbind /mnt/dev /dev
+# Nothing of this kernel is changed: no settings, no devices, no modules.
+mount --bind /proc/sys /proc/sys
+mount -o remount,bind,ro /proc/sys
+mount -o remount,bind,ro /sys
 if [ -e /mnt/docker.sock ]; then touch /run/docker.sock; mount --bind /mnt/docker.sock /run/docker.sock; fi
 useradd --uid {uid} --home-dir {home} --create-home --shell /bin/bash {user}
-# Slow on a machine without a network, and of no use here.
-for unit in systemd-networkd-wait-online systemd-timesyncd apt-daily.timer docker.service docker.socket containerd; do
-    systemctl mask --quiet $unit 2>/dev/null || true
-done
+# No more than a login needs: whatever else this machine starts at boot (cron, a database, getty) stays where it is.
+printf '[Unit]\nRequires=basic.target\nWants=dbus.service systemd-logind.service systemd-user-sessions.service\n' \
+    >/etc/systemd/system/{target}
 export container=private
-exec /lib/systemd/systemd --system --unit=multi-user.target --log-target=null
+exec setpriv --bounding-set=-sys_module,-sys_time \
+    /lib/systemd/systemd --system --unit={target} --log-target=null
 """
 
 
@@ -53,7 +73,8 @@ class Machine:
         self.folder = Path(tempfile.mkdtemp(prefix="taoprofiles-systemd-", dir="/srv"))
         self.folder.chmod(0o755)
         self.home = self.folder / "home"
-        script = BOOT.format(socket=SOCKET, uid=UID, home=self.home, user=USER)
+        groups = " ".join(map(str, _control_groups(self.folder.name)))
+        script = BOOT.format(socket=SOCKET, uid=UID, home=self.home, user=USER, target=TARGET, groups=groups)
         self._log = (self.folder / "log").open("wb")
         self._process = subprocess.Popen(
             ["unshare", "--pid", "--fork", "--mount", "--mount-proc", "--kill-child", "bash", "-c", script],
@@ -117,4 +138,30 @@ class Machine:
         os.killpg(self._process.pid, signal.SIGKILL)  # --kill-child takes process 1 with it, and that all others
         self._process.wait()
         self._log.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.rmtree(self.folder)
+        until(lambda: _without_control_groups(self.folder.name), "its control groups are gone")
+
+
+def _control_groups(name: str) -> list[Path]:
+    """Make groups for process 1 below our own ones; systemd makes those of the controllers itself where it wants."""
+    made = []
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        number, what, path = line.split(":", 2)
+        if number == "0" or what == "name=systemd":
+            mounted = [GROUPS / "unified", GROUPS] if number == "0" else [GROUPS / "systemd"]
+            root = next((place for place in mounted if (place / "cgroup.procs").exists()), None)
+            if root is not None:
+                made.append(root / path.strip("/") / name)
+                made[-1].mkdir()
+    return made
+
+
+def _without_control_groups(name: str) -> bool:
+    """Remove the groups of that name everywhere; false where a process has not gone yet."""
+    for top in {found.resolve() for pattern in (name, f"*/{name}", f"**/{name}") for found in GROUPS.glob(pattern)}:
+        for folder, _, _ in os.walk(top, topdown=False):
+            try:
+                Path(folder).rmdir()
+            except OSError:
+                return False
+    return True
