@@ -127,7 +127,8 @@ def run(argv: list[str]) -> int:
         args = parse([*leading, *rest])
         args.command = command
         context = Context()
-        _mend(context)
+        if verb != "daemon":  # a guard does so by itself, and tells of it
+            _mend(context)
         result = _function(verb)(context, args)
         result.messages += _untold(context, verb)
         return output.emit(verb, result, as_json=as_json)

@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING
 
 from taoprofiles.errors import BusyError, TaoprofError
-from taoprofiles.faces.output import note
+from taoprofiles.faces.output import note, printable
 from taoprofiles.operations.following import Following
 from taoprofiles.operations.guard import Guard
 from taoprofiles.operations.watchpost import GLANCE, Watchpost
@@ -176,7 +176,7 @@ class Daemon:
         ends = self._guard.next_end()
         self._next_look = min(self._next_look, self._guard.due, NEVER if ends is None else time.monotonic() + ends)
         self._mind_the_ends()
-        status = "; ".join(part for part in (self._guard.line, self._guard.problem) if part)
+        status = printable("; ".join(part for part in (self._guard.line, self._guard.problem) if part))
         if status != self._status:
             self._supervisor.tell(STATUS=status)
         self._status = status
@@ -243,7 +243,7 @@ class Daemon:
     def _say(self, level: str, line: str) -> None:
         note(f"<{_LEVELS[level]}>{line}" if self._supervisor.keeps_journal else f"{time.strftime('%H:%M:%S')} {line}")
         if level == "alert" and self._settings.notices:
-            shown = desktop.notice("taoprof: a training's mapping", line, self._context.environ)
+            shown = desktop.notice("taoprof: a training's mapping", printable(line), self._context.environ)
             self._notices += [shown] if shown else []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pwd
 import sys
@@ -36,15 +37,20 @@ class Service:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._manager = Manager(context.environ)
-        environ = context.environ
-        home = environ.get("HOME") or pwd.getpwuid(context.uid).pw_dir
-        config = environ.get("XDG_CONFIG_HOME", "")
-        config = config if os.path.isabs(config) else os.path.join(home, ".config")
-        self._folder = os.path.join(config, "systemd", "user")
-        self.path = os.path.join(self._folder, UNIT)
+
+    @functools.cached_property
+    def _folder(self) -> str:
+        return self._manager.folder()
+
+    @property
+    def path(self) -> str:
+        """Where the unit is: where the manager looks for it, whatever the shell's HOME and XDG_CONFIG_HOME are."""
+        return os.path.join(self._folder, UNIT)
 
     def install(self) -> list[str]:
         """Write the unit, and have it started now and at each login; say what was done, nothing where all was so."""
+        if self._state()["LoadState"] == "masked":
+            raise TaoprofError("the service is masked", hint=f"'systemctl --user unmask {UNIT}', then once more")
         wanted = self.unit().encode()
         there = files.read(self.path, 1 << 20)
         done = []
@@ -68,17 +74,23 @@ class Service:
 
     def uninstall(self) -> list[str]:
         """Stop the service and take all of it away; say what was done."""
-        if not os.path.lexists(self.path):
-            self._state()  # so that a missing manager is told of
+        state = self._state()
+        link = os.path.join(self._folder, "default.target.wants", UNIT)
+        if state["ActiveState"] == "inactive" and not os.path.lexists(self.path) and not os.path.lexists(link):
             return []
-        self._manager.tell("disable", "--now", UNIT)
-        files.remove(self.path)
+        if state["ActiveState"] != "inactive":
+            self._manager.tell("stop", UNIT)
+        caches.forget(link)  # systemctl disable does not, where the unit was removed by hand
+        caches.forget(self.path)
         self._manager.tell("daemon-reload")
         try:
             self._manager.tell("reset-failed", UNIT)
         except TaoprofError:
             pass  # it had not failed
         for folder in (os.path.join(self._folder, "default.target.wants"), self._folder, os.path.dirname(self._folder)):
+            caches.forget_folder(folder)
+        context = self._context
+        for folder in (context.holds, context.profiles, context.config):  # which it has made to watch them
             caches.forget_folder(folder)
         guard.unseal(self._context)
         Guards(self._context, processes.place()).forget()
@@ -127,7 +139,10 @@ class Service:
             text = file.read()
         # -P: what lies in the home must not take the place of a module. The interpreter's own path, and not that of the
         # taoprofd beside it, is there in every kind of environment: pip, pipx, uv, venv, conda.
-        command = " ".join(quoted(word) for word in (sys.executable, "-P", "-m", "taoprofiles", "daemon"))
+        words = [sys.executable, "-P", "-m", "taoprofiles", "daemon"]
+        if set(sys.executable) & set("$'\"\\"):  # systemd starts no program with such a name, and a shell does
+            words = ["/bin/sh", "-c", 'exec "$0" "$@"', *words]
+        command = " ".join(quoted(word) for word in words)
         environ = self._context.environ
         carried = {name: environ[name] for name in CARRIED if environ.get(name)}
         if environ.get("HOME") and environ["HOME"] != pwd.getpwuid(self._context.uid).pw_dir:

@@ -175,7 +175,8 @@ class Untold:
 
     def add(self, line: str) -> None:
         """Leave a line. Needs the lock."""
-        caches.write(self._path, "".join(f"{old}\n" for old in [*self._lines(), line][-_UNTOLD:]).encode())
+        text = "".join(f"{old}\n" for old in [*self._lines(), " ".join(line.splitlines())][-_UNTOLD:])
+        caches.write(self._path, text.encode("utf-8", "backslashreplace"))
 
     def take(self) -> list[str]:
         """Give the lines, and take them away; two commands at once do not both tell them."""

@@ -27,10 +27,11 @@ class Supervisor:
         """Tell it, for example, READY="1". Only for that a manager that does not listen is waited for, a second."""
         if not self._address:
             return
-        text = "\n".join(f"{name}={value}" for name, value in variables.items())
+        # A line for each: what is told must not be able to tell something else.
+        text = "\n".join(f"{name}={' '.join(value.splitlines())}" for name, value in variables.items())
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as connection:
                 connection.settimeout(1 if "READY" in variables else 0)
-                connection.sendto(text.encode(), self._address)
+                connection.sendto(text.encode("utf-8", "backslashreplace"), self._address)
         except OSError:
             pass  # a manager that is busy or gone is no reason to stop the work

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from typing import TYPE_CHECKING
@@ -40,6 +41,17 @@ class Manager:
         said = self.tell("show", *asked, *([unit] if unit else []))
         found = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
         return {name: found.get(name, "") for name in names}
+
+    def folder(self) -> str:
+        """Give the folder where it looks for units that the user has written."""
+        manager = ("org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager")
+        said = self._run("busctl", "--user", "--json=short", "get-property", *manager, "UnitPath")
+        folders: list[str] = json.loads(said)["data"]
+        runtime = self._environ.get("XDG_RUNTIME_DIR", "/run")
+        for folder in folders:
+            if os.path.basename(folder) == "user" and os.path.commonpath((folder, runtime)) != runtime:
+                return folder
+        raise TaoprofError("the systemd user manager knows no folder for units of the user")
 
     def tell(self, *words: str) -> str:
         """Run ``systemctl --user`` with these words, and give what it answers."""
