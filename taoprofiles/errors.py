@@ -80,3 +80,10 @@ class BusyError(TaoprofError):
 
     code = "busy"
     status = 7
+
+
+class GuardedError(TaoprofError):
+    """Another guard has this place, and is at work."""
+
+    code = "guarded"
+    status = 8

@@ -74,7 +74,7 @@ VERBS = {verb: place for group in GROUPS.values() for verb, place in group.items
 
 STATUSES = """\
 exit status: 0 done or nothing to do · 1 failed · 2 usage · 3 invalid profile or state · 4 no such profile or entry ·
-5 held · 6 differs (diff, status --check) · 7 busy · 128+n signal n"""
+5 held · 6 differs (diff, status --check) · 7 busy · 8 another guard is at work · 128+n signal n"""
 
 
 def _formatter(prog: str) -> argparse.HelpFormatter:

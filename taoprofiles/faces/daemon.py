@@ -19,7 +19,7 @@ from taoprofiles.faces.output import note, printable
 from taoprofiles.operations.following import Following
 from taoprofiles.operations.guard import Guard
 from taoprofiles.operations.watchpost import GLANCE, Watchpost
-from taoprofiles.state import settings
+from taoprofiles.state import files, settings
 from taoprofiles.state.guards import Guards
 from taoprofiles.values.settings import Settings
 from taoprofiles.version import VERSION
@@ -40,6 +40,9 @@ AWAY = 2.0
 
 AGAIN = 0.1
 """Seconds until a look is made again for which the lock was not to be had."""
+
+START = 5.0
+"""Seconds that the engine, and a command that has the lock, have before READY is told all the same."""
 
 NEVER = float("inf")
 _LEVELS = {"alert": 4, "warning": 4, "notice": 5, "info": 6, "debug": 7}
@@ -93,7 +96,7 @@ class Daemon:
         self._post = Watchpost(context, self._hints.add, self._say)
         self._notices: list[subprocess.Popen[bytes]] = []
         self._launchers: set[tuple[int, int | None]] = set()
-        self._ends: dict[int, int] = {}
+        self._ends: dict[tuple[int, int], int] = {}
         self._claim = -1
         self._stops = self._is_away = False
         self._complaint = self._status = ""
@@ -102,21 +105,30 @@ class Daemon:
         # When what is due, by the monotonic clock.
         self._next_tick = self._last_search = 0.0
         self._next_look = self._next_search = NEVER
+        self._backoff = AGAIN
 
     def run(self) -> None:
-        """Guard the mapping file until SIGTERM or SIGINT. Raises BusyError where another guard does, TaoprofError."""
+        """Guard the mapping file until SIGTERM or SIGINT. Raises GuardedError where another guard does."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: setattr(self, "_stops", True))
         signal.signal(signal.SIGHUP, lambda *_: self._hints.add("settings"))
         # A read lease (world/writers.py) is broken, with this signal, by a writer that comes in the same moment.
         signal.signal(signal.SIGIO, signal.SIG_IGN)
+        files.NEVER_MADE.add(self._context.home)
+        self._home = os.stat(self._context.home)
         self._claim = self._guards.begin()
         self._read_settings()
         self._guard.begin()
         self._engine.start()
-        self._engine.looked.wait(3)
         self._post.arm()
-        self._look()
+        end = time.monotonic() + START
+        while not self._stops and not self._engine.looked.wait(0.05) and time.monotonic() < end:
+            pass
+        if not self._stops:
+            self._look()
+        while not self._stops and self._next_look < NEVER and not self._complaint and time.monotonic() < end:
+            time.sleep(AGAIN)  # another command has the lock
+            self._look()
         self._say("info", f"taoprofiles {VERSION} guards {self._context.short(self._context.mapping_file)}")
         self._supervisor.tell(READY="1")
         while not self._stops:
@@ -163,23 +175,34 @@ class Daemon:
 
     def _look(self) -> None:
         self._next_look = NEVER
+        before = self._complaint
         self._guard.problem = "; ".join(part for part in (self._complaint, self._post.blind, self._fault) if part)
         try:
             self._guard.look()
             self._complaint = ""
+            if before:
+                self._next_look = time.monotonic() + AGAIN  # so that it is published no longer
+            self._backoff = AGAIN
         except BusyError:
             self._next_look = time.monotonic() + AGAIN
         except TaoprofError as error:
-            if error.message != self._complaint:
-                self._say("warning", error.message)
-            self._complaint = error.message
+            self._complain(error.message)
+        except Exception as error:  # noqa: BLE001 - whatever nobody thought of, the next look must come
+            self._complain(f"a fault of the guard itself: {error!r}")
         ends = self._guard.next_end()
         self._next_look = min(self._next_look, self._guard.due, NEVER if ends is None else time.monotonic() + ends)
         self._mind_the_ends()
         status = printable("; ".join(part for part in (self._guard.line, self._guard.problem) if part))
-        if status != self._status:
-            self._supervisor.tell(STATUS=status)
-        self._status = status
+        if status != self._status and self._supervisor.tell(STATUS=status):
+            self._status = status
+
+    def _complain(self, message: str) -> None:
+        """Say once what hinders the look, which is tried again after a while that grows with each time."""
+        if message != self._complaint:
+            self._say("warning", message)
+        self._complaint = message
+        self._backoff = min(self._backoff * 2, self._tick)
+        self._next_look = time.monotonic() + self._backoff
 
     def _has_new_launcher(self, words: set[str]) -> bool:
         """Search for a launcher that has started, now or soon after a file was opened that launchers open.
@@ -201,18 +224,20 @@ class Daemon:
     def _mind_the_ends(self) -> None:
         """Have a descriptor of each process whose end may be the end of a hold."""
         wanted = set(self._guard.watched())
-        for pid in self._ends.keys() - wanted:
-            os.close(self._ends.pop(pid))
-        for pid in wanted - self._ends.keys():
+        for process in self._ends.keys() - wanted:
+            os.close(self._ends.pop(process))
+        for process in wanted - self._ends.keys():
             try:
-                self._ends[pid] = os.pidfd_open(pid)
-            except OSError:
+                self._ends[process] = os.pidfd_open(process[0])
+            except ProcessLookupError:
                 self._hints.add("ended")  # in this moment
+            except OSError:
+                pass  # no descriptor is to be had: the next tick sees it
 
     def _at_home(self) -> bool:
         """Whether our place in the home is still there. Where it has gone away, nothing is done until it is back."""
         is_there = self._guards.is_ours(self._claim)
-        if not is_there and self._is_away and os.path.isdir(self._context.home):
+        if not is_there and self._is_away and self._is_a_home():
             try:
                 claim = self._guards.begin()
             except TaoprofError:
@@ -222,6 +247,10 @@ class Daemon:
         if is_there and self._is_away:
             self._is_away = False
             self._say("info", f"'{self._context.home}' is there again")
+            try:
+                self._guard.begin()
+            except TaoprofError as error:
+                self._say("warning", error.message)
             self._post.arm()
             self._hints.add("changed")
         elif not is_there and not self._is_away:
@@ -232,6 +261,14 @@ class Daemon:
             self._post.disarm()
         return is_there
 
+    def _is_a_home(self) -> bool:
+        """Whether the home is there: the folder that it was, or one that has our folder; no empty mount point."""
+        try:
+            is_same = os.path.samestat(os.stat(self._context.home), self._home)
+        except OSError:
+            return False
+        return is_same or os.path.isdir(self._context.state)
+
     def _read_settings(self) -> None:
         try:
             self._settings, self._fault = settings.load(self._context), ""
@@ -241,7 +278,11 @@ class Daemon:
         self._guard.use(self._settings)
 
     def _say(self, level: str, line: str) -> None:
-        note(f"<{_LEVELS[level]}>{line}" if self._supervisor.keeps_journal else f"{time.strftime('%H:%M:%S')} {line}")
+        mark = f"<{_LEVELS[level]}>" if self._supervisor.keeps_journal else time.strftime("%H:%M:%S ")
+        try:
+            note(mark + line)
+        except OSError:
+            pass  # the log is on a full disk, or its reader has gone: the guard goes on
         if level == "alert" and self._settings.notices:
             shown = desktop.notice("taoprof: a training's mapping", printable(line), self._context.environ)
             self._notices += [shown] if shown else []

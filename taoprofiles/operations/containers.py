@@ -21,16 +21,19 @@ class Containers:
     ``ids`` are those of all that run, once they have been listed. ``known`` are answers about containers that were had
     before: nothing that is asked here changes in a container's life, but whether it runs. ``was_seen`` is whether all
     that was asked was answered, ``absent`` whether there is no engine at all. After one question without an answer no
-    more are asked. ``end`` is when all must be answered, by the monotonic clock.
+    more are asked. ``end`` is when all must be answered, by the monotonic clock. ``failed`` says why nothing can be
+    asked at all.
     """
 
     def __init__(
         self,
         context: Context,
         end: float,
+        *,
         address: str | None = None,
         unseen: list[str] | None = None,
         known: Mapping[str, dict[str, Any] | None] | None = None,
+        failed: str = "",
     ) -> None:
         self._context = context
         self.unseen = [] if unseen is None else unseen
@@ -39,8 +42,11 @@ class Containers:
         self._listed: list[dict[str, Any]] | None = None
         self.ids: set[str] = set()
         self.address = self._engine.address
-        self.was_seen = True
+        self.was_seen = not failed
         self.absent = False
+        if failed:
+            self._listed = []
+            self.unseen.append(f"the container engine at {self.address} cannot be looked at: {failed}")
 
     def listed(self) -> list[dict[str, Any]]:
         """List those that have something of this host mounted; none where the engine cannot be asked."""
@@ -58,6 +64,15 @@ class Containers:
                         "that needs the mapping would not be seen"
                     )
         return self._listed
+
+    def go_on_with(self, before: Containers, keepers: set[str]) -> None:
+        """Take over what was there before, since the engine did not answer: that proves the end of no container.
+
+        Where there is no engine at all (dockerd restarts, with live-restore), only those go on that are kept still.
+        """
+        there = before.listed()
+        self._listed = [one for one in there if one["Id"] in keepers] if self.absent else list(there)
+        self.ids = {one["Id"] for one in self._listed}
 
     def look_at_all(self) -> dict[str, dict[str, Any] | None]:
         """Ask all that may be asked later; give the answers about those that are there, for a later ``known``."""

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from taoprofiles.operations.containers import Containers
+from taoprofiles.world import processes
 from taoprofiles.world.engine import PATIENCE, Engine, EngineError
 
 if TYPE_CHECKING:
@@ -22,15 +23,16 @@ class Following(threading.Thread):
     """Keeps ``containers`` as the engine last told, and calls ``changed``, in this thread, when that is news.
 
     The list is asked for on each connection, each change, and every ``seconds``. Those who use ``containers`` never
-    wait for an engine; it is None before the first look. Where there is no engine, or none that answers, it is tried
-    again after 1, 2, 4 … ``seconds``, and at once when ``nudge`` is called.
+    wait for an engine. Where there is no engine, or none that answers, it is tried again after 1, 2, 4 … ``seconds``,
+    and at once when ``nudge`` is called; until then what was there counts as there.
     """
 
     def __init__(self, context: Context, seconds: float, changed: Callable[[], None]) -> None:
         super().__init__(daemon=True, name="taoprof-engine")
         self._context, self._seconds, self._changed = context, seconds, changed
         self._nudged = threading.Event()
-        self.containers: Containers | None = None
+        self._last = 0.0
+        self.containers = Containers(context, 0.0, failed="it has not answered yet")
         self.looked = threading.Event()
 
     def nudge(self) -> None:
@@ -43,26 +45,43 @@ class Following(threading.Thread):
         while True:
             self._nudged.clear()
             try:
+                if not self.looked.is_set():
+                    self._look()
+                begun = time.monotonic()
                 for event in Engine(self._context.environ).events(time.time(), idle=self._seconds):
-                    if event is None or event["Action"] in CHANGES:
-                        self._look()
+                    is_due = time.monotonic() - self._last >= self._seconds
+                    if (event is None or event["Action"] in CHANGES or is_due) and not self._look():
+                        break  # the stream of an engine that does not answer may never end: begin anew
                     wait = 1.0
+                if time.monotonic() - begun < 1:
+                    self._nudged.wait(wait)
             except EngineError:
                 self._look()
-            self._nudged.wait(wait)
-            wait = min(wait * 2, self._seconds)
+                self._nudged.wait(wait)
+                wait = min(wait * 2, self._seconds)
+            except Exception as error:  # noqa: BLE001 - the guard's eyes must not close for what nobody thought of
+                self._take(Containers(self._context, 0.0, failed=repr(error)))
+                self._nudged.wait(self._seconds)
 
-    def _look(self) -> None:
-        before = self.containers.look_at_all() if self.containers else {}
-        known = {one: seen for one, seen in before.items() if seen}
+    def _look(self) -> bool:
+        """Ask for the list anew; false where not all was answered."""
+        self._last = time.monotonic()
+        before = self.containers
+        known = {one: seen for one, seen in before.look_at_all().items() if seen}
         fresh = Containers(self._context, time.monotonic() + PATIENCE, known=known)
         fresh.look_at_all()
-        is_news = self._gist(fresh) != self._gist(self.containers)
+        self._take(fresh)
+        return fresh.was_seen
+
+    def _take(self, fresh: Containers) -> None:
+        before = self.containers
+        if not fresh.was_seen:
+            fresh.go_on_with(before, {one.keeps for one in processes.scan() if one.keeps is not None})
         self.containers = fresh
         self.looked.set()
-        if is_news:
+        if self._gist(fresh) != self._gist(before):
             self._changed()
 
     @staticmethod
-    def _gist(seen: Containers | None) -> object:
-        return seen and (seen.ids, seen.was_seen, seen.absent, seen.unseen)
+    def _gist(seen: Containers) -> object:
+        return (seen.ids, seen.was_seen, seen.absent, seen.unseen)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from taoprofiles.errors import InvalidStateError
 from taoprofiles.operations import switch
-from taoprofiles.state import files
 from taoprofiles.state.history import MAPPING_LIMIT, History
+from taoprofiles.state.placing import PRIVATE, Rights
 from taoprofiles.values import mapping, policy
 from taoprofiles.values.hold import in_the_way
 from taoprofiles.world import writers
@@ -18,7 +18,6 @@ from taoprofiles.world import writers
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from taoprofiles.operations.stock import Stock
     from taoprofiles.state.paths import Context
     from taoprofiles.values.hold import Hold
 
@@ -31,26 +30,25 @@ LATE = 60.0
 LATE_AGAIN = 0.2
 """Seconds between two such looks, and for which a file is looked at that nobody seems to write."""
 
+_LATE_FILES = 20
 _SEARCHED = 200
 """Entries of the history in which the mapping that is held is looked for."""
 
 
 class ForeignWrites:
-    """Answers them, at most ``restores`` times a minute by undoing one. Everything needs the lock.
+    """Answers them. Everything needs the lock; ``say`` is told of each: how grave it is, and the line.
 
-    ``say`` is told of each (how grave it is, and the line); ``shout`` of what the person must hear of by any means.
+    ``limit`` is how many are undone.
     """
 
-    def __init__(
-        self, context: Context, restores: int, say: Callable[[str, str], None], shout: Callable[[str], None]
-    ) -> None:
-        self._context, self._say, self._shout = context, say, shout
+    def __init__(self, context: Context, limit: policy.Limit, say: Callable[[str, str], None]) -> None:
+        self._context, self._say, self.limit = context, say, limit
         self._history = History(context)
         self._late: list[tuple[int, str, float]] = []
-        self.limit = policy.Limit(restores)
+        self._gave_up = False
 
-    def let_the_writer_end(self) -> tuple[str | None, bytes | None]:
-        """Wait a moment for whoever is writing; give its name, where it is seen, and what the file holds then."""
+    def let_the_writer_end(self) -> str | None:
+        """Wait a moment for whoever is writing; give its name, where it is seen."""
         path, end = self._context.mapping_file, time.monotonic() + WRITING
         writer = writers.who_writes(path)
         fd = self._open()
@@ -60,37 +58,61 @@ class ForeignWrites:
                     time.sleep(0.001)
             finally:
                 os.close(fd)
-        return writer, files.read(path, MAPPING_LIMIT)
+        return writer
 
     def answer(
-        self, stock: Stock, content: bytes | None, writer: str | None, good: tuple[int | None, str | None]
+        self,
+        holds: list[Hold],
+        content: bytes | None,
+        *,
+        writer: str | None,
+        link: str | None,
+        like: Rights | None,
     ) -> bytes | None:
         """Undo a foreign write, or keep it as the mapping that is now in force; give what the file holds then.
 
-        ``good`` is the mode and the symlink (see ``files.replace``) that the file had while it was as it should be.
+        ``link`` and ``like`` are what the file was while it was as it should be (see ``files.replace``).
         """
-        holders = in_the_way(stock.holds, mapping.digest(content or b""))
+        now, digest = time.monotonic(), mapping.digest(content or b"")
         path = self._context.short(self._context.mapping_file)
         did = f"{writer or 'another program'} {'removed' if content is None else 'wrote'} {path}"
-        if not holders:
-            entry = switch.take_in(self._context, writer=writer)
-            if entry is not None:
-                self._say("notice", f"{did} while nothing needed it: no profile is active now (history entry {entry})")
-            return content
-        wanted = self.what_is_held(holders)
-        first = holders[0]
-        did += f" while {repr(first.profile) if first.profile else 'it'} is held by {first.line().replace('   ', ', ')}"
-        if wanted is not None and self.limit.take(time.monotonic()):
-            self._follow(content)
-            mode, link = good
-            mode = 0o600 if mode is None else mode
-            entry = switch.put_back(self._context, wanted[1], wanted[0], link=link, mode=mode, writer=writer)
+        holders = in_the_way(holds, digest)
+        wanted = self.what_is_held(holders) if holders else None
+        decision = policy.answer(holds, digest, is_allowed=wanted is not None and self.limit.allows(now))
+        if holders:
+            first = holders[0]
+            of = f"'{first.profile}'" if first.profile else "it"
+            did += f" while {of} is held by {first.line().replace('   ', ', ')}"
+        if decision == "undo" and wanted is not None:
+            fd = self._open()
+            try:
+                entry = switch.put_back(
+                    self._context, wanted[1], wanted[0], link=link, like=like or self._private(), writer=writer
+                )
+            except BaseException:
+                if fd is not None:
+                    os.close(fd)
+                raise
+            self.limit.count(now)
+            self._gave_up = False
+            self._follow(fd, content)
             kept = f"; 'taoprof undo {entry}' brings back what it wrote" if entry else ""
-            self._shout(f"{did}: put back{kept}")
+            self._say("alert", f"{did}: put back{kept}")
             return wanted[1]
-        entry = switch.take_in(self._context, writer=writer)
-        why = f"{self.limit.times} times in a minute are the limit" if wanted else "the history has lost what was there"
-        self._shout(f"{did}: NOT put back, since {why} (history entry {entry})")
+        known = switch.take_in(self._context, content, writer=writer)
+        if decision == "keep" and known is not None:
+            why = "in other words, but to the same effect as what is needed" if policy.to_seal(holds, digest) else ""
+            why = why or "while nothing needed it"
+            self._say("notice", f"{did} {why}: no profile is active now (history entry {known})")
+        elif decision == "leave":
+            self.limit.count(now)
+            why = "the history has lost what was there"
+            if wanted is not None:
+                why = f"more than {self.limit.times} came in a minute" if self.limit.times else "'restores' is 0"
+            # A program that goes on and on is in the history each time, and shouted of once.
+            level = "notice" if self._gave_up else "alert"
+            self._say(level, f"{did}: NOT put back, since {why} (history entry {known})")
+            self._gave_up = True
         return content
 
     def what_is_held(self, holders: list[Hold]) -> tuple[str | None, bytes] | None:
@@ -116,26 +138,39 @@ class ForeignWrites:
 
         None where there is nothing more to look at.
         """
-        going_on = []
-        for fd, digest, end in self._late:
-            content = os.pread(fd, MAPPING_LIMIT, 0)
-            now = hashlib.sha256(content).hexdigest()
-            is_written = writers.is_being_written(fd) and time.monotonic() < end
-            if not is_written and now != digest and content and not self._history.knows(content):
-                entry = switch.keep_late(self._context, content)
-                self._say("notice", f"'taoprof undo {entry}' brings back what was still written after that")
-            if is_written or time.monotonic() < end - LATE + LATE_AGAIN:
-                going_on.append((fd, digest if is_written else now, end))
-            else:
-                os.close(fd)
-        self._late = going_on
-        return LATE_AGAIN if going_on else None
+        again: list[tuple[int, str, float]] = []
+        try:
+            while self._late:
+                fd, digest, end = self._late.pop()
+                content = self._still_there(fd)
+                now = hashlib.sha256(content).hexdigest()
+                is_written = writers.is_being_written(fd) and time.monotonic() < end
+                if is_written or time.monotonic() < end - LATE + LATE_AGAIN:
+                    again.append((fd, digest if is_written else now, end))
+                else:
+                    os.close(fd)
+                if not is_written and now != digest and content and not self._history.knows(content):
+                    entry = switch.keep_late(self._context, content)
+                    self._say("notice", f"'taoprof undo {entry}' brings back what was still written after that")
+        finally:
+            self._late += again
+        return LATE_AGAIN if self._late else None
 
-    def _follow(self, content: bytes | None) -> None:
-        """Keep the file that is about to be replaced open: its writer may not have come to an end."""
-        fd = self._open()
-        if fd is not None:
+    def _still_there(self, fd: int) -> bytes:
+        try:
+            return os.pread(fd, MAPPING_LIMIT, 0)
+        except OSError:
+            return b""  # it was removed on another host of an NFS home
+
+    def _follow(self, fd: int | None, content: bytes | None) -> None:
+        """Look again at the file that was replaced: its writer may not have come to an end."""
+        if fd is not None and len(self._late) < _LATE_FILES:
             self._late.append((fd, hashlib.sha256(content or b"").hexdigest(), time.monotonic() + LATE))
+        elif fd is not None:
+            os.close(fd)
+
+    def _private(self) -> Rights:
+        return Rights(PRIVATE, self._context.uid, self._context.gid)
 
     def _open(self) -> int | None:
         try:

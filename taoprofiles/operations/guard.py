@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from taoprofiles.errors import InvalidStateError
-from taoprofiles.operations import situation, switch
+from taoprofiles.errors import InvalidStateError, TaoprofError
+from taoprofiles.operations import switch
 from taoprofiles.operations.foreign import ForeignWrites
-from taoprofiles.operations.stock import Stock, take_stock
+from taoprofiles.operations.reporting import Reporter
+from taoprofiles.operations.stock import Stock, seconds_held, take_stock
 from taoprofiles.state import claims, files
 from taoprofiles.state.guards import Guards, Seal, Untold
 from taoprofiles.state.history import MAPPING_LIMIT, History
 from taoprofiles.state.locks import Lock
+from taoprofiles.state.placing import Rights
 from taoprofiles.values import mapping, policy, proof
-from taoprofiles.values.hold import RUN_VARIABLE
-from taoprofiles.version import VERSION
+from taoprofiles.values.hold import RUN_VARIABLE, in_the_way
 from taoprofiles.world import processes
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
     from taoprofiles.values.hold import Hold
     from taoprofiles.values.settings import Settings
 
-FORMAT = 1
+_Shape: TypeAlias = tuple[Rights | None, str | None]
+"""Whose the file is and its mode without a seal, None for no file; and what it names if it is a symlink, else None."""
 
 LOCK_PATIENCE = 0.3
 """Seconds to wait for the lock in one look; then the look is made again a little later."""
@@ -41,33 +43,36 @@ LOCK_PATIENCE = 0.3
 class Guard:
     """Protects one mapping file. For one thread; ``say`` is told what was done and why, and how grave it is.
 
-    ``holds`` is whose work was alive at the last look, ``line`` what a person wants to know in one line, ``due`` when
-    to look again at the latest (monotonic seconds). ``problem`` is what else hinders it, to be published.
+    ``engine`` gives what is known of the container engine. ``holds`` is whose work was alive at the last look, ``line``
+    what a person wants to know in one line, ``due`` when to look again at the latest (monotonic seconds). ``problem``
+    is what else hinders it, to be published.
     """
 
     def __init__(
         self,
         context: Context,
         settings: Settings,
-        engine: Callable[[], Containers | None],
+        engine: Callable[[], Containers],
         say: Callable[[str, str], None],
     ) -> None:
-        self._context, self._settings, self._engine, self._say = context, settings, engine, say
+        self._context, self._settings, self._engine, self._sink = context, settings, engine, say
         self._history, self._seal = History(context), Seal(context)
         self._guards = Guards(context, processes.place())
-        self._foreign = ForeignWrites(context, settings.restores, say, self._shout)
+        self._foreign = ForeignWrites(context, policy.Limit(settings.restores), self._say)
+        self._reporter = Reporter(context, self._guards, self._say)
         self._needs: dict[object, tuple[str | None, str | None]] = {}
         self._proved: dict[str, list[str]] = {}
-        self._good: tuple[int | None, str | None] = (None, "")  # mode and symlink of the file while it was as it should
-        self._told: set[str] = set()
-        self._sees_keepers = self._is_drifted = False
-        self._profile: object = None
-        self._name = ""
-        self.holds: list[Hold] = []
-        self.is_sealed = False
+        self._stock: Stock | None = None
+        self._content: bytes | None = None
+        self._good: _Shape = (None, "")  # what the file was while it was as it should be
+        self._landed = 0
         self.due = float("inf")
-        self.line = ""
-        self.problem = ""
+        self.line = self.problem = ""
+
+    @property
+    def holds(self) -> list[Hold]:
+        """Whose work was alive at the last look."""
+        return self._stock.holds if self._stock else []
 
     def use(self, settings: Settings) -> None:
         """Go on with other settings."""
@@ -77,14 +82,14 @@ class Guard:
     def begin(self) -> None:
         """Clear up what a killed switch, restore or guard left. Raises TaoprofError, BusyError."""
         with Lock(self._context.lock):
-            self._seal.take_off()
+            self._unseal()
             switch.recover(self._context)
 
     def end(self) -> None:
         """Give the file its mode back. Raises BusyError, TaoprofError."""
         with Lock(self._context.lock, 0.5):
-            self._seal.take_off()
-            self._guards.publish({**(self._guards.known() or {}), "v": FORMAT, "pid": None, "is_sealed": False})
+            if not self._seal.is_anothers(self._guards):
+                self._unseal()
 
     def look(self) -> None:
         """Look at everything and do what has to be done.
@@ -92,27 +97,105 @@ class Guard:
         Raises BusyError where another command has the lock for longer, TaoprofError for what the system refuses: then
         whatever could be done has been done, and the next look tries the rest again.
         """
+        self.due = float("inf")
         with Lock(self._context.lock, LOCK_PATIENCE):
-            content = files.read(self._context.mapping_file, MAPPING_LIMIT)
-            entry = self._history.in_force(content)
-            writer = None
-            if entry is None and content is not None:
-                writer, content = self._foreign.let_the_writer_end()
-                entry = self._history.in_force(content)
-            stock = take_stock(self._context, content, may_write=True, engine=self._engine())
-            self._remember(stock, is_foreign=entry is None)
+            engine, trouble = self._engine(), None
             try:
+                content, shape, writer = self._read()
+            except TaoprofError as error:  # a folder, say: there is nothing to put back into, but all else goes on
+                content, shape, writer, trouble = self._content, self._good, None, error
+            entry = self._in_force(content)
+            stock = self._take_stock(content, engine, is_foreign=entry is None)
+            if entry is not None or not in_the_way(stock.holds, mapping.digest(content or b"")):
+                self._good = shape
+            try:
+                if trouble is not None:
+                    self._tell_of_trouble(stock, trouble)
+                    raise trouble
                 if entry is None:
-                    content = self._foreign.answer(stock, content, writer, self._good)
+                    rights, link = self._good
+                    content = self._foreign.answer(stock.holds, content, writer=writer, link=link, like=rights)
+                self._content = content
+                self._in_force(content)
                 again = self._foreign.keep_late_writes()
                 self.due = float("inf") if again is None else time.monotonic() + again
                 self._mind_the_seal(stock, content)
             finally:
-                self._prove(stock)
-                self._tell_changes(stock)
-                self._publish(stock, content)
+                self._prove(stock, engine)
+                sealed, problem = self._seal.is_recorded(), self.problem or (trouble.message if trouble else "")
+                self.line = self._reporter.report(stock, content, engine, is_sealed=sealed, problem=problem)
+
+    def _read(self) -> tuple[bytes | None, _Shape, str | None]:
+        """Read the file; give what it holds, what it is, and who has just written it, where that is seen."""
+        try:
+            content, shape = self._see()
+        except TaoprofError:
+            self._make_readable()
+            content, shape = self._see()
+        if content is None or self._in_force(content) is not None:
+            return content, shape, None
+        writer = self._foreign.let_the_writer_end()
+        return *self._see(), writer
+
+    def _see(self) -> tuple[bytes | None, _Shape]:
+        """Give what the file holds, and its rights and symlink of the same moment."""
+        path = self._context.mapping_file
+        for _ in range(10):
+            seen, link = _stat(path), files.link_of(path)
+            content = files.read(path, MAPPING_LIMIT)
+            if link == files.link_of(path) and _identity(seen) == _identity(_stat(path)):
+                break
+        if seen is None:
+            return content, (None, link)
+        mode = self._seal.mode(seen.st_ino)
+        return content, (Rights(seen.st_mode & 0o7777 if mode is None else mode, seen.st_uid, seen.st_gid), link)
+
+    def _in_force(self, content: bytes | None) -> Entry | None:
+        """Give the entry in force; None also where the last one has been, and the file is as it was before that again.
+
+        The history alone would take that last one for a switch that was interrupted.
+        """
+        entry = self._history.in_force(content)
+        last = next((e for e in self._history.newest_first() if e.target == "mapping"), None)
+        if entry is not None and last is not None and entry.id != last.id and last.id == self._landed:
+            return None
+        if entry is not None and last is not None and entry.id == last.id:
+            self._landed = last.id
+        return entry
+
+    def _make_readable(self) -> None:
+        """Give a file whose mode was taken away the one that it had, sealed or not."""
+        rights = self._good[0]
+        if rights is not None and os.path.isfile(self._context.mapping_file):
+            files.change_mode(self._context.mapping_file, rights.st_mode & 0o7777)
+
+    def _tell_of_trouble(self, stock: Stock, trouble: TaoprofError) -> None:
+        held = [hold for hold in stock.holds if hold.shared and not hold.released]
+        if held and trouble.message != self.problem:
+            self._say(
+                "alert", f"{trouble.message}, and {held[0].line()} needs the mapping that was there: tao would fail"
+            )
+
+    def _unseal(self) -> None:
+        """Take the seal off, also where somebody has deleted its record with the state folder."""
+        rights = self._good[0]
+        if self._seal.take_off() is None and rights is not None:
+            self._seal.give_back(self._context.mapping_file, rights.st_mode, -1)
 
     # Who needs what
+
+    def _take_stock(self, content: bytes | None, engine: Containers, *, is_foreign: bool) -> Stock:
+        """Take stock; where a record is damaged, what was alive at the last look counts as alive still."""
+        try:
+            stock = take_stock(self._context, content, may_write=True, engine=engine)
+        except InvalidStateError as error:
+            if self._stock is None:
+                raise
+            self._stock.unseen = [error.message]
+            return self._stock
+        self._remember(stock, is_foreign=is_foreign)
+        self._stock = stock
+        return stock
 
     def _remember(self, stock: Stock, *, is_foreign: bool) -> None:
         """Give found work the mapping that was there when it was first seen, not the one that is there now."""
@@ -130,8 +213,6 @@ class Guard:
                 hold.digest, hold.profile = known
             needs.update(dict.fromkeys(keys, (hold.digest, hold.profile)))
         self._needs = needs
-        if not is_foreign:
-            self._good = (self._mode(), files.link_of(self._context.mapping_file))
 
     def _digest_of(self, entry: Entry) -> str | None:
         try:
@@ -145,136 +226,77 @@ class Guard:
         except OSError:
             return time.time()
 
-    def _mode(self) -> int | None:
-        """Give the mode that the file has when it is not sealed; None where there is no file."""
-        recorded = self._seal.mode()
-        if recorded is not None:
-            return recorded
-        try:
-            return os.stat(self._context.mapping_file).st_mode & 0o7777
-        except OSError:
-            return None
-
     def _mind_the_seal(self, stock: Stock, content: bytes | None) -> None:
-        sealed = policy.to_seal(stock.holds, mapping.digest(content or b"")) and content is not None
-        if sealed and self._settings.seal:
-            if self._seal.put_on():
+        wanted = content is not None and policy.to_seal(stock.holds, mapping.digest(content))
+        if wanted and self._settings.seal:
+            if self._seal.put_on(self._guards.name):
                 self._say("debug", "the mapping file is read-only while it is held")
-        elif self._seal.take_off() is not None:
-            self._say("debug", "the mapping file can be written again: nothing needs it any more")
-        self.is_sealed = self._seal.is_recorded()
+        elif not self._seal.is_anothers(self._guards) and self._seal.take_off() is not None:
+            self._say("debug", "the mapping file can be written again")
 
-    def _prove(self, stock: Stock) -> None:
+    def _prove(self, stock: Stock, engine: Containers) -> None:
         """Compare each new container of found work with its mapping; a run's own process does so for its own."""
-        engine = self._engine()
         proved: dict[str, list[str]] = {}
         for hold in stock.holds:
-            if hold.kind != "found" or hold.container is None or engine is None:
+            if hold.kind != "found" or hold.released or hold.container is None:
                 continue
-            if hold.container in self._proved:
-                proved[hold.container] = self._proved[hold.container]
-            else:
-                seen, wanted = engine.inspect(hold.container), self._foreign.what_is_held([hold])
-                if seen and wanted is not None:
-                    told = proof.differences(mapping.parse(wanted[1], ""), seen, processes.environment(hold.pid))
-                    proved[hold.container] = told
-                    for line in told:
-                        self._shout(f"container {hold.container[:6]} ({hold.title()}): {line}")
-            hold.differences = proved.get(hold.container, [])
+            told = self._proved.get(hold.container)
+            if told is None:
+                told = self._compared(hold, engine.inspect(hold.container))
+                for line in told or []:
+                    self._say("alert", f"container {hold.container[:6]} ({hold.title()}): {line}")
+            if told is not None:
+                proved[hold.container] = hold.differences = told
         self._proved = proved
 
-    # What is said
-
-    def _mind_drift(self, content: bytes | None) -> None:
-        """Find out whether the profile in force was edited, when its file has changed; nothing follows but a line."""
-        entry = self._history.in_force(content)
-        name = entry.profile if entry else None
+    def _compared(self, hold: Hold, seen: dict[str, Any] | None) -> list[str] | None:
+        wanted = self._foreign.what_is_held([hold])
+        if not seen or wanted is None:
+            return None
         try:
-            status = os.stat(self._context.profile_file(name)) if name else None
-        except OSError:
-            status = None
-        signature = (entry and entry.id, status and (status.st_ino, status.st_size, status.st_mtime_ns))
-        if signature == self._profile:
-            return
-        self._profile = signature
-        was, self._name = self._is_drifted, f"'{name}'" if name else "unmanaged" if content is not None else "no file"
-        self._is_drifted = name is not None and situation.look(self._context).state == "drifted"
-        if self._is_drifted:
-            self._name += " (edited since)"
-            if not was:
-                self._say(
-                    "info", f"profile '{name}' is not what it was: 'taoprof use {name}' applies it, when you like"
-                )
+            return proof.differences(mapping.parse(wanted[1], ""), seen, processes.environment(hold.pid))
+        except (InvalidStateError, LookupError, TypeError, ValueError, AttributeError):
+            return []  # a file that another program wrote, of a form that the launcher itself refuses
 
-    def _tell_changes(self, stock: Stock) -> None:
-        before, now = {hold.id for hold in self.holds}, {hold.id for hold in stock.holds}
-        for hold in stock.holds:
-            if hold.id not in before and hold.shared and not hold.released:
-                self._say("info", f"held: {hold.line()}")
-        for hold in self.holds:
-            if hold.id not in now and hold.shared:
-                self._say("info", f"no longer held: {hold.title()}, hold {hold.id}")
-        self.holds = stock.holds
-        for text in stock.unseen:
-            if text not in self._told:
-                self._say("warning", text)
-        self._told = set(stock.unseen)
+    # What is said, and what to wait for
 
-    def _shout(self, line: str) -> None:
-        self._say("alert", line)
-        Untold(self._context).add(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}")
+    def _say(self, level: str, line: str) -> None:
+        self._sink(level, line)
+        if level == "alert":
+            Untold(self._context).add(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}")
 
-    def _publish(self, stock: Stock, content: bytes | None) -> None:
-        held = [hold for hold in stock.holds if hold.shared and not hold.released]
-        self._mind_drift(content)
-        what = self._name
-        own = len(stock.holds) - len(held)
-        beside = f", {own} beside it" if own else ""
-        who = "; ".join(hold.line() for hold in held[:3]) + (f" and {len(held) - 3} more" if len(held) > 3 else "")
-        self.line = f"{what} held{' and sealed' if self.is_sealed else ''} by {who}{beside}" if held else (
-            f"{what}, free{beside}"
-        )  # fmt: skip
-        engine = self._engine()
-        sighting = engine.sighting(stock.keepers) if engine else None
-        # That no keeper is seen tells something only where keepers have been seen: an engine may be in another machine.
-        self._sees_keepers = self._sees_keepers or bool(sighting and sighting["ids"])
-        self._guards.publish(
-            {
-                "v": FORMAT,
-                "version": VERSION,
-                "pid": os.getpid(),
-                "host": os.uname().nodename,
-                "looked": time.time(),
-                "line": self.line,
-                "is_sealed": self.is_sealed,
-                "problem": self.problem or None,
-                "engine": {"address": engine.address, "answers": engine.was_seen} if engine else None,
-                "sighting": sighting if self._sees_keepers else None,
-                "holds": [hold.as_dict() for hold in stock.holds],
-                "unseen": stock.unseen,
-            }
-        )
-
-    def watched(self) -> Iterator[int]:
-        """Give the pids of this host whose end may be the end of a hold."""
+    def watched(self) -> Iterator[tuple[int, int]]:
+        """Give the processes of this host, by pid and start, whose end may be the end of a hold."""
         here = processes.place()
         marks: dict[str, list[int]] | None = None
         for hold in self.holds:
             if hold.place != here:
                 continue
             if hold.pid and processes.alive(hold.pid, hold.start):
-                yield hold.pid
+                yield hold.pid, hold.start
             elif hold.kind in ("run", "shell", "notebook"):
                 if marks is None:
                     marks = {}
                     for pid, mark in processes.marked(self._context.uid, RUN_VARIABLE):
                         marks.setdefault(mark, []).append(pid)
-                yield from marks.get(hold.id, [])
+                yield from ((pid, processes.start_time(pid) or 0) for pid in marks.get(hold.id, []))
 
     def next_end(self) -> float | None:
         """Give the seconds until the first hold by hand ends by itself; None where none does."""
-        ends = [hold.until - time.time() for hold in self.holds if hold.until is not None]
+        here = processes.place()
+        ends = [hold.until - hold.since - seconds_held(hold, here) for hold in self.holds if hold.until is not None]
         return max(0.05, min(ends)) if ends else None
+
+
+def _stat(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except OSError:
+        return None
+
+
+def _identity(seen: os.stat_result | None) -> object:
+    return seen and (seen.st_dev, seen.st_ino, seen.st_size, seen.st_ctime_ns)
 
 
 def unseal(context: Context) -> bool:
@@ -286,6 +308,6 @@ def unseal(context: Context) -> bool:
 
 
 def status(context: Context) -> dict[str, Any] | None:
-    """Give what the guard of this host knows (see ``Guard``), None where none lives."""
+    """Give what the guard of this host knows (see ``Reporter``), None where none lives."""
     guards = Guards(context, processes.place())
     return guards.known() if guards.lives() else None

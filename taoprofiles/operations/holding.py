@@ -57,6 +57,8 @@ def hold(
     with Lock(context.lock, timeout):
         content = files.read(context.mapping_file, MAPPING_LIMIT)
         entry = History(context).in_force(content)
+        if entry is None and content is not None:
+            History(context).take_in(content)  # so that a guard can put back what is held
         active = entry.profile if entry else None
         if name is not None and name != active:
             raise UsageError(

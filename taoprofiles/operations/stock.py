@@ -35,6 +35,9 @@ LEASE = 120.0
 BEAT = 20.0
 """Seconds between the signs of life that a run gives."""
 
+IMPATIENCE = 0.3
+"""Seconds that other engines than the usual one have together where somebody waits who must not wait: a guard."""
+
 _KNOWN = 20
 """Mappings of the past by which a container is recognised; one that has run longer than that many switches is rare."""
 
@@ -70,6 +73,16 @@ def take_stock(
     return _Look(context, content, may_write=may_write, engine=engine).stock()
 
 
+def seconds_held(hold: Hold, here: str) -> float:
+    """For how long a hold by hand has been there: by the time since boot, which no clock change touches.
+
+    After a reboot, and on another host, there is only the clock.
+    """
+    if hold.place == here and not hold.pid:
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - hold.start / os.sysconf("SC_CLK_TCK")
+    return time.time() - hold.since
+
+
 class _Look:
     def __init__(self, context: Context, content: bytes | None, *, may_write: bool, engine: Containers | None) -> None:
         self._context = context
@@ -77,11 +90,11 @@ class _Look:
         self._may_write = may_write
         self._records = Holds(context)
         self._stock = Stock()
-        self._end = time.monotonic() + PATIENCE
+        self._end = time.monotonic() + (PATIENCE if engine is None else IMPATIENCE)
         self._processes = processes.scan()  # before the containers: a launcher that ends meanwhile has left its own
         self._stock.keepers = {one.keeps for one in self._processes if one.keeps is not None}
         self._engine = engine or Sighting.of(context, self._stock.keepers) or Containers(context, self._end)
-        self._stock.unseen = self._engine.unseen
+        self._stock.unseen = list(self._engine.unseen)
         self._others: dict[str, Containers] = {}
         self._past: list[tuple[dict[str, str], str, str | None]] | None = None
         self._mark: tuple[str | None, str] | None = None
@@ -274,7 +287,9 @@ class _Look:
         if hold.engine is None or hold.engine == self._engine.address:
             return not self._engine.was_seen and (not self._engine.absent or hold.container is not None)
         if hold.engine not in self._others:
-            self._others[hold.engine] = Containers(self._context, self._end, hold.engine, self._stock.unseen)
+            self._others[hold.engine] = Containers(
+                self._context, self._end, address=hold.engine, unseen=self._stock.unseen
+            )
         other = self._others[hold.engine]
         if hold.container is not None:
             seen = other.inspect(hold.container)
@@ -283,22 +298,13 @@ class _Look:
         return ours or (not other.was_seen and not other.absent)
 
     def _manual_lives(self, hold: Hold, here: str) -> bool:
-        if hold.until is not None and self._seconds_held(hold, here) >= hold.until - hold.since:
+        if hold.until is not None and seconds_held(hold, here) >= hold.until - hold.since:
             return False
         if not hold.pid or processes.rebooted(hold.place, here):
             return not hold.pid
         if hold.place != here:
             return True  # no process gives signs of its life, so only its own host can tell that it has ended
         return processes.alive(hold.pid, hold.start)
-
-    def _seconds_held(self, hold: Hold, here: str) -> float:
-        """For how long a hold by hand has been there: by the time since boot, which no clock change touches.
-
-        After a reboot, and on another host, there is only the clock.
-        """
-        if hold.place == here and not hold.pid:
-            return time.clock_gettime(time.CLOCK_BOOTTIME) - hold.start / os.sysconf("SC_CLK_TCK")
-        return time.time() - hold.since
 
     def _lives_elsewhere(self, hold: Hold, here: str) -> bool:
         """Whether another host's work is alive: until its sign of life has not changed for LEASE seconds.

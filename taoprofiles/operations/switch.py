@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from taoprofiles.state.history import Entry
     from taoprofiles.state.paths import Context
+    from taoprofiles.state.placing import Rights
     from taoprofiles.values.mapping import Change
 
 
@@ -104,30 +105,34 @@ def bring_back(context: Context, entry: Entry) -> Switch:
 
 
 def put_back(
-    context: Context, wanted: bytes, profile: str | None, *, link: str | None, mode: int | None, writer: str | None
+    context: Context, wanted: bytes, profile: str | None, *, link: str | None, like: Rights | None, writer: str | None
 ) -> int:
     """Put the mapping that is held back over what another program wrote; give the entry whose undoing brings that back.
 
-    ``link`` and ``mode`` are what the file was before (see ``files.replace``); ``writer`` who wrote. Needs the lock.
+    ``link`` and ``like`` are what the file was before (see ``files.replace``); ``writer`` who wrote. Needs the lock.
     Raises TaoprofError: then all is as the other program left it.
     """
-    transaction = _Transaction(context, writer=writer)
-    kept = transaction.write("restore", profile, wanted, link=link, mode=mode)
-    return kept or 0
+    transaction = _Transaction(context, writer=writer, is_foreign=True)
+    return transaction.write("restore", profile, wanted, link=link, like=like) or 0
 
 
-def take_in(context: Context, *, writer: str | None) -> int | None:
+def take_in(context: Context, content: bytes | None, *, writer: str | None) -> int | None:
     """Keep what another program wrote as the mapping that is now in force, of no profile; give its entry.
 
-    None where there is nothing to keep. Needs the lock. Raises TaoprofError.
+    None where the file holds something else than ``content`` by now, or that is what was in force. Needs the lock.
+    Raises TaoprofError.
     """
-    return _Transaction(context, writer=writer).adopt()
+    if files.read(context.mapping_file, MAPPING_LIMIT) != content:
+        return None
+    return History(context).take_in(content, writer=writer)
 
 
 def keep_late(context: Context, content: bytes) -> int:
     """Keep what a program wrote into a file that had been replaced already, as ``put_back`` does. Needs the lock."""
     history = History(context)
-    last = next(e for e in history.newest_first() if e.target == "mapping")
+    last = next((e for e in history.newest_first() if e.target == "mapping"), None)
+    if last is None:
+        raise TaoprofError("the history has gone away")
     digest = history.keep(content)
     found = _mapping_entry("found", None, last.after, digest)
     return history.record([found, _mapping_entry("restore", last.profile, digest, last.after)])[1]
@@ -147,13 +152,15 @@ def kept_note(kept: int | None) -> list[str]:
 class _Transaction:
     """Reads once, decides, and writes: the history first, then the file."""
 
-    def __init__(self, context: Context, *, writer: str | None = None) -> None:
+    def __init__(self, context: Context, *, writer: str | None = None, is_foreign: bool = False) -> None:
         self._context = context
         self._writer = writer
         self._store = Store(context)
         self._history = History(context)
         self.content = files.read(context.mapping_file, MAPPING_LIMIT)
-        self._entry = self._history.in_force(self.content)
+        # A guard knows more than the history tells: that the last entry was carried out, and the file is now as it was
+        # before that because the same was written once more.
+        self._entry = None if is_foreign else self._history.in_force(self.content)
         self.previous = self._entry.profile if self._entry else None
         self._note: bytes | None = None
 
@@ -205,21 +212,24 @@ class _Transaction:
         wanted: bytes | None,
         *,
         link: str | None = "",
-        mode: int | None = None,
+        like: Rights | None = None,
     ) -> int | None:
         """Record and replace; return the number of the entry that kept a foreign mapping, if any."""
         self._keep_what_a_killed_switch_replaced()
         Seal(self._context).take_off()  # so that the new file gets the mode of the old one; a guard seals it again
         before = None if self.content is None else self._history.keep(self.content)
         after = None if wanted is None else self._history.keep(wanted)
-        entries = self._found(before)
+        found = self._history.found(before, writer=self._writer) if self._entry is None else None
+        entries = [found] if found else []
         entries.append(_mapping_entry(action, profile, before, after))
+        late: int | None
         if before == after:
             _, last_id = self._history.record(entries)
             landed, late = wanted, None
         else:
-            last_id, found = self._history.record_and(entries, lambda: self._replace(wanted, entries[-1], link, mode))
-            landed, late = found
+            last_id, (landed, late) = self._history.record_and(
+                entries, lambda: self._replace(wanted, entries[-1], link, like)
+            )
         if landed != wanted:
             raise TaoprofError(
                 f"'{self._context.mapping_file}' was overwritten by another program in the moment of the switch",
@@ -228,26 +238,13 @@ class _Transaction:
         foreign = self.previous is None and self.content is not None
         return late or (last_id if foreign else None)
 
-    def adopt(self) -> int | None:
-        """Record what another program wrote; the file stays as it is."""
-        entries = self._found(None if self.content is None else self._history.keep(self.content))
-        return self._history.record(entries)[1] if entries else None
-
     def clear_up(self) -> None:
         """Do what ``write`` would do about a killed one, and no more."""
         self._keep_what_a_killed_switch_replaced()
         files.clear_left_behind(self._context.mapping_file)
 
-    def _found(self, now: str | None) -> list[dict[str, Any]]:
-        """Give the entry for a mapping that no entry knows yet; ``now`` is its digest."""
-        if self._entry is not None:
-            return []
-        last = next((e for e in self._history.newest_first() if e.target == "mapping"), None)
-        was = last.after if last else None
-        return [] if now == was else [{**_mapping_entry("found", None, was, now), "writer": self._writer}]
-
     def _replace(
-        self, wanted: bytes | None, entry: dict[str, Any], link: str | None, mode: int | None
+        self, wanted: bytes | None, entry: dict[str, Any], link: str | None, like: Rights | None
     ) -> tuple[bytes | None, int | None]:
         """Replace the file, as ``entry`` says; give what it holds then, read back.
 
@@ -268,7 +265,7 @@ class _Transaction:
         if wanted is None:
             files.take_away(path, taken=placed)
         else:
-            files.replace(path, wanted, placed=placed, link=link, mode=mode)
+            files.replace(path, wanted, placed=placed, link=link, like=like)
         return landed[0] if landed else None, late[0] if late else None
 
     def _keep_what_a_killed_switch_replaced(self) -> None:

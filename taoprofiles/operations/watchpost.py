@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 from taoprofiles.errors import TaoprofError
 from taoprofiles.state import files
 from taoprofiles.world import watching
+from taoprofiles.world.watching import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from watchdog.events import FileSystemEvent
 
     from taoprofiles.state.paths import Context
 
@@ -28,21 +27,27 @@ class Watchpost:
 
     def __init__(self, context: Context, hint: Callable[[str], None], say: Callable[[str, str], None]) -> None:
         self._context, self._hint, self._say = context, hint, say
-        self._watches = watching.Watches(self._happened)
-        self._target = os.path.realpath(context.mapping_file)
+        self._watches = watching.Watches(lambda: hint("changed"))
+        self._target = files.real(context.mapping_file)
         self._seen: list[tuple[int, int, int]] = []
         self.blind = ""
 
     def arm(self) -> None:
         """Watch the folders that there are now; say so where the kernel gives no more watches."""
-        self._target = os.path.realpath(self._context.mapping_file)
+        for _ in range(10):
+            self._arm()
+            if self.blind or self.is_right():
+                break  # whatever changes from now on is told of; else a symlink was swapped before it was watched
+
+    def _arm(self) -> None:
+        self._target = files.real(self._context.mapping_file)
         for folder in (self._context.holds, self._context.profiles):
             try:
                 files.make_folder(folder)
             except TaoprofError:
                 pass  # a home that cannot be written to: what is there is watched
         try:
-            self._watches.arm(self._folders())
+            self._watches.arm(self._wanted())
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             if not self.blind:
@@ -63,8 +68,8 @@ class Watchpost:
 
     def is_right(self) -> bool:
         """Whether the folders that are watched are still those that have these names."""
-        target = os.path.realpath(self._context.mapping_file)
-        return target == self._target and self._watches.are_right(folder for folder, _ in self._folders())
+        target = files.real(self._context.mapping_file)
+        return target == self._target and self._watches.are_right(self._wanted())
 
     def glance(self) -> bool:
         """Whether the mapping file or the folder of holds has another time than at the last glance."""
@@ -78,24 +83,30 @@ class Watchpost:
         before, self._seen = self._seen, seen
         return before != seen
 
-    def _folders(self) -> Iterator[tuple[str, tuple[type[FileSystemEvent], ...]]]:
-        path, home = self._context.mapping_file, self._context.home
-        for folder in dict.fromkeys((os.path.dirname(path), os.path.dirname(os.path.realpath(path)))):
-            yield folder, watching.CONTENTS + watching.OPENED + watching.FOLDERS
-        yield self._context.holds, watching.NAMES  # not their times: each look gives signs of life there
-        yield self._context.profiles, watching.CONTENTS
-        yield os.path.join(home, ".docker"), watching.OPENED  # each launcher reads config.json there, before all else
-        yield os.path.dirname(home), watching.FOLDERS
+    def _wanted(self) -> Iterator[Watch]:
+        context, home = self._context, self._context.home
+        path = context.mapping_file
+        for one in dict.fromkeys((path, files.real(path))):
+            events = watching.CONTENTS + watching.OPENED + watching.FOLDERS
+            yield Watch(os.path.dirname(one), events, self._told_of(os.path.basename(one)))
+        # Not the times of the files there: each look gives signs of life.
+        yield Watch(context.holds, watching.NAMES, self._changed)
+        yield Watch(context.profiles, watching.CONTENTS, self._changed)
+        # Each launcher reads config.json there, before all else.
+        yield Watch(os.path.join(home, ".docker"), watching.OPENED, self._told_of("config.json"))
+        for folder in (home, os.path.dirname(home)):
+            yield Watch(folder, watching.FOLDERS, self._folders_changed)
 
-    def _happened(self, path: str, was_opened: bool) -> None:
-        context = self._context
-        folder, name = os.path.split(path)
-        if path in ("", context.mapping_file, self._target):
-            self._hint("opened" if was_opened else "changed")
-        elif was_opened:
-            if name == "config.json":
-                self._hint("opened")
-        elif folder in (context.holds, context.profiles):
-            self._hint("changed")
-        elif path == context.home or (folder == context.home and name in (".docker", ".config", ".local")):
+    def _told_of(self, name: str) -> Callable[[str, bool], None]:
+        def told(path: str, was_opened: bool) -> None:
+            if os.path.basename(path) == name:
+                self._hint("opened" if was_opened else "changed")
+
+        return told
+
+    def _changed(self, path: str, was_opened: bool) -> None:
+        self._hint("changed")
+
+    def _folders_changed(self, path: str, was_opened: bool) -> None:
+        if os.path.basename(path) in (os.path.basename(self._context.home), ".docker", ".config", ".local"):
             self._hint("folders")

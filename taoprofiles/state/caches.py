@@ -5,29 +5,53 @@ from __future__ import annotations
 import os
 
 from taoprofiles.errors import TaoprofError
-from taoprofiles.state import files
+from taoprofiles.state import files, placing
 
 
-def write(path: str, data: bytes) -> None:
-    """Write something that can be worked out again: atomic, but not durable, and no error stops the work."""
+def write(path: str, data: bytes) -> bool:
+    """Write something that can be worked out again: atomic, but not durable; false where that was not possible."""
     fresh = f"{path}.taoprof-new"
     try:
         files.make_folder(os.path.dirname(path))
-        files.unlink_quietly(fresh)
-        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, files.PRIVATE)
+        placing.unlink_quietly(fresh)
+        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, placing.PRIVATE)
         try:
-            os.fchmod(fd, files.PRIVATE)
-            files.write_all(fd, data, 0)
+            os.fchmod(fd, placing.PRIVATE)
+            placing.write_all(fd, data, 0)
         finally:
             os.close(fd)
         os.replace(fresh, path)
+        return True
     except (OSError, TaoprofError):
-        files.unlink_quietly(fresh)
+        placing.unlink_quietly(fresh)
+        return False
+
+
+def overwrite(path: str, data: bytes) -> None:
+    """Write into the file that is there; no error stops the work."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            placing.write_all(fd, data, 0)
+            os.ftruncate(fd, len(data))
+        finally:
+            os.close(fd)
+    except OSError:
+        pass
 
 
 def forget(path: str) -> None:
     """Take a cache away that no longer holds."""
-    files.unlink_quietly(path)
+    placing.unlink_quietly(path)
+
+
+def move(path: str, to: str) -> bool:
+    """Give a file another name, so that nobody else finds it; false where it is not there."""
+    try:
+        os.rename(path, to)
+        return True
+    except OSError:
+        return False
 
 
 def forget_folder(path: str) -> None:
@@ -41,6 +65,6 @@ def forget_folder(path: str) -> None:
 def make_private(path: str) -> None:
     """Take all rights on a file from everybody else; nothing happens where there is none."""
     try:
-        os.chmod(path, files.PRIVATE)
+        os.chmod(path, placing.PRIVATE)
     except OSError:
         pass

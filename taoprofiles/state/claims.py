@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 
-from taoprofiles.state.files import PRIVATE
+from taoprofiles.state.placing import PRIVATE
 from taoprofiles.state.refusals import unusable
 
 

@@ -11,6 +11,8 @@ import os
 import stat
 
 from taoprofiles.errors import InvalidStateError, TaoprofError
+from taoprofiles.state import placing
+from taoprofiles.state.placing import Rights
 from taoprofiles.state.refusals import kind, unusable
 from taoprofiles.state.turns import Turn
 
@@ -18,7 +20,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PRIVATE = 0o600
+NEVER_MADE: set[str] = set()
+"""Folders that are not ours to make: a guard's home, which may be away for a while."""
 
 
 def read(path: str, limit: int) -> bytes | None:
@@ -52,13 +55,13 @@ def replace(
     data: bytes,
     *,
     placed: Callable[[bytes | None], None] | None = None,
-    mode: int | None = None,
+    like: Rights | None = None,
     link: str | None = "",
 ) -> None:
     """Make ``data`` the content of ``path``, so that a reader finds the old or the new content and nothing between.
 
     A symlink stays one: its target is replaced. The mode and owner of an existing file are kept, a new file is 0600
-    whatever the umask. With ``mode`` the file is our own and has that one, whatever is there. ``link`` is what the
+    whatever the umask. With ``like`` the file gets those rights, whatever is there. ``link`` is what the
     symlink must name for its target to be replaced (None: there must be none); another one is itself replaced, by that
     symlink or by the file. ``placed`` is called once the new file stands, with what the file held when it was replaced.
     On an error, also one that ``placed`` raises, the old file is back.
@@ -66,32 +69,35 @@ def replace(
     Raises TaoprofError with what could not be done and why.
     """
     if link and link != link_of(path):
-        _relink(path, link)
-    target = os.path.realpath(path) if link is not None else path
-    fresh, kept = _beside(target)
+        _relink(path, link, placed)
+    # Not through ``path`` where the link is known: it may be swapped in this moment, and another file be overwritten.
+    target = path if link is None else real(os.path.join(os.path.dirname(path), link) if link else path)
+    fresh, kept = placing.beside(target)
     renamed = False
     try:
         with Turn(os.path.dirname(target)) as turn:
             try:
-                old = _status(target, may_be_link=link is None)
-                _unlink(fresh)
-                _unlink(kept)
-                _write_fresh(fresh, data, old, mode)
+                old = placing.status(target, may_be_link=link is None)
+                placing.unlink(fresh)
+                placing.unlink(kept)
+                placing.write_fresh(fresh, data, like or old)
                 if old is not None:
-                    _keep(target, kept, old)
-                os.replace(fresh, target)
+                    placing.keep(target, kept, old)
+                    os.replace(fresh, target)
+                else:
+                    placing.appear(fresh, target)
                 renamed = True
                 turn.sync()
                 if placed is not None:
                     placed(None if old is None else read(kept, 1 << 30))
             except BaseException:
                 if renamed:
-                    _put_back(kept, target, existed=old is not None)
+                    placing.put_back(kept, target, existed=old is not None)
                 else:
-                    unlink_quietly(fresh)
-                unlink_quietly(kept)
+                    placing.unlink_quietly(fresh)
+                placing.unlink_quietly(kept)
                 raise
-            unlink_quietly(kept)
+            placing.unlink_quietly(kept)
     except OSError as error:
         raise unusable(path, "write", error) from error
 
@@ -104,16 +110,39 @@ def link_of(path: str) -> str | None:
         return None
 
 
-def _relink(path: str, link: str) -> None:
-    fresh, _ = _beside(path)
+def _relink(path: str, link: str, placed: Callable[[bytes | None], None] | None) -> None:
+    """Make ``path`` that symlink again. What stands there meanwhile, a file or another symlink, is told of as above."""
+    fresh, kept = placing.beside(path)
     try:
         with Turn(os.path.dirname(path)) as turn:
-            _unlink(fresh)
+            old = placing.status(path, may_be_link=True)
+            placing.unlink(fresh)
+            placing.unlink(kept)
             os.symlink(link, fresh)
+            if old is not None:
+                placing.keep(path, kept, old)
             os.replace(fresh, path)
-            turn.sync()
+            try:
+                turn.sync()
+                if old is not None and placed is not None:
+                    placed(read(kept, 1 << 30))
+            except BaseException:
+                placing.put_back(kept, path, existed=old is not None)
+                raise
+            finally:
+                placing.unlink_quietly(kept)
     except OSError as error:
         raise unusable(path, "write", error) from error
+
+
+def real(path: str) -> str:
+    """Give what ``os.path.realpath`` does, which fails where a symlink is swapped while it is followed."""
+    for _ in range(100):
+        try:
+            return os.path.realpath(path)
+        except OSError:
+            continue
+    return path
 
 
 def take_away(path: str, *, taken: Callable[[bytes | None], None] | None = None) -> None:
@@ -121,11 +150,11 @@ def take_away(path: str, *, taken: Callable[[bytes | None], None] | None = None)
 
     ``taken`` is called with what the file held; on an error, also one that it raises, the file is back.
     """
-    target = os.path.realpath(path)
-    _, kept = _beside(target)
+    target = real(path)
+    _, kept = placing.beside(target)
     try:
         with Turn(os.path.dirname(target)) as turn:
-            if _status(target) is None:
+            if placing.status(target) is None:
                 return
             os.replace(target, kept)
             try:
@@ -133,16 +162,16 @@ def take_away(path: str, *, taken: Callable[[bytes | None], None] | None = None)
                 if taken is not None:
                     taken(read(kept, 1 << 30))
             except BaseException:
-                _put_back(kept, target, existed=True)
+                placing.put_back(kept, target, existed=True)
                 raise
-            unlink_quietly(kept)
+            placing.unlink_quietly(kept)
     except OSError as error:
         raise unusable(path, "remove", error) from error
 
 
 def left_behind(path: str) -> bytes | None:
     """Give what ``path`` held when a killed ``replace`` or ``take_away`` replaced it, if that is still to be had."""
-    _, kept = _beside(os.path.realpath(path))
+    _, kept = placing.beside(real(path))
     try:
         return read(kept, 1 << 24)
     except TaoprofError:
@@ -151,14 +180,14 @@ def left_behind(path: str) -> bytes | None:
 
 def clear_left_behind(path: str) -> None:
     """Take away what a killed ``replace`` or ``take_away`` left beside ``path``. Needs the lock."""
-    for name in _beside(os.path.realpath(path)):
-        unlink_quietly(name)
+    for name in placing.beside(real(path)):
+        placing.unlink_quietly(name)
 
 
 def remove(path: str) -> None:
     """Take the name ``path`` away, durably; of a symlink, only the symlink. Raises TaoprofError."""
     try:
-        _unlink(path)
+        placing.unlink(path)
         _sync_folder(os.path.dirname(path))
     except OSError as error:
         raise unusable(path, "remove", error) from error
@@ -179,15 +208,15 @@ def append(path: str, data: bytes) -> int:
     A torn last line, left by a power cut, is ended first. On an error the file is as it was. Raises TaoprofError.
     """
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, placing.PRIVATE)
         try:
             size = os.fstat(fd).st_size
             if size == 0:
-                os.fchmod(fd, PRIVATE)  # the umask may have taken bits away
+                os.fchmod(fd, placing.PRIVATE)  # the umask may have taken bits away
             elif os.pread(fd, 1, size - 1) != b"\n":
                 data = b"\n" + data
             try:
-                write_all(fd, data, size)
+                placing.write_all(fd, data, size)
                 os.fsync(fd)
             except BaseException:
                 os.ftruncate(fd, size)
@@ -220,6 +249,8 @@ def make_folder(path: str) -> None:
     if os.path.isdir(path):
         return
     try:
+        if path in NEVER_MADE:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         parent = os.path.dirname(path)
         if parent != path:
             make_folder(parent)
@@ -231,104 +262,6 @@ def make_folder(path: str) -> None:
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from None
     except OSError as error:
         raise unusable(path, "make the folder", error) from error
-
-
-def _beside(target: str) -> tuple[str, str]:
-    folder = os.path.dirname(target)
-    return os.path.join(folder, ".taoprof-new"), os.path.join(folder, ".taoprof-old")
-
-
-def _status(target: str, *, may_be_link: bool = False) -> os.stat_result | None:
-    try:
-        status = os.lstat(target)
-    except FileNotFoundError:
-        return None
-    if stat.S_ISLNK(status.st_mode) and may_be_link:
-        return status
-    if stat.S_ISLNK(status.st_mode):  # realpath leaves a link only where it goes round in a circle
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), target)
-    if not stat.S_ISREG(status.st_mode):
-        raise InvalidStateError(f"'{target}' is {kind(status.st_mode)}, not a file")
-    return status
-
-
-def _write_fresh(fresh: str, data: bytes, old: os.stat_result | None, wanted: int | None = None) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(fresh, flags, PRIVATE)
-    try:
-        mode = PRIVATE if wanted is None else wanted
-        if old is not None and wanted is None:
-            mode = stat.S_IMODE(old.st_mode)
-            mine = os.fstat(fd)
-            if old.st_uid != mine.st_uid:
-                _keep_owner(fd, old, fresh)
-            if old.st_gid != mine.st_gid:
-                try:
-                    os.fchown(fd, -1, old.st_gid)
-                except PermissionError:
-                    mode &= ~stat.S_IRWXG  # a group that we are not in: ours must not get its rights
-        os.fchmod(fd, mode)  # a mode given to open() loses the bits of the umask
-        write_all(fd, data, 0)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _keep_owner(fd: int, old: os.stat_result, fresh: str) -> None:
-    try:
-        os.fchown(fd, old.st_uid, -1)
-    except PermissionError:
-        raise TaoprofError(
-            f"the file to replace in '{os.path.dirname(fresh)}' belongs to user id {old.st_uid}, and only root can "
-            "keep it so",
-            hint="'sudo chown $USER FILE' makes it yours",
-        ) from None
-
-
-def write_all(fd: int, data: bytes, offset: int) -> None:
-    """Write all of ``data`` from ``offset`` on, however many calls it takes. Raises OSError."""
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(fd, view, offset)
-        view, offset = view[written:], offset + written
-
-
-def _keep(target: str, kept: str, old: os.stat_result) -> None:
-    # A second name for the old inode: what somebody wrote into it after we read it can still be seen after the
-    # rename, and an error later on can bring back the very file. File systems without hard links get a copy.
-    try:
-        os.link(target, kept, follow_symlinks=False)
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV):
-            raise
-        content = read(target, 1 << 30)
-        if content is not None:
-            _write_fresh(kept, content, old)
-
-
-def _put_back(kept: str, target: str, *, existed: bool) -> None:
-    try:
-        if existed:
-            os.replace(kept, target)
-        else:
-            os.unlink(target)
-    except OSError:
-        pass
-
-
-def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass
-
-
-def unlink_quietly(path: str) -> None:
-    """Take a file away; no error stops the work."""
-    try:
-        os.unlink(path)
-    except OSError:
-        pass
 
 
 def _sync_folder(folder: str) -> None:

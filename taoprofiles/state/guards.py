@@ -11,7 +11,7 @@ import json
 import os
 import time
 
-from taoprofiles.errors import BusyError, TaoprofError
+from taoprofiles.errors import GuardedError, TaoprofError
 from taoprofiles.state import caches, claims, files
 
 TYPE_CHECKING = False
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from taoprofiles.state.paths import Context
 
+FORMAT = 1
 _LIMIT = 16 << 20
 _UNTOLD = 20
 """Lines that are kept for the next command; what is older stands in the history and in the journal."""
@@ -32,12 +33,12 @@ class Guards:
         import hashlib
 
         self._folder = context.guard
-        self._name = hashlib.sha256(here.encode()).hexdigest()[:12]
+        self.name = hashlib.sha256(here.encode()).hexdigest()[:12]
 
     def begin(self) -> int:
         """Become the guard of this host; give the descriptor that proves it for as long as it is open.
 
-        Raises BusyError where there is one. What a guard of an earlier boot left is taken away.
+        Raises GuardedError where there is one. What a guard of an earlier boot left is taken away.
         """
         files.make_folder(self._folder)
         path = self._path(".claim")
@@ -48,7 +49,7 @@ class Guards:
             fd = claims.take(path)
         if fd is None:
             known = self.known() or {}
-            raise BusyError(
+            raise GuardedError(
                 f"a guard is at work already: pid {known.get('pid', 'unknown')}",
                 hint="'taoprof service status' tells what it does",
             )
@@ -57,7 +58,7 @@ class Guards:
             path = os.path.join(self._folder, stem)
             # Of another host's guard the locks may tell nothing, where the file system keeps them to one host.
             was_here = (_read(path + ".json") or {}).get("host") == os.uname().nodename
-            if suffix == ".claim" and stem != self._name and was_here and not claims.claimed(path + ".claim"):
+            if suffix == ".claim" and stem != self.name and was_here and not claims.claimed(path + ".claim"):
                 caches.forget(path + ".claim")
                 caches.forget(path + ".json")
         return fd
@@ -69,9 +70,9 @@ class Guards:
         except OSError:
             return False
 
-    def lives(self) -> bool:
-        """Whether the guard of this host lives."""
-        return claims.claimed(self._path(".claim"))
+    def lives(self, name: str = "") -> bool:
+        """Whether the guard of this host lives, or the one of that name."""
+        return claims.claimed(self._path(".claim", name))
 
     def any_lives(self) -> bool:
         """Whether a guard lives on any host of this home, as far as the file system's locks tell."""
@@ -79,11 +80,14 @@ class Guards:
 
     def publish(self, known: dict[str, Any]) -> None:
         """Write down what the guard of this host knows."""
-        caches.write(self._path(".json"), json.dumps(known).encode())
+        data = json.dumps({"v": FORMAT, **known}).encode()
+        if not caches.write(self._path(".json"), data):
+            caches.overwrite(self._path(".json"), data)  # a full disk still has the room that the old one takes
 
     def known(self) -> dict[str, Any] | None:
-        """Give what the guard of this host wrote last, whether it lives or not."""
-        return _read(self._path(".json"))
+        """Give what the guard of this host wrote last, whether it lives or not; None for another format."""
+        found = _read(self._path(".json"))
+        return found if found is not None and found.get("v") == FORMAT else None
 
     def forget(self) -> None:
         """Take away all that guards left, unless one lives; what has not been told yet, too."""
@@ -92,8 +96,8 @@ class Guards:
                 caches.forget(os.path.join(self._folder, name))
             caches.forget_folder(self._folder)
 
-    def _path(self, end: str) -> str:
-        return os.path.join(self._folder, self._name + end)
+    def _path(self, end: str, name: str = "") -> str:
+        return os.path.join(self._folder, (name or self.name) + end)
 
 
 def _read(path: str) -> dict[str, Any] | None:
@@ -108,7 +112,7 @@ class Seal:
     """The mapping file made read-only, so that a plain ``open(path, "w")`` fails in the program that tries it.
 
     All but ``is_recorded`` needs the lock. The record is written before the mode is changed: whatever dies, the mode
-    can be given back.
+    can be given back. It has the file's real path, its number, its mode, and the name of the guard that sealed it.
     """
 
     def __init__(self, context: Context) -> None:
@@ -119,52 +123,76 @@ class Seal:
         """Whether some guard has sealed the file and not unsealed it yet."""
         return os.path.lexists(self._record)
 
-    def mode(self) -> int | None:
-        """Give the mode that the file had before it was sealed; None where it is not."""
+    def mode(self, ino: int) -> int | None:
+        """Give the mode that the file of that number had before it was sealed; None where it is not."""
         known = self._known()
-        return None if known is None else known["mode"]
+        return int(known["mode"]) if known is not None and known["ino"] == ino else None
 
-    def put_on(self) -> bool:
-        """Seal the file; false where it was so already. Raises TaoprofError."""
-        status = self._status()
-        if status is None:
-            return False
-        mode = status.st_mode & 0o7777
+    def is_anothers(self, guards: Guards) -> bool:
+        """Whether another host's guard, which lives, has sealed the file: it sees work there that we do not."""
         known = self._known()
-        is_same = known is not None and (known["dev"], known["ino"]) == (status.st_dev, status.st_ino)
-        if not mode & 0o222:
-            if is_same:
+        return known is not None and known["by"] != guards.name and guards.lives(known["by"])
+
+    def put_on(self, by: str) -> bool:
+        """Seal the file for the guard ``by``; false where it was so already, or nobody may write it anyhow.
+
+        Raises TaoprofError.
+        """
+        path, known = files.real(self._target), self._known()
+        if known is not None and known["path"] != path:
+            self.take_off()  # another file was sealed
+        with _Pinned(path) as pinned:
+            status = pinned.status
+            if status is None or not status.st_mode & 0o222:
                 return False
-            mode = 0o600 if known is None else known["mode"]  # sealed by a guard whose record is gone, or a copy of it
-        files.make_folder(os.path.dirname(self._record))
-        record = {"dev": status.st_dev, "ino": status.st_ino, "mode": mode}
-        files.replace(self._record, json.dumps(record).encode())
-        files.change_mode(self._target, mode & ~0o222)
-        return True
+            files.make_folder(os.path.dirname(self._record))
+            record = {"path": path, "ino": status.st_ino, "mode": status.st_mode & 0o7777, "by": by}
+            files.replace(self._record, json.dumps(record).encode())
+            files.change_mode(pinned.path, status.st_mode & 0o7555)
+            return True
 
     def take_off(self) -> int | None:
         """Give the file the mode that it had before; give that mode, None where there was no seal."""
         if not self.is_recorded():
             return None
         known = self._known()
-        status = self._status()
-        if known is not None and status is not None and (known["dev"], known["ino"]) == (status.st_dev, status.st_ino):
-            files.change_mode(self._target, known["mode"])
+        if known is not None:
+            self.give_back(known["path"], known["mode"], known["ino"])
         caches.forget(self._record)
         return None if known is None else int(known["mode"])
 
-    def _status(self) -> os.stat_result | None:
-        try:
-            return os.stat(self._target)
-        except OSError:
-            return None
+    @staticmethod
+    def give_back(path: str, mode: int, ino: int) -> None:
+        """Give a file that is sealed its mode, also without a record, and no other file that has its name by now."""
+        with _Pinned(path) as pinned:
+            status = pinned.status
+            # Not by the device's number, which another boot or host may give otherwise.
+            if status is not None and (status.st_ino == ino or status.st_mode & 0o7777 == mode & 0o7555):
+                files.change_mode(pinned.path, mode)
 
-    def _known(self) -> dict[str, int] | None:
+    def _known(self) -> dict[str, Any] | None:
+        found = _read(self._record) or {}
+        kinds = {"path": str, "ino": int, "mode": int, "by": str}
+        return found if all(isinstance(found.get(key), kind) for key, kind in kinds.items()) else None
+
+
+class _Pinned:
+    """A file by its descriptor, so that what is done by ``path`` is done to it, whoever has its name by then."""
+
+    def __init__(self, path: str) -> None:
         try:
-            found = json.loads(files.read(self._record, 1 << 12) or b"null")
-            return {key: int(found[key]) for key in ("dev", "ino", "mode")}
-        except (TaoprofError, ValueError, KeyError, TypeError):
-            return None
+            self._fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        except OSError:
+            self._fd = -1
+        self.path = f"/proc/self/fd/{self._fd}"
+        self.status = os.fstat(self._fd) if self._fd >= 0 else None
+
+    def __enter__(self) -> _Pinned:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
 
 
 class Untold:
@@ -175,22 +203,21 @@ class Untold:
 
     def add(self, line: str) -> None:
         """Leave a line. Needs the lock."""
-        text = "".join(f"{old}\n" for old in [*self._lines(), " ".join(line.splitlines())][-_UNTOLD:])
+        text = "".join(f"{old}\n" for old in [*self._lines(self._path), " ".join(line.splitlines())][-_UNTOLD:])
         caches.write(self._path, text.encode("utf-8", "backslashreplace"))
 
     def take(self) -> list[str]:
-        """Give the lines, and take them away; two commands at once do not both tell them."""
-        if not os.path.lexists(self._path):
+        """Give the lines, and take them away; of two commands at once only one tells them."""
+        mine = f"{self._path}-{os.getpid()}"
+        if not caches.move(self._path, mine):
             return []
-        lines = self._lines()
-        try:
-            files.remove(self._path)
-        except TaoprofError:
-            return []
+        lines = self._lines(mine)
+        caches.forget(mine)
         return lines
 
-    def _lines(self) -> list[str]:
+    @staticmethod
+    def _lines(path: str) -> list[str]:
         try:
-            return (files.read(self._path, 1 << 16) or b"").decode("utf-8", "replace").splitlines()
+            return (files.read(path, 1 << 16) or b"").decode("utf-8", "replace").splitlines()
         except TaoprofError:
             return []

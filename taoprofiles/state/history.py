@@ -100,6 +100,23 @@ class History:
             files.replace(path, content)
         return digest
 
+    def take_in(self, content: bytes | None, *, writer: str | None = None) -> int | None:
+        """Record that another program wrote ``content``; give the entry, None where it is the last one's.
+
+        The file stays as it is. Needs the lock.
+        """
+        entry = self.found(None if content is None else self.keep(content), writer=writer)
+        return None if entry is None else self.record([entry])[1]
+
+    def found(self, digest: str | None, *, writer: str | None = None) -> dict[str, Any] | None:
+        """Give the entry, to be recorded, for what another program wrote after the last one; None for no such thing."""
+        last = next((e for e in self.newest_first() if e.target == "mapping"), None)
+        before = last.after if last else None
+        if digest == before:
+            return None
+        about = {"action": "found", "target": "mapping", "profile": None, "before": before, "after": digest}
+        return {**about, "writer": writer}
+
     def knows(self, content: bytes) -> bool:
         """Tell whether ``content`` is stored already."""
         return os.path.exists(os.path.join(self._context.objects, hashlib.sha256(content).hexdigest()))
@@ -167,7 +184,8 @@ class History:
                 continue
             took_effect = True
             if entry.target == "mapping":
-                took_effect = entry.after == digest or entry.before != digest
+                # What was found had happened already; only what we did ourselves can have been interrupted.
+                took_effect = entry.action == "found" or entry.after == digest or entry.before != digest
                 if took_effect:
                     digest = entry.before
             if entry.was is not None and entry.profile is not None and entry.target == "profile":

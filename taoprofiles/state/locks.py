@@ -11,6 +11,7 @@ import os
 
 from taoprofiles.errors import BusyError
 from taoprofiles.state import files
+from taoprofiles.state.placing import PRIVATE
 from taoprofiles.state.refusals import unusable
 
 TYPE_CHECKING = False
@@ -64,7 +65,7 @@ class Lock:
         files.make_folder(os.path.dirname(self._path))
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
-            fd = os.open(self._path, flags, files.PRIVATE)
+            fd = os.open(self._path, flags, PRIVATE)
         except OSError as error:
             raise unusable(self._path, "open the lock", error) from error
         try:
@@ -73,8 +74,8 @@ class Lock:
             # name any more excludes nobody.
             status = os.fstat(fd)
             if os.path.samestat(status, os.stat(self._path)):
-                if status.st_mode & 0o777 != files.PRIVATE:
-                    os.fchmod(fd, files.PRIVATE)  # the umask may have taken bits away
+                if status.st_mode & 0o777 != PRIVATE:
+                    os.fchmod(fd, PRIVATE)  # the umask may have taken bits away
                 self._fd = fd
                 self._note_holder()
                 return True
@@ -91,7 +92,7 @@ class Lock:
 
         from filelock import FileLock, Timeout
 
-        lock = FileLock(self._path, timeout=self._timeout, poll_interval=0.005, mode=files.PRIVATE)
+        lock = FileLock(self._path, timeout=self._timeout, poll_interval=0.005, mode=PRIVATE)
         try:
             with warnings.catch_warnings():
                 # Where the file system has no kernel locks filelock warns and takes a lock by existence.

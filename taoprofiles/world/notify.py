@@ -23,15 +23,19 @@ class Supervisor:
         self.keeps_journal = "JOURNAL_STREAM" in environ
         """Whether what is written to stderr goes to the journal, which reads ``<LEVEL>`` at the start of a line."""
 
-    def tell(self, **variables: str) -> None:
-        """Tell it, for example, READY="1". Only for that a manager that does not listen is waited for, a second."""
+    def tell(self, **variables: str) -> bool:
+        """Tell it, for example, READY="1"; true where that was heard, or nobody is to be told.
+
+        Only for READY a manager that does not listen is waited for, a second.
+        """
         if not self._address:
-            return
+            return True
         # A line for each: what is told must not be able to tell something else.
         text = "\n".join(f"{name}={' '.join(value.splitlines())}" for name, value in variables.items())
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as connection:
                 connection.settimeout(1 if "READY" in variables else 0)
                 connection.sendto(text.encode("utf-8", "backslashreplace"), self._address)
+            return True
         except OSError:
-            pass  # a manager that is busy or gone is no reason to stop the work
+            return False  # a manager that is busy or gone is no reason to stop the work

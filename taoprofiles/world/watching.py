@@ -1,4 +1,4 @@
-"""Folders watched by watchdog: something has happened to a path, or a path has been opened."""
+"""Folders watched by watchdog: something has happened to a path in them, or it has been opened."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from watchdog.events import (
     DirCreatedEvent,
     DirDeletedEvent,
     DirMovedEvent,
+    FileAttribEvent,
     FileClosedEvent,
     FileCreatedEvent,
     FileDeletedEvent,
@@ -23,7 +24,7 @@ from watchdog.observers import Observer
 from watchdog.observers.inotify_move_event_grouper import InotifyMoveEventGrouper
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from watchdog.observers.api import BaseObserver
 
@@ -33,22 +34,30 @@ InotifyMoveEventGrouper.delay = 0
 
 NAMES = (FileCreatedEvent, FileDeletedEvent, FileMovedEvent)
 """Files come, go and are replaced. Not what is written into them, nor their times."""
-CONTENTS = (*NAMES, FileModifiedEvent, FileClosedEvent)
+CONTENTS = (*NAMES, FileModifiedEvent, FileAttribEvent, FileClosedEvent)
 """And what is written into files, and their modes."""
 OPENED = (FileOpenedEvent,)
 FOLDERS = (DirCreatedEvent, DirDeletedEvent, DirMovedEvent)
 
 
-class Watches(FileSystemEventHandler):
-    """Tells ``told(path, was_opened)``, in a thread of watchdog, of each event in the folders that are watched."""
+class Watch:
+    """A folder to watch: for which events, and whom to tell of each (its path, and whether it was only opened)."""
 
-    def __init__(self, told: Callable[[str, bool], None]) -> None:
-        self._told = told
+    def __init__(
+        self, folder: str, events: tuple[type[FileSystemEvent], ...], told: Callable[[str, bool], None]
+    ) -> None:
+        self.folder, self.events, self.told = folder, events, told
+
+
+class Watches:
+    """Watches folders. Whoever is told is told in a thread of watchdog; ``overflow`` when events were lost."""
+
+    def __init__(self, overflow: Callable[[], None]) -> None:
         self._observer: BaseObserver | None = None
-        self._armed: dict[str, tuple[int, int]] = {}
-        logging.getLogger("watchdog").addHandler(_Overflow(lambda: told("", False)))
+        self._armed: dict[str, object] = {}
+        logging.getLogger("watchdog").addHandler(_Overflow(overflow))
 
-    def arm(self, wanted: Iterable[tuple[str, tuple[type[FileSystemEvent], ...]]]) -> None:
+    def arm(self, wanted: Iterable[Watch]) -> None:
         """Watch these folders, those that are there, and no others any more.
 
         Raises OSError where the kernel gives no more watches; then nothing is watched.
@@ -57,11 +66,9 @@ class Watches(FileSystemEventHandler):
         observer = Observer()
         try:
             observer.start()
-            for folder, events in wanted:
-                if os.path.isdir(folder):
-                    status = os.stat(folder)
-                    observer.schedule(self, folder, event_filter=list(events))
-                    self._armed[folder] = (status.st_dev, status.st_ino)
+            for folder, events, handler in _merged(wanted):
+                self._armed[folder] = _identity(folder)
+                observer.schedule(handler, folder, event_filter=list(events), follow_symlink=True)
         except OSError:
             observer.stop()
             self._armed.clear()
@@ -76,16 +83,31 @@ class Watches(FileSystemEventHandler):
         self._observer = None
         self._armed.clear()
 
-    def are_right(self, wanted: Iterable[str]) -> bool:
+    def are_right(self, wanted: Iterable[Watch]) -> bool:
         """Whether the folders are watched, and are still the ones that have these names."""
-        return {folder: _identity(folder) for folder in wanted if os.path.isdir(folder)} == self._armed
+        return {folder: _identity(folder) for folder, _, _ in _merged(wanted)} == self._armed
+
+
+class _Handler(FileSystemEventHandler):
+    def __init__(self, watches: list[Watch]) -> None:
+        self._watches = watches
 
     def dispatch(self, event: FileSystemEvent) -> None:
-        """Hand on an event; watchdog calls this."""
-        was_opened = isinstance(event, FileOpenedEvent)
-        for path in (event.src_path, event.dest_path):
-            if path:
-                self._told(os.fsdecode(path), was_opened)
+        for watch in self._watches:
+            if isinstance(event, watch.events):
+                for path in (event.src_path, event.dest_path):
+                    if path:
+                        watch.told(os.fsdecode(path), isinstance(event, FileOpenedEvent))
+
+
+def _merged(wanted: Iterable[Watch]) -> Iterator[tuple[str, set[type[FileSystemEvent]], _Handler]]:
+    """Give each folder that is there once: of two names for one folder, the kernel keeps only the last one's events."""
+    by_identity: dict[object, list[Watch]] = {}
+    for watch in wanted:
+        if os.path.isdir(watch.folder):
+            by_identity.setdefault(_identity(watch.folder), []).append(watch)
+    for watches in by_identity.values():
+        yield watches[0].folder, {event for watch in watches for event in watch.events}, _Handler(watches)
 
 
 class _Overflow(logging.Handler):
@@ -99,9 +121,9 @@ class _Overflow(logging.Handler):
         self._happened()
 
 
-def _identity(folder: str) -> tuple[int, int]:
+def _identity(folder: str) -> object:
     try:
         status = os.stat(folder)
     except OSError:
-        return (0, 0)
+        return None
     return (status.st_dev, status.st_ino)

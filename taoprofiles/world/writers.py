@@ -16,7 +16,11 @@ def who_writes(path: str, *, seconds: float = 0.01) -> str | None:
 
     Only this user's own processes can be looked into (/proc/PID/fd), as root all. The newest are looked at first.
     """
-    real, end = os.path.realpath(path), time.monotonic() + seconds
+    end = time.monotonic() + seconds
+    try:
+        real = os.path.realpath(path)
+    except OSError:
+        return None  # a symlink that is swapped in this moment
     for pid in sorted((int(name) for name in os.listdir("/proc") if name.isdigit()), reverse=True):
         if time.monotonic() > end:
             return None

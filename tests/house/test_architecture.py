@@ -71,6 +71,7 @@ WRITERS = {
 }  # fmt: skip
 ALLOWED = {
     "taoprofiles.state.files": "the one that writes",
+    "taoprofiles.state.placing": "the steps of its replacements",
     "taoprofiles.state.caches": "what may be lost, written with the means of files",
     "taoprofiles.state.claims": "files that are there to be locked",
     "taoprofiles.state.locks": "the lock file and its note, before there is a lock to write under",

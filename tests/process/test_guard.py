@@ -189,7 +189,7 @@ def test_never_more_than_the_limit_in_a_minute(stage: Stage) -> None:
             content = b'{"Mounts": [], "number": %d}' % number
             replaced(stage, content)
             until(lambda content=content: kept(stage, content), "it is kept", told=guard.said)
-        guard.until_said("NOT put back, since 5 times in a minute are the limit")
+        guard.until_said("NOT put back, since more than 5 came in a minute")
         assert guard.said().count(": put back") == 5
         assert stage.mapping_file.read_bytes() == content
         assert not is_sealed(stage.mapping_file), "what nobody needs is not sealed"
@@ -274,7 +274,7 @@ def test_an_edited_profile_is_told_of_and_nothing_more(stage: Stage) -> None:
 def test_one_guard_at_a_time(stage: Stage) -> None:
     with Guarded(stage) as guard:
         second = stage.run("daemon", "--json")
-        assert second.returncode == 7
+        assert second.returncode == 8
         assert f"pid {guard.process.pid}" in json.loads(second.stdout)["error"]["message"]
 
 
