@@ -30,7 +30,9 @@ LATE = 60.0
 LATE_AGAIN = 0.2
 """Seconds between two such looks, and for which a file is looked at that nobody seems to write."""
 
-_LATE_FILES = 20
+_LATE_FILES = 200
+"""Files that are looked at so at a time: each is an open descriptor."""
+
 _SEARCHED = 200
 """Entries of the history in which the mapping that is held is looked for."""
 
@@ -84,18 +86,12 @@ class ForeignWrites:
             of = f"'{first.profile}'" if first.profile else "it"
             did += f" while {of} is held by {first.line().replace('   ', ', ')}"
         if decision == "undo" and wanted is not None:
-            fd = self._open()
-            try:
-                entry = switch.put_back(
-                    self._context, wanted[1], wanted[0], link=link, like=like or self._private(), writer=writer
-                )
-            except BaseException:
-                if fd is not None:
-                    os.close(fd)
-                raise
+            like = like or Rights(PRIVATE, self._context.uid, self._context.gid)
+            entry = switch.put_back(
+                self._context, wanted[1], wanted[0], link=link, like=like, writer=writer, follow=self._follow
+            )
             self.limit.count(now)
             self._gave_up = False
-            self._follow(fd, content)
             kept = f"; 'taoprof undo {entry}' brings back what it wrote" if entry else ""
             self._say("alert", f"{did}: put back{kept}")
             return wanted[1]
@@ -162,15 +158,12 @@ class ForeignWrites:
         except OSError:
             return b""  # it was removed on another host of an NFS home
 
-    def _follow(self, fd: int | None, content: bytes | None) -> None:
-        """Look again at the file that was replaced: its writer may not have come to an end."""
-        if fd is not None and len(self._late) < _LATE_FILES:
-            self._late.append((fd, hashlib.sha256(content or b"").hexdigest(), time.monotonic() + LATE))
-        elif fd is not None:
+    def _follow(self, fd: int) -> None:
+        """Look again at a file that is being replaced: its writer may not have come to an end."""
+        if len(self._late) < _LATE_FILES:
+            self._late.append((fd, "", time.monotonic() + LATE))
+        else:
             os.close(fd)
-
-    def _private(self) -> Rights:
-        return Rights(PRIVATE, self._context.uid, self._context.gid)
 
     def _open(self) -> int | None:
         try:

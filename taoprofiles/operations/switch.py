@@ -17,6 +17,7 @@ from taoprofiles.values.hold import in_the_way
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from taoprofiles.state.history import Entry
@@ -105,14 +106,23 @@ def bring_back(context: Context, entry: Entry) -> Switch:
 
 
 def put_back(
-    context: Context, wanted: bytes, profile: str | None, *, link: str | None, like: Rights | None, writer: str | None
+    context: Context,
+    wanted: bytes,
+    profile: str | None,
+    *,
+    link: str | None,
+    like: Rights | None,
+    writer: str | None,
+    follow: Callable[[int], None],
 ) -> int:
     """Put the mapping that is held back over what another program wrote; give the entry whose undoing brings that back.
 
-    ``link`` and ``like`` are what the file was before (see ``files.replace``); ``writer`` who wrote. Needs the lock.
+    ``link`` and ``like`` are what the file was before (see ``files.replace``); ``writer`` who wrote. ``follow`` is
+    given a descriptor of each file that was replaced, into which a program may still be writing. Needs the lock.
     Raises TaoprofError: then all is as the other program left it.
     """
     transaction = _Transaction(context, writer=writer, is_foreign=True)
+    transaction.follow = follow
     return transaction.write("restore", profile, wanted, link=link, like=like) or 0
 
 
@@ -155,6 +165,7 @@ class _Transaction:
     def __init__(self, context: Context, *, writer: str | None = None, is_foreign: bool = False) -> None:
         self._context = context
         self._writer = writer
+        self.follow: Callable[[int], None] | None = None
         self._store = Store(context)
         self._history = History(context)
         self.content = files.read(context.mapping_file, MAPPING_LIMIT)
@@ -256,6 +267,9 @@ class _Transaction:
         late: list[int] = []
 
         def placed(old: bytes | None) -> None:
+            if self.follow is not None:
+                for fd in files.open_replaced(path):
+                    self.follow(fd)
             if old is not None and old != self.content:
                 digest = history.keep(old)
                 found = _mapping_entry("found", None, entry["after"], digest)
@@ -266,7 +280,7 @@ class _Transaction:
             files.take_away(path, taken=placed)
         else:
             files.replace(path, wanted, placed=placed, link=link, like=like)
-        return landed[0] if landed else None, late[0] if late else None
+        return landed[-1] if landed else None, late[0] if late else None
 
     def _keep_what_a_killed_switch_replaced(self) -> None:
         """Keep what another program wrote in the moment of a switch that was killed before it could look."""

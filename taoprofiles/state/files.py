@@ -18,7 +18,7 @@ from taoprofiles.state.turns import Turn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 NEVER_MADE: set[str] = set()
 """Folders that are not ours to make: a guard's home, which may be away for a while."""
@@ -121,7 +121,9 @@ def _relink(path: str, link: str, placed: Callable[[bytes | None], None] | None)
             os.symlink(link, fresh)
             if old is not None:
                 placing.keep(path, kept, old)
-            os.replace(fresh, path)
+                os.replace(fresh, path)
+            else:
+                placing.appear(fresh, path)
             try:
                 turn.sync()
                 if old is not None and placed is not None:
@@ -176,6 +178,15 @@ def left_behind(path: str) -> bytes | None:
         return read(kept, 1 << 24)
     except TaoprofError:
         return None
+
+
+def open_replaced(path: str) -> Iterator[int]:
+    """Open, in ``placed``, what is being replaced: a program may still be writing it."""
+    for target in dict.fromkeys((path, real(path))):
+        try:
+            yield os.open(placing.beside(target)[1], os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            pass  # nothing was there, or a symlink
 
 
 def clear_left_behind(path: str) -> None:

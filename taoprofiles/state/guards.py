@@ -157,7 +157,8 @@ class Seal:
             return None
         known = self._known()
         if known is not None:
-            self.give_back(known["path"], known["mode"], known["ino"])
+            for path in dict.fromkeys((known["path"], files.real(self._target))):  # it may have been moved
+                self.give_back(path, known["mode"], known["ino"])
         caches.forget(self._record)
         return None if known is None else int(known["mode"])
 

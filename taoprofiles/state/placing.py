@@ -91,9 +91,9 @@ def write_all(fd: int, data: bytes, offset: int) -> None:
 
 
 def appear(fresh: str, target: str) -> None:
-    """Give a new file its name, but not in the place of one that another program has made since we looked."""
+    """Give a new file or symlink its name, but not in the place of one that another program has made meanwhile."""
     try:
-        os.link(fresh, target)
+        os.link(fresh, target, follow_symlinks=False)
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
