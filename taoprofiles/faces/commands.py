@@ -138,13 +138,13 @@ def run(argv: list[str]) -> int:
 
 def _mend(context: Context) -> None:
     """Take off the seal of a guard that was killed, whatever the command is."""
-    if os.path.lexists(context.seal) and not claims.any_claimed(context.guard):
-        from taoprofiles.operations import guard
+    try:
+        if os.path.lexists(context.seal) and not claims.any_claimed(context.guard):
+            from taoprofiles.operations import guard
 
-        try:
             guard.unseal(context)
-        except TaoprofError:
-            pass  # the command itself will say what is wrong, or succeed without
+    except TaoprofError:
+        pass  # the command itself will say what is wrong, or succeed without
 
 
 def _untold(context: Context, verb: str) -> list[str]:

@@ -134,22 +134,21 @@ class ForeignWrites:
 
         None where there is nothing more to look at.
         """
-        again: list[tuple[int, str, float]] = []
-        try:
-            while self._late:
-                fd, digest, end = self._late.pop()
-                content = self._still_there(fd)
-                now = hashlib.sha256(content).hexdigest()
-                is_written = writers.is_being_written(fd) and time.monotonic() < end
-                if is_written or time.monotonic() < end - LATE + LATE_AGAIN:
-                    again.append((fd, digest if is_written else now, end))
-                else:
-                    os.close(fd)
-                if not is_written and now != digest and content and not self._history.knows(content):
-                    entry = switch.keep_late(self._context, content)
-                    self._say("notice", f"'taoprof undo {entry}' brings back what was still written after that")
-        finally:
-            self._late += again
+        for one in list(self._late):
+            fd, digest, end = one
+            content = self._still_there(fd)
+            now = hashlib.sha256(content).hexdigest()
+            is_written = writers.is_being_written(fd) and time.monotonic() < end
+            if is_written:
+                continue
+            if now != digest and content and not self._history.knows(content):
+                entry = switch.keep_late(self._context, content)
+                self._say("notice", f"'taoprof undo {entry}' brings back what was still written after that")
+            self._late.remove(one)
+            if time.monotonic() < end - LATE + LATE_AGAIN:
+                self._late.append((fd, now, end))
+            else:
+                os.close(fd)
         return LATE_AGAIN if self._late else None
 
     def _still_there(self, fd: int) -> bytes:

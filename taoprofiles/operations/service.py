@@ -27,6 +27,9 @@ CARRIED = (
 )
 """Variables of the shell that say where things are; the user manager may not have them, so the unit does."""
 
+STEADY = 5
+"""Seconds between two tries under a systemd that cannot make them ever rarer."""
+
 _NEWER = {"RestartSteps=": 254, "RestartMaxDelaySec=": 254}
 """Keys that an older systemd would complain about at each start, and since which version they are known."""
 
@@ -49,8 +52,7 @@ class Service:
 
     def install(self) -> list[str]:
         """Write the unit, and have it started now and at each login; say what was done, nothing where all was so."""
-        if self._state()["LoadState"] == "masked":
-            raise TaoprofError("the service is masked", hint=f"'systemctl --user unmask {UNIT}', then once more")
+        self._must_not_be_masked(self._state())
         wanted = self.unit().encode()
         there = files.read(self.path, 1 << 20)
         done = []
@@ -75,6 +77,7 @@ class Service:
     def uninstall(self) -> list[str]:
         """Stop the service and take all of it away; say what was done."""
         state = self._state()
+        self._must_not_be_masked(state)
         link = os.path.join(self._folder, "default.target.wants", UNIT)
         if state["ActiveState"] == "inactive" and not os.path.lexists(self.path) and not os.path.lexists(link):
             return []
@@ -151,11 +154,17 @@ class Service:
         version = self._manager.version()
         older = tuple(key for key, since in _NEWER.items() if version < since)
         text = text.replace("@TAOPROFD@", command).replace("@ENVIRONMENT@\n", "".join(f"{line}\n" for line in lines))
+        if older:
+            text = text.replace("RestartSec=1\n", f"RestartSec={STEADY}\n")
         return "".join(line for line in text.splitlines(keepends=True) if not line.startswith(older))
 
     def _state(self) -> dict[str, str]:
         names = ("LoadState", "ActiveState", "SubState", "UnitFileState", "MainPID", "NRestarts", "StatusText")
         return self._manager.properties(UNIT, *names, "FragmentPath")
+
+    def _must_not_be_masked(self, state: dict[str, str]) -> None:
+        if state["LoadState"] == "masked":
+            raise TaoprofError("the service is masked", hint=f"'systemctl --user unmask {UNIT}', then once more")
 
     def _must_be_there(self) -> None:
         if self._state()["LoadState"] != "loaded":

@@ -78,7 +78,7 @@ class Manager:
             raise TaoprofError(
                 f"'{program} {' '.join(words)}': {said[0]}",
                 problems=said[1:],
-                hint="'taoprof service logs' may tell more",
+                hint=_HINTS[program],
             )
         return done.stdout
 
@@ -89,6 +89,13 @@ def _no_manager(reason: str) -> NoManagerError:
         hint="without one, '(taoprofd 2>>~/.taoprofd.log &)' starts the guard, from ~/.profile or a container's start: "
         "where one is at work already, a second ends at once",
     )
+
+
+_HINTS = {
+    "systemctl": "'taoprof service logs' may tell more",
+    "journalctl": "'systemctl --user status taoprofd' has the last lines; journald's Storage=persistent keeps them",
+    "busctl": "'systemctl --user status' tells how the user manager is",
+}
 
 
 def quoted(word: str) -> str:

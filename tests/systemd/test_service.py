@@ -101,6 +101,7 @@ def test_start_stop_status_and_logs(guarded: Owner) -> None:
     begun = "guards ~/.tao_mounts.json"
     guarded.until_said(begun)
     assert begun in guarded.taoprof("service", "logs").stdout
+    assert f" taoprofd[{guarded.pid}]: " in guarded.taoprof("service", "logs").stdout
     assert any(begun in line for line in guarded.json("service", "logs")["data"]["log"])
 
 
@@ -260,9 +261,9 @@ def test_a_guard_that_works_is_not_ended_by_the_watchdog(guarded: Owner) -> None
     assert guarded.show("NRestarts", "ActiveState") == {"NRestarts": "0", "ActiveState": "active"}
 
 
-def test_a_second_guard_ends_with_7_and_the_service_is_not_tried_again(guarded: Owner) -> None:
+def test_a_second_guard_ends_with_8_and_the_service_is_not_tried_again(guarded: Owner) -> None:
     second = guarded.machine.user("taoprofd", check=False)
-    assert second.returncode == 7
+    assert second.returncode == 8
     assert f"pid {guarded.pid}" in second.stderr
     guarded.systemctl("stop", UNIT)
     first = guarded.starts("taoprofd")
@@ -272,7 +273,7 @@ def test_a_second_guard_ends_with_7_and_the_service_is_not_tried_again(guarded: 
     assert guarded.show("ActiveState", "NRestarts", "ExecMainStatus") == {
         "ActiveState": "failed",
         "NRestarts": "0",
-        "ExecMainStatus": "7",
+        "ExecMainStatus": "8",
     }
     pid = guarded.json("status")["data"]["guard"]["pid"]
     guarded.machine.user("kill", str(pid))
@@ -549,13 +550,14 @@ SHOWN = {
     "Description": test_install_makes_it_active_now_and_at_each_login,
     "Documentation": test_systemd_has_nothing_to_say_against_the_unit,
     "StartLimitIntervalSec": test_a_guard_that_cannot_start_is_tried_for_ever,
+    "SyslogIdentifier": test_start_stop_status_and_logs,
     "Type": test_install_makes_it_active_now_and_at_each_login,
     "ExecStart": test_any_name_of_the_environment_s_folder,
     "ExecStopPost": test_killed_it_is_started_anew_and_the_file_is_writable_in_between,
     "ExecReload": test_reload_reads_the_settings,
     "WatchdogSec": test_a_loop_that_stands_still_is_ended_and_started_anew,
     "Restart": test_killed_it_is_started_anew_and_the_file_is_writable_in_between,
-    "RestartPreventExitStatus": test_a_second_guard_ends_with_7_and_the_service_is_not_tried_again,
+    "RestartPreventExitStatus": test_a_second_guard_ends_with_8_and_the_service_is_not_tried_again,
     "RestartSec": test_killed_it_is_started_anew_and_the_file_is_writable_in_between,
     "WantedBy": test_logged_out_and_in_again,
 }

@@ -24,7 +24,7 @@ def daemon_arguments(parser: argparse.ArgumentParser) -> None:
 def daemon_verb(context: Context, args: argparse.Namespace) -> Result:
     if args.unseal:
         was_sealed = guard.unseal(context)
-        return Result({"unsealed": was_sealed}, ["the mapping file is writable again" if was_sealed else "no seal"])
+        return Result({"unsealed": was_sealed}, ["the mapping file is writable again"] if was_sealed else [])
     from taoprofiles.faces.daemon import Daemon
 
     Daemon(context).run()

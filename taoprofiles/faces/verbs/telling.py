@@ -10,6 +10,7 @@ from taoprofiles.faces.result import Result
 from taoprofiles.operations import situation
 from taoprofiles.state.store import Store
 from taoprofiles.values import mapping
+from taoprofiles.values.hold import in_the_way
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ def status_verb(context: Context, args: argparse.Namespace) -> Result:
     if stock.holds:
         lines += ["alive:", *("  " + line for line in hold_table(stock.holds))]
     warnings = [f"warning: {text}" for text in stock.unseen]
+    needing = in_the_way(stock.holds, mapping.digest(found.content or b""))
+    warnings += [f"warning: what the file holds is not what this needs: {hold.line()}" for hold in needing]
     warnings += [f"warning: hold {hold.id}: {text}" for hold in stock.holds for text in hold.differences]
     warnings += situation.warnings(context, secrets=_secrets(context, found))
     data = {
