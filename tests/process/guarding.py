@@ -65,6 +65,16 @@ class Guarded:
             except BlockingIOError:
                 return what in self.told
 
+    def goes_on(self, steps: int) -> None:
+        """Wait until it has gone through its loop as many times more."""
+        self.has_told("")
+        before = self.told.count("WATCHDOG=1")
+        until(
+            lambda: not self.has_told("") and self.told.count("WATCHDOG=1") >= before + steps,
+            "it goes on",
+            told=self.said,
+        )
+
     @property
     def status(self) -> str:
         """The status line that was told last."""

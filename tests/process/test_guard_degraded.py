@@ -16,10 +16,12 @@ import pytest
 
 from taoprofiles.operations import holding
 from taoprofiles.state.history import History
-from tests.conftest import command, need
+from tests.conftest import ALL, command, need
 from tests.engine.engine import until
 from tests.process.actors import FakeEngine, Stage, answer, mounts_of, staged
 from tests.process.guarding import Guarded, is_sealed
+
+pytestmark = pytest.mark.skipif(not ALL, reason="takes half a minute: TAOPROF_TEST_ALL=1, as in CI")
 
 FOREIGN = b'{"Mounts": []}'
 
@@ -213,7 +215,7 @@ def test_a_home_that_is_moved_away_and_back(stage: Stage) -> None:
         guard.until_said("has gone away")
         until(lambda: "waiting for the home" in guard.status, "its status tells it")
         (away / ".tao_mounts.json").write_bytes(FOREIGN)
-        time.sleep(1)
+        guard.goes_on(3)
         assert not stage.root.exists()
         away.rename(stage.root)
         guard.until_said("is there again")
@@ -249,7 +251,7 @@ def test_a_home_that_is_unmounted_and_mounted_again(tmp_path: Path) -> None:
             mount("--move", stage.root, away)
             guard.until_said("has gone away")
             (away / ".tao_mounts.json").write_bytes(FOREIGN)
-            time.sleep(3)
+            guard.goes_on(6)
             assert not list(stage.root.iterdir())
             mount("--move", away, stage.root)
             guard.until_said("is there again")
