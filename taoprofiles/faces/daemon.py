@@ -167,11 +167,13 @@ class Daemon:
         elif self._post.blind:
             due = min(due, now + GLANCE)
         poller = select.poll()
-        for end in (self._hints.fileno(), *self._ends.values()):
+        witness = self._guard.witness
+        for end in (self._hints.fileno(), *self._ends.values(), *([] if witness.fd is None else [witness.fd])):
             poller.register(end, select.POLLIN)
         ready = {fd for fd, _ in poller.poll(max(0.0, due - now) * 1000)}
+        witness.listen()
         words = self._hints.take()
-        return words | {"ended"} if ready - {self._hints.fileno()} else words
+        return words | {"ended"} if ready & set(self._ends.values()) else words
 
     def _look(self) -> None:
         self._next_look = NEVER

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from taoprofiles.state.paths import Context
     from taoprofiles.values.hold import Hold
+    from taoprofiles.world.witness import Witness
 
 WRITING = 0.02
 """Seconds that a program which is just writing the file has to come to an end, before what it wrote is judged."""
@@ -43,8 +44,10 @@ class ForeignWrites:
     ``limit`` is how many are undone.
     """
 
-    def __init__(self, context: Context, limit: policy.Limit, say: Callable[[str, str], None]) -> None:
-        self._context, self._say, self.limit = context, say, limit
+    def __init__(
+        self, context: Context, limit: policy.Limit, witness: Witness, say: Callable[[str, str], None]
+    ) -> None:
+        self._context, self._say, self._witness, self.limit = context, say, witness, limit
         self._history = History(context)
         self._late: list[tuple[int, str, float]] = []
         self._gave_up = False
@@ -60,7 +63,7 @@ class ForeignWrites:
                     time.sleep(0.001)
             finally:
                 os.close(fd)
-        return writer
+        return writer or self._witness.who_wrote(path)
 
     def answer(
         self,

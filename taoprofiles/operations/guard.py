@@ -23,6 +23,7 @@ from taoprofiles.state.placing import Rights
 from taoprofiles.values import mapping, policy, proof
 from taoprofiles.values.hold import RUN_VARIABLE, in_the_way
 from taoprofiles.world import processes
+from taoprofiles.world.witness import Witness
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,7 +46,7 @@ class Guard:
 
     ``engine`` gives what is known of the container engine. ``holds`` is whose work was alive at the last look, ``line``
     what a person wants to know in one line, ``due`` when to look again at the latest (monotonic seconds). ``problem``
-    is what else hinders it, to be published.
+    is what else hinders it, to be published. ``witness`` must be listened to when it has something to tell.
     """
 
     def __init__(
@@ -58,7 +59,9 @@ class Guard:
         self._context, self._settings, self._engine, self._sink = context, settings, engine, say
         self._history, self._seal = History(context), Seal(context)
         self._guards = Guards(context, processes.place())
-        self._foreign = ForeignWrites(context, policy.Limit(settings.restores), self._say)
+        path = context.mapping_file
+        self.witness = Witness(*dict.fromkeys((os.path.dirname(path), os.path.dirname(files.real(path)))))
+        self._foreign = ForeignWrites(context, policy.Limit(settings.restores), self.witness, self._say)
         self._reporter = Reporter(context, self._guards, self._say)
         self._needs: dict[object, tuple[str | None, str | None]] = {}
         self._proved: dict[str, list[str]] = {}

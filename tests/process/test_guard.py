@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -165,6 +166,18 @@ def test_a_file_that_became_a_symlink_is_a_file_again(stage: Stage) -> None:
         guard.until_said("put back")
         assert not stage.mapping_file.is_symlink()
         assert (stage.mapping_file.read_bytes(), other.read_bytes()) == (before, FOREIGN)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the kernel tells root alone who wrote")
+@pytest.mark.parametrize("script", ["echo x > fresh; mv fresh .tao_mounts.json", "echo x > .tao_mounts.json"])
+def test_root_is_told_who_wrote_although_it_has_ended(stage: Stage, script: str) -> None:
+    with Guarded(stage) as guard:
+        held(stage)
+        until(lambda: is_sealed(stage.mapping_file), "it is sealed")
+        writer = stage.start("sh", "-c", f"{script}; read end", stdin=subprocess.PIPE)
+        guard.until_said(f"pid {writer.pid} (sh -c {script}; read end) wrote ~/.tao_mounts.json while 'a' is held")
+        found = next(entry for entry in stage.json("history")["data"]["entries"] if entry["action"] == "found")
+        assert found["writer"].startswith(f"pid {writer.pid} (")
 
 
 def test_a_slow_writer_loses_nothing(stage: Stage) -> None:
