@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 from taoprofiles.errors import InvalidStateError, NotFoundError, TaoprofError
 from taoprofiles.operations import folders
 from taoprofiles.operations.holding import held, note_release
 from taoprofiles.operations.situation import previous
 from taoprofiles.operations.stock import take_stock
 from taoprofiles.state import files, glance
-from taoprofiles.state.guards import Seal
 from taoprofiles.state.history import MAPPING_LIMIT, History
 from taoprofiles.state.locks import DEFAULT_TIMEOUT, Lock
 from taoprofiles.state.store import Store
@@ -227,7 +228,10 @@ class _Transaction:
     ) -> int | None:
         """Record and replace; return the number of the entry that kept a foreign mapping, if any."""
         self._keep_what_a_killed_switch_replaced()
-        Seal(self._context).take_off()  # so that the new file gets the mode of the old one; a guard seals it again
+        if os.path.lexists(self._context.seal):
+            from taoprofiles.state.guards import Seal
+
+            Seal(self._context).take_off()  # so that the new file gets the mode of the old one; a guard seals it again
         before = None if self.content is None else self._history.keep(self.content)
         after = None if wanted is None else self._history.keep(wanted)
         found = self._history.found(before, writer=self._writer) if self._entry is None else None
