@@ -98,7 +98,7 @@ class Daemon:
         self._launchers: set[tuple[int, int | None]] = set()
         self._ends: dict[tuple[int, int], int] = {}
         self._claim = -1
-        self._stops = self._is_away = False
+        self._stops = self._is_away = self._has_begun = False
         self._complaint = self._status = ""
         watchdog = self._supervisor.watchdog
         self._tick = TICK if watchdog is None else min(TICK, watchdog / 2)
@@ -118,7 +118,6 @@ class Daemon:
         self._home = os.stat(self._context.home)
         self._claim = self._guards.begin()
         self._read_settings()
-        self._guard.begin()
         self._engine.start()
         self._post.arm()
         end = time.monotonic() + START
@@ -137,8 +136,8 @@ class Daemon:
         try:
             if self._guards.is_ours(self._claim):
                 self._guard.end()
-        except TaoprofError as error:
-            self._say("warning", f"the seal stays, and the next taoprof command takes it off: {error.message}")
+        except Exception as error:  # noqa: BLE001 - it ends, whatever nobody thought of
+            self._say("warning", f"the seal stays, and the next taoprof command takes it off: {error}")
 
     def _step(self) -> None:
         words = self._wait()
@@ -180,6 +179,9 @@ class Daemon:
         before = self._complaint
         self._guard.problem = "; ".join(part for part in (self._complaint, self._post.blind, self._fault) if part)
         try:
+            if not self._has_begun:
+                self._guard.begin()
+                self._has_begun = True
             self._guard.look()
             self._complaint = ""
             if before:
@@ -249,10 +251,7 @@ class Daemon:
         if is_there and self._is_away:
             self._is_away = False
             self._say("info", f"'{self._context.home}' is there again")
-            try:
-                self._guard.begin()
-            except TaoprofError as error:
-                self._say("warning", error.message)
+            self._has_begun = False
             self._post.arm()
             self._hints.add("changed")
         elif not is_there and not self._is_away:
@@ -275,7 +274,7 @@ class Daemon:
         try:
             self._settings, self._fault = settings.load(self._context), ""
         except TaoprofError as error:
-            self._fault = ": ".join((error.message, "; ".join(error.problems)))
+            self._fault = ": ".join([error.message, "; ".join(error.problems)] if error.problems else [error.message])
             self._say("warning", f"{self._fault}; what was in force before stays so")
         self._guard.use(self._settings)
 

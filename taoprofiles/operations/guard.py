@@ -85,14 +85,14 @@ class Guard:
     def begin(self) -> None:
         """Clear up what a killed switch, restore or guard left. Raises TaoprofError, BusyError."""
         with Lock(self._context.lock):
-            self._unseal()
+            self._seal.take_off()
             switch.recover(self._context)
 
     def end(self) -> None:
         """Give the file its mode back. Raises BusyError, TaoprofError."""
         with Lock(self._context.lock, 0.5):
             if not self._seal.is_anothers(self._guards):
-                self._unseal()
+                self._seal.take_off()
 
     def look(self) -> None:
         """Look at everything and do what has to be done.
@@ -151,7 +151,10 @@ class Guard:
         if seen is None:
             return content, (None, link)
         mode = self._seal.mode(seen.st_ino)
-        return content, (Rights(seen.st_mode & 0o7777 if mode is None else mode, seen.st_uid, seen.st_gid), link)
+        uid = (
+            seen.st_uid if self._context.uid == 0 else self._context.uid
+        )  # only root can put back another's file as theirs
+        return content, (Rights(seen.st_mode & 0o7777 if mode is None else mode, uid, seen.st_gid), link)
 
     def _in_force(self, content: bytes | None) -> Entry | None:
         """Give the entry in force; None also where the last one has been, and the file is as it was before that again.
@@ -167,10 +170,10 @@ class Guard:
         return entry
 
     def _make_readable(self) -> None:
-        """Give a file whose mode was taken away the one that it had, sealed or not."""
-        rights = self._good[0]
-        if rights is not None and os.path.isfile(self._context.mapping_file):
-            files.change_mode(self._context.mapping_file, rights.st_mode & 0o7777)
+        """Give a file that we may not read any more the mode that it had."""
+        rights, path = self._good[0], self._context.mapping_file
+        if rights is not None and os.path.isfile(path) and not os.access(path, os.R_OK):
+            files.change_mode(path, rights.st_mode & 0o7777)
 
     def _tell_of_trouble(self, stock: Stock, trouble: TaoprofError) -> None:
         held = [hold for hold in stock.holds if hold.shared and not hold.released]
@@ -179,23 +182,14 @@ class Guard:
                 "alert", f"{trouble.message}, and {held[0].line()} needs the mapping that was there: tao would fail"
             )
 
-    def _unseal(self) -> None:
-        """Take the seal off, also where somebody has deleted its record with the state folder."""
-        rights = self._good[0]
-        if self._seal.take_off() is None and rights is not None:
-            self._seal.give_back(self._context.mapping_file, rights.st_mode, -1)
-
     # Who needs what
 
     def _take_stock(self, content: bytes | None, engine: Containers, *, is_foreign: bool) -> Stock:
-        """Take stock; where a record is damaged, what was alive at the last look counts as alive still."""
-        try:
-            stock = take_stock(self._context, content, may_write=True, engine=engine)
-        except InvalidStateError as error:
-            if self._stock is None:
-                raise
-            self._stock.unseen = [error.message]
-            return self._stock
+        """Take stock; of a record that is damaged, what was known at the last look counts still."""
+        damaged: dict[str, str] = {}
+        stock = take_stock(self._context, content, may_write=True, engine=engine, damaged=damaged)
+        stock.unseen += [f"{message}; what it was about is not protected" for message in damaged.values()]
+        stock.holds += [hold for hold in self.holds if hold.id in damaged]
         self._remember(stock, is_foreign=is_foreign)
         self._stock = stock
         return stock

@@ -62,15 +62,20 @@ class Stock:
 
 
 def take_stock(
-    context: Context, content: bytes | None, *, may_write: bool = False, engine: Containers | None = None
+    context: Context,
+    content: bytes | None,
+    *,
+    may_write: bool = False,
+    engine: Containers | None = None,
+    damaged: dict[str, str] | None = None,
 ) -> Stock:
     """Look at records, processes and containers. ``content`` is the mapping file's.
 
     ``engine`` is what is known of the engine already; without it, the engine is asked. With ``may_write`` the lock is
     held, and records of what is gone are taken away. Raises InvalidStateError for a record that is damaged: what it was
-    about may still be at work.
+    about may still be at work; with ``damaged`` it is put there instead, by its id.
     """
-    return _Look(context, content, may_write=may_write, engine=engine).stock()
+    return _Look(context, content, may_write=may_write, engine=engine).stock(damaged)
 
 
 def seconds_held(hold: Hold, here: str) -> float:
@@ -99,8 +104,8 @@ class _Look:
         self._past: list[tuple[dict[str, str], str, str | None]] | None = None
         self._mark: tuple[str | None, str] | None = None
 
-    def stock(self) -> Stock:
-        records = self._records.all()
+    def stock(self, damaged: dict[str, str] | None) -> Stock:
+        records = self._records.all(damaged)
         if self._may_write:
             self._records.sweep()
         runs = {hold.id: hold for hold in records if hold.kind in ("run", "shell")}

@@ -228,11 +228,11 @@ class _Transaction:
     ) -> int | None:
         """Record and replace; return the number of the entry that kept a foreign mapping, if any."""
         self._keep_what_a_killed_switch_replaced()
+        before = None if self.content is None else self._history.keep(self.content)
         if os.path.lexists(self._context.seal):
             from taoprofiles.state.guards import Seal
 
             Seal(self._context).take_off()  # so that the new file gets the mode of the old one; a guard seals it again
-        before = None if self.content is None else self._history.keep(self.content)
         after = None if wanted is None else self._history.keep(wanted)
         found = self._history.found(before, writer=self._writer) if self._entry is None else None
         entries = [found] if found else []

@@ -247,12 +247,16 @@ def cut(path: str, size: int) -> None:
         pass
 
 
-def change_mode(path: str, mode: int) -> None:
-    """Give the file at ``path``, or the one that a symlink there leads to, other rights. Raises TaoprofError."""
+def change_mode(path: str, mode: int, *, name: str = "") -> None:
+    """Give the file at ``path``, or the one that a symlink there leads to, other rights. Raises TaoprofError.
+
+    ``name`` is how the file is called in the error.
+    """
     try:
         os.chmod(path, mode)
     except OSError as error:
-        raise unusable(path, "change the mode of", error) from error
+        error.filename = None
+        raise unusable(name or path, "change the mode of", error) from error
 
 
 def make_folder(path: str) -> None:

@@ -86,8 +86,15 @@ class Guards:
 
     def known(self) -> dict[str, Any] | None:
         """Give what the guard of this host wrote last, whether it lives or not; None for another format."""
-        found = _read(self._path(".json"))
-        return found if found is not None and found.get("v") == FORMAT else None
+        found = _read(self._path(".json")) or {}
+        kinds: dict[str, tuple[type, ...]] = {
+            "line": (str,),
+            "is_sealed": (bool,),
+            "holds": (list,),
+            "problem": (str, type(None)),
+        }
+        is_sound = found.get("v") == FORMAT and all(isinstance(found.get(key), kind) for key, kind in kinds.items())
+        return found if is_sound and all(isinstance(hold, dict) for hold in found["holds"]) else None
 
     def forget(self) -> None:
         """Take away all that guards left, unless one lives; what has not been told yet, too."""
@@ -118,6 +125,7 @@ class Seal:
     def __init__(self, context: Context) -> None:
         self._target = context.mapping_file
         self._record = context.seal
+        self._mine: dict[str, Any] | None = None  # the record as we wrote it: it may be deleted, or damaged
 
     def is_recorded(self) -> bool:
         """Whether some guard has sealed the file and not unsealed it yet."""
@@ -148,14 +156,19 @@ class Seal:
             files.make_folder(os.path.dirname(self._record))
             record = {"path": path, "ino": status.st_ino, "mode": status.st_mode & 0o7777, "by": by}
             files.replace(self._record, json.dumps(record).encode())
-            files.change_mode(pinned.path, status.st_mode & 0o7555)
+            try:
+                files.change_mode(pinned.path, status.st_mode & 0o7555, name=path)
+            except TaoprofError:
+                caches.forget(self._record)  # it is somebody else's file, which we may only write
+                raise
+            self._mine = record
             return True
 
     def take_off(self) -> int | None:
         """Give the file the mode that it had before; give that mode, None where there was no seal."""
-        if not self.is_recorded():
+        if not self.is_recorded() and self._mine is None:
             return None
-        known = self._known()
+        known, self._mine = self._known(), None
         if known is not None:
             for path in dict.fromkeys((known["path"], files.real(self._target))):  # it may have been moved
                 self.give_back(path, known["mode"], known["ino"])
@@ -168,13 +181,15 @@ class Seal:
         with _Pinned(path) as pinned:
             status = pinned.status
             # Not by the device's number, which another boot or host may give otherwise.
-            if status is not None and (status.st_ino == ino or status.st_mode & 0o7777 == mode & 0o7555):
-                files.change_mode(pinned.path, mode)
+            is_it = status is not None and (status.st_ino == ino or status.st_mode & 0o7777 == mode & 0o7555)
+            if status is not None and is_it and status.st_mode & 0o7777 != mode:
+                files.change_mode(pinned.path, mode, name=path)
 
     def _known(self) -> dict[str, Any] | None:
         found = _read(self._record) or {}
-        kinds = {"path": str, "ino": int, "mode": int, "by": str}
-        return found if all(isinstance(found.get(key), kind) for key, kind in kinds.items()) else None
+        path, ino, mode = found.get("path"), found.get("ino"), found.get("mode")
+        is_sound = type(ino) is type(mode) is int and 0 <= mode <= 0o7777 and isinstance(found.get("by"), str)
+        return found if is_sound and isinstance(path, str) and os.path.isabs(path) else self._mine
 
 
 class _Pinned:
@@ -183,7 +198,7 @@ class _Pinned:
     def __init__(self, path: str) -> None:
         try:
             self._fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
-        except OSError:
+        except (OSError, ValueError):  # also a damaged record's path
             self._fd = -1
         self.path = f"/proc/self/fd/{self._fd}"
         self.status = os.fstat(self._fd) if self._fd >= 0 else None

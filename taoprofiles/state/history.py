@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 FORMAT = 1
+LAST_TIME = 1e11
+"""Seconds since 1970: the year 5138. A later time was not written by us, and may be more than a clock can show."""
 MAPPING_LIMIT = 16 << 20
 """Bytes. A mapping file has a few hundred; one past this limit is some other file, and is not replaced."""
 
@@ -244,7 +246,8 @@ def _parse(line: bytes, path: str) -> Entry | None:
         refuse_newer(path, fields["v"], FORMAT)
         fields.setdefault("writer", None)  # lines of before there was a guard have none
         entry = Entry(**{name: fields[name] for name in Entry.__slots__})
-        return entry if all(isinstance(getattr(entry, name), kind) for name, kind in _KINDS.items()) else None
+        is_sound = all(isinstance(getattr(entry, name), kind) for name, kind in _KINDS.items())
+        return entry if is_sound and 0 <= entry.time < LAST_TIME else None
     except (ValueError, KeyError, TypeError, RecursionError):
         return None  # a line torn by a power cut, or damaged: the others still count
 

@@ -36,15 +36,26 @@ class Holds:
         """Give the path of an isolated run's own mounts file."""
         return self._path(hold_id, ".mounts.json")
 
-    def all(self) -> list[Hold]:
-        """Read every record, the oldest first. A damaged one raises InvalidStateError: it may be about a training."""
+    def all(self, damaged: dict[str, str] | None = None) -> list[Hold]:
+        """Read every record, the oldest first. A damaged one raises InvalidStateError: it may be about a training.
+
+        With ``damaged`` what is wrong with it is put there instead, by its id.
+        """
         try:
             names = os.listdir(self._context.holds)
         except FileNotFoundError:
             return []
         except OSError as error:
             raise unusable(self._context.holds, "list", error) from error
-        found = (self._read(name) for name in names if name.endswith(".json") and not name.endswith(".mounts.json"))
+        found = []
+        for name in names:
+            if name.endswith(".json") and not name.endswith(".mounts.json"):
+                try:
+                    found.append(self._read(name))
+                except InvalidStateError as error:
+                    if damaged is None:
+                        raise
+                    damaged[name.removesuffix(".json")] = error.message
         return sorted((hold for hold in found if hold is not None), key=lambda hold: (hold.since, hold.id))
 
     def get(self, hold_id: str) -> Hold | None:

@@ -85,6 +85,7 @@ class Hold:
         return (
             all(isinstance(getattr(self, name), kind) for name, kind in kinds.items())
             and isinstance(self.since, (int, float))
+            and all(abs(time or 0) < 1e11 for time in (self.since, self.until, self.ended))
             and self.kind in KINDS
             and all(isinstance(one, list) and all(isinstance(word, str) for word in one) for one in lists)
             and isinstance(self.mounts, list)

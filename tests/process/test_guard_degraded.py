@@ -228,6 +228,7 @@ def test_a_home_that_is_moved_away_and_back(stage: Stage) -> None:
 def test_a_home_that_is_moved_in_the_middle_of_things(stage: Stage) -> None:
     """At no moment does the guard make a home: what is moved back would then find something in its place."""
     away = stage.root.with_name("away")
+    (stage.root / ".config/taoprofiles/config.toml").write_text("restores = 100000\n")
     with Guarded(stage, environ=OFTEN) as guard:
         held(stage)
         for number in range(60):
