@@ -99,7 +99,7 @@ def appear(fresh: str, target: str) -> None:
             raise
         os.replace(fresh, target)
     else:
-        os.unlink(fresh)
+        unlink_quietly(fresh)  # the file stands: a second name that stays is taken away by the next change
 
 
 def keep(target: str, kept: str, old: os.stat_result) -> None:
