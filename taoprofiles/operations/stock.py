@@ -99,7 +99,6 @@ class _Look:
         self._processes = processes.scan()  # before the containers: a launcher that ends meanwhile has left its own
         self._stock.keepers = {one.keeps for one in self._processes if one.keeps is not None}
         self._engine = engine or Sighting.of(context, self._stock.keepers) or Containers(context, self._end)
-        self._stock.unseen = list(self._engine.unseen)
         self._others: dict[str, Containers] = {}
         self._past: list[tuple[dict[str, str], str, str | None]] | None = None
         self._mark: tuple[str | None, str] | None = None
@@ -127,6 +126,8 @@ class _Look:
         self._found_launchers(found, runs)
         self._apply_releases([hold for hold in records if hold.kind == "found"])
         self._stock.holds.sort(key=lambda hold: (hold.since, hold.id))
+        # After all has been asked; a copy, since a guard goes on with the same engine in its next look.
+        self._stock.unseen[:0] = self._engine.unseen
         return self._stock
 
     # Containers
