@@ -271,9 +271,6 @@ class _Transaction:
         late: list[int] = []
 
         def placed(old: bytes | None) -> None:
-            if self.follow is not None:
-                for fd in files.open_replaced(path):
-                    self.follow(fd)
             if old is not None and old != self.content:
                 digest = history.keep(old)
                 found = _mapping_entry("found", None, entry["after"], digest)
@@ -283,7 +280,7 @@ class _Transaction:
         if wanted is None:
             files.take_away(path, taken=placed)
         else:
-            files.replace(path, wanted, placed=placed, link=link, like=like)
+            files.replace(path, wanted, placed=placed, link=link, like=like, follow=self.follow)
         return landed[-1] if landed else None, late[0] if late else None
 
     def _keep_what_a_killed_switch_replaced(self) -> None:

@@ -18,7 +18,7 @@ from taoprofiles.state.turns import Turn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 NEVER_MADE: set[str] = set()
 """Folders that are not ours to make: a guard's home, which may be away for a while."""
@@ -57,6 +57,7 @@ def replace(
     placed: Callable[[bytes | None], None] | None = None,
     like: Rights | None = None,
     link: str | None = "",
+    follow: Callable[[int], None] | None = None,
 ) -> None:
     """Make ``data`` the content of ``path``, so that a reader finds the old or the new content and nothing between.
 
@@ -64,12 +65,13 @@ def replace(
     whatever the umask. With ``like`` the file gets those rights, whatever is there. ``link`` is what the
     symlink must name for its target to be replaced (None: there must be none); another one is itself replaced, by that
     symlink or by the file. ``placed`` is called once the new file stands, with what the file held when it was replaced.
-    On an error, also one that ``placed`` raises, the old file is back.
+    On an error, also one that ``placed`` raises, the old file is back. ``follow`` is given a descriptor of each file that
+    was replaced: a program may still be writing it.
 
     Raises TaoprofError with what could not be done and why.
     """
     if link and link != link_of(path):
-        _relink(path, link, placed)
+        _relink(path, link, placed, follow)
     # Not through ``path`` where the link is known: it may be swapped in this moment, and another file be overwritten.
     target = path if link is None else real(os.path.join(os.path.dirname(path), link) if link else path)
     fresh, kept = placing.beside(target)
@@ -87,6 +89,7 @@ def replace(
                 else:
                     placing.appear(fresh, target)
                 renamed = True
+                _hand_on(kept, follow)
                 turn.sync()
                 if placed is not None:
                     placed(None if old is None else read(kept, 1 << 30))
@@ -110,7 +113,9 @@ def link_of(path: str) -> str | None:
         return None
 
 
-def _relink(path: str, link: str, placed: Callable[[bytes | None], None] | None) -> None:
+def _relink(
+    path: str, link: str, placed: Callable[[bytes | None], None] | None, follow: Callable[[int], None] | None
+) -> None:
     """Make ``path`` that symlink again. What stands there meanwhile, a file or another symlink, is told of as above."""
     fresh, kept = placing.beside(path)
     try:
@@ -125,6 +130,7 @@ def _relink(path: str, link: str, placed: Callable[[bytes | None], None] | None)
             else:
                 placing.appear(fresh, path)
             try:
+                _hand_on(kept, follow)
                 turn.sync()
                 if old is not None and placed is not None:
                     placed(read(kept, 1 << 30))
@@ -135,6 +141,14 @@ def _relink(path: str, link: str, placed: Callable[[bytes | None], None] | None)
                 placing.unlink_quietly(kept)
     except OSError as error:
         raise unusable(path, "write", error) from error
+
+
+def _hand_on(kept: str, follow: Callable[[int], None] | None) -> None:
+    if follow is not None:
+        try:
+            follow(os.open(kept, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC))
+        except OSError:
+            pass  # nothing was there, or a symlink
 
 
 def real(path: str) -> str:
@@ -178,15 +192,6 @@ def left_behind(path: str) -> bytes | None:
         return read(kept, 1 << 24)
     except TaoprofError:
         return None
-
-
-def open_replaced(path: str) -> Iterator[int]:
-    """Open, in ``placed``, what is being replaced: a program may still be writing it."""
-    for target in dict.fromkeys((path, real(path))):
-        try:
-            yield os.open(placing.beside(target)[1], os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError:
-            pass  # nothing was there, or a symlink
 
 
 def clear_left_behind(path: str) -> None:

@@ -552,7 +552,7 @@ def test_exit_statuses(stage: Stage, command: tuple[str, ...], status: int) -> N
 
 def test_sigterm_goes_to_the_command(stage: Stage) -> None:
     tao, run = stage.in_run("b")
-    insist(run, signal.SIGTERM)
+    run.send_signal(signal.SIGTERM)
     assert run.wait(20) == 143
     assert gone(tao.pid())
     (over,) = stage.json("history")["data"]["runs"]
@@ -565,13 +565,8 @@ def test_other_signals_go_to_the_command(stage: Stage, number: signal.Signals) -
     run = stage.start(stage.taoprof, "run", "b", "--", "sh", "-c", script, stdout=subprocess.PIPE)
     assert run.stdout is not None
     assert run.stdout.readline() == "ready\n"
-    insist(run, number)
+    run.send_signal(number)
     assert run.wait(20) == 9
-
-
-def insist(run: subprocess.Popen[str], number: signal.Signals) -> None:
-    """Send a signal until the process ends: what comes in the first moment is a test of its own."""
-    until(lambda: run.poll() is not None or run.send_signal(number), "it ends")
 
 
 EARLY = """
