@@ -65,8 +65,8 @@ def replace(
     whatever the umask. With ``like`` the file gets those rights, whatever is there. ``link`` is what the
     symlink must name for its target to be replaced (None: there must be none); another one is itself replaced, by that
     symlink or by the file. ``placed`` is called once the new file stands, with what the file held when it was replaced.
-    On an error, also one that ``placed`` raises, the old file is back. ``follow`` is given a descriptor of each file that
-    was replaced: a program may still be writing it.
+    On an error, also one that ``placed`` raises, the old file is back. ``follow`` is given a descriptor of each file
+    that was replaced: a program may still be writing it.
 
     Raises TaoprofError with what could not be done and why.
     """
