@@ -21,6 +21,7 @@ from taoprofiles.operations.guard import Guard
 from taoprofiles.operations.watchpost import GLANCE, Watchpost
 from taoprofiles.state import files, settings
 from taoprofiles.state.guards import Guards
+from taoprofiles.state.refusals import unusable
 from taoprofiles.values.settings import Settings
 from taoprofiles.version import VERSION
 from taoprofiles.world import desktop, processes
@@ -108,14 +109,17 @@ class Daemon:
         self._backoff = AGAIN
 
     def run(self) -> None:
-        """Guard the mapping file until SIGTERM or SIGINT. Raises GuardedError where another guard does."""
+        """Guard the file until SIGTERM or SIGINT. Raises GuardedError where another guard does, TaoprofError."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: setattr(self, "_stops", True))
         signal.signal(signal.SIGHUP, lambda *_: self._hints.add("settings"))
         # A read lease (world/writers.py) is broken, with this signal, by a writer that comes in the same moment.
         signal.signal(signal.SIGIO, signal.SIG_IGN)
         files.NEVER_MADE.add(self._context.home)
-        self._home = os.stat(self._context.home)
+        try:
+            self._home = os.stat(self._context.home)
+        except OSError as error:
+            raise unusable(self._context.home, "guard what is in", error) from error
         self._claim = self._guards.begin()
         self._read_settings()
         self._engine.start()

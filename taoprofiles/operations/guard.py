@@ -69,6 +69,7 @@ class Guard:
         self._content: bytes | None = None
         self._good: _Shape = (None, "")  # what the file was while it was as it should be
         self._landed = 0
+        self._trouble = ""
         self.due = float("inf")
         self.line = self.problem = ""
 
@@ -84,7 +85,7 @@ class Guard:
 
     def begin(self) -> None:
         """Clear up what a killed switch, restore or guard left. Raises TaoprofError, BusyError."""
-        with Lock(self._context.lock):
+        with Lock(self._context.lock, LOCK_PATIENCE):
             self._seal.take_off()
             switch.recover(self._context)
 
@@ -118,7 +119,7 @@ class Guard:
                 if entry is None:
                     rights, link = self._good
                     content = self._foreign.answer(stock.holds, content, writer=writer, link=link, like=rights)
-                self._content = content
+                self._content, self._trouble = content, ""
                 self._in_force(content)
                 again = self._foreign.keep_late_writes()
                 self.due = float("inf") if again is None else time.monotonic() + again
@@ -151,9 +152,8 @@ class Guard:
         if seen is None:
             return content, (None, link)
         mode = self._seal.mode(seen.st_ino)
-        uid = (
-            seen.st_uid if self._context.uid == 0 else self._context.uid
-        )  # only root can put back another's file as theirs
+        # Only root can put back a file as another's.
+        uid = seen.st_uid if self._context.uid == 0 else self._context.uid
         return content, (Rights(seen.st_mode & 0o7777 if mode is None else mode, uid, seen.st_gid), link)
 
     def _in_force(self, content: bytes | None) -> Entry | None:
@@ -177,7 +177,8 @@ class Guard:
 
     def _tell_of_trouble(self, stock: Stock, trouble: TaoprofError) -> None:
         held = [hold for hold in stock.holds if hold.shared and not hold.released]
-        if held and trouble.message != self.problem:
+        if held and trouble.message != self._trouble:
+            self._trouble = trouble.message
             self._say(
                 "alert", f"{trouble.message}, and {held[0].line()} needs the mapping that was there: tao would fail"
             )
