@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections import deque
 from typing import TYPE_CHECKING
 
 from taoprofiles.errors import BusyError, TaoprofError
@@ -50,10 +51,11 @@ _LEVELS = {"alert": 4, "warning": 4, "notice": 5, "info": 6, "debug": 7}
 
 
 class Hints:
-    """What woke the loop: a set of words, filled by other threads and by signals, and a descriptor to wait on."""
+    """What woke the loop: words, added by other threads and by signals, and a descriptor to wait on."""
 
     def __init__(self) -> None:
-        self._words: set[str] = set()
+        # Not a set that is taken away as a whole: a thread that has just got hold of it would add to it too late.
+        self._words: deque[str] = deque()
         self._woken, self._wake = socket.socketpair()
         for end in (self._woken, self._wake):
             end.setblocking(False)
@@ -65,7 +67,7 @@ class Hints:
 
     def add(self, word: str) -> None:
         """Wake the loop with a word."""
-        self._words.add(word)
+        self._words.append(word)
         try:
             self._wake.send(b".")
         except BlockingIOError:
@@ -77,7 +79,9 @@ class Hints:
             self._woken.recv(1 << 16)
         except BlockingIOError:
             pass
-        words, self._words = self._words, set()
+        words = set()
+        while self._words:
+            words.add(self._words.popleft())
         return words
 
 

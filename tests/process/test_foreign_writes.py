@@ -20,7 +20,7 @@ from tests.engine.engine import until
 from tests.process.actors import Stage, rendered, staged
 from tests.process.guarding import Guarded
 
-WRITES = 10_000 if ALL else 200
+WRITES = 10_000 if ALL else 100
 SEED = int(os.environ.get("TAOPROF_TEST_SEED", random.SystemRandom().randrange(1 << 32) if ALL else 20))
 
 ANSWER = 8

@@ -11,6 +11,7 @@ import pytest
 
 from taoprofiles.operations import holding
 from taoprofiles.state.history import History
+from tests.conftest import ALL
 from tests.engine.engine import until
 from tests.process.actors import Stage, kill, staged
 from tests.process.guarding import Guarded, is_sealed
@@ -23,6 +24,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
         yield made.profiles_named("a", "b")
 
 
+@pytest.mark.skipif(not ALL, reason="takes a dozen seconds: TAOPROF_TEST_ALL=1, as in CI")
 @pytest.mark.parametrize("kind", ["folder", "pipe", "huge"])
 @pytest.mark.parametrize("before_start", [True, False])
 def test_what_is_no_mapping_file_is_told_of_and_waited_for(stage: Stage, kind: str, before_start: bool) -> None:
