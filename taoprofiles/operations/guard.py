@@ -159,14 +159,17 @@ class Guard:
     def _in_force(self, content: bytes | None) -> Entry | None:
         """Give the entry in force; None also where the last one has been, and the file is as it was before that again.
 
-        The history alone would take that last one for a switch that was interrupted.
+        The history alone would take that last one for a switch that was interrupted. A restore that was interrupted is
+        made good: what it was to replace counts as foreign still.
         """
         entry = self._history.in_force(content)
         last = next((e for e in self._history.newest_first() if e.target == "mapping"), None)
-        if entry is not None and last is not None and entry.id != last.id and last.id == self._landed:
-            return None
-        if entry is not None and last is not None and entry.id == last.id:
+        if entry is None or last is None:
+            return entry
+        if entry.id == last.id:
             self._landed = last.id
+        elif last.id == self._landed or last.action == "restore":
+            return None
         return entry
 
     def _make_readable(self) -> None:

@@ -261,6 +261,20 @@ def test_a_killed_guard_leaves_nothing_sealed_for_good(stage: Stage, mender: str
     assert stage.mapping_file.stat().st_mode & 0o777 == 0o600
 
 
+def test_a_restore_that_was_interrupted_is_made_good(stage: Stage) -> None:
+    """The lines of a restore are in the history, and its guard was killed before it had replaced the file."""
+    before, history = stage.mapping_file.read_bytes(), History(stage.context)
+    held(stage)
+    replaced(stage)
+    digests = history.keep(before), history.keep(FOREIGN)
+    about = {"target": "mapping", "before": digests[0], "after": digests[1], "profile": None}
+    back = {"target": "mapping", "before": digests[1], "after": digests[0], "profile": "a"}
+    history.record([{"action": "found", **about}, {"action": "restore", **back}])
+    with Guarded(stage) as guard:
+        until(lambda: stage.mapping_file.read_bytes() == before, "it is put back", told=guard.said)
+        assert stage.json("current")["data"] == {"name": "a", "state": "active"}
+
+
 def test_a_switch_is_not_hindered_by_the_seal(stage: Stage) -> None:
     """A hold that was let go of, or that needs the same mapping, does not forbid; the file's mode stays what it was."""
     with Guarded(stage) as guard:
