@@ -229,7 +229,7 @@ class Writer:
         if self.holds:
             if content != self.wanted:
                 return f"held is {self.wanted!r:.60}, but there is {content!r:.60}"
-            if mode not in {one & ~0o222 for one in self.modes}:
+            if mode not in {one & ~0o222 for one in self.modes | {mode for mode, _ in self.undone}}:
                 return f"its modes may be {[oct(one) for one in self.modes]}, sealed; it has {mode:o}"
             if self._shape() not in self.shapes:
                 return f"its symlink may be {self.shapes}; it is {self._shape()}"
@@ -239,7 +239,8 @@ class Writer:
             return f"{mode:o} is none of {self.modes}, or {self._shape()} none of {self.shapes}"
         standing = [] if content is None else [content]
         for one in [*self.to_keep, *standing]:
-            if not self.history.knows(one):
+            # A symlink that is swapped in the microseconds of a restore is swapped back unread: its file has it still.
+            if not self.history.knows(one) and one not in [other.read_bytes() for other in self._others()]:
                 return f"not kept: {one!r:.60}"
         for one in self.hidden:
             if not self.history.knows(one) and one not in [other.read_bytes() for other in self._others()]:
