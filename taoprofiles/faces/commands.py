@@ -48,7 +48,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "make": {
         "new": ("making", "make a profile for a project folder"),
         "save": ("making", "make a profile of the mapping file as it is"),
-        "import": ("making", "make a profile of a mounts file or an exported profile"),
+        "import": ("importing", "make a profile of a notebook, a script, a mounts file or an export"),
         "export": ("making", "write a profile out, without its secrets"),
         "edit": ("making", "edit a profile in $EDITOR"),
         "set": ("making", "set keys and variables of a profile"),

@@ -9,6 +9,9 @@ from taoprofiles.values.hold import age
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
+    from taoprofiles.state.paths import Context
     from taoprofiles.values.hold import Hold
 
 
@@ -37,3 +40,26 @@ def exit_status(hold: Hold) -> str:
 def outcome(run: Hold) -> str:
     """Say whether a run is still alive, or how it ended."""
     return "runs" if run.ended is None else f"exit status {exit_status(run)}"
+
+
+def portrait_lines(context: Context, title: str, seen: dict[str, Any]) -> list[str]:
+    """Lay out what a profile comes to (``operations.portrait``), for people."""
+    import json
+
+    mounts = seen["mounts"]
+    lines = [f"profile {title}", *([seen["description"]] if seen["description"] else []), f"layout: {seen['layout']}"]
+    for heading, rows in (
+        ("variables", [(key, context.short(value)) for key, value in seen["variables"].items()]),
+        (
+            "mounts",
+            [(context.short(m["source"]), "→", m["destination"], "" if m["exists"] else "(not there)") for m in mounts],
+        ),
+        ("container env", list(seen["env"].items())),
+        (
+            "docker",
+            [(key, value if isinstance(value, str) else json.dumps(value)) for key, value in seen["docker"].items()],
+        ),
+    ):
+        if rows:
+            lines += [f"{heading}:", *table(rows, indent="  ")]
+    return lines

@@ -12,7 +12,12 @@ from taoprofiles.values.profile import Profile, parse
 from taoprofiles.values.secret import is_secret
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeAlias
+
     from taoprofiles.state.paths import Context
+
+    Expression: TypeAlias = Callable[[str, bool], str]
 
 _REFERENCE = re.compile(r"\$\{[^{}]*\}")
 _SECTIONS = ("Mounts", "Envs", "DockerOptions")
@@ -33,13 +38,28 @@ def as_bytes(text: str) -> bytes:
         raise UsageError("what was given is not valid UTF-8, and a profile is a text file") from None
 
 
-def from_mapping(context: Context, found: dict[str, Any], *, name: str, where: str) -> Profile:
-    """Turn a mapping into a custom profile that renders it. Raises InvalidStateError with all that has no place."""
+def from_mapping(
+    context: Context,
+    found: dict[str, Any],
+    *,
+    name: str,
+    where: str,
+    express: Expression | None = None,
+    variables: dict[str, str] | None = None,
+) -> Profile:
+    """Turn a mapping into a custom profile that renders it. Raises InvalidStateError with all that has no place.
+
+    ``express`` writes a text as an expression, as a literal by default; ``path`` tells it that a leading ``~`` counts.
+    ``variables`` are those that it may refer to.
+    """
+    express = express or (lambda text, path: escape(context.short(text) if path else text))
     problems = [f"{key}: not a key that the launcher takes" for key in found if key not in _SECTIONS]
     if "Mounts" not in found:
         problems.append("Mounts: missing; the launcher needs it")
     mounts, env = found.get("Mounts", []), found.get("Envs", [])
     given: dict[str, Any] = {"schema": 1, "layout": "custom", "mounts": [], "docker": found.get("DockerOptions", {})}
+    if variables:
+        given["variables"] = variables
     for number, item in enumerate(mounts if isinstance(mounts, list) else [mounts]):
         if not (isinstance(item, dict) and isinstance(item.get("source"), str)):
             problems.append(f"Mounts[{number}]: needs a source and a destination")
@@ -50,17 +70,12 @@ def from_mapping(context: Context, found: dict[str, Any], *, name: str, where: s
             continue
         if not source.startswith(("/", "~/")) and source != "~":
             problems.append(f"Mounts[{number}].source: '{source}' depends on the folder that tao is started in")
-        given["mounts"].append({"source": escape(context.short(source)), "destination": escape(destination)})
-    variables: dict[str, str] = {}
-    for number, item in enumerate(env if isinstance(env, list) else [env]):
-        if not (isinstance(item, dict) and isinstance(item.get("variable"), str) and item.get("value") is not None):
-            problems.append(f"Envs[{number}]: needs a variable and a value")
-            continue
-        variables[item["variable"]] = escape(str(item["value"]))  # the launcher makes text of it in the same way
-    if variables:
-        given["container"] = {"env": variables}
+        given["mounts"].append({"source": express(source, True), "destination": express(destination, False)})
+    envs = _envs(env if isinstance(env, list) else [env], express, problems)
+    if envs:
+        given["container"] = {"env": envs}
     if isinstance(given["docker"], dict) and isinstance(given["docker"].get("user"), str):
-        given["docker"]["user"] = escape(given["docker"]["user"])
+        given["docker"] = given["docker"] | {"user": express(given["docker"]["user"], False)}
     if not problems:
         try:
             return from_data(given, name=name)
@@ -73,6 +88,17 @@ def from_mapping(context: Context, found: dict[str, Any], *, name: str, where: s
         problems=problems,
         hint="correct the file, or start from the project folder: 'taoprof new'",
     )
+
+
+def _envs(listed: list[Any], express: Expression, problems: list[str]) -> dict[str, str]:
+    envs: dict[str, str] = {}
+    for number, item in enumerate(listed):
+        if not (isinstance(item, dict) and isinstance(item.get("variable"), str) and item.get("value") is not None):
+            problems.append(f"Envs[{number}]: needs a variable and a value")
+            continue
+        value = item["value"]  # the launcher makes text of it in the same way
+        envs[item["variable"]] = express(value if isinstance(value, str) else str(value), False)
+    return envs
 
 
 def ignored(found: dict[str, Any]) -> list[str]:

@@ -79,6 +79,10 @@ class Context:
 
         return Surroundings(environ=self.environ, home=self.home, uid=self.uid, gid=self.gid)
 
+    def expanded(self, path: str | None) -> str | None:
+        """Give ``path`` with the home for a leading ``~``."""
+        return self.home + path[1:] if path is not None and (path == "~" or path.startswith("~/")) else path
+
     def short(self, path: str) -> str:
         """Write ``path`` as people do, with ``~`` for the home."""
         inside = path[len(self.home) :]

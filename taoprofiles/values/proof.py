@@ -83,6 +83,16 @@ def host_paths(places: list[str], mounts: Mapping[str, str]) -> list[str]:
     return found
 
 
+def container_paths(path: str, mounts: Mapping[str, str]) -> list[str]:
+    """Give where a host path appears in the container; ``mounts`` is destination by source. The nearest mount first."""
+    real = os.path.realpath(path)
+    around = [source for source in mounts if _within(real, source)]
+    return [
+        os.path.normpath(os.path.join(mounts[source], os.path.relpath(real, source)))
+        for source in sorted(around, key=len, reverse=True)
+    ]
+
+
 def _within(place: str, folder: str) -> bool:
     return place == folder or place.startswith(folder.rstrip("/") + "/")
 

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[2] / "taoprofiles"
 ORDER = (
     ("errors", "version"),
     ("values",),
-    ("state", "world"),
+    ("reading", "state", "world"),
     ("operations",),
     ("api", "faces"),
     ("__init__", "__main__"),

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
-
 from taoprofiles.errors import InvalidStateError, NotFoundError, TaoprofError, UsageError
 from taoprofiles.faces.arguments import add_profile, add_reveal
 from taoprofiles.faces.output import cut, table
 from taoprofiles.faces.result import Result
+from taoprofiles.faces.showing import portrait_lines
 from taoprofiles.faces.verbs.telling import DIFFERS, resembles, resembling, unmanaged
 from taoprofiles.operations import situation
+from taoprofiles.operations.portrait import portrait
 from taoprofiles.state.locks import Lock
 from taoprofiles.state.store import Store
 from taoprofiles.values import mapping
-from taoprofiles.values.secret import MASK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def list_verb(context: Context, args: argparse.Namespace) -> Result:
                 "valid": not summary.problem,
                 "description": summary.description,
                 "layout": summary.layout,
-                "project_dir": _expanded(context, summary.project_dir),
+                "project_dir": context.expanded(summary.project_dir),
                 "path": summary.path,
                 "last_used": summary.used,
                 "problem": summary.problem or None,
@@ -90,42 +89,11 @@ def show_arguments(parser: argparse.ArgumentParser) -> None:
 def show_verb(context: Context, args: argparse.Namespace) -> Result:
     store = Store(context)
     name = _active(context) if args.name is None else args.name
-    template = store.template(name)
-    renderer = store.renderer(name)
-    secrets, env_secrets = (set(), set()) if args.reveal else renderer.secrets()
-    variables = {key: MASK if key in secrets else value for key, value in renderer.variables().items()}
-    rendered = renderer.mapping()
-    envs = {env["variable"]: env["value"] for env in rendered.get("Envs", [])}
-    env = {key: MASK if key in env_secrets else value for key, value in envs.items()}
-    docker = rendered.get("DockerOptions", {})
-    mounts = [{**mount, "exists": os.path.exists(mount["source"])} for mount in rendered["Mounts"]]
-    lines = [f"profile '{name}' ({context.short(store.path(name))})"]
-    if template["description"]:
-        lines.append(template["description"])
-    lines.append(f"layout: {template['layout']}")
-    for title, rows in (
-        ("variables", [(key, context.short(value)) for key, value in variables.items()]),
-        (
-            "mounts",
-            [(context.short(m["source"]), "→", m["destination"], "" if m["exists"] else "(not there)") for m in mounts],
-        ),
-        ("container env", list(env.items())),
-        ("docker", [(key, value if isinstance(value, str) else _compact(value)) for key, value in docker.items()]),
-    ):
-        if rows:
-            lines += [f"{title}:", *table(rows, indent="  ")]
-    data = {
-        "name": name,
-        "path": store.path(name),
-        "description": template["description"],
-        "layout": template["layout"],
-        "project_dir": _expanded(context, template["project_dir"]),
-        "variables": variables,
-        "mounts": mounts,
-        "env": env,
-        "docker": docker,
-    }
-    return Result(data, lines)
+    seen = portrait(context, store.template(name), store.renderer(name), reveal=args.reveal)
+    path = store.path(name)
+    return Result(
+        {"name": name, "path": path, **seen}, portrait_lines(context, f"'{name}' ({context.short(path)})", seen)
+    )
 
 
 def diff_arguments(parser: argparse.ArgumentParser) -> None:
@@ -181,15 +149,3 @@ def _active(context: Context) -> str:
     if name is None:
         raise UsageError("no profile is active, and no name was given", hint="'taoprof list' shows all")
     return name
-
-
-def _expanded(context: Context, path: str | None) -> str | None:
-    if path is not None and (path == "~" or path.startswith("~/")):
-        return context.home + path[1:]
-    return path
-
-
-def _compact(value: object) -> str:
-    import json
-
-    return json.dumps(value)

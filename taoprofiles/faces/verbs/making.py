@@ -6,16 +6,12 @@ The operations are imported where they are used: they load pydantic, and complet
 from __future__ import annotations
 
 import os
-import stat
-import sys
 
-from taoprofiles.errors import InvalidProfileError, InvalidStateError, UsageError
+from taoprofiles.errors import UsageError
 from taoprofiles.faces.arguments import add_path, add_profile, add_reveal, add_timeout
 from taoprofiles.faces.result import Result
-from taoprofiles.state import files
-from taoprofiles.state.history import MAPPING_LIMIT
-from taoprofiles.state.store import Store, check_name
-from taoprofiles.values import layouts, mapping
+from taoprofiles.state.store import Store
+from taoprofiles.values import layouts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,61 +66,6 @@ def save_verb(context: Context, args: argparse.Namespace) -> Result:
     found = profiles.save(context, args.name, replace=args.replace, timeout=args.timeout)
     line = f"{context.short(context.mapping_file)} saved as profile '{args.name}'"
     return _made(context, args.name, line, conversion.ignored(found))
-
-
-def import_arguments(parser: argparse.ArgumentParser) -> None:
-    add_path(parser, "file", metavar="FILE", help="a mounts file (JSON) or an exported profile (TOML); - is stdin")
-    parser.add_argument("--name", metavar="NAME", help="the profile to make (default: the file's name)")
-    parser.add_argument("--replace", action="store_true", help="replace the profile of that name; the history keeps it")
-    add_timeout(parser)
-
-
-def import_verb(context: Context, args: argparse.Namespace) -> Result:
-    from taoprofiles.operations import conversion, profiles
-    from taoprofiles.values.profile import parse, to_toml
-
-    content, where = _given(args.file)
-    name = check_name(_stem(args.file) if args.name is None else args.name)
-    messages: list[str] = []
-    if content.lstrip()[:1] in (b"{", b"["):
-        found = mapping.parse(content, where)
-        text = to_toml(conversion.from_mapping(context, found, name=name, where=where)).encode()
-        messages = conversion.ignored(found)
-    else:
-        try:
-            parse(content, name=name, path=where)
-        except InvalidProfileError as error:
-            error.hint = "nothing was changed; correct the file and import it again"
-            raise
-        text = content
-    profiles.write(context, "import", name, text, replace=args.replace, timeout=args.timeout)
-    return _made(context, name, f"'{where}' imported as profile '{name}'", messages)
-
-
-def _given(path: str) -> tuple[bytes, str]:
-    """Read what is to be imported, also from a pipe such as <(command); give how to call it, too."""
-    if path == "-":
-        return sys.stdin.buffer.read(MAPPING_LIMIT), "standard input"
-    real = os.path.expanduser(path)
-    try:
-        # Only what a shell makes for <(command): of a pipe that nobody writes to, reading would never end.
-        if real.startswith("/dev/fd/") and stat.S_ISFIFO(os.stat(real).st_mode):
-            with open(real, "rb") as pipe:
-                return pipe.read(MAPPING_LIMIT), path
-    except OSError:
-        pass  # what is wrong with it, the next one says
-    content = files.read(real, MAPPING_LIMIT)
-    if content is None:
-        raise InvalidStateError(f"there is no file '{path}'")
-    return content, path
-
-
-def _stem(path: str) -> str:
-    base = os.path.basename(path).lstrip(".")
-    stem = base.rpartition(".")[0] or base
-    if path == "-" or not stem:
-        raise UsageError("which profile: no --name given", hint=f"'taoprof import {path} --name NAME'")
-    return stem
 
 
 def _made(context: Context, name: str, line: str, messages: list[str] | None = None) -> Result:

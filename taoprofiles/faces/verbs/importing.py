@@ -1,0 +1,279 @@
+"""import: a mounts file, an exported profile, a notebook, a script, or a folder of notebooks, made into profiles."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import sys
+from typing import TYPE_CHECKING, Any
+
+from taoprofiles.errors import InvalidProfileError, InvalidStateError, TaoprofError, UsageError
+from taoprofiles.faces.arguments import add_path, add_timeout
+from taoprofiles.faces.output import note, printable, table
+from taoprofiles.faces.result import Result
+from taoprofiles.faces.showing import portrait_lines
+from taoprofiles.operations import conversion, importing, profiles
+from taoprofiles.operations.portrait import portrait
+from taoprofiles.reading.cells import NOTEBOOK_LIMIT
+from taoprofiles.state import files
+from taoprofiles.state.store import Store, check_name
+from taoprofiles.values import mapping
+from taoprofiles.values.profile import parse, template, to_toml
+from taoprofiles.values.template import Renderer
+
+if TYPE_CHECKING:
+    import argparse
+
+    from taoprofiles.reading.findings import Found, Question
+    from taoprofiles.state.paths import Context
+    from taoprofiles.values.profile import Profile
+
+LEFT = 3
+"""The exit status where some of a folder's notebooks could not become profiles."""
+
+_SCRIPTS = (".sh", ".bash", ".zsh")
+_FILES_LIMIT = 2000
+
+
+def import_arguments(parser: argparse.ArgumentParser) -> None:
+    add_path(
+        parser,
+        "file",
+        metavar="FILE",
+        help="a notebook, a shell script, a folder of them, a mounts file or an exported profile; - is stdin",
+    )
+    parser.add_argument("--name", metavar="NAME", help="the profile to make (default: the file's name)")
+    parser.add_argument(
+        "--set",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        dest="given",
+        help="what a notebook's variable is for you, such as LOCAL_PROJECT_DIR=~/tao/kitti",
+    )
+    parser.add_argument("--replace", action="store_true", help="replace the profile of that name; the history keeps it")
+    add_timeout(parser)
+
+
+def import_verb(context: Context, args: argparse.Namespace) -> Result:
+    given = dict(map(_setting, args.given))
+    if os.path.isdir(os.path.expanduser(args.file)):
+        return _folder(context, args, given)
+    content, where = _given(args.file)
+    if _is_code(args.file, content):
+        return _code(context, args, content, where, given)
+    if given:
+        raise UsageError("--set is for notebooks and scripts", hint="'taoprof set NAME KEY=VALUE' changes a profile")
+    name = check_name(_stem(args.file) if args.name is None else args.name)
+    messages: list[str] = []
+    if content.lstrip()[:1] in (b"{", b"["):
+        found = mapping.parse(content, where)
+        text = to_toml(conversion.from_mapping(context, found, name=name, where=where)).encode()
+        messages = conversion.ignored(found)
+    else:
+        try:
+            parse(content, name=name, path=where)
+        except InvalidProfileError as error:
+            error.hint = "nothing was changed; correct the file and import it again"
+            raise
+        text = content
+    profiles.write(context, "import", name, text, replace=args.replace, timeout=args.timeout)
+    return Result(
+        {"name": name, "path": Store(context).path(name)},
+        [f"'{where}' imported as profile '{name}'"],
+        messages=messages,
+    )
+
+
+def _setting(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise UsageError(f"'{text}' sets nothing", hint="such as --set LOCAL_PROJECT_DIR=~/tao/kitti")
+    return name, value
+
+
+def _is_code(path: str, content: bytes) -> bool:
+    if path.endswith((".ipynb", *_SCRIPTS)) or importing.is_notebook(content):
+        return True
+    return content.startswith(b"#!") and b"sh" in content.split(b"\n", 1)[0]
+
+
+# One notebook or script
+
+
+def _code(context: Context, args: argparse.Namespace, content: bytes, where: str, given: dict[str, str]) -> Result:
+    name = check_name(_stem(args.file) if args.name is None else args.name)
+    path = None if args.file == "-" or args.file.startswith("/dev/fd/") else args.file
+    found = importing.read(context, content, where=where, path=path, given=given)
+    asked = False
+    while found.mapping is not None and found.questions and _may_ask(args):
+        asked = True
+        given |= _asked(found.questions, where)
+        found = importing.read(context, content, where=where, path=path, given=given)
+    made, notes = importing.build(context, found, name=name, where=where)
+    seen = _portrait(context, made, name)
+    lines = portrait_lines(context, f"'{name}'", seen)
+    if asked:
+        for line in lines:
+            note(line)
+        note(f"save it as profile '{name}' (Y/n)? ", end="")
+        if sys.stdin.readline().strip().lower() not in ("", "y", "yes"):
+            raise UsageError("nothing was saved")
+        lines = []
+    profiles.write(context, "import", name, to_toml(made).encode(), replace=args.replace, timeout=args.timeout)
+    missing = [mount["source"] for mount in seen["mounts"] if not mount["exists"]]
+    if missing:
+        notes.append(
+            f"not there yet: {', '.join(map(context.short, missing))}; 'taoprof use {name} --mkdir' makes them"
+        )
+    data = {"name": name, "path": Store(context).path(name), **seen, "notes": notes, "missing": missing}
+    return Result(data, [f"'{where}' imported as profile '{name}'", *lines], messages=notes)
+
+
+def _may_ask(args: argparse.Namespace) -> bool:
+    return not args.json and args.file != "-" and sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def _asked(questions: list[Question], where: str) -> dict[str, str]:
+    """Ask for what only a person can know. Raises UsageError where there is no answer."""
+    answers = {}
+    note(f"taoprof: '{where}' leaves {'one value' if len(questions) == 1 else f'{len(questions)} values'} to you")
+    for question in questions:
+        stands = f" has '{printable(question.text[:60])}'" if question.text else f": {question.reason}"
+        note(f"{question.place}{stands}")
+        note(f"{printable(question.name)} = ", end="")
+        answer = sys.stdin.readline().strip()
+        if not answer:
+            raise UsageError(f"no value given for {question.name}", hint=f"--set {question.name}=…")
+        answers[question.name] = os.path.abspath(answer) if answer.startswith(".") else answer
+    return answers
+
+
+def _portrait(context: Context, made: Profile, name: str) -> dict[str, Any]:
+    whole = template(made, name=name)
+    renderer = Renderer(whole, context.surroundings, name=name, path="not yet written")
+    return portrait(context, whole, renderer)
+
+
+# A folder of them
+
+
+def _folder(context: Context, args: argparse.Namespace, given: dict[str, str]) -> Result:
+    if args.name is not None:
+        raise UsageError("--name is for one file; in a folder each profile is called as its file")
+    found = {path: _look(context, path, given) for path in _paths(args.file)}
+    unknown = [name for name in given if not any(isinstance(one, tuple) and name in one[1] for one in found.values())]
+    if unknown:
+        raise UsageError(f"no notebook in '{args.file}' has a variable '{unknown[0]}' to be set")
+    mine = {path: one for path, one in found.items() if not (isinstance(one, tuple) and one[0].mapping is None)}
+    if not mine:
+        raise InvalidStateError(f"no notebook or script in '{args.file}' writes a mounts file (~/.tao_mounts.json)")
+    questions = {
+        question.name: question for one in mine.values() if isinstance(one, tuple) for question in one[0].questions
+    }
+    shared = [question for question in questions.values() if not question.name.startswith("/")]
+    if shared and _may_ask(args):
+        given |= _asked(shared, args.file)
+        mine = {path: _look(context, path, given) for path in mine}
+    names = _names(mine)
+    rows, listed, notes = [], [], []
+    for path, one in mine.items():
+        told = _import_one(context, args, path, names[path], one)
+        listed.append(told)
+        notes += [f"{told['file']}: {text}" for text in told["notes"]]
+        rows.append((told["file"], told["name"] if told["saved"] else "-", told["layout"] or "-", told["state"]))
+    saved = sum(told["saved"] for told in listed)
+    lines = [*table([("FILE", "PROFILE", "LAYOUT", "STATE"), *rows]), f"{saved} of {len(listed)} imported"]
+    others = len(found) - len(mine)
+    if others:
+        notes.append(f"{others} more {'file writes' if others == 1 else 'files write'} no mounts file")
+    data = {"folder": args.file, "files": listed, "saved": saved}
+    return Result(data, lines, messages=notes, status=0 if saved == len(listed) else LEFT)
+
+
+def _paths(folder: str) -> list[str]:
+    """List the notebooks and scripts of a folder, deep; copies that Jupyter keeps, and links, are passed over."""
+    found: list[str] = []
+    for here, inner, names in os.walk(os.path.expanduser(folder)):
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        found += [os.path.join(here, name) for name in sorted(names) if name.endswith((".ipynb", *_SCRIPTS))]
+        if len(found) > _FILES_LIMIT:
+            raise UsageError(f"'{folder}' has more than {_FILES_LIMIT} notebooks", hint="import a folder inside of it")
+    return found
+
+
+def _look(context: Context, path: str, given: dict[str, str]) -> tuple[Found, set[str]] | str:
+    """Read one file with those of the given values that it has a use for; a text says why it cannot be read."""
+    try:
+        content = files.read(path, NOTEBOOK_LIMIT)
+        if content is None:
+            return "it is gone"
+        first = importing.read(context, content, where=path, path=path, given={})
+        known = {question.name for question in first.questions} | set(first.names)
+        useful = {name: value for name, value in given.items() if name in known}
+        return importing.read(context, content, where=path, path=path, given=useful), set(useful)
+    except TaoprofError as error:
+        return error.message
+
+
+def _names(paths: dict[str, Any]) -> dict[str, str]:
+    """Name each profile as its file; where two files are called alike, with the folder's name before it."""
+    stems = [_stem(path) for path in paths]
+    names = {}
+    for path in paths:
+        stem = _stem(path)
+        folder = os.path.basename(os.path.dirname(os.path.abspath(path)))
+        names[path] = stem if stems.count(stem) == 1 else f"{folder}-{stem}"
+    return names
+
+
+def _import_one(context: Context, args: argparse.Namespace, path: str, name: str, one: Any) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "file": os.path.relpath(path, os.path.expanduser(args.file)),
+        "name": name,
+        "layout": None,
+        "saved": False,
+        "needs": [],
+        "notes": [],
+        "state": "",
+    }
+    try:
+        if isinstance(one, str):
+            raise InvalidStateError(one)
+        told["needs"] = [question.name for question in one[0].questions]
+        made, told["notes"] = importing.build(context, one[0], name=check_name(name), where=path)
+        told["layout"] = made.layout
+        profiles.write(context, "import", name, to_toml(made).encode(), replace=args.replace, timeout=args.timeout)
+        told["saved"], told["state"] = True, "imported"
+    except TaoprofError as error:
+        needs = " ".join(f"--set {name}=…" for name in told["needs"])
+        told["state"] = f"needs {needs}" if needs else error.problems[0] if error.problems else error.message
+    return told
+
+
+def _given(path: str) -> tuple[bytes, str]:
+    """Read what is to be imported, also from a pipe such as <(command); give how to call it, too."""
+    if path == "-":
+        return sys.stdin.buffer.read(NOTEBOOK_LIMIT), "standard input"
+    real = os.path.expanduser(path)
+    try:
+        # Only what a shell makes for <(command): of a pipe that nobody writes to, reading would never end.
+        if real.startswith("/dev/fd/") and stat.S_ISFIFO(os.stat(real).st_mode):
+            with open(real, "rb") as pipe:
+                return pipe.read(NOTEBOOK_LIMIT), path
+    except OSError:
+        pass  # what is wrong with it, the next one says
+    content = files.read(real, NOTEBOOK_LIMIT)
+    if content is None:
+        raise InvalidStateError(f"there is no file '{path}'")
+    return content, path
+
+
+def _stem(path: str) -> str:
+    """Make a profile's name of a file's; what no name may have becomes a '-'."""
+    base = os.path.basename(path).lstrip(".")
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", base.rpartition(".")[0] or base).strip("._-")[:64]
+    if path == "-" or not stem:
+        raise UsageError("which profile: no --name given", hint=f"'taoprof import {path} --name NAME'")
+    return stem

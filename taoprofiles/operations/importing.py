@@ -1,0 +1,270 @@
+"""Making a profile of what a notebook or a script was found to set up: as general as that is itself."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from taoprofiles.errors import InvalidProfileError, InvalidStateError, UsageError
+from taoprofiles.operations.conversion import from_data, from_mapping
+from taoprofiles.reading import findings
+from taoprofiles.reading.memory import Machine
+from taoprofiles.reading.traced import Part, concat, join_path, normal_path, parts
+from taoprofiles.values import layouts
+from taoprofiles.values.expand import NAME, escape
+from taoprofiles.values.profile import Profile, template
+from taoprofiles.values.secret import is_secret
+from taoprofiles.values.template import Renderer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from taoprofiles.reading.findings import Found
+    from taoprofiles.state.paths import Context
+
+_NOT_OURS = frozenset(
+    "HOME PATH PYTHONPATH LD_LIBRARY_PATH LD_PRELOAD USER LOGNAME SHELL PWD TMPDIR DOCKER_HOST LAUNCHER_MOUNTS".split()
+)
+"""Variables that belong to the machine or the launcher: in a profile they would move the ground under a run."""
+
+_LONGEST = 4096
+
+
+def read(context: Context, content: bytes, *, where: str, path: str | None, given: Mapping[str, str]) -> Found:
+    """Read a notebook, or else a shell script, without running anything of it.
+
+    ``path`` is its place on disk (None: it came through a pipe, and stands for one in the current folder); ``given`` is
+    what a person says of its variables. Raises InvalidStateError, UsageError for a given name that it does not have.
+    """
+    folder = context.folder if path is None else os.path.dirname(os.path.join(context.folder, os.path.expanduser(path)))
+    known: dict[str, str] = {name: context.environ[name] for name in ("USER", "LOGNAME") if name in context.environ}
+    secrets = {name: value for name, value in context.environ.items() if is_secret(name)}
+    machine = Machine(
+        home=context.home,
+        folder=os.path.normpath(folder),
+        uid=context.uid,
+        gid=context.gid,
+        environ={**known, **secrets, "HOME": context.home},
+        exists=os.path.exists,
+        is_folder=os.path.isdir,
+        resolve=os.path.realpath,
+        processor=os.uname().machine,
+    )
+    expanded = {name: context.expanded(value) or value for name, value in given.items()}
+    if is_notebook(content):
+        found = findings.of_notebook(content, machine, expanded, where=where)
+    else:
+        found = findings.of_script(content, machine, expanded)
+    if found.unused:
+        name = found.unused[0]
+        known_names = ", ".join(found.names[:12]) or "none"
+        raise UsageError(f"'{where}' has no variable '{name}' to be set; it has {known_names}")
+    return found
+
+
+def is_notebook(content: bytes) -> bool:
+    """Whether a file is meant to be a notebook: a JSON object with cells."""
+    head = content.lstrip(b"\xef\xbb\xbf \t\r\n")
+    return head.startswith(b"{") and (b'"cells"' in head or b'"worksheets"' in head)
+
+
+def build(context: Context, found: Found, *, name: str, where: str) -> tuple[Profile, list[str]]:
+    """Make the profile, and tell what is otherwise in it than in the file.
+
+    It has a layout where that gives the same; its values are kept as references where the file has them so. Raises
+    InvalidStateError where no profile can stand for it, UsageError where something has to be said first.
+    """
+    if found.mapping is None:
+        hint = "'taoprof new' makes a profile from a project folder"
+        raise InvalidStateError(
+            f"'{where}' writes no mounts file (~/.tao_mounts.json)", problems=found.notes, hint=hint
+        )
+    if found.questions:
+        raise unanswered(found, where)
+    return _Building(context, found, name=name, where=where).profile()
+
+
+def unanswered(found: Found, where: str) -> UsageError:
+    """Make the error that names what a person has to say."""
+    names = [question.name for question in found.questions]
+    settings = " ".join(f"--set {name}=…" for name in names)
+    problems = [
+        f"{question.place}: {question.name or 'the mapping'}: {question.reason}"
+        + (f", '{question.text[:80]}'" if question.text else "")
+        for question in found.questions
+    ]
+    return UsageError(
+        f"'{where}' does not say everything", problems=problems, hint=f"'taoprof import {where} {settings}'"
+    )
+
+
+class _Building:
+    def __init__(self, context: Context, found: Found, *, name: str, where: str) -> None:
+        self._context, self._found, self._name, self._where = context, found, name, where
+        self._notes: list[str] = []
+        self._variables = self._kept_variables()
+
+    def profile(self) -> tuple[Profile, list[str]]:
+        variables = {name: self._expression(value, True) for name, value in self._variables.items()}
+        whole = from_mapping(
+            self._context,
+            self._mapping(),
+            name=self._name,
+            where=self._where,
+            express=self._expression,
+            variables=variables,
+        )
+        custom = whole.model_dump(by_alias=True, exclude_defaults=True)
+        candidates = [self._with_layout(custom, layout) for layout in ("local", "host")]
+        data = min((one for one in [*candidates, custom] if one is not None), key=_size)
+        try:
+            profile = from_data(_ordered(data), name=self._name)
+        except InvalidProfileError as error:
+            raise InvalidStateError(f"'{self._where}' cannot become a profile", problems=error.problems) from None
+        return profile, self._notes
+
+    def _kept_variables(self) -> dict[str, str]:
+        kept: dict[str, str] = {}
+        for name, value in self._found.variables.items():
+            if name in _NOT_OURS or name.startswith("TAOPROF_"):
+                self._notes.append(f"{name} is left out: it belongs to the machine, and a run keeps yours")
+            elif not NAME.match(name) or len(name) > 256:
+                self._notes.append(f"'{name[:60]}' is left out: no shell takes it as a variable's name")
+            elif len(value) > _LONGEST or "\0" in value or (not value.isascii() and not _is_text(value)):
+                self._notes.append(f"{name} is left out: its value is longer than {_LONGEST} characters, or no text")
+            else:
+                kept[name] = value
+                if value.startswith("~"):
+                    self._notes.append(
+                        f"{name} begins with '~', which neither Python nor a quoting shell expands; the profile does"
+                    )
+        for name, reason in self._found.left_out:
+            self._notes.append(f"{name} is left out: {reason}")
+        return kept
+
+    def _mapping(self) -> dict[str, Any]:
+        """Give what the mounts file says, as the launcher takes it: absolute, and one mount for each folder."""
+        mapping = self._found.mapping
+        if not isinstance(mapping, dict):
+            raise InvalidStateError(f"'{self._where}' writes a mounts file that holds no object")
+        if not isinstance(mapping.get("Mounts"), list):
+            return mapping
+        by_source: dict[str, Any] = {}
+        for number, listed in enumerate(mapping["Mounts"]):
+            mount = self._absolute(listed)
+            if mount is None:
+                by_source[f"<{number}>"] = listed
+                continue
+            source, home = mount["source"], self._context.home
+            real = os.path.realpath(home + source[1:] if source.startswith("~") else str(source))
+            before = by_source.pop(real, None)
+            if before is not None:
+                self._notes.append(
+                    f"'{source}' is mounted on '{before.get('destination')}' and on '{mount.get('destination')}', and "
+                    "the launcher does only the last"
+                )
+            by_source[real] = mount
+        return {**mapping, "Mounts": list(by_source.values())}
+
+    def _absolute(self, mount: Any) -> dict[str, Any] | None:
+        """Give a mount with its source absolute, as it leads from the notebook's folder; None for no mount."""
+        if not (isinstance(mount, dict) and isinstance(mount.get("source"), str)):
+            return None
+        source = mount["source"]
+        if source.startswith(("/", "~/")) or source == "~" or not isinstance(self._found.folder, str):
+            return mount
+        absolute = normal_path(join_path(self._found.folder, source))
+        self._notes.append(f"the source '{source}' becomes '{absolute}', which is where it leads in the notebook")
+        return {**mount, "source": absolute}
+
+    # Expressions
+
+    def _expression(self, value: str, path: bool) -> str:
+        pieces = [part for part in parts(value) if part.text]
+        if [part.kind or part.text for part in pieces] == ["uid", ":", "gid"]:
+            return "auto"
+        return "".join(
+            self._piece(part, pieces[number + 1 :], path=path and number == 0) for number, part in enumerate(pieces)
+        )
+
+    def _piece(self, part: Part, rest: list[Part], *, path: bool) -> str:
+        if part.kind == "variable":
+            if self._found.current(part.name, part.version) and part.name in self._variables:
+                return f"${{{part.name}}}"
+            earlier = self._found.earlier(part.name, part.version)
+            if isinstance(earlier, str) and earlier == part.text:
+                inner = list(parts(earlier))
+                return "".join(
+                    self._piece(one, [*inner[number + 1 :], *rest], path=path and number == 0)
+                    for number, one in enumerate(inner)
+                )
+        if part.kind == "env" and is_secret(part.name):
+            return f"${{env:{part.name}}}"
+        ends = not rest or rest[0].text.startswith("/")
+        if path and (ends or len(part.text) > len(self._context.home)):
+            return escape(self._context.short(part.text))
+        return escape(part.text)
+
+    # Layouts
+
+    def _with_layout(self, custom: dict[str, Any], layout: str) -> dict[str, Any] | None:
+        """Give the same profile by a layout, None where that has something that the file does not."""
+        wanted = layouts.variables(layout, project_dir="", notebook_dir="", network="")
+        project = self._variables.get("LOCAL_PROJECT_DIR", "")
+        if not wanted.keys() <= self._variables.keys() or not project.strip("/").strip("~"):
+            return None
+        specs = self._variables["LOCAL_SPECS_DIR" if layout == "local" else "HOST_SPECS_DIR"]
+        work = self._variables["LOCAL_EXPERIMENT_DIR" if layout == "local" else "HOST_RESULTS_DIR"]
+        network = work.removeprefix(project.rstrip("/") + "/").partition("/")[0] if work != project else ""
+        data: dict[str, Any] = {
+            **custom,
+            "layout": layout,
+            "project_dir": self._expression(concat(project), True),
+            "network": network or self._name,
+        }
+        if specs.endswith("/specs") and specs != f"{project}/specs":
+            data["notebook_dir"] = self._expression(concat(specs.removesuffix("/specs")), True)
+        try:
+            real = self._rendered(custom)[1]
+            own = {key: value for key, value in data.items() if key not in ("variables", "mounts")}
+            own["variables"], mounts = self._overriding(own, custom["variables"])
+        except (InvalidProfileError, ValueError):
+            return None  # such as a network of a name that no profile takes
+        if mounts != real:
+            own["mounts"] = custom["mounts"]
+        return {key: value for key, value in own.items() if value}
+
+    def _overriding(self, own: dict[str, Any], expressions: dict[str, str]) -> tuple[dict[str, str], Any]:
+        """Find the variables that a layout does not give as they are wanted; overriding one may move others."""
+        differing: dict[str, str] = {}
+        while True:
+            values, mounts = self._rendered({**own, "variables": differing})
+            more = {name for name in expressions if values.get(name) != self._variables[name]} - differing.keys()
+            if not more:
+                return {name: text for name, text in expressions.items() if name in differing}, mounts
+            differing |= {name: expressions[name] for name in more}
+
+    def _rendered(self, data: dict[str, Any]) -> tuple[dict[str, str], list[dict[str, str]]]:
+        made = template(Profile.model_validate({**data, "schema": 1}), name=self._name)
+        made["env"], made["docker"] = {}, {}
+        renderer = Renderer(made, self._context.surroundings, name=self._name, path=self._where)
+        return renderer.variables(), renderer.mapping()["Mounts"]
+
+
+def _size(data: dict[str, Any]) -> int:
+    """Tell how much a profile says itself, instead of following a layout."""
+    return len(data.get("variables", {})) + 2 * len(data.get("mounts", [])) + sum("_dir" in key for key in data)
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _ordered(data: dict[str, Any]) -> dict[str, Any]:
+    """Give the keys in the order in which people read them: what is plain first, since TOML's tables come last."""
+    order = ("schema", "description", "layout", "network", "project_dir", "notebook_dir")
+    return {"schema": 1, **{key: data[key] for key in (*order, *data) if key in data and key != "schema"}}

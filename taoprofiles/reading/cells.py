@@ -1,0 +1,214 @@
+"""The code cells of a notebook file, and IPython's own syntax in them turned into a tree of plain Python.
+
+IPython turns ``%magic`` and ``!command`` into calls before Python sees the cell (IPython/core/inputtransformer2.py,
+9.x). Here they become calls of a name that no cell can have, with the number of the line magic as the argument.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import warnings
+from typing import TYPE_CHECKING, NamedTuple
+
+from taoprofiles.errors import InvalidStateError
+
+if TYPE_CHECKING:
+    from typing import Any
+
+
+MAGIC = "_·"
+"""The function that a magic is turned into. Python takes ``·`` in a name, and nobody writes it."""
+
+NOTEBOOK_LIMIT = 1 << 26
+"""Bytes. Notebooks carry their pictures; the largest of NVIDIA's has 3 MB."""
+CELL_LIMIT = 1 << 17
+"""Characters of one cell. The longest set-up cell seen has 5,000."""
+CODE_LIMIT = 1 << 21
+CELLS_LIMIT = 2000
+_NESTING = 50
+"""Brackets within each other. Python's parser gives up, or runs out of stack, at some hundreds."""
+
+_ASSIGNED = re.compile(r"(\s*[A-Za-z_][\w.\[\]\"', ]*?\s*=\s*)([%!])(?=[A-Za-z!\"'/~.$])")
+_PROMPT = re.compile(r"^(>>>( |$)|\.\.\.( |$)|In \[\d+\]: | {3}\.\.\.+: ?)")
+_OPEN, _CLOSE = "([{", ")]}"
+
+
+class Cell(NamedTuple):
+    """A code cell: its number among all cells, as JupyterLab counts them from 1, and its text."""
+
+    number: int
+    source: str
+
+
+class Prepared(NamedTuple):
+    """A cell ready to be understood: the tree, the magics that stand in it, or a cell magic and its body."""
+
+    tree: ast.Module
+    magics: list[str]
+    cell_magic: str | None = None
+    body: str = ""
+
+
+class CellError(Exception):
+    """A cell that Python could not run either, or that is beyond all bounds: what, and in which line."""
+
+    def __init__(self, message: str, line: int) -> None:
+        super().__init__(message)
+        self.message, self.line = message, line
+
+
+def read(content: bytes, where: str) -> list[Cell]:
+    """Give the code cells of a notebook of format 3 or 4. Raises InvalidStateError."""
+    if len(content) >= NOTEBOOK_LIMIT:
+        raise InvalidStateError(f"'{where}' has more than {NOTEBOOK_LIMIT >> 20} MB, and no notebook is that long")
+    try:
+        found = json.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError):  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+        raise InvalidStateError(f"'{where}' is not a notebook: it is not valid JSON") from None
+    listed = _listed(found)
+    if listed is None:
+        raise InvalidStateError(f"'{where}' is not a notebook: it has no list of cells")
+    if len(listed) > CELLS_LIMIT:
+        raise InvalidStateError(f"'{where}' has {len(listed)} cells; at most {CELLS_LIMIT} are read")
+    cells = []
+    for number, cell in enumerate(listed, 1):
+        if isinstance(cell, dict) and cell.get("cell_type") == "code":
+            cells.append(Cell(number, _text(cell.get("source", cell.get("input")))))
+    if sum(len(cell.source) for cell in cells) > CODE_LIMIT:
+        raise InvalidStateError(f"'{where}' has more than {CODE_LIMIT >> 20} MB of code, and no notebook has that")
+    return cells
+
+
+def _listed(found: Any) -> list[Any] | None:
+    if not isinstance(found, dict):
+        return None
+    if isinstance(found.get("cells"), list):
+        return list(found["cells"])
+    sheets = found.get("worksheets")  # format 3
+    if not isinstance(sheets, list):
+        return None
+    lists = [sheet["cells"] for sheet in sheets if isinstance(sheet, dict) and isinstance(sheet.get("cells"), list)]
+    return [cell for cells in lists for cell in cells]
+
+
+def _text(source: object) -> str:
+    if isinstance(source, list):
+        return "".join(line for line in source if isinstance(line, str))
+    return source if isinstance(source, str) else ""
+
+
+def prepare(source: str) -> Prepared:
+    """Turn a cell into a tree. Raises CellError."""
+    if len(source) > CELL_LIMIT:
+        raise CellError(f"the cell has {len(source)} characters; at most {CELL_LIMIT} are read", 1)
+    lines = [_PROMPT.sub("", line) for line in re.split(r"\r\n|\r|\n", source)]
+    first = next((line for line in lines if line.strip()), "")
+    indent = first[: len(first) - len(first.lstrip())]
+    lines = [line.removeprefix(indent) for line in lines]  # as IPython's leading_indent does
+    if first.lstrip().startswith("%%"):
+        at = next(number for number, line in enumerate(lines) if line.strip())
+        return Prepared(ast.Module([], []), [], lines[at][2:].rstrip(), "\n".join(lines[at + 1 :]))
+    magics: list[str] = []
+    return Prepared(_tree(_plain(lines, magics), only=_one_line(lines), magics=magics), magics)
+
+
+def _one_line(lines: list[str]) -> str | None:
+    told = [line for line in lines if line.strip()]
+    return told[0].strip() if len(told) == 1 else None
+
+
+def _tree(text: str, *, only: str | None, magics: list[str]) -> ast.Module:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of an odd escape in a stranger's text
+            return ast.parse(text)
+    except SyntaxError as error:
+        word = re.match(r"(env|set_env|cd)\s", only or "")
+        if only is not None and word is not None:  # automagic, which IPython has for cells of one line
+            magics.append(only)
+            return ast.parse(_call(len(magics) - 1))
+        raise CellError(f"not Python ({error.msg})", error.lineno or 1) from None
+    except (ValueError, RecursionError, MemoryError):  # a NUL; too deep for the parser
+        raise CellError("not Python, or nested too deeply", 1) from None
+
+
+def _call(number: int) -> str:
+    return f"{MAGIC}({number})"
+
+
+def _plain(lines: list[str], magics: list[str]) -> str:
+    """Replace each magic and command by a call, and keep the lines where they are."""
+    made: list[str] = []
+    scan = _Scan()
+    number = 0
+    while number < len(lines):
+        line = lines[number]
+        stripped = line.lstrip()
+        assigned = _ASSIGNED.match(line) if scan.between_statements else None
+        if scan.between_statements and (stripped[:1] in ("%", "!", "?") or assigned):
+            before = assigned.group(1) if assigned else line[: len(line) - len(stripped)]
+            last = number
+            while lines[last].endswith("\\") and last + 1 < len(lines):
+                last += 1
+            joined = " ".join([*(text[:-1] for text in lines[number:last]), lines[last]])
+            magics.append(joined[len(before) :])
+            made += [before + _call(len(magics) - 1), *[""] * (last - number)]
+            number = last + 1
+            continue
+        if scan.between_statements and re.match(r"[\w.]+\?{1,2}\s*$", stripped):
+            line = line[: len(line) - len(stripped)] + "pass"  # a question to IPython's help
+        scan.line(line, number + 1)
+        made.append(line)
+        number += 1
+    return "\n".join(made) + "\n"
+
+
+class _Scan:
+    """Follows Python's text far enough to tell where a statement may begin."""
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._quote = ""
+        self._continued = False
+
+    @property
+    def between_statements(self) -> bool:
+        return not (self._depth or self._quote or self._continued)
+
+    def line(self, text: str, number: int) -> None:
+        """Go over one line. Raises CellError for brackets that are nested beyond all need."""
+        self._continued = False
+        at = 0
+        while at < len(text):
+            character = text[at]
+            if self._quote:
+                at += self._in_string(text, at)
+                continue
+            if character == "#":
+                return
+            if character in "\"'":
+                self._quote = text[at : at + 3] if text[at : at + 3] == character * 3 else character
+                at += len(self._quote)
+                continue
+            if character in _OPEN:
+                self._depth += 1
+                if self._depth > _NESTING:
+                    raise CellError(f"more than {_NESTING} brackets within each other", number)
+            elif character in _CLOSE:
+                self._depth = max(0, self._depth - 1)
+            at += 1
+        if text.endswith("\\"):
+            self._continued = True
+        elif len(self._quote) == 1:
+            self._quote = ""  # Python will say that it does not end
+
+    def _in_string(self, text: str, at: int) -> int:
+        if text[at] == "\\":
+            return 2
+        if text.startswith(self._quote, at):
+            length = len(self._quote)
+            self._quote = ""
+            return length
+        return 1

@@ -1,0 +1,277 @@
+"""The meaning of expressions: a part of Python, over its tree. Nothing is ever called that the code names."""
+
+from __future__ import annotations
+
+import ast
+import operator
+from typing import TYPE_CHECKING
+
+from taoprofiles.reading import calls, library, loops
+from taoprofiles.reading.bounds import DEPTH, TEXT, Budget, Place, Raised, Unknown
+from taoprofiles.reading.interpreter import Interpreter
+from taoprofiles.reading.memory import PLACEHOLDER_NAME
+from taoprofiles.reading.traced import Part, Text
+from taoprofiles.reading.values import PLAIN, Function, Known, Method, equal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from taoprofiles.reading.memory import Memory
+
+_ORDER: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+}
+BUILTINS = frozenset("str int float bool len dict list tuple range print open isinstance enumerate zip sorted "
+                     "any all min max repr reversed".split())  # fmt: skip
+
+
+class Evaluator(Interpreter):
+    """Evaluates expressions in a memory. Each method raises Raised where the code would raise, and Exhausted."""
+
+    def __init__(self, memory: Memory, budget: Budget) -> None:
+        super().__init__(memory, budget)
+        self._depth = 0
+
+    def value(self, node: ast.expr) -> Any:
+        """Give the value of an expression; Unknown for what is not understood."""
+        self.budget.step()
+        self._depth += 1
+        try:
+            if self._depth > DEPTH:
+                return self.unknown("nested too deeply")
+            if hasattr(node, "lineno"):
+                self.memory.place = Place(self.memory.place.cell, node.lineno)
+            method = getattr(self, f"_{type(node).__name__.lower()}", None)
+            return self.unknown(f"a {type(node).__name__}") if method is None else method(node)
+        finally:
+            self._depth -= 1
+
+    def text(self, expression: str) -> str | Unknown:
+        """Evaluate an expression given as text, and give ``str()`` of it, as IPython's formatter does."""
+        try:
+            node = ast.parse(expression.strip(), mode="eval").body
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            raise Raised("SyntaxError", "invalid syntax") from None
+        place = self.memory.place
+        try:
+            value = self.value(node)
+        finally:
+            self.memory.place = place
+        return value if isinstance(value, Unknown) else self.as_text(value)
+
+    # Names and constants
+
+    def _constant(self, node: ast.Constant) -> Any:
+        if isinstance(node.value, str):
+            self.budget.made(len(node.value))
+            return Text([Part(node.value)]) if len(node.value) <= TEXT else self.unknown("a very long text")
+        if isinstance(node.value, int) and abs(node.value).bit_length() > 256:
+            return self.unknown("a very large number")
+        return node.value if isinstance(node.value, PLAIN) else self.unknown("a constant of another kind")
+
+    def _name(self, node: ast.Name) -> Any:
+        for scope in (*reversed(self.scopes), self.memory.names):
+            if node.id in scope:
+                return scope[node.id]
+        if node.id in BUILTINS:
+            return Known(node.id)
+        if PLACEHOLDER_NAME.match(node.id):
+            return Text([Part("FIXME")])  # what a person puts a value in the place of
+        import builtins
+
+        if hasattr(builtins, node.id):
+            return self.unknown(f"{node.id} is not followed")
+        raise Raised("NameError", f"name '{node.id}' is not defined")
+
+    def _joinedstr(self, node: ast.JoinedStr) -> Any:
+        return self.join([self.value(part) for part in node.values])
+
+    def _formattedvalue(self, node: ast.FormattedValue) -> Any:
+        value = self.value(node.value)
+        if node.format_spec is not None:
+            return library.formatted(self, value, self.value(node.format_spec))
+        if node.conversion not in (-1, ord("s")):
+            return self.unknown("a conversion in an f-string", value)
+        return value if isinstance(value, Unknown) else self.as_text(value)
+
+    # Collections
+
+    def _list(self, node: ast.List) -> Any:
+        return self._items(node.elts)
+
+    def _tuple(self, node: ast.Tuple) -> Any:
+        found = self._items(node.elts)
+        return tuple(found) if isinstance(found, list) else found
+
+    def _items(self, nodes: list[ast.expr]) -> list[Any] | Unknown:
+        found: list[Any] = []
+        for node in nodes:
+            if isinstance(node, ast.Starred):
+                inner = self.entries(self.value(node.value))
+                if isinstance(inner, Unknown):
+                    return inner
+                found += inner
+            else:
+                found.append(self.value(node))
+        self.budget.made(len(found))
+        return found
+
+    def _dict(self, node: ast.Dict) -> Any:
+        made: dict[Any, Any] = {}
+        for key_node, value_node in zip(node.keys, node.values, strict=True):
+            value = self.value(value_node)
+            if key_node is None:
+                if not isinstance(value, dict):
+                    return self.unknown("a dictionary taken in", value)
+                made |= value
+                continue
+            key = self.value(key_node)
+            if not isinstance(key, PLAIN):
+                return self.unknown("a key of another kind", key)
+            made[str(key) if isinstance(key, str) else key] = value
+        self.budget.made(len(made))
+        return made
+
+    def _listcomp(self, node: ast.ListComp) -> Any:
+        found: list[Any] = []
+        reason = loops.follow(self, node.generators, lambda: found.append(self.value(node.elt)))
+        return reason or found
+
+    _generatorexp = _listcomp
+
+    def _dictcomp(self, node: ast.DictComp) -> Any:
+        made: dict[Any, Any] = {}
+        strange: list[Any] = []
+
+        def put() -> None:
+            key, value = self.value(node.key), self.value(node.value)
+            if isinstance(key, PLAIN):
+                made[str(key) if isinstance(key, str) else key] = value
+            else:
+                strange.append(key)
+
+        reason = loops.follow(self, node.generators, put)
+        return reason or (self.unknown("a key of another kind", *strange) if strange else made)
+
+    # Operators
+
+    def _boolop(self, node: ast.BoolOp) -> Any:
+        value: Any = None
+        for part in node.values:
+            value = self.value(part)
+            truth = self.truth(value)
+            if isinstance(truth, Unknown):
+                return truth
+            if truth is isinstance(node.op, ast.Or):
+                return value
+        return value
+
+    def _unaryop(self, node: ast.UnaryOp) -> Any:
+        value = self.value(node.operand)
+        if isinstance(node.op, ast.Not):
+            truth = self.truth(value)
+            return truth if isinstance(truth, Unknown) else not truth
+        if isinstance(value, (int, float)) and isinstance(node.op, (ast.USub, ast.UAdd)):
+            return -value if isinstance(node.op, ast.USub) else +value
+        return self.unknown("an operator", value)
+
+    def _binop(self, node: ast.BinOp) -> Any:
+        return library.operate(self, node.op, self.value(node.left), self.value(node.right))
+
+    def _ifexp(self, node: ast.IfExp) -> Any:
+        truth = self.truth(self.value(node.test))
+        return truth if isinstance(truth, Unknown) else self.value(node.body if truth else node.orelse)
+
+    def _compare(self, node: ast.Compare) -> Any:
+        left = self.value(node.left)
+        for op, right_node in zip(node.ops, node.comparators, strict=True):
+            right = self.value(right_node)
+            told = self._compared(op, left, right)
+            if told is not True:
+                return told
+            left = right
+        return True
+
+    def _compared(self, op: ast.cmpop, left: Any, right: Any) -> bool | Unknown:
+        if isinstance(op, (ast.In, ast.NotIn)):
+            inside = library.contains(self, right, left)
+            return inside if isinstance(inside, Unknown) else inside is isinstance(op, ast.In)
+        if isinstance(left, Unknown) or isinstance(right, Unknown):
+            return self.unknown("", left, right)
+        if isinstance(op, (ast.Eq, ast.NotEq)):
+            return equal(left, right, self.budget) is isinstance(op, ast.Eq)
+        if isinstance(op, (ast.Is, ast.IsNot)):
+            same = left is right if left is None or right is None or isinstance(left, bool) else None
+            return self.unknown("a comparison of what is not None") if same is None else same is isinstance(op, ast.Is)
+        numbers = isinstance(left, (int, float)) and isinstance(right, (int, float))
+        if not numbers and not (isinstance(left, str) and isinstance(right, str)):
+            return self.unknown("a comparison of different kinds")
+        return bool(_ORDER[type(op)](left, right))
+
+    # Attributes, entries, calls
+
+    def _attribute(self, node: ast.Attribute) -> Any:
+        value = self.value(node.value)
+        return library.attribute(self, value, node.attr)
+
+    def _subscript(self, node: ast.Subscript) -> Any:
+        of = self.value(node.value)
+        if isinstance(node.slice, ast.Slice):
+            bounds = [None if part is None else self.value(part) for part in _ends(node.slice)]
+            return library.sliced(self, of, bounds)
+        return library.entry(self, of, self.value(node.slice))
+
+    def _namedexpr(self, node: ast.NamedExpr) -> Any:
+        value = self.value(node.value)
+        (self.scopes[-1] if self.scopes else self.memory.names)[node.target.id] = value
+        return value
+
+    def _lambda(self, node: ast.Lambda) -> Any:
+        return self.function(node.args, node.body)
+
+    def function(self, arguments: ast.arguments, body: list[ast.stmt] | ast.expr) -> Any:
+        """Make a function of the code's own, if its parameters are plain."""
+        if arguments.vararg or arguments.kwarg or arguments.posonlyargs:
+            return self.unknown("a function with * in its parameters")
+        names = [parameter.arg for parameter in arguments.args]
+        defaults = dict(zip(reversed(names), [self.value(one) for one in reversed(arguments.defaults)], strict=False))
+        for parameter, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
+            names.append(parameter.arg)
+            if default is not None:
+                defaults[parameter.arg] = self.value(default)
+        return Function(names, defaults, body)
+
+    def _call(self, node: ast.Call) -> Any:
+        place = Place(self.memory.place.cell, node.lineno)
+        function = self.value(node.func)
+        positional = self._items(node.args)
+        if isinstance(positional, Unknown):
+            return positional
+        named: dict[str, Any] = {}
+        for keyword in node.keywords:
+            value = self.value(keyword.value)
+            if keyword.arg is not None:
+                named[keyword.arg] = value
+            elif isinstance(value, dict) and all(isinstance(key, str) for key in value):
+                named |= value
+            else:
+                return self.unknown("arguments that are taken apart", value)
+        self.memory.place = place
+        if isinstance(function, Function):
+            return self.call_own(function, positional, named)
+        if isinstance(function, (Known, Method)):
+            return calls.call(self, function, positional, named)
+        self.spoil([*positional, *named.values()])
+        return self.unknown("a call of something unknown", function)
+
+    def call_own(self, function: Function, positional: list[Any], named: dict[str, Any]) -> Any:
+        """Call a function of the code's own. What can follow statements does so (``execute.py``)."""
+        return self.unknown("a function of the notebook's own")
+
+
+def _ends(node: ast.Slice) -> Iterator[ast.expr | None]:
+    return iter((node.lower, node.upper, node.step))

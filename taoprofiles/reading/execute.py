@@ -1,0 +1,345 @@
+"""The meaning of statements and of magics: a cell after the other, as a person runs them, with nothing being run.
+
+A cell that would raise ends there, and the next one goes on. Where it cannot be told whether code would run, what it
+sets becomes unknown.
+"""
+
+from __future__ import annotations
+
+import ast
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from taoprofiles.reading import magics
+from taoprofiles.reading.bounds import CALLS, Budget, Exhausted, Place, Raised, Unknown
+from taoprofiles.reading.calls import MODULES
+from taoprofiles.reading.cells import MAGIC, Cell, CellError, prepare
+from taoprofiles.reading.evaluate import Evaluator
+from taoprofiles.reading.forget import forget
+from taoprofiles.reading.library import operate
+from taoprofiles.reading.memory import Memory, is_placeholder
+from taoprofiles.reading.traced import Part, Text
+from taoprofiles.reading.values import PLAIN, Function, Known
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+
+class _Jump(Exception):
+    """A return, break or continue on its way."""
+
+    def __init__(self, kind: str, value: Any = None) -> None:
+        super().__init__(kind)
+        self.kind, self.value = kind, value
+
+
+class Executor(Evaluator):
+    """Follows cells in a memory. ``noted`` of the memory says what was not understood, or would fail."""
+
+    def __init__(self, memory: Memory) -> None:
+        super().__init__(memory, Budget())
+        self._magics: list[str] = []
+        self._calls = 0
+
+    def cell(self, cell: Cell) -> None:
+        """Follow one cell to its end, or to where it would fail."""
+        memory = self.memory
+        memory.place = Place(cell.number, 1)
+        self.budget.next_cell()
+        memory.unsure = None
+        self.scopes.clear()
+        try:
+            prepared = prepare(cell.source)
+        except CellError as error:
+            memory.noted.append((Place(cell.number, error.line), error.message))
+            return
+        if prepared.cell_magic is not None:
+            magics.cell(self, prepared.cell_magic, prepared.body)
+            return
+        self._magics = prepared.magics
+        try:
+            self.block(prepared.tree.body)
+        except Raised as error:
+            memory.noted.append((memory.place, f"the cell ends here, as it would when run: {error}"))
+        except (Exhausted, RecursionError):
+            memory.noted.append((memory.place, "it goes on for too long to be followed"))
+            forget(self, prepared.tree)
+        except _Jump:
+            pass  # a return outside of a function, which Python would not have taken
+
+    # Statements
+
+    def block(self, statements: list[ast.stmt]) -> None:
+        """Follow statements in their order."""
+        for statement in statements:
+            self.budget.step()
+            self.memory.place = Place(self.memory.place.cell, statement.lineno)
+            method = getattr(self, f"_do_{type(statement).__name__.lower()}", None)
+            if method is None:
+                forget(self, statement)
+            else:
+                method(statement)
+
+    def _do_expr(self, node: ast.Expr) -> None:
+        self.value(node.value)
+
+    def _do_pass(self, node: ast.Pass) -> None:
+        pass
+
+    def _do_import(self, node: ast.Import) -> None:
+        for alias in node.names:
+            if alias.name.startswith("google.colab"):  # how a notebook asks whether it runs there
+                raise Raised("ModuleNotFoundError", f"No module named '{alias.name}'")
+            known = alias.name in MODULES or alias.name.split(".")[0] in MODULES
+            bound = alias.asname or alias.name.split(".")[0]
+            name = alias.name if alias.asname else bound
+            self._bind(bound, Known(name) if known else self.unknown(f"'{alias.name}' is not followed"))
+
+    def _do_importfrom(self, node: ast.ImportFrom) -> None:
+        for alias in node.names:
+            whole = f"{node.module}.{alias.name}"
+            known = node.module in MODULES and not node.level
+            self._bind(alias.asname or alias.name, Known(whole) if known else self.unknown(f"{whole} is not followed"))
+
+    def _do_assign(self, node: ast.Assign) -> None:
+        value = self.value(node.value)
+        for target in node.targets:
+            self._assign(target, value)
+
+    def _do_annassign(self, node: ast.AnnAssign) -> None:
+        if node.value is not None:
+            self._assign(node.target, self.value(node.value))
+
+    def _do_augassign(self, node: ast.AugAssign) -> None:
+        old = self.value(_loaded(node.target))
+        new = self.value(node.value)
+        if isinstance(old, list) and isinstance(node.op, ast.Add) and self.memory.unsure is None:
+            entries = self.entries(new)
+            if isinstance(entries, list):
+                old.extend(entries)  # in place, for whoever else has the list
+                return
+        self._assign(node.target, operate(self, node.op, old, new))
+
+    def _assign(self, target: ast.expr, value: Any) -> None:
+        if isinstance(target, ast.Name):
+            self._bind(target.id, value)
+        elif isinstance(target, ast.Subscript) and not isinstance(target.slice, ast.Slice):
+            of, key = self.value(target.value), self.value(target.slice)
+            if isinstance(of, Known) and of.name == "os.environ":
+                self.memory.place = Place(self.memory.place.cell, target.lineno)
+                self.memory.set_environment(key, value)
+            else:
+                self._put(of, key, value)
+        elif isinstance(target, (ast.Tuple, ast.List)):
+            parts = value if isinstance(value, (list, tuple)) and len(value) == len(target.elts) else None
+            for number, part in enumerate(target.elts):
+                self._assign(
+                    part, self.unknown("a part of something unknown", value) if parts is None else parts[number]
+                )
+        elif isinstance(target, ast.Attribute):
+            self.value(target.value)  # an attribute of something that is not followed
+        else:
+            forget(self, target)
+
+    def _bind(self, name: str, value: Any) -> None:
+        scope = self.scopes[-1] if self.scopes else self.memory.names
+        if self.memory.unsure is not None:
+            old = scope.get(name)
+            same = isinstance(old, PLAIN) and isinstance(value, PLAIN) and old == value
+            value = value if same else self.memory.unsure
+        elif scope is self.memory.names and name in self.memory.given and isinstance(value, (str, Unknown)):
+            value = self.memory.answered(name, value)
+        elif scope is self.memory.names and isinstance(value, str) and is_placeholder(value):
+            # One question for it, however many variables are made of it.
+            value = Text([Part(str(value), "name", name, self.memory.place.packed)])
+        scope[name] = value
+
+    def _put(self, of: Any, key: Any, value: Any) -> None:
+        if self.memory.unsure is not None:
+            value = self.memory.unsure
+        if isinstance(of, dict) and isinstance(key, PLAIN):
+            of[str(key) if isinstance(key, str) else key] = value
+        elif isinstance(of, list) and isinstance(key, int) and not isinstance(key, bool):
+            if not -len(of) <= key < len(of):
+                raise Raised("IndexError", "list assignment index out of range")
+            of[key] = value
+        elif of is None:
+            raise Raised("TypeError", "'NoneType' object does not support item assignment")
+        else:
+            self.spoil([of])
+
+    def _do_delete(self, node: ast.Delete) -> None:
+        for target in node.targets:
+            if isinstance(target, ast.Subscript) and not isinstance(target.slice, ast.Slice):
+                of, key = self.value(target.value), self.value(target.slice)
+                if isinstance(of, Known) and of.name == "os.environ" and isinstance(key, str):
+                    if self.memory.environment(key) is None:
+                        raise Raised("KeyError", repr(str(key)))
+                    self.memory.remove_environment(str(key))
+                elif isinstance(of, (dict, list)) and isinstance(key, (str, int)) and self.memory.unsure is None:
+                    try:
+                        of.pop(key)  # type: ignore[arg-type]
+                    except (KeyError, IndexError, TypeError) as error:
+                        raise Raised(type(error).__name__, str(error)) from None
+                else:
+                    self.spoil([of])
+            elif isinstance(target, ast.Name):
+                (self.scopes[-1] if self.scopes else self.memory.names).pop(target.id, None)
+
+    # Control
+
+    def _do_if(self, node: ast.If) -> None:
+        truth = self.truth(self.value(node.test))
+        if not isinstance(truth, Unknown):
+            self.block(node.body if truth else node.orelse)
+            return
+        with self._unsure(truth):
+            self.block(node.body)
+            self.block(node.orelse)
+
+    @contextmanager
+    def _unsure(self, why: Unknown) -> Iterator[None]:
+        """Follow code of which nobody knows whether it runs: what it would raise, or jump to, does not happen."""
+        before = self.memory.unsure
+        self.memory.unsure = before or why
+        try:
+            yield
+        except (Raised, _Jump):
+            pass
+        finally:
+            self.memory.unsure = before
+
+    def _do_for(self, node: ast.For) -> None:
+        entries = self.entries(self.value(node.iter))
+        if isinstance(entries, Unknown):
+            forget(self, node)
+            return
+        for entry in entries:
+            self.budget.step()
+            self._assign(node.target, entry)
+            if self._round(node.body):
+                return
+        self.block(node.orelse)
+
+    def _do_while(self, node: ast.While) -> None:
+        while True:
+            self.budget.step()
+            truth = self.truth(self.value(node.test))
+            if isinstance(truth, Unknown):
+                forget(self, node)
+                return
+            if not truth:
+                self.block(node.orelse)
+                return
+            if self._round(node.body):
+                return
+
+    def _round(self, body: list[ast.stmt]) -> bool:
+        """Follow a loop's body once; tell whether it breaks out."""
+        try:
+            self.block(body)
+        except _Jump as jump:
+            if jump.kind == "return":
+                raise
+            return jump.kind == "break"
+        return False
+
+    def _do_break(self, node: ast.Break) -> None:
+        raise _Jump("break")
+
+    def _do_continue(self, node: ast.Continue) -> None:
+        raise _Jump("continue")
+
+    def _do_return(self, node: ast.Return) -> None:
+        raise _Jump("return", None if node.value is None else self.value(node.value))
+
+    def _do_with(self, node: ast.With) -> None:
+        for item in node.items:
+            value = self.value(item.context_expr)
+            if item.optional_vars is not None:
+                self._assign(item.optional_vars, value)
+        self.block(node.body)
+
+    def _do_try(self, node: ast.Try) -> None:
+        try:
+            try:
+                self.block(node.body)
+            except Raised as error:
+                handler = next((one for one in node.handlers if _catches(one, error)), None)
+                if handler is None:
+                    raise
+                if handler.name:
+                    self._bind(handler.name, self.unknown("an exception"))
+                self.block(handler.body)
+            else:
+                self.block(node.orelse)
+        finally:
+            self.block(node.finalbody)
+
+    def _do_raise(self, node: ast.Raise) -> None:
+        what = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+        raise Raised(str(getattr(what, "id", "") or "Exception"), "raised by the code itself")
+
+    def _do_assert(self, node: ast.Assert) -> None:
+        if self.truth(self.value(node.test)) is False:
+            raise Raised("AssertionError", "")
+
+    def _do_global(self, node: ast.Global) -> None:
+        for name in node.names:
+            if self.scopes:
+                self.scopes[-1][name] = self.unknown("a global name that a function sets")
+
+    def _do_functiondef(self, node: ast.FunctionDef) -> None:
+        plain = not node.decorator_list and not any(
+            isinstance(one, (ast.Yield, ast.YieldFrom)) for one in ast.walk(node)
+        )
+        self._bind(node.name, self.function(node.args, node.body) if plain else self.unknown(f"{node.name}()"))
+
+    def call_own(self, function: Function, positional: list[Any], named: dict[str, Any]) -> Any:
+        """Call a function that the code defines."""
+        scope = dict(function.defaults)
+        if len(positional) > len(function.parameters):
+            raise Raised("TypeError", "too many positional arguments")
+        scope.update(zip(function.parameters, positional, strict=False))
+        strange = named.keys() - set(function.parameters)
+        missing = set(function.parameters) - scope.keys() - named.keys()
+        if strange or missing:
+            raise Raised("TypeError", "arguments that do not fit the function")
+        scope.update(named)
+        if self._calls >= CALLS:
+            raise Exhausted
+        self._calls += 1
+        # A function sees its own names and the notebook's, not those of whoever calls it.
+        outer, self.scopes = self.scopes, [scope]
+        try:
+            if isinstance(function.body, ast.expr):
+                return self.value(function.body)
+            self.block(function.body)
+        except _Jump as jump:
+            return jump.value
+        finally:
+            self.scopes = outer
+            self._calls -= 1
+        return None
+
+    def _call(self, node: ast.Call) -> Any:
+        if isinstance(node.func, ast.Name) and node.func.id == MAGIC:
+            number = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else -1
+            if isinstance(number, int) and 0 <= number < len(self._magics):
+                return magics.line(self, self._magics[number].strip())
+            return self.unknown("a strange name")
+        return super()._call(node)
+
+
+def _loaded(target: ast.expr) -> ast.expr:
+    copy: ast.expr = type(target)(**{field: getattr(target, field) for field in target._fields})
+    copy.ctx = ast.Load()  # type: ignore[attr-defined]
+    return ast.copy_location(copy, target)
+
+
+def _catches(handler: ast.ExceptHandler, error: Raised) -> bool:
+    if handler.type is None:
+        return True
+    types = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+    return not error.family.isdisjoint(getattr(one, "id", getattr(one, "attr", "")) for one in types)

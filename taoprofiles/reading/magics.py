@@ -1,0 +1,72 @@
+"""Line and cell magics, followed in a notebook's memory: what sets variables, changes the folder or writes the file."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from taoprofiles.reading import ipython, shell
+from taoprofiles.reading.bounds import Raised, Unknown
+from taoprofiles.reading.calls import expand_variables
+from taoprofiles.reading.traced import expand_home, strip
+from taoprofiles.reading.values import loads
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from taoprofiles.reading.interpreter import Interpreter
+
+
+def line(ev: Interpreter, text: str) -> Any:
+    """Follow a line magic, or pass over a command; give its value."""
+    word, _, rest = text.partition(" ")
+    name = word.lstrip("%")
+    if text.startswith(("!", "?")) or name not in ("env", "set_env", "cd"):
+        folder = re.match(r"!+\s*mkdir\s+(?:-p\s+)?(\S+)\s*$", text)
+        if folder is not None:
+            made = ipython.expand(folder[1].strip("\"'"), ev.text)
+            ev.memory.make_folder(made if isinstance(made, Unknown) else expand_variables(ev, made))
+        return ev.unknown(f"'{word[:40]}' is not run")
+    told = ipython.expand(rest, ev.text)
+    if name == "cd":
+        return _cd(ev, told)
+    if isinstance(told, Unknown):
+        key = rest.partition("=")[0].strip()
+        ev.memory.set_environment(key if key.isidentifier() else told, told)
+        return told
+    pair = ipython.assignment(told)
+    if pair is None:
+        value = ev.memory.environment(told.strip())
+        return ev.unknown("the environment as a whole") if value is None else value
+    ev.memory.set_environment(*pair)
+    return None
+
+
+def _cd(ev: Interpreter, told: str | Unknown) -> Any:
+    if isinstance(told, Unknown):
+        ev.memory.change_folder(told)
+        return told
+    path = strip(strip(told, None), "\"'")
+    options = path.startswith("-")
+    where = ev.unknown("'%cd' with an option") if options else expand_home(path or "~", ev.memory.home)
+    try:
+        ev.memory.change_folder(where)
+    except Raised as error:  # IPython says so, and goes on
+        ev.memory.noted.append((ev.memory.place, str(error)))
+    return None
+
+
+def cell(ev: Interpreter, text: str, body: str) -> None:
+    """Follow a cell magic."""
+    name, _, rest = text.partition(" ")
+    if name in ("writefile", "file"):
+        path = ipython.expand(rest.removeprefix("-a ").strip(), ev.text)
+        if isinstance(path, str):
+            path = expand_home(strip(path, "\"'"), ev.memory.home)
+        try:
+            value = loads(body)
+        except Raised:
+            value = None
+        ev.memory.write_file(path, value)
+    elif name in ("bash", "sh", "script") and any(one in body for one in ("tao_mounts", "tlt_mounts")):
+        shell.follow(ev.memory, body, is_script=False)

@@ -1,0 +1,229 @@
+"""What a notebook has set so far: environment variables, Python's names, the current folder, files written."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from taoprofiles.reading.bounds import Place, Raised, Unknown
+from taoprofiles.reading.traced import Part, Text, concat, join_path, normal_path
+from taoprofiles.reading.values import kind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+PLACEHOLDER = re.compile(
+    r"\bFIX_?ME\b|(^|/)path/to(/|$)|(^|[/{<_])YOUR_[A-Z]|^<[^<>]+>$|\bREPLACE_?ME\b|\bCHANGE_?ME\b|/absolute/path(/|$)"
+)
+"""Text that stands for what only a person can know. FIXME and /path/to/… are NVIDIA's, the others people's."""
+PLACEHOLDER_NAME = re.compile(r"(FIX_?ME|TODO|YOUR_[A-Z_]+|REPLACE_?ME|CHANGE_?ME)\Z")
+MOUNTS_FILES = (".tao_mounts.json", ".tlt_mounts.json")
+
+
+class Machine:
+    """What the code would find on this machine; nothing of it is changed.
+
+    ``environ`` is what a notebook's kernel would start with, ``folder`` the notebook's own, where it would run.
+    ``exists``, ``is_folder`` and ``resolve`` look at the file system, as ``os.path`` does. ``processor`` is what
+    ``platform.machine()`` gives.
+    """
+
+    def __init__(
+        self,
+        *,
+        home: str,
+        folder: str,
+        uid: int,
+        gid: int,
+        environ: Mapping[str, str],
+        exists: Callable[[str], bool],
+        is_folder: Callable[[str], bool],
+        resolve: Callable[[str], str],
+        processor: str = "x86_64",
+    ) -> None:
+        self.home, self.folder, self.uid, self.gid, self.environ = home, folder, uid, gid, environ
+        self.exists, self.is_folder, self.resolve, self.processor = exists, is_folder, resolve, processor
+
+
+class Definition(NamedTuple):
+    """One value of an environment variable: what it is, where it was set, whether it is a placeholder."""
+
+    value: Any
+    place: Place
+    is_placeholder: bool
+
+
+class Written(NamedTuple):
+    """A mounts file as it was written: its path and the value of its JSON, or Unknown."""
+
+    path: str
+    value: Any
+    place: Place
+    is_sure: bool
+
+
+class Memory:
+    """See the module. ``given`` are the values that a person gave: they win over whatever the code says."""
+
+    def __init__(self, machine: Machine, given: Mapping[str, str]) -> None:
+        self.machine, self.given = machine, given
+        self.folder: str | Unknown = Text([Part(machine.folder, "folder")])
+        self.names: dict[str, Any] = {}
+        self._first: dict[str, Any] = {}
+        self.history: dict[str, list[Definition]] = {}
+        """Each environment variable that the code set, and every value that it had."""
+        self.removed: set[str] = set()
+        self.touched: set[str] = set()
+        """The variables that the code sets or reads; what is given may be for a name of Python's only."""
+        self.used: set[str] = set()
+        """Which of ``given`` were of use."""
+        self.made_folders: set[str] = set()
+        self.files: list[Written] = []
+        self.place = Place(0, 0)
+        self.unsure: Unknown | None = None
+        """Set while code is followed of which it is not known whether it would run."""
+        self.noted: list[tuple[Place, str]] = []
+        for name, value in given.items():
+            self._define(name, value, Place(0, 0))
+
+    # Environment variables
+
+    def environment(self, name: str) -> str | Unknown | None:
+        """Give a variable's value, None for one that is not set."""
+        if name in self.history:
+            if name in self.given:
+                self.used.add(name)
+            self.touched.add(name)
+            version = len(self.history[name]) - 1
+            value = self.history[name][version].value
+            return value if isinstance(value, Unknown) else Text([Part(value, "variable", name, version)])
+        if name in self.removed or name not in self.machine.environ:
+            return None
+        if name == "HOME":
+            return self.home
+        return Text([Part(self.machine.environ[name], "env", name)])
+
+    def set_environment(self, name: Any, value: Any) -> None:
+        """Do ``os.environ[name] = value``. Raises Raised as Python does."""
+        if isinstance(name, Unknown):
+            self.noted.append((self.place, f"sets a variable whose name is not known: {name.reason}"))
+            return
+        for one in (name, value):
+            if not isinstance(one, (str, Unknown)):
+                raise Raised("TypeError", f"str expected, not {kind(one)}")
+        if not name or "=" in name:
+            raise Raised("OSError" if not name else "ValueError", "illegal environment variable name")
+        if isinstance(value, str) and ("\0" in value or "\0" in name):
+            raise Raised("ValueError", "embedded null byte")
+        self.removed.discard(name)
+        self.touched.add(name)
+        self._define(name, self.answered(name, value), self.place)
+
+    def _define(self, name: str, value: Any, place: Place) -> None:
+        if self.unsure is not None:
+            before = self.environment(name)
+            if not (isinstance(before, str) and isinstance(value, str) and before == value):
+                value = self.unsure
+        placeholder = isinstance(value, str) and name not in self.given and is_placeholder(value)
+        self.history.setdefault(name, []).append(Definition(value, place, placeholder))
+
+    def answered(self, name: str, value: Any) -> Any:
+        """Give what the person gave for ``name`` in the place of ``value``, if anything.
+
+        It takes the place of what the code sets first, and of whatever cannot be meant; what the code sets ``name`` to
+        for another purpose later on stays.
+        """
+        if name not in self.given:
+            return value
+        plain = value if isinstance(value, Unknown) else str(value)
+        first = self._first.setdefault(name, plain)
+        if isinstance(value, Unknown) or plain == first or is_placeholder(value):
+            self.used.add(name)
+            return Text([Part(self.given[name])])
+        return value
+
+    def remove_environment(self, name: str) -> None:
+        """Do ``del os.environ[name]``, where it is set."""
+        self.history.pop(name, None)
+        self.removed.add(name)
+
+    # The folder, and files
+
+    @property
+    def home(self) -> Text:
+        """The home, as ``os.path.expanduser("~")`` gives it: the environment's HOME counts."""
+        if "HOME" in self.history:
+            changed = self.environment("HOME")
+            if isinstance(changed, str):
+                return concat(changed)
+        return Text([Part(self.machine.home, "home")])
+
+    def absolute(self, path: str) -> str | Unknown:
+        """Give ``os.path.abspath(path)``."""
+        return self.folder if isinstance(self.folder, Unknown) else normal_path(join_path(self.folder, path))
+
+    def resolved(self, path: str) -> str | Unknown:
+        """Give ``os.path.realpath(path)``: the links of this machine count."""
+        absolute = self.absolute(path)
+        if isinstance(absolute, Unknown):
+            return absolute
+        real = self.machine.resolve(absolute)
+        return absolute if real == absolute else concat(real)
+
+    def is_folder(self, path: str) -> bool | Unknown:
+        """Whether there would be such a folder."""
+        absolute = self.absolute(path)
+        if isinstance(absolute, Unknown):
+            return absolute
+        return str(absolute) in self.made_folders or self.machine.is_folder(absolute)
+
+    def exists(self, path: str) -> bool | Unknown:
+        """Whether there would be such a file or folder."""
+        absolute = self.absolute(path)
+        if isinstance(absolute, Unknown):
+            return absolute
+        mine = {written.path for written in self.files} | self.made_folders
+        return str(absolute) in mine or self.machine.exists(absolute)
+
+    def make_folder(self, path: Any) -> None:
+        """Remember that the code would make a folder."""
+        if isinstance(path, str):
+            absolute = self.absolute(path)
+            while isinstance(absolute, str) and absolute not in ("/", "") and absolute not in self.made_folders:
+                self.made_folders.add(str(absolute))
+                absolute = str(absolute).rpartition("/")[0]
+
+    def change_folder(self, path: Any) -> None:
+        """Do ``os.chdir(path)``. Raises Raised where there is no such folder."""
+        if isinstance(path, Unknown):
+            self.folder = path
+        elif isinstance(path, str):
+            if self.is_folder(path) is False:
+                raise Raised("FileNotFoundError", f"no such folder: '{path}'")
+            self.folder = self.absolute(path)
+
+    def write_file(self, path: Any, value: Any) -> None:
+        """Note what a mounts file would hold; other files are of no interest."""
+        if isinstance(path, str) and path.rpartition("/")[2] in MOUNTS_FILES:
+            absolute = self.absolute(path)
+            where = str(absolute) if isinstance(absolute, str) else path
+            self.files.append(Written(where, value, self.place, self.unsure is None))
+
+    def read_file(self, path: Any) -> Any:
+        """Give the value of a mounts file that the code wrote itself, None where it did not."""
+        absolute = self.absolute(path) if isinstance(path, str) else None
+        return next((one.value for one in reversed(self.files) if one.path == absolute), None)
+
+    def unknown(self, reason: str, *of: Any) -> Unknown:
+        """Make an unknown value of here; one that comes from another keeps that one's reason."""
+        for one in of:
+            if isinstance(one, Unknown):
+                return one
+        return Unknown(reason, self.place)
+
+
+def is_placeholder(text: str) -> bool:
+    """Whether a text stands for what only a person can know, by what it says itself and not by what it refers to."""
+    own = "\0".join(part.text for part in text.parts if not part.kind) if isinstance(text, Text) else text
+    return PLACEHOLDER.search(own) is not None
