@@ -176,6 +176,10 @@ class Notebook:
         self.path = path
         self._evaluate: Callable[..., Any] = browser.page.evaluate
 
+    def __len__(self) -> int:
+        """How many cells it has."""
+        return int(self._evaluate(STATE, self.path)["cells"])
+
     def run_all(self) -> None:
         """Start all cells, from the first to the last, and return at once."""
         self._evaluate(RUN, [self.path, "notebook:run-all-cells", None])
@@ -223,6 +227,5 @@ class Notebook:
 
     def told(self) -> str:
         """All that it shows, for a message."""
-        state = self._evaluate(STATE, self.path)
-        cells = [f"[{cell}] {self.text(cell)}" for cell in range(state["cells"])]
-        return "\n".join([str(state), *cells, self.browser.told()])
+        cells = [f"[{cell}] {self.text(cell)}" for cell in range(len(self))]
+        return "\n".join([f"kernel {self.kernel}", *cells, self.browser.told()])
