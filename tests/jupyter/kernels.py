@@ -8,8 +8,10 @@ import os
 import re
 import signal
 import time
+from collections.abc import Callable
 from html import unescape
 from pathlib import Path
+from queue import Empty
 from typing import Any
 
 from tests.conftest import Home, need
@@ -29,14 +31,15 @@ class Execution:
         self.text = ""
         """Streams and plain texts, one after the other."""
         self.html: list[str] = []
-        self.error = ""
-        """``NAME: what it says``, of the exception that ended it."""
+        self.traceback = ""
         self.done = False
+        self.failed = False
+        """Whether "Run All" stops here: IPython prints some errors (UsageError) as text, and fails all the same."""
 
     @property
     def said(self) -> str:
         """All that a person reads: the texts, and those in the HTML."""
-        return "\n".join([self.text, self.error, *(unescape(re.sub(r"<[^>]+>", " ", html)) for html in self.html)])
+        return "\n".join([self.text, self.traceback, *(unescape(re.sub(r"<[^>]+>", " ", html)) for html in self.html)])
 
     def until(self, text: str, *, seconds: float = 30) -> Execution:
         """Wait until it has said something."""
@@ -44,11 +47,14 @@ class Execution:
 
     def finish(self, *, seconds: float = 30) -> Execution:
         """Wait until it is done, with all of its output there."""
-        return self._follow(lambda: self.done, "the cell is done", seconds)
+        self._follow(lambda: self.done, "the cell is done", seconds)
+        reply = self._client.get_shell_msg(timeout=seconds)
+        while reply["parent_header"].get("msg_id") != self._id:
+            reply = self._client.get_shell_msg(timeout=seconds)
+        self.failed = reply["content"]["status"] != "ok"
+        return self
 
-    def _follow(self, is_over: Any, what: str, seconds: float) -> Execution:
-        from queue import Empty
-
+    def _follow(self, is_over: Callable[[], bool], what: str, seconds: float) -> Execution:
         end = time.monotonic() + seconds
         while not is_over():
             assert time.monotonic() < end, f"not within {seconds} s: {what}\n{self.said}"
@@ -71,7 +77,7 @@ class Execution:
             if "text/plain" in content["data"]:
                 self.text += COLOURS.sub("", content["data"]["text/plain"]) + "\n"
         elif kind == "error":
-            self.error = COLOURS.sub("", f"{content['ename']}: {content['evalue']}")
+            self.traceback = COLOURS.sub("", "\n".join(content["traceback"]))
         elif kind == "status":
             self.done = content["execution_state"] == "idle"
 
@@ -98,13 +104,13 @@ class Kernel:
             # This Python's own kernel, whatever others the person who runs the tests has registered.
             kernel_spec_manager=KernelSpecManager(kernel_dirs=[]),
         )
-        self._log = home.root.parent / f"{Path(self._manager.connection_file).stem}.log"
+        # Open for all its life: a restart uses it once more.
+        self._log = (home.root.parent / f"{Path(self._manager.connection_file).stem}.log").open("ab")
         self._client: Any = None
 
     def __enter__(self) -> Kernel:
         try:
-            with self._log.open("ab") as log:
-                self._manager.start_kernel(env=self.environ, cwd=str(self.home.root), stdout=log, stderr=log)
+            self._manager.start_kernel(env=self.environ, cwd=str(self.home.root), stdout=self._log, stderr=self._log)
             self._client = self._manager.client()
             self._client.start_channels()
             self._client.wait_for_ready(timeout=60)
@@ -119,6 +125,7 @@ class Kernel:
         if self._manager.has_kernel:
             self._manager.shutdown_kernel(now=not self._manager.is_alive())
         self._manager.cleanup_resources()
+        self._log.close()
 
     @property
     def pid(self) -> int:
@@ -135,7 +142,7 @@ class Kernel:
     def run(self, code: str, *, seconds: float = 30) -> Execution:
         """Run a cell that is to succeed."""
         done = self.execute(code, seconds=seconds)
-        assert not done.error, done.said
+        assert not done.failed, done.said
         return done
 
     def interrupt(self) -> None:
