@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.engine.engine import TrainingHome, until
-from tests.engine.test_runs import mounts
+from tests.engine.test_runs import holds, mounts
 from tests.engine.test_switch import local_mounts
 from tests.jupyter import cells
 from tests.jupyter.browser import Browser, Notebook
@@ -65,6 +65,11 @@ def test_two_notebooks_train_side_by_side(training_home: TrainingHome, screensho
                 trained_by = results(project) / "trained-by"
                 until(trained_by.exists, f"results are in {project}")
                 assert mine.startswith(trained_by.read_text().strip())
+
+            if cells.THERE:
+                kernels = {name: lab.kernel_pids(notebook.path) for name, notebook in notebooks.items()}
+                held = [hold for hold in holds(home) if hold["kind"] == "notebook"]
+                assert {hold["profile"]: [hold["pid"]] for hold in held} == kernels
 
             take_pictures(browser, notebooks, screenshots)
 
