@@ -35,11 +35,18 @@ APPLETS = "cat echo env grep hostname id kill ls mkdir rm sh sleep sort test tou
 
 TRAINING = """\
 #!/bin/sh
-# Plays a task: NAME train SECONDS [STATUS] tells what it sees, takes its time, and exits with STATUS.
+# Plays a task: NAME train SECONDS [STATUS [RESULTS]] tells what it sees, takes its time, and exits with STATUS. In the
+# folder RESULTS it leaves its container's name, and there a file "enough" ends it before its time.
 echo "${0##*/} $1: training as $(id -u):$(id -g)"
 env | sort
 cat /proc/mounts
-sleep "${2:-1}"
+if [ -n "$4" ]; then
+    mkdir -p "$4" && hostname >"$4/trained-by"
+    left=$2
+    while [ "$left" -gt 0 ] && ! [ -e "$4/enough" ]; do sleep 1; left=$((left - 1)); done
+else
+    sleep "${2:-1}"
+fi
 echo "${0##*/} $1: done with ${3:-0}"
 exit "${3:-0}"
 """

@@ -1,0 +1,302 @@
+"""What ``%taoprof`` does for a kernel's life, seen from inside the kernel and from another process's taoprof."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Home, need
+from tests.engine.engine import TrainingHome, until
+from tests.jupyter.cells import LOAD
+from tests.jupyter.kernels import Kernel
+from tests.jupyter.lab import KERNEL, kernel_path, share_kernel, write_notebook
+
+pytestmark = pytest.mark.jupyter
+
+ENVIRON = "import json, os; print(json.dumps(dict(os.environ)))"
+FOREIGN = """\
+import json, os
+with open(os.path.expanduser("~/.tao_mounts.json"), "w") as mounts_file:
+    json.dump({"Mounts": [{"source": "/somewhere/else", "destination": "/workspace/tao-experiments"}]}, mounts_file)
+"""
+
+
+@pytest.fixture
+def home(home: Home) -> Home:
+    """A home with the profiles alpha and beta, all of their folders there, and beta in force."""
+    return with_profiles(home)
+
+
+def with_profiles(home: Home) -> Home:
+    for name in ("alpha", "beta"):
+        project = home.root / name
+        project.mkdir()
+        home.run("new", name, "--network", "detectnet_v2", cwd=project, check=True)
+        home.run("use", name, "--mkdir", check=True)
+    return home
+
+
+def holds(home: Home) -> list[dict[str, Any]]:
+    return home.json("holds")["data"]["holds"]
+
+
+def holders(home: Home) -> list[tuple[str, str, int]]:
+    return sorted((hold["kind"], hold["profile"], hold["pid"]) for hold in holds(home))
+
+
+def environ(kernel: Kernel) -> dict[str, str]:
+    return json.loads(kernel.run(ENVIRON).text)
+
+
+def load(kernel: Kernel) -> None:
+    assert kernel.run(LOAD).said.strip() == "", "IPython only says so where a module is no extension"
+
+
+def use(kernel: Kernel, words: str = "alpha") -> dict[str, str]:
+    """Load the extension, use a profile, and give the kernel's environment after that."""
+    load(kernel)
+    kernel.run(f"%taoprof use {words}")
+    return environ(kernel)
+
+
+def rendered(home: Home, profile: str) -> dict[str, Any]:
+    """Give a profile's mapping as the launcher is to read it, by the words of ``show``."""
+    shown = home.json("show", profile, "--reveal")["data"]
+    mapping = {
+        "Mounts": [{key: mount[key] for key in ("source", "destination")} for mount in shown["mounts"]],
+        "DockerOptions": shown["docker"],
+    }
+    return mapping | ({"Envs": [{"variable": k, "value": v} for k, v in shown["env"].items()]} if shown["env"] else {})
+
+
+def is_profiles(mapping: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    """Whether a private mapping is the profile's; it may carry a mark for the containers in its environment."""
+    variables = [one for one in mapping.get("Envs", []) if not one["variable"].startswith("TAOPROF_")]
+    plain = {key: value for key, value in mapping.items() if key != "Envs"} | ({"Envs": variables} if variables else {})
+    return plain == wanted
+
+
+def test_use_gives_the_kernel_the_profile(home: Home) -> None:
+    before = home.mapping_file.read_bytes(), home.mapping_file.stat().st_mtime_ns
+    with Kernel(home) as kernel:
+        there = use(kernel)
+        wanted = json.loads(home.run("env", "alpha", "--format", "json", check=True).stdout)
+        assert wanted
+        assert {name: there.get(name) for name in wanted} == wanted
+        private = Path(there["LAUNCHER_MOUNTS"])
+        assert private != home.mapping_file
+        assert stat.S_IMODE(private.stat().st_mode) == 0o600
+        assert is_profiles(json.loads(private.read_bytes()), rendered(home, "alpha"))
+        assert (home.mapping_file.read_bytes(), home.mapping_file.stat().st_mtime_ns) == before
+        assert home.run("current").stdout == "beta\n"
+
+
+def test_what_a_cell_starts_has_the_profile(home: Home) -> None:
+    with Kernel(home) as kernel:
+        there = use(kernel)
+        said = kernel.run('!echo "$LAUNCHER_MOUNTS" && cat "$LAUNCHER_MOUNTS"').text
+        assert there["LAUNCHER_MOUNTS"] in said
+        assert str(home.root / "alpha") in said
+
+
+def test_the_kernel_holds_as_long_as_it_lives(home: Home) -> None:
+    with Kernel(home) as kernel:
+        use(kernel)
+        assert holders(home) == [("notebook", "alpha", kernel.pid)]
+        kernel.kill()
+        assert holds(home) == []
+
+
+def test_nothing_is_left_of_a_killed_kernel(home: Home) -> None:
+    with Kernel(home) as kernel:
+        private = Path(use(kernel)["LAUNCHER_MOUNTS"])
+        kernel.kill()
+        assert holds(home) == []
+        assert not private.exists(), "the next command takes away what is proved to be over"
+
+
+def test_a_kernel_that_is_shut_down_holds_no_more(home: Home) -> None:
+    with Kernel(home) as kernel:
+        use(kernel)
+        assert len(holds(home)) == 1
+        kernel.shutdown()
+        until(lambda: holds(home) == [], "nothing is held")
+
+
+def test_a_restarted_kernel_holds_when_it_is_used_again(home: Home) -> None:
+    with Kernel(home) as kernel:
+        use(kernel)
+        first = kernel.pid
+        kernel.restart()
+        assert kernel.pid != first
+        assert holds(home) == []
+        assert "LAUNCHER_MOUNTS" not in environ(kernel)
+        use(kernel)
+        assert holders(home) == [("notebook", "alpha", kernel.pid)]
+
+
+def test_an_interrupt_changes_nothing(home: Home) -> None:
+    with Kernel(home) as kernel:
+        there = use(kernel)
+        cell = kernel.start("import time\nprint('at work')\nwhile True:\n    time.sleep(0.1)").until("at work")
+        kernel.interrupt()
+        assert "KeyboardInterrupt" in cell.finish().traceback
+        assert holders(home) == [("notebook", "alpha", kernel.pid)]
+        assert environ(kernel)["LAUNCHER_MOUNTS"] == there["LAUNCHER_MOUNTS"]
+        assert Path(there["LAUNCHER_MOUNTS"]).exists()
+
+
+def test_two_kernels_on_one_notebook_are_two_holds(home: Home) -> None:
+    with Kernel(home, notebook="alpha/train.ipynb") as one, Kernel(home, notebook="alpha/train.ipynb") as two:
+        first, second = use(one), use(two)
+        assert holders(home) == sorted(("notebook", "alpha", kernel.pid) for kernel in (one, two))
+        assert first["LAUNCHER_MOUNTS"] != second["LAUNCHER_MOUNTS"]
+        one.kill()
+        assert holders(home) == [("notebook", "alpha", two.pid)]
+        assert Path(second["LAUNCHER_MOUNTS"]).exists()
+
+
+def test_using_another_profile_is_one_hold(home: Home) -> None:
+    with Kernel(home) as kernel:
+        use(kernel)
+        kernel.run("%taoprof use beta")
+        assert holders(home) == [("notebook", "beta", kernel.pid)]
+        private = Path(environ(kernel)["LAUNCHER_MOUNTS"])
+        assert is_profiles(json.loads(private.read_bytes()), rendered(home, "beta"))
+
+
+@pytest.mark.parametrize("words", ["alpha", "alpha --shared"])
+def test_release_gives_everything_back(home: Home, words: str) -> None:
+    with Kernel(home) as kernel:
+        kernel.run('import os; os.environ["SPECS_DIR"] = "of my own"')
+        before = environ(kernel)
+        after = use(kernel, words)
+        assert after != before
+        kernel.run("%taoprof release")
+        assert environ(kernel) == before
+        assert holds(home) == []
+
+
+def test_shared_holds_the_mapping_file_until_the_kernel_is_killed(home: Home) -> None:
+    with Kernel(home) as kernel:
+        there = use(kernel, "alpha --shared")
+        assert there.get("LAUNCHER_MOUNTS", str(home.mapping_file)) == str(home.mapping_file)
+        assert home.mapping() == rendered(home, "alpha")
+        assert home.run("current").stdout == "alpha\n"
+        refused = home.run("use", "beta", "--json")
+        assert refused.returncode == 5, (refused.stdout, refused.stderr)
+        error = json.loads(refused.stdout)["error"]
+        assert error["code"] == "held"
+        assert [(one["kind"], one["pid"]) for one in error["holders"]] == [("notebook", kernel.pid)]
+        kernel.kill()
+        home.run("use", "beta", check=True)
+        assert home.mapping() == rendered(home, "beta")
+
+
+@pytest.mark.engine
+def test_a_killed_kernels_training_needs_the_shared_file_still(training_home: TrainingHome) -> None:
+    home = training_home
+    with_profiles(home)
+    with Kernel(home) as kernel:
+        use(kernel, "alpha --shared")
+        kernel.start("!tao model detectnet_v2 train 60").until(": training as")
+        (container,) = home.engine.containers_of(home.root)
+        kernel.kill()
+        assert home.run("use", "beta").returncode == 5, "the container trains on"
+        home.engine.remove(container)
+        until(lambda: home.run("use", "beta").returncode == 0, "the mapping file is free")
+
+
+def test_a_private_mapping_is_in_nobodys_way(home: Home) -> None:
+    with Kernel(home) as kernel:
+        use(kernel, "beta")
+        home.run("use", "alpha", check=True)
+        home.run("use", "beta", check=True)
+
+
+def test_a_shared_use_is_refused_beside_another(home: Home) -> None:
+    with Kernel(home) as one, Kernel(home) as two:
+        use(one, "alpha --shared")
+        load(two)
+        before = environ(two)
+        refused = two.execute("%taoprof use beta --shared")
+        assert refused.failed
+        assert f"pid {one.pid}" in refused.said, "who holds it"
+        assert environ(two) == before
+        assert holders(home) == [("notebook", "alpha", one.pid)]
+
+
+@pytest.mark.parametrize("words", ["use nosuch", "use alpha beta", "nosuch"])
+def test_what_is_refused_changes_nothing_and_stops_run_all(home: Home, words: str) -> None:
+    """The cell fails, so that a training in a later one does not start with another profile; without a traceback."""
+    with Kernel(home) as kernel:
+        before = use(kernel)
+        refused = kernel.execute(f"%taoprof {words}")
+        assert refused.failed
+        assert refused.said.strip()
+        assert "Traceback" not in refused.said
+        assert environ(kernel) == before
+        assert holders(home) == [("notebook", "alpha", kernel.pid)]
+
+
+def test_a_cell_that_writes_the_mapping_file_is_told_what_its_kernel_reads(home: Home) -> None:
+    with Kernel(home) as kernel:
+        there = use(kernel)
+        said = kernel.run(FOREIGN).said
+        assert "alpha" in said, "whose mapping this kernel's launches have"
+        assert "/somewhere/else" in said, "what the file has instead"
+        assert str(home.root / "alpha") in said.replace("~", str(home.root)), "what it differs from"
+        assert is_profiles(json.loads(Path(there["LAUNCHER_MOUNTS"]).read_bytes()), rendered(home, "alpha"))
+        assert "/somewhere/else" not in kernel.run("1 + 1").said, "once is enough"
+
+
+def test_a_cell_that_writes_the_same_mapping_is_left_alone(home: Home) -> None:
+    with Kernel(home) as kernel:
+        use(kernel)
+        same = FOREIGN.partition("    json.dump")[0] + f"    json.dump({rendered(home, 'alpha')!r}, mounts_file)"
+        assert kernel.run(same).said.strip() == ""
+
+
+@pytest.mark.parametrize("verb", ["status", "list", "check", "env"])
+def test_answers_are_html_and_text(home: Home, verb: str) -> None:
+    """HTML for JupyterLab, and plain text for a terminal, a log and whoever reads the notebook's JSON."""
+    with Kernel(home) as kernel:
+        use(kernel)
+        answer = kernel.run(f"%taoprof {verb}")
+        assert "".join(answer.html).strip()
+        assert "alpha" in answer.text
+
+
+RUNNERS = {
+    "papermill": ("--kernel", KERNEL, "train.ipynb", "done.ipynb"),
+    "nbconvert": ("--execute", "--to", "notebook", "--output", "done.ipynb", "train.ipynb"),
+}
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_a_notebook_that_is_run_by_a_program_leaves_no_hold(home: Home, runner: str) -> None:
+    need(importlib.util.find_spec(runner), f"{runner} is not installed")
+    share_kernel(home)
+    asked = "!taoprof holds --json > held.json"
+    write_notebook(home.root / "train.ipynb", LOAD, "%taoprof use alpha", asked, "import os; print(os.getpid())")
+    done = subprocess.run(
+        [sys.executable, "-m", runner, *RUNNERS[runner]],
+        env={**home.environ, "PATH": kernel_path()},
+        cwd=home.root,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    cells = json.loads((home.root / "done.ipynb").read_text())["cells"]
+    pid = int("".join(cells[-1]["outputs"][0]["text"]))
+    held = json.loads((home.root / "held.json").read_text())["data"]["holds"]
+    assert [(hold["kind"], hold["profile"], hold["pid"]) for hold in held] == [("notebook", "alpha", pid)]
+    assert holds(home) == []
