@@ -1,16 +1,20 @@
 """Named mount profiles for the NVIDIA TAO launcher.
 
-``taoprofiles.use("detectnet_v2")`` switches ``~/.tao_mounts.json`` as ``taoprof use`` does; it raises subclasses of
-``TaoprofError`` and prints nothing.
+``taoprofiles.use("detectnet_v2")`` gives this process a profile for as long as it lives, ``taoprofiles.run(…)`` runs a
+command with one, ``taoprofiles.switch(…)`` switches ``~/.tao_mounts.json``. They raise subclasses of ``TaoprofError``
+and print nothing. In IPython, ``%load_ext taoprofiles`` brings ``%taoprof``.
 """
 
 from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from taoprofiles.api import current, use
+    from typing import Any
+
+    from taoprofiles.api import Finished, current, hold, run, switch, use
     from taoprofiles.errors import (
         BusyError,
+        HeldError,
         InvalidProfileError,
         InvalidStateError,
         NotFoundError,
@@ -20,12 +24,17 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BusyError",
+    "Finished",
+    "HeldError",
     "InvalidProfileError",
     "InvalidStateError",
     "NotFoundError",
     "TaoprofError",
     "UsageError",
     "current",
+    "hold",
+    "run",
+    "switch",
     "use",
 ]
 
@@ -38,3 +47,17 @@ def __getattr__(name: str) -> object:
 
     module = "errors" if name.endswith("Error") else "api"
     return getattr(import_module(f"taoprofiles.{module}"), name)
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """Bring ``%taoprof`` into an IPython shell: what ``%load_ext taoprofiles`` calls."""
+    from taoprofiles.faces.notebook.magics import load
+
+    load(shell)
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """Take it away again: what ``%unload_ext taoprofiles`` calls."""
+    from taoprofiles.faces.notebook.magics import unload
+
+    unload(shell)

@@ -21,7 +21,7 @@ from taoprofiles.state.history import MAPPING_LIMIT, History
 from taoprofiles.state.locks import Lock
 from taoprofiles.state.placing import Rights
 from taoprofiles.values import mapping, policy, proof
-from taoprofiles.values.hold import RUN_VARIABLE, in_the_way
+from taoprofiles.values.hold import OWN_KINDS, RUN_VARIABLE, in_the_way
 from taoprofiles.world import processes
 from taoprofiles.world.witness import Witness
 
@@ -275,7 +275,7 @@ class Guard:
                 continue
             if hold.pid and processes.alive(hold.pid, hold.start):
                 yield hold.pid, hold.start
-            elif hold.kind in ("run", "shell", "notebook"):
+            elif hold.kind in OWN_KINDS:
                 if marks is None:
                     marks = {}
                     for pid, mark in processes.marked(self._context.uid, RUN_VARIABLE):

@@ -6,6 +6,7 @@ import os
 
 from taoprofiles.operations.holding import holds
 from taoprofiles.state.holds import Holds
+from taoprofiles.values.hold import OWN_KINDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 def runs(context: Context) -> Iterator[Hold]:
     """Give every run, those of now first, then the newest first."""
-    yield from (hold for hold in reversed(holds(context).holds) if hold.kind in ("run", "shell"))
+    yield from (hold for hold in reversed(holds(context).holds) if hold.kind in OWN_KINDS)
     yield from Holds(context).over()
 
 

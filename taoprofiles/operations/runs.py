@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import subprocess
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from taoprofiles.state.holds import Holds
 from taoprofiles.state.locks import DEFAULT_TIMEOUT, Lock
 from taoprofiles.state.store import Store
 from taoprofiles.values import mapping, proof
-from taoprofiles.values.hold import RUN_VARIABLE, Hold
+from taoprofiles.values.hold import OWN_KINDS, RUN_VARIABLE, Hold
 from taoprofiles.values.secret import without_secrets
 from taoprofiles.world import gpus, processes
 from taoprofiles.world.engine import Engine, EngineError
@@ -67,25 +68,41 @@ class CommandError(TaoprofError):
 
 
 class Wish:
-    """What a run asks for beside its profile and its command. ``gpus``: see ``sharing.parse_gpus``."""
+    """What a run asks for beside its profile and its command.
 
-    __slots__ = ("allow_overlap", "gpus", "mkdir", "shared")
+    ``gpus``: see ``sharing.parse_gpus``; ``release``: a hold that must not stand in the way, as in ``switch.use``.
+    """
+
+    __slots__ = ("allow_overlap", "gpus", "mkdir", "release", "shared")
 
     def __init__(
-        self, *, mkdir: bool = False, allow_overlap: bool = False, shared: bool = False, gpus: str | None = None
+        self,
+        *,
+        mkdir: bool = False,
+        allow_overlap: bool = False,
+        shared: bool = False,
+        gpus: str | None = None,
+        release: str | None = None,
     ) -> None:
         self.mkdir, self.allow_overlap, self.shared, self.gpus = mkdir, allow_overlap, shared, gpus
+        self.release = release
 
 
 class Run:
-    """A run that has been given its hold and not been started yet. ``start`` it once, then ``finish`` it."""
+    """A run that has been given its hold and not been started yet. ``start`` it once, then ``finish`` it.
+
+    ``environ`` is what its command gets, the profile's ``variables`` in it; ``rendered`` is the profile's mapping, and
+    ``wanted`` what its containers are to have, which for an isolated run has its mark too.
+    """
 
     def __init__(
         self, context: Context, hold: Hold, claim: int, wanted: dict[str, Any], environ: dict[str, str]
     ) -> None:
-        self._context, self.hold, self._claim = context, hold, claim
-        self._wanted, self.environ = wanted, environ
+        self._context, self.hold, self.claim = context, hold, claim
+        self.wanted, self.environ = wanted, environ
         self.notes: list[str] = []
+        self.variables: dict[str, str] = {}
+        self.rendered = wanted
         self._beaten = time.monotonic()
         self._say: Callable[[str], None] = lambda text: None
         self._monitor = Monitor(environ, hold.id, appeared=self._bind, tick=self._beat)
@@ -115,10 +132,12 @@ class Run:
         handlers: dict[signal.Signals, Any] = {signal.SIGINT: _nothing, signal.SIGQUIT: _nothing}
         handlers |= {signal.SIGTERM: hand_on, signal.SIGHUP: hand_on, signal.SIGUSR1: hand_on, signal.SIGUSR2: hand_on}
         handlers = {number: to for number, to in handlers.items() if signal.getsignal(number) is not signal.SIG_IGN}
+        if threading.current_thread() is not threading.main_thread():
+            handlers = {}  # only the main thread may have any (a program that calls us from another one)
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
             # Whatever the caller has open for the command, such as <(…), stays open; our own are closed by exec.
-            os.set_inheritable(self._claim, True)
+            os.set_inheritable(self.claim, True)
             process = subprocess.Popen(command, env=self.environ, close_fds=False, stdout=stdout)  # noqa: S603
             for number in early:
                 process.send_signal(number)
@@ -154,7 +173,7 @@ class Run:
             status = 1
         elif status == 0 and self._monitor.problem and not self._monitor.absent:
             self._say(f"the engine could not be asked ({self._monitor.problem}): how a task ended is not known")
-        os.close(self._claim)
+        os.close(self.claim)
         if going_on or self._has_processes():
             what = f"container {going_on[0].id[:6]}" if going_on else "a process of it"
             self._say(f"{what} goes on, so the hold stays: 'taoprof stop {self.hold.id}' ends it")
@@ -195,7 +214,7 @@ class Run:
 
     def give_up(self) -> None:
         """Take the hold away of a run whose command could not be started."""
-        os.close(self._claim)
+        os.close(self.claim)
         with Lock(self._context.lock):
             Holds(self._context).drop(self.hold)
 
@@ -213,7 +232,7 @@ class Run:
 
     def _bind(self, seen: dict[str, Any]) -> None:
         """Note the container, and say at once if it is not what the profile asked for."""
-        told = proof.differences(self._wanted, seen, self.environ)
+        told = proof.differences(self.wanted, seen, self.environ)
         about = {"container": seen["Id"], "image": seen["Image"], "phase": "bound", "differences": told}
         try:
             with Lock(self._context.lock):
@@ -242,6 +261,7 @@ def prepare(
     command: list[str],
     *,
     kind: str = "run",
+    reason: str = "",
     wish: Wish | None = None,
     timeout: float = DEFAULT_TIMEOUT,
 ) -> Run:
@@ -257,7 +277,7 @@ def prepare(
     missing = folders.missing(wanted, name=name, path=store.path(name), mkdir=wish.mkdir)
     mounts = mapping.mounts(mapping.to_bytes(wanted))
     hold = begin(context, kind)
-    hold.profile, hold.shared, hold.pid = name, wish.shared, os.getpid()
+    hold.profile, hold.shared, hold.pid, hold.reason = name, wish.shared, os.getpid(), reason
     secret = [variables[variable] for variable in renderer.secrets()[0]]
     hold.command = without_secrets(command, secret)
     hold.start = processes.start_time(hold.pid) or 0
@@ -271,7 +291,7 @@ def prepare(
     with Lock(context.lock, timeout):
         content = files.read(context.mapping_file, MAPPING_LIMIT)
         stock = take_stock(context, content, may_write=True)
-        living = [one for one in stock.holds if one.kind in ("run", "shell") and not one.released]
+        living = [one for one in stock.holds if one.kind in OWN_KINDS and not one.released]
         if not wish.allow_overlap:
             sharing.refuse_overlap(name, hold, living)
         hold.gpus = sharing.choose_gpus(
@@ -283,7 +303,7 @@ def prepare(
         environ = {**context.environ, **variables, PROFILE_VARIABLE: name}
         own = None
         if wish.shared:
-            done = switch(context, name)
+            done = switch(context, name, release=wish.release)
             notes += kept_note(done.kept)
             environ.pop("LAUNCHER_MOUNTS", None)
         if hold.gpus and hold.gpus != "all":
@@ -300,7 +320,7 @@ def prepare(
             records.drop(hold)
             raise
     run = Run(context, hold, claim, own or wanted, environ)
-    run.notes = notes
+    run.notes, run.variables, run.rendered = notes, variables, wanted
     return run
 
 

@@ -16,7 +16,7 @@ from taoprofiles.operations.containers import Containers, Sighting
 from taoprofiles.state.history import History
 from taoprofiles.state.holds import Holds
 from taoprofiles.values import mapping
-from taoprofiles.values.hold import RUN_VARIABLE, Hold
+from taoprofiles.values.hold import OWN_KINDS, RUN_VARIABLE, Hold
 from taoprofiles.values.secret import without_secrets
 from taoprofiles.world import processes
 from taoprofiles.world.engine import PATIENCE
@@ -107,7 +107,7 @@ class _Look:
         records = self._records.all(damaged)
         if self._may_write:
             self._records.sweep()
-        runs = {hold.id: hold for hold in records if hold.kind in ("run", "shell")}
+        runs = {hold.id: hold for hold in records if hold.kind in OWN_KINDS}
         found = self._processes
         clients = {process.container: process for process in found if process.container is not None}
         containers = self._engine.listed()

@@ -55,7 +55,7 @@ class Found:
     def names(self) -> list[str]:
         """All that can be given: the variables that are set, and Python's names of texts."""
         python = [name for name, value in self._memory.names.items() if isinstance(value, (str, Unknown))]
-        return [*self._memory.history, *python]
+        return [*(name for name in self._memory.history if name in self._memory.touched), *python]
 
     @property
     def unused(self) -> list[str]:

@@ -13,7 +13,7 @@ import os
 from taoprofiles.errors import InvalidStateError
 from taoprofiles.state import caches, claims, files
 from taoprofiles.state.refusals import refuse_newer, unusable
-from taoprofiles.values.hold import Hold
+from taoprofiles.values.hold import OWN_KINDS, Hold
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Holds:
 
     def end(self, hold: Hold) -> None:
         """Take a record away; a run's goes into the journal of runs, durably, before that."""
-        if hold.kind in ("run", "shell"):
+        if hold.kind in OWN_KINDS:
             files.append(self._context.runs, (json.dumps({"v": FORMAT, **hold.as_dict()}) + "\n").encode())
         self._clear(hold.id)
 

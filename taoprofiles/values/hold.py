@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 RUN_VARIABLE = "TAOPROF_RUN"
 """The environment variable that carries a hold's id, in the processes of a run and in its containers."""
 
-KINDS = ("run", "shell", "notebook", "manual", "found")
+OWN_KINDS = ("run", "shell", "notebook")
+"""Work that taoprofiles started: it has a claim, and carries its mark."""
+
+KINDS = (*OWN_KINDS, "manual", "found")
 
 
 class Hold:

@@ -189,7 +189,7 @@ SWITCHER = """
 import sys, taoprofiles
 for number in range(int(sys.argv[1])):
     try:
-        taoprofiles.use("ab"[number % 2])
+        taoprofiles.switch("ab"[number % 2])
     except taoprofiles.TaoprofError as error:
         if "overwritten by another program" not in error.message:
             raise

@@ -118,8 +118,8 @@ def test_api_raises_busy(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("TAOPROF_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME"):
         monkeypatch.delenv(name, raising=False)
     with held(home.state / "lock", "ours"), pytest.raises(taoprofiles.BusyError):
-        taoprofiles.use("a", timeout=0.05)
-    assert taoprofiles.use("a").changed
+        taoprofiles.switch("a", timeout=0.05)
+    assert taoprofiles.switch("a").changed
 
 
 @pytest.mark.parametrize("verb", [["list"], ["current"], ["status"], ["history"], ["show", "a"]])

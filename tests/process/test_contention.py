@@ -35,7 +35,7 @@ calls = changed = 0
 while time.monotonic() < end and not os.path.exists(stop):
     name = choose.choice(names)
     if how == "api":
-        done = taoprofiles.use(name).changed
+        done = taoprofiles.switch(name).changed
     else:
         told = subprocess.run([taoprof, "use", name, "--json"], stdout=subprocess.PIPE, check=True, timeout=60)
         done = json.loads(told.stdout)["data"]["changed"]
