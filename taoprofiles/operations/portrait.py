@@ -34,7 +34,7 @@ def portrait(context: Context, template: Template, renderer: Renderer, *, reveal
 def places(portrait: dict[str, Any]) -> list[dict[str, Any]]:
     """Give each variable with its two sides: ``outside`` and ``inside`` the container, and whether it is there.
 
-    Both are "" for what is no path, or leads to no mount; ``exists`` is None where there is nothing outside.
+    One of them is its value. Both are "" for what is no path, or leads to no mount; ``exists`` is None then.
     """
     pairs = mapping.mounts(mapping.to_bytes({"Mounts": portrait["mounts"]}))
     found = []

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from taoprofiles.values.quoting import FORMATS, write
+from taoprofiles.values.quoting import FORMATS, notebook_cell, write
 from tests.conftest import Home, command, need
 from tests.unit.generated import moderate
 
@@ -79,7 +79,10 @@ def test_any_value_in_shells(shell: str, locale: str, tmp_path: Path) -> None:
 
 
 def test_notebook(tmp_path: Path) -> None:
-    """A cell is source text: what it comes to does not depend on the encoding that it is kept in."""
+    """A cell is source text: what it comes to does not depend on the encoding that it is kept in.
+
+    It leaves a private mounts file that holds the mapping, secrets taken from the environment.
+    """
     code = "import sys, os; exec(sys.stdin.read()); os.execvp('env', ['env', '-0'])"
 
     @moderate(5)
@@ -87,13 +90,21 @@ def test_notebook(tmp_path: Path) -> None:
     @example(AWKWARD)
     def hold(texts: list[str]) -> None:
         variables = named(texts)
-        cell = write(variables, "notebook", hidden=["KEY"])
-        assert cell.isascii()
-        argv, environ = [sys.executable, "-I", "-c", code], {"PATH": "/usr/bin:/bin"}
+        envs = [{"variable": "SECRET", "value": "never shown"}, {"variable": "T", "value": texts[0] if texts else ""}]
+        mapping = {"Mounts": [{"source": "/s'\"", "destination": "/d"}], "Envs": envs, "DockerOptions": {"tty": False}}
+        cell = notebook_cell("n", variables, mapping, hidden=["KEY"], hidden_env=["SECRET"])
+        assert cell.isascii() and "never shown" not in cell
+        argv = [sys.executable, "-I", "-c", code]
+        environ = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "SECRET": "from here"}
         done = subprocess.run(argv, input=cell.encode(), capture_output=True, timeout=60, env=environ)
         assert done.returncode == 0, done.stderr
         found = dict(item.split(b"=", 1) for item in done.stdout.split(b"\0") if item)  # type: ignore[misc]
         assert {name: found.get(name.encode()) for name in variables} == {k: v.encode() for k, v in variables.items()}
+        written = Path(found[b"LAUNCHER_MOUNTS"].decode())
+        envs[0] = {"variable": "SECRET", "value": "from here"}
+        assert json.loads(written.read_bytes()) == mapping | {"Envs": envs}
+        assert written.stat().st_mode & 0o777 == 0o600
+        assert list(written.parent.iterdir()) == [written]
 
     hold()
 
@@ -138,7 +149,7 @@ def test_no_variables(form: str) -> None:
     assert ("KEY" in text) == (form != "json"), "what is left out is named where there are comments"
 
 
-@pytest.mark.parametrize("form", ["bash", "fish", "notebook", "json"])
+@pytest.mark.parametrize("form", ["bash", "fish", "json"])
 def test_no_control_character_is_written_raw(form: str) -> None:
     """It may be read on a terminal before it is read by the shell."""
     text = write({"T": "\x1b[31m\x07\r\x7f\x9b\u202e\n\u2028"}, form)

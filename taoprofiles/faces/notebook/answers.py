@@ -147,11 +147,17 @@ def _portrait(context: Context, name: str) -> dict[str, Any]:
 
 
 def _places(context: Context, seen: dict[str, Any], answer: Answer) -> Answer:
-    rows = []
+    """Show the paths with both of their sides, and which of the two a variable names; then the other variables."""
+    paths, others = [], []
     for one in places(seen):
-        there = {None: "", True: "yes", False: "no"}[one["exists"]]
-        rows.append((one["name"], context.short(one["value"]), context.short(one["outside"]), one["inside"], there))
-    return answer.table("variables", ("variable", "value", "outside", "inside", "exists"), rows)
+        if one["outside"]:
+            names = "outside" if one["value"] == one["outside"] else "inside"
+            there = "yes" if one["exists"] else "no"
+            paths.append((one["name"], names, context.short(one["outside"]), one["inside"], there))
+        else:
+            others.append((one["name"], context.short(one["value"])))
+    answer.table("paths", ("variable", "names", "outside", "inside", "exists"), paths)
+    return answer.table("other variables", ("variable", "value"), others)
 
 
 def _mounts(context: Context, seen: dict[str, Any], answer: Answer) -> Answer:

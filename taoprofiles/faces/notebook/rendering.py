@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _CELL = "text-align:left;padding:2px 12px 2px 0;vertical-align:top"
+_FIRST = f"{_CELL};font-family:monospace;white-space:nowrap"
 _CODE = f"{_CELL};font-family:monospace;white-space:pre-wrap;overflow-wrap:anywhere"
 
 
@@ -39,7 +40,12 @@ class Answer:
             self._text += ["", *([f"{title}:"] if title else []), *table([head, *rows], indent="  " if title else "")]
             heads = "".join(f'<th style="{_CELL}">{escape(cell)}</th>' for cell in head)
             body = "".join(
-                "<tr>" + "".join(f'<td style="{_CODE}">{escape(printable(cell))}</td>' for cell in row) + "</tr>"
+                "<tr>"
+                + "".join(
+                    f'<td style="{_CODE if number else _FIRST}">{escape(printable(cell))}</td>'
+                    for number, cell in enumerate(row)
+                )
+                + "</tr>"
                 for row in rows
             )
             caption = f'<div style="margin-top:8px"><b>{escape(title)}</b></div>' if title else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from taoprofiles.faces.arguments import add_profile, add_reveal
 from taoprofiles.faces.result import Result
 from taoprofiles.state.store import Store
-from taoprofiles.values.quoting import FORMATS, write
+from taoprofiles.values.quoting import FORMATS, notebook_cell, write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 def env_arguments(parser: argparse.ArgumentParser) -> None:
     add_profile(parser)
-    parser.add_argument("--format", choices=FORMATS, default="bash", help="default: bash, which zsh reads too")
+    parser.add_argument(
+        "--format", choices=(*FORMATS, "notebook"), default="bash", help="default: bash, which zsh reads too"
+    )
     add_reveal(parser)
 
 
@@ -29,7 +31,11 @@ def env_verb(context: Context, args: argparse.Namespace) -> Result:
     if hidden:
         verb = "is a secret and is" if len(hidden) == 1 else "are secrets and are"
         messages.append(f"{', '.join(hidden)} {verb} left out; --reveal includes them")
-    text = write(given, args.format, hidden=hidden)
+    if args.format == "notebook":
+        hidden_env = [] if args.reveal else list(renderer.secrets()[1])
+        text = notebook_cell(args.name, given, renderer.mapping(), hidden=hidden, hidden_env=hidden_env)
+    else:
+        text = write(given, args.format, hidden=hidden)
     return Result({"name": args.name, "variables": given, "hidden": hidden}, raw=text, messages=messages)
 
 
