@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 def stop(context: Context, hold_id: str) -> Hold:
     """Stop the container of a run, or its processes where there is none yet; the hold ends by itself.
 
-    Raises NotFoundError, UsageError for a hold by hand or on another host, TaoprofError where the engine refuses.
+    A notebook's kernel goes on: what is stopped is what its cells started. Raises NotFoundError, UsageError where there
+    is nothing to stop, or on another host, TaoprofError where the engine refuses.
     """
     hold = holds(context).find(hold_id)
     if hold is None:
@@ -39,6 +40,8 @@ def stop(context: Context, hold_id: str) -> Hold:
     pids = [pid for pid, mark in processes.marked(context.uid, RUN_VARIABLE) if mark == hold.id]
     if hold.kind == "found" and processes.alive(hold.pid, hold.start):
         pids.append(hold.pid)
+    if hold.kind == "notebook" and not (pids or hold.container):
+        raise UsageError(f"notebook '{hold.reason}' runs nothing now", hint="its kernel is shut down in Jupyter")
     for pid in pids:
         try:
             # An interactive shell ignores SIGTERM, and ends when its terminal hangs up.
