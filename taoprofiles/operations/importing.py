@@ -50,7 +50,7 @@ def read(context: Context, content: bytes, *, where: str, path: str | None, give
         resolve=os.path.realpath,
         processor=os.uname().machine,
     )
-    expanded = {name: context.expanded(value) or value for name, value in given.items()}
+    expanded = {name: _meant(context, name, value) for name, value in given.items()}
     if is_notebook(content):
         found = findings.of_notebook(content, machine, expanded, where=where)
     else:
@@ -60,6 +60,13 @@ def read(context: Context, content: bytes, *, where: str, path: str | None, give
         known_names = ", ".join(found.names[:12]) or "none"
         raise UsageError(f"'{where}' has no variable '{name}' to be set; it has {known_names}")
     return found
+
+
+def _meant(context: Context, name: str, value: str) -> str:
+    """Give what a person means by a value: ``~`` is their home, and a relative folder is one from here."""
+    value = context.expanded(value) or value
+    is_folder = name.startswith("/") or name.upper().endswith(("DIR", "ROOT", "FOLDER", "PATH"))
+    return os.path.normpath(os.path.join(context.folder, value)) if is_folder and value else value
 
 
 def is_notebook(content: bytes) -> bool:

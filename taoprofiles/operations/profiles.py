@@ -74,12 +74,17 @@ def write(
     with Lock(context.lock, timeout):
         before = store.text_or_none(name)
         if before is not None and not replace:
-            away = "--replace" if action in ("save", "import") else f"'taoprof remove {name}'"
-            hint = f"'taoprof show {name}' shows it; {away} takes it away, and the history keeps it"
-            raise UsageError(f"there is a profile '{name}' already", hint=hint)
+            raise taken(action, name)
         if expected is not None and before != expected:
             raise TaoprofError(f"profile '{name}' was changed by somebody else in the meantime")
         put(context, action, name, before, text)
+
+
+def taken(action: str, name: str) -> UsageError:
+    """Make the error for a new profile's name that is taken."""
+    away = "--replace" if action in ("save", "import") else f"'taoprof remove {name}'"
+    hint = f"'taoprof show {name}' shows it; {away} takes it away, and the history keeps it"
+    return UsageError(f"there is a profile '{name}' already", hint=hint)
 
 
 def put(context: Context, action: str, name: str, before: bytes | None, text: bytes) -> None:

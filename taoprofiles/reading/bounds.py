@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from typing import NamedTuple
 
 STEPS = 20_000
@@ -67,6 +68,13 @@ class Raised(Exception):
     def family(self) -> set[str]:
         """The names by which it can be caught."""
         return {self.kind, *_PARENTS.get(self.kind, ()), "Exception", "BaseException"}
+
+    def is_caught_by(self, handler: ast.ExceptHandler) -> bool:
+        """Whether an ``except`` is for it."""
+        if handler.type is None:
+            return True
+        types = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+        return not self.family.isdisjoint(getattr(one, "id", getattr(one, "attr", "")) for one in types)
 
     def __str__(self) -> str:
         """Say it as a traceback's last line does."""

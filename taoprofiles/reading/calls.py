@@ -36,6 +36,10 @@ def call(ev: Interpreter, function: Known | Method, args: list[Any], named: dict
         return known(ev, args, named)
     if name.startswith("os.path.") and name[8:] in _PATHS:
         return _on_path(ev, name[8:], args)
+    if name == "get_ipython":
+        return Known("get_ipython()")
+    if name in ("exec", "eval"):
+        ev.memory.may_set(f"{name}()")
     if name not in _HARMLESS:
         ev.spoil([*args, *named.values()])
     return ev.unknown(f"{name}() is not followed")
@@ -77,6 +81,7 @@ def _putenv(ev: Interpreter, args: list[Any], named: dict[str, Any]) -> Any:
 def _update(ev: Interpreter, args: list[Any], named: dict[str, Any]) -> Any:
     for one in [*args, named]:
         if not isinstance(one, dict):
+            ev.memory.may_set("os.environ.update()")
             return ev.unknown("variables taken from something unknown", one)
         for name, value in one.items():
             ev.memory.set_environment(name, value)

@@ -26,7 +26,7 @@ _ORDER: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.GtE: operator.ge,
 }
 BUILTINS = frozenset("str int float bool len dict list tuple range print open isinstance enumerate zip sorted "
-                     "any all min max repr reversed".split())  # fmt: skip
+                     "any all min max repr reversed get_ipython exec eval".split())  # fmt: skip
 
 
 class Evaluator(Interpreter):
@@ -243,7 +243,7 @@ class Evaluator(Interpreter):
             names.append(parameter.arg)
             if default is not None:
                 defaults[parameter.arg] = self.value(default)
-        return Function(names, defaults, body)
+        return Function(names, defaults, body, list(self.scopes))
 
     def _call(self, node: ast.Call) -> Any:
         place = Place(self.memory.place.cell, node.lineno)
@@ -263,10 +263,16 @@ class Evaluator(Interpreter):
         self.memory.place = place
         if isinstance(function, Function):
             return self.call_own(function, positional, named)
+        if isinstance(function, Known) and function.name.startswith("get_ipython()."):
+            return self.call_magic(function.name.partition(".")[2], positional)
         if isinstance(function, (Known, Method)):
             return calls.call(self, function, positional, named)
         self.spoil([*positional, *named.values()])
         return self.unknown("a call of something unknown", function)
+
+    def call_magic(self, function: str, positional: list[Any]) -> Any:
+        """Call a method of ``get_ipython()``. What can follow magics does so (``execute.py``)."""
+        return self.unknown(f"get_ipython().{function}()")
 
     def call_own(self, function: Function, positional: list[Any], named: dict[str, Any]) -> Any:
         """Call a function of the code's own. What can follow statements does so (``execute.py``)."""

@@ -10,9 +10,8 @@ import ast
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from taoprofiles.reading import magics
+from taoprofiles.reading import calls, imports, magics
 from taoprofiles.reading.bounds import CALLS, Budget, Exhausted, Place, Raised, Unknown
-from taoprofiles.reading.calls import MODULES
 from taoprofiles.reading.cells import MAGIC, Cell, CellError, prepare
 from taoprofiles.reading.evaluate import Evaluator
 from taoprofiles.reading.forget import forget
@@ -24,6 +23,10 @@ from taoprofiles.reading.values import PLAIN, Function, Known
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
+
+
+GLOBALS = "·globals·"
+"""Where a function's scope keeps the names that it declares as global."""
 
 
 class _Jump(Exception):
@@ -55,7 +58,10 @@ class Executor(Evaluator):
             memory.noted.append((Place(cell.number, error.line), error.message))
             return
         if prepared.cell_magic is not None:
-            magics.cell(self, prepared.cell_magic, prepared.body)
+            if prepared.cell_magic.partition(" ")[0] in magics.AROUND:
+                self.cell(Cell(cell.number, "\n" + prepared.body))
+            else:
+                magics.cell(self, prepared.cell_magic, prepared.body)
             return
         self._magics = prepared.magics
         try:
@@ -88,19 +94,10 @@ class Executor(Evaluator):
         pass
 
     def _do_import(self, node: ast.Import) -> None:
-        for alias in node.names:
-            if alias.name.startswith("google.colab"):  # how a notebook asks whether it runs there
-                raise Raised("ModuleNotFoundError", f"No module named '{alias.name}'")
-            known = alias.name in MODULES or alias.name.split(".")[0] in MODULES
-            bound = alias.asname or alias.name.split(".")[0]
-            name = alias.name if alias.asname else bound
-            self._bind(bound, Known(name) if known else self.unknown(f"'{alias.name}' is not followed"))
+        for name, value in imports.names(self, node):
+            self._bind(name, value)
 
-    def _do_importfrom(self, node: ast.ImportFrom) -> None:
-        for alias in node.names:
-            whole = f"{node.module}.{alias.name}"
-            known = node.module in MODULES and not node.level
-            self._bind(alias.asname or alias.name, Known(whole) if known else self.unknown(f"{whole} is not followed"))
+    _do_importfrom = _do_import
 
     def _do_assign(self, node: ast.Assign) -> None:
         value = self.value(node.value)
@@ -114,6 +111,9 @@ class Executor(Evaluator):
     def _do_augassign(self, node: ast.AugAssign) -> None:
         old = self.value(_loaded(node.target))
         new = self.value(node.value)
+        if isinstance(old, Known) and old.name == "os.environ":
+            calls.call(self, Known("os.environ.update"), [new], {})
+            return
         if isinstance(old, list) and isinstance(node.op, ast.Add) and self.memory.unsure is None:
             entries = self.entries(new)
             if isinstance(entries, list):
@@ -144,6 +144,8 @@ class Executor(Evaluator):
 
     def _bind(self, name: str, value: Any) -> None:
         scope = self.scopes[-1] if self.scopes else self.memory.names
+        if name in scope.get(GLOBALS, ()):
+            scope = self.memory.names
         if self.memory.unsure is not None:
             old = scope.get(name)
             same = isinstance(old, PLAIN) and isinstance(value, PLAIN) and old == value
@@ -266,7 +268,7 @@ class Executor(Evaluator):
             try:
                 self.block(node.body)
             except Raised as error:
-                handler = next((one for one in node.handlers if _catches(one, error)), None)
+                handler = next((one for one in node.handlers if error.is_caught_by(one)), None)
                 if handler is None:
                     raise
                 if handler.name:
@@ -274,6 +276,8 @@ class Executor(Evaluator):
                 self.block(handler.body)
             else:
                 self.block(node.orelse)
+                if any(imports.may_fail(one) for statement in node.body for one in ast.walk(statement)):
+                    forget(self, *node.handlers)
         finally:
             self.block(node.finalbody)
 
@@ -286,9 +290,8 @@ class Executor(Evaluator):
             raise Raised("AssertionError", "")
 
     def _do_global(self, node: ast.Global) -> None:
-        for name in node.names:
-            if self.scopes:
-                self.scopes[-1][name] = self.unknown("a global name that a function sets")
+        if self.scopes:
+            self.scopes[-1].setdefault(GLOBALS, set()).update(node.names)
 
     def _do_functiondef(self, node: ast.FunctionDef) -> None:
         plain = not node.decorator_list and not any(
@@ -310,8 +313,8 @@ class Executor(Evaluator):
         if self._calls >= CALLS:
             raise Exhausted
         self._calls += 1
-        # A function sees its own names and the notebook's, not those of whoever calls it.
-        outer, self.scopes = self.scopes, [scope]
+        # A function sees its own names, those around its definition and the notebook's, not those of who calls it.
+        outer, self.scopes = self.scopes, [*function.around, scope]
         try:
             if isinstance(function.body, ast.expr):
                 return self.value(function.body)
@@ -322,6 +325,13 @@ class Executor(Evaluator):
             self.scopes = outer
             self._calls -= 1
         return None
+
+    def call_magic(self, function: str, positional: list[Any]) -> Any:
+        """Call a method of ``get_ipython()``, as notebooks that were made into scripts have it."""
+        words = [word for word in positional if isinstance(word, str)]
+        if function in ("run_line_magic", "magic", "line_magic") and words and len(words) == len(positional):
+            return magics.line(self, "%" + " ".join(words).lstrip("%"))
+        return self.unknown(f"get_ipython().{function}() is not run")
 
     def _call(self, node: ast.Call) -> Any:
         if isinstance(node.func, ast.Name) and node.func.id == MAGIC:
@@ -336,10 +346,3 @@ def _loaded(target: ast.expr) -> ast.expr:
     copy: ast.expr = type(target)(**{field: getattr(target, field) for field in target._fields})
     copy.ctx = ast.Load()  # type: ignore[attr-defined]
     return ast.copy_location(copy, target)
-
-
-def _catches(handler: ast.ExceptHandler, error: Raised) -> bool:
-    if handler.type is None:
-        return True
-    types = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
-    return not error.family.isdisjoint(getattr(one, "id", getattr(one, "attr", "")) for one in types)

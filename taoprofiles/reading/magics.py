@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from taoprofiles.reading.interpreter import Interpreter
 
 
+AROUND = ("time", "capture", "prun")
+"""Cell magics that run the cell as it is."""
+
+_MAY_SET = ("run", "dotenv", "load", "load_dotenv", "rerun", "recall")
+
+
 def line(ev: Interpreter, text: str) -> Any:
     """Follow a line magic, or pass over a command; give its value."""
     word, _, rest = text.partition(" ")
@@ -26,6 +32,12 @@ def line(ev: Interpreter, text: str) -> Any:
         if folder is not None:
             made = ipython.expand(folder[1].strip("\"'"), ev.text)
             ev.memory.make_folder(made if isinstance(made, Unknown) else expand_variables(ev, made))
+        elif text.startswith("!"):
+            ev.memory.commands.append(text)
+        if name == "pwd":
+            return ev.memory.folder
+        if name in _MAY_SET:
+            ev.memory.may_set(word)
         return ev.unknown(f"'{word[:40]}' is not run")
     told = ipython.expand(rest, ev.text)
     if name == "cd":

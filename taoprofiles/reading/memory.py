@@ -80,6 +80,8 @@ class Memory:
         """Which of ``given`` were of use."""
         self.made_folders: set[str] = set()
         self.files: list[Written] = []
+        self.commands: list[str] = []
+        """The commands that the code would have run."""
         self.place = Place(0, 0)
         self.unsure: Unknown | None = None
         """Set while code is followed of which it is not known whether it would run."""
@@ -200,6 +202,10 @@ class Memory:
             self.folder = path
         elif isinstance(path, str):
             if self.is_folder(path) is False:
+                name = path.rstrip("/").rpartition("/")[2]
+                if name and any(name in command for command in self.commands):
+                    self.folder = self.unknown(f"the folder '{path}' is made by a command that is not run")
+                    return
                 raise Raised("FileNotFoundError", f"no such folder: '{path}'")
             self.folder = self.absolute(path)
 
@@ -214,6 +220,10 @@ class Memory:
         """Give the value of a mounts file that the code wrote itself, None where it did not."""
         absolute = self.absolute(path) if isinstance(path, str) else None
         return next((one.value for one in reversed(self.files) if one.path == absolute), None)
+
+    def may_set(self, what: str) -> None:
+        """Note that something is not followed that may set variables."""
+        self.noted.append((self.place, f"{what} is not followed, and may set variables"))
 
     def unknown(self, reason: str, *of: Any) -> Unknown:
         """Make an unknown value of here; one that comes from another keeps that one's reason."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from taoprofiles.reading.bounds import DEPTH, Exhausted, Raised, Unknown
-from taoprofiles.reading.traced import Part, Text
+from taoprofiles.reading.traced import Part, Text, concat, cut
 
 if TYPE_CHECKING:
     import ast
@@ -37,10 +38,16 @@ class Method:
 class Function:
     """A function that the code defines itself."""
 
-    __slots__ = ("body", "defaults", "parameters")
+    __slots__ = ("around", "body", "defaults", "parameters")
 
-    def __init__(self, parameters: list[str], defaults: Mapping[str, Any], body: list[ast.stmt] | ast.expr) -> None:
-        self.parameters, self.defaults, self.body = parameters, defaults, body
+    def __init__(
+        self,
+        parameters: list[str],
+        defaults: Mapping[str, Any],
+        body: list[ast.stmt] | ast.expr,
+        around: list[dict[str, Any]],
+    ) -> None:
+        self.parameters, self.defaults, self.body, self.around = parameters, defaults, body, around
 
 
 class Id(int):
@@ -55,7 +62,8 @@ class PurePath:
     __slots__ = ("text",)
 
     def __init__(self, text: str) -> None:
-        self.text = text
+        plain = str(PurePosixPath(text)) if text else "."
+        self.text: str = cut(text, 0, len(plain)) if text.startswith(plain) else concat(plain)
 
 
 class File:

@@ -104,6 +104,8 @@ def _is_code(path: str, content: bytes) -> bool:
 
 def _code(context: Context, args: argparse.Namespace, content: bytes, where: str, given: dict[str, str]) -> Result:
     name = check_name(_stem(args.file) if args.name is None else args.name)
+    if not args.replace and Store(context).text_or_none(name) is not None:
+        raise profiles.taken("import", name)  # before anything is asked
     path = None if args.file == "-" or args.file.startswith("/dev/fd/") else args.file
     found = importing.read(context, content, where=where, path=path, given=given)
     asked = False
@@ -127,6 +129,8 @@ def _code(context: Context, args: argparse.Namespace, content: bytes, where: str
         notes.append(
             f"not there yet: {', '.join(map(context.short, missing))}; 'taoprof use {name} --mkdir' makes them"
         )
+    if importing.is_notebook(content):
+        notes.append(f"in the notebook, instead of its first cells: %load_ext taoprofiles, then %taoprof use {name}")
     data = {"name": name, "path": Store(context).path(name), **seen, "notes": notes, "missing": missing}
     return Result(data, [f"'{where}' imported as profile '{name}'", *lines], messages=notes)
 
@@ -146,7 +150,7 @@ def _asked(questions: list[Question], where: str) -> dict[str, str]:
         answer = sys.stdin.readline().strip()
         if not answer:
             raise UsageError(f"no value given for {question.name}", hint=f"--set {question.name}=…")
-        answers[question.name] = os.path.abspath(answer) if answer.startswith(".") else answer
+        answers[question.name] = answer
     return answers
 
 
