@@ -56,7 +56,7 @@ def _tuple(ev: Interpreter, args: list[Any], named: dict[str, Any]) -> Any:
 def _range(ev: Interpreter, args: list[Any], named: dict[str, Any]) -> Any:
     if (
         args
-        and all(isinstance(arg, int) and abs(arg) <= 1 << 62 for arg in args)
+        and all(isinstance(arg, int) and abs(arg) <= 1 << 60 for arg in args)
         and len(args) <= 3
         and 0 not in args[2:]
     ):
@@ -78,6 +78,11 @@ def _zip(ev: Interpreter, args: list[Any], named: dict[str, Any]) -> Any:
     if len(known) < len(lists):
         return ev.unknown("", *lists)
     return list(zip(*known, strict=False))
+
+
+def _reversed(ev: Interpreter, args: list[Any], named: dict[str, Any]) -> Any:
+    entries = _list(ev, args, {})
+    return entries[::-1] if isinstance(entries, list) else entries
 
 
 def _sorted(ev: Interpreter, args: list[Any], named: dict[str, Any]) -> Any:
@@ -124,6 +129,7 @@ KNOWN: dict[str, Callable[[Interpreter, list[Any], dict[str, Any]], Any]] = {
     "enumerate": _enumerate,
     "zip": _zip,
     "sorted": _sorted,
+    "reversed": _reversed,
     "any": _any,
     "all": _all,
     "isinstance": _isinstance,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from taoprofiles.reading import builtin, methods, traced
 from taoprofiles.reading.bounds import Raised, Unknown
 from taoprofiles.reading.traced import Part, concat
-from taoprofiles.reading.values import File, Id, Known, Method, PurePath, copied, dumps, kind, loads
+from taoprofiles.reading.values import PLAIN, File, Id, Known, Method, PurePath, copied, dumps, kind, loads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 MODULES = frozenset("os os.path posixpath json pathlib copy getpass sys platform pprint".split())
 
 _HARMLESS = frozenset(
-    "print os.system sys.path.append sys.path.insert pprint.pprint os.remove os.unlink os.chmod os.listdir".split()
+    "os.system sys.path.append sys.path.insert pprint.pprint os.remove os.unlink os.chmod os.listdir".split()
 )
 """What changes nothing that is followed here: it is passed over."""
 
@@ -54,6 +54,8 @@ def text_argument(ev: Interpreter, args: list[Any], number: int = 0) -> str | Un
         return value.text
     if isinstance(value, (str, Unknown)):
         return value
+    if not isinstance(value, (*PLAIN, list, tuple, dict)):
+        return ev.unknown(f"a path that is a {kind(value)}")
     raise Raised("TypeError", f"expected str, bytes or os.PathLike object, not {kind(value)}")
 
 
@@ -114,6 +116,13 @@ def _dump(ev: Interpreter, args: list[Any], named: dict[str, Any]) -> Any:
     value = given["obj"]
     file.written.append(value if isinstance(value, Unknown) else dumps(value, ev.budget))
     ev.memory.write_file(file.path, methods.written_value(file.written))
+    return None
+
+
+def _print(ev: Interpreter, args: list[Any], named: dict[str, Any]) -> Any:
+    file = named.get("file")
+    if isinstance(file, File):
+        methods.call(ev, file, "write", args, {})  # what stands between and behind them is nothing to JSON
     return None
 
 
@@ -253,7 +262,7 @@ def _user(ev: Interpreter, args: list[Any], named: dict[str, Any]) -> Any:
 _KNOWN: dict[str, Callable[[Interpreter, list[Any], dict[str, Any]], Any]] = {
     "os.getenv": _getenv, "os.environ.get": _getenv, "os.environ.setdefault": _setdefault,
     "os.environ.update": _update, "os.environ.pop": _remove, "os.putenv": _putenv,
-    "open": _open, "json.dump": _dump, "json.load": _load, "json.dumps": _dumps, "json.loads": _loads,
+    "open": _open, "print": _print, "json.dump": _dump, "json.load": _load, "json.dumps": _dumps, "json.loads": _loads,
     "copy.deepcopy": _deepcopy, "copy.copy": _deepcopy,
     "os.makedirs": _makedirs, "os.mkdir": _makedirs, "os.chdir": _chdir, "os.getcwd": _getcwd,
     "os.fspath": builtin.KNOWN["str"],

@@ -30,8 +30,10 @@ CELLS_LIMIT = 2000
 _NESTING = 50
 """Brackets within each other. Python's parser gives up, or runs out of stack, at some hundreds."""
 
-_ASSIGNED = re.compile(r"(\s*[A-Za-z_][\w.\[\]\"', ]*?\s*=\s*)([%!])(?=[A-Za-z!\"'/~.$])")
+_ASSIGNED = re.compile(r"(\s*[A-Za-z_][\w.\[\]\"',\s]*=\s*)([%!])(?=[A-Za-z!\"'/~.$])")
 _PROMPT = re.compile(r"^(>>>( |$)|\.\.\.( |$)|In \[\d+\]: | {3}\.\.\.+: ?)")
+_RUN_PYTHON = frozenset(("time", "capture", "prun"))
+"""Cell magics that run their cell, just as it would run without them."""
 _OPEN, _CLOSE = "([{", ")]}"
 
 
@@ -43,10 +45,9 @@ class Cell(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """A cell ready to be understood: the tree, the magics that stand in it, or a cell magic and its body."""
+    """A cell ready to be understood: the tree, or a cell magic and its body."""
 
     tree: ast.Module
-    magics: list[str]
     cell_magic: str | None = None
     body: str = ""
 
@@ -99,8 +100,8 @@ def _text(source: object) -> str:
     return source if isinstance(source, str) else ""
 
 
-def prepare(source: str) -> Prepared:
-    """Turn a cell into a tree. Raises CellError."""
+def prepare(source: str, magics: list[str]) -> Prepared:
+    """Turn a cell into a tree, and add the magics that stand in it to ``magics``. Raises CellError."""
     if len(source) > CELL_LIMIT:
         raise CellError(f"the cell has {len(source)} characters; at most {CELL_LIMIT} are read", 1)
     lines = [_PROMPT.sub("", line) for line in re.split(r"\r\n|\r|\n", source)]
@@ -109,9 +110,11 @@ def prepare(source: str) -> Prepared:
     lines = [line.removeprefix(indent) for line in lines]  # as IPython's leading_indent does
     if first.lstrip().startswith("%%"):
         at = next(number for number, line in enumerate(lines) if line.strip())
-        return Prepared(ast.Module([], []), [], lines[at][2:].rstrip(), "\n".join(lines[at + 1 :]))
-    magics: list[str] = []
-    return Prepared(_tree(_plain(lines, magics), only=_one_line(lines), magics=magics), magics)
+        magic = lines[at][2:].rstrip()
+        if magic.partition(" ")[0] not in _RUN_PYTHON:
+            return Prepared(ast.Module([], []), magic, "\n".join(lines[at + 1 :]))
+        lines[at] = ""
+    return Prepared(_tree(_plain(lines, magics), only=_one_line(lines), magics=magics))
 
 
 def _one_line(lines: list[str]) -> str | None:
@@ -136,6 +139,14 @@ def _tree(text: str, *, only: str | None, magics: list[str]) -> ast.Module:
 
 def _call(number: int) -> str:
     return f"{MAGIC}({number})"
+
+
+def magic_number(node: ast.AST) -> int | None:
+    """Give the number of the magic that a call stands for."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == MAGIC and node.args:
+        number = node.args[0].value if isinstance(node.args[0], ast.Constant) else None
+        return number if isinstance(number, int) else None
+    return None
 
 
 def _plain(lines: list[str], magics: list[str]) -> str:

@@ -92,10 +92,10 @@ class Evaluator(Interpreter):
 
     def _formattedvalue(self, node: ast.FormattedValue) -> Any:
         value = self.value(node.value)
+        if node.conversion not in (-1, ord("s")):
+            value = self.as_repr(value)
         if node.format_spec is not None:
             return library.formatted(self, value, self.value(node.format_spec))
-        if node.conversion not in (-1, ord("s")):
-            return self.unknown("a conversion in an f-string", value)
         return value if isinstance(value, Unknown) else self.as_text(value)
 
     # Collections
@@ -243,7 +243,7 @@ class Evaluator(Interpreter):
             names.append(parameter.arg)
             if default is not None:
                 defaults[parameter.arg] = self.value(default)
-        return Function(names, defaults, body, list(self.scopes))
+        return Function(names, defaults, body, cell=self.memory.place.cell, around=[*self.scopes])
 
     def _call(self, node: ast.Call) -> Any:
         place = Place(self.memory.place.cell, node.lineno)

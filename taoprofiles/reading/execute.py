@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 from taoprofiles.reading import calls, imports, magics
 from taoprofiles.reading.bounds import CALLS, Budget, Exhausted, Place, Raised, Unknown
-from taoprofiles.reading.cells import MAGIC, Cell, CellError, prepare
+from taoprofiles.reading.cells import Cell, CellError, magic_number, prepare
 from taoprofiles.reading.evaluate import Evaluator
 from taoprofiles.reading.forget import forget
 from taoprofiles.reading.library import operate
 from taoprofiles.reading.memory import Memory, is_placeholder
+from taoprofiles.reading.syntax import catches, loaded
 from taoprofiles.reading.traced import Part, Text
 from taoprofiles.reading.values import PLAIN, Function, Known
 
@@ -42,7 +43,6 @@ class Executor(Evaluator):
 
     def __init__(self, memory: Memory) -> None:
         super().__init__(memory, Budget())
-        self._magics: list[str] = []
         self._calls = 0
 
     def cell(self, cell: Cell) -> None:
@@ -53,24 +53,21 @@ class Executor(Evaluator):
         memory.unsure = None
         self.scopes.clear()
         try:
-            prepared = prepare(cell.source)
+            prepared = prepare(cell.source, self.magics)
         except CellError as error:
             memory.noted.append((Place(cell.number, error.line), error.message))
             return
-        if prepared.cell_magic is not None:
-            if prepared.cell_magic.partition(" ")[0] in magics.AROUND:
-                self.cell(Cell(cell.number, "\n" + prepared.body))
-            else:
-                magics.cell(self, prepared.cell_magic, prepared.body)
-            return
-        self._magics = prepared.magics
         try:
+            if prepared.cell_magic is not None:
+                magics.cell(self, prepared.cell_magic, prepared.body)
             self.block(prepared.tree.body)
         except Raised as error:
             memory.noted.append((memory.place, f"the cell ends here, as it would when run: {error}"))
         except (Exhausted, RecursionError):
             memory.noted.append((memory.place, "it goes on for too long to be followed"))
+            self.budget.is_lifted = True
             forget(self, prepared.tree)
+            self.budget.is_lifted = False
         except _Jump:
             pass  # a return outside of a function, which Python would not have taken
 
@@ -109,7 +106,7 @@ class Executor(Evaluator):
             self._assign(node.target, self.value(node.value))
 
     def _do_augassign(self, node: ast.AugAssign) -> None:
-        old = self.value(_loaded(node.target))
+        old = self.value(loaded(node.target))
         new = self.value(node.value)
         if isinstance(old, Known) and old.name == "os.environ":
             calls.call(self, Known("os.environ.update"), [new], {})
@@ -119,6 +116,9 @@ class Executor(Evaluator):
             if isinstance(entries, list):
                 old.extend(entries)  # in place, for whoever else has the list
                 return
+        if isinstance(old, Known) and old.name == "os.environ" and isinstance(node.op, ast.BitOr):
+            calls.call(self, Known("os.environ.update"), [new], {})
+            return
         self._assign(node.target, operate(self, node.op, old, new))
 
     def _assign(self, target: ast.expr, value: Any) -> None:
@@ -180,6 +180,7 @@ class Executor(Evaluator):
                         raise Raised("KeyError", repr(str(key)))
                     self.memory.remove_environment(str(key))
                 elif isinstance(of, (dict, list)) and isinstance(key, (str, int)) and self.memory.unsure is None:
+                    self.budget.made(len(of))
                     try:
                         of.pop(key)  # type: ignore[arg-type]
                     except (KeyError, IndexError, TypeError) as error:
@@ -268,7 +269,7 @@ class Executor(Evaluator):
             try:
                 self.block(node.body)
             except Raised as error:
-                handler = next((one for one in node.handlers if error.is_caught_by(one)), None)
+                handler = next((one for one in node.handlers if catches(one, error)), None)
                 if handler is None:
                     raise
                 if handler.name:
@@ -299,6 +300,10 @@ class Executor(Evaluator):
         )
         self._bind(node.name, self.function(node.args, node.body) if plain else self.unknown(f"{node.name}()"))
 
+    def _do_classdef(self, node: ast.ClassDef) -> None:
+        forget(self, node, names=False)
+        self._bind(node.name, self.unknown(f"the class {node.name}"))
+
     def call_own(self, function: Function, positional: list[Any], named: dict[str, Any]) -> Any:
         """Call a function that the code defines."""
         scope = dict(function.defaults)
@@ -313,8 +318,9 @@ class Executor(Evaluator):
         if self._calls >= CALLS:
             raise Exhausted
         self._calls += 1
-        # A function sees its own names, those around its definition and the notebook's, not those of who calls it.
+        # A function sees its own names and those around it, not those of whoever calls it.
         outer, self.scopes = self.scopes, [*function.around, scope]
+        place, self.memory.place = self.memory.place, Place(function.cell, self.memory.place.line)
         try:
             if isinstance(function.body, ast.expr):
                 return self.value(function.body)
@@ -323,6 +329,7 @@ class Executor(Evaluator):
             return jump.value
         finally:
             self.scopes = outer
+            self.memory.place = place
             self._calls -= 1
         return None
 
@@ -334,15 +341,7 @@ class Executor(Evaluator):
         return self.unknown(f"get_ipython().{function}() is not run")
 
     def _call(self, node: ast.Call) -> Any:
-        if isinstance(node.func, ast.Name) and node.func.id == MAGIC:
-            number = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else -1
-            if isinstance(number, int) and 0 <= number < len(self._magics):
-                return magics.line(self, self._magics[number].strip())
-            return self.unknown("a strange name")
-        return super()._call(node)
-
-
-def _loaded(target: ast.expr) -> ast.expr:
-    copy: ast.expr = type(target)(**{field: getattr(target, field) for field in target._fields})
-    copy.ctx = ast.Load()  # type: ignore[attr-defined]
-    return ast.copy_location(copy, target)
+        number = magic_number(node)
+        if number is None or number >= len(self.magics):
+            return super()._call(node)
+        return magics.line(self, self.magics[number].strip())

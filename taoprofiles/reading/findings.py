@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taoprofiles.reading import cells, shell
-from taoprofiles.reading.bounds import Place, Unknown
+from taoprofiles.reading.bounds import Budget, Place, Unknown
 from taoprofiles.reading.execute import Executor
 from taoprofiles.reading.memory import Memory, is_placeholder
 from taoprofiles.reading.traced import Text, parts
@@ -182,5 +182,5 @@ def of_notebook(content: bytes, machine: Machine, given: Mapping[str, str], *, w
 def of_script(content: bytes, machine: Machine, given: Mapping[str, str]) -> Found:
     """Read a shell script."""
     memory = Memory(machine, given)
-    shell.follow(memory, content.decode("utf-8", "replace"))
+    shell.follow(memory, content.decode("utf-8", "replace"), Budget())
     return Found(memory)

@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from taoprofiles.reading.bounds import ENTRIES, TEXT, Raised, Unknown
-from taoprofiles.reading.traced import Part, Text, concat, cut
-from taoprofiles.reading.values import PLAIN, Id, PurePath, kind
+from taoprofiles.reading.traced import Part, Text, concat, cut, parts
+from taoprofiles.reading.values import PLAIN, Dumped, Id, PurePath, holds_unknown, kind
 
 if TYPE_CHECKING:
     import ast
@@ -23,6 +23,8 @@ class Interpreter(ABC):
     def __init__(self, memory: Memory, budget: Budget) -> None:
         self.memory, self.budget = memory, budget
         self.scopes: list[dict[str, Any]] = []
+        self.magics: list[str] = []
+        """The line magics and commands of all cells so far."""
 
     @abstractmethod
     def value(self, node: ast.expr) -> Any:
@@ -46,11 +48,24 @@ class Interpreter(ABC):
             return Text([value.part if isinstance(value, Id) else Part(str(value))])
         return self.unknown(f"the text of a {kind(value)}")
 
+    def as_repr(self, value: Any) -> str | Unknown:
+        """Give ``repr(value)``, of what is plain."""
+        if not isinstance(value, PLAIN):
+            return self.unknown(f"the form of a {kind(value)}", value)
+        return (
+            concat(repr(str(value) if isinstance(value, str) else value)) if not isinstance(value, Id) else str(value)
+        )
+
     def join(self, texts: list[Any]) -> str | Unknown:
         """Put texts together; if one is unknown, all is."""
         for text in texts:
             if not isinstance(text, str):
                 return self.unknown("a text put together of something else", text)
+        if len(texts) == 1:
+            text = texts[0]
+            return text if isinstance(text, Text) else concat(text)
+        if any(isinstance(text, Dumped) and holds_unknown(text.value) for text in texts):
+            return self.unknown("the JSON text of something unknown")
         size = sum(map(len, texts))
         self.budget.made(size)
         return concat("", *texts) if size <= TEXT else self.unknown("a very long text")
@@ -63,7 +78,10 @@ class Interpreter(ABC):
             self.budget.made(len(value))
             return list(value)
         if isinstance(value, str):
-            return [cut(value, at, at + 1) for at in range(min(len(value), ENTRIES))]
+            if len(value) > ENTRIES:
+                return self.unknown(f"a loop of more than {ENTRIES} rounds")
+            self.budget.made(len(value) * (1 + len(parts(value))))
+            return [cut(value, at, at + 1) for at in range(len(value))]
         if value is None or isinstance(value, (int, float)):
             raise Raised("TypeError", f"'{kind(value)}' object is not iterable")
         return self.unknown(f"a loop over a {kind(value)}", value)
@@ -77,8 +95,11 @@ class Interpreter(ABC):
     def spoil(self, values: list[Any]) -> None:
         """Make unknown what a call of something unknown may have changed."""
         for value in values:
-            if isinstance(value, dict) and value:
-                reason = self.unknown("changed by a call that is not followed")
+            if not isinstance(value, (dict, list)) or not value:
+                continue
+            self.budget.made(len(value))
+            reason = self.unknown("changed by a call that is not followed")
+            if isinstance(value, dict):
                 value.update(dict.fromkeys(value, reason))
-            elif isinstance(value, list) and value:
-                value[:] = [self.unknown("changed by a call that is not followed")] * len(value)
+            elif not (isinstance(value[0], Unknown) and value[0] is value[-1]):  # that was done before
+                value[:] = [reason] * len(value)

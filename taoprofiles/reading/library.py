@@ -34,19 +34,27 @@ PATH_METHODS = frozenset(
 )
 FILE_METHODS = frozenset("write writelines read close flush".split())
 _PERCENT = re.compile(r"%(?:\((\w+)\))?([sdir%])|%")
-_ORDER: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
-    ast.Lt: operator.lt,
-    ast.LtE: operator.le,
-    ast.Gt: operator.gt,
-    ast.GtE: operator.ge,
+_CALCULATION: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+    ast.Pow: operator.pow,
 }
+_CONSTANTS = {
+    "os.sep": "/", "os.path.sep": "/", "os.pathsep": ":", "os.linesep": "\n", "os.curdir": ".", "os.pardir": "..",
+    "os.devnull": "/dev/null", "os.name": "posix", "sys.platform": "linux",
+}  # fmt: skip
 _NOTHING = Text([])
 
 
 def attribute(ev: Interpreter, value: Any, name: str) -> Any:
     """Give ``value.name``."""
     if isinstance(value, Known):
-        return Known(f"{value.name}.{name}")
+        whole = f"{value.name}.{name}"
+        return concat(_CONSTANTS[whole]) if whole in _CONSTANTS else Known(whole)
     if isinstance(value, PurePath):
         found = _path_attribute(value, name)
         if found is not None:
@@ -58,20 +66,21 @@ def attribute(ev: Interpreter, value: Any, name: str) -> Any:
         PurePath: PATH_METHODS,
         File: FILE_METHODS,
     }
-    for of, known in methods.items():
-        if isinstance(value, of) and name in known:
+    for having, known in methods.items():
+        if isinstance(value, having) and name in known:
             return Method(value, name)
     if isinstance(value, File) and name == "name":
         return value.path
-    if value is None:
-        raise Raised("AttributeError", f"'NoneType' object has no attribute '{name}'")
+    of = next((one for one in (*PLAIN, list, dict, tuple) if isinstance(value, one)), None)
+    if of is not None and not hasattr(of, name):
+        raise Raised("AttributeError", f"'{kind(value)}' object has no attribute '{name}'")
     return ev.unknown(f"'{name}' of a {kind(value)}", value)
 
 
 def _path_attribute(path: PurePath, name: str) -> Any:
-    head, tail = traced.split_path(traced.normal_path(path.text))
-    stem, dot, suffix = tail.rpartition(".")
-    has_suffix = bool(stem and dot)
+    head, tail = traced.split_path("" if path.text == "." else path.text)
+    stem, _, suffix = tail.rpartition(".")
+    has_suffix = bool(stem and suffix)
     return {
         "parent": PurePath(head or "."),
         "name": tail,
@@ -138,24 +147,6 @@ def contains(ev: Interpreter, of: Any, one: Any) -> bool | Unknown:
     return ev.unknown(f"a search in a {kind(of)}")
 
 
-def compare(ev: Interpreter, op: ast.cmpop, left: Any, right: Any) -> bool | Unknown:
-    """Tell whether ``left op right``."""
-    if isinstance(op, (ast.In, ast.NotIn)):
-        inside = contains(ev, right, left)
-        return inside if isinstance(inside, Unknown) else inside is isinstance(op, ast.In)
-    if isinstance(left, Unknown) or isinstance(right, Unknown):
-        return ev.unknown("", left, right)
-    if isinstance(op, (ast.Eq, ast.NotEq)):
-        return equal(left, right, ev.budget) is isinstance(op, ast.Eq)
-    if isinstance(op, (ast.Is, ast.IsNot)):
-        same = left is right if left is None or right is None or isinstance(left, bool) else None
-        return ev.unknown("a comparison of what is not None") if same is None else same is isinstance(op, ast.Is)
-    numbers = isinstance(left, (int, float)) and isinstance(right, (int, float))
-    if not numbers and not (isinstance(left, str) and isinstance(right, str)):
-        return ev.unknown("a comparison of different kinds")
-    return bool(_ORDER[type(op)](left, right))
-
-
 def operate(ev: Interpreter, op: ast.operator, left: Any, right: Any) -> Any:
     """Give the value of ``left op right``. Raises Raised."""
     if isinstance(left, PurePath) and isinstance(op, ast.Div):
@@ -200,28 +191,14 @@ def _repeated(ev: Interpreter, one: Any, times: int) -> Any:
 def _calculated(ev: Interpreter, op: ast.operator, left: float, right: float) -> Any:
     if any(isinstance(one, int) and one.bit_length() > 256 for one in (left, right)):
         return ev.unknown("a very large number")
+    how = _CALCULATION.get(type(op))
+    if how is None or (how is operator.pow and not (isinstance(right, int) and 0 <= right <= 64)):
+        return ev.unknown("an operator")
     try:
-        match op:
-            case ast.Add():
-                return left + right
-            case ast.Sub():
-                return left - right
-            case ast.Mult():
-                return left * right
-            case ast.Div():
-                return left / right
-            case ast.FloorDiv():
-                return left // right
-            case ast.Mod():
-                return left % right
-            case ast.Pow() if 0 <= right <= 64:
-                return left**right
-            case _:
-                return ev.unknown("an operator")
-    except ZeroDivisionError as error:
-        raise Raised("ZeroDivisionError", str(error)) from None
-    except OverflowError as error:
-        raise Raised("OverflowError", str(error)) from None
+        value = how(left, right)
+    except (ZeroDivisionError, OverflowError) as error:
+        raise Raised(type(error).__name__, str(error)) from None
+    return ev.unknown("a very large number") if isinstance(value, int) and value.bit_length() > 256 else value
 
 
 # Formatting
@@ -239,7 +216,7 @@ def percent(ev: Interpreter, text: str, values: Any) -> Any:
         if conversion == "%":
             made.append("%")
             continue
-        if conversion is None or (conversion == "r"):
+        if conversion is None:
             return ev.unknown("a format of another kind")
         if name is not None:
             value = entry(ev, values, name)
@@ -250,8 +227,13 @@ def percent(ev: Interpreter, text: str, values: Any) -> Any:
         if conversion in "di" and isinstance(value, str):
             raise Raised("TypeError", f"%{conversion} format: a real number is required, not str")
         if isinstance(value, float) and conversion in "di":
-            value = int(value)
-        made.append(ev.as_text(value))
+            try:
+                value = int(value)
+            except (ValueError, OverflowError) as error:
+                raise Raised(type(error).__name__, str(error)) from None
+        made.append(ev.as_repr(value) if conversion == "r" else ev.as_text(value))
+    if given and isinstance(values, (tuple, *PLAIN)):
+        raise Raised("TypeError", "not all arguments converted during string formatting")
     return ev.join([*made, cut(text, at, len(text))])
 
 
@@ -267,19 +249,19 @@ def format_text(ev: Interpreter, text: str, positional: list[Any], named: dict[s
         made.append(literal)
         if named_field is None:
             continue
-        if conversion not in (None, "s") or not re.fullmatch(r"\w*", named_field):
+        if conversion not in (None, "s", "r") or not re.fullmatch(r"[0-9]{1,3}|([^\W0-9]\w*)?", named_field):
             return ev.unknown("a format of another kind")
         field = named_field or str(automatic)
         automatic += not named_field
-        if field.isdigit():
-            if int(field[:9]) >= len(positional):
+        if field.isascii() and field.isdigit():
+            if int(field) >= len(positional):
                 raise Raised("IndexError", f"Replacement index {field} out of range for positional args tuple")
             value = positional[int(field)]
         elif field in named:
             value = named[field]
         else:
             raise Raised("KeyError", f"'{field}'")
-        made.append(formatted(ev, value, spec or ""))
+        made.append(formatted(ev, ev.as_repr(value) if conversion == "r" else value, spec or ""))
     return ev.join(made) if made else _NOTHING
 
 
@@ -295,5 +277,5 @@ def formatted(ev: Interpreter, value: Any, spec: Any) -> Any:
         return ev.unknown("a format of another kind")
     try:
         return concat(format(str(value) if isinstance(value, str) else value, str(spec)))
-    except ValueError as error:
-        raise Raised("ValueError", str(error)) from None
+    except (ValueError, OverflowError) as error:
+        raise Raised(type(error).__name__, str(error)) from None

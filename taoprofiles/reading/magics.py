@@ -6,9 +6,10 @@ import re
 from typing import TYPE_CHECKING
 
 from taoprofiles.reading import ipython, shell
-from taoprofiles.reading.bounds import Raised, Unknown
+from taoprofiles.reading.bounds import Place, Raised, Unknown
 from taoprofiles.reading.calls import expand_variables
-from taoprofiles.reading.traced import expand_home, strip
+from taoprofiles.reading.memory import MOUNTS_FILES
+from taoprofiles.reading.traced import cut, expand_home, strip
 from taoprofiles.reading.values import loads
 
 if TYPE_CHECKING:
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from taoprofiles.reading.interpreter import Interpreter
 
 
-AROUND = ("time", "capture", "prun")
-"""Cell magics that run the cell as it is."""
-
 _MAY_SET = ("run", "dotenv", "load", "load_dotenv", "rerun", "recall")
 
 
@@ -27,11 +25,15 @@ def line(ev: Interpreter, text: str) -> Any:
     """Follow a line magic, or pass over a command; give its value."""
     word, _, rest = text.partition(" ")
     name = word.lstrip("%")
+    if re.match(r"%(env|set_env|cd)\t", text):
+        raise Raised("UsageError", "a magic's name ends at a blank, and a tab is none")
     if text.startswith(("!", "?")) or name not in ("env", "set_env", "cd"):
         folder = re.match(r"!+\s*mkdir\s+(?:-p\s+)?(\S+)\s*$", text)
         if folder is not None:
             made = ipython.expand(folder[1].strip("\"'"), ev.text)
             ev.memory.make_folder(made if isinstance(made, Unknown) else expand_variables(ev, made))
+        elif text.startswith("!") and any(one in text for one in MOUNTS_FILES):
+            _on_mounts_file(ev, text.lstrip("!"))
         elif text.startswith("!"):
             ev.memory.commands.append(text)
         if name == "pwd":
@@ -48,17 +50,32 @@ def line(ev: Interpreter, text: str) -> Any:
         return told
     pair = ipython.assignment(told)
     if pair is None:
-        value = ev.memory.environment(told.strip())
-        return ev.unknown("the environment as a whole") if value is None else value
+        asked = told.strip()
+        value = ev.memory.environment(asked) if asked else ev.unknown("the environment as a whole")
+        if value is None:
+            raise Raised("UsageError", f"Environment does not have key: {asked}")
+        return value
     ev.memory.set_environment(*pair)
     return None
+
+
+def _on_mounts_file(ev: Interpreter, text: str) -> None:
+    command = ipython.expand(text, ev.text)
+    if isinstance(command, str):
+        place = ev.memory.place
+        ev.memory.place = Place(place.cell, place.line - 1)  # a script's lines are counted from 1
+        shell.follow(ev.memory, command, ev.budget, is_script=False)
+        ev.memory.place = place
+    if isinstance(command, Unknown) or re.search(r"\b(cp|mv|rm|ln|sed\s+-\S*i|python\d?|jq)\b", command):
+        ev.memory.noted.append((ev.memory.place, "a command that may change the mounts file is not run"))
 
 
 def _cd(ev: Interpreter, told: str | Unknown) -> Any:
     if isinstance(told, Unknown):
         ev.memory.change_folder(told)
         return told
-    path = strip(strip(told, None), "\"'")
+    path = strip(told, None)
+    path = strip(cut(path, 3, len(path)) if path.startswith("-q ") else path, " \"'")
     options = path.startswith("-")
     where = ev.unknown("'%cd' with an option") if options else expand_home(path or "~", ev.memory.home)
     try:
@@ -81,4 +98,6 @@ def cell(ev: Interpreter, text: str, body: str) -> None:
             value = None
         ev.memory.write_file(path, value)
     elif name in ("bash", "sh", "script") and any(one in body for one in ("tao_mounts", "tlt_mounts")):
-        shell.follow(ev.memory, body, is_script=False)
+        shell.follow(ev.memory, body, ev.budget, is_script=False)
+    elif name in ("env", "set_env", "cd"):
+        ev.memory.noted.append((ev.memory.place, f"'%%{name}' is no magic of a whole cell: nothing of it is done"))

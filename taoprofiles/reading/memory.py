@@ -19,6 +19,9 @@ PLACEHOLDER = re.compile(
 """Text that stands for what only a person can know. FIXME and /path/to/… are NVIDIA's, the others people's."""
 PLACEHOLDER_NAME = re.compile(r"(FIX_?ME|TODO|YOUR_[A-Z_]+|REPLACE_?ME|CHANGE_?ME)\Z")
 MOUNTS_FILES = (".tao_mounts.json", ".tlt_mounts.json")
+_LONGEST_PLACEHOLDER = 1000
+_ALWAYS_SET = frozenset("PATH PWD SHELL TERM LANG".split())
+"""Variables that every kernel has, each with a value of its own."""
 
 
 class Machine:
@@ -100,8 +103,10 @@ class Memory:
             version = len(self.history[name]) - 1
             value = self.history[name][version].value
             return value if isinstance(value, Unknown) else Text([Part(value, "variable", name, version)])
-        if name in self.removed or name not in self.machine.environ:
+        if name in self.removed:
             return None
+        if name not in self.machine.environ:
+            return self.unknown(f"{name} is the kernel's own") if name in _ALWAYS_SET else None
         if name == "HOME":
             return self.home
         return Text([Part(self.machine.environ[name], "env", name)])
@@ -235,5 +240,7 @@ class Memory:
 
 def is_placeholder(text: str) -> bool:
     """Whether a text stands for what only a person can know, by what it says itself and not by what it refers to."""
+    if len(text) > _LONGEST_PLACEHOLDER:
+        return False
     own = "\0".join(part.text for part in text.parts if not part.kind) if isinstance(text, Text) else text
     return PLACEHOLDER.search(own) is not None

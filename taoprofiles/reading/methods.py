@@ -8,7 +8,7 @@ from taoprofiles.reading import traced
 from taoprofiles.reading.bounds import TEXT, Raised, Unknown
 from taoprofiles.reading.library import format_text
 from taoprofiles.reading.traced import concat, cut
-from taoprofiles.reading.values import PLAIN, Dumped, File, PurePath, dumps, equal, kind, loads
+from taoprofiles.reading.values import PLAIN, Dumped, File, PurePath, dumps, equal, holds_unknown, kind, loads
 
 if TYPE_CHECKING:
     from typing import Any
@@ -34,6 +34,8 @@ def _text(ev: Interpreter, text: str, name: str, args: list[Any], named: dict[st
         return format_text(ev, text, args, named)
     if named:
         return ev.unknown(f"{name}() with named arguments")
+    if isinstance(text, Dumped) and holds_unknown(text.value):
+        return ev.unknown("the JSON text of something unknown")
     if name == "join" and len(args) == 1:
         entries = ev.entries(args[0])
         if isinstance(entries, Unknown):
@@ -49,15 +51,16 @@ def _text(ev: Interpreter, text: str, name: str, args: list[Any], named: dict[st
         sides = {"left": name != "rstrip", "right": name != "lstrip"}
         return traced.strip(text, args[0] if args else None, **sides)
     if name == "replace" and len(args) == 2 and all(isinstance(arg, str) for arg in args) and args[0]:
-        size = len(text) + text.count(args[0]) * len(args[1])
-        ev.budget.made(size)
+        times = text.count(args[0])
+        size = len(text) + times * len(args[1])
+        ev.budget.made(size + times * len(traced.parts(text)))
         return traced.replace(text, *args) if size <= TEXT else ev.unknown("a very long text")
     if name in ("removeprefix", "removesuffix") and len(args) == 1 and isinstance(args[0], str):
         if name == "removeprefix":
             return cut(text, len(args[0]) if text.startswith(args[0]) else 0, len(text))
         return cut(text, 0, len(text) - (len(args[0]) if text.endswith(args[0]) else 0))
     if name == "split" and (not args or (isinstance(args[0], str) and args[0]) or args[0] is None) and len(args) < 2:
-        ev.budget.made(len(text))
+        ev.budget.made(len(text) * len(traced.parts(text)))
         return traced.split(text, args[0] if args else None)
     if name == "encode":
         return ev.unknown("bytes")
@@ -65,7 +68,7 @@ def _text(ev: Interpreter, text: str, name: str, args: list[Any], named: dict[st
         return ev.unknown(f"{name}() of such arguments")
     try:
         told = getattr(str(text), name)(*args)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise Raised(type(error).__name__, str(error)) from None
     ev.budget.made(len(text))
     if isinstance(told, str):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from taoprofiles.reading.bounds import TEXT, Budget, Exhausted, Place, Raised, Unknown
+from taoprofiles.reading.bounds import TEXT, Exhausted, Place, Raised, Unknown
 from taoprofiles.reading.memory import MOUNTS_FILES
 from taoprofiles.reading.traced import Part, Text, concat, expand_home, split_path, strip
 from taoprofiles.reading.values import loads
@@ -17,10 +17,13 @@ from taoprofiles.reading.words import Command, Reader
 if TYPE_CHECKING:
     from typing import Any
 
+    from taoprofiles.reading.bounds import Budget
     from taoprofiles.reading.memory import Memory
 
 SCRIPT_LIMIT = 1 << 18
 
+_COMMAND = 500
+"""Characters of a command within another that are looked at."""
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=(.*)\Z", re.ASCII | re.DOTALL)
 _OWN_FOLDER = re.compile(
@@ -31,12 +34,12 @@ _OPENS = frozenset(("if", "for", "while", "until", "case", "select"))
 _CLOSES = frozenset(("fi", "done", "esac"))
 
 
-def follow(memory: Memory, script: str, *, is_script: bool = True) -> None:
+def follow(memory: Memory, script: str, budget: Budget, *, is_script: bool = True) -> None:
     """Follow a script. In a notebook (``is_script`` false) it has variables of its own, as a ``%%bash`` cell has."""
     if len(script) > SCRIPT_LIMIT:
         memory.noted.append((memory.place, f"the script has more than {SCRIPT_LIMIT} characters"))
         return
-    shell = _Shell(memory, is_script=is_script)
+    shell = _Shell(memory, budget, is_script=is_script)
     try:
         for command in Reader(script).commands():
             shell.run(command)
@@ -45,12 +48,12 @@ def follow(memory: Memory, script: str, *, is_script: bool = True) -> None:
 
 
 class _Shell:
-    def __init__(self, memory: Memory, *, is_script: bool) -> None:
+    def __init__(self, memory: Memory, budget: Budget, *, is_script: bool) -> None:
         self._memory = memory
         self._is_script = is_script
         self._own: dict[str, str | Unknown] = {}
         self._unsure = 0
-        self._budget = Budget()
+        self._budget = budget
         self._cell = memory.place.cell
         self._first = memory.place.line if not is_script else 0
 
@@ -66,13 +69,14 @@ class _Shell:
         elif words and words[0] in _CLOSES:
             self._unsure = max(0, self._unsure - 1)
         unsure = Unknown("set where it is not known whether that is run", self._memory.place)
-        self._memory.unsure = unsure if self._unsure else None
+        before = self._memory.unsure
+        self._memory.unsure = before or (unsure if self._unsure else None)
         try:
             self._command(words, command)
         except Raised as error:
             self._memory.noted.append((self._memory.place, str(error)))
         finally:
-            self._memory.unsure = None
+            self._memory.unsure = before
 
     def _command(self, words: list[str], command: Command) -> None:
         first = words[0] if words else ""
@@ -229,7 +233,7 @@ class _Shell:
 
     def _told(self, command: str) -> str | Unknown:
         """Give what a command prints, for the few that only tell something."""
-        command, memory = command.strip(), self._memory
+        command, memory = command.strip()[:_COMMAND], self._memory
         if command in ("pwd", "pwd -P", "pwd -L"):
             return memory.folder
         if command in ("id -u", "id -g"):

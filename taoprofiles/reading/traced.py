@@ -9,6 +9,8 @@ from __future__ import annotations
 import posixpath
 from typing import TYPE_CHECKING, NamedTuple
 
+from taoprofiles.reading.bounds import PARTS, Exhausted
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Self
@@ -33,7 +35,7 @@ class Text(str):
     parts: tuple[Part, ...]
 
     def __new__(cls, parts: Iterable[Part]) -> Self:
-        """Join the parts; pieces of plain text that meet become one."""
+        """Join the parts; pieces of plain text that meet become one. Raises Exhausted for too many."""
         kept: list[Part] = []
         for part in parts:
             if not part.text:
@@ -42,6 +44,8 @@ class Text(str):
                 kept[-1] = Part(kept[-1].text + part.text)
             else:
                 kept.append(part)
+        if len(kept) > PARTS:
+            raise Exhausted
         made = super().__new__(cls, "".join(part.text for part in kept))
         made.parts = tuple(kept)
         return made
@@ -113,6 +117,14 @@ def normal_path(text: str) -> Text:
     if normal == text.rstrip("/"):
         return cut(text, 0, len(normal))
     return concat(normal)
+
+
+def pure_path(text: str) -> Text:
+    """Give ``str(pathlib.PurePosixPath(text))``."""
+    root = "/" * (len(text) - len(text.lstrip("/")))
+    root = root if len(root) <= 2 else "/"
+    normal = root + "/".join(name for name in text.split("/") if name not in ("", ".")) or "."
+    return cut(text, 0, len(normal)) if text.startswith(normal) else concat(normal)
 
 
 def split_path(text: str) -> tuple[Text, Text]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from taoprofiles.reading.bounds import DEPTH, Exhausted, Raised, Unknown
-from taoprofiles.reading.traced import Part, Text, concat, cut
+from taoprofiles.reading.traced import Part, Text, pure_path
 
 if TYPE_CHECKING:
     import ast
@@ -38,16 +37,18 @@ class Method:
 class Function:
     """A function that the code defines itself."""
 
-    __slots__ = ("around", "body", "defaults", "parameters")
+    __slots__ = ("around", "body", "cell", "defaults", "parameters")
 
     def __init__(
         self,
         parameters: list[str],
         defaults: Mapping[str, Any],
         body: list[ast.stmt] | ast.expr,
+        *,
+        cell: int,
         around: list[dict[str, Any]],
     ) -> None:
-        self.parameters, self.defaults, self.body, self.around = parameters, defaults, body, around
+        self.parameters, self.defaults, self.body, self.cell, self.around = parameters, defaults, body, cell, around
 
 
 class Id(int):
@@ -62,8 +63,7 @@ class PurePath:
     __slots__ = ("text",)
 
     def __init__(self, text: str) -> None:
-        plain = str(PurePosixPath(text)) if text else "."
-        self.text: str = cut(text, 0, len(plain)) if text.startswith(plain) else concat(plain)
+        self.text = pure_path(text)
 
 
 class File:
@@ -134,6 +134,7 @@ def equal(a: Any, b: Any, budget: Budget, depth: int = 0) -> bool:
     if isinstance(a, PurePath) and isinstance(b, PurePath):
         return a.text == b.text
     if isinstance(a, dict) and isinstance(b, dict):
+        budget.made(len(a))
         return a.keys() == b.keys() and all(equal(a[key], b[key], budget, depth + 1) for key in a)
     if isinstance(a, (list, tuple)) and type(a) is type(b):
         return len(a) == len(b) and all(equal(x, y, budget, depth + 1) for x, y in zip(a, b, strict=True))
@@ -141,15 +142,33 @@ def equal(a: Any, b: Any, budget: Budget, depth: int = 0) -> bool:
 
 
 def loads(text: str) -> Any:
-    """Give ``json.loads(text)``. Raises Raised."""
+    """Give ``json.loads(text)``. Raises Raised, also for what is nested beyond all need."""
     if isinstance(text, Dumped):
         return text.value
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except ValueError as error:
         raise Raised("JSONDecodeError", str(error)) from None
     except RecursionError:
-        raise Raised("RecursionError", "maximum recursion depth exceeded") from None
+        deep = True
+    else:
+        deep = _is_deep(value)
+    if deep:
+        raise Raised("RecursionError", "maximum recursion depth exceeded")
+    return value
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether a JSON value is nested deeper than what follows here goes."""
+    level = [value]
+    for _ in range(DEPTH):
+        level = [
+            inner
+            for one in level
+            if isinstance(one, (dict, list))
+            for inner in (one.values() if isinstance(one, dict) else one)
+        ]
+    return bool(level)
 
 
 def dumps(value: Any, budget: Budget, *, indent: Any = None) -> Text:

@@ -28,6 +28,7 @@ class Reader:
     def __init__(self, script: str) -> None:
         self._text = script.replace("\r\n", "\n").replace("\\\n", "\0\0")  # a continued line is one
         self._at = 0
+        self._line, self._counted = 1, 0
 
     def commands(self) -> list[Command]:
         """Give every command, in order. Raises Exhausted for quotes nested beyond all need."""
@@ -41,7 +42,8 @@ class Reader:
         words: list[str] = []
         target: str | None = None
         here: tuple[str, bool, bool] | None = None
-        line = text.count("\n", 0, self._at) + text.count("\0\0", 0, self._at) + 1
+        self._line += text.count("\n", self._counted, self._at) + text.count("\0\0", self._counted, self._at)
+        line, self._counted = self._line, self._at
         while self._at < len(text):
             character = text[self._at]
             if character in " \t\0":

@@ -1,0 +1,111 @@
+"""What really running a notebook leaves behind: its cells in a real IPython shell, in a scratch home.
+
+Only for the notebooks that stand in these tests: they may do as they like. One process loads IPython, which takes long,
+and forks for each notebook.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import traceback
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any, NamedTuple
+
+MOUNTS = (".tao_mounts.json", ".tlt_mounts.json")
+
+
+class Outcome(NamedTuple):
+    """What is there when the last cell has run."""
+
+    mapping: Any
+    """The value of the mounts file that the launcher would take; None for none."""
+    environ: dict[str, str]
+    """The variables that the cells set or changed."""
+    errors: list[str]
+    """What the cells raised, by the names of the exceptions."""
+
+
+class Job(NamedTuple):
+    home: str
+    folder: str
+    sources: list[str]
+
+
+def execute(jobs: list[Job]) -> list[Outcome]:
+    """Run the notebooks one after the other, each in its own process, home and folder."""
+    for job in jobs:
+        Path(job.folder).mkdir(parents=True, exist_ok=True)
+    environ = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "IPYTHONDIR": jobs[0].home + "/.ipython"}
+    done = subprocess.run(
+        [sys.executable, "-I", "-B", __file__],
+        input=json.dumps(jobs),
+        env={**environ, "HOME": jobs[0].home},
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert done.returncode == 0, done.stderr
+    return [Outcome(*told) for told in json.loads(done.stdout)]
+
+
+# Inside of the child process
+
+
+def _main() -> None:
+    from IPython.core.interactiveshell import InteractiveShell
+    from traitlets.config import Config
+
+    config = Config()
+    config.HistoryManager.enabled = False
+    shell = InteractiveShell.instance(config=config, colors="nocolor")
+    os.environ.pop("IPYTHONDIR")
+    print(json.dumps([_forked(shell, *job) for job in json.load(sys.stdin)]))
+
+
+def _forked(shell: Any, home: str, folder: str, sources: list[str]) -> list[Any]:
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            told = json.dumps(_run(shell, home, folder, sources))
+            with os.fdopen(writing, "w") as answer:
+                answer.write(told)
+        except BaseException:
+            traceback.print_exc()
+        os._exit(0)  # whatever the cells have left behind
+    os.close(writing)
+    with os.fdopen(reading) as answer:
+        told = answer.read()
+    os.waitpid(pid, 0)
+    return json.loads(told)
+
+
+def _run(shell: Any, home: str, folder: str, sources: list[str]) -> list[Any]:
+    os.chdir(folder)
+    os.environ.update(HOME=home, USER="ana")
+    before = dict(os.environ)
+    errors = []
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1):
+        os.dup2(nothing, descriptor)
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        for source in sources:
+            result = shell.run_cell(source, store_history=False)
+            error = result.error_before_exec or result.error_in_exec
+            errors += [] if error is None else [type(error).__name__]
+    changed = {name: value for name, value in os.environ.items() if before.get(name) != value}
+    texts = [Path(home, name).read_text() for name in MOUNTS if Path(home, name).exists()]
+    try:
+        mapping = json.loads(texts[0]) if texts else None
+    except ValueError:
+        mapping = "not JSON"
+    return [mapping, changed, errors]
+
+
+if __name__ == "__main__":
+    _main()
