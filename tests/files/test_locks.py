@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 import taoprofiles
 from taoprofiles.errors import BusyError, TaoprofError
-from taoprofiles.state import files
+from taoprofiles.state import homes
 from taoprofiles.state.locks import Lock
 from tests.conftest import Home
 
@@ -160,7 +160,7 @@ def test_a_home_that_is_moved_away_before_the_wait_is_not_made_anew(
         home.root.rename(home.root.with_name("away"))
         return False
 
-    monkeypatch.setattr(files, "NEVER_MADE", {str(home.root)})
+    monkeypatch.setattr(homes, "KNOWN", {str(home.root): home.root.stat()})
     monkeypatch.setattr(Lock, "try_acquire", moved_away)
     with pytest.raises(TaoprofError, match="no such file"), Lock(str(home.state / "lock"), 0.2):
         raise AssertionError("there is nothing to lock")
