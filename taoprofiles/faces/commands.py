@@ -139,7 +139,7 @@ def run(argv: list[str]) -> int:
 def _mend(context: Context) -> None:
     """Take off the seal of a guard that was killed, whatever the command is."""
     try:
-        if os.path.lexists(context.seal) and not claims.any_claimed(context.guard):
+        if claims.is_orphaned(context.seal, context.guard):
             from taoprofiles.operations import guard
 
             guard.unseal(context)

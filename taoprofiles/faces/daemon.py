@@ -20,7 +20,7 @@ from taoprofiles.faces.output import note, printable
 from taoprofiles.operations.following import Following
 from taoprofiles.operations.guard import Guard
 from taoprofiles.operations.watchpost import GLANCE, Watchpost
-from taoprofiles.state import files, settings
+from taoprofiles.state import homes, settings
 from taoprofiles.state.guards import Guards
 from taoprofiles.state.refusals import unusable
 from taoprofiles.values.settings import Settings
@@ -119,9 +119,8 @@ class Daemon:
         signal.signal(signal.SIGHUP, lambda *_: self._hints.add("settings"))
         # A read lease (world/writers.py) is broken, with this signal, by a writer that comes in the same moment.
         signal.signal(signal.SIGIO, signal.SIG_IGN)
-        files.NEVER_MADE.add(self._context.home)
         try:
-            self._home = os.stat(self._context.home)
+            homes.KNOWN[self._context.home] = os.stat(self._context.home)
         except OSError as error:
             raise unusable(self._context.home, "guard what is in", error) from error
         self._claim = self._guards.begin()
@@ -249,7 +248,7 @@ class Daemon:
     def _at_home(self) -> bool:
         """Whether our place in the home is still there. Where it has gone away, nothing is done until it is back."""
         is_there = self._guards.is_ours(self._claim)
-        if not is_there and self._is_away and self._is_a_home():
+        if self._is_away and self._is_a_home() and not is_there:
             try:
                 claim = self._guards.begin()
             except TaoprofError:
@@ -272,11 +271,18 @@ class Daemon:
 
     def _is_a_home(self) -> bool:
         """Whether the home is there: the folder that it was, or one that has our folder; no empty mount point."""
+        home, known = self._context.home, homes.KNOWN
         try:
-            is_same = os.path.samestat(os.stat(self._context.home), self._home)
+            found = os.stat(home)
+            if os.path.samestat(found, known[home]):
+                return True
+            # Twice, since it may be mounted in between: the empty folder from before would be taken for it ever after.
+            is_one = os.path.isdir(self._context.state) and os.path.samestat(found, os.stat(home))
         except OSError:
             return False
-        return is_same or os.path.isdir(self._context.state)
+        if is_one:
+            known[home] = found
+        return is_one
 
     def _read_settings(self) -> None:
         try:

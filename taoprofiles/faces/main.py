@@ -76,7 +76,7 @@ def _answer_prompt() -> int | None:
 
     try:
         context = Context()
-        if os.path.lexists(context.seal) and not claims.any_claimed(context.guard):
+        if claims.is_orphaned(context.seal, context.guard):
             return None  # a guard that was killed has left its seal, which every command takes off
         name = glance.active(context)
     except TaoprofError:

@@ -76,7 +76,7 @@ class Following(threading.Thread):
     def _take(self, fresh: Containers) -> None:
         before = self.containers
         if not fresh.was_seen:
-            fresh.go_on_with(before, {one.keeps for one in processes.scan() if one.keeps is not None})
+            fresh.go_on_with(before, processes.kept(processes.scan()))
         self.containers = fresh
         self.looked.set()
         if self._gist(fresh) != self._gist(before):

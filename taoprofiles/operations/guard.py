@@ -21,7 +21,7 @@ from taoprofiles.state.history import MAPPING_LIMIT, History
 from taoprofiles.state.locks import Lock
 from taoprofiles.state.placing import Rights
 from taoprofiles.values import mapping, policy, proof
-from taoprofiles.values.hold import OWN_KINDS, RUN_VARIABLE, in_the_way
+from taoprofiles.values.hold import OWN_KINDS, RUN_VARIABLE, in_the_way, needing
 from taoprofiles.world import processes
 from taoprofiles.world.witness import Witness
 
@@ -105,10 +105,10 @@ class Guard:
         with Lock(self._context.lock, LOCK_PATIENCE):
             engine, trouble = self._engine(), None
             try:
-                content, shape, writer = self._read()
+                content, shape, entry, writer = self._read()
             except TaoprofError as error:  # a folder, say: there is nothing to put back into, but all else goes on
                 content, shape, writer, trouble = self._content, self._good, None, error
-            entry = self._in_force(content)
+                entry = self._in_force(content)
             stock = self._take_stock(content, engine, is_foreign=entry is None)
             if entry is not None or not in_the_way(stock.holds, mapping.digest(content or b"")):
                 self._good = shape
@@ -129,17 +129,19 @@ class Guard:
                 sealed, problem = self._seal.is_recorded(), self.problem or (trouble.message if trouble else "")
                 self.line = self._reporter.report(stock, content, engine, is_sealed=sealed, problem=problem)
 
-    def _read(self) -> tuple[bytes | None, _Shape, str | None]:
-        """Read the file; give what it holds, what it is, and who has just written it, where that is seen."""
+    def _read(self) -> tuple[bytes | None, _Shape, Entry | None, str | None]:
+        """Read the file; give what it holds, what it is, the entry in force, and who has just written it, if seen."""
         try:
             content, shape = self._see()
         except TaoprofError:
             self._make_readable()
             content, shape = self._see()
-        if content is None or self._in_force(content) is not None:
-            return content, shape, None
+        entry = self._in_force(content)
+        if content is None or entry is not None:
+            return content, shape, entry, None
         writer = self._foreign.let_the_writer_end()
-        return *self._see(), writer
+        content, shape = self._see()
+        return content, shape, self._in_force(content), writer
 
     def _see(self) -> tuple[bytes | None, _Shape]:
         """Give what the file holds, and its rights and symlink of the same moment."""
@@ -163,7 +165,7 @@ class Guard:
         made good: what it was to replace counts as foreign still.
         """
         entry = self._history.in_force(content)
-        last = next((e for e in self._history.newest_first() if e.target == "mapping"), None)
+        last = self._history.last_mapping()
         if entry is None or last is None:
             return entry
         if entry.id == last.id:
@@ -179,7 +181,7 @@ class Guard:
             files.change_mode(path, rights.st_mode & 0o7777)
 
     def _tell_of_trouble(self, stock: Stock, trouble: TaoprofError) -> None:
-        held = [hold for hold in stock.holds if hold.shared and not hold.released]
+        held = needing(stock.holds)
         if held and trouble.message != self._trouble:
             self._trouble = trouble.message
             self._say(
@@ -201,7 +203,7 @@ class Guard:
     def _remember(self, stock: Stock, *, is_foreign: bool) -> None:
         """Give found work the mapping that was there when it was first seen, not the one that is there now."""
         written = self._changed_at() if is_foreign else 0.0
-        last = next((e for e in self._history.newest_first() if e.target == "mapping"), None) if is_foreign else None
+        last = self._history.last_mapping() if is_foreign else None
         needs: dict[object, tuple[str | None, str | None]] = {}
         for hold in stock.holds:
             if hold.kind != "found":
@@ -302,7 +304,7 @@ def _identity(seen: os.stat_result | None) -> object:
 
 def unseal(context: Context) -> bool:
     """Take off a seal whose guard is dead; true where there was one. Raises BusyError, TaoprofError."""
-    if not os.path.lexists(context.seal) or claims.any_claimed(context.guard):
+    if not claims.is_orphaned(context.seal, context.guard):
         return False
     with Lock(context.lock):
         return Seal(context).take_off() is not None

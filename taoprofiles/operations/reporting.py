@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from taoprofiles.operations import situation
 from taoprofiles.state.history import History
+from taoprofiles.values.hold import needing
 from taoprofiles.version import VERSION
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Reporter:
         """Tell what has changed since the last time, publish what is known, and give it in a line."""
         self._tell_changes(stock)
         self._mind_drift(content)
-        held = [hold for hold in stock.holds if hold.shared and not hold.released]
+        held = needing(stock.holds)
         own = len(stock.holds) - len(held)
         beside = f", {own} beside it" if own else ""
         who = "; ".join(hold.line() for hold in held[:3]) + (f" and {len(held) - 3} more" if len(held) > 3 else "")

@@ -97,7 +97,7 @@ class _Look:
         self._stock = Stock()
         self._end = time.monotonic() + (PATIENCE if engine is None else IMPATIENCE)
         self._processes = processes.scan()  # before the containers: a launcher that ends meanwhile has left its own
-        self._stock.keepers = {one.keeps for one in self._processes if one.keeps is not None}
+        self._stock.keepers = processes.kept(self._processes)
         self._engine = engine or Sighting.of(context, self._stock.keepers) or Containers(context, self._end)
         self._others: dict[str, Containers] = {}
         self._past: list[tuple[dict[str, str], str, str | None]] | None = None

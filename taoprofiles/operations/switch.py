@@ -141,7 +141,7 @@ def take_in(context: Context, content: bytes | None, *, writer: str | None) -> i
 def keep_late(context: Context, content: bytes) -> int:
     """Keep what a program wrote into a file that had been replaced already, as ``put_back`` does. Needs the lock."""
     history = History(context)
-    last = next((e for e in history.newest_first() if e.target == "mapping"), None)
+    last = history.last_mapping()
     if last is None:
         raise TaoprofError("the history has gone away")
     digest = history.keep(content)
@@ -286,7 +286,7 @@ class _Transaction:
     def _keep_what_a_killed_switch_replaced(self) -> None:
         """Keep what another program wrote in the moment of a switch that was killed before it could look."""
         content = files.left_behind(self._context.mapping_file)
-        last = next((e for e in self._history.newest_first() if e.target == "mapping"), None)
+        last = self._history.last_mapping()
         if content is None or last is None or self._history.knows(content):
             return
         digest = self._history.keep(content)

@@ -78,6 +78,11 @@ def any_claimed(folder: str) -> bool:
     return any(claimed(os.path.join(folder, name)) for name in names)
 
 
+def is_orphaned(path: str, folder: str) -> bool:
+    """Whether the file ``path`` is there although nobody has a claim in ``folder``: who made it was killed."""
+    return os.path.lexists(path) and not any_claimed(folder)
+
+
 def beat(path: str) -> None:
     """Give a file the time of now: the sign of life that other hosts see. An error is no reason to stop the work."""
     try:

@@ -11,7 +11,7 @@ import os
 import stat
 
 from taoprofiles.errors import InvalidStateError, TaoprofError
-from taoprofiles.state import placing
+from taoprofiles.state import homes, placing
 from taoprofiles.state.placing import Rights
 from taoprofiles.state.refusals import kind, unusable
 from taoprofiles.state.turns import Turn
@@ -19,9 +19,6 @@ from taoprofiles.state.turns import Turn
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-NEVER_MADE: set[str] = set()
-"""Folders that are not ours to make: a guard's home, which may be away for a while."""
 
 
 def read(path: str, limit: int) -> bytes | None:
@@ -80,6 +77,7 @@ def replace(
         with Turn(os.path.dirname(target)) as turn:
             try:
                 old = placing.status(target, may_be_link=link is None)
+                turn.check()
                 placing.unlink(fresh)
                 placing.unlink(kept)
                 placing.write_fresh(fresh, data, like or old)
@@ -121,14 +119,20 @@ def _relink(
     try:
         with Turn(os.path.dirname(path)) as turn:
             old = placing.status(path, may_be_link=True)
+            turn.check()
             placing.unlink(fresh)
             placing.unlink(kept)
             os.symlink(link, fresh)
-            if old is not None:
-                placing.keep(path, kept, old)
-                os.replace(fresh, path)
-            else:
-                placing.appear(fresh, path)
+            try:
+                if old is not None:
+                    placing.keep(path, kept, old)
+                    os.replace(fresh, path)
+                else:
+                    placing.appear(fresh, path)
+            except BaseException:
+                for name in (fresh, kept):
+                    placing.unlink_quietly(name)  # else they stay in the home until the next change
+                raise
             try:
                 _hand_on(kept, follow)
                 turn.sync()
@@ -269,19 +273,35 @@ def make_folder(path: str) -> None:
     if os.path.isdir(path):
         return
     try:
-        if path in NEVER_MADE:
+        if path in homes.KNOWN:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         parent = os.path.dirname(path)
         if parent != path:
             make_folder(parent)
-        try:
-            os.mkdir(path, 0o700)
-            os.chmod(path, 0o700)  # the umask may have taken bits away
-        except FileExistsError:
-            if not os.path.isdir(path):
-                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from None
+        home = homes.around(path)
+        if home is None:
+            _make(path)
+        else:
+            # By a descriptor: if the home goes away now, the folder is made in it all the same, wherever it is by then.
+            fd = os.open(home, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                homes.check(home, fd)
+                _make(os.path.relpath(path, home), fd)
+            finally:
+                os.close(fd)
+        if not os.path.isdir(path):
+            code = errno.ENOTDIR if os.path.lexists(path) else errno.ENOENT
+            raise OSError(code, os.strerror(code), path)
     except OSError as error:
         raise unusable(path, "make the folder", error) from error
+
+
+def _make(path: str, folder: int | None = None) -> None:
+    try:
+        os.mkdir(path, 0o700, dir_fd=folder)
+        os.chmod(path, 0o700, dir_fd=folder)  # the umask may have taken bits away
+    except FileExistsError:
+        pass
 
 
 def _sync_folder(folder: str) -> None:

@@ -171,13 +171,13 @@ class Seal:
         known, self._mine = self._known(), None
         if known is not None:
             for path in dict.fromkeys((known["path"], files.real(self._target))):  # it may have been moved
-                self.give_back(path, known["mode"], known["ino"])
+                self._give_back(path, known["mode"], known["ino"])
         caches.forget(self._record)
         return None if known is None else int(known["mode"])
 
     @staticmethod
-    def give_back(path: str, mode: int, ino: int) -> None:
-        """Give a file that is sealed its mode, also without a record, and no other file that has its name by now."""
+    def _give_back(path: str, mode: int, ino: int) -> None:
+        """Give the file that was sealed its mode, and no other file that has its name by now."""
         with _Pinned(path) as pinned:
             status = pinned.status
             # Not by the device's number, which another boot or host may give otherwise.

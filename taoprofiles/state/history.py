@@ -112,7 +112,7 @@ class History:
 
     def found(self, digest: str | None, *, writer: str | None = None) -> dict[str, Any] | None:
         """Give the entry, to be recorded, for what another program wrote after the last one; None for no such thing."""
-        last = next((e for e in self.newest_first() if e.target == "mapping"), None)
+        last = self.last_mapping()
         before = last.after if last else None
         if digest == before:
             return None
@@ -171,6 +171,10 @@ class History:
             entry = _parse(line, self._context.history)
             if entry is not None:
                 yield entry
+
+    def last_mapping(self) -> Entry | None:
+        """Give the last entry about the mapping file, whether it took effect or not."""
+        return next((entry for entry in self.newest_first() if entry.target == "mapping"), None)
 
     def timeline(self, content: bytes | None) -> Iterator[tuple[Entry, bool]]:
         """Give the entries, the newest first, and whether each took effect.

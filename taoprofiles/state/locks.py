@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 
 from taoprofiles.errors import BusyError
 from taoprofiles.state import files
@@ -18,10 +19,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from filelock import FileLock
-
 DEFAULT_TIMEOUT = 10.0
 """Seconds to wait for the lock. A change holds it for milliseconds; 64 at once are through in about a second."""
+
+_PAUSE = 0.005
+"""Seconds between two tries to get a lock that is held."""
 
 
 class Lock:
@@ -35,12 +37,10 @@ class Lock:
         self._path = path
         self._timeout = timeout
         self._fd = -1
-        self._library: FileLock | None = None
 
     def __enter__(self) -> Lock:
         if not self.try_acquire():
             self._wait()
-            self._note_holder()
         return self
 
     def __exit__(
@@ -50,63 +50,72 @@ class Lock:
 
     def release(self) -> None:
         """Give the lock back; nothing happens if it is not held."""
-        if self._library is not None:
-            self._library.release()
-            self._library = None
         if self._fd >= 0:
-            try:
-                os.close(self._fd)
-            except OSError:
-                pass  # Linux has let go of it all the same, and the work under the lock is done
+            _close(self._fd)  # Linux has let go of it whatever that says, and the work under the lock is done
             self._fd = -1
 
     def try_acquire(self) -> bool:
         """Take the lock if it is free now. Raises TaoprofError where the lock file cannot be made."""
-        files.make_folder(os.path.dirname(self._path))
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        try:
-            fd = os.open(self._path, flags, PRIVATE)
-        except OSError as error:
-            raise unusable(self._path, "open the lock", error) from error
+        fd = self._open()
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Someone may have removed the state folder between the open and the lock: a lock on a file that has no
-            # name any more excludes nobody.
-            status = os.fstat(fd)
-            if os.path.samestat(status, os.stat(self._path)):
-                if status.st_mode & 0o777 != PRIVATE:
-                    os.fchmod(fd, PRIVATE)  # the umask may have taken bits away
-                self._fd = fd
-                self._note_holder()
+            if self._is_named(fd):
+                self._take(fd)
                 return True
         except OSError:
             pass
-        try:
-            os.close(fd)
-        except OSError:
-            pass
+        _close(fd)
         return False
 
-    def _wait(self) -> None:
-        import warnings
-
-        from filelock import FileLock, Timeout
-
-        lock = FileLock(self._path, timeout=self._timeout, poll_interval=0.005, mode=PRIVATE)
+    def _open(self) -> int:
+        files.make_folder(os.path.dirname(self._path))
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
-            with warnings.catch_warnings():
-                # Where the file system has no kernel locks filelock warns and takes a lock by existence.
-                warnings.simplefilter("ignore", UserWarning)
-                lock.acquire()
-        except Timeout:
-            raise BusyError(
-                f"another taoprof command is at work: {self._holder()} has the lock, and {self._timeout:g} s were not "
-                "enough to get it",
-                hint="run the command again, or give it longer with --timeout SECONDS",
-            ) from None
+            return os.open(self._path, flags, PRIVATE)
         except OSError as error:
-            raise unusable(self._path, "lock", error) from error
-        self._library = lock
+            raise unusable(self._path, "open the lock", error) from error
+
+    def _is_named(self, fd: int) -> bool:
+        """Whether the file still has its name: a lock on one that has none any more excludes nobody."""
+        try:
+            return os.path.samestat(os.fstat(fd), os.stat(self._path))
+        except OSError:
+            return False
+
+    def _take(self, fd: int) -> None:
+        if os.fstat(fd).st_mode & 0o777 != PRIVATE:
+            os.fchmod(fd, PRIVATE)  # the umask may have taken bits away
+        self._fd = fd
+        self._note_holder()
+
+    def _wait(self) -> None:
+        # By a descriptor. Given a path, filelock makes all its folders: a guard whose home is moved away, or unmounted,
+        # before it waits would make a home anew, in the way of the one that comes back or hidden by it.
+        from filelock import lock_descriptor
+
+        end = time.monotonic() + self._timeout
+        while True:
+            fd = self._open()
+            try:
+                while True:
+                    has_it = lock_descriptor(fd, blocking=False)
+                    if not self._is_named(fd):
+                        break  # the state folder was removed meanwhile, or moved away
+                    if has_it:
+                        self._take(fd)
+                        return
+                    if time.monotonic() >= end:
+                        raise BusyError(
+                            f"another taoprof command is at work: {self._holder()} has the lock, and "
+                            f"{self._timeout:g} s were not enough to get it",
+                            hint="run the command again, or give it longer with --timeout SECONDS",
+                        )
+                    time.sleep(_PAUSE)
+            except OSError as error:
+                raise unusable(self._path, "lock", error) from error
+            finally:
+                if self._fd != fd:
+                    _close(fd)
 
     def _note_holder(self) -> None:
         note = f"pid {os.getpid()} on {os.uname().nodename}"
@@ -122,3 +131,10 @@ class Lock:
     def _holder(self) -> str:
         note = (files.read(self._path, 1 << 16) or b"").decode("utf-8", "replace")
         return note.split("\n")[0].strip() or "a process"
+
+
+def _close(fd: int) -> None:
+    try:
+        os.close(fd)
+    except OSError:
+        pass

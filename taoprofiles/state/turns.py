@@ -7,6 +7,7 @@ import os
 import time
 
 from taoprofiles.errors import BusyError
+from taoprofiles.state import homes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,6 +48,14 @@ class Turn:
             os.close(self._fd)
         except OSError:
             pass  # the kernel lets go of it with the process, and the work is done
+
+    def check(self) -> None:
+        """Raise OSError where the folder is a home that has gone away: that a file was not seen there says nothing.
+
+        A new one would be made in the empty folder that is left, or the way back take away the one that is back.
+        """
+        for place in (self._fd, self._folder):
+            homes.check(self._folder, place)
 
     def sync(self) -> None:
         """Make the names in the folder durable. Raises OSError."""

@@ -125,9 +125,14 @@ def age(seconds: float) -> str:
     return f"{minutes} min" if minutes else f"{whole} s"
 
 
+def needing(holds: Iterable[Hold]) -> list[Hold]:
+    """Tell which holds need the shared mapping file to stay what it is."""
+    return [hold for hold in holds if hold.shared and not hold.released]
+
+
 def in_the_way(holds: Iterable[Hold], digest: str) -> list[Hold]:
     """Tell which holds forbid that the shared mapping file becomes the mapping ``digest``."""
-    return [hold for hold in holds if hold.shared and not hold.released and hold.digest != digest]
+    return [hold for hold in needing(holds) if hold.digest != digest]
 
 
 def writing_the_same(holds: Iterable[Hold], results: list[str]) -> list[tuple[Hold, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from taoprofiles.values.hold import in_the_way
+from taoprofiles.values.hold import in_the_way, needing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,4 +48,4 @@ def answer(holds: Iterable[Hold], digest: str, *, is_allowed: bool) -> str:
 
 def to_seal(holds: list[Hold], digest: str) -> bool:
     """Whether to seal a file that holds the mapping ``digest``: somebody needs it, and nobody needs another."""
-    return any(hold.shared and not hold.released for hold in holds) and not in_the_way(holds, digest)
+    return bool(needing(holds)) and not in_the_way(holds, digest)

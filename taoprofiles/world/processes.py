@@ -7,7 +7,7 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 LAUNCHERS = ("tao", "tlt", "tao-deploy")
 """The console scripts of nvidia-tao (0.1.24 to 6.26.3) and nvidia-tlt 0.1.21, by their entry_points.txt."""
@@ -68,6 +68,11 @@ def scan() -> list[Process]:
             continue  # ended since
         found.append(process)
     return found
+
+
+def kept(found: Iterable[Process]) -> set[str]:
+    """Give the containers whose keepers are among these processes."""
+    return {process.keeps for process in found if process.keeps is not None}
 
 
 def environment(pid: int) -> dict[str, str]:

@@ -12,7 +12,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from taoprofiles.operations import holding
@@ -24,20 +25,27 @@ IDLE = 60.0
 
 def main() -> None:
     times = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
+    with guarded_home() as (stage, guard):
+        report("a hold to the seal", [seal(stage) for _ in range(times)])
+        report("the end of a hold to the unseal", [unseal(stage) for _ in range(times)])
+        holding.hold(stage.context, None, reason="bench")
+        wait(lambda: is_sealed(stage.mapping_file))
+        for write in (replace, overwrite):
+            report(f"{write.__name__} to the held mapping", [restore(stage, write, n) for n in range(times)])
+        cpu, memory = cost(guard.process.pid)
+        time.sleep(IDLE)  # what is measured: nothing happens
+        spent = cost(guard.process.pid)[0] - cpu
+        sys.stdout.write(f"idle for {IDLE:g} s: {spent:.2f} s of CPU, {spent / IDLE:.3%}; {memory} MB resident\n")
+
+
+@contextmanager
+def guarded_home() -> Iterator[tuple[Stage, Guarded]]:
+    """A home of profiles a and b and its guard, which undoes any number of foreign writes."""
     with tempfile.TemporaryDirectory() as folder, staged(Path(folder)) as stage:
         stage.profiles_named("a", "b")
         (stage.root / ".config/taoprofiles/config.toml").write_text("restores = 100000\n")
         with Guarded(stage) as guard:
-            report("a hold to the seal", [seal(stage) for _ in range(times)])
-            report("the end of a hold to the unseal", [unseal(stage) for _ in range(times)])
-            holding.hold(stage.context, None, reason="bench")
-            wait(lambda: is_sealed(stage.mapping_file))
-            for write in (replace, overwrite):
-                report(f"{write.__name__} to the held mapping", [restore(stage, write, n) for n in range(times)])
-            cpu, memory = cost(guard.process.pid)
-            time.sleep(IDLE)  # what is measured: nothing happens
-            spent = cost(guard.process.pid)[0] - cpu
-            sys.stdout.write(f"idle for {IDLE:g} s: {spent:.2f} s of CPU, {spent / IDLE:.3%}; {memory} MB resident\n")
+            yield stage, guard
 
 
 def wait(is_so: Callable[[], bool]) -> float:

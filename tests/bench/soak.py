@@ -11,35 +11,31 @@ from __future__ import annotations
 import os
 import random
 import sys
-import tempfile
 import time
 from pathlib import Path
 
-from tests.bench.guard import cost, replace
+from tests.bench.guard import cost, guarded_home, replace
 from tests.engine.engine import until
-from tests.process.actors import Stage, staged
+from tests.process.actors import Stage
 from tests.process.guarding import Guarded, is_sealed
 
 
 def main() -> None:
     minutes = int(sys.argv[1]) if len(sys.argv) > 1 else 30
-    with tempfile.TemporaryDirectory() as folder, staged(Path(folder)) as stage:
-        stage.profiles_named("a", "b")
-        (stage.root / ".config/taoprofiles/config.toml").write_text("restores = 100000\n")
-        with Guarded(stage) as guard:
-            for minute in range(minutes):
-                begun = time.monotonic()
-                deeds = ["switch"] * 20 + ["run"] * 5 + ["write"] * 10
-                random.Random(minute).shuffle(deeds)
-                for number, deed in enumerate(deeds):
-                    guard.has_told("")  # as a service manager does, read what it says
-                    do(stage, deed, number, guard)
-                    time.sleep(max(0.0, begun + 60 * (number + 1) / len(deeds) - time.monotonic()))  # spread over it
-                cpu, memory = cost(guard.process.pid)
-                files = len(os.listdir(f"/proc/{guard.process.pid}/fd"))
-                line = f"minute {minute + 1}: {memory} MB resident, {files} descriptors, {cpu:.1f} s of CPU"
-                sys.stdout.write(f"{line}, history of {size(stage)} kB\n")
-                sys.stdout.flush()
+    with guarded_home() as (stage, guard):
+        for minute in range(minutes):
+            begun = time.monotonic()
+            deeds = ["switch"] * 20 + ["run"] * 5 + ["write"] * 10
+            random.Random(minute).shuffle(deeds)
+            for number, deed in enumerate(deeds):
+                guard.has_told("")  # as a service manager does, read what it says
+                do(stage, deed, number, guard)
+                time.sleep(max(0.0, begun + 60 * (number + 1) / len(deeds) - time.monotonic()))  # spread over it
+            cpu, memory = cost(guard.process.pid)
+            files = len(os.listdir(f"/proc/{guard.process.pid}/fd"))
+            line = f"minute {minute + 1}: {memory} MB resident, {files} descriptors, {cpu:.1f} s of CPU"
+            sys.stdout.write(f"{line}, history of {size(stage)} kB\n")
+            sys.stdout.flush()
 
 
 def do(stage: Stage, deed: str, number: int, guard: Guarded) -> None:

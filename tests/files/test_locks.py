@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +15,8 @@ import pytest
 from filelock import FileLock, Timeout
 
 import taoprofiles
-from taoprofiles.errors import BusyError
+from taoprofiles.errors import BusyError, TaoprofError
+from taoprofiles.state import homes
 from taoprofiles.state.locks import Lock
 from tests.conftest import Home
 
@@ -147,6 +149,40 @@ def test_lock_whose_file_was_removed_excludes_nobody(home: Home) -> None:
         path.unlink()
         with Lock(str(path), 0.5):
             assert not Lock(str(path)).try_acquire()
+
+
+def test_a_home_that_is_moved_away_before_the_wait_is_not_made_anew(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A guard's: what makes the lock's folders would make the home."""
+
+    def moved_away(_: Lock) -> bool:
+        home.root.rename(home.root.with_name("away"))
+        return False
+
+    monkeypatch.setattr(homes, "KNOWN", {str(home.root): home.root.stat()})
+    monkeypatch.setattr(Lock, "try_acquire", moved_away)
+    with pytest.raises(TaoprofError, match="no such file"), Lock(str(home.state / "lock"), 0.2):
+        raise AssertionError("there is nothing to lock")
+    assert not home.root.exists()
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_lock_whose_file_goes_away_while_we_wait_is_not_waited_for(home: Home, is_there: bool) -> None:
+    """The state folder is deleted, or another is in its place: what its lock's holder does is in nobody's way."""
+    path = home.state / "lock"
+    with held(path, "ours"), ThreadPoolExecutor() as pool:
+        waiter = pool.submit(_taken, str(path))
+        _wait_until(lambda: _has_open(os.getpid(), path))
+        home.state.rename(home.root / "deleted")
+        if is_there:
+            home.state.mkdir(exist_ok=True)
+        assert waiter.result(5)
+
+
+def _taken(path: str) -> bool:
+    with Lock(path, 30):
+        return True
 
 
 def test_lock_that_is_a_link_is_not_followed(home: Home, tmp_path: Path) -> None:

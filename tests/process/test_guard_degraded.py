@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -122,6 +123,12 @@ def mount(*words: str | Path) -> None:
     subprocess.run([command("mount"), *words], check=True)
 
 
+def move_mount(folder: Path, to: Path) -> None:
+    """In microseconds, where the command takes milliseconds."""
+    moved = ctypes.CDLL(None, use_errno=True).mount(bytes(folder), bytes(to), None, 0x2000, None)  # MS_MOVE
+    assert moved == 0, os.strerror(ctypes.get_errno())
+
+
 @pytest.mark.parametrize("limit", ["max_inotify_instances", "max_inotify_watches"])
 def test_without_watches_it_looks_often(stage: Stage, limit: str) -> None:
     """What the kernel does not give is said, costs nothing more each time it is asked for, and is taken when given."""
@@ -225,19 +232,46 @@ def test_a_home_that_is_moved_away_and_back(stage: Stage) -> None:
         put_back(stage, guard, b"afterwards")
 
 
+def test_a_home_that_is_another_when_it_is_back(stage: Stage) -> None:
+    """From a backup, say: it is known by our folder, and what is missing in it is made there."""
+    away, copy = stage.root.with_name("away"), stage.root.with_name("copy")
+    with Guarded(stage, environ=OFTEN) as guard:
+        held(stage)
+        before = stage.mapping_file.read_bytes()
+        stage.root.rename(away)
+        guard.until_said("has gone away")
+        shutil.copytree(away, copy, ignore=shutil.ignore_patterns(".config", "*.claim"))
+        copy.rename(stage.root)
+        guard.until_said("is there again")
+        until(stage.profiles.is_dir, "the folder of profiles is made", told=guard.said)
+        assert stage.mapping_file.read_bytes() == before
+        put_back(stage, guard, b"afterwards")
+
+
 def test_a_home_that_is_moved_in_the_middle_of_things(stage: Stage) -> None:
     """At no moment does the guard make a home: what is moved back would then find something in its place."""
     away = stage.root.with_name("away")
+    goes_in_the_middle(
+        stage,
+        goes=lambda: stage.root.rename(away),
+        is_gone=lambda: not stage.root.exists(),
+        comes=lambda: away.rename(stage.root),
+    )
+
+
+def goes_in_the_middle(
+    stage: Stage, goes: Callable[[], object], is_gone: Callable[[], bool], comes: Callable[[], object]
+) -> None:
     (stage.root / ".config/taoprofiles/config.toml").write_text("restores = 100000\n")
     with Guarded(stage, environ=OFTEN) as guard:
         held(stage)
         for number in range(60):
             replaced(stage, b"foreign %d" % number)
             time.sleep(0.0007 * (number % 20))
-            stage.root.rename(away)
+            goes()
             time.sleep(0.02)
-            assert not stage.root.exists(), list(stage.root.rglob("*"))
-            away.rename(stage.root)
+            assert is_gone(), list(stage.root.rglob("*"))
+            comes()
         until(lambda: is_sealed(stage.mapping_file), "it goes on", seconds=10, told=guard.said)
 
 
@@ -259,6 +293,22 @@ def test_a_home_that_is_unmounted_and_mounted_again(tmp_path: Path) -> None:
             until(lambda: stage.mapping_file.read_bytes() == before, "it is put back", seconds=5, told=guard.said)
             assert History(stage.context).knows(FOREIGN)
             put_back(stage, guard, b"afterwards")
+
+    with_own_mounts(tmp_path, act)
+
+
+def test_a_home_that_is_unmounted_in_the_middle_of_things(tmp_path: Path) -> None:
+    """Nor does it write into the empty folder that is left: what is there is hidden when the home is back."""
+
+    def act(stage: Stage) -> None:
+        away = tmp_path / "away"
+        away.mkdir()
+        goes_in_the_middle(
+            stage,
+            goes=lambda: move_mount(stage.root, away),
+            is_gone=lambda: not list(stage.root.iterdir()),
+            comes=lambda: move_mount(away, stage.root),
+        )
 
     with_own_mounts(tmp_path, act)
 

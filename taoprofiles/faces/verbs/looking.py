@@ -53,7 +53,8 @@ def list_verb(context: Context, args: argparse.Namespace) -> Result:
     }
     messages = []
     if found.state == "unmanaged":
-        messages.append(unmanaged(context, found) + resembles(resembling(context, found)))
+        near = resembling(context, found)
+        messages.append(unmanaged(context, found) + (f"; it resembles {resembles(near)}" if near else ""))
     messages += [
         f"warning: '{name}' is no profile: a name has letters, digits, '.', '_' and '-'"
         for name in Store(context).misnamed()

@@ -59,7 +59,7 @@ def status_verb(context: Context, args: argparse.Namespace) -> Result:
         lines.append(f"since         {when(found.entry.time)}, {found.entry.by}, history entry {found.entry.id}")
     near = resembling(context, found)
     if near:
-        lines.append("resembles    " + resembles(near).removeprefix("; it resembles"))
+        lines.append(f"resembles     {resembles(near)}")
     changes = _drift(context, found, near)
     if changes:
         of = found.name or (near[0] if near else found.last)
@@ -131,13 +131,11 @@ def resembling(context: Context, found: Situation) -> tuple[str, int] | None:
     return situation.resembling(context, found.content, found.last)
 
 
-def resembles(near: tuple[str, int] | None) -> str:
-    if near is None:
-        return ""
+def resembles(near: tuple[str, int]) -> str:
     name, differing = near
     if not differing:
-        return f"; it resembles '{name}', which renders the same mapping"
-    return f"; it resembles '{name}', but for {differing} thing{'s' if differing > 1 else ''}: 'taoprof diff {name}'"
+        return f"'{name}', which renders the same mapping"
+    return f"'{name}', but for {differing} thing{'s' if differing > 1 else ''}: 'taoprof diff {name}'"
 
 
 def _drift(context: Context, found: Situation, near: tuple[str, int] | None) -> list[mapping.Change]:
