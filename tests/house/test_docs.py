@@ -19,11 +19,13 @@ from pathlib import Path
 import pytest
 
 from taoprofiles.faces.commands import VERBS
-from tests.conftest import command
+from tests.conftest import Home, command
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md")])
 BLOCK = re.compile(r"^```console\n(.*?)^```$|^<!-- (before|typed): (.*?) -->$", re.M | re.S)
+LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)|(?:src|srcset)=\"([^\"]+)\"")
+PYTHON = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
 TYPED = Path(__file__).with_name("typed.py")
 MARK = "=taoprof-docs="
 
@@ -102,8 +104,25 @@ def test_every_verb_is_in_the_reference() -> None:
 
 
 @pytest.mark.parametrize("page", [pytest.param(page, id=str(page.relative_to(ROOT))) for page in PAGES])
+def test_python_examples_run(page: Path, home: Home) -> None:
+    """Each one in a home with the projects that the pages speak of."""
+    examples = [code for code in PYTHON.findall(page.read_text()) if "import taoprofiles" in code]
+    for name, network in (
+        (("detectnet_v2", "detectnet_v2"), ("kitti", "detectnet_v2"), ("city", "segformer")) if examples else ()
+    ):
+        folder = home.root / "tao" / name / "specs"
+        folder.mkdir(parents=True)
+        home.run("new", name, "--network", network, cwd=folder.parent, check=True)
+    for code in examples:
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=home.environ, cwd=home.root, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, id=str(page.relative_to(ROOT))) for page in PAGES])
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
+    for target in (link or image for link, image in LINK.findall(page.read_text())):
         assert target.startswith("https://") or (page.parent / target).exists(), target
 
 
