@@ -190,7 +190,8 @@ def written_value(pieces: list[Any]) -> Any:
     unknown = next((piece for piece in pieces if isinstance(piece, Unknown)), None)
     if unknown is not None:
         return unknown
-    told = [piece for piece in pieces if not isinstance(piece, str) or piece.strip()]
+    # What json.dumps() made of something unknown in part has no text, and is what was written all the same.
+    told = [piece for piece in pieces if not isinstance(piece, str) or isinstance(piece, Dumped) or piece.strip()]
     if len(told) == 1 and isinstance(told[0], Dumped):
         return told[0].value
     try:

@@ -1,5 +1,8 @@
 """The documentation is run: every ``console`` block of a page, in order, in one scratch home, gives what it shows.
 
+``<!-- before: COMMAND -->`` runs unseen; ``<!-- typed: ANSWER | ANSWER -->`` gives the first command of the next block
+a terminal, and types these answers to its questions. ``$EXAMPLES`` is the folder of the notebooks in docs/examples.
+
 ``python -m tests.house.test_docs`` writes what the program says now into the pages; the tests only compare.
 """
 
@@ -7,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -15,11 +19,14 @@ from pathlib import Path
 import pytest
 
 from taoprofiles.faces.commands import VERBS
-from tests.conftest import command
+from tests.conftest import Home, command
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md")])
-BLOCK = re.compile(r"^```console\n(.*?)^```$|^<!-- before: (.*?) -->$", re.M | re.S)
+BLOCK = re.compile(r"^```console\n(.*?)^```$|^<!-- (before|typed): (.*?) -->$", re.M | re.S)
+LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)|(?:src|srcset)=\"([^\"]+)\"")
+PYTHON = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
+TYPED = Path(__file__).with_name("typed.py")
 MARK = "=taoprof-docs="
 
 STEADY = (
@@ -39,28 +46,36 @@ def run_page(text: str, home: Path) -> list[str]:
     """Run a page's commands in one bash; give the text of each console block anew."""
     blocks: list[list[str]] = []
     script = []
+    answers: list[str] = []
     for block in BLOCK.finditer(text):
-        hidden = block[2]
-        lines = [line[2:] for line in (block[1] or "").splitlines() if line.startswith("$ ")]
-        for line in [hidden] if hidden else lines:
-            script.append(f"echo '{MARK}'\n{line}")
-        blocks.append(["", *([hidden] if hidden else lines)])
+        if block[2] == "typed":
+            answers = block[3].split(" | ")
+            blocks.append([])
+            continue
+        lines = [block[3]] if block[2] else [line[2:] for line in block[1].splitlines() if line.startswith("$ ")]
+        blocks.append(lines)
+        for line in lines:
+            typed = not block[2] and answers
+            words = shlex.join([sys.executable, str(TYPED), line, *answers]) if typed else line
+            script.append(f"echo '{MARK}'\n{words}")
+            answers = [] if typed else answers
     environ = {
         "HOME": str(home),
         "USER": "ana",
         "LANG": "C.UTF-8",
         "TZ": "UTC",
         "DOCKER_HOST": "unix:///nowhere/docker.sock",
+        "EXAMPLES": str(ROOT / "docs/examples"),
         "PATH": f"{Path(command('taoprof')).parent}:{os.environ['PATH']}",
     }
     done = subprocess.run(
         ["bash"], input="\n".join(["cd", "exec 2>&1", *script]), env=environ, cwd=home,
         stdout=subprocess.PIPE, text=True, timeout=100, check=False,
     )  # fmt: skip
-    answers = iter(done.stdout.split(f"{MARK}\n")[1:])
+    said = iter(done.stdout.split(f"{MARK}\n")[1:])
     fresh = []
-    for _, *commands in blocks:
-        shown = "".join(f"$ {line}\n{steady(next(answers), home)}" for line in commands)
+    for commands in blocks:
+        shown = "".join(f"$ {line}\n{steady(next(said), home)}" for line in commands)
         fresh.append(f"```console\n{shown}```")
     return fresh
 
@@ -89,8 +104,25 @@ def test_every_verb_is_in_the_reference() -> None:
 
 
 @pytest.mark.parametrize("page", [pytest.param(page, id=str(page.relative_to(ROOT))) for page in PAGES])
+def test_python_examples_run(page: Path, home: Home) -> None:
+    """Each one in a home with the projects that the pages speak of."""
+    examples = [code for code in PYTHON.findall(page.read_text()) if "import taoprofiles" in code]
+    for name, network in (
+        (("detectnet_v2", "detectnet_v2"), ("kitti", "detectnet_v2"), ("city", "segformer")) if examples else ()
+    ):
+        folder = home.root / "tao" / name / "specs"
+        folder.mkdir(parents=True)
+        home.run("new", name, "--network", network, cwd=folder.parent, check=True)
+    for code in examples:
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=home.environ, cwd=home.root, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, id=str(page.relative_to(ROOT))) for page in PAGES])
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
+    for target in (link or image for link, image in LINK.findall(page.read_text())):
         assert target.startswith("https://") or (page.parent / target).exists(), target
 
 

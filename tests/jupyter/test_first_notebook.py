@@ -1,0 +1,130 @@
+"""docs/tutorial/first-notebook.md, done as it says: its own cells, its own notebooks, a real JupyterLab and trainings.
+
+With ``TAOPROF_SCREENSHOTS=docs/images`` it takes the page's pictures.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.engine.engine import TrainingHome, until
+from tests.engine.test_runs import holds, mounts
+from tests.engine.test_switch import host_mounts
+from tests.jupyter.browser import Browser, Notebook
+from tests.jupyter.lab import KERNEL, ROOT, Lab
+
+pytestmark = [pytest.mark.jupyter, pytest.mark.engine]
+
+PAGE = ROOT / "docs/tutorial/first-notebook.md"
+FIRST, _, SECOND, _ = re.findall(r"^```python\n(.*?)\n```$", PAGE.read_text(), re.M | re.S)
+PATHS, MOUNTS, STATUS = 2, 4, 1
+"""Where the two cells are that the page says to skip, with the new one above them; and the status, in the second."""
+
+STEADY = """([root, held]) => {
+    const walker = document.createTreeWalker(document.querySelector('#main'), NodeFilter.SHOW_TEXT);
+    for (let node; (node = walker.nextNode()); ) {
+        let text = node.data.replaceAll(root, '/home/ana');
+        held.forEach((id, at) => { text = text.replaceAll(id, ['7k2mq', '3xd9h'][at]); });
+        if (text !== node.data) node.data = text;
+    }
+}"""
+"""Makes what the page shows the same on every machine, as tests/house/test_docs.py does for commands."""
+
+
+def place(home: TrainingHome, path: str, first: str, train: str, *more: str) -> Path:
+    """Copy an example into the home, with new cells before all others, and a training that the test's image does."""
+    notebook = home.root / path
+    (notebook.parent / "specs").mkdir(parents=True)
+    content = json.loads((ROOT / "docs/examples" / notebook.name).read_text())
+    content["metadata"]["kernelspec"]["name"] = KERNEL
+    content["cells"][-1]["source"] = train
+    added = [
+        {**content["cells"][-1], "id": f"new-{number}", "source": source}
+        for number, source in enumerate((first, *more))
+    ]
+    content["cells"] = added + content["cells"]
+    notebook.write_text(json.dumps(content))
+    return notebook
+
+
+def imported(home: TrainingHome, notebook: Path, project: Path) -> None:
+    given = f"LOCAL_PROJECT_DIR=~/{project.relative_to(home.root)}"
+    home.run("import", notebook.name, "--set", given, cwd=notebook.parent, check=True)
+
+
+@pytest.fixture
+def screenshots(tmp_path: Path) -> Path:
+    return Path(os.environ.get("TAOPROF_SCREENSHOTS") or tmp_path)
+
+
+@pytest.mark.timeout(300)
+def test_the_tutorial(training_home: TrainingHome, screenshots: Path) -> None:
+    home = training_home
+    kitti, city = home.root / "tao/kitti", home.root / "tao/city"
+    train = "!tao model {} train 90 0 ${}/unpruned"
+    trains = train.format("detectnet_v2", "USER_EXPERIMENT_DIR")
+    one = place(home, "tao/kitti/detectnet_v2/detectnet_v2.ipynb", FIRST, trains)
+    two = place(home, "tao/city/segformer.ipynb", SECOND, train.format("segformer", "RESULTS_DIR"), "%taoprof status")
+    (kitti / "data").mkdir()
+    imported(home, one, kitti)
+    imported(home, two, city)
+    with Lab(home) as lab, Browser(lab) as browser:
+        browser.page.evaluate("() => jupyterapp.commands.execute('application:toggle-left-area')")
+        first = browser.open(str(one.relative_to(home.root)))
+        second = browser.open(str(two.relative_to(home.root)))
+        last = len(first) - 1
+        first.run(0)
+        first.until_shown(0, "profile 'detectnet_v2' is in use here")
+        first.idle()
+        picture(browser, first, screenshots, "use", 0)
+
+        first.run(PATHS)
+        first.until_shown(PATHS, "'%taoprof use detectnet_v2' sets them back")
+        first.idle()
+        picture(browser, first, screenshots, "overridden", PATHS)
+        first.run(MOUNTS)
+        first.until_shown(MOUNTS, "'tao' in this notebook does not read it")
+        first.run(0)
+        first.idle()
+
+        first.run(last)
+        first.until_shown(last, ": training as")
+        second.run(0)
+        second.until_shown(0, "profile 'segformer' is in use here")
+        second.run(STATUS)
+        second.until_shown(STATUS, "detectnet_v2.ipynb")
+        second.idle()
+        picture(browser, second, screenshots, "status", STATUS)
+        second.run(len(second) - 1)
+        second.until_shown(len(second) - 1, ": training as")
+
+        containers = [home.engine.inspect(container) for container in home.engine.containers_of(home.root)]
+        assert len(containers) == 2
+        local = {
+            kitti: "/workspace/tao-experiments",
+            one.parent / "specs": "/workspace/tao-experiments/detectnet_v2/specs",
+        }
+        host = {**host_mounts(city), home.root / ".cache": "/root/.cache"}
+        assert all(mounts(about) in (local, host) for about in containers)
+        for results in (kitti / "detectnet_v2/unpruned", city / "segformer/results/unpruned"):
+            until((results / "trained-by").exists, f"results are in {results}")
+            (results / "enough").touch()
+        for notebook in (first, second):
+            notebook.idle()
+            assert "done with 0" in notebook.text(len(notebook) - 1), notebook.told()
+        assert browser.errors == []
+
+
+def picture(browser: Browser, notebook: Notebook, folder: Path, name: str, cell: int) -> None:
+    """Take one cell in both themes, with the names that the documentation has for a home and for holds."""
+    held = [hold["id"] for hold in holds(browser.lab.home)]
+    browser.page.evaluate(STEADY, [str(browser.lab.home.root), held])
+    for theme in ("light", "dark"):
+        browser.theme(theme)
+        made = notebook.screenshot(folder / f"{name}-{theme}.png", cell=cell)
+        assert made.stat().st_size < 120_000, f"{made} is too large for a page"
