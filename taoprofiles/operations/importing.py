@@ -27,6 +27,8 @@ _NOT_OURS = frozenset(
 )
 """Variables that belong to the machine or the launcher: in a profile they would move the ground under a run."""
 
+_MACHINES = "{} is left out: it belongs to the machine, and a run keeps yours"
+
 _LONGEST = 4096
 
 
@@ -133,8 +135,8 @@ class _Building:
     def _kept_variables(self) -> dict[str, str]:
         kept: dict[str, str] = {}
         for name, value in self._found.variables.items():
-            if name in _NOT_OURS or name.startswith("TAOPROF_"):
-                self._notes.append(f"{name} is left out: it belongs to the machine, and a run keeps yours")
+            if _is_the_machines(name):
+                self._notes.append(_MACHINES.format(name))
             elif not NAME.match(name) or len(name) > 256:
                 self._notes.append(f"'{name[:60]}' is left out: no shell takes it as a variable's name")
             elif len(value) > _LONGEST or "\0" in value or (not value.isascii() and not _is_text(value)):
@@ -146,7 +148,7 @@ class _Building:
                         f"{name} begins with '~', which neither Python nor a quoting shell expands; the profile does"
                     )
         for name, reason in self._found.left_out:
-            self._notes.append(f"{name} is left out: {reason}")
+            self._notes.append(_MACHINES.format(name) if _is_the_machines(name) else f"{name} is left out: {reason}")
         return kept
 
     def _mapping(self) -> dict[str, Any]:
@@ -261,6 +263,10 @@ class _Building:
 def _size(data: dict[str, Any]) -> int:
     """Tell how much a profile says itself, instead of following a layout."""
     return len(data.get("variables", {})) + 2 * len(data.get("mounts", [])) + sum("_dir" in key for key in data)
+
+
+def _is_the_machines(name: str) -> bool:
+    return name in _NOT_OURS or name.startswith("TAOPROF_")
 
 
 def _is_text(value: str) -> bool:
