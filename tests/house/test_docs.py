@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from taoprofiles.faces.commands import VERBS
+from taoprofiles.reading import bounds, cells, shell
 from tests.conftest import Home, command
 
 ROOT = Path(__file__).parents[2]
@@ -124,6 +125,19 @@ def test_python_examples_run(page: Path, home: Home) -> None:
 def test_links_lead_somewhere(page: Path) -> None:
     for target in (link or image for link, image in LINK.findall(page.read_text())):
         assert target.startswith("https://") or (page.parent / target).exists(), target
+
+
+def test_the_limits_of_import_are_those_in_the_reference() -> None:
+    page = (ROOT / "docs/reference/notebook.md").read_text()
+    told = (
+        f"{cells.NOTEBOOK_LIMIT >> 20} MB, {cells.CELLS_LIMIT:,} cells, {cells.CODE_LIMIT >> 20} MB of code",
+        f"{cells.CELL_LIMIT >> 10} K characters, brackets {cells._NESTING} deep, {bounds.STEPS:,} steps",
+        f"{bounds.ALL_STEPS:,} steps, {bounds.SIZE >> 20} M characters",
+        f"{bounds.TEXT >> 10} K characters and {bounds.PARTS:,} pieces",
+        f"{bounds.ENTRIES:,} rounds, {bounds.DEPTH}, {bounds.CALLS} |",
+        f"{shell.SCRIPT_LIMIT >> 10} K characters |",
+    )
+    assert [text for text in told if text not in page] == []
 
 
 def test_the_readme_gives_the_commands_that_ci_runs() -> None:
