@@ -49,7 +49,7 @@ def read(context: Context, content: bytes, *, where: str, path: str | None, give
         environ={**known, **secrets, "HOME": context.home},
         exists=os.path.exists,
         is_folder=os.path.isdir,
-        resolve=os.path.realpath,
+        resolve=_real,
         processor=os.uname().machine,
     )
     expanded = {name: _meant(context, name, value) for name, value in given.items()}
@@ -69,6 +69,14 @@ def _meant(context: Context, name: str, value: str) -> str:
     value = context.expanded(value) or value
     is_folder = name.startswith("/") or name.upper().endswith(("DIR", "ROOT", "FOLDER", "PATH"))
     return os.path.normpath(os.path.join(context.folder, value)) if is_folder and value else value
+
+
+def _real(path: str) -> str:
+    """Follow the links of a path, of which some can be no path."""
+    try:
+        return os.path.realpath(path)
+    except ValueError:  # a NUL, or what UTF-8 cannot carry
+        return os.path.normpath(path)
 
 
 def is_notebook(content: bytes) -> bool:
@@ -158,6 +166,9 @@ class _Building:
             raise InvalidStateError(f"'{self._where}' writes a mounts file that holds no object")
         if not isinstance(mapping.get("Mounts"), list):
             return mapping
+        docker = mapping.get("DockerOptions")
+        if isinstance(docker, dict) and isinstance(docker.get("user"), str) and _is_callers(docker["user"]):
+            mapping = {**mapping, "DockerOptions": {**docker, "user": "auto"}}
         by_source: dict[str, Any] = {}
         for number, listed in enumerate(mapping["Mounts"]):
             mount = self._absolute(listed)
@@ -165,7 +176,7 @@ class _Building:
                 by_source[f"<{number}>"] = listed
                 continue
             source, home = mount["source"], self._context.home
-            real = os.path.realpath(home + source[1:] if source.startswith("~") else str(source))
+            real = _real(home + source[1:] if source.startswith("~") else str(source))
             before = by_source.pop(real, None)
             if before is not None:
                 self._notes.append(
@@ -190,8 +201,6 @@ class _Building:
 
     def _expression(self, value: str, path: bool) -> str:
         pieces = [part for part in parts(value) if part.text]
-        if [part.kind or part.text for part in pieces] == ["uid", ":", "gid"]:
-            return "auto"
         return "".join(
             self._piece(part, pieces[number + 1 :], path=path and number == 0) for number, part in enumerate(pieces)
         )
@@ -263,6 +272,11 @@ class _Building:
 def _size(data: dict[str, Any]) -> int:
     """Tell how much a profile says itself, instead of following a layout."""
     return len(data.get("variables", {})) + 2 * len(data.get("mounts", [])) + sum("_dir" in key for key in data)
+
+
+def _is_callers(user: str) -> bool:
+    """Whether a user is "uid:gid" of whoever runs it, and not just of today's numbers."""
+    return [part.kind or part.text for part in parts(user) if part.text] == ["uid", ":", "gid"]
 
 
 def _is_the_machines(name: str) -> bool:

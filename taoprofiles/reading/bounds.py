@@ -7,8 +7,12 @@ from typing import NamedTuple
 STEPS = 20_000
 """Steps in one cell. A set-up cell takes a few hundred."""
 ALL_STEPS = 200_000
-SIZE = 1 << 22
+SIZE = 1 << 21
 """Characters and entries made in all."""
+ENTRY = 4
+"""What an entry of a dictionary, or a tuple, counts for."""
+PIECE = 16
+"""What a text cut out of another counts for, beside its characters."""
 TEXT = 1 << 16
 ENTRIES = 10_000
 PARTS = 1000

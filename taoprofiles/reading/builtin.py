@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from taoprofiles.reading.bounds import Raised, Unknown
+from taoprofiles.reading.bounds import ENTRY, Raised, Unknown
 from taoprofiles.reading.traced import concat
 from taoprofiles.reading.values import Known
 
@@ -41,7 +41,9 @@ def _len(ev: Interpreter, args: list[Any], named: dict[str, Any]) -> Any:
 def _dict(ev: Interpreter, args: list[Any], named: dict[str, Any]) -> Any:
     if args and not isinstance(args[0], dict):
         return ev.unknown("a dictionary of such a value", *args)
-    return {**(args[0] if args else {}), **named}
+    made = {**(args[0] if args else {}), **named}
+    ev.budget.made(len(made) * ENTRY)
+    return made
 
 
 def _list(ev: Interpreter, args: list[Any], named: dict[str, Any]) -> Any:

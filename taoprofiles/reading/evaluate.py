@@ -7,7 +7,7 @@ import operator
 from typing import TYPE_CHECKING
 
 from taoprofiles.reading import calls, library, loops
-from taoprofiles.reading.bounds import DEPTH, TEXT, Budget, Place, Raised, Unknown
+from taoprofiles.reading.bounds import DEPTH, ENTRY, TEXT, Budget, Place, Raised, Unknown
 from taoprofiles.reading.interpreter import Interpreter
 from taoprofiles.reading.memory import PLACEHOLDER_NAME
 from taoprofiles.reading.traced import Part, Text
@@ -133,7 +133,7 @@ class Evaluator(Interpreter):
             if not isinstance(key, PLAIN):
                 return self.unknown("a key of another kind", key)
             made[str(key) if isinstance(key, str) else key] = value
-        self.budget.made(len(made))
+        self.budget.made(len(made) * ENTRY)
         return made
 
     def _listcomp(self, node: ast.ListComp) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
-from taoprofiles.reading.bounds import ENTRIES, TEXT, Raised, Unknown
+from taoprofiles.reading.bounds import ENTRIES, ENTRY, PIECE, TEXT, Raised, Unknown
 from taoprofiles.reading.traced import Part, Text, concat, cut, parts
 from taoprofiles.reading.values import PLAIN, Dumped, Id, PurePath, holds_unknown, kind
 
@@ -75,12 +75,12 @@ class Interpreter(ABC):
         if isinstance(value, (list, tuple, range, dict)):
             if len(value) > ENTRIES:
                 return self.unknown(f"a loop of more than {ENTRIES} rounds")
-            self.budget.made(len(value))
+            self.budget.made(len(value) * ENTRY)
             return list(value)
         if isinstance(value, str):
             if len(value) > ENTRIES:
                 return self.unknown(f"a loop of more than {ENTRIES} rounds")
-            self.budget.made(len(value) * (1 + len(parts(value))))
+            self.budget.made(len(value) * (PIECE + len(parts(value))))
             return [cut(value, at, at + 1) for at in range(len(value))]
         if value is None or isinstance(value, (int, float)):
             raise Raised("TypeError", f"'{kind(value)}' object is not iterable")

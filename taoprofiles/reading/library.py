@@ -12,7 +12,7 @@ import string
 from typing import TYPE_CHECKING
 
 from taoprofiles.reading import traced
-from taoprofiles.reading.bounds import ENTRIES, TEXT, Raised, Unknown
+from taoprofiles.reading.bounds import ENTRIES, ENTRY, TEXT, Raised, Unknown
 from taoprofiles.reading.traced import Text, concat, cut
 from taoprofiles.reading.values import PLAIN, File, Known, Method, PurePath, equal, kind
 
@@ -166,7 +166,7 @@ def operate(ev: Interpreter, op: ast.operator, left: Any, right: Any) -> Any:
                 ev.budget.made(len(left) + len(right))
                 return sequence([*left, *right])
     if isinstance(op, ast.BitOr) and isinstance(left, dict) and isinstance(right, dict):
-        ev.budget.made(len(left) + len(right))
+        ev.budget.made((len(left) + len(right)) * ENTRY)
         return left | right
     if isinstance(op, ast.Mult):
         for one, times in ((left, right), (right, left)):

@@ -19,7 +19,8 @@ PLACEHOLDER = re.compile(
 """Text that stands for what only a person can know. FIXME and /path/to/… are NVIDIA's, the others people's."""
 PLACEHOLDER_NAME = re.compile(r"(FIX_?ME|TODO|YOUR_[A-Z_]+|REPLACE_?ME|CHANGE_?ME)\Z")
 MOUNTS_FILES = (".tao_mounts.json", ".tlt_mounts.json")
-_LONGEST_PLACEHOLDER = 1000
+_HINTS = ("FIX", "path", "YOUR_", "<", "REPLACE", "CHANGE")
+_LONGEST_PLACEHOLDER = 500
 _ALWAYS_SET = frozenset("PATH PWD SHELL TERM LANG".split())
 """Variables that every kernel has, each with a value of its own."""
 
@@ -243,4 +244,4 @@ def is_placeholder(text: str) -> bool:
     if len(text) > _LONGEST_PLACEHOLDER:
         return False
     own = "\0".join(part.text for part in text.parts if not part.kind) if isinstance(text, Text) else text
-    return PLACEHOLDER.search(own) is not None
+    return any(hint in own for hint in _HINTS) and PLACEHOLDER.search(own) is not None

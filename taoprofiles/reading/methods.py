@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from taoprofiles.reading import traced
-from taoprofiles.reading.bounds import TEXT, Raised, Unknown
+from taoprofiles.reading.bounds import ENTRY, PIECE, TEXT, Raised, Unknown
 from taoprofiles.reading.library import format_text
 from taoprofiles.reading.traced import concat, cut
 from taoprofiles.reading.values import PLAIN, Dumped, File, PurePath, dumps, equal, holds_unknown, kind, loads
@@ -53,14 +53,15 @@ def _text(ev: Interpreter, text: str, name: str, args: list[Any], named: dict[st
     if name == "replace" and len(args) == 2 and all(isinstance(arg, str) for arg in args) and args[0]:
         times = text.count(args[0])
         size = len(text) + times * len(args[1])
-        ev.budget.made(size + times * len(traced.parts(text)))
+        ev.budget.made(size + times * (PIECE + len(traced.parts(text))))
         return traced.replace(text, *args) if size <= TEXT else ev.unknown("a very long text")
     if name in ("removeprefix", "removesuffix") and len(args) == 1 and isinstance(args[0], str):
         if name == "removeprefix":
             return cut(text, len(args[0]) if text.startswith(args[0]) else 0, len(text))
         return cut(text, 0, len(text) - (len(args[0]) if text.endswith(args[0]) else 0))
     if name == "split" and (not args or (isinstance(args[0], str) and args[0]) or args[0] is None) and len(args) < 2:
-        ev.budget.made(len(text) * len(traced.parts(text)))
+        pieces = text.count(args[0]) if args and args[0] else len(text) // 2
+        ev.budget.made(len(text) + (1 + pieces) * (PIECE + len(traced.parts(text))))
         return traced.split(text, args[0] if args else None)
     if name == "encode":
         return ev.unknown("bytes")
@@ -70,14 +71,15 @@ def _text(ev: Interpreter, text: str, name: str, args: list[Any], named: dict[st
         told = getattr(str(text), name)(*args)
     except (TypeError, ValueError, OverflowError) as error:
         raise Raised(type(error).__name__, str(error)) from None
-    ev.budget.made(len(text))
     if isinstance(told, str):
+        ev.budget.made(len(text))
         return concat(told)
+    ev.budget.made(len(text) + PIECE * (len(told) if isinstance(told, (list, tuple)) else 0))
     return [concat(piece) for piece in told] if isinstance(told, (list, tuple)) else told
 
 
 def _dict(ev: Interpreter, of: dict[Any, Any], name: str, args: list[Any], named: dict[str, Any]) -> Any:
-    ev.budget.made(len(of))
+    ev.budget.made(len(of) * ENTRY)
     first, second = (*args, None, None)[:2]
     if name == "update":
         for one in args:
