@@ -140,13 +140,13 @@ class Memory:
         """Give what the person gave for ``name`` in the place of ``value``, if anything.
 
         It takes the place of what the code sets first, and of whatever cannot be meant; what the code sets ``name`` to
-        for another purpose later on stays.
+        for another purpose later on stays, unless it is not known whether it is set.
         """
         if name not in self.given:
             return value
         plain = value if isinstance(value, Unknown) else str(value)
         first = self._first.setdefault(name, plain)
-        if isinstance(value, Unknown) or plain == first or is_placeholder(value):
+        if isinstance(value, Unknown) or plain == first or is_placeholder(value) or self.unsure is not None:
             self.used.add(name)
             return Text([Part(self.given[name])])
         return value

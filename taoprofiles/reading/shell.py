@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from taoprofiles.reading.bounds import TEXT, Exhausted, Place, Raised, Unknown
+from taoprofiles.reading.bounds import CALLS, TEXT, Exhausted, Place, Raised, Unknown
 from taoprofiles.reading.memory import MOUNTS_FILES
 from taoprofiles.reading.traced import Part, Text, concat, expand_home, split_path, strip
 from taoprofiles.reading.values import loads
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from taoprofiles.reading.bounds import Budget
     from taoprofiles.reading.memory import Memory
+
+_SUCCEED = frozenset(("export", "declare", "readonly", "typeset", "mkdir", "echo", "printf", "cat", "tee", "true", ":"))
+"""Commands that are taken to succeed, so that what stands behind && is run and what stands behind || is not."""
 
 SCRIPT_LIMIT = 1 << 18
 
@@ -41,8 +44,11 @@ def follow(memory: Memory, script: str, budget: Budget, *, is_script: bool = Tru
         return
     shell = _Shell(memory, budget, is_script=is_script)
     try:
-        for command in Reader(script).commands():
-            shell.run(command)
+        reader = Reader(script)
+        for command in reader.commands():
+            shell.run(command, reader.functions)
+            if shell.is_over:
+                return
     except (Exhausted, RecursionError):
         memory.noted.append((memory.place, "it goes on for too long to be followed"))
 
@@ -53,13 +59,20 @@ class _Shell:
         self._is_script = is_script
         self._own: dict[str, str | Unknown] = {}
         self._unsure = 0
+        self._last: bool | None = True
+        """Whether the last command succeeded, None where that is not known."""
+        self._calls = 0
+        self.is_over = False
         self._budget = budget
         self._cell = memory.place.cell
         self._first = memory.place.line if not is_script else 0
 
-    def run(self, command: Command) -> None:
+    def run(self, command: Command, functions: dict[str, list[Command]]) -> None:
         """Follow one command."""
         self._budget.step()
+        if command.joined and self._last is not None and self._last is not (command.joined == "&&"):
+            return  # it is not run
+        depends = bool(command.joined) and self._last is None
         self._memory.place = Place(self._cell, self._first + command.line)
         words = list(command.words)
         while words and words[0] in ("then", "else", "do", "{", "}", "!", "time", "set", "elif"):
@@ -70,13 +83,29 @@ class _Shell:
             self._unsure = max(0, self._unsure - 1)
         unsure = Unknown("set where it is not known whether that is run", self._memory.place)
         before = self._memory.unsure
-        self._memory.unsure = before or (unsure if self._unsure else None)
+        self._memory.unsure = before or (unsure if self._unsure or depends else None)
+        first = words[0] if words else ""
+        plain = first in _SUCCEED or bool(words and all(_ASSIGNMENT.match(word) for word in words)) or not words
+        self._last = False if first == "false" else True if plain else None
         try:
-            self._command(words, command)
+            if first in functions and self._calls < CALLS:
+                self._call(functions[first], functions, unsure)
+            elif first == "exit" and self._memory.unsure is None:
+                self.is_over = True
+            else:
+                self._command(words, command)
         except Raised as error:
             self._memory.noted.append((self._memory.place, str(error)))
         finally:
             self._memory.unsure = before
+
+    def _call(self, body: list[Command], functions: dict[str, list[Command]], unsure: Unknown) -> None:
+        """Follow a function: what it sets may depend on its arguments."""
+        self._memory.unsure = self._memory.unsure or unsure
+        self._calls += 1
+        for command in body:
+            self.run(command, functions)
+        self._calls -= 1
 
     def _command(self, words: list[str], command: Command) -> None:
         first = words[0] if words else ""

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from taoprofiles.reading.bounds import DEPTH, Exhausted
 
+_FUNCTION = re.compile(r"[ \t]*(?:function[ \t]+([\w-]+)[ \t]*(?:\([ \t]*\))?|([\w-]+)[ \t]*\([ \t]*\))\s*\{(?=\s)")
 _HERE = re.compile(r"<<(-?)[ \t]*(\"[^\"\n]*\"|'[^'\n]*'|\\?[\w.]+)")
 
 
@@ -20,25 +21,47 @@ class Command(NamedTuple):
     here: str | None
     """The text of its here-document, and whether that is expanded."""
     expands: bool
+    joined: str = ""
+    """"&&" or "||" where it depends on the command before it."""
 
 
 class Reader:
-    """Takes a script apart into commands and their words, quotes and all."""
+    """Takes a script apart into commands and their words, quotes and all.
+
+    ``functions`` are those that it defines, with their commands; these are not among the others.
+    """
 
     def __init__(self, script: str) -> None:
         self._text = script.replace("\r\n", "\n").replace("\\\n", "\0\0")  # a continued line is one
         self._at = 0
         self._line, self._counted = 1, 0
+        self._end = ""
+        self.functions: dict[str, list[Command]] = {}
 
     def commands(self) -> list[Command]:
         """Give every command, in order. Raises Exhausted for quotes nested beyond all need."""
         found: list[Command] = []
         while self._at < len(self._text):
+            function = _FUNCTION.match(self._text, self._at) if self._end not in ("&&", "||") else None
+            if function is None:
+                found += self._one()
+            else:
+                self._at = function.end()
+                self.functions[function[1] or function[2]] = self._body()
+        return found
+
+    def _body(self) -> list[Command]:
+        """Give the commands up to the brace that closes a function."""
+        found: list[Command] = []
+        depth = 1
+        while depth and self._at < len(self._text):
             found += self._one()
+            depth += {"{": 1, "}": -1}.get(self._end, 0)
         return found
 
     def _one(self) -> list[Command]:
-        text = self._text
+        text, joined = self._text, self._end if self._end in ("&&", "||") else ""
+        self._end = ""
         words: list[str] = []
         target: str | None = None
         here: tuple[str, bool, bool] | None = None
@@ -56,7 +79,10 @@ class Reader:
                     self._at += 1  # 'cat <<EOF | tee FILE': what comes behind belongs to it
                     words.append(character)
                     continue
-                self._at += 1
+                self._end = (
+                    character * 2 if text.startswith(character * 2, self._at) and character in "&|" else character
+                )
+                self._at += len(self._end)
                 break
             elif (match := _HERE.match(text, self._at)) is not None:
                 word = match[2]
@@ -72,11 +98,11 @@ class Reader:
             else:
                 words.append(self._word())
         if here is None:
-            return [Command(words, line, target, None, False)] if words or target else []
+            return [Command(words, line, target, None, False, joined)] if words or target else []
         body = self._here_document(here[0], strip_tabs=here[2])
         if "tee" in words:
             target = next((word for word in words[words.index("tee") + 1 :] if not word.startswith("-")), target)
-        return [Command(words, line, target, body, here[1])]
+        return [Command(words, line, target, body, here[1], joined)]
 
     def _here_document(self, end: str, *, strip_tabs: bool) -> str:
         lines: list[str] = []
