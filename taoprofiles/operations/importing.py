@@ -194,7 +194,7 @@ class _Building:
         if source.startswith(("/", "~/")) or source == "~" or not isinstance(self._found.folder, str):
             return mount
         absolute = normal_path(join_path(self._found.folder, source))
-        self._notes.append(f"the source '{source}' becomes '{absolute}', which is where it leads in the notebook")
+        self._notes.append(f"the source '{source}' becomes '{absolute}', which is where it leads from its folder")
         return {**mount, "source": absolute}
 
     # Expressions

@@ -35,6 +35,15 @@ LEFT = 3
 _SCRIPTS = (".sh", ".bash", ".zsh")
 _FILES_LIMIT = 2000
 
+MEANINGS = {
+    "LOCAL_PROJECT_DIR": "the project's folder on this machine, which all else is in",
+    "HOST_DATA_DIR": "the folder of the data on this machine",
+    "HOST_SPECS_DIR": "the folder of the spec files on this machine",
+    "HOST_RESULTS_DIR": "the folder for results on this machine",
+    "KEY": "the key of your models; nvidia_tlt is that of NVIDIA's public ones",
+}
+"""What TAO's notebooks mean by the variables that they leave to people."""
+
 
 def import_arguments(parser: argparse.ArgumentParser) -> None:
     add_path(
@@ -130,7 +139,9 @@ def _code(context: Context, args: argparse.Namespace, content: bytes, where: str
             f"not there yet: {', '.join(map(context.short, missing))}; 'taoprof use {name} --mkdir' makes them"
         )
     if importing.is_notebook(content):
-        notes.append(f"in the notebook, instead of its first cells: %load_ext taoprofiles, then %taoprof use {name}")
+        notes.append(
+            f"in the notebook, instead of the cells that set paths: %load_ext taoprofiles, then %taoprof use {name}"
+        )
     data = {"name": name, "path": Store(context).path(name), **seen, "notes": notes, "missing": missing}
     return Result(data, [f"'{where}' imported as profile '{name}'", *lines], messages=notes)
 
@@ -146,6 +157,9 @@ def _asked(questions: list[Question], where: str) -> dict[str, str]:
     for question in questions:
         stands = f" has '{printable(question.text[:60])}'" if question.text else f": {question.reason}"
         note(f"{question.place}{stands}")
+        meaning = MEANINGS.get(question.name)
+        if meaning:
+            note(f"it is {meaning}")
         note(f"{printable(question.name)} = ", end="")
         answer = sys.stdin.readline().strip()
         if not answer:
