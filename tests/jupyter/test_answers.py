@@ -90,6 +90,8 @@ def test_check_tells_that_a_shared_file_is_another_profiles_by_now(home: Home) -
         assert "another mapping" in said
         assert "let go of" in said
         assert "%taoprof use alpha --shared" in said
+        again = kernel.run("import os; os.environ['DATA'] = os.remove('.tao_mounts.json') or 'mine'").text
+        assert again.count("%taoprof use alpha --shared") == 2, "the file is gone, and a variable is another"
         kernel.run("%taoprof use alpha --shared")
         assert "all as it should be" in kernel.run("%taoprof check").said
         assert home.run("current").stdout == "alpha\n"

@@ -102,7 +102,7 @@ def variables(context: Context, session: Session | None) -> Answer:
 def check(context: Context, session: Session | None) -> Answer:
     """Tell what is not as the profile has it: variables, folders, the mounts file, the profile itself."""
     mine = _needed(session)
-    again = f"'%taoprof use {mine.name}{' --shared' if mine.shared else ''}'"
+    again = _again(mine)
     changed = mine.overridden().items()
     faults = [f"{key} is {_shown(mine, key, value)}, not the profile's" for key, value in changed]
     faults += [f"'{source}' is not there" for source in _sources(mine) if not os.path.exists(source)]
@@ -127,7 +127,7 @@ def overridden(context: Context, session: Session, fresh: dict[str, str | None],
     """Tell which of the profile's variables a cell has set to something else."""
     answer.line(
         f"taoprof: this cell set variables otherwise than profile '{session.name}', which this notebook has; "
-        f"'%taoprof use {session.name}' sets them back"
+        f"{_again(session)} sets them back"
     )
     rows = [
         (key, _shown(session, key, value), _shown(session, key, session.given[key])) for key, value in fresh.items()
@@ -141,7 +141,7 @@ def foreign(context: Context, session: Session, lines: list[str]) -> Answer:
     if session.shared:
         answer = Answer(
             f"taoprof: {file} was written while this cell ran, and is not profile '{session.name}' any more, which "
-            f"this notebook uses it for: '%taoprof use {session.name} --shared' puts it back"
+            f"this notebook uses it for: {_again(session)} puts it back"
         )
     else:
         answer = Answer(
@@ -149,6 +149,18 @@ def foreign(context: Context, session: Session, lines: list[str]) -> Answer:
             f"that of profile '{session.name}'"
         )
     return answer.table("", (f"what differs: - '{session.name}', + {file}",), [(line,) for line in lines])
+
+
+def removed(context: Context, session: Session) -> Answer:
+    """Tell that the shared mapping file, which this notebook uses, is not there any more."""
+    return Answer(
+        f"taoprof: {context.short(context.mapping_file)} was removed while this cell ran, and 'tao' would start "
+        f"without any mounts: {_again(session)} makes it anew"
+    )
+
+
+def _again(session: Session) -> str:
+    return f"'%taoprof use {session.name}{' --shared' if session.shared else ''}'"
 
 
 def _needed(session: Session | None) -> Session:

@@ -153,8 +153,10 @@ class Extension:
     def _written(self, session: Session) -> Answer | None:
         """Tell of a mapping file that was written while the cell ran, if it is not this notebook's mapping."""
         before, self._file = self._file, self._signature()
-        if self._file in (before, None):
+        if self._file == before:
             return None
+        if self._file is None:
+            return answers.removed(self._context, session) if session.shared else None
         content = files.read(self._context.mapping_file, MAPPING_LIMIT)
         wanted = mapping.to_bytes(session.mapping)
         if content is None or mapping.same(content, wanted):
