@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from taoprofiles.operations.switch import Switch
     from taoprofiles.values.hold import Hold
 
+_TEXT = "a text", (str,)
+_NUMBER = "a number of seconds", (int, float)
+_TRUTH = "True or False", (bool,)
+
 __all__ = ["Finished", "current", "hold", "run", "switch", "use"]
 
 
@@ -49,6 +53,9 @@ def use(name: str, *, shared: bool = False, mkdir: bool = False, timeout: float 
     """
     from taoprofiles.operations import sessions
 
+    _expect(_TEXT, name=name)
+    _expect(_TRUTH, shared=shared, mkdir=mkdir)
+    _expect(_NUMBER, timeout=timeout)
     return sessions.begin(name, os.environ, shared=shared, mkdir=mkdir, timeout=timeout)
 
 
@@ -57,6 +64,9 @@ def switch(name: str, *, dry_run: bool = False, mkdir: bool = False, timeout: fl
 
     Nothing is held. See ``operations.switch.use`` for what it raises.
     """
+    _expect(_TEXT, name=name)
+    _expect(_TRUTH, dry_run=dry_run, mkdir=mkdir)
+    _expect(_NUMBER, timeout=timeout)
     return switching.use(Context(), name, dry_run=dry_run, mkdir=mkdir, timeout=timeout)
 
 
@@ -67,7 +77,7 @@ def current() -> Situation:
 
 def run(
     name: str,
-    command: Sequence[str],
+    command: Sequence[str | os.PathLike[str]] | str | os.PathLike[str],
     *,
     shared: bool = False,
     gpus: str | None = None,
@@ -94,9 +104,12 @@ def run(
         if say is not None:
             say(text)
 
-    words = [command] if isinstance(command, str) else list(command)
-    if not words:
-        raise UsageError("there is no command to run")
+    _expect(_TEXT, name=name, **({} if gpus is None else {"gpus": gpus}))
+    _expect(_TRUTH, shared=shared, mkdir=mkdir, allow_overlap=allow_overlap)
+    _expect(_NUMBER, timeout=timeout, **({} if wait is None else {"wait": wait}))
+    if say is not None and not callable(say):
+        raise UsageError(f"say must be a function, not {say!r}")
+    words = _words(command)
     context = Context()
     wish = runs.Wish(mkdir=mkdir, allow_overlap=allow_overlap, shared=shared, gpus=gpus)
 
@@ -108,6 +121,9 @@ def run(
         status = prepared.start(words, say=tell)
     except runs.CommandError:
         prepared.give_up()
+        raise
+    except BaseException:  # such as one of ``say``
+        os.close(prepared.claim)  # else the hold would live as long as this process
         raise
     status = prepared.finish(status, is_launcher=runs.is_launcher(words))
     hold = prepared.hold
@@ -124,6 +140,8 @@ def hold(name: str | None = None, *, reason: str, timeout: float = DEFAULT_TIMEO
     from taoprofiles.errors import NotFoundError
     from taoprofiles.operations import holding
 
+    _expect(_TEXT, reason=reason, **({} if name is None else {"name": name}))
+    _expect(_NUMBER, timeout=timeout)
     context = Context()
     made = holding.hold(context, name, reason=reason, pid=os.getpid(), timeout=timeout)
     try:
@@ -133,3 +151,25 @@ def hold(name: str | None = None, *, reason: str, timeout: float = DEFAULT_TIMEO
             holding.release(context, made.id, timeout=timeout)
         except NotFoundError:
             pass  # somebody released it by its id already
+
+
+def _expect(kind: tuple[str, tuple[type, ...]], **given: object) -> None:
+    """Refuse what is of another type: deep inside it would be an error without sense, or a record nobody can read."""
+    told, types = kind
+    for name, value in given.items():
+        if not isinstance(value, types) or value != value:  # noqa: PLR0124 - NaN: no time would ever be later
+            raise UsageError(f"{name} must be {told}, not {value!r:.60}")
+
+
+def _words(command: object) -> list[str]:
+    """Give a command's words as texts; a path is one, too."""
+    if isinstance(command, (str, os.PathLike)):
+        command = [command]
+    listed = list(command) if isinstance(command, (list, tuple)) else [None]
+    words = [os.fspath(word) if isinstance(word, (str, os.PathLike)) else None for word in listed]
+    if not words:
+        raise UsageError("there is no command to run")
+    texts = [word for word in words if isinstance(word, str)]
+    if len(texts) < len(words):
+        raise UsageError(f"command must be a list of texts, not {command!r:.60}")
+    return texts

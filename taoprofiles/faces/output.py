@@ -50,16 +50,21 @@ def emit_error(command: str, error: TaoprofError, *, as_json: bool) -> int:
         }
         _print_json(_envelope(command, ok=False, data=None, messages=[], error=told))
         return error.status
+    sys.stderr.write(f"taoprof: {_red('error:')} ")
+    for line in error_lines(error):
+        _print_line(sys.stderr, line)
+    return error.status
+
+
+def error_lines(error: TaoprofError) -> list[str]:
+    """Say an error in lines that a terminal can be given: the message, the problems, and the hint."""
     lines = [error.message + (":" if error.problems else "")]
     lines += [f"  {problem}" for problem in error.problems[:SHOWN_PROBLEMS]]
     if len(error.problems) > SHOWN_PROBLEMS:
         lines.append(f"  … and {len(error.problems) - SHOWN_PROBLEMS} more")
     if error.hint:
         lines.append(f"hint: {error.hint}")
-    sys.stderr.write(f"taoprof: {_red('error:')} ")
-    for line in lines:
-        _print_line(sys.stderr, cut(line))
-    return error.status
+    return [cut(line) for line in lines]
 
 
 def note(text: str, *, end: str = "\n") -> None:

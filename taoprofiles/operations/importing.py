@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles.errors import InvalidProfileError, InvalidStateError, UsageError
@@ -17,10 +18,11 @@ from taoprofiles.values.secret import is_secret
 from taoprofiles.values.template import Renderer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from taoprofiles.reading.findings import Found
     from taoprofiles.state.paths import Context
+    from taoprofiles.values.template import Template
 
 _NOT_OURS = frozenset(
     "HOME PATH PYTHONPATH LD_LIBRARY_PATH LD_PRELOAD USER LOGNAME SHELL PWD TMPDIR DOCKER_HOST LAUNCHER_MOUNTS".split()
@@ -30,6 +32,9 @@ _NOT_OURS = frozenset(
 _MACHINES = "{} is left out: it belongs to the machine, and a run keeps yours"
 
 _LONGEST = 4096
+
+STDIN = "standard input"
+"""How what came through a pipe is called."""
 
 
 def read(context: Context, content: bytes, *, where: str, path: str | None, given: Mapping[str, str]) -> Found:
@@ -68,7 +73,9 @@ def _meant(context: Context, name: str, value: str) -> str:
     """Give what a person means by a value: ``~`` is their home, and a relative folder is one from here."""
     value = context.expanded(value) or value
     is_folder = name.startswith("/") or name.upper().endswith(("DIR", "ROOT", "FOLDER", "PATH"))
-    return os.path.normpath(os.path.join(context.folder, value)) if is_folder and value else value
+    if is_folder and not value:
+        raise UsageError(f"'' is no folder for {name}", hint=f"such as {needed([name]).removesuffix('…')}~/tao/kitti")
+    return os.path.normpath(os.path.join(context.folder, value)) if is_folder else value
 
 
 def _real(path: str) -> str:
@@ -103,16 +110,21 @@ def build(context: Context, found: Found, *, name: str, where: str) -> tuple[Pro
 
 def unanswered(found: Found, where: str) -> UsageError:
     """Make the error that names what a person has to say."""
-    names = [question.name for question in found.questions]
-    settings = " ".join(f"--set {name}=…" for name in names)
+    settings = needed(question.name for question in found.questions)
     problems = [
         f"{question.place}: {question.name or 'the mapping'}: {question.reason}"
         + (f", '{question.text[:80]}'" if question.text else "")
         for question in found.questions
     ]
+    file = "-" if where == STDIN else shlex.quote(where)
     return UsageError(
-        f"'{where}' does not say everything", problems=problems, hint=f"'taoprof import {where} {settings}'"
+        f"'{where}' does not say everything", problems=problems, hint=f"'taoprof import {file} {settings}'"
     )
+
+
+def needed(names: Iterable[str]) -> str:
+    """Write the options that give these values, as a shell takes them."""
+    return " ".join(f"--set {shlex.quote(name)}=…" for name in names)
 
 
 class _Building:
@@ -136,6 +148,7 @@ class _Building:
         data = min((one for one in [*candidates, custom] if one is not None), key=_size)
         try:
             profile = from_data(_ordered(data), name=self._name)
+            self._renderer(template(profile, name=self._name)).mapping()  # such as a ':' in a path
         except InvalidProfileError as error:
             raise InvalidStateError(f"'{self._where}' cannot become a profile", problems=error.problems) from None
         return profile, self._notes
@@ -223,6 +236,9 @@ class _Building:
             return escape(self._context.short(part.text))
         return escape(part.text)
 
+    def _renderer(self, made: Template) -> Renderer:
+        return Renderer(made, self._context.surroundings, name=self._name, path=self._where)
+
     # Layouts
 
     def _with_layout(self, custom: dict[str, Any], layout: str) -> dict[str, Any] | None:
@@ -265,8 +281,15 @@ class _Building:
     def _rendered(self, data: dict[str, Any]) -> tuple[dict[str, str], list[dict[str, str]]]:
         made = template(Profile.model_validate({**data, "schema": 1}), name=self._name)
         made["env"], made["docker"] = {}, {}
-        renderer = Renderer(made, self._context.surroundings, name=self._name, path=self._where)
+        renderer = self._renderer(made)
         return renderer.variables(), renderer.mapping()["Mounts"]
+
+
+def _real(path: str) -> str:
+    try:
+        return os.path.realpath(path)
+    except ValueError:  # no system has such a path, and a profile refuses it
+        return path
 
 
 def _size(data: dict[str, Any]) -> int:

@@ -91,8 +91,9 @@ class Wish:
 class Run:
     """A run that has been given its hold and not been started yet. ``start`` it once, then ``finish`` it.
 
-    ``environ`` is what its command gets, the profile's ``variables`` in it; ``rendered`` is the profile's mapping, and
-    ``wanted`` what its containers are to have, which for an isolated run has its mark too.
+    ``environ`` is what its command gets, the profile's ``variables`` in it (``secrets`` names what is secret: see
+    ``Renderer``); ``rendered`` is the profile's mapping, and ``wanted`` what its containers are to have, which for an
+    isolated run has its mark too.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class Run:
         self.wanted, self.environ = wanted, environ
         self.notes: list[str] = []
         self.variables: dict[str, str] = {}
+        self.secrets: tuple[set[str], set[str]] = (set(), set())
         self.rendered = wanted
         self._beaten = time.monotonic()
         self._say: Callable[[str], None] = lambda text: None
@@ -145,8 +147,8 @@ class Run:
         except FileNotFoundError:
             hint = "the command stands behind '--', as in 'taoprof run NAME -- tao model …'"
             raise CommandError(f"there is no command '{command[0]}'", NOT_FOUND, hint) from None
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
+        except (OSError, ValueError) as error:  # ValueError: a NUL, or no text, from a program that calls us
+            reason = (getattr(error, "strerror", None) or str(error)).lower()
             raise CommandError(f"'{command[0]}' cannot be started: {reason}", NOT_EXECUTABLE, "") from None
         finally:
             for number, handler in before.items():
@@ -272,18 +274,17 @@ def prepare(
     """
     wish = wish or Wish()
     store = Store(context)
-    renderer = store.renderer(name)
+    text = store.text(name)
+    renderer = store.renderer(name, text)
     variables, wanted = renderer.variables(), renderer.mapping()
     missing = folders.missing(wanted, name=name, path=store.path(name), mkdir=wish.mkdir)
     mounts = mapping.mounts(mapping.to_bytes(wanted))
     hold = begin(context, kind)
     hold.profile, hold.shared, hold.pid, hold.reason = name, wish.shared, os.getpid(), reason
-    secret = [variables[variable] for variable in renderer.secrets()[0]]
-    hold.command = without_secrets(command, secret)
-    hold.start = processes.start_time(hold.pid) or 0
-    hold.engine = Engine(context.environ).address
-    hold.digest = mapping.digest(mapping.to_bytes(wanted))
-    hold.mounts = [list(pair) for pair in mounts.items()]
+    secrets = renderer.secrets()
+    hold.command = without_secrets(command, [variables[variable] for variable in secrets[0]])
+    hold.start, hold.engine = processes.start_time(hold.pid) or 0, Engine(context.environ).address
+    hold.digest, hold.mounts = mapping.digest(mapping.to_bytes(wanted)), [list(pair) for pair in mounts.items()]
     if wish.shared and wish.gpus not in (None, "all"):
         raise UsageError("--gpus needs a mounts file of the run's own, so it does not go with --shared")
     present = gpus.indices() if wish.gpus is not None and isinstance(sharing.parse_gpus(wish.gpus), int) else None
@@ -302,16 +303,17 @@ def prepare(
         notes = [f"warning: {text}" for text in stock.unseen]
         environ = {**context.environ, **variables, PROFILE_VARIABLE: name}
         own = None
-        if wish.shared:
-            done = switch(context, name, release=wish.release)
-            notes += kept_note(done.kept)
-            environ.pop("LAUNCHER_MOUNTS", None)
         if hold.gpus and hold.gpus != "all":
             _set_env(wanted, "CUDA_VISIBLE_DEVICES", ",".join(hold.gpus))
-        claim = records.make(hold)
+        claim = records.make(hold)  # before the switch, which must not be done if this fails; it is in nobody's way
         environ[RUN_VARIABLE] = hold.id
         try:
-            if not wish.shared:
+            if wish.shared:
+                if store.text(name) != text:
+                    raise TaoprofError(f"profile '{name}' was changed in this moment", hint="run the command again")
+                notes += kept_note(switch(context, name, release=wish.release).kept)
+                environ.pop("LAUNCHER_MOUNTS", None)
+            else:
                 own = _with_mark(wanted, hold.id)
                 files.replace(records.mounts_path(hold.id), mapping.to_bytes(own))
                 environ["LAUNCHER_MOUNTS"] = records.mounts_path(hold.id)
@@ -320,7 +322,7 @@ def prepare(
             records.drop(hold)
             raise
     run = Run(context, hold, claim, own or wanted, environ)
-    run.notes, run.variables, run.rendered = notes, variables, wanted
+    run.notes, run.variables, run.rendered, run.secrets = notes, variables, wanted, secrets
     return run
 
 

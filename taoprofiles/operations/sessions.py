@@ -34,22 +34,37 @@ NAME_VARIABLE = "JPY_SESSION_NAME"
 """Where Jupyter's server tells a kernel which notebook it belongs to (jupyter_server 2.0 and later)."""
 
 
+_TURN = threading.RLock()
+"""Threads begin and end sessions one after the other: of two that begin at once, one would never be released."""
+
+_FAREWELL = 1.0
+"""Seconds to wait for the lock when the process ends: the next command writes down what could not be."""
+
+
 class Session:
-    """A profile in use by this process: ``name``, ``variables``, ``shared``, ``hold``; ``release`` ends it."""
+    """A profile in use by this process: ``name``, ``variables``, ``shared``, ``hold``; ``release`` ends it.
+
+    ``mapping`` is the profile's, ``wanted`` what the mounts file is to hold; ``secrets`` names the variables, and those
+    of the container, whose values must not be shown; ``given`` is all that the environment gets (None: is without).
+    """
 
     def __init__(self, context: Context, name: str, run: Run, environ: MutableMapping[str, str]) -> None:
         self.name, self.hold, self.shared = name, run.hold, run.hold.shared
-        self.mapping = run.rendered
+        self.mapping, self.wanted = run.rendered, run.wanted
         self.notes = list(run.notes)
         self._context, self._claim, self._environ = context, run.claim, environ
         self._process = os.getpid()
         self._over = threading.Event()
-        self.variables = run.variables
-        self._given = {key: run.environ.get(key) for key in (*self.variables, *_OWN)}
-        self._before = {key: environ.get(key) for key in self._given}
-        _put(environ, self._given)
+        self.variables, self.secrets = run.variables, run.secrets
+        self.given = {key: run.environ.get(key) for key in (*self.variables, *_OWN)}
+        self._before: dict[str, str | None] = {}
+
+    def enter(self) -> None:
+        """Let it begin."""
+        self._before = {key: self._environ.get(key) for key in self.given}
+        _put(self._environ, self.given)
         threading.Thread(target=self._beat, daemon=True, name="taoprof-session").start()
-        atexit.register(self.release)
+        atexit.register(self._say_farewell)
 
     @property
     def mounts_file(self) -> str:
@@ -65,13 +80,13 @@ class Session:
         """Give each variable that is not as the profile has it any more, with what it is now."""
         return {
             key: self._environ.get(key)
-            for key, value in self._given.items()
+            for key, value in self.given.items()
             if self._environ.get(key) != value and not self.is_over
         }
 
     def restored(self) -> dict[str, str | None]:
         """Give what ``release`` puts back into the environment; what was set to something else meanwhile stays."""
-        return {key: old for key, old in self._before.items() if self._environ.get(key) == self._given[key]}
+        return {key: old for key, old in self._before.items() if self._environ.get(key) == self.given[key]}
 
     def has_work(self) -> bool:
         """Whether something that was started from here is still at work: a process, or a container."""
@@ -81,24 +96,45 @@ class Session:
         found = take_stock(self._context, files.read(self._context.mapping_file, MAPPING_LIMIT)).find(self.hold.id)
         return found is not None and found.container is not None
 
-    def release(self) -> None:
+    def surroundings(self) -> dict[str, str]:
+        """Give the environment as it would be without this session: what a profile may refer to."""
+        environ = dict(self._environ)
+        _put(environ, {} if self.is_over else self.restored())
+        return environ
+
+    def release(self, *, timeout: float = DEFAULT_TIMEOUT) -> None:
         """End the session: the environment becomes what it was, and the hold ends, unless work of it goes on.
 
-        Raises nothing: where the end cannot be written down, the next command does it.
+        Raises nothing: where the end cannot be written down within ``timeout`` (s), the next command does it.
         """
-        # In a process that was forked, the session is still the parent's.
-        if self._over.is_set() or os.getpid() != self._process:
-            return
-        self._over.set()
-        atexit.unregister(self.release)
-        _put(self._environ, self.restored())
-        os.close(self._claim)
+        if self.let_go():
+            self.note_end(timeout)
+
+    def let_go(self) -> bool:
+        """Do all of the end that waits for nobody, which ``note_end`` is for; tell whether it was still to be done."""
+        with _TURN:
+            # In a process that was forked, the session is still the parent's.
+            if self._over.is_set() or os.getpid() != self._process:
+                return False
+            self._over.set()
+            try:
+                _put(self._environ, self.restored())
+            finally:
+                os.close(self._claim)
+            atexit.unregister(self._say_farewell)
+            return True
+
+    def note_end(self, timeout: float) -> None:
+        """Write the end down."""
         try:
-            with Lock(self._context.lock):
+            with Lock(self._context.lock, timeout):
                 content = files.read(self._context.mapping_file, MAPPING_LIMIT)
                 take_stock(self._context, content, may_write=True)  # what is over by now goes into the journal
         except TaoprofError:
             pass
+
+    def _say_farewell(self) -> None:
+        self.release(timeout=_FAREWELL)
 
     def __enter__(self) -> Session:
         """Give itself."""
@@ -123,6 +159,16 @@ def current() -> Session | None:
     return mine[-1] if mine else None
 
 
+def _forked() -> None:
+    """Begin anew in a child: its parent's session is not its own to end, and its other threads are not there."""
+    global _TURN  # noqa: PLW0603 - a thread of the parent may have had it
+    _TURN = threading.RLock()
+    _current.clear()
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
 def begin(
     name: str,
     environ: MutableMapping[str, str],
@@ -137,19 +183,25 @@ def begin(
     ``home`` stands for HOME in it, which a notebook's cell may have changed. Raises as ``runs.prepare`` does; then
     everything is as it was.
     """
-    before = current()
-    base = dict(environ)
-    _put(base, before.restored() if before else {})
-    context = Context(base | ({"HOME": home} if home else {}))
-    # Our own hold on the shared file is in nobody's way, if it is only us that hold it.
-    release = before.hold.id if before is not None and before.shared and not before.has_work() else None
-    wish = Wish(shared=shared, mkdir=mkdir, release=release, allow_overlap=True)
-    reason = os.path.basename(environ.get(NAME_VARIABLE, "")) or os.path.basename(sys.argv[0]) or "python"
-    run = prepare(context, name, [], kind="notebook", reason=reason, wish=wish, timeout=timeout)
+    with _TURN:
+        before = current()
+        context = Context((before.surroundings() if before else dict(environ)) | ({"HOME": home} if home else {}))
+        # Our own hold on the shared file is in nobody's way, if it is only us that hold it.
+        release = before.hold.id if before is not None and before.shared and not before.has_work() else None
+        wish = Wish(shared=shared, mkdir=mkdir, release=release, allow_overlap=True)
+        reason = os.path.basename(environ.get(NAME_VARIABLE, "")) or os.path.basename(sys.argv[0]) or "python"
+        run = prepare(context, name, [], kind="notebook", reason=reason, wish=wish, timeout=timeout)
+        made = Session(context, name, run, environ)
+        try:
+            if before is not None:
+                before.let_go()
+            made.enter()
+        except BaseException:  # an interrupt: else the hold would live as long as this process
+            made.let_go()
+            raise
+        _current[:] = [made]
     if before is not None:
-        before.release()
-    made = Session(context, name, run, environ)
-    _current[:] = [made]
+        before.note_end(timeout)  # last of all: to be interrupted in it does no harm
     return made
 
 

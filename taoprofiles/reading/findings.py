@@ -81,7 +81,7 @@ class Found:
                         self._ask_unknown(asked, value, destination)
                     elif value is None:
                         asked.setdefault(destination, Question(destination, self.place, "", "it has no value (null)"))
-                    elif isinstance(value, str):
+                    elif isinstance(value, str):  # anything else is wrong, and no question
                         self._ask_about(asked, value, destination)
         self.questions = list(asked.values())
 

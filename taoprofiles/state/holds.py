@@ -89,7 +89,9 @@ class Holds:
         return path
 
     def write(self, hold: Hold) -> None:
-        """Write a record anew."""
+        """Write a record anew. A field of a wrong type is our own fault: better an error than a damaged record."""
+        if not hold.is_sound():
+            raise TypeError(f"a hold with a field of a wrong type: {hold.as_dict()}")
         files.make_folder(self._context.holds)
         files.replace(self._path(hold.id, ".json"), json.dumps({"v": FORMAT, **hold.as_dict()}).encode())
 

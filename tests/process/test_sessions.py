@@ -43,6 +43,11 @@ class Program:
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
 
+    def do(self, *lines: str) -> None:
+        """Have it carry out statements."""
+        text = "\n".join(lines)
+        self.tell(f"exec({text!r}, globals())")
+
     def environ(self) -> dict[str, str]:
         return self.tell("dict(os.environ)")
 
@@ -135,6 +140,60 @@ def test_a_fork_that_ends_leaves_the_session_to_its_parent(stage: Stage) -> None
     program.end()
 
 
+def test_a_fork_that_uses_another_profile_leaves_its_parent_alone(stage: Stage) -> None:
+    """The shared file is its parent's, and so is the hold, although nothing that the parent started is at work."""
+    program = Program(stage)
+    program.tell("taoprofiles.use('a', shared=True).name")
+    program.do(
+        "pid = os.fork()",
+        "if pid == 0:",
+        "    try:",
+        "        taoprofiles.use('b', shared=True)",
+        "    except taoprofiles.HeldError:",
+        "        os._exit(taoprofiles.use('b').name != 'b')",
+        "    os._exit(9)",
+    )
+    assert program.tell("os.waitpid(pid, 0)[1]") == 0
+    assert holders(stage) == [("notebook", "a", program.pid)]
+    assert stage.mapping() == mapping_of(stage, "a")
+    program.end()
+
+
+def test_threads_that_begin_at_once_leave_one_session(stage: Stage) -> None:
+    program = Program(stage)
+    begin = "[threading.Thread(target=taoprofiles.use, args=('ab'[one % 2],)) for one in range(6)]"
+    program.tell(f"(lambda all: [one.start() for one in all] + [one.join() for one in all])({begin})")
+    there = program.environ()
+    assert holders(stage) == [("notebook", there["TAOPROF_PROFILE"], program.pid)]
+    program.tell("[one.release() for one in taoprofiles.operations.sessions._current]")
+    assert holders(stage) == []
+    program.end()
+
+
+def test_an_interrupt_while_the_end_is_written_down_leaves_no_hold(stage: Stage) -> None:
+    """Somebody else has the lock, or the engine is slow to answer, and a person loses patience."""
+    program = Program(stage)
+    program.tell("taoprofiles.use('a').name")
+    program.do("def interrupted(*_):", "    raise KeyboardInterrupt")
+    program.tell("setattr(taoprofiles.operations.sessions.Session, 'note_end', interrupted)")
+    program.do("try:", "    taoprofiles.use('b')", "except KeyboardInterrupt:", "    pass")
+    assert holders(stage) == [("notebook", "b", program.pid)]
+    assert program.environ()["TAOPROF_PROFILE"] == "b"
+    program.end()
+
+
+def test_a_shared_use_whose_hold_cannot_be_written_changes_nothing(stage: Stage) -> None:
+    """Such as on a full disk: the file must not have been switched for nobody."""
+    program = Program(stage)
+    program.do("def full(*_):", "    raise taoprofiles.TaoprofError('no space left on device')")
+    program.tell("__import__('taoprofiles.state.holds') and setattr(taoprofiles.state.holds.Holds, 'make', full)")
+    before = program.environ()
+    assert program.tell("taoprofiles.use('b', shared=True)")["message"] == "no space left on device"
+    assert program.environ() == before
+    assert stage.mapping() == mapping_of(stage, "a")
+    program.end()
+
+
 def test_shared_is_refused_where_another_holds_and_gives_way_to_oneself(stage: Stage) -> None:
     one, two = Program(stage), Program(stage)
     assert one.tell("taoprofiles.use('b', shared=True).shared") is True
@@ -156,7 +215,14 @@ def test_shared_is_refused_where_another_holds_and_gives_way_to_oneself(stage: S
 @pytest.mark.parametrize(
     ("expression", "code"),
     [("taoprofiles.use('nosuch')", "not-found"), ("taoprofiles.use('gone')", "invalid-profile"),
-     ("taoprofiles.run('a', [])", "usage"), ("taoprofiles.run('a', ['/nosuch'])", "no-command")],
+     ("taoprofiles.run('a', [])", "usage"), ("taoprofiles.run('a', ['/nosuch'])", "no-command"),
+     ("taoprofiles.run('a', ['true', 'a\\0b'])", "no-command"),
+     ("taoprofiles.run('a', ['true', '\\ud800'])", "no-command"),
+     *((f"taoprofiles.{call}", "usage") for call in (
+         "use(None)", "use(b'a')", "use(['a'])", "use('a', shared='yes')", "use('a', timeout=None)",
+         "use('a', timeout=float('nan'))", "switch(3)", "run('a', None)", "run('a', [1])", "run('a', b'true')",
+         "run('a', ['true'], gpus=1)", "run('a', ['true'], wait='1')", "run('a', ['true'], say=1)",
+         "hold(reason=None).__enter__()", "hold(b'a', reason='x').__enter__()"))],
 )  # fmt: skip
 def test_a_refusal_is_an_exception_and_changes_nothing(stage: Stage, expression: str, code: str) -> None:
     stage.profile("gone", 'layout = "custom"\n[[mounts]]\nsource = "/nowhere/at/all"\ndestination = "/d"\n')

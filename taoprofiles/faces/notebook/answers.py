@@ -6,11 +6,14 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from taoprofiles.errors import UsageError
+from taoprofiles.errors import TaoprofError, UsageError
 from taoprofiles.faces.notebook.rendering import Answer
 from taoprofiles.operations import holding, situation
 from taoprofiles.operations.portrait import places, portrait
+from taoprofiles.state import files
+from taoprofiles.state.history import MAPPING_LIMIT
 from taoprofiles.state.store import Store
+from taoprofiles.values import mapping
 from taoprofiles.values.hold import age
 from taoprofiles.values.secret import MASK, is_secret
 
@@ -27,7 +30,10 @@ def used(context: Context, session: Session) -> Answer:
     answer = Answer(f"profile '{session.name}' is in use here: its variables, and {file} (hold {session.hold.id})")
     for note in session.notes:
         answer.line(note)
-    seen = _portrait(context, session.name)
+    try:
+        seen = _portrait(context, session.name)
+    except TaoprofError as error:  # it was removed or broken in this moment, and is in use all the same
+        return answer.line(f"warning: {error.message}")
     return _mounts(context, seen, _places(context, seen, answer))
 
 
@@ -38,7 +44,10 @@ def status(context: Context, session: Session | None) -> Answer:
     else:
         file = "the shared one" if session.shared else context.short(session.mounts_file)
         answer = Answer(f"profile '{session.name}' is in use here (hold {session.hold.id}); mounts file: {file}")
-        _mounts(context, _portrait(context, session.name), answer)
+        try:
+            _mounts(context, _portrait(context, session.name), answer)
+        except TaoprofError as error:
+            answer.line(f"warning: {error.message}")
     found = situation.look(context)
     shared = f"profile '{found.name}'" if found.name else "no profile's mapping" if found.content else "nothing"
     answer.line(f"the shared file {context.short(context.mapping_file)} holds {shared} ({found.state})")
@@ -93,15 +102,21 @@ def variables(context: Context, session: Session | None) -> Answer:
 def check(context: Context, session: Session | None) -> Answer:
     """Tell what is not as the profile has it: variables, folders, the mounts file, the profile itself."""
     mine = _needed(session)
-    seen = _portrait(context, mine.name)
-    faults = [f"{key} is {_shown(key, value)}, not the profile's" for key, value in mine.overridden().items()]
-    faults += [f"'{mount['source']}' is not there" for mount in seen["mounts"] if not mount["exists"]]
-    if Store(context).renderer(mine.name).mapping() != mine.mapping:
-        faults.append(f"the profile was changed since: '%taoprof use {mine.name}' takes it anew")
-    if not os.path.exists(mine.mounts_file):
-        faults.append(f"the mounts file '{mine.mounts_file}' is gone: '%taoprof use {mine.name}' makes it anew")
-    if holding.holds(context).find(mine.hold.id) is None:
-        faults.append(f"the hold {mine.hold.id} is gone: '%taoprof use {mine.name}' takes one anew")
+    again = _again(mine)
+    changed = mine.overridden().items()
+    faults = [f"{key} is {_shown(mine, key, value)}, not the profile's" for key, value in changed]
+    faults += [f"'{source}' is not there" for source in _sources(mine) if not os.path.exists(source)]
+    try:
+        if Store(context).renderer(mine.name).mapping() != mine.mapping:
+            faults.append(f"the profile was changed since: {again} takes it anew")
+    except TaoprofError as error:
+        faults.append(f"{error.message}{''.join(f'; {one}' for one in error.problems)}; what it was is in use here")
+    faults += _of_the_file(mine, again)
+    hold = holding.holds(context).find(mine.hold.id)
+    if hold is None:
+        faults.append(f"the hold {mine.hold.id} is gone: {again} takes one anew")
+    elif hold.released:
+        faults.append(f"the hold {mine.hold.id} was let go of by 'taoprof release': {again} takes one anew")
     answer = Answer(f"profile '{mine.name}': " + (f"{len(faults)} to look at" if faults else "all as it should be"))
     for fault in faults:
         answer.line(fault)
@@ -112,10 +127,11 @@ def overridden(context: Context, session: Session, fresh: dict[str, str | None],
     """Tell which of the profile's variables a cell has set to something else."""
     answer.line(
         f"taoprof: this cell set variables otherwise than profile '{session.name}', which this notebook has; "
-        f"'%taoprof use {session.name}' sets them back"
+        f"{_again(session)} sets them back"
     )
-    profile = {**session.variables, "LAUNCHER_MOUNTS": session.mounts_file}
-    rows = [(key, _shown(key, value), _shown(key, profile.get(key))) for key, value in fresh.items()]
+    rows = [
+        (key, _shown(session, key, value), _shown(session, key, session.given[key])) for key, value in fresh.items()
+    ]
     answer.table("", ("variable", "now", "profile"), rows)
 
 
@@ -125,7 +141,7 @@ def foreign(context: Context, session: Session, lines: list[str]) -> Answer:
     if session.shared:
         answer = Answer(
             f"taoprof: {file} was written while this cell ran, and is not profile '{session.name}' any more, which "
-            f"this notebook uses it for: '%taoprof use {session.name} --shared' puts it back"
+            f"this notebook uses it for: {_again(session)} puts it back"
         )
     else:
         answer = Answer(
@@ -133,6 +149,18 @@ def foreign(context: Context, session: Session, lines: list[str]) -> Answer:
             f"that of profile '{session.name}'"
         )
     return answer.table("", (f"what differs: - '{session.name}', + {file}",), [(line,) for line in lines])
+
+
+def removed(context: Context, session: Session) -> Answer:
+    """Tell that the shared mapping file, which this notebook uses, is not there any more."""
+    return Answer(
+        f"taoprof: {context.short(context.mapping_file)} was removed while this cell ran, and 'tao' would start "
+        f"without any mounts: {_again(session)} makes it anew"
+    )
+
+
+def _again(session: Session) -> str:
+    return f"'%taoprof use {session.name}{' --shared' if session.shared else ''}'"
 
 
 def _needed(session: Session | None) -> Session:
@@ -165,7 +193,25 @@ def _mounts(context: Context, seen: dict[str, Any], answer: Answer) -> Answer:
     return answer.table("mounts", ("outside", "inside", "exists"), rows)
 
 
-def _shown(name: str, value: str | None) -> str:
+def _sources(session: Session) -> list[str]:
+    return [mount["source"] for mount in session.mapping["Mounts"]]
+
+
+def _of_the_file(session: Session, again: str) -> list[str]:
+    """Tell what is wrong with the mounts file that this notebook's launches read."""
+    path = session.mounts_file
+    try:
+        content = files.read(path, MAPPING_LIMIT)
+    except TaoprofError as error:
+        return [f"{error.message}: {again} makes it anew"]
+    if content is None:
+        return [f"the mounts file '{path}' is gone: {again} makes it anew"]
+    if not mapping.same(content, mapping.to_bytes(session.wanted)):
+        return [f"the mounts file '{path}' holds another mapping: {again} puts it back"]
+    return []
+
+
+def _shown(session: Session, name: str, value: str | None) -> str:
     if value is None:
         return "not set"
-    return MASK if is_secret(name) else f"'{value}'"
+    return MASK if is_secret(name) or name in session.secrets[0] else f"'{value}'"

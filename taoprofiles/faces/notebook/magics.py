@@ -17,10 +17,12 @@ from taoprofiles.errors import InvalidStateError, TaoprofError, UsageError
 from taoprofiles.faces.commands import Parser
 from taoprofiles.faces.notebook import answers
 from taoprofiles.faces.notebook.rendering import Answer
-from taoprofiles.operations import sessions
+from taoprofiles.faces.output import error_lines
+from taoprofiles.operations import sessions, situation
 from taoprofiles.state import files
 from taoprofiles.state.history import MAPPING_LIMIT
 from taoprofiles.state.paths import Context
+from taoprofiles.state.store import Store
 from taoprofiles.values import mapping
 
 if TYPE_CHECKING:
@@ -72,20 +74,23 @@ class Extension:
         except ValueError as error:  # a quote that does not end
             raise MagicError(f"taoprof: {error}") from None
         except TaoprofError as error:
-            lines = [error.message + (":" if error.problems else ""), *(f"  {one}" for one in error.problems[:20])]
-            raise MagicError("\n".join(["taoprof: " + lines[0], *lines[1:], *_hint(error)])) from None
+            raise MagicError("taoprof: " + "\n".join(error_lines(error))) from None
 
     def _arguments(self, words: list[str]) -> argparse.Namespace:
         if not words or words[0] not in WORDS:
-            known = "\n".join(f"  %taoprof {word:<8} {what}" for word, what in WORDS.items())
             told = f"'{words[0]}' is nothing that %taoprof does" if words else "%taoprof needs a word"
-            raise UsageError(f"{told}; it knows\n{known}", hint="all else: '!taoprof --help'")
-        parser = Parser(prog=f"%taoprof {words[0]}", add_help=False)
+            known = [f"%taoprof {word:<8} {what}" for word, what in WORDS.items()]
+            raise UsageError(f"{told}; it knows", problems=known, hint="all else: '!taoprof --help'")
+        parser = Parser(prog=f"%taoprof {words[0]}", add_help=False, allow_abbrev=False)
         if words[0] == "use":
-            parser.add_argument("name")
+            parser.add_argument("name", metavar="NAME")
             parser.add_argument("--shared", action="store_true")
             parser.add_argument("--mkdir", action="store_true")
-        args = parser.parse_args(words[1:])
+        try:
+            args = parser.parse_args(words[1:])
+        except UsageError as error:
+            error.hint = parser.format_usage().strip()
+            raise
         args.word = words[0]
         return args
 
@@ -110,7 +115,8 @@ class Extension:
 
     @property
     def _context(self) -> Context:
-        return Context({**os.environ, "HOME": self._home})
+        session = sessions.current()
+        return Context({**(session.surroundings() if session is not None else os.environ), "HOME": self._home})
 
     # What cells do to the mapping file and the variables
 
@@ -147,8 +153,10 @@ class Extension:
     def _written(self, session: Session) -> Answer | None:
         """Tell of a mapping file that was written while the cell ran, if it is not this notebook's mapping."""
         before, self._file = self._file, self._signature()
-        if self._file in (before, None):
+        if self._file == before:
             return None
+        if self._file is None:
+            return answers.removed(self._context, session) if session.shared else None
         content = files.read(self._context.mapping_file, MAPPING_LIMIT)
         wanted = mapping.to_bytes(session.mapping)
         if content is None or mapping.same(content, wanted):
@@ -157,12 +165,10 @@ class Extension:
             written = mapping.parse(content, self._context.mapping_file)
         except InvalidStateError as error:
             return answers.foreign(self._context, session, [error.message])
-        changes = mapping.changes(session.mapping, written, secrets=mapping.secrets(written))
+        # The other program may be a switch to a profile that has secrets of its own, whatever they are called.
+        theirs = Store(self._context).secret_env(situation.look(self._context).name)
+        changes = mapping.changes(session.mapping, written, secrets={*session.secrets[1], *theirs})
         return answers.foreign(self._context, session, [line for one in changes for line in one.lines(reveal=False)])
-
-
-def _hint(error: TaoprofError) -> list[str]:
-    return [f"hint: {error.hint}"] if error.hint else []
 
 
 def load(shell: Any) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import stat
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles.errors import InvalidProfileError, InvalidStateError, TaoprofError, UsageError
@@ -24,6 +26,7 @@ from taoprofiles.values.template import Renderer
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterable
 
     from taoprofiles.reading.findings import Found, Question
     from taoprofiles.state.paths import Context
@@ -129,7 +132,7 @@ def _code(context: Context, args: argparse.Namespace, content: bytes, where: str
         for line in lines:
             note(line)
         note(f"save it as profile '{name}' (Y/n)? ", end="")
-        if sys.stdin.readline().strip().lower() not in ("", "y", "yes"):
+        if _line("nothing was saved").lower() not in ("", "y", "yes"):
             raise UsageError("nothing was saved")
         lines = []
     profiles.write(context, "import", name, to_toml(made).encode(), replace=args.replace, timeout=args.timeout)
@@ -161,11 +164,23 @@ def _asked(questions: list[Question], where: str) -> dict[str, str]:
         if meaning:
             note(f"it is {meaning}")
         note(f"{printable(question.name)} = ", end="")
-        answer = sys.stdin.readline().strip()
-        if not answer:
-            raise UsageError(f"no value given for {question.name}", hint=f"--set {question.name}=…")
-        answers[question.name] = answer
+        missing = f"no value given for {question.name}"
+        answers[question.name] = _line(missing)
+        if not answers[question.name]:
+            raise UsageError(missing, hint=importing.needed([question.name]))
     return answers
+
+
+def _line(otherwise: str) -> str:
+    """Read what a person answers; Ctrl-D is none. Raises UsageError with the text that is given."""
+    try:
+        line = sys.stdin.readline()
+    except UnicodeDecodeError:
+        raise UsageError(f"{otherwise}: what was typed is not valid text") from None
+    if not line:
+        note("")
+        raise UsageError(otherwise)
+    return line.strip()
 
 
 def _portrait(context: Context, made: Profile, name: str) -> dict[str, Any]:
@@ -180,13 +195,15 @@ def _portrait(context: Context, made: Profile, name: str) -> dict[str, Any]:
 def _folder(context: Context, args: argparse.Namespace, given: dict[str, str]) -> Result:
     if args.name is not None:
         raise UsageError("--name is for one file; in a folder each profile is called as its file")
-    found = {path: _look(context, path, given) for path in _paths(args.file)}
+    paths, unread = _paths(args.file)
+    found = {path: _look(context, path, given) for path in paths}
     unknown = [name for name in given if not any(isinstance(one, tuple) and name in one[1] for one in found.values())]
     if unknown:
         raise UsageError(f"no notebook in '{args.file}' has a variable '{unknown[0]}' to be set")
     mine = {path: one for path, one in found.items() if not (isinstance(one, tuple) and one[0].mapping is None)}
     if not mine:
-        raise InvalidStateError(f"no notebook or script in '{args.file}' writes a mounts file (~/.tao_mounts.json)")
+        none = f"no notebook or script in '{args.file}' writes a mounts file (~/.tao_mounts.json)"
+        raise InvalidStateError(none, problems=unread)
     questions = {
         question.name: question for one in mine.values() if isinstance(one, tuple) for question in one[0].questions
     }
@@ -195,7 +212,7 @@ def _folder(context: Context, args: argparse.Namespace, given: dict[str, str]) -
         given |= _asked(shared, args.file)
         mine = {path: _look(context, path, given) for path in mine}
     names = _names(mine)
-    rows, listed, notes = [], [], []
+    rows, listed, notes = [], [], [f"not looked at: {text}" for text in unread]
     for path, one in mine.items():
         told = _import_one(context, args, path, names[path], one)
         listed.append(told)
@@ -210,15 +227,29 @@ def _folder(context: Context, args: argparse.Namespace, given: dict[str, str]) -
     return Result(data, lines, messages=notes, status=0 if saved == len(listed) else LEFT)
 
 
-def _paths(folder: str) -> list[str]:
-    """List the notebooks and scripts of a folder, deep; copies that Jupyter keeps, and links, are passed over."""
+def _paths(folder: str) -> tuple[list[str], list[str]]:
+    """List the notebooks and scripts of a folder, deep, and what cannot be looked at.
+
+    Copies that Jupyter keeps are passed over, and so are links to folders.
+    """
     found: list[str] = []
-    for here, inner, names in os.walk(os.path.expanduser(folder)):
-        inner[:] = sorted(name for name in inner if not name.startswith("."))
-        found += [os.path.join(here, name) for name in sorted(names) if name.endswith((".ipynb", *_SCRIPTS))]
+    unread: list[str] = []
+    waiting = [os.path.expanduser(folder)]
+    while waiting:  # not os.walk, which gives up where folders are a thousand deep
+        here = waiting.pop()
+        try:
+            with os.scandir(here) as listed:
+                entries = sorted(listed, key=lambda entry: entry.name)
+        except OSError as error:
+            unread.append(f"{here}: {(error.strerror or str(error)).lower()}")
+            continue
+        inner = [one.path for one in entries if one.is_dir(follow_symlinks=False) and not one.name.startswith(".")]
+        waiting += reversed(inner)
+        files_here = [one.path for one in entries if one.name.endswith((".ipynb", *_SCRIPTS))]
+        found += [path for path in files_here if not os.path.isdir(path)]
         if len(found) > _FILES_LIMIT:
             raise UsageError(f"'{folder}' has more than {_FILES_LIMIT} notebooks", hint="import a folder inside of it")
-    return found
+    return found, unread
 
 
 def _look(context: Context, path: str, given: dict[str, str]) -> tuple[Found, set[str]] | str:
@@ -235,15 +266,17 @@ def _look(context: Context, path: str, given: dict[str, str]) -> tuple[Found, se
         return error.message
 
 
-def _names(paths: dict[str, Any]) -> dict[str, str]:
-    """Name each profile as its file; where two files are called alike, with the folder's name before it."""
-    stems = [_stem(path) for path in paths]
+def _names(paths: Iterable[str]) -> dict[str, str]:
+    """Name each profile as its file, where two are called alike with the folder's name before it; "" is no name."""
+    stems = {path: _plain(os.path.basename(path).rpartition(".")[0]) for path in paths}
+    alike = Counter(stems.values())
     names = {}
-    for path in paths:
-        stem = _stem(path)
+    for path, stem in stems.items():
         folder = os.path.basename(os.path.dirname(os.path.abspath(path)))
-        names[path] = stem if stems.count(stem) == 1 else f"{folder}-{stem}"
-    return names
+        names[path] = stem if not stem or alike[stem] == 1 else _plain(f"{folder}-{stem}")
+    # With --replace one would take the place of the other.
+    alike = Counter(names.values())
+    return {path: name if alike[name] == 1 else "" for path, name in names.items()}
 
 
 def _import_one(context: Context, args: argparse.Namespace, path: str, name: str, one: Any) -> dict[str, Any]:
@@ -259,13 +292,15 @@ def _import_one(context: Context, args: argparse.Namespace, path: str, name: str
     try:
         if isinstance(one, str):
             raise InvalidStateError(one)
+        if not name:
+            raise UsageError("needs a name of its own: import it alone, with --name")
         told["needs"] = [question.name for question in one[0].questions]
         made, told["notes"] = importing.build(context, one[0], name=check_name(name), where=path)
         told["layout"] = made.layout
         profiles.write(context, "import", name, to_toml(made).encode(), replace=args.replace, timeout=args.timeout)
         told["saved"], told["state"] = True, "imported"
     except TaoprofError as error:
-        needs = " ".join(f"--set {name}=…" for name in told["needs"])
+        needs = importing.needed(told["needs"])
         told["state"] = f"needs {needs}" if needs else error.problems[0] if error.problems else error.message
     return told
 
@@ -273,7 +308,7 @@ def _import_one(context: Context, args: argparse.Namespace, path: str, name: str
 def _given(path: str) -> tuple[bytes, str]:
     """Read what is to be imported, also from a pipe such as <(command); give how to call it, too."""
     if path == "-":
-        return sys.stdin.buffer.read(NOTEBOOK_LIMIT), "standard input"
+        return sys.stdin.buffer.read(NOTEBOOK_LIMIT), importing.STDIN
     real = os.path.expanduser(path)
     try:
         # Only what a shell makes for <(command): of a pipe that nobody writes to, reading would never end.
@@ -289,9 +324,14 @@ def _given(path: str) -> tuple[bytes, str]:
 
 
 def _stem(path: str) -> str:
-    """Make a profile's name of a file's; what no name may have becomes a '-'."""
+    """Make a profile's name of a file's."""
     base = os.path.basename(path).lstrip(".")
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", base.rpartition(".")[0] or base).strip("._-")[:64]
+    stem = _plain(base.rpartition(".")[0] or base)
     if path == "-" or not stem:
-        raise UsageError("which profile: no --name given", hint=f"'taoprof import {path} --name NAME'")
+        raise UsageError("which profile: no --name given", hint=f"'taoprof import {shlex.quote(path)} --name NAME'")
     return stem
+
+
+def _plain(text: str) -> str:
+    """Make a profile's name of a text: what no name may have becomes a '-'; "" where nothing is left."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("._-")[:64]

@@ -1,0 +1,111 @@
+"""What the notebook's answers tell when something is not as it was, and what they must never tell."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Home
+from tests.jupyter.kernels import Kernel
+from tests.jupyter.test_kernels import environ, holds, use
+
+pytestmark = pytest.mark.jupyter
+
+SECRET = "nvapi-0123456789"
+PROFILE = """\
+schema = 1
+layout = "custom"
+[variables]
+MINE = "${{env:NGC_API_KEY}}"
+DATA = "${{env:DATA}}/kitti"
+[[mounts]]
+source = "{root}"
+destination = "/workspace"
+[container.env]
+LOGIN = "${{env:NGC_API_KEY}}"
+"""
+
+
+@pytest.fixture
+def home(home: Home) -> Home:
+    home.environ |= {"NGC_API_KEY": SECRET, "DATA": "/data"}
+    home.profile("alpha", PROFILE.format(root=home.root))
+    home.profile("beta", PROFILE.format(root=home.root / "projects"))
+    return home
+
+
+def test_a_variable_that_refers_to_a_secret_is_one(home: Home) -> None:
+    """Whatever it is called: its value and the one that a cell sets it to are not shown, nor another profile's."""
+    with Kernel(home) as kernel:
+        use(kernel)
+        other = "'other-' + os.environ['NGC_API_KEY']"
+        told = [kernel.run(f"import os; os.environ['MINE'] = {other}").said, kernel.run("%taoprof check").said]
+        told += [kernel.run(f"!taoprof use {name}").said for name in ("beta", "alpha", "beta")]
+        envs = f"[{{'variable': 'LOGIN', 'value': {other}}}]"
+        told.append(
+            kernel.run(f"import json; json.dump({{'Mounts': [], 'Envs': {envs}}}, open('.tao_mounts.json', 'w'))").said
+        )
+        told += [kernel.run(f"%taoprof {word}").said for word in ("env", "status", "list")]
+        assert "MINE" in told[0]
+        assert "LOGIN" in told[5]
+        assert all(SECRET not in text for text in told)
+
+
+def test_what_a_profile_refers_to_is_what_was_there_before(home: Home) -> None:
+    """DATA is /data/kitti by now; it must not become /data/kitti/kitti."""
+    with Kernel(home) as kernel:
+        use(kernel)
+        assert "all as it should be" in kernel.run("%taoprof check").said
+        assert "kitti/kitti" not in kernel.run("%taoprof env").said
+        kernel.run("%taoprof use alpha")
+        assert environ(kernel)["DATA"] == "/data/kitti"
+
+
+def test_check_tells_what_has_become_of_it(home: Home) -> None:
+    with Kernel(home) as kernel:
+        private = Path(use(kernel)["LAUNCHER_MOUNTS"])
+        text = private.read_text()
+        private.write_text(text.replace(str(home.root), "/elsewhere"))
+        assert "another mapping" in kernel.run("%taoprof check").said
+        private.unlink()
+        assert "is gone" in kernel.run("%taoprof check").said
+        private.mkdir()
+        assert "is a folder" in kernel.run("%taoprof check").said
+        private.rmdir()
+        private.write_text(text)
+        home.run("rename", "alpha", "gamma", check=True)
+        assert "there is no profile 'alpha'" in kernel.run("%taoprof check").said
+        assert "in use here" in kernel.run("%taoprof status").said, "it is, all the same"
+
+
+def test_check_tells_that_a_shared_file_is_another_profiles_by_now(home: Home) -> None:
+    """Somebody let go of the hold by its id, and switched; this notebook's launches would read that."""
+    with Kernel(home) as kernel:
+        use(kernel, "alpha --shared")
+        home.run("release", holds(home)[0]["id"], "--yes", check=True)
+        home.run("use", "beta", check=True)
+        said = kernel.run("%taoprof check").said
+        assert "another mapping" in said
+        assert "let go of" in said
+        assert "%taoprof use alpha --shared" in said
+        again = kernel.run("import os; os.environ['DATA'] = os.remove('.tao_mounts.json') or 'mine'").text
+        assert again.count("%taoprof use alpha --shared") == 2, "the file is gone, and a variable is another"
+        kernel.run("%taoprof use alpha --shared")
+        assert "all as it should be" in kernel.run("%taoprof check").said
+        assert home.run("current").stdout == "alpha\n"
+
+
+@pytest.mark.parametrize("words", ["", "use", "use --help", "use nosuch", "use 'a", "use broken"])
+def test_an_error_obeys_no_terminal_and_says_what_is_right(home: Home, words: str) -> None:
+    home.profile("broken", 'schema = 1\nlayout = "custom"\n"k\\u001b[31m" = 1\n')
+    with Kernel(home) as kernel:
+        kernel.run("%load_ext taoprofiles")
+        refused = kernel.execute(f"%taoprof {words}")
+        assert refused.failed
+        assert "\x1b[31m" not in json.dumps(refused.said, ensure_ascii=False)
+        assert "--help' explains" not in refused.said
+        assert "\\n" not in refused.said
+        if not words:
+            assert "%taoprof release" in refused.said
