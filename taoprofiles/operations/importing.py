@@ -285,13 +285,6 @@ class _Building:
         return renderer.variables(), renderer.mapping()["Mounts"]
 
 
-def _real(path: str) -> str:
-    try:
-        return os.path.realpath(path)
-    except ValueError:  # no system has such a path, and a profile refuses it
-        return path
-
-
 def _size(data: dict[str, Any]) -> int:
     """Tell how much a profile says itself, instead of following a layout."""
     return len(data.get("variables", {})) + 2 * len(data.get("mounts", [])) + sum("_dir" in key for key in data)
