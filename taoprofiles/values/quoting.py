@@ -35,7 +35,8 @@ def notebook_cell(
     another notebook's does not take its place. What is hidden is read from the kernel's environment, if it is there.
     """
     items = "".join(f"    {key!a}: {value!a},\n" for key, value in variables.items())
-    notes = "".join(f"# {key}: a secret, left out; set it here or before\n" for key in hidden)
+    left_out = dict.fromkeys((*hidden, *hidden_env))
+    notes = "".join(f"# {key}: a secret, left out; set it here or before\n" for key in left_out)
     shown = {**mapping}
     if "Envs" in mapping:
         shown["Envs"] = [

@@ -94,6 +94,7 @@ def test_notebook(tmp_path: Path) -> None:
         mapping = {"Mounts": [{"source": "/s'\"", "destination": "/d"}], "Envs": envs, "DockerOptions": {"tty": False}}
         cell = notebook_cell("n", variables, mapping, hidden=["KEY"], hidden_env=["SECRET"])
         assert cell.isascii() and "never shown" not in cell
+        assert "# SECRET: a secret" in cell, "else a container would get none, and nobody know why"
         argv = [sys.executable, "-I", "-c", code]
         environ = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "SECRET": "from here"}
         done = subprocess.run(argv, input=cell.encode(), capture_output=True, timeout=60, env=environ)

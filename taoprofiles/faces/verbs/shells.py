@@ -28,11 +28,12 @@ def env_verb(context: Context, args: argparse.Namespace) -> Result:
     hidden = [] if args.reveal else [name for name in variables if name in secrets]
     given = {name: value for name, value in variables.items() if name not in hidden}
     messages = []
-    if hidden:
-        verb = "is a secret and is" if len(hidden) == 1 else "are secrets and are"
-        messages.append(f"{', '.join(hidden)} {verb} left out; --reveal includes them")
+    hidden_env = sorted(renderer.secrets()[1]) if args.format == "notebook" and not args.reveal else []
+    left_out = list(dict.fromkeys((*hidden, *hidden_env)))
+    if left_out:
+        verb = "is a secret and is" if len(left_out) == 1 else "are secrets and are"
+        messages.append(f"{', '.join(left_out)} {verb} left out; --reveal includes them")
     if args.format == "notebook":
-        hidden_env = [] if args.reveal else list(renderer.secrets()[1])
         text = notebook_cell(args.name, given, renderer.mapping(), hidden=hidden, hidden_env=hidden_env)
     else:
         text = write(given, args.format, hidden=hidden)
