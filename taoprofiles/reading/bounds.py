@@ -43,23 +43,15 @@ class Place(NamedTuple):
 
 
 class Unknown:
-    """A value that cannot be told without running the code: why, where, and what a person could give instead."""
+    """A value that cannot be told without running the code: why, and where.
 
-    __slots__ = ("names", "place", "reason")
+    ``may_be`` are the lists, dictionaries and functions that it perhaps is, or has: a change of it is one of theirs.
+    """
 
-    def __init__(self, reason: str, place: Place, names: frozenset[str] = frozenset()) -> None:
-        self.reason, self.place, self.names = reason, place, names
+    __slots__ = ("may_be", "place", "reason")
 
-
-_PARENTS = {
-    "KeyError": ("LookupError",),
-    "IndexError": ("LookupError",),
-    "FileNotFoundError": ("OSError", "IOError", "EnvironmentError"),
-    "ModuleNotFoundError": ("ImportError",),
-    "JSONDecodeError": ("ValueError",),
-    "ZeroDivisionError": ("ArithmeticError",),
-    "OverflowError": ("ArithmeticError",),
-}
+    def __init__(self, reason: str, place: Place, may_be: tuple[object, ...] = ()) -> None:
+        self.reason, self.place, self.may_be = reason, place, may_be
 
 
 class Raised(Exception):
@@ -69,14 +61,22 @@ class Raised(Exception):
         super().__init__(message)
         self.kind, self.message = kind, message
 
-    @property
-    def family(self) -> set[str]:
-        """The names by which it can be caught."""
-        return {self.kind, *_PARENTS.get(self.kind, ()), "Exception", "BaseException"}
-
     def __str__(self) -> str:
         """Say it as a traceback's last line does."""
         return f"{self.kind}: {self.message}"
+
+
+class Jump(Exception):
+    """A return, break or continue on its way."""
+
+    def __init__(self, kind: str, value: object = None) -> None:
+        super().__init__(kind)
+        self.kind, self.value = kind, value
+
+    @property
+    def leaves(self) -> str:
+        """What it leaves, in the words of ``Memory.doubts``."""
+        return "return" if self.kind == "return" else "loop"
 
 
 class Exhausted(Exception):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from taoprofiles.reading.bounds import ENTRY, Raised, Unknown
 from taoprofiles.reading.traced import concat
-from taoprofiles.reading.values import Known
+from taoprofiles.reading.values import Iterated, Known, View
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +26,8 @@ def _int(ev: Interpreter, args: list[Any], named: dict[str, Any]) -> Any:
             return int(value)
         except ValueError as error:
             raise Raised("ValueError", str(error)) from None
+    if isinstance(value, bool):
+        return int(value)
     return value if isinstance(value, int) else ev.unknown("int() of such a value", value)
 
 
@@ -34,6 +36,8 @@ def _bool(ev: Interpreter, args: list[Any], named: dict[str, Any]) -> Any:
 
 
 def _len(ev: Interpreter, args: list[Any], named: dict[str, Any]) -> Any:
+    if args and isinstance(args[0], View):
+        args = [ev.entries(args[0])]
     sized = args and isinstance(args[0], (str, list, tuple, dict, range))
     return len(args[0]) if sized else ev.unknown("the length of such a value", *args)
 
@@ -71,7 +75,7 @@ def _enumerate(ev: Interpreter, args: list[Any], named: dict[str, Any]) -> Any:
     start = args[1] if len(args) > 1 else named.get("start", 0)
     if isinstance(entries, Unknown) or not isinstance(start, int):
         return ev.unknown("enumerate() of such values", entries)
-    return [(number, entry) for number, entry in enumerate(entries, start)]
+    return Iterated([(number, entry) for number, entry in enumerate(entries, start)])
 
 
 def _zip(ev: Interpreter, args: list[Any], named: dict[str, Any]) -> Any:
@@ -79,12 +83,12 @@ def _zip(ev: Interpreter, args: list[Any], named: dict[str, Any]) -> Any:
     known = [one for one in lists if isinstance(one, list)]
     if len(known) < len(lists):
         return ev.unknown("", *lists)
-    return list(zip(*known, strict=False))
+    return Iterated(list(zip(*known, strict=False)))
 
 
 def _reversed(ev: Interpreter, args: list[Any], named: dict[str, Any]) -> Any:
     entries = _list(ev, args, {})
-    return entries[::-1] if isinstance(entries, list) else entries
+    return Iterated(entries[::-1]) if isinstance(entries, list) else entries
 
 
 def _sorted(ev: Interpreter, args: list[Any], named: dict[str, Any]) -> Any:

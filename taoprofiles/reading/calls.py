@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING
 from taoprofiles.reading import builtin, methods, traced
 from taoprofiles.reading.bounds import Raised, Unknown
 from taoprofiles.reading.traced import Part, concat
-from taoprofiles.reading.values import PLAIN, File, Id, Known, Method, PurePath, copied, dumps, kind, loads
+from taoprofiles.reading.values import (
+    File,
+    Id,
+    Iterated,
+    Known,
+    Method,
+    PurePath,
+    View,
+    copied,
+    deep_copy,
+    dumps,
+    loads,
+    plain_options,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,7 +29,7 @@ if TYPE_CHECKING:
 
     from taoprofiles.reading.interpreter import Interpreter
 
-MODULES = frozenset("os os.path posixpath json pathlib copy getpass sys platform pprint".split())
+MODULES = frozenset("os os.path posixpath json pathlib copy getpass sys platform pprint shutil".split())
 
 _HARMLESS = frozenset(
     "os.system sys.path.append sys.path.insert pprint.pprint os.remove os.unlink os.chmod os.listdir".split()
@@ -24,11 +37,18 @@ _HARMLESS = frozenset(
 """What changes nothing that is followed here: it is passed over."""
 
 
+_READ = frozenset(f"os.environ.{name}" for name in ("keys", "values", "items", "copy", "__contains__"))
+_TAKES_AWAY = frozenset(
+    "os.remove os.unlink os.rmdir os.removedirs os.rename os.replace os.symlink os.link shutil.rmtree".split()
+)
+
+
 def call(ev: Interpreter, function: Known | Method, args: list[Any], named: dict[str, Any]) -> Any:
     """Give the value of a call. Raises Raised, Exhausted."""
     if isinstance(function, Method):
-        if ev.memory.unsure is not None and isinstance(function.of, (list, dict)):
-            ev.spoil([function.of])
+        of = ev.told(function.of)
+        if isinstance(of, Unknown):
+            return ev.unknown("", of)
         return methods.call(ev, function.of, function.name, args, named)
     name = function.name.replace("posixpath.", "os.path.")
     known = _KNOWN.get(name)
@@ -40,30 +60,29 @@ def call(ev: Interpreter, function: Known | Method, args: list[Any], named: dict
         return Known("get_ipython()")
     if name in ("exec", "eval"):
         ev.memory.may_set(f"{name}()")
+    if name == "sys.exit":
+        raise Raised("SystemExit", "sys.exit()")
+    if name == "os.environ.clear":
+        for variable in [*ev.memory.history, *ev.memory.machine.environ]:
+            ev.memory.remove_environment(variable)
+        return None
+    if name.startswith("os.environ.") and name not in _READ:
+        ev.memory.may_set(f"{name}()")
+    if name in _TAKES_AWAY:
+        for one in args:
+            ev.memory.take_away(ev.as_text(one))
+    if name.startswith(("shutil.copy", "shutil.move", "os.rename", "os.replace")) and args:
+        ev.memory.write_file(ev.as_text(args[-1]), ev.unknown(f"written by {name}(), which is not followed"))
     if name not in _HARMLESS:
         ev.spoil([*args, *named.values()])
     return ev.unknown(f"{name}() is not followed")
-
-
-def text_argument(ev: Interpreter, args: list[Any], number: int = 0) -> str | Unknown:
-    """Give an argument that must be text or a path. Raises Raised for another kind."""
-    if number >= len(args):
-        raise Raised("TypeError", "missing 1 required positional argument")
-    value = args[number]
-    if isinstance(value, PurePath):
-        return value.text
-    if isinstance(value, (str, Unknown)):
-        return value
-    if not isinstance(value, (*PLAIN, list, tuple, dict)):
-        return ev.unknown(f"a path that is a {kind(value)}")
-    raise Raised("TypeError", f"expected str, bytes or os.PathLike object, not {kind(value)}")
 
 
 # The environment
 
 
 def _getenv(ev: Interpreter, args: list[Any], named: dict[str, Any]) -> Any:
-    name = text_argument(ev, args)
+    name = ev.path_argument(args)
     if isinstance(name, Unknown):
         return name
     value = ev.memory.environment(name)
@@ -81,13 +100,26 @@ def _putenv(ev: Interpreter, args: list[Any], named: dict[str, Any]) -> Any:
 
 
 def _update(ev: Interpreter, args: list[Any], named: dict[str, Any]) -> Any:
-    for one in [*args, named]:
-        if not isinstance(one, dict):
+    for given in [*args, named]:
+        one = _pairs(ev, given)
+        if one is None:
             ev.memory.may_set("os.environ.update()")
-            return ev.unknown("variables taken from something unknown", one)
+            return ev.unknown("variables taken from something unknown", given)
         for name, value in one.items():
             ev.memory.set_environment(name, value)
     return None
+
+
+def _pairs(ev: Interpreter, given: Any) -> dict[Any, Any] | None:
+    """Give what ``dict(…)`` makes of a dictionary, or of pairs; None where that is not known."""
+    if isinstance(given, dict):
+        return given
+    pairs = ev.entries(given) if isinstance(given, (list, tuple, Iterated, View)) else None
+    if not isinstance(pairs, list) or not all(
+        isinstance(one, (tuple, list)) and len(one) == 2 and isinstance(one[0], str) for one in pairs
+    ):
+        return None
+    return dict(pairs)
 
 
 def _remove(ev: Interpreter, args: list[Any], named: dict[str, Any]) -> Any:
@@ -103,9 +135,9 @@ def _remove(ev: Interpreter, args: list[Any], named: dict[str, Any]) -> Any:
 
 
 def _open(ev: Interpreter, args: list[Any], named: dict[str, Any]) -> Any:
-    path = text_argument(ev, args) if args else named.get("file")
+    path = ev.path_argument(args) if args else named.get("file")
     mode = args[1] if len(args) > 1 else named.get("mode", "r")
-    return File(path, str(mode) if isinstance(mode, str) else "?")
+    return methods.opened(ev, path, mode)
 
 
 def _dump(ev: Interpreter, args: list[Any], named: dict[str, Any]) -> Any:
@@ -114,44 +146,67 @@ def _dump(ev: Interpreter, args: list[Any], named: dict[str, Any]) -> Any:
     if "obj" not in given or not isinstance(file, File):
         return ev.unknown("json.dump() to something that is no file", file)
     value = given["obj"]
-    file.written.append(value if isinstance(value, Unknown) else dumps(value, ev.budget))
-    ev.memory.write_file(file.path, methods.written_value(file.written))
+    options = plain_options({key: one for key, one in given.items() if key not in ("obj", "fp")})
+    methods.put(ev, file, [_dumped(ev, value, options)])
     return None
 
 
 def _print(ev: Interpreter, args: list[Any], named: dict[str, Any]) -> Any:
     file = named.get("file")
     if isinstance(file, File):
-        methods.call(ev, file, "write", args, {})  # what stands between and behind them is nothing to JSON
+        sep, end = named.get("sep", concat(" ")), named.get("end", concat("\n"))
+        pieces = [ev.as_text(arg) for arg in args]
+        methods.put(ev, file, [*[one for piece in pieces for one in (sep, piece)][1:], end])
     return None
 
 
 def _load(ev: Interpreter, args: list[Any], named: dict[str, Any]) -> Any:
     file = args[0] if args else None
-    value = ev.memory.read_file(file.path) if isinstance(file, File) else None
-    return ev.unknown("a file that is read", file) if value is None else copied(value, ev.budget)
+    written = ev.memory.read_file(file.path) if isinstance(file, File) else None
+    if written is None or written.value is None or named:
+        return ev.unknown("a file that is read", file)
+    return copied(written.value, ev.budget)
 
 
 def _dumps(ev: Interpreter, args: list[Any], named: dict[str, Any]) -> Any:
+    if len(args) > 1:
+        raise Raised("TypeError", "dumps() takes 1 positional argument")
     value = args[0] if args else named.get("obj")
-    return value if isinstance(value, Unknown) else dumps(value, ev.budget, indent=named.get("indent"))
+    return _dumped(ev, value, plain_options({key: one for key, one in named.items() if key != "obj"}))
+
+
+def _dumped(ev: Interpreter, value: Any, options: dict[str, Any] | None) -> Any:
+    """Give ``json.dumps(value)``, or Unknown for options that may change what is written."""
+    if options is None:
+        return ev.unknown("JSON with options that are not followed")
+    return value if isinstance(value, Unknown) else dumps(value, ev.budget, ev.memory.place, **options)
 
 
 def _loads(ev: Interpreter, args: list[Any], named: dict[str, Any]) -> Any:
-    text = text_argument(ev, args)
-    return text if isinstance(text, Unknown) else copied(loads(text), ev.budget)
+    text = ev.path_argument(args)
+    if isinstance(text, Unknown) or named:
+        return ev.unknown("json.loads() of something unknown, or with options", text)
+    return copied(loads(text), ev.budget)
 
 
 def _deepcopy(ev: Interpreter, args: list[Any], named: dict[str, Any]) -> Any:
-    return copied(args[0], ev.budget) if args else None
+    return deep_copy(args[0], ev.budget, {}) if args else None
+
+
+def _copy(ev: Interpreter, args: list[Any], named: dict[str, Any]) -> Any:
+    return args[0].copy() if args and isinstance(args[0], (list, dict)) else args[0] if args else None
+
+
+def _fspath(ev: Interpreter, args: list[Any], named: dict[str, Any]) -> Any:
+    return ev.path_argument(args)
 
 
 def _makedirs(ev: Interpreter, args: list[Any], named: dict[str, Any]) -> Any:
-    return ev.memory.make_folder(text_argument(ev, args))
+    return ev.memory.make_folder(ev.path_argument(args))
 
 
 def _chdir(ev: Interpreter, args: list[Any], named: dict[str, Any]) -> Any:
-    return ev.memory.change_folder(text_argument(ev, args))
+    return ev.memory.change_folder(ev.path_argument(args))
 
 
 # Paths
@@ -161,7 +216,7 @@ _PATHS = frozenset("join expanduser expandvars abspath realpath normpath dirname
 
 
 def _on_path(ev: Interpreter, name: str, args: list[Any]) -> Any:
-    texts = [text_argument(ev, args, number) for number in range(max(1, len(args)))]
+    texts = [ev.path_argument(args, number) for number in range(max(1, len(args)))]
     known = [text for text in texts if isinstance(text, str)]
     if len(known) < len(texts):
         return ev.unknown("", *texts)
@@ -170,7 +225,7 @@ def _on_path(ev: Interpreter, name: str, args: list[Any]) -> Any:
         case "join":
             return ev.join([traced.join_path(*known)])
         case "expanduser":
-            return traced.expand_home(path, memory.home)
+            return memory.expand_home(path)
         case "expandvars":
             return expand_variables(ev, path)
         case "abspath":
@@ -185,8 +240,10 @@ def _on_path(ev: Interpreter, name: str, args: list[Any]) -> Any:
             return traced.split_path(path)[1]
         case "split":
             return traced.split_path(path)
-        case "exists" | "isfile":
+        case "exists":
             return memory.exists(path)
+        case "isfile":
+            return memory.is_file(path)
         case "isdir":
             return memory.is_folder(path)
         case "isabs":
@@ -213,13 +270,14 @@ def expand_variables(ev: Interpreter, text: str) -> Any:
 
 
 def _path(ev: Interpreter, args: list[Any], named: dict[str, Any]) -> Any:
-    texts = [text_argument(ev, args, number) for number in range(len(args))] or ["."]
+    texts = [ev.path_argument(args, number) for number in range(len(args))] or ["."]
     known = [text for text in texts if isinstance(text, str)]
     return PurePath(traced.join_path(*known)) if len(known) == len(texts) else ev.unknown("", *texts)
 
 
 def _home_path(ev: Interpreter, args: list[Any], named: dict[str, Any]) -> Any:
-    return PurePath(ev.memory.home)
+    home = ev.memory.home
+    return home if isinstance(home, Unknown) else PurePath(home)
 
 
 def _getcwd(ev: Interpreter, args: list[Any], named: dict[str, Any]) -> Any:
@@ -263,9 +321,9 @@ _KNOWN: dict[str, Callable[[Interpreter, list[Any], dict[str, Any]], Any]] = {
     "os.getenv": _getenv, "os.environ.get": _getenv, "os.environ.setdefault": _setdefault,
     "os.environ.update": _update, "os.environ.pop": _remove, "os.putenv": _putenv,
     "open": _open, "print": _print, "json.dump": _dump, "json.load": _load, "json.dumps": _dumps, "json.loads": _loads,
-    "copy.deepcopy": _deepcopy, "copy.copy": _deepcopy,
+    "copy.deepcopy": _deepcopy, "copy.copy": _copy,
     "os.makedirs": _makedirs, "os.mkdir": _makedirs, "os.chdir": _chdir, "os.getcwd": _getcwd,
-    "os.fspath": builtin.KNOWN["str"],
+    "os.fspath": _fspath,
     "pathlib.Path": _path, "pathlib.PurePath": _path, "pathlib.PosixPath": _path, "pathlib.PurePosixPath": _path,
     "pathlib.Path.home": _home_path, "pathlib.Path.cwd": _cwd_path,
     "os.getuid": _id("uid"), "os.getgid": _id("gid"), "os.geteuid": _id("uid"), "os.getegid": _id("gid"),

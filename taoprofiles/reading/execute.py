@@ -7,50 +7,42 @@ sets becomes unknown.
 from __future__ import annotations
 
 import ast
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from taoprofiles.reading import calls, imports, magics
-from taoprofiles.reading.bounds import CALLS, Budget, Exhausted, Place, Raised, Unknown
+from taoprofiles.reading import imports, magics
+from taoprofiles.reading.assign import Assigner
+from taoprofiles.reading.bounds import CALLS, Budget, Exhausted, Jump, Place, Raised, Unknown
 from taoprofiles.reading.cells import Cell, CellError, magic_number, prepare
-from taoprofiles.reading.evaluate import Evaluator
-from taoprofiles.reading.forget import forget
-from taoprofiles.reading.library import operate
-from taoprofiles.reading.memory import Memory, is_placeholder
-from taoprofiles.reading.syntax import catches, loaded
-from taoprofiles.reading.traced import Part, Text
-from taoprofiles.reading.values import PLAIN, Function, Known
+from taoprofiles.reading.doubts import perhaps, taking
+from taoprofiles.reading.forget import forget, forget_names
+from taoprofiles.reading.memory import Memory
+from taoprofiles.reading.syntax import catches
+from taoprofiles.reading.values import File, Function
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
 
-GLOBALS = "·globals·"
-"""Where a function's scope keeps the names that it declares as global."""
+_LEAVES = {ast.Return: "return", ast.Break: "loop", ast.Continue: "loop", ast.Raise: "raise"}
 
 
-class _Jump(Exception):
-    """A return, break or continue on its way."""
-
-    def __init__(self, kind: str, value: Any = None) -> None:
-        super().__init__(kind)
-        self.kind, self.value = kind, value
-
-
-class Executor(Evaluator):
+class Executor(Assigner):
     """Follows cells in a memory. ``noted`` of the memory says what was not understood, or would fail."""
 
     def __init__(self, memory: Memory) -> None:
         super().__init__(memory, Budget())
         self._calls = 0
+        self._handled: list[Raised | None] = []
+        """The exceptions whose handlers are followed; None for one that is not known."""
 
     def cell(self, cell: Cell) -> None:
         """Follow one cell to its end, or to where it would fail."""
         memory = self.memory
         memory.place = Place(cell.number, 1)
         self.budget.next_cell()
-        memory.unsure = None
+        memory.doubts.clear()
+        self.tries = 0
         self.scopes.clear()
         try:
             prepared = prepare(cell.source, self.magics)
@@ -68,7 +60,7 @@ class Executor(Evaluator):
             self.budget.is_lifted = True
             forget(self, prepared.tree)
             self.budget.is_lifted = False
-        except _Jump:
+        except Jump:
             pass  # a return outside of a function, which Python would not have taken
 
     # Statements
@@ -80,9 +72,18 @@ class Executor(Evaluator):
             self.memory.place = Place(self.memory.place.cell, statement.lineno)
             method = getattr(self, f"_do_{type(statement).__name__.lower()}", None)
             if method is None:
-                forget(self, statement)
+                self._pass_over(statement)
             else:
                 method(statement)
+
+    def _pass_over(self, statement: ast.stmt) -> None:
+        """Reckon with everything that a statement of another kind may do, jumps included."""
+        forget(self, statement)
+        why = self.unknown(f"'{type(statement).__name__}' is not followed")
+        for inner in ast.walk(statement):
+            kind = _LEAVES.get(type(inner))
+            if kind is not None and (kind != "raise" or self.tries):
+                self.memory.doubts.setdefault(kind, why)
 
     def _do_expr(self, node: ast.Expr) -> None:
         self.value(node.value)
@@ -92,103 +93,9 @@ class Executor(Evaluator):
 
     def _do_import(self, node: ast.Import) -> None:
         for name, value in imports.names(self, node):
-            self._bind(name, value)
+            self.bind(name, value)
 
     _do_importfrom = _do_import
-
-    def _do_assign(self, node: ast.Assign) -> None:
-        value = self.value(node.value)
-        for target in node.targets:
-            self._assign(target, value)
-
-    def _do_annassign(self, node: ast.AnnAssign) -> None:
-        if node.value is not None:
-            self._assign(node.target, self.value(node.value))
-
-    def _do_augassign(self, node: ast.AugAssign) -> None:
-        old = self.value(loaded(node.target))
-        new = self.value(node.value)
-        if isinstance(old, Known) and old.name == "os.environ":
-            calls.call(self, Known("os.environ.update"), [new], {})
-            return
-        if isinstance(old, list) and isinstance(node.op, ast.Add) and self.memory.unsure is None:
-            entries = self.entries(new)
-            if isinstance(entries, list):
-                old.extend(entries)  # in place, for whoever else has the list
-                return
-        if isinstance(old, Known) and old.name == "os.environ" and isinstance(node.op, ast.BitOr):
-            calls.call(self, Known("os.environ.update"), [new], {})
-            return
-        self._assign(node.target, operate(self, node.op, old, new))
-
-    def _assign(self, target: ast.expr, value: Any) -> None:
-        if isinstance(target, ast.Name):
-            self._bind(target.id, value)
-        elif isinstance(target, ast.Subscript) and not isinstance(target.slice, ast.Slice):
-            of, key = self.value(target.value), self.value(target.slice)
-            if isinstance(of, Known) and of.name == "os.environ":
-                self.memory.place = Place(self.memory.place.cell, target.lineno)
-                self.memory.set_environment(key, value)
-            else:
-                self._put(of, key, value)
-        elif isinstance(target, (ast.Tuple, ast.List)):
-            parts = value if isinstance(value, (list, tuple)) and len(value) == len(target.elts) else None
-            for number, part in enumerate(target.elts):
-                self._assign(
-                    part, self.unknown("a part of something unknown", value) if parts is None else parts[number]
-                )
-        elif isinstance(target, ast.Attribute):
-            self.value(target.value)  # an attribute of something that is not followed
-        else:
-            forget(self, target)
-
-    def _bind(self, name: str, value: Any) -> None:
-        scope = self.scopes[-1] if self.scopes else self.memory.names
-        if name in scope.get(GLOBALS, ()):
-            scope = self.memory.names
-        if self.memory.unsure is not None:
-            old = scope.get(name)
-            same = isinstance(old, PLAIN) and isinstance(value, PLAIN) and old == value
-            value = value if same else self.memory.unsure
-        elif scope is self.memory.names and name in self.memory.given and isinstance(value, (str, Unknown)):
-            value = self.memory.answered(name, value)
-        elif scope is self.memory.names and isinstance(value, str) and is_placeholder(value):
-            # One question for it, however many variables are made of it.
-            value = Text([Part(str(value), "name", name, self.memory.place.packed)])
-        scope[name] = value
-
-    def _put(self, of: Any, key: Any, value: Any) -> None:
-        if self.memory.unsure is not None:
-            value = self.memory.unsure
-        if isinstance(of, dict) and isinstance(key, PLAIN):
-            of[str(key) if isinstance(key, str) else key] = value
-        elif isinstance(of, list) and isinstance(key, int) and not isinstance(key, bool):
-            if not -len(of) <= key < len(of):
-                raise Raised("IndexError", "list assignment index out of range")
-            of[key] = value
-        elif of is None:
-            raise Raised("TypeError", "'NoneType' object does not support item assignment")
-        else:
-            self.spoil([of])
-
-    def _do_delete(self, node: ast.Delete) -> None:
-        for target in node.targets:
-            if isinstance(target, ast.Subscript) and not isinstance(target.slice, ast.Slice):
-                of, key = self.value(target.value), self.value(target.slice)
-                if isinstance(of, Known) and of.name == "os.environ" and isinstance(key, str):
-                    if self.memory.environment(key) is None:
-                        raise Raised("KeyError", repr(str(key)))
-                    self.memory.remove_environment(str(key))
-                elif isinstance(of, (dict, list)) and isinstance(key, (str, int)) and self.memory.unsure is None:
-                    self.budget.made(len(of))
-                    try:
-                        of.pop(key)  # type: ignore[arg-type]
-                    except (KeyError, IndexError, TypeError) as error:
-                        raise Raised(type(error).__name__, str(error)) from None
-                else:
-                    self.spoil([of])
-            elif isinstance(target, ast.Name):
-                (self.scopes[-1] if self.scopes else self.memory.names).pop(target.id, None)
 
     # Control
 
@@ -197,112 +104,184 @@ class Executor(Evaluator):
         if not isinstance(truth, Unknown):
             self.block(node.body if truth else node.orelse)
             return
-        with self._unsure(truth):
-            self.block(node.body)
-            self.block(node.orelse)
-
-    @contextmanager
-    def _unsure(self, why: Unknown) -> Iterator[None]:
-        """Follow code of which nobody knows whether it runs: what it would raise, or jump to, does not happen."""
-        before = self.memory.unsure
-        self.memory.unsure = before or why
-        try:
-            yield
-        except (Raised, _Jump):
-            pass
-        finally:
-            self.memory.unsure = before
+        for branch in (node.body, node.orelse):
+            with perhaps(self, truth):
+                self.block(branch)
 
     def _do_for(self, node: ast.For) -> None:
-        entries = self.entries(self.value(node.iter))
+        over = self.value(node.iter)
+        entries = self.entries(over)
         if isinstance(entries, Unknown):
-            forget(self, node)
+            self._rounds(node, entries, node.target)
             return
-        for entry in entries:
-            self.budget.step()
-            self._assign(node.target, entry)
-            if self._round(node.body):
-                return
-        self.block(node.orelse)
+        with taking(self, "loop") as left:
+            for entry in _live(over) if isinstance(over, list) else entries:
+                self.budget.step()
+                if self.told(over) is not over:
+                    left.append(self.unknown("a loop over a list that is changed in it"))
+                    break
+                self.assign(node.target, entry)
+                if self._round(node.body):
+                    return
+        self._else(node, left)
 
     def _do_while(self, node: ast.While) -> None:
-        while True:
-            self.budget.step()
-            truth = self.truth(self.value(node.test))
-            if isinstance(truth, Unknown):
-                forget(self, node)
-                return
-            if not truth:
+        with taking(self, "loop") as left:
+            while True:
+                self.budget.step()
+                truth = self.truth(self.value(node.test))
+                if isinstance(truth, Unknown):
+                    self._rounds(node, truth)
+                    return
+                if not truth:
+                    break
+                if self._round(node.body):
+                    return
+        self._else(node, left)
+
+    def _else(self, node: ast.For | ast.While, left: list[Unknown]) -> None:
+        if left:
+            with perhaps(self, left[0]):
                 self.block(node.orelse)
-                return
-            if self._round(node.body):
-                return
+        else:
+            self.block(node.orelse)
+
+    def _rounds(self, node: ast.For | ast.While, why: Unknown, target: ast.expr | None = None) -> None:
+        """Follow a loop of which nobody knows how often it goes round.
+
+        Twice, so that what one round changes is found by the next (loops within it go round with it); what it binds is
+        not known even in the first.
+        """
+        rounds = 2 if self.memory.unsure is None else 1
+        forget_names(self, node)
+        with taking(self, "loop"):
+            for _ in range(rounds):
+                with perhaps(self, why):
+                    if target is not None:
+                        self.assign(target, why)
+                    elif isinstance(node, ast.While):
+                        self.value(node.test)
+                    self.block(node.body)
+        with perhaps(self, why):
+            self.block(node.orelse)
 
     def _round(self, body: list[ast.stmt]) -> bool:
         """Follow a loop's body once; tell whether it breaks out."""
         try:
             self.block(body)
-        except _Jump as jump:
+        except Jump as jump:
             if jump.kind == "return":
                 raise
             return jump.kind == "break"
         return False
 
     def _do_break(self, node: ast.Break) -> None:
-        raise _Jump("break")
+        raise Jump("break")
 
     def _do_continue(self, node: ast.Continue) -> None:
-        raise _Jump("continue")
+        raise Jump("continue")
 
     def _do_return(self, node: ast.Return) -> None:
-        raise _Jump("return", None if node.value is None else self.value(node.value))
+        raise Jump("return", None if node.value is None else self.value(node.value))
 
     def _do_with(self, node: ast.With) -> None:
+        strange: Unknown | None = None
+        suppresses = False
         for item in node.items:
             value = self.value(item.context_expr)
+            if not isinstance(value, File):
+                strange = self.unknown("a 'with' that may catch exceptions")
+            called = item.context_expr.func if isinstance(item.context_expr, ast.Call) else None
+            suppresses |= getattr(called, "id", getattr(called, "attr", "")) == "suppress"
             if item.optional_vars is not None:
-                self._assign(item.optional_vars, value)
-        self.block(node.body)
+                self.assign(item.optional_vars, value)
+        self.tries += suppresses
+        try:
+            with taking(self, *(["raise"] if suppresses else [])):
+                self.block(node.body)
+        except Raised:
+            if strange is None:
+                raise
+            self.memory.doubts.setdefault("raise", strange)
+        finally:
+            self.tries -= suppresses
 
     def _do_try(self, node: ast.Try) -> None:
+        error: Raised | None = None
         try:
+            self.tries += 1
             try:
-                self.block(node.body)
-            except Raised as error:
-                handler = next((one for one in node.handlers if catches(one, error)), None)
-                if handler is None:
-                    raise
-                if handler.name:
-                    self._bind(handler.name, self.unknown("an exception"))
-                self.block(handler.body)
-            else:
+                with taking(self, "raise") as might:
+                    self.block(node.body)
+            except Raised as raised:
+                error = raised
+            finally:
+                self.tries -= 1
+            if error is None and not might:
                 self.block(node.orelse)
-                if any(imports.may_fail(one) for statement in node.body for one in ast.walk(statement)):
-                    forget(self, *node.handlers)
+            elif error is None:
+                for handler in node.handlers:
+                    with perhaps(self, might[0]):
+                        self._handle(handler, None)
+                with perhaps(self, might[0]):
+                    self.block(node.orelse)
+            else:
+                self._catch(node, error, might)
         finally:
             self.block(node.finalbody)
 
+    def _catch(self, node: ast.Try, error: Raised, might: list[Unknown]) -> None:
+        """Follow the handlers for an exception; ``might`` says that it may also have been another one."""
+        doubt = might[0] if might else None
+        for handler in node.handlers:
+            takes = catches(self, handler, error)
+            if takes and doubt is None:
+                self._handle(handler, error)
+                return
+            if takes is not False or might:
+                doubt = doubt or self.unknown(f"an exception of which kind is not known: {error.kind}")
+                with perhaps(self, doubt):
+                    self._handle(handler, error)
+                if takes:
+                    return
+        if doubt is None:
+            raise error
+        self.memory.doubts.setdefault("raise", doubt)
+
+    def _handle(self, handler: ast.ExceptHandler, error: Raised | None) -> None:
+        if handler.name:
+            self.bind(handler.name, self.unknown("an exception"))
+        self._handled.append(error)
+        try:
+            self.block(handler.body)
+        finally:
+            self._handled.pop()
+            if handler.name:
+                self._scope(handler.name).pop(handler.name, None)  # as Python does
+
     def _do_raise(self, node: ast.Raise) -> None:
+        if node.exc is None and self._handled and self._handled[-1] is not None:
+            raise self._handled[-1]
         what = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
-        raise Raised(str(getattr(what, "id", "") or "Exception"), "raised by the code itself")
+        raise Raised(str(getattr(what, "id", getattr(what, "attr", ""))) or "an exception", "raised by the code itself")
 
     def _do_assert(self, node: ast.Assert) -> None:
-        if self.truth(self.value(node.test)) is False:
+        truth = self.truth(self.value(node.test))
+        if truth is False:
             raise Raised("AssertionError", "")
-
-    def _do_global(self, node: ast.Global) -> None:
-        if self.scopes:
-            self.scopes[-1].setdefault(GLOBALS, set()).update(node.names)
+        if isinstance(truth, Unknown) and self.tries:
+            self.memory.doubts.setdefault("raise", truth)
 
     def _do_functiondef(self, node: ast.FunctionDef) -> None:
         plain = not node.decorator_list and not any(
             isinstance(one, (ast.Yield, ast.YieldFrom)) for one in ast.walk(node)
         )
-        self._bind(node.name, self.function(node.args, node.body) if plain else self.unknown(f"{node.name}()"))
+        made = self.function(node.args, node.body) if plain else self.unknown(f"{node.name}()")
+        self.bind(node.name, self.code(node, node.name) if isinstance(made, Unknown) else made)
 
     def _do_classdef(self, node: ast.ClassDef) -> None:
         forget(self, node, names=False)
-        self._bind(node.name, self.unknown(f"the class {node.name}"))
+        self.bind(node.name, self.code(node, f"the class {node.name}"))
 
     def call_own(self, function: Function, positional: list[Any], named: dict[str, Any]) -> Any:
         """Call a function that the code defines."""
@@ -310,7 +289,7 @@ class Executor(Evaluator):
         if len(positional) > len(function.parameters):
             raise Raised("TypeError", "too many positional arguments")
         scope.update(zip(function.parameters, positional, strict=False))
-        strange = named.keys() - set(function.parameters)
+        strange = named.keys() - set(function.parameters[len(positional) :])
         missing = set(function.parameters) - scope.keys() - named.keys()
         if strange or missing:
             raise Raised("TypeError", "arguments that do not fit the function")
@@ -321,17 +300,20 @@ class Executor(Evaluator):
         # A function sees its own names and those around it, not those of whoever calls it.
         outer, self.scopes = self.scopes, [*function.around, scope]
         place, self.memory.place = self.memory.place, Place(function.cell, self.memory.place.line)
+        value: Any = None
         try:
-            if isinstance(function.body, ast.expr):
-                return self.value(function.body)
-            self.block(function.body)
-        except _Jump as jump:
-            return jump.value
+            with taking(self, "return", "loop") as perhaps_left:
+                if isinstance(function.body, ast.expr):
+                    value = self.value(function.body)
+                else:
+                    self.block(function.body)
+        except Jump as jump:
+            value = jump.value
         finally:
             self.scopes = outer
             self.memory.place = place
             self._calls -= 1
-        return None
+        return self.unknown("", perhaps_left[0], value) if perhaps_left else value
 
     def call_magic(self, function: str, positional: list[Any]) -> Any:
         """Call a method of ``get_ipython()``, as notebooks that were made into scripts have it."""
@@ -345,3 +327,11 @@ class Executor(Evaluator):
         if number is None or number >= len(self.magics):
             return super()._call(node)
         return magics.line(self, self.magics[number].strip())
+
+
+def _live(entries: list[Any]) -> Iterator[Any]:
+    """Go through a list as Python does: what is added to it meanwhile comes as well."""
+    at = 0
+    while at < len(entries):
+        yield entries[at]
+        at += 1

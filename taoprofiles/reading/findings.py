@@ -115,7 +115,7 @@ class Found:
     def _take_variables(self) -> None:
         asked = {question.name for question in self.questions}
         for name, definitions in self._memory.history.items():
-            if name not in self._memory.touched:
+            if name not in self._memory.touched or name in self._memory.removed:
                 continue
             value, place, placeholder = definitions[-1]
             if isinstance(value, Unknown):

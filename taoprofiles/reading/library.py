@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from taoprofiles.reading import traced
 from taoprofiles.reading.bounds import ENTRIES, ENTRY, TEXT, Raised, Unknown
 from taoprofiles.reading.traced import Text, concat, cut
-from taoprofiles.reading.values import PLAIN, File, Known, Method, PurePath, equal, kind
+from taoprofiles.reading.values import PLAIN, File, Known, Method, PurePath, View, equal, kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,6 +69,8 @@ def attribute(ev: Interpreter, value: Any, name: str) -> Any:
     for having, known in methods.items():
         if isinstance(value, having) and name in known:
             return Method(value, name)
+    if isinstance(value, (dict, list)) and hasattr(value, name):
+        return Method(value, name)  # which may change it, in a way that is not known
     if isinstance(value, File) and name == "name":
         return value.path
     of = next((one for one in (*PLAIN, list, dict, tuple) if isinstance(value, one)), None)
@@ -137,20 +139,24 @@ def contains(ev: Interpreter, of: Any, one: Any) -> bool | Unknown:
     if isinstance(of, Unknown) or isinstance(one, Unknown):
         return ev.unknown("", of, one)
     if isinstance(of, Known) and of.name == "os.environ" and isinstance(one, str):
-        return ev.memory.environment(one) is not None
+        there = ev.memory.environment(one)
+        return ev.unknown("whether a variable is set", there) if isinstance(there, Unknown) else there is not None
     if isinstance(of, str) and isinstance(one, str):
         return one in of
+    if isinstance(of, View):
+        of = ev.entries(of)
     if isinstance(of, dict):
         return one in of if isinstance(one, PLAIN) else ev.unknown("a key of another kind")
     if isinstance(of, (list, tuple)):
-        return any(equal(inner, one, ev.budget) for inner in of)
+        told = [equal(inner, one, ev.budget) for inner in of]
+        return True if True in told else ev.unknown("a search for something unknown") if None in told else False
     return ev.unknown(f"a search in a {kind(of)}")
 
 
 def operate(ev: Interpreter, op: ast.operator, left: Any, right: Any) -> Any:
     """Give the value of ``left op right``. Raises Raised."""
     if isinstance(left, PurePath) and isinstance(op, ast.Div):
-        text = ev.as_text(right)
+        text = ev.path_argument([right])
         return text if isinstance(text, Unknown) else PurePath(traced.join_path(left.text, text))
     if isinstance(right, PurePath) and isinstance(op, ast.Div) and isinstance(left, str):
         return PurePath(traced.join_path(left, right.text))
@@ -226,7 +232,9 @@ def percent(ev: Interpreter, text: str, values: Any) -> Any:
             raise Raised("TypeError", "not enough arguments for format string")
         if conversion in "di" and isinstance(value, str):
             raise Raised("TypeError", f"%{conversion} format: a real number is required, not str")
-        if isinstance(value, float) and conversion in "di":
+        if conversion in "di" and value is None:
+            raise Raised("TypeError", f"%{conversion} format: a real number is required, not NoneType")
+        if isinstance(value, (float, bool)) and conversion in "di":
             try:
                 value = int(value)
             except (ValueError, OverflowError) as error:
@@ -241,6 +249,7 @@ def format_text(ev: Interpreter, text: str, positional: list[Any], named: dict[s
     """Give ``text.format(…)``, with entries and attributes as far as they are known."""
     made: list[Any] = []
     automatic = 0
+    numbers: set[bool] = set()
     try:
         fields = list(string.Formatter().parse(text))
     except ValueError as error:
@@ -253,6 +262,10 @@ def format_text(ev: Interpreter, text: str, positional: list[Any], named: dict[s
             return ev.unknown("a format of another kind")
         field = named_field or str(automatic)
         automatic += not named_field
+        if field.isascii() and field.isdigit():
+            numbers.add(bool(named_field))
+        if len(numbers) > 1:
+            raise Raised("ValueError", "cannot switch from automatic field numbering to manual")
         if field.isascii() and field.isdigit():
             if int(field) >= len(positional):
                 raise Raised("IndexError", f"Replacement index {field} out of range for positional args tuple")

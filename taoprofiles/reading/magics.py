@@ -9,7 +9,7 @@ from taoprofiles.reading import ipython, shell
 from taoprofiles.reading.bounds import Place, Raised, Unknown
 from taoprofiles.reading.calls import expand_variables
 from taoprofiles.reading.memory import MOUNTS_FILES
-from taoprofiles.reading.traced import cut, expand_home, strip
+from taoprofiles.reading.traced import cut, strip
 from taoprofiles.reading.values import loads
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def _cd(ev: Interpreter, told: str | Unknown) -> Any:
     path = strip(told, None)
     path = strip(cut(path, 3, len(path)) if path.startswith("-q ") else path, " \"'")
     options = path.startswith("-")
-    where = ev.unknown("'%cd' with an option") if options else expand_home(path or "~", ev.memory.home)
+    where = ev.unknown("'%cd' with an option") if options else ev.memory.expand_home(path or "~")
     try:
         ev.memory.change_folder(where)
     except Raised as error:  # IPython says so, and goes on
@@ -91,9 +91,10 @@ def cell(ev: Interpreter, text: str, body: str) -> None:
     if name in ("writefile", "file"):
         path = ipython.expand(rest.removeprefix("-a ").strip(), ev.text)
         if isinstance(path, str):
-            path = expand_home(strip(path, "\"'"), ev.memory.home)
+            path = ev.memory.expand_home(strip(path, "\"'"))
+        appends = rest.startswith("-a ")
         try:
-            value = loads(body)
+            value = ev.unknown("a file that is added to") if appends else loads(body)
         except Raised:
             value = None
         ev.memory.write_file(path, value)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from taoprofiles.reading.bounds import Place, Raised, Unknown
-from taoprofiles.reading.traced import Part, Text, concat, join_path, normal_path
-from taoprofiles.reading.values import kind
+from taoprofiles.reading.bounds import PARTS, Place, Raised, Unknown
+from taoprofiles.reading.traced import Part, Text, concat, expand_home, join_path, normal_path
+from taoprofiles.reading.values import PartlyKnown, can_change, kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
 PLACEHOLDER = re.compile(
@@ -65,6 +66,7 @@ class Written(NamedTuple):
     value: Any
     place: Place
     is_sure: bool
+    text: str | Unknown
 
 
 class Memory:
@@ -76,27 +78,49 @@ class Memory:
         self.names: dict[str, Any] = {}
         self._first: dict[str, Any] = {}
         self.history: dict[str, list[Definition]] = {}
-        """Each environment variable that the code set, and every value that it had."""
+        """Each environment variable that the code set, and every value that it had, also where it was taken away."""
         self.removed: set[str] = set()
         self.touched: set[str] = set()
         """The variables that the code sets or reads; what is given may be for a name of Python's only."""
         self.used: set[str] = set()
         """Which of ``given`` were of use."""
         self.made_folders: set[str] = set()
+        self.unclear: set[str] = set()
+        """Paths that the code perhaps made or took away."""
         self.files: list[Written] = []
         self.commands: list[str] = []
         """The commands that the code would have run."""
         self.place = Place(0, 0)
-        self.unsure: Unknown | None = None
-        """Set while code is followed of which it is not known whether it would run."""
+        self.doubts: dict[str, Unknown] = {}
+        """Why it is not known whether the code that is followed would run: "here" for a condition around it; "loop",
+        "return" and "raise" for a jump that was perhaps taken before, until what would take it is over."""
         self.noted: list[tuple[Place, str]] = []
         for name, value in given.items():
             self._define(name, value, Place(0, 0))
+
+    @property
+    def unsure(self) -> Unknown | None:
+        """A reason why it is not known whether the code that is followed would run; None where it does."""
+        return next(iter(self.doubts.values()), None)
+
+    @contextmanager
+    def doubting(self, why: Unknown | None) -> Iterator[None]:
+        """Follow code of which it is not known whether it would run, with a reason; None changes nothing."""
+        if why is None or "here" in self.doubts:
+            yield
+            return
+        self.doubts["here"] = why
+        try:
+            yield
+        finally:
+            del self.doubts["here"]
 
     # Environment variables
 
     def environment(self, name: str) -> str | Unknown | None:
         """Give a variable's value, None for one that is not set."""
+        if name in self.removed:
+            return None
         if name in self.history:
             if name in self.given:
                 self.used.add(name)
@@ -104,8 +128,6 @@ class Memory:
             version = len(self.history[name]) - 1
             value = self.history[name][version].value
             return value if isinstance(value, Unknown) else Text([Part(value, "variable", name, version)])
-        if name in self.removed:
-            return None
         if name not in self.machine.environ:
             return self.unknown(f"{name} is the kernel's own") if name in _ALWAYS_SET else None
         if name == "HOME":
@@ -153,19 +175,27 @@ class Memory:
 
     def remove_environment(self, name: str) -> None:
         """Do ``del os.environ[name]``, where it is set."""
-        self.history.pop(name, None)
-        self.removed.add(name)
+        if self.unsure is not None:
+            self._define(name, self.unsure, self.place)
+            return
+        self.removed.add(name)  # the history stays: other values were perhaps made of it
 
     # The folder, and files
 
     @property
-    def home(self) -> Text:
+    def home(self) -> str | Unknown:
         """The home, as ``os.path.expanduser("~")`` gives it: the environment's HOME counts."""
-        if "HOME" in self.history:
-            changed = self.environment("HOME")
-            if isinstance(changed, str):
-                return concat(changed)
-        return Text([Part(self.machine.home, "home")])
+        changed = self.environment("HOME") if "HOME" in self.history else None
+        return Text([Part(self.machine.home, "home")]) if changed is None else changed
+
+    def expand_home(self, path: str) -> str | Unknown:
+        """Give ``os.path.expanduser(path)``."""
+        if not path.startswith("~"):
+            return path
+        if path.partition("/")[0] != "~":
+            return self.unknown("the home of another user")
+        home = self.home
+        return home if isinstance(home, Unknown) else expand_home(path, home)
 
     def absolute(self, path: str) -> str | Unknown:
         """Give ``os.path.abspath(path)``."""
@@ -184,48 +214,76 @@ class Memory:
         absolute = self.absolute(path)
         if isinstance(absolute, Unknown):
             return absolute
-        return str(absolute) in self.made_folders or self.machine.is_folder(absolute)
+        there = str(absolute) in self.made_folders or self.machine.is_folder(absolute)
+        return self._told(absolute, there=there)
 
     def exists(self, path: str) -> bool | Unknown:
         """Whether there would be such a file or folder."""
         absolute = self.absolute(path)
         if isinstance(absolute, Unknown):
             return absolute
-        mine = {written.path for written in self.files} | self.made_folders
-        return str(absolute) in mine or self.machine.exists(absolute)
+        mine = {written.path for written in self.files if written.is_sure} | self.made_folders
+        return self._told(absolute, there=str(absolute) in mine or self.machine.exists(absolute))
+
+    def is_file(self, path: str) -> bool | Unknown:
+        """Whether there would be such a file, and no folder."""
+        there, folder = self.exists(path), self.is_folder(path)
+        return there if there is not True or isinstance(folder, Unknown) else not folder
+
+    def _told(self, path: str, *, there: bool) -> bool | Unknown:
+        """Tell what was found, unless the code or a command of it may have changed that."""
+        if any(path == one or path.startswith(f"{one}/") for one in self.unclear):
+            return self.unknown(f"whether '{path}' is there")
+        name = path.rpartition("/")[2]
+        if not there and name and any(name in command for command in self.commands):
+            return self.unknown(f"whether a command that is not run makes '{path}'")
+        return there
+
+    def take_away(self, path: Any) -> None:
+        """Remember that the code would remove or rename a file or folder."""
+        absolute = self.absolute(path) if isinstance(path, str) else None
+        if isinstance(absolute, str):
+            self.unclear.add(str(absolute))
 
     def make_folder(self, path: Any) -> None:
         """Remember that the code would make a folder."""
         if isinstance(path, str):
             absolute = self.absolute(path)
+            if self.unsure is not None:
+                if isinstance(absolute, str) and self.is_folder(absolute) is not True:
+                    self.unclear.add(str(absolute))
+                return
+            self.unclear.discard(str(absolute))
             while isinstance(absolute, str) and absolute not in ("/", "") and absolute not in self.made_folders:
                 self.made_folders.add(str(absolute))
                 absolute = str(absolute).rpartition("/")[0]
 
     def change_folder(self, path: Any) -> None:
         """Do ``os.chdir(path)``. Raises Raised where there is no such folder."""
-        if isinstance(path, Unknown):
-            self.folder = path
-        elif isinstance(path, str):
-            if self.is_folder(path) is False:
-                name = path.rstrip("/").rpartition("/")[2]
-                if name and any(name in command for command in self.commands):
-                    self.folder = self.unknown(f"the folder '{path}' is made by a command that is not run")
-                    return
+        if not isinstance(path, (str, Unknown)):
+            return
+        new: str | Unknown = path
+        if isinstance(path, str):
+            there = self.is_folder(path)
+            if there is False:
                 raise Raised("FileNotFoundError", f"no such folder: '{path}'")
-            self.folder = self.absolute(path)
+            new = there if isinstance(there, Unknown) else self.absolute(path)
+        if isinstance(new, Unknown) or new != self.folder:
+            self.folder = self.unsure or new
 
-    def write_file(self, path: Any, value: Any) -> None:
-        """Note what a mounts file would hold; other files are of no interest."""
+    def write_file(self, path: Any, value: Any, text: str | Unknown | None = None) -> None:
+        """Note what a mounts file would hold, and as which text; other files are of no interest."""
         if isinstance(path, str) and path.rpartition("/")[2] in MOUNTS_FILES:
             absolute = self.absolute(path)
             where = str(absolute) if isinstance(absolute, str) else path
-            self.files.append(Written(where, value, self.place, self.unsure is None))
+            told = self.unknown("a file that is read") if text is None else text
+            self.files.append(Written(where, value, self.place, self.unsure is None, told))
 
-    def read_file(self, path: Any) -> Any:
-        """Give the value of a mounts file that the code wrote itself, None where it did not."""
+    def read_file(self, path: Any) -> Written | None:
+        """Give a mounts file as the code wrote it itself, None where it did not, or perhaps did not."""
         absolute = self.absolute(path) if isinstance(path, str) else None
-        return next((one.value for one in reversed(self.files) if one.path == absolute), None)
+        found = next((one for one in reversed(self.files) if one.path == absolute), None)
+        return found if found is not None and found.is_sure else None
 
     def may_set(self, what: str) -> None:
         """Note that something is not followed that may set variables."""
@@ -233,10 +291,14 @@ class Memory:
 
     def unknown(self, reason: str, *of: Any) -> Unknown:
         """Make an unknown value of here; one that comes from another keeps that one's reason."""
-        for one in of:
-            if isinstance(one, Unknown):
-                return one
-        return Unknown(reason, self.place)
+        first = next((one for one in of if isinstance(one, Unknown)), None)
+        may_be = tuple(one for one in of if one is not first and can_change(one))
+        if first is None:
+            return Unknown(reason, self.place, may_be)
+        # What is made of a text that is known in part is not that text.
+        if may_be or isinstance(first, PartlyKnown):
+            return Unknown(first.reason, first.place, (*first.may_be, first, *may_be)[:PARTS])
+        return first
 
 
 def is_placeholder(text: str) -> bool:

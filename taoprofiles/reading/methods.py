@@ -8,7 +8,7 @@ from taoprofiles.reading import traced
 from taoprofiles.reading.bounds import ENTRY, PIECE, TEXT, Raised, Unknown
 from taoprofiles.reading.library import format_text
 from taoprofiles.reading.traced import concat, cut
-from taoprofiles.reading.values import PLAIN, Dumped, File, PurePath, dumps, equal, holds_unknown, kind, loads
+from taoprofiles.reading.values import PLAIN, Dumped, File, PartlyKnown, PurePath, View, equal, kind, loadable, loads
 
 if TYPE_CHECKING:
     from typing import Any
@@ -34,8 +34,6 @@ def _text(ev: Interpreter, text: str, name: str, args: list[Any], named: dict[st
         return format_text(ev, text, args, named)
     if named:
         return ev.unknown(f"{name}() with named arguments")
-    if isinstance(text, Dumped) and holds_unknown(text.value):
-        return ev.unknown("the JSON text of something unknown")
     if name == "join" and len(args) == 1:
         entries = ev.entries(args[0])
         if isinstance(entries, Unknown):
@@ -80,6 +78,8 @@ def _text(ev: Interpreter, text: str, name: str, args: list[Any], named: dict[st
 
 def _dict(ev: Interpreter, of: dict[Any, Any], name: str, args: list[Any], named: dict[str, Any]) -> Any:
     ev.budget.made(len(of) * ENTRY)
+    if ev.memory.unsure is not None and name not in ("get", "keys", "values", "items", "copy"):
+        return _lost(ev, of, None)
     first, second = (*args, None, None)[:2]
     if name == "update":
         for one in args:
@@ -90,7 +90,7 @@ def _dict(ev: Interpreter, of: dict[Any, Any], name: str, args: list[Any], named
         return None
     if name in ("get", "pop", "setdefault"):
         if not args or not isinstance(first, PLAIN):
-            return ev.unknown("a key of another kind", first)
+            return ev.unknown("a key of another kind", first, of) if name == "get" else _lost(ev, of, first)
         if name == "pop" and first not in of and len(args) < 2:
             raise Raised("KeyError", repr(first))
         if name == "setdefault":
@@ -100,7 +100,7 @@ def _dict(ev: Interpreter, of: dict[Any, Any], name: str, args: list[Any], named
         return of.clear()
     if name == "copy":
         return dict(of)
-    return {"keys": list(of), "values": list(of.values()), "items": list(of.items())}[name]
+    return View(of, name) if name in ("keys", "values", "items") else _lost(ev, of, None)
 
 
 def _lost(ev: Interpreter, of: Any, why: Any) -> Any:
@@ -110,6 +110,8 @@ def _lost(ev: Interpreter, of: Any, why: Any) -> Any:
 
 def _list(ev: Interpreter, of: list[Any], name: str, args: list[Any]) -> Any:
     ev.budget.made(len(of))
+    if ev.memory.unsure is not None and name not in ("copy", "index"):
+        return _lost(ev, of, None)
     first = args[0] if args else None
     if name == "extend":
         entries = ev.entries(first)
@@ -130,17 +132,20 @@ def _list(ev: Interpreter, of: list[Any], name: str, args: list[Any]) -> Any:
         return of.pop(at)
     if name in ("remove", "index") and len(args) == 1:
         for number, one in enumerate(of):
-            if equal(one, first, ev.budget):
+            same = equal(one, first, ev.budget)
+            if same is None:
+                return _lost(ev, of, first)
+            if same:
                 return number if name == "index" else of.__delitem__(number)
         raise Raised("ValueError", "x not in list")
     return _lost(ev, of, first)
 
 
 def _path(ev: Interpreter, path: PurePath, name: str, args: list[Any], named: dict[str, Any]) -> Any:
-    texts = [ev.as_text(arg) for arg in args]
+    texts = [ev.path_argument(args, number) for number in range(len(args))]
     if any(isinstance(text, Unknown) for text in texts):
         if name == "write_text":
-            ev.memory.write_file(path.text, ev.unknown("", *texts))
+            ev.memory.write_file(path.text, written_value(texts))
         return ev.unknown("", *texts)
     known = [text for text in texts if isinstance(text, str)]
     memory = ev.memory
@@ -148,26 +153,37 @@ def _path(ev: Interpreter, path: PurePath, name: str, args: list[Any], named: di
         case "joinpath":
             return PurePath(traced.join_path(path.text, *known))
         case "expanduser":
-            return PurePath(traced.expand_home(path.text, memory.home))
+            expanded = memory.expand_home(path.text)
+            return expanded if isinstance(expanded, Unknown) else PurePath(expanded)
         case "as_posix":
             return path.text
-        case "absolute" | "resolve":
-            found = memory.absolute(path.text) if name == "absolute" else memory.resolved(path.text)
+        case "absolute":  # which leaves '..' as it is
+            folder = memory.folder
+            return folder if isinstance(folder, Unknown) else PurePath(traced.join_path(folder, path.text))
+        case "resolve":
+            found = memory.resolved(path.text)
             return found if isinstance(found, Unknown) else PurePath(found)
-        case "exists" | "is_file":
+        case "exists":
             return memory.exists(path.text)
+        case "is_file":
+            return memory.is_file(path.text)
         case "is_dir":
             return memory.is_folder(path.text)
         case "mkdir":
             return memory.make_folder(path.text)
         case "with_name" if len(known) == 1:
+            if path.text == "." or not traced.split_path(path.text)[1]:
+                raise Raised("ValueError", "an empty name")
             return PurePath(traced.join_path(traced.split_path(path.text)[0], known[0]))
         case "open":
-            return File(path.text, str(known[0] if known else named.get("mode", "r")))
+            return opened(ev, path.text, known[0] if known else named.get("mode", "r"))
         case "write_text" if len(known) == 1:
-            return memory.write_file(path.text, written_value([args[0]]))
+            return memory.write_file(path.text, written_value([args[0]]), known[0])
         case "read_text":
             return read_back(ev, path.text)
+        case "unlink" | "rmdir" | "rename" | "replace":
+            memory.take_away(path.text)
+            return ev.unknown(f"{name}() of a path")
         case _:
             return ev.unknown(f"{name}() of a path")
 
@@ -175,28 +191,50 @@ def _path(ev: Interpreter, path: PurePath, name: str, args: list[Any], named: di
 def _file(ev: Interpreter, file: File, name: str, args: list[Any]) -> Any:
     if name in ("write", "writelines"):
         pieces = args if name == "write" else ev.entries(args[0]) if args else []
-        file.written += [pieces] if isinstance(pieces, Unknown) else pieces
-        ev.memory.write_file(file.path, written_value(file.written))
+        put(ev, file, [pieces] if isinstance(pieces, Unknown) else pieces)
         return None
     return read_back(ev, file.path) if name == "read" else None
 
 
+def opened(ev: Interpreter, path: Any, mode: Any) -> File:
+    """Give an open file. One that is opened for writing is empty from then on."""
+    file = File(path, str(mode) if isinstance(mode, str) else "?")
+    if file.mode[0:1] in "wx":
+        ev.memory.write_file(path, None, "")
+    elif not isinstance(path, str) or ev.memory.exists(path) is not True:
+        ev.unknown("whether a file can be read")
+    return file
+
+
+def put(ev: Interpreter, file: File, pieces: list[Any]) -> None:
+    """Write pieces to an open file. Raises Raised where it is open for reading."""
+    if file.mode in ("r", "rt", "rb"):
+        raise Raised("UnsupportedOperation", "not writable")
+    file.written += pieces
+    if file.mode[0:1] not in "wx" or ev.memory.unsure is not None:
+        file.written.append(ev.unknown("a file that is added to"))
+    texts = [piece for piece in file.written if isinstance(piece, str)]
+    whole = concat(*texts) if len(texts) == len(file.written) else None
+    ev.memory.write_file(file.path, written_value(file.written), whole)
+
+
 def read_back(ev: Interpreter, path: Any) -> Any:
     """Give the text of a mounts file that the code wrote itself."""
-    value = ev.memory.read_file(path)
-    return ev.unknown("a file that is read", value) if value is None else dumps(value, ev.budget)
+    written = ev.memory.read_file(path)
+    if written is None or isinstance(written.text, Unknown):
+        return ev.unknown("a file that is read")
+    return loadable(written.text, written.value)
 
 
 def written_value(pieces: list[Any]) -> Any:
     """Give the value of the JSON text that is written in pieces; Unknown for what is none."""
-    unknown = next((piece for piece in pieces if isinstance(piece, Unknown)), None)
-    if unknown is not None:
+    told = [piece for piece in pieces if not isinstance(piece, str) or piece.strip()]
+    unknown = next((piece for piece in told if isinstance(piece, Unknown)), None)
+    if unknown is not None and not (len(told) == 1 and isinstance(unknown, PartlyKnown)):
         return unknown
-    # What json.dumps() made of something unknown in part has no text, and is what was written all the same.
-    told = [piece for piece in pieces if not isinstance(piece, str) or isinstance(piece, Dumped) or piece.strip()]
-    if len(told) == 1 and isinstance(told[0], Dumped):
+    if len(told) == 1 and isinstance(told[0], (Dumped, PartlyKnown)):
         return told[0].value
     try:
-        return loads("".join(str(piece) for piece in told))
+        return loads("".join(str(piece) for piece in pieces))
     except Raised:
         return None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from taoprofiles.reading.bounds import CALLS, TEXT, Exhausted, Place, Raised, Unknown
 from taoprofiles.reading.memory import MOUNTS_FILES
-from taoprofiles.reading.traced import Part, Text, concat, expand_home, split_path, strip
+from taoprofiles.reading.traced import Part, Text, concat, split_path, strip
 from taoprofiles.reading.values import loads
 from taoprofiles.reading.words import Command, Reader
 
@@ -82,29 +82,26 @@ class _Shell:
         elif words and words[0] in _CLOSES:
             self._unsure = max(0, self._unsure - 1)
         unsure = Unknown("set where it is not known whether that is run", self._memory.place)
-        before = self._memory.unsure
-        self._memory.unsure = before or (unsure if self._unsure or depends else None)
         first = words[0] if words else ""
         plain = first in _SUCCEED or bool(words and all(_ASSIGNMENT.match(word) for word in words)) or not words
         self._last = False if first == "false" else True if plain else None
         try:
-            if first in functions and self._calls < CALLS:
-                self._call(functions[first], functions, unsure)
-            elif first == "exit" and self._memory.unsure is None:
-                self.is_over = True
-            else:
-                self._command(words, command)
+            with self._memory.doubting(unsure if self._unsure or depends else None):
+                if first in functions and self._calls < CALLS:
+                    self._call(functions[first], functions, unsure)
+                elif first == "exit" and self._memory.unsure is None:
+                    self.is_over = True
+                else:
+                    self._command(words, command)
         except Raised as error:
             self._memory.noted.append((self._memory.place, str(error)))
-        finally:
-            self._memory.unsure = before
 
     def _call(self, body: list[Command], functions: dict[str, list[Command]], unsure: Unknown) -> None:
         """Follow a function: what it sets may depend on its arguments."""
-        self._memory.unsure = self._memory.unsure or unsure
         self._calls += 1
-        for command in body:
-            self.run(command, functions)
+        with self._memory.doubting(unsure):
+            for command in body:
+                self.run(command, functions)
         self._calls -= 1
 
     def _command(self, words: list[str], command: Command) -> None:
@@ -187,7 +184,10 @@ class _Shell:
         made: list[str] = []
         at, inside = 0, '"' if quoted else ""
         if not quoted and (word == "~" or word.startswith("~/")):
-            made.append(expand_home("~", self._memory.home))
+            home = self._memory.expand_home("~")
+            if isinstance(home, Unknown):
+                return home
+            made.append(home)
             at = 1
         while at < len(word):
             self._budget.step()

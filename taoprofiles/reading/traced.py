@@ -136,7 +136,7 @@ def split_path(text: str) -> tuple[Text, Text]:
 def expand_home(text: str, home: str) -> Text:
     """Give ``os.path.expanduser(text)`` for the person's own home; another's is left as it is."""
     if text == "~" or text.startswith("~/"):
-        return concat(home.rstrip("/") or "/", cut(text, 1, len(text)))
+        return concat(home.rstrip("/"), cut(text, 1, len(text))) or concat("/")
     return concat(text)
 
 
