@@ -25,6 +25,9 @@ DEFAULT_TIMEOUT = 10.0
 _PAUSE = 0.005
 """Seconds between two tries to get a lock that is held."""
 
+_STANDSTILL = 0.5
+"""Seconds between two tries from which on the machine was asleep or frozen, and not the lock's holder slow."""
+
 
 class Lock:
     """``with Lock(path, timeout): …`` excludes every other taoprof process and thread of this home.
@@ -93,7 +96,7 @@ class Lock:
         # before it waits would make a home anew, in the way of the one that comes back or hidden by it.
         from filelock import lock_descriptor
 
-        end = time.monotonic() + self._timeout
+        waited, last = 0.0, time.monotonic()
         while True:
             fd = self._open()
             try:
@@ -104,7 +107,10 @@ class Lock:
                     if has_it:
                         self._take(fd)
                         return
-                    if time.monotonic() >= end:
+                    now = time.monotonic()
+                    # While a machine stands still, nobody else gives the lock back either: that is no waiting.
+                    waited, last = waited + min(now - last, _STANDSTILL), now
+                    if waited >= self._timeout:
                         raise BusyError(
                             f"another taoprof command is at work: {self._holder()} has the lock, and "
                             f"{self._timeout:g} s were not enough to get it",

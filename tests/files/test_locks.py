@@ -210,3 +210,30 @@ def _has_open(pid: int, path: Path) -> bool:
         return any(os.readlink(f"/proc/{pid}/fd/{fd}") == str(path) for fd in os.listdir(f"/proc/{pid}/fd"))
     except OSError:
         return False
+
+
+def test_a_machine_that_stood_still_has_not_waited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A suspended laptop, or a frozen virtual machine: the holder stood still too, and gives the lock back now."""
+    first = Lock(str(tmp_path / "lock"))
+    first.__enter__()
+    clock = iter(range(0, 10_000_000, 1000))
+    tries = iter(range(5))
+
+    class Frozen:
+        @staticmethod
+        def monotonic() -> float:
+            return float(next(clock))
+
+        @staticmethod
+        def sleep(_: float) -> None:
+            if next(tries) == 3:
+                first.release()
+
+    monkeypatch.setattr("taoprofiles.state.locks.time", Frozen)
+    with Lock(str(tmp_path / "lock"), timeout=10):
+        pass
+    first.__enter__()
+    tries = iter(range(100, 200))
+    with pytest.raises(BusyError), Lock(str(tmp_path / "lock"), timeout=10):
+        pass
+    first.release()
