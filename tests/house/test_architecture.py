@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[2] / "taoprofiles"
 ORDER = (
     ("errors", "version"),
     ("values",),
-    ("reading", "state", "world"),
+    ("checks", "launcher", "reading", "renders", "state", "world"),
     ("operations",),
     ("api", "faces"),
     ("__init__", "__main__"),

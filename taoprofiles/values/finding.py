@@ -1,0 +1,75 @@
+"""A finding: one thing that is wrong, or will go wrong, with a profile, a mapping file or a machine."""
+
+from __future__ import annotations
+
+ERROR, WARNING, INFO = "error", "warning", "info"
+
+_FILE = {
+    "json-parse": ERROR, "json-dup-key": ERROR, "schema-top-key": ERROR, "mounts-missing": ERROR, "mount-shape": ERROR,
+    "opts-null": ERROR, "opt-unknown-for-version": ERROR, "env-shape": ERROR, "file-mode": WARNING,
+    "global-file-changed-by-other": INFO,
+}  # fmt: skip
+_MOUNTS = {
+    "src-missing": ERROR, "src-placeholder": ERROR, "src-unexpanded-var": ERROR, "src-relative": WARNING,
+    "src-windows-path": ERROR, "src-colon": ERROR, "src-duplicate": ERROR, "src-of-another-user": WARNING,
+    "dst-symlinked-on-host": ERROR, "dst-relative": ERROR, "dst-duplicate": ERROR, "dst-shadow": INFO,
+    "results-not-writable-as-user": ERROR, "foreign-owned-files": WARNING, "slow-file-system": WARNING,
+    "nfs-root-squash": WARNING, "snap-docker": WARNING,
+}  # fmt: skip
+_OPTIONS = {
+    "user-missing": WARNING, "user-not-me": WARNING, "user-literal": ERROR, "user-without-home": WARNING,
+    "shm-missing": WARNING, "shm-too-small": WARNING, "shm-unit": ERROR, "ulimit-type": ERROR, "opt-tty-false": WARNING,
+    "port-in-use": ERROR, "port-fixed-shared": WARNING, "port-shape": ERROR, "ports-without-network": WARNING,
+    "env-null": ERROR, "env-typo": WARNING, "env-secret-plain": WARNING,
+}  # fmt: skip
+_COMMAND = {
+    "arg-host-path": ERROR, "arg-unmapped-path": WARNING, "arg-missing-file": ERROR, "arg-needs-quoting": WARNING,
+    "spec-host-path": ERROR, "spec-unmapped-path": ERROR, "spec-missing-file": WARNING, "spec-unreadable": WARNING,
+}  # fmt: skip
+_MACHINE = {
+    "lm-bad-path": ERROR, "file-near-miss-name": WARNING, "home-not-absolute": ERROR, "home-under-sudo": WARNING,
+    "ci-project-dir-set": WARNING, "login-missing": ERROR, "daemon-mismatch": ERROR, "docker-host-set": WARNING,
+    "python-312-distutils": ERROR, "requests-232": ERROR, "launcher-eol": INFO,
+}  # fmt: skip
+
+SEVERITIES: dict[str, str] = {**_FILE, **_MOUNTS, **_OPTIONS, **_COMMAND, **_MACHINE}
+"""By check: what it comes to. Each has a section of its name in docs/reference/checks.md; a name never changes."""
+
+
+class Finding:
+    """What was found.
+
+    ``where`` is a key of the profile (``mounts[1].source``), a file and line (``train.yaml:12``) or a part of the
+    machine (``PATH``); ``what`` is the fault in one sentence that begins in lower case, ``why`` what comes of it, and
+    ``hint`` a next step, with a command to paste where there is one.
+    """
+
+    __slots__ = ("hint", "id", "what", "where", "why")
+
+    def __init__(self, id: str, where: str, what: str, why: str = "", hint: str = "") -> None:  # noqa: A002
+        self.id, self.where, self.what, self.why, self.hint = id, where, what, why, hint
+
+    @property
+    def severity(self) -> str:
+        """Give error, warning or info."""
+        return SEVERITIES[self.id]
+
+    def as_dict(self) -> dict[str, str]:
+        """Give the fields for programs."""
+        return {
+            "id": self.id,
+            "severity": self.severity,
+            "where": self.where,
+            "what": self.what,
+            "why": self.why,
+            "hint": self.hint,
+        }
+
+    def lines(self) -> list[str]:
+        """Say it to people: what, then why and the hint, set in."""
+        lines = [f"{self.severity}: {self.where}: {self.what} [{self.id}]"]
+        lines += [f"  {self.why}"] if self.why else []
+        return lines + ([f"  hint: {self.hint}"] if self.hint else [])
+
+    def __repr__(self) -> str:
+        return f"Finding{(self.id, self.where, self.what, self.why, self.hint)}"
