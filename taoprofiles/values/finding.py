@@ -46,7 +46,7 @@ class Finding:
 
     __slots__ = ("hint", "id", "what", "where", "why")
 
-    def __init__(self, id: str, where: str, what: str, why: str = "", hint: str = "") -> None:  # noqa: A002
+    def __init__(self, id: str, where: str, what: str, why: str = "", hint: str = "") -> None:
         self.id, self.where, self.what, self.why, self.hint = id, where, what, why, hint
 
     @property
