@@ -12,7 +12,7 @@ _FILE = {
     "json-parse": ERROR, "json-dup-key": ERROR, "schema-top-key": ERROR, "mounts-missing": ERROR, "mount-shape": ERROR,
     "opts-null": ERROR, "opts-shape": ERROR, "opt-unknown-for-version": ERROR, "env-shape": ERROR, "file-mode": WARNING,
     "global-file-changed-by-other": INFO, "launcher-refuses": ERROR, "profile-invalid": ERROR, "key-ignored": WARNING,
-    "no-mapping-file": ERROR,
+    "no-mapping-file": ERROR, "env-twice": WARNING, "volume-not-seen": WARNING, "volume-source-missing": WARNING,
 }  # fmt: skip
 _MOUNTS = {
     "src-missing": ERROR, "src-placeholder": ERROR, "src-unexpanded-var": ERROR, "src-relative": WARNING,
@@ -20,7 +20,7 @@ _MOUNTS = {
     "dst-symlinked-on-host": ERROR, "dst-relative": ERROR, "dst-duplicate": ERROR, "dst-root": ERROR,
     "dst-shadow": INFO, "dst-makes-folder": WARNING, "src-unseen": ERROR,
     "results-not-writable-as-user": ERROR, "foreign-owned-files": WARNING, "slow-file-system": WARNING,
-    "nfs-root-squash": WARNING, "snap-docker": WARNING,
+    "nfs-root-squash": WARNING, "fuse-mount": WARNING, "snap-docker": WARNING,
 }  # fmt: skip
 _OPTIONS = {
     "user-missing": WARNING, "user-not-me": WARNING, "user-literal": ERROR, "user-without-home": WARNING,
