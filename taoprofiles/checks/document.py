@@ -43,15 +43,16 @@ def read(text: str, name: str) -> tuple[dict[str, Any] | None, list[Finding]]:
     return found, again + list(_shape(found, in_file(name, text)))
 
 
-def sound(found: dict[str, Any], section: str) -> list[dict[str, Any]]:
-    """Give the entries of Mounts or Envs that have the keys that the launcher needs, with text where it needs text."""
+def sound(found: dict[str, Any], section: str) -> dict[int, dict[str, Any]]:
+    """Give the entries of Mounts or Envs, by number, that have the keys that the launcher needs, with text in them."""
     keys = _KEYS[section][0]
     listed = found.get(section) or []
-    entries = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
-    texts = keys if section == "Mounts" else ()
-    return [
-        one for one in entries if all(key in one for key in keys) and all(isinstance(one[key], str) for key in texts)
-    ]
+    texts = keys if section == "Mounts" else keys[:1]
+    return {
+        number: one
+        for number, one in enumerate(listed if isinstance(listed, list) else [])
+        if isinstance(one, dict) and all(key in one for key in keys) and all(isinstance(one[key], str) for key in texts)
+    }
 
 
 def _shape(found: dict[str, Any], where: Any) -> Iterator[Finding]:

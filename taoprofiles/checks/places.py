@@ -36,7 +36,9 @@ def user_ids(user: object, uid: int, gid: int) -> tuple[int, int] | None:
     return int(first), int(second) if second.isdigit() else (gid if int(first) == uid else 0)
 
 
-def sources(listed: Sequence[tuple[str, Folder, str]], ids: tuple[int, int] | None, *, home: str, snap: bool) -> Iterator[Finding]:
+def sources(
+    listed: Sequence[tuple[str, Folder, str]], ids: tuple[int, int] | None, *, home: str, snap: bool
+) -> Iterator[Finding]:
     """Judge the sources: (where, the folder, the type of its file system); ``snap``: Docker is a snap package.
 
     ``ids`` are the container's user and group, None where only the image knows them.
@@ -45,20 +47,23 @@ def sources(listed: Sequence[tuple[str, Folder, str]], ids: tuple[int, int] | No
         if ids is not None and not folder.may(*ids, 5):
             yield Finding(
                 "src-of-another-user", where, f"'{folder.path}' belongs to user {folder.uid}, mode {folder.mode:o}",
-                f"the container's user {ids[0]}:{ids[1]} may not look into it", f"chmod o+rx {folder.path}, by its owner",
+                f"the container's user {ids[0]}:{ids[1]} may not look into it",
+                f"chmod o+rx {folder.path}, by its owner",
             )  # fmt: skip
         yield from _file_system(where, folder, kind, ids)
         inside = folder.real[len(home) :] if folder.real.startswith(home.rstrip("/") + "/") else None
         if snap and (inside is None or "/." in inside):
             what = "is in a hidden folder" if inside is not None else "is outside of your home"
             why = "Docker's snap package sees neither: the container gets an empty folder"
-            yield Finding("snap-docker", where, f"'{folder.path}' {what}", why, "apt install docker.io, or move the folder")
+            yield Finding(
+                "snap-docker", where, f"'{folder.path}' {what}", why, "apt install docker.io, or move the folder"
+            )
 
 
 def _file_system(where: str, folder: Folder, kind: str, ids: tuple[int, int] | None) -> Iterator[Finding]:
     if kind in _NETWORK:
         if ids is None or ids[0] == 0 or not folder.mode & 0o005:
-            why = "where the server maps root to nobody (root_squash), Docker or the container is refused: permission denied"
+            why = "where the server maps root to nobody (root_squash), Docker is refused: permission denied"
             hint = "let the container work as you (taoprof set NAME docker.user=auto), and: chmod o+rx on the way there"
             yield Finding("nfs-root-squash", where, f"'{folder.path}' is on {kind}", why, hint)
     elif kind in _WINDOWS:
@@ -77,8 +82,9 @@ def results(listed: Sequence[tuple[str, str, Folder]], ids: tuple[int, int] | No
         if ids is not None and not folder.may(*ids, 3):
             whose = "root" if folder.uid == 0 else f"user {folder.uid}"
             yield Finding(
-                "results-not-writable-as-user", where, f"results go to '{path}', and '{folder.path}' belongs to {whose}",
-                f"the container's user {ids[0]}:{ids[1]} cannot write there: PermissionError: [Errno 13] Permission denied",
+                "results-not-writable-as-user", where,
+                f"results go to '{path}', and '{folder.path}' belongs to {whose}",
+                f"user {ids[0]}:{ids[1]} cannot write there: PermissionError: [Errno 13] Permission denied",
                 f"sudo chown -R {ids[0]}:{ids[1]} {folder.path}",
             )  # fmt: skip
 
