@@ -24,7 +24,7 @@ _MODES = ("mode", "ro", "readonly", "read_only")
 
 
 class Content(NamedTuple):
-    """What a mounts file says: mounts as (place, source, destination), NAME=VALUE lines, options as they stand there."""
+    """What a mounts file says: mounts as (place, source, destination), NAME=VALUE lines, options as they stand."""
 
     path: str
     found: bool
@@ -163,15 +163,13 @@ def _twice(value: Any, place: Place | None, changes: list[Change]) -> None:
     if isinstance(value, _Pairs):
         seen: set[str] = set()
         for key, inner in value:
-            if place is None:
-                below = Place(key)
-            else:
-                below = place._replace(key=f"{place.key}.{key}" if place.key else key)
+            named = f"{place.key}.{key}" if place and place.key else key
+            below = place._replace(key=named) if place else Place(key)
             if key in seen:
                 changes.append(Change("json-duplicate-key", below, was=key))
             seen.add(key)
             _twice(inner, below, changes)
     elif isinstance(value, list):
         for index, inner in enumerate(value):
-            top = place is not None and place.index is None and not place.key
-            _twice(inner, place._replace(index=index) if top and place else place, changes)
+            top = place is not None and place.number is None and not place.key
+            _twice(inner, place._replace(number=index) if top and place else place, changes)

@@ -54,7 +54,7 @@ def ulimit(name: str, value: Any) -> Any:
 
 
 def in_bytes(text: str) -> int:
-    """Give a size such as ``16G``, ``1.5 g`` or ``64MB`` in bytes; one without a unit is in bytes. Raises RefusedError."""
+    """Give a size such as ``16G``, ``1.5 g`` or ``64MB`` in bytes, the unit where there is none. Raises RefusedError."""
     place = Place("DockerOptions", key="shm_size")
     if not text:
         return 0
@@ -127,8 +127,8 @@ def body(
         "User": None if user is None else str(user),
         "Tty": options["tty"],
         "Env": environment or None,
-        "Volumes": dict.fromkeys(volumes.values(), {}) if volumes else None,
-        "ExposedPorts": dict.fromkeys(bindings, {}) if bindings else None,
+        "Volumes": {bind: {} for bind in volumes.values()} if volumes else None,
+        "ExposedPorts": {port: {} for port in bindings} if bindings else None,
         "NetworkingConfig": networking,
         "HostConfig": {key: value for key, value in host.items() if value is not None},
     }

@@ -1,4 +1,4 @@
-"""This machine as a launcher sees it: an environment, a current folder, and what is there."""
+"""The machine as a launcher sees it: an environment, a current folder, and what is there."""
 
 from __future__ import annotations
 
