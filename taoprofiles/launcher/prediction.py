@@ -50,15 +50,16 @@ class Place(NamedTuple):
     """Where something stands, as in ``Mounts[1].source``.
 
     ``section`` is Mounts, Envs or DockerOptions of the mounts file, ``--volume`` (of the command), ``command``,
-    ``environ`` (``key`` names the variable), ``file`` (the mounts file as a whole), ``login`` or ``config``; ``index`` counts from 0.
+    ``environ`` (``key`` names the variable), ``file`` (the mounts file as a whole), ``login`` or ``config``;
+    ``number`` counts from 0.
     """
 
     section: str
-    index: int | None = None
+    number: int | None = None
     key: str = ""
 
     def __str__(self) -> str:
-        number = "" if self.index is None else f"[{self.index}]"
+        number = "" if self.number is None else f"[{self.number}]"
         return f"{self.section}{number}" + (f".{self.key}" if self.key else "")
 
 
