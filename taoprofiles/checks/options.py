@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 
 from taoprofiles.values.finding import Finding
@@ -19,29 +18,22 @@ GIB = 1 << 30
 _RECOMMENDED = "16G"
 """What NVIDIA's notebooks and documentation recommend."""
 
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([bkmgBKMG]?)[bB]?")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?")
 _LITERAL = re.compile(r"(?:YOUR_?)?(?:UID|uid|USER(?:_?(?:ID|NAME))?)(?::.*)?")
 
 
 def size(value: object) -> int | None:
-    """Give the bytes that Docker's SDK reads (``parse_bytes``), None for what it refuses."""
-    if isinstance(value, bool) or not isinstance(value, (int, str)):
+    """Give the bytes that Docker's SDK reads, None for what it refuses."""
+    from taoprofiles.launcher import refusing, sdk  # not for 'use', which has no time
+
+    try:
+        return sdk.in_bytes(value) if isinstance(value, str) else int(value) if isinstance(value, int) else None
+    except refusing.RefusedError:
         return None
-    if isinstance(value, int):
-        return value
-    found = _SIZE.fullmatch(value.strip())
-    return int(float(found[1]) * 1024 ** "bkmg".index((found[2] or "b").lower())) if found else None
 
 
-def judge(
-    options: dict[str, Any], where: Where, *, uid: int, gid: int, memory: int, has_home: bool
-) -> Iterator[Finding]:
-    """Find what is wrong; ``uid``, ``gid`` are the caller's, ``memory`` the host's in bytes (0: not known).
-
-    ``has_home`` says that the container's HOME is set.
-    """
-    yield from _user(options, where, me=f"{uid}:{gid}", is_root=uid == 0, has_home=has_home)
+def judge(options: dict[str, Any], where: Where, *, memory: int) -> Iterator[Finding]:
+    """Find what the options will do to a training; ``memory`` is the host's in bytes, 0 where it is not known."""
     yield from _shared_memory(options, where, memory)
     if options.get("tty") is False:
         yield Finding(
@@ -94,6 +86,8 @@ def shapes(
         return
     for key in options:
         if key not in known:
+            import difflib
+
             close = difflib.get_close_matches(key, known, n=1)
             yield Finding(
                 "opt-unknown-for-version", where("DockerOptions", key), f"launcher {version} does not know '{key}'",
@@ -126,10 +120,12 @@ def _ulimits(options: dict[str, Any], where: Where) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-def _user(options: dict[str, Any], where: Where, *, me: str, is_root: bool, has_home: bool) -> Iterator[Finding]:
+def user(options: dict[str, Any], where: Where, *, uid: int, gid: int, has_home: bool) -> Iterator[Finding]:
+    """Judge whom the container works as; ``uid``, ``gid`` are the caller's, ``has_home``: HOME is set there."""
+    me, is_root = f"{uid}:{gid}", uid == 0
     at, fix = where("DockerOptions", "user"), ("set", "docker.user=auto")
-    user = options.get("user")
-    if user in (None, ""):
+    given = options.get("user")
+    if given in (None, ""):
         if not is_root:
             yield Finding(
                 "user-missing", at, "no user is set, so the container works as root",
@@ -137,7 +133,7 @@ def _user(options: dict[str, Any], where: Where, *, me: str, is_root: bool, has_
                 f'set it to "{me}", your own', fix=fix,
             )  # fmt: skip
         return
-    text = str(user)
+    text = str(given)
     if not _USER.fullmatch(text) or _LITERAL.fullmatch(text):
         yield Finding(
             "user-literal", at, f"'{text}' is no user",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-
 from taoprofiles.checks.mounts import placeholder
 from taoprofiles.values.finding import Finding
 from taoprofiles.values.secret import is_secret
@@ -24,8 +22,8 @@ KNOWN = (
 """What TAO's documentation and notebooks set, and what its libraries read."""
 
 
-def judge(envs: list[dict[str, Any]], where: Where) -> Iterator[Finding]:
-    """Find what is wrong with the variables of the container."""
+def nulls(envs: list[dict[str, Any]], where: Where) -> Iterator[Finding]:
+    """Find variables of the container that are None, as a text or as null."""
     for number, env in enumerate(envs):
         name, value = env["variable"], env["value"]
         at = where("Envs", number)
@@ -35,7 +33,16 @@ def judge(envs: list[dict[str, Any]], where: Where) -> Iterator[Finding]:
                 f"the container gets the text '{value}', which os.getenv of an unset variable left there",
                 f"give {name} a value, or take it out", fix=("unset", f"container.env.{name}"),
             )  # fmt: skip
-        elif not isinstance(value, str):
+
+
+def judge(envs: list[dict[str, Any]], where: Where) -> Iterator[Finding]:
+    """Find variables of the container that are no text, or that nothing reads."""
+    import difflib  # not for 'use', which has no time
+
+    for number, env in enumerate(envs):
+        name, value = env["variable"], env["value"]
+        at = where("Envs", number)
+        if value is not None and not isinstance(value, str):
             what = f"{name} is {'true or false' if isinstance(value, bool) else 'no text'}"
             yield Finding("env-not-text", at, what, f"the container gets {str(value)[:40]!r}", "write it in quotes")
         close = difflib.get_close_matches(str(name), KNOWN, n=1, cutoff=0.9)

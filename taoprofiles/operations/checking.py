@@ -6,7 +6,7 @@ import os
 import shutil
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from taoprofiles.checks import options, places
+from taoprofiles.checks import options, places, variables
 from taoprofiles.errors import UsageError
 from taoprofiles.launcher import versions
 from taoprofiles.launcher.predict import predict
@@ -61,7 +61,8 @@ def check(context: Context, name: str | None, command: list[str], *, launcher: s
     findings = list(matter.findings)
     prediction, lost = None, []
     if matter.is_valid:
-        findings += _judged(context, matter, version, command)
+        if matter.content is not None:
+            findings += _judged(context, matter, version, command)
         is_launcher = bool(command) and os.path.basename(command[0]) in ("tao", "tlt")
         arguments = command[1:] if is_launcher else None
         prediction = predict(version, _Offered(context, matter), arguments)
@@ -81,14 +82,14 @@ class _Offered(Host):
 
     def __init__(self, context: Context, matter: Matter, *, in_ci: bool = False) -> None:
         environ = {name: value for name, value in context.environ.items() if name != "CI_PROJECT_DIR"}
-        super().__init__(environ | ({"CI_PROJECT_DIR": "/builds"} if in_ci else {}))
+        super().__init__(environ | ({"CI_PROJECT_DIR": "/builds"} if in_ci else {}), context.folder)
         self._content = matter.content if matter.name is not None else None
         if self._content is not None:
             self.environ = {**self.environ, "LAUNCHER_MOUNTS": matter.path}
         self._path = matter.path
 
     def exists(self, path: str) -> bool:
-        return self._content is not None and path == self._path or super().exists(path)
+        return (self._content is not None and path == self._path) or super().exists(path)
 
     def read(self, path: str) -> bytes:
         return self._content if self._content is not None and path == self._path else super().read(path)
@@ -118,8 +119,9 @@ def _judged(context: Context, matter: Matter, version: str, command: list[str]) 
         given, where, known=behaviour.options, version=version, null_is_fine=not behaviour.needs_options
     )
     given = given if isinstance(given, dict) else {}
-    made = {**made, "DockerOptions": given}
-    yield from fitness.option_findings(context, made, where, memory=memory())
+    yield from fitness.container_findings(context, {**made, "DockerOptions": given}, where)
+    yield from variables.judge(made.get("Envs", []), where)
+    yield from options.judge(given, where, memory=memory())
     yield from options.ports(given, where, taken=listening())
     yield from _folders(context, matter, given, command)
 

@@ -37,12 +37,12 @@ def _on_host(context: Context, path: str) -> str:
     return path if path.startswith("/") else os.path.join(context.folder, path)
 
 
-def option_findings(context: Context, mapping: dict[str, Any], where: Where, *, memory: int = 0) -> list[Finding]:
-    """Judge the options and the container's variables of a mapping of sound form."""
+def container_findings(context: Context, mapping: dict[str, Any], where: Where) -> list[Finding]:
+    """Judge whom the container of a mapping of sound form works as, and its variables, for what cannot go well."""
     envs, given = mapping.get("Envs", []), mapping.get("DockerOptions") or {}
     has_home = any(env["variable"] == "HOME" for env in envs)
-    found = options.judge(given, where, uid=context.uid, gid=context.gid, memory=memory, has_home=has_home)
-    return [*found, *variables.judge(envs, where)]
+    found = options.user(given, where, uid=context.uid, gid=context.gid, has_home=has_home)
+    return [*found, *variables.nulls(envs, where)]
 
 
 def to_make(
@@ -58,7 +58,7 @@ def to_make(
     missing = [finding for finding in found if finding.id == "src-missing"]
     folders = [finding.fix[1] for finding in missing] if mkdir else []
     if check:
-        faults = [one for one in [*found, *option_findings(context, mapping, where)] if one.severity == ERROR]
+        faults = [one for one in [*found, *container_findings(context, mapping, where)] if one.severity == ERROR]
         faults = [one for one in faults if not (mkdir and one.id == "src-missing")]
         if faults:
             raise refused(name, faults, doing=doing)

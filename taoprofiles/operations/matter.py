@@ -34,7 +34,7 @@ class Matter(NamedTuple):
     content: bytes | None
     mapping: dict[str, Any]
     where: Where
-    variables: dict[str, str] = {}
+    variables: dict[str, str]
     secrets: frozenset[str] = frozenset()
     findings: tuple[Finding, ...] = ()
 
@@ -54,7 +54,7 @@ def of_profile(context: Context, name: str) -> Matter:
         values, rendered = renderer.variables(), renderer.mapping(judged=False)
     except InvalidProfileError as error:
         problems = tuple(_invalid(problem, name) for problem in error.problems or [error.message])
-        return Matter(name, path, None, {}, in_profile({}), findings=problems)
+        return Matter(name, path, None, {}, in_profile({}), {}, findings=problems)
     secret, secret_env = renderer.secrets()
     where = in_profile(rendered)
     found = [*variables.left_open(values), *variables.differing(values, context.environ, secret)]
@@ -85,7 +85,7 @@ def of_file(context: Context) -> Matter:
             return of_profile(context, seen.name)
     path = context.mapping_file if elsewhere is None else os.path.expanduser(elsewhere)
     short = context.short(path) or "LAUNCHER_MOUNTS"
-    nothing = Matter(None, path, None, {"Mounts": []}, in_profile({}))
+    nothing = Matter(None, path, None, {"Mounts": []}, in_profile({}), {})
     try:
         content = files.read(path, MAPPING_LIMIT) if path else None
     except InvalidStateError as error:

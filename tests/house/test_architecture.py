@@ -13,7 +13,8 @@ PACKAGE = Path(__file__).parents[2] / "taoprofiles"
 ORDER = (
     ("errors", "version"),
     ("values",),
-    ("checks", "launcher", "reading", "renders", "state", "world"),
+    ("launcher",),
+    ("checks", "reading", "renders", "state", "world"),
     ("operations",),
     ("api", "faces"),
     ("__init__", "__main__"),
