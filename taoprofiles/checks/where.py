@@ -48,6 +48,11 @@ def in_file(name: str, text: str) -> Where:
     return where
 
 
+def _forget(numbers: dict[Path, int], start: Path) -> None:
+    for path in [path for path in numbers if path[: len(start)] == start]:
+        del numbers[path]
+
+
 def lines(text: str) -> tuple[dict[Path, int], list[tuple[Path, int]]]:
     """Give the line (from 1) of every value of a JSON text, and the path and line of each key that comes again.
 
@@ -83,6 +88,7 @@ def lines(text: str) -> tuple[dict[Path, int], list[tuple[Path, int]]]:
             path[-1] = key
             if key in open_keys[-1]:
                 again.append((tuple(path), line))
+                _forget(numbers, tuple(path))
             open_keys[-1].add(key)
             numbers[tuple(path)] = line
         else:

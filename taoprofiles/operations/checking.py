@@ -68,7 +68,7 @@ def check(context: Context, name: str | None, command: list[str], *, launcher: s
         prediction = predict(version, _Offered(context, matter), arguments)
         findings += _from_prediction(prediction, findings, matter)
         in_ci = predict(version, _Offered(context, matter, in_ci=True), arguments)
-        lost = [change.was or str(change.place) for change in in_ci.changes if change.kind == "ci-dropped"]
+        lost = [change.place.key or str(change.place) for change in in_ci.changes if change.kind == "ci-dropped"]
         if lost and "CI_PROJECT_DIR" in context.environ:
             what = f"it is set, so the launcher drops {', '.join(lost)}"
             why = "it takes this for GitLab's runner, and writes a docker command of its own"

@@ -106,13 +106,22 @@ def _options(call: Call, environment: dict[str, str]) -> list[tuple[str, str]]:
     return [
         ("env", " ".join(f"{name}={value}" for name, value in environment.items())),
         ("user", call.user or "root"),
-        ("shared memory", f"{call.shm_size} bytes" if call.shm_size else "64 MB, Docker's own"),
+        ("shared memory", _size(call.shm_size) if call.shm_size else "64 MB, Docker's own"),
         ("limits", ", ".join(f"{name} {limit}" for name, limit in call.ulimits.items())),
         ("ports", ", ".join(ports)),
         ("network", str(call.network or "")),
         ("privileged", "yes" if call.privileged else ""),
         ("image", call.image),
     ]
+
+
+def _size(given: object) -> str:
+    if not isinstance(given, int):
+        return str(given)
+    for unit, name in ((1 << 30, "GB"), (1 << 20, "MB")):
+        if given >= unit:
+            return f"{given / unit:g} {name}"
+    return f"{given} bytes"
 
 
 def _environment(call: Call, report: Report, *, reveal: bool) -> dict[str, str]:
