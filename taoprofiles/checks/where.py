@@ -60,7 +60,7 @@ def lines(text: str) -> tuple[dict[Path, int], list[tuple[Path, int]]]:
     """
     import json
 
-    numbers: dict[Path, int] = {(): 1}
+    numbers: dict[Path, int] = {}
     again: list[tuple[Path, int]] = []
     path: list[str | int] = []
     open_keys: list[set[str]] = []
