@@ -6,7 +6,7 @@ import os
 import shutil
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from taoprofiles.checks import options, places, variables
+from taoprofiles.checks import folders, options, variables
 from taoprofiles.errors import UsageError
 from taoprofiles.launcher import versions
 from taoprofiles.launcher.predict import predict
@@ -127,19 +127,19 @@ def _judged(context: Context, matter: Matter, version: str, command: list[str]) 
 
 
 def _folders(context: Context, matter: Matter, given: dict[str, Any], command: list[str]) -> Iterator[Finding]:
-    ids = places.user_ids(given.get("user"), context.uid, context.gid)
+    ids = folders.user_ids(given.get("user"), context.uid, context.gid)
     table, listed = file_systems(), []
     for number, mount in enumerate(matter.mapping["Mounts"]):
         place = Place(mount["source"])
         if not place.problem:
             listed.append((matter.where("Mounts", number, "source"), place, file_system(place.real, table)))
     docker = os.path.realpath(shutil.which("docker", path=context.environ.get("PATH")) or "")
-    yield from places.sources(listed, ids, home=context.home, snap=docker.startswith("/snap/"))
+    yield from folders.sources(listed, ids, home=context.home, snap=docker.startswith("/snap/"))
     results = [(path, nearest(path)) for path in _results(matter, command)]
-    yield from places.results([("results", path, place) for path, place in results], ids)
+    yield from folders.results([("results", path, place) for path, place in results], ids)
     for _, place in results:
         if ids is not None and ids[0] != 0 and place.may(*ids, 3):
-            yield from places.owned("results", place.path, foreign(place.path, ids[0]), ids)
+            yield from folders.owned("results", place.path, foreign(place.path, ids[0]), ids)
 
 
 def _results(matter: Matter, command: list[str]) -> list[str]:

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from taoprofiles.checks import options, places
+from taoprofiles.checks import folders, options
 from taoprofiles.checks.where import in_profile
 from taoprofiles.values.finding import Finding
 from taoprofiles.world.places import Place
@@ -152,17 +152,17 @@ def source(
     """A source on a file system of that kind, and of that owner."""
     folder = Seen(path, uid, mode)
     folder.real = path
-    return lambda home: tuple(places.sources([("here", folder, kind)], ids, home="/home/ana", snap=snap))
+    return lambda home: tuple(folders.sources([("here", folder, kind)], ids, home="/home/ana", snap=snap))
 
 
 def results(uid: int, mode: int = 0o755) -> SetUp:
     """Results that go into a folder of that owner."""
-    return lambda home: tuple(places.results([("results", "/r/x", Seen("/r", uid, mode))], (1000, 1000)))
+    return lambda home: tuple(folders.results([("results", "/r/x", Seen("/r", uid, mode))], (1000, 1000)))
 
 
 def owned(count: int) -> SetUp:
     """So many files of somebody else in the results."""
-    return lambda home: tuple(places.owned("results", "/r", (count, "/r/model.tlt", True), (1000, 1000)))
+    return lambda home: tuple(folders.owned("results", "/r", (count, "/r/model.tlt", True), (1000, 1000)))
 
 
 def as_user(docker: str, uid: int = 1000) -> SetUp:
@@ -259,8 +259,8 @@ CASES: dict[str, tuple[SetUp, SetUp]] = {
     "variable-placeholder": (profile(variables='LOCAL_PROJECT_DIR = "FIXME"'), profile(variables='A = "/data"')),
     "ci-project-dir-set": (with_environ(option(user="1000:1000"), CI_PROJECT_DIR="/b"), option(user="1000:1000")),
     "login-missing": (lambda home: [*EMPTY(home), "--", "tao", "model", "dino", "train"], EMPTY),
-    "volume-not-seen": (lambda home: [*logged_in(home), "--", "tao", "model", "dino", "train", f"--volume={home.root}:/x"],
-                        EMPTY),
+    "volume-not-seen": (
+        lambda home: [*logged_in(home), "--", "tao", "model", "dino", "train", f"--volume={home.root}:/x"], EMPTY),
     "volume-source-missing": (
         lambda home: [*logged_in(home), "--", "tao", "model", "dino", "train", "--volume", f"{home.root}/no:/x"],
         lambda home: [*logged_in(home), "--", "tao", "model", "dino", "train", "--volume", f"{home.root}:/x"]),
