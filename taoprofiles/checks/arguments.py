@@ -43,7 +43,7 @@ class Argument(NamedTuple):
 
 
 def arguments(words: Sequence[str]) -> Iterator[Argument]:
-    """Give the paths among the words of a launcher command: ``-e /x``, ``--opt=/x``, ``key=[/a,/b]``, ``~/x``, ``$X/y``.
+    """Give the paths among the words of a launcher command: ``-e /x``, ``--opt=/x``, ``key=[/a,/b]``, ``~/x``.
 
     Not the values of secrets, nor of ``--volume``.
     """
@@ -71,7 +71,7 @@ def judge(
     ``mounts`` is destination by source, as ``mapping.mounts`` gives it; ``variables`` are the profile's, ``environ``
     what else the launcher's shell knows; ``exists``, ``link``, ``names`` and ``matches`` tell of this host (see
     ``Places``; ``matches`` gives the files that a glob matches in ``folder``, the current one). ``plain``: the words go
-    to ``tao`` as they are; false for ``taoprof run``, which writes them so that they arrive (``launching.for_launcher``).
+    to ``tao`` as they are; false for ``taoprof run``, which spells them so that they arrive (``launching.spelt``).
     """
     known = {**(environ or {}), **variables} if plain else dict(variables)
     shown = {name: value for name, value in known.items() if not is_secret(name)}
@@ -94,6 +94,7 @@ class _Words:
     ) -> None:
         self._command, self._places = list(command), places
         self._known, self._shown, self._folder = known, shown, folder
+        self._secrets = [value for name, value in known.items() if is_secret(name)]
         self._arrive = list(command)
         self._better = list(command)
         self.findings: list[Finding] = []
@@ -113,7 +114,11 @@ class _Words:
             if made == [meant] or is_home or is_spelt or self._lost(word):
                 continue
             where, secret = key or f"argument {number}", _is_secret(key)
-            what = f"the launcher's shell {_told(word, made)}" if not secret else "the launcher's shell changes the value"
+            what = (
+                f"the launcher's shell {self._masked(_told(word, made))}"
+                if not secret
+                else "the launcher's shell changes the value"
+            )
             why = "the launcher pastes its words into 'bash -c' without quotes"
             way = "'taoprof run NAME -- …' gives words as they are"
             hint = way if secret else f"write {shlex.quote(launching.spelt(word))}; or {way}"
@@ -126,7 +131,9 @@ class _Words:
             path = expanded(argument.value, self._shown)
             lost = self._lost(path)
             if lost:
-                self._add("arg-empty-variable", argument, f"'{argument.value}' refers to {lost}, which is not set", *_LOST)
+                self._add(
+                    "arg-empty-variable", argument, f"'{argument.value}' refers to {lost}, which is not set", *_LOST
+                )
                 continue
             if path.startswith("~") and home:
                 path = home + path[1:]
@@ -145,7 +152,9 @@ class _Words:
         for argument, verdict in wrong:
             what = f"'{argument.value}' is a path of this host, and the task looks inside the container"
             why = f"there it is '{verdict.place}'" if verdict.place else "another mount lies over its place there"
-            hint = self._corrected(argument, verdict.place) if verdict.place else "mount that folder on a place of its own"
+            hint = (
+                self._corrected(argument, verdict.place) if verdict.place else "mount that folder on a place of its own"
+            )
             self._add("arg-host-path", argument, what, why, hint)
 
     def _relative(self) -> Iterator[tuple[Argument, Verdict]]:
@@ -161,14 +170,16 @@ class _Words:
 
     def _judge(self, argument: Argument, path: str, verdict: Verdict) -> None:
         does = role(argument.key)
-        if verdict.kind in ("unmapped", "here") or (verdict.kind == "image" and does == "write" and not _is_passing(path)):
+        if verdict.kind in ("unmapped", "here") or (
+            verdict.kind == "image" and does == "write" and not _is_passing(path)
+        ):
             here = "is there on this host, but " if verdict.kind == "here" else ""
             what = f"'{path}' {here}is in no mount"
             why = {
                 "write": "what a task writes there is gone with the container",
                 "read": "the task finds it only if the image has it",
             }.get(does, "the image may have it; what is written there is gone with the container")
-            self._add("arg-unmapped-path", argument, what, why, self._mounted())
+            self._add("arg-unmapped-path", argument, what, why, self._places.mounted())
         elif verdict.kind == "leads-out" and does != "write":
             what = f"'{path}' is a link to '{verdict.place}', which no mount has"
             why = "a link is followed inside the container, where only mounted folders are"
@@ -176,14 +187,10 @@ class _Words:
             self._add("arg-missing-file", argument, what, why, hint)
         elif verdict.kind == "missing" and does == "read":
             what = f"'{path}' is not there: it would be '{verdict.host}' on this host"
-            self._add("arg-missing-file", argument, what, "", beside(verdict))
-
-    def _mounted(self) -> str:
-        listed = ", ".join(sorted(self._places.mounts.values())[:8])
-        return f"mounted are {listed}" if listed else "the profile mounts nothing"
+            self._add("arg-missing-file", argument, what, "", self._places.beside(verdict))
 
     def _lost(self, text: str) -> str:
-        """Name a variable in the text that nobody sets, if it is written as TAO's are; Hydra's own are in lower case."""
+        """Name a variable in the text that nobody sets, if it is spelt as TAO's are; Hydra's own are in lower case."""
         for found in _REFERENCE.finditer(text):
             name = found[1] or found[2]
             if name not in self._known and name == name.upper() and not name[0].isdigit():
@@ -196,9 +203,11 @@ class _Words:
             value = argument.value if argument.value in word else word
             self._better[argument.number] = word.replace(value, place, 1)
 
+    def _masked(self, text: str) -> str:
+        return without_secrets([text], self._secrets)[0]
+
     def _corrected(self, argument: Argument, place: str) -> str:
-        secret = [value for name, value in self._known.items() if is_secret(name)]
-        if without_secrets(self._better, secret) != self._better:
+        if without_secrets(self._better, self._secrets) != self._better:
             return f"{argument.key} {place}".strip()
         return shlex.join(self._better)
 
@@ -212,38 +221,31 @@ _LOST = (
 )
 
 
-def beside(verdict: Verdict) -> str:
-    """Say what is there instead of a missing file."""
-    if verdict.near:
-        return f"'{verdict.beside}' has " + ", ".join(f"'{name}'" for name in verdict.near)
-    return f"'{verdict.beside}' is there, and nothing of a similar name in it"
-
-
 def _told(word: str, made: Sequence[str] | None) -> str:
     if made is not None:
         if not made:
             return "makes nothing of the empty word" if not word else f"makes nothing of '{word}'"
         count = "" if len(made) == 1 else f"{len(made)} words "
         return f"makes {count}" + ", ".join(f"'{one}'" for one in made[:5]) + f" of '{word}'"
-    for mark, what in (
-        ("'", "ends its own quotes at the single quote in"),
-        ("`", "runs a part of its own of"),
-        ("$(", "runs a part of its own of"),
-        (";", "ends the command at the ';' in, and runs the rest on this host, of"),
-        ("&", "ends the command at the '&' in, and runs the rest on this host, of"),
-        ("|", "ends the command at the '|' in, and runs the rest on this host, of"),
-        ("\n", "ends the command at the line's end in"),
-        (">", "writes the output to a file on this host for"),
-        ("<", "reads a file of this host for"),
-        ("(", "finds a syntax error in"),
-        (")", "finds a syntax error in"),
-        ("#", "takes all from '#' on for a comment in"),
-        ('"', "finds no end of the quotes in"),
-        ("{", "expands the braces of"),
-    ):
-        if mark in word:
-            return f"{what} '{word}'"
+    for marks, what in _BROKEN:
+        if any(mark in word for mark in marks):
+            return what.format(word)
     return f"expands '{word}' to something else"
+
+
+_BROKEN = (
+    ("'", "ends its own quotes at the single quote in '{}'"),
+    (("`", "$("), "runs a part of '{}' as a command of this host"),
+    (";&|\n", "ends the command inside of '{}', and runs the rest as a command of this host"),
+    (">", "writes the output to a file of this host for '{}'"),
+    ("<", "reads a file of this host for '{}'"),
+    ("()", "finds a syntax error in '{}'"),
+    ("#", "takes all from the '#' of '{}' on for a comment"),
+    ('"', "finds no end of the quotes in '{}'"),
+    ("{", "expands the braces of '{}' to several words"),
+    ("\\", "takes the backslash of '{}' for its own"),
+)
+"""What stands in a word, and what bash does about it; the first that is there is told."""
 
 
 def _is_passing(path: str) -> bool:

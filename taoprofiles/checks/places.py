@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-IMAGE = ("/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/opt", "/proc", "/run", "/sbin", "/sys", "/tmp", "/usr", "/var")  # noqa: E501, S108
+IMAGE = tuple("/bin /boot /dev /etc /lib /lib64 /opt /proc /run /sbin /sys /tmp /usr /var".split())
 """Folders that every image has. Not /workspace: that is where projects are mounted, so one that is missing tells."""
 
 _GLOB = re.compile(r"[*?\[$]")
@@ -28,7 +28,7 @@ class Verdict(NamedTuple):
     """About a path; ``kind`` is one of the following.
 
     - seen: a mount has it, and ``host`` is the file behind it, which is there
-    - missing: as seen, but it is not there; ``near`` are names like it in the folder ``beside``, which is
+    - missing: as seen, but it is not there
     - leads-out: a link of a mounted folder leads to ``place``, which no mount has
     - host: a path of this host, which the container has as ``place``
     - hidden: a path of this host below a mount's source, that the container does not have
@@ -40,8 +40,6 @@ class Verdict(NamedTuple):
     kind: str
     place: str
     host: str = ""
-    beside: str = ""
-    near: Sequence[str] = ()
 
 
 class Places:
@@ -68,7 +66,7 @@ class Places:
             place, host = proof.resolve(fixed, self.mounts, self._link)
             if not host:
                 return Verdict("image" if is_of_image(place) else "leads-out", place)
-            return Verdict("seen", whole, host) if self.exists(host) else self._missing(whole, host)
+            return Verdict("seen" if self.exists(host) else "missing", whole, host)
         inside = proof.container_paths(whole, self.mounts)
         if inside:
             return Verdict("host", inside[0], whole)
@@ -78,14 +76,21 @@ class Places:
             return Verdict("image", whole)
         return Verdict("here" if whole != "/" and self.exists(fixed) else "unmapped", whole, whole)
 
-    def _missing(self, place: str, host: str) -> Verdict:
-        above = host
+    def mounted(self) -> str:
+        """Say where something is mounted."""
+        listed = ", ".join(sorted(self.mounts.values())[:8])
+        return f"mounted are {listed}" if listed else "the profile mounts nothing"
+
+    def beside(self, verdict: Verdict) -> str:
+        """Say what is there instead of what is missing."""
+        above = verdict.host
         while above != "/" and not self.exists(above):
             name, above = os.path.basename(above), os.path.dirname(above)
-        there = sorted(self._names(above))
-        lower = {one.lower(): one for one in there}
+        lower = {one.lower(): one for one in sorted(self._names(above))}
         near = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)
-        return Verdict("missing", place, host, above, [lower[one] for one in near])
+        if near:
+            return f"'{above}' has " + ", ".join(f"'{lower[one]}'" for one in near)
+        return f"'{above}' is there, and nothing of a similar name in it"
 
 
 def is_of_image(place: str) -> bool:

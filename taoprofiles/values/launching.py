@@ -76,11 +76,12 @@ def arrives(
 
 
 class _Shell:
-    """Reads one word as bash reads an argument. ``\\0`` stands for a quote that came through the outer shell."""
+    """Reads one word as bash reads an argument. A NUL stands for a quote that came through the outer shell."""
 
     def __init__(self, text: str, environ: Mapping[str, str], matches: Callable[[str], Sequence[str]]) -> None:
         self._text, self._environ, self._matches = text, environ, matches
         self._found: list[str] = []
+        self._is_quoted = False
         self._begin()
 
     def _begin(self) -> None:
@@ -102,50 +103,59 @@ class _Shell:
         self._begin()
 
     def words(self) -> list[str] | None:
-        text, place, is_quoted = self._text, 0, False
-        while place < len(text):
-            c = text[place]
-            if c == "\\":
-                escaped = text[place + 1 : place + 2]
-                if not escaped or (escaped == "\0" and not is_quoted):
-                    return None
-                if escaped == "\n":
-                    pass
-                elif is_quoted and escaped not in '\\"$`':
-                    self._add(c + escaped, quoted=True)
-                else:
-                    self._add(escaped, quoted=True)
-                place += 2
-            elif c == '"':
-                is_quoted = not is_quoted
-                self._is_word = True
-                place += 1
-            elif c == "$":
-                name = _NAME.match(text, place)
-                value = self._value(place, name, is_quoted)
-                if value is None:
-                    return None
-                if value or is_quoted:
-                    self._add(value, quoted=True)
-                place = name.end() if name else place + 1
-            elif c == "`" or (not is_quoted and self._is_special(place)):
-                return None
-            elif not is_quoted and c in " \t":
-                self._end()
-                place += 1
-            elif not is_quoted and c == "~" and self._may_be_home(place):
-                home = self._environ.get("HOME")
-                if home is None or text[place + 1 : place + 2] not in ("", "/", " ", "\t"):
-                    return None
-                self._add(home, quoted=True)
-                place += 1
-            else:
-                self._add(c, quoted=is_quoted)
-                place += 1
-        if is_quoted:
+        place: int | None = 0
+        while place is not None and place < len(self._text):
+            c = self._text[place]
+            step = {"\\": self._backslash, '"': self._quote, "$": self._dollar, "`": self._lost}.get(c)
+            place = (step or (self._inside if self._is_quoted else self._outside))(place)
+        if place is None or self._is_quoted:
             return None
         self._end()
         return self._found
+
+    def _backslash(self, place: int) -> int | None:
+        escaped = self._text[place + 1 : place + 2]
+        if not escaped or (escaped == "\0" and not self._is_quoted):
+            return None
+        if self._is_quoted and escaped not in '\\"$`\n':
+            self._add("\\" + escaped, quoted=True)
+        elif escaped != "\n":
+            self._add(escaped, quoted=True)
+        return place + 2
+
+    def _quote(self, place: int) -> int:
+        self._is_quoted = not self._is_quoted
+        self._is_word = True
+        return place + 1
+
+    def _dollar(self, place: int) -> int | None:
+        name = _NAME.match(self._text, place)
+        value = self._value(place, name, self._is_quoted)
+        if value or (value is not None and self._is_quoted):
+            self._add(value, quoted=True)
+        return None if value is None else name.end() if name else place + 1
+
+    def _lost(self, place: int) -> None:
+        return None
+
+    def _inside(self, place: int) -> int:
+        self._add(self._text[place], quoted=True)
+        return place + 1
+
+    def _outside(self, place: int) -> int | None:
+        c = self._text[place]
+        if self._is_special(place):
+            return None
+        if c in " \t":
+            self._end()
+        elif c == "~" and self._may_be_home(place):
+            home = self._environ.get("HOME")
+            if home is None or self._text[place + 1 : place + 2] not in ("", "/", " ", "\t"):
+                return None
+            self._add(home, quoted=True)
+        else:
+            self._add(c, quoted=False)
+        return place + 1
 
     def _value(self, place: int, name: re.Match[str] | None, is_quoted: bool) -> str | None:
         """Give what stands for a ``$``; None for what is not followed."""
@@ -162,6 +172,4 @@ class _Shell:
 
     def _may_be_home(self, place: int) -> bool:
         start = 1 + max(self._text.rfind(" ", 0, place), self._text.rfind("\t", 0, place))
-        return place == start or (
-            self._text[place - 1] in "=:" and _ASSIGNS.match(self._text[start:place]) is not None
-        )
+        return place == start or (self._text[place - 1] in "=:" and _ASSIGNS.match(self._text[start:place]) is not None)
