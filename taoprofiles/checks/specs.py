@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 from taoprofiles.checks.places import role
@@ -41,9 +42,9 @@ _PATH_MAX = 4096
 def paths(text: str, form: str) -> Iterator[tuple[Written, str]]:
     """Give each absolute path of a spec file, and the place where it is written; ``file://`` is taken off."""
     for one in scan(text, form):
-        path = _PATH.match(one.value) if len(one.value) <= _PATH_MAX else None
+        path = _path(one.value)
         if path:
-            yield one, path[1]
+            yield one, path
 
 
 def judge(
@@ -62,7 +63,7 @@ def judge(
             continue
         if len(one.value) > _PATH_MAX or (one.section, one.key) in ends:
             continue
-        where, path = f"{name}:{one.line}", _PATH.match(one.value)
+        where, path = f"{name}:{one.line}", _path(one.value)
         if _PLACEHOLDER.search(one.value):
             what = f"'{one.value}' stands for a value that was never filled in"
             found.append((Finding("spec-placeholder", where, what, "", _set(one.key)), None))
@@ -72,8 +73,8 @@ def judge(
             break
         elif path:
             looked_at += 1
-            verdict = places.about(path[1])
-            about = _about(where, path[1], verdict, places, is_written=role(one.key) == "write")
+            verdict = places.about(path)
+            about = _about(where, path, verdict, places, is_written=role(one.key) == "write")
             found += [(about, verdict)] if about else []
     return _counted(name, found, places)
 
@@ -97,6 +98,15 @@ def _about(where: str, path: str, verdict: Verdict, places: Places, *, is_writte
         what = f"'{path}' is not there: it would be '{verdict.host}' on this host"
         return Finding("spec-missing-file", where, what)
     return None
+
+
+def _path(value: str) -> str:
+    """Give the absolute path that a value is; "" for any other, and for what no file can be called."""
+    found = _PATH.match(value) if len(value) <= _PATH_MAX and "\0" not in value else None
+    try:
+        return os.fsdecode(os.fsencode(found[1])) if found else ""
+    except UnicodeEncodeError:
+        return ""
 
 
 def _set(key: str) -> str:
