@@ -32,7 +32,9 @@ _OPTIONS = {
 }  # fmt: skip
 _COMMAND = {
     "arg-host-path": ERROR, "arg-unmapped-path": WARNING, "arg-missing-file": ERROR, "arg-needs-quoting": WARNING,
+    "arg-empty-variable": ERROR,
     "spec-host-path": ERROR, "spec-unmapped-path": ERROR, "spec-missing-file": WARNING, "spec-unreadable": WARNING,
+    "spec-placeholder": WARNING,
 }  # fmt: skip
 _MACHINE = {
     "lm-bad-path": ERROR, "file-near-miss-name": WARNING, "home-not-absolute": ERROR, "home-under-sudo": WARNING,
