@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 INSTALL = "python3 -m venv ~/tao-launcher && ~/tao-launcher/bin/pip install nvidia-tao setuptools"
 """setuptools brings the distutils that Python 3.12 and later do not have."""
 
-FIRST = 'then export PATH="$HOME/tao-launcher/bin:$PATH"'
+FIRST = 'export PATH="$HOME/tao-launcher/bin:$PATH"'
 
 
 def judge(launchers: Launchers) -> list[Finding]:
@@ -48,7 +48,7 @@ def _missing(launchers: Launchers) -> Finding:
         there = launchers.elsewhere[0]
         hint = f'export PATH={shlex.quote(os.path.dirname(there))}:"$PATH"'
         return Finding("tao-missing", "PATH", f"'tao' is not on PATH, but at '{there}'", why, hint)
-    return Finding("tao-missing", "PATH", "there is no 'tao'", why, f"{INSTALL}; {FIRST}")
+    return Finding("tao-missing", "PATH", "there is no 'tao'", why, f"{INSTALL} && {FIRST}")
 
 
 def _identity(first: Launcher, others: list[Launcher]) -> list[Finding]:
@@ -62,7 +62,7 @@ def _identity(first: Launcher, others: list[Launcher]) -> list[Finding]:
         why = f"the launcher is the next on PATH, '{real.path}', and never started"
         hint = f'export PATH={shlex.quote(os.path.dirname(real.path))}:"$PATH"'
     else:
-        why, hint = "another program has the name, or the launcher was uninstalled", f"{INSTALL}; {FIRST}"
+        why, hint = "another program has the name, or the launcher was uninstalled", f"{INSTALL} && {FIRST}"
     return [Finding("tao-not-launcher", first.path, f"this 'tao' is not the launcher: {first.problem}", why, hint)]
 
 
@@ -70,9 +70,9 @@ def _anew(dead: Launcher) -> str:
     wanted = shlex.quote(dead.left or "nvidia-tao")
     folder = os.path.dirname(os.path.dirname(dead.python))
     if not dead.left or folder in ("", "/", "/usr", "/usr/local"):
-        return f"{INSTALL}; {FIRST}"
+        return f"{INSTALL} && {FIRST}"
     place = shlex.quote(folder)
-    return f"python3 -m venv --clear {place} && {place}/bin/pip install {wanted} setuptools makes that environment anew"
+    return f"python3 -m venv --clear {place} && {place}/bin/pip install {wanted} setuptools"
 
 
 def _parts(launcher: Launcher) -> list[Finding]:
@@ -116,12 +116,14 @@ def mend(launcher: Launcher, wanted: list[str]) -> str:
     if launcher.pip == "pipx":
         return f"pipx runpip {shlex.quote(os.path.basename(launcher.prefix))} install {words}"
     if launcher.pip == "uv":
-        return f"uv pip install --python {shlex.quote(launcher.python)} {words.replace('--force-reinstall', '--reinstall')}"
+        words = words.replace("--force-reinstall", "--reinstall")
+        return f"uv pip install --python {shlex.quote(launcher.python)} {words}"
     if launcher.pip == "pip":
         return f"{shlex.quote(launcher.python)} -m pip install {words}"
     # The system's own Python, where pip refuses (PEP 668): an environment of its own instead.
-    parts = shlex.join([f"{launcher.distribution}=={launcher.version}", *(w for w in wanted if w[:1] != "-" and "==" not in w)])
-    return f"python3 -m venv ~/tao-launcher && ~/tao-launcher/bin/pip install {parts}; {FIRST}"
+    itself = f"{launcher.distribution}=={launcher.version}"
+    words = shlex.join([itself, *(word for word in wanted if word not in (itself, "--force-reinstall"))])
+    return f"python3 -m venv ~/tao-launcher && ~/tao-launcher/bin/pip install {words} && {FIRST}"
 
 
 def _several(launchers: Launchers) -> list[Finding]:
@@ -131,7 +133,7 @@ def _several(launchers: Launchers) -> list[Finding]:
     if others:
         told = ", ".join(f"'{one.path}' ({one.version or one.problem})" for one in others)
         what = f"there are several on PATH, and this one ({first.version}) is started"
-        hint = f"'{first.python} -m pip uninstall {first.distribution}' takes the first away, if it is not the one meant"
+        hint = f"if it is not the one meant: {shlex.quote(first.python)} -m pip uninstall {first.distribution}"
         found.append(Finding("tao-several", first.path, what, f"after it: {told}", hint))
     inside = launchers.environment
     theirs = [one.path for one in others if _within(one.path, inside)]

@@ -6,7 +6,7 @@ things are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping  # noqa: TC003 # NamedTuple reads the annotations
+from collections.abc import Mapping
 from typing import NamedTuple
 
 OTHER_PROGRAM = "other-program"
@@ -110,8 +110,8 @@ class Login(NamedTuple):
     """The docker command's configuration, as the launcher reads it: ``~/.docker/config.json`` and no other.
 
     ``problem`` is why it cannot be read; ``kind`` is "" or "absent", "unreadable", "no-json", "no-object",
-    "no-auths", "auths-odd". ``registries`` are those of ``auths`` that the launcher asks for, ``helpers`` the credential
-    helpers by their programs' names, ``lost`` those of them that are not on PATH. ``elsewhere`` is the file that
+    "no-auths", "auths-odd". ``registries`` are those of ``auths`` that the launcher asks for, ``helpers`` the programs
+    that keep credentials, ``lost`` those of them that are not on PATH. ``elsewhere`` is the file that
     DOCKER_CONFIG makes the docker command use instead, and ``there`` those of its registries.
     """
 
@@ -168,6 +168,7 @@ class State(NamedTuple):
     folder: str
     profile: str = ""
     situation: str = ""
+    mapping_mode: int | None = None
     count: int = 0
     foreign: tuple[tuple[str, int], ...] = ()
     unreadable: tuple[tuple[str, str], ...] = ()
