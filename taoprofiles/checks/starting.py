@@ -91,6 +91,10 @@ def _parts(launcher: Launcher) -> list[Finding]:
         wanted.append("six>=1.16")
         what = f"six {version['six']} does not import on Python {python}"
         faults.append(("six-python-312", what, "Python 3.12 has no find_module any more"))
+    if launcher.release >= (3, 12) and (0,) < have.get("urllib3", (0,)) < (1, 26, 15):
+        wanted += ["urllib3>=1.26.15,<2", "requests>=2.26,<2.32"]
+        what = f"urllib3 {version['urllib3']} has a six of its own, which does not import on Python {python}"
+        faults.append(("six-python-312", what, "Python 3.12 has no find_module any more"))
     if not launcher.has_distutils and (0,) < docker < (7,):
         wanted.append("setuptools")
         what = f"Python {python} has no distutils, which docker {version['docker']} imports"

@@ -34,7 +34,8 @@ _MACHINE = {
     # the engine
     "docker-missing": ERROR, "docker-cli-missing": ERROR, "docker-down": ERROR, "docker-denied": ERROR,
     "docker-silent": ERROR, "daemon-mismatch": ERROR, "docker-host-set": WARNING, "docker-rootless": WARNING,
-    "docker-desktop": WARNING, "snap-docker": WARNING, "gpu-driver": ERROR, "gpu-runtime": ERROR, "disk-images": WARNING,
+    "docker-desktop": WARNING, "snap-docker": WARNING, "gpu-driver": ERROR, "gpu-runtime": ERROR,
+    "disk-images": WARNING,
     # the registry
     "login-missing": ERROR, "docker-config-broken": ERROR, "login-helper-missing": ERROR,
     # home and variables

@@ -95,7 +95,7 @@ class Gpus(NamedTuple):
     """NVIDIA's parts. ``gpus`` are names, ``tool`` nvidia-smi's path, ``problem`` what it said instead.
 
     ``hook`` is the path of nvidia-container-runtime-hook, which dockerd looks for at its start; ``cdi`` that of
-    nvidia-cdi-hook, which a newer one takes as well.
+    nvidia-cdi-hook, which a newer one takes as well; ``is_late`` where the hook came after the dockerd at work began.
     """
 
     tool: str = ""
@@ -104,6 +104,7 @@ class Gpus(NamedTuple):
     problem: str = ""
     hook: str = ""
     cdi: str = ""
+    is_late: bool = False
 
 
 class Login(NamedTuple):
@@ -161,7 +162,8 @@ class State(NamedTuple):
     ``foreign`` are files and folders of ours that belong to another user (path, uid); ``unreadable`` those that cannot
     be read (path, why); ``profiles`` invalid ones (name, problem); ``misnamed`` files that are no profiles; ``torn``
     counts lines of the journals that say nothing (path, lines); ``holds`` damaged records (id, problem). ``lock`` names
-    the holder of a lock that was held the whole time of the look. ``unit`` is "" (none), "same" or "other", ``guard``
+    the holder of a lock that was held the whole time of the look. ``known`` counts the
+    profiles. ``unit`` is "" (none), "same" or "other", ``guard``
     the version of a guard at work, ``service`` the service's state.
     """
 
@@ -169,7 +171,7 @@ class State(NamedTuple):
     profile: str = ""
     situation: str = ""
     mapping_mode: int | None = None
-    count: int = 0
+    known: int = 0
     foreign: tuple[tuple[str, int], ...] = ()
     unreadable: tuple[tuple[str, str], ...] = ()
     profiles: tuple[tuple[str, str], ...] = ()
