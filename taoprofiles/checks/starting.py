@@ -83,7 +83,7 @@ def _parts(launcher: Launcher) -> list[Finding]:
     version = launcher.packages
     faults: list[tuple[str, str, str]] = []
     wanted: list[str] = []
-    if launcher.release >= (3, 10) and (0,) < have.get("tabulate", (0,)) < (0, 8, 10):
+    if launcher.release >= (3, 10) and (0,) < have.get("tabulate", (0,)) < (0, 8, 8):
         wanted.append("tabulate>=0.9")
         what = f"tabulate {version['tabulate']} does not import on Python {python}"
         faults.append(("tabulate-python-310", what, "it takes 3.10 for older than 3.3, and looks in the wrong place"))
