@@ -8,6 +8,7 @@ DOCKER_CONTEXT, or the current context). nvidia-tao 6.26.3, docker_handler.py li
 from __future__ import annotations
 
 import re
+import shlex
 from typing import TYPE_CHECKING
 
 from taoprofiles.values.finding import Finding
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 SOCKET = "unix:///var/run/docker.sock"
 ROOM = 40 << 30
 """Bytes. Below this the next image may not fit; NVIDIA asks for 100 GB (TAO quick start, "100 GB of SSD space")."""
+
+DEFAULT = "unset DOCKER_CONTEXT; docker context use default"
 
 TOOLKIT = (
     "sudo apt-get install -y nvidia-container-toolkit && sudo nvidia-ctk runtime configure --runtime=docker && "
@@ -36,7 +39,9 @@ def judge(docker: Docker, gpus: Gpus, image_place: Place | None) -> list[Finding
         found += _gpus(engine, gpus)
     if image_place is not None and image_place.size and image_place.free < ROOM:
         what = f"{image_place.free / 1e9:.0f} GB are free where the engine keeps its images"
-        why = "NVIDIA asks for 100 GB; an image of TAO has tens of them unpacked, and a pull that does not fit is for nothing"
+        why = (
+            "NVIDIA asks for 100 GB; an image of TAO has tens of them when unpacked, and a pull that does not fit fails"
+        )
         found.append(Finding("disk-images", image_place.path, what, why, "docker system df && docker image prune"))
     return found
 
@@ -64,47 +69,38 @@ def _presence(docker: Docker) -> list[Finding]:
 
 
 def _unreachable(docker: Docker, engine: Answer, other: Answer) -> Finding:
-    where = engine.address
     if engine.trouble == DENIED:
-        what = f"this user may not ask the engine: {engine.problem}"
-        if docker.in_group:
-            why = f"the user is in the group '{docker.group}', but this session began before that"
-            return Finding("docker-denied", where, what, why, f"newgrp {docker.group or 'docker'}")
-        group = docker.group if docker.group not in ("", "root") else "docker"
-        why = f"the socket is for root and the group '{group}', whose members may do on this machine what root may"
-        return Finding("docker-denied", where, what, why, f"sudo usermod -aG {group} $USER && newgrp {group}")
+        return _denied(docker, engine)
+    if engine.trouble not in (ABSENT, REFUSED):
+        why = "every tao command waits for it, and so does each docker command"
+        local = engine.address.startswith("unix://")
+        hint = "sudo systemctl restart docker" if local else f"docker --host '{engine.address}' version"
+        return Finding("docker-silent", engine.address, f"the engine gives no answer: {engine.problem}", why, hint)
+    why = "tao asks there, and ends with 'Error while fetching server API version'"
+    hint = "sudo systemctl enable --now docker" if docker.has_daemon else "sudo apt-get install -y docker.io"
     if docker.host and engine is docker.first and engine.address != SOCKET:
         why = "DOCKER_HOST names it, for tao and for the docker command"
-        hint = (
-            "unset DOCKER_HOST" if not docker.second.trouble else "docker context ls shows the engines that are known"
-        )
-        if engine.trouble in (ABSENT, REFUSED):
-            return Finding("docker-down", where, f"no engine is there: {engine.problem}", why, hint)
-    if engine.trouble in (ABSENT, REFUSED):
-        why = "tao asks there, and ends with 'Error while fetching server API version'"
-        if not other.trouble and other.address != engine.address:
-            why = f"tao looks for its images there, whatever DOCKER_HOST says; the engine at '{other.address}' is not asked"
-            path = other.address.removeprefix("unix://")
-            hint = "unset DOCKER_HOST && sudo systemctl start docker"
-            if other.address.startswith("unix://"):
-                hint = f"sudo ln -s '{path}' /var/run/docker.sock"
-            return Finding("docker-down", where, f"no engine is there: {engine.problem}", why, hint)
-        if docker.command.id:
-            why = (
-                f"the docker command reaches another one, by its context '{docker.context}'; tao does not know contexts"
-            )
-            return Finding(
-                "docker-down", where, f"no engine is there: {engine.problem}", why, _towards(docker.command.address)
-            )
-        hint = "sudo systemctl enable --now docker" if docker.has_daemon else "sudo apt-get install -y docker.io"
-        return Finding("docker-down", where, f"no engine is there: {engine.problem}", why, hint)
-    why = "every tao command waits for it, and so does each docker command"
-    hint = "sudo systemctl restart docker" if where.startswith("unix://") else f"docker --host '{where}' version"
-    return Finding("docker-silent", where, f"the engine gives no answer: {engine.problem}", why, hint)
+        hint = "docker context ls" if docker.second.trouble else "unset DOCKER_HOST"
+    elif not other.trouble and other.address != engine.address:
+        why = f"tao looks for its images there, whatever DOCKER_HOST says: the one at '{other.address}' is not asked"
+        hint = "unset DOCKER_HOST && sudo systemctl enable --now docker"
+        if other.address.startswith("unix://"):
+            hint = f"sudo ln -s {shlex.quote(other.address.removeprefix('unix://'))} /var/run/docker.sock"
+    elif docker.command.id:
+        why = f"the docker command reaches another engine, by its context '{docker.context}'; tao knows no contexts"
+        address = docker.command.address
+        hint = f"export DOCKER_HOST={shlex.quote(address)}" if address else "docker context use default"
+    return Finding("docker-down", engine.address, f"no engine is there: {engine.problem}", why, hint)
 
 
-def _towards(address: str) -> str:
-    return f"export DOCKER_HOST='{address}'" if address else "docker context use default"
+def _denied(docker: Docker, engine: Answer) -> Finding:
+    what = f"this user may not ask the engine: {engine.problem}"
+    if docker.in_group:
+        why = f"the user is in the group '{docker.group}', but this session began before that"
+        return Finding("docker-denied", engine.address, what, why, f"newgrp {shlex.quote(docker.group)}")
+    group = shlex.quote(docker.group) if docker.group not in ("", "root") else "docker"
+    why = f"the socket is for root and the group '{group}', whose members may do on this machine what root may"
+    return Finding("docker-denied", engine.address, what, why, f"sudo usermod -aG {group} $USER && newgrp {group}")
 
 
 def _mismatch(docker: Docker) -> list[Finding]:
@@ -117,20 +113,16 @@ def _mismatch(docker: Docker) -> list[Finding]:
     elif command.trouble and command.trouble != ODD:
         what = f"the docker command reaches no engine, and tao needs it to run the task: {command.problem}"
         why = f"its context is '{docker.context}', which tao does not know"
-        found.append(Finding("daemon-mismatch", _context(docker), what, why, _use_default(docker)))
+        found.append(Finding("daemon-mismatch", _context(docker), what, why, DEFAULT))
     elif command.id and command.id != first.id:
         what = f"tao starts containers on '{first.address}', and the docker command asks another engine"
         why = "the task then ends with 'No such container', and nothing was trained; so does 'docker ps' not show it"
-        found.append(Finding("daemon-mismatch", _context(docker), what, why, _use_default(docker)))
+        found.append(Finding("daemon-mismatch", _context(docker), what, why, DEFAULT))
     return found
 
 
 def _context(docker: Docker) -> str:
     return f"docker context '{docker.context}'" if docker.context else "docker"
-
-
-def _use_default(docker: Docker) -> str:
-    return "unset DOCKER_CONTEXT; docker context use default"
 
 
 def _kind(docker: Docker) -> list[Finding]:
@@ -160,7 +152,7 @@ def _kind(docker: Docker) -> list[Finding]:
         why = (
             "it sees only folders in /home that have no dot in front, and finds no NVIDIA runtime; others appear empty"
         )
-        hint = "sudo snap remove docker && sudo apt-get install -y docker.io"
+        hint = "sudo snap disable docker && sudo apt-get install -y docker.io"
         found.append(Finding("snap-docker", docker.cli or engine.root, what, why, hint))
     return found
 

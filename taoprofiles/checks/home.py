@@ -1,4 +1,4 @@
-"""Whether the launcher reads the file that is meant: HOME, the variables that lead elsewhere, and names that come near."""
+"""Whether the launcher reads the file that is meant: HOME, variables, and names that come near."""
 
 from __future__ import annotations
 
@@ -61,7 +61,8 @@ def _home(home: Home) -> list[Finding]:
         why = f"what is written into the home then belongs to root, and '{user}' may not change it any more"
     else:
         what = f"this is root, with the home '{home.path}' and not that of '{user}'"
-        why = f"tao reads {home.path}/.tao_mounts.json and root's login; '{home.sudo_home}/.tao_mounts.json' is not looked at"
+        theirs = f"{home.sudo_home}/.tao_mounts.json"
+        why = f"tao reads {home.path}/.tao_mounts.json and root's login; '{theirs}' is not looked at"
     hint = f"sudo usermod -aG docker {shlex.quote(user)} && exit"
     return [Finding("home-under-sudo", "HOME", what, f"{why}; with the group 'docker' no sudo is needed", hint)]
 

@@ -1,4 +1,4 @@
-"""Whether the launcher takes this user for logged in: the very test of its ``docker_logged_in`` (``world/registry``)."""
+"""Whether the launcher takes this user for logged in: the very test that it makes (``world/registry``)."""
 
 from __future__ import annotations
 
@@ -28,9 +28,7 @@ def judge(login: Login, version: str, environ: Mapping[str, str], uid: int) -> l
         what = f"it has {lost} keep the credentials, and that is not on PATH"
         why = "'docker login' and each pull end with: executable file not found in $PATH"
         folder = shlex.quote(login.path)
-        hint = f"cp {folder} {folder}.before && sed -i -E '/\"credsStore\"/d' {folder} && {LOGIN}"
-        if len(login.lost) != len(login.helpers) or "credsStore" not in hint:
-            hint = f"$EDITOR {folder}"
+        hint = f"mv {folder} {folder}.before && {LOGIN}"
         found.append(Finding("login-helper-missing", login.path, what, why, hint))
     if is_skipped(version, environ):
         return found
@@ -46,7 +44,8 @@ def judge(login: Login, version: str, environ: Mapping[str, str], uid: int) -> l
         )
         hint = " && ".join(LOGIN.replace("nvcr.io", name) for name in missing)
         if login.elsewhere:
-            why = f"DOCKER_CONFIG has docker use '{os.path.dirname(login.elsewhere)}'; tao reads {login.path} all the same"
+            other = os.path.dirname(login.elsewhere)
+            why = f"DOCKER_CONFIG has docker use '{other}'; tao reads {login.path} all the same"
             hint = f"env -u DOCKER_CONFIG {hint}"
         found.append(Finding("login-missing", login.path, what, why, hint))
     return found

@@ -66,7 +66,7 @@ def _records(state: State) -> list[Finding]:
     for path, lines in state.torn:
         what = f"{lines} line{'s say' if lines > 1 else ' says'} nothing"
         why = "a power cut tore it, or another program wrote there; the other lines count as ever"
-        found.append(Finding("journal-torn", path, what, why, f"cp {shlex.quote(path)} {shlex.quote(path)}.before"))
+        found.append(Finding("journal-torn", path, what, why, "taoprof history --all"))
     for path, problem in state.holds:
         why = "it may be about a training, so no switch is made while it is there"
         found.append(Finding("hold-damaged", path, problem, why, f"mv {shlex.quote(path)} {shlex.quote(path)}.damaged"))
@@ -87,13 +87,13 @@ def _guard(state: State, version: str) -> list[Finding]:
     elif state.unit == "other" or (state.guard and state.guard != version):
         what = f"the guard is of another version: {state.guard or 'its unit differs'} (this is {version})"
         why = "taoprofiles was upgraded or moved since the service was installed"
-        hint = "taoprof service install" if state.unit else "taoprof daemon"
+        hint = "taoprof service install" if state.unit else f"kill {state.guard_pid} && (taoprofd 2>>~/.taoprofd.log &)"
         found.append(Finding("guard-outdated", "taoprofd.service", what, why, hint))
     if state.guard_problem:
         why = "the guard goes on, and tells what it cannot do"
         found.append(Finding("guard-troubled", "taoprofd", state.guard_problem, why, "taoprof service logs"))
     if state.moved and state.other:
         what = f"TAOPROF_HOME is '{state.moved}', and '{state.other}' has profiles too"
-        why = f"tao itself reads the mapping file of HOME: only what is run by taoprof has that of TAOPROF_HOME"
+        why = "tao itself reads the mapping file of HOME: only what is run by taoprof has that of TAOPROF_HOME"
         found.append(Finding("two-homes", "TAOPROF_HOME", what, why, "unset TAOPROF_HOME"))
     return found

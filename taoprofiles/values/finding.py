@@ -43,7 +43,7 @@ _MACHINE = {
     "ci-project-dir-set": WARNING, "tao-docker-disabled": WARNING, "key-differs": WARNING, "wsl-windows-disk": WARNING,
     # what taoprofiles itself keeps
     "state-not-mine": ERROR, "state-unreadable": ERROR, "state-full": ERROR, "profile-invalid": WARNING,
-    "journal-torn": WARNING, "hold-damaged": ERROR, "lock-held": WARNING, "seal-left-over": WARNING,
+    "journal-torn": INFO, "hold-damaged": ERROR, "lock-held": WARNING, "seal-left-over": WARNING,
     "mapping-read-only": WARNING, "guard-inactive": WARNING, "guard-outdated": WARNING, "guard-troubled": WARNING,
     "two-homes": WARNING,
 }  # fmt: skip

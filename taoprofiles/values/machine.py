@@ -168,6 +168,7 @@ class State(NamedTuple):
     """
 
     folder: str
+    mapping_file: str
     profile: str = ""
     situation: str = ""
     mapping_mode: int | None = None
@@ -183,6 +184,7 @@ class State(NamedTuple):
     unit: str = ""
     service: str = ""
     guard: str = ""
+    guard_pid: int = 0
     guard_problem: str = ""
     moved: str = ""
     other: str = ""
