@@ -77,20 +77,25 @@ def _unreachable(docker: Docker, engine: Answer, other: Answer) -> Finding:
         hint = "sudo systemctl restart docker" if local else f"docker --host '{engine.address}' version"
         return Finding("docker-silent", engine.address, f"the engine gives no answer: {engine.problem}", why, hint)
     why = "tao asks there, and ends with 'Error while fetching server API version'"
-    hint = "sudo systemctl enable --now docker" if docker.has_daemon else "sudo apt-get install -y docker.io"
+    start = "sudo systemctl enable --now docker" if docker.has_systemd else "sudo service docker start"
+    hint = start if docker.has_daemon else "sudo apt-get install -y docker.io"
     if docker.host and engine is docker.first and engine.address != SOCKET:
         why = "DOCKER_HOST names it, for tao and for the docker command"
         hint = "docker context ls" if docker.second.trouble else "unset DOCKER_HOST"
     elif not other.trouble and other.address != engine.address:
         why = f"tao looks for its images there, whatever DOCKER_HOST says: the one at '{other.address}' is not asked"
-        hint = "unset DOCKER_HOST && sudo systemctl enable --now docker"
+        hint = f"unset DOCKER_HOST && {start}"
         if other.address.startswith("unix://"):
             hint = f"sudo ln -s {shlex.quote(other.address.removeprefix('unix://'))} /var/run/docker.sock"
     elif docker.command.id:
         why = f"the docker command reaches another engine, by its context '{docker.context}'; tao knows no contexts"
         address = docker.command.address
         hint = f"export DOCKER_HOST={shlex.quote(address)}" if address else "docker context use default"
-    return Finding("docker-down", engine.address, f"no engine is there: {engine.problem}", why, hint)
+    return Finding("docker-down", engine.address, _nobody(engine), why, hint)
+
+
+def _nobody(engine: Answer) -> str:
+    return "no engine is there" + (f": {engine.problem}" if engine.trouble == REFUSED else "")
 
 
 def _denied(docker: Docker, engine: Answer) -> Finding:

@@ -33,7 +33,7 @@ def judge(home: Home, version: str) -> list[Finding]:
     if home.key_differs_from:
         name = home.key_differs_from
         what = f"KEY of this shell is not that of the profile '{name}'"
-        why = "a model made with the one cannot be read with the other: 'Please check your key'"
+        why = "a model made with the one cannot be read with the other"
         hint = f'eval "$(taoprof env {name} --reveal)"'
         found.append(Finding("key-differs", "KEY", what, why, hint))
     if home.system == "wsl":

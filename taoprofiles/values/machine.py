@@ -76,7 +76,8 @@ class Docker(NamedTuple):
     ``first`` is docker.from_env()'s: DOCKER_HOST, or the socket. ``second`` is always the socket. ``command`` is the
     command's, which follows DOCKER_HOST, DOCKER_CONTEXT or the current ``context``. ``cli`` is its path, "" without
     one; ``host`` is DOCKER_HOST. ``in_group`` tells whether the user database has this user in the socket's group,
-    ``group``; ``has_daemon`` whether a dockerd is installed.
+    ``group``; ``has_daemon`` whether a dockerd is installed, ``has_systemd`` whether
+    systemd starts it.
     """
 
     cli: str
@@ -88,6 +89,7 @@ class Docker(NamedTuple):
     group: str = ""
     in_group: bool = False
     has_daemon: bool = False
+    has_systemd: bool = True
     is_snap: bool = False
 
 

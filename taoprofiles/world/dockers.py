@@ -52,6 +52,7 @@ def survey(environ: Mapping[str, str]) -> Docker:
         group,
         in_group,
         daemon is not None,
+        os.path.isdir("/run/systemd/system"),  # sd_booted(3)
         is_snap,
     )
 
