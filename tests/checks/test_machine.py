@@ -145,7 +145,7 @@ def test_paths_of_launcher_mounts_that_tao_does_not_find(path: str) -> None:
 
 
 def test_root_needs_no_sudo() -> None:
-    machine = changed(SOUND, home__uid=0, docker__first__trouble="refused", docker__second__trouble="refused")
+    machine = changed(SOUND, home__uid=0, **engines(trouble="refused", id=""))
     assert found(machine)["docker-down"].hint == "systemctl enable --now docker"
 
 
