@@ -45,6 +45,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "check": ("checking", "tell what the launcher will do, and what is wrong with that"),
         "diff": ("looking", "compare a profile with the file, or two profiles"),
         "paths": ("looking", "tell where everything is kept"),
+        "doctor": ("doctoring", "tell what is wrong on this machine, and the command that mends it"),
     },
     "make": {
         "new": ("making", "make a profile for a project folder"),
@@ -130,14 +131,25 @@ def run(argv: list[str]) -> int:
         parse = parser.parse_intermixed_args if verb == "set" else parser.parse_args
         args = parse([*leading, *rest])
         args.command = command
-        context = Context()
-        if verb != "daemon":  # a guard does so by itself, and tells of it
+        context = Context() if verb != "doctor" else _any_context()
+        if verb not in ("daemon", "doctor"):  # a guard does so by itself, and tells of it; a doctor only looks
             _mend(context)
         result = _function(verb)(context, args)
         result.messages += _untold(context, verb)
         return output.emit(verb, result, as_json=as_json)
     except TaoprofError as error:
         return output.emit_error(verb, error, as_json=as_json)
+
+
+def _any_context() -> Context:
+    """Give the context, or where HOME is none that can be used one for the user's own home: what is wrong is told."""
+    try:
+        return Context()
+    except TaoprofError:
+        names = ("HOME", "TAOPROF_HOME")
+        usual = Context({name: value for name, value in os.environ.items() if name not in names})
+        usual.environ.update({name: os.environ[name] for name in names if name in os.environ})
+        return usual
 
 
 def _mend(context: Context) -> None:

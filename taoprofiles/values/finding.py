@@ -20,7 +20,7 @@ _MOUNTS = {
     "dst-symlinked-on-host": ERROR, "dst-relative": ERROR, "dst-duplicate": ERROR, "dst-root": ERROR,
     "dst-shadow": INFO, "dst-makes-folder": WARNING, "src-unseen": ERROR,
     "results-not-writable-as-user": ERROR, "foreign-owned-files": WARNING, "slow-file-system": WARNING,
-    "nfs-root-squash": WARNING, "fuse-mount": WARNING, "snap-docker": WARNING,
+    "nfs-root-squash": WARNING, "fuse-mount": WARNING,
 }  # fmt: skip
 _OPTIONS = {
     "user-missing": WARNING, "user-not-me": WARNING, "user-literal": ERROR, "user-without-home": WARNING,
@@ -37,9 +37,25 @@ _COMMAND = {
     "spec-placeholder": WARNING,
 }  # fmt: skip
 _MACHINE = {
-    "lm-bad-path": ERROR, "file-near-miss-name": WARNING, "home-not-absolute": ERROR, "home-under-sudo": WARNING,
-    "ci-project-dir-set": WARNING, "login-missing": ERROR, "daemon-mismatch": ERROR, "docker-host-set": WARNING,
-    "python-312-distutils": ERROR, "requests-232": ERROR, "launcher-eol": INFO,
+    # whether the launcher starts
+    "tao-missing": ERROR, "tao-not-launcher": ERROR, "tao-broken-python": ERROR, "tao-several": WARNING,
+    "tao-other-python": WARNING, "python-312-distutils": ERROR, "requests-232": ERROR, "urllib3-2": ERROR,
+    "tabulate-python-310": ERROR, "six-python-312": ERROR, "launcher-import": ERROR, "launcher-eol": INFO,
+    # the engine
+    "docker-missing": ERROR, "docker-cli-missing": ERROR, "docker-down": ERROR, "docker-denied": ERROR,
+    "docker-silent": ERROR, "daemon-mismatch": ERROR, "docker-host-set": WARNING, "docker-rootless": WARNING,
+    "docker-desktop": WARNING, "snap-docker": WARNING, "gpu-driver": ERROR, "gpu-runtime": ERROR,
+    "disk-images": WARNING,
+    # the registry
+    "login-missing": ERROR, "docker-config-broken": ERROR, "login-helper-missing": ERROR,
+    # home and variables
+    "home-not-absolute": ERROR, "home-under-sudo": WARNING, "lm-bad-path": ERROR, "file-near-miss-name": WARNING,
+    "ci-project-dir-set": WARNING, "tao-docker-disabled": WARNING, "key-differs": WARNING, "wsl-windows-disk": WARNING,
+    # what taoprofiles itself keeps
+    "state-not-mine": ERROR, "state-unreadable": ERROR, "state-full": ERROR, "profile-unreadable": WARNING,
+    "journal-torn": INFO, "hold-damaged": ERROR, "lock-held": WARNING, "seal-left-over": WARNING,
+    "mapping-read-only": WARNING, "guard-inactive": WARNING, "guard-outdated": WARNING, "guard-troubled": WARNING,
+    "two-homes": WARNING,
 }  # fmt: skip
 
 SEVERITIES: dict[str, str] = {**_FILE, **_MOUNTS, **_OPTIONS, **_COMMAND, **_MACHINE}
