@@ -10,7 +10,7 @@ from taoprofiles.checks import folders, options, variables
 from taoprofiles.errors import UsageError
 from taoprofiles.launcher import versions
 from taoprofiles.launcher.predict import predict
-from taoprofiles.operations import fitness
+from taoprofiles.operations import fitness, specs
 from taoprofiles.operations.matter import Matter, of_file, of_profile
 from taoprofiles.values import mapping, proof
 from taoprofiles.values.finding import ERROR, WARNING, Finding
@@ -67,6 +67,8 @@ def check(context: Context, name: str | None, command: list[str], *, launcher: s
         arguments = command[1:] if is_launcher else None
         prediction = predict(version, _Offered(context, matter), arguments)
         findings += _from_prediction(prediction, findings, matter)
+        if prediction.refusal is not None and prediction.refusal.place.section == "login":
+            prediction = predict(version, _Offered(context, matter), None)  # what the container will be all the same
         in_ci = predict(version, _Offered(context, matter, in_ci=True), arguments)
         lost = [change.place.key or str(change.place) for change in in_ci.changes if change.kind == "ci-dropped"]
         if lost and "CI_PROJECT_DIR" in context.environ:
@@ -124,6 +126,11 @@ def _judged(context: Context, matter: Matter, version: str, command: list[str]) 
     yield from options.judge(given, where, memory=memory())
     yield from options.ports(given, where, taken=listening())
     yield from _folders(context, matter, given, command)
+    if not command:
+        return
+    mounts = mapping.mounts(mapping.to_bytes({"Mounts": matter.mapping["Mounts"]}))
+    yield from specs.arguments(command, mounts, matter.variables, environ=context.environ)
+    yield from specs.findings(command, mounts, matter.variables)
 
 
 def _folders(context: Context, matter: Matter, given: dict[str, Any], command: list[str]) -> Iterator[Finding]:
