@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     Mount = tuple[Source, str, str]
     """The source; the destination as it is written; and where that name leads on this host."""
 
-_PLACEHOLDER = re.compile(r"FIXME|CHANGE_?ME|TODO|YOUR[_-]|/path/to\b|<[^/>]+>", re.I)
-_WINDOWS = re.compile(r"([A-Za-z]):[\\/]")
+# Not compiled here: 'use' has no time, and seldom needs it.
+_PLACEHOLDER = r"(?i)FIXME|CHANGE_?ME|TODO|YOUR[_-]|/path/to\b|<[^/>]+>"
 
 
 def placeholder(text: str) -> str:
     """Give the part of a text that somebody was to fill in (FIXME, /path/to, YOUR_…), "" for none."""
-    found = _PLACEHOLDER.search(text)
+    found = re.search(_PLACEHOLDER, text)
     return found.group() if found else ""
 
 
@@ -62,9 +62,8 @@ def judge(mounts: Sequence[Mount], where: Where, *, written: Sequence[dict[str, 
 
 def _source(source: Source, written: str, where: str, *, wsl: bool) -> Iterator[Finding]:
     refusal = f"the launcher would stop: Mount point source path doesn't exist. {source.real}"
-    windows = _WINDOWS.match(written)
-    if windows:
-        linux = f"/mnt/{windows[1].lower()}/" + written[3:].replace("\\", "/")
+    if written[:1].isalpha() and written[1:3] in (":\\", ":/"):
+        linux = f"/mnt/{written[0].lower()}/" + written[3:].replace("\\", "/")
         hint = f"in WSL that folder is '{linux}'" if wsl else "write the folder as this machine names it, such as /data"
         yield Finding("src-windows-path", where, f"'{written}' is a path of Windows", refusal, hint)
         return

@@ -18,8 +18,8 @@ GIB = 1 << 30
 _RECOMMENDED = "16G"
 """What NVIDIA's notebooks and documentation recommend."""
 
-_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?")
-_LITERAL = re.compile(r"(?:YOUR_?)?(?:UID|uid|USER(?:_?(?:ID|NAME))?)(?::.*)?")
+_USER = r"[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?"
+_LITERAL = r"(?:YOUR_?)?(?:UID|uid|USER(?:_?(?:ID|NAME))?)(?::.*)?"
 
 
 def size(value: object) -> int | None:
@@ -134,7 +134,7 @@ def user(options: dict[str, Any], where: Where, *, uid: int, gid: int, has_home:
             )  # fmt: skip
         return
     text = str(given)
-    if not _USER.fullmatch(text) or _LITERAL.fullmatch(text):
+    if not text.replace(":", "").isdigit() and (not re.fullmatch(_USER, text) or re.fullmatch(_LITERAL, text)):
         yield Finding(
             "user-literal", at, f"'{text}' is no user",
             "the launcher takes it, and Docker refuses: unable to find user", f'set it to "{me}", your own', fix=fix,
