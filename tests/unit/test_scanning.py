@@ -15,7 +15,7 @@ from taoprofiles.checks.scanning import scan
 from taoprofiles.checks.specs import paths
 
 names = st.from_regex(r"[a-z][a-z_]{0,8}", fullmatch=True)
-letters = st.characters(categories=["L", "N", "P", "S"], exclude_characters="\u2028\u2029\x85")
+letters = st.characters(categories=["L", "N", "P", "S"], exclude_characters="/\u2028\u2029\x85")
 parts = st.text(st.one_of(st.sampled_from("ab .-_#'\"\\:,{}[]é"), letters), min_size=1, max_size=8).filter(
     lambda part: part.strip() == part and part.strip(".") != ""
 )
