@@ -43,6 +43,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "status": ("telling", "tell what the mapping file holds, and why"),
         "show": ("looking", "show all that a profile comes to"),
         "diff": ("looking", "compare a profile with the file, or two profiles"),
+        "path": ("translating", "translate a path from this host to the container, or back"),
         "paths": ("looking", "tell where everything is kept"),
     },
     "make": {
@@ -67,7 +68,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
 TAKES_COMMAND = ("run",)
 """Verbs behind whose ``--`` stands a command that is none of ours to read."""
 
-READ_BY_PROGRAMS = ("current", "env", "export", "completion", "schema", "daemon")
+READ_BY_PROGRAMS = ("current", "path", "env", "export", "completion", "schema", "daemon")
 """Verbs whose answers go into a prompt, a shell or a file, and whose messages may never be seen."""
 
 VERBS = {verb: place for group in GROUPS.values() for verb, place in group.items()}

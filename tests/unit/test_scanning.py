@@ -196,9 +196,11 @@ def test_anything_can_be_read(form: str, text: str) -> None:
     assert [one.line for one in found] == sorted(one.line for one in found)
 
 
-HOSTILE = ['"', "'", '\\"', '"""', '\\"""', "'''", '"\n', "'\n ", "[", "{", "]\n", "- ", ": ", "a: ", "#", "\\", "\n", " ",
-           "/a\n", "a: /b\n", "\n ", "&", "!", "|\n", '[\\"', "\t", "/a ", "/", "x: /\n  a\n", "'\"", '"a": "/b",', "<a", "=[",
-           "[a]\n", "/a: ", "\\\n", '"\\', "-\n", "? ", "/a #"]  # fmt: skip
+HOSTILE = (
+    *('"', "'", '\\"', '"""', '\\"""', "'''", '"\n', "'\n ", "[", "{", "]\n", "- ", ": ", "a: ", "#", "\\", "\n", " "),
+    *("/a\n", "a: /b\n", "\n ", "&", "!", "|\n", '[\\"', "\t", "/a ", "/", "x: /\n  a\n", "'\"", '"a": "/b",', "<a"),
+    *("=[", "[a]\n", "/a: ", "\\\n", '"\\', "-\n", "? ", "/a #"),
+)
 
 
 @pytest.mark.parametrize("form", ["yaml", "prototxt", "json", "toml"])
