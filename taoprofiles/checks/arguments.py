@@ -53,6 +53,11 @@ def arguments(words: Sequence[str]) -> Iterator[Argument]:
                 yield Argument(number, key, one)
 
 
+def keys(words: Sequence[str]) -> list[str]:
+    """Give the keys that a command sets: ``train.num_gpus`` of ``train.num_gpus=2``."""
+    return [found[1] for found in map(_KEY.fullmatch, words[1:]) if found]
+
+
 def judge(
     command: Sequence[str],
     *,

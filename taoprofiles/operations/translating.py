@@ -77,7 +77,7 @@ def translate(context: Context, path: str, name: str | None) -> Translation:
 
 
 def _outside(place: str, pairs: Mapping[str, str]) -> str:
-    """Give the host file that is behind a container path, "" for none; links are followed as inside, where that tells."""
+    """Give the host file behind a container path, "" for none; as the path names it, where its links lead there too."""
     lexical = next(iter(proof.host_paths([place], pairs)), "")
     _, followed = proof.resolve(place, pairs, _link) if lexical else ("", "")
     return lexical if followed and os.path.realpath(lexical) == os.path.realpath(followed) else followed

@@ -48,7 +48,7 @@ DATA = {
     },
     "show": {"name", "path", "description", "layout", "project_dir", "variables", "mounts", "env", "docker"},
     "diff": {"a", "b", "same", "changes"},
-    "path": {"path", "meant", "answer", "also", "otherwise", "note"},
+    "path": {"path", "meant", "answer", "also", "otherwise"},
     "paths": {"mapping_file", "profiles", "state", "history", "objects", "cache", "lock", "guard", "settings"},
     "new": {"name", "layout", "why", "path", "missing"},
     "save": {"name", "path"},

@@ -116,7 +116,10 @@ def test_a_secret_variable_is_not_told() -> None:
 @pytest.mark.parametrize(
     ("words", "place", "behind", "hint"),
     [
-        ("train -e /specs/trian.yaml", "/specs/trian.yaml", "p/specs/trian.yaml", "p/specs' has 'train.yaml', 'eval.yaml'"),
+        (
+            "train -e /specs/trian.yaml", "/specs/trian.yaml", "p/specs/trian.yaml",
+            "p/specs' has 'train.yaml', 'eval.yaml'",
+        ),
         (
             "train -e '$SPECS_DIR/sub/train.yaml'", "/specs/sub/train.yaml", "p/specs/sub/train.yaml",
             "p/specs' is there, and nothing of a similar name in it",

@@ -21,4 +21,5 @@ def path_arguments(parser: argparse.ArgumentParser) -> None:
 def path_verb(context: Context, args: argparse.Namespace) -> Result:
     found = translate(context, args.path, args.name)
     # Raw, so that $(taoprof path …) gets it as it is.
-    return Result(found._asdict(), raw=found.answer + "\n", messages=[found.note] if found.note else [])
+    data = {key: value for key, value in found._asdict().items() if key != "note"}
+    return Result(data, raw=found.answer + "\n", messages=[found.note] if found.note else [])
