@@ -16,6 +16,7 @@ from taoprofiles.operations.holding import begin
 from taoprofiles.operations.monitor import Monitor
 from taoprofiles.operations.stock import BEAT, take_stock
 from taoprofiles.operations.switch import kept_note, switch
+from taoprofiles.operations.words import as_started
 from taoprofiles.state import files
 from taoprofiles.state.history import MAPPING_LIMIT
 from taoprofiles.state.holds import Holds
@@ -142,7 +143,8 @@ class Run:
         try:
             # Whatever the caller has open for the command, such as <(…), stays open; our own are closed by exec.
             os.set_inheritable(self.claim, True)
-            process = subprocess.Popen(command, env=self.environ, close_fds=False, stdout=stdout)  # noqa: S603
+            words = as_started(command, self.variables, self.environ)
+            process = subprocess.Popen(words, env=self.environ, close_fds=False, stdout=stdout)  # noqa: S603
             for number in early:
                 process.send_signal(number)
             status = process.wait()
