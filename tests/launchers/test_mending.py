@@ -80,7 +80,7 @@ class Made(NamedTuple):
     @property
     def environ(self) -> dict[str, str]:
         # python3 is the one that runs the tests: a hint that makes an environment anew asks for it by that name.
-        path = f"{self.folder}/bin:{Path(sys.executable).parent}:{self.home.environ['PATH']}"
+        path = f"{self.folder}/bin:{Path(sys._base_executable).parent}:{self.home.environ['PATH']}"  # type: ignore[attr-defined]
         return {**self.home.environ, "PATH": path}
 
     def says(self, word: str) -> str:
