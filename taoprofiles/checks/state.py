@@ -61,7 +61,7 @@ def _records(state: State) -> list[Finding]:
     for name, problem in state.profiles:
         hint = f"taoprof edit {shlex.quote(name)}"
         found.append(
-            Finding("profile-invalid", f"profile '{name}'", problem, "it cannot be used until it is mended", hint)
+            Finding("profile-unreadable", f"profile '{name}'", problem, "it cannot be used until it is mended", hint)
         )
     for path, lines in state.torn:
         what = f"{lines} line{'s say' if lines > 1 else ' says'} nothing"

@@ -42,6 +42,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "current": ("telling", "name the active profile"),
         "status": ("telling", "tell what the mapping file holds, and why"),
         "show": ("looking", "show all that a profile comes to"),
+        "check": ("checking", "tell what the launcher will do, and what is wrong with that"),
         "diff": ("looking", "compare a profile with the file, or two profiles"),
         "paths": ("looking", "tell where everything is kept"),
         "doctor": ("doctoring", "tell what is wrong on this machine, and the command that mends it"),
@@ -65,8 +66,11 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
 }
 """By group: the verb, the module in ``verbs/`` that has it, and what it does."""
 
-TAKES_COMMAND = ("run",)
-"""Verbs behind whose ``--`` stands a command that is none of ours to read."""
+TAKES_COMMAND = {
+    "run": "taoprof run NAME [option …] -- COMMAND …",
+    "check": "taoprof check [NAME] [option …] [-- COMMAND …]",
+}
+"""Verbs behind whose ``--`` stands a command that is none of ours to read, and their usage."""
 
 READ_BY_PROGRAMS = ("current", "env", "export", "completion", "schema", "daemon")
 """Verbs whose answers go into a prompt, a shell or a file, and whose messages may never be seen."""
@@ -114,7 +118,7 @@ def run(argv: list[str]) -> int:
         if verb not in VERBS:
             raise _unknown(verb)
         about = _sentence(VERBS[verb][1])
-        usage = None if verb not in TAKES_COMMAND else f"taoprof {verb} NAME [option …] -- COMMAND …"
+        usage = TAKES_COMMAND.get(verb)
         parser = Parser(
             prog=f"taoprof {verb}", usage=usage, description=about, formatter_class=_formatter, allow_abbrev=False
         )

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles.errors import TaoprofError, UsageError
-from taoprofiles.operations import folders, sharing
+from taoprofiles.operations import fitness, sharing
 from taoprofiles.operations.holding import begin
 from taoprofiles.operations.monitor import Monitor
 from taoprofiles.operations.stock import BEAT, take_stock
@@ -70,22 +70,24 @@ class CommandError(TaoprofError):
 class Wish:
     """What a run asks for beside its profile and its command.
 
-    ``gpus``: see ``sharing.parse_gpus``; ``release``: a hold that must not stand in the way, as in ``switch.use``.
+    ``gpus``: see ``sharing.parse_gpus``; ``release``: a hold that must not stand in the way, and ``check``, as in
+    ``switch.use``.
     """
 
-    __slots__ = ("allow_overlap", "gpus", "mkdir", "release", "shared")
+    __slots__ = ("allow_overlap", "check", "gpus", "mkdir", "release", "shared")
 
     def __init__(
         self,
         *,
         mkdir: bool = False,
+        check: bool = True,
         allow_overlap: bool = False,
         shared: bool = False,
         gpus: str | None = None,
         release: str | None = None,
     ) -> None:
         self.mkdir, self.allow_overlap, self.shared, self.gpus = mkdir, allow_overlap, shared, gpus
-        self.release = release
+        self.release, self.check = release, check
 
 
 class Run:
@@ -277,7 +279,7 @@ def prepare(
     text = store.text(name)
     renderer = store.renderer(name, text)
     variables, wanted = renderer.variables(), renderer.mapping()
-    missing = folders.missing(wanted, name=name, path=store.path(name), mkdir=wish.mkdir)
+    missing = fitness.to_make(context, wanted, name=name, mkdir=wish.mkdir, check=wish.check, doing="run")
     mounts = mapping.mounts(mapping.to_bytes(wanted))
     hold = begin(context, kind)
     hold.profile, hold.shared, hold.pid, hold.reason = name, wish.shared, os.getpid(), reason
@@ -298,7 +300,7 @@ def prepare(
         hold.gpus = sharing.choose_gpus(
             name, wish.gpus, present, [one for one in living if processes.same_machine(one.place, hold.place)]
         )
-        folders.make(missing)
+        fitness.make(missing)
         records = Holds(context)
         notes = [f"warning: {text}" for text in stock.unseen]
         environ = {**context.environ, **variables, PROFILE_VARIABLE: name}
@@ -311,7 +313,7 @@ def prepare(
             if wish.shared:
                 if store.text(name) != text:
                     raise TaoprofError(f"profile '{name}' was changed in this moment", hint="run the command again")
-                notes += kept_note(switch(context, name, release=wish.release).kept)
+                notes += kept_note(switch(context, name, check=wish.check, release=wish.release).kept)
                 environ.pop("LAUNCHER_MOUNTS", None)
             else:
                 own = _with_mark(wanted, hold.id)

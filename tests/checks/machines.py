@@ -170,7 +170,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "state-not-mine": ({"state__foreign": (("/home/ana/.config/taoprofiles", 0),)}, {"state__known": 0}),
     "state-unreadable": ({"state__unreadable": (("/home/ana/x", "it is a folder"),)}, {"state__situation": "none"}),
     "state-full": ({"home__places__1__free": 1 << 20}, {"home__places__1__free": 16 << 20}),
-    "profile-invalid": ({"state__profiles": (("a", "layout: unknown"),)}, {"state__situation": "drifted"}),
+    "profile-unreadable": ({"state__profiles": (("a", "layout: unknown"),)}, {"state__situation": "drifted"}),
     "journal-torn": ({"state__torn": (("/home/ana/history.jsonl", 1),)}, {"state__torn": ()}),
     "hold-damaged": ({"state__holds": (("/home/ana/holds/x.json", "it is damaged"),)}, {"state__holds": ()}),
     "lock-held": ({"state__lock": "pid 4 on lab"}, {"state__lock": ""}),
