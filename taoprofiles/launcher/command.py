@@ -149,7 +149,7 @@ def _table(behaviour: Behaviour, machine: Machine) -> dict[tuple[str, ...], tupl
         elif form in (1.0, 2.0):
             groups = {"container_actions" if behaviour.task_groups else "": data["dockers"]}
         else:
-            raise NotImplementedError(f"Invalid format type: {form}")
+            raise refuse("NotImplementedError", f"Invalid format type: {form}", Place("config"))
         if form == 1.0:
             dockers = groups.popitem()
             groups = {dockers[0]: {name: {about["docker_tag"]: about} for name, about in dockers[1].items()}}

@@ -54,7 +54,7 @@ def ulimit(name: str, value: Any) -> Any:
 
 
 def in_bytes(text: str) -> int:
-    """Give a size such as ``16G``, ``1.5 g`` or ``64MB`` in bytes, the unit where there is none. Raises RefusedError."""
+    """Give a size such as ``16G``, ``1.5 g`` or ``64MB`` in bytes, the unit where none stands. Raises RefusedError."""
     place = Place("DockerOptions", key="shm_size")
     if not text:
         return 0
