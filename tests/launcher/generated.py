@@ -118,7 +118,9 @@ SHM = _mostly(
     st.sampled_from(["16G", "16GB", "16 G", "64m", "1.5g", "1024", "100kb", 1 << 30, 16]),
     st.one_of(
         WRONG,
-        st.sampled_from(["16GiB", "G", "b", "bb", "1T", "0x10", "-1g", "1e3", "nang", "infg", "5²", "1_0k", "K", "1ib"]),
+        st.sampled_from(
+            ["16GiB", "G", "b", "bb", "1T", "0x10", "-1g", "1e3", "nang", "infg", "5²", "1_0k", "K", "1ib"]
+        ),
         st.text("0123456789.bBkKmMgGi e²٣", max_size=5),
     ),
     3,
@@ -127,7 +129,9 @@ LIMIT = _mostly(st.sampled_from([-1, 67108864, 1024, 0]), WRONG, 4)
 ULIMITS = _mostly(st.dictionaries(st.sampled_from(["memlock", "stack", "nofile", ""]), LIMIT, max_size=3), WRONG, 6)
 HOST_PORT = _mostly(
     st.sampled_from([8888, "8888", None, [8888, 8889]]),
-    st.one_of(WRONG, st.sampled_from([{"HostPort": 1}, {"HostPort": "1", "HostIp": "::"}, {"HostIp": "::"}, [None, {}]])),
+    st.one_of(
+        WRONG, st.sampled_from([{"HostPort": 1}, {"HostPort": "1", "HostIp": "::"}, {"HostIp": "::"}, [None, {}]])
+    ),
     4,
 )
 PORTS = _mostly(
@@ -195,6 +199,9 @@ LOGIN = _mostly(st.just(LOGGED_IN), st.sampled_from([
     b'{"auths": {"nvcr.io": {}}, "credHelpers": {"nvcr.io": "x"}}',
     b'{"auths": {"nvcr.io": {}, "reg.local": {}}, "proxies": {"default": {"httpProxy": "http://p:1", "noProxy": "x"}}}',
     b'{"auths": {"nvcr.io": {}}, "proxies": {"default": {}, "tcp://127.0.0.1:1": {"ftpProxy": "f"}}}',
+    b'{"auths": {"nvcr.io": null}}', b'{"auths": {"nvcr.io": {"auth": "eDp5"}}}', b'{"auths": {"nvcr.io": {"auth": "eA=="}}}',
+    b'{"auths": {"nvcr.io": {"auth": "x"}}}', b'{"auths": {"nvcr.io": {"auth": 1}}}', b'{"reg": {"auth": "x"}}',
+    b'{"auths": {"nvcr.io": {"auth": "x", "identitytoken": "t"}}}', b'{"credsStore": "x", "reg": {"auth": "x"}}',
     b'{"auths": {"nvcr.io": {}}, "proxies": []}', b'{"auths": {"nvcr.io": {}}, "proxies": {"default": "http://p"}}',
 ]), 8)  # fmt: skip
 
@@ -270,4 +277,6 @@ def cases(draw: st.DrawFn) -> Case:
         files["tlt"] = first
         if draw(st.booleans()):
             files.pop("tao", None)
-    return Case(files, draw(LOGIN), draw(OVERRIDE), draw(_environ()), draw(TASK), draw(_rest()))
+    words = draw(TASK)
+    rest = draw(_rest()) if len(words) == 2 and words[1] != "--help" else ()
+    return Case(files, draw(LOGIN), draw(OVERRIDE), draw(_environ()), words, rest)
