@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from taoprofiles.launcher.prediction import Place
 from taoprofiles.launcher.refusing import refuse, refusing
@@ -125,7 +125,7 @@ def _table(behaviour: Behaviour, machine: Machine) -> dict[tuple[str, ...], tupl
         data = json.loads(content)
         if not behaviour.task_groups and not _without_docker(behaviour, machine):
             _ = data["dockers"].keys()  # looked at before anything else
-        if "format_version" not in data.keys():  # noqa: SIM118: what has no keys is to say so
+        if "format_version" not in list(data.keys()):  # what has no keys is to say so
             raise KeyError("format is a required key in the launcher config.")
         form = data["format_version"]
         if form == 3.0 and behaviour.task_groups:

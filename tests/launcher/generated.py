@@ -44,7 +44,7 @@ class Case(NamedTuple):
             if content is None:
                 (root / path).unlink(missing_ok=True)
             else:
-                (root / path).write_bytes(content)
+                (root / path).write_bytes(content.replace(b"{root}", str(root).encode()))
 
 
 def make_tree(root: Path) -> None:
@@ -174,7 +174,9 @@ def _mapping(draw: st.DrawFn) -> Any:
 def _content(draw: st.DrawFn) -> bytes:
     whole = text(draw(_mostly(_mapping(), WRONG, 50)))
     how = draw(_mostly(st.just("good"), st.sampled_from(
-        ["cut", "bom", "comma", "latin", "crlf", "utf-8", "comment", "empty", "utf-16", "twice", "NaN"]), 10))  # fmt: skip
+        ["cut", "bom", "comma", "latin", "crlf", "utf-8", "comment", "empty", "utf-16", "twice", "NaN",
+         "digits", "deep"],
+    ), 10))  # fmt: skip
     if how == "cut":
         whole = whole[: draw(st.integers(0, len(whole)))]
     elif how == "comma":
@@ -185,6 +187,10 @@ def _content(draw: st.DrawFn) -> bytes:
         whole = whole.replace(", ", ",\r\n").replace("{", "\r{", 1) + draw(st.sampled_from(["", "}", "\r\n]"]))
     elif how == "NaN":
         whole = whole.replace('"value": "0"', '"value": NaN')
+    elif how == "digits":
+        whole = whole.replace('"value": "0"', f'"value": {"9" * 5000}')
+    elif how == "deep":
+        whole = "[" * 100_000 + whole
     elif how == "twice":
         whole += whole
     elif how in ("utf-8", "latin"):
@@ -199,7 +205,8 @@ LOGIN = _mostly(st.just(LOGGED_IN), st.sampled_from([
     b'{"auths": {"nvcr.io": {}}, "credHelpers": {"nvcr.io": "x"}}',
     b'{"auths": {"nvcr.io": {}, "reg.local": {}}, "proxies": {"default": {"httpProxy": "http://p:1", "noProxy": "x"}}}',
     b'{"auths": {"nvcr.io": {}}, "proxies": {"default": {}, "tcp://127.0.0.1:1": {"ftpProxy": "f"}}}',
-    b'{"auths": {"nvcr.io": null}}', b'{"auths": {"nvcr.io": {"auth": "eDp5"}}}', b'{"auths": {"nvcr.io": {"auth": "eA=="}}}',
+    b'{"auths": {"nvcr.io": null}}', b'{"auths": {"nvcr.io": {"auth": "eDp5"}}}',
+    b'{"auths": {"nvcr.io": {"auth": "eA=="}}}',
     b'{"auths": {"nvcr.io": {"auth": "x"}}}', b'{"auths": {"nvcr.io": {"auth": 1}}}', b'{"reg": {"auth": "x"}}',
     b'{"auths": {"nvcr.io": {"auth": "x", "identitytoken": "t"}}}', b'{"credsStore": "x", "reg": {"auth": "x"}}',
     b'{"auths": {"nvcr.io": {}}, "proxies": []}', b'{"auths": {"nvcr.io": {}}, "proxies": {"default": "http://p"}}',
@@ -254,8 +261,9 @@ def _environ(draw: st.DrawFn) -> dict[str, str]:
 
     environ = {"HOME": draw(_mostly(st.just("{root}/home"), st.sampled_from(["{root}/home/", "{root}/empty", "",
                                                                              "../home"]), 15))}  # fmt: skip
-    maybe("LAUNCHER_MOUNTS", ["{root}/home/other.json", "~/other.json", "other.json", "./other.json", "up/home/other.json",
-                              "", "{root}/home/other.json ", "$HOME/other.json", "{root}/home", "/nowhere.json",
+    maybe("LAUNCHER_MOUNTS", ["{root}/home/other.json", "~/other.json", "other.json", "./other.json",
+                              "up/home/other.json", "", "{root}/home/other.json ", "$HOME/other.json",
+                              "{root}/home", "/nowhere.json",
                               "~nobody-of-that-name/other.json", "~", "{root}/loop", "é"], 2)  # fmt: skip
     maybe("CI_PROJECT_DIR", ["/builds/x", ""], 6)
     maybe("OVERRIDE_REGISTRY", ["reg.local", "", "nvcr.io", "1"], 8)

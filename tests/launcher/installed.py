@@ -32,11 +32,11 @@ def own_config(version: str) -> bytes:
 class Launcher:
     """One installed launcher, asked case by case."""
 
-    def __init__(self, version: str) -> None:
+    def __init__(self, version: str, *words: str) -> None:
         self.version = version
         self.config = own_config(version)
         self.process = subprocess.Popen(
-            [launcher_python(version), Path(__file__).with_name("runner.py"), ENTRYPOINTS[version]],
+            [launcher_python(version), Path(__file__).with_name("runner.py"), ENTRYPOINTS[version], *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -1,9 +1,10 @@
-"""Runs an installed launcher's own ``main()``, case by case, with an engine that only listens: ``python runner.py MODULE``.
+"""Runs an installed launcher's own ``main()``, case by case: ``python runner.py MODULE [engine]``.
 
 Started with the Python of the launcher's environment, and so without this package. A case is a line of JSON on stdin,
-the answer one on stdout. The launcher and its Docker SDK are as pip installed them; what is put in their way is the SDK's
-transport (``APIClient._get`` and ``_post``) and ``subprocess.check_call``. The launcher's modules read the environment when
-they are imported, so each case imports them anew.
+the answer one on stdout. The launcher and its Docker SDK are as pip installed them; what is put in their way is the
+SDK's transport (``APIClient._get`` and ``_post``) and ``subprocess.check_call``. With ``engine`` there is a real one:
+the container is made there, but neither started nor stopped. The launcher's modules read the environment when they
+are imported, so each case imports them anew.
 """
 
 import importlib
@@ -43,15 +44,18 @@ class _Answer:
 
 
 class Engine:
-    """What the launcher asked for since the last case."""
+    """Listens, and remembers what the launcher asked for since the last case."""
 
-    created = None
-    shell = None
-    opened = []
-    listening = False
+    def __init__(self):
+        self.post_for_real = None
+        self.listening = False
+        self.forget()
 
-    @classmethod
-    def get(cls, client, url, **options):
+    def forget(self):
+        self.created = self.container = self.shell = None
+        self.opened = []
+
+    def get(self, url):
         path = url.partition("?")[0]
         if path.endswith("/version"):
             return _Answer({"ApiVersion": "1.41"})
@@ -64,38 +68,36 @@ class Engine:
         assert path.endswith(f"/containers/{ID}/json"), path
         return _Answer({"Id": ID})
 
-    @classmethod
-    def post(cls, client, url, data=None, **options):
-        if "/containers/create" in url:
-            cls.created = json.loads(data)
-        else:
+    def post(self, client, url, data=None, **options):
+        if "/containers/create" not in url:
             assert url.endswith(("/start", "/stop")), url
-        return _Answer({"Id": ID})
+            return _Answer({"Id": self.container})
+        self.created = json.loads(data)
+        answer = self.post_for_real(client, url, data=data, **options) if self.post_for_real else _Answer({"Id": ID})
+        self.container = answer.json().get("Id")
+        return answer
 
-    @classmethod
-    def check_call(cls, command, shell=False, **options):
+    def check_call(self, command, shell=False, **options):
         os.fsencode(command)
         if "\0" in command:
             raise ValueError("embedded null byte")
-        cls.shell = command
+        self.shell = command
         return 0
 
+    def note_open(self, event, arguments):
+        if self.listening and event == "open" and isinstance(arguments[0], str):
+            self.opened.append(arguments[0])
 
-def note_open(event, arguments):
-    if Engine.listening and event == "open" and isinstance(arguments[0], str):
-        Engine.opened.append(arguments[0])
 
-
-def run(module, case):
-    Engine.created = Engine.shell = None
-    Engine.opened = []
+def run(engine, module, case):
+    engine.forget()
     for name in [name for name in sys.modules if name.partition(".")[0] == module.partition(".")[0]]:
         del sys.modules[name]
     os.environ.clear()
     os.environ.update(case["environ"])
     os.chdir(case["cwd"])
     raised, status = None, 0
-    Engine.listening = True
+    engine.listening = True
     try:
         importlib.import_module(module).main(list(case["arguments"]))
     except SystemExit as error:
@@ -104,31 +106,33 @@ def run(module, case):
         message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
         raised, status = [type(error).__name__, message], 1
     finally:
-        Engine.listening = False
-    ours = [path for path in Engine.opened if not path.startswith((sys.prefix, sys.base_prefix, "/dev/"))]
+        engine.listening = False
+    ours = [path for path in engine.opened if not path.startswith((sys.prefix, sys.base_prefix, "/dev/"))]
     return {
-        "created": Engine.created,
-        "shell": Engine.shell and Engine.shell.replace(ID, "CONTAINER"),
+        "created": engine.created,
+        "container": engine.container,
+        "shell": engine.shell and engine.shell.replace(engine.container or ID, "CONTAINER"),
         "raised": raised,
         "status": status,
         "opened": ours,
     }
 
 
-def main(module):
+def main(module, real=None):
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    nothing = open(os.devnull, "w", errors="replace")
-    sys.stdout = sys.stderr = nothing
+    sys.stdout = sys.stderr = open(os.devnull, "w", errors="replace")  # noqa: SIM115
     logging.disable(logging.CRITICAL)
-    docker.APIClient._get, docker.APIClient._post = (
-        lambda client, url, **options: Engine.get(client, url, **options),
-        lambda client, url, **options: Engine.post(client, url, **options),
-    )
-    subprocess.check_call = Engine.check_call
-    sys.addaudithook(note_open)
+    engine = Engine()
+    if real:
+        engine.post_for_real = docker.APIClient._post
+    else:
+        docker.APIClient._get = lambda client, url, **options: engine.get(url)
+    docker.APIClient._post = lambda client, url, **options: engine.post(client, url, **options)
+    subprocess.check_call = engine.check_call
+    sys.addaudithook(engine.note_open)
     for line in sys.stdin:
-        answers.write(json.dumps(run(module, json.loads(line))) + "\n")
+        answers.write(json.dumps(run(engine, module, json.loads(line))) + "\n")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

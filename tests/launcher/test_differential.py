@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from taoprofiles.launcher.predict import predict
 from taoprofiles.launcher.prediction import Prediction
@@ -82,9 +81,8 @@ def predicted(told: Prediction) -> dict[str, Any]:
     }
 
 
+@pytest.mark.timeout(100 + CASES)
 def test_the_prediction_is_what_happens(launchers: list[Launcher], root: Path) -> None:
-    placed = st.deferred(cases)
-
     @settings(
         max_examples=CASES,
         deadline=None,
@@ -92,10 +90,9 @@ def test_the_prediction_is_what_happens(launchers: list[Launcher], root: Path) -
         derandomize=ASKED is None,
         suppress_health_check=list(HealthCheck),
     )
-    @given(case=placed)
+    @given(case=cases())
     def each(case: Case) -> None:
-        located = case._replace(files={n: c.replace(b"{root}", str(root).encode()) for n, c in case.files.items()})
-        for launcher, told, answer in ask(launchers, root, located):
+        for launcher, told, answer in ask(launchers, root, case):
             assert predicted(told) == happened(answer, root), (launcher.version, case)
 
     each()
