@@ -29,11 +29,15 @@ class Case(NamedTuple):
     words: tuple[str, ...]
     rest: tuple[str, ...]
 
-    def arguments(self, version: str) -> list[str]:
+    def arguments(self, version: str, root: Path) -> list[str]:
         """Give the command line; ``words`` have the group that launchers before 5.0.0 do not know."""
         grouped = behaviour(version).task_groups
         plain = self.words[1:] if len(self.words) == 2 and not grouped else self.words
-        return [*plain, *self.rest]
+        return [word.replace("{root}", str(root)) for word in (*plain, *self.rest)]
+
+    def environ_in(self, root: Path) -> dict[str, str]:
+        """Give the environment."""
+        return {name: value.replace("{root}", str(root)) for name, value in self.environ.items()}
 
     def lay_out(self, root: Path) -> None:
         """Put the files of this case in place of those of the last."""
