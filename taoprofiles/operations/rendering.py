@@ -6,9 +6,9 @@ import difflib
 from typing import TYPE_CHECKING
 
 from taoprofiles.errors import UsageError
+from taoprofiles.operations.direct import labels
 from taoprofiles.renders import TARGETS, plan, render, task
 from taoprofiles.state.store import Store
-from taoprofiles.values.hold import PROFILE_LABEL, STATE_LABEL
 from taoprofiles.world import images
 
 if TYPE_CHECKING:
@@ -48,11 +48,6 @@ def rendered(
         labels=labels(context, name) if target in ("docker", "compose") else {},
     )
     return made, render(target, made)
-
-
-def labels(context: Context, name: str) -> dict[str, str]:
-    """Give the labels by which stock is taken of a container that taoprof did not start itself."""
-    return {PROFILE_LABEL: name, STATE_LABEL: context.state}
 
 
 def image_of(context: Context, asked: task.Task) -> str:

@@ -10,7 +10,7 @@ from taoprofiles.renders.plan import Rendered
 from taoprofiles.renders.shell import command_line
 
 if TYPE_CHECKING:
-    from taoprofiles.renders.plan import Plan, Word
+    from taoprofiles.renders.plan import Plan
 
 
 def render(plan: Plan) -> Rendered:
@@ -49,11 +49,6 @@ def options(plan: Plan) -> list[list[str]]:
     else:
         made.append(["--gpus", str(plan.gpus)])
     return made
-
-
-def arguments(plan: Plan) -> list[Word]:
-    """Give the words behind the options: the image and the command."""
-    return [(plan.image,), *plan.command]
 
 
 def _csv(*fields: str) -> str:

@@ -57,6 +57,10 @@ class Mount(NamedTuple):
     destination: str
     is_file: bool = False
 
+    def resolved(self) -> Mount:
+        """Give it with the source that its name leads to on this host."""
+        return self._replace(source=os.path.realpath(self.source))
+
 
 class Port(NamedTuple):
     """``host`` is None where the port is only exposed, 0 where the engine chooses."""
@@ -177,6 +181,11 @@ def make(
         labels=dict(labels or {}),
         warnings=warnings + told,
     )
+
+
+def expanded(command: Sequence[str], variables: Mapping[str, str]) -> list[str]:
+    """Give the words with the profile's own variables in them expanded; any other stays as it is."""
+    return ["".join(str(piece) for piece in _expanded(word, variables, [])) for word in command]
 
 
 def refuse(plan: Plan, target: str, problems: Sequence[str]) -> None:

@@ -88,4 +88,3 @@ def _image(image: str) -> str:
     first, slash, rest = image.partition("/")
     is_registry = bool(slash) and bool(re.search(r"[.:]|^localhost$", first))
     return f"{first}#{rest}" if is_registry else image
-
