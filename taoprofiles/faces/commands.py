@@ -32,6 +32,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "release": ("running", "let go of a hold"),
         "stop": ("running", "stop one run"),
         "why": ("running", "tell which run wrote a folder"),
+        "render": ("rendering", "write a profile for docker run, compose, Kubernetes or Slurm"),
     },
     "guard": {
         "service": ("guarding", "have the mapping file guarded: a service of your systemd"),
@@ -64,10 +65,13 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
 }
 """By group: the verb, the module in ``verbs/`` that has it, and what it does."""
 
-TAKES_COMMAND = ("run",)
-"""Verbs behind whose ``--`` stands a command that is none of ours to read."""
+TAKES_COMMAND = {
+    "run": "taoprof run NAME [option …] -- COMMAND …",
+    "render": "taoprof render NAME --to TARGET [option …] [-- COMMAND …]",
+}
+"""Verbs behind whose ``--`` stands a command that is none of ours to read, and how they are called."""
 
-READ_BY_PROGRAMS = ("current", "env", "export", "completion", "schema", "daemon")
+READ_BY_PROGRAMS = ("current", "env", "export", "completion", "schema", "daemon", "render")
 """Verbs whose answers go into a prompt, a shell or a file, and whose messages may never be seen."""
 
 VERBS = {verb: place for group in GROUPS.values() for verb, place in group.items()}
@@ -113,7 +117,7 @@ def run(argv: list[str]) -> int:
         if verb not in VERBS:
             raise _unknown(verb)
         about = _sentence(VERBS[verb][1])
-        usage = None if verb not in TAKES_COMMAND else f"taoprof {verb} NAME [option …] -- COMMAND …"
+        usage = TAKES_COMMAND.get(verb)
         parser = Parser(
             prog=f"taoprof {verb}", usage=usage, description=about, formatter_class=_formatter, allow_abbrev=False
         )

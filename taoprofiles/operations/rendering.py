@@ -12,6 +12,8 @@ from taoprofiles.state.store import Store
 from taoprofiles.world import images
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from taoprofiles.renders.plan import Plan, Rendered
     from taoprofiles.state.paths import Context
 
@@ -24,8 +26,8 @@ def rendered(
     *,
     image: str | None = None,
     gpus: str | int | list[str] = "all",
-) -> tuple[Plan, Rendered]:
-    """Plan the profile and write it for one of TARGETS.
+) -> tuple[Plan, Rendered, list[str]]:
+    """Plan the profile and write it for one of TARGETS; the third tells how its secrets are given, one line each.
 
     Raises UsageError where no image is known, CannotRenderError, InvalidProfileError, NotFoundError.
     """
@@ -47,7 +49,21 @@ def rendered(
         caller=(context.uid, context.gid),
         labels=labels(context, name) if target in ("docker", "compose") else {},
     )
-    return made, render(target, made)
+    written = render(target, made)
+    return made, written, giving(made, written, variables)
+
+
+def giving(made: Plan, written: Rendered, variables: Collection[str]) -> list[str]:
+    """Tell how the secrets are given, none of which is written: one line each, to be pasted behind the first words."""
+    if not made.secrets:
+        return []
+    own = [name for name in made.secrets if name in variables]
+    others = [name for name in made.secrets if name not in variables]
+    where = "the Secret that this makes" if written.store else "the environment"
+    told = [f"not written, since secret, and read from {where}: {', '.join(made.secrets)}"]
+    told += [f'{", ".join(own)}: eval "$(taoprof env {made.name} --reveal)"'] if own else []
+    told += [f"{', '.join(others)}: export {' '.join(f'{name}=…' for name in others)}"] if others else []
+    return told + ([written.store] if written.store else [])
 
 
 def image_of(context: Context, asked: task.Task) -> str:

@@ -51,8 +51,7 @@ def render(plan: Plan) -> Rendered:
         which = {"device_ids": plan.gpus} if isinstance(plan.gpus, list) else {"count": plan.gpus}
         device = {"driver": "nvidia", **which, "capabilities": ["gpu"]}
         service["deploy"] = {"resources": {"reservations": {"devices": [device]}}}
-    hint = f"{', '.join(plan.secrets)}: taken from the environment of docker compose" if plan.secrets else ""
-    return Rendered(yaml.write(document), plan.warnings, hint)
+    return Rendered(yaml.write(document), plan.warnings)
 
 
 def _word(word: Word) -> str:

@@ -17,8 +17,7 @@ def render(plan: Plan) -> Rendered:
     """Write the command for a shell. A secret is taken from the shell's environment (``--env NAME``)."""
     terminal = ["--interactive"] if plan.tty is False else ["--interactive", "--tty"]
     shown = [[(word,) for word in option] for option in [["--rm", *terminal], *options(plan)]]
-    hint = f"{', '.join(plan.secrets)}: taken from the shell; export first" if plan.secrets else ""
-    return Rendered(command_line("docker run", shown, [(plan.image,), *plan.command]), plan.warnings, hint)
+    return Rendered(command_line("docker run", shown, [(plan.image,), *plan.command]), plan.warnings)
 
 
 def options(plan: Plan) -> list[list[str]]:

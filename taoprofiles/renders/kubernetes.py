@@ -53,8 +53,8 @@ def render(plan: Plan) -> Rendered:
         "spec": {"backoffLimit": 0, "template": {"spec": pod}},
     }
     literals = " ".join(f'--from-literal={key}="${key}"' for key in plan.secrets)
-    hint = f"kubectl create secret generic {name} {literals}" if plan.secrets else ""
-    return Rendered(yaml.write(document), warnings, hint)
+    store = f"kubectl create secret generic {name} {literals}" if plan.secrets else ""
+    return Rendered(yaml.write(document), warnings, store)
 
 
 def _fault(number: int, one: Mount) -> str:

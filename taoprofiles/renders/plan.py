@@ -102,11 +102,14 @@ class Plan(NamedTuple):
 
 
 class Rendered(NamedTuple):
-    """``text`` is the whole answer; ``warnings`` what it could not say; ``hint`` how the secrets are given, or ""."""
+    """``text`` is the whole answer; ``warnings`` what it could not say.
+
+    ``store`` is the command that puts the secrets where the target reads them, "" where it reads the environment.
+    """
 
     text: str
     warnings: list[str]
-    hint: str = ""
+    store: str = ""
 
 
 def make(

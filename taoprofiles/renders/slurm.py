@@ -34,9 +34,8 @@ def render(plan: Plan) -> Rendered:
     values = [(f"{name}={value}",) for name, value in plan.env.items() if value is not None]
     task: list[Word] = list(plan.command) or [("bash",)]
     last: list[Word] = [("env",), *values, *task] if values else task
-    hint = f"{', '.join(plan.secrets)}: taken from the shell; export first" if plan.secrets else ""
     shown: list[list[Word]] = [[(word,) for word in option] for option in options]
-    return Rendered(command_line("srun", shown, last), warnings, hint)
+    return Rendered(command_line("srun", shown, last), warnings)
 
 
 def _faults(plan: Plan) -> Iterator[str]:
