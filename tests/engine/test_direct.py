@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from taoprofiles.errors import CannotRenderError
 from taoprofiles.operations import rendering
 from taoprofiles.renders.plan import Plan
+from taoprofiles.state.paths import Context
 from taoprofiles.values.profile import Profile, to_toml
 from tests.contract.driving import Terminal
 from tests.engine.engine import TrainingHome, until
 from tests.engine.test_runs import Started, holds, mounts, two_projects
 from tests.engine.test_switch import host_mounts, local_mounts
-from tests.unit.generated import moderate, usable_profiles
+from tests.unit.generated import AROUND, moderate, usable_profiles
 
 pytestmark = pytest.mark.engine
 
@@ -148,7 +149,7 @@ def got(home: TrainingHome, container: str) -> dict[str, Any]:
     return {
         "image": config["Image"],
         "command": config["Cmd"] or [],
-        "mounts": sorted((one["Source"], one["Target"]) for one in host["Mounts"] or []),
+        "mounts": sorted((one["Source"], one["Target"]) for one in host.get("Mounts") or []),
         "env": sorted(word for word in config["Env"] if word != "PATH=/usr/local/bin:/bin"),
         "user": config["User"],
         "shm": host["ShmSize"],
@@ -198,6 +199,7 @@ def created(home: TrainingHome, text: str, environ: dict[str, str]) -> str:
 def test_the_engine_reads_the_rendered_arguments_as_they_were_planned(training_home: TrainingHome) -> None:
     home = training_home
     image = home.engine.images["segformer"]
+    context = Context({**home.environ, **AROUND.environ})
     gpus = st.sampled_from(["all", 2, ["0", "1"], ["3"], []])
 
     @given(
@@ -212,7 +214,7 @@ def test_the_engine_reads_the_rendered_arguments_as_they_were_planned(training_h
         home.profile("p", to_toml(profile))
         command = ["cat", *words]
         try:
-            plan, made, _ = rendering.rendered(home.context, "p", "docker", command, image=image, gpus=wish)
+            plan, made, _ = rendering.rendered(context, "p", "docker", command, image=image, gpus=wish)
         except CannotRenderError:
             return
         container = created(home, made.text, dict.fromkeys(plan.secrets, SECRET))
