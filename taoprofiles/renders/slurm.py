@@ -61,8 +61,9 @@ def _options(plan: Plan, warnings: list[str]) -> Iterator[str]:
         if user not in (f"{plan.caller[0]}:{plan.caller[1]}", str(plan.caller[0])):
             warnings.append(f"docker.user '{user}': under Slurm the task runs as who submits it")
     if plan.gpus == "all":
-        yield "--exclusive"
-        warnings.append("all GPUs: --exclusive takes the whole node; --gpus N takes N")
+        # --exclusive takes them all from others, but srun 22.05 gives its task none that was not asked for.
+        yield "--gpus-per-node=1"
+        warnings.append("all GPUs: a task asks for a number of them, here 1; --gpus N asks for more")
     elif plan.gpus and isinstance(plan.gpus, list):
         yield f"--gpus-per-node={len(plan.gpus)}"
         warnings.append(f"GPUs {','.join(plan.gpus)}: Slurm chooses which {len(plan.gpus)} a task gets")
