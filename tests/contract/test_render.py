@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from taoprofiles.renders import TARGETS
+from taoprofiles.renders import TARGETS, task
 from taoprofiles.world import images
 from tests.conftest import Home, command
 from tests.contract.driving import call, one_clear_error
@@ -45,8 +45,8 @@ def launcher(home: Home, package: str, config: object) -> None:
     home.environ |= {"PATH": f"{folder}:/usr/bin:/bin", "PYTHONPATH": str(folder)}
 
 
-def image(home: Home, *words: str, **environ: str) -> str:
-    done = call(home, "--json", "render", "a", "--to", "docker", "--", *words, environ=environ)
+def image(home: Home, *words: str) -> str:
+    done = call(home, "--json", "render", "a", "--to", "docker", "--", *words)
     return str(done.envelope["data"]["image"])
 
 
@@ -65,11 +65,17 @@ def test_the_launchers_table_gives_the_image(home: Home, package: str, config: o
     home.profile("a")
     launcher(home, package, config)
     assert image(home, *words.split()) == found
-    assert image(home, *words.split(), OVERRIDE_REGISTRY="lab:5000") == found.replace("nvcr.io", "lab:5000")
+    asked = task.split(words.split())
+
+    def known(**environ: str) -> str | None:
+        table = images.images({**home.environ, **environ})
+        return table and table.of(asked.group, asked.name)
+
+    assert known(OVERRIDE_REGISTRY="lab:5000") == found.replace("nvcr.io", "lab:5000")
     own = home.root / (".tlt" if package == "tlt" else ".tao") / "config.json"
     own.parent.mkdir()
     own.write_text(json.dumps(config).replace("nvcr.io", "own.io"))
-    assert image(home, *words.split()) == found.replace("nvcr.io", "own.io"), "the person's own table counts"
+    assert known() == found.replace("nvcr.io", "own.io"), "the person's own table counts"
 
 
 def test_the_installed_launchers_table(home: Home) -> None:
