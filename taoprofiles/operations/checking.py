@@ -10,7 +10,7 @@ from taoprofiles.checks import folders, options, variables
 from taoprofiles.errors import UsageError
 from taoprofiles.launcher import versions
 from taoprofiles.launcher.predict import predict
-from taoprofiles.operations import fitness, specs
+from taoprofiles.operations import fitness, mending, specs
 from taoprofiles.operations.matter import Matter, of_file, of_profile
 from taoprofiles.values import mapping, proof
 from taoprofiles.values.finding import ERROR, WARNING, Finding
@@ -61,7 +61,7 @@ def check(context: Context, name: str | None, command: list[str], *, launcher: s
     findings = list(matter.findings)
     prediction, lost = None, []
     if matter.is_valid:
-        if matter.content is not None:
+        if matter.content is not None and matter.mapping:
             findings += _judged(context, matter, version, command)
         is_launcher = bool(command) and os.path.basename(command[0]) in ("tao", "tlt")
         arguments = command[1:] if is_launcher else None
@@ -75,6 +75,7 @@ def check(context: Context, name: str | None, command: list[str], *, launcher: s
             what = f"it is set, so the launcher drops {', '.join(lost)}"
             why = "it takes this for GitLab's runner, and writes a docker command of its own"
             findings.append(Finding("ci-project-dir-set", "CI_PROJECT_DIR", what, why, "unset CI_PROJECT_DIR"))
+    mending.with_commands(context, findings, matter, by_name=name is not None)
     findings.sort(key=lambda finding: {ERROR: 0, WARNING: 1}.get(finding.severity, 2))
     return Report(matter.name, matter.path, found, version, prediction, lost, findings, matter.secrets)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from taoprofiles.checks import document, variables
+from taoprofiles.checks import document, home, variables
 from taoprofiles.checks.where import in_file, in_profile
 from taoprofiles.errors import InvalidProfileError, InvalidStateError
 from taoprofiles.operations.situation import look
@@ -14,6 +15,7 @@ from taoprofiles.state.history import MAPPING_LIMIT
 from taoprofiles.state.store import Store
 from taoprofiles.values import mapping
 from taoprofiles.values.finding import Finding
+from taoprofiles.world import surroundings
 
 if TYPE_CHECKING:
     from taoprofiles.checks.where import Where
@@ -91,11 +93,11 @@ def of_file(context: Context) -> Matter:
     except InvalidStateError as error:
         return nothing._replace(findings=(Finding("json-parse", short, error.message),))
     if content is None:
-        return nothing._replace(findings=(_no_file(short, elsewhere),))
+        return nothing._replace(findings=(_no_file(context, elsewhere),))
     text = content.decode("utf-8", "replace")
     data, told = document.read(text, short)
     if data is None:
-        return nothing._replace(content=content, findings=tuple(told))
+        return nothing._replace(content=content, mapping={}, findings=tuple(told))
     listed = {section: document.sound(data, section) for section in ("Mounts", "Envs")}
     sound: dict[str, Any] = {section: list(entries.values()) for section, entries in listed.items()}
     sound["DockerOptions"] = data.get("DockerOptions", {})
@@ -110,11 +112,15 @@ def of_file(context: Context) -> Matter:
     return Matter(None, path, content, sound, where, {}, secret, (*told, *_mode(path, short, secret)))
 
 
-def _no_file(short: str, elsewhere: str | None) -> Finding:
+def _no_file(context: Context, elsewhere: str | None) -> Finding:
     why = "the launcher says nothing of it: the container starts without any mounts, and exit status 0"
     if elsewhere is None:
-        hint = "'taoprof list' shows the profiles, 'taoprof use NAME' makes the file"
-        return Finding("no-mapping-file", short, "there is no mounts file", why, hint)
+        what, hint = "there is no mounts file", "'taoprof list' shows the profiles, 'taoprof use NAME' makes the file"
+        near = surroundings.near(context.home, os.path.basename(context.mapping_file))
+        if near:
+            what += f", and '{near[0]}' has nearly its name"
+            hint = shlex.join(["mv", near[0], context.mapping_file])
+        return Finding("no-mapping-file", context.short(context.mapping_file), what, why, hint)
     reason = "there is no such file"
     if not elsewhere:
         reason = "it is empty"
@@ -123,7 +129,8 @@ def _no_file(short: str, elsewhere: str | None) -> Finding:
     elif "$" in elsewhere:
         reason = "it has a '$', and only a leading ~ is expanded"
     what = f"LAUNCHER_MOUNTS is '{elsewhere}', and {reason}"
-    return Finding("lm-bad-path", "LAUNCHER_MOUNTS", what, why, "unset LAUNCHER_MOUNTS")
+    hint = home.instead(surroundings.meant(elsewhere, context.environ))
+    return Finding("lm-bad-path", "LAUNCHER_MOUNTS", what, why, hint)
 
 
 def _mode(path: str, short: str, secret: frozenset[str]) -> list[Finding]:

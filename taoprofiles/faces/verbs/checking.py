@@ -58,7 +58,7 @@ def findings_lines(findings: list[Finding]) -> list[str]:
 
 
 def _mended(context: Context, args: argparse.Namespace, report: Report) -> list[str]:
-    plan = mending.plan(report.findings, report.name)
+    plan = mending.plan(context, report.findings, report.name, report.path)
     if not plan:
         return []
     note("taoprof: this would be mended:")
