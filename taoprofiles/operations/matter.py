@@ -19,6 +19,7 @@ from taoprofiles.world import surroundings
 
 if TYPE_CHECKING:
     from taoprofiles.checks.where import Where
+    from taoprofiles.operations.situation import Situation
     from taoprofiles.state.paths import Context
 
 
@@ -81,10 +82,12 @@ def _invalid(problem: str, name: str) -> Finding:
 def of_file(context: Context) -> Matter:
     """Take the mounts file that tao would read now; where it is that of the active profile, take the profile."""
     elsewhere = context.environ.get("LAUNCHER_MOUNTS")
+    before: list[Finding] = []
     if elsewhere is None:
         seen = look(context)
         if seen.state == "active" and seen.name is not None:
             return of_profile(context, seen.name)
+        before = _overwritten(context, seen)
     path = context.mapping_file if elsewhere is None else os.path.expanduser(elsewhere)
     short = context.short(path) or "LAUNCHER_MOUNTS"
     nothing = Matter(None, path, None, {"Mounts": []}, in_profile({}), {})
@@ -97,7 +100,7 @@ def of_file(context: Context) -> Matter:
     text = content.decode("utf-8", "replace")
     data, told = document.read(text, short)
     if data is None:
-        return nothing._replace(content=content, mapping={}, findings=tuple(told))
+        return nothing._replace(content=content, mapping={}, findings=(*before, *told))
     listed = {section: document.sound(data, section) for section in ("Mounts", "Envs")}
     sound: dict[str, Any] = {section: list(entries.values()) for section, entries in listed.items()}
     sound["DockerOptions"] = data.get("DockerOptions", {})
@@ -109,7 +112,17 @@ def of_file(context: Context) -> Matter:
         return plain(*((section, *rest) if section else rest))
 
     secret = frozenset(mapping.secrets(sound))
-    return Matter(None, path, content, sound, where, {}, secret, (*told, *_mode(path, short, secret)))
+    return Matter(None, path, content, sound, where, {}, secret, (*before, *told, *_mode(path, short, secret)))
+
+
+def _overwritten(context: Context, seen: Situation) -> list[Finding]:
+    """Tell where another program has overwritten a profile's mapping, as each notebook of NVIDIA's does."""
+    if seen.state != "unmanaged" or seen.last is None:
+        return []
+    what = f"another program wrote it, and '{seen.last}' was there before"
+    why = "tao takes what is there now: it may train on another project's data, and write into its results"
+    where = context.short(context.mapping_file)
+    return [Finding("global-file-changed-by-other", where, what, why, f"taoprof use {seen.last}")]
 
 
 def _no_file(context: Context, elsewhere: str | None) -> Finding:

@@ -32,7 +32,7 @@ BY_HAND = frozenset(
 
 
 class Step(NamedTuple):
-    """One thing to do: ``kind`` is set, unset, mkdir or chmod; ``what`` a setting, a key, a folder or a file."""
+    """One thing to do: ``kind`` is set, unset, mkdir, chmod or use; ``what`` a setting, key, folder, file or name."""
 
     kind: str
     what: str
@@ -44,17 +44,25 @@ class Step(NamedTuple):
                 return f"{self.kind} {self.what} in the mounts file"
             option = ["--unset"] if self.kind == "unset" else []
             return shlex.join(["taoprof", "set", name, *option, self.what])
+        if self.kind == "use":
+            return shlex.join(["taoprof", "use", self.what])
         return shlex.join({"mkdir": ["mkdir", "-p"], "chmod": ["chmod", "600"]}[self.kind] + [self.what])
 
 
-def plan(context: Context, findings: Sequence[Finding], name: str | None, path: str) -> list[Step]:
+def plan(
+    context: Context, findings: Sequence[Finding], name: str | None, path: str, *, by_name: bool = True
+) -> list[Step]:
     """Give what is to be done, once each, to the profile ``name`` or the mounts file ``path`` of none.
 
-    Keys are set in the mapping file alone, whose history can take it back, and not in another file.
+    Keys are set in the mapping file alone, whose history can take it back, and not in another file. ``by_name``: the
+    profile was named; else it is the active one, and is to be in force after it.
     """
     has_keys = name is not None or path == context.mapping_file
     steps = [Step(*finding.fix) for finding in findings if finding.fix]
-    return [step for step in dict.fromkeys(steps) if has_keys or step.kind in ("mkdir", "chmod")]
+    wanted = [step for step in dict.fromkeys(steps) if has_keys or step.kind in ("mkdir", "chmod")]
+    if name is not None and not by_name and any(step.kind in ("set", "unset") for step in wanted):
+        wanted.append(Step("use", name))
+    return wanted
 
 
 def with_commands(context: Context, findings: Sequence[Finding], matter: Matter, *, by_name: bool) -> None:
@@ -66,7 +74,7 @@ def with_commands(context: Context, findings: Sequence[Finding], matter: Matter,
     for finding in findings:
         is_key = finding.fix[:1] in (("set",), ("unset",))
         if is_key and name is not None:
-            finding.hint = Step(*finding.fix).line(name)
+            finding.hint = Step(*finding.fix).line(name) + ("" if by_name else f" && taoprof use {name}")
         elif is_key and matter.path == context.mapping_file:
             finding.hint = "taoprof check --fix"
         elif is_key or finding.id in BY_HAND:
@@ -108,6 +116,8 @@ def carry_out(context: Context, steps: Sequence[Step], name: str | None, *, time
     for step in steps:
         if step.kind == "chmod":
             files.change_mode(step.what, 0o600)
+        elif step.kind == "use":  # it was in force, and what is still wrong with it was before
+            switch.use(context, step.what, check=False, timeout=timeout)
 
 
 def _change_file(context: Context, wanted: dict[str, str | None], *, timeout: float) -> None:

@@ -58,7 +58,7 @@ def findings_lines(findings: list[Finding]) -> list[str]:
 
 
 def _mended(context: Context, args: argparse.Namespace, report: Report) -> list[str]:
-    plan = mending.plan(context, report.findings, report.name, report.path)
+    plan = mending.plan(context, report.findings, report.name, report.path, by_name=args.name is not None)
     if not plan:
         return []
     note("taoprof: this would be mended:")
