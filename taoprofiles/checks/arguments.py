@@ -70,6 +70,7 @@ def judge(
     environ: Mapping[str, str] | None = None,
     folder: str = "",
     plain: bool = True,
+    run: Sequence[str] = (),
 ) -> list[Finding]:
     """Judge a launcher's words (``world.processes.Process.launch``, from ``tao`` on) before it is started.
 
@@ -77,11 +78,12 @@ def judge(
     what else the launcher's shell knows; ``exists``, ``link``, ``names`` and ``matches`` tell of this host (see
     ``Places``; ``matches`` gives the files that a glob matches in ``folder``, the current one). ``plain``: the words go
     to ``tao`` as they are; false for ``taoprof run``, which spells them so that they arrive (``launching.spelt``).
+    ``run``: the words of ``taoprof run NAME --`` that hints put in front, where the profile was named.
     """
     known = {**(environ or {}), **variables} if plain else dict(variables)
     shown = {name: value for name, value in known.items() if not is_secret(name)}
     places = Places(launching.with_volumes(command, mounts), exists, link, names)
-    judged = _Words(command, places, known, shown, folder)
+    judged = _Words(command, places, known, shown, folder, run)
     if plain:
         judged.quoting(matches)
     judged.paths((environ or {}).get("HOME", ""))
@@ -96,7 +98,9 @@ class _Words:
         known: Mapping[str, str],
         shown: Mapping[str, str],
         folder: str,
+        run: Sequence[str] = (),
     ) -> None:
+        self._run = list(run)
         self._command, self._places = list(command), places
         self._known, self._shown, self._folder = known, shown, folder
         self._secrets = [value for name, value in known.items() if is_secret(name) and len(value) >= 4]
@@ -106,6 +110,7 @@ class _Words:
 
     def quoting(self, matches: Callable[[str], Sequence[str]]) -> None:
         """Find the words that the launcher's shell changes; what arrives of the others is what is looked at later."""
+        open_words: list[Finding] = []
         for number, key, _ in _valued(self._command):
             word = self._command[number]
             if key == launching.VOLUME:
@@ -126,8 +131,13 @@ class _Words:
             )
             why = "the launcher pastes its words into 'bash -c' without quotes"
             way = "'taoprof run NAME -- …' gives words as they are"
+            if not secret and not self._run:  # taoprof run spells the words itself
+                self._better[number] = launching.spelt(word)
             hint = way if secret else f"write {shlex.quote(launching.spelt(word))}; or {way}"
             self.findings.append(Finding("arg-needs-quoting", where, what, why, hint))
+            open_words += [] if secret else self.findings[-1:]
+        for finding in open_words:
+            finding.hint = self._whole() or finding.hint
 
     def paths(self, home: str) -> None:
         """Find what is wrong with the paths."""
@@ -214,9 +224,13 @@ class _Words:
         return text
 
     def _corrected(self, argument: Argument, place: str) -> str:
+        return self._whole() or f"{argument.key} {place}".strip()
+
+    def _whole(self) -> str:
+        """Give the command as it goes well; "" where that would show a secret."""
         if without_secrets(self._better, self._secrets) != self._better:
-            return f"{argument.key} {place}".strip()
-        return shlex.join(self._better)
+            return ""
+        return shlex.join([*self._run, *self._better])
 
     def _add(self, id: str, argument: Argument, what: str, why: str = "", hint: str = "") -> None:
         self.findings.append(Finding(id, argument.where, self._masked(what), why, self._masked(hint)))

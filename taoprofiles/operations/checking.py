@@ -62,7 +62,7 @@ def check(context: Context, name: str | None, command: list[str], *, launcher: s
     prediction, lost = None, []
     if matter.is_valid:
         if matter.content is not None and matter.mapping:
-            findings += _judged(context, matter, version, command)
+            findings += _judged(context, matter, version, command, by_name=name is not None)
         is_launcher = bool(command) and os.path.basename(command[0]) in ("tao", "tlt")
         arguments = command[1:] if is_launcher else None
         prediction = predict(version, _Offered(context, matter), arguments)
@@ -113,7 +113,7 @@ def _launcher(context: Context, wanted: str | None) -> tuple[launchers.Launcher 
     return found, found.version if found else versions.NEWEST
 
 
-def _judged(context: Context, matter: Matter, version: str, command: list[str]) -> Iterator[Finding]:
+def _judged(context: Context, matter: Matter, version: str, command: list[str], *, by_name: bool) -> Iterator[Finding]:
     where, made = matter.where, matter.mapping
     yield from fitness.mount_findings(context, made["Mounts"], where)
     behaviour = versions.behaviour(version)
@@ -130,7 +130,8 @@ def _judged(context: Context, matter: Matter, version: str, command: list[str]) 
     if not command:
         return
     mounts = mapping.mounts(mapping.to_bytes({"Mounts": matter.mapping["Mounts"]}))
-    yield from specs.arguments(command, mounts, matter.variables, environ=context.environ)
+    run = ["taoprof", "run", matter.name, "--"] if by_name and matter.name is not None else []
+    yield from specs.arguments(command, mounts, matter.variables, environ=context.environ, run=run)
     yield from specs.findings(command, mounts, matter.variables)
 
 

@@ -82,8 +82,6 @@ def with_commands(context: Context, findings: Sequence[Finding], matter: Matter,
             finding.hint = f"{finding.hint}: '{opens}'" if finding.hint else opens
         if name is not None:
             finding.hint = re.sub(r"\b(taoprof [a-z]+) NAME\b", rf"\1 {name}", finding.hint)
-            if by_name and finding.hint.startswith("tao "):
-                finding.hint = f"taoprof run {name} -- {finding.hint}"
         if context.uid == 0:
             finding.hint = finding.hint.replace("sudo ", "")
 
