@@ -237,8 +237,9 @@ class _Words:
 
 
 _LOST = (
-    "variables set in a notebook or another shell are not known here, and an unset one becomes nothing",
-    "'taoprof show NAME' lists the profile's variables; 'taoprof shell NAME' opens a shell that has them",
+    "what a notebook or another shell sets is not known here, and an unset variable becomes nothing; "
+    "a shell of the profile has them",
+    "taoprof shell NAME",
 )
 
 
