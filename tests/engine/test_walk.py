@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -194,7 +195,7 @@ WALKS = {
         works="CUDA_VISIBLE_DEVICES= ",
     ),
     "parentheses": Walk(
-        'Syntax error: "(" unexpected',
+        "syntax error near unexpected token `('",
         "taoprof check --",
         "arg-needs-quoting",
         {FILE: mounts(SOUND)},
@@ -207,7 +208,8 @@ WALKS = {
         "taoprof doctor",
         "ci-project-dir-set",
         {FILE: mounts(SOUND, user="1000:1000", envs={"HOME": "/tmp"})},
-        before=("mkdir kitti/results && chown 1000:1000 kitti/results", "export CI_PROJECT_DIR=/builds/kitti"),
+        before=("chown 1000:1000 kitti", "export CI_PROJECT_DIR=/builds/kitti"),
+        again=f"{TRAIN}-of-mine",  # those of the first belong to root
         works="training as 1000:1000",
         first=False,
     ),
@@ -217,18 +219,21 @@ WALKS = {
 class Bash(Terminal):
     """A person's shell."""
 
-    PROMPT = re.compile(rb"\[(\d+)\] walk> $")
-
     def __init__(self, home: TrainingHome) -> None:
-        environ = {**home.environ, "PATH": f"{Path(home.tao).parent}:{home.environ['PATH']}", "PS1": r"[$?] walk> "}
+        environ = {**home.environ, "PATH": f"{Path(home.tao).parent}:{home.environ['PATH']}", "PS1": "[$?] walk> "}
         super().__init__([command("bash"), "--noprofile", "--norc", "-i"], environ=environ, cwd=home.root)
         self.prompted()
-        self.types("PS1='[$?] walk> '; bind 'set enable-bracketed-paste off'; stty cols 80")
+        self.types("bind 'set enable-bracketed-paste off'; stty cols 80")
 
     def prompted(self) -> tuple[int, str]:
-        """Wait for the next prompt; give the last status and what came before it."""
-        seen = self.wait_for("walk> ", timeout=40)
-        return int(seen.rpartition("[")[2].partition("]")[0]), seen.rpartition("[")[0]
+        """Wait for the next prompt; give the last status (0 where it does not tell) and what came before it."""
+        end = time.monotonic() + 40
+        while not (
+            found := re.search(r"(?:\[(\d+)\] walk>|\(taoprof:kitti\) [$#]) $", self.seen.decode("utf-8", "replace"))
+        ):
+            assert time.monotonic() < end and self._read(0.2), self.seen
+        seen, self.seen = found.string[: found.start()], b""
+        return int(found[1] or 0), seen
 
     def types(self, line: str, *, answer: str = "") -> tuple[int, str]:
         """Type a line, and ``answer`` to its question; give the status and all that it shows."""
