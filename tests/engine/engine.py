@@ -42,7 +42,8 @@ if [ "$2" = -e ]; then
     # As a person starts it: NAME train -e SPEC -r RESULTS [MORE]. What fails, fails in Python's words.
     echo "HOME=$HOME CUDA_VISIBLE_DEVICES=$CUDA_VISIBLE_DEVICES given=$6"
     fails() { echo "$1"; exit 1; }
-    none="FileNotFoundError: [Errno 2] No such file or directory:" denied="PermissionError: [Errno 13] Permission denied:"
+    none="FileNotFoundError: [Errno 2] No such file or directory:"
+    denied="PermissionError: [Errno 13] Permission denied:"
     mkdir -p "${HOME%/}/.config" || fails "$denied '${HOME%/}/.config'"
     [ -r "$3" ] || fails "$none '$3'"
     while read -r key value; do
