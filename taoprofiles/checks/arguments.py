@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 SPEC_OPTIONS = ("-e", "--experiment_spec", "--experiment_spec_file", "--experiment-spec-file", "--spec", "--config")
 """Options whose value is a spec file, in one or another of TAO's tasks."""
 
+_RESULTS_OPTIONS = ("-r", "--results_dir", "results_dir")
+
 _KEY = re.compile(r"((?:--?|\+{1,2}|~)?[A-Za-z_][\w.\[\]@-]*)=(.*)", re.S)
 _ITEM = re.compile(r"\s*[\"']?[\w.]+[\"']?\s*:(?!//)\s*")
 _REFERENCE = re.compile(r"\$(?:\{(\w+)\}|(\w+))", re.ASCII)
@@ -83,7 +85,7 @@ def judge(
     known = {**(environ or {}), **variables} if plain else dict(variables)
     shown = {name: value for name, value in known.items() if not is_secret(name)}
     places = Places(launching.with_volumes(command, mounts), exists, link, names)
-    judged = _Words(command, places, known, shown, folder, run)
+    judged = _Words(command, places, known, shown, folder, run=run)
     if plain:
         judged.quoting(matches)
     judged.paths((environ or {}).get("HOME", ""))
@@ -98,6 +100,7 @@ class _Words:
         known: Mapping[str, str],
         shown: Mapping[str, str],
         folder: str,
+        *,
         run: Sequence[str] = (),
     ) -> None:
         self._run = list(run)
@@ -173,12 +176,13 @@ class _Words:
             self._add("arg-host-path", argument, what, why, hint)
 
     def _relative(self) -> Iterator[tuple[Argument, Verdict]]:
-        """Spec files named relative to the current folder: inside, that is the image's own working folder."""
+        """Spec files and results named relative to the current folder: inside, that is the image's own one."""
         for number, key, value in _valued(self._arrive):
             path = os.path.join(self._folder, value)
-            if key in SPEC_OPTIONS and self._folder and value[:1] not in ("", "/", "~", "$", "-"):
+            is_results = key in _RESULTS_OPTIONS
+            if (key in SPEC_OPTIONS or is_results) and self._folder and value[:1] not in ("", "/", "~", "$", "-"):
                 verdict = self._places.about(path)
-                if verdict.kind == "host" and self._places.exists(path):
+                if verdict.kind == "host" and (is_results or self._places.exists(path)):
                     argument = Argument(number, key, value)
                     self._replace(argument, verdict.place)
                     yield argument, verdict

@@ -129,6 +129,8 @@ def _no_file(context: Context, elsewhere: str | None) -> Finding:
     why = "the launcher says nothing of it: the container starts without any mounts, and exit status 0"
     if elsewhere is None:
         what, hint = "there is no mounts file", "'taoprof list' shows the profiles, 'taoprof use NAME' makes the file"
+        if not Store(context).names():
+            hint = "in the project's folder: 'taoprof new NAME', and then 'taoprof use NAME --mkdir'"
         near = surroundings.near(context.home, os.path.basename(context.mapping_file))
         if near:
             what += f", and '{near[0]}' has nearly its name"

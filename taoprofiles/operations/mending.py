@@ -41,7 +41,8 @@ class Step(NamedTuple):
         """Write it as the command that does it; a key of a mounts file has none, and is only named."""
         if self.kind in ("set", "unset"):
             if name is None:
-                return f"{self.kind} {self.what} in the mounts file"
+                key = self.what.replace("docker.", "DockerOptions.", 1).replace("container.env.", "Envs: ", 1)
+                return f"{self.kind} {key} in the mounts file"
             option = ["--unset"] if self.kind == "unset" else []
             return shlex.join(["taoprof", "set", name, *option, self.what])
         if self.kind == "use":
