@@ -15,7 +15,7 @@ from taoprofiles.values.secret import MASK, is_secret, without_secrets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from taoprofiles.checks.places import Verdict
 
@@ -27,6 +27,8 @@ _ITEM = re.compile(r"\s*[\"']?[\w.]+[\"']?\s*:(?!//)\s*")
 _REFERENCE = re.compile(r"\$(?:\{(\w+)\}|(\w+))", re.ASCII)
 _AT_ROOT = re.compile(r"/[^/]+\.(ya?ml|txt|json|toml|cfg|conf|prototxt|pbtxt|hdf5|h5|tlt|etlt|pth?|onnx|engine)\Z")
 _NESTING = 20
+MASKED = 4
+"""Characters from which on a value counts as a secret that must not be told: shorter ones stand in any text."""
 
 
 class Argument(NamedTuple):
@@ -69,6 +71,7 @@ def judge(
     matches: Callable[[str], Sequence[str]] = lambda pattern: (),
     environ: Mapping[str, str] | None = None,
     folder: str = "",
+    secrets: Collection[str] = (),
     plain: bool = True,
 ) -> list[Finding]:
     """Judge a launcher's words (``world.processes.Process.launch``, from ``tao`` on) before it is started.
@@ -79,9 +82,11 @@ def judge(
     to ``tao`` as they are; false for ``taoprof run``, which spells them so that they arrive (``launching.spelt``).
     """
     known = {**(environ or {}), **variables} if plain else dict(variables)
-    shown = {name: value for name, value in known.items() if not is_secret(name)}
-    places = Places(launching.with_volumes(command, mounts), exists, link, names)
-    judged = _Words(command, places, known, shown, folder)
+    hidden = {name for name in known if name in secrets or is_secret(name)}
+    # Of the environment only what the command refers to: what else is called a secret there is no part of it.
+    told = [known[name] for name in hidden if name in variables or any(f"${name}" in word for word in command)]
+    judged = _Words(command, Places(launching.with_volumes(command, mounts), exists, link, names), known, folder)
+    judged.hide(hidden, [value for value in told if len(value) >= MASKED])
     if plain:
         judged.quoting(matches)
     judged.paths((environ or {}).get("HOME", ""))
@@ -89,20 +94,17 @@ def judge(
 
 
 class _Words:
-    def __init__(
-        self,
-        command: Sequence[str],
-        places: Places,
-        known: Mapping[str, str],
-        shown: Mapping[str, str],
-        folder: str,
-    ) -> None:
-        self._command, self._places = list(command), places
-        self._known, self._shown, self._folder = known, shown, folder
-        self._secrets = [value for name, value in known.items() if is_secret(name) and len(value) >= 4]
+    def __init__(self, command: Sequence[str], places: Places, known: Mapping[str, str], folder: str) -> None:
+        self._command, self._places, self._known, self._folder = list(command), places, known, folder
+        self._shown, self._secrets = known, list[str]()
         self._arrive = list(command)
         self._better = list(command)
         self.findings: list[Finding] = []
+
+    def hide(self, names: Collection[str], values: list[str]) -> None:
+        """Put nothing for variables of these names, and tell none of these values."""
+        self._shown = {name: value for name, value in self._known.items() if name not in names}
+        self._secrets = values
 
     def quoting(self, matches: Callable[[str], Sequence[str]]) -> None:
         """Find the words that the launcher's shell changes; what arrives of the others is what is looked at later."""
@@ -214,9 +216,10 @@ class _Words:
         return text
 
     def _corrected(self, argument: Argument, place: str) -> str:
-        if without_secrets(self._better, self._secrets) != self._better:
-            return f"{argument.key} {place}".strip()
-        return shlex.join(self._better)
+        masked = zip(self._better, without_secrets(self._better, self._secrets), strict=True)
+        if all(one == shown or _REFERENCE.fullmatch(one.rpartition("=")[2]) for one, shown in masked):
+            return shlex.join(self._better)
+        return f"{argument.key}{' ' if argument.key.startswith('-') else '='}{place}" if argument.key else place
 
     def _add(self, id: str, argument: Argument, what: str, why: str = "", hint: str = "") -> None:
         self.findings.append(Finding(id, argument.where, self._masked(what), why, self._masked(hint)))

@@ -129,7 +129,7 @@ def _judged(context: Context, matter: Matter, version: str, command: list[str]) 
     if not command:
         return
     mounts = mapping.mounts(mapping.to_bytes({"Mounts": matter.mapping["Mounts"]}))
-    yield from specs.arguments(command, mounts, matter.variables, environ=context.environ)
+    yield from specs.arguments(command, mounts, matter.variables, environ=context.environ, secrets=matter.hidden)
     yield from specs.findings(command, mounts, matter.variables)
 
 
