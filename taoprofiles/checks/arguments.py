@@ -56,8 +56,13 @@ def arguments(words: Sequence[str]) -> Iterator[Argument]:
 
 
 def keys(words: Sequence[str]) -> list[str]:
-    """Give the keys that a command sets: ``train.num_gpus`` of ``train.num_gpus=2``."""
-    return [found[1] for found in map(_KEY.fullmatch, words[1:]) if found]
+    """Give the keys of a spec that a command sets: ``train.num_gpus`` of ``train.num_gpus=2``, and by TAO's options."""
+    found = [match[1].lstrip("+~-") for match in map(_KEY.fullmatch, words[1:]) if match]
+    return (
+        found
+        + [word.lstrip("-") for word in words if word.startswith("--")]
+        + [key for word, key in (("-r", "results_dir"), ("-k", "encryption_key")) if word in words]
+    )
 
 
 def judge(

@@ -64,7 +64,7 @@ def findings(command: Sequence[str], mounts: Mapping[str, str], variables: Mappi
         return []
     places = Places(launching.with_volumes(launch, mounts), os.path.exists, _link, _names)
     named = list(words.arguments(launch))
-    given = [key.lstrip("+~-") for key in words.keys(launch)]
+    given = words.keys(launch)
     action = next((word for word in launch[1:] if word in specs.ACTIONS), "")
     shown = {name: value for name, value in variables.items() if not is_secret(name)}
     waiting = [expanded(a.value, shown) for a in named if _is_spec(a.key, a.value)]

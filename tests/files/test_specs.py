@@ -101,6 +101,13 @@ def test_a_prototxt_spec(project: Path) -> None:
     ]
 
 
+def test_what_an_option_sets_is_no_placeholder(project: Path) -> None:
+    (project / "specs/t.yaml").write_text("results_dir: ???\nencryption_key: ???\n")
+    assert len(judged(project, "train", "-e", "/specs/t.yaml")) == 2
+    assert judged(project, "train", "-e", "/specs/t.yaml", "-r", "/results", "-k", "x") == []
+    assert judged(project, "train", "-e", "/specs/t.yaml", "--results_dir", "/results", "encryption_key=x") == []
+
+
 def test_specs_that_a_spec_names(project: Path) -> None:
     (project / "specs/all.json").write_text('{"train_spec": "/specs/c.yaml",\n "self_config": "/specs/all.json"}')
     (project / "specs/c.yaml").write_text(CLASSIFICATION.format(root=project))
