@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from taoprofiles.operations import specs
 from taoprofiles.values.finding import Finding
@@ -137,6 +139,24 @@ def test_what_cannot_be_read(project: Path) -> None:
     assert judged(project, "-e", "/specs/t.yaml") == []
     os.mkfifo(spec)
     assert [one[0] for one in judged(project, "-e", "/specs/t.yaml")] == ["spec-unreadable"]
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from(sorted(specs.specs.FORMS)),
+    st.one_of(
+        st.binary(max_size=80),
+        st.lists(
+            st.sampled_from(
+                ["/", "data", "..", "\\ud800", "\\0", "\\u0000", "*", "$x", '"', ": ", "\n", "a", "{", "[", "~", "%"]
+            ),
+            max_size=20,
+        ).map(lambda ones: "".join(ones).encode()),
+    ),
+)
+def test_whatever_stands_in_a_spec(project: Path, form: str, content: bytes) -> None:
+    (project / f"specs/any.{form}").write_bytes(content)
+    assert all(one.severity for one in found(project, "train", "-e", f"/specs/any.{form}"))
 
 
 def test_many_paths_are_counted(project: Path) -> None:
