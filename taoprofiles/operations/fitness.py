@@ -48,15 +48,16 @@ def container_findings(context: Context, mapping: dict[str, Any], where: Where) 
 def to_make(
     context: Context, mapping: dict[str, Any], *, name: str, mkdir: bool, check: bool, doing: str = "use"
 ) -> list[str]:
-    """Give the source folders that are to be made first; ``doing`` is the verb, ``name`` the profile's, for messages.
+    """Give the folders that are to be made first; ``doing`` is the verb, ``name`` the profile's, for messages.
 
-    Raises InvalidProfileError where ``check`` is asked for and something would go wrong for certain; a missing folder
-    is no fault with ``mkdir``. Without ``check`` nothing is refused.
+    They are sources, and places inside of them that Docker would make as root. Raises InvalidProfileError where
+    ``check`` is asked for and something would go wrong for certain; a missing folder is no fault with ``mkdir``.
+    Without ``check`` nothing is refused.
     """
     where = in_profile(mapping)
     found = mount_findings(context, mapping["Mounts"], where)
-    missing = [finding for finding in found if finding.id == "src-missing"]
-    folders = [finding.fix[1] for finding in missing] if mkdir else []
+    to_mend = [finding.fix[1] for finding in found if finding.fix[:1] == ("mkdir",)]
+    folders = to_mend if mkdir else []
     if check:
         faults = [one for one in [*found, *container_findings(context, mapping, where)] if one.severity == ERROR]
         faults = [one for one in faults if not (mkdir and one.id == "src-missing")]

@@ -21,6 +21,7 @@ CASES: dict[str, tuple[list[str], list[str], int]] = {
     "release": (["MANUAL"], ["nosuch"], 4),
     "stop": (["FOUND"], ["nosuch"], 4),
     "why": (["."], [], 2),
+    "render": (["a", "--to", "docker", "--image", "i", "--gpus", "none"], ["a", "--to", "docker"], 2),
     "service": (["status"], ["nosuch"], 2),
     "daemon": (["--unseal"], ["extra"], 2),
     "list": ([], ["extra"], 2),

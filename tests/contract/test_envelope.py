@@ -26,6 +26,7 @@ DATA = {
     "release": {"id", "kind"},
     "stop": {"id", "container"},
     "why": {"path", "runs"},
+    "render": {"name", "target", "image", "text", "secrets", "warnings"},
     "service": {"action", "done", "service", "log"},
     "daemon": {"unsealed"},
     "list": {"state", "profiles"},
