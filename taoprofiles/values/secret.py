@@ -39,8 +39,6 @@ def without_secrets(words: Sequence[str], known: Iterable[str] = ()) -> list[str
 def is_secret(name: str) -> bool:
     """Tell whether the value of the variable ``name`` must not be shown."""
     upper = name.upper()
-    if upper in ("PWD", "OLDPWD"):  # the shell's own: where it is
-        return False
     for word in _HARMLESS:
         upper = upper.replace(word, "")
     return upper not in _FOLDERS and any(word in upper for word in _WORDS)
