@@ -88,10 +88,10 @@ def judge(
     """
     known = {**(environ or {}), **variables} if plain else dict(variables)
     hidden = {name for name in known if name in secrets or is_secret(name)}
-    # Of the environment only what the command refers to: what else is called a secret there is no part of it.
-    told = [known[name] for name in hidden if name in variables or any(f"${name}" in word for word in command)]
+    # What has a '/' in the environment is the path of a socket or a file of keys: no secret, and part of other paths.
+    values = {known[name] for name in hidden if name in variables or "/" not in known[name]}
     judged = _Words(command, Places(launching.with_volumes(command, mounts), exists, link, names), known, folder)
-    judged.hide(hidden, [value for value in told if len(value) >= MASKED])
+    judged.hide(hidden, sorted((value for value in values if len(value) >= MASKED), key=len, reverse=True))
     if plain:
         judged.quoting(matches)
     judged.paths((environ or {}).get("HOME", ""))
@@ -103,7 +103,8 @@ class _Words:
         self._command, self._places, self._known, self._folder = list(command), places, known, folder
         self._shown, self._secrets = known, list[str]()
         self._arrive = list(command)
-        self._better = list(command)
+        self._better: dict[int, str] = {}
+        self._is_plain = False
         self.findings: list[Finding] = []
 
     def hide(self, names: Collection[str], values: list[str]) -> None:
@@ -113,6 +114,7 @@ class _Words:
 
     def quoting(self, matches: Callable[[str], Sequence[str]]) -> None:
         """Find the words that the launcher's shell changes; what arrives of the others is what is looked at later."""
+        self._is_plain = True
         for number, key, _ in _valued(self._command):
             word = self._command[number]
             if key == launching.VOLUME:
@@ -123,29 +125,26 @@ class _Words:
             meant = expanded(word, self._known)
             is_home = made == [self._known.get("HOME", "") + word[1:]] and word.startswith("~/")
             is_spelt = made is not None and len(made) == 1 and word == launching.spelt(made[0])
-            if made == [meant] or is_home or is_spelt or self._lost(word):
+            if made == [meant] or is_home or is_spelt or self._unset(word):
                 continue
-            where, secret = key or f"argument {number}", _is_secret(key)
-            what = (
-                f"the launcher's shell {self._masked(_told(word, made))}"
-                if not secret
-                else "the launcher's shell changes the value"
-            )
+            told = "changes the value" if _is_secret(key) else _told(word, made)
             why = "the launcher pastes its words into 'bash -c' without quotes"
             way = "'taoprof run NAME -- …' gives words as they are"
-            hint = way if secret else f"write {shlex.quote(launching.spelt(word))}; or {way}"
-            self.findings.append(Finding("arg-needs-quoting", where, what, why, hint))
+            hint = way if _is_secret(key) else f"write {shlex.quote(launching.spelt(word))}; or {way}"
+            self._add("arg-needs-quoting", Argument(number, key, word), f"the launcher's shell {told}", why, hint)
 
     def paths(self, home: str) -> None:
         """Find what is wrong with the paths."""
         wrong: list[tuple[Argument, Verdict]] = []
+        lost = set()
+        for number, key, word in _valued(self._command):
+            unset = self._unset(word)
+            if unset:
+                lost.add(number)
+                self._add("arg-empty-variable", Argument(number, key, word), f"{unset} is not set", *_UNSET)
         for argument in arguments(self._arrive):
             path = expanded(argument.value, self._shown)
-            lost = self._lost(path)
-            if lost:
-                self._add(
-                    "arg-empty-variable", argument, f"'{argument.value}' refers to {lost}, which is not set", *_LOST
-                )
+            if argument.number in lost:
                 continue
             if path.startswith("~") and home:
                 path = home + path[1:]
@@ -154,7 +153,7 @@ class _Words:
             verdict = self._places.about(path)
             if verdict.kind in ("unmapped", "here") and _AT_ROOT.match(path):
                 what = f"'{path}' is in the root folder: a variable in front of it was probably empty"
-                self._add("arg-empty-variable", argument, what, *_LOST)
+                self._add("arg-empty-variable", argument, what, *_UNSET)
             elif verdict.kind in ("host", "hidden"):
                 wrong.append((argument, verdict))
                 self._replace(argument, verdict.place)
@@ -201,19 +200,22 @@ class _Words:
             what = f"'{path}' is not there: it would be '{verdict.host}' on this host"
             self._add("arg-missing-file", argument, what, "", self._places.beside(verdict))
 
-    def _lost(self, text: str) -> str:
+    def _unset(self, text: str) -> str:
         """Name a variable in the text that nobody sets, if it is spelt as TAO's are; Hydra's own are in lower case."""
         for found in _REFERENCE.finditer(text):
             name = found[1] or found[2]
-            if name not in self._known and name == name.upper() and not name[0].isdigit():
+            is_ours = name == name.upper() != name.lower() and not name[0].isdigit()
+            if is_ours and name not in self._known and name not in launching.SHELLS_OWN:
                 return f"${name}"
         return ""
 
     def _replace(self, argument: Argument, place: str) -> None:
+        """Put the container's path into the corrected command; what the shell made of the word stays made."""
         if place:
-            word = self._better[argument.number]
-            value = argument.value if argument.value in word else word
-            self._better[argument.number] = word.replace(value, place, 1)
+            number = argument.number
+            word = self._better.get(number, self._command[number])
+            word = word if argument.value in word else self._arrive[number]
+            self._better[number] = word.replace(argument.value, place, 1)
 
     def _masked(self, text: str) -> str:
         for value in self._secrets:
@@ -221,16 +223,22 @@ class _Words:
         return text
 
     def _corrected(self, argument: Argument, place: str) -> str:
-        masked = zip(self._better, without_secrets(self._better, self._secrets), strict=True)
+        words = [self._spelt(self._better[number]) if number in self._better else word
+                 for number, word in enumerate(self._command)]  # fmt: skip
+        masked = zip(words, without_secrets(words, self._secrets), strict=True)
         if all(one == shown or _REFERENCE.fullmatch(one.rpartition("=")[2]) for one, shown in masked):
-            return shlex.join(self._better)
+            return shlex.join(words)
         return f"{argument.key}{' ' if argument.key.startswith('-') else '='}{place}" if argument.key else place
+
+    def _spelt(self, word: str) -> str:
+        breaks = self._is_plain and launching.arrives(word, self._known) != [word]
+        return launching.spelt(word) if breaks else word
 
     def _add(self, id: str, argument: Argument, what: str, why: str = "", hint: str = "") -> None:
         self.findings.append(Finding(id, argument.where, self._masked(what), why, self._masked(hint)))
 
 
-_LOST = (
+_UNSET = (
     "variables set in a notebook or another shell are not known here, and an unset one becomes nothing",
     "'taoprof show NAME' lists the profile's variables; 'taoprof shell NAME' opens a shell that has them",
 )
