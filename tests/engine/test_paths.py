@@ -23,7 +23,7 @@ def grown(root: Path, chance: random.Random) -> None:
     """Fill a folder with folders, files that say where they are, and links: near, far, of this host and of inside."""
     targets = ["a", "b", "../b", "../../c", "a/c", "/w/a", "/w/b/c", "/x/a", str(root / "a"), "/nowhere", "c"]
     for path in [root / "/".join(parts) for size in (1, 2, 3) for parts in itertools.product(NAMES, repeat=size)]:
-        if not path.parent.is_dir() or path.parent.is_symlink() or os.path.lexists(path):
+        if not path.parent.is_dir() or path.parent.resolve() != path.parent or os.path.lexists(path):
             continue
         kind = chance.choice(["folder", "folder", "file", "link", "nothing"])
         if kind == "folder":
