@@ -86,7 +86,7 @@ def judge(
     ``Places``; ``matches`` gives the files that a glob matches in ``folder``, the current one). ``plain``: the words go
     to ``tao`` as they are; false for ``taoprof run``, which spells them so that they arrive (``launching.spelt``).
     """
-    known = {**(environ or {}), **variables} if plain else dict(variables)
+    known = {**(environ or {}), **variables}
     hidden = {name for name in known if name in secrets or is_secret(name)}
     # What has a '/' in the environment is the path of a socket or a file of keys: no secret, and part of other paths.
     values = {known[name] for name in hidden if name in variables or "/" not in known[name]}

@@ -130,7 +130,7 @@ def _judged(context: Context, matter: Matter, version: str, command: list[str]) 
         return
     mounts = mapping.mounts(mapping.to_bytes({"Mounts": matter.mapping["Mounts"]}))
     yield from specs.arguments(command, mounts, matter.variables, environ=context.environ, secrets=matter.hidden)
-    yield from specs.findings(command, mounts, matter.variables)
+    yield from specs.findings(command, mounts, {**context.environ, **matter.variables})
 
 
 def _folders(context: Context, matter: Matter, given: dict[str, Any], command: list[str]) -> Iterator[Finding]:

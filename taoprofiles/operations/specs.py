@@ -57,7 +57,8 @@ def arguments(
 def findings(command: Sequence[str], mounts: Mapping[str, str], variables: Mapping[str, str]) -> list[Finding]:
     """Judge the spec files that a launcher command names, and those that these name; [] for what is no launcher.
 
-    ``mounts`` is destination by source, as ``mapping.mounts`` gives it; ``variables`` are the profile's.
+    ``mounts`` is destination by source, as ``mapping.mounts`` gives it; ``variables`` are what ``$NAME`` in
+    the command is: the profile's, and the environment's.
     """
     launch = Process(0, 0, list(command)).launch
     if launch is None:
