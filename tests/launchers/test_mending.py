@@ -55,7 +55,8 @@ def pythons() -> dict[tuple[int, int], str]:
         told = subprocess.run(asked, capture_output=True, text=True)
         if told.returncode == 0:
             major, minor = map(int, told.stdout.split())
-            found.setdefault((major, minor), place)
+            if (major, minor) >= (3, 7):  # the pip of older ones does not install what PyPI has today
+                found.setdefault((major, minor), place)
     return found
 
 
