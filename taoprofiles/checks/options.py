@@ -134,7 +134,7 @@ def user(options: dict[str, Any], where: Where, *, uid: int, gid: int, has_home:
             )  # fmt: skip
         return
     text = str(given)
-    if not text.replace(":", "").isdigit() and (not re.fullmatch(_USER, text) or re.fullmatch(_LITERAL, text)):
+    if not text.replace(":", "", 1).isdigit() and (not re.fullmatch(_USER, text) or re.fullmatch(_LITERAL, text)):
         yield Finding(
             "user-literal", at, f"'{text}' is no user",
             "the launcher takes it, and Docker refuses: unable to find user", f'set it to "{me}", your own', fix=fix,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     Where: TypeAlias = Callable[..., str]
     """Is given the steps of a path one by one, and says where that stands."""
 
-_TOKEN = r'(?s)"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+'
+_LEXEME = r'(?s)"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+'
 
 
 def in_profile(mapping: Mapping[str, Any]) -> Where:
@@ -66,7 +66,7 @@ def lines(text: str) -> tuple[dict[Path, int], list[tuple[Path, int]]]:
     open_keys: list[set[str]] = []
     line, at, key = 1, 0, ""
     expects_key = False
-    for token in re.finditer(_TOKEN, text):
+    for token in re.finditer(_LEXEME, text):
         line, at = line + text.count("\n", at, token.start()), token.start()
         word = token.group()
         if word in "{[":

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 
+from taoprofiles.values.sizes import in_bytes
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,7 +28,7 @@ def differences(wanted: dict[str, Any], seen: dict[str, Any], environ: Mapping[s
     options = wanted.get("DockerOptions", {})
     if "user" in options and seen["User"] != str(options["user"]):
         found.append(f"the user is '{seen['User'] or 'root'}', not '{options['user']}'")
-    if "shm_size" in options and seen["ShmSize"] != _bytes(options["shm_size"]):
+    if "shm_size" in options and seen["ShmSize"] != in_bytes(options["shm_size"]):
         found.append(f"the shared memory has {seen['ShmSize']} bytes, not {options['shm_size']}")
     for name, limit in (options.get("ulimits") or {}).items():
         if seen["Ulimits"].get(name) != limit:
@@ -136,10 +138,3 @@ def _within(place: str, folder: str) -> bool:
 def expanded(value: str, variables: Mapping[str, str]) -> str:
     """Put the values of the variables for ``$NAME`` and ``${NAME}``; what they do not have stays as it is."""
     return re.sub(r"\$(?:\{(\w+)\}|(\w+))", lambda m: variables.get(m[1] or m[2], m[0]), value)
-
-
-def _bytes(size: str | int) -> int | None:
-    if isinstance(size, int):
-        return size
-    found = re.match(r"\s*([0-9.]+)\s*([bkmg]?)", size.lower())
-    return int(float(found[1]) * 1024 ** "bkmg".index(found[2] or "b")) if found else None

@@ -78,6 +78,21 @@ class Renderer:
         env = self._template["env"].items()
         return secret, {name for name, text in env if is_one(name, list(references(text)))}
 
+    def secret_values(self) -> list[tuple[str, str]]:
+        """Give the name and value of each secret: of variables, of the container's, and of the environment's."""
+        named, named_env = self.secrets()
+        variables = self.variables()
+        env = {one["variable"]: str(one["value"]) for one in self.mapping().get("Envs", [])}
+        template = self._template
+        sides = (side for mount in template["mounts"] for side in mount)
+        texts = (*template["variables"].values(), *sides, *template["env"].values(), template["docker"].get("user", ""))
+        asked = {of for text in texts for kind, of in references(text) if kind == "env" and is_secret(of)}
+        return [
+            *((name, variables[name]) for name in variables if name in named),
+            *((name, env[name]) for name in env if name in named_env),
+            *((name, self._around.environ[name]) for name in sorted(asked) if name in self._around.environ),
+        ]
+
     def variables(self) -> dict[str, str]:
         """Give every variable, by name, in the order of the layout and then of the profile."""
         values = {name: self._value(f"variables.{name}", self._variable(name)) for name in self._template["variables"]}

@@ -10,9 +10,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+_OURS = "taoprofiles."
+
 
 def containers(found: object) -> list[dict[str, Any]] | None:
-    """Give the containers of a list with Id, Image, Created and Binds (destination by source); None for no list."""
+    """Give the containers of a list; None for no list.
+
+    Id, Image, Created, Binds (destination by source) and Labels, of which only ours are kept.
+    """
     if not isinstance(found, list):
         return None
     return [
@@ -21,6 +26,7 @@ def containers(found: object) -> list[dict[str, Any]] | None:
             "Image": _text(one.get("Image")),
             "Created": _number(one.get("Created")),
             "Binds": _binds(one),
+            "Labels": {name: _text(value) for name, value in _table(one.get("Labels")).items() if name[:12] == _OURS},
         }
         for one in found
         if isinstance(one, dict) and is_id(one.get("Id"))

@@ -11,7 +11,7 @@ from taoprofiles.faces.arguments import add_no_check, add_path, add_profile, add
 from taoprofiles.faces.output import note, table
 from taoprofiles.faces.result import Result
 from taoprofiles.faces.showing import exit_status, hold_table, when
-from taoprofiles.operations import holding, records, runs, sharing, stopping
+from taoprofiles.operations import holding, records, runs, sharing, shells, stopping
 from taoprofiles.operations.waiting import patiently
 from taoprofiles.values.hold import age
 
@@ -29,8 +29,11 @@ def run_arguments(parser: argparse.ArgumentParser) -> None:
     add_profile(parser)
     parser.add_argument("--mkdir", action="store_true", help="make the source folders that are missing")
     parser.add_argument(
-        "--gpus", metavar="WHICH", help="all, a number of free ones, or a list: 0,1 (one alone: 1,); none is set aside"
+        "--gpus",
+        metavar="WHICH",
+        help="all, a number of free ones, a list: 0,1 (one alone: 1,), or none (with --image)",
     )
+    parser.add_argument("--image", help="without the launcher: docker run with this image")
     parser.add_argument("--shared", action="store_true", help="switch the shared mapping file and hold it meanwhile")
     parser.add_argument("--allow-overlap", action="store_true", help="although another run writes the same results")
     add_no_check(parser)
@@ -42,7 +45,13 @@ def run_verb(context: Context, args: argparse.Namespace) -> Result:
     if not args.command:
         raise UsageError("nothing to run", hint=f"'taoprof run {args.name} -- tao model …'")
     wish = runs.Wish(
-        mkdir=args.mkdir, check=args.check, allow_overlap=args.allow_overlap, shared=args.shared, gpus=args.gpus
+        mkdir=args.mkdir,
+        check=args.check,
+        allow_overlap=args.allow_overlap,
+        shared=args.shared,
+        gpus=args.gpus,
+        image=args.image,
+        terminal=sys.stdin.isatty() and sys.stdout.isatty() and not args.json,
     )
     if args.gpus is not None:
         sharing.parse_gpus(args.gpus)
@@ -100,7 +109,7 @@ def shell_verb(context: Context, args: argparse.Namespace) -> Result:
         wish=runs.Wish(mkdir=args.mkdir, check=args.check),
         timeout=args.timeout,
     )
-    command = run.shell_command(shell, args.name)
+    command = shells.shell_command(context, run, shell, args.name)
     if not args.json:
         note(f"taoprof: a shell with profile '{args.name}' (hold {run.hold.id}); 'exit' leaves it")
     status = _carried_out(run, command, as_json=args.json)
