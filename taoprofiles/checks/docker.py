@@ -169,6 +169,7 @@ def _gpus(engine: Answer, gpus: Gpus) -> list[Finding]:
         why = "tao asks for all GPUs for each container, also for a task that needs none"
         hint = "sudo ubuntu-drivers install && sudo reboot" if not gpus.tool else "sudo modprobe nvidia; nvidia-smi"
         found.append(Finding("gpu-driver", gpus.tool or "nvidia-smi", what, why, hint))
+    # moby pull request 50228, of 2025; whether an engine of that year has it is given the benefit of the doubt.
     takes_cdi = bool(gpus.cdi) and _major(engine.version) >= 28
     if not gpus.hook and not takes_cdi:
         what = "the engine finds no nvidia-container-runtime-hook"
