@@ -10,6 +10,7 @@ from taoprofiles.faces.result import Result
 from taoprofiles.faces.verbs.checking import INVALID, findings_lines
 from taoprofiles.operations import doctor
 from taoprofiles.values.finding import ERROR, INFO, WARNING
+from taoprofiles.values.machine import ABSENT
 
 if TYPE_CHECKING:
     import argparse
@@ -61,7 +62,7 @@ def _launcher(context: Context, machine: Machine) -> str:
 def _engine(machine: Machine) -> str:
     engine, command = machine.docker.first, machine.docker.command
     if engine.trouble:
-        return f"none at {engine.address}: {engine.problem}"
+        return f"none at {engine.address}" + (f": {engine.problem}" if engine.trouble != ABSENT else "")
     same = ", the docker command's too" if command.is_same(engine) else ""
     images = next((place for place in machine.home.places if place.what == "images"), None)
     room = f", {images.free / 1e9:.0f} GB free for images" if images and images.size else ""
