@@ -200,6 +200,8 @@ if MATRIX:  # or it would be skipped by name in every other run
         tools, folder = tmp_path / "tools", home.root / "pipx/venvs/nvidia-tao"
         subprocess.run([sys.executable, "-m", "venv", tools], check=True)
         subprocess.run([tools / "bin/pip", "install", "-q", tool], check=True, capture_output=True)
+        # uv asks no pip.conf whom to trust
+        home.environ |= {name: value for name, value in os.environ.items() if name.startswith("SSL_")}
         environ = {**home.environ, "PIPX_HOME": f"{home.root}/pipx", "PIPX_BIN_DIR": f"{home.root}/bin"}
         steps = (
             [["pipx", "install", "-q", "--python", sys.executable, "nvidia-tao==5.3.0"]]
