@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 SPEC_OPTIONS = ("-e", "--experiment_spec", "--experiment_spec_file", "--experiment-spec-file", "--spec", "--config")
 """Options whose value is a spec file, in one or another of TAO's tasks."""
 
+_RESULTS_OPTIONS = ("-r", "--results_dir", "results_dir")
+
 _KEY = re.compile(r"((?:--?|\+{1,2}|~)?[A-Za-z_][\w.\[\]@-]*)=(.*)", re.S)
 _ITEM = re.compile(r"\s*[\"']?[\w.]+[\"']?\s*:(?!//)\s*")
 _REFERENCE = re.compile(r"\$(?:\{(\w+)\}|(\w+))", re.ASCII)
@@ -70,6 +72,7 @@ def judge(
     environ: Mapping[str, str] | None = None,
     folder: str = "",
     plain: bool = True,
+    run: Sequence[str] = (),
 ) -> list[Finding]:
     """Judge a launcher's words (``world.processes.Process.launch``, from ``tao`` on) before it is started.
 
@@ -77,11 +80,12 @@ def judge(
     what else the launcher's shell knows; ``exists``, ``link``, ``names`` and ``matches`` tell of this host (see
     ``Places``; ``matches`` gives the files that a glob matches in ``folder``, the current one). ``plain``: the words go
     to ``tao`` as they are; false for ``taoprof run``, which spells them so that they arrive (``launching.spelt``).
+    ``run``: the words of ``taoprof run NAME --`` that hints put in front, where the profile was named.
     """
     known = {**(environ or {}), **variables} if plain else dict(variables)
     shown = {name: value for name, value in known.items() if not is_secret(name)}
     places = Places(launching.with_volumes(command, mounts), exists, link, names)
-    judged = _Words(command, places, known, shown, folder)
+    judged = _Words(command, places, known, shown, folder, run=run)
     if plain:
         judged.quoting(matches)
     judged.paths((environ or {}).get("HOME", ""))
@@ -96,7 +100,10 @@ class _Words:
         known: Mapping[str, str],
         shown: Mapping[str, str],
         folder: str,
+        *,
+        run: Sequence[str] = (),
     ) -> None:
+        self._run = list(run)
         self._command, self._places = list(command), places
         self._known, self._shown, self._folder = known, shown, folder
         self._secrets = [value for name, value in known.items() if is_secret(name) and len(value) >= 4]
@@ -106,6 +113,7 @@ class _Words:
 
     def quoting(self, matches: Callable[[str], Sequence[str]]) -> None:
         """Find the words that the launcher's shell changes; what arrives of the others is what is looked at later."""
+        open_words: list[Finding] = []
         for number, key, _ in _valued(self._command):
             word = self._command[number]
             if key == launching.VOLUME:
@@ -126,8 +134,13 @@ class _Words:
             )
             why = "the launcher pastes its words into 'bash -c' without quotes"
             way = "'taoprof run NAME -- …' gives words as they are"
+            if not secret and not self._run:  # taoprof run spells the words itself
+                self._better[number] = launching.spelt(word)
             hint = way if secret else f"write {shlex.quote(launching.spelt(word))}; or {way}"
             self.findings.append(Finding("arg-needs-quoting", where, what, why, hint))
+            open_words += [] if secret else self.findings[-1:]
+        for finding in open_words:
+            finding.hint = self._whole() or finding.hint
 
     def paths(self, home: str) -> None:
         """Find what is wrong with the paths."""
@@ -163,12 +176,13 @@ class _Words:
             self._add("arg-host-path", argument, what, why, hint)
 
     def _relative(self) -> Iterator[tuple[Argument, Verdict]]:
-        """Spec files named relative to the current folder: inside, that is the image's own working folder."""
+        """Spec files and results named relative to the current folder: inside, that is the image's own one."""
         for number, key, value in _valued(self._arrive):
             path = os.path.join(self._folder, value)
-            if key in SPEC_OPTIONS and self._folder and value[:1] not in ("", "/", "~", "$", "-"):
+            is_results = key in _RESULTS_OPTIONS
+            if (key in SPEC_OPTIONS or is_results) and self._folder and value[:1] not in ("", "/", "~", "$", "-"):
                 verdict = self._places.about(path)
-                if verdict.kind == "host" and self._places.exists(path):
+                if verdict.kind == "host" and (is_results or self._places.exists(path)):
                     argument = Argument(number, key, value)
                     self._replace(argument, verdict.place)
                     yield argument, verdict
@@ -214,17 +228,22 @@ class _Words:
         return text
 
     def _corrected(self, argument: Argument, place: str) -> str:
+        return self._whole() or f"{argument.key} {place}".strip()
+
+    def _whole(self) -> str:
+        """Give the command as it goes well; "" where that would show a secret."""
         if without_secrets(self._better, self._secrets) != self._better:
-            return f"{argument.key} {place}".strip()
-        return shlex.join(self._better)
+            return ""
+        return shlex.join([*self._run, *self._better])
 
     def _add(self, id: str, argument: Argument, what: str, why: str = "", hint: str = "") -> None:
         self.findings.append(Finding(id, argument.where, self._masked(what), why, self._masked(hint)))
 
 
 _LOST = (
-    "variables set in a notebook or another shell are not known here, and an unset one becomes nothing",
-    "'taoprof show NAME' lists the profile's variables; 'taoprof shell NAME' opens a shell that has them",
+    "what a notebook or another shell sets is not known here, and an unset variable becomes nothing; "
+    "a shell of the profile has them",
+    "taoprof shell NAME",
 )
 
 

@@ -107,7 +107,7 @@ def _nobody(engine: Answer) -> str:
 
 
 def _denied(docker: Docker, engine: Answer) -> Finding:
-    what = f"this user may not ask the engine: {engine.problem}"
+    what = "this user may not ask the engine: permission denied"
     if docker.in_group:
         why = f"the user is in the group '{docker.group}', but this session began before that"
         return Finding("docker-denied", engine.address, what, why, f"newgrp {shlex.quote(docker.group)}")

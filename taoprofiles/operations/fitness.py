@@ -9,6 +9,7 @@ from taoprofiles.checks.where import in_profile
 from taoprofiles.errors import InvalidProfileError
 from taoprofiles.state.refusals import unusable
 from taoprofiles.values.finding import ERROR, Finding
+from taoprofiles.values.secret import without_secrets
 from taoprofiles.world.places import Place, is_wsl
 
 TYPE_CHECKING = False
@@ -73,7 +74,7 @@ def to_make(
         found += command_findings(command, mapping, variables or {}) if command else []
         faults = [one for one in found if one.severity == ERROR and not (mkdir and one.id == "src-missing")]
         if faults:
-            raise refused(name, faults, doing=doing)
+            raise refused(name, faults, doing=doing, command=command or ())
     return folders
 
 
@@ -86,8 +87,8 @@ def command_findings(command: Sequence[str], mapping: dict[str, Any], variables:
     return [*specs.arguments(command, pairs, variables, plain=False), *specs.findings(command, pairs, variables)]
 
 
-def refused(name: str, faults: Sequence[Finding], *, doing: str) -> InvalidProfileError:
-    """Make the one error for what a check found."""
+def refused(name: str, faults: Sequence[Finding], *, doing: str, command: Sequence[str] = ()) -> InvalidProfileError:
+    """Make the one error for what a check found; ``command`` is what was to be run, if that was judged too."""
     missing = [finding for finding in faults if finding.id == "src-missing"]
     done = "activated" if doing == "use" else "started"
     if len(missing) == len(faults):
@@ -95,7 +96,12 @@ def refused(name: str, faults: Sequence[Finding], *, doing: str) -> InvalidProfi
         what, hint = f"{count} missing", f"nothing was changed; 'taoprof {doing} {name} --mkdir' makes them"
     else:
         what = "1 error" if len(faults) == 1 else f"{len(faults)} errors"
-        hint = f"nothing was changed; 'taoprof check {name}' tells more, --no-check goes on all the same"
+        words = f"taoprof check {name}"
+        if any(finding.id.startswith(("arg-", "spec-")) for finding in faults):
+            import shlex  # not for 'use', which has no command
+
+            words += f" -- {shlex.join(command)}" if without_secrets(command) == list(command) else " -- COMMAND"
+        hint = f"nothing was changed; '{words}' tells more, --no-check goes on all the same"
     problems = [
         f"{one.where}: {one.what}" + (f"; {one.why}" if one not in missing and one.why else "") for one in faults
     ]

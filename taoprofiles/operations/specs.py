@@ -32,6 +32,7 @@ def arguments(
     *,
     environ: Mapping[str, str] | None = None,
     plain: bool = True,
+    run: Sequence[str] = (),
 ) -> list[Finding]:
     """Judge the words of a command, as ``checks.arguments.judge``; [] for what is no launcher."""
     launch = Process(0, 0, list(command)).launch
@@ -48,6 +49,7 @@ def arguments(
         environ=environ,
         folder=_folder(),
         plain=plain,
+        run=run,
     )
 
 

@@ -92,7 +92,8 @@ def test_nothing_is_wrong(words: str) -> None:
 def test_host_path(words: str, better: str) -> None:
     for plain in (True, False):
         told = [one for one in found(words, plain=plain) if one.id == "arg-host-path"]
-        assert {one.hint for one in told} == {f"tao model dino {better}"}
+        wanted = better.replace("'x=[{image_dir: /data/val}]'", "'\"x=[{image_dir: /data/val}]\"'") if plain else better
+        assert {one.hint for one in told} == {f"tao model dino {wanted}"}, "and spelt for the launcher's shell"
 
 
 def test_a_command_with_a_secret_is_not_repeated() -> None:
@@ -192,7 +193,7 @@ def test_needs_quoting(words: str, what: str, spelling: str | None) -> None:
     told = [one for one in found(f"train {words}") if one.id == "arg-needs-quoting"]
     assert [one.what for one in told] == [f"the launcher's shell {what}"]
     if spelling:
-        assert told[0].hint.startswith(f"write {spelling}; or ")
+        assert told[0].hint.endswith(f" train {spelling}"), "the whole command, to paste"
         assert "arg-needs-quoting" not in ids(f"train {spelling}"), "what the hint says to write is not complained of"
     assert "arg-needs-quoting" not in ids(f"train {words}", plain=False)
 
