@@ -47,7 +47,7 @@ def read(behaviour: Behaviour, machine: Machine, changes: list[Change]) -> Conte
     path = file_read(behaviour, machine)
     if not machine.exists(path):
         changes.append(Change("no-file", Place("file"), was=path))
-        return Content(path, False, [], [], {} if behaviour.needs_options else None)
+        return Content(path, False, [], [], {})
     with refusing("file"):
         text = io.TextIOWrapper(io.BytesIO(machine.read(path)), encoding="utf-8").read()
         data = json.loads(text)
@@ -56,7 +56,7 @@ def read(behaviour: Behaviour, machine: Machine, changes: list[Change]) -> Conte
         raise refuse("AssertionError", "Invalid json file. Requires Mounts key.", Place("file"))
     mounts: list[tuple[Place, str, str]] = []
     entries: list[Any] = []
-    options: Any = {} if behaviour.needs_options else None
+    options: Any = {}
     for section, value in data.items():
         if section == "Mounts":
             mounts = _mounts(value, machine, changes)
