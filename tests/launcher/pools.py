@@ -108,8 +108,7 @@ SOURCES = [
     "{root}/linked/data", "{root}/home/results", "{root}/home/with blank", "{root}/home/dätä", "~/data", "~",
     "~/link/../data", "sub", "./sub/data", "up/home/data", "/", "/tmp",
 ]  # fmt: skip
-ODD = [None, 5, "", {"a": 1}]
-SOURCES = [
+ODD_SOURCES = [
     "{root}/nowhere", "{root}/loop", "{root}/broken", "$HOME/data", "~nobody-of-that-name/x", "C:\\data", "",
     "{root}/home/a:b", "~root", "FIXME", " {root}/home/data", "{root}//home/./data", "//tmp", "~/x\n",
 ]  # fmt: skip
