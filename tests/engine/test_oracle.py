@@ -1,4 +1,4 @@
-"""What is predicted is what a real engine has: the newest launcher's own call, and ``docker inspect`` of what it made."""
+"""What is predicted is what a real engine has: ``docker inspect`` of what the newest launcher's own call made."""
 
 from __future__ import annotations
 
