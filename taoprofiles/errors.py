@@ -54,6 +54,13 @@ class InvalidStateError(TaoprofError):
     status = 3
 
 
+class CannotRenderError(TaoprofError):
+    """A profile that is valid says what the target of ``render`` has no way to say, or holds a secret there."""
+
+    code = "cannot-render"
+    status = 3
+
+
 class NotFoundError(TaoprofError):
     """There is no profile or history entry of that name."""
 

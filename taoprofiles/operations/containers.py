@@ -49,13 +49,13 @@ class Containers:
             self.unseen.append(f"the container engine at {self.address} cannot be looked at: {failed}")
 
     def listed(self) -> list[dict[str, Any]]:
-        """List those that have something of this host mounted; none where the engine cannot be asked."""
+        """List those that have something of this host mounted, or our labels; none where the engine cannot be asked."""
         if self._listed is None:
             self._listed = []
             try:
                 found = self._engine.containers()
                 self.ids = {one["Id"] for one in found}
-                self._listed = [one for one in found if one["Binds"]]
+                self._listed = [one for one in found if one["Binds"] or one["Labels"]]
             except EngineError as error:
                 self.was_seen, self.absent = False, error.absent
                 if not error.absent:

@@ -206,7 +206,7 @@ class Guard:
         last = self._history.last_mapping() if is_foreign else None
         needs: dict[object, tuple[str | None, str | None]] = {}
         for hold in stock.holds:
-            if hold.kind != "found":
+            if hold.kind != "found" or not hold.shared:
                 continue
             keys = [key for key in ((hold.pid, hold.start) if hold.pid else None, hold.container) if key]
             known = next((self._needs[key] for key in keys if key in self._needs), None)
@@ -241,7 +241,7 @@ class Guard:
         """Compare each new container of found work with its mapping; a run's own process does so for its own."""
         proved: dict[str, list[str]] = {}
         for hold in stock.holds:
-            if hold.kind != "found" or hold.released or hold.container is None:
+            if hold.kind != "found" or not hold.shared or hold.released or hold.container is None:
                 continue
             told = self._proved.get(hold.container)
             if told is None:

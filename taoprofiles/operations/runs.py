@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 import subprocess
 import threading
@@ -11,11 +10,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles.errors import TaoprofError, UsageError
-from taoprofiles.operations import folders, sharing
+from taoprofiles.operations import fitness, sharing
+from taoprofiles.operations.direct import Direct
 from taoprofiles.operations.holding import begin
 from taoprofiles.operations.monitor import Monitor
 from taoprofiles.operations.stock import BEAT, take_stock
 from taoprofiles.operations.switch import kept_note, switch
+from taoprofiles.operations.words import as_started
 from taoprofiles.state import files
 from taoprofiles.state.history import MAPPING_LIMIT
 from taoprofiles.state.holds import Holds
@@ -41,20 +42,8 @@ SETTLE = 3.0
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 """The exit statuses that a shell gives for such a command."""
 
-
-_ZSHENV = """\
-_taoprof_mine="$ZDOTDIR"
-ZDOTDIR=BEFORE
-[ -f "$ZDOTDIR/.zshenv" ] && . "$ZDOTDIR/.zshenv"
-_taoprof_theirs="$ZDOTDIR"
-ZDOTDIR="$_taoprof_mine"
-"""
-_ZSHRC = """\
-ZDOTDIR="$_taoprof_theirs"
-unset _taoprof_mine _taoprof_theirs
-[ -f "$ZDOTDIR/.zshrc" ] && . "$ZDOTDIR/.zshrc"
-PROMPT="MARK$PROMPT"
-"""
+REFUSED = 125
+"""What ``docker run`` exits with where no container was started."""
 
 
 class CommandError(TaoprofError):
@@ -70,22 +59,26 @@ class CommandError(TaoprofError):
 class Wish:
     """What a run asks for beside its profile and its command.
 
-    ``gpus``: see ``sharing.parse_gpus``; ``release``: a hold that must not stand in the way, as in ``switch.use``.
+    ``gpus``: see ``sharing.parse_gpus``; ``release``: a hold that must not stand in the way, and ``check``, as in
+    ``switch.use``; ``image``: no launcher, but a container of this image; ``terminal``: with a terminal in it.
     """
 
-    __slots__ = ("allow_overlap", "gpus", "mkdir", "release", "shared")
+    __slots__ = ("allow_overlap", "check", "gpus", "image", "mkdir", "release", "shared", "terminal")
 
     def __init__(
         self,
         *,
         mkdir: bool = False,
+        check: bool = True,
         allow_overlap: bool = False,
         shared: bool = False,
         gpus: str | None = None,
         release: str | None = None,
+        image: str | None = None,
+        terminal: bool = False,
     ) -> None:
         self.mkdir, self.allow_overlap, self.shared, self.gpus = mkdir, allow_overlap, shared, gpus
-        self.release = release
+        self.release, self.check, self.image, self.terminal = release, check, image, terminal
 
 
 class Run:
@@ -93,7 +86,7 @@ class Run:
 
     ``environ`` is what its command gets, the profile's ``variables`` in it (``secrets`` names what is secret: see
     ``Renderer``); ``rendered`` is the profile's mapping, and ``wanted`` what its containers are to have, which for an
-    isolated run has its mark too.
+    isolated run has its mark too. ``argv`` is what is started in the place of the command: ``docker run``.
     """
 
     def __init__(
@@ -101,6 +94,7 @@ class Run:
     ) -> None:
         self._context, self.hold, self.claim = context, hold, claim
         self.wanted, self.environ = wanted, environ
+        self.argv: list[str] | None = None
         self.notes: list[str] = []
         self.variables: dict[str, str] = {}
         self.secrets: tuple[set[str], set[str]] = (set(), set())
@@ -115,7 +109,7 @@ class Run:
         It stays in our process group, so that the terminal's signals and its job control are its own; what is sent to
         us alone is handed on. ``say`` is told what is worth telling meanwhile. Raises CommandError.
         """
-        self._say = say
+        self._say, command = say, self.argv or command
         for text in self.notes:
             say(text)
         self._monitor.start()
@@ -140,12 +134,14 @@ class Run:
         try:
             # Whatever the caller has open for the command, such as <(…), stays open; our own are closed by exec.
             os.set_inheritable(self.claim, True)
-            process = subprocess.Popen(command, env=self.environ, close_fds=False, stdout=stdout)  # noqa: S603
+            words = as_started(command, self.variables, self.environ)
+            process = subprocess.Popen(words, env=self.environ, close_fds=False, stdout=stdout)  # noqa: S603
             for number in early:
                 process.send_signal(number)
             status = process.wait()
         except FileNotFoundError:
             hint = "the command stands behind '--', as in 'taoprof run NAME -- tao model …'"
+            hint = "install Docker's command line, such as Debian's docker.io" if self.argv else hint
             raise CommandError(f"there is no command '{command[0]}'", NOT_FOUND, hint) from None
         except (OSError, ValueError) as error:  # ValueError: a NUL, or no text, from a program that calls us
             reason = (getattr(error, "strerror", None) or str(error)).lower()
@@ -160,10 +156,14 @@ class Run:
 
         The command's own failure counts first; where it says that all is well, the last task that it started does.
         """
+        is_launcher = is_launcher and self.argv is None
         self._monitor.settle(SETTLE, expect_one=is_launcher and status == 0)
         ours = self._monitor.containers
         going_on = [one for one in ours if not one.over and self._runs(one.id)]
-        if status == 0 and ours:
+        if self.argv is not None:
+            if status == REFUSED and not ours:
+                self._say(f"the engine did not start the container (exit status {REFUSED})")
+        elif status == 0 and ours:
             last = ours[-1].status
             if last is None and not going_on:
                 self._say_unknown(self._monitor.problem or "the engine did not tell")
@@ -187,26 +187,6 @@ class Run:
         except TaoprofError as error:  # a full disk must not hide how the training ended
             self._say(f"warning: the end of the run could not be recorded: {error.message}")
         return status
-
-    def shell_command(self, shell: str, name: str) -> list[str]:
-        """Give the command for an interactive shell with a mark in its prompt, after the person's own settings."""
-        mark, kind = f"(taoprof:{name}) ", os.path.basename(shell)
-        holds = Holds(self._context)
-        if kind == "bash":
-            path = holds.note(self.hold, ".bashrc", f'[ -f ~/.bashrc ] && . ~/.bashrc\nPS1="{mark}$PS1"\n')
-            return [shell, "--rcfile", path, "-i"]
-        if kind == "zsh":
-            before = self.environ.get("ZDOTDIR", self._context.home)
-            # zsh reads both files in the folder that ZDOTDIR names at that moment; each reads the person's own.
-            holds.note(self.hold, ".zsh/.zshenv", _ZSHENV.replace("BEFORE", shlex.quote(before)))
-            rc = holds.note(self.hold, ".zsh/.zshrc", _ZSHRC.replace("MARK", mark))
-            self.environ["ZDOTDIR"] = os.path.dirname(rc)
-            return [shell, "-i"]
-        if kind == "fish":
-            with_mark = f"function fish_prompt; echo -n '{mark}'; _taoprof_prompt; end"
-            return [shell, "-C", f"functions -c fish_prompt _taoprof_prompt; {with_mark}"]
-        self.environ["PS1"] = f"{mark}$ "
-        return [shell]
 
     def _say_unknown(self, reason: str) -> None:
         self._say(
@@ -277,7 +257,10 @@ def prepare(
     text = store.text(name)
     renderer = store.renderer(name, text)
     variables, wanted = renderer.variables(), renderer.mapping()
-    missing = folders.missing(wanted, name=name, path=store.path(name), mkdir=wish.mkdir)
+    missing = fitness.to_make(
+        context, wanted, name=name, mkdir=wish.mkdir, check=wish.check, doing="run",
+        command=[] if kind != "run" or wish.image else command, variables=variables,
+    )  # fmt: skip
     mounts = mapping.mounts(mapping.to_bytes(wanted))
     hold = begin(context, kind)
     hold.profile, hold.shared, hold.pid, hold.reason = name, wish.shared, os.getpid(), reason
@@ -285,8 +268,8 @@ def prepare(
     hold.command = without_secrets(command, [variables[variable] for variable in secrets[0]])
     hold.start, hold.engine = processes.start_time(hold.pid) or 0, Engine(context.environ).address
     hold.digest, hold.mounts = mapping.digest(mapping.to_bytes(wanted)), [list(pair) for pair in mounts.items()]
-    if wish.shared and wish.gpus not in (None, "all"):
-        raise UsageError("--gpus needs a mounts file of the run's own, so it does not go with --shared")
+    _check(wish)
+    straight = Direct.of(context, hold, renderer, wish.image, command, has_terminal=wish.terminal)
     present = gpus.indices() if wish.gpus is not None and isinstance(sharing.parse_gpus(wish.gpus), int) else None
     hold.results = proof.host_paths(proof.container_path(command, variables), mounts) if kind == "run" else []
     with Lock(context.lock, timeout):
@@ -298,31 +281,31 @@ def prepare(
         hold.gpus = sharing.choose_gpus(
             name, wish.gpus, present, [one for one in living if processes.same_machine(one.place, hold.place)]
         )
-        folders.make(missing)
+        fitness.make(missing)
         records = Holds(context)
         notes = [f"warning: {text}" for text in stock.unseen]
         environ = {**context.environ, **variables, PROFILE_VARIABLE: name}
-        own = None
-        if hold.gpus and hold.gpus != "all":
+        own = argv = None
+        if hold.gpus and hold.gpus != "all" and wish.image is None:
             _set_env(wanted, "CUDA_VISIBLE_DEVICES", ",".join(hold.gpus))
         claim = records.make(hold)  # before the switch, which must not be done if this fails; it is in nobody's way
         environ[RUN_VARIABLE] = hold.id
         try:
             if wish.shared:
-                if store.text(name) != text:
-                    raise TaoprofError(f"profile '{name}' was changed in this moment", hint="run the command again")
-                notes += kept_note(switch(context, name, release=wish.release).kept)
+                notes += _switched(context, name, text, wish)
                 environ.pop("LAUNCHER_MOUNTS", None)
             else:
                 own = _with_mark(wanted, hold.id)
-                files.replace(records.mounts_path(hold.id), mapping.to_bytes(own))
-                environ["LAUNCHER_MOUNTS"] = records.mounts_path(hold.id)
+                if straight is not None:
+                    argv = straight.docker_run(own, environ, notes)
+                else:
+                    environ["LAUNCHER_MOUNTS"] = _own_file(records, hold, own)
         except BaseException:
             os.close(claim)
             records.drop(hold)
             raise
     run = Run(context, hold, claim, own or wanted, environ)
-    run.notes, run.variables, run.rendered, run.secrets = notes, variables, wanted, secrets
+    run.notes, run.variables, run.rendered, run.secrets, run.argv = notes, variables, wanted, secrets, argv
     return run
 
 
@@ -334,6 +317,26 @@ def is_launcher(command: list[str]) -> bool:
 def _set_env(wanted: dict[str, Any], name: str, value: str) -> None:
     others = [item for item in wanted.get("Envs", []) if item["variable"] != name]
     wanted["Envs"] = [*others, {"variable": name, "value": value}]
+
+
+def _check(wish: Wish) -> None:
+    if wish.shared and wish.image is not None:
+        raise UsageError("without the launcher nothing reads the shared file, so --image does not go with --shared")
+    if wish.shared and wish.gpus not in (None, "all"):
+        raise UsageError("--gpus needs a mounts file of the run's own, so it does not go with --shared")
+    if wish.gpus == "none" and wish.image is None:
+        raise UsageError("the launcher gives its container every GPU, so --gpus none needs --image")
+
+
+def _switched(context: Context, name: str, text: bytes, wish: Wish) -> list[str]:
+    if Store(context).text(name) != text:
+        raise TaoprofError(f"profile '{name}' was changed in this moment", hint="run the command again")
+    return kept_note(switch(context, name, check=wish.check, release=wish.release).kept)
+
+
+def _own_file(records: Holds, hold: Hold, own: dict[str, Any]) -> str:
+    files.replace(records.mounts_path(hold.id), mapping.to_bytes(own))
+    return records.mounts_path(hold.id)
 
 
 def _with_mark(wanted: dict[str, Any], hold_id: str) -> dict[str, Any]:

@@ -12,16 +12,22 @@ if TYPE_CHECKING:
 
 
 def parse_gpus(text: str) -> list[str] | int | str:
-    """Read ``--gpus``: "all", a number of free ones, or a list such as 0,1 (one alone is ``1,``). Raises UsageError."""
+    """Read ``--gpus``: "all", a number of free ones, a list such as 0,1 (one alone is ``1,``), or none: [].
+
+    Raises UsageError.
+    """
     if text == "all":
         return text
+    if text == "none":
+        return []
     if text.isascii() and text.isdigit() and int(text) > 0:
         return int(text)
     words = [word.strip() for word in text.split(",") if word.strip()]
     if "," in text and words and all(w.isascii() and w.replace("-", "").isalnum() for w in words):
         return list(dict.fromkeys(words))
     raise UsageError(
-        f"'{text}' is no choice of GPUs", hint="--gpus all, --gpus 2 (two free ones), --gpus 0,1 or --gpus 1, (GPU 1)"
+        f"'{text}' is no choice of GPUs",
+        hint="--gpus all, --gpus 2 (two free ones), --gpus 0,1, --gpus 1, (GPU 1) or --gpus none",
     )
 
 
@@ -42,6 +48,8 @@ def choose_gpus(name: str, wish: str | None, present: list[str] | None, living: 
     if wish is None:
         return None
     wanted = parse_gpus(wish)
+    if wanted == []:
+        return []
     if isinstance(wanted, int):
         if present is None:
             raise UsageError(

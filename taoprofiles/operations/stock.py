@@ -16,7 +16,7 @@ from taoprofiles.operations.containers import Containers, Sighting
 from taoprofiles.state.history import History
 from taoprofiles.state.holds import Holds
 from taoprofiles.values import mapping
-from taoprofiles.values.hold import OWN_KINDS, RUN_VARIABLE, Hold
+from taoprofiles.values.hold import OWN_KINDS, PROFILE_LABEL, RUN_LABEL, RUN_VARIABLE, STATE_LABEL, Hold
 from taoprofiles.values.secret import without_secrets
 from taoprofiles.world import processes
 from taoprofiles.world.engine import PATIENCE
@@ -112,9 +112,10 @@ class _Look:
         clients = {process.container: process for process in found if process.container is not None}
         containers = self._engine.listed()
         with_container: dict[str, str] = {}
-        loose: list[tuple[dict[str, Any], str, str | None]] = []
+        loose: list[tuple[dict[str, Any], str | None, str | None]] = []
         for container in containers:
-            owner = self._owner(container, runs, clients)
+            labels = container.get("Labels")
+            owner = self._labelled(labels, runs) if labels else self._owner(container, runs, clients)
             if isinstance(owner, Hold):
                 with_container[owner.id] = container["Id"]
                 owner.container, owner.image, owner.phase = container["Id"], container["Image"], "bound"
@@ -131,6 +132,12 @@ class _Look:
         return self._stock
 
     # Containers
+
+    def _labelled(self, labels: dict[str, str], runs: dict[str, Hold]) -> Hold | tuple[None, str | None] | None:
+        """Tell as ``_owner``, by our labels. There is no digest: what the launcher did not start reads no mapping."""
+        if labels.get(STATE_LABEL) != self._context.state:
+            return None
+        return runs.get(labels[RUN_LABEL]) if RUN_LABEL in labels else (None, labels.get(PROFILE_LABEL))
 
     def _owner(
         self, container: dict[str, Any], runs: dict[str, Hold], clients: dict[str, Process]
@@ -185,16 +192,14 @@ class _Look:
         return self._mark[1], self._mark[0]
 
     def _found_container(
-        self, container: dict[str, Any], digest: str, profile: str | None, client: Process | None
+        self, container: dict[str, Any], digest: str | None, profile: str | None, client: Process | None
     ) -> Hold:
-        command = [container["Image"]]
-        if client is not None:
-            command = client.argv[client.argv.index(container["Id"]) + 1 :]
+        command = client.argv[client.argv.index(container["Id"]) + 1 :] if client else [container["Image"]]
         return Hold(
             id=f"c{container['Id'][:6]}",
             kind="found",
             phase="bound",
-            shared=True,
+            shared=digest is not None,
             digest=digest,
             profile=profile,
             user=self._context.user,
@@ -238,7 +243,9 @@ class _Look:
         """Find the container of a launcher whose docker exec has ended: it waits for the container to stop."""
         start = processes.epoch(processes.start_time(process.pid)) or 0.0
         orphans = [
-            hold for hold in self._stock.holds if hold.kind == "found" and not hold.pid and hold.since >= start - 1
+            hold
+            for hold in self._stock.holds
+            if hold.kind == "found" and hold.shared and not hold.pid and hold.since >= start - 1
         ]
         return orphans[0] if len(orphans) == 1 else None
 
@@ -328,16 +335,11 @@ class _Look:
 
     def _apply_releases(self, releases: list[Hold]) -> None:
         for release in releases:
-            here = [hold for hold in self._stock.holds if hold.kind == "found" and _is_same(hold, release)]
+            here = [hold for hold in self._stock.holds if hold.kind == "found" and hold.is_same(release)]
             for hold in here:
                 hold.released = True
             if not here and self._may_write and (self._engine.was_seen or self._engine.absent):
                 self._records.end(release)
-
-
-def _is_same(hold: Hold, release: Hold) -> bool:
-    by_process = bool(hold.pid) and (hold.pid, hold.start) == (release.pid, release.start)
-    return by_process or (hold.container is not None and hold.container == release.container)
 
 
 def _inside(wanted: dict[str, str], binds: dict[str, str]) -> bool:

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 RUN_VARIABLE = "TAOPROF_RUN"
 """The environment variable that carries a hold's id, in the processes of a run and in its containers."""
 
+PROFILE_LABEL, STATE_LABEL, RUN_LABEL = "taoprofiles.profile", "taoprofiles.state", "taoprofiles.run"
+"""Labels of containers started without the launcher: the profile, whose (its state folder), and the run's id."""
+
 OWN_KINDS = ("run", "shell", "notebook")
 """Work that taoprofiles started: it has a claim, and carries its mark."""
 
@@ -99,6 +102,11 @@ class Hold:
     def as_dict(self) -> dict[str, Any]:
         """Give the fields, as they are written to a file and shown to programs."""
         return {name: getattr(self, name) for name in self.DEFAULTS}
+
+    def is_same(self, other: Hold) -> bool:
+        """Whether both are about the same process, or the same container."""
+        by_process = bool(self.pid) and (self.pid, self.start) == (other.pid, other.start)
+        return by_process or (self.container is not None and self.container == other.container)
 
     def line(self, now: float | None = None) -> str:
         """Say it in one line: what it does, and who, since when, where."""

@@ -81,11 +81,16 @@ def _python(value: Any, indent: str = "") -> str:
     return str(value) if isinstance(value, _Code) else ascii(value)
 
 
-def _bash(name: str, value: str) -> str:
+def shell_word(value: str) -> str:
+    """Write a word for bash or zsh, in quotes."""
     if value.isprintable():
-        return f"export {name}='" + value.replace("'", "'\\''") + "'"
+        return "'" + value.replace("'", "'\\''") + "'"
     # $'…' for what a terminal would obey: bash and zsh read the escapes back, byte by byte, in any locale.
-    return f"export {name}=$'" + "".join(_ansi_c(byte) for byte in value.encode()) + "'"
+    return "$'" + "".join(_ansi_c(byte) for byte in value.encode()) + "'"
+
+
+def _bash(name: str, value: str) -> str:
+    return f"export {name}={shell_word(value)}"
 
 
 def _ansi_c(byte: int) -> str:

@@ -10,6 +10,7 @@ MASK = "***"
 
 _WORDS = ("KEY", "TOKEN", "SECRET", "PASS", "PWD", "CREDENTIAL", "AUTH")
 _HARMLESS = ("KEYPOINT",)  # TAO's pose networks: KEYPOINT_DIR is a folder
+_FOLDERS = ("PWD", "OLDPWD")  # where a shell is, and was
 
 
 def without_secrets(words: Sequence[str], known: Iterable[str] = ()) -> list[str]:
@@ -40,4 +41,4 @@ def is_secret(name: str) -> bool:
     upper = name.upper()
     for word in _HARMLESS:
         upper = upper.replace(word, "")
-    return any(word in upper for word in _WORDS)
+    return upper not in _FOLDERS and any(word in upper for word in _WORDS)

@@ -78,18 +78,34 @@ class Renderer:
         env = self._template["env"].items()
         return secret, {name for name, text in env if is_one(name, list(references(text)))}
 
+    def secret_values(self) -> list[tuple[str, str]]:
+        """Give the name and value of each secret: of variables, of the container's, and of the environment's."""
+        named, named_env = self.secrets()
+        variables = self.variables()
+        env = {one["variable"]: str(one["value"]) for one in self.mapping().get("Envs", [])}
+        template = self._template
+        sides = (side for mount in template["mounts"] for side in mount)
+        texts = (*template["variables"].values(), *sides, *template["env"].values(), template["docker"].get("user", ""))
+        asked = {of for text in texts for kind, of in references(text) if kind == "env" and is_secret(of)}
+        return [
+            *((name, variables[name]) for name in variables if name in named),
+            *((name, env[name]) for name in env if name in named_env),
+            *((name, self._around.environ[name]) for name in sorted(asked) if name in self._around.environ),
+        ]
+
     def variables(self) -> dict[str, str]:
         """Give every variable, by name, in the order of the layout and then of the profile."""
         values = {name: self._value(f"variables.{name}", self._variable(name)) for name in self._template["variables"]}
         self._raise_problems()
         return values
 
-    def mapping(self) -> dict[str, Any]:
+    def mapping(self, *, judged: bool = True) -> dict[str, Any]:
         """Give the mapping in the launcher's form: Mounts, and Envs and DockerOptions where there are any.
 
-        The launcher refuses any further key ("Invalid field", docker_handler.py of nvidia-tao 6.26.3).
+        The launcher refuses any further key ("Invalid field", docker_handler.py of nvidia-tao 6.26.3). Without
+        ``judged`` its paths are given as they come out; the checks then say what is wrong with them.
         """
-        mapping: dict[str, Any] = {"Mounts": self._mounts()}
+        mapping: dict[str, Any] = {"Mounts": self._mounts(judged=judged)}
         if self._template["env"]:
             mapping["Envs"] = [
                 {"variable": name, "value": self._value(f"container.env.{name}", self._text(expression))}
@@ -103,16 +119,19 @@ class Renderer:
         self._raise_problems()
         return mapping
 
-    def _mounts(self) -> list[dict[str, str]]:
+    def _mounts(self, *, judged: bool) -> list[dict[str, str]]:
         mounts: list[dict[str, str]] = []
         sources: dict[str, int] = {}
         destinations: dict[str, int] = {}
         for number, (source, destination) in enumerate(self._template["mounts"]):
             where = f"mounts[{number}]"
             mount = {
-                "source": self._path_value(f"{where}.source", self._text(source, path=True)),
-                "destination": self._path_value(f"{where}.destination", self._text(destination)),
+                "source": self._path_value(f"{where}.source", self._text(source, path=True), judged=judged),
+                "destination": self._path_value(f"{where}.destination", self._text(destination), judged=judged),
             }
+            mounts.append(mount)
+            if not judged:
+                continue
             same = sources.setdefault(os.path.normpath(mount["source"]), number)
             if mount["source"] and same != number:
                 # The launcher keys its volumes by source (formatted_mounts), so the last one silently wins.
@@ -127,7 +146,6 @@ class Renderer:
                 self._problems.append(
                     f"{where}.destination: '{mount['destination']}' is already the destination of mounts[{same}]"
                 )
-            mounts.append(mount)
         return mounts
 
     def _user(self, user: str) -> str:
@@ -148,10 +166,10 @@ class Renderer:
             self._problems.append(f"{where}: {error}")
             return ""
 
-    def _path_value(self, where: str, get: Callable[[], str]) -> str:
+    def _path_value(self, where: str, get: Callable[[], str], *, judged: bool) -> str:
         known = len(self._problems)
         value = self._value(where, get)
-        if len(self._problems) == known:
+        if judged and len(self._problems) == known:
             if not value.startswith("/"):
                 self._problems.append(f"{where}: '{value}' is not an absolute path")
             elif ":" in value:

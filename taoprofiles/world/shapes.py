@@ -10,9 +10,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+_OURS = "taoprofiles."
+
 
 def containers(found: object) -> list[dict[str, Any]] | None:
-    """Give the containers of a list with Id, Image, Created and Binds (destination by source); None for no list."""
+    """Give the containers of a list; None for no list.
+
+    Id, Image, Created, Binds (destination by source) and Labels, of which only ours are kept.
+    """
     if not isinstance(found, list):
         return None
     return [
@@ -21,6 +26,7 @@ def containers(found: object) -> list[dict[str, Any]] | None:
             "Image": _text(one.get("Image")),
             "Created": _number(one.get("Created")),
             "Binds": _binds(one),
+            "Labels": {name: _text(value) for name, value in _table(one.get("Labels")).items() if name[:12] == _OURS},
         }
         for one in found
         if isinstance(one, dict) and is_id(one.get("Id"))
@@ -41,6 +47,20 @@ def container(found: object) -> dict[str, Any]:
         "Binds": _binds(whole),
         "AllGpus": any(one.get("Count") == -1 for one in _tables(host.get("DeviceRequests"))),
         "Running": _table(whole.get("State")).get("Running") is True,
+    }
+
+
+def info(found: object) -> dict[str, Any]:
+    """Give what an engine says of itself: id, version, system, root, rootless and the names of its runtimes."""
+    whole = _table(found)
+    security = [word for word in _list(whole.get("SecurityOptions")) if isinstance(word, str)]
+    return {
+        "id": _text(whole.get("ID"))[:200],
+        "version": _text(whole.get("ServerVersion"))[:100],
+        "system": _text(whole.get("OperatingSystem"))[:200],
+        "root": _text(whole.get("DockerRootDir")),
+        "is_rootless": any("rootless" in word for word in security),
+        "runtimes": tuple(sorted(str(name)[:100] for name in _table(whole.get("Runtimes")))[:20]),
     }
 
 
