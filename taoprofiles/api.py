@@ -40,13 +40,16 @@ class Finished(NamedTuple):
     messages: list[str]
 
 
-def use(name: str, *, shared: bool = False, mkdir: bool = False, timeout: float = DEFAULT_TIMEOUT) -> Session:
+def use(
+    name: str, *, shared: bool = False, mkdir: bool = False, check: bool = True, timeout: float = DEFAULT_TIMEOUT
+) -> Session:
     """Give this process the profile ``name``, as ``%taoprof use`` does in a notebook.
 
     ``os.environ`` gets the profile's variables, and ``LAUNCHER_MOUNTS`` a mounts file of this process's own; with
     ``shared`` the shared file becomes the profile's instead. It is held until the process ends, another ``use``, or
     ``release()`` of what is returned, which is a context manager too. ``mkdir`` makes source folders that are missing;
-    ``timeout`` (s) is for another taoprof command that is at work.
+    ``check`` refuses what would go wrong for certain, as ``taoprof check`` tells; ``timeout`` (s) is for another
+    taoprof command that is at work.
 
     Raises NotFoundError, InvalidProfileError (also for missing source folders), HeldError, InvalidStateError,
     BusyError.
@@ -54,20 +57,22 @@ def use(name: str, *, shared: bool = False, mkdir: bool = False, timeout: float 
     from taoprofiles.operations import sessions
 
     _expect(_TEXT, name=name)
-    _expect(_TRUTH, shared=shared, mkdir=mkdir)
+    _expect(_TRUTH, shared=shared, mkdir=mkdir, check=check)
     _expect(_NUMBER, timeout=timeout)
-    return sessions.begin(name, os.environ, shared=shared, mkdir=mkdir, timeout=timeout)
+    return sessions.begin(name, os.environ, shared=shared, mkdir=mkdir, check=check, timeout=timeout)
 
 
-def switch(name: str, *, dry_run: bool = False, mkdir: bool = False, timeout: float = DEFAULT_TIMEOUT) -> Switch:
+def switch(
+    name: str, *, dry_run: bool = False, mkdir: bool = False, check: bool = True, timeout: float = DEFAULT_TIMEOUT
+) -> Switch:
     """Switch the shared mapping file to the profile ``name``, as ``taoprof use`` does; "-" is the one before.
 
     Nothing is held. See ``operations.switch.use`` for what it raises.
     """
     _expect(_TEXT, name=name)
-    _expect(_TRUTH, dry_run=dry_run, mkdir=mkdir)
+    _expect(_TRUTH, dry_run=dry_run, mkdir=mkdir, check=check)
     _expect(_NUMBER, timeout=timeout)
-    return switching.use(Context(), name, dry_run=dry_run, mkdir=mkdir, timeout=timeout)
+    return switching.use(Context(), name, dry_run=dry_run, mkdir=mkdir, check=check, timeout=timeout)
 
 
 def current() -> Situation:
@@ -82,6 +87,7 @@ def run(
     shared: bool = False,
     gpus: str | None = None,
     mkdir: bool = False,
+    check: bool = True,
     allow_overlap: bool = False,
     wait: float | None = None,
     timeout: float = DEFAULT_TIMEOUT,
@@ -105,13 +111,13 @@ def run(
             say(text)
 
     _expect(_TEXT, name=name, **({} if gpus is None else {"gpus": gpus}))
-    _expect(_TRUTH, shared=shared, mkdir=mkdir, allow_overlap=allow_overlap)
+    _expect(_TRUTH, shared=shared, mkdir=mkdir, check=check, allow_overlap=allow_overlap)
     _expect(_NUMBER, timeout=timeout, **({} if wait is None else {"wait": wait}))
     if say is not None and not callable(say):
         raise UsageError(f"say must be a function, not {say!r}")
     words = _words(command)
     context = Context()
-    wish = runs.Wish(mkdir=mkdir, allow_overlap=allow_overlap, shared=shared, gpus=gpus)
+    wish = runs.Wish(mkdir=mkdir, check=check, allow_overlap=allow_overlap, shared=shared, gpus=gpus)
 
     def attempt() -> runs.Run:
         return runs.prepare(context, name, words, wish=wish, timeout=timeout)

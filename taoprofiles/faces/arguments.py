@@ -23,6 +23,13 @@ def add_timeout(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_no_check(parser: argparse.ArgumentParser) -> None:
+    """Give a verb that refuses what cannot go well its ``--no-check``; ``check`` is true without it."""
+    parser.add_argument(
+        "--no-check", dest="check", action="store_false", help="although it would go wrong: see 'taoprof check'"
+    )
+
+
 def add_wait(parser: argparse.ArgumentParser) -> None:
     """Give a verb that may be refused its ``--wait``: seconds, infinite without a TIME; None is not to wait."""
     parser.add_argument(

@@ -43,8 +43,10 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "current": ("telling", "name the active profile"),
         "status": ("telling", "tell what the mapping file holds, and why"),
         "show": ("looking", "show all that a profile comes to"),
+        "check": ("checking", "tell what the launcher will do, and what is wrong with that"),
         "diff": ("looking", "compare a profile with the file, or two profiles"),
         "paths": ("looking", "tell where everything is kept"),
+        "doctor": ("doctoring", "tell what is wrong on this machine, and the command that mends it"),
     },
     "make": {
         "new": ("making", "make a profile for a project folder"),
@@ -68,8 +70,9 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
 TAKES_COMMAND = {
     "run": "taoprof run NAME [option …] -- COMMAND …",
     "render": "taoprof render NAME --to TARGET [option …] [-- COMMAND …]",
+    "check": "taoprof check [NAME] [option …] [-- COMMAND …]",
 }
-"""Verbs behind whose ``--`` stands a command that is none of ours to read, and how they are called."""
+"""Verbs behind whose ``--`` stands a command that is none of ours to read, and their usage."""
 
 READ_BY_PROGRAMS = ("current", "env", "export", "completion", "schema", "daemon", "render")
 """Verbs whose answers go into a prompt, a shell or a file, and whose messages may never be seen."""
@@ -130,14 +133,25 @@ def run(argv: list[str]) -> int:
         parse = parser.parse_intermixed_args if verb == "set" else parser.parse_args
         args = parse([*leading, *rest])
         args.command = command
-        context = Context()
-        if verb != "daemon":  # a guard does so by itself, and tells of it
+        context = Context() if verb != "doctor" else _any_context()
+        if verb not in ("daemon", "doctor"):  # a guard does so by itself, and tells of it; a doctor only looks
             _mend(context)
         result = _function(verb)(context, args)
         result.messages += _untold(context, verb)
         return output.emit(verb, result, as_json=as_json)
     except TaoprofError as error:
         return output.emit_error(verb, error, as_json=as_json)
+
+
+def _any_context() -> Context:
+    """Give the context, or where HOME is none that can be used one for the user's own home: what is wrong is told."""
+    try:
+        return Context()
+    except TaoprofError:
+        names = ("HOME", "TAOPROF_HOME")
+        usual = Context({name: value for name, value in os.environ.items() if name not in names})
+        usual.environ.update({name: os.environ[name] for name in names if name in os.environ})
+        return usual
 
 
 def _mend(context: Context) -> None:

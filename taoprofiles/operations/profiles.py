@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 NEW_DOCKER = Docker(user="auto", shm_size="16G", ulimits={"memlock": -1, "stack": 67108864})
 """What NVIDIA's notebooks and documentation recommend; without ``user`` the results belong to root."""
+NEW_ENV = {"HOME": "/tmp"}  # noqa: S108 - in the container
+"""The image does not know the user's id: without a HOME that can be written to, matplotlib, torch and wandb stop."""
 
 
 def new(
@@ -49,6 +51,7 @@ def new(
     data["project_dir"] = as_expression(context, project_dir)
     if notebook_dir is not None:
         data["notebook_dir"] = as_expression(context, notebook_dir)
+    data["container"] = {"env": NEW_ENV}
     data["docker"] = NEW_DOCKER.model_dump(exclude_none=True)
     profile = from_data(data, name=name)
     write(context, "new", name, to_toml(profile).encode(), replace=False, timeout=timeout)

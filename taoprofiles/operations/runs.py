@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles.errors import TaoprofError, UsageError
-from taoprofiles.operations import folders, sharing
+from taoprofiles.operations import fitness, sharing
 from taoprofiles.operations.direct import Direct
 from taoprofiles.operations.holding import begin
 from taoprofiles.operations.monitor import Monitor
@@ -58,16 +58,18 @@ class CommandError(TaoprofError):
 class Wish:
     """What a run asks for beside its profile and its command.
 
-    ``gpus``: see ``sharing.parse_gpus``; ``release``: a hold that must not stand in the way, as in ``switch.use``.
+    ``gpus``: see ``sharing.parse_gpus``; ``release``: a hold that must not stand in the way, and ``check``, as in
+    ``switch.use``.
     ``image``: no launcher, but a container of this image; ``terminal``: with a terminal in it.
     """
 
-    __slots__ = ("allow_overlap", "gpus", "image", "mkdir", "release", "shared", "terminal")
+    __slots__ = ("allow_overlap", "check", "gpus", "image", "mkdir", "release", "shared", "terminal")
 
     def __init__(
         self,
         *,
         mkdir: bool = False,
+        check: bool = True,
         allow_overlap: bool = False,
         shared: bool = False,
         gpus: str | None = None,
@@ -76,7 +78,7 @@ class Wish:
         terminal: bool = False,
     ) -> None:
         self.mkdir, self.allow_overlap, self.shared, self.gpus = mkdir, allow_overlap, shared, gpus
-        self.release, self.image, self.terminal = release, image, terminal
+        self.release, self.check, self.image, self.terminal = release, check, image, terminal
 
 
 class Run:
@@ -254,7 +256,7 @@ def prepare(
     text = store.text(name)
     renderer = store.renderer(name, text)
     variables, wanted = renderer.variables(), renderer.mapping()
-    missing = folders.missing(wanted, name=name, path=store.path(name), mkdir=wish.mkdir)
+    missing = fitness.to_make(context, wanted, name=name, mkdir=wish.mkdir, check=wish.check, doing="run")
     mounts = mapping.mounts(mapping.to_bytes(wanted))
     hold = begin(context, kind)
     hold.profile, hold.shared, hold.pid, hold.reason = name, wish.shared, os.getpid(), reason
@@ -275,7 +277,7 @@ def prepare(
         hold.gpus = sharing.choose_gpus(
             name, wish.gpus, present, [one for one in living if processes.same_machine(one.place, hold.place)]
         )
-        folders.make(missing)
+        fitness.make(missing)
         records = Holds(context)
         notes = [f"warning: {text}" for text in stock.unseen]
         environ = {**context.environ, **variables, PROFILE_VARIABLE: name}
@@ -325,7 +327,7 @@ def _check(wish: Wish) -> None:
 def _switched(context: Context, name: str, text: bytes, wish: Wish) -> list[str]:
     if Store(context).text(name) != text:
         raise TaoprofError(f"profile '{name}' was changed in this moment", hint="run the command again")
-    return kept_note(switch(context, name, release=wish.release).kept)
+    return kept_note(switch(context, name, check=wish.check, release=wish.release).kept)
 
 
 def _own_file(records: Holds, hold: Hold, own: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from taoprofiles.state import caches, files
 from taoprofiles.state.guards import Guards
 from taoprofiles.version import VERSION
 from taoprofiles.world import processes
-from taoprofiles.world.systemd import Manager, assigned, quoted
+from taoprofiles.world.systemd import PATIENCE, Manager, assigned, quoted
 
 if TYPE_CHECKING:
     from taoprofiles.state.paths import Context
@@ -37,9 +37,9 @@ _NEWER = {"RestartSteps=": 254, "RestartMaxDelaySec=": 254}
 class Service:
     """The service of one user. Every method raises NoManagerError where the user has no systemd, TaoprofError."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, patience: float = PATIENCE) -> None:
         self._context = context
-        self._manager = Manager(context.environ)
+        self._manager = Manager(context.environ, patience)
 
     @functools.cached_property
     def _folder(self) -> str:

@@ -176,6 +176,7 @@ def begin(
     home: str | None = None,
     shared: bool = False,
     mkdir: bool = False,
+    check: bool = True,
     timeout: float = DEFAULT_TIMEOUT,
 ) -> Session:
     """Give this process a profile, in the place of the one that it has; ``environ`` is the process's environment.
@@ -188,7 +189,7 @@ def begin(
         context = Context((before.surroundings() if before else dict(environ)) | ({"HOME": home} if home else {}))
         # Our own hold on the shared file is in nobody's way, if it is only us that hold it.
         release = before.hold.id if before is not None and before.shared and not before.has_work() else None
-        wish = Wish(shared=shared, mkdir=mkdir, release=release, allow_overlap=True)
+        wish = Wish(shared=shared, mkdir=mkdir, check=check, release=release, allow_overlap=True)
         reason = os.path.basename(environ.get(NAME_VARIABLE, "")) or os.path.basename(sys.argv[0]) or "python"
         run = prepare(context, name, [], kind="notebook", reason=reason, wish=wish, timeout=timeout)
         made = Session(context, name, run, environ)

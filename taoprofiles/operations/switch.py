@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from taoprofiles.errors import InvalidStateError, NotFoundError, TaoprofError
-from taoprofiles.operations import folders
+from taoprofiles.operations import fitness
 from taoprofiles.operations.holding import held, note_release
 from taoprofiles.operations.situation import previous
 from taoprofiles.operations.stock import take_stock
@@ -56,10 +56,13 @@ def use(
     *,
     dry_run: bool = False,
     mkdir: bool = False,
+    check: bool = True,
     release: str | None = None,
     timeout: float = DEFAULT_TIMEOUT,
 ) -> Switch:
     """Switch the mapping file to the profile ``name``; "-" is the one before. ``timeout`` (s) is for the lock.
+
+    ``check`` refuses a mapping with which a run would go wrong for certain.
 
     ``release`` is the id of a hold that must not stand in the way; it is let go of in the same step, if it is there.
 
@@ -71,18 +74,20 @@ def use(
     if name != "-":
         store.text(name)  # a name that is not there is told before anything is made or waited for
     if dry_run:
-        return _Transaction(context).plan(name, mkdir=mkdir)
+        return _Transaction(context).plan(name, mkdir=mkdir, check=check)
     with Lock(context.lock, timeout):
-        return switch(context, name, mkdir=mkdir, release=release)
+        return switch(context, name, mkdir=mkdir, check=check, release=release)
 
 
-def switch(context: Context, name: str, *, mkdir: bool = False, release: str | None = None) -> Switch:
+def switch(
+    context: Context, name: str, *, mkdir: bool = False, check: bool = True, release: str | None = None
+) -> Switch:
     """Do what ``use`` does. Needs the lock."""
     transaction = _Transaction(context)
-    done = transaction.plan(name, mkdir=mkdir, may_write=True, release=release)
+    done = transaction.plan(name, mkdir=mkdir, check=check, may_write=True, release=release)
     if done.changed:
         assert done.name is not None  # noqa: S101 - for the type checker: a plan has a name
-        folders.make(done.folders)
+        fitness.make(done.folders)
         done.kept = transaction.write("use", done.name, mapping.to_bytes(done.wanted))
     transaction.leave_note(done)
     return done
@@ -176,7 +181,9 @@ class _Transaction:
         self.previous = self._entry.profile if self._entry else None
         self._note: bytes | None = None
 
-    def plan(self, name: str, *, mkdir: bool, may_write: bool = False, release: str | None = None) -> Switch:
+    def plan(
+        self, name: str, *, mkdir: bool, check: bool, may_write: bool = False, release: str | None = None
+    ) -> Switch:
         if name == "-":
             before = previous(self._context, self.content, self.previous)
             if before is None:
@@ -188,7 +195,7 @@ class _Transaction:
         done = Switch(name, self.previous)
         done.wanted = renderer.mapping()
         done.secrets = renderer.secrets()[1]
-        done.folders = folders.missing(done.wanted, name=name, path=self._store.path(name), mkdir=mkdir)
+        done.folders = fitness.to_make(self._context, done.wanted, name=name, mkdir=mkdir, check=check)
         content = mapping.to_bytes(done.wanted)
         done.changed = name != self.previous or not mapping.same(self.content, content)
         if self.content != content:

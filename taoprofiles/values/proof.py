@@ -9,8 +9,11 @@ from taoprofiles.values.sizes import in_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
+
+LINKS = 40
+"""Symlinks that the kernel follows in one path (MAXSYMLINKS of Linux)."""
 
 
 def differences(wanted: dict[str, Any], seen: dict[str, Any], environ: Mapping[str, str]) -> list[str]:
@@ -71,7 +74,7 @@ def container_path(words: list[str], variables: Mapping[str, str]) -> list[str]:
             named.append(words[number + 1])
     if not named and set(words) & {"train", "prune", "retrain", "quantize", "distill", "export"}:
         named = [variables[name] for name in ("RESULTS_DIR", "USER_EXPERIMENT_DIR") if name in variables][:1]
-    return [_expanded(value, variables) for value in named]
+    return [expanded(value, variables) for value in named]
 
 
 def host_paths(places: list[str], mounts: Mapping[str, str]) -> list[str]:
@@ -86,18 +89,52 @@ def host_paths(places: list[str], mounts: Mapping[str, str]) -> list[str]:
 
 
 def container_paths(path: str, mounts: Mapping[str, str]) -> list[str]:
-    """Give where a host path appears in the container; ``mounts`` is destination by source. The nearest mount first."""
+    """Give where a host path appears in the container; ``mounts`` is destination by source. The nearest mount first.
+
+    Where a deeper mount lies over a place, what is below it cannot be seen there, so that place is not given.
+    """
     real = os.path.realpath(path)
     around = [source for source in mounts if _within(real, source)]
-    return [
+    places = [
         os.path.normpath(os.path.join(mounts[source], os.path.relpath(real, source)))
         for source in sorted(around, key=len, reverse=True)
     ]
+    return [place for place in places if real in host_paths([place], mounts)]
+
+
+def resolve(place: str, mounts: Mapping[str, str], link: Callable[[str], str | None]) -> tuple[str, str]:
+    """Follow a container path as the container's kernel does: (where it leads there, the host path behind that).
+
+    ``link`` gives what a symlink of the host points to, None for what is none. A link in a mounted folder that points
+    to an absolute path leads to that path *of the container*. The host path is "" for what no mount has.
+    """
+    ahead, at, hops = place.split("/")[::-1], "/", 0
+    while ahead:
+        part = ahead.pop()
+        if part in ("", ".", ".."):
+            at = os.path.dirname(at) if part == ".." else at
+            continue
+        step = os.path.join(at, part)
+        behind = host_paths([step], mounts)
+        target = link(behind[0]) if behind and step not in mounts.values() and hops < LINKS else None
+        if target is None:
+            at = step
+            continue
+        hops += 1
+        ahead += target.split("/")[::-1]
+        at = "/" if target.startswith("/") else at
+    return at, next(iter(host_paths([at], mounts)), "")
+
+
+def below(path: str, mounts: Mapping[str, str]) -> bool:
+    """Whether a resolved host path is the source of a mount, or below one."""
+    return any(_within(path, source) for source in mounts)
 
 
 def _within(place: str, folder: str) -> bool:
     return place == folder or place.startswith(folder.rstrip("/") + "/")
 
 
-def _expanded(value: str, variables: Mapping[str, str]) -> str:
+def expanded(value: str, variables: Mapping[str, str]) -> str:
+    """Put the values of the variables for ``$NAME`` and ``${NAME}``; what they do not have stays as it is."""
     return re.sub(r"\$(?:\{(\w+)\}|(\w+))", lambda m: variables.get(m[1] or m[2], m[0]), value)

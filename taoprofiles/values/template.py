@@ -99,12 +99,13 @@ class Renderer:
         self._raise_problems()
         return values
 
-    def mapping(self) -> dict[str, Any]:
+    def mapping(self, *, judged: bool = True) -> dict[str, Any]:
         """Give the mapping in the launcher's form: Mounts, and Envs and DockerOptions where there are any.
 
-        The launcher refuses any further key ("Invalid field", docker_handler.py of nvidia-tao 6.26.3).
+        The launcher refuses any further key ("Invalid field", docker_handler.py of nvidia-tao 6.26.3). Without
+        ``judged`` its paths are given as they come out; the checks then say what is wrong with them.
         """
-        mapping: dict[str, Any] = {"Mounts": self._mounts()}
+        mapping: dict[str, Any] = {"Mounts": self._mounts(judged=judged)}
         if self._template["env"]:
             mapping["Envs"] = [
                 {"variable": name, "value": self._value(f"container.env.{name}", self._text(expression))}
@@ -118,16 +119,19 @@ class Renderer:
         self._raise_problems()
         return mapping
 
-    def _mounts(self) -> list[dict[str, str]]:
+    def _mounts(self, *, judged: bool) -> list[dict[str, str]]:
         mounts: list[dict[str, str]] = []
         sources: dict[str, int] = {}
         destinations: dict[str, int] = {}
         for number, (source, destination) in enumerate(self._template["mounts"]):
             where = f"mounts[{number}]"
             mount = {
-                "source": self._path_value(f"{where}.source", self._text(source, path=True)),
-                "destination": self._path_value(f"{where}.destination", self._text(destination)),
+                "source": self._path_value(f"{where}.source", self._text(source, path=True), judged=judged),
+                "destination": self._path_value(f"{where}.destination", self._text(destination), judged=judged),
             }
+            mounts.append(mount)
+            if not judged:
+                continue
             same = sources.setdefault(os.path.normpath(mount["source"]), number)
             if mount["source"] and same != number:
                 # The launcher keys its volumes by source (formatted_mounts), so the last one silently wins.
@@ -142,7 +146,6 @@ class Renderer:
                 self._problems.append(
                     f"{where}.destination: '{mount['destination']}' is already the destination of mounts[{same}]"
                 )
-            mounts.append(mount)
         return mounts
 
     def _user(self, user: str) -> str:
@@ -163,10 +166,10 @@ class Renderer:
             self._problems.append(f"{where}: {error}")
             return ""
 
-    def _path_value(self, where: str, get: Callable[[], str]) -> str:
+    def _path_value(self, where: str, get: Callable[[], str], *, judged: bool) -> str:
         known = len(self._problems)
         value = self._value(where, get)
-        if len(self._problems) == known:
+        if judged and len(self._problems) == known:
             if not value.startswith("/"):
                 self._problems.append(f"{where}: '{value}' is not an absolute path")
             elif ":" in value:

@@ -28,11 +28,15 @@ _LIMIT = 64 << 20
 
 
 class EngineError(Exception):
-    """The engine could not be asked; the text says why. ``absent`` where there is no engine at all."""
+    """The engine could not be asked; the text says why. ``absent`` where there is no engine at all.
 
-    def __init__(self, reason: str, *, absent: bool = False) -> None:
+    ``kind`` is "absent", "refused", "denied", "silent" or "odd".
+    """
+
+    def __init__(self, reason: str, *, absent: bool = False, kind: str = "odd") -> None:
         super().__init__(reason)
         self.absent = absent
+        self.kind = "absent" if absent else kind
 
 
 class Engine:
@@ -66,6 +70,10 @@ class Engine:
         """Give what is asked about a container (``shapes.container``), None where there is none."""
         found = self._ask("GET", f"/containers/{container}/json")
         return None if found is None else shapes.container(found)
+
+    def info(self) -> dict[str, Any]:
+        """Give what it says about itself; see ``shapes.info``."""
+        return shapes.info(self._ask("GET", "/info"))
 
     def stop(self, container: str, seconds: int = 10) -> bool:
         """Stop a container: SIGTERM, and SIGKILL after ``seconds``. False where there is none."""
@@ -135,9 +143,9 @@ class Engine:
                     if len(answer) > _LIMIT:
                         raise EngineError("its answer has no end")
         except TimeoutError:
-            raise EngineError(f"it does not answer within {self._patience:g} s") from None
+            raise EngineError(f"it does not answer within {self._patience:g} s", kind="silent") from None
         except OSError as error:
-            raise EngineError(_reason(error)) from None
+            raise EngineError(_reason(error), kind=_kind(error)) from None
         head, _, body = answer.partition(b"\r\n\r\n")
         if _status(head) == 404:
             return None
@@ -247,6 +255,14 @@ def _status(head: bytes) -> int:
     if status >= 400 and status != 404:
         raise EngineError(f"it refuses, with HTTP status {status}")
     return status
+
+
+def _kind(error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return "denied"
+    if isinstance(error, FileNotFoundError):
+        return "absent"
+    return "refused" if isinstance(error, ConnectionError) else "odd"
 
 
 def _reason(error: OSError) -> str:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
 import shutil
-import subprocess
-from typing import NamedTuple
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 
-TYPE_CHECKING = False
+from taoprofiles.values.machine import NO_ANSWER, NO_INTERPRETER, NO_LAUNCHER, OTHER_PROGRAM, Launcher, Launchers
+from taoprofiles.world.asking import ask
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+__all__ = ["Launcher", "first", "inspect", "on_path", "survey"]
 
 DISTRIBUTIONS = ("nvidia-tao", "nvidia-tlt")
 """The names under which PyPI has the launcher: nvidia-tlt up to 0.1.21, nvidia-tao since."""
@@ -19,39 +24,53 @@ DISTRIBUTIONS = ("nvidia-tao", "nvidia-tlt")
 BESIDE = (*DISTRIBUTIONS, "docker", "requests", "urllib3", "tabulate", "setuptools", "six", "rich")
 """What decides whether it starts at all."""
 
+PATIENCE = 10.0
+"""Seconds that an interpreter may take: with a home on a network, and its modules not compiled yet."""
+
+INSPECTED = 4
+"""Launchers of PATH that are asked; more than two are rare, and each takes a second."""
+
+# In the order in which the launcher does: of several faults a person sees the first. Nothing of the launcher itself is
+# imported. What lies in the current folder must not take the place of a module.
 _ASK = """
-import importlib.metadata as m, json, sys
+import sys
+sys.path[:] = [place for place in sys.path if place]
+import json, os
+try:
+    import importlib.metadata as metadata
+    version = metadata.version
+except ImportError:
+    import pkg_resources
+    version = lambda name: pkg_resources.get_distribution(name).version
 try:
     import distutils
     has = True
 except ImportError:
     has = False
-found = {}
+found, wrong = {}, ""
 for name in sys.argv[1:]:
     try:
-        found[name] = m.version(name)
-    except m.PackageNotFoundError:
+        found[name] = str(version(name))[:100]
+    except Exception:
         pass
-print(json.dumps({"python": list(sys.version_info[:3]), "prefix": sys.prefix, "distutils": has, "packages": found}))
+for name in ("docker", "tabulate", "requests"):
+    try:
+        __import__(name)
+    except BaseException as error:
+        wrong = (type(error).__name__ + ": " + str(error))[:300]
+        break
+try:
+    import importlib.util
+    pip = importlib.util.find_spec("pip") is not None
+except Exception:
+    pip = False
+import sysconfig
+managed = sys.prefix == getattr(sys, "base_prefix", sys.prefix) and os.path.exists(
+    os.path.join(sysconfig.get_path("stdlib") or "", "EXTERNALLY-MANAGED"))
+told = {"python": list(sys.version_info[:3]), "prefix": sys.prefix, "distutils": has, "packages": found,
+        "imports": wrong, "pip": pip, "managed": managed}
+sys.stdout.write("\\n" + json.dumps(told) + "\\n")
 """
-
-
-class Launcher(NamedTuple):
-    """One ``tao`` of PATH. What could not be learnt is "" or empty, and ``problem`` says why.
-
-    ``distribution`` and ``version`` are those of the installed package, ``python`` the interpreter's path, ``release``
-    its version such as (3, 11, 7), ``packages`` the version by name of what ``BESIDE`` lists.
-    """
-
-    path: str
-    python: str = ""
-    release: tuple[int, ...] = ()
-    prefix: str = ""
-    distribution: str = ""
-    version: str = ""
-    has_distutils: bool = True
-    packages: Mapping[str, str] = {}
-    problem: str = ""
 
 
 def on_path(environ: Mapping[str, str], names: tuple[str, ...] = ("tao", "tlt")) -> list[str]:
@@ -71,53 +90,103 @@ def first(environ: Mapping[str, str]) -> Launcher | None:
     return inspect(paths[0], environ) if paths else None
 
 
+def survey(environ: Mapping[str, str], home: str, beside: str) -> Launchers:
+    """Inspect every launcher of PATH, side by side. ``beside`` is a folder to look in besides the usual ones."""
+    paths = on_path(environ)
+    with ThreadPoolExecutor(INSPECTED) as pool:
+        found = tuple(pool.map(lambda path: inspect(path, environ), paths[:INSPECTED]))
+    environment = environ.get("VIRTUAL_ENV") or environ.get("CONDA_PREFIX") or ""
+    folders = [os.path.join(home, ".local/bin"), beside, *([os.path.join(environment, "bin")] if environment else [])]
+    known = {os.path.realpath(path) for path in paths}
+    elsewhere = dict.fromkeys(path for path in on_path({"PATH": os.pathsep.join(folders)}))
+    there = tuple(path for path in elsewhere if os.path.realpath(path) not in known)
+    return Launchers(found, there, environment, max(0, len(paths) - INSPECTED))
+
+
 def inspect(path: str, environ: Mapping[str, str]) -> Launcher:
     """Ask the Python of a ``tao`` what is installed there. Nothing of the launcher's own is started."""
-    python = interpreter(path)
+    python = interpreter(path, environ)
     if not python:
         real = _behind_pyenv(path, environ)
-        python = interpreter(real) if real else ""
+        python = interpreter(real, environ) if real else ""
     if not python:
-        return Launcher(path, problem="it is not a Python script")
-    try:
-        command = [python, "-c", _ASK, *BESIDE]
-        answer = subprocess.run(  # noqa: S603
-            command, env=dict(environ), capture_output=True, timeout=30, check=False, stdin=subprocess.DEVNULL
-        )
-        told = json.loads(answer.stdout.splitlines()[-1])
-        packages = dict(told["packages"])
-        release, prefix, has = tuple(told["python"]), told["prefix"], told["distutils"]
-    except OSError as error:
-        return Launcher(path, python, problem=f"its Python cannot be started: {(error.strerror or '').lower()}")
-    except (subprocess.TimeoutExpired, ValueError, LookupError, TypeError):
-        return Launcher(path, python, problem="its Python does not answer")
+        return Launcher(path, problem="it is not a Python script", trouble=OTHER_PROGRAM)
+    answer = ask([python, "-c", _ASK, *BESIDE], environ, PATIENCE)
+    if answer.status == -1 and not answer.out:
+        problem = f"its Python {answer.problem.removeprefix('it ')}"
+        return Launcher(path, python, problem=problem, trouble=NO_INTERPRETER, left=_left(python))
+    told = _told(answer.out)
+    if told is None:
+        said = (answer.err.strip().splitlines() or [""])[-1][:200]
+        problem = f"its Python does not answer{': ' + said if said else ''}"
+        return Launcher(path, python, problem=problem, trouble=NO_ANSWER, left=_left(python))
+    packages: dict[str, str] = told["packages"]
     distribution = next((name for name in DISTRIBUTIONS if name in packages), "")
-    problem = "" if distribution else "its Python has no launcher installed"
-    return Launcher(path, python, release, prefix, distribution, packages.get(distribution, ""), has, packages, problem)
+    problem, trouble = ("", "") if distribution else ("its Python has no launcher installed", NO_LAUNCHER)
+    prefix: str = told["prefix"]
+    pip = "" if told["managed"] else "pipx" if "/pipx/venvs/" in prefix else "pip" if told["pip"] else "uv"
+    return Launcher(
+        path,
+        python,
+        tuple(told["python"]),
+        prefix,
+        distribution,
+        packages.get(distribution, ""),
+        told["distutils"],
+        packages,
+        problem,
+        trouble,
+        told["imports"],
+        pip,
+    )
 
 
-def interpreter(path: str) -> str:
+def _told(out: str) -> dict[str, Any] | None:  # a stranger's sitecustomize may print as well
+    for line in reversed(out.splitlines()):
+        try:
+            told = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        kinds = {"python": list, "prefix": str, "distutils": bool, "packages": dict, "imports": str}
+        kinds |= {"pip": bool, "managed": bool}
+        if isinstance(told, dict) and all(isinstance(told.get(key), kind) for key, kind in kinds.items()):
+            return told
+    return None
+
+
+def interpreter(path: str, environ: Mapping[str, str] | None = None) -> str:
     """Give the Python in the first lines of a script that pip, pipx, conda or uv made; "" for anything else."""
     try:
-        with open(path, "rb") as file:
-            head = file.read(1024).decode(errors="replace")
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            head = os.read(fd, 1024).decode("utf-8", "surrogateescape")
+        finally:
+            os.close(fd)
     except OSError:
         return ""
+    looked_up = re.match(r"#! ?/usr/bin/env +(?:-S +)?(python[0-9.]*)[ \t]*\n", head)
+    if looked_up:
+        return shutil.which(looked_up[1], path=(environ or os.environ).get("PATH", "")) or looked_up[1]
     # pip writes the second form where the path is too long for a first line or has a blank.
-    found = re.match(r"#! ?(\S*python[0-9.]*)[ \t]*\n", head) or re.match(
-        r"#!/bin/sh\n'''exec' \"?([^\"\n]*python[0-9.]*)\"? \"\$0\"", head
+    found = re.match(r"#! ?(\S*(?:python|pypy)[0-9.]*)(?:[ \t]+-\w+)*[ \t]*\n", head) or re.match(
+        r"#!/bin/sh\n'''exec' \"?([^\"\n]*(?:python|pypy)[0-9.]*)\"? \"\$0\"", head
     )
     return found[1] if found else ""
+
+
+def _left(python: str) -> str:
+    """Tell which launcher lies in the environment of an interpreter that does not start; "" for none."""
+    lib = os.path.join(os.path.dirname(os.path.dirname(python)), "lib")
+    for name in DISTRIBUTIONS:
+        pattern = os.path.join(glob.escape(lib), "python*", "site-packages", name.replace("-", "_") + "-*.dist-info")
+        for folder in glob.glob(pattern):
+            found = re.fullmatch(r"[a-z_]+-([0-9][0-9.]*)\.dist-info", os.path.basename(folder))
+            if found:
+                return f"{name}=={found[1]}"
+    return ""
 
 
 def _behind_pyenv(path: str, environ: Mapping[str, str]) -> str:
     if os.path.basename(os.path.dirname(path)) != "shims":
         return ""
-    try:
-        command = ["pyenv", "which", os.path.basename(path)]
-        answer = subprocess.run(  # noqa: S603
-            command, env=dict(environ), capture_output=True, text=True, timeout=30, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return answer.stdout.strip()
+    return ask(["pyenv", "which", os.path.basename(path)], environ, PATIENCE).out.strip()

@@ -50,6 +50,20 @@ def container(found: object) -> dict[str, Any]:
     }
 
 
+def info(found: object) -> dict[str, Any]:
+    """Give what an engine says of itself: id, version, system, root, rootless and the names of its runtimes."""
+    whole = _table(found)
+    security = [word for word in _list(whole.get("SecurityOptions")) if isinstance(word, str)]
+    return {
+        "id": _text(whole.get("ID"))[:200],
+        "version": _text(whole.get("ServerVersion"))[:100],
+        "system": _text(whole.get("OperatingSystem"))[:200],
+        "root": _text(whole.get("DockerRootDir")),
+        "is_rootless": any("rootless" in word for word in security),
+        "runtimes": tuple(sorted(str(name)[:100] for name in _table(whole.get("Runtimes")))[:20]),
+    }
+
+
 def event(found: object) -> dict[str, Any] | None:
     """Give an event's Id, Action, ExitCode, Task and Stamp; None for anything else.
 

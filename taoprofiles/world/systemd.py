@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+PATIENCE = 100.0
+"""Seconds that systemctl may take: it waits until a service is ready, and one that stops has 90 s for it."""
+
+
 class NoManagerError(TaoprofError):
     """There is no systemd manager of the user here."""
 
@@ -22,8 +26,8 @@ class NoManagerError(TaoprofError):
 class Manager:
     """The user manager of this user. Every method raises NoManagerError where there is none, TaoprofError."""
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self._environ = dict(environ)
+    def __init__(self, environ: Mapping[str, str], patience: float = PATIENCE) -> None:
+        self._environ, self._patience = dict(environ), patience
         # su and sudo leave it out, and systemctl --user finds its manager by nothing else.
         usual = f"/run/user/{os.getuid()}"
         if not self._environ.get("XDG_RUNTIME_DIR") and os.path.isdir(usual):
@@ -65,12 +69,19 @@ class Manager:
     def _run(self, program: str, *words: str) -> str:
         try:
             done = subprocess.run(  # noqa: S603
-                [program, *words], env=self._environ, capture_output=True, text=True, timeout=100, check=False
+                [program, *words],
+                env=self._environ,
+                capture_output=True,
+                text=True,
+                timeout=self._patience,
+                check=False,
             )
         except FileNotFoundError:
             raise _no_manager(f"there is no {program}") from None
         except subprocess.TimeoutExpired:
-            raise TaoprofError(f"'{program} {' '.join(words)}' has not come to an end in 100 s") from None
+            raise TaoprofError(
+                f"'{program} {' '.join(words)}' has not come to an end in {self._patience:g} s"
+            ) from None
         if done.returncode and ("to connect to" in done.stderr or "not been booted" in done.stderr):
             raise _no_manager(done.stderr.strip().splitlines()[0].rstrip("."))
         if done.returncode:

@@ -28,6 +28,7 @@ CASES: dict[str, tuple[list[str], list[str], int]] = {
     "current": ([], ["extra"], 2),
     "status": ([], ["extra"], 2),
     "show": (["a"], ["nosuch"], 4),
+    "check": (["a"], ["nosuch"], 4),
     "diff": (["a"], ["nosuch"], 4),
     "paths": ([], ["extra"], 2),
     "new": (["n"], ["a"], 2),

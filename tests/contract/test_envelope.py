@@ -48,6 +48,9 @@ DATA = {
         ),
     },
     "show": {"name", "path", "description", "layout", "project_dir", "variables", "mounts", "env", "docker"},
+    "check": {
+        *("name", "path", "launcher", "reads", "refusal", "container", "lost_in_ci", "findings", "counts", "fixed"),
+    },
     "diff": {"a", "b", "same", "changes"},
     "paths": {"mapping_file", "profiles", "state", "history", "objects", "cache", "lock", "guard", "settings"},
     "new": {"name", "layout", "why", "path", "missing"},

@@ -13,7 +13,8 @@ PACKAGE = Path(__file__).parents[2] / "taoprofiles"
 ORDER = (
     ("errors", "version"),
     ("values",),
-    ("checks", "launcher", "reading", "renders", "state", "world"),
+    ("launcher",),
+    ("checks", "reading", "renders", "state", "world"),
     ("operations",),
     ("api", "faces"),
     ("__init__", "__main__"),
@@ -75,7 +76,7 @@ ALLOWED = {
     "taoprofiles.state.caches": "what may be lost, written with the means of files",
     "taoprofiles.state.claims": "files that are there to be locked",
     "taoprofiles.state.locks": "the lock file and its note, before there is a lock to write under",
-    "taoprofiles.operations.folders": "makedirs: the person's own data folders, with their umask",
+    "taoprofiles.operations.fitness": "makedirs: the person's own data folders, with their umask",
     "taoprofiles.faces.main": "opens /dev/null when the reader of stdout has gone",
 }
 

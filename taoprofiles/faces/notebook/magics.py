@@ -86,6 +86,7 @@ class Extension:
             parser.add_argument("name", metavar="NAME")
             parser.add_argument("--shared", action="store_true")
             parser.add_argument("--mkdir", action="store_true")
+            parser.add_argument("--no-check", dest="check", action="store_false")
         try:
             args = parser.parse_args(words[1:])
         except UsageError as error:
@@ -96,7 +97,9 @@ class Extension:
 
     def _do(self, args: argparse.Namespace) -> Answer | None:
         if args.word == "use":
-            made = sessions.begin(args.name, os.environ, home=self._home, shared=args.shared, mkdir=args.mkdir)
+            made = sessions.begin(
+                args.name, os.environ, home=self._home, shared=args.shared, mkdir=args.mkdir, check=args.check
+            )
             self._file = self._signature()
             return answers.used(self._context, made)
         session = sessions.current()

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from taoprofiles.errors import UsageError
-from taoprofiles.faces.arguments import add_path, add_profile, add_timeout, add_wait, seconds
+from taoprofiles.faces.arguments import add_no_check, add_path, add_profile, add_timeout, add_wait, seconds
 from taoprofiles.faces.output import note, table
 from taoprofiles.faces.result import Result
 from taoprofiles.faces.showing import exit_status, hold_table, when
@@ -36,6 +36,7 @@ def run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image", help="without the launcher: docker run with this image")
     parser.add_argument("--shared", action="store_true", help="switch the shared mapping file and hold it meanwhile")
     parser.add_argument("--allow-overlap", action="store_true", help="although another run writes the same results")
+    add_no_check(parser)
     add_wait(parser)
     add_timeout(parser)
 
@@ -43,7 +44,9 @@ def run_arguments(parser: argparse.ArgumentParser) -> None:
 def run_verb(context: Context, args: argparse.Namespace) -> Result:
     if not args.command:
         raise UsageError("nothing to run", hint=f"'taoprof run {args.name} -- tao model …'")
-    wish = runs.Wish(mkdir=args.mkdir, allow_overlap=args.allow_overlap, shared=args.shared, gpus=args.gpus)
+    wish = runs.Wish(
+        mkdir=args.mkdir, check=args.check, allow_overlap=args.allow_overlap, shared=args.shared, gpus=args.gpus
+    )
     wish.image = args.image
     wish.terminal = sys.stdin.isatty() and sys.stdout.isatty() and not args.json
     if args.gpus is not None:
@@ -85,6 +88,7 @@ def _carried_out(run: Run, command: list[str], *, as_json: bool) -> int:
 def shell_arguments(parser: argparse.ArgumentParser) -> None:
     add_profile(parser)
     parser.add_argument("--mkdir", action="store_true", help="make the source folders that are missing")
+    add_no_check(parser)
     add_timeout(parser)
 
 
@@ -94,7 +98,12 @@ def shell_verb(context: Context, args: argparse.Namespace) -> Result:
         raise UsageError(f"this shell is one of profile '{inside}' already", hint="'exit' leaves it")
     shell = context.environ.get("SHELL") or "/bin/sh"
     run = runs.prepare(
-        context, args.name, [shell], kind="shell", wish=runs.Wish(mkdir=args.mkdir), timeout=args.timeout
+        context,
+        args.name,
+        [shell],
+        kind="shell",
+        wish=runs.Wish(mkdir=args.mkdir, check=args.check),
+        timeout=args.timeout,
     )
     command = shells.shell_command(context, run, shell, args.name)
     if not args.json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from taoprofiles.errors import TaoprofError, UsageError
-from taoprofiles.faces.arguments import add_profile, add_reveal, add_timeout, add_wait
+from taoprofiles.faces.arguments import add_no_check, add_profile, add_reveal, add_timeout, add_wait
 from taoprofiles.faces.output import note, table
 from taoprofiles.faces.result import Result
 from taoprofiles.faces.showing import outcome, when
@@ -28,6 +28,7 @@ def use_arguments(parser: argparse.ArgumentParser) -> None:
     add_profile(parser, optional=True, help="the profile; - is the one before; without it, choose from a list")
     parser.add_argument("--create", action="store_true", help="make the profile from this folder if there is none")
     parser.add_argument("--mkdir", action="store_true", help="make the source folders that are missing")
+    add_no_check(parser)
     parser.add_argument("--dry-run", action="store_true", help="show what would change, and change nothing")
     add_wait(parser)
     parser.add_argument("--release", metavar="ID", help="let go of that hold, although its work goes on")
@@ -84,7 +85,13 @@ def _switched(context: Context, args: argparse.Namespace, name: str) -> switch.S
 
     def attempt() -> switch.Switch:
         return switch.use(
-            context, name, dry_run=args.dry_run, mkdir=args.mkdir, release=args.release, timeout=args.timeout
+            context,
+            name,
+            dry_run=args.dry_run,
+            mkdir=args.mkdir,
+            check=args.check,
+            release=args.release,
+            timeout=args.timeout,
         )
 
     if args.wait is None:

@@ -1,0 +1,107 @@
+"""Whether the launcher reads the file that is meant: HOME, variables, and names that come near."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from typing import TYPE_CHECKING
+
+from taoprofiles.values.finding import Finding
+
+if TYPE_CHECKING:
+    from taoprofiles.values.machine import Home
+
+OLD_NAME = ".tlt_mounts.json"
+"""What launchers up to 4.0.1 fall back to where there is no ~/.tao_mounts.json (docker_handler.py lines 28 to 38)."""
+
+
+def judge(home: Home, version: str) -> list[Finding]:
+    """Judge for the launcher ``version``, "" for an unknown one."""
+    found = [*_home(home), *_mounts(home), *_names(home, version)]
+    variables = home.variables
+    if "CI_PROJECT_DIR" in variables and _major(version) >= 5:
+        what = f"CI_PROJECT_DIR is set ('{variables['CI_PROJECT_DIR']}')"
+        why = (
+            "tao then starts the container in another way: user, ulimits, ports and network of the profile are left out"
+        )
+        found.append(Finding("ci-project-dir-set", "CI_PROJECT_DIR", what, why, "unset CI_PROJECT_DIR"))
+    if variables.get("TAO_DOCKER_DISABLE", "0") != "0":
+        what = "TAO_DOCKER_DISABLE is set"
+        why = "tao then starts no container, and reads no mapping file"
+        found.append(Finding("tao-docker-disabled", "TAO_DOCKER_DISABLE", what, why, "unset TAO_DOCKER_DISABLE"))
+    if home.key_differs_from:
+        name = home.key_differs_from
+        what = f"KEY of this shell is not that of the profile '{name}'"
+        why = "a model made with the one cannot be read with the other"
+        hint = f'eval "$(taoprof env {name} --reveal)"'
+        found.append(Finding("key-differs", "KEY", what, why, hint))
+    if home.system == "wsl":
+        for place in home.places:
+            if place.kind in ("9p", "drvfs", "v9fs") and place.what != "images":
+                what = f"the {place.what} lies on a Windows disk"
+                why = "it is many times slower there, and owners and modes of files are not kept"
+                hint = f"cp -a {shlex.quote(place.path)} ~/"
+                found.append(Finding("wsl-windows-disk", place.path, what, why, hint))
+    return found
+
+
+def _home(home: Home) -> list[Finding]:
+    if not os.path.isabs(home.path):
+        what = f"HOME is '{home.path}', which is not an absolute path"
+        why = "tao then looks for its mapping file in whatever folder it is started"
+        return [
+            Finding("home-not-absolute", "HOME", what, why, 'export HOME="$(getent passwd "$(id -u)" | cut -d: -f6)"')
+        ]
+    user = home.variables.get("SUDO_USER", "")
+    if not user or home.uid != 0 or user == "root" or not home.sudo_home:
+        return []
+    if home.path == home.sudo_home:
+        what = f"this is root, with the home of '{user}'"
+        why = f"what is written into the home then belongs to root, and '{user}' may not change it any more"
+    else:
+        what = f"this is root, with the home '{home.path}' and not that of '{user}'"
+        theirs = f"{home.sudo_home}/.tao_mounts.json"
+        why = f"tao reads {home.path}/.tao_mounts.json and root's login; '{theirs}' is not looked at"
+    hint = f"sudo usermod -aG docker {shlex.quote(user)} && exit"
+    return [Finding("home-under-sudo", "HOME", what, f"{why}; with the group 'docker' no sudo is needed", hint)]
+
+
+def _mounts(home: Home) -> list[Finding]:
+    path = home.variables.get("LAUNCHER_MOUNTS")
+    if path is None:
+        return []
+    if not path:
+        what = "LAUNCHER_MOUNTS is empty"
+    elif path != path.strip():
+        what = f"LAUNCHER_MOUNTS has a blank at its {'end' if path == path.lstrip() else 'beginning'}: '{path}'"
+    elif "$" in path:
+        what = f"LAUNCHER_MOUNTS has a variable that nothing replaces: '{path}'"
+    elif not path.startswith(("/", "~")):
+        what = f"LAUNCHER_MOUNTS is relative, so it names another file in each folder: '{path}'"
+    elif home.mounts_state:
+        what = f"LAUNCHER_MOUNTS names {home.mounts_state}: '{path}'"
+    else:
+        return []
+    why = "tao says nothing, and starts its container without any mounts, variables and options"
+    return [Finding("lm-bad-path", "LAUNCHER_MOUNTS", what, why, "unset LAUNCHER_MOUNTS")]
+
+
+def _names(home: Home, version: str) -> list[Finding]:
+    found = []
+    for path in home.near:
+        is_old_name = os.path.basename(path) == OLD_NAME
+        if is_old_name and 0 < _major(version) < 5 and not home.has_mapping:
+            continue
+        what = f"its name is not '{os.path.basename(home.mapping_file)}', so tao does not read it"
+        why = "a launcher before 5.0 did" if is_old_name else "without its file tao says little, and mounts nothing"
+        hint = f"taoprof import {shlex.quote(path)}"
+        if not home.has_mapping:
+            hint = f"mv {shlex.quote(path)} {shlex.quote(home.mapping_file)}"
+        found.append(Finding("file-near-miss-name", path, what, why, hint))
+    return found
+
+
+def _major(version: str) -> int:
+    found = re.match(r"[0-9]{1,6}", version)
+    return int(found[0]) if found else 5

@@ -1,0 +1,118 @@
+"""What a path means inside the container: which host file is behind it, if any, and whether that file is there."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from typing import NamedTuple
+
+from taoprofiles.values import proof
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+IMAGE = tuple("/bin /boot /dev /etc /lib /lib64 /opt /proc /run /sbin /sys /tmp /usr /var".split())
+"""Folders that every image has. Not /workspace: that is where projects are mounted, so one that is missing tells."""
+
+_GLOB = re.compile(r"[*?\[$]")
+_READS = re.compile(
+    r"spec|config|pretrained|resume|checkpoint|weights|model|image|img|json_file|annotation|label|class_?map|root_dir|"
+    r"data_sources?|input|(train|val|test)_(dir|path|file)"
+)
+_WRITES = re.compile(r"(^|_)(results?|output|out|save|logs?|export|onnx|trt|engine|cal_cache|cal_data|cal_json)(_|$)")
+
+
+class Verdict(NamedTuple):
+    """About a path; ``kind`` is one of the following.
+
+    - seen: a mount has it, and ``host`` is the file behind it, which is there
+    - missing: as seen, but it is not there
+    - leads-out: a link of a mounted folder leads to ``place``, which no mount has
+    - host: a path of this host, which the container has as ``place``
+    - hidden: a path of this host below a mount's source, that the container does not have
+    - here: a path that is there on this host and that no mount has
+    - image: a path that every image has, or may have
+    - unmapped: none of these
+    """
+
+    kind: str
+    place: str
+    host: str = ""
+
+
+class Places:
+    """The mounts (destination by source, both resolved) and what is on this host, as plain questions.
+
+    ``exists`` tells whether a host path is there, ``link`` what a symlink points to (None: it is none), ``names`` what
+    a folder has in it.
+    """
+
+    def __init__(
+        self,
+        mounts: Mapping[str, str],
+        exists: Callable[[str], bool],
+        link: Callable[[str], str | None] = lambda path: None,
+        names: Callable[[str], Sequence[str]] = lambda path: (),
+    ) -> None:
+        self.mounts, self.exists, self._link, self._names = mounts, exists, link, names
+
+    def about(self, path: str) -> Verdict:
+        """Tell what becomes of an absolute path that a task is given."""
+        whole = os.path.normpath("/" + path.lstrip("/"))
+        fixed = _without_glob(whole)
+        if proof.host_paths([whole], self.mounts):
+            place, host = proof.resolve(fixed, self.mounts, self._link)
+            if not host:
+                return Verdict("image" if is_of_image(place) else "leads-out", place)
+            return Verdict("seen" if self.exists(host) else "missing", whole, host)
+        inside = proof.container_paths(whole, self.mounts)
+        if inside:
+            return Verdict("host", inside[0], whole)
+        if proof.below(os.path.realpath(whole), self.mounts):
+            return Verdict("hidden", "", whole)
+        if is_of_image(whole):
+            return Verdict("image", whole)
+        return Verdict("here" if whole != "/" and self.exists(fixed) else "unmapped", whole, whole)
+
+    def mounted(self) -> str:
+        """Say where something is mounted."""
+        listed = ", ".join(sorted(self.mounts.values())[:8])
+        return f"mounted are {listed}" if listed else "the profile mounts nothing"
+
+    def beside(self, verdict: Verdict) -> str:
+        """Say what is there instead of what is missing."""
+        above = verdict.host
+        while above != "/" and not self.exists(above):
+            name, above = os.path.basename(above), os.path.dirname(above)
+        lower = {one.lower(): one for one in sorted(self._names(above))}
+        near = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)
+        if near:
+            return f"'{above}' has " + ", ".join(f"'{lower[one]}'" for one in near)
+        return f"'{above}' is there, and nothing of a similar name in it"
+
+
+def is_of_image(place: str) -> bool:
+    """Whether every image has the folder, or TAO's own images have: /workspace/tao-pytorch-backend and its like."""
+    if re.match(r"/workspace/tao-(?!experiments)", place):
+        return True
+    return place == "/" or any(place == folder or place.startswith(folder + "/") for folder in IMAGE)
+
+
+def role(key: str) -> str:
+    """Tell whether an option or a key of a spec names what is read, or what is written; "" where it may be either."""
+    if key in ("-r", "-o"):
+        return "write"
+    if key in ("-e", "-m", "-i"):
+        return "read"
+    last = key.lstrip("-+").replace("-", "_").rpartition(".")[2].lower()
+    if _WRITES.search(last):
+        return "write"
+    return "read" if _READS.search(last) else ""
+
+
+def _without_glob(path: str) -> str:
+    """Give the folder above the first part that a program would expand itself: ``*`` and a spec's ``${…}``."""
+    found = _GLOB.search(path)
+    return path if found is None else path[: path.rfind("/", 0, found.start())] or "/"

@@ -1,0 +1,161 @@
+"""check."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from taoprofiles.errors import UsageError
+from taoprofiles.faces.arguments import add_profile, add_reveal, add_timeout
+from taoprofiles.faces.output import note, table
+from taoprofiles.faces.result import Result
+from taoprofiles.operations import checking, mending
+from taoprofiles.values.finding import ERROR, INFO, WARNING
+from taoprofiles.values.secret import MASK
+
+if TYPE_CHECKING:
+    import argparse
+
+    from taoprofiles.launcher.prediction import Call
+    from taoprofiles.operations.checking import Report
+    from taoprofiles.state.paths import Context
+    from taoprofiles.values.finding import Finding
+
+INVALID = 3
+
+
+def check_arguments(parser: argparse.ArgumentParser) -> None:
+    add_profile(parser, optional=True, help="the profile; default: what tao would read now")
+    parser.add_argument("--launcher", metavar="VERSION", help="that launcher's ways; default: the tao on PATH")
+    parser.add_argument("--strict", action="store_true", help=f"exit with {INVALID} for warnings too")
+    parser.add_argument("--fix", action="store_true", help="mend what needs no choice, after showing it")
+    parser.add_argument("--yes", action="store_true", help="do not ask before --fix")
+    add_reveal(parser)
+    add_timeout(parser)
+
+
+def check_verb(context: Context, args: argparse.Namespace) -> Result:
+    report = checking.check(context, args.name, args.command, launcher=args.launcher)
+    fixed: list[str] = []
+    if args.fix:
+        fixed = _mended(context, args, report)
+        if fixed:
+            report = checking.check(context, args.name, args.command, launcher=args.launcher)
+    failed = report.count(ERROR) or (args.strict and report.count(WARNING))
+    lines = _prediction_lines(context, report, reveal=args.reveal) + findings_lines(report.findings)
+    return Result(_data(report, fixed, reveal=args.reveal), lines, status=INVALID if failed else 0)
+
+
+def findings_lines(findings: list[Finding]) -> list[str]:
+    """Lay out findings for people, and count them in the last line."""
+    lines = [line for finding in findings for line in finding.lines()]
+    counts = []
+    for severity, plural in ((ERROR, "errors"), (WARNING, "warnings")):
+        count = sum(finding.severity == severity for finding in findings)
+        if count:
+            counts.append(f"1 {severity}" if count == 1 else f"{count} {plural}")
+    return [*lines, ", ".join(counts) or "nothing is wrong"]
+
+
+def _mended(context: Context, args: argparse.Namespace, report: Report) -> list[str]:
+    plan = mending.plan(report.findings, report.name)
+    if not plan:
+        return []
+    note("taoprof: this would be mended:")
+    for step in plan:
+        note(f"  {step.line(report.name)}")
+    if not args.yes:
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise UsageError("--fix asks first, and there is no terminal", hint="--yes mends without asking")
+        note("mend it? [y/N] ", end="")
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise UsageError("nothing was mended")
+    mending.carry_out(context, plan, report.name, timeout=args.timeout)
+    return [step.line(report.name) for step in plan]
+
+
+def _prediction_lines(context: Context, report: Report, *, reveal: bool) -> list[str]:
+    what = f"'{report.name}'" if report.name else context.short(report.path)
+    found = report.launcher
+    by = f"tao {report.version} ({found.path})" if found and found.version else f"tao {report.version}"
+    if found is not None and not found.version:
+        by += f", since that of {found.path} is not known: {found.problem}"
+    lines = [f"{what} with {by}:"]
+    prediction = report.prediction
+    if prediction is None:
+        return lines
+    if prediction.refusal is not None:
+        first = prediction.refusal.message.strip().split("\n")[0]
+        return [*lines, f"  refused: {prediction.refusal.kind}: {first}"]
+    if prediction.call is None:
+        return [*lines, "  no container is asked for"]
+    call = prediction.call
+    if prediction.source_file is None:
+        lines.append("  no mounts file is read")
+    rows = [(context.short(source), "→", place) for source, place in call.volumes.items()]
+    lines += table(rows, indent="  ") if rows else ["  no mounts"]
+    shown = _environment(call, report, reveal=reveal)
+    lines += [f"  {key}: {value}" for key, value in _options(call, shown) if value]
+    if report.lost:
+        lines.append(f"  under CI_PROJECT_DIR it would lose: {', '.join(report.lost)}")
+    return lines
+
+
+def _options(call: Call, environment: dict[str, str]) -> list[tuple[str, str]]:
+    ports = [f"{inside} on {', '.join(str(one['HostPort']) for one in on)}" for inside, on in call.ports.items()]
+    return [
+        ("env", " ".join(f"{name}={value}" for name, value in environment.items())),
+        ("user", call.user or "root"),
+        ("shared memory", _size(call.shm_size) if call.shm_size else "64 MB, Docker's own"),
+        ("limits", ", ".join(f"{name} {limit}" for name, limit in call.ulimits.items())),
+        ("ports", ", ".join(ports)),
+        ("network", str(call.network or "")),
+        ("privileged", "yes" if call.privileged else ""),
+        ("image", call.image),
+    ]
+
+
+def _size(given: object) -> str:
+    if not isinstance(given, int):
+        return str(given)
+    for unit, name in ((1 << 30, "GB"), (1 << 20, "MB")):
+        if given >= unit:
+            return f"{given / unit:g} {name}"
+    return f"{given} bytes"
+
+
+def _environment(call: Call, report: Report, *, reveal: bool) -> dict[str, str]:
+    pairs = (line.partition("=") for line in call.environment)
+    return {name: MASK if name in report.secrets and not reveal else value for name, _, value in pairs}
+
+
+def _data(report: Report, fixed: list[str], *, reveal: bool) -> dict[str, Any]:
+    prediction, found = report.prediction, report.launcher
+    call = prediction.call if prediction else None
+    refusal = prediction.refusal if prediction else None
+    container = None
+    if call is not None:
+        container = {
+            "image": call.image or None,
+            "mounts": [{"source": source, "destination": place} for source, place in call.volumes.items()],
+            "env": _environment(call, report, reveal=reveal),
+            "user": call.user,
+            "shm_size": call.shm_size,
+            "ulimits": call.ulimits,
+            "ports": call.ports,
+            "network": call.network,
+            "privileged": call.privileged,
+            "tty": call.tty,
+        }
+    return {
+        "name": report.name,
+        "path": report.path,
+        "launcher": {"version": report.version, "path": found.path if found else None},
+        "reads": prediction.source_file if prediction and report.name is None else None,
+        "refusal": refusal and {"kind": refusal.kind, "message": refusal.message, "where": str(refusal.place)},
+        "container": container,
+        "lost_in_ci": report.lost,
+        "findings": [finding.as_dict() for finding in report.findings],
+        "counts": {severity: report.count(severity) for severity in (ERROR, WARNING, INFO)},
+        "fixed": fixed,
+    }

@@ -1,0 +1,89 @@
+"""The launchers that there have been, in order, and the one table of what differs between them.
+
+The versions are those on PyPI: nvidia-tlt 0.1.21, nvidia-tao all others. What stands here was read in the wheels and is
+held against the launchers themselves by tests/launcher.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+KNOWN = (
+    "0.1.21", "0.1.23", "0.1.24", "4.0.0", "4.0.1", "5.0.0", "5.1.0", "5.2.0", "5.2.0.1", "5.3.0", "5.5.1", "6.0.0",
+    "6.0.1", "6.25.7", "6.25.9", "6.25.10", "6.25.11", "6.25.11.1", "6.26.3",
+)  # fmt: skip
+NEWEST = KNOWN[-1]
+
+_SINCE = {
+    "can_do_without_docker": (4, 0, 0),  # TAO_DOCKER_DISABLE=1
+    "task_groups": (5, 0, 0),  # ``tao model TASK``; before: ``tao TASK``
+    "ci": (5, 0, 0),  # CI_PROJECT_DIR: ``docker run`` as one string
+    "tty_option": (5, 0, 0),
+    "needs_options": (5, 0, 0),  # DockerOptions that are null end it
+    "override_skips_login": (5, 0, 0),  # OVERRIDE_REGISTRY: nvcr.io need not be logged in to
+    "volume_argument": (6, 0, 0),  # ``--volume SOURCE:DESTINATION``
+    "tells_client_type": (6, 25, 11),  # TAO_CLIENT_TYPE=launcher in the container
+}
+
+
+class Behaviour(NamedTuple):
+    """What one launcher does that another does not; ``version`` is the known one that it is taken from."""
+
+    version: str
+    can_do_without_docker: bool
+    task_groups: bool
+    ci: bool
+    tty_option: bool
+    needs_options: bool
+    override_skips_login: bool
+    volume_argument: bool
+    tells_client_type: bool
+
+    @property
+    def fallback_file(self) -> str:
+        """Give the mounts file that is read when ``~/.tao_mounts.json`` is not there; since 5.0.0 that same one."""
+        return "~/.tao_mounts.json" if self.task_groups else "~/.tlt_mounts.json"
+
+    @property
+    def override_config(self) -> str:
+        """Give the file whose tasks and images count before the launcher's own."""
+        return "~/.tao/config.json" if self.task_groups else "~/.tlt/config.json"
+
+    @property
+    def entrypoint(self) -> list[str] | None:
+        """Give what is set as the container's entrypoint."""
+        return ["/bin/bash"] if self.version == "0.1.24" else None
+
+    @property
+    def options(self) -> list[str]:
+        """Give the DockerOptions that it takes, in the order in which it names them."""
+        plain = ["user", "ports", "shm_size", "ulimits", "privileged", "network"]
+        return [*plain, "tty"] if self.tty_option else plain
+
+
+def parse(version: str) -> tuple[int, ...]:
+    """Give a version as numbers to compare. Raises ValueError for what is no version of the launcher."""
+    if not re.fullmatch(r"\d{1,4}(\.\d{1,4}){0,3}", version, re.ASCII):
+        raise ValueError(f"'{version}' is not a launcher version such as {NEWEST}")
+    numbers = tuple(int(part) for part in version.split("."))
+    if not (0, 1) <= numbers < (7,):
+        raise ValueError(f"there is no launcher {version}: the first is {KNOWN[0]}, and TAO 7 has none")
+    return numbers
+
+
+def nearest(version: str) -> str:
+    """Give the known version whose behaviour counts for this one: itself, or the last before it.
+
+    Raises ValueError for what is no version of the launcher.
+    """
+    wanted = parse(version)
+    earlier = [known for known in KNOWN if parse(known) <= wanted]
+    return earlier[-1] if earlier else KNOWN[0]
+
+
+def behaviour(version: str) -> Behaviour:
+    """Give what the launcher of this version does. Raises ValueError for what is no version of the launcher."""
+    known = nearest(version)
+    numbers = parse(known)
+    return Behaviour(known, **{feature: numbers >= first for feature, first in _SINCE.items()})

@@ -1,0 +1,114 @@
+"""What is wrong on this machine: everything asked side by side, then judged."""
+
+from __future__ import annotations
+
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from taoprofiles.checks import docker, home, login, starting, state
+from taoprofiles.errors import TaoprofError
+from taoprofiles.operations import upkeep
+from taoprofiles.state.paths import Context
+from taoprofiles.state.store import Store
+from taoprofiles.values.finding import ERROR, INFO, WARNING, Finding
+from taoprofiles.values.machine import Machine
+from taoprofiles.version import VERSION
+from taoprofiles.world import dockers, launchers, registry, surroundings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from taoprofiles.values.machine import Place
+
+_ORDER = (ERROR, WARNING, INFO)
+
+
+class Examination(NamedTuple):
+    """``findings`` come the errors first, and else in the order in which a start of tao would meet them."""
+
+    machine: Machine
+    findings: list[Finding]
+
+    def count(self, severity: str) -> int:
+        """Count the findings of a severity."""
+        return sum(finding.severity == severity for finding in self.findings)
+
+
+def examine(context: Context) -> Examination:
+    """Look at everything and judge it. Changes nothing; the slowest answer is waited for, and each has its limit."""
+    machine = gather(context)
+    return Examination(machine, judge(machine, context.environ))
+
+
+def gather(context: Context) -> Machine:
+    """Ask all of it, side by side."""
+    environ = context.environ
+    beside = os.path.dirname(sys.executable)
+    with ThreadPoolExecutor(5) as pool:
+        asked = pool.submit(launchers.survey, environ, context.home, beside)
+        engines = pool.submit(dockers.survey, environ)
+        driver = pool.submit(dockers.gpus, environ)
+        logged = pool.submit(registry.survey, environ, _home(environ, context))
+        own = pool.submit(upkeep.survey, context).result()
+    engine = engines.result()
+    places = [("home", context.home), ("state", context.state)]
+    if engine.first.root and engine.first.address.startswith("unix://") and os.path.isdir(engine.first.root):
+        places.append(("images", engine.first.root))
+    where = surroundings.survey(environ, context.home, context.mapping_file, places)
+    where = where._replace(key_differs_from=_key_differs(context, own.profile))
+    return Machine(VERSION, asked.result(), engine, driver.result(), logged.result(), where, own)
+
+
+def judge(machine: Machine, environ: Mapping[str, str]) -> list[Finding]:
+    """Judge what was found. Of ``environ`` only names of ``surroundings.LOOKED_AT`` are looked at."""
+    first = machine.launchers.found[0] if machine.launchers.found else None
+    version = first.version if first else ""
+    uid = machine.home.uid
+    found = [
+        *home.judge(machine.home, version),
+        *starting.judge(machine.launchers),
+        *docker.judge(machine.docker, machine.gpus, _place(machine, "images")),
+        *login.judge(machine.login, version, environ, uid),
+        *state.judge(machine.state, uid, machine.version, _place(machine, "state")),
+    ]
+    if uid == 0:  # who needs no sudo, and in a container has none
+        for finding in found:
+            finding.hint = finding.hint.replace("sudo ", "")
+    return sorted(found, key=lambda finding: _ORDER.index(finding.severity))
+
+
+def facts(machine: Machine) -> dict[str, Any]:
+    """Give the facts as plain data."""
+    plain: dict[str, Any] = _plain(machine)
+    return plain
+
+
+def _plain(found: object) -> Any:
+    if hasattr(found, "_asdict"):
+        return {name: _plain(value) for name, value in found._asdict().items()}
+    if isinstance(found, tuple | list):
+        return [_plain(value) for value in found]
+    return dict(found) if isinstance(found, dict) else found
+
+
+def _place(machine: Machine, what: str) -> Place | None:
+    return next((place for place in machine.home.places if place.what == what), None)
+
+
+def _home(environ: Mapping[str, str], context: Context) -> str:
+    """Give the home as docker and tao have it, whatever TAOPROF_HOME says."""
+    return os.path.expanduser("~") if "HOME" not in environ else environ["HOME"] or context.home
+
+
+def _key_differs(context: Context, profile: str) -> str:
+    """Name the active profile, where its KEY is another than that of the environment. No value leaves this place."""
+    here = context.environ.get("KEY")
+    if not here or not profile:
+        return ""
+    try:
+        theirs = Store(context).renderer(profile).variables().get("KEY")
+    except (TaoprofError, OSError):
+        return ""
+    return profile if theirs and theirs != here else ""

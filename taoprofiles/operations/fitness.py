@@ -1,0 +1,91 @@
+"""Whether a mapping is fit for use here: what would go wrong for certain, and the folders that are missing."""
+
+from __future__ import annotations
+
+import os
+
+from taoprofiles.checks import mounts, options, variables
+from taoprofiles.checks.where import in_profile
+from taoprofiles.errors import InvalidProfileError
+from taoprofiles.state.refusals import unusable
+from taoprofiles.values.finding import ERROR, Finding
+from taoprofiles.world.places import Place, is_wsl
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from taoprofiles.checks.where import Where
+    from taoprofiles.state.paths import Context
+
+
+def mount_findings(context: Context, listed: Sequence[dict[str, Any]], where: Where) -> list[Finding]:
+    """Judge the mounts of a mapping on this host, where each leads to now."""
+    pairs = []
+    for mount in listed:
+        source, destination = mount["source"], mount["destination"]
+        pairs.append((Place(_on_host(context, source)), destination, os.path.realpath(_on_host(context, destination))))
+    return list(mounts.judge(pairs, where, written=listed, wsl=is_wsl()))
+
+
+def _on_host(context: Context, path: str) -> str:
+    """Give a path as the launcher works it out, on this host: ``~`` is the home, and the rest begins here."""
+    if path.startswith("~"):
+        path = context.expanded(path) or ""
+        path = os.path.expanduser(path)  # somebody else's home
+    return path if path.startswith("/") else os.path.join(context.folder, path)
+
+
+def container_findings(context: Context, mapping: dict[str, Any], where: Where) -> list[Finding]:
+    """Judge whom the container of a mapping of sound form works as, and its variables, for what cannot go well."""
+    envs, given = mapping.get("Envs", []), mapping.get("DockerOptions") or {}
+    has_home = any(env["variable"] == "HOME" for env in envs)
+    found = options.user(given, where, uid=context.uid, gid=context.gid, has_home=has_home)
+    return [*found, *variables.nulls(envs, where)]
+
+
+def to_make(
+    context: Context, mapping: dict[str, Any], *, name: str, mkdir: bool, check: bool, doing: str = "use"
+) -> list[str]:
+    """Give the folders that are to be made first; ``doing`` is the verb, ``name`` the profile's, for messages.
+
+    They are sources, and places inside of them that Docker would make as root. Raises InvalidProfileError where
+    ``check`` is asked for and something would go wrong for certain; a missing folder is no fault with ``mkdir``.
+    Without ``check`` nothing is refused.
+    """
+    where = in_profile(mapping)
+    found = mount_findings(context, mapping["Mounts"], where)
+    to_mend = [finding.fix[1] for finding in found if finding.fix[:1] == ("mkdir",)]
+    folders = to_mend if mkdir else []
+    if check:
+        faults = [one for one in [*found, *container_findings(context, mapping, where)] if one.severity == ERROR]
+        faults = [one for one in faults if not (mkdir and one.id == "src-missing")]
+        if faults:
+            raise refused(name, faults, doing=doing)
+    return folders
+
+
+def refused(name: str, faults: Sequence[Finding], *, doing: str) -> InvalidProfileError:
+    """Make the one error for what a check found."""
+    missing = [finding for finding in faults if finding.id == "src-missing"]
+    done = "activated" if doing == "use" else "started"
+    if len(missing) == len(faults):
+        count = "1 of its folders is" if len(faults) == 1 else f"{len(faults)} of its folders are"
+        what, hint = f"{count} missing", f"nothing was changed; 'taoprof {doing} {name} --mkdir' makes them"
+    else:
+        what = "1 error" if len(faults) == 1 else f"{len(faults)} errors"
+        hint = f"nothing was changed; 'taoprof check {name}' tells more, --no-check goes on all the same"
+    problems = [
+        f"{one.where}: {one.what}" + (f"; {one.why}" if one not in missing and one.why else "") for one in faults
+    ]
+    return InvalidProfileError(f"'{name}' not {done}: {what}", problems=problems, hint=hint)
+
+
+def make(folders: Sequence[str]) -> None:
+    """Make the person's own folders, with the rights that their umask gives. Raises TaoprofError."""
+    for folder in folders:
+        try:
+            os.makedirs(folder, exist_ok=True)
+        except OSError as error:
+            raise unusable(folder, "make the folder", error) from error

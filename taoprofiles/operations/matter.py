@@ -1,0 +1,137 @@
+"""What is checked: a profile, or the mounts file that ``tao`` would read now, brought to one form."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from taoprofiles.checks import document, variables
+from taoprofiles.checks.where import in_file, in_profile
+from taoprofiles.errors import InvalidProfileError, InvalidStateError
+from taoprofiles.operations.situation import look
+from taoprofiles.state import files
+from taoprofiles.state.history import MAPPING_LIMIT
+from taoprofiles.state.store import Store
+from taoprofiles.values import mapping
+from taoprofiles.values.finding import Finding
+
+if TYPE_CHECKING:
+    from taoprofiles.checks.where import Where
+    from taoprofiles.state.paths import Context
+
+
+class Matter(NamedTuple):
+    """What is checked, before the machine is looked at.
+
+    ``name`` is the profile's, None for a file of none; ``path`` the file's; ``content`` what the launcher would read,
+    None for nothing; ``options`` its DockerOptions as they are written, of any type, and ``mapping`` what is sound of
+    it; ``where`` says where a thing of ``mapping`` stands; ``variables`` are the profile's, and ``secrets`` names the
+    container's variables that hold secrets; ``findings`` is what has been found on the way.
+    """
+
+    name: str | None
+    path: str
+    content: bytes | None
+    mapping: dict[str, Any]
+    where: Where
+    variables: dict[str, str]
+    secrets: frozenset[str] = frozenset()
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether there is anything that a launcher could be given."""
+        return self.content is not None or "Mounts" in self.mapping
+
+
+def of_profile(context: Context, name: str) -> Matter:
+    """Take a profile, rendered here and now. Raises NotFoundError, UsageError."""
+    store = Store(context)
+    path = store.path(name)
+    try:
+        template = store.template(name)
+        renderer = store.renderer(name)
+        values, rendered = renderer.variables(), renderer.mapping(judged=False)
+    except InvalidProfileError as error:
+        problems = tuple(_invalid(problem, name) for problem in error.problems or [error.message])
+        return Matter(name, path, None, {}, in_profile({}), {}, findings=problems)
+    secret, secret_env = renderer.secrets()
+    where = in_profile(rendered)
+    found = [*variables.left_open(values), *variables.differing(values, context.environ, secret)]
+    found += variables.plain_secrets(template["env"], where)
+    content = mapping.to_bytes(rendered)
+    return Matter(name, path, content, rendered, where, values, frozenset(secret_env), tuple(found))
+
+
+def _invalid(problem: str, name: str) -> Finding:
+    """Make a finding of a line that says ``key: what``."""
+    key, colon, what = problem.partition(": ")
+    hint = f"taoprof edit {name}"
+    if not colon:
+        return Finding("profile-invalid", "profile", problem, hint=hint)
+    by_key = {"docker.shm_size": "shm-unit", "docker.ulimits": "ulimit-type", "docker.ports": "port-shape"}
+    known = next((found for start, found in by_key.items() if key.startswith(start)), "profile-invalid")
+    if key.startswith("docker.") and "unknown key" in what:
+        known = "opt-unknown-for-version"
+    return Finding(known, key, what, hint=hint)
+
+
+def of_file(context: Context) -> Matter:
+    """Take the mounts file that tao would read now; where it is that of the active profile, take the profile."""
+    elsewhere = context.environ.get("LAUNCHER_MOUNTS")
+    if elsewhere is None:
+        seen = look(context)
+        if seen.state == "active" and seen.name is not None:
+            return of_profile(context, seen.name)
+    path = context.mapping_file if elsewhere is None else os.path.expanduser(elsewhere)
+    short = context.short(path) or "LAUNCHER_MOUNTS"
+    nothing = Matter(None, path, None, {"Mounts": []}, in_profile({}), {})
+    try:
+        content = files.read(path, MAPPING_LIMIT) if path else None
+    except InvalidStateError as error:
+        return nothing._replace(findings=(Finding("json-parse", short, error.message),))
+    if content is None:
+        return nothing._replace(findings=(_no_file(short, elsewhere),))
+    text = content.decode("utf-8", "replace")
+    data, told = document.read(text, short)
+    if data is None:
+        return nothing._replace(content=content, findings=tuple(told))
+    listed = {section: document.sound(data, section) for section in ("Mounts", "Envs")}
+    sound: dict[str, Any] = {section: list(entries.values()) for section, entries in listed.items()}
+    sound["DockerOptions"] = data.get("DockerOptions", {})
+    plain, numbers = in_file(short, text), {section: list(entries) for section, entries in listed.items()}
+
+    def where(section: str = "", *rest: str | int) -> str:
+        if rest and isinstance(rest[0], int) and section in numbers:
+            rest = (numbers[section][rest[0]], *rest[1:])
+        return plain(*((section, *rest) if section else rest))
+
+    secret = frozenset(mapping.secrets(sound))
+    return Matter(None, path, content, sound, where, {}, secret, (*told, *_mode(path, short, secret)))
+
+
+def _no_file(short: str, elsewhere: str | None) -> Finding:
+    why = "the launcher says nothing of it: the container starts without any mounts, and exit status 0"
+    if elsewhere is None:
+        hint = "'taoprof list' shows the profiles, 'taoprof use NAME' makes the file"
+        return Finding("no-mapping-file", short, "there is no mounts file", why, hint)
+    reason = "there is no such file"
+    if not elsewhere:
+        reason = "it is empty"
+    elif elsewhere != elsewhere.strip():
+        reason = "it begins or ends with a blank"
+    elif "$" in elsewhere:
+        reason = "it has a '$', and only a leading ~ is expanded"
+    what = f"LAUNCHER_MOUNTS is '{elsewhere}', and {reason}"
+    return Finding("lm-bad-path", "LAUNCHER_MOUNTS", what, why, "unset LAUNCHER_MOUNTS")
+
+
+def _mode(path: str, short: str, secret: frozenset[str]) -> list[Finding]:
+    try:
+        mode = os.stat(path).st_mode & 0o777
+    except OSError:
+        return []
+    if not (secret and mode & 0o044):
+        return []
+    what = f"it holds {', '.join(sorted(secret))}, and others may read it (mode {mode:o})"
+    return [Finding("file-mode", short, what, "", f"chmod 600 {short}", fix=("chmod", path))]
