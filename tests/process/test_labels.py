@@ -55,14 +55,20 @@ def test_what_a_rendered_line_has_started_is_listed_and_in_nobodys_way(
     "about",
     [
         {"taoprofiles.profile": "a", "taoprofiles.state": "/home/bo/.local/state/taoprofiles"},
-        {"taoprofiles.profile": "a"},
-        {"taoprofiles.run": "abcde"},
+        {"taoprofiles.profile": "", "taoprofiles.state": ""},
     ],
 )
 def test_what_others_have_labelled_is_not_ours(stage: Stage, engine: FakeEngine, about: dict[str, str]) -> None:
     engine.container(1, mounts_of(stage, "a"), labels=about)
     assert told(stage) == []
     stage.run("use", "b", check=True)
+
+
+@pytest.mark.parametrize("about", [None, {"taoprofiles.stand-in": "x"}, {"taoprofiles.profile": "b"}, {"a": "b"}])
+def test_other_labels_change_nothing(stage: Stage, engine: FakeEngine, about: dict[str, str] | None) -> None:
+    container = engine.container(1, mounts_of(stage, "a"), labels=about)
+    assert told(stage) == [("found", "a", container, True)]
+    assert stage.run("use", "b").returncode == 5
 
 
 def test_a_run_whose_record_is_gone_is_nobodys(stage: Stage, engine: FakeEngine) -> None:
