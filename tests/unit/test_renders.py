@@ -300,7 +300,7 @@ def mount(source: str, destination: str) -> str:
     ("text", "options", "said"),
     [
         (mount("/d/${env:NGC_KEY}", "/data"), {}, "holds the value of the secret 'NGC_KEY'"),
-        (mount("/d\n", "/data"), {}, "not printable"),
+        (mount("/d\n", "/data"), {}, "a control character"),
         ('[docker]\nports = { "80-90" = 1 }\n', {}, "'80-90' is no port"),
         ('[docker]\nports = { "99999" = 1 }\n', {}, "'99999' is no port"),
         ('[docker]\nulimits = { "a=b" = 1 }\n', {}, "'a=b', which Docker does not know"),
