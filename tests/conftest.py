@@ -40,6 +40,16 @@ def command(name: str) -> str:
     return found
 
 
+LAUNCHERS = Path(__file__).parents[1] / ".launchers"
+
+
+def launcher_python(version: str) -> Path:
+    """Give the Python of an installed launcher's own environment: ``.ci/run`` makes one for each in ``.launchers``."""
+    python = LAUNCHERS / version / "bin/python"
+    need(python.exists(), f"the launcher {version} is not installed in {LAUNCHERS / version}")
+    return python
+
+
 class Home:
     """A scratch home: runs the real command in it and reads what is there."""
 

@@ -11,7 +11,7 @@ from taoprofiles.checks.places import Places, role
 from taoprofiles.values import launching
 from taoprofiles.values.finding import Finding
 from taoprofiles.values.proof import expanded
-from taoprofiles.values.secret import is_secret, without_secrets
+from taoprofiles.values.secret import MASK, is_secret, without_secrets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,6 +51,11 @@ def arguments(words: Sequence[str]) -> Iterator[Argument]:
         if key != launching.VOLUME and not _is_secret(key):
             for one in _values(value, 0):
                 yield Argument(number, key, one)
+
+
+def keys(words: Sequence[str]) -> list[str]:
+    """Give the keys that a command sets: ``train.num_gpus`` of ``train.num_gpus=2``."""
+    return [found[1] for found in map(_KEY.fullmatch, words[1:]) if found]
 
 
 def judge(
@@ -94,7 +99,7 @@ class _Words:
     ) -> None:
         self._command, self._places = list(command), places
         self._known, self._shown, self._folder = known, shown, folder
-        self._secrets = [value for name, value in known.items() if is_secret(name)]
+        self._secrets = [value for name, value in known.items() if is_secret(name) and len(value) >= 4]
         self._arrive = list(command)
         self._better = list(command)
         self.findings: list[Finding] = []
@@ -204,7 +209,9 @@ class _Words:
             self._better[argument.number] = word.replace(value, place, 1)
 
     def _masked(self, text: str) -> str:
-        return without_secrets([text], self._secrets)[0]
+        for value in self._secrets:
+            text = text.replace(value, MASK)
+        return text
 
     def _corrected(self, argument: Argument, place: str) -> str:
         if without_secrets(self._better, self._secrets) != self._better:
@@ -212,7 +219,7 @@ class _Words:
         return shlex.join(self._better)
 
     def _add(self, id: str, argument: Argument, what: str, why: str = "", hint: str = "") -> None:
-        self.findings.append(Finding(id, argument.where, what, why, hint))
+        self.findings.append(Finding(id, argument.where, self._masked(what), why, self._masked(hint)))
 
 
 _LOST = (

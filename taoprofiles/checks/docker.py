@@ -111,7 +111,7 @@ def _denied(docker: Docker, engine: Answer) -> Finding:
 def _mismatch(docker: Docker) -> list[Finding]:
     first, second, command = docker.first, docker.second, docker.command
     found = []
-    if first.id != second.id:
+    if not first.is_same(second):
         what = f"tao starts containers on '{first.address}' and looks for images on '{second.address}': two engines"
         why = "an image that the one has is pulled, and still not there for the other"
         found.append(Finding("daemon-mismatch", "DOCKER_HOST", what, why, "unset DOCKER_HOST"))
@@ -119,7 +119,7 @@ def _mismatch(docker: Docker) -> list[Finding]:
         what = f"the docker command reaches no engine, and tao needs it to run the task: {command.problem}"
         why = f"its context is '{docker.context}', which tao does not know"
         found.append(Finding("daemon-mismatch", _context(docker), what, why, DEFAULT))
-    elif command.id and command.id != first.id:
+    elif command.id and not command.is_same(first):
         what = f"tao starts containers on '{first.address}', and the docker command asks another engine"
         why = "the task then ends with 'No such container', and nothing was trained; so does 'docker ps' not show it"
         found.append(Finding("daemon-mismatch", _context(docker), what, why, DEFAULT))

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 IMAGE = tuple("/bin /boot /dev /etc /lib /lib64 /opt /proc /run /sbin /sys /tmp /usr /var".split())
 """Folders that every image has. Not /workspace: that is where projects are mounted, so one that is missing tells."""
 
+PASSING = ("/run/", "/tmp/", "/var/")  # noqa: S108 - of the container
+"""Folders that hold other things on each machine: a file of them that is there on this host is not in the image."""
+
 _GLOB = re.compile(r"[*?\[$]")
 _READS = re.compile(
     r"spec|config|pretrained|resume|checkpoint|weights|model|image|img|json_file|annotation|label|class_?map|root_dir|"
@@ -65,16 +68,18 @@ class Places:
         if proof.host_paths([whole], self.mounts):
             place, host = proof.resolve(fixed, self.mounts, self._link)
             if not host:
-                return Verdict("image" if is_of_image(place) else "leads-out", place)
+                may_be_there = is_of_image(place) and not self.exists(place)
+                return Verdict("image" if may_be_there else "leads-out", place)
             return Verdict("seen" if self.exists(host) else "missing", whole, host)
         inside = proof.container_paths(whole, self.mounts)
         if inside:
             return Verdict("host", inside[0], whole)
         if proof.below(os.path.realpath(whole), self.mounts):
             return Verdict("hidden", "", whole)
-        if is_of_image(whole):
+        is_here = whole != "/" and self.exists(fixed)
+        if is_of_image(whole) and not (is_here and whole.startswith(PASSING)):
             return Verdict("image", whole)
-        return Verdict("here" if whole != "/" and self.exists(fixed) else "unmapped", whole, whole)
+        return Verdict("here" if is_here else "unmapped", whole, whole)
 
     def mounted(self) -> str:
         """Say where something is mounted."""

@@ -137,17 +137,18 @@ class _Yaml:
             self._key = value
             self._pass(end)
             return
-        if not quoted and value.startswith("/") and not self._depth:
+        if not quoted and value.startswith("/"):
             value, end = self._continued(value, end)
         self._pass(end)
         yield Written(line, self._section, self._key, value)
 
     def _continued(self, value: str, end: int) -> tuple[str, int]:
-        """Give a text without quotes with the lines that go on with it: those further in than the one that began it."""
+        """Give a text without quotes with the lines that go on with it: those further in, or within the brackets."""
+        plain = _YAML_FLOW if self._depth else _YAML_BLOCK
         line = self._text[self._line_start : self._place]
-        margin = len(line) - len(line.lstrip(" "))
+        margin = -1 if self._depth else len(line) - len(line.lstrip(" "))
         while following := _YAML_NEXT.match(self._text, end):
-            more = _YAML_BLOCK.match(self._text, following.end())
+            more = plain.match(self._text, following.end())
             if len(following[2]) <= margin or more is None or _YAML_IS_KEY.match(self._text, more.end()):
                 break
             if following[1] or more.group().startswith(("- ", "/")) or len(value) > 4096:

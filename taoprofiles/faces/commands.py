@@ -45,6 +45,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "show": ("looking", "show all that a profile comes to"),
         "check": ("checking", "tell what the launcher will do, and what is wrong with that"),
         "diff": ("looking", "compare a profile with the file, or two profiles"),
+        "path": ("translating", "translate a path from this host to the container, or back"),
         "paths": ("looking", "tell where everything is kept"),
         "doctor": ("doctoring", "tell what is wrong on this machine, and the command that mends it"),
     },
@@ -69,12 +70,12 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
 
 TAKES_COMMAND = {
     "run": "taoprof run NAME [option …] -- COMMAND …",
-    "render": "taoprof render NAME --to TARGET [option …] [-- COMMAND …]",
     "check": "taoprof check [NAME] [option …] [-- COMMAND …]",
+    "render": "taoprof render NAME --to TARGET [option …] [-- COMMAND …]",
 }
 """Verbs behind whose ``--`` stands a command that is none of ours to read, and their usage."""
 
-READ_BY_PROGRAMS = ("current", "env", "export", "completion", "schema", "daemon", "render")
+READ_BY_PROGRAMS = ("current", "path", "env", "export", "render", "completion", "schema", "daemon")
 """Verbs whose answers go into a prompt, a shell or a file, and whose messages may never be seen."""
 
 VERBS = {verb: place for group in GROUPS.values() for verb, place in group.items()}

@@ -31,7 +31,7 @@ def emit(command: str, result: Result, *, as_json: bool) -> int:
         # UTF-8 whatever the locale says: that is what TOML, JSON and a shell's variables are written in.
         text = "\n".join(printable(line) for line in result.raw.split("\n")) if sys.stdout.isatty() else result.raw
         sys.stdout.flush()
-        sys.stdout.buffer.write(text.encode())
+        sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))  # a path may be no text
     for line in result.lines:
         _print_line(sys.stdout, line)
     return result.status

@@ -1,14 +1,14 @@
-"""The command line: which image a task has, whether the registry is logged in to, and what ``bash`` is given to run.
+"""The command line: which image a task has, and what ``bash`` is given to run.
 
 ``main`` of each version's entrypoint, ``launch_command`` and ``parse_launcher_config`` in local_instance.py and
-whl_instance.py, ``docker_logged_in`` in utils.py, and types/task.py.
+whl_instance.py, and types/task.py.
 """
 
 from __future__ import annotations
 
 import json
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from taoprofiles.launcher.prediction import Place
 from taoprofiles.launcher.refusing import refuse, refusing
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from taoprofiles.launcher.versions import Behaviour
 
 HANDLERS = ("list", "stop", "info")
-LOGIN = "~/.docker/config.json"
 SHELL = "/bin/bash"
 """What is run in the container when no command is given."""
 
@@ -69,23 +68,6 @@ def check_mode(behaviour: Behaviour, machine: Machine) -> bool:
         place = Place("environ", key="TAO_DOCKER_DISABLE")
         raise refuse("AssertionError", "Invalid value for TAO_DOCKER_DISABLE", place)
     return _without_docker(behaviour, machine)
-
-
-def check_login(behaviour: Behaviour, machine: Machine, registry: str) -> None:
-    """Do the launcher's test of the login: a key of the registry's name. Raises RefusedError."""
-    if behaviour.override_skips_login and "OVERRIDE_REGISTRY" in machine.environ:
-        return
-    data = _json(machine, machine.expanduser(LOGIN), "login")
-    with refusing("login"):
-        keys = list(data.keys())
-    if "auths" not in keys:
-        message = "Docker CLI hasn't been logged in to a registry.Please run `docker login nvcr.io`"
-        raise refuse("ValueError", message, Place("login"))
-    with refusing("login", key="auths"):
-        known = list(data["auths"].keys())
-    if registry not in known:
-        message = f"\nDocker not logged in to {registry}. Please run docker login {registry}"
-        raise refuse("AssertionError", message, Place("login", key=registry))
 
 
 def take_volumes(rest: list[str]) -> list[tuple[Place, str]]:
@@ -141,7 +123,9 @@ def _table(behaviour: Behaviour, machine: Machine) -> dict[tuple[str, ...], tupl
         if content is None:
             return None
         data = json.loads(content)
-        if "format_version" not in data:
+        if not behaviour.task_groups and not _without_docker(behaviour, machine):
+            _ = data["dockers"].keys()  # looked at before anything else
+        if "format_version" not in list(data.keys()):  # what has no keys is to say so
             raise KeyError("format is a required key in the launcher config.")
         form = data["format_version"]
         if form == 3.0 and behaviour.task_groups:
@@ -149,7 +133,7 @@ def _table(behaviour: Behaviour, machine: Machine) -> dict[tuple[str, ...], tupl
         elif form in (1.0, 2.0):
             groups = {"container_actions" if behaviour.task_groups else "": data["dockers"]}
         else:
-            raise NotImplementedError(f"Invalid format type: {form}")
+            raise refuse("NotImplementedError", f"Invalid format type: {form}", Place("config"))
         if form == 1.0:
             dockers = groups.popitem()
             groups = {dockers[0]: {name: {about["docker_tag"]: about} for name, about in dockers[1].items()}}
@@ -160,11 +144,3 @@ def _table(behaviour: Behaviour, machine: Machine) -> dict[tuple[str, ...], tupl
             for tag, about in tags.items()
             for each in about["tasks"]
         }
-
-
-def _json(machine: Machine, path: str, section: str) -> Any:
-    if not machine.exists(path):
-        message = f"Config path must be a valid unix path. No file found at: {path}. Did you run docker login?"
-        raise refuse("AssertionError", message, Place(section))
-    with refusing(section):
-        return json.loads(machine.read(path).decode())

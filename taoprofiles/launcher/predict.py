@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from taoprofiles.launcher import command, mounts, sdk
+from taoprofiles.launcher import command, docker_config, mounts, sdk
 from taoprofiles.launcher.prediction import CONTAINER, Call, Change, Place, Prediction
 from taoprofiles.launcher.refusing import RefusedError, refuse, refusing
 from taoprofiles.launcher.versions import behaviour as behaviour_of
@@ -63,11 +63,11 @@ class _Start:
             command.check_line(self.shell, Place("command"))
             return
         if arguments is not None:
-            command.check_login(self.behaviour, self.machine, task.registry)
+            docker_config.check_login(self.behaviour, self.machine, task.registry)
         if task.image != task.usual:
             place = Place("environ", key="OVERRIDE_REGISTRY")
             self.changes.append(Change("image-renamed", place, task.usual, task.image))
-        proxies = sdk.proxies(self.machine)
+        proxies = docker_config.proxies(self.machine)
         volumes = command.take_volumes(task.rest) if self.behaviour.volume_argument else []
         unseen = [word for word in task.rest if word == "--volume" or word.startswith("--volume=")]
         self.changes += [Change("volume-not-seen", Place("command"), was=word) for word in unseen]

@@ -1,48 +1,18 @@
 """What the Docker SDK makes of the launcher's arguments: docker 4.3.1, which every launcher so far pins.
 
-``containers.run`` (models/containers.py), ``HostConfig`` and ``ContainerConfig`` (types/containers.py), and what it
-adds from ``~/.docker/config.json`` (utils/proxy.py). It refuses some values before it asks the engine; those it lets
-through, the engine judges.
+``containers.run`` (models/containers.py), ``HostConfig`` and ``ContainerConfig`` (types/containers.py). It refuses some
+values before it asks the engine; those it lets through, the engine judges.
 """
 
 from __future__ import annotations
 
-import json
-import posixpath
 from typing import Any
 
 from taoprofiles.launcher.prediction import Place
 from taoprofiles.launcher.refusing import refuse, refusing
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from taoprofiles.launcher.prediction import Machine
-
 _UNITS = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
-_PROXIES = {"httpProxy": "http_proxy", "httpsProxy": "https_proxy", "ftpProxy": "ftp_proxy", "noProxy": "no_proxy"}
 _ALL_GPUS = {"Driver": "", "Count": -1, "DeviceIDs": [], "Capabilities": [["gpu"]], "Options": {}}
-
-
-def proxies(machine: Machine) -> list[str]:
-    """Give the variables that it puts before all others, NAME=VALUE. Raises RefusedError."""
-    named = machine.environ.get("DOCKER_CONFIG")
-    home = machine.expanduser("~")
-    places = [posixpath.join(named, "config.json")] if named else []
-    places += [posixpath.join(home, ".docker/config.json"), posixpath.join(home, ".dockercfg")]
-    path = next((path for path in places if machine.exists(path)), None)
-    try:
-        config = json.loads(machine.read(path).decode()) if path else {}
-    except (OSError, ValueError):
-        return []
-    with refusing("login", key="proxies"):
-        by_host = config.get("proxies", {})
-        try:
-            chosen = by_host[machine.environ.get("DOCKER_HOST") or None]
-        except KeyError:
-            chosen = by_host.get("default", {})
-        set_there = {name: chosen.get(key) for key, name in _PROXIES.items()} if chosen else {}
-    pairs = [(each, value) for name, value in set_there.items() if value for each in (name, name.upper())]
-    return [f"{name}={value}" for name, value in pairs]
 
 
 def ulimit(name: str, value: Any) -> Any:
@@ -54,7 +24,7 @@ def ulimit(name: str, value: Any) -> Any:
 
 
 def in_bytes(text: str) -> int:
-    """Give a size such as ``16G``, ``1.5 g`` or ``64MB`` in bytes. Raises RefusedError."""
+    """Give a size such as ``16G``, ``1.5 g`` or ``64MB`` in bytes, the unit where none stands. Raises RefusedError."""
     place = Place("DockerOptions", key="shm_size")
     if not text:
         return 0

@@ -67,6 +67,7 @@ def parse(version: str) -> tuple[int, ...]:
     if not re.fullmatch(r"\d{1,4}(\.\d{1,4}){0,3}", version, re.ASCII):
         raise ValueError(f"'{version}' is not a launcher version such as {NEWEST}")
     numbers = tuple(int(part) for part in version.split("."))
+    numbers += (0,) * (3 - len(numbers))
     if not (0, 1) <= numbers < (7,):
         raise ValueError(f"there is no launcher {version}: the first is {KNOWN[0]}, and TAO 7 has none")
     return numbers

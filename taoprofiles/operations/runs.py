@@ -16,6 +16,7 @@ from taoprofiles.operations.holding import begin
 from taoprofiles.operations.monitor import Monitor
 from taoprofiles.operations.stock import BEAT, take_stock
 from taoprofiles.operations.switch import kept_note, switch
+from taoprofiles.operations.words import as_started
 from taoprofiles.state import files
 from taoprofiles.state.history import MAPPING_LIMIT
 from taoprofiles.state.holds import Holds
@@ -59,8 +60,7 @@ class Wish:
     """What a run asks for beside its profile and its command.
 
     ``gpus``: see ``sharing.parse_gpus``; ``release``: a hold that must not stand in the way, and ``check``, as in
-    ``switch.use``.
-    ``image``: no launcher, but a container of this image; ``terminal``: with a terminal in it.
+    ``switch.use``; ``image``: no launcher, but a container of this image; ``terminal``: with a terminal in it.
     """
 
     __slots__ = ("allow_overlap", "check", "gpus", "image", "mkdir", "release", "shared", "terminal")
@@ -134,7 +134,8 @@ class Run:
         try:
             # Whatever the caller has open for the command, such as <(…), stays open; our own are closed by exec.
             os.set_inheritable(self.claim, True)
-            process = subprocess.Popen(command, env=self.environ, close_fds=False, stdout=stdout)  # noqa: S603
+            words = as_started(command, self.variables, self.environ)
+            process = subprocess.Popen(words, env=self.environ, close_fds=False, stdout=stdout)  # noqa: S603
             for number in early:
                 process.send_signal(number)
             status = process.wait()

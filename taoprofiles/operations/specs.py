@@ -61,7 +61,7 @@ def findings(command: Sequence[str], mounts: Mapping[str, str], variables: Mappi
         return []
     places = Places(launching.with_volumes(launch, mounts), os.path.exists, _link, _names)
     named = list(words.arguments(launch))
-    given = [argument.key.lstrip("+-") for argument in named]
+    given = [key.lstrip("+~-") for key in words.keys(launch)]
     action = next((word for word in launch[1:] if word in specs.ACTIONS), "")
     waiting = [expanded(a.value, variables) for a in named if _is_spec(a.key, a.value)]
     found: list[Finding] = []

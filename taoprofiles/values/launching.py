@@ -6,6 +6,7 @@ blanks and has /bin/sh start ``bash -c 'docker exec … WORDS'``: bash on this h
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 
@@ -21,7 +22,6 @@ VOLUME = "--volume"
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./-]+\Z")
 _NAME = re.compile(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))", re.ASCII)
 _ASSIGNS = re.compile(r"[A-Za-z_]\w*\+?=", re.ASCII)
-_BRACES = re.compile(r"\{[^}]*(?:,|\.\.)[^{]*\}", re.S)
 
 
 def with_volumes(words: Sequence[str], mounts: Mapping[str, str]) -> dict[str, str]:
@@ -83,14 +83,13 @@ class _Shell:
         self._found: list[str] = []
         self._is_quoted = False
         self._begin()
+        self._last_comma, self._last_brace = max(text.rfind(","), text.rfind("..")), text.rfind("}")
 
     def _begin(self) -> None:
         self._literal = self._pattern = ""
         self._is_word = self._is_glob = False
 
     def _add(self, part: str, *, quoted: bool) -> None:
-        import glob
-
         part = part.replace("\0", "'")
         self._is_word = True
         self._literal += part
@@ -168,7 +167,8 @@ class _Shell:
     def _is_special(self, place: int) -> bool:
         c = self._text[place]
         starts_comment = c == "#" and not self._is_word
-        return starts_comment or c in ";&|<>()\n\0" or (c == "{" and _BRACES.match(self._text, place) is not None)
+        are_braces = c == "{" and place < self._last_comma < self._last_brace
+        return starts_comment or are_braces or c in ";&|<>()\n\0"
 
     def _may_be_home(self, place: int) -> bool:
         start = 1 + max(self._text.rfind(" ", 0, place), self._text.rfind("\t", 0, place))

@@ -69,6 +69,10 @@ class Answer(NamedTuple):
     trouble: str = ""
     problem: str = ""
 
+    def is_same(self, other: Answer) -> bool:
+        """Whether it is the same engine. Two of Docker 20.10 on one machine have one id, of /etc/docker/key.json."""
+        return (self.id, self.root) == (other.id, other.root)
+
 
 class Docker(NamedTuple):
     """The engine as each of the launcher's three clients finds it, and the ``docker`` command.

@@ -6,11 +6,13 @@ import grp
 import os
 import pwd
 import shutil
+import socket
+import struct
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from taoprofiles.values.machine import ABSENT, ODD, REFUSED, SILENT, Answer, Docker, Gpus
-from taoprofiles.world import processes
+from taoprofiles.world import processes, texts
 from taoprofiles.world.asking import ask
 from taoprofiles.world.engine import DEFAULT, Engine, EngineError
 
@@ -72,7 +74,7 @@ def gpus(environ: Mapping[str, str]) -> Gpus:
         else:
             said = (told.out + told.err).strip().splitlines() or [f"exit status {told.status}"]
             problem = told.problem or said[0][:200]
-    daemon, path = _daemon()
+    daemon, path = _daemon(environ.get("DOCKER_HOST") or DEFAULT)
     hook = shutil.which("nvidia-container-runtime-hook", path=path or wide) or ""
     cdi = shutil.which("nvidia-cdi-hook", path=path or wide) or ""
     return Gpus(tool, names, driver, problem, hook, cdi, _is_newer(hook, daemon))
@@ -101,13 +103,13 @@ def _context(cli: str, environ: Mapping[str, str]) -> tuple[str, str]:
 def _by_command(cli: str, environ: Mapping[str, str]) -> Answer:
     if not cli:
         return Answer("", trouble=ABSENT, problem="there is no docker command")
-    told = ask([cli, "info", "--format", "{{.ID}}|{{.ServerVersion}}"], environ, PATIENCE)
+    told = ask([cli, "info", "--format", "{{.ID}}|{{.ServerVersion}}|{{.DockerRootDir}}"], environ, PATIENCE)
     # Some plugins and wrappers say something of their own before it.
-    name, _, version = (told.out.strip().splitlines() or [""])[-1].partition("|")
+    name, version, root = [*(told.out.strip().splitlines() or [""])[-1].split("|", 2), "", ""][:3]
     if told.problem:
         return Answer("", trouble=SILENT, problem=told.problem)
     if name and version:
-        return Answer("", id=name[:200], version=version[:100])
+        return Answer("", id=name[:200], version=version[:100], root=root[:1000])
     said = (told.err.strip().splitlines() or [f"exit status {told.status}"])[0][:300]
     # Podman's stand-in for the command knows no such field: it may be the right engine, and cannot be compared.
     return Answer("", trouble=ODD if "evaluate field" in said else REFUSED, problem=said)
@@ -122,15 +124,24 @@ def _group(path: str) -> tuple[str, bool]:
     return group.gr_name, me in group.gr_mem and group.gr_gid not in os.getgroups()
 
 
-def _daemon() -> tuple[int, str]:
-    """Give the process of the dockerd at work, 0 for none, and its PATH, "" where it may not be read."""
-    for entry in os.listdir("/proc"):
-        try:
-            if entry.isdigit() and os.path.basename(os.readlink(f"/proc/{entry}/exe")) == "dockerd":
-                return int(entry), processes.environment(int(entry)).get("PATH", "")
-        except OSError:
-            pass
+def _daemon(address: str) -> tuple[int, str]:
+    """Give the process of the dockerd at work there, 0 for none, and its PATH, "" where it may not be read."""
+    for pid in (_listener(address), *map(int, filter(str.isdigit, os.listdir("/proc")))):
+        if texts.read(f"/proc/{pid}/comm", 100)[0] == b"dockerd\n":
+            return pid, processes.environment(pid).get("PATH", "")
     return 0, ""
+
+
+def _listener(address: str) -> int:
+    """Give the process that listens on a socket; it is systemd itself where that has made it."""
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(PATIENCE)
+            connection.connect(address.removeprefix("unix://"))
+            pid: int = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+            return pid
+    except (OSError, ValueError):
+        return 0
 
 
 def _is_newer(path: str, pid: int) -> bool:

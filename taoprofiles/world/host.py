@@ -29,7 +29,8 @@ class Host:
 
     def realpath(self, path: str) -> str:
         """Follow every link; what is not there stays as it is."""
-        return os.path.realpath(os.path.join(self.folder, os.fspath(path)))
+        os.fsencode(path)  # says where a path is none before the folder comes in front of it
+        return os.path.realpath(os.path.join(self.folder, path))
 
     def exists(self, path: str) -> bool:
         """Tell whether there is such a file or folder, and it may be seen."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import socket
@@ -18,6 +19,7 @@ from taoprofiles.checks import login
 from taoprofiles.values.machine import NO_ANSWER, NO_INTERPRETER, NO_LAUNCHER, OTHER_PROGRAM
 from taoprofiles.world import dockers, launchers, registry, shapes, surroundings, texts
 from taoprofiles.world.asking import ask
+from tests.conftest import need
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -26,6 +28,7 @@ JSON = st.recursive(
 )
 KEYS = ("auths", "credsStore", "credHelpers", "nvcr.io")
 CONFIG = st.dictionaries(st.sampled_from(KEYS), JSON | st.dictionaries(st.sampled_from(KEYS), JSON))
+LAUNCHER = importlib.util.find_spec("nvidia_tao_cli")
 PATH = {"PATH": os.environ["PATH"]}
 
 
@@ -42,14 +45,19 @@ def test_any_bytes_in_dockers_file_are_judged(content: bytes) -> None:
     assert login.judge(found, "6.26.3", {}, 1000)
 
 
-@given(CONFIG)
-def test_logged_in_is_what_the_launcher_takes_for_it(config: dict) -> None:
-    """Its own words: the keys of ``auths`` are looked at, and nothing but a key of that name counts."""
-    try:
-        passes = "auths" in list(config.keys()) and "nvcr.io" in list(config["auths"].keys())
-    except AttributeError:
-        passes = False
-    ids = {one.id for one in login.judge(logged_in(json.dumps(config).encode()), "6.26.3", {}, 1000)}
+@given(st.binary(max_size=60) | (CONFIG | JSON).map(lambda found: json.dumps(found).encode()))
+def test_logged_in_is_what_the_launcher_itself_takes_for_it(content: bytes) -> None:
+    utils = pytest.importorskip("nvidia_tao_cli.components.instance_handler.utils") if LAUNCHER else None
+    need(utils, "the launcher is not installed: it needs Python 3.11")
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        try:
+            utils.docker_logged_in(docker_config=file.name)
+            passes = True
+        except Exception:  # an assertion, a ValueError, an AttributeError: each is a traceback for the person
+            passes = False
+    ids = {one.id for one in login.judge(logged_in(content), "6.26.3", {}, 1000)}
     assert bool(ids & {"login-missing", "docker-config-broken"}) is not passes
 
 

@@ -30,6 +30,7 @@ CASES: dict[str, tuple[list[str], list[str], int]] = {
     "show": (["a"], ["nosuch"], 4),
     "check": (["a"], ["nosuch"], 4),
     "diff": (["a"], ["nosuch"], 4),
+    "path": (["/workspace/tao-experiments/x"], ["/nowhere"], 4),
     "paths": ([], ["extra"], 2),
     "new": (["n"], ["a"], 2),
     "save": (["s"], ["a"], 2),

@@ -52,6 +52,7 @@ DATA = {
         *("name", "path", "launcher", "reads", "refusal", "container", "lost_in_ci", "findings", "counts", "fixed"),
     },
     "diff": {"a", "b", "same", "changes"},
+    "path": {"path", "meant", "answer", "also", "otherwise"},
     "paths": {"mapping_file", "profiles", "state", "history", "objects", "cache", "lock", "guard", "settings"},
     "new": {"name", "layout", "why", "path", "missing"},
     "save": {"name", "path"},

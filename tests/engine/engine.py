@@ -83,12 +83,12 @@ def until(get: Callable[[], T], what: str, *, seconds: float = 30, told: Callabl
     return answer
 
 
-def answers() -> bool:
+def answers(path: str = SOCKET) -> bool:
     """Whether a daemon answers on the socket."""
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(5)
-            connection.connect(SOCKET)
+            connection.connect(path)
             connection.sendall(b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n")
             return b" 200 " in connection.recv(100)
     except OSError:
@@ -98,12 +98,14 @@ def answers() -> bool:
 class Daemon:
     """A dockerd of our own: no network, everything in one folder, and the launcher's wish for GPUs granted."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: str = SOCKET, *, has_hook: bool = True) -> None:
+        self._socket = path
         dockerd, runc = command("dockerd"), command("runc")
         self.folder = Path(tempfile.mkdtemp(prefix="taoprofiles-engine-"))  # short: sockets' paths have 107 bytes
         programs = self.folder / "bin"
         programs.mkdir()
-        _program(programs / "nvidia-container-runtime-hook", "#!/bin/sh\nexit 0\n")
+        if has_hook:
+            _program(programs / "nvidia-container-runtime-hook", "#!/bin/sh\nexit 0\n")
         runtime = []
         if not _may_raise_limits():
             _program(programs / "runc-without-limits", RUNTIME.format(runc=runc))
@@ -113,7 +115,7 @@ class Daemon:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [
-                    *(dockerd, "--bridge=none", "--iptables=false", f"--host=unix://{SOCKET}"),
+                    *(dockerd, "--bridge=none", "--iptables=false", f"--host=unix://{path}"),
                     *(f"--data-root={self.folder}/data", f"--exec-root={self.folder}/exec"),
                     *(f"--pidfile={self.folder}/pid", *runtime),
                 ],
@@ -126,7 +128,12 @@ class Daemon:
 
     def started(self) -> bool:
         """Wait until it answers, or has given up."""
-        until(lambda: self._process.poll() is not None or answers(), "dockerd answers", seconds=60, told=self.tail)
+        until(
+            lambda: self._process.poll() is not None or answers(self._socket),
+            "dockerd answers",
+            seconds=60,
+            told=self.tail,
+        )
         return self._process.poll() is None
 
     def tail(self) -> str:
@@ -143,8 +150,8 @@ class Daemon:
         if containerd is not None and str(self.folder) in _arguments(containerd):
             os.kill(containerd, signal.SIGTERM)
             until(lambda: not _arguments(containerd), "containerd ends")
-        if not answers():
-            Path(SOCKET).unlink(missing_ok=True)
+        if not answers(self._socket):
+            Path(self._socket).unlink(missing_ok=True)
         mounted = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
         for place in reversed(mounted):
             if place.startswith(f"{self.folder}/"):

@@ -113,6 +113,18 @@ def test_two_profiles_twice_side_by_side(training_home: TrainingHome) -> None:
             run.__exit__()
 
 
+def test_words_arrive_as_they_were_given(training_home: TrainingHome) -> None:
+    """The launcher pastes them into a shell of the host, which would split, expand and run what is in them."""
+    home = training_home
+    two_projects(home)
+    words = ["a b", "it's", "$HOME", "$SPECS_DIR/x", "${results_dir}", "*", "a;b", "(c)", "#d", '"q"', "", "\\", "`id`"]
+    shown = ["bash", "-c", 'printf "<%s>" "$@"', "x", *words]
+    with Started(home, "segformer", "--", "tao", "model", "segformer", "run", *shown) as run:
+        assert run.process.wait(60) == 0, run.output
+    arrived = "".join(f"<{'/specs/x' if word == '$SPECS_DIR/x' else word}>" for word in words)
+    assert arrived in run.output
+
+
 @contextmanager
 def slow_engine(home: TrainingHome) -> Iterator[tuple[dict[str, str], threading.Event, threading.Event]]:
     """An engine that answers nobody until it is let go, as it seems to a launcher during a long pull."""

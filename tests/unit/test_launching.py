@@ -5,13 +5,16 @@ from __future__ import annotations
 import glob
 import os
 import subprocess
+import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from taoprofiles.values.launching import arrives, for_launcher, spelt, with_volumes
+from tests.conftest import need
 
 ENVIRON = {"HOME": "/home/ana", "A": "one", "B": "two words", "EMPTY": "", "PATH": os.environ["PATH"]}
 PRINT = r"printf %s\\0 --"
@@ -100,6 +103,49 @@ def test_known_words(word: str, made: list[str] | None, folder: Path) -> None:
 def test_a_glob_that_matches(folder: Path) -> None:
     assert arrives("a*", ENVIRON, lambda _: ["a", "ab"]) == ["a", "ab"]
     assert arrives('"a*"', ENVIRON, lambda _: ["a", "ab"]) == ["a*"]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("bare", [False, True])
+def test_the_launcher_itself_does_so(bare: bool, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own code pastes the words; only the docker that it starts is ours, and tells what it was given."""
+    need(sys.version_info < (3, 12), "the launcher starts up to Python 3.11 only")
+    monkeypatch.setenv("HOME", str(tmp_path))  # it looks there when imported
+    handlers = pytest.importorskip("nvidia_tao_cli.components.docker_handler.docker_handler")
+    said = tmp_path / "said"
+    (tmp_path / "docker").write_text(f'#!/bin/sh\nprintf "%s\\0" "$@" > {said}\n')
+    (tmp_path / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.chdir(folder)
+    handler = object.__new__(handlers.DockerHandler)
+    handler._docker_registry, handler._image_name, handler._docker_tag = "nvcr.io", "tao", "1"
+    handler.docker_exec_command, handler.initialized = "docker exec", True
+    handler._container = mock.Mock(id="0123456789ab")
+    parts = {"_check_image_exists": True, "_get_mount_env_data": ([], [], {"tty": False}), "start_container": None}
+    for name, answer in {**parts, "stop_container": None}.items():
+        monkeypatch.setattr(handler, name, lambda *_, answer=answer: answer)
+    words = [
+        "train",
+        "-e",
+        "/my specs/a.yaml",
+        "it's",
+        "$HOME",
+        "x=[a,b]",
+        "*",
+        "a;b",
+        "(c)",
+        "#d",
+        '"q"',
+        "",
+        "\\",
+        "`id`",
+    ]
+    pasted = "dino " + " ".join(for_launcher(words, {}, bare=bare))
+    if bare:
+        handler.run_container_on_ci(pasted)
+    else:
+        handler.run_container(pasted, [])
+    assert said.read_bytes().decode().split("\0")[-len(words) - 2 : -1] == ["dino", *words]
 
 
 def test_volumes_are_mounts(tmp_path: Path) -> None:

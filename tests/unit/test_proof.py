@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from taoprofiles.values import proof
-from taoprofiles.values.proof import container_path, host_paths
+from taoprofiles.values.proof import container_path, container_paths, host_paths, resolve
 from taoprofiles.world import shapes
 
 
@@ -186,3 +188,65 @@ def test_host_paths(place: str, found: list[str]) -> None:
 def test_host_path_of_a_root_mount() -> None:
     assert host_paths(["/x/y"], {"/home/ana": "/"}) == ["/home/ana/x/y"]
     assert host_paths([], MOUNTS) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("/home/ana/out/x", ["/results/x"]),
+        ("/home/ana/p", ["/workspace"]),
+        ("/big/data/x", ["/workspace/data/x"]),
+        ("/home/ana/p/database", ["/workspace/database"]),
+        ("/home/ana/p/data", []),  # /big/data lies over it
+        ("/home/ana/p/data/x", []),
+        ("/home/ana", []),
+        ("/home/ana/pp", []),
+        ("/", []),
+    ],
+)
+def test_container_paths(path: str, found: list[str]) -> None:
+    assert container_paths(path, MOUNTS) == found
+
+
+def test_a_folder_below_another_that_is_mounted_is_in_two_places() -> None:
+    both = {"/nowhere/p": "/workspace", "/nowhere/p/specs": "/specs"}
+    assert container_paths("/nowhere/p/specs/a", both) == ["/specs/a", "/workspace/specs/a"]
+
+
+parts = st.sampled_from(["a", "b", "ab"])
+folders = st.lists(parts, min_size=1, max_size=3).map(lambda ones: "/" + "/".join(ones))
+
+
+@given(st.dictionaries(folders.map("/nowhere".__add__), folders, max_size=4), folders.map("/nowhere".__add__), folders)
+def test_there_and_back(mounts: dict[str, str], path: str, place: str) -> None:
+    for inside in container_paths(path, mounts):
+        assert path in host_paths([inside], mounts)
+    for behind in host_paths([place], mounts):
+        assert place in container_paths(behind, mounts)
+
+
+LINKS = {
+    "/home/ana/p/images": "/mnt/raid/images",
+    "/home/ana/p/near": "specs",
+    "/home/ana/p/up": "../../results/a",
+    "/home/ana/p/there": "/workspace/data/x",
+    "/home/ana/p/loop": "loop",
+    "/big/data/x": "/results/",
+}
+
+
+@pytest.mark.parametrize(
+    ("place", "leads"),
+    [
+        ("/workspace/a", ("/workspace/a", "/home/ana/p/a")),
+        ("/workspace/images/a.png", ("/mnt/raid/images/a.png", "")),
+        ("/workspace/near/t.yaml", ("/workspace/specs/t.yaml", "/home/ana/p/specs/t.yaml")),
+        ("/workspace/up/b", ("/results/a/b", "/home/ana/out/a/b")),
+        ("/workspace/there/b", ("/results/b", "/home/ana/out/b")),
+        ("/workspace/near/../b", ("/workspace/b", "/home/ana/p/b")),
+        ("/workspace/loop/b", ("/workspace/loop/b", "/home/ana/p/loop/b")),
+        ("/usr/bin", ("/usr/bin", "")),
+    ],
+)
+def test_links_are_followed_inside(place: str, leads: tuple[str, str]) -> None:
+    assert resolve(place, MOUNTS, LINKS.get) == leads

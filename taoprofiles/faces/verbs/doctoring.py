@@ -74,7 +74,7 @@ def _engine(machine: Machine) -> str:
     engine, command = machine.docker.first, machine.docker.command
     if engine.trouble:
         return f"none at {engine.address}: {engine.problem}"
-    same = ", the docker command's too" if command.id == engine.id else ""
+    same = ", the docker command's too" if command.is_same(engine) else ""
     images = next((place for place in machine.home.places if place.what == "images"), None)
     room = f", {images.free / 1e9:.0f} GB free for images" if images and images.size else ""
     kind = " (rootless)" if engine.is_rootless else ""

@@ -45,10 +45,14 @@ def run_verb(context: Context, args: argparse.Namespace) -> Result:
     if not args.command:
         raise UsageError("nothing to run", hint=f"'taoprof run {args.name} -- tao model …'")
     wish = runs.Wish(
-        mkdir=args.mkdir, check=args.check, allow_overlap=args.allow_overlap, shared=args.shared, gpus=args.gpus
+        mkdir=args.mkdir,
+        check=args.check,
+        allow_overlap=args.allow_overlap,
+        shared=args.shared,
+        gpus=args.gpus,
+        image=args.image,
+        terminal=sys.stdin.isatty() and sys.stdout.isatty() and not args.json,
     )
-    wish.image = args.image
-    wish.terminal = sys.stdin.isatty() and sys.stdout.isatty() and not args.json
     if args.gpus is not None:
         sharing.parse_gpus(args.gpus)
     run = _prepared(context, args, wish)

@@ -1,0 +1,215 @@
+"""What nobody is told of: each kind of change where it happens, none where it does not, and no loss without one."""
+
+from __future__ import annotations
+
+import json
+import os
+import posixpath
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from taoprofiles.launcher.predict import predict
+from taoprofiles.launcher.prediction import Prediction
+from taoprofiles.world.host import Host
+from tests.launcher.generated import Case, cases, make_tree
+
+NEW = "6.26.3"
+
+
+class Scratch:
+    """A home with two data folders and a link, and a mounts file in it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for name in ("data", "more", "elsewhere"):
+            (root / name).mkdir()
+        (root / "link").symlink_to("data")
+        (root / "moved").symlink_to("elsewhere")
+
+    def tell(
+        self, content: Any, *arguments: str, version: str = NEW, environ: dict[str, str] | None = None
+    ) -> Prediction:
+        if content is not None:
+            text = content if isinstance(content, str) else json.dumps(content)
+            (self.root / ".tao_mounts.json").write_text(text.replace("{root}", str(self.root)))
+        login = self.root / ".docker/config.json"
+        login.parent.mkdir(exist_ok=True)
+        login.exists() or login.write_text('{"auths": {"nvcr.io": {}}}')
+        host = Host({"HOME": str(self.root), **(environ or {})}, str(self.root))
+        return predict(version, host, list(arguments) or None)
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Scratch:
+    return Scratch(tmp_path.resolve())
+
+
+DATA = {"source": "{root}/data", "destination": "/data"}
+USER = {"user": "1000:1000"}
+GOOD = {"Mounts": [DATA], "Envs": [{"variable": "A", "value": "1"}], "DockerOptions": USER}
+
+CHANGES: dict[str, tuple[Any, list[tuple[str, str]]]] = {
+    "as it was written": (GOOD, []),
+    "the same source": (
+        {"Mounts": [DATA, {"source": "{root}/link/", "destination": "/specs"}], "DockerOptions": USER},
+        [("dropped-same-source", "Mounts[0]")],
+    ),
+    "a link on this host": (
+        {"Mounts": [{"source": "~/data", "destination": "{root}/moved/x"}], "DockerOptions": USER},
+        [("moved-destination", "Mounts[0].destination")],
+    ),
+    "a relative destination": (
+        {"Mounts": [DATA, {"source": "~/more", "destination": "more"}], "DockerOptions": USER},
+        [("moved-destination", "Mounts[1].destination")],
+    ),
+    "a slash at the end moves nothing": ({"Mounts": [{**DATA, "destination": "/data/"}], "DockerOptions": USER}, []),
+    "read-only": ({"Mounts": [{**DATA, "mode": "ro"}], "DockerOptions": USER}, [("mode-ignored", "Mounts[0].mode")]),
+    "writable is what it is": ({"Mounts": [{**DATA, "mode": "rw", "ro": False}], "DockerOptions": USER}, []),
+    "a comment": ({"Mounts": [{**DATA, "comment": "x"}], "DockerOptions": USER}, [("unknown-keys", "Mounts[0]")]),
+    "null": (
+        {**GOOD, "Envs": [{"variable": "A", "value": "1"}, {"variable": "B", "value": None}]},
+        [("env-none", "Envs[1].value")],
+    ),
+    "a number": ({**GOOD, "Envs": [{"variable": "A", "value": 1}]}, [("env-stringified", "Envs[0].value")]),
+    "a variable twice": ({**GOOD, "Envs": [{"variable": "A", "value": v} for v in "12"]}, [("env-twice", "Envs[0]")]),
+    "no user": ({"Mounts": [DATA]}, [("root-user", "DockerOptions.user")]),
+    "Mounts twice": (
+        '{"Mounts": [{"source": "{root}/more", "destination": "/more"}], "Mounts": [], "DockerOptions": {"user": "1"}}',
+        [("json-duplicate-key", "Mounts")],
+    ),
+    "a key twice in a mount": (
+        '{"Mounts": [{"source": "/", "source": "{root}/data", "destination": "/x"}], "DockerOptions": {"user": "1"}}',
+        [("json-duplicate-key", "Mounts[0].source")],
+    ),
+    "a key twice, deep down": (
+        '{"Mounts": [], "DockerOptions": {"user": "1", "ulimits": {"stack": 1, "stack": 2}}}',
+        [("json-duplicate-key", "DockerOptions.ulimits.stack")],
+    ),
+    "no file": (None, [("no-file", "file"), ("root-user", "DockerOptions.user")]),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_a_change_is_told_with_its_place(scratch: Scratch, what: str) -> None:
+    content, expected = CHANGES[what]
+    told = scratch.tell(content)
+    assert told.refusal is None and told.call is not None
+    assert [(change.kind, str(change.place)) for change in told.changes] == expected
+    assert told.source_file == (str(scratch.root / ".tao_mounts.json") if content else None)
+
+
+TASK = ("model", "unet", "train")
+ELSEWHERE: dict[str, tuple[tuple[str, ...], str, dict[str, str], list[tuple[str, str]]]] = {
+    "--volume": ((*TASK, "--volume", "{root}/more:/more"), NEW, {}, []),
+    "--volume with a source of the file": (
+        (*TASK, "--volume", "{root}/data:/x"), NEW, {}, [("dropped-same-source", "Mounts[0]")]
+    ),
+    "--volume read-only": ((*TASK, "--volume", "{root}/more:/x:ro"), NEW, {}, [("mode-ignored", "--volume[0]")]),
+    "--volume of what is not there": (
+        (*TASK, "--volume", "{root}/no:/x"), NEW, {}, [("volume-source-missing", "--volume[0]")]
+    ),
+    "--volume to a link": (
+        (*TASK, "--volume", "{root}/more:{root}/moved"), NEW, {}, [("moved-destination", "--volume[0].destination")]
+    ),
+    "--volume=": ((*TASK, "--volume=a:b"), NEW, {}, [("volume-not-seen", "command")]),
+    "--volume before 6.0.0": ((*TASK, "--volume", "a:b"), "5.5.1", {}, [("volume-not-seen", "command")]),
+    "under CI": (
+        (*TASK, "--volume", "a:b"), NEW, {"CI_PROJECT_DIR": ""},
+        [("ci-dropped", "DockerOptions.user"), ("ci-dropped", "--volume[0]"), ("root-user", "DockerOptions.user")],
+    ),
+    "CI is nothing to old ones": (("unet", "train"), "4.0.1", {"CI_PROJECT_DIR": "x"}, []),
+    "no Docker": (TASK, NEW, {"TAO_DOCKER_DISABLE": "1"}, [("no-docker", "environ.TAO_DOCKER_DISABLE")]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", ELSEWHERE)
+def test_the_command_and_the_environment_change_things_too(scratch: Scratch, what: str) -> None:
+    arguments, version, environ, expected = ELSEWHERE[what]
+    words = [word.replace("{root}", str(scratch.root)) for word in arguments]
+    told = scratch.tell(GOOD, *words, version=version, environ=environ)
+    assert told.refusal is None
+    assert [(change.kind, str(change.place)) for change in told.changes] == expected
+
+
+def test_proxies_and_another_registry_are_told(scratch: Scratch) -> None:
+    (scratch.root / ".docker").mkdir()
+    login = {"auths": {"nvcr.io": {}}, "proxies": {"default": {"httpProxy": "http://me:secret@p"}}}
+    (scratch.root / ".docker/config.json").write_text(json.dumps(login))
+    table = {"format_version": 3.0, "task_group": {"model": {"dockers": {"n/t": {"1": {
+        "docker_registry": "nvcr.io", "tasks": ["unet"]}}}}}}  # fmt: skip
+    (scratch.root / ".tao").mkdir()
+    (scratch.root / ".tao/config.json").write_text(json.dumps(table))
+    told = scratch.tell(GOOD, *TASK, environ={"OVERRIDE_REGISTRY": "reg.local"})
+    assert [(change.kind, change.was, change.now) for change in told.changes] == [
+        ("image-renamed", "nvcr.io/n/t:1", "reg.local/n/t:1"),
+        ("proxy-added", "", "http_proxy, HTTP_PROXY"),
+    ]
+    assert told.call and told.call.environment[0] == "http_proxy=http://me:secret@p"
+    assert "secret" not in repr(told.changes)
+
+
+REFUSED: dict[str, tuple[Any, str, str]] = {
+    "no Mounts": ({}, "AssertionError", "file"),
+    "no JSON": ("{", "JSONDecodeError", "file"),
+    "a list": ([], "AttributeError", "file"),
+    "another section": ({"Mounts": [], "Comment": 1}, "KeyError", "file.Comment"),
+    "Mounts null": ({"Mounts": None}, "TypeError", "Mounts"),
+    "no destination": ({"Mounts": [DATA, {"source": "/"}]}, "AssertionError", "Mounts[1]"),
+    "no source folder": ({"Mounts": [DATA, {**DATA, "source": "/no"}]}, "ValueError", "Mounts[1].source"),
+    "a source of null": ({"Mounts": [{**DATA, "source": None}]}, "TypeError", "Mounts[0].source"),
+    "a variable without a value": ({"Mounts": [], "Envs": [{"variable": "A"}]}, "AssertionError", "Envs[0]"),
+    "an option it has not": ({**GOOD, "DockerOptions": {"gpus": 1}}, "AssertionError", "DockerOptions.gpus"),
+    "no options": ({**GOOD, "DockerOptions": None}, "AttributeError", "DockerOptions"),
+    "GiB": ({**GOOD, "DockerOptions": {"shm_size": "16GiB"}}, "DockerException", "DockerOptions.shm_size"),
+    "a limit in words": (
+        {**GOOD, "DockerOptions": {"ulimits": {"stack": "x"}}},
+        "ValueError",
+        "DockerOptions.ulimits.stack",
+    ),
+    "a list of ports": ({**GOOD, "DockerOptions": {"ports": [1]}}, "AttributeError", "DockerOptions.ports"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_a_refusal_has_its_place(scratch: Scratch, what: str) -> None:
+    content, kind, place = REFUSED[what]
+    told = scratch.tell(content)
+    assert told.refusal is not None and told.call is None and told.shell == ""
+    assert (told.refusal.kind, str(told.refusal.place), told.refusal.status) == (kind, place, 1)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("changes").resolve()
+    make_tree(root)
+    return root
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(case=cases())
+def test_nothing_is_lost_without_a_change(root: Path, case: Case) -> None:
+    case = case._replace(environ={**case.environ, "HOME": "{root}/home"}, override=None)
+    case.environ.pop("LAUNCHER_MOUNTS", None)
+    case.lay_out(root)
+    host = Host(case.environ_in(root), str(root / "cwd"))
+    for version in ("0.1.21", "5.5.1", NEW):
+        told = predict(version, host, None)
+        if told.call is None or told.source_file is None:
+            continue
+        data = json.loads(Path(told.source_file).read_bytes())
+        changed = {(change.place.section, change.place.number) for change in told.changes}
+        for number, mount in enumerate(data["Mounts"]):
+            source = os.path.realpath(os.path.join(root / "cwd", host.expanduser(mount["source"])))
+            reached = told.call.volumes.get(source) == posixpath.normpath(mount["destination"])
+            assert reached or ("Mounts", number) in changed
+        for number, entry in enumerate(data.get("Envs", [])):
+            as_written = [entry["variable"], entry["value"]]
+            line = "=".join(map(str, as_written))
+            assert line in told.call.environment
+            assert all(isinstance(each, str) for each in as_written) or ("Envs", number) in changed
+        if told.call.body is None:
+            dropped = {change.place.key for change in told.changes if change.kind == "ci-dropped"}
+            assert dropped == set(data.get("DockerOptions") or {}) - {"tty", "privileged", "shm_size"}

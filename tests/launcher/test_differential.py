@@ -1,0 +1,193 @@
+"""The prediction equals what the launcher's own ``main()`` does, for six launchers and any mounts file.
+
+``TAOPROF_ORACLE_CASES`` says how many cases, each for all six; without it a fixed share is run.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from taoprofiles.launcher import command, docker_config, mounts, sdk, versions
+from taoprofiles.launcher import predict as predict_module
+from taoprofiles.launcher.predict import predict
+from taoprofiles.launcher.prediction import Prediction
+from taoprofiles.world.host import Host
+from tests.launcher.generated import Case, cases, make_tree
+from tests.launcher.installed import VERSIONS, Launcher, Launchers, own_config
+
+pytestmark = pytest.mark.launchers
+
+ASKED = os.environ.get("TAOPROF_ORACLE_CASES")
+CASES = int(ASKED or 400)
+FEW = 1000
+"""As many are kept for the test of the test below."""
+
+Kept = list[tuple[Case, list[tuple[str, dict[str, Any]]]]]
+
+
+@pytest.fixture(scope="module")
+def launchers() -> Iterator[list[Launcher]]:
+    with Launchers() as all_of_them:
+        yield all_of_them
+
+
+@pytest.fixture(scope="module")
+def kept() -> Kept:
+    return []
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("oracle").resolve()
+    make_tree(root)
+    return root
+
+
+def ask(launchers: list[Launcher], root: Path, case: Case) -> list[tuple[Launcher, Prediction, dict[str, Any]]]:
+    """Give, for each launcher, the prediction and what really happened."""
+    case.lay_out(root)
+    environ, cwd = case.environ_in(root), str(root / "cwd")
+    asked = []
+    for launcher in launchers:
+        arguments = case.arguments(launcher.version, root)
+        launcher.ask(environ, cwd, arguments)
+        asked.append((launcher, predict(launcher.version, Host(environ, cwd, launcher.config), arguments)))
+    return [(launcher, told, launcher.answer()) for launcher, told in asked]
+
+
+def happened(answer: dict[str, Any]) -> dict[str, Any]:
+    """Say what a launcher did in the terms of ``predicted``."""
+    read = [path for path in answer["opened"] if not path.endswith("/config.json")]
+    kind, message = answer["raised"] or ("SystemExit" if answer["status"] else None, None)
+    return {
+        "refused": kind,
+        "message": message,
+        "status": answer["status"],
+        "created": json.dumps(answer["created"], sort_keys=True),
+        "shell": answer["shell"] or "",
+        "read": read[-1] if read else None,
+    }
+
+
+def predicted(told: Prediction) -> dict[str, Any]:
+    refusal = told.refusal
+    body = told.call.body if told.call else None
+    return {
+        "refused": refusal and refusal.kind,
+        "message": refusal.message if refusal and refusal.kind != "SystemExit" else None,
+        "status": refusal.status if refusal else 0,
+        "created": json.dumps(json.loads(json.dumps(body)), sort_keys=True),
+        "shell": told.shell,
+        "read": told.source_file,
+    }
+
+
+@pytest.mark.timeout(100 + CASES)
+def test_the_prediction_is_what_happens(launchers: list[Launcher], root: Path, kept: Kept) -> None:
+    @settings(
+        max_examples=CASES,
+        deadline=None,
+        database=None,
+        derandomize=ASKED is None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=cases())
+    def each(case: Case) -> None:
+        results = [(one.version, predicted(told), happened(answer)) for one, told, answer in ask(launchers, root, case)]
+        for version, expected, real in results:
+            assert expected == real, (version, case)
+        if len(kept) < FEW:
+            kept.append((case, [(version, real) for version, _, real in results]))
+
+    each()
+
+
+BREAKS = [
+    (mounts, "if named is None:", "if not named:"),
+    (mounts, 'encoding="utf-8")', 'encoding="utf-8-sig")'),
+    (mounts, "text = io.TextIOWrapper(io.BytesIO(machine.read(path)), encoding=\"utf-8\").read()",
+     "text = machine.read(path).decode()"),
+    (mounts, 'machine.realpath(machine.expanduser(mount["source"]))', 'machine.realpath(mount["source"])'),
+    (mounts, "machine.realpath(machine.expanduser(written))", "machine.realpath(written)"),
+    (mounts, "        if not machine.exists(source):", "        if False:"),
+    (mounts, "made[real], places[real] = bind, place", "made.setdefault(real, bind); places[real] = place"),
+    (mounts, "machine.realpath(source), machine.realpath(destination)", "machine.realpath(source), destination"),
+    (mounts, "made[real], places", "made[source], places"),
+    (mounts, "={entry['value']}\"", "={entry['value'] or ''}\""),
+    (mounts, 'elif section == "DockerOptions":', "else:"),
+    (mounts, "{} if behaviour.needs_options else None", "{}"),
+    (sdk, "1 << 10", "1000"),
+    (sdk, 'text[-1] in "bB"', 'text[-2:] in ("gb", "GB")'),
+    (sdk, "    if not text:\n        return 0\n", ""),
+    (sdk, "if value and not isinstance", "if not isinstance"),
+    (sdk, '"" if host is None else str(host)', "str(host)"),
+    (sdk, 'key if "/" in key else f"{key}/tcp"', 'f"{key}/tcp"'),
+    (sdk, "None if user is None else str(user)", "user"),
+    (sdk, 'network or "default"', "network"),
+    (sdk, ":rw", ":ro"),
+    (sdk, 'if "ulimits" in options:', 'if options.get("ulimits"):'),
+    (sdk, '"Env": environment or None', '"Env": environment'),
+    (predict_module, '"CI_PROJECT_DIR" in self.machine.environ', 'self.machine.environ.get("CI_PROJECT_DIR")'),
+    (predict_module, 'interactive = "-it" if tty else "-i"', 'interactive = "-it"'),
+    (predict_module, 'environment.append("TAO_CLIENT_TYPE=launcher")', "pass"),
+    (predict_module, 'words += [f"--shm-size {value}"] if key == "shm_size" else []', "pass"),
+    (predict_module, 'key == "privileged" and value', 'key == "privileged"'),
+    (predict_module, "proxies + environment", "environment + proxies"),
+    (predict_module, "        if self.behaviour.needs_options:", "        if content.options:"),
+    (command, "used = registry if override is None else override", "used = override or registry"),
+    (command, 'while "--volume" in rest:', 'if "--volume" in rest:'),
+    (command, "if taken and not rest:", "if False:"),
+    (command, 'if rest[0] == "run"', 'if rest[0] == "bash"'),
+    (command, 'not in ("0", "1")', 'not in ("", "0", "1")'),
+    (docker_config, '"OVERRIDE_REGISTRY" in machine.environ', 'machine.environ.get("OVERRIDE_REGISTRY")'),
+    (docker_config, "behaviour.override_skips_login and ", ""),
+    (docker_config, "machine.environ.get(\"DOCKER_CONFIG\")", "None"),
+    (versions, '"volume_argument": (6, 0, 0)', '"volume_argument": (5, 0, 0)'),
+    (versions, '"tty_option": (5, 0, 0)', '"tty_option": (4, 0, 0)'),
+    (versions, '"tells_client_type": (6, 25, 11)', '"tells_client_type": (6, 25, 12)'),
+    (versions, '"needs_options": (5, 0, 0)', '"needs_options": (4, 0, 0)'),
+    (versions, '"ci": (5, 0, 0)', '"ci": (4, 0, 0)'),
+    (versions, 'else "~/.tlt_mounts.json"', 'else "~/.tao_mounts.json"'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("module", "right", "wrong"), BREAKS, ids=[f"{m.__name__[21:]}: {w}" for m, _, w in BREAKS])
+def test_a_wrong_prediction_is_seen(kept: Kept, root: Path, module: ModuleType, right: str, wrong: str) -> None:
+    """Break the model in one place: one of the cases above must differ."""
+    assert kept, "the cases are those of the test above, which has to run before"
+    configs = {version: own_config(version) for version in VERSIONS}
+    source = inspect.getsource(module)
+    assert right in source
+    try:
+        _load(module, source.replace(right, wrong))
+        assert any(_differs(case, real, configs, root) for case, real in kept)
+    finally:
+        _load(module, source)
+
+
+def _load(module: ModuleType, source: str) -> None:
+    exec(compile(source, str(module.__file__), "exec"), module.__dict__)
+    if module is not predict_module:
+        _load(predict_module, inspect.getsource(predict_module))  # it has names of the others
+
+
+def _differs(case: Case, real: list[tuple[str, dict[str, Any]]], configs: dict[str, bytes], root: Path) -> bool:
+    case.lay_out(root)
+    for version, truth in real:
+        host = Host(case.environ_in(root), str(root / "cwd"), configs[version])
+        try:
+            told = predict_module.predict(version, host, case.arguments(version, root))
+        except Exception:
+            return True
+        if predicted(told) != truth:
+            return True
+    return False

@@ -1,0 +1,54 @@
+"""Which launcher a version is, and what is refused as none."""
+
+from __future__ import annotations
+
+import pytest
+
+from taoprofiles.launcher.versions import KNOWN, NEWEST, behaviour, nearest, parse
+
+
+def test_the_known_ones_are_in_order_and_themselves() -> None:
+    assert sorted(KNOWN, key=parse) == list(KNOWN)
+    assert [nearest(version) for version in KNOWN] == list(KNOWN)
+
+
+@pytest.mark.parametrize(
+    ("version", "known"),
+    [
+        ("0.1.22", "0.1.21"),
+        ("0.1.20", "0.1.21"),
+        ("4.0.2", "4.0.1"),
+        ("5.5.0", "5.3.0"),
+        ("6", "6.0.0"),
+        ("6.99", NEWEST),
+    ],
+)
+def test_one_in_between_is_as_the_one_before_it(version: str, known: str) -> None:
+    assert nearest(version) == known
+    assert behaviour(version).version == known
+
+
+@pytest.mark.parametrize(
+    "version", ["", "x", "5.x", "5..1", "-5", "5.5.1rc1", "7.0.0", "0.0.9", "5 ", "\u0665", "1.2.3.4.5"]
+)
+def test_nonsense_is_refused(version: str) -> None:
+    with pytest.raises(ValueError, match="launcher"):
+        behaviour(version)
+
+
+def test_what_came_when() -> None:
+    first = {
+        feature: next(version for version in KNOWN if getattr(behaviour(version), feature))
+        for feature in behaviour(NEWEST)._fields
+        if feature != "version"
+    }
+    assert first == {
+        "can_do_without_docker": "4.0.0",
+        "task_groups": "5.0.0",
+        "ci": "5.0.0",
+        "tty_option": "5.0.0",
+        "needs_options": "5.0.0",
+        "override_skips_login": "5.0.0",
+        "volume_argument": "6.0.0",
+        "tells_client_type": "6.25.11",
+    }
