@@ -109,8 +109,8 @@ class Call(NamedTuple):
     """The container that Docker is asked for.
 
     ``volumes`` is the destination by source, both as they reach Docker, all writable; ``environment`` has NAME=VALUE
-    lines, secrets and all; ``ulimits`` the limit by name; ``ports`` what Docker gets as PortBindings; ``shm_size`` is in bytes where it
-    was text. None or {} is: not asked for. ``body`` is the whole of it as the Docker SDK sends it to
+    lines, secrets and all; ``ulimits`` the limit by name; ``ports`` what Docker gets as PortBindings; ``shm_size`` is
+    in bytes where it was text. None or {} is: not asked for. ``body`` is the whole of it as the Docker SDK sends it to
     ``/containers/create``; None under CI_PROJECT_DIR, where the shell is given ``Prediction.shell`` instead, and
     ``shm_size`` is as written. All GPUs are asked for, always.
     """

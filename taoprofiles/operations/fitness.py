@@ -13,7 +13,7 @@ from taoprofiles.world.places import Place, is_wsl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from taoprofiles.checks.where import Where
@@ -46,24 +46,44 @@ def container_findings(context: Context, mapping: dict[str, Any], where: Where) 
 
 
 def to_make(
-    context: Context, mapping: dict[str, Any], *, name: str, mkdir: bool, check: bool, doing: str = "use"
+    context: Context,
+    mapping: dict[str, Any],
+    *,
+    name: str,
+    mkdir: bool,
+    check: bool,
+    doing: str = "use",
+    command: Sequence[str] = (),
+    variables: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """Give the folders that are to be made first; ``doing`` is the verb, ``name`` the profile's, for messages.
+    """Give the folders that are to be made first.
 
-    They are sources, and places inside of them that Docker would make as root. Raises InvalidProfileError where
-    ``check`` is asked for and something would go wrong for certain; a missing folder is no fault with ``mkdir``.
-    Without ``check`` nothing is refused.
+    ``name`` is the profile's and ``doing`` the verb, for messages; ``command`` is what is to be run, if anything, with
+    the profile's ``variables``. They are sources, and places inside of them that Docker would make as root.
+
+    Raises InvalidProfileError where ``check`` is asked for and something would go wrong for certain; a missing folder
+    is no fault with ``mkdir``. Without ``check`` nothing is refused.
     """
     where = in_profile(mapping)
     found = mount_findings(context, mapping["Mounts"], where)
     to_mend = [finding.fix[1] for finding in found if finding.fix[:1] == ("mkdir",)]
     folders = to_mend if mkdir else []
     if check:
-        faults = [one for one in [*found, *container_findings(context, mapping, where)] if one.severity == ERROR]
-        faults = [one for one in faults if not (mkdir and one.id == "src-missing")]
+        found += container_findings(context, mapping, where)
+        found += command_findings(command, mapping, variables or {}) if command else []
+        faults = [one for one in found if one.severity == ERROR and not (mkdir and one.id == "src-missing")]
         if faults:
             raise refused(name, faults, doing=doing)
     return folders
+
+
+def command_findings(command: Sequence[str], mapping: dict[str, Any], variables: Mapping[str, str]) -> list[Finding]:
+    """Judge a launcher's words and the spec files in them, as a run gives them to it; [] for any other command."""
+    from taoprofiles.operations import specs  # not for 'use', which has no command
+    from taoprofiles.values.mapping import mounts, to_bytes
+
+    pairs = mounts(to_bytes(mapping))
+    return [*specs.arguments(command, pairs, variables, plain=False), *specs.findings(command, pairs, variables)]
 
 
 def refused(name: str, faults: Sequence[Finding], *, doing: str) -> InvalidProfileError:

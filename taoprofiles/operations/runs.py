@@ -257,7 +257,10 @@ def prepare(
     text = store.text(name)
     renderer = store.renderer(name, text)
     variables, wanted = renderer.variables(), renderer.mapping()
-    missing = fitness.to_make(context, wanted, name=name, mkdir=wish.mkdir, check=wish.check, doing="run")
+    missing = fitness.to_make(
+        context, wanted, name=name, mkdir=wish.mkdir, check=wish.check, doing="run",
+        command=[] if kind != "run" or wish.image else command, variables=variables,
+    )  # fmt: skip
     mounts = mapping.mounts(mapping.to_bytes(wanted))
     hold = begin(context, kind)
     hold.profile, hold.shared, hold.pid, hold.reason = name, wish.shared, os.getpid(), reason
