@@ -24,10 +24,9 @@ def read(text: str, name: str) -> tuple[dict[str, Any] | None, list[Finding]]:
     try:
         found = json.loads(text)
     except json.JSONDecodeError as error:
-        what = f"it is not JSON: {error.msg.lower()}, column {error.colno}"
-        hint = "compare it with the line before; the last entry of a list has no comma"
+        line, what, hint = _parse_error(text, error)
         why = f"the launcher would stop: json.decoder.JSONDecodeError: {error}"
-        return None, [Finding("json-parse", f"{name}:{error.lineno}", what, why, hint)]
+        return None, [Finding("json-parse", f"{name}:{line}", what, why, hint)]
     except (ValueError, RecursionError) as error:
         return None, [Finding("json-parse", f"{name}:1", f"it cannot be read: {str(error)[:100]}")]
     if not isinstance(found, dict):
@@ -41,6 +40,16 @@ def read(text: str, name: str) -> tuple[dict[str, Any] | None, list[Finding]]:
         for path, line in lines(text)[1]
     ]  # fmt: skip
     return found, again + list(_shape(found, in_file(name, text)))
+
+
+def _parse_error(text: str, error: json.JSONDecodeError) -> tuple[int, str, str]:
+    """Give the line, what is wrong there and what to do. Of a comma too many, the parser names the line after it."""
+    before, behind = text[: error.pos].rstrip(), text[error.pos :].lstrip(", \t\r\n")
+    if behind[:1] in ("]", "}") and (before.endswith(",") or text[error.pos : error.pos + 1] == ","):
+        line = before.count("\n") + 1
+        return line, f"it is not JSON: a ',' stands before the closing '{behind[0]}'", "take that ',' out"
+    what = f"it is not JSON: {error.msg.lower()}, column {error.colno}"
+    return error.lineno, what, "compare it with the line before"
 
 
 def sound(found: dict[str, Any], section: str) -> dict[int, dict[str, Any]]:

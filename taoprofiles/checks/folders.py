@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from taoprofiles.values.finding import Finding
 
 TYPE_CHECKING = False
@@ -85,7 +87,7 @@ def results(listed: Sequence[tuple[str, str, Folder]], ids: tuple[int, int] | No
                 "results-not-writable-as-user", where,
                 f"results go to '{path}', and '{folder.path}' belongs to {whose}",
                 f"user {ids[0]}:{ids[1]} cannot write there: PermissionError: [Errno 13] Permission denied",
-                f"sudo chown -R {ids[0]}:{ids[1]} {folder.path}",
+                f"sudo chown -R {ids[0]}:{ids[1]} {shlex.quote(folder.path)}",
             )  # fmt: skip
 
 
@@ -97,5 +99,5 @@ def owned(where: str, folder: str, found: tuple[int, str, bool], ids: tuple[int,
         yield Finding(
             "foreign-owned-files", where, f"{number} entries in '{folder}' are not user {ids[0]}'s, such as '{first}'",
             "an earlier run worked as another user; overwriting or deleting them fails: Permission denied",
-            f"sudo chown -R {ids[0]}:{ids[1]} {folder}",
+            f"sudo chown -R {ids[0]}:{ids[1]} {shlex.quote(folder)}",
         )  # fmt: skip

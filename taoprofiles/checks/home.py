@@ -84,7 +84,12 @@ def _mounts(home: Home) -> list[Finding]:
     else:
         return []
     why = "tao says nothing, and starts its container without any mounts, variables and options"
-    return [Finding("lm-bad-path", "LAUNCHER_MOUNTS", what, why, "unset LAUNCHER_MOUNTS")]
+    return [Finding("lm-bad-path", "LAUNCHER_MOUNTS", what, why, instead(home.mounts_meant))]
+
+
+def instead(meant: str) -> str:
+    """Give the command that sets LAUNCHER_MOUNTS right: to the file that it was ``meant`` to name, "" for none."""
+    return f"export LAUNCHER_MOUNTS={shlex.quote(meant)}" if meant else "unset LAUNCHER_MOUNTS"
 
 
 def _names(home: Home, version: str) -> list[Finding]:

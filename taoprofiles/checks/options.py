@@ -18,6 +18,9 @@ GIB = 1 << 30
 _RECOMMENDED = "16G"
 """What NVIDIA's notebooks and documentation recommend."""
 
+_BINARY = r"([0-9]+) ?([KMGkmg])i[Bb]?"
+"""A size as other programs write it, which says what was meant: 16GiB."""
+
 _USER = r"[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?"
 _LITERAL = r"(?:YOUR_?)?(?:UID|uid|USER(?:_?(?:ID|NAME))?)(?::.*)?"
 
@@ -93,12 +96,15 @@ def shapes(
                 "opt-unknown-for-version", where("DockerOptions", key), f"launcher {version} does not know '{key}'",
                 f'it would stop: The parameter "{key}" mentioned in the config file isn\'t a valid option.',
                 f"did you mean '{close[0]}'?" if close else f"take it out; it knows {', '.join(sorted(known))}",
-                fix=("unset", f"docker.{key}"),
+                fix=() if close else ("unset", f"docker.{key}"),
             )  # fmt: skip
     if "shm_size" in options and size(options["shm_size"]) is None:
         why = "Docker's SDK stops with a traceback; it knows b, k, m and g"
+        meant = re.fullmatch(_BINARY, str(options["shm_size"]))
+        fix = ("set", f"docker.shm_size={meant[1]}{meant[2].upper()}") if meant else ()
         hint = f'such as "{_RECOMMENDED}"'
-        yield Finding("shm-unit", where("DockerOptions", "shm_size"), f"{options['shm_size']!r} is no size", why, hint)
+        at = where("DockerOptions", "shm_size")
+        yield Finding("shm-unit", at, f"{options['shm_size']!r} is no size", why, hint, fix=fix)
     yield from _ulimits(options, where)
     if not isinstance(options.get("ports", {}), dict):
         what, why = "ports is no object", "the launcher would stop with a traceback"

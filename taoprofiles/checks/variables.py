@@ -71,7 +71,7 @@ def left_open(variables: Mapping[str, str]) -> Iterator[Finding]:
         left = placeholder(value)
         if left and not is_secret(name):
             what = f"'{value}' still has '{left}' in it"
-            yield Finding("variable-placeholder", f"variables.{name}", what, hint=f"taoprof set PROFILE {name}=…")
+            yield Finding("variable-placeholder", f"variables.{name}", what, hint=f"taoprof set NAME {name}=…")
 
 
 def differing(variables: Mapping[str, str], environ: Mapping[str, str], secret: Collection[str]) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from taoprofiles.checks import folders, options, variables
 from taoprofiles.errors import UsageError
 from taoprofiles.launcher import versions
 from taoprofiles.launcher.predict import predict
-from taoprofiles.operations import fitness, specs
+from taoprofiles.operations import fitness, mending, specs
 from taoprofiles.operations.matter import Matter, of_file, of_profile
 from taoprofiles.values import mapping, proof
 from taoprofiles.values.finding import ERROR, WARNING, Finding
@@ -61,8 +61,8 @@ def check(context: Context, name: str | None, command: list[str], *, launcher: s
     findings = list(matter.findings)
     prediction, lost = None, []
     if matter.is_valid:
-        if matter.content is not None:
-            findings += _judged(context, matter, version, command)
+        if matter.content is not None and matter.mapping:
+            findings += _judged(context, matter, version, command, by_name=name is not None)
         is_launcher = bool(command) and os.path.basename(command[0]) in ("tao", "tlt")
         arguments = command[1:] if is_launcher else None
         prediction = predict(version, _Offered(context, matter), arguments)
@@ -75,6 +75,7 @@ def check(context: Context, name: str | None, command: list[str], *, launcher: s
             what = f"it is set, so the launcher drops {', '.join(lost)}"
             why = "it takes this for GitLab's runner, and writes a docker command of its own"
             findings.append(Finding("ci-project-dir-set", "CI_PROJECT_DIR", what, why, "unset CI_PROJECT_DIR"))
+    mending.with_commands(context, findings, matter, by_name=name is not None)
     findings.sort(key=lambda finding: {ERROR: 0, WARNING: 1}.get(finding.severity, 2))
     return Report(matter.name, matter.path, found, version, prediction, lost, findings, matter.secrets)
 
@@ -112,7 +113,7 @@ def _launcher(context: Context, wanted: str | None) -> tuple[launchers.Launcher 
     return found, found.version if found else versions.NEWEST
 
 
-def _judged(context: Context, matter: Matter, version: str, command: list[str]) -> Iterator[Finding]:
+def _judged(context: Context, matter: Matter, version: str, command: list[str], *, by_name: bool) -> Iterator[Finding]:
     where, made = matter.where, matter.mapping
     yield from fitness.mount_findings(context, made["Mounts"], where)
     behaviour = versions.behaviour(version)
@@ -129,8 +130,10 @@ def _judged(context: Context, matter: Matter, version: str, command: list[str]) 
     if not command:
         return
     mounts = mapping.mounts(mapping.to_bytes({"Mounts": matter.mapping["Mounts"]}))
-    yield from specs.arguments(command, mounts, matter.variables, environ=context.environ)
-    yield from specs.findings(command, mounts, matter.variables)
+    run = ["taoprof", "run", matter.name, "--"] if by_name and matter.name is not None else []
+    environ = context.environ
+    yield from specs.arguments(command, mounts, matter.variables, environ=environ, secrets=matter.hidden, run=run)
+    yield from specs.findings(command, mounts, {**environ, **matter.variables})
 
 
 def _folders(context: Context, matter: Matter, given: dict[str, Any], command: list[str]) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ from taoprofiles.checks.where import in_profile
 from taoprofiles.errors import InvalidProfileError
 from taoprofiles.state.refusals import unusable
 from taoprofiles.values.finding import ERROR, Finding
+from taoprofiles.values.secret import without_secrets
 from taoprofiles.world.places import Place, is_wsl
 
 TYPE_CHECKING = False
@@ -70,24 +71,27 @@ def to_make(
     folders = to_mend if mkdir else []
     if check:
         found += container_findings(context, mapping, where)
-        found += command_findings(command, mapping, variables or {}) if command else []
+        found += command_findings(context, command, mapping, variables or {}) if command else []
         faults = [one for one in found if one.severity == ERROR and not (mkdir and one.id == "src-missing")]
         if faults:
-            raise refused(name, faults, doing=doing)
+            raise refused(name, faults, doing=doing, command=command or ())
     return folders
 
 
-def command_findings(command: Sequence[str], mapping: dict[str, Any], variables: Mapping[str, str]) -> list[Finding]:
+def command_findings(
+    context: Context, command: Sequence[str], mapping: dict[str, Any], variables: Mapping[str, str]
+) -> list[Finding]:
     """Judge a launcher's words and the spec files in them, as a run gives them to it; [] for any other command."""
     from taoprofiles.operations import specs  # not for 'use', which has no command
     from taoprofiles.values.mapping import mounts, to_bytes
 
-    pairs = mounts(to_bytes(mapping))
-    return [*specs.arguments(command, pairs, variables, plain=False), *specs.findings(command, pairs, variables)]
+    pairs, environ = mounts(to_bytes(mapping)), context.environ
+    found = specs.arguments(command, pairs, variables, environ=environ, plain=False)
+    return [*found, *specs.findings(command, pairs, {**environ, **variables})]
 
 
-def refused(name: str, faults: Sequence[Finding], *, doing: str) -> InvalidProfileError:
-    """Make the one error for what a check found."""
+def refused(name: str, faults: Sequence[Finding], *, doing: str, command: Sequence[str] = ()) -> InvalidProfileError:
+    """Make the one error for what a check found; ``command`` is what was to be run, if that was judged too."""
     missing = [finding for finding in faults if finding.id == "src-missing"]
     done = "activated" if doing == "use" else "started"
     if len(missing) == len(faults):
@@ -95,7 +99,12 @@ def refused(name: str, faults: Sequence[Finding], *, doing: str) -> InvalidProfi
         what, hint = f"{count} missing", f"nothing was changed; 'taoprof {doing} {name} --mkdir' makes them"
     else:
         what = "1 error" if len(faults) == 1 else f"{len(faults)} errors"
-        hint = f"nothing was changed; 'taoprof check {name}' tells more, --no-check goes on all the same"
+        words = f"taoprof check {name}"
+        if any(finding.id.startswith(("arg-", "spec-")) for finding in faults):
+            import shlex  # not for 'use', which has no command
+
+            words += f" -- {shlex.join(command)}" if without_secrets(command) == list(command) else " -- COMMAND"
+        hint = f"nothing was changed; '{words}' tells more, --no-check goes on all the same"
     problems = [
         f"{one.where}: {one.what}" + (f"; {one.why}" if one not in missing and one.why else "") for one in faults
     ]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from taoprofiles.checks import document, variables
+from taoprofiles.checks import document, home, variables
 from taoprofiles.checks.where import in_file, in_profile
 from taoprofiles.errors import InvalidProfileError, InvalidStateError
 from taoprofiles.operations.situation import look
@@ -14,9 +15,11 @@ from taoprofiles.state.history import MAPPING_LIMIT
 from taoprofiles.state.store import Store
 from taoprofiles.values import mapping
 from taoprofiles.values.finding import Finding
+from taoprofiles.world import surroundings
 
 if TYPE_CHECKING:
     from taoprofiles.checks.where import Where
+    from taoprofiles.operations.situation import Situation
     from taoprofiles.state.paths import Context
 
 
@@ -25,8 +28,8 @@ class Matter(NamedTuple):
 
     ``name`` is the profile's, None for a file of none; ``path`` the file's; ``content`` what the launcher would read,
     None for nothing; ``options`` its DockerOptions as they are written, of any type, and ``mapping`` what is sound of
-    it; ``where`` says where a thing of ``mapping`` stands; ``variables`` are the profile's, and ``secrets`` names the
-    container's variables that hold secrets; ``findings`` is what has been found on the way.
+    it; ``where`` says where a thing of ``mapping`` stands; ``variables`` are the profile's, ``hidden`` names those
+    that hold secrets, and ``secrets`` the container's that do; ``findings`` is what has been found on the way.
     """
 
     name: str | None
@@ -37,6 +40,7 @@ class Matter(NamedTuple):
     variables: dict[str, str]
     secrets: frozenset[str] = frozenset()
     findings: tuple[Finding, ...] = ()
+    hidden: frozenset[str] = frozenset()
 
     @property
     def is_valid(self) -> bool:
@@ -60,7 +64,7 @@ def of_profile(context: Context, name: str) -> Matter:
     found = [*variables.left_open(values), *variables.differing(values, context.environ, secret)]
     found += variables.plain_secrets(template["env"], where)
     content = mapping.to_bytes(rendered)
-    return Matter(name, path, content, rendered, where, values, frozenset(secret_env), tuple(found))
+    return Matter(name, path, content, rendered, where, values, frozenset(secret_env), tuple(found), frozenset(secret))
 
 
 def _invalid(problem: str, name: str) -> Finding:
@@ -79,10 +83,12 @@ def _invalid(problem: str, name: str) -> Finding:
 def of_file(context: Context) -> Matter:
     """Take the mounts file that tao would read now; where it is that of the active profile, take the profile."""
     elsewhere = context.environ.get("LAUNCHER_MOUNTS")
+    before: list[Finding] = []
     if elsewhere is None:
         seen = look(context)
         if seen.state == "active" and seen.name is not None:
             return of_profile(context, seen.name)
+        before = _overwritten(context, seen)
     path = context.mapping_file if elsewhere is None else os.path.expanduser(elsewhere)
     short = context.short(path) or "LAUNCHER_MOUNTS"
     nothing = Matter(None, path, None, {"Mounts": []}, in_profile({}), {})
@@ -91,11 +97,11 @@ def of_file(context: Context) -> Matter:
     except InvalidStateError as error:
         return nothing._replace(findings=(Finding("json-parse", short, error.message),))
     if content is None:
-        return nothing._replace(findings=(_no_file(short, elsewhere),))
+        return nothing._replace(findings=(_no_file(context, elsewhere),))
     text = content.decode("utf-8", "replace")
     data, told = document.read(text, short)
     if data is None:
-        return nothing._replace(content=content, findings=tuple(told))
+        return nothing._replace(content=content, mapping={}, findings=(*before, *told))
     listed = {section: document.sound(data, section) for section in ("Mounts", "Envs")}
     sound: dict[str, Any] = {section: list(entries.values()) for section, entries in listed.items()}
     sound["DockerOptions"] = data.get("DockerOptions", {})
@@ -107,14 +113,30 @@ def of_file(context: Context) -> Matter:
         return plain(*((section, *rest) if section else rest))
 
     secret = frozenset(mapping.secrets(sound))
-    return Matter(None, path, content, sound, where, {}, secret, (*told, *_mode(path, short, secret)))
+    return Matter(None, path, content, sound, where, {}, secret, (*before, *told, *_mode(path, short, secret)))
 
 
-def _no_file(short: str, elsewhere: str | None) -> Finding:
+def _overwritten(context: Context, seen: Situation) -> list[Finding]:
+    """Tell where another program has overwritten a profile's mapping, as each notebook of NVIDIA's does."""
+    if seen.state != "unmanaged" or seen.last is None:
+        return []
+    what = f"another program wrote it, and '{seen.last}' was there before"
+    why = "tao takes what is there now: it may train on another project's data, and write into its results"
+    where = context.short(context.mapping_file)
+    return [Finding("global-file-changed-by-other", where, what, why, f"taoprof use {seen.last}")]
+
+
+def _no_file(context: Context, elsewhere: str | None) -> Finding:
     why = "the launcher says nothing of it: the container starts without any mounts, and exit status 0"
     if elsewhere is None:
-        hint = "'taoprof list' shows the profiles, 'taoprof use NAME' makes the file"
-        return Finding("no-mapping-file", short, "there is no mounts file", why, hint)
+        what, hint = "there is no mounts file", "'taoprof list' shows the profiles, 'taoprof use NAME' makes the file"
+        if not Store(context).names():
+            hint = "in the project's folder: 'taoprof new NAME', and then 'taoprof use NAME --mkdir'"
+        near = surroundings.near(context.home, os.path.basename(context.mapping_file))
+        if near:
+            what += f", and '{near[0]}' has nearly its name"
+            hint = shlex.join(["mv", near[0], context.mapping_file])
+        return Finding("no-mapping-file", context.short(context.mapping_file), what, why, hint)
     reason = "there is no such file"
     if not elsewhere:
         reason = "it is empty"
@@ -123,7 +145,8 @@ def _no_file(short: str, elsewhere: str | None) -> Finding:
     elif "$" in elsewhere:
         reason = "it has a '$', and only a leading ~ is expanded"
     what = f"LAUNCHER_MOUNTS is '{elsewhere}', and {reason}"
-    return Finding("lm-bad-path", "LAUNCHER_MOUNTS", what, why, "unset LAUNCHER_MOUNTS")
+    hint = home.instead(surroundings.meant(elsewhere, context.environ))
+    return Finding("lm-bad-path", "LAUNCHER_MOUNTS", what, why, hint)
 
 
 def _mode(path: str, short: str, secret: frozenset[str]) -> list[Finding]:

@@ -111,6 +111,20 @@ def bring_back(context: Context, entry: Entry) -> Switch:
     return done
 
 
+def rewrite(context: Context, wanted: bytes, *, seen: bytes, timeout: float = DEFAULT_TIMEOUT) -> None:
+    """Mend the mapping file of no profile, from ``seen``, what it held when it was judged, to ``wanted``.
+
+    Raises as ``use`` does, and InvalidStateError where it holds something else by now.
+    """
+    with Lock(context.lock, timeout):
+        transaction = _Transaction(context)
+        if transaction.content != seen:
+            raise InvalidStateError(f"'{context.mapping_file}' was changed meanwhile", hint="taoprof check")
+        transaction.ask_holders(wanted, "the mended mapping", may_write=True)
+        transaction.write("mend", None, wanted)
+        glance.forget(context)
+
+
 def put_back(
     context: Context,
     wanted: bytes,

@@ -11,7 +11,8 @@ ERROR, WARNING, INFO = "error", "warning", "info"
 _FILE = {
     "json-parse": ERROR, "json-dup-key": ERROR, "schema-top-key": ERROR, "mounts-missing": ERROR, "mount-shape": ERROR,
     "opts-null": ERROR, "opts-shape": ERROR, "opt-unknown-for-version": ERROR, "env-shape": ERROR, "file-mode": WARNING,
-    "global-file-changed-by-other": INFO, "launcher-refuses": ERROR, "profile-invalid": ERROR, "key-ignored": WARNING,
+    "global-file-changed-by-other": WARNING, "launcher-refuses": ERROR, "profile-invalid": ERROR,
+    "key-ignored": WARNING,
     "no-mapping-file": ERROR, "env-twice": WARNING, "volume-not-seen": WARNING, "volume-source-missing": WARNING,
 }  # fmt: skip
 _MOUNTS = {

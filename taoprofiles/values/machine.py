@@ -146,7 +146,8 @@ class Place(NamedTuple):
 class Home(NamedTuple):
     """What HOME and the variables say. ``variables`` has only those that say where things are.
 
-    ``near`` are files whose names come near to the mapping file's, ``system`` is "wsl" or "".
+    ``near`` are files whose names come near to the mapping file's, ``system`` is "wsl" or "". ``mounts_meant`` is the
+    file that LAUNCHER_MOUNTS was to name, where that can be told.
     """
 
     path: str
@@ -158,6 +159,7 @@ class Home(NamedTuple):
     system: str = ""
     sudo_home: str = ""
     mounts_state: str = ""
+    mounts_meant: str = ""
     key_differs_from: str = ""
     places: tuple[Place, ...] = ()
 

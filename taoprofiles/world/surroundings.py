@@ -33,7 +33,7 @@ def survey(environ: Mapping[str, str], home: str, mapping_file: str, places: Ite
     except (KeyError, ValueError):
         pass
     changed = _changed(mapping_file)
-    near = tuple(path for path in _near(home, os.path.basename(mapping_file)) if _changed(path) > changed)
+    close = tuple(path for path in near(home, os.path.basename(mapping_file)) if _changed(path) > changed)
     system = "wsl" if b"microsoft" in texts.read("/proc/version", 1 << 16)[0].lower() else ""
     table = _table()
     return Home(
@@ -42,10 +42,11 @@ def survey(environ: Mapping[str, str], home: str, mapping_file: str, places: Ite
         variables,
         mapping_file,
         os.path.lexists(mapping_file),
-        near,
+        close,
         system,
         sudo_home,
         _state_of(variables.get("LAUNCHER_MOUNTS"), home),
+        meant(variables.get("LAUNCHER_MOUNTS", ""), environ),
         places=tuple(place(what, path, table) for what, path in places),
     )
 
@@ -77,7 +78,14 @@ def _table() -> list[tuple[str, str]]:
     return found
 
 
-def _near(home: str, name: str) -> list[str]:
+def meant(path: str, environ: Mapping[str, str]) -> str:
+    """Give the file that LAUNCHER_MOUNTS was to name, where its variables and blanks are all that is wrong; "" else."""
+    plain = re.sub(r"\$(?:\{(\w+)\}|(\w+))", lambda found: environ.get(found[1] or found[2], ""), path).strip()
+    return plain if plain != path and os.path.isabs(plain) and os.path.isfile(plain) else ""
+
+
+def near(home: str, name: str) -> list[str]:
+    """Give the files of the home whose names come near to the mapping file's ``name``."""
     try:
         with os.scandir(home) as entries:
             names = [entry.name for _, entry in zip(range(_ENTRIES), entries, strict=False)]

@@ -445,6 +445,7 @@ def test_two_runs_that_write_the_same_folder(stage: Stage, mine: str, refused: b
 
 
 def test_readers_are_not_in_each_others_way(stage: Stage) -> None:
+    (stage.root / "projects/a/x").touch()
     stage.in_run("a", command=("tao", "model", "unet", "evaluate", "-m", "/workspace/tao-experiments/x"))
     stage.run("run", "a", "--", "true", "unet", "evaluate", "-m", "/workspace/tao-experiments/x", check=True)
 

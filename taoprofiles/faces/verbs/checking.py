@@ -38,8 +38,8 @@ def check_verb(context: Context, args: argparse.Namespace) -> Result:
     report = checking.check(context, args.name, args.command, launcher=args.launcher)
     fixed: list[str] = []
     if args.fix:
-        fixed = _mended(context, args, report)
-        if fixed:
+        while step := _mended(context, args, report, fixed):  # what is mended may show more: a user needs a home
+            fixed += step
             report = checking.check(context, args.name, args.command, launcher=args.launcher)
     failed = report.count(ERROR) or (args.strict and report.count(WARNING))
     lines = _prediction_lines(context, report, reveal=args.reveal) + findings_lines(report.findings)
@@ -57,9 +57,9 @@ def findings_lines(findings: list[Finding]) -> list[str]:
     return [*lines, ", ".join(counts) or "nothing is wrong"]
 
 
-def _mended(context: Context, args: argparse.Namespace, report: Report) -> list[str]:
-    plan = mending.plan(report.findings, report.name)
-    if not plan:
+def _mended(context: Context, args: argparse.Namespace, report: Report, before: list[str]) -> list[str]:
+    plan = mending.plan(context, report.findings, report.name, report.path, by_name=args.name is not None)
+    if all(step.line(report.name) in before for step in plan):
         return []
     note("taoprof: this would be mended:")
     for step in plan:
@@ -69,6 +69,8 @@ def _mended(context: Context, args: argparse.Namespace, report: Report) -> list[
             raise UsageError("--fix asks first, and there is no terminal", hint="--yes mends without asking")
         note("mend it? [y/N] ", end="")
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            if before:
+                return []
             raise UsageError("nothing was mended")
     mending.carry_out(context, plan, report.name, timeout=args.timeout)
     return [step.line(report.name) for step in plan]
