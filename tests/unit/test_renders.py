@@ -103,7 +103,7 @@ def is_usable(name: str) -> bool:
 
 
 @given(cases())
-@moderate(100 if ALL else 30)
+@moderate(60 if ALL else 30)
 def test_docker(case: Case) -> None:
     plan = case.plan
     assume(all(map(is_usable, plan.secrets)))
@@ -152,7 +152,7 @@ def uninterpolated(value: Any, environ: dict[str, str]) -> Any:
 
 
 @given(cases())
-@moderate(100 if ALL else 40)
+@moderate(60 if ALL else 40)
 def test_compose(case: Case) -> None:
     plan = case.plan
     document = yaml.safe_load(written("compose", case).text)
@@ -188,7 +188,7 @@ def kubernetes_expanded(text: str, environ: dict[str, str]) -> str:
 
 
 @given(cases())
-@moderate(100 if ALL else 40)
+@moderate(60 if ALL else 40)
 def test_kubernetes(case: Case) -> None:
     plan = case.plan
     made = written("kubernetes", case)
@@ -221,7 +221,7 @@ def test_kubernetes(case: Case) -> None:
 
 
 @given(cases())
-@moderate(100 if ALL else 30)
+@moderate(60 if ALL else 30)
 def test_slurm(case: Case) -> None:
     plan = case.plan
     assume(all(map(is_usable, plan.secrets)))
@@ -300,7 +300,7 @@ def mount(source: str, destination: str) -> str:
     ("text", "options", "said"),
     [
         (mount("/d/${env:NGC_KEY}", "/data"), {}, "holds the value of the secret 'NGC_KEY'"),
-        (mount("/d\n", "/data"), {}, "not printable"),
+        (mount("/d\n", "/data"), {}, "a control character"),
         ('[docker]\nports = { "80-90" = 1 }\n', {}, "'80-90' is no port"),
         ('[docker]\nports = { "99999" = 1 }\n', {}, "'99999' is no port"),
         ('[docker]\nulimits = { "a=b" = 1 }\n', {}, "'a=b', which Docker does not know"),
