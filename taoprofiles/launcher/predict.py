@@ -56,6 +56,8 @@ class _Start:
         else:
             found = command.task(self.behaviour, self.machine, arguments)
             if found is None:
+                if arguments[:1] in (["list"], ["stop"]) and not bare:
+                    docker_config.proxies(self.machine)  # they make the same client
                 return
             task = found
         if bare:

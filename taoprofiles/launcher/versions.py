@@ -73,18 +73,20 @@ def parse(version: str) -> tuple[int, ...]:
     return numbers
 
 
+_NUMBERS = {known: parse(known) for known in KNOWN}
+
+
 def nearest(version: str) -> str:
     """Give the known version whose behaviour counts for this one: itself, or the last before it.
 
     Raises ValueError for what is no version of the launcher.
     """
     wanted = parse(version)
-    earlier = [known for known in KNOWN if parse(known) <= wanted]
+    earlier = [known for known, numbers in _NUMBERS.items() if numbers <= wanted]
     return earlier[-1] if earlier else KNOWN[0]
 
 
 def behaviour(version: str) -> Behaviour:
     """Give what the launcher of this version does. Raises ValueError for what is no version of the launcher."""
     known = nearest(version)
-    numbers = parse(known)
-    return Behaviour(known, **{feature: numbers >= first for feature, first in _SINCE.items()})
+    return Behaviour(known, **{feature: _NUMBERS[known] >= first for feature, first in _SINCE.items()})

@@ -84,6 +84,8 @@ def singles() -> Iterator[Case]:
                 yield odd._replace(login=b'{"auths": {"reg.local": {}}}')
     for login in pools.LOGINS:
         yield fine._replace(login=login)
+        yield fine._replace(login=login, words=("list",), rest=())
+        yield fine._replace(login=login, words=("info",), rest=())
         yield fine._replace(login=login, environ={**BASE.environ, "OVERRIDE_REGISTRY": "nvcr.io"})
     yield fine._replace(login=pools.LOGINS[11], environ={**BASE.environ, "DOCKER_HOST": "tcp://127.0.0.1:1"})
     for table in pools.TABLES:
