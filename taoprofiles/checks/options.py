@@ -95,7 +95,7 @@ def shapes(
             yield Finding(
                 "opt-unknown-for-version", where("DockerOptions", key), f"launcher {version} does not know '{key}'",
                 f'it would stop: The parameter "{key}" mentioned in the config file isn\'t a valid option.',
-                f"did you mean '{close[0]}'?" if close else f"take it out; it knows {', '.join(sorted(known))}",
+                f"perhaps '{close[0]}' is meant" if close else f"take it out; it knows {', '.join(sorted(known))}",
                 fix=() if close else ("unset", f"docker.{key}"),
             )  # fmt: skip
     if "shm_size" in options and size(options["shm_size"]) is None:
