@@ -15,7 +15,7 @@ from taoprofiles.values.secret import MASK, is_secret, without_secrets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from taoprofiles.checks.places import Verdict
 
@@ -29,6 +29,8 @@ _ITEM = re.compile(r"\s*[\"']?[\w.]+[\"']?\s*:(?!//)\s*")
 _REFERENCE = re.compile(r"\$(?:\{(\w+)\}|(\w+))", re.ASCII)
 _AT_ROOT = re.compile(r"/[^/]+\.(ya?ml|txt|json|toml|cfg|conf|prototxt|pbtxt|hdf5|h5|tlt|etlt|pth?|onnx|engine)\Z")
 _NESTING = 20
+MASKED = 4
+"""Characters from which on a value counts as a secret that must not be told: shorter ones stand in any text."""
 
 
 class Argument(NamedTuple):
@@ -56,8 +58,13 @@ def arguments(words: Sequence[str]) -> Iterator[Argument]:
 
 
 def keys(words: Sequence[str]) -> list[str]:
-    """Give the keys that a command sets: ``train.num_gpus`` of ``train.num_gpus=2``."""
-    return [found[1] for found in map(_KEY.fullmatch, words[1:]) if found]
+    """Give the keys of a spec that a command sets: ``train.num_gpus`` of ``train.num_gpus=2``, and by TAO's options."""
+    found = [match[1].lstrip("+~-") for match in map(_KEY.fullmatch, words[1:]) if match]
+    return (
+        found
+        + [word.lstrip("-") for word in words if word.startswith("--")]
+        + [key for word, key in (("-r", "results_dir"), ("-k", "encryption_key")) if word in words]
+    )
 
 
 def judge(
@@ -71,6 +78,7 @@ def judge(
     matches: Callable[[str], Sequence[str]] = lambda pattern: (),
     environ: Mapping[str, str] | None = None,
     folder: str = "",
+    secrets: Collection[str] = (),
     plain: bool = True,
     run: Sequence[str] = (),
 ) -> list[Finding]:
@@ -82,10 +90,13 @@ def judge(
     to ``tao`` as they are; false for ``taoprof run``, which spells them so that they arrive (``launching.spelt``).
     ``run``: the words of ``taoprof run NAME --`` that hints put in front, where the profile was named.
     """
-    known = {**(environ or {}), **variables} if plain else dict(variables)
-    shown = {name: value for name, value in known.items() if not is_secret(name)}
-    places = Places(launching.with_volumes(command, mounts), exists, link, names)
-    judged = _Words(command, places, known, shown, folder, run=run)
+    known = {**(environ or {}), **variables}
+    hidden = {name for name in known if name in secrets or is_secret(name)}
+    # What has a '/' in the environment is the path of a socket or a file of keys: no secret, and part of other paths.
+    values = {known[name] for name in hidden if name in variables or "/" not in known[name]}
+    judged = _Words(command, Places(launching.with_volumes(command, mounts), exists, link, names), known, folder)
+    judged.run = list(run)
+    judged.hide(hidden, sorted((value for value in values if len(value) >= MASKED), key=len, reverse=True))
     if plain:
         judged.quoting(matches)
     judged.paths((environ or {}).get("HOME", ""))
@@ -93,26 +104,24 @@ def judge(
 
 
 class _Words:
-    def __init__(
-        self,
-        command: Sequence[str],
-        places: Places,
-        known: Mapping[str, str],
-        shown: Mapping[str, str],
-        folder: str,
-        *,
-        run: Sequence[str] = (),
-    ) -> None:
-        self._run = list(run)
-        self._command, self._places = list(command), places
-        self._known, self._shown, self._folder = known, shown, folder
-        self._secrets = [value for name, value in known.items() if is_secret(name) and len(value) >= 4]
+    def __init__(self, command: Sequence[str], places: Places, known: Mapping[str, str], folder: str) -> None:
+        self._command, self._places, self._known, self._folder = list(command), places, known, folder
+        self._shown, self._secrets = known, list[str]()
+        self.run: list[str] = []
+        self._final: dict[int, str] = {}
         self._arrive = list(command)
-        self._better = list(command)
+        self._better: dict[int, str] = {}
+        self._is_plain = False
         self.findings: list[Finding] = []
+
+    def hide(self, names: Collection[str], values: list[str]) -> None:
+        """Put nothing for variables of these names, and tell none of these values."""
+        self._shown = {name: value for name, value in self._known.items() if name not in names}
+        self._secrets = values
 
     def quoting(self, matches: Callable[[str], Sequence[str]]) -> None:
         """Find the words that the launcher's shell changes; what arrives of the others is what is looked at later."""
+        self._is_plain = True
         open_words: list[Finding] = []
         for number, key, _ in _valued(self._command):
             word = self._command[number]
@@ -124,20 +133,16 @@ class _Words:
             meant = expanded(word, self._known)
             is_home = made == [self._known.get("HOME", "") + word[1:]] and word.startswith("~/")
             is_spelt = made is not None and len(made) == 1 and word == launching.spelt(made[0])
-            if made == [meant] or is_home or is_spelt or self._lost(word):
+            if made == [meant] or is_home or is_spelt or self._unset(word):
                 continue
-            where, secret = key or f"argument {number}", _is_secret(key)
-            what = (
-                f"the launcher's shell {self._masked(_told(word, made))}"
-                if not secret
-                else "the launcher's shell changes the value"
-            )
+            told = "changes the value" if _is_secret(key) else _told(word, made)
             why = "the launcher pastes its words into 'bash -c' without quotes"
             way = "'taoprof run NAME -- …' gives words as they are"
-            if not secret and not self._run:  # taoprof run spells the words itself
-                self._better[number] = launching.spelt(word)
+            secret = _is_secret(key)
+            if not secret and not self.run:  # taoprof run spells the words itself
+                self._final[number] = launching.spelt(word)
             hint = way if secret else f"write {shlex.quote(launching.spelt(word))}; or {way}"
-            self.findings.append(Finding("arg-needs-quoting", where, what, why, hint))
+            self._add("arg-needs-quoting", Argument(number, key, word), f"the launcher's shell {told}", why, hint)
             open_words += [] if secret else self.findings[-1:]
         for finding in open_words:
             finding.hint = self._whole() or finding.hint
@@ -145,13 +150,15 @@ class _Words:
     def paths(self, home: str) -> None:
         """Find what is wrong with the paths."""
         wrong: list[tuple[Argument, Verdict]] = []
+        lost = set()
+        for number, key, word in _valued(self._command):
+            unset = self._unset(word)
+            if unset:
+                lost.add(number)
+                self._add("arg-empty-variable", Argument(number, key, word), f"{unset} is not set", *_UNSET)
         for argument in arguments(self._arrive):
             path = expanded(argument.value, self._shown)
-            lost = self._lost(path)
-            if lost:
-                self._add(
-                    "arg-empty-variable", argument, f"'{argument.value}' refers to {lost}, which is not set", *_LOST
-                )
+            if argument.number in lost:
                 continue
             if path.startswith("~") and home:
                 path = home + path[1:]
@@ -160,7 +167,7 @@ class _Words:
             verdict = self._places.about(path)
             if verdict.kind in ("unmapped", "here") and _AT_ROOT.match(path):
                 what = f"'{path}' is in the root folder: a variable in front of it was probably empty"
-                self._add("arg-empty-variable", argument, what, *_LOST)
+                self._add("arg-empty-variable", argument, what, *_UNSET)
             elif verdict.kind in ("host", "hidden"):
                 wrong.append((argument, verdict))
                 self._replace(argument, verdict.place)
@@ -208,19 +215,22 @@ class _Words:
             what = f"'{path}' is not there: it would be '{verdict.host}' on this host"
             self._add("arg-missing-file", argument, what, "", self._places.beside(verdict))
 
-    def _lost(self, text: str) -> str:
+    def _unset(self, text: str) -> str:
         """Name a variable in the text that nobody sets, if it is spelt as TAO's are; Hydra's own are in lower case."""
         for found in _REFERENCE.finditer(text):
             name = found[1] or found[2]
-            if name not in self._known and name == name.upper() and not name[0].isdigit():
+            is_ours = name == name.upper() != name.lower() and not name[0].isdigit()
+            if is_ours and name not in self._known and name not in launching.SHELLS_OWN:
                 return f"${name}"
         return ""
 
     def _replace(self, argument: Argument, place: str) -> None:
+        """Put the container's path into the corrected command; what the shell made of the word stays made."""
         if place:
-            word = self._better[argument.number]
-            value = argument.value if argument.value in word else word
-            self._better[argument.number] = word.replace(value, place, 1)
+            number = argument.number
+            word = self._better.get(number, self._command[number])
+            word = word if argument.value in word else self._arrive[number]
+            self._better[number] = word.replace(argument.value, place, 1)
 
     def _masked(self, text: str) -> str:
         for value in self._secrets:
@@ -228,19 +238,30 @@ class _Words:
         return text
 
     def _corrected(self, argument: Argument, place: str) -> str:
-        return self._whole() or f"{argument.key} {place}".strip()
+        return self._whole() or (
+            f"{argument.key}{' ' if argument.key.startswith('-') else '='}{place}" if argument.key else place
+        )
 
     def _whole(self) -> str:
         """Give the command as it goes well; "" where that would show a secret."""
-        if without_secrets(self._better, self._secrets) != self._better:
-            return ""
-        return shlex.join([*self._run, *self._better])
+        words = [self._mended(number, word) for number, word in enumerate(self._command)]
+        masked = zip(words, without_secrets(words, self._secrets), strict=True)
+        if all(one == shown or _REFERENCE.fullmatch(one.rpartition("=")[2]) for one, shown in masked):
+            return shlex.join([*self.run, *words])
+        return ""
+
+    def _mended(self, number: int, word: str) -> str:
+        if number not in self._better:
+            return self._final.get(number, word)
+        better = self._better[number]
+        breaks = self._is_plain and not self.run and launching.arrives(better, self._known) != [better]
+        return launching.spelt(better) if breaks else better
 
     def _add(self, id: str, argument: Argument, what: str, why: str = "", hint: str = "") -> None:
         self.findings.append(Finding(id, argument.where, self._masked(what), why, self._masked(hint)))
 
 
-_LOST = (
+_UNSET = (
     "what a notebook or another shell sets is not known here, and an unset variable becomes nothing; "
     "a shell of the profile has them",
     "taoprof shell NAME",

@@ -12,7 +12,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from taoprofiles.values.finding import Finding
-from taoprofiles.values.machine import ABSENT, DENIED, ODD, REFUSED
+from taoprofiles.values.machine import ABSENT, DENIED, ODD, REFUSED, SILENT
 
 if TYPE_CHECKING:
     from taoprofiles.values.machine import Answer, Docker, Gpus, Place
@@ -72,10 +72,7 @@ def _unreachable(docker: Docker, engine: Answer, other: Answer) -> Finding:
     if engine.trouble == DENIED:
         return _denied(docker, engine)
     if engine.trouble not in (ABSENT, REFUSED):
-        why = "every tao command waits for it, and so does each docker command"
-        local = engine.address.startswith("unix://")
-        hint = "sudo systemctl restart docker" if local else f"docker --host '{engine.address}' version"
-        return Finding("docker-silent", engine.address, f"the engine gives no answer: {engine.problem}", why, hint)
+        return _silent(docker, engine)
     why = "tao asks there, and ends with 'Error while fetching server API version'"
     start = "sudo systemctl enable --now docker" if docker.has_systemd else "sudo service docker start"
     hint = start if docker.has_daemon else "sudo apt-get install -y docker.io"
@@ -92,6 +89,17 @@ def _unreachable(docker: Docker, engine: Answer, other: Answer) -> Finding:
         address = docker.command.address
         hint = f"export DOCKER_HOST={shlex.quote(address)}" if address else "docker context use default"
     return Finding("docker-down", engine.address, _nobody(engine), why, hint)
+
+
+def _silent(docker: Docker, engine: Answer) -> Finding:
+    why = "tao ends with 'Error while fetching server API version'"
+    if engine.trouble == SILENT:
+        why = "every tao command waits for it, and so does each docker command"
+    hint = "sudo systemctl restart docker" if docker.has_systemd else "sudo service docker restart"
+    if engine.address != SOCKET:
+        beyond = shlex.quote(engine.address)
+        hint = f"docker --host {beyond} version" if docker.second.trouble else "unset DOCKER_HOST"
+    return Finding("docker-silent", engine.address, f"no engine answers: {engine.problem}", why, hint)
 
 
 def _nobody(engine: Answer) -> str:
@@ -169,6 +177,7 @@ def _gpus(engine: Answer, gpus: Gpus) -> list[Finding]:
         why = "tao asks for all GPUs for each container, also for a task that needs none"
         hint = "sudo ubuntu-drivers install && sudo reboot" if not gpus.tool else "sudo modprobe nvidia; nvidia-smi"
         found.append(Finding("gpu-driver", gpus.tool or "nvidia-smi", what, why, hint))
+    # moby pull request 50228, of 2025; whether an engine of that year has it is given the benefit of the doubt.
     takes_cdi = bool(gpus.cdi) and _major(engine.version) >= 28
     if not gpus.hook and not takes_cdi:
         what = "the engine finds no nvidia-container-runtime-hook"

@@ -99,8 +99,8 @@ class Places:
 
 
 def is_of_image(place: str) -> bool:
-    """Whether every image has the folder, or TAO's own images have: /workspace/tao-pytorch-backend and its like."""
-    if re.match(r"/workspace/tao-(?!experiments)", place):
+    """Whether every image has the folder, or TAO's own: /workspace/examples, /workspace/tao-pytorch-backend too."""
+    if re.match(r"/workspace/(tao-(?!experiments)|examples/)", place):
         return True
     return place == "/" or any(place == folder or place.startswith(folder + "/") for folder in IMAGE)
 

@@ -26,8 +26,6 @@ _MODES = ("mode", "ro", "readonly", "read_only")
 class Content(NamedTuple):
     """What a mounts file says: mounts as (place, source, destination), NAME=VALUE lines, options as they stand."""
 
-    path: str
-    found: bool
     mounts: list[tuple[Place, str, str]]
     environment: list[str]
     options: Any
@@ -42,12 +40,11 @@ def file_read(behaviour: Behaviour, machine: Machine) -> str:
     return machine.expanduser(named)
 
 
-def read(behaviour: Behaviour, machine: Machine, changes: list[Change]) -> Content:
+def read(path: str, machine: Machine, changes: list[Change]) -> Content:
     """Read the mounts file as far as it is good. Raises RefusedError."""
-    path = file_read(behaviour, machine)
     if not machine.exists(path):
         changes.append(Change("no-file", Place("file"), was=path))
-        return Content(path, False, [], [], {} if behaviour.needs_options else None)
+        return Content([], [], {})
     with refusing("file"):
         text = io.TextIOWrapper(io.BytesIO(machine.read(path)), encoding="utf-8").read()
         data = json.loads(text)
@@ -56,7 +53,7 @@ def read(behaviour: Behaviour, machine: Machine, changes: list[Change]) -> Conte
         raise refuse("AssertionError", "Invalid json file. Requires Mounts key.", Place("file"))
     mounts: list[tuple[Place, str, str]] = []
     entries: list[Any] = []
-    options: Any = {} if behaviour.needs_options else None
+    options: Any = {}
     for section, value in data.items():
         if section == "Mounts":
             mounts = _mounts(value, machine, changes)
@@ -67,7 +64,7 @@ def read(behaviour: Behaviour, machine: Machine, changes: list[Change]) -> Conte
         else:
             raise refuse("KeyError", f"Invalid field {section} found in {path} file.", Place("file", key=section))
     _twice(json.loads(text, object_pairs_hook=_Pairs), None, changes)
-    return Content(path, True, mounts, _environment(entries, changes), options)
+    return Content(mounts, _environment(entries, changes), options)
 
 
 def volumes(mounts: list[tuple[Place, str, str]], machine: Machine, changes: list[Change]) -> dict[str, str]:

@@ -81,7 +81,7 @@ class _Start:
     def _file(self) -> mounts.Content:
         path = mounts.file_read(self.behaviour, self.machine)
         self.source_file = path if self.machine.exists(path) else None
-        return mounts.read(self.behaviour, self.machine, self.changes)
+        return mounts.read(path, self.machine, self.changes)
 
     def _container(
         self, image: str, content: mounts.Content, given: list[tuple[Place, str]], line: str, proxies: list[str]

@@ -138,8 +138,9 @@ def _judged(context: Context, matter: Matter, version: str, command: list[str], 
         return
     mounts = mapping.mounts(mapping.to_bytes({"Mounts": matter.mapping["Mounts"]}))
     run = ["taoprof", "run", matter.name, "--"] if by_name and matter.name is not None else []
-    yield from specs.arguments(command, mounts, matter.variables, environ=context.environ, run=run)
-    yield from specs.findings(command, mounts, matter.variables)
+    environ = context.environ
+    yield from specs.arguments(command, mounts, matter.variables, environ=environ, secrets=matter.hidden, run=run)
+    yield from specs.findings(command, mounts, {**environ, **matter.variables})
 
 
 def _folders(context: Context, matter: Matter, given: dict[str, Any], command: list[str]) -> Iterator[Finding]:

@@ -71,20 +71,23 @@ def to_make(
     folders = to_mend if mkdir else []
     if check:
         found += container_findings(context, mapping, where)
-        found += command_findings(command, mapping, variables or {}) if command else []
+        found += command_findings(context, command, mapping, variables or {}) if command else []
         faults = [one for one in found if one.severity == ERROR and not (mkdir and one.id == "src-missing")]
         if faults:
             raise refused(name, faults, doing=doing, command=command or ())
     return folders
 
 
-def command_findings(command: Sequence[str], mapping: dict[str, Any], variables: Mapping[str, str]) -> list[Finding]:
+def command_findings(
+    context: Context, command: Sequence[str], mapping: dict[str, Any], variables: Mapping[str, str]
+) -> list[Finding]:
     """Judge a launcher's words and the spec files in them, as a run gives them to it; [] for any other command."""
     from taoprofiles.operations import specs  # not for 'use', which has no command
     from taoprofiles.values.mapping import mounts, to_bytes
 
-    pairs = mounts(to_bytes(mapping))
-    return [*specs.arguments(command, pairs, variables, plain=False), *specs.findings(command, pairs, variables)]
+    pairs, environ = mounts(to_bytes(mapping)), context.environ
+    found = specs.arguments(command, pairs, variables, environ=environ, plain=False)
+    return [*found, *specs.findings(command, pairs, {**environ, **variables})]
 
 
 def refused(name: str, faults: Sequence[Finding], *, doing: str, command: Sequence[str] = ()) -> InvalidProfileError:

@@ -28,8 +28,8 @@ class Matter(NamedTuple):
 
     ``name`` is the profile's, None for a file of none; ``path`` the file's; ``content`` what the launcher would read,
     None for nothing; ``options`` its DockerOptions as they are written, of any type, and ``mapping`` what is sound of
-    it; ``where`` says where a thing of ``mapping`` stands; ``variables`` are the profile's, and ``secrets`` names the
-    container's variables that hold secrets; ``findings`` is what has been found on the way.
+    it; ``where`` says where a thing of ``mapping`` stands; ``variables`` are the profile's, ``hidden`` names those
+    that hold secrets, and ``secrets`` the container's that do; ``findings`` is what has been found on the way.
     """
 
     name: str | None
@@ -40,6 +40,7 @@ class Matter(NamedTuple):
     variables: dict[str, str]
     secrets: frozenset[str] = frozenset()
     findings: tuple[Finding, ...] = ()
+    hidden: frozenset[str] = frozenset()
 
     @property
     def is_valid(self) -> bool:
@@ -63,7 +64,7 @@ def of_profile(context: Context, name: str) -> Matter:
     found = [*variables.left_open(values), *variables.differing(values, context.environ, secret)]
     found += variables.plain_secrets(template["env"], where)
     content = mapping.to_bytes(rendered)
-    return Matter(name, path, content, rendered, where, values, frozenset(secret_env), tuple(found))
+    return Matter(name, path, content, rendered, where, values, frozenset(secret_env), tuple(found), frozenset(secret))
 
 
 def _invalid(problem: str, name: str) -> Finding:

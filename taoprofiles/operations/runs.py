@@ -134,7 +134,7 @@ class Run:
         try:
             # Whatever the caller has open for the command, such as <(…), stays open; our own are closed by exec.
             os.set_inheritable(self.claim, True)
-            words = as_started(command, self.variables, self.environ)
+            words = as_started(command, self.environ)
             process = subprocess.Popen(words, env=self.environ, close_fds=False, stdout=stdout)  # noqa: S603
             for number in early:
                 process.send_signal(number)

@@ -12,11 +12,12 @@ from taoprofiles.state import files
 from taoprofiles.values import launching
 from taoprofiles.values.finding import Finding
 from taoprofiles.values.proof import expanded
+from taoprofiles.values.secret import is_secret
 from taoprofiles.world.processes import Process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 SIZE_LIMIT = 2 << 20
 """Bytes of a spec file. NVIDIA's have a few thousand."""
@@ -31,6 +32,7 @@ def arguments(
     variables: Mapping[str, str],
     *,
     environ: Mapping[str, str] | None = None,
+    secrets: Collection[str] = (),
     plain: bool = True,
     run: Sequence[str] = (),
 ) -> list[Finding]:
@@ -48,6 +50,7 @@ def arguments(
         matches=_matches,
         environ=environ,
         folder=_folder(),
+        secrets=secrets,
         plain=plain,
         run=run,
     )
@@ -56,16 +59,18 @@ def arguments(
 def findings(command: Sequence[str], mounts: Mapping[str, str], variables: Mapping[str, str]) -> list[Finding]:
     """Judge the spec files that a launcher command names, and those that these name; [] for what is no launcher.
 
-    ``mounts`` is destination by source, as ``mapping.mounts`` gives it; ``variables`` are the profile's.
+    ``mounts`` is destination by source, as ``mapping.mounts`` gives it; ``variables`` are what ``$NAME`` in
+    the command is: the profile's, and the environment's.
     """
     launch = Process(0, 0, list(command)).launch
     if launch is None:
         return []
     places = Places(launching.with_volumes(launch, mounts), os.path.exists, _link, _names)
     named = list(words.arguments(launch))
-    given = [key.lstrip("+~-") for key in words.keys(launch)]
+    given = words.keys(launch)
     action = next((word for word in launch[1:] if word in specs.ACTIONS), "")
-    waiting = [expanded(a.value, variables) for a in named if _is_spec(a.key, a.value)]
+    shown = {name: value for name, value in variables.items() if not is_secret(name)}
+    waiting = [expanded(a.value, shown) for a in named if _is_spec(a.key, a.value)]
     found: list[Finding] = []
     known: set[str] = set()
     nested: list[str] = []

@@ -114,8 +114,8 @@ class _Look:
         with_container: dict[str, str] = {}
         loose: list[tuple[dict[str, Any], str | None, str | None]] = []
         for container in containers:
-            labels = container.get("Labels")
-            owner = self._labelled(labels, runs) if labels else self._owner(container, runs, clients)
+            labels = container.get("Labels", {})
+            owner = self._labelled(labels, runs) if STATE_LABEL in labels else self._owner(container, runs, clients)
             if isinstance(owner, Hold):
                 with_container[owner.id] = container["Id"]
                 owner.container, owner.image, owner.phase = container["Id"], container["Image"], "bound"

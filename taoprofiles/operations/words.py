@@ -10,13 +10,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-def as_started(command: list[str], variables: Mapping[str, str], environ: Mapping[str, str]) -> list[str]:
+def as_started(command: list[str], environ: Mapping[str, str]) -> list[str]:
     """Spell a launcher's words so that its shell gives them to the task as they are; any other command stays.
 
-    ``$NAME`` of one of the ``variables`` is its value. ``environ`` is the launcher's.
+    ``$NAME`` of a variable in ``environ``, the launcher's, is its value, as that shell would have it too: what stands
+    in single quotes on a command line is meant so. A name that it does not have is left: Hydra's own ``${…}``.
     """
     launch = Process(0, 0, command).launch
     if launch is None:
         return command
-    words = launching.for_launcher(launch[1:], variables, bare=launching.is_bare(environ))
+    words = launching.for_launcher(launch[1:], environ, bare=launching.is_bare(environ))
     return command[: len(command) - len(words)] + words

@@ -204,8 +204,8 @@ def _faults(where: str, text: str, secrets: _Secrets) -> Iterator[str]:
     owner = next((key for key, value in secrets if value in text and not value.startswith("/")), None)
     if owner is not None:
         yield f"{where}: it holds the value of the secret '{owner}', which is not printed"
-    elif not text.isprintable():
-        yield f"{where}: it has a character that is not printable"
+    elif any(ord(sign) < 32 or ord(sign) == 127 for sign in text):
+        yield f"{where}: it has a control character"
 
 
 def _holds(value: str, secrets: _Secrets) -> bool:

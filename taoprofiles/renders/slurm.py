@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from taoprofiles.renders.plan import Plan, Word
 
-_CANNOT = {",": "a ','", "\\": "a '\\'", "$": "a '$'", " ": "a blank", "\u00a0": "a blank", "\u3000": "a blank"}
+_CANNOT = {",": "a ','", "\\": "a '\\'", "$": "a '$'", " ": "a blank"}
 """pyxis separates mounts by commas, and hands each on as a line of an fstab, in which enroot expands ``${NAME}``."""
 
 

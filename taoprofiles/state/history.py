@@ -222,7 +222,7 @@ class History:
         """
         used = dict(used)
         try:
-            with open(self._context.history, "rb") as journal:
+            with open(self._context.history, "rb", opener=_at_once) as journal:
                 if offset > os.fstat(journal.fileno()).st_size:
                     used, offset = {}, 0
                 journal.seek(offset)
@@ -242,6 +242,10 @@ class History:
         except OSError as error:
             raise unusable(self._context.history, "read", error) from error
         return used, offset
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a FIFO in its place would otherwise keep us waiting for ever
 
 
 def _parse(line: bytes, path: str) -> Entry | None:

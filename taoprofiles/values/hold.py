@@ -16,6 +16,8 @@ RUN_VARIABLE = "TAOPROF_RUN"
 PROFILE_LABEL, STATE_LABEL, RUN_LABEL = "taoprofiles.profile", "taoprofiles.state", "taoprofiles.run"
 """Labels of containers started without the launcher: the profile, whose (its state folder), and the run's id."""
 
+LABELS = (PROFILE_LABEL, STATE_LABEL, RUN_LABEL)
+
 OWN_KINDS = ("run", "shell", "notebook")
 """Work that taoprofiles started: it has a claim, and carries its mark."""
 

@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 VOLUME = "--volume"
 """Takes SRC:DST from nvidia-tao 6.0.0 on (``launch_command`` in local_instance.py); no shell sees its value."""
 
+SHELLS_OWN = frozenset(
+    "BASH BASHOPTS BASHPID BASH_VERSION DIRSTACK EPOCHREALTIME EPOCHSECONDS EUID FUNCNAME GROUPS HOSTNAME HOSTTYPE "
+    "IFS LINENO MACHTYPE OLDPWD OPTERR OPTIND OSTYPE PATH PIPESTATUS PPID PS4 PWD RANDOM SECONDS SHELL SHELLOPTS SHLVL "
+    "TERM UID".split()
+)
+"""Variables that bash sets by itself, to what is not known here."""
+
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./-]+\Z")
 _NAME = re.compile(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))", re.ASCII)
 _ASSIGNS = re.compile(r"[A-Za-z_]\w*\+?=", re.ASCII)
@@ -161,7 +168,10 @@ class _Shell:
         if name is None:
             after = self._text[place + 1 : place + 2]
             return "$" if not after or after in " \t/.,:=%+~]}^\\" or (after == '"' and is_quoted) else None
-        value = self._environ.get(name[1] or name[2], "")
+        called = name[1] or name[2]
+        if called in SHELLS_OWN and called not in self._environ:
+            return None
+        value = self._environ.get(called, "")
         return value if is_quoted or not set(value) & set(" \t\n*?[\\") else None
 
     def _is_special(self, place: int) -> bool:

@@ -55,7 +55,9 @@ def images(environ: Mapping[str, str]) -> Images | None:
             [launcher.python, "-c", _ASK, *PACKAGES], env=dict(environ), capture_output=True, text=True, timeout=30,
             check=False, stdin=subprocess.DEVNULL,
         )  # fmt: skip
-        package, _, folder = answer.stdout.strip().partition(" ")
+        package, _, folder = answer.stdout.splitlines()[-1].partition(
+            " "
+        )  # before it may stand what a .pth file prints
         own = os.path.join(environ.get("HOME", "/"), _OVERRIDES[package])
         where = own if os.path.isfile(own) else os.path.join(folder, "config", "config.json")
         with open(where, encoding="utf-8") as file:

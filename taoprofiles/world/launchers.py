@@ -124,7 +124,8 @@ def inspect(path: str, environ: Mapping[str, str]) -> Launcher:
     distribution = next((name for name in DISTRIBUTIONS if name in packages), "")
     problem, trouble = ("", "") if distribution else ("its Python has no launcher installed", NO_LAUNCHER)
     prefix: str = told["prefix"]
-    pip = "" if told["managed"] else "pipx" if "/pipx/venvs/" in prefix else "pip" if told["pip"] else "uv"
+    is_pipx = os.path.exists(os.path.join(prefix, "pipx_metadata.json"))
+    pip = "" if told["managed"] else "pipx" if is_pipx else "pip" if told["pip"] else "uv"
     return Launcher(
         path,
         python,

@@ -6,11 +6,11 @@ Nothing behind this module needs to doubt the type of what it reads. The forms a
 
 from __future__ import annotations
 
+from taoprofiles.values.hold import LABELS
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-_OURS = "taoprofiles."
 
 
 def containers(found: object) -> list[dict[str, Any]] | None:
@@ -26,7 +26,7 @@ def containers(found: object) -> list[dict[str, Any]] | None:
             "Image": _text(one.get("Image")),
             "Created": _number(one.get("Created")),
             "Binds": _binds(one),
-            "Labels": {name: _text(value) for name, value in _table(one.get("Labels")).items() if name[:12] == _OURS},
+            "Labels": {name: _text(value) for name, value in _table(one.get("Labels")).items() if name in LABELS},
         }
         for one in found
         if isinstance(one, dict) and is_id(one.get("Id"))

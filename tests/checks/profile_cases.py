@@ -7,6 +7,7 @@ has asked a judge itself, for what a test cannot have (a disk of Windows, a netw
 from __future__ import annotations
 
 import json
+import os
 import socket
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -197,6 +198,22 @@ def logged_in(home: Home) -> list[str]:
     return EMPTY(home)  # type: ignore[return-value]
 
 
+def with_command(*words: str, spec: bytes = b"") -> SetUp:
+    """A mounts file that has a folder ``specs`` on /specs, and a command; ROOT stands for the home."""
+
+    def prepare(home: Home) -> list[str]:
+        logged_in(home)
+        (home.root / "specs").mkdir()
+        (home.root / "specs/t.yaml").write_text("")
+        (home.root / "specs/s.yaml").write_bytes(spec.replace(b"ROOT", os.fsencode(home.root)))
+        mounts = [{"source": str(home.root / "specs"), "destination": "/specs"}]
+        home.mapping_file.write_text(json.dumps({"Mounts": mounts}))
+        home.environ["SPECS_DIR"] = "/specs"
+        return ["--", "tao", "model", "dino", "train", *(word.replace("ROOT", str(home.root)) for word in words)]
+
+    return prepare
+
+
 CASES: dict[str, tuple[SetUp, SetUp]] = {
     "json-parse": (file('{"Mounts": [],}'), EMPTY),
     "json-dup-key": (file('{"Mounts": [], "Mounts": []}'), EMPTY),
@@ -265,4 +282,24 @@ CASES: dict[str, tuple[SetUp, SetUp]] = {
         lambda home: [*logged_in(home), "--", "tao", "model", "dino", "train", "--volume", f"{home.root}/no:/x"],
         lambda home: [*logged_in(home), "--", "tao", "model", "dino", "train", "--volume", f"{home.root}:/x"]),
     "launcher-refuses": (option(ports={"8888": {}}), option(ports={"8888": {"HostPort": 1}})),
+    **{
+        name: (with_command(*wrong), with_command(*sound))
+        for name, wrong, sound in (
+            ("arg-host-path", ["-e", "ROOT/specs/t.yaml"], ["-e", "/specs/t.yaml"]),
+            ("arg-unmapped-path", ["-r", "/workspace/results"], ["-r", "/specs/results"]),
+            ("arg-missing-file", ["-e", "/specs/u.yaml"], ["-e", "/specs/t.yaml"]),
+            ("arg-empty-variable", ["-e", "/t.yaml"], ["-e", "$SPECS_DIR/t.yaml"]),
+            ("arg-needs-quoting", ["x=(1,2)"], ['"x=(1,2)"']),
+        )
+    },
+    **{
+        name: (with_command("-e", "/specs/s.yaml", spec=wrong), with_command("-e", "/specs/s.yaml", spec=sound))
+        for name, wrong, sound in (
+            ("spec-host-path", b"a: ROOT/specs/t.yaml", b"a: /specs/t.yaml"),
+            ("spec-unmapped-path", b"a: /data/x", b"a: /specs"),
+            ("spec-missing-file", b"a: /specs/nosuch", b"results_dir: /specs/nosuch"),
+            ("spec-unreadable", b"a: \xff", "a: \u00e4".encode()),
+            ("spec-placeholder", b"a: ???", b"a: /usr/x???"),
+        )
+    },
 }  # fmt: skip

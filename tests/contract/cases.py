@@ -32,6 +32,7 @@ CASES: dict[str, tuple[list[str], list[str], int]] = {
     "diff": (["a"], ["nosuch"], 4),
     "path": (["/workspace/tao-experiments/x"], ["/nowhere"], 4),
     "paths": ([], ["extra"], 2),
+    "doctor": ([], ["extra"], 2),
     "new": (["n"], ["a"], 2),
     "save": (["s"], ["a"], 2),
     "import": (["mounts.json"], ["broken.toml"], 3),
@@ -46,6 +47,9 @@ CASES: dict[str, tuple[list[str], list[str], int]] = {
     "schema": ([], ["extra"], 2),
 }
 """By verb: arguments that work, arguments that do not, and the exit status of the latter."""
+
+ANSWERS = {"doctor": 3}
+"""By verb: the exit status of arguments that work, where it is not 0. There is no engine in that home."""
 
 
 def prepare(home: Home) -> None:

@@ -1,4 +1,4 @@
-"""Without the launcher, on a real engine: ``run --image``, and what ``render --to docker`` writes for a shell."""
+"""Without the launcher, on a real engine: ``run --image``, and what ``render`` writes for docker run and compose."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from taoprofiles.operations import rendering
 from taoprofiles.renders.plan import Plan
 from taoprofiles.state.paths import Context
 from taoprofiles.values.profile import Profile, to_toml
+from tests.conftest import command as installed
 from tests.contract.driving import Terminal
 from tests.engine.engine import TrainingHome, until
 from tests.engine.test_runs import Started, holds, mounts, two_projects
@@ -259,3 +260,45 @@ def test_a_container_from_rendered_arguments_is_known_and_in_nobodys_way(trainin
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+def test_compose_starts_the_same_container(training_home: TrainingHome) -> None:
+    home = training_home
+    kitti, _ = two_projects(home)
+    home.run("set", "detectnet_v2", "docker.network=none", "KEY=tlt_encode", "container.env.A_KEY=${KEY}", check=True)
+    image = home.engine.images["detectnet_v2"]
+    words = ("render", "detectnet_v2", "--to", "compose", "--image", image, "--", "detectnet_v2", "train", "60", "3")
+    folder = home.root / "compose"
+    folder.mkdir()
+    (folder / "docker-compose.yml").write_text(home.run(*words, check=True).stdout)
+    around = {**home.engine._environ, "COMPOSE_PROJECT_NAME": "taoprofiles-test"}
+    compose = [installed("docker-compose"), "up", "--no-color", "--exit-code-from", "detectnet_v2"]
+    refused = subprocess.run(compose, cwd=folder, env=around, capture_output=True, text=True, timeout=60, check=False)
+    assert (refused.returncode, "A_KEY" in refused.stderr) == (1, True), "no secret, no container"
+    process = subprocess.Popen(
+        compose,
+        cwd=folder,
+        env={**around, "A_KEY": SECRET},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=-2,
+    )
+    try:
+        (hold,) = until(lambda: holds(home), "its container is known by its labels")
+        seen = home.engine.inspect(hold["container"])
+        assert mounts(seen) == local_mounts(kitti)
+        assert f"A_KEY={SECRET}" in seen["Config"]["Env"]
+        host = seen["HostConfig"]
+        assert (host["ShmSize"], host["NetworkMode"], host["Init"]) == (16 << 30, "none", True)
+        assert {(one["Name"], one["Soft"], one["Hard"]) for one in host["Ulimits"]} == {
+            ("memlock", -1, -1),
+            ("stack", 67108864, 67108864),
+        }
+        (device,) = host["DeviceRequests"]
+        assert (device["Count"], device["Capabilities"]) == (-1, [["gpu"]])
+        home.run("stop", hold["id"], check=True)
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 143, output
+    finally:
+        process.kill()
+        process.wait()

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from taoprofiles.operations import specs
 from taoprofiles.values.finding import Finding
@@ -101,6 +103,13 @@ def test_a_prototxt_spec(project: Path) -> None:
     ]
 
 
+def test_what_an_option_sets_is_no_placeholder(project: Path) -> None:
+    (project / "specs/t.yaml").write_text("results_dir: ???\nencryption_key: ???\n")
+    assert len(judged(project, "train", "-e", "/specs/t.yaml")) == 2
+    assert judged(project, "train", "-e", "/specs/t.yaml", "-r", "/results", "-k", "x") == []
+    assert judged(project, "train", "-e", "/specs/t.yaml", "--results_dir", "/results", "encryption_key=x") == []
+
+
 def test_specs_that_a_spec_names(project: Path) -> None:
     (project / "specs/all.json").write_text('{"train_spec": "/specs/c.yaml",\n "self_config": "/specs/all.json"}')
     (project / "specs/c.yaml").write_text(CLASSIFICATION.format(root=project))
@@ -130,6 +139,24 @@ def test_what_cannot_be_read(project: Path) -> None:
     assert judged(project, "-e", "/specs/t.yaml") == []
     os.mkfifo(spec)
     assert [one[0] for one in judged(project, "-e", "/specs/t.yaml")] == ["spec-unreadable"]
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from(sorted(specs.specs.FORMS)),
+    st.one_of(
+        st.binary(max_size=80),
+        st.lists(
+            st.sampled_from(
+                ["/", "data", "..", "\\ud800", "\\0", "\\u0000", "*", "$x", '"', ": ", "\n", "a", "{", "[", "~", "%"]
+            ),
+            max_size=20,
+        ).map(lambda ones: "".join(ones).encode()),
+    ),
+)
+def test_whatever_stands_in_a_spec(project: Path, form: str, content: bytes) -> None:
+    (project / f"specs/any.{form}").write_bytes(content)
+    assert all(one.severity for one in found(project, "train", "-e", f"/specs/any.{form}"))
 
 
 def test_many_paths_are_counted(project: Path) -> None:

@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from taoprofiles.launcher.predict import predict
 from taoprofiles.launcher.prediction import Prediction
 from taoprofiles.world.host import Host
-from tests.launcher.generated import Case, cases, make_tree
+from tests.launcher.generated import cases
+from tests.launcher.pools import Case, make_tree
 
 NEW = "6.26.3"
 

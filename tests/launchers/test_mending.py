@@ -55,7 +55,8 @@ def pythons() -> dict[tuple[int, int], str]:
         told = subprocess.run(asked, capture_output=True, text=True)
         if told.returncode == 0:
             major, minor = map(int, told.stdout.split())
-            found.setdefault((major, minor), place)
+            if (major, minor) >= (3, 7):  # the pip of older ones does not install what PyPI has today
+                found.setdefault((major, minor), place)
     return found
 
 
@@ -193,3 +194,31 @@ if MATRIX:  # or it would be skipped by name in every other run
             made.mend(next(iter(found.values()))["hint"])
             assert made.findings() == {}
             assert made.starts(), made.says("list")
+
+    @pytest.mark.parametrize("tool", ["pipx", "uv"])
+    def test_environments_that_have_no_pip(home: Home, tmp_path: Path, tool: str) -> None:
+        tools, folder = tmp_path / "tools", home.root / "pipx/venvs/nvidia-tao"
+        subprocess.run([sys.executable, "-m", "venv", tools], check=True)
+        subprocess.run([tools / "bin/pip", "install", "-q", tool], check=True, capture_output=True)
+        # uv asks no pip.conf whom to trust
+        home.environ |= {name: value for name, value in os.environ.items() if name.startswith("SSL_")}
+        environ = {**home.environ, "PIPX_HOME": f"{home.root}/pipx", "PIPX_BIN_DIR": f"{home.root}/bin"}
+        steps = (
+            [["pipx", "install", "-q", "--python", sys.executable, "nvidia-tao==5.3.0"]]
+            if tool == "pipx"
+            else [
+                ["uv", "venv", "-q", "--python", sys.executable, str(folder)],
+                ["uv", "pip", "install", "-q", "--python", f"{folder}/bin/python", "nvidia-tao==5.3.0"],
+            ]
+        )
+        for step in steps:
+            subprocess.run([tools / "bin" / step[0], *step[1:]], env=environ, check=True, capture_output=True)
+        made = Made(home, folder)
+        home.environ |= {name: environ[name] for name in ("PIPX_HOME", "PIPX_BIN_DIR")}
+        home.environ["PATH"] = f"{tools}/bin:{home.environ['PATH']}"
+        assert "Not supported URL scheme http+docker" in made.says("list")
+        hint = made.findings()["requests-232"]["hint"]
+        assert hint.startswith({"pipx": "pipx runpip nvidia-tao ", "uv": "uv pip install --python "}[tool])
+        made.mend(hint)
+        assert made.findings() == {}
+        assert made.starts()

@@ -273,7 +273,7 @@ class FakeEngine:
         return {"DOCKER_HOST": self.address}
 
     def container(self, number: int, mounts: dict[str, str], **about: Any) -> str:
-        """Add a container such as the launcher's; ``env``, ``user`` and ``count`` are what it was started with."""
+        """Add a container such as the launcher's; ``env``, ``user``, ``labels``, ``count``: of its start."""
         container_id = f"{number:064x}"[::-1]
         binds = [{"Type": "bind", "Source": source, "Destination": place} for source, place in mounts.items()]
         gpus = [{"Driver": "", "Count": about.get("count", -1), "Capabilities": [["gpu"]]}]
@@ -282,6 +282,7 @@ class FakeEngine:
             "Image": about.get("image", "nvcr.io/nvidia/tao/tao-toolkit:6.26.3-pyt"),
             "Created": int(time.time()),
             "Mounts": binds,
+            "Labels": about.get("labels"),
             "State": {"Running": True},
             "Config": {"Env": about.get("env", []), "User": about.get("user", ""), "Image": "tao-toolkit"},
             "HostConfig": {"DeviceRequests": gpus if about.get("count", -1) is not None else None},

@@ -83,8 +83,8 @@ def test_nothing_is_wrong(words: str) -> None:
         ("train a.[0].image_dir=/big/val", "train 'a.[0].image_dir=/data/val'"),
         ("train x=[/big/val,/data/val]", "train 'x=[/data/val,/data/val]'"),
         (
-            "train 'x=[{image_dir: /big/val}]' y=file:///big/val",
-            "train 'x=[{image_dir: /data/val}]' y=file:///data/val",
+            "train 'x=[{image_dir:/big/val}]' y=file:///big/val",
+            "train 'x=[{image_dir:/data/val}]' y=file:///data/val",
         ),
         ("train x=/h/ana/p/notes.txt", "train x=/workspace/tao-experiments/notes.txt"),
     ],
@@ -94,6 +94,23 @@ def test_host_path(words: str, better: str) -> None:
         told = [one for one in found(words, plain=plain) if one.id == "arg-host-path"]
         wanted = better.replace("'x=[{image_dir: /data/val}]'", "'\"x=[{image_dir: /data/val}]\"'") if plain else better
         assert {one.hint for one in told} == {f"tao model dino {wanted}"}, "and spelt for the launcher's shell"
+
+
+@pytest.mark.parametrize(
+    ("words", "better"),
+    [
+        ("train results_dir=~/out/x", "train results_dir=/results/x"),
+        ("train 'x=$HOME/out/x'", "train x=/results/x"),
+        ("train x=[/big/a,/big/b]", "train 'x=[/data/a,/data/b]'"),
+        ("train '-e' '/big/my dir'", "train -e '\"/data/my dir\"'"),
+        ("train -k '$KEY' -e /big/val", "train -k '$KEY' -e /data/val"),
+    ],
+)
+def test_the_corrected_command_is_right_for_the_launchers_shell(words: str, better: str) -> None:
+    (hint,) = {one.hint for one in found(words) if one.id == "arg-host-path"}
+    assert hint == f"tao model dino {better}"
+    again = judge(shlex.split(hint), mounts=MOUNTS, variables=VARIABLES, exists=lambda _: True, environ={"HOME": "/h"})
+    assert again == []
 
 
 def test_a_command_with_a_secret_is_not_repeated() -> None:
@@ -170,10 +187,23 @@ def test_empty_variable(words: str) -> None:
     assert ids(words) == ids(words, plain=False) == ["arg-empty-variable"]
 
 
+@pytest.mark.parametrize("words", ["train -k '$NO_KEY'", "train --gpus '$NUM_GPUS'", "train 'x=$A/$NO'", "train '$NO'"])
+def test_a_variable_that_nobody_sets(words: str) -> None:
+    for plain in (True, False):
+        (one,) = found(words, plain=plain, environ={"A": "/data"})
+        assert (one.id, one.why) == ("arg-empty-variable", one.why)
+        assert "is not set" in one.what
+
+
+def test_what_is_no_variable_of_tao() -> None:
+    assert "arg-empty-variable" not in ids("train '$UID' 'x=${results_dir}' '$_' '$1' 'y=${oc.env:HOME}'")
+    assert ids("train '$UID' 'x=${results_dir}' '$_' '$1' 'y=${oc.env:HOME}'", plain=False) == []
+
+
 def test_a_variable_of_the_environment_is_the_launchers_own_shells() -> None:
     environ = {"HOME": "/h/ana", "SPECS": "/specs"}
-    assert ids("train -e '$SPECS/train.yaml'", environ=environ) == []
-    assert ids("train -e '$SPECS/train.yaml'", environ=environ, plain=False) == ["arg-empty-variable"]
+    for plain in (True, False):
+        assert ids("train -e '$SPECS/train.yaml'", environ=environ, plain=plain) == []
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ def is_usable(name: str) -> bool:
 
 
 @given(cases())
-@moderate(100 if ALL else 30)
+@moderate(60 if ALL else 30)
 def test_docker(case: Case) -> None:
     plan = case.plan
     assume(all(map(is_usable, plan.secrets)))
@@ -152,7 +152,7 @@ def uninterpolated(value: Any, environ: dict[str, str]) -> Any:
 
 
 @given(cases())
-@moderate(100 if ALL else 40)
+@moderate(60 if ALL else 40)
 def test_compose(case: Case) -> None:
     plan = case.plan
     document = yaml.safe_load(written("compose", case).text)
@@ -188,7 +188,7 @@ def kubernetes_expanded(text: str, environ: dict[str, str]) -> str:
 
 
 @given(cases())
-@moderate(100 if ALL else 40)
+@moderate(60 if ALL else 40)
 def test_kubernetes(case: Case) -> None:
     plan = case.plan
     made = written("kubernetes", case)
@@ -221,7 +221,7 @@ def test_kubernetes(case: Case) -> None:
 
 
 @given(cases())
-@moderate(100 if ALL else 30)
+@moderate(60 if ALL else 30)
 def test_slurm(case: Case) -> None:
     plan = case.plan
     assume(all(map(is_usable, plan.secrets)))
@@ -242,6 +242,11 @@ def test_slurm(case: Case) -> None:
     assert ("docker.ports" in told) == bool(plan.ports or (case.plan.network == "host" and "docker.ports" in told))
     assert ("docker.shm_size" in told) == (plan.shm_size is not None)
     assert ("docker.privileged" in told) == plan.privileged
+
+
+def readable(words: list[str]) -> list[str]:
+    """Take the line ends of YAML 1.1 for blanks: what docker-compose prints of them, it could not read again."""
+    return [re.sub("[\x85\u2028\u2029]", " ", word) for word in words]
 
 
 def test_compose_takes_them(tmp_path: Path) -> None:
@@ -277,7 +282,7 @@ def test_compose_takes_them(tmp_path: Path) -> None:
     assert len(seen) == len(plans) >= 20
     for number, case in enumerate(plans):
         service = seen[f"s{number}"]
-        assert service.get("command", []) == filled(case.plan)
+        assert readable(service.get("command", [])) == readable(filled(case.plan))
         told = [(one["source"], one["target"]) for one in service.get("volumes", [])]
         assert told == [(m.source, m.destination) for m in case.plan.mounts]
 
@@ -300,7 +305,7 @@ def mount(source: str, destination: str) -> str:
     ("text", "options", "said"),
     [
         (mount("/d/${env:NGC_KEY}", "/data"), {}, "holds the value of the secret 'NGC_KEY'"),
-        (mount("/d\n", "/data"), {}, "not printable"),
+        (mount("/d\n", "/data"), {}, "a control character"),
         ('[docker]\nports = { "80-90" = 1 }\n', {}, "'80-90' is no port"),
         ('[docker]\nports = { "99999" = 1 }\n', {}, "'99999' is no port"),
         ('[docker]\nulimits = { "a=b" = 1 }\n', {}, "'a=b', which Docker does not know"),

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from taoprofiles.faces.output import cut, table
 from taoprofiles.faces.result import Result
+from taoprofiles.faces.verbs.checking import INVALID, findings_lines
 from taoprofiles.operations import doctor
 from taoprofiles.values.finding import ERROR, INFO, WARNING
+from taoprofiles.values.machine import ABSENT
 
 if TYPE_CHECKING:
     import argparse
@@ -16,34 +18,21 @@ if TYPE_CHECKING:
     from taoprofiles.state.paths import Context
     from taoprofiles.values.machine import Machine
 
-FOUND = 3
-"""The exit status where something is wrong: as for a profile that is not valid."""
-
 
 def doctor_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--strict", action="store_true", help="exit 3 on warnings as well, not on errors alone")
+    parser.add_argument("--strict", action="store_true", help=f"exit with {INVALID} for warnings too")
 
 
 def doctor_verb(context: Context, args: argparse.Namespace) -> Result:
     found = doctor.examine(context)
-    errors, warnings, infos = (found.count(severity) for severity in (ERROR, WARNING, INFO))
     data = {
-        "errors": errors,
-        "warnings": warnings,
         "findings": [finding.as_dict() for finding in found.findings],
+        "counts": {severity: found.count(severity) for severity in (ERROR, WARNING, INFO)},
         "facts": doctor.facts(found.machine),
     }
-    lines = table(areas(context, found.machine))
-    for finding in found.findings:
-        lines += ["", *(cut(line) for line in finding.lines())]
-    lines += ["", _summary(errors, warnings, infos)]
-    return Result(data, lines, status=FOUND if errors or (args.strict and warnings) else 0)
-
-
-def _summary(errors: int, warnings: int, infos: int) -> str:
-    counted = [(errors, "error"), (warnings, "warning"), (infos, "note")]
-    told = [f"{count} {word}{'s' if count != 1 else ''}" for count, word in counted if count]
-    return ", ".join(told) if errors or warnings else f"nothing is wrong{', ' + told[0] if told else ''}"
+    failed = found.count(ERROR) or (args.strict and found.count(WARNING))
+    lines = [*table(areas(context, found.machine)), "", *(cut(line) for line in findings_lines(found.findings))]
+    return Result(data, lines, status=INVALID if failed else 0)
 
 
 def areas(context: Context, machine: Machine) -> list[tuple[str, str]]:
@@ -73,7 +62,7 @@ def _launcher(context: Context, machine: Machine) -> str:
 def _engine(machine: Machine) -> str:
     engine, command = machine.docker.first, machine.docker.command
     if engine.trouble:
-        return f"none at {engine.address}: {engine.problem}"
+        return f"none at {engine.address}" + (f": {engine.problem}" if engine.trouble != ABSENT else "")
     same = ", the docker command's too" if command.is_same(engine) else ""
     images = next((place for place in machine.home.places if place.what == "images"), None)
     room = f", {images.free / 1e9:.0f} GB free for images" if images and images.size else ""
