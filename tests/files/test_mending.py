@@ -81,6 +81,31 @@ def test_an_active_profile_is_in_force_again(home: Home) -> None:
     assert (done["name"], done["findings"]) == ("p", [])
 
 
+def test_that_the_file_is_another_projects_comes_before_its_faults(home: Home) -> None:
+    home.profile("p")
+    home.run("use", "p", check=True)
+    broken(home)
+    first, second, *_ = home.json("check")["data"]["findings"]
+    assert (first["id"], first["hint"], second["severity"]) == (
+        *("global-file-changed-by-other", "taoprof use p"),
+        "error",
+    )
+
+
+def test_a_refused_run_names_the_check_that_tells_the_same(home: Home) -> None:
+    home.profile("p")
+    spec = home.root / "projects/p/train.yaml"
+    spec.touch()
+    words = ("--", "tao", "model", "dino", "train", "-e", str(spec))
+    refused = home.run("run", "p", *words)
+    assert refused.returncode == 3
+    assert f"'taoprof check p {' '.join(words)}' tells more" in refused.stderr
+    assert "arg-host-path" in home.run("check", "p", *words).stdout
+    secret = home.run("run", "p", *words, "-k", "s3cret").stderr
+    assert "'taoprof check p -- COMMAND'" in secret
+    assert "s3cret" not in secret
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_what_is_to_be_pasted_is_a_command(home: Home, name: str) -> None:
     words = CASES[name][0](home)
