@@ -48,6 +48,7 @@ def judge(options: dict[str, Any], where: Where, *, memory: int) -> Iterator[Fin
         yield Finding(
             "ports-without-network", where("DockerOptions", "ports"), "ports are published, and the network is 'host'",
             "Docker drops them: in the host's network there is nothing to publish",
+            "take one of the two out",
         )  # fmt: skip
 
 

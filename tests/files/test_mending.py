@@ -134,3 +134,17 @@ def test_a_comma_too_many_is_named_where_it_stands(home: Home, blanks: str, is_l
     (found,) = call(home, "check", "--json").envelope["data"]["findings"]
     assert (found["id"], found["where"]) == ("json-parse", f"~/.tao_mounts.json:{above + 1}")
     assert f"'{']' if is_list else '}'}'" in found["what"]
+
+
+@pytest.mark.parametrize("given", ["$HOME/x.json", "${HOME}/x.json", " HOMEDIR/x.json", "HOMEDIR/x.json ", "x.json"])
+def test_the_file_that_launcher_mounts_was_to_name(home: Home, given: str) -> None:
+    (home.root / "x.json").touch()
+    environ = {"LAUNCHER_MOUNTS": given.replace("HOMEDIR", str(home.root))}
+    verbs = ("doctor",) if given == "x.json" else ("check", "doctor")  # a relative one is read from here
+    for verb in verbs:
+        told = home.json(verb, environ=environ)["data"]["findings"]
+        (hint,) = (one["hint"] for one in told if one["id"] == "lm-bad-path")
+        assert hint == f"export LAUNCHER_MOUNTS={home.root}/x.json"
+    (home.root / "x.json").unlink()
+    told = home.json("doctor", environ=environ)["data"]["findings"]
+    assert [one["hint"] for one in told if one["id"] == "lm-bad-path"] == ["unset LAUNCHER_MOUNTS"]
