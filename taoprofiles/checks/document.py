@@ -60,8 +60,16 @@ def sound(found: dict[str, Any], section: str) -> dict[int, dict[str, Any]]:
     return {
         number: one
         for number, one in enumerate(listed if isinstance(listed, list) else [])
-        if isinstance(one, dict) and all(key in one for key in keys) and all(isinstance(one[key], str) for key in texts)
+        if isinstance(one, dict) and all(key in one for key in keys) and all(_is_text(one[key]) for key in texts)
     }
+
+
+def _is_text(value: object) -> bool:
+    """Whether it is a text that a program, or a path, can be given."""
+    try:
+        return isinstance(value, str) and "\0" not in value and bool(value.encode() or True)
+    except UnicodeEncodeError:
+        return False
 
 
 def _shape(found: dict[str, Any], where: Any) -> Iterator[Finding]:
@@ -90,8 +98,8 @@ def _shape(found: dict[str, Any], where: Any) -> Iterator[Finding]:
                 what = f"entry {number} has no {' and no '.join(missing)}"
                 yield Finding(name, at, what, stops + f"AssertionError: {message}")
                 continue
-            if section == "Mounts" and not all(isinstance(entry[key], str) for key in keys):
-                yield Finding(name, at, f"entry {number} has a side that is no text", stops + "TypeError")
+            if not all(_is_text(entry[key]) for key in (keys if section == "Mounts" else keys[:1])):
+                yield Finding(name, at, f"entry {number} has a part that is no text", stops + "a traceback")
             for extra in entry.keys() - set(keys):
                 what = f"the launcher does not look at '{extra}'"
                 why = "the mount can be written to whatever this says" if extra in ("mode", "ro", "readonly") else ""

@@ -53,6 +53,11 @@ def _home(home: Home) -> list[Finding]:
         return [
             Finding("home-not-absolute", "HOME", what, why, 'export HOME="$(getent passwd "$(id -u)" | cut -d: -f6)"')
         ]
+    moved = home.variables.get("TAOPROF_HOME", "")
+    if moved and not os.path.isabs(moved):
+        what = f"TAOPROF_HOME is '{moved}', which is not an absolute path"
+        why = "every taoprof command but this one refuses to go on"
+        return [Finding("home-not-absolute", "TAOPROF_HOME", what, why, "unset TAOPROF_HOME")]
     user = home.variables.get("SUDO_USER", "")
     if not user or home.uid != 0 or user == "root" or not home.sudo_home:
         return []

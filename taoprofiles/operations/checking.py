@@ -57,7 +57,7 @@ def check(context: Context, name: str | None, command: list[str], *, launcher: s
     ``command`` are the words behind ``--``, none for any task. Raises NotFoundError, UsageError.
     """
     found, version = _launcher(context, launcher)
-    matter = of_file(context) if name is None else of_profile(context, name)
+    matter = of_file(context, versions.behaviour(version).fallback_file) if name is None else of_profile(context, name)
     findings = list(matter.findings)
     prediction, lost = None, []
     if matter.is_valid:

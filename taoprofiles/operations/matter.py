@@ -80,8 +80,11 @@ def _invalid(problem: str, name: str) -> Finding:
     return Finding(known, key, what, hint=hint)
 
 
-def of_file(context: Context) -> Matter:
-    """Take the mounts file that tao would read now; where it is that of the active profile, take the profile."""
+def of_file(context: Context, fallback: str) -> Matter:
+    """Take the mounts file that tao would read now; where it is that of the active profile, take the profile.
+
+    ``fallback`` is what this launcher reads where there is no mapping file (``Behaviour.fallback_file``).
+    """
     elsewhere = context.environ.get("LAUNCHER_MOUNTS")
     before: list[Finding] = []
     if elsewhere is None:
@@ -89,7 +92,9 @@ def of_file(context: Context) -> Matter:
         if seen.state == "active" and seen.name is not None:
             return of_profile(context, seen.name)
         before = _overwritten(context, seen)
-    path = context.mapping_file if elsewhere is None else os.path.expanduser(elsewhere)
+    path = context.mapping_file if elsewhere is None else os.path.expanduser(context.expanded(elsewhere) or "")
+    if elsewhere is None and not os.path.lexists(path) and os.path.exists(context.expanded(fallback) or ""):
+        path = context.expanded(fallback) or ""
     short = context.short(path) or "LAUNCHER_MOUNTS"
     nothing = Matter(None, path, None, {"Mounts": []}, in_profile({}), {})
     try:

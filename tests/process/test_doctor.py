@@ -75,7 +75,8 @@ def test_a_home_that_nothing_was_ever_done_in(home: Home) -> None:
 
 def test_no_home_at_all(used: Home) -> None:
     found = findings(used, HOME="rel/ative")
-    assert found["home-not-absolute"]["severity"] == "error"
+    assert found["home-not-absolute"]["where"] == "HOME"
+    assert findings(used, TAOPROF_HOME="rel/ative")["home-not-absolute"]["where"] == "TAOPROF_HOME"
 
 
 def test_no_secret_is_told(used: Home) -> None:
