@@ -48,6 +48,7 @@ def judge(options: dict[str, Any], where: Where, *, memory: int) -> Iterator[Fin
         yield Finding(
             "ports-without-network", where("DockerOptions", "ports"), "ports are published, and the network is 'host'",
             "Docker drops them: in the host's network there is nothing to publish",
+            "take one of the two out",
         )  # fmt: skip
 
 
@@ -95,7 +96,7 @@ def shapes(
             yield Finding(
                 "opt-unknown-for-version", where("DockerOptions", key), f"launcher {version} does not know '{key}'",
                 f'it would stop: The parameter "{key}" mentioned in the config file isn\'t a valid option.',
-                f"did you mean '{close[0]}'?" if close else f"take it out; it knows {', '.join(sorted(known))}",
+                f"perhaps '{close[0]}' is meant" if close else f"take it out; it knows {', '.join(sorted(known))}",
                 fix=() if close else ("unset", f"docker.{key}"),
             )  # fmt: skip
     if "shm_size" in options and size(options["shm_size"]) is None:

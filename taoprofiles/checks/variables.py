@@ -50,7 +50,7 @@ def judge(envs: list[dict[str, Any]], where: Where) -> Iterator[Finding]:
             why = "nothing reads a variable of this name"
             if name == "OMP_NUM_THREADSR":
                 why = "NVIDIA's documentation has it with this misprint; nothing reads it"
-            hint = f"did you mean {close[0]}?"
+            hint = f"write {close[0]}"
             yield Finding("env-typo", at, f"'{name}' is nearly '{close[0]}'", why, hint)
 
 

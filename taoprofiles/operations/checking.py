@@ -76,8 +76,15 @@ def check(context: Context, name: str | None, command: list[str], *, launcher: s
             why = "it takes this for GitLab's runner, and writes a docker command of its own"
             findings.append(Finding("ci-project-dir-set", "CI_PROJECT_DIR", what, why, "unset CI_PROJECT_DIR"))
     mending.with_commands(context, findings, matter, by_name=name is not None)
-    findings.sort(key=lambda finding: {ERROR: 0, WARNING: 1}.get(finding.severity, 2))
+    findings.sort(key=_weight)
     return Report(matter.name, matter.path, found, version, prediction, lost, findings, matter.secrets)
+
+
+def _weight(finding: Finding) -> int:
+    """Put errors first, and before them that the file is another project's: nobody is to mend that one."""
+    if finding.id == "global-file-changed-by-other":
+        return -1
+    return {ERROR: 0, WARNING: 1}.get(finding.severity, 2)
 
 
 class _Offered(Host):

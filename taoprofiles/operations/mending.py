@@ -80,10 +80,12 @@ def with_commands(context: Context, findings: Sequence[Finding], matter: Matter,
             finding.hint = "taoprof check --fix"
         elif is_key or finding.id in BY_HAND:
             opens = _opens(context, finding, matter)
-            opens = opens if "'" in opens else f"'{opens}'"
-            finding.hint = f"{finding.hint}: {opens}" if finding.hint else opens.strip("'")
+            quoted = opens if "'" in opens else f"'{opens}'"
+            finding.hint = f"{finding.hint}: {quoted}" if finding.hint else opens
         if name is not None:
             finding.hint = re.sub(r"\b(taoprof [a-z]+) NAME\b", rf"\1 {name}", finding.hint)
+        elif finding.id == "arg-empty-variable":  # no profile, so no shell of one
+            finding.hint = "write the whole path out, as the container has it"
         if context.uid == 0:
             finding.hint = finding.hint.replace("sudo ", "")
 

@@ -79,9 +79,10 @@ def _table() -> list[tuple[str, str]]:
 
 
 def meant(path: str, environ: Mapping[str, str]) -> str:
-    """Give the file that LAUNCHER_MOUNTS was to name, where its variables and blanks are all that is wrong; "" else."""
+    """Give the file that LAUNCHER_MOUNTS was to name: its variables, its blanks or its folder were wrong; "" else."""
     plain = re.sub(r"\$(?:\{(\w+)\}|(\w+))", lambda found: environ.get(found[1] or found[2], ""), path).strip()
-    return plain if plain != path and os.path.isabs(plain) and os.path.isfile(plain) else ""
+    is_right = plain == path and path.startswith(("/", "~"))
+    return os.path.abspath(plain) if not is_right and os.path.isfile(plain) else ""
 
 
 def near(home: str, name: str) -> list[str]:
