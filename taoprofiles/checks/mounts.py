@@ -34,13 +34,18 @@ def placeholder(text: str) -> str:
     return found.group() if found else ""
 
 
-def judge(mounts: Sequence[Mount], where: Where, *, written: Sequence[dict[str, Any]], wsl: bool) -> Iterator[Finding]:
-    """Find what is wrong with the mounts, in their order; ``written`` is how each stands in the mapping."""
+def judge(
+    mounts: Sequence[Mount], where: Where, *, written: Sequence[dict[str, Any]], wsl: bool, expanded: bool
+) -> Iterator[Finding]:
+    """Find what is wrong with the mounts, in their order; ``written`` is how each stands in the mapping.
+
+    ``expanded``: they come of a profile, whose variables have been put in: a ``$`` that is left is one.
+    """
     sources: dict[str, int] = {}
     places: dict[str, int] = {}
     for number, (source, destination, leads) in enumerate(mounts):
         at_source, at_place = where("Mounts", number, "source"), where("Mounts", number, "destination")
-        yield from _source(source, str(written[number]["source"]), at_source, wsl=wsl)
+        yield from _source(source, str(written[number]["source"]), at_source, wsl=wsl, expanded=expanded)
         first = sources.setdefault(source.real, number)
         if first != number and mounts[first][2] != leads:
             lost = mounts[first][1]
@@ -60,7 +65,7 @@ def judge(mounts: Sequence[Mount], where: Where, *, written: Sequence[dict[str, 
     yield from _nested(mounts, where)
 
 
-def _source(source: Source, written: str, where: str, *, wsl: bool) -> Iterator[Finding]:
+def _source(source: Source, written: str, where: str, *, wsl: bool, expanded: bool) -> Iterator[Finding]:
     refusal = f"the launcher would stop: Mount point source path doesn't exist. {source.real}"
     if written[:1].isalpha() and written[1:3] in (":\\", ":/"):
         linux = f"/mnt/{written[0].lower()}/" + written[3:].replace("\\", "/")
@@ -79,7 +84,7 @@ def _source(source: Source, written: str, where: str, *, wsl: bool) -> Iterator[
         if left:
             hint = "put the folder's own path there"
             yield Finding("src-placeholder", where, f"'{written}' still has '{left}' in it", refusal, hint)
-        elif "$" in written:
+        elif "$" in written and not expanded:
             hint = "write the path out: the launcher expands a leading ~ and no variable"
             yield Finding("src-unexpanded-var", where, f"'{written}' has a '$', and is no folder", refusal, hint)
         else:

@@ -122,7 +122,7 @@ def _launcher(context: Context, wanted: str | None) -> tuple[launchers.Launcher 
 
 def _judged(context: Context, matter: Matter, version: str, command: list[str], *, by_name: bool) -> Iterator[Finding]:
     where, made = matter.where, matter.mapping
-    yield from fitness.mount_findings(context, made["Mounts"], where)
+    yield from fitness.mount_findings(context, made["Mounts"], where, expanded=matter.name is not None)
     behaviour = versions.behaviour(version)
     given = made.get("DockerOptions", {})
     yield from options.shapes(

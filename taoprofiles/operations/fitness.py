@@ -21,13 +21,15 @@ if TYPE_CHECKING:
     from taoprofiles.state.paths import Context
 
 
-def mount_findings(context: Context, listed: Sequence[dict[str, Any]], where: Where) -> list[Finding]:
-    """Judge the mounts of a mapping on this host, where each leads to now."""
+def mount_findings(
+    context: Context, listed: Sequence[dict[str, Any]], where: Where, *, expanded: bool
+) -> list[Finding]:
+    """Judge the mounts of a mapping on this host, where each leads to now; ``expanded``: see ``mounts.judge``."""
     pairs = []
     for mount in listed:
         source, destination = mount["source"], mount["destination"]
         pairs.append((Place(_on_host(context, source)), destination, os.path.realpath(_on_host(context, destination))))
-    return list(mounts.judge(pairs, where, written=listed, wsl=is_wsl()))
+    return list(mounts.judge(pairs, where, written=listed, wsl=is_wsl(), expanded=expanded))
 
 
 def _on_host(context: Context, path: str) -> str:
@@ -66,7 +68,7 @@ def to_make(
     is no fault with ``mkdir``. Without ``check`` nothing is refused.
     """
     where = in_profile(mapping)
-    found = mount_findings(context, mapping["Mounts"], where)
+    found = mount_findings(context, mapping["Mounts"], where, expanded=True)
     to_mend = [finding.fix[1] for finding in found if finding.fix[:1] == ("mkdir",)]
     folders = to_mend if mkdir else []
     if check:

@@ -20,7 +20,8 @@ AROUND = Surroundings(
 
 def moderate(examples: int) -> settings:
     """So many examples, without a clock, and leaving nothing in the folder that the tests run in."""
-    slow = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture]
+    slow = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+    slow.append(HealthCheck.function_scoped_fixture)
     return settings(max_examples=examples, deadline=None, database=None, suppress_health_check=slow)
 
 
