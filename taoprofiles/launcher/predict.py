@@ -56,7 +56,7 @@ class _Start:
         else:
             found = command.task(self.behaviour, self.machine, arguments)
             if found is None:
-                if arguments[:1] in (["list"], ["stop"]) and not bare:
+                if not bare and (arguments == ["list"] or (arguments[:1] == ["stop"] and arguments[1:])):
                     docker_config.proxies(self.machine)  # they make the same client
                 return
             task = found
