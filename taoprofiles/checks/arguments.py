@@ -30,6 +30,7 @@ _ITEM = re.compile(r"\s*[\"']?[\w.]+[\"']?\s*:(?!//)\s*")
 _REFERENCE = re.compile(r"\$(?:\{(\w+)\}|(\w+))", re.ASCII)
 _AT_ROOT = re.compile(r"/[^/]+\.(ya?ml|txt|json|toml|cfg|conf|prototxt|pbtxt|hdf5|h5|tlt|etlt|pth?|onnx|engine)\Z")
 _NESTING = 20
+_WORDS_SHOWN = 200
 MASKED = 4
 """Characters from which on a value counts as a secret that must not be told: shorter ones stand in any text."""
 
@@ -244,7 +245,9 @@ class _Words:
         )
 
     def _whole(self) -> str:
-        """Give the command as it goes well; "" where that would show a secret."""
+        """Give the command as it goes well; "" where that would show a secret, or fill the screen."""
+        if len(self._command) > _WORDS_SHOWN:
+            return ""
         words = [self._mended(number, word) for number, word in enumerate(self._command)]
         masked = zip(words, without_secrets(words, self._secrets), strict=True)
         if all(one == shown or _REFERENCE.fullmatch(one.rpartition("=")[2]) for one, shown in masked):

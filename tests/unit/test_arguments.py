@@ -243,6 +243,12 @@ def test_any_words_can_be_judged(words: list[str]) -> None:
     list(arguments(["tao", *words]))
 
 
+def test_a_very_long_command_is_not_repeated_for_each_word() -> None:
+    told = judge(["tao", *["x=(1,2)"] * 3000], mounts=MOUNTS, variables={}, exists=lambda _: False)
+    assert len(told) == 3000
+    assert all(len(one.hint) < 200 for one in told)
+
+
 def test_deep_and_long_words() -> None:
     for word in (
         "[" * 50_000 + "]" * 50_000,
