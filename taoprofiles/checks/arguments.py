@@ -29,6 +29,8 @@ _JOINED = re.compile(r"(-k)=?(.+)", re.S)
 _ITEM = re.compile(r"\s*[\"']?[\w.]+[\"']?\s*:(?!//)\s*")
 _REFERENCE = re.compile(r"\$(?:\{(\w+)\}|(\w+))", re.ASCII)
 _AT_ROOT = re.compile(r"/[^/]+\.(ya?ml|txt|json|toml|cfg|conf|prototxt|pbtxt|hdf5|h5|tlt|etlt|pth?|onnx|engine)\Z")
+_ENGINES = (".engine", ".trt", ".plan")
+"""What a task makes of a model: ``-e`` of ``tao converter`` names it too. It may be missing."""
 _NESTING = 20
 _WORDS_SHOWN = 200
 MASKED = 4
@@ -197,7 +199,7 @@ class _Words:
                     yield argument, verdict
 
     def _judge(self, argument: Argument, path: str, verdict: Verdict) -> None:
-        does = role(argument.key)
+        does = "write" if path.endswith(_ENGINES) else role(argument.key)
         if verdict.kind in ("unmapped", "here") or (
             verdict.kind == "image" and does == "write" and not _is_passing(path)
         ):

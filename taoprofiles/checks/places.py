@@ -26,7 +26,9 @@ _READS = re.compile(
 )
 _NAMES = re.compile(r"(^|_)(paths?|files?|dirs?|folders?|root|list|location|csv|json|txt|tfrecords?|cache)(_|\Z)")
 _NO_PATH = re.compile(r"regex|pattern|layer|node|tensor")
-_WRITES = re.compile(r"(^|_)(results?|output|out|save|logs?|export|onnx|trt|engine|cal_cache|cal_data|cal_json)(_|$)")
+_WRITES = re.compile(
+    r"(^|_)(results?|output|out|save|dump|logs?|export|onnx|trt|engine|cal_cache|cal_data|cal_json)(_|$)"
+)
 _USUAL = frozenset("data dataset datasets home media mnt model models raid results root specs workspace".split())
 """Folders at the root that people mount, in TAO's conventions or on their hosts."""
 
@@ -119,6 +121,8 @@ def role(key: str) -> str:
     last = key.lstrip("-+").replace("-", "_").rpartition(".")[2].lower()
     if _WRITES.search(last):
         return "write"
+    if last in ("checkpoint_dir", "checkpoints_dir"):  # read by one task, written to by another
+        return ""
     return "read" if _READS.search(last) else ""
 
 

@@ -64,6 +64,9 @@ def ids(words: str, **more: object) -> list[str]:
         "train --cache /tmp/x model.x=/opt/nvidia/weights.pth url=http://host/x",
         "train --volume /h/bob/x:/bob -e /specs/train.yaml x=/bob/y",
         "train wandb.x=/data/val/*.png",
+        "inference inference.label_dump_path=/results/labels.json",
+        "train train.checkpoint_dir=/results/checkpoints",
+        "converter -k x -e /results/trt.engine /data",
         "",
     ],
 )
