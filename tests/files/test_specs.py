@@ -213,3 +213,19 @@ def test_arguments_are_judged_with_what_is_on_this_host(project: Path, monkeypat
     assert ids("-e", "$SPECS_DIR/trian.yaml") == ["arg-missing-file '~/specs' has 'train.yaml'"]
     assert ids("-m", "/results/a.pth") == ["arg-missing-file '~/results' has 'a.pth'"]
     assert ids("x*")[0].endswith("""train '"x*"'""")
+
+
+def test_what_may_not_be_seen_is_not_called_missing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The container may work as another user than the one who asks. As root nothing is closed: so stat is told no."""
+    real = os.stat
+
+    def stat(path: str, **more: bool) -> os.stat_result:
+        if str(path).endswith("/closed/x.pth"):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path, **more)
+
+    monkeypatch.setattr(os, "stat", stat)
+    mounts = {str(project / "data"): "/data"}
+    for name, wanted in (("closed", []), ("open", ["arg-missing-file"])):
+        words = ["tao", "model", "dino", "train", f"train.pretrained_model_path=/data/{name}/x.pth"]
+        assert [one.id for one in specs.arguments(words, mounts, {})] == wanted
