@@ -76,7 +76,7 @@ class Direct:
             image=self._image,
             command=[],
             variables={},
-            secrets=[],
+            secrets=self._renderer.secret_values(),
             secret_env=self._renderer.secrets()[1],
             gpus="all" if self._hold.gpus is None else self._hold.gpus,
             labels={**labels(self._context, name), RUN_LABEL: self._hold.id},

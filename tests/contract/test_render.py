@@ -196,6 +196,20 @@ def test_run_with_an_image_is_docker_run(home: Home) -> None:
     assert not list((home.state / "holds").glob("*.mounts.json"))
 
 
+def test_a_secret_that_is_spelt_out_elsewhere_is_in_no_word_of_docker_run_either(home: Home) -> None:
+    text = f'layout = "custom"\n[variables]\nKEY = "{KEY}"\n[container.env]\nURL = "https://{KEY}@host"\n'
+    home.profile("a", text)
+    told = docker(home)
+    assert home.run("run", "a", "--image", "i", "--", "t").returncode == 0
+    assert KEY not in told.read_text()
+    assert f"URL=https://{KEY}@host" in (told.parent / "env").read_text().splitlines()
+    (home.root / KEY).mkdir()
+    home.profile("a", f'{text}[[mounts]]\nsource = "{home.root}/{KEY}"\ndestination = "/d"\n')
+    done = call(home, "run", "a", "--image", "i", "--", "t")
+    one_clear_error(done, 3)
+    assert "mounts[0].source: it holds the value of the secret 'KEY'" in done.err
+
+
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
