@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -208,6 +209,24 @@ def test_a_secret_that_is_spelt_out_elsewhere_is_in_no_word_of_docker_run_either
     done = call(home, "run", "a", "--image", "i", "--", "t")
     one_clear_error(done, 3)
     assert "mounts[0].source: it holds the value of the secret 'KEY'" in done.err
+
+
+def test_a_program_may_run_with_an_image_too(home: Home) -> None:
+    home.profile("a")
+    told = docker(home, 3)
+    script = (
+        "from taoprofiles import api, errors\n"
+        "print(api.run('a', ['t', 'x'], image='i:1', gpus='none').status)\n"
+        "for image in ('--rm', 3):\n"
+        "    try: api.run('a', ['t'], image=image)\n"
+        "    except errors.TaoprofError as error: print(error.code)\n"
+    )
+    around = {"env": home.environ, "cwd": home.root, "stdin": subprocess.DEVNULL}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, **around)
+    assert done.stdout.split() == ["3", "cannot-render", "usage"], done.stderr
+    found = told.read_text().split("\0")[:-1]
+    assert (found[:4], found[-3:]) == (["run", "--rm", "--interactive", "--name"], ["i:1", "t", "x"])
+    assert (len(home.json("history")["data"]["runs"]), home.json("holds")["data"]["holds"]) == (1, [])
 
 
 @pytest.mark.parametrize(
