@@ -258,7 +258,7 @@ def prepare(
     renderer = store.renderer(name, text)
     variables, wanted = renderer.variables(), renderer.mapping()
     missing = fitness.to_make(
-        context, wanted, name=name, mkdir=wish.mkdir, check=wish.check, doing="run",
+        context, wanted, name=name, mkdir=wish.mkdir, check=wish.check, doing="use" if kind == "notebook" else kind,
         command=[] if kind != "run" or wish.image else command, variables=variables,
     )  # fmt: skip
     mounts = mapping.mounts(mapping.to_bytes(wanted))

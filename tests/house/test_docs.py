@@ -153,3 +153,8 @@ if __name__ == "__main__":
         if fresh != page.read_text():
             page.write_text(fresh)
             sys.stdout.write(f"{page.relative_to(ROOT)} written\n")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_merge_was_left_half_done(page: Path) -> None:
+    assert not re.search(r"^(<<<<<<<|>>>>>>>) ", page.read_text(), re.M)

@@ -69,9 +69,8 @@ def _mended(context: Context, args: argparse.Namespace, report: Report, before: 
             raise UsageError("--fix asks first, and there is no terminal", hint="--yes mends without asking")
         note("mend it? [y/N] ", end="")
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-            if before:
-                return []
-            raise UsageError("nothing was mended")
+            note("taoprof: nothing more was mended" if before else "taoprof: nothing was mended")
+            return []
     mending.carry_out(context, plan, report.name, timeout=args.timeout)
     return [step.line(report.name) for step in plan]
 

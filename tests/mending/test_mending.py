@@ -22,7 +22,7 @@ from taoprofiles.checks import starting
 from taoprofiles.values.machine import Launchers
 from tests.conftest import Home, need
 
-pytestmark = [pytest.mark.launchers, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.index, pytest.mark.timeout(300)]
 
 MATRIX = os.environ.get("TAOPROF_TEST_MATRIX") == "1"
 GENERATIONS = (
