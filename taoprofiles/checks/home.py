@@ -30,12 +30,6 @@ def judge(home: Home, version: str) -> list[Finding]:
         what = "TAO_DOCKER_DISABLE is set"
         why = "tao then starts no container, and reads no mapping file"
         found.append(Finding("tao-docker-disabled", "TAO_DOCKER_DISABLE", what, why, "unset TAO_DOCKER_DISABLE"))
-    if home.key_differs_from:
-        name = home.key_differs_from
-        what = f"KEY of this shell is not that of the profile '{name}'"
-        why = "a model made with the one cannot be read with the other"
-        hint = f'eval "$(taoprof env {name} --reveal)"'
-        found.append(Finding("key-differs", "KEY", what, why, hint))
     if home.system == "wsl":
         for place in home.places:
             if place.kind in ("9p", "drvfs", "v9fs") and place.what != "images":

@@ -8,10 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taoprofiles.checks import docker, home, login, starting, state
-from taoprofiles.errors import TaoprofError
 from taoprofiles.operations import upkeep
 from taoprofiles.state.paths import Context
-from taoprofiles.state.store import Store
 from taoprofiles.values.finding import ERROR, INFO, WARNING, Finding
 from taoprofiles.values.machine import Machine
 from taoprofiles.version import VERSION
@@ -57,7 +55,6 @@ def gather(context: Context) -> Machine:
     if engine.first.root and engine.first.address.startswith("unix://") and os.path.isdir(engine.first.root):
         places.append(("images", engine.first.root))
     where = surroundings.survey(environ, context.home, context.mapping_file, places)
-    where = where._replace(key_differs_from=_key_differs(context, own.profile))
     return Machine(VERSION, asked.result(), engine, driver.result(), logged.result(), where, own)
 
 
@@ -100,15 +97,3 @@ def _place(machine: Machine, what: str) -> Place | None:
 def _home(environ: Mapping[str, str], context: Context) -> str:
     """Give the home as docker and tao have it, whatever TAOPROF_HOME says."""
     return os.path.expanduser("~") if "HOME" not in environ else environ["HOME"] or context.home
-
-
-def _key_differs(context: Context, profile: str) -> str:
-    """Name the active profile, where its KEY is another than that of the environment. No value leaves this place."""
-    here = context.environ.get("KEY")
-    if not here or not profile:
-        return ""
-    try:
-        theirs = Store(context).renderer(profile).variables().get("KEY")
-    except (TaoprofError, OSError):
-        return ""
-    return profile if theirs and theirs != here else ""

@@ -51,7 +51,7 @@ _MACHINE = {
     "login-missing": ERROR, "docker-config-broken": ERROR, "login-helper-missing": ERROR,
     # home and variables
     "home-not-absolute": ERROR, "home-under-sudo": WARNING, "lm-bad-path": ERROR, "file-near-miss-name": WARNING,
-    "ci-project-dir-set": WARNING, "tao-docker-disabled": WARNING, "key-differs": WARNING, "wsl-windows-disk": WARNING,
+    "ci-project-dir-set": WARNING, "tao-docker-disabled": WARNING, "wsl-windows-disk": WARNING,
     # what taoprofiles itself keeps
     "state-not-mine": ERROR, "state-unreadable": ERROR, "state-full": ERROR, "profile-unreadable": WARNING,
     "journal-torn": INFO, "hold-damaged": ERROR, "lock-held": WARNING, "seal-left-over": WARNING,

@@ -160,7 +160,6 @@ class Home(NamedTuple):
     sudo_home: str = ""
     mounts_state: str = ""
     mounts_meant: str = ""
-    key_differs_from: str = ""
     places: tuple[Place, ...] = ()
 
 

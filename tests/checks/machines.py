@@ -162,7 +162,6 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {**variables(CI_PROJECT_DIR="/builds"), **tao(version="4.0.1")},
     ),
     "tao-docker-disabled": (variables(TAO_DOCKER_DISABLE="1"), variables(TAO_DOCKER_DISABLE="0")),
-    "key-differs": ({"home__key_differs_from": "kitti"}, {"state__profile": "other"}),
     "wsl-windows-disk": (
         {"home__system": "wsl", "home__places__0__kind": "9p"},
         {"home__places__0__kind": "9p"},
