@@ -16,7 +16,7 @@ from taoprofiles.values import mapping, proof
 from taoprofiles.values.finding import ERROR, WARNING, Finding
 from taoprofiles.world import launchers
 from taoprofiles.world.host import Host
-from taoprofiles.world.places import Place, file_system, file_systems, foreign, listening, memory, nearest
+from taoprofiles.world.places import Folder, file_system, file_systems, foreign, listening, memory, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -147,16 +147,16 @@ def _folders(context: Context, matter: Matter, given: dict[str, Any], command: l
     ids = folders.user_ids(given.get("user"), context.uid, context.gid)
     table, listed = file_systems(), []
     for number, mount in enumerate(matter.mapping["Mounts"]):
-        place = Place(mount["source"])
-        if not place.problem:
-            listed.append((matter.where("Mounts", number, "source"), place, file_system(place.real, table)))
+        source = Folder(mount["source"])
+        if not source.problem:
+            listed.append((matter.where("Mounts", number, "source"), source, file_system(source.real, table)))
     docker = os.path.realpath(shutil.which("docker", path=context.environ.get("PATH")) or "")
     yield from folders.sources(listed, ids, home=context.home, snap=docker.startswith("/snap/"))
     results = [(path, nearest(path)) for path in _results(matter, command)]
-    yield from folders.results([("results", path, place) for path, place in results], ids)
-    for _, place in results:
-        if ids is not None and ids[0] != 0 and place.may(*ids, 3):
-            yield from folders.owned("results", place.path, foreign(place.path, ids[0]), ids)
+    yield from folders.results([("results", path, folder) for path, folder in results], ids)
+    for _, folder in results:
+        if ids is not None and ids[0] != 0 and folder.may(*ids, 3):
+            yield from folders.owned("results", folder.path, foreign(folder.path, ids[0]), ids)
 
 
 def _results(matter: Matter, command: list[str]) -> list[str]:

@@ -18,7 +18,7 @@ from taoprofiles.world import dockers, launchers, registry, surroundings
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from taoprofiles.values.machine import Place
+    from taoprofiles.values.machine import FileSystem
 
 _ORDER = (ERROR, WARNING, INFO)
 
@@ -66,9 +66,9 @@ def judge(machine: Machine, environ: Mapping[str, str]) -> list[Finding]:
     found = [
         *home.judge(machine.home, version),
         *starting.judge(machine.launchers),
-        *docker.judge(machine.docker, machine.gpus, _place(machine, "images")),
+        *docker.judge(machine.docker, machine.gpus, _file_system(machine, "images")),
         *login.judge(machine.login, version, environ, uid),
-        *state.judge(machine.state, uid, machine.version, _place(machine, "state")),
+        *state.judge(machine.state, uid, machine.version, _file_system(machine, "state")),
     ]
     if uid == 0:  # who needs no sudo, and in a container has none
         for finding in found:
@@ -90,7 +90,7 @@ def _plain(found: object) -> Any:
     return dict(found) if isinstance(found, dict) else found
 
 
-def _place(machine: Machine, what: str) -> Place | None:
+def _file_system(machine: Machine, what: str) -> FileSystem | None:
     return next((place for place in machine.home.places if place.what == what), None)
 
 
