@@ -13,7 +13,7 @@ from taoprofiles.launcher.predict import predict
 from taoprofiles.operations import fitness, mending, specs
 from taoprofiles.operations.matter import Matter, of_file, of_profile
 from taoprofiles.values import mapping, proof
-from taoprofiles.values.finding import ERROR, WARNING, Finding
+from taoprofiles.values.finding import ERROR, Finding, by_severity
 from taoprofiles.world import launchers
 from taoprofiles.world.host import Host
 from taoprofiles.world.places import Folder, file_system, file_systems, foreign, listening, memory, nearest
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 _RESULTS = ("results", "result", "output", "outputs", "experiments")
 """Names of container folders that are written to, where neither the command nor a variable says so."""
+
+_OVERWRITTEN = "global-file-changed-by-other"
+"""Comes before all others: the file is another project's, and nobody is to mend that one."""
 
 
 class Report(NamedTuple):
@@ -45,10 +48,6 @@ class Report(NamedTuple):
     lost: list[str]
     findings: list[Finding]
     secrets: frozenset[str]
-
-    def count(self, severity: str) -> int:
-        """Count the findings of a severity."""
-        return sum(finding.severity == severity for finding in self.findings)
 
 
 def check(context: Context, name: str | None, command: list[str], *, launcher: str | None = None) -> Report:
@@ -76,15 +75,8 @@ def check(context: Context, name: str | None, command: list[str], *, launcher: s
             why = "it takes this for GitLab's runner, and writes a docker command of its own"
             findings.append(Finding("ci-project-dir-set", "CI_PROJECT_DIR", what, why, "unset CI_PROJECT_DIR"))
     mending.with_commands(context, findings, matter, by_name=name is not None)
-    findings.sort(key=_weight)
+    findings = sorted(by_severity(findings), key=lambda one: one.id != _OVERWRITTEN)
     return Report(matter.name, matter.path, found, version, prediction, lost, findings, matter.secrets)
-
-
-def _weight(finding: Finding) -> int:
-    """Put errors first, and before them that the file is another project's: nobody is to mend that one."""
-    if finding.id == "global-file-changed-by-other":
-        return -1
-    return {ERROR: 0, WARNING: 1}.get(finding.severity, 2)
 
 
 class _Offered(Host):

@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taoprofiles.checks import docker, home, login, starting, state
-from taoprofiles.operations import upkeep
+from taoprofiles.operations import mending, upkeep
 from taoprofiles.state.paths import Context
-from taoprofiles.values.finding import ERROR, INFO, WARNING, Finding
+from taoprofiles.values.finding import Finding, by_severity
 from taoprofiles.values.machine import Machine
 from taoprofiles.version import VERSION
 from taoprofiles.world import dockers, launchers, registry, surroundings
@@ -20,18 +20,12 @@ if TYPE_CHECKING:
 
     from taoprofiles.values.machine import FileSystem
 
-_ORDER = (ERROR, WARNING, INFO)
-
 
 class Examination(NamedTuple):
     """``findings`` come the errors first, and else in the order in which a start of tao would meet them."""
 
     machine: Machine
     findings: list[Finding]
-
-    def count(self, severity: str) -> int:
-        """Count the findings of a severity."""
-        return sum(finding.severity == severity for finding in self.findings)
 
 
 def examine(context: Context) -> Examination:
@@ -70,10 +64,8 @@ def judge(machine: Machine, environ: Mapping[str, str]) -> list[Finding]:
         *login.judge(machine.login, version, environ, uid),
         *state.judge(machine.state, uid, machine.version, _file_system(machine, "state")),
     ]
-    if uid == 0:  # who needs no sudo, and in a container has none
-        for finding in found:
-            finding.hint = finding.hint.replace("sudo ", "")
-    return sorted(found, key=lambda finding: _ORDER.index(finding.severity))
+    mending.without_sudo(found, uid)
+    return by_severity(found)
 
 
 def facts(machine: Machine) -> dict[str, Any]:

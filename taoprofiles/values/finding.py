@@ -4,6 +4,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
 ERROR, WARNING, INFO = "error", "warning", "info"
@@ -104,3 +105,17 @@ class Finding:
 
     def __repr__(self) -> str:
         return f"Finding{(self.id, self.where, self.what, self.why, self.hint)}"
+
+
+def by_severity(findings: Iterable[Finding]) -> list[Finding]:
+    """Put errors first, then warnings; within each the order stays."""
+    order = (ERROR, WARNING, INFO)
+    return sorted(findings, key=lambda finding: order.index(finding.severity))
+
+
+def counts(findings: Iterable[Finding]) -> dict[str, int]:
+    """Count findings by severity."""
+    found = dict.fromkeys((ERROR, WARNING, INFO), 0)
+    for finding in findings:
+        found[finding.severity] += 1
+    return found
