@@ -6,7 +6,7 @@ import os
 import shutil
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from taoprofiles.checks import folders, options, variables
+from taoprofiles.checks import folders, home, login, options, variables
 from taoprofiles.errors import UsageError
 from taoprofiles.launcher import versions
 from taoprofiles.launcher.predict import predict
@@ -14,7 +14,7 @@ from taoprofiles.operations import fitness, mending, specs
 from taoprofiles.operations.matter import Matter, of_file, of_profile
 from taoprofiles.values import mapping, proof
 from taoprofiles.values.finding import ERROR, Finding, by_severity
-from taoprofiles.world import launchers
+from taoprofiles.world import launchers, registry
 from taoprofiles.world.host import Host
 from taoprofiles.world.places import Folder, file_system, file_systems, foreign, listening, memory, nearest
 
@@ -65,15 +65,13 @@ def check(context: Context, name: str | None, command: list[str], *, launcher: s
         is_launcher = bool(command) and os.path.basename(command[0]) in ("tao", "tlt")
         arguments = command[1:] if is_launcher else None
         prediction = predict(version, _Offered(context, matter), arguments)
-        findings += _from_prediction(prediction, findings, matter)
+        findings += _from_prediction(context, prediction, findings, matter)
         if prediction.refusal is not None and prediction.refusal.place.section == "login":
             prediction = predict(version, _Offered(context, matter), None)  # what the container will be all the same
         in_ci = predict(version, _Offered(context, matter, in_ci=True), arguments)
         lost = [change.place.key or str(change.place) for change in in_ci.changes if change.kind == "ci-dropped"]
         if lost and "CI_PROJECT_DIR" in context.environ:
-            what = f"it is set, so the launcher drops {', '.join(lost)}"
-            why = "it takes this for GitLab's runner, and writes a docker command of its own"
-            findings.append(Finding("ci-project-dir-set", "CI_PROJECT_DIR", what, why, "unset CI_PROJECT_DIR"))
+            findings.append(home.in_ci(context.environ["CI_PROJECT_DIR"], ", ".join(lost)))
     mending.with_commands(context, findings, matter, by_name=name is not None)
     findings = sorted(by_severity(findings), key=lambda one: one.id != _OVERWRITTEN)
     return Report(matter.name, matter.path, found, version, prediction, lost, findings, matter.secrets)
@@ -160,7 +158,9 @@ def _results(matter: Matter, command: list[str]) -> list[str]:
     return list(dict.fromkeys(proof.host_paths(named, mounts)))
 
 
-def _from_prediction(prediction: Prediction, known: list[Finding], matter: Matter) -> Iterator[Finding]:
+def _from_prediction(
+    context: Context, prediction: Prediction, known: list[Finding], matter: Matter
+) -> Iterator[Finding]:
     """Tell what only the launcher's own behaviour shows."""
     for change in prediction.changes:
         yield from _of_change(change, matter)
@@ -168,11 +168,14 @@ def _from_prediction(prediction: Prediction, known: list[Finding], matter: Matte
     if refusal is None:
         return
     said = f"{refusal.kind}: {refusal.message}".replace("\n", " ")[:300]
+    told = []
     if refusal.place.section == "login":
-        why = "it asks for nvcr.io under auths of ~/.docker/config.json before every task"
-        hint = "docker login nvcr.io -u '$oauthtoken', with an API key of https://ngc.nvidia.com as the password"
-        yield Finding("login-missing", "~/.docker/config.json", f"the launcher would stop: {said}", why, hint)
-    elif not any(finding.severity == ERROR for finding in known):
+        logged_in = registry.survey(context.environ, Host(context.environ, context.folder).expanduser("~"))
+        told = login.judge(logged_in, prediction.version, context.environ, context.uid)
+        for finding in told:
+            finding.why = f"the launcher would stop: {said}; {finding.why}"
+        yield from told
+    if not told and not any(finding.severity == ERROR for finding in known):
         yield Finding("launcher-refuses", str(refusal.place), f"the launcher would stop: {said}")
 
 

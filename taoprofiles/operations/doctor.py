@@ -14,6 +14,7 @@ from taoprofiles.values.finding import Finding, by_severity
 from taoprofiles.values.machine import Machine
 from taoprofiles.version import VERSION
 from taoprofiles.world import dockers, launchers, registry, surroundings
+from taoprofiles.world.host import Host
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,7 +43,7 @@ def gather(context: Context) -> Machine:
         asked = pool.submit(launchers.survey, environ, context.home, beside)
         engines = pool.submit(dockers.survey, environ)
         driver = pool.submit(dockers.gpus, environ)
-        logged = pool.submit(registry.survey, environ, _home(environ, context))
+        logged = pool.submit(registry.survey, environ, Host(environ, context.folder).expanduser("~"))
         own = pool.submit(upkeep.survey, context).result()
     engine = engines.result()
     places = [("home", context.home), ("state", context.state)]
@@ -84,8 +85,3 @@ def _plain(found: object) -> Any:
 
 def _file_system(machine: Machine, what: str) -> FileSystem | None:
     return next((place for place in machine.home.places if place.what == what), None)
-
-
-def _home(environ: Mapping[str, str], context: Context) -> str:
-    """Give the home as docker and tao have it, whatever TAOPROF_HOME says."""
-    return os.path.expanduser("~") if "HOME" not in environ else environ["HOME"] or context.home
