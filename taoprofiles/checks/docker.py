@@ -15,7 +15,7 @@ from taoprofiles.values.finding import Finding
 from taoprofiles.values.machine import ABSENT, DENIED, ODD, REFUSED, SILENT
 
 if TYPE_CHECKING:
-    from taoprofiles.values.machine import Answer, Docker, Gpus, Place
+    from taoprofiles.values.machine import Answer, Docker, FileSystem, Gpus
 
 SOCKET = "unix:///var/run/docker.sock"
 ROOM = 40 << 30
@@ -29,7 +29,7 @@ TOOLKIT = (
 )
 
 
-def judge(docker: Docker, gpus: Gpus, image_place: Place | None) -> list[Finding]:
+def judge(docker: Docker, gpus: Gpus, image_place: FileSystem | None) -> list[Finding]:
     """Judge the engine, the command, and the GPUs; ``image_place`` is where the engine keeps its images, if known."""
     found = _presence(docker)
     if not found:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     class Folder(Protocol):
-        """What is known of a folder: see ``world.places.Place``."""
+        """What is known of a folder: see ``world.places.Folder``."""
 
         path: str
         real: str

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 from typing import TYPE_CHECKING
 
+from taoprofiles.launcher import versions
 from taoprofiles.values.finding import Finding
 
 if TYPE_CHECKING:
+    from taoprofiles.launcher.versions import Behaviour
     from taoprofiles.values.machine import Home
 
 OLD_NAME = ".tlt_mounts.json"
@@ -18,24 +19,15 @@ OLD_NAME = ".tlt_mounts.json"
 
 def judge(home: Home, version: str) -> list[Finding]:
     """Judge for the launcher ``version``, "" for an unknown one."""
-    found = [*_home(home), *_mounts(home), *_names(home, version)]
+    behaviour = versions.installed(version)
+    found = [*_home(home), *_mounts(home), *_names(home, behaviour)]
     variables = home.variables
-    if "CI_PROJECT_DIR" in variables and _major(version) >= 5:
-        what = f"CI_PROJECT_DIR is set ('{variables['CI_PROJECT_DIR']}')"
-        why = (
-            "tao then starts the container in another way: user, ulimits, ports and network of the profile are left out"
-        )
-        found.append(Finding("ci-project-dir-set", "CI_PROJECT_DIR", what, why, "unset CI_PROJECT_DIR"))
-    if variables.get("TAO_DOCKER_DISABLE", "0") != "0":
+    if "CI_PROJECT_DIR" in variables and behaviour.ci:
+        found.append(in_ci(variables["CI_PROJECT_DIR"], "user, ulimits, ports and network of the profile"))
+    if variables.get("TAO_DOCKER_DISABLE", "0") != "0" and behaviour.can_do_without_docker:
         what = "TAO_DOCKER_DISABLE is set"
         why = "tao then starts no container, and reads no mapping file"
         found.append(Finding("tao-docker-disabled", "TAO_DOCKER_DISABLE", what, why, "unset TAO_DOCKER_DISABLE"))
-    if home.key_differs_from:
-        name = home.key_differs_from
-        what = f"KEY of this shell is not that of the profile '{name}'"
-        why = "a model made with the one cannot be read with the other"
-        hint = f'eval "$(taoprof env {name} --reveal)"'
-        found.append(Finding("key-differs", "KEY", what, why, hint))
     if home.system == "wsl":
         for place in home.places:
             if place.kind in ("9p", "drvfs", "v9fs") and place.what != "images":
@@ -44,6 +36,13 @@ def judge(home: Home, version: str) -> list[Finding]:
                 hint = f"cp -a {shlex.quote(place.path)} ~/"
                 found.append(Finding("wsl-windows-disk", place.path, what, why, hint))
     return found
+
+
+def in_ci(value: str, dropped: str) -> Finding:
+    """Tell what the launcher leaves out where CI_PROJECT_DIR is set, to ``value``."""
+    what = f"CI_PROJECT_DIR is set ('{value}')"
+    why = f"tao takes this for GitLab's runner, writes a docker command of its own, and leaves out: {dropped}"
+    return Finding("ci-project-dir-set", "CI_PROJECT_DIR", what, why, "unset CI_PROJECT_DIR")
 
 
 def _home(home: Home) -> list[Finding]:
@@ -74,8 +73,11 @@ def _home(home: Home) -> list[Finding]:
 
 def _mounts(home: Home) -> list[Finding]:
     path = home.variables.get("LAUNCHER_MOUNTS")
-    if path is None:
-        return []
+    return [] if path is None else launcher_mounts(path, home.mounts_state, home.mounts_meant)
+
+
+def launcher_mounts(path: str, state: str, meant: str) -> list[Finding]:
+    """Judge LAUNCHER_MOUNTS: ``path`` is its value, the others what ``values.machine.Home`` says of its file."""
     if not path:
         what = "LAUNCHER_MOUNTS is empty"
     elif path != path.strip():
@@ -84,24 +86,20 @@ def _mounts(home: Home) -> list[Finding]:
         what = f"LAUNCHER_MOUNTS has a variable that nothing replaces: '{path}'"
     elif not path.startswith(("/", "~")):
         what = f"LAUNCHER_MOUNTS is relative, so it names another file in each folder: '{path}'"
-    elif home.mounts_state:
-        what = f"LAUNCHER_MOUNTS names {home.mounts_state}: '{path}'"
+    elif state:
+        what = f"LAUNCHER_MOUNTS names {state}: '{path}'"
     else:
         return []
     why = "tao says nothing, and starts its container without any mounts, variables and options"
-    return [Finding("lm-bad-path", "LAUNCHER_MOUNTS", what, why, instead(home.mounts_meant))]
+    hint = f"export LAUNCHER_MOUNTS={shlex.quote(meant)}" if meant else "unset LAUNCHER_MOUNTS"
+    return [Finding("lm-bad-path", "LAUNCHER_MOUNTS", what, why, hint)]
 
 
-def instead(meant: str) -> str:
-    """Give the command that sets LAUNCHER_MOUNTS right: to the file that it was ``meant`` to name, "" for none."""
-    return f"export LAUNCHER_MOUNTS={shlex.quote(meant)}" if meant else "unset LAUNCHER_MOUNTS"
-
-
-def _names(home: Home, version: str) -> list[Finding]:
+def _names(home: Home, behaviour: Behaviour) -> list[Finding]:
     found = []
     for path in home.near:
         is_old_name = os.path.basename(path) == OLD_NAME
-        if is_old_name and 0 < _major(version) < 5 and not home.has_mapping:
+        if f"~/{os.path.basename(path)}" == behaviour.fallback_file and not home.has_mapping:
             continue
         what = f"its name is not '{os.path.basename(home.mapping_file)}', so tao does not read it"
         why = "a launcher before 5.0 did" if is_old_name else "without its file tao says little, and mounts nothing"
@@ -110,8 +108,3 @@ def _names(home: Home, version: str) -> list[Finding]:
             hint = f"mv {shlex.quote(path)} {shlex.quote(home.mapping_file)}"
         found.append(Finding("file-near-miss-name", path, what, why, hint))
     return found
-
-
-def _major(version: str) -> int:
-    found = re.match(r"[0-9]{1,6}", version)
-    return int(found[0]) if found else 5

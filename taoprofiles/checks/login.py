@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 from typing import TYPE_CHECKING
 
+from taoprofiles.launcher import versions
 from taoprofiles.values.finding import Finding
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def judge(login: Login, version: str, environ: Mapping[str, str], uid: int) -> l
         folder = shlex.quote(login.path)
         hint = f"mv {folder} {folder}.before && {LOGIN}"
         found.append(Finding("login-helper-missing", login.path, what, why, hint))
-    if is_skipped(version, environ):
+    if versions.installed(version).override_skips_login and "OVERRIDE_REGISTRY" in environ:
         return found
     if login.kind in _BROKEN:
         return [*found, _broken(login, uid)]
@@ -49,12 +49,6 @@ def judge(login: Login, version: str, environ: Mapping[str, str], uid: int) -> l
             hint = f"env -u DOCKER_CONFIG {hint}"
         found.append(Finding("login-missing", login.path, what, why, hint))
     return found
-
-
-def is_skipped(version: str, environ: Mapping[str, str]) -> bool:
-    """Whether the launcher leaves the test out: with OVERRIDE_REGISTRY from 5.0.0 on (utils.py line 149)."""
-    found = re.match(r"[0-9]{1,6}", version)
-    return environ.get("OVERRIDE_REGISTRY") is not None and (found is None or int(found[0]) >= 5)
 
 
 def _broken(login: Login, uid: int) -> Finding:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from taoprofiles.checks.where import Where
 
     class Source(Protocol):
-        """What is known of a folder of this host: see ``world.places.Place``."""
+        """What is known of a folder of this host: see ``world.places.Folder``."""
 
         path: str
         real: str

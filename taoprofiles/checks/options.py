@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from taoprofiles.values.finding import Finding
+from taoprofiles.values.sizes import in_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,16 +24,6 @@ _BINARY = r"([0-9]+) ?([KMGkmg])i[Bb]?"
 
 _USER = r"[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?"
 _LITERAL = r"(?:YOUR_?)?(?:UID|uid|USER(?:_?(?:ID|NAME))?)(?::.*)?"
-
-
-def size(value: object) -> int | None:
-    """Give the bytes that Docker's SDK reads, None for what it refuses."""
-    from taoprofiles.launcher import refusing, sdk  # not for 'use', which has no time
-
-    try:
-        return sdk.in_bytes(value) if isinstance(value, str) else int(value) if isinstance(value, int) else None
-    except refusing.RefusedError:
-        return None
 
 
 def judge(options: dict[str, Any], where: Where, *, memory: int) -> Iterator[Finding]:
@@ -99,7 +90,7 @@ def shapes(
                 f"perhaps '{close[0]}' is meant" if close else f"take it out; it knows {', '.join(sorted(known))}",
                 fix=() if close else ("unset", f"docker.{key}"),
             )  # fmt: skip
-    if "shm_size" in options and size(options["shm_size"]) is None:
+    if "shm_size" in options and in_bytes(options["shm_size"]) is None:
         why = "Docker's SDK stops with a traceback; it knows b, k, m and g"
         meant = re.fullmatch(_BINARY, str(options["shm_size"]))
         fix = ("set", f"docker.shm_size={meant[1]}{meant[2].upper()}") if meant else ()
@@ -169,7 +160,7 @@ def _shared_memory(options: dict[str, Any], where: Where, memory: int) -> Iterat
         hint = f'set it to "{_RECOMMENDED}", as NVIDIA recommends'
         yield Finding("shm-missing", at, "the shared memory is Docker's 64 MB", symptom, hint, fix=fix)
         return
-    given = size(value)
+    given = in_bytes(value)
     if given is None:
         return
     if given < GIB:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from taoprofiles.values.finding import Finding
 
 if TYPE_CHECKING:
-    from taoprofiles.values.machine import Place, State
+    from taoprofiles.values.machine import FileSystem, State
 
 ROOM = 16 << 20
 """Bytes: more than any change takes. With less, a switch is refused, and nothing is lost."""
 
 
-def judge(state: State, uid: int, version: str, place: Place | None) -> list[Finding]:
+def judge(state: State, uid: int, version: str, place: FileSystem | None) -> list[Finding]:
     """Judge for the user ``uid`` and the version of taoprofiles; ``place`` is the file system of the state."""
     found = _files(state, uid, place) + _records(state)
     if state.lock:
@@ -28,7 +28,7 @@ def judge(state: State, uid: int, version: str, place: Place | None) -> list[Fin
     return found + _guard(state, version)
 
 
-def _files(state: State, uid: int, place: Place | None) -> list[Finding]:
+def _files(state: State, uid: int, place: FileSystem | None) -> list[Finding]:
     found = []
     for path, owner in state.foreign:
         what = f"it belongs to user id {owner}, and not to you ({uid})"

@@ -10,8 +10,8 @@ from typing import Any
 
 from taoprofiles.launcher.prediction import Place
 from taoprofiles.launcher.refusing import refuse, refusing
+from taoprofiles.values import sizes
 
-_UNITS = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _ALL_GPUS = {"Driver": "", "Count": -1, "DeviceIDs": [], "Capabilities": [["gpu"]], "Options": {}}
 
 
@@ -24,28 +24,13 @@ def ulimit(name: str, value: Any) -> Any:
 
 
 def in_bytes(text: str) -> int:
-    """Give a size such as ``16G``, ``1.5 g`` or ``64MB`` in bytes, the unit where none stands. Raises RefusedError."""
+    """Give a size in bytes (``values.sizes``). Raises RefusedError."""
     place = Place("DockerOptions", key="shm_size")
-    if not text:
-        return 0
-    if text[-2:].isalpha() and len(text) > 1 and text[-1] in "bB":
-        text = text[:-1]
-    unit = text[-1].lower()
-    number, unit = (text, "b") if unit.isdigit() else (text[:-1], unit)
-    if unit not in _UNITS:
-        raise refuse(
-            "DockerException",
-            f"The specified value for memory ({text}) should specify the units. "
-            "The postfix should be one of the `b` `k` `m` `g` characters",
-            place,
-        )
-    try:
-        size = float(number)
-    except ValueError:
-        message = f"Failed converting the string value for memory ({number}) to an integer."
-        raise refuse("DockerException", message, place) from None
     with refusing(*place):
-        return int(size * _UNITS[unit])
+        try:
+            return sizes.parse(text)
+        except sizes.SizeError as error:
+            raise refuse("DockerException", str(error), place) from None
 
 
 def port_bindings(ports: Any) -> dict[str, list[dict[str, Any]]]:

@@ -86,6 +86,14 @@ def nearest(version: str) -> str:
     return earlier[-1] if earlier else KNOWN[0]
 
 
+def installed(version: str) -> Behaviour:
+    """Give what an installed launcher does: the newest's ways where its version is "" or none that is known."""
+    try:
+        return behaviour(version)
+    except ValueError:
+        return behaviour(NEWEST)
+
+
 def behaviour(version: str) -> Behaviour:
     """Give what the launcher of this version does. Raises ValueError for what is no version of the launcher."""
     known = nearest(version)

@@ -6,17 +6,17 @@ import os
 import shutil
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from taoprofiles.checks import folders, options, variables
+from taoprofiles.checks import folders, home, login, options, variables
 from taoprofiles.errors import UsageError
 from taoprofiles.launcher import versions
 from taoprofiles.launcher.predict import predict
 from taoprofiles.operations import fitness, mending, specs
 from taoprofiles.operations.matter import Matter, of_file, of_profile
 from taoprofiles.values import mapping, proof
-from taoprofiles.values.finding import ERROR, WARNING, Finding
-from taoprofiles.world import launchers
+from taoprofiles.values.finding import ERROR, Finding, by_severity
+from taoprofiles.world import launchers, registry
 from taoprofiles.world.host import Host
-from taoprofiles.world.places import Place, file_system, file_systems, foreign, listening, memory, nearest
+from taoprofiles.world.places import Folder, file_system, file_systems, foreign, listening, memory, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 _RESULTS = ("results", "result", "output", "outputs", "experiments")
 """Names of container folders that are written to, where neither the command nor a variable says so."""
+
+_OVERWRITTEN = "global-file-changed-by-other"
+"""Comes before all others: the file is another project's, and nobody is to mend that one."""
 
 
 class Report(NamedTuple):
@@ -46,10 +49,6 @@ class Report(NamedTuple):
     findings: list[Finding]
     secrets: frozenset[str]
 
-    def count(self, severity: str) -> int:
-        """Count the findings of a severity."""
-        return sum(finding.severity == severity for finding in self.findings)
-
 
 def check(context: Context, name: str | None, command: list[str], *, launcher: str | None = None) -> Report:
     """Check a profile, or without a name what ``tao`` would read now, for the launcher on PATH or the version named.
@@ -66,25 +65,16 @@ def check(context: Context, name: str | None, command: list[str], *, launcher: s
         is_launcher = bool(command) and os.path.basename(command[0]) in ("tao", "tlt")
         arguments = command[1:] if is_launcher else None
         prediction = predict(version, _Offered(context, matter), arguments)
-        findings += _from_prediction(prediction, findings, matter)
+        findings += _from_prediction(context, prediction, findings, matter)
         if prediction.refusal is not None and prediction.refusal.place.section == "login":
             prediction = predict(version, _Offered(context, matter), None)  # what the container will be all the same
         in_ci = predict(version, _Offered(context, matter, in_ci=True), arguments)
         lost = [change.place.key or str(change.place) for change in in_ci.changes if change.kind == "ci-dropped"]
         if lost and "CI_PROJECT_DIR" in context.environ:
-            what = f"it is set, so the launcher drops {', '.join(lost)}"
-            why = "it takes this for GitLab's runner, and writes a docker command of its own"
-            findings.append(Finding("ci-project-dir-set", "CI_PROJECT_DIR", what, why, "unset CI_PROJECT_DIR"))
+            findings.append(home.in_ci(context.environ["CI_PROJECT_DIR"], ", ".join(lost)))
     mending.with_commands(context, findings, matter, by_name=name is not None)
-    findings.sort(key=_weight)
+    findings = sorted(by_severity(findings), key=lambda one: one.id != _OVERWRITTEN)
     return Report(matter.name, matter.path, found, version, prediction, lost, findings, matter.secrets)
-
-
-def _weight(finding: Finding) -> int:
-    """Put errors first, and before them that the file is another project's: nobody is to mend that one."""
-    if finding.id == "global-file-changed-by-other":
-        return -1
-    return {ERROR: 0, WARNING: 1}.get(finding.severity, 2)
 
 
 class _Offered(Host):
@@ -147,16 +137,16 @@ def _folders(context: Context, matter: Matter, given: dict[str, Any], command: l
     ids = folders.user_ids(given.get("user"), context.uid, context.gid)
     table, listed = file_systems(), []
     for number, mount in enumerate(matter.mapping["Mounts"]):
-        place = Place(mount["source"])
-        if not place.problem:
-            listed.append((matter.where("Mounts", number, "source"), place, file_system(place.real, table)))
+        source = Folder(mount["source"])
+        if not source.problem:
+            listed.append((matter.where("Mounts", number, "source"), source, file_system(source.real, table)))
     docker = os.path.realpath(shutil.which("docker", path=context.environ.get("PATH")) or "")
     yield from folders.sources(listed, ids, home=context.home, snap=docker.startswith("/snap/"))
     results = [(path, nearest(path)) for path in _results(matter, command)]
-    yield from folders.results([("results", path, place) for path, place in results], ids)
-    for _, place in results:
-        if ids is not None and ids[0] != 0 and place.may(*ids, 3):
-            yield from folders.owned("results", place.path, foreign(place.path, ids[0]), ids)
+    yield from folders.results([("results", path, folder) for path, folder in results], ids)
+    for _, folder in results:
+        if ids is not None and ids[0] != 0 and folder.may(*ids, 3):
+            yield from folders.owned("results", folder.path, foreign(folder.path, ids[0]), ids)
 
 
 def _results(matter: Matter, command: list[str]) -> list[str]:
@@ -168,7 +158,9 @@ def _results(matter: Matter, command: list[str]) -> list[str]:
     return list(dict.fromkeys(proof.host_paths(named, mounts)))
 
 
-def _from_prediction(prediction: Prediction, known: list[Finding], matter: Matter) -> Iterator[Finding]:
+def _from_prediction(
+    context: Context, prediction: Prediction, known: list[Finding], matter: Matter
+) -> Iterator[Finding]:
     """Tell what only the launcher's own behaviour shows."""
     for change in prediction.changes:
         yield from _of_change(change, matter)
@@ -176,11 +168,14 @@ def _from_prediction(prediction: Prediction, known: list[Finding], matter: Matte
     if refusal is None:
         return
     said = f"{refusal.kind}: {refusal.message}".replace("\n", " ")[:300]
+    told = []
     if refusal.place.section == "login":
-        why = "it asks for nvcr.io under auths of ~/.docker/config.json before every task"
-        hint = "docker login nvcr.io -u '$oauthtoken', with an API key of https://ngc.nvidia.com as the password"
-        yield Finding("login-missing", "~/.docker/config.json", f"the launcher would stop: {said}", why, hint)
-    elif not any(finding.severity == ERROR for finding in known):
+        logged_in = registry.survey(context.environ, Host(context.environ, context.folder).expanduser("~"))
+        told = login.judge(logged_in, prediction.version, context.environ, context.uid)
+        for finding in told:
+            finding.why = f"the launcher would stop: {said}; {finding.why}"
+        yield from told
+    if not told and not any(finding.severity == ERROR for finding in known):
         yield Finding("launcher-refuses", str(refusal.place), f"the launcher would stop: {said}")
 
 

@@ -8,21 +8,18 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taoprofiles.checks import docker, home, login, starting, state
-from taoprofiles.errors import TaoprofError
-from taoprofiles.operations import upkeep
+from taoprofiles.operations import mending, upkeep
 from taoprofiles.state.paths import Context
-from taoprofiles.state.store import Store
-from taoprofiles.values.finding import ERROR, INFO, WARNING, Finding
+from taoprofiles.values.finding import Finding, by_severity
 from taoprofiles.values.machine import Machine
 from taoprofiles.version import VERSION
 from taoprofiles.world import dockers, launchers, registry, surroundings
+from taoprofiles.world.host import Host
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from taoprofiles.values.machine import Place
-
-_ORDER = (ERROR, WARNING, INFO)
+    from taoprofiles.values.machine import FileSystem
 
 
 class Examination(NamedTuple):
@@ -30,10 +27,6 @@ class Examination(NamedTuple):
 
     machine: Machine
     findings: list[Finding]
-
-    def count(self, severity: str) -> int:
-        """Count the findings of a severity."""
-        return sum(finding.severity == severity for finding in self.findings)
 
 
 def examine(context: Context) -> Examination:
@@ -50,14 +43,13 @@ def gather(context: Context) -> Machine:
         asked = pool.submit(launchers.survey, environ, context.home, beside)
         engines = pool.submit(dockers.survey, environ)
         driver = pool.submit(dockers.gpus, environ)
-        logged = pool.submit(registry.survey, environ, _home(environ, context))
+        logged = pool.submit(registry.survey, environ, Host(environ, context.folder).expanduser("~"))
         own = pool.submit(upkeep.survey, context).result()
     engine = engines.result()
     places = [("home", context.home), ("state", context.state)]
     if engine.first.root and engine.first.address.startswith("unix://") and os.path.isdir(engine.first.root):
         places.append(("images", engine.first.root))
     where = surroundings.survey(environ, context.home, context.mapping_file, places)
-    where = where._replace(key_differs_from=_key_differs(context, own.profile))
     return Machine(VERSION, asked.result(), engine, driver.result(), logged.result(), where, own)
 
 
@@ -69,14 +61,12 @@ def judge(machine: Machine, environ: Mapping[str, str]) -> list[Finding]:
     found = [
         *home.judge(machine.home, version),
         *starting.judge(machine.launchers),
-        *docker.judge(machine.docker, machine.gpus, _place(machine, "images")),
+        *docker.judge(machine.docker, machine.gpus, _file_system(machine, "images")),
         *login.judge(machine.login, version, environ, uid),
-        *state.judge(machine.state, uid, machine.version, _place(machine, "state")),
+        *state.judge(machine.state, uid, machine.version, _file_system(machine, "state")),
     ]
-    if uid == 0:  # who needs no sudo, and in a container has none
-        for finding in found:
-            finding.hint = finding.hint.replace("sudo ", "")
-    return sorted(found, key=lambda finding: _ORDER.index(finding.severity))
+    mending.without_sudo(found, uid)
+    return by_severity(found)
 
 
 def facts(machine: Machine) -> dict[str, Any]:
@@ -93,22 +83,5 @@ def _plain(found: object) -> Any:
     return dict(found) if isinstance(found, dict) else found
 
 
-def _place(machine: Machine, what: str) -> Place | None:
+def _file_system(machine: Machine, what: str) -> FileSystem | None:
     return next((place for place in machine.home.places if place.what == what), None)
-
-
-def _home(environ: Mapping[str, str], context: Context) -> str:
-    """Give the home as docker and tao have it, whatever TAOPROF_HOME says."""
-    return os.path.expanduser("~") if "HOME" not in environ else environ["HOME"] or context.home
-
-
-def _key_differs(context: Context, profile: str) -> str:
-    """Name the active profile, where its KEY is another than that of the environment. No value leaves this place."""
-    here = context.environ.get("KEY")
-    if not here or not profile:
-        return ""
-    try:
-        theirs = Store(context).renderer(profile).variables().get("KEY")
-    except (TaoprofError, OSError):
-        return ""
-    return profile if theirs and theirs != here else ""

@@ -10,7 +10,7 @@ from taoprofiles.errors import InvalidProfileError
 from taoprofiles.state.refusals import unusable
 from taoprofiles.values.finding import ERROR, Finding
 from taoprofiles.values.secret import without_secrets
-from taoprofiles.world.places import Place, is_wsl
+from taoprofiles.world.places import Folder, is_wsl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def mount_findings(
     pairs = []
     for mount in listed:
         source, destination = mount["source"], mount["destination"]
-        pairs.append((Place(_on_host(context, source)), destination, os.path.realpath(_on_host(context, destination))))
+        pairs.append((Folder(_on_host(context, source)), destination, os.path.realpath(_on_host(context, destination))))
     return list(mounts.judge(pairs, where, written=listed, wsl=is_wsl(), expanded=expanded))
 
 

@@ -102,7 +102,9 @@ def of_file(context: Context, fallback: str) -> Matter:
     except InvalidStateError as error:
         return nothing._replace(findings=(Finding("json-parse", short, error.message),))
     if content is None:
-        return nothing._replace(findings=(_no_file(context, elsewhere),))
+        meant = surroundings.meant(elsewhere or "", context.environ)
+        named = [] if elsewhere is None else home.launcher_mounts(elsewhere, "a file that is not there", meant)
+        return nothing._replace(findings=tuple(named or [_no_file(context)]))
     text = content.decode("utf-8", "replace")
     data, told = document.read(text, short)
     if data is None:
@@ -131,27 +133,16 @@ def _overwritten(context: Context, seen: Situation) -> list[Finding]:
     return [Finding("global-file-changed-by-other", where, what, why, f"taoprof use {seen.last}")]
 
 
-def _no_file(context: Context, elsewhere: str | None) -> Finding:
+def _no_file(context: Context) -> Finding:
     why = "the launcher says nothing of it: the container starts without any mounts, and exit status 0"
-    if elsewhere is None:
-        what, hint = "there is no mounts file", "'taoprof list' shows the profiles, 'taoprof use NAME' makes the file"
-        if not Store(context).names():
-            hint = "in the project's folder: 'taoprof new NAME', and then 'taoprof use NAME --mkdir'"
-        near = surroundings.near(context.home, os.path.basename(context.mapping_file))
-        if near:
-            what += f", and '{near[0]}' has nearly its name"
-            hint = shlex.join(["mv", near[0], context.mapping_file])
-        return Finding("no-mapping-file", context.short(context.mapping_file), what, why, hint)
-    reason = "there is no such file"
-    if not elsewhere:
-        reason = "it is empty"
-    elif elsewhere != elsewhere.strip():
-        reason = "it begins or ends with a blank"
-    elif "$" in elsewhere:
-        reason = "it has a '$', and only a leading ~ is expanded"
-    what = f"LAUNCHER_MOUNTS is '{elsewhere}', and {reason}"
-    hint = home.instead(surroundings.meant(elsewhere, context.environ))
-    return Finding("lm-bad-path", "LAUNCHER_MOUNTS", what, why, hint)
+    what, hint = "there is no mounts file", "'taoprof list' shows the profiles, 'taoprof use NAME' makes the file"
+    if not Store(context).names():
+        hint = "in the project's folder: 'taoprof new NAME', and then 'taoprof use NAME --mkdir'"
+    near = surroundings.near(context.home, os.path.basename(context.mapping_file))
+    if near:
+        what += f", and '{near[0]}' has nearly its name"
+        hint = shlex.join(["mv", near[0], context.mapping_file])
+    return Finding("no-mapping-file", context.short(context.mapping_file), what, why, hint)
 
 
 def _mode(path: str, short: str, secret: frozenset[str]) -> list[Finding]:

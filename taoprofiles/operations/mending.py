@@ -91,8 +91,13 @@ def with_commands(context: Context, findings: Sequence[Finding], matter: Matter,
             finding.hint = re.sub(r"\b(taoprof [a-z]+) NAME\b", rf"\1 {name}", finding.hint)
         elif finding.id == "arg-empty-variable":  # no profile, so no shell of one
             finding.hint = "write the whole path out, as the container has it"
-        if context.uid == 0:
-            finding.hint = finding.hint.replace("sudo ", "")
+    without_sudo(findings, context.uid)
+
+
+def without_sudo(findings: Sequence[Finding], uid: int) -> None:
+    """Take sudo out of the hints for root, who needs none, and in a container has none."""
+    for finding in findings if uid == 0 else ():
+        finding.hint = finding.hint.replace("sudo ", "")
 
 
 def _opens(context: Context, finding: Finding, matter: Matter) -> str:

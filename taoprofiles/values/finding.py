@@ -4,6 +4,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
 ERROR, WARNING, INFO = "error", "warning", "info"
@@ -51,7 +52,7 @@ _MACHINE = {
     "login-missing": ERROR, "docker-config-broken": ERROR, "login-helper-missing": ERROR,
     # home and variables
     "home-not-absolute": ERROR, "home-under-sudo": WARNING, "lm-bad-path": ERROR, "file-near-miss-name": WARNING,
-    "ci-project-dir-set": WARNING, "tao-docker-disabled": WARNING, "key-differs": WARNING, "wsl-windows-disk": WARNING,
+    "ci-project-dir-set": WARNING, "tao-docker-disabled": WARNING, "wsl-windows-disk": WARNING,
     # what taoprofiles itself keeps
     "state-not-mine": ERROR, "state-unreadable": ERROR, "state-full": ERROR, "profile-unreadable": WARNING,
     "journal-torn": INFO, "hold-damaged": ERROR, "lock-held": WARNING, "seal-left-over": WARNING,
@@ -104,3 +105,17 @@ class Finding:
 
     def __repr__(self) -> str:
         return f"Finding{(self.id, self.where, self.what, self.why, self.hint)}"
+
+
+def by_severity(findings: Iterable[Finding]) -> list[Finding]:
+    """Put errors first, then warnings; within each the order stays."""
+    order = (ERROR, WARNING, INFO)
+    return sorted(findings, key=lambda finding: order.index(finding.severity))
+
+
+def counts(findings: Iterable[Finding]) -> dict[str, int]:
+    """Count findings by severity."""
+    found = dict.fromkeys((ERROR, WARNING, INFO), 0)
+    for finding in findings:
+        found[finding.severity] += 1
+    return found

@@ -133,7 +133,7 @@ class Login(NamedTuple):
     owner: int = -1
 
 
-class Place(NamedTuple):
+class FileSystem(NamedTuple):
     """A file system: the ``path`` that was asked about, its kind, and free and whole size in bytes."""
 
     what: str
@@ -160,8 +160,7 @@ class Home(NamedTuple):
     sudo_home: str = ""
     mounts_state: str = ""
     mounts_meant: str = ""
-    key_differs_from: str = ""
-    places: tuple[Place, ...] = ()
+    places: tuple[FileSystem, ...] = ()
 
 
 class State(NamedTuple):

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from taoprofiles.world import texts
 
 
-class Place:
-    """A path of this host. ``real`` is where it leads; ``problem`` is "", "missing", or why it cannot be seen.
+class Folder:
+    """A folder, or file, of this host.
 
-    ``uid``, ``gid``, ``mode`` and ``is_folder`` are of what is there.
+    ``real`` is where it leads; ``problem`` is "", "missing", or why it cannot be seen;
+    ``uid``, ``gid`` and ``mode`` are of what is there.
     """
 
-    __slots__ = ("gid", "is_folder", "mode", "path", "problem", "real", "uid")
+    __slots__ = ("gid", "mode", "path", "problem", "real", "uid")
 
     def __init__(self, path: str) -> None:
         self.path, self.real = path, os.path.realpath(path)
-        self.problem, self.uid, self.gid, self.mode, self.is_folder = "", -1, -1, 0, False
+        self.problem, self.uid, self.gid, self.mode = "", -1, -1, 0
         try:
             seen = os.stat(path)
         except (FileNotFoundError, NotADirectoryError):
@@ -29,7 +29,6 @@ class Place:
             self.problem = str(getattr(error, "strerror", None) or error).lower()
         else:
             self.uid, self.gid, self.mode = seen.st_uid, seen.st_gid, stat.S_IMODE(seen.st_mode)
-            self.is_folder = stat.S_ISDIR(seen.st_mode)
 
     def may(self, uid: int, gid: int, bits: int) -> bool:
         """Whether that user may do what ``bits`` says (4 read, 2 write, 1 enter), by the mode alone."""
@@ -39,42 +38,31 @@ class Place:
         return (self.mode >> shift) & bits == bits
 
 
-def nearest(path: str) -> Place:
-    """Give the place itself, or the nearest folder above it that is there."""
-    place = Place(os.path.normpath(path))
-    while place.problem == "missing" and place.path != "/":
-        place = Place(os.path.dirname(place.path))
-    return place
-
-
-def above(path: str) -> Iterator[Place]:
-    """Give every folder above a path, from the root."""
-    parts = [part for part in os.path.dirname(os.path.realpath(path)).split("/") if part]
-    for count in range(len(parts) + 1):
-        yield Place("/" + "/".join(parts[:count]))
+def nearest(path: str) -> Folder:
+    """Give the folder itself, or the nearest folder above it that is there."""
+    found = Folder(os.path.normpath(path))
+    while found.problem == "missing" and found.path != "/":
+        found = Folder(os.path.dirname(found.path))
+    return found
 
 
 def file_systems() -> list[tuple[str, str]]:
-    """Give (mount point, type) of every mounted file system, by /proc/self/mountinfo (proc_pid_mountinfo(5))."""
+    """Give (mount point, type) of every mounted file system, by /proc/self/mounts (proc_pid_mounts(5))."""
     found = []
-    try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-            for line in file:
-                before, _, after = line.partition(" - ")
-                point = before.split(" ")[4]
-                for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-                    point = point.replace(code, character)
-                found.append((point, after.split(" ")[0]))
-    except (OSError, IndexError):
-        pass
+    for line in texts.read("/proc/self/mounts", 4 << 20)[0].decode("utf-8", "surrogateescape").splitlines():
+        words = line.split(" ")
+        if len(words) > 2:
+            found.append((re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), words[1]), words[2]))
     return found
 
 
 def file_system(path: str, table: list[tuple[str, str]]) -> str:
     """Give the type of the file system that a path lies on, "" where it is not known."""
-    real = os.path.realpath(path)
-    around = [(len(point), kind) for point, kind in table if real == point or real.startswith(point.rstrip("/") + "/")]
-    return max(around, default=(0, ""))[1]
+    real, depth, found = os.path.realpath(path), 0, ""
+    for point, kind in table:  # of two on one point the later one covers the other
+        if len(point) >= depth and (real == point or real.startswith(point.rstrip("/") + "/")):
+            depth, found = len(point), kind
+    return found
 
 
 def foreign(folder: str, uid: int, *, limit: int = 5000) -> tuple[int, str, bool]:
@@ -126,8 +114,4 @@ def memory() -> int:
 
 def is_wsl() -> bool:
     """Whether this Linux runs under Windows: its kernel says "microsoft" in /proc/version."""
-    try:
-        with open("/proc/version", encoding="utf-8", errors="replace") as file:
-            return "microsoft" in file.read(4096).lower()
-    except OSError:
-        return False
+    return b"microsoft" in texts.read("/proc/version", 1 << 16)[0].lower()

@@ -7,9 +7,9 @@ import pwd
 import re
 from typing import TYPE_CHECKING
 
-from taoprofiles.values.machine import Home, Place
+from taoprofiles.values.machine import FileSystem, Home
 from taoprofiles.values.secret import within
-from taoprofiles.world import texts
+from taoprofiles.world import places, texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -25,8 +25,8 @@ _ENTRIES = 20_000
 """Names of the home that are looked through."""
 
 
-def survey(environ: Mapping[str, str], home: str, mapping_file: str, places: Iterable[tuple[str, str]]) -> Home:
-    """Look at the home; ``places`` are file systems to measure, each by what it is for and a path on it."""
+def survey(environ: Mapping[str, str], home: str, mapping_file: str, asked: Iterable[tuple[str, str]]) -> Home:
+    """Look at the home; ``asked`` are file systems to measure, each by what it is for and a path on it."""
     variables = {name: within(environ[name][:1000]) for name in LOOKED_AT if name in environ}
     sudo_home = ""
     try:
@@ -35,8 +35,7 @@ def survey(environ: Mapping[str, str], home: str, mapping_file: str, places: Ite
         pass
     changed = _changed(mapping_file)
     close = tuple(path for path in near(home, os.path.basename(mapping_file)) if _changed(path) > changed)
-    system = "wsl" if b"microsoft" in texts.read("/proc/version", 1 << 16)[0].lower() else ""
-    table = _table()
+    table = places.file_systems()
     return Home(
         environ.get("HOME", home),
         os.getuid(),
@@ -44,39 +43,23 @@ def survey(environ: Mapping[str, str], home: str, mapping_file: str, places: Ite
         mapping_file,
         os.path.lexists(mapping_file),
         close,
-        system,
+        "wsl" if places.is_wsl() else "",
         sudo_home,
         _state_of(variables.get("LAUNCHER_MOUNTS"), home),
         meant(variables.get("LAUNCHER_MOUNTS", ""), environ),
-        places=tuple(place(what, path, table) for what, path in places),
+        places=tuple(_measured(what, path, table) for what, path in asked),
     )
 
 
-def place(what: str, path: str, table: list[tuple[str, str]] | None = None) -> Place:
+def _measured(what: str, path: str, table: list[tuple[str, str]]) -> FileSystem:
     """Measure the file system of ``path``, or of the nearest folder above it that is there."""
-    there = path
-    while not os.path.exists(there) and os.path.dirname(there) != there:
-        there = os.path.dirname(there)
-    real = os.path.realpath(there)
-    kind = ""
-    for mount, kind_of in table if table is not None else _table():
-        if real == mount or real.startswith(mount.rstrip("/") + "/"):
-            kind = kind_of  # a later line covers an earlier one; and a deeper one comes later than what it lies in
+    real = places.nearest(path).real
+    kind = places.file_system(real, table)
     try:
         found = os.statvfs(real)
     except (OSError, ValueError):
-        return Place(what, path, kind)
-    return Place(what, path, kind, found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize)
-
-
-def _table() -> list[tuple[str, str]]:
-    found = []
-    for line in texts.read("/proc/self/mounts", 4 << 20)[0].decode("utf-8", "surrogateescape").splitlines():
-        words = line.split(" ")
-        if len(words) > 2:
-            mount = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), words[1])
-            found.append((mount, words[2]))
-    return found
+        return FileSystem(what, path, kind)
+    return FileSystem(what, path, kind, found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize)
 
 
 def meant(path: str, environ: Mapping[str, str]) -> str:

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from taoprofiles.values.machine import Answer, Docker, Gpus, Home, Launcher, Launchers, Login, Machine, Place, State
+from taoprofiles.values.machine import (
+    Answer,
+    Docker,
+    FileSystem,
+    Gpus,
+    Home,
+    Launcher,
+    Launchers,
+    Login,
+    Machine,
+    State,
+)
 
 SOCKET = "unix:///var/run/docker.sock"
 OTHER = "unix:///run/user/1000/docker.sock"
@@ -30,9 +41,9 @@ SOUND = Machine(
     Home(
         "/home/ana", UID, {}, "/home/ana/.tao_mounts.json", True,
         places=(
-            Place("home", "/home/ana", "ext4", 100 << 30, 900 << 30),
-            Place("state", "/home/ana/.local/state/taoprofiles", "ext4", 100 << 30, 900 << 30),
-            Place("images", "/var/lib/docker", "ext4", 100 << 30, 900 << 30),
+            FileSystem("home", "/home/ana", "ext4", 100 << 30, 900 << 30),
+            FileSystem("state", "/home/ana/.local/state/taoprofiles", "ext4", 100 << 30, 900 << 30),
+            FileSystem("images", "/var/lib/docker", "ext4", 100 << 30, 900 << 30),
         ),
     ),
     State(
@@ -162,7 +173,6 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {**variables(CI_PROJECT_DIR="/builds"), **tao(version="4.0.1")},
     ),
     "tao-docker-disabled": (variables(TAO_DOCKER_DISABLE="1"), variables(TAO_DOCKER_DISABLE="0")),
-    "key-differs": ({"home__key_differs_from": "kitti"}, {"state__profile": "other"}),
     "wsl-windows-disk": (
         {"home__system": "wsl", "home__places__0__kind": "9p"},
         {"home__places__0__kind": "9p"},

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from taoprofiles.checks import folders, options
 from taoprofiles.checks.where import in_profile
 from taoprofiles.values.finding import Finding
-from taoprofiles.world.places import Place
+from taoprofiles.world.places import Folder
 from tests.conftest import Home
 
 SetUp: TypeAlias = Callable[[Home], "list[str] | tuple[Finding, ...]"]
@@ -133,7 +133,7 @@ def nested(*, exists: bool, filled: bool = False) -> SetUp:
     return prepare
 
 
-class Seen(Place):
+class Seen(Folder):
     """A folder of this host that belongs to somebody else, as far as the judges are told."""
 
     def __init__(self, path: str, uid: int, mode: int) -> None:

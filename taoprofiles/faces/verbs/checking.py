@@ -6,11 +6,11 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles.errors import UsageError
+from taoprofiles.faces import findings
 from taoprofiles.faces.arguments import add_profile, add_reveal, add_timeout
 from taoprofiles.faces.output import note, table
 from taoprofiles.faces.result import Result
 from taoprofiles.operations import checking, mending
-from taoprofiles.values.finding import ERROR, INFO, WARNING
 from taoprofiles.values.secret import MASK, is_secret, within
 
 if TYPE_CHECKING:
@@ -19,15 +19,12 @@ if TYPE_CHECKING:
     from taoprofiles.launcher.prediction import Call
     from taoprofiles.operations.checking import Report
     from taoprofiles.state.paths import Context
-    from taoprofiles.values.finding import Finding
-
-INVALID = 3
 
 
 def check_arguments(parser: argparse.ArgumentParser) -> None:
     add_profile(parser, optional=True, help="the profile; default: what tao would read now")
     parser.add_argument("--launcher", metavar="VERSION", help="that launcher's ways; default: the tao on PATH")
-    parser.add_argument("--strict", action="store_true", help=f"exit with {INVALID} for warnings too")
+    findings.add_strict(parser)
     parser.add_argument("--fix", action="store_true", help="mend what needs no choice, after showing it")
     parser.add_argument("--yes", action="store_true", help="do not ask before --fix")
     add_reveal(parser)
@@ -41,20 +38,9 @@ def check_verb(context: Context, args: argparse.Namespace) -> Result:
         while step := _mended(context, args, report, fixed):  # what is mended may show more: a user needs a home
             fixed += step
             report = checking.check(context, args.name, args.command, launcher=args.launcher)
-    failed = report.count(ERROR) or (args.strict and report.count(WARNING))
-    lines = _prediction_lines(context, report, reveal=args.reveal) + findings_lines(report.findings)
-    return Result(_data(report, fixed, reveal=args.reveal), lines, status=INVALID if failed else 0)
-
-
-def findings_lines(findings: list[Finding]) -> list[str]:
-    """Lay out findings for people, and count them in the last line."""
-    lines = [line for finding in findings for line in finding.lines()]
-    counts = []
-    for severity, plural in ((ERROR, "errors"), (WARNING, "warnings")):
-        count = sum(finding.severity == severity for finding in findings)
-        if count:
-            counts.append(f"1 {severity}" if count == 1 else f"{count} {plural}")
-    return [*lines, ", ".join(counts) or "nothing is wrong"]
+    lines = _prediction_lines(context, report, reveal=args.reveal) + findings.lines(report.findings)
+    status = findings.status(report.findings, strict=args.strict)
+    return Result(_data(report, fixed, reveal=args.reveal), lines, status=status)
 
 
 def _mended(context: Context, args: argparse.Namespace, report: Report, before: list[str]) -> list[str]:
@@ -157,7 +143,6 @@ def _data(report: Report, fixed: list[str], *, reveal: bool) -> dict[str, Any]:
         "refusal": refusal and {"kind": refusal.kind, "message": refusal.message, "where": str(refusal.place)},
         "container": container,
         "lost_in_ci": report.lost,
-        "findings": [finding.as_dict() for finding in report.findings],
-        "counts": {severity: report.count(severity) for severity in (ERROR, WARNING, INFO)},
+        **findings.data(report.findings),
         "fixed": fixed,
     }

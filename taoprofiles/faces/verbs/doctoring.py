@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from taoprofiles.faces.output import cut, table
+from taoprofiles.faces import findings
+from taoprofiles.faces.output import table
 from taoprofiles.faces.result import Result
-from taoprofiles.faces.verbs.checking import INVALID, findings_lines
 from taoprofiles.operations import doctor
-from taoprofiles.values.finding import ERROR, INFO, WARNING
 from taoprofiles.values.machine import ABSENT
 
 if TYPE_CHECKING:
@@ -20,19 +19,14 @@ if TYPE_CHECKING:
 
 
 def doctor_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--strict", action="store_true", help=f"exit with {INVALID} for warnings too")
+    findings.add_strict(parser)
 
 
 def doctor_verb(context: Context, args: argparse.Namespace) -> Result:
     found = doctor.examine(context)
-    data = {
-        "findings": [finding.as_dict() for finding in found.findings],
-        "counts": {severity: found.count(severity) for severity in (ERROR, WARNING, INFO)},
-        "facts": doctor.facts(found.machine),
-    }
-    failed = found.count(ERROR) or (args.strict and found.count(WARNING))
-    lines = [*table(areas(context, found.machine)), "", *(cut(line) for line in findings_lines(found.findings))]
-    return Result(data, lines, status=INVALID if failed else 0)
+    data = {**findings.data(found.findings), "facts": doctor.facts(found.machine)}
+    lines = [*table(areas(context, found.machine)), "", *findings.lines(found.findings)]
+    return Result(data, lines, status=findings.status(found.findings, strict=args.strict))
 
 
 def areas(context: Context, machine: Machine) -> list[tuple[str, str]]:
