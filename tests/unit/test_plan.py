@@ -24,18 +24,14 @@ VERSION = "6.26.3"
 
 def as_asked(plan: Plan, env: dict[str, str]) -> dict[str, Any]:
     """Give the plan in the words of ``/containers/create``; ``env`` has the values of its secrets."""
-    published: dict[str, list[str]] = {}
-    for port in plan.ports:
-        if port.host is not None:
-            published.setdefault(f"{port.container}/{port.protocol}", []).append(str(port.host))
     return {
         "binds": sorted(f"{one.resolved().source}:{one.destination}:rw" for one in plan.mounts),
         "env": [f"{name}={env[name] if value is None else value}" for name, value in plan.env.items()],
         "user": plan.user,
         "shm": plan.shm_size,
         "ulimits": [(name, limit, limit) for name, limit in plan.ulimits.items()],
-        "ports": published,
-        "exposed": {f"{port.container}/{port.protocol}" for port in plan.ports},
+        "ports": {(f"{one.container}/{one.protocol}", str(one.host)) for one in plan.ports if one.host is not None},
+        "exposed": {f"{one.container}/{one.protocol}" for one in plan.ports},
         "network": plan.network or "default",
         "privileged": plan.privileged,
         "tty": plan.tty is not False,
@@ -56,13 +52,19 @@ def asked(body: dict[str, Any]) -> dict[str, Any]:
         "user": body.get("User"),
         "shm": host.get("ShmSize") or None,
         "ulimits": [(one["Name"], one["Soft"], one["Hard"]) for one in host.get("Ulimits") or []],
-        "ports": {port: list(dict.fromkeys(one["HostPort"] for one in at)) for port, at in bindings.items() if at},
-        "exposed": set() if on_host else set(body.get("ExposedPorts") or {}),
+        "ports": {(_numbered(port), one["HostPort"]) for port, at in bindings.items() for one in at},
+        "exposed": set() if on_host else set(map(_numbered, body.get("ExposedPorts") or {})),
         "network": host["NetworkMode"],
         "privileged": bool(host.get("Privileged")),
         "tty": body["Tty"],
         "gpus": "all" if (device["Count"], device["Capabilities"]) == (-1, [["gpu"]]) else device,
     }
+
+
+def _numbered(port: str) -> str:
+    """Give a port as the engine takes it: 01/tcp is 1/tcp."""
+    number, _, protocol = port.partition("/")
+    return f"{int(number)}/{protocol}"
 
 
 @moderate(200 if ALL else 60)
