@@ -86,6 +86,7 @@ def run(
     *,
     shared: bool = False,
     gpus: str | None = None,
+    image: str | None = None,
     mkdir: bool = False,
     check: bool = True,
     allow_overlap: bool = False,
@@ -95,10 +96,12 @@ def run(
 ) -> Finished:
     """Run a command with a profile, beside all others, and wait for its end, as ``taoprof run`` does.
 
-    The command's output goes where this process's goes. ``wait`` is how long (s) to wait for what is in the way, at the
-    most; ``say`` is told what is worth telling meanwhile. A task that fails is a status, not an exception.
+    The command's output goes where this process's does. With ``image`` there is no launcher, but ``docker run`` of that
+    image, and with a terminal where this process has one. ``wait`` is how long (s) to wait for what is in the way, at
+    the most; ``say`` is told what is worth telling meanwhile. A task that fails is a status, not an exception.
 
-    Raises as ``use``, and ``operations.runs.CommandError`` where the command cannot be started.
+    Raises as ``use``, CannotRenderError for what no image's container can have, and ``operations.runs.CommandError``
+    where the command cannot be started.
     """
     from taoprofiles.operations import runs
     from taoprofiles.operations.waiting import patiently
@@ -110,14 +113,22 @@ def run(
         if say is not None:
             say(text)
 
-    _expect(_TEXT, name=name, **({} if gpus is None else {"gpus": gpus}))
+    _expect(_TEXT, name=name, **{key: text for key, text in (("gpus", gpus), ("image", image)) if text is not None})
     _expect(_TRUTH, shared=shared, mkdir=mkdir, check=check, allow_overlap=allow_overlap)
     _expect(_NUMBER, timeout=timeout, **({} if wait is None else {"wait": wait}))
     if say is not None and not callable(say):
         raise UsageError(f"say must be a function, not {say!r}")
     words = _words(command)
     context = Context()
-    wish = runs.Wish(mkdir=mkdir, check=check, allow_overlap=allow_overlap, shared=shared, gpus=gpus)
+    wish = runs.Wish(
+        mkdir=mkdir,
+        check=check,
+        allow_overlap=allow_overlap,
+        shared=shared,
+        gpus=gpus,
+        image=image,
+        terminal=os.isatty(0) and os.isatty(1),
+    )
 
     def attempt() -> runs.Run:
         return runs.prepare(context, name, words, wish=wish, timeout=timeout)

@@ -11,7 +11,7 @@ from taoprofiles.checks.places import Places, role
 from taoprofiles.values import launching
 from taoprofiles.values.finding import Finding
 from taoprofiles.values.proof import expanded
-from taoprofiles.values.secret import MASK, is_secret, without_secrets
+from taoprofiles.values.secret import MASK, is_secret, within, without_secrets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,10 +25,14 @@ SPEC_OPTIONS = ("-e", "--experiment_spec", "--experiment_spec_file", "--experime
 _RESULTS_OPTIONS = ("-r", "--results_dir", "results_dir")
 
 _KEY = re.compile(r"((?:--?|\+{1,2}|~)?[A-Za-z_][\w.\[\]@-]*)=(.*)", re.S)
+_JOINED = re.compile(r"(-k)=?(.+)", re.S)
 _ITEM = re.compile(r"\s*[\"']?[\w.]+[\"']?\s*:(?!//)\s*")
 _REFERENCE = re.compile(r"\$(?:\{(\w+)\}|(\w+))", re.ASCII)
 _AT_ROOT = re.compile(r"/[^/]+\.(ya?ml|txt|json|toml|cfg|conf|prototxt|pbtxt|hdf5|h5|tlt|etlt|pth?|onnx|engine)\Z")
+_ENGINES = (".engine", ".trt", ".plan")
+"""What a task makes of a model: ``-e`` of ``tao converter`` names it too. It may be missing."""
 _NESTING = 20
+_WORDS_SHOWN = 200
 MASKED = 4
 """Characters from which on a value counts as a secret that must not be told: shorter ones stand in any text."""
 
@@ -195,7 +199,7 @@ class _Words:
                     yield argument, verdict
 
     def _judge(self, argument: Argument, path: str, verdict: Verdict) -> None:
-        does = role(argument.key)
+        does = "write" if path.endswith(_ENGINES) else role(argument.key)
         if verdict.kind in ("unmapped", "here") or (
             verdict.kind == "image" and does == "write" and not _is_passing(path)
         ):
@@ -235,7 +239,7 @@ class _Words:
     def _masked(self, text: str) -> str:
         for value in self._secrets:
             text = text.replace(value, MASK)
-        return text
+        return within(text)
 
     def _corrected(self, argument: Argument, place: str) -> str:
         return self._whole() or (
@@ -243,7 +247,9 @@ class _Words:
         )
 
     def _whole(self) -> str:
-        """Give the command as it goes well; "" where that would show a secret."""
+        """Give the command as it goes well; "" where that would show a secret, or fill the screen."""
+        if len(self._command) > _WORDS_SHOWN:
+            return ""
         words = [self._mended(number, word) for number, word in enumerate(self._command)]
         masked = zip(words, without_secrets(words, self._secrets), strict=True)
         if all(one == shown or _REFERENCE.fullmatch(one.rpartition("=")[2]) for one, shown in masked):
@@ -307,7 +313,7 @@ def _valued(words: Sequence[str]) -> Iterator[tuple[int, str, str]]:
     """Give each word behind ``tao`` as (its number, the option or key that it is the value of, the value)."""
     before = ""
     for number, word in enumerate(words[1:], 1):
-        found = _KEY.fullmatch(word)
+        found = _JOINED.fullmatch(word) or _KEY.fullmatch(word)
         yield (number, found[1], found[2]) if found else (number, before, word)
         before = word if word.startswith("-") and found is None else ""
 
@@ -321,7 +327,8 @@ def _values(text: str, depth: int) -> Iterator[str]:
     elif text[:1] in ("[", "{") and text[-1:] in ("]", "}"):
         for part in _parts(text[1:-1]):
             item = _ITEM.match(part)
-            yield from _values(part[item.end() :] if item else part, depth + 1)
+            if item is None or not is_secret(item.group()):
+                yield from _values(part[item.end() :] if item else part, depth + 1)
     elif text.startswith("file:///"):
         yield text[7:]
     elif text.startswith(("/", "~/", "$")):

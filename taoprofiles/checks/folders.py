@@ -50,7 +50,7 @@ def sources(
             yield Finding(
                 "src-of-another-user", where, f"'{folder.path}' belongs to user {folder.uid}, mode {folder.mode:o}",
                 f"the container's user {ids[0]}:{ids[1]} may not look into it",
-                f"chmod o+rx {folder.path}, by its owner",
+                f"chmod o+rx {shlex.quote(folder.path)}, by its owner",
             )  # fmt: skip
         yield from _file_system(where, folder, kind, ids)
         inside = folder.real[len(home) :] if folder.real.startswith(home.rstrip("/") + "/") else None

@@ -89,12 +89,18 @@ def _source(source: Source, written: str, where: str, *, wsl: bool, expanded: bo
             yield Finding("src-unexpanded-var", where, f"'{written}' has a '$', and is no folder", refusal, hint)
         else:
             make = ("mkdir", source.path)
-            hint = f"mkdir -p {source.path}"
+            hint = f"mkdir -p {_quoted(source.path)}"
             what = f"folder '{source.path}' does not exist"
             yield Finding("src-missing", where, what, refusal, hint, fix=make)
     elif source.problem:
         # The launcher would say that it does not exist, which leads astray.
         yield Finding("src-unseen", where, f"'{source.path}' cannot be seen: {source.problem}", refusal)
+
+
+def _quoted(path: str) -> str:
+    import shlex  # not for 'use', which has no time
+
+    return shlex.quote(path)
 
 
 def _destination(destination: str, leads: str, where: str) -> Iterator[Finding]:
@@ -138,7 +144,7 @@ def _nested(mounts: Sequence[Mount], where: Where) -> Iterator[Finding]:
             yield Finding(
                 "dst-makes-folder", at, f"'{place}' is inside the mount on '{above}', and '{point}' does not exist",
                 "Docker makes it on this host, as root: then you cannot write there",
-                f"mkdir -p {point}", fix=("mkdir", point),
+                f"mkdir -p {_quoted(point)}", fix=("mkdir", point),
             )  # fmt: skip
         elif os.path.isdir(point) and _holds_something(point):
             yield Finding("dst-shadow", at, f"'{place}' hides what is in '{point}' from the container")

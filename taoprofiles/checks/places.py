@@ -24,7 +24,13 @@ _READS = re.compile(
     r"spec|config|pretrained|resume|checkpoint|weights|model|image|img|json_file|annotation|label|class_?map|root_dir|"
     r"data_sources?|input|(train|val|test)_(dir|path|file)"
 )
-_WRITES = re.compile(r"(^|_)(results?|output|out|save|logs?|export|onnx|trt|engine|cal_cache|cal_data|cal_json)(_|$)")
+_NAMES = re.compile(r"(^|_)(paths?|files?|dirs?|folders?|root|list|location|csv|json|txt|tfrecords?|cache)(_|\Z)")
+_NO_PATH = re.compile(r"regex|pattern|layer|node|tensor")
+_WRITES = re.compile(
+    r"(^|_)(results?|output|out|save|dump|logs?|export|onnx|trt|engine|cal_cache|cal_data|cal_json)(_|$)"
+)
+_USUAL = frozenset("data dataset datasets home media mnt model models raid results root specs workspace".split())
+"""Folders at the root that people mount, in TAO's conventions or on their hosts."""
 
 
 class Verdict(NamedTuple):
@@ -76,8 +82,9 @@ class Places:
             return Verdict("host", inside[0], whole)
         if proof.below(os.path.realpath(whole), self.mounts):
             return Verdict("hidden", "", whole)
-        is_here = whole != "/" and self.exists(fixed)
-        if is_of_image(whole) and not (is_here and whole.startswith(PASSING)):
+        is_here = fixed != "/" and self.exists(fixed)
+        # Of '/conv.*', a regex of layers or a glob of the root folder, nothing is certain.
+        if fixed == "/" or (is_of_image(whole) and not (is_here and whole.startswith(PASSING))):
             return Verdict("image", whole)
         return Verdict("here" if is_here else "unmapped", whole, whole)
 
@@ -114,7 +121,20 @@ def role(key: str) -> str:
     last = key.lstrip("-+").replace("-", "_").rpartition(".")[2].lower()
     if _WRITES.search(last):
         return "write"
+    if last in ("checkpoint_dir", "checkpoints_dir"):  # read by one task, written to by another
+        return ""
     return "read" if _READS.search(last) else ""
+
+
+def may_be_path(key: str) -> bool:
+    """Whether a spec may have a path under this key: not under ``regex``, nor ``layers``, which begin with '/'."""
+    return not _NO_PATH.search(key.replace("-", "_").lower())
+
+
+def is_for_path(key: str, value: str) -> bool:
+    """Whether what stands under this key of a spec is a path for certain, whatever is on this host."""
+    known = role(key) or _NAMES.search(key.replace("-", "_").lower())
+    return bool(known) or value.split("/")[1] in _USUAL
 
 
 def _without_glob(path: str) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 
-from taoprofiles.checks.places import role
+from taoprofiles.checks.places import is_for_path, may_be_path, role
 from taoprofiles.checks.scanning import scan
 from taoprofiles.values.finding import Finding
+from taoprofiles.values.secret import is_secret
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ LOOKED_AT = 2000
 
 _PATH = re.compile(r"(?:file://)?(/[^/\s].*)\Z")
 _PLACEHOLDER = re.compile(r"^\?\?\?\Z|FIXME|/path/to(?:/|\Z)|(?:^|/)YOUR_|<[A-Za-z_ -]+>")
+_UNSET = ("???", "FIXME")
 _PATH_MAX = 4096
 
 
@@ -43,7 +45,7 @@ def paths(text: str, form: str) -> Iterator[tuple[Written, str]]:
     """Give each absolute path of a spec file, and the place where it is written; ``file://`` is taken off."""
     for one in scan(text, form):
         path = _path(one.value)
-        if path:
+        if path and may_be_path(one.key) and not is_secret(one.key):
             yield one, path
 
 
@@ -63,7 +65,9 @@ def judge(
             continue
         if len(one.value) > _PATH_MAX or (one.section, one.key) in ends:
             continue
-        where, path = f"{name}:{one.line}", _path(one.value)
+        if is_secret(one.key) and one.value not in _UNSET:  # a key may begin with '/', and is not to be told
+            continue
+        where, path = f"{name}:{one.line}", _path(one.value) if may_be_path(one.key) else ""
         if _PLACEHOLDER.search(one.value):
             what = f"'{one.value}' stands for a value that was never filled in"
             found.append((Finding("spec-placeholder", where, what, "", _set(one.key)), None))
@@ -74,6 +78,8 @@ def judge(
         elif path:
             looked_at += 1
             verdict = places.about(path)
+            if verdict.kind == "unmapped" and not is_for_path(one.key, path):
+                continue  # a name of a layer, or of anything else that begins with '/'
             about = _about(where, path, verdict, places, is_written=role(one.key) == "write")
             found += [(about, verdict)] if about else []
     return _counted(name, found, places)

@@ -44,7 +44,8 @@ def judge(envs: list[dict[str, Any]], where: Where) -> Iterator[Finding]:
         at = where("Envs", number)
         if value is not None and not isinstance(value, str):
             what = f"{name} is {'true or false' if isinstance(value, bool) else 'no text'}"
-            yield Finding("env-not-text", at, what, f"the container gets {str(value)[:40]!r}", "write it in quotes")
+            why = "" if is_secret(str(name)) else f"the container gets {str(value)[:40]!r}"
+            yield Finding("env-not-text", at, what, why, "write it in quotes")
         close = difflib.get_close_matches(str(name), KNOWN, n=1, cutoff=0.9)
         if close and name not in KNOWN:
             why = "nothing reads a variable of this name"

@@ -48,9 +48,18 @@ def in_file(name: str, text: str) -> Where:
     return where
 
 
-def _forget(numbers: dict[Path, int], start: Path) -> None:
-    for path in [path for path in numbers if path[: len(start)] == start]:
-        del numbers[path]
+def _forget(numbers: dict[Path, int], below: dict[Path, list[Path]], start: Path) -> None:
+    waiting = [start]
+    while waiting:
+        path = waiting.pop()
+        numbers.pop(path, None)
+        waiting += below.pop(path, [])
+
+
+def _note(numbers: dict[Path, int], below: dict[Path, list[Path]], path: Path, line: int) -> None:
+    if path not in numbers:
+        numbers[path] = line
+        below.setdefault(path[:-1], []).append(path)
 
 
 def lines(text: str) -> tuple[dict[Path, int], list[tuple[Path, int]]]:
@@ -61,6 +70,7 @@ def lines(text: str) -> tuple[dict[Path, int], list[tuple[Path, int]]]:
     import json
 
     numbers: dict[Path, int] = {}
+    below: dict[Path, list[Path]] = {}  # what is in each object and list: thousands of keys may come twice
     again: list[tuple[Path, int]] = []
     path: list[str | int] = []
     open_keys: list[set[str]] = []
@@ -70,7 +80,7 @@ def lines(text: str) -> tuple[dict[Path, int], list[tuple[Path, int]]]:
         line, at = line + text.count("\n", at, token.start()), token.start()
         word = token.group()
         if word in "{[":
-            numbers.setdefault(tuple(path), line)
+            _note(numbers, below, tuple(path), line)
             expects_key = word == "{"
             open_keys.append(set())
             path.append("" if expects_key else 0)
@@ -88,9 +98,9 @@ def lines(text: str) -> tuple[dict[Path, int], list[tuple[Path, int]]]:
             path[-1] = key
             if key in open_keys[-1]:
                 again.append((tuple(path), line))
-                _forget(numbers, tuple(path))
+                _forget(numbers, below, tuple(path))
             open_keys[-1].add(key)
-            numbers[tuple(path)] = line
+            _note(numbers, below, tuple(path), line)
         else:
-            numbers.setdefault(tuple(path), line)
+            _note(numbers, below, tuple(path), line)
     return numbers, again

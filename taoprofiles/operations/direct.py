@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from taoprofiles.renders import docker, plan, task
 from taoprofiles.values.hold import PROFILE_LABEL, RUN_LABEL, STATE_LABEL
+from taoprofiles.world import processes
 
 if TYPE_CHECKING:
     from taoprofiles.renders.plan import Plan
@@ -64,6 +65,8 @@ class Direct:
         environ["DOCKER_HOST"] = hold.engine or ""
         environ.pop("DOCKER_CONTEXT", None)
         terminal = ["--interactive", "--tty"] if self._has_terminal and made.tty is not False else ["--interactive"]
+        if processes.in_background():
+            terminal = []  # docker would be stopped when it asks the terminal, and with it who minds the run
         options = [word for option in docker.options(made) for word in option]
         named = ["--name", f"taoprof-{hold.profile}-{hold.id}"]
         return ["docker", "run", "--rm", *terminal, *named, *options, made.image, *self._words]
@@ -76,7 +79,7 @@ class Direct:
             image=self._image,
             command=[],
             variables={},
-            secrets=[],
+            secrets=self._renderer.secret_values(),
             secret_env=self._renderer.secrets()[1],
             gpus="all" if self._hold.gpus is None else self._hold.gpus,
             labels={**labels(self._context, name), RUN_LABEL: self._hold.id},

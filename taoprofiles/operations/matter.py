@@ -152,5 +152,15 @@ def _mode(path: str, short: str, secret: frozenset[str]) -> list[Finding]:
         return []
     if not (secret and mode & 0o044):
         return []
-    what = f"it holds {', '.join(sorted(secret))}, and others may read it (mode {mode:o})"
-    return [Finding("file-mode", short, what, "", f"chmod 600 {short}", fix=("chmod", path))]
+    names = sorted({name.partition("=")[0] for name in secret})  # a value may have got into a name
+    what = f"it holds {', '.join(names)}, and others may read it (mode {mode:o})"
+    return [
+        Finding(
+            "file-mode",
+            short,
+            what,
+            "",
+            f"chmod 600 {short if short.startswith('~') else shlex.quote(path)}",
+            fix=("chmod", path),
+        )
+    ]

@@ -58,12 +58,17 @@ def plan(
     Keys are set in the mapping file alone, whose history can take it back, and not in another file. ``by_name``: the
     profile was named; else it is the active one, and is to be in force after it.
     """
-    has_keys = name is not None or path == context.mapping_file
+    has_keys = name is not None or (path == context.mapping_file and not _is_double(findings))
     steps = [Step(*finding.fix) for finding in findings if finding.fix]
     wanted = [step for step in dict.fromkeys(steps) if has_keys or step.kind in ("mkdir", "chmod")]
     if name is not None and not by_name and any(step.kind in ("set", "unset") for step in wanted):
         wanted.append(Step("use", name))
     return wanted
+
+
+def _is_double(findings: Sequence[Finding]) -> bool:
+    """Whether a key of the mounts file is there twice: which one is meant is a choice, and a rewrite would make it."""
+    return any(finding.id == "json-dup-key" for finding in findings)
 
 
 def with_commands(context: Context, findings: Sequence[Finding], matter: Matter, *, by_name: bool) -> None:
@@ -76,7 +81,7 @@ def with_commands(context: Context, findings: Sequence[Finding], matter: Matter,
         is_key = finding.fix[:1] in (("set",), ("unset",))
         if is_key and name is not None:
             finding.hint = Step(*finding.fix).line(name) + ("" if by_name else f" && taoprof use {name}")
-        elif is_key and matter.path == context.mapping_file:
+        elif is_key and matter.path == context.mapping_file and not _is_double(findings):
             finding.hint = "taoprof check --fix"
         elif is_key or finding.id in BY_HAND:
             opens = _opens(context, finding, matter)

@@ -42,8 +42,8 @@ SETTLE = 3.0
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 """The exit statuses that a shell gives for such a command."""
 
-REFUSED = 125
-"""What ``docker run`` exits with where no container was started."""
+REFUSED, _NONE = 125, range(125, 128)
+"""What ``docker run`` exits with where no container was started; the second with those of a shell."""
 
 
 class CommandError(TaoprofError):
@@ -156,8 +156,8 @@ class Run:
 
         The command's own failure counts first; where it says that all is well, the last task that it started does.
         """
-        is_launcher = is_launcher and self.argv is None
-        self._monitor.settle(SETTLE, expect_one=is_launcher and status == 0)
+        # A docker command that is killed is gone before the engine tells of its container; one without any says so.
+        self._monitor.settle(SETTLE, expect_one=status not in _NONE if self.argv else is_launcher and status == 0)
         ours = self._monitor.containers
         going_on = [one for one in ours if not one.over and self._runs(one.id)]
         if self.argv is not None:
@@ -258,7 +258,7 @@ def prepare(
     renderer = store.renderer(name, text)
     variables, wanted = renderer.variables(), renderer.mapping()
     missing = fitness.to_make(
-        context, wanted, name=name, mkdir=wish.mkdir, check=wish.check, doing="run",
+        context, wanted, name=name, mkdir=wish.mkdir, check=wish.check, doing="use" if kind == "notebook" else kind,
         command=[] if kind != "run" or wish.image else command, variables=variables,
     )  # fmt: skip
     mounts = mapping.mounts(mapping.to_bytes(wanted))

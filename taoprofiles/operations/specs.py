@@ -44,7 +44,7 @@ def arguments(
         launch,
         mounts=mounts,
         variables=variables,
-        exists=os.path.exists,
+        exists=_exists,
         link=_link,
         names=_names,
         matches=_matches,
@@ -65,7 +65,7 @@ def findings(command: Sequence[str], mounts: Mapping[str, str], variables: Mappi
     launch = Process(0, 0, list(command)).launch
     if launch is None:
         return []
-    places = Places(launching.with_volumes(launch, mounts), os.path.exists, _link, _names)
+    places = Places(launching.with_volumes(launch, mounts), _exists, _link, _names)
     named = list(words.arguments(launch))
     given = words.keys(launch)
     action = next((word for word in launch[1:] if word in specs.ACTIONS), "")
@@ -108,6 +108,17 @@ def _judged(
 def _is_spec(key: str, value: str) -> bool:
     named = any(word in key.lower() for word in ("spec", "config"))
     return (key in words.SPEC_OPTIONS or named) and value.rpartition(".")[2].lower() in specs.FORMS
+
+
+def _exists(path: str) -> bool:
+    """Whether it is there; also where this user may not look: the container's may, as root for one."""
+    try:
+        os.stat(path)
+    except PermissionError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _link(path: str) -> str | None:

@@ -52,9 +52,16 @@ def render(plan: Plan) -> Rendered:
         "metadata": about,
         "spec": {"backoffLimit": 0, "template": {"spec": pod}},
     }
-    literals = " ".join(f'--from-literal={key}="${key}"' for key in plan.secrets)
-    store = f"kubectl create secret generic {name} {literals}" if plan.secrets else ""
-    return Rendered(yaml.write(document), warnings, store)
+    return Rendered(yaml.write(document), warnings, _store(name, plan.secrets))
+
+
+def _store(name: str, secrets: list[str]) -> str:
+    """Write the command that makes the Secret: no value in its words, which all can see, and none without a value."""
+    if not secrets:
+        return ""
+    there = "".join(f'"${{{key}:?}}"' + " " for key in secrets)
+    files = " ".join(f'--from-file={key}=<(printf %s "${key}")' for key in secrets)
+    return f": {there}&& kubectl create secret generic {name} {files}"
 
 
 def _fault(number: int, one: Mount) -> str:

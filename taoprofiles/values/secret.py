@@ -27,13 +27,28 @@ def without_secrets(words: Sequence[str], known: Iterable[str] = ()) -> list[str
             masked = MASK
         elif equals and is_secret(name.rpartition(".")[2]):
             masked = f"{name}={MASK}"
+        elif word.startswith("-k") and len(word) > 2:  # argparse takes -kVALUE and -k=VALUE as well
+            masked = f"-k{MASK}"
         else:
-            masked = word
+            masked = within(word)
             for value in values:
                 masked = masked.replace(value, MASK)
         shown.append(masked)
         before = word
     return shown
+
+
+def within(text: str) -> str:
+    """Give a text with the secrets in it masked: the password of a URL, and ``api_key: …`` of a list in braces."""
+    if "://" not in text and "{" not in text:
+        return text
+    import re  # not for 'use', which has no time
+
+    def masked(found: re.Match[str]) -> str:
+        return found[1] + MASK if is_secret(found[2]) else found[0]
+
+    text = re.sub(r"(://[^\s/@:]*:)[^\s/@]+(?=@)", rf"\1{MASK}", text)
+    return re.sub(r"""(([\w.-]++)["']?\s*+:\s*+)(?!//)("[^"]*+"|'[^']*+'|[^,\s{}\[\]]++)""", masked, text)
 
 
 def is_secret(name: str) -> bool:

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from taoprofiles.values.machine import ABSENT, ODD, REFUSED, SILENT, Answer, Docker, Gpus
+from taoprofiles.values.secret import within
 from taoprofiles.world import processes, texts
 from taoprofiles.world.asking import ask
 from taoprofiles.world.engine import DEFAULT, Engine, EngineError
@@ -46,7 +47,7 @@ def survey(environ: Mapping[str, str]) -> Docker:
     is_snap = real.startswith("/snap/") or real == "/usr/bin/snap" or first.result().root.startswith("/var/snap/")
     return Docker(
         cli,
-        host,
+        within(host),
         name,
         first.result(),
         second.result(),
@@ -81,15 +82,16 @@ def gpus(environ: Mapping[str, str]) -> Gpus:
 
 
 def _ask(environ: Mapping[str, str], address: str) -> Answer:
+    shown = within(address)  # it may hold a password
     try:
         found = Engine(environ, PATIENCE, address=address).info()
     except EngineError as error:
-        return Answer(address, trouble=error.kind, problem=str(error))
+        return Answer(shown, trouble=error.kind, problem=within(str(error)))
     except (OSError, ValueError) as error:  # certificates that are not there, an address that no socket takes
-        return Answer(address, trouble=ODD, problem=str(error)[:200])
+        return Answer(shown, trouble=ODD, problem=within(str(error))[:200])
     if not found["id"]:
-        return Answer(address, trouble=ODD, problem="it does not say who it is")
-    return Answer(address, **found)
+        return Answer(shown, trouble=ODD, problem="it does not say who it is")
+    return Answer(shown, **found)
 
 
 def _context(cli: str, environ: Mapping[str, str]) -> tuple[str, str]:
@@ -97,7 +99,7 @@ def _context(cli: str, environ: Mapping[str, str]) -> tuple[str, str]:
         return "", ""
     words = [cli, "context", "inspect", "--format", "{{.Name}} {{.Endpoints.docker.Host}}"]
     name, _, address = ask(words, environ, PATIENCE).out.strip().partition(" ")
-    return name[:200], address[:500]
+    return name[:200], within(address[:500])
 
 
 def _by_command(cli: str, environ: Mapping[str, str]) -> Answer:

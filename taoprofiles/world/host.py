@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+_LIMIT = 64 << 20
+"""Bytes of a file: a launcher that reads more of one than this is not followed."""
 
 
 class Host:
@@ -37,9 +43,18 @@ class Host:
         return path != "" and os.path.exists(os.path.join(self.folder, path))
 
     def read(self, path: str) -> bytes:
-        """Give the content of a file. Raises OSError, with the path as it was given."""
+        """Give the content of a regular file. Raises OSError, with the path as it was given.
+
+        The launcher would wait for a FIFO, and read a device until its memory is full: here both are an error.
+        """
         try:
-            with open(os.path.join(self.folder, path), "rb") as file:
-                return file.read()
+            fd = os.open(os.path.join(self.folder, path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            with open(fd, "rb") as file:
+                if stat.S_ISFIFO(mode := os.fstat(fd).st_mode) or stat.S_ISCHR(mode):
+                    raise OSError(errno.EINVAL, "it is no regular file")
+                content = file.read(_LIMIT + 1)
+            if len(content) > _LIMIT:
+                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         except OSError as error:
-            raise type(error)(error.errno, error.strerror, path) from None
+            raise OSError(error.errno, error.strerror, path) from None
+        return content

@@ -169,7 +169,10 @@ def _told(out: str) -> dict[str, Any] | None:  # a stranger's sitecustomize may 
         kinds = {"python": list, "prefix": str, "distutils": bool, "packages": dict, "imports": str}
         kinds |= {"pip": bool, "managed": bool, "folder": str}
         if isinstance(told, dict) and all(isinstance(told.get(key), kind) for key, kind in kinds.items()):
-            return told
+            release, texts = told["python"], (*told["packages"].values(), told["prefix"])
+            are_texts = all(isinstance(text, str) and text.isprintable() for text in texts)
+            if are_texts and len(release) == 3 and all(isinstance(part, int) for part in release):
+                return told
     return None
 
 

@@ -104,6 +104,14 @@ def has_command_line(pid: int) -> bool:
     return _read(f"/proc/{pid}/cmdline") != b""
 
 
+def in_background() -> bool:
+    """Whether standard input is our terminal, and another job's now: who reads from it is stopped."""
+    try:
+        return os.tcgetpgrp(0) != os.getpgrp()
+    except OSError:  # no terminal, or none of ours
+        return False
+
+
 def marked(uid: int, variable: str) -> Iterator[tuple[int, str]]:
     """Give the pid and value for each process of the user whose environment has ``variable``."""
     prefix = f"{variable}=".encode()

@@ -8,6 +8,7 @@ import re
 from typing import TYPE_CHECKING
 
 from taoprofiles.values.machine import FileSystem, Home
+from taoprofiles.values.secret import within
 from taoprofiles.world import places, texts
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ _ENTRIES = 20_000
 
 def survey(environ: Mapping[str, str], home: str, mapping_file: str, asked: Iterable[tuple[str, str]]) -> Home:
     """Look at the home; ``asked`` are file systems to measure, each by what it is for and a path on it."""
-    variables = {name: environ[name][:1000] for name in LOOKED_AT if name in environ}
+    variables = {name: within(environ[name][:1000]) for name in LOOKED_AT if name in environ}
     sudo_home = ""
     try:
         sudo_home = pwd.getpwnam(variables["SUDO_USER"]).pw_dir if variables.get("SUDO_USER") else ""

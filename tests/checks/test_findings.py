@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -40,6 +41,14 @@ def test_found(home: Home, name: str) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_not_found_where_it_is_sound(home: Home, name: str) -> None:
     assert name not in found(home, CASES[name][1])
+
+
+def test_a_command_to_paste_is_quoted(home: Home) -> None:
+    folder = f"{home.root}/a b;touch x"
+    written = {"Mounts": [{"source": folder, "destination": "/data"}]}
+    home.mapping_file.write_text(json.dumps(written))
+    told = call(home, "check", "--json").envelope["data"]["findings"]
+    assert [one["hint"] for one in told if one["id"] == "src-missing"] == [f"mkdir -p '{folder}'"]
 
 
 @pytest.mark.skipif(not PAGE.exists(), reason="written last")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 from typing import Any
 
 from hypothesis import given
@@ -58,6 +59,15 @@ def test_a_list_that_comes_again_has_the_lines_of_the_last() -> None:
     where = in_file("f", text)
     assert where("Mounts", 0, "source") == "f:6 (Mounts[0].source)"
     assert where("Mounts", 1) == "f:5 (Mounts[1])", "not the line of the first"
+
+
+def test_thousands_of_keys_that_come_twice_take_no_time() -> None:
+    once = ",".join(f'"k{number}": [1]' for number in range(20_000))
+    began = time.process_time()
+    numbers, again = lines(f"{{{once},\n{once}}}")
+    assert time.process_time() - began < 10  # it took minutes
+    assert len(again) == 20_000
+    assert numbers["k1", 0] == 2
 
 
 json_values = st.recursive(

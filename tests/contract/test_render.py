@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -202,6 +203,38 @@ def test_run_with_an_image_is_docker_run(home: Home) -> None:
     assert not [line for line in environ if line.startswith(("DOCKER_CONTEXT=", "LAUNCHER_MOUNTS="))]
     assert (record["status"], record["command"]) == (3, ["tao", "model", "dino", "train", "-k", "***", "$X"])
     assert not list((home.state / "holds").glob("*.mounts.json"))
+
+
+def test_a_secret_that_is_spelt_out_elsewhere_is_in_no_word_of_docker_run_either(home: Home) -> None:
+    text = f'layout = "custom"\n[variables]\nKEY = "{KEY}"\n[container.env]\nURL = "https://{KEY}@host"\n'
+    home.profile("a", text)
+    told = docker(home)
+    assert home.run("run", "a", "--image", "i", "--", "t").returncode == 0
+    assert KEY not in told.read_text()
+    assert f"URL=https://{KEY}@host" in (told.parent / "env").read_text().splitlines()
+    (home.root / KEY).mkdir()
+    home.profile("a", f'{text}[[mounts]]\nsource = "{home.root}/{KEY}"\ndestination = "/d"\n')
+    done = call(home, "run", "a", "--image", "i", "--", "t")
+    one_clear_error(done, 3)
+    assert "mounts[0].source: it holds the value of the secret 'KEY'" in done.err
+
+
+def test_a_program_may_run_with_an_image_too(home: Home) -> None:
+    home.profile("a")
+    told = docker(home, 3)
+    script = (
+        "from taoprofiles import api, errors\n"
+        "print(api.run('a', ['t', 'x'], image='i:1', gpus='none').status)\n"
+        "for image in ('--rm', 3):\n"
+        "    try: api.run('a', ['t'], image=image)\n"
+        "    except errors.TaoprofError as error: print(error.code)\n"
+    )
+    around = {"env": home.environ, "cwd": home.root, "stdin": subprocess.DEVNULL}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, **around)
+    assert done.stdout.split() == ["3", "cannot-render", "usage"], done.stderr
+    found = told.read_text().split("\0")[:-1]
+    assert (found[:4], found[-3:]) == (["run", "--rm", "--interactive", "--name"], ["i:1", "t", "x"])
+    assert (len(home.json("history")["data"]["runs"]), home.json("holds")["data"]["holds"]) == (1, [])
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 from pathlib import Path
@@ -112,6 +113,30 @@ def test_a_terminal_is_the_containers_too_and_ctrl_c_ends_the_task(training_home
         status, _ = terminal.finish()
     assert status == -signal.SIGINT, "as a shell would want to know of it"
     assert holds(home) == []
+
+
+def test_a_job_in_the_background_of_a_terminal_is_not_stopped(training_home: TrainingHome) -> None:
+    home = training_home
+    two_projects(home)
+    words = shlex.join([home.taoprof, "run", *train(home, "detectnet_v2", 1, 3)])
+    script = f"set -m; {words} & wait $!; echo status=$?"  # job control: a process group of its own, not the terminal's
+    with Terminal(["bash", "-c", script], environ=home.environ, cwd=home.root) as terminal:
+        terminal.wait_for("status=3", timeout=60)
+        terminal.finish()
+
+
+def test_a_container_that_nobody_reads_any_more_stays_known(training_home: TrainingHome) -> None:
+    """``… | head -1``: the docker command dies of the broken pipe before the engine has told of the container."""
+    home = training_home
+    two_projects(home)
+    image = home.engine.images["segformer"]
+    task = "while echo y; do :; done"
+    script = shlex.join([home.taoprof, "run", "segformer", "--image", image, "--", "sh", "-c", task]) + " | head -1"
+    done = subprocess.run(["bash", "-c", script], env=home.environ, capture_output=True, text=True, timeout=60)
+    (hold,) = holds(home)
+    assert (hold["phase"], f"container {hold['container'][:6]} goes on" in done.stderr) == ("bound", True), done.stderr
+    home.run("stop", hold["id"], check=True)
+    until(lambda: holds(home) == [], "nothing is held")
 
 
 @pytest.mark.parametrize("with_mounts", [True, False], ids=["mounts", "no-mounts"])

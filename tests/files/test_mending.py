@@ -48,6 +48,17 @@ def test_what_was_there_comes_back(home: Home) -> None:
     assert home.mapping_file.read_bytes() == before
 
 
+def test_what_is_there_twice_is_not_lost(home: Home) -> None:
+    """Which of the two is meant is for a person to choose: a rewrite would keep the last one only."""
+    first = f'[{{"source": "{home.root}", "destination": "/data"}}]'
+    before = f'{{"Mounts": {first}, "Mounts": [], "DockerOptions": {{"user": "UID:GID"}}}}'
+    home.mapping_file.write_text(before)
+    found = home.json("check", "--fix", "--yes")
+    assert found["data"]["fixed"] == []
+    assert home.mapping_file.read_text() == before
+    assert all("check --fix" not in one["hint"] for one in found["data"]["findings"])
+
+
 def test_what_shows_only_then_is_mended_too(home: Home) -> None:
     home.mapping_file.write_text('{"Mounts": [], "DockerOptions": {"user": "4242:4242"}}')
     home.run("check", "--fix", "--yes")

@@ -119,6 +119,27 @@ def test_specs_that_a_spec_names(project: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        'freeze_regex: "/block_[0-9]+.*"', 'filter: "/conv.*"', 'regex: "/data/(train|val)$"', "name: /my/run",
+        'layers_precision: ["/backbone/conv1:fp32"]', "skip: [/head/fc]", "url: /v1/x", "project: /x",
+    ],
+)  # fmt: skip
+def test_what_only_looks_like_a_path(project: Path, line: str) -> None:
+    (project / "specs/t.yaml").write_text(f"model:\n  {line}\n")
+    assert judged(project, "train", "-e", "/specs/t.yaml") == []
+
+
+@pytest.mark.parametrize("key", ["encryption_key", "api_key", "wandb_token"])
+def test_a_secret_in_a_spec_is_not_told(project: Path, key: str) -> None:
+    """A key in base64 may begin with a slash."""
+    (project / "specs/t.yaml").write_text(f"{key}: /s3cr3t\nb: {{{key}: YOUR_s3cr3t}}\n{key}: ???\n")
+    assert [(one.where[-2:], one.what[:5]) for one in found(project, "train", "-e", "/specs/t.yaml")] == [
+        (":3", "'???'")
+    ]
+
+
 def test_a_link_that_leads_out_of_the_mounts(project: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     raid = tmp_path_factory.mktemp("raid")
     (raid / "images").mkdir()
@@ -161,7 +182,7 @@ def test_whatever_stands_in_a_spec(project: Path, form: str, content: bytes) -> 
 
 def test_many_paths_are_counted(project: Path) -> None:
     (project / "specs/t.yaml").write_text(
-        "".join(f"- /nowhere/{number}\n" for number in range(specs.specs.LOOKED_AT + 5))
+        "".join(f"- /datasets/{number}\n" for number in range(specs.specs.LOOKED_AT + 5))
     )
     told = judged(project, "-e", "/specs/t.yaml")
     assert len(told) == specs.specs.SHOWN + 2
@@ -192,3 +213,19 @@ def test_arguments_are_judged_with_what_is_on_this_host(project: Path, monkeypat
     assert ids("-e", "$SPECS_DIR/trian.yaml") == ["arg-missing-file '~/specs' has 'train.yaml'"]
     assert ids("-m", "/results/a.pth") == ["arg-missing-file '~/results' has 'a.pth'"]
     assert ids("x*")[0].endswith("""train '"x*"'""")
+
+
+def test_what_may_not_be_seen_is_not_called_missing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The container may work as another user than the one who asks. As root nothing is closed: so stat is told no."""
+    real = os.stat
+
+    def stat(path: str, **more: bool) -> os.stat_result:
+        if str(path).endswith("/closed/x.pth"):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path, **more)
+
+    monkeypatch.setattr(os, "stat", stat)
+    mounts = {str(project / "data"): "/data"}
+    for name, wanted in (("closed", []), ("open", ["arg-missing-file"])):
+        words = ["tao", "model", "dino", "train", f"train.pretrained_model_path=/data/{name}/x.pth"]
+        assert [one.id for one in specs.arguments(words, mounts, {})] == wanted

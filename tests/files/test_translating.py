@@ -121,8 +121,9 @@ def test_the_file_that_tao_would_read_here(home: Home, kitti: Path) -> None:
 
 
 def test_a_path_that_is_no_text(home: Home, kitti: Path) -> None:
-    done = home.run("path", os.fsdecode(b"tao/kitti/\xff.png"), check=False)
+    done = home.run("path", os.fsdecode(b"tao/kitti/\xff.png"), errors="surrogateescape")
     assert done.returncode == 0
+    assert done.stdout == os.fsdecode(b"/workspace/tao-experiments/\xff.png\n")
 
 
 names = st.sampled_from(["a", "b", "c"])

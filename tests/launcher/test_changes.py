@@ -93,6 +93,15 @@ CHANGES: dict[str, tuple[Any, list[tuple[str, str]]]] = {
 }
 
 
+@pytest.mark.parametrize("kind", ["fifo", "device"])
+def test_docker_config_that_has_no_end_is_not_waited_for(scratch: Scratch, kind: str) -> None:
+    login = scratch.root / ".docker/config.json"
+    login.parent.mkdir()
+    os.mkfifo(login) if kind == "fifo" else login.symlink_to("/dev/zero")
+    told = scratch.tell(GOOD)
+    assert told.refusal is not None or told.call is not None
+
+
 @pytest.mark.parametrize("what", CHANGES)
 def test_a_change_is_told_with_its_place(scratch: Scratch, what: str) -> None:
     content, expected = CHANGES[what]

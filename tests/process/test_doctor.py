@@ -285,3 +285,27 @@ def test_a_claim_in_the_way_is_not_taken_for_the_lock(used: Home) -> None:
         assert "lock-held" not in findings(used)
     finally:
         os.close(fd)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"python": ["a", None, 1]}, {"python": []}, {"packages": {"nvidia-tao": 5}}, {"prefix": "\0"},
+        {"packages": {"nvidia-tao": "6.26.3", "docker": None}},
+    ],
+)  # fmt: skip
+def test_a_python_that_answers_with_other_things(used: Home, told: dict) -> None:
+    sound = {"python": [3, 11, 2], "prefix": "/x", "distutils": True, "packages": {}, "imports": "", "pip": True}
+    (used.root / "told").write_text(json.dumps(sound | {"managed": False} | told) + "\n")
+    program(used, "python3", f'while read -r line; do printf "%s\\n" "$line"; done < {used.root}/told')
+    program(used, "tao", "")
+    (used.root / "bin/tao").write_text(f"#!{used.root}/bin/python3\n")
+    assert findings(used)["tao-broken-python"]
+    assert call(used, "check", "--json").envelope["ok"]
+
+
+def test_the_password_of_an_engine_is_not_told(used: Home) -> None:
+    address = f"tcp://ana:{SECRET}@127.0.0.1:1"
+    assert "***" in str(findings(used, DOCKER_HOST=address))
+    done = call(used, "doctor", environ={"DOCKER_HOST": address})
+    assert SECRET not in done.out + done.err + call(used, "doctor", "--json", environ={"DOCKER_HOST": address}).out

@@ -64,6 +64,9 @@ def ids(words: str, **more: object) -> list[str]:
         "train --cache /tmp/x model.x=/opt/nvidia/weights.pth url=http://host/x",
         "train --volume /h/bob/x:/bob -e /specs/train.yaml x=/bob/y",
         "train wandb.x=/data/val/*.png",
+        "inference inference.label_dump_path=/results/labels.json",
+        "train train.checkpoint_dir=/results/checkpoints",
+        "converter -k x -e /results/trt.engine /data",
         "",
     ],
 )
@@ -121,9 +124,10 @@ def test_a_command_with_a_secret_is_not_repeated() -> None:
 
 @given(st.sampled_from(["-k", "--api_key", "--encryption-key"]), st.text(st.sampled_from("aZ$ '/;\"~"), min_size=6))
 def test_secrets_are_not_told(option: str, value: str) -> None:
-    secret = "q7" + value
-    told = judge(["tao", "x", option, secret], mounts=MOUNTS, variables={}, exists=lambda _: False)
-    assert not [one for one in told if secret in str(one.as_dict())]
+    secret = "q7q7" + value
+    for words in ([option, secret], [f"-k{secret}"], [f"-k={secret}"], [f"x={{api_key: /{secret}, dir: /home/x}}"]):
+        told = judge(["tao", "x", *words], mounts=MOUNTS, variables={}, exists=lambda _: False)
+        assert not [one for one in told if secret[:4] in str(one.as_dict())]
 
 
 def test_a_secret_variable_is_not_told() -> None:
@@ -240,6 +244,12 @@ def test_any_words_can_be_judged(words: list[str]) -> None:
     )
     assert all(one.severity and one.what and "\n" not in one.where for one in told)
     list(arguments(["tao", *words]))
+
+
+def test_a_very_long_command_is_not_repeated_for_each_word() -> None:
+    told = judge(["tao", *["x=(1,2)"] * 3000], mounts=MOUNTS, variables={}, exists=lambda _: False)
+    assert len(told) == 3000
+    assert all(len(one.hint) < 200 for one in told)
 
 
 def test_deep_and_long_words() -> None:

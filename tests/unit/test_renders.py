@@ -205,7 +205,6 @@ def test_kubernetes(case: Case) -> None:
     assert plain == {name: value for name, value in plan.env.items() if value is not None}
     references = {one["name"]: one["valueFrom"]["secretKeyRef"]["key"] for one in env if "valueFrom" in one}
     assert references == {name: name for name in plan.secrets}
-    assert all(f'--from-literal={name}="${name}"' in made.store for name in plan.secrets)
     volumes = {one["name"]: one for one in pod.get("volumes", [])}
     places = {one["mountPath"]: volumes[one["name"]] for one in container.get("volumeMounts", [])}
     assert len(places) == len(volumes) == len(container.get("volumeMounts", []))
@@ -361,6 +360,26 @@ def test_secrets_in_the_command_become_references(command: list[str], words: lis
         made = render(target, plan)
         assert "tlt_encode" not in made.text
         assert "abcdef" not in made.text
+
+
+@pytest.mark.parametrize("program", ["bash", "zsh"])
+def test_the_secret_of_a_job_is_in_no_word_of_kubectl(tmp_path: Path, program: str) -> None:
+    value = 'it\'s "one" of $HOME\nand more\n'
+    made = render("kubernetes", plan_of('[container.env]\nA_KEY = "tlt_encode"\nB_KEY = "tlt_encode_too"\n'))
+    kubectl = tmp_path / "kubectl"
+    kubectl.write_text(
+        '#!/bin/sh\nprintf "<%s>" "$@"\nfor w; do case $w in --from-file=*) cat "${w##*=}";; esac; done\n'
+    )
+    kubectl.chmod(0o755)
+    around = {"PATH": f"{tmp_path}:/usr/bin:/bin", "LANG": "C.UTF-8"}
+    line = [installed(program), "-c", made.store]
+    done = subprocess.run(line, env={**around, "A_KEY": value, "B_KEY": "b"}, capture_output=True, text=True)
+    words, _, files = done.stdout.rpartition(">")
+    assert files == f"{value}b"
+    assert words.startswith("<create><secret><generic><taoprof-p><--from-file=A_KEY=/")
+    assert value not in words
+    done = subprocess.run(line, env={**around, "A_KEY": value}, capture_output=True, text=True)
+    assert (done.returncode != 0, done.stdout, "B_KEY" in done.stderr) == (True, "", True), "no Secret without a value"
 
 
 def test_gpus_by_name_make_the_profiles_own_choice_meaningless() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -198,3 +200,32 @@ def test_export_leaves_no_literal_piece_of_a_secret(home: Home) -> None:
 )
 def test_commands_without_secrets(words: str, shown: str) -> None:
     assert " ".join(without_secrets(words.split(), ["kn0wn", "abc"])) == shown
+
+
+@pytest.mark.parametrize(
+    ("word", "shown"),
+    [
+        ("-kS3CR3T", "-k***"), ("-k=S3CR3T", "-k***"),
+        ("wandb={api_key:S3CR3T,dir:/x}", "wandb={api_key:***,dir:/x}"),
+        ("wandb={'api_key': 'S3CR3T', x: {token: S3CR3T}}", "wandb={'api_key': ***, x: {token: ***}}"),
+        ("url=https://ana:S3CR3T@host/x", "url=https://ana:***@host/x"),
+        ("x={a:b,url:https://host/y}", "x={a:b,url:https://host/y}"),
+    ],
+)  # fmt: skip
+def test_secrets_inside_of_a_word(word: str, shown: str) -> None:
+    assert without_secrets(["tao", word]) == ["tao", shown]
+
+
+def test_check_tells_no_secret_of_a_mounts_file_or_of_dockers(home: Home) -> None:
+    envs = {"A_TOKEN": 5318008, f"MY_KEY={SECRET}": "x", "URI": f"https://ana:{SECRET}@host/x"}
+    written = {"Mounts": [], "Envs": [{"variable": name, "value": value} for name, value in envs.items()]}
+    home.mapping_file.write_text(json.dumps(written))
+    home.mapping_file.chmod(0o644)
+    proxies = {"default": {"httpProxy": f"http://ana:{SECRET}@proxy:3128"}}
+    (home.root / ".docker").mkdir()
+    (home.root / ".docker/config.json").write_text(json.dumps({"auths": {"nvcr.io": {}}, "proxies": proxies}))
+    for done in (call(home, "check"), call(home, "check", "--json")):
+        assert "http://ana:***@proxy:3128" in done.out
+        assert SECRET not in done.out + done.err
+        assert "5318008" not in done.out + done.err
+    assert SECRET in call(home, "check", "--reveal").out

@@ -11,7 +11,7 @@ from taoprofiles.faces.arguments import add_profile, add_reveal, add_timeout
 from taoprofiles.faces.output import note, table
 from taoprofiles.faces.result import Result
 from taoprofiles.operations import checking, mending
-from taoprofiles.values.secret import MASK
+from taoprofiles.values.secret import MASK, is_secret, within
 
 if TYPE_CHECKING:
     import argparse
@@ -113,7 +113,8 @@ def _size(given: object) -> str:
 
 def _environment(call: Call, report: Report, *, reveal: bool) -> dict[str, str]:
     pairs = (line.partition("=") for line in call.environment)
-    return {name: MASK if name in report.secrets and not reveal else value for name, _, value in pairs}
+    shown = ((name, name in report.secrets or is_secret(name), value) for name, _, value in pairs)
+    return {name: value if reveal else MASK if hidden else within(value) for name, hidden, value in shown}
 
 
 def _data(report: Report, fixed: list[str], *, reveal: bool) -> dict[str, Any]:
