@@ -38,12 +38,12 @@ class Task(NamedTuple):
 
 def task(behaviour: Behaviour, machine: Machine, arguments: list[str]) -> Task | None:
     """Find the task that the command line names; None where it asks for no container. Raises RefusedError."""
-    table = _table(behaviour, machine)
+    known = table(behaviour, machine)
     depth = 2 if behaviour.task_groups else 1
     words, rest = arguments[:depth], list(arguments[depth:])
-    if table is None and len(words) == depth and not words[-1].startswith("-") and words[0] not in HANDLERS:
+    if known is None and len(words) == depth and not words[-1].startswith("-") and words[0] not in HANDLERS:
         return Task(words[-1], rest, "", "nvcr.io", "")
-    tasks = table or {}
+    tasks = known or {}
     key = tuple(words) if behaviour.task_groups else ("", *words)
     if len(words) == depth and key in tasks:
         registry, name = tasks[key]
@@ -112,8 +112,11 @@ def _without_docker(behaviour: Behaviour, machine: Machine) -> bool:
     return behaviour.can_do_without_docker and machine.environ.get("TAO_DOCKER_DISABLE", "0") == "1"
 
 
-def _table(behaviour: Behaviour, machine: Machine) -> dict[tuple[str, ...], tuple[str, str]] | None:
-    """Give registry and NAME:TAG by (group, task); before 5.0.0 the group is "". None where no table is known."""
+def table(behaviour: Behaviour, machine: Machine) -> dict[tuple[str, ...], tuple[str, str]] | None:
+    """Give registry and NAME:TAG by (group, task); before 5.0.0 the group is "". None where no table is known.
+
+    Raises RefusedError.
+    """
     own = machine.expanduser(behaviour.override_config)
     content = machine.config
     with refusing("config"):

@@ -64,11 +64,13 @@ def check(context: Context, name: str | None, command: list[str], *, launcher: s
             findings += _judged(context, matter, version, command, by_name=name is not None)
         is_launcher = bool(command) and os.path.basename(command[0]) in ("tao", "tlt")
         arguments = command[1:] if is_launcher else None
-        prediction = predict(version, _Offered(context, matter), arguments)
+        config = launchers.config(found) if found and found.version == version else None
+        prediction = predict(version, _Offered(context, matter, config), arguments)
         findings += _from_prediction(context, prediction, findings, matter)
         if prediction.refusal is not None and prediction.refusal.place.section == "login":
-            prediction = predict(version, _Offered(context, matter), None)  # what the container will be all the same
-        in_ci = predict(version, _Offered(context, matter, in_ci=True), arguments)
+            # What the container will be all the same.
+            prediction = predict(version, _Offered(context, matter, config), None)
+        in_ci = predict(version, _Offered(context, matter, config, in_ci=True), arguments)
         lost = [change.place.key or str(change.place) for change in in_ci.changes if change.kind == "ci-dropped"]
         if lost and "CI_PROJECT_DIR" in context.environ:
             findings.append(home.in_ci(context.environ["CI_PROJECT_DIR"], ", ".join(lost)))
@@ -80,9 +82,9 @@ def check(context: Context, name: str | None, command: list[str], *, launcher: s
 class _Offered(Host):
     """Our host, where the launcher would find the mounts file that is checked."""
 
-    def __init__(self, context: Context, matter: Matter, *, in_ci: bool = False) -> None:
+    def __init__(self, context: Context, matter: Matter, config: bytes | None, *, in_ci: bool = False) -> None:
         environ = {name: value for name, value in context.environ.items() if name != "CI_PROJECT_DIR"}
-        super().__init__(environ | ({"CI_PROJECT_DIR": "/builds"} if in_ci else {}), context.folder)
+        super().__init__(environ | ({"CI_PROJECT_DIR": "/builds"} if in_ci else {}), context.folder, config)
         self._content = matter.content if matter.name is not None else None
         if self._content is not None:
             self.environ = {**self.environ, "LAUNCHER_MOUNTS": matter.path}

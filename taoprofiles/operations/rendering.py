@@ -6,10 +6,14 @@ import difflib
 from typing import TYPE_CHECKING
 
 from taoprofiles.errors import UsageError
+from taoprofiles.launcher import command as launching
+from taoprofiles.launcher import versions
+from taoprofiles.launcher.refusing import RefusedError
 from taoprofiles.operations.direct import labels
 from taoprofiles.renders import TARGETS, plan, render, task
 from taoprofiles.state.store import Store
-from taoprofiles.world import images
+from taoprofiles.world import launchers
+from taoprofiles.world.host import Host
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -70,18 +74,39 @@ def image_of(context: Context, asked: task.Task) -> str:
     """Give the image that the installed launcher runs a task in. Raises UsageError."""
     if not asked.name:
         raise UsageError("no image and no task", hint="--image IMAGE, or a task: '-- tao model dino train …'")
-    known = images.images(context.environ)
-    if known is None:
+    table = _images(context)
+    if not table:
         raise UsageError(
             f"no image named, and there is no launcher here whose table tells that of '{asked.name}'",
             hint="--image IMAGE, or install the launcher: 'pip install nvidia-tao'",
         )
-    found = known.of(asked.group, asked.name)
+    found = next((image for (group, name), image in table.items() if _is(asked, group, name)), None)
     if found is None:
-        close = difflib.get_close_matches(asked.name, known.tasks(), n=1)
+        close = difflib.get_close_matches(asked.name, sorted({name for _, name in table}), n=1)
         where = f" of group '{asked.group}'" if asked.group else ""
         raise UsageError(
-            f"the launcher's table has no task '{asked.name}'{where} ('{known.where}')",
+            f"the launcher's table has no task '{asked.name}'{where}",
             hint=f"did you mean '{close[0]}'? Or --image IMAGE" if close else "--image IMAGE",
         )
     return found
+
+
+def _is(asked: task.Task, group: str, name: str) -> bool:
+    return name == asked.name and asked.group in ("", group)
+
+
+def _images(context: Context) -> dict[tuple[str, str], str]:
+    """Give the image by group and task, as the launcher on PATH has it; {} where there is none to tell."""
+    found = launchers.first(context.environ)
+    if found is None:
+        return {}
+    machine = Host(context.environ, context.folder, launchers.config(found))
+    try:
+        table = launching.table(versions.installed(found.version), machine) or {}
+    except RefusedError:
+        return {}
+    override = context.environ.get("OVERRIDE_REGISTRY")
+    return {
+        (group, name): f"{registry if override is None else override}/{image}"
+        for (group, name), (registry, image) in table.items()
+    }

@@ -22,7 +22,8 @@ class Launcher(NamedTuple):
     its version such as (3, 11, 7), ``packages`` the version by name of what decides whether it starts at all.
     ``trouble`` is "" or one of the words above; ``imports`` the exception, in one line, that comes of importing what
     the launcher imports; ``pip`` is "pip", "pipx" or "uv", with what packages are changed there, or "" where the
-    system's package manager has forbidden it (PEP 668). ``left`` is the version whose files lie in a dead environment.
+    system's package manager has forbidden it (PEP 668). ``left`` is the version whose files lie in a dead environment,
+    ``folder`` where the launcher's own modules lie.
     """
 
     path: str
@@ -38,6 +39,7 @@ class Launcher(NamedTuple):
     imports: str = ""
     pip: str = "pip"
     left: str = ""
+    folder: str = ""
 
 
 class Launchers(NamedTuple):

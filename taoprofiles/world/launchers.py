@@ -11,12 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles.values.machine import NO_ANSWER, NO_INTERPRETER, NO_LAUNCHER, OTHER_PROGRAM, Launcher, Launchers
+from taoprofiles.world import texts
 from taoprofiles.world.asking import ask
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Launcher", "first", "inspect", "on_path", "survey"]
+__all__ = ["Launcher", "config", "first", "inspect", "on_path", "survey"]
 
 DISTRIBUTIONS = ("nvidia-tao", "nvidia-tlt")
 """The names under which PyPI has the launcher: nvidia-tlt up to 0.1.21, nvidia-tao since."""
@@ -26,6 +27,8 @@ BESIDE = (*DISTRIBUTIONS, "docker", "requests", "urllib3", "tabulate", "setuptoo
 
 PATIENCE = 10.0
 """Seconds that an interpreter may take: with a home on a network, and its modules not compiled yet."""
+
+_TABLE_LIMIT = 4 << 20
 
 INSPECTED = 4
 """Launchers of PATH that are asked; more than two are rare, and each takes a second."""
@@ -64,11 +67,17 @@ try:
     pip = importlib.util.find_spec("pip") is not None
 except Exception:
     pip = False
+folder = ""
+for name in ("nvidia_tao_cli", "tlt"):  # the first from 5.0.0 on
+    try:
+        folder = folder or list(importlib.util.find_spec(name).submodule_search_locations)[0]
+    except Exception:
+        pass
 import sysconfig
 managed = sys.prefix == getattr(sys, "base_prefix", sys.prefix) and os.path.exists(
     os.path.join(sysconfig.get_path("stdlib") or "", "EXTERNALLY-MANAGED"))
 told = {"python": list(sys.version_info[:3]), "prefix": sys.prefix, "distutils": has, "packages": found,
-        "imports": wrong, "pip": pip, "managed": managed}
+        "imports": wrong, "pip": pip, "managed": managed, "folder": folder}
 sys.stdout.write("\\n" + json.dumps(told) + "\\n")
 """
 
@@ -139,7 +148,16 @@ def inspect(path: str, environ: Mapping[str, str]) -> Launcher:
         trouble,
         told["imports"],
         pip,
+        folder=told["folder"],
     )
+
+
+def config(launcher: Launcher | None) -> bytes | None:
+    """Give its own table of tasks and images, for ``world.host.Host``; None where that cannot be read."""
+    if launcher is None or not launcher.folder:
+        return None
+    content, problem = texts.read(os.path.join(launcher.folder, "config/config.json"), _TABLE_LIMIT)
+    return None if problem else content
 
 
 def _told(out: str) -> dict[str, Any] | None:  # a stranger's sitecustomize may print as well
@@ -149,7 +167,7 @@ def _told(out: str) -> dict[str, Any] | None:  # a stranger's sitecustomize may 
         except (ValueError, RecursionError):
             continue
         kinds = {"python": list, "prefix": str, "distutils": bool, "packages": dict, "imports": str}
-        kinds |= {"pip": bool, "managed": bool}
+        kinds |= {"pip": bool, "managed": bool, "folder": str}
         if isinstance(told, dict) and all(isinstance(told.get(key), kind) for key, kind in kinds.items()):
             release, texts = told["python"], (*told["packages"].values(), told["prefix"])
             are_texts = all(isinstance(text, str) and text.isprintable() for text in texts)

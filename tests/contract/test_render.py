@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from taoprofiles.renders import TARGETS, task
-from taoprofiles.world import images
+from taoprofiles.renders import TARGETS
 from tests.conftest import Home, command
 from tests.contract.driving import call, one_clear_error
 
@@ -41,6 +40,9 @@ def launcher(home: Home, package: str, config: object) -> None:
     (folder / package / "config").mkdir(parents=True)
     (folder / package / "__init__.py").write_text("raise SystemExit('nothing of the launcher is to be run')\n")
     (folder / package / "config/config.json").write_text(json.dumps(config))
+    release = folder / f"nvidia_tao-{'6.26.3' if package == 'nvidia_tao_cli' else '4.0.1'}.dist-info"
+    release.mkdir()
+    (release / "METADATA").write_text(f"Name: nvidia-tao\nVersion: {release.name[11:-10]}\n")
     (folder / "tao").write_text(f"#!{Path(sys.executable).resolve()}\n")  # not this environment's, which has a launcher
     (folder / "tao").chmod(0o755)
     home.environ |= {"PATH": f"{folder}:/usr/bin:/bin", "PYTHONPATH": str(folder)}
@@ -66,28 +68,34 @@ def test_the_launchers_table_gives_the_image(home: Home, package: str, config: o
     home.profile("a")
     launcher(home, package, config)
     assert image(home, *words.split()) == found
-    asked = task.split(words.split())
-
-    def known(**environ: str) -> str | None:
-        table = images.images({**home.environ, **environ})
-        return table and table.of(asked.group, asked.name)
-
-    assert known(OVERRIDE_REGISTRY="lab:5000") == found.replace("nvcr.io", "lab:5000")
+    home.environ["OVERRIDE_REGISTRY"] = "lab:5000"
+    assert image(home, *words.split()) == found.replace("nvcr.io", "lab:5000")
+    del home.environ["OVERRIDE_REGISTRY"]
     own = home.root / (".tlt" if package == "tlt" else ".tao") / "config.json"
     own.parent.mkdir()
     own.write_text(json.dumps(config).replace("nvcr.io", "own.io"))
-    assert known() == found.replace("nvcr.io", "own.io"), "the person's own table counts"
+    assert image(home, *words.split()) == found.replace("nvcr.io", "own.io"), "the person's own table counts"
 
 
 def test_the_installed_launchers_table(home: Home) -> None:
     tao = command("tao")
     home.profile("a")
     home.environ["PATH"] = f"{Path(tao).parent}:/usr/bin:/bin"
-    table = images.images(home.environ)
-    assert table is not None
-    assert table.of("model", "dino") == "nvcr.io/nvidia/tao/tao-toolkit:6.26.3-pyt"
-    assert image(home, "tao", "model", "dino", "train") == table.of("model", "dino")
-    assert len(table.tasks()) > 30
+    assert image(home, "tao", "model", "dino", "train") == "nvcr.io/nvidia/tao/tao-toolkit:6.26.3-pyt"
+
+
+def test_check_knows_the_tasks_that_there_are(home: Home) -> None:
+    home.profile("a")
+    launcher(home, "nvidia_tao_cli", NEW)
+    (home.root / ".docker").mkdir()
+    (home.root / ".docker/config.json").write_text('{"auths": {"nvcr.io": {}}}')
+    known = call(home, "--json", "check", "a", "--", "tao", "model", "dino", "train").envelope["data"]
+    assert (known["refusal"], known["container"]["image"]) == (None, "nvcr.io/nvidia/tao:6-pyt")
+    unknown = call(home, "--json", "check", "a", "--", "tao", "model", "dinu", "train").envelope["data"]
+    assert unknown["refusal"]["message"] == "invalid choice: 'dinu'"
+    assert "launcher-refuses" in [one["id"] for one in unknown["findings"]]
+    named = call(home, "--json", "check", "a", "--launcher", "5.5.1", "--", "tao", "model", "dinu", "train").envelope
+    assert named["data"]["refusal"] is None, "the table of that launcher is not known"
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from taoprofiles.launcher import command, docker_config, mounts, sdk, versions
 from taoprofiles.launcher import predict as predict_module
 from taoprofiles.launcher.predict import predict
 from taoprofiles.launcher.prediction import Prediction
+from taoprofiles.values import sizes
 from taoprofiles.world.host import Host
 from tests.launcher.generated import cases
 from tests.launcher.installed import VERSIONS, Launcher, Launchers, own_config
@@ -139,9 +140,9 @@ BREAKS = [
     (mounts, "made[real], places", "made[source], places"),
     (mounts, "={entry['value']}\"", "={entry['value'] or ''}\""),
     (mounts, 'raise refuse("KeyError"', 'refuse("KeyError"'),
-    (sdk, "1 << 10", "1000"),
-    (sdk, 'text[-1] in "bB"', 'text[-2:] in ("gb", "GB")'),
-    (sdk, "    if not text:\n        return 0\n", ""),
+    (sizes, "1 << 10", "1000"),
+    (sizes, 'text[-1] in "bB"', 'text[-2:] in ("gb", "GB")'),
+    (sizes, "    if not text:\n        return 0\n", ""),
     (sdk, "if value and not isinstance", "if not isinstance"),
     (sdk, '"" if host is None else str(host)', "str(host)"),
     (sdk, 'key if "/" in key else f"{key}/tcp"', 'f"{key}/tcp"'),
@@ -194,6 +195,10 @@ def _broken(module: ModuleType, right: str, wrong: str) -> Callable[..., Predict
     mistaken = _loaded(module, source.replace(right, wrong))
     if module is predict_module:
         return mistaken.predict
+    if module is sizes:
+        reader = _loaded(sdk, inspect.getsource(sdk))
+        reader.sizes = mistaken
+        module, mistaken = sdk, reader
     whole = _loaded(predict_module, inspect.getsource(predict_module))
     setattr(whole, module.__name__.rpartition(".")[2], mistaken)
     if module is versions:
