@@ -13,6 +13,7 @@ import traceback
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from taoprofiles.faces import main
 from taoprofiles.state.paths import Context
@@ -20,6 +21,9 @@ from taoprofiles.state.paths import Context
 for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(number) is signal.SIG_IGN:  # under nohup, or in a script's background: commands inherit it
         signal.signal(number, usual)
+
+settings.register_profile("ours", deadline=None, database=None)  # a busy machine is no fault of what is tested
+settings.load_profile("ours")
 
 ALL = os.environ.get("TAOPROF_TEST_ALL") == "1"
 """Set in CI: a missing part is a failure."""

@@ -56,7 +56,7 @@ def test_what_is_wrong_for_certain_is_refused_and_may_be_insisted_on(home: Home)
 
 def test_a_run_is_refused_for_a_path_that_its_task_cannot_find(home: Home) -> None:
     profile(home, "p")
-    (home.root / "train.yaml").write_text("data: /nowhere/at/all\n")
+    (home.root / "train.yaml").write_text("image_dir: /nowhere/at/all\n")
     for words in (["-e", "/data/trian.yaml"], ["-e", f"{home.root}/train.yaml"], ["-e", "/data/train.yaml"]):
         one_clear_error(call(home, "run", "p", "--", "tao", "model", "dino", "train", *words), 3)
     fake = home.root / "bin/tao"
