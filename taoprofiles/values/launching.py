@@ -89,6 +89,7 @@ class _Shell:
         self._text, self._environ, self._matches = text, environ, matches
         self._found: list[str] = []
         self._is_quoted = False
+        self._start = 0
         self._begin()
         self._last_comma, self._last_brace = max(text.rfind(","), text.rfind("..")), text.rfind("}")
 
@@ -112,6 +113,8 @@ class _Shell:
         place: int | None = 0
         while place is not None and place < len(self._text):
             c = self._text[place]
+            if not self._is_word:
+                self._start = place
             step = {"\\": self._backslash, '"': self._quote, "$": self._dollar, "`": self._lost}.get(c)
             place = (step or (self._inside if self._is_quoted else self._outside))(place)
         if place is None or self._is_quoted:
@@ -181,5 +184,5 @@ class _Shell:
         return starts_comment or are_braces or c in ";&|<>()\n\0"
 
     def _may_be_home(self, place: int) -> bool:
-        start = 1 + max(self._text.rfind(" ", 0, place), self._text.rfind("\t", 0, place))
-        return place == start or (self._text[place - 1] in "=:" and _ASSIGNS.match(self._text[start:place]) is not None)
+        begun = self._text[self._start : place]
+        return not begun or (begun[-1] in "=:" and _ASSIGNS.match(begun) is not None)
