@@ -89,13 +89,13 @@ class _Shell:
         self._text, self._environ, self._matches = text, environ, matches
         self._found: list[str] = []
         self._is_quoted = False
-        self._start = 0
         self._begin()
         self._last_comma, self._last_brace = max(text.rfind(","), text.rfind("..")), text.rfind("}")
 
     def _begin(self) -> None:
         self._literal = self._pattern = ""
         self._is_word = self._is_glob = False
+        self._start: int | None = None
 
     def _add(self, part: str, *, quoted: bool) -> None:
         part = part.replace("\0", "'")
@@ -113,7 +113,7 @@ class _Shell:
         place: int | None = 0
         while place is not None and place < len(self._text):
             c = self._text[place]
-            if not self._is_word:
+            if self._start is None and c not in " \t":
                 self._start = place
             step = {"\\": self._backslash, '"': self._quote, "$": self._dollar, "`": self._lost}.get(c)
             place = (step or (self._inside if self._is_quoted else self._outside))(place)
