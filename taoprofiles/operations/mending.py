@@ -7,6 +7,7 @@ import re
 import shlex
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from taoprofiles.errors import HeldError
 from taoprofiles.operations import fitness, settings, switch
 from taoprofiles.state import files
 from taoprofiles.state.history import MAPPING_LIMIT
@@ -129,7 +130,11 @@ def carry_out(context: Context, steps: Sequence[Step], name: str | None, *, time
         if step.kind == "chmod":
             files.change_mode(step.what, 0o600)
         elif step.kind == "use":  # it was in force, and what is still wrong with it was before
-            switch.use(context, step.what, check=False, timeout=timeout)
+            try:
+                switch.use(context, step.what, check=False, timeout=timeout)
+            except HeldError as error:
+                error.hint = f"profile '{step.what}' was changed, and is not in force yet: {error.hint}"
+                raise
 
 
 def _change_file(context: Context, wanted: dict[str, str | None], *, timeout: float) -> None:

@@ -92,6 +92,18 @@ def test_an_active_profile_is_in_force_again(home: Home) -> None:
     assert (done["name"], done["findings"]) == ("p", [])
 
 
+def test_an_active_profile_that_is_held_is_changed_and_said_to_be_not_in_force(home: Home) -> None:
+    home.profile("p", 'layout = "custom"\nmounts = []\n')
+    call(home, "use", "p")
+    before = home.mapping_file.read_bytes()
+    call(home, "hold", "--reason", "a test")
+    done = call(home, "check", "p", "--fix", "--yes")
+    assert done.status == 5
+    assert "profile 'p' was changed, and is not in force yet" in done.err
+    assert home.mapping_file.read_bytes() == before
+    assert 'shm_size = "16G"' in (home.profiles / "p.toml").read_text()
+
+
 def test_that_the_file_is_another_projects_comes_before_its_faults(home: Home) -> None:
     home.profile("p")
     home.run("use", "p", check=True)
