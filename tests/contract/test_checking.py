@@ -81,3 +81,9 @@ def test_secrets_are_not_shown_unless_asked_for(home: Home) -> None:
     for words in (["check", "p"], ["check", "p", "--json"]):
         assert "0123secret" not in call(home, *words).out
     assert "0123secret" in call(home, "check", "p", "--reveal").out
+
+
+def test_which_launcher_is_meant_is_said(home: Home) -> None:
+    profile(home, "p")
+    assert "none is on PATH" in call(home, "check", "p", environ={"PATH": "/nowhere"}).out
+    assert "none is on PATH" not in call(home, "check", "p", "--launcher", "5.5.1", environ={"PATH": "/nowhere"}).out

@@ -38,7 +38,9 @@ def check_verb(context: Context, args: argparse.Namespace) -> Result:
         while step := _mended(context, args, report, fixed):  # what is mended may show more: a user needs a home
             fixed += step
             report = checking.check(context, args.name, args.command, launcher=args.launcher)
-    lines = _prediction_lines(context, report, reveal=args.reveal) + findings.lines(report.findings)
+    lines = _prediction_lines(context, report, named=args.launcher is not None, reveal=args.reveal) + findings.lines(
+        report.findings
+    )
     status = findings.status(report.findings, strict=args.strict)
     return Result(_data(report, fixed, reveal=args.reveal), lines, status=status)
 
@@ -61,10 +63,12 @@ def _mended(context: Context, args: argparse.Namespace, report: Report, before: 
     return [step.line(report.name) for step in plan]
 
 
-def _prediction_lines(context: Context, report: Report, *, reveal: bool) -> list[str]:
+def _prediction_lines(context: Context, report: Report, *, named: bool, reveal: bool) -> list[str]:
     what = f"'{report.name}'" if report.name else context.short(report.path)
     found = report.launcher
     by = f"tao {report.version} ({found.path})" if found and found.version else f"tao {report.version}"
+    if found is None and not named:
+        by += ", the newest, since none is on PATH"
     if found is not None and not found.version:
         by += f", since that of {found.path} is not known: {found.problem}"
     lines = [f"{what} with {by}:"]
