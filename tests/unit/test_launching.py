@@ -10,7 +10,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from taoprofiles.values.launching import arrives, for_launcher, spelt, with_volumes
@@ -58,6 +58,7 @@ def test_spelt_words_arrive_as_given(words: list[str], bare: bool, folder: Path)
 @given(word=st.one_of(nasty, pieces))
 def test_what_a_word_becomes(word: str, folder: Path) -> None:
     def matches(pattern: str) -> list[str]:
+        assume(not pattern.startswith("/"))  # /proc is another one at each look
         return sorted(glob.glob(pattern, root_dir=folder))
 
     told = arrives(word, ENVIRON, matches)
