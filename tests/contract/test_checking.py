@@ -87,3 +87,11 @@ def test_which_launcher_is_meant_is_said(home: Home) -> None:
     profile(home, "p")
     assert "none is on PATH" in call(home, "check", "p", environ={"PATH": "/nowhere"}).out
     assert "none is on PATH" not in call(home, "check", "p", "--launcher", "5.5.1", environ={"PATH": "/nowhere"}).out
+
+
+def test_a_variable_that_is_there_twice_is_told_with_its_line(home: Home) -> None:
+    entries = ",\n".join(f'{{"variable": "A", "value": "{value}"}}' for value in "xy")
+    home.mapping_file.write_text(f'{{"Mounts": [], "Envs": [\n{entries}\n]}}')
+    told = {one["id"]: one["where"] for one in call(home, "check", "--json").envelope["data"]["findings"]}
+    assert told["env-twice"].startswith("~/.tao_mounts.json:")
+    assert "Envs[" in told["env-twice"]
