@@ -28,11 +28,11 @@ def mount_findings(
     pairs = []
     for mount in listed:
         source, destination = mount["source"], mount["destination"]
-        pairs.append((Folder(_on_host(context, source)), destination, os.path.realpath(_on_host(context, destination))))
+        pairs.append((Folder(on_host(context, source)), destination, os.path.realpath(on_host(context, destination))))
     return list(mounts.judge(pairs, where, written=listed, wsl=is_wsl(), expanded=expanded))
 
 
-def _on_host(context: Context, path: str) -> str:
+def on_host(context: Context, path: str) -> str:
     """Give a path as the launcher works it out, on this host: ``~`` is the home, and the rest begins here."""
     if path.startswith("~"):
         path = context.expanded(path) or ""
@@ -76,7 +76,7 @@ def to_make(
         found += command_findings(context, command, mapping, variables or {}) if command else []
         faults = [one for one in found if one.severity == ERROR and not (mkdir and one.id == "src-missing")]
         if faults:
-            raise refused(name, faults, doing=doing, command=command or ())
+            raise refused(name, faults, doing=doing, command=command)
     return folders
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from tests.conftest import Home
 from tests.contract.driving import call, one_clear_error
 
@@ -95,3 +97,15 @@ def test_a_variable_that_is_there_twice_is_told_with_its_line(home: Home) -> Non
     told = {one["id"]: one["where"] for one in call(home, "check", "--json").envelope["data"]["findings"]}
     assert told["env-twice"].startswith("~/.tao_mounts.json:")
     assert "Envs[" in told["env-twice"]
+
+
+def test_a_source_below_the_home_is_looked_at_too(home: Home) -> None:
+    (home.root / "data").mkdir(mode=0o700)
+    mounts = [{"source": source, "destination": "/data"} for source in ("~/data", str(home.root / "data"))]
+    found = []
+    for mount in mounts:
+        options = {"user": "4242:4242", "shm_size": "1G"}  # nobody who may look into it
+        home.mapping_file.write_text(json.dumps({"Mounts": [mount], "DockerOptions": options}))
+        told = call(home, "check", "--json").envelope["data"]["findings"]
+        found.append({one["id"] for one in told} & {"src-of-another-user"})
+    assert found == [{"src-of-another-user"}] * 2
