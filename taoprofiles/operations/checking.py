@@ -128,7 +128,7 @@ def _judged(context: Context, matter: Matter, version: str, command: list[str], 
     yield from _folders(context, matter, given, command)
     if not command:
         return
-    mounts = mapping.mounts(mapping.to_bytes({"Mounts": matter.mapping["Mounts"]}))
+    mounts = mapping.mounted(matter.mapping)
     run = ["taoprof", "run", matter.name, "--"] if by_name and matter.name is not None else []
     environ = context.environ
     yield from specs.arguments(command, mounts, matter.variables, environ=environ, secrets=matter.hidden, run=run)
@@ -153,7 +153,7 @@ def _folders(context: Context, matter: Matter, given: dict[str, Any], command: l
 
 def _results(matter: Matter, command: list[str]) -> list[str]:
     """Give the host folders into which results go: as the command says, or else by their usual names."""
-    mounts = mapping.mounts(mapping.to_bytes({"Mounts": matter.mapping["Mounts"]}))
+    mounts = mapping.mounted(matter.mapping)
     named = proof.container_path(command or ["train"], matter.variables)
     if not named and not command:
         named = [place for place in mounts.values() if os.path.basename(place) in _RESULTS]

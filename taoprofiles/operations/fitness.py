@@ -85,9 +85,9 @@ def command_findings(
 ) -> list[Finding]:
     """Judge a launcher's words and the spec files in them, as a run gives them to it; [] for any other command."""
     from taoprofiles.operations import specs  # not for 'use', which has no command
-    from taoprofiles.values.mapping import mounts, to_bytes
+    from taoprofiles.values.mapping import mounted
 
-    pairs, environ = mounts(to_bytes(mapping)), context.environ
+    pairs, environ = mounted(mapping), context.environ
     found = specs.arguments(command, pairs, variables, environ=environ, plain=False)
     return [*found, *specs.findings(command, pairs, {**environ, **variables})]
 

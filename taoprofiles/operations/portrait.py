@@ -36,7 +36,7 @@ def places(portrait: dict[str, Any]) -> list[dict[str, Any]]:
 
     One of them is its value. Both are "" for what is no path, or leads to no mount; ``exists`` is None then.
     """
-    pairs = mapping.mounts(mapping.to_bytes({"Mounts": portrait["mounts"]}))
+    pairs = mapping.mounted({"Mounts": portrait["mounts"]})
     found = []
     for name, value in portrait["variables"].items():
         outside = inside = ""

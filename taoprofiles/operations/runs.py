@@ -261,7 +261,7 @@ def prepare(
         context, wanted, name=name, mkdir=wish.mkdir, check=wish.check, doing="use" if kind == "notebook" else kind,
         command=[] if kind != "run" or wish.image else command, variables=variables,
     )  # fmt: skip
-    mounts = mapping.mounts(mapping.to_bytes(wanted))
+    mounts = mapping.mounted(wanted)
     hold = begin(context, kind)
     hold.profile, hold.shared, hold.pid, hold.reason = name, wish.shared, os.getpid(), reason
     secrets = renderer.secrets()

@@ -99,7 +99,7 @@ def resembling(context: Context, content: bytes, last: str | None) -> tuple[str,
         except TaoprofError:
             continue
         differing = len(mapping.changes(rendered, there))
-        in_common = mapping.mounts(mapping.to_bytes(rendered)).items() & mounts.items()
+        in_common = mapping.mounted(rendered).items() & mounts.items()
         if (not differing or in_common) and (best is None or differing < best[1]):
             best = name, differing
     return best

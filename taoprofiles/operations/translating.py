@@ -43,7 +43,7 @@ def mounts(context: Context, name: str | None) -> dict[str, str]:
     Raises NotFoundError, InvalidProfileError, InvalidStateError.
     """
     if name is not None:
-        return mapping.mounts(mapping.to_bytes(Store(context).renderer(name).mapping()))
+        return mapping.mounted(Store(context).renderer(name).mapping())
     path = context.expanded(context.environ.get("LAUNCHER_MOUNTS", context.mapping_file)) or ""
     content = files.read(path, MAPPING_LIMIT)
     if content is None:

@@ -9,7 +9,7 @@ from taoprofiles.values.secret import MASK, is_secret
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
     from typing import Any, TypeAlias
 
     _Thing: TypeAlias = tuple[str, str, str, int]
@@ -91,15 +91,22 @@ def mounts(content: bytes | None) -> dict[str, str]:
 
     ``formatted_mounts`` in docker_handler.py of nvidia-tao 6.26.3; {} for what is no mounts file.
     """
+    try:
+        return {} if content is None else mounted(parse(content, ""))
+    except InvalidStateError:
+        return {}
+
+
+def mounted(mapping: Mapping[str, Any]) -> dict[str, str]:
+    """Do as ``mounts`` with what the file says; {} where that is of no sound form."""
     import os
 
     try:
-        listed = [] if content is None else parse(content, "").get("Mounts", [])
         return {
             os.path.realpath(os.path.expanduser(mount["source"])): os.path.realpath(mount["destination"])
-            for mount in listed
+            for mount in mapping.get("Mounts", [])
         }
-    except (InvalidStateError, TypeError, KeyError, ValueError):
+    except (TypeError, KeyError, ValueError):
         return {}
 
 
