@@ -183,7 +183,8 @@ def _from_prediction(
 
 def _of_change(change: Change, matter: Matter) -> Iterator[Finding]:
     place = change.place
-    at = str(place) if place.number is None else matter.where(place.section, place.number)
+    where = matter.in_full or matter.where
+    at = str(place) if place.number is None else where(place.section, place.number)
     if change.kind == "env-twice":
         yield Finding("env-twice", at, f"the variable {change.was} is there twice", "the last one counts")
     elif change.kind == "volume-not-seen":

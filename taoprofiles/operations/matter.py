@@ -27,9 +27,10 @@ class Matter(NamedTuple):
     """What is checked, before the machine is looked at.
 
     ``name`` is the profile's, None for a file of none; ``path`` the file's; ``content`` what the launcher would read,
-    None for nothing; ``options`` its DockerOptions as they are written, of any type, and ``mapping`` what is sound of
-    it; ``where`` says where a thing of ``mapping`` stands; ``variables`` are the profile's, ``hidden`` names those
-    that hold secrets, and ``secrets`` the container's that do; ``findings`` is what has been found on the way.
+    None for nothing; ``mapping`` what is sound of it, but for DockerOptions as they are written, of any type;
+    ``where`` says where a thing of ``mapping`` stands; ``variables`` are the profile's, ``hidden`` names those that
+    hold secrets, and ``secrets`` the container's that do; ``findings`` is what has been found on the way.
+    ``in_full`` is ``where`` by the numbers of the file itself, which has what is not sound too; None for the same.
     """
 
     name: str | None
@@ -41,6 +42,7 @@ class Matter(NamedTuple):
     secrets: frozenset[str] = frozenset()
     findings: tuple[Finding, ...] = ()
     hidden: frozenset[str] = frozenset()
+    in_full: Where | None = None
 
     @property
     def is_valid(self) -> bool:
@@ -120,7 +122,8 @@ def of_file(context: Context, fallback: str) -> Matter:
         return plain(*((section, *rest) if section else rest))
 
     secret = frozenset(mapping.secrets(sound))
-    return Matter(None, path, content, sound, where, {}, secret, (*before, *told, *_mode(path, short, secret)))
+    found = (*before, *told, *_mode(path, short, secret))
+    return Matter(None, path, content, sound, where, {}, secret, found, in_full=plain)
 
 
 def _overwritten(context: Context, seen: Situation) -> list[Finding]:

@@ -92,11 +92,12 @@ def test_which_launcher_is_meant_is_said(home: Home) -> None:
 
 
 def test_a_variable_that_is_there_twice_is_told_with_its_line(home: Home) -> None:
-    entries = ",\n".join(f'{{"variable": "A", "value": "{value}"}}' for value in "xy")
+    entries = '{"variable": null, "value": "0"}' + "".join(
+        f',\n{{"variable": "A", "value": "{value}"}}' for value in "xy"
+    )
     home.mapping_file.write_text(f'{{"Mounts": [], "Envs": [\n{entries}\n]}}')
     told = {one["id"]: one["where"] for one in call(home, "check", "--json").envelope["data"]["findings"]}
-    assert told["env-twice"].startswith("~/.tao_mounts.json:")
-    assert "Envs[" in told["env-twice"]
+    assert told["env-twice"] in ("~/.tao_mounts.json:3 (Envs[1])", "~/.tao_mounts.json:4 (Envs[2])")
 
 
 def test_a_source_below_the_home_is_looked_at_too(home: Home) -> None:
