@@ -9,7 +9,7 @@ from taoprofiles.values.finding import Finding
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any, Protocol
 
     from taoprofiles.checks.where import Where
@@ -35,7 +35,7 @@ def placeholder(text: str) -> str:
 
 
 def judge(
-    mounts: Sequence[Mount], where: Where, *, written: Sequence[dict[str, Any]], wsl: bool, expanded: bool
+    mounts: Sequence[Mount], where: Where, *, written: Sequence[dict[str, Any]], wsl: Callable[[], bool], expanded: bool
 ) -> Iterator[Finding]:
     """Find what is wrong with the mounts, in their order; ``written`` is how each stands in the mapping.
 
@@ -65,11 +65,12 @@ def judge(
     yield from _nested(mounts, where)
 
 
-def _source(source: Source, written: str, where: str, *, wsl: bool, expanded: bool) -> Iterator[Finding]:
+def _source(source: Source, written: str, where: str, *, wsl: Callable[[], bool], expanded: bool) -> Iterator[Finding]:
     refusal = f"the launcher would stop: Mount point source path doesn't exist. {source.real}"
     if written[:1].isalpha() and written[1:3] in (":\\", ":/"):
         linux = f"/mnt/{written[0].lower()}/" + written[3:].replace("\\", "/")
-        hint = f"in WSL that folder is '{linux}'" if wsl else "write the folder as this machine names it, such as /data"
+        hint = "write the folder as this machine names it, such as /data"
+        hint = f"in WSL that folder is '{linux}'" if wsl() else hint
         yield Finding("src-windows-path", where, f"'{written}' is a path of Windows", refusal, hint)
         return
     if not written.startswith(("/", "~")):

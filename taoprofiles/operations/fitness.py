@@ -29,7 +29,7 @@ def mount_findings(
     for mount in listed:
         source, destination = mount["source"], mount["destination"]
         pairs.append((Folder(on_host(context, source)), destination, os.path.realpath(on_host(context, destination))))
-    return list(mounts.judge(pairs, where, written=listed, wsl=is_wsl(), expanded=expanded))
+    return list(mounts.judge(pairs, where, written=listed, wsl=is_wsl, expanded=expanded))
 
 
 def on_host(context: Context, path: str) -> str:
