@@ -1,6 +1,6 @@
 """Whether the launcher starts at all: which ``tao`` it is, and whether what it is made of fits its Python.
 
-Each fault and each command that mends it was tried with the launcher from PyPI: tests/launchers.
+Each fault and each command that mends it was tried with the launcher from PyPI: tests/mending.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from taoprofiles.values import launching
 from taoprofiles.values.finding import Finding
 from taoprofiles.values.proof import expanded
 from taoprofiles.values.secret import is_secret
+from taoprofiles.world.places import link
 from taoprofiles.world.processes import Process
 
 TYPE_CHECKING = False
@@ -45,7 +46,7 @@ def arguments(
         mounts=mounts,
         variables=variables,
         exists=_exists,
-        link=_link,
+        link=link,
         names=_names,
         matches=_matches,
         environ=environ,
@@ -65,7 +66,7 @@ def findings(command: Sequence[str], mounts: Mapping[str, str], variables: Mappi
     launch = Process(0, 0, list(command)).launch
     if launch is None:
         return []
-    places = Places(launching.with_volumes(launch, mounts), _exists, _link, _names)
+    places = Places(launching.with_volumes(launch, mounts), _exists, link, _names)
     named = list(words.arguments(launch))
     given = words.keys(launch)
     action = next((word for word in launch[1:] if word in specs.ACTIONS), "")
@@ -119,13 +120,6 @@ def _exists(path: str) -> bool:
     except (OSError, ValueError):
         return False
     return True
-
-
-def _link(path: str) -> str | None:
-    try:
-        return os.readlink(path)
-    except OSError:
-        return None
 
 
 def _names(folder: str) -> list[str]:

@@ -10,6 +10,7 @@ from taoprofiles.state import files
 from taoprofiles.state.history import MAPPING_LIMIT
 from taoprofiles.state.store import Store
 from taoprofiles.values import mapping, proof
+from taoprofiles.world.places import link
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,15 +80,8 @@ def translate(context: Context, path: str, name: str | None) -> Translation:
 def _outside(place: str, pairs: Mapping[str, str]) -> str:
     """Give the host file behind a container path, "" for none; as the path names it, where its links lead there too."""
     lexical = next(iter(proof.host_paths([place], pairs)), "")
-    _, followed = proof.resolve(place, pairs, _link) if lexical else ("", "")
+    _, followed = proof.resolve(place, pairs, link) if lexical else ("", "")
     return lexical if followed and os.path.realpath(lexical) == os.path.realpath(followed) else followed
-
-
-def _link(path: str) -> str | None:
-    try:
-        return os.readlink(path)
-    except OSError:
-        return None
 
 
 def _both(path: str, answer: str, otherwise: str) -> str:
@@ -103,7 +97,7 @@ def _namesake(path: str, outside: str) -> str:
 
 
 def _nowhere(path: str, pairs: Mapping[str, str]) -> NotFoundError:
-    place, _ = proof.resolve(path, pairs, _link)
+    place, _ = proof.resolve(path, pairs, link)
     real = os.path.realpath(path)
     if proof.host_paths([path], pairs):
         what = f"'{path}' is a link to '{place}' in the container, and no mount has that"

@@ -6,6 +6,8 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from taoprofiles.errors import UsageError
+from taoprofiles.launcher.command import HANDLERS
+from taoprofiles.values.launching import VOLUME
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,10 +35,10 @@ def split(words: Sequence[str]) -> Task:
         return Task("", rest[0] if rest else "", rest)
     rest = rest[1:]
     group = rest.pop(0) if rest and rest[0] in GROUPS else ""
-    if not rest or rest[0].startswith("-") or rest[0] in ("list", "stop", "info"):
+    if not rest or rest[0].startswith("-") or rest[0] in HANDLERS:
         raise UsageError(f"'{' '.join(words)[:80]}' is no task", hint="such as 'tao model dino train …'")
     name, arguments = rest[0], rest[1:]
-    if "--volume" in arguments:
+    if VOLUME in arguments:
         raise UsageError("--volume is the launcher's own: a mount of the profile takes its place")
     if not arguments:
         return Task(group, name, ["/bin/bash"])

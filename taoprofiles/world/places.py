@@ -46,6 +46,14 @@ def nearest(path: str) -> Folder:
     return found
 
 
+def link(path: str) -> str | None:
+    """Give where a symlink points, as it is written; None for what is none, or may not be seen."""
+    try:
+        return os.readlink(path)
+    except OSError:
+        return None
+
+
 def file_systems() -> list[tuple[str, str]]:
     """Give (mount point, type) of every mounted file system, by /proc/self/mounts (proc_pid_mounts(5))."""
     found = []
