@@ -175,6 +175,7 @@ BREAKS = [
 ]  # fmt: skip
 
 
+@pytest.mark.usefixtures("launchers")  # where they are missing, this is skipped with the tests above
 def test_a_wrong_prediction_is_seen(kept: Kept, root: Path) -> None:
     """Break the model in one place: one of the cases above must differ."""
     assert kept, "the cases are those of the tests above, which have to run before"
