@@ -7,7 +7,8 @@ and print nothing. In IPython, ``%load_ext taoprofiles`` brings ``%taoprof``.
 
 from __future__ import annotations
 
-TYPE_CHECKING = False
+from typing import TYPE_CHECKING
+
 if TYPE_CHECKING:
     from typing import Any
 
@@ -51,13 +52,13 @@ def __getattr__(name: str) -> object:
 
 def load_ipython_extension(shell: Any) -> None:
     """Bring ``%taoprof`` into an IPython shell: what ``%load_ext taoprofiles`` calls."""
-    from taoprofiles.faces.notebook.magics import load
+    from taoprofiles.jupyter.extension import load
 
     load(shell)
 
 
 def unload_ipython_extension(shell: Any) -> None:
     """Take it away again: what ``%unload_ext taoprofiles`` calls."""
-    from taoprofiles.faces.notebook.magics import unload
+    from taoprofiles.jupyter.extension import unload
 
     unload(shell)

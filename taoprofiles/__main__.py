@@ -1,5 +1,5 @@
 """``python -m taoprofiles`` is ``taoprof``."""
 
-from taoprofiles.faces.main import main
+from taoprofiles.cli.main import main
 
 main()

@@ -7,18 +7,18 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from taoprofiles.errors import UsageError
-from taoprofiles.operations import situation
-from taoprofiles.operations import switch as switching
-from taoprofiles.state.locks import DEFAULT_TIMEOUT
-from taoprofiles.state.paths import Context
+from taoprofiles.storage.locks import DEFAULT_TIMEOUT
+from taoprofiles.storage.paths import Context
+from taoprofiles.switching import status as situation
+from taoprofiles.switching import switch as switching
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from taoprofiles.operations.sessions import Session
-    from taoprofiles.operations.situation import Situation
-    from taoprofiles.operations.switch import Switch
-    from taoprofiles.values.hold import Hold
+    from taoprofiles.holds.hold import Hold
+    from taoprofiles.runs.session import Session
+    from taoprofiles.switching.status import Situation
+    from taoprofiles.switching.switch import Switch
 
 _TEXT = "a text", (str,)
 _NUMBER = "a number of seconds", (int, float)
@@ -54,12 +54,12 @@ def use(
     Raises NotFoundError, InvalidProfileError (also for missing source folders), HeldError, InvalidStateError,
     BusyError.
     """
-    from taoprofiles.operations import sessions
+    from taoprofiles.runs import session
 
     _expect(_TEXT, name=name)
     _expect(_TRUTH, shared=shared, mkdir=mkdir, check=check)
     _expect(_NUMBER, timeout=timeout)
-    return sessions.begin(name, os.environ, shared=shared, mkdir=mkdir, check=check, timeout=timeout)
+    return session.begin(name, os.environ, shared=shared, mkdir=mkdir, check=check, timeout=timeout)
 
 
 def switch(
@@ -103,8 +103,8 @@ def run(
     Raises as ``use``, CannotRenderError for what no image's container can have, and ``operations.runs.CommandError``
     where the command cannot be started.
     """
-    from taoprofiles.operations import runs
-    from taoprofiles.operations.waiting import patiently
+    from taoprofiles.holds.waiting import patiently
+    from taoprofiles.runs import run as runs
 
     messages: list[str] = []
 
@@ -155,17 +155,17 @@ def hold(name: str | None = None, *, reason: str, timeout: float = DEFAULT_TIMEO
     ends. Raises UsageError, InvalidStateError, BusyError.
     """
     from taoprofiles.errors import NotFoundError
-    from taoprofiles.operations import holding
+    from taoprofiles.holds import manage
 
     _expect(_TEXT, reason=reason, **({} if name is None else {"name": name}))
     _expect(_NUMBER, timeout=timeout)
     context = Context()
-    made = holding.hold(context, name, reason=reason, pid=os.getpid(), timeout=timeout)
+    made = manage.hold(context, name, reason=reason, pid=os.getpid(), timeout=timeout)
     try:
         yield made
     finally:
         try:
-            holding.release(context, made.id, timeout=timeout)
+            manage.release(context, made.id, timeout=timeout)
         except NotFoundError:
             pass  # somebody released it by its id already
 

@@ -1,22 +1,23 @@
-"""What all tests share: a scratch home, the real command run in it, and parts of the machine that may be missing."""
+"""Fixtures and settings that all tests share."""
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 import signal
-import subprocess
-import sys
-import tempfile
-import traceback
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-from taoprofiles.faces import main
-from taoprofiles.state.paths import Context
+pytest.register_assert_rewrite(
+    "tests.support.actors",
+    "tests.support.browser",
+    "tests.support.kernels",
+    "tests.support.lab",
+    "tests.support.strace",
+)
+
+from tests.support.fixtures import engine, machine, owner, training_home  # noqa: E402, F401
+from tests.support.home import ALL, Home  # noqa: E402
 
 for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(number) is signal.SIG_IGN:  # under nohup, or in a script's background: commands inherit it
@@ -25,133 +26,12 @@ for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHU
 settings.register_profile("ours", deadline=None, database=None)  # a busy machine is no fault of what is tested
 settings.load_profile("ours")
 
-ALL = os.environ.get("TAOPROF_TEST_ALL") == "1"
-"""Set in CI: a missing part is a failure."""
 
-
-def need(present: object, why: str) -> None:
-    """Skip the test if a part of the machine is missing; in CI fail."""
-    if not present:
-        (pytest.fail if ALL else pytest.skip)(why)
-
-
-def command(name: str) -> str:
-    """Find a command beside the running Python, where pip puts it, or on PATH."""
-    beside = Path(sys.executable).parent / name
-    found = str(beside) if beside.exists() else shutil.which(name)
-    need(found, f"the command '{name}' is not installed")
-    assert found is not None
-    return found
-
-
-LAUNCHERS = Path(__file__).parents[1] / ".launchers"
-
-
-def launcher_python(version: str) -> Path:
-    """Give the Python of an installed launcher's own environment: ``.ci/run`` makes one for each in ``.launchers``."""
-    python = LAUNCHERS / version / "bin/python"
-    need(python.exists(), f"the launcher {version} is not installed in {LAUNCHERS / version}")
-    return python
-
-
-class Home:
-    """A scratch home: runs the real command in it and reads what is there."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.taoprof = command("taoprof")
-        self.mapping_file = root / ".tao_mounts.json"
-        self.profiles = root / ".config/taoprofiles/profiles"
-        self.state = root / ".local/state/taoprofiles"
-        self.environ = {
-            "HOME": str(root),
-            "PATH": os.environ["PATH"],
-            "LANG": "C.UTF-8",
-            "USER": "ana",
-            "DOCKER_HOST": "unix:///nowhere/docker.sock",  # no engine, whatever this machine has
-        }
-        self.context = Context(self.environ)
-
-    def run(self, *arguments: str, check: bool = False, **options: object) -> subprocess.CompletedProcess[str]:
-        """Run the command in a process of its own; in the fast suite one that is forked, not started anew."""
-        options.setdefault("cwd", self.root)
-        environ = {**self.environ, **options.pop("environ", {})}  # type: ignore[dict-item]
-        if not ALL and set(options) == {"cwd"}:
-            done = _forked(self.taoprof, arguments, environ, options["cwd"])
-        else:
-            done = subprocess.run(
-                [self.taoprof, *arguments], env=environ, capture_output=True, text=True, timeout=60, **options
-            )  # type: ignore[call-overload]
-        if check:
-            assert done.returncode == 0, (arguments, done.stdout, done.stderr)
-        return done
-
-    def json(self, *arguments: str, **options: object) -> dict:
-        """Run with ``--json`` and give the envelope."""
-        return json.loads(self.run(*arguments, "--json", **options).stdout)
-
-    def profile(self, name: str, text: str | None = None) -> Path:
-        """Write a profile's file by hand: ``text``, or a small custom one with one mount of its own folder."""
-        folder = self.root / "projects" / name
-        folder.mkdir(parents=True, exist_ok=True)
-        if text is None:
-            text = (
-                'schema = 1\nlayout = "custom"\n[[mounts]]\n'
-                f'source = "{folder}"\ndestination = "/workspace/tao-experiments"\n'
-            )
-        self.profiles.mkdir(parents=True, exist_ok=True)
-        path = self.profiles / f"{name}.toml"
-        path.write_text(text)
-        return path
-
-    def mapping(self) -> dict:
-        return json.loads(self.mapping_file.read_bytes())
-
-    def tree(self) -> dict[str, tuple]:
-        """Everything in the home, for "nothing was changed"; the lock aside, and the folders made to hold it."""
-        found = {}
-        for path in sorted(self.root.rglob("*")):
-            name = str(path.relative_to(self.root))
-            if path.name == "lock" or "/cache" in name or self.state.is_relative_to(path):
-                continue
-            status = path.lstat()
-            content = path.read_bytes() if path.is_file() and not path.is_symlink() else None
-            found[name] = (status.st_mode, status.st_uid, content, os.readlink(path) if path.is_symlink() else None)
-        return found
-
-
-def _forked(
-    taoprof: str, arguments: tuple[str, ...], environ: dict[str, str], cwd: object
-) -> subprocess.CompletedProcess[str]:
-    """Do what the command does, without the tenth of a second that Python and its imports take to start."""
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        pid = os.fork()
-        if pid == 0:
-            status = 70
-            try:
-                nothing = os.open(os.devnull, os.O_RDONLY)
-                for fd, stream in enumerate((nothing, out.fileno(), err.fileno())):
-                    os.dup2(stream, fd)
-                sys.stdin = os.fdopen(0, closefd=False)
-                sys.stdout, sys.stderr = (
-                    os.fdopen(fd, "w", encoding="utf-8", errors="backslashreplace", closefd=False) for fd in (1, 2)
-                )
-                os.environ.clear()
-                os.environ.update(environ)
-                os.chdir(str(cwd))
-                status = main.run(list(arguments))
-                sys.stderr.flush()
-            except BaseException:
-                traceback.print_exc()
-                sys.stderr.flush()
-            finally:
-                os._exit(status)
-        _, ended = os.waitpid(pid, 0)
-        texts = []
-        for file in (out, err):
-            file.seek(0)
-            texts.append(file.read().decode("utf-8", "backslashreplace"))
-    return subprocess.CompletedProcess([taoprof, *arguments], os.waitstatus_to_exitcode(ended), *texts)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what takes minutes, unless everything was asked for, as in CI."""
+    for item in items:
+        if not ALL and any(item.get_closest_marker(marker) for marker in ("strace", "systemd")):
+            item.add_marker(pytest.mark.skip(reason="takes minutes: TAOPROF_TEST_ALL=1, as in CI"))
 
 
 @pytest.fixture

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from taoprofiles.launcher.prediction import Place
-from taoprofiles.launcher.refusing import refuse, refusing
+from taoprofiles.launcher.refusal import refuse, refusing
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from taoprofiles.launcher.prediction import Machine
     from taoprofiles.launcher.versions import Behaviour

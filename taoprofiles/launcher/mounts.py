@@ -9,12 +9,11 @@ from __future__ import annotations
 import io
 import json
 import posixpath
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taoprofiles.launcher.prediction import Change, Place
-from taoprofiles.launcher.refusing import refuse, refusing
+from taoprofiles.launcher.refusal import refuse, refusing
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from taoprofiles.launcher.prediction import Machine
     from taoprofiles.launcher.versions import Behaviour

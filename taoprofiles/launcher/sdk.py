@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from taoprofiles.launcher import sizes
 from taoprofiles.launcher.prediction import Place
-from taoprofiles.launcher.refusing import refuse, refusing
-from taoprofiles.values import sizes
+from taoprofiles.launcher.refusal import refuse, refusing
 
 _ALL_GPUS = {"Driver": "", "Count": -1, "DeviceIDs": [], "Capabilities": [["gpu"]], "Options": {}}
 

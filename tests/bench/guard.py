@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from taoprofiles.operations import holding
-from tests.process.actors import Stage, staged
-from tests.process.guarding import Guarded, is_sealed
+from taoprofiles.holds import manage
+from tests.support.actors import Stage, staged
+from tests.support.guarding import Guarded, is_sealed
 
 IDLE = 60.0
 
@@ -28,7 +28,7 @@ def main() -> None:
     with guarded_home() as (stage, guard):
         report("a hold to the seal", [seal(stage) for _ in range(times)])
         report("the end of a hold to the unseal", [unseal(stage) for _ in range(times)])
-        holding.hold(stage.context, None, reason="bench")
+        manage.hold(stage.context, None, reason="bench")
         wait(lambda: is_sealed(stage.mapping_file))
         for write in (replace, overwrite):
             report(f"{write.__name__} to the held mapping", [restore(stage, write, n) for n in range(times)])
@@ -58,17 +58,17 @@ def wait(is_so: Callable[[], bool]) -> float:
 
 
 def seal(stage: Stage) -> float:
-    hold = holding.hold(stage.context, None, reason="bench")
+    hold = manage.hold(stage.context, None, reason="bench")
     took = wait(lambda: is_sealed(stage.mapping_file))
-    holding.release(stage.context, hold.id)
+    manage.release(stage.context, hold.id)
     wait(lambda: not is_sealed(stage.mapping_file))
     return took
 
 
 def unseal(stage: Stage) -> float:
-    hold = holding.hold(stage.context, None, reason="bench")
+    hold = manage.hold(stage.context, None, reason="bench")
     wait(lambda: is_sealed(stage.mapping_file))
-    holding.release(stage.context, hold.id)
+    manage.release(stage.context, hold.id)
     return wait(lambda: not is_sealed(stage.mapping_file))
 
 

@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from taoprofiles.operations import switch
-from taoprofiles.operations.situation import look
-from taoprofiles.state import files
-from taoprofiles.state.paths import Context
-from taoprofiles.state.store import Store
+from taoprofiles.profiles.store import Store
+from taoprofiles.storage import files
+from taoprofiles.storage.paths import Context
+from taoprofiles.switching import switch
+from taoprofiles.switching.status import look
 from tests.bench.commands import make_profiles
 
 

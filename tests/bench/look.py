@@ -17,11 +17,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from taoprofiles.operations.stock import take_stock
-from taoprofiles.state.paths import Context
-from taoprofiles.values import mapping
+from taoprofiles.holds.liveness import take_stock
+from taoprofiles.mounts import mapping
+from taoprofiles.storage.paths import Context
 from tests.bench.in_process import report
-from tests.engine.engine import TASKS, Daemon, Engine, answers, until
+from tests.support.engine import TASKS, Daemon, Engine, answers, until
 
 NOWHERE = "unix:///nowhere/docker.sock"
 

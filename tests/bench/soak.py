@@ -15,9 +15,9 @@ import time
 from pathlib import Path
 
 from tests.bench.guard import cost, guarded_home, replace
-from tests.engine.engine import until
-from tests.process.actors import Stage
-from tests.process.guarding import Guarded, is_sealed
+from tests.support.actors import Stage
+from tests.support.engine import until
+from tests.support.guarding import Guarded, is_sealed
 
 
 def main() -> None:

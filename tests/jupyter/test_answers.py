@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Home
-from tests.jupyter.kernels import Kernel
 from tests.jupyter.test_kernels import environ, holds, use
+from tests.support.home import Home
+from tests.support.kernels import Kernel
 
 pytestmark = pytest.mark.jupyter
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.engine import TrainingHome, until
-from tests.engine.test_runs import holds, mounts
-from tests.engine.test_switch import host_mounts
-from tests.jupyter.browser import Browser, Notebook
-from tests.jupyter.lab import KERNEL, ROOT, Lab
+from tests.runs.test_run_engine import holds, mounts
+from tests.support.browser import Browser, Notebook
+from tests.support.engine import TrainingHome, until
+from tests.support.lab import KERNEL, ROOT, Lab
+from tests.switching.test_switch_engine import host_mounts
 
 pytestmark = [pytest.mark.jupyter, pytest.mark.engine]
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Home, need
-from tests.engine.engine import TrainingHome, until
-from tests.jupyter.cells import LOAD
-from tests.jupyter.kernels import Kernel
-from tests.jupyter.lab import KERNEL, kernel_path, share_kernel, write_notebook
+from tests.support.engine import TrainingHome, until
+from tests.support.home import Home, need
+from tests.support.kernels import Kernel
+from tests.support.lab import KERNEL, kernel_path, share_kernel, write_notebook
+from tests.support.notebook_cells import LOAD
 
 pytestmark = pytest.mark.jupyter
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.engine import TrainingHome, until
-from tests.engine.test_runs import holds, mounts
-from tests.engine.test_switch import local_mounts
-from tests.jupyter import cells
-from tests.jupyter.browser import Browser, Notebook
-from tests.jupyter.lab import Lab
+from tests.runs.test_run_engine import holds, mounts
+from tests.support import notebook_cells
+from tests.support.browser import Browser, Notebook
+from tests.support.engine import TrainingHome, until
+from tests.support.lab import Lab
+from tests.switching.test_switch_engine import local_mounts
 
 pytestmark = [pytest.mark.jupyter, pytest.mark.engine]
 
@@ -47,7 +47,7 @@ def results(project: Path) -> Path:
 def test_two_notebooks_train_side_by_side(training_home: TrainingHome, screenshots: Path) -> None:
     home = training_home
     projects = {name: make_profile(home, name, folder) for name, folder in PROJECTS.items()}
-    sources = {name: [*cells.use(home, name), TRAIN] for name in PROJECTS}
+    sources = {name: [*notebook_cells.use(home, name), TRAIN] for name in PROJECTS}
     with Lab(home) as lab:
         for name, project in projects.items():
             lab.notebook(f"{project.name}/{name}.ipynb", *sources[name])
@@ -66,7 +66,7 @@ def test_two_notebooks_train_side_by_side(training_home: TrainingHome, screensho
                 until(trained_by.exists, f"results are in {project}")
                 assert mine.startswith(trained_by.read_text().strip())
 
-            if cells.THERE:
+            if notebook_cells.THERE:
                 kernels = {name: lab.kernel_pids(notebook.path) for name, notebook in notebooks.items()}
                 held = [hold for hold in holds(home) if hold["kind"] == "notebook"]
                 assert {hold["profile"]: [hold["pid"]] for hold in held} == kernels

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from taoprofiles.launcher.predict import predict
+from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.prediction import Prediction
-from taoprofiles.world.host import Host
-from tests.launcher.generated import cases
-from tests.launcher.pools import Case, make_tree
+from taoprofiles.launcher.simulation import predict
+from tests.support.launcher_cases import cases
+from tests.support.launcher_pools import Case, make_tree
 
 NEW = "6.26.3"
 

@@ -16,16 +16,15 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from taoprofiles.launcher import command, docker_config, mounts, sdk, versions
-from taoprofiles.launcher import predict as predict_module
-from taoprofiles.launcher.predict import predict
+from taoprofiles.launcher import command, docker_config, mounts, sdk, sizes, versions
+from taoprofiles.launcher import simulation as predict_module
+from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.prediction import Prediction
-from taoprofiles.values import sizes
-from taoprofiles.world.host import Host
-from tests.launcher.generated import cases
-from tests.launcher.installed import VERSIONS, Launcher, Launchers, own_config
-from tests.launcher.pools import Case, make_tree
-from tests.launcher.singles import singles
+from taoprofiles.launcher.simulation import predict
+from tests.support.launcher_cases import cases
+from tests.support.launcher_pools import Case, make_tree
+from tests.support.launcher_singles import singles
+from tests.support.launchers import VERSIONS, Launcher, Launchers, own_config
 
 pytestmark = pytest.mark.launchers
 

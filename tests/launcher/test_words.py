@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.checks.profile_cases import CASES
-from tests.conftest import Home
-from tests.launcher.installed import Launcher
+from tests.support.home import Home
+from tests.support.launchers import Launcher
+from tests.support.profile_cases import CASES
 
 pytestmark = pytest.mark.launchers
 

@@ -1,0 +1,88 @@
+"""What is wrong on this machine: everything asked side by side, then judged."""
+
+from __future__ import annotations
+
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from taoprofiles.check import fix
+from taoprofiles.doctor import docker_probe, docker_rules, environment, launcher_rules, own_state, state_rules
+from taoprofiles.doctor.machine import Machine
+from taoprofiles.launcher import installed, registry
+from taoprofiles.launcher.host import Host
+from taoprofiles.rules import home, login
+from taoprofiles.rules.finding import Finding, by_severity
+from taoprofiles.storage.paths import Context
+from taoprofiles.version import VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from taoprofiles.doctor.machine import FileSystem
+
+
+class Examination(NamedTuple):
+    """``findings`` come the errors first, and else in the order in which a start of tao would meet them."""
+
+    machine: Machine
+    findings: list[Finding]
+
+
+def examine(context: Context) -> Examination:
+    """Look at everything and judge it. Changes nothing; the slowest answer is waited for, and each has its limit."""
+    machine = gather(context)
+    return Examination(machine, judge(machine, context.environ))
+
+
+def gather(context: Context) -> Machine:
+    """Ask all of it, side by side."""
+    environ = context.environ
+    beside = os.path.dirname(sys.executable)
+    with ThreadPoolExecutor(5) as pool:
+        asked = pool.submit(installed.survey, environ, context.home, beside)
+        engines = pool.submit(docker_probe.survey, environ)
+        driver = pool.submit(docker_probe.gpus, environ)
+        logged = pool.submit(registry.survey, environ, Host(environ, context.folder).expanduser("~"))
+        own = pool.submit(own_state.survey, context).result()
+    engine = engines.result()
+    places = [("home", context.home), ("state", context.state)]
+    if engine.first.root and engine.first.address.startswith("unix://") and os.path.isdir(engine.first.root):
+        places.append(("images", engine.first.root))
+    where = environment.survey(environ, context.home, context.mapping_file, places)
+    return Machine(VERSION, asked.result(), engine, driver.result(), logged.result(), where, own)
+
+
+def judge(machine: Machine, environ: Mapping[str, str]) -> list[Finding]:
+    """Judge what was found. Of ``environ`` only names of ``surroundings.LOOKED_AT`` are looked at."""
+    first = machine.launchers.found[0] if machine.launchers.found else None
+    version = first.version if first else ""
+    uid = machine.home.uid
+    found = [
+        *home.judge(machine.home, version),
+        *launcher_rules.judge(machine.launchers),
+        *docker_rules.judge(machine.docker, machine.gpus, _file_system(machine, "images")),
+        *login.judge(machine.login, version, environ, uid),
+        *state_rules.judge(machine.state, uid, machine.version, _file_system(machine, "state")),
+    ]
+    fix.without_sudo(found, uid)
+    return by_severity(found)
+
+
+def facts(machine: Machine) -> dict[str, Any]:
+    """Give the facts as plain data."""
+    plain: dict[str, Any] = _plain(machine)
+    return plain
+
+
+def _plain(found: object) -> Any:
+    if hasattr(found, "_asdict"):
+        return {name: _plain(value) for name, value in found._asdict().items()}
+    if isinstance(found, tuple | list):
+        return [_plain(value) for value in found]
+    return dict(found) if isinstance(found, dict) else found
+
+
+def _file_system(machine: Machine, what: str) -> FileSystem | None:
+    return next((place for place in machine.home.places if place.what == what), None)

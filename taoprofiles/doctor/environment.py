@@ -1,0 +1,96 @@
+"""The home and what leads away from it: variables, names that come near, file systems, and Windows around it."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+from typing import TYPE_CHECKING
+
+from taoprofiles.doctor.machine import FileSystem, Home
+from taoprofiles.masking import within
+from taoprofiles.system import bounded_files, filesystem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+LOOKED_AT = (
+    *("LAUNCHER_MOUNTS", "CI_PROJECT_DIR", "TAO_DOCKER_DISABLE", "OVERRIDE_REGISTRY", "LAUNCHER_MODE_INTERNAL"),
+    *("SUDO_USER", "TAOPROF_HOME", "DOCKER_HOST", "DOCKER_CONFIG", "DOCKER_CONTEXT"),
+)
+"""The variables of the environment that are looked at: each says where things are, and none is secret."""
+
+_NEAR = re.compile(r"\.?(tao|tlt)[-_. ]?(toolkit[-_. ]?)?mounts?(\.jso?n?)?", re.IGNORECASE)
+_ENTRIES = 20_000
+"""Names of the home that are looked through."""
+
+
+def survey(environ: Mapping[str, str], home: str, mapping_file: str, asked: Iterable[tuple[str, str]]) -> Home:
+    """Look at the home; ``asked`` are file systems to measure, each by what it is for and a path on it."""
+    variables = {name: within(environ[name][:1000]) for name in LOOKED_AT if name in environ}
+    sudo_home = ""
+    try:
+        sudo_home = pwd.getpwnam(variables["SUDO_USER"]).pw_dir if variables.get("SUDO_USER") else ""
+    except (KeyError, ValueError):
+        pass
+    changed = _changed(mapping_file)
+    close = tuple(path for path in near(home, os.path.basename(mapping_file)) if _changed(path) > changed)
+    table = filesystem.file_systems()
+    return Home(
+        environ.get("HOME", home),
+        os.getuid(),
+        variables,
+        mapping_file,
+        os.path.lexists(mapping_file),
+        close,
+        "wsl" if filesystem.is_wsl() else "",
+        sudo_home,
+        _state_of(variables.get("LAUNCHER_MOUNTS"), home),
+        meant(variables.get("LAUNCHER_MOUNTS", ""), environ),
+        places=tuple(_measured(what, path, table) for what, path in asked),
+    )
+
+
+def _measured(what: str, path: str, table: list[tuple[str, str]]) -> FileSystem:
+    """Measure the file system of ``path``, or of the nearest folder above it that is there."""
+    real = filesystem.nearest(path).real
+    kind = filesystem.file_system(real, table)
+    try:
+        found = os.statvfs(real)
+    except (OSError, ValueError):
+        return FileSystem(what, path, kind)
+    return FileSystem(what, path, kind, found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize)
+
+
+def meant(path: str, environ: Mapping[str, str]) -> str:
+    """Give the file that LAUNCHER_MOUNTS was to name: its variables, its blanks or its folder were wrong; "" else."""
+    plain = re.sub(r"\$(?:\{(\w+)\}|(\w+))", lambda found: environ.get(found[1] or found[2], ""), path).strip()
+    is_right = plain == path and path.startswith(("/", "~"))
+    return os.path.abspath(plain) if not is_right and os.path.isfile(plain) else ""
+
+
+def near(home: str, name: str) -> list[str]:
+    """Give the files of the home whose names come near to the mapping file's ``name``."""
+    try:
+        with os.scandir(home) as entries:
+            names = [entry.name for _, entry in zip(range(_ENTRIES), entries, strict=False)]
+    except (OSError, ValueError):
+        return []
+    return sorted(os.path.join(home, found) for found in names if found != name and _NEAR.fullmatch(found))[:10]
+
+
+def _changed(path: str) -> float:
+    try:
+        return os.stat(path).st_mtime
+    except (OSError, ValueError):
+        return 0.0
+
+
+def _state_of(path: str | None, home: str) -> str:
+    """Tell what is wrong with the file that LAUNCHER_MOUNTS names, as the launcher would find it; "" for nothing."""
+    if not path:
+        return ""
+    expanded = home + path[1:] if path == "~" or path.startswith("~/") else path
+    content, problem = bounded_files.read(expanded, 16 << 20)
+    del content
+    return "a file that is not there" if problem == "absent" else f"what cannot be read ({problem})" if problem else ""

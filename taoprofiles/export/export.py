@@ -1,0 +1,111 @@
+"""A profile planned for what comes after the launcher, with the image and the command that a task has there."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+from taoprofiles.errors import UsageError
+from taoprofiles.export import TARGETS, plan, render
+from taoprofiles.launcher import command as launching
+from taoprofiles.launcher import installed, task, versions
+from taoprofiles.launcher.host import Host
+from taoprofiles.launcher.refusal import RefusedError
+from taoprofiles.profiles.store import Store
+from taoprofiles.runs.docker_run import labels
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from taoprofiles.export.plan import Plan, Rendered
+    from taoprofiles.storage.paths import Context
+
+
+def rendered(
+    context: Context,
+    name: str,
+    target: str,
+    command: list[str],
+    *,
+    image: str | None = None,
+    gpus: str | int | list[str] = "all",
+) -> tuple[Plan, Rendered, list[str]]:
+    """Plan the profile and write it for one of TARGETS; the third tells how its secrets are given, one line each.
+
+    Raises UsageError where no image is known, CannotRenderError, InvalidProfileError, NotFoundError.
+    """
+    if target not in TARGETS:
+        raise UsageError(f"there is no target '{target}'", hint=f"one of {', '.join(TARGETS)}")
+    store = Store(context)
+    renderer = store.renderer(name)
+    mapping, variables = renderer.mapping(), renderer.variables()
+    asked = task.split(command)
+    made = plan.make(
+        mapping,
+        name=name,
+        image=image or image_of(context, asked),
+        command=asked.words,
+        variables=variables,
+        secrets=renderer.secret_values(),
+        secret_env=renderer.secrets()[1],
+        gpus=gpus,
+        caller=(context.uid, context.gid),
+        labels=labels(context, name) if target in ("docker", "compose") else {},
+    )
+    written = render(target, made)
+    return made, written, giving(made, written, variables)
+
+
+def giving(made: Plan, written: Rendered, variables: Collection[str]) -> list[str]:
+    """Tell how the secrets are given, none of which is written: one line each, to be pasted behind the first words."""
+    if not made.secrets:
+        return []
+    own = [name for name in made.secrets if name in variables]
+    others = [name for name in made.secrets if name not in variables]
+    where = "the Secret that this makes" if written.store else "the environment"
+    told = [f"not written, since secret, and read from {where}: {', '.join(made.secrets)}"]
+    told += [f'{", ".join(own)}: eval "$(taoprof env {made.name} --reveal)"'] if own else []
+    told += [f"{', '.join(others)}: export {' '.join(f'{name}=…' for name in others)}"] if others else []
+    return told + ([written.store] if written.store else [])
+
+
+def image_of(context: Context, asked: task.Task) -> str:
+    """Give the image that the installed launcher runs a task in. Raises UsageError."""
+    if not asked.name:
+        raise UsageError("no image and no task", hint="--image IMAGE, or a task: '-- tao model dino train …'")
+    table = _images(context)
+    if not table:
+        raise UsageError(
+            f"no image named, and there is no launcher here whose table tells that of '{asked.name}'",
+            hint="--image IMAGE, or install the launcher: 'pip install nvidia-tao'",
+        )
+    found = next((image for (group, name), image in table.items() if _is(asked, group, name)), None)
+    if found is None:
+        close = difflib.get_close_matches(asked.name, sorted({name for _, name in table}), n=1)
+        where = f" of group '{asked.group}'" if asked.group else ""
+        raise UsageError(
+            f"the launcher's table has no task '{asked.name}'{where}",
+            hint=f"did you mean '{close[0]}'? Or --image IMAGE" if close else "--image IMAGE",
+        )
+    return found
+
+
+def _is(asked: task.Task, group: str, name: str) -> bool:
+    return name == asked.name and asked.group in ("", group)
+
+
+def _images(context: Context) -> dict[tuple[str, str], str]:
+    """Give the image by group and task, as the launcher on PATH has it; {} where there is none to tell."""
+    found = installed.first(context.environ)
+    if found is None:
+        return {}
+    machine = Host(context.environ, context.folder, installed.config(found))
+    try:
+        table = launching.table(versions.installed(found.version), machine) or {}
+    except RefusedError:
+        return {}
+    override = context.environ.get("OVERRIDE_REGISTRY")
+    return {
+        (group, name): f"{registry if override is None else override}/{image}"
+        for (group, name), (registry, image) in table.items()
+    }

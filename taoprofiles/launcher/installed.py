@@ -1,0 +1,214 @@
+"""The launchers on this machine: which ``tao`` would start, with which Python, and what is installed beside it."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import re
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from taoprofiles.doctor.machine import NO_ANSWER, NO_INTERPRETER, NO_LAUNCHER, OTHER_PROGRAM, Launcher, Launchers
+from taoprofiles.system import bounded_files
+from taoprofiles.system.commands import ask
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Launcher", "config", "first", "inspect", "on_path", "survey"]
+
+DISTRIBUTIONS = ("nvidia-tao", "nvidia-tlt")
+"""The names under which PyPI has the launcher: nvidia-tlt up to 0.1.21, nvidia-tao since."""
+
+BESIDE = (*DISTRIBUTIONS, "docker", "requests", "urllib3", "tabulate", "setuptools", "six", "rich")
+"""What decides whether it starts at all."""
+
+PATIENCE = 10.0
+"""Seconds that an interpreter may take: with a home on a network, and its modules not compiled yet."""
+
+_TABLE_LIMIT = 4 << 20
+
+INSPECTED = 4
+"""Launchers of PATH that are asked; more than two are rare, and each takes a second."""
+
+# In the order in which the launcher does: of several faults a person sees the first. Nothing of the launcher itself is
+# imported. What lies in the current folder must not take the place of a module.
+_ASK = """
+import sys
+sys.path[:] = [place for place in sys.path if place]
+import json, os
+try:
+    import importlib.metadata as metadata
+    version = metadata.version
+except ImportError:
+    import pkg_resources
+    version = lambda name: pkg_resources.get_distribution(name).version
+try:
+    import distutils
+    has = True
+except ImportError:
+    has = False
+found, wrong = {}, ""
+for name in sys.argv[1:]:
+    try:
+        found[name] = str(version(name))[:100]
+    except Exception:
+        pass
+for name in ("docker", "tabulate", "requests"):
+    try:
+        __import__(name)
+    except BaseException as error:
+        wrong = (type(error).__name__ + ": " + str(error))[:300]
+        break
+try:
+    import importlib.util
+    pip = importlib.util.find_spec("pip") is not None
+except Exception:
+    pip = False
+folder = ""
+for name in ("nvidia_tao_cli", "tlt"):  # the first from 5.0.0 on
+    try:
+        folder = folder or list(importlib.util.find_spec(name).submodule_search_locations)[0]
+    except Exception:
+        pass
+import sysconfig
+managed = sys.prefix == getattr(sys, "base_prefix", sys.prefix) and os.path.exists(
+    os.path.join(sysconfig.get_path("stdlib") or "", "EXTERNALLY-MANAGED"))
+told = {"python": list(sys.version_info[:3]), "prefix": sys.prefix, "distutils": has, "packages": found,
+        "imports": wrong, "pip": pip, "managed": managed, "folder": folder}
+sys.stdout.write("\\n" + json.dumps(told) + "\\n")
+"""
+
+
+def on_path(environ: Mapping[str, str], names: tuple[str, ...] = ("tao", "tlt")) -> list[str]:
+    """Give every executable of these names on PATH, the one that a shell would start first; no file twice."""
+    found: dict[str, str] = {}
+    for name in names:
+        for folder in environ.get("PATH", "").split(os.pathsep):
+            path = shutil.which(name, path=folder) if folder else None
+            if path:
+                found.setdefault(os.path.realpath(path), path)
+    return list(found.values())
+
+
+def first(environ: Mapping[str, str]) -> Launcher | None:
+    """Give the launcher that a shell would start, or None."""
+    paths = on_path(environ)
+    return inspect(paths[0], environ) if paths else None
+
+
+def survey(environ: Mapping[str, str], home: str, beside: str) -> Launchers:
+    """Inspect every launcher of PATH, side by side. ``beside`` is a folder to look in besides the usual ones."""
+    paths = on_path(environ)
+    with ThreadPoolExecutor(INSPECTED) as pool:
+        found = tuple(pool.map(lambda path: inspect(path, environ), paths[:INSPECTED]))
+    environment = environ.get("VIRTUAL_ENV") or environ.get("CONDA_PREFIX") or ""
+    folders = [os.path.join(home, ".local/bin"), beside, *([os.path.join(environment, "bin")] if environment else [])]
+    known = {os.path.realpath(path) for path in paths}
+    elsewhere = dict.fromkeys(path for path in on_path({"PATH": os.pathsep.join(folders)}))
+    there = tuple(path for path in elsewhere if os.path.realpath(path) not in known)
+    return Launchers(found, there, environment, max(0, len(paths) - INSPECTED))
+
+
+def inspect(path: str, environ: Mapping[str, str]) -> Launcher:
+    """Ask the Python of a ``tao`` what is installed there. Nothing of the launcher's own is started."""
+    python = interpreter(path, environ)
+    if not python:
+        real = _behind_pyenv(path, environ)
+        python = interpreter(real, environ) if real else ""
+    if not python:
+        return Launcher(path, problem="it is not a Python script", trouble=OTHER_PROGRAM)
+    answer = ask([python, "-c", _ASK, *BESIDE], environ, PATIENCE)
+    if answer.status == -1 and not answer.out:
+        problem = f"its Python {answer.problem.removeprefix('it ')}"
+        return Launcher(path, python, problem=problem, trouble=NO_INTERPRETER, left=_left(python))
+    told = _told(answer.out)
+    if told is None:
+        said = (answer.err.strip().splitlines() or [""])[-1][:200]
+        problem = f"its Python does not answer{': ' + said if said else ''}"
+        return Launcher(path, python, problem=problem, trouble=NO_ANSWER, left=_left(python))
+    packages: dict[str, str] = told["packages"]
+    distribution = next((name for name in DISTRIBUTIONS if name in packages), "")
+    problem, trouble = ("", "") if distribution else ("its Python has no launcher installed", NO_LAUNCHER)
+    prefix: str = told["prefix"]
+    is_pipx = os.path.exists(os.path.join(prefix, "pipx_metadata.json"))
+    pip = "" if told["managed"] else "pipx" if is_pipx else "pip" if told["pip"] else "uv"
+    return Launcher(
+        path,
+        python,
+        tuple(told["python"]),
+        prefix,
+        distribution,
+        packages.get(distribution, ""),
+        told["distutils"],
+        packages,
+        problem,
+        trouble,
+        told["imports"],
+        pip,
+        folder=told["folder"],
+    )
+
+
+def config(launcher: Launcher | None) -> bytes | None:
+    """Give its own table of tasks and images, for ``world.host.Host``; None where that cannot be read."""
+    if launcher is None or not launcher.folder:
+        return None
+    content, problem = bounded_files.read(os.path.join(launcher.folder, "config/config.json"), _TABLE_LIMIT)
+    return None if problem else content
+
+
+def _told(out: str) -> dict[str, Any] | None:  # a stranger's sitecustomize may print as well
+    for line in reversed(out.splitlines()):
+        try:
+            told = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        kinds = {"python": list, "prefix": str, "distutils": bool, "packages": dict, "imports": str}
+        kinds |= {"pip": bool, "managed": bool, "folder": str}
+        if isinstance(told, dict) and all(isinstance(told.get(key), kind) for key, kind in kinds.items()):
+            release, bounded_files = told["python"], (*told["packages"].values(), told["prefix"])
+            are_texts = all(isinstance(text, str) and text.isprintable() for text in bounded_files)
+            if are_texts and len(release) == 3 and all(isinstance(part, int) for part in release):
+                return told
+    return None
+
+
+def interpreter(path: str, environ: Mapping[str, str] | None = None) -> str:
+    """Give the Python in the first lines of a script that pip, pipx, conda or uv made; "" for anything else."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            head = os.read(fd, 1024).decode("utf-8", "surrogateescape")
+        finally:
+            os.close(fd)
+    except OSError:
+        return ""
+    looked_up = re.match(r"#! ?/usr/bin/env +(?:-S +)?(python[0-9.]*)[ \t]*\n", head)
+    if looked_up:
+        return shutil.which(looked_up[1], path=(environ or os.environ).get("PATH", "")) or looked_up[1]
+    # pip writes the second form where the path is too long for a first line or has a blank.
+    found = re.match(r"#! ?(\S*(?:python|pypy)[0-9.]*)(?:[ \t]+-\w+)*[ \t]*\n", head) or re.match(
+        r"#!/bin/sh\n'''exec' \"?([^\"\n]*(?:python|pypy)[0-9.]*)\"? \"\$0\"", head
+    )
+    return found[1] if found else ""
+
+
+def _left(python: str) -> str:
+    """Tell which launcher lies in the environment of an interpreter that does not start; "" for none."""
+    lib = os.path.join(os.path.dirname(os.path.dirname(python)), "lib")
+    for name in DISTRIBUTIONS:
+        pattern = os.path.join(glob.escape(lib), "python*", "site-packages", name.replace("-", "_") + "-*.dist-info")
+        for folder in glob.glob(pattern):
+            found = re.fullmatch(r"[a-z_]+-([0-9][0-9.]*)\.dist-info", os.path.basename(folder))
+            if found:
+                return f"{name}=={found[1]}"
+    return ""
+
+
+def _behind_pyenv(path: str, environ: Mapping[str, str]) -> str:
+    if os.path.basename(os.path.dirname(path)) != "shims":
+        return ""
+    return ask(["pyenv", "which", os.path.basename(path)], environ, PATIENCE).out.strip()

@@ -1,0 +1,71 @@
+"""The login to NVIDIA's registry, read as the launcher reads it.
+
+nvidia-tao 6.26.3, components/instance_handler/utils.py lines 147 to 173, and the same in 0.1.21 and 4.0.1: the key
+``nvcr.io`` must stand under ``auths`` of ``~/.docker/config.json``, whatever DOCKER_CONFIG and the credential helpers
+say. With LAUNCHER_MODE_INTERNAL=1 ``stg.nvcr.io`` must as well.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+from taoprofiles.doctor.machine import Login
+from taoprofiles.system import bounded_files
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ASKED = ("nvcr.io", "stg.nvcr.io")
+_LIMIT = 4 << 20
+
+
+def survey(environ: Mapping[str, str], home: str) -> Login:
+    """Read the file, and nothing of what is secret in it."""
+    path = os.path.join(home, ".docker/config.json")
+    folder = environ.get("DOCKER_CONFIG", "")
+    elsewhere = os.path.join(folder, "config.json") if folder else ""
+    if elsewhere and os.path.realpath(elsewhere) == os.path.realpath(path):
+        elsewhere = ""
+    other, _ = _config(elsewhere) if elsewhere else ({}, "")
+    there = _registries(other.get("auths"))
+    try:
+        owner = os.stat(path).st_uid
+    except (OSError, ValueError):
+        owner = -1
+    content, problem = bounded_files.read(path, _LIMIT)
+    found = Login(path, elsewhere=elsewhere, there=there, owner=owner)
+    if problem:
+        return found._replace(kind="absent" if problem == "absent" else "unreadable", problem=problem)
+    data, problem = bounded_files.parse(content)
+    if problem:
+        return found._replace(kind="no-json", problem=problem)
+    if not isinstance(data, dict):
+        return found._replace(kind="no-object", problem="it is not an object")
+    helpers = _helpers(data)
+    lost = tuple(name for name in helpers if not shutil.which(name, path=environ.get("PATH", "")))
+    found = found._replace(helpers=helpers, lost=lost, registries=_registries(data.get("auths")))
+    if "auths" not in data:
+        return found._replace(kind="no-auths")
+    return (
+        found if isinstance(data["auths"], dict) else found._replace(kind="auths-odd", problem="'auths' is no object")
+    )
+
+
+def _config(path: str) -> tuple[dict[str, object], str]:
+    data, problem = bounded_files.parse(bounded_files.read(path, _LIMIT)[0])
+    return (data, problem) if isinstance(data, dict) else ({}, problem)
+
+
+def _registries(auths: object) -> tuple[str, ...]:
+    return tuple(name for name in ASKED if name in auths) if isinstance(auths, dict) else ()
+
+
+def _helpers(data: dict[str, object]) -> tuple[str, ...]:
+    """Give the programs that keep the credentials of the registries that are asked for."""
+    of_all, of_some = data.get("credsStore"), data.get("credHelpers")
+    named = [of_some.get(name) for name in ASKED] if isinstance(of_some, dict) else []
+    # A name with a slash, or one that no file can have, is looked up by nobody.
+    good = dict.fromkeys(name for name in [of_all, *named] if isinstance(name, str) and name.isprintable() and name)
+    return tuple(f"docker-credential-{name[:100]}" for name in good if "/" not in name)

@@ -1,0 +1,60 @@
+"""Which names hold secrets, and what is shown for their values."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+MASK = "***"
+
+_WORDS = ("KEY", "TOKEN", "SECRET", "PASS", "PWD", "CREDENTIAL", "AUTH")
+_HARMLESS = ("KEYPOINT",)  # TAO's pose networks: KEYPOINT_DIR is a folder
+_FOLDERS = ("PWD", "OLDPWD")  # where a shell is, and was
+
+
+def without_secrets(words: Sequence[str], known: Iterable[str] = ()) -> list[str]:
+    """Give the words of a command with secrets masked: by the option or variable before them, or as ``known`` values.
+
+    ``-k`` is the encryption key of every TAO task.
+    """
+    values = [value for value in known if len(value) >= 4]
+    shown: list[str] = []
+    before = ""
+    for word in words:
+        name, equals, _ = word.partition("=")
+        if before == "-k" or (before.startswith("--") and is_secret(before)):
+            masked = MASK
+        elif equals and is_secret(name.rpartition(".")[2]):
+            masked = f"{name}={MASK}"
+        elif word.startswith("-k") and len(word) > 2:  # argparse takes -kVALUE and -k=VALUE as well
+            masked = f"-k{MASK}"
+        else:
+            masked = within(word)
+            for value in values:
+                masked = masked.replace(value, MASK)
+        shown.append(masked)
+        before = word
+    return shown
+
+
+def within(text: str) -> str:
+    """Give a text with the secrets in it masked: the password of a URL, and ``api_key: …`` of a list in braces."""
+    if "://" not in text and "{" not in text:
+        return text
+    import re  # not for 'use', which has no time
+
+    def masked(found: re.Match[str]) -> str:
+        return found[1] + MASK if is_secret(found[2]) else found[0]
+
+    text = re.sub(r"(://[^\s/@:]*:)[^\s/@]+(?=@)", rf"\1{MASK}", text)
+    return re.sub(r"""(([\w.-]++)["']?\s*+:\s*+)(?!//)("[^"]*+"|'[^']*+'|[^,\s{}\[\]]++)""", masked, text)
+
+
+def is_secret(name: str) -> bool:
+    """Tell whether the value of the variable ``name`` must not be shown."""
+    upper = name.upper()
+    for word in _HARMLESS:
+        upper = upper.replace(word, "")
+    return upper not in _FOLDERS and any(word in upper for word in _WORDS)

@@ -1,0 +1,38 @@
+"""What ran here: the runs of now and of the past, and which of them wrote a folder."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from taoprofiles.holds.hold import OWN_KINDS
+from taoprofiles.holds.manage import holds
+from taoprofiles.holds.records import Holds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from taoprofiles.holds.hold import Hold
+    from taoprofiles.storage.paths import Context
+
+
+def runs(context: Context) -> Iterator[Hold]:
+    """Give every run, those of now first, then the newest first."""
+    yield from (hold for hold in reversed(holds(context).holds) if hold.kind in OWN_KINDS)
+    yield from Holds(context).over()
+
+
+def why(context: Context, path: str) -> list[Hold]:
+    """Give the runs that may have written ``path``, the newest first: those that wrote into such a results folder.
+
+    Where no run named one, those that had the folder mounted.
+    """
+    real = os.path.realpath(os.path.expanduser(path))
+    known = list(runs(context))
+    writers = [hold for hold in known if any(_within(real, folder) for folder in hold.results)]
+    return writers or [hold for hold in known if any(_within(real, source) for source, _ in hold.mounts)]
+
+
+def _within(path: str, folder: str) -> bool:
+    folder = os.path.realpath(folder)
+    return path == folder or path.startswith(folder.rstrip("/") + "/")

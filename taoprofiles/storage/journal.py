@@ -1,0 +1,286 @@
+"""Every mapping that ever was and every profile that was changed, and why: an append-only journal and its contents.
+
+``history.jsonl`` has one JSON object a line; ``objects/`` holds the contents by their SHA-256. A line about the mapping
+file is written **before** the file is replaced, so the journal and the file together always tell what is the case: the
+last line whose ``after`` is what the file holds is the one in force. There is no second pointer that could disagree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import time
+from typing import TYPE_CHECKING
+
+from taoprofiles.errors import InvalidStateError
+from taoprofiles.storage import files
+from taoprofiles.storage.os_errors import refuse_newer, unusable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any, TypeVar
+
+    from taoprofiles.storage.paths import Context
+
+    T = TypeVar("T")
+
+FORMAT = 1
+LAST_TIME = 1e11
+"""Seconds since 1970: the year 5138. A later time was not written by us, and may be more than a clock can show."""
+MAPPING_LIMIT = 16 << 20
+"""Bytes. A mapping file has a few hundred; one past this limit is some other file, and is not replaced."""
+
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Entry:
+    """One line of the history.
+
+    ``action`` is what was done (use, undo, restore, found, new, save, import, edit, set, copy, rename, remove);
+    ``target`` is "mapping" or "profile". ``profile`` is the profile in force afterwards (mapping) or the one changed
+    (profile), None for a mapping that no profile made. ``before`` and ``after`` are digests,
+    None where there was no file. ``time`` is in seconds since 1970, ``by`` who did it: user, host, pid. ``was`` is the
+    old name of a renamed profile; ``writer``, where a guard saw it, the program whose content was found.
+    """
+
+    __slots__ = ("action", "after", "before", "by", "id", "profile", "target", "time", "was", "writer")
+
+    def __init__(
+        self,
+        *,
+        id: int,
+        time: float,
+        action: str,
+        target: str,
+        profile: str | None,
+        before: str | None,
+        after: str | None,
+        by: str,
+        was: str | None = None,
+        writer: str | None = None,
+    ) -> None:
+        self.id, self.time, self.action, self.target = id, time, action, target
+        self.profile, self.before, self.after = profile, before, after
+        self.by, self.was, self.writer = by, was, writer
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the fields, in the order in which they are written."""
+        names = ("id", "time", "action", "target", "profile", "before", "after", "by", "was", "writer")
+        return {name: getattr(self, name) for name in names}
+
+
+_TEXT = (str, type(None))
+_KINDS = {
+    "id": (int,),
+    "time": (int, float),
+    "action": (str,),
+    "target": (str,),
+    "by": (str,),
+    "profile": _TEXT,
+    "before": _TEXT,
+    "after": _TEXT,
+    "was": _TEXT,
+    "writer": _TEXT,
+}
+
+
+class History:
+    """The journal and the contents of one person. Writing needs the lock; reading does not."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def keep(self, content: bytes) -> str:
+        """Store ``content`` durably, once, and return its digest. Needs the lock."""
+        digest = hashlib.sha256(content).hexdigest()
+        path = os.path.join(self._context.objects, digest)
+        if not os.path.exists(path):
+            files.make_folder(self._context.objects)
+            files.replace(path, content)
+        return digest
+
+    def take_in(self, content: bytes | None, *, writer: str | None = None) -> int | None:
+        """Record that another program wrote ``content``; give the entry, None where it is the last one's.
+
+        The file stays as it is. Needs the lock.
+        """
+        entry = self.found(None if content is None else self.keep(content), writer=writer)
+        return None if entry is None else self.record([entry])[1]
+
+    def found(self, digest: str | None, *, writer: str | None = None) -> dict[str, Any] | None:
+        """Give the entry, to be recorded, for what another program wrote after the last one; None for no such thing."""
+        last = self.last_mapping()
+        before = last.after if last else None
+        if digest == before:
+            return None
+        about = {"action": "found", "target": "mapping", "profile": None, "before": before, "after": digest}
+        return {**about, "writer": writer}
+
+    def knows(self, content: bytes) -> bool:
+        """Tell whether ``content`` is stored already."""
+        return os.path.exists(os.path.join(self._context.objects, hashlib.sha256(content).hexdigest()))
+
+    def content(self, digest: str) -> bytes:
+        """Give back what ``keep`` stored. Raises InvalidStateError where it is gone or damaged."""
+        path = os.path.join(self._context.objects, digest)
+        content = files.read(path, MAPPING_LIMIT)
+        if content is None or hashlib.sha256(content).hexdigest() != digest:
+            what = "is missing" if content is None else "is damaged"
+            raise InvalidStateError(f"what the history kept {what}: '{path}'")
+        return content
+
+    def record(self, entries: list[dict[str, Any]]) -> tuple[int, int]:
+        """Append entries, durably, in one write. Needs the lock.
+
+        Returns the size of the journal before, and the id of the last of ``entries``.
+        Each of ``entries`` gives action, target, profile, before, after and perhaps was; the rest is filled in here.
+        """
+        files.make_folder(self._context.state)
+        last = next(self.newest_first(), None)
+        first = last.id + 1 if last else 1
+        by = f"{self._context.user}@{os.uname().nodename} pid {os.getpid()}"
+        lines = []
+        for number, entry in enumerate(entries, first):
+            line = Entry(id=number, time=round(time.time(), 3), by=by, **entry).as_dict()
+            lines.append(json.dumps({"v": FORMAT, **line}) + "\n")
+        return files.append(self._context.history, "".join(lines).encode()), first + len(entries) - 1
+
+    def record_and(self, entries: list[dict[str, Any]], do: Callable[[], T]) -> tuple[int, T]:
+        """Record entries, then do what they say; give the id of the last one and what ``do`` gave. Needs the lock.
+
+        Where ``do`` fails the record is taken back. Signals wait meanwhile: a Ctrl-C between the change and the end of
+        ``do`` would take back the record of a change that has happened.
+        """
+        waiting = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+        try:
+            size, last_id = self.record(entries)
+            try:
+                return last_id, do()
+            except BaseException:
+                files.cut(self._context.history, size)
+                raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, waiting)
+
+    def newest_first(self) -> Iterator[Entry]:
+        """Read the entries from the last to the first, no more of the file than is asked for."""
+        for line in lines_backwards(self._context.history):
+            entry = _parse(line, self._context.history)
+            if entry is not None:
+                yield entry
+
+    def last_mapping(self) -> Entry | None:
+        """Give the last entry about the mapping file, whether it took effect or not."""
+        return next((entry for entry in self.newest_first() if entry.target == "mapping"), None)
+
+    def timeline(self, content: bytes | None) -> Iterator[tuple[Entry, bool]]:
+        """Give the entries, the newest first, and whether each took effect.
+
+        ``content`` is what the mapping file holds now. An entry is written before the file, so one whose ``before`` is
+        what came of it was interrupted. Each profile is given by the name that it has today.
+        """
+        digest = None if content is None else hashlib.sha256(content).hexdigest()
+        names: dict[str, str] = {}
+        for entry in self.newest_first():
+            if entry.was is not None and self._rename_was_interrupted(entry):
+                yield entry, False
+                continue
+            took_effect = True
+            if entry.target == "mapping":
+                # What was found had happened already; only what we did ourselves can have been interrupted.
+                took_effect = entry.action == "found" or entry.after == digest or entry.before != digest
+                if took_effect:
+                    digest = entry.before
+            if entry.was is not None and entry.profile is not None and entry.target == "profile":
+                names[entry.was] = names.get(entry.profile, entry.profile)
+            elif entry.profile is not None:
+                entry.profile = names.get(entry.profile, entry.profile)
+            yield entry, took_effect
+
+    def mappings(self, content: bytes | None) -> Iterator[Entry]:
+        """Give the entries about the mapping file that took effect, the newest first."""
+        return (entry for entry, took_effect in self.timeline(content) if took_effect and entry.target == "mapping")
+
+    def in_force(self, content: bytes | None) -> Entry | None:
+        """Tell which entry made the mapping file what it is, given what the file holds; None: none of ours did."""
+        digest = None if content is None else hashlib.sha256(content).hexdigest()
+        last = next(self.mappings(content), None)
+        return last if last is not None and last.after == digest else None
+
+    def _rename_was_interrupted(self, entry: Entry) -> bool:
+        return os.path.lexists(self._context.profile_file(entry.was or "")) and not os.path.lexists(
+            self._context.profile_file(entry.profile or "")
+        )
+
+    def last_used(self, used: dict[str, float], offset: int) -> tuple[dict[str, float], int]:
+        """Tell when each profile was last used, by name, and how far the journal was read.
+
+        ``used`` and ``offset`` are what the last call gave, or {} and 0.
+        """
+        used = dict(used)
+        try:
+            with open(self._context.history, "rb", opener=_at_once) as journal:
+                if offset > os.fstat(journal.fileno()).st_size:
+                    used, offset = {}, 0
+                journal.seek(offset)
+                for line in journal:
+                    if not line.endswith(b"\n"):
+                        break
+                    offset += len(line)
+                    entry = _parse(line, self._context.history)
+                    if entry is None or entry.profile is None:
+                        continue
+                    if entry.was is not None and entry.was in used:
+                        used[entry.profile] = used.pop(entry.was)
+                    if entry.action == "use":
+                        used[entry.profile] = entry.time
+        except FileNotFoundError:
+            return {}, 0
+        except OSError as error:
+            raise unusable(self._context.history, "read", error) from error
+        return used, offset
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a FIFO in its place would otherwise keep us waiting for ever
+
+
+def _parse(line: bytes, path: str) -> Entry | None:
+    try:
+        fields = json.loads(line)
+        refuse_newer(path, fields["v"], FORMAT)
+        fields.setdefault("writer", None)  # lines of before there was a guard have none
+        entry = Entry(**{name: fields[name] for name in Entry.__slots__})
+        is_sound = all(isinstance(getattr(entry, name), kind) for name, kind in _KINDS.items())
+        return entry if is_sound and 0 <= entry.time < LAST_TIME else None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None  # a line torn by a power cut, or damaged: the others still count
+
+
+def lines_backwards(path: str, block: int = 1 << 13) -> Iterator[bytes]:
+    """Give the lines of a journal from the last to the first, reading no more of it than is asked for."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise unusable(path, "read", error) from error
+    try:
+        position = os.fstat(fd).st_size
+        tail = b""
+        while position > 0:
+            size = min(block, position)
+            position -= size
+            head, *whole = (os.pread(fd, size, position) + tail).split(b"\n")
+            yield from reversed(whole)
+            tail = head
+            block = min(block * 2, 1 << 20)
+        if tail:
+            yield tail
+    except OSError as error:
+        raise unusable(path, "read", error) from error
+    finally:
+        os.close(fd)

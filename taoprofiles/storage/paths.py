@@ -1,0 +1,110 @@
+"""Where everything lives, worked out from the environment: the only place that reads HOME and the XDG variables."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from taoprofiles.errors import InvalidStateError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from taoprofiles.profiles.rendering import Surroundings
+
+MAPPING_FILE = ".tao_mounts.json"
+"""The launcher's name for it: ``DOCKER_MOUNT_FILE`` in nvidia_tao_cli's docker_handler.py."""
+
+
+class Context:
+    """One person's surroundings: home, environment, user and group ids, and the places that follow from them.
+
+    ``environ`` is what ``${env:NAME}`` refers to. ``TAOPROF_HOME`` stands in for the home everywhere, the mapping file
+    included, and then the XDG variables are not looked at.
+
+    Raises InvalidStateError where there is no home, or one that is not an absolute path.
+    """
+
+    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
+        self.environ = dict(os.environ if environ is None else environ)
+        self.uid = os.getuid()
+        self.gid = os.getgid()
+        moved = self.environ.get("TAOPROF_HOME")
+        self.home = os.path.normpath(moved) if moved else _home(self.environ)
+        if not os.path.isabs(self.home):
+            which = "TAOPROF_HOME" if moved else "HOME"
+            raise InvalidStateError(
+                f"{which} is '{moved or self.home}', which is not an absolute path",
+                hint=f"set {which} to an absolute path, such as {which}=/home/NAME",
+            )
+        xdg = {} if moved else self.environ
+        self.mapping_file = os.path.join(self.home, MAPPING_FILE)
+        self.config = os.path.join(_xdg(xdg, "XDG_CONFIG_HOME", self.home, ".config"), "taoprofiles")
+        self.profiles = os.path.join(self.config, "profiles")
+        self.state = os.path.join(_xdg(xdg, "XDG_STATE_HOME", self.home, ".local/state"), "taoprofiles")
+        self.lock = os.path.join(self.state, "lock")
+        self.history = os.path.join(self.state, "history.jsonl")
+        self.objects = os.path.join(self.state, "objects")
+        self.rejected = os.path.join(self.state, "rejected")
+        self.holds = os.path.join(self.state, "holds")
+        self.queue = os.path.join(self.state, "queue")
+        self.runs = os.path.join(self.state, "runs.jsonl")
+        self.cache = os.path.join(self.state, "cache")
+        self.guard = os.path.join(self.state, "guard")
+        self.seal = os.path.join(self.guard, "seal.json")
+        self.untold = os.path.join(self.guard, "untold")
+        self.settings = os.path.join(self.config, "config.toml")
+
+    @property
+    def folder(self) -> str:
+        """The current folder. Raises InvalidStateError where it has been removed."""
+        try:
+            return os.getcwd()
+        except OSError:
+            raise InvalidStateError("the current folder is not there any more", hint="cd to another one") from None
+
+    def profile_file(self, name: str) -> str:
+        """Give the path of a profile's file; the name has been checked."""
+        return os.path.join(self.profiles, name + ".toml")
+
+    @property
+    def user(self) -> str:
+        """How the person is called in records."""
+        return self.environ.get("USER") or self.environ.get("LOGNAME") or f"uid {self.uid}"
+
+    @property
+    def surroundings(self) -> Surroundings:
+        """What a profile is rendered in."""
+        from taoprofiles.profiles.rendering import Surroundings  # it loads re: 5 ms that a shell prompt does not need
+
+        return Surroundings(environ=self.environ, home=self.home, uid=self.uid, gid=self.gid)
+
+    def expanded(self, path: str | None) -> str | None:
+        """Give ``path`` with the home for a leading ``~``."""
+        return self.home + path[1:] if path is not None and (path == "~" or path.startswith("~/")) else path
+
+    def short(self, path: str) -> str:
+        """Write ``path`` as people do, with ``~`` for the home."""
+        inside = path[len(self.home) :]
+        return "~" + inside if path.startswith(self.home) and inside[:1] in ("", "/") and self.home != "/" else path
+
+
+def _home(environ: Mapping[str, str]) -> str:
+    home = environ.get("HOME")
+    if home is not None:
+        return home.rstrip("/") or ("/" if home else home)
+    import pwd
+
+    try:  # what os.path.expanduser does for the launcher when HOME is not set
+        return pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        raise InvalidStateError(
+            f"there is no home folder: HOME is not set and user id {os.getuid()} is not in the password database",
+            hint="set HOME to an absolute path, such as HOME=/home/NAME",
+        ) from None
+
+
+def _xdg(environ: Mapping[str, str], name: str, home: str, default: str) -> str:
+    # The XDG base directory specification: a relative path is invalid and must be ignored.
+    value = environ.get(name, "")
+    return value if os.path.isabs(value) else os.path.join(home, default)

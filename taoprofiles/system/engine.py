@@ -1,0 +1,275 @@
+"""The container engine, asked over its HTTP API: Docker's, or Podman's of the same form. Every answer has a deadline.
+
+The Docker SDK takes 190 ms to import, more than a whole ``use``; the few requests here need a socket and JSON. HTTP 1.0
+keeps it that small: the engine closes the connection after its answer and sends no chunks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from typing import TYPE_CHECKING
+
+from taoprofiles.system import engine_schema
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import Any
+
+DEFAULT = "unix:///var/run/docker.sock"
+"""Where the launcher's clients look without DOCKER_HOST (DEFAULT_DOCKER_PATH in its docker_handler.py)."""
+
+PATIENCE = 2.0
+"""Seconds that a question may take before the engine counts as one that does not answer."""
+
+_LIMIT = 64 << 20
+
+
+class EngineError(Exception):
+    """The engine could not be asked; the text says why. ``absent`` where there is no engine at all.
+
+    ``kind`` is "absent", "refused", "denied", "silent" or "odd".
+    """
+
+    def __init__(self, reason: str, *, absent: bool = False, kind: str = "odd") -> None:
+        super().__init__(reason)
+        self.absent = absent
+        self.kind = "absent" if absent else kind
+
+
+class Engine:
+    """The engine that the launcher would use in this environment."""
+
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        patience: float = PATIENCE,
+        end: float | None = None,
+        *,
+        address: str | None = None,
+    ) -> None:
+        """``end`` is when all questions together must be answered, by the monotonic clock.
+
+        ``address`` is another engine's than the environment names: the one that a hold was made on.
+        """
+        self._environ = environ if address is None else {**environ, "DOCKER_HOST": address}
+        self._end = float("inf") if end is None else end
+        self.address = self._environ.get("DOCKER_HOST") or DEFAULT
+        self._patience = patience
+
+    def containers(self) -> list[dict[str, Any]]:
+        """List the containers that are not over (running, paused, restarting); see ``shapes.containers``."""
+        found = engine_schema.containers(self._ask("GET", "/containers/json"))
+        if found is None:
+            raise EngineError("its answer is not a list of containers")
+        return found
+
+    def inspect(self, container: str) -> dict[str, Any] | None:
+        """Give what is asked about a container (``shapes.container``), None where there is none."""
+        found = self._ask("GET", f"/containers/{container}/json")
+        return None if found is None else engine_schema.container(found)
+
+    def info(self) -> dict[str, Any]:
+        """Give what it says about itself; see ``shapes.info``."""
+        return engine_schema.info(self._ask("GET", "/info"))
+
+    def stop(self, container: str, seconds: int = 10) -> bool:
+        """Stop a container: SIGTERM, and SIGKILL after ``seconds``. False where there is none."""
+        patient = Engine(self._environ, self._patience + seconds + 5)
+        return patient._ask("POST", f"/containers/{container}/stop?t={seconds}") is not None
+
+    def events(self, since: float, *, idle: float = 1.0) -> Iterator[dict[str, Any] | None]:
+        """Give the events (``shapes.event``) from ``since`` (seconds since 1970) on, as they come, without end.
+
+        None comes first, once the engine has answered, and then whenever nothing has come for ``idle`` seconds.
+        Raises EngineError where the stream breaks.
+        """
+        path = f"/events?since={since:.9f}&filters=%7B%22type%22%3A%7B%22container%22%3Atrue%7D%7D"
+        try:
+            connection = self._connect(time.monotonic() + self._patience)
+            with connection:
+                _send(connection, "GET", path)
+                rest = b""
+                head = True
+                while True:
+                    connection.settimeout(self._patience if head else idle)
+                    try:
+                        chunk = connection.recv(1 << 16)
+                    except TimeoutError:
+                        if head:
+                            raise
+                        yield None
+                        continue
+                    if not chunk:
+                        raise EngineError("it ended the stream of events")
+                    rest += chunk
+                    if head:
+                        top, found, after = rest.partition(b"\r\n\r\n")
+                        if not found:
+                            continue
+                        _status(top)
+                        head, rest = False, after
+                        yield None
+                    *lines, rest = rest.split(b"\n")
+                    for line in lines:
+                        if line.strip():
+                            event = engine_schema.event(json.loads(line))
+                            if event is not None:
+                                yield event
+        except OSError as error:
+            raise EngineError(_reason(error)) from None
+        except (ValueError, RecursionError):
+            raise EngineError("its answer is not what an engine says") from None
+
+    def ending(self, container: str) -> Ending | None:
+        """Give something to wait on for the container's end; None where the engine cannot be asked."""
+        try:
+            connection = self._connect(time.monotonic() + self._patience)
+            _send(connection, "POST", f"/containers/{container}/wait")
+            return Ending(connection)
+        except (OSError, EngineError):
+            return None
+
+    def _ask(self, method: str, path: str) -> Any:
+        deadline = min(time.monotonic() + self._patience, self._end)
+        answer = b""
+        try:
+            with self._connect(deadline) as connection:
+                _send(connection, method, path)
+                while chunk := _receive(connection, deadline):
+                    answer += chunk
+                    if len(answer) > _LIMIT:
+                        raise EngineError("its answer has no end")
+        except TimeoutError:
+            raise EngineError(f"it does not answer within {self._patience:g} s", kind="silent") from None
+        except OSError as error:
+            raise EngineError(_reason(error), kind=_kind(error)) from None
+        head, _, body = answer.partition(b"\r\n\r\n")
+        if _status(head) == 404:
+            return None
+        try:
+            return json.loads(body) if body else {}
+        except (ValueError, RecursionError):
+            raise EngineError("its answer is not what an engine says") from None
+
+    def _connect(self, deadline: float) -> socket.socket:
+        scheme, _, rest = self.address.partition("://")
+        left = max(0.01, deadline - time.monotonic())
+        if scheme == "unix":
+            connection = socket.socket(socket.AF_UNIX)
+            connection.settimeout(left)
+            try:
+                connection.connect(rest)
+            except (FileNotFoundError, NotADirectoryError):
+                connection.close()
+                raise EngineError("there is no engine", absent=True) from None
+            except BaseException:
+                connection.close()
+                raise
+            return connection
+        if scheme in ("tcp", "http", "https"):
+            secure = scheme == "https" or bool(self._environ.get("DOCKER_TLS_VERIFY"))
+            return self._connect_tcp(rest, left, secure=secure)
+        if scheme == "ssh":
+            return self._connect_through_docker(left)
+        raise EngineError(f"DOCKER_HOST '{self.address}' is of a kind that taoprof does not know")
+
+    def _connect_tcp(self, rest: str, left: float, *, secure: bool) -> socket.socket:
+        host, _, port = rest.rstrip("/").rpartition(":")
+        if not port.isdigit():
+            raise EngineError(f"DOCKER_HOST '{self.address}' names no port")
+        connection = socket.create_connection((host.strip("[]"), int(port)), left)
+        if not secure:
+            return connection
+        import ssl
+
+        folder = self._environ.get("DOCKER_CERT_PATH") or os.path.join(self._environ.get("HOME", "/"), ".docker")
+        around = ssl.create_default_context(cafile=os.path.join(folder, "ca.pem"))
+        around.load_cert_chain(os.path.join(folder, "cert.pem"), os.path.join(folder, "key.pem"))
+        return around.wrap_socket(connection, server_hostname=host.strip("[]"))
+
+    def _connect_through_docker(self, left: float) -> socket.socket:
+        import subprocess
+
+        ours, theirs = socket.socketpair()
+        with theirs:
+            command = ["docker", "--host", self.address, "system", "dial-stdio"]
+            end = theirs.fileno()
+            environ = {**self._environ, "SSH_ASKPASS_REQUIRE": "never"}
+            # It ends when our end of the pair is closed. In a session of its own it asks no terminal for a password.
+            subprocess.Popen(  # noqa: S603
+                command, stdin=end, stdout=end, stderr=subprocess.DEVNULL, env=environ, start_new_session=True
+            )
+        ours.settimeout(left)
+        return ours
+
+
+class Ending:
+    """An answer that comes when a container ends. Its head comes at once, and says nothing yet."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._answer = b""
+        connection.setblocking(False)
+
+    def fileno(self) -> int:
+        """Give the descriptor to wait on."""
+        return self._connection.fileno()
+
+    def is_over(self) -> bool:
+        """Take what has come, and tell whether that is more than the head."""
+        try:
+            chunk = self._connection.recv(1 << 16)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        self._answer += chunk
+        return not chunk or bool(self._answer.partition(b"\r\n\r\n")[2])
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._connection.close()
+
+
+def _send(connection: socket.socket, method: str, path: str) -> None:
+    length = "Content-Length: 0\r\n" if method == "POST" else ""
+    connection.sendall(f"{method} {path} HTTP/1.0\r\nHost: docker\r\n{length}\r\n".encode())
+
+
+def _receive(connection: socket.socket, deadline: float) -> bytes:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    connection.settimeout(left)
+    return connection.recv(1 << 18)
+
+
+def _status(head: bytes) -> int:
+    words = head.split(b"\r\n")[0].split(b" ")
+    if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
+        raise EngineError("its answer is not what an engine says")
+    status = int(words[1])
+    if status >= 400 and status != 404:
+        raise EngineError(f"it refuses, with HTTP status {status}")
+    return status
+
+
+def _kind(error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return "denied"
+    if isinstance(error, FileNotFoundError):
+        return "absent"
+    return "refused" if isinstance(error, ConnectionError) else "odd"
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"'{error.filename}' is not there"
+    if isinstance(error, PermissionError):
+        return "this user may not ask it (permission denied)"
+    if isinstance(error, ConnectionRefusedError):
+        return "it is not running (connection refused)"
+    return (error.strerror or str(error)).lower()

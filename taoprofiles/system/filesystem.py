@@ -1,0 +1,125 @@
+"""Folders of this host as a check sees them: where a name leads, whose they are, and what holds them."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+
+from taoprofiles.system import bounded_files
+
+
+class Folder:
+    """A folder, or file, of this host.
+
+    ``real`` is where it leads; ``problem`` is "", "missing", or why it cannot be seen;
+    ``uid``, ``gid`` and ``mode`` are of what is there.
+    """
+
+    __slots__ = ("gid", "mode", "path", "problem", "real", "uid")
+
+    def __init__(self, path: str) -> None:
+        self.path, self.real = path, os.path.realpath(path)
+        self.problem, self.uid, self.gid, self.mode = "", -1, -1, 0
+        try:
+            seen = os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            self.problem = "missing"
+        except (OSError, ValueError) as error:
+            self.problem = str(getattr(error, "strerror", None) or error).lower()
+        else:
+            self.uid, self.gid, self.mode = seen.st_uid, seen.st_gid, stat.S_IMODE(seen.st_mode)
+
+    def may(self, uid: int, gid: int, bits: int) -> bool:
+        """Whether that user may do what ``bits`` says (4 read, 2 write, 1 enter), by the mode alone."""
+        if uid == 0:
+            return True
+        shift = 6 if uid == self.uid else 3 if gid == self.gid else 0
+        return (self.mode >> shift) & bits == bits
+
+
+def nearest(path: str) -> Folder:
+    """Give the folder itself, or the nearest folder above it that is there."""
+    found = Folder(os.path.normpath(path))
+    while found.problem == "missing" and found.path != "/":
+        found = Folder(os.path.dirname(found.path))
+    return found
+
+
+def link(path: str) -> str | None:
+    """Give where a symlink points, as it is written; None for what is none, or may not be seen."""
+    try:
+        return os.readlink(path)
+    except OSError:
+        return None
+
+
+def file_systems() -> list[tuple[str, str]]:
+    """Give (mount point, type) of every mounted file system, by /proc/self/mounts (proc_pid_mounts(5))."""
+    found = []
+    for line in bounded_files.read("/proc/self/mounts", 4 << 20)[0].decode("utf-8", "surrogateescape").splitlines():
+        words = line.split(" ")
+        if len(words) > 2:
+            found.append((re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), words[1]), words[2]))
+    return found
+
+
+def file_system(path: str, table: list[tuple[str, str]]) -> str:
+    """Give the type of the file system that a path lies on, "" where it is not known."""
+    real, depth, found = os.path.realpath(path), 0, ""
+    for point, kind in table:  # of two on one point the later one covers the other
+        if len(point) >= depth and (real == point or real.startswith(point.rstrip("/") + "/")):
+            depth, found = len(point), kind
+    return found
+
+
+def foreign(folder: str, uid: int, *, limit: int = 5000) -> tuple[int, str, bool]:
+    """Count what belongs to another user than ``uid`` in a folder: (count, the first one, whether all was looked at).
+
+    ``limit`` entries at the most; links are not followed, and what may not be seen is left out.
+    """
+    found, first, seen = 0, "", 0
+    waiting = [folder]
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                for entry in entries:
+                    seen += 1
+                    if seen > limit:
+                        return found, first, False
+                    status = entry.stat(follow_symlinks=False)
+                    if status.st_uid != uid:
+                        found, first = found + 1, first or entry.path
+                    if stat.S_ISDIR(status.st_mode):
+                        waiting.append(entry.path)
+        except OSError:
+            continue
+    return found, first, True
+
+
+def listening() -> set[int]:
+    """Give the TCP ports of this host that something listens on (/proc/net/tcp and tcp6; state 0A is LISTEN)."""
+    found = set()
+    for name in ("tcp", "tcp6"):
+        try:
+            with open(f"/proc/net/{name}", encoding="ascii", errors="replace") as file:
+                for line in list(file)[1:]:
+                    fields = line.split()
+                    if len(fields) > 3 and fields[3] == "0A":
+                        found.add(int(fields[1].rpartition(":")[2], 16))
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+def memory() -> int:
+    """Give the host's memory in bytes, 0 where it is not known."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (OSError, ValueError):
+        return 0
+
+
+def is_wsl() -> bool:
+    """Whether this Linux runs under Windows: its kernel says "microsoft" in /proc/version."""
+    return b"microsoft" in bounded_files.read("/proc/version", 1 << 16)[0].lower()

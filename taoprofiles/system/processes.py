@@ -1,0 +1,285 @@
+"""The processes of this host: which of them are launchers, and whether one that was noted is still the same."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+LAUNCHERS = ("tao", "tlt", "tao-deploy")
+"""The console scripts of nvidia-tao (0.1.24 to 6.26.3) and nvidia-tlt 0.1.21, by their entry_points.txt."""
+
+_MODULES = ("nvidia_tao_cli", "tlt")
+"""The packages behind them, for ``python -m``."""
+
+_PARTS = (b"tao", b"tlt", b"exec", b"containerd-shim", b"conmon")
+"""One of these is in the command line of every process that is looked for."""
+
+_NO_MOUNTS = ("list", "stop", "info")
+"""What a launcher does without ever reading the mounts file."""
+
+
+class Process:
+    """A process: ``pid``, ``uid``, ``argv`` (words, as the kernel keeps them)."""
+
+    __slots__ = ("argv", "pid", "uid")
+
+    def __init__(self, pid: int, uid: int, argv: list[str]) -> None:
+        self.pid, self.uid, self.argv = pid, uid, argv
+
+    @property
+    def launch(self) -> list[str] | None:
+        """The words from ``tao`` on, if this is a launcher that reads the mounts file; else None."""
+        words = _launcher_words(self.argv)
+        if words is None or len(words) < 2 or words[1] in _NO_MOUNTS or words[1].startswith("-"):
+            return None
+        return words
+
+    @property
+    def keeps(self) -> str | None:
+        """The running container that this process watches over for the engine (runc's shim, conmon); else None."""
+        return _kept(self.argv)
+
+    @property
+    def container(self) -> str | None:
+        """The container that this process, a ``docker exec``, works in; else None."""
+        return _exec_target(self.argv)
+
+
+def scan() -> list[Process]:
+    """Give every launcher, ``docker exec`` and keeper of a container, of any user, in one pass over /proc."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        raw = _read(f"/proc/{entry}/cmdline")
+        if not any(part in raw for part in _PARTS):
+            continue
+        argv = raw.rstrip(b"\0").decode("utf-8", "surrogateescape").split("\0")
+        process = Process(int(entry), -1, argv)
+        if process.launch is None and process.container is None and process.keeps is None:
+            continue
+        try:
+            process.uid = os.stat(f"/proc/{entry}").st_uid
+        except OSError:
+            continue  # ended since
+        found.append(process)
+    return found
+
+
+def kept(found: Iterable[Process]) -> set[str]:
+    """Give the containers whose keepers are among these processes."""
+    return {process.keeps for process in found if process.keeps is not None}
+
+
+def environment(pid: int) -> dict[str, str]:
+    """Give the environment that a process was started with; {} where it has ended or may not be seen."""
+    raw = _read(f"/proc/{pid}/environ")
+    pairs = (part.partition(b"=") for part in raw.split(b"\0") if b"=" in part)
+    return {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}
+
+
+def command_line(pid: int) -> str:
+    """Give the words that a process was started with, without secrets, and cut where they are long."""
+    from taoprofiles.masking import without_secrets
+
+    words = _read(f"/proc/{pid}/cmdline").rstrip(b"\0").decode("utf-8", "replace").split("\0")
+    text = " ".join(without_secrets(words))
+    return text if len(text) <= 100 else f"{text[:100]} …"
+
+
+def descriptor_flags(pid: int, fd: str) -> int:
+    """Give the flags that a process opened a file with (``flags`` in /proc/PID/fdinfo/FD, in octal); 0 if not seen."""
+    for line in _read(f"/proc/{pid}/fdinfo/{fd}").split(b"\n"):
+        if line.startswith(b"flags:"):
+            return int(line.partition(b":")[2], 8)
+    return 0
+
+
+def has_command_line(pid: int) -> bool:
+    """Whether the process still has its memory: one that is ending has given it up before it is gone."""
+    return _read(f"/proc/{pid}/cmdline") != b""
+
+
+def in_background() -> bool:
+    """Whether standard input is our terminal, and another job's now: who reads from it is stopped."""
+    try:
+        return os.tcgetpgrp(0) != os.getpgrp()
+    except OSError:  # no terminal, or none of ours
+        return False
+
+
+def marked(uid: int, variable: str) -> Iterator[tuple[int, str]]:
+    """Give the pid and value for each process of the user whose environment has ``variable``."""
+    prefix = f"{variable}=".encode()
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        raw = _read(f"/proc/{entry}/environ")
+        if raw.startswith(prefix):
+            raw = b"\0" + raw
+        _, found, rest = raw.partition(b"\0" + prefix)
+        if found and _owner(entry) == uid and not _is_zombie(entry):
+            yield int(entry), os.fsdecode(rest.partition(b"\0")[0])
+
+
+def start_time(pid: int) -> int | None:
+    """When the process started, in clock ticks since boot (field 22 of /proc/PID/stat); None if there is none.
+
+    With the boot id and the pid it names a process for ever: a pid alone is given out again.
+    """
+    raw = _read(f"/proc/{pid}/stat")
+    fields = raw.rpartition(b")")[2].split()
+    if len(fields) < 20 or fields[0] in (b"Z", b"X"):
+        return None
+    return int(fields[19])
+
+
+def parent(pid: int) -> int | None:
+    """Give the pid of the parent; None where the process has ended."""
+    fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    return int(fields[1]) if len(fields) > 1 else None
+
+
+def ancestors(pid: int) -> Iterator[int]:
+    """Give the pids of the parents, the nearest first: tao → sh → bash → docker exec, and a wrapper or two."""
+    for _ in range(8):
+        above = parent(pid)
+        if above is None or above <= 1:
+            return
+        yield above
+        pid = above
+
+
+def folder(pid: int) -> str:
+    """Give the folder that a process is in; "" where it has ended or may not be seen."""
+    try:
+        return os.readlink(f"/proc/{pid}/cwd")
+    except OSError:
+        return ""
+
+
+def epoch(start: int | None) -> float | None:
+    """Turn clock ticks since boot into seconds since 1970."""
+    if start is None:
+        return None
+    up = time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.time() - up + start / os.sysconf("SC_CLK_TCK")
+
+
+def alive(pid: int, start: int) -> bool:
+    """Whether the very process that was noted still runs."""
+    return pid > 0 and start_time(pid) == start
+
+
+def place() -> str:
+    """Name this very host: machine, boot, and process namespace, whose processes this one can see.
+
+    Two containers that share a home are two hosts: neither sees the other's processes.
+    """
+    machine = _read("/etc/machine-id").decode("ascii", "replace").strip()
+    boot = _read("/proc/sys/kernel/random/boot_id").decode("ascii", "replace").strip()
+    try:
+        namespace = os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        namespace = 0
+    return f"{os.uname().nodename} {machine or '-'} {boot} {namespace}"
+
+
+def same_machine(place: str, other: str) -> bool:
+    """Whether two places are of one machine and one boot, whatever their process namespaces."""
+    return place.split(" ")[1:3] == other.split(" ")[1:3]
+
+
+def rebooted(noted: str, here: str) -> bool:
+    """Whether the place ``noted`` is this machine, before a reboot: nothing of what ran there can still run."""
+    then, now = noted.split(" "), here.split(" ")
+    return len(then) == len(now) == 4 and then[1] != "-" and then[:2] == now[:2] and then[2] != now[2]
+
+
+def _launcher_words(argv: list[str]) -> list[str] | None:
+    name = os.path.basename(argv[0])
+    if name in LAUNCHERS:
+        return [name, *argv[1:]]
+    if not name.startswith(("python", "pypy")):
+        return None
+    position = 1
+    while position < len(argv) and argv[position].startswith("-") and argv[position] != "-":
+        letter, value, position = _python_option(argv, position)
+        if letter == "m":
+            ours = any(value == module or value.startswith(f"{module}.") for module in _MODULES)
+            return ["tao", *argv[position:]] if ours else None
+        if letter == "c":
+            words = value.replace(";", " ").replace("(", " ").split()
+            ours = any(word == module or word.startswith(f"{module}.") for word in words for module in _MODULES)
+            return ["tao", *argv[position:]] if ours else None
+    if position >= len(argv):
+        return None
+    script = argv[position]
+    base = os.path.basename(script)
+    inside = any(f"/{module}/entrypoint/" in f"/{script}" for module in _MODULES)
+    return [base if base in LAUNCHERS else "tao", *argv[position + 1 :]] if base in LAUNCHERS or inside else None
+
+
+def _python_option(argv: list[str], position: int) -> tuple[str, str, int]:
+    """Read one option of the interpreter: (letter, its value, where the next word is); flags may share a word."""
+    word = argv[position]
+    if word.startswith("--"):
+        return "", "", position + (2 if word == "--check-hash-based-pycs" else 1)
+    for number, letter in enumerate(word[1:], 2):
+        if letter in "cmWX":
+            if word[number:]:
+                return letter, word[number:], position + 1
+            value = argv[position + 1] if position + 1 < len(argv) else ""
+            return letter, value, position + 2
+    return "", "", position + 1
+
+
+def _exec_target(argv: list[str]) -> str | None:
+    if len(argv) < 3 or os.path.basename(argv[0]) not in ("docker", "podman") or argv[1] != "exec":
+        return None
+    for word in argv[2:]:
+        if not word.startswith("-"):
+            return word if len(word) == 64 and all(c in "0123456789abcdef" for c in word) else None
+    return None
+
+
+def _kept(argv: list[str]) -> str | None:
+    """Find the container's id in ``containerd-shim-runc-v2 -namespace moby -id ID`` or ``conmon … -c ID``."""
+    name = os.path.basename(argv[0])
+    if name.startswith("containerd-shim") and "moby" in argv:
+        option = "-id"
+    elif name == "conmon":
+        option = "-c"
+    else:
+        return None
+    value = argv[argv.index(option) + 1] if option in argv[:-1] else ""
+    return value if len(value) == 64 and all(c in "0123456789abcdef" for c in value) else None
+
+
+def _owner(entry: str) -> int:
+    try:
+        return os.stat(f"/proc/{entry}").st_uid
+    except OSError:
+        return -1
+
+
+def _is_zombie(entry: str) -> bool:
+    return start_time(int(entry)) is None
+
+
+def _read(path: str) -> bytes:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            content = b""
+            while chunk := os.read(fd, 1 << 16):
+                content += chunk
+            return content
+        finally:
+            os.close(fd)
+    except OSError:
+        return b""

@@ -1,0 +1,173 @@
+"""check --fix: a mounts file of no profile, and the active profile, are mended and stay what they were otherwise."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.support.driving import call
+from tests.support.home import Home
+from tests.support.profile_cases import CASES
+
+ME = f"{os.getuid()}:{os.getgid()}"
+
+
+def broken(home: Home, **options: object) -> bytes:
+    """A mounts file as a notebook leaves it, with a variable that was not set and NVIDIA's "UID:GID"."""
+    (home.root / "data").mkdir(exist_ok=True)
+    made = {
+        "Mounts": [{"source": str(home.root / "data"), "destination": "/data", "comment": "mine"}],
+        "Envs": [{"variable": "CUDA_VISIBLE_DEVICES", "value": None}, {"variable": "HOME", "value": "/tmp"}],
+        "DockerOptions": {"user": "UID:GID", "shm_size": "16GiB", **options},
+    }
+    home.mapping_file.write_text(json.dumps(made))
+    return home.mapping_file.read_bytes()
+
+
+def test_a_file_is_mended_and_nothing_else_in_it_changes(home: Home) -> None:
+    broken(home, network="host")
+    done = home.json("check", "--fix", "--yes")
+    assert done["data"]["fixed"]
+    assert home.mapping() == {
+        "Mounts": [{"source": str(home.root / "data"), "destination": "/data", "comment": "mine"}],
+        "Envs": [{"variable": "HOME", "value": "/tmp"}],
+        "DockerOptions": {"user": ME, "shm_size": "16G", "network": "host"},
+    }
+
+
+def test_what_was_there_comes_back(home: Home) -> None:
+    before = broken(home)
+    home.run("check", "--fix", "--yes")
+    assert home.mapping_file.read_bytes() != before
+    home.run("undo", check=True)
+    assert home.mapping_file.read_bytes() == before
+
+
+def test_what_is_there_twice_is_not_lost(home: Home) -> None:
+    """Which of the two is meant is for a person to choose: a rewrite would keep the last one only."""
+    first = f'[{{"source": "{home.root}", "destination": "/data"}}]'
+    before = f'{{"Mounts": {first}, "Mounts": [], "DockerOptions": {{"user": "UID:GID"}}}}'
+    home.mapping_file.write_text(before)
+    found = home.json("check", "--fix", "--yes")
+    assert found["data"]["fixed"] == []
+    assert home.mapping_file.read_text() == before
+    assert all("check --fix" not in one["hint"] for one in found["data"]["findings"])
+
+
+def test_what_shows_only_then_is_mended_too(home: Home) -> None:
+    home.mapping_file.write_text('{"Mounts": [], "DockerOptions": {"user": "4242:4242"}}')
+    home.run("check", "--fix", "--yes")
+    found = home.json("check")["data"]["findings"]
+    assert [one["id"] for one in found] == []
+
+
+def test_not_while_somebody_needs_it(home: Home) -> None:
+    before = broken(home)
+    home.run("hold", "--reason", "a test", check=True)
+    assert home.run("check", "--fix", "--yes").returncode == 5
+    assert home.mapping_file.read_bytes() == before
+
+
+def test_a_file_that_another_variable_names_is_only_opened(home: Home) -> None:
+    content = broken(home)
+    other = home.root / "my mounts.json"
+    other.write_bytes(content)
+    told = home.json("check", "--fix", "--yes", environ={"LAUNCHER_MOUNTS": str(other)})["data"]
+    assert (told["fixed"], other.read_bytes()) == ([], content)
+    (hint,) = (one["hint"] for one in told["findings"] if one["id"] == "user-literal")
+    assert hint.endswith(f": ${{EDITOR:-nano}} +1 '{other}'")
+
+
+def test_an_active_profile_is_in_force_again(home: Home) -> None:
+    home.profile("p", 'layout = "custom"\n[docker]\nuser = "auto"\n[container.env]\nHOME = "/tmp"\n')
+    home.run("use", "p", check=True)
+    done = home.json("check", "--fix", "--yes")["data"]
+    assert done["fixed"] == ["taoprof set p docker.shm_size=16G", "taoprof use p"]
+    assert home.mapping()["DockerOptions"]["shm_size"] == "16G"
+    assert (done["name"], done["findings"]) == ("p", [])
+
+
+def test_an_active_profile_that_is_held_is_changed_and_said_to_be_not_in_force(home: Home) -> None:
+    home.profile("p", 'layout = "custom"\nmounts = []\n')
+    call(home, "use", "p")
+    before = home.mapping_file.read_bytes()
+    call(home, "hold", "--reason", "a test")
+    done = call(home, "check", "--fix", "--yes")
+    assert done.status == 5
+    assert "profile 'p' was changed, and is not in force yet" in done.err
+    assert home.mapping_file.read_bytes() == before
+    assert 'shm_size = "16G"' in (home.profiles / "p.toml").read_text()
+
+
+def test_that_the_file_is_another_projects_comes_before_its_faults(home: Home) -> None:
+    home.profile("p")
+    home.run("use", "p", check=True)
+    broken(home)
+    first, second, *_ = home.json("check")["data"]["findings"]
+    assert (first["id"], first["hint"], second["severity"]) == (
+        *("global-file-changed-by-other", "taoprof use p"),
+        "error",
+    )
+
+
+def test_a_refused_run_names_the_check_that_tells_the_same(home: Home) -> None:
+    home.profile("p")
+    spec = home.root / "projects/p/train.yaml"
+    spec.touch()
+    words = ("--", "tao", "model", "dino", "train", "-e", str(spec))
+    refused = home.run("run", "p", *words)
+    assert refused.returncode == 3
+    assert f"'taoprof check p {' '.join(words)}' tells more" in refused.stderr
+    assert "arg-host-path" in home.run("check", "p", *words).stdout
+    secret = home.run("run", "p", *words, "-k", "s3cret").stderr
+    assert "'taoprof check p -- COMMAND'" in secret
+    assert "s3cret" not in secret
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_to_be_pasted_is_a_command(home: Home, name: str) -> None:
+    words = CASES[name][0](home)
+    if isinstance(words, tuple):
+        return  # a judge was asked itself
+    told = call(home, "--json", "check", *words).envelope["data"]["findings"]
+    for hint in {one["hint"] for one in told}:
+        command = hint[:-1].rpartition(": '")[2] if ": '" in hint and hint.endswith("'") else hint
+        is_command = command.startswith(
+            ("taoprof ", "tao ", "mkdir ", "chmod ", "mv ", "sudo ", "unset ", "export ", "$")
+        )
+        assert not is_command or _parses(command), hint
+        assert "NAME" not in hint or words[:1] in ([], ["--"]), hint
+
+
+def _parses(command: str) -> bool:
+    return subprocess.run(["bash", "-n"], input=command, text=True, check=False).returncode == 0
+
+
+@given(blanks=st.text(" \t\n", max_size=4), is_list=st.booleans(), above=st.integers(0, 5))
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_comma_too_many_is_named_where_it_stands(home: Home, blanks: str, is_list: bool, above: int) -> None:
+    end = '"Mounts": [{"source": "/a", "destination": "/b"}'
+    text = "{" + "\n" * above + (f"{end},{blanks}]}}" if is_list else f"{end}],{blanks}}}")
+    home.mapping_file.write_text(text)
+    (found,) = call(home, "check", "--json").envelope["data"]["findings"]
+    assert (found["id"], found["where"]) == ("json-parse", f"~/.tao_mounts.json:{above + 1}")
+    assert f"'{']' if is_list else '}'}'" in found["what"]
+
+
+@pytest.mark.parametrize("given", ["$HOME/x.json", "${HOME}/x.json", " HOMEDIR/x.json", "HOMEDIR/x.json ", "x.json"])
+def test_the_file_that_launcher_mounts_was_to_name(home: Home, given: str) -> None:
+    (home.root / "x.json").touch()
+    environ = {"LAUNCHER_MOUNTS": given.replace("HOMEDIR", str(home.root))}
+    verbs = ("doctor",) if given == "x.json" else ("check", "doctor")  # a relative one is read from here
+    for verb in verbs:
+        told = home.json(verb, environ=environ)["data"]["findings"]
+        (hint,) = (one["hint"] for one in told if one["id"] == "lm-bad-path")
+        assert hint == f"export LAUNCHER_MOUNTS={home.root}/x.json"
+    (home.root / "x.json").unlink()
+    told = home.json("doctor", environ=environ)["data"]["findings"]
+    assert [one["hint"] for one in told if one["id"] == "lm-bad-path"] == ["unset LAUNCHER_MOUNTS"]

@@ -1,0 +1,233 @@
+"""Spec files as a launcher command names them, read from real folders and judged by the mounts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from taoprofiles.rules import commands
+from taoprofiles.rules.finding import Finding
+
+DINO = """\
+dataset:
+  train_data_sources:
+    - image_dir: /data/train2017/
+      json_file: {root}/data/train.json  # a host path
+  val_data_sources: [{{image_dir: /data/val2017, json_file: /datasets/val.json}}]
+  num_classes: ???
+train:
+  pretrained_model_path: /path/to/fan.pth
+  resume_training_checkpoint_path: /results/nosuch.pth
+  optim: {{lr: 0.0002}}
+evaluate:
+  checkpoint: {root}/results/model.pth
+export:
+  checkpoint: ???
+results_dir: /results/dino
+model:
+  backbone: /usr/local/lib/python3/fan.pth
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    for folder in ("specs", "data/train2017", "data/val2017", "results"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "data/train.json").write_text("{}")
+    return tmp_path
+
+
+def judged(project: Path, *words: str) -> list[tuple[str, str, str]]:
+    told = found(project, *words)
+    return [(one.id, one.where.replace(f"{project}/", ""), one.what.replace(str(project), "~")) for one in told]
+
+
+def found(project: Path, *words: str) -> list[Finding]:
+    mounts = {f"{project}/{name}": f"/{name}" for name in ("specs", "data", "results")}
+    return commands.findings(["tao", "model", "dino", *words], mounts, {"SPECS_DIR": "/specs"})
+
+
+def test_a_yaml_spec(project: Path) -> None:
+    (project / "specs/train.yaml").write_text(DINO.format(root=project))
+    host = "'~/data/train.json' is a path of this host, and the task looks inside the container"
+    wanted = [
+        ("spec-host-path", "specs/train.yaml:4", host),
+        ("spec-unmapped-path", "specs/train.yaml:5", "'/datasets/val.json' is in no mount"),
+        ("spec-placeholder", "specs/train.yaml:6", "'???' stands for a value that was never filled in"),
+        ("spec-placeholder", "specs/train.yaml:8", "'/path/to/fan.pth' stands for a value that was never filled in"),
+        (
+            "spec-missing-file",
+            "specs/train.yaml:9",
+            "'/results/nosuch.pth' is not there: it would be '~/results/nosuch.pth' on this host",
+        ),
+    ]
+    for spec in ("/specs/train.yaml", "$SPECS_DIR/train.yaml", f"{project}/specs/train.yaml"):
+        assert judged(project, "train", "-e", spec) == wanted
+    given = ["dataset.num_classes=91", "train.pretrained_model_path=/data/fan.pth"]
+    assert [one for one in wanted if "placeholder" not in one[0]] == judged(project, "train", "-e", spec, *given)
+    assert ("spec-host-path", "specs/train.yaml:12") in [one[:2] for one in judged(project, "evaluate", "-e", spec)]
+    hints = {one.id: one.hint for one in found(project, "train", "-e", "/specs/train.yaml")}
+    assert hints["spec-host-path"] == "write '/data/train.json'"
+    assert hints["spec-unmapped-path"] == "mounted are /data, /results, /specs"
+
+
+DETECTNET = """\
+dataset_config {{
+  data_sources {{
+    tfrecords_path: "/data/tfrecords/kitti_trainval/*"
+    image_directory_path: "{root}/data/train2017"
+  }}
+}}
+model_config {{ pretrained_model_file: "/workspace/tao-experiments/resnet18.hdf5" }}
+"""
+CLASSIFICATION = """\
+model_config:
+  arch: "resnet"
+train_config:
+  train_dataset_path: "/workspace/tao-experiments/data/train"
+  pretrained_model_path: {root}/results/resnet.hdf5
+  n_epochs: 80
+"""
+
+
+def test_a_prototxt_spec(project: Path) -> None:
+    (project / "specs/train.txt").write_text(DETECTNET.format(root=project))
+    assert [one[:2] for one in judged(project, "train", "-e", "/specs/train.txt", "-r", "/results", "-k", "x")] == [
+        ("spec-missing-file", "specs/train.txt:3"),
+        ("spec-host-path", "specs/train.txt:4"),
+        ("spec-unmapped-path", "specs/train.txt:7"),
+    ]
+
+
+def test_what_an_option_sets_is_no_placeholder(project: Path) -> None:
+    (project / "specs/t.yaml").write_text("results_dir: ???\nencryption_key: ???\n")
+    assert len(judged(project, "train", "-e", "/specs/t.yaml")) == 2
+    assert judged(project, "train", "-e", "/specs/t.yaml", "-r", "/results", "-k", "x") == []
+    assert judged(project, "train", "-e", "/specs/t.yaml", "--results_dir", "/results", "encryption_key=x") == []
+
+
+def test_specs_that_a_spec_names(project: Path) -> None:
+    (project / "specs/all.json").write_text('{"train_spec": "/specs/c.yaml",\n "self_config": "/specs/all.json"}')
+    (project / "specs/c.yaml").write_text(CLASSIFICATION.format(root=project))
+    assert [one[:2] for one in judged(project, "train", "-e", "/specs/all.json")] == [
+        ("spec-unmapped-path", "specs/c.yaml:4"),
+        ("spec-host-path", "specs/c.yaml:5"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'freeze_regex: "/block_[0-9]+.*"', 'filter: "/conv.*"', 'regex: "/data/(train|val)$"', "name: /my/run",
+        'layers_precision: ["/backbone/conv1:fp32"]', "skip: [/head/fc]", "url: /v1/x", "project: /x",
+    ],
+)  # fmt: skip
+def test_what_only_looks_like_a_path(project: Path, line: str) -> None:
+    (project / "specs/t.yaml").write_text(f"model:\n  {line}\n")
+    assert judged(project, "train", "-e", "/specs/t.yaml") == []
+
+
+@pytest.mark.parametrize("key", ["encryption_key", "api_key", "wandb_token"])
+def test_a_secret_in_a_spec_is_not_told(project: Path, key: str) -> None:
+    """A key in base64 may begin with a slash."""
+    (project / "specs/t.yaml").write_text(f"{key}: /s3cr3t\nb: {{{key}: YOUR_s3cr3t}}\n{key}: ???\n")
+    assert [(one.where[-2:], one.what[:5]) for one in found(project, "train", "-e", "/specs/t.yaml")] == [
+        (":3", "'???'")
+    ]
+
+
+def test_a_link_that_leads_out_of_the_mounts(project: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    raid = tmp_path_factory.mktemp("raid")
+    (raid / "images").mkdir()
+    (project / "data/raid").symlink_to(raid)
+    (project / "specs/t.toml").write_text('image_dir = "/data/raid/images"\n')
+    (one,) = found(project, "train", "-e", "/specs/t.toml")
+    assert (one.id, one.hint) == ("spec-missing-file", f"mount '{raid}/images' on '{raid}/images'")
+
+
+def test_what_cannot_be_read(project: Path) -> None:
+    spec = project / "specs/t.yaml"
+    spec.write_bytes(b"a: 1\nb: \xff\n")
+    assert judged(project, "-e", "/specs/t.yaml") == [("spec-unreadable", "specs/t.yaml:2", "it is not UTF-8 text")]
+    with spec.open("wb") as file:
+        file.truncate(commands.SIZE_LIMIT + 1)
+    assert [one[0] for one in judged(project, "-e", "/specs/t.yaml")] == ["spec-unreadable"]
+    spec.unlink()
+    assert judged(project, "-e", "/specs/t.yaml") == []
+    os.mkfifo(spec)
+    assert [one[0] for one in judged(project, "-e", "/specs/t.yaml")] == ["spec-unreadable"]
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from(sorted(commands.specs.FORMS)),
+    st.one_of(
+        st.binary(max_size=80),
+        st.lists(
+            st.sampled_from(
+                ["/", "data", "..", "\\ud800", "\\0", "\\u0000", "*", "$x", '"', ": ", "\n", "a", "{", "[", "~", "%"]
+            ),
+            max_size=20,
+        ).map(lambda ones: "".join(ones).encode()),
+    ),
+)
+def test_whatever_stands_in_a_spec(project: Path, form: str, content: bytes) -> None:
+    (project / f"specs/any.{form}").write_bytes(content)
+    assert all(one.severity for one in found(project, "train", "-e", f"/specs/any.{form}"))
+
+
+def test_many_paths_are_counted(project: Path) -> None:
+    (project / "specs/t.yaml").write_text(
+        "".join(f"- /datasets/{number}\n" for number in range(commands.specs.LOOKED_AT + 5))
+    )
+    told = judged(project, "-e", "/specs/t.yaml")
+    assert len(told) == commands.specs.SHOWN + 2
+    assert ("spec-unmapped-path", "specs/t.yaml", "1980 more of the same kind in this file") in told
+    assert "spec-unreadable" in [one[0] for one in told]
+
+
+@pytest.mark.parametrize("words", [["python", "x.py", "-e", "/specs/t.yaml"], ["tao", "list"], ["ls"]])
+def test_what_is_no_launcher_is_not_judged(project: Path, words: list[str]) -> None:
+    (project / "specs/t.yaml").write_text("a: /nowhere\n")
+    mounts = {f"{project}/specs": "/specs"}
+    assert commands.findings(words, mounts, {}) == commands.arguments(words, mounts, {}) == []
+
+
+def test_arguments_are_judged_with_what_is_on_this_host(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / "specs/train.yaml").write_text("")
+    (project / "results/a.pth").symlink_to("b.pth")
+    (project / "xa").touch()
+    monkeypatch.chdir(project)
+    mounts = {f"{project}/{name}": f"/{name}" for name in ("specs", "data", "results")}
+
+    def ids(*words: str) -> list[str]:
+        told = commands.arguments(
+            ["tao", "model", "dino", "train", *words], mounts, {"SPECS_DIR": "/specs"}, environ={}
+        )
+        return [f"{one.id} {one.hint}".replace(str(project), "~") for one in told]
+
+    assert ids("-e", "/specs/train.yaml") == []
+    assert ids("-e", "specs/train.yaml") == ["arg-host-path tao model dino train -e /specs/train.yaml"]
+    assert ids("-e", "$SPECS_DIR/trian.yaml") == ["arg-missing-file '~/specs' has 'train.yaml'"]
+    assert ids("-m", "/results/a.pth") == ["arg-missing-file '~/results' has 'a.pth'"]
+    assert ids("x*")[0].endswith("""train '"x*"'""")
+
+
+def test_what_may_not_be_seen_is_not_called_missing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The container may work as another user than the one who asks. As root nothing is closed: so stat is told no."""
+    real = os.stat
+
+    def stat(path: str, **more: bool) -> os.stat_result:
+        if str(path).endswith("/closed/x.pth"):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path, **more)
+
+    monkeypatch.setattr(os, "stat", stat)
+    mounts = {str(project / "data"): "/data"}
+    for name, wanted in (("closed", []), ("open", ["arg-missing-file"])):
+        words = ["tao", "model", "dino", "train", f"train.pretrained_model_path=/data/{name}/x.pth"]
+        assert [one.id for one in commands.arguments(words, mounts, {})] == wanted

@@ -1,0 +1,87 @@
+"""One command line of each verb that succeeds and one that fails, in the home of ``prepare``."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.support.driving import call
+from tests.support.home import Home
+
+CASES: dict[str, tuple[list[str], list[str], int]] = {
+    "use": (["b"], ["nosuch"], 4),
+    "undo": ([], ["999"], 4),
+    "history": (["--all"], ["extra"], 2),
+    "run": (["a", "--", "true"], ["a"], 2),
+    "shell": (["a"], ["nosuch"], 4),
+    "holds": ([], ["extra"], 2),
+    "hold": (["--reason", "why"], ["b", "--reason", "why"], 2),
+    "release": (["MANUAL"], ["nosuch"], 4),
+    "stop": (["FOUND"], ["nosuch"], 4),
+    "why": (["."], [], 2),
+    "render": (["a", "--to", "docker", "--image", "i", "--gpus", "none"], ["a", "--to", "docker"], 2),
+    "service": (["status"], ["nosuch"], 2),
+    "daemon": (["--unseal"], ["extra"], 2),
+    "list": ([], ["extra"], 2),
+    "current": ([], ["extra"], 2),
+    "status": ([], ["extra"], 2),
+    "show": (["a"], ["nosuch"], 4),
+    "check": (["a"], ["nosuch"], 4),
+    "diff": (["a"], ["nosuch"], 4),
+    "path": (["/workspace/tao-experiments/x"], ["/nowhere"], 4),
+    "paths": ([], ["extra"], 2),
+    "doctor": ([], ["extra"], 2),
+    "new": (["n"], ["a"], 2),
+    "save": (["s"], ["a"], 2),
+    "import": (["mounts.json"], ["broken.toml"], 3),
+    "export": (["a"], ["nosuch"], 4),
+    "edit": (["a"], ["nosuch"], 4),
+    "set": (["a", "NUM_GPUS=2"], ["a"], 2),
+    "copy": (["a", "c"], ["nosuch", "c"], 4),
+    "rename": (["b", "d"], ["b", "a"], 2),
+    "remove": (["b"], ["a"], 2),
+    "env": (["a"], ["nosuch"], 4),
+    "completion": (["bash"], ["tcsh"], 2),
+    "schema": ([], ["extra"], 2),
+}
+"""By verb: arguments that work, arguments that do not, and the exit status of the latter."""
+
+ANSWERS = {"doctor": 3}
+"""By verb: the exit status of arguments that work, where it is not 0. There is no engine in that home."""
+
+
+def prepare(home: Home) -> None:
+    """Make profiles a (active) and b, a mounts file and a broken profile to import."""
+    home.profile("a")
+    home.profile("b")
+    assert call(home, "use", "a").status == 0
+    (home.root / "mounts.json").write_text('{"Mounts": []}')
+    (home.root / "broken.toml").write_text("layout = ")
+    # What a systemd without our unit answers, for its form; tests/systemd asks a real one.
+    programs = home.root / "bin"
+    programs.mkdir()
+    (programs / "systemctl").write_text("#!/bin/sh\necho LoadState=not-found\necho ActiveState=inactive\n")
+    (programs / "systemctl").chmod(0o755)
+    home.environ |= {"EDITOR": "true", "SHELL": "/bin/true", "PATH": f"{programs}:{home.environ['PATH']}"}
+
+
+@contextmanager
+def meant(home: Home, words: list[str]) -> Iterator[list[str]]:
+    """Give the words with MANUAL and FOUND as ids: of a hold by hand, and of a launcher that was started plainly."""
+    if words == ["MANUAL"]:
+        yield [call(home, "hold", "--reason", "a test", "--json").envelope["data"]["id"]]
+    elif words == ["FOUND"]:
+        launcher = subprocess.Popen(["bash", "-c", "exec -a tao sleep 600"], env=home.environ)
+        try:
+            found = f"p{launcher.pid}"
+            end = time.monotonic() + 20
+            while found not in call(home, "holds").out:
+                assert time.monotonic() < end, "the launcher is not seen"
+            yield [found]
+        finally:
+            launcher.kill()
+            launcher.wait()
+    else:
+        yield words

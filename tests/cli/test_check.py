@@ -1,0 +1,112 @@
+"""What a check's answer does: exit statuses, --strict, refusals and --no-check."""
+
+from __future__ import annotations
+
+import json
+
+from tests.support.driving import call, one_clear_error
+from tests.support.home import Home
+
+CUSTOM = """
+layout = "custom"
+[container.env]
+HOME = "/tmp"
+[docker]
+user = "auto"
+{docker}
+[[mounts]]
+source = "{source}"
+destination = "/data"
+"""
+
+
+def profile(home: Home, name: str, *, source: str = "", docker: str = 'shm_size = "1G"') -> None:
+    home.profile(name, CUSTOM.format(source=source or home.root, docker=docker))
+
+
+def test_errors_are_3_and_warnings_0_unless_strict(home: Home) -> None:
+    profile(home, "sound")
+    profile(home, "warned", docker="")
+    profile(home, "wrong", source=f"{home.root}/nowhere")
+    statuses = {
+        (name, *strict): call(home, "check", name, *strict).status
+        for name in ("sound", "warned", "wrong")
+        for strict in ([], ["--strict"])
+    }
+    assert statuses == {
+        ("sound",): 0, ("sound", "--strict"): 0, ("warned",): 0, ("warned", "--strict"): 3, ("wrong",): 3,
+        ("wrong", "--strict"): 3,
+    }  # fmt: skip
+
+
+def test_what_is_wrong_for_certain_is_refused_and_may_be_insisted_on(home: Home) -> None:
+    (home.root / "real").mkdir()
+    (home.root / "link").symlink_to("real")
+    text = CUSTOM.format(source=home.root, docker="").replace('"/data"', f'"{home.root}/link"')
+    home.profile("moved", text)
+    before = home.tree()
+    for verb in (["use", "moved"], ["run", "moved", "--", "true"], ["shell", "moved"]):
+        done = call(home, *verb)
+        one_clear_error(done, 3)
+        assert "leads to" in done.err
+        assert "--no-check" in done.err
+    assert home.tree() == before
+    assert home.run("run", "moved", "--no-check", "--", "sh", "-c", 'test -s "$LAUNCHER_MOUNTS"').returncode == 0
+    assert call(home, "use", "moved", "--no-check").status == 0
+    assert home.mapping()["Mounts"] == [{"source": str(home.root), "destination": f"{home.root}/link"}]
+
+
+def test_a_run_is_refused_for_a_path_that_its_task_cannot_find(home: Home) -> None:
+    profile(home, "p")
+    (home.root / "train.yaml").write_text("image_dir: /nowhere/at/all\n")
+    for words in (["-e", "/data/trian.yaml"], ["-e", f"{home.root}/train.yaml"], ["-e", "/data/train.yaml"]):
+        one_clear_error(call(home, "run", "p", "--", "tao", "model", "dino", "train", *words), 3)
+    fake = home.root / "bin/tao"
+    fake.parent.mkdir()
+    fake.write_text('#!/bin/sh\necho "$@"\n')
+    fake.chmod(0o755)
+    words = ["--no-check", "--", str(fake), "model", "dino", "train", "-e", "/data/trian.yaml"]
+    assert "-e /data/trian.yaml" in home.run("run", "p", *words).stdout
+
+
+def test_the_launcher_that_is_named_counts(home: Home) -> None:
+    profile(home, "p", docker='shm_size = "1G"\ntty = true')
+    assert call(home, "check", "p", "--launcher", "5.0.0").status == 0
+    told = call(home, "check", "p", "--launcher", "4.0.1", "--json").envelope["data"]
+    assert [finding["id"] for finding in told["findings"]] == ["opt-unknown-for-version"]
+    assert told["refusal"]["kind"] == "AssertionError"
+    one_clear_error(call(home, "check", "p", "--launcher", "7.0.0"), 2)
+
+
+def test_secrets_are_not_shown_unless_asked_for(home: Home) -> None:
+    home.profile("p", 'layout = "custom"\nmounts = []\n[container.env]\nWANDB_API_KEY = "0123secret"\n')
+    for words in (["check", "p"], ["check", "p", "--json"]):
+        assert "0123secret" not in call(home, *words).out
+    assert "0123secret" in call(home, "check", "p", "--reveal").out
+
+
+def test_which_launcher_is_meant_is_said(home: Home) -> None:
+    profile(home, "p")
+    assert "none is on PATH" in call(home, "check", "p", environ={"PATH": "/nowhere"}).out
+    assert "none is on PATH" not in call(home, "check", "p", "--launcher", "5.5.1", environ={"PATH": "/nowhere"}).out
+
+
+def test_a_variable_that_is_there_twice_is_told_with_its_line(home: Home) -> None:
+    entries = '{"variable": null, "value": "0"}' + "".join(
+        f',\n{{"variable": "A", "value": "{value}"}}' for value in "xy"
+    )
+    home.mapping_file.write_text(f'{{"Mounts": [], "Envs": [\n{entries}\n]}}')
+    told = {one["id"]: one["where"] for one in call(home, "check", "--json").envelope["data"]["findings"]}
+    assert told["env-twice"] in ("~/.tao_mounts.json:3 (Envs[1])", "~/.tao_mounts.json:4 (Envs[2])")
+
+
+def test_a_source_below_the_home_is_looked_at_too(home: Home) -> None:
+    (home.root / "data").mkdir(mode=0o700)
+    mounts = [{"source": source, "destination": "/data"} for source in ("~/data", str(home.root / "data"))]
+    found = []
+    for mount in mounts:
+        options = {"user": "4242:4242", "shm_size": "1G"}  # nobody who may look into it
+        home.mapping_file.write_text(json.dumps({"Mounts": [mount], "DockerOptions": options}))
+        told = call(home, "check", "--json").envelope["data"]["findings"]
+        found.append({one["id"] for one in told} & {"src-of-another-user"})
+    assert found == [{"src-of-another-user"}] * 2

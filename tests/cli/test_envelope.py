@@ -1,0 +1,189 @@
+"""``--json``: one envelope of one form on every verb, whether it succeeds or fails."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from taoprofiles.cli.parser import VERBS
+from taoprofiles.holds.hold import Hold
+from tests.cli.cases import ANSWERS, CASES, meant, prepare
+from tests.support.driving import call
+from tests.support.home import Home
+
+ERROR = {"code", "message", "problems", "hint", "status"}
+CODES = {1: {"failed"}, 2: {"usage"}, 3: {"invalid-profile", "invalid-state"}, 4: {"not-found"}, 7: {"busy"}}
+PROFILE = {"name", "active", "valid", "description", "layout", "project_dir", "path", "last_used", "problem"}
+DATA = {
+    "use": {"name", "previous", "changed", "dry_run", "changes", "made_folders", "kept"},
+    "undo": {"id", "target", "profile", "name"},
+    "history": {"entries", "runs"},
+    "run": {"id", "name", "status", "container", "image", "gpus", "differences"},
+    "shell": {"id", "name", "status"},
+    "holds": {"holds", "unseen"},
+    "hold": set(Hold.DEFAULTS),
+    "release": {"id", "kind"},
+    "stop": {"id", "container"},
+    "why": {"path", "runs"},
+    "render": {"name", "target", "image", "text", "secrets", "warnings"},
+    "service": {"action", "done", "service", "log"},
+    "daemon": {"unsealed"},
+    "list": {"state", "profiles"},
+    "current": {"name", "state"},
+    "status": {
+        *(
+            "name",
+            "state",
+            "last",
+            "problem",
+            "mapping_file",
+            "since",
+            "by",
+            "entry",
+            "resembles",
+            "changes",
+            "holds",
+            "guard",
+        ),
+    },
+    "show": {"name", "path", "description", "layout", "project_dir", "variables", "mounts", "env", "docker"},
+    "check": {
+        *("name", "path", "launcher", "reads", "refusal", "container", "lost_in_ci", "findings", "counts", "fixed"),
+    },
+    "diff": {"a", "b", "same", "changes"},
+    "path": {"path", "meant", "answer", "also", "otherwise"},
+    "paths": {"mapping_file", "profiles", "state", "history", "objects", "cache", "lock", "guard", "settings"},
+    "doctor": {"findings", "counts", "facts"},
+    "new": {"name", "layout", "why", "path", "missing"},
+    "save": {"name", "path"},
+    "import": {"name", "path"},
+    "export": {"name", "profile", "hidden"},
+    "edit": {"name", "changed", "path"},
+    "set": {"name", "keys"},
+    "copy": {"name", "path"},
+    "rename": {"name", "path"},
+    "remove": {"name"},
+    "env": {"name", "variables", "hidden"},
+    "completion": {"shell", "script"},
+    "schema": {"schema"},
+}
+"""What docs/reference/output.md says ``data`` holds. Keys may be added; then they are added here."""
+
+
+def test_every_verb_has_a_case_here() -> None:
+    assert CASES.keys() == VERBS.keys() == DATA.keys()
+
+
+@pytest.mark.parametrize("first", [False, True], ids=["json-last", "json-first"])
+@pytest.mark.parametrize("verb", VERBS)
+def test_success(home: Home, verb: str, first: bool) -> None:
+    prepare(home)
+    with meant(home, CASES[verb][0]) as words:
+        # Behind the -- of run stands the command's own.
+        done = call(home, *(["--json", verb, *words] if first or "--" in words else [verb, *words, "--json"]))
+    assert (done.status, done.err) == (ANSWERS.get(verb, 0), ""), done
+    envelope = done.envelope
+    assert list(envelope) == ["schema", "ok", "command", "data", "messages", "error"]
+    assert envelope["schema"] == 1
+    assert (envelope["ok"], envelope["command"], envelope["error"]) == (True, verb, None)
+    assert set(envelope["data"]) == DATA[verb]
+    assert all(isinstance(message, str) for message in envelope["messages"])
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_failure(home: Home, verb: str) -> None:
+    prepare(home)
+    _, words, status = CASES[verb]
+    before = home.tree()
+    done = call(home, verb, *words, "--json")
+    assert (done.status, done.err) == (status, "")
+    envelope = done.envelope
+    assert list(envelope) == ["schema", "ok", "command", "data", "messages", "error"]
+    assert (envelope["schema"], envelope["ok"], envelope["command"]) == (1, False, verb)
+    assert envelope["data"] is None
+    error = envelope["error"]
+    assert set(error) == ERROR
+    assert error["status"] == status
+    assert error["code"] in CODES[status]
+    assert error["message"]
+    assert "\n" not in error["message"]
+    assert home.tree() == before
+    text = call(home, verb, *words)
+    assert (text.status, text.out) == (status, ""), "as text, nothing of an error is on stdout"
+    assert error["message"] in text.err
+
+
+@pytest.mark.parametrize("words", [["--json"], ["nosuchverb", "--json"], ["--json", "lst"]])
+def test_a_command_line_without_a_verb_is_an_envelope_too(home: Home, words: list[str]) -> None:
+    done = call(home, *words)
+    assert done.status == 2
+    assert done.envelope["error"]["code"] == "usage"
+
+
+def test_an_argument_after_two_dashes_is_no_option(home: Home) -> None:
+    done = call(home, "show", "--", "--json")
+    assert (done.status, done.out) == (2, "")
+
+
+def test_list(home: Home) -> None:
+    home.profile("ä-no-name")
+    home.profile("broken", "layout = 3")
+    prepare(home)
+    data = call(home, "list", "--json").envelope["data"]
+    assert data["state"] == "active"
+    found = {profile["name"]: profile for profile in data["profiles"]}
+    assert list(found) == ["a", "b", "broken"]
+    assert all(set(profile) == PROFILE for profile in data["profiles"])
+    assert [(p["active"], p["valid"]) for p in found.values()] == [(True, True), (False, True), (False, False)]
+    assert found["a"]["path"] == str(home.profiles / "a.toml")
+    assert found["a"]["last_used"] > 0
+    assert found["b"]["last_used"] is None
+    assert "layout" in found["broken"]["problem"]
+
+
+def test_current_in_each_state(home: Home) -> None:
+    def data() -> dict:
+        return call(home, "current", "--json").envelope["data"]
+
+    assert data() == {"name": None, "state": "none"}
+    prepare(home)
+    assert data() == {"name": "a", "state": "active"}
+    home.profile("a", 'layout = "custom"\nmounts = []\n')
+    assert data() == {"name": "a", "state": "drifted"}
+    home.mapping_file.write_text('{"Mounts": []} ')
+    assert data() == {"name": None, "state": "unmanaged"}
+
+
+def test_use(home: Home) -> None:
+    prepare(home)
+    data = call(home, "use", "b", "--json").envelope["data"]
+    assert (data["name"], data["previous"], data["changed"], data["kept"]) == ("b", "a", True, None)
+    assert {change["what"] for change in data["changes"]} == {"mount"}
+    data = call(home, "use", "b", "--json").envelope["data"]
+    assert (data["name"], data["previous"], data["changed"]) == ("b", "b", False)
+
+
+def test_differing_is_an_answer_and_no_error(home: Home) -> None:
+    prepare(home)
+    done = call(home, "diff", "a", "b", "--json")
+    assert done.status == 6
+    assert done.envelope["ok"] is True
+    assert [set(change) for change in done.envelope["data"]["changes"]] == [{"what", "key", "a", "b"}]
+
+
+def test_the_real_command_prints_nothing_else(home: Home) -> None:
+    prepare(home)
+    for words, status in ((["use", "b"], 0), (["use", "nosuch"], 4)):
+        done = home.run(*words, "--json")
+        assert (done.returncode, done.stderr) == (status, "")
+        assert json.loads(done.stdout)["command"] == "use"
+
+
+def test_what_an_editor_prints_is_not_mixed_into_the_envelope(home: Home) -> None:
+    prepare(home)
+    editor = home.root / "editor.sh"
+    editor.write_text("#!/bin/sh\necho drawing the screen\n")
+    editor.chmod(0o755)
+    done = home.run("edit", "a", "--json", environ={"EDITOR": str(editor)})
+    assert json.loads(done.stdout)["data"]["changed"] is False

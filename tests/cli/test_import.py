@@ -1,0 +1,114 @@
+"""What a person is asked when a notebook is imported, and folders as they are found in the wild."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.driving import Terminal, one_clear_error
+from tests.support.home import Home
+
+WRITES = """\
+import json, os
+os.environ["LOCAL_PROJECT_DIR"] = {source!r}
+mapping = {{"Mounts": [{{"source": os.environ["LOCAL_PROJECT_DIR"], "destination": {destination!r}}}]}}
+json.dump(mapping, open(os.path.expanduser("~/.tao_mounts.json"), "w"))
+"""
+
+
+def notebook(path: Path, source: str = "/data", destination: object = "/workspace") -> Path:
+    cell = {
+        "cell_type": "code",
+        "metadata": {},
+        "outputs": [],
+        "execution_count": None,
+        "source": WRITES.format(source=source, destination=destination),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [cell]}))
+    return path
+
+
+def names(home: Home) -> list[str]:
+    return [one["name"] for one in home.json("list")["data"]["profiles"]]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "status"),
+    [("/data\n", "\n", 0), ("/data\n", "y\n", 0), ("/data\n", "n\n", 2), ("/data\n", "\x04", 2),
+     ("/data\n", "\x03", -2), ("\x04", None, 2), ("\x03", None, -2), ("\n", None, 2)],
+)  # fmt: skip
+def test_only_a_yes_saves(home: Home, first: str, second: str | None, status: int) -> None:
+    """Ctrl-D and Ctrl-C are none."""
+    notebook(home.root / "a.ipynb", "YOUR_LOCAL_PROJECT_DIR")
+    with Terminal([home.taoprof, "import", "a.ipynb"], environ=home.environ, cwd=home.root) as terminal:
+        terminal.wait_for("LOCAL_PROJECT_DIR = ")
+        terminal.send(first)
+        if second is not None:
+            terminal.wait_for("(Y/n)? ")
+            terminal.send(second)
+        ended, said = terminal.finish()
+    assert (ended, b"Traceback" in said) == (status, False), said
+    assert names(home) == (["a"] if status == 0 else [])
+
+
+@pytest.mark.parametrize(
+    ("source", "destination"), [("/a:b", "/workspace"), ("/a\ud800", "/workspace"), ("/a", 1), ("/a", ["x"])]
+)
+def test_what_can_be_no_profile_is_one_clear_error(home: Home, source: str, destination: object) -> None:
+    notebook(home.root / "a.ipynb", source, destination)
+    done = home.run("import", "a.ipynb")
+    one_clear_error(done, 3)
+    assert "edit" not in done.stderr, "there is no profile to be edited"
+    assert names(home) == []
+
+
+def test_a_hint_can_be_pasted(home: Home) -> None:
+    """Whatever a stranger has called the file."""
+    notebook(home.root / "x; touch y.ipynb", "FIXME")
+    assert "import 'x; touch y.ipynb' --set" in home.run("import", "x; touch y.ipynb").stderr
+    notebook(home.root / "数; x.ipynb", "FIXME")
+    with (home.root / "数; x.ipynb").open() as piped:
+        done = home.run("import", "-", "--name", "a", stdin=piped)
+    assert "taoprof import - --set" in done.stderr
+    one_clear_error(home.run("import", "x; touch y.ipynb", "--set", "LOCAL_PROJECT_DIR="), 2)
+
+
+def test_no_file_of_a_folder_stands_in_the_way_of_the_others(home: Home) -> None:
+    folder = home.root / "nb"
+    for path in ("good.ipynb", "数据.ipynb", "p/x/same.ipynb", "q/x/same.ipynb", "My Dir/train.ipynb", "b/train.ipynb"):
+        notebook(folder / path, f"/data/{path.encode().hex()}")
+    os.mkfifo(folder / "pipe.ipynb")
+    (folder / "loop.ipynb").symlink_to("loop.ipynb")
+    (folder / "around").symlink_to(".")
+    home.profile("train")
+    done = home.run("import", "nb", "--replace")
+    assert (done.returncode, "Traceback" in done.stderr) == (3, False), done.stderr
+    assert "4 of" not in done.stdout, done.stdout
+    assert names(home) == ["My-Dir-train", "b-train", "good", "train"]
+    unnamed = [line for line in done.stdout.splitlines() if "needs a name of its own" in line]
+    assert len(unnamed) == 3, "of two that are called alike neither takes the other's place"
+
+
+def test_folders_a_thousand_deep_and_one_that_cannot_be_read(home: Home) -> None:
+    notebook(home.root / "nb/good.ipynb")
+    here = os.open(home.root / "nb", os.O_RDONLY)
+    for _ in range(1100):  # as one path, mkdir would refuse the last of them
+        os.mkdir("d", dir_fd=here)
+        inner = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = inner
+    os.close(here)
+    closed = home.root / "nb/closed"
+    closed.mkdir(mode=0)
+    done = home.run("import", "nb")
+    assert done.returncode == 0, done.stderr
+    assert names(home) == ["good"]
+    if os.getuid():
+        assert "not looked at: nb/closed: permission denied" in done.stderr
+    subprocess.run(["rm", "-rf", home.root / "nb/d"], check=True)  # too deep for what pytest clears up with
+    closed.chmod(0o700)

@@ -1,0 +1,416 @@
+"""What people meet: the picker on a terminal, the completion of their shell, and a great many profiles."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.driving import Terminal, one_clear_error
+from tests.support.home import Home, command
+
+NAMES = ["city", "detectnet_v2", "dino"]
+
+
+@pytest.fixture
+def home(home: Home) -> Home:
+    """A home with three profiles, and a PATH that has taoprof but no fzf."""
+    for name in NAMES:
+        home.profile(name)
+    tools = home.root.parent / "tools"
+    tools.mkdir()
+    (tools / "taoprof").symlink_to(home.taoprof)
+    for name in ("env", "cat", "sh", "python3"):
+        (tools / name).symlink_to(command(name))
+    home.environ["PATH"] = str(tools)
+    return home
+
+
+def on_terminal(home: Home, *words: str) -> Terminal:
+    return Terminal([home.taoprof, *words], environ=home.environ, cwd=home.root)
+
+
+class AnsweringTerminal(Terminal):
+    """A terminal that tells where the cursor is when it is asked, as real ones do; fzf waits for it."""
+
+    def _read(self, timeout: float) -> bool:
+        more = super()._read(timeout)
+        while b"\x1b[6n" in self.seen:
+            self.seen = self.seen.replace(b"\x1b[6n", b"", 1)
+            self.send("\x1b[1;1R")
+        return more
+
+
+@contextmanager
+def use_with_fzf(home: Home) -> Iterator[Terminal]:
+    """Run ``use`` where there is a real fzf, up to the moment when that shows its list."""
+    (Path(home.environ["PATH"]) / "fzf").symlink_to(command("fzf"))
+    with AnsweringTerminal([home.taoprof, "use"], environ=home.environ, cwd=home.root) as terminal:
+        terminal.wait_for("3/3")
+        yield terminal
+
+
+# The picker
+
+
+@pytest.mark.parametrize(("answer", "chosen"), [("2", "detectnet_v2"), ("dino", "dino"), (" 1 ", "city")])
+def test_picker_by_number_or_name(home: Home, answer: str, chosen: str) -> None:
+    with on_terminal(home, "use") as terminal:
+        shown = terminal.wait_for("profile (number or name): ")
+        assert [line.split() for line in shown.splitlines()[:3]] == [
+            ["1", "city"],
+            ["2", "detectnet_v2"],
+            ["3", "dino"],
+        ]
+        terminal.send(f"{answer}\n")
+        terminal.wait_for(f"switched to '{chosen}'")
+        assert terminal.finish()[0] == 0
+    assert home.run("current").stdout == f"{chosen}\n"
+
+
+def test_a_profile_that_is_called_like_a_number(home: Home) -> None:
+    """The name counts first: it is what is typed in full everywhere else."""
+    home.profile("2")
+    with on_terminal(home, "use") as terminal:
+        terminal.wait_for("profile (number or name): ")
+        terminal.send("2\n")
+        terminal.wait_for("switched to '2'")
+        assert terminal.finish()[0] == 0
+
+
+@pytest.mark.parametrize("answer", ["", "0", "4", "-1", "nosuch", "../x", "²", "99999999999999999999"])
+def test_picker_refuses_what_is_not_there(home: Home, answer: str) -> None:
+    before = home.tree()
+    with on_terminal(home, "use") as terminal:
+        terminal.wait_for("profile (number or name): ")
+        terminal.send(f"{answer}\n")
+        status, rest = terminal.finish()
+    assert status == 2
+    assert b"Traceback" not in rest
+    assert home.tree() == before
+
+
+def test_picker_ended_by_ctrl_d(home: Home) -> None:
+    with on_terminal(home, "use") as terminal:
+        terminal.wait_for("profile (number or name): ")
+        terminal.send("\x04")
+        status, rest = terminal.finish()
+    assert (status, b"nothing was chosen" in rest) == (2, True)
+    assert not home.mapping_file.exists()
+
+
+def interrupted(home: Home, terminal: Terminal) -> None:
+    terminal.send("\x03")
+    status, rest = terminal.finish()
+    assert status in (-2, 130), rest
+    assert b"Traceback" not in rest
+    assert not home.mapping_file.exists()
+
+
+def test_picker_ended_by_ctrl_c(home: Home) -> None:
+    with on_terminal(home, "use") as terminal:
+        terminal.wait_for("profile (number or name): ")
+        interrupted(home, terminal)
+
+
+def test_fzf_ended_by_ctrl_c(home: Home) -> None:
+    with use_with_fzf(home) as terminal:
+        interrupted(home, terminal)
+
+
+def test_picker_with_fzf(home: Home) -> None:
+    with use_with_fzf(home) as terminal:
+        terminal.send("din")
+        terminal.wait_for("1/3")
+        terminal.send("\r")
+        terminal.wait_for("switched to 'dino'")
+        assert terminal.finish()[0] == 0
+    assert home.run("current").stdout == "dino\n"
+
+
+def test_fzf_that_finds_nothing(home: Home) -> None:
+    with use_with_fzf(home) as terminal:
+        terminal.send("zzz")
+        terminal.wait_for("0/3")
+        terminal.send("\r")
+        status, rest = terminal.finish()
+    assert status == 2, rest
+    assert not home.mapping_file.exists()
+
+
+def test_no_picker_without_a_profile(home: Home) -> None:
+    for name in NAMES:
+        (home.profiles / f"{name}.toml").unlink()
+    with on_terminal(home, "use") as terminal:
+        terminal.wait_for("there is no profile yet")
+        assert terminal.finish()[0] == 2
+
+
+@pytest.mark.parametrize("stream", ["stdin", "stderr", "both"])
+def test_nothing_is_asked_without_a_terminal(home: Home, stream: str) -> None:
+    """A script that has half a terminal must not wait for an answer either."""
+    master, slave = pty.openpty()
+    streams: dict[str, int] = {"stdin": slave, "stdout": subprocess.PIPE, "stderr": slave}
+    for name in ("stdin", "stderr"):
+        if stream in (name, "both"):
+            streams[name] = subprocess.DEVNULL if name == "stdin" else subprocess.PIPE
+    try:
+        done = subprocess.run([home.taoprof, "use"], env=home.environ, cwd=home.root, timeout=30, **streams)  # type: ignore[call-overload]
+    finally:
+        os.close(slave)
+        os.close(master)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert not home.mapping_file.exists()
+    if stream == "both":
+        one_clear_error(home.run("use", stdin=subprocess.DEVNULL), 2)
+
+
+def test_colour_only_on_a_terminal(home: Home) -> None:
+    assert "\x1b" not in home.run("use", "nosuch").stderr
+    with on_terminal(home, "use", "nosuch") as terminal:
+        assert b"\x1b[31merror:\x1b[0m" in terminal.finish()[1]
+    home.environ["NO_COLOR"] = "1"
+    with on_terminal(home, "use", "nosuch") as terminal:
+        assert b"\x1b" not in terminal.finish()[1]
+
+
+# Completion
+
+
+def completed(home: Home, line: str) -> list[str]:
+    """Ask for completions as the shells' scripts do: the line in the environment, the answer on descriptor 8."""
+    reader, writer = os.pipe()
+    environ = {
+        **home.environ,
+        "_ARGCOMPLETE": "1",
+        "_ARGCOMPLETE_SHELL": "bash",
+        "_ARGCOMPLETE_IFS": "\n",
+        "COMP_TYPE": "9",
+        "COMP_LINE": line,
+        "COMP_POINT": str(len(line.encode())),
+        "_ARGCOMPLETE_SUPPRESS_SPACE": "1",
+    }
+    code = f'exec 8>&{writer} 9>/dev/null; exec "$0" >/dev/null'
+    with os.fdopen(reader) as answer:
+        try:
+            subprocess.run(
+                [command("bash"), "-c", code, home.taoprof],
+                env=environ,
+                pass_fds=[writer],
+                timeout=60,
+                cwd=home.root,
+                check=True,
+            )
+        finally:
+            os.close(writer)
+        return sorted(answer.read().split())
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("taoprof us", ["use"]),
+        ("taoprof use ", NAMES),
+        ("taoprof use --dry-run de", ["detectnet_v2"]),
+        ("taoprof diff city di", ["dino"]),
+        ("taoprof remove ci", ["city"]),
+        ("taoprof use x", []),
+        ("taoprof env city --format ", ["bash", "dotenv", "fish", "json", "notebook"]),
+        ("taoprof use --dr", ["--dry-run"]),
+    ],
+)
+def test_completion(home: Home, line: str, expected: list[str]) -> None:
+    words = completed(home, line)
+    if not line.rpartition(" ")[2].startswith("-"):
+        words = [word for word in words if not word.startswith("-")]
+    assert words == expected
+
+
+def test_completion_offers_every_verb(home: Home) -> None:
+    from taoprofiles.cli.parser import VERBS
+
+    assert set(completed(home, "taoprof ")) >= set(VERBS)
+
+
+def test_completion_in_a_broken_home(home: Home) -> None:
+    for name in NAMES:
+        (home.profiles / f"{name}.toml").unlink()
+    home.profiles.rmdir()
+    home.profiles.write_text("")
+    assert [word for word in completed(home, "taoprof use ") if not word.startswith("-")] == []
+    home.environ["HOME"] = "relative"
+    assert [word for word in completed(home, "taoprof use ") if not word.startswith("-")] == []
+
+
+def test_completion_writes_nothing(home: Home) -> None:
+    before = home.tree()
+    completed(home, "taoprof use d")
+    assert home.tree() == before
+    assert not home.state.exists()
+
+
+def script(home: Home, shell: str) -> Path:
+    done = home.run("completion", shell, check=True)
+    assert done.stderr == ""
+    path = home.root.parent / f"completion.{shell}"
+    path.write_text(done.stdout)
+    return path
+
+
+def test_completion_in_an_interactive_bash(home: Home) -> None:
+    sourced = script(home, "bash")
+    with Terminal(
+        [command("bash"), "--norc", "--noprofile", "-i"], environ={**home.environ, "PS1": "> "}, cwd=home.root
+    ) as terminal:
+        terminal.wait_for("> ")
+        terminal.send(f"source {sourced} && echo loa''ded\n")
+        terminal.wait_for("loaded")
+        terminal.send("taoprof us\tdete\t\n")
+        terminal.wait_for("switched to 'detectnet_v2'")
+        terminal.send("exit\n")
+        terminal.finish()
+    assert home.run("current").stdout == "detectnet_v2\n"
+
+
+def test_completion_in_an_interactive_zsh(home: Home) -> None:
+    sourced = script(home, "zsh")
+    with Terminal(
+        [command("zsh"), "-f", "-i"], environ={**home.environ, "PS1": "> ", "ZDOTDIR": str(home.root)}, cwd=home.root
+    ) as terminal:
+        terminal.wait_for("> ")
+        terminal.send(f"autoload -U compinit; compinit -u -D; source {sourced} && echo loa''ded\n")
+        terminal.wait_for("loaded\r\n")
+        terminal.send("taoprof us\tdete\t\n")
+        terminal.wait_for("switched to 'detectnet_v2'")
+        terminal.send("exit\n")
+        terminal.finish()
+    assert home.run("current").stdout == "detectnet_v2\n"
+
+
+def fish(home: Home, line: str) -> list[str]:
+    code = "source $argv[1]; complete -C $argv[2]"
+    done = subprocess.run(
+        [command("fish"), "--no-config", "-c", code, str(script(home, "fish")), line],
+        env=home.environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=home.root,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return [word.split("\t")[0] for word in done.stdout.splitlines()]
+
+
+def test_completion_in_fish(home: Home) -> None:
+    assert fish(home, "taoprof use de") == ["detectnet_v2"]
+    assert fish(home, "taoprof use d") == ["detectnet_v2", "dino"]
+    assert fish(home, "taoprof us") == ["use"]
+
+
+# Ten thousand
+
+MANY = 10_000
+
+WATCH = """
+import os, sys
+from collections import Counter
+seen = Counter()
+folder = sys.argv[1]
+def watch(event, args):
+    if event in ("open", "os.listdir", "os.scandir") and isinstance(args[0], str) and args[0].startswith(folder):
+        seen[args[0]] += 1
+sys.addaudithook(watch)
+from taoprofiles.faces import main
+status = main.run(sys.argv[2:])
+sys.stdout.flush()
+import json
+print(json.dumps([status, seen]), file=sys.stderr)
+"""
+
+
+@pytest.fixture(scope="module")
+def crowd(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    root = tmp_path_factory.mktemp("crowd") / "home"
+    root.mkdir()
+    home = Home(root)
+    home.profiles.mkdir(parents=True)
+    folder = root / "project"
+    folder.mkdir()
+    for number in range(MANY):
+        text = f'layout = "custom"\n[[mounts]]\nsource = "{folder}"\ndestination = "/d{number}"\n'
+        (home.profiles / f"p{number:05}.toml").write_text(text)
+    return home
+
+
+def watched(home: Home, *words: str) -> tuple[int, dict[str, int]]:
+    """Run a command and give its status and what it opened or listed in the folder of the profiles."""
+    done = subprocess.run(
+        [sys.executable, "-c", WATCH, str(home.profiles), *words],
+        env=home.environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=home.root,
+    )
+    status, seen = json.loads(done.stderr.splitlines()[-1])
+    return status, seen
+
+
+def seconds(home: Home, *words: str) -> float:
+    started = time.monotonic()
+    home.run(*words, check=True)
+    return time.monotonic() - started
+
+
+ONE = ["use p07777", "use p00001 --dry-run", "show p00002", "set p00004 A=1", "current"]
+
+
+@pytest.mark.parametrize("words", [one.split() for one in ONE], ids=ONE)
+def test_one_of_many_opens_no_other(crowd: Home, words: list[str]) -> None:
+    status, seen = watched(crowd, *words)
+    assert status == 0
+    allowed = str(crowd.profiles / f"{words[1]}.toml") if len(words) > 1 else str(crowd.profiles / "p07777.toml")
+    mine = {path for path in seen if path.endswith(".toml")}
+    assert mine <= {allowed}
+    assert str(crowd.profiles) not in seen or words[0] == "set", "nor does it list them"
+
+
+def test_the_watch_sees_what_is_opened(crowd: Home) -> None:
+    """So that the test above means something."""
+    assert str(crowd.profiles) in watched(crowd, "list")[1]
+    assert set(watched(crowd, "show", "p00005")[1]) == {str(crowd.profiles / "p00005.toml")}
+
+
+def test_many_profiles_stay_usable(crowd: Home) -> None:
+    """Generous limits: what is measured exactly stands in the benchmark; this is against a cost that grows too fast."""
+    done = crowd.run("list", check=True)
+    assert len(done.stdout.splitlines()) == MANY + 1
+    assert seconds(crowd, "list") < 3, "the second time only what has changed is read"
+    assert seconds(crowd, "use", "p01234") < 2
+    assert seconds(crowd, "use", "p04321") < 2
+    assert seconds(crowd, "use", "-") < 2
+    assert seconds(crowd, "current") < 2
+    started = time.monotonic()
+    assert len(completed(crowd, "taoprof use p012")) == 100
+    assert time.monotonic() - started < 3
+    started = time.monotonic()
+    one_clear_error(crowd.run("use", "q01234"), 4)
+    assert time.monotonic() - started < 3
+
+
+def test_one_changed_profile_is_read_again_and_no_other(crowd: Home) -> None:
+    crowd.run("use", "p00006", check=True)
+    crowd.run("list", check=True)
+    changed = crowd.profiles / "p05555.toml"
+    changed.write_text(changed.read_text() + "\n# changed\n")
+    _, seen = watched(crowd, "list")
+    opened = {path for path in seen if path.endswith(".toml")}
+    assert opened == {str(changed), str(crowd.profiles / "p00006.toml")}, "the active one is compared with the file"

@@ -1,0 +1,267 @@
+"""``render`` and ``run --image`` as a person has them, without an engine: which image, which task, what is refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from taoprofiles.export import TARGETS
+
+from tests.support.driving import call, one_clear_error
+from tests.support.home import Home, command
+
+KEY = "tlt_encode_of_ours"
+NEW = {
+    "format_version": 3.0,
+    "task_group": {
+        "model": {"dockers": {"nvidia/tao": {
+            "6-tf": {"docker_registry": "nvcr.io", "tasks": ["unet"]},
+            "6-pyt": {"docker_registry": "nvcr.io", "tasks": ["dino"]}}}},
+        "deploy": {"dockers": {"nvidia/tao": {"6-deploy": {"docker_registry": "nvcr.io", "tasks": ["dino", "only"]}}}},
+    },
+}  # fmt: skip
+MIDDLE = {
+    "format_version": 2.0,
+    "dockers": {"nvidia/tao-tf": {"3-a": {"docker_registry": "nvcr.io", "tasks": ["unet"]},
+                                  "3-b": {"docker_registry": "nvcr.io", "tasks": ["dino"]}}},
+}  # fmt: skip
+OLD = {
+    "format_version": 1.0,
+    "dockers": {"nvidia/tlt": {"docker_registry": "nvcr.io", "docker_tag": "v3", "tasks": ["dino"]}},
+}
+
+
+def launcher(home: Home, package: str, config: object) -> None:
+    """Put a ``tao`` on the home's PATH whose Python has such a package."""
+    folder = home.root / "launcher"
+    (folder / package / "config").mkdir(parents=True)
+    (folder / package / "__init__.py").write_text("raise SystemExit('nothing of the launcher is to be run')\n")
+    (folder / package / "config/config.json").write_text(json.dumps(config))
+    release = folder / f"nvidia_tao-{'6.26.3' if package == 'nvidia_tao_cli' else '4.0.1'}.dist-info"
+    release.mkdir()
+    (release / "METADATA").write_text(f"Name: nvidia-tao\nVersion: {release.name[11:-10]}\n")
+    (folder / "tao").write_text(f"#!{Path(sys.executable).resolve()}\n")  # not this environment's, which has a launcher
+    (folder / "tao").chmod(0o755)
+    home.environ |= {"PATH": f"{folder}:/usr/bin:/bin", "PYTHONPATH": str(folder)}
+
+
+def image(home: Home, *words: str) -> str:
+    done = call(home, "--json", "render", "a", "--to", "docker", "--", *words)
+    return str(done.envelope["data"]["image"])
+
+
+@pytest.mark.parametrize(
+    ("package", "config", "words", "found"),
+    [
+        ("nvidia_tao_cli", NEW, "tao model dino train", "nvcr.io/nvidia/tao:6-pyt"),
+        ("nvidia_tao_cli", NEW, "dino train", "nvcr.io/nvidia/tao:6-pyt"),
+        ("nvidia_tao_cli", NEW, "tao deploy dino gen", "nvcr.io/nvidia/tao:6-deploy"),
+        ("nvidia_tao_cli", NEW, "only gen", "nvcr.io/nvidia/tao:6-deploy"),
+        ("tlt", MIDDLE, "tao dino train", "nvcr.io/nvidia/tao-tf:3-b"),
+        ("tlt", OLD, "tao dino train", "nvcr.io/nvidia/tlt:v3"),
+    ],
+)
+def test_the_launchers_table_gives_the_image(home: Home, package: str, config: object, words: str, found: str) -> None:
+    home.profile("a")
+    launcher(home, package, config)
+    assert image(home, *words.split()) == found
+    home.environ["OVERRIDE_REGISTRY"] = "lab:5000"
+    assert image(home, *words.split()) == found.replace("nvcr.io", "lab:5000")
+    del home.environ["OVERRIDE_REGISTRY"]
+    own = home.root / (".tlt" if package == "tlt" else ".tao") / "config.json"
+    own.parent.mkdir()
+    own.write_text(json.dumps(config).replace("nvcr.io", "own.io"))
+    assert image(home, *words.split()) == found.replace("nvcr.io", "own.io"), "the person's own table counts"
+
+
+def test_the_installed_launchers_table(home: Home) -> None:
+    tao = command("tao")
+    home.profile("a")
+    home.environ["PATH"] = f"{Path(tao).parent}:/usr/bin:/bin"
+    assert image(home, "tao", "model", "dino", "train") == "nvcr.io/nvidia/tao/tao-toolkit:6.26.3-pyt"
+
+
+def test_check_knows_the_tasks_that_there_are(home: Home) -> None:
+    home.profile("a")
+    launcher(home, "nvidia_tao_cli", NEW)
+    (home.root / ".docker").mkdir()
+    (home.root / ".docker/config.json").write_text('{"auths": {"nvcr.io": {}}}')
+    known = call(home, "--json", "check", "a", "--", "tao", "model", "dino", "train").envelope["data"]
+    assert (known["refusal"], known["container"]["image"]) == (None, "nvcr.io/nvidia/tao:6-pyt")
+    unknown = call(home, "--json", "check", "a", "--", "tao", "model", "dinu", "train").envelope["data"]
+    assert unknown["refusal"]["message"] == "invalid choice: 'dinu'"
+    assert "launcher-refuses" in [one["id"] for one in unknown["findings"]]
+    named = call(home, "--json", "check", "a", "--launcher", "5.5.1", "--", "tao", "model", "dinu", "train").envelope
+    assert named["data"]["refusal"] is None, "the table of that launcher is not known"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["tao", "model", "nosuch", "train"], "has no task 'nosuch' of group 'model'"),
+        (["tao", "model", "only", "x"], "has no task 'only' of group 'model'"),
+        (["din", "train"], "did you mean 'dino'?"),
+        (["tao", "list"], "'tao list' is no task"),
+        (["tao", "model"], "'tao model' is no task"),
+        (["tao", "model", "dino", "train", "--volume", "/a:/b"], "--volume is the launcher's own"),
+        ([], "no image and no task"),
+    ],
+)
+def test_no_image_to_be_had_is_one_clear_error(home: Home, words: list[str], said: str) -> None:
+    home.profile("a")
+    launcher(home, "nvidia_tao_cli", NEW)
+    done = call(home, "render", "a", "--to", "docker", "--", *words)
+    one_clear_error(done, 2)
+    assert said in done.err
+
+
+@pytest.mark.parametrize("config", [{}, [], {"task_group": 3}, {"dockers": {"a": []}}, "x"])
+def test_a_table_that_is_none(home: Home, config: object) -> None:
+    home.profile("a")
+    launcher(home, "nvidia_tao_cli", config)
+    done = call(home, "render", "a", "--to", "docker", "--", "dino")
+    one_clear_error(done, 2)
+    assert "--image IMAGE" in done.err
+
+
+def test_without_a_launcher_an_image_is_asked_for(home: Home) -> None:
+    home.profile("a")
+    home.environ["PATH"] = "/nowhere"
+    done = call(home, "render", "a", "--to", "slurm", "--", "dino")
+    one_clear_error(done, 2)
+    assert "there is no launcher here" in done.err
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_no_secret_is_told_and_what_is_left_out_is(home: Home, target: str) -> None:
+    home.profile(
+        "a",
+        f'layout = "custom"\n[variables]\nKEY = "{KEY}"\nRESULTS_DIR = "/results"\n[container.env]\n'
+        'API_TOKEN = "${KEY}"\nPLAIN = "plain $$x"\n[docker]\nulimits = { memlock = -1 }\nports = { "8888" = 8888 }\n',
+    )
+    words = ("render", "a", "--to", target, "--image", "i:1", "--", "t", "-k", "$KEY", "-k", KEY, "$RESULTS_DIR/x")
+    done = call(home, *words)
+    assert done.status == 0
+    assert KEY not in done.out + done.err
+    assert "/results/x" in done.out
+    assert "export API_TOKEN=…" in done.err
+    assert 'KEY: eval "$(taoprof env a --reveal)"' in done.err
+    data = call(home, "--json", *words).envelope["data"]
+    assert (data["text"], data["secrets"]) == (done.out, ["API_TOKEN", "KEY"])
+    assert KEY not in json.dumps(data)
+    told = "\n".join(data["warnings"])
+    assert ("docker.ulimits" in told) == (target in ("kubernetes", "slurm"))
+    assert ("docker.ports" in told) == (target == "slurm")
+
+
+def test_what_cannot_be_rendered_is_one_clear_error(home: Home) -> None:
+    home.profile("a", 'layout = "custom"\n[[mounts]]\nsource = "/a,b"\ndestination = "/c d"\n')
+    done = call(home, "render", "a", "--to", "slurm", "--image", "i")
+    one_clear_error(done, 3)
+    assert "mounts[0].source" in done.err
+    assert "mounts[0].destination" in done.err
+    one_clear_error(call(home, "render", "a", "--to", "docker", "--image", "--rm"), 2)
+    one_clear_error(call(home, "render", "a", "--to", "docker", "--image=--rm"), 3)
+    one_clear_error(call(home, "render", "a", "--to", "nomad", "--image", "i"), 2)
+    one_clear_error(call(home, "render", "nosuch", "--to", "docker", "--image", "i"), 4)
+    one_clear_error(call(home, "render", "a", "--to", "docker", "--image", "i", "--gpus", "0"), 2)
+
+
+# run --image
+
+
+def docker(home: Home, status: int = 0) -> Path:
+    """Put a ``docker`` on the home's PATH that writes down its words and its environment."""
+    folder = home.root / "docker"
+    folder.mkdir()
+    told = folder / "told"
+    script = folder / "docker"
+    script.write_text(f'#!/bin/sh\nprintf "%s\\0" "$@" >{told}\nenv >{folder}/env\nexit {status}\n')
+    script.chmod(0o755)
+    home.environ["PATH"] = f"{folder}:/usr/bin:/bin"
+    return told
+
+
+def test_run_with_an_image_is_docker_run(home: Home) -> None:
+    home.profile("a", f'layout = "custom"\n[variables]\nKEY = "{KEY}"\n[container.env]\nMY_KEY = "${{KEY}}"\n')
+    told = docker(home, 3)
+    words = ("run", "a", "--image", "i:1", "--gpus", "none", "--", "tao", "model", "dino", "train", "-k", "$KEY", "$X")
+    done = home.run(*words, environ={"DOCKER_CONTEXT": "other"})
+    assert done.returncode == 3, done.stderr
+    found = told.read_bytes().decode().split("\0")[:-1]
+    (record,) = home.json("history")["data"]["runs"]
+    assert found[:5] == ["run", "--rm", "--interactive", "--name", f"taoprof-a-{record['id']}"]
+    assert found[found.index("i:1") :] == ["i:1", "dino", "train", "-k", KEY, "$X"]
+    assert ("--gpus" in found, "--tty" in found) == (False, False)
+    assert found[found.index("--env") + 1] == "MY_KEY"
+    environ = (told.parent / "env").read_text().splitlines()
+    assert f"MY_KEY={KEY}" in environ
+    assert f"DOCKER_HOST={home.environ['DOCKER_HOST']}" in environ
+    assert not [line for line in environ if line.startswith(("DOCKER_CONTEXT=", "LAUNCHER_MOUNTS="))]
+    assert (record["status"], record["command"]) == (3, ["tao", "model", "dino", "train", "-k", "***", "$X"])
+    assert not list((home.state / "holds").glob("*.mounts.json"))
+
+
+def test_a_secret_that_is_spelt_out_elsewhere_is_in_no_word_of_docker_run_either(home: Home) -> None:
+    text = f'layout = "custom"\n[variables]\nKEY = "{KEY}"\n[container.env]\nURL = "https://{KEY}@host"\n'
+    home.profile("a", text)
+    told = docker(home)
+    assert home.run("run", "a", "--image", "i", "--", "t").returncode == 0
+    assert KEY not in told.read_text()
+    assert f"URL=https://{KEY}@host" in (told.parent / "env").read_text().splitlines()
+    (home.root / KEY).mkdir()
+    home.profile("a", f'{text}[[mounts]]\nsource = "{home.root}/{KEY}"\ndestination = "/d"\n')
+    done = call(home, "run", "a", "--image", "i", "--", "t")
+    one_clear_error(done, 3)
+    assert "mounts[0].source: it holds the value of the secret 'KEY'" in done.err
+
+
+def test_a_program_may_run_with_an_image_too(home: Home) -> None:
+    home.profile("a")
+    told = docker(home, 3)
+    script = (
+        "from taoprofiles import api, errors\n"
+        "print(api.run('a', ['t', 'x'], image='i:1', gpus='none').status)\n"
+        "for image in ('--rm', 3):\n"
+        "    try: api.run('a', ['t'], image=image)\n"
+        "    except errors.TaoprofError as error: print(error.code)\n"
+    )
+    around = {"env": home.environ, "cwd": home.root, "stdin": subprocess.DEVNULL}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, **around)
+    assert done.stdout.split() == ["3", "cannot-render", "usage"], done.stderr
+    found = told.read_text().split("\0")[:-1]
+    assert (found[:4], found[-3:]) == (["run", "--rm", "--interactive", "--name"], ["i:1", "t", "x"])
+    assert (len(home.json("history")["data"]["runs"]), home.json("holds")["data"]["holds"]) == (1, [])
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["--image", "i", "--shared", "--", "t"], 2, "--image does not go with --shared"),
+        (["--gpus", "none", "--", "t"], 2, "--gpus none needs --image"),
+        (["--image", "", "--", "t"], 3, "is not the name of an image"),
+        (["--image", "i", "--", "tao", "list"], 2, "is no task"),
+        (["--image", "i"], 2, "nothing to run"),
+        (["--image", "i", "--", "t"], 127, "there is no command 'docker'"),
+    ],
+)
+def test_run_with_an_image_refuses(home: Home, words: list[str], status: int, said: str) -> None:
+    home.profile("a")
+    home.environ["PATH"] = "/nowhere"
+    before = home.tree()
+    done = call(home, "run", "a", *words)
+    one_clear_error(done, status)
+    assert said in done.err
+    assert not list((home.state / "holds").glob("*")), "nothing is held"
+    assert home.tree() == before or status == 127
+
+
+def test_what_docker_itself_refuses_is_told(home: Home) -> None:
+    home.profile("a")
+    docker(home, 125)
+    done = home.run("run", "a", "--image", "i", "--", "t")
+    assert done.returncode == 125
+    assert "the engine did not start the container" in done.stderr

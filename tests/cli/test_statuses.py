@@ -1,0 +1,168 @@
+"""Each exit status, from a real process."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.driving import one_clear_error
+from tests.support.home import Home
+
+
+@contextmanager
+def held(home: Home) -> Iterator[None]:
+    """Hold the lock, as another command at work does."""
+    lock = Path(home.context.lock)
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def editor(home: Home, script: str) -> dict[str, str]:
+    path = home.root / "editor.sh"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return {"EDITOR": str(path)}
+
+
+def test_0_done_and_nothing_to_do(home: Home) -> None:
+    home.profile("a")
+    for _ in range(2):
+        assert home.run("use", "a").returncode == 0
+
+
+def test_1_the_system_refuses(home: Home) -> None:
+    home.profile("a")
+    one_clear_error(home.run("edit", "a", environ=editor(home, "exit 3")), 1)
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["lst"], ["use"], ["use", "a", "b"], ["use", "../a"], ["use", "a", "--nosuch"], ["env", "a", "--f=x"]]
+)
+def test_2_usage(home: Home, words: list[str]) -> None:
+    home.profile("a")
+    one_clear_error(home.run(*words), 2)
+
+
+def test_3_invalid_profile_and_invalid_state(home: Home) -> None:
+    home.profile("a", "layout = 1")
+    one_clear_error(home.run("use", "a"), 3)
+    home.profile("b")
+    home.mapping_file.mkdir()
+    one_clear_error(home.run("use", "b"), 3)
+
+
+def test_4_no_such_profile_or_entry(home: Home) -> None:
+    home.profile("detectnet_v2")
+    done = home.run("use", "detectnet")
+    one_clear_error(done, 4)
+    assert "did you mean 'detectnet_v2'?" in done.stderr
+    one_clear_error(home.run("undo", "7"), 4)
+    one_clear_error(home.run("use", "-"), 4)
+
+
+def test_6_differs(home: Home) -> None:
+    home.profile("a")
+    home.profile("b")
+    assert home.run("status", "--check").returncode == 6
+    home.run("use", "a", check=True)
+    assert home.run("status", "--check").returncode == 0
+    assert home.run("diff").returncode == 0
+    assert home.run("diff", "b").returncode == 6
+
+
+def test_7_busy(home: Home) -> None:
+    home.profile("a")
+    with held(home):
+        before = home.tree()
+        started = time.monotonic()
+        done = home.run("use", "a", "--timeout", "0.3")
+        assert 0.3 <= time.monotonic() - started < 5
+        one_clear_error(done, 7)
+        assert "another taoprof command is at work" in done.stderr
+        assert home.tree() == before
+        assert home.run("list").returncode == home.run("current").returncode == 0, "looking needs no lock"
+    home.run("use", "a", check=True)
+
+
+@pytest.mark.parametrize("timeout", ["-1", "nan", "inf", "soon"])
+def test_a_timeout_is_a_number_of_seconds(home: Home, timeout: str) -> None:
+    home.profile("a")
+    with held(home):
+        process = subprocess.Popen([home.taoprof, "use", "a", "--timeout", timeout], env=home.environ, stderr=-1)
+        try:
+            process.wait(3)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"--timeout {timeout} waits for ever")
+        finally:
+            process.kill()
+            process.communicate()
+        assert process.returncode == 2
+
+
+def test_130_ctrl_c_while_an_editor_is_open(home: Home) -> None:
+    home.profile("a")
+    environ = {**home.environ, **editor(home, "kill -INT $PPID")}
+    done = subprocess.run([home.taoprof, "edit", "a"], env=environ, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+    script = f"{home.taoprof} edit a; echo $?"
+    shown = subprocess.run(["bash", "-c", script], env=environ, capture_output=True, text=True, timeout=30)
+    assert (shown.stdout, shown.stderr) in {("130\n", ""), ("", "")}  # bash may stop its script, as it should
+
+
+def test_130_ctrl_c_while_waiting_for_the_lock(home: Home) -> None:
+    home.profile("a")
+    with held(home):
+        command = [sys.executable, "-X", "importtime", home.taoprof, "use", "a", "--timeout", "60"]
+        process = subprocess.Popen(command, env=home.environ, stderr=subprocess.PIPE, text=True)
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.rstrip().endswith("| filelock"):  # which is loaded for waiting only
+                break
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == -signal.SIGINT
+    assert [line for line in err.splitlines() if not line.startswith("import time:")] == []
+    assert not home.mapping_file.exists()
+    home.run("use", "a", check=True)
+
+
+@pytest.mark.parametrize("words", [["list"], ["list", "--json"], ["env", "a"], ["--help"], ["use", "--help"]])
+def test_141_the_reader_has_gone(home: Home, words: list[str]) -> None:
+    home.profile("a")
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [home.taoprof, *words], env=home.environ, stdout=write, stderr=-1, text=True, timeout=30, check=False
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
+
+
+@pytest.mark.parametrize("words", [["list"], ["--help"], ["use", "--help"], ["schema", "--json"]])
+def test_an_answer_that_cannot_be_written_is_a_failure(home: Home, words: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([home.taoprof, *words], env=home.environ, stdout=full, stderr=-1, text=True, timeout=30)
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 1
+    assert done.stderr.startswith("taoprof: error: ")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-"])
+def test_a_closed_stream_is_no_traceback_and_the_switch_is_made(home: Home, closed: str) -> None:
+    home.profile("a")
+    done = subprocess.run(
+        ["sh", "-c", f"{home.taoprof} use a {closed}"], env=home.environ, capture_output=True, text=True, timeout=30
+    )
+    assert "Traceback" not in done.stderr
+    assert home.run("current").stdout == "a\n"

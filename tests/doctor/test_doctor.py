@@ -1,0 +1,311 @@
+"""``taoprof doctor`` in homes where something is wrong: it names it, changes nothing, and tells no secret."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from taoprofiles.doctor import docker_probe, doctor, own_state
+from taoprofiles.launcher import installed
+from taoprofiles.storage import liveness_lock
+from taoprofiles.storage.locks import Lock
+from taoprofiles.storage.paths import Context
+from tests.support.driving import call
+from tests.support.home import Home, command, need
+
+SECRET = "s3cr3t-of-ana"
+
+
+@pytest.fixture
+def used(home: Home) -> Home:
+    """A home with two profiles, one of them in force; no launcher and no docker on PATH."""
+    home.profile("a")
+    home.profile("b")
+    home.run("use", "a", check=True)
+    programs = home.root / "bin"
+    programs.mkdir()
+    for name in ("sh", "sleep", "systemctl"):
+        if shutil.which(name):
+            (programs / name).symlink_to(shutil.which(name) or "")
+    home.environ["PATH"] = str(programs)
+    return home
+
+
+def findings(home: Home, **environ: str) -> dict[str, dict]:
+    done = call(home, "doctor", "--json", environ=environ)
+    assert done.err == ""
+    data = done.envelope["data"]
+    assert done.status == (3 if data["counts"]["error"] else 0)
+    return {one["id"]: one for one in data["findings"]}
+
+
+def program(home: Home, name: str, text: str) -> None:
+    path = home.root / "bin" / name
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+def test_nothing_is_changed(used: Home) -> None:
+    (used.state / "guard").mkdir(exist_ok=True)
+    (used.state / "guard/seal.json").write_text("{}")
+    before = used.tree()
+    found = findings(used)
+    assert used.tree() == before
+    assert found["seal-left-over"]["hint"] == "taoprof daemon --unseal"
+    assert {"tao-missing", "login-missing"} <= found.keys()
+
+
+def test_a_home_that_nothing_was_ever_done_in(home: Home) -> None:
+    done = home.run("doctor")
+    assert done.returncode == 3
+    assert "state-" not in done.stdout
+    assert not home.state.exists()
+
+
+def test_no_home_at_all(used: Home) -> None:
+    found = findings(used, HOME="rel/ative")
+    assert found["home-not-absolute"]["where"] == "HOME"
+    assert findings(used, TAOPROF_HOME="rel/ative")["home-not-absolute"]["where"] == "TAOPROF_HOME"
+
+
+def test_no_secret_is_told(used: Home) -> None:
+    used.profile("a", f'layout = "custom"\n[variables]\nKEY = "{SECRET}-1"\nWANDB_API_KEY = "{SECRET}"\n[[mounts]]\n')
+    used.profile("b", f'layout = "custom"\n[variables]\nKEY = "{SECRET}-1"\nWANDB_API_KEY = "{SECRET}"\n')
+    used.run("use", "b", check=True)
+    (used.root / ".docker").mkdir()
+    (used.root / ".docker/config.json").write_text(json.dumps({"auths": {"x": {"auth": SECRET}}, SECRET: 1}))
+    environ = {"KEY": f"{SECRET}-2", "NGC_API_KEY": SECRET, "CLEARML_API_SECRET_KEY": SECRET}
+    told = call(used, "check", "--json", environ=environ).envelope["data"]["findings"]
+    assert "variables.KEY" in [one["where"] for one in told if one["id"] == "variables-differ"]
+    for words in (["doctor"], ["doctor", "--json"], ["check"], ["check", "--json"]):
+        done = call(used, *words, environ=environ)
+        assert SECRET not in done.out + done.err
+
+
+def test_damaged_records_are_named(used: Home) -> None:
+    used.profile("broken", "layout = 7")
+    with (used.state / "history.jsonl").open("ab") as journal:
+        journal.write(b'{"v": 1, "id":\n')
+    (used.state / "holds").mkdir(exist_ok=True)
+    (used.state / "holds/aaaaa.json").write_bytes(b"\0")
+    found = findings(used)
+    assert found["profile-unreadable"]["where"] == "profile 'broken'"
+    assert "layout" in found["profile-unreadable"]["what"]
+    assert found["journal-torn"]["what"] == "1 line says nothing"
+    assert found["hold-damaged"]["where"].endswith("holds/aaaaa.json")
+    subprocess.run(["sh", "-c", found["hold-damaged"]["hint"]], check=True)
+    assert "hold-damaged" not in findings(used)
+
+
+def test_a_history_of_a_newer_version(used: Home) -> None:
+    with (used.state / "history.jsonl").open("ab") as journal:
+        journal.write(b'{"v": 99}\n')
+    assert "newer" in findings(used)["state-unreadable"]["what"]
+
+
+def test_a_folder_in_the_place_of_the_mapping_file(used: Home) -> None:
+    used.mapping_file.unlink()
+    used.mapping_file.mkdir()
+    assert "is a folder" in findings(used)["state-unreadable"]["what"]
+
+
+def test_a_lock_that_somebody_keeps(used: Home) -> None:
+    with Lock(used.context.lock):
+        found = findings(used)["lock-held"]
+    assert f"pid {os.getpid()}" in found["what"]
+    assert found["hint"] == f"ps -fp {os.getpid()}"
+    assert "lock-held" not in findings(used)
+
+
+def test_a_read_only_mapping_file(used: Home) -> None:
+    used.mapping_file.chmod(0o444)
+    found = findings(used)["mapping-read-only"]
+    subprocess.run(["sh", "-c", found["hint"]], check=True)
+    assert "mapping-read-only" not in findings(used)
+
+
+def test_two_homes(used: Home) -> None:
+    other = used.root / "other"
+    other.mkdir()
+    assert findings(used, TAOPROF_HOME=str(other))["two-homes"]["hint"] == "unset TAOPROF_HOME"
+    assert "two-homes" not in findings(used, TAOPROF_HOME=str(used.root))
+
+
+def test_a_guard_of_another_version(used: Home) -> None:
+    from taoprofiles.storage.guard_files import Guards
+    from taoprofiles.system import processes
+
+    guards = Guards(used.context, processes.place())
+    fd = guards.begin()
+    try:
+        guards.publish(
+            {"version": "0.0.1", "pid": 7, "line": "", "is_sealed": False, "holds": [], "problem": "no room"}
+        )
+        found = findings(used)
+    finally:
+        os.close(fd)
+    assert found["guard-outdated"]["hint"].startswith("kill 7 ")
+    assert found["guard-troubled"]["what"] == "no room"
+    assert "seal-left-over" not in found
+
+
+def test_an_engine_and_programs_that_hang(used: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, name in ((docker_probe, "PATIENCE"), (docker_probe, "DRIVER_PATIENCE"), (installed, "PATIENCE")):
+        monkeypatch.setattr(module, name, 0.5)
+    for name in ("docker", "nvidia-smi", "pyenv"):
+        program(used, name, "sleep 300 & wait")
+    program(used, "python3", "sleep 300 & wait")
+    (used.root / "bin/tao").write_text(f"#!{used.root}/bin/python3\n")
+    (used.root / "bin/tao").chmod(0o755)
+    with socket.socket(socket.AF_UNIX) as server:
+        path = f"{used.root}/s" if len(str(used.root)) < 100 else f"{tempfile.mkdtemp()}/s"
+        server.bind(path)
+        server.listen(100)
+        began = time.monotonic()
+        found = findings(used, DOCKER_HOST=f"unix://{path}")
+        assert time.monotonic() - began < 15
+    assert {"docker-silent", "tao-broken-python"} <= found.keys()
+
+
+def test_a_docker_command_without_an_engine_behind_its_context(used: Home) -> None:
+    program(used, "docker", 'case "$1" in context) echo "lab ssh://lab";; *) echo "cannot connect" >&2; exit 1;; esac')
+    facts = call(used, "doctor", "--json").envelope["data"]["facts"]["docker"]
+    assert (facts["context"], facts["command"]["address"]) == ("lab", "ssh://lab")
+    assert facts["command"]["problem"] == "cannot connect"
+
+
+def test_a_driver_that_does_not_work(used: Home) -> None:
+    program(used, "nvidia-smi", 'echo "NVIDIA-SMI has failed because it could not communicate with the driver"; exit 9')
+    facts = call(used, "doctor", "--json").envelope["data"]["facts"]["gpus"]
+    assert facts["problem"].startswith("NVIDIA-SMI has failed")
+    assert facts["gpus"] == []
+
+
+FILES = ("history.jsonl", "runs.jsonl", "holds/bbbbb.json", "guard/seal.json", "lock")
+
+
+@given(st.sampled_from(FILES), st.binary(max_size=200))
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_bytes_in_what_we_keep_are_an_answer(used: Home, name: str, content: bytes) -> None:
+    path = used.state / name
+    path.parent.mkdir(exist_ok=True)
+    before = path.read_bytes() if path.exists() else None
+    path.write_bytes(content)
+    try:
+        assert own_state.survey(Context(used.environ)).folder == str(used.state)
+    finally:
+        path.unlink() if before is None else path.write_bytes(before)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: os.mkfifo(path), lambda path: path.symlink_to(path)])
+@pytest.mark.parametrize("name", FILES)
+def test_anything_in_the_place_of_what_we_keep_is_an_answer(used: Home, name: str, make: object) -> None:
+    path = used.state / name
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    make(path)  # type: ignore[operator]
+    call(used, "doctor", "--json").envelope["data"]
+
+
+def test_what_belongs_to_another_user() -> None:
+    """Looked at by a process that has become nobody, in a home that is root's."""
+    need(os.geteuid() == 0, "becoming another user needs root")
+    with tempfile.TemporaryDirectory() as folder:
+        home = Home(Path(folder))
+        home.profile("a")
+        home.run("use", "a", check=True)
+        for path in (Path(folder), home.profiles.parents[1], home.state.parents[1], home.state.parent):
+            path.chmod(0o755)
+        read, write = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.setgroups([])
+                os.setresgid(65534, 65534, 65534)
+                os.setresuid(65534, 65534, 65534)
+                machine = doctor.gather(Context({"HOME": folder, "PATH": ""}))
+                found = doctor.judge(machine, {})
+                os.write(write, json.dumps([one.as_dict() for one in found]).encode())
+            finally:
+                os._exit(0)
+        os.close(write)
+        with open(read, "rb") as answers:
+            told = json.loads(answers.read())
+        os.waitpid(pid, 0)
+    mine = {one["where"]: one for one in told if one["id"] == "state-not-mine"}
+    assert {f"{folder}/.tao_mounts.json", f"{folder}/.config/taoprofiles"} <= mine.keys()
+    assert all(one["hint"].startswith('sudo chown -R "$(id -u):$(id -g)" ') for one in mine.values())
+    assert "state-unreadable" in {one["id"] for one in told}
+
+
+def test_the_real_launcher_says_what_the_doctor_says(home: Home) -> None:
+    """The login as the launcher tests it: its own last line, beside what is found in the same home."""
+    need(sys.version_info < (3, 12), "the launcher needs Python 3.11")
+    tao = command("tao")
+    home.environ["PATH"] = f"{Path(tao).parent}:{home.environ['PATH']}"
+    file = home.root / ".docker/config.json"
+    file.parent.mkdir()
+    for content, id, said in (
+        (None, "login-missing", "Did you run docker login?"),
+        ("{}", "login-missing", "Docker CLI hasn't been logged in to a registry."),
+        ('{"auths": {}}', "login-missing", "Docker not logged in to nvcr.io. Please run docker login nvcr.io"),
+        ('{"auths": []}', "docker-config-broken", "AttributeError: 'list' object has no attribute 'keys'"),
+        ('{"auths"', "docker-config-broken", "json.decoder.JSONDecodeError: Expecting ':' delimiter"),
+        (
+            '{"auths": {"nvcr.io": {}}}',
+            "docker-down",
+            "Error while fetching server API version: ('Connection aborted.'",
+        ),
+    ):
+        if content is not None:
+            file.write_text(content)
+        task = [tao, "model", "detectnet_v2", "train"]
+        done = subprocess.run(task, env=home.environ, capture_output=True, text=True, timeout=60)
+        assert said in done.stderr, content
+        ids = {one["id"] for one in home.json("doctor")["data"]["findings"]}
+        assert ids & {"login-missing", "docker-config-broken"} == ({id} - {"docker-down"})
+        assert id in ids
+
+
+def test_a_claim_in_the_way_is_not_taken_for_the_lock(used: Home) -> None:
+    (used.state / "lock").unlink(missing_ok=True)
+    fd = liveness_lock.claim(str(used.state / "other"))
+    try:
+        assert "lock-held" not in findings(used)
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"python": ["a", None, 1]}, {"python": []}, {"packages": {"nvidia-tao": 5}}, {"prefix": "\0"},
+        {"packages": {"nvidia-tao": "6.26.3", "docker": None}},
+    ],
+)  # fmt: skip
+def test_a_python_that_answers_with_other_things(used: Home, told: dict) -> None:
+    sound = {"python": [3, 11, 2], "prefix": "/x", "distutils": True, "packages": {}, "imports": "", "pip": True}
+    (used.root / "told").write_text(json.dumps(sound | {"managed": False} | told) + "\n")
+    program(used, "python3", f'while read -r line; do printf "%s\\n" "$line"; done < {used.root}/told')
+    program(used, "tao", "")
+    (used.root / "bin/tao").write_text(f"#!{used.root}/bin/python3\n")
+    assert findings(used)["tao-broken-python"]
+    assert call(used, "check", "--json").envelope["ok"]
+
+
+def test_the_password_of_an_engine_is_not_told(used: Home) -> None:
+    address = f"tcp://ana:{SECRET}@127.0.0.1:1"
+    assert "***" in str(findings(used, DOCKER_HOST=address))
+    done = call(used, "doctor", environ={"DOCKER_HOST": address})
+    assert SECRET not in done.out + done.err + call(used, "doctor", "--json", environ={"DOCKER_HOST": address}).out

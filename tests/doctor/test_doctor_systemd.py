@@ -1,0 +1,42 @@
+"""The doctor beside a real service: told as it is, and well again after the command that is given."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.support.systemd_owner import UNIT, Owner
+
+pytestmark = pytest.mark.systemd
+
+
+def findings(owner: Owner) -> dict[str, dict]:
+    told = owner.taoprof("doctor", "--json", check=False)
+    assert told.returncode == 3, told.stderr  # there is no launcher
+    data = json.loads(told.stdout)["data"]
+    return {one["id"]: one for one in data["findings"] if one["id"].startswith(("guard-", "seal-", "state-"))}
+
+
+def test_the_service_as_it_is(owner: Owner) -> None:
+    assert findings(owner) == {}
+    owner.taoprof("service", "install")
+    assert findings(owner) == {}
+    told = owner.taoprof("doctor", check=False).stdout
+    assert f"at work, pid {owner.pid}, version" in told
+    assert "service active (running)" in told
+
+    owner.systemctl("stop", UNIT)
+    found = findings(owner)
+    assert list(found) == ["guard-inactive"]
+    assert "inactive (dead)" in found["guard-inactive"]["what"]
+    assert found["guard-inactive"]["hint"].endswith("taoprof service start")
+    owner.taoprof("service", "start")
+    assert findings(owner) == {}
+
+    owner.write(owner.unit, owner.unit.read_text().replace("WatchdogSec=60", "WatchdogSec=50"))
+    found = findings(owner)
+    assert list(found) == ["guard-outdated"]
+    assert found["guard-outdated"]["hint"] == "taoprof service install"
+    owner.taoprof("service", "install")
+    assert findings(owner) == {}

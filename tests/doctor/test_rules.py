@@ -1,0 +1,190 @@
+"""The judges of a machine, by the table of ``machines``: pure, so each takes microseconds."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taoprofiles.doctor import doctor
+from taoprofiles.doctor.machine import Machine
+from taoprofiles.rules import finding, login
+from taoprofiles.rules.finding import Finding
+from tests.support.machines import CASES, OTHER, SECOND, SOUND, TAO, beside, changed, engines, tao, variables
+
+
+def found(machine: Machine) -> dict[str, Finding]:
+    return {one.id: one for one in doctor.judge(machine, machine.home.variables)}
+
+
+def test_every_id_of_the_machine_has_a_case() -> None:
+    assert CASES.keys() == finding._MACHINE.keys()
+
+
+def test_a_sound_machine_has_nothing_but_the_news() -> None:
+    assert list(found(SOUND)) == ["launcher-eol"]
+
+
+@pytest.mark.parametrize("id", CASES)
+def test_it_speaks(id: str) -> None:
+    told = found(changed(SOUND, **CASES[id][0]))[id]
+    assert told.where
+    assert told.why or id == "launcher-import"
+    assert told.hint
+    assert not re.search(r"[!]|please", " ".join([told.what, told.why, told.hint]), re.I)
+
+
+@pytest.mark.parametrize("id", CASES)
+def test_it_is_silent_where_it_only_comes_near(id: str) -> None:
+    assert id not in found(changed(SOUND, **CASES[id][1]))
+
+
+@pytest.mark.parametrize("id", [id for id in CASES if id not in ("launcher-eol", "tao-several")])
+def test_the_hint_is_a_command_that_a_shell_can_read(id: str) -> None:
+    hint = found(changed(SOUND, **CASES[id][0]))[id].hint
+    done = subprocess.run(["bash", "-n"], input=hint, text=True, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, ""), hint
+
+
+def test_one_command_mends_all_that_is_rotten() -> None:
+    rotten = beside((3, 12, 1), False, requests="2.32.4", urllib3="2.5.0", tabulate="0.8.7", six="1.15.0")
+    told = [one for one in found(changed(SOUND, **rotten)).values() if one.severity == "error"]
+    assert {one.id for one in told} == {
+        "tabulate-python-310", "six-python-312", "python-312-distutils", "requests-232"
+    }  # fmt: skip
+    assert {one.hint for one in told} == {
+        "/home/ana/venv/bin/python -m pip install 'tabulate>=0.9' 'six>=1.16' setuptools 'requests<2.32' 'urllib3<2'"
+    }
+
+
+@pytest.mark.parametrize(
+    ("pip", "hint"),
+    [
+        ("pip", "/home/ana/venv/bin/python -m pip install 'requests<2.32' 'urllib3<2'"),
+        ("uv", "uv pip install --python /home/ana/venv/bin/python 'requests<2.32' 'urllib3<2'"),
+        ("pipx", "pipx runpip venv install 'requests<2.32' 'urllib3<2'"),
+        (
+            "",
+            "python3 -m venv ~/tao-launcher && ~/tao-launcher/bin/pip install nvidia-tao==6.26.3 'requests<2.32' "
+            "'urllib3<2' && export PATH=\"$HOME/tao-launcher/bin:$PATH\"",
+        ),
+    ],
+)
+def test_packages_are_changed_by_what_put_them_there(pip: str, hint: str) -> None:
+    machine = changed(SOUND, **beside(requests="2.32.0"), launchers__found__0__pip=pip)
+    assert found(machine)["requests-232"].hint == hint
+
+
+def test_a_real_launcher_behind_another_program_is_named() -> None:
+    first = TAO._replace(path="/usr/bin/tao", trouble="other-program", problem="it is not a Python script")
+    machine = changed(SOUND, launchers__found=(first, SECOND))
+    assert found(machine)["tao-not-launcher"].hint == 'export PATH=/usr/local/bin:"$PATH"'
+
+
+def test_a_launcher_off_the_path_is_named() -> None:
+    machine = changed(SOUND, launchers__found=(), launchers__elsewhere=("/home/ana/.local/bin/tao",))
+    assert found(machine)["tao-missing"].hint == 'export PATH=/home/ana/.local/bin:"$PATH"'
+
+
+def test_a_dead_environment_is_made_anew_with_the_launcher_that_it_had() -> None:
+    dead = tao(trouble="no-interpreter", python="/home/ana/my venv/bin/python3.8", left="nvidia-tao==5.5.1")
+    hint = found(changed(SOUND, **dead))["tao-broken-python"].hint
+    place = "'/home/ana/my venv'"
+    assert hint == f"python3 -m venv --clear {place} && {place}/bin/pip install nvidia-tao==5.5.1 setuptools"
+
+
+def test_the_python_of_the_system_is_never_cleared() -> None:
+    dead = tao(trouble="no-interpreter", python="/usr/bin/python3.8", left="nvidia-tao==5.5.1")
+    assert "--clear" not in found(changed(SOUND, **dead))["tao-broken-python"].hint
+
+
+def test_an_engine_of_the_user_alone_is_put_where_tao_looks() -> None:
+    machine = changed(SOUND, docker__host=OTHER, docker__first__address=OTHER, docker__second__trouble="absent")
+    told = found(machine)
+    assert told["docker-down"].where == "unix:///var/run/docker.sock"
+    assert told["docker-down"].hint == "sudo ln -s /run/user/1000/docker.sock /var/run/docker.sock"
+
+
+def test_an_engine_that_only_a_context_knows_is_made_known_to_tao() -> None:
+    machine = changed(
+        SOUND, **{f"docker__{one}__trouble": "absent" for one in ("first", "second")}, docker__context="colima",
+        docker__command__address="unix:///home/ana/.colima/docker.sock",
+    )  # fmt: skip
+    assert found(machine)["docker-down"].hint == "export DOCKER_HOST=unix:///home/ana/.colima/docker.sock"
+
+
+def test_a_member_of_the_group_only_needs_a_new_session() -> None:
+    machine = changed(SOUND, **engines(trouble="denied"), docker__in_group=True)
+    assert found(machine)["docker-denied"].hint == "newgrp docker"
+
+
+def test_two_clients_of_tao_on_two_engines() -> None:
+    machine = changed(SOUND, docker__host=OTHER, docker__first__address=OTHER, docker__first__id="BBBB")
+    assert "two engines" in found(machine)["daemon-mismatch"].what
+
+
+def test_gpus_of_an_engine_elsewhere_are_not_looked_for_here() -> None:
+    remote = engines(address="ssh://lab")
+    machine = changed(SOUND, docker__host="ssh://lab", gpus__gpus=(), gpus__hook="", **remote)
+    assert not found(machine).keys() & {"gpu-driver", "gpu-runtime"}
+
+
+def test_a_runtime_that_came_after_the_engine() -> None:
+    assert found(changed(SOUND, gpus__is_late=True))["gpu-runtime"].hint == "sudo systemctl restart docker"
+
+
+@pytest.mark.parametrize("path", ["", "mounts.json", "/x.json ", "\t/x.json", "$HOME/x.json", "/data/${USER}.json"])
+def test_paths_of_launcher_mounts_that_tao_does_not_find(path: str) -> None:
+    assert "lm-bad-path" in found(changed(SOUND, **variables(LAUNCHER_MOUNTS=path)))
+
+
+def test_root_needs_no_sudo() -> None:
+    machine = changed(SOUND, home__uid=0, **engines(trouble="refused", id=""))
+    assert found(machine)["docker-down"].hint == "systemctl enable --now docker"
+
+
+def test_a_login_elsewhere_is_told() -> None:
+    machine = changed(
+        SOUND, login__registries=(), login__elsewhere="/srv/docker/config.json", login__there=("nvcr.io",)
+    )
+    told = found(machine)["login-missing"]
+    assert "/srv/docker" in told.why
+    assert told.hint == f"env -u DOCKER_CONFIG {login.LOGIN}"
+
+
+@pytest.mark.parametrize(("version", "skipped"), [("4.0.1", False), ("0.1.21", False), ("5.0.0", True), ("", True)])
+def test_override_registry_skips_the_login_from_5_on(version: str, skipped: bool) -> None:
+    machine = changed(SOUND, **tao(version=version), **variables(OVERRIDE_REGISTRY=""), login__registries=())
+    assert ("login-missing" in found(machine)) is not skipped
+
+
+def test_the_internal_mode_asks_for_a_second_registry() -> None:
+    told = found(changed(SOUND, **variables(LAUNCHER_MODE_INTERNAL="1")))
+    assert "stg.nvcr.io" in told["login-missing"].what
+
+
+def test_a_file_that_sudo_left_to_root_is_given_back() -> None:
+    machine = changed(SOUND, login__kind="unreadable", login__problem="permission denied", login__owner=0)
+    assert found(machine)["docker-config-broken"].hint.startswith("sudo chown -R")
+
+
+WORDS = st.text(max_size=30)
+
+
+@given(st.dictionaries(st.sampled_from([*beside()["launchers__found"][0].packages]), WORDS), WORDS, WORDS)
+def test_versions_of_any_form_are_judged(packages: dict[str, str], version: str, imports: str) -> None:
+    machine = changed(SOUND, **tao(packages=packages, version=version, imports=imports))
+    for one in found(machine).values():
+        shlex.split(one.hint) if one.id not in ("launcher-eol", "tao-several") else None
+
+
+def test_each_has_a_section_of_its_name_in_the_reference() -> None:
+    page = (Path(__file__).parents[2] / "docs/reference/checks.md").read_text()
+    assert [id for id in CASES if f"\n### {id}\n" not in page] == []
+    links = re.findall(r"\(#([a-z0-9-]+)\)", page.partition("## The machine")[2].partition("### tao-missing")[0])
+    assert sorted(links) == sorted(CASES)

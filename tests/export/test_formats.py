@@ -1,0 +1,450 @@
+"""What is written for docker run, compose, Kubernetes and Slurm: all of the plan, each thing once, and no secret."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import subprocess
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import kubernetes_validate
+import pytest
+import yaml
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from taoprofiles.export import TARGETS, render
+
+from taoprofiles.errors import CannotRenderError, InvalidProfileError
+from taoprofiles.export.plan import Plan, Rendered, Secret, expanded, make
+from taoprofiles.export.yaml import write
+from taoprofiles.launcher import task
+from taoprofiles.profiles.model import Profile, parse, template
+from taoprofiles.profiles.rendering import Renderer
+from tests.support.generated_profiles import AROUND, moderate, valid_profiles, value_text
+from tests.support.home import ALL
+from tests.support.home import command as installed
+
+IMAGE = "nvcr.io/nvidia/tao/tao-toolkit:6.26.3-pyt"
+SECRET = "s3cr3t, $(HOME) 'x' \"y\" \\ "
+gpus = st.one_of(st.just("all"), st.integers(1, 8), st.lists(st.sampled_from("01234567"), max_size=3, unique=True))
+words = st.one_of(value_text, st.sampled_from(["-k", "--api_key", "$NGC", "${KEY}", "$KEY", "a=$KEY", f"x={SECRET}"]))
+
+
+class Case(NamedTuple):
+    plan: Plan
+    values: list[str]
+    command: list[str]
+    """What the container is to run, with every secret in its place."""
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    """Plans of any profile that can be rendered, with a variable KEY that is a secret."""
+    made = draw(valid_profiles())
+    variables = {**made.variables, "KEY": SECRET.replace("$", "$$")}
+    profile = Profile.model_validate({**made.model_dump(exclude_none=True, by_alias=True), "variables": variables})
+    renderer = Renderer(template(profile, name="p"), AROUND, name="p", path="p.toml")
+    command = draw(st.lists(words, max_size=5))
+    try:
+        mapping, values = renderer.mapping(), renderer.variables()
+        secrets = renderer.secret_values()
+        plan = make(
+            mapping, name=draw(st.sampled_from(["p", "Detect_Net.v2-", "9" * 64])), image=IMAGE, command=command,
+            variables=values, secrets=secrets, secret_env=renderer.secrets()[1], gpus=draw(gpus), caller=(1000, 1001),
+            labels={"taoprofiles.profile": "p", "taoprofiles.state": "/home/a na/$x"}, is_file=lambda path: False,
+        )  # fmt: skip
+    except (InvalidProfileError, CannotRenderError):
+        assume(False)
+        raise
+    hidden = [value for _, value in secrets if len(value) >= 4 and not value.startswith("/")]
+    return Case(plan, hidden, expanded(command, values))
+
+
+def written(target: str, case: Case) -> Rendered:
+    try:
+        made = render(target, case.plan)
+    except CannotRenderError as error:
+        assert error.problems
+        assert target in ("kubernetes", "slurm")
+        assume(False)
+        raise
+    text = json.dumps([made.text, *made.warnings, made.store])[1:-1]
+    for value in case.values:
+        assert value not in made.text
+        assert json.dumps(value)[1:-1] not in text
+    return made
+
+
+def shell(text: str, program: str, environ: dict[str, str]) -> list[str]:
+    """Give the words that a bash makes of the command line, with the program taken off."""
+    caught = f'{program}() {{ printf "%s\\0" "$@"; }}\n{text}'
+    done = subprocess.run(["bash", "-c", caught], env={"LANG": "C.UTF-8", **environ}, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b""), (text, done.stderr)
+    return done.stdout.decode().split("\0")[:-1]
+
+
+def environment(plan: Plan) -> dict[str, str]:
+    return {name: f"value of {name}" for name in plan.secrets}
+
+
+def filled(plan: Plan) -> list[str]:
+    """The command's words, with the secrets as ``environment`` has them."""
+    return [
+        "".join(f"value of {piece.name}" if isinstance(piece, Secret) else piece for piece in word)
+        for word in plan.command
+    ]
+
+
+def is_usable(name: str) -> bool:
+    """Whether a bash takes such a variable from its environment and leaves it alone."""
+    return name not in ("_", "BASH_ENV", "ENV", "SHELLOPTS", "BASHOPTS", "UID", "EUID", "PPID", "SHLVL", "PWD")
+
+
+@given(cases())
+@moderate(60 if ALL else 30)
+def test_docker(case: Case) -> None:
+    plan = case.plan
+    assume(all(map(is_usable, plan.secrets)))
+    found = shell(written("docker", case).text, "docker", environment(plan))
+    assert found[0] == "run"
+    at = found.index(IMAGE)
+    assert found[at + 1 :] == filled(plan)
+    flags = {"--rm", "--interactive", "--tty", "--init", "--privileged"}
+    options: dict[str, list[str]] = {}
+    rest = iter(found[1:at])
+    for word in rest:
+        options.setdefault(word, []).append("" if word in flags else next(rest))
+    mounts = [dict(field.split("=", 1) for field in next(csv.reader([one]))) for one in options.get("--mount", [])]
+    assert mounts == [{"type": "bind", "source": m.source, "target": m.destination} for m in plan.mounts]
+    assert options.get("--env", []) == [n if v is None else f"{n}={v}" for n, v in plan.env.items()]
+    assert options.get("--user", [None]) == [plan.user]
+    assert options.get("--shm-size", [None]) == [plan.shm_size and str(plan.shm_size)]
+    assert options.get("--ulimit", []) == [f"{n}={v}:{v}" for n, v in plan.ulimits.items()]
+    assert options.get("--network", [None]) == [plan.network]
+    assert ("--privileged" in options) == plan.privileged
+    assert ("--tty" in options) == (plan.tty is not False)
+    assert ("--gpus" in options) == (plan.gpus != [])
+    assert len(options.get("--publish", [])) + len(options.get("--expose", [])) == len(plan.ports)
+    assert options["--label"] == [f"{n}={v}" for n, v in plan.labels.items()]
+
+
+def uninterpolated(value: Any, environ: dict[str, str]) -> Any:
+    """What compose makes of a value: ``$$`` and ``${NAME:?}``."""
+    if isinstance(value, dict):
+        return {key: uninterpolated(one, environ) for key, one in value.items()}
+    if isinstance(value, list):
+        return [uninterpolated(one, environ) for one in value]
+    if not isinstance(value, str):
+        return value
+    made, rest = "", value
+    while rest:
+        if rest.startswith("$$"):
+            made, rest = made + "$", rest[2:]
+        elif rest.startswith("${"):
+            name, _, rest = rest[2:].partition(":?}")
+            made += environ[name]
+        else:
+            assert rest[0] != "$", value
+            made, rest = made + rest[0], rest[1:]
+    return made
+
+
+@given(cases())
+@moderate(60 if ALL else 40)
+def test_compose(case: Case) -> None:
+    plan = case.plan
+    document = yaml.safe_load(written("compose", case).text)
+    environ = environment(plan)
+    ((name, service),) = uninterpolated(document, environ)["services"].items()
+    assert (name, service["image"]) == (plan.name, IMAGE)
+    assert service.get("command", []) == filled(plan)
+    assert service.get("volumes", []) == [
+        {"type": "bind", "source": m.source, "target": m.destination} for m in plan.mounts
+    ]
+    wanted = {key: environ[key] if value is None else value for key, value in plan.env.items()}
+    assert service.get("environment", {}) == wanted
+    assert service["labels"] == plan.labels
+    assert (service.get("user"), service.get("shm_size")) == (plan.user, plan.shm_size)
+    assert service.get("ulimits", {}) == {n: {"soft": v, "hard": v} for n, v in plan.ulimits.items()}
+    assert len(service.get("ports", [])) + len(service.get("expose", [])) == len(plan.ports)
+    assert service.get("privileged", False) == plan.privileged
+    assert ("deploy" in service) == (plan.gpus != [])
+
+
+def kubernetes_expanded(text: str, environ: dict[str, str]) -> str:
+    """What Kubernetes makes of ``$$`` and ``$(NAME)`` (expansion.Expand)."""
+    made, rest = "", text
+    while rest:
+        if rest.startswith("$$"):
+            made, rest = made + "$", rest[2:]
+        elif rest.startswith("$("):
+            name, _, rest = rest[2:].partition(")")
+            made += environ[name]
+        else:
+            made, rest = made + rest[0], rest[1:]
+    return made
+
+
+@given(cases())
+@moderate(60 if ALL else 40)
+def test_kubernetes(case: Case) -> None:
+    plan = case.plan
+    made = written("kubernetes", case)
+    document = yaml.safe_load(made.text)
+    kubernetes_validate.validate(document, "1.31", strict=True)
+    pod = document["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    environ = environment(plan)
+    assert [kubernetes_expanded(word, environ) for word in container.get("args", [])] == filled(plan)
+    env = container.get("env", [])
+    assert all(n == 1 for n in Counter(one["name"] for one in env).values())
+    plain = {one["name"]: kubernetes_expanded(one["value"], {}) for one in env if "value" in one}
+    assert plain == {name: value for name, value in plan.env.items() if value is not None}
+    references = {one["name"]: one["valueFrom"]["secretKeyRef"]["key"] for one in env if "valueFrom" in one}
+    assert references == {name: name for name in plan.secrets}
+    volumes = {one["name"]: one for one in pod.get("volumes", [])}
+    places = {one["mountPath"]: volumes[one["name"]] for one in container.get("volumeMounts", [])}
+    assert len(places) == len(volumes) == len(container.get("volumeMounts", []))
+    assert all(places[m.destination]["hostPath"]["path"] == m.source for m in plan.mounts)
+    assert ("shm" in volumes) == (plan.shm_size is not None and "/dev/shm" not in [m.destination for m in plan.mounts])
+    told = "\n".join(made.warnings)
+    assert ("docker.ulimits" in told) == bool(plan.ulimits)
+    numbers = plan.user is not None and all(part.isdigit() for part in plan.user.split(":"))
+    security = container.get("securityContext", {})
+    assert plan.user is None or ("runAsUser" in security and numbers) or "docker.user" in told
+    name = document["metadata"]["name"]
+    assert len(name) <= 63
+    assert name[-1].isalnum()
+
+
+@given(cases())
+@moderate(60 if ALL else 30)
+def test_slurm(case: Case) -> None:
+    plan = case.plan
+    assume(all(map(is_usable, plan.secrets)))
+    made = written("slurm", case)
+    found = shell(made.text, "srun", environment(plan))
+    options = {word.partition("=")[0]: word.partition("=")[2] for word in found if word.startswith("--")}
+    assert options["--container-image"] == "nvcr.io#nvidia/tao/tao-toolkit:6.26.3-pyt"
+    mounts = [tuple(one.split(":")) for one in options.get("--container-mounts", "").split(",") if one]
+    assert mounts == [(m.source, m.destination) for m in plan.mounts]
+    assert options.get("--container-env", "").split(",") == (plan.secrets or [""])
+    rest = list(found)
+    while rest[0].startswith("--"):
+        rest.pop(0)
+    plain = [f"{name}={value}" for name, value in plan.env.items() if value is not None]
+    assert rest == [*(["env", *plain] if plain else []), *(filled(plan) or ["bash"])]
+    told = "\n".join(made.warnings)
+    assert ("docker.ulimits" in told) == bool(plan.ulimits)
+    assert ("docker.ports" in told) == bool(plan.ports or (case.plan.network == "host" and "docker.ports" in told))
+    assert ("docker.shm_size" in told) == (plan.shm_size is not None)
+    assert ("docker.privileged" in told) == plan.privileged
+
+
+def readable(words: list[str]) -> list[str]:
+    """Take the line ends of YAML 1.1 for blanks: what docker-compose prints of them, it could not read again."""
+    return [re.sub("[\x85\u2028\u2029]", " ", word) for word in words]
+
+
+def test_compose_takes_them(tmp_path: Path) -> None:
+    """The real docker-compose reads hostile profiles, and gives back what was meant."""
+    compose = installed("docker-compose")
+    services: dict[str, Any] = {}
+    networks: dict[str, Any] = {}
+    plans: list[Case] = []
+
+    @given(cases())
+    @moderate(40)
+    def collect(case: Case) -> None:
+        plan = case.plan._replace(
+            name=f"s{len(plans)}", ulimits={n: min(v, 1 << 40) for n, v in case.plan.ulimits.items()}
+        )
+        document = yaml.safe_load(written("compose", Case(plan, case.values, case.command)).text)
+        service = document["services"][plan.name]
+        if document.get("networks"):
+            networks[f"n{len(plans)}"] = document["networks"]["profile"]
+            service["networks"] = [f"n{len(plans)}"]
+        services[plan.name] = service
+        plans.append(case)
+
+    collect()
+    (tmp_path / "docker-compose.yml").write_text(write({"services": services, "networks": networks}))
+    environ = {name: value for case in plans for name, value in environment(case.plan).items()}
+    done = subprocess.run(
+        [compose, "config"], cwd=tmp_path, env={"PATH": os.environ["PATH"], **environ}, capture_output=True, text=True,
+        timeout=100, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    seen = uninterpolated(yaml.safe_load(done.stdout), {})["services"]
+    assert len(seen) == len(plans) >= 20
+    for number, case in enumerate(plans):
+        service = seen[f"s{number}"]
+        assert readable(service.get("command", [])) == readable(filled(case.plan))
+        told = [(one["source"], one["target"]) for one in service.get("volumes", [])]
+        assert told == [(m.source, m.destination) for m in case.plan.mounts]
+
+
+def plan_of(text: str = "", **options: Any) -> Plan:
+    profile = parse(f'layout = "custom"\n{text}'.encode(), name="p", path="p.toml")
+    renderer = Renderer(template(profile, name="p"), AROUND, name="p", path="p.toml")
+    settings: dict[str, Any] = {
+        "name": "p", "image": IMAGE, "command": [], "variables": renderer.variables(),
+        "secrets": renderer.secret_values(), "secret_env": renderer.secrets()[1], "caller": (1000, 1001),
+    }  # fmt: skip
+    return make(renderer.mapping(), **{**settings, **options})
+
+
+def mount(source: str, destination: str) -> str:
+    return f"[[mounts]]\nsource = {json.dumps(source)}\ndestination = {json.dumps(destination)}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "said"),
+    [
+        (mount("/d/${env:NGC_KEY}", "/data"), {}, "holds the value of the secret 'NGC_KEY'"),
+        (mount("/d\n", "/data"), {}, "a control character"),
+        ('[docker]\nports = { "80-90" = 1 }\n', {}, "'80-90' is no port"),
+        ('[docker]\nports = { "99999" = 1 }\n', {}, "'99999' is no port"),
+        ('[docker]\nulimits = { "a=b" = 1 }\n', {}, "'a=b', which Docker does not know"),
+        ('[docker]\nuser = "--privileged"\n', {}, "names nobody"),
+        ('[docker]\nnetwork = "-x"\n', {}, "not the name of a network"),
+        ('[docker]\nshm_size = "99999999999g"\n', {}, "more than an engine can take"),
+        ("", {"image": "--privileged"}, "not the name of an image"),
+        ("", {"image": "Up/Case"}, "not the name of an image"),
+        ("", {"image": "a b"}, "not the name of an image"),
+    ],
+)
+def test_what_no_target_can_carry_is_one_error(text: str, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(CannotRenderError) as caught:
+        plan_of(text, **options)
+    assert said in str(caught.value)
+    assert AROUND.environ["NGC_KEY"] not in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["/a,b", "/a b", "/a\\b", "/a$b"])
+@pytest.mark.parametrize("side", [0, 1])
+def test_pyxis_takes_no_separators(path: str, side: int) -> None:
+    plan = plan_of(mount(*[(path.replace("$", "$$"), "/x"), ("/x", path.replace("$", "$$"))][side]))
+    with pytest.raises(CannotRenderError, match="--container-mounts cannot carry"):
+        render("slurm", plan)
+    for target in set(TARGETS) - {"slurm"}:
+        assert render(target, plan).text
+
+
+def test_a_path_that_is_called_like_a_secret_is_none() -> None:
+    plan = plan_of('[variables]\nKEYS_DIR = "/keys"\n' + mount("${KEYS_DIR}", "/data"))
+    assert plan.mounts[0].source == "/keys"
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["t", "-k", "abcdef"], ["t", "-k", ("KEY",)]),
+        (["t", "-k", "$OTHER"], ["t", "-k", ("OTHER",)]),
+        (["t", "--api-token", "abcdef"], ["t", "--api-token", ("API_TOKEN",)]),
+        (["t", "export.key=abc"], ["t", ("export.key=", "KEY")]),
+        (["t", "x.encryption_key=$KEY"], ["t", ("x.encryption_key=", "KEY")]),
+        (["t", "/data/tlt_encode/x"], ["t", ("/data/", "KEY", "/x")]),
+        (["t", "$NGC", "$$", "${DATA_DIR}/x"], ["t", "$NGC", "$$", "/data/x"]),
+    ],
+)
+def test_secrets_in_the_command_become_references(command: list[str], words: list[Any]) -> None:
+    plan = plan_of('[variables]\nKEY = "tlt_encode"\nDATA_DIR = "/data"\n', command=command)
+    assert [
+        w[0] if len(w) == 1 and isinstance(w[0], str) else tuple(getattr(p, "name", p) for p in w) for w in plan.command
+    ] == words
+    for target in TARGETS:
+        made = render(target, plan)
+        assert "tlt_encode" not in made.text
+        assert "abcdef" not in made.text
+
+
+@pytest.mark.parametrize("program", ["bash", "zsh"])
+def test_the_secret_of_a_job_is_in_no_word_of_kubectl(tmp_path: Path, program: str) -> None:
+    value = 'it\'s "one" of $HOME\nand more\n'
+    made = render("kubernetes", plan_of('[container.env]\nA_KEY = "tlt_encode"\nB_KEY = "tlt_encode_too"\n'))
+    kubectl = tmp_path / "kubectl"
+    kubectl.write_text(
+        '#!/bin/sh\nprintf "<%s>" "$@"\nfor w; do case $w in --from-file=*) cat "${w##*=}";; esac; done\n'
+    )
+    kubectl.chmod(0o755)
+    around = {"PATH": f"{tmp_path}:/usr/bin:/bin", "LANG": "C.UTF-8"}
+    line = [installed(program), "-c", made.store]
+    done = subprocess.run(line, env={**around, "A_KEY": value, "B_KEY": "b"}, capture_output=True, text=True)
+    words, _, files = done.stdout.rpartition(">")
+    assert files == f"{value}b"
+    assert words.startswith("<create><secret><generic><taoprof-p><--from-file=A_KEY=/")
+    assert value not in words
+    done = subprocess.run(line, env={**around, "A_KEY": value}, capture_output=True, text=True)
+    assert (done.returncode != 0, done.stdout, "B_KEY" in done.stderr) == (True, "", True), "no Secret without a value"
+
+
+def test_gpus_by_name_make_the_profiles_own_choice_meaningless() -> None:
+    text = '[container.env]\nCUDA_VISIBLE_DEVICES = "3"\n'
+    assert "CUDA_VISIBLE_DEVICES" in plan_of(text).env
+    plan = plan_of(text, gpus=["3"])
+    assert (plan.env, len(plan.warnings)) == ({}, 1)
+    assert "--gpus device=3" in render("docker", plan).text
+    assert """--gpus '"device=1,3"'""" in render("docker", plan_of(text, gpus=["1", "3"])).text
+
+
+def test_kubernetes_of_today_takes_all_that_a_job_can_say() -> None:
+    docker = (
+        '[docker]\nuser = "auto"\nshm_size = "16G"\nprivileged = true\ntty = true\nnetwork = "bridge"\n'
+        'ports = { "8888" = 8888, "53/udp" = [1, 2], "9" = [] }\nulimits = { memlock = -1 }\n'
+    )
+    text = mount("/data", "/data") + docker + '[container.env]\nA = "a"\nKEY = "tlt_encode"\n'
+    document = yaml.safe_load(render("kubernetes", plan_of(text, gpus=2, command=["t"])).text)
+    kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
+    (container,) = document["spec"]["template"]["spec"]["containers"]
+    assert container["resources"] == {"limits": {"nvidia.com/gpu": 2}}
+    assert container["securityContext"] == {"runAsUser": 1000, "runAsGroup": 1001, "privileged": True}
+    assert {"containerPort": 53, "protocol": "UDP", "hostPort": 2} in container["ports"]
+    (shm,) = [one for one in document["spec"]["template"]["spec"]["volumes"] if one["name"] == "shm"]
+    assert shm["emptyDir"] == {"medium": "Memory", "sizeLimit": "16Gi"}
+
+
+def test_ports_on_the_hosts_network_are_left_out_and_told() -> None:
+    plan = plan_of('[docker]\nnetwork = "host"\nports = { "8888" = 8888 }\n')
+    assert plan.ports == []
+    for target in TARGETS:
+        assert any("docker.ports" in line for line in render(target, plan).warnings), target
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("tao model dino train -e x", ("model", "dino", "dino train -e x")),
+        ("/opt/bin/tao dino train", ("", "dino", "dino train")),
+        ("tlt detectnet_v2 train", ("", "detectnet_v2", "detectnet_v2 train")),
+        ("dino train", ("", "dino", "dino train")),
+        ("tao model dino run ls /", ("model", "dino", "ls /")),
+        ("tao deploy dino", ("deploy", "dino", "/bin/bash")),
+        ("", ("", "", "")),
+    ],
+)
+def test_the_task_of_a_command(words: str, found: tuple[str, str, str]) -> None:
+    made = task.split(words.split())
+    assert (made.group, made.name, " ".join(made.words)) == found
+
+
+def test_a_shell_without_the_secret_refuses_the_line() -> None:
+    text = render("docker", plan_of('[variables]\nKEY = "tlt_encode"\n', command=["t", "-k", "$KEY"])).text
+    done = subprocess.run(["bash", "-c", f"docker() {{ :; }}\n{text}"], env={}, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "KEY" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "text", ["0o17", "1e3", "yes", "1_000", "12:30", "~", "null", ".5", "- a", "a: b", "#x", "\u2028", "\x85"]
+)
+def test_a_value_stays_text_for_every_reader_of_yaml(text: str) -> None:
+    plan = plan_of(f"[container.env]\nA = {json.dumps(text)}\n")
+    made = render("compose", plan).text
+    assert yaml.safe_load(made)["services"]["p"]["environment"]["A"] == text
+    (line,) = [line for line in made.splitlines() if line.strip().startswith("A:")]
+    assert line.strip()[3] == '"'

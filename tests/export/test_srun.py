@@ -1,0 +1,93 @@
+"""What ``render --to slurm`` writes, given to a real srun, as far as that goes without pyxis.
+
+pyxis is what knows ``--container-…``; Debian has none. So a real srun refuses the line for just that, and without these
+options runs the rest: the environment, the secrets, the GPUs asked for, the words, the exit status.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.home import Home, command, need
+from tests.support.slurm import Cluster
+
+pytestmark = pytest.mark.slurm
+
+HOSTILE = "a, b=c '\"\\ $HOME $(id) `id` ü\n\t*"
+WITHOUT = """
+srun() {
+    kept=()
+    for word; do
+        case $word in
+            --container-*|--no-container-*) [ ${#kept[@]} = "$before" ] || kept+=("$word") ;;
+            --*) kept+=("$word"); before=${#kept[@]} ;;
+            *) kept+=("$word") ;;
+        esac
+    done
+    "$SRUN" "${kept[@]}"
+}
+before=0
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    need(os.geteuid() == 0, "a Slurm of our own needs root")
+    for name in ("munged", "slurmctld", "slurmd", "srun", "sinfo"):
+        command(name)
+    made = Cluster()
+    try:
+        made.start()
+        yield made
+    finally:
+        made.end()
+
+
+def run(cluster: Cluster, text: str, before: str = WITHOUT, **environ: str) -> subprocess.CompletedProcess[str]:
+    around = {**cluster.environ, "SRUN": command("srun"), **environ}
+    return subprocess.run(
+        ["bash", "-c", before + text], env=around, cwd=cluster.folder, stdin=subprocess.DEVNULL, capture_output=True,
+        text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def rendered(home: Home, *words: str) -> str:
+    home.profile(
+        "p",
+        'layout = "custom"\n[variables]\nKEY = "tlt_encode"\n[[mounts]]\nsource = "/data"\ndestination = "/data"\n'
+        f'[container.env]\nA = """{HOSTILE.replace(chr(92), chr(92) * 2).replace("$", "$$")}"""\nHOME = "/nowhere"\n'
+        'API_KEY = "${KEY}"\nPATH = "/usr/bin:/bin"\n[docker]\nuser = "auto"\n',
+    )
+    done = home.run("render", "p", "--to", "slurm", "--image", "nvcr.io/nvidia/tao/tao-toolkit:6.26.3-pyt", *words)
+    assert done.returncode == 0, done.stderr
+    assert "tlt_encode" not in done.stdout + done.stderr
+    return done.stdout
+
+
+def test_without_pyxis_srun_knows_all_but_the_containers_options(cluster: Cluster, home: Home) -> None:
+    done = run(cluster, rendered(home, "--", "true"), before="", API_KEY="x")
+    assert done.returncode != 0
+    assert "unrecognized option '--container-image=nvcr.io#nvidia/tao/tao-toolkit:6.26.3-pyt'" in done.stderr
+
+
+def test_the_task_gets_its_words_its_environment_and_its_secrets(cluster: Cluster, home: Home) -> None:
+    show = 'printf "%s\\0" "$@" "$A" "$HOME" "$API_KEY" "$SLURM_GPUS_ON_NODE"; exit 3'
+    text = rendered(home, "--gpus", "2", "--", "sh", "-c", show, "x", HOSTILE, "-k", "$KEY", "")
+    done = run(cluster, text, KEY="the key", API_KEY="the token")
+    assert done.returncode == 3, done.stderr
+    assert done.stdout.split("\0") == [HOSTILE, "-k", "the key", "", HOSTILE, "/nowhere", "the token", "2", ""]
+
+
+def test_one_gpu_is_asked_for_where_all_cannot_be(cluster: Cluster, home: Home) -> None:
+    done = run(cluster, rendered(home, "--", "printenv", "SLURM_GPUS_ON_NODE"), API_KEY="x")
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+
+
+def test_without_its_secret_the_line_is_refused(cluster: Cluster, home: Home) -> None:
+    done = run(cluster, rendered(home, "--", "echo", "$KEY"), API_KEY="x")
+    assert (done.returncode != 0, done.stdout) == (True, "")
+    assert "KEY" in done.stderr

@@ -1,0 +1,722 @@
+"""Engines that hang, lie, break or have others' containers: bounded, correct, and what could not be seen is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taoprofiles.errors import HeldError
+from taoprofiles.holds import manage
+from taoprofiles.holds.waiting import patiently
+from taoprofiles.runs.monitor import Monitor
+from taoprofiles.storage.paths import Context
+from taoprofiles.switching import switch
+from taoprofiles.switching.switch import Switch
+from taoprofiles.system.engine import Engine
+from tests.support.actors import FakeEngine, Stage, answer, gone, mounts_of, staged
+from tests.support.driving import Answer, call, one_clear_error
+from tests.support.engine import until
+from tests.support.home import ALL
+
+LONGEST = 4.0
+HEAD = b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n"
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    with staged(tmp_path) as made:
+        yield made.profiles_named("a", "b")
+
+
+@pytest.fixture
+def engine(stage: Stage) -> Iterator[FakeEngine]:
+    with FakeEngine(stage.folder) as made:
+        yield made
+
+
+def context(stage: Stage, engine: FakeEngine, uid: int | None = None) -> Context:
+    made = Context({**stage.environ, **engine.environ})
+    made.uid = made.uid if uid is None else uid
+    return made
+
+
+def use(stage: Stage, engine: FakeEngine, name: str = "b", uid: int | None = None) -> Switch:
+    """Switch in this process."""
+    return switch.use(context(stage, engine, uid), name)
+
+
+def refused(stage: Stage, engine: FakeEngine, name: str = "b", uid: int | None = None) -> list[dict[str, Any]]:
+    before = stage.mapping_file.read_bytes()
+    with pytest.raises(HeldError) as caught:
+        use(stage, engine, name, uid)
+    assert stage.mapping_file.read_bytes() == before
+    return caught.value.holders
+
+
+def hanging(engine: FakeEngine, first: bytes = b"") -> Callable[[socket.socket], None]:
+    """Answer that much, and then no more."""
+
+    def serve(connection: socket.socket) -> None:
+        connection.sendall(first)
+        engine.over.wait(30)
+
+    return serve
+
+
+def endless(engine: FakeEngine, first: bytes, more: bytes) -> Callable[[socket.socket], None]:
+    def serve(connection: socket.socket) -> None:
+        connection.sendall(first)
+        while not engine.over.is_set():
+            connection.sendall(more)
+
+    return serve
+
+
+def slowly(engine: FakeEngine, content: bytes) -> Callable[[socket.socket], None]:
+    """Answer a byte at a time: each one comes soon, the whole never does."""
+
+    def serve(connection: socket.socket) -> None:
+        for at in range(len(content)):
+            connection.sendall(content[at : at + 1])
+            if engine.over.wait(0.5):
+                return
+
+    return serve
+
+
+def saying(content: bytes) -> Callable[[socket.socket], None]:
+    return lambda connection: connection.sendall(content)
+
+
+# What a switch does under each
+
+ODD: dict[str, Callable[[FakeEngine], Callable[[socket.socket], None]]] = {
+    "hangs on connect": hanging,
+    "hangs after the headers": lambda engine: hanging(engine, HEAD),
+    "hangs in its headers": lambda engine: hanging(engine, HEAD[:20]),
+    "hangs in its answer": lambda engine: hanging(engine, HEAD + b'[{"Id": "ab'),
+    "a byte at a time": lambda engine: slowly(engine, HEAD + b"[" + b" " * 100 + b"]"),
+    "an endless answer": lambda engine: endless(engine, HEAD, b" " * 65536),
+    "endless headers": lambda engine: endless(engine, b"HTTP/1.0 200 OK\r\n", b"X-Y: z\r\n" * 8192),
+    "garbage": lambda engine: saying(os.urandom(512)),
+    "nothing": lambda engine: saying(b""),
+    "another protocol": lambda engine: saying(b"SSH-2.0-OpenSSH_9.9\r\n"),
+    "status 500": lambda engine: saying(b'HTTP/1.0 500 Oops\r\n\r\n{"message": "out of order"}'),
+    "status 403": lambda engine: saying(b"HTTP/1.0 403 Forbidden\r\n\r\n"),
+    "status that is none": lambda engine: saying(b"HTTP/1.0 abc\r\n\r\n[]"),
+    "headers alone": lambda engine: saying(HEAD),
+    "not JSON": lambda engine: saying(HEAD + b"<html>proxy</html>"),
+    "half of its answer": lambda engine: saying(HEAD + b'[{"Id": "ab'),
+    "JSON nested too deeply": lambda engine: saying(HEAD + b"[" * 100_000 + b"]" * 100_000),
+    "an object": lambda engine: saying(HEAD + b'{"message": "hello"}'),
+    "null": lambda engine: saying(HEAD + b"null"),
+    "text": lambda engine: saying(HEAD + b'"containers"'),
+}
+
+
+ODD_ENOUGH = list(ODD) if ALL else ["hangs on connect", "garbage", "status 500", "an object", "hangs in its answer"]
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have less patience in this process, to try more in less time."""
+    monkeypatch.setattr(Engine.__init__, "__defaults__", (0.3, None))
+
+
+def switched_and_told(done: Answer, engine: FakeEngine) -> None:
+    assert done.status == 0, done.err
+    assert done.out == "switched to 'b' (before: 'a')\n"
+    (warning,) = [line for line in done.err.splitlines() if line]
+    assert warning.startswith(f"taoprof: warning: the container engine at {engine.address} could not be looked at: ")
+    assert warning.isprintable()
+
+
+@pytest.mark.parametrize("how", ODD_ENOUGH)
+@pytest.mark.usefixtures("hasty")
+def test_a_switch_under_an_odd_engine(stage: Stage, engine: FakeEngine, how: str) -> None:
+    """Nothing that can be seen is in the way: it switches, soon, and tells what it could not look at."""
+    engine.rules["/"] = ODD[how](engine)
+    began = time.monotonic()
+    done = call(stage, "use", "b", environ=engine.environ)
+    assert time.monotonic() - began < 2
+    switched_and_told(done, engine)
+
+
+@pytest.mark.parametrize("how", ODD if ALL else ["an endless answer"])
+def test_the_command_under_an_odd_engine(stage: Stage, engine: FakeEngine, how: str) -> None:
+    engine.rules["/"] = ODD[how](engine)
+    began = time.monotonic()
+    done = stage.run("use", "b", environ=engine.environ)
+    assert time.monotonic() - began < LONGEST
+    switched_and_told(Answer(done.returncode, done.stdout, done.stderr), engine)
+
+
+@pytest.mark.parametrize("how", ["hangs on connect", "garbage"] if ALL else ["garbage"])
+def test_a_launcher_holds_although_the_engine_is_odd(stage: Stage, engine: FakeEngine, how: str) -> None:
+    engine.rules["/"] = ODD[how](engine)
+    _, process = stage.plain()
+    began = time.monotonic()
+    done = stage.run("use", "b", "--json", environ=engine.environ)
+    assert time.monotonic() - began < LONGEST
+    assert done.returncode == 5
+    assert [holder["pid"] for holder in json.loads(done.stdout)["error"]["holders"]] == [process.pid]
+
+
+@pytest.mark.parametrize("verb", ["holds", "status"])
+@pytest.mark.usefixtures("hasty")
+def test_looking_under_a_hung_engine(stage: Stage, engine: FakeEngine, verb: str) -> None:
+    engine.rules["/"] = hanging(engine)
+    began = time.monotonic()
+    done = call(stage, verb, environ=engine.environ)
+    assert time.monotonic() - began < 2
+    assert done.status == 0
+    assert engine.address in done.err
+
+
+@pytest.mark.parametrize("where", ["no file", "no folder", "a file in its way"])
+def test_no_engine(stage: Stage, where: str) -> None:
+    (stage.folder / "file").touch()
+    path = {"no file": "none", "no folder": "none/none", "a file in its way": "file/none"}[where]
+    done = stage.run("use", "b", environ={"DOCKER_HOST": f"unix://{stage.folder}/{path}"})
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_engine_that_is_not_running(stage: Stage) -> None:
+    path = stage.folder / "stale"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+    done = stage.run("use", "b", environ={"DOCKER_HOST": f"unix://{path}"})
+    assert done.returncode == 0
+    assert "not running (connection refused)" in done.stderr
+
+
+def test_an_engine_that_this_user_may_not_ask(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Played, since root may ask every one."""
+
+    def connect(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("taoprofiles.system.engine.Engine._connect", connect)
+    (told,) = switch.use(stage.context, "b").unseen
+    assert "this user may not ask it (permission denied)" in told
+
+
+@pytest.mark.parametrize(
+    "address", ["what", "unix:", "unix://", "tcp://", "tcp://127.0.0.1", "tcp://127.0.0.1:x", "npipe:////./pipe/docker"]
+)
+def test_an_address_that_is_none(stage: Stage, address: str) -> None:
+    done = stage.run("use", "b", environ={"DOCKER_HOST": address})
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_engine_by_tcp(stage: Stage) -> None:
+    with FakeEngine(stage.folder, tcp=True) as engine:
+        engine.container(1, mounts_of(stage, "a"))
+        assert [holder["phase"] for holder in refused(stage, engine)] == ["bound"]
+        engine.containers.clear()
+        assert use(stage, engine).unseen == []
+
+
+def test_a_port_where_nobody_listens(stage: Stage) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    done = stage.run("use", "b", environ={"DOCKER_HOST": f"tcp://127.0.0.1:{port}"})
+    assert done.returncode == 0
+    assert "connection refused" in done.stderr
+
+
+CONTAINER_ID = "ab" * 32
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        [1, None, "x", []],
+        [{}],
+        [{"Id": 5}],
+        [{"Id": CONTAINER_ID, "Mounts": "x"}],
+        [{"Id": CONTAINER_ID, "Mounts": 7}],
+        [{"Id": CONTAINER_ID, "Mounts": ["x", 5, None]}],
+        [{"Id": CONTAINER_ID, "Mounts": [{"Type": "bind", "Source": 5, "Destination": []}]}],
+        [{"Id": CONTAINER_ID, "Mounts": [{"Type": "bind", "Source": ["x"], "Destination": "y"}]}],
+        [{"Id": "../../images/x\r\n", "Mounts": [{"Type": "bind", "Source": "/x", "Destination": "y"}]}],
+    ],
+    ids=lambda value: json.dumps(value)[:60],
+)
+def test_a_list_of_the_wrong_shape(stage: Stage, engine: FakeEngine, listed: object) -> None:
+    engine.rules["/containers/json"] = lambda connection: answer(connection, listed)
+    use(stage, engine)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"Config": [1]},
+        {"Config": {"Env": 5}},
+        {"Config": {"Env": [5, None]}},
+        {"Config": {"User": 5}},
+        {"HostConfig": [1]},
+        {"HostConfig": {"DeviceRequests": 5}},
+        {"HostConfig": {"DeviceRequests": [5, None]}},
+        {"Created": "yesterday"},
+        {"Image": 5},
+    ],
+    ids=json.dumps,
+)
+def test_a_container_of_the_wrong_shape(stage: Stage, engine: FakeEngine, wrong: dict[str, Any]) -> None:
+    """Whether it counts is open; what is not is that nothing breaks."""
+    container = engine.container(1, mounts_of(stage, "a"))
+    engine.containers[container].update(wrong)
+    try:
+        use(stage, engine)
+    except HeldError as error:
+        assert [holder["container"] for holder in error.holders] == [container]
+
+
+@pytest.mark.usefixtures("hasty")
+def test_many_containers_that_are_not_told_of(stage: Stage, engine: FakeEngine) -> None:
+    """The list comes, what each of them is does not: the time for all of them is bounded, and all of them count."""
+    ids = [engine.container(n, mounts_of(stage, "a")) for n in range(1, 6)]
+    for container in ids:
+        engine.rules[f"/containers/{container}/"] = hanging(engine)
+    began = time.monotonic()
+    holders = refused(stage, engine)
+    seconds = time.monotonic() - began
+    assert {holder["container"] for holder in holders} == set(ids)
+    assert seconds < 1.5, f"{seconds:.1f} s with a patience of 0.3 s"
+
+
+# Whose containers count
+
+
+@pytest.mark.parametrize("sign", ["environment", "image"])
+def test_a_launchers_container_on_an_engine_that_keeps_no_gpu_requests(
+    stage: Stage, engine: FakeEngine, sign: str
+) -> None:
+    """Podman."""
+    env = ["TAO_CLIENT_TYPE=launcher"] if sign == "environment" else []
+    container = engine.container(1, mounts_of(stage, "a"), count=None, env=env)
+    if sign == "image":
+        engine.containers[container]["Config"]["Image"] = "nvcr.io/nvidia/tao/tao-toolkit:6.26.3-pyt"
+    (holder,) = refused(stage, engine)
+    assert holder["container"] == container
+
+
+def test_a_launchers_container_holds(stage: Stage, engine: FakeEngine) -> None:
+    container = engine.container(1, mounts_of(stage, "a"), image="nvcr.io/x:1")
+    (holder,) = refused(stage, engine)
+    assert (holder["container"], holder["phase"], holder["kind"], holder["image"], holder["profile"]) == (
+        *(container, "bound", "found", "nvcr.io/x:1"),
+        "a",
+    )
+    assert use(stage, engine, "a").changed is False
+    engine.containers.clear()
+    assert use(stage, engine).changed
+
+
+def test_a_container_of_an_older_mapping_holds_that_one(stage: Stage, engine: FakeEngine) -> None:
+    """It was started before a switch that somebody forced: it needs the mapping of then."""
+    switch.use(stage.context, "b")
+    engine.container(1, mounts_of(stage, "a"))
+    stage.profile("c")
+    (holder,) = refused(stage, engine, "c")
+    assert holder["profile"] == "a"
+    assert use(stage, engine, "a").changed, "that is just what it needs"
+
+
+@pytest.mark.parametrize(
+    "about",
+    [{"count": 0}, {"count": 2}, {"count": None}, {"env": ["TAOPROF_RUN=zzzzz"]}],
+    ids=["no GPU", "two GPUs", "no request", "of a run that is not ours"],
+)
+def test_a_container_that_is_not_a_plain_launchers(stage: Stage, engine: FakeEngine, about: dict[str, Any]) -> None:
+    engine.container(1, mounts_of(stage, "a"), **about)
+    assert use(stage, engine).changed
+
+
+def test_a_container_with_more_or_fewer_mounts(stage: Stage, engine: FakeEngine) -> None:
+    (source,) = mounts_of(stage, "a")
+    engine.container(1, {source: "/elsewhere"})
+    engine.container(2, {"/other": "/workspace/tao-experiments"})
+    engine.container(3, {})
+    assert use(stage, engine).changed
+    switch.use(stage.context, "a")
+    engine.container(4, {**mounts_of(stage, "a"), "/home/x/.cache": "/cache"})
+    assert len(refused(stage, engine)) == 1, "one folder more, by the launcher's own doing, and it is still ours"
+
+
+@pytest.mark.parametrize(("user", "ours"), [("1234", True), ("1234:1234", True), ("", True), ("4321", False),
+                                            ("4321:1234", False), ("0", True)])  # fmt: skip
+def test_the_user_in_a_container(stage: Stage, engine: FakeEngine, user: str, ours: bool) -> None:
+    engine.container(1, mounts_of(stage, "a"), user=user)
+    if ours:
+        assert len(refused(stage, engine, uid=1234)) == 1
+    else:
+        assert use(stage, engine, uid=1234).changed
+
+
+def test_other_peoples_containers_are_not_named(stage: Stage, engine: FakeEngine) -> None:
+    theirs = engine.container(7, {"/home/eva/secret-project": "/workspace/tao-experiments"}, image="eva/private:1")
+    engine.container(8, mounts_of(stage, "a"))
+    told = [stage.run(*words, environ=engine.environ) for words in (("use", "b"), ("holds",), ("status",))]
+    assert told[0].returncode == 5
+    for done in told:
+        text = done.stdout + done.stderr
+        assert not any(secret in text for secret in ("eva", theirs[:6], "secret-project"))
+    assert not any(theirs in path for path in engine.asked), "it was not even looked at"
+
+
+# Runs and their containers
+
+
+def bound_run(stage: Stage, engine: FakeEngine, *options: str) -> tuple[str, str]:
+    """Start a run with a container, and kill every process of it; give the hold's id and the container."""
+    tao, run = stage.in_run("b", *options, environ=engine.environ)
+    (hold,) = manage.holds(context(stage, engine)).holds
+    engine.container(5, mounts_of(stage, "b"))  # someone else's of the same project, not marked
+    container = engine.container(6, mounts_of(stage, "b"), env=[f"TAOPROF_RUN={hold.id}"])
+    until(engine.listeners, "the run listens")
+    engine.event("start", container)
+    record = stage.records / f"{hold.id}.json"
+    until(lambda: json.loads(record.read_text())["container"] == container, "the run has noted its container")
+    del engine.containers[next(iter(engine.containers))]
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait(20)
+    until(lambda: gone(tao.pid()), "all are gone")
+    return hold.id, container
+
+
+def test_a_marked_container_belongs_to_its_run(stage: Stage, engine: FakeEngine) -> None:
+    hold_id, container = bound_run(stage, engine)
+    (hold,) = manage.holds(context(stage, engine)).holds
+    assert (hold.id, hold.kind, hold.container, hold.phase) == (hold_id, "run", container, "bound")
+    assert use(stage, engine).changed, "it does not need the shared file"
+    engine.containers.clear()
+    assert manage.holds(context(stage, engine)).holds == []
+    assert list(stage.records.iterdir()) == []
+
+
+@pytest.mark.parametrize("how", ODD_ENOUGH)
+@pytest.mark.usefixtures("hasty")
+def test_a_run_whose_death_cannot_be_proved_counts(stage: Stage, engine: FakeEngine, how: str) -> None:
+    hold_id, _ = bound_run(stage, engine, "--shared")
+    engine.rules["/"] = ODD[how](engine)
+    assert [holder["id"] for holder in refused(stage, engine, "a")] == [hold_id]
+    assert [hold.id for hold in manage.holds(context(stage, engine)).holds] == [hold_id]
+    engine.rules.clear()
+    engine.containers.clear()
+    assert use(stage, engine, "a").changed
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_pending_run_whose_container_cannot_be_seen_counts(stage: Stage, engine: FakeEngine) -> None:
+    engine.rules["/"] = saying(b"HTTP/1.0 500 Oops\r\n\r\n{}")
+    _, run = stage.in_run("b", "--shared", environ=engine.environ)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait(20)
+    assert len(refused(stage, engine, "a")) == 1, "it may have started a container in the meantime"
+    engine.rules.clear()
+    assert use(stage, engine, "a").changed
+
+
+def test_a_run_counts_whose_container_is_listed_and_not_told_of(stage: Stage, engine: FakeEngine) -> None:
+    """The list comes, and the question whose the container is finds no answer: the record stays."""
+    hold_id, container = bound_run(stage, engine, "--shared")
+    path = stage.records / f"{hold_id}.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "container": None, "phase": "pending"}))
+    engine.rules[f"/containers/{container}/"] = saying(b"HTTP/1.0 500 Oops\r\n\r\n{}")
+    refused(stage, engine, "a")
+    engine.rules.clear()
+    assert [holder["id"] for holder in refused(stage, engine, "a")] == [hold_id]
+
+
+def test_a_bound_run_counts_while_its_engine_restarts(stage: Stage, engine: FakeEngine) -> None:
+    """With live-restore containers go on while dockerd is down, and its socket is away for that time."""
+    hold_id, _ = bound_run(stage, engine, "--shared")
+    aside = engine.path.rename(engine.path.with_name("aside"))
+    assert [holder["id"] for holder in refused(stage, engine, "a")] == [hold_id]
+    aside.rename(engine.path)
+    assert [holder["id"] for holder in refused(stage, engine, "a")] == [hold_id]
+
+
+def test_a_bound_run_is_looked_for_on_its_own_engine(stage: Stage, engine: FakeEngine) -> None:
+    """DOCKER_HOST was set for the run, and is not in the shell of the switch."""
+    hold_id, _ = bound_run(stage, engine, "--shared")
+    with FakeEngine(stage.folder) as other:
+        assert [holder["id"] for holder in refused(stage, other, "a")] == [hold_id]
+
+
+def test_a_container_on_a_remote_engine_outlives_the_reboot_of_its_client(stage: Stage, engine: FakeEngine) -> None:
+    hold_id, _ = bound_run(stage, engine, "--shared")
+    path = stage.records / f"{hold_id}.json"
+    record = json.loads(path.read_text())
+    name, machine, _, namespace = record["place"].split(" ")
+    path.write_text(json.dumps({**record, "place": f"{name} {machine} another-boot {namespace}"}))
+    assert len(refused(stage, engine, "a")) == 1
+
+
+def test_stop_asks_the_engine_for_the_runs_container_alone(stage: Stage, engine: FakeEngine) -> None:
+    hold_id, container = bound_run(stage, engine)
+    stage.run("stop", hold_id, check=True, environ=engine.environ)
+    assert [path for path in engine.asked if "/stop" in path] == [f"/containers/{container}/stop?t=10"]
+    engine.rules[f"/containers/{container}/stop"] = saying(b"HTTP/1.0 500 Oops\r\n\r\n{}")
+    one_clear_error(stage.run("stop", hold_id, environ=engine.environ), 1)
+
+
+# The stream of events
+
+
+class Watched:
+    """A monitor in this process."""
+
+    def __init__(self, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.appeared: list[dict[str, Any]] = []
+        self.ticks = 0
+        self.faults: list[object] = []
+        monkeypatch.setattr(threading, "excepthook", self.faults.append)
+        self.monitor = Monitor(engine.environ, "abcde", appeared=self.appeared.append, tick=self._tick)
+        self.monitor.start()
+        assert self.monitor.listening.wait(5)
+
+    def _tick(self) -> None:
+        self.ticks += 1
+
+    def settle(self, seconds: float = 3) -> None:
+        """Wait until the container is over, or the watch is."""
+        over = lambda: self.faults or any(one.over for one in self.monitor.containers)  # noqa: E731
+        until(over, "the container is over", seconds=seconds, told=lambda: self.monitor.problem)
+        assert self.faults == []
+
+    def status(self) -> int | None:
+        (container,) = self.monitor.containers
+        return container.status
+
+
+@pytest.fixture
+def marked(engine: FakeEngine) -> str:
+    return engine.container(1, {"/x": "/y"}, env=["TAOPROF_RUN=abcde"])
+
+
+@pytest.fixture
+def watched(engine: FakeEngine, marked: str, monkeypatch: pytest.MonkeyPatch) -> Watched:
+    return Watched(engine, monkeypatch)
+
+
+def whole_life(engine: FakeEngine, container: str, status: int) -> None:
+    for action in ("create", "start", "exec_create: /bin/bash", "exec_start: /bin/bash"):
+        engine.event(action, container)
+    engine.event("exec_die", container, exitCode=str(status))
+    engine.event("die", container, exitCode="137")
+    engine.event("destroy", container)
+
+
+@pytest.mark.parametrize("tear", [1, 7, 1 << 20])
+def test_events_in_pieces(engine: FakeEngine, watched: Watched, marked: str, tear: int) -> None:
+    engine.tear = tear
+    other = engine.container(2, {"/x": "/y"})
+    whole_life(engine, other, 9)
+    whole_life(engine, marked, 3)
+    watched.settle()
+    assert watched.status() == 3
+    assert [seen["Id"] for seen in watched.appeared] == [marked]
+
+
+def test_somebody_who_looks_into_the_container(engine: FakeEngine, watched: Watched, marked: str) -> None:
+    """A shell that is opened in it while it trains, or a health check, is not the task."""
+    engine.event("start", marked)
+    engine.event("exec_start: detectnet_v2", marked, execID="aa")
+    engine.event("exec_start: bash", marked, execID="bb")
+    engine.event("exec_die", marked, execID="aa", exitCode="0")
+    engine.event("exec_die", marked, execID="bb", exitCode="137")
+    engine.event("die", marked, exitCode="137")
+    watched.settle()
+    assert watched.status() == 0
+
+
+def test_waiting_for_a_container_whose_engine_answers_its_head_at_once(stage: Stage, engine: FakeEngine) -> None:
+    """As Docker does; the end comes when the body does."""
+    container = engine.container(1, mounts_of(stage, "a"))
+    engine.rules[f"/containers/{container}/wait"] = hanging(engine, HEAD)
+    before = len(engine.asked)
+    with pytest.raises(HeldError):
+        patiently(context(stage, engine), "use", lambda: use(stage, engine), seconds=1.2, say=lambda text: None)
+    looks = [path for path in engine.asked[before:] if path.startswith("/containers/json")]
+    assert 2 <= len(looks) <= 4, "once at first, and then each half second"
+
+
+def test_the_events_of_podman(engine: FakeEngine, watched: Watched, marked: str) -> None:
+    """As Podman 4.3.1 says them over its Docker API: it calls some otherwise, and each has an exit code."""
+    for action, code in (("create", 0), ("init", 0), ("start", 0), ("exec", 0), ("exec_died", 3)):
+        engine.event(action, marked, containerExitCode=str(code))
+    engine.event("die", marked, containerExitCode="0", exitCode="0")
+    engine.event("remove", marked, containerExitCode="0")
+    watched.settle()
+    assert watched.status() == 3
+
+
+@pytest.mark.parametrize("when", ["before the start", "after the start", "after exec_die"])
+def test_a_stream_that_ends_and_comes_back(engine: FakeEngine, watched: Watched, marked: str, when: str) -> None:
+    """What happened in the break is made up for, and what was seen before is not taken twice."""
+
+    def broken() -> None:
+        before = engine.listeners()
+        engine.cut()
+        if when == "before the start":
+            return  # the events come while nobody listens
+        until(lambda: engine.listeners() > before, "it listens again")
+
+    if when == "before the start":
+        broken()
+    engine.event("start", marked)
+    if when == "after the start":
+        broken()
+    engine.event("exec_start: x", marked)
+    engine.event("exec_die", marked, exitCode="3")
+    if when == "after exec_die":
+        broken()
+    engine.event("die", marked, exitCode="137")
+    watched.settle()
+    (container,) = watched.monitor.containers
+    assert (container.status, container.over) == (3, True)
+    assert len(watched.appeared) == 1
+
+
+def test_the_last_of_several_tasks_counts_once(engine: FakeEngine, watched: Watched, marked: str) -> None:
+    engine.event("start", marked)
+    for status in ("3", "0"):
+        engine.event("exec_start: x", marked)
+        engine.event("exec_die", marked, exitCode=status)
+    until(lambda: watched.monitor.containers and watched.status() == 0, "the second one is seen")
+    before = engine.listeners()
+    engine.cut()
+    until(lambda: engine.listeners() > before, "it listens again")
+    engine.event("die", marked)
+    watched.settle()
+    assert watched.status() == 0, "the first one's end, told again, came too late to count"
+
+
+def test_events_that_are_not_in_order(engine: FakeEngine, watched: Watched, marked: str) -> None:
+    """Two containers' events are stamped first and sent then, so one may overtake the other."""
+    now = time.time_ns()
+    other = engine.container(2, {"/x": "/y"})
+    engine.event("start", marked, stamp=now)
+    engine.event("exec_start: x", marked, stamp=now + 10)
+    engine.event("die", other, stamp=now + 50)
+    engine.event("exec_die", marked, stamp=now + 40, exitCode="3")
+    engine.event("die", marked, stamp=now + 60)
+    watched.settle()
+    assert watched.status() == 3
+
+
+def test_an_engine_whose_clock_is_set_back(engine: FakeEngine, watched: Watched, marked: str) -> None:
+    """By a minute, while a training of hours goes on."""
+    engine.event("start", marked)
+    later = time.time_ns() - 60 * 10**9
+    engine.event("exec_die", marked, stamp=later, exitCode="3")
+    engine.event("die", marked, stamp=later + 10)
+    watched.settle()
+    assert watched.status() == 3
+
+
+def test_events_of_one_moment(engine: FakeEngine, watched: Watched, marked: str) -> None:
+    now = time.time_ns()
+    engine.event("start", marked, stamp=now)
+    engine.event("exec_die", marked, stamp=now, exitCode="3")
+    engine.event("die", marked, stamp=now)
+    watched.settle()
+    assert [(one.status, one.over) for one in watched.monitor.containers] == [(3, True)]
+
+
+def test_a_task_that_is_the_containers_own_command(engine: FakeEngine, watched: Watched, marked: str) -> None:
+    """With CI_PROJECT_DIR the launcher uses docker run (run_container_on_ci): there is no exec, and die tells it."""
+    engine.event("start", marked)
+    engine.event("die", marked, exitCode="0")
+    engine.event("destroy", marked)
+    watched.settle()
+    assert watched.status() == 0
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"\n",
+        b"null\n",
+        b"[]\n",
+        b"{}\n",
+        b"not JSON\n",
+        b'{"id": 5, "timeNano": 5}\n',
+        b'{"id": "x", "timeNano": "soon"}\n',
+        b'{"id": "x", "timeNano": 5, "Action": "start", "Actor": [1]}\n',
+        b'{"id": "x", "timeNano": 5, "Action": 7, "Actor": {"Attributes": 5}}\n',
+    ],
+)
+def test_an_odd_event_does_not_end_the_watch(engine: FakeEngine, watched: Watched, marked: str, line: bytes) -> None:
+    engine.raw_event(line)
+    whole_life(engine, marked, 3)
+    watched.settle()
+    assert watched.status() == 3
+
+
+@pytest.mark.parametrize("seen", [[], {}, {"Config": 5}, {"Config": {"Env": 5}}, None], ids=json.dumps)
+def test_an_odd_answer_about_a_container_does_not_end_the_watch(
+    engine: FakeEngine, watched: Watched, marked: str, seen: object
+) -> None:
+    odd = engine.container(2, {})
+    engine.rules[f"/containers/{odd}/"] = lambda connection: answer(connection, seen)
+    engine.event("start", odd)
+    whole_life(engine, marked, 3)
+    watched.settle()
+    assert watched.status() == 3
+
+
+@pytest.mark.parametrize("how", ["hangs on connect", "garbage", "nothing"] if ALL else ["garbage"])
+def test_a_run_under_an_odd_engine(stage: Stage, engine: FakeEngine, how: str) -> None:
+    """The start does not wait for long; a success that cannot be seen counts as failed, and it says so."""
+    engine.rules["/"] = ODD[how](engine)
+    tao, run = stage.in_run("b", environ=engine.environ)
+    tao.end()
+    out, _ = run.communicate(timeout=20)
+    assert run.returncode == 1, out
+    assert "the task's own exit status could not be seen" in out
+    assert "Traceback" not in out
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_the_exit_status_is_the_engines(stage: Stage, engine: FakeEngine, status: int) -> None:
+    tao, run = stage.in_run("b", environ=engine.environ)
+    (hold,) = manage.holds(context(stage, engine)).holds
+    container = engine.container(1, mounts_of(stage, "b"), env=[f"TAOPROF_RUN={hold.id}"])
+    whole_life(engine, container, status)
+    until(lambda: any(container in path for path in engine.asked), "the run has asked for its container")
+    del engine.containers[container]
+    tao.end()
+    out, _ = run.communicate(timeout=20)
+    assert run.returncode == status, out
+    assert json.loads(stage.run("history", "--json").stdout)["data"]["runs"][0]["status"] == status
+
+
+def test_what_the_container_got_is_told_at_once(stage: Stage, engine: FakeEngine) -> None:
+    tao, run = stage.in_run("b", environ=engine.environ)
+    (hold,) = manage.holds(context(stage, engine)).holds
+    container = engine.container(1, mounts_of(stage, "a"), env=[f"TAOPROF_RUN={hold.id}"])
+    until(engine.listeners, "the run listens")
+    engine.event("start", container)
+    assert run.stdout is not None
+    told = run.stdout.readline()
+    assert "none of the profile's folders is mounted" in told
+    assert container[:6] in told
+    engine.event("exec_die", container, exitCode="0")
+    engine.event("die", container)
+    del engine.containers[container]
+    tao.end()
+    assert run.wait(20) == 0

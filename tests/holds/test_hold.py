@@ -1,0 +1,122 @@
+"""The decisions about holds, as pure functions."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taoprofiles.holds.hold import Hold, age, having_gpus, in_the_way, writing_the_same
+
+DIGESTS = st.sampled_from(["x", "y", "z", None])
+HOLDS = st.builds(
+    lambda **fields: Hold(**fields),
+    id=st.text("abc", min_size=1, max_size=5),
+    kind=st.sampled_from(["run", "shell", "manual", "found"]),
+    phase=st.sampled_from(["pending", "bound"]),
+    digest=DIGESTS,
+    shared=st.booleans(),
+    released=st.booleans(),
+    gpus=st.none() | st.just("all") | st.lists(st.sampled_from("0123"), max_size=3),
+)
+
+
+@given(st.lists(HOLDS), st.sampled_from("xyz"))
+def test_who_is_in_the_way(holds: list[Hold], wanted: str) -> None:
+    """Nothing that needs the same mapping, has let go, or has a file of its own; and all else."""
+    found = in_the_way(holds, wanted)
+    for hold in holds:
+        needs_another = hold.shared and not hold.released and hold.digest != wanted
+        assert any(one is hold for one in found) == needs_another
+    assert [hold for hold in holds if any(one is hold for one in found)] == found, "in the same order"
+
+
+def test_a_hold_that_does_not_know_its_mapping_is_in_the_way() -> None:
+    hold = Hold(shared=True, digest=None)
+    assert in_the_way([hold], "x") == [hold]
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "same"),
+    [
+        ("/r", "/r", True),
+        ("/r/x", "/r", True),
+        ("/r", "/r/x", True),
+        ("/r/x", "/r/y", False),
+        ("/r/x", "/r/xy", False),
+        ("/r/xy", "/r/x", False),
+        ("/", "/r", True),
+        ("/r", "/", True),
+    ],
+)
+def test_writing_the_same(mine: str, theirs: str, same: bool) -> None:
+    hold = Hold(results=["/elsewhere", theirs])
+    assert writing_the_same([hold], [mine]) == ([(hold, mine)] if same else [])
+    hold.ended = 1.0
+    assert writing_the_same([hold], [mine]) == []
+
+
+@given(st.lists(st.lists(st.sampled_from("ab"), max_size=3), min_size=2, max_size=2))
+def test_writing_the_same_is_mutual(paths: list[list[str]]) -> None:
+    mine, theirs = ("/" + "/".join(parts) for parts in paths)
+    one, other = Hold(results=[theirs]), Hold(results=[mine])
+    assert bool(writing_the_same([one], [mine])) == bool(writing_the_same([other], [theirs]))
+
+
+def test_who_writes_nothing_is_in_nobodys_way() -> None:
+    assert writing_the_same([Hold()], ["/r"]) == []
+    assert writing_the_same([Hold(results=["/r"])], []) == []
+
+
+@given(st.lists(HOLDS), st.just("all") | st.lists(st.sampled_from("0123"), min_size=1, max_size=3))
+def test_who_has_gpus(holds: list[Hold], wanted: list[str] | str) -> None:
+    found = having_gpus(holds, wanted)
+    every = set("0123")
+    for hold in holds:
+        theirs = every if hold.gpus == "all" else set(hold.gpus or ())
+        mine = every if wanted == "all" else set(wanted)
+        assert any(one is hold for one in found) == bool(theirs & mine)
+
+
+@given(HOLDS)
+def test_a_hold_can_be_written_and_read(hold: Hold) -> None:
+    again = Hold(**json.loads(json.dumps(hold.as_dict())))
+    assert again.as_dict() == hold.as_dict()
+
+
+def test_holds_do_not_share_what_they_have() -> None:
+    one, other = Hold(), Hold()
+    one.command.append("x")
+    one.mounts.append(["a", "b"])
+    assert (other.command, other.mounts, Hold.DEFAULTS["command"]) == ([], [], ())
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-5, "0 s"),
+        (0, "0 s"),
+        (59.9, "59 s"),
+        (60, "1 min"),
+        (3599, "59 min"),
+        (3600, "1 h 0 min"),
+        (2 * 3600 + 14 * 60, "2 h 14 min"),
+        (86400 + 3600, "1 d 1 h"),
+    ],
+)
+def test_age(seconds: float, text: str) -> None:
+    assert age(seconds) == text
+
+
+def test_the_line_of_a_hold() -> None:
+    hold = Hold(
+        id="abcde", command=["tao", "x"], pid=7, user="ana", host="elsewhere", container="c0ffee" * 10, since=40
+    )
+    assert hold.line(100) == "tao x   pid 7, ana, 1 min, on elsewhere, container c0ffee, pending, hold abcde"
+
+
+@given(st.lists(st.text(), max_size=40), st.text())
+def test_a_title_is_never_long(command: list[str], reason: str) -> None:
+    assert len(Hold(command=command, reason=reason).title()) <= 90

@@ -1,0 +1,51 @@
+"""Notebooks made of a few cells, and what is read in them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from taoprofiles.importer import build
+from taoprofiles.importer.result import Found
+from taoprofiles.profiles.model import template
+from taoprofiles.profiles.rendering import Renderer
+from taoprofiles.storage.paths import Context
+
+WRITE = """import json, os
+with open(os.path.expanduser("~/.tao_mounts.json"), "w") as f:
+    json.dump({}, f, indent=4)
+"""
+"""What nearly every notebook ends its set-up with; the name of the dictionary goes in."""
+
+
+def write(name: str = "tao_configs") -> str:
+    return WRITE.replace("{}", name)
+
+
+def notebook(cells: list[Any]) -> bytes:
+    """Make a notebook of format 4; what is no text is taken as a whole cell."""
+    whole = [
+        cell
+        if isinstance(cell, dict)
+        else {"cell_type": "code", "metadata": {}, "execution_count": None, "outputs": [], "source": cell}
+        for cell in cells
+    ]
+    return json.dumps({"cells": whole, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}).encode()
+
+
+def context(home: Path) -> Context:
+    return Context({"HOME": str(home), "USER": "ana", "PATH": "/usr/bin:/bin"})
+
+
+def read(home: Path, content: bytes, *, folder: Path | None = None, **given: str) -> Found:
+    """Read a notebook or a script that stands in ``folder``."""
+    path = str((folder or home) / "file")
+    return build.read(context(home), content, where="file", path=path, given=given)
+
+
+def rendered(home: Path, found: Found) -> tuple[dict[str, str], dict[str, Any]]:
+    """Make a profile of it, and give what that sets: its variables and its mapping."""
+    profile, _ = build.build(context(home), found, name="net", where="file")
+    renderer = Renderer(template(profile, name="net"), context(home).surroundings, name="net", path="net.toml")
+    return renderer.variables(), renderer.mapping()

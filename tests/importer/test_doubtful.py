@@ -1,0 +1,82 @@
+"""What is read is what happens, or unknown: never something else, whatever a condition turns out to be."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taoprofiles.importer.limits import Unknown
+from tests.importer.doubtful import ALIASES, CELLS, CONTROL, VALUES
+from tests.importer.executing import Job, Outcome, execute
+from tests.importer.notebooks import notebook, read, write
+from tests.support.home import need
+
+START = "import json, os, time\nfrom pathlib import Path\nYES, NO = time.time() > 0, time.time() < 0\n"
+CASES = {f"{code}; {expression}": [f"{code}\nos.environ['R'] = {expression}"] for code, expression in CONTROL + VALUES}
+CASES |= {f"{code}; {expression}": [f"{code}\nos.environ['R'] = {expression}"] for code, expression in ALIASES}
+CASES |= {"; ".join(cells): cells for cells in CELLS}
+
+
+@pytest.fixture(scope="module")
+def homes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("doubtful").resolve()
+    return {name: root / f"{number:03d}" for number, name in enumerate(CASES)}
+
+
+@pytest.fixture(scope="module")
+def outcomes(homes: dict[str, Path]) -> dict[str, Outcome]:
+    need(find_spec("IPython"), "IPython is not installed")
+    jobs = [Job(str(homes[name]), f"{homes[name]}/nb/net", [START, *cells]) for name, cells in CASES.items()]
+    return dict(zip(CASES, execute(jobs), strict=True))
+
+
+def differs(found: Any, real: Any) -> bool:
+    """Whether something known is not what it really is."""
+    if isinstance(found, Unknown):
+        return False
+    if isinstance(found, dict) and isinstance(real, dict):
+        return found.keys() != real.keys() or any(differs(found[key], real[key]) for key in found)
+    if isinstance(found, list) and isinstance(real, list):
+        return len(found) != len(real) or any(map(differs, found, real))
+    return bool(found != real)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_nothing_else_is_read_than_happens(homes: dict[str, Path], outcomes: dict[str, Outcome], name: str) -> None:
+    home, real = homes[name], outcomes[name]
+    found = read(home, notebook([START, *CASES[name]]), folder=home / "nb/net")
+    left_out = {variable for variable, _ in found.left_out} | {"HOME"}
+    known = {variable: value for variable, value in found.variables.items() if variable not in left_out}
+    assert {variable: real.environ.get(variable) for variable in known} == known
+    said = " ".join(found.notes)
+    if "may set variables" not in said and "name is not known" not in said:
+        assert real.environ.keys() - left_out == known.keys()
+    if "under a condition" not in said:
+        assert not differs(found.mapping, real.mapping)
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ["os.environ['A'] = '1'\nif NO:\n    raise SystemExit\nos.environ['B'] = '2'"],
+        ["os.environ['A'] = '1'\nimport a_library_that_is_there\nos.environ['B'] = '2'"],
+        ["os.environ['A'] = '1'\ntime.sleep(0)\nassert YES\nos.environ['B'] = '2'"],
+    ],
+)
+def test_what_is_unknown_is_taken_not_to_fail_the_cell(tmp_path: Path, cells: list[str]) -> None:
+    assert read(tmp_path, notebook([START, *cells])).variables == {"A": "1", "B": "2"}
+
+
+@pytest.mark.parametrize("spoilt", ["open(p, 'w').close()", "json.dump({'a': os}, open(p, 'w'))"])
+def test_a_mounts_file_that_is_left_empty_is_none(tmp_path: Path, spoilt: str) -> None:
+    first = "m = {'Mounts': []}\np = os.path.expanduser('~/.tao_mounts.json')\n" + write("m")
+    assert read(tmp_path, notebook([START, first])).mapping == {"Mounts": []}
+    assert read(tmp_path, notebook([START, first, spoilt])).mapping is None
+
+
+def test_a_variable_taken_away_lives_on_in_what_was_made_of_it(tmp_path: Path) -> None:
+    cell = "os.environ['A'] = '/a'\nos.environ['B'] = os.environ.pop('A') + '/b'"
+    assert read(tmp_path, notebook([START, cell])).variables == {"B": "/a/b"}

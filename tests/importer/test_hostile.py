@@ -1,0 +1,106 @@
+"""Strangers' notebooks and scripts, however they are made: read in bounded time and memory, and nothing of them is run.
+
+``TAOPROF_TEST_NOTEBOOKS=100000`` is the long version, ``TAOPROF_TEST_SEED`` the first of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.importer.hostile import SECONDS, SPECIAL
+from tests.importer.notebooks import notebook, write
+from tests.support.driving import call, one_clear_error
+from tests.support.home import ALL, Home
+
+NOTEBOOKS = int(os.environ.get("TAOPROF_TEST_NOTEBOOKS", 10_000 if ALL else 1000))
+FIRST = int(os.environ.get("TAOPROF_TEST_SEED", "0"))
+ROOT = Path(__file__).parents[2]
+MEGABYTES = 300
+
+
+def read_all(what: list[int] | list[str], folder: Path, *, share: float = 1) -> None:
+    """Read them in a process of its own, and check what came of each."""
+    (folder / "canary.txt").write_text("untouched")
+    (folder / "canary.py").write_text(f"open({str(folder / 'imported')!r}, 'w')")
+    before = sorted(path.name for path in folder.iterdir())
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.importer.hostile", str(folder), str(share)],
+        input="".join(f"{json.dumps(one)}\n" for one in what),
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{folder}"},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(told) == len(what), f"ended in {what[len(told)]!r}: {done.returncode} {done.stderr[-3000:]}"
+    for one, outcome, seconds, megabytes, problem, events in told:
+        assert problem == "", (one, problem)
+        assert events == [], (one, "reading it did more than reading")
+        assert seconds < SECONDS, (one, outcome)
+        assert megabytes < MEGABYTES, (one, outcome)
+    assert sorted(path.name for path in folder.iterdir()) == before
+    assert (folder / "canary.txt").read_text() == "untouched"
+
+
+@pytest.mark.timeout(900)
+def test_notebooks_from_a_grammar(tmp_path: Path) -> None:
+    read_all(list(range(FIRST, FIRST + NOTEBOOKS)), tmp_path, share=1 if ALL else 0.1)
+
+
+def test_scripts_from_a_grammar(tmp_path: Path) -> None:
+    read_all([-number for number in range(FIRST + 1, FIRST + 1 + NOTEBOOKS)], tmp_path)
+
+
+@pytest.mark.timeout(300)
+def test_by_hand(tmp_path: Path) -> None:
+    read_all(list(SPECIAL), tmp_path, share=1 if ALL else 0.1)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "surrogates",
+        "a NUL",
+        "odd line ends",
+        "a script of bytes",
+        "a script of NULs",
+        "UTF-16",
+        "nested JSON",
+        "dollars",
+    ]
+    + [name for name in SPECIAL if name.startswith("a mapping that is")],
+)
+def test_the_command_says_it_clearly(home: Home, name: str) -> None:
+    """Whatever stands in the file, it reaches the terminal as printable text, or as JSON that can be read."""
+    content = SPECIAL[name]()
+    file = home.root / ("x.sh" if content.startswith(b"#!") else "x.ipynb")
+    file.write_bytes(content)
+    done = call(home, "import", str(file), "--set", "LOCAL_DATA_DIR=/d")
+    one_clear_error(done, done.status)
+    done = call(home, "import", str(file))
+    if done.status:
+        one_clear_error(done, done.status)
+    assert all(line.isprintable() for line in [*done.out.splitlines(), *done.err.splitlines()])
+    assert call(home, "import", str(file), "--replace", "--json").envelope["ok"] is (done.status == 0)
+
+
+def test_what_is_printed_of_a_notebook_is_printable(home: Home) -> None:
+    evil = "\x1b[31m\x1b]0;title\x07\u202e"
+    file = home.root / "x.ipynb"
+    file.write_bytes(
+        notebook([
+            f"%env A={evil}FIXME\n%env {evil}=x\nimport os",
+            f'tao_configs = {{"Mounts": [{{"source": os.environ["A"], "destination": "/x{evil}"}}, '
+            f'{{"source": "{evil}", "destination": "/y"}}]}}',
+            write(),
+        ])
+    )  # fmt: skip
+    for words in (["import", str(file)], ["import", str(file), "--set", "A=/a"]):
+        done = call(home, *words)
+        assert all(line.isprintable() for line in [*done.out.splitlines(), *done.err.splitlines()]), done

@@ -1,0 +1,626 @@
+"""The ways in which notebooks set paths and write the mapping: reading finds what really executing them does."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.importer.executing import Job, Outcome, execute
+from tests.importer.notebooks import notebook, read, rendered, write
+from tests.support.home import need
+
+
+class Idiom(NamedTuple):
+    cells: list[str]
+    fill: dict[str, str] = {}  # noqa: RUF012 - what stands there, and what a person writes in its place
+    given: dict[str, str] = {}  # noqa: RUF012 - the same, as --set has it
+    left_out: set[str] = set()  # noqa: RUF012 - variables that cannot be told
+    loose: bool = False
+    """Not the same as a profile: it has null values, or mounts one folder twice."""
+
+
+OS = "import os"
+
+
+def mounts(*pairs: str, **more: str) -> str:
+    """Write a cell with a dictionary of mounts, each an expression for the source and one for the destination."""
+    lines = [
+        f'        {{"source": {pair.split(" -> ")[0]}, "destination": {pair.split(" -> ")[1]}}},' for pair in pairs
+    ]
+    rest = [f'    "{key}": {value},' for key, value in more.items()]
+    return "\n".join(["import os", "tao_configs = {", '    "Mounts": [', *lines, "    ],", *rest, "}"])
+
+
+DATA = 'os.environ["LOCAL_DATA_DIR"] -> "/workspace/tao-experiments/data"'
+SET = 'import os\nos.environ["LOCAL_DATA_DIR"] = {}'
+
+
+def one(expression: str, *before: str, **more: Any) -> Idiom:
+    """Set one variable by an expression, and mount it."""
+    return Idiom([OS, *before, SET.replace("{}", expression), mounts(DATA), write()], **more)
+
+
+def lines(text: str, *rest: str, **more: Any) -> Idiom:
+    """Run a cell of one's own, then mount LOCAL_DATA_DIR, which it sets."""
+    return Idiom([text, *rest, mounts(DATA), write()], **more)
+
+
+IDIOMS: dict[str, Idiom] = {
+    # Variables
+    "env": lines("%env LOCAL_DATA_DIR=/data/kitti\n%env KEY=tlt_encode"),
+    "env with blanks": lines("%env LOCAL_DATA_DIR = /data/kitti"),
+    "set_env": lines("%set_env LOCAL_DATA_DIR=/data/kitti"),
+    "env in quotes, which stay": lines("%env LOCAL_DATA_DIR=/data/kitti\n%env Q=\"a b\"\n%env KEY='x'"),
+    "env with a comment, which stays": lines("%env LOCAL_DATA_DIR=/data/kitti\n%env NUM=2 # of GPUs"),
+    "env that is a comment": lines("# %env NOTEBOOK_ROOT=~/x\n%env LOCAL_DATA_DIR=/data/kitti"),
+    "env with a name of Python's": lines('root = "/data"', "%env LOCAL_DATA_DIR=$root/kitti"),
+    "env with an expression": lines('root = "/data"', "%env LOCAL_DATA_DIR={root}/kitti\n%env N={1+2}"),
+    "env with an expression of calls": lines(
+        'import os\nroot = "/data"', '%env LOCAL_DATA_DIR={os.path.join(root, "x")}'
+    ),
+    "env with a name that is not there": lines("%env LOCAL_DATA_DIR=/home/$USER/tao"),
+    "env of a variable of the environment": lines("%env A=/a\n%env LOCAL_DATA_DIR=$A/kitti"),
+    "env of two parts": lines("%env LOCAL_DATA_DIR /data/kitti"),
+    "env of no variable ends the cell": lines("%env LOCAL_DATA_DIR=/a", "%env NOPE\n%env LOCAL_DATA_DIR=/b"),
+    "env PATH tells it": lines("%env PATH\n%env LOCAL_DATA_DIR=/b"),
+    "env as a value": lines("a = %env USER\n%env LOCAL_DATA_DIR=/home/$a/x"),
+    "automagic": lines("env LOCAL_DATA_DIR=/data/kitti"),
+    "join": one('os.path.join("/data", "kitti")'),
+    "join of one": one('os.path.join("/data")'),
+    "join of three": one('os.path.join("/data", "a/", "b")'),
+    "join of four": one('os.path.join("/data", "a", "b", "c")'),
+    "join with an absolute one": one('os.path.join("/data", "/b", "c")'),
+    "join over several lines": one('os.path.join(\n    os.getenv("NOTEBOOK_ROOT", os.getcwd()),\n    "data"\n)'),
+    "getenv with a default": one('os.getenv("ROOT", "/data")'),
+    "getenv of what is set": one('os.getenv("ROOT", "/data") + "/x"', "%env ROOT=/r"),
+    "getenv without a default": Idiom(
+        [OS, "%env A=/a", 'x = os.getenv("NOPE")\nos.environ["LOCAL_DATA_DIR"] = x\n', mounts('"/a" -> "/b"'), write()]
+    ),
+    "environ.get": one('os.environ.get("ROOT", "/data") + os.environ.get("NOPE", "")'),
+    "environ.get of nothing": one('str(os.environ.get("NOPE"))'),
+    "environ.setdefault": one('os.environ.setdefault("ROOT", "/data")'),
+    "environ.update": lines('import os\nos.environ.update({"LOCAL_DATA_DIR": "/d"}, KEY="k")'),
+    "environ.pop": lines(
+        "%env A=1\n%env LOCAL_DATA_DIR=/d", 'import os\nos.environ.pop("A")\nos.environ.pop("B", None)'
+    ),
+    "environ deleted": lines("%env A=1\n%env LOCAL_DATA_DIR=/d", 'import os\ndel os.environ["A"]'),
+    "environ of another name": lines('from os import environ as e\ne["LOCAL_DATA_DIR"] = "/d"'),
+    "environ in": one('"/a" if "NOPE" in os.environ else "/b"'),
+    "a KeyError ends the cell": lines(
+        "%env LOCAL_DATA_DIR=/a", 'import os\nos.environ["NOPE"]\n%env LOCAL_DATA_DIR=/b'
+    ),
+    "PATH is there": lines('import os\nos.environ["PATH"] += ":/opt"\n%env LOCAL_DATA_DIR=/b'),
+    "literal": one('"/data/kitti"'),
+    "unnormalised": one('os.path.join(os.getcwd(), "../../data")'),
+    "trailing slash": one('"/data/kitti/"'),
+    "relative": one('"./"'),
+    "from the home": one('os.path.expanduser("~/tao")'),
+    "of HOME": one('os.path.join(os.environ["HOME"], "tao")'),
+    "HOME set": Idiom(
+        [
+            "%env HOME=/tmp/elsewhere",
+            'import os\nos.environ["LOCAL_DATA_DIR"] = "/d"\nos.environ["H"] = os.path.expanduser("~/x")',
+            mounts(DATA),
+            f"%env HOME={{HOME}}\n%env B=1\n{write()}",
+        ],
+    ),
+    "import earlier": Idiom(["import os, json", 'os.environ["LOCAL_DATA_DIR"] = "/d"', mounts(DATA), write()]),
+    "import as": lines('import os.path as osp, os as o\no.environ["LOCAL_DATA_DIR"] = osp.join("/d", "e")'),
+    "from os import": lines(
+        'from os.path import join\nfrom os import environ\nenviron["LOCAL_DATA_DIR"] = join("/d", "e")'
+    ),
+    "Python before the import": lines('os.environ["LOCAL_DATA_DIR"] = "/early"', "%env LOCAL_DATA_DIR=/d"),
+    "code in a string": lines('"""\n%env LOCAL_DATA_DIR=/wrong\n"""\n%env LOCAL_DATA_DIR=/d'),
+    "code in another string": lines(
+        "x = '''\nimport os\nos.environ['LOCAL_DATA_DIR'] = '/w'\n'''\n%env LOCAL_DATA_DIR=/d"
+    ),
+    "a mixed cell": lines(
+        'import os\n%env ROOT=/d\n!echo $ROOT \\\n    more\nos.environ["LOCAL_DATA_DIR"] = os.environ["ROOT"] + "/x"\n'
+        "!ls\nif True:\n    %env KEY=k\n    !ls\nfiles = !ls\n?print\nprint?"
+    ),
+    "a magic in brackets is none": lines("x = [\n    3\n    %2\n]\n%env LOCAL_DATA_DIR=/d"),
+    "an error of syntax loses the whole cell": lines("%env LOCAL_DATA_DIR=/a", "%env LOCAL_DATA_DIR=/b\nx = = 1"),
+    "an error loses the rest of the cell": lines("%env LOCAL_DATA_DIR=/a\n1/0\n%env LOCAL_DATA_DIR=/b"),
+    "cd": Idiom(["!mkdir -p sub", "%cd sub", SET.replace("{}", "os.getcwd()"), mounts(DATA), write()]),
+    "cd above": Idiom(["%cd ..", SET.replace("{}", 'os.path.abspath("x")'), mounts(DATA), write()]),
+    "cd home": Idiom(["%cd ~", SET.replace("{}", 'os.path.join(os.getcwd(), "x")'), mounts(DATA), write()]),
+    "cd to nowhere": Idiom(["%cd nowhere", SET.replace("{}", "os.getcwd()"), mounts(DATA), write()]),
+    "cd with makedirs": Idiom(
+        [
+            OS + '\nos.makedirs("a/b", exist_ok=True)\nos.chdir("a/b")',
+            SET.replace("{}", "os.getcwd()"),
+            mounts(DATA),
+            write(),
+        ]
+    ),
+    # Text
+    "plus": one('"/data" + "/" + "kitti"'),
+    "plus in place": lines('import os\np = "/data"\np += "/x"\nos.environ["LOCAL_DATA_DIR"] = p'),
+    "f-string": one('f"{root}/kitti/{n:03d}/{root!s}"', 'root = "/data"; n = 7'),
+    "f-string with quotes": one("f\"{os.environ['ROOT']}/kitti\"", "%env ROOT=/d"),
+    "format": one('"{}/{}".format(root, "kitti")', 'root = "/data"'),
+    "format by name": one('"{root}/{0}/{0:>4}".format("kitti", root=root)', 'root = "/data"'),
+    "percent": one('"%s/kitti/%d" % (root, 5)', 'root = "/data"'),
+    "percent by name": one('"%(r)s/kitti%%" % {"r": root}', 'root = "/data"'),
+    "percent of a tuple that is short": lines("%env LOCAL_DATA_DIR=/a", 'x = "%s%s" % ("a",)\n%env LOCAL_DATA_DIR=/b'),
+    "percent of too many": lines("%env LOCAL_DATA_DIR=/a", 'x = "%s" % ("a", "b")\n%env LOCAL_DATA_DIR=/b'),
+    "joined list": one('"/".join(["", "data", "kitti"])'),
+    "replace": one('"/X/kitti".replace("X", "data")'),
+    "strip": one('" /data/ ".strip().rstrip("/")'),
+    "split": one('"/data:/b".split(":")[0]'),
+    "rsplit": one('"/data/a/b".rsplit("/", 1)[0]'),
+    "split with a limit": one('"/data,b,c".split(",", 1)[1]'),
+    "partition": one('"/data=b".partition("=")[0]'),
+    "case": one('"/Data".lower() + "x".upper() + "tao".title()'),
+    "an entry and a part": one('"/data"[0] + "abc"[1:] + "abc"[-1] + "abc"[::-1]'),
+    "repeated": one('"/data" + "x" * 3'),
+    "conditional": one('"/a" if 1 > 2 else "/b"'),
+    "or": one('os.environ.get("NOPE") or "/b"'),
+    "walrus": one('(r := "/data") + r'),
+    "lambda": one('(lambda name: "/data/" + name)("x")'),
+    "numbers": one('"/data/" + str(2 ** 3 + 7 // 2) + str(1.5) + str(True) + str(None)'),
+    "raw and implicit": one('r"/data" "/kitti"'),
+    "escapes": one('"/d\\x61ta/\\u00fc"'),
+    # Paths
+    "dirname": one('os.path.dirname("/data/x/file")'),
+    "dirname of the folder": one("os.path.dirname(os.getcwd())"),
+    "basename": one('"/" + os.path.basename("/data/x")'),
+    "abspath": one('os.path.abspath("../x")'),
+    "realpath": one('os.path.realpath("x")'),
+    "normpath": one('os.path.normpath("/data/./x/../y//z/")'),
+    "splitext": one('os.path.splitext("/data/x.tar.gz")[0]'),
+    "split of a path": one('os.path.split("/data/x")[0]'),
+    "expandvars": one('os.path.expandvars("$ROOT/${ROOT}/$NOPE")', "%env ROOT=/d"),
+    "isdir": one('"/a" if os.path.isdir(os.getcwd()) and not os.path.exists("nope") else "/b"'),
+    "pathlib": one('str(Path("/data") / "kitti")', "from pathlib import Path"),
+    "pathlib home": one('str(Path.home() / "kitti")', "from pathlib import Path"),
+    "pathlib cwd": one('str(Path.cwd().parent / "kitti" / "../x")', "from pathlib import Path"),
+    "pathlib resolve": one('str(Path("x").resolve())', "from pathlib import Path"),
+    "pathlib expanduser": one('Path("~/x").expanduser().as_posix()', "import pathlib\nPath = pathlib.Path"),
+    "pathlib normal": one('str(Path("/data//x/./y/"))', "from pathlib import Path"),
+    "pathlib in f-string": one("f\"{Path('/data')}/x\"", "from pathlib import Path"),
+    "pathlib parts": one(
+        'str(Path("/d/x.tar.gz").parent) + Path("/d/x.tar.gz").stem + Path("/d/x.tar.gz").suffix + Path("x/y/").name',
+        "from pathlib import Path",
+    ),
+    "pathlib with_name": one('str(Path("/d/x").with_name("y"))', "from pathlib import Path"),
+    "pathlib joinpath": one('str(Path("/d").joinpath("x", "y"))', "from pathlib import Path"),
+    "pathlib root": one('str(Path("/").parent) + Path("").name + str(Path("a").parent)', "from pathlib import Path"),
+    "pathlib writes": Idiom(
+        [
+            mounts('"/d" -> "/x"'),
+            "import json\nfrom pathlib import Path\n"
+            '(Path.home() / ".tao_mounts.json").write_text(json.dumps(tao_configs))',
+        ]
+    ),
+    "pathlib opens": Idiom(
+        [
+            mounts('"/d" -> "/x"'),
+            "import json\nfrom pathlib import Path\n"
+            'with (Path.home() / ".tao_mounts.json").open("w") as f:\n    json.dump(tao_configs, f)',
+        ]
+    ),
+    # Control
+    "if on a flag": lines(
+        "CLOUD = False\nLOCAL = not CLOUD",
+        "if CLOUD:\n    %env LOCAL_DATA_DIR=/a\nelif LOCAL:\n    %env LOCAL_DATA_DIR=/b\n",
+    ),
+    "loop": lines('import os\nfor name, path in [("LOCAL_DATA_DIR", "/d"), ("B", "/b")]:\n    os.environ[name] = path'),
+    "loop over a dictionary": lines(
+        'import os\nfor k, v in {"LOCAL_DATA_DIR": "/d"}.items():\n    os.environ[k] = v\n'
+    ),
+    "loop over f-strings": lines(
+        'import os\nfor k in ["DATA", "SPECS"]:\n    os.environ[f"LOCAL_{k}_DIR"] = f"/d/{k.lower()}"'
+    ),
+    "loop with break": lines(
+        'import os\nfor p in ["/a", "/b"]:\n    if p == "/b":\n        break\n    os.environ["LOCAL_DATA_DIR"] = p'
+    ),
+    "while": lines('import os\nn = 0\nwhile n < 3:\n    n += 1\nelse:\n    os.environ["LOCAL_DATA_DIR"] = "/d%d" % n'),
+    "comprehension": Idiom(
+        [
+            'tao_configs = {"Mounts": [{"source": f"/d/{n}", "destination": f"/w/{n}"} for n in ("a", "b") if n != "c"]}',
+            write(),
+        ]
+    ),
+    "dictionary comprehension": lines('import os\nos.environ.update({f"{k}_DIR": "/" + k for k in ["LOCAL_DATA"]})'),
+    "helper function": lines(
+        'import os\ndef put(name, path="/d", *, sub="x"):\n    """Put."""\n    os.environ[name] = os.path.join(path, sub)\n'
+        '    return path\nr = put("LOCAL_DATA_DIR", sub="y")\nput(name="R", path=r)'
+    ),
+    "helper with a loop": lines(
+        'import os\ndef find(paths):\n    for p in paths:\n        if p.endswith("b"):\n            return p\n'
+        'os.environ["LOCAL_DATA_DIR"] = find(["/a", "/b"])'
+    ),
+    "helper that writes": Idiom(
+        [
+            mounts('"/d" -> "/x"'),
+            "import json, os\ndef save(what, path='~/.tao_mounts.json'):\n"
+            "    with open(os.path.expanduser(path), 'w') as f:\n        json.dump(what, f)",
+            "save(tao_configs)",
+        ]
+    ),
+    "a global in a helper": Idiom(
+        [
+            'root = "/a"\ndef change():\n    global root\n    root = "/b"\nchange()',
+            mounts('"/d" -> "/x"'),
+            write(),
+            "%env X=1",
+        ]
+    ),
+    "try": lines(
+        'import os\ntry:\n    os.environ["NOPE"]\n    %env LOCAL_DATA_DIR=/a\nexcept KeyError:\n    %env LOCAL_DATA_DIR=/b\n'
+    ),
+    "try without an error": lines(
+        "import os\ntry:\n    x = 1\nexcept Exception as e:\n    %env LOCAL_DATA_DIR=/a\nelse:\n    %env LOCAL_DATA_DIR=/b\n"
+        "finally:\n    %env F=1"
+    ),
+    "try with colab": lines(
+        "try:\n    import google.colab\n    IN = True\nexcept ImportError:\n    IN = False",
+        "if IN:\n    %env LOCAL_DATA_DIR=/content\nelse:\n    %env LOCAL_DATA_DIR=/d",
+    ),
+    "with": lines("import os, contextlib\nwith open(os.devnull) as f:\n    %env LOCAL_DATA_DIR=/d\n"),
+    "assert": lines('import os\nassert os.getcwd()\n%env LOCAL_DATA_DIR=/d\nassert 0, "x"\n%env LOCAL_DATA_DIR=/e'),
+    "unpacking": lines('import os\na, (b, c) = "/d", ["x", "y"]\nos.environ["LOCAL_DATA_DIR"] = "/".join([a, b, c])'),
+    "starred": lines('import os\nparts = ["x", "y"]\nos.environ["LOCAL_DATA_DIR"] = os.path.join("/d", *parts)'),
+    "chained": lines('import os\nos.environ["LOCAL_DATA_DIR"] = os.environ["B"] = a = "/d"'),
+    "class": lines('class Config:\n    root = "/x"\n%env LOCAL_DATA_DIR=/d'),
+    "annotated": lines('import os\nroot: str = "/d"\nos.environ["LOCAL_DATA_DIR"] = root'),
+    "match": lines("x = 1\nmatch x:\n    case 1:\n        y = 2\n%env LOCAL_DATA_DIR=/d"),
+    "exit at the end": lines("%env LOCAL_DATA_DIR=/d", "x = 1\nraise SystemExit"),
+    # The mapping
+    "four mounts and options": Idiom(
+        [
+            'import os\nos.environ["LOCAL_PROJECT_DIR"] = "/p"\n'
+            'for n in ("DATA", "SPECS", "RESULTS"):\n    os.environ[f"LOCAL_{n}_DIR"] = os.path.join("/p", n.lower())',
+            mounts(
+                'os.environ["LOCAL_PROJECT_DIR"] -> "/workspace/tao-experiments"',
+                'os.environ["LOCAL_SPECS_DIR"] -> "/specs"',
+                'os.environ["LOCAL_RESULTS_DIR"] -> "/results"',
+                DockerOptions='{"shm_size": "16G", "ulimits": {"memlock": -1, "stack": 67108864}, "network": "host",'
+                ' "user": "{}:{}".format(os.getuid(), os.getgid())}',
+            ),
+            write(),
+            "%env SPECS_DIR=/specs\n%env DATA_DIR=/data",
+        ]
+    ),
+    "user as an f-string": Idiom(
+        [mounts('"/d" -> "/x"', DockerOptions='{"user": f"{os.getuid()}:{os.getgid()}"}'), write()]
+    ),
+    "user put together": Idiom(
+        [mounts('"/d" -> "/x"', DockerOptions='{"user": str(os.getuid()) + ":" + str(os.getgid())}'), write()]
+    ),
+    "user root": Idiom([mounts('"/d" -> "/x"', DockerOptions='{"user": "root"}'), write()]),
+    "cache in the home": Idiom(
+        [
+            mounts(
+                '"~/.cache" -> "/root/.cache"',
+                'os.path.join(os.environ["HOME"], ".c") -> "/c"',
+                'os.path.expanduser("~/.d") -> "/d"',
+            ),
+            write(),
+        ]
+    ),
+    "tlt": Idiom([mounts('"/d" -> "/x"'), write().replace("tao_mounts", "tlt_mounts")]),
+    "tlt and tao": Idiom(
+        [mounts('"/d" -> "/x"'), write().replace("tao_mounts", "tlt_mounts"), mounts('"/e" -> "/x"'), write()]
+    ),
+    "drive_map": Idiom([mounts('"/d" -> "/x"').replace("tao_configs", "drive_map"), write("drive_map")]),
+    "mounts_file as a variable": Idiom(
+        [
+            mounts('"/d" -> "/x"'),
+            'import json\nmounts_file = os.path.expanduser("~/.tao_mounts.json")\n'
+            'with open(mounts_file, "w") as mfile:\n    json.dump(tao_configs, mfile, indent=4)\n!cat ~/.tao_mounts.json',
+        ]
+    ),
+    "dumps and write": Idiom(
+        [
+            mounts('"/d" -> "/x"'),
+            'import json\nf = open(os.environ["HOME"] + "/.tao_mounts.json", "w")\n'
+            "f.write(json.dumps(tao_configs, indent=2))\nf.close()",
+        ]
+    ),
+    "written as text": Idiom(
+        [
+            'import os\nwith open(os.path.expanduser("~/.tao_mounts.json"), "wt") as f:\n'
+            '    f.write(\'{"Mounts": [{"source": "/d", \')\n    f.write(\'"destination": "/x"}]}\\n\')'
+        ]
+    ),
+    "print into the file": Idiom(
+        [
+            mounts('"/d" -> "/x"'),
+            'import json, os\nwith open(os.path.expanduser("~/.tao_mounts.json"), "w") as f:\n'
+            "    print(json.dumps(tao_configs), file=f)",
+        ]
+    ),
+    "mutation and second write": Idiom(
+        [mounts('"/d" -> "/x"'), write(), 'tao_configs["Envs"] = [{"variable": "A", "value": "1"}]\n' + write()]
+    ),
+    "extended under a flag": Idiom(
+        [
+            "FLAG = True",
+            mounts('"/d" -> "/x"', Envs="[]"),
+            'if FLAG:\n    tao_configs["Envs"].extend([{"variable": "A", "value": "1"}])\n'
+            '    tao_configs["Mounts"].append({"source": "/e", "destination": "/e"})\n    tao_configs["Mounts"] += []\n'
+            'del tao_configs["Mounts"][0]',
+            write(),
+        ]
+    ),
+    "a section deleted": Idiom([mounts('"/d" -> "/x"', Envs="[]"), 'del tao_configs["Envs"]', write()]),
+    "mutated, not written again": Idiom([mounts('"/d" -> "/x"'), write(), 'tao_configs["Mounts"].clear()']),
+    "read back and written": Idiom(
+        [
+            mounts('"/d" -> "/x"'),
+            write(),
+            'p = os.path.expanduser("~/.tao_mounts.json")\nwith open(p) as f:\n    m = json.load(f)\n'
+            'm["Mounts"][0]["source"] = "/new"\nwith open(p, "w") as f:\n    json.dump(m, f)',
+        ]
+    ),
+    "taken apart": Idiom(
+        [
+            'import os\nbase = {"Mounts": [{"source": "/d", "destination": "/x"}]}\ntao_configs = {**base, "Envs": []}\n'
+            'tao_configs = dict(tao_configs) | {"DockerOptions": {"shm_size": "1G"}}\ntao_configs.update(Envs=[])',
+            write(),
+        ]
+    ),
+    "one object twice": Idiom(
+        ['m = {"source": "/d", "destination": "/x"}\ntao_configs = {"Mounts": [m]}\nm["source"] = "/e"', write()]
+    ),
+    "a source twice": Idiom([mounts('"/d" -> "/x"', '"/e" -> "/y"', '"/d" -> "/z"'), write()], loose=True),
+    "a null source": Idiom([mounts('os.getenv("NOPE") -> "/x"'), write()], loose=True),
+    "relative sources": Idiom([mounts('"specs" -> "/specs"', '"../up" -> "/up"'), write()]),
+    "variables after the write": Idiom([mounts('"/d" -> "/x"'), write(), "%env SPECS_DIR=/specs", "%env LATER=1"]),
+    "set again after the write": lines("%env LOCAL_DATA_DIR=/a", *[mounts(DATA), write()], "%env LOCAL_DATA_DIR=/b"),
+    "not JSON": Idiom([mounts('"/d" -> "/x"'), write(), 'tao_configs["x"] = {1, 2}', mounts('"/e" -> "/x"'), write()]),
+    # Cell magics
+    "writefile": Idiom(['%%writefile ~/.tao_mounts.json\n{"Mounts": [{"source": "/d", "destination": "/x"}]}\n']),
+    "writefile in a variable": Idiom(
+        ['h = "{HOME}"', '%%writefile {h}/.tao_mounts.json\n{"Mounts": [{"source": "/d", "destination": "/x"}]}\n'],
+    ),
+    "bash here-document": Idiom(
+        [
+            "%env LOCAL_DATA_DIR=/d",
+            '%%bash\nX=x\ncat > ~/.tao_mounts.json <<EOF\n{"Mounts": [{"source": "$LOCAL_DATA_DIR", "destination": "/$X"}]}\nEOF\n'
+            "export LOCAL_DATA_DIR=/changed",
+        ]
+    ),
+    "bash here-document with quotes": Idiom(
+        ['%%bash\ncat <<\'EOF\' > $HOME/.tao_mounts.json\n{"Mounts": [{"source": "/d", "destination": "/x"}]}\nEOF']
+    ),
+    "bash sets nothing": lines("%%bash\nexport LOCAL_DATA_DIR=/a", "%env LOCAL_DATA_DIR=/b"),
+    "another cell magic": lines("%%time\n%env LOCAL_DATA_DIR=/a", "%env B=1", "%env LOCAL_DATA_DIR=/b"),
+    "capture": lines("%%capture\n%env LOCAL_DATA_DIR=/a"),
+    "timed line": lines("%time x = 1\n%env LOCAL_DATA_DIR=/a"),
+    "javascript": lines("%%javascript\nalert(1)", "%env LOCAL_DATA_DIR=/a"),
+    # What odd people write
+    "dumps with a line feed": Idiom(
+        [
+            mounts('"/d" -> "/x"'),
+            'import json\nwith open(os.path.expanduser("~/.tao_mounts.json"), "w") as f:\n'
+            '    f.write(json.dumps(tao_configs) + "\\n")',
+        ]
+    ),
+    "dump into open": Idiom(
+        [
+            mounts('"/d" -> "/x"'),
+            'import json\njson.dump(tao_configs, open(os.path.expanduser("~/.tao_mounts.json"), mode="w"))',
+        ]
+    ),
+    "open and write": Idiom(
+        [
+            mounts('"/d" -> "/x"'),
+            'from json import dumps\nopen(f"{os.path.expanduser(\'~\')}/.tao_mounts.json", "w").write(f"{dumps(tao_configs)}")',
+        ]
+    ),
+    "dump by name": Idiom(
+        [
+            mounts('"/d" -> "/x"'),
+            'import json as j\nwith open(file=os.path.expanduser("~/.tao_mounts.json"), mode="w") as f:\n    j.dump(fp=f, obj=tao_configs, indent="  ", sort_keys=True)',
+        ]
+    ),
+    "a helper with a magic": lines("def go():\n    %env LOCAL_DATA_DIR=/d", "%env B=1\ngo()"),
+    "a closure": lines(
+        'import os\ndef make(root):\n    def inner(x):\n        return root + x\n    return inner\nos.environ["LOCAL_DATA_DIR"] = make("/d")("/e")'
+    ),
+    "a helper of a helper": lines(
+        'import os\ndef a(x):\n    return b(x) + "a"\ndef b(x):\n    return "/" + x\nos.environ["LOCAL_DATA_DIR"] = a("x")'
+    ),
+    "a helper with a default that is a list": lines(
+        'import os\ndef add(x, to=[]):\n    to.append(x)\n    return to\nadd("")\nos.environ["LOCAL_DATA_DIR"] = "/".join(add("d"))'
+    ),
+    "names of a comprehension stay inside": lines(
+        'import os\nx = "/d"\n[x for x in "abc"]\nos.environ["LOCAL_DATA_DIR"] = x'
+    ),
+    "names of a loop stay": lines('import os\nfor x in ["/a", "/d"]:\n    pass\nos.environ["LOCAL_DATA_DIR"] = x'),
+    "two at once": lines('import os\nos.environ["LOCAL_DATA_DIR"], os.environ["B"] = "/d", "b"'),
+    "update with names taken apart": lines('import os\nos.environ.update(**{"LOCAL_DATA_DIR": "/d"}, **dict(B="b"))'),
+    "environ |=": lines('import os\nos.environ |= {"LOCAL_DATA_DIR": "/d"}'),
+    "plus in place on the environment": lines(
+        'import os\nos.environ["LOCAL_DATA_DIR"] = "/d"\nos.environ["LOCAL_DATA_DIR"] += "/e"'
+    ),
+    "values of numbers": lines(
+        'import os\nfor k, v in {"LOCAL_DATA_DIR": "/d", "N": 3, "B": True, "F": 0.1}.items():\n    os.environ[k] = str(v)'
+    ),
+    "sep": one('os.sep + os.sep.join(["a", "b"]) + os.path.sep'),
+    "a nested format": one('f"/d/{7:>{3}}" + f"{2.5:.2f}{255:x}{True}{None}"'),
+    "an f-string that shows itself": one("f'/{n=}'", "n = 7"),
+    "a conversion": one("f'/{n!r}' + '{!r}'.format('a') + '%r' % 'b'", "n = 'x'"),
+    "join of an unpacked list": one('os.path.join(*["/a", "b"])'),
+    "getuser": one('"/" + getpass.getuser()', "import getpass"),
+    "platform": one('"/" + platform.system() + sys.platform', "import platform, sys"),
+    "a dictionary of paths": one('paths["data"]', 'paths = {"data": "/d"}\npaths["x"] = paths["data"] + "/x"'),
+    "a dictionary with a default": one(
+        'paths.get("x", "/d") + paths.setdefault("y", "/y") + paths.pop("y")', "paths = {}"
+    ),
+    "lists": one('"/".join(sorted(list(reversed(["a", "c", "b"]))))', ""),
+    "enumerate and zip": one('"".join(f"/{n}{a}{b}" for n, (a, b) in enumerate(zip("ab", ["c", "d"])))'),
+    "min, max, sum": one('f"/{len([1, 2])}"', ""),
+    "any and all": one('"/a" if any(x == "b" for x in "abc") and all([1, 2]) else "/b"'),
+    "isinstance": one('"/a" if isinstance("x", str) and not isinstance("x", dict) else "/b"'),
+    "made if not there": lines(
+        'import os\nos.environ["LOCAL_DATA_DIR"] = os.path.join(os.getcwd(), "made")\np = os.environ["LOCAL_DATA_DIR"]\n'
+        'if not os.path.exists(p):\n    os.makedirs(p)\n!mkdir -p $p/x\nif os.path.isdir(p + "/x"):\n    os.environ["B"] = "yes"'
+    ),
+    "mkdir of a variable": lines(
+        "%env LOCAL_DATA_DIR=made\n!mkdir -p $LOCAL_DATA_DIR", 'import os\nif os.path.isdir("made"):\n    %env B=yes\n'
+    ),
+    "cd of a name": Idiom(
+        [
+            "import os\nd = 'a b'\nos.makedirs(d, exist_ok=True)",
+            "%cd $d",
+            SET.replace("{}", "os.getcwd()"),
+            mounts(DATA),
+            write(),
+        ]
+    ),
+    "cd in quotes": Idiom(
+        [
+            "import os\nos.makedirs('a b', exist_ok=True)",
+            '%cd "a b"',
+            SET.replace("{}", "os.getcwd()"),
+            mounts(DATA),
+            write(),
+        ]
+    ),
+    "cd quietly": Idiom(
+        [
+            "import os\nos.makedirs('q', exist_ok=True)",
+            "%cd -q q",
+            SET.replace("{}", "os.getcwd()"),
+            mounts(DATA),
+            write(),
+        ]
+    ),
+    "env of the environment": lines('import os\n%env A=/a\n%env LOCAL_DATA_DIR={os.environ["A"]}/x'),
+    "env of an attribute": lines("import os\n%env LOCAL_DATA_DIR=$os.sep"),
+    "a comparison": one('"/a" if "b" in "abc" and 1 < 2 <= 2 and "x" not in ["y"] and None is None else "/b"'),
+    "an echo into the file": Idiom(
+        ['!echo \'{"Mounts": [{"source": "/d", "destination": "/x"}]}\' > ~/.tao_mounts.json']
+    ),
+    "time": lines("%%time\n%env LOCAL_DATA_DIR=/a\nx = 1"),
+    "except of its own": lines(
+        'class Mine(Exception):\n    pass\ntry:\n    raise Mine("x")\nexcept Mine:\n    %env LOCAL_DATA_DIR=/a\n'
+    ),
+    "raise and except": lines(
+        'try:\n    raise ValueError("x")\nexcept (KeyError, ValueError) as e:\n    print(e)\n    %env LOCAL_DATA_DIR=/a\n'
+    ),
+    "a type error": lines("%env LOCAL_DATA_DIR=/a", 'import os\nos.environ["LOCAL_DATA_DIR"] = 1 + "a"\n'),
+    "a number as a value": lines(
+        "%env LOCAL_DATA_DIR=/a", 'import os\nos.environ["N"] = 1\nos.environ["LOCAL_DATA_DIR"] = "/b"'
+    ),
+    "an attribute that is not there": lines(
+        "%env LOCAL_DATA_DIR=/a", 'import os\n"a".nope\nos.environ["LOCAL_DATA_DIR"] = "/b"'
+    ),
+    "an index too far": lines("%env LOCAL_DATA_DIR=/a", "x = [1][1]\n%env LOCAL_DATA_DIR=/b"),
+    "a name taken away": lines("%env LOCAL_DATA_DIR=/a", "x = 1\ndel x\nprint(x)\n%env LOCAL_DATA_DIR=/b"),
+    "a name that shadows": lines('str = "/d"', 'import os\nos.environ["LOCAL_DATA_DIR"] = str'),
+    "os of another kind": lines(
+        'import os\nclass Fake:\n    environ = {}\nreal, os = os, Fake()\nos.environ["LOCAL_DATA_DIR"] = "/no"\nos = real\n%env LOCAL_DATA_DIR=/d'
+    ),
+    "a shell's answer": lines("x = !echo /d\n%env LOCAL_DATA_DIR=/d"),
+    "a backslash": one('"/a" + \\\n    "/b"'),
+    "bytes": lines("x = b'a'\n%env LOCAL_DATA_DIR=/d"),
+    "nothing but json": Idiom(
+        [
+            mounts(
+                '"/d" -> "/x"',
+                Envs='[{"variable": "A", "value": os.environ.get("NOPE", "x")}]',
+                DockerOptions='{"ports": {"8888": 8888}}',
+            ),
+            write(),
+        ]
+    ),
+    # Text of cells
+    "CRLF": lines("%env LOCAL_DATA_DIR=/a\r\n%env B=1\r\n", "import os\r\nif True:\r\n    os.environ['C'] = 'c'\r\n"),
+    "prompts of Python": lines(">>> import os\n>>> os.environ['LOCAL_DATA_DIR'] = '/a'\n>>> if True:\n...     x = 1"),
+    "prompts of IPython": lines("In [1]: import os\n\nIn [2]: os.environ['LOCAL_DATA_DIR'] = '/a'"),
+    "leading indent": lines("    import os\n    os.environ['LOCAL_DATA_DIR'] = '/a'"),
+    "empty cells": lines("", "   \n", "# nothing", "%env LOCAL_DATA_DIR=/a"),
+    "a tab": lines("if True:\n\t%env LOCAL_DATA_DIR=/a"),
+    "not ASCII": lines("%env LOCAL_DATA_DIR=/dätä/漢\nünïcode = 1"),
+    "semicolons": lines("import os; os.environ['LOCAL_DATA_DIR'] = '/a'; x = 2"),
+    # Placeholders
+    "FIXME as text": lines("%env LOCAL_DATA_DIR=FIXME", fill={"FIXME": "/mine"}, given={"LOCAL_DATA_DIR": "/mine"}),
+    "FIXME as a bare name": one("FIXME", fill={"FIXME": '"/mine"'}, given={"LOCAL_DATA_DIR": "/mine"}),
+    "FIX_ME as a bare name": one("FIX_ME", fill={"FIX_ME": '"/mine"'}, given={"LOCAL_DATA_DIR": "/mine"}),
+    "FIXME as a string": one('"FIXME"', fill={"FIXME": "/mine"}, given={"LOCAL_DATA_DIR": "/mine"}),
+    "a path to": lines(
+        "%env LOCAL_DATA_DIR=/path/to/local/tao-experiments",
+        fill={"/path/to/local/tao-experiments": "/mine"},
+        given={"LOCAL_DATA_DIR": "/mine"},
+    ),
+    "YOUR_": one(
+        '"YOUR_LOCAL_PROJECT_DIR_PATH"',
+        fill={"YOUR_LOCAL_PROJECT_DIR_PATH": "/mine"},
+        given={"LOCAL_DATA_DIR": "/mine"},
+    ),
+    "angles": one('"<YOUR DATA FOLDER>"', fill={"<YOUR DATA FOLDER>": "/mine"}, given={"LOCAL_DATA_DIR": "/mine"}),
+    "REPLACE_ME": one('"REPLACE_ME"', fill={"REPLACE_ME": "/mine"}, given={"LOCAL_DATA_DIR": "/mine"}),
+    "TODO": one("TODO", fill={"TODO": '"/mine"'}, given={"LOCAL_DATA_DIR": "/mine"}),
+    "a placeholder of Python's": one(
+        'root + "/data"', 'root = "/path/to/data"', fill={"/path/to/data": "/mine"}, given={"root": "/mine"}
+    ),
+    "a placeholder that others come from": Idiom(
+        [
+            "%env LOCAL_PROJECT_DIR=FIXME",
+            'import os\nos.environ["LOCAL_DATA_DIR"] = os.path.join(os.getenv("LOCAL_PROJECT_DIR", os.getcwd()), "data")',
+            mounts('os.environ["LOCAL_PROJECT_DIR"] -> "/p"', DATA),
+            write(),
+        ],
+        fill={"FIXME": "/mine"},
+        given={"LOCAL_PROJECT_DIR": "/mine"},
+    ),
+    "a placeholder that nobody needs": lines("%env KEY=FIXME\n%env LOCAL_DATA_DIR=/d", left_out={"KEY"}),
+}
+
+
+@pytest.fixture(scope="module")
+def homes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("idioms").resolve()
+    return {name: root / f"{number:03d}" for number, name in enumerate(IDIOMS)}
+
+
+@pytest.fixture(scope="module")
+def outcomes(homes: dict[str, Path]) -> dict[str, Outcome]:
+    need(find_spec("IPython"), "IPython is not installed")
+    jobs = []
+    for name, idiom in IDIOMS.items():
+        sources = [cell.replace("{HOME}", str(homes[name])) for cell in idiom.cells]
+        for old, new in idiom.fill.items():
+            sources = [source.replace(old, new) for source in sources]
+        jobs.append(Job(str(homes[name]), f"{homes[name]}/nb/net", sources))
+    return dict(zip(IDIOMS, execute(jobs), strict=True))
+
+
+@pytest.mark.parametrize("name", IDIOMS)
+def test_reading_finds_what_executing_does(homes: dict[str, Path], outcomes: dict[str, Outcome], name: str) -> None:
+    idiom, home, real = IDIOMS[name], homes[name], outcomes[name]
+    folder = home / "nb/net"
+    content = notebook([cell.replace("{HOME}", str(home)) for cell in idiom.cells])
+    found = read(home, content, folder=folder, **idiom.given)
+    assert real.mapping is not None
+    assert found.mapping == real.mapping, found.notes
+    unknown = {left for left, _ in found.left_out}
+    assert unknown <= idiom.left_out | {"PATH"}
+    expected = {key: value for key, value in real.environ.items() if key not in (*unknown, "HOME")}
+    assert {**found.variables, "HOME": ""} == {**expected, "HOME": ""}, found.notes
+    if not idiom.loose:
+        ours = {key: value for key, value in expected.items() if key != "PATH"}
+        assert rendered(home, found) == (as_profiles(ours, home), as_launcher_takes(real.mapping, home, folder))
+
+
+def as_profiles(variables: dict[str, str], home: Path) -> dict[str, str]:
+    return {key: f"{home}{value[1:]}" if value.startswith("~/") else value for key, value in variables.items()}
+
+
+def as_launcher_takes(mapping: Any, home: Path, folder: Path) -> Any:
+    """Make the sources absolute, as they lead from the notebook's folder."""
+    for mount in mapping["Mounts"]:
+        source = mount["source"].replace("~", str(home), 1) if mount["source"].startswith("~") else mount["source"]
+        if not source.startswith("/"):
+            source = os.path.normpath(f"{folder}/{source}")
+        mount["source"] = source
+    return {key: value for key, value in mapping.items() if value}

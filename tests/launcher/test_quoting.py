@@ -1,0 +1,163 @@
+"""What the launcher's shell makes of words, against the shells themselves."""
+
+from __future__ import annotations
+
+import glob
+import os
+import subprocess
+import sys
+from pathlib import Path
+from unittest import mock
+
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from taoprofiles.launcher.quoting import arrives, for_launcher, spelt, with_volumes
+from tests.support.home import need
+
+ENVIRON = {"HOME": "/home/ana", "A": "one", "B": "two words", "EMPTY": "", "PATH": os.environ["PATH"]}
+PRINT = r"printf %s\\0 --"
+
+
+def launched(words: list[str], folder: Path, *, bare: bool = False) -> list[str] | None:
+    """Give what a task would be given, by way of the shells that the launcher starts; None where they fail."""
+    # As in run_container and run_container_on_ci of docker_handler.py, with printf for 'docker exec -it ID'.
+    joined = f"{PRINT} {' '.join(words)}"
+    whole = joined if bare else f"bash -c '{joined}'"
+    done = subprocess.run(whole, shell=True, cwd=folder, env=ENVIRON, capture_output=True, timeout=20)
+    if done.returncode or not done.stdout.endswith(b"\0"):
+        return None
+    return os.fsdecode(done.stdout).split("\0")[1:-1]
+
+
+anything = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)
+nasty = st.text(st.sampled_from(list("ab /~=:.,-'\"\\$`!#;&|<>(){}[]*?^%A\n\t")), max_size=10)
+
+pieces = st.lists(
+    st.sampled_from(["$A", "${B}", "$EMPTY", "$NO", "x", '"', " ", "/", "~", "=", ":", "\\", "*", "'\\''"]), max_size=8
+).map("".join)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("launched")
+    for name in ("a", "b", "ab", "a b", "[a]"):
+        (made / name).touch()
+    return made
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(words=st.lists(st.one_of(anything, nasty), min_size=1, max_size=6))
+@pytest.mark.parametrize("bare", [False, True])
+def test_spelt_words_arrive_as_given(words: list[str], bare: bool, folder: Path) -> None:
+    assert launched([spelt(word, bare=bare) for word in words], folder, bare=bare) == words
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(word=st.one_of(nasty, pieces))
+def test_what_a_word_becomes(word: str, folder: Path) -> None:
+    def matches(pattern: str) -> list[str]:
+        assume(not pattern.startswith("/"))  # /proc is another one at each look
+        return sorted(glob.glob(pattern, root_dir=folder))
+
+    told = arrives(word, ENVIRON, matches)
+    if told is not None:
+        assert launched(["x", word, "y"], folder) == ["x", *told, "y"]
+
+
+@pytest.mark.parametrize(
+    ("word", "made"),
+    [
+        ("/specs/train.yaml", ["/specs/train.yaml"]),
+        ("dataset.train_data_sources.[0].image_dir=/data", ["dataset.train_data_sources.[0].image_dir=/data"]),
+        ("[/a,/b]", ["[/a,/b]"]),
+        ("é/ü", ["é/ü"]),
+        ("\\ ~", [" ~"]),
+        ("/my data/x", ["/my", "data/x"]),
+        ('"a b"', ["a b"]),
+        ("$A/x", ["one/x"]),
+        ("$NO/train.yaml", ["/train.yaml"]),
+        ("${results_dir}/x", ["/x"]),
+        ("$NO", []),
+        ("", []),
+        ("~/x", ["/home/ana/x"]),
+        ("x=~/x", ["x=/home/ana/x"]),
+        ("train.x=~/x", ["train.x=~/x"]),
+        ("a\\b", ["ab"]),
+        ("a;b", None),
+        ("{a,b}", None),
+        ("{a:1}", ["{a:1}"]),
+        ("it's", None),
+        ("a#b", ["a#b"]),
+        ("#b", None),
+        ("$(id)", None),
+        ("$B", None),
+        ("/x/*.txt", ["/x/*.txt"]),
+    ],
+)
+def test_known_words(word: str, made: list[str] | None, folder: Path) -> None:
+    assert arrives(word, ENVIRON) == made
+    if made is not None:
+        assert launched([word], folder) == made
+
+
+def test_a_glob_that_matches(folder: Path) -> None:
+    assert arrives("a*", ENVIRON, lambda _: ["a", "ab"]) == ["a", "ab"]
+    assert arrives('"a*"', ENVIRON, lambda _: ["a", "ab"]) == ["a*"]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("bare", [False, True])
+def test_the_launcher_itself_does_so(bare: bool, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own code pastes the words; only the docker that it starts is ours, and tells what it was given."""
+    need(sys.version_info < (3, 12), "the launcher starts up to Python 3.11 only")
+    monkeypatch.setenv("HOME", str(tmp_path))  # it looks there when imported
+    handlers = pytest.importorskip("nvidia_tao_cli.components.docker_handler.docker_handler")
+    said = tmp_path / "said"
+    (tmp_path / "docker").write_text(f'#!/bin/sh\nprintf "%s\\0" "$@" > {said}\n')
+    (tmp_path / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.chdir(folder)
+    handler = object.__new__(handlers.DockerHandler)
+    handler._docker_registry, handler._image_name, handler._docker_tag = "nvcr.io", "tao", "1"
+    handler.docker_exec_command, handler.initialized = "docker exec", True
+    handler._container = mock.Mock(id="0123456789ab")
+    parts = {"_check_image_exists": True, "_get_mount_env_data": ([], [], {"tty": False}), "start_container": None}
+    for name, answer in {**parts, "stop_container": None}.items():
+        monkeypatch.setattr(handler, name, lambda *_, answer=answer: answer)
+    words = [
+        "train",
+        "-e",
+        "/my specs/a.yaml",
+        "it's",
+        "$HOME",
+        "x=[a,b]",
+        "*",
+        "a;b",
+        "(c)",
+        "#d",
+        '"q"',
+        "",
+        "\\",
+        "`id`",
+    ]
+    pasted = "dino " + " ".join(for_launcher(words, {}, bare=bare))
+    if bare:
+        handler.run_container_on_ci(pasted)
+    else:
+        handler.run_container(pasted, [])
+    assert said.read_bytes().decode().split("\0")[-len(words) - 2 : -1] == ["dino", *words]
+
+
+def test_volumes_are_mounts(tmp_path: Path) -> None:
+    words = ["tao", "model", "dino", "--volume", f"{tmp_path}:/d:ro", "x", "--volume", "none", "--volume"]
+    assert with_volumes(words, {"/a": "/b"}) == {"/a": "/b", str(tmp_path): "/d"}
+    assert with_volumes(words, {str(tmp_path): "/b"}) == {str(tmp_path): "/d"}
+
+
+def test_for_launcher() -> None:
+    words = ["tao", "-e", "$S/a b", "${results_dir}/x", "--volume", "$S:/a b", ""]
+    assert for_launcher(words, {"S": "/specs"}) == [
+        *("tao", "-e", '"/specs/a b"', '"\\${results_dir}/x"', "--volume", "/specs:/a b", '""'),
+    ]

@@ -1,0 +1,147 @@
+"""``taoprof path``: a real home with real folders and links, there and back."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from taoprofiles.errors import NotFoundError
+from taoprofiles.switching.translate import translate
+from tests.support.home import Home
+
+
+@pytest.fixture
+def kitti(home: Home) -> Path:
+    """A project with NVIDIA's mounts of a TensorFlow network: the specs lie over a folder of the project."""
+    project = home.root / "tao/kitti"
+    for folder in ("specs", "data", "detectnet_v2/specs"):
+        (project / folder).mkdir(parents=True)
+    (project / "specs/train.txt").write_text("")
+    home.profile(
+        "kitti",
+        'layout = "custom"\nmounts = [\n'
+        f'  {{ source = "{project}", destination = "/workspace/tao-experiments" }},\n'
+        f'  {{ source = "{project}/specs", destination = "/workspace/tao-experiments/detectnet_v2/specs" }},\n'
+        "]\n",
+    )
+    home.run("use", "kitti", check=True)
+    return project
+
+
+INSIDE = "/workspace/tao-experiments"
+
+
+def told(home: Home, *words: str, **options: object) -> tuple[int, str, str]:
+    done = home.run("path", *words, **options)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_either_way(home: Home, kitti: Path) -> None:
+    specs = f"{INSIDE}/detectnet_v2/specs"
+    assert told(home, f"{kitti}/data/a.png") == (0, f"{INSIDE}/data/a.png\n", "")
+    assert told(home, f"{INSIDE}/data/a.png") == (0, f"{kitti}/data/a.png\n", "")
+    assert told(home, f"{specs}/train.txt") == (0, f"{kitti}/specs/train.txt\n", "")
+    also = f"taoprof: also as {INSIDE}/specs/train.txt\n"
+    ways = {"~/tao/kitti/specs/train.txt": home.root, "specs/train.txt": kitti, "train.txt": kitti / "specs"}
+    for written, where in ways.items():
+        assert told(home, written, cwd=where) == (0, f"{specs}/train.txt\n", also)
+
+
+def test_what_another_mount_lies_over_is_not_in_the_container(home: Home, kitti: Path) -> None:
+    status, out, err = told(home, f"{kitti}/detectnet_v2/specs/x")
+    assert (status, out) == (4, "")
+    assert "cannot be seen in the container: another mount lies over its place there" in err
+
+
+def test_no_mount_has_it(home: Home, kitti: Path) -> None:
+    status, out, err = told(home, "/elsewhere/x")
+    assert (status, out) == (4, "")
+    assert err == (
+        "taoprof: error: no mount has '/elsewhere/x'\n"
+        f"hint: the mounts are {kitti} → {INSIDE}; {kitti}/specs → {INSIDE}/detectnet_v2/specs\n"
+    )
+
+
+def test_a_link_leads_where_it_leads_inside(home: Home, kitti: Path) -> None:
+    raid = home.root / "raid"
+    raid.mkdir()
+    (kitti / "images").symlink_to(raid)
+    (kitti / "near").symlink_to("data")
+    status, out, err = told(home, f"{INSIDE}/images/a")
+    assert (status, out) == (4, "")
+    assert f"'{INSIDE}/images/a' is a link to '{raid}/a' in the container, and no mount has that" in err
+    status, out, err = told(home, f"{kitti}/images/a")
+    assert (status, out) == (4, "")
+    assert f"'{kitti}/images/a' is a link to '{raid}/a', which no mount has" in err
+    assert told(home, f"{INSIDE}/near/a") == (0, f"{kitti}/near/a\n", "")
+    assert told(home, f"{kitti}/near/a") == (0, f"{INSIDE}/data/a\n", "")
+
+
+def test_a_path_of_both_sides(home: Home) -> None:
+    data = home.root / "data"
+    (data / "kitti").mkdir(parents=True)
+    mounts = [(data, data), (home.root / "in", f"{data}/kitti")]
+    listed = ", ".join(f'{{ source = "{source}", destination = "{place}" }}' for source, place in mounts)
+    (home.root / "in").mkdir()
+    home.profile("both", f'layout = "custom"\nmounts = [{listed}]\n')
+    assert told(home, f"{data}/x", "both") == (0, f"{data}/x\n", ""), "an identity"
+    namesake = f"taoprof: this host has a '{data}/kitti' too, which the container does not see\n"
+    assert told(home, f"{data}/kitti", "both") == (0, f"{home.root}/in\n", namesake)
+    nested = home.root / "a"
+    (nested / "b").mkdir(parents=True)
+    home.profile("nested", f'layout = "custom"\nmounts = [{{ source = "{nested}/b", destination = "{nested}" }}]\n')
+    note = f"taoprof: '{nested}/b/x' is also a path of the other side, and would be '{nested}/b/b/x' then\n"
+    assert told(home, f"{nested}/b/x", "nested") == (0, f"{nested}/x\n", note)
+    (nested / "b/b").mkdir()
+    (nested / "b/b/x").touch()
+    note = f"taoprof: '{nested}/b/x' is also a path of the other side, and would be '{nested}/x' then\n"
+    assert told(home, f"{nested}/b/x", "nested") == (0, f"{nested}/b/b/x\n", note), "this one is there"
+
+
+def test_a_namesake_on_this_host_is_told(home: Home) -> None:
+    (home.root / "s").mkdir()
+    home.profile("usr", f'layout = "custom"\nmounts = [{{ source = "{home.root}/s", destination = "/usr" }}]\n')
+    note = "taoprof: this host has a '/usr' too, which the container does not see\n"
+    assert told(home, "/usr", "usr") == (0, f"{home.root}/s\n", note)
+
+
+def test_the_file_that_tao_would_read_here(home: Home, kitti: Path) -> None:
+    other = home.root / "other.json"
+    other.write_text(json.dumps({"Mounts": [{"source": str(kitti), "destination": "/other"}]}))
+    assert told(home, str(kitti), environ={"LAUNCHER_MOUNTS": "~/other.json"}) == (0, "/other\n", "")
+    other.write_text("{")
+    assert told(home, str(kitti), environ={"LAUNCHER_MOUNTS": str(other)})[0] == 3
+    other.unlink()
+    assert told(home, str(kitti), environ={"LAUNCHER_MOUNTS": str(other)})[0] == 4
+
+
+def test_a_path_that_is_no_text(home: Home, kitti: Path) -> None:
+    done = home.run("path", os.fsdecode(b"tao/kitti/\xff.png"), errors="surrogateescape")
+    assert done.returncode == 0
+    assert done.stdout == os.fsdecode(b"/workspace/tao-experiments/\xff.png\n")
+
+
+names = st.sampled_from(["a", "b", "c"])
+below = st.lists(names, max_size=3).map("/".join)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(below, st.lists(names, min_size=1, max_size=3).map("/".join), min_size=1, max_size=4), below)
+def test_there_and_back_is_the_same_file(tmp_path: Path, mounts: dict[str, str], path: str) -> None:
+    home = Home(tmp_path)
+    listed = [{"source": f"{tmp_path}/m/{source}", "destination": f"/in/{place}"} for source, place in mounts.items()]
+    home.mapping_file.write_text(json.dumps({"Mounts": listed}))
+    whole = os.path.normpath(f"{tmp_path}/m/{path}")
+    try:
+        there = translate(home.context, whole, None)
+    except NotFoundError:  # below none of them, or covered
+        return
+    for place in [there.answer, *there.also]:
+        back = translate(home.context, place, None)
+        # Of two folders on one place, which Docker refuses, either is the answer.
+        assert back.answer == whole or len(set(mounts.values())) < len(mounts)

@@ -1,0 +1,212 @@
+"""``env`` written for a shell, a program or a notebook, and read back by the real one: the same values, to the byte."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from taoprofiles.profiles.env_formats import FORMATS, notebook_cell, write
+from tests.support.generated_profiles import moderate
+from tests.support.home import Home, command, need
+
+SHELLS = {
+    "bash": ("bash", ["--norc", "--noprofile", "-c", '. "$1"; exec env -0', "-"]),
+    "zsh": ("bash", ["-f", "-c", '. "$1"; exec env -0', "-"]),
+    "fish": ("fish", ["--no-config", "-c", "source $argv[1]; exec env -0"]),
+}
+"""By shell: the format that is for it, and the arguments with which it reads a file and gives its environment."""
+
+AWKWARD = [
+    "", " ", "  a  ", "'", "''", '"', "\\", "\\\\", "\\'", "'\\''", "\\n", "\n", "\n\n", "a\n", "\r\n", "\r", "\t", "$",
+    "$$", "$HOME", "${HOME}", "$(id)", "`id`", "!", "!!", "#", "a #b", "a # b", ";", "&", "|", "*", "?", "[a]", "{a,b}",
+    "~", "~root", "=", "a=b", "%", "%s", "\x1b[31m", "\x07", "\x7f", "\x01", "\x80", "\x9b", "\xa0", "ä", "e\u0301",
+    "漢字", "😀", "\u200b", "\u202e", "\u2028", "\u2029", "\ufeff", "\uffff", "\U0010ffff", "a" * 5000, "-n",
+    "-e", "a:b", "\\x41", "\\101", "\\u0041", "\\X41", "\x1f1", "\x0141", "\nexport A=b", "'; id; '", "\\\n", "'\n'",
+    '"\n"', "$'a'", "(a)", "<a>", "^a", "\x0b", "\x0c", "\x1c", "\x85",
+]  # fmt: skip
+
+values = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
+shell_text = st.text(st.sampled_from("'\"\\$`!#{}()\n\r\t ~*a0x7X\x01\x1b\x7f\x85ä漢😀"), max_size=20)
+many = st.lists(values | shell_text, min_size=20, max_size=60)
+
+
+def named(values: list[str]) -> dict[str, str]:
+    """Give each value a name; some end in PATH, which fish treats as lists."""
+    return {f"T{number}{'_PATH' if number % 5 == 0 else ''}": value for number, value in enumerate(values)}
+
+
+def environment(argv: list[str], **environ: str) -> dict[str, bytes]:
+    done = subprocess.run(argv, env={"PATH": "/usr/bin:/bin", **environ}, capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b""), done.stderr.decode("utf-8", "replace")[-500:]
+    return dict(item.split(b"=", 1) for item in done.stdout.split(b"\0") if item)  # type: ignore[misc]
+
+
+def check(shell: str, texts: list[str], folder: Path, **environ: str) -> None:
+    form, arguments = SHELLS[shell]
+    variables = named(texts)
+    script = folder / "variables"
+    script.write_bytes(write(variables, form, hidden=["KEY"]).encode())
+    found = environment([command(shell), *arguments, str(script)], HOME=str(folder), **environ)
+    found = {key.decode(): value for key, value in found.items()}  # type: ignore[attr-defined]
+    assert {name: found.get(name) for name in variables} == {name: value.encode() for name, value in variables.items()}
+    assert "KEY" not in found
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8", "POSIX"])
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_awkward_values_in_shells(shell: str, locale: str, tmp_path: Path) -> None:
+    check(shell, AWKWARD, tmp_path, LC_ALL=locale)
+
+
+@pytest.mark.parametrize(
+    ("shell", "locale"),
+    [("bash", "C"), ("bash", "C.UTF-8"), ("zsh", "C"), ("zsh", "C.UTF-8"), ("fish", "C.UTF-8")],
+)
+def test_any_value_in_shells(shell: str, locale: str, tmp_path: Path) -> None:
+    @moderate(15)
+    @given(many)
+    def hold(texts: list[str]) -> None:
+        check(shell, texts, tmp_path, LANG=locale)
+
+    hold()
+
+
+def test_notebook(tmp_path: Path) -> None:
+    """A cell is source text: what it comes to does not depend on the encoding that it is kept in.
+
+    It leaves a private mounts file that holds the mapping, secrets taken from the environment.
+    """
+    code = "import sys, os; exec(sys.stdin.read()); os.execvp('env', ['env', '-0'])"
+
+    @moderate(5)
+    @given(many)
+    @example(AWKWARD)
+    def hold(texts: list[str]) -> None:
+        variables = named(texts)
+        envs = [{"variable": "SECRET", "value": "never shown"}, {"variable": "T", "value": texts[0] if texts else ""}]
+        mapping = {"Mounts": [{"source": "/s'\"", "destination": "/d"}], "Envs": envs, "DockerOptions": {"tty": False}}
+        cell = notebook_cell("n", variables, mapping, hidden=["KEY"], hidden_env=["SECRET"])
+        assert cell.isascii() and "never shown" not in cell
+        assert "# SECRET: a secret" in cell, "else a container would get none, and nobody know why"
+        argv = [sys.executable, "-I", "-c", code]
+        environ = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "SECRET": "from here"}
+        done = subprocess.run(argv, input=cell.encode(), capture_output=True, timeout=60, env=environ)
+        assert done.returncode == 0, done.stderr
+        found = dict(item.split(b"=", 1) for item in done.stdout.split(b"\0") if item)  # type: ignore[misc]
+        assert {name: found.get(name.encode()) for name in variables} == {k: v.encode() for k, v in variables.items()}
+        written = Path(found[b"LAUNCHER_MOUNTS"].decode())
+        envs[0] = {"variable": "SECRET", "value": "from here"}
+        assert json.loads(written.read_bytes()) == mapping | {"Envs": envs}
+        assert written.stat().st_mode & 0o777 == 0o600
+        assert list(written.parent.iterdir()) == [written]
+
+    hold()
+
+
+@moderate(50)
+@given(many)
+@example(AWKWARD)
+def test_json(texts: list[str]) -> None:
+    assert json.loads(write(named(texts), "json", hidden=["KEY"])) == named(texts)
+
+
+def dotenv(text: str, folder: Path, **options: bool) -> dict[str, str | None]:
+    try:
+        from dotenv import dotenv_values
+    except ImportError:
+        need(False, "python-dotenv is not installed")
+        raise
+    file = folder / ".env"
+    file.write_bytes(text.encode())
+    found = dotenv_values(file, **options)
+    assert found == dotenv_values(stream=io.StringIO(text), **options)
+    return dict(found)
+
+
+def test_dotenv(tmp_path: Path) -> None:
+    """python-dotenv replaces ``${NAME}`` unless it is told not to (docs/how-to/shells.md)."""
+
+    @moderate(50)
+    @given(many)
+    @example(AWKWARD)
+    def hold(texts: list[str]) -> None:
+        found = dotenv(write(named(texts), "dotenv", hidden=["KEY"]), tmp_path, interpolate=False)
+        assert found == named(texts)
+
+    hold()
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_no_variables(form: str) -> None:
+    text = write({}, form, hidden=["KEY"])
+    assert text.endswith("\n")
+    assert ("KEY" in text) == (form != "json"), "what is left out is named where there are comments"
+
+
+@pytest.mark.parametrize("form", ["bash", "fish", "json"])
+def test_no_control_character_is_written_raw(form: str) -> None:
+    """It may be read on a terminal before it is read by the shell."""
+    text = write({"T": "\x1b[31m\x07\r\x7f\x9b\u202e\n\u2028"}, form)
+    assert all(line.isprintable() for line in text.split("\n"))
+
+
+# The whole way: a profile's file, the command, the shell
+
+
+@pytest.fixture
+def awkward_home(home: Home) -> Home:
+    import tomli_w
+
+    texts = {name: text.replace("$", "$$") for name, text in named(AWKWARD).items() if not text.startswith("~")}
+    texts = {name: text for name, text in texts.items() if len(text) < 4096}
+    home.profile("a", tomli_w.dumps({"layout": "custom", "variables": texts}))
+    home.wanted = {name: text.replace("$$", "$").encode() for name, text in texts.items()}  # type: ignore[attr-defined]
+    return home
+
+
+@pytest.mark.parametrize(
+    ("shell", "line"),
+    [
+        ("bash", 'eval "$(taoprof env a)"; exec env -0'),
+        ("bash", ". <(taoprof env a); exec env -0"),
+        ("zsh", 'eval "$(taoprof env a)"; exec env -0'),
+        ("fish", "taoprof env a --format fish | source; exec env -0"),
+    ],
+)
+def test_the_real_command_in_a_shell(awkward_home: Home, shell: str, line: str) -> None:
+    home = awkward_home
+    path = f"{Path(home.taoprof).parent}:{home.environ['PATH']}"
+    options = {"zsh": ["-f"], "fish": ["--no-config"], "bash": ["--norc", "--noprofile"]}[shell]
+    environ = {**home.environ, "PATH": path, "LANG": "C"}
+    done = subprocess.run([command(shell), *options, "-c", line], env=environ, capture_output=True, timeout=60)
+    assert done.stderr == b""
+    found = dict(item.split(b"=", 1) for item in done.stdout.split(b"\0") if item)  # type: ignore[misc]
+    wanted: dict[str, bytes] = home.wanted  # type: ignore[attr-defined]
+    assert {name: found.get(name.encode()) for name in wanted} == wanted
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "gbk"])
+def test_output_in_another_encoding(home: Home, encoding: str) -> None:
+    """A terminal or a pipe that is not UTF-8: no traceback, whatever the text."""
+    home.profile("a", 'layout = "custom"\nmounts = []\ndescription = "漢字 😀 ü"\n[variables]\nA = "漢字 😀 ü"\n')
+    for words, status in ((["list"], 0), (["show", "a"], 0), (["env", "a"], 0), (["show", "ü→😀"], 2), (["--help"], 0)):
+        done = subprocess.run(
+            [home.taoprof, *words],
+            env={**home.environ, "PYTHONIOENCODING": encoding},
+            capture_output=True,
+            cwd=home.root,
+            timeout=60,
+        )
+        assert b"Traceback" not in done.stderr, (words, done.stderr[-200:])
+        assert done.returncode == status, words
+    found = environment(
+        ["bash", "-c", f'eval "$({home.taoprof} env a)"; exec env -0'], **home.environ | {"PYTHONIOENCODING": encoding}
+    )
+    assert found[b"A"] == "漢字 😀 ü".encode()  # type: ignore[index]

@@ -1,0 +1,198 @@
+"""Expressions: what they come to, and the errors of those that come to nothing."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taoprofiles.profiles.expressions import VALUE_LIMIT, Expander, ExpressionError, escape, references
+from tests.support.generated_profiles import moderate, names, value_text
+
+HOME = "/home/ana"
+
+
+def expander(environ: dict[str, str] | None = None, **variables: str) -> Expander:
+    return Expander(variables, environ or {}, HOME)
+
+
+def value(expression: str, **variables: str) -> str:
+    return expander(**variables).text(expression, path=True)
+
+
+def why(expression: str, **variables: str) -> str:
+    with pytest.raises(ExpressionError) as caught:
+        value(expression, **variables)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("", ""),
+        ("plain", "plain"),
+        ("$$", "$"),
+        ("$$$$", "$$"),
+        ("$${A}", "${A}"),
+        ("$$${A}", "$a"),
+        ("${A}${A}", "aa"),
+        ("x${A}y", "xay"),
+        ("{A}", "{A}"),
+        ("}${A}{", "}a{"),
+        ("~", HOME),
+        ("~/x", f"{HOME}/x"),
+        ("~x", "~x"),
+        ("x~", "x~"),
+        ("x/~/y", "x/~/y"),
+        (" ~", " ~"),
+        ("~${A}", "~a"),
+        ("${TILDE}", HOME),
+        ("${TILDE}/x", f"{HOME}/x"),
+        ("a\nb", "a\nb"),
+        ("ü→漢", "ü→漢"),
+    ],
+)
+def test_text(expression: str, expected: str) -> None:
+    assert value(expression, A="a", TILDE="~") == expected
+
+
+def test_tilde_is_the_home_only_where_a_path_is_meant() -> None:
+    assert expander().text("~/x", path=False) == "~/x"
+
+
+def test_tilde_of_a_value_is_no_home() -> None:
+    """What comes out of a reference is text; only what is written in the profile is an expression."""
+    assert expander({"X": "~/x"}).text("${env:X}", path=True) == "~/x"
+
+
+def test_value_from_the_environment_is_not_expanded_again() -> None:
+    assert expander({"X": "$$ ${A} ${env:X}"}, A="a").text("${env:X}", path=True) == "$$ ${A} ${env:X}"
+
+
+def test_environment_and_variables_are_told_apart() -> None:
+    found = expander({"X": "outside"}, X="inside")
+    assert (found.variable("X"), found.text("${env:X}", path=False)) == ("inside", "outside")
+
+
+def test_name_that_the_environment_has_not() -> None:
+    told = why("${A}", A="${env:NGC_KEY}")
+    assert "the environment has no 'NGC_KEY'" in told
+    assert "export NGC_KEY=" in told
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["$", "$A", "a$", "$ {A}", "${", "${}", "${A", "$}", "${A-b}", "${ A}", "${1}", "${env:}", "${env:1}", "${ENV:A}",
+     "${env:A:-x}", "${${A}}", "${A$$}", "$$$", "${ä}", "${A\n}", "$(id)", "`id`$"],
+)  # fmt: skip
+def test_malformed(expression: str) -> None:
+    told = why(expression, A="a")
+    assert "${NAME}" in told, "it says how it is written"
+    with pytest.raises(ExpressionError):
+        list(references(expression))
+
+
+def test_nothing_is_run() -> None:
+    assert value("`id` $$(id) %(A)s {A} \\${A}", A="a") == "`id` $(id) %(A)s {A} \\a"
+
+
+# Order, circles, unknown names
+
+
+@moderate(40)
+@given(st.data())
+def test_references_in_any_order(data: st.DataObject) -> None:
+    order = data.draw(st.lists(names, min_size=1, max_size=12, unique=True))
+    expressions: dict[str, str] = {}
+    expected: dict[str, str] = {}
+    for number, name in enumerate(order):
+        literal = data.draw(value_text.filter(lambda text: not text.startswith("~")))
+        of = data.draw(st.lists(st.sampled_from(order[:number]), max_size=2)) if number else []
+        expressions[name] = escape(literal) + "".join(f"${{{other}}}" for other in of)
+        expected[name] = literal + "".join(expected[other] for other in of)
+    found = Expander(dict(data.draw(st.permutations(list(expressions.items())))), {}, HOME)
+    for name in data.draw(st.permutations(order)):
+        assert found.variable(name) == expected[name]
+
+
+@moderate(40)
+@given(value_text)
+def test_escape(text: str) -> None:
+    assert expander().text(escape(text), path=False) == text
+    assert list(references(escape(text))) == []
+
+
+@moderate(50)
+@given(st.lists(names, min_size=1, max_size=8, unique=True), st.integers(0, 7))
+def test_circle_names_its_chain(ring: list[str], start: int) -> None:
+    after = ring[1:] + ring[:1]
+    variables = {name: f"x${{{following}}}" for name, following in zip(ring, after, strict=True)}
+    first = start % len(ring)
+    chain = [*ring[first:], *ring[:first], ring[first]]
+    with pytest.raises(ExpressionError) as caught:
+        Expander(variables, {}, HOME).variable(ring[first])
+    assert str(caught.value).endswith("circle: " + " → ".join(chain))
+
+
+def test_circle_is_told_without_the_way_to_it() -> None:
+    assert why("${X}", X="${A}", A="${B}", B="${A}").endswith("circle: A → B → A")
+
+
+def test_unknown_name_names_its_chain() -> None:
+    assert why("${A}", A="${B}", B="${NOSUCH}") == "there is no variable 'NOSUCH' (A → B → NOSUCH)"
+    assert why("${NOSUCH}") == "there is no variable 'NOSUCH'"
+
+
+def test_names_are_case_sensitive() -> None:
+    assert "'a'" in why("${a}", A="a")
+
+
+def test_error_comes_again() -> None:
+    """A failed variable is not remembered as an empty one."""
+    found = expander(A="${B}", B="${A}")
+    for name in ("A", "B", "A"):
+        with pytest.raises(ExpressionError):
+            found.variable(name)
+
+
+# Limits
+
+
+def test_value_may_grow_to_the_limit() -> None:
+    long = "x" * (VALUE_LIMIT // 2)
+    assert len(value("${A}${A}", A=long)) == VALUE_LIMIT
+    assert str(VALUE_LIMIT) in why("${A}${A}x", A=long)
+
+
+@pytest.mark.parametrize("times", [2, 50])
+def test_doubling_ends_fast(times: int) -> None:
+    variables = {f"A{n}": f"${{A{n - 1}}}" * times for n in range(1, 90)} | {"A0": "ha"}
+    started = time.monotonic()
+    told = why("${A89}", **variables)
+    assert time.monotonic() - started < 2
+    assert str(VALUE_LIMIT) in told
+    assert len(told) < 200
+
+
+def test_doubling_of_nothing_ends_fast() -> None:
+    """Each value is worked out once, however often it is referred to."""
+    variables = {f"A{n}": f"${{A{n - 1}}}" * 50 for n in range(1, 90)} | {"A0": ""}
+    started = time.monotonic()
+    assert value("${A89}", **variables) == ""
+    assert time.monotonic() - started < 2
+
+
+def test_long_chain_is_an_error_and_no_overflow_of_the_stack() -> None:
+    variables = {f"A{n}": f"${{A{n - 1}}}" for n in range(1, 20_000)} | {"A0": "x"}
+    assert "100" in why("${A19999}", **variables)
+
+
+@pytest.mark.parametrize("value", ["a\0b", "\0", "\udcff"])
+def test_values_that_no_program_can_be_given(value: str) -> None:
+    for found in (expander({"X": value}), expander(X=value)):
+        for expression in ("${env:X}", "${X}"):
+            with pytest.raises(ExpressionError) as caught:
+                found.text(expression, path=False)
+            assert value not in str(caught.value)

@@ -1,0 +1,231 @@
+"""Which names hold secrets, and that their values never come out."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taoprofiles.errors import TaoprofError
+from taoprofiles.masking import is_secret, without_secrets
+from taoprofiles.profiles.model import parse
+from taoprofiles.profiles.rendering import Renderer, Surroundings
+from tests.support.driving import call
+from tests.support.generated_profiles import moderate, names
+from tests.support.home import Home
+
+SECRET = "S3CR3T"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["KEY", "key", "NGC_KEY", "NGC_API_KEY", "ngc_api_key", "WANDB_API_KEY", "KEY2", "HF_TOKEN", "TOKENS", "AWS_SECRET",
+     "CLEARML_API_SECRET_KEY", "PASS", "PASSWORD", "DB_PASSWD", "MYSQL_PWD", "PASSPHRASE", "CREDENTIALS", "AUTH",
+     "PUBLIC_KEYPOINT_KEY"],
+)  # fmt: skip
+def test_secret(name: str) -> None:
+    assert is_secret(name)
+
+
+@pytest.mark.parametrize("name", ["NUM_GPUS", "LOCAL_PROJECT_DIR", "SPECS_DIR", "KEYPOINT_DIR", "WANDB_PROJECT", "_"])
+def test_no_secret(name: str) -> None:
+    assert not is_secret(name)
+
+
+@moderate(50)
+@given(names, st.sampled_from(["KEY", "TOKEN", "SECRET", "PASS"]), names, st.data())
+def test_word_anywhere_in_the_name(before: str, word: str, after: str, data: st.DataObject) -> None:
+    written = "".join(data.draw(st.sampled_from([c.lower(), c])) for c in word)
+    name = f"{before}_{written}_{after}"
+    assert is_secret(name)
+
+
+FAULTS = {
+    "unknown key": "nosuch = 1\n",
+    "wrong type": "network = 1\n",
+    "syntax": "network = \n",
+    "no layout": "",
+    "unknown table": "[nosuch]\na = 1\n",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("table", ["variables", "container.env"])
+def test_fault_elsewhere(fault: str, table: str) -> None:
+    text = f'[{table}]\nNGC_KEY = "{SECRET}"\nWANDB_API_KEY = "x{SECRET}"\n'
+    refused((FAULTS[fault] + text).encode())
+
+
+@pytest.mark.parametrize("table", ["variables", "container.env"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        f'"${SECRET}"',
+        f'"{SECRET}$"',
+        f'"a${{{SECRET}-b}}"',
+        f'"a${{{SECRET}"',
+        f'"a${{env:{SECRET}!}}"',
+        f'"{SECRET}\\u0000"',
+        f'"{SECRET}" trailing',
+        f'"{SECRET}\\q"',
+        f'"{SECRET}',
+        f"{SECRET}",
+        f'["{SECRET}"]',
+        f'{{ a = "{SECRET}" }}',
+        f'"{SECRET * 1000}"',
+        f"'''{SECRET}\n",
+        f'"{SECRET}\x01"',
+    ],
+)
+def test_fault_in_the_secret_itself(table: str, value: str) -> None:
+    refused(f'layout = "custom"\n[{table}]\nNGC_KEY = {value}\n'.encode())
+
+
+@pytest.mark.parametrize("bad", [b"\xff", b"\xed\xa0\x80"])
+def test_secret_that_is_not_utf8(bad: bytes) -> None:
+    refused(b'layout = "custom"\n[variables]\nNGC_KEY = "' + SECRET.encode() + bad + b'"\n')
+
+
+def refused(content: bytes) -> None:
+    with pytest.raises(TaoprofError) as caught:
+        parse(content, name="a", path="a.toml")
+    told = str(caught.value)
+    assert SECRET not in told
+    assert caught.value.problems
+
+
+@pytest.mark.parametrize("value", [f"{SECRET}\0", f"{SECRET}\udcff", SECRET * 20_000])
+@pytest.mark.parametrize("where", ["variables", "env"])
+def test_secret_of_the_environment_that_cannot_be_used(value: str, where: str) -> None:
+    made = {
+        "description": "",
+        "layout": "custom",
+        "project_dir": None,
+        "variables": {"KEY": "${env:NGC_KEY}", "MORE": "x${KEY}"},
+        "mounts": [],
+        "env": {"KEY": "${env:NGC_KEY}"} if where == "env" else {},
+        "docker": {},
+    }
+    around = Surroundings(environ={"NGC_KEY": value}, home="/home/ana", uid=1, gid=1)
+    renderer = Renderer(made, around, name="a", path="")  # type: ignore[arg-type]
+    with pytest.raises(TaoprofError) as caught:
+        renderer.mapping() if where == "env" else renderer.variables()
+    assert SECRET not in str(caught.value)
+
+
+ALL_VERBS = [
+    ["use", "a", "--dry-run"],
+    ["use", "a"],
+    ["list"],
+    ["status"],
+    ["show", "a"],
+    ["diff", "a"],
+    ["diff", "a", "b"],
+    ["env", "a"],
+    ["env", "a", "--format", "json"],
+    ["env", "a", "--format", "notebook"],
+    ["export", "a"],
+    ["history"],
+    ["set", "a", "NUM_GPUS=2"],
+    ["copy", "a", "c"],
+    ["use", "b"],
+]
+
+
+@pytest.mark.parametrize("as_json", [False, True], ids=["text", "json"])
+def test_no_verb_shows_it_unless_asked(home: Home, as_json: bool) -> None:
+    text = 'layout = "custom"\nmounts = []\n[variables]\nKEY = "{0}"\n[container.env]\nWANDB_API_KEY = "{0}"\n'
+    home.profile("a", text.format(SECRET))
+    home.profile("b", text.format("another"))
+    for words in ALL_VERBS:
+        done = call(home, *words, *(["--json"] if as_json else []))
+        assert done.status in (0, 6), (words, done)
+        assert SECRET not in done.out + done.err, words
+    assert SECRET in call(home, "show", "a", "--reveal").out
+
+
+DERIVED = (
+    'layout = "custom"\nmounts = []\n'
+    '[variables]\nREMOTE = "${AT}"\nAT = "https://ana:${HF_TOKEN}@example.org"\nHF_TOKEN = "%s"\nPLAIN = "plain"\n'
+    '[container.env]\nREMOTE = "${REMOTE}"\nOUTSIDE = "x${env:NGC_KEY}"\nPLAIN = "${PLAIN}"\n'
+)
+
+
+def test_value_that_a_secret_is_part_of_is_one_too(home: Home) -> None:
+    """Also in the file, when another profile is to replace what this one made, and when this one has changed."""
+    home.environ["NGC_KEY"] = SECRET
+    home.profile("a", DERIVED % SECRET)
+    home.profile("b")
+    verbs = [["show", "a"], ["env", "a"], ["use", "a", "--dry-run"], ["diff", "a", "b"], ["diff", "b", "a"],
+             ["use", "a"], ["use", "b", "--dry-run"], ["use", "b", "--dry-run", "--json"], ["diff", "b"],
+             ["status"]]  # fmt: skip
+    for words in verbs:
+        done = call(home, *words)
+        assert done.status in (0, 6), (words, done)
+        assert SECRET not in done.out + done.err, words
+    home.profile("a", DERIVED % "another")
+    for words in (["status"], ["diff", "a"], ["status", "--json"], ["use", "a", "--dry-run"]):
+        done = call(home, *words)
+        assert "REMOTE" in done.out, words
+        assert SECRET not in done.out + done.err, words
+    home.mapping_file.chmod(0o644)
+    assert "REMOTE, OUTSIDE, and others may read it" in call(home, "status").err
+    shown = call(home, "show", "a").out
+    assert "another" not in shown
+    assert shown.count("plain") == 2, "what holds none is shown"
+    assert "another" in call(home, "show", "a", "--reveal").out
+    assert call(home, "env", "a", "--json").envelope["data"]["hidden"] == ["REMOTE", "AT", "HF_TOKEN"]
+
+
+def test_export_leaves_no_literal_piece_of_a_secret(home: Home) -> None:
+    home.profile("a", f'layout = "custom"\n[variables]\nA = "x"\nKEY = "${{A}}{SECRET}"\nNGC_KEY = "${{env:K}}"\n')
+    done = call(home, "export", "a")
+    assert SECRET not in done.out
+    assert 'KEY = "${env:KEY}"' in done.out
+    assert 'NGC_KEY = "${env:K}"' in done.out
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        ("tao unet train -k s3cret -e x", "tao unet train -k *** -e x"),
+        ("tao x --key s3cret --keypoints 3", "tao x --key *** --keypoints 3"),
+        ("x encryption_key=s3cret results_dir=/r", "x encryption_key=*** results_dir=/r"),
+        ("x model.encryption_key=s3cret", "x model.encryption_key=***"),
+        ("x https://u:kn0wn@h -e kn0wn", "x https://u:***@h -e ***"),
+        ("x -e a.txt --gpus 2", "x -e a.txt --gpus 2"),
+    ],
+)
+def test_commands_without_secrets(words: str, shown: str) -> None:
+    assert " ".join(without_secrets(words.split(), ["kn0wn", "abc"])) == shown
+
+
+@pytest.mark.parametrize(
+    ("word", "shown"),
+    [
+        ("-kS3CR3T", "-k***"), ("-k=S3CR3T", "-k***"),
+        ("wandb={api_key:S3CR3T,dir:/x}", "wandb={api_key:***,dir:/x}"),
+        ("wandb={'api_key': 'S3CR3T', x: {token: S3CR3T}}", "wandb={'api_key': ***, x: {token: ***}}"),
+        ("url=https://ana:S3CR3T@host/x", "url=https://ana:***@host/x"),
+        ("x={a:b,url:https://host/y}", "x={a:b,url:https://host/y}"),
+    ],
+)  # fmt: skip
+def test_secrets_inside_of_a_word(word: str, shown: str) -> None:
+    assert without_secrets(["tao", word]) == ["tao", shown]
+
+
+def test_check_tells_no_secret_of_a_mounts_file_or_of_dockers(home: Home) -> None:
+    envs = {"A_TOKEN": 5318008, f"MY_KEY={SECRET}": "x", "URI": f"https://ana:{SECRET}@host/x"}
+    written = {"Mounts": [], "Envs": [{"variable": name, "value": value} for name, value in envs.items()]}
+    home.mapping_file.write_text(json.dumps(written))
+    home.mapping_file.chmod(0o644)
+    proxies = {"default": {"httpProxy": f"http://ana:{SECRET}@proxy:3128"}}
+    (home.root / ".docker").mkdir()
+    (home.root / ".docker/config.json").write_text(json.dumps({"auths": {"nvcr.io": {}}, "proxies": proxies}))
+    for done in (call(home, "check"), call(home, "check", "--json")):
+        assert "http://ana:***@proxy:3128" in done.out
+        assert SECRET not in done.out + done.err
+        assert "5318008" not in done.out + done.err
+    assert SECRET in call(home, "check", "--reveal").out

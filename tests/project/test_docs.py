@@ -1,0 +1,160 @@
+"""The documentation is run: every ``console`` block of a page, in order, in one scratch home, gives what it shows.
+
+``<!-- before: COMMAND -->`` runs unseen; ``<!-- typed: ANSWER | ANSWER -->`` gives the first command of the next block
+a terminal, and types these answers to its questions. ``$EXAMPLES`` is the folder of the notebooks in docs/examples.
+
+``python -m tests.project.test_docs`` writes what the program says now into the pages; the tests only compare.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from taoprofiles.cli.parser import VERBS
+from taoprofiles.importer import cells, limits, shell
+from tests.support.home import Home, command
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md")])
+BLOCK = re.compile(r"^```console\n(.*?)^```$|^<!-- (before|typed): (.*?) -->$", re.M | re.S)
+LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)|(?:src|srcset)=\"([^\"]+)\"")
+PYTHON = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
+TYPED = Path(__file__).with_name("typed.py")
+MARK = "=taoprof-docs="
+
+STEADY = (
+    (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"), "2026-11-24 10:12:07"),
+    (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d(?!:)"), "2026-11-24 10:12"),
+    (re.compile(r"\b1[789]\d{8}\.\d+"), "1795515127.205"),
+    (re.compile(r"\bpid \d+"), "pid 4121"),
+    (re.compile(rf"\b{os.getuid()}:{os.getgid()}\b"), "1000:1000"),
+    (re.compile(r"(\bhold|--release) [2-9a-z]{5}\b"), r"\1 7k2mq"),
+    (re.compile(r"(?m)^(  )[2-9a-z]{5}(  \S+ +manual )"), r"\g<1>7k2mq\2"),
+    (re.compile(rf"@{re.escape(os.uname().nodename)}\b"), "@lab1"),
+)
+"""What differs from run to run, and what the pages show for it."""
+
+
+def run_page(text: str, home: Path) -> list[str]:
+    """Run a page's commands in one bash; give the text of each console block anew."""
+    blocks: list[list[str]] = []
+    script = []
+    answers: list[str] = []
+    for block in BLOCK.finditer(text):
+        if block[2] == "typed":
+            answers = block[3].split(" | ")
+            blocks.append([])
+            continue
+        lines = [block[3]] if block[2] else [line[2:] for line in block[1].splitlines() if line.startswith("$ ")]
+        blocks.append(lines)
+        for line in lines:
+            typed = not block[2] and answers
+            words = shlex.join([sys.executable, str(TYPED), line, *answers]) if typed else line
+            script.append(f"echo '{MARK}'\n{words}")
+            answers = [] if typed else answers
+    environ = {
+        "HOME": str(home),
+        "USER": "ana",
+        "LANG": "C.UTF-8",
+        "TZ": "UTC",
+        "DOCKER_HOST": "unix:///nowhere/docker.sock",
+        "EXAMPLES": str(ROOT / "docs/examples"),
+        "PATH": f"{Path(command('taoprof')).parent}:{os.environ['PATH']}",
+    }
+    done = subprocess.run(
+        ["bash"], input="\n".join(["cd", "exec 2>&1", *script]), env=environ, cwd=home,
+        stdout=subprocess.PIPE, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    said = iter(done.stdout.split(f"{MARK}\n")[1:])
+    fresh = []
+    for commands in blocks:
+        shown = "".join(f"$ {line}\n{steady(next(said), home)}" for line in commands)
+        fresh.append(f"```console\n{shown}```")
+    return fresh
+
+
+def steady(answer: str, home: Path) -> str:
+    answer = answer.replace(str(home), "/home/ana")
+    for pattern, fixed in STEADY:
+        answer = pattern.sub(fixed, answer)
+    return answer
+
+
+def updated(path: Path, home: Path) -> str:
+    text = path.read_text()
+    fresh = iter(run_page(text, home))
+    return BLOCK.sub(lambda block: (next(fresh), block[0])[1 if block[2] else 0], text)
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, id=str(page.relative_to(ROOT))) for page in PAGES])
+def test_page_shows_what_the_program_says(page: Path, tmp_path: Path) -> None:
+    assert updated(page, tmp_path) == page.read_text(), "python -m tests.project.test_docs writes the pages anew"
+
+
+def test_every_verb_is_in_the_reference() -> None:
+    page = (ROOT / "docs/reference/commands.md").read_text()
+    assert [verb for verb in VERBS if f"$ taoprof {verb} --help\n" not in page] == []
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, id=str(page.relative_to(ROOT))) for page in PAGES])
+def test_python_examples_run(page: Path, home: Home) -> None:
+    """Each one in a home with the projects that the pages speak of."""
+    examples = [code for code in PYTHON.findall(page.read_text()) if "import taoprofiles" in code]
+    for name, network in (
+        (("detectnet_v2", "detectnet_v2"), ("kitti", "detectnet_v2"), ("city", "segformer")) if examples else ()
+    ):
+        folder = home.root / "tao" / name / "specs"
+        folder.mkdir(parents=True)
+        home.run("new", name, "--network", network, cwd=folder.parent, check=True)
+    for code in examples:
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=home.environ, cwd=home.root, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, id=str(page.relative_to(ROOT))) for page in PAGES])
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in (link or image for link, image in LINK.findall(page.read_text())):
+        assert target.startswith("https://") or (page.parent / target).exists(), target
+
+
+def test_the_limits_of_import_are_those_in_the_reference() -> None:
+    page = (ROOT / "docs/reference/notebook.md").read_text()
+    told = (
+        f"{cells.NOTEBOOK_LIMIT >> 20} MB, {cells.CELLS_LIMIT:,} cells, {cells.CODE_LIMIT >> 20} MB of code",
+        f"{cells.CELL_LIMIT >> 10} K characters, brackets {cells._NESTING} deep, {limits.STEPS:,} steps",
+        f"{limits.ALL_STEPS:,} steps, {limits.SIZE >> 20} M characters",
+        f"{limits.TEXT >> 10} K characters and {limits.PARTS:,} pieces",
+        f"{limits.ENTRIES:,} rounds, {limits.DEPTH}, {limits.CALLS} |",
+        f"{shell.SCRIPT_LIMIT >> 10} K characters |",
+    )
+    assert [text for text in told if text not in page] == []
+
+
+def test_the_readme_gives_the_commands_that_ci_runs() -> None:
+    readme, ci = (ROOT / "README.md").read_text(), (ROOT / ".ci/run").read_text()
+    tests = next(line for line in readme.splitlines() if line.endswith("python -m pytest"))
+    assert tests in ci
+
+
+if __name__ == "__main__":
+    for page in PAGES:
+        with tempfile.TemporaryDirectory() as folder:
+            fresh = updated(page, Path(folder))
+        if fresh != page.read_text():
+            page.write_text(fresh)
+            sys.stdout.write(f"{page.relative_to(ROOT)} written\n")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_merge_was_left_half_done(page: Path) -> None:
+    assert not re.search(r"^(<<<<<<<|>>>>>>>) ", page.read_text(), re.M)

@@ -1,0 +1,265 @@
+"""The words of a launcher command, judged by the mounts: pure facts in, findings out."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taoprofiles.rules.arguments import arguments, judge
+from taoprofiles.rules.finding import Finding
+
+MOUNTS = {
+    "/h/ana/p": "/workspace/tao-experiments",
+    "/h/ana/p/specs": "/specs",
+    "/h/ana/out": "/results",
+    "/big": "/data",
+}
+VARIABLES = {"SPECS_DIR": "/specs", "RESULTS_DIR": "/results", "KEY": "nvidia_tlt", "MY_TOKEN": "s3cret-token"}
+THERE = {
+    "/h/ana/p": ["specs", "Train.YAML"],
+    "/h/ana/p/specs": ["train.yaml", "eval.yaml"],
+    "/h/ana/p/specs/train.yaml": [],
+    "/h/ana/p/notes.txt": [],
+    "/h/ana/out": ["model_epoch_009.pth"],
+    "/h/ana/out/model_epoch_009.pth": [],
+    "/big": ["val"],
+    "/big/val": [],
+    "/h/bob/x": [],
+    "/": [],
+}  # fmt: skip
+LINKS = {"/big/raid": "/mnt/raid/coco"}
+
+
+def found(words: str, **more: object) -> list[Finding]:
+    options: dict = {"environ": {"HOME": "/h/ana"}, "folder": "/h/ana/p", **more}
+    return judge(
+        ["tao", "model", "dino", *shlex.split(words)],
+        mounts=MOUNTS,
+        variables=VARIABLES,
+        exists=lambda path: path in THERE or path in LINKS,
+        link=LINKS.get,
+        names=lambda path: THERE.get(path, []),
+        **options,
+    )
+
+
+def ids(words: str, **more: object) -> list[str]:
+    return [finding.id for finding in found(words, **more)]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "train -e /specs/train.yaml results_dir=/results/new -k /abc",
+        "train -e '$SPECS_DIR/train.yaml' -r '${RESULTS_DIR}/new'",
+        "train --experiment_spec_file=/workspace/tao-experiments/specs/train.yaml",
+        "train dataset.train_data_sources.[0].image_dir=/data/val",
+        "train dataset.x=[/data/val,/data]",
+        "train dataset.x=[{image_dir:/data/val}]",
+        "train train.num_gpus=2 --gpus 1 export.onnx_file=/results/x.onnx",
+        "evaluate evaluate.checkpoint=/results/model_epoch_009.pth",
+        "train --cache /tmp/x model.x=/opt/nvidia/weights.pth url=http://host/x",
+        "train --volume /h/bob/x:/bob -e /specs/train.yaml x=/bob/y",
+        "train wandb.x=/data/val/*.png",
+        "inference inference.label_dump_path=/results/labels.json",
+        "train train.checkpoint_dir=/results/checkpoints",
+        "converter -k x -e /results/trt.engine /data",
+        "",
+    ],
+)
+def test_nothing_is_wrong(words: str) -> None:
+    assert found(words) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "better"),
+    [
+        ("train -e /h/ana/p/specs/train.yaml", "train -e /specs/train.yaml"),
+        ("train -e ~/p/specs/train.yaml", "train -e /specs/train.yaml"),
+        ("train -e specs/train.yaml", "train -e /specs/train.yaml"),
+        ("train -r /h/ana/out/x", "train -r /results/x"),
+        ("train --results_dir=/h/ana/out/x", "train --results_dir=/results/x"),
+        ("train results_dir=/h/ana/out", "train results_dir=/results"),
+        ("train a.[0].image_dir=/big/val", "train 'a.[0].image_dir=/data/val'"),
+        ("train x=[/big/val,/data/val]", "train 'x=[/data/val,/data/val]'"),
+        (
+            "train 'x=[{image_dir:/big/val}]' y=file:///big/val",
+            "train 'x=[{image_dir:/data/val}]' y=file:///data/val",
+        ),
+        ("train x=/h/ana/p/notes.txt", "train x=/workspace/tao-experiments/notes.txt"),
+    ],
+)
+def test_host_path(words: str, better: str) -> None:
+    for plain in (True, False):
+        told = [one for one in found(words, plain=plain) if one.id == "arg-host-path"]
+        wanted = better.replace("'x=[{image_dir: /data/val}]'", "'\"x=[{image_dir: /data/val}]\"'") if plain else better
+        assert {one.hint for one in told} == {f"tao model dino {wanted}"}, "and spelt for the launcher's shell"
+
+
+@pytest.mark.parametrize(
+    ("words", "better"),
+    [
+        ("train results_dir=~/out/x", "train results_dir=/results/x"),
+        ("train 'x=$HOME/out/x'", "train x=/results/x"),
+        ("train x=[/big/a,/big/b]", "train 'x=[/data/a,/data/b]'"),
+        ("train '-e' '/big/my dir'", "train -e '\"/data/my dir\"'"),
+        ("train -k '$KEY' -e /big/val", "train -k '$KEY' -e /data/val"),
+    ],
+)
+def test_the_corrected_command_is_right_for_the_launchers_shell(words: str, better: str) -> None:
+    (hint,) = {one.hint for one in found(words) if one.id == "arg-host-path"}
+    assert hint == f"tao model dino {better}"
+    again = judge(shlex.split(hint), mounts=MOUNTS, variables=VARIABLES, exists=lambda _: True, environ={"HOME": "/h"})
+    assert again == []
+
+
+def test_a_command_with_a_secret_is_not_repeated() -> None:
+    for words in ("train -k hidden -e /h/ana/p/specs/train.yaml", "train x=s3cret-token -e /h/ana/p/specs/train.yaml"):
+        (one,) = found(words)
+        assert one.hint == "-e /specs/train.yaml"
+
+
+@given(st.sampled_from(["-k", "--api_key", "--encryption-key"]), st.text(st.sampled_from("aZ$ '/;\"~"), min_size=6))
+def test_secrets_are_not_told(option: str, value: str) -> None:
+    secret = "q7q7" + value
+    for words in ([option, secret], [f"-k{secret}"], [f"-k={secret}"], [f"x={{api_key: /{secret}, dir: /home/x}}"]):
+        told = judge(["tao", "x", *words], mounts=MOUNTS, variables={}, exists=lambda _: False)
+        assert not [one for one in told if secret[:4] in str(one.as_dict())]
+
+
+def test_a_secret_variable_is_not_told() -> None:
+    for words in ("train 'x=/data/$MY_TOKEN' \"a b $MY_TOKEN\"", "train '/x/$MY_TOKEN'"):
+        assert "s3cret-token" not in str([one.as_dict() for one in found(words)])
+
+
+@pytest.mark.parametrize(
+    ("words", "place", "behind", "hint"),
+    [
+        (
+            "train -e /specs/trian.yaml", "/specs/trian.yaml", "p/specs/trian.yaml",
+            "p/specs' has 'train.yaml', 'eval.yaml'",
+        ),
+        (
+            "train -e '$SPECS_DIR/sub/train.yaml'", "/specs/sub/train.yaml", "p/specs/sub/train.yaml",
+            "p/specs' is there, and nothing of a similar name in it",
+        ),
+        (
+            "train -e /workspace/tao-experiments/train.yaml", "/workspace/tao-experiments/train.yaml", "p/train.yaml",
+            "p' has 'Train.YAML'",
+        ),
+        (
+            "evaluate evaluate.checkpoint=/results/model_epoch_10.pth", "/results/model_epoch_10.pth",
+            "out/model_epoch_10.pth", "out' has 'model_epoch_009.pth'",
+        ),
+    ],
+)  # fmt: skip
+def test_missing_file(words: str, place: str, behind: str, hint: str) -> None:
+    (one,) = found(words)
+    what = f"'{place}' is not there: it would be '/h/ana/{behind}' on this host"
+    assert (one.id, one.what, one.hint) == ("arg-missing-file", what, f"'/h/ana/{hint}")
+
+
+def test_a_link_that_leads_out() -> None:
+    (one,) = found("train image_dir=/data/raid")
+    assert (one.id, one.what) == ("arg-missing-file", "'/data/raid' is a link to '/mnt/raid/coco', which no mount has")
+    assert one.hint == "mount '/mnt/raid/coco' on '/mnt/raid/coco', or move the files into the mounted folder"
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ("train -r /out", "what a task writes there is gone with the container"),
+        ("train -r /opt/out", "what a task writes there is gone with the container"),
+        ("train -e /workspace/specs/train.yaml", "the task finds it only if the image has it"),
+        ("train -e /h/bob/x", "the task finds it only if the image has it"),
+        ("train x=/nowhere", "the image may have it; what is written there is gone with the container"),
+    ],
+)
+def test_unmapped(words: str, why: str) -> None:
+    (one,) = found(words)
+    assert (one.id, one.why) == ("arg-unmapped-path", why)
+    assert one.hint == "mounted are /data, /results, /specs, /workspace/tao-experiments"
+
+
+@pytest.mark.parametrize(
+    "words", ["train -e /train.yaml", "train -e '$SPECS/train.yaml'", "train -e '${SPECS}/t.yaml'"]
+)
+def test_empty_variable(words: str) -> None:
+    assert ids(words) == ids(words, plain=False) == ["arg-empty-variable"]
+
+
+@pytest.mark.parametrize("words", ["train -k '$NO_KEY'", "train --gpus '$NUM_GPUS'", "train 'x=$A/$NO'", "train '$NO'"])
+def test_a_variable_that_nobody_sets(words: str) -> None:
+    for plain in (True, False):
+        (one,) = found(words, plain=plain, environ={"A": "/data"})
+        assert (one.id, one.why) == ("arg-empty-variable", one.why)
+        assert "is not set" in one.what
+
+
+def test_what_is_no_variable_of_tao() -> None:
+    assert "arg-empty-variable" not in ids("train '$UID' 'x=${results_dir}' '$_' '$1' 'y=${oc.env:HOME}'")
+    assert ids("train '$UID' 'x=${results_dir}' '$_' '$1' 'y=${oc.env:HOME}'", plain=False) == []
+
+
+def test_a_variable_of_the_environment_is_the_launchers_own_shells() -> None:
+    environ = {"HOME": "/h/ana", "SPECS": "/specs"}
+    for plain in (True, False):
+        assert ids("train -e '$SPECS/train.yaml'", environ=environ, plain=plain) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "what", "spelling"),
+    [
+        ("'/data/my dir'", "makes 2 words '/data/my', 'dir' of '/data/my dir'", "'\"/data/my dir\"'"),
+        ("'x=a;b'", "ends the command inside of 'x=a;b', and runs the rest as a command of this host", "'\"x=a;b\"'"),
+        ("'x=(1,2)'", "finds a syntax error in 'x=(1,2)'", "'\"x=(1,2)\"'"),
+        ("'x={a,b}'", "expands the braces of 'x={a,b}' to several words", "'\"x={a,b}\"'"),
+        ("'x=\"y\"'", "makes 'x=y' of 'x=\"y\"'", None),
+        ("'x=${results_dir}/y'", "makes 'x=/y' of 'x=${results_dir}/y'", "'\"x=\\${results_dir}/y\"'"),
+        ("''", "makes nothing of the empty word", "'\"\"'"),
+        ("'#x'", "takes all from the '#' of '#x' on for a comment", "'\"#x\"'"),
+    ],
+)
+def test_needs_quoting(words: str, what: str, spelling: str | None) -> None:
+    told = [one for one in found(f"train {words}") if one.id == "arg-needs-quoting"]
+    assert [one.what for one in told] == [f"the launcher's shell {what}"]
+    if spelling:
+        assert told[0].hint.endswith(f" train {spelling}"), "the whole command, to paste"
+        assert "arg-needs-quoting" not in ids(f"train {spelling}"), "what the hint says to write is not complained of"
+    assert "arg-needs-quoting" not in ids(f"train {words}", plain=False)
+
+
+def test_a_glob_that_matches_here() -> None:
+    assert ids("train 'x*'", matches=lambda _: ["xa", "xb"]) == ["arg-needs-quoting"]
+    assert ids("train 'x*'") == []
+
+
+@given(st.lists(st.text(st.sampled_from("a/=-[]{},:'\"$~ .+"), max_size=12), max_size=5))
+def test_any_words_can_be_judged(words: list[str]) -> None:
+    told = judge(
+        ["tao", *words], mounts=MOUNTS, variables=VARIABLES, exists=lambda path: path == "/", environ={"HOME": "/h"}
+    )
+    assert all(one.severity and one.what and "\n" not in one.where for one in told)
+    list(arguments(["tao", *words]))
+
+
+def test_a_very_long_command_is_not_repeated_for_each_word() -> None:
+    told = judge(["tao", *["x=(1,2)"] * 3000], mounts=MOUNTS, variables={}, exists=lambda _: False)
+    assert len(told) == 3000
+    assert all(len(one.hint) < 200 for one in told)
+
+
+def test_deep_and_long_words() -> None:
+    for word in (
+        "[" * 50_000 + "]" * 50_000,
+        "x=" * 20_000,
+        "{" * 50_000,
+        "/a" * 2_000,
+        "'" * 30_000,
+        "$" * 30_000,
+        "{,}" * 9_000,
+    ):
+        judge(["tao", word], mounts=MOUNTS, variables=VARIABLES, exists=lambda _: True)

@@ -1,0 +1,286 @@
+"""How a machine's facts are gathered: whatever bytes stand in what is read, there is an answer and no traceback."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import socket
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from taoprofiles.doctor import docker_probe, environment
+from taoprofiles.doctor.machine import NO_ANSWER, NO_INTERPRETER, NO_LAUNCHER, OTHER_PROGRAM
+from taoprofiles.launcher import installed, registry
+from taoprofiles.rules import login
+from taoprofiles.system import bounded_files, engine_schema
+from taoprofiles.system.commands import ask
+from tests.support.home import need
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+KEYS = ("auths", "credsStore", "credHelpers", "nvcr.io")
+CONFIG = st.dictionaries(st.sampled_from(KEYS), JSON | st.dictionaries(st.sampled_from(KEYS), JSON))
+LAUNCHER = importlib.util.find_spec("nvidia_tao_cli")
+PATH = {"PATH": os.environ["PATH"]}
+
+
+def logged_in(content: bytes, **environ: str) -> registry.Login:
+    with tempfile.TemporaryDirectory() as home:
+        Path(home, ".docker").mkdir()
+        Path(home, ".docker/config.json").write_bytes(content)
+        return registry.survey({**PATH, **environ}, home)
+
+
+@given(st.binary(max_size=200) | JSON.map(lambda found: json.dumps(found).encode()))
+def test_any_bytes_in_dockers_file_are_judged(content: bytes) -> None:
+    found = logged_in(content)
+    assert login.judge(found, "6.26.3", {}, 1000)
+
+
+@given(st.binary(max_size=60) | (CONFIG | JSON).map(lambda found: json.dumps(found).encode()))
+def test_logged_in_is_what_the_launcher_itself_takes_for_it(content: bytes) -> None:
+    utils = pytest.importorskip("nvidia_tao_cli.components.instance_handler.utils") if LAUNCHER else None
+    need(utils, "the launcher is not installed: it needs Python 3.11")
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        try:
+            utils.docker_logged_in(docker_config=file.name)
+            passes = True
+        except Exception:  # an assertion, a ValueError, an AttributeError: each is a traceback for the person
+            passes = False
+    ids = {one.id for one in login.judge(logged_in(content), "6.26.3", {}, 1000)}
+    assert bool(ids & {"login-missing", "docker-config-broken"}) is not passes
+
+
+def test_nothing_secret_is_kept_of_dockers_file() -> None:
+    secret = "c2VjcmV0OnNlY3JldA=="
+    config = {
+        "auths": {"nvcr.io": {"auth": secret}, f"{secret}.example": {}},
+        "credHelpers": {"example.com": secret},
+        "HttpHeaders": {"X": secret},
+    }
+    assert secret not in repr(logged_in(json.dumps(config).encode()))
+    broken = json.dumps(config)[:-1].encode()
+    told = logged_in(broken)
+    assert told.kind == "no-json"
+    assert secret not in repr([told, *login.judge(told, "", {}, 1000)])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"\xef\xbb\xbf{}", b"[" * 100_000, b"1" * 10_000, b'{"auths": {"nvcr.io": ', b"\xff\xfe{\0}\0", b'{"auths": []}'],
+)
+def test_what_json_stumbles_over_is_a_finding(content: bytes) -> None:
+    assert [one.id for one in login.judge(logged_in(content), "", {}, 1000)] == ["docker-config-broken"]
+
+
+def test_a_pipe_in_the_place_of_a_file_keeps_nobody_waiting(tmp_path: Path) -> None:
+    (tmp_path / ".docker").mkdir()
+    os.mkfifo(tmp_path / ".docker/config.json")
+    assert registry.survey(PATH, str(tmp_path)).kind in ("unreadable", "no-json")
+
+
+def test_a_helper_that_is_not_there(tmp_path: Path) -> None:
+    helper = tmp_path / "docker-credential-here"
+    helper.write_text("#!/bin/sh\n")
+    helper.chmod(0o755)
+    config = {"credsStore": "gone", "credHelpers": {"nvcr.io": "here", "example.com": "elsewhere"}}
+    found = logged_in(json.dumps(config).encode(), PATH=str(tmp_path))
+    assert found.helpers == ("docker-credential-gone", "docker-credential-here")
+    assert found.lost == ("docker-credential-gone",)
+
+
+@given(st.binary(max_size=2000))
+def test_any_bytes_at_the_start_of_a_program(content: bytes) -> None:
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        installed.interpreter(file.name, {})
+
+
+@pytest.mark.parametrize(
+    ("head", "python"),
+    [
+        ("#!/opt/venv/bin/python3.11\n", "/opt/venv/bin/python3.11"),
+        ("#! /opt/venv/bin/python \n", "/opt/venv/bin/python"),
+        ("#!/opt/venv/bin/python -sP\n", "/opt/venv/bin/python"),
+        ('#!/bin/sh\n\'\'\'exec\' "/opt/my venv/bin/python3" "$0" "$@"\n', "/opt/my venv/bin/python3"),
+        ("#!/bin/sh\n'''exec' /opt/venv/bin/python3 \"$0\" \"$@\"\n", "/opt/venv/bin/python3"),
+        ("#!/usr/bin/env python3.99\n", "python3.99"),
+        ("#!/bin/sh\necho python\n", ""),
+        ("#!/usr/bin/perl\n", ""),
+        ("\x7fELF", ""),
+    ],
+)
+def test_the_python_of_a_script(tmp_path: Path, head: str, python: str) -> None:
+    (tmp_path / "tao").write_text(head)
+    assert installed.interpreter(str(tmp_path / "tao"), {"PATH": str(tmp_path)}) == python
+
+
+def program(path: Path, text: str) -> Path:
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+def test_programs_that_are_no_launcher(tmp_path: Path) -> None:
+    silent = program(tmp_path / "python3", "#!/bin/sh\necho '{\"python\": 3}'; echo '[[[' ; echo broken >&2; exit 1\n")
+    cases = {
+        "#!/bin/sh\n": OTHER_PROGRAM,
+        "#!/nowhere/bin/python3\n": NO_INTERPRETER,
+        f"#!{sys.executable}\n": NO_LAUNCHER if sys.version_info >= (3, 12) else "",
+        f"#!{silent}\n": NO_ANSWER,
+    }
+    for head, trouble in cases.items():
+        found = installed.inspect(str(program(tmp_path / "tao", head)), PATH)
+        assert found.trouble == trouble, (head, found)
+        assert bool(found.problem) is bool(trouble)
+
+
+def test_what_lies_in_the_current_folder_takes_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('mine')")
+    (tmp_path / "docker.py").write_text("raise SystemExit('mine')")
+    monkeypatch.chdir(tmp_path)
+    found = installed.inspect(str(program(tmp_path / "tao", f"#!{sys.executable}\n")), PATH)
+    assert (found.trouble in ("", NO_LAUNCHER), found.imports) == (True, ""), found
+
+
+def test_the_launcher_whose_python_is_gone_is_known_by_what_it_left(tmp_path: Path) -> None:
+    (tmp_path / "lib/python3.8/site-packages/nvidia_tao-5.5.1.dist-info").mkdir(parents=True)
+    (tmp_path / "bin").mkdir()
+    tao = program(tmp_path / "bin/tao", f"#!{tmp_path}/bin/python3.8\n")
+    assert installed.inspect(str(tao), PATH).left == "nvidia-tao==5.5.1"
+
+
+def test_what_a_launcher_imports_is_tried(tmp_path: Path) -> None:
+    (tmp_path / "tabulate.py").write_text("raise ImportError('rotten')")
+    environ = {**PATH, "PYTHONPATH": str(tmp_path)}
+    found = installed.inspect(str(program(tmp_path / "tao", f"#!{sys.executable}\n")), environ)
+    assert "rotten" in found.imports or "docker" in found.imports
+
+
+@given(JSON | st.dictionaries(st.sampled_from(["ID", "SecurityOptions", "Runtimes", "DockerRootDir"]), JSON))
+def test_any_answer_of_an_engine_has_a_shape(answer: object) -> None:
+    found = engine_schema.info(answer)
+    assert isinstance(found["id"], str)
+    assert isinstance(found["root"], str)
+
+
+@given(st.binary(max_size=300))
+@settings(max_examples=30)
+def test_any_bytes_of_an_engine_are_an_answer(content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as server:
+        server.bind(f"{folder}/s")
+        server.listen()
+        import threading
+
+        def serve() -> None:
+            with server.accept()[0] as connection:
+                connection.recv(1000)
+                connection.sendall(content)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        assert docker_probe._ask({}, f"unix://{folder}/s").trouble
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    "address", ["tcp://", "tcp://x", "ssh://", "nonsense", "unix://", "tcp://[:::1", "fd://", "\0"]
+)
+def test_any_docker_host_is_an_answer(address: str) -> None:
+    assert docker_probe._ask({"PATH": ""}, address).trouble
+
+
+def test_an_engine_that_hangs_is_waited_for_no_longer_than_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(docker_probe, "PATIENCE", 0.2)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "s"))
+        server.listen()
+        began = time.monotonic()
+        found = docker_probe._ask({}, f"unix://{tmp_path}/s")
+    assert found.trouble == "silent"
+    assert time.monotonic() - began < 5
+
+
+def test_a_program_that_leaves_a_child_behind_keeps_nobody_waiting() -> None:
+    began = time.monotonic()
+    told = ask(["sh", "-c", "sleep 60 & echo said"], os.environ, 30)
+    assert (told.status, told.out, told.problem) == (0, "said\n", "")
+    assert time.monotonic() - began < 10
+
+
+def test_a_program_that_hangs_is_ended_with_all_that_it_started() -> None:
+    began = time.monotonic()
+    told = ask(["sh", "-c", "sleep 61 & echo $!; wait"], os.environ, 0.3)
+    assert told.problem == "it does not answer"
+    assert time.monotonic() - began < 10
+    child = Path(f"/proc/{told.out.strip()}/cmdline")
+    end = time.monotonic() + 10
+    while child.exists() and child.read_bytes():
+        assert time.monotonic() < end, "the child lives on"
+        time.sleep(0.01)
+
+
+def test_a_program_that_says_too_much_is_ended() -> None:
+    assert ask(["yes"], os.environ, 30).problem == "its answer has no end"
+
+
+def test_a_program_that_cannot_be_started() -> None:
+    assert ask(["/nowhere/x"], os.environ, 1).problem == "it cannot be started: no such file or directory"
+    assert ask(["a\0b"], os.environ, 1).problem
+
+
+def test_names_that_come_near(tmp_path: Path) -> None:
+    near = {
+        "tao_mounts.json",
+        ".tao_mount.json",
+        ".tlt_mounts.json",
+        "TAO_mounts.json",
+        ".tao_mounts",
+        ".tao-mounts.js",
+    }
+    others = {".tao_mounts.json.bak", "tao_mounts.json~", "mounts.json", "my_tao_mounts.json", ".tao", "tao_mountsets"}
+    for name in near | others:
+        (tmp_path / name).touch()
+    found = environment.survey({}, str(tmp_path), str(tmp_path / ".tao_mounts.json"), [])
+    assert {os.path.basename(path) for path in found.near} == near
+    assert not found.has_mapping
+
+
+def test_an_older_file_with_a_near_name_is_no_news_beside_the_right_one(tmp_path: Path) -> None:
+    right, near = tmp_path / ".tao_mounts.json", tmp_path / "tao_mounts.json"
+    for path in (right, near):
+        path.touch()
+    os.utime(near, (1, 1))
+    assert environment.survey({}, str(tmp_path), str(right), []).near == ()
+    os.utime(right, (0, 0))
+    assert environment.survey({}, str(tmp_path), str(right), []).near == (str(near),)
+
+
+def test_the_environment_is_kept_by_names_that_are_known() -> None:
+    environ = {"WANDB_API_KEY": "s3cret", "KEY": "s3cret", "HOME": "/", "LAUNCHER_MOUNTS": "/x"}
+    found = environment.survey(environ, "/", "/.tao_mounts.json", [("home", "/nowhere/at/all")])
+    assert "s3cret" not in repr(found)
+    assert found.variables == {"LAUNCHER_MOUNTS": "/x"}
+    assert found.mounts_state == "a file that is not there"
+    assert found.places[0].size > 0
+
+
+@given(st.binary(max_size=100))
+def test_any_bytes_are_parsed_or_said_to_be_none(content: bytes) -> None:
+    found, problem = bounded_files.parse(content)
+    assert problem == "" or found is None

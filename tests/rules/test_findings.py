@@ -1,0 +1,57 @@
+"""Every check finds what it is for, and is silent where there is nothing to find."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from taoprofiles.rules.finding import SEVERITIES
+from tests.support.driving import call
+from tests.support.home import Home
+from tests.support.profile_cases import CASES, SetUp
+
+PAGE = Path(__file__).parents[2] / "docs/reference/checks.md"
+
+
+def found(home: Home, prepare: SetUp) -> dict[str, str]:
+    """Give what is found in a set-up: the severity by id."""
+    given = prepare(home)
+    if isinstance(given, tuple):
+        return {finding.id: finding.severity for finding in given}
+    words = given if "--" in given else [*given, "--json"]
+    done = call(home, "--json", "check", *words) if "--" in given else call(home, "check", *words)
+    assert done.out, done
+    data = done.envelope["data"]
+    assert done.status == (3 if data["counts"]["error"] else 0)
+    for finding in data["findings"]:
+        assert all(isinstance(finding[key], str) for key in ("id", "severity", "where", "what", "why", "hint"))
+        assert finding["where"]
+        assert finding["what"]
+    return {finding["id"]: finding["severity"] for finding in data["findings"]}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_found(home: Home, name: str) -> None:
+    assert found(home, CASES[name][0]).get(name) == SEVERITIES[name]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_not_found_where_it_is_sound(home: Home, name: str) -> None:
+    assert name not in found(home, CASES[name][1])
+
+
+def test_a_command_to_paste_is_quoted(home: Home) -> None:
+    folder = f"{home.root}/a b;touch x"
+    written = {"Mounts": [{"source": folder, "destination": "/data"}]}
+    home.mapping_file.write_text(json.dumps(written))
+    told = call(home, "check", "--json").envelope["data"]["findings"]
+    assert [one["hint"] for one in told if one["id"] == "src-missing"] == [f"mkdir -p '{folder}'"]
+
+
+@pytest.mark.skipif(not PAGE.exists(), reason="written last")
+def test_every_check_has_its_section_and_its_cases() -> None:
+    sections = re.findall(r"^### ([a-z0-9-]+)$", PAGE.read_text(), re.M)
+    assert sorted(sections) == sorted(SEVERITIES)

@@ -1,0 +1,110 @@
+"""Lines of a mounts file: each value is found on the line that it stands on, whatever the text looks like."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taoprofiles.rules import document
+from taoprofiles.rules.locations import in_file, lines
+from tests.support.generated_profiles import any_text, moderate
+
+leaves = st.just("LEAF")
+shapes = st.recursive(
+    leaves, lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(any_text, inner, max_size=4))
+)
+
+
+def marked(shape: Any, path: tuple[str | int, ...], numbers: Any, found: dict[tuple[str | int, ...], int]) -> Any:
+    """Give the shape with a number of its own in each leaf, and note which."""
+    if isinstance(shape, list):
+        return [marked(part, (*path, i), numbers, found) for i, part in enumerate(shape)]
+    if isinstance(shape, dict):
+        return {key: marked(part, (*path, key), numbers, found) for key, part in shape.items()}
+    found[path] = next(numbers)
+    return found[path]
+
+
+@moderate(200)
+@given(shapes, st.sampled_from([None, 0, 1, "\t"]), st.booleans(), st.sampled_from(["", "\n\n", " \r\n"]))
+def test_every_leaf_is_found_on_its_line(shape: Any, indent: Any, ascii_only: bool, before: str) -> None:
+    found: dict[tuple[str | int, ...], int] = {}
+    value = marked(shape, (), itertools.count(700_000_001), found)
+    text = before + json.dumps(value, indent=indent, ensure_ascii=ascii_only)
+    numbers, again = lines(text)
+    assert again == []
+    for path, marker in found.items():
+        assert str(marker) in text.split("\n")[numbers[path] - 1]
+
+
+@moderate(200)
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers()), max_size=6))
+def test_every_key_that_comes_again_is_told(pairs: list[tuple[str, int]]) -> None:
+    text = "{\n" + ",\n".join(f'"{key}": {value}' for key, value in pairs) + "\n}"
+    expected = [i for i, (key, _) in enumerate(pairs) if key in [earlier for earlier, _ in pairs[:i]]]
+    numbers, again = lines(text)
+    assert [line - 2 for _, line in again] == expected
+    for key in {key for key, _ in pairs}:
+        last = max(i for i, (name, _) in enumerate(pairs) if name == key)
+        assert numbers[(key,)] == last + 2, "the one that counts"
+
+
+def test_a_list_that_comes_again_has_the_lines_of_the_last() -> None:
+    text = '{"Mounts": [\n{},\n{}\n],\n"Mounts": [\n{"source": "/a"}]}'
+    where = in_file("f", text)
+    assert where("Mounts", 0, "source") == "f:6 (Mounts[0].source)"
+    assert where("Mounts", 1) == "f:5 (Mounts[1])", "not the line of the first"
+
+
+def test_thousands_of_keys_that_come_twice_take_no_time() -> None:
+    once = ",".join(f'"k{number}": [1]' for number in range(20_000))
+    began = time.process_time()
+    numbers, again = lines(f"{{{once},\n{once}}}")
+    assert time.process_time() - began < 10  # it took minutes
+    assert len(again) == 20_000
+    assert numbers["k1", 0] == 2
+
+
+json_values = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), any_text),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(any_text, inner, max_size=3)),
+    max_leaves=8,
+)
+entries = st.one_of(json_values, st.fixed_dictionaries({"source": json_values, "destination": json_values}))
+envs = st.one_of(json_values, st.fixed_dictionaries({"variable": json_values, "value": json_values}))
+mounts_files = st.one_of(
+    json_values,
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "Mounts": st.one_of(json_values, st.lists(entries, max_size=3)),
+            "Envs": st.one_of(json_values, st.lists(envs, max_size=3)),
+            "DockerOptions": json_values,
+            "mounts": json_values,
+        },
+    ),
+)
+
+
+@moderate(400)
+@given(st.one_of(mounts_files.map(json.dumps), any_text, st.text('{}[]",:0 \n', max_size=30)))
+def test_any_text_is_judged_and_nothing_raises(text: str) -> None:
+    data, findings = document.read(text, "~/.tao_mounts.json")
+    try:
+        expected = json.loads(text)
+    except ValueError:
+        expected = None
+    assert data == (expected if isinstance(expected, dict) else None)
+    if data is None:
+        assert len(findings) == 1
+    for finding in findings:
+        assert finding.where.startswith("~/.tao_mounts.json:")
+        assert finding.lines()
+    for section in ("Mounts", "Envs"):
+        for number, entry in document.sound(data or {}, section).items():
+            assert data[section][number] is entry

@@ -1,0 +1,216 @@
+"""What stands in a spec file, found in its text: against the formats' own writers, and against anything at all."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+import tomli_w
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from taoprofiles.rules.spec_values import scan
+from taoprofiles.rules.specs import paths
+
+names = st.from_regex(r"[a-z][a-z_]{0,8}", fullmatch=True)
+letters = st.characters(categories=["L", "N", "P", "S"], exclude_characters="/\u2028\u2029\x85")
+parts = st.text(st.one_of(st.sampled_from("ab .-_#'\"\\:,{}[]é"), letters), min_size=1, max_size=8).filter(
+    lambda part: part.strip() == part and part.strip(".") != ""
+)
+found_paths = st.lists(parts, min_size=1, max_size=4).map(lambda ones: "/" + "/".join(ones))
+others = st.one_of(st.integers(), st.booleans(), st.floats(allow_nan=False, allow_infinity=False), names)
+values = st.one_of(found_paths, others, st.text(letters, max_size=6).map(lambda text: "x" + text))
+tables = st.recursive(
+    st.dictionaries(names, st.one_of(values, st.lists(values, max_size=4)), max_size=5),
+    lambda inner: st.dictionaries(names, st.one_of(values, inner, st.lists(inner, max_size=3)), max_size=4),
+    max_leaves=12,
+)
+
+
+def texts(data: object) -> list[str]:
+    """Give the paths of a table in the order in which they are written."""
+    if isinstance(data, dict):
+        return [path for value in data.values() for path in texts(value)]
+    if isinstance(data, list):
+        return [path for value in data for path in texts(value)]
+    return [data] if isinstance(data, str) and data.startswith("/") else []
+
+
+def told(text: str, form: str) -> list[str]:
+    return [path for _, path in paths(text, form)]
+
+
+def lines_hold(text: str, form: str, written: str = "") -> None:
+    """Each path is said to be on a line that has its beginning."""
+    lines = text.split("\n")
+    for one, _ in paths(text, form):
+        assert "/" in lines[one.line - 1] or "\\" in lines[one.line - 1]
+
+
+@settings(max_examples=150, deadline=None)
+@given(tables, st.sampled_from([None, True, False]), st.booleans(), st.sampled_from([20, 80, 1000]))
+def test_yaml(data: dict, flow: bool | None, unicode: bool, width: int) -> None:
+    text = yaml.safe_dump(data, default_flow_style=flow, allow_unicode=unicode, width=width, sort_keys=False)
+    assert told(text, "yaml") == texts(data)
+    lines_hold(text, "yaml")
+
+
+@settings(max_examples=100, deadline=None)
+@given(tables, st.sampled_from([None, 2]), st.booleans())
+def test_json(data: dict, indent: int | None, ascii_only: bool) -> None:
+    text = json.dumps(data, indent=indent, ensure_ascii=ascii_only)
+    assert told(text, "json") == texts(data)
+    if not ascii_only:  # YAML has no pairs of escapes for one character
+        assert told(text, "yaml") == texts(data), "JSON is YAML, too"
+
+
+@settings(max_examples=100, deadline=None)
+@given(tables)
+def test_toml(data: dict) -> None:
+    text = tomli_w.dumps(data)
+    # A table's own values are written before its tables.
+    assert sorted(told(text, "toml")) == sorted(texts(data))
+
+
+def prototxt(data: dict, indent: str = "") -> str:
+    """Write a table as protobuf text, in the ways that NVIDIA's specs are written."""
+    lines = []
+    for number, (name, value) in enumerate(data.items()):
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, dict):
+                lines.append(f"{indent}{name} {{  # '/no/path' \"\n{prototxt(one, indent + '  ')}{indent}}}\n")
+            elif isinstance(one, str):
+                escaped = one.replace("\\", "\\\\").replace('"', '\\"').replace("'", "\\'")
+                if number % 2:
+                    escaped = "".join(c if c.isascii() else "".join(f"\\{b:03o}" for b in c.encode()) for c in escaped)
+                lines.append(f'{indent}{name}: "{escaped}"\n' if number % 3 else f"{indent}{name}:'{escaped}'\n")
+            else:
+                lines.append(f"{indent}{name}: {one}\n")
+    return "".join(lines)
+
+
+@settings(max_examples=100, deadline=None)
+@given(tables)
+def test_protobuf_text(data: dict) -> None:
+    text = "# a spec of '/nothing'\n" + prototxt(data)
+    assert told(text, "prototxt") == texts(data)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["", "# /no/path", "a: 1", "b: 'x'"]), found_paths), max_size=6))
+def test_lines(entries: list[tuple[str, str]]) -> None:
+    wanted, written = [], {"yaml": "", "toml": "", "prototxt": "", "json": "{\n"}
+    for number, (before, path) in enumerate(entries):
+        quoted = json.dumps(path, ensure_ascii=False)
+        comment = before if before.startswith("#") else ""
+        written["yaml"] += f"{before}\nk{number}: {quoted} {comment}\n"
+        written["toml"] += f"{comment}\nk{number} = {quoted} {comment}\n"
+        written["prototxt"] += f"{comment}\nk{number}: {quoted} {comment}\n"
+        written["json"] += f'\n"k{number}":\n{quoted},\n'
+        wanted.append((2 * number + 2, f"k{number}", path))
+    for form in ("yaml", "toml", "prototxt"):
+        assert [(one.line, one.key, path) for one, path in paths(written[form], form)] == wanted
+    as_json = [(one.line, one.key, path) for one, path in paths(written["json"], "json")]
+    assert as_json == [(3 * number + 4, f"k{number}", path) for number, (_, path) in enumerate(entries)]
+
+
+DINO = """\
+# A spec of DINO.
+dataset:
+  train_data_sources:
+    - image_dir: /data/raw-data/train2017/   # the images
+      json_file: "/data/annotations/train.json"
+  val_data_sources: [{image_dir: /data/val2017, json_file: '/data/val.json'}]
+  num_classes: 91
+train:
+  num_gpus: 1
+  pretrained_model_path: !!str /workspace/models/fan.pth
+  resume_training_checkpoint_path:
+    /results/a b.pth
+results_dir: /results
+wandb: {url: https://host/x, name: "https://host/y"}
+notes: |
+  /in/a/block
+evaluate:
+  checkpoint: ???
+"""
+
+
+def test_a_yaml_spec_as_people_write_it() -> None:
+    told = [(one.line, one.section, one.key, path) for one, path in paths(DINO, "yaml")]
+    assert told == [
+        (4, "dataset", "image_dir", "/data/raw-data/train2017/"),
+        (5, "dataset", "json_file", "/data/annotations/train.json"),
+        (6, "dataset", "image_dir", "/data/val2017"),
+        (6, "dataset", "json_file", "/data/val.json"),
+        (10, "train", "pretrained_model_path", "/workspace/models/fan.pth"),
+        (12, "train", "resume_training_checkpoint_path", "/results/a b.pth"),
+        (13, "results_dir", "results_dir", "/results"),
+        (16, "notes", "notes", "/in/a/block"),
+    ]
+    assert ("evaluate", "checkpoint", "???") in [one[1:] for one in scan(DINO, "yaml")]
+
+
+DETECTNET = """\
+random_seed: 42
+dataset_config {
+  data_sources {
+    tfrecords_path: "/workspace/tao-experiments/data/tfrecords/*"
+    image_directory_path: '/home/ana/tao/kitti/data/training'
+  }
+  image_extension: "png"
+  # target_class_mapping { key: "/old" }
+}
+model_config { pretrained_model_file: "/workspace/x.hdf5" arch: "resnet" }
+"""
+
+
+def test_a_prototxt_spec_as_people_write_it() -> None:
+    assert [(one.line, one.key, path) for one, path in paths(DETECTNET, "prototxt")] == [
+        (4, "tfrecords_path", "/workspace/tao-experiments/data/tfrecords/*"),
+        (5, "image_directory_path", "/home/ana/tao/kitti/data/training"),
+        (10, "pretrained_model_file", "/workspace/x.hdf5"),
+    ]
+
+
+@pytest.mark.parametrize("form", ["yaml", "prototxt", "json", "toml"])
+def test_file_urls_are_paths_and_other_urls_are_not(form: str) -> None:
+    colon, open_, close = (" =", "", "") if form == "toml" else (":", "", "")
+    if form == "json":
+        open_, close = "{", "}"
+    text = f'{open_}"a"{colon} "file:///a/b"{"," if form == "json" else chr(10)} "b"{colon} "http://x/y"{close}'
+    if form == "prototxt":
+        text = text.replace('"a":', "a:").replace('"b":', "b:")
+    assert told(text, form) == ["/a/b"]
+
+
+@pytest.mark.parametrize("form", ["yaml", "prototxt", "json", "toml"])
+@settings(max_examples=150, deadline=None)
+@given(st.one_of(st.text(max_size=60), st.text(st.sampled_from(list("a/ \n\t'\"\\#:-[]{},|>&!=?$.")), max_size=60)))
+def test_anything_can_be_read(form: str, text: str) -> None:
+    found = list(scan(text, form))
+    lines = text.count("\n") + 1
+    assert all(1 <= one.line <= lines for one in found)
+    assert [one.line for one in found] == sorted(one.line for one in found)
+
+
+HOSTILE = (
+    *('"', "'", '\\"', '"""', '\\"""', "'''", '"\n', "'\n ", "[", "{", "]\n", "- ", ": ", "a: ", "#", "\\", "\n", " "),
+    *("/a\n", "a: /b\n", "\n ", "&", "!", "|\n", '[\\"', "\t", "/a ", "/", "x: /\n  a\n", "'\"", '"a": "/b",', "<a"),
+    *("=[", "[a]\n", "/a: ", "\\\n", '"\\', "-\n", "? ", "/a #"),
+)
+
+
+@pytest.mark.parametrize("form", ["yaml", "prototxt", "json", "toml"])
+def test_time_grows_with_the_length_alone(form: str) -> None:
+    def seconds(piece: str, size: int) -> float:
+        text = (piece * (size // len(piece) + 1))[:size]
+        began = time.process_time()
+        for _ in paths(text, form):
+            pass
+        return time.process_time() - began
+
+    slow = {piece: took for piece in HOSTILE if (took := seconds(piece, 40_000)) > 0.6}
+    assert slow == {}

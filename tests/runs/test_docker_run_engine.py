@@ -1,0 +1,329 @@
+"""Without the launcher, on a real engine: ``run --image``, and what ``render`` writes for docker run and compose."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taoprofiles.errors import CannotRenderError
+from taoprofiles.export import export
+from taoprofiles.export.plan import Plan
+from taoprofiles.profiles.model import Profile, to_toml
+from taoprofiles.storage.paths import Context
+from tests.runs.test_run_engine import Started, holds, mounts, two_projects
+from tests.support.driving import Terminal
+from tests.support.engine import TrainingHome, until
+from tests.support.generated_profiles import AROUND, moderate, usable_profiles
+from tests.support.home import command as installed
+from tests.switching.test_switch_engine import host_mounts, local_mounts
+
+pytestmark = pytest.mark.engine
+
+
+def train(home: TrainingHome, profile: str, seconds: int, status: int = 0, *options: str) -> list[str]:
+    image = home.engine.images[profile]
+    return [profile, "--image", image, *options, "--", profile, "train", str(seconds), str(status)]
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_the_exit_status_is_the_containers(training_home: TrainingHome, status: int) -> None:
+    home = training_home
+    two_projects(home)
+    with Started(home, *train(home, "detectnet_v2", 1, status)) as run:
+        assert run.process.wait(60) == status, run.output
+    assert f"done with {status}" in run.output
+    (record,) = home.json("history")["data"]["runs"]
+    told = record["status"], record["image"], record["differences"], record["command"][:2]
+    assert told == (status, home.engine.images["detectnet_v2"], [], ["detectnet_v2", "train"])
+    assert home.json("why", str(home.root / "tao/kitti"))["data"]["runs"][0]["id"] == record["id"]
+    assert not home.engine.exists(record["container"]), "--rm"
+
+
+def test_two_side_by_side_have_their_own_mounts_and_hold_nothing_of_anyone(training_home: TrainingHome) -> None:
+    home = training_home
+    kitti, city = two_projects(home)
+    wanted = {"detectnet_v2": local_mounts(kitti), "segformer": host_mounts(city)}
+    home.run("set", "segformer", "WANDB_KEY=a token of mine", "container.env.API_TOKEN=${WANDB_KEY}", check=True)
+    with (
+        Started(home, *train(home, "detectnet_v2", 60)) as one,
+        Started(home, *train(home, "segformer", 60, 0, "--gpus", "1,")) as two,
+    ):
+        for run in (one, two):
+            record = run.bound()
+            seen = home.engine.inspect(record["container"])
+            assert mounts(seen) == wanted[record["profile"]]
+            assert seen["Name"] == f"/taoprof-{record['profile']}-{record['id']}"
+            assert seen["Config"]["Labels"]["taoprofiles.run"] == record["id"]
+            assert f"TAOPROF_RUN={record['id']}" in seen["Config"]["Env"]
+            assert (seen["HostConfig"]["ShmSize"], seen["HostConfig"]["AutoRemove"]) == (16 << 30, True)
+            assert (record["shared"], record["differences"]) == (False, [])
+        assert "API_TOKEN=a token of mine" in seen["Config"]["Env"]
+        shown = Path(f"/proc/{_client(two)}/cmdline").read_bytes()
+        assert b"API_TOKEN" in shown
+        assert b"a token of mine" not in shown
+        (device,) = seen["HostConfig"]["DeviceRequests"]
+        assert device["DeviceIDs"] == ["1"]
+        assert home.run("use", "segformer").returncode == 0
+        again = home.run("run", *train(home, "detectnet_v2", 1))
+        assert (again.returncode, "another run writes" in again.stderr) == (5, True)
+        again = home.run("run", *train(home, "segformer", 1, 0, "--gpus", "0,1", "--allow-overlap"))
+        assert (again.returncode, "its GPUs are taken" in again.stderr) == (5, True)
+        home.run("stop", one.record["id"], check=True)  # type: ignore[index]
+        assert one.process.wait(30) == 143, one.output
+        home.run("stop", two.record["id"], check=True)  # type: ignore[index]
+        assert two.process.wait(30) == 143, two.output
+    assert holds(home) == []
+
+
+def _client(run: Started) -> int:
+    """Give the pid of the docker command below a ``taoprof run``."""
+    children = Path(f"/proc/{run.process.pid}/task/{run.process.pid}/children").read_text().split()
+    return int(children[0])
+
+
+def test_sigterm_is_handed_on_to_the_task(training_home: TrainingHome) -> None:
+    home = training_home
+    two_projects(home)
+    with Started(home, *train(home, "detectnet_v2", 60)) as run:
+        container = run.bound()["container"]
+        run.process.terminate()
+        assert run.process.wait(30) == 143, run.output
+    until(lambda: not home.engine.exists(container), "its container is gone")
+    assert holds(home) == []
+
+
+def test_a_terminal_is_the_containers_too_and_ctrl_c_ends_the_task(training_home: TrainingHome) -> None:
+    home = training_home
+    two_projects(home)
+    home.run("set", "detectnet_v2", "docker.tty=true", check=True)
+    words = train(home, "detectnet_v2", 60)
+    with Terminal([home.taoprof, "run", *words], environ=home.environ, cwd=home.root) as terminal:
+        terminal.wait_for("training as", timeout=60)
+        (record,) = until(lambda: [one for one in holds(home) if one["phase"] == "bound"], "the hold is bound")
+        assert home.engine.inspect(record["container"])["Config"]["Tty"] is True
+        terminal.send("\x03")
+        status, _ = terminal.finish()
+    assert status == -signal.SIGINT, "as a shell would want to know of it"
+    assert holds(home) == []
+
+
+def test_a_job_in_the_background_of_a_terminal_is_not_stopped(training_home: TrainingHome) -> None:
+    home = training_home
+    two_projects(home)
+    words = shlex.join([home.taoprof, "run", *train(home, "detectnet_v2", 1, 3)])
+    script = f"set -m; {words} & wait $!; echo status=$?"  # job control: a process group of its own, not the terminal's
+    with Terminal(["bash", "-c", script], environ=home.environ, cwd=home.root) as terminal:
+        terminal.wait_for("status=3", timeout=60)
+        terminal.finish()
+
+
+def test_a_container_that_nobody_reads_any_more_stays_known(training_home: TrainingHome) -> None:
+    """``… | head -1``: the docker command dies of the broken pipe before the engine has told of the container."""
+    home = training_home
+    two_projects(home)
+    image = home.engine.images["segformer"]
+    task = "while echo y; do :; done"
+    script = shlex.join([home.taoprof, "run", "segformer", "--image", image, "--", "sh", "-c", task]) + " | head -1"
+    done = subprocess.run(["bash", "-c", script], env=home.environ, capture_output=True, text=True, timeout=60)
+    (hold,) = holds(home)
+    assert (hold["phase"], f"container {hold['container'][:6]} goes on" in done.stderr) == ("bound", True), done.stderr
+    home.run("stop", hold["id"], check=True)
+    until(lambda: holds(home) == [], "nothing is held")
+
+
+@pytest.mark.parametrize("with_mounts", [True, False], ids=["mounts", "no-mounts"])
+def test_the_hold_ends_with_the_container_whoever_is_killed(training_home: TrainingHome, with_mounts: bool) -> None:
+    home = training_home
+    two_projects(home)
+    if not with_mounts:
+        home.profile("detectnet_v2", 'layout = "custom"\n')
+    with Started(home, *train(home, "detectnet_v2", 60)) as run:
+        record = run.bound()
+        os.killpg(run.process.pid, signal.SIGKILL)  # taoprof and the docker command
+        run.process.wait(30)
+        (left,) = holds(home)
+        assert (left["id"], left["phase"], left["container"]) == (record["id"], "bound", record["container"])
+        if with_mounts:
+            refused = home.run("run", *train(home, "detectnet_v2", 1))
+            assert (refused.returncode, record["id"] in refused.stderr) == (5, True)
+        home.run("stop", record["id"], check=True)
+        until(lambda: holds(home) == [], "nothing is held")
+
+
+def test_an_image_that_is_not_there(training_home: TrainingHome) -> None:
+    home = training_home
+    two_projects(home)
+    done = home.run("run", "detectnet_v2", "--image", "localhost:1/no/such:image", "--", "detectnet_v2", "train")
+    assert done.returncode == 125
+    assert "localhost:1/no/such:image" in done.stderr
+    assert "the engine did not start the container" in done.stderr
+    assert holds(home) == []
+
+
+def got(home: TrainingHome, container: str) -> dict[str, Any]:
+    seen = home.engine.inspect(container)
+    config, host = seen["Config"], seen["HostConfig"]
+    devices = host["DeviceRequests"] or []
+    return {
+        "image": config["Image"],
+        "command": config["Cmd"] or [],
+        "mounts": sorted((one["Source"], one["Target"]) for one in host.get("Mounts") or []),
+        "env": sorted(word for word in config["Env"] if word != "PATH=/usr/local/bin:/bin"),
+        "user": config["User"],
+        "shm": host["ShmSize"],
+        "ulimits": {one["Name"]: (one["Soft"], one["Hard"]) for one in host["Ulimits"] or []},
+        "ports": sorted(f"{b['HostPort']}:{port}" for port, at in (host["PortBindings"] or {}).items() for b in at),
+        "network": host["NetworkMode"],
+        "privileged": host["Privileged"],
+        "gpus": [(one["Count"], one["DeviceIDs"] or [], one["Capabilities"]) for one in devices],
+        "labels": {key: value for key, value in (config["Labels"] or {}).items() if key.startswith("taoprofiles.p")},
+        "tty": config["Tty"],
+        "rm": host["AutoRemove"],
+    }
+
+
+def planned(plan: Plan, command: list[str]) -> dict[str, Any]:
+    asked = (-1, []) if plan.gpus == "all" else (0, plan.gpus) if isinstance(plan.gpus, list) else (plan.gpus, [])
+    return {
+        "image": plan.image,
+        "command": command,
+        "mounts": sorted((one.source, one.destination) for one in plan.mounts),
+        "env": sorted(f"{name}={SECRET if value is None else value}" for name, value in plan.env.items()),
+        "user": plan.user or "",
+        "shm": plan.shm_size or 64 << 20,
+        "ulimits": {name: (limit, limit) for name, limit in plan.ulimits.items()},
+        "ports": sorted(f"{one.host}:{one.container}/{one.protocol}" for one in plan.ports if one.host is not None),
+        "network": plan.network or "default",
+        "privileged": plan.privileged,
+        "gpus": [] if plan.gpus == [] else [(*asked, [["gpu"]])],
+        "labels": {"taoprofiles.profile": plan.name},
+        "tty": plan.tty is not False,
+        "rm": True,
+    }
+
+
+SECRET = "one value, 'for' all \"secrets\" $HOME"
+
+
+def created(home: TrainingHome, text: str, environ: dict[str, str]) -> str:
+    """Have a bash read the rendered command, with ``create`` in the place of ``run``; give the container's id."""
+    script = f'docker() {{ shift; "$DOCKER" create "$@"; }}\n{text}'
+    around = {**home.engine._environ, "DOCKER": home.engine._docker, "LANG": "C.UTF-8", **environ}
+    done = subprocess.run(["bash", "-c", script], env=around, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, (text, done.stderr)
+    return done.stdout.strip()
+
+
+def test_the_engine_reads_the_rendered_arguments_as_they_were_planned(training_home: TrainingHome) -> None:
+    home = training_home
+    image = home.engine.images["segformer"]
+    context = Context({**home.environ, **AROUND.environ})
+    gpus = st.sampled_from(["all", 2, ["0", "1"], ["3"], []])
+
+    @given(
+        usable_profiles(home.root),
+        gpus,
+        st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=9), max_size=3),
+    )
+    @moderate(12)
+    def check(profile: Profile, wish: Any, words: list[str]) -> None:
+        if any(limit > 1 << 40 for limit in (profile.docker.ulimits or {}).values()):
+            profile = profile.model_copy(update={"docker": profile.docker.model_copy(update={"ulimits": None})})
+        home.profile("p", to_toml(profile))
+        command = ["cat", *words]
+        try:
+            plan, made, _ = export.rendered(context, "p", "docker", command, image=image, gpus=wish)
+        except CannotRenderError:
+            return
+        container = created(home, made.text, dict.fromkeys(plan.secrets, SECRET))
+        try:
+            assert got(home, container) == planned(
+                plan, ["".join(str(piece) for piece in word) for word in plan.command]
+            )
+        finally:
+            home.engine.remove(container)
+
+    check()
+
+
+def test_a_container_from_rendered_arguments_is_known_and_in_nobodys_way(training_home: TrainingHome) -> None:
+    home = training_home
+    kitti, _ = two_projects(home)
+    image = home.engine.images["detectnet_v2"]
+    words = ("render", "detectnet_v2", "--to", "docker", "--image", image, "--", "detectnet_v2", "train", "60")
+    text = home.run(*words, check=True).stdout
+    around = {**home.engine._environ, "PATH": os.environ["PATH"]}
+    process = subprocess.Popen(["bash", "-c", text], env=around, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        assert b"training as" in process.stdout.readline()
+        (hold,) = holds(home)
+        assert (hold["kind"], hold["profile"], hold["shared"], hold["phase"]) == (
+            "found",
+            "detectnet_v2",
+            False,
+            "bound",
+        )
+        assert mounts(home.engine.inspect(hold["container"])) == local_mounts(kitti)
+        assert hold["id"] in home.run("status").stdout
+        assert home.run("use", "segformer").returncode == 0, "its mounts are fixed: no file is needed any more"
+        other = TrainingHome(home.root / "other", home.engine) if (home.root / "other").mkdir() is None else None
+        assert other is not None
+        assert holds(other) == [], "somebody else's home does not count it"
+        home.run("stop", hold["id"], check=True)
+        assert process.wait(30) == 143
+        assert holds(home) == []
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_compose_starts_the_same_container(training_home: TrainingHome) -> None:
+    home = training_home
+    kitti, _ = two_projects(home)
+    home.run("set", "detectnet_v2", "docker.network=none", "KEY=tlt_encode", "container.env.A_KEY=${KEY}", check=True)
+    image = home.engine.images["detectnet_v2"]
+    words = ("render", "detectnet_v2", "--to", "compose", "--image", image, "--", "detectnet_v2", "train", "60", "3")
+    folder = home.root / "compose"
+    folder.mkdir()
+    (folder / "docker-compose.yml").write_text(home.run(*words, check=True).stdout)
+    around = {**home.engine._environ, "COMPOSE_PROJECT_NAME": "taoprofiles-test"}
+    compose = [installed("docker-compose"), "up", "--no-color", "--exit-code-from", "detectnet_v2"]
+    refused = subprocess.run(compose, cwd=folder, env=around, capture_output=True, text=True, timeout=60, check=False)
+    assert (refused.returncode, "A_KEY" in refused.stderr) == (1, True), "no secret, no container"
+    process = subprocess.Popen(
+        compose,
+        cwd=folder,
+        env={**around, "A_KEY": SECRET},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=-2,
+    )
+    try:
+        (hold,) = until(lambda: holds(home), "its container is known by its labels")
+        seen = home.engine.inspect(hold["container"])
+        assert mounts(seen) == local_mounts(kitti)
+        assert f"A_KEY={SECRET}" in seen["Config"]["Env"]
+        host = seen["HostConfig"]
+        assert (host["ShmSize"], host["NetworkMode"], host["Init"]) == (16 << 30, "none", True)
+        assert {(one["Name"], one["Soft"], one["Hard"]) for one in host["Ulimits"]} == {
+            ("memlock", -1, -1),
+            ("stack", 67108864, 67108864),
+        }
+        (device,) = host["DeviceRequests"]
+        assert (device["Count"], device["Capabilities"]) == (-1, [["gpu"]])
+        home.run("stop", hold["id"], check=True)
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 143, output
+    finally:
+        process.kill()
+        process.wait()

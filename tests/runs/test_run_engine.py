@@ -1,0 +1,345 @@
+"""Runs on a real engine with the unmodified launcher: who holds, who may go on beside whom, and how a task ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.engine import SOCKET, TrainingHome, until
+from tests.switching.test_switch_engine import host_mounts, local_mounts, new
+
+pytestmark = pytest.mark.engine
+
+
+class Started:
+    """A ``taoprof run`` in the background."""
+
+    def __init__(self, home: TrainingHome, *words: str, environ: dict[str, str] | None = None) -> None:
+        self.home = home
+        self.log = home.root / f"run-{len(list(home.root.glob('run-*.log')))}.log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [home.taoprof, "run", *words],
+                env={**home.environ, "PATH": f"{Path(home.tao).parent}:{os.environ['PATH']}", **(environ or {})},
+                cwd=home.root,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    @property
+    def record(self) -> dict[str, Any] | None:
+        """What ``holds`` says of it, by the pid of ``taoprof run``."""
+        return next((hold for hold in holds(self.home) if hold["pid"] == self.process.pid), None)
+
+    def bound(self) -> dict[str, Any]:
+        """Wait until it has a container and the task runs in it, and give its record."""
+        until(lambda: ": training as" in self.output, "the task runs", told=lambda: self.output)
+        return until(
+            lambda: record if (record := self.record) and record["phase"] == "bound" else None,
+            "the hold is bound",
+            told=lambda: f"{self.record}\n{self.output}",
+        )
+
+    def __enter__(self) -> Started:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(30)
+
+
+def holds(home: TrainingHome) -> list[dict[str, Any]]:
+    return home.json("holds")["data"]["holds"]
+
+
+def two_projects(home: TrainingHome) -> tuple[Path, Path]:
+    kitti, city = new(home, "detectnet_v2", "tao/kitti"), new(home, "segformer", "tao/city")
+    home.run("use", "segformer", "--mkdir", check=True)
+    home.run("use", "detectnet_v2", "--mkdir", check=True)
+    return kitti, city
+
+
+def train(profile: str, seconds: int, status: int = 0, *options: str) -> list[str]:
+    return [profile, *options, "--", "tao", "model", profile, "train", str(seconds), str(status)]
+
+
+def mounts(seen: dict[str, Any]) -> dict[Path, str]:
+    return {Path(mount["Source"]): mount["Destination"] for mount in seen["Mounts"]}
+
+
+def test_two_profiles_twice_side_by_side(training_home: TrainingHome) -> None:
+    home = training_home
+    kitti, city = two_projects(home)
+    shared = home.mapping_file.read_bytes(), home.mapping_file.stat().st_ino, home.mapping_file.stat().st_mtime_ns
+    wanted = {"detectnet_v2": local_mounts(kitti), "segformer": host_mounts(city)}
+    plain = home.train("detectnet_v2")
+    commands = [train(name, 60, 0, "--allow-overlap") for name in wanted for _ in range(2)]
+    runs = [Started(home, *words) for words in commands]
+    try:
+        records = [run.bound() for run in runs]
+        assert len({record["container"] for record in records} | {plain.container}) == 5
+        for record in records:
+            seen = home.engine.inspect(record["container"])
+            assert mounts(seen) == wanted[record["profile"]]
+            assert f"TAOPROF_RUN={record['id']}" in seen["Config"]["Env"]
+            assert record["differences"] == []
+        now = home.mapping_file.read_bytes(), home.mapping_file.stat().st_ino, home.mapping_file.stat().st_mtime_ns
+        assert now == shared
+        for record in records:
+            home.run("stop", record["id"], check=True)
+        for run in runs:
+            assert run.process.wait(30) != 0, "a training that was stopped did not succeed"
+        assert [hold["kind"] for hold in holds(home)] == ["found"], "only the plain one is left"
+        assert not list((home.state / "holds").glob("*.mounts.json"))
+    finally:
+        for run in runs:
+            run.__exit__()
+
+
+def test_words_arrive_as_they_were_given(training_home: TrainingHome) -> None:
+    """The launcher pastes them into a shell of the host, which would split, expand and run what is in them."""
+    home = training_home
+    two_projects(home)
+    words = ["a b", "it's", "$HOME", "$SPECS_DIR/x", "${results_dir}", "*", "a;b", "(c)", "#d", '"q"', "", "\\", "`id`"]
+    shown = ["bash", "-c", 'printf "<%s>" "$@"', "x", *words]
+    with Started(home, "segformer", "--", "tao", "model", "segformer", "run", *shown) as run:
+        assert run.process.wait(60) == 0, run.output
+    put_in = {"$SPECS_DIR/x": "/specs/x", "$HOME": str(home.root)}
+    arrived = "".join(f"<{put_in.get(word, word)}>" for word in words)
+    assert arrived in run.output
+
+
+@contextmanager
+def slow_engine(home: TrainingHome) -> Iterator[tuple[dict[str, str], threading.Event, threading.Event]]:
+    """An engine that answers nobody until it is let go, as it seems to a launcher during a long pull."""
+    path = str(home.root / "slow.sock")
+    asked, go, over = threading.Event(), threading.Event(), threading.Event()
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(path)
+    server.listen(50)
+    server.settimeout(0.2)
+
+    def pump(source: socket.socket, to: socket.socket) -> None:
+        try:
+            while chunk := source.recv(1 << 16):
+                to.sendall(chunk)
+            to.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+    def serve(client: socket.socket) -> None:
+        asked.set()
+        while not go.wait(0.2):
+            if over.is_set():
+                return
+        with client, socket.socket(socket.AF_UNIX) as engine:
+            engine.connect(SOCKET)
+            back = threading.Thread(target=pump, args=(engine, client), daemon=True)
+            back.start()
+            pump(client, engine)
+            back.join()
+
+    def accept() -> None:
+        while not over.is_set():
+            try:
+                client, _ = server.accept()
+            except TimeoutError:
+                continue
+            threading.Thread(target=serve, args=(client,), daemon=True).start()
+
+    thread = threading.Thread(target=accept)
+    thread.start()
+    try:
+        yield {"DOCKER_HOST": f"unix://{path}"}, asked, go
+    finally:
+        over.set()
+        thread.join()
+        server.close()
+
+
+def refused(home: TrainingHome) -> dict[str, Any]:
+    """Try to switch, be refused, and give the one who holds."""
+    before = home.mapping_file.read_bytes()
+    done = home.run("use", "segformer", "--json")
+    assert done.returncode == 5, (done.stdout, done.stderr)
+    (holder,) = json.loads(done.stdout)["error"]["holders"]
+    assert home.mapping_file.read_bytes() == before
+    return holder
+
+
+def test_a_plain_training_is_held_from_its_start_to_the_end_of_its_container(training_home: TrainingHome) -> None:
+    home = training_home
+    two_projects(home)
+    with slow_engine(home) as (environ, asked, go):
+        launch = home.launch("detectnet_v2", "train", "60", environ=environ)
+        pid = launch.process.pid
+        until(lambda: (home_sees := holds(home)) and home_sees[0]["pid"] == pid, "the launcher is seen")
+        assert refused(home)["phase"] == "pending"
+        assert asked.wait(30)
+        holder = refused(home)
+        assert (holder["pid"], holder["phase"], holder["container"]) == (pid, "pending", None)
+        text = home.run("use", "segformer").stderr
+        assert f"pid {pid}" in text
+        assert "taoprof run segformer -- …" in text
+        assert "taoprof use segformer --wait" in text
+        go.set()
+        container = launch.training().container
+        holder = refused(home)
+        assert (holder["pid"], holder["phase"], holder["container"]) == (pid, "bound", container)
+        assert home.run("use", "detectnet_v2").returncode == 0, "the same mapping is no conflict"
+
+        waiting = subprocess.Popen([home.taoprof, "use", "segformer", "--wait"], env=home.environ, stderr=-1, text=True)
+        assert waiting.stderr is not None
+        assert f"pid {pid}" in waiting.stderr.readline()
+        launch.process.kill()
+        launch.process.wait(30)
+        holder = refused(home)
+        assert (holder["container"], holder["phase"]) == (container, "bound"), "it trains on without its launcher"
+        assert waiting.poll() is None
+        home.engine.docker("kill", container)
+        waiting.communicate(timeout=30)
+        assert waiting.returncode == 0
+        assert home.run("current").stdout == "segformer\n"
+        assert holds(home) == []
+
+
+def test_stop_ends_found_work_and_nothing_else(training_home: TrainingHome) -> None:
+    home = training_home
+    two_projects(home)
+    first, second = home.train("detectnet_v2"), home.train("detectnet_v2")
+    home.run("stop", f"p{first.process.pid}", check=True)
+    first.wait()
+    assert not home.engine.exists(first.container)
+    assert home.engine.exists(second.container)
+    assert second.process.poll() is None
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_the_exit_status_is_the_tasks(training_home: TrainingHome, status: int) -> None:
+    home = training_home
+    two_projects(home)
+    with Started(home, *train("detectnet_v2", 1, status)) as run:
+        assert run.process.wait(60) == status, run.output
+    (run_record,) = home.json("history")["data"]["runs"]
+    assert (run_record["status"], run_record["profile"]) == (status, "detectnet_v2")
+    assert run_record["image"] == home.engine.images["detectnet_v2"]
+    assert home.json("why", str(home.root / "tao/kitti"))["data"]["runs"][0]["id"] == run_record["id"]
+
+
+def test_next_does_not_come_after_a_failed_training(training_home: TrainingHome) -> None:
+    home = training_home
+    two_projects(home)
+    script = 'taoprof run detectnet_v2 -- tao model detectnet_v2 train 0 3 && echo "next came"'
+    path = f"{Path(home.taoprof).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", script], env={**home.environ, "PATH": path}, capture_output=True, text=True, timeout=60
+    )
+    assert "next came" not in done.stdout
+    assert done.returncode == 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_training_and_is_told(training_home: TrainingHome, number: signal.Signals) -> None:
+    """SIGINT as a terminal sends it, to the whole group; SIGTERM to ``taoprof run`` alone."""
+    home = training_home
+    two_projects(home)
+    with Started(home, *train("detectnet_v2", 60)) as run:
+        container = run.bound()["container"]
+        if number == signal.SIGINT:
+            os.killpg(run.process.pid, number)
+        else:
+            run.process.send_signal(number)
+        status = run.process.wait(60)
+        assert status != 0, run.output
+        if home.engine.exists(container):  # the launcher died of SIGTERM and left it behind, so the hold stays
+            assert run.record is not None
+            home.run("stop", run.record["id"], check=True)
+        until(lambda: not home.engine.exists(container), "the container is gone")
+        until(lambda: holds(home) == [], "nothing is held")
+
+
+def test_a_container_killed_from_outside(training_home: TrainingHome) -> None:
+    home = training_home
+    two_projects(home)
+    with Started(home, *train("detectnet_v2", 60)) as run:
+        home.engine.docker("kill", run.bound()["container"])
+        assert run.process.wait(60) == 137, run.output
+    assert home.json("history")["data"]["runs"][0]["status"] == 137
+
+
+def test_everything_but_the_container_is_killed(training_home: TrainingHome) -> None:
+    """The hold lives as long as the container, whoever dies; results folder and mounts file stay its own."""
+    home = training_home
+    two_projects(home)
+    with Started(home, *train("detectnet_v2", 60)) as run:
+        record = run.bound()
+        os.killpg(run.process.pid, signal.SIGKILL)
+        run.process.wait(30)
+        (hold,) = holds(home)
+        assert (hold["id"], hold["container"]) == (record["id"], record["container"])
+        assert home.run("run", *train("detectnet_v2", 1)).returncode == 5, "it still writes the results folder"
+        assert list((home.state / "holds").glob("*.mounts.json"))
+        home.engine.remove(record["container"])
+        assert holds(home) == []
+        assert list((home.state / "holds").iterdir()) == []
+    (over,) = home.json("history")["data"]["runs"]
+    assert over["status"] is None
+    assert over["ended"] is not None
+
+
+def test_run_on_the_shared_file(training_home: TrainingHome) -> None:
+    home = training_home
+    _kitti, city = two_projects(home)
+    with Started(home, *train("segformer", 60, 0, "--shared")) as run:
+        record = run.bound()
+        assert mounts(home.engine.inspect(record["container"])) == host_mounts(city)
+        assert home.run("current").stdout == "segformer\n"
+        done = home.run("use", "detectnet_v2", "--json")
+        assert done.returncode == 5
+        assert json.loads(done.stdout)["error"]["holders"][0]["id"] == record["id"]
+        os.killpg(run.process.pid, signal.SIGKILL)
+        run.process.wait(30)
+        assert home.run("use", "detectnet_v2").returncode == 5, "the container trains on"
+        home.engine.remove(record["container"])
+        home.run("use", "detectnet_v2", check=True)
+
+
+def test_a_mount_that_the_launcher_moves_is_told_at_once(training_home: TrainingHome, tmp_path: Path) -> None:
+    """What ``run`` cannot foresee: the command itself takes its mounts file away."""
+    home = training_home
+    two_projects(home)
+    script = "unset LAUNCHER_MOUNTS; rm -f ~/.tao_mounts.json; tao model detectnet_v2 train 1"
+    home.mapping_file.write_text(json.dumps({"Mounts": [], "DockerOptions": {"tty": False}}))
+    with Started(home, "segformer", "--", "sh", "-c", script.replace("rm -f ~/.tao_mounts.json; ", "")) as run:
+        assert run.process.wait(60) == 0, run.output
+    assert "none of the profile's folders is mounted: the launcher read another mounts file" in run.output
+
+
+def test_gpus_are_shared_out(training_home: TrainingHome) -> None:
+    home = training_home
+    two_projects(home)
+    with Started(home, *train("detectnet_v2", 60, 0, "--gpus", "0,1")) as run:
+        record = run.bound()
+        assert "CUDA_VISIBLE_DEVICES=0,1" in home.engine.inspect(record["container"])["Config"]["Env"]
+        done = home.run("run", *train("segformer", 1, 0, "--gpus", "1,"))
+        assert done.returncode == 5
+        assert record["id"] in done.stderr
+        with Started(home, *train("segformer", 1, 0, "--gpus", "2,3")) as other:
+            assert other.process.wait(60) == 0, other.output

@@ -1,0 +1,275 @@
+"""The Python API in programs of their own: a profile for as long as the program, or what it started, lives."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.actors import Stage, kill, rendered, staged
+from tests.support.engine import until
+
+CONVERSATION = """
+import json, os, sys, subprocess, threading
+import taoprofiles
+from taoprofiles.errors import TaoprofError
+for line in sys.stdin:
+    try:
+        answer = eval(compile(json.loads(line), "<told>", "eval"))
+        print(json.dumps(answer, default=repr), flush=True)
+    except TaoprofError as error:
+        print(json.dumps({"error": error.code, "message": error.message}), flush=True)
+"""
+
+
+class Program:
+    """A Python program that evaluates what it is told, and says what that gives."""
+
+    def __init__(self, stage: Stage, **environ: str) -> None:
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self.process = stage.start(sys.executable, "-c", CONVERSATION, environ=environ, **pipes)
+        self.pid = self.process.pid
+
+    def tell(self, expression: str) -> Any:
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.write(json.dumps(expression) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def do(self, *lines: str) -> None:
+        """Have it carry out statements."""
+        text = "\n".join(lines)
+        self.tell(f"exec({text!r}, globals())")
+
+    def environ(self) -> dict[str, str]:
+        return self.tell("dict(os.environ)")
+
+    def end(self) -> None:
+        assert self.process.stdin
+        self.process.stdin.close()
+        assert self.process.wait(20) == 0
+
+
+def killed(program: Program) -> None:
+    kill(program.pid)
+    program.process.wait(20)
+
+
+def mapping_of(stage: Stage, name: str) -> dict[str, Any]:
+    return json.loads(rendered(stage, name))
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    with staged(tmp_path) as made:
+        for name in ("a", "b"):
+            folder = made.root / name
+            folder.mkdir()
+            made.profile(
+                name,
+                f'layout = "custom"\n[variables]\nSPECS_DIR = "/specs/{name}"\n'
+                f'[[mounts]]\nsource = "{folder}"\ndestination = "/workspace"\n',
+            )
+        made.run("use", "a", check=True)
+        yield made
+
+
+def holders(stage: Stage) -> list[tuple[str, str, int]]:
+    return [(one["kind"], one["profile"], one["pid"]) for one in stage.json("holds")["data"]["holds"]]
+
+
+def test_use_gives_the_process_a_profile_until_it_ends(stage: Stage) -> None:
+    program = Program(stage, SPECS_DIR="before")
+    before = program.environ()
+    assert program.tell("taoprofiles.use('b').name") == "b"
+    there = program.environ()
+    assert (there["SPECS_DIR"], there["TAOPROF_PROFILE"]) == ("/specs/b", "b")
+    assert Path(there["LAUNCHER_MOUNTS"]).stat().st_mode & 0o777 == 0o600
+    assert json.loads(Path(there["LAUNCHER_MOUNTS"]).read_bytes())["Mounts"] == mapping_of(stage, "b")["Mounts"]
+    assert holders(stage) == [("notebook", "b", program.pid)]
+    assert stage.run("current").stdout == "a\n", "the shared file is nobody's business here"
+    assert program.tell("taoprofiles.use('a').variables") == {"SPECS_DIR": "/specs/a"}
+    assert holders(stage) == [("notebook", "a", program.pid)]
+    assert program.tell("[one.release() for one in taoprofiles.runs.session._current]") == [None]
+    assert program.environ() == before
+    assert holders(stage) == []
+    program.end()
+
+
+def test_the_end_of_the_program_ends_the_hold_and_its_file(stage: Stage) -> None:
+    for ending in (Program.end, lambda program: killed(program)):
+        program = Program(stage)
+        program.tell("taoprofiles.use('b').name")
+        file = Path(program.environ()["LAUNCHER_MOUNTS"])
+        assert file.exists()
+        ending(program)
+        assert holders(stage) == []
+        assert not file.exists()
+
+
+def test_what_the_program_started_keeps_the_hold_when_it_is_killed(stage: Stage) -> None:
+    """A training in the background reads the mounts file when its image has been pulled, maybe much later."""
+    program = Program(stage)
+    program.tell("taoprofiles.use('b').name")
+    file = Path(program.environ()["LAUNCHER_MOUNTS"])
+    child = program.tell("subprocess.Popen(['sleep', '60'], start_new_session=True).pid")
+    try:
+        killed(program)
+        assert [holder[:2] for holder in holders(stage)] == [("notebook", "b")]
+        assert file.exists()
+    finally:
+        os.kill(child, signal.SIGKILL)
+    until(lambda: holders(stage) == [], "the hold ends with the child")
+    assert not file.exists()
+
+
+def test_a_fork_that_ends_leaves_the_session_to_its_parent(stage: Stage) -> None:
+    program = Program(stage)
+    program.tell("taoprofiles.use('b').name")
+    ended = "(lambda pid: os.waitpid(pid, 0)[1] if pid else sys.exit(0))(os.fork())"
+    assert program.tell(ended) == 0
+    assert holders(stage) == [("notebook", "b", program.pid)]
+    assert Path(program.environ()["LAUNCHER_MOUNTS"]).exists()
+    program.end()
+
+
+def test_a_fork_that_uses_another_profile_leaves_its_parent_alone(stage: Stage) -> None:
+    """The shared file is its parent's, and so is the hold, although nothing that the parent started is at work."""
+    program = Program(stage)
+    program.tell("taoprofiles.use('a', shared=True).name")
+    program.do(
+        "pid = os.fork()",
+        "if pid == 0:",
+        "    try:",
+        "        taoprofiles.use('b', shared=True)",
+        "    except taoprofiles.HeldError:",
+        "        os._exit(taoprofiles.use('b').name != 'b')",
+        "    os._exit(9)",
+    )
+    assert program.tell("os.waitpid(pid, 0)[1]") == 0
+    assert holders(stage) == [("notebook", "a", program.pid)]
+    assert stage.mapping() == mapping_of(stage, "a")
+    program.end()
+
+
+def test_threads_that_begin_at_once_leave_one_session(stage: Stage) -> None:
+    program = Program(stage)
+    begin = "[threading.Thread(target=taoprofiles.use, args=('ab'[one % 2],)) for one in range(6)]"
+    program.tell(f"(lambda all: [one.start() for one in all] + [one.join() for one in all])({begin})")
+    there = program.environ()
+    assert holders(stage) == [("notebook", there["TAOPROF_PROFILE"], program.pid)]
+    program.tell("[one.release() for one in taoprofiles.runs.session._current]")
+    assert holders(stage) == []
+    program.end()
+
+
+def test_an_interrupt_while_the_end_is_written_down_leaves_no_hold(stage: Stage) -> None:
+    """Somebody else has the lock, or the engine is slow to answer, and a person loses patience."""
+    program = Program(stage)
+    program.tell("taoprofiles.use('a').name")
+    program.do("def interrupted(*_):", "    raise KeyboardInterrupt")
+    program.tell("setattr(taoprofiles.runs.session.Session, 'note_end', interrupted)")
+    program.do("try:", "    taoprofiles.use('b')", "except KeyboardInterrupt:", "    pass")
+    assert holders(stage) == [("notebook", "b", program.pid)]
+    assert program.environ()["TAOPROF_PROFILE"] == "b"
+    program.end()
+
+
+def test_a_shared_use_whose_hold_cannot_be_written_changes_nothing(stage: Stage) -> None:
+    """Such as on a full disk: the file must not have been switched for nobody."""
+    program = Program(stage)
+    program.do("def full(*_):", "    raise taoprofiles.TaoprofError('no space left on device')")
+    program.tell("__import__('taoprofiles.holds.records') and setattr(taoprofiles.holds.records.Holds, 'make', full)")
+    before = program.environ()
+    assert program.tell("taoprofiles.use('b', shared=True)")["message"] == "no space left on device"
+    assert program.environ() == before
+    assert stage.mapping() == mapping_of(stage, "a")
+    program.end()
+
+
+def test_shared_is_refused_where_another_holds_and_gives_way_to_oneself(stage: Stage) -> None:
+    one, two = Program(stage), Program(stage)
+    assert one.tell("taoprofiles.use('b', shared=True).shared") is True
+    assert stage.mapping() == mapping_of(stage, "b")
+    before = two.environ()
+    assert two.tell("taoprofiles.use('a', shared=True)")["error"] == "held"
+    assert two.environ() == before
+    assert one.tell("taoprofiles.use('a', shared=True).name") == "a", "our own hold is in nobody's way"
+    assert stage.mapping() == mapping_of(stage, "a")
+    assert holders(stage) == [("notebook", "a", one.pid)]
+    child = one.tell("subprocess.Popen(['sleep', '60']).pid")
+    assert one.tell("taoprofiles.use('b', shared=True)")["error"] == "held", "but what we started needs it"
+    os.kill(child, signal.SIGKILL)
+    for program in (one, two):
+        program.end()
+    assert holders(stage) == []
+
+
+@pytest.mark.parametrize(
+    ("expression", "code"),
+    [("taoprofiles.use('nosuch')", "not-found"), ("taoprofiles.use('gone')", "invalid-profile"),
+     ("taoprofiles.run('a', [])", "usage"), ("taoprofiles.run('a', ['/nosuch'])", "no-command"),
+     ("taoprofiles.run('a', ['true', 'a\\0b'])", "no-command"),
+     ("taoprofiles.run('a', ['true', '\\ud800'])", "no-command"),
+     *((f"taoprofiles.{call}", "usage") for call in (
+         "use(None)", "use(b'a')", "use(['a'])", "use('a', shared='yes')", "use('a', timeout=None)",
+         "use('a', timeout=float('nan'))", "switch(3)", "run('a', None)", "run('a', [1])", "run('a', b'true')",
+         "run('a', ['true'], gpus=1)", "run('a', ['true'], wait='1')", "run('a', ['true'], say=1)",
+         "hold(reason=None).__enter__()", "hold(b'a', reason='x').__enter__()"))],
+)  # fmt: skip
+def test_a_refusal_is_an_exception_and_changes_nothing(stage: Stage, expression: str, code: str) -> None:
+    stage.profile("gone", 'layout = "custom"\n[[mounts]]\nsource = "/nowhere/at/all"\ndestination = "/d"\n')
+    program = Program(stage)
+    program.tell("taoprofiles.use('b').name")
+    before = program.environ()
+    assert program.tell(expression)["error"] == code
+    assert program.environ() == before
+    assert holders(stage) == [("notebook", "b", program.pid)]
+    program.end()
+
+
+@pytest.mark.parametrize(
+    "call", ["{}", "(lambda t, box: (t(box), box)[1])(lambda box: thread(lambda: box.append({})), [])[0]"]
+)
+def test_run_gives_the_status_of_the_command(stage: Stage, call: str) -> None:
+    """Also from a thread, which may not have signal handlers."""
+    program = Program(stage)
+    thread = "(lambda do: (lambda made: (made.start(), made.join()))(threading.Thread(target=do)))"
+    program.tell(f"globals().update(thread={thread})")
+    command = "taoprofiles.run('b', ['sh', '-c', 'test \"$SPECS_DIR\" = /specs/b && exit 7'])"
+    found = program.tell(call.format(command))
+    assert found[1] == 7
+    assert "SPECS_DIR" not in program.environ()
+    assert holders(stage) == []
+    program.end()
+
+
+def test_hold_lasts_for_the_block(stage: Stage) -> None:
+    program = Program(stage)
+    program.tell("globals().update(held=taoprofiles.hold('a', reason='copying'))")
+    assert program.tell("held.__enter__().reason") == "copying"
+    assert holders(stage) == [("manual", "a", program.pid)]
+    assert stage.refused("b")[0]["reason"] == "copying"
+    program.tell("held.__exit__(None, None, None)")
+    assert holders(stage) == []
+    assert program.tell("taoprofiles.hold('b', reason='x').__enter__()")["error"] == "usage"
+    program.end()
+
+
+def test_stop_leaves_the_kernel_alone(stage: Stage) -> None:
+    program = Program(stage)
+    program.tell("taoprofiles.use('b').name")
+    (hold,) = stage.json("holds")["data"]["holds"]
+    assert stage.run("stop", hold["id"]).returncode == 2
+    child = program.tell("globals().update(child=subprocess.Popen(['sleep', '60'])) or child.pid")
+    assert stage.run("stop", hold["id"]).returncode == 0
+    assert program.tell("child.wait()") == -signal.SIGTERM, child
+    assert holders(stage) == [("notebook", "b", program.pid)]
+    program.end()

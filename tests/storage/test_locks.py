@@ -1,0 +1,239 @@
+"""The one lock: ours and filelock's are the same, whoever waits is told for whom, and a dead holder holds nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from filelock import FileLock, Timeout
+
+import taoprofiles
+from taoprofiles.errors import BusyError, TaoprofError
+from taoprofiles.storage import homes
+from taoprofiles.storage.locks import Lock
+from tests.support.home import Home
+
+HOLDERS = {
+    "ours": "from taoprofiles.storage.locks import Lock as L",
+    "filelock": "from filelock import FileLock as L",
+}
+
+
+@contextmanager
+def held(path: Path, how: str) -> Iterator[subprocess.Popen[str]]:
+    """Hold the lock in another process, until the end of the block or of the process."""
+    script = f"import sys\n{HOLDERS[how]}\nwith L(sys.argv[1]):\n    print('held', flush=True)\n    sys.stdin.read()\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None and process.stdin is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate(timeout=30)
+
+
+@pytest.mark.parametrize("holder", list(HOLDERS))
+def test_excluded(home: Home, holder: str) -> None:
+    path = home.state / "lock"
+    with held(path, holder):
+        assert not Lock(str(path)).try_acquire()
+        with pytest.raises(BusyError), Lock(str(path), 0.05):
+            raise AssertionError("two hold the lock")
+        with pytest.raises(Timeout), FileLock(path, timeout=0.05):
+            raise AssertionError("two hold the lock")
+    with Lock(str(path), 5), pytest.raises(Timeout), FileLock(path, timeout=0.05):
+        raise AssertionError("two hold the lock")
+
+
+@pytest.mark.parametrize("holder", list(HOLDERS))
+def test_waiter_gets_it_from_a_dead_holder(home: Home, holder: str) -> None:
+    """The holder is killed while we wait: the kernel gives the lock to us."""
+    home.profile("a")
+    with held(home.state / "lock", holder) as process:
+        waiter = subprocess.Popen([home.taoprof, "use", "a"], env=home.environ, stdout=subprocess.PIPE, text=True)
+        try:
+            _wait_until(lambda: _has_open(waiter.pid, home.state / "lock"))
+            assert waiter.poll() is None
+            process.kill()
+            out, _ = waiter.communicate(timeout=30)
+        finally:
+            if waiter.poll() is None:
+                waiter.kill()
+                waiter.wait(30)
+    assert (waiter.returncode, out) == (0, "switched to 'a'\n")
+
+
+def test_busy_names_the_holder(home: Home) -> None:
+    home.profile("a")
+    with held(home.state / "lock", "ours") as process:
+        began = time.monotonic()
+        done = home.run("use", "a", "--timeout", "0.3")
+        assert time.monotonic() - began >= 0.3
+        assert done.returncode == 7
+        assert f"pid {process.pid} on {os.uname().nodename}" in done.stderr
+        assert "0.3 s were not enough" in done.stderr
+        first, hint = done.stderr.splitlines()
+        assert first.startswith("taoprof: error: ") and "--timeout" in hint
+        error = home.json("use", "a", "--timeout", "0")["error"]
+        assert (error["code"], error["status"]) == ("busy", 7)
+        assert str(process.pid) in error["message"]
+        assert not home.mapping_file.exists()
+    home.run("use", "a", check=True)
+
+
+def test_busy_names_who_had_waited(home: Home) -> None:
+    """Who gets the lock after waiting, through filelock, is named just so."""
+    path = home.state / "lock"
+    script = (
+        "import sys\nfrom taoprofiles.storage.locks import Lock\nLock.try_acquire = lambda self: False\n"
+        "with Lock(sys.argv[1]):\n    print('held', flush=True)\n    sys.stdin.read()\n"
+    )
+    path.parent.mkdir(parents=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(BusyError, match=f"pid {process.pid} on "), Lock(str(path), 0.05):
+            raise AssertionError("two hold the lock")
+    finally:
+        process.kill()
+        process.communicate(timeout=30)
+
+
+def test_api_raises_busy(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    home.profile("a")
+    monkeypatch.setenv("HOME", str(home.root))
+    for name in ("TAOPROF_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    with held(home.state / "lock", "ours"), pytest.raises(taoprofiles.BusyError):
+        taoprofiles.switch("a", timeout=0.05)
+    assert taoprofiles.switch("a").changed
+
+
+@pytest.mark.parametrize("verb", [["list"], ["current"], ["status"], ["history"], ["show", "a"]])
+def test_reading_waits_for_nobody(home: Home, verb: list[str]) -> None:
+    home.profile("a")
+    home.run("use", "a", check=True)
+    with held(home.state / "lock", "ours"):
+        began = time.monotonic()
+        home.run(*verb, check=True)
+        assert time.monotonic() - began < 8, "it waited for the lock"
+
+
+def test_old_note_does_not_shine_through(home: Home) -> None:
+    path = home.state / "lock"
+    path.parent.mkdir(parents=True)
+    path.write_text("pid 4194304 on a-host-with-a-very-long-name.example.org and more of the same\n")
+    with Lock(str(path)):
+        assert path.read_text().strip() == f"pid {os.getpid()} on {os.uname().nodename}"
+
+
+def test_lock_whose_file_was_removed_excludes_nobody(home: Home) -> None:
+    """The state folder is removed while a lock is held: the next one makes its own, and is not fooled by the old."""
+    path = home.state / "lock"
+    with Lock(str(path)):
+        path.unlink()
+        with Lock(str(path), 0.5):
+            assert not Lock(str(path)).try_acquire()
+
+
+def test_a_home_that_is_moved_away_before_the_wait_is_not_made_anew(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A guard's: what makes the lock's folders would make the home."""
+
+    def moved_away(_: Lock) -> bool:
+        home.root.rename(home.root.with_name("away"))
+        return False
+
+    monkeypatch.setattr(homes, "KNOWN", {str(home.root): home.root.stat()})
+    monkeypatch.setattr(Lock, "try_acquire", moved_away)
+    with pytest.raises(TaoprofError, match="no such file"), Lock(str(home.state / "lock"), 0.2):
+        raise AssertionError("there is nothing to lock")
+    assert not home.root.exists()
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_lock_whose_file_goes_away_while_we_wait_is_not_waited_for(home: Home, is_there: bool) -> None:
+    """The state folder is deleted, or another is in its place: what its lock's holder does is in nobody's way."""
+    path = home.state / "lock"
+    with held(path, "ours"), ThreadPoolExecutor() as pool:
+        waiter = pool.submit(_taken, str(path))
+        _wait_until(lambda: _has_open(os.getpid(), path))
+        home.state.rename(home.root / "deleted")
+        if is_there:
+            home.state.mkdir(exist_ok=True)
+        assert waiter.result(5)
+
+
+def _taken(path: str) -> bool:
+    with Lock(path, 30):
+        return True
+
+
+def test_lock_that_is_a_link_is_not_followed(home: Home, tmp_path: Path) -> None:
+    home.profile("a")
+    target = tmp_path / "precious"
+    target.write_text("precious")
+    home.state.mkdir(parents=True)
+    (home.state / "lock").symlink_to(target)
+    done = home.run("use", "a")
+    assert done.returncode in (1, 3)
+    assert done.stderr.startswith("taoprof: error: cannot open the lock ")
+    assert target.read_text() == "precious"
+
+
+def _wait_until(happens: object, seconds: float = 30) -> None:
+    """Look again and again until it is so: there is no event for another process's state."""
+    deadline = time.monotonic() + seconds
+    while not happens():  # type: ignore[operator]
+        assert time.monotonic() < deadline, "it never came to be so"
+        os.sched_yield()
+
+
+def _has_open(pid: int, path: Path) -> bool:
+    try:
+        return any(os.readlink(f"/proc/{pid}/fd/{fd}") == str(path) for fd in os.listdir(f"/proc/{pid}/fd"))
+    except OSError:
+        return False
+
+
+def test_a_machine_that_stood_still_has_not_waited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A suspended laptop, or a frozen virtual machine: the holder stood still too, and gives the lock back now."""
+    first = Lock(str(tmp_path / "lock"))
+    first.__enter__()
+    clock = iter(range(0, 10_000_000, 1000))
+    tries = iter(range(5))
+
+    class Frozen:
+        @staticmethod
+        def monotonic() -> float:
+            return float(next(clock))
+
+        @staticmethod
+        def sleep(_: float) -> None:
+            if next(tries) == 3:
+                first.release()
+
+    monkeypatch.setattr("taoprofiles.storage.locks.time", Frozen)
+    with Lock(str(tmp_path / "lock"), timeout=10):
+        pass
+    first.__enter__()
+    tries = iter(range(100, 200))
+    with pytest.raises(BusyError), Lock(str(tmp_path / "lock"), timeout=10):
+        pass
+    first.release()

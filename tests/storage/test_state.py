@@ -1,0 +1,201 @@
+"""The state folder as accidents leave it: torn or damaged history, contents that are gone, leftovers, no hard links."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taoprofiles.errors import TaoprofError
+from taoprofiles.storage import files
+from taoprofiles.switching import switch
+from taoprofiles.switching.status import look
+from tests.support.home import Home
+
+FOREIGN = b'{"Mounts": []}'
+
+
+@pytest.fixture
+def used(home: Home) -> Home:
+    """A home in which a, then b was used."""
+    for name in "abc":
+        home.profile(name)
+    home.run("use", "a", check=True)
+    home.run("use", "b", check=True)
+    return home
+
+
+@pytest.mark.parametrize("keep", [1, 40, -40, -1])
+def test_torn_last_line(used: Home, keep: int) -> None:
+    """A power cut while a line was written: the switch it was for had not begun."""
+    journal = used.state / "history.jsonl"
+    whole = journal.read_bytes()
+    torn = whole.splitlines(keepends=True)[-1].replace(b'"id": 2', b'"id": 3')[:keep]
+    journal.write_bytes(whole + torn)
+    assert used.json("current")["data"] == {"name": "b", "state": "active"}
+    used.run("use", "c", check=True)
+    assert used.run("current").stdout == "c\n"
+    entries = used.json("history")["data"]["entries"]
+    assert [entry["profile"] for entry in entries if entry["took_effect"]] == ["c", "b", "a"]
+    used.run("undo", check=True)
+    assert used.run("current").stdout == "b\n"
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [b"garbage", b"\0" * 9000, b"[]", b"{}", b'{"v": 1}', b"\xff\xfe", b"[" * 50_000, b"null", b'{"v":""}'],
+    ids=["text", "zeros", "list", "empty", "bare", "not UTF-8", "deep", "null", "version"],
+)
+@pytest.mark.parametrize("where", ["first", "middle", "last"])
+def test_garbage_line(used: Home, garbage: bytes, where: str) -> None:
+    journal = used.state / "history.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    lines.insert({"first": 0, "middle": 1, "last": 2}[where], garbage + b"\n")
+    journal.write_bytes(b"".join(lines))
+    assert used.json("current")["data"] == {"name": "b", "state": "active"}
+    assert [entry["id"] for entry in used.json("history")["data"]["entries"]] == [2, 1]
+    used.run("list", check=True)
+    used.run("use", "c", check=True)
+    used.run("use", "-", check=True)
+    assert used.run("current").stdout == "b\n"
+
+
+def test_history_of_a_newer_version(used: Home) -> None:
+    journal = used.state / "history.jsonl"
+    journal.write_bytes(journal.read_bytes().replace(b'"v": 1', b'"v": 2'))
+    before = used.tree()
+    done = used.run("use", "c")
+    assert done.returncode == 3
+    assert "newer taoprofiles" in done.stderr and "pip install --upgrade" in done.stderr
+    assert used.tree() == before
+
+
+@pytest.mark.parametrize("damage", ["missing", "changed", "folder gone"])
+def test_content_that_the_history_no_longer_has(used: Home, damage: str) -> None:
+    before = used.mapping_file.read_bytes()
+    wanted = used.json("history")["data"]["entries"][0]["before"]
+    kept = used.state / "objects" / wanted
+    if damage == "missing":
+        kept.unlink()
+    elif damage == "changed":
+        kept.write_bytes(b"{}")
+    else:
+        shutil.rmtree(used.state / "objects")
+    done = used.run("undo")
+    assert done.returncode == 3
+    first, *_ = done.stderr.splitlines()
+    assert first.startswith("taoprof: error: what the history kept is ") and wanted in first
+    assert used.mapping_file.read_bytes() == before
+    used.run("use", "c", check=True)
+    assert used.run("current").stdout == "c\n"
+
+
+def test_history_deleted(used: Home) -> None:
+    (used.state / "history.jsonl").unlink()
+    assert used.json("current")["data"]["state"] == "unmanaged"
+    used.run("use", "c", check=True)
+    assert used.run("current").stdout == "c\n"
+
+
+def test_state_folder_deleted(used: Home) -> None:
+    shutil.rmtree(used.state)
+    used.run("use", "c", check=True)
+    assert used.run("current").stdout == "c\n"
+
+
+@pytest.mark.parametrize("what", ["history.jsonl", "objects", "cache", "lock"])
+def test_something_else_in_the_state_folder(used: Home, what: str) -> None:
+    """A folder for a file, a file for a folder: told in one line, or done without."""
+    path = used.state / what
+    if path.is_dir():
+        shutil.rmtree(path)
+        path.write_text("")
+    else:
+        path.unlink()
+        path.mkdir()
+    before = used.mapping_file.read_bytes()
+    done = used.run("use", "c")
+    if what == "cache":
+        assert done.returncode == 0, done.stderr
+    else:
+        assert done.returncode in (1, 3)
+        assert done.stderr.startswith("taoprof: error: ") and str(path) in done.stderr
+        assert len(done.stderr.splitlines()) <= 2
+        assert used.mapping_file.read_bytes() == before
+
+
+def test_leftovers_of_a_killed_switch_are_swept(used: Home) -> None:
+    """Whatever switch was killed, and whatever profile the next one is to."""
+    for folder in (used.root, used.state / "objects"):
+        for end in ("new", "old"):
+            (folder / f".taoprof-{end}").write_text("torn")
+    used.run("use", "c", check=True)
+    assert [path.name for path in used.root.rglob("*") if path.name.endswith(("-new", "-old"))] == []
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK])
+def test_without_hard_links(used: Home, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    _no_links(monkeypatch, number)
+    done = switch.use(used.context, "c")
+    assert (done.name, done.previous, done.changed) == ("c", "b", True)
+    assert used.run("current").stdout == "c\n"
+    assert [path.name for path in used.root.iterdir() if "taoprof-" in path.name] == []
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["hard links", "no hard links"])
+def test_error_after_the_rename_takes_it_back(used: Home, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+    """The folder cannot be flushed: the old content is back, and the history says so too."""
+    if not links:
+        _no_links(monkeypatch, errno.EPERM)
+    before, really = used.mapping_file.read_bytes(), files.Turn.sync
+
+    def fail(turn: files.Turn) -> None:
+        if turn._folder == str(used.root):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), turn._folder)
+        really(turn)
+
+    monkeypatch.setattr(files.Turn, "sync", fail)
+    with pytest.raises(TaoprofError, match="cannot write"):
+        switch.use(used.context, "c")
+    assert used.mapping_file.read_bytes() == before
+    found = look(used.context)
+    assert (found.name, found.state) == ("b", "active")
+
+
+def test_write_of_another_program_in_the_moment_of_the_switch(used: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It came after the file was read, so it is seen in the old file's second name, and kept."""
+    really = os.link
+
+    def write_then_link(*args: Any, **options: Any) -> None:
+        if str(args[0]) == str(used.mapping_file):
+            used.mapping_file.write_bytes(FOREIGN)
+        really(*args, **options)
+
+    monkeypatch.setattr(os, "link", write_then_link)
+    done = switch.use(used.context, "c")
+    monkeypatch.undo()
+    assert done.kept is not None
+    used.run("undo", str(done.kept), check=True)
+    assert used.mapping_file.read_bytes() == FOREIGN
+
+
+def test_history_is_lines_of_json(used: Home) -> None:
+    for line in (used.state / "history.jsonl").read_text().splitlines():
+        assert json.loads(line)["v"] == 1
+
+
+def _no_links(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def refuse(source: str, to: str, **_: Any) -> None:
+        raise OSError(number, os.strerror(number), source, None, to)
+
+    monkeypatch.setattr(os, "link", refuse)
+
+
+def test_new_file_has_no_second_name(used: Home) -> None:
+    assert used.mapping_file.stat().st_nlink == 1
+    assert Path(used.state / "history.jsonl").stat().st_nlink == 1

@@ -1,0 +1,231 @@
+"""JupyterLab in a real Chromium without a window, driven by the page's own commands and read from what it shows."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tests.support.engine import until
+from tests.support.home import need
+from tests.support.lab import Lab
+
+FLAGS = (
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # whatever a page asks for: nothing outside is reached
+)
+THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
+
+SETTLED = "() => !document.getElementById('jupyterlab-splash')"
+"""Whether the splash screen, which also comes with each change of theme, is gone."""
+
+STARTED = "() => window.jupyterapp ? jupyterapp.restored.then(() => true) : false"
+"""Whether the page's program is there, with its widgets where they were."""
+
+PANEL = "const panel = [...jupyterapp.shell.widgets('main')].find(one => one.context?.path === path);"
+
+OPEN = f"""async path => {{
+    await jupyterapp.commands.execute('docmanager:open', {{path}});
+    {PANEL}
+    await panel.context.ready;
+    await panel.sessionContext.ready;
+    await panel.revealed;
+}}"""
+
+STATE = f"""path => {{
+    {PANEL}
+    return {{
+        kernel: panel?.sessionContext.session?.kernel?.status ?? 'none',
+        pending: (window.taoprofRuns ??= {{}})[path] ?? 0,
+        cells: panel?.content.widgets.length ?? 0,
+    }};
+}}"""
+
+RUN = f"""([path, command, cell]) => {{
+    {PANEL}
+    if (cell !== null) {{
+        panel.content.activeCellIndex = cell;
+        panel.content.deselectAll();
+    }}
+    const runs = window.taoprofRuns ??= {{}};
+    runs[path] = (runs[path] ?? 0) + 1;
+    jupyterapp.commands.execute(command, {{semanticWidget: panel.id}}).finally(() => runs[path]--);
+}}"""
+"""Starts a command for this very notebook, and counts it until it is done; the answer does not wait for that."""
+
+OUTPUTS = f"""([path, cell]) => {{
+    {PANEL}
+    const area = panel.content.widgets[cell].outputArea;
+    const shown = [...area.node.querySelectorAll('.jp-OutputArea-output')];
+    return area.model.toJSON().map((output, at) => ({{
+        text: shown[at]?.innerText ?? '',
+        html: shown[at]?.innerHTML ?? '',
+        kind: output.output_type,
+        data: output.data ?? {{}},
+    }}));
+}}"""
+
+FIND = f"""([path, cell, selector]) => {{
+    {PANEL}
+    jupyterapp.shell.activateById(panel.id);
+    const node = cell === null ? panel.node : panel.content.widgets[cell].node;
+    return selector ? node.querySelector(selector) : node;
+}}"""
+
+RESTART = f"""async path => {{
+    {PANEL}
+    await panel.sessionContext.restartKernel();
+    await panel.sessionContext.session.kernel.requestKernelInfo();
+}}"""
+
+
+class Shown(NamedTuple):
+    """One output: what the page shows, and what the kernel sent (by MIME type)."""
+
+    text: str
+    html: str
+    kind: str
+    data: dict[str, Any]
+
+
+class Browser:
+    """``with Browser(lab) as browser: …`` has JupyterLab's page open in it."""
+
+    def __init__(self, lab: Lab, *, width: int = 1280, height: int = 900) -> None:
+        need(importlib.util.find_spec("playwright"), "playwright is not installed")
+        chromium = shutil.which("chromium")
+        need(chromium, "the command 'chromium' is not installed")
+        from playwright.sync_api import sync_playwright
+
+        self.lab = lab
+        self.errors: list[str] = []
+        """What went wrong in the page's own programs."""
+        folder = lab.home.root.parent / "chromium"
+        folder.mkdir(exist_ok=True)
+        self._driver = sync_playwright().start()
+        try:
+            self._context = self._driver.chromium.launch_persistent_context(
+                folder / "data",
+                executable_path=chromium,
+                args=FLAGS,
+                env={"HOME": str(folder), "PATH": os.environ["PATH"], "LANG": "C.UTF-8"},
+                viewport={"width": width, "height": height},
+            )
+        except BaseException:
+            self._driver.stop()
+            raise
+        self.page = self._context.pages[0]
+        self.page.set_default_timeout(30_000)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+
+    def __enter__(self) -> Browser:
+        try:
+            self.reload()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._context.close()
+        self._driver.stop()
+
+    def reload(self) -> None:
+        """Load the page, as at first or anew."""
+        self.page.goto(f"{self.lab.url}lab?reset&token={self.lab.token}")
+        self.page.wait_for_function(STARTED)
+        self.page.wait_for_function(SETTLED)
+
+    def open(self, path: str) -> Notebook:
+        """Open a notebook, by its path in the home, in a tab of its own, and wait for its kernel."""
+        notebook = Notebook(self, path)
+        self.page.evaluate(OPEN, path)
+        notebook.idle()
+        return notebook
+
+    def theme(self, name: str) -> None:
+        """Switch to the "light" or the "dark" theme, and wait until it is there."""
+        self.page.evaluate("theme => jupyterapp.commands.execute('apputils:change-theme', {theme})", THEMES[name])
+        self.page.wait_for_function("theme => document.body.dataset.jpThemeName === theme", arg=THEMES[name])
+        self.page.wait_for_function(SETTLED)
+
+    def screenshot(self, path: Path) -> Path:
+        """Take a picture of the whole page."""
+        self.page.screenshot(path=path)
+        return path
+
+    def told(self) -> str:
+        """What stands in the way, for a message."""
+        dialogs = self.page.locator(".jp-Dialog-content").all_inner_texts()
+        return "\n".join([*dialogs, *self.errors])
+
+
+class Notebook:
+    """A notebook in a tab of JupyterLab. Cells are counted from 0."""
+
+    def __init__(self, browser: Browser, path: str) -> None:
+        self.browser = browser
+        self.path = path
+        self._evaluate: Callable[..., Any] = browser.page.evaluate
+
+    def __len__(self) -> int:
+        """How many cells it has."""
+        return int(self._evaluate(STATE, self.path)["cells"])
+
+    def run_all(self) -> None:
+        """Start all cells, from the first to the last, and return at once."""
+        self._evaluate(RUN, [self.path, "notebook:run-all-cells", None])
+
+    def run(self, cell: int) -> None:
+        """Start one cell and return at once."""
+        self._evaluate(RUN, [self.path, "notebook:run-cell", cell])
+
+    def restart(self) -> None:
+        """Restart the kernel, and wait until it is there again."""
+        self._evaluate(RESTART, self.path)
+        self.idle()
+
+    @property
+    def kernel(self) -> str:
+        """The kernel's status, as the page has it: idle, busy, restarting, dead …"""
+        return str(self._evaluate(STATE, self.path)["kernel"])
+
+    def idle(self, *, seconds: float = 60) -> None:
+        """Wait until all that was started is done."""
+
+        def is_idle() -> bool:
+            state = self._evaluate(STATE, self.path)
+            return state["kernel"] == "idle" and state["pending"] == 0
+
+        until(is_idle, f"{self.path} is idle", seconds=seconds, told=self.told)
+
+    def outputs(self, cell: int) -> list[Shown]:
+        return [Shown(**output) for output in self._evaluate(OUTPUTS, [self.path, cell])]
+
+    def text(self, cell: int) -> str:
+        return "\n".join(output.text for output in self.outputs(cell))
+
+    def until_shown(self, cell: int, text: str, *, seconds: float = 60) -> None:
+        """Wait until a cell's outputs have a text."""
+        until(lambda: text in self.text(cell), f"{self.path} shows '{text}'", seconds=seconds, told=self.told)
+
+    def screenshot(self, path: Path, *, cell: int | None = None, selector: str = "") -> Path:
+        """Take a picture of the notebook, of one cell, or of what a selector finds first in it."""
+        found = self.browser.page.evaluate_handle(FIND, [self.path, cell, selector]).as_element()
+        assert found, f"nothing in {self.path} is '{selector}'"
+        found.scroll_into_view_if_needed()
+        found.screenshot(path=path)
+        return path
+
+    def told(self) -> str:
+        """All that it shows, for a message."""
+        cells = [f"[{cell}] {self.text(cell)}" for cell in range(len(self))]
+        return "\n".join([f"kernel {self.kernel}", *cells, self.browser.told()])

@@ -1,0 +1,127 @@
+"""Ways to run taoprof: inside this process, for breadth, and on a terminal of its own, for what people see."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import io
+import json
+import os
+import pty
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+from typing import NamedTuple
+from unittest import mock
+
+from taoprofiles.cli import main
+from tests.support.home import Home
+
+
+class Answer(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+    @property
+    def envelope(self) -> dict:
+        return json.loads(self.out)
+
+
+def call(
+    home: Home, *argv: str, environ: dict[str, str] | None = None, stdin: bytes = b"", cwd: Path | None = None
+) -> Answer:
+    """Run a command line in this process, with the home's environment and captured streams."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    given = io.TextIOWrapper(io.BytesIO(stdin), "utf-8")
+    before = Path.cwd()
+    os.chdir(cwd or home.root)
+    try:
+        with (
+            mock.patch.dict(os.environ, {**home.environ, **(environ or {})}, clear=True),
+            mock.patch.object(sys, "stdin", given),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            try:
+                status = main.run(list(argv))
+            except SystemExit as end:
+                status = int(end.code or 0)
+    finally:
+        os.chdir(before)
+    return Answer(status, *(stream.buffer.getvalue().decode() for stream in (out, err)))  # type: ignore[attr-defined]
+
+
+class Terminal:
+    """A process on a pseudo-terminal. What is waited for must come, or the test fails with what came instead."""
+
+    def __init__(self, argv: list[str], *, environ: dict[str, str], cwd: Path) -> None:
+        self._fd, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
+        self.seen = b""
+        self.process = subprocess.Popen(
+            argv,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env={"TERM": "xterm", **environ},
+            cwd=cwd,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+        os.close(slave)
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._fd)
+
+    def send(self, text: str) -> None:
+        os.write(self._fd, text.encode())
+
+    def wait_for(self, text: str, *, timeout: float = 20) -> str:
+        """Read until ``text`` has come since the last wait, and give all up to it."""
+        wanted, end = text.encode(), time.monotonic() + timeout
+        while wanted not in self.seen:
+            assert time.monotonic() < end, f"waited for {text!r}, saw {self.seen!r}"
+            assert self._read(0.2), f"ended before {text!r}, after {self.seen!r}"
+        before, _, self.seen = self.seen.partition(wanted)
+        return (before + wanted).decode("utf-8", "replace")
+
+    def finish(self) -> tuple[int, bytes]:
+        """Read to the end; give the exit status and what has come since the last wait."""
+        end = time.monotonic() + 20
+        while self._read(0.2):
+            assert time.monotonic() < end, f"does not end; saw {self.seen!r}"
+        return self.process.wait(20), self.seen
+
+    def _read(self, timeout: float) -> bool:
+        if not select.select([self._fd], [], [], timeout)[0]:
+            return True
+        try:
+            chunk = os.read(self._fd, 1 << 16)
+        except OSError:  # EIO: the last one who had the terminal open has gone
+            return False
+        self.seen += chunk
+        return bool(chunk)
+
+
+def one_clear_error(answer: Answer | subprocess.CompletedProcess[str], status: int) -> None:
+    """Check that a command failed as it should: one error line, no traceback, nothing on stdout."""
+    if isinstance(answer, subprocess.CompletedProcess):
+        answer = Answer(answer.returncode, answer.stdout, answer.stderr)
+    assert "Traceback" not in answer.err, answer.err
+    assert (answer.status, answer.out) == (status, ""), answer
+    lines = answer.err.splitlines()
+    errors = [line for line in lines if line.startswith("taoprof: error: ")]
+    assert len(errors) == 1, answer
+    others = [line for line in lines if line not in errors and not line.startswith(("  ", "hint: ", "taoprof: "))]
+    assert not others, others
+    assert all(line.isprintable() and len(line) < 1000 for line in lines), "a line that no terminal should be given"

@@ -1,0 +1,80 @@
+"""Fixtures for tests that need a real Docker engine or a booted systemd: one of each for the whole session."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.engine import SOCKET, Daemon, Engine, TrainingHome, answers
+from tests.support.home import command, need
+from tests.support.systemd_machine import Machine
+from tests.support.systemd_owner import Owner
+
+LAUNCHER = "nvidia-tao==6.26.3"
+
+
+@pytest.fixture(scope="session")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    need(os.geteuid() == 0, "a Docker engine of our own needs root")
+    need(sys.version_info < (3, 12), "the launcher's docker 4.3.1 starts up to Python 3.11 only")
+    for name in ("tao", "docker", "busybox", "bash"):
+        command(name)
+    daemon = None if answers() else Daemon()
+    try:
+        if daemon:
+            need(daemon.started(), f"dockerd does not start here: {daemon.tail()}")
+        made = Engine(tmp_path_factory.mktemp("docker"))
+        try:
+            made.make_images()
+            refusal = made.refusal()
+            need(not refusal, f"the engine starts no container such as the launcher's: {refusal}")
+            yield made
+        finally:
+            made.remove_images()
+    finally:
+        if daemon:
+            daemon.end()
+
+
+@pytest.fixture
+def training_home(tmp_path: Path, engine: Engine) -> Iterator[TrainingHome]:
+    root = tmp_path / "home"
+    root.mkdir()
+    home = TrainingHome(root, engine)
+    try:
+        yield home
+    finally:
+        home.end()
+
+
+@pytest.fixture(scope="session")
+def machine(engine: Engine) -> Iterator[Machine]:
+    need(os.geteuid() == 0, "booting a systemd needs root")
+    need(Path("/lib/systemd/systemd").exists(), "systemd is not installed")
+    for name in ("systemctl", "systemd-run", "loginctl", "dbus-daemon", "unshare", "nsenter", "setpriv", "useradd"):
+        command(name)
+    need(Path("/usr/bin/python3").exists(), "the system has no Python that an ordinary user can run")
+    mode = Path(SOCKET).stat().st_mode & 0o7777
+    made = Machine()
+    try:
+        made.boot()
+        made.install(LAUNCHER)
+        Path(SOCKET).chmod(0o666)  # the user may ask the engine, as one in the group docker may
+        yield made
+    finally:
+        made.end()
+        Path(SOCKET).chmod(mode)
+
+
+@pytest.fixture
+def owner(machine: Machine) -> Iterator[Owner]:
+    """A user who has done nothing yet."""
+    one = Owner(machine)
+    try:
+        yield one
+    finally:
+        one.end()

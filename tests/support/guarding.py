@@ -1,0 +1,94 @@
+"""A guard at work in a scratch home, and the service manager that it tells what it does, played by a socket."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.support.engine import until
+from tests.support.home import Home, command
+
+
+class Guarded:
+    """``with Guarded(home) as guard: …`` has the home guarded, from READY=1 on, and ends the guard by SIGTERM."""
+
+    def __init__(self, home: Home, *, environ: dict[str, str] | None = None, prefix: tuple[str, ...] = ()) -> None:
+        self.home = home
+        self.log = home.root.parent / f"guard-{len(list(home.root.parent.glob('guard-*.log')))}.log"
+        self.told: list[str] = []
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._address = f"taoprofiles-test-{os.getpid()}-{time.monotonic_ns()}"
+        self._socket.bind("\0" + self._address)
+        self._socket.setblocking(False)
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [*prefix, command("taoprofd")],
+                env={**home.environ, "NOTIFY_SOCKET": f"@{self._address}", **(environ or {})},
+                cwd=home.root,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def __enter__(self) -> Guarded:
+        until(lambda: self.has_told("READY=1") or self.process.poll() is not None, "it is ready", told=self.said)
+        assert self.process.poll() is None, self.said()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self._socket.close()
+
+    def said(self) -> str:
+        """Its log."""
+        return self.log.read_text(errors="replace")
+
+    def has_told(self, what: str) -> bool:
+        """Whether the service manager has been told that line."""
+        while True:
+            try:
+                self.told += self._socket.recv(1 << 16).decode().split("\n")
+            except BlockingIOError:
+                return what in self.told
+
+    def goes_on(self, steps: int) -> None:
+        """Wait until it has gone through its loop as many times more."""
+        self.has_told("")
+        before = self.told.count("WATCHDOG=1")
+        until(
+            lambda: not self.has_told("") and self.told.count("WATCHDOG=1") >= before + steps,
+            "it goes on",
+            told=self.said,
+        )
+
+    @property
+    def status(self) -> str:
+        """The status line that was told last."""
+        self.has_told("")
+        return next((line.removeprefix("STATUS=") for line in reversed(self.told) if line.startswith("STATUS=")), "")
+
+    def until_said(self, text: str, *, seconds: float = 10) -> None:
+        until(lambda: text in self.said(), f"it says '{text}'", seconds=seconds, told=self.said)
+
+    def known(self) -> dict[str, Any]:
+        """What it publishes."""
+        found = [path for path in (self.home.state / "guard").glob("*.json") if path.name != "seal.json"]
+        return json.loads(found[0].read_text()) if found else {}
+
+
+def is_sealed(path: Path) -> bool:
+    return not path.stat().st_mode & 0o222

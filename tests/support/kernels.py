@@ -1,0 +1,163 @@
+"""A real IPython kernel without a browser, as a notebook server would start it: for all that is about its life."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import os
+import re
+import signal
+import time
+from collections.abc import Callable
+from html import unescape
+from pathlib import Path
+from queue import Empty
+from typing import Any
+
+from tests.support.engine import until
+from tests.support.home import Home, need
+from tests.support.lab import kernel_path
+
+NUMBERS = itertools.count()
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class Execution:
+    """One cell that was given to a kernel, and what has come of it so far."""
+
+    def __init__(self, client: Any, code: str) -> None:
+        self._client = client
+        self._id = client.execute(code, allow_stdin=False)
+        self.text = ""
+        """Streams and plain texts, one after the other."""
+        self.html: list[str] = []
+        self.traceback = ""
+        self.done = False
+        self.failed = False
+        """Whether "Run All" stops here: IPython prints some errors (UsageError) as text, and fails all the same."""
+
+    @property
+    def said(self) -> str:
+        """All that a person reads: the texts, and those in the HTML."""
+        return "\n".join([self.text, self.traceback, *(unescape(re.sub(r"<[^>]+>", " ", html)) for html in self.html)])
+
+    def until(self, text: str, *, seconds: float = 30) -> Execution:
+        """Wait until it has said something."""
+        return self._follow(lambda: text in self.said, f"it says '{text}'", seconds)
+
+    def finish(self, *, seconds: float = 30) -> Execution:
+        """Wait until it is done, with all of its output there."""
+        self._follow(lambda: self.done, "the cell is done", seconds)
+        reply = self._client.get_shell_msg(timeout=seconds)
+        while reply["parent_header"].get("msg_id") != self._id:
+            reply = self._client.get_shell_msg(timeout=seconds)
+        self.failed = reply["content"]["status"] != "ok"
+        return self
+
+    def _follow(self, is_over: Callable[[], bool], what: str, seconds: float) -> Execution:
+        end = time.monotonic() + seconds
+        while not is_over():
+            assert time.monotonic() < end, f"not within {seconds} s: {what}\n{self.said}"
+            assert not self.done, f"done without: {what}\n{self.said}"
+            try:
+                message = self._client.get_iopub_msg(timeout=0.2)
+            except Empty:
+                assert self._client.is_alive(), f"the kernel died before: {what}\n{self.said}"
+                continue
+            if message["parent_header"].get("msg_id") == self._id:
+                self._take(message["msg_type"], message["content"])
+        return self
+
+    def _take(self, kind: str, content: dict[str, Any]) -> None:
+        if kind == "stream":
+            self.text += COLOURS.sub("", content["text"])
+        elif kind in ("display_data", "execute_result", "update_display_data"):
+            if "text/html" in content["data"]:
+                self.html.append(content["data"]["text/html"])
+            if "text/plain" in content["data"]:
+                self.text += COLOURS.sub("", content["data"]["text/plain"]) + "\n"
+        elif kind == "error":
+            self.traceback = COLOURS.sub("", "\n".join(content["traceback"]))
+        elif kind == "status":
+            self.done = content["execution_state"] == "idle"
+
+
+class Kernel:
+    """``with Kernel(home) as kernel: …`` has a kernel at work in the home; it is shut down, or killed, at the end.
+
+    ``notebook`` is what a server tells its kernel to be the notebook's path.
+    """
+
+    def __init__(self, home: Home, *, notebook: str = "", environ: dict[str, str] | None = None) -> None:
+        for package in ("ipykernel", "jupyter_client"):
+            need(importlib.util.find_spec(package), f"{package} is not installed")
+        from jupyter_client.kernelspec import KernelSpecManager
+        from jupyter_client.manager import KernelManager
+
+        self.home = home
+        session = {"JPY_SESSION_NAME": str(home.root / notebook)} if notebook else {}
+        self.environ = {**home.environ, "PATH": kernel_path(), **session, **(environ or {})}
+        runtime = home.root / ".local/share/jupyter/runtime"
+        runtime.mkdir(parents=True, exist_ok=True)
+        self._manager = KernelManager(
+            connection_file=str(runtime / f"kernel-{next(NUMBERS)}.json"),
+            # This Python's own kernel, whatever others the person who runs the tests has registered.
+            kernel_spec_manager=KernelSpecManager(kernel_dirs=[]),
+        )
+        # Open for all its life: a restart uses it once more.
+        self._log = (home.root.parent / f"{Path(self._manager.connection_file).stem}.log").open("ab")
+        self._client: Any = None
+
+    def __enter__(self) -> Kernel:
+        try:
+            self._manager.start_kernel(env=self.environ, cwd=str(self.home.root), stdout=self._log, stderr=self._log)
+            self._client = self._manager.client()
+            self._client.start_channels()
+            self._client.wait_for_ready(timeout=60)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._client is not None:
+            self._client.stop_channels()
+        if self._manager.has_kernel:
+            self._manager.shutdown_kernel(now=not self._manager.is_alive())
+        self._manager.cleanup_resources()
+        self._log.close()
+
+    @property
+    def pid(self) -> int:
+        return int(self._manager.provisioner.pid)
+
+    def start(self, code: str) -> Execution:
+        """Give it a cell and return at once."""
+        return Execution(self._client, code)
+
+    def execute(self, code: str, *, seconds: float = 30) -> Execution:
+        """Run a cell to its end, however it ends."""
+        return self.start(code).finish(seconds=seconds)
+
+    def run(self, code: str, *, seconds: float = 30) -> Execution:
+        """Run a cell that is to succeed."""
+        done = self.execute(code, seconds=seconds)
+        assert not done.failed, done.said
+        return done
+
+    def interrupt(self) -> None:
+        self._manager.interrupt_kernel()
+
+    def restart(self) -> None:
+        """Restart it as the Restart button does, and wait until it answers again."""
+        self._manager.restart_kernel()
+        self._client.wait_for_ready(timeout=60)
+
+    def kill(self) -> None:
+        """``kill -9``, and wait until it is gone."""
+        os.kill(self.pid, signal.SIGKILL)
+        until(lambda: not self._manager.is_alive(), "the kernel is gone")
+
+    def shutdown(self) -> None:
+        """Shut it down as the Shut Down button does."""
+        self._manager.shutdown_kernel()

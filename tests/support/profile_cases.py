@@ -1,0 +1,305 @@
+"""By check: a set-up that it finds something wrong with, and one of the same kind that is sound.
+
+A set-up is a function that prepares a home and gives the words of ``taoprof check``; one that gives a tuple of findings
+has asked a judge itself, for what a test cannot have (a disk of Windows, a network's file system).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from taoprofiles.rules import folders, options
+from taoprofiles.rules.finding import Finding
+from taoprofiles.rules.locations import in_profile
+from taoprofiles.system.filesystem import Folder
+from tests.support.home import Home
+
+SetUp: TypeAlias = Callable[[Home], "list[str] | tuple[Finding, ...]"]
+
+GOOD_DOCKER = 'user = "auto"\nshm_size = "1G"\n'
+
+
+def file(text: str | dict[str, Any]) -> SetUp:
+    """A mounts file as some notebook left it."""
+
+    def prepare(home: Home) -> list[str]:
+        content = text if isinstance(text, str) else json.dumps(text, indent=1)
+        home.mapping_file.write_text(content.replace("HOME", str(home.root)))
+        return []
+
+    return prepare
+
+
+def mount(source: str, destination: str = "/data", **more: Any) -> SetUp:
+    """A mounts file with one mount."""
+    return file({"Mounts": [{"source": source, "destination": destination, **more}]})
+
+
+def option(**given: Any) -> SetUp:
+    """A mounts file with these DockerOptions."""
+    return file({"Mounts": [], "DockerOptions": given})
+
+
+def env(name: str, value: Any) -> SetUp:
+    """A mounts file with one variable."""
+    return file({"Mounts": [], "Envs": [{"variable": name, "value": value}]})
+
+
+def profile(docker: str = "", *, mounts: str = "", env: str = "", variables: str = "", more: str = "") -> SetUp:
+    """A profile of the parts of its file."""
+
+    def prepare(home: Home) -> list[str]:
+        text = f'layout = "custom"\n{more}\n[variables]\n{variables}\n[container.env]\nHOME = "/tmp"\n{env}\n'
+        text += f"[docker]\n{docker or GOOD_DOCKER}\n{mounts}"
+        home.profile("p", text.replace("HOMEDIR", str(home.root)))
+        return ["p"]
+
+    return prepare
+
+
+def two(first: tuple[str, str], second: tuple[str, str]) -> SetUp:
+    """A mounts file with two mounts, whose folders are there."""
+
+    def prepare(home: Home) -> list[str]:
+        for source, _ in (first, second):
+            (home.root / source).mkdir(parents=True, exist_ok=True)
+        listed = [{"source": str(home.root / source), "destination": place} for source, place in (first, second)]
+        home.mapping_file.write_text(json.dumps({"Mounts": listed}))
+        return []
+
+    return prepare
+
+
+def with_folder(name: str, then: SetUp, mode: int = 0o755) -> SetUp:
+    """Have a folder first."""
+
+    def prepare(home: Home) -> list[str] | tuple[Finding, ...]:
+        (home.root / name).mkdir(parents=True, exist_ok=True)
+        (home.root / name).chmod(mode)
+        return then(home)
+
+    return prepare
+
+
+def with_environ(then: SetUp, **more: str) -> SetUp:
+    """Have these in the environment."""
+
+    def prepare(home: Home) -> list[str] | tuple[Finding, ...]:
+        home.environ |= {name: value.replace("HOMEDIR", str(home.root)) for name, value in more.items()}
+        return then(home)
+
+    return prepare
+
+
+def port(taken: bool) -> SetUp:
+    """Publish on a port that somebody has, or has had."""
+
+    def prepare(home: Home) -> list[str] | tuple[Finding, ...]:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            number = server.getsockname()[1]
+            given, known = {"ports": {"8888": number}}, {number} if taken else set()
+            return tuple(options.ports(given, in_profile({}), taken=known))
+
+    return prepare
+
+
+def linked_destination(is_link: bool) -> SetUp:
+    """A destination whose name is a symlink on this host, or is not."""
+
+    def prepare(home: Home) -> list[str]:
+        (home.root / "elsewhere").mkdir()
+        (home.root / "name").symlink_to("elsewhere")
+        return mount("HOME", f"{home.root}/{'name' if is_link else 'elsewhere'}")(home)  # type: ignore[return-value]
+
+    return prepare
+
+
+def nested(*, exists: bool, filled: bool = False) -> SetUp:
+    """A mount inside of another's place, which is there on the host or not, and holds something or not."""
+
+    def prepare(home: Home) -> list[str]:
+        (home.root / "specs").mkdir()
+        (home.root / "project").mkdir()
+        if exists:
+            (home.root / "project/specs").mkdir()
+        if filled:
+            (home.root / "project/specs/train.yaml").write_text("")
+        return two(("project", "/workspace"), ("specs", "/workspace/specs"))(home)  # type: ignore[return-value]
+
+    return prepare
+
+
+class Seen(Folder):
+    """A folder of this host that belongs to somebody else, as far as the judges are told."""
+
+    def __init__(self, path: str, uid: int, mode: int) -> None:
+        super().__init__(path)
+        self.uid, self.gid, self.mode, self.problem = uid, uid, mode, ""
+
+
+def source(
+    kind: str = "ext4",
+    *,
+    uid: int = 1000,
+    mode: int = 0o755,
+    path: str = "/home/ana/data",
+    ids: Any = (1000, 1000),
+    snap: bool = False,
+) -> SetUp:
+    """A source on a file system of that kind, and of that owner."""
+    folder = Seen(path, uid, mode)
+    folder.real = path
+    return lambda home: tuple(folders.sources([("here", folder, kind)], ids, home="/home/ana", snap=snap))
+
+
+def results(uid: int, mode: int = 0o755) -> SetUp:
+    """Results that go into a folder of that owner."""
+    return lambda home: tuple(folders.results([("results", "/r/x", Seen("/r", uid, mode))], (1000, 1000)))
+
+
+def owned(count: int) -> SetUp:
+    """So many files of somebody else in the results."""
+    return lambda home: tuple(folders.owned("results", "/r", (count, "/r/model.tlt", True), (1000, 1000)))
+
+
+def as_user(docker: str, uid: int = 1000) -> SetUp:
+    """Those DockerOptions as user 1000 has them, whoever runs the tests."""
+    given = json.loads(docker)
+    return lambda home: tuple(options.user(given, in_profile({}), uid=uid, gid=uid, has_home=False))
+
+
+def mode(bits: int) -> SetUp:
+    """A mounts file with a secret, and these rights."""
+
+    def prepare(home: Home) -> list[str]:
+        env("WANDB_API_KEY", "0123456789")(home)
+        home.mapping_file.chmod(bits)
+        return []
+
+    return prepare
+
+
+def nothing(home: Home) -> list[str]:
+    """No mounts file at all."""
+    return []
+
+
+EMPTY = file({"Mounts": []})
+
+
+def logged_in(home: Home) -> list[str]:
+    """An empty mounts file, and a login to the registry as the launcher looks for it."""
+    (home.root / ".docker").mkdir()
+    (home.root / ".docker/config.json").write_text('{"auths": {"nvcr.io": {}}}')
+    return EMPTY(home)  # type: ignore[return-value]
+
+
+def with_command(*words: str, spec: bytes = b"") -> SetUp:
+    """A mounts file that has a folder ``specs`` on /specs, and a command; ROOT stands for the home."""
+
+    def prepare(home: Home) -> list[str]:
+        logged_in(home)
+        (home.root / "specs").mkdir()
+        (home.root / "specs/t.yaml").write_text("")
+        (home.root / "specs/s.yaml").write_bytes(spec.replace(b"ROOT", os.fsencode(home.root)))
+        mounts = [{"source": str(home.root / "specs"), "destination": "/specs"}]
+        home.mapping_file.write_text(json.dumps({"Mounts": mounts}))
+        home.environ["SPECS_DIR"] = "/specs"
+        return ["--", "tao", "model", "dino", "train", *(word.replace("ROOT", str(home.root)) for word in words)]
+
+    return prepare
+
+
+CASES: dict[str, tuple[SetUp, SetUp]] = {
+    "json-parse": (file('{"Mounts": [],}'), EMPTY),
+    "json-dup-key": (file('{"Mounts": [], "Mounts": []}'), EMPTY),
+    "schema-top-key": (file({"mounts": [], "Mounts": []}), EMPTY),
+    "mounts-missing": (file("{}"), EMPTY),
+    "mount-shape": (file({"Mounts": [{"source": "HOME"}]}), mount("HOME")),
+    "env-shape": (file({"Mounts": [], "Envs": [{"variable": "A"}]}), env("A", "b")),
+    "opts-null": (file({"Mounts": [], "DockerOptions": None}), option()),
+    "opts-shape": (file({"Mounts": [], "DockerOptions": []}), option()),
+    "opt-unknown-for-version": (option(ipc_mode="host"), option(network="host")),
+    "key-ignored": (mount("HOME", mode="ro"), mount("HOME")),
+    "no-mapping-file": (nothing, EMPTY),
+    "file-mode": (mode(0o644), mode(0o600)),
+    "profile-invalid": (profile(more="colour = 1"), profile()),
+    "lm-bad-path": (with_environ(EMPTY, LAUNCHER_MOUNTS="$HOME/m.json"),
+                    with_environ(EMPTY, LAUNCHER_MOUNTS="HOMEDIR/.tao_mounts.json")),
+    "src-missing": (mount("HOME/nowhere"), mount("HOME")),
+    "src-placeholder": (mount("/path/to/local/tao-experiments"), with_folder("FIXME", mount("HOME/FIXME"))),
+    "src-unexpanded-var": (mount("$HOM/data"), with_folder("$x", mount("HOME/$x"))),
+    "src-relative": (mount("."), mount("HOME")),
+    "src-windows-path": (mount("C:\\Users\\ana"), mount("HOME")),
+    "src-colon": (with_folder("a:b", mount("HOME/a:b")), with_folder("ab", mount("HOME/ab"))),
+    "src-duplicate": (two(("a", "/a"), ("a/../a/", "/b")), two(("a", "/a"), ("b", "/b"))),
+    "src-unseen": (mount("HOME/" + "x" * 300), mount("HOME")),
+    "src-of-another-user": (source(uid=1001, mode=0o700), source(uid=1001)),
+    "dst-symlinked-on-host": (linked_destination(True), linked_destination(False)),
+    "dst-relative": (mount("HOME", "data"), mount("HOME", "/data")),
+    "dst-root": (mount("HOME", "/"), mount("HOME", "/data")),
+    "dst-duplicate": (two(("a", "/a"), ("b", "/a/")), two(("a", "/a"), ("b", "/b"))),
+    "dst-shadow": (nested(exists=True, filled=True), nested(exists=True)),
+    "dst-makes-folder": (nested(exists=False), nested(exists=True)),
+    "results-not-writable-as-user": (results(0), results(1000)),
+    "foreign-owned-files": (owned(3), owned(0)),
+    "slow-file-system": (source("9p"), source("ext4")),
+    "nfs-root-squash": (source("nfs4", ids=(0, 0)), source("nfs4")),
+    "fuse-mount": (source("fuse.sshfs"), source("ext4")),
+    "snap-docker": (source(path="/mnt/raid", snap=True), source(path="/home/ana/data", snap=True)),
+    "user-missing": (as_user("{}"), as_user('{"user": "1000:1000"}')),
+    "user-not-me": (as_user('{"user": "1000:1000"}', uid=1001), as_user('{"user": "1001"}', uid=1001)),
+    "user-literal": (option(user="UID:GID"), option(user="1000:1000")),
+    "user-without-home": (option(user="1000:1000"), option(user="root")),
+    "shm-missing": (option(), option(shm_size="1G")),
+    "shm-too-small": (option(shm_size=16), option(shm_size="1G")),
+    "shm-over-memory": (option(shm_size="9999G"), option(shm_size="1G")),
+    "shm-unit": (option(shm_size="16GiB"), option(shm_size="16 G")),
+    "ulimit-type": (option(ulimits={"memlock": "-1"}), option(ulimits={"memlock": -1})),
+    "opt-tty-false": (option(tty=False), option(tty=True)),
+    "port-in-use": (port(True), port(False)),
+    "port-fixed-shared": (option(ports={"8888": 1}), option(ports={"8888": 0})),
+    "port-shape": (option(ports=[8888]), option(ports={})),
+    "ports-without-network": (option(network="host", ports={"1": 2}), option(network="bridge", ports={"1": 2})),
+    "env-null": (env("CUDA_VISIBLE_DEVICES", None), env("CUDA_VISIBLE_DEVICES", "0")),
+    "env-not-text": (env("OMP_NUM_THREADS", 1), env("OMP_NUM_THREADS", "1")),
+    "env-typo": (env("OMP_NUM_THREADSR", "1"), env("OMP_NUM_THREADS", "1")),
+    "env-twice": (file({"Mounts": [], "Envs": [{"variable": "A", "value": v} for v in "ab"]}), env("A", "b")),
+    "env-secret-plain": (profile(env='MY_TOKEN = "abc"'),
+                         with_environ(profile(env='MY_TOKEN = "${env:MY_TOKEN}"'), MY_TOKEN="abc")),
+    "variables-differ": (with_environ(profile(variables='KEY = "a"'), KEY="b"), with_environ(
+        profile(variables='KEY = "a"'), KEY="a")),
+    "variable-placeholder": (profile(variables='LOCAL_PROJECT_DIR = "FIXME"'), profile(variables='A = "/data"')),
+    "ci-project-dir-set": (with_environ(option(user="1000:1000"), CI_PROJECT_DIR="/b"), option(user="1000:1000")),
+    "login-missing": (lambda home: [*EMPTY(home), "--", "tao", "model", "dino", "train"], EMPTY),
+    "volume-not-seen": (
+        lambda home: [*logged_in(home), "--", "tao", "model", "dino", "train", f"--volume={home.root}:/x"], EMPTY),
+    "volume-source-missing": (
+        lambda home: [*logged_in(home), "--", "tao", "model", "dino", "train", "--volume", f"{home.root}/no:/x"],
+        lambda home: [*logged_in(home), "--", "tao", "model", "dino", "train", "--volume", f"{home.root}:/x"]),
+    "launcher-refuses": (option(ports={"8888": {}}), option(ports={"8888": {"HostPort": 1}})),
+    **{
+        name: (with_command(*wrong), with_command(*sound))
+        for name, wrong, sound in (
+            ("arg-host-path", ["-e", "ROOT/specs/t.yaml"], ["-e", "/specs/t.yaml"]),
+            ("arg-unmapped-path", ["-r", "/workspace/results"], ["-r", "/specs/results"]),
+            ("arg-missing-file", ["-e", "/specs/u.yaml"], ["-e", "/specs/t.yaml"]),
+            ("arg-empty-variable", ["-e", "/t.yaml"], ["-e", "$SPECS_DIR/t.yaml"]),
+            ("arg-needs-quoting", ["x=(1,2)"], ['"x=(1,2)"']),
+        )
+    },
+    **{
+        name: (with_command("-e", "/specs/s.yaml", spec=wrong), with_command("-e", "/specs/s.yaml", spec=sound))
+        for name, wrong, sound in (
+            ("spec-host-path", b"a: ROOT/specs/t.yaml", b"a: /specs/t.yaml"),
+            ("spec-unmapped-path", b"a: /data/x", b"a: /specs"),
+            ("spec-missing-file", b"a: /specs/nosuch", b"results_dir: /specs/nosuch"),
+            ("spec-unreadable", b"a: \xff", "a: \u00e4".encode()),
+            ("spec-placeholder", b"a: ???", b"a: /usr/x???"),
+        )
+    },
+}  # fmt: skip

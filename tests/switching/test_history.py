@@ -1,0 +1,227 @@
+"""What the history says after accidents: kills in the middle, renames, removals, other programs that write along."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taoprofiles.errors import TaoprofError
+from taoprofiles.profiles import manage
+from taoprofiles.storage import files
+from taoprofiles.switching import status, switch
+from tests.support.home import Home
+
+FOREIGN = b'{"Mounts": [{"source": "/theirs", "destination": "/data"}]}'
+
+
+@pytest.fixture
+def home(home: Home) -> Home:
+    for name in "abc":
+        home.profile(name)
+    return home
+
+
+def killed(home: Home, patch: str, *words: str) -> None:
+    """Run a command that kills itself where ``patch`` says."""
+    script = (
+        "import os, signal\nfrom taoprofiles.faces import main\nfrom taoprofiles.state import files\n"
+        f"def die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)\n{patch}\nmain.run({list(words)!r})\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], env=home.environ, timeout=60, cwd="/")
+    assert done.returncode == -signal.SIGKILL
+
+
+def objects(home: Home) -> list[bytes]:
+    return [path.read_bytes() for path in (home.state / "objects").iterdir()]
+
+
+def current(home: Home) -> dict[str, Any]:
+    data: dict[str, Any] = home.json("current")["data"]
+    return data
+
+
+def test_killed_in_a_rename(home: Home) -> None:
+    """Its line stands in the history, and the file has the old name still."""
+    home.run("use", "b", check=True)
+    home.run("use", "a", check=True)
+    killed(home, "files.rename = die", "rename", "a", "x")
+    assert current(home) == {"name": "a", "state": "active"}
+    newest = home.json("history")["data"]["entries"][0]
+    assert (newest["action"], newest["took_effect"]) == ("rename", False)
+    home.run("undo", check=True)
+    assert current(home) == {"name": "b", "state": "active"}, "what is undone is the last change that was one"
+
+
+def test_previous_and_undo_follow_renames(home: Home) -> None:
+    home.run("use", "a", check=True)
+    home.run("use", "b", check=True)
+    use_b = home.json("history")["data"]["entries"][0]["id"]
+    home.run("rename", "a", "x", check=True)
+    home.run("use", "-", check=True)
+    assert current(home) == {"name": "x", "state": "active"}
+    home.run("use", "b", check=True)
+    home.run("undo", str(use_b), check=True)
+    assert current(home) == {"name": "x", "state": "active"}
+
+
+def test_previous_skips_what_is_gone_and_what_never_was(home: Home) -> None:
+    for name in "abc":
+        home.run("use", name, check=True)
+    home.run("remove", "b", check=True)
+    home.run("use", "-", check=True)
+    assert current(home)["name"] == "a"
+    home.profile("d")
+    killed(home, "files.replace = lambda path, *a, really=files.replace, **k: "
+                 "die() if path.endswith('.tao_mounts.json') else really(path, *a, **k)", "use", "d")  # fmt: skip
+    assert current(home)["name"] == "a"
+    home.run("use", "-", check=True)
+    assert current(home)["name"] == "c"
+
+
+def test_undo_after_an_interrupted_switch(home: Home) -> None:
+    home.run("use", "a", check=True)
+    killed(home, "files.replace = lambda path, *a, really=files.replace, **k: "
+                 "die() if path.endswith('.tao_mounts.json') else really(path, *a, **k)", "use", "b")  # fmt: skip
+    home.run("use", "c", check=True)
+    home.run("undo", check=True)
+    assert current(home) == {"name": "a", "state": "active"}
+
+
+def test_a_foreign_write_just_before_an_undo_to_no_file(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    home.run("use", "a", check=True)
+    really = os.replace
+
+    def write_first(source: Any, to: Any) -> None:
+        if str(source) == str(home.mapping_file):
+            home.mapping_file.write_bytes(FOREIGN)
+        really(source, to)
+
+    monkeypatch.setattr(os, "replace", write_first)
+    manage.undo(home.context, None)
+    monkeypatch.undo()
+    assert not home.mapping_file.exists()
+    assert FOREIGN in objects(home)
+    home.run("undo", check=True)
+    assert home.mapping_file.read_bytes() == FOREIGN
+
+
+def test_a_foreign_write_in_the_moment_of_a_switch_that_is_killed(home: Home) -> None:
+    home.run("use", "a", check=True)
+    patch = (
+        "really = os.link\n"
+        "def link(source, to, **options):\n"
+        f"    if source.endswith('.tao_mounts.json'): open(source, 'wb').write({FOREIGN!r})\n"
+        "    really(source, to, **options)\n"
+        "os.link = link\nsync = files.Turn.sync\n"
+        "files.Turn.sync = lambda turn: die() if turn._folder == os.environ['HOME'] else sync(turn)"
+    )
+    killed(home, patch, "use", "b")
+    assert FOREIGN not in objects(home)
+    home.run("use", "c", check=True)
+    assert FOREIGN in objects(home), "the only copy was in the temporary file"
+    found = next(e for e in home.json("history")["data"]["entries"] if e["action"] == "found")
+    home.run("undo", str(found["id"] + 1), check=True)
+    assert home.mapping_file.read_bytes() == FOREIGN
+
+
+def test_an_editor_saved_in_the_moment_of_a_set(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = home.profile("a")
+    really = files.replace
+
+    def save_first(target: str, data: bytes, **options: Any) -> None:
+        if target == str(path):
+            path.write_text(path.read_text() + "# handwork\n")
+        really(target, data, **options)
+
+    monkeypatch.setattr(files, "replace", save_first)
+    from taoprofiles.profiles import edit
+
+    with pytest.raises(TaoprofError, match="changed by another program"):
+        edit.change(home.context, "a", {"NUM_GPUS": "2"})
+    assert path.read_text().endswith("# handwork\n")
+
+
+def test_removing_a_link_leaves_what_it_leads_to(home: Home) -> None:
+    (home.profiles / "link.toml").symlink_to("a.toml")
+    (home.profiles / "loose.toml").symlink_to("nowhere")
+    home.run("remove", "link", check=True)
+    assert not os.path.lexists(home.profiles / "link.toml")
+    assert (home.profiles / "a.toml").exists()
+    assert home.run("rename", "b", "loose").returncode == 2
+    assert (home.profiles / "b.toml").exists()
+
+
+def test_undo_does_not_remove_the_active_profile(home: Home) -> None:
+    home.run("new", "dino", "--layout", "custom", check=True)
+    made = home.json("history")["data"]["entries"][0]["id"]
+    home.run("use", "dino", check=True)
+    done = home.run("undo", str(made))
+    assert done.returncode == 2
+    assert "is the active profile" in done.stderr
+
+
+def test_a_switch_between_the_two_reads_of_a_look(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    home.run("use", "a", check=True)
+    really, times = files.read, [0]
+
+    def read(path: str, limit: int) -> bytes | None:
+        content = really(path, limit)
+        if path == str(home.mapping_file) and times[0] < 1:
+            times[0] += 1
+            monkeypatch.setattr(files, "read", really)
+            switch.use(home.context, "b")
+            switch.use(home.context, "c")
+            monkeypatch.setattr(files, "read", read)
+        return content
+
+    monkeypatch.setattr(files, "read", read)
+    found = status.look(home.context)
+    assert (found.name, found.state) == ("c", "active")
+
+
+SWITCHER = """
+import sys, taoprofiles
+for number in range(int(sys.argv[1])):
+    try:
+        taoprofiles.switch("ab"[number % 2])
+    except taoprofiles.TaoprofError as error:
+        if "overwritten by another program" not in error.message:
+            raise
+"""
+
+
+def test_two_state_folders_for_one_mapping_file(home: Home, tmp_path: Path) -> None:
+    """Two shells with different XDG_STATE_HOME have two locks, and still tear nothing."""
+    home.run("use", "a", check=True)
+    environs = [home.environ, {**home.environ, "XDG_STATE_HOME": str(tmp_path / "other")}]
+    switchers = [subprocess.Popen([sys.executable, "-c", SWITCHER, "150"], env=environ) for environ in environs]
+    try:
+        while any(switcher.poll() is None for switcher in switchers):
+            assert "Mounts" in json.loads(home.mapping_file.read_bytes())
+    finally:
+        for switcher in switchers:
+            switcher.kill()
+            switcher.wait()
+    assert [switcher.returncode for switcher in switchers] == [0, 0]
+
+
+def test_edit_of_a_text_that_was_changed_meanwhile(home: Home) -> None:
+    """A draft of an older text is never taken for the profile's."""
+    editor = home.root / "editor.sh"
+    editor.write_text("#!/bin/sh\necho '# draft' >> \"$1\"\nkill -9 $PPID\n")
+    editor.chmod(0o755)
+    home.run("edit", "a", environ={"EDITOR": str(editor)})
+    home.run("set", "a", "NUM_GPUS=7", check=True)
+    home.run("edit", "a", environ={"EDITOR": "true"}, check=True)
+    text = (home.profiles / "a.toml").read_text()
+    assert 'NUM_GPUS = "7"' in text
+    assert "# draft" not in text
+    (draft,) = (home.state / "rejected").glob("*.toml")
+    assert "# draft" in draft.read_text()

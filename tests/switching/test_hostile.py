@@ -1,0 +1,790 @@
+"""Hostile input and hostile surroundings: one clear error, the right status, and nothing is changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from taoprofiles.profiles.rendering import LIMIT
+from tests.support.driving import Answer, call, one_clear_error
+from tests.support.home import Home, need
+
+EVIL = "\x1b[31mEVIL\x1b]0;title\x07\x9b2J\u202eliars\u2028\x7f\x08\r\n\x00"
+"""Colours, a window title, a cleared screen, text that runs backwards, new lines: nothing a terminal may be given."""
+
+EVIL_ARGUMENT = EVIL.replace("\0", "")
+"""What a command line, a file name or the environment can carry of it."""
+
+
+def unchanged(home: Home, words: list[str], status: int, **options: object) -> Answer:
+    """Run a command that must fail in this process and change nothing."""
+    before = home.tree()
+    done = call(home, *words, **options)  # type: ignore[arg-type]
+    one_clear_error(done, status)
+    assert home.tree() == before
+    return done
+
+
+def clean(answer: Answer | subprocess.CompletedProcess[str]) -> None:
+    """Check that a terminal would only print what it is given."""
+    if isinstance(answer, subprocess.CompletedProcess):
+        answer = Answer(answer.returncode, answer.stdout, answer.stderr)
+    assert "Traceback" not in answer.err, answer.err
+    for stream in (answer.out, answer.err):
+        bad = [line for line in stream.split("\n") if not line.isprintable()]
+        assert bad == []
+
+
+# Names
+
+BAD_NAMES = {
+    "above": "../x",
+    "far above": "../../../../etc/passwd",
+    "inside": "a/b",
+    "absolute": "/etc/passwd",
+    "dot": ".",
+    "dots": "..",
+    "hidden": ".a",
+    "empty": "",
+    "blank": " ",
+    "blanks around": " a ",
+    "line feed": "a\n",
+    "escape": EVIL_ARGUMENT,
+    "not ASCII": "ä",
+    "Cyrillic": "\u0430",
+    "full-width": "\uff11",
+    "surrogate": "\udcff",
+    "underscore": "_a",
+    "65 letters": "a" * 65,
+    "backslash": "a\\b",
+    "colon": "a:b",
+    "glob": "*",
+    "tilde": "~",
+    "1 MB": "a" * (1 << 20),
+}
+
+BY_NAME: dict[str, Callable[[str], list[str]]] = {
+    "use": lambda name: ["use", name],
+    "use --create": lambda name: ["use", name, "--create", "--mkdir"],
+    "show": lambda name: ["show", name],
+    "diff": lambda name: ["diff", name],
+    "diff with": lambda name: ["diff", "a", name],
+    "env": lambda name: ["env", name],
+    "export": lambda name: ["export", name],
+    "edit": lambda name: ["edit", name],
+    "new": lambda name: ["new", name],
+    "save": lambda name: ["save", name],
+    "import": lambda name: ["import", "mounts.json", "--name", name],
+    "set": lambda name: ["set", name, "A=1"],
+    "copy": lambda name: ["copy", name, "c"],
+    "copy to": lambda name: ["copy", "a", name],
+    "rename": lambda name: ["rename", name, "c"],
+    "rename to": lambda name: ["rename", "b", name],
+    "remove": lambda name: ["remove", name, "--force"],
+}
+
+
+@pytest.fixture
+def filled(home: Home) -> Home:
+    """A home with a (active) and b, and something to import."""
+    home.profile("a")
+    home.profile("b")
+    (home.root / "mounts.json").write_text('{"Mounts": []}')
+    (home.root / "a").mkdir()
+    (home.root / "a/b.toml").write_text("")
+    home.environ["EDITOR"] = "true"
+    assert call(home, "use", "a").status == 0
+    return home
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_name_that_is_none(filled: Home, name: str) -> None:
+    before, wrong = filled.tree(), []
+    for verb, words in BY_NAME.items():
+        done = call(filled, *words(BAD_NAMES[name]))
+        try:
+            one_clear_error(done, 2)
+        except AssertionError as error:
+            wrong.append((verb, str(error)[:300]))
+        assert filled.tree() == before, verb
+    assert wrong == []
+
+
+@pytest.mark.parametrize("name", ["-x", "--x", "-1"])
+@pytest.mark.parametrize("verb", ["use", "show", "new", "remove", "copy to"])
+def test_name_that_looks_like_an_option(filled: Home, verb: str, name: str) -> None:
+    unchanged(filled, BY_NAME[verb](name), 2)
+    words = BY_NAME[verb](name)
+    unchanged(filled, [words[0], "--", *words[1:]], 2)
+
+
+@pytest.mark.parametrize(
+    "words", [["copy", "a", "--"], ["copy", "--", "a", "--"], ["remove", "--"], ["new", "--", "--"]], ids=" ".join
+)
+def test_two_dashes_are_no_name(filled: Home, words: list[str]) -> None:
+    unchanged(filled, words, 2)
+
+
+@pytest.mark.parametrize("verb", ["show", "env", "copy", "new", "remove"])
+def test_dash_is_a_name_for_use_alone(filled: Home, verb: str) -> None:
+    unchanged(filled, BY_NAME[verb]("-"), 2)
+
+
+@pytest.mark.parametrize("name", ["escape", "above", "65 letters", "surrogate"])
+def test_name_from_a_real_command_line(filled: Home, name: str) -> None:
+    before = filled.tree()
+    one_clear_error(filled.run("use", BAD_NAMES[name]), 2)
+    assert filled.tree() == before
+
+
+LONG = "x" * (1 << 20)
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        ([LONG], 2),
+        (["--" + LONG], 2),
+        (["use", "--" + LONG], 2),
+        (["use", "a", LONG], 2),
+        (["use", "a", "--timeout", LONG], 2),
+        (["env", "a", "--format", LONG], 2),
+        (["completion", LONG], 2),
+        (["undo", LONG], 4),
+        (["undo", "9" * 5000], 4),
+        (["set", "a", LONG], 2),
+        (["set", "a", LONG + "=1"], 2),
+        (["set", "a", f"A={LONG}"], 3),
+        (["set", "a", "docker.ulimits.stack=" + "9" * 5000], 3),
+        (["set", "a", "--unset", LONG.upper()], 2),
+        (["new", "n", "--description", LONG], 3),
+        (["new", "n", "--network", LONG], 3),
+        (["new", "n", "--project-dir", LONG], 3),
+        (["import", LONG], 3),
+        (["import", "mounts.json", "--name", LONG], 2),
+    ],
+    ids=lambda value: " ".join(word[:20] for word in value) if isinstance(value, list) else str(value),
+)
+def test_argument_of_a_megabyte(filled: Home, words: list[str], status: int) -> None:
+    unchanged(filled, words, status)
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        ([EVIL_ARGUMENT], 2),
+        (["use", "a", EVIL_ARGUMENT], 2),
+        (["use", "a", "--" + EVIL_ARGUMENT], 2),
+        (["use", "a", "--timeout", EVIL_ARGUMENT], 2),
+        (["env", "a", "--format", EVIL_ARGUMENT], 2),
+        (["undo", EVIL_ARGUMENT], 4),
+        (["set", "a", EVIL_ARGUMENT], 2),
+        (["set", "a", f"{EVIL_ARGUMENT}=1"], 2),
+        (["set", "a", f"docker.{EVIL_ARGUMENT}=1"], 3),
+        (["set", "a", f"variables.{EVIL_ARGUMENT}=1"], 3),
+        (["new", "n", "--network", EVIL_ARGUMENT], 3),
+        (["new", "n", "--description", "\udcff"], 2),
+        (["new", "n", "--project-dir", "\udcff"], 2),
+        (["new", "n", "--notebook-dir", "\udcff"], 2),
+        (["new", "n", "--network", "\udcff"], 2),
+        (["set", "a", "NUM_GPUS=\udcff"], 2),
+        (["set", "a", "description=\udcff"], 2),
+        (["set", "a", "variables.\udcff=1"], 2),
+        (["import", EVIL_ARGUMENT + ".json"], 3),
+        (["import", "\udcff.json"], 3),
+    ],
+    ids=lambda value: " ".join(word[:20] for word in value) if isinstance(value, list) else str(value),
+)
+def test_argument_that_drives_a_terminal_or_is_no_text(filled: Home, words: list[str], status: int) -> None:
+    unchanged(filled, words, status)
+
+
+# Texts: what a profile, a mounts file or the environment says never reaches the terminal raw
+
+
+def quoted(text: str) -> str:
+    return json.dumps(text)  # a TOML basic string takes these escapes, as long as all is in the first plane
+
+
+EVIL_PROFILE = f"""\
+layout = "local"
+description = {quoted(EVIL)}
+project_dir = {quoted("/" + EVIL_ARGUMENT)}
+[variables]
+A = {quoted(EVIL_ARGUMENT)}
+[container.env]
+B = {quoted(EVIL_ARGUMENT)}
+[docker]
+user = {quoted(EVIL_ARGUMENT)}
+network = {quoted(EVIL)}
+[docker.ulimits]
+{quoted(EVIL)} = 1
+"""
+
+LOOKING = [
+    *(
+        ["list"],
+        ["show", "evil"],
+        ["show", "evil", "--reveal"],
+        ["use", "evil"],
+        ["use", "evil", "--dry-run", "--mkdir"],
+    ),
+    *(["status"], ["status", "--reveal"], ["diff", "evil"], ["diff", "evil", "a", "--reveal"], ["diff", "a", "evil"]),
+    *(["history"], ["current"], ["paths"], ["new", "evil"], ["copy", "evil", "a"], ["env", "evil", "--format", "bash"]),
+    ["env", "evil", "--format", "fish"],
+]
+
+
+@pytest.mark.parametrize("words", LOOKING, ids=" ".join)
+def test_profile_full_of_escapes(filled: Home, words: list[str]) -> None:
+    filled.profile("evil", EVIL_PROFILE)
+    clean(call(filled, *words))
+
+
+def test_profile_full_of_escapes_in_use(filled: Home) -> None:
+    sources = [filled.root / "1\x1b[31m\u202e\n", filled.root / "2"]
+    text = 'layout = "custom"\n[container.env]\nA = "\\u001b[2J"\n' + "".join(
+        f"[[mounts]]\nsource = {quoted(str(source))}\ndestination = {quoted(f'/{number}' + EVIL_ARGUMENT)}\n"
+        for number, source in enumerate(sources)
+    ).replace(":", "").replace("$", "")
+    filled.profile("evil", text)
+    for words in (
+        ["use", "evil", "--mkdir"],
+        ["status"],
+        ["use", "a"],
+        ["diff", "evil", "--reveal"],
+        ["use", "-"],
+        ["list"],
+    ):
+        done = call(filled, *words)
+        clean(done)
+        assert done.status in (0, 6), done
+    assert filled.mapping()["Mounts"][0]["source"] == str(sources[0])
+    filled.profile("evil", text.replace("2J", "3J"))
+    done = call(filled, "status")
+    clean(done)
+    assert "\\x1b[3J" in done.out
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"layout = {quoted(EVIL)}",
+        f'layout = "custom"\n{quoted(EVIL)} = 1',
+        f'layout = "custom"\n[variables]\n{quoted(EVIL)} = "1"',
+        f'layout = "custom"\n[variables]\nA = {quoted("${" + EVIL + "}")}',
+        f'layout = "custom"\n[docker]\n{quoted(EVIL)} = 1',
+        f'layout = "custom"\n[docker.ulimits]\n{quoted(EVIL)} = "1"',
+        f'layout = "custom"\n[[mounts]]\nsource = {quoted(EVIL_ARGUMENT)}\ndestination = {quoted(EVIL_ARGUMENT)}',
+        f'layout = "custom"\n[{quoted(EVIL)}.{quoted(EVIL)}]\n[{quoted(EVIL)}.{quoted(EVIL)}]',
+        "layout = \x1b[31m",
+        "\x1b[31m = 1",
+        'layout = "custom"\nnetwork = "\x1b[31m"',
+    ],
+)
+def test_broken_profile_full_of_escapes(filled: Home, text: str) -> None:
+    filled.profile("evil", text)
+    for words in (["use", "evil"], ["show", "evil"]):
+        unchanged(filled, words, 3)
+    clean(call(filled, "list"))
+
+
+MOUNTS = {
+    "everywhere": {
+        "Mounts": [{"source": "/" + EVIL, "destination": EVIL, EVIL: EVIL}, EVIL, {EVIL: EVIL}],
+        "Envs": [{"variable": EVIL, "value": EVIL}, EVIL],
+        "DockerOptions": {EVIL: EVIL, "user": EVIL, "ulimits": {EVIL: EVIL}},
+        EVIL: EVIL,
+    },
+    "well formed": {
+        "Mounts": [{"source": "/" + EVIL, "destination": "/" + EVIL}, {"source": EVIL, "destination": EVIL}],
+        "Envs": [{"variable": EVIL, "value": EVIL}, {"variable": "A" + EVIL, "value": "\ud800"}],
+        "DockerOptions": {"user": EVIL, "shm_size": EVIL},
+    },
+    "name of a variable": {"Mounts": [], "Envs": [{"variable": EVIL, "value": "1"}]},
+    "secret": {"Mounts": [], "Envs": [{"variable": EVIL + "KEY", "value": "1"}]},
+    "surrogates": {"Mounts": [{"source": "/\ud800", "destination": "/\ud800"}], "\ud800": 1},
+}
+
+
+@pytest.mark.parametrize("mounts", MOUNTS)
+def test_mounts_file_full_of_escapes(filled: Home, mounts: str) -> None:
+    filled.mapping_file.write_text(json.dumps(MOUNTS[mounts]))
+    filled.mapping_file.chmod(0o644)
+    shutil.copy(filled.mapping_file, filled.root / "evil.json")
+    for words in (["status"], ["status", "--reveal"], ["diff", "a"], ["diff", "a", "--reveal"], ["current"], ["list"]):
+        done = call(filled, *words)
+        clean(done)
+        assert done.status in (0, 6), done
+    for words in (["save", "n"], ["import", "evil.json"]):
+        unchanged(filled, words, 3)
+    done = call(filled, "use", "a", "--dry-run", "--reveal")
+    clean(done)
+    assert done.status == 0
+    clean(call(filled, "use", "a"))
+    clean(call(filled, "undo"))
+    clean(call(filled, "status"))
+
+
+def test_profile_file_whose_name_is_none(filled: Home) -> None:
+    """Anybody may put a file there; it is no profile and is not spoken of."""
+    for name in ("\x1b[31m", "a b", ".hidden", "-x", "a\n", "é"):
+        (filled.profiles / f"{name}.toml").write_text('layout = "custom"\nmounts = []\n')
+    done = call(filled, "list", "--json")
+    assert [profile["name"] for profile in done.envelope["data"]["profiles"]] == ["a", "b"]
+    clean(call(filled, "list"))
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"USER": EVIL_ARGUMENT},
+        {"LAUNCHER_MOUNTS": EVIL_ARGUMENT},
+        {"EDITOR": EVIL_ARGUMENT, "VISUAL": EVIL_ARGUMENT},
+        {"EDITOR": "'"},
+        {"EDITOR": "\udcff"},
+        {"TAOPROF_HOME": EVIL_ARGUMENT},
+        {"HOME": EVIL_ARGUMENT},
+        {"XDG_CONFIG_HOME": "/" + EVIL_ARGUMENT, "XDG_STATE_HOME": "/proc/" + EVIL_ARGUMENT},
+        {"XDG_CONFIG_HOME": "\udcff"},
+        {"NO_SUCH": EVIL_ARGUMENT},
+    ],
+    ids=lambda environ: " ".join(environ),
+)
+def test_environment_full_of_escapes(filled: Home, environ: dict[str, str]) -> None:
+    for words in (
+        ["use", "b"],
+        ["use", "a"],
+        ["history"],
+        ["status"],
+        ["edit", "a"],
+        ["list"],
+        ["paths"],
+        ["new", "n"],
+    ):
+        clean(call(filled, *words, environ=environ))
+
+
+# Profiles that are no files, or are bombs
+
+
+def folder(path: Path) -> None:
+    path.mkdir()
+
+
+def pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def sparse(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(1 << 30)
+
+
+def zeros(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def content(data: bytes) -> Callable[[Path], None]:
+    return lambda path: path.write_bytes(data) and None
+
+
+ROOM = LIMIT - 200
+
+THINGS: dict[str, Callable[[Path], None]] = {
+    "folder": folder,
+    "FIFO": pipe,
+    "1 GB": sparse,
+    "endless device": zeros,
+    "symlink loop": loop,
+    "empty": content(b"\n"),
+    "not UTF-8": content(b'layout = "custom"\ndescription = "\xff"\n'),
+    "UTF-16": content('layout = "custom"\n'.encode("utf-16")),
+    "zeros": content(b"\0" * 1000),
+    "binary": content(bytes(range(256))),
+    "nested lists": content(b"a = " + b"[" * ROOM),
+    "nested tables": content(b"a = " + b"{a=" * (ROOM // 3)),
+    "dotted key": content(b"a." * 4000 + b"a = 1"),
+    "dotted table": content(b"[" + b"a." * 4000 + b"a]"),
+    "100k keys": content(b"".join(b"k%d=1\n" % n for n in range(100_000))),
+    "7k variables": content(b'layout="custom"\n[variables]\n' + b"".join(b"k%d=1\n" % n for n in range(7000))),
+    "huge int": content(b"schema = " + b"1" * ROOM),
+    "huge hex": content(b'layout="custom"\ndocker.ulimits.stack = 0x' + b"f" * (ROOM - 50)),
+    "long key": content(b"k" * ROOM + b" = 1"),
+    "long layout": content(b'layout = "' + b"x" * ROOM + b'"'),
+    "doubling": content(
+        b'layout="custom"\n[variables]\nA0="xx"\n'
+        + b"".join(b'A%d="${A%d}${A%d}"\n' % (n, n - 1, n - 1) for n in range(1, 90))
+    ),
+}
+
+
+@pytest.mark.parametrize("thing", THINGS)
+def test_profile_that_is_none(filled: Home, thing: str) -> None:
+    THINGS[thing](filled.profiles / "x.toml")
+
+    def tree() -> dict[str, tuple]:
+        if thing != "1 GB":
+            return filled.tree()
+        (filled.profiles / "x.toml").rename(filled.root.parent / "aside")  # nobody wants to read it
+        try:
+            return filled.tree()
+        finally:
+            (filled.root.parent / "aside").rename(filled.profiles / "x.toml")
+
+    before = tree()
+    started = time.monotonic()
+    for words in (
+        ["use", "x"],
+        ["show", "x"],
+        ["env", "x"],
+        ["set", "x", "A=1"],
+        ["copy", "x", "c"],
+        ["rename", "x", "c"],
+    ):
+        one_clear_error(call(filled, *words), 3)
+    done = call(filled, "list")
+    clean(done)
+    assert done.status == 0
+    (row,) = [line for line in done.out.splitlines() if " x " in line]
+    assert row.startswith("!")
+    assert "not valid" in row
+    assert len(row) < 1000
+    assert tree() == before
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize("thing", ["FIFO", "1 GB", "huge hex"])
+def test_profile_that_is_none_by_the_real_command(filled: Home, thing: str) -> None:
+    THINGS[thing](filled.profiles / "x.toml")
+    mapping = filled.mapping_file.read_bytes()
+    one_clear_error(filled.run("use", "x"), 3)
+    assert filled.mapping_file.read_bytes() == mapping
+
+
+def _within_bounds() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+    resource.setrlimit(resource.RLIMIT_CPU, (3, 3))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"a." * (ROOM // 2) + b"a = 1",
+        b"[" + b"a." * (ROOM // 2) + b"a]",
+        b'layout="custom"\n[variables]\nA="' + b"x" * 4000 + b'"\nB="' + b"${A}" * 16 + b'"\n'
+        + b"".join(b'C%d="x${B}"\n' % n for n in range(3500)),
+    ],
+    ids=["dotted key", "dotted table", "many long values"],
+)  # fmt: skip
+def test_bomb_of_the_greatest_size(filled: Home, data: bytes) -> None:
+    """In a process with 1 GB and 3 seconds, so that a bomb that goes off harms nobody."""
+    (filled.profiles / "x.toml").write_bytes(data)
+    before = filled.tree()
+    one_clear_error(filled.run("use", "x", preexec_fn=_within_bounds), 3)
+    assert filled.tree() == before
+
+
+@pytest.mark.parametrize("thing", ["FIFO", "folder", "1 GB", "not UTF-8", "nested lists", "100k keys", "zeros"])
+def test_import_of_what_is_no_profile(filled: Home, thing: str) -> None:
+    file = filled.root.parent / "x.toml"
+    THINGS[thing](file)
+    unchanged(filled, ["import", str(file)], 3)
+
+
+NO_MOUNTS = {
+    "nothing": b"",
+    "open": b"{",
+    "deep": b'{"Mounts": ' + b"[" * 100_000,
+    "number": b'{"Mounts": 1}',
+    "numbers": b'{"Mounts": [1]}',
+    "not UTF-8": b"\xff",
+    "not UTF-8 inside": b'{"Mounts": [], "\xff": 1}',
+    "huge int": b'{"Mounts": [], "DockerOptions": {"ulimits": {"stack": ' + b"9" * 5000 + b"}}}",
+    "null": b'{"Mounts": [], "DockerOptions": {"tty": null}}',
+    "nulls": b'{"Mounts": null, "Envs": null, "DockerOptions": null}',
+    "half a character": b'{"Mounts": [], "Envs": [{"variable": "A", "value": "\\ud800"}]}',
+    "infinite": b'{"Mounts": [], "DockerOptions": {"shm_size": Infinity}}',
+}
+
+
+@pytest.mark.parametrize("data", NO_MOUNTS.values(), ids=NO_MOUNTS)
+def test_import_from_stdin_of_what_is_none(filled: Home, data: bytes) -> None:
+    unchanged(filled, ["import", "-", "--name", "x"], 3, stdin=data)
+
+
+# The folder of the profiles
+
+
+def file_for_folder(path: Path) -> None:
+    path.write_text("keep me")
+
+
+def dangling(path: Path) -> None:
+    path.symlink_to("gone")
+
+
+@pytest.mark.parametrize(
+    "words", [["use", "a"], ["list"], ["show", "a"], ["new", "n"], ["remove", "a"], ["save", "n"]], ids=" ".join
+)
+@pytest.mark.parametrize("make", [file_for_folder, loop, pipe])
+def test_profiles_folder_that_is_none(home: Home, make: Callable[[Path], None], words: list[str]) -> None:
+    home.profiles.parent.mkdir(parents=True)
+    make(home.profiles)
+    home.mapping_file.write_text('{"Mounts": []}')
+    done = unchanged(home, words, 3)
+    assert "profiles" in done.err
+
+
+@pytest.mark.parametrize("place", [".config", ".config/taoprofiles", ".local", ".local/state"])
+def test_file_where_a_folder_of_ours_belongs(home: Home, place: str) -> None:
+    path = home.root / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("keep me")
+    unchanged(home, ["new", "n"], 3)
+
+
+# Homes. Another user is needed: root may do everything.
+
+BECOME = """
+import os, sys
+from taoprofiles.faces import main
+uid, warm, *words = sys.argv[1:]
+# Every module is loaded while it can be: the interpreter may stand where only root can read.
+import difflib, pwd, pydantic, tomlkit, tomli_w, filelock
+environ, here, kept = dict(os.environ), os.getcwd(), [os.dup(1), os.dup(2)]
+os.environ["HOME"] = warm
+os.chdir(warm)
+null = os.open(os.devnull, os.O_RDWR)
+for fd in (1, 2):
+    os.dup2(null, fd)
+for line in (["new", "a"], ["use", "a"], ["use", "a", "--mkdir"], ["use", "nosuch"], ["show", "a"], ["list"], words):
+    try:
+        main.run(list(line))
+    except SystemExit:
+        pass
+sys.stdout.flush()
+for fd, old in zip((1, 2), kept):
+    os.dup2(old, fd)
+os.chdir(here)
+os.environ.clear()
+os.environ.update(environ)
+if os.geteuid() == 0:
+    os.setgroups([])
+    os.setresgid(*[int(uid)] * 3)
+    os.setresuid(*[int(uid)] * 3)
+sys.exit(main.run(words))
+"""
+UNKNOWN = 54_321
+"""A user id that no password database has."""
+
+
+@pytest.fixture
+def theirs() -> Iterator[Home]:
+    """A home of somebody who is not root, where they can reach it."""
+    with tempfile.TemporaryDirectory(prefix="taoprof-test-") as name:
+        top = Path(name)
+        top.chmod(0o755)
+        (top / "home").mkdir()
+        (top / "warm").mkdir()
+        home = Home(top / "home")
+        home.profile("a")
+        give(home)
+        yield home
+        for path in (p for p in [home.root, *home.root.rglob("*")] if p.is_dir()):
+            path.chmod(0o700)
+
+
+def give(home: Home) -> None:
+    if os.geteuid() == 0:
+        for path in [home.root, *home.root.rglob("*")]:
+            os.chown(path, UNKNOWN, UNKNOWN, follow_symlinks=False)
+
+
+def as_them(home: Home, *words: str, environ: dict[str, str] | None = None, cwd: Path | None = None) -> Answer:
+    done = subprocess.run(
+        [sys.executable, "-c", BECOME, str(UNKNOWN), str(home.root.parent / "warm"), *words],
+        env=home.environ if environ is None else environ,
+        cwd=cwd or home.root,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return Answer(done.returncode, done.stdout, done.stderr)
+
+
+def fails(home: Home, status: int, *words: str, **options: object) -> Answer:
+    before = home.tree()
+    done = as_them(home, *words, **options)  # type: ignore[arg-type]
+    one_clear_error(done, status)
+    assert home.tree() == before
+    return done
+
+
+def test_somebody_else_can_use_it(theirs: Home) -> None:
+    """So that the refusals below mean something."""
+    done = as_them(theirs, "use", "a")
+    assert done.status == 0, done
+    assert theirs.mapping_file.stat().st_uid == theirs.root.stat().st_uid
+
+
+@pytest.mark.parametrize("words", [("use", "a"), ("new", "n"), ("remove", "a")], ids=" ".join)
+def test_read_only_home(theirs: Home, words: tuple[str, ...]) -> None:
+    for path in [theirs.root, *theirs.root.rglob("*")]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    done = fails(theirs, 1, *words)
+    assert "permission denied" in done.err
+    assert str(theirs.root) in done.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("list",), ("status",), ("use", "a", "--dry-run")],
+    ids=" ".join,
+)
+def test_read_only_home_can_be_looked_at(theirs: Home, words: tuple[str, ...]) -> None:
+    for path in [theirs.root, *theirs.root.rglob("*")]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    before = theirs.tree()
+    done = as_them(theirs, *words)
+    assert done.status == 0, done
+    assert theirs.tree() == before
+
+
+def test_home_that_is_read_only_in_part(theirs: Home) -> None:
+    """The state can be written, the home's own folder cannot: the history tells of no switch that did not happen."""
+    assert as_them(theirs, "list").status == 0
+    (theirs.root / ".local").mkdir(exist_ok=True)
+    give(theirs)
+    theirs.root.chmod(0o555)
+    one_clear_error(as_them(theirs, "use", "a"), 1)
+    assert not theirs.mapping_file.exists()
+    assert json.loads(as_them(theirs, "history", "--json").out)["data"]["entries"] == []
+
+
+@pytest.mark.parametrize(
+    ("mode", "words", "status"),
+    [
+        (0o000, ("use", "a"), 1),
+        (0o000, ("list",), 1),
+        (0o000, ("new", "n"), 1),
+        (0o400, ("use", "a"), 1),
+    ],
+)
+def test_profiles_folder_that_cannot_be_read(theirs: Home, mode: int, words: tuple[str, ...], status: int) -> None:
+    theirs.profiles.chmod(mode)
+    done = as_them(theirs, *words)
+    one_clear_error(done, status)
+    assert "permission denied" in done.err
+    assert not theirs.mapping_file.exists()
+    assert theirs.profiles.stat().st_mode & 0o777 == mode
+
+
+def test_profile_that_cannot_be_read(theirs: Home) -> None:
+    theirs.profile("b")
+    give(theirs)
+    (theirs.profiles / "b.toml").chmod(0)
+    for words in (("use", "b"), ("show", "b")):
+        one_clear_error(as_them(theirs, *words), 1)
+    done = as_them(theirs, "list")
+    assert done.status == 0, "one that cannot be read does not hide the others"
+    assert [line.split()[:2] for line in done.out.splitlines()[1:]][1] == ["!", "b"]
+    assert as_them(theirs, "use", "a").status == 0
+    (theirs.profiles / "a.toml").chmod(0)
+    done = as_them(theirs, "list")
+    assert (done.status, done.out.count("not valid")) == (0, 2), "nor does the active one"
+    assert as_them(theirs, "current").out == "a\n"
+    (theirs.profiles / "b.toml").chmod(0o600)
+    assert as_them(theirs, "list").out.count("not valid") == 1
+
+
+def test_a_thousand_problems_do_not_fill_the_screen(filled: Home) -> None:
+    filled.profile("x", 'layout = "custom"\n[variables]\n' + "".join(f"A{n} = {n}\n" for n in range(1000)))
+    lines = unchanged(filled, ["use", "x"], 3).err.splitlines()
+    assert len(lines) == 23
+    assert lines[-2] == "  … and 980 more"
+    assert len(call(filled, "use", "x", "--json").envelope["error"]["problems"]) == 100
+    (line, *_) = call(filled, "a" * 300 + "b" * 300 + "z").err.splitlines()
+    assert len(line) < 600
+
+
+VERBS = [("use", "a"), ("list",), ("paths",), ("new", "n")]
+
+
+@pytest.mark.parametrize("words", VERBS, ids=" ".join)
+def test_no_home_at_all(theirs: Home, words: tuple[str, ...]) -> None:
+    need(os.geteuid() == 0, "only root may become somebody whom nobody knows")
+    environ = {key: value for key, value in theirs.environ.items() if key != "HOME"}
+    done = fails(theirs, 3, *words, environ=environ)
+    assert "HOME is not set" in done.err
+    assert str(UNKNOWN) in done.err
+
+
+def test_home_of_the_password_database(home: Home) -> None:
+    """As the launcher does it. ``paths`` only names places."""
+    environ = {key: value for key, value in home.environ.items() if key != "HOME"}
+    done = subprocess.run(
+        [home.taoprof, "paths", "--json"], env=environ, capture_output=True, timeout=60, cwd=home.root
+    )
+    try:
+        mapping_file = str(Path(pwd.getpwuid(os.getuid()).pw_dir) / ".tao_mounts.json")
+    except KeyError:
+        need(False, "this user is not in the password database")
+        raise
+    assert json.loads(done.stdout)["data"]["mapping_file"] == mapping_file
+
+
+RELATIVE = [
+    *({"HOME": ""}, {"HOME": "relative"}, {"HOME": "."}, {"HOME": "~"}),
+    *({"TAOPROF_HOME": "relative"}, {"TAOPROF_HOME": "./x"}, {"TAOPROF_HOME": "~/x"}),
+]
+
+
+@pytest.mark.parametrize("words", VERBS, ids=" ".join)
+@pytest.mark.parametrize("environ", RELATIVE, ids=str)
+def test_home_that_is_no_absolute_path(filled: Home, words: tuple[str, ...], environ: dict[str, str]) -> None:
+    done = unchanged(filled, list(words), 3, environ=environ)
+    assert "absolute path" in done.err
+    assert next(iter(environ)) in done.err
+
+
+def test_relative_home_by_the_real_command(filled: Home) -> None:
+    before = filled.tree()
+    for environ in ({"HOME": ""}, {"HOME": "relative"}, {"TAOPROF_HOME": "relative"}):
+        one_clear_error(filled.run("use", "a", environ=environ), 3)
+        one_clear_error(filled.run("current", environ=environ), 3)
+    assert filled.tree() == before
+
+
+@pytest.mark.parametrize("words", [("use", "a"), ("new", "n"), ("list",)], ids=" ".join)
+def test_home_that_is_a_file(filled: Home, words: tuple[str, ...]) -> None:
+    unchanged(filled, list(words), 3, environ={"HOME": str(filled.root / "mounts.json")})
+
+
+def test_home_that_is_not_there(filled: Home) -> None:
+    """Looking makes nothing; there is nothing to use."""
+    gone = filled.root / "gone"
+    for words, status in ((["list"], 0), (["current"], 0), (["use", "a"], 4), (["status"], 0)):
+        assert call(filled, *words, environ={"HOME": str(gone)}).status == status
+    assert [path for path in gone.rglob("*") if path.is_file() and path.name != "lock"] == []
+
+
+def test_long_home(filled: Home) -> None:
+    unchanged(filled, ["use", "a"], 3, environ={"HOME": "/" + "x" * 5000})
+    unchanged(filled, ["use", "a"], 3, environ={"HOME": "/x" * 5000})
+    clean(call(filled, "list", environ={"HOME": "/" + "x" * 5000}))

@@ -1,0 +1,217 @@
+"""What may stand at ``~/.tao_mounts.json``: links of every kind, other modes and owners, things that are no file."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.home import Home, need
+
+FOREIGN = b'{"Mounts": [{"source": "/theirs", "destination": "/data"}]}'
+
+
+@pytest.fixture
+def home(home: Home) -> Home:
+    home.profile("a")
+    home.profile("b")
+    return home
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def refused(home: Home, *words: str, status: int) -> str:
+    """Run a command that must refuse with one line and change nothing; give the line."""
+    before = home.tree()
+    done = home.run(*words)
+    assert done.returncode == status, (done.stdout, done.stderr)
+    first, *rest = done.stderr.splitlines()
+    assert first.startswith("taoprof: error: ")
+    assert all(line.startswith("hint: ") for line in rest) and len(rest) <= 1
+    after = home.tree()
+    made = [name for name in after if name not in before]
+    assert all(name in (".local", ".local/state", ".local/state/taoprofiles") for name in made), made
+    assert {name: after[name] for name in before} == before
+    return first
+
+
+# Links
+
+
+@pytest.mark.parametrize("kind", ["relative", "absolute", "chain"])
+@pytest.mark.parametrize("exists", [True, False])
+def test_link_stays_and_its_target_is_replaced(home: Home, tmp_path: Path, kind: str, exists: bool) -> None:
+    target = home.root / "dotfiles/mounts.json"
+    target.parent.mkdir()
+    if exists:
+        target.write_bytes(FOREIGN)
+    links = {home.mapping_file: "dotfiles/mounts.json" if kind == "relative" else str(target)}
+    if kind == "chain":
+        links = {home.mapping_file: "one", home.root / "one": str(tmp_path / "two"), tmp_path / "two": str(target)}
+    for link, to in links.items():
+        link.symlink_to(to)
+    home.run("use", "a", check=True)
+    home.run("use", "b", check=True)
+    assert {link: os.readlink(link) for link in links} == links
+    assert not target.is_symlink()
+    assert json.loads(target.read_bytes())["Mounts"][0]["source"] == str(home.root / "projects/b")
+    assert home.run("current").stdout == "b\n"
+    assert [path.name for path in target.parent.iterdir()] == ["mounts.json"]
+    if not exists:
+        assert mode(target) == 0o600
+    home.run("undo", "2" if exists else "1", check=True)  # the first use; 1 is the foreign file that it found
+    assert os.path.lexists(home.mapping_file)
+    assert (target.read_bytes() if target.exists() else None) == (FOREIGN if exists else None)
+
+
+def test_link_into_a_folder_that_is_not_there(home: Home) -> None:
+    home.mapping_file.symlink_to("gone/mounts.json")
+    done = home.run("use", "a")
+    assert done.returncode == 1
+    assert done.stderr.startswith("taoprof: error: cannot write ") and "no such file or directory" in done.stderr
+    assert os.readlink(home.mapping_file) == "gone/mounts.json"
+    assert home.json("history")["data"]["entries"] == []
+
+
+def test_link_in_a_circle(home: Home) -> None:
+    home.mapping_file.symlink_to("other")
+    (home.root / "other").symlink_to(".tao_mounts.json")
+    line = refused(home, "use", "a", status=3)
+    assert "too many levels of symbolic links" in line
+
+
+# Modes and owners
+
+
+@pytest.mark.parametrize("bits", [0o600, 0o640, 0o644, 0o664, 0o400, 0o444])
+def test_mode_is_kept(home: Home, bits: int) -> None:
+    home.mapping_file.write_bytes(FOREIGN)
+    home.mapping_file.chmod(bits)
+    home.run("use", "a", check=True)
+    assert mode(home.mapping_file) == bits
+    home.run("undo", check=True)
+    assert (mode(home.mapping_file), home.mapping_file.read_bytes()) == (bits, FOREIGN)
+
+
+def test_owner_and_group_are_kept(home: Home) -> None:
+    need(os.geteuid() == 0, "only root may give a file to somebody else")
+    home.mapping_file.write_bytes(FOREIGN)
+    os.chown(home.mapping_file, 12345, 23456)
+    home.mapping_file.chmod(0o640)
+    home.run("use", "a", check=True)
+    status = home.mapping_file.stat()
+    assert (status.st_uid, status.st_gid, mode(home.mapping_file)) == (12345, 23456, 0o640)
+
+
+def test_file_of_another_user_is_refused_to_all_but_root(home: Home) -> None:
+    need(os.geteuid() == 0, "only root may become somebody else")
+    home.mapping_file.write_bytes(FOREIGN)
+    for path in [home.root, *home.root.rglob("*")]:
+        if path != home.mapping_file:
+            os.chown(path, 12345, 12345)
+    home.mapping_file.chmod(0o644)
+    # An ordinary user who may read everything, since the Python that runs this may be one that only root can see.
+    reading = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search", "--bounding-set=-all,+dac_read_search"]
+    done = subprocess.run(
+        ["setpriv", "--reuid=12345", "--regid=12345", "--clear-groups", *reading, home.taoprof, "use", "a"],
+        env=home.environ,
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "belongs to user id 0" in done.stderr and "chown" in done.stderr
+    assert home.mapping_file.read_bytes() == FOREIGN and home.mapping_file.stat().st_uid == 0
+    assert [path.name for path in home.root.iterdir() if "taoprof-" in path.name] == []
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o277])
+def test_all_that_is_new_is_private(home: Home, umask: int) -> None:
+    need(not umask & 0o200 or os.geteuid() == 0, "only root can use the folders that such a umask makes")
+    project = home.root / "tao"
+    project.mkdir()
+    home.run("new", "c", cwd=project, check=True, umask=umask)
+    home.run("use", "c", "--mkdir", check=True, umask=umask)
+    ours = [home.mapping_file, home.profiles / "c.toml", *home.state.rglob("*")]
+    for path in ours:
+        assert mode(path) == (0o700 if path.is_dir() else 0o600), path
+    assert mode(home.state) == 0o700
+    assert len([path for path in ours if path.is_file()]) >= 6
+
+
+# Things that are no mapping file
+
+
+def folder(path: Path) -> None:
+    path.mkdir()
+
+
+def full_folder(path: Path) -> None:
+    path.mkdir()
+    (path / "file").write_text("keep me")
+
+
+def pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def bound_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        here = os.getcwd()
+        os.chdir(path.parent)  # a socket's path has at most 107 bytes
+        try:
+            server.bind(path.name)
+        finally:
+            os.chdir(here)
+
+
+def zeros(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def huge(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(1 << 30)
+
+
+@pytest.mark.parametrize("verb", [["use", "a"], ["current"], ["status"], ["list"], ["save", "x"]])
+@pytest.mark.parametrize("make", [folder, full_folder, pipe, bound_socket, zeros, huge])
+def test_no_file(home: Home, make: Callable[[Path], None], verb: list[str]) -> None:
+    make(home.mapping_file)
+    if make is huge:
+        before = home.mapping_file.stat()
+        done = home.run(*verb)
+        assert done.returncode == 3, done.stderr
+        assert len(done.stderr.splitlines()) <= 2 and "1073741824 bytes" in done.stderr
+        after = home.mapping_file.stat()
+        assert (after.st_ino, after.st_size, after.st_mtime_ns) == (before.st_ino, before.st_size, before.st_mtime_ns)
+    else:
+        assert ".tao_mounts.json" in refused(home, *verb, status=3)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"{", b"", b"\xff\xfe{}", b"[1]", b"[" * 100_000, b'{"a": NaN', b"\0" * 100, b'"\xed\xa0\x80"'],
+    ids=["open", "empty", "not UTF-8", "a list", "deep", "cut off", "zeros", "half a surrogate"],
+)
+def test_no_mapping(home: Home, text: bytes) -> None:
+    """What is no mounts file cannot become a profile; a switch replaces it and keeps it to the byte."""
+    home.mapping_file.write_bytes(text)
+    refused(home, "save", "x", status=3)
+    told = home.json("current")
+    assert told["data"] == {"name": None, "state": "unmanaged"}
+    for verb in ("status", "list", "history"):
+        home.run(verb, check=True)
+    home.run("use", "a", check=True)
+    assert home.run("current").stdout == "a\n"
+    home.run("undo", check=True)
+    assert home.mapping_file.read_bytes() == text

@@ -1,0 +1,307 @@
+"""What a switch is for: the container that the unmodified launcher starts next has the profile's mounts and options.
+
+Every expectation is written out here from the project's paths; nothing of taoprofiles computes it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.support.engine import Launch, TrainingHome
+
+pytestmark = pytest.mark.engine
+
+GIGABYTE = 1 << 30
+ME = f"{os.getuid()}:{os.getgid()}"
+NOTEBOOK_LIMITS = {"memlock": (-1, -1), "stack": (67108864, 67108864)}
+
+
+def got(launch: Launch) -> dict:
+    """Give what the engine says the container has, in the same form as ``wanted``."""
+    seen = launch.inspect()
+    host = seen["HostConfig"]
+    mounts = {mount["Source"]: mount["Destination"] for mount in seen["Mounts"] if mount["Type"] == "bind"}
+    assert len(mounts) == len(seen["Mounts"]) and all(mount["RW"] for mount in seen["Mounts"]), seen["Mounts"]
+    return {
+        "image": seen["Config"]["Image"],
+        "binds": sorted(host["Binds"] or []),
+        "mounts": mounts,
+        "user": seen["Config"]["User"],
+        "shm": host["ShmSize"],
+        "ulimits": {limit["Name"]: (limit["Soft"], limit["Hard"]) for limit in host["Ulimits"] or []},
+        "running": seen["State"]["Running"],
+    }
+
+
+def wanted(launch: Launch, task: str, mounts: dict[Path, str], **options: object) -> dict:
+    """What ``taoprof new`` gives a container, with the options that differ."""
+    return {
+        "image": launch.engine.images[task],
+        "binds": sorted(f"{source}:{destination}:rw" for source, destination in mounts.items()),
+        "mounts": {str(source): destination for source, destination in mounts.items()},
+        "user": ME,
+        "shm": 16 * GIGABYTE,
+        "ulimits": NOTEBOOK_LIMITS,
+        "running": True,
+        **options,
+    }
+
+
+def env(launch: Launch) -> list[str]:
+    return launch.inspect()["Config"]["Env"]
+
+
+def new(home: TrainingHome, network: str, folder: str) -> Path:
+    """Make a profile for a project folder in the home, as a person would, fit for a launch without a terminal."""
+    project = home.root / folder
+    project.mkdir(parents=True)
+    home.run("new", network, cwd=project, check=True)
+    home.run("set", network, "docker.tty=false", check=True)
+    return project
+
+
+def local_mounts(project: Path) -> dict[Path, str]:
+    return {
+        project: "/workspace/tao-experiments",
+        project / "specs": "/workspace/tao-experiments/detectnet_v2/specs",
+    }
+
+
+def host_mounts(project: Path) -> dict[Path, str]:
+    return {
+        project: "/workspace/tao-experiments",
+        project / "data": "/data",
+        project / "specs": "/specs",
+        project / "segformer/results": "/results",
+    }
+
+
+def mark(mounts: dict[Path, str], text: str) -> None:
+    """Put a file into every source."""
+    for number, source in enumerate(mounts):
+        (source / f"mark-{number}").write_text(f"{text} {number}")
+
+
+def assert_marked(launch: Launch, mounts: dict[Path, str], text: str) -> None:
+    for number, destination in enumerate(mounts.values()):
+        assert launch.sees(f"{destination}/mark-{number}") == f"{text} {number}"
+
+
+def let_go_and_use(home: TrainingHome, launch: Launch, name: str) -> None:
+    """Switch although a training needs the mapping: refused, and done with its exact id."""
+    assert home.run("use", name, "--mkdir").returncode == 5
+    home.run("use", name, "--mkdir", "--release", f"p{launch.process.pid}", "--yes", check=True)
+
+
+def test_the_next_container_has_the_profile_and_after_a_switch_the_other(training_home: TrainingHome):
+    home = training_home
+    kitti, city = new(home, "detectnet_v2", "tao/kitti"), new(home, "segformer", "tao/city")
+    home.run("set", "detectnet_v2", "container.env.CUDA_DEVICE_ORDER=PCI_BUS_ID", check=True)
+    home.run(
+        "set", "segformer", "docker.shm_size=64G", "docker.ulimits.nofile=4096", "docker.user=1234:567", check=True
+    )
+
+    home.run("use", "detectnet_v2", "--mkdir", check=True)
+    mark(local_mounts(kitti), "kitti")
+    first = home.train("detectnet_v2")
+    assert got(first) == wanted(first, "detectnet_v2", local_mounts(kitti))
+    assert {"CUDA_DEVICE_ORDER=PCI_BUS_ID", "TAO_CLIENT_TYPE=launcher"} <= set(env(first))
+    assert "\nCUDA_DEVICE_ORDER=PCI_BUS_ID\n" in first.output, "the task itself has it, too"
+    assert f"detectnet_v2 train: training as {ME}\n" in first.output
+    assert_marked(first, local_mounts(kitti), "kitti")
+    first.end()
+
+    home.run("use", "segformer", "--mkdir", check=True)
+    mark(host_mounts(city), "city")
+    second = home.train("segformer")
+    assert got(second) == wanted(
+        second,
+        "segformer",
+        host_mounts(city),
+        shm=64 * GIGABYTE,
+        ulimits={**NOTEBOOK_LIMITS, "nofile": (4096, 4096)},
+        user="1234:567",
+    )
+    assert not [value for value in env(second) if value.startswith("CUDA_DEVICE_ORDER")]
+    assert "segformer train: training as 1234:567\n" in second.output
+    assert_marked(second, host_mounts(city), "city")
+
+
+def test_a_switch_leaves_the_running_training_alone(training_home: TrainingHome):
+    home = training_home
+    kitti, city = new(home, "detectnet_v2", "tao/kitti"), new(home, "segformer", "tao/city")
+    home.run("use", "detectnet_v2", "--mkdir", check=True)
+    mark(local_mounts(kitti), "kitti")
+    first = home.train("detectnet_v2")
+    process = first.inspect()["State"]["Pid"]
+
+    let_go_and_use(home, first, "segformer")
+    mark(host_mounts(city), "city")
+    second = home.train("segformer")
+
+    assert got(second) == wanted(second, "segformer", host_mounts(city))
+    assert got(first) == wanted(first, "detectnet_v2", local_mounts(kitti))
+    assert first.container != second.container
+    assert first.inspect()["State"]["Pid"] == process, "it was not restarted"
+    assert_marked(first, local_mounts(kitti), "kitti")
+    assert_marked(second, host_mounts(city), "city")
+    assert first.process.poll() is None
+
+
+def test_a_training_runs_to_its_end_across_a_switch(training_home: TrainingHome):
+    home = training_home
+    new(home, "detectnet_v2", "tao/kitti"), new(home, "segformer", "tao/city")
+    home.run("use", "detectnet_v2", "--mkdir", check=True)
+    launch = home.train("detectnet_v2", seconds=2, status=3)
+    let_go_and_use(home, launch, "segformer")
+    assert launch.wait() == 0  # of tao: it does not pass on what the task exits with
+    assert "detectnet_v2 train: done with 3\n" in launch.output
+    assert not home.engine.exists(launch.container)
+
+
+def test_a_notebooks_mapping_saved_as_a_profile_comes_back_whole(training_home: TrainingHome):
+    home = training_home
+    project = home.root / "notebook project"
+    mounts = {
+        project: "/workspace/tao-experiments",
+        project / "data": "/data",
+        project / "pose $x/specs": "/workspace/tao-experiments/specs",
+    }
+    for folder in mounts:
+        folder.mkdir(parents=True, exist_ok=True)
+    mapping = {
+        "Mounts": [{"source": str(source), "destination": place} for source, place in mounts.items()],
+        "Envs": [{"variable": "OMP_NUM_THREADS", "value": 1}, {"variable": "PRICE", "value": "$5 ${x}"}],
+        "DockerOptions": {
+            "shm_size": "2G",
+            "ulimits": {"memlock": -1, "stack": 67108864},
+            "user": "1000:1000",
+            "network": "host",
+            "tty": False,
+        },
+    }
+    with home.mapping_file.open("w") as file:
+        json.dump(mapping, file, indent=4)
+    theirs = home.train("segformer")
+    expected = wanted(theirs, "segformer", mounts, user="1000:1000", shm=2 * GIGABYTE)
+    assert got(theirs) == expected
+
+    home.run("save", "x", check=True)
+    theirs_as_seen, theirs_env = theirs.inspect(), env(theirs)
+    theirs.end()
+    new(home, "detectnet_v2", "tao/kitti")
+    home.run("use", "detectnet_v2", "--mkdir", check=True)
+    assert home.mapping() != mapping
+    home.run("use", "x", check=True)
+    ours = home.train("segformer")
+    assert got(ours) == expected
+    assert {"OMP_NUM_THREADS=1", "PRICE=$5 ${x}"} <= set(env(ours))
+    assert sorted(env(ours)) == sorted(theirs_env)
+    assert ours.inspect()["HostConfig"] == theirs_as_seen["HostConfig"]
+
+
+def test_odd_letters_in_paths_made_by_new(training_home: TrainingHome):
+    home = training_home
+    project = new(home, "detectnet_v2", "Größe 100%/日本 $HOME ${X} $$ 'q' \"d\" \\ (1)")
+    home.run("use", "detectnet_v2", "--mkdir", check=True)
+    launch = home.train("detectnet_v2")
+    assert got(launch) == wanted(launch, "detectnet_v2", local_mounts(project))
+    mark(local_mounts(project), "odd")
+    assert_marked(launch, local_mounts(project), "odd")
+
+
+def test_odd_mounts_written_by_hand(training_home: TrainingHome):
+    home = training_home
+    real = home.root / "disk/große Daten"
+    real.mkdir(parents=True)
+    (home.root / "link").symlink_to(real)
+    (home.root / "one.txt").write_text("one file")
+    home.profile(
+        "odd",
+        """\
+        schema = 1
+        layout = "custom"
+        [variables]
+        BASE = "~/a $$ b"
+        WHERE = "/in side/${LEAF}"
+        LEAF = "ünï"
+        [[mounts]]
+        source = "${BASE}"
+        destination = "${WHERE}"
+        [[mounts]]
+        source = "${BASE}/in/in"
+        destination = "${WHERE}/nested/twice"
+        [[mounts]]
+        source = "~/link"
+        destination = "/da$$ta"
+        [[mounts]]
+        source = "~/one.txt"
+        destination = "/one.txt"
+        [[mounts]]
+        source = "${env:SHARED}"
+        destination = "${WHERE}/nested"
+        [container.env]
+        SPACED = "a b  c"
+        NOT_ASCII = "${WHERE} → $$HOME"
+        EMPTY = ""
+        [docker]
+        tty = false
+        shm_size = 123456789
+        """,
+    )
+    shared = home.root / "shared"
+    home.run("use", "odd", "--mkdir", environ={"SHARED": str(shared)}, check=True)
+    base, where = home.root / "a $ b", "/in side/ünï"
+    folders = {base: where, base / "in/in": f"{where}/nested/twice", real: "/da$ta", shared: f"{where}/nested"}
+    mark(folders, "odd")
+    launch = home.train("detectnet_v2")
+    mounts = {**folders, home.root / "one.txt": "/one.txt"}
+    assert got(launch) == wanted(launch, "detectnet_v2", mounts, user="", shm=123456789, ulimits={})
+    assert {"SPACED=a b  c", f"NOT_ASCII={where} → $HOME", "EMPTY="} <= set(env(launch))
+    assert_marked(launch, folders, "odd")
+    assert launch.sees("/one.txt") == "one file"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize("network", ["none", "host"])
+def test_networks(training_home: TrainingHome, network: str):
+    home = training_home
+    project = home.root / "projects/odd"
+    text = (
+        'schema = 1\nlayout = "custom"\n[[mounts]]\nsource = "~/projects/odd"\ndestination = "/data"\n'
+        f'[docker]\ntty = false\nnetwork = "{network}"\n'
+    )
+    home.profile("odd", text)
+    home.run("use", "odd", check=True)
+    launch = home.train("detectnet_v2")
+    assert got(launch) == wanted(launch, "detectnet_v2", {project: "/data"}, user="", shm=64 << 20, ulimits={})
+    assert launch.inspect()["HostConfig"]["NetworkMode"] == network
+
+
+def test_ports(training_home: TrainingHome):
+    home = training_home
+    project = home.root / "projects/odd"
+    one, two, three = free_port(), free_port(), free_port()
+    home.profile(
+        "odd",
+        'schema = 1\nlayout = "custom"\n[[mounts]]\nsource = "~/projects/odd"\ndestination = "/data"\n'
+        f'[docker]\ntty = false\nports = {{ "8888" = {one}, "6006/udp" = [{two}, {three}] }}\n',
+    )
+    home.run("use", "odd", check=True)
+    launch = home.train("detectnet_v2")
+    assert got(launch) == wanted(launch, "detectnet_v2", {project: "/data"}, user="", shm=64 << 20, ulimits={})
+    bindings = launch.inspect()["HostConfig"]["PortBindings"]
+    assert {port: [one["HostPort"] for one in hosts] for port, hosts in bindings.items()} == {
+        "8888/tcp": [str(one)],
+        "6006/udp": [str(two), str(three)],
+    }

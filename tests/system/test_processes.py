@@ -1,0 +1,232 @@
+"""Which processes are launchers, by their command lines; and whether a process is still the one that was noted."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taoprofiles.system import processes
+from taoprofiles.system.processes import Process
+from tests.support.engine import until
+from tests.support.home import need
+
+ID = "0123456789abcdef" * 4
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "tao model unet train",
+        "/x/bin/tao model unet train",
+        "tlt unet train",
+        "tao-deploy unet gen_trt_engine",
+        "python /x/bin/tao model unet train",
+        "/usr/bin/python3.11 /x/bin/tao unet train",
+        "python -X importtime /x/bin/tao model unet train",
+        "python -Ximporttime -W ignore -u /x/bin/tao model unet train",
+        "python -Wignore -I -S /x/bin/tao model unet train",
+        "python --check-hash-based-pycs always /x/bin/tlt unet train",
+        "pypy3 /x/bin/tao model unet train",
+        "python3.11 -m nvidia_tao_cli.entrypoint.tao_launcher model unet train",
+        "python3.11 -u -m nvidia_tao_cli.entrypoint.tao_launcher model unet train",
+        "python -um nvidia_tao_cli.entrypoint.tao_launcher model unet train",
+        "python -mnvidia_tao_cli.entrypoint.tao_launcher model unet train",
+        "python -Imnvidia_tao_cli.entrypoint.tao_launcher model unet train",
+        "python -m tlt.entrypoint.entrypoint unet train",
+        "python /x/site-packages/nvidia_tao_cli/entrypoint/tao_launcher.py model unet train",
+        "python nvidia_tao_cli/entrypoint/tao_launcher.py model unet train",
+        "python ./tao model unet train",
+    ],
+)
+def test_a_launcher(line: str) -> None:
+    words = Process(1, 0, line.split()).launch
+    assert words is not None
+    assert words[-2:] == line.split()[-2:]
+    assert words[0] in processes.LAUNCHERS
+
+
+@pytest.mark.parametrize("option", ["-c", "-Ic", "-uc"])
+def test_a_launcher_started_from_code(option: str) -> None:
+    code = "import sys; from nvidia_tao_cli.entrypoint.tao_launcher import main; sys.exit(main())"
+    assert Process(1, 0, ["python", option, code, "model", "unet", "train"]).launch == ["tao", "model", "unet", "train"]
+
+
+def test_code_that_only_names_something_alike() -> None:
+    assert Process(1, 0, ["python", "-c", "from mytlt.x import y", "model", "x"]).launch is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "tao",
+        "tao list",
+        "tao stop --all",
+        "tao info --verbose",
+        "tao --help",
+        "tao -h",
+        "python /x/bin/tao list",
+        "python -m nvidia_tao_cli.entrypoint.tao_launcher --help",
+        "vim tao",
+        "vim /x/bin/tao model",
+        "python tao_notes.py model unet",
+        "python /x/tao/notes.py model unet",
+        "python -m taoprofiles use x",
+        "python -m nvidia_tao_client model unet",
+        "python -m pytest tao model",
+        "python -",
+        "python",
+        "python -m",
+        "python -c",
+        "python -X",
+        "grep tao x",
+        "grep -r tlt .",
+        "taoprof use x",
+        "sudo tao model unet train",
+        "sh -c tao",
+        "bash /x/bin/tao.sh model",
+        "taopath model unet",
+        "",
+    ],
+)
+def test_not_a_launcher(line: str) -> None:
+    assert Process(1, 0, line.split(" ")).launch is None
+
+
+@pytest.mark.parametrize(
+    ("line", "container"),
+    [
+        (f"docker exec -it {ID} unet train", ID),
+        (f"docker exec -i {ID} unet train", ID),
+        (f"/usr/bin/docker exec -it {ID} bash", ID),
+        (f"podman exec -it {ID} bash", ID),
+        (f"docker exec {ID}", ID),
+        (f"docker run {ID}", None),
+        (f"docker exec -it {ID[:12]} bash", None),
+        (f"docker exec -it {ID.upper()} bash", None),
+        ("docker exec -it name bash", None),
+        ("docker exec -it", None),
+        ("docker exec", None),
+        ("docker", None),
+        (f"echo exec -it {ID}", None),
+        ("", None),
+    ],
+)
+def test_docker_exec(line: str, container: str | None) -> None:
+    assert Process(1, 0, line.split(" ")).container == container
+
+
+TELLING = f"""tao tlt python python3.11 /x/tao -m -c -X -W - -- docker exec {ID} nvidia_tao_cli -um -mtlt list model
+nvidia_tao_cli.entrypoint tlt. /tlt/entrypoint/""".split()
+WORDS = st.text(max_size=12) | st.sampled_from(["", *TELLING])
+
+
+@given(st.lists(WORDS, min_size=1, max_size=8))
+def test_any_command_line_can_be_looked_at(argv: list[str]) -> None:
+    process = Process(1, 0, argv)
+    assert process.launch is None or process.launch[0] in processes.LAUNCHERS
+    assert process.container in (None, ID)
+
+
+def test_what_scan_finds() -> None:
+    """A sleep that calls itself tao, also with bytes that are no text."""
+    names = [[b"tao", b"100"], [b"/x/\xfftao/tao", b"100"], [b"vi", b"100"]]
+    started = [subprocess.Popen(argv, executable="/bin/sleep") for argv in names]
+    try:
+        found = until(
+            lambda: {one.pid: one for one in processes.scan()} if _named(started[0].pid, b"tao") else None, "it runs"
+        )
+        assert [process.pid in found for process in started] == [True, True, False]
+        assert found[started[0].pid].uid == os.getuid()
+        assert found[started[0].pid].argv == ["tao", "100"]
+    finally:
+        for process in started:
+            process.kill()
+            process.wait(20)
+
+
+def _named(pid: int, name: bytes) -> bool:
+    with open(f"/proc/{pid}/cmdline", "rb") as file:
+        return file.read().startswith(name)
+
+
+def test_the_start_of_a_process() -> None:
+    assert processes.start_time(os.getpid()) is not None
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, text=True)
+    try:
+        start = processes.start_time(process.pid)
+        assert start is not None
+        assert start >= (processes.start_time(os.getpid()) or 0)
+        assert processes.alive(process.pid, start)
+        assert not processes.alive(process.pid, start + 1), "a later process of the same pid"
+        assert processes.parent(process.pid) == os.getpid()
+    finally:
+        process.kill()
+        # A zombie does no work any more: nobody has waited for it yet.
+        until(lambda: processes.start_time(process.pid) is None, "it has ended")
+        assert not processes.alive(process.pid, start or 0)
+        process.communicate(timeout=20)
+    assert processes.start_time(process.pid) is None
+    assert processes.parent(process.pid) is None
+    assert processes.environment(process.pid) == {}
+
+
+def test_nobody_is_alive() -> None:
+    assert not processes.alive(0, 0)
+    assert not processes.alive(-1, 0)
+
+
+def test_a_name_that_looks_like_the_end_of_its_field() -> None:
+    """The name of a program stands in brackets in /proc/PID/stat, and may have brackets and blanks in it."""
+    script = "import ctypes; ctypes.CDLL(None).prctl(15, b') R 1 1 (', 0, 0, 0); print('x', flush=True); input()"
+    process = subprocess.Popen([sys.executable, "-c", script], stdin=-1, stdout=-1, text=True)
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert processes.parent(process.pid) == os.getpid()
+        assert (processes.start_time(process.pid) or 0) > 1
+    finally:
+        process.kill()
+        process.communicate(timeout=20)
+
+
+def test_environment_and_mark() -> None:
+    environ = {"PATH": os.environ["PATH"], "TAOPROF_TEST_MARK": "a=b", "XTAOPROF_TEST_MARK": "no"}
+    process = subprocess.Popen([sys.executable, "-c", "print(flush=True); input()"], env=environ, stdin=-1, stdout=-1)
+    other = subprocess.Popen(
+        [sys.executable, "-c", "print(flush=True); input()"], env={"XTAOPROF_TEST_MARK": "no"}, stdin=-1, stdout=-1
+    )
+    try:
+        for one in (process, other):
+            assert one.stdout is not None
+            one.stdout.readline()
+        assert processes.environment(process.pid) == environ
+        assert list(processes.marked(os.getuid(), "TAOPROF_TEST_MARK")) == [(process.pid, "a=b")]
+        assert list(processes.marked(os.getuid() + 1, "TAOPROF_TEST_MARK")) == []
+    finally:
+        for one in (process, other):
+            one.kill()
+            one.communicate(timeout=20)
+
+
+def test_the_place() -> None:
+    here = processes.place()
+    name, machine, boot, namespace = here.split(" ")
+    assert name == os.uname().nodename
+    assert namespace.isdigit()
+    assert not processes.rebooted(here, here)
+    need(machine != "-", "there is no machine id here")
+    assert processes.rebooted(f"{name} {machine} another {namespace}", here)
+    assert processes.rebooted(f"{name} {machine} another 5", here)
+    assert not processes.rebooted(f"{name} another another {namespace}", here), "that is another host"
+    assert not processes.rebooted(f"other {machine} another {namespace}", here), "perhaps a copy of the machine"
+    assert not processes.rebooted(f"{name} {machine} {boot} 5", here), "another container on the same boot"
+
+
+@pytest.mark.parametrize("noted", ["", "x", "a - b 5", "a b c", "a b c d e"])
+def test_a_place_that_tells_too_little_is_not_before_a_reboot(noted: str) -> None:
+    assert not processes.rebooted(noted, "a - c 5")
