@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 from taoprofiles.cli.output import note
 from taoprofiles.errors import InvalidProfileError, TaoprofError
@@ -16,11 +17,10 @@ from taoprofiles.profiles.store import Store
 from taoprofiles.storage import best_effort, files
 from taoprofiles.storage.locks import Lock
 
-STDERR = 2
-from typing import TYPE_CHECKING
-
 if TYPE_CHECKING:
     from taoprofiles.storage.paths import Context
+
+STDERR = 2
 
 
 def edit(context: Context, name: str, *, timeout: float) -> bool:

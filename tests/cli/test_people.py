@@ -328,7 +328,7 @@ def watch(event, args):
     if event in ("open", "os.listdir", "os.scandir") and isinstance(args[0], str) and args[0].startswith(folder):
         seen[args[0]] += 1
 sys.addaudithook(watch)
-from taoprofiles.faces import main
+from taoprofiles.cli import main
 status = main.run(sys.argv[2:])
 sys.stdout.flush()
 import json

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from taoprofiles.export import TARGETS
 
+from taoprofiles.export import TARGETS
 from tests.support.driving import call, one_clear_error
 from tests.support.home import Home, command
 

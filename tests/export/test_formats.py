@@ -16,9 +16,9 @@ import pytest
 import yaml
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from taoprofiles.export import TARGETS, render
 
 from taoprofiles.errors import CannotRenderError, InvalidProfileError
+from taoprofiles.export import TARGETS, render
 from taoprofiles.export.plan import Plan, Rendered, Secret, expanded, make
 from taoprofiles.export.yaml import write
 from taoprofiles.launcher import task

@@ -574,14 +574,14 @@ def test_other_signals_go_to_the_command(stage: Stage, number: signal.Signals) -
 EARLY = """
 import os, signal, subprocess
 from taoprofiles.cli.main import main
-from taoprofiles.operations import runs
+from taoprofiles.runs import run
 
 class Popen(subprocess.Popen):
     def __init__(self, *words, **options):
         super().__init__(*words, **options)
         os.kill(os.getpid(), signal.SIGTERM)
 
-runs.subprocess.Popen = Popen
+run.subprocess.Popen = Popen
 main()
 """
 

@@ -37,9 +37,10 @@ ELSEWHERE = f"{NAME} 0123456789abcdef0123456789abcdef 11111111-2222-3333-4444-55
 HOST = f"""
 import socket, sys
 from taoprofiles.cli.main import main
-from taoprofiles.operations import runs, stock
+from taoprofiles.holds import liveness
+from taoprofiles.runs import run
 socket.sethostname({NAME!r})
-stock.LEASE, stock.BEAT, runs.BEAT = {LEASE}, {BEAT}, {BEAT}
+liveness.LEASE, liveness.BEAT, run.BEAT = {LEASE}, {BEAT}, {BEAT}
 main()
 """
 SPACES = ("--uts", "--pid", "--net", "--mount", "--fork", "--mount-proc", "--kill-child")

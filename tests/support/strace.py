@@ -26,9 +26,9 @@ BEGIN, END = "/the-switch-begins", "/the-switch-ends"
 
 VICTIM = f"""
 import contextlib, io, os
-from taoprofiles.faces import main
-from taoprofiles.operations import switch
-from taoprofiles.world import processes
+from taoprofiles.cli import main
+from taoprofiles.switching import switch
+from taoprofiles.system import processes
 
 processes.scan = list  # it only reads, and how many calls it makes depends on what else the machine is doing
 
@@ -47,7 +47,7 @@ raise SystemExit(main.run(["use", "b"]))
 
 COMMANDS = """
 import contextlib, io, json, sys
-from taoprofiles.faces import main
+from taoprofiles.cli import main
 answers = []
 for words in json.loads(sys.argv[1]):
     out, err = io.StringIO(), io.StringIO()

@@ -31,7 +31,7 @@ def home(home: Home) -> Home:
 def killed(home: Home, patch: str, *words: str) -> None:
     """Run a command that kills itself where ``patch`` says."""
     script = (
-        "import os, signal\nfrom taoprofiles.faces import main\nfrom taoprofiles.state import files\n"
+        "import os, signal\nfrom taoprofiles.cli import main\nfrom taoprofiles.storage import files\n"
         f"def die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)\n{patch}\nmain.run({list(words)!r})\n"
     )
     done = subprocess.run([sys.executable, "-c", script], env=home.environ, timeout=60, cwd="/")

@@ -563,7 +563,7 @@ def test_file_where_a_folder_of_ours_belongs(home: Home, place: str) -> None:
 
 BECOME = """
 import os, sys
-from taoprofiles.faces import main
+from taoprofiles.cli import main
 uid, warm, *words = sys.argv[1:]
 # Every module is loaded while it can be: the interpreter may stand where only root can read.
 import difflib, pwd, pydantic, tomlkit, tomli_w, filelock
