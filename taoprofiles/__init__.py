@@ -7,22 +7,6 @@ and print nothing. In IPython, ``%load_ext taoprofiles`` brings ``%taoprof``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from typing import Any
-
-    from taoprofiles.api import Finished, current, hold, run, switch, use
-    from taoprofiles.errors import (
-        BusyError,
-        HeldError,
-        InvalidProfileError,
-        InvalidStateError,
-        NotFoundError,
-        TaoprofError,
-        UsageError,
-    )
-
 __all__ = [
     "BusyError",
     "Finished",
@@ -50,14 +34,14 @@ def __getattr__(name: str) -> object:
     return getattr(import_module(f"taoprofiles.{module}"), name)
 
 
-def load_ipython_extension(shell: Any) -> None:
+def load_ipython_extension(shell: object) -> None:
     """Bring ``%taoprof`` into an IPython shell: what ``%load_ext taoprofiles`` calls."""
     from taoprofiles.jupyter.extension import load
 
     load(shell)
 
 
-def unload_ipython_extension(shell: Any) -> None:
+def unload_ipython_extension(shell: object) -> None:
     """Take it away again: what ``%unload_ext taoprofiles`` calls."""
     from taoprofiles.jupyter.extension import unload
 

@@ -30,12 +30,12 @@ def test_importing_the_package_loads_nothing_else() -> None:
 
 def test_hot_verbs_load_no_library() -> None:
     """What each heavy import costs stands in docs/explanation/speed.md; a switch and a list must not pay it."""
-    heavy = {"pydantic", "filelock", "tomlkit", "tomli_w", "tomllib", "typing", "dataclasses", "pathlib", "subprocess"}
+    heavy = {"pydantic", "filelock", "tomlkit", "tomli_w", "tomllib", "dataclasses", "pathlib", "subprocess"}
     heavy |= {"yaml", "taoprofiles.export", "csv"}
     code = (
         "import sys\n"
         "for m in list(sys.modules):\n"
-        "    if m in {'typing', 'pathlib', 'dataclasses', 'subprocess'}: del sys.modules[m]\n"
+        "    if m in {'pathlib', 'dataclasses', 'subprocess'}: del sys.modules[m]\n"
         "import taoprofiles.cli.parser, taoprofiles.cli.commands.switch, taoprofiles.cli.commands.show\n"
         "print(' '.join(sorted(sys.modules)))"
     )
