@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from taoprofiles.errors import UsageError
+from taoprofiles.launcher.argv import parse_launcher_argv
 from taoprofiles.storage.locks import DEFAULT_TIMEOUT
 from taoprofiles.storage.paths import Context
 from taoprofiles.switching import status as situation
@@ -142,7 +143,7 @@ def run(
     except BaseException:  # such as one of ``say``
         os.close(prepared.claim)  # else the hold would live as long as this process
         raise
-    status = prepared.finish(status, is_launcher=runs.is_launcher(words))
+    status = prepared.finish(status, is_launcher=parse_launcher_argv(words) is not None)
     hold = prepared.hold
     return Finished(hold.id, status, hold.container, list(hold.differences), messages)
 

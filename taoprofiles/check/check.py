@@ -10,6 +10,7 @@ from taoprofiles.check import fix
 from taoprofiles.check.target import Matter, of_file, of_profile
 from taoprofiles.errors import UsageError
 from taoprofiles.launcher import installed, registry, versions
+from taoprofiles.launcher.argv import MAIN_PROGRAMS, launcher_words
 from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.simulation import predict
 from taoprofiles.mounts import container_paths, mapping
@@ -62,8 +63,8 @@ def check(context: Context, name: str | None, command: list[str], *, launcher: s
     if matter.is_valid:
         if matter.content is not None and matter.mapping:
             findings += _judged(context, matter, version, command, by_name=name is not None)
-        is_launcher = bool(command) and os.path.basename(command[0]) in ("tao", "tlt")
-        arguments = command[1:] if is_launcher else None
+        words = launcher_words(command)
+        arguments = words[1:] if words and words[0] in MAIN_PROGRAMS else None  # the simulation knows no tao-deploy
         config = installed.config(found) if found and found.version == version else None
         prediction = predict(version, _Offered(context, matter, config), arguments)
         findings += _from_prediction(context, prediction, findings, matter)

@@ -8,6 +8,7 @@ import re
 from typing import TYPE_CHECKING
 
 from taoprofiles.doctor.machine import FileSystem, Home
+from taoprofiles.launcher.quoting import expand_variables
 from taoprofiles.masking import within
 from taoprofiles.system import bounded_files, filesystem
 
@@ -64,7 +65,7 @@ def _measured(what: str, path: str, table: list[tuple[str, str]]) -> FileSystem:
 
 def meant(path: str, environ: Mapping[str, str]) -> str:
     """Give the file that LAUNCHER_MOUNTS was to name: its variables, its blanks or its folder were wrong; "" else."""
-    plain = re.sub(r"\$(?:\{(\w+)\}|(\w+))", lambda found: environ.get(found[1] or found[2], ""), path).strip()
+    plain = expand_variables(path, environ, unset="").strip()
     is_right = plain == path and path.startswith(("/", "~"))
     return os.path.abspath(plain) if not is_right and os.path.isfile(plain) else ""
 

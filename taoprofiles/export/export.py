@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from taoprofiles.errors import UsageError
 from taoprofiles.export import TARGETS, plan, render
 from taoprofiles.launcher import command as launching
-from taoprofiles.launcher import installed, task, versions
+from taoprofiles.launcher import installed, versions
+from taoprofiles.launcher.argv import container_words, parse_launcher_argv
 from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.refusal import RefusedError
 from taoprofiles.profiles.store import Store
@@ -39,12 +40,12 @@ def rendered(
     store = Store(context)
     renderer = store.renderer(name)
     mapping, variables = renderer.mapping(), renderer.variables()
-    asked = task.split(command)
+    words = container_words(command)
     made = plan.make(
         mapping,
         name=name,
-        image=image or image_of(context, asked),
-        command=asked.words,
+        image=image or image_of(context, command),
+        command=words,
         variables=variables,
         secrets=renderer.secret_values(),
         secret_env=renderer.secrets()[1],
@@ -69,29 +70,27 @@ def giving(made: Plan, written: Rendered, variables: Collection[str]) -> list[st
     return told + ([written.store] if written.store else [])
 
 
-def image_of(context: Context, asked: task.Task) -> str:
-    """Give the image that the installed launcher runs a task in. Raises UsageError."""
-    if not asked.name:
+def image_of(context: Context, command: list[str]) -> str:
+    """Return the image in which the installed launcher runs the task of ``command``. Raises UsageError."""
+    launch = parse_launcher_argv(command)
+    group, task = (launch.group, launch.task) if launch else ("", command[0] if command else "")
+    if not task:
         raise UsageError("no image and no task", hint="--image IMAGE, or a task: '-- tao model dino train …'")
     table = _images(context)
     if not table:
         raise UsageError(
-            f"no image named, and there is no launcher here whose table tells that of '{asked.name}'",
+            f"no image named, and there is no launcher here whose table tells that of '{task}'",
             hint="--image IMAGE, or install the launcher: 'pip install nvidia-tao'",
         )
-    found = next((image for (group, name), image in table.items() if _is(asked, group, name)), None)
+    found = next((image for key, image in table.items() if key[1] == task and group in ("", key[0])), None)
     if found is None:
-        close = difflib.get_close_matches(asked.name, sorted({name for _, name in table}), n=1)
-        where = f" of group '{asked.group}'" if asked.group else ""
+        close = difflib.get_close_matches(task, sorted({name for _, name in table}), n=1)
+        where = f" of group '{group}'" if group else ""
         raise UsageError(
-            f"the launcher's table has no task '{asked.name}'{where}",
+            f"the launcher's table has no task '{task}'{where}",
             hint=f"did you mean '{close[0]}'? Or --image IMAGE" if close else "--image IMAGE",
         )
     return found
-
-
-def _is(asked: task.Task, group: str, name: str) -> bool:
-    return name == asked.name and asked.group in ("", group)
 
 
 def _images(context: Context) -> dict[tuple[str, str], str]:

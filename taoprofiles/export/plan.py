@@ -11,6 +11,7 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taoprofiles.errors import CannotRenderError
+from taoprofiles.launcher.quoting import VARIABLE, expand_variables
 from taoprofiles.launcher.sizes import in_bytes
 from taoprofiles.masking import is_secret
 
@@ -33,7 +34,6 @@ _IMAGE = re.compile(
 )
 """The grammar of distribution/reference."""
 _PORT = re.compile(r"([0-9]{1,5})(?:/(tcp|udp|sctp))?\Z")
-_VARIABLE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
 _NETWORK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]*\Z")
 
 
@@ -188,7 +188,7 @@ def make(
 
 def expanded(command: Sequence[str], variables: Mapping[str, str]) -> list[str]:
     """Give the words with the profile's own variables in them expanded; any other stays as it is."""
-    return ["".join(str(piece) for piece in _expanded(word, variables, [])) for word in command]
+    return [expand_variables(word, variables) for word in command]
 
 
 def refuse(plan: Plan, target: str, problems: Sequence[str]) -> None:
@@ -263,7 +263,7 @@ def _words(command: Sequence[str], variables: Mapping[str, str], secrets: _Secre
 
 def _asked_for(option: str, value: str, told: list[str]) -> Secret:
     """Give the place of a secret that stands in the command itself, or that somebody else's variable has."""
-    reference = _VARIABLE.fullmatch(value)
+    reference = VARIABLE.fullmatch(value)
     if reference:
         return Secret(reference[1] or reference[2])
     name = "KEY" if option == "-k" else re.sub(r"\W+", "_", option.strip("-"), flags=re.ASCII).upper()
@@ -275,7 +275,7 @@ def _asked_for(option: str, value: str, told: list[str]) -> Secret:
 def _expanded(word: str, variables: Mapping[str, str], secrets: _Secrets) -> Iterator[str | Secret]:
     text = ""
     end = 0
-    for found in _VARIABLE.finditer(word):
+    for found in VARIABLE.finditer(word):
         name = found[1] or found[2]
         text += word[end : found.start()]
         end = found.end()

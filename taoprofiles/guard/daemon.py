@@ -22,6 +22,7 @@ from taoprofiles.guard.container_watcher import Following
 from taoprofiles.guard.guard import Guard
 from taoprofiles.guard.settings import Settings
 from taoprofiles.guard.watcher import GLANCE, Watchpost
+from taoprofiles.launcher.argv import parse_launcher_argv
 from taoprofiles.storage import homes
 from taoprofiles.storage.guard_files import Guards
 from taoprofiles.storage.os_errors import unusable
@@ -305,4 +306,4 @@ class Daemon:
 
 
 def _launchers() -> set[tuple[int, int | None]]:
-    return {(one.pid, processes.start_time(one.pid)) for one in processes.scan() if one.launch is not None}
+    return {(one.pid, processes.start_time(one.pid)) for one in processes.scan() if parse_launcher_argv(one.argv)}

@@ -16,6 +16,7 @@ from taoprofiles.errors import InvalidStateError
 from taoprofiles.holds.containers import Containers, Sighting
 from taoprofiles.holds.hold import OWN_KINDS, PROFILE_LABEL, RUN_LABEL, RUN_VARIABLE, STATE_LABEL, Hold
 from taoprofiles.holds.records import Holds
+from taoprofiles.launcher.argv import parse_launcher_argv
 from taoprofiles.masking import without_secrets
 from taoprofiles.mounts import mapping
 from taoprofiles.storage.journal import History
@@ -219,9 +220,10 @@ class _Look:
     def _found_launchers(self, found: list[Process], runs: dict[str, Hold]) -> None:
         parents = {one.container: set(processes.ancestors(one.pid)) for one in found if one.container}
         for process in found:
-            words, start = process.launch, processes.start_time(process.pid)
-            if words is None or process.uid != self._context.uid or start is None:
-                continue  # somebody else's, or ended since
+            launch = parse_launcher_argv(process.argv) if process.uid == self._context.uid else None
+            start = None if launch is None else processes.start_time(process.pid)
+            if launch is None or start is None:
+                continue  # no launcher, somebody else's, or ended since
             environ = processes.environment(process.pid)
             if not environ and not processes.has_command_line(process.pid):
                 continue  # in its last moment: it has given up its memory already, and reads no file any more
@@ -234,7 +236,12 @@ class _Look:
             if bound is None:
                 hold.digest, hold.profile = self._current()
                 self._stock.holds.append(hold)
-            hold.id, hold.pid, hold.start, hold.command = f"p{process.pid}", process.pid, start, without_secrets(words)
+            hold.id, hold.pid, hold.start, hold.command = (
+                f"p{process.pid}",
+                process.pid,
+                start,
+                without_secrets(launch.words),
+            )
             hold.place = processes.place()
             hold.since = processes.epoch(start) or hold.since
             hold.folder = processes.folder(process.pid)

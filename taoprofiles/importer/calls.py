@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from taoprofiles.importer import builtin, methods, provenance
@@ -22,6 +21,7 @@ from taoprofiles.importer.values import (
     loads,
     plain_options,
 )
+from taoprofiles.launcher.quoting import VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -260,8 +260,8 @@ def expand_variables(ev: Interpreter, text: str) -> Any:
     """Give ``os.path.expandvars(text)``."""
     made: list[str] = []
     at = 0
-    for match in re.finditer(r"\$(\w+|\{[^}]*\})", text, re.ASCII):
-        value = ev.memory.environment(match[1].strip("{}"))
+    for match in VARIABLE.finditer(text):
+        value = ev.memory.environment(match[1] or match[2])
         if isinstance(value, Unknown):
             return value
         made += [provenance.cut(text, at, match.start()), match[0] if value is None else value]

@@ -1,24 +1,128 @@
-"""The words of a command, as the program that it starts has to be given them."""
+"""The launcher's command line: its program names, and the task and options that an argument vector contains.
+
+Sources: the entry_points.txt of nvidia-tao 0.1.24 to 6.26.3 and of nvidia-tlt 0.1.21, and ``launch_command`` in the
+local_instance.py of nvidia-tao 6.26.3.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from typing import TYPE_CHECKING, NamedTuple
 
-from taoprofiles.launcher import quoting
-from taoprofiles.system.processes import Process
+from taoprofiles.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+MAIN_PROGRAMS = ("tao", "tlt")
+PROGRAMS = (*MAIN_PROGRAMS, "tao-deploy")
+"""The launcher's console scripts."""
+
+PACKAGES = ("nvidia_tao_cli", "tlt")
+"""The Python packages of those scripts, for ``python -m``."""
+
+HANDLERS = ("list", "stop", "info")
+"""Subcommands that start no container and never read the mounts file."""
+
+GROUPS = ("model", "dataset", "deploy")
+"""The task groups of nvidia-tao 5.0.0 and later (``task_group`` of its config.json); older launchers have none."""
+
+VOLUME = "--volume"
+"""Option of nvidia-tao 6.0.0 and later: SRC:DST, a further mount. Its value does not pass through a shell."""
 
 
-def as_started(command: list[str], environ: Mapping[str, str]) -> list[str]:
-    """Spell a launcher's words so that its shell gives them to the task as they are; any other command stays.
+class LauncherCommand(NamedTuple):
+    """A launcher command that starts a container.
 
-    ``$NAME`` of a variable in ``environ``, the launcher's, is its value, as that shell would have it too: what stands
-    in single quotes on a command line is meant so. A name that it does not have is left: Hydra's own ``${…}``.
+    ``words`` is the whole command from the program name on; ``group`` is "" if it names none; ``options`` are the
+    words after the task.
     """
-    launch = Process(0, 0, command).launch
-    if launch is None:
-        return command
-    words = quoting.for_launcher(launch[1:], environ, bare=quoting.is_bare(environ))
-    return command[: len(command) - len(words)] + words
+
+    words: list[str]
+    group: str
+    task: str
+    options: list[str]
+
+
+def launcher_words(argv: Sequence[str]) -> list[str] | None:
+    """Return the words of ``argv`` from the launcher's program name on, or None if it does not start a launcher.
+
+    Besides the console scripts by name or path, this recognises ``python SCRIPT``, ``python -m PACKAGE`` and
+    ``python -c CODE`` (whose words begin with "tao").
+    """
+    name = os.path.basename(argv[0]) if argv else ""
+    if name in PROGRAMS:
+        return [name, *argv[1:]]
+    if not name.startswith(("python", "pypy")):
+        return None
+    position = 1
+    while position < len(argv) and argv[position].startswith("-") and argv[position] != "-":
+        letter, value, position = _interpreter_option(argv, position)
+        if letter in ("m", "c"):
+            modules = value.replace(";", " ").replace("(", " ").split() if letter == "c" else [value]
+            is_launcher = any(module.partition(".")[0] in PACKAGES for module in modules)
+            return ["tao", *argv[position:]] if is_launcher else None
+    if position >= len(argv):
+        return None
+    script = argv[position]
+    name = os.path.basename(script)
+    if name not in PROGRAMS:
+        if not any(f"/{package}/entrypoint/" in f"/{script}" for package in PACKAGES):
+            return None
+        name = "tao"
+    return [name, *argv[position + 1 :]]
+
+
+def parse_launcher_argv(argv: Sequence[str]) -> LauncherCommand | None:
+    """Parse a launcher command that starts a container; return None for any other command, ``tao list`` included."""
+    words = launcher_words(argv)
+    if words is None or len(words) < 2 or words[1] in HANDLERS or words[1].startswith("-"):
+        return None
+    group = words[1] if words[1] in GROUPS else ""
+    task, *options = words[2 if group else 1 :] or [""]
+    return LauncherCommand(words, group, task, options)
+
+
+def container_words(argv: Sequence[str]) -> list[str]:
+    """Return the words that the launcher would run in the container; a command without launcher stays as it is.
+
+    Raises UsageError for a launcher command that starts no task, and for ``--volume``.
+    """
+    if launcher_words(argv) is None:
+        return list(argv)
+    command = parse_launcher_argv(argv)
+    if command is None or not command.task or command.task.startswith("-") or command.task in HANDLERS:
+        raise UsageError(f"'{' '.join(argv)[:80]}' starts no task", hint="such as 'tao model dino train …'")
+    if VOLUME in command.options:
+        raise UsageError("--volume works only with the launcher: add a mount to the profile instead")
+    if not command.options:
+        return ["/bin/bash"]
+    return command.options[1:] if command.options[0] == "run" else [command.task, *command.options]
+
+
+def add_volumes(words: Sequence[str], mounts: Mapping[str, str]) -> dict[str, str]:
+    """Return ``mounts`` (destination by source) with those of ``--volume``, which replace a mount of the same source.
+
+    Like the launcher, this resolves symlinks of both paths on this host.
+    """
+    merged = dict(mounts)
+    for number, word in enumerate(words[:-1]):
+        if word == VOLUME:
+            source, colon, rest = words[number + 1].partition(":")
+            if colon:
+                merged[os.path.realpath(source)] = os.path.realpath(rest.partition(":")[0])
+    return merged
+
+
+def _interpreter_option(argv: Sequence[str], position: int) -> tuple[str, str, int]:
+    """Return an option of the Python interpreter as (letter, value, index of the next word); flags may share a word."""
+    word = argv[position]
+    if word.startswith("--"):
+        return "", "", position + (2 if word == "--check-hash-based-pycs" else 1)
+    for number, letter in enumerate(word[1:], 2):
+        if letter in "cmWX":
+            if word[number:]:
+                return letter, word[number:], position + 1
+            value = argv[position + 1] if position + 1 < len(argv) else ""
+            return letter, value, position + 2
+    return "", "", position + 1

@@ -10,6 +10,7 @@ import json
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
+from taoprofiles.launcher.argv import HANDLERS
 from taoprofiles.launcher.prediction import Place
 from taoprofiles.launcher.refusal import refuse, refusing
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from taoprofiles.launcher.prediction import Machine
     from taoprofiles.launcher.versions import Behaviour
 
-HANDLERS = ("list", "stop", "info")
 SHELL = "/bin/bash"
 """What is run in the container when no command is given."""
 

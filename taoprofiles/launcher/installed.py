@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles.doctor.machine import NO_ANSWER, NO_INTERPRETER, NO_LAUNCHER, OTHER_PROGRAM, Launcher, Launchers
+from taoprofiles.launcher.argv import MAIN_PROGRAMS
 from taoprofiles.system import bounded_files
 from taoprofiles.system.commands import ask
 
@@ -82,7 +83,7 @@ sys.stdout.write("\\n" + json.dumps(told) + "\\n")
 """
 
 
-def on_path(environ: Mapping[str, str], names: tuple[str, ...] = ("tao", "tlt")) -> list[str]:
+def on_path(environ: Mapping[str, str], names: tuple[str, ...] = MAIN_PROGRAMS) -> list[str]:
     """Give every executable of these names on PATH, the one that a shell would start first; no file twice."""
     found: dict[str, str] = {}
     for name in names:

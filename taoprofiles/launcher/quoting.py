@@ -7,17 +7,13 @@ blanks and has /bin/sh start ``bash -c 'docker exec … WORDS'``: bash on this h
 from __future__ import annotations
 
 import glob
-import os
 import re
 from typing import TYPE_CHECKING
 
-from taoprofiles.mounts.container_paths import expanded
+from taoprofiles.launcher.argv import VOLUME, parse_launcher_argv
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-
-VOLUME = "--volume"
-"""Takes SRC:DST from nvidia-tao 6.0.0 on (``launch_command`` in local_instance.py); no shell sees its value."""
 
 SHELLS_OWN = frozenset(
     "BASH BASHOPTS BASHPID BASH_VERSION DIRSTACK EPOCHREALTIME EPOCHSECONDS EUID FUNCNAME GROUPS HOSTNAME HOSTTYPE "
@@ -26,57 +22,67 @@ SHELLS_OWN = frozenset(
 )
 """Variables that bash sets by itself, to what is not known here."""
 
+VARIABLE = re.compile(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))", re.ASCII)
+"""``${NAME}`` (group 1) or ``$NAME`` (group 2), as a shell and ``os.path.expandvars`` read it."""
+
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./-]+\Z")
-_NAME = re.compile(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))", re.ASCII)
 _ASSIGNS = re.compile(r"[A-Za-z_]\w*\+?=", re.ASCII)
 
 
-def with_volumes(words: Sequence[str], mounts: Mapping[str, str]) -> dict[str, str]:
-    """Give the mounts (destination by source) with those of ``--volume SRC:DST``, which replace one of their source."""
-    found = dict(mounts)
-    for number, word in enumerate(words[:-1]):
-        if word == VOLUME:
-            source, colon, rest = words[number + 1].partition(":")
-            if colon:
-                found[os.path.realpath(source)] = os.path.realpath(rest.partition(":")[0])
-    return found
+def expand_variables(text: str, variables: Mapping[str, str], *, unset: str | None = None) -> str:
+    """Return ``text`` with values for ``$NAME`` and ``${NAME}``.
+
+    A name that ``variables`` does not have is replaced by ``unset``, or stays as it is if that is None.
+    """
+    return VARIABLE.sub(lambda match: variables.get(match[1] or match[2], match[0] if unset is None else unset), text)
 
 
-def is_bare(environ: Mapping[str, str]) -> bool:
-    """Whether the launcher gives its words to /bin/sh with no quotes around them, as ``run_container_on_ci`` does.
+def unquoted_mode(environ: Mapping[str, str]) -> bool:
+    """Check whether the launcher passes its words to /bin/sh without quotes around them.
 
-    So does the launcher without Docker, ``whl_instance.py``.
+    ``run_container_on_ci`` does that, and so does the launcher without Docker (whl_instance.py).
     """
     return "CI_PROJECT_DIR" in environ or environ.get("TAO_DOCKER_DISABLE") == "1"
 
 
-def spelt(word: str, *, bare: bool = False) -> str:
-    """Write a word so that it comes out of the launcher's shell as it is.
-
-    ``bare``: for a launcher that gives its words to /bin/sh with no quotes around them (see ``is_bare``).
-    """
+def quote_word(word: str, *, unquoted: bool = False) -> str:
+    """Return ``word`` quoted so that the launcher's shell reproduces it; ``unquoted``: see ``unquoted_mode``."""
     if _PLAIN.match(word):
         return word
     escaped = re.sub(r'([\\"$`])', r"\\\1", word)
-    return '"' + (escaped if bare else escaped.replace("'", "'\\''")) + '"'
+    return '"' + (escaped if unquoted else escaped.replace("'", "'\\''")) + '"'
 
 
-def for_launcher(words: Sequence[str], variables: Mapping[str, str], *, bare: bool = False) -> list[str]:
-    """Write a launcher's words so that the task gets them as given, but for ``$NAME`` of one of the ``variables``."""
-    known = [expanded(word, variables) for word in words]
+def quote_words(words: Sequence[str], variables: Mapping[str, str], *, unquoted: bool = False) -> list[str]:
+    """Return the words of a launcher command, with ``variables`` expanded, quoted so that the task receives them."""
+    expanded = [expand_variables(word, variables) for word in words]
     return [
-        word if number and known[number - 1] == VOLUME else spelt(word, bare=bare) for number, word in enumerate(known)
+        word if number and expanded[number - 1] == VOLUME else quote_word(word, unquoted=unquoted)
+        for number, word in enumerate(expanded)
     ]
 
 
-def arrives(
+def quote_argv(argv: list[str], environ: Mapping[str, str]) -> list[str]:
+    """Return the argument vector with which to start ``argv`` so that the task receives its words unchanged.
+
+    Only a launcher command is quoted. ``$NAME`` of a variable in ``environ``, the launcher's environment, is expanded
+    as the launcher's shell would; other names stay, since Hydra has ``${…}`` of its own.
+    """
+    launch = parse_launcher_argv(argv)
+    if launch is None:
+        return argv
+    words = quote_words(launch.words[1:], environ, unquoted=unquoted_mode(environ))
+    return argv[: len(argv) - len(words)] + words
+
+
+def split_like_bash(
     word: str, environ: Mapping[str, str], matches: Callable[[str], Sequence[str]] = lambda pattern: ()
 ) -> list[str] | None:
-    """Give the words that the launcher's shell makes of one; None where it does something else with it.
+    """Return the words into which the launcher's shell splits and expands one word.
 
-    Something else is: it runs a part as a command, writes to a file, finds no end of a quote, takes the rest for a
-    comment, or expands what is not followed here. ``matches`` gives the files that a glob matches from the folder of
-    the launcher.
+    Returns None if the shell does something else with it: it runs a part as a command, redirects to a file, does not
+    find the end of a quote, reads a comment, or makes an expansion that is not simulated here. ``matches`` returns the
+    files that a glob pattern matches in the launcher's working directory.
     """
     text = word.replace("'\\''", "\0")
     return None if "'" in text else _Shell(text, environ, matches).words()
@@ -138,7 +144,7 @@ class _Shell:
         return place + 1
 
     def _dollar(self, place: int) -> int | None:
-        name = _NAME.match(self._text, place)
+        name = VARIABLE.match(self._text, place)
         value = self._value(place, name, self._is_quoted)
         if value or (value is not None and self._is_quoted):
             self._add(value, quoted=True)

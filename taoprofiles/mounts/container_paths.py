@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 from typing import TYPE_CHECKING
 
+from taoprofiles.launcher.quoting import expand_variables
 from taoprofiles.launcher.sizes import in_bytes
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def container_path(words: list[str], variables: Mapping[str, str]) -> list[str]:
             named.append(words[number + 1])
     if not named and set(words) & {"train", "prune", "retrain", "quantize", "distill", "export"}:
         named = [variables[name] for name in ("RESULTS_DIR", "USER_EXPERIMENT_DIR") if name in variables][:1]
-    return [expanded(value, variables) for value in named]
+    return [expand_variables(value, variables) for value in named]
 
 
 def host_paths(places: list[str], mounts: Mapping[str, str]) -> list[str]:
@@ -133,8 +133,3 @@ def below(path: str, mounts: Mapping[str, str]) -> bool:
 
 def _within(place: str, folder: str) -> bool:
     return place == folder or place.startswith(folder.rstrip("/") + "/")
-
-
-def expanded(value: str, variables: Mapping[str, str]) -> str:
-    """Put the values of the variables for ``$NAME`` and ``${NAME}``; what they do not have stays as it is."""
-    return re.sub(r"\$(?:\{(\w+)\}|(\w+))", lambda m: variables.get(m[1] or m[2], m[0]), value)

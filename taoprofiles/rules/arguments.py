@@ -7,9 +7,9 @@ import re
 import shlex
 from typing import TYPE_CHECKING, NamedTuple
 
-from taoprofiles.launcher import quoting as launching
+from taoprofiles.launcher.argv import VOLUME, add_volumes
+from taoprofiles.launcher.quoting import SHELLS_OWN, VARIABLE, expand_variables, quote_word, split_like_bash
 from taoprofiles.masking import MASK, is_secret, within, without_secrets
-from taoprofiles.mounts.container_paths import expanded
 from taoprofiles.mounts.resolver import Places, role
 from taoprofiles.rules.finding import Finding
 
@@ -26,7 +26,6 @@ _RESULTS_OPTIONS = ("-r", "--results_dir", "results_dir")
 _KEY = re.compile(r"((?:--?|\+{1,2}|~)?[A-Za-z_][\w.\[\]@-]*)=(.*)", re.S)
 _JOINED = re.compile(r"(-k)=?(.+)", re.S)
 _ITEM = re.compile(r"\s*[\"']?[\w.]+[\"']?\s*:(?!//)\s*")
-_REFERENCE = re.compile(r"\$(?:\{(\w+)\}|(\w+))", re.ASCII)
 _AT_ROOT = re.compile(r"/[^/]+\.(ya?ml|txt|json|toml|cfg|conf|prototxt|pbtxt|hdf5|h5|tlt|etlt|pth?|onnx|engine)\Z")
 _ENGINES = (".engine", ".trt", ".plan")
 """What a task makes of a model: ``-e`` of ``tao converter`` names it too. It may be missing."""
@@ -55,7 +54,7 @@ def arguments(words: Sequence[str]) -> Iterator[Argument]:
     Not the values of secrets, nor of ``--volume``.
     """
     for number, key, value in _valued(words):
-        if key != launching.VOLUME and not _is_secret(key):
+        if key != VOLUME and not _is_secret(key):
             for one in _values(value, 0):
                 yield Argument(number, key, one)
 
@@ -85,19 +84,19 @@ def judge(
     plain: bool = True,
     run: Sequence[str] = (),
 ) -> list[Finding]:
-    """Judge a launcher's words (``world.processes.Process.launch``, from ``tao`` on) before it is started.
+    """Judge a launcher's words (``parse_launcher_argv``, from ``tao`` on) before it is started.
 
     ``mounts`` is destination by source, as ``mapping.mounts`` gives it; ``variables`` are the profile's, ``environ``
     what else the launcher's shell knows; ``exists``, ``link``, ``names`` and ``matches`` tell of this host (see
     ``Places``; ``matches`` gives the files that a glob matches in ``folder``, the current one). ``plain``: the words go
-    to ``tao`` as they are; false for ``taoprof run``, which spells them so that they arrive (``launching.spelt``).
+    to ``tao`` as they are; false for ``taoprof run``, which spells them so that they arrive (``quote_word``).
     ``run``: the words of ``taoprof run NAME --`` that hints put in front, where the profile was named.
     """
     known = {**(environ or {}), **variables}
     hidden = {name for name in known if name in secrets or is_secret(name)}
     # What has a '/' in the environment is the path of a socket or a file of keys: no secret, and part of other paths.
     values = {known[name] for name in hidden if name in variables or "/" not in known[name]}
-    judged = _Words(command, Places(launching.with_volumes(command, mounts), exists, link, names), known, folder)
+    judged = _Words(command, Places(add_volumes(command, mounts), exists, link, names), known, folder)
     judged.run = list(run)
     judged.hide(hidden, sorted((value for value in values if len(value) >= MASKED), key=len, reverse=True))
     if plain:
@@ -128,14 +127,14 @@ class _Words:
         open_words: list[Finding] = []
         for number, key, _ in _valued(self._command):
             word = self._command[number]
-            if key == launching.VOLUME:
+            if key == VOLUME:
                 continue
-            made = launching.arrives(word, self._known, matches)
+            made = split_like_bash(word, self._known, matches)
             if made is not None and len(made) == 1 and not _is_secret(key):
                 self._arrive[number] = made[0]
-            meant = expanded(word, self._known)
+            meant = expand_variables(word, self._known)
             is_home = made == [self._known.get("HOME", "") + word[1:]] and word.startswith("~/")
-            is_spelt = made is not None and len(made) == 1 and word == launching.spelt(made[0])
+            is_spelt = made is not None and len(made) == 1 and word == quote_word(made[0])
             if made == [meant] or is_home or is_spelt or self._unset(word):
                 continue
             told = "changes the value" if _is_secret(key) else _told(word, made)
@@ -143,8 +142,8 @@ class _Words:
             way = "'taoprof run NAME -- …' gives words as they are"
             secret = _is_secret(key)
             if not secret and not self.run:  # taoprof run spells the words itself
-                self._final[number] = launching.spelt(word)
-            hint = way if secret else f"write {shlex.quote(launching.spelt(word))}; or {way}"
+                self._final[number] = quote_word(word)
+            hint = way if secret else f"write {shlex.quote(quote_word(word))}; or {way}"
             self._add("arg-needs-quoting", Argument(number, key, word), f"the launcher's shell {told}", why, hint)
             open_words += [] if secret else self.findings[-1:]
         for finding in open_words:
@@ -160,7 +159,7 @@ class _Words:
                 lost.add(number)
                 self._add("arg-empty-variable", Argument(number, key, word), f"{unset} is not set", *_UNSET)
         for argument in arguments(self._arrive):
-            path = expanded(argument.value, self._shown)
+            path = expand_variables(argument.value, self._shown)
             if argument.number in lost:
                 continue
             if path.startswith("~") and home:
@@ -220,10 +219,10 @@ class _Words:
 
     def _unset(self, text: str) -> str:
         """Name a variable in the text that nobody sets, if it is spelt as TAO's are; Hydra's own are in lower case."""
-        for found in _REFERENCE.finditer(text):
+        for found in VARIABLE.finditer(text):
             name = found[1] or found[2]
-            is_ours = name == name.upper() != name.lower() and not name[0].isdigit()
-            if is_ours and name not in self._known and name not in launching.SHELLS_OWN:
+            is_ours = name == name.upper() != name.lower()
+            if is_ours and name not in self._known and name not in SHELLS_OWN:
                 return f"${name}"
         return ""
 
@@ -251,7 +250,7 @@ class _Words:
             return ""
         words = [self._mended(number, word) for number, word in enumerate(self._command)]
         masked = zip(words, without_secrets(words, self._secrets), strict=True)
-        if all(one == shown or _REFERENCE.fullmatch(one.rpartition("=")[2]) for one, shown in masked):
+        if all(one == shown or VARIABLE.fullmatch(one.rpartition("=")[2]) for one, shown in masked):
             return shlex.join([*self.run, *words])
         return ""
 
@@ -259,8 +258,8 @@ class _Words:
         if number not in self._better:
             return self._final.get(number, word)
         better = self._better[number]
-        breaks = self._is_plain and not self.run and launching.arrives(better, self._known) != [better]
-        return launching.spelt(better) if breaks else better
+        breaks = self._is_plain and not self.run and split_like_bash(better, self._known) != [better]
+        return quote_word(better) if breaks else better
 
     def _add(self, id: str, argument: Argument, what: str, why: str = "", hint: str = "") -> None:
         self.findings.append(Finding(id, argument.where, self._masked(what), why, self._masked(hint)))

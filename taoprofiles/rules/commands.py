@@ -6,16 +6,15 @@ import os
 from typing import TYPE_CHECKING
 
 from taoprofiles.errors import TaoprofError
-from taoprofiles.launcher import quoting
+from taoprofiles.launcher.argv import add_volumes, parse_launcher_argv
+from taoprofiles.launcher.quoting import expand_variables
 from taoprofiles.masking import is_secret
-from taoprofiles.mounts.container_paths import expanded
 from taoprofiles.mounts.resolver import Places
 from taoprofiles.rules import arguments as words
 from taoprofiles.rules import specs
 from taoprofiles.rules.finding import Finding
 from taoprofiles.storage import files
 from taoprofiles.system.filesystem import link
-from taoprofiles.system.processes import Process
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -38,11 +37,11 @@ def arguments(
     run: Sequence[str] = (),
 ) -> list[Finding]:
     """Judge the words of a command, as ``checks.arguments.judge``; [] for what is no launcher."""
-    launch = Process(0, 0, list(command)).launch
+    launch = parse_launcher_argv(command)
     if launch is None:
         return []
     return words.judge(
-        launch,
+        launch.words,
         mounts=mounts,
         variables=variables,
         exists=_exists,
@@ -63,15 +62,15 @@ def findings(command: Sequence[str], mounts: Mapping[str, str], variables: Mappi
     ``mounts`` is destination by source, as ``mapping.mounts`` gives it; ``variables`` are what ``$NAME`` in
     the command is: the profile's, and the environment's.
     """
-    launch = Process(0, 0, list(command)).launch
+    launch = parse_launcher_argv(command)
     if launch is None:
         return []
-    places = Places(quoting.with_volumes(launch, mounts), _exists, link, _names)
-    named = list(words.arguments(launch))
-    given = words.keys(launch)
-    action = next((word for word in launch[1:] if word in specs.ACTIONS), "")
+    places = Places(add_volumes(launch.words, mounts), _exists, link, _names)
+    named = list(words.arguments(launch.words))
+    given = words.keys(launch.words)
+    action = next((word for word in launch.words[1:] if word in specs.ACTIONS), "")
     shown = {name: value for name, value in variables.items() if not is_secret(name)}
-    waiting = [expanded(a.value, shown) for a in named if _is_spec(a.key, a.value)]
+    waiting = [expand_variables(a.value, shown) for a in named if _is_spec(a.key, a.value)]
     found: list[Finding] = []
     known: set[str] = set()
     nested: list[str] = []

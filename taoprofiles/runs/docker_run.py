@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from taoprofiles.export import docker, plan
 from taoprofiles.holds.hold import PROFILE_LABEL, RUN_LABEL, STATE_LABEL
-from taoprofiles.launcher import task
+from taoprofiles.launcher.argv import container_words
 from taoprofiles.system import processes
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Direct:
         if image is None:
             return None
         made = cls(context, hold, renderer, image)
-        made._words = plan.expanded(task.split(command).words, renderer.variables())
+        made._words = plan.expanded(container_words(command), renderer.variables())
         made._has_terminal = has_terminal
         made._plan(renderer.mapping())
         return made

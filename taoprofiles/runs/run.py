@@ -14,7 +14,7 @@ from taoprofiles.holds.hold import OWN_KINDS, RUN_VARIABLE, Hold
 from taoprofiles.holds.liveness import BEAT, take_stock
 from taoprofiles.holds.manage import begin
 from taoprofiles.holds.records import Holds
-from taoprofiles.launcher.argv import as_started
+from taoprofiles.launcher.quoting import quote_argv
 from taoprofiles.masking import without_secrets
 from taoprofiles.mounts import container_paths, mapping
 from taoprofiles.profiles.store import Store
@@ -135,7 +135,7 @@ class Run:
         try:
             # Whatever the caller has open for the command, such as <(…), stays open; our own are closed by exec.
             os.set_inheritable(self.claim, True)
-            words = as_started(command, self.environ)
+            words = quote_argv(command, self.environ)
             process = subprocess.Popen(words, env=self.environ, close_fds=False, stdout=stdout)  # noqa: S603
             for number in early:
                 process.send_signal(number)
@@ -310,11 +310,6 @@ def prepare(
     run = Run(context, hold, claim, own or wanted, environ)
     run.notes, run.variables, run.rendered, run.secrets, run.argv = notes, variables, wanted, secrets, argv
     return run
-
-
-def is_launcher(command: list[str]) -> bool:
-    """Whether the command is a launcher that starts a container."""
-    return processes.Process(0, 0, command).launch is not None
 
 
 def _set_env(wanted: dict[str, Any], name: str, value: str) -> None:

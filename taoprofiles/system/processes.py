@@ -9,17 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-LAUNCHERS = ("tao", "tlt", "tao-deploy")
-"""The console scripts of nvidia-tao (0.1.24 to 6.26.3) and nvidia-tlt 0.1.21, by their entry_points.txt."""
-
-_MODULES = ("nvidia_tao_cli", "tlt")
-"""The packages behind them, for ``python -m``."""
-
 _PARTS = (b"tao", b"tlt", b"exec", b"containerd-shim", b"conmon")
 """One of these is in the command line of every process that is looked for."""
-
-_NO_MOUNTS = ("list", "stop", "info")
-"""What a launcher does without ever reading the mounts file."""
 
 
 class Process:
@@ -29,14 +20,6 @@ class Process:
 
     def __init__(self, pid: int, uid: int, argv: list[str]) -> None:
         self.pid, self.uid, self.argv = pid, uid, argv
-
-    @property
-    def launch(self) -> list[str] | None:
-        """The words from ``tao`` on, if this is a launcher that reads the mounts file; else None."""
-        words = _launcher_words(self.argv)
-        if words is None or len(words) < 2 or words[1] in _NO_MOUNTS or words[1].startswith("-"):
-            return None
-        return words
 
     @property
     def keeps(self) -> str | None:
@@ -50,7 +33,10 @@ class Process:
 
 
 def scan() -> list[Process]:
-    """Give every launcher, ``docker exec`` and keeper of a container, of any user, in one pass over /proc."""
+    """Return the processes of any user that may be a launcher, a ``docker exec`` or the keeper of a container.
+
+    One pass over /proc; the caller tells from ``argv`` which of them it needs.
+    """
     found = []
     for entry in os.listdir("/proc"):
         if not entry.isdigit():
@@ -59,14 +45,10 @@ def scan() -> list[Process]:
         if not any(part in raw for part in _PARTS):
             continue
         argv = raw.rstrip(b"\0").decode("utf-8", "surrogateescape").split("\0")
-        process = Process(int(entry), -1, argv)
-        if process.launch is None and process.container is None and process.keeps is None:
-            continue
         try:
-            process.uid = os.stat(f"/proc/{entry}").st_uid
+            found.append(Process(int(entry), os.stat(f"/proc/{entry}").st_uid, argv))
         except OSError:
             continue  # ended since
-        found.append(process)
     return found
 
 
@@ -198,44 +180,6 @@ def rebooted(noted: str, here: str) -> bool:
     """Whether the place ``noted`` is this machine, before a reboot: nothing of what ran there can still run."""
     then, now = noted.split(" "), here.split(" ")
     return len(then) == len(now) == 4 and then[1] != "-" and then[:2] == now[:2] and then[2] != now[2]
-
-
-def _launcher_words(argv: list[str]) -> list[str] | None:
-    name = os.path.basename(argv[0])
-    if name in LAUNCHERS:
-        return [name, *argv[1:]]
-    if not name.startswith(("python", "pypy")):
-        return None
-    position = 1
-    while position < len(argv) and argv[position].startswith("-") and argv[position] != "-":
-        letter, value, position = _python_option(argv, position)
-        if letter == "m":
-            ours = any(value == module or value.startswith(f"{module}.") for module in _MODULES)
-            return ["tao", *argv[position:]] if ours else None
-        if letter == "c":
-            words = value.replace(";", " ").replace("(", " ").split()
-            ours = any(word == module or word.startswith(f"{module}.") for word in words for module in _MODULES)
-            return ["tao", *argv[position:]] if ours else None
-    if position >= len(argv):
-        return None
-    script = argv[position]
-    base = os.path.basename(script)
-    inside = any(f"/{module}/entrypoint/" in f"/{script}" for module in _MODULES)
-    return [base if base in LAUNCHERS else "tao", *argv[position + 1 :]] if base in LAUNCHERS or inside else None
-
-
-def _python_option(argv: list[str], position: int) -> tuple[str, str, int]:
-    """Read one option of the interpreter: (letter, its value, where the next word is); flags may share a word."""
-    word = argv[position]
-    if word.startswith("--"):
-        return "", "", position + (2 if word == "--check-hash-based-pycs" else 1)
-    for number, letter in enumerate(word[1:], 2):
-        if letter in "cmWX":
-            if word[number:]:
-                return letter, word[number:], position + 1
-            value = argv[position + 1] if position + 1 < len(argv) else ""
-            return letter, value, position + 2
-    return "", "", position + 1
 
 
 def _exec_target(argv: list[str]) -> str | None:

@@ -21,7 +21,6 @@ from taoprofiles.errors import CannotRenderError, InvalidProfileError
 from taoprofiles.export import TARGETS, render
 from taoprofiles.export.plan import Plan, Rendered, Secret, expanded, make
 from taoprofiles.export.yaml import write
-from taoprofiles.launcher import task
 from taoprofiles.profiles.model import Profile, parse, template
 from taoprofiles.profiles.rendering import Renderer
 from tests.support.generated_profiles import AROUND, moderate, valid_profiles, value_text
@@ -413,23 +412,6 @@ def test_ports_on_the_hosts_network_are_left_out_and_told() -> None:
     assert plan.ports == []
     for target in TARGETS:
         assert any("docker.ports" in line for line in render(target, plan).warnings), target
-
-
-@pytest.mark.parametrize(
-    ("words", "found"),
-    [
-        ("tao model dino train -e x", ("model", "dino", "dino train -e x")),
-        ("/opt/bin/tao dino train", ("", "dino", "dino train")),
-        ("tlt detectnet_v2 train", ("", "detectnet_v2", "detectnet_v2 train")),
-        ("dino train", ("", "dino", "dino train")),
-        ("tao model dino run ls /", ("model", "dino", "ls /")),
-        ("tao deploy dino", ("deploy", "dino", "/bin/bash")),
-        ("", ("", "", "")),
-    ],
-)
-def test_the_task_of_a_command(words: str, found: tuple[str, str, str]) -> None:
-    made = task.split(words.split())
-    assert (made.group, made.name, " ".join(made.words)) == found
 
 
 def test_a_shell_without_the_secret_refuses_the_line() -> None:

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from taoprofiles.launcher.quoting import arrives, for_launcher, spelt, with_volumes
+from taoprofiles.launcher.argv import add_volumes
+from taoprofiles.launcher.quoting import expand_variables, quote_word, quote_words, split_like_bash
 from tests.support.home import need
 
 ENVIRON = {"HOME": "/home/ana", "A": "one", "B": "two words", "EMPTY": "", "PATH": os.environ["PATH"]}
@@ -51,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @given(words=st.lists(st.one_of(anything, nasty), min_size=1, max_size=6))
 @pytest.mark.parametrize("bare", [False, True])
 def test_spelt_words_arrive_as_given(words: list[str], bare: bool, folder: Path) -> None:
-    assert launched([spelt(word, bare=bare) for word in words], folder, bare=bare) == words
+    assert launched([quote_word(word, unquoted=bare) for word in words], folder, bare=bare) == words
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -61,7 +62,7 @@ def test_what_a_word_becomes(word: str, folder: Path) -> None:
         assume(not pattern.startswith("/"))  # /proc is another one at each look
         return sorted(glob.glob(pattern, root_dir=folder))
 
-    told = arrives(word, ENVIRON, matches)
+    told = split_like_bash(word, ENVIRON, matches)
     if told is not None:
         assert launched(["x", word, "y"], folder) == ["x", *told, "y"]
 
@@ -97,14 +98,14 @@ def test_what_a_word_becomes(word: str, folder: Path) -> None:
     ],
 )
 def test_known_words(word: str, made: list[str] | None, folder: Path) -> None:
-    assert arrives(word, ENVIRON) == made
+    assert split_like_bash(word, ENVIRON) == made
     if made is not None:
         assert launched([word], folder) == made
 
 
 def test_a_glob_that_matches(folder: Path) -> None:
-    assert arrives("a*", ENVIRON, lambda _: ["a", "ab"]) == ["a", "ab"]
-    assert arrives('"a*"', ENVIRON, lambda _: ["a", "ab"]) == ["a*"]
+    assert split_like_bash("a*", ENVIRON, lambda _: ["a", "ab"]) == ["a", "ab"]
+    assert split_like_bash('"a*"', ENVIRON, lambda _: ["a", "ab"]) == ["a*"]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -142,7 +143,7 @@ def test_the_launcher_itself_does_so(bare: bool, folder: Path, tmp_path: Path, m
         "\\",
         "`id`",
     ]
-    pasted = "dino " + " ".join(for_launcher(words, {}, bare=bare))
+    pasted = "dino " + " ".join(quote_words(words, {}, unquoted=bare))
     if bare:
         handler.run_container_on_ci(pasted)
     else:
@@ -152,12 +153,17 @@ def test_the_launcher_itself_does_so(bare: bool, folder: Path, tmp_path: Path, m
 
 def test_volumes_are_mounts(tmp_path: Path) -> None:
     words = ["tao", "model", "dino", "--volume", f"{tmp_path}:/d:ro", "x", "--volume", "none", "--volume"]
-    assert with_volumes(words, {"/a": "/b"}) == {"/a": "/b", str(tmp_path): "/d"}
-    assert with_volumes(words, {str(tmp_path): "/b"}) == {str(tmp_path): "/d"}
+    assert add_volumes(words, {"/a": "/b"}) == {"/a": "/b", str(tmp_path): "/d"}
+    assert add_volumes(words, {str(tmp_path): "/b"}) == {str(tmp_path): "/d"}
 
 
-def test_for_launcher() -> None:
+def test_quote_words() -> None:
     words = ["tao", "-e", "$S/a b", "${results_dir}/x", "--volume", "$S:/a b", ""]
-    assert for_launcher(words, {"S": "/specs"}) == [
+    assert quote_words(words, {"S": "/specs"}) == [
         *("tao", "-e", '"/specs/a b"', '"\\${results_dir}/x"', "--volume", "/specs:/a b", '""'),
     ]
+
+
+def test_expand_variables() -> None:
+    assert expand_variables("$A/${B}/$NO/${NO}/$1/${}", {"A": "a", "B": "$A"}) == "a/$A/$NO/${NO}/$1/${}"
+    assert expand_variables("$A/$NO/x", {"A": "a"}, unset="") == "a//x"

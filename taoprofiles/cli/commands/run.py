@@ -14,6 +14,7 @@ from taoprofiles.errors import UsageError
 from taoprofiles.holds import manage
 from taoprofiles.holds.hold import age
 from taoprofiles.holds.waiting import patiently
+from taoprofiles.launcher.argv import parse_launcher_argv
 from taoprofiles.runs import log, resources, stop
 from taoprofiles.runs import run as runs
 from taoprofiles.runs import shell as shells
@@ -89,7 +90,7 @@ def _carried_out(run: Run, command: list[str], *, as_json: bool) -> int:
     except runs.CommandError:
         run.give_up()
         raise
-    return run.finish(status, is_launcher=runs.is_launcher(command))
+    return run.finish(status, is_launcher=parse_launcher_argv(command) is not None)
 
 
 def shell_arguments(parser: argparse.ArgumentParser) -> None:
