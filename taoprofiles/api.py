@@ -104,7 +104,7 @@ def run(
     Raises as ``use``, CannotRenderError for what no image's container can have, and ``operations.runs.CommandError``
     where the command cannot be started.
     """
-    from taoprofiles.holds.waiting import patiently
+    from taoprofiles.holds.waiting import wait_until_free
     from taoprofiles.runs import run as runs
 
     messages: list[str] = []
@@ -121,7 +121,7 @@ def run(
         raise UsageError(f"say must be a function, not {say!r}")
     words = _words(command)
     context = Context()
-    wish = runs.Wish(
+    wish = runs.RunOptions(
         mkdir=mkdir,
         check=check,
         allow_overlap=allow_overlap,
@@ -134,7 +134,7 @@ def run(
     def attempt() -> runs.Run:
         return runs.prepare(context, name, words, wish=wish, timeout=timeout)
 
-    prepared = attempt() if wait is None else patiently(context, "run", attempt, seconds=wait, say=tell)
+    prepared = attempt() if wait is None else wait_until_free(context, "run", attempt, seconds=wait, say=tell)
     try:
         status = prepared.start(words, say=tell)
     except runs.CommandError:

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from taoprofiles.cli.output import table
-from taoprofiles.holds.hold import age
+from taoprofiles.holds.hold import format_age
 
 if TYPE_CHECKING:
     from typing import Any
@@ -26,7 +26,7 @@ def hold_table(holds: list[Hold]) -> list[str]:
     for hold in holds:
         file = "own" if not hold.shared else "released" if hold.released else "shared"
         container, pid = hold.container[:6] if hold.container else "-", str(hold.pid or "-")
-        since = age(time.time() - hold.since)
+        since = format_age(time.time() - hold.since)
         phase = "-" if hold.kind == "manual" else hold.phase
         rows.append((hold.id, hold.profile or "-", hold.kind, phase, since, pid, container, file, hold.title()))
     return table(rows) if holds else []

@@ -76,7 +76,7 @@ class Following(threading.Thread):
     def _take(self, fresh: Containers) -> None:
         before = self.containers
         if not fresh.was_seen:
-            fresh.go_on_with(before, processes.kept(processes.scan()))
+            fresh.go_on_with(before, processes.shim_container_ids())
         self.containers = fresh
         self.looked.set()
         if self._gist(fresh) != self._gist(before):

@@ -15,8 +15,8 @@ from taoprofiles.guard import policy
 from taoprofiles.guard.overwrites import ForeignWrites
 from taoprofiles.guard.reporter import Reporter
 from taoprofiles.guard.witness import Witness
-from taoprofiles.holds.hold import OWN_KINDS, RUN_VARIABLE, in_the_way, needing
-from taoprofiles.holds.liveness import Stock, seconds_held, take_stock
+from taoprofiles.holds.hold import OWN_KINDS, RUN_VARIABLE, blocking_holds, needing_mapping_file
+from taoprofiles.holds.liveness import ActiveHolds, find_active_holds, seconds_held
 from taoprofiles.mounts import container_paths, mapping
 from taoprofiles.storage import files, liveness_lock
 from taoprofiles.storage.atomic import Rights
@@ -66,7 +66,7 @@ class Guard:
         self._reporter = Reporter(context, self._guards, self._say)
         self._needs: dict[object, tuple[str | None, str | None]] = {}
         self._proved: dict[str, list[str]] = {}
-        self._stock: Stock | None = None
+        self._stock: ActiveHolds | None = None
         self._content: bytes | None = None
         self._good: _Shape = (None, "")  # what the file was while it was as it should be
         self._landed = 0
@@ -111,7 +111,7 @@ class Guard:
                 content, shape, writer, trouble = self._content, self._good, None, error
                 entry = self._in_force(content)
             stock = self._take_stock(content, engine, is_foreign=entry is None)
-            if entry is not None or not in_the_way(stock.holds, mapping.digest(content or b"")):
+            if entry is not None or not blocking_holds(stock.holds, mapping.digest(content or b"")):
                 self._good = shape
             try:
                 if trouble is not None:
@@ -181,8 +181,8 @@ class Guard:
         if rights is not None and os.path.isfile(path) and not os.access(path, os.R_OK):
             files.change_mode(path, rights.st_mode & 0o7777)
 
-    def _tell_of_trouble(self, stock: Stock, trouble: TaoprofError) -> None:
-        held = needing(stock.holds)
+    def _tell_of_trouble(self, stock: ActiveHolds, trouble: TaoprofError) -> None:
+        held = needing_mapping_file(stock.holds)
         if held and trouble.message != self._trouble:
             self._trouble = trouble.message
             self._say(
@@ -191,17 +191,17 @@ class Guard:
 
     # Who needs what
 
-    def _take_stock(self, content: bytes | None, engine: Containers, *, is_foreign: bool) -> Stock:
+    def _take_stock(self, content: bytes | None, engine: Containers, *, is_foreign: bool) -> ActiveHolds:
         """Take stock; of a record that is damaged, what was known at the last look counts still."""
         damaged: dict[str, str] = {}
-        stock = take_stock(self._context, content, may_write=True, engine=engine, damaged=damaged)
+        stock = find_active_holds(self._context, content, may_write=True, engine=engine, damaged=damaged)
         stock.unseen += [f"{message}; what it was about is not protected" for message in damaged.values()]
         stock.holds += [hold for hold in self.holds if hold.id in damaged]
         self._remember(stock, is_foreign=is_foreign)
         self._stock = stock
         return stock
 
-    def _remember(self, stock: Stock, *, is_foreign: bool) -> None:
+    def _remember(self, stock: ActiveHolds, *, is_foreign: bool) -> None:
         """Give found work the mapping that was there when it was first seen, not the one that is there now."""
         written = self._changed_at() if is_foreign else 0.0
         last = self._history.last_mapping() if is_foreign else None
@@ -230,7 +230,7 @@ class Guard:
         except OSError:
             return time.time()
 
-    def _mind_the_seal(self, stock: Stock, content: bytes | None) -> None:
+    def _mind_the_seal(self, stock: ActiveHolds, content: bytes | None) -> None:
         wanted = content is not None and policy.to_seal(stock.holds, mapping.digest(content))
         if wanted and self._settings.seal:
             if self._seal.put_on(self._guards.name):
@@ -238,7 +238,7 @@ class Guard:
         elif not self._seal.is_anothers(self._guards) and self._seal.take_off() is not None:
             self._say("debug", "the mapping file can be written again")
 
-    def _prove(self, stock: Stock, engine: Containers) -> None:
+    def _prove(self, stock: ActiveHolds, engine: Containers) -> None:
         """Compare each new container of found work with its mapping; a run's own process does so for its own."""
         proved: dict[str, list[str]] = {}
         for hold in stock.holds:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from taoprofiles.errors import InvalidStateError
 from taoprofiles.guard import policy
-from taoprofiles.holds.hold import in_the_way
+from taoprofiles.holds.hold import blocking_holds
 from taoprofiles.mounts import mapping
 from taoprofiles.storage.atomic import PRIVATE, Rights
 from taoprofiles.storage.journal import MAPPING_LIMIT, History
@@ -82,7 +82,7 @@ class ForeignWrites:
         now, digest = time.monotonic(), mapping.digest(content or b"")
         path = self._context.short(self._context.mapping_file)
         did = f"{writer or 'another program'} {'removed' if content is None else 'wrote'} {path}"
-        holders = in_the_way(holds, digest)
+        holders = blocking_holds(holds, digest)
         wanted = self.what_is_held(holders) if holders else None
         decision = policy.answer(holds, digest, is_allowed=wanted is not None and self.limit.allows(now))
         if holders:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from taoprofiles.holds.hold import in_the_way, needing
+from taoprofiles.holds.hold import blocking_holds, needing_mapping_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,11 +41,11 @@ def answer(holds: Iterable[Hold], digest: str, *, is_allowed: bool) -> str:
     "keep" it as what is now in force where nobody needs another mapping; else "undo" it, or "leave" it where no more
     are to be undone.
     """
-    if not in_the_way(holds, digest):
+    if not blocking_holds(holds, digest):
         return "keep"
     return "undo" if is_allowed else "leave"
 
 
 def to_seal(holds: list[Hold], digest: str) -> bool:
     """Whether to seal a file that holds the mapping ``digest``: somebody needs it, and nobody needs another."""
-    return bool(needing(holds)) and not in_the_way(holds, digest)
+    return bool(needing_mapping_file(holds)) and not blocking_holds(holds, digest)

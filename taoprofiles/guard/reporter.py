@@ -6,7 +6,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from taoprofiles.holds.hold import needing
+from taoprofiles.holds.hold import needing_mapping_file
 from taoprofiles.storage.journal import History
 from taoprofiles.switching import status as situation
 from taoprofiles.version import VERSION
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from taoprofiles.holds.containers import Containers
     from taoprofiles.holds.hold import Hold
-    from taoprofiles.holds.liveness import Stock
+    from taoprofiles.holds.liveness import ActiveHolds
     from taoprofiles.storage.guard_files import Guards
     from taoprofiles.storage.paths import Context
 
@@ -31,21 +31,20 @@ class Reporter:
         self._unseen: set[str] = set()
         self._profile: object = None
         self._name = ""
-        self._is_drifted = self._sees_keepers = False
+        self._is_drifted = False
 
-    def report(self, stock: Stock, content: bytes | None, engine: Containers, *, is_sealed: bool, problem: str) -> str:
+    def report(
+        self, stock: ActiveHolds, content: bytes | None, engine: Containers, *, is_sealed: bool, problem: str
+    ) -> str:
         """Tell what has changed since the last time, publish what is known, and give it in a line."""
         self._tell_changes(stock)
         self._mind_drift(content)
-        held = needing(stock.holds)
+        held = needing_mapping_file(stock.holds)
         own = len(stock.holds) - len(held)
         beside = f", {own} beside it" if own else ""
         who = "; ".join(hold.line() for hold in held[:3]) + (f" and {len(held) - 3} more" if len(held) > 3 else "")
         how = f"held{' and sealed' if is_sealed else ''} by {who}" if held else "free"
         line = f"{self._name}{' ' if held else ', '}{how}{beside}"
-        sighting = engine.sighting(stock.keepers)
-        # That no keeper is seen tells something only where keepers have been seen: an engine may be in another machine.
-        self._sees_keepers = self._sees_keepers or bool(sighting and sighting["ids"])
         self._guards.publish(
             {
                 "version": VERSION,
@@ -56,14 +55,13 @@ class Reporter:
                 "is_sealed": is_sealed,
                 "problem": problem or None,
                 "engine": {"address": engine.address, "answers": engine.was_seen},
-                "sighting": sighting if self._sees_keepers else None,
                 "holds": [hold.as_dict() for hold in stock.holds],
                 "unseen": stock.unseen,
             }
         )
         return line
 
-    def _tell_changes(self, stock: Stock) -> None:
+    def _tell_changes(self, stock: ActiveHolds) -> None:
         before, now = {hold.id for hold in self._holds}, {hold.id for hold in stock.holds}
         for hold in stock.holds:
             if hold.id not in before and hold.shared and not hold.released:

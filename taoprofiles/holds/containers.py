@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from taoprofiles.holds.hold import RUN_VARIABLE
@@ -113,57 +112,3 @@ class Containers:
         theirs = user.isdigit() and int(user) not in (self._context.uid, 0) and self._context.uid != 0
         image = any(part in seen["Image"] for part in ("nvidia/tao/", "nvidia/tlt"))
         return (seen["AllGpus"] or "TAO_CLIENT_TYPE=launcher" in seen["Env"] or image) and not theirs
-
-    def sighting(self, keepers: set[str]) -> dict[str, Any] | None:
-        """Give all of this for a ``Sighting``, without the environments; None where something was not seen.
-
-        ``keepers`` are the containers whose keepers this process sees in /proc.
-        """
-        if not self.was_seen or keepers != self.ids:
-            return None
-        facts = {one["Id"]: [self.mark_of(one["Id"]), self.is_launchers(one["Id"])] for one in self.listed()}
-        return {"address": self.address, "ids": sorted(self.ids), "listed": self.listed(), "facts": facts}
-
-
-class Sighting:
-    """What a guard last saw of an engine, in the place of ``Containers``: nothing is asked.
-
-    It is as good as the engine's own answer where the containers that it knows are just those whose keepers are among
-    the processes: ids are never given twice, and nothing else in it ever changes.
-    """
-
-    was_seen, absent = True, False
-
-    def __init__(self, published: dict[str, Any]) -> None:
-        self.address: str = published["address"]
-        self.unseen: list[str] = []
-        self._published = published
-
-    @classmethod
-    def of(cls, context: Context, keepers: set[str]) -> Sighting | None:
-        """Give what the living guard of this host has seen, None where it is not all that there is now."""
-        if not os.path.isdir(context.guard):
-            return None
-        from taoprofiles.storage.guard_files import Guards
-        from taoprofiles.system import processes
-
-        guards = Guards(context, processes.place())
-        try:
-            seen = (guards.known() or {})["sighting"]
-            is_all = set(seen["ids"]) == keepers and seen["address"] == Engine(context.environ).address
-        except (KeyError, TypeError):
-            return None
-        return cls(seen) if is_all and guards.lives() else None
-
-    def listed(self) -> list[dict[str, Any]]:
-        """List the containers that have something of this host mounted."""
-        return list(self._published["listed"])
-
-    def mark_of(self, container: str) -> str | None:
-        """Give the id of the run whose mark the container has; None for none."""
-        mark: str | None = self._published["facts"][container][0]
-        return mark
-
-    def is_launchers(self, container: str) -> bool:
-        """Whether it was started the way the launcher does, and may be ours."""
-        return bool(self._published["facts"][container][1])

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from taoprofiles.storage.paths import Context
 
 
-class Leases:
+class HeartbeatObserver:
     """The memory of one host, ``here``: for each hold the sign that was seen, and when it was seen first."""
 
     def __init__(self, context: Context, here: str) -> None:

@@ -112,7 +112,7 @@ class Hold:
 
     def line(self, now: float | None = None) -> str:
         """Say it in one line: what it does, and who, since when, where."""
-        parts = [f"pid {self.pid}" if self.pid else "", self.user, age((now or time.time()) - self.since)]
+        parts = [f"pid {self.pid}" if self.pid else "", self.user, format_age((now or time.time()) - self.since)]
         elsewhere = self.host and self.host != os.uname().nodename
         parts += [f"on {self.host}" if elsewhere else "", f"container {self.container[:6]}" if self.container else ""]
         parts += ["" if self.kind == "manual" else self.phase, f"hold {self.id}"]
@@ -124,7 +124,7 @@ class Hold:
         return text if len(text) <= 90 else f"{text[:60]} … {text[-25:]}"
 
 
-def age(seconds: float) -> str:
+def format_age(seconds: float) -> str:
     """Write a time span as people say it: 2 h 14 min."""
     whole = max(0, int(seconds))
     days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
@@ -135,17 +135,17 @@ def age(seconds: float) -> str:
     return f"{minutes} min" if minutes else f"{whole} s"
 
 
-def needing(holds: Iterable[Hold]) -> list[Hold]:
+def needing_mapping_file(holds: Iterable[Hold]) -> list[Hold]:
     """Tell which holds need the shared mapping file to stay what it is."""
     return [hold for hold in holds if hold.shared and not hold.released]
 
 
-def in_the_way(holds: Iterable[Hold], digest: str) -> list[Hold]:
+def blocking_holds(holds: Iterable[Hold], digest: str) -> list[Hold]:
     """Tell which holds forbid that the shared mapping file becomes the mapping ``digest``."""
-    return [hold for hold in needing(holds) if hold.digest != digest]
+    return [hold for hold in needing_mapping_file(holds) if hold.digest != digest]
 
 
-def writing_the_same(holds: Iterable[Hold], results: list[str]) -> list[tuple[Hold, str]]:
+def writing_to(holds: Iterable[Hold], results: list[str]) -> list[tuple[Hold, str]]:
     """Tell which live runs write one of the folders ``results``, or one inside or around it."""
     return [
         (hold, mine)
@@ -155,7 +155,7 @@ def writing_the_same(holds: Iterable[Hold], results: list[str]) -> list[tuple[Ho
     ]
 
 
-def having_gpus(holds: Iterable[Hold], wanted: list[str] | str) -> list[Hold]:
+def using_gpus(holds: Iterable[Hold], wanted: list[str] | str) -> list[Hold]:
     """Tell which live runs have one of the GPUs ``wanted``; "all" meets every one."""
     return [
         hold for hold in holds if hold.gpus and (wanted == "all" or hold.gpus == "all" or set(wanted) & set(hold.gpus))

@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from taoprofiles.errors import InvalidStateError
-from taoprofiles.holds.containers import Containers, Sighting
+from taoprofiles.holds.containers import Containers
 from taoprofiles.holds.hold import OWN_KINDS, PROFILE_LABEL, RUN_LABEL, RUN_VARIABLE, STATE_LABEL, Hold
 from taoprofiles.holds.records import Holds
 from taoprofiles.launcher.argv import parse_launcher_argv
@@ -43,16 +43,12 @@ _KNOWN = 20
 """Mappings of the past by which a container is recognised; one that has run longer than that many switches is rare."""
 
 
-class Stock:
-    """``holds``: all that lives, the oldest first. ``unseen``: what could not be looked at, one line each.
-
-    ``keepers``: the containers whose keepers are among the processes of this host.
-    """
+class ActiveHolds:
+    """``holds``: all that lives, the oldest first. ``unseen``: what could not be looked at, one line each."""
 
     def __init__(self) -> None:
         self.holds: list[Hold] = []
         self.unseen: list[str] = []
-        self.keepers: set[str] = set()
 
     def find(self, hold_id: str) -> Hold | None:
         """Give the hold with exactly that id; found work also by its container's."""
@@ -62,14 +58,14 @@ class Stock:
         return None
 
 
-def take_stock(
+def find_active_holds(
     context: Context,
     content: bytes | None,
     *,
     may_write: bool = False,
     engine: Containers | None = None,
     damaged: dict[str, str] | None = None,
-) -> Stock:
+) -> ActiveHolds:
     """Look at records, processes and containers. ``content`` is the mapping file's.
 
     ``engine`` is what is known of the engine already; without it, the engine is asked. With ``may_write`` the lock is
@@ -95,16 +91,15 @@ class _Look:
         self._content = content
         self._may_write = may_write
         self._records = Holds(context)
-        self._stock = Stock()
+        self._stock = ActiveHolds()
         self._end = time.monotonic() + (PATIENCE if engine is None else IMPATIENCE)
         self._processes = processes.scan()  # before the containers: a launcher that ends meanwhile has left its own
-        self._stock.keepers = processes.kept(self._processes)
-        self._engine = engine or Sighting.of(context, self._stock.keepers) or Containers(context, self._end)
+        self._engine = engine or Containers(context, self._end)
         self._others: dict[str, Containers] = {}
         self._past: list[tuple[dict[str, str], str, str | None]] | None = None
         self._mark: tuple[str | None, str] | None = None
 
-    def stock(self, damaged: dict[str, str] | None) -> Stock:
+    def stock(self, damaged: dict[str, str] | None) -> ActiveHolds:
         records = self._records.all(damaged)
         if self._may_write:
             self._records.sweep()
@@ -335,9 +330,9 @@ class _Look:
             # Nothing here outlives a reboot; a container on another machine's engine does.
             far = hold.engine is not None and not hold.engine.startswith("unix:")
             return far and self._may_be_in_a_container(hold)
-        from taoprofiles.holds.heartbeats import Leases
+        from taoprofiles.holds.heartbeats import HeartbeatObserver
 
-        leases = Leases(self._context, here)
+        leases = HeartbeatObserver(self._context, here)
         return leases.seconds_unchanged(hold.id, self._records.last_beat(hold), may_write=self._may_write) < LEASE
 
     def _apply_releases(self, releases: list[Hold]) -> None:

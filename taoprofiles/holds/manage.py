@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from taoprofiles.errors import HeldError, NotFoundError, TaoprofError, UsageError
 from taoprofiles.holds.hold import Hold
-from taoprofiles.holds.liveness import take_stock
+from taoprofiles.holds.liveness import find_active_holds
 from taoprofiles.holds.records import Holds
 from taoprofiles.mounts import mapping
 from taoprofiles.storage import files
@@ -19,11 +19,11 @@ from taoprofiles.system import processes
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from taoprofiles.holds.liveness import Stock
+    from taoprofiles.holds.liveness import ActiveHolds
     from taoprofiles.storage.paths import Context
 
 
-def holds(context: Context) -> Stock:
+def active_holds(context: Context) -> ActiveHolds:
     """Tell what is alive. Records of what is gone are taken away if the lock is free; nobody is waited for."""
     lock = Lock(context.lock)
     try:
@@ -31,7 +31,7 @@ def holds(context: Context) -> Stock:
     except TaoprofError:
         held_now = False  # a home that cannot be written to can still be looked at
     try:
-        return take_stock(context, files.read(context.mapping_file, MAPPING_LIMIT), may_write=held_now)
+        return find_active_holds(context, files.read(context.mapping_file, MAPPING_LIMIT), may_write=held_now)
     finally:
         lock.release()
 
@@ -67,7 +67,7 @@ def hold(
             )
         if content is None:
             raise UsageError(f"there is no mapping file to hold ('{context.mapping_file}')", hint="'taoprof use NAME'")
-        made = begin(context, "manual")
+        made = new_hold(context, "manual")
         made.profile, made.digest, made.shared, made.reason = active, mapping.digest(content), True, reason
         now = int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
         made.pid, made.start = pid or 0, start or now
@@ -79,13 +79,13 @@ def hold(
 def release(context: Context, hold_id: str, *, timeout: float = DEFAULT_TIMEOUT) -> Hold:
     """Let go of exactly one hold. The work of a run or of found work goes on. Raises NotFoundError."""
     with Lock(context.lock, timeout):
-        stock = take_stock(context, files.read(context.mapping_file, MAPPING_LIMIT), may_write=True)
-        found = to_release(stock, hold_id)
-        note_release(context, found)
+        stock = find_active_holds(context, files.read(context.mapping_file, MAPPING_LIMIT), may_write=True)
+        found = mark_released(stock, hold_id)
+        record_release(context, found)
         return found
 
 
-def to_release(stock: Stock, hold_id: str) -> Hold:
+def mark_released(stock: ActiveHolds, hold_id: str) -> Hold:
     """Mark a hold of ``stock`` as released; nothing is written. Raises NotFoundError."""
     found = stock.find(hold_id)
     if found is None:
@@ -94,7 +94,7 @@ def to_release(stock: Stock, hold_id: str) -> Hold:
     return found
 
 
-def note_release(context: Context, hold: Hold) -> None:
+def record_release(context: Context, hold: Hold) -> None:
     """Write down that a hold was released. Needs the lock."""
     if hold.kind == "manual":
         Holds(context).end(hold)
@@ -102,7 +102,7 @@ def note_release(context: Context, hold: Hold) -> None:
         Holds(context).write(hold)
 
 
-def held(name: str, holders: Sequence[Hold], *, hint: str = "") -> HeldError:
+def held_error(name: str, holders: Sequence[Hold], *, hint: str = "") -> HeldError:
     """Make the one refusal of a switch, with each holder and the ways out, gentle ones first; or ``hint`` instead."""
     profiles = dict.fromkeys(hold.profile for hold in holders)
     what = " and ".join(f"'{profile}'" if profile else "the mapping file" for profile in profiles)
@@ -117,7 +117,7 @@ def held(name: str, holders: Sequence[Hold], *, hint: str = "") -> HeldError:
     )
 
 
-def begin(context: Context, kind: str) -> Hold:
+def new_hold(context: Context, kind: str) -> Hold:
     """Begin a hold of this process."""
     return Hold(
         kind=kind,

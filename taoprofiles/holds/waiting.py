@@ -26,7 +26,7 @@ _SHORTEST = 0.02
 T = TypeVar("T")
 
 
-def patiently(
+def wait_until_free(
     context: Context, queue: str, attempt: Callable[[], T], *, seconds: float, say: Callable[[str], None]
 ) -> T:
     """Try until it is no longer refused; ``seconds`` is how long at the most, and may be infinite.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from taoprofiles.errors import TaoprofError, UsageError
 from taoprofiles.holds import manage
-from taoprofiles.holds.hold import age
+from taoprofiles.holds.hold import format_age
 from taoprofiles.jupyter.display import Answer
 from taoprofiles.masking import MASK, is_secret
 from taoprofiles.mounts import mapping
@@ -52,13 +52,13 @@ def status(context: Context, session: Session | None) -> Answer:
     found = situation.look(context)
     shared = f"profile '{found.name}'" if found.name else "no profile's mapping" if found.content else "nothing"
     answer.line(f"the shared file {context.short(context.mapping_file)} holds {shared} ({found.state})")
-    stock = manage.holds(context)
+    stock = manage.active_holds(context)
     rows = [
         (
             hold.id,
             hold.profile or "-",
             hold.kind,
-            age(time.time() - hold.since),
+            format_age(time.time() - hold.since),
             str(hold.pid or "-"),
             hold.container[:6] if hold.container else "-",
             "shared" if hold.shared else "own",
@@ -113,7 +113,7 @@ def check(context: Context, session: Session | None) -> Answer:
     except TaoprofError as error:
         faults.append(f"{error.message}{''.join(f'; {one}' for one in error.problems)}; what it was is in use here")
     faults += _of_the_file(mine, again)
-    hold = manage.holds(context).find(mine.hold.id)
+    hold = manage.active_holds(context).find(mine.hold.id)
     if hold is None:
         faults.append(f"the hold {mine.hold.id} is gone: {again} takes one anew")
     elif hold.released:

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from taoprofiles.holds.hold import OWN_KINDS
-from taoprofiles.holds.manage import holds
+from taoprofiles.holds.manage import active_holds
 from taoprofiles.holds.records import Holds
 
 if TYPE_CHECKING:
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from taoprofiles.storage.paths import Context
 
 
-def runs(context: Context) -> Iterator[Hold]:
+def all_runs(context: Context) -> Iterator[Hold]:
     """Give every run, those of now first, then the newest first."""
-    yield from (hold for hold in reversed(holds(context).holds) if hold.kind in OWN_KINDS)
+    yield from (hold for hold in reversed(active_holds(context).holds) if hold.kind in OWN_KINDS)
     yield from Holds(context).over()
 
 
-def why(context: Context, path: str) -> list[Hold]:
+def runs_writing(context: Context, path: str) -> list[Hold]:
     """Give the runs that may have written ``path``, the newest first: those that wrote into such a results folder.
 
     Where no run named one, those that had the folder mounted.
     """
     real = os.path.realpath(os.path.expanduser(path))
-    known = list(runs(context))
+    known = list(all_runs(context))
     writers = [hold for hold in known if any(_within(real, folder) for folder in hold.results)]
     return writers or [hold for hold in known if any(_within(real, source) for source, _ in hold.mounts)]
 

@@ -83,7 +83,7 @@ class Monitor(threading.Thread):
             self._tick()
             time.sleep(0.5)
 
-    def settle(self, seconds: float, *, expect_one: bool = False) -> None:
+    def wait_for_exit(self, seconds: float, *, expect_one: bool = False) -> None:
         """Wait until the fate of every container is known, ``seconds`` at most; with ``expect_one`` also for the first.
 
         Where the engine does not answer, there is nothing to wait for.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from taoprofiles.errors import HeldError, UsageError
-from taoprofiles.holds.hold import having_gpus, writing_the_same
+from taoprofiles.holds.hold import using_gpus, writing_to
 
 if TYPE_CHECKING:
     from taoprofiles.holds.hold import Hold
@@ -31,9 +31,9 @@ def parse_gpus(text: str) -> list[str] | int | str:
     )
 
 
-def refuse_overlap(name: str, hold: Hold, living: list[Hold]) -> None:
+def check_results(name: str, hold: Hold, living: list[Hold]) -> None:
     """Raise HeldError if one of ``living`` writes a results folder of ``hold``."""
-    same = writing_the_same(living, hold.results)
+    same = writing_to(living, hold.results)
     if same:
         raise HeldError(
             f"'{name}' not started: another run writes '{same[0][1]}'",
@@ -57,11 +57,11 @@ def choose_gpus(name: str, wish: str | None, present: list[str] | None, living: 
             )
         if wanted > len(present):
             raise UsageError(f"{wanted} GPUs asked for, and this machine has {len(present)}")
-        free = [index for index in present if not having_gpus(living, [index])]
+        free = [index for index in present if not using_gpus(living, [index])]
         if len(free) >= wanted:
             return free[:wanted]
         wanted = "all"  # for the message: whoever has one is in the way
-    taken = having_gpus(living, wanted)
+    taken = using_gpus(living, wanted)
     if taken:
         raise HeldError(
             f"'{name}' not started: its GPUs are taken",

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from taoprofiles.errors import TaoprofError, UsageError
 from taoprofiles.holds.hold import OWN_KINDS, RUN_VARIABLE, Hold
-from taoprofiles.holds.liveness import BEAT, take_stock
-from taoprofiles.holds.manage import begin
+from taoprofiles.holds.liveness import BEAT, find_active_holds
+from taoprofiles.holds.manage import new_hold
 from taoprofiles.holds.records import Holds
 from taoprofiles.launcher.quoting import quote_argv
 from taoprofiles.masking import without_secrets
@@ -57,7 +57,7 @@ class CommandError(TaoprofError):
         self.status = status
 
 
-class Wish:
+class RunOptions:
     """What a run asks for beside its profile and its command.
 
     ``gpus``: see ``sharing.parse_gpus``; ``release``: a hold that must not stand in the way, and ``check``, as in
@@ -158,7 +158,9 @@ class Run:
         The command's own failure counts first; where it says that all is well, the last task that it started does.
         """
         # A docker command that is killed is gone before the engine tells of its container; one without any says so.
-        self._monitor.settle(SETTLE, expect_one=status not in _NONE if self.argv else is_launcher and status == 0)
+        self._monitor.wait_for_exit(
+            SETTLE, expect_one=status not in _NONE if self.argv else is_launcher and status == 0
+        )
         ours = self._monitor.containers
         going_on = [one for one in ours if not one.over and self._runs(one.id)]
         if self.argv is not None:
@@ -245,7 +247,7 @@ def prepare(
     *,
     kind: str = "run",
     reason: str = "",
-    wish: Wish | None = None,
+    wish: RunOptions | None = None,
     timeout: float = DEFAULT_TIMEOUT,
 ) -> Run:
     """Render the profile, make sure that nobody is in the way, and hold; nothing has been started then.
@@ -253,7 +255,7 @@ def prepare(
     Raises HeldError for a results folder or a GPU that a live run has (with ``shared`` also as ``switch.use`` does),
     InvalidProfileError, NotFoundError, UsageError, BusyError.
     """
-    wish = wish or Wish()
+    wish = wish or RunOptions()
     store = Store(context)
     text = store.text(name)
     renderer = store.renderer(name, text)
@@ -263,7 +265,7 @@ def prepare(
         command=[] if kind != "run" or wish.image else command, variables=variables,
     )  # fmt: skip
     mounts = mapping.mounted(wanted)
-    hold = begin(context, kind)
+    hold = new_hold(context, kind)
     hold.profile, hold.shared, hold.pid, hold.reason = name, wish.shared, os.getpid(), reason
     secrets = renderer.secrets()
     hold.command = without_secrets(command, [variables[variable] for variable in secrets[0]])
@@ -277,10 +279,10 @@ def prepare(
     )
     with Lock(context.lock, timeout):
         content = files.read(context.mapping_file, MAPPING_LIMIT)
-        stock = take_stock(context, content, may_write=True)
+        stock = find_active_holds(context, content, may_write=True)
         living = [one for one in stock.holds if one.kind in OWN_KINDS and not one.released]
         if not wish.allow_overlap:
-            resources.refuse_overlap(name, hold, living)
+            resources.check_results(name, hold, living)
         hold.gpus = resources.choose_gpus(
             name, wish.gpus, present, [one for one in living if processes.same_machine(one.place, hold.place)]
         )
@@ -317,7 +319,7 @@ def _set_env(wanted: dict[str, Any], name: str, value: str) -> None:
     wanted["Envs"] = [*others, {"variable": name, "value": value}]
 
 
-def _check(wish: Wish) -> None:
+def _check(wish: RunOptions) -> None:
     if wish.shared and wish.image is not None:
         raise UsageError("without the launcher nothing reads the shared file, so --image does not go with --shared")
     if wish.shared and wish.gpus not in (None, "all"):
@@ -326,7 +328,7 @@ def _check(wish: Wish) -> None:
         raise UsageError("the launcher gives its container every GPU, so --gpus none needs --image")
 
 
-def _switched(context: Context, name: str, text: bytes, wish: Wish) -> list[str]:
+def _switched(context: Context, name: str, text: bytes, wish: RunOptions) -> list[str]:
     if Store(context).text(name) != text:
         raise TaoprofError(f"profile '{name}' was changed in this moment", hint="run the command again")
     return kept_note(switch(context, name, check=wish.check, release=wish.release).kept)

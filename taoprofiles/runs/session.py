@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from taoprofiles.errors import TaoprofError
 from taoprofiles.holds.hold import RUN_VARIABLE
-from taoprofiles.holds.liveness import BEAT, take_stock
+from taoprofiles.holds.liveness import BEAT, find_active_holds
 from taoprofiles.holds.records import Holds
-from taoprofiles.runs.run import PROFILE_VARIABLE, Wish, prepare
+from taoprofiles.runs.run import PROFILE_VARIABLE, RunOptions, prepare
 from taoprofiles.storage import files
 from taoprofiles.storage.journal import MAPPING_LIMIT
 from taoprofiles.storage.locks import DEFAULT_TIMEOUT, Lock
@@ -34,10 +34,10 @@ NAME_VARIABLE = "JPY_SESSION_NAME"
 """Where Jupyter's server tells a kernel which notebook it belongs to (jupyter_server 2.0 and later)."""
 
 
-_TURN = threading.RLock()
+_lock = threading.RLock()
 """Threads begin and end sessions one after the other: of two that begin at once, one would never be released."""
 
-_FAREWELL = 1.0
+EXIT_LOCK_TIMEOUT = 1.0
 """Seconds to wait for the lock when the process ends: the next command writes down what could not be."""
 
 
@@ -64,7 +64,7 @@ class Session:
         self._before = {key: self._environ.get(key) for key in self.given}
         _put(self._environ, self.given)
         threading.Thread(target=self._beat, daemon=True, name="taoprof-session").start()
-        atexit.register(self._say_farewell)
+        atexit.register(self._at_exit)
 
     @property
     def mounts_file(self) -> str:
@@ -93,7 +93,9 @@ class Session:
         marked = (mark for pid, mark in processes.marked(self._context.uid, RUN_VARIABLE) if pid != self._process)
         if self.hold.id in marked:
             return True
-        found = take_stock(self._context, files.read(self._context.mapping_file, MAPPING_LIMIT)).find(self.hold.id)
+        found = find_active_holds(self._context, files.read(self._context.mapping_file, MAPPING_LIMIT)).find(
+            self.hold.id
+        )
         return found is not None and found.container is not None
 
     def surroundings(self) -> dict[str, str]:
@@ -107,12 +109,12 @@ class Session:
 
         Raises nothing: where the end cannot be written down within ``timeout`` (s), the next command does it.
         """
-        if self.let_go():
-            self.note_end(timeout)
+        if self.detach():
+            self.record_end(timeout)
 
-    def let_go(self) -> bool:
+    def detach(self) -> bool:
         """Do all of the end that waits for nobody, which ``note_end`` is for; tell whether it was still to be done."""
-        with _TURN:
+        with _lock:
             # In a process that was forked, the session is still the parent's.
             if self._over.is_set() or os.getpid() != self._process:
                 return False
@@ -121,20 +123,20 @@ class Session:
                 _put(self._environ, self.restored())
             finally:
                 os.close(self._claim)
-            atexit.unregister(self._say_farewell)
+            atexit.unregister(self._at_exit)
             return True
 
-    def note_end(self, timeout: float) -> None:
+    def record_end(self, timeout: float) -> None:
         """Write the end down."""
         try:
             with Lock(self._context.lock, timeout):
                 content = files.read(self._context.mapping_file, MAPPING_LIMIT)
-                take_stock(self._context, content, may_write=True)  # what is over by now goes into the journal
+                find_active_holds(self._context, content, may_write=True)  # what is over by now goes into the journal
         except TaoprofError:
             pass
 
-    def _say_farewell(self) -> None:
-        self.release(timeout=_FAREWELL)
+    def _at_exit(self) -> None:
+        self.release(timeout=EXIT_LOCK_TIMEOUT)
 
     def __enter__(self) -> Session:
         """Give itself."""
@@ -161,8 +163,8 @@ def current() -> Session | None:
 
 def _forked() -> None:
     """Begin anew in a child: its parent's session is not its own to end, and its other threads are not there."""
-    global _TURN  # noqa: PLW0603 - a thread of the parent may have had it
-    _TURN = threading.RLock()
+    global _lock  # noqa: PLW0603 - a thread of the parent may have had it
+    _lock = threading.RLock()
     _current.clear()
 
 
@@ -184,25 +186,25 @@ def begin(
     ``home`` stands for HOME in it, which a notebook's cell may have changed. Raises as ``runs.prepare`` does; then
     everything is as it was.
     """
-    with _TURN:
+    with _lock:
         before = current()
         context = Context((before.surroundings() if before else dict(environ)) | ({"HOME": home} if home else {}))
         # Our own hold on the shared file is in nobody's way, if it is only us that hold it.
         release = before.hold.id if before is not None and before.shared and not before.has_work() else None
-        wish = Wish(shared=shared, mkdir=mkdir, check=check, release=release, allow_overlap=True)
+        wish = RunOptions(shared=shared, mkdir=mkdir, check=check, release=release, allow_overlap=True)
         reason = os.path.basename(environ.get(NAME_VARIABLE, "")) or os.path.basename(sys.argv[0]) or "python"
         run = prepare(context, name, [], kind="notebook", reason=reason, wish=wish, timeout=timeout)
         made = Session(context, name, run, environ)
         try:
             if before is not None:
-                before.let_go()
+                before.detach()
             made.enter()
         except BaseException:  # an interrupt: else the hold would live as long as this process
-            made.let_go()
+            made.detach()
             raise
         _current[:] = [made]
     if before is not None:
-        before.note_end(timeout)  # last of all: to be interrupted in it does no harm
+        before.record_end(timeout)  # last of all: to be interrupted in it does no harm
     return made
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from taoprofiles.errors import NotFoundError, TaoprofError, UsageError
 from taoprofiles.holds.hold import RUN_VARIABLE, Hold
-from taoprofiles.holds.manage import holds
+from taoprofiles.holds.manage import active_holds
 from taoprofiles.system import processes
 from taoprofiles.system.engine import Engine, EngineError
 
@@ -22,7 +22,7 @@ def stop(context: Context, hold_id: str) -> Hold:
     A notebook's kernel goes on: what is stopped is what its cells started. Raises NotFoundError, UsageError where there
     is nothing to stop, or on another host, TaoprofError where the engine refuses.
     """
-    hold = holds(context).find(hold_id)
+    hold = active_holds(context).find(hold_id)
     if hold is None:
         raise NotFoundError(f"there is no run '{hold_id}'", hint="'taoprof status' lists what runs now")
     if hold.kind == "manual":

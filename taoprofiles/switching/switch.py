@@ -6,9 +6,9 @@ import os
 from typing import TYPE_CHECKING
 
 from taoprofiles.errors import InvalidStateError, NotFoundError, TaoprofError
-from taoprofiles.holds.hold import in_the_way
-from taoprofiles.holds.liveness import take_stock
-from taoprofiles.holds.manage import held, note_release
+from taoprofiles.holds.hold import blocking_holds
+from taoprofiles.holds.liveness import find_active_holds
+from taoprofiles.holds.manage import held_error, record_release
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Store
 from taoprofiles.storage import files, prompt_cache
@@ -227,15 +227,15 @@ class _Transaction:
         """Raise HeldError if somebody's work needs another mapping than ``wanted``; give what could not be seen."""
         if mapping.same(self.content, wanted):
             return []
-        stock = take_stock(self._context, self.content, may_write=may_write)
+        stock = find_active_holds(self._context, self.content, may_write=may_write)
         released = None if release is None else stock.find(release)
         if released is not None:
             released.released = True
-        holders = in_the_way(stock.holds, mapping.digest(wanted or b""))
+        holders = blocking_holds(stock.holds, mapping.digest(wanted or b""))
         if holders:
-            raise held(name, holders, hint=hint)
+            raise held_error(name, holders, hint=hint)
         if released is not None and may_write:
-            note_release(self._context, released)
+            record_release(self._context, released)
         return stock.unseen
 
     def write(

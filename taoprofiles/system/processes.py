@@ -4,57 +4,61 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
-_PARTS = (b"tao", b"tlt", b"exec", b"containerd-shim", b"conmon")
-"""One of these is in the command line of every process that is looked for."""
+_PARTS = (b"tao", b"tlt", b"exec")
+"""Every command line that ``scan`` is for contains one of these."""
 
 
-class Process:
-    """A process: ``pid``, ``uid``, ``argv`` (words, as the kernel keeps them)."""
+class Process(NamedTuple):
+    """A process: ``argv`` are the words of its command line."""
 
-    __slots__ = ("argv", "pid", "uid")
-
-    def __init__(self, pid: int, uid: int, argv: list[str]) -> None:
-        self.pid, self.uid, self.argv = pid, uid, argv
-
-    @property
-    def keeps(self) -> str | None:
-        """The running container that this process watches over for the engine (runc's shim, conmon); else None."""
-        return _kept(self.argv)
+    pid: int
+    uid: int
+    argv: list[str]
 
     @property
     def container(self) -> str | None:
-        """The container that this process, a ``docker exec``, works in; else None."""
-        return _exec_target(self.argv)
+        """The full id of the container that this process, a ``docker exec``, works in; None for any other process."""
+        argv = self.argv
+        if len(argv) < 3 or os.path.basename(argv[0]) not in ("docker", "podman") or argv[1] != "exec":
+            return None
+        target = next((word for word in argv[2:] if not word.startswith("-")), "")
+        return target if _is_container_id(target) else None
 
 
 def scan() -> list[Process]:
-    """Return the processes of any user that may be a launcher, a ``docker exec`` or the keeper of a container.
+    """Return the processes of any user that may be a launcher or a ``docker exec``, in one pass over /proc.
 
-    One pass over /proc; the caller tells from ``argv`` which of them it needs.
+    The caller decides by ``argv`` which of them it needs.
     """
     found = []
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit():
-            continue
-        raw = _read(f"/proc/{entry}/cmdline")
-        if not any(part in raw for part in _PARTS):
-            continue
-        argv = raw.rstrip(b"\0").decode("utf-8", "surrogateescape").split("\0")
-        try:
-            found.append(Process(int(entry), os.stat(f"/proc/{entry}").st_uid, argv))
-        except OSError:
-            continue  # ended since
+    for pid, line in _command_lines():
+        if any(part in line for part in _PARTS):
+            uid = _owner(str(pid))
+            if uid >= 0:  # else it has ended
+                found.append(Process(pid, uid, line.rstrip(b"\0").decode("utf-8", "surrogateescape").split("\0")))
     return found
 
 
-def kept(found: Iterable[Process]) -> set[str]:
-    """Give the containers whose keepers are among these processes."""
-    return {process.keeps for process in found if process.keeps is not None}
+def shim_container_ids() -> set[str]:
+    """Return the ids of the running containers, by their shim processes.
+
+    They are Docker's ``containerd-shim-runc-v2 -namespace moby -id ID`` and Podman's ``conmon … -c ID``, one for each
+    container. With live-restore they stay while dockerd restarts. An engine in a virtual machine has none here.
+    """
+    ids = set()
+    for _, line in _command_lines():
+        argv = line.decode("utf-8", "replace").split("\0")
+        name = os.path.basename(argv[0])
+        option = {"conmon": "-c"}.get(name, "-id" if name.startswith("containerd-shim") and "moby" in argv else "")
+        value = argv[argv.index(option) + 1] if option in argv[:-1] else ""
+        if _is_container_id(value):
+            ids.add(value)
+    return ids
 
 
 def environment(pid: int) -> dict[str, str]:
@@ -182,26 +186,14 @@ def rebooted(noted: str, here: str) -> bool:
     return len(then) == len(now) == 4 and then[1] != "-" and then[:2] == now[:2] and then[2] != now[2]
 
 
-def _exec_target(argv: list[str]) -> str | None:
-    if len(argv) < 3 or os.path.basename(argv[0]) not in ("docker", "podman") or argv[1] != "exec":
-        return None
-    for word in argv[2:]:
-        if not word.startswith("-"):
-            return word if len(word) == 64 and all(c in "0123456789abcdef" for c in word) else None
-    return None
+def _command_lines() -> Iterator[tuple[int, bytes]]:
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            yield int(entry), _read(f"/proc/{entry}/cmdline")
 
 
-def _kept(argv: list[str]) -> str | None:
-    """Find the container's id in ``containerd-shim-runc-v2 -namespace moby -id ID`` or ``conmon … -c ID``."""
-    name = os.path.basename(argv[0])
-    if name.startswith("containerd-shim") and "moby" in argv:
-        option = "-id"
-    elif name == "conmon":
-        option = "-c"
-    else:
-        return None
-    value = argv[argv.index(option) + 1] if option in argv[:-1] else ""
-    return value if len(value) == 64 and all(c in "0123456789abcdef" for c in value) else None
+def _is_container_id(text: str) -> bool:
+    return len(text) == 64 and all(character in "0123456789abcdef" for character in text)
 
 
 def _owner(entry: str) -> int:

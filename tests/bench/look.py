@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from taoprofiles.holds.liveness import take_stock
+from taoprofiles.holds.liveness import find_active_holds
 from taoprofiles.mounts import mapping
 from taoprofiles.storage.paths import Context
 from tests.bench.in_process import report
@@ -68,7 +68,7 @@ def times(context: Context, content: bytes, count: int = 100) -> list[float]:
     found = []
     for _ in range(count):
         began = time.perf_counter()
-        take_stock(context, content)
+        find_active_holds(context, content)
         found.append(time.perf_counter() - began)
     return found
 
@@ -81,7 +81,7 @@ def main() -> None:
         mine.mkdir()
         content = mapping.to_bytes({"Mounts": [{"source": str(mine), "destination": "/data"}]})
         nothing = Context({"HOME": scratch, "DOCKER_HOST": NOWHERE})
-        take_stock(nothing, content)
+        find_active_holds(nothing, content)
         sys.stdout.write(f"{len(os.listdir('/proc'))} entries in /proc\n")
         report("the look, no engine", times(nothing, content))
         here = Context({"HOME": scratch})

@@ -97,7 +97,7 @@ def test_a_damaged_record_of_a_hold_takes_no_protection_from_others(stage: Stage
 
 
 def test_what_a_guard_published_may_be_anything(stage: Stage) -> None:
-    nonsense = {"v": 1, "pid": "x", "line": 5, "problem": [], "holds": [1], "unseen": 3, "engine": 7, "sighting": "q"}
+    nonsense = {"v": 1, "pid": "x", "line": 5, "problem": [], "holds": [1], "unseen": 3, "engine": 7}
     with Guarded(stage):
         (published,) = [path for path in (stage.state / "guard").glob("*.json") if path.name != "seal.json"]
         published.write_text(json.dumps(nonsense))

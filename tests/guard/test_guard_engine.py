@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 
 import pytest
 
@@ -13,7 +12,6 @@ from taoprofiles.system import processes
 from tests.runs.test_run_engine import two_projects
 from tests.support.engine import TrainingHome, until
 from tests.support.guarding import Guarded, is_sealed
-from tests.support.home import command
 
 pytestmark = pytest.mark.engine
 
@@ -50,40 +48,6 @@ def test_the_seal_stays_while_only_the_container_is_left(training_home: Training
         assert is_sealed(home.mapping_file)
         home.engine.remove(launch.container)
         until(lambda: not is_sealed(home.mapping_file), "it is not sealed", told=guard.said)
-
-
-def test_commands_take_the_guards_word_where_the_kernel_confirms_it(training_home: TrainingHome) -> None:
-    """Not one connection to the engine, and the same answer; with a container that it does not know, it is asked."""
-    home = training_home
-    two_projects(home)
-    with Guarded(home) as guard:
-        launch = home.train("detectnet_v2")
-        until(lambda: guard.known().get("sighting"), "it has seen the container", told=guard.said)
-        assert asked(home, "use", "segformer") == (5, False)
-        guard.process.send_signal(signal.SIGSTOP)
-        other = home.engine.docker("run", "--detach", "--network=none", home.engine.images["segformer"]).strip()
-        try:
-            assert asked(home, "use", "segformer") == (5, True)
-        finally:
-            home.engine.remove(other)
-        assert asked(home, "use", "segformer") == (5, False)
-        home.engine.remove(launch.container)
-        until(lambda: launch.process.poll() is not None, "the launcher has ended")
-        assert asked(home, "use", "segformer") == (0, True)
-        guard.process.send_signal(signal.SIGCONT)
-
-
-def asked(home: TrainingHome, *words: str) -> tuple[int, bool]:
-    """Run a command; give its exit status, and whether it asked the engine anything."""
-    done = subprocess.run(
-        [command("strace"), "-f", "-e", "trace=connect", home.taoprof, *words],
-        env=home.environ,
-        cwd=home.root,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    return done.returncode, "docker.sock" in done.stderr
 
 
 def test_found_work_is_compared_with_its_mapping(training_home: TrainingHome) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taoprofiles.guard.policy import Limit, answer, to_seal
-from taoprofiles.holds.hold import Hold, in_the_way
+from taoprofiles.holds.hold import Hold, blocking_holds
 
 holds = st.lists(
     st.builds(Hold, shared=st.booleans(), released=st.booleans(), digest=st.sampled_from(["here", "other"])), max_size=5
@@ -17,7 +17,7 @@ holds = st.lists(
 def test_sealed_is_what_somebody_needs_and_nobody_needs_otherwise(found: list[Hold]) -> None:
     needing = [hold for hold in found if hold.shared and not hold.released]
     assert to_seal(found, "here") == (bool(needing) and all(hold.digest == "here" for hold in needing))
-    assert not (to_seal(found, "here") and in_the_way(found, "here"))
+    assert not (to_seal(found, "here") and blocking_holds(found, "here"))
 
 
 @given(st.integers(0, 10), st.lists(st.floats(0, 30), max_size=100))
@@ -35,5 +35,5 @@ def test_never_more_than_the_limit_in_any_minute(times: int, gaps: list[float]) 
 
 @given(holds, st.booleans())
 def test_only_what_takes_a_mapping_from_somebody_is_undone(found: list[Hold], is_allowed: bool) -> None:
-    taken = bool(in_the_way(found, "here"))
+    taken = bool(blocking_holds(found, "here"))
     assert answer(found, "here", is_allowed=is_allowed) == ("keep" if not taken else "undo" if is_allowed else "leave")

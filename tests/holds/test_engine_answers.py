@@ -16,7 +16,7 @@ import pytest
 
 from taoprofiles.errors import HeldError
 from taoprofiles.holds import manage
-from taoprofiles.holds.waiting import patiently
+from taoprofiles.holds.waiting import wait_until_free
 from taoprofiles.runs.monitor import Monitor
 from taoprofiles.storage.paths import Context
 from taoprofiles.switching import switch
@@ -382,7 +382,7 @@ def test_other_peoples_containers_are_not_named(stage: Stage, engine: FakeEngine
 def bound_run(stage: Stage, engine: FakeEngine, *options: str) -> tuple[str, str]:
     """Start a run with a container, and kill every process of it; give the hold's id and the container."""
     tao, run = stage.in_run("b", *options, environ=engine.environ)
-    (hold,) = manage.holds(context(stage, engine)).holds
+    (hold,) = manage.active_holds(context(stage, engine)).holds
     engine.container(5, mounts_of(stage, "b"))  # someone else's of the same project, not marked
     container = engine.container(6, mounts_of(stage, "b"), env=[f"TAOPROF_RUN={hold.id}"])
     until(engine.listeners, "the run listens")
@@ -398,11 +398,11 @@ def bound_run(stage: Stage, engine: FakeEngine, *options: str) -> tuple[str, str
 
 def test_a_marked_container_belongs_to_its_run(stage: Stage, engine: FakeEngine) -> None:
     hold_id, container = bound_run(stage, engine)
-    (hold,) = manage.holds(context(stage, engine)).holds
+    (hold,) = manage.active_holds(context(stage, engine)).holds
     assert (hold.id, hold.kind, hold.container, hold.phase) == (hold_id, "run", container, "bound")
     assert use(stage, engine).changed, "it does not need the shared file"
     engine.containers.clear()
-    assert manage.holds(context(stage, engine)).holds == []
+    assert manage.active_holds(context(stage, engine)).holds == []
     assert list(stage.records.iterdir()) == []
 
 
@@ -412,7 +412,7 @@ def test_a_run_whose_death_cannot_be_proved_counts(stage: Stage, engine: FakeEng
     hold_id, _ = bound_run(stage, engine, "--shared")
     engine.rules["/"] = ODD[how](engine)
     assert [holder["id"] for holder in refused(stage, engine, "a")] == [hold_id]
-    assert [hold.id for hold in manage.holds(context(stage, engine)).holds] == [hold_id]
+    assert [hold.id for hold in manage.active_holds(context(stage, engine)).holds] == [hold_id]
     engine.rules.clear()
     engine.containers.clear()
     assert use(stage, engine, "a").changed
@@ -491,7 +491,7 @@ class Watched:
     def _tick(self) -> None:
         self.ticks += 1
 
-    def settle(self, seconds: float = 3) -> None:
+    def wait_for_exit(self, seconds: float = 3) -> None:
         """Wait until the container is over, or the watch is."""
         over = lambda: self.faults or any(one.over for one in self.monitor.containers)  # noqa: E731
         until(over, "the container is over", seconds=seconds, told=lambda: self.monitor.problem)
@@ -526,7 +526,7 @@ def test_events_in_pieces(engine: FakeEngine, watched: Watched, marked: str, tea
     other = engine.container(2, {"/x": "/y"})
     whole_life(engine, other, 9)
     whole_life(engine, marked, 3)
-    watched.settle()
+    watched.wait_for_exit()
     assert watched.status() == 3
     assert [seen["Id"] for seen in watched.appeared] == [marked]
 
@@ -539,7 +539,7 @@ def test_somebody_who_looks_into_the_container(engine: FakeEngine, watched: Watc
     engine.event("exec_die", marked, execID="aa", exitCode="0")
     engine.event("exec_die", marked, execID="bb", exitCode="137")
     engine.event("die", marked, exitCode="137")
-    watched.settle()
+    watched.wait_for_exit()
     assert watched.status() == 0
 
 
@@ -549,7 +549,7 @@ def test_waiting_for_a_container_whose_engine_answers_its_head_at_once(stage: St
     engine.rules[f"/containers/{container}/wait"] = hanging(engine, HEAD)
     before = len(engine.asked)
     with pytest.raises(HeldError):
-        patiently(context(stage, engine), "use", lambda: use(stage, engine), seconds=1.2, say=lambda text: None)
+        wait_until_free(context(stage, engine), "use", lambda: use(stage, engine), seconds=1.2, say=lambda text: None)
     looks = [path for path in engine.asked[before:] if path.startswith("/containers/json")]
     assert 2 <= len(looks) <= 4, "once at first, and then each half second"
 
@@ -560,7 +560,7 @@ def test_the_events_of_podman(engine: FakeEngine, watched: Watched, marked: str)
         engine.event(action, marked, containerExitCode=str(code))
     engine.event("die", marked, containerExitCode="0", exitCode="0")
     engine.event("remove", marked, containerExitCode="0")
-    watched.settle()
+    watched.wait_for_exit()
     assert watched.status() == 3
 
 
@@ -585,7 +585,7 @@ def test_a_stream_that_ends_and_comes_back(engine: FakeEngine, watched: Watched,
     if when == "after exec_die":
         broken()
     engine.event("die", marked, exitCode="137")
-    watched.settle()
+    watched.wait_for_exit()
     (container,) = watched.monitor.containers
     assert (container.status, container.over) == (3, True)
     assert len(watched.appeared) == 1
@@ -601,7 +601,7 @@ def test_the_last_of_several_tasks_counts_once(engine: FakeEngine, watched: Watc
     engine.cut()
     until(lambda: engine.listeners() > before, "it listens again")
     engine.event("die", marked)
-    watched.settle()
+    watched.wait_for_exit()
     assert watched.status() == 0, "the first one's end, told again, came too late to count"
 
 
@@ -614,7 +614,7 @@ def test_events_that_are_not_in_order(engine: FakeEngine, watched: Watched, mark
     engine.event("die", other, stamp=now + 50)
     engine.event("exec_die", marked, stamp=now + 40, exitCode="3")
     engine.event("die", marked, stamp=now + 60)
-    watched.settle()
+    watched.wait_for_exit()
     assert watched.status() == 3
 
 
@@ -624,7 +624,7 @@ def test_an_engine_whose_clock_is_set_back(engine: FakeEngine, watched: Watched,
     later = time.time_ns() - 60 * 10**9
     engine.event("exec_die", marked, stamp=later, exitCode="3")
     engine.event("die", marked, stamp=later + 10)
-    watched.settle()
+    watched.wait_for_exit()
     assert watched.status() == 3
 
 
@@ -633,7 +633,7 @@ def test_events_of_one_moment(engine: FakeEngine, watched: Watched, marked: str)
     engine.event("start", marked, stamp=now)
     engine.event("exec_die", marked, stamp=now, exitCode="3")
     engine.event("die", marked, stamp=now)
-    watched.settle()
+    watched.wait_for_exit()
     assert [(one.status, one.over) for one in watched.monitor.containers] == [(3, True)]
 
 
@@ -642,7 +642,7 @@ def test_a_task_that_is_the_containers_own_command(engine: FakeEngine, watched: 
     engine.event("start", marked)
     engine.event("die", marked, exitCode="0")
     engine.event("destroy", marked)
-    watched.settle()
+    watched.wait_for_exit()
     assert watched.status() == 0
 
 
@@ -663,7 +663,7 @@ def test_a_task_that_is_the_containers_own_command(engine: FakeEngine, watched: 
 def test_an_odd_event_does_not_end_the_watch(engine: FakeEngine, watched: Watched, marked: str, line: bytes) -> None:
     engine.raw_event(line)
     whole_life(engine, marked, 3)
-    watched.settle()
+    watched.wait_for_exit()
     assert watched.status() == 3
 
 
@@ -675,7 +675,7 @@ def test_an_odd_answer_about_a_container_does_not_end_the_watch(
     engine.rules[f"/containers/{odd}/"] = lambda connection: answer(connection, seen)
     engine.event("start", odd)
     whole_life(engine, marked, 3)
-    watched.settle()
+    watched.wait_for_exit()
     assert watched.status() == 3
 
 
@@ -694,7 +694,7 @@ def test_a_run_under_an_odd_engine(stage: Stage, engine: FakeEngine, how: str) -
 @pytest.mark.parametrize("status", [0, 3])
 def test_the_exit_status_is_the_engines(stage: Stage, engine: FakeEngine, status: int) -> None:
     tao, run = stage.in_run("b", environ=engine.environ)
-    (hold,) = manage.holds(context(stage, engine)).holds
+    (hold,) = manage.active_holds(context(stage, engine)).holds
     container = engine.container(1, mounts_of(stage, "b"), env=[f"TAOPROF_RUN={hold.id}"])
     whole_life(engine, container, status)
     until(lambda: any(container in path for path in engine.asked), "the run has asked for its container")
@@ -707,7 +707,7 @@ def test_the_exit_status_is_the_engines(stage: Stage, engine: FakeEngine, status
 
 def test_what_the_container_got_is_told_at_once(stage: Stage, engine: FakeEngine) -> None:
     tao, run = stage.in_run("b", environ=engine.environ)
-    (hold,) = manage.holds(context(stage, engine)).holds
+    (hold,) = manage.active_holds(context(stage, engine)).holds
     container = engine.container(1, mounts_of(stage, "a"), env=[f"TAOPROF_RUN={hold.id}"])
     until(engine.listeners, "the run listens")
     engine.event("start", container)

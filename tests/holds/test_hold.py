@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taoprofiles.holds.hold import Hold, age, having_gpus, in_the_way, writing_the_same
+from taoprofiles.holds.hold import Hold, blocking_holds, format_age, using_gpus, writing_to
 
 DIGESTS = st.sampled_from(["x", "y", "z", None])
 HOLDS = st.builds(
@@ -26,7 +26,7 @@ HOLDS = st.builds(
 @given(st.lists(HOLDS), st.sampled_from("xyz"))
 def test_who_is_in_the_way(holds: list[Hold], wanted: str) -> None:
     """Nothing that needs the same mapping, has let go, or has a file of its own; and all else."""
-    found = in_the_way(holds, wanted)
+    found = blocking_holds(holds, wanted)
     for hold in holds:
         needs_another = hold.shared and not hold.released and hold.digest != wanted
         assert any(one is hold for one in found) == needs_another
@@ -35,7 +35,7 @@ def test_who_is_in_the_way(holds: list[Hold], wanted: str) -> None:
 
 def test_a_hold_that_does_not_know_its_mapping_is_in_the_way() -> None:
     hold = Hold(shared=True, digest=None)
-    assert in_the_way([hold], "x") == [hold]
+    assert blocking_holds([hold], "x") == [hold]
 
 
 @pytest.mark.parametrize(
@@ -53,26 +53,26 @@ def test_a_hold_that_does_not_know_its_mapping_is_in_the_way() -> None:
 )
 def test_writing_the_same(mine: str, theirs: str, same: bool) -> None:
     hold = Hold(results=["/elsewhere", theirs])
-    assert writing_the_same([hold], [mine]) == ([(hold, mine)] if same else [])
+    assert writing_to([hold], [mine]) == ([(hold, mine)] if same else [])
     hold.ended = 1.0
-    assert writing_the_same([hold], [mine]) == []
+    assert writing_to([hold], [mine]) == []
 
 
 @given(st.lists(st.lists(st.sampled_from("ab"), max_size=3), min_size=2, max_size=2))
 def test_writing_the_same_is_mutual(paths: list[list[str]]) -> None:
     mine, theirs = ("/" + "/".join(parts) for parts in paths)
     one, other = Hold(results=[theirs]), Hold(results=[mine])
-    assert bool(writing_the_same([one], [mine])) == bool(writing_the_same([other], [theirs]))
+    assert bool(writing_to([one], [mine])) == bool(writing_to([other], [theirs]))
 
 
 def test_who_writes_nothing_is_in_nobodys_way() -> None:
-    assert writing_the_same([Hold()], ["/r"]) == []
-    assert writing_the_same([Hold(results=["/r"])], []) == []
+    assert writing_to([Hold()], ["/r"]) == []
+    assert writing_to([Hold(results=["/r"])], []) == []
 
 
 @given(st.lists(HOLDS), st.just("all") | st.lists(st.sampled_from("0123"), min_size=1, max_size=3))
 def test_who_has_gpus(holds: list[Hold], wanted: list[str] | str) -> None:
-    found = having_gpus(holds, wanted)
+    found = using_gpus(holds, wanted)
     every = set("0123")
     for hold in holds:
         theirs = every if hold.gpus == "all" else set(hold.gpus or ())
@@ -107,7 +107,7 @@ def test_holds_do_not_share_what_they_have() -> None:
     ],
 )
 def test_age(seconds: float, text: str) -> None:
-    assert age(seconds) == text
+    assert format_age(seconds) == text
 
 
 def test_the_line_of_a_hold() -> None:

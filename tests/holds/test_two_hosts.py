@@ -247,7 +247,7 @@ def test_a_look_that_changes_nothing_does_not_take_anything_away(stage: Stage) -
 def test_gpus_of_another_machine_are_others(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """GPU 0 over there is not GPU 0 here."""
     noted(stage, gpus=["0", "1"], shared=False)
-    run = runs.prepare(stage.context, "a", ["true"], wish=runs.Wish(gpus="0,1"))
+    run = runs.prepare(stage.context, "a", ["true"], wish=runs.RunOptions(gpus="0,1"))
     run.give_up()
 
 
@@ -256,7 +256,7 @@ def test_gpus_are_those_of_all_containers_on_a_machine(stage: Stage) -> None:
     name, machine, boot, _ = processes.place().split(" ")
     noted(stage, gpus=["0", "1"], shared=False, place=f"{name} {machine} {boot} 5")
     with pytest.raises(HeldError):
-        runs.prepare(stage.context, "a", ["true"], wish=runs.Wish(gpus="1,"))
+        runs.prepare(stage.context, "a", ["true"], wish=runs.RunOptions(gpus="1,"))
 
 
 def test_what_was_seen_survives_a_damaged_note(stage: Stage) -> None:

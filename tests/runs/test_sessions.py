@@ -175,7 +175,7 @@ def test_an_interrupt_while_the_end_is_written_down_leaves_no_hold(stage: Stage)
     program = Program(stage)
     program.tell("taoprofiles.use('a').name")
     program.do("def interrupted(*_):", "    raise KeyboardInterrupt")
-    program.tell("setattr(taoprofiles.runs.session.Session, 'note_end', interrupted)")
+    program.tell("setattr(taoprofiles.runs.session.Session, 'record_end', interrupted)")
     program.do("try:", "    taoprofiles.use('b')", "except KeyboardInterrupt:", "    pass")
     assert holders(stage) == [("notebook", "b", program.pid)]
     assert program.environ()["TAOPROF_PROFILE"] == "b"

@@ -168,7 +168,7 @@ class Stage(Home):
 
     def holds(self) -> list[dict[str, Any]]:
         """Tell what is alive, as ``taoprof holds`` does."""
-        return [hold.as_dict() for hold in manage.holds(self.context).holds]
+        return [hold.as_dict() for hold in manage.active_holds(self.context).holds]
 
     def would_be_refused(self, name: str) -> bool:
         """Whether a switch would be refused now."""

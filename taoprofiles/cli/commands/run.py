@@ -12,8 +12,8 @@ from taoprofiles.cli.output import note, table
 from taoprofiles.cli.result import Result
 from taoprofiles.errors import UsageError
 from taoprofiles.holds import manage
-from taoprofiles.holds.hold import age
-from taoprofiles.holds.waiting import patiently
+from taoprofiles.holds.hold import format_age
+from taoprofiles.holds.waiting import wait_until_free
 from taoprofiles.launcher.argv import parse_launcher_argv
 from taoprofiles.runs import log, resources, stop
 from taoprofiles.runs import run as runs
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import argparse
 
     from taoprofiles.holds.hold import Hold
-    from taoprofiles.runs.run import Run, Wish
+    from taoprofiles.runs.run import Run, RunOptions
     from taoprofiles.storage.paths import Context
 
 STDERR = 2
@@ -48,7 +48,7 @@ def run_arguments(parser: argparse.ArgumentParser) -> None:
 def run_verb(context: Context, args: argparse.Namespace) -> Result:
     if not args.command:
         raise UsageError("nothing to run", hint=f"'taoprof run {args.name} -- tao model …'")
-    wish = runs.Wish(
+    wish = runs.RunOptions(
         mkdir=args.mkdir,
         check=args.check,
         allow_overlap=args.allow_overlap,
@@ -74,13 +74,13 @@ def run_verb(context: Context, args: argparse.Namespace) -> Result:
     return Result(data, status=status)
 
 
-def _prepared(context: Context, args: argparse.Namespace, wish: Wish) -> Run:
+def _prepared(context: Context, args: argparse.Namespace, wish: RunOptions) -> Run:
     def attempt() -> Run:
         return runs.prepare(context, args.name, args.command, wish=wish, timeout=args.timeout)
 
     if args.wait is None:
         return attempt()
-    return patiently(context, "run", attempt, seconds=args.wait, say=_say)
+    return wait_until_free(context, "run", attempt, seconds=args.wait, say=_say)
 
 
 def _carried_out(run: Run, command: list[str], *, as_json: bool) -> int:
@@ -110,7 +110,7 @@ def shell_verb(context: Context, args: argparse.Namespace) -> Result:
         args.name,
         [shell],
         kind="shell",
-        wish=runs.Wish(mkdir=args.mkdir, check=args.check),
+        wish=runs.RunOptions(mkdir=args.mkdir, check=args.check),
         timeout=args.timeout,
     )
     command = shells.shell_command(context, run, shell, args.name)
@@ -121,7 +121,7 @@ def shell_verb(context: Context, args: argparse.Namespace) -> Result:
 
 
 def holds_verb(context: Context, args: argparse.Namespace) -> Result:
-    stock = manage.holds(context)
+    stock = manage.active_holds(context)
     return Result(
         {"holds": [hold.as_dict() for hold in stock.holds], "unseen": stock.unseen},
         hold_table(stock.holds) or ["nothing is held"],
@@ -140,7 +140,7 @@ def hold_arguments(parser: argparse.ArgumentParser) -> None:
 
 def hold_verb(context: Context, args: argparse.Namespace) -> Result:
     made = manage.hold(context, args.name, reason=args.reason, seconds=args.seconds, pid=args.pid, timeout=args.timeout)
-    end = f"for {age(args.seconds)}" if args.seconds is not None else f"while process {made.pid} lives"
+    end = f"for {format_age(args.seconds)}" if args.seconds is not None else f"while process {made.pid} lives"
     until = end if args.seconds is not None or made.pid else f"until 'taoprof release {made.id}'"
     what = f"'{made.profile}'" if made.profile else "the mapping file"
     return Result(made.as_dict(), [f"{what} held {until} (hold {made.id})"])
@@ -153,7 +153,7 @@ def release_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def release_verb(context: Context, args: argparse.Namespace) -> Result:
-    found = manage.holds(context).find(args.id)
+    found = manage.active_holds(context).find(args.id)
     if found is not None:
         confirm_release(found, yes=args.yes)
     hold = manage.release(context, args.id, timeout=args.timeout)
@@ -188,7 +188,7 @@ def why_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def why_verb(context: Context, args: argparse.Namespace) -> Result:
-    found = log.why(context, args.path)
+    found = log.runs_writing(context, args.path)
     lines = []
     for hold in found[:5]:
         ended = "still runs" if hold.ended is None else f"exit status {exit_status(hold)}"

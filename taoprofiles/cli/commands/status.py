@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from taoprofiles.cli.arguments import add_reveal
 from taoprofiles.cli.result import Result
 from taoprofiles.errors import TaoprofError
-from taoprofiles.holds.hold import in_the_way
+from taoprofiles.holds.hold import blocking_holds
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Store
 from taoprofiles.switching import status as situation
@@ -68,13 +68,13 @@ def status_verb(context: Context, args: argparse.Namespace) -> Result:
     from taoprofiles.cli.formatting import hold_table
     from taoprofiles.holds import manage
 
-    stock = manage.holds(context)
+    stock = manage.active_holds(context)
     watching = _guard(context, stock.holds)
     lines.append(f"guard         {_guard_line(watching)}")
     if stock.holds:
         lines += ["alive:", *("  " + line for line in hold_table(stock.holds))]
     warnings = [f"warning: {text}" for text in stock.unseen]
-    needing = in_the_way(stock.holds, mapping.digest(found.content or b""))
+    needing = blocking_holds(stock.holds, mapping.digest(found.content or b""))
     warnings += [f"warning: what the file holds is not what this needs: {hold.line()}" for hold in needing]
     warnings += [f"warning: hold {hold.id}: {text}" for hold in stock.holds for text in hold.differences]
     warnings += situation.warnings(context, secrets=_secrets(context, found))

@@ -81,7 +81,7 @@ def _switched(context: Context, args: argparse.Namespace, name: str) -> switch.S
         from taoprofiles.cli.commands.run import confirm_release
         from taoprofiles.holds import manage
 
-        confirm_release(manage.to_release(manage.holds(context), args.release), yes=args.yes)
+        confirm_release(manage.mark_released(manage.active_holds(context), args.release), yes=args.yes)
 
     def attempt() -> switch.Switch:
         return switch.use(
@@ -96,9 +96,9 @@ def _switched(context: Context, args: argparse.Namespace, name: str) -> switch.S
 
     if args.wait is None:
         return attempt()
-    from taoprofiles.holds.waiting import patiently
+    from taoprofiles.holds.waiting import wait_until_free
 
-    return patiently(context, "use", attempt, seconds=args.wait, say=lambda text: note(f"taoprof: {text}"))
+    return wait_until_free(context, "use", attempt, seconds=args.wait, say=lambda text: note(f"taoprof: {text}"))
 
 
 def _told(context: Context, args: argparse.Namespace, done: switch.Switch) -> list[str]:
@@ -168,7 +168,7 @@ def history_verb(context: Context, args: argparse.Namespace) -> Result:
     from taoprofiles.runs import log
 
     oldest = 0.0 if args.all or not entries else entries[-1].time
-    runs = [run for run in log.runs(context) if run.since >= oldest][: None if args.all else 20]
+    runs = [run for run in log.all_runs(context) if run.since >= oldest][: None if args.all else 20]
     data = {
         "entries": [{**entry.as_dict(), "took_effect": entry.id not in interrupted} for entry in entries],
         "runs": [run.as_dict() for run in runs],
