@@ -17,21 +17,21 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from taoprofiles.holds import manage
-from tests.support.actors import Stage, staged
-from tests.support.guarding import Guarded, is_sealed
+from tests.support.guard_process import GuardProcess, is_sealed
+from tests.support.sandbox import Sandbox
 
 IDLE = 60.0
 
 
 def main() -> None:
     times = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
-    with guarded_home() as (stage, guard):
-        report("a hold to the seal", [seal(stage) for _ in range(times)])
-        report("the end of a hold to the unseal", [unseal(stage) for _ in range(times)])
-        manage.hold(stage.context, None, reason="bench")
-        wait(lambda: is_sealed(stage.mapping_file))
+    with guarded_home() as (sandbox, guard):
+        report("a hold to the seal", [seal(sandbox) for _ in range(times)])
+        report("the end of a hold to the unseal", [unseal(sandbox) for _ in range(times)])
+        manage.hold(sandbox.context, None, reason="bench")
+        wait(lambda: is_sealed(sandbox.mapping_file))
         for write in (replace, overwrite):
-            report(f"{write.__name__} to the held mapping", [restore(stage, write, n) for n in range(times)])
+            report(f"{write.__name__} to the held mapping", [restore(sandbox, write, n) for n in range(times)])
         cpu, memory = cost(guard.process.pid)
         time.sleep(IDLE)  # what is measured: nothing happens
         spent = cost(guard.process.pid)[0] - cpu
@@ -39,13 +39,13 @@ def main() -> None:
 
 
 @contextmanager
-def guarded_home() -> Iterator[tuple[Stage, Guarded]]:
+def guarded_home() -> Iterator[tuple[Sandbox, GuardProcess]]:
     """A home of profiles a and b and its guard, which undoes any number of foreign writes."""
-    with tempfile.TemporaryDirectory() as folder, staged(Path(folder)) as stage:
-        stage.profiles_named("a", "b")
-        (stage.root / ".config/taoprofiles/config.toml").write_text("restores = 100000\n")
-        with Guarded(stage) as guard:
-            yield stage, guard
+    with tempfile.TemporaryDirectory() as folder, Sandbox(Path(folder)) as sandbox:
+        sandbox.profiles_named("a", "b")
+        (sandbox.root / ".config/taoprofiles/config.toml").write_text("restores = 100000\n")
+        with GuardProcess(sandbox) as guard:
+            yield sandbox, guard
 
 
 def wait(is_so: Callable[[], bool]) -> float:
@@ -57,37 +57,37 @@ def wait(is_so: Callable[[], bool]) -> float:
     return time.perf_counter() - begun
 
 
-def seal(stage: Stage) -> float:
-    hold = manage.hold(stage.context, None, reason="bench")
-    took = wait(lambda: is_sealed(stage.mapping_file))
-    manage.release(stage.context, hold.id)
-    wait(lambda: not is_sealed(stage.mapping_file))
+def seal(sandbox: Sandbox) -> float:
+    hold = manage.hold(sandbox.context, None, reason="bench")
+    took = wait(lambda: is_sealed(sandbox.mapping_file))
+    manage.release(sandbox.context, hold.id)
+    wait(lambda: not is_sealed(sandbox.mapping_file))
     return took
 
 
-def unseal(stage: Stage) -> float:
-    hold = manage.hold(stage.context, None, reason="bench")
-    wait(lambda: is_sealed(stage.mapping_file))
-    manage.release(stage.context, hold.id)
-    return wait(lambda: not is_sealed(stage.mapping_file))
+def unseal(sandbox: Sandbox) -> float:
+    hold = manage.hold(sandbox.context, None, reason="bench")
+    wait(lambda: is_sealed(sandbox.mapping_file))
+    manage.release(sandbox.context, hold.id)
+    return wait(lambda: not is_sealed(sandbox.mapping_file))
 
 
-def replace(stage: Stage, content: bytes) -> None:
-    fresh = stage.root / "fresh"
+def replace(sandbox: Sandbox, content: bytes) -> None:
+    fresh = sandbox.root / "fresh"
     fresh.write_bytes(content)
-    fresh.replace(stage.mapping_file)
+    fresh.replace(sandbox.mapping_file)
 
 
-def overwrite(stage: Stage, content: bytes) -> None:
-    stage.mapping_file.chmod(0o600)
-    stage.mapping_file.write_bytes(content)
+def overwrite(sandbox: Sandbox, content: bytes) -> None:
+    sandbox.mapping_file.chmod(0o600)
+    sandbox.mapping_file.write_bytes(content)
 
 
-def restore(stage: Stage, write: Callable[[Stage, bytes], None], number: int) -> float:
-    wanted = stage.mapping_file.read_bytes()
-    write(stage, b'{"Mounts": [], "number": %d}' % number)
-    took = wait(lambda: stage.mapping_file.read_bytes() == wanted)
-    wait(lambda: is_sealed(stage.mapping_file))
+def restore(sandbox: Sandbox, write: Callable[[Sandbox, bytes], None], number: int) -> float:
+    wanted = sandbox.mapping_file.read_bytes()
+    write(sandbox, b'{"Mounts": [], "number": %d}' % number)
+    took = wait(lambda: sandbox.mapping_file.read_bytes() == wanted)
+    wait(lambda: is_sealed(sandbox.mapping_file))
     return took
 
 

@@ -15,57 +15,57 @@ import time
 from pathlib import Path
 
 from tests.bench.guard import cost, guarded_home, replace
-from tests.support.actors import Stage
 from tests.support.engine import until
-from tests.support.guarding import Guarded, is_sealed
+from tests.support.guard_process import GuardProcess, is_sealed
+from tests.support.sandbox import Sandbox
 
 
 def main() -> None:
     minutes = int(sys.argv[1]) if len(sys.argv) > 1 else 30
-    with guarded_home() as (stage, guard):
+    with guarded_home() as (sandbox, guard):
         for minute in range(minutes):
             begun = time.monotonic()
             deeds = ["switch"] * 20 + ["run"] * 5 + ["write"] * 10
             random.Random(minute).shuffle(deeds)
             for number, deed in enumerate(deeds):
                 guard.has_told("")  # as a service manager does, read what it says
-                do(stage, deed, number, guard)
+                do(sandbox, deed, number, guard)
                 time.sleep(max(0.0, begun + 60 * (number + 1) / len(deeds) - time.monotonic()))  # spread over it
             cpu, memory = cost(guard.process.pid)
             files = len(os.listdir(f"/proc/{guard.process.pid}/fd"))
             line = f"minute {minute + 1}: {memory} MB resident, {files} descriptors, {cpu:.1f} s of CPU"
-            sys.stdout.write(f"{line}, history of {size(stage)} kB\n")
+            sys.stdout.write(f"{line}, history of {size(sandbox)} kB\n")
             sys.stdout.flush()
 
 
-def do(stage: Stage, deed: str, number: int, guard: Guarded) -> None:
+def do(sandbox: Sandbox, deed: str, number: int, guard: GuardProcess) -> None:
     name = "ab"[number % 2]
     if deed == "switch":
-        stage.run("use", name, check=True)
-        assert stage.json("current")["data"]["name"] == name
+        sandbox.run("use", name, check=True)
+        assert sandbox.json("current")["data"]["name"] == name
     elif deed == "run":
-        stage.run("use", name, check=True)
-        wanted = stage.mapping_file.read_bytes()
-        tao, run = stage.in_run(name, "--shared")
-        until(lambda: is_sealed(stage.mapping_file), "it is sealed", told=guard.said)
-        replace(stage, b'{"Mounts": [], "held": %d}' % number)
-        until(lambda: stage.mapping_file.read_bytes() == wanted, "it is put back", told=guard.said)
+        sandbox.run("use", name, check=True)
+        wanted = sandbox.mapping_file.read_bytes()
+        tao, run = sandbox.in_run(name, "--shared")
+        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed", details=guard.said)
+        replace(sandbox, b'{"Mounts": [], "held": %d}' % number)
+        until(lambda: sandbox.mapping_file.read_bytes() == wanted, "it is put back", details=guard.said)
         tao.end()
-        stage.wait(run)
+        sandbox.wait(run)
         assert run.stdout is not None
         run.stdout.close()
         tao.close()
-        until(lambda: not is_sealed(stage.mapping_file), "it is not sealed", told=guard.said)
-        assert stage.mapping_file.read_bytes() == wanted
+        until(lambda: not is_sealed(sandbox.mapping_file), "it is not sealed", details=guard.said)
+        assert sandbox.mapping_file.read_bytes() == wanted
     else:
         content = b'{"Mounts": [], "free": %d}' % number
-        replace(stage, content)
-        until(lambda: stage.json("current")["data"]["state"] == "unmanaged", "it is taken in", told=guard.said)
-        assert stage.mapping_file.read_bytes() == content
+        replace(sandbox, content)
+        until(lambda: sandbox.json("current")["data"]["state"] == "unmanaged", "it is taken in", details=guard.said)
+        assert sandbox.mapping_file.read_bytes() == content
 
 
-def size(stage: Stage) -> int:
-    return Path(stage.context.history).stat().st_size >> 10
+def size(sandbox: Sandbox) -> int:
+    return Path(sandbox.context.history).stat().st_size >> 10
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.driving import call
+from tests.support.commands import call
 from tests.support.home import Home
 from tests.support.profile_cases import CASES
 

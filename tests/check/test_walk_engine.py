@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.support.driving import Terminal
+from tests.support.commands import Terminal
 from tests.support.engine import TrainingHome
-from tests.support.home import command
+from tests.support.home import find_command
 
 pytestmark = pytest.mark.engine
 
@@ -221,7 +221,7 @@ class Bash(Terminal):
 
     def __init__(self, home: TrainingHome) -> None:
         environ = {**home.environ, "PATH": f"{Path(home.tao).parent}:{home.environ['PATH']}", "PS1": "[$?] walk> "}
-        super().__init__([command("bash"), "--noprofile", "--norc", "-i"], environ=environ, cwd=home.root)
+        super().__init__([find_command("bash"), "--noprofile", "--norc", "-i"], environ=environ, cwd=home.root)
         self.prompted()
         self.types("bind 'set enable-bracketed-paste off'; stty cols 80")
 

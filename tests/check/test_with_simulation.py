@@ -15,7 +15,7 @@ from taoprofiles.rules.finding import ERROR, counts
 from taoprofiles.storage.paths import Context
 from tests.support.generated_profiles import moderate
 from tests.support.launcher_cases import cases
-from tests.support.launcher_pools import Case, make_tree
+from tests.support.launcher_values import Case, make_tree
 
 NAMES = {
     "dropped-same-source": {"src-duplicate", "dst-duplicate", "mount-shape"},

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.support.driving import call
+from tests.support.commands import call
 from tests.support.home import Home
 
 CASES: dict[str, tuple[list[str], list[str], int]] = {

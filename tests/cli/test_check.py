@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tests.support.driving import call, one_clear_error
+from tests.support.commands import call, one_clear_error
 from tests.support.home import Home
 
 CUSTOM = """

@@ -9,7 +9,7 @@ import pytest
 from taoprofiles.cli.parser import VERBS
 from taoprofiles.holds.hold import Hold
 from tests.cli.cases import ANSWERS, CASES, meant, prepare
-from tests.support.driving import call
+from tests.support.commands import call
 from tests.support.home import Home
 
 ERROR = {"code", "message", "problems", "hint", "status"}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.driving import Terminal, one_clear_error
+from tests.support.commands import Terminal, one_clear_error
 from tests.support.home import Home
 
 WRITES = """\

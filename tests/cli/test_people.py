@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.driving import Terminal, one_clear_error
-from tests.support.home import Home, command
+from tests.support.commands import Terminal, one_clear_error
+from tests.support.home import Home, find_command
 
 NAMES = ["city", "detectnet_v2", "dino"]
 
@@ -29,7 +29,7 @@ def home(home: Home) -> Home:
     tools.mkdir()
     (tools / "taoprof").symlink_to(home.taoprof)
     for name in ("env", "cat", "sh", "python3"):
-        (tools / name).symlink_to(command(name))
+        (tools / name).symlink_to(find_command(name))
     home.environ["PATH"] = str(tools)
     return home
 
@@ -52,7 +52,7 @@ class AnsweringTerminal(Terminal):
 @contextmanager
 def use_with_fzf(home: Home) -> Iterator[Terminal]:
     """Run ``use`` where there is a real fzf, up to the moment when that shows its list."""
-    (Path(home.environ["PATH"]) / "fzf").symlink_to(command("fzf"))
+    (Path(home.environ["PATH"]) / "fzf").symlink_to(find_command("fzf"))
     with AnsweringTerminal([home.taoprof, "use"], environ=home.environ, cwd=home.root) as terminal:
         terminal.wait_for("3/3")
         yield terminal
@@ -202,7 +202,7 @@ def completed(home: Home, line: str) -> list[str]:
     with os.fdopen(reader) as answer:
         try:
             subprocess.run(
-                [command("bash"), "-c", code, home.taoprof],
+                [find_command("bash"), "-c", code, home.taoprof],
                 env=environ,
                 pass_fds=[writer],
                 timeout=60,
@@ -268,7 +268,7 @@ def script(home: Home, shell: str) -> Path:
 def test_completion_in_an_interactive_bash(home: Home) -> None:
     sourced = script(home, "bash")
     with Terminal(
-        [command("bash"), "--norc", "--noprofile", "-i"], environ={**home.environ, "PS1": "> "}, cwd=home.root
+        [find_command("bash"), "--norc", "--noprofile", "-i"], environ={**home.environ, "PS1": "> "}, cwd=home.root
     ) as terminal:
         terminal.wait_for("> ")
         terminal.send(f"source {sourced} && echo loa''ded\n")
@@ -283,7 +283,9 @@ def test_completion_in_an_interactive_bash(home: Home) -> None:
 def test_completion_in_an_interactive_zsh(home: Home) -> None:
     sourced = script(home, "zsh")
     with Terminal(
-        [command("zsh"), "-f", "-i"], environ={**home.environ, "PS1": "> ", "ZDOTDIR": str(home.root)}, cwd=home.root
+        [find_command("zsh"), "-f", "-i"],
+        environ={**home.environ, "PS1": "> ", "ZDOTDIR": str(home.root)},
+        cwd=home.root,
     ) as terminal:
         terminal.wait_for("> ")
         terminal.send(f"autoload -U compinit; compinit -u -D; source {sourced} && echo loa''ded\n")
@@ -298,7 +300,7 @@ def test_completion_in_an_interactive_zsh(home: Home) -> None:
 def fish(home: Home, line: str) -> list[str]:
     code = "source $argv[1]; complete -C $argv[2]"
     done = subprocess.run(
-        [command("fish"), "--no-config", "-c", code, str(script(home, "fish")), line],
+        [find_command("fish"), "--no-config", "-c", code, str(script(home, "fish")), line],
         env=home.environ,
         capture_output=True,
         text=True,

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from taoprofiles.export import TARGETS
-from tests.support.driving import call, one_clear_error
-from tests.support.home import Home, command
+from tests.support.commands import call, one_clear_error
+from tests.support.home import Home, find_command
 
 KEY = "tlt_encode_of_ours"
 NEW = {
@@ -78,7 +78,7 @@ def test_the_launchers_table_gives_the_image(home: Home, package: str, config: o
 
 
 def test_the_installed_launchers_table(home: Home) -> None:
-    tao = command("tao")
+    tao = find_command("tao")
     home.profile("a")
     home.environ["PATH"] = f"{Path(tao).parent}:/usr/bin:/bin"
     assert image(home, "tao", "model", "dino", "train") == "nvcr.io/nvidia/tao/tao-toolkit:6.26.3-pyt"

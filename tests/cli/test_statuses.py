@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.driving import one_clear_error
+from tests.support.commands import one_clear_error
 from tests.support.home import Home
 
 

@@ -21,8 +21,8 @@ from taoprofiles.launcher import installed
 from taoprofiles.storage import liveness_lock
 from taoprofiles.storage.locks import Lock
 from taoprofiles.storage.paths import Context
-from tests.support.driving import call
-from tests.support.home import Home, command, need
+from tests.support.commands import call
+from tests.support.home import Home, find_command, require
 
 SECRET = "s3cr3t-of-ana"
 
@@ -220,7 +220,7 @@ def test_anything_in_the_place_of_what_we_keep_is_an_answer(used: Home, name: st
 
 def test_what_belongs_to_another_user() -> None:
     """Looked at by a process that has become nobody, in a home that is root's."""
-    need(os.geteuid() == 0, "becoming another user needs root")
+    require(os.geteuid() == 0, "becoming another user needs root")
     with tempfile.TemporaryDirectory() as folder:
         home = Home(Path(folder))
         home.profile("a")
@@ -251,8 +251,8 @@ def test_what_belongs_to_another_user() -> None:
 
 def test_the_real_launcher_says_what_the_doctor_says(home: Home) -> None:
     """The login as the launcher tests it: its own last line, beside what is found in the same home."""
-    need(sys.version_info < (3, 12), "the launcher needs Python 3.11")
-    tao = command("tao")
+    require(sys.version_info < (3, 12), "the launcher needs Python 3.11")
+    tao = find_command("tao")
     home.environ["PATH"] = f"{Path(tao).parent}:{home.environ['PATH']}"
     file = home.root / ".docker/config.json"
     file.parent.mkdir()

@@ -13,7 +13,7 @@ import pytest
 from taoprofiles.doctor import docker_probe
 from taoprofiles.doctor.machine import Docker
 from tests.support.engine import SOCKET, Daemon, TrainingHome
-from tests.support.home import need
+from tests.support.home import require
 
 pytestmark = pytest.mark.engine
 
@@ -26,7 +26,7 @@ def other(engine: object) -> Iterator[str]:
     path = str(folder / "other.sock")
     daemon = Daemon(path, has_hook=False)
     try:
-        need(daemon.started(), f"a second dockerd does not start: {daemon.tail()}")
+        require(daemon.started(), f"a second dockerd does not start: {daemon.tail()}")
         yield f"unix://{path}"
     finally:
         daemon.end()

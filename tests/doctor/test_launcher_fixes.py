@@ -20,7 +20,7 @@ import pytest
 
 from taoprofiles.doctor import launcher_rules
 from taoprofiles.doctor.machine import Launchers
-from tests.support.home import Home, need
+from tests.support.home import Home, require
 
 pytestmark = [pytest.mark.index, pytest.mark.timeout(300)]
 
@@ -108,7 +108,7 @@ class Made(NamedTuple):
 
 
 def make(home: Home, folder: Path, launcher: str, python: str = sys.executable) -> Made:
-    need(index_answers(), "pip's index does not answer")
+    require(index_answers(), "pip's index does not answer")
     subprocess.run([python, "-m", "venv", folder], check=True, capture_output=True)
     subprocess.run([folder / "bin/python", "-m", "pip", "install", "-q", launcher], check=True, capture_output=True)
     return Made(home, folder)
@@ -171,7 +171,7 @@ def test_the_newest_launcher_without_distutils_and_then_without_its_python(home:
 
 
 def test_no_launcher_at_all(home: Home) -> None:
-    need(index_answers(), "pip's index does not answer")
+    require(index_answers(), "pip's index does not answer")
     made = Made(home, home.root / "tao-launcher")
     told = launcher_rules.judge(Launchers())
     assert [one.id for one in told] == ["tao-missing"]

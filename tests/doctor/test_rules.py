@@ -15,7 +15,7 @@ from taoprofiles.doctor import doctor
 from taoprofiles.doctor.machine import Machine
 from taoprofiles.rules import finding, login
 from taoprofiles.rules.finding import Finding
-from tests.support.machines import CASES, OTHER, SECOND, SOUND, TAO, beside, changed, engines, tao, variables
+from tests.support.doctor_cases import CASES, OTHER, SECOND, SOUND, TAO, beside, changed, engines, tao, variables
 
 
 def found(machine: Machine) -> dict[str, Finding]:

@@ -24,8 +24,7 @@ from taoprofiles.export.yaml import write
 from taoprofiles.profiles.model import Profile, parse, template
 from taoprofiles.profiles.rendering import Renderer
 from tests.support.generated_profiles import AROUND, moderate, valid_profiles, value_text
-from tests.support.home import ALL
-from tests.support.home import command as installed
+from tests.support.home import ALL, find_command
 
 IMAGE = "nvcr.io/nvidia/tao/tao-toolkit:6.26.3-pyt"
 SECRET = "s3cr3t, $(HOME) 'x' \"y\" \\ "
@@ -251,7 +250,7 @@ def readable(words: list[str]) -> list[str]:
 
 def test_compose_takes_them(tmp_path: Path) -> None:
     """The real docker-compose reads hostile profiles, and gives back what was meant."""
-    compose = installed("docker-compose")
+    compose = find_command("docker-compose")
     services: dict[str, Any] = {}
     networks: dict[str, Any] = {}
     plans: list[Case] = []
@@ -372,7 +371,7 @@ def test_the_secret_of_a_job_is_in_no_word_of_kubectl(tmp_path: Path, program: s
     )
     kubectl.chmod(0o755)
     around = {"PATH": f"{tmp_path}:/usr/bin:/bin", "LANG": "C.UTF-8"}
-    line = [installed(program), "-c", made.store]
+    line = [find_command(program), "-c", made.store]
     done = subprocess.run(line, env={**around, "A_KEY": value, "B_KEY": "b"}, capture_output=True, text=True)
     words, _, files = done.stdout.rpartition(">")
     assert files == f"{value}b"

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.home import Home, command, need
+from tests.support.home import Home, find_command, require
 from tests.support.slurm import Cluster
 
 pytestmark = pytest.mark.slurm
@@ -36,9 +36,9 @@ before=0
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    need(os.geteuid() == 0, "a Slurm of our own needs root")
+    require(os.geteuid() == 0, "a Slurm of our own needs root")
     for name in ("munged", "slurmctld", "slurmd", "srun", "sinfo"):
-        command(name)
+        find_command(name)
     made = Cluster()
     try:
         made.start()
@@ -48,7 +48,7 @@ def cluster() -> Iterator[Cluster]:
 
 
 def run(cluster: Cluster, text: str, before: str = WITHOUT, **environ: str) -> subprocess.CompletedProcess[str]:
-    around = {**cluster.environ, "SRUN": command("srun"), **environ}
+    around = {**cluster.environ, "SRUN": find_command("srun"), **environ}
     return subprocess.run(
         ["bash", "-c", before + text], env=around, cwd=cluster.folder, stdin=subprocess.DEVNULL, capture_output=True,
         text=True, timeout=60, check=False,

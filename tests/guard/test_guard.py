@@ -7,331 +7,323 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from taoprofiles.holds import manage
 from taoprofiles.storage.journal import History
-from tests.support.actors import Stage, kill, staged
 from tests.support.engine import until
-from tests.support.guarding import Guarded, is_sealed
+from tests.support.guard_process import GuardProcess, is_sealed
+from tests.support.sandbox import Sandbox, kill
 
 FOREIGN = b'{"Mounts": []}'
 
 
-@pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    with staged(tmp_path) as made:
-        yield made.profiles_named("a", "b")
+def held(sandbox: Sandbox) -> str:
+    return manage.hold(sandbox.context, None, reason="a test").id
 
 
-def held(stage: Stage) -> str:
-    return manage.hold(stage.context, None, reason="a test").id
-
-
-def replaced(stage: Stage, content: bytes = FOREIGN) -> None:
+def replaced(sandbox: Sandbox, content: bytes = FOREIGN) -> None:
     """Write as a careful program does: rename over the file, whatever its mode."""
-    fresh = stage.root / "fresh"
+    fresh = sandbox.root / "fresh"
     fresh.write_bytes(content)
-    fresh.replace(stage.mapping_file)
+    fresh.replace(sandbox.mapping_file)
 
 
-def kept(stage: Stage, content: bytes) -> bool:
-    return History(stage.context).knows(content)
+def kept(sandbox: Sandbox, content: bytes) -> bool:
+    return History(sandbox.context).knows(content)
 
 
-def test_sealed_while_held_and_for_no_moment_longer(stage: Stage) -> None:
-    stage.mapping_file.chmod(0o640)
-    with Guarded(stage) as guard:
-        assert stage.mapping_file.stat().st_mode & 0o777 == 0o640
-        hold = held(stage)
-        until(lambda: is_sealed(stage.mapping_file), "it is sealed", told=guard.said)
-        assert stage.mapping_file.stat().st_mode & 0o777 == 0o440
+def test_sealed_while_held_and_for_no_moment_longer(sandbox: Sandbox) -> None:
+    sandbox.mapping_file.chmod(0o640)
+    with GuardProcess(sandbox) as guard:
+        assert sandbox.mapping_file.stat().st_mode & 0o777 == 0o640
+        hold = held(sandbox)
+        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed", details=guard.said)
+        assert sandbox.mapping_file.stat().st_mode & 0o777 == 0o440
         until(lambda: "'a' held and sealed by a test" in guard.status, "it tells who holds")
-        manage.release(stage.context, hold)
-        until(lambda: not is_sealed(stage.mapping_file), "it is not sealed", seconds=2, told=guard.said)
-        assert stage.mapping_file.stat().st_mode & 0o777 == 0o640
+        manage.release(sandbox.context, hold)
+        until(lambda: not is_sealed(sandbox.mapping_file), "it is not sealed", seconds=2, details=guard.said)
+        assert sandbox.mapping_file.stat().st_mode & 0o777 == 0o640
         until(lambda: guard.status == "'a', free", "it tells that nothing holds")
 
 
 @pytest.mark.parametrize("who", ["plain", "run --shared"])
-def test_it_sees_a_launcher_start_and_end(stage: Stage, who: str) -> None:
-    with Guarded(stage) as guard:
-        tao, process = stage.plain() if who == "plain" else stage.in_run("a", "--shared")
+def test_it_sees_a_launcher_start_and_end(sandbox: Sandbox, who: str) -> None:
+    with GuardProcess(sandbox) as guard:
+        tao, process = sandbox.plain() if who == "plain" else sandbox.in_run("a", "--shared")
         if who == "plain":
             tao.reads()  # no watch tells that a process starts; that it opens the file does
-        until(lambda: is_sealed(stage.mapping_file), "it is sealed", seconds=5, told=guard.said)
+        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed", seconds=5, details=guard.said)
         tao.end()
-        until(lambda: not is_sealed(stage.mapping_file), "it is not sealed", seconds=5, told=guard.said)
-        stage.wait(process)
+        until(lambda: not is_sealed(sandbox.mapping_file), "it is not sealed", seconds=5, details=guard.said)
+        sandbox.wait(process)
 
 
-def test_an_isolated_run_seals_nothing(stage: Stage) -> None:
-    with Guarded(stage) as guard:
-        tao, process = stage.in_run("b")
-        until(lambda: "'a', free, 1 beside it" in guard.status, "it has seen the run", told=lambda: guard.status)
-        assert not is_sealed(stage.mapping_file)
+def test_an_isolated_run_seals_nothing(sandbox: Sandbox) -> None:
+    with GuardProcess(sandbox) as guard:
+        tao, process = sandbox.in_run("b")
+        until(lambda: "'a', free, 1 beside it" in guard.status, "it has seen the run", details=lambda: guard.status)
+        assert not is_sealed(sandbox.mapping_file)
         tao.end()
-        stage.wait(process)
+        sandbox.wait(process)
 
 
-def test_a_foreign_write_while_held_is_undone_kept_and_told(stage: Stage) -> None:
-    before = stage.mapping_file.read_bytes()
-    with Guarded(stage) as guard:
-        held(stage)
-        until(lambda: is_sealed(stage.mapping_file), "it is sealed")
-        replaced(stage)
+def test_a_foreign_write_while_held_is_undone_kept_and_told(sandbox: Sandbox) -> None:
+    before = sandbox.mapping_file.read_bytes()
+    with GuardProcess(sandbox) as guard:
+        held(sandbox)
+        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed")
+        replaced(sandbox)
         guard.until_said("put back")
-        assert stage.mapping_file.read_bytes() == before
-        assert kept(stage, FOREIGN)
-        until(lambda: is_sealed(stage.mapping_file), "it is sealed again")
-        entries = stage.json("history")["data"]["entries"]
+        assert sandbox.mapping_file.read_bytes() == before
+        assert kept(sandbox, FOREIGN)
+        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed again")
+        entries = sandbox.json("history")["data"]["entries"]
         assert [entry["action"] for entry in entries[:2]] == ["restore", "found"]
-        told = stage.run("status")
+        told = sandbox.run("status")
         assert "the guard," not in told.stderr, "the history verb has told it, and it is told once"
-    assert stage.mapping_file.stat().st_mode & 0o777 == 0o600
+    assert sandbox.mapping_file.stat().st_mode & 0o777 == 0o600
 
 
-def test_the_next_command_tells_it_but_a_prompt_does_not(stage: Stage) -> None:
-    with Guarded(stage) as guard:
-        held(stage)
-        until(lambda: is_sealed(stage.mapping_file), "it is sealed")
-        replaced(stage)
+def test_the_next_command_tells_it_but_a_prompt_does_not(sandbox: Sandbox) -> None:
+    with GuardProcess(sandbox) as guard:
+        held(sandbox)
+        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed")
+        replaced(sandbox)
         guard.until_said("put back")
-    assert "guard" not in stage.run("current").stderr
-    first, second = stage.run("list"), stage.run("list")
+    assert "guard" not in sandbox.run("current").stderr
+    first, second = sandbox.run("list"), sandbox.run("list")
     assert "taoprof: the guard, " in first.stderr and "put back" in first.stderr
     assert second.stderr == ""
 
 
-def test_undo_brings_back_what_was_undone(stage: Stage) -> None:
-    with Guarded(stage) as guard:
-        hold = held(stage)
-        until(lambda: is_sealed(stage.mapping_file), "it is sealed")
-        replaced(stage)
+def test_undo_brings_back_what_was_undone(sandbox: Sandbox) -> None:
+    with GuardProcess(sandbox) as guard:
+        hold = held(sandbox)
+        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed")
+        replaced(sandbox)
         guard.until_said("put back")
         number = guard.said().split("'taoprof undo ")[1].split("'")[0]
-        manage.release(stage.context, hold)
-        stage.run("undo", number, check=True)
-        assert stage.mapping_file.read_bytes() == FOREIGN
+        manage.release(sandbox.context, hold)
+        sandbox.run("undo", number, check=True)
+        assert sandbox.mapping_file.read_bytes() == FOREIGN
 
 
-def test_a_foreign_write_while_free_is_kept_and_stays(stage: Stage) -> None:
-    with Guarded(stage) as guard:
-        replaced(stage)
+def test_a_foreign_write_while_free_is_kept_and_stays(sandbox: Sandbox) -> None:
+    with GuardProcess(sandbox) as guard:
+        replaced(sandbox)
         guard.until_said("while nothing needed it")
-        assert stage.mapping_file.read_bytes() == FOREIGN
-        assert kept(stage, FOREIGN)
-        assert stage.json("current")["data"]["state"] == "unmanaged"
-        stage.run("use", "b", check=True)
+        assert sandbox.mapping_file.read_bytes() == FOREIGN
+        assert kept(sandbox, FOREIGN)
+        assert sandbox.json("current")["data"]["state"] == "unmanaged"
+        sandbox.run("use", "b", check=True)
         until(lambda: guard.status == "'b', free", "it follows the switch")
 
 
-def test_a_removed_file_comes_back_while_held(stage: Stage) -> None:
-    before = stage.mapping_file.read_bytes()
-    with Guarded(stage) as guard:
-        held(stage)
-        until(lambda: is_sealed(stage.mapping_file), "it is sealed")
-        stage.mapping_file.unlink()
+def test_a_removed_file_comes_back_while_held(sandbox: Sandbox) -> None:
+    before = sandbox.mapping_file.read_bytes()
+    with GuardProcess(sandbox) as guard:
+        held(sandbox)
+        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed")
+        sandbox.mapping_file.unlink()
         guard.until_said("removed ~/.tao_mounts.json")
-        assert stage.mapping_file.read_bytes() == before
+        assert sandbox.mapping_file.read_bytes() == before
 
 
-def test_a_symlink_that_was_swapped_is_swapped_back(stage: Stage) -> None:
-    real, other = stage.root / "real.json", stage.root / "other.json"
-    stage.mapping_file.rename(real)
-    stage.mapping_file.symlink_to("real.json")
+def test_a_symlink_that_was_swapped_is_swapped_back(sandbox: Sandbox) -> None:
+    real, other = sandbox.root / "real.json", sandbox.root / "other.json"
+    sandbox.mapping_file.rename(real)
+    sandbox.mapping_file.symlink_to("real.json")
     other.write_bytes(FOREIGN)
     before = real.read_bytes()
-    with Guarded(stage) as guard:
-        held(stage)
+    with GuardProcess(sandbox) as guard:
+        held(sandbox)
         until(lambda: is_sealed(real), "it is sealed")
-        stage.mapping_file.unlink()
-        stage.mapping_file.symlink_to("other.json")
+        sandbox.mapping_file.unlink()
+        sandbox.mapping_file.symlink_to("other.json")
         guard.until_said("put back")
-        assert os.readlink(stage.mapping_file) == "real.json"
+        assert os.readlink(sandbox.mapping_file) == "real.json"
         assert (real.read_bytes(), other.read_bytes()) == (before, FOREIGN)
 
 
-def test_a_file_that_became_a_symlink_is_a_file_again(stage: Stage) -> None:
-    other, before = stage.root / "other.json", stage.mapping_file.read_bytes()
+def test_a_file_that_became_a_symlink_is_a_file_again(sandbox: Sandbox) -> None:
+    other, before = sandbox.root / "other.json", sandbox.mapping_file.read_bytes()
     other.write_bytes(FOREIGN)
-    with Guarded(stage) as guard:
-        held(stage)
-        until(lambda: is_sealed(stage.mapping_file), "it is sealed")
-        stage.mapping_file.unlink()
-        stage.mapping_file.symlink_to("other.json")
+    with GuardProcess(sandbox) as guard:
+        held(sandbox)
+        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed")
+        sandbox.mapping_file.unlink()
+        sandbox.mapping_file.symlink_to("other.json")
         guard.until_said("put back")
-        assert not stage.mapping_file.is_symlink()
-        assert (stage.mapping_file.read_bytes(), other.read_bytes()) == (before, FOREIGN)
+        assert not sandbox.mapping_file.is_symlink()
+        assert (sandbox.mapping_file.read_bytes(), other.read_bytes()) == (before, FOREIGN)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the kernel tells root alone who wrote")
 @pytest.mark.parametrize("script", ["echo x > fresh; mv fresh .tao_mounts.json", "echo x > .tao_mounts.json"])
-def test_root_is_told_who_wrote_although_it_has_ended(stage: Stage, script: str) -> None:
-    with Guarded(stage) as guard:
-        held(stage)
-        until(lambda: is_sealed(stage.mapping_file), "it is sealed")
-        writer = stage.start("sh", "-c", f"{script}; read end", stdin=subprocess.PIPE)
+def test_root_is_told_who_wrote_although_it_has_ended(sandbox: Sandbox, script: str) -> None:
+    with GuardProcess(sandbox) as guard:
+        held(sandbox)
+        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed")
+        writer = sandbox.start("sh", "-c", f"{script}; read end", stdin=subprocess.PIPE)
         guard.until_said(f"pid {writer.pid} (sh -c {script}; read end) wrote ~/.tao_mounts.json while 'a' is held")
-        found = next(entry for entry in stage.json("history")["data"]["entries"] if entry["action"] == "found")
+        found = next(entry for entry in sandbox.json("history")["data"]["entries"] if entry["action"] == "found")
         assert found["writer"].startswith(f"pid {writer.pid} (")
 
 
-def test_a_slow_writer_loses_nothing(stage: Stage) -> None:
+def test_a_slow_writer_loses_nothing(sandbox: Sandbox) -> None:
     """What is written into a file that was replaced meanwhile can be brought back too."""
-    with Guarded(stage) as guard:
-        held(stage)
-        until(lambda: is_sealed(stage.mapping_file), "it is sealed")
-        stage.mapping_file.chmod(0o600)
-        with stage.mapping_file.open("r+b") as file:
+    with GuardProcess(sandbox) as guard:
+        held(sandbox)
+        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed")
+        sandbox.mapping_file.chmod(0o600)
+        with sandbox.mapping_file.open("r+b") as file:
             file.truncate(0)
             file.flush()
             guard.until_said("put back")
             file.write(b'{"Mounts": ["late"]}')
-        until(lambda: kept(stage, b'{"Mounts": ["late"]}'), "it is kept", told=guard.said)
+        until(lambda: kept(sandbox, b'{"Mounts": ["late"]}'), "it is kept", details=guard.said)
 
 
-def test_never_more_than_the_limit_in_a_minute(stage: Stage) -> None:
-    with Guarded(stage) as guard:
-        held(stage)
-        until(lambda: is_sealed(stage.mapping_file), "it is sealed")
+def test_never_more_than_the_limit_in_a_minute(sandbox: Sandbox) -> None:
+    with GuardProcess(sandbox) as guard:
+        held(sandbox)
+        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed")
         for number in range(8):
             content = b'{"Mounts": [], "number": %d}' % number
-            replaced(stage, content)
-            until(lambda content=content: kept(stage, content), "it is kept", told=guard.said)
+            replaced(sandbox, content)
+            until(lambda content=content: kept(sandbox, content), "it is kept", details=guard.said)
         guard.until_said("NOT put back, since more than 5 came in a minute")
         assert guard.said().count(": put back") == 5
-        assert stage.mapping_file.read_bytes() == content
-        assert not is_sealed(stage.mapping_file), "what nobody needs is not sealed"
+        assert sandbox.mapping_file.read_bytes() == content
+        assert not is_sealed(sandbox.mapping_file), "what nobody needs is not sealed"
 
 
-def test_a_limit_of_none_only_tells(stage: Stage) -> None:
-    (stage.root / ".config/taoprofiles/config.toml").write_text("restores = 0\n")
-    with Guarded(stage) as guard:
-        held(stage)
-        until(lambda: is_sealed(stage.mapping_file), "it is sealed")
-        replaced(stage)
+def test_a_limit_of_none_only_tells(sandbox: Sandbox) -> None:
+    (sandbox.root / ".config/taoprofiles/config.toml").write_text("restores = 0\n")
+    with GuardProcess(sandbox) as guard:
+        held(sandbox)
+        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed")
+        replaced(sandbox)
         guard.until_said("NOT put back")
-        assert stage.mapping_file.read_bytes() == FOREIGN
+        assert sandbox.mapping_file.read_bytes() == FOREIGN
 
 
-def test_settings_are_read_again_and_a_fault_in_them_changes_nothing(stage: Stage) -> None:
-    path = stage.root / ".config/taoprofiles/config.toml"
-    with Guarded(stage) as guard:
-        held(stage)
-        until(lambda: is_sealed(stage.mapping_file), "it is sealed")
+def test_settings_are_read_again_and_a_fault_in_them_changes_nothing(sandbox: Sandbox) -> None:
+    path = sandbox.root / ".config/taoprofiles/config.toml"
+    with GuardProcess(sandbox) as guard:
+        held(sandbox)
+        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed")
         path.write_text("seel = false\n")
         guard.process.send_signal(signal.SIGHUP)
         guard.until_said("unknown key; did you mean 'seal'?")
-        assert is_sealed(stage.mapping_file)
+        assert is_sealed(sandbox.mapping_file)
         path.write_text("seal = false\n")
         guard.process.send_signal(signal.SIGHUP)
-        until(lambda: not is_sealed(stage.mapping_file), "it is not sealed", told=guard.said)
+        until(lambda: not is_sealed(sandbox.mapping_file), "it is not sealed", details=guard.said)
 
 
-def test_sigterm_unseals_and_ends_within_a_second(stage: Stage) -> None:
-    with Guarded(stage) as guard:
-        held(stage)
-        until(lambda: is_sealed(stage.mapping_file), "it is sealed")
+def test_sigterm_unseals_and_ends_within_a_second(sandbox: Sandbox) -> None:
+    with GuardProcess(sandbox) as guard:
+        held(sandbox)
+        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed")
         begun = time.monotonic()
         guard.process.terminate()
         assert guard.process.wait(10) == 0
         assert time.monotonic() - begun < 1
-        assert not is_sealed(stage.mapping_file)
+        assert not is_sealed(sandbox.mapping_file)
         assert guard.has_told("STOPPING=1")
 
 
 @pytest.mark.parametrize("mender", ["list", "current", "daemon --unseal", "a new guard"])
-def test_a_killed_guard_leaves_nothing_sealed_for_good(stage: Stage, mender: str) -> None:
-    with Guarded(stage) as guard:
-        hold = held(stage)
-        until(lambda: is_sealed(stage.mapping_file), "it is sealed")
+def test_a_killed_guard_leaves_nothing_sealed_for_good(sandbox: Sandbox, mender: str) -> None:
+    with GuardProcess(sandbox) as guard:
+        hold = held(sandbox)
+        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed")
         kill(guard.process.pid)
         guard.process.wait()
-    assert is_sealed(stage.mapping_file)
+    assert is_sealed(sandbox.mapping_file)
     if mender == "a new guard":
-        manage.release(stage.context, hold)
-        with Guarded(stage):
-            assert not is_sealed(stage.mapping_file)
+        manage.release(sandbox.context, hold)
+        with GuardProcess(sandbox):
+            assert not is_sealed(sandbox.mapping_file)
     else:
-        stage.run(*mender.split(), check=True)
-    assert stage.mapping_file.stat().st_mode & 0o777 == 0o600
+        sandbox.run(*mender.split(), check=True)
+    assert sandbox.mapping_file.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_restore_that_was_interrupted_is_made_good(stage: Stage) -> None:
+def test_a_restore_that_was_interrupted_is_made_good(sandbox: Sandbox) -> None:
     """The lines of a restore are in the history, and its guard was killed before it had replaced the file."""
-    before, history = stage.mapping_file.read_bytes(), History(stage.context)
-    held(stage)
-    replaced(stage)
+    before, history = sandbox.mapping_file.read_bytes(), History(sandbox.context)
+    held(sandbox)
+    replaced(sandbox)
     digests = history.keep(before), history.keep(FOREIGN)
     about = {"target": "mapping", "before": digests[0], "after": digests[1], "profile": None}
     back = {"target": "mapping", "before": digests[1], "after": digests[0], "profile": "a"}
     history.record([{"action": "found", **about}, {"action": "restore", **back}])
-    with Guarded(stage) as guard:
-        until(lambda: stage.mapping_file.read_bytes() == before, "it is put back", told=guard.said)
-        assert stage.json("current")["data"] == {"name": "a", "state": "active"}
+    with GuardProcess(sandbox) as guard:
+        until(lambda: sandbox.mapping_file.read_bytes() == before, "it is put back", details=guard.said)
+        assert sandbox.json("current")["data"] == {"name": "a", "state": "active"}
 
 
-def test_a_switch_is_not_hindered_by_the_seal(stage: Stage) -> None:
+def test_a_switch_is_not_hindered_by_the_seal(sandbox: Sandbox) -> None:
     """A hold that was let go of, or that needs the same mapping, does not forbid; the file's mode stays what it was."""
-    with Guarded(stage) as guard:
-        hold = held(stage)
-        until(lambda: is_sealed(stage.mapping_file), "it is sealed")
-        stage.run("use", "b", "--release", hold, check=True)
+    with GuardProcess(sandbox) as guard:
+        hold = held(sandbox)
+        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed")
+        sandbox.run("use", "b", "--release", hold, check=True)
         until(lambda: guard.status == "'b', free", "it follows")
-        assert stage.mapping_file.stat().st_mode & 0o777 == 0o600
+        assert sandbox.mapping_file.stat().st_mode & 0o777 == 0o600
 
 
-def test_an_edited_profile_is_told_of_and_nothing_more(stage: Stage) -> None:
-    before = stage.mapping_file.read_bytes()
-    with Guarded(stage) as guard:
-        profile = stage.profiles / "a.toml"
+def test_an_edited_profile_is_told_of_and_nothing_more(sandbox: Sandbox) -> None:
+    before = sandbox.mapping_file.read_bytes()
+    with GuardProcess(sandbox) as guard:
+        profile = sandbox.profiles / "a.toml"
         profile.write_text(profile.read_text() + '[container.env]\nNEW = "1"\n')
-        until(lambda: guard.status == "'a' (edited since), free", "it tells so", told=guard.said)
+        until(lambda: guard.status == "'a' (edited since), free", "it tells so", details=guard.said)
         assert guard.said().count("profile 'a' is not what it was") == 1
-        assert stage.mapping_file.read_bytes() == before
-        assert "~  a" in stage.run("list").stdout
-        stage.run("use", "a", check=True)
-        until(lambda: guard.status == "'a', free", "it follows", told=guard.said)
+        assert sandbox.mapping_file.read_bytes() == before
+        assert "~  a" in sandbox.run("list").stdout
+        sandbox.run("use", "a", check=True)
+        until(lambda: guard.status == "'a', free", "it follows", details=guard.said)
 
 
-def test_one_guard_at_a_time(stage: Stage) -> None:
-    with Guarded(stage) as guard:
-        second = stage.run("daemon", "--json")
+def test_one_guard_at_a_time(sandbox: Sandbox) -> None:
+    with GuardProcess(sandbox) as guard:
+        second = sandbox.run("daemon", "--json")
         assert second.returncode == 8
         assert f"pid {guard.process.pid}" in json.loads(second.stdout)["error"]["message"]
 
 
-def test_status_tells_of_the_guard(stage: Stage) -> None:
-    assert stage.json("status")["data"]["guard"] is None
-    assert "guard         none; 'taoprof service install'" in stage.run("status").stdout
-    with Guarded(stage) as guard:
-        held(stage)
-        until(lambda: is_sealed(stage.mapping_file), "it is sealed")
-        seen = stage.json("status")["data"]["guard"]
+def test_status_tells_of_the_guard(sandbox: Sandbox) -> None:
+    assert sandbox.json("status")["data"]["guard"] is None
+    assert "guard         none; 'taoprof service install'" in sandbox.run("status").stdout
+    with GuardProcess(sandbox) as guard:
+        held(sandbox)
+        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed")
+        seen = sandbox.json("status")["data"]["guard"]
         assert (seen["pid"], seen["is_sealed"], seen["problem"]) == (guard.process.pid, True, None)
 
 
-def test_what_the_user_did_before_it_started_is_kept(stage: Stage) -> None:
-    replaced(stage)
-    with Guarded(stage):
-        assert kept(stage, FOREIGN)
-        assert stage.mapping_file.read_bytes() == FOREIGN
+def test_what_the_user_did_before_it_started_is_kept(sandbox: Sandbox) -> None:
+    replaced(sandbox)
+    with GuardProcess(sandbox):
+        assert kept(sandbox, FOREIGN)
+        assert sandbox.mapping_file.read_bytes() == FOREIGN
 
 
-def test_a_plain_launcher_that_waits_for_its_image_finds_the_mapping_that_it_started_with(stage: Stage) -> None:
+def test_a_plain_launcher_that_waits_for_its_image_finds_the_mapping_that_it_started_with(sandbox: Sandbox) -> None:
     """The trap: a notebook overwrites the file while another one's image is pulled, and its launcher reads it after."""
-    before = stage.mapping_file.read_text()
-    with Guarded(stage) as guard:
-        tao, process = stage.plain()
-        stage.mapping_file.read_bytes()  # the hint: somebody opens the file
-        until(lambda: is_sealed(stage.mapping_file), "it is sealed", told=guard.said)
+    before = sandbox.mapping_file.read_text()
+    with GuardProcess(sandbox) as guard:
+        tao, process = sandbox.plain()
+        sandbox.mapping_file.read_bytes()  # the hint: somebody opens the file
+        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed", details=guard.said)
         with pytest.raises(PermissionError) if os.geteuid() else pytest.MonkeyPatch.context():
-            stage.mapping_file.write_bytes(FOREIGN)
-        until(lambda: stage.mapping_file.read_text() == before, "the mapping is back", told=guard.said)
+            sandbox.mapping_file.write_bytes(FOREIGN)
+        until(lambda: sandbox.mapping_file.read_text() == before, "the mapping is back", details=guard.said)
         assert tao.reads() == before
         tao.end()
-        stage.wait(process)
+        sandbox.wait(process)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,23 +11,17 @@ import pytest
 from taoprofiles.holds import manage
 from taoprofiles.storage.journal import History
 from tests.guard.test_guard import FOREIGN, held, replaced
-from tests.support.actors import Stage, kill, staged
 from tests.support.engine import until
-from tests.support.guarding import Guarded, is_sealed
+from tests.support.guard_process import GuardProcess, is_sealed
 from tests.support.home import ALL
-
-
-@pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    with staged(tmp_path) as made:
-        yield made.profiles_named("a", "b")
+from tests.support.sandbox import Sandbox, kill
 
 
 @pytest.mark.skipif(not ALL, reason="takes a dozen seconds: TAOPROF_TEST_ALL=1, as in CI")
 @pytest.mark.parametrize("kind", ["folder", "pipe", "huge"])
 @pytest.mark.parametrize("before_start", [True, False])
-def test_what_is_no_mapping_file_is_told_of_and_waited_for(stage: Stage, kind: str, before_start: bool) -> None:
-    mapping, before = stage.mapping_file, stage.mapping_file.read_bytes()
+def test_what_is_no_mapping_file_is_told_of_and_waited_for(sandbox: Sandbox, kind: str, before_start: bool) -> None:
+    mapping, before = sandbox.mapping_file, sandbox.mapping_file.read_bytes()
 
     def take_its_place() -> None:
         mapping.unlink()
@@ -41,10 +34,10 @@ def test_what_is_no_mapping_file_is_told_of_and_waited_for(stage: Stage, kind: s
             os.truncate(mapping, 17 << 20)
             mapping.chmod(0o640)
 
-    held(stage)
+    held(sandbox)
     if before_start:
         take_its_place()
-    with Guarded(stage) as guard:
+    with GuardProcess(sandbox) as guard:
         if not before_start:
             until(lambda: is_sealed(mapping), "it is sealed")
             take_its_place()
@@ -55,7 +48,7 @@ def test_what_is_no_mapping_file_is_told_of_and_waited_for(stage: Stage, kind: s
         if kind == "huge":
             assert mapping.stat().st_mode & 0o777 == 0o640
         mapping.rmdir() if kind == "folder" else mapping.unlink()
-        until(lambda: mapping.is_file() and mapping.read_bytes() == before, "it is put back", told=guard.said)
+        until(lambda: mapping.is_file() and mapping.read_bytes() == before, "it is put back", details=guard.said)
 
 
 @pytest.mark.parametrize(
@@ -68,49 +61,49 @@ def test_what_is_no_mapping_file_is_told_of_and_waited_for(stage: Stage, kind: s
     ],
 )
 @pytest.mark.parametrize("lives", [True, False])
-def test_a_damaged_seal_does_no_harm(stage: Stage, record: str, lives: bool) -> None:
-    with Guarded(stage) as guard:
-        hold = held(stage)
-        until(lambda: is_sealed(stage.mapping_file), "it is sealed")
+def test_a_damaged_seal_does_no_harm(sandbox: Sandbox, record: str, lives: bool) -> None:
+    with GuardProcess(sandbox) as guard:
+        hold = held(sandbox)
+        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed")
         if not lives:
             kill(guard.process.pid)
             guard.process.wait()
-        (stage.state / "guard/seal.json").write_text(record)
-        manage.release(stage.context, hold)
-        stage.run("status", check=True)
-        stage.run("use", "b", check=True)
+        (sandbox.state / "guard/seal.json").write_text(record)
+        manage.release(sandbox.context, hold)
+        sandbox.run("status", check=True)
+        sandbox.run("use", "b", check=True)
         if lives:
-            until(lambda: stage.mapping_file.stat().st_mode & 0o7777 == 0o600, "it has its mode", told=guard.said)
-    assert stage.mapping_file.stat().st_mode & 0o7000 == 0
+            until(lambda: sandbox.mapping_file.stat().st_mode & 0o7777 == 0o600, "it has its mode", details=guard.said)
+    assert sandbox.mapping_file.stat().st_mode & 0o7000 == 0
 
 
-def test_a_damaged_record_of_a_hold_takes_no_protection_from_others(stage: Stage) -> None:
-    before = stage.mapping_file.read_bytes()
-    held(stage)
-    (stage.state / "holds/zzzzz.json").write_text("[]")
-    with Guarded(stage) as guard:
-        until(lambda: is_sealed(stage.mapping_file), "it is sealed", told=guard.said)
-        replaced(stage)
+def test_a_damaged_record_of_a_hold_takes_no_protection_from_others(sandbox: Sandbox) -> None:
+    before = sandbox.mapping_file.read_bytes()
+    held(sandbox)
+    (sandbox.state / "holds/zzzzz.json").write_text("[]")
+    with GuardProcess(sandbox) as guard:
+        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed", details=guard.said)
+        replaced(sandbox)
         guard.until_said("put back")
-        assert stage.mapping_file.read_bytes() == before
+        assert sandbox.mapping_file.read_bytes() == before
         assert "a hold's record is damaged" in guard.said()
 
 
-def test_what_a_guard_published_may_be_anything(stage: Stage) -> None:
+def test_what_a_guard_published_may_be_anything(sandbox: Sandbox) -> None:
     nonsense = {"v": 1, "pid": "x", "line": 5, "problem": [], "holds": [1], "unseen": 3, "engine": 7}
-    with Guarded(stage):
-        (published,) = [path for path in (stage.state / "guard").glob("*.json") if path.name != "seal.json"]
+    with GuardProcess(sandbox):
+        (published,) = [path for path in (sandbox.state / "guard").glob("*.json") if path.name != "seal.json"]
         published.write_text(json.dumps(nonsense))
         for verb in ("status", "holds", "list"):
-            stage.run(verb, check=True)
+            sandbox.run(verb, check=True)
 
 
-def test_a_history_of_no_time_at_all(stage: Stage) -> None:
-    path = Path(stage.context.history)
+def test_a_history_of_no_time_at_all(sandbox: Sandbox) -> None:
+    path = Path(sandbox.context.history)
     last = json.loads(path.read_text().splitlines()[-1])
     with path.open("a") as file:
         file.write(json.dumps({**last, "id": 99}).replace(str(last["time"]), "1e400") + "\n")
-    stage.run("history", check=True)
-    with Guarded(stage) as guard:
-        replaced(stage)
-        until(lambda: History(stage.context).knows(FOREIGN), "it is kept", told=guard.said)
+    sandbox.run("history", check=True)
+    with GuardProcess(sandbox) as guard:
+        replaced(sandbox)
+        until(lambda: History(sandbox.context).knows(FOREIGN), "it is kept", details=guard.said)

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from socket import socket
 
@@ -17,10 +17,10 @@ import pytest
 
 from taoprofiles.holds import manage
 from taoprofiles.storage.journal import History
-from tests.support.actors import FakeEngine, Stage, answer, mounts_of, staged
 from tests.support.engine import until
-from tests.support.guarding import Guarded, is_sealed
-from tests.support.home import ALL, command, need
+from tests.support.guard_process import GuardProcess, is_sealed
+from tests.support.home import ALL, find_command, require
+from tests.support.sandbox import FakeEngine, Sandbox, answer, mounts_of
 
 pytestmark = pytest.mark.skipif(not ALL, reason="takes half a minute: TAOPROF_TEST_ALL=1, as in CI")
 
@@ -39,63 +39,61 @@ time.time = shifted
 """
 
 
-@pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    with staged(tmp_path) as made:
-        yield made.profiles_named("a", "b")
-
-
-def held(stage: Stage, seconds: float | None = None) -> str:
-    made = manage.hold(stage.context, None, reason="a test", seconds=seconds)
-    until(lambda: is_sealed(stage.mapping_file), "it is sealed")
+def held(sandbox: Sandbox, seconds: float | None = None) -> str:
+    made = manage.hold(sandbox.context, None, reason="a test", seconds=seconds)
+    until(lambda: is_sealed(sandbox.mapping_file), "it is sealed")
     return made.id
 
 
-def replaced(stage: Stage, content: bytes = FOREIGN) -> None:
-    fresh = stage.mapping_file.with_name("fresh")
+def replaced(sandbox: Sandbox, content: bytes = FOREIGN) -> None:
+    fresh = sandbox.mapping_file.with_name("fresh")
     fresh.write_bytes(content)
-    fresh.replace(stage.mapping_file)
+    fresh.replace(sandbox.mapping_file)
 
 
-def put_back(stage: Stage, guard: Guarded, content: bytes, *, seconds: float = 2) -> None:
+def put_back(sandbox: Sandbox, guard: GuardProcess, content: bytes, *, seconds: float = 2) -> None:
     """Whatever else is the matter: what others write is undone soon, kept, and the file sealed again."""
-    before = stage.mapping_file.read_bytes()
-    replaced(stage, content)
+    before = sandbox.mapping_file.read_bytes()
+    replaced(sandbox, content)
 
     def is_right() -> bool:
-        is_kept = History(stage.context).knows(content)
-        return is_kept and stage.mapping_file.read_bytes() == before and is_sealed(stage.mapping_file)
+        is_kept = History(sandbox.context).knows(content)
+        return is_kept and sandbox.mapping_file.read_bytes() == before and is_sealed(sandbox.mapping_file)
 
-    until(is_right, "it is put back, kept and sealed", seconds=seconds, told=guard.said)
+    until(is_right, "it is put back, kept and sealed", seconds=seconds, details=guard.said)
 
 
-def told_everywhere(stage: Stage, guard: Guarded, text: str) -> None:
+def told_everywhere(sandbox: Sandbox, guard: GuardProcess, text: str) -> None:
     """Say it to the service manager, and to whoever asks for the status."""
-    until(lambda: text in guard.status, f"its status has '{text}'", told=lambda: guard.status)
-    until(lambda: text in (problem(stage) or ""), f"taoprof status has '{text}'", told=lambda: str(problem(stage)))
-    assert text in stage.run("status").stdout
+    until(lambda: text in guard.status, f"its status has '{text}'", details=lambda: guard.status)
+    until(
+        lambda: text in (problem(sandbox) or ""), f"taoprof status has '{text}'", details=lambda: str(problem(sandbox))
+    )
+    assert text in sandbox.run("status").stdout
 
 
-def nothing_told(stage: Stage, guard: Guarded, text: str) -> None:
-    until(lambda: text not in guard.status, f"its status has no '{text}'", seconds=5, told=lambda: guard.status)
-    until(lambda: not problem(stage), "taoprof status has no problem", seconds=5, told=lambda: str(problem(stage)))
+def nothing_told(sandbox: Sandbox, guard: GuardProcess, text: str) -> None:
+    until(lambda: text not in guard.status, f"its status has no '{text}'", seconds=5, details=lambda: guard.status)
+    until(
+        lambda: not problem(sandbox), "taoprof status has no problem", seconds=5, details=lambda: str(problem(sandbox))
+    )
 
 
-def problem(stage: Stage) -> str | None:
-    found: str | None = stage.json("status")["data"]["guard"]["problem"]
+def problem(sandbox: Sandbox) -> str | None:
+    found: str | None = sandbox.json("status")["data"]["guard"]["problem"]
     return found
 
 
-def ended_soon(guard: Guarded) -> None:
+def ended_soon(guard: GuardProcess) -> None:
     begun = time.monotonic()
     guard.process.terminate()
     assert guard.process.wait(10) == 0
     assert time.monotonic() - begun < 1
 
 
-def with_own_mounts(folder: Path, act: Callable[[Stage], None]) -> None:
+def with_own_mounts(folder: Path, act: Callable[[Sandbox], None]) -> None:
     """Do it in a process of its own that may mount what it likes, on a home that is a small file system in memory."""
-    need(os.geteuid() == 0, "only root may mount")
+    require(os.geteuid() == 0, "only root may mount")
     told, tell = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -104,9 +102,9 @@ def with_own_mounts(folder: Path, act: Callable[[Stage], None]) -> None:
             private = ctypes.CDLL(None, use_errno=True).unshare(0x20000)  # CLONE_NEWNS
             assert private == 0, os.strerror(ctypes.get_errno())
             mount("--make-rprivate", "/")
-            with staged(folder) as stage:
-                mount("-t", "tmpfs", "-o", "size=400k", "none", stage.root)
-                act(stage.profiles_named("a", "b"))
+            with Sandbox(folder) as sandbox:
+                mount("-t", "tmpfs", "-o", "size=400k", "none", sandbox.root)
+                act(sandbox.profiles_named("a", "b"))
         except BaseException:
             text = traceback.format_exc()
         finally:
@@ -120,7 +118,7 @@ def with_own_mounts(folder: Path, act: Callable[[Stage], None]) -> None:
 
 
 def mount(*words: str | Path) -> None:
-    subprocess.run([command("mount"), *words], check=True)
+    subprocess.run([find_command("mount"), *words], check=True)
 
 
 def move_mount(folder: Path, to: Path) -> None:
@@ -130,35 +128,45 @@ def move_mount(folder: Path, to: Path) -> None:
 
 
 @pytest.mark.parametrize("limit", ["max_inotify_instances", "max_inotify_watches"])
-def test_without_watches_it_looks_often(stage: Stage, limit: str) -> None:
+def test_without_watches_it_looks_often(sandbox: Sandbox, limit: str) -> None:
     """What the kernel does not give is said, costs nothing more each time it is asked for, and is taken when given."""
     path = f"/proc/sys/user/{limit}"
-    apart = (command("unshare"), "--user", "--map-root-user")
-    need(subprocess.run([*apart, "true"], check=False).returncode == 0, "no user namespaces here")
-    with Guarded(stage, environ=OFTEN, prefix=(*apart, "sh", "-c", f'echo 0 > {path}; exec "$@"', "sh")) as guard:
+    apart = (find_command("unshare"), "--user", "--map-root-user")
+    require(subprocess.run([*apart, "true"], check=False).returncode == 0, "no user namespaces here")
+    with GuardProcess(
+        sandbox, environ=OFTEN, prefix=(*apart, "sh", "-c", f'echo 0 > {path}; exec "$@"', "sh")
+    ) as guard:
         guard.until_said("the kernel gives no more watches")
-        told_everywhere(stage, guard, "without watches")
-        held(stage)
-        put_back(stage, guard, FOREIGN)
+        told_everywhere(sandbox, guard, "without watches")
+        held(sandbox)
+        put_back(sandbox, guard, FOREIGN)
         first = open_files_and_threads(guard)
         for number in range(5):
             looked_again(guard)
-            put_back(stage, guard, b"foreign %d" % number) if number < 3 else None
+            put_back(sandbox, guard, b"foreign %d" % number) if number < 3 else None
         assert guard.said().count("the kernel gives no more watches") == 1
         until(lambda: open_files_and_threads(guard) <= first, "nothing piles up", seconds=3)
-        enter = [command("nsenter"), "--user", "--target", str(guard.process.pid), "sh", "-c", f"echo 500 > {path}"]
+        enter = [
+            find_command("nsenter"),
+            "--user",
+            "--target",
+            str(guard.process.pid),
+            "sh",
+            "-c",
+            f"echo 500 > {path}",
+        ]
         subprocess.run(enter, check=True)
         guard.until_said("the kernel gives watches again")
-        nothing_told(stage, guard, "without watches")
-        put_back(stage, guard, b"seen by a watch")
+        nothing_told(sandbox, guard, "without watches")
+        put_back(sandbox, guard, b"seen by a watch")
 
 
-def open_files_and_threads(guard: Guarded) -> tuple[int, int]:
+def open_files_and_threads(guard: GuardProcess) -> tuple[int, int]:
     folder = Path(f"/proc/{guard.process.pid}")
     return len(list((folder / "fd").iterdir())), len(list((folder / "task").iterdir()))
 
 
-def looked_again(guard: Guarded) -> None:
+def looked_again(guard: GuardProcess) -> None:
     before = guard.known()["looked"]
     until(lambda: guard.known()["looked"] > before, "it looks again")
 
@@ -166,23 +174,23 @@ def looked_again(guard: Guarded) -> None:
 def test_a_full_disk(tmp_path: Path) -> None:
     """What cannot be kept is not undone, so that it is not lost; when there is room again both are done."""
 
-    def act(stage: Stage) -> None:
-        before = stage.mapping_file.read_bytes()
-        with Guarded(stage) as guard:
-            held(stage)
-            filler = stage.root / "filler"
+    def act(sandbox: Sandbox) -> None:
+        before = sandbox.mapping_file.read_bytes()
+        with GuardProcess(sandbox) as guard:
+            held(sandbox)
+            filler = sandbox.root / "filler"
             with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
                 while True:
                     file.write(b"x" * 4096)
-            stage.mapping_file.write_bytes(FOREIGN)  # in the room that the mapping had
+            sandbox.mapping_file.write_bytes(FOREIGN)  # in the room that the mapping had
             guard.until_said("no space left on device")
-            told_everywhere(stage, guard, "no space left on device")
-            assert stage.mapping_file.read_bytes() == FOREIGN
+            told_everywhere(sandbox, guard, "no space left on device")
+            assert sandbox.mapping_file.read_bytes() == FOREIGN
             filler.unlink()
-            until(lambda: stage.mapping_file.read_bytes() == before, "it is put back", seconds=5, told=guard.said)
-            assert History(stage.context).knows(FOREIGN)
-            until(lambda: is_sealed(stage.mapping_file), "it is sealed again")
-            nothing_told(stage, guard, "no space left on device")
+            until(lambda: sandbox.mapping_file.read_bytes() == before, "it is put back", seconds=5, details=guard.said)
+            assert History(sandbox.context).knows(FOREIGN)
+            until(lambda: is_sealed(sandbox.mapping_file), "it is sealed again")
+            nothing_told(sandbox, guard, "no space left on device")
 
     with_own_mounts(tmp_path, act)
 
@@ -190,109 +198,109 @@ def test_a_full_disk(tmp_path: Path) -> None:
 def test_a_home_that_is_read_only_for_a_while(tmp_path: Path) -> None:
     """What can be seen is told; what has to be written is written when that is possible again."""
 
-    def act(stage: Stage) -> None:
-        before = stage.mapping_file.read_bytes()
+    def act(sandbox: Sandbox) -> None:
+        before = sandbox.mapping_file.read_bytes()
         still = tmp_path / "still-writable"
         still.mkdir()
-        mount("--bind", stage.root, still)
-        with Guarded(stage) as guard:
-            held(stage)
-            mount("--bind", stage.root, stage.root)
-            mount("-o", "remount,bind,ro", stage.root)
+        mount("--bind", sandbox.root, still)
+        with GuardProcess(sandbox) as guard:
+            held(sandbox)
+            mount("--bind", sandbox.root, sandbox.root)
+            mount("-o", "remount,bind,ro", sandbox.root)
             (still / ".tao_mounts.json").write_bytes(FOREIGN)
             guard.until_said("read-only file system")
-            until(lambda: "read-only file system" in guard.status, "its status has it", told=lambda: guard.status)
-            assert stage.run("status").returncode == 0
-            assert stage.mapping_file.read_bytes() == FOREIGN
-            subprocess.run([command("umount"), stage.root], check=True)
-            until(lambda: stage.mapping_file.read_bytes() == before, "it is put back", seconds=5, told=guard.said)
-            assert History(stage.context).knows(FOREIGN)
-            nothing_told(stage, guard, "read-only")
-            put_back(stage, guard, b"afterwards")
+            until(lambda: "read-only file system" in guard.status, "its status has it", details=lambda: guard.status)
+            assert sandbox.run("status").returncode == 0
+            assert sandbox.mapping_file.read_bytes() == FOREIGN
+            subprocess.run([find_command("umount"), sandbox.root], check=True)
+            until(lambda: sandbox.mapping_file.read_bytes() == before, "it is put back", seconds=5, details=guard.said)
+            assert History(sandbox.context).knows(FOREIGN)
+            nothing_told(sandbox, guard, "read-only")
+            put_back(sandbox, guard, b"afterwards")
 
     with_own_mounts(tmp_path, act)
 
 
-def test_a_home_that_is_moved_away_and_back(stage: Stage) -> None:
+def test_a_home_that_is_moved_away_and_back(sandbox: Sandbox) -> None:
     """Nothing is made where it was; what was written meanwhile is undone when it is back."""
-    before, away = stage.mapping_file.read_bytes(), stage.root.with_name("away")
-    with Guarded(stage, environ=OFTEN) as guard:
-        held(stage)
-        stage.root.rename(away)
+    before, away = sandbox.mapping_file.read_bytes(), sandbox.root.with_name("away")
+    with GuardProcess(sandbox, environ=OFTEN) as guard:
+        held(sandbox)
+        sandbox.root.rename(away)
         guard.until_said("has gone away")
         until(lambda: "waiting for the home" in guard.status, "its status tells it")
         (away / ".tao_mounts.json").write_bytes(FOREIGN)
         guard.goes_on(3)
-        assert not stage.root.exists()
-        away.rename(stage.root)
+        assert not sandbox.root.exists()
+        away.rename(sandbox.root)
         guard.until_said("is there again")
-        until(lambda: stage.mapping_file.read_bytes() == before, "it is put back", seconds=5, told=guard.said)
-        assert History(stage.context).knows(FOREIGN)
-        nothing_told(stage, guard, "waiting for the home")
-        put_back(stage, guard, b"afterwards")
+        until(lambda: sandbox.mapping_file.read_bytes() == before, "it is put back", seconds=5, details=guard.said)
+        assert History(sandbox.context).knows(FOREIGN)
+        nothing_told(sandbox, guard, "waiting for the home")
+        put_back(sandbox, guard, b"afterwards")
 
 
-def test_a_home_that_is_another_when_it_is_back(stage: Stage) -> None:
+def test_a_home_that_is_another_when_it_is_back(sandbox: Sandbox) -> None:
     """From a backup, say: it is known by our folder, and what is missing in it is made there."""
-    away, copy = stage.root.with_name("away"), stage.root.with_name("copy")
-    with Guarded(stage, environ=OFTEN) as guard:
-        held(stage)
-        before = stage.mapping_file.read_bytes()
-        stage.root.rename(away)
+    away, copy = sandbox.root.with_name("away"), sandbox.root.with_name("copy")
+    with GuardProcess(sandbox, environ=OFTEN) as guard:
+        held(sandbox)
+        before = sandbox.mapping_file.read_bytes()
+        sandbox.root.rename(away)
         guard.until_said("has gone away")
         shutil.copytree(away, copy, ignore=shutil.ignore_patterns(".config", "*.claim"))
-        copy.rename(stage.root)
+        copy.rename(sandbox.root)
         guard.until_said("is there again")
-        until(stage.profiles.is_dir, "the folder of profiles is made", told=guard.said)
-        assert stage.mapping_file.read_bytes() == before
-        put_back(stage, guard, b"afterwards")
+        until(sandbox.profiles.is_dir, "the folder of profiles is made", details=guard.said)
+        assert sandbox.mapping_file.read_bytes() == before
+        put_back(sandbox, guard, b"afterwards")
 
 
-def test_a_home_that_is_moved_in_the_middle_of_things(stage: Stage) -> None:
+def test_a_home_that_is_moved_in_the_middle_of_things(sandbox: Sandbox) -> None:
     """At no moment does the guard make a home: what is moved back would then find something in its place."""
-    away = stage.root.with_name("away")
+    away = sandbox.root.with_name("away")
     goes_in_the_middle(
-        stage,
-        goes=lambda: stage.root.rename(away),
-        is_gone=lambda: not stage.root.exists(),
-        comes=lambda: away.rename(stage.root),
+        sandbox,
+        goes=lambda: sandbox.root.rename(away),
+        is_gone=lambda: not sandbox.root.exists(),
+        comes=lambda: away.rename(sandbox.root),
     )
 
 
 def goes_in_the_middle(
-    stage: Stage, goes: Callable[[], object], is_gone: Callable[[], bool], comes: Callable[[], object]
+    sandbox: Sandbox, goes: Callable[[], object], is_gone: Callable[[], bool], comes: Callable[[], object]
 ) -> None:
-    (stage.root / ".config/taoprofiles/config.toml").write_text("restores = 100000\n")
-    with Guarded(stage, environ=OFTEN) as guard:
-        held(stage)
+    (sandbox.root / ".config/taoprofiles/config.toml").write_text("restores = 100000\n")
+    with GuardProcess(sandbox, environ=OFTEN) as guard:
+        held(sandbox)
         for number in range(60):
-            replaced(stage, b"foreign %d" % number)
+            replaced(sandbox, b"foreign %d" % number)
             time.sleep(0.0007 * (number % 20))
             goes()
             time.sleep(0.02)
-            assert is_gone(), list(stage.root.rglob("*"))
+            assert is_gone(), list(sandbox.root.rglob("*"))
             comes()
-        until(lambda: is_sealed(stage.mapping_file), "it goes on", seconds=10, told=guard.said)
+        until(lambda: is_sealed(sandbox.mapping_file), "it goes on", seconds=10, details=guard.said)
 
 
 def test_a_home_that_is_unmounted_and_mounted_again(tmp_path: Path) -> None:
     """The empty folder that is left of it is not taken for the home."""
 
-    def act(stage: Stage) -> None:
-        before, away = stage.mapping_file.read_bytes(), tmp_path / "away"
+    def act(sandbox: Sandbox) -> None:
+        before, away = sandbox.mapping_file.read_bytes(), tmp_path / "away"
         away.mkdir()
-        with Guarded(stage, environ=OFTEN) as guard:
-            held(stage)
-            mount("--move", stage.root, away)
+        with GuardProcess(sandbox, environ=OFTEN) as guard:
+            held(sandbox)
+            mount("--move", sandbox.root, away)
             guard.until_said("has gone away")
             (away / ".tao_mounts.json").write_bytes(FOREIGN)
             guard.goes_on(6)
-            assert not list(stage.root.iterdir())
-            mount("--move", away, stage.root)
+            assert not list(sandbox.root.iterdir())
+            mount("--move", away, sandbox.root)
             guard.until_said("is there again")
-            until(lambda: stage.mapping_file.read_bytes() == before, "it is put back", seconds=5, told=guard.said)
-            assert History(stage.context).knows(FOREIGN)
-            put_back(stage, guard, b"afterwards")
+            until(lambda: sandbox.mapping_file.read_bytes() == before, "it is put back", seconds=5, details=guard.said)
+            assert History(sandbox.context).knows(FOREIGN)
+            put_back(sandbox, guard, b"afterwards")
 
     with_own_mounts(tmp_path, act)
 
@@ -300,78 +308,78 @@ def test_a_home_that_is_unmounted_and_mounted_again(tmp_path: Path) -> None:
 def test_a_home_that_is_unmounted_in_the_middle_of_things(tmp_path: Path) -> None:
     """Nor does it write into the empty folder that is left: what is there is hidden when the home is back."""
 
-    def act(stage: Stage) -> None:
+    def act(sandbox: Sandbox) -> None:
         away = tmp_path / "away"
         away.mkdir()
         goes_in_the_middle(
-            stage,
-            goes=lambda: move_mount(stage.root, away),
-            is_gone=lambda: not list(stage.root.iterdir()),
-            comes=lambda: move_mount(away, stage.root),
+            sandbox,
+            goes=lambda: move_mount(sandbox.root, away),
+            is_gone=lambda: not list(sandbox.root.iterdir()),
+            comes=lambda: move_mount(away, sandbox.root),
         )
 
     with_own_mounts(tmp_path, act)
 
 
-def test_a_state_folder_that_is_deleted(stage: Stage) -> None:
+def test_a_state_folder_that_is_deleted(sandbox: Sandbox) -> None:
     """The holds are gone with it, so the file is not sealed any more; all begins anew."""
-    with Guarded(stage, environ=OFTEN) as guard:
-        held(stage)
-        stage.state.rename(stage.folder / "deleted")
+    with GuardProcess(sandbox, environ=OFTEN) as guard:
+        held(sandbox)
+        sandbox.state.rename(sandbox.folder / "deleted")
         guard.until_said("is there again")
-        until(lambda: not is_sealed(stage.mapping_file), "it is not sealed", seconds=5, told=guard.said)
-        assert stage.mapping_file.stat().st_mode & 0o777 == 0o600
-        replaced(stage)
-        until(lambda: History(stage.context).knows(FOREIGN), "it is kept", told=guard.said)
-        held(stage)
-        put_back(stage, guard, b"afterwards")
-    assert not is_sealed(stage.mapping_file)
+        until(lambda: not is_sealed(sandbox.mapping_file), "it is not sealed", seconds=5, details=guard.said)
+        assert sandbox.mapping_file.stat().st_mode & 0o777 == 0o600
+        replaced(sandbox)
+        until(lambda: History(sandbox.context).knows(FOREIGN), "it is kept", details=guard.said)
+        held(sandbox)
+        put_back(sandbox, guard, b"afterwards")
+    assert not is_sealed(sandbox.mapping_file)
 
 
 @pytest.mark.parametrize("shift", [3600, -3600])
-def test_a_clock_that_is_put_does_not_end_a_hold(stage: Stage, shift: int) -> None:
+def test_a_clock_that_is_put_does_not_end_a_hold(sandbox: Sandbox, shift: int) -> None:
     """A hold lasts as long as was said, by the time that passes; and no clock makes the guard look without end."""
-    clock = stage.folder / "clock"
+    clock = sandbox.folder / "clock"
     clock.write_text("0")
-    (stage.folder / "sitecustomize.py").write_text(CLOCK)
-    environ = {"PYTHONPATH": str(stage.folder), "CLOCK": str(clock)}
-    with Guarded(stage, environ=environ) as guard:
+    (sandbox.folder / "sitecustomize.py").write_text(CLOCK)
+    environ = {"PYTHONPATH": str(sandbox.folder), "CLOCK": str(clock)}
+    with GuardProcess(sandbox, environ=environ) as guard:
         begun = time.monotonic()
-        held(stage, seconds=3)
+        held(sandbox, seconds=3)
         clock.write_text(str(shift))
-        put_back(stage, guard, FOREIGN)
+        put_back(sandbox, guard, FOREIGN)
         looks, before = set(), time.monotonic()
         while time.monotonic() < before + 1:
             looks.add(guard.known()["looked"])
             time.sleep(0.005)
-        assert is_sealed(stage.mapping_file)
+        assert is_sealed(sandbox.mapping_file)
         assert len(looks) < 8
-        until(lambda: not is_sealed(stage.mapping_file), "the hold ends", seconds=8, told=guard.said)
+        until(lambda: not is_sealed(sandbox.mapping_file), "the hold ends", seconds=8, details=guard.said)
         assert 2.9 < time.monotonic() - begun < 4.5
 
 
-def test_a_suspended_guard_makes_up_for_it(stage: Stage) -> None:
+def test_a_suspended_guard_makes_up_for_it(sandbox: Sandbox) -> None:
     """Also if more happens meanwhile than the kernel has room for."""
-    before, other = stage.mapping_file.read_bytes(), stage.root / "other"
+    before, other = sandbox.mapping_file.read_bytes(), sandbox.root / "other"
     room = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
-    need(room <= 1 << 20, "the kernel's queue is too long to be filled")
+    require(room <= 1 << 20, "the kernel's queue is too long to be filled")
     other.touch()
-    with Guarded(stage) as guard:
-        held(stage)
+    with GuardProcess(sandbox) as guard:
+        held(sandbox)
         looked_again_or_idle(guard)
         guard.process.send_signal(signal.SIGSTOP)
         for _ in range(room // 2 + 10):  # each other one: the kernel makes one of two that are the same
             os.utime(other)
-            os.utime(stage.root / ".config/taoprofiles/profiles/a.toml")
-            os.utime(stage.mapping_file)
-        replaced(stage)
+            os.utime(sandbox.root / ".config/taoprofiles/profiles/a.toml")
+            os.utime(sandbox.mapping_file)
+        replaced(sandbox)
         guard.process.send_signal(signal.SIGCONT)
-        until(lambda: stage.mapping_file.read_bytes() == before, "it is put back", seconds=5, told=guard.said)
-        assert History(stage.context).knows(FOREIGN)
-        put_back(stage, guard, b"afterwards", seconds=5)
+        until(lambda: sandbox.mapping_file.read_bytes() == before, "it is put back", seconds=5, details=guard.said)
+        assert History(sandbox.context).knows(FOREIGN)
+        put_back(sandbox, guard, b"afterwards", seconds=5)
 
 
-def looked_again_or_idle(guard: Guarded) -> None:
+def looked_again_or_idle(guard: GuardProcess) -> None:
     """Wait until it has not looked for a while: then it is not in the middle of anything."""
     until(lambda: time.time() - guard.known()["looked"] > 0.3, "it is idle")
 
@@ -386,27 +394,27 @@ def refuses(_: FakeEngine) -> Callable[[socket], None]:
 
 @pytest.mark.parametrize(("how", "said"), [(hangs, "does not answer within"), (refuses, "with HTTP status 500")])
 def test_an_engine_that_is_of_no_use_hinders_nothing(
-    stage: Stage, how: Callable[[FakeEngine], Callable[[socket], None]], said: str
+    sandbox: Sandbox, how: Callable[[FakeEngine], Callable[[socket], None]], said: str
 ) -> None:
     """Nobody waits for it: restores are as fast as ever, and so is the end."""
-    with FakeEngine(stage.folder) as engine:
+    with FakeEngine(sandbox.folder) as engine:
         engine.rules[""] = how(engine)
-        with Guarded(stage, environ=engine.environ) as guard:
+        with GuardProcess(sandbox, environ=engine.environ) as guard:
             guard.until_said(said)
-            held(stage)
+            held(sandbox)
             for number in range(3):
-                put_back(stage, guard, b"foreign %d" % number, seconds=1)
-            assert stage.run("status", environ=engine.environ).returncode == 0
+                put_back(sandbox, guard, b"foreign %d" % number, seconds=1)
+            assert sandbox.run("status", environ=engine.environ).returncode == 0
             ended_soon(guard)
-        assert not is_sealed(stage.mapping_file)
+        assert not is_sealed(sandbox.mapping_file)
         engine.over.set()
 
 
-def test_it_ends_at_once_while_it_begins(stage: Stage) -> None:
+def test_it_ends_at_once_while_it_begins(sandbox: Sandbox) -> None:
     """Also if the engine that it asks first does not answer."""
-    with FakeEngine(stage.folder) as engine:
+    with FakeEngine(sandbox.folder) as engine:
         engine.rules[""] = hangs(engine)
-        guard = Guarded(stage, environ=engine.environ)
+        guard = GuardProcess(sandbox, environ=engine.environ)
         try:
             until(lambda: engine.asked, "it asks the engine")
             ended_soon(guard)
@@ -415,32 +423,32 @@ def test_it_ends_at_once_while_it_begins(stage: Stage) -> None:
             engine.over.set()
 
 
-def test_an_engine_that_refuses_for_a_while(stage: Stage) -> None:
-    with FakeEngine(stage.folder) as engine:
+def test_an_engine_that_refuses_for_a_while(sandbox: Sandbox) -> None:
+    with FakeEngine(sandbox.folder) as engine:
         engine.rules[""] = refuses(engine)
-        engine.container(1, mounts_of(stage, "a"))
-        with Guarded(stage, environ=engine.environ) as guard:
+        engine.container(1, mounts_of(sandbox, "a"))
+        with GuardProcess(sandbox, environ=engine.environ) as guard:
             guard.until_said("with HTTP status 500")
             del engine.rules[""]
-            until(lambda: is_sealed(stage.mapping_file), "it has seen the container", told=guard.said)
-            put_back(stage, guard, FOREIGN)
+            until(lambda: is_sealed(sandbox.mapping_file), "it has seen the container", details=guard.said)
+            put_back(sandbox, guard, FOREIGN)
 
 
-def test_an_engine_that_comes_late_goes_away_and_returns(stage: Stage) -> None:
+def test_an_engine_that_comes_late_goes_away_and_returns(sandbox: Sandbox) -> None:
     """A container that was there holds while it is there to be seen; what happened meanwhile is found out."""
-    address = {"DOCKER_HOST": f"unix://{stage.folder}/engine-0"}
-    with Guarded(stage, environ=address) as guard:
-        assert not is_sealed(stage.mapping_file)
-        with FakeEngine(stage.folder) as engine:
-            engine.container(1, mounts_of(stage, "a"))
-            until(lambda: is_sealed(stage.mapping_file), "it has seen the container", seconds=10, told=guard.said)
-            put_back(stage, guard, FOREIGN)
-        put_back(stage, guard, b"without an engine") if is_sealed(stage.mapping_file) else None
+    address = {"DOCKER_HOST": f"unix://{sandbox.folder}/engine-0"}
+    with GuardProcess(sandbox, environ=address) as guard:
+        assert not is_sealed(sandbox.mapping_file)
+        with FakeEngine(sandbox.folder) as engine:
+            engine.container(1, mounts_of(sandbox, "a"))
+            until(lambda: is_sealed(sandbox.mapping_file), "it has seen the container", seconds=10, details=guard.said)
+            put_back(sandbox, guard, FOREIGN)
+        put_back(sandbox, guard, b"without an engine") if is_sealed(sandbox.mapping_file) else None
         engine.path.unlink()
-        with FakeEngine(stage.folder) as engine:
-            number = engine.container(2, mounts_of(stage, "a"))
-            until(lambda: is_sealed(stage.mapping_file), "it has seen it again", seconds=15, told=guard.said)
-            put_back(stage, guard, b"afterwards", seconds=5)
+        with FakeEngine(sandbox.folder) as engine:
+            number = engine.container(2, mounts_of(sandbox, "a"))
+            until(lambda: is_sealed(sandbox.mapping_file), "it has seen it again", seconds=15, details=guard.said)
+            put_back(sandbox, guard, b"afterwards", seconds=5)
             del engine.containers[number]
             engine.event("die", number)
-            until(lambda: not is_sealed(stage.mapping_file), "it has ended", seconds=5, told=guard.said)
+            until(lambda: not is_sealed(sandbox.mapping_file), "it has ended", seconds=5, details=guard.said)

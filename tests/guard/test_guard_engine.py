@@ -11,7 +11,7 @@ import pytest
 from taoprofiles.system import processes
 from tests.runs.test_run_engine import two_projects
 from tests.support.engine import TrainingHome, until
-from tests.support.guarding import Guarded, is_sealed
+from tests.support.guard_process import GuardProcess, is_sealed
 
 pytestmark = pytest.mark.engine
 
@@ -19,9 +19,9 @@ pytestmark = pytest.mark.engine
 def test_a_plain_training_is_held_and_sealed_from_its_start_to_its_containers_end(training_home: TrainingHome) -> None:
     home = training_home
     two_projects(home)
-    with Guarded(home) as guard:
+    with GuardProcess(home) as guard:
         launch = home.launch("detectnet_v2", "train", "60", "0")
-        until(lambda: is_sealed(home.mapping_file), "it is sealed", told=guard.said)
+        until(lambda: is_sealed(home.mapping_file), "it is sealed", details=guard.said)
         assert "pending" in guard.said(), "before there was a container"
         launch.training()
         before = home.mapping_file.read_bytes()
@@ -31,23 +31,23 @@ def test_a_plain_training_is_held_and_sealed_from_its_start_to_its_containers_en
         guard.until_said("put back")
         assert home.mapping_file.read_bytes() == before
         home.engine.remove(launch.container)
-        until(lambda: not is_sealed(home.mapping_file), "it is not sealed", told=guard.said)
+        until(lambda: not is_sealed(home.mapping_file), "it is not sealed", details=guard.said)
 
 
 def test_the_seal_stays_while_only_the_container_is_left(training_home: TrainingHome) -> None:
     home = training_home
     two_projects(home)
-    with Guarded(home) as guard:
+    with GuardProcess(home) as guard:
         launch = home.train("detectnet_v2")
-        until(lambda: "bound" in guard.status, "its container is known", told=lambda: guard.status)
+        until(lambda: "bound" in guard.status, "its container is known", details=lambda: guard.status)
         clients = [one.pid for one in processes.scan() if one.container == launch.container]
         for pid in (launch.process.pid, *clients):
             os.kill(pid, signal.SIGKILL)
         launch.process.wait()
-        until(lambda: f"hold c{launch.container[:6]}" in guard.status, "it has seen that", told=lambda: guard.status)
+        until(lambda: f"hold c{launch.container[:6]}" in guard.status, "it has seen that", details=lambda: guard.status)
         assert is_sealed(home.mapping_file)
         home.engine.remove(launch.container)
-        until(lambda: not is_sealed(home.mapping_file), "it is not sealed", told=guard.said)
+        until(lambda: not is_sealed(home.mapping_file), "it is not sealed", details=guard.said)
 
 
 def test_found_work_is_compared_with_its_mapping(training_home: TrainingHome) -> None:
@@ -57,7 +57,7 @@ def test_found_work_is_compared_with_its_mapping(training_home: TrainingHome) ->
     project.mkdir()
     mounts = [{"source": str(project), "destination": place} for place in ("/first", "/second")]
     home.mapping_file.write_text(json.dumps({"Mounts": mounts, "DockerOptions": {"tty": False}}))
-    with Guarded(home) as guard:
+    with GuardProcess(home) as guard:
         launch = home.train("detectnet_v2")
         told = f"'{project}' is not on '/first': the launcher keeps one mount of a folder, the last"
         guard.until_said(told)

@@ -16,10 +16,10 @@ from taoprofiles.holds import manage
 from taoprofiles.storage.journal import History
 from taoprofiles.storage.locks import Lock
 from taoprofiles.switching import switch
-from tests.support.actors import Stage, rendered, staged
 from tests.support.engine import until
-from tests.support.guarding import Guarded
+from tests.support.guard_process import GuardProcess
 from tests.support.home import ALL
+from tests.support.sandbox import Sandbox, rendered
 
 WRITES = int(os.environ.get("TAOPROF_TEST_WRITES", 2000 if ALL else 100))
 """10,000 take three minutes: TAOPROF_TEST_WRITES=10000."""
@@ -39,12 +39,12 @@ class Writer:
     and symlink to be are ``modes`` and ``shapes``: more than one of each where it may not have looked in between.
     """
 
-    def __init__(self, stage: Stage, guard: Guarded, seed: int) -> None:
-        self.stage, self.guard, self.seed = stage, guard, seed
+    def __init__(self, sandbox: Sandbox, guard: GuardProcess, seed: int) -> None:
+        self.sandbox, self.guard, self.seed = sandbox, guard, seed
         self.random = random.Random(seed)
-        self.history = History(stage.context)
-        self.path = stage.mapping_file
-        self.elsewhere = stage.root / "elsewhere"
+        self.history = History(sandbox.context)
+        self.path = sandbox.mapping_file
+        self.elsewhere = sandbox.root / "elsewhere"
         self.elsewhere.mkdir()
         self.last: set[bytes | None] = {self.path.read_bytes()}
         self.wanted: bytes | None = None
@@ -85,7 +85,7 @@ class Writer:
 
     def rename_over(self) -> None:
         content, mode = self._content(), self.random.choice(ALIKE)
-        fresh = self.stage.root / "fresh"
+        fresh = self.sandbox.root / "fresh"
         fresh.write_bytes(content)
         fresh.chmod(mode)
         self._note("rename over", content)
@@ -111,7 +111,7 @@ class Writer:
         other.chmod(mode)
         self._note(f"symlink to {other.name}", content)
         self._link(other)
-        self._new_file(content, mode, os.path.relpath(other, self.stage.root))
+        self._new_file(content, mode, os.path.relpath(other, self.sandbox.root))
 
     def turn(self) -> None:
         """Make it a symlink to a file of the same content, or such a symlink a file, in one step."""
@@ -122,12 +122,12 @@ class Writer:
                 shape = None
             else:
                 other = self._other()
-                folder = os.open(self.stage.root, os.O_PATH)
+                folder = os.open(self.sandbox.root, os.O_PATH)
                 os.link(self.path.name, other, src_dir_fd=folder)  # by this the file, should it be a symlink by now
                 os.close(folder)
                 self._note(f"turned into a symlink to {other.name}", None)
                 self._link(other)
-                shape = os.path.relpath(other, self.stage.root)
+                shape = os.path.relpath(other, self.sandbox.root)
             self.changes += 1
             self.shapes.add(shape)
         except FileNotFoundError:
@@ -152,11 +152,11 @@ class Writer:
 
     def move_home(self) -> None:
         """Move the home away and back, as a mount that comes and goes."""
-        away = self.stage.root.with_name("away")
+        away = self.sandbox.root.with_name("away")
         self._note("home moved", None)
-        self.stage.root.rename(away)
+        self.sandbox.root.rename(away)
         self._pause()
-        away.rename(self.stage.root)
+        away.rename(self.sandbox.root)
 
     # What taoprof does meanwhile
 
@@ -166,13 +166,13 @@ class Writer:
         elif len(self.last) == 1 and self.last != {None}:
             self.wanted = self.now
             assert self.wanted is not None
-            self.holds.append(manage.hold(self.stage.context, None, reason="a test").id)
+            self.holds.append(manage.hold(self.sandbox.context, None, reason="a test").id)
             self.did.append(f"hold {self.holds[-1]}")
             self.modes.add(0o600)  # what is held may be gone before the guard has seen what mode it had
             self.to_keep.append(self.wanted)
 
     def release(self, hold: str) -> None:
-        manage.release(self.stage.context, hold)
+        manage.release(self.sandbox.context, hold)
         self.did.append(f"release {hold}")
         self.holds.remove(hold)
         if not self.holds:  # what the guard had not yet undone stays
@@ -185,10 +185,10 @@ class Writer:
     def use(self) -> None:
         if not self.holds:
             name = self.random.choice("ab")
-            switch.use(self.stage.context, name)
+            switch.use(self.sandbox.context, name)
             self.did.append(f"use {name}")
             self.to_keep += [content for content in self.last if content is not None and len(self.last) == 1]
-            self.last = {rendered(self.stage, name)}
+            self.last = {rendered(self.sandbox, name)}
             self.modes.add(self._mode())
 
     # What must be so
@@ -204,15 +204,15 @@ class Writer:
         is_exact = self.random.random() < 0.6
         mark = 0.0
         if is_exact:
-            with Lock(self.stage.context.lock):  # no look goes on meanwhile, so one that ends later has seen it
+            with Lock(self.sandbox.context.lock):  # no look goes on meanwhile, so one that ends later has seen it
                 if self._there() is None:
                     self.rename_over()  # most other kinds do nothing to a file that is not there
                 else:
                     self.write()
                 mark = time.time()
         self.to_keep += [content for content in self.last if content is not None]
-        until(lambda: self._looked() >= mark, "the guard has seen the write", seconds=ANSWER, told=self.told)
-        until(lambda: not self.wrong(), "all is as it must be", seconds=ANSWER, told=self.told)
+        until(lambda: self._looked() >= mark, "the guard has seen the write", seconds=ANSWER, details=self.told)
+        until(lambda: not self.wrong(), "all is as it must be", seconds=ANSWER, details=self.told)
         self.to_keep, self.hidden, self.undone = [], [], []
         if len(self.last) > 1 or self.holds:
             self.last = {self._there()}
@@ -299,16 +299,16 @@ class Writer:
             self.shapes.add(shape)
 
     def _link(self, other: Path) -> None:
-        fresh = self.stage.root / "fresh"
-        fresh.symlink_to(os.path.relpath(other, self.stage.root))
+        fresh = self.sandbox.root / "fresh"
+        fresh.symlink_to(os.path.relpath(other, self.sandbox.root))
         fresh.rename(self.path)
 
     def _other(self) -> Path:
         self.made += 1
-        return self.random.choice((self.stage.root, self.elsewhere)) / f"other-{self.made}"
+        return self.random.choice((self.sandbox.root, self.elsewhere)) / f"other-{self.made}"
 
     def _others(self) -> list[Path]:
-        return [*self.stage.root.glob("other-*"), *self.elsewhere.iterdir()]
+        return [*self.sandbox.root.glob("other-*"), *self.elsewhere.iterdir()]
 
     def _content(self) -> bytes:
         self.made += 1
@@ -346,21 +346,21 @@ class Writer:
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    with staged(tmp_path) as made:
+def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
+    with Sandbox(tmp_path) as made:
         made.profiles_named("a", "b")
         (made.root / ".config/taoprofiles/config.toml").write_text("restores = 100000\n")
         yield made
 
 
 @pytest.mark.timeout(900)
-def test_whatever_others_write_the_held_mapping_comes_back_and_nothing_is_lost(stage: Stage) -> None:
+def test_whatever_others_write_the_held_mapping_comes_back_and_nothing_is_lost(sandbox: Sandbox) -> None:
     """At each quiet moment: held, and sealed, is what was held; free, what was written last; all that stood is kept."""
-    with Guarded(stage) as guard:
-        writer = Writer(stage, guard, SEED)
+    with GuardProcess(sandbox) as guard:
+        writer = Writer(sandbox, guard, SEED)
         chance = writer.random
         descriptors = Path(f"/proc/{guard.process.pid}/fd")
-        until(lambda: not writer.wrong(), "it has looked", told=writer.told)
+        until(lambda: not writer.wrong(), "it has looked", details=writer.told)
         at_first, homes = len(list(descriptors.iterdir())), WRITES // 400 or 1
         while writer.writes < WRITES:
             for _ in range(chance.randint(1, 22)):
@@ -379,27 +379,27 @@ def test_whatever_others_write_the_held_mapping_comes_back_and_nothing_is_lost(s
         for hold in list(writer.holds):
             writer.release(hold)
         writer.rename_over()
-        until(lambda: not writer.wrong(), "all is as it must be at the end", seconds=ANSWER, told=writer.told)
+        until(lambda: not writer.wrong(), "all is as it must be at the end", seconds=ANSWER, details=writer.told)
         until(
             lambda: len(list(descriptors.iterdir())) <= at_first,
             "no descriptor is left open",
-            told=lambda: f"{at_first} at first; now {[os.readlink(fd) for fd in descriptors.iterdir()]}",
+            details=lambda: f"{at_first} at first; now {[os.readlink(fd) for fd in descriptors.iterdir()]}",
         )
         assert 0 < writer.restores() <= writer.changes, writer.told()
 
 
 @pytest.mark.parametrize("content", [b'{"Mounts": []}', None])
-def test_the_same_write_again_and_again_is_undone_each_time(stage: Stage, content: bytes | None) -> None:
+def test_the_same_write_again_and_again_is_undone_each_time(sandbox: Sandbox, content: bytes | None) -> None:
     """A notebook's cell that is run again; or a file that is removed again."""
-    before = stage.mapping_file.read_bytes()
-    with Guarded(stage) as guard:
-        manage.hold(stage.context, None, reason="a test")
+    before = sandbox.mapping_file.read_bytes()
+    with GuardProcess(sandbox) as guard:
+        manage.hold(sandbox.context, None, reason="a test")
         for number in range(1, 5):
             if content is None:
-                stage.mapping_file.unlink()
+                sandbox.mapping_file.unlink()
             else:
-                fresh = stage.root / "fresh"
+                fresh = sandbox.root / "fresh"
                 fresh.write_bytes(content)
-                fresh.rename(stage.mapping_file)
-            until(lambda number=number: guard.said().count(": put back") == number, "it is undone", told=guard.said)
-            assert stage.mapping_file.read_bytes() == before
+                fresh.rename(sandbox.mapping_file)
+            until(lambda number=number: guard.said().count(": put back") == number, "it is undone", details=guard.said)
+            assert sandbox.mapping_file.read_bytes() == before

@@ -13,8 +13,8 @@ import pytest
 
 from taoprofiles.system.systemd import quoted
 from tests.support.engine import Engine, until
-from tests.support.guarding import is_sealed
-from tests.support.home import need
+from tests.support.guard_process import is_sealed
+from tests.support.home import require
 from tests.support.systemd_machine import UID, Machine
 from tests.support.systemd_owner import CARELESS, UNIT, Owner
 
@@ -290,9 +290,9 @@ def test_a_guard_that_cannot_start_is_tried_for_ever(guarded: Owner) -> None:
     claim.rename(claim.with_name("away"))
     guarded.write(claim, "not a folder")
     guarded.systemctl("start", "--no-block", UNIT)
-    until(lambda: int(guarded.show("NRestarts")["NRestarts"]) > 6, "it is tried again", told=guarded.journal)
+    until(lambda: int(guarded.show("NRestarts")["NRestarts"]) > 6, "it is tried again", details=guarded.journal)
     claim.unlink()
-    until(lambda: guarded.show("ActiveState")["ActiveState"] == "active", "it has started", told=guarded.journal)
+    until(lambda: guarded.show("ActiveState")["ActiveState"] == "active", "it has started", details=guarded.journal)
 
 
 def test_reload_reads_the_settings(guarded: Owner) -> None:
@@ -324,7 +324,9 @@ def test_logged_out_and_in_again(guarded: Owner) -> None:
 @pytest.mark.parametrize("reason", ["two\nSTOPPING=1\nSTATUS=lines", "x" * 9000, "a\x1b[31mcolour"])
 def test_whatever_a_holder_is_called_the_status_stays_true(guarded: Owner, reason: str) -> None:
     hold = guarded.hold(reason)
-    until(lambda: hold in guarded.show("StatusText")["StatusText"], "the status names the hold", told=guarded.journal)
+    until(
+        lambda: hold in guarded.show("StatusText")["StatusText"], "the status names the hold", details=guarded.journal
+    )
     assert guarded.show("ActiveState", "SubState") == {"ActiveState": "active", "SubState": "running"}
     assert guarded.taoprof("service", "status").returncode == 0
 
@@ -345,7 +347,7 @@ def test_a_launcher_whose_words_are_no_text_does_not_end_the_guard(guarded: Owne
     tao.chmod(0o755)
     running = guarded.starts("bash", "-c", f"exec {tao} model detectnet_v2 train $'/data/gr\\xf6\\xdfe'")
     guarded.until_sealed()
-    until(lambda: "held" in guarded.show("StatusText")["StatusText"], "the status tells of it", told=guarded.journal)
+    until(lambda: "held" in guarded.show("StatusText")["StatusText"], "the status tells of it", details=guarded.journal)
     guarded.replaces()
     guarded.until_said(": put back")
     assert "put back" in guarded.taoprof("list").stderr
@@ -398,7 +400,7 @@ def notices(machine: Machine) -> Iterator[Path]:
 def test_a_foreign_write_that_is_undone_is_shown_on_the_desktop(guarded: Owner, notices: Path) -> None:
     hold = guarded.hold("tests & <b>trials</b>")
     guarded.replaces()
-    (line,) = until(lambda: notices.read_text().splitlines(), "a notice is shown", told=guarded.journal)
+    (line,) = until(lambda: notices.read_text().splitlines(), "a notice is shown", details=guarded.journal)
     program, replaced, icon, title, text = json.loads(line)
     assert (program, replaced, icon, title) == ("taoprofiles", 0, "", "taoprof: a training's mapping")
     assert "wrote ~/.tao_mounts.json while 'a' is held by tests &amp; &lt;b>trials&lt;/b>" in text
@@ -408,7 +410,7 @@ def test_a_foreign_write_that_is_undone_is_shown_on_the_desktop(guarded: Owner, 
     guarded.write(settings, "notices = false\n")
     guarded.systemctl("reload", UNIT)
     guarded.replaces('{"Mounts": [], "second": 2}')
-    until(lambda: guarded.journal().count(": put back") == 2, "the second is undone too", told=guarded.journal)
+    until(lambda: guarded.journal().count(": put back") == 2, "the second is undone too", details=guarded.journal)
     assert len(notices.read_text().splitlines()) == 1
 
 
@@ -417,7 +419,9 @@ def test_a_foreign_write_that_is_undone_is_shown_on_the_desktop(guarded: Owner, 
 
 @pytest.fixture
 def training(guarded: Owner, engine: Engine) -> Iterator[Owner]:
-    need(guarded.machine.user("tao", "--help", check=False).returncode == 0, "the system's Python starts no launcher")
+    require(
+        guarded.machine.user("tao", "--help", check=False).returncode == 0, "the system's Python starts no launcher"
+    )
     guarded.write(guarded.home / ".docker/config.json", '{"auths": {"nvcr.io": {}}}')
     project = guarded.write(guarded.home / "kitti/README", "").parent
     guarded.machine.user("sh", "-c", f"cd {project} && taoprof new detectnet_v2")
@@ -581,7 +585,7 @@ def test_every_line_of_the_unit_has_its_proof() -> None:
 def test_a_line_of_the_unit_does_something(machine: Machine, key: str) -> None:
     program, under, without = PROOFS[key]
     if key == "SystemCallArchitectures":
-        need(os.uname().machine == "x86_64", "the program is written for x86_64")
+        require(os.uname().machine == "x86_64", "the program is written for x86_64")
     setuid = machine.folder / "id"
     setuid.write_bytes(Path("/usr/bin/id").read_bytes())
     setuid.chmod(0o4755)

@@ -9,7 +9,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,43 +21,37 @@ from taoprofiles.storage.paths import Context
 from taoprofiles.switching import switch
 from taoprofiles.switching.switch import Switch
 from taoprofiles.system.engine import Engine
-from tests.support.actors import FakeEngine, Stage, answer, gone, mounts_of, staged
-from tests.support.driving import Answer, call, one_clear_error
+from tests.support.commands import Answer, call, one_clear_error
 from tests.support.engine import until
 from tests.support.home import ALL
+from tests.support.sandbox import FakeEngine, Sandbox, answer, gone, mounts_of
 
 LONGEST = 4.0
 HEAD = b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n"
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    with staged(tmp_path) as made:
-        yield made.profiles_named("a", "b")
-
-
-@pytest.fixture
-def engine(stage: Stage) -> Iterator[FakeEngine]:
-    with FakeEngine(stage.folder) as made:
+def engine(sandbox: Sandbox) -> Iterator[FakeEngine]:
+    with FakeEngine(sandbox.folder) as made:
         yield made
 
 
-def context(stage: Stage, engine: FakeEngine, uid: int | None = None) -> Context:
-    made = Context({**stage.environ, **engine.environ})
+def context(sandbox: Sandbox, engine: FakeEngine, uid: int | None = None) -> Context:
+    made = Context({**sandbox.environ, **engine.environ})
     made.uid = made.uid if uid is None else uid
     return made
 
 
-def use(stage: Stage, engine: FakeEngine, name: str = "b", uid: int | None = None) -> Switch:
+def use(sandbox: Sandbox, engine: FakeEngine, name: str = "b", uid: int | None = None) -> Switch:
     """Switch in this process."""
-    return switch.use(context(stage, engine, uid), name)
+    return switch.use(context(sandbox, engine, uid), name)
 
 
-def refused(stage: Stage, engine: FakeEngine, name: str = "b", uid: int | None = None) -> list[dict[str, Any]]:
-    before = stage.mapping_file.read_bytes()
+def refused(sandbox: Sandbox, engine: FakeEngine, name: str = "b", uid: int | None = None) -> list[dict[str, Any]]:
+    before = sandbox.mapping_file.read_bytes()
     with pytest.raises(HeldError) as caught:
-        use(stage, engine, name, uid)
-    assert stage.mapping_file.read_bytes() == before
+        use(sandbox, engine, name, uid)
+    assert sandbox.mapping_file.read_bytes() == before
     return caught.value.holders
 
 
@@ -142,30 +135,30 @@ def switched_and_told(done: Answer, engine: FakeEngine) -> None:
 
 @pytest.mark.parametrize("how", ODD_ENOUGH)
 @pytest.mark.usefixtures("hasty")
-def test_a_switch_under_an_odd_engine(stage: Stage, engine: FakeEngine, how: str) -> None:
+def test_a_switch_under_an_odd_engine(sandbox: Sandbox, engine: FakeEngine, how: str) -> None:
     """Nothing that can be seen is in the way: it switches, soon, and tells what it could not look at."""
     engine.rules["/"] = ODD[how](engine)
     began = time.monotonic()
-    done = call(stage, "use", "b", environ=engine.environ)
+    done = call(sandbox, "use", "b", environ=engine.environ)
     assert time.monotonic() - began < 2
     switched_and_told(done, engine)
 
 
 @pytest.mark.parametrize("how", ODD if ALL else ["an endless answer"])
-def test_the_command_under_an_odd_engine(stage: Stage, engine: FakeEngine, how: str) -> None:
+def test_the_command_under_an_odd_engine(sandbox: Sandbox, engine: FakeEngine, how: str) -> None:
     engine.rules["/"] = ODD[how](engine)
     began = time.monotonic()
-    done = stage.run("use", "b", environ=engine.environ)
+    done = sandbox.run("use", "b", environ=engine.environ)
     assert time.monotonic() - began < LONGEST
     switched_and_told(Answer(done.returncode, done.stdout, done.stderr), engine)
 
 
 @pytest.mark.parametrize("how", ["hangs on connect", "garbage"] if ALL else ["garbage"])
-def test_a_launcher_holds_although_the_engine_is_odd(stage: Stage, engine: FakeEngine, how: str) -> None:
+def test_a_launcher_holds_although_the_engine_is_odd(sandbox: Sandbox, engine: FakeEngine, how: str) -> None:
     engine.rules["/"] = ODD[how](engine)
-    _, process = stage.plain()
+    _, process = sandbox.plain()
     began = time.monotonic()
-    done = stage.run("use", "b", "--json", environ=engine.environ)
+    done = sandbox.run("use", "b", "--json", environ=engine.environ)
     assert time.monotonic() - began < LONGEST
     assert done.returncode == 5
     assert [holder["pid"] for holder in json.loads(done.stdout)["error"]["holders"]] == [process.pid]
@@ -173,64 +166,64 @@ def test_a_launcher_holds_although_the_engine_is_odd(stage: Stage, engine: FakeE
 
 @pytest.mark.parametrize("verb", ["holds", "status"])
 @pytest.mark.usefixtures("hasty")
-def test_looking_under_a_hung_engine(stage: Stage, engine: FakeEngine, verb: str) -> None:
+def test_looking_under_a_hung_engine(sandbox: Sandbox, engine: FakeEngine, verb: str) -> None:
     engine.rules["/"] = hanging(engine)
     began = time.monotonic()
-    done = call(stage, verb, environ=engine.environ)
+    done = call(sandbox, verb, environ=engine.environ)
     assert time.monotonic() - began < 2
     assert done.status == 0
     assert engine.address in done.err
 
 
 @pytest.mark.parametrize("where", ["no file", "no folder", "a file in its way"])
-def test_no_engine(stage: Stage, where: str) -> None:
-    (stage.folder / "file").touch()
+def test_no_engine(sandbox: Sandbox, where: str) -> None:
+    (sandbox.folder / "file").touch()
     path = {"no file": "none", "no folder": "none/none", "a file in its way": "file/none"}[where]
-    done = stage.run("use", "b", environ={"DOCKER_HOST": f"unix://{stage.folder}/{path}"})
+    done = sandbox.run("use", "b", environ={"DOCKER_HOST": f"unix://{sandbox.folder}/{path}"})
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_an_engine_that_is_not_running(stage: Stage) -> None:
-    path = stage.folder / "stale"
+def test_an_engine_that_is_not_running(sandbox: Sandbox) -> None:
+    path = sandbox.folder / "stale"
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
-    done = stage.run("use", "b", environ={"DOCKER_HOST": f"unix://{path}"})
+    done = sandbox.run("use", "b", environ={"DOCKER_HOST": f"unix://{path}"})
     assert done.returncode == 0
     assert "not running (connection refused)" in done.stderr
 
 
-def test_an_engine_that_this_user_may_not_ask(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_this_user_may_not_ask(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """Played, since root may ask every one."""
 
     def connect(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("taoprofiles.system.engine.Engine._connect", connect)
-    (told,) = switch.use(stage.context, "b").unseen
+    (told,) = switch.use(sandbox.context, "b").unseen
     assert "this user may not ask it (permission denied)" in told
 
 
 @pytest.mark.parametrize(
     "address", ["what", "unix:", "unix://", "tcp://", "tcp://127.0.0.1", "tcp://127.0.0.1:x", "npipe:////./pipe/docker"]
 )
-def test_an_address_that_is_none(stage: Stage, address: str) -> None:
-    done = stage.run("use", "b", environ={"DOCKER_HOST": address})
+def test_an_address_that_is_none(sandbox: Sandbox, address: str) -> None:
+    done = sandbox.run("use", "b", environ={"DOCKER_HOST": address})
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_an_engine_by_tcp(stage: Stage) -> None:
-    with FakeEngine(stage.folder, tcp=True) as engine:
-        engine.container(1, mounts_of(stage, "a"))
-        assert [holder["phase"] for holder in refused(stage, engine)] == ["bound"]
+def test_an_engine_by_tcp(sandbox: Sandbox) -> None:
+    with FakeEngine(sandbox.folder, tcp=True) as engine:
+        engine.container(1, mounts_of(sandbox, "a"))
+        assert [holder["phase"] for holder in refused(sandbox, engine)] == ["bound"]
         engine.containers.clear()
-        assert use(stage, engine).unseen == []
+        assert use(sandbox, engine).unseen == []
 
 
-def test_a_port_where_nobody_listens(stage: Stage) -> None:
+def test_a_port_where_nobody_listens(sandbox: Sandbox) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    done = stage.run("use", "b", environ={"DOCKER_HOST": f"tcp://127.0.0.1:{port}"})
+    done = sandbox.run("use", "b", environ={"DOCKER_HOST": f"tcp://127.0.0.1:{port}"})
     assert done.returncode == 0
     assert "connection refused" in done.stderr
 
@@ -253,9 +246,9 @@ CONTAINER_ID = "ab" * 32
     ],
     ids=lambda value: json.dumps(value)[:60],
 )
-def test_a_list_of_the_wrong_shape(stage: Stage, engine: FakeEngine, listed: object) -> None:
+def test_a_list_of_the_wrong_shape(sandbox: Sandbox, engine: FakeEngine, listed: object) -> None:
     engine.rules["/containers/json"] = lambda connection: answer(connection, listed)
-    use(stage, engine)
+    use(sandbox, engine)
 
 
 @pytest.mark.parametrize(
@@ -273,24 +266,24 @@ def test_a_list_of_the_wrong_shape(stage: Stage, engine: FakeEngine, listed: obj
     ],
     ids=json.dumps,
 )
-def test_a_container_of_the_wrong_shape(stage: Stage, engine: FakeEngine, wrong: dict[str, Any]) -> None:
+def test_a_container_of_the_wrong_shape(sandbox: Sandbox, engine: FakeEngine, wrong: dict[str, Any]) -> None:
     """Whether it counts is open; what is not is that nothing breaks."""
-    container = engine.container(1, mounts_of(stage, "a"))
+    container = engine.container(1, mounts_of(sandbox, "a"))
     engine.containers[container].update(wrong)
     try:
-        use(stage, engine)
+        use(sandbox, engine)
     except HeldError as error:
         assert [holder["container"] for holder in error.holders] == [container]
 
 
 @pytest.mark.usefixtures("hasty")
-def test_many_containers_that_are_not_told_of(stage: Stage, engine: FakeEngine) -> None:
+def test_many_containers_that_are_not_told_of(sandbox: Sandbox, engine: FakeEngine) -> None:
     """The list comes, what each of them is does not: the time for all of them is bounded, and all of them count."""
-    ids = [engine.container(n, mounts_of(stage, "a")) for n in range(1, 6)]
+    ids = [engine.container(n, mounts_of(sandbox, "a")) for n in range(1, 6)]
     for container in ids:
         engine.rules[f"/containers/{container}/"] = hanging(engine)
     began = time.monotonic()
-    holders = refused(stage, engine)
+    holders = refused(sandbox, engine)
     seconds = time.monotonic() - began
     assert {holder["container"] for holder in holders} == set(ids)
     assert seconds < 1.5, f"{seconds:.1f} s with a patience of 0.3 s"
@@ -301,37 +294,37 @@ def test_many_containers_that_are_not_told_of(stage: Stage, engine: FakeEngine) 
 
 @pytest.mark.parametrize("sign", ["environment", "image"])
 def test_a_launchers_container_on_an_engine_that_keeps_no_gpu_requests(
-    stage: Stage, engine: FakeEngine, sign: str
+    sandbox: Sandbox, engine: FakeEngine, sign: str
 ) -> None:
     """Podman."""
     env = ["TAO_CLIENT_TYPE=launcher"] if sign == "environment" else []
-    container = engine.container(1, mounts_of(stage, "a"), count=None, env=env)
+    container = engine.container(1, mounts_of(sandbox, "a"), count=None, env=env)
     if sign == "image":
         engine.containers[container]["Config"]["Image"] = "nvcr.io/nvidia/tao/tao-toolkit:6.26.3-pyt"
-    (holder,) = refused(stage, engine)
+    (holder,) = refused(sandbox, engine)
     assert holder["container"] == container
 
 
-def test_a_launchers_container_holds(stage: Stage, engine: FakeEngine) -> None:
-    container = engine.container(1, mounts_of(stage, "a"), image="nvcr.io/x:1")
-    (holder,) = refused(stage, engine)
+def test_a_launchers_container_holds(sandbox: Sandbox, engine: FakeEngine) -> None:
+    container = engine.container(1, mounts_of(sandbox, "a"), image="nvcr.io/x:1")
+    (holder,) = refused(sandbox, engine)
     assert (holder["container"], holder["phase"], holder["kind"], holder["image"], holder["profile"]) == (
         *(container, "bound", "found", "nvcr.io/x:1"),
         "a",
     )
-    assert use(stage, engine, "a").changed is False
+    assert use(sandbox, engine, "a").changed is False
     engine.containers.clear()
-    assert use(stage, engine).changed
+    assert use(sandbox, engine).changed
 
 
-def test_a_container_of_an_older_mapping_holds_that_one(stage: Stage, engine: FakeEngine) -> None:
+def test_a_container_of_an_older_mapping_holds_that_one(sandbox: Sandbox, engine: FakeEngine) -> None:
     """It was started before a switch that somebody forced: it needs the mapping of then."""
-    switch.use(stage.context, "b")
-    engine.container(1, mounts_of(stage, "a"))
-    stage.profile("c")
-    (holder,) = refused(stage, engine, "c")
+    switch.use(sandbox.context, "b")
+    engine.container(1, mounts_of(sandbox, "a"))
+    sandbox.profile("c")
+    (holder,) = refused(sandbox, engine, "c")
     assert holder["profile"] == "a"
-    assert use(stage, engine, "a").changed, "that is just what it needs"
+    assert use(sandbox, engine, "a").changed, "that is just what it needs"
 
 
 @pytest.mark.parametrize(
@@ -339,36 +332,36 @@ def test_a_container_of_an_older_mapping_holds_that_one(stage: Stage, engine: Fa
     [{"count": 0}, {"count": 2}, {"count": None}, {"env": ["TAOPROF_RUN=zzzzz"]}],
     ids=["no GPU", "two GPUs", "no request", "of a run that is not ours"],
 )
-def test_a_container_that_is_not_a_plain_launchers(stage: Stage, engine: FakeEngine, about: dict[str, Any]) -> None:
-    engine.container(1, mounts_of(stage, "a"), **about)
-    assert use(stage, engine).changed
+def test_a_container_that_is_not_a_plain_launchers(sandbox: Sandbox, engine: FakeEngine, about: dict[str, Any]) -> None:
+    engine.container(1, mounts_of(sandbox, "a"), **about)
+    assert use(sandbox, engine).changed
 
 
-def test_a_container_with_more_or_fewer_mounts(stage: Stage, engine: FakeEngine) -> None:
-    (source,) = mounts_of(stage, "a")
+def test_a_container_with_more_or_fewer_mounts(sandbox: Sandbox, engine: FakeEngine) -> None:
+    (source,) = mounts_of(sandbox, "a")
     engine.container(1, {source: "/elsewhere"})
     engine.container(2, {"/other": "/workspace/tao-experiments"})
     engine.container(3, {})
-    assert use(stage, engine).changed
-    switch.use(stage.context, "a")
-    engine.container(4, {**mounts_of(stage, "a"), "/home/x/.cache": "/cache"})
-    assert len(refused(stage, engine)) == 1, "one folder more, by the launcher's own doing, and it is still ours"
+    assert use(sandbox, engine).changed
+    switch.use(sandbox.context, "a")
+    engine.container(4, {**mounts_of(sandbox, "a"), "/home/x/.cache": "/cache"})
+    assert len(refused(sandbox, engine)) == 1, "one folder more, by the launcher's own doing, and it is still ours"
 
 
 @pytest.mark.parametrize(("user", "ours"), [("1234", True), ("1234:1234", True), ("", True), ("4321", False),
                                             ("4321:1234", False), ("0", True)])  # fmt: skip
-def test_the_user_in_a_container(stage: Stage, engine: FakeEngine, user: str, ours: bool) -> None:
-    engine.container(1, mounts_of(stage, "a"), user=user)
+def test_the_user_in_a_container(sandbox: Sandbox, engine: FakeEngine, user: str, ours: bool) -> None:
+    engine.container(1, mounts_of(sandbox, "a"), user=user)
     if ours:
-        assert len(refused(stage, engine, uid=1234)) == 1
+        assert len(refused(sandbox, engine, uid=1234)) == 1
     else:
-        assert use(stage, engine, uid=1234).changed
+        assert use(sandbox, engine, uid=1234).changed
 
 
-def test_other_peoples_containers_are_not_named(stage: Stage, engine: FakeEngine) -> None:
+def test_other_peoples_containers_are_not_named(sandbox: Sandbox, engine: FakeEngine) -> None:
     theirs = engine.container(7, {"/home/eva/secret-project": "/workspace/tao-experiments"}, image="eva/private:1")
-    engine.container(8, mounts_of(stage, "a"))
-    told = [stage.run(*words, environ=engine.environ) for words in (("use", "b"), ("holds",), ("status",))]
+    engine.container(8, mounts_of(sandbox, "a"))
+    told = [sandbox.run(*words, environ=engine.environ) for words in (("use", "b"), ("holds",), ("status",))]
     assert told[0].returncode == 5
     for done in told:
         text = done.stdout + done.stderr
@@ -379,15 +372,15 @@ def test_other_peoples_containers_are_not_named(stage: Stage, engine: FakeEngine
 # Runs and their containers
 
 
-def bound_run(stage: Stage, engine: FakeEngine, *options: str) -> tuple[str, str]:
+def bound_run(sandbox: Sandbox, engine: FakeEngine, *options: str) -> tuple[str, str]:
     """Start a run with a container, and kill every process of it; give the hold's id and the container."""
-    tao, run = stage.in_run("b", *options, environ=engine.environ)
-    (hold,) = manage.active_holds(context(stage, engine)).holds
-    engine.container(5, mounts_of(stage, "b"))  # someone else's of the same project, not marked
-    container = engine.container(6, mounts_of(stage, "b"), env=[f"TAOPROF_RUN={hold.id}"])
+    tao, run = sandbox.in_run("b", *options, environ=engine.environ)
+    (hold,) = manage.active_holds(context(sandbox, engine)).holds
+    engine.container(5, mounts_of(sandbox, "b"))  # someone else's of the same project, not marked
+    container = engine.container(6, mounts_of(sandbox, "b"), env=[f"TAOPROF_RUN={hold.id}"])
     until(engine.listeners, "the run listens")
     engine.event("start", container)
-    record = stage.records / f"{hold.id}.json"
+    record = sandbox.records / f"{hold.id}.json"
     until(lambda: json.loads(record.read_text())["container"] == container, "the run has noted its container")
     del engine.containers[next(iter(engine.containers))]
     os.killpg(run.pid, signal.SIGKILL)
@@ -396,81 +389,81 @@ def bound_run(stage: Stage, engine: FakeEngine, *options: str) -> tuple[str, str
     return hold.id, container
 
 
-def test_a_marked_container_belongs_to_its_run(stage: Stage, engine: FakeEngine) -> None:
-    hold_id, container = bound_run(stage, engine)
-    (hold,) = manage.active_holds(context(stage, engine)).holds
+def test_a_marked_container_belongs_to_its_run(sandbox: Sandbox, engine: FakeEngine) -> None:
+    hold_id, container = bound_run(sandbox, engine)
+    (hold,) = manage.active_holds(context(sandbox, engine)).holds
     assert (hold.id, hold.kind, hold.container, hold.phase) == (hold_id, "run", container, "bound")
-    assert use(stage, engine).changed, "it does not need the shared file"
+    assert use(sandbox, engine).changed, "it does not need the shared file"
     engine.containers.clear()
-    assert manage.active_holds(context(stage, engine)).holds == []
-    assert list(stage.records.iterdir()) == []
+    assert manage.active_holds(context(sandbox, engine)).holds == []
+    assert list(sandbox.records.iterdir()) == []
 
 
 @pytest.mark.parametrize("how", ODD_ENOUGH)
 @pytest.mark.usefixtures("hasty")
-def test_a_run_whose_death_cannot_be_proved_counts(stage: Stage, engine: FakeEngine, how: str) -> None:
-    hold_id, _ = bound_run(stage, engine, "--shared")
+def test_a_run_whose_death_cannot_be_proved_counts(sandbox: Sandbox, engine: FakeEngine, how: str) -> None:
+    hold_id, _ = bound_run(sandbox, engine, "--shared")
     engine.rules["/"] = ODD[how](engine)
-    assert [holder["id"] for holder in refused(stage, engine, "a")] == [hold_id]
-    assert [hold.id for hold in manage.active_holds(context(stage, engine)).holds] == [hold_id]
+    assert [holder["id"] for holder in refused(sandbox, engine, "a")] == [hold_id]
+    assert [hold.id for hold in manage.active_holds(context(sandbox, engine)).holds] == [hold_id]
     engine.rules.clear()
     engine.containers.clear()
-    assert use(stage, engine, "a").changed
+    assert use(sandbox, engine, "a").changed
 
 
 @pytest.mark.usefixtures("hasty")
-def test_a_pending_run_whose_container_cannot_be_seen_counts(stage: Stage, engine: FakeEngine) -> None:
+def test_a_pending_run_whose_container_cannot_be_seen_counts(sandbox: Sandbox, engine: FakeEngine) -> None:
     engine.rules["/"] = saying(b"HTTP/1.0 500 Oops\r\n\r\n{}")
-    _, run = stage.in_run("b", "--shared", environ=engine.environ)
+    _, run = sandbox.in_run("b", "--shared", environ=engine.environ)
     os.killpg(run.pid, signal.SIGKILL)
     run.wait(20)
-    assert len(refused(stage, engine, "a")) == 1, "it may have started a container in the meantime"
+    assert len(refused(sandbox, engine, "a")) == 1, "it may have started a container in the meantime"
     engine.rules.clear()
-    assert use(stage, engine, "a").changed
+    assert use(sandbox, engine, "a").changed
 
 
-def test_a_run_counts_whose_container_is_listed_and_not_told_of(stage: Stage, engine: FakeEngine) -> None:
+def test_a_run_counts_whose_container_is_listed_and_not_told_of(sandbox: Sandbox, engine: FakeEngine) -> None:
     """The list comes, and the question whose the container is finds no answer: the record stays."""
-    hold_id, container = bound_run(stage, engine, "--shared")
-    path = stage.records / f"{hold_id}.json"
+    hold_id, container = bound_run(sandbox, engine, "--shared")
+    path = sandbox.records / f"{hold_id}.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "container": None, "phase": "pending"}))
     engine.rules[f"/containers/{container}/"] = saying(b"HTTP/1.0 500 Oops\r\n\r\n{}")
-    refused(stage, engine, "a")
+    refused(sandbox, engine, "a")
     engine.rules.clear()
-    assert [holder["id"] for holder in refused(stage, engine, "a")] == [hold_id]
+    assert [holder["id"] for holder in refused(sandbox, engine, "a")] == [hold_id]
 
 
-def test_a_bound_run_counts_while_its_engine_restarts(stage: Stage, engine: FakeEngine) -> None:
+def test_a_bound_run_counts_while_its_engine_restarts(sandbox: Sandbox, engine: FakeEngine) -> None:
     """With live-restore containers go on while dockerd is down, and its socket is away for that time."""
-    hold_id, _ = bound_run(stage, engine, "--shared")
+    hold_id, _ = bound_run(sandbox, engine, "--shared")
     aside = engine.path.rename(engine.path.with_name("aside"))
-    assert [holder["id"] for holder in refused(stage, engine, "a")] == [hold_id]
+    assert [holder["id"] for holder in refused(sandbox, engine, "a")] == [hold_id]
     aside.rename(engine.path)
-    assert [holder["id"] for holder in refused(stage, engine, "a")] == [hold_id]
+    assert [holder["id"] for holder in refused(sandbox, engine, "a")] == [hold_id]
 
 
-def test_a_bound_run_is_looked_for_on_its_own_engine(stage: Stage, engine: FakeEngine) -> None:
+def test_a_bound_run_is_looked_for_on_its_own_engine(sandbox: Sandbox, engine: FakeEngine) -> None:
     """DOCKER_HOST was set for the run, and is not in the shell of the switch."""
-    hold_id, _ = bound_run(stage, engine, "--shared")
-    with FakeEngine(stage.folder) as other:
-        assert [holder["id"] for holder in refused(stage, other, "a")] == [hold_id]
+    hold_id, _ = bound_run(sandbox, engine, "--shared")
+    with FakeEngine(sandbox.folder) as other:
+        assert [holder["id"] for holder in refused(sandbox, other, "a")] == [hold_id]
 
 
-def test_a_container_on_a_remote_engine_outlives_the_reboot_of_its_client(stage: Stage, engine: FakeEngine) -> None:
-    hold_id, _ = bound_run(stage, engine, "--shared")
-    path = stage.records / f"{hold_id}.json"
+def test_a_container_on_a_remote_engine_outlives_the_reboot_of_its_client(sandbox: Sandbox, engine: FakeEngine) -> None:
+    hold_id, _ = bound_run(sandbox, engine, "--shared")
+    path = sandbox.records / f"{hold_id}.json"
     record = json.loads(path.read_text())
     name, machine, _, namespace = record["place"].split(" ")
     path.write_text(json.dumps({**record, "place": f"{name} {machine} another-boot {namespace}"}))
-    assert len(refused(stage, engine, "a")) == 1
+    assert len(refused(sandbox, engine, "a")) == 1
 
 
-def test_stop_asks_the_engine_for_the_runs_container_alone(stage: Stage, engine: FakeEngine) -> None:
-    hold_id, container = bound_run(stage, engine)
-    stage.run("stop", hold_id, check=True, environ=engine.environ)
+def test_stop_asks_the_engine_for_the_runs_container_alone(sandbox: Sandbox, engine: FakeEngine) -> None:
+    hold_id, container = bound_run(sandbox, engine)
+    sandbox.run("stop", hold_id, check=True, environ=engine.environ)
     assert [path for path in engine.asked if "/stop" in path] == [f"/containers/{container}/stop?t=10"]
     engine.rules[f"/containers/{container}/stop"] = saying(b"HTTP/1.0 500 Oops\r\n\r\n{}")
-    one_clear_error(stage.run("stop", hold_id, environ=engine.environ), 1)
+    one_clear_error(sandbox.run("stop", hold_id, environ=engine.environ), 1)
 
 
 # The stream of events
@@ -494,7 +487,7 @@ class Watched:
     def wait_for_exit(self, seconds: float = 3) -> None:
         """Wait until the container is over, or the watch is."""
         over = lambda: self.faults or any(one.over for one in self.monitor.containers)  # noqa: E731
-        until(over, "the container is over", seconds=seconds, told=lambda: self.monitor.problem)
+        until(over, "the container is over", seconds=seconds, details=lambda: self.monitor.problem)
         assert self.faults == []
 
     def status(self) -> int | None:
@@ -543,13 +536,15 @@ def test_somebody_who_looks_into_the_container(engine: FakeEngine, watched: Watc
     assert watched.status() == 0
 
 
-def test_waiting_for_a_container_whose_engine_answers_its_head_at_once(stage: Stage, engine: FakeEngine) -> None:
+def test_waiting_for_a_container_whose_engine_answers_its_head_at_once(sandbox: Sandbox, engine: FakeEngine) -> None:
     """As Docker does; the end comes when the body does."""
-    container = engine.container(1, mounts_of(stage, "a"))
+    container = engine.container(1, mounts_of(sandbox, "a"))
     engine.rules[f"/containers/{container}/wait"] = hanging(engine, HEAD)
     before = len(engine.asked)
     with pytest.raises(HeldError):
-        wait_until_free(context(stage, engine), "use", lambda: use(stage, engine), seconds=1.2, say=lambda text: None)
+        wait_until_free(
+            context(sandbox, engine), "use", lambda: use(sandbox, engine), seconds=1.2, say=lambda text: None
+        )
     looks = [path for path in engine.asked[before:] if path.startswith("/containers/json")]
     assert 2 <= len(looks) <= 4, "once at first, and then each half second"
 
@@ -680,10 +675,10 @@ def test_an_odd_answer_about_a_container_does_not_end_the_watch(
 
 
 @pytest.mark.parametrize("how", ["hangs on connect", "garbage", "nothing"] if ALL else ["garbage"])
-def test_a_run_under_an_odd_engine(stage: Stage, engine: FakeEngine, how: str) -> None:
+def test_a_run_under_an_odd_engine(sandbox: Sandbox, engine: FakeEngine, how: str) -> None:
     """The start does not wait for long; a success that cannot be seen counts as failed, and it says so."""
     engine.rules["/"] = ODD[how](engine)
-    tao, run = stage.in_run("b", environ=engine.environ)
+    tao, run = sandbox.in_run("b", environ=engine.environ)
     tao.end()
     out, _ = run.communicate(timeout=20)
     assert run.returncode == 1, out
@@ -692,23 +687,23 @@ def test_a_run_under_an_odd_engine(stage: Stage, engine: FakeEngine, how: str) -
 
 
 @pytest.mark.parametrize("status", [0, 3])
-def test_the_exit_status_is_the_engines(stage: Stage, engine: FakeEngine, status: int) -> None:
-    tao, run = stage.in_run("b", environ=engine.environ)
-    (hold,) = manage.active_holds(context(stage, engine)).holds
-    container = engine.container(1, mounts_of(stage, "b"), env=[f"TAOPROF_RUN={hold.id}"])
+def test_the_exit_status_is_the_engines(sandbox: Sandbox, engine: FakeEngine, status: int) -> None:
+    tao, run = sandbox.in_run("b", environ=engine.environ)
+    (hold,) = manage.active_holds(context(sandbox, engine)).holds
+    container = engine.container(1, mounts_of(sandbox, "b"), env=[f"TAOPROF_RUN={hold.id}"])
     whole_life(engine, container, status)
     until(lambda: any(container in path for path in engine.asked), "the run has asked for its container")
     del engine.containers[container]
     tao.end()
     out, _ = run.communicate(timeout=20)
     assert run.returncode == status, out
-    assert json.loads(stage.run("history", "--json").stdout)["data"]["runs"][0]["status"] == status
+    assert json.loads(sandbox.run("history", "--json").stdout)["data"]["runs"][0]["status"] == status
 
 
-def test_what_the_container_got_is_told_at_once(stage: Stage, engine: FakeEngine) -> None:
-    tao, run = stage.in_run("b", environ=engine.environ)
-    (hold,) = manage.active_holds(context(stage, engine)).holds
-    container = engine.container(1, mounts_of(stage, "a"), env=[f"TAOPROF_RUN={hold.id}"])
+def test_what_the_container_got_is_told_at_once(sandbox: Sandbox, engine: FakeEngine) -> None:
+    tao, run = sandbox.in_run("b", environ=engine.environ)
+    (hold,) = manage.active_holds(context(sandbox, engine)).holds
+    container = engine.container(1, mounts_of(sandbox, "a"), env=[f"TAOPROF_RUN={hold.id}"])
     until(engine.listeners, "the run listens")
     engine.event("start", container)
     assert run.stdout is not None

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +19,20 @@ from taoprofiles.holds import manage
 from taoprofiles.holds.records import Holds
 from taoprofiles.runs import run as runs
 from taoprofiles.system import processes
-from tests.support.actors import Stage, gone, kill, mounts_of, rendered, staged
-from tests.support.driving import Terminal, call, one_clear_error
+from tests.support.commands import Terminal, call, one_clear_error
 from tests.support.engine import until
-from tests.support.home import ALL, need
+from tests.support.home import ALL, require
+from tests.support.sandbox import Sandbox, gone, kill, mounts_of, rendered
 
 
-@pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    with staged(tmp_path) as made:
-        yield made.profiles_named("a", "b")
-
-
-def record_of(stage: Stage) -> Path:
+def record_of(sandbox: Sandbox) -> Path:
     """Give the file of the only hold's record."""
-    (found,) = (path for path in stage.records.glob("*.json") if not path.name.endswith(".mounts.json"))
+    (found,) = (path for path in sandbox.records.glob("*.json") if not path.name.endswith(".mounts.json"))
     return found
 
 
-def changed_record(stage: Stage, **fields: object) -> Path:
-    path = record_of(stage)
+def changed_record(sandbox: Sandbox, **fields: object) -> Path:
+    path = record_of(sandbox)
     path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
     return path
 
@@ -47,91 +40,91 @@ def changed_record(stage: Stage, **fields: object) -> Path:
 # Work that taoprofiles did not start
 
 
-def test_a_plain_launcher_holds_from_its_start_to_its_end(stage: Stage) -> None:
-    tao, process = stage.plain()
-    (holder,) = stage.refused("b")
+def test_a_plain_launcher_holds_from_its_start_to_its_end(sandbox: Sandbox) -> None:
+    tao, process = sandbox.plain()
+    (holder,) = sandbox.refused("b")
     assert (holder["pid"], holder["kind"], holder["phase"], holder["profile"]) == (process.pid, "found", "pending", "a")
     assert holder["command"][1:] == ["model", "unet", "train"]
-    done = stage.run("use", "b")
+    done = sandbox.run("use", "b")
     assert f"pid {process.pid}" in done.stderr
     for way in ("taoprof run b -- …", "taoprof use b --wait", f"--release p{process.pid}"):
         assert way in done.stderr
-    assert stage.run("use", "a").returncode == 0, "the same mapping is no conflict"
-    assert tao.reads() == stage.mapping_file.read_text()
-    assert stage.refused("b")[0]["pid"] == process.pid
+    assert sandbox.run("use", "a").returncode == 0, "the same mapping is no conflict"
+    assert tao.reads() == sandbox.mapping_file.read_text()
+    assert sandbox.refused("b")[0]["pid"] == process.pid
     tao.end()
-    assert stage.wait(process) == 0
-    stage.run("use", "b", check=True)
-    assert stage.holds() == []
+    assert sandbox.wait(process) == 0
+    sandbox.run("use", "b", check=True)
+    assert sandbox.holds() == []
 
 
-def test_a_launcher_that_is_killed_holds_no_more(stage: Stage) -> None:
-    _, process = stage.plain()
-    stage.refused("b")
+def test_a_launcher_that_is_killed_holds_no_more(sandbox: Sandbox) -> None:
+    _, process = sandbox.plain()
+    sandbox.refused("b")
     process.kill()
     process.wait(20)
-    stage.run("use", "b", check=True)
+    sandbox.run("use", "b", check=True)
 
 
-def test_the_same_mapping_of_another_profile_is_no_conflict(stage: Stage) -> None:
-    stage.profile("twin", stage.profile("a").read_text())
-    stage.plain()
-    stage.run("use", "twin", check=True)
-    assert stage.run("current").stdout == "twin\n"
+def test_the_same_mapping_of_another_profile_is_no_conflict(sandbox: Sandbox) -> None:
+    sandbox.profile("twin", sandbox.profile("a").read_text())
+    sandbox.plain()
+    sandbox.run("use", "twin", check=True)
+    assert sandbox.run("current").stdout == "twin\n"
 
 
 @pytest.mark.parametrize("how", ["its own file", "another home", "without a container"])
-def test_a_launcher_that_does_not_read_the_shared_file_does_not_hold_it(stage: Stage, how: str) -> None:
-    own = stage.folder / "own.json"
+def test_a_launcher_that_does_not_read_the_shared_file_does_not_hold_it(sandbox: Sandbox, how: str) -> None:
+    own = sandbox.folder / "own.json"
     own.write_text("{}")
     environ = {
         "its own file": {"LAUNCHER_MOUNTS": str(own)},
-        "another home": {"HOME": str(stage.folder)},
+        "another home": {"HOME": str(sandbox.folder)},
         "without a container": {"TAO_DOCKER_DISABLE": "1"},
     }[how]
-    stage.plain(environ)
-    stage.run("use", "b", check=True)
+    sandbox.plain(environ)
+    sandbox.run("use", "b", check=True)
 
 
 @pytest.mark.parametrize("how", ["by name", "by a symlink", "by ~", "relative", "through a symlinked folder"])
-def test_launcher_mounts_may_lead_to_the_shared_file(stage: Stage, how: str) -> None:
-    (stage.folder / "link").symlink_to(stage.mapping_file)
-    (stage.folder / "folder").symlink_to(stage.root)
+def test_launcher_mounts_may_lead_to_the_shared_file(sandbox: Sandbox, how: str) -> None:
+    (sandbox.folder / "link").symlink_to(sandbox.mapping_file)
+    (sandbox.folder / "folder").symlink_to(sandbox.root)
     path = {
-        "by name": str(stage.mapping_file),
-        "by a symlink": str(stage.folder / "link"),
+        "by name": str(sandbox.mapping_file),
+        "by a symlink": str(sandbox.folder / "link"),
         "by ~": "~/.tao_mounts.json",
         "relative": ".tao_mounts.json",
-        "through a symlinked folder": str(stage.folder / "folder/.tao_mounts.json"),
+        "through a symlinked folder": str(sandbox.folder / "folder/.tao_mounts.json"),
     }[how]
-    _, process = stage.plain({"LAUNCHER_MOUNTS": path})
-    assert [holder["pid"] for holder in stage.refused("b")] == [process.pid]
+    _, process = sandbox.plain({"LAUNCHER_MOUNTS": path})
+    assert [holder["pid"] for holder in sandbox.refused("b")] == [process.pid]
 
 
-def test_a_launcher_in_a_run_that_goes_back_to_the_shared_file_holds_it(stage: Stage) -> None:
+def test_a_launcher_in_a_run_that_goes_back_to_the_shared_file_holds_it(sandbox: Sandbox) -> None:
     """Within an isolated run, or a shell, anyone may unset LAUNCHER_MOUNTS: then it is as with any plain launcher."""
-    tao, _ = stage.in_run("b", command=("sh", "-c", "unset LAUNCHER_MOUNTS; exec tao model unet train"))
-    assert tao.pid() in [holder["pid"] for holder in stage.refused("b")]
-    assert tao.reads() == stage.mapping_file.read_text()
+    tao, _ = sandbox.in_run("b", command=("sh", "-c", "unset LAUNCHER_MOUNTS; exec tao model unet train"))
+    assert tao.pid() in [holder["pid"] for holder in sandbox.refused("b")]
+    assert tao.reads() == sandbox.mapping_file.read_text()
 
 
 # The tree of a run
 
 
-def start_tree(stage: Stage, how: str) -> tuple[dict[str, int], subprocess.Popen[str]]:
+def start_tree(sandbox: Sandbox, how: str) -> tuple[dict[str, int], subprocess.Popen[str]]:
     """Start a run with a launcher that has read its file and has a client; give everyone's pid."""
-    tao, run = stage.in_run("b", *(["--shared"] if how == "shared" else []), client=True)
+    tao, run = sandbox.in_run("b", *(["--shared"] if how == "shared" else []), client=True)
     tao.reads()
     return {"run": run.pid, "tao": tao.pid(), "client": tao.client()}, run
 
 
-def is_held(stage: Stage, how: str) -> bool:
+def is_held(sandbox: Sandbox, how: str) -> bool:
     """Whether the run counts: by ``holds``, and if it needs the shared file by a switch that is refused."""
-    held = [hold["kind"] for hold in stage.holds()] == ["run"]
+    held = [hold["kind"] for hold in sandbox.holds()] == ["run"]
     if how == "shared":
-        assert stage.would_be_refused("a") is held
+        assert sandbox.would_be_refused("a") is held
     else:
-        assert not stage.would_be_refused("b"), "an isolated run is in nobody's way"
+        assert not sandbox.would_be_refused("b"), "an isolated run is in nobody's way"
     return held
 
 
@@ -141,9 +134,9 @@ KILLS = KILLS if ALL else KILLS[::4]
 
 @pytest.mark.parametrize("victims", KILLS, ids="-".join)
 @pytest.mark.parametrize("how", ["isolated", "shared"])
-def test_a_run_is_held_while_any_part_of_it_lives(stage: Stage, how: str, victims: tuple[str, ...]) -> None:
-    tree, run = start_tree(stage, how)
-    assert is_held(stage, how)
+def test_a_run_is_held_while_any_part_of_it_lives(sandbox: Sandbox, how: str, victims: tuple[str, ...]) -> None:
+    tree, run = start_tree(sandbox, how)
+    assert is_held(sandbox, how)
     for victim in victims:
         kill(tree[victim])
         if victim == "run":
@@ -152,18 +145,18 @@ def test_a_run_is_held_while_any_part_of_it_lives(stage: Stage, how: str, victim
             run.wait(20)  # it sees its command's end and goes
         until(lambda pid=tree[victim]: gone(pid), f"{victim} is gone")
         alive = [name for name, pid in tree.items() if not gone(pid)]
-        assert is_held(stage, how) == bool(alive), f"{victim} of {victims} was killed, and {alive} go on"
+        assert is_held(sandbox, how) == bool(alive), f"{victim} of {victims} was killed, and {alive} go on"
     for pid in tree.values():
         kill(pid)
     run.wait(20)
     until(lambda: all(map(gone, tree.values())), "all are gone")
-    assert not is_held(stage, how), "nobody is left"
-    assert list(stage.records.iterdir()) == [], "the next command takes away the record and the private mounts file"
+    assert not is_held(sandbox, how), "nobody is left"
+    assert list(sandbox.records.iterdir()) == [], "the next command takes away the record and the private mounts file"
 
 
 @pytest.mark.parametrize("killed", ["run alone", "run and tao at once", "the whole group"])
-def test_a_run_killed_before_it_has_read_its_file(stage: Stage, killed: str) -> None:
-    tao, run = stage.in_run("b", "--shared")
+def test_a_run_killed_before_it_has_read_its_file(sandbox: Sandbox, killed: str) -> None:
+    tao, run = sandbox.in_run("b", "--shared")
     if killed == "the whole group":
         os.killpg(run.pid, signal.SIGKILL)
     else:
@@ -172,99 +165,101 @@ def test_a_run_killed_before_it_has_read_its_file(stage: Stage, killed: str) -> 
             kill(tao.pid())
     run.wait(20)
     if killed == "run alone":
-        assert is_held(stage, "shared")
-        assert tao.reads() == rendered(stage, "b").decode()
+        assert is_held(sandbox, "shared")
+        assert tao.reads() == rendered(sandbox, "b").decode()
         tao.end()
     until(lambda: gone(tao.pid()), "the launcher is gone")
-    stage.run("use", "a", check=True)
-    assert list(stage.records.iterdir()) == []
+    sandbox.run("use", "a", check=True)
+    assert list(sandbox.records.iterdir()) == []
 
 
-def test_the_private_file_is_there_for_a_launcher_whose_run_was_killed(stage: Stage) -> None:
-    tao, run = stage.in_run("b")
+def test_the_private_file_is_there_for_a_launcher_whose_run_was_killed(sandbox: Sandbox) -> None:
+    tao, run = sandbox.in_run("b")
     kill(run.pid)
     run.wait(20)
-    stage.run("holds", check=True)
-    stage.run("use", "b", check=True)
+    sandbox.run("holds", check=True)
+    sandbox.run("use", "b", check=True)
     mounts = json.loads(tao.reads())["Mounts"]
-    assert mounts == json.loads(rendered(stage, "b"))["Mounts"]
+    assert mounts == json.loads(rendered(sandbox, "b"))["Mounts"]
 
 
-def test_the_private_file_is_for_its_owner_alone_and_goes_with_the_run(stage: Stage) -> None:
-    shared = stage.mapping_file.read_bytes(), stage.mapping_file.stat()
-    tao, run = stage.in_run("b")
-    (path,) = stage.records.glob("*.mounts.json")
+def test_the_private_file_is_for_its_owner_alone_and_goes_with_the_run(sandbox: Sandbox) -> None:
+    shared = sandbox.mapping_file.read_bytes(), sandbox.mapping_file.stat()
+    tao, run = sandbox.in_run("b")
+    (path,) = sandbox.records.glob("*.mounts.json")
     assert path.stat().st_mode & 0o777 == 0o600
     assert tao.reads() == path.read_text()
     tao.end()
     assert run.wait(20) == 0
-    assert list(stage.records.iterdir()) == []
-    now = stage.mapping_file.stat()
-    assert stage.mapping_file.read_bytes() == shared[0]
+    assert list(sandbox.records.iterdir()) == []
+    now = sandbox.mapping_file.stat()
+    assert sandbox.mapping_file.read_bytes() == shared[0]
     assert (now.st_ino, now.st_mtime_ns) == (shared[1].st_ino, shared[1].st_mtime_ns)
 
 
-def test_a_child_without_claim_and_parents_holds_by_its_mark(stage: Stage) -> None:
+def test_a_child_without_claim_and_parents_holds_by_its_mark(sandbox: Sandbox) -> None:
     """A command that goes into the background, with every descriptor closed, is still the run's work."""
     script = "import subprocess as s; n = s.DEVNULL; print(s.Popen(['sleep', '1000'], stdin=n, stdout=n, stderr=n).pid)"
-    run = stage.start(stage.taoprof, "run", "b", "--shared", "--", sys.executable, "-c", script, stdout=-1, stderr=-1)
+    run = sandbox.start(
+        sandbox.taoprof, "run", "b", "--shared", "--", sys.executable, "-c", script, stdout=-1, stderr=-1
+    )
     out, err = run.communicate(timeout=20)
     pid = int(out)
     try:
         assert not gone(pid)
-        assert [hold["kind"] for hold in stage.refused("a")] == ["run"], err
+        assert [hold["kind"] for hold in sandbox.refused("a")] == ["run"], err
     finally:
         kill(pid)
     until(lambda: gone(pid), "it is gone")
-    stage.run("use", "a", check=True)
+    sandbox.run("use", "a", check=True)
 
 
 # Who is meant by a record
 
 
-def test_a_pid_that_is_given_out_again_holds_nothing(stage: Stage) -> None:
-    stage.run("hold", "--reason", "mine", "--pid", str(os.getpid()), check=True)
-    stage.refused("b")
-    changed_record(stage, start=json.loads(record_of(stage).read_text())["start"] + 1)
-    stage.run("use", "b", check=True)
+def test_a_pid_that_is_given_out_again_holds_nothing(sandbox: Sandbox) -> None:
+    sandbox.run("hold", "--reason", "mine", "--pid", str(os.getpid()), check=True)
+    sandbox.refused("b")
+    changed_record(sandbox, start=json.loads(record_of(sandbox).read_text())["start"] + 1)
+    sandbox.run("use", "b", check=True)
 
 
-def test_a_pid_that_is_given_out_again_is_not_a_run(stage: Stage) -> None:
-    tao, run = stage.in_run("a", "--shared")
+def test_a_pid_that_is_given_out_again_is_not_a_run(sandbox: Sandbox) -> None:
+    tao, run = sandbox.in_run("a", "--shared")
     os.killpg(run.pid, signal.SIGKILL)
     run.wait(20)
     until(lambda: gone(tao.pid()), "the launcher is gone")
-    changed_record(stage, pid=os.getpid())
-    stage.run("use", "b", check=True)
+    changed_record(sandbox, pid=os.getpid())
+    sandbox.run("use", "b", check=True)
 
 
-def another_boot(stage: Stage) -> str:
+def another_boot(sandbox: Sandbox) -> str:
     name, machine, _, namespace = processes.place().split(" ")
-    need(machine != "-", "there is no machine id here")
+    require(machine != "-", "there is no machine id here")
     return f"{name} {machine} 11111111-2222-3333-4444-555555555555 {namespace}"
 
 
-def test_what_ran_before_a_reboot_is_gone(stage: Stage) -> None:
-    stage.run("hold", "--reason", "mine", "--pid", str(os.getpid()), check=True)
-    changed_record(stage, place=another_boot(stage))
-    stage.run("use", "b", check=True)
-    assert stage.holds() == []
+def test_what_ran_before_a_reboot_is_gone(sandbox: Sandbox) -> None:
+    sandbox.run("hold", "--reason", "mine", "--pid", str(os.getpid()), check=True)
+    changed_record(sandbox, place=another_boot(sandbox))
+    sandbox.run("use", "b", check=True)
+    assert sandbox.holds() == []
 
 
-def test_a_run_of_before_a_reboot_is_gone(stage: Stage) -> None:
-    _, run = stage.in_run("a", "--shared")
+def test_a_run_of_before_a_reboot_is_gone(sandbox: Sandbox) -> None:
+    _, run = sandbox.in_run("a", "--shared")
     os.killpg(run.pid, signal.SIGKILL)
     run.wait(20)
-    changed_record(stage, place=another_boot(stage))
-    stage.run("use", "b", check=True)
-    (over,) = stage.json("history")["data"]["runs"]
+    changed_record(sandbox, place=another_boot(sandbox))
+    sandbox.run("use", "b", check=True)
+    (over,) = sandbox.json("history")["data"]["runs"]
     assert over["status"] is None
 
 
-def test_a_hold_by_hand_without_an_end_outlives_a_reboot(stage: Stage) -> None:
-    stage.run("hold", "--reason", "until the paper is out", check=True)
-    changed_record(stage, place=another_boot(stage))
-    stage.refused("b")
+def test_a_hold_by_hand_without_an_end_outlives_a_reboot(sandbox: Sandbox) -> None:
+    sandbox.run("hold", "--reason", "until the paper is out", check=True)
+    changed_record(sandbox, place=another_boot(sandbox))
+    sandbox.refused("b")
 
 
 @pytest.mark.parametrize(
@@ -294,133 +289,133 @@ def test_a_hold_by_hand_without_an_end_outlives_a_reboot(stage: Stage) -> None:
         ),
     ],
 )
-def test_a_damaged_record_is_told_and_nothing_changed(stage: Stage, content: bytes) -> None:
+def test_a_damaged_record_is_told_and_nothing_changed(sandbox: Sandbox, content: bytes) -> None:
     """What it was about may still be at work, so nobody may switch, and nobody takes it away."""
-    stage.run("hold", "--reason", "x", check=True)
-    record_of(stage).unlink()
-    (stage.records / "abcde.json").write_bytes(content)
-    before = stage.tree(), sorted(stage.records.iterdir()), stage.mapping_file.read_bytes()
-    done = call(stage, "use", "b")
+    sandbox.run("hold", "--reason", "x", check=True)
+    record_of(sandbox).unlink()
+    (sandbox.records / "abcde.json").write_bytes(content)
+    before = sandbox.tree(), sorted(sandbox.records.iterdir()), sandbox.mapping_file.read_bytes()
+    done = call(sandbox, "use", "b")
     one_clear_error(done, 3)
     assert "abcde.json" in done.err
-    assert (stage.tree(), sorted(stage.records.iterdir()), stage.mapping_file.read_bytes()) == before
+    assert (sandbox.tree(), sorted(sandbox.records.iterdir()), sandbox.mapping_file.read_bytes()) == before
 
 
 @pytest.mark.parametrize("words", [("run", "b", "--", "true"), ("holds",), ("status",), ("release", "x")])
-def test_every_verb_tells_a_damaged_record(stage: Stage, words: tuple[str, ...]) -> None:
-    stage.run("release", stage.json("hold", "--reason", "x")["data"]["id"], check=True)
-    (stage.records / "abcde.json").write_bytes(b"{")
-    one_clear_error(call(stage, *words), 3)
+def test_every_verb_tells_a_damaged_record(sandbox: Sandbox, words: tuple[str, ...]) -> None:
+    sandbox.run("release", sandbox.json("hold", "--reason", "x")["data"]["id"], check=True)
+    (sandbox.records / "abcde.json").write_bytes(b"{")
+    one_clear_error(call(sandbox, *words), 3)
 
 
 # Holds by hand
 
 
-def test_a_hold_by_hand(stage: Stage) -> None:
-    made = stage.json("hold", "a", "--reason", "a demo at ten")["data"]
-    (holder,) = stage.refused("b")
+def test_a_hold_by_hand(sandbox: Sandbox) -> None:
+    made = sandbox.json("hold", "a", "--reason", "a demo at ten")["data"]
+    (holder,) = sandbox.refused("b")
     assert (holder["id"], holder["reason"], holder["kind"], holder["user"]) == (
         made["id"],
         "a demo at ten",
         "manual",
         "ana",
     )
-    assert "a demo at ten" in stage.run("use", "b").stderr
-    stage.run("use", "a", check=True)
-    assert stage.run("hold", "b", "--reason", "x").returncode == 2, "b is not active"
-    assert stage.run("release", "zzzzz").returncode == 4
-    stage.run("release", made["id"], check=True)
-    stage.run("use", "b", check=True)
-    assert list(stage.records.iterdir()) == []
+    assert "a demo at ten" in sandbox.run("use", "b").stderr
+    sandbox.run("use", "a", check=True)
+    assert sandbox.run("hold", "b", "--reason", "x").returncode == 2, "b is not active"
+    assert sandbox.run("release", "zzzzz").returncode == 4
+    sandbox.run("release", made["id"], check=True)
+    sandbox.run("use", "b", check=True)
+    assert list(sandbox.records.iterdir()) == []
 
 
-def test_a_hold_for_a_time(stage: Stage) -> None:
-    stage.run("hold", "--reason", "a short one", "--for", "1", check=True)
-    stage.refused("b")
-    until(lambda: stage.run("use", "b").returncode == 0, "the time is over", seconds=5)
+def test_a_hold_for_a_time(sandbox: Sandbox) -> None:
+    sandbox.run("hold", "--reason", "a short one", "--for", "1", check=True)
+    sandbox.refused("b")
+    until(lambda: sandbox.run("use", "b").returncode == 0, "the time is over", seconds=5)
 
 
-def test_a_hold_while_a_process_lives(stage: Stage) -> None:
-    process = stage.start("sleep", "1000")
-    stage.run("hold", "--reason", "my own tool", "--pid", str(process.pid), check=True)
-    (holder,) = stage.refused("b")
+def test_a_hold_while_a_process_lives(sandbox: Sandbox) -> None:
+    process = sandbox.start("sleep", "1000")
+    sandbox.run("hold", "--reason", "my own tool", "--pid", str(process.pid), check=True)
+    (holder,) = sandbox.refused("b")
     assert holder["pid"] == process.pid
     process.kill()
     process.wait(20)
-    stage.run("use", "b", check=True)
-    assert stage.run("hold", "--reason", "x", "--pid", str(process.pid)).returncode == 2
+    sandbox.run("use", "b", check=True)
+    assert sandbox.run("hold", "--reason", "x", "--pid", str(process.pid)).returncode == 2
 
 
-def test_a_use_that_releases(stage: Stage) -> None:
-    tao, process = stage.plain()
+def test_a_use_that_releases(sandbox: Sandbox) -> None:
+    tao, process = sandbox.plain()
     hold_id = f"p{process.pid}"
-    done = stage.run("use", "b", "--release", hold_id)
+    done = sandbox.run("use", "b", "--release", hold_id)
     one_clear_error(done, 2)
     assert "--yes" in done.stderr
-    assert stage.run("use", "b", "--release", "*", "--yes").returncode == 4, "never a wildcard"
-    stage.refused("b")
-    stage.run("use", "b", "--release", hold_id, "--yes", check=True)
-    stage.run("use", "a", check=True)
+    assert sandbox.run("use", "b", "--release", "*", "--yes").returncode == 4, "never a wildcard"
+    sandbox.refused("b")
+    sandbox.run("use", "b", "--release", hold_id, "--yes", check=True)
+    sandbox.run("use", "a", check=True)
     assert tao.reads()
-    other, second = stage.plain()
-    (holder,) = stage.refused("b")
+    other, second = sandbox.plain()
+    (holder,) = sandbox.refused("b")
     assert holder["pid"] == second.pid, "only the one that was named is let go of"
     other.end()
     second.wait(20)
     tao.end()
     process.wait(20)
-    stage.run("holds", check=True)
-    assert list(stage.records.iterdir()) == [], "the note that it was let go of goes with the work"
+    sandbox.run("holds", check=True)
+    assert list(sandbox.records.iterdir()) == [], "the note that it was let go of goes with the work"
 
 
-def test_a_release_in_a_refused_switch_does_not_stay(stage: Stage) -> None:
+def test_a_release_in_a_refused_switch_does_not_stay(sandbox: Sandbox) -> None:
     """A command that is refused changes nothing: the hold that was to be let go of is still there."""
-    first, second = (stage.json("hold", "--reason", why)["data"]["id"] for why in ("one", "two"))
-    (holder,) = stage.refused("b", "--release", first, "--yes")
+    first, second = (sandbox.json("hold", "--reason", why)["data"]["id"] for why in ("one", "two"))
+    (holder,) = sandbox.refused("b", "--release", first, "--yes")
     assert holder["id"] == second
-    assert {hold["id"] for hold in stage.holds()} == {first, second}
+    assert {hold["id"] for hold in sandbox.holds()} == {first, second}
 
 
 @pytest.mark.parametrize(("reply", "status"), [("y", 0), ("n", 2), ("", 2)])
-def test_a_release_is_asked_for_on_a_terminal(stage: Stage, reply: str, status: int) -> None:
-    _, process = stage.plain()
-    words = [stage.taoprof, "use", "b", "--release", f"p{process.pid}"]
-    with Terminal(words, environ=stage.environ, cwd=stage.root) as terminal:
+def test_a_release_is_asked_for_on_a_terminal(sandbox: Sandbox, reply: str, status: int) -> None:
+    _, process = sandbox.plain()
+    words = [sandbox.taoprof, "use", "b", "--release", f"p{process.pid}"]
+    with Terminal(words, environ=sandbox.environ, cwd=sandbox.root) as terminal:
         terminal.wait_for("let go of it (y/N)? ")
         terminal.send(f"{reply}\n")
         assert terminal.finish()[0] == status
-    assert stage.run("current").stdout == ("b\n" if status == 0 else "a\n")
+    assert sandbox.run("current").stdout == ("b\n" if status == 0 else "a\n")
 
 
-def test_release_of_a_run(stage: Stage) -> None:
-    tao, _ = stage.in_run("b", "--shared")
-    (holder,) = stage.refused("a")
-    one_clear_error(stage.run("release", holder["id"]), 2)
-    stage.run("release", holder["id"], "--yes", check=True)
-    stage.run("use", "a", check=True)
-    assert [hold["released"] for hold in stage.holds()] == [True], "it is still told that it runs"
+def test_release_of_a_run(sandbox: Sandbox) -> None:
+    tao, _ = sandbox.in_run("b", "--shared")
+    (holder,) = sandbox.refused("a")
+    one_clear_error(sandbox.run("release", holder["id"]), 2)
+    sandbox.run("release", holder["id"], "--yes", check=True)
+    sandbox.run("use", "a", check=True)
+    assert [hold["released"] for hold in sandbox.holds()] == [True], "it is still told that it runs"
     assert not gone(tao.pid())
 
 
 @pytest.mark.parametrize("how", ["a run", "found work"])
-def test_stop_without_a_container(stage: Stage, how: str) -> None:
-    other_tao, other = stage.in_run("a")
-    tao, process = stage.in_run("b") if how == "a run" else stage.plain()
+def test_stop_without_a_container(sandbox: Sandbox, how: str) -> None:
+    other_tao, other = sandbox.in_run("a")
+    tao, process = sandbox.in_run("b") if how == "a run" else sandbox.plain()
     hold_id = f"p{process.pid}"
     if how == "a run":
-        (hold_id,) = (hold["id"] for hold in stage.holds() if hold["pid"] == process.pid)
-    stage.run("stop", hold_id, check=True)
+        (hold_id,) = (hold["id"] for hold in sandbox.holds() if hold["pid"] == process.pid)
+    sandbox.run("stop", hold_id, check=True)
     assert process.wait(20) in (143, -signal.SIGTERM)
     until(lambda: gone(tao.pid()), "the launcher is gone")
     assert not gone(other_tao.pid())
     assert other.poll() is None
-    assert len(stage.holds()) == 1
+    assert len(sandbox.holds()) == 1
 
 
-def test_stop_of_what_cannot_be_stopped(stage: Stage) -> None:
-    made = stage.json("hold", "--reason", "x")["data"]["id"]
-    one_clear_error(stage.run("stop", made), 2)
-    one_clear_error(stage.run("stop", "nothing"), 4)
+def test_stop_of_what_cannot_be_stopped(sandbox: Sandbox) -> None:
+    made = sandbox.json("hold", "--reason", "x")["data"]["id"]
+    one_clear_error(sandbox.run("stop", made), 2)
+    one_clear_error(sandbox.run("stop", "nothing"), 4)
 
 
 # Two runs at once
@@ -431,29 +426,29 @@ def train(folder: str) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize(("mine", "refused"), [("/x", True), ("/x/y", True), ("", True), ("/xy", False)])
-def test_two_runs_that_write_the_same_folder(stage: Stage, mine: str, refused: bool) -> None:
-    tao, run = stage.in_run("a", command=train("/x"))
-    done = stage.run("run", "a", "--", "true", *train(mine)[1:])
+def test_two_runs_that_write_the_same_folder(sandbox: Sandbox, mine: str, refused: bool) -> None:
+    tao, run = sandbox.in_run("a", command=train("/x"))
+    done = sandbox.run("run", "a", "--", "true", *train(mine)[1:])
     assert done.returncode == (5 if refused else 0), done.stderr
     if refused:
-        assert json.loads(stage.run("run", "a", "--json", "--", *train(mine)).stdout)["error"]["holders"][0]["pid"]
-        assert str(stage.root / "projects/a") in done.stderr
-    stage.run("run", "a", "--allow-overlap", "--", "true", *train(mine)[1:], check=True)
-    stage.run("run", "b", "--", "true", *train(mine)[1:], check=True)
+        assert json.loads(sandbox.run("run", "a", "--json", "--", *train(mine)).stdout)["error"]["holders"][0]["pid"]
+        assert str(sandbox.root / "projects/a") in done.stderr
+    sandbox.run("run", "a", "--allow-overlap", "--", "true", *train(mine)[1:], check=True)
+    sandbox.run("run", "b", "--", "true", *train(mine)[1:], check=True)
     tao.end()
     run.wait(20)
-    stage.run("run", "a", "--", "true", *train(mine)[1:], check=True)
+    sandbox.run("run", "a", "--", "true", *train(mine)[1:], check=True)
 
 
-def test_readers_are_not_in_each_others_way(stage: Stage) -> None:
-    (stage.root / "projects/a/x").touch()
-    stage.in_run("a", command=("tao", "model", "unet", "evaluate", "-m", "/workspace/tao-experiments/x"))
-    stage.run("run", "a", "--", "true", "unet", "evaluate", "-m", "/workspace/tao-experiments/x", check=True)
+def test_readers_are_not_in_each_others_way(sandbox: Sandbox) -> None:
+    (sandbox.root / "projects/a/x").touch()
+    sandbox.in_run("a", command=("tao", "model", "unet", "evaluate", "-m", "/workspace/tao-experiments/x"))
+    sandbox.run("run", "a", "--", "true", "unet", "evaluate", "-m", "/workspace/tao-experiments/x", check=True)
 
 
-def driver(stage: Stage, script: str) -> dict[str, str]:
+def driver(sandbox: Sandbox, script: str) -> dict[str, str]:
     """Give a PATH with an nvidia-smi that answers so."""
-    path = stage.tao.with_name("nvidia-smi")
+    path = sandbox.tao.with_name("nvidia-smi")
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
     return {"PATH": f"{path.parent}:{os.environ['PATH']}"}
@@ -464,65 +459,65 @@ def gpus_in(text: str) -> str:
     return envs.get("CUDA_VISIBLE_DEVICES", "all")
 
 
-def test_gpus_by_name(stage: Stage) -> None:
-    tao, _ = stage.in_run("a", "--gpus", "0,1")
+def test_gpus_by_name(sandbox: Sandbox) -> None:
+    tao, _ = sandbox.in_run("a", "--gpus", "0,1")
     assert gpus_in(tao.reads()) == "0,1"
     for wanted in ("1,", "0,1", "1,2", "all"):
-        done = stage.run("run", "b", "--gpus", wanted, "--", "true")
+        done = sandbox.run("run", "b", "--gpus", wanted, "--", "true")
         assert done.returncode == 5, (wanted, done.stderr)
         assert "GPU 0,1" in done.stderr
-    stage.run("run", "b", "--gpus", "2,3", "--", "true", check=True)
-    stage.run("run", "b", "--", "true", check=True)
+    sandbox.run("run", "b", "--gpus", "2,3", "--", "true", check=True)
+    sandbox.run("run", "b", "--", "true", check=True)
     tao.end()
 
 
-def test_a_number_of_gpus(stage: Stage) -> None:
-    environ = driver(stage, "printf '0\\n1\\n2\\n3\\n'")
-    first, run = stage.in_run("a", "--gpus", "1", environ=environ)
-    second, _ = stage.in_run("a", "--gpus", "2", environ=environ)
+def test_a_number_of_gpus(sandbox: Sandbox) -> None:
+    environ = driver(sandbox, "printf '0\\n1\\n2\\n3\\n'")
+    first, run = sandbox.in_run("a", "--gpus", "1", environ=environ)
+    second, _ = sandbox.in_run("a", "--gpus", "2", environ=environ)
     assert [gpus_in(tao.reads()) for tao in (first, second)] == ["0", "1,2"]
-    assert stage.run("run", "b", "--gpus", "2", "--", "true", environ=environ).returncode == 5
+    assert sandbox.run("run", "b", "--gpus", "2", "--", "true", environ=environ).returncode == 5
     first.end()
     run.wait(20)
-    third, _ = stage.in_run("b", "--gpus", "2", environ=environ)
+    third, _ = sandbox.in_run("b", "--gpus", "2", environ=environ)
     assert gpus_in(third.reads()) == "0,3"
-    assert stage.run("run", "b", "--gpus", "5", "--", "true", environ=environ).returncode == 2
+    assert sandbox.run("run", "b", "--gpus", "5", "--", "true", environ=environ).returncode == 2
 
 
 @pytest.mark.parametrize("script", ["exit 9", "echo No devices were found", ":"])
-def test_a_number_of_gpus_without_a_driver(stage: Stage, script: str) -> None:
-    done = stage.run("run", "b", "--gpus", "2", "--", "true", environ=driver(stage, script))
+def test_a_number_of_gpus_without_a_driver(sandbox: Sandbox, script: str) -> None:
+    done = sandbox.run("run", "b", "--gpus", "2", "--", "true", environ=driver(sandbox, script))
     one_clear_error(done, 2)
     assert "--gpus 0,1" in done.stderr
 
 
 @pytest.mark.parametrize("wanted", ["-1", "0", "", "1.5", "x", "0;1", ","])
-def test_what_is_no_choice_of_gpus(stage: Stage, wanted: str) -> None:
-    one_clear_error(stage.run("run", "b", f"--gpus={wanted}", "--", "true"), 2)
+def test_what_is_no_choice_of_gpus(sandbox: Sandbox, wanted: str) -> None:
+    one_clear_error(sandbox.run("run", "b", f"--gpus={wanted}", "--", "true"), 2)
 
 
-def test_a_slow_driver_keeps_nobody_else_waiting(stage: Stage) -> None:
+def test_a_slow_driver_keeps_nobody_else_waiting(sandbox: Sandbox) -> None:
     """Without persistence mode nvidia-smi takes seconds: the lock is not for that time."""
-    environ = driver(stage, "touch ~/asked; sleep 3; echo 0")
-    stage.start(stage.taoprof, "run", "a", "--gpus", "1", "--", "true", environ=environ)
-    until((stage.root / "asked").exists, "the driver is asked")
-    stage.run("use", "b", "--timeout", "1", check=True)
+    environ = driver(sandbox, "touch ~/asked; sleep 3; echo 0")
+    sandbox.start(sandbox.taoprof, "run", "a", "--gpus", "1", "--", "true", environ=environ)
+    until((sandbox.root / "asked").exists, "the driver is asked")
+    sandbox.run("use", "b", "--timeout", "1", check=True)
 
 
-def test_gpus_are_waited_for(stage: Stage) -> None:
-    tao, run = stage.in_run("a", "--gpus", "0,")
-    waiting = stage.start(stage.taoprof, "run", "b", "--gpus", "0,", "--wait", "--", "true", stderr=subprocess.PIPE)
+def test_gpus_are_waited_for(sandbox: Sandbox) -> None:
+    tao, run = sandbox.in_run("a", "--gpus", "0,")
+    waiting = sandbox.start(sandbox.taoprof, "run", "b", "--gpus", "0,", "--wait", "--", "true", stderr=subprocess.PIPE)
     assert waiting.stderr is not None
     assert f"pid {run.pid}" in waiting.stderr.readline()
     tao.end()
     assert waiting.wait(20) == 0
 
 
-def test_gpus_and_the_shared_file_are_refused_before_anything_is_switched(stage: Stage) -> None:
-    before = stage.mapping_file.read_bytes()
-    one_clear_error(stage.run("run", "b", "--shared", "--gpus", "0,1", "--", "true"), 2)
-    assert stage.mapping_file.read_bytes() == before
-    assert stage.run("current").stdout == "a\n"
+def test_gpus_and_the_shared_file_are_refused_before_anything_is_switched(sandbox: Sandbox) -> None:
+    before = sandbox.mapping_file.read_bytes()
+    one_clear_error(sandbox.run("run", "b", "--shared", "--gpus", "0,1", "--", "true"), 2)
+    assert sandbox.mapping_file.read_bytes() == before
+    assert sandbox.run("current").stdout == "a\n"
 
 
 # How a run ends
@@ -540,31 +535,31 @@ def test_gpus_and_the_shared_file_are_refused_before_anything_is_switched(stage:
         (("sh", "-c", "kill -TERM $$"), 143),
     ],
 )
-def test_exit_statuses(stage: Stage, command: tuple[str, ...], status: int) -> None:
-    done = stage.run("run", "b", "--", *command)
+def test_exit_statuses(sandbox: Sandbox, command: tuple[str, ...], status: int) -> None:
+    done = sandbox.run("run", "b", "--", *command)
     assert done.returncode == status, done.stderr
     assert done.stdout == ""
-    assert list(stage.records.iterdir()) == []
+    assert list(sandbox.records.iterdir()) == []
     if status in (126, 127):
         one_clear_error(done, status)
         assert command[0] in done.stderr
     else:
-        assert [run["status"] for run in stage.json("history")["data"]["runs"]] == [status]
+        assert [run["status"] for run in sandbox.json("history")["data"]["runs"]] == [status]
 
 
-def test_sigterm_goes_to_the_command(stage: Stage) -> None:
-    tao, run = stage.in_run("b")
+def test_sigterm_goes_to_the_command(sandbox: Sandbox) -> None:
+    tao, run = sandbox.in_run("b")
     run.send_signal(signal.SIGTERM)
     assert run.wait(20) == 143
     assert gone(tao.pid())
-    (over,) = stage.json("history")["data"]["runs"]
+    (over,) = sandbox.json("history")["data"]["runs"]
     assert over["status"] == 143
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
-def test_other_signals_go_to_the_command(stage: Stage, number: signal.Signals) -> None:
+def test_other_signals_go_to_the_command(sandbox: Sandbox, number: signal.Signals) -> None:
     script = f"trap 'exit 9' {number.value}; echo ready; while :; do sleep 0.05; done"
-    run = stage.start(stage.taoprof, "run", "b", "--", "sh", "-c", script, stdout=subprocess.PIPE)
+    run = sandbox.start(sandbox.taoprof, "run", "b", "--", "sh", "-c", script, stdout=subprocess.PIPE)
     assert run.stdout is not None
     assert run.stdout.readline() == "ready\n"
     run.send_signal(number)
@@ -586,46 +581,48 @@ main()
 """
 
 
-def test_a_signal_that_comes_at_once_is_not_lost(stage: Stage) -> None:
+def test_a_signal_that_comes_at_once_is_not_lost(sandbox: Sandbox) -> None:
     """The command may run before ``taoprof run`` knows of it; what is sent to the latter then must reach it too."""
-    run = stage.start(sys.executable, "-c", EARLY, "run", "b", "--", "sleep", "2")
+    run = sandbox.start(sys.executable, "-c", EARLY, "run", "b", "--", "sleep", "2")
     assert run.wait(20) == 143
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGQUIT])
-def test_a_signal_that_the_caller_ignores_stays_ignored(stage: Stage, number: signal.Signals) -> None:
+def test_a_signal_that_the_caller_ignores_stays_ignored(sandbox: Sandbox, number: signal.Signals) -> None:
     """``nohup taoprof run …`` goes on when its terminal has gone; a script's ``taoprof run … &`` survives a Ctrl-C."""
     script = "grep SigIgn /proc/self/status"
-    done = stage.run(*("run", "b", "--", "sh", "-c", script), preexec_fn=lambda: signal.signal(number, signal.SIG_IGN))
+    done = sandbox.run(
+        *("run", "b", "--", "sh", "-c", script), preexec_fn=lambda: signal.signal(number, signal.SIG_IGN)
+    )
     ignored = int(done.stdout.split()[1], 16)
     assert ignored >> (number - 1) & 1, f"{number.name} kills the command"
 
 
-def test_the_command_begins_with_the_signals_of_any_command(stage: Stage) -> None:
+def test_the_command_begins_with_the_signals_of_any_command(sandbox: Sandbox) -> None:
     script = "grep -E 'Sig(Blk|Ign|Cgt)' /proc/self/status"
     plain = subprocess.run(["grep", *script.split("'")[0].split()[1:], script.split("'")[1], "/proc/self/status"],
                            capture_output=True, text=True, timeout=20).stdout  # fmt: skip
-    assert stage.run("run", "b", "--", "sh", "-c", script).stdout == plain
+    assert sandbox.run("run", "b", "--", "sh", "-c", script).stdout == plain
 
 
-def test_ctrl_c_ends_both(stage: Stage) -> None:
-    tao = stage.new_tao()
-    words = [stage.taoprof, "run", "b", "--", "tao", "model", "unet", "evaluate"]
-    with Terminal(words, environ={**stage.environ, **tao.environ}, cwd=stage.root) as terminal:
+def test_ctrl_c_ends_both(sandbox: Sandbox) -> None:
+    tao = sandbox.new_tao()
+    words = [sandbox.taoprof, "run", "b", "--", "tao", "model", "unet", "evaluate"]
+    with Terminal(words, environ={**sandbox.environ, **tao.environ}, cwd=sandbox.root) as terminal:
         pid = tao.pid()
         terminal.send("\x03")
         status, _ = terminal.finish()
         assert status == -signal.SIGINT, "it dies of the signal, as a shell needs to stop its script"
         assert gone(pid)
-    (over,) = stage.json("history")["data"]["runs"]
+    (over,) = sandbox.json("history")["data"]["runs"]
     assert over["status"] == 130
 
 
-def test_ctrl_c_ends_only_what_wants_to_end(stage: Stage) -> None:
+def test_ctrl_c_ends_only_what_wants_to_end(sandbox: Sandbox) -> None:
     """The command decides: one that answers Ctrl-C and goes on is not left alone by ``taoprof run``."""
     script = "trap 'echo caught' INT; echo ready; read line; echo got $line; exit 4"
-    words = [stage.taoprof, "run", "b", "--", "bash", "-c", script]
-    with Terminal(words, environ=stage.environ, cwd=stage.root) as terminal:
+    words = [sandbox.taoprof, "run", "b", "--", "bash", "-c", script]
+    with Terminal(words, environ=sandbox.environ, cwd=sandbox.root) as terminal:
         terminal.wait_for("ready")
         terminal.send("\x03")
         terminal.wait_for("caught")
@@ -634,14 +631,14 @@ def test_ctrl_c_ends_only_what_wants_to_end(stage: Stage) -> None:
         assert terminal.finish()[0] == 4
 
 
-def test_the_terminal_and_its_job_control_are_the_commands(stage: Stage) -> None:
-    with Terminal(["bash", "--norc", "-i"], environ={**stage.environ, "PS1": "$ "}, cwd=stage.root) as shell:
+def test_the_terminal_and_its_job_control_are_the_commands(sandbox: Sandbox) -> None:
+    with Terminal(["bash", "--norc", "-i"], environ={**sandbox.environ, "PS1": "$ "}, cwd=sandbox.root) as shell:
         code = "import sys; print([s.isatty() for s in (sys.stdin, sys.stdout, sys.stderr)]); input(); print('on'*2)"
-        shell.send(f'{stage.taoprof} run b -- {sys.executable} -c "{code}"\n')
+        shell.send(f'{sandbox.taoprof} run b -- {sys.executable} -c "{code}"\n')
         shell.wait_for("[True, True, True]")
         shell.send("\x1a")
         shell.wait_for("Stopped")
-        assert len(stage.holds()) == 1, "what is stopped is not over"
+        assert len(sandbox.holds()) == 1, "what is stopped is not over"
         shell.send("fg\n")
         shell.wait_for("run b --")
         shell.send("\n")
@@ -650,15 +647,15 @@ def test_the_terminal_and_its_job_control_are_the_commands(stage: Stage) -> None
         shell.wait_for("status=0")
         shell.send("exit\n")
         shell.finish()
-    assert stage.holds() == []
+    assert sandbox.holds() == []
 
 
-def test_streams_pass_through_untouched(stage: Stage) -> None:
+def test_streams_pass_through_untouched(sandbox: Sandbox) -> None:
     content = bytes(range(256)) * 4096
     done = subprocess.run(
-        [stage.taoprof, "run", "b", "--", "cat"],
-        env=stage.environ,
-        cwd=stage.root,
+        [sandbox.taoprof, "run", "b", "--", "cat"],
+        env=sandbox.environ,
+        cwd=sandbox.root,
         input=content,
         capture_output=True,
         timeout=30,
@@ -666,134 +663,137 @@ def test_streams_pass_through_untouched(stage: Stage) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, content, b"")
 
 
-def test_no_descriptor_of_ours_but_the_claim_is_inherited(stage: Stage) -> None:
-    done = stage.run("run", "b", "--", "sh", "-c", "ls -l /proc/self/fd", check=True)
+def test_no_descriptor_of_ours_but_the_claim_is_inherited(sandbox: Sandbox) -> None:
+    done = sandbox.run("run", "b", "--", "sh", "-c", "ls -l /proc/self/fd", check=True)
     names = [line.split(" -> ")[1] for line in done.stdout.splitlines() if " -> " in line]
-    ours = [name for name in names if name.startswith(str(stage.root))]
+    ours = [name for name in names if name.startswith(str(sandbox.root))]
     assert all(name.endswith(".claim") for name in ours), ours
 
 
-def test_json_of_a_run_is_the_only_thing_on_stdout(stage: Stage) -> None:
-    done = stage.run("run", "b", "--json", "--", "sh", "-c", "echo out; echo err >&2; exit 3")
+def test_json_of_a_run_is_the_only_thing_on_stdout(sandbox: Sandbox) -> None:
+    done = sandbox.run("run", "b", "--json", "--", "sh", "-c", "echo out; echo err >&2; exit 3")
     assert done.returncode == 3
     assert json.loads(done.stdout)["data"]["status"] == 3
     assert "out" in done.stderr
 
 
-def test_the_variables_of_the_profile_are_there(stage: Stage) -> None:
-    done = stage.run("run", "b", "--", "sh", "-c", "echo $TAOPROF_PROFILE $LAUNCHER_MOUNTS", check=True)
+def test_the_variables_of_the_profile_are_there(sandbox: Sandbox) -> None:
+    done = sandbox.run("run", "b", "--", "sh", "-c", "echo $TAOPROF_PROFILE $LAUNCHER_MOUNTS", check=True)
     name, path = done.stdout.split()
     assert name == "b"
-    assert Path(path).parent == stage.records
+    assert Path(path).parent == sandbox.records
 
 
-def test_nothing_to_run(stage: Stage) -> None:
-    one_clear_error(stage.run("run", "b"), 2)
-    one_clear_error(stage.run("run", "b", "--"), 2)
-    one_clear_error(stage.run("run", "none", "--", "true"), 4)
+def test_nothing_to_run(sandbox: Sandbox) -> None:
+    one_clear_error(sandbox.run("run", "b"), 2)
+    one_clear_error(sandbox.run("run", "b", "--"), 2)
+    one_clear_error(sandbox.run("run", "none", "--", "true"), 4)
 
 
-def test_many_runs_at_once(stage: Stage) -> None:
+def test_many_runs_at_once(sandbox: Sandbox) -> None:
     number = 50 if ALL else 10
-    before = stage.mapping_file.read_bytes()
-    runs = [stage.in_run("ab"[n % 2]) for n in range(2)]
-    taos = [stage.new_tao() for _ in range(number)]
+    before = sandbox.mapping_file.read_bytes()
+    runs = [sandbox.in_run("ab"[n % 2]) for n in range(2)]
+    taos = [sandbox.new_tao() for _ in range(number)]
     started = [
-        stage.start(
-            *(stage.taoprof, "run", "ab"[n % 2], "--", "tao", "model", "unet", "evaluate", str(n)), environ=tao.environ
+        sandbox.start(
+            *(sandbox.taoprof, "run", "ab"[n % 2], "--", "tao", "model", "unet", "evaluate", str(n)),
+            environ=tao.environ,
         )
         for n, tao in enumerate(taos)
     ]
     for tao in taos:
         tao.pid()
-    assert len({hold["id"] for hold in stage.holds()}) == number + len(runs)
-    wanted = {name: json.loads(rendered(stage, name))["Mounts"] for name in "ab"}
+    assert len({hold["id"] for hold in sandbox.holds()}) == number + len(runs)
+    wanted = {name: json.loads(rendered(sandbox, name))["Mounts"] for name in "ab"}
     for n, tao in enumerate(taos):
         assert json.loads(tao.reads())["Mounts"] == wanted["ab"[n % 2]]
         tao.end(n)
     assert [run.wait(30) for run in started] == list(range(number))
-    assert stage.mapping_file.read_bytes() == before
-    assert len(stage.holds()) == len(runs)
-    told = {run["command"][-1]: run["status"] for run in stage.json("history", "--all")["data"]["runs"] if run["ended"]}
+    assert sandbox.mapping_file.read_bytes() == before
+    assert len(sandbox.holds()) == len(runs)
+    told = {
+        run["command"][-1]: run["status"] for run in sandbox.json("history", "--all")["data"]["runs"] if run["ended"]
+    }
     assert told == {str(n): n for n in range(number)}
 
 
 # What is told of runs
 
 
-def test_history_status_and_why(stage: Stage) -> None:
-    tao, run = stage.in_run("a", command=train("/results"))
-    (now,) = stage.json("status")["data"]["holds"]
+def test_history_status_and_why(sandbox: Sandbox) -> None:
+    tao, run = sandbox.in_run("a", command=train("/results"))
+    (now,) = sandbox.json("status")["data"]["holds"]
     assert (now["kind"], now["profile"], now["pid"], now["status"]) == ("run", "a", run.pid, None)
-    assert now["results"] == [str(stage.root / "projects/a/results")]
-    (running,) = stage.json("history")["data"]["runs"]
+    assert now["results"] == [str(sandbox.root / "projects/a/results")]
+    (running,) = sandbox.json("history")["data"]["runs"]
     assert running["ended"] is None
-    assert "runs" in stage.run("history").stdout
+    assert "runs" in sandbox.run("history").stdout
     tao.end(3)
     assert run.wait(20) == 3
-    assert stage.json("status")["data"]["holds"] == []
-    (over,) = stage.json("history")["data"]["runs"]
+    assert sandbox.json("status")["data"]["holds"] == []
+    (over,) = sandbox.json("history")["data"]["runs"]
     assert (over["id"], over["status"], over["command"][-2:]) == (now["id"], 3, list(train("/results")[-2:]))
     assert over["ended"] >= over["since"]
-    assert "exit status 3" in stage.run("history").stdout
+    assert "exit status 3" in sandbox.run("history").stdout
     for path in ("projects/a/results", "projects/a/results/weights/x.pth", "projects/a/data"):
-        (found,) = stage.json("why", str(stage.root / path))["data"]["runs"]
+        (found,) = sandbox.json("why", str(sandbox.root / path))["data"]["runs"]
         assert found["id"] == now["id"]
-    text = stage.run("why", str(stage.root / "projects/a/results")).stdout
+    text = sandbox.run("why", str(sandbox.root / "projects/a/results")).stdout
     assert "exit status 3" in text
     assert "/workspace/tao-experiments" in text
-    assert stage.json("why", str(stage.root / "projects/b"))["data"]["runs"] == []
-    assert dict(over["mounts"]) == mounts_of(stage, "a")
+    assert sandbox.json("why", str(sandbox.root / "projects/b"))["data"]["runs"] == []
+    assert dict(over["mounts"]) == mounts_of(sandbox, "a")
 
 
 # Shells
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_a_shell_shows_its_profile_and_ends_with_its_last_status(stage: Stage, shell: str) -> None:
+def test_a_shell_shows_its_profile_and_ends_with_its_last_status(sandbox: Sandbox, shell: str) -> None:
     path = shutil.which(shell)
-    need(path, f"there is no {shell}")
-    (stage.root / ".bashrc").write_text("PS1='mine> '\nFROM_RC=seen\n")
-    (stage.root / ".zshrc").write_text("PROMPT='mine> '\nFROM_RC=seen\n")
-    (stage.root / ".config/fish").mkdir()
+    require(path, f"there is no {shell}")
+    (sandbox.root / ".bashrc").write_text("PS1='mine> '\nFROM_RC=seen\n")
+    (sandbox.root / ".zshrc").write_text("PROMPT='mine> '\nFROM_RC=seen\n")
+    (sandbox.root / ".config/fish").mkdir()
     # Without it the first fish of a home makes its completions in the background, and is not over for half a minute.
-    (stage.root / ".local/share/fish/generated_completions").mkdir(parents=True)
-    (stage.root / ".config/fish/config.fish").write_text(
+    (sandbox.root / ".local/share/fish/generated_completions").mkdir(parents=True)
+    (sandbox.root / ".config/fish/config.fish").write_text(
         "function fish_prompt; echo -n 'mine> '; end\nset FROM_RC seen\n"
     )
-    environ = {**stage.environ, "SHELL": str(path), "TERM": "dumb"}
-    with Terminal([stage.taoprof, "shell", "b"], environ=environ, cwd=stage.root) as terminal:
+    environ = {**sandbox.environ, "SHELL": str(path), "TERM": "dumb"}
+    with Terminal([sandbox.taoprof, "shell", "b"], environ=environ, cwd=sandbox.root) as terminal:
         terminal.wait_for("(taoprof:b) mine> ")
-        (hold,) = stage.holds()
+        (hold,) = sandbox.holds()
         assert (hold["kind"], hold["profile"], hold["shared"]) == ("shell", "b", False)
         terminal.send("echo [$TAOPROF_PROFILE-$FROM_RC]\n")
         terminal.wait_for("[b-seen]")
         terminal.wait_for("mine> ")
         status = "$status" if shell == "fish" else "$?"
-        terminal.send(f"{stage.taoprof} shell a; echo nested={status}\n")
+        terminal.send(f"{sandbox.taoprof} shell a; echo nested={status}\n")
         terminal.wait_for("profile 'b' already")
         terminal.wait_for("nested=2")
         terminal.send("exit 5\n")
         assert terminal.finish()[0] == 5
-    assert stage.holds() == []
-    assert list(stage.records.iterdir()) == []
+    assert sandbox.holds() == []
+    assert list(sandbox.records.iterdir()) == []
 
 
-def test_zsh_still_reads_the_persons_zshenv(stage: Stage) -> None:
+def test_zsh_still_reads_the_persons_zshenv(sandbox: Sandbox) -> None:
     path = shutil.which("zsh")
-    need(path, "there is no zsh")
-    (stage.root / ".zshenv").write_text("FROM_ENV=seen\n")
-    (stage.root / ".zshrc").write_text("PROMPT='mine> '\n")
-    environ = {**stage.environ, "SHELL": str(path), "TERM": "dumb"}
-    with Terminal([stage.taoprof, "shell", "b"], environ=environ, cwd=stage.root) as terminal:
+    require(path, "there is no zsh")
+    (sandbox.root / ".zshenv").write_text("FROM_ENV=seen\n")
+    (sandbox.root / ".zshrc").write_text("PROMPT='mine> '\n")
+    environ = {**sandbox.environ, "SHELL": str(path), "TERM": "dumb"}
+    with Terminal([sandbox.taoprof, "shell", "b"], environ=environ, cwd=sandbox.root) as terminal:
         terminal.wait_for("mine> ")
         terminal.send('echo "[$FROM_ENV]"\n')
         assert "[seen]" in terminal.wait_for("]\r\n", timeout=5)
 
 
-def test_a_shell_that_is_killed_holds_no_more(stage: Stage) -> None:
-    environ = {**stage.environ, "SHELL": "/bin/sh"}
-    with Terminal([stage.taoprof, "shell", "b"], environ=environ, cwd=stage.root) as terminal:
+def test_a_shell_that_is_killed_holds_no_more(sandbox: Sandbox) -> None:
+    environ = {**sandbox.environ, "SHELL": "/bin/sh"}
+    with Terminal([sandbox.taoprof, "shell", "b"], environ=environ, cwd=sandbox.root) as terminal:
         terminal.wait_for("(taoprof:b) $ ")
         terminal.send("echo $$.\n")
         terminal.wait_for("\n")
@@ -801,14 +801,14 @@ def test_a_shell_that_is_killed_holds_no_more(stage: Stage) -> None:
         kill(pid)
         status, _ = terminal.finish()
         assert status == 137
-    assert stage.holds() == []
+    assert sandbox.holds() == []
 
 
 @pytest.mark.skipif(not ALL, reason="takes seconds of nothing: TAOPROF_TEST_ALL=1, as in CI")
-def test_a_run_that_only_waits_costs_nothing(stage: Stage) -> None:
+def test_a_run_that_only_waits_costs_nothing(sandbox: Sandbox) -> None:
     """No engine answers here, and ``taoprof run`` must not ask for one all the time."""
     seconds = 4 if ALL else 2
-    tao, run = stage.in_run("b")
+    tao, run = sandbox.in_run("b")
     stat = Path(f"/proc/{run.pid}/stat")
 
     def used() -> float:
@@ -822,44 +822,44 @@ def test_a_run_that_only_waits_costs_nothing(stage: Stage) -> None:
     assert run.wait(20) == 0
 
 
-def test_what_the_caller_has_open_stays_open(stage: Stage) -> None:
-    script = f"{stage.taoprof} run b -- cat <(echo through a pipe); exec 7<{stage.mapping_file}; "
-    script += f"{stage.taoprof} run b -- sh -c 'cat <&7'"
-    done = subprocess.run(["bash", "-c", script], env=stage.environ, capture_output=True, text=True, timeout=30)
-    assert done.stdout == "through a pipe\n" + stage.mapping_file.read_text(), done.stderr
+def test_what_the_caller_has_open_stays_open(sandbox: Sandbox) -> None:
+    script = f"{sandbox.taoprof} run b -- cat <(echo through a pipe); exec 7<{sandbox.mapping_file}; "
+    script += f"{sandbox.taoprof} run b -- sh -c 'cat <&7'"
+    done = subprocess.run(["bash", "-c", script], env=sandbox.environ, capture_output=True, text=True, timeout=30)
+    assert done.stdout == "through a pipe\n" + sandbox.mapping_file.read_text(), done.stderr
 
 
-def test_an_end_that_cannot_be_recorded_hides_no_exit_status(stage: Stage) -> None:
+def test_an_end_that_cannot_be_recorded_hides_no_exit_status(sandbox: Sandbox) -> None:
     """The journal of runs cannot be written, as on a full disk."""
-    (stage.state / "runs.jsonl").mkdir()
-    done = stage.run("run", "b", "--", "sh", "-c", "exit 3")
+    (sandbox.state / "runs.jsonl").mkdir()
+    done = sandbox.run("run", "b", "--", "sh", "-c", "exit 3")
     assert done.returncode == 3
     assert "could not be recorded" in done.stderr
 
 
-def test_secrets_in_commands_are_not_recorded(stage: Stage) -> None:
-    stage.run("run", "b", "--", "true", "-k", "S3CRET", "api_token=S3CRET", check=True)
+def test_secrets_in_commands_are_not_recorded(sandbox: Sandbox) -> None:
+    sandbox.run("run", "b", "--", "true", "-k", "S3CRET", "api_token=S3CRET", check=True)
     for words in (["history"], ["history", "--json"], ["why", "."]):
-        assert "S3CRET" not in stage.run(*words).stdout
-    assert "S3CRET" not in (stage.state / "runs.jsonl").read_text()
+        assert "S3CRET" not in sandbox.run(*words).stdout
+    assert "S3CRET" not in (sandbox.state / "runs.jsonl").read_text()
 
 
-def test_a_refused_undo_says_what_to_do(stage: Stage) -> None:
-    stage.run("use", "b", check=True)
-    stage.run("hold", "--reason", "x", check=True)
-    done = stage.run("undo")
+def test_a_refused_undo_says_what_to_do(sandbox: Sandbox) -> None:
+    sandbox.run("use", "b", check=True)
+    sandbox.run("hold", "--reason", "x", check=True)
+    done = sandbox.run("undo")
     one_clear_error(done, 5)
     assert "undo again" in done.stderr
     assert "--wait" not in done.stderr
 
 
-def test_a_release_outlives_the_binding_of_its_run(stage: Stage) -> None:
-    hold = Holds(stage.context)
-    tao, run = stage.in_run("b", "--shared")
+def test_a_release_outlives_the_binding_of_its_run(sandbox: Sandbox) -> None:
+    hold = Holds(sandbox.context)
+    tao, run = sandbox.in_run("b", "--shared")
     (record,) = hold.all()
-    stage.run("release", record.id, "--yes", check=True)
+    sandbox.run("release", record.id, "--yes", check=True)
     seen = {"Id": "ab" * 32, "Image": "x", "Env": [], "User": "", "ShmSize": 1, "Ulimits": {}, "Binds": {}}
-    prepared = runs.Run(stage.context, record, -1, {"Mounts": []}, stage.environ)
+    prepared = runs.Run(sandbox.context, record, -1, {"Mounts": []}, sandbox.environ)
     prepared._bind(seen)
     (noted,) = hold.all()
     assert (noted.released, noted.container) == (True, "ab" * 32)
@@ -867,12 +867,12 @@ def test_a_release_outlives_the_binding_of_its_run(stage: Stage) -> None:
     run.wait(20)
 
 
-def test_a_hold_for_a_time_does_not_go_by_the_clock(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    hold = manage.hold(stage.context, None, reason="x", seconds=60)
+def test_a_hold_for_a_time_does_not_go_by_the_clock(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    hold = manage.hold(sandbox.context, None, reason="x", seconds=60)
     really, boot = time.time, time.clock_gettime
     monkeypatch.setattr(time, "time", lambda: really() + 7200)
-    assert [one.id for one in manage.active_holds(stage.context).holds] == [hold.id], (
+    assert [one.id for one in manage.active_holds(sandbox.context).holds] == [hold.id], (
         "the clock was set, no time has passed"
     )
     monkeypatch.setattr(time, "clock_gettime", lambda clock: boot(clock) + 61)
-    assert manage.active_holds(stage.context).holds == []
+    assert manage.active_holds(sandbox.context).holds == []

@@ -25,10 +25,10 @@ from taoprofiles.runs import run as runs
 from taoprofiles.storage.locks import Lock
 from taoprofiles.switching import switch
 from taoprofiles.system import processes
-from tests.support.actors import Stage, staged
-from tests.support.driving import call
+from tests.support.commands import call
 from tests.support.engine import until
-from tests.support.home import need
+from tests.support.home import require
+from tests.support.sandbox import Sandbox
 
 LEASE, BEAT = 1.5, 0.2
 NAME = "host-a"
@@ -47,54 +47,54 @@ SPACES = ("--uts", "--pid", "--net", "--mount", "--fork", "--mount-proc", "--kil
 
 
 @pytest.fixture
-def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
     monkeypatch.setattr(liveness, "LEASE", LEASE)
-    with staged(tmp_path) as made:
+    with Sandbox(tmp_path) as made:
         yield made.profiles_named("a", "b")
 
 
 @pytest.fixture
 def spaces() -> str:
     unshare = shutil.which("unshare")
-    need(os.geteuid() == 0 and unshare, "namespaces need root and unshare")
+    require(os.geteuid() == 0 and unshare, "namespaces need root and unshare")
     assert unshare is not None
     tried = subprocess.run([unshare, *SPACES, "true"], capture_output=True, text=True, timeout=20)
-    need(tried.returncode == 0, f"no namespaces here: {tried.stderr}")
+    require(tried.returncode == 0, f"no namespaces here: {tried.stderr}")
     return unshare
 
 
-def on_a(stage: Stage, spaces: str, *words: str, script: str = "", **options: Any) -> subprocess.Popen[str]:
+def on_a(sandbox: Sandbox, spaces: str, *words: str, script: str = "", **options: Any) -> subprocess.Popen[str]:
     """Run a command on host A; with ``script`` that is run in a shell there, and taoprof is "$@"."""
     shell = ("sh", "-c", script, "sh") if script else ()
-    return stage.start(spaces, *SPACES, *shell, sys.executable, "-c", HOST, *words, **options)
+    return sandbox.start(spaces, *SPACES, *shell, sys.executable, "-c", HOST, *words, **options)
 
 
-def hold_on_a(stage: Stage, spaces: str, *options: str) -> subprocess.Popen[str]:
+def hold_on_a(sandbox: Sandbox, spaces: str, *options: str) -> subprocess.Popen[str]:
     """Hold the file on A, and let A go on afterwards."""
     script = 'sleep 1000 & "$@" --pid $! && exec sleep 1000' if options == ("--pid",) else '"$@" && exec sleep 1000'
     words = ("hold", "--reason", "a demo on A", *(options if options != ("--pid",) else ()))
-    host = on_a(stage, spaces, *words, script=script, stdout=subprocess.PIPE)
+    host = on_a(sandbox, spaces, *words, script=script, stdout=subprocess.PIPE)
     assert host.stdout is not None
     assert "held" in host.stdout.readline()
     return host
 
 
-def run_on_a(stage: Stage, spaces: str, *options: str) -> tuple[Any, subprocess.Popen[str]]:
-    tao = stage.new_tao()
-    host = on_a(stage, spaces, "run", *options, "--", "tao", "model", "unet", "evaluate", environ=tao.environ)
+def run_on_a(sandbox: Sandbox, spaces: str, *options: str) -> tuple[Any, subprocess.Popen[str]]:
+    tao = sandbox.new_tao()
+    host = on_a(sandbox, spaces, "run", *options, "--", "tao", "model", "unet", "evaluate", environ=tao.environ)
     tao.pid()
     return tao, host
 
 
-def refused(stage: Stage, name: str) -> list[dict[str, Any]]:
+def refused(sandbox: Sandbox, name: str) -> list[dict[str, Any]]:
     with pytest.raises(HeldError) as caught:
-        switch.use(stage.context, name)
+        switch.use(sandbox.context, name)
     return caught.value.holders
 
 
-def switches(stage: Stage, name: str) -> bool:
+def switches(sandbox: Sandbox, name: str) -> bool:
     try:
-        switch.use(stage.context, name)
+        switch.use(sandbox.context, name)
     except HeldError:
         return False
     return True
@@ -112,53 +112,53 @@ def vanish(host: subprocess.Popen[str]) -> float:
     return time.monotonic()
 
 
-def test_a_run_on_another_host(stage: Stage, spaces: str) -> None:
-    tao, host = run_on_a(stage, spaces, "b", "--shared")
-    (holder,) = refused(stage, "a")
+def test_a_run_on_another_host(sandbox: Sandbox, spaces: str) -> None:
+    tao, host = run_on_a(sandbox, spaces, "b", "--shared")
+    (holder,) = refused(sandbox, "a")
     assert (holder["host"], holder["kind"]) == (NAME, "run")
-    assert f"on {NAME}" in call(stage, "use", "a").err
-    assert call(stage, "stop", holder["id"]).status == 2
-    assert "stop it there" in call(stage, "stop", holder["id"]).err
-    assert switch.use(stage.context, "b").changed is False, "the same mapping is no conflict"
+    assert f"on {NAME}" in call(sandbox, "use", "a").err
+    assert call(sandbox, "stop", holder["id"]).status == 2
+    assert "stop it there" in call(sandbox, "stop", holder["id"]).err
+    assert switch.use(sandbox.context, "b").changed is False, "the same mapping is no conflict"
     end = time.monotonic() + 2.5 * LEASE
-    until(lambda: not switches(stage, "a") and time.monotonic() > end, "it is renewed for as long as it runs")
+    until(lambda: not switches(sandbox, "a") and time.monotonic() > end, "it is renewed for as long as it runs")
     tao.end()
     assert host.wait(20) == 0
-    assert switches(stage, "a"), "it said otherwise"
+    assert switches(sandbox, "a"), "it said otherwise"
 
 
-def test_another_host_vanishes(stage: Stage, spaces: str) -> None:
-    _, host = run_on_a(stage, spaces, "b", "--shared")
-    refused(stage, "a")
+def test_another_host_vanishes(sandbox: Sandbox, spaces: str) -> None:
+    _, host = run_on_a(sandbox, spaces, "b", "--shared")
+    refused(sandbox, "a")
     passed(LEASE / 2)
-    refused(stage, "a")
+    refused(sandbox, "a")
     gone = vanish(host)
-    refused(stage, "a")
-    until(lambda: switches(stage, "a"), "the lease has run out", seconds=LEASE + 5)
+    refused(sandbox, "a")
+    until(lambda: switches(sandbox, "a"), "the lease has run out", seconds=LEASE + 5)
     assert time.monotonic() - gone > LEASE - 1.1, "its last sign of life was at most that old"
-    assert stage.holds() == []
-    left = {path.suffix for path in stage.records.iterdir()}
+    assert sandbox.holds() == []
+    left = {path.suffix for path in sandbox.records.iterdir()}
     assert left == {".json", ".claim"}, "it may only be cut off: its files are its own host's to take away"
 
 
-def test_a_host_that_vanished_before_anybody_looked(stage: Stage, spaces: str) -> None:
+def test_a_host_that_vanished_before_anybody_looked(sandbox: Sandbox, spaces: str) -> None:
     """What counts is what was seen: the lease begins with the first look, however old the sign of life is."""
-    _, host = run_on_a(stage, spaces, "b", "--shared")
+    _, host = run_on_a(sandbox, spaces, "b", "--shared")
     vanish(host)
     passed(LEASE * 1.2)
-    refused(stage, "a")
+    refused(sandbox, "a")
     first = time.monotonic()
-    until(lambda: switches(stage, "a"), "the lease has run out", seconds=LEASE + 5)
+    until(lambda: switches(sandbox, "a"), "the lease has run out", seconds=LEASE + 5)
     assert time.monotonic() - first > LEASE - 0.5
 
 
-def test_a_waiting_switch_outlasts_a_host_that_vanished(stage: Stage, spaces: str) -> None:
-    _, host = run_on_a(stage, spaces, "b", "--shared")
+def test_a_waiting_switch_outlasts_a_host_that_vanished(sandbox: Sandbox, spaces: str) -> None:
+    _, host = run_on_a(sandbox, spaces, "b", "--shared")
     vanish(host)
     here = HOST.replace(f"socket.sethostname({NAME!r})", "")
     done = subprocess.run(
         [sys.executable, "-c", here, "use", "a", "--wait", "30"],
-        env=stage.environ,
+        env=sandbox.environ,
         capture_output=True,
         text=True,
         timeout=60,
@@ -167,42 +167,42 @@ def test_a_waiting_switch_outlasts_a_host_that_vanished(stage: Stage, spaces: st
     assert f"on {NAME}" in done.stderr
 
 
-def test_a_hold_for_a_process_on_another_host(stage: Stage, spaces: str) -> None:
-    host = hold_on_a(stage, spaces, "--pid")
-    (holder,) = refused(stage, "b")
+def test_a_hold_for_a_process_on_another_host(sandbox: Sandbox, spaces: str) -> None:
+    host = hold_on_a(sandbox, spaces, "--pid")
+    (holder,) = refused(sandbox, "b")
     assert (holder["host"], holder["reason"]) == (NAME, "a demo on A")
     vanish(host)
     end = time.monotonic() + 1.5 * LEASE
-    until(lambda: not switches(stage, "b") and time.monotonic() > end, "it is still held", seconds=1.5 * LEASE + 1)
-    stage.run("release", holder["id"], check=True)
-    assert switches(stage, "b"), "who knows that it has ended lets go of it by its id"
+    until(lambda: not switches(sandbox, "b") and time.monotonic() > end, "it is still held", seconds=1.5 * LEASE + 1)
+    sandbox.run("release", holder["id"], check=True)
+    assert switches(sandbox, "b"), "who knows that it has ended lets go of it by its id"
 
 
-def test_a_hold_for_a_process_on_another_host_stays_while_it_lives(stage: Stage, spaces: str) -> None:
+def test_a_hold_for_a_process_on_another_host_stays_while_it_lives(sandbox: Sandbox, spaces: str) -> None:
     """Nothing of taoprofiles runs there that could renew it, and its process goes on all the same."""
-    hold_on_a(stage, spaces, "--pid")
+    hold_on_a(sandbox, spaces, "--pid")
     end = time.monotonic() + 1.5 * LEASE
-    until(lambda: not switches(stage, "b") and time.monotonic() > end, "it is still held", seconds=1.5 * LEASE + 1)
+    until(lambda: not switches(sandbox, "b") and time.monotonic() > end, "it is still held", seconds=1.5 * LEASE + 1)
 
 
-def test_a_hold_by_hand_on_another_host_has_no_lease(stage: Stage, spaces: str) -> None:
-    host = hold_on_a(stage, spaces)
-    (holder,) = refused(stage, "b")
+def test_a_hold_by_hand_on_another_host_has_no_lease(sandbox: Sandbox, spaces: str) -> None:
+    host = hold_on_a(sandbox, spaces)
+    (holder,) = refused(sandbox, "b")
     vanish(host)
     passed(LEASE * 1.3)
-    refused(stage, "b")
-    assert call(stage, "release", holder["id"]).status == 0
-    assert switches(stage, "b")
+    refused(sandbox, "b")
+    assert call(sandbox, "release", holder["id"]).status == 0
+    assert switches(sandbox, "b")
 
 
-def test_an_isolated_run_on_another_host(stage: Stage, spaces: str) -> None:
+def test_an_isolated_run_on_another_host(sandbox: Sandbox, spaces: str) -> None:
     words = ("--", "tao", "model", "unet", "train", "-r", "/workspace/tao-experiments/x")
-    tao = stage.new_tao()
-    on_a(stage, spaces, "run", "b", *words, environ=tao.environ)
+    tao = sandbox.new_tao()
+    on_a(sandbox, spaces, "run", "b", *words, environ=tao.environ)
     tao.pid()
-    assert switches(stage, "b"), "it has a file of its own"
-    assert switches(stage, "a")
-    done = stage.run("run", "b", "--", "true", *words[2:])
+    assert switches(sandbox, "b"), "it has a file of its own"
+    assert switches(sandbox, "a")
+    done = sandbox.run("run", "b", "--", "true", *words[2:])
     assert done.returncode == 5, "the results folder is on both hosts"
     assert f"on {NAME}" in done.stderr
 
@@ -210,59 +210,59 @@ def test_an_isolated_run_on_another_host(stage: Stage, spaces: str) -> None:
 # Records of a host that is far away
 
 
-def noted(stage: Stage, **fields: Any) -> tuple[Hold, Path]:
+def noted(sandbox: Sandbox, **fields: Any) -> tuple[Hold, Path]:
     """Write a record as another host would; give it and the file whose time is the sign of life."""
     about = {"kind": "run", "shared": True, "digest": "x", "place": ELSEWHERE, "host": NAME, "pid": 1, "user": "ana"}
     hold = Hold(**{**about, "since": time.time(), "command": ["tao"], **fields})
-    with Lock(stage.context.lock):
-        os.close(Holds(stage.context).make(hold))
-    return hold, stage.records / f"{hold.id}.claim"
+    with Lock(sandbox.context.lock):
+        os.close(Holds(sandbox.context).make(hold))
+    return hold, sandbox.records / f"{hold.id}.claim"
 
 
 @pytest.mark.parametrize("offset", [-400 * 86400.0, 400 * 86400.0], ids=["past", "future"])
-def test_clocks_are_not_compared(stage: Stage, offset: float) -> None:
-    _, claim = noted(stage)
+def test_clocks_are_not_compared(sandbox: Sandbox, offset: float) -> None:
+    _, claim = noted(sandbox)
 
     def sign(seconds: float) -> None:
         os.utime(claim, (time.time() + offset + seconds,) * 2)
 
     sign(0)
-    refused(stage, "b")
+    refused(sandbox, "b")
     passed(LEASE * 0.6)
     sign(-1000)  # the other host's clock was set back: it is a sign of life like any other
-    refused(stage, "b")
+    refused(sandbox, "b")
     passed(LEASE * 0.6)
-    refused(stage, "b")
-    until(lambda: switches(stage, "b"), "the lease has run out", seconds=LEASE)
+    refused(sandbox, "b")
+    until(lambda: switches(sandbox, "b"), "the lease has run out", seconds=LEASE)
 
 
-def test_a_look_that_changes_nothing_does_not_take_anything_away(stage: Stage) -> None:
-    hold, _ = noted(stage)
-    refused(stage, "b")
+def test_a_look_that_changes_nothing_does_not_take_anything_away(sandbox: Sandbox) -> None:
+    hold, _ = noted(sandbox)
+    refused(sandbox, "b")
     passed(LEASE * 1.1)
-    switch.use(stage.context, "b", dry_run=True)
-    assert (stage.records / f"{hold.id}.json").exists()
+    switch.use(sandbox.context, "b", dry_run=True)
+    assert (sandbox.records / f"{hold.id}.json").exists()
 
 
-def test_gpus_of_another_machine_are_others(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_of_another_machine_are_others(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """GPU 0 over there is not GPU 0 here."""
-    noted(stage, gpus=["0", "1"], shared=False)
-    run = runs.prepare(stage.context, "a", ["true"], wish=runs.RunOptions(gpus="0,1"))
+    noted(sandbox, gpus=["0", "1"], shared=False)
+    run = runs.prepare(sandbox.context, "a", ["true"], wish=runs.RunOptions(gpus="0,1"))
     run.give_up()
 
 
-def test_gpus_are_those_of_all_containers_on_a_machine(stage: Stage) -> None:
+def test_gpus_are_those_of_all_containers_on_a_machine(sandbox: Sandbox) -> None:
     """Two process namespaces of one boot, as of two development containers, see the same GPUs."""
     name, machine, boot, _ = processes.place().split(" ")
-    noted(stage, gpus=["0", "1"], shared=False, place=f"{name} {machine} {boot} 5")
+    noted(sandbox, gpus=["0", "1"], shared=False, place=f"{name} {machine} {boot} 5")
     with pytest.raises(HeldError):
-        runs.prepare(stage.context, "a", ["true"], wish=runs.RunOptions(gpus="1,"))
+        runs.prepare(sandbox.context, "a", ["true"], wish=runs.RunOptions(gpus="1,"))
 
 
-def test_what_was_seen_survives_a_damaged_note(stage: Stage) -> None:
-    noted(stage)
-    refused(stage, "b")
-    (seen,) = (stage.state / "cache").glob("seen-*.json")
+def test_what_was_seen_survives_a_damaged_note(sandbox: Sandbox) -> None:
+    noted(sandbox)
+    refused(sandbox, "b")
+    (seen,) = (sandbox.state / "cache").glob("seen-*.json")
     for content in (b"", b"{", b"[]", b'{"x": 5}', json.dumps({"x": ["a"]}).encode(), b'{"a": [1, "b"], "c": [2, 3]}'):
         seen.write_bytes(content)
-        refused(stage, "b")
+        refused(sandbox, "b")

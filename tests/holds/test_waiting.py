@@ -11,56 +11,56 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.actors import Stage, staged
-from tests.support.driving import Terminal
+from tests.support.commands import Terminal
 from tests.support.engine import until
 from tests.support.home import ALL
+from tests.support.sandbox import Sandbox
 
 WAITERS = 64 if ALL else 12
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    with staged(tmp_path) as made:
+def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
+    with Sandbox(tmp_path) as made:
         yield made.profiles_named("a", "b", "c")
 
 
-def tickets(stage: Stage) -> list[str]:
-    folder = stage.state / "queue/use"
+def tickets(sandbox: Sandbox) -> list[str]:
+    folder = sandbox.state / "queue/use"
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
 
-def waiter(stage: Stage, name: str, *options: str) -> subprocess.Popen[str]:
+def waiter(sandbox: Sandbox, name: str, *options: str) -> subprocess.Popen[str]:
     """Start a switch that waits, and give it time to stand in the queue."""
-    process = stage.start(
-        stage.taoprof, "use", name, "--wait", *options, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    process = sandbox.start(
+        sandbox.taoprof, "use", name, "--wait", *options, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
-    until(lambda: any(ticket.endswith(f"-{process.pid}") for ticket in tickets(stage)), "it has its ticket")
+    until(lambda: any(ticket.endswith(f"-{process.pid}") for ticket in tickets(sandbox)), "it has its ticket")
     return process
 
 
-def held(stage: Stage) -> str:
-    hold_id: str = stage.json("hold", "--reason", "a demo")["data"]["id"]
+def held(sandbox: Sandbox) -> str:
+    hold_id: str = sandbox.json("hold", "--reason", "a demo")["data"]["id"]
     return hold_id
 
 
-def served(stage: Stage) -> list[int]:
+def served(sandbox: Sandbox) -> list[int]:
     """Give the pids of those who switched, the first one first."""
-    entries = stage.json("history", "--all")["data"]["entries"][::-1]
+    entries = sandbox.json("history", "--all")["data"]["entries"][::-1]
     return [int(entry["by"].rpartition("pid ")[2]) for entry in entries if entry["action"] == "use"]
 
 
-def test_waiters_are_served_in_order(stage: Stage) -> None:
-    hold_id = held(stage)
-    before = len(served(stage))
-    waiters = [waiter(stage, "bc"[number % 2]) for number in range(WAITERS)]
+def test_waiters_are_served_in_order(sandbox: Sandbox) -> None:
+    hold_id = held(sandbox)
+    before = len(served(sandbox))
+    waiters = [waiter(sandbox, "bc"[number % 2]) for number in range(WAITERS)]
     assert all(process.poll() is None for process in waiters)
     middle = WAITERS // 2
     killed = {*waiters[3::9], *waiters[middle - 1 : middle + 2]}
     for process in killed:
         process.kill()
         process.wait(20)
-    stage.run("release", hold_id, check=True)
+    sandbox.run("release", hold_id, check=True)
     rest = [process for process in waiters if process not in killed]
     assert [process.wait(40) for process in rest] == [0] * len(rest)
     # Every one of them is in the history once, where it changed the file: neighbours may want the same profile.
@@ -70,18 +70,18 @@ def test_waiters_are_served_in_order(stage: Stage) -> None:
         if names[process.pid] != now:
             expected.append(process.pid)
             now = names[process.pid]
-    assert served(stage)[before:] == expected
-    assert tickets(stage) == []
+    assert served(sandbox)[before:] == expected
+    assert tickets(sandbox) == []
 
 
-def test_it_says_for_whom_and_switches_at_once(stage: Stage) -> None:
-    tao, process = stage.plain()
-    waiting = waiter(stage, "b")
+def test_it_says_for_whom_and_switches_at_once(sandbox: Sandbox) -> None:
+    tao, process = sandbox.plain()
+    waiting = waiter(sandbox, "b")
     assert waiting.stderr is not None
     line = waiting.stderr.readline()
     assert line.startswith("taoprof: waiting for ")
     assert f"pid {process.pid}" in line
-    second = waiter(stage, "b")
+    second = waiter(sandbox, "b")
     assert second.stderr is not None
     assert second.stderr.readline() == "taoprof: waiting behind 1 other\n"
     tao.end()
@@ -94,13 +94,13 @@ def test_it_says_for_whom_and_switches_at_once(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("how", ["released", "over", "process"])
-def test_a_hold_that_ends_is_noticed_soon(stage: Stage, how: str) -> None:
-    sleeper = stage.start("sleep", "1000")
+def test_a_hold_that_ends_is_noticed_soon(sandbox: Sandbox, how: str) -> None:
+    sleeper = sandbox.start("sleep", "1000")
     options = {"released": [], "over": ["--for", "1.5"], "process": ["--pid", str(sleeper.pid)]}[how]
-    made = stage.json("hold", "--reason", "x", *options)["data"]
-    waiting = waiter(stage, "b")
+    made = sandbox.json("hold", "--reason", "x", *options)["data"]
+    waiting = waiter(sandbox, "b")
     if how == "released":
-        stage.run("release", made["id"], check=True)
+        sandbox.run("release", made["id"], check=True)
     elif how == "process":
         sleeper.kill()
         sleeper.wait(20)
@@ -111,72 +111,72 @@ def test_a_hold_that_ends_is_noticed_soon(stage: Stage, how: str) -> None:
     assert time.monotonic() - ended < 0.9, "half a second until it looks, and the switch itself"
 
 
-def test_a_wait_has_an_end(stage: Stage) -> None:
-    held(stage)
+def test_a_wait_has_an_end(sandbox: Sandbox) -> None:
+    held(sandbox)
     began = time.monotonic()
-    done = stage.run("use", "b", "--wait", "1")
+    done = sandbox.run("use", "b", "--wait", "1")
     assert 1 <= time.monotonic() - began < 3
     assert done.returncode == 5
     assert "a demo" in done.stderr
-    assert tickets(stage) == []
-    assert stage.run("current").stdout == "a\n"
+    assert tickets(sandbox) == []
+    assert sandbox.run("current").stdout == "a\n"
 
 
-def test_a_wait_behind_others_has_an_end(stage: Stage) -> None:
-    held(stage)
-    waiter(stage, "b")
-    done = stage.run("use", "b", "--wait", "1")
+def test_a_wait_behind_others_has_an_end(sandbox: Sandbox) -> None:
+    held(sandbox)
+    waiter(sandbox, "b")
+    done = sandbox.run("use", "b", "--wait", "1")
     assert done.returncode == 5
     assert "1 other" in done.stderr
-    assert len(tickets(stage)) == 1
+    assert len(tickets(sandbox)) == 1
 
 
-def test_a_wait_of_no_time(stage: Stage) -> None:
-    assert stage.run("use", "b", "--wait", "0").returncode == 0
-    held(stage)
-    assert stage.run("use", "c", "--wait", "0").returncode == 5
+def test_a_wait_of_no_time(sandbox: Sandbox) -> None:
+    assert sandbox.run("use", "b", "--wait", "0").returncode == 0
+    held(sandbox)
+    assert sandbox.run("use", "c", "--wait", "0").returncode == 5
 
 
-def test_ctrl_c_leaves_the_queue(stage: Stage) -> None:
-    held(stage)
-    with Terminal([stage.taoprof, "use", "b", "--wait"], environ=stage.environ, cwd=stage.root) as terminal:
+def test_ctrl_c_leaves_the_queue(sandbox: Sandbox) -> None:
+    held(sandbox)
+    with Terminal([sandbox.taoprof, "use", "b", "--wait"], environ=sandbox.environ, cwd=sandbox.root) as terminal:
         terminal.wait_for("waiting for a demo")
-        assert len(tickets(stage)) == 1
+        assert len(tickets(sandbox)) == 1
         terminal.send("\x03")
         status, seen = terminal.finish()
     assert status == -signal.SIGINT, "as a shell tells it: 130"
     assert b"Traceback" not in seen
-    assert tickets(stage) == []
+    assert tickets(sandbox) == []
 
 
-def test_whoever_is_in_front_is_killed(stage: Stage) -> None:
+def test_whoever_is_in_front_is_killed(sandbox: Sandbox) -> None:
     """The next one goes on, although nobody has taken the dead one's ticket away."""
-    hold_id = held(stage)
-    first, second = waiter(stage, "b"), waiter(stage, "c")
+    hold_id = held(sandbox)
+    first, second = waiter(sandbox, "b"), waiter(sandbox, "c")
     first.kill()
     first.wait(20)
-    assert len(tickets(stage)) == 2 or second.poll() is None
-    stage.run("release", hold_id, check=True)
+    assert len(tickets(sandbox)) == 2 or second.poll() is None
+    sandbox.run("release", hold_id, check=True)
     assert second.wait(20) == 0
-    assert stage.run("current").stdout == "c\n"
-    assert tickets(stage) == []
+    assert sandbox.run("current").stdout == "c\n"
+    assert tickets(sandbox) == []
 
 
-def test_a_switch_that_cannot_be_leaves_the_queue(stage: Stage) -> None:
-    assert stage.run("use", "none", "--wait").returncode == 4
-    assert tickets(stage) == []
-    hold_id = held(stage)
-    first, second = waiter(stage, "b"), waiter(stage, "c")
-    (stage.profiles / "b.toml").unlink()
-    stage.run("release", hold_id, check=True)
+def test_a_switch_that_cannot_be_leaves_the_queue(sandbox: Sandbox) -> None:
+    assert sandbox.run("use", "none", "--wait").returncode == 4
+    assert tickets(sandbox) == []
+    hold_id = held(sandbox)
+    first, second = waiter(sandbox, "b"), waiter(sandbox, "c")
+    (sandbox.profiles / "b.toml").unlink()
+    sandbox.run("release", hold_id, check=True)
     assert first.wait(20) == 4
     assert second.wait(20) == 0
 
 
 @pytest.mark.skipif(not ALL, reason="takes seconds of nothing: TAOPROF_TEST_ALL=1, as in CI")
-def test_waiting_takes_hardly_any_time_of_the_processor(stage: Stage) -> None:
-    held(stage)
-    waiting = waiter(stage, "b")
+def test_waiting_takes_hardly_any_time_of_the_processor(sandbox: Sandbox) -> None:
+    held(sandbox)
+    waiting = waiter(sandbox, "b")
     assert waiting.stderr is not None
     waiting.stderr.readline()
 
@@ -190,12 +190,12 @@ def test_waiting_takes_hardly_any_time_of_the_processor(stage: Stage) -> None:
     assert used() - before < 0.1 * seconds
 
 
-def test_a_run_waits_for_its_results_folder(stage: Stage) -> None:
+def test_a_run_waits_for_its_results_folder(sandbox: Sandbox) -> None:
     words = ("tao", "model", "unet", "train", "-r", "/workspace/tao-experiments/x")
-    tao, run = stage.in_run("a", command=words)
-    second_tao = stage.new_tao()
-    second = stage.start(
-        *(stage.taoprof, "run", "a", "--wait", "--", *words), environ=second_tao.environ, stderr=subprocess.PIPE
+    tao, run = sandbox.in_run("a", command=words)
+    second_tao = sandbox.new_tao()
+    second = sandbox.start(
+        *(sandbox.taoprof, "run", "a", "--wait", "--", *words), environ=second_tao.environ, stderr=subprocess.PIPE
     )
     assert second.stderr is not None
     assert f"pid {run.pid}" in second.stderr.readline()

@@ -12,7 +12,7 @@ from taoprofiles.importer.limits import Unknown
 from tests.importer.doubtful import ALIASES, CELLS, CONTROL, VALUES
 from tests.importer.executing import Job, Outcome, execute
 from tests.importer.notebooks import notebook, read, write
-from tests.support.home import need
+from tests.support.home import require
 
 START = "import json, os, time\nfrom pathlib import Path\nYES, NO = time.time() > 0, time.time() < 0\n"
 CASES = {f"{code}; {expression}": [f"{code}\nos.environ['R'] = {expression}"] for code, expression in CONTROL + VALUES}
@@ -28,7 +28,7 @@ def homes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def outcomes(homes: dict[str, Path]) -> dict[str, Outcome]:
-    need(find_spec("IPython"), "IPython is not installed")
+    require(find_spec("IPython"), "IPython is not installed")
     jobs = [Job(str(homes[name]), f"{homes[name]}/nb/net", [START, *cells]) for name, cells in CASES.items()]
     return dict(zip(CASES, execute(jobs), strict=True))
 

@@ -14,7 +14,7 @@ import pytest
 
 from tests.importer.executing import Job, Outcome, execute
 from tests.importer.notebooks import notebook, read
-from tests.support.home import need
+from tests.support.home import require
 
 VECTORS: list[tuple[str, str, str | None, str | None]] = [
     tuple(one) for one in json.loads(Path(__file__).with_name("env_vectors.json").read_text())
@@ -24,7 +24,7 @@ NAMES = [f"{setup}; {cell}".removeprefix("; ") for setup, cell, _, _ in VECTORS]
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> list[Outcome]:
-    need(find_spec("IPython"), "IPython is not installed")
+    require(find_spec("IPython"), "IPython is not installed")
     root = tmp_path_factory.mktemp("vectors")
     homes = [root / str(number) for number in range(len(VECTORS))]
     return execute([Job(str(home), str(home), [v[0], v[1]]) for home, v in zip(homes, VECTORS, strict=True)])

@@ -15,7 +15,7 @@ import pytest
 
 from tests.importer.hostile import SECONDS, SPECIAL
 from tests.importer.notebooks import notebook, write
-from tests.support.driving import call, one_clear_error
+from tests.support.commands import call, one_clear_error
 from tests.support.home import ALL, Home
 
 NOTEBOOKS = int(os.environ.get("TAOPROF_TEST_NOTEBOOKS", 10_000 if ALL else 1000))

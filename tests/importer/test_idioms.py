@@ -11,7 +11,7 @@ import pytest
 
 from tests.importer.executing import Job, Outcome, execute
 from tests.importer.notebooks import notebook, read, rendered, write
-from tests.support.home import need
+from tests.support.home import require
 
 
 class Idiom(NamedTuple):
@@ -585,7 +585,7 @@ def homes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def outcomes(homes: dict[str, Path]) -> dict[str, Outcome]:
-    need(find_spec("IPython"), "IPython is not installed")
+    require(find_spec("IPython"), "IPython is not installed")
     jobs = []
     for name, idiom in IDIOMS.items():
         sources = [cell.replace("{HOME}", str(homes[name])) for cell in idiom.cells]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.importer.notebooks import read, rendered
-from tests.support.home import command
+from tests.support.home import find_command
 
 MAPPING = '{"Mounts": [{"source": "§", "destination": "/x"}]}'
 HERE = f"cat > ~/.tao_mounts.json <<EOF\n{MAPPING}\nEOF\n"
@@ -93,7 +93,11 @@ def test_reading_finds_what_bash_does(tmp_path: Path, name: str) -> None:
     environ = {"HOME": str(home), "PATH": "/usr/local/bin:/usr/bin:/bin", "USER": "ana"}
     (folder / "after").write_text("trap 'env -0 > \"$HOME/after\"' EXIT\n")
     subprocess.run(
-        [command("bash"), "file"], cwd=folder, env={**environ, "BASH_ENV": "after"}, capture_output=True, check=True
+        [find_command("bash"), "file"],
+        cwd=folder,
+        env={**environ, "BASH_ENV": "after"},
+        capture_output=True,
+        check=True,
     )
     after = dict(line.split("=", 1) for line in (home / "after").read_text().split("\0") if line)
     own = {"PWD", "OLDPWD", "SHLVL", "_", "BASH_ENV"}

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.engine import TrainingHome, until
-from tests.support.home import Home, need
+from tests.support.home import Home, require
 from tests.support.kernels import Kernel
 from tests.support.lab import KERNEL, kernel_path, share_kernel, write_notebook
 from tests.support.notebook_cells import LOAD
@@ -282,7 +282,7 @@ RUNNERS = {
 
 @pytest.mark.parametrize("runner", RUNNERS)
 def test_a_notebook_that_is_run_by_a_program_leaves_no_hold(home: Home, runner: str) -> None:
-    need(importlib.util.find_spec(runner), f"{runner} is not installed")
+    require(importlib.util.find_spec(runner), f"{runner} is not installed")
     share_kernel(home)
     asked = "!taoprof holds --json > held.json"
     write_notebook(home.root / "train.ipynb", LOAD, "%taoprof use alpha", asked, "import os; print(os.getpid())")

@@ -22,19 +22,19 @@ from taoprofiles.mounts import mapping
 from taoprofiles.profiles.model import Profile, parse, template, to_toml
 from taoprofiles.profiles.rendering import Renderer
 from tests.support.generated_profiles import AROUND, moderate, usable_profiles
-from tests.support.home import need
+from tests.support.home import require
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the old Docker SDK
 
 
 @pytest.fixture(scope="module")
 def launcher(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
-    need(sys.version_info < (3, 12), "the launcher starts up to Python 3.11 only")
+    require(sys.version_info < (3, 12), "the launcher starts up to Python 3.11 only")
     with mock.patch.dict(os.environ, {"HOME": str(tmp_path_factory.mktemp("home"))}):  # it looks there when imported
         try:
             from nvidia_tao_cli.components.docker_handler import docker_handler
         except ImportError:
-            need(False, "nvidia-tao is not installed")
+            require(False, "nvidia-tao is not installed")
             raise
     return docker_handler
 

@@ -15,7 +15,7 @@ from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.prediction import Prediction
 from taoprofiles.launcher.simulation import predict
 from tests.support.launcher_cases import cases
-from tests.support.launcher_pools import Case, make_tree
+from tests.support.launcher_values import Case, make_tree
 
 NEW = "6.26.3"
 

@@ -22,8 +22,8 @@ from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.prediction import Prediction
 from taoprofiles.launcher.simulation import predict
 from tests.support.launcher_cases import cases
-from tests.support.launcher_pools import Case, make_tree
 from tests.support.launcher_singles import singles
+from tests.support.launcher_values import Case, make_tree
 from tests.support.launchers import VERSIONS, Launcher, Launchers, own_config
 
 pytestmark = pytest.mark.launchers

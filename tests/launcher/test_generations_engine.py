@@ -13,9 +13,9 @@ from typing import NamedTuple
 import pytest
 
 from tests.runs.test_run_engine import holds, mounts
-from tests.support.driving import Terminal
+from tests.support.commands import Terminal
 from tests.support.engine import TrainingHome, until
-from tests.support.home import need
+from tests.support.home import require
 from tests.switching.test_switch_engine import local_mounts
 
 pytestmark = pytest.mark.engine
@@ -39,7 +39,7 @@ class Old(NamedTuple):
 @pytest.fixture(params=GENERATIONS)
 def old(request: pytest.FixtureRequest, training_home: TrainingHome) -> Iterator[Old]:
     folder = ROOT / ".launchers" / request.param
-    need((folder / "bin/tao").exists(), f"the launcher {request.param} is not installed in {folder}")
+    require((folder / "bin/tao").exists(), f"the launcher {request.param} is not installed in {folder}")
     engine = training_home.engine
     (config,) = folder.glob("lib/*/site-packages/*/config/config.json")
     found = json.loads(config.read_text())
@@ -63,7 +63,7 @@ def old(request: pytest.FixtureRequest, training_home: TrainingHome) -> Iterator
 def test_a_plain_training_holds(old: Old) -> None:
     home = old.home
     with old.start(*old.words, "train", "60") as terminal:
-        until(lambda: holds(home), "the launcher is seen", told=lambda: terminal.seen.decode())
+        until(lambda: holds(home), "the launcher is seen", details=lambda: terminal.seen.decode())
         assert home.run("use", "kitti").returncode == 5
         terminal.wait_for("training as", timeout=60)
         (hold,) = until(lambda: [h for h in holds(home) if h["phase"] == "bound"], "the container is seen")

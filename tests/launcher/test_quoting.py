@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from taoprofiles.launcher.argv import add_volumes
 from taoprofiles.launcher.quoting import expand_variables, quote_word, quote_words, split_like_bash
-from tests.support.home import need
+from tests.support.home import require
 
 ENVIRON = {"HOME": "/home/ana", "A": "one", "B": "two words", "EMPTY": "", "PATH": os.environ["PATH"]}
 PRINT = r"printf %s\\0 --"
@@ -112,7 +112,7 @@ def test_a_glob_that_matches(folder: Path) -> None:
 @pytest.mark.parametrize("bare", [False, True])
 def test_the_launcher_itself_does_so(bare: bool, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its own code pastes the words; only the docker that it starts is ours, and tells what it was given."""
-    need(sys.version_info < (3, 12), "the launcher starts up to Python 3.11 only")
+    require(sys.version_info < (3, 12), "the launcher starts up to Python 3.11 only")
     monkeypatch.setenv("HOME", str(tmp_path))  # it looks there when imported
     handlers = pytest.importorskip("nvidia_tao_cli.components.docker_handler.docker_handler")
     said = tmp_path / "said"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from taoprofiles.profiles.env_formats import FORMATS, notebook_cell, write
 from tests.support.generated_profiles import moderate
-from tests.support.home import Home, command, need
+from tests.support.home import Home, find_command, require
 
 SHELLS = {
     "bash": ("bash", ["--norc", "--noprofile", "-c", '. "$1"; exec env -0', "-"]),
@@ -53,7 +53,7 @@ def check(shell: str, texts: list[str], folder: Path, **environ: str) -> None:
     variables = named(texts)
     script = folder / "variables"
     script.write_bytes(write(variables, form, hidden=["KEY"]).encode())
-    found = environment([command(shell), *arguments, str(script)], HOME=str(folder), **environ)
+    found = environment([find_command(shell), *arguments, str(script)], HOME=str(folder), **environ)
     found = {key.decode(): value for key, value in found.items()}  # type: ignore[attr-defined]
     assert {name: found.get(name) for name in variables} == {name: value.encode() for name, value in variables.items()}
     assert "KEY" not in found
@@ -121,7 +121,7 @@ def dotenv(text: str, folder: Path, **options: bool) -> dict[str, str | None]:
     try:
         from dotenv import dotenv_values
     except ImportError:
-        need(False, "python-dotenv is not installed")
+        require(False, "python-dotenv is not installed")
         raise
     file = folder / ".env"
     file.write_bytes(text.encode())
@@ -185,7 +185,7 @@ def test_the_real_command_in_a_shell(awkward_home: Home, shell: str, line: str) 
     path = f"{Path(home.taoprof).parent}:{home.environ['PATH']}"
     options = {"zsh": ["-f"], "fish": ["--no-config"], "bash": ["--norc", "--noprofile"]}[shell]
     environ = {**home.environ, "PATH": path, "LANG": "C"}
-    done = subprocess.run([command(shell), *options, "-c", line], env=environ, capture_output=True, timeout=60)
+    done = subprocess.run([find_command(shell), *options, "-c", line], env=environ, capture_output=True, timeout=60)
     assert done.stderr == b""
     found = dict(item.split(b"=", 1) for item in done.stdout.split(b"\0") if item)  # type: ignore[misc]
     wanted: dict[str, bytes] = home.wanted  # type: ignore[attr-defined]

@@ -12,7 +12,7 @@ from taoprofiles.errors import TaoprofError
 from taoprofiles.masking import is_secret, without_secrets
 from taoprofiles.profiles.model import parse
 from taoprofiles.profiles.rendering import Renderer, Surroundings
-from tests.support.driving import call
+from tests.support.commands import call
 from tests.support.generated_profiles import moderate, names
 from tests.support.home import Home
 

@@ -20,7 +20,7 @@ import pytest
 
 from taoprofiles.cli.parser import VERBS
 from taoprofiles.importer import cells, limits, shell
-from tests.support.home import Home, command
+from tests.support.home import Home, find_command
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md")])
@@ -67,7 +67,7 @@ def run_page(text: str, home: Path) -> list[str]:
         "TZ": "UTC",
         "DOCKER_HOST": "unix:///nowhere/docker.sock",
         "EXAMPLES": str(ROOT / "docs/examples"),
-        "PATH": f"{Path(command('taoprof')).parent}:{os.environ['PATH']}",
+        "PATH": f"{Path(find_command('taoprof')).parent}:{os.environ['PATH']}",
     }
     done = subprocess.run(
         ["bash"], input="\n".join(["cd", "exec 2>&1", *script]), env=environ, cwd=home,

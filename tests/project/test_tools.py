@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.home import command
+from tests.support.home import find_command
 
 ROOT = Path(__file__).parents[2]
 
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
     ids=lambda words: " ".join(words),
 )
 def test_tool_has_no_complaint(words: tuple[str, ...]) -> None:
-    done = subprocess.run([command(words[0]), *words[1:]], cwd=ROOT, capture_output=True, text=True, timeout=110)
+    done = subprocess.run([find_command(words[0]), *words[1:]], cwd=ROOT, capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

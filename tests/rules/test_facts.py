@@ -21,7 +21,7 @@ from taoprofiles.launcher import installed, registry
 from taoprofiles.rules import login
 from taoprofiles.system import bounded_files, engine_schema
 from taoprofiles.system.commands import ask
-from tests.support.home import need
+from tests.support.home import require
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -50,7 +50,7 @@ def test_any_bytes_in_dockers_file_are_judged(content: bytes) -> None:
 @given(st.binary(max_size=60) | (CONFIG | JSON).map(lambda found: json.dumps(found).encode()))
 def test_logged_in_is_what_the_launcher_itself_takes_for_it(content: bytes) -> None:
     utils = pytest.importorskip("nvidia_tao_cli.components.instance_handler.utils") if LAUNCHER else None
-    need(utils, "the launcher is not installed: it needs Python 3.11")
+    require(utils, "the launcher is not installed: it needs Python 3.11")
     with tempfile.NamedTemporaryFile() as file:
         file.write(content)
         file.flush()

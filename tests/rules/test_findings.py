@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from taoprofiles.rules.finding import SEVERITIES
-from tests.support.driving import call
+from tests.support.commands import call
 from tests.support.home import Home
 from tests.support.profile_cases import CASES, SetUp
 

@@ -19,10 +19,10 @@ from taoprofiles.export.plan import Plan
 from taoprofiles.profiles.model import Profile, to_toml
 from taoprofiles.storage.paths import Context
 from tests.runs.test_run_engine import Started, holds, mounts, two_projects
-from tests.support.driving import Terminal
+from tests.support.commands import Terminal
 from tests.support.engine import TrainingHome, until
 from tests.support.generated_profiles import AROUND, moderate, usable_profiles
-from tests.support.home import command as installed
+from tests.support.home import find_command
 from tests.switching.test_switch_engine import host_mounts, local_mounts
 
 pytestmark = pytest.mark.engine
@@ -297,7 +297,7 @@ def test_compose_starts_the_same_container(training_home: TrainingHome) -> None:
     folder.mkdir()
     (folder / "docker-compose.yml").write_text(home.run(*words, check=True).stdout)
     around = {**home.engine._environ, "COMPOSE_PROJECT_NAME": "taoprofiles-test"}
-    compose = [installed("docker-compose"), "up", "--no-color", "--exit-code-from", "detectnet_v2"]
+    compose = [find_command("docker-compose"), "up", "--no-color", "--exit-code-from", "detectnet_v2"]
     refused = subprocess.run(compose, cwd=folder, env=around, capture_output=True, text=True, timeout=60, check=False)
     assert (refused.returncode, "A_KEY" in refused.stderr) == (1, True), "no secret, no container"
     process = subprocess.Popen(

@@ -18,8 +18,8 @@ import pytest
 from taoprofiles.errors import HeldError
 from taoprofiles.holds import manage
 from taoprofiles.switching import switch
-from tests.support.actors import Stage, Tao, gone, kill, rendered, staged
 from tests.support.engine import until
+from tests.support.sandbox import Sandbox, Tao, gone, kill, rendered
 
 SEQUENCES = int(os.environ.get("TAOPROF_TEST_SEQUENCES", "2"))
 STEPS = 25
@@ -27,8 +27,8 @@ NAMES = "abcd"
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    with staged(tmp_path) as made:
+def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
+    with Sandbox(tmp_path) as made:
         yield made.profiles_named(*NAMES)
 
 
@@ -53,10 +53,10 @@ class Work:
 class Play:
     """The model beside the real thing: what is active, who works, what is held by hand."""
 
-    def __init__(self, stage: Stage, seed: int) -> None:
-        self.stage, self.choose = stage, random.Random(seed)
-        self.wanted = {name: rendered(stage, name) for name in NAMES}
-        switch.use(stage.context, "a")
+    def __init__(self, sandbox: Sandbox, seed: int) -> None:
+        self.sandbox, self.choose = sandbox, random.Random(seed)
+        self.wanted = {name: rendered(sandbox, name) for name in NAMES}
+        switch.use(sandbox.context, "a")
         self.active = "a"
         self.works: list[Work] = []
         self.by_hand: list[tuple[str, str]] = []
@@ -76,34 +76,34 @@ class Play:
         do = self.choose.choice(steps)
         self.log.append(do.__name__)
         do()
-        assert self.stage.mapping_file.read_bytes() == self.wanted[self.active]
+        assert self.sandbox.mapping_file.read_bytes() == self.wanted[self.active]
 
     def any_name(self) -> str:
         return self.choose.choice(NAMES)
 
     def plain(self) -> None:
-        self.works.append(Work("plain", self.active, *self.stage.plain()))
+        self.works.append(Work("plain", self.active, *self.sandbox.plain()))
 
     def isolated(self) -> None:
         name = self.any_name()
-        self.works.append(Work("isolated", name, *self.stage.in_run(name)))
+        self.works.append(Work("isolated", name, *self.sandbox.in_run(name)))
 
     def shared(self) -> None:
         name = self.any_name()
         if self.blockers(name):
-            assert self.stage.run("run", name, "--shared", "--", "true").returncode == 5
+            assert self.sandbox.run("run", name, "--shared", "--", "true").returncode == 5
             return
-        self.works.append(Work("shared", name, *self.stage.in_run(name, "--shared")))
+        self.works.append(Work("shared", name, *self.sandbox.in_run(name, "--shared")))
         self.active = name
 
     def use(self) -> None:
         name, command = self.any_name(), self.choose.random() < 0.3
         blockers = self.blockers(name)
         if command:
-            status = self.stage.run("use", name).returncode
+            status = self.sandbox.run("use", name).returncode
         else:
             try:
-                switch.use(self.stage.context, name)
+                switch.use(self.sandbox.context, name)
                 status = 0
             except HeldError:
                 status = 5
@@ -113,12 +113,12 @@ class Play:
             self.active = name
 
     def hold(self) -> None:
-        made = manage.hold(self.stage.context, None, reason="x")
+        made = manage.hold(self.sandbox.context, None, reason="x")
         self.by_hand.append((made.id, self.active))
 
     def release(self) -> None:
         hold_id, _ = self.by_hand.pop(self.choose.randrange(len(self.by_hand)))
-        manage.release(self.stage.context, hold_id)
+        manage.release(self.sandbox.context, hold_id)
 
     def read(self) -> None:
         work = self.choose.choice(self.works)
@@ -145,18 +145,20 @@ class Play:
             work.process.wait(20)
 
     def over(self, work: Work) -> None:
-        until(lambda: work.process.poll() is not None and not work.lives(), "the work is over", told=lambda: repr(work))
+        until(
+            lambda: work.process.poll() is not None and not work.lives(), "the work is over", details=lambda: repr(work)
+        )
         self.works.remove(work)
 
     def finish(self) -> None:
         for work in list(self.works):
             self.end_one(work)
         for hold_id, _ in self.by_hand:
-            manage.release(self.stage.context, hold_id)
-        assert self.stage.holds() == []
-        assert list(self.stage.records.iterdir()) == [], "nothing is left behind"
+            manage.release(self.sandbox.context, hold_id)
+        assert self.sandbox.holds() == []
+        assert list(self.sandbox.records.iterdir()) == [], "nothing is left behind"
         (other,) = self.choose.sample([name for name in NAMES if name != self.active], 1)
-        switch.use(self.stage.context, other)
+        switch.use(self.sandbox.context, other)
 
     def end_one(self, work: Work) -> None:
         work.tao.end()
@@ -164,10 +166,10 @@ class Play:
 
 
 @pytest.mark.timeout(60 + 20 * SEQUENCES)
-def test_random_sequences(stage: Stage) -> None:
+def test_random_sequences(sandbox: Sandbox) -> None:
     first = int(os.environ.get("TAOPROF_TEST_SEED", "1"))
     for seed in range(first, first + SEQUENCES):
-        play = Play(stage, seed)
+        play = Play(sandbox, seed)
         try:
             for _ in range(STEPS):
                 play.step()

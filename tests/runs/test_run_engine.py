@@ -49,11 +49,11 @@ class Started:
 
     def bound(self) -> dict[str, Any]:
         """Wait until it has a container and the task runs in it, and give its record."""
-        until(lambda: ": training as" in self.output, "the task runs", told=lambda: self.output)
+        until(lambda: ": training as" in self.output, "the task runs", details=lambda: self.output)
         return until(
             lambda: record if (record := self.record) and record["phase"] == "bound" else None,
             "the hold is bound",
-            told=lambda: f"{self.record}\n{self.output}",
+            details=lambda: f"{self.record}\n{self.output}",
         )
 
     def __enter__(self) -> Started:

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.actors import Stage, kill, rendered, staged
 from tests.support.engine import until
+from tests.support.sandbox import Sandbox, kill, rendered
 
 CONVERSATION = """
 import json, os, sys, subprocess, threading
@@ -32,9 +32,9 @@ for line in sys.stdin:
 class Program:
     """A Python program that evaluates what it is told, and says what that gives."""
 
-    def __init__(self, stage: Stage, **environ: str) -> None:
+    def __init__(self, sandbox: Sandbox, **environ: str) -> None:
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        self.process = stage.start(sys.executable, "-c", CONVERSATION, environ=environ, **pipes)
+        self.process = sandbox.start(sys.executable, "-c", CONVERSATION, environ=environ, **pipes)
         self.pid = self.process.pid
 
     def tell(self, expression: str) -> Any:
@@ -62,13 +62,13 @@ def killed(program: Program) -> None:
     program.process.wait(20)
 
 
-def mapping_of(stage: Stage, name: str) -> dict[str, Any]:
-    return json.loads(rendered(stage, name))
+def mapping_of(sandbox: Sandbox, name: str) -> dict[str, Any]:
+    return json.loads(rendered(sandbox, name))
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    with staged(tmp_path) as made:
+def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
+    with Sandbox(tmp_path) as made:
         for name in ("a", "b"):
             folder = made.root / name
             folder.mkdir()
@@ -81,68 +81,68 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
         yield made
 
 
-def holders(stage: Stage) -> list[tuple[str, str, int]]:
-    return [(one["kind"], one["profile"], one["pid"]) for one in stage.json("holds")["data"]["holds"]]
+def holders(sandbox: Sandbox) -> list[tuple[str, str, int]]:
+    return [(one["kind"], one["profile"], one["pid"]) for one in sandbox.json("holds")["data"]["holds"]]
 
 
-def test_use_gives_the_process_a_profile_until_it_ends(stage: Stage) -> None:
-    program = Program(stage, SPECS_DIR="before")
+def test_use_gives_the_process_a_profile_until_it_ends(sandbox: Sandbox) -> None:
+    program = Program(sandbox, SPECS_DIR="before")
     before = program.environ()
     assert program.tell("taoprofiles.use('b').name") == "b"
     there = program.environ()
     assert (there["SPECS_DIR"], there["TAOPROF_PROFILE"]) == ("/specs/b", "b")
     assert Path(there["LAUNCHER_MOUNTS"]).stat().st_mode & 0o777 == 0o600
-    assert json.loads(Path(there["LAUNCHER_MOUNTS"]).read_bytes())["Mounts"] == mapping_of(stage, "b")["Mounts"]
-    assert holders(stage) == [("notebook", "b", program.pid)]
-    assert stage.run("current").stdout == "a\n", "the shared file is nobody's business here"
+    assert json.loads(Path(there["LAUNCHER_MOUNTS"]).read_bytes())["Mounts"] == mapping_of(sandbox, "b")["Mounts"]
+    assert holders(sandbox) == [("notebook", "b", program.pid)]
+    assert sandbox.run("current").stdout == "a\n", "the shared file is nobody's business here"
     assert program.tell("taoprofiles.use('a').variables") == {"SPECS_DIR": "/specs/a"}
-    assert holders(stage) == [("notebook", "a", program.pid)]
+    assert holders(sandbox) == [("notebook", "a", program.pid)]
     assert program.tell("[one.release() for one in taoprofiles.runs.session._current]") == [None]
     assert program.environ() == before
-    assert holders(stage) == []
+    assert holders(sandbox) == []
     program.end()
 
 
-def test_the_end_of_the_program_ends_the_hold_and_its_file(stage: Stage) -> None:
+def test_the_end_of_the_program_ends_the_hold_and_its_file(sandbox: Sandbox) -> None:
     for ending in (Program.end, lambda program: killed(program)):
-        program = Program(stage)
+        program = Program(sandbox)
         program.tell("taoprofiles.use('b').name")
         file = Path(program.environ()["LAUNCHER_MOUNTS"])
         assert file.exists()
         ending(program)
-        assert holders(stage) == []
+        assert holders(sandbox) == []
         assert not file.exists()
 
 
-def test_what_the_program_started_keeps_the_hold_when_it_is_killed(stage: Stage) -> None:
+def test_what_the_program_started_keeps_the_hold_when_it_is_killed(sandbox: Sandbox) -> None:
     """A training in the background reads the mounts file when its image has been pulled, maybe much later."""
-    program = Program(stage)
+    program = Program(sandbox)
     program.tell("taoprofiles.use('b').name")
     file = Path(program.environ()["LAUNCHER_MOUNTS"])
     child = program.tell("subprocess.Popen(['sleep', '60'], start_new_session=True).pid")
     try:
         killed(program)
-        assert [holder[:2] for holder in holders(stage)] == [("notebook", "b")]
+        assert [holder[:2] for holder in holders(sandbox)] == [("notebook", "b")]
         assert file.exists()
     finally:
         os.kill(child, signal.SIGKILL)
-    until(lambda: holders(stage) == [], "the hold ends with the child")
+    until(lambda: holders(sandbox) == [], "the hold ends with the child")
     assert not file.exists()
 
 
-def test_a_fork_that_ends_leaves_the_session_to_its_parent(stage: Stage) -> None:
-    program = Program(stage)
+def test_a_fork_that_ends_leaves_the_session_to_its_parent(sandbox: Sandbox) -> None:
+    program = Program(sandbox)
     program.tell("taoprofiles.use('b').name")
     ended = "(lambda pid: os.waitpid(pid, 0)[1] if pid else sys.exit(0))(os.fork())"
     assert program.tell(ended) == 0
-    assert holders(stage) == [("notebook", "b", program.pid)]
+    assert holders(sandbox) == [("notebook", "b", program.pid)]
     assert Path(program.environ()["LAUNCHER_MOUNTS"]).exists()
     program.end()
 
 
-def test_a_fork_that_uses_another_profile_leaves_its_parent_alone(stage: Stage) -> None:
+def test_a_fork_that_uses_another_profile_leaves_its_parent_alone(sandbox: Sandbox) -> None:
     """The shared file is its parent's, and so is the hold, although nothing that the parent started is at work."""
-    program = Program(stage)
+    program = Program(sandbox)
     program.tell("taoprofiles.use('a', shared=True).name")
     program.do(
         "pid = os.fork()",
@@ -154,62 +154,62 @@ def test_a_fork_that_uses_another_profile_leaves_its_parent_alone(stage: Stage) 
         "    os._exit(9)",
     )
     assert program.tell("os.waitpid(pid, 0)[1]") == 0
-    assert holders(stage) == [("notebook", "a", program.pid)]
-    assert stage.mapping() == mapping_of(stage, "a")
+    assert holders(sandbox) == [("notebook", "a", program.pid)]
+    assert sandbox.mapping() == mapping_of(sandbox, "a")
     program.end()
 
 
-def test_threads_that_begin_at_once_leave_one_session(stage: Stage) -> None:
-    program = Program(stage)
+def test_threads_that_begin_at_once_leave_one_session(sandbox: Sandbox) -> None:
+    program = Program(sandbox)
     begin = "[threading.Thread(target=taoprofiles.use, args=('ab'[one % 2],)) for one in range(6)]"
     program.tell(f"(lambda all: [one.start() for one in all] + [one.join() for one in all])({begin})")
     there = program.environ()
-    assert holders(stage) == [("notebook", there["TAOPROF_PROFILE"], program.pid)]
+    assert holders(sandbox) == [("notebook", there["TAOPROF_PROFILE"], program.pid)]
     program.tell("[one.release() for one in taoprofiles.runs.session._current]")
-    assert holders(stage) == []
+    assert holders(sandbox) == []
     program.end()
 
 
-def test_an_interrupt_while_the_end_is_written_down_leaves_no_hold(stage: Stage) -> None:
+def test_an_interrupt_while_the_end_is_written_down_leaves_no_hold(sandbox: Sandbox) -> None:
     """Somebody else has the lock, or the engine is slow to answer, and a person loses patience."""
-    program = Program(stage)
+    program = Program(sandbox)
     program.tell("taoprofiles.use('a').name")
     program.do("def interrupted(*_):", "    raise KeyboardInterrupt")
     program.tell("setattr(taoprofiles.runs.session.Session, 'record_end', interrupted)")
     program.do("try:", "    taoprofiles.use('b')", "except KeyboardInterrupt:", "    pass")
-    assert holders(stage) == [("notebook", "b", program.pid)]
+    assert holders(sandbox) == [("notebook", "b", program.pid)]
     assert program.environ()["TAOPROF_PROFILE"] == "b"
     program.end()
 
 
-def test_a_shared_use_whose_hold_cannot_be_written_changes_nothing(stage: Stage) -> None:
+def test_a_shared_use_whose_hold_cannot_be_written_changes_nothing(sandbox: Sandbox) -> None:
     """Such as on a full disk: the file must not have been switched for nobody."""
-    program = Program(stage)
+    program = Program(sandbox)
     program.do("def full(*_):", "    raise taoprofiles.TaoprofError('no space left on device')")
     program.tell("__import__('taoprofiles.holds.records') and setattr(taoprofiles.holds.records.Holds, 'make', full)")
     before = program.environ()
     assert program.tell("taoprofiles.use('b', shared=True)")["message"] == "no space left on device"
     assert program.environ() == before
-    assert stage.mapping() == mapping_of(stage, "a")
+    assert sandbox.mapping() == mapping_of(sandbox, "a")
     program.end()
 
 
-def test_shared_is_refused_where_another_holds_and_gives_way_to_oneself(stage: Stage) -> None:
-    one, two = Program(stage), Program(stage)
+def test_shared_is_refused_where_another_holds_and_gives_way_to_oneself(sandbox: Sandbox) -> None:
+    one, two = Program(sandbox), Program(sandbox)
     assert one.tell("taoprofiles.use('b', shared=True).shared") is True
-    assert stage.mapping() == mapping_of(stage, "b")
+    assert sandbox.mapping() == mapping_of(sandbox, "b")
     before = two.environ()
     assert two.tell("taoprofiles.use('a', shared=True)")["error"] == "held"
     assert two.environ() == before
     assert one.tell("taoprofiles.use('a', shared=True).name") == "a", "our own hold is in nobody's way"
-    assert stage.mapping() == mapping_of(stage, "a")
-    assert holders(stage) == [("notebook", "a", one.pid)]
+    assert sandbox.mapping() == mapping_of(sandbox, "a")
+    assert holders(sandbox) == [("notebook", "a", one.pid)]
     child = one.tell("subprocess.Popen(['sleep', '60']).pid")
     assert one.tell("taoprofiles.use('b', shared=True)")["error"] == "held", "but what we started needs it"
     os.kill(child, signal.SIGKILL)
     for program in (one, two):
         program.end()
-    assert holders(stage) == []
+    assert holders(sandbox) == []
 
 
 @pytest.mark.parametrize(
@@ -224,52 +224,52 @@ def test_shared_is_refused_where_another_holds_and_gives_way_to_oneself(stage: S
          "run('a', ['true'], gpus=1)", "run('a', ['true'], wait='1')", "run('a', ['true'], say=1)",
          "hold(reason=None).__enter__()", "hold(b'a', reason='x').__enter__()"))],
 )  # fmt: skip
-def test_a_refusal_is_an_exception_and_changes_nothing(stage: Stage, expression: str, code: str) -> None:
-    stage.profile("gone", 'layout = "custom"\n[[mounts]]\nsource = "/nowhere/at/all"\ndestination = "/d"\n')
-    program = Program(stage)
+def test_a_refusal_is_an_exception_and_changes_nothing(sandbox: Sandbox, expression: str, code: str) -> None:
+    sandbox.profile("gone", 'layout = "custom"\n[[mounts]]\nsource = "/nowhere/at/all"\ndestination = "/d"\n')
+    program = Program(sandbox)
     program.tell("taoprofiles.use('b').name")
     before = program.environ()
     assert program.tell(expression)["error"] == code
     assert program.environ() == before
-    assert holders(stage) == [("notebook", "b", program.pid)]
+    assert holders(sandbox) == [("notebook", "b", program.pid)]
     program.end()
 
 
 @pytest.mark.parametrize(
     "call", ["{}", "(lambda t, box: (t(box), box)[1])(lambda box: thread(lambda: box.append({})), [])[0]"]
 )
-def test_run_gives_the_status_of_the_command(stage: Stage, call: str) -> None:
+def test_run_gives_the_status_of_the_command(sandbox: Sandbox, call: str) -> None:
     """Also from a thread, which may not have signal handlers."""
-    program = Program(stage)
+    program = Program(sandbox)
     thread = "(lambda do: (lambda made: (made.start(), made.join()))(threading.Thread(target=do)))"
     program.tell(f"globals().update(thread={thread})")
     command = "taoprofiles.run('b', ['sh', '-c', 'test \"$SPECS_DIR\" = /specs/b && exit 7'])"
     found = program.tell(call.format(command))
     assert found[1] == 7
     assert "SPECS_DIR" not in program.environ()
-    assert holders(stage) == []
+    assert holders(sandbox) == []
     program.end()
 
 
-def test_hold_lasts_for_the_block(stage: Stage) -> None:
-    program = Program(stage)
+def test_hold_lasts_for_the_block(sandbox: Sandbox) -> None:
+    program = Program(sandbox)
     program.tell("globals().update(held=taoprofiles.hold('a', reason='copying'))")
     assert program.tell("held.__enter__().reason") == "copying"
-    assert holders(stage) == [("manual", "a", program.pid)]
-    assert stage.refused("b")[0]["reason"] == "copying"
+    assert holders(sandbox) == [("manual", "a", program.pid)]
+    assert sandbox.refused("b")[0]["reason"] == "copying"
     program.tell("held.__exit__(None, None, None)")
-    assert holders(stage) == []
+    assert holders(sandbox) == []
     assert program.tell("taoprofiles.hold('b', reason='x').__enter__()")["error"] == "usage"
     program.end()
 
 
-def test_stop_leaves_the_kernel_alone(stage: Stage) -> None:
-    program = Program(stage)
+def test_stop_leaves_the_kernel_alone(sandbox: Sandbox) -> None:
+    program = Program(sandbox)
     program.tell("taoprofiles.use('b').name")
-    (hold,) = stage.json("holds")["data"]["holds"]
-    assert stage.run("stop", hold["id"]).returncode == 2
+    (hold,) = sandbox.json("holds")["data"]["holds"]
+    assert sandbox.run("stop", hold["id"]).returncode == 2
     child = program.tell("globals().update(child=subprocess.Popen(['sleep', '60'])) or child.pid")
-    assert stage.run("stop", hold["id"]).returncode == 0
+    assert sandbox.run("stop", hold["id"]).returncode == 0
     assert program.tell("child.wait()") == -signal.SIGTERM, child
-    assert holders(stage) == [("notebook", "b", program.pid)]
+    assert holders(sandbox) == [("notebook", "b", program.pid)]
     program.end()

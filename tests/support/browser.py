@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.support.engine import until
-from tests.support.home import need
+from tests.support.home import require
 from tests.support.lab import Lab
 
 FLAGS = (
@@ -100,9 +100,9 @@ class Browser:
     """``with Browser(lab) as browser: …`` has JupyterLab's page open in it."""
 
     def __init__(self, lab: Lab, *, width: int = 1280, height: int = 900) -> None:
-        need(importlib.util.find_spec("playwright"), "playwright is not installed")
+        require(importlib.util.find_spec("playwright"), "playwright is not installed")
         chromium = shutil.which("chromium")
-        need(chromium, "the command 'chromium' is not installed")
+        require(chromium, "the command 'chromium' is not installed")
         from playwright.sync_api import sync_playwright
 
         self.lab = lab
@@ -205,7 +205,7 @@ class Notebook:
             state = self._evaluate(STATE, self.path)
             return state["kernel"] == "idle" and state["pending"] == 0
 
-        until(is_idle, f"{self.path} is idle", seconds=seconds, told=self.told)
+        until(is_idle, f"{self.path} is idle", seconds=seconds, details=self.told)
 
     def outputs(self, cell: int) -> list[Shown]:
         return [Shown(**output) for output in self._evaluate(OUTPUTS, [self.path, cell])]
@@ -215,7 +215,7 @@ class Notebook:
 
     def until_shown(self, cell: int, text: str, *, seconds: float = 60) -> None:
         """Wait until a cell's outputs have a text."""
-        until(lambda: text in self.text(cell), f"{self.path} shows '{text}'", seconds=seconds, told=self.told)
+        until(lambda: text in self.text(cell), f"{self.path} shows '{text}'", seconds=seconds, details=self.told)
 
     def screenshot(self, path: Path, *, cell: int | None = None, selector: str = "") -> Path:
         """Take a picture of the notebook, of one cell, or of what a selector finds first in it."""

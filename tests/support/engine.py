@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tests.support.home import Home, command, need
+from tests.support.home import Home, find_command, require
 
 SOCKET = "/var/run/docker.sock"
 """Not ours to choose: the launcher's second client is bound to it (DEFAULT_DOCKER_PATH in docker_handler.py)."""
@@ -90,11 +90,11 @@ CHANGES = (
 T = TypeVar("T")
 
 
-def until(get: Callable[[], T], what: str, *, seconds: float = 30, told: Callable[[], str] = str) -> T:
-    """Ask until the answer is true, and give it; at the deadline fail with ``what`` and all that ``told`` knows."""
+def until(get: Callable[[], T], what: str, *, seconds: float = 30, details: Callable[[], str] = str) -> T:
+    """Ask until the answer is true, and give it; at the deadline fail with ``what`` and what ``details`` returns."""
     end = time.monotonic() + seconds
     while not (answer := get()):
-        assert time.monotonic() < end, f"not within {seconds} s: {what}\n{told()}"
+        assert time.monotonic() < end, f"not within {seconds} s: {what}\n{details()}"
         time.sleep(0.05)
     return answer
 
@@ -116,7 +116,7 @@ class Daemon:
 
     def __init__(self, path: str = SOCKET, *, has_hook: bool = True) -> None:
         self._socket = path
-        dockerd, runc = command("dockerd"), command("runc")
+        dockerd, runc = find_command("dockerd"), find_command("runc")
         self.folder = Path(tempfile.mkdtemp(prefix="taoprofiles-engine-"))  # short: sockets' paths have 107 bytes
         programs = self.folder / "bin"
         programs.mkdir()
@@ -148,7 +148,7 @@ class Daemon:
             lambda: self._process.poll() is not None or answers(self._socket),
             "dockerd answers",
             seconds=60,
-            told=self.tail,
+            details=self.tail,
         )
         return self._process.poll() is None
 
@@ -179,7 +179,7 @@ class Engine:
     """The engine as the tests ask it: by the docker command, whatever the person's own docker context is."""
 
     def __init__(self, folder: Path) -> None:
-        self._docker = command("docker")
+        self._docker = find_command("docker")
         self._environ = {"PATH": os.environ["PATH"], "HOME": str(folder), "DOCKER_HOST": f"unix://{SOCKET}"}
         self.images = {task: _image(task) for task in TASKS}
         self._made: list[str] = []
@@ -203,7 +203,7 @@ class Engine:
         for tag in sorted(set(self.images.values())):
             there = self.docker("image", "inspect", "--format={{json .Config.Labels}}", tag, check=False).strip()
             labels = (json.loads(there) or {}) if there else None
-            need(labels is None or LABEL in labels, f"the engine has a real '{tag}', which is not to be replaced")
+            require(labels is None or LABEL in labels, f"the engine has a real '{tag}', which is not to be replaced")
             if labels is None or labels[LABEL] != digest:
                 self.docker("import", *changes, "-", tag, content=content)
                 self._made.append(tag)
@@ -266,7 +266,7 @@ class Launch:
     @property
     def container(self) -> str:
         """The container's id; waits until it exists."""
-        return until(self._look, "the launcher has a container", told=lambda: self.output)
+        return until(self._look, "the launcher has a container", details=lambda: self.output)
 
     def _look(self) -> str | None:
         if self._container is None:
@@ -283,7 +283,7 @@ class Launch:
             assert self.process.poll() is None or ": training as" in self.output, self.output
             return ": training as" in self.output
 
-        until(runs, "the task runs", told=lambda: self.output)
+        until(runs, "the task runs", details=lambda: self.output)
         return self
 
     def inspect(self) -> dict[str, Any]:
@@ -319,7 +319,7 @@ class TrainingHome(Home):
         super().__init__(root)
         self.engine = engine
         self.environ.pop("DOCKER_HOST")
-        self.tao = command("tao")
+        self.tao = find_command("tao")
         self.launches: list[Launch] = []
         login = root / ".docker/config.json"
         login.parent.mkdir()
@@ -345,7 +345,7 @@ class TrainingHome(Home):
 def _image(task: str) -> str:
     """Give the image that the installed launcher runs a model task in."""
     package = importlib.util.find_spec("nvidia_tao_cli")  # found, not imported: it is the subject, and loads docker
-    need(package, "nvidia-tao is not installed")
+    require(package, "nvidia-tao is not installed")
     assert package is not None and package.submodule_search_locations is not None
     config = json.loads((Path(package.submodule_search_locations[0]) / "config/config.json").read_text())
     for name, tags in config["task_group"]["model"]["dockers"].items():
@@ -356,8 +356,11 @@ def _image(task: str) -> str:
 
 
 def _image_content() -> bytes:
-    files = {"bin/busybox": Path(command("busybox")).read_bytes(), "bin/bash": Path(command("bash")).read_bytes()}
-    for library in re.findall(r"(/\S+) \(0x", subprocess.check_output(["ldd", command("bash")], text=True)):
+    files = {
+        "bin/busybox": Path(find_command("busybox")).read_bytes(),
+        "bin/bash": Path(find_command("bash")).read_bytes(),
+    }
+    for library in re.findall(r"(/\S+) \(0x", subprocess.check_output(["ldd", find_command("bash")], text=True)):
         files[library.lstrip("/")] = Path(library).read_bytes()
     files |= {f"usr/local/bin/{task}": TRAINING.encode() for task in TASKS}
     archive = io.BytesIO()

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.engine import SOCKET, Daemon, Engine, TrainingHome, answers
-from tests.support.home import command, need
+from tests.support.home import find_command, require
+from tests.support.sandbox import Sandbox
 from tests.support.systemd_machine import Machine
 from tests.support.systemd_owner import Owner
 
@@ -19,25 +20,32 @@ LAUNCHER = "nvidia-tao==6.26.3"
 
 @pytest.fixture(scope="session")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    need(os.geteuid() == 0, "a Docker engine of our own needs root")
-    need(sys.version_info < (3, 12), "the launcher's docker 4.3.1 starts up to Python 3.11 only")
+    require(os.geteuid() == 0, "a Docker engine of our own needs root")
+    require(sys.version_info < (3, 12), "the launcher's docker 4.3.1 starts up to Python 3.11 only")
     for name in ("tao", "docker", "busybox", "bash"):
-        command(name)
+        find_command(name)
     daemon = None if answers() else Daemon()
     try:
         if daemon:
-            need(daemon.started(), f"dockerd does not start here: {daemon.tail()}")
+            require(daemon.started(), f"dockerd does not start here: {daemon.tail()}")
         made = Engine(tmp_path_factory.mktemp("docker"))
         try:
             made.make_images()
             refusal = made.refusal()
-            need(not refusal, f"the engine starts no container such as the launcher's: {refusal}")
+            require(not refusal, f"the engine starts no container such as the launcher's: {refusal}")
             yield made
         finally:
             made.remove_images()
     finally:
         if daemon:
             daemon.end()
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
+    """A home with a fake launcher and the profiles a, which is active, and b."""
+    with Sandbox(tmp_path) as sandbox:
+        yield sandbox.profiles_named("a", "b")
 
 
 @pytest.fixture
@@ -53,11 +61,11 @@ def training_home(tmp_path: Path, engine: Engine) -> Iterator[TrainingHome]:
 
 @pytest.fixture(scope="session")
 def machine(engine: Engine) -> Iterator[Machine]:
-    need(os.geteuid() == 0, "booting a systemd needs root")
-    need(Path("/lib/systemd/systemd").exists(), "systemd is not installed")
+    require(os.geteuid() == 0, "booting a systemd needs root")
+    require(Path("/lib/systemd/systemd").exists(), "systemd is not installed")
     for name in ("systemctl", "systemd-run", "loginctl", "dbus-daemon", "unshare", "nsenter", "setpriv", "useradd"):
-        command(name)
-    need(Path("/usr/bin/python3").exists(), "the system has no Python that an ordinary user can run")
+        find_command(name)
+    require(Path("/usr/bin/python3").exists(), "the system has no Python that an ordinary user can run")
     mode = Path(SOCKET).stat().st_mode & 0o7777
     made = Machine()
     try:

@@ -20,17 +20,17 @@ ALL = os.environ.get("TAOPROF_TEST_ALL") == "1"
 """Set in CI: a missing part is a failure."""
 
 
-def need(present: object, why: str) -> None:
+def require(present: object, why: str) -> None:
     """Skip the test if a part of the machine is missing; in CI fail."""
     if not present:
         (pytest.fail if ALL else pytest.skip)(why)
 
 
-def command(name: str) -> str:
+def find_command(name: str) -> str:
     """Find a command beside the running Python, where pip puts it, or on PATH."""
     beside = Path(sys.executable).parent / name
     found = str(beside) if beside.exists() else shutil.which(name)
-    need(found, f"the command '{name}' is not installed")
+    require(found, f"the command '{name}' is not installed")
     assert found is not None
     return found
 
@@ -41,7 +41,7 @@ LAUNCHERS = Path(__file__).parents[2] / ".launchers"
 def launcher_python(version: str) -> Path:
     """Give the Python of an installed launcher's own environment: ``.ci/run`` makes one for each in ``.launchers``."""
     python = LAUNCHERS / version / "bin/python"
-    need(python.exists(), f"the launcher {version} is not installed in {LAUNCHERS / version}")
+    require(python.exists(), f"the launcher {version} is not installed in {LAUNCHERS / version}")
     return python
 
 
@@ -50,7 +50,7 @@ class Home:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.taoprof = command("taoprof")
+        self.taoprof = find_command("taoprof")
         self.mapping_file = root / ".tao_mounts.json"
         self.profiles = root / ".config/taoprofiles/profiles"
         self.state = root / ".local/state/taoprofiles"

@@ -15,7 +15,7 @@ from queue import Empty
 from typing import Any
 
 from tests.support.engine import until
-from tests.support.home import Home, need
+from tests.support.home import Home, require
 from tests.support.lab import kernel_path
 
 NUMBERS = itertools.count()
@@ -90,7 +90,7 @@ class Kernel:
 
     def __init__(self, home: Home, *, notebook: str = "", environ: dict[str, str] | None = None) -> None:
         for package in ("ipykernel", "jupyter_client"):
-            need(importlib.util.find_spec(package), f"{package} is not installed")
+            require(importlib.util.find_spec(package), f"{package} is not installed")
         from jupyter_client.kernelspec import KernelSpecManager
         from jupyter_client.manager import KernelManager
 

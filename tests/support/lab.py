@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.engine import until
-from tests.support.home import Home, need
+from tests.support.home import Home, require
 
 ROOT = Path(__file__).parents[2]
 KERNEL = "tao"
@@ -71,8 +71,8 @@ class Lab:
 
     def __enter__(self) -> Lab:
         try:
-            self.url = until(self._address, "JupyterLab says where it is", seconds=60, told=self.tail)
-            until(self._answers, "JupyterLab answers", told=self.tail)
+            self.url = until(self._address, "JupyterLab says where it is", seconds=60, details=self.tail)
+            until(self._answers, "JupyterLab answers", details=self.tail)
         except BaseException:
             self.__exit__()
             raise
@@ -152,7 +152,7 @@ def jupyter_lab() -> str:
     """Find the program: in the environment that CI makes for it, or where a person has it."""
     own = ROOT / ".jupyterlab/bin/jupyter-lab"
     found = str(own) if own.exists() else shutil.which("jupyter-lab")
-    need(found, f"JupyterLab is neither in {own.parents[1].name} nor on PATH")
+    require(found, f"JupyterLab is neither in {own.parents[1].name} nor on PATH")
     assert found is not None
     return found
 

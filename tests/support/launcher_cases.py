@@ -7,8 +7,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from tests.support import launcher_pools
-from tests.support.launcher_pools import Case, Pairs, text
+from tests.support import launcher_values
+from tests.support.launcher_values import Case, Pairs, text
 
 ABSENT = "<absent>"
 
@@ -17,12 +17,12 @@ def _mostly(good: st.SearchStrategy[Any], odd: st.SearchStrategy[Any], share: in
     return st.integers(0, share).flatmap(lambda roll: odd if roll == share else good)
 
 
-WRONG = st.sampled_from(launcher_pools.WRONG)
+WRONG = st.sampled_from(launcher_values.WRONG)
 SOURCE = _mostly(
-    st.sampled_from(launcher_pools.SOURCES), _mostly(st.sampled_from(launcher_pools.ODD_SOURCES), WRONG, 3)
+    st.sampled_from(launcher_values.SOURCES), _mostly(st.sampled_from(launcher_values.ODD_SOURCES), WRONG, 3)
 )
 DESTINATION = _mostly(
-    st.sampled_from(launcher_pools.DESTINATIONS), _mostly(st.sampled_from(launcher_pools.ODD_DESTINATIONS), WRONG, 3)
+    st.sampled_from(launcher_values.DESTINATIONS), _mostly(st.sampled_from(launcher_values.ODD_DESTINATIONS), WRONG, 3)
 )
 
 
@@ -40,20 +40,20 @@ def _entry(draw: st.DrawFn, first: str, firsts: Any, second: str, seconds: Any) 
 
 
 MOUNTS = st.lists(_entry("source", SOURCE, "destination", DESTINATION), max_size=4)
-VALUE = _mostly(st.sampled_from(launcher_pools.VALUES), WRONG, 4)
-ENVS = st.lists(_entry("variable", _mostly(st.sampled_from(launcher_pools.NAMES), WRONG), "value", VALUE), max_size=3)
-ODD_SIZE = st.one_of(WRONG, st.sampled_from(launcher_pools.ODD_SIZES), st.text("0123456789.bBkKmMgGi e²٣", max_size=5))
-LIMIT = _mostly(st.sampled_from(launcher_pools.LIMITS), WRONG, 4)
+VALUE = _mostly(st.sampled_from(launcher_values.VALUES), WRONG, 4)
+ENVS = st.lists(_entry("variable", _mostly(st.sampled_from(launcher_values.NAMES), WRONG), "value", VALUE), max_size=3)
+ODD_SIZE = st.one_of(WRONG, st.sampled_from(launcher_values.ODD_SIZES), st.text("0123456789.bBkKmMgGi e²٣", max_size=5))
+LIMIT = _mostly(st.sampled_from(launcher_values.LIMITS), WRONG, 4)
 HOST_PORT = _mostly(
-    st.sampled_from(launcher_pools.HOST_PORTS), st.one_of(WRONG, st.sampled_from(launcher_pools.ODD_HOST_PORTS)), 4
+    st.sampled_from(launcher_values.HOST_PORTS), st.one_of(WRONG, st.sampled_from(launcher_values.ODD_HOST_PORTS)), 4
 )
 OPTION = {
-    "user": _mostly(st.sampled_from(launcher_pools.USERS), WRONG, 4),
-    "ports": _mostly(st.dictionaries(st.sampled_from(launcher_pools.PORTS), HOST_PORT, max_size=3), WRONG, 6),
-    "shm_size": _mostly(st.sampled_from(launcher_pools.SIZES), ODD_SIZE, 3),
-    "ulimits": _mostly(st.dictionaries(st.sampled_from(launcher_pools.LIMIT_NAMES), LIMIT, max_size=3), WRONG, 6),
+    "user": _mostly(st.sampled_from(launcher_values.USERS), WRONG, 4),
+    "ports": _mostly(st.dictionaries(st.sampled_from(launcher_values.PORTS), HOST_PORT, max_size=3), WRONG, 6),
+    "shm_size": _mostly(st.sampled_from(launcher_values.SIZES), ODD_SIZE, 3),
+    "ulimits": _mostly(st.dictionaries(st.sampled_from(launcher_values.LIMIT_NAMES), LIMIT, max_size=3), WRONG, 6),
     "privileged": _mostly(st.booleans(), WRONG, 4),
-    "network": _mostly(st.sampled_from(launcher_pools.NETWORKS), WRONG, 4),
+    "network": _mostly(st.sampled_from(launcher_values.NETWORKS), WRONG, 4),
     "tty": _mostly(st.booleans(), WRONG, 4),
     "ipc_mode": st.just("host"),
 }
@@ -83,16 +83,16 @@ def _mapping(draw: st.DrawFn) -> Any:
 @st.composite
 def _content(draw: st.DrawFn) -> bytes:
     whole = text(draw(_mostly(_mapping(), WRONG, 50)))
-    how = draw(_mostly(st.just("good"), st.sampled_from(launcher_pools.DAMAGE), 10))
-    return launcher_pools.damaged(whole, how, draw(st.integers(0, 400)) if how == "cut" else 0)
+    how = draw(_mostly(st.just("good"), st.sampled_from(launcher_values.DAMAGE), 10))
+    return launcher_values.damaged(whole, how, draw(st.integers(0, 400)) if how == "cut" else 0)
 
 
 @st.composite
 def _rest(draw: st.DrawFn) -> tuple[str, ...]:
-    words = draw(st.lists(st.sampled_from(launcher_pools.WORDS), max_size=4))
+    words = draw(st.lists(st.sampled_from(launcher_values.WORDS), max_size=4))
     for _ in range(draw(_mostly(st.just(0), st.integers(1, 3), 3))):
         form = draw(st.sampled_from(["two", "two", "two", "one", "alone"]))
-        value = draw(st.sampled_from(launcher_pools.VOLUMES))
+        value = draw(st.sampled_from(launcher_values.VOLUMES))
         new = {"two": ["--volume", value], "one": [f"--volume={value}"], "alone": ["--volume"]}[form]
         at = draw(st.integers(0, len(words)))
         words[at:at] = new
@@ -104,8 +104,8 @@ _SHARES = {"LAUNCHER_MOUNTS": 2, "CI_PROJECT_DIR": 6, "OVERRIDE_REGISTRY": 8}
 
 @st.composite
 def _environ(draw: st.DrawFn) -> dict[str, str]:
-    environ = {"HOME": draw(_mostly(st.just("{root}/home"), st.sampled_from(launcher_pools.HOMES), 15))}
-    for name, values in launcher_pools.ENVIRON.items():
+    environ = {"HOME": draw(_mostly(st.just("{root}/home"), st.sampled_from(launcher_values.HOMES), 15))}
+    for name, values in launcher_values.ENVIRON.items():
         value = draw(_mostly(st.just(ABSENT), st.sampled_from(values), _SHARES.get(name, 12)))
         if value != ABSENT:
             environ[name] = value
@@ -124,10 +124,10 @@ def cases(draw: st.DrawFn) -> Case:
         files["tlt"] = first
         if draw(st.booleans()):
             files.pop("tao", None)
-    words = draw(_mostly(st.sampled_from(launcher_pools.TASKS), st.sampled_from(launcher_pools.ODD_TASKS), 10))
+    words = draw(_mostly(st.sampled_from(launcher_values.TASKS), st.sampled_from(launcher_values.ODD_TASKS), 10))
     rest = draw(_rest()) if len(words) == 2 and words[1] != "--help" else ()
-    login = draw(_mostly(st.just(launcher_pools.LOGGED_IN), st.sampled_from(launcher_pools.LOGINS), 8))
-    override = draw(_mostly(st.none(), st.sampled_from(launcher_pools.TABLES), 20))
+    login = draw(_mostly(st.just(launcher_values.LOGGED_IN), st.sampled_from(launcher_values.LOGINS), 8))
+    override = draw(_mostly(st.none(), st.sampled_from(launcher_values.TABLES), 20))
     return Case(files, login, override, draw(_environ()), words, rest)
 
 
@@ -141,7 +141,7 @@ def good_cases(draw: st.DrawFn) -> Case:
     mounts = [{"source": source, "destination": place} for source, place in zip(sources, destinations, strict=False)]
     names = draw(st.lists(st.sampled_from(["A", "B_1", "PATH", "É"]), max_size=3, unique=True))
     envs = [
-        {"variable": name, "value": draw(st.sampled_from([*launcher_pools.VALUES, 5, None, True]))} for name in names
+        {"variable": name, "value": draw(st.sampled_from([*launcher_values.VALUES, 5, None, True]))} for name in names
     ]
     every = {
         "user": st.sampled_from(["1000:1000", "0", "root", "5", 1000]),
@@ -152,7 +152,7 @@ def good_cases(draw: st.DrawFn) -> Case:
         "ports": st.dictionaries(
             st.sampled_from(["8888", "6006/tcp", "53/udp"]), st.sampled_from([8888, "9999", None])
         ),
-        "network": st.sampled_from(launcher_pools.NETWORKS),
+        "network": st.sampled_from(launcher_values.NETWORKS),
         "privileged": st.booleans(),
         "tty": st.booleans(),
     }
@@ -161,4 +161,4 @@ def good_cases(draw: st.DrawFn) -> Case:
     content = json.dumps({"Mounts": mounts, "Envs": envs, "DockerOptions": options}).encode()
     rest = draw(st.sampled_from([("train",), ("train", "--volume", "{root}/empty:/given"), ()]))
     environ = {"HOME": "{root}/home"}
-    return Case({"tao": content}, launcher_pools.LOGGED_IN, None, environ, ("model", "detectnet_v2"), rest)
+    return Case({"tao": content}, launcher_values.LOGGED_IN, None, environ, ("model", "detectnet_v2"), rest)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tests.support import launcher_pools
-from tests.support.launcher_pools import Case, Pairs
+from tests.support import launcher_values
+from tests.support.launcher_values import Case, Pairs
 
 GOOD = {
     "Mounts": [{"source": "{root}/home/data", "destination": "/data"}],
@@ -14,31 +14,37 @@ GOOD = {
     "DockerOptions": {"shm_size": "16G", "user": "1000:1000", "ulimits": {"memlock": -1}},
 }
 BASE = Case(
-    {}, launcher_pools.LOGGED_IN, None, {"HOME": "{root}/home"}, ("model", "unet"), ("train", "-e", "/specs/t.yaml")
+    {}, launcher_values.LOGGED_IN, None, {"HOME": "{root}/home"}, ("model", "unet"), ("train", "-e", "/specs/t.yaml")
 )
 
 
 def _with(content: Any, base: Case = BASE) -> Case:
-    raw = content if isinstance(content, bytes) else launcher_pools.text(content).encode()
+    raw = content if isinstance(content, bytes) else launcher_values.text(content).encode()
     return base._replace(files={"tao": raw})
 
 
 def mappings() -> Iterator[Any]:
     """Give mounts files: GOOD, each with one part replaced."""
-    yield from (GOOD, *launcher_pools.WRONG, {}, {**GOOD, "Comment": 1}, {**GOOD, "mounts": []})
+    yield from (GOOD, *launcher_values.WRONG, {}, {**GOOD, "Comment": 1}, {**GOOD, "mounts": []})
     yield Pairs([("Mounts", []), *GOOD.items()])
     yield Pairs(reversed(GOOD.items()))
     for section in GOOD:
-        yield from ({**GOOD, section: wrong} for wrong in launcher_pools.WRONG)
+        yield from ({**GOOD, section: wrong} for wrong in launcher_values.WRONG)
         yield {name: value for name, value in GOOD.items() if name != section}
     mount, entry = GOOD["Mounts"][0], GOOD["Envs"][0]  # type: ignore[index]
-    for source in (*launcher_pools.SOURCES, *launcher_pools.ODD_SOURCES, *launcher_pools.WRONG_TYPES, "\0", "\ud800"):
+    for source in (
+        *launcher_values.SOURCES,
+        *launcher_values.ODD_SOURCES,
+        *launcher_values.WRONG_TYPES,
+        "\0",
+        "\ud800",
+    ):
         yield {**GOOD, "Mounts": [mount, {"source": source, "destination": "/second"}]}
-    for destination in (*launcher_pools.DESTINATIONS, *launcher_pools.ODD_DESTINATIONS, *launcher_pools.WRONG_TYPES):
+    for destination in (*launcher_values.DESTINATIONS, *launcher_values.ODD_DESTINATIONS, *launcher_values.WRONG_TYPES):
         yield {**GOOD, "Mounts": [{**mount, "destination": destination}]}
-    for name in (*launcher_pools.NAMES, *launcher_pools.WRONG_TYPES):
+    for name in (*launcher_values.NAMES, *launcher_values.WRONG_TYPES):
         yield {**GOOD, "Envs": [entry, {**entry, "variable": name}]}
-    for value in (*launcher_pools.VALUES, *launcher_pools.WRONG):
+    for value in (*launcher_values.VALUES, *launcher_values.WRONG):
         yield {**GOOD, "Envs": [{**entry, "value": value}]}
     for broken in ([{"source": "/"}], [{"destination": "/"}], [mount, None], [{**mount, "mode": "ro"}]):
         yield {**GOOD, "Mounts": broken}
@@ -47,22 +53,22 @@ def mappings() -> Iterator[Any]:
 
 def options() -> Iterator[dict[str, Any]]:
     """Give DockerOptions with one option."""
-    for size in (*launcher_pools.SIZES, *launcher_pools.ODD_SIZES, *launcher_pools.WRONG):
+    for size in (*launcher_values.SIZES, *launcher_values.ODD_SIZES, *launcher_values.WRONG):
         yield {"shm_size": size}
-    for limit in (*launcher_pools.LIMITS, *launcher_pools.WRONG):
+    for limit in (*launcher_values.LIMITS, *launcher_values.WRONG):
         yield {"ulimits": {"stack": limit}}
-    for port in (*launcher_pools.HOST_PORTS, *launcher_pools.ODD_HOST_PORTS, *launcher_pools.WRONG_TYPES):
+    for port in (*launcher_values.HOST_PORTS, *launcher_values.ODD_HOST_PORTS, *launcher_values.WRONG_TYPES):
         yield {"ports": {"8888": port}}
-    yield from ({"ports": {port: 1}} for port in launcher_pools.PORTS)
-    for name, values in {"user": launcher_pools.USERS, "network": launcher_pools.NETWORKS}.items():
+    yield from ({"ports": {port: 1}} for port in launcher_values.PORTS)
+    for name, values in {"user": launcher_values.USERS, "network": launcher_values.NETWORKS}.items():
         yield from ({name: value} for value in values)
     for name in ("user", "network", "tty", "privileged", "ulimits", "ports", "ipc_mode"):
-        yield from ({name: value} for value in (*launcher_pools.WRONG_TYPES, True, False, ["x"]))
+        yield from ({name: value} for value in (*launcher_values.WRONG_TYPES, True, False, ["x"]))
 
 
 def singles() -> Iterator[Case]:
     """Give all of them."""
-    good = launcher_pools.text(GOOD)
+    good = launcher_values.text(GOOD)
     for content in mappings():
         yield _with(content)
     for each in options():
@@ -70,13 +76,13 @@ def singles() -> Iterator[Case]:
         yield case
         if each.keys() & {"privileged", "tty"} or each in ({"shm_size": None}, {"shm_size": "16 G"}):
             yield case._replace(environ={**BASE.environ, "CI_PROJECT_DIR": "/builds"})
-    for how in launcher_pools.DAMAGE:
-        yield _with(launcher_pools.damaged(good, how))
+    for how in launcher_values.DAMAGE:
+        yield _with(launcher_values.damaged(good, how))
     fine = _with(GOOD)
     elsewhere = {"other": good.encode(), "here": good.encode()}
     yield fine._replace(files=elsewhere)
     yield fine._replace(files={"tlt": good.encode()})
-    for name, values in (*launcher_pools.ENVIRON.items(), ("HOME", launcher_pools.HOMES)):
+    for name, values in (*launcher_values.ENVIRON.items(), ("HOME", launcher_values.HOMES)):
         for value in values:
             odd = fine._replace(environ={**BASE.environ, name: value})
             yield odd
@@ -84,20 +90,20 @@ def singles() -> Iterator[Case]:
                 yield odd._replace(files=elsewhere)
             if name == "OVERRIDE_REGISTRY":
                 yield odd._replace(login=b'{"auths": {"reg.local": {}}}')
-    for login in launcher_pools.LOGINS:
+    for login in launcher_values.LOGINS:
         yield fine._replace(login=login)
         yield fine._replace(login=login, words=("list",), rest=())
         yield fine._replace(login=login, words=("info",), rest=())
         yield fine._replace(login=login, environ={**BASE.environ, "OVERRIDE_REGISTRY": "nvcr.io"})
-    yield fine._replace(login=launcher_pools.LOGINS[11], environ={**BASE.environ, "DOCKER_HOST": "tcp://127.0.0.1:1"})
-    for table in launcher_pools.TABLES:
+    yield fine._replace(login=launcher_values.LOGINS[11], environ={**BASE.environ, "DOCKER_HOST": "tcp://127.0.0.1:1"})
+    for table in launcher_values.TABLES:
         yield fine._replace(override=table, login=b'{"auths": {"own.local": {}, "second.local": {}}}')
         yield fine._replace(override=table, environ={**BASE.environ, "TAO_DOCKER_DISABLE": "1"})
-    for words in (*launcher_pools.TASKS, *launcher_pools.ODD_TASKS):
+    for words in (*launcher_values.TASKS, *launcher_values.ODD_TASKS):
         yield fine._replace(words=words, rest=())
-    for word in launcher_pools.WORDS:
+    for word in launcher_values.WORDS:
         yield fine._replace(rest=(word, "x"))
-    for volume in launcher_pools.VOLUMES:
+    for volume in launcher_values.VOLUMES:
         yield fine._replace(rest=("train", "--volume", volume, "-r"))
         yield fine._replace(rest=("train", "--volume", "/tmp:/tmp", "--volume", volume))
     for rest in ((), ("--volume", "a:b"), ("train", "--volume"), ("train", "--volume=a:b")):

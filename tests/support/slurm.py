@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from tests.support.engine import until
-from tests.support.home import command
+from tests.support.home import find_command
 
 CONFIG = """\
 ClusterName=taoprofiles
@@ -67,10 +67,10 @@ class Cluster:
         place.chmod(0o755)
         files = [f"--{name}-file={place}/munged.{name}" for name in ("pid", "log", "seed")]
         self._start("munged", "--foreground", "--force", f"--socket={place}/munge.socket", f"--key-file={key}", *files)
-        until(lambda: (place / "munge.socket").exists(), "munged answers", told=self.tail)
+        until(lambda: (place / "munge.socket").exists(), "munged answers", details=self.tail)
         self._start("slurmctld", "-D")
         self._start("slurmd", "-D", "-N", os.uname().nodename)
-        until(lambda: self._sinfo() == "idle", "the node is idle", seconds=60, told=self.tail)
+        until(lambda: self._sinfo() == "idle", "the node is idle", seconds=60, details=self.tail)
 
     def end(self) -> None:
         for process in reversed(self._processes):
@@ -89,14 +89,14 @@ class Cluster:
     def _start(self, name: str, *options: str) -> None:
         with (self.folder / f"{name}.out.log").open("wb") as log:
             started = subprocess.Popen(
-                [command(name), *options], env=self.environ, cwd=self.folder, stdin=subprocess.DEVNULL,
+                [find_command(name), *options], env=self.environ, cwd=self.folder, stdin=subprocess.DEVNULL,
                 stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         self._processes.append(started)
 
     def _sinfo(self) -> str:
         done = subprocess.run(
-            [command("sinfo"), "--noheader", "--format=%T"],
+            [find_command("sinfo"), "--noheader", "--format=%T"],
             env=self.environ,
             capture_output=True,
             text=True,

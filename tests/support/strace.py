@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from taoprofiles.storage.journal import MAPPING_LIMIT
-from tests.support.home import Home, need
+from tests.support.home import Home, require
 
 WATCHED = (
     "%file,read,write,pread64,pwrite64,close,fstat,flock,fcntl,fsync,fdatasync,ftruncate,fchmod,fchown,lseek,getdents64"
@@ -140,7 +140,7 @@ class Scene:
 
 def victim(home: Home, injection: str | None = None) -> tuple[subprocess.CompletedProcess[str], list[str]]:
     """Run ``use b`` under strace, with something done to one call, and give what it said and the log."""
-    need(shutil.which("strace"), "strace is not installed")
+    require(shutil.which("strace"), "strace is not installed")
     log = home.root.with_name(home.root.name + ".strace")
     options = ["-e", f"inject={injection}"] if injection else []
     if injection is None or ":signal=" not in injection:

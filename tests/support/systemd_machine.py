@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 from tests.support.engine import SOCKET, until
-from tests.support.home import command
+from tests.support.home import find_command
 
 ROOT = Path(__file__).parents[2]
 USER = "ana"
@@ -69,7 +69,7 @@ class Machine:
     """A booted systemd. ``user`` runs commands in it as the ordinary user, ``root`` as root."""
 
     def __init__(self) -> None:
-        command("unshare"), command("nsenter"), command("systemctl"), command("dbus-daemon")
+        find_command("unshare"), find_command("nsenter"), find_command("systemctl"), find_command("dbus-daemon")
         self.folder = Path(tempfile.mkdtemp(prefix="taoprofiles-systemd-", dir="/srv"))
         self.folder.chmod(0o755)
         self.home = self.folder / "home"
@@ -88,9 +88,11 @@ class Machine:
 
     def boot(self) -> Machine:
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
-        self.init = int(until(lambda: children.read_text().split(), "systemd is started", told=self.tail)[0])
+        self.init = int(until(lambda: children.read_text().split(), "systemd is started", details=self.tail)[0])
         states = ("running", "degraded")
-        until(lambda: self.root("systemctl", "is-system-running").stdout.strip() in states, "it is up", told=self.tail)
+        until(
+            lambda: self.root("systemctl", "is-system-running").stdout.strip() in states, "it is up", details=self.tail
+        )
         self.root("loginctl", "enable-linger", USER)
         until(lambda: self.root("test", "-S", f"/run/user/{UID}/bus").returncode == 0, "the user manager is up")
         return self

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.engine import until
-from tests.support.guarding import is_sealed
+from tests.support.guard_process import is_sealed
 from tests.support.systemd_machine import UID, Machine
 
 UNIT = "taoprofd.service"
@@ -112,13 +112,13 @@ class Owner:
     # What is waited for
 
     def until_sealed(self, *, seconds: float = 10) -> None:
-        until(lambda: is_sealed(self.mapping_file), "it is sealed", seconds=seconds, told=self.journal)
+        until(lambda: is_sealed(self.mapping_file), "it is sealed", seconds=seconds, details=self.journal)
 
     def until_unsealed(self, *, seconds: float = 10) -> None:
-        until(lambda: not is_sealed(self.mapping_file), "it is not sealed", seconds=seconds, told=self.journal)
+        until(lambda: not is_sealed(self.mapping_file), "it is not sealed", seconds=seconds, details=self.journal)
 
     def until_said(self, text: str) -> None:
-        until(lambda: text in self.journal(), f"the journal has '{text}'", told=self.journal)
+        until(lambda: text in self.journal(), f"the journal has '{text}'", details=self.journal)
 
     def until_another(self, pid: int) -> None:
         """Wait until the service is active with another process than ``pid``."""
@@ -127,7 +127,7 @@ class Owner:
             seen = self.show("ActiveState", "MainPID")
             return seen["ActiveState"] == "active" and int(seen["MainPID"]) != pid
 
-        until(is_another, "the service is active again", told=self.journal)
+        until(is_another, "the service is active again", details=self.journal)
 
     def end(self) -> None:
         for process in self._started:
@@ -167,4 +167,4 @@ class Running:
             assert self.process.poll() is None or text in self.output, self.output
             return text in self.output
 
-        until(has_said, f"it says '{text}'", told=lambda: self.output)
+        until(has_said, f"it says '{text}'", details=lambda: self.output)

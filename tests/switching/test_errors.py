@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import strace
-from tests.support.home import Home, need
+from tests.support.home import Home, require
 from tests.support.strace import Point, Scene
 
 pytestmark = pytest.mark.timeout(240)
@@ -124,7 +124,7 @@ exit $status
 @pytest.mark.parametrize("free", [0, 4096, 8192, 12288])
 def test_full_disk(tmp_path: Path, free: int) -> None:
     """A really full file system, at several depths of the switch; once there is space, the same command works."""
-    need(os.geteuid() == 0 and shutil.which("unshare"), "only root may mount a small file system")
+    require(os.geteuid() == 0 and shutil.which("unshare"), "only root may mount a small file system")
     scene = Scene(tmp_path, "own")
     home = scene.home
     home.root.rename(tmp_path / "home-before")
@@ -154,7 +154,7 @@ def test_full_disk(tmp_path: Path, free: int) -> None:
 
 def test_full_disk_does_fail(tmp_path: Path) -> None:
     """At least the disk with nothing free must make the switch fail, or the test above tests nothing."""
-    need(os.geteuid() == 0 and shutil.which("unshare"), "only root may mount a small file system")
+    require(os.geteuid() == 0 and shutil.which("unshare"), "only root may mount a small file system")
     Scene(tmp_path, "own").home.root.rename(tmp_path / "home-before")
     (tmp_path / "home").mkdir()
     home = Home(tmp_path / "home")

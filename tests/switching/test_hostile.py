@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from taoprofiles.profiles.rendering import LIMIT
-from tests.support.driving import Answer, call, one_clear_error
-from tests.support.home import Home, need
+from tests.support.commands import Answer, call, one_clear_error
+from tests.support.home import Home, require
 
 EVIL = "\x1b[31mEVIL\x1b]0;title\x07\x9b2J\u202eliars\u2028\x7f\x08\r\n\x00"
 """Colours, a window title, a cleared screen, text that runs backwards, new lines: nothing a terminal may be given."""
@@ -728,7 +728,7 @@ VERBS = [("use", "a"), ("list",), ("paths",), ("new", "n")]
 
 @pytest.mark.parametrize("words", VERBS, ids=" ".join)
 def test_no_home_at_all(theirs: Home, words: tuple[str, ...]) -> None:
-    need(os.geteuid() == 0, "only root may become somebody whom nobody knows")
+    require(os.geteuid() == 0, "only root may become somebody whom nobody knows")
     environ = {key: value for key, value in theirs.environ.items() if key != "HOME"}
     done = fails(theirs, 3, *words, environ=environ)
     assert "HOME is not set" in done.err
@@ -744,7 +744,7 @@ def test_home_of_the_password_database(home: Home) -> None:
     try:
         mapping_file = str(Path(pwd.getpwuid(os.getuid()).pw_dir) / ".tao_mounts.json")
     except KeyError:
-        need(False, "this user is not in the password database")
+        require(False, "this user is not in the password database")
         raise
     assert json.loads(done.stdout)["data"]["mapping_file"] == mapping_file
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.home import Home, need
+from tests.support.home import Home, require
 
 FOREIGN = b'{"Mounts": [{"source": "/theirs", "destination": "/data"}]}'
 
@@ -102,7 +102,7 @@ def test_mode_is_kept(home: Home, bits: int) -> None:
 
 
 def test_owner_and_group_are_kept(home: Home) -> None:
-    need(os.geteuid() == 0, "only root may give a file to somebody else")
+    require(os.geteuid() == 0, "only root may give a file to somebody else")
     home.mapping_file.write_bytes(FOREIGN)
     os.chown(home.mapping_file, 12345, 23456)
     home.mapping_file.chmod(0o640)
@@ -112,7 +112,7 @@ def test_owner_and_group_are_kept(home: Home) -> None:
 
 
 def test_file_of_another_user_is_refused_to_all_but_root(home: Home) -> None:
-    need(os.geteuid() == 0, "only root may become somebody else")
+    require(os.geteuid() == 0, "only root may become somebody else")
     home.mapping_file.write_bytes(FOREIGN)
     for path in [home.root, *home.root.rglob("*")]:
         if path != home.mapping_file:
@@ -136,7 +136,7 @@ def test_file_of_another_user_is_refused_to_all_but_root(home: Home) -> None:
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o277])
 def test_all_that_is_new_is_private(home: Home, umask: int) -> None:
-    need(not umask & 0o200 or os.geteuid() == 0, "only root can use the folders that such a umask makes")
+    require(not umask & 0o200 or os.geteuid() == 0, "only root can use the folders that such a umask makes")
     project = home.root / "tao"
     project.mkdir()
     home.run("new", "c", cwd=project, check=True, umask=umask)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from taoprofiles.system import processes
 from taoprofiles.system.processes import Process
 from tests.support.engine import until
-from tests.support.home import need
+from tests.support.home import require
 
 ID = "0123456789abcdef" * 4
 
@@ -139,7 +139,7 @@ def test_the_place() -> None:
     assert name == os.uname().nodename
     assert namespace.isdigit()
     assert not processes.rebooted(here, here)
-    need(machine != "-", "there is no machine id here")
+    require(machine != "-", "there is no machine id here")
     assert processes.rebooted(f"{name} {machine} another {namespace}", here)
     assert processes.rebooted(f"{name} {machine} another 5", here)
     assert not processes.rebooted(f"{name} another another {namespace}", here), "that is another host"

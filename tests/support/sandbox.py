@@ -10,8 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +97,7 @@ class Tao:
         return self._place.with_suffix(f".{what}")
 
 
-class Stage(Home):
+class Sandbox(Home):
     """A scratch home without an engine, a fake ``tao`` on its PATH, and everyone whom it started ended with it."""
 
     def __init__(self, folder: Path) -> None:
@@ -118,7 +117,13 @@ class Stage(Home):
         self._taos: list[Tao] = []
         self.records = self.state / "holds"
 
-    def profiles_named(self, *names: str) -> Stage:
+    def __enter__(self) -> Sandbox:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def profiles_named(self, *names: str) -> Sandbox:
         """Write the profiles and make the first one active, the others having been so before."""
         for name in names:
             self.profile(name)
@@ -219,15 +224,6 @@ def kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
 def gone(pid: int) -> bool:
     """Whether a process has ended; a zombie has."""
     return processes.start_time(pid) is None
-
-
-@contextmanager
-def staged(folder: Path) -> Iterator[Stage]:
-    stage = Stage(folder)
-    try:
-        yield stage
-    finally:
-        stage.close()
 
 
 class FakeEngine:
@@ -385,13 +381,13 @@ def answer(connection: socket.socket, body: object, *, status: str = "200 OK") -
     connection.sendall(f"HTTP/1.0 {status}\r\nContent-Type: application/json\r\n\r\n".encode() + content)
 
 
-def mounts_of(stage: Stage, name: str) -> dict[str, str]:
+def mounts_of(sandbox: Sandbox, name: str) -> dict[str, str]:
     """Give a profile's mounts as an engine tells them, source to place."""
-    return mapping.mounts(rendered(stage, name))
+    return mapping.mounts(rendered(sandbox, name))
 
 
-def rendered(stage: Stage, name: str) -> bytes:
+def rendered(sandbox: Sandbox, name: str) -> bytes:
     """Give what a profile's mapping file holds."""
     from taoprofiles.profiles.store import Store
 
-    return mapping.to_bytes(Store(stage.context).renderer(name).mapping())
+    return mapping.to_bytes(Store(sandbox.context).renderer(name).mapping())

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.engine import until
-from tests.support.home import Home, command
+from tests.support.home import Home, find_command
 
 
-class Guarded:
+class GuardProcess:
     """``with Guarded(home) as guard: …`` has the home guarded, from READY=1 on, and ends the guard by SIGTERM."""
 
     def __init__(self, home: Home, *, environ: dict[str, str] | None = None, prefix: tuple[str, ...] = ()) -> None:
@@ -28,7 +28,7 @@ class Guarded:
         self._socket.setblocking(False)
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [*prefix, command("taoprofd")],
+                [*prefix, find_command("taoprofd")],
                 env={**home.environ, "NOTIFY_SOCKET": f"@{self._address}", **(environ or {})},
                 cwd=home.root,
                 stdin=subprocess.DEVNULL,
@@ -37,8 +37,8 @@ class Guarded:
                 start_new_session=True,
             )
 
-    def __enter__(self) -> Guarded:
-        until(lambda: self.has_told("READY=1") or self.process.poll() is not None, "it is ready", told=self.said)
+    def __enter__(self) -> GuardProcess:
+        until(lambda: self.has_told("READY=1") or self.process.poll() is not None, "it is ready", details=self.said)
         assert self.process.poll() is None, self.said()
         return self
 
@@ -72,7 +72,7 @@ class Guarded:
         until(
             lambda: not self.has_told("") and self.told.count("WATCHDOG=1") >= before + steps,
             "it goes on",
-            told=self.said,
+            details=self.said,
         )
 
     @property
@@ -82,7 +82,7 @@ class Guarded:
         return next((line.removeprefix("STATUS=") for line in reversed(self.told) if line.startswith("STATUS=")), "")
 
     def until_said(self, text: str, *, seconds: float = 10) -> None:
-        until(lambda: text in self.said(), f"it says '{text}'", seconds=seconds, told=self.said)
+        until(lambda: text in self.said(), f"it says '{text}'", seconds=seconds, details=self.said)
 
     def known(self) -> dict[str, Any]:
         """What it publishes."""
