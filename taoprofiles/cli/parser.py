@@ -170,9 +170,9 @@ def _untold(context: Context, verb: str) -> list[str]:
     """Give what a guard has to tell, once; not to those whose messages nobody reads."""
     if verb in READ_BY_PROGRAMS or not os.path.lexists(context.untold):
         return []
-    from taoprofiles.storage.guard_files import Untold
+    from taoprofiles.guard.messages import PendingMessages
 
-    return [f"the guard, {line}" for line in Untold(context).take()]
+    return [f"the guard, {line}" for line in PendingMessages(context).take()]
 
 
 def _add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:

@@ -21,10 +21,10 @@ from taoprofiles.guard import config, desktop
 from taoprofiles.guard.container_watcher import Following
 from taoprofiles.guard.guard import Guard
 from taoprofiles.guard.settings import Settings
+from taoprofiles.guard.status import Guards
 from taoprofiles.guard.watcher import GLANCE, Watchpost
 from taoprofiles.launcher.argv import parse_launcher_argv
 from taoprofiles.storage import homes
-from taoprofiles.storage.guard_files import Guards
 from taoprofiles.storage.os_errors import unusable
 from taoprofiles.system import processes
 from taoprofiles.system.sd_notify import Supervisor

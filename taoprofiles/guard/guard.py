@@ -12,18 +12,20 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from taoprofiles.errors import InvalidStateError, TaoprofError
 from taoprofiles.guard import policy
+from taoprofiles.guard.messages import PendingMessages
 from taoprofiles.guard.overwrites import ForeignWrites
 from taoprofiles.guard.reporter import Reporter
+from taoprofiles.guard.status import Guards
 from taoprofiles.guard.witness import Witness
 from taoprofiles.holds.hold import OWN_KINDS, RUN_VARIABLE, blocking_holds, needing_mapping_file
 from taoprofiles.holds.liveness import ActiveHolds, find_active_holds, seconds_held
 from taoprofiles.mounts import container_paths, mapping
 from taoprofiles.storage import files, liveness_lock
 from taoprofiles.storage.atomic import Rights
-from taoprofiles.storage.guard_files import Guards, Seal, Untold
 from taoprofiles.storage.journal import MAPPING_LIMIT, History
 from taoprofiles.storage.locks import Lock
 from taoprofiles.switching import switch
+from taoprofiles.switching.seal import Seal
 from taoprofiles.system import processes
 
 if TYPE_CHECKING:
@@ -93,7 +95,7 @@ class Guard:
     def end(self) -> None:
         """Give the file its mode back. Raises BusyError, TaoprofError."""
         with Lock(self._context.lock, 0.5):
-            if not self._seal.is_anothers(self._guards):
+            if not self._is_sealed_elsewhere():
                 self._seal.take_off()
 
     def look(self) -> None:
@@ -235,8 +237,13 @@ class Guard:
         if wanted and self._settings.seal:
             if self._seal.put_on(self._guards.name):
                 self._say("debug", "the mapping file is read-only while it is held")
-        elif not self._seal.is_anothers(self._guards) and self._seal.take_off() is not None:
+        elif not self._is_sealed_elsewhere() and self._seal.take_off() is not None:
             self._say("debug", "the mapping file can be written again")
+
+    def _is_sealed_elsewhere(self) -> bool:
+        """Check whether the live guard of another host has sealed the file: it sees work there that we do not."""
+        name = self._seal.sealed_by()
+        return name is not None and name != self._guards.name and self._guards.lives(name)
 
     def _prove(self, stock: ActiveHolds, engine: Containers) -> None:
         """Compare each new container of found work with its mapping; a run's own process does so for its own."""
@@ -267,7 +274,7 @@ class Guard:
     def _say(self, level: str, line: str) -> None:
         self._sink(level, line)
         if level == "alert":
-            Untold(self._context).add(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}")
+            PendingMessages(self._context).add(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}")
 
     def watched(self) -> Iterator[tuple[int, int]]:
         """Give the processes of this host, by pid and start, whose end may be the end of a hold."""

@@ -14,10 +14,10 @@ from taoprofiles.version import VERSION
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from taoprofiles.guard.status import Guards
     from taoprofiles.holds.containers import Containers
     from taoprofiles.holds.hold import Hold
     from taoprofiles.holds.liveness import ActiveHolds
-    from taoprofiles.storage.guard_files import Guards
     from taoprofiles.storage.paths import Context
 
 

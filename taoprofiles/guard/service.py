@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from taoprofiles.errors import NotFoundError, TaoprofError
 from taoprofiles.guard import guard
+from taoprofiles.guard.status import Guards
 from taoprofiles.storage import best_effort, files
-from taoprofiles.storage.guard_files import Guards
 from taoprofiles.system import processes
 from taoprofiles.system.systemd import PATIENCE, Manager, assigned, quoted
 from taoprofiles.version import VERSION

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+from typing import TYPE_CHECKING
 
 from taoprofiles.errors import TaoprofError
 from taoprofiles.storage import atomic, files
+
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def write(path: str, data: bytes) -> bool:
@@ -25,6 +30,15 @@ def write(path: str, data: bytes) -> bool:
     except (OSError, TaoprofError):
         atomic.unlink_quietly(fresh)
         return False
+
+
+def read_json(path: str, limit: int) -> dict[str, Any] | None:
+    """Return the JSON object in the file ``path``, of at most ``limit`` bytes; None where there is no such thing."""
+    try:
+        value = json.loads(files.read(path, limit) or b"null")
+    except (TaoprofError, ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def overwrite(path: str, data: bytes) -> None:

@@ -251,7 +251,7 @@ class _Transaction:
         self._keep_what_a_killed_switch_replaced()
         before = None if self.content is None else self._history.keep(self.content)
         if os.path.lexists(self._context.seal):
-            from taoprofiles.storage.guard_files import Seal
+            from taoprofiles.switching.seal import Seal
 
             Seal(self._context).take_off()  # so that the new file gets the mode of the old one; a guard seals it again
         after = None if wanted is None else self._history.keep(wanted)

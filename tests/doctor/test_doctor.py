@@ -143,7 +143,7 @@ def test_two_homes(used: Home) -> None:
 
 
 def test_a_guard_of_another_version(used: Home) -> None:
-    from taoprofiles.storage.guard_files import Guards
+    from taoprofiles.guard.status import Guards
     from taoprofiles.system import processes
 
     guards = Guards(used.context, processes.place())

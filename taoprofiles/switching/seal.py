@@ -1,0 +1,116 @@
+"""The seal: while a run needs the mapping file, the guard makes it read-only.
+
+``guard/seal.json`` exists while the file is sealed and holds the mode that the file had before.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+from taoprofiles.errors import TaoprofError
+from taoprofiles.storage import best_effort, files
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from taoprofiles.storage.paths import Context
+
+_LIMIT = 1 << 16
+
+
+class Seal:
+    """The mapping file made read-only, so that a plain ``open(path, "w")`` fails in the program that tries it.
+
+    All but ``is_recorded`` needs the lock. The record is written before the mode is changed: whatever dies, the mode
+    can be given back. It has the file's real path, its number, its mode, and the name of the guard that sealed it.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._target = context.mapping_file
+        self._record = context.seal
+        self._mine: dict[str, Any] | None = None  # the record as we wrote it: it may be deleted, or damaged
+
+    def is_recorded(self) -> bool:
+        """Whether some guard has sealed the file and not unsealed it yet."""
+        return os.path.lexists(self._record)
+
+    def mode(self, ino: int) -> int | None:
+        """Give the mode that the file of that number had before it was sealed; None where it is not."""
+        known = self._known()
+        return int(known["mode"]) if known is not None and known["ino"] == ino else None
+
+    def sealed_by(self) -> str | None:
+        """Return the name of the guard that sealed the file, None where it is not sealed."""
+        known = self._known()
+        return None if known is None else str(known["by"])
+
+    def put_on(self, by: str) -> bool:
+        """Seal the file for the guard ``by``; false where it was so already, or nobody may write it anyhow.
+
+        Raises TaoprofError.
+        """
+        path, known = files.real(self._target), self._known()
+        if known is not None and known["path"] != path:
+            self.take_off()  # another file was sealed
+        with _Pinned(path) as pinned:
+            status = pinned.status
+            if status is None or not status.st_mode & 0o222:
+                return False
+            files.make_folder(os.path.dirname(self._record))
+            record = {"path": path, "ino": status.st_ino, "mode": status.st_mode & 0o7777, "by": by}
+            files.replace(self._record, json.dumps(record).encode())
+            try:
+                files.change_mode(pinned.path, status.st_mode & 0o7555, name=path)
+            except TaoprofError:
+                best_effort.forget(self._record)  # it is somebody else's file, which we may only write
+                raise
+            self._mine = record
+            return True
+
+    def take_off(self) -> int | None:
+        """Give the file the mode that it had before; give that mode, None where there was no seal."""
+        if not self.is_recorded() and self._mine is None:
+            return None
+        known, self._mine = self._known(), None
+        if known is not None:
+            for path in dict.fromkeys((known["path"], files.real(self._target))):  # it may have been moved
+                self._give_back(path, known["mode"], known["ino"])
+        best_effort.forget(self._record)
+        return None if known is None else int(known["mode"])
+
+    @staticmethod
+    def _give_back(path: str, mode: int, ino: int) -> None:
+        """Give the file that was sealed its mode, and no other file that has its name by now."""
+        with _Pinned(path) as pinned:
+            status = pinned.status
+            # Not by the device's number, which another boot or host may give otherwise.
+            is_it = status is not None and (status.st_ino == ino or status.st_mode & 0o7777 == mode & 0o7555)
+            if status is not None and is_it and status.st_mode & 0o7777 != mode:
+                files.change_mode(pinned.path, mode, name=path)
+
+    def _known(self) -> dict[str, Any] | None:
+        found = best_effort.read_json(self._record, _LIMIT) or {}
+        path, ino, mode = found.get("path"), found.get("ino"), found.get("mode")
+        is_sound = type(ino) is type(mode) is int and 0 <= mode <= 0o7777 and isinstance(found.get("by"), str)
+        return found if is_sound and isinstance(path, str) and os.path.isabs(path) else self._mine
+
+
+class _Pinned:
+    """A file by its descriptor, so that what is done by ``path`` is done to it, whoever has its name by then."""
+
+    def __init__(self, path: str) -> None:
+        try:
+            self._fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        except (OSError, ValueError):  # also a damaged record's path
+            self._fd = -1
+        self.path = f"/proc/self/fd/{self._fd}"
+        self.status = os.fstat(self._fd) if self._fd >= 0 else None
+
+    def __enter__(self) -> _Pinned:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
