@@ -57,7 +57,7 @@ class Guards:
             was_here = (best_effort.read_json(path + ".json", _LIMIT) or {}).get("host") == os.uname().nodename
             if suffix == ".claim" and stem != self.name and was_here and not liveness_lock.claimed(path + ".claim"):
                 best_effort.forget(path + ".claim")
-                best_effort.forget(path + ".json", _LIMIT)
+                best_effort.forget(path + ".json")
         return fd
 
     def is_ours(self, fd: int) -> bool:
