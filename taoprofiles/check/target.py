@@ -6,8 +6,8 @@ import os
 import shlex
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from taoprofiles.doctor import environment
 from taoprofiles.errors import InvalidProfileError, InvalidStateError
+from taoprofiles.launcher import environment
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Store
 from taoprofiles.rules import document, home, variables

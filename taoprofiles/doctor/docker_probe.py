@@ -9,9 +9,8 @@ import shutil
 import socket
 import struct
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from taoprofiles.doctor.machine import ABSENT, ODD, REFUSED, SILENT, Answer, Docker, Gpus
 from taoprofiles.masking import within
 from taoprofiles.system import bounded_files, processes
 from taoprofiles.system.commands import ask
@@ -19,6 +18,66 @@ from taoprofiles.system.engine import DEFAULT, Engine, EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+ABSENT, REFUSED, DENIED, SILENT, ODD = "absent", "refused", "denied", "silent", "odd"
+
+
+class Answer(NamedTuple):
+    """What an engine said: at ``address``, or ``trouble`` (one of the words above) and ``problem``, in words."""
+
+    address: str
+    id: str = ""
+    version: str = ""
+    system: str = ""
+    root: str = ""
+    is_rootless: bool = False
+    runtimes: tuple[str, ...] = ()
+    trouble: str = ""
+    problem: str = ""
+
+    def is_same(self, other: Answer) -> bool:
+        """Whether it is the same engine. Two of Docker 20.10 on one machine have one id, of /etc/docker/key.json."""
+        return (self.id, self.root) == (other.id, other.root)
+
+
+class Docker(NamedTuple):
+    """The engine as each of the launcher's three clients finds it, and the ``docker`` command.
+
+    ``first`` is docker.from_env()'s: DOCKER_HOST, or the socket. ``second`` is always the socket. ``command`` is the
+    command's, which follows DOCKER_HOST, DOCKER_CONTEXT or the current ``context``. ``cli`` is its path, "" without
+    one; ``host`` is DOCKER_HOST. ``in_group`` tells whether the user database has this user in the socket's group,
+    ``group``; ``has_daemon`` whether a dockerd is installed, ``has_systemd`` whether
+    systemd starts it.
+    """
+
+    cli: str
+    host: str
+    context: str
+    first: Answer
+    second: Answer
+    command: Answer
+    group: str = ""
+    in_group: bool = False
+    has_daemon: bool = False
+    has_systemd: bool = True
+    is_snap: bool = False
+
+
+class Gpus(NamedTuple):
+    """NVIDIA's parts. ``gpus`` are names, ``tool`` nvidia-smi's path, ``problem`` what it said instead.
+
+    ``hook`` is the path of nvidia-container-runtime-hook, which dockerd looks for at its start; ``cdi`` that of
+    nvidia-cdi-hook, which a newer one takes as well; ``is_late`` where the hook came after the dockerd at work began.
+    """
+
+    tool: str = ""
+    gpus: tuple[str, ...] = ()
+    driver: str = ""
+    problem: str = ""
+    hook: str = ""
+    cdi: str = ""
+    is_late: bool = False
+
 
 PATIENCE = 4.0
 """Seconds for an engine or the docker command; one at work answers in a tenth of one."""

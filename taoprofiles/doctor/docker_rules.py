@@ -11,11 +11,12 @@ import re
 import shlex
 from typing import TYPE_CHECKING
 
-from taoprofiles.doctor.machine import ABSENT, DENIED, ODD, REFUSED, SILENT
+from taoprofiles.doctor.docker_probe import ABSENT, DENIED, ODD, REFUSED, SILENT
 from taoprofiles.rules.finding import Finding
 
 if TYPE_CHECKING:
-    from taoprofiles.doctor.machine import Answer, Docker, FileSystem, Gpus
+    from taoprofiles.doctor.docker_probe import Answer, Docker, Gpus
+    from taoprofiles.launcher.environment import FileSystem
 
 SOCKET = "unix:///var/run/docker.sock"
 ROOM = 40 << 30

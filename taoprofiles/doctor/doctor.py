@@ -1,4 +1,4 @@
-"""What is wrong on this machine: everything asked side by side, then judged."""
+"""Diagnose this machine: run all probes in parallel, then judge their answers."""
 
 from __future__ import annotations
 
@@ -8,19 +8,34 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taoprofiles.check import fix
-from taoprofiles.doctor import docker_probe, docker_rules, environment, launcher_rules, own_state, state_rules
-from taoprofiles.doctor.machine import Machine
-from taoprofiles.launcher import installed, registry
+from taoprofiles.doctor import docker_probe, docker_rules, launcher_rules, own_state, state_rules
+from taoprofiles.launcher import environment, installed, registry
 from taoprofiles.launcher.host import Host
 from taoprofiles.rules import home, login
 from taoprofiles.rules.finding import Finding, by_severity
-from taoprofiles.storage.paths import Context
 from taoprofiles.version import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from taoprofiles.doctor.machine import FileSystem
+    from taoprofiles.doctor.docker_probe import Docker, Gpus
+    from taoprofiles.doctor.own_state import State
+    from taoprofiles.launcher.environment import FileSystem, Home
+    from taoprofiles.launcher.installed import Launchers
+    from taoprofiles.launcher.registry import Login
+    from taoprofiles.storage.paths import Context
+
+
+class Machine(NamedTuple):
+    """All of it. ``version`` is taoprofiles' own."""
+
+    version: str
+    launchers: Launchers
+    docker: Docker
+    gpus: Gpus
+    login: Login
+    home: Home
+    state: State
 
 
 class Examination(NamedTuple):

@@ -10,11 +10,11 @@ import re
 import shlex
 from typing import TYPE_CHECKING
 
-from taoprofiles.doctor.machine import NO_ANSWER, NO_INTERPRETER
+from taoprofiles.launcher.installed import NO_ANSWER, NO_INTERPRETER
 from taoprofiles.rules.finding import Finding
 
 if TYPE_CHECKING:
-    from taoprofiles.doctor.machine import Launcher, Launchers
+    from taoprofiles.launcher.installed import Launcher, Launchers
 
 INSTALL = "python3 -m venv ~/tao-launcher && ~/tao-launcher/bin/pip install nvidia-tao setuptools"
 """setuptools brings the distutils that Python 3.12 and later do not have."""

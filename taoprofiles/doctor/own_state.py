@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import stat
 import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from taoprofiles.doctor.machine import State
 from taoprofiles.errors import TaoprofError
 from taoprofiles.guard import guard
 from taoprofiles.guard.service import Service
@@ -22,6 +21,41 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from taoprofiles.profiles.store import Summary
+
+
+class State(NamedTuple):
+    """What taoprofiles itself has on disk, and its guard.
+
+    ``foreign`` are files and folders of ours that belong to another user (path, uid); ``unreadable`` those that cannot
+    be read (path, why); ``profiles`` invalid ones (name, problem); ``misnamed`` files that are no profiles; ``torn``
+    counts lines of the journals that say nothing (path, lines); ``holds`` damaged records (id, problem). ``lock`` names
+    the holder of a lock that was held the whole time of the look. ``known`` counts the
+    profiles. ``unit`` is "" (none), "same" or "other", ``guard``
+    the version of a guard at work, ``service`` the service's state.
+    """
+
+    folder: str
+    mapping_file: str
+    profile: str = ""
+    situation: str = ""
+    mapping_mode: int | None = None
+    known: int = 0
+    foreign: tuple[tuple[str, int], ...] = ()
+    unreadable: tuple[tuple[str, str], ...] = ()
+    profiles: tuple[tuple[str, str], ...] = ()
+    misnamed: tuple[str, ...] = ()
+    torn: tuple[tuple[str, int], ...] = ()
+    holds: tuple[tuple[str, str], ...] = ()
+    lock: str = ""
+    is_sealed_by_nobody: bool = False
+    unit: str = ""
+    service: str = ""
+    guard: str = ""
+    guard_pid: int = 0
+    guard_problem: str = ""
+    moved: str = ""
+    other: str = ""
+
 
 T = TypeVar("T")
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from taoprofiles.rules.finding import Finding
 
 if TYPE_CHECKING:
-    from taoprofiles.doctor.machine import FileSystem, State
+    from taoprofiles.doctor.own_state import State
+    from taoprofiles.launcher.environment import FileSystem
 
 ROOM = 16 << 20
 """Bytes: more than any change takes. With less, a switch is refused, and nothing is lost."""

@@ -8,9 +8,8 @@ import os
 import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from taoprofiles.doctor.machine import NO_ANSWER, NO_INTERPRETER, NO_LAUNCHER, OTHER_PROGRAM, Launcher, Launchers
 from taoprofiles.launcher.argv import MAIN_PROGRAMS
 from taoprofiles.system import bounded_files
 from taoprofiles.system.commands import ask
@@ -19,6 +18,52 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = ["Launcher", "config", "first", "inspect", "on_path", "survey"]
+
+OTHER_PROGRAM = "other-program"
+NO_INTERPRETER = "no-interpreter"
+NO_ANSWER = "no-answer"
+NO_LAUNCHER = "no-launcher"
+
+
+class Launcher(NamedTuple):
+    """One ``tao`` of PATH. What could not be learnt is "" or empty, and ``problem`` says why.
+
+    ``distribution`` and ``version`` are those of the installed package, ``python`` the interpreter's path, ``release``
+    its version such as (3, 11, 7), ``packages`` the version by name of what decides whether it starts at all.
+    ``trouble`` is "" or one of the words above; ``imports`` the exception, in one line, that comes of importing what
+    the launcher imports; ``pip`` is "pip", "pipx" or "uv", with what packages are changed there, or "" where the
+    system's package manager has forbidden it (PEP 668). ``left`` is the version whose files lie in a dead environment,
+    ``folder`` where the launcher's own modules lie.
+    """
+
+    path: str
+    python: str = ""
+    release: tuple[int, ...] = ()
+    prefix: str = ""
+    distribution: str = ""
+    version: str = ""
+    has_distutils: bool = True
+    packages: Mapping[str, str] = {}
+    problem: str = ""
+    trouble: str = ""
+    imports: str = ""
+    pip: str = "pip"
+    left: str = ""
+    folder: str = ""
+
+
+class Launchers(NamedTuple):
+    """Every ``tao`` of PATH, the one that a shell starts first; those of usual places that are not on PATH, and more.
+
+    ``environment`` is the active environment's folder (VIRTUAL_ENV or CONDA_PREFIX), ``release`` that of the
+    ``python3`` on PATH.
+    """
+
+    found: tuple[Launcher, ...] = ()
+    elsewhere: tuple[str, ...] = ()
+    environment: str = ""
+    more: int = 0
+
 
 DISTRIBUTIONS = ("nvidia-tao", "nvidia-tlt")
 """The names under which PyPI has the launcher: nvidia-tlt up to 0.1.21, nvidia-tao since."""

@@ -9,13 +9,33 @@ from __future__ import annotations
 
 import os
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from taoprofiles.doctor.machine import Login
 from taoprofiles.system import bounded_files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+class Login(NamedTuple):
+    """The docker command's configuration, as the launcher reads it: ``~/.docker/config.json`` and no other.
+
+    ``problem`` is why it cannot be read; ``kind`` is "" or "absent", "unreadable", "no-json", "no-object",
+    "no-auths", "auths-odd". ``registries`` are those of ``auths`` that the launcher asks for, ``helpers`` the programs
+    that keep credentials, ``lost`` those of them that are not on PATH. ``elsewhere`` is the file that
+    DOCKER_CONFIG makes the docker command use instead, and ``there`` those of its registries.
+    """
+
+    path: str
+    kind: str = ""
+    problem: str = ""
+    registries: tuple[str, ...] = ()
+    helpers: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+    elsewhere: str = ""
+    there: tuple[str, ...] = ()
+    owner: int = -1
+
 
 ASKED = ("nvcr.io", "stg.nvcr.io")
 _LIMIT = 4 << 20

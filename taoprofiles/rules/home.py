@@ -10,7 +10,7 @@ from taoprofiles.launcher import versions
 from taoprofiles.rules.finding import Finding
 
 if TYPE_CHECKING:
-    from taoprofiles.doctor.machine import Home
+    from taoprofiles.launcher.environment import Home
     from taoprofiles.launcher.versions import Behaviour
 
 OLD_NAME = ".tlt_mounts.json"

@@ -12,7 +12,7 @@ from taoprofiles.rules.finding import Finding
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from taoprofiles.doctor.machine import Login
+    from taoprofiles.launcher.registry import Login
 
 LOGIN = "docker login nvcr.io -u '$oauthtoken'"
 """The user's name is that text itself; the password is a key of NGC."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from taoprofiles.doctor import docker_probe
-from taoprofiles.doctor.machine import Docker
+from taoprofiles.doctor.docker_probe import Docker
 from tests.support.engine import SOCKET, Daemon, TrainingHome
 from tests.support.home import require
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import pytest
 
 from taoprofiles.doctor import launcher_rules
-from taoprofiles.doctor.machine import Launchers
+from taoprofiles.launcher.installed import Launchers
 from tests.support.home import Home, require
 
 pytestmark = [pytest.mark.index, pytest.mark.timeout(300)]

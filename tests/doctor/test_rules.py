@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taoprofiles.doctor import doctor
-from taoprofiles.doctor.machine import Machine
+from taoprofiles.doctor.doctor import Machine
 from taoprofiles.rules import finding, login
 from taoprofiles.rules.finding import Finding
 from tests.support.doctor_cases import CASES, OTHER, SECOND, SOUND, TAO, beside, changed, engines, tao, variables

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taoprofiles.doctor import docker_probe, environment
-from taoprofiles.doctor.machine import NO_ANSWER, NO_INTERPRETER, NO_LAUNCHER, OTHER_PROGRAM
-from taoprofiles.launcher import installed, registry
+from taoprofiles.doctor import docker_probe
+from taoprofiles.launcher import environment, installed, registry
+from taoprofiles.launcher.installed import NO_ANSWER, NO_INTERPRETER, NO_LAUNCHER, OTHER_PROGRAM
 from taoprofiles.rules import login
 from taoprofiles.system import bounded_files, engine_schema
 from taoprofiles.system.commands import ask

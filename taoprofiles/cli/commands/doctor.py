@@ -9,12 +9,12 @@ from taoprofiles.cli import findings
 from taoprofiles.cli.output import table
 from taoprofiles.cli.result import Result
 from taoprofiles.doctor import doctor
-from taoprofiles.doctor.machine import ABSENT
+from taoprofiles.doctor.docker_probe import ABSENT
 
 if TYPE_CHECKING:
     import argparse
 
-    from taoprofiles.doctor.machine import Machine
+    from taoprofiles.doctor.doctor import Machine
     from taoprofiles.storage.paths import Context
 
 

@@ -5,15 +5,45 @@ from __future__ import annotations
 import os
 import pwd
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from taoprofiles.doctor.machine import FileSystem, Home
 from taoprofiles.launcher.quoting import expand_variables
 from taoprofiles.masking import within
 from taoprofiles.system import bounded_files, filesystem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+
+class FileSystem(NamedTuple):
+    """A file system: the ``path`` that was asked about, its kind, and free and whole size in bytes."""
+
+    what: str
+    path: str
+    kind: str = ""
+    free: int = 0
+    size: int = 0
+
+
+class Home(NamedTuple):
+    """What HOME and the variables say. ``variables`` has only those that say where things are.
+
+    ``near`` are files whose names come near to the mapping file's, ``system`` is "wsl" or "". ``mounts_meant`` is the
+    file that LAUNCHER_MOUNTS was to name, where that can be told.
+    """
+
+    path: str
+    uid: int
+    variables: Mapping[str, str]
+    mapping_file: str
+    has_mapping: bool = False
+    near: tuple[str, ...] = ()
+    system: str = ""
+    sudo_home: str = ""
+    mounts_state: str = ""
+    mounts_meant: str = ""
+    places: tuple[FileSystem, ...] = ()
+
 
 LOOKED_AT = (
     *("LAUNCHER_MOUNTS", "CI_PROJECT_DIR", "TAO_DOCKER_DISABLE", "OVERRIDE_REGISTRY", "LAUNCHER_MODE_INTERNAL"),
