@@ -70,16 +70,17 @@ class NotFoundError(TaoprofError):
 
 
 class HeldError(TaoprofError):
-    """Work that goes on needs the mapping, the results folder or the GPUs; ``holders`` says which, as plain data."""
+    """Work that goes on needs the mapping, the results folder or the GPUs; ``holds`` are the Hold objects."""
 
     code = "held"
     status = 5
 
     def __init__(
-        self, message: str, *, problems: Sequence[str] = (), hint: str = "", holders: Sequence[dict[str, Any]] = ()
+        self, message: str, *, problems: Sequence[str] = (), hint: str = "", holds: Sequence[Any] = ()
     ) -> None:
         super().__init__(message, problems=problems, hint=hint)
-        self.holders = list(holders)
+        self.holds = list(holds)
+        self.holders: list[dict[str, Any]] = [hold.as_dict() for hold in holds]
         self.more = {"holders": self.holders}
 
 

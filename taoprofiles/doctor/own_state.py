@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from taoprofiles.errors import TaoprofError
 from taoprofiles.guard import guard
 from taoprofiles.guard.service import Service
-from taoprofiles.holds.records import Holds
+from taoprofiles.holds.records import HoldRecords
 from taoprofiles.profiles.store import Store
 from taoprofiles.storage import files, liveness_lock
 from taoprofiles.storage.journal import History, lines_backwards
@@ -82,7 +82,7 @@ def survey(context: Context) -> State:
     found = told(context.mapping_file, lambda: status.look(context), None)
     summaries: list[Summary] = told(context.profiles, lambda: Store(context).summaries(), [])
     damaged: dict[str, str] = {}
-    told(context.holds, lambda: len(Holds(context).all(damaged)), 0)
+    told(context.holds, lambda: len(HoldRecords(context).all(damaged)), 0)
     torn = [
         (context.history, told(context.history, lambda: _torn(context, context.history), 0)),
         (context.runs, told(context.runs, lambda: _torn(context, context.runs), 0)),
@@ -124,7 +124,7 @@ def _torn(context: Context, path: str) -> int:
     lines = sum(1 for line in lines_backwards(path) if line.strip())
     if path == context.history:
         return lines - sum(1 for _ in History(context).newest_first())
-    return lines - sum(1 for _ in Holds(context).over())
+    return lines - sum(1 for _ in HoldRecords(context).ended_runs())
 
 
 def _lock(path: str) -> str:

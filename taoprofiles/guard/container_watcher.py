@@ -6,7 +6,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from taoprofiles.holds.containers import Containers
+from taoprofiles.holds.liveness import Containers
 from taoprofiles.system import processes
 from taoprofiles.system.engine import PATIENCE, Engine, EngineError
 
@@ -67,16 +67,16 @@ class Following(threading.Thread):
         """Ask for the list anew; false where not all was answered."""
         self._last = time.monotonic()
         before = self.containers
-        known = {one: seen for one, seen in before.look_at_all().items() if seen}
+        known = {one: seen for one, seen in before.inspect_all().items() if seen}
         fresh = Containers(self._context, time.monotonic() + PATIENCE, known=known)
-        fresh.look_at_all()
+        fresh.inspect_all()
         self._take(fresh)
-        return fresh.was_seen
+        return fresh.complete
 
     def _take(self, fresh: Containers) -> None:
         before = self.containers
-        if not fresh.was_seen:
-            fresh.go_on_with(before, processes.shim_container_ids())
+        if not fresh.complete:
+            fresh.assume_unchanged(before, processes.shim_container_ids())
         self.containers = fresh
         self.looked.set()
         if self._gist(fresh) != self._gist(before):
@@ -84,4 +84,4 @@ class Following(threading.Thread):
 
     @staticmethod
     def _gist(seen: Containers) -> object:
-        return (seen.ids, seen.was_seen, seen.absent, seen.unseen)
+        return (seen.ids, seen.complete, seen.absent, seen.unseen)

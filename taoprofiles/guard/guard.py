@@ -18,7 +18,7 @@ from taoprofiles.guard.reporter import Reporter
 from taoprofiles.guard.status import Guards
 from taoprofiles.guard.witness import Witness
 from taoprofiles.holds.hold import OWN_KINDS, RUN_VARIABLE, blocking_holds, needing_mapping_file
-from taoprofiles.holds.liveness import ActiveHolds, find_active_holds, seconds_held
+from taoprofiles.holds.liveness import ActiveHolds, Containers, find_active_holds, seconds_held
 from taoprofiles.mounts import container_paths, mapping
 from taoprofiles.storage import files, liveness_lock
 from taoprofiles.storage.atomic import Rights
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from taoprofiles.guard.settings import Settings
-    from taoprofiles.holds.containers import Containers
     from taoprofiles.holds.hold import Hold
     from taoprofiles.storage.journal import Entry
     from taoprofiles.storage.paths import Context

@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from taoprofiles.guard.status import Guards
-    from taoprofiles.holds.containers import Containers
     from taoprofiles.holds.hold import Hold
-    from taoprofiles.holds.liveness import ActiveHolds
+    from taoprofiles.holds.liveness import ActiveHolds, Containers
     from taoprofiles.storage.paths import Context
 
 
@@ -54,7 +53,7 @@ class Reporter:
                 "line": line,
                 "is_sealed": is_sealed,
                 "problem": problem or None,
-                "engine": {"address": engine.address, "answers": engine.was_seen},
+                "engine": {"address": engine.address, "answers": engine.complete},
                 "holds": [hold.as_dict() for hold in stock.holds],
                 "unseen": stock.unseen,
             }

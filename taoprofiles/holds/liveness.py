@@ -1,8 +1,8 @@
-"""Taking stock: whose work is alive on this host, and on others that share the home, and what it needs.
+"""The search for active holds: whose work is alive, on this host and on others that share the home, and what it needs.
 
-Nothing is believed because it is recent. A run lives while a process that inherited its claim lives, or one that
-carries its mark in the environment, or a container that does. Work that taoprofiles did not start is found by its
-launcher process and by its container's mounts. What cannot be seen counts as alive.
+Nothing counts as alive because it is recent. A run is alive while a process that inherited its lock is, or a process
+with its run tag in the environment, or a container with it. Work that taoprofiles did not start is found by its
+launcher process and by its container's mounts. What cannot be checked counts as alive.
 """
 
 from __future__ import annotations
@@ -10,50 +10,50 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from taoprofiles.errors import InvalidStateError
-from taoprofiles.holds.containers import Containers
-from taoprofiles.holds.hold import OWN_KINDS, PROFILE_LABEL, RUN_LABEL, RUN_VARIABLE, STATE_LABEL, Hold
-from taoprofiles.holds.records import Holds
+from taoprofiles.holds.hold import OWN_KINDS, RUN_VARIABLE, Hold
+from taoprofiles.holds.records import HeartbeatObserver, HoldRecords
 from taoprofiles.launcher.argv import parse_launcher_argv
 from taoprofiles.masking import without_secrets
 from taoprofiles.mounts import mapping
 from taoprofiles.storage.journal import History
 from taoprofiles.system import processes
-from taoprofiles.system.engine import PATIENCE
+from taoprofiles.system.engine import PATIENCE, Engine, EngineError
+from taoprofiles.system.engine_schema import PROFILE_LABEL, RUN_LABEL, STATE_LABEL
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from typing import Any
 
     from taoprofiles.storage.paths import Context
     from taoprofiles.system.processes import Process
 
 LEASE = 120.0
-"""Seconds without a sign of life, as watched from here, after which another host's work counts as gone."""
+"""Seconds without a new heartbeat, as observed from here, after which another host's work counts as ended."""
 
-BEAT = 20.0
-"""Seconds between the signs of life that a run gives."""
+HEARTBEAT = 20.0
+"""Seconds between the heartbeats of a run."""
 
-IMPATIENCE = 0.3
-"""Seconds that other engines than the usual one have together where somebody waits who must not wait: a guard."""
+GUARD_PATIENCE = 0.3
+"""Seconds for all engines but the usual one together when the guard searches, which must not block."""
 
-_KNOWN = 20
-"""Mappings of the past by which a container is recognised; one that has run longer than that many switches is rare."""
+_PAST_MAPPINGS = 20
+"""Mappings of the history by which a container is recognised; hardly any runs longer than that many switches."""
 
 
 class ActiveHolds:
-    """``holds``: all that lives, the oldest first. ``unseen``: what could not be looked at, one line each."""
+    """``holds``: all active holds, the oldest first. ``unseen``: what could not be checked, one line each."""
 
     def __init__(self) -> None:
         self.holds: list[Hold] = []
         self.unseen: list[str] = []
 
     def find(self, hold_id: str) -> Hold | None:
-        """Give the hold with exactly that id; found work also by its container's."""
+        """Return the hold with this id; found work also has an id made of its container's."""
         for hold in self.holds:
-            if hold_id == hold.id or (hold.kind == "found" and hold.container and hold_id == _container_id(hold)):
+            if hold_id == hold.id or (hold.kind == "found" and hold.container and hold_id == _found_id(hold.container)):
                 return hold
         return None
 
@@ -66,193 +66,188 @@ def find_active_holds(
     engine: Containers | None = None,
     damaged: dict[str, str] | None = None,
 ) -> ActiveHolds:
-    """Look at records, processes and containers. ``content`` is the mapping file's.
+    """Return the active holds, by the records, processes and containers. ``content`` is the mapping file's.
 
-    ``engine`` is what is known of the engine already; without it, the engine is asked. With ``may_write`` the lock is
-    held, and records of what is gone are taken away. Raises InvalidStateError for a record that is damaged: what it was
-    about may still be at work; with ``damaged`` it is put there instead, by its id.
+    ``engine`` is what is known about the engine already; without it, the engine is asked. With ``may_write``, the
+    caller has the lock, and records of ended work are deleted. Raises InvalidStateError for a damaged record, since its
+    work may be alive; with ``damaged``, its error message is put there instead, by the id of the hold.
     """
-    return _Look(context, content, may_write=may_write, engine=engine).stock(damaged)
+    return _Search(context, content, may_write=may_write, engine=engine).run(damaged)
 
 
 def seconds_held(hold: Hold, here: str) -> float:
-    """For how long a hold by hand has been there: by the time since boot, which no clock change touches.
+    """Return the age of a manual hold: by the time since boot, which setting the clock does not change.
 
-    After a reboot, and on another host, there is only the clock.
+    After a reboot and for a hold of another host there is only the clock.
     """
     if hold.place == here and not hold.pid:
         return time.clock_gettime(time.CLOCK_BOOTTIME) - hold.start / os.sysconf("SC_CLK_TCK")
     return time.time() - hold.since
 
 
-class _Look:
+class _Needs(NamedTuple):
+    """What work that taoprofiles did not start needs: None where it does not read the mapping file."""
+
+    digest: str | None
+    profile: str | None
+
+
+class _Search:
+    """One search. The processes are listed before the containers: a launcher that ends in between left a container."""
+
     def __init__(self, context: Context, content: bytes | None, *, may_write: bool, engine: Containers | None) -> None:
         self._context = context
         self._content = content
         self._may_write = may_write
-        self._records = Holds(context)
-        self._stock = ActiveHolds()
-        self._end = time.monotonic() + (PATIENCE if engine is None else IMPATIENCE)
-        self._processes = processes.scan()  # before the containers: a launcher that ends meanwhile has left its own
+        self._here = processes.place()
+        self._records = HoldRecords(context)
+        self._active = ActiveHolds()
+        self._end = time.monotonic() + (PATIENCE if engine is None else GUARD_PATIENCE)
+        self._processes = processes.scan()
+        self._clients = {process.container: process for process in self._processes if process.container is not None}
         self._engine = engine or Containers(context, self._end)
-        self._others: dict[str, Containers] = {}
-        self._past: list[tuple[dict[str, str], str, str | None]] | None = None
-        self._mark: tuple[str | None, str] | None = None
+        self._other_engines: dict[str, Containers] = {}
+        self._current: _Needs | None = None
+        self._past: list[tuple[dict[str, str], _Needs]] | None = None
+        self._tags: set[str] | None = None
 
-    def stock(self, damaged: dict[str, str] | None) -> ActiveHolds:
+    def run(self, damaged: dict[str, str] | None) -> ActiveHolds:
         records = self._records.all(damaged)
         if self._may_write:
-            self._records.sweep()
+            self._records.delete_leftovers()
         runs = {hold.id: hold for hold in records if hold.kind in OWN_KINDS}
-        found = self._processes
-        clients = {process.container: process for process in found if process.container is not None}
-        containers = self._engine.listed()
-        with_container: dict[str, str] = {}
-        loose: list[tuple[dict[str, Any], str | None, str | None]] = []
-        for container in containers:
-            labels = container.get("Labels", {})
-            owner = self._labelled(labels, runs) if STATE_LABEL in labels else self._owner(container, runs, clients)
+        seen: set[str] = set()
+        found: list[Hold] = []
+        for container in self._engine.running():
+            owner = self._owner(container, runs)
             if isinstance(owner, Hold):
-                with_container[owner.id] = container["Id"]
+                seen.add(owner.id)
                 owner.container, owner.image, owner.phase = container["Id"], container["Image"], "bound"
             elif owner is not None:
-                loose.append((container, *owner))
-        self._keep_living(records, with_container)
-        for container, digest, profile in loose:
-            self._stock.holds.append(self._found_container(container, digest, profile, clients.get(container["Id"])))
-        self._found_launchers(found, runs)
+                found.append(self._found_container(container, owner))
+        for hold in records:
+            if hold.kind != "found":
+                self._keep_if_alive(hold, has_container=hold.id in seen)
+        self._active.holds += found
+        self._add_launchers(runs)
         self._apply_releases([hold for hold in records if hold.kind == "found"])
-        self._stock.holds.sort(key=lambda hold: (hold.since, hold.id))
-        # After all has been asked; a copy, since a guard goes on with the same engine in its next look.
-        self._stock.unseen[:0] = self._engine.unseen
-        return self._stock
+        self._active.holds.sort(key=lambda hold: (hold.since, hold.id))
+        # Last, when everything has been asked. Inserted, not assigned: a guard uses the same engine object again.
+        self._active.unseen[:0] = self._engine.unseen
+        return self._active
 
     # Containers
 
-    def _labelled(self, labels: dict[str, str], runs: dict[str, Hold]) -> Hold | tuple[None, str | None] | None:
-        """Tell as ``_owner``, by our labels. There is no digest: what the launcher did not start reads no mapping."""
-        if labels.get(STATE_LABEL) != self._context.state:
+    def _owner(self, container: dict[str, Any], runs: dict[str, Hold]) -> Hold | _Needs | None:
+        """Return the run that a container belongs to, what it needs if it is other work of this user, or None."""
+        labels = container.get("Labels", {})
+        if STATE_LABEL not in labels:
+            return self._launchers_owner(container, runs)
+        if labels[STATE_LABEL] != self._context.state:
             return None
-        return runs.get(labels[RUN_LABEL]) if RUN_LABEL in labels else (None, labels.get(PROFILE_LABEL))
+        # It was started without a launcher, so nothing in it reads the mapping file.
+        return runs.get(labels[RUN_LABEL]) if RUN_LABEL in labels else _Needs(None, labels.get(PROFILE_LABEL))
 
-    def _owner(
-        self, container: dict[str, Any], runs: dict[str, Hold], clients: dict[str, Process]
-    ) -> Hold | tuple[str, str | None] | None:
-        """Tell whose a container is: a run's, or found work of ours with (digest, profile), or none of ours."""
-        binds = container["Binds"]
-        client = clients.get(container["Id"])
+    def _launchers_owner(self, container: dict[str, Any], runs: dict[str, Hold]) -> Hold | _Needs | None:
+        binds, client = container["Binds"], self._clients.get(container["Id"])
         if client is not None and client.uid not in (self._context.uid, 0):
-            return None  # somebody else's, by the docker exec that works in it
+            return None  # another user's, whose docker exec works in it
         for run in runs.values():
             if run.container == container["Id"]:
                 return run
-            if _inside(dict(run.mounts), binds) and self._engine.mark_of(container["Id"]) == run.id:
+            if _has_mounts(run, binds) and self._engine.run_tag(container["Id"]) == run.id:
                 return run
         if client is not None:
             started_by = runs.get(processes.environment(client.pid).get(RUN_VARIABLE, ""))
-            if started_by is not None and (started_by.shared or _inside(dict(started_by.mounts), binds)):
+            if started_by is not None and (started_by.shared or _has_mounts(started_by, binds)):
                 return started_by
-        known = self._known(binds)
-        if known is None or self._engine.mark_of(container["Id"]) is not None:
-            return None  # also an isolated run's, whose record somebody took away
-        return known if self._engine.is_launchers(container["Id"]) else None
+        needs = self._mapping_with(binds)
+        if needs is None or self._engine.run_tag(container["Id"]) is not None:
+            return None  # with a run tag: an isolated run's whose record is gone
+        return needs if self._engine.may_be_our_launchers(container["Id"]) else None
 
-    def _known(self, binds: dict[str, str]) -> tuple[str, str | None] | None:
-        """Find the mapping whose mounts a container has: the file's own first, then those of the past."""
-        if _inside(mapping.mounts(self._content), binds):
-            return self._current()
+    def _mapping_with(self, binds: dict[str, str]) -> _Needs | None:
+        """Return the mapping whose mounts a container has: the mapping file's, or else a past one."""
+        if _is_subset(mapping.mounts(self._content), binds):
+            return self._current_needs()
         if self._past is None:
             self._past = list(self._past_mappings())
-        return next(((digest, name) for mounts, digest, name in self._past if _inside(mounts, binds)), None)
+        return next((needs for mounts, needs in self._past if _is_subset(mounts, binds)), None)
 
-    def _past_mappings(self) -> Iterator[tuple[dict[str, str], str, str | None]]:
+    def _past_mappings(self) -> Iterator[tuple[dict[str, str], _Needs]]:
         history = History(self._context)
-        seen: set[str] = set()
-        mappings = (entry for entry in history.newest_first() if entry.target == "mapping" and entry.after is not None)
-        for entry in itertools.islice(mappings, 50 * _KNOWN):
-            if entry.after is None or entry.after in seen or len(seen) == _KNOWN:
+        digests: set[str] = set()
+        entries = (entry for entry in history.newest_first() if entry.target == "mapping" and entry.after is not None)
+        for entry in itertools.islice(entries, 50 * _PAST_MAPPINGS):
+            if entry.after is None or entry.after in digests or len(digests) == _PAST_MAPPINGS:
                 continue
-            seen.add(entry.after)
+            digests.add(entry.after)
             try:
                 content = history.content(entry.after)
             except InvalidStateError:
                 continue
-            yield mapping.mounts(content), mapping.digest(content), entry.profile
+            yield mapping.mounts(content), _Needs(mapping.digest(content), entry.profile)
 
-    def _current(self) -> tuple[str, str | None]:
-        """Give the digest of the mapping file and the profile that made it."""
-        if self._mark is None:
-            content = self._content
-            entry = History(self._context).in_force(content)
-            self._mark = (entry.profile if entry else None, mapping.digest(content or b""))
-        return self._mark[1], self._mark[0]
+    def _current_needs(self) -> _Needs:
+        if self._current is None:
+            entry = History(self._context).in_force(self._content)
+            self._current = _Needs(mapping.digest(self._content or b""), entry.profile if entry else None)
+        return self._current
 
-    def _found_container(
-        self, container: dict[str, Any], digest: str | None, profile: str | None, client: Process | None
-    ) -> Hold:
-        command = client.argv[client.argv.index(container["Id"]) + 1 :] if client else [container["Image"]]
+    def _found_container(self, container: dict[str, Any], needs: _Needs) -> Hold:
+        client = self._clients.get(container["Id"])
+        hold = self._new_found_hold(needs)
+        hold.id, hold.phase, hold.shared = _found_id(container["Id"]), "bound", needs.digest is not None
+        hold.container, hold.image, hold.engine = container["Id"], container["Image"], self._engine.address
+        hold.since = container["Created"] or time.time()
+        hold.command = [container["Image"]]
+        if client is not None:
+            hold.pid, hold.start = client.pid, processes.start_time(client.pid) or 0
+            hold.command = without_secrets(client.argv[client.argv.index(container["Id"]) + 1 :])
+        return hold
+
+    def _new_found_hold(self, needs: _Needs) -> Hold:
         return Hold(
-            id=f"c{container['Id'][:6]}",
             kind="found",
-            phase="bound",
-            shared=digest is not None,
-            digest=digest,
-            profile=profile,
+            shared=True,
+            digest=needs.digest,
+            profile=needs.profile,
             user=self._context.user,
             host=os.uname().nodename,
-            place=processes.place(),
-            pid=client.pid if client else 0,
-            start=(processes.start_time(client.pid) or 0) if client else 0,
-            command=without_secrets(command),
-            engine=self._engine.address,
-            container=container["Id"],
-            image=container["Image"],
-            since=container["Created"] or time.time(),
+            place=self._here,
         )
 
     # Processes
 
-    def _found_launchers(self, found: list[Process], runs: dict[str, Hold]) -> None:
-        parents = {one.container: set(processes.ancestors(one.pid)) for one in found if one.container}
-        for process in found:
+    def _add_launchers(self, runs: dict[str, Hold]) -> None:
+        """Add the launchers that read the mapping file, each to its container's hold if it has one already."""
+        client_parents = {
+            container_id: set(processes.ancestors(client.pid)) for container_id, client in self._clients.items()
+        }
+        for process in self._processes:
             launch = parse_launcher_argv(process.argv) if process.uid == self._context.uid else None
             start = None if launch is None else processes.start_time(process.pid)
-            if launch is None or start is None:
-                continue  # no launcher, somebody else's, or ended since
-            environ = processes.environment(process.pid)
-            if not environ and not processes.has_command_line(process.pid):
-                continue  # in its last moment: it has given up its memory already, and reads no file any more
-            run = runs.get(environ.get(RUN_VARIABLE, ""))
-            if (run is not None and run.shared) or not self._reads_the_file(environ, process.pid):
-                continue  # the run itself holds, or this one has a file of its own
-            container = next((one for one, above in parents.items() if process.pid in above), None)
-            bound = self._stock.find(f"c{container[:6]}") if container else self._orphan(process)
-            hold = bound or Hold(kind="found", shared=True, user=self._context.user, host=os.uname().nodename)
-            if bound is None:
-                hold.digest, hold.profile = self._current()
-                self._stock.holds.append(hold)
-            hold.id, hold.pid, hold.start, hold.command = (
-                f"p{process.pid}",
-                process.pid,
-                start,
-                without_secrets(launch.words),
-            )
-            hold.place = processes.place()
+            if launch is None or start is None or not self._holds_mapping_file(process, runs):
+                continue
+            container_id = next((key for key, parents in client_parents.items() if process.pid in parents), None)
+            hold = self._active.find(_found_id(container_id)) if container_id else self._container_without_client(start)
+            if hold is None:
+                hold = self._new_found_hold(self._current_needs())
+                self._active.holds.append(hold)
+            hold.id, hold.pid, hold.start = f"p{process.pid}", process.pid, start
+            hold.command, hold.folder = without_secrets(launch.words), processes.folder(process.pid)
             hold.since = processes.epoch(start) or hold.since
-            hold.folder = processes.folder(process.pid)
 
-    def _orphan(self, process: Process) -> Hold | None:
-        """Find the container of a launcher whose docker exec has ended: it waits for the container to stop."""
-        start = processes.epoch(processes.start_time(process.pid)) or 0.0
-        orphans = [
-            hold
-            for hold in self._stock.holds
-            if hold.kind == "found" and hold.shared and not hold.pid and hold.since >= start - 1
-        ]
-        return orphans[0] if len(orphans) == 1 else None
+    def _holds_mapping_file(self, process: Process, runs: dict[str, Hold]) -> bool:
+        """Return whether a launcher process needs the mapping file, and no run that it belongs to holds it already."""
+        environ = processes.environment(process.pid)
+        if not environ and not processes.has_command_line(process.pid):
+            return False  # it is exiting: the kernel has freed its memory, so it reads no file any more
+        run = runs.get(environ.get(RUN_VARIABLE, ""))
+        return (run is None or not run.shared) and self._reads_mapping_file(environ, process.pid)
 
-    def _reads_the_file(self, environ: dict[str, str], pid: int) -> bool:
-        """Whether a launcher with this environment reads the shared mapping file."""
+    def _reads_mapping_file(self, environ: dict[str, str], pid: int) -> bool:
+        """Return whether a launcher with this environment reads the shared mapping file."""
         if environ.get("TAO_DOCKER_DISABLE") == "1":
             return False  # it runs the task in place, and reads no mounts (builder.py, 4.0.0 and later)
         home = environ.get("HOME", self._context.home)
@@ -263,90 +258,198 @@ class _Look:
             path = os.path.join(processes.folder(pid) or "/", path)
         return os.path.realpath(path) == os.path.realpath(self._context.mapping_file)
 
+    def _container_without_client(self, launcher_start: int) -> Hold | None:
+        """Return the container of a launcher whose docker exec has ended: it waits for the container to stop."""
+        earliest = (processes.epoch(launcher_start) or 0.0) - 1
+        candidates = [
+            hold
+            for hold in self._active.holds
+            if hold.kind == "found" and hold.shared and not hold.pid and hold.since >= earliest
+        ]
+        return candidates[0] if len(candidates) == 1 else None
+
     # Records
 
-    def _keep_living(self, records: list[Hold], with_container: dict[str, str]) -> None:
-        here = processes.place()
-        marked: set[str] | None = None
-        for hold in records:
-            if hold.kind == "found":
-                continue
-            if hold.kind == "manual":
-                living = self._manual_lives(hold, here)
-            elif hold.id in with_container:
-                living = True  # its container is there to be seen, wherever and whenever it was started
-            elif hold.place != here:
-                living = self._lives_elsewhere(hold, here)
-            else:
-                living = self._records.claimed(hold)
-                if not living:
-                    if marked is None:
-                        marked = {mark for _, mark in processes.marked(self._context.uid, RUN_VARIABLE)}
-                    living = hold.id in marked or self._may_be_in_a_container(hold)
-            if living:
-                self._stock.holds.append(hold)
-                if hold.place == here and hold.kind != "manual":
-                    self._records.beat(hold)
-            elif self._may_write and (hold.place == here or processes.rebooted(hold.place, here)):
-                # Another host's record that has run out counts no more, and stays: if that host is only cut off, its
-                # launcher may still have to read the mounts file that is kept beside the record.
-                hold.ended = time.time()
-                self._records.end(hold)
+    def _keep_if_alive(self, hold: Hold, *, has_container: bool) -> None:
+        is_here = hold.place == self._here
+        if has_container or self._is_alive(hold):
+            self._active.holds.append(hold)
+            if is_here and hold.kind != "manual":
+                self._records.send_heartbeat(hold)
+        elif self._may_write and (is_here or processes.rebooted(hold.place, self._here)):
+            # The record of another host whose lease has expired counts no more, but stays: if that host is only cut
+            # off, its launcher may still have to read the mounts file beside the record.
+            hold.ended = time.time()
+            self._records.end(hold)
 
-    def _may_be_in_a_container(self, hold: Hold) -> bool:
-        """Whether a run that has no process any more may still have a container: not to be seen, or on its own engine.
+    def _is_alive(self, hold: Hold) -> bool:
+        if hold.kind == "manual":
+            return self._is_manual_alive(hold)
+        if hold.place != self._here:
+            return self._is_alive_elsewhere(hold)
+        if self._records.is_locked(hold):
+            return True
+        if self._tags is None:
+            self._tags = {tag for _, tag in processes.marked(self._context.uid, RUN_VARIABLE)}
+        return hold.id in self._tags or self._may_have_container(hold)
 
-        Where there is no engine at all, only a container that was seen before counts: with live-restore it goes on
-        while dockerd restarts, and its socket is away for that time.
-        """
-        if hold.engine is None or hold.engine == self._engine.address:
-            return not self._engine.was_seen and (not self._engine.absent or hold.container is not None)
-        if hold.engine not in self._others:
-            self._others[hold.engine] = Containers(
-                self._context, self._end, address=hold.engine, unseen=self._stock.unseen
-            )
-        other = self._others[hold.engine]
-        if hold.container is not None:
-            seen = other.inspect(hold.container)
-            return seen is not None and seen.get("Running", True)
-        ours = any(other.mark_of(container["Id"]) == hold.id for container in other.listed())
-        return ours or (not other.was_seen and not other.absent)
-
-    def _manual_lives(self, hold: Hold, here: str) -> bool:
-        if hold.until is not None and seconds_held(hold, here) >= hold.until - hold.since:
+    def _is_manual_alive(self, hold: Hold) -> bool:
+        if hold.until is not None and seconds_held(hold, self._here) >= hold.until - hold.since:
             return False
-        if not hold.pid or processes.rebooted(hold.place, here):
+        if not hold.pid or processes.rebooted(hold.place, self._here):
             return not hold.pid
-        if hold.place != here:
-            return True  # no process gives signs of its life, so only its own host can tell that it has ended
+        if hold.place != self._here:
+            return True  # the process sends no heartbeats, so only its own host knows when it has ended
         return processes.alive(hold.pid, hold.start)
 
-    def _lives_elsewhere(self, hold: Hold, here: str) -> bool:
-        """Whether another host's work is alive: until its sign of life has not changed for LEASE seconds.
+    def _is_alive_elsewhere(self, hold: Hold) -> bool:
+        """Return whether another host's work is alive: until LEASE seconds after its last heartbeat."""
+        if processes.rebooted(hold.place, self._here):
+            # No process survives a reboot; a container on another machine's engine does.
+            is_remote = hold.engine is not None and not hold.engine.startswith("unix:")
+            return is_remote and self._may_have_container(hold)
+        heartbeat, observer = self._records.last_heartbeat(hold), HeartbeatObserver(self._context, self._here)
+        return observer.seconds_unchanged(hold.id, heartbeat, may_write=self._may_write) < LEASE
 
-        The clocks of two hosts are never compared: what counts is for how long this one has seen the same sign.
+    def _may_have_container(self, hold: Hold) -> bool:
+        """Return whether a run without processes may have a container that was not listed.
+
+        That is one on another engine, or any if the engine does not answer. If there is no engine at all, only a
+        container that was seen before counts: with live-restore it keeps running while dockerd restarts.
         """
-        if processes.rebooted(hold.place, here):
-            # Nothing here outlives a reboot; a container on another machine's engine does.
-            far = hold.engine is not None and not hold.engine.startswith("unix:")
-            return far and self._may_be_in_a_container(hold)
-        from taoprofiles.holds.heartbeats import HeartbeatObserver
-
-        leases = HeartbeatObserver(self._context, here)
-        return leases.seconds_unchanged(hold.id, self._records.last_beat(hold), may_write=self._may_write) < LEASE
+        if hold.engine is None or hold.engine == self._engine.address:
+            return not self._engine.complete and (not self._engine.absent or hold.container is not None)
+        other = self._other_engines.get(hold.engine)
+        if other is None:
+            other = Containers(self._context, self._end, address=hold.engine, unseen=self._active.unseen)
+            self._other_engines[hold.engine] = other
+        if hold.container is not None:
+            container = other.inspect(hold.container)
+            return container is not None and container.get("Running", True)
+        has_tag = any(other.run_tag(container["Id"]) == hold.id for container in other.running())
+        return has_tag or (not other.complete and not other.absent)
 
     def _apply_releases(self, releases: list[Hold]) -> None:
+        """Mark the found work that the user released; delete the releases of ended work."""
         for release in releases:
-            here = [hold for hold in self._stock.holds if hold.kind == "found" and hold.is_same(release)]
-            for hold in here:
+            released = [hold for hold in self._active.holds if hold.kind == "found" and hold.is_same(release)]
+            for hold in released:
                 hold.released = True
-            if not here and self._may_write and (self._engine.was_seen or self._engine.absent):
+            if not released and self._may_write and (self._engine.complete or self._engine.absent):
                 self._records.end(release)
 
 
-def _inside(wanted: dict[str, str], binds: dict[str, str]) -> bool:
-    return bool(wanted) and wanted.items() <= binds.items()
+def _has_mounts(run: Hold, binds: dict[str, str]) -> bool:
+    return _is_subset(dict(run.mounts), binds)
 
 
-def _container_id(hold: Hold) -> str:
-    return f"c{(hold.container or '')[:6]}"
+def _is_subset(mounts: dict[str, str], binds: dict[str, str]) -> bool:
+    return bool(mounts) and mounts.items() <= binds.items()
+
+
+def _found_id(container_id: str) -> str:
+    return f"c{container_id[:6]}"
+
+
+class Containers:
+    """Asks one engine once for its list, and once about each container.
+
+    - ``ids``: of all running containers, once they have been listed
+    - ``unseen``: what could not be asked, one line each; after one failure the engine is not asked again
+    - ``complete``: whether the engine answered everything; ``absent``: whether there is no engine at all
+
+    ``end`` is the deadline for all answers, by the monotonic clock. ``known`` are earlier results of ``inspect``:
+    nothing that is used of them changes in a container's life, except ``Running``. ``failed`` is why the engine is not
+    to be asked at all.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        end: float,
+        *,
+        address: str | None = None,
+        unseen: list[str] | None = None,
+        known: Mapping[str, dict[str, Any] | None] | None = None,
+        failed: str = "",
+    ) -> None:
+        self._context = context
+        self.unseen = [] if unseen is None else unseen
+        self._engine = Engine(context.environ, end=end, address=address)
+        self._inspected: dict[str, dict[str, Any] | None] = dict(known or {})
+        self._listed: list[dict[str, Any]] | None = None
+        self.ids: set[str] = set()
+        self.address = self._engine.address
+        self.complete = not failed
+        self.absent = False
+        if failed:
+            self._listed = []
+            self.unseen.append(f"the container engine at {self.address} cannot be asked: {failed}")
+
+    def running(self) -> list[dict[str, Any]]:
+        """Return the containers that mount something of this host or have our labels; none if the engine is silent."""
+        if self._listed is None:
+            self._listed = []
+            try:
+                containers = self._engine.containers()
+                self.ids = {container["Id"] for container in containers}
+                self._listed = [container for container in containers if container["Binds"] or container["Labels"]]
+            except EngineError as error:
+                self.complete, self.absent = False, error.absent
+                if not error.absent:
+                    self.unseen.append(
+                        f"the container engine at {self.address} could not be asked: {error}; a container "
+                        "that needs the mapping would not be noticed"
+                    )
+        return self._listed
+
+    def assume_unchanged(self, before: Containers, shim_ids: set[str]) -> None:
+        """Take over the list of ``before``: that the engine did not answer does not prove that a container ended.
+
+        Without any engine (dockerd restarts with live-restore), only the containers in ``shim_ids`` are taken over.
+        """
+        containers = before.running()
+        self._listed = [item for item in containers if item["Id"] in shim_ids] if self.absent else list(containers)
+        self.ids = {container["Id"] for container in self._listed}
+
+    def inspect_all(self) -> dict[str, dict[str, Any] | None]:
+        """Inspect every container that ``running`` returns; return the results, for a later ``known``."""
+        if not self.complete:
+            return self._inspected
+        return {container["Id"]: self.inspect(container["Id"]) for container in self.running()}
+
+    def inspect(self, container_id: str) -> dict[str, Any] | None:
+        """Return ``engine_schema.container`` of a container; {} if the engine is silent, None if there is none."""
+        if container_id not in self._inspected:
+            try:
+                self._inspected[container_id] = self._engine.inspect(container_id) if self.complete else {}
+            except EngineError as error:
+                self.complete = False
+                self._inspected[container_id] = {}
+                self.unseen.append(f"container {container_id[:6]} could not be inspected: {error}")
+        return self._inspected[container_id]
+
+    def run_tag(self, container_id: str) -> str | None:
+        """Return the id of the run in a container's environment; None if it has none."""
+        for item in (self.inspect(container_id) or {}).get("Env", []):
+            name, _, value = item.partition("=")
+            if name == RUN_VARIABLE:
+                return str(value)
+        return None
+
+    def may_be_our_launchers(self, container_id: str) -> bool:
+        """Return whether a launcher may have started a container for this user. What cannot be inspected counts.
+
+        Every launcher requests all GPUs (DeviceRequest -1), and 6.25.11 and later identify themselves. Podman does not
+        keep such requests, so there the image counts. A container that runs as another user id belongs to that user,
+        although the projects of two users may mount the same folders.
+        """
+        container = self.inspect(container_id)
+        if not container:
+            return container is not None
+        user = container["User"].partition(":")[0]
+        is_others = user.isdigit() and int(user) not in (self._context.uid, 0) and self._context.uid != 0
+        is_tao_image = any(part in container["Image"] for part in ("nvidia/tao/", "nvidia/tlt"))
+        return (
+            container["AllGpus"] or "TAO_CLIENT_TYPE=launcher" in container["Env"] or is_tao_image
+        ) and not is_others

@@ -1,4 +1,4 @@
-"""Holds by hand, letting go of one, and the refusal that names who holds."""
+"""Listing, making and releasing holds, and the error that names the holders."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from taoprofiles.errors import HeldError, NotFoundError, TaoprofError, UsageError
 from taoprofiles.holds.hold import Hold
 from taoprofiles.holds.liveness import find_active_holds
-from taoprofiles.holds.records import Holds
+from taoprofiles.holds.records import HoldRecords
 from taoprofiles.mounts import mapping
 from taoprofiles.storage import files
 from taoprofiles.storage.journal import MAPPING_LIMIT, History
@@ -24,16 +24,28 @@ if TYPE_CHECKING:
 
 
 def active_holds(context: Context) -> ActiveHolds:
-    """Tell what is alive. Records of what is gone are taken away if the lock is free; nobody is waited for."""
+    """Return the active holds. If the lock is free, records of ended work are deleted; this never waits for it."""
     lock = Lock(context.lock)
     try:
-        held_now = lock.try_acquire()
+        has_lock = lock.try_acquire()
     except TaoprofError:
-        held_now = False  # a home that cannot be written to can still be looked at
+        has_lock = False  # the home cannot be written
     try:
-        return find_active_holds(context, files.read(context.mapping_file, MAPPING_LIMIT), may_write=held_now)
+        return find_active_holds(context, files.read(context.mapping_file, MAPPING_LIMIT), may_write=has_lock)
     finally:
         lock.release()
+
+
+def new_hold(context: Context, kind: str) -> Hold:
+    """Return a hold of this process that has not been written yet."""
+    return Hold(
+        kind=kind,
+        user=context.user,
+        host=os.uname().nodename,
+        place=processes.place(),
+        folder=context.folder,
+        since=time.time(),
+    )
 
 
 def hold(
@@ -45,65 +57,64 @@ def hold(
     pid: int | None = None,
     timeout: float = DEFAULT_TIMEOUT,
 ) -> Hold:
-    """Hold the mapping file as it is: until it is released, for ``seconds``, or as long as the process ``pid`` lives.
+    """Hold the mapping file as it is until it is released, for ``seconds``, or while the process ``pid`` runs.
 
-    ``name`` must be the active profile; without it, whatever the file holds is held. Raises UsageError.
+    ``name`` must be the active profile; without it, any content can be held. Raises UsageError.
     """
     start = None
     if pid is not None:
         start = processes.start_time(pid)
         if start is None:
-            raise UsageError(f"there is no process {pid}", hint="'ps -u $USER' lists yours")
+            raise UsageError(f"there is no process {pid}", hint="'ps -u $USER' lists your processes")
     with Lock(context.lock, timeout):
         content = files.read(context.mapping_file, MAPPING_LIMIT)
         entry = History(context).in_force(content)
         if entry is None and content is not None:
-            History(context).take_in(content)  # so that a guard can put back what is held
+            History(context).take_in(content)  # so that the guard can restore what is held
         active = entry.profile if entry else None
         if name is not None and name != active:
             raise UsageError(
-                f"'{name}' is not the active profile, so its mapping is not there to be held",
-                hint=f"'taoprof use {name}' first",
+                f"'{name}' is not the active profile, so its mapping cannot be held", hint=f"'taoprof use {name}' first"
             )
         if content is None:
             raise UsageError(f"there is no mapping file to hold ('{context.mapping_file}')", hint="'taoprof use NAME'")
-        made = new_hold(context, "manual")
-        made.profile, made.digest, made.shared, made.reason = active, mapping.digest(content), True, reason
+        hold = new_hold(context, "manual")
+        hold.profile, hold.digest, hold.shared, hold.reason = active, mapping.digest(content), True, reason
         now = int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
-        made.pid, made.start = pid or 0, start or now
-        made.until = None if seconds is None else time.time() + seconds
-        os.close(Holds(context).make(made))
-        return made
+        hold.pid, hold.start = pid or 0, start or now
+        hold.until = None if seconds is None else time.time() + seconds
+        os.close(HoldRecords(context).create(hold))
+        return hold
 
 
 def release(context: Context, hold_id: str, *, timeout: float = DEFAULT_TIMEOUT) -> Hold:
-    """Let go of exactly one hold. The work of a run or of found work goes on. Raises NotFoundError."""
+    """Release one hold. The work of a run or of found work keeps running. Raises NotFoundError."""
     with Lock(context.lock, timeout):
-        stock = find_active_holds(context, files.read(context.mapping_file, MAPPING_LIMIT), may_write=True)
-        found = mark_released(stock, hold_id)
-        record_release(context, found)
-        return found
+        active = find_active_holds(context, files.read(context.mapping_file, MAPPING_LIMIT), may_write=True)
+        hold = mark_released(active, hold_id)
+        record_release(context, hold)
+        return hold
 
 
-def mark_released(stock: ActiveHolds, hold_id: str) -> Hold:
-    """Mark a hold of ``stock`` as released; nothing is written. Raises NotFoundError."""
-    found = stock.find(hold_id)
-    if found is None:
-        raise NotFoundError(f"there is no hold '{hold_id}'", hint="'taoprof holds' lists them")
-    found.released = True
-    return found
+def mark_released(active: ActiveHolds, hold_id: str) -> Hold:
+    """Mark a hold as released, without writing anything, and return it. Raises NotFoundError."""
+    hold = active.find(hold_id)
+    if hold is None:
+        raise NotFoundError(f"there is no hold '{hold_id}'", hint="'taoprof status' lists the holds")
+    hold.released = True
+    return hold
 
 
 def record_release(context: Context, hold: Hold) -> None:
     """Write down that a hold was released. Needs the lock."""
     if hold.kind == "manual":
-        Holds(context).end(hold)
+        HoldRecords(context).end(hold)
     else:
-        Holds(context).write(hold)
+        HoldRecords(context).write(hold)
 
 
 def held_error(name: str, holders: Sequence[Hold], *, hint: str = "") -> HeldError:
-    """Make the one refusal of a switch, with each holder and the ways out, gentle ones first; or ``hint`` instead."""
+    """Return the error for a switch to ``name`` that ``holders`` block; ``hint`` replaces the usual ways out."""
     profiles = dict.fromkeys(hold.profile for hold in holders)
     what = " and ".join(f"'{profile}'" if profile else "the mapping file" for profile in profiles)
     now = time.time()
@@ -111,19 +122,7 @@ def held_error(name: str, holders: Sequence[Hold], *, hint: str = "") -> HeldErr
         f"'{name}' not activated: {what} {'is' if len(profiles) == 1 else 'are'} held",
         problems=[hold.line(now) for hold in holders],
         hint=hint
-        or f"'taoprof run {name} -- …' runs beside it; 'taoprof use {name} --wait' switches when it ends; "
-        f"'taoprof use {name} --release {holders[0].id}' switches although it goes on",
-        holders=[hold.as_dict() for hold in holders],
-    )
-
-
-def new_hold(context: Context, kind: str) -> Hold:
-    """Begin a hold of this process."""
-    return Hold(
-        kind=kind,
-        user=context.user,
-        host=os.uname().nodename,
-        place=processes.place(),
-        folder=context.folder,
-        since=time.time(),
+        or f"'taoprof run {name} -- …' runs in parallel; 'taoprof use {name} --wait' switches when it ends; "
+        f"to switch now and leave that work running without its mapping: taoprof use {name} --release {holders[0].id}",
+        holds=holders,
     )

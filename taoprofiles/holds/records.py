@@ -1,23 +1,25 @@
-"""Hold records on disk: one file each while the work lives, one line in the journal of runs when it is over.
+"""Hold records on disk: one file each while the work is alive, then one line in the journal of runs.
 
 ``holds/ID.json`` is the record, ``holds/ID.claim`` the file whose kernel lock the run's processes inherit, and
-``holds/ID.mounts.json`` an isolated run's own mounts file. It is beside the records and not in XDG_RUNTIME_DIR, which
-is emptied when its user logs out, while a training goes on: the launcher would then start it without any mounts.
+``holds/ID.mounts.json`` an isolated run's own mounts file. That one is not in XDG_RUNTIME_DIR, which is emptied when
+its user logs out while a training is still running: the launcher would then start without any mounts.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import time
 from typing import TYPE_CHECKING
 
 from taoprofiles.errors import InvalidStateError
-from taoprofiles.holds.hold import OWN_KINDS, Hold
+from taoprofiles.holds.hold import FIELDS, OWN_KINDS, Hold
 from taoprofiles.storage import best_effort, files, liveness_lock
 from taoprofiles.storage.os_errors import refuse_newer, unusable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
     from taoprofiles.storage.paths import Context
 
@@ -26,20 +28,21 @@ _LETTERS = "23456789abcdefghjkmnpqrstuvwxyz"
 _RECORD_LIMIT = 1 << 20
 
 
-class Holds:
-    """The records of one person. Reading needs no lock; all else does."""
+class HoldRecords:
+    """The hold records of one user. Reading needs no lock; all else does, unless it says otherwise."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
 
     def mounts_path(self, hold_id: str) -> str:
-        """Give the path of an isolated run's own mounts file."""
+        """Return the path of an isolated run's own mounts file."""
         return self._path(hold_id, ".mounts.json")
 
     def all(self, damaged: dict[str, str] | None = None) -> list[Hold]:
-        """Read every record, the oldest first. A damaged one raises InvalidStateError: it may be about a training.
+        """Read every record, the oldest first.
 
-        With ``damaged`` what is wrong with it is put there instead, by its id.
+        Raises InvalidStateError for a damaged record, since it may be about a training. With ``damaged``, its error
+        message is put there instead, by the id of the hold.
         """
         try:
             names = os.listdir(self._context.holds)
@@ -47,25 +50,25 @@ class Holds:
             return []
         except OSError as error:
             raise unusable(self._context.holds, "list", error) from error
-        found = []
+        holds = []
         for name in names:
             if name.endswith(".json") and not name.endswith(".mounts.json"):
                 try:
-                    found.append(self._read(name))
+                    holds.append(self._read(name))
                 except InvalidStateError as error:
                     if damaged is None:
                         raise
                     damaged[name.removesuffix(".json")] = error.message
-        return sorted((hold for hold in found if hold is not None), key=lambda hold: (hold.since, hold.id))
+        return sorted((hold for hold in holds if hold is not None), key=lambda hold: (hold.since, hold.id))
 
     def get(self, hold_id: str) -> Hold | None:
-        """Read one record, None where there is none."""
+        """Read one record; return None if there is none."""
         return self._read(hold_id + ".json")
 
-    def make(self, hold: Hold) -> int:
-        """Write a new record, give it its id, and return the descriptor of its claim.
+    def create(self, hold: Hold) -> int:
+        """Write a new record, set the hold's id, and return the descriptor of its locked file.
 
-        Whoever inherits the descriptor keeps the hold alive. Nothing is left behind on an error.
+        The hold lives for as long as any process has the descriptor open. Nothing is left behind on an error.
         """
         files.make_folder(self._context.holds)
         hold.id = self._free_id()
@@ -74,61 +77,65 @@ class Holds:
             self.write(hold)
         except BaseException:
             os.close(claim)
-            self._clear(hold.id)
+            self.delete(hold.id)
             raise
         return claim
 
-    def note(self, hold: Hold, end: str, text: str) -> str:
-        """Keep a text beside the record for as long as that; give its path. Takes the lock."""
+    def write(self, hold: Hold) -> None:
+        """Write a record again. Raises TypeError for a field of a wrong type, which would damage the record."""
+        if not hold.is_valid():
+            raise TypeError(f"a hold with a field of a wrong type: {hold.as_dict()}")
+        files.make_folder(self._context.holds)
+        files.replace(self._path(hold.id, ".json"), _to_json(hold))
+
+    def write_beside(self, hold: Hold, ending: str, text: str) -> str:
+        """Write a file that exists for as long as the record, and return its path. Takes the lock."""
         from taoprofiles.storage.locks import Lock
 
-        path = self._path(hold.id, end)
+        path = self._path(hold.id, ending)
         with Lock(self._context.lock):
             files.make_folder(os.path.dirname(path))
             files.replace(path, text.encode())
         return path
 
-    def write(self, hold: Hold) -> None:
-        """Write a record anew. A field of a wrong type is our own fault: better an error than a damaged record."""
-        if not hold.is_sound():
-            raise TypeError(f"a hold with a field of a wrong type: {hold.as_dict()}")
-        files.make_folder(self._context.holds)
-        files.replace(self._path(hold.id, ".json"), json.dumps({"v": FORMAT, **hold.as_dict()}).encode())
-
     def end(self, hold: Hold) -> None:
-        """Take a record away; a run's goes into the journal of runs, durably, before that."""
+        """Delete a record; a run is appended to the journal of runs first, durably."""
         if hold.kind in OWN_KINDS:
-            files.append(self._context.runs, (json.dumps({"v": FORMAT, **hold.as_dict()}) + "\n").encode())
-        self._clear(hold.id)
+            files.append(self._context.runs, _to_json(hold) + b"\n")
+        self.delete(hold.id)
 
-    def drop(self, hold: Hold) -> None:
-        """Take away the record of work that never began."""
-        self._clear(hold.id)
+    def delete(self, hold_id: str) -> None:
+        """Delete a record and the files beside it, as for work that never started."""
+        for ending in (".mounts.json", ".bashrc", ".zsh/.zshenv", ".zsh/.zshrc", ".json", ".claim"):
+            best_effort.forget(self._path(hold_id, ending))
+        best_effort.forget_folder(self._path(hold_id, ".zsh"))
 
-    def sweep(self) -> None:
-        """Take away what a command left that was killed before its record was written, or after it was removed."""
+    def delete_leftovers(self) -> None:
+        """Delete the files of commands that were killed before they wrote a record or after they deleted it."""
         names = os.listdir(self._context.holds) if os.path.isdir(self._context.holds) else []
         for hold_id in {name.partition(".")[0] for name in names}:
-            if hold_id and f"{hold_id}.json" not in names and not liveness_lock.claimed(self._path(hold_id, ".claim")):
-                self._clear(hold_id)
+            if not hold_id or f"{hold_id}.json" in names:
+                continue
+            if not liveness_lock.claimed(self._path(hold_id, ".claim")):
+                self.delete(hold_id)
 
-    def claimed(self, hold: Hold) -> bool:
-        """Whether a process that inherited the claim of the hold still lives on this host."""
+    def is_locked(self, hold: Hold) -> bool:
+        """Return whether a process on this host still has the descriptor that ``create`` returned. Needs no lock."""
         return liveness_lock.claimed(self._path(hold.id, ".claim"))
 
-    def beat(self, hold: Hold) -> None:
-        """Show other hosts that the work lives. Needs no lock."""
+    def send_heartbeat(self, hold: Hold) -> None:
+        """Show other hosts that the work is alive. Needs no lock."""
         liveness_lock.beat(self._path(hold.id, ".claim"))
 
-    def last_beat(self, hold: Hold) -> int | None:
-        """Give the last sign of life, a number that is only ever compared with itself; None where there is none."""
+    def last_heartbeat(self, hold: Hold) -> int | None:
+        """Return a number that each heartbeat changes, None if there is none; it is not comparable with a clock."""
         try:
             return os.stat(self._path(hold.id, ".claim")).st_mtime_ns
         except OSError:
             return None
 
-    def over(self) -> Iterator[Hold]:
-        """Give the runs that are over, the newest first."""
+    def ended_runs(self) -> Iterator[Hold]:
+        """Yield the runs of the journal, the newest first. Needs no lock."""
         from taoprofiles.storage.journal import lines_backwards
 
         for line in lines_backwards(self._context.runs):
@@ -144,33 +151,67 @@ class Holds:
         hold = _parse(content, path)
         if hold is None or hold.id + ".json" != name:
             raise InvalidStateError(
-                f"a hold's record is damaged: '{path}'",
-                hint=f"make sure that no training of yours runs, then 'rm {path}'",
+                f"hold record '{path}' is damaged",
+                hint=f"make sure that none of your trainings is running, then 'rm {path}'",
             )
         return hold
 
-    def _clear(self, hold_id: str) -> None:
-        for end in (".mounts.json", ".bashrc", ".zsh/.zshenv", ".zsh/.zshrc", ".json", ".claim"):
-            best_effort.forget(self._path(hold_id, end))
-        best_effort.forget_folder(self._path(hold_id, ".zsh"))
-
     def _free_id(self) -> str:
         while True:
-            drawn = os.urandom(5)
-            hold_id = "".join(_LETTERS[byte % len(_LETTERS)] for byte in drawn)
-            # A letter first would look like one of found work's ids (p4121, c1f0c9d).
+            hold_id = "".join(_LETTERS[byte % len(_LETTERS)] for byte in os.urandom(5))
+            # Ids of found work begin with these letters: p4121, c1f0c9d.
             if hold_id[0] not in "cp" and not os.path.lexists(self._path(hold_id, ".claim")):
                 return hold_id
 
-    def _path(self, hold_id: str, end: str) -> str:
-        return os.path.join(self._context.holds, hold_id + end)
+    def _path(self, hold_id: str, ending: str) -> str:
+        return os.path.join(self._context.holds, hold_id + ending)
+
+
+class HeartbeatObserver:
+    """Measures how long the heartbeats of other hosts' holds have not changed, by the clock of this host alone.
+
+    The clocks of two hosts may differ by any amount, so they are never compared. The memory is a cache file for each
+    observing host; ``here`` is that host, as ``system.processes`` identifies it.
+    """
+
+    def __init__(self, context: Context, here: str) -> None:
+        import hashlib
+
+        self._path = os.path.join(context.cache, f"seen-{hashlib.sha256(here.encode()).hexdigest()[:12]}.json")
+
+    def seconds_unchanged(self, hold_id: str, heartbeat: int | None, *, may_write: bool) -> float:
+        """Return for how many seconds the heartbeat has been observed to have this value; 0 at the first time."""
+        observed, now = self._observed(), time.monotonic()
+        before = observed.get(hold_id)
+        if before is not None and before[0] == heartbeat and before[1] <= now:  # later: from before a reboot
+            return now - float(before[1])
+        if may_write:
+            observed[hold_id] = [heartbeat, now]
+            recent = dict(sorted(observed.items(), key=lambda item: -item[1][1])[:100])
+            best_effort.write(self._path, json.dumps(recent).encode())
+        return 0.0
+
+    def _observed(self) -> dict[str, list[Any]]:
+        try:
+            observed = json.loads(files.read(self._path, 1 << 20) or b"{}")
+            return {key: value for key, value in observed.items() if _is_observation(value)}
+        except (InvalidStateError, ValueError, AttributeError):
+            return {}
+
+
+def _is_observation(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and isinstance(value[1], (int, float))
+
+
+def _to_json(hold: Hold) -> bytes:
+    return json.dumps({"v": FORMAT, **hold.as_dict()}).encode()
 
 
 def _parse(line: bytes, path: str) -> Hold | None:
     try:
-        fields = json.loads(line)
-        refuse_newer(path, fields["v"], FORMAT)
-        hold = Hold(**{name: fields[name] for name in Hold.DEFAULTS if name in fields})
-        return hold if hold.id and hold.is_sound() else None
+        record = json.loads(line)
+        refuse_newer(path, record["v"], FORMAT)
+        hold = Hold(**{name: record[name] for name in FIELDS if name in record})
+        return hold if hold.id and hold.is_valid() else None
     except (ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -1,4 +1,4 @@
-"""Waiting until what stands in the way has ended, in the order in which people came, without asking all the time."""
+"""Waiting until holds end: those who wait are served in the order in which they came, without busy polling."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ import time
 from typing import TYPE_CHECKING, TypeVar
 
 from taoprofiles.errors import BusyError, HeldError
-from taoprofiles.holds.hold import Hold
-from taoprofiles.holds.queue import Ticket
+from taoprofiles.storage import best_effort, files, liveness_lock
+from taoprofiles.storage.locks import Lock
 from taoprofiles.system import processes
-from taoprofiles.system.engine import Ending, Engine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from types import TracebackType
 
+    from taoprofiles.holds.hold import Hold
     from taoprofiles.storage.paths import Context
 
-LOOK_AGAIN = 0.5
-"""Seconds after which to look again where nothing tells: a hold by hand, another host's."""
-
-_SHORTEST = 0.02
+RETRY_INTERVAL = 0.5
+"""Seconds between two attempts where no process's end can be waited for: a container, a manual hold, another host."""
 
 T = TypeVar("T")
 
@@ -29,16 +28,16 @@ T = TypeVar("T")
 def wait_until_free(
     context: Context, queue: str, attempt: Callable[[], T], *, seconds: float, say: Callable[[str], None]
 ) -> T:
-    """Try until it is no longer refused; ``seconds`` is how long at the most, and may be infinite.
+    """Call ``attempt`` until it raises no HeldError, and return its result.
 
-    Those who wait in one ``queue`` are served one after the other. ``say`` is told for whom. Raises the HeldError of
-    the last try when the time is over.
+    ``queue`` names the queue to wait in, ``seconds`` is the time limit, and may be infinite. ``say`` is called with a
+    message about who is waited for, whenever that changes. Raises the last HeldError when the time is over.
     """
     end = time.monotonic() + seconds
-    told: object = None
+    announced: object = None
     with Ticket(context, queue) as ticket:
         while True:
-            ahead = ticket.ahead()
+            ahead = ticket.pids_ahead()
             refusal: HeldError | None = None
             if not ahead:
                 try:
@@ -48,47 +47,78 @@ def wait_until_free(
                 except BusyError:
                     if time.monotonic() >= end:
                         raise
-                    continue  # the lock was waited for, for its own timeout
-            left = min(LOOK_AGAIN, end - time.monotonic())
-            if left <= 0:
-                raise refusal or HeldError(f"{len(ahead)} others have waited for longer", hint="wait for longer")
-            holders = [Hold(**fields) for fields in refusal.holders] if refusal else []
-            now = [hold.id for hold in holders] or len(ahead)
-            if now != told:
-                told = now
-                if holders:
-                    say("waiting for " + "; ".join(hold.line() for hold in holders))
-                else:
-                    say(f"waiting behind {len(ahead)} other{'s' if len(ahead) > 1 else ''}")
-            _until_something_ends(context, holders, ahead, left)
+                    continue  # it has waited for the lock
+            remaining = end - time.monotonic()
+            if remaining <= 0:
+                raise refusal or HeldError(f"{len(ahead)} others were waiting first", hint="use a longer --wait")
+            holds: Sequence[Hold] = refusal.holds if refusal else ()
+            waiting_for = [hold.id for hold in holds] or len(ahead)
+            if waiting_for != announced:
+                announced = waiting_for
+                say(
+                    "waiting for " + "; ".join(hold.line() for hold in holds)
+                    if holds
+                    else f"waiting behind {len(ahead)} other{'s' if len(ahead) > 1 else ''}"
+                )
+            here = processes.place()
+            pids = [hold.pid for hold in holds if hold.place == here and processes.alive(hold.pid, hold.start)]
+            _wait_for_exit([*pids, *ahead[-1:]], min(RETRY_INTERVAL, remaining))
 
 
-def _until_something_ends(context: Context, holders: list[Hold], ahead: list[int], seconds: float) -> None:
-    end = time.monotonic() + seconds
-    shortest = time.monotonic() + _SHORTEST
-    here = processes.place()
-    pids = [hold.pid for hold in holders if hold.place == here and processes.alive(hold.pid, hold.start)]
+def _wait_for_exit(pids: Sequence[int], seconds: float) -> None:
+    """Wait until one of the processes ends, for ``seconds`` at most."""
     descriptors: list[int] = []
-    endings: list[Ending] = []
     try:
-        for pid in [*pids, *ahead[-1:]]:
+        for pid in pids:
             try:
                 descriptors.append(os.pidfd_open(pid))
             except OSError:
-                pass  # ended in this moment
-        for hold in holders:
-            if hold.container and hold.place == here:
-                ending = Engine(context.environ, address=hold.engine).ending(hold.container)
-                endings += [ending] if ending else []
-        while (left := end - time.monotonic()) > 0:
-            waited: list[int | Ending] = [*descriptors, *endings]
-            ready, _, _ = select.select(waited, [], [], left)
-            if any(not isinstance(one, Ending) or one.is_over() for one in ready):
-                break
-        # An engine that answers at once, again and again, must not make us ask it without a pause.
-        time.sleep(max(0.0, shortest - time.monotonic()))
+                pass  # it has just ended, or the kernel is too old for pidfd_open
+        select.select(descriptors, [], [], seconds)
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
-        for ending in endings:
-            ending.close()
+
+
+class Ticket:
+    """A place in a queue of waiting commands: ``with Ticket(context, "use") as ticket: …``.
+
+    It is a file that the process has locked; one that nobody has locked belongs to a killed process.
+    """
+
+    def __init__(self, context: Context, queue: str) -> None:
+        self._context = context
+        self._folder = os.path.join(context.queue, queue)
+        self._name = ""
+        self._descriptor = -1
+
+    def __enter__(self) -> Ticket:
+        files.make_folder(self._folder)
+        with Lock(self._context.lock):
+            number = max((int(name.partition("-")[0]) for name in self._names()), default=0) + 1
+            self._name = f"{number:012}-{os.getpid()}"
+            self._descriptor = liveness_lock.claim(os.path.join(self._folder, self._name))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        best_effort.forget(os.path.join(self._folder, self._name))
+        os.close(self._descriptor)
+
+    def pids_ahead(self) -> list[int]:
+        """Return the pids of the commands ahead, the first in the queue first; tickets of killed ones are deleted."""
+        pids = []
+        for name in self._names():
+            if name >= self._name:
+                break
+            path = os.path.join(self._folder, name)
+            if liveness_lock.claimed(path):
+                pids.append(int(name.partition("-")[2]))
+            else:
+                best_effort.forget(path)
+        return pids
+
+    def _names(self) -> list[str]:
+        names = sorted(os.listdir(self._folder))
+        return [name for name in names if name.replace("-", "").isdigit() and "-" in name]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles.export import docker, plan
-from taoprofiles.holds.hold import PROFILE_LABEL, RUN_LABEL, STATE_LABEL
 from taoprofiles.launcher.argv import container_words
 from taoprofiles.system import processes
+from taoprofiles.system.engine_schema import PROFILE_LABEL, RUN_LABEL, STATE_LABEL
 
 if TYPE_CHECKING:
     from taoprofiles.export.plan import Plan

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from taoprofiles.holds.hold import OWN_KINDS
 from taoprofiles.holds.manage import active_holds
-from taoprofiles.holds.records import Holds
+from taoprofiles.holds.records import HoldRecords
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def all_runs(context: Context) -> Iterator[Hold]:
     """Give every run, those of now first, then the newest first."""
     yield from (hold for hold in reversed(active_holds(context).holds) if hold.kind in OWN_KINDS)
-    yield from Holds(context).over()
+    yield from HoldRecords(context).ended_runs()
 
 
 def runs_writing(context: Context, path: str) -> list[Hold]:

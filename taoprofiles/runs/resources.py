@@ -39,7 +39,7 @@ def check_results(name: str, hold: Hold, living: list[Hold]) -> None:
             f"'{name}' not started: another run writes '{same[0][1]}'",
             problems=[other.line() for other, _ in same],
             hint=f"'-r' with another folder, 'taoprof run {name} --wait -- …', or --allow-overlap",
-            holders=[other.as_dict() for other, _ in same],
+            holds=[other for other, _ in same],
         )
 
 
@@ -67,7 +67,7 @@ def choose_gpus(name: str, wish: str | None, present: list[str] | None, living: 
             f"'{name}' not started: its GPUs are taken",
             problems=[f"GPU {_gpu_names(other)}: {other.line()}" for other in taken],
             hint=f"'taoprof run {name} --gpus {wish} --wait -- …' starts when they are free",
-            holders=[other.as_dict() for other in taken],
+            holds=taken,
         )
     return wanted
 

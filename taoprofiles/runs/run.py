@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from taoprofiles.errors import TaoprofError, UsageError
 from taoprofiles.holds.hold import OWN_KINDS, RUN_VARIABLE, Hold
-from taoprofiles.holds.liveness import BEAT, find_active_holds
+from taoprofiles.holds.liveness import HEARTBEAT, find_active_holds
 from taoprofiles.holds.manage import new_hold
-from taoprofiles.holds.records import Holds
+from taoprofiles.holds.records import HoldRecords
 from taoprofiles.launcher.quoting import quote_argv
 from taoprofiles.masking import without_secrets
 from taoprofiles.mounts import container_paths, mapping
@@ -186,7 +186,7 @@ class Run:
         self.hold.ended, self.hold.status = time.time(), status
         try:
             with Lock(self._context.lock):
-                Holds(self._context).end(self.hold)
+                HoldRecords(self._context).end(self.hold)
         except TaoprofError as error:  # a full disk must not hide how the training ended
             self._say(f"warning: the end of the run could not be recorded: {error.message}")
         return status
@@ -201,12 +201,12 @@ class Run:
         """Take the hold away of a run whose command could not be started."""
         os.close(self.claim)
         with Lock(self._context.lock):
-            Holds(self._context).drop(self.hold)
+            HoldRecords(self._context).delete(self.hold.id)
 
     def _has_processes(self) -> bool:
         """Whether a process of the run goes on: one that inherited the claim, or one that only has the mark."""
         marks = (mark for _, mark in processes.marked(self._context.uid, RUN_VARIABLE))
-        return Holds(self._context).claimed(self.hold) or self.hold.id in marks
+        return HoldRecords(self._context).is_locked(self.hold) or self.hold.id in marks
 
     def _runs(self, container: str) -> bool:
         try:
@@ -222,22 +222,22 @@ class Run:
         try:
             with Lock(self._context.lock):
                 # Read anew: somebody may have released it meanwhile, or taken the record away.
-                noted = Holds(self._context).get(self.hold.id)
+                noted = HoldRecords(self._context).get(self.hold.id)
                 for hold in (self.hold, noted):
                     for name, value in about.items():
                         if hold is not None:
                             setattr(hold, name, value)
                 if noted is not None:
-                    Holds(self._context).write(noted)
+                    HoldRecords(self._context).write(noted)
         except TaoprofError as error:
             told = [*told, f"the container could not be noted: {error.message}"]
         for line in told:
             self._say(f"warning: container {seen['Id'][:6]}: {line}")
 
     def _beat(self) -> None:
-        if time.monotonic() - self._beaten >= BEAT:
+        if time.monotonic() - self._beaten >= HEARTBEAT:
             self._beaten = time.monotonic()
-            Holds(self._context).beat(self.hold)
+            HoldRecords(self._context).send_heartbeat(self.hold)
 
 
 def prepare(
@@ -287,13 +287,13 @@ def prepare(
             name, wish.gpus, present, [one for one in living if processes.same_machine(one.place, hold.place)]
         )
         preflight.make(missing)
-        records = Holds(context)
+        records = HoldRecords(context)
         notes = [f"warning: {text}" for text in stock.unseen]
         environ = {**context.environ, **variables, PROFILE_VARIABLE: name}
         own = argv = None
         if hold.gpus and hold.gpus != "all" and wish.image is None:
             _set_env(wanted, "CUDA_VISIBLE_DEVICES", ",".join(hold.gpus))
-        claim = records.make(hold)  # before the switch, which must not be done if this fails; it is in nobody's way
+        claim = records.create(hold)  # before the switch, which must not be done if this fails; it is in nobody's way
         environ[RUN_VARIABLE] = hold.id
         try:
             if wish.shared:
@@ -307,7 +307,7 @@ def prepare(
                     environ["LAUNCHER_MOUNTS"] = _own_file(records, hold, own)
         except BaseException:
             os.close(claim)
-            records.drop(hold)
+            records.delete(hold.id)
             raise
     run = Run(context, hold, claim, own or wanted, environ)
     run.notes, run.variables, run.rendered, run.secrets, run.argv = notes, variables, wanted, secrets, argv
@@ -334,7 +334,7 @@ def _switched(context: Context, name: str, text: bytes, wish: RunOptions) -> lis
     return kept_note(switch(context, name, check=wish.check, release=wish.release).kept)
 
 
-def _own_file(records: Holds, hold: Hold, own: dict[str, Any]) -> str:
+def _own_file(records: HoldRecords, hold: Hold, own: dict[str, Any]) -> str:
     files.replace(records.mounts_path(hold.id), mapping.to_bytes(own))
     return records.mounts_path(hold.id)
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from taoprofiles.errors import TaoprofError
 from taoprofiles.holds.hold import RUN_VARIABLE
-from taoprofiles.holds.liveness import BEAT, find_active_holds
-from taoprofiles.holds.records import Holds
+from taoprofiles.holds.liveness import HEARTBEAT, find_active_holds
+from taoprofiles.holds.records import HoldRecords
 from taoprofiles.runs.run import PROFILE_VARIABLE, RunOptions, prepare
 from taoprofiles.storage import files
 from taoprofiles.storage.journal import MAPPING_LIMIT
@@ -69,7 +69,7 @@ class Session:
     @property
     def mounts_file(self) -> str:
         """The mounts file that a launcher started from here reads."""
-        return self._context.mapping_file if self.shared else Holds(self._context).mounts_path(self.hold.id)
+        return self._context.mapping_file if self.shared else HoldRecords(self._context).mounts_path(self.hold.id)
 
     @property
     def is_over(self) -> bool:
@@ -148,8 +148,8 @@ class Session:
 
     def _beat(self) -> None:
         """Show other hosts that share the home that the work lives."""
-        while not self._over.wait(BEAT):
-            Holds(self._context).beat(self.hold)
+        while not self._over.wait(HEARTBEAT):
+            HoldRecords(self._context).send_heartbeat(self.hold)
 
 
 _current: list[Session] = []

@@ -6,7 +6,7 @@ import os
 import shlex
 from typing import TYPE_CHECKING
 
-from taoprofiles.holds.records import Holds
+from taoprofiles.holds.records import HoldRecords
 
 if TYPE_CHECKING:
     from taoprofiles.runs.run import Run
@@ -30,15 +30,15 @@ PROMPT="MARK$PROMPT"
 def shell_command(context: Context, run: Run, shell: str, name: str) -> list[str]:
     """Give the command for an interactive shell with a mark in its prompt, after the person's own settings."""
     mark, kind = f"(taoprof:{name}) ", os.path.basename(shell)
-    holds = Holds(context)
+    holds = HoldRecords(context)
     if kind == "bash":
-        path = holds.note(run.hold, ".bashrc", f'[ -f ~/.bashrc ] && . ~/.bashrc\nPS1="{mark}$PS1"\n')
+        path = holds.write_beside(run.hold, ".bashrc", f'[ -f ~/.bashrc ] && . ~/.bashrc\nPS1="{mark}$PS1"\n')
         return [shell, "--rcfile", path, "-i"]
     if kind == "zsh":
         before = run.environ.get("ZDOTDIR", context.home)
         # zsh reads both files in the folder that ZDOTDIR names at that moment; each reads the person's own.
-        holds.note(run.hold, ".zsh/.zshenv", _ZSHENV.replace("BEFORE", shlex.quote(before)))
-        rc = holds.note(run.hold, ".zsh/.zshrc", _ZSHRC.replace("MARK", mark))
+        holds.write_beside(run.hold, ".zsh/.zshenv", _ZSHENV.replace("BEFORE", shlex.quote(before)))
+        rc = holds.write_beside(run.hold, ".zsh/.zshrc", _ZSHRC.replace("MARK", mark))
         run.environ["ZDOTDIR"] = os.path.dirname(rc)
         return [shell, "-i"]
     if kind == "fish":

@@ -108,3 +108,8 @@ def _xdg(environ: Mapping[str, str], name: str, home: str, default: str) -> str:
     # The XDG base directory specification: a relative path is invalid and must be ignored.
     value = environ.get(name, "")
     return value if os.path.isabs(value) else os.path.join(home, default)
+
+
+def is_inside(path: str, folder: str) -> bool:
+    """Return whether ``path`` is ``folder`` or lies in it. Both are absolute and normalised; nothing is resolved."""
+    return path == folder or path.startswith(folder.rstrip("/") + "/")

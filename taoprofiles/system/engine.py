@@ -123,15 +123,6 @@ class Engine:
         except (ValueError, RecursionError):
             raise EngineError("its answer is not what an engine says") from None
 
-    def ending(self, container: str) -> Ending | None:
-        """Give something to wait on for the container's end; None where the engine cannot be asked."""
-        try:
-            connection = self._connect(time.monotonic() + self._patience)
-            _send(connection, "POST", f"/containers/{container}/wait")
-            return Ending(connection)
-        except (OSError, EngineError):
-            return None
-
     def _ask(self, method: str, path: str) -> Any:
         deadline = min(time.monotonic() + self._patience, self._end)
         answer = b""
@@ -204,34 +195,6 @@ class Engine:
             )
         ours.settimeout(left)
         return ours
-
-
-class Ending:
-    """An answer that comes when a container ends. Its head comes at once, and says nothing yet."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
-        self._answer = b""
-        connection.setblocking(False)
-
-    def fileno(self) -> int:
-        """Give the descriptor to wait on."""
-        return self._connection.fileno()
-
-    def is_over(self) -> bool:
-        """Take what has come, and tell whether that is more than the head."""
-        try:
-            chunk = self._connection.recv(1 << 16)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
-        self._answer += chunk
-        return not chunk or bool(self._answer.partition(b"\r\n\r\n")[2])
-
-    def close(self) -> None:
-        """Give the connection back."""
-        self._connection.close()
 
 
 def _send(connection: socket.socket, method: str, path: str) -> None:

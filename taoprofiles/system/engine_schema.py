@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from taoprofiles.holds.hold import LABELS
-
 if TYPE_CHECKING:
     from typing import Any
+
+PROFILE_LABEL, STATE_LABEL, RUN_LABEL = "taoprofiles.profile", "taoprofiles.state", "taoprofiles.run"
+"""Labels of containers started without the launcher: the profile, the state folder of its owner, and the run's id."""
+
+LABELS = (PROFILE_LABEL, STATE_LABEL, RUN_LABEL)
 
 
 def containers(found: object) -> list[dict[str, Any]] | None:

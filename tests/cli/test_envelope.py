@@ -7,7 +7,7 @@ import json
 import pytest
 
 from taoprofiles.cli.parser import VERBS
-from taoprofiles.holds.hold import Hold
+from taoprofiles.holds.hold import FIELDS
 from tests.cli.cases import ANSWERS, CASES, meant, prepare
 from tests.support.commands import call
 from tests.support.home import Home
@@ -22,7 +22,7 @@ DATA = {
     "run": {"id", "name", "status", "container", "image", "gpus", "differences"},
     "shell": {"id", "name", "status"},
     "holds": {"holds", "unseen"},
-    "hold": set(Hold.DEFAULTS),
+    "hold": set(FIELDS),
     "release": {"id", "kind"},
     "stop": {"id", "container"},
     "why": {"path", "runs"},

@@ -129,7 +129,7 @@ def switched_and_told(done: Answer, engine: FakeEngine) -> None:
     assert done.status == 0, done.err
     assert done.out == "switched to 'b' (before: 'a')\n"
     (warning,) = [line for line in done.err.splitlines() if line]
-    assert warning.startswith(f"taoprof: warning: the container engine at {engine.address} could not be looked at: ")
+    assert warning.startswith(f"taoprof: warning: the container engine at {engine.address} could not be asked: ")
     assert warning.isprintable()
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from taoprofiles.holds import manage
-from taoprofiles.holds.records import Holds
+from taoprofiles.holds.records import HoldRecords
 from taoprofiles.runs import run as runs
 from taoprofiles.system import processes
 from tests.support.commands import Terminal, call, one_clear_error
@@ -854,7 +854,7 @@ def test_a_refused_undo_says_what_to_do(sandbox: Sandbox) -> None:
 
 
 def test_a_release_outlives_the_binding_of_its_run(sandbox: Sandbox) -> None:
-    hold = Holds(sandbox.context)
+    hold = HoldRecords(sandbox.context)
     tao, run = sandbox.in_run("b", "--shared")
     (record,) = hold.all()
     sandbox.run("release", record.id, "--yes", check=True)

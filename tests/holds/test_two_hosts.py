@@ -20,7 +20,7 @@ import pytest
 from taoprofiles.errors import HeldError
 from taoprofiles.holds import liveness
 from taoprofiles.holds.hold import Hold
-from taoprofiles.holds.records import Holds
+from taoprofiles.holds.records import HoldRecords
 from taoprofiles.runs import run as runs
 from taoprofiles.storage.locks import Lock
 from taoprofiles.switching import switch
@@ -40,7 +40,7 @@ from taoprofiles.cli.main import main
 from taoprofiles.holds import liveness
 from taoprofiles.runs import run
 socket.sethostname({NAME!r})
-liveness.LEASE, liveness.BEAT, run.BEAT = {LEASE}, {BEAT}, {BEAT}
+liveness.LEASE, liveness.HEARTBEAT, run.HEARTBEAT = {LEASE}, {BEAT}, {BEAT}
 main()
 """
 SPACES = ("--uts", "--pid", "--net", "--mount", "--fork", "--mount-proc", "--kill-child")
@@ -215,7 +215,7 @@ def noted(sandbox: Sandbox, **fields: Any) -> tuple[Hold, Path]:
     about = {"kind": "run", "shared": True, "digest": "x", "place": ELSEWHERE, "host": NAME, "pid": 1, "user": "ana"}
     hold = Hold(**{**about, "since": time.time(), "command": ["tao"], **fields})
     with Lock(sandbox.context.lock):
-        os.close(Holds(sandbox.context).make(hold))
+        os.close(HoldRecords(sandbox.context).create(hold))
     return hold, sandbox.records / f"{hold.id}.claim"
 
 

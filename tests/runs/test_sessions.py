@@ -186,7 +186,9 @@ def test_a_shared_use_whose_hold_cannot_be_written_changes_nothing(sandbox: Sand
     """Such as on a full disk: the file must not have been switched for nobody."""
     program = Program(sandbox)
     program.do("def full(*_):", "    raise taoprofiles.TaoprofError('no space left on device')")
-    program.tell("__import__('taoprofiles.holds.records') and setattr(taoprofiles.holds.records.Holds, 'make', full)")
+    program.tell(
+        "__import__('taoprofiles.holds.records') and setattr(taoprofiles.holds.records.HoldRecords, 'create', full)"
+    )
     before = program.environ()
     assert program.tell("taoprofiles.use('b', shared=True)")["message"] == "no space left on device"
     assert program.environ() == before
