@@ -11,7 +11,6 @@ from taoprofiles.errors import HeldError
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles import edit
 from taoprofiles.storage import files
-from taoprofiles.storage.journal import MAPPING_LIMIT
 from taoprofiles.storage.locks import DEFAULT_TIMEOUT
 from taoprofiles.switching import preflight, switch
 
@@ -139,7 +138,7 @@ def carry_out(context: Context, steps: Sequence[Step], name: str | None, *, time
 
 
 def _change_file(context: Context, wanted: dict[str, str | None], *, timeout: float) -> None:
-    seen = files.read(context.mapping_file, MAPPING_LIMIT) or b"{}"
+    seen = files.read_mapping_file(context) or b"{}"
     changed: dict[str, Any] = json.loads(seen)
     for key, value in wanted.items():
         section, _, name = key.rpartition(".")

@@ -14,7 +14,7 @@ from taoprofiles.rules import document, home, variables
 from taoprofiles.rules.finding import Finding
 from taoprofiles.rules.locations import in_file, in_profile
 from taoprofiles.storage import files
-from taoprofiles.storage.journal import MAPPING_LIMIT
+from taoprofiles.storage.files import MAPPING_LIMIT
 from taoprofiles.switching.status import look
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from taoprofiles.errors import InvalidProfileError, TaoprofError
 from taoprofiles.profiles import manage
 from taoprofiles.profiles.rendering import LIMIT
 from taoprofiles.profiles.store import Store
-from taoprofiles.storage import best_effort, files
+from taoprofiles.storage import atomic, best_effort, files
 from taoprofiles.storage.locks import Lock
 
 if TYPE_CHECKING:
@@ -41,10 +41,10 @@ def edit(context: Context, name: str, *, timeout: float) -> bool:
             note(f"taoprof: going on with the text that was kept; 'rm {draft}' starts afresh")
         else:
             with Lock(context.lock, timeout):
-                files.replace(draft, before)
+                atomic.replace(draft, before)
         return _edit_draft(context, name, before, draft, timeout=timeout)
     finally:
-        best_effort.forget(f"{draft}.lock")
+        best_effort.unlink_quietly(f"{draft}.lock")
         alone.release()
 
 
@@ -54,7 +54,7 @@ def _edit_draft(context: Context, name: str, before: bytes, draft: str, *, timeo
         text = files.read(draft, LIMIT)
     except BaseException as error:
         if _is_as_before(draft, before):
-            best_effort.forget(draft)  # nothing was written, so there is nothing to go on with
+            best_effort.unlink_quietly(draft)  # nothing was written, so there is nothing to go on with
         elif isinstance(error, TaoprofError):
             error.hint = f"the edited text is kept: '{draft}'; 'taoprof edit {name}' opens it again"
         raise
@@ -73,7 +73,7 @@ def _edit_draft(context: Context, name: str, before: bytes, draft: str, *, timeo
     except TaoprofError as error:
         error.hint = f"the edited text is kept: '{draft}'"
         raise
-    best_effort.forget(draft)
+    best_effort.unlink_quietly(draft)
     return text != before
 
 

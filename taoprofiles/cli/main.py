@@ -71,12 +71,12 @@ def _answer_prompt() -> int | None:
     from taoprofiles.cli import output
     from taoprofiles.cli.result import Result
     from taoprofiles.errors import TaoprofError
-    from taoprofiles.storage import liveness_lock, prompt_cache
+    from taoprofiles.storage import locks, prompt_cache
     from taoprofiles.storage.paths import Context
 
     try:
         context = Context()
-        if liveness_lock.is_orphaned(context.seal, context.guard):
+        if locks.is_orphaned(context.seal, context.guard):
             return None  # a guard that was killed has left its seal, which every command takes off
         name = prompt_cache.active(context)
     except TaoprofError:

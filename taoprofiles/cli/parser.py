@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from taoprofiles.cli import output
 from taoprofiles.cli.result import Result
 from taoprofiles.errors import TaoprofError, UsageError
-from taoprofiles.storage import liveness_lock
+from taoprofiles.storage import locks
 from taoprofiles.storage.paths import Context
 from taoprofiles.version import VERSION
 
@@ -158,7 +158,7 @@ def _any_context() -> Context:
 def _mend(context: Context) -> None:
     """Take off the seal of a guard that was killed, whatever the command is."""
     try:
-        if liveness_lock.is_orphaned(context.seal, context.guard):
+        if locks.is_orphaned(context.seal, context.guard):
             from taoprofiles.guard import guard
 
             guard.unseal(context)

@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
 from taoprofiles.masking import within
-from taoprofiles.system import bounded_files, processes
+from taoprofiles.storage import files
+from taoprofiles.system import processes
 from taoprofiles.system.commands import ask
 from taoprofiles.system.engine import DEFAULT, Engine, EngineError
 
@@ -188,7 +189,7 @@ def _group(path: str) -> tuple[str, bool]:
 def _daemon(address: str) -> tuple[int, str]:
     """Give the process of the dockerd at work there, 0 for none, and its PATH, "" where it may not be read."""
     for pid in (_listener(address), *map(int, filter(str.isdigit, os.listdir("/proc")))):
-        if bounded_files.read(f"/proc/{pid}/comm", 100)[0] == b"dockerd\n":
+        if files.try_read(f"/proc/{pid}/comm", 100)[0] == b"dockerd\n":
             return pid, processes.environment(pid).get("PATH", "")
     return 0, ""
 

@@ -12,8 +12,9 @@ from taoprofiles.guard import guard
 from taoprofiles.guard.service import Service
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.profiles.store import Store
-from taoprofiles.storage import files, liveness_lock
+from taoprofiles.storage import files, locks
 from taoprofiles.storage.journal import History, lines_backwards
+from taoprofiles.storage.locks import LivenessLock
 from taoprofiles.storage.paths import Context
 from taoprofiles.switching import status
 
@@ -131,7 +132,7 @@ def _lock(path: str) -> str:
     """Name who has the lock for the whole of the look; "" where it is free at any moment, or not there."""
     for _ in range(_LOCK_TRIES):
         try:
-            if not liveness_lock.claimed(path):
+            if not LivenessLock(path).is_held():
                 return ""
         except TaoprofError:
             return ""  # told with the other files
@@ -152,7 +153,7 @@ def _mode(path: str) -> int | None:
 
 def _is_orphaned(context: Context) -> bool:
     try:
-        return liveness_lock.is_orphaned(context.seal, context.guard)
+        return locks.is_orphaned(context.seal, context.guard)
     except TaoprofError:
         return False
 

@@ -24,8 +24,6 @@ from taoprofiles.guard.settings import Settings
 from taoprofiles.guard.status import Guards
 from taoprofiles.guard.watcher import GLANCE, Watchpost
 from taoprofiles.launcher.argv import parse_launcher_argv
-from taoprofiles.storage import homes
-from taoprofiles.storage.os_errors import unusable
 from taoprofiles.system import processes
 from taoprofiles.system.sd_notify import Supervisor
 from taoprofiles.version import VERSION
@@ -38,9 +36,6 @@ TICK = 20.0
 
 OPENED = 0.25
 """Seconds between two looks for new launchers while files are opened all the time."""
-
-AWAY = 2.0
-"""Seconds between two looks whether a home that went away has come back."""
 
 AGAIN = 0.1
 """Seconds until a look is made again for which the lock was not to be had."""
@@ -105,7 +100,7 @@ class Daemon:
         self._launchers: set[tuple[int, int | None]] = set()
         self._ends: dict[tuple[int, int], int] = {}
         self._claim = -1
-        self._stops = self._is_away = self._has_begun = False
+        self._stops = self._has_begun = False
         self._complaint = self._status = ""
         watchdog = self._supervisor.watchdog
         self._tick = TICK if watchdog is None else min(TICK, watchdog / 2)
@@ -121,10 +116,6 @@ class Daemon:
         signal.signal(signal.SIGHUP, lambda *_: self._hints.add("settings"))
         # A read lease (world/writers.py) is broken, with this signal, by a writer that comes in the same moment.
         signal.signal(signal.SIGIO, signal.SIG_IGN)
-        try:
-            homes.KNOWN[self._context.home] = os.stat(self._context.home)
-        except OSError as error:
-            raise unusable(self._context.home, "guard what is in", error) from error
         self._claim = self._guards.begin()
         self._read_settings()
         self._engine.start()
@@ -157,22 +148,20 @@ class Daemon:
             self._next_tick = now + self._tick
             self._notices = [one for one in self._notices if one.poll() is None]
             words.add("tick")
-        if self._at_home():
-            if words & {"tick", "folders", "changed"} and not self._post.is_right():
-                self._post.arm()
-            if now >= self._next_look or (self._post.blind and self._post.glance()):
-                words.add("changed")
-            if words & {"tick", "changed", "engine", "ended", "settings", "folders"} or self._has_new_launcher(words):
-                self._look()
+        self._require_claim()
+        if words & {"tick", "folders", "changed"} and not self._post.is_right():
+            self._post.arm()
+        if now >= self._next_look or (self._post.blind and self._post.glance()):
+            words.add("changed")
+        if words & {"tick", "changed", "engine", "ended", "settings", "folders"} or self._has_new_launcher(words):
+            self._look()
         self._supervisor.tell(WATCHDOG="1")
 
     def _wait(self) -> set[str]:
         """Wait for a hint, for the end of a process that holds, or until something is due."""
         now = time.monotonic()
         due = min(self._next_tick, self._next_look, self._next_search)
-        if self._is_away:
-            due = min(self._next_tick, now + AWAY)
-        elif self._post.blind:
+        if self._post.blind:
             due = min(due, now + GLANCE)
         poller = select.poll()
         witness = self._guard.witness
@@ -247,44 +236,11 @@ class Daemon:
             except OSError:
                 pass  # no descriptor is to be had: the next tick sees it
 
-    def _at_home(self) -> bool:
-        """Whether our place in the home is still there. Where it has gone away, nothing is done until it is back."""
-        is_there = self._guards.is_ours(self._claim)
-        if self._is_away and self._is_a_home() and not is_there:
-            try:
-                claim = self._guards.begin()
-            except TaoprofError:
-                return False
-            os.close(self._claim)
-            self._claim, is_there = claim, True
-        if is_there and self._is_away:
-            self._is_away = False
-            self._say("info", f"'{self._context.home}' is there again")
-            self._has_begun = False
-            self._post.arm()
-            self._hints.add("changed")
-        elif not is_there and not self._is_away:
-            self._is_away = True
-            self._say("warning", f"'{self._context.home}', or our folder in it, has gone away; waiting for it")
-            self._supervisor.tell(STATUS="waiting for the home, which has gone away")
-            self._status = ""
-            self._post.disarm()
-        return is_there
-
-    def _is_a_home(self) -> bool:
-        """Whether the home is there: the folder that it was, or one that has our folder; no empty mount point."""
-        home, known = self._context.home, homes.KNOWN
-        try:
-            found = os.stat(home)
-            if os.path.samestat(found, known[home]):
-                return True
-            # Twice, since it may be mounted in between: the empty folder from before would be taken for it ever after.
-            is_one = os.path.isdir(self._context.state) and os.path.samestat(found, os.stat(home))
-        except OSError:
-            return False
-        if is_one:
-            known[home] = found
-        return is_one
+    def _require_claim(self) -> None:
+        """Raise TaoprofError if our state folder has been moved or deleted, or the home is no longer mounted."""
+        if not self._guards.is_ours(self._claim):
+            state = self._context.state
+            raise TaoprofError(f"'{state}' has been moved, deleted or unmounted; the guard stops")
 
     def _read_settings(self) -> None:
         try:

@@ -20,9 +20,10 @@ from taoprofiles.guard.witness import Witness
 from taoprofiles.holds.hold import OWN_KINDS, RUN_VARIABLE, blocking_holds, needing_mapping_file
 from taoprofiles.holds.liveness import ActiveHolds, Containers, find_active_holds, seconds_held
 from taoprofiles.mounts import container_paths, mapping
-from taoprofiles.storage import files, liveness_lock
-from taoprofiles.storage.atomic import Rights
-from taoprofiles.storage.journal import MAPPING_LIMIT, History
+from taoprofiles.storage import files, locks
+from taoprofiles.storage.atomic import FileAttributes
+from taoprofiles.storage.files import MAPPING_LIMIT
+from taoprofiles.storage.journal import History
 from taoprofiles.storage.locks import Lock
 from taoprofiles.switching import switch
 from taoprofiles.switching.seal import Seal
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from taoprofiles.storage.journal import Entry
     from taoprofiles.storage.paths import Context
 
-_Shape: TypeAlias = tuple[Rights | None, str | None]
+_Shape: TypeAlias = tuple[FileAttributes | None, str | None]
 """Whose the file is and its mode without a seal, None for no file; and what it names if it is a symlink, else None."""
 
 LOCK_PATIENCE = 0.3
@@ -62,7 +63,7 @@ class Guard:
         self._history, self._seal = History(context), Seal(context)
         self._guards = Guards(context, processes.place())
         path = context.mapping_file
-        self.witness = Witness(*dict.fromkeys((os.path.dirname(path), os.path.dirname(files.real(path)))))
+        self.witness = Witness(*dict.fromkeys((os.path.dirname(path), os.path.dirname(files.real_path(path)))))
         self._foreign = ForeignWrites(context, policy.Limit(settings.restores), self.witness, self._say)
         self._reporter = Reporter(context, self._guards, self._say)
         self._needs: dict[object, tuple[str | None, str | None]] = {}
@@ -149,16 +150,16 @@ class Guard:
         """Give what the file holds, and its rights and symlink of the same moment."""
         path = self._context.mapping_file
         for _ in range(10):
-            seen, link = _stat(path), files.link_of(path)
+            seen, link = _stat(path), files.link_target(path)
             content = files.read(path, MAPPING_LIMIT)
-            if link == files.link_of(path) and _identity(seen) == _identity(_stat(path)):
+            if link == files.link_target(path) and _identity(seen) == _identity(_stat(path)):
                 break
         if seen is None:
             return content, (None, link)
         mode = self._seal.mode(seen.st_ino)
         # Only root can put back a file as another's.
         uid = seen.st_uid if self._context.uid == 0 else self._context.uid
-        return content, (Rights(seen.st_mode & 0o7777 if mode is None else mode, uid, seen.st_gid), link)
+        return content, (FileAttributes(seen.st_mode & 0o7777 if mode is None else mode, uid, seen.st_gid), link)
 
     def _in_force(self, content: bytes | None) -> Entry | None:
         """Give the entry in force; None also where the last one has been, and the file is as it was before that again.
@@ -311,7 +312,7 @@ def _identity(seen: os.stat_result | None) -> object:
 
 def unseal(context: Context) -> bool:
     """Take off a seal whose guard is dead; true where there was one. Raises BusyError, TaoprofError."""
-    if not liveness_lock.is_orphaned(context.seal, context.guard):
+    if not locks.is_orphaned(context.seal, context.guard):
         return False
     with Lock(context.lock):
         return Seal(context).take_off() is not None

@@ -29,10 +29,10 @@ class PendingMessages:
     def take(self) -> list[str]:
         """Return the lines and delete them; of two commands at the same time only one gets them."""
         mine = f"{self._path}-{os.getpid()}"
-        if not best_effort.move(self._path, mine):
+        if not best_effort.rename(self._path, mine):
             return []
         lines = self._lines(mine)
-        best_effort.forget(mine)
+        best_effort.unlink_quietly(mine)
         return lines
 
     @staticmethod

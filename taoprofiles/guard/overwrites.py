@@ -11,8 +11,9 @@ from taoprofiles.errors import InvalidStateError
 from taoprofiles.guard import policy
 from taoprofiles.holds.hold import blocking_holds
 from taoprofiles.mounts import mapping
-from taoprofiles.storage.atomic import PRIVATE, Rights
-from taoprofiles.storage.journal import MAPPING_LIMIT, History
+from taoprofiles.storage.atomic import FileAttributes
+from taoprofiles.storage.files import MAPPING_LIMIT, PRIVATE
+from taoprofiles.storage.journal import History
 from taoprofiles.switching import switch
 from taoprofiles.system import open_files
 
@@ -73,11 +74,11 @@ class ForeignWrites:
         *,
         writer: str | None,
         link: str | None,
-        like: Rights | None,
+        like: FileAttributes | None,
     ) -> bytes | None:
         """Undo a foreign write, or keep it as the mapping that is now in force; give what the file holds then.
 
-        ``link`` and ``like`` are what the file was while it was as it should be (see ``files.replace``).
+        ``link`` and ``like`` are what the file was while it was as it should be (see ``atomic.replace``).
         """
         now, digest = time.monotonic(), mapping.digest(content or b"")
         path = self._context.short(self._context.mapping_file)
@@ -90,7 +91,7 @@ class ForeignWrites:
             of = f"'{first.profile}'" if first.profile else "it"
             did += f" while {of} is held by {first.line().replace('   ', ', ')}"
         if decision == "undo" and wanted is not None:
-            like = like or Rights(PRIVATE, self._context.uid, self._context.gid)
+            like = like or FileAttributes(PRIVATE, self._context.uid, self._context.gid)
             entry = switch.put_back(
                 self._context, wanted[1], wanted[0], link=link, like=like, writer=writer, follow=self._follow
             )

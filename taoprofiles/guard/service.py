@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from taoprofiles.errors import NotFoundError, TaoprofError
 from taoprofiles.guard import guard
 from taoprofiles.guard.status import Guards
-from taoprofiles.storage import best_effort, files
+from taoprofiles.storage import atomic, best_effort, files
 from taoprofiles.system import processes
 from taoprofiles.system.systemd import PATIENCE, Manager, assigned, quoted
 from taoprofiles.version import VERSION
@@ -58,7 +58,7 @@ class Service:
         done = []
         if there != wanted:
             files.make_folder(self._folder)
-            files.replace(self.path, wanted)
+            atomic.replace(self.path, wanted)
             done.append(f"{'written' if there is None else 'upgraded'}: {self._context.short(self.path)}")
             self._manager.tell("daemon-reload")
         state = self._state()
@@ -83,18 +83,18 @@ class Service:
             return []
         if state["ActiveState"] != "inactive":
             self._manager.tell("stop", UNIT)
-        best_effort.forget(link)  # systemctl disable does not, where the unit was removed by hand
-        best_effort.forget(self.path)
+        best_effort.unlink_quietly(link)  # systemctl disable does not, where the unit was removed by hand
+        best_effort.unlink_quietly(self.path)
         self._manager.tell("daemon-reload")
         try:
             self._manager.tell("reset-failed", UNIT)
         except TaoprofError:
             pass  # it had not failed
         for folder in (os.path.join(self._folder, "default.target.wants"), self._folder, os.path.dirname(self._folder)):
-            best_effort.forget_folder(folder)
+            best_effort.rmdir_quietly(folder)
         context = self._context
         for folder in (context.holds, context.profiles, context.config):  # which it has made to watch them
-            best_effort.forget_folder(folder)
+            best_effort.rmdir_quietly(folder)
         guard.unseal(self._context)
         Guards(self._context, processes.place()).forget()
         return [f"stopped and taken away: {self._context.short(self.path)}"]

@@ -12,7 +12,8 @@ import time
 from typing import TYPE_CHECKING
 
 from taoprofiles.errors import GuardedError
-from taoprofiles.storage import best_effort, files, liveness_lock
+from taoprofiles.storage import best_effort, files, locks
+from taoprofiles.storage.locks import LivenessLock
 
 if TYPE_CHECKING:
     from typing import Any
@@ -39,11 +40,11 @@ class Guards:
         """
         files.make_folder(self._folder)
         path = self._path(".claim")
-        fd = liveness_lock.take(path)
+        fd = LivenessLock(path).try_acquire()
         end = time.monotonic() + 0.5
         while fd is None and time.monotonic() < end:
             time.sleep(0.02)  # somebody who asks whether a guard lives has it for a moment
-            fd = liveness_lock.take(path)
+            fd = LivenessLock(path).try_acquire()
         if fd is None:
             known = self.known() or {}
             raise GuardedError(
@@ -55,9 +56,9 @@ class Guards:
             path = os.path.join(self._folder, stem)
             # Of another host's guard the locks may tell nothing, where the file system keeps them to one host.
             was_here = (best_effort.read_json(path + ".json", _LIMIT) or {}).get("host") == os.uname().nodename
-            if suffix == ".claim" and stem != self.name and was_here and not liveness_lock.claimed(path + ".claim"):
-                best_effort.forget(path + ".claim")
-                best_effort.forget(path + ".json")
+            if suffix == ".claim" and stem != self.name and was_here and not LivenessLock(path + ".claim").is_held():
+                best_effort.unlink_quietly(path + ".claim")
+                best_effort.unlink_quietly(path + ".json")
         return fd
 
     def is_ours(self, fd: int) -> bool:
@@ -69,11 +70,11 @@ class Guards:
 
     def lives(self, name: str = "") -> bool:
         """Whether the guard of this host lives, or the one of that name."""
-        return liveness_lock.claimed(self._path(".claim", name))
+        return LivenessLock(self._path(".claim", name)).is_held()
 
     def any_lives(self) -> bool:
         """Whether a guard lives on any host of this home, as far as the file system's locks tell."""
-        return liveness_lock.any_claimed(self._folder)
+        return locks.any_held(self._folder)
 
     def publish(self, known: dict[str, Any]) -> None:
         """Write down what the guard of this host knows."""
@@ -97,8 +98,8 @@ class Guards:
         """Take away all that guards left, unless one lives; what has not been told yet, too."""
         if not self.any_lives():
             for name in os.listdir(self._folder) if os.path.isdir(self._folder) else []:
-                best_effort.forget(os.path.join(self._folder, name))
-            best_effort.forget_folder(self._folder)
+                best_effort.unlink_quietly(os.path.join(self._folder, name))
+            best_effort.rmdir_quietly(self._folder)
 
     def _path(self, end: str, name: str = "") -> str:
         return os.path.join(self._folder, (name or self.name) + end)

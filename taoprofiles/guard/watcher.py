@@ -28,7 +28,7 @@ class Watchpost:
     def __init__(self, context: Context, hint: Callable[[str], None], say: Callable[[str, str], None]) -> None:
         self._context, self._hint, self._say = context, hint, say
         self._watches = folder_watch.Watches(lambda: hint("changed"))
-        self._target = files.real(context.mapping_file)
+        self._target = files.real_path(context.mapping_file)
         self._seen: list[tuple[int, int, int]] = []
         self.blind = ""
 
@@ -40,7 +40,7 @@ class Watchpost:
                 break  # whatever changes from now on is told of; else a symlink was swapped before it was watched
 
     def _arm(self) -> None:
-        self._target = files.real(self._context.mapping_file)
+        self._target = files.real_path(self._context.mapping_file)
         for folder in (self._context.holds, self._context.profiles):
             try:
                 files.make_folder(folder)
@@ -68,7 +68,7 @@ class Watchpost:
 
     def is_right(self) -> bool:
         """Whether the folders that are watched are still those that have these names."""
-        target = files.real(self._context.mapping_file)
+        target = files.real_path(self._context.mapping_file)
         return target == self._target and self._watches.are_right(self._wanted())
 
     def glance(self) -> bool:
@@ -86,7 +86,7 @@ class Watchpost:
     def _wanted(self) -> Iterator[Watch]:
         context, home = self._context, self._context.home
         path = context.mapping_file
-        for one in dict.fromkeys((path, files.real(path))):
+        for one in dict.fromkeys((path, files.real_path(path))):
             events = folder_watch.CONTENTS + folder_watch.OPENED + folder_watch.FOLDERS
             yield Watch(os.path.dirname(one), events, self._told_of(os.path.basename(one)))
         # Not the times of the files there: each look gives signs of life.

@@ -12,7 +12,7 @@ from taoprofiles.holds.liveness import find_active_holds
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.mounts import mapping
 from taoprofiles.storage import files
-from taoprofiles.storage.journal import MAPPING_LIMIT, History
+from taoprofiles.storage.journal import History
 from taoprofiles.storage.locks import DEFAULT_TIMEOUT, Lock
 from taoprofiles.system import processes
 
@@ -31,7 +31,7 @@ def active_holds(context: Context) -> ActiveHolds:
     except TaoprofError:
         has_lock = False  # the home cannot be written
     try:
-        return find_active_holds(context, files.read(context.mapping_file, MAPPING_LIMIT), may_write=has_lock)
+        return find_active_holds(context, files.read_mapping_file(context), may_write=has_lock)
     finally:
         lock.release()
 
@@ -67,7 +67,7 @@ def hold(
         if start is None:
             raise UsageError(f"there is no process {pid}", hint="'ps -u $USER' lists your processes")
     with Lock(context.lock, timeout):
-        content = files.read(context.mapping_file, MAPPING_LIMIT)
+        content = files.read_mapping_file(context)
         entry = History(context).in_force(content)
         if entry is None and content is not None:
             History(context).take_in(content)  # so that the guard can restore what is held
@@ -90,7 +90,7 @@ def hold(
 def release(context: Context, hold_id: str, *, timeout: float = DEFAULT_TIMEOUT) -> Hold:
     """Release one hold. The work of a run or of found work keeps running. Raises NotFoundError."""
     with Lock(context.lock, timeout):
-        active = find_active_holds(context, files.read(context.mapping_file, MAPPING_LIMIT), may_write=True)
+        active = find_active_holds(context, files.read_mapping_file(context), may_write=True)
         hold = mark_released(active, hold_id)
         record_release(context, hold)
         return hold

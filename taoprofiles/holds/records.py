@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 
 from taoprofiles.errors import InvalidStateError
 from taoprofiles.holds.hold import FIELDS, OWN_KINDS, Hold
-from taoprofiles.storage import best_effort, files, liveness_lock
-from taoprofiles.storage.os_errors import refuse_newer, unusable
+from taoprofiles.storage import atomic, best_effort, files
+from taoprofiles.storage.journal import require_known_format
+from taoprofiles.storage.locks import LivenessLock
+from taoprofiles.storage.os_errors import to_taoprof_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,7 +51,7 @@ class HoldRecords:
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise unusable(self._context.holds, "list", error) from error
+            raise to_taoprof_error(self._context.holds, "list", error) from error
         holds = []
         for name in names:
             if name.endswith(".json") and not name.endswith(".mounts.json"):
@@ -72,7 +74,7 @@ class HoldRecords:
         """
         files.make_folder(self._context.holds)
         hold.id = self._free_id()
-        claim = liveness_lock.claim(self._path(hold.id, ".claim"))
+        claim = LivenessLock(self._path(hold.id, ".claim")).acquire()
         try:
             self.write(hold)
         except BaseException:
@@ -86,7 +88,7 @@ class HoldRecords:
         if not hold.is_valid():
             raise TypeError(f"a hold with a field of a wrong type: {hold.as_dict()}")
         files.make_folder(self._context.holds)
-        files.replace(self._path(hold.id, ".json"), _to_json(hold))
+        atomic.replace(self._path(hold.id, ".json"), _to_json(hold))
 
     def write_beside(self, hold: Hold, ending: str, text: str) -> str:
         """Write a file that exists for as long as the record, and return its path. Takes the lock."""
@@ -95,7 +97,7 @@ class HoldRecords:
         path = self._path(hold.id, ending)
         with Lock(self._context.lock):
             files.make_folder(os.path.dirname(path))
-            files.replace(path, text.encode())
+            atomic.replace(path, text.encode())
         return path
 
     def end(self, hold: Hold) -> None:
@@ -107,8 +109,8 @@ class HoldRecords:
     def delete(self, hold_id: str) -> None:
         """Delete a record and the files beside it, as for work that never started."""
         for ending in (".mounts.json", ".bashrc", ".zsh/.zshenv", ".zsh/.zshrc", ".json", ".claim"):
-            best_effort.forget(self._path(hold_id, ending))
-        best_effort.forget_folder(self._path(hold_id, ".zsh"))
+            best_effort.unlink_quietly(self._path(hold_id, ending))
+        best_effort.rmdir_quietly(self._path(hold_id, ".zsh"))
 
     def delete_leftovers(self) -> None:
         """Delete the files of commands that were killed before they wrote a record or after they deleted it."""
@@ -116,16 +118,16 @@ class HoldRecords:
         for hold_id in {name.partition(".")[0] for name in names}:
             if not hold_id or f"{hold_id}.json" in names:
                 continue
-            if not liveness_lock.claimed(self._path(hold_id, ".claim")):
+            if not LivenessLock(self._path(hold_id, ".claim")).is_held():
                 self.delete(hold_id)
 
     def is_locked(self, hold: Hold) -> bool:
         """Return whether a process on this host still has the descriptor that ``create`` returned. Needs no lock."""
-        return liveness_lock.claimed(self._path(hold.id, ".claim"))
+        return LivenessLock(self._path(hold.id, ".claim")).is_held()
 
     def send_heartbeat(self, hold: Hold) -> None:
         """Show other hosts that the work is alive. Needs no lock."""
-        liveness_lock.beat(self._path(hold.id, ".claim"))
+        LivenessLock(self._path(hold.id, ".claim")).heartbeat()
 
     def last_heartbeat(self, hold: Hold) -> int | None:
         """Return a number that each heartbeat changes, None if there is none; it is not comparable with a clock."""
@@ -210,7 +212,7 @@ def _to_json(hold: Hold) -> bytes:
 def _parse(line: bytes, path: str) -> Hold | None:
     try:
         record = json.loads(line)
-        refuse_newer(path, record["v"], FORMAT)
+        require_known_format(path, record["v"], FORMAT)
         hold = Hold(**{name: record[name] for name in FIELDS if name in record})
         return hold if hold.id and hold.is_valid() else None
     except (ValueError, KeyError, TypeError, RecursionError):

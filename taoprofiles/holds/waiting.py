@@ -8,8 +8,8 @@ import time
 from typing import TYPE_CHECKING, TypeVar
 
 from taoprofiles.errors import BusyError, HeldError
-from taoprofiles.storage import best_effort, files, liveness_lock
-from taoprofiles.storage.locks import Lock
+from taoprofiles.storage import best_effort, files
+from taoprofiles.storage.locks import LivenessLock, Lock
 from taoprofiles.system import processes
 
 if TYPE_CHECKING:
@@ -97,13 +97,13 @@ class Ticket:
         with Lock(self._context.lock):
             number = max((int(name.partition("-")[0]) for name in self._names()), default=0) + 1
             self._name = f"{number:012}-{os.getpid()}"
-            self._descriptor = liveness_lock.claim(os.path.join(self._folder, self._name))
+            self._descriptor = LivenessLock(os.path.join(self._folder, self._name)).acquire()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        best_effort.forget(os.path.join(self._folder, self._name))
+        best_effort.unlink_quietly(os.path.join(self._folder, self._name))
         os.close(self._descriptor)
 
     def pids_ahead(self) -> list[int]:
@@ -113,10 +113,10 @@ class Ticket:
             if name >= self._name:
                 break
             path = os.path.join(self._folder, name)
-            if liveness_lock.claimed(path):
+            if LivenessLock(path).is_held():
                 pids.append(int(name.partition("-")[2]))
             else:
-                best_effort.forget(path)
+                best_effort.unlink_quietly(path)
         return pids
 
     def _names(self) -> list[str]:

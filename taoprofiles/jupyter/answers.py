@@ -15,7 +15,7 @@ from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Store
 from taoprofiles.profiles.summary import places, portrait
 from taoprofiles.storage import files
-from taoprofiles.storage.journal import MAPPING_LIMIT
+from taoprofiles.storage.files import MAPPING_LIMIT
 from taoprofiles.switching import status as situation
 
 if TYPE_CHECKING:

@@ -22,7 +22,6 @@ from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Store
 from taoprofiles.runs import session as sessions
 from taoprofiles.storage import files
-from taoprofiles.storage.journal import MAPPING_LIMIT
 from taoprofiles.storage.paths import Context
 from taoprofiles.switching import status
 
@@ -161,7 +160,7 @@ class Extension:
             return None
         if self._file is None:
             return answers.removed(self._context, session) if session.shared else None
-        content = files.read(self._context.mapping_file, MAPPING_LIMIT)
+        content = files.read_mapping_file(self._context)
         wanted = mapping.to_bytes(session.mapping)
         if content is None or mapping.same(content, wanted):
             return None

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from taoprofiles.launcher.quoting import expand_variables
 from taoprofiles.masking import within
-from taoprofiles.system import bounded_files, filesystem
+from taoprofiles.storage import files
+from taoprofiles.system import filesystem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -122,6 +123,6 @@ def _state_of(path: str | None, home: str) -> str:
     if not path:
         return ""
     expanded = home + path[1:] if path == "~" or path.startswith("~/") else path
-    content, problem = bounded_files.read(expanded, 16 << 20)
+    content, problem = files.try_read(expanded, 16 << 20)
     del content
     return "a file that is not there" if problem == "absent" else f"what cannot be read ({problem})" if problem else ""

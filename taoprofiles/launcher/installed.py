@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taoprofiles.launcher.argv import MAIN_PROGRAMS
-from taoprofiles.system import bounded_files
+from taoprofiles.storage import files
 from taoprofiles.system.commands import ask
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def config(launcher: Launcher | None) -> bytes | None:
     """Give its own table of tasks and images, for ``world.host.Host``; None where that cannot be read."""
     if launcher is None or not launcher.folder:
         return None
-    content, problem = bounded_files.read(os.path.join(launcher.folder, "config/config.json"), _TABLE_LIMIT)
+    content, problem = files.try_read(os.path.join(launcher.folder, "config/config.json"), _TABLE_LIMIT)
     return None if problem else content
 
 
@@ -215,8 +215,8 @@ def _told(out: str) -> dict[str, Any] | None:  # a stranger's sitecustomize may 
         kinds = {"python": list, "prefix": str, "distutils": bool, "packages": dict, "imports": str}
         kinds |= {"pip": bool, "managed": bool, "folder": str}
         if isinstance(told, dict) and all(isinstance(told.get(key), kind) for key, kind in kinds.items()):
-            release, bounded_files = told["python"], (*told["packages"].values(), told["prefix"])
-            are_texts = all(isinstance(text, str) and text.isprintable() for text in bounded_files)
+            release, texts = told["python"], (*told["packages"].values(), told["prefix"])
+            are_texts = all(isinstance(text, str) and text.isprintable() for text in texts)
             if are_texts and len(release) == 3 and all(isinstance(part, int) for part in release):
                 return told
     return None

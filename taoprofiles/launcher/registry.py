@@ -11,7 +11,7 @@ import os
 import shutil
 from typing import TYPE_CHECKING, NamedTuple
 
-from taoprofiles.system import bounded_files
+from taoprofiles.storage import best_effort, files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,11 +54,11 @@ def survey(environ: Mapping[str, str], home: str) -> Login:
         owner = os.stat(path).st_uid
     except (OSError, ValueError):
         owner = -1
-    content, problem = bounded_files.read(path, _LIMIT)
+    content, problem = files.try_read(path, _LIMIT)
     found = Login(path, elsewhere=elsewhere, there=there, owner=owner)
     if problem:
         return found._replace(kind="absent" if problem == "absent" else "unreadable", problem=problem)
-    data, problem = bounded_files.parse(content)
+    data, problem = best_effort.parse_json(content)
     if problem:
         return found._replace(kind="no-json", problem=problem)
     if not isinstance(data, dict):
@@ -74,7 +74,7 @@ def survey(environ: Mapping[str, str], home: str) -> Login:
 
 
 def _config(path: str) -> tuple[dict[str, object], str]:
-    data, problem = bounded_files.parse(bounded_files.read(path, _LIMIT)[0])
+    data, problem = best_effort.parse_json(files.try_read(path, _LIMIT)[0])
     return (data, problem) if isinstance(data, dict) else ({}, problem)
 
 

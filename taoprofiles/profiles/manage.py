@@ -12,7 +12,7 @@ from taoprofiles.profiles.convert import as_expression, from_data, from_mapping
 from taoprofiles.profiles.model import Docker, Profile, parse, to_toml
 from taoprofiles.profiles.store import Store, check_name
 from taoprofiles.storage import files
-from taoprofiles.storage.journal import MAPPING_LIMIT, Entry, History
+from taoprofiles.storage.journal import Entry, History
 from taoprofiles.storage.locks import DEFAULT_TIMEOUT, Lock
 from taoprofiles.switching.status import look
 from taoprofiles.switching.switch import bring_back
@@ -195,7 +195,7 @@ _SWITCH_FIRST = "switch to another profile first"
 
 
 def _entry_to_undo(context: Context, number: str | None) -> Entry:
-    for entry, took_effect in History(context).timeline(files.read(context.mapping_file, MAPPING_LIMIT)):
+    for entry, took_effect in History(context).timeline(files.read_mapping_file(context)):
         if str(entry.id) == number or (number is None and took_effect):
             return entry
     if number is None:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from taoprofiles.errors import InvalidProfileError, InvalidStateError, NotFoundError, TaoprofError, UsageError
 from taoprofiles.profiles.rendering import LIMIT, Renderer
-from taoprofiles.storage import best_effort, files
+from taoprofiles.storage import atomic, best_effort, files
 from taoprofiles.storage.journal import History
-from taoprofiles.storage.os_errors import unusable
+from taoprofiles.storage.os_errors import to_taoprof_error
 from taoprofiles.version import VERSION
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class Store:
                 )
 
         files.make_folder(self._context.profiles)
-        files.replace(self.path(name), text, placed=placed)
+        atomic.replace(self.path(name), text, on_replaced=placed)
         self.template(name, text, may_write=True)  # so that the next command need not validate it
 
     def summaries(self, *, may_write: bool = False) -> list[Summary]:
@@ -200,7 +200,7 @@ class Store:
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise unusable(folder, "list", error) from error
+            raise to_taoprof_error(folder, "list", error) from error
         return [pair for pair in named if _NAME.match(pair[0])]
 
     def misnamed(self) -> list[str]:

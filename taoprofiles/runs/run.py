@@ -21,8 +21,7 @@ from taoprofiles.profiles.store import Store
 from taoprofiles.runs import resources
 from taoprofiles.runs.docker_run import Direct
 from taoprofiles.runs.monitor import Monitor
-from taoprofiles.storage import files
-from taoprofiles.storage.journal import MAPPING_LIMIT
+from taoprofiles.storage import atomic, files
 from taoprofiles.storage.locks import DEFAULT_TIMEOUT, Lock
 from taoprofiles.switching import preflight
 from taoprofiles.switching.switch import kept_note, switch
@@ -278,7 +277,7 @@ def prepare(
         container_paths.host_paths(container_paths.container_path(command, variables), mounts) if kind == "run" else []
     )
     with Lock(context.lock, timeout):
-        content = files.read(context.mapping_file, MAPPING_LIMIT)
+        content = files.read_mapping_file(context)
         stock = find_active_holds(context, content, may_write=True)
         living = [one for one in stock.holds if one.kind in OWN_KINDS and not one.released]
         if not wish.allow_overlap:
@@ -335,7 +334,7 @@ def _switched(context: Context, name: str, text: bytes, wish: RunOptions) -> lis
 
 
 def _own_file(records: HoldRecords, hold: Hold, own: dict[str, Any]) -> str:
-    files.replace(records.mounts_path(hold.id), mapping.to_bytes(own))
+    atomic.replace(records.mounts_path(hold.id), mapping.to_bytes(own))
     return records.mounts_path(hold.id)
 
 

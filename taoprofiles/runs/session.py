@@ -18,7 +18,6 @@ from taoprofiles.holds.liveness import HEARTBEAT, find_active_holds
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.runs.run import PROFILE_VARIABLE, RunOptions, prepare
 from taoprofiles.storage import files
-from taoprofiles.storage.journal import MAPPING_LIMIT
 from taoprofiles.storage.locks import DEFAULT_TIMEOUT, Lock
 from taoprofiles.storage.paths import Context
 from taoprofiles.system import processes
@@ -93,9 +92,7 @@ class Session:
         marked = (mark for pid, mark in processes.marked(self._context.uid, RUN_VARIABLE) if pid != self._process)
         if self.hold.id in marked:
             return True
-        found = find_active_holds(self._context, files.read(self._context.mapping_file, MAPPING_LIMIT)).find(
-            self.hold.id
-        )
+        found = find_active_holds(self._context, files.read_mapping_file(self._context)).find(self.hold.id)
         return found is not None and found.container is not None
 
     def surroundings(self) -> dict[str, str]:
@@ -130,7 +127,7 @@ class Session:
         """Write the end down."""
         try:
             with Lock(self._context.lock, timeout):
-                content = files.read(self._context.mapping_file, MAPPING_LIMIT)
+                content = files.read_mapping_file(self._context)
                 find_active_holds(self._context, content, may_write=True)  # what is over by now goes into the journal
         except TaoprofError:
             pass

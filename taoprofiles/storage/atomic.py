@@ -1,6 +1,7 @@
-"""The steps of a replacement (``files.replace``): the new file beside the old one, a second name, the way back.
+"""Atomic, durable replacement of a file: temporary file in the same folder, fsync, rename, fsync of the folder.
 
-All of it raises OSError as it comes, and InvalidStateError for what is no file.
+The caller holds the lock (``locks.Lock``), so that the temporary file has one fixed name: what a killed process left is
+deleted by the next one, and nothing piles up in the home.
 """
 
 from __future__ import annotations
@@ -8,135 +9,257 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from typing import TYPE_CHECKING, NamedTuple
 
 from taoprofiles.errors import InvalidStateError, TaoprofError
-from taoprofiles.storage.os_errors import kind
+from taoprofiles.storage import files
+from taoprofiles.storage.best_effort import unlink_quietly
+from taoprofiles.storage.files import PRIVATE
+from taoprofiles.storage.locks import DirectoryLock
+from taoprofiles.storage.os_errors import file_type, to_taoprof_error
 
-PRIVATE = 0o600
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    OnReplaced = Callable[[bytes | None], None]
 
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
-"""What a file system without hard links answers."""
+"""Error numbers of file systems without hard links."""
 
 
-class Rights:
-    """Whose a file is, and its mode: what ``replace`` keeps of it."""
+class FileAttributes(NamedTuple):
+    """The mode and owner that a file is replaced with; the names are those of ``os.stat_result``."""
 
-    __slots__ = ("st_gid", "st_mode", "st_uid")
+    st_mode: int
+    st_uid: int
+    st_gid: int
 
-    def __init__(self, mode: int, uid: int, gid: int) -> None:
-        self.st_mode, self.st_uid, self.st_gid = mode, uid, gid
+
+def replace(
+    path: str,
+    data: bytes,
+    *,
+    on_replaced: OnReplaced | None = None,
+    attributes: FileAttributes | None = None,
+    link: str | None = "",
+    follow: Callable[[int], None] | None = None,
+) -> None:
+    """Replace the content of ``path`` by ``data``: a reader finds the old or the new content and nothing in between.
+
+    The target of a symlink is replaced. The mode and owner of an existing file are kept, a new file gets 0600 whatever
+    the umask; ``attributes`` overrides both. ``link`` is the target that the symlink ``path`` must have (None: ``path``
+    must not be a symlink); where it has another one, ``path`` itself is replaced, by that symlink or by the file.
+    ``on_replaced`` is called after the rename, with the content that the file had at that moment. After an error, also
+    one that it raises, the old file is back. ``follow`` gets a descriptor of each file that was replaced, into which
+    another program may still be writing.
+
+    Raises TaoprofError.
+    """
+    if link and link != files.link_target(path):
+        _replace_by_link(path, link, on_replaced, follow)
+    # Not through ``path`` where the link is known: it may be replaced now, and another file would be overwritten.
+    target = path if link is None else files.real_path(os.path.join(os.path.dirname(path), link) if link else path)
+
+    def create(temporary: str, old: os.stat_result | None) -> None:
+        _write_new(temporary, data, attributes or old)
+
+    try:
+        _swap(target, create, on_replaced, follow, may_be_link=link is None)
+    except OSError as error:
+        raise to_taoprof_error(path, "write", error) from error
 
 
-def beside(target: str) -> tuple[str, str]:
-    """Give the names beside a file where its successor is written, and where it is kept while it is replaced."""
+def _replace_by_link(
+    path: str, link: str, on_replaced: OnReplaced | None, follow: Callable[[int], None] | None
+) -> None:
+    """Make ``path`` a symlink to ``link`` again; a file or symlink that is there now is reported as by ``replace``."""
+
+    def report(content: bytes | None) -> None:
+        if content is not None and on_replaced is not None:
+            on_replaced(content)
+
+    try:
+        _swap(path, lambda temporary, _: os.symlink(link, temporary), report, follow, may_be_link=True)
+    except OSError as error:
+        raise to_taoprof_error(path, "write", error) from error
+
+
+def _swap(
+    target: str,
+    create: Callable[[str, os.stat_result | None], None],
+    on_replaced: OnReplaced | None,
+    follow: Callable[[int], None] | None,
+    *,
+    may_be_link: bool,
+) -> None:
+    """Replace ``target`` by the file that ``create`` makes, or roll back. Raises OSError."""
+    temporary, backup = _sibling_names(target)
+    replaced = False
+    with DirectoryLock(os.path.dirname(target)) as lock:
+        try:
+            old = _stat(target, may_be_link=may_be_link)
+            _unlink(temporary)
+            _unlink(backup)
+            create(temporary, old)
+            if old is not None:
+                _back_up(target, backup, old)
+                os.replace(temporary, target)
+            else:
+                _link_new(temporary, target)
+            replaced = True
+            if follow is not None:
+                _hand_on(backup, follow)
+            lock.sync()
+            if on_replaced is not None:
+                on_replaced(None if old is None else files.read(backup, 1 << 30))
+        except BaseException:
+            if replaced:
+                _roll_back(backup, target, existed=old is not None)
+            else:
+                unlink_quietly(temporary)
+            unlink_quietly(backup)
+            raise
+        unlink_quietly(backup)
+
+
+def delete(path: str, *, on_deleted: OnReplaced | None = None) -> None:
+    """Delete the file ``path`` durably; the target of a symlink, not the symlink.
+
+    ``on_deleted`` gets the content that the file had; after an error, also one that it raises, the file is back.
+    Raises TaoprofError.
+    """
+    target = files.real_path(path)
+    _, backup = _sibling_names(target)
+    try:
+        with DirectoryLock(os.path.dirname(target)) as lock:
+            if _stat(target) is None:
+                return
+            os.replace(target, backup)
+            try:
+                lock.sync()
+                if on_deleted is not None:
+                    on_deleted(files.read(backup, 1 << 30))
+            except BaseException:
+                _roll_back(backup, target, existed=True)
+                raise
+            unlink_quietly(backup)
+    except OSError as error:
+        raise to_taoprof_error(path, "remove", error) from error
+
+
+def read_backup(path: str) -> bytes | None:
+    """Return the content that ``path`` had when a killed ``replace`` or ``delete`` replaced it, if it is there."""
+    _, backup = _sibling_names(files.real_path(path))
+    try:
+        return files.read(backup, 1 << 24)
+    except TaoprofError:
+        return None
+
+
+def remove_leftovers(path: str) -> None:
+    """Delete the files that a killed ``replace`` or ``delete`` left next to ``path``. Needs the lock."""
+    for name in _sibling_names(files.real_path(path)):
+        unlink_quietly(name)
+
+
+def _sibling_names(target: str) -> tuple[str, str]:
+    """Return the paths, in the same folder, of the temporary file and of the backup while a file is replaced."""
     folder = os.path.dirname(target)
     return os.path.join(folder, ".taoprof-new"), os.path.join(folder, ".taoprof-old")
 
 
-def status(target: str, *, may_be_link: bool = False) -> os.stat_result | None:
-    """Give what stands at ``target``, None for nothing. Raises InvalidStateError for what is neither file nor link."""
+def _stat(target: str, *, may_be_link: bool = False) -> os.stat_result | None:
     try:
         status = os.lstat(target)
     except FileNotFoundError:
         return None
     if stat.S_ISLNK(status.st_mode) and may_be_link:
         return status
-    if stat.S_ISLNK(status.st_mode):  # realpath leaves a link only where it goes round in a circle
+    if stat.S_ISLNK(status.st_mode):  # realpath leaves a symlink only in a cycle
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), target)
     if not stat.S_ISREG(status.st_mode):
-        raise InvalidStateError(f"'{target}' is {kind(status.st_mode)}, not a file")
+        raise InvalidStateError(f"'{target}' is {file_type(status.st_mode)}, not a file")
     return status
 
 
-def write_fresh(fresh: str, data: bytes, old: os.stat_result | Rights | None) -> None:
-    """Write a file that was not there, durably, with the rights of ``old``; 0600 without one."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(fresh, flags, PRIVATE)
+def _write_new(path: str, data: bytes, attributes: os.stat_result | FileAttributes | None) -> None:
+    """Create a file durably, with these attributes; 0600 without any."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE)
     try:
         mode = PRIVATE
-        if old is not None:
-            mode = stat.S_IMODE(old.st_mode)
-            mine = os.fstat(fd)
-            if old.st_uid != mine.st_uid:
-                _keep_owner(fd, old, fresh)
-            if old.st_gid != mine.st_gid:
+        if attributes is not None:
+            mode = stat.S_IMODE(attributes.st_mode)
+            own = os.fstat(fd)
+            if attributes.st_uid != own.st_uid:
+                _change_owner(fd, attributes.st_uid, path)
+            if attributes.st_gid != own.st_gid:
                 try:
-                    os.fchown(fd, -1, old.st_gid)
+                    os.fchown(fd, -1, attributes.st_gid)
                 except PermissionError:
-                    mode &= ~stat.S_IRWXG  # a group that we are not in: ours must not get its rights
-        os.fchmod(fd, mode)  # a mode given to open() loses the bits of the umask
-        write_all(fd, data, 0)
+                    mode &= ~stat.S_IRWXG  # we are not in that group, and ours must not get its rights
+        os.fchmod(fd, mode)  # open() applies the umask to its mode
+        files.write_all(fd, data, 0)
         os.fsync(fd)
     finally:
         os.close(fd)
 
 
-def _keep_owner(fd: int, old: os.stat_result | Rights, fresh: str) -> None:
+def _change_owner(fd: int, uid: int, path: str) -> None:
     try:
-        os.fchown(fd, old.st_uid, -1)
+        os.fchown(fd, uid, -1)
     except PermissionError:
         raise TaoprofError(
-            f"the file to replace in '{os.path.dirname(fresh)}' belongs to user id {old.st_uid}, and only root can "
-            "keep it so",
-            hint="'sudo chown $USER FILE' makes it yours",
+            f"the file to replace in '{os.path.dirname(path)}' belongs to user id {uid}, and only root can keep that",
+            hint="to make it yours: sudo chown $USER FILE",
         ) from None
 
 
-def write_all(fd: int, data: bytes, offset: int) -> None:
-    """Write all of ``data`` from ``offset`` on, however many calls it takes. Raises OSError."""
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(fd, view, offset)
-        view, offset = view[written:], offset + written
-
-
-def appear(fresh: str, target: str) -> None:
-    """Give a new file or symlink its name, but not in the place of one that another program has made meanwhile."""
+def _link_new(temporary: str, target: str) -> None:
+    """Name the new file ``target``, but never over a file that another program has created meanwhile."""
     try:
-        os.link(fresh, target, follow_symlinks=False)
+        os.link(temporary, target, follow_symlinks=False)
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        os.replace(fresh, target)
+        os.replace(temporary, target)
     else:
-        unlink_quietly(fresh)  # the file stands: a second name that stays is taken away by the next change
+        unlink_quietly(temporary)  # if that fails, the next change deletes it
 
 
-def keep(target: str, kept: str, old: os.stat_result) -> None:
-    """Give the old file a second name."""
-    # What somebody wrote into the old file after we read it can still be seen after the rename, and an error later on
-    # can bring back the very file. File systems without hard links get a copy.
+def _back_up(target: str, backup: str, old: os.stat_result) -> None:
+    """Give the old file a second name, so that an error can bring back this very file.
+
+    What another program writes into it after we have read it can then be seen after the rename. File systems without
+    hard links get a copy.
+    """
     try:
-        os.link(target, kept, follow_symlinks=False)
+        os.link(target, backup, follow_symlinks=False)
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
         with open(target, "rb") as file:
-            write_fresh(kept, file.read(), old)
+            _write_new(backup, file.read(), old)
 
 
-def put_back(kept: str, target: str, *, existed: bool) -> None:
-    """Bring back the file that was kept, or take the new one away where there was none; no error stops the way back."""
+def _hand_on(backup: str, follow: Callable[[int], None]) -> None:
+    try:
+        follow(os.open(backup, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC))
+    except OSError:
+        pass  # there was no file, or a symlink
+
+
+def _roll_back(backup: str, target: str, *, existed: bool) -> None:
     try:
         if existed:
-            os.replace(kept, target)
+            os.replace(backup, target)
         else:
             os.unlink(target)
     except OSError:
-        pass
+        pass  # the error that led here is raised
 
 
-def unlink(path: str) -> None:
-    """Take a name away, if it is there. Raises OSError."""
+def _unlink(path: str) -> None:
     try:
         os.unlink(path)
     except FileNotFoundError:
-        pass
-
-
-def unlink_quietly(path: str) -> None:
-    """Take a file away; no error stops the work."""
-    try:
-        os.unlink(path)
-    except OSError:
         pass

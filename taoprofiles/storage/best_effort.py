@@ -1,4 +1,4 @@
-"""Files that can be worked out again, or are in nobody's way: written and taken away without a word about errors."""
+"""Best-effort cache and housekeeping files: errors while writing or deleting them are ignored."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ import os
 from typing import TYPE_CHECKING
 
 from taoprofiles.errors import TaoprofError
-from taoprofiles.storage import atomic, files
+from taoprofiles.storage import files
 
 if TYPE_CHECKING:
     from typing import Any
 
 
 def write(path: str, data: bytes) -> bool:
-    """Write something that can be worked out again: atomic, but not durable; false where that was not possible."""
-    fresh = f"{path}.taoprof-new"
+    """Replace a cache file atomically, but not durably, and return whether that succeeded."""
+    temporary = f"{path}.taoprof-new"
     try:
         files.make_folder(os.path.dirname(path))
-        atomic.unlink_quietly(fresh)
-        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, atomic.PRIVATE)
+        unlink_quietly(temporary)
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, files.PRIVATE)
         try:
-            os.fchmod(fd, atomic.PRIVATE)
-            atomic.write_all(fd, data, 0)
+            os.fchmod(fd, files.PRIVATE)
+            files.write_all(fd, data, 0)
         finally:
             os.close(fd)
-        os.replace(fresh, path)
+        os.replace(temporary, path)
         return True
     except (OSError, TaoprofError):
-        atomic.unlink_quietly(fresh)
+        unlink_quietly(temporary)
         return False
 
 
 def read_json(path: str, limit: int) -> dict[str, Any] | None:
-    """Return the JSON object in the file ``path``, of at most ``limit`` bytes; None where there is no such thing."""
+    """Return the JSON object in the file ``path``, of at most ``limit`` bytes; None where there is none."""
     try:
         value = json.loads(files.read(path, limit) or b"null")
     except (TaoprofError, ValueError, RecursionError):
@@ -41,12 +41,27 @@ def read_json(path: str, limit: int) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
+def parse_json(content: bytes) -> tuple[Any, str]:
+    """Parse JSON as ``json.load(open(path))`` does, in UTF-8; None and the problem where that raises.
+
+    The problem names a position and never the content.
+    """
+    try:
+        return json.loads(content.decode()), ""
+    except json.JSONDecodeError as error:
+        return None, f"line {error.lineno}, column {error.colno}: {error.msg.lower()}"
+    except UnicodeDecodeError as error:
+        return None, f"byte {error.start} is not UTF-8"
+    except (ValueError, RecursionError):
+        return None, "it is nested too deeply, or has a number too long"
+
+
 def overwrite(path: str, data: bytes) -> None:
-    """Write into the file that is there; no error stops the work."""
+    """Write into the existing file, which on a full disk still has its room."""
     try:
         fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            atomic.write_all(fd, data, 0)
+            files.write_all(fd, data, 0)
             os.ftruncate(fd, len(data))
         finally:
             os.close(fd)
@@ -54,13 +69,24 @@ def overwrite(path: str, data: bytes) -> None:
         pass
 
 
-def forget(path: str) -> None:
-    """Take a cache away that no longer holds."""
-    atomic.unlink_quietly(path)
+def unlink_quietly(path: str) -> None:
+    """Delete a file, if it exists."""
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
 
 
-def move(path: str, to: str) -> bool:
-    """Give a file another name, so that nobody else finds it; false where it is not there."""
+def rmdir_quietly(path: str) -> None:
+    """Delete a folder, if it exists and is empty."""
+    try:
+        os.rmdir(path)
+    except OSError:
+        pass
+
+
+def rename(path: str, to: str) -> bool:
+    """Rename a file, so that no other process finds it, and return whether it existed."""
     try:
         os.rename(path, to)
         return True
@@ -68,17 +94,9 @@ def move(path: str, to: str) -> bool:
         return False
 
 
-def forget_folder(path: str) -> None:
-    """Take an empty folder away; no error stops the work."""
-    try:
-        os.rmdir(path)
-    except OSError:
-        pass
-
-
 def make_private(path: str) -> None:
-    """Take all rights on a file from everybody else; nothing happens where there is none."""
+    """Remove all rights of other users on a file, if it exists."""
     try:
-        os.chmod(path, atomic.PRIVATE)
+        os.chmod(path, files.PRIVATE)
     except OSError:
         pass

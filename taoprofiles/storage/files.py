@@ -1,7 +1,6 @@
-"""The only module that writes files: whole replacements that survive a power cut, appends, and private folders.
+"""Bounded reading, durable appends, renames and private folders. Whole files are replaced by ``atomic``.
 
-Everything here expects the caller to hold the lock (``locks.py``), so a temporary file has one fixed name beside its
-target: what a killed process left behind is taken away by the next one, and nothing piles up in the home.
+Whoever writes one of the shared files holds the lock (``locks.Lock``).
 """
 
 from __future__ import annotations
@@ -11,152 +10,81 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from taoprofiles.errors import InvalidStateError, TaoprofError
-from taoprofiles.storage import atomic, homes
-from taoprofiles.storage.atomic import Rights
-from taoprofiles.storage.directory_lock import Turn
-from taoprofiles.storage.os_errors import kind, unusable
+from taoprofiles.errors import InvalidStateError
+from taoprofiles.storage.os_errors import file_type, to_taoprof_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from taoprofiles.storage.paths import Context
+
+PRIVATE = 0o600
+MAPPING_LIMIT = 16 << 20
+"""Bytes. A mapping file has a few hundred; one past this limit is some other file, and is not replaced."""
 
 
 def read(path: str, limit: int) -> bytes | None:
-    """Read the regular file at ``path``, at most ``limit`` bytes; None where there is none.
+    """Return the content of the regular file ``path``, None where there is none.
 
-    Raises InvalidStateError for anything else that may stand there. A FIFO or a device is never waited for.
+    Raises InvalidStateError for anything that is not a regular file or has more than ``limit`` bytes, TaoprofError
+    where it cannot be read. A FIFO or a device is never waited for.
     """
     try:
-        # O_NONBLOCK: opening a FIFO without a writer would otherwise never return.
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode):
-                raise InvalidStateError(f"'{path}' is {kind(status.st_mode)}, not a file")
-            if status.st_size > limit:
-                raise InvalidStateError(f"'{path}' has {status.st_size} bytes; at most {limit} are read")
-            chunks = []
-            while chunk := os.read(fd, 1 << 20):
-                chunks.append(chunk)
-            return b"".join(chunks)
-        finally:
-            os.close(fd)
+        return _read(path, limit)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise unusable(path, "read", error) from error
+        raise to_taoprof_error(path, "read", error) from error
 
 
-def replace(
-    path: str,
-    data: bytes,
-    *,
-    placed: Callable[[bytes | None], None] | None = None,
-    like: Rights | None = None,
-    link: str | None = "",
-    follow: Callable[[int], None] | None = None,
-) -> None:
-    """Make ``data`` the content of ``path``, so that a reader finds the old or the new content and nothing between.
+def try_read(path: str, limit: int) -> tuple[bytes, str]:
+    """Return the content of a file of another program and "", or b"" and the problem; "absent" for no file.
 
-    A symlink stays one: its target is replaced. The mode and owner of an existing file are kept, a new file is 0600
-    whatever the umask. With ``like`` the file gets those rights, whatever is there. ``link`` is what the
-    symlink must name for its target to be replaced (None: there must be none); another one is itself replaced, by that
-    symlink or by the file. ``placed`` is called once the new file stands, with what the file held when it was replaced.
-    On an error, also one that ``placed`` raises, the old file is back. ``follow`` is given a descriptor of each file
-    that was replaced: a program may still be writing it.
-
-    Raises TaoprofError with what could not be done and why.
+    Never raises and never reads more than ``limit`` bytes.
     """
-    if link and link != link_of(path):
-        _relink(path, link, placed, follow)
-    # Not through ``path`` where the link is known: it may be swapped in this moment, and another file be overwritten.
-    target = path if link is None else real(os.path.join(os.path.dirname(path), link) if link else path)
-    fresh, kept = atomic.beside(target)
-    renamed = False
     try:
-        with Turn(os.path.dirname(target)) as turn:
-            try:
-                old = atomic.status(target, may_be_link=link is None)
-                turn.check()
-                atomic.unlink(fresh)
-                atomic.unlink(kept)
-                atomic.write_fresh(fresh, data, like or old)
-                if old is not None:
-                    atomic.keep(target, kept, old)
-                    os.replace(fresh, target)
-                else:
-                    atomic.appear(fresh, target)
-                renamed = True
-                _hand_on(kept, follow)
-                turn.sync()
-                if placed is not None:
-                    placed(None if old is None else read(kept, 1 << 30))
-            except BaseException:
-                if renamed:
-                    atomic.put_back(kept, target, existed=old is not None)
-                else:
-                    atomic.unlink_quietly(fresh)
-                atomic.unlink_quietly(kept)
-                raise
-            atomic.unlink_quietly(kept)
-    except OSError as error:
-        raise unusable(path, "write", error) from error
+        return _read(path, limit), ""
+    except (FileNotFoundError, NotADirectoryError):
+        return b"", "absent"
+    except InvalidStateError as error:
+        return b"", error.message.replace(f"'{path}'", "it", 1)
+    except (OSError, ValueError) as error:
+        return b"", (getattr(error, "strerror", "") or str(error)).lower()
 
 
-def link_of(path: str) -> str | None:
-    """Give what the symlink ``path`` names, None where it is none."""
+def _read(path: str, limit: int) -> bytes:
+    # O_NONBLOCK: opening a FIFO without a writer would otherwise never return.
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise InvalidStateError(f"'{path}' is {file_type(status.st_mode)}, not a file")
+        if status.st_size > limit:
+            raise InvalidStateError(f"'{path}' has {status.st_size} bytes; at most {limit} are read")
+        chunks, size = [], 0
+        while chunk := os.read(fd, 1 << 20):
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > limit:  # a file that grows, or one of /proc, whose size is given as 0
+                raise InvalidStateError(f"'{path}' has more than {limit} bytes")
+        return b"".join(chunks)
+    finally:
+        os.close(fd)
+
+
+def read_mapping_file(context: Context) -> bytes | None:
+    """Return the content of the mapping file, None where there is none. Raises as ``read`` does."""
+    return read(context.mapping_file, MAPPING_LIMIT)
+
+
+def link_target(path: str) -> str | None:
+    """Return the target that the symlink ``path`` names, None where it is not a symlink or cannot be read."""
     try:
         return os.readlink(path)
     except OSError:
         return None
 
 
-def _relink(
-    path: str, link: str, placed: Callable[[bytes | None], None] | None, follow: Callable[[int], None] | None
-) -> None:
-    """Make ``path`` that symlink again. What stands there meanwhile, a file or another symlink, is told of as above."""
-    fresh, kept = atomic.beside(path)
-    try:
-        with Turn(os.path.dirname(path)) as turn:
-            old = atomic.status(path, may_be_link=True)
-            turn.check()
-            atomic.unlink(fresh)
-            atomic.unlink(kept)
-            os.symlink(link, fresh)
-            try:
-                if old is not None:
-                    atomic.keep(path, kept, old)
-                    os.replace(fresh, path)
-                else:
-                    atomic.appear(fresh, path)
-            except BaseException:
-                for name in (fresh, kept):
-                    atomic.unlink_quietly(name)  # else they stay in the home until the next change
-                raise
-            try:
-                _hand_on(kept, follow)
-                turn.sync()
-                if old is not None and placed is not None:
-                    placed(read(kept, 1 << 30))
-            except BaseException:
-                atomic.put_back(kept, path, existed=old is not None)
-                raise
-            finally:
-                atomic.unlink_quietly(kept)
-    except OSError as error:
-        raise unusable(path, "write", error) from error
-
-
-def _hand_on(kept: str, follow: Callable[[int], None] | None) -> None:
-    if follow is not None:
-        try:
-            follow(os.open(kept, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC))
-        except OSError:
-            pass  # nothing was there, or a symlink
-
-
-def real(path: str) -> str:
-    """Give what ``os.path.realpath`` does, which fails where a symlink is swapped while it is followed."""
+def real_path(path: str) -> str:
+    """Return ``os.path.realpath(path)``, which can fail while a symlink is being replaced: then it is tried again."""
     for _ in range(100):
         try:
             return os.path.realpath(path)
@@ -165,78 +93,60 @@ def real(path: str) -> str:
     return path
 
 
-def take_away(path: str, *, taken: Callable[[bytes | None], None] | None = None) -> None:
-    """Take the file at ``path`` away, durably; a symlink's target, not the symlink.
+def write_all(fd: int, data: bytes, offset: int) -> None:
+    """Write all of ``data`` from ``offset`` on, however many calls it takes. Raises OSError."""
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(fd, view, offset)
+        view, offset = view[written:], offset + written
 
-    ``taken`` is called with what the file held; on an error, also one that it raises, the file is back.
-    """
-    target = real(path)
-    _, kept = atomic.beside(target)
+
+def sync_folder(folder: str) -> None:
+    """Make the names in a folder durable. Raises OSError."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with Turn(os.path.dirname(target)) as turn:
-            if atomic.status(target) is None:
-                return
-            os.replace(target, kept)
-            try:
-                turn.sync()
-                if taken is not None:
-                    taken(read(kept, 1 << 30))
-            except BaseException:
-                atomic.put_back(kept, target, existed=True)
-                raise
-            atomic.unlink_quietly(kept)
-    except OSError as error:
-        raise unusable(path, "remove", error) from error
-
-
-def left_behind(path: str) -> bytes | None:
-    """Give what ``path`` held when a killed ``replace`` or ``take_away`` replaced it, if that is still to be had."""
-    _, kept = atomic.beside(real(path))
-    try:
-        return read(kept, 1 << 24)
-    except TaoprofError:
-        return None
-
-
-def clear_left_behind(path: str) -> None:
-    """Take away what a killed ``replace`` or ``take_away`` left beside ``path``. Needs the lock."""
-    for name in atomic.beside(real(path)):
-        atomic.unlink_quietly(name)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def remove(path: str) -> None:
-    """Take the name ``path`` away, durably; of a symlink, only the symlink. Raises TaoprofError."""
+    """Delete ``path`` durably, if it exists; of a symlink, only the symlink. Raises TaoprofError."""
     try:
-        atomic.unlink(path)
-        _sync_folder(os.path.dirname(path))
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            pass
+        sync_folder(os.path.dirname(path))
     except OSError as error:
-        raise unusable(path, "remove", error) from error
+        raise to_taoprof_error(path, "remove", error) from error
 
 
 def rename(path: str, to: str) -> None:
-    """Give a file another name in the same folder, durably. The caller has made sure that ``to`` is free."""
+    """Rename a file within its folder, durably. The caller has made sure that ``to`` is free. Raises TaoprofError."""
     try:
         os.rename(path, to)
-        _sync_folder(os.path.dirname(to))
+        sync_folder(os.path.dirname(to))
     except OSError as error:
-        raise unusable(path, "rename", error) from error
+        raise to_taoprof_error(path, "rename", error) from error
 
 
 def append(path: str, data: bytes) -> int:
-    """Add whole lines to the end of ``path``, durably, and return the size it had before, for ``cut``.
+    """Append whole lines to ``path`` durably, and return its size before, for ``truncate``.
 
-    A torn last line, left by a power cut, is ended first. On an error the file is as it was. Raises TaoprofError.
+    A torn last line, left by a power failure, is ended first. After an error the file is unchanged. Raises
+    TaoprofError.
     """
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, atomic.PRIVATE)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
         try:
             size = os.fstat(fd).st_size
             if size == 0:
-                os.fchmod(fd, atomic.PRIVATE)  # the umask may have taken bits away
+                os.fchmod(fd, PRIVATE)  # the umask may have removed bits
             elif os.pread(fd, 1, size - 1) != b"\n":
                 data = b"\n" + data
             try:
-                atomic.write_all(fd, data, size)
+                write_all(fd, data, size)
                 os.fsync(fd)
             except BaseException:
                 os.ftruncate(fd, size)
@@ -245,11 +155,11 @@ def append(path: str, data: bytes) -> int:
         finally:
             os.close(fd)
     except OSError as error:
-        raise unusable(path, "write", error) from error
+        raise to_taoprof_error(path, "write", error) from error
 
 
-def cut(path: str, size: int) -> None:
-    """Take back an ``append``, as far as that is possible; what cannot be cut is told apart by its readers."""
+def truncate(path: str, size: int) -> None:
+    """Undo an ``append`` where that is possible; readers recognise a line that could not be removed."""
     try:
         os.truncate(path, size)
     except OSError:
@@ -257,56 +167,29 @@ def cut(path: str, size: int) -> None:
 
 
 def change_mode(path: str, mode: int, *, name: str = "") -> None:
-    """Give the file at ``path``, or the one that a symlink there leads to, other rights. Raises TaoprofError.
-
-    ``name`` is how the file is called in the error.
-    """
+    """Change the mode of the file ``path``, following symlinks. Raises TaoprofError, which names ``name`` if given."""
     try:
         os.chmod(path, mode)
     except OSError as error:
         error.filename = None
-        raise unusable(name or path, "change the mode of", error) from error
+        raise to_taoprof_error(name or path, "change the mode of", error) from error
 
 
 def make_folder(path: str) -> None:
-    """Make the folder ``path`` and those above it, for this user alone (0700). Raises TaoprofError."""
+    """Create the folder ``path`` and its parents, for this user alone (0700). Raises TaoprofError."""
     if os.path.isdir(path):
         return
+    parent = os.path.dirname(path)
+    if parent != path:
+        make_folder(parent)
     try:
-        if path in homes.KNOWN:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-        parent = os.path.dirname(path)
-        if parent != path:
-            make_folder(parent)
-        home = homes.around(path)
-        if home is None:
-            _make(path)
-        else:
-            # By a descriptor: if the home goes away now, the folder is made in it all the same, wherever it is by then.
-            fd = os.open(home, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                homes.check(home, fd)
-                _make(os.path.relpath(path, home), fd)
-            finally:
-                os.close(fd)
+        try:
+            os.mkdir(path, 0o700)
+            os.chmod(path, 0o700)  # the umask may have removed bits
+        except FileExistsError:
+            pass
         if not os.path.isdir(path):
             code = errno.ENOTDIR if os.path.lexists(path) else errno.ENOENT
             raise OSError(code, os.strerror(code), path)
     except OSError as error:
-        raise unusable(path, "make the folder", error) from error
-
-
-def _make(path: str, folder: int | None = None) -> None:
-    try:
-        os.mkdir(path, 0o700, dir_fd=folder)
-        os.chmod(path, 0o700, dir_fd=folder)  # the umask may have taken bits away
-    except FileExistsError:
-        pass
-
-
-def _sync_folder(folder: str) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        raise to_taoprof_error(path, "create the folder", error) from error

@@ -15,8 +15,9 @@ import time
 from typing import TYPE_CHECKING
 
 from taoprofiles.errors import InvalidStateError
-from taoprofiles.storage import files
-from taoprofiles.storage.os_errors import refuse_newer, unusable
+from taoprofiles.storage import atomic, files
+from taoprofiles.storage.files import MAPPING_LIMIT
+from taoprofiles.storage.os_errors import to_taoprof_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,10 +30,6 @@ if TYPE_CHECKING:
 FORMAT = 1
 LAST_TIME = 1e11
 """Seconds since 1970: the year 5138. A later time was not written by us, and may be more than a clock can show."""
-MAPPING_LIMIT = 16 << 20
-"""Bytes. A mapping file has a few hundred; one past this limit is some other file, and is not replaced."""
-
-
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -99,7 +96,7 @@ class History:
         path = os.path.join(self._context.objects, digest)
         if not os.path.exists(path):
             files.make_folder(self._context.objects)
-            files.replace(path, content)
+            atomic.replace(path, content)
         return digest
 
     def take_in(self, content: bytes | None, *, writer: str | None = None) -> int | None:
@@ -160,7 +157,7 @@ class History:
             try:
                 return last_id, do()
             except BaseException:
-                files.cut(self._context.history, size)
+                files.truncate(self._context.history, size)
                 raise
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, waiting)
@@ -240,7 +237,7 @@ class History:
         except FileNotFoundError:
             return {}, 0
         except OSError as error:
-            raise unusable(self._context.history, "read", error) from error
+            raise to_taoprof_error(self._context.history, "read", error) from error
         return used, offset
 
 
@@ -251,13 +248,22 @@ def _at_once(path: str, flags: int) -> int:
 def _parse(line: bytes, path: str) -> Entry | None:
     try:
         fields = json.loads(line)
-        refuse_newer(path, fields["v"], FORMAT)
+        require_known_format(path, fields["v"], FORMAT)
         fields.setdefault("writer", None)  # lines of before there was a guard have none
         entry = Entry(**{name: fields[name] for name in Entry.__slots__})
         is_sound = all(isinstance(getattr(entry, name), kind) for name, kind in _KINDS.items())
         return entry if is_sound and 0 <= entry.time < LAST_TIME else None
     except (ValueError, KeyError, TypeError, RecursionError):
         return None  # a line torn by a power cut, or damaged: the others still count
+
+
+def require_known_format(path: str, version: int, known: int) -> None:
+    """Raise InvalidStateError for a line of a format that only a later taoprofiles can read."""
+    if version > known:
+        raise InvalidStateError(
+            f"'{path}' was written by a newer taoprofiles (format {version}; this one reads {known})",
+            hint="pip install --upgrade taoprofiles",
+        )
 
 
 def lines_backwards(path: str, block: int = 1 << 13) -> Iterator[bytes]:
@@ -267,7 +273,7 @@ def lines_backwards(path: str, block: int = 1 << 13) -> Iterator[bytes]:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise unusable(path, "read", error) from error
+        raise to_taoprof_error(path, "read", error) from error
     try:
         position = os.fstat(fd).st_size
         tail = b""
@@ -281,6 +287,6 @@ def lines_backwards(path: str, block: int = 1 << 13) -> Iterator[bytes]:
         if tail:
             yield tail
     except OSError as error:
-        raise unusable(path, "read", error) from error
+        raise to_taoprof_error(path, "read", error) from error
     finally:
         os.close(fd)

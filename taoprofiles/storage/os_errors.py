@@ -1,4 +1,4 @@
-"""What the system refuses, said so that a person can do something about it."""
+"""Translation of the operating system's errors into messages for the user."""
 
 from __future__ import annotations
 
@@ -8,35 +8,25 @@ import stat
 
 from taoprofiles.errors import InvalidStateError, TaoprofError
 
-
-def refuse_newer(path: str, version: int, known: int) -> None:
-    """Raise InvalidStateError for a line of a format that only a later taoprofiles can read."""
-    if version > known:
-        raise InvalidStateError(
-            f"'{path}' was written by a newer taoprofiles (format {version}; this one reads {known})",
-            hint="pip install --upgrade taoprofiles",
-        )
-
-
-def unusable(path: str, what: str, error: OSError) -> TaoprofError:
-    """Say what could not be done with ``path`` and why: an InvalidStateError where the path itself is wrong."""
-    reason = (error.strerror or str(error)).lower()
-    where = error.filename if isinstance(error.filename, str) else path
-    beside = f" ('{where}')" if os.path.dirname(where) != os.path.dirname(path) else ""
-    kind_of_error = InvalidStateError if error.errno in _PATH_IS_WRONG else TaoprofError
-    hints = {
-        errno.ENOSPC: "free some space, then run the command again; nothing was changed",
-        errno.EDQUOT: "free some space, then run the command again; nothing was changed",
-        errno.EROFS: "the file system is read-only; TAOPROF_HOME=FOLDER keeps everything elsewhere",
-    }
-    return kind_of_error(f"cannot {what} '{path}': {reason}{beside}", hint=hints.get(error.errno or 0, ""))
-
-
 _PATH_IS_WRONG = (errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.ENXIO)
+_HINTS = {
+    errno.ENOSPC: "free some space, then run the command again; nothing was changed",
+    errno.EDQUOT: "free some space, then run the command again; nothing was changed",
+    errno.EROFS: "the file system is read-only; TAOPROF_HOME=FOLDER keeps everything elsewhere",
+}
 
 
-def kind(mode: int) -> str:
-    """Name what stands at a path, from its ``st_mode``."""
+def to_taoprof_error(path: str, action: str, error: OSError) -> TaoprofError:
+    """Return the error "cannot ACTION 'PATH': reason"; an InvalidStateError where the path itself is wrong."""
+    reason = (error.strerror or str(error)).lower()
+    filename = error.filename if isinstance(error.filename, str) else path
+    other = f" ('{filename}')" if os.path.dirname(filename) != os.path.dirname(path) else ""
+    error_type = InvalidStateError if error.errno in _PATH_IS_WRONG else TaoprofError
+    return error_type(f"cannot {action} '{path}': {reason}{other}", hint=_HINTS.get(error.errno or 0, ""))
+
+
+def file_type(mode: int) -> str:
+    """Return the name of a file type, from its ``st_mode``."""
     names = (
         (stat.S_ISDIR, "a folder"),
         (stat.S_ISFIFO, "a named pipe"),
@@ -44,4 +34,4 @@ def kind(mode: int) -> str:
         (stat.S_ISCHR, "a device"),
         (stat.S_ISBLK, "a device"),
     )
-    return next((name for test, name in names if test(mode)), "a file")
+    return next((name for is_type, name in names if is_type(mode)), "a file")

@@ -31,7 +31,7 @@ def write(context: Context, name: str, *, profile_path: str, profile: bytes, map
 
 def forget(context: Context) -> None:
     """Take the note away. Needs the lock."""
-    best_effort.forget(_path(context))
+    best_effort.unlink_quietly(_path(context))
 
 
 def active(context: Context) -> str | None:

@@ -10,7 +10,7 @@ from taoprofiles.masking import without_secrets
 from taoprofiles.rules import mounts, options, variables
 from taoprofiles.rules.finding import ERROR, Finding
 from taoprofiles.rules.locations import in_profile
-from taoprofiles.storage.os_errors import unusable
+from taoprofiles.storage.os_errors import to_taoprof_error
 from taoprofiles.system.filesystem import Folder, is_wsl
 
 if TYPE_CHECKING:
@@ -119,4 +119,4 @@ def make(folders: Sequence[str]) -> None:
         try:
             os.makedirs(folder, exist_ok=True)
         except OSError as error:
-            raise unusable(folder, "make the folder", error) from error
+            raise to_taoprof_error(folder, "make the folder", error) from error

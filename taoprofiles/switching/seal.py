@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING
 
 from taoprofiles.errors import TaoprofError
-from taoprofiles.storage import best_effort, files
+from taoprofiles.storage import atomic, best_effort, files
 
 if TYPE_CHECKING:
     from typing import Any
@@ -51,7 +51,7 @@ class Seal:
 
         Raises TaoprofError.
         """
-        path, known = files.real(self._target), self._known()
+        path, known = files.real_path(self._target), self._known()
         if known is not None and known["path"] != path:
             self.take_off()  # another file was sealed
         with _Pinned(path) as pinned:
@@ -60,11 +60,11 @@ class Seal:
                 return False
             files.make_folder(os.path.dirname(self._record))
             record = {"path": path, "ino": status.st_ino, "mode": status.st_mode & 0o7777, "by": by}
-            files.replace(self._record, json.dumps(record).encode())
+            atomic.replace(self._record, json.dumps(record).encode())
             try:
                 files.change_mode(pinned.path, status.st_mode & 0o7555, name=path)
             except TaoprofError:
-                best_effort.forget(self._record)  # it is somebody else's file, which we may only write
+                best_effort.unlink_quietly(self._record)  # it is somebody else's file, which we may only write
                 raise
             self._mine = record
             return True
@@ -75,9 +75,9 @@ class Seal:
             return None
         known, self._mine = self._known(), None
         if known is not None:
-            for path in dict.fromkeys((known["path"], files.real(self._target))):  # it may have been moved
+            for path in dict.fromkeys((known["path"], files.real_path(self._target))):  # it may have been moved
                 self._give_back(path, known["mode"], known["ino"])
-        best_effort.forget(self._record)
+        best_effort.unlink_quietly(self._record)
         return None if known is None else int(known["mode"])
 
     @staticmethod

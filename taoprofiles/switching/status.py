@@ -9,7 +9,7 @@ from taoprofiles.errors import InvalidStateError, TaoprofError
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Store
 from taoprofiles.storage import files
-from taoprofiles.storage.journal import MAPPING_LIMIT, History
+from taoprofiles.storage.journal import History
 
 if TYPE_CHECKING:
     from taoprofiles.storage.journal import Entry
@@ -60,10 +60,10 @@ def look(context: Context) -> Situation:
 def _stable(context: Context) -> Situation:
     """Read the file, then the history; where a switch came in between, the two do not fit, and are read again."""
     history = History(context)
-    content = files.read(context.mapping_file, MAPPING_LIMIT)
+    content = files.read_mapping_file(context)
     for _ in range(10):
         found = Situation(content, history.in_force(content))
-        again = files.read(context.mapping_file, MAPPING_LIMIT)
+        again = files.read_mapping_file(context)
         if again == content:
             break
         content = again

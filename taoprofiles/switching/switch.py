@@ -11,8 +11,9 @@ from taoprofiles.holds.liveness import find_active_holds
 from taoprofiles.holds.manage import held_error, record_release
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Store
-from taoprofiles.storage import files, prompt_cache
-from taoprofiles.storage.journal import MAPPING_LIMIT, History
+from taoprofiles.storage import atomic, files, prompt_cache
+from taoprofiles.storage.files import MAPPING_LIMIT
+from taoprofiles.storage.journal import History
 from taoprofiles.storage.locks import DEFAULT_TIMEOUT, Lock
 from taoprofiles.switching import preflight
 from taoprofiles.switching.status import previous
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from taoprofiles.mounts.mapping import Change
-    from taoprofiles.storage.atomic import Rights
+    from taoprofiles.storage.atomic import FileAttributes
     from taoprofiles.storage.journal import Entry
     from taoprofiles.storage.paths import Context
 
@@ -131,13 +132,13 @@ def put_back(
     profile: str | None,
     *,
     link: str | None,
-    like: Rights | None,
+    like: FileAttributes | None,
     writer: str | None,
     follow: Callable[[int], None],
 ) -> int:
     """Put the mapping that is held back over what another program wrote; give the entry whose undoing brings that back.
 
-    ``link`` and ``like`` are what the file was before (see ``files.replace``); ``writer`` who wrote. ``follow`` is
+    ``link`` and ``like`` are what the file was before (see ``atomic.replace``); ``writer`` who wrote. ``follow`` is
     given a descriptor of each file that was replaced, into which a program may still be writing. Needs the lock.
     Raises TaoprofError: then all is as the other program left it.
     """
@@ -152,7 +153,7 @@ def take_in(context: Context, content: bytes | None, *, writer: str | None) -> i
     None where the file holds something else than ``content`` by now, or that is what was in force. Needs the lock.
     Raises TaoprofError.
     """
-    if files.read(context.mapping_file, MAPPING_LIMIT) != content:
+    if files.read_mapping_file(context) != content:
         return None
     return History(context).take_in(content, writer=writer)
 
@@ -188,7 +189,7 @@ class _Transaction:
         self.follow: Callable[[int], None] | None = None
         self._store = Store(context)
         self._history = History(context)
-        self.content = files.read(context.mapping_file, MAPPING_LIMIT)
+        self.content = files.read_mapping_file(context)
         # A guard knows more than the history tells: that the last entry was carried out, and the file is now as it was
         # before that because the same was written once more.
         self._entry = None if is_foreign else self._history.in_force(self.content)
@@ -245,7 +246,7 @@ class _Transaction:
         wanted: bytes | None,
         *,
         link: str | None = "",
-        like: Rights | None = None,
+        like: FileAttributes | None = None,
     ) -> int | None:
         """Record and replace; return the number of the entry that kept a foreign mapping, if any."""
         self._keep_what_a_killed_switch_replaced()
@@ -277,10 +278,10 @@ class _Transaction:
     def clear_up(self) -> None:
         """Do what ``write`` would do about a killed one, and no more."""
         self._keep_what_a_killed_switch_replaced()
-        files.clear_left_behind(self._context.mapping_file)
+        atomic.remove_leftovers(self._context.mapping_file)
 
     def _replace(
-        self, wanted: bytes | None, entry: dict[str, Any], link: str | None, like: Rights | None
+        self, wanted: bytes | None, entry: dict[str, Any], link: str | None, like: FileAttributes | None
     ) -> tuple[bytes | None, int | None]:
         """Replace the file, as ``entry`` says; give what it holds then, read back.
 
@@ -299,14 +300,14 @@ class _Transaction:
             landed.append(files.read(path, MAPPING_LIMIT))
 
         if wanted is None:
-            files.take_away(path, taken=placed)
+            atomic.delete(path, on_deleted=placed)
         else:
-            files.replace(path, wanted, placed=placed, link=link, like=like, follow=self.follow)
+            atomic.replace(path, wanted, on_replaced=placed, link=link, attributes=like, follow=self.follow)
         return landed[-1] if landed else None, late[0] if late else None
 
     def _keep_what_a_killed_switch_replaced(self) -> None:
         """Keep what another program wrote in the moment of a switch that was killed before it could look."""
-        content = files.left_behind(self._context.mapping_file)
+        content = atomic.read_backup(self._context.mapping_file)
         last = self._history.last_mapping()
         if content is None or last is None or self._history.knows(content):
             return

@@ -9,7 +9,7 @@ from taoprofiles.errors import NotFoundError
 from taoprofiles.mounts import container_paths, mapping
 from taoprofiles.profiles.store import Store
 from taoprofiles.storage import files
-from taoprofiles.storage.journal import MAPPING_LIMIT
+from taoprofiles.storage.files import MAPPING_LIMIT
 from taoprofiles.system.filesystem import link
 
 if TYPE_CHECKING:

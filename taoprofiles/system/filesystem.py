@@ -6,7 +6,7 @@ import os
 import re
 import stat
 
-from taoprofiles.system import bounded_files
+from taoprofiles.storage import files
 
 
 class Folder:
@@ -57,7 +57,7 @@ def link(path: str) -> str | None:
 def file_systems() -> list[tuple[str, str]]:
     """Give (mount point, type) of every mounted file system, by /proc/self/mounts (proc_pid_mounts(5))."""
     found = []
-    for line in bounded_files.read("/proc/self/mounts", 4 << 20)[0].decode("utf-8", "surrogateescape").splitlines():
+    for line in files.try_read("/proc/self/mounts", 4 << 20)[0].decode("utf-8", "surrogateescape").splitlines():
         words = line.split(" ")
         if len(words) > 2:
             found.append((re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), words[1]), words[2]))
@@ -122,4 +122,4 @@ def memory() -> int:
 
 def is_wsl() -> bool:
     """Whether this Linux runs under Windows: its kernel says "microsoft" in /proc/version."""
-    return b"microsoft" in bounded_files.read("/proc/version", 1 << 16)[0].lower()
+    return b"microsoft" in files.try_read("/proc/version", 1 << 16)[0].lower()

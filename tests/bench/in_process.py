@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from taoprofiles.profiles.store import Store
-from taoprofiles.storage import files
+from taoprofiles.storage import atomic
 from taoprofiles.storage.paths import Context
 from taoprofiles.switching import switch
 from taoprofiles.switching.status import look
@@ -43,8 +43,8 @@ def main() -> None:
         context = Context({"HOME": str(home)})
         target = str(home / "swap.json")
         contents = [b"x" * 800, b"y" * 800]
-        files.replace(target, contents[0])
-        report("durable swap", repeat(1000, lambda n: files.replace(target, contents[n % 2])))
+        atomic.replace(target, contents[0])
+        report("durable swap", repeat(1000, lambda n: atomic.replace(target, contents[n % 2])))
 
         def bare_fsyncs(number: int) -> None:
             fd = os.open(target + ".probe", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)

@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 
 from taoprofiles.doctor import docker_probe, doctor, own_state
 from taoprofiles.launcher import installed
-from taoprofiles.storage import liveness_lock
-from taoprofiles.storage.locks import Lock
+from taoprofiles.storage.locks import LivenessLock, Lock
 from taoprofiles.storage.paths import Context
 from tests.support.commands import call
 from tests.support.home import Home, find_command, require
@@ -280,7 +279,7 @@ def test_the_real_launcher_says_what_the_doctor_says(home: Home) -> None:
 
 def test_a_claim_in_the_way_is_not_taken_for_the_lock(used: Home) -> None:
     (used.state / "lock").unlink(missing_ok=True)
-    fd = liveness_lock.claim(str(used.state / "other"))
+    fd = LivenessLock(str(used.state / "other")).acquire()
     try:
         assert "lock-held" not in findings(used)
     finally:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -121,12 +120,6 @@ def mount(*words: str | Path) -> None:
     subprocess.run([find_command("mount"), *words], check=True)
 
 
-def move_mount(folder: Path, to: Path) -> None:
-    """In microseconds, where the command takes milliseconds."""
-    moved = ctypes.CDLL(None, use_errno=True).mount(bytes(folder), bytes(to), None, 0x2000, None)  # MS_MOVE
-    assert moved == 0, os.strerror(ctypes.get_errno())
-
-
 @pytest.mark.parametrize("limit", ["max_inotify_instances", "max_inotify_watches"])
 def test_without_watches_it_looks_often(sandbox: Sandbox, limit: str) -> None:
     """What the kernel does not give is said, costs nothing more each time it is asked for, and is taken when given."""
@@ -221,119 +214,16 @@ def test_a_home_that_is_read_only_for_a_while(tmp_path: Path) -> None:
     with_own_mounts(tmp_path, act)
 
 
-def test_a_home_that_is_moved_away_and_back(sandbox: Sandbox) -> None:
-    """Nothing is made where it was; what was written meanwhile is undone when it is back."""
-    before, away = sandbox.mapping_file.read_bytes(), sandbox.root.with_name("away")
+@pytest.mark.parametrize("folder", ["root", "state"])
+def test_the_guard_stops_when_its_home_is_moved_away(sandbox: Sandbox, folder: str) -> None:
+    """It makes nothing at the old place; the service manager starts it again, and it goes on when the home is back."""
     with GuardProcess(sandbox, environ=OFTEN) as guard:
         held(sandbox)
-        sandbox.root.rename(away)
-        guard.until_said("has gone away")
-        until(lambda: "waiting for the home" in guard.status, "its status tells it")
-        (away / ".tao_mounts.json").write_bytes(FOREIGN)
-        guard.goes_on(3)
-        assert not sandbox.root.exists()
-        away.rename(sandbox.root)
-        guard.until_said("is there again")
-        until(lambda: sandbox.mapping_file.read_bytes() == before, "it is put back", seconds=5, details=guard.said)
-        assert History(sandbox.context).knows(FOREIGN)
-        nothing_told(sandbox, guard, "waiting for the home")
-        put_back(sandbox, guard, b"afterwards")
-
-
-def test_a_home_that_is_another_when_it_is_back(sandbox: Sandbox) -> None:
-    """From a backup, say: it is known by our folder, and what is missing in it is made there."""
-    away, copy = sandbox.root.with_name("away"), sandbox.root.with_name("copy")
-    with GuardProcess(sandbox, environ=OFTEN) as guard:
-        held(sandbox)
-        before = sandbox.mapping_file.read_bytes()
-        sandbox.root.rename(away)
-        guard.until_said("has gone away")
-        shutil.copytree(away, copy, ignore=shutil.ignore_patterns(".config", "*.claim"))
-        copy.rename(sandbox.root)
-        guard.until_said("is there again")
-        until(sandbox.profiles.is_dir, "the folder of profiles is made", details=guard.said)
-        assert sandbox.mapping_file.read_bytes() == before
-        put_back(sandbox, guard, b"afterwards")
-
-
-def test_a_home_that_is_moved_in_the_middle_of_things(sandbox: Sandbox) -> None:
-    """At no moment does the guard make a home: what is moved back would then find something in its place."""
-    away = sandbox.root.with_name("away")
-    goes_in_the_middle(
-        sandbox,
-        goes=lambda: sandbox.root.rename(away),
-        is_gone=lambda: not sandbox.root.exists(),
-        comes=lambda: away.rename(sandbox.root),
-    )
-
-
-def goes_in_the_middle(
-    sandbox: Sandbox, goes: Callable[[], object], is_gone: Callable[[], bool], comes: Callable[[], object]
-) -> None:
-    (sandbox.root / ".config/taoprofiles/config.toml").write_text("restores = 100000\n")
-    with GuardProcess(sandbox, environ=OFTEN) as guard:
-        held(sandbox)
-        for number in range(60):
-            replaced(sandbox, b"foreign %d" % number)
-            time.sleep(0.0007 * (number % 20))
-            goes()
-            time.sleep(0.02)
-            assert is_gone(), list(sandbox.root.rglob("*"))
-            comes()
-        until(lambda: is_sealed(sandbox.mapping_file), "it goes on", seconds=10, details=guard.said)
-
-
-def test_a_home_that_is_unmounted_and_mounted_again(tmp_path: Path) -> None:
-    """The empty folder that is left of it is not taken for the home."""
-
-    def act(sandbox: Sandbox) -> None:
-        before, away = sandbox.mapping_file.read_bytes(), tmp_path / "away"
-        away.mkdir()
-        with GuardProcess(sandbox, environ=OFTEN) as guard:
-            held(sandbox)
-            mount("--move", sandbox.root, away)
-            guard.until_said("has gone away")
-            (away / ".tao_mounts.json").write_bytes(FOREIGN)
-            guard.goes_on(6)
-            assert not list(sandbox.root.iterdir())
-            mount("--move", away, sandbox.root)
-            guard.until_said("is there again")
-            until(lambda: sandbox.mapping_file.read_bytes() == before, "it is put back", seconds=5, details=guard.said)
-            assert History(sandbox.context).knows(FOREIGN)
-            put_back(sandbox, guard, b"afterwards")
-
-    with_own_mounts(tmp_path, act)
-
-
-def test_a_home_that_is_unmounted_in_the_middle_of_things(tmp_path: Path) -> None:
-    """Nor does it write into the empty folder that is left: what is there is hidden when the home is back."""
-
-    def act(sandbox: Sandbox) -> None:
-        away = tmp_path / "away"
-        away.mkdir()
-        goes_in_the_middle(
-            sandbox,
-            goes=lambda: move_mount(sandbox.root, away),
-            is_gone=lambda: not list(sandbox.root.iterdir()),
-            comes=lambda: move_mount(away, sandbox.root),
-        )
-
-    with_own_mounts(tmp_path, act)
-
-
-def test_a_state_folder_that_is_deleted(sandbox: Sandbox) -> None:
-    """The holds are gone with it, so the file is not sealed any more; all begins anew."""
-    with GuardProcess(sandbox, environ=OFTEN) as guard:
-        held(sandbox)
-        sandbox.state.rename(sandbox.folder / "deleted")
-        guard.until_said("is there again")
-        until(lambda: not is_sealed(sandbox.mapping_file), "it is not sealed", seconds=5, details=guard.said)
-        assert sandbox.mapping_file.stat().st_mode & 0o777 == 0o600
-        replaced(sandbox)
-        until(lambda: History(sandbox.context).knows(FOREIGN), "it is kept", details=guard.said)
-        held(sandbox)
-        put_back(sandbox, guard, b"afterwards")
-    assert not is_sealed(sandbox.mapping_file)
+        path = getattr(sandbox, folder)
+        path.rename(sandbox.folder / "away")
+        assert guard.process.wait(10) != 0
+        guard.until_said("moved, deleted or unmounted")
+        assert not path.exists()
 
 
 @pytest.mark.parametrize("shift", [3600, -3600])

@@ -150,14 +150,6 @@ class Writer:
         except FileNotFoundError:
             pass  # it was removed before
 
-    def move_home(self) -> None:
-        """Move the home away and back, as a mount that comes and goes."""
-        away = self.sandbox.root.with_name("away")
-        self._note("home moved", None)
-        self.sandbox.root.rename(away)
-        self._pause()
-        away.rename(self.sandbox.root)
-
     # What taoprof does meanwhile
 
     def hold_or_let_go(self) -> None:
@@ -361,7 +353,7 @@ def test_whatever_others_write_the_held_mapping_comes_back_and_nothing_is_lost(s
         chance = writer.random
         descriptors = Path(f"/proc/{guard.process.pid}/fd")
         until(lambda: not writer.wrong(), "it has looked", details=writer.told)
-        at_first, homes = len(list(descriptors.iterdir())), WRITES // 400 or 1
+        at_first = len(list(descriptors.iterdir()))
         while writer.writes < WRITES:
             for _ in range(chance.randint(1, 22)):
                 writer.write()
@@ -370,8 +362,6 @@ def test_whatever_others_write_the_held_mapping_comes_back_and_nothing_is_lost(s
                     writer.hold_or_let_go()
                 elif chance.random() < 0.02:
                     writer.use()
-            if chance.random() < homes * 10 / WRITES:
-                writer.move_home()
             writer.quiet()
             if chance.random() < 0.6:
                 writer.hold_or_let_go()

@@ -78,11 +78,10 @@ WRITERS = {
               "chmod", "fchmod", "chown", "fchown", "write", "pwrite", "rmdir", "utime"},
 }  # fmt: skip
 ALLOWED = {
-    "taoprofiles.storage.files": "the one that writes",
-    "taoprofiles.storage.atomic": "the steps of its replacements",
-    "taoprofiles.storage.best_effort": "what may be lost, written with the means of files",
-    "taoprofiles.storage.liveness_lock": "files that are there to be locked",
-    "taoprofiles.storage.locks": "the lock file and its note, before there is a lock to write under",
+    "taoprofiles.storage.files": "appends, renames and folders",
+    "taoprofiles.storage.atomic": "replacement of whole files",
+    "taoprofiles.storage.best_effort": "caches",
+    "taoprofiles.storage.locks": "lock files",
     "taoprofiles.switching.preflight": "makedirs: the person's own data folders, with their umask",
     "taoprofiles.cli.main": "opens /dev/null when the reader of stdout has gone",
 }

@@ -19,7 +19,8 @@ from taoprofiles.doctor import docker_probe
 from taoprofiles.launcher import environment, installed, registry
 from taoprofiles.launcher.installed import NO_ANSWER, NO_INTERPRETER, NO_LAUNCHER, OTHER_PROGRAM
 from taoprofiles.rules import login
-from taoprofiles.system import bounded_files, engine_schema
+from taoprofiles.storage import best_effort
+from taoprofiles.system import engine_schema
 from taoprofiles.system.commands import ask
 from tests.support.home import require
 
@@ -282,5 +283,5 @@ def test_the_environment_is_kept_by_names_that_are_known() -> None:
 
 @given(st.binary(max_size=100))
 def test_any_bytes_are_parsed_or_said_to_be_none(content: bytes) -> None:
-    found, problem = bounded_files.parse(content)
+    found, problem = best_effort.parse_json(content)
     assert problem == "" or found is None

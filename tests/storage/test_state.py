@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from taoprofiles.errors import TaoprofError
-from taoprofiles.storage import files
+from taoprofiles.storage import atomic
 from taoprofiles.switching import switch
 from taoprofiles.switching.status import look
 from tests.support.home import Home
@@ -152,14 +152,14 @@ def test_error_after_the_rename_takes_it_back(used: Home, monkeypatch: pytest.Mo
     """The folder cannot be flushed: the old content is back, and the history says so too."""
     if not links:
         _no_links(monkeypatch, errno.EPERM)
-    before, really = used.mapping_file.read_bytes(), files.Turn.sync
+    before, really = used.mapping_file.read_bytes(), atomic.DirectoryLock.sync
 
-    def fail(turn: files.Turn) -> None:
+    def fail(turn: atomic.DirectoryLock) -> None:
         if turn._folder == str(used.root):
             raise OSError(errno.EIO, os.strerror(errno.EIO), turn._folder)
         really(turn)
 
-    monkeypatch.setattr(files.Turn, "sync", fail)
+    monkeypatch.setattr(atomic.DirectoryLock, "sync", fail)
     with pytest.raises(TaoprofError, match="cannot write"):
         switch.use(used.context, "c")
     assert used.mapping_file.read_bytes() == before

@@ -16,7 +16,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from taoprofiles.storage.journal import MAPPING_LIMIT
+from taoprofiles.storage.files import MAPPING_LIMIT
 from tests.support.home import Home, require
 
 WATCHED = (

@@ -14,7 +14,7 @@ import pytest
 
 from taoprofiles.errors import TaoprofError
 from taoprofiles.profiles import manage
-from taoprofiles.storage import files
+from taoprofiles.storage import atomic, files
 from taoprofiles.switching import status, switch
 from tests.support.home import Home
 
@@ -31,7 +31,7 @@ def home(home: Home) -> Home:
 def killed(home: Home, patch: str, *words: str) -> None:
     """Run a command that kills itself where ``patch`` says."""
     script = (
-        "import os, signal\nfrom taoprofiles.cli import main\nfrom taoprofiles.storage import files\n"
+        "import os, signal\nfrom taoprofiles.cli import main\nfrom taoprofiles.storage import atomic, files\n"
         f"def die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)\n{patch}\nmain.run({list(words)!r})\n"
     )
     done = subprocess.run([sys.executable, "-c", script], env=home.environ, timeout=60, cwd="/")
@@ -78,7 +78,7 @@ def test_previous_skips_what_is_gone_and_what_never_was(home: Home) -> None:
     home.run("use", "-", check=True)
     assert current(home)["name"] == "a"
     home.profile("d")
-    killed(home, "files.replace = lambda path, *a, really=files.replace, **k: "
+    killed(home, "atomic.replace = lambda path, *a, really=atomic.replace, **k: "
                  "die() if path.endswith('.tao_mounts.json') else really(path, *a, **k)", "use", "d")  # fmt: skip
     assert current(home)["name"] == "a"
     home.run("use", "-", check=True)
@@ -87,7 +87,7 @@ def test_previous_skips_what_is_gone_and_what_never_was(home: Home) -> None:
 
 def test_undo_after_an_interrupted_switch(home: Home) -> None:
     home.run("use", "a", check=True)
-    killed(home, "files.replace = lambda path, *a, really=files.replace, **k: "
+    killed(home, "atomic.replace = lambda path, *a, really=atomic.replace, **k: "
                  "die() if path.endswith('.tao_mounts.json') else really(path, *a, **k)", "use", "b")  # fmt: skip
     home.run("use", "c", check=True)
     home.run("undo", check=True)
@@ -119,8 +119,8 @@ def test_a_foreign_write_in_the_moment_of_a_switch_that_is_killed(home: Home) ->
         "def link(source, to, **options):\n"
         f"    if source.endswith('.tao_mounts.json'): open(source, 'wb').write({FOREIGN!r})\n"
         "    really(source, to, **options)\n"
-        "os.link = link\nsync = files.Turn.sync\n"
-        "files.Turn.sync = lambda turn: die() if turn._folder == os.environ['HOME'] else sync(turn)"
+        "os.link = link\nsync = atomic.DirectoryLock.sync\n"
+        "atomic.DirectoryLock.sync = lambda turn: die() if turn._folder == os.environ['HOME'] else sync(turn)"
     )
     killed(home, patch, "use", "b")
     assert FOREIGN not in objects(home)
@@ -133,14 +133,14 @@ def test_a_foreign_write_in_the_moment_of_a_switch_that_is_killed(home: Home) ->
 
 def test_an_editor_saved_in_the_moment_of_a_set(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     path = home.profile("a")
-    really = files.replace
+    really = atomic.replace
 
     def save_first(target: str, data: bytes, **options: Any) -> None:
         if target == str(path):
             path.write_text(path.read_text() + "# handwork\n")
         really(target, data, **options)
 
-    monkeypatch.setattr(files, "replace", save_first)
+    monkeypatch.setattr(atomic, "replace", save_first)
     from taoprofiles.profiles import edit
 
     with pytest.raises(TaoprofError, match="changed by another program"):

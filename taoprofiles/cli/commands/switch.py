@@ -13,7 +13,7 @@ from taoprofiles.errors import TaoprofError, UsageError
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Store
 from taoprofiles.storage import files
-from taoprofiles.storage.journal import MAPPING_LIMIT, History
+from taoprofiles.storage.journal import History
 from taoprofiles.switching import switch
 from taoprofiles.switching.status import warnings
 
@@ -160,7 +160,7 @@ def history_verb(context: Context, args: argparse.Namespace) -> Result:
         entries.append(entry)
     oldest_id = entries[-1].id if entries else 0
     interrupted: set[int] = set()
-    for entry, took_effect in History(context).timeline(files.read(context.mapping_file, MAPPING_LIMIT)):
+    for entry, took_effect in History(context).timeline(files.read_mapping_file(context)):
         if entry.id < oldest_id:
             break
         if not took_effect:
