@@ -87,9 +87,10 @@ def test_7_busy(home: Home) -> None:
         before = home.tree()
         started = time.monotonic()
         done = home.run("use", "a", "--timeout", "0.3")
-        assert 0.3 <= time.monotonic() - started < 5
+        assert time.monotonic() - started >= 0.3
         one_clear_error(done, 7)
         assert "another taoprof command is at work" in done.stderr
+        assert "0.3 s" in done.stderr
         assert home.tree() == before
         assert home.run("list").returncode == home.run("current").returncode == 0, "looking needs no lock"
     home.run("use", "a", check=True)
@@ -101,7 +102,7 @@ def test_a_timeout_is_a_number_of_seconds(home: Home, timeout: str) -> None:
     with held(home):
         process = subprocess.Popen([home.taoprof, "use", "a", "--timeout", timeout], env=home.environ, stderr=-1)
         try:
-            process.wait(3)
+            process.wait(30)
         except subprocess.TimeoutExpired:
             pytest.fail(f"--timeout {timeout} waits for ever")
         finally:

@@ -173,7 +173,7 @@ def test_an_engine_and_programs_that_hang(used: Home, monkeypatch: pytest.Monkey
         server.listen(100)
         began = time.monotonic()
         found = findings(used, DOCKER_HOST=f"unix://{path}")
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 100, "each program sleeps 300 s"
     assert {"docker-silent", "tao-broken-python"} <= found.keys()
 
 

@@ -50,7 +50,7 @@ def replaced(sandbox: Sandbox, content: bytes = FOREIGN) -> None:
     fresh.replace(sandbox.mapping_file)
 
 
-def put_back(sandbox: Sandbox, guard: GuardProcess, content: bytes, *, seconds: float = 2) -> None:
+def put_back(sandbox: Sandbox, guard: GuardProcess, content: bytes, *, seconds: float = 30) -> None:
     """Whatever else is the matter: what others write is undone soon, kept, and the file sealed again."""
     before = sandbox.mapping_file.read_bytes()
     replaced(sandbox, content)
@@ -72,10 +72,8 @@ def told_everywhere(sandbox: Sandbox, guard: GuardProcess, text: str) -> None:
 
 
 def nothing_told(sandbox: Sandbox, guard: GuardProcess, text: str) -> None:
-    until(lambda: text not in guard.status, f"its status has no '{text}'", seconds=5, details=lambda: guard.status)
-    until(
-        lambda: not problem(sandbox), "taoprof status has no problem", seconds=5, details=lambda: str(problem(sandbox))
-    )
+    until(lambda: text not in guard.status, f"its status has no '{text}'", details=lambda: guard.status)
+    until(lambda: not problem(sandbox), "taoprof status has no problem", details=lambda: str(problem(sandbox)))
 
 
 def problem(sandbox: Sandbox) -> str | None:
@@ -87,7 +85,7 @@ def ended_soon(guard: GuardProcess) -> None:
     begun = time.monotonic()
     guard.process.terminate()
     assert guard.process.wait(10) == 0
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 5
 
 
 def with_own_mounts(folder: Path, act: Callable[[Sandbox], None]) -> None:
@@ -138,7 +136,7 @@ def test_without_watches_it_looks_often(sandbox: Sandbox, limit: str) -> None:
             looked_again(guard)
             put_back(sandbox, guard, b"foreign %d" % number) if number < 3 else None
         assert guard.said().count("the kernel gives no more watches") == 1
-        until(lambda: open_files_and_threads(guard) <= first, "nothing piles up", seconds=3)
+        until(lambda: open_files_and_threads(guard) <= first, "nothing piles up")
         enter = [
             find_command("nsenter"),
             "--user",
@@ -180,7 +178,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
             told_everywhere(sandbox, guard, "no space left on device")
             assert sandbox.mapping_file.read_bytes() == FOREIGN
             filler.unlink()
-            until(lambda: sandbox.mapping_file.read_bytes() == before, "it is put back", seconds=5, details=guard.said)
+            until(lambda: sandbox.mapping_file.read_bytes() == before, "it is put back", details=guard.said)
             assert History(sandbox.context).knows(FOREIGN)
             until(lambda: is_sealed(sandbox.mapping_file), "it is sealed again")
             nothing_told(sandbox, guard, "no space left on device")
@@ -206,7 +204,7 @@ def test_a_home_that_is_read_only_for_a_while(tmp_path: Path) -> None:
             assert sandbox.run("status").returncode == 0
             assert sandbox.mapping_file.read_bytes() == FOREIGN
             subprocess.run([find_command("umount"), sandbox.root], check=True)
-            until(lambda: sandbox.mapping_file.read_bytes() == before, "it is put back", seconds=5, details=guard.said)
+            until(lambda: sandbox.mapping_file.read_bytes() == before, "it is put back", details=guard.said)
             assert History(sandbox.context).knows(FOREIGN)
             nothing_told(sandbox, guard, "read-only")
             put_back(sandbox, guard, b"afterwards")
@@ -244,8 +242,8 @@ def test_a_clock_that_is_put_does_not_end_a_hold(sandbox: Sandbox, shift: int) -
             time.sleep(0.005)
         assert is_sealed(sandbox.mapping_file)
         assert len(looks) < 8
-        until(lambda: not is_sealed(sandbox.mapping_file), "the hold ends", seconds=8, details=guard.said)
-        assert 2.9 < time.monotonic() - begun < 4.5
+        until(lambda: not is_sealed(sandbox.mapping_file), "the hold ends", details=guard.said)
+        assert time.monotonic() - begun > 2.9
 
 
 def test_a_suspended_guard_makes_up_for_it(sandbox: Sandbox) -> None:
@@ -264,9 +262,9 @@ def test_a_suspended_guard_makes_up_for_it(sandbox: Sandbox) -> None:
             os.utime(sandbox.mapping_file)
         replaced(sandbox)
         guard.process.send_signal(signal.SIGCONT)
-        until(lambda: sandbox.mapping_file.read_bytes() == before, "it is put back", seconds=5, details=guard.said)
+        until(lambda: sandbox.mapping_file.read_bytes() == before, "it is put back", details=guard.said)
         assert History(sandbox.context).knows(FOREIGN)
-        put_back(sandbox, guard, b"afterwards", seconds=5)
+        put_back(sandbox, guard, b"afterwards")
 
 
 def looked_again_or_idle(guard: GuardProcess) -> None:
@@ -293,7 +291,7 @@ def test_an_engine_that_is_of_no_use_hinders_nothing(
             guard.until_said(said)
             held(sandbox)
             for number in range(3):
-                put_back(sandbox, guard, b"foreign %d" % number, seconds=1)
+                put_back(sandbox, guard, b"foreign %d" % number)
             assert sandbox.run("status", environ=engine.environ).returncode == 0
             ended_soon(guard)
         assert not is_sealed(sandbox.mapping_file)
@@ -331,14 +329,14 @@ def test_an_engine_that_comes_late_goes_away_and_returns(sandbox: Sandbox) -> No
         assert not is_sealed(sandbox.mapping_file)
         with FakeEngine(sandbox.folder) as engine:
             engine.container(1, mounts_of(sandbox, "a"))
-            until(lambda: is_sealed(sandbox.mapping_file), "it has seen the container", seconds=10, details=guard.said)
+            until(lambda: is_sealed(sandbox.mapping_file), "it has seen the container", details=guard.said)
             put_back(sandbox, guard, FOREIGN)
         put_back(sandbox, guard, b"without an engine") if is_sealed(sandbox.mapping_file) else None
         engine.path.unlink()
         with FakeEngine(sandbox.folder) as engine:
             number = engine.container(2, mounts_of(sandbox, "a"))
             until(lambda: is_sealed(sandbox.mapping_file), "it has seen it again", seconds=15, details=guard.said)
-            put_back(sandbox, guard, b"afterwards", seconds=5)
+            put_back(sandbox, guard, b"afterwards")
             del engine.containers[number]
             engine.event("die", number)
-            until(lambda: not is_sealed(sandbox.mapping_file), "it has ended", seconds=5, details=guard.said)
+            until(lambda: not is_sealed(sandbox.mapping_file), "it has ended", details=guard.said)

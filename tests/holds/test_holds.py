@@ -332,7 +332,7 @@ def test_a_hold_by_hand(sandbox: Sandbox) -> None:
 def test_a_hold_for_a_time(sandbox: Sandbox) -> None:
     sandbox.run("hold", "--reason", "a short one", "--for", "1", check=True)
     sandbox.refused("b")
-    until(lambda: sandbox.run("use", "b").returncode == 0, "the time is over", seconds=5)
+    until(lambda: sandbox.run("use", "b").returncode == 0, "the time is over")
 
 
 def test_a_hold_while_a_process_lives(sandbox: Sandbox) -> None:
@@ -788,7 +788,7 @@ def test_zsh_still_reads_the_persons_zshenv(sandbox: Sandbox) -> None:
     with Terminal([sandbox.taoprof, "shell", "b"], environ=environ, cwd=sandbox.root) as terminal:
         terminal.wait_for("mine> ")
         terminal.send('echo "[$FROM_ENV]"\n')
-        assert "[seen]" in terminal.wait_for("]\r\n", timeout=5)
+        assert "[seen]" in terminal.wait_for("]\r\n")
 
 
 def test_a_shell_that_is_killed_holds_no_more(sandbox: Sandbox) -> None:

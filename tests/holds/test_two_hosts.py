@@ -134,7 +134,7 @@ def test_another_host_vanishes(sandbox: Sandbox, spaces: str) -> None:
     refused(sandbox, "a")
     gone = vanish(host)
     refused(sandbox, "a")
-    until(lambda: switches(sandbox, "a"), "the lease has run out", seconds=LEASE + 5)
+    until(lambda: switches(sandbox, "a"), "the lease has run out", seconds=LEASE + 30)
     assert time.monotonic() - gone > LEASE - 1.1, "its last sign of life was at most that old"
     assert sandbox.holds() == []
     left = {path.suffix for path in sandbox.records.iterdir()}
@@ -148,7 +148,7 @@ def test_a_host_that_vanished_before_anybody_looked(sandbox: Sandbox, spaces: st
     passed(LEASE * 1.2)
     refused(sandbox, "a")
     first = time.monotonic()
-    until(lambda: switches(sandbox, "a"), "the lease has run out", seconds=LEASE + 5)
+    until(lambda: switches(sandbox, "a"), "the lease has run out", seconds=LEASE + 30)
     assert time.monotonic() - first > LEASE - 0.5
 
 
@@ -173,7 +173,7 @@ def test_a_hold_for_a_process_on_another_host(sandbox: Sandbox, spaces: str) -> 
     assert (holder["host"], holder["reason"]) == (NAME, "a demo on A")
     vanish(host)
     end = time.monotonic() + 1.5 * LEASE
-    until(lambda: not switches(sandbox, "b") and time.monotonic() > end, "it is still held", seconds=1.5 * LEASE + 1)
+    until(lambda: not switches(sandbox, "b") and time.monotonic() > end, "it is still held", seconds=1.5 * LEASE + 30)
     sandbox.run("release", holder["id"], check=True)
     assert switches(sandbox, "b"), "who knows that it has ended lets go of it by its id"
 
@@ -182,7 +182,7 @@ def test_a_hold_for_a_process_on_another_host_stays_while_it_lives(sandbox: Sand
     """Nothing of taoprofiles runs there that could renew it, and its process goes on all the same."""
     hold_on_a(sandbox, spaces, "--pid")
     end = time.monotonic() + 1.5 * LEASE
-    until(lambda: not switches(sandbox, "b") and time.monotonic() > end, "it is still held", seconds=1.5 * LEASE + 1)
+    until(lambda: not switches(sandbox, "b") and time.monotonic() > end, "it is still held", seconds=1.5 * LEASE + 30)
 
 
 def test_a_hold_by_hand_on_another_host_has_no_lease(sandbox: Sandbox, spaces: str) -> None:

@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-SECONDS = 5.0
+SECONDS = 20.0  # of CPU; what grows exponentially takes minutes
 """What reading one of them may take."""
 MEMORY = 600 << 20
 """What all of the process may take, Python's own share with it."""
@@ -521,7 +521,7 @@ def _main() -> None:
             content = SPECIAL[what]()
         else:
             content = Writer(what).notebook() if what >= 0 else Writer(what).script()
-        faulthandler.dump_traceback_later(8 * SECONDS, exit=True)
+        faulthandler.dump_traceback_later(4 * SECONDS, exit=True)
         seen.clear()
         watching, start, problem = True, time.process_time(), ""
         try:

@@ -169,9 +169,9 @@ def test_value_may_grow_to_the_limit() -> None:
 @pytest.mark.parametrize("times", [2, 50])
 def test_doubling_ends_fast(times: int) -> None:
     variables = {f"A{n}": f"${{A{n - 1}}}" * times for n in range(1, 90)} | {"A0": "ha"}
-    started = time.monotonic()
+    started = time.process_time()
     told = why("${A89}", **variables)
-    assert time.monotonic() - started < 2
+    assert time.process_time() - started < 2
     assert str(VALUE_LIMIT) in told
     assert len(told) < 200
 
@@ -179,9 +179,9 @@ def test_doubling_ends_fast(times: int) -> None:
 def test_doubling_of_nothing_ends_fast() -> None:
     """Each value is worked out once, however often it is referred to."""
     variables = {f"A{n}": f"${{A{n - 1}}}" * 50 for n in range(1, 90)} | {"A0": ""}
-    started = time.monotonic()
+    started = time.process_time()
     assert value("${A89}", **variables) == ""
-    assert time.monotonic() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_long_chain_is_an_error_and_no_overflow_of_the_stack() -> None:

@@ -385,9 +385,9 @@ BOMBS: dict[str, bytes] = {
 
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_bomb(bomb: str) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     told = problems(BOMBS[bomb])
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
     assert all(len(problem) < 600 for problem in told), "no line that fills the screen"
 
 
@@ -430,11 +430,11 @@ def test_depth_of_dotted_keys(lines: list[tuple[list[str], str, str, bool]]) -> 
     "unit", ['"', "'", '\\"', '"\\"', '"""\\', "'''a'", "\"'''", "a", " ", ". ", "\\", "#", "'\n", "$"]
 )
 def test_depth_is_counted_in_linear_time(unit: str) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     for end in ("", "\\"):
         toml_model._too_deep(_repeated(unit).decode() + end)
         toml_model._too_deep('"""' + _repeated(unit).decode() + end)
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1
 
 
 def test_many_values_of_the_greatest_length_are_refused() -> None:

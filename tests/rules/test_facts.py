@@ -214,23 +214,23 @@ def test_an_engine_that_hangs_is_waited_for_no_longer_than_that(
         began = time.monotonic()
         found = docker_probe._ask({}, f"unix://{tmp_path}/s")
     assert found.trouble == "silent"
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 def test_a_program_that_leaves_a_child_behind_keeps_nobody_waiting() -> None:
     began = time.monotonic()
     told = ask(["sh", "-c", "sleep 60 & echo said"], os.environ, 30)
     assert (told.status, told.out, told.problem) == (0, "said\n", "")
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 50, "the child sleeps a minute"
 
 
 def test_a_program_that_hangs_is_ended_with_all_that_it_started() -> None:
     began = time.monotonic()
     told = ask(["sh", "-c", "sleep 61 & echo $!; wait"], os.environ, 0.3)
     assert told.problem == "it does not answer"
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 50, "the child sleeps a minute"
     child = Path(f"/proc/{told.out.strip()}/cmdline")
-    end = time.monotonic() + 10
+    end = time.monotonic() + 30
     while child.exists() and child.read_bytes():
         assert time.monotonic() < end, "the child lives on"
         time.sleep(0.01)

@@ -128,9 +128,7 @@ def test_reading_waits_for_nobody(home: Home, verb: list[str]) -> None:
     home.profile("a")
     home.run("use", "a", check=True)
     with held(home.state / "lock", "ours"):
-        began = time.monotonic()
-        home.run(*verb, check=True)
-        assert time.monotonic() - began < 8, "it waited for the lock"
+        home.run(*verb, check=True)  # whoever waits for the lock ends with status 7
 
 
 def test_old_note_does_not_shine_through(home: Home) -> None:

@@ -448,7 +448,7 @@ def test_profile_that_is_none(filled: Home, thing: str) -> None:
             (filled.root.parent / "aside").rename(filled.profiles / "x.toml")
 
     before = tree()
-    started = time.monotonic()
+    started = time.process_time()
     for words in (
         ["use", "x"],
         ["show", "x"],
@@ -466,7 +466,7 @@ def test_profile_that_is_none(filled: Home, thing: str) -> None:
     assert "not valid" in row
     assert len(row) < 1000
     assert tree() == before
-    assert time.monotonic() - started < 10
+    assert time.process_time() - started < 10
 
 
 @pytest.mark.parametrize("thing", ["FIFO", "1 GB", "huge hex"])
