@@ -13,8 +13,9 @@ from taoprofiles.launcher import installed, registry, versions
 from taoprofiles.launcher.argv import MAIN_PROGRAMS, launcher_words
 from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.simulation import predict
-from taoprofiles.mounts import container_paths, mapping
-from taoprofiles.rules import commands, folders, home, login, options, variables
+from taoprofiles.mounts import mapping, paths
+from taoprofiles.rules import folders, home, login, options, variables
+from taoprofiles.rules.command import CommandContext, check_command
 from taoprofiles.rules.finding import ERROR, Finding, by_severity
 from taoprofiles.switching import preflight
 from taoprofiles.system.filesystem import Folder, file_system, file_systems, foreign, listening, memory, nearest
@@ -131,9 +132,8 @@ def _judged(context: Context, matter: Matter, version: str, command: list[str], 
         return
     mounts = mapping.mounted(matter.mapping)
     run = ["taoprof", "run", matter.name, "--"] if by_name and matter.name is not None else []
-    environ = context.environ
-    yield from commands.arguments(command, mounts, matter.variables, environ=environ, secrets=matter.hidden, run=run)
-    yield from commands.findings(command, mounts, {**environ, **matter.variables})
+    about = CommandContext(mounts, matter.variables, context.environ, matter.hidden, run=run)
+    yield from check_command(command, about)
 
 
 def _folders(context: Context, matter: Matter, given: dict[str, Any], command: list[str]) -> Iterator[Finding]:
@@ -155,10 +155,10 @@ def _folders(context: Context, matter: Matter, given: dict[str, Any], command: l
 def _results(matter: Matter, command: list[str]) -> list[str]:
     """Give the host folders into which results go: as the command says, or else by their usual names."""
     mounts = mapping.mounted(matter.mapping)
-    named = container_paths.container_path(command or ["train"], matter.variables)
+    named = paths.results_folders(command or ["train"], matter.variables)
     if not named and not command:
         named = [place for place in mounts.values() if os.path.basename(place) in _RESULTS]
-    return list(dict.fromkeys(container_paths.host_paths(named, mounts)))
+    return list(dict.fromkeys(paths.host_paths(named, mounts)))
 
 
 def _from_prediction(

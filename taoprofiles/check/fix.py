@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from taoprofiles.errors import HeldError
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles import edit
+from taoprofiles.rules.finding import COMMAND_IDS
 from taoprofiles.storage import files
 from taoprofiles.storage.locks import DEFAULT_TIMEOUT
 from taoprofiles.switching import preflight, switch
@@ -26,8 +27,8 @@ BY_HAND = frozenset(
     "src-placeholder src-unexpanded-var src-relative src-windows-path src-colon src-duplicate dst-symlinked-on-host "
     "dst-relative dst-duplicate dst-root json-parse json-dup-key schema-top-key mounts-missing mount-shape env-shape "
     "opts-null opts-shape key-ignored shm-unit shm-over-memory ulimit-type port-in-use port-fixed-shared port-shape "
-    "ports-without-network env-not-text env-typo opt-tty-false opt-unknown-for-version spec-host-path "
-    "spec-unmapped-path spec-placeholder".split()
+    "ports-without-network env-not-text env-typo opt-tty-false opt-unknown-for-version spec-placeholder "
+    "spec-syntax".split()
 )
 """What a person must choose or write: the hint ends with the command that opens the place."""
 
@@ -79,12 +80,13 @@ def with_commands(context: Context, findings: Sequence[Finding], matter: Matter,
     """
     name = matter.name
     for finding in findings:
+        is_line_of_spec = finding.id in ("host-path", "unmapped-path") and finding.where.startswith("/")
         is_key = finding.fix[:1] in (("set",), ("unset",))
         if is_key and name is not None:
             finding.hint = Step(*finding.fix).line(name) + ("" if by_name else f" && taoprof use {name}")
         elif is_key and matter.path == context.mapping_file and not _is_double(findings):
             finding.hint = "taoprof check --fix"
-        elif is_key or finding.id in BY_HAND:
+        elif is_key or finding.id in BY_HAND or is_line_of_spec:
             opens = _opens(context, finding, matter)
             quoted = opens if "'" in opens else f"'{opens}'"
             finding.hint = f"{finding.hint}: {quoted}" if finding.hint else opens
@@ -103,7 +105,7 @@ def without_sudo(findings: Sequence[Finding], uid: int) -> None:
 
 def _opens(context: Context, finding: Finding, matter: Matter) -> str:
     """Give the command that opens what is to be changed, at the line if that is known."""
-    if matter.name is not None and not finding.id.startswith("spec-"):
+    if matter.name is not None and not (finding.id in COMMAND_IDS and finding.where.startswith("/")):
         return shlex.join(["taoprof", "edit", matter.name])
     path, _, line = re.sub(r" \(.*", "", finding.where).rpartition(":")
     path = path if path.startswith("/") else matter.path

@@ -19,7 +19,7 @@ from taoprofiles.guard.status import Guards
 from taoprofiles.guard.witness import Witness
 from taoprofiles.holds.hold import OWN_KINDS, RUN_VARIABLE, blocking_holds, needing_mapping_file
 from taoprofiles.holds.liveness import ActiveHolds, Containers, find_active_holds, seconds_held
-from taoprofiles.mounts import container_paths, mapping
+from taoprofiles.mounts import comparison, mapping
 from taoprofiles.storage import files, locks
 from taoprofiles.storage.atomic import FileAttributes
 from taoprofiles.storage.files import MAPPING_LIMIT
@@ -265,7 +265,7 @@ class Guard:
         if not seen or wanted is None:
             return None
         try:
-            return container_paths.differences(mapping.parse(wanted[1], ""), seen, processes.environment(hold.pid))
+            return comparison.differences(mapping.parse(wanted[1], ""), seen, processes.environment(hold.pid))
         except (InvalidStateError, LookupError, TypeError, ValueError, AttributeError):
             return []  # a file that another program wrote, of a form that the launcher itself refuses
 

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from taoprofiles.masking import MASK
-from taoprofiles.mounts import container_paths, mapping
+from taoprofiles.mounts import mapping, paths
 
 if TYPE_CHECKING:
     from typing import Any
@@ -41,8 +41,8 @@ def places(portrait: dict[str, Any]) -> list[dict[str, Any]]:
     for name, value in portrait["variables"].items():
         outside = inside = ""
         if value.startswith("/"):
-            within = container_paths.container_paths(value, pairs)
-            behind = container_paths.host_paths([value], pairs)
+            within = paths.container_paths(value, pairs)
+            behind = paths.host_paths([value], pairs)
             if within:
                 outside, inside = value, within[0]
             elif behind:

@@ -34,10 +34,8 @@ _OPTIONS = {
     "env-not-text": WARNING, "variables-differ": WARNING, "variable-placeholder": ERROR,
 }  # fmt: skip
 _COMMAND = {
-    "arg-host-path": ERROR, "arg-unmapped-path": WARNING, "arg-missing-file": ERROR, "arg-needs-quoting": WARNING,
-    "arg-empty-variable": ERROR,
-    "spec-host-path": ERROR, "spec-unmapped-path": ERROR, "spec-missing-file": WARNING, "spec-unreadable": WARNING,
-    "spec-placeholder": WARNING,
+    "host-path": ERROR, "unmapped-path": WARNING, "missing-file": ERROR, "arg-needs-quoting": WARNING,
+    "arg-empty-variable": ERROR, "spec-syntax": ERROR, "spec-unreadable": WARNING, "spec-placeholder": WARNING,
 }  # fmt: skip
 _MACHINE = {
     # whether the launcher starts
@@ -61,6 +59,8 @@ _MACHINE = {
     "two-homes": WARNING,
 }  # fmt: skip
 
+COMMAND_IDS = frozenset(_COMMAND)
+"""Findings about a command and its spec files."""
 SEVERITIES: dict[str, str] = {**_FILE, **_MOUNTS, **_OPTIONS, **_COMMAND, **_MACHINE}
 """By check: what it comes to. Each has a section of its name in docs/reference/checks.md; a name never changes."""
 
@@ -74,17 +74,21 @@ class Finding:
     ("set", "docker.user=auto"), ("unset", key), ("mkdir", folder) or ("chmod", file); () where a person must choose.
     """
 
-    __slots__ = ("fix", "hint", "id", "what", "where", "why")
+    __slots__ = ("fix", "hint", "id", "severity", "what", "where", "why")
 
     def __init__(
-        self, id: str, where: str, what: str, why: str = "", hint: str = "", *, fix: tuple[str, ...] = ()
+        self,
+        id: str,
+        where: str,
+        what: str,
+        why: str = "",
+        hint: str = "",
+        *,
+        fix: tuple[str, ...] = (),
+        severity: str = "",
     ) -> None:
+        self.severity = severity or SEVERITIES[id]
         self.id, self.where, self.what, self.why, self.hint, self.fix = id, where, what, why, hint, fix
-
-    @property
-    def severity(self) -> str:
-        """Give error, warning or info."""
-        return SEVERITIES[self.id]
 
     def as_dict(self) -> dict[str, Any]:
         """Give the fields for programs."""

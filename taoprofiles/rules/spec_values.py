@@ -1,21 +1,21 @@
-"""Reading the values of a spec file from its text: YAML, protobuf text, JSON and TOML, broken ones too.
+"""The text values of a spec file with their lines: YAML, JSON, TOML and protobuf text.
 
-No parser: those lose the line numbers, give up at the first fault, and there is none for protobuf text without its
-schema. What is read is which texts stand there as values, on which line and under which key.
+No schema is needed, and a broken file gives the values before the fault. YAML is read as events, which keep the line
+marks and are not nested, so that depth costs nothing; there is no parser for protobuf text without its schema.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class Written(NamedTuple):
-    """A text that stands as a value: on which line, in which part of the file (its outermost key), under which key."""
+class SpecValue(NamedTuple):
+    """A text value: its line, the outermost key above it, the nearest key, and the text."""
 
     line: int
     section: str
@@ -23,196 +23,135 @@ class Written(NamedTuple):
     value: str
 
 
-def scan(text: str, form: str) -> Iterator[Written]:
-    """Give the values of a ``yaml``, ``prototxt``, ``json`` or ``toml`` text; in time that grows with its length."""
-    return _Yaml(text).values() if form == "yaml" else _quoted(text, form)
+class SyntaxFault(NamedTuple):
+    """Why a file cannot be parsed, with the line."""
+
+    line: int
+    message: str
+
+
+def read_values(text: str, form: str) -> tuple[list[SpecValue], SyntaxFault | None]:
+    """Return the values of a "yaml", "json", "toml" or "prototxt" text, and the fault of a YAML or JSON text."""
+    if form in ("toml", "prototxt"):
+        return list(_quoted_values(text, form)), None
+    if form == "json":
+        text = _SURROGATES.sub(lambda pair: json.loads(f'"{pair[0]}"'), text)  # which YAML has no escapes for
+    values, fault = _yaml_values(text)
+    return values, _json_fault(text) if form == "json" else fault
+
+
+_SURROGATES = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
+
+
+def _json_fault(text: str) -> SyntaxFault | None:
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as error:
+        return SyntaxFault(error.lineno, error.msg.lower())
+    except (ValueError, RecursionError):  # too many digits, or nested too deeply
+        pass
+    return None
+
+
+def _yaml_values(text: str) -> tuple[list[SpecValue], SyntaxFault | None]:
+    import yaml  # 30 ms
+
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    values: list[SpecValue] = []
+    collections: list[_Collection] = []
+    section = ""
+    try:
+        for event in yaml.parse(text, Loader=loader):
+            if isinstance(event, yaml.CollectionEndEvent):
+                collections.pop()
+            elif isinstance(event, yaml.NodeEvent):
+                parent = collections[-1] if collections else _Collection("", is_mapping=False)
+                is_key = parent.is_mapping and not parent.has_key
+                parent.has_key = is_key
+                if isinstance(event, yaml.CollectionStartEvent):
+                    collections.append(_Collection(parent.key, isinstance(event, yaml.MappingStartEvent)))
+                elif isinstance(event, yaml.ScalarEvent) and is_key:
+                    parent.key = event.value
+                    section = event.value if len(collections) == 1 else section
+                elif isinstance(event, yaml.ScalarEvent) and event.value:
+                    is_block = event.style in ("|", ">")  # whose text begins on the next line
+                    value = event.value.strip() if is_block else event.value
+                    mark: Any = event.start_mark
+                    values.append(SpecValue(mark.line + 1 + is_block, section, parent.key, value))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        return values, SyntaxFault(mark.line + 1 if mark else 1, error.problem or "it cannot be parsed")
+    except yaml.YAMLError:  # a character that YAML does not allow
+        match = yaml.reader.Reader.NON_PRINTABLE.search(text)
+        line = text.count("\n", 0, match.start()) + 1 if match else 1
+        return values, SyntaxFault(line, "it contains a control character")
+    return values, None
+
+
+class _Collection:
+    """An open mapping or sequence; ``has_key``: the next node is the value of ``key``."""
+
+    __slots__ = ("has_key", "is_mapping", "key")
+
+    def __init__(self, key: str, is_mapping: bool) -> None:
+        self.key, self.is_mapping, self.has_key = key, is_mapping, False
 
 
 _ONE_LINE = r'"(?:[^"\\\n]|\\.)*+"?'
-_SINGLE = r"'(?:[^'\\\n]|\\.)*+'?"
 _TOKENS = {
-    "json": re.compile(
-        rf"(?P<string>{_ONE_LINE})|(?P<line>\n)|(?P<open>[{{\[])|(?P<close>[}}\]])|(?P<more>[^\"\n{{}}\[\]]++)"
-    ),
-    "prototxt": re.compile(
-        rf"(?P<comment>#[^\n]*+)|(?P<string>{_ONE_LINE}|{_SINGLE})|(?P<line>\n)|(?P<more>[^#\"'\n]++)"
-    ),
+    "prototxt": re.compile(rf"""#[^\n]*+|(?P<string>{_ONE_LINE}|'(?:[^'\\\n]|\\.)*+'?)|\n|(?P<plain>[^#"'\n]++)"""),
     "toml": re.compile(
-        r"(?P<comment>#[^\n]*+)|(?P<string>\"\"\"(?:[^\"\\]|\\.|\"(?!\"\"))*+(?:\"\"\"|\Z)|'''(?:[^']|'(?!''))*+(?:'''|\Z)"
-        rf"|{_ONE_LINE}|'[^'\n]*+'?)|(?P<line>\n)|(?P<more>[^#\"'\n]++)",
+        r"""#[^\n]*+|(?P<string>\"{3}(?:[^"\\]|\\.|"(?!""))*+(?:\"{3}|\Z)|'{3}(?:[^']|'(?!''))*+(?:'{3}|\Z)"""
+        rf"""|{_ONE_LINE}|'[^'\n]*+'?)|\n|(?P<plain>[^#"'\n]++)""",
         re.S,
     ),
-}  # fmt: skip
+}
 _LAST_WORD = re.compile(r"([\w.-]+)\s*[:=]?[\s\[{(]*\Z")
-_IS_KEY = {"json": re.compile(r"\s*+:"), "toml": re.compile(r"[ \t]*+[=.\]]"), "prototxt": re.compile(r"(?!)")}
-_TABLE = re.compile(r"\s*\[{1,2}\s*([\w-]+)")
+_TOML_KEY_ENDS = re.compile(r"[ \t]*+[=.\]]")
+_TOML_TABLE = re.compile(r"\s*\[{1,2}\s*([\w-]+)")
 
 
-def _quoted(text: str, form: str) -> Iterator[Written]:
-    """JSON, protobuf text and TOML, where every text is quoted."""
-    line, depth, section, key = 1, 0, "", ""
-    fresh = True  # at the beginning of a line
+def _quoted_values(text: str, form: str) -> Iterator[SpecValue]:
+    """Read TOML or protobuf text, in which every text value is quoted."""
+    line, section, key = 1, "", ""
     for token in _TOKENS[form].finditer(text):
-        kind, part = token.lastgroup, token.group()
-        if kind == "line":
-            line, fresh = line + 1, True
-            continue
-        if kind in ("open", "close"):
-            depth += 1 if kind == "open" else -1
-        elif kind == "string":
-            value = _unquoted(part, form)
-            if _IS_KEY[form].match(text, token.end()):
-                key = value
-                section = value if form == "json" and depth == 1 else section
-            elif len(part) > 1 and part[-1] == part[0]:
-                yield Written(line, section, key, value)
-            line += part.count("\n")
-        elif kind == "more":
-            table = _TABLE.match(part) if form == "toml" and fresh else None
-            word = _LAST_WORD.search(part[-200:])
+        string, plain = token["string"], token["plain"]
+        if string:
+            if form == "toml" and _TOML_KEY_ENDS.match(text, token.end()):
+                key = _unquote(string, form)
+            elif len(string) > 1 and string[-1] == string[0]:
+                yield SpecValue(line, section, key, _unquote(string, form))
+        elif plain:
+            at_line_start = token.start() == 0 or text[token.start() - 1] == "\n"
+            table = _TOML_TABLE.match(plain) if form == "toml" and at_line_start else None
+            word = _LAST_WORD.search(plain[-200:])
             section = table[1] if table else section
             key = word[1].rpartition(".")[2] if word and not table else key
-        fresh = False
+        line += token.group().count("\n")
 
 
-_YAML_DOUBLE = re.compile(r'"((?:[^"\\]|\\.){0,8192}+)"', re.S)
-_YAML_SINGLE = re.compile(r"'((?:[^']|''){0,8192}+)'")
-_YAML_BLOCK = re.compile(r"(?:[^\s:#]|:(?!\s|\Z)|(?<!\s)#|[ \t]++(?![#\s]|\Z))++")
-_YAML_FLOW = re.compile(r"(?:[^\s:#,\[\]{}]|:(?![\s,\[\]{}]|\Z)|(?<!\s)#|[ \t]++(?![#\s,\[\]{}]|\Z))++")
-_YAML_SKIPPED = re.compile(
-    r"[ \t\r]++|[-?](?=\s|\Z)|[&!][^\s,\[\]{}]*+|[|>][+\-0-9]*+(?=[ \t]*+(?:#|\n|\Z))|:(?=\s|\Z)|,"
-)
-_YAML_COMMENT = re.compile(r"#[^\n]*+")
-_YAML_IS_KEY = re.compile(r"[ \t]*+:(?=[\s,\[\]{}]|\Z)")
-_YAML_NEXT = re.compile(r"[ \t]*+\n((?:[ \t]*+\n)*+)([ ]*+)(?=[^\s#])")
-_YAML_BREAK = re.compile(r"[ \t]*+\n\s*+")
-
-
-class _Yaml:
-    def __init__(self, text: str) -> None:
-        self._text, self._place, self._line = text, 0, 1
-        self._line_start = 0
-        self._section = self._key = ""
-        self._depth = 0
-
-    def values(self) -> Iterator[Written]:
-        text = self._text
-        while self._place < len(text):
-            c = text[self._place]
-            if c == "\n":
-                self._pass(self._place + 1)
-            elif c == "#" and (self._place == self._line_start or text[self._place - 1] in " \t"):
-                self._pass(_end(_YAML_COMMENT.match(text, self._place), self._place))
-            elif c in "[{":
-                self._depth += 1
-                self._pass(self._place + 1)
-            elif c in "]}":
-                self._depth = max(0, self._depth - 1)
-                self._pass(self._place + 1)
-            elif skipped := _YAML_SKIPPED.match(text, self._place):
-                self._pass(skipped.end())
-            else:
-                yield from self._scalar(c)
-
-    def _scalar(self, c: str) -> Iterator[Written]:
-        start, line = self._place, self._line
-        quoted = {'"': _YAML_DOUBLE, "'": _YAML_SINGLE}.get(c)
-        found = quoted.match(self._text, start) if quoted else None
-        if quoted and found is None:  # no end of it: what follows on this line is not known
-            end = self._text.find("\n", start)
-            self._pass(len(self._text) if end < 0 else end)
-            return
-        if found is not None:
-            value = _yaml_double(found[1]) if c == '"' else _folded(found[1].replace("''", "'"))
-        else:
-            found = (_YAML_FLOW if self._depth else _YAML_BLOCK).match(self._text, start)
-            value = found.group() if found else ""
-        end = _end(found, start + 1)
-        if _YAML_IS_KEY.match(self._text, end):
-            if start == self._line_start and (found is None or not self._depth or value.isidentifier()):
-                self._section, self._depth = value, 0  # what stands at the margin ends every bracket before it
-            elif self._depth == 1 and not self._section:
-                self._section = value
-            self._key = value
-            self._pass(end)
-            return
-        if not quoted and value.startswith("/"):
-            value, end = self._continued(value, end)
-        self._pass(end)
-        yield Written(line, self._section, self._key, value)
-
-    def _continued(self, value: str, end: int) -> tuple[str, int]:
-        """Give a text without quotes with the lines that go on with it: those further in, or within the brackets."""
-        plain = _YAML_FLOW if self._depth else _YAML_BLOCK
-        line = self._text[self._line_start : self._place]
-        margin = -1 if self._depth else len(line) - len(line.lstrip(" "))
-        while following := _YAML_NEXT.match(self._text, end):
-            more = plain.match(self._text, following.end())
-            if len(following[2]) <= margin or more is None or _YAML_IS_KEY.match(self._text, more.end()):
-                break
-            if following[1] or more.group().startswith(("- ", "/")) or len(value) > 4096:
-                break
-            value, end = f"{value} {more.group()}", more.end()
-        return value, end
-
-    def _pass(self, end: int) -> None:
-        lines = self._text.count("\n", self._place, end)
-        if lines:
-            self._line += lines
-            self._line_start = self._text.rfind("\n", self._place, end) + 1
-        self._place = end
-
-
-def _end(found: re.Match[str] | None, otherwise: int) -> int:
-    return otherwise if found is None else found.end()
-
-
-def _folded(text: str) -> str:
-    return _YAML_BREAK.sub(lambda found: "\n" * (found[0].count("\n") - 1) or " ", text) if "\n" in text else text
-
-
-_SIMPLE = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", "a": "\a", "b": "\b", "f": "\f", "v": "\v", "e": "\x1b",
-           "N": "\x85", "_": "\xa0", "L": "\u2028", "P": "\u2029"}  # fmt: skip
+_SIMPLE = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", "a": "\a", "b": "\b", "f": "\f", "v": "\v", "e": "\x1b"}
 _ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(\n[ \t]*)|(.))", re.S)
-_OCTAL = re.compile(r"((?:\\[0-3][0-7]{2}|\\x[0-9a-fA-F]{2})+)")
+_BYTES = re.compile(r"((?:\\[0-3][0-7]{2}|\\x[0-9a-fA-F]{2})+)")
 
 
-def _yaml_double(text: str) -> str:
-    # A break is folded before the escapes are read, which may give one of their own.
-    parts = re.split(r"(\\(?:\n[ \t]*+|.))", text, flags=re.S) if "\n" in text else [text]
-    return _unescaped("".join(part if part.startswith("\\") else _folded(part) for part in parts))
-
-
-def _unescaped(text: str) -> str:
-    return _ESCAPE.sub(_character, text) if "\\" in text else text
-
-
-def _character(found: re.Match[str]) -> str:
-    digits = found[1] or found[2] or found[3]
-    if digits:
-        return chr(int(digits, 16)) if int(digits, 16) < 0x110000 else found[0]
-    return "" if found[4] else _SIMPLE.get(found[5], found[5])
-
-
-def _unquoted(part: str, form: str) -> str:
-    triple = form == "toml" and len(part) > 5 and part[:3] in ('"""', "'''")
-    inner = part[3:-3] if triple else part[1:-1]
-    if triple and inner.startswith("\n"):
-        inner = inner[1:]
-    if form == "toml" and part[0] == "'":
+def _unquote(string: str, form: str) -> str:
+    is_triple = form == "toml" and len(string) > 5 and string[:3] in ('"""', "'''")
+    inner = string[3:-3].removeprefix("\n") if is_triple else string[1:-1]
+    if "\\" not in inner or (form == "toml" and string[0] == "'"):
         return inner
-    if form == "prototxt" and "\\" in inner:
-        inner = _OCTAL.sub(_bytes, inner)
-    if form == "json" and "\\u" in inner:
-        try:
-            return str(json.loads(f'"{inner}"'))  # two escapes may be one character
-        except ValueError:
-            pass
-    return _unescaped(inner)
+    if form == "prototxt":  # whose numeric escapes are bytes of UTF-8
+        inner = _BYTES.sub(_decode, inner)
+    return _ESCAPE.sub(_unescape, inner)
 
 
-def _bytes(found: re.Match[str]) -> str:
-    codes = re.findall(r"\\(?:x(..)|(...))", found[1])
-    return bytes(int(hexadecimal, 16) if hexadecimal else int(octal, 8) for hexadecimal, octal in codes).decode(
-        "utf-8", "replace"
-    )
+def _decode(match: re.Match[str]) -> str:
+    codes = re.findall(r"\\(?:x(..)|(...))", match[1])
+    return bytes(int(x, 16) if x else int(octal, 8) for x, octal in codes).decode("utf-8", "replace")
+
+
+def _unescape(match: re.Match[str]) -> str:
+    digits = match[1] or match[2] or match[3]
+    if digits:
+        return chr(int(digits, 16)) if int(digits, 16) < 0x110000 else match[0]
+    return "" if match[4] else _SIMPLE.get(match[5], match[5])

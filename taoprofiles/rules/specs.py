@@ -1,4 +1,4 @@
-"""The paths in a spec file, and what they mean inside the container."""
+"""Rules for spec files: whether the paths in them exist inside the container, and whether they are filled in."""
 
 from __future__ import annotations
 
@@ -6,128 +6,203 @@ import os
 import re
 from typing import TYPE_CHECKING
 
+from taoprofiles.errors import TaoprofError
 from taoprofiles.masking import is_secret
-from taoprofiles.mounts.resolver import is_for_path, may_be_path, role
-from taoprofiles.rules.finding import Finding
-from taoprofiles.rules.spec_values import scan
+from taoprofiles.rules.finding import ERROR, WARNING, Finding
+from taoprofiles.rules.spec_values import SpecValue, read_values
+from taoprofiles.storage import files
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Sequence
 
-    from taoprofiles.mounts.resolver import Places, Verdict
-    from taoprofiles.rules.spec_values import Written
+    from taoprofiles.mounts.paths import PathResolver, Resolution
+
+SPEC_OPTIONS = ("-e", "--experiment_spec", "--experiment_spec_file", "--experiment-spec-file", "--spec", "--config")
+"""Options whose value is a spec file, in one or another of TAO's tasks."""
 
 FORMS = {
     "yaml": "yaml", "yml": "yaml", "json": "json", "toml": "toml",
     "txt": "prototxt", "prototxt": "prototxt", "pbtxt": "prototxt", "cfg": "prototxt", "config": "prototxt",
 }  # fmt: skip
-"""By the end of a file's name: how it is read."""
+"""How a spec file is read, by its suffix."""
 
 ACTIONS = frozenset(
     "train evaluate inference export gen_trt_engine prune quantize retrain distill dataset_convert calibration "
     "visualize auto_label".split()
 )
-"""The parts of a TAO spec that only the action of their name reads."""
+"""The sections of a TAO spec that only the action of their name reads."""
 
-SHOWN = 20
-"""Findings of one kind in one file; more are counted."""
-
-LOOKED_AT = 2000
+SIZE_LIMIT = 2 << 20
+"""Bytes of a spec file. NVIDIA's have a few thousand."""
+FILES_LIMIT = 50
+PATHS_LIMIT = 2000
 """Paths of one file that are looked for on this host."""
+SHOWN = 20
+"""Findings of one kind in one file; the rest are counted."""
+_PATH_MAX = 4096
 
 _PATH = re.compile(r"(?:file://)?(/[^/\s].*)\Z")
 _PLACEHOLDER = re.compile(r"^\?\?\?\Z|FIXME|/path/to(?:/|\Z)|(?:^|/)YOUR_|<[A-Za-z_ -]+>")
-_UNSET = ("???", "FIXME")
-_PATH_MAX = 4096
+_READ_KEYS = re.compile(
+    r"spec|config|pretrained|resume|checkpoint|weights|model|image|img|json_file|annotation|label|class_?map|root_dir|"
+    r"data_sources?|input|(train|val|test)_(dir|path|file)"
+)
+_WRITE_KEYS = re.compile(
+    r"(^|_)(results?|output|out|save|dump|logs?|export|onnx|trt|engine|cal_cache|cal_data|cal_json)(_|$)"
+)
+_PATH_KEYS = re.compile(r"(^|_)(paths?|files?|dirs?|folders?|root|list|location|csv|json|txt|tfrecords?|cache)(_|\Z)")
+_PATTERN_KEYS = re.compile(r"regex|pattern|layer|node|tensor")
+_USUAL_FOLDERS = frozenset(
+    "data dataset datasets home media mnt model models raid results root specs workspace".split()
+)
+"""Folders at the root that people mount, in TAO's conventions or on their hosts."""
 
 
-def paths(text: str, form: str) -> Iterator[tuple[Written, str]]:
-    """Give each absolute path of a spec file, and the place where it is written; ``file://`` is taken off."""
-    for one in scan(text, form):
-        path = _path(one.value)
-        if path and may_be_path(one.key) and not is_secret(one.key):
-            yield one, path
+def access(key: str) -> str:
+    """Return whether an option or a spec's key names what a task reads or writes; "" if it may be either."""
+    if key in ("-r", "-o"):
+        return "write"
+    if key in ("-e", "-m", "-i"):
+        return "read"
+    last = key.lstrip("-+").replace("-", "_").rpartition(".")[2].lower()
+    if _WRITE_KEYS.search(last):
+        return "write"
+    if last in ("checkpoint_dir", "checkpoints_dir"):  # read by one task, written to by another
+        return ""
+    return "read" if _READ_KEYS.search(last) else ""
 
 
-def judge(
-    name: str, text: str, form: str, *, places: Places, action: str = "", given: Collection[str] = ()
+def is_spec(key: str, value: str) -> bool:
+    """Check whether the value of an option or a spec's key is the path of a spec file."""
+    is_spec_key = key in SPEC_OPTIONS or any(word in key.lower() for word in ("spec", "config"))
+    return is_spec_key and value.rpartition(".")[2].lower() in FORMS
+
+
+def check_specs(
+    paths: Sequence[str], resolver: PathResolver, *, action: str = "", given: Collection[str] = ()
 ) -> list[Finding]:
-    """Judge a spec file's text; ``name`` is how it is told where, ``form`` one of the values of FORMS.
+    """Return the findings about spec files, and about the spec files that these name.
 
-    ``action`` is the command's (``train``): what only another action reads is left alone, and so is what the command
-    itself sets, the keys ``given`` as in ``train.resume=…``.
+    ``paths`` are as the command names them. ``action`` is the command's (``train``): sections that only another action
+    reads are ignored, and so are the keys ``given``, which the command itself sets (``train.resume=…``).
     """
-    ends = {(key.partition(".")[0], key.rpartition(".")[2]) for key in given}
-    found: list[tuple[Finding, Verdict | None]] = []
-    looked_at = 0
-    for one in scan(text, form):
-        if action and one.section in ACTIONS and one.section != action:
-            continue
-        if len(one.value) > _PATH_MAX or (one.section, one.key) in ends:
-            continue
-        if is_secret(one.key) and one.value not in _UNSET:  # a key may begin with '/', and is not to be told
-            continue
-        where, path = f"{name}:{one.line}", _path(one.value) if may_be_path(one.key) else ""
-        if _PLACEHOLDER.search(one.value):
-            what = f"'{one.value}' stands for a value that was never filled in"
-            found.append((Finding("spec-placeholder", where, what, "", _set(one.key)), None))
-        elif path and looked_at == LOOKED_AT:
-            what = f"it has more than {LOOKED_AT} paths, and the rest was not looked at"
-            found.append((Finding("spec-unreadable", where, what), None))
-            break
-        elif path:
-            looked_at += 1
-            verdict = places.about(path)
-            if verdict.kind == "unmapped" and not is_for_path(one.key, path):
-                continue  # a name of a layer, or of anything else that begins with '/'
-            about = _about(where, path, verdict, places, is_written=role(one.key) == "write")
-            found += [(about, verdict)] if about else []
-    return _counted(name, found, places)
+    checker = _SpecChecker(resolver, action, given)
+    findings = [finding for path in paths for finding in checker.check(path)]
+    return findings + [finding for path in list(checker.nested) for finding in checker.check(path)]
 
 
-def _about(where: str, path: str, verdict: Verdict, places: Places, *, is_written: bool) -> Finding | None:
-    if verdict.kind in ("host", "hidden"):
-        what = f"'{path}' is a path of this host, and the task looks inside the container"
-        if verdict.place:
-            return Finding("spec-host-path", where, what, f"there it is '{verdict.place}'", f"write '{verdict.place}'")
-        why = "another mount lies over its place there"
-        return Finding("spec-host-path", where, what, why, "mount that folder on a place of its own")
-    if verdict.kind in ("here", "unmapped"):
-        here = "is there on this host, but " if verdict.kind == "here" else ""
-        why = "what a task writes there is gone with the container" if is_written else "the task will not find it"
-        return Finding("spec-unmapped-path", where, f"'{path}' {here}is in no mount", why, places.mounted())
-    if verdict.kind == "leads-out" and not is_written:
-        what = f"'{path}' is a link to '{verdict.place}', which no mount has"
-        why = "a link is followed inside the container, where only mounted folders are"
-        return Finding("spec-missing-file", where, what, why, f"mount '{verdict.place}' on '{verdict.place}'")
-    if verdict.kind == "missing" and not is_written:
-        what = f"'{path}' is not there: it would be '{verdict.host}' on this host"
-        return Finding("spec-missing-file", where, what)
-    return None
+class _SpecChecker:
+    """Checks spec files, each once, and collects the spec files that they name in ``nested``."""
+
+    def __init__(self, resolver: PathResolver, action: str, given: Collection[str]) -> None:
+        self._resolver, self._action = resolver, action
+        self._given = {(key.partition(".")[0], key.rpartition(".")[2]) for key in given}
+        self._checked: set[str] = set()
+        self.nested: list[str] = []
+
+    def check(self, path: str) -> list[Finding]:
+        """Return the findings about the spec file at a container or host path; [] if there is none."""
+        host = self._resolver.resolve(path).host if path.startswith("/") else ""
+        form = FORMS.get(path.rpartition(".")[2].lower())
+        if not host or host in self._checked or form is None or len(self._checked) == FILES_LIMIT:
+            return []
+        if not os.path.exists(host):
+            return []
+        self._checked.add(host)
+        try:
+            content = files.read(host, SIZE_LIMIT) or b""
+            text = content.decode("utf-8-sig")
+        except TaoprofError as error:
+            return [Finding("spec-unreadable", host, error.message, "the paths in it are not checked")]
+        except UnicodeDecodeError as error:
+            line = content.count(b"\n", 0, error.start) + 1
+            return [
+                Finding("spec-unreadable", f"{host}:{line}", "it is not UTF-8 text", "the paths in it are not checked")
+            ]
+        values, fault = read_values(text, form)
+        self.nested += [found for value in values if (found := path_in(value)) and is_spec(value.key, found)]
+        findings = self._check_values(host, values)
+        if fault is not None:
+            what = f"it is not valid {form.upper()}: {fault.message}"
+            findings.append(Finding("spec-syntax", f"{host}:{fault.line}", what, "the task cannot read it"))
+        return findings
+
+    def _check_values(self, host: str, values: Sequence[SpecValue]) -> list[Finding]:
+        findings = _Findings(host)
+        paths = 0
+        for value in values:
+            line, section, key, text = value
+            if (self._action and section in ACTIONS and section != self._action) or (section, key) in self._given:
+                continue
+            if len(text) > _PATH_MAX or (is_secret(key) and text not in ("???", "FIXME")):
+                continue  # a secret may begin with '/', and must not be printed
+            if _PLACEHOLDER.search(text):
+                hint = f"set '{key}' there, or on the command line" if key else "set it"
+                findings.add("spec-placeholder", line, f"'{text}' is a placeholder that was never filled in", "", hint)
+            elif path := path_in(value):
+                paths += 1
+                if paths > PATHS_LIMIT:
+                    what = f"it has more than {PATHS_LIMIT} paths; the rest is not checked"
+                    findings.add("spec-unreadable", line, what)
+                    break
+                self._check_path(findings, value, self._resolver.resolve(path))
+        return findings.all()
+
+    def _check_path(self, findings: _Findings, value: SpecValue, resolution: Resolution) -> None:
+        key_access = access(value.key)
+        if resolution.kind in ("host", "covered"):
+            id, severity = "host-path", ERROR
+        elif resolution.kind in ("host-only", "unmapped"):
+            if resolution.kind == "unmapped" and not _is_path_key(value.key, resolution.path):
+                return  # the name of a layer, or of anything else that begins with '/'
+            id, severity = "unmapped-path", ERROR
+        elif resolution.kind in ("link-out", "missing") and key_access != "write":
+            id, severity = "missing-file", WARNING  # not every task reads all that a spec names
+        else:
+            return
+        # Looking for similar names reads a folder, so it is done only for what is shown.
+        explanation = self._resolver.explain(resolution, key_access) if findings.has_room(id) else ("", "", "")
+        findings.add(id, value.line, *explanation, severity=severity)
 
 
-def _path(value: str) -> str:
-    """Give the absolute path that a value is; "" for any other, and for what no file can be called."""
-    found = _PATH.match(value) if len(value) <= _PATH_MAX and "\0" not in value else None
+class _Findings:
+    """The findings about one file: the first of each kind, and the number of the others."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._findings: list[Finding] = []
+        self._counts: dict[str, int] = {}
+
+    def has_room(self, id: str) -> bool:
+        return self._counts.get(id, 0) < SHOWN
+
+    def add(self, id: str, line: int, what: str, why: str = "", hint: str = "", *, severity: str = "") -> None:
+        if self.has_room(id):
+            self._findings.append(Finding(id, f"{self._path}:{line}", what, why, hint, severity=severity))
+        self._counts[id] = self._counts.get(id, 0) + 1
+
+    def all(self) -> list[Finding]:
+        severities = {finding.id: finding.severity for finding in self._findings}
+        more = [(id, count - SHOWN) for id, count in self._counts.items() if count > SHOWN]
+        return self._findings + [
+            Finding(id, self._path, f"{count} more of the same kind in this file", severity=severities[id])
+            for id, count in more
+        ]
+
+
+def path_in(value: SpecValue) -> str:
+    """Return the absolute path that a value is, without ``file://``; "" for anything else."""
+    text, key = value.value, value.key.replace("-", "_").lower()
+    if len(text) > _PATH_MAX or "\0" in text or _PATTERN_KEYS.search(key) or is_secret(key):
+        return ""
+    match = _PATH.match(text)
     try:
-        return os.fsdecode(os.fsencode(found[1])) if found else ""
-    except UnicodeEncodeError:
+        return os.fsdecode(os.fsencode(match[1])) if match else ""
+    except UnicodeEncodeError:  # which no file can be called
         return ""
 
 
-def _set(key: str) -> str:
-    return f"give '{key}' a value there, or on the command line" if key else "give it a value"
-
-
-def _counted(name: str, found: list[tuple[Finding, Verdict | None]], places: Places) -> list[Finding]:
-    """Leave out all but the first of each kind, in the order of the file; only for those is looked what is near."""
-    counts: dict[str, int] = {}
-    kept: list[Finding] = []
-    for finding, verdict in found:
-        counts[finding.id] = counts.get(finding.id, 0) + 1
-        if counts[finding.id] <= SHOWN:
-            if verdict is not None and verdict.kind == "missing":
-                finding.hint = places.beside(verdict)
-            kept.append(finding)
-    left_out = ((id, count - SHOWN) for id, count in counts.items() if count > SHOWN)
-    return kept + [Finding(id, name, f"{count} more of the same kind in this file") for id, count in left_out]
+def _is_path_key(key: str, value: str) -> bool:
+    """Check whether the value of a key is certainly a path, whatever exists on this host."""
+    is_named = access(key) or _PATH_KEYS.search(key.replace("-", "_").lower())
+    return bool(is_named) or value.split("/")[1] in _USUAL_FOLDERS

@@ -16,7 +16,7 @@ from taoprofiles.holds.manage import new_hold
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.launcher.quoting import quote_argv
 from taoprofiles.masking import without_secrets
-from taoprofiles.mounts import container_paths, mapping
+from taoprofiles.mounts import comparison, mapping, paths
 from taoprofiles.profiles.store import Store
 from taoprofiles.runs import resources
 from taoprofiles.runs.docker_run import Direct
@@ -216,7 +216,7 @@ class Run:
 
     def _bind(self, seen: dict[str, Any]) -> None:
         """Note the container, and say at once if it is not what the profile asked for."""
-        told = container_paths.differences(self.wanted, seen, self.environ)
+        told = comparison.differences(self.wanted, seen, self.environ)
         about = {"container": seen["Id"], "image": seen["Image"], "phase": "bound", "differences": told}
         try:
             with Lock(self._context.lock):
@@ -273,9 +273,7 @@ def prepare(
     _check(wish)
     straight = Direct.of(context, hold, renderer, wish.image, command, has_terminal=wish.terminal)
     present = gpus.indices() if wish.gpus is not None and isinstance(resources.parse_gpus(wish.gpus), int) else None
-    hold.results = (
-        container_paths.host_paths(container_paths.container_path(command, variables), mounts) if kind == "run" else []
-    )
+    hold.results = paths.host_paths(paths.results_folders(command, variables), mounts) if kind == "run" else []
     with Lock(context.lock, timeout):
         content = files.read_mapping_file(context)
         stock = find_active_holds(context, content, may_write=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from taoprofiles.errors import InvalidProfileError
 from taoprofiles.masking import without_secrets
 from taoprofiles.rules import mounts, options, variables
-from taoprofiles.rules.finding import ERROR, Finding
+from taoprofiles.rules.finding import COMMAND_IDS, ERROR, Finding
 from taoprofiles.rules.locations import in_profile
 from taoprofiles.storage.os_errors import to_taoprof_error
 from taoprofiles.system.filesystem import Folder, is_wsl
@@ -85,11 +85,9 @@ def command_findings(
 ) -> list[Finding]:
     """Judge a launcher's words and the spec files in them, as a run gives them to it; [] for any other command."""
     from taoprofiles.mounts.mapping import mounted
-    from taoprofiles.rules import commands  # not for 'use', which has no command
+    from taoprofiles.rules.command import CommandContext, check_command  # not for 'use', which has no command
 
-    pairs, environ = mounted(mapping), context.environ
-    found = commands.arguments(command, pairs, variables, environ=environ, plain=False)
-    return [*found, *commands.findings(command, pairs, {**environ, **variables})]
+    return check_command(command, CommandContext(mounted(mapping), variables, context.environ, is_quoted=True))
 
 
 def refused(name: str, faults: Sequence[Finding], *, doing: str, command: Sequence[str] = ()) -> InvalidProfileError:
@@ -102,7 +100,7 @@ def refused(name: str, faults: Sequence[Finding], *, doing: str, command: Sequen
     else:
         what = "1 error" if len(faults) == 1 else f"{len(faults)} errors"
         words = f"taoprof check {name}"
-        if any(finding.id.startswith(("arg-", "spec-")) for finding in faults):
+        if any(finding.id in COMMAND_IDS for finding in faults):
             import shlex  # not for 'use', which has no command
 
             words += f" -- {shlex.join(command)}" if without_secrets(command) == list(command) else " -- COMMAND"

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from taoprofiles.errors import NotFoundError
-from taoprofiles.mounts import container_paths, mapping
+from taoprofiles.mounts import mapping, paths
 from taoprofiles.profiles.store import Store
 from taoprofiles.storage import files
 from taoprofiles.storage.files import MAPPING_LIMIT
@@ -63,7 +63,7 @@ def translate(context: Context, path: str, name: str | None) -> Translation:
     is_absolute = path.startswith("/")
     whole = os.path.normpath(expanded if os.path.isabs(expanded) else os.path.join(context.folder, expanded))
     whole = "/" + whole.lstrip("/")
-    inside = container_paths.container_paths(whole, pairs)
+    inside = paths.container_paths(whole, pairs)
     outside = _outside(whole, pairs) if is_absolute else ""
     if inside and (not outside or os.path.exists(whole) or not os.path.exists(outside)):
         note = _both(whole, inside[0], outside) if outside else ""
@@ -78,8 +78,8 @@ def translate(context: Context, path: str, name: str | None) -> Translation:
 
 def _outside(place: str, pairs: Mapping[str, str]) -> str:
     """Give the host file behind a container path, "" for none; as the path names it, where its links lead there too."""
-    lexical = next(iter(container_paths.host_paths([place], pairs)), "")
-    _, followed = container_paths.resolve(place, pairs, link) if lexical else ("", "")
+    lexical = next(iter(paths.host_paths([place], pairs)), "")
+    _, followed = paths.follow_links(place, pairs, link) if lexical else ("", "")
     return lexical if followed and os.path.realpath(lexical) == os.path.realpath(followed) else followed
 
 
@@ -96,13 +96,13 @@ def _namesake(path: str, outside: str) -> str:
 
 
 def _nowhere(path: str, pairs: Mapping[str, str]) -> NotFoundError:
-    place, _ = container_paths.resolve(path, pairs, link)
+    place, _ = paths.follow_links(path, pairs, link)
     real = os.path.realpath(path)
-    if container_paths.host_paths([path], pairs):
+    if paths.host_paths([path], pairs):
         what = f"'{path}' is a link to '{place}' in the container, and no mount has that"
-    elif container_paths.below(real, pairs):
+    elif paths.is_mounted(real, pairs):
         what = f"'{path}' cannot be seen in the container: another mount lies over its place there"
-    elif real != path and container_paths.below(path, pairs):
+    elif real != path and paths.is_mounted(path, pairs):
         what = f"'{path}' is a link to '{real}', which no mount has"
     else:
         what = f"no mount has '{path}'"

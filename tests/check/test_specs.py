@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from taoprofiles.rules import commands
+from taoprofiles.rules import specs
+from taoprofiles.rules.command import CommandContext, check_command
 from taoprofiles.rules.finding import Finding
 
 DINO = """\
@@ -48,31 +49,33 @@ def judged(project: Path, *words: str) -> list[tuple[str, str, str]]:
 
 def found(project: Path, *words: str) -> list[Finding]:
     mounts = {f"{project}/{name}": f"/{name}" for name in ("specs", "data", "results")}
-    return commands.findings(["tao", "model", "dino", *words], mounts, {"SPECS_DIR": "/specs"})
+    findings = check_command(["tao", "model", "dino", *words], CommandContext(mounts, {"SPECS_DIR": "/specs"}))
+    return [finding for finding in findings if finding.where.startswith("/")]
 
 
 def test_a_yaml_spec(project: Path) -> None:
     (project / "specs/train.yaml").write_text(DINO.format(root=project))
-    host = "'~/data/train.json' is a path of this host, and the task looks inside the container"
+    host = "'~/data/train.json' is a host path, but the task runs inside the container"
     wanted = [
-        ("spec-host-path", "specs/train.yaml:4", host),
-        ("spec-unmapped-path", "specs/train.yaml:5", "'/datasets/val.json' is in no mount"),
-        ("spec-placeholder", "specs/train.yaml:6", "'???' stands for a value that was never filled in"),
-        ("spec-placeholder", "specs/train.yaml:8", "'/path/to/fan.pth' stands for a value that was never filled in"),
+        ("host-path", "specs/train.yaml:4", host),
+        ("unmapped-path", "specs/train.yaml:5", "'/datasets/val.json' is in no mount"),
+        ("spec-placeholder", "specs/train.yaml:6", "'???' is a placeholder that was never filled in"),
+        ("spec-placeholder", "specs/train.yaml:8", "'/path/to/fan.pth' is a placeholder that was never filled in"),
         (
-            "spec-missing-file",
+            "missing-file",
             "specs/train.yaml:9",
-            "'/results/nosuch.pth' is not there: it would be '~/results/nosuch.pth' on this host",
+            "no such file in the container: '/results/nosuch.pth' (on this host: '~/results/nosuch.pth')",
         ),
     ]
     for spec in ("/specs/train.yaml", "$SPECS_DIR/train.yaml", f"{project}/specs/train.yaml"):
         assert judged(project, "train", "-e", spec) == wanted
     given = ["dataset.num_classes=91", "train.pretrained_model_path=/data/fan.pth"]
     assert [one for one in wanted if "placeholder" not in one[0]] == judged(project, "train", "-e", spec, *given)
-    assert ("spec-host-path", "specs/train.yaml:12") in [one[:2] for one in judged(project, "evaluate", "-e", spec)]
-    hints = {one.id: one.hint for one in found(project, "train", "-e", "/specs/train.yaml")}
-    assert hints["spec-host-path"] == "write '/data/train.json'"
-    assert hints["spec-unmapped-path"] == "mounted are /data, /results, /specs"
+    assert ("host-path", "specs/train.yaml:12") in [one[:2] for one in judged(project, "evaluate", "-e", spec)]
+    findings = {one.id: one for one in found(project, "train", "-e", "/specs/train.yaml")}
+    assert findings["host-path"].why == "use '/data/train.json' instead"
+    assert findings["unmapped-path"].hint == "mounted are /data, /results, /specs"
+    assert (findings["unmapped-path"].severity, findings["missing-file"].severity) == ("error", "warning")
 
 
 DETECTNET = """\
@@ -97,9 +100,9 @@ train_config:
 def test_a_prototxt_spec(project: Path) -> None:
     (project / "specs/train.txt").write_text(DETECTNET.format(root=project))
     assert [one[:2] for one in judged(project, "train", "-e", "/specs/train.txt", "-r", "/results", "-k", "x")] == [
-        ("spec-missing-file", "specs/train.txt:3"),
-        ("spec-host-path", "specs/train.txt:4"),
-        ("spec-unmapped-path", "specs/train.txt:7"),
+        ("missing-file", "specs/train.txt:3"),
+        ("host-path", "specs/train.txt:4"),
+        ("unmapped-path", "specs/train.txt:7"),
     ]
 
 
@@ -114,8 +117,8 @@ def test_specs_that_a_spec_names(project: Path) -> None:
     (project / "specs/all.json").write_text('{"train_spec": "/specs/c.yaml",\n "self_config": "/specs/all.json"}')
     (project / "specs/c.yaml").write_text(CLASSIFICATION.format(root=project))
     assert [one[:2] for one in judged(project, "train", "-e", "/specs/all.json")] == [
-        ("spec-unmapped-path", "specs/c.yaml:4"),
-        ("spec-host-path", "specs/c.yaml:5"),
+        ("unmapped-path", "specs/c.yaml:4"),
+        ("host-path", "specs/c.yaml:5"),
     ]
 
 
@@ -146,7 +149,10 @@ def test_a_link_that_leads_out_of_the_mounts(project: Path, tmp_path_factory: py
     (project / "data/raid").symlink_to(raid)
     (project / "specs/t.toml").write_text('image_dir = "/data/raid/images"\n')
     (one,) = found(project, "train", "-e", "/specs/t.toml")
-    assert (one.id, one.hint) == ("spec-missing-file", f"mount '{raid}/images' on '{raid}/images'")
+    assert (one.id, one.hint) == (
+        "missing-file",
+        f"mount '{raid}/images' on '{raid}/images', or move the files into the mounted folder",
+    )
 
 
 def test_what_cannot_be_read(project: Path) -> None:
@@ -154,7 +160,7 @@ def test_what_cannot_be_read(project: Path) -> None:
     spec.write_bytes(b"a: 1\nb: \xff\n")
     assert judged(project, "-e", "/specs/t.yaml") == [("spec-unreadable", "specs/t.yaml:2", "it is not UTF-8 text")]
     with spec.open("wb") as file:
-        file.truncate(commands.SIZE_LIMIT + 1)
+        file.truncate(specs.SIZE_LIMIT + 1)
     assert [one[0] for one in judged(project, "-e", "/specs/t.yaml")] == ["spec-unreadable"]
     spec.unlink()
     assert judged(project, "-e", "/specs/t.yaml") == []
@@ -162,9 +168,30 @@ def test_what_cannot_be_read(project: Path) -> None:
     assert [one[0] for one in judged(project, "-e", "/specs/t.yaml")] == ["spec-unreadable"]
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "line"),
+    [
+        ("t.yaml", "a: /data\nb: [1, 2\nc: 3\n", 3),
+        ("t.yaml", "a: /data\n\tb: 1\n", 2),
+        ("t.yaml", "a: /data\nb: \x01\n", 2),
+        ("t.json", '{"a": "/data",\n "b": }', 2),
+    ],
+)
+def test_a_spec_that_does_not_parse(project: Path, name: str, text: str, line: int) -> None:
+    (project / "specs" / name).write_text(text)
+    (one,) = found(project, "train", "-e", f"/specs/{name}")
+    assert (one.id, one.where, one.severity) == ("spec-syntax", f"{project}/specs/{name}:{line}", "error")
+
+
+def test_what_json_allows_and_yaml_does_not(project: Path) -> None:
+    text = '{"' + "k" * 2000 + '":\t"/data",\n\t"b": "\\ud83d\\ude00", "image_dir": "/datasets/x"}'
+    (project / "specs/t.json").write_text(text)
+    assert "spec-syntax" not in [one.id for one in found(project, "train", "-e", "/specs/t.json")]
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    st.sampled_from(sorted(commands.specs.FORMS)),
+    st.sampled_from(sorted(specs.FORMS)),
     st.one_of(
         st.binary(max_size=80),
         st.lists(
@@ -181,12 +208,10 @@ def test_whatever_stands_in_a_spec(project: Path, form: str, content: bytes) -> 
 
 
 def test_many_paths_are_counted(project: Path) -> None:
-    (project / "specs/t.yaml").write_text(
-        "".join(f"- /datasets/{number}\n" for number in range(commands.specs.LOOKED_AT + 5))
-    )
+    (project / "specs/t.yaml").write_text("".join(f"- /datasets/{number}\n" for number in range(specs.PATHS_LIMIT + 5)))
     told = judged(project, "-e", "/specs/t.yaml")
-    assert len(told) == commands.specs.SHOWN + 2
-    assert ("spec-unmapped-path", "specs/t.yaml", "1980 more of the same kind in this file") in told
+    assert len(told) == specs.SHOWN + 2
+    assert ("unmapped-path", "specs/t.yaml", "1980 more of the same kind in this file") in told
     assert "spec-unreadable" in [one[0] for one in told]
 
 
@@ -194,7 +219,7 @@ def test_many_paths_are_counted(project: Path) -> None:
 def test_what_is_no_launcher_is_not_judged(project: Path, words: list[str]) -> None:
     (project / "specs/t.yaml").write_text("a: /nowhere\n")
     mounts = {f"{project}/specs": "/specs"}
-    assert commands.findings(words, mounts, {}) == commands.arguments(words, mounts, {}) == []
+    assert check_command(words, CommandContext(mounts, {})) == []
 
 
 def test_arguments_are_judged_with_what_is_on_this_host(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,15 +230,13 @@ def test_arguments_are_judged_with_what_is_on_this_host(project: Path, monkeypat
     mounts = {f"{project}/{name}": f"/{name}" for name in ("specs", "data", "results")}
 
     def ids(*words: str) -> list[str]:
-        told = commands.arguments(
-            ["tao", "model", "dino", "train", *words], mounts, {"SPECS_DIR": "/specs"}, environ={}
-        )
+        told = check_command(["tao", "model", "dino", "train", *words], CommandContext(mounts, {"SPECS_DIR": "/specs"}))
         return [f"{one.id} {one.hint}".replace(str(project), "~") for one in told]
 
     assert ids("-e", "/specs/train.yaml") == []
-    assert ids("-e", "specs/train.yaml") == ["arg-host-path tao model dino train -e /specs/train.yaml"]
-    assert ids("-e", "$SPECS_DIR/trian.yaml") == ["arg-missing-file '~/specs' has 'train.yaml'"]
-    assert ids("-m", "/results/a.pth") == ["arg-missing-file '~/results' has 'a.pth'"]
+    assert ids("-e", "specs/train.yaml") == ["host-path tao model dino train -e /specs/train.yaml"]
+    assert ids("-e", "$SPECS_DIR/trian.yaml") == ["missing-file did you mean 'train.yaml'?"]
+    assert ids("-m", "/results/a.pth") == ["missing-file did you mean 'a.pth'?"]
     assert ids("x*")[0].endswith("""train '"x*"'""")
 
 
@@ -228,6 +251,6 @@ def test_what_may_not_be_seen_is_not_called_missing(project: Path, monkeypatch: 
 
     monkeypatch.setattr(os, "stat", stat)
     mounts = {str(project / "data"): "/data"}
-    for name, wanted in (("closed", []), ("open", ["arg-missing-file"])):
+    for name, wanted in (("closed", []), ("open", ["missing-file"])):
         words = ["tao", "model", "dino", "train", f"train.pretrained_model_path=/data/{name}/x.pth"]
-        assert [one.id for one in commands.arguments(words, mounts, {})] == wanted
+        assert [one.id for one in check_command(words, CommandContext(mounts, {}))] == wanted

@@ -74,7 +74,7 @@ WALKS = {
     "a path of the host in a spec's place": Walk(
         NO_FILE + "'HOME/kitti/specs/train.yaml'",
         "taoprof check --",
-        "arg-host-path",
+        "host-path",
         {FILE: mounts(SOUND)},
         command=f"tao model detectnet_v2 train -e ~/kitti/specs/train.yaml -r {INSIDE}/results",
         again="",
@@ -82,7 +82,7 @@ WALKS = {
     "a path of the host in a spec": Walk(
         NO_FILE + "'HOME/kitti/data'",
         "taoprof check --",
-        "spec-host-path",
+        "host-path",
         {FILE: mounts(SOUND), "kitti/specs/train.yaml": "project: kitti\ndata: HOME/kitti/data\n"},
         types=f"s#HOME/kitti/data#{INSIDE}/data#",
     ),

@@ -59,7 +59,7 @@ def test_found_work_is_compared_with_its_mapping(training_home: TrainingHome) ->
     home.mapping_file.write_text(json.dumps({"Mounts": mounts, "DockerOptions": {"tty": False}}))
     with GuardProcess(home) as guard:
         launch = home.train("detectnet_v2")
-        told = f"'{project}' is not on '/first': the launcher keeps one mount of a folder, the last"
+        told = f"'{project}' is not mounted on '/first': the launcher keeps only the last mount of a folder"
         guard.until_said(told)
         assert f"container {launch.container[:6]}" in guard.said()
         assert told in home.run("status").stderr

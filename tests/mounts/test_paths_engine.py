@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from taoprofiles.mounts import mapping
-from taoprofiles.mounts.resolver import Places
+from taoprofiles.mounts.paths import PathResolver
 from taoprofiles.switching.translate import translate
 from tests.support.engine import TrainingHome
 
@@ -52,16 +52,12 @@ def test_every_path_is_what_the_container_has(training_home: TrainingHome) -> No
         script = 'for p; do if [ -f "$p" ]; then cat "$p"; elif [ -e "$p" ]; then echo folder; else echo none; fi; done'
         binds = [f"--volume={source}:{place}" for source, place in mounts.items()]
         said = home.engine.docker("run", "--rm", "--network=none", *binds, image, "/bin/sh", "-c", script, "x", *asked)
-        places = Places(mounts, os.path.exists, _link)
+        resolver = PathResolver(mounts)
         for place, there in zip(asked, said.splitlines(), strict=True):
-            verdict = places.about(place)
-            assert (verdict.kind == "seen") == (there != "none"), (seed, place, there, verdict)
+            resolution = resolver.resolve(place)
+            assert (resolution.kind == "found") == (there != "none"), (seed, place, there, resolution)
             if there.startswith("/"):
-                assert verdict.host == there
+                assert resolution.host == there
                 assert os.path.realpath(translate(home.context, place, None).answer) == there
                 back = translate(home.context, there, None)
-                assert place == back.answer or places.about(back.answer).host == there
-
-
-def _link(path: str) -> str | None:
-    return os.readlink(path) if os.path.islink(path) else None
+                assert place == back.answer or resolver.resolve(back.answer).host == there

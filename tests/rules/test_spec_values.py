@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 
 import pytest
@@ -11,8 +12,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taoprofiles.rules.spec_values import scan
-from taoprofiles.rules.specs import paths
+from taoprofiles.rules.spec_values import SpecValue, read_values
+from taoprofiles.rules.specs import path_in
 
 names = st.from_regex(r"[a-z][a-z_]{0,8}", fullmatch=True)
 letters = st.characters(categories=["L", "N", "P", "S"], exclude_characters="/\u2028\u2029\x85")
@@ -36,6 +37,10 @@ def texts(data: object) -> list[str]:
     if isinstance(data, list):
         return [path for value in data for path in texts(value)]
     return [data] if isinstance(data, str) and data.startswith("/") else []
+
+
+def paths(text: str, form: str) -> list[tuple[SpecValue, str]]:
+    return [(value, path) for value in read_values(text, form)[0] if (path := path_in(value))]
 
 
 def told(text: str, form: str) -> list[str]:
@@ -150,7 +155,7 @@ def test_a_yaml_spec_as_people_write_it() -> None:
         (13, "results_dir", "results_dir", "/results"),
         (16, "notes", "notes", "/in/a/block"),
     ]
-    assert ("evaluate", "checkpoint", "???") in [one[1:] for one in scan(DINO, "yaml")]
+    assert ("evaluate", "checkpoint", "???") in [one[1:] for one in read_values(DINO, "yaml")[0]]
 
 
 DETECTNET = """\
@@ -190,8 +195,8 @@ def test_file_urls_are_paths_and_other_urls_are_not(form: str) -> None:
 @settings(max_examples=150, deadline=None)
 @given(st.one_of(st.text(max_size=60), st.text(st.sampled_from(list("a/ \n\t'\"\\#:-[]{},|>&!=?$.")), max_size=60)))
 def test_anything_can_be_read(form: str, text: str) -> None:
-    found = list(scan(text, form))
-    lines = text.count("\n") + 1
+    found = read_values(text, form)[0]
+    lines = len(re.findall("\r\n|[\n\r\x85\u2028\u2029]", text)) + 1  # as YAML counts them
     assert all(1 <= one.line <= lines for one in found)
     assert [one.line for one in found] == sorted(one.line for one in found)
 

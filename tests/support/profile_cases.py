@@ -285,9 +285,9 @@ CASES: dict[str, tuple[SetUp, SetUp]] = {
     **{
         name: (with_command(*wrong), with_command(*sound))
         for name, wrong, sound in (
-            ("arg-host-path", ["-e", "ROOT/specs/t.yaml"], ["-e", "/specs/t.yaml"]),
-            ("arg-unmapped-path", ["-r", "/workspace/results"], ["-r", "/specs/results"]),
-            ("arg-missing-file", ["-e", "/specs/u.yaml"], ["-e", "/specs/t.yaml"]),
+            ("host-path", ["-e", "ROOT/specs/t.yaml"], ["-e", "/specs/t.yaml"]),
+            ("unmapped-path", ["-r", "/workspace/results"], ["-r", "/specs/results"]),
+            ("missing-file", ["-e", "/specs/u.yaml"], ["-e", "/specs/t.yaml"]),
             ("arg-empty-variable", ["-e", "/t.yaml"], ["-e", "$SPECS_DIR/t.yaml"]),
             ("arg-needs-quoting", ["x=(1,2)"], ['"x=(1,2)"']),
         )
@@ -295,9 +295,7 @@ CASES: dict[str, tuple[SetUp, SetUp]] = {
     **{
         name: (with_command("-e", "/specs/s.yaml", spec=wrong), with_command("-e", "/specs/s.yaml", spec=sound))
         for name, wrong, sound in (
-            ("spec-host-path", b"a: ROOT/specs/t.yaml", b"a: /specs/t.yaml"),
-            ("spec-unmapped-path", b"a: /data/x", b"a: /specs"),
-            ("spec-missing-file", b"a: /specs/nosuch", b"results_dir: /specs/nosuch"),
+            ("spec-syntax", b"a: [", b"a: []"),
             ("spec-unreadable", b"a: \xff", "a: \u00e4".encode()),
             ("spec-placeholder", b"a: ???", b"a: /usr/x???"),
         )

@@ -1,14 +1,17 @@
-"""The words of a launcher command, judged by the mounts: pure facts in, findings out."""
+"""The rules for a launcher command: paths that mean something else inside, and words that a shell changes."""
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taoprofiles.rules.arguments import arguments, judge
+from taoprofiles.mounts.paths import HostFiles
+from taoprofiles.rules.command import CommandContext, check_command, path_arguments
 from taoprofiles.rules.finding import Finding
 
 MOUNTS = {
@@ -33,20 +36,35 @@ THERE = {
 LINKS = {"/big/raid": "/mnt/raid/coco"}
 
 
-def found(words: str, **more: object) -> list[Finding]:
-    options: dict = {"environ": {"HOME": "/h/ana"}, "folder": "/h/ana/p", **more}
-    return judge(
-        ["tao", "model", "dino", *shlex.split(words)],
-        mounts=MOUNTS,
-        variables=VARIABLES,
-        exists=lambda path: path in THERE or path in LINKS,
-        link=LINKS.get,
-        names=lambda path: THERE.get(path, []),
-        **options,
-    )
+class Files(HostFiles):
+    """A host with the files of THERE and LINKS, or with every file, or with none."""
+
+    def __init__(self, every: bool | None = None, matching: Sequence[str] = ()) -> None:
+        self.every, self.matching = every, matching
+
+    def exists(self, path: str) -> bool:
+        return (path in THERE or path in LINKS) if self.every is None else self.every
+
+    def link(self, path: str) -> str | None:
+        return LINKS.get(path) if self.every is None else None
+
+    def names(self, folder: str) -> list[str]:
+        return THERE.get(folder, []) if self.every is None else []
+
+    def matches(self, pattern: str) -> list[str]:
+        return list(self.matching)
 
 
-def ids(words: str, **more: object) -> list[str]:
+def check(words: list[str], variables: Mapping[str, str] = VARIABLES, **more: Any) -> list[Finding]:
+    return check_command(words, CommandContext(MOUNTS, variables, **{"folder": "", **more}))
+
+
+def found(words: str, **more: Any) -> list[Finding]:
+    options = {"environ": {"HOME": "/h/ana"}, "folder": "/h/ana/p", "files": Files(), **more}
+    return check(["tao", "model", "dino", *shlex.split(words)], **options)
+
+
+def ids(words: str, **more: Any) -> list[str]:
     return [finding.id for finding in found(words, **more)]
 
 
@@ -93,9 +111,11 @@ def test_nothing_is_wrong(words: str) -> None:
     ],
 )
 def test_host_path(words: str, better: str) -> None:
-    for plain in (True, False):
-        told = [one for one in found(words, plain=plain) if one.id == "arg-host-path"]
-        wanted = better.replace("'x=[{image_dir: /data/val}]'", "'\"x=[{image_dir: /data/val}]\"'") if plain else better
+    for quoted in (True, False):
+        told = [one for one in found(words, is_quoted=quoted) if one.id == "host-path"]
+        wanted = (
+            better.replace("'x=[{image_dir: /data/val}]'", "'\"x=[{image_dir: /data/val}]\"'") if not quoted else better
+        )
         assert {one.hint for one in told} == {f"tao model dino {wanted}"}, "and spelt for the launcher's shell"
 
 
@@ -110,9 +130,9 @@ def test_host_path(words: str, better: str) -> None:
     ],
 )
 def test_the_corrected_command_is_right_for_the_launchers_shell(words: str, better: str) -> None:
-    (hint,) = {one.hint for one in found(words) if one.id == "arg-host-path"}
+    (hint,) = {one.hint for one in found(words) if one.id == "host-path"}
     assert hint == f"tao model dino {better}"
-    again = judge(shlex.split(hint), mounts=MOUNTS, variables=VARIABLES, exists=lambda _: True, environ={"HOME": "/h"})
+    again = check(shlex.split(hint), files=Files(every=True), environ={"HOME": "/h"})
     assert again == []
 
 
@@ -126,7 +146,7 @@ def test_a_command_with_a_secret_is_not_repeated() -> None:
 def test_secrets_are_not_told(option: str, value: str) -> None:
     secret = "q7q7" + value
     for words in ([option, secret], [f"-k{secret}"], [f"-k={secret}"], [f"x={{api_key: /{secret}, dir: /home/x}}"]):
-        told = judge(["tao", "x", *words], mounts=MOUNTS, variables={}, exists=lambda _: False)
+        told = check(["tao", "x", *words], {}, files=Files(every=False))
         assert not [one for one in told if secret[:4] in str(one.as_dict())]
 
 
@@ -140,47 +160,47 @@ def test_a_secret_variable_is_not_told() -> None:
     [
         (
             "train -e /specs/trian.yaml", "/specs/trian.yaml", "p/specs/trian.yaml",
-            "p/specs' has 'train.yaml', 'eval.yaml'",
+            "did you mean 'train.yaml' or 'eval.yaml'?",
         ),
         (
             "train -e '$SPECS_DIR/sub/train.yaml'", "/specs/sub/train.yaml", "p/specs/sub/train.yaml",
-            "p/specs' is there, and nothing of a similar name in it",
+            "'/h/ana/p/specs' contains nothing with a similar name",
         ),
         (
             "train -e /workspace/tao-experiments/train.yaml", "/workspace/tao-experiments/train.yaml", "p/train.yaml",
-            "p' has 'Train.YAML'",
+            "did you mean 'Train.YAML'?",
         ),
         (
             "evaluate evaluate.checkpoint=/results/model_epoch_10.pth", "/results/model_epoch_10.pth",
-            "out/model_epoch_10.pth", "out' has 'model_epoch_009.pth'",
+            "out/model_epoch_10.pth", "did you mean 'model_epoch_009.pth'?",
         ),
     ],
 )  # fmt: skip
 def test_missing_file(words: str, place: str, behind: str, hint: str) -> None:
     (one,) = found(words)
-    what = f"'{place}' is not there: it would be '/h/ana/{behind}' on this host"
-    assert (one.id, one.what, one.hint) == ("arg-missing-file", what, f"'/h/ana/{hint}")
+    what = f"no such file in the container: '{place}' (on this host: '/h/ana/{behind}')"
+    assert (one.id, one.what, one.hint) == ("missing-file", what, hint)
 
 
 def test_a_link_that_leads_out() -> None:
     (one,) = found("train image_dir=/data/raid")
-    assert (one.id, one.what) == ("arg-missing-file", "'/data/raid' is a link to '/mnt/raid/coco', which no mount has")
+    assert (one.id, one.what) == ("missing-file", "'/data/raid' is a link to '/mnt/raid/coco', which is in no mount")
     assert one.hint == "mount '/mnt/raid/coco' on '/mnt/raid/coco', or move the files into the mounted folder"
 
 
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        ("train -r /out", "what a task writes there is gone with the container"),
-        ("train -r /opt/out", "what a task writes there is gone with the container"),
-        ("train -e /workspace/specs/train.yaml", "the task finds it only if the image has it"),
-        ("train -e /h/bob/x", "the task finds it only if the image has it"),
-        ("train x=/nowhere", "the image may have it; what is written there is gone with the container"),
+        ("train -r /out", "what a task writes there is lost with the container"),
+        ("train -r /opt/out", "what a task writes there is lost with the container"),
+        ("train -e /workspace/specs/train.yaml", "the task finds it only if the image contains it"),
+        ("train -e /h/bob/x", "the task finds it only if the image contains it"),
+        ("train x=/nowhere", "the image may contain it; what a task writes there is lost with the container"),
     ],
 )
 def test_unmapped(words: str, why: str) -> None:
     (one,) = found(words)
-    assert (one.id, one.why) == ("arg-unmapped-path", why)
+    assert (one.id, one.why) == ("unmapped-path", why)
     assert one.hint == "mounted are /data, /results, /specs, /workspace/tao-experiments"
 
 
@@ -188,39 +208,39 @@ def test_unmapped(words: str, why: str) -> None:
     "words", ["train -e /train.yaml", "train -e '$SPECS/train.yaml'", "train -e '${SPECS}/t.yaml'"]
 )
 def test_empty_variable(words: str) -> None:
-    assert ids(words) == ids(words, plain=False) == ["arg-empty-variable"]
+    assert ids(words) == ids(words, is_quoted=True) == ["arg-empty-variable"]
 
 
 @pytest.mark.parametrize("words", ["train -k '$NO_KEY'", "train --gpus '$NUM_GPUS'", "train 'x=$A/$NO'", "train '$NO'"])
 def test_a_variable_that_nobody_sets(words: str) -> None:
-    for plain in (True, False):
-        (one,) = found(words, plain=plain, environ={"A": "/data"})
+    for quoted in (True, False):
+        (one,) = found(words, is_quoted=quoted, environ={"A": "/data"})
         assert (one.id, one.why) == ("arg-empty-variable", one.why)
         assert "is not set" in one.what
 
 
 def test_what_is_no_variable_of_tao() -> None:
     assert "arg-empty-variable" not in ids("train '$UID' 'x=${results_dir}' '$_' '$1' 'y=${oc.env:HOME}'")
-    assert ids("train '$UID' 'x=${results_dir}' '$_' '$1' 'y=${oc.env:HOME}'", plain=False) == []
+    assert ids("train '$UID' 'x=${results_dir}' '$_' '$1' 'y=${oc.env:HOME}'", is_quoted=True) == []
 
 
 def test_a_variable_of_the_environment_is_the_launchers_own_shells() -> None:
     environ = {"HOME": "/h/ana", "SPECS": "/specs"}
-    for plain in (True, False):
-        assert ids("train -e '$SPECS/train.yaml'", environ=environ, plain=plain) == []
+    for quoted in (True, False):
+        assert ids("train -e '$SPECS/train.yaml'", environ=environ, is_quoted=quoted) == []
 
 
 @pytest.mark.parametrize(
     ("words", "what", "spelling"),
     [
-        ("'/data/my dir'", "makes 2 words '/data/my', 'dir' of '/data/my dir'", "'\"/data/my dir\"'"),
-        ("'x=a;b'", "ends the command inside of 'x=a;b', and runs the rest as a command of this host", "'\"x=a;b\"'"),
+        ("'/data/my dir'", "turns '/data/my dir' into 2 words '/data/my', 'dir'", "'\"/data/my dir\"'"),
+        ("'x=a;b'", "ends the command inside 'x=a;b', and runs the rest as a command on this host", "'\"x=a;b\"'"),
         ("'x=(1,2)'", "finds a syntax error in 'x=(1,2)'", "'\"x=(1,2)\"'"),
         ("'x={a,b}'", "expands the braces of 'x={a,b}' to several words", "'\"x={a,b}\"'"),
-        ("'x=\"y\"'", "makes 'x=y' of 'x=\"y\"'", None),
-        ("'x=${results_dir}/y'", "makes 'x=/y' of 'x=${results_dir}/y'", "'\"x=\\${results_dir}/y\"'"),
-        ("''", "makes nothing of the empty word", "'\"\"'"),
-        ("'#x'", "takes all from the '#' of '#x' on for a comment", "'\"#x\"'"),
+        ("'x=\"y\"'", "turns 'x=\"y\"' into 'x=y'", None),
+        ("'x=${results_dir}/y'", "turns 'x=${results_dir}/y' into 'x=/y'", "'\"x=\\${results_dir}/y\"'"),
+        ("''", "drops the empty word", "'\"\"'"),
+        ("'#x'", "ignores everything after the '#' of '#x'", "'\"#x\"'"),
     ],
 )
 def test_needs_quoting(words: str, what: str, spelling: str | None) -> None:
@@ -229,25 +249,23 @@ def test_needs_quoting(words: str, what: str, spelling: str | None) -> None:
     if spelling:
         assert told[0].hint.endswith(f" train {spelling}"), "the whole command, to paste"
         assert "arg-needs-quoting" not in ids(f"train {spelling}"), "what the hint says to write is not complained of"
-    assert "arg-needs-quoting" not in ids(f"train {words}", plain=False)
+    assert "arg-needs-quoting" not in ids(f"train {words}", is_quoted=True)
 
 
 def test_a_glob_that_matches_here() -> None:
-    assert ids("train 'x*'", matches=lambda _: ["xa", "xb"]) == ["arg-needs-quoting"]
+    assert ids("train 'x*'", files=Files(matching=["xa", "xb"])) == ["arg-needs-quoting"]
     assert ids("train 'x*'") == []
 
 
 @given(st.lists(st.text(st.sampled_from("a/=-[]{},:'\"$~ .+"), max_size=12), max_size=5))
 def test_any_words_can_be_judged(words: list[str]) -> None:
-    told = judge(
-        ["tao", *words], mounts=MOUNTS, variables=VARIABLES, exists=lambda path: path == "/", environ={"HOME": "/h"}
-    )
+    told = check(["tao", *words], files=Files(every=False), environ={"HOME": "/h"})
     assert all(one.severity and one.what and "\n" not in one.where for one in told)
-    list(arguments(["tao", *words]))
+    list(path_arguments(["tao", *words]))
 
 
 def test_a_very_long_command_is_not_repeated_for_each_word() -> None:
-    told = judge(["tao", *["x=(1,2)"] * 3000], mounts=MOUNTS, variables={}, exists=lambda _: False)
+    told = check(["tao", *["x=(1,2)"] * 3000], {}, files=Files(every=False))
     assert len(told) == 3000
     assert all(len(one.hint) < 200 for one in told)
 
@@ -262,4 +280,4 @@ def test_deep_and_long_words() -> None:
         "$" * 30_000,
         "{,}" * 9_000,
     ):
-        judge(["tao", word], mounts=MOUNTS, variables=VARIABLES, exists=lambda _: True)
+        check(["tao", word], files=Files(every=True))

@@ -1,0 +1,228 @@
+"""Translation of paths between host and container, and what a path means inside the container.
+
+``mounts`` is always destination by source, both resolved on this host, as ``mapping.mounted`` returns it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import os
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from taoprofiles.launcher.quoting import expand_variables
+from taoprofiles.system import filesystem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+LINK_LIMIT = 40
+"""Symlinks that the kernel follows in one path (MAXSYMLINKS of Linux)."""
+NAMES_LIMIT = 2000
+"""Names of a folder among which one similar to a missing file's is looked for."""
+IMAGE_FOLDERS = tuple("/bin /boot /dev /etc /lib /lib64 /opt /proc /run /sbin /sys /tmp /usr /var".split())
+"""Folders that every image has. Not /workspace: projects are mounted there, so a missing mount must be reported."""
+HOST_STATE_FOLDERS = ("/run/", "/tmp/", "/var/")  # noqa: S108 - of the container
+"""Image folders whose content differs between machines: a file in them on this host is not in the image."""
+_GLOB = re.compile(r"[*?\[$]")
+
+
+def host_paths(container_paths: Sequence[str], mounts: Mapping[str, str]) -> list[str]:
+    """Return the host paths behind container paths, by the deepest mount; paths in no mount are left out."""
+    paths = []
+    for path in map(os.path.normpath, container_paths):
+        deepest = max((d for d in mounts.values() if is_inside(path, d)), key=len, default=None)
+        for source, destination in mounts.items():
+            if destination == deepest:
+                paths.append(os.path.normpath(os.path.join(source, os.path.relpath(path, destination))))
+    return paths
+
+
+def container_paths(host_path: str, mounts: Mapping[str, str]) -> list[str]:
+    """Return where a host path is visible in the container, the path through the deepest source first.
+
+    A path that another mount covers is left out.
+    """
+    real = os.path.realpath(host_path)
+    sources = sorted((source for source in mounts if is_inside(real, source)), key=len, reverse=True)
+    paths = [os.path.normpath(os.path.join(mounts[source], os.path.relpath(real, source))) for source in sources]
+    return [path for path in paths if real in host_paths([path], mounts)]
+
+
+def follow_links(path: str, mounts: Mapping[str, str], read_link: Callable[[str], str | None]) -> tuple[str, str]:
+    """Follow a container path as the container's kernel does; return (the final container path, its host path).
+
+    ``read_link`` returns the target of a symlink on this host, None for anything else. An absolute target is a path *of
+    the container*. The host path is "" if no mount has the final path.
+    """
+    parts, current, followed = path.split("/")[::-1], "/", 0
+    while parts:
+        part = parts.pop()
+        if part in ("", ".", ".."):
+            current = os.path.dirname(current) if part == ".." else current
+            continue
+        step = os.path.join(current, part)
+        behind = host_paths([step], mounts)
+        target = read_link(behind[0]) if behind and step not in mounts.values() and followed < LINK_LIMIT else None
+        if target is None:
+            current = step
+            continue
+        followed += 1
+        parts += target.split("/")[::-1]
+        current = "/" if target.startswith("/") else current
+    return current, next(iter(host_paths([current], mounts)), "")
+
+
+def is_mounted(host_path: str, mounts: Mapping[str, str]) -> bool:
+    """Check whether a resolved host path is the source of a mount, or inside one."""
+    return any(is_inside(host_path, source) for source in mounts)
+
+
+def is_inside(path: str, folder: str) -> bool:
+    """Check whether a normalised path is ``folder`` or inside it."""
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+def results_folders(words: Sequence[str], variables: Mapping[str, str]) -> list[str]:
+    """Return the container folders into which a launcher command writes its results.
+
+    These are ``-r``, ``--results_dir`` and ``….results_dir=`` of TAO's tasks; without them, the layout's results folder
+    if the task writes at all. Where evaluate and inference write is not known then.
+    """
+    folders = []
+    for number, word in enumerate(words):
+        key, equals, value = word.partition("=")
+        if equals and key.lstrip("-").rpartition(".")[2] in ("results_dir", "results-dir"):
+            folders.append(value)
+        elif word in ("-r", "--results_dir", "--results-dir") and number + 1 < len(words):
+            folders.append(words[number + 1])
+    if not folders and set(words) & {"train", "prune", "retrain", "quantize", "distill", "export"}:
+        folders = [variables[name] for name in ("RESULTS_DIR", "USER_EXPERIMENT_DIR") if name in variables][:1]
+    return [expand_variables(folder, variables) for folder in folders]
+
+
+class HostFiles:
+    """The questions about this host's files that decide what a path means; tests pass their own answers."""
+
+    def exists(self, path: str) -> bool:
+        """Check whether ``path`` exists; True also if it may not be looked at, since the container may run as root."""
+        try:
+            os.stat(path)
+        except PermissionError:
+            return True
+        except (OSError, ValueError):
+            return False
+        return True
+
+    def link(self, path: str) -> str | None:
+        """Return the target of a symlink, None for anything else."""
+        return filesystem.link(path)
+
+    def names(self, folder: str) -> list[str]:
+        """Return at most NAMES_LIMIT names in a folder, none if it cannot be read."""
+        try:
+            with os.scandir(folder) as entries:
+                return [entry.name for _, entry in zip(range(NAMES_LIMIT), entries, strict=False)]
+        except OSError:
+            return []
+
+    def matches(self, pattern: str) -> list[str]:
+        """Return the files that a glob pattern matches; none for a pattern that could search a whole disk."""
+        if sum(glob.has_magic(part) for part in pattern.split("/")) > 2:
+            return []
+        return sorted(glob.glob(pattern))
+
+
+class Resolution(NamedTuple):
+    """What ``path`` means inside the container, by ``kind``.
+
+    - found: ``host`` is the file behind it, which exists
+    - missing: a mount has it, but ``host`` does not exist
+    - link-out: a link in a mounted folder leads to ``container``, which is in no mount
+    - host: a path of this host, which the container has as ``container``
+    - covered: a path of this host below a mount's source that another mount covers in the container
+    - host-only: it exists on this host, and is in no mount
+    - image: every image has it, or may have it
+    - unmapped: none of these
+    """
+
+    kind: str
+    path: str
+    container: str
+    host: str = ""
+
+
+class PathResolver:
+    """Decides what the absolute paths of a command or a spec file mean inside the container."""
+
+    def __init__(self, mounts: Mapping[str, str], files: HostFiles | None = None) -> None:
+        self.mounts, self.files = mounts, files or HostFiles()
+
+    def resolve(self, path: str) -> Resolution:
+        """Return what an absolute path means that a task receives."""
+        whole = os.path.normpath("/" + path.lstrip("/"))
+        fixed = _without_glob(whole)
+        if host_paths([whole], self.mounts):
+            target, host = follow_links(fixed, self.mounts, self.files.link)
+            if not host:
+                may_exist = is_in_image(target) and not self.files.exists(target)
+                return Resolution("image" if may_exist else "link-out", path, target)
+            return Resolution("found" if self.files.exists(host) else "missing", path, whole, host)
+        inside = container_paths(whole, self.mounts)
+        if inside:
+            return Resolution("host", path, inside[0], whole)
+        if is_mounted(os.path.realpath(whole), self.mounts):
+            return Resolution("covered", path, "", whole)
+        exists = fixed != "/" and self.files.exists(fixed)
+        # '/conv.*' is a regex of layers or a glob of the root folder: nothing is certain.
+        if fixed == "/" or (is_in_image(whole) and not (exists and whole.startswith(HOST_STATE_FOLDERS))):
+            return Resolution("image", path, whole)
+        return Resolution("host-only" if exists else "unmapped", path, whole, whole)
+
+    def explain(self, resolution: Resolution, access: str = "") -> tuple[str, str, str]:
+        """Return (what, why, hint) about a path that is wrong; ``access`` is "read", "write" or "" for unknown."""
+        kind, path, container, host = resolution
+        if kind == "host":
+            return f"'{path}' is a host path, but the task runs inside the container", f"use '{container}' instead", ""
+        if kind == "covered":
+            hint = "mount that folder on a destination of its own"
+            return f"'{path}' cannot be seen in the container: another mount covers it", "", hint
+        if kind == "link-out":
+            why = "links are followed inside the container, which has only the mounted folders"
+            hint = f"mount '{container}' on '{container}', or move the files into the mounted folder"
+            return f"'{path}' is a link to '{container}', which is in no mount", why, hint
+        if kind == "missing":
+            return f"no such file in the container: '{path}' (on this host: '{host}')", "", self._similar(host)
+        why = {
+            "write": "what a task writes there is lost with the container",
+            "read": "the task finds it only if the image contains it",
+        }.get(access, "the image may contain it; what a task writes there is lost with the container")
+        destinations = ", ".join(sorted(self.mounts.values())[:8])
+        hint = f"mounted are {destinations}" if destinations else "the profile mounts nothing"
+        exists = "exists on this host, but " if kind == "host-only" else ""
+        return f"'{path}' {exists}is in no mount", why, hint
+
+    def _similar(self, host: str) -> str:
+        """Return which names similar to a missing file's exist next to it, or in the first folder that exists."""
+        folder = name = host
+        while folder != "/" and not self.files.exists(folder):
+            name, folder = os.path.basename(folder), os.path.dirname(folder)
+        names = {name.lower(): name for name in sorted(self.files.names(folder))}
+        similar = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
+        if similar:
+            return "did you mean " + " or ".join(f"'{names[name]}'" for name in similar) + "?"
+        return f"'{folder}' contains nothing with a similar name"
+
+
+def is_in_image(path: str) -> bool:
+    """Check whether ``path`` is in a folder of every image, or of TAO's own images below /workspace."""
+    if re.match(r"/workspace/(tao-(?!experiments)|examples/)", path):
+        return True
+    return path == "/" or any(is_inside(path, folder) for folder in IMAGE_FOLDERS)
+
+
+def _without_glob(path: str) -> str:
+    """Return the folder above the first part with a glob or a ``${…}`` of the spec, else the path."""
+    match = _GLOB.search(path)
+    return path if match is None else path[: path.rfind("/", 0, match.start())] or "/"

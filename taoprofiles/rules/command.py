@@ -1,0 +1,346 @@
+"""Rules for a launcher command: paths that mean something else inside the container, and words that a shell changes."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from taoprofiles.launcher.argv import VOLUME, add_volumes, parse_launcher_argv
+from taoprofiles.launcher.quoting import SHELLS_OWN, VARIABLE, expand_variables, quote_word, split_like_bash
+from taoprofiles.masking import MASK, is_secret, within, without_secrets
+from taoprofiles.mounts.paths import HostFiles, PathResolver
+from taoprofiles.rules.finding import ERROR, WARNING, Finding
+from taoprofiles.rules.specs import ACTIONS, SPEC_OPTIONS, access, check_specs, is_spec
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+
+    from taoprofiles.mounts.paths import Resolution
+
+_RESULTS_OPTIONS = ("-r", "--results_dir", "results_dir")
+_KEY = re.compile(r"((?:--?|\+{1,2}|~)?[A-Za-z_][\w.\[\]@-]*)=(.*)", re.S)
+_JOINED = re.compile(r"(-k)=?(.+)", re.S)
+_ITEM = re.compile(r"\s*[\"']?[\w.]+[\"']?\s*:(?!//)\s*")
+_AT_ROOT = re.compile(r"/[^/]+\.(ya?ml|txt|json|toml|cfg|conf|prototxt|pbtxt|hdf5|h5|tlt|etlt|pth?|onnx|engine)\Z")
+_ENGINES = (".engine", ".trt", ".plan")
+"""What a task makes of a model. ``-e`` of ``tao converter`` names one too, and it need not exist."""
+_NESTING_LIMIT = 20
+_WORDS_SHOWN = 200
+SHORTEST_SECRET = 4
+"""Characters from which on a value is masked; shorter ones are part of any text."""
+
+
+def _current_folder() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # it has been removed
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class CommandContext:
+    """What a command is checked against.
+
+    ``mounts`` is destination by source; ``variables`` are the profile's, ``environ`` is the launcher's environment, and
+    ``secrets`` names variables that are secret besides those with a secret's name. ``is_quoted``: the words go through
+    ``quote_argv``, as in ``taoprof run``. ``run`` is ``taoprof run NAME --`` if hints are to begin with it. A spec file
+    that is named relative to ``folder`` is reported.
+    """
+
+    mounts: Mapping[str, str]
+    variables: Mapping[str, str]
+    environ: Mapping[str, str] = field(default_factory=dict)
+    secrets: Collection[str] = ()
+    is_quoted: bool = False
+    run: Sequence[str] = ()
+    folder: str = field(default_factory=_current_folder)
+    files: HostFiles = field(default_factory=HostFiles)
+
+
+class Argument(NamedTuple):
+    """A value that looks like a path: the number of its word, the option or key before it, and its text."""
+
+    number: int
+    key: str
+    value: str
+
+    @property
+    def where(self) -> str:
+        """The location that a finding names."""
+        return self.key or f"argument {self.number}"
+
+
+def check_command(command: Sequence[str], context: CommandContext) -> list[Finding]:
+    """Return the findings about a launcher command and the spec files that it names; [] for any other command."""
+    launch = parse_launcher_argv(command)
+    if launch is None:
+        return []
+    words = launch.words
+    checker = _CommandChecker(words, context)
+    paths = [expand_variables(a.value, checker.public) for a in path_arguments(words) if is_spec(a.key, a.value)]
+    action = next((word for word in words[1:] if word in ACTIONS), "")
+    specs = check_specs(paths, checker.resolver, action=action, given=_spec_keys(words))
+    return checker.check() + specs
+
+
+def path_arguments(words: Sequence[str]) -> Iterator[Argument]:
+    """Yield the paths among the words of a launcher command: ``-e /x``, ``--opt=/x``, ``key=[/a,/b]``, ``~/x``.
+
+    Values of secrets and of ``--volume`` are left out.
+    """
+    for number, key, value in _valued(words):
+        if key != VOLUME and not _is_secret_key(key):
+            for path in _values(value, 0):
+                yield Argument(number, key, path)
+
+
+def _spec_keys(words: Sequence[str]) -> list[str]:
+    """Return the keys of a spec that a command sets: ``train.num_gpus`` of ``train.num_gpus=2``, and by options."""
+    keys = [match[1].lstrip("+~-") for match in map(_KEY.fullmatch, words[1:]) if match]
+    keys += [word.lstrip("-") for word in words if word.startswith("--")]
+    return keys + [key for word, key in (("-r", "results_dir"), ("-k", "encryption_key")) if word in words]
+
+
+class _CommandChecker:
+    """Checks the words of one command and corrects them for the hints."""
+
+    def __init__(self, words: Sequence[str], context: CommandContext) -> None:
+        self._words, self._context = list(words), context
+        self._known = known = {**context.environ, **context.variables}
+        secrets = {name for name in known if name in context.secrets or is_secret(name)}
+        # A value with a '/' in the environment is the path of a socket or key file: no secret, and part of other paths.
+        values = {known[name] for name in secrets if name in context.variables or "/" not in known[name]}
+        self._secret_values = sorted((v for v in values if len(v) >= SHORTEST_SECRET), key=len, reverse=True)
+        self.public = {name: value for name, value in known.items() if name not in secrets}
+        self.resolver = PathResolver(add_volumes(words, context.mounts), context.files)
+        self._arriving = list(words)  # as the launcher's shell passes them on
+        self._quoted: dict[int, str] = {}
+        self._corrected: dict[int, str] = {}
+        self._findings: list[Finding] = []
+
+    def check(self) -> list[Finding]:
+        """Return the findings about the words."""
+        if not self._context.is_quoted:
+            self._check_quoting()
+        self._check_paths()
+        return self._findings
+
+    def _check_quoting(self) -> None:
+        """Report the words that the launcher's shell changes, and keep what arrives of the others."""
+        reported: list[Finding] = []
+        for number, key, _ in _valued(self._words):
+            word = self._words[number]
+            if key == VOLUME:
+                continue
+            split = split_like_bash(word, self._known, self._context.files.matches)
+            secret = _is_secret_key(key)
+            if split is not None and len(split) == 1 and not secret:
+                self._arriving[number] = split[0]
+            is_home = split == [self._known.get("HOME", "") + word[1:]] and word.startswith("~/")
+            is_quoted = split is not None and len(split) == 1 and word == quote_word(split[0])
+            if split == [expand_variables(word, self._known)] or is_home or is_quoted or self._unset(word):
+                continue
+            effect = "changes the value" if secret else _shell_effect(word, split)
+            why = "the launcher pastes its words into 'bash -c' without quotes"
+            hint = "'taoprof run NAME -- …' passes words on unchanged"
+            if not secret:
+                hint = f"write {shlex.quote(quote_word(word))}; or {hint}"
+                if not self._context.run:  # taoprof run quotes the words itself
+                    self._quoted[number] = quote_word(word)
+            self._add("arg-needs-quoting", Argument(number, key, word), f"the launcher's shell {effect}", why, hint)
+            reported += [] if secret else self._findings[-1:]
+        for finding in reported:
+            finding.hint = self._corrected_command() or finding.hint
+
+    def _check_paths(self) -> None:
+        wrong: list[tuple[Argument, Resolution]] = []
+        unset_words = set()
+        for number, key, word in _valued(self._words):
+            unset = self._unset(word)
+            if unset:
+                unset_words.add(number)
+                why = "taoprof does not know the variables of a notebook or another shell"
+                argument = Argument(number, key, word)
+                self._add("arg-empty-variable", argument, f"{unset} is not set", why, "taoprof shell NAME")
+        home = self._context.environ.get("HOME", "")
+        for argument in path_arguments(self._arriving):
+            path = expand_variables(argument.value, self.public)
+            if path.startswith("~") and home:
+                path = home + path[1:]
+            if argument.number in unset_words or not path.startswith("/"):
+                continue
+            resolution = self.resolver.resolve(path)
+            if resolution.kind in ("unmapped", "host-only") and _AT_ROOT.match(path):
+                self._add_empty_variable(argument, path)
+            elif resolution.kind in ("host", "covered"):
+                wrong.append((argument, resolution))
+                self._correct(argument, resolution.container)
+            else:
+                self._check_path(argument, resolution)
+        wrong += self._relative_paths()
+        for argument, resolution in wrong:  # with the hint that corrects all of them
+            what, why, hint = self.resolver.explain(resolution._replace(path=argument.value))
+            if resolution.container:
+                between = " " if argument.key.startswith("-") else "="
+                path = resolution.container
+                hint = self._corrected_command() or (f"{argument.key}{between}{path}" if argument.key else path)
+            self._add("host-path", argument, what, why, hint)
+
+    def _relative_paths(self) -> Iterator[tuple[Argument, Resolution]]:
+        """Yield spec files and results relative to the current folder, which in the container is another one."""
+        folder = self._context.folder
+        for number, key, value in _valued(self._arriving):
+            is_results = key in _RESULTS_OPTIONS
+            if (key in SPEC_OPTIONS or is_results) and folder and value[:1] not in ("", "/", "~", "$", "-"):
+                path = os.path.join(folder, value)
+                resolution = self.resolver.resolve(path)
+                if resolution.kind == "host" and (is_results or self._context.files.exists(path)):
+                    argument = Argument(number, key, value)
+                    self._correct(argument, resolution.container)
+                    yield argument, resolution
+
+    def _check_path(self, argument: Argument, resolution: Resolution) -> None:
+        kind, path = resolution.kind, resolution.path
+        key_access = "write" if path.endswith(_ENGINES) else access(argument.key)
+        if kind == "image" and key_access == "write" and not _is_temporary(path):
+            resolution = resolution._replace(kind="unmapped")
+            kind = "unmapped"
+        if kind in ("unmapped", "host-only"):
+            explanation = self.resolver.explain(resolution, key_access)
+            self._add("unmapped-path", argument, *explanation, severity=WARNING)
+        elif (kind == "link-out" and key_access != "write") or (kind == "missing" and key_access == "read"):
+            self._add("missing-file", argument, *self.resolver.explain(resolution), severity=ERROR)
+
+    def _add_empty_variable(self, argument: Argument, path: str) -> None:
+        """Report a path in the root folder: the variable in front of it was probably empty."""
+        candidates = (
+            name
+            for name, value in self._context.variables.items()
+            if name in self.public and self.resolver.resolve(value + path).kind == "found"
+        )
+        name = next(candidates, "")
+        word = f"{argument.key} '${name}{path}'".lstrip() if argument.key.startswith("-") else f"'${name}{path}'"
+        hint = f"in single quotes, so that 'taoprof run' expands it: {word}" if name else "taoprof shell NAME"
+        what = f"'{path}': a shell probably expanded an unset variable to nothing"
+        self._add("arg-empty-variable", argument, what, "a terminal does not have a notebook's variables", hint)
+
+    def _unset(self, text: str) -> str:
+        """Return a variable in ``text`` that nobody sets; names in lower case are Hydra's own."""
+        for match in VARIABLE.finditer(text):
+            name = match[1] or match[2]
+            if name == name.upper() != name.lower() and name not in self._known and name not in SHELLS_OWN:
+                return f"${name}"
+        return ""
+
+    def _correct(self, argument: Argument, path: str) -> None:
+        """Put the container's path into the corrected command."""
+        if path:
+            number = argument.number
+            word = self._corrected.get(number, self._words[number])
+            word = word if argument.value in word else self._arriving[number]
+            self._corrected[number] = word.replace(argument.value, path, 1)
+
+    def _corrected_command(self) -> str:
+        """Return the whole corrected command; "" if it would show a secret or fill the screen."""
+        if len(self._words) > _WORDS_SHOWN:
+            return ""
+        words = [self._corrected_word(number, word) for number, word in enumerate(self._words)]
+        masked = without_secrets(words, self._secret_values)
+        pairs = zip(words, masked, strict=True)
+        if all(word == shown or VARIABLE.fullmatch(word.rpartition("=")[2]) for word, shown in pairs):
+            return shlex.join([*self._context.run, *words])
+        return ""
+
+    def _corrected_word(self, number: int, word: str) -> str:
+        if number not in self._corrected:
+            return self._quoted.get(number, word)
+        corrected = self._corrected[number]
+        if self._context.is_quoted or self._context.run or split_like_bash(corrected, self._known) == [corrected]:
+            return corrected
+        return quote_word(corrected)
+
+    def _masked(self, text: str) -> str:
+        for value in self._secret_values:
+            text = text.replace(value, MASK)
+        return within(text)
+
+    def _add(
+        self, id: str, argument: Argument, what: str, why: str = "", hint: str = "", *, severity: str = ""
+    ) -> None:
+        what, why, hint = self._masked(what), self._masked(why), self._masked(hint)
+        self._findings.append(Finding(id, argument.where, what, why, hint, severity=severity))
+
+
+def _shell_effect(word: str, split: Sequence[str] | None) -> str:
+    if split is not None:
+        if not split:
+            return f"drops '{word}'" if word else "drops the empty word"
+        count = "" if len(split) == 1 else f"{len(split)} words "
+        return f"turns '{word}' into {count}" + ", ".join(f"'{part}'" for part in split[:5])
+    for marks, effect in _EFFECTS:
+        if any(mark in word for mark in marks):
+            return effect.format(word)
+    return f"expands '{word}' to something else"
+
+
+_EFFECTS = (
+    ("'", "ends its own quotes at the single quote in '{}'"),
+    (("`", "$("), "runs a part of '{}' as a command on this host"),
+    (";&|\n", "ends the command inside '{}', and runs the rest as a command on this host"),
+    (">", "writes the output to a file of this host because of '{}'"),
+    ("<", "reads a file of this host because of '{}'"),
+    ("()", "finds a syntax error in '{}'"),
+    ("#", "ignores everything after the '#' of '{}'"),
+    ('"', "finds no end of the quotes in '{}'"),
+    ("{", "expands the braces of '{}' to several words"),
+    ("\\", "removes the backslash of '{}'"),
+)
+"""What bash does because of a character in a word; the first that matches is reported."""
+
+
+def _is_temporary(path: str) -> bool:
+    return path.startswith(("/tmp/", "/dev/", "/proc/")) or path == "/tmp"  # noqa: S108 - a path of the container
+
+
+def _is_secret_key(key: str) -> bool:
+    return key == "-k" or is_secret(key.lstrip("-").rpartition(".")[2])
+
+
+def _valued(words: Sequence[str]) -> Iterator[tuple[int, str, str]]:
+    """Yield each word after the program name as (its number, the option or key of which it is the value, the value)."""
+    before = ""
+    for number, word in enumerate(words[1:], 1):
+        match = _JOINED.fullmatch(word) or _KEY.fullmatch(word)
+        yield (number, match[1], match[2]) if match else (number, before, word)
+        before = word if word.startswith("-") and match is None else ""
+
+
+def _values(text: str, depth: int) -> Iterator[str]:
+    """Yield the paths in a value, also in Hydra's lists and dictionaries."""
+    text = text.strip()
+    if depth > _NESTING_LIMIT:
+        return
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+        yield from _values(text[1:-1], depth + 1)
+    elif text[:1] in ("[", "{") and text[-1:] in ("]", "}"):
+        for part in _parts(text[1:-1]):
+            item = _ITEM.match(part)
+            if item is None or not is_secret(item.group()):
+                yield from _values(part[item.end() :] if item else part, depth + 1)
+    elif text.startswith("file:///"):
+        yield text[7:]
+    elif text.startswith(("/", "~/", "$")):
+        yield text
+
+
+def _parts(text: str) -> Iterator[str]:
+    depth, start = 0, 0
+    for position, character in enumerate(text):
+        depth += (character in "[{") - (character in "]}")
+        if character == "," and depth <= 0:
+            yield text[start:position]
+            start = position + 1
+    yield text[start:]

@@ -1,0 +1,130 @@
+"""Translation between host and container paths, and the folders that a command writes to."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taoprofiles.mounts.paths import container_paths, follow_links, host_paths, results_folders
+
+VARIABLES = {"RESULTS_DIR": "/results", "USER_EXPERIMENT_DIR": "/exp", "X": "/x"}
+
+
+@pytest.mark.parametrize(
+    ("words", "places"),
+    [
+        ("tao model unet train -r /r", ["/r"]),
+        ("tao model unet train --results_dir /r", ["/r"]),
+        ("tao model unet train --results-dir /r", ["/r"]),
+        ("tao model unet train --results_dir=/r", ["/r"]),
+        ("tao model segformer train -e /s results_dir=/r", ["/r"]),
+        ("tao model segformer train train.results_dir=/r evaluate.results_dir=/q", ["/r", "/q"]),
+        ("tao model unet train -r $X/y", ["/x/y"]),
+        ("tao model unet train -r ${X}/y", ["/x/y"]),
+        ("tao model unet train -r $NONE/y", ["$NONE/y"]),
+        ("tao model unet train", ["/results"]),
+        ("tao model unet export -m x", ["/results"]),
+        ("tao model unet evaluate -m x", []),
+        ("tao model unet inference -m x", []),
+        ("tao model unet train -r", ["/results"]),
+        ("jupyter notebook", []),
+        ("", []),
+    ],
+)
+def test_where_a_command_writes(words: str, places: list[str]) -> None:
+    assert results_folders(words.split(), VARIABLES) == places
+
+
+def test_without_a_results_folder_in_the_layout() -> None:
+    assert results_folders(["tao", "unet", "train"], {"USER_EXPERIMENT_DIR": "/exp"}) == ["/exp"]
+    assert results_folders(["tao", "unet", "train"], {}) == []
+
+
+MOUNTS = {"/home/ana/p": "/workspace", "/big/data": "/workspace/data", "/home/ana/out": "/results"}
+
+
+@pytest.mark.parametrize(
+    ("place", "found"),
+    [
+        ("/results", ["/home/ana/out"]),
+        ("/results/", ["/home/ana/out"]),
+        ("/results/a/b", ["/home/ana/out/a/b"]),
+        ("/results/../workspace/x", ["/home/ana/p/x"]),
+        ("/workspace/data/x", ["/big/data/x"]),
+        ("/workspace/database", ["/home/ana/p/database"]),
+        ("/elsewhere", []),
+        ("/", []),
+        ("relative", []),
+        ("$NONE/y", []),
+    ],
+)
+def test_host_paths(place: str, found: list[str]) -> None:
+    assert host_paths([place], MOUNTS) == found
+
+
+def test_host_path_of_a_root_mount() -> None:
+    assert host_paths(["/x/y"], {"/home/ana": "/"}) == ["/home/ana/x/y"]
+    assert host_paths([], MOUNTS) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("/home/ana/out/x", ["/results/x"]),
+        ("/home/ana/p", ["/workspace"]),
+        ("/big/data/x", ["/workspace/data/x"]),
+        ("/home/ana/p/database", ["/workspace/database"]),
+        ("/home/ana/p/data", []),  # /big/data lies over it
+        ("/home/ana/p/data/x", []),
+        ("/home/ana", []),
+        ("/home/ana/pp", []),
+        ("/", []),
+    ],
+)
+def test_container_paths(path: str, found: list[str]) -> None:
+    assert container_paths(path, MOUNTS) == found
+
+
+def test_a_folder_below_another_that_is_mounted_is_in_two_places() -> None:
+    both = {"/nowhere/p": "/workspace", "/nowhere/p/specs": "/specs"}
+    assert container_paths("/nowhere/p/specs/a", both) == ["/specs/a", "/workspace/specs/a"]
+
+
+parts = st.sampled_from(["a", "b", "ab"])
+folders = st.lists(parts, min_size=1, max_size=3).map(lambda ones: "/" + "/".join(ones))
+
+
+@given(st.dictionaries(folders.map("/nowhere".__add__), folders, max_size=4), folders.map("/nowhere".__add__), folders)
+def test_there_and_back(mounts: dict[str, str], path: str, place: str) -> None:
+    for inside in container_paths(path, mounts):
+        assert path in host_paths([inside], mounts)
+    for behind in host_paths([place], mounts):
+        assert place in container_paths(behind, mounts)
+
+
+LINKS = {
+    "/home/ana/p/images": "/mnt/raid/images",
+    "/home/ana/p/near": "specs",
+    "/home/ana/p/up": "../../results/a",
+    "/home/ana/p/there": "/workspace/data/x",
+    "/home/ana/p/loop": "loop",
+    "/big/data/x": "/results/",
+}
+
+
+@pytest.mark.parametrize(
+    ("place", "leads"),
+    [
+        ("/workspace/a", ("/workspace/a", "/home/ana/p/a")),
+        ("/workspace/images/a.png", ("/mnt/raid/images/a.png", "")),
+        ("/workspace/near/t.yaml", ("/workspace/specs/t.yaml", "/home/ana/p/specs/t.yaml")),
+        ("/workspace/up/b", ("/results/a/b", "/home/ana/out/a/b")),
+        ("/workspace/there/b", ("/results/b", "/home/ana/out/b")),
+        ("/workspace/near/../b", ("/workspace/b", "/home/ana/p/b")),
+        ("/workspace/loop/b", ("/workspace/loop/b", "/home/ana/p/loop/b")),
+        ("/usr/bin", ("/usr/bin", "")),
+    ],
+)
+def test_links_are_followed_inside(place: str, leads: tuple[str, str]) -> None:
+    assert follow_links(place, MOUNTS, LINKS.get) == leads
