@@ -1,4 +1,4 @@
-"""The command ``taoprof``: finds the verb, loads only what it needs, and turns every error into one clear message."""
+"""The command ``taoprof``: runs one command line and turns every error into one clear message."""
 
 from __future__ import annotations
 
@@ -10,16 +10,23 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import NoReturn
 
+    from taoprofiles.cli.output import Result
+    from taoprofiles.cli.parser import Invocation
+    from taoprofiles.storage.paths import Context
+
+READ_BY_PROGRAMS = ("current", "path", "env", "render", "init", "schema", "daemon")
+"""Commands whose output goes into a prompt, a shell or a file: the guard's messages would never be seen there."""
+
 
 def main() -> NoReturn:
     """Run the command line and exit with its status: 0 done … 7 busy, 128+n for a signal."""
-    _open_streams()
+    open_streams()
     sys.exit(run(sys.argv[1:]))
 
 
 def daemon() -> NoReturn:
-    """Be the command ``taoprofd``, which is ``taoprof daemon``."""
-    _open_streams()
+    """Run the command ``taoprofd``."""
+    open_streams()
     sys.exit(run(["daemon", *sys.argv[1:]]))
 
 
@@ -29,31 +36,31 @@ def run(argv: list[str]) -> int:
         try:
             status = _answer_prompt() if argv in (["current"], ["current", "--short"]) else None
             if status is None:
-                from taoprofiles.cli import parser
-
-                status = parser.run(argv)
+                status = _run_command(argv)
         except SystemExit as end:  # argparse has printed a help
             status = int(end.code or 0)
         sys.stdout.flush()
-        return _die_of(signal.SIGINT) if status == 128 + signal.SIGINT else status  # of a run's command
+        return _die_of(signal.SIGINT) if status == 128 + signal.SIGINT else status  # exit status of a run's command
     except KeyboardInterrupt:
         return _die_of(signal.SIGINT)
     except BrokenPipeError:
-        _drop_answer()  # what reads it has gone (| head)
+        _discard_output()  # the reader has gone (| head)
         return 128 + signal.SIGPIPE
     except OSError as error:
-        # Whatever is wrong with a file was told by ``files``; what is left is the answer itself, on a full disk.
+        # Errors of other files are TaoprofErrors: this one is about stdout, on a full disk for example.
         from taoprofiles.cli import output
         from taoprofiles.errors import TaoprofError
 
-        _drop_answer()
+        _discard_output()
         reason = (error.strerror or str(error)).lower()
-        return output.emit_error("", TaoprofError(f"the answer could not be written: {reason}"), as_json=False)
+        return output.emit_error("", TaoprofError(f"cannot write the output: {reason}"), as_json=False)
 
 
-def _open_streams() -> None:
-    # Where the caller has closed one of the three (>&-), the next file that is opened would take its place, and be
-    # written to as if it were the terminal.
+def open_streams() -> None:
+    """Open the standard streams that the caller has closed (``>&-``), and make them accept any character.
+
+    Otherwise the next file that is opened would take the place of a stream, and messages would be written into it.
+    """
     while True:
         fd = os.open(os.devnull, os.O_RDWR)
         if fd > 2:
@@ -66,10 +73,85 @@ def _open_streams() -> None:
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # what a terminal cannot show
 
 
+def _run_command(argv: list[str]) -> int:
+    from taoprofiles.cli import output, parser
+    from taoprofiles.errors import TaoprofError, UsageError
+    from taoprofiles.version import VERSION
+
+    if "_ARGCOMPLETE" in os.environ:
+        parser.complete(os.environ.get("COMP_LINE", ""))
+    as_json = "--json" in argv[: argv.index("--")] if "--" in argv else "--json" in argv
+    leading = [word for word in argv[:1] if word == "--json"]
+    command, words = (argv[len(leading)] if len(argv) > len(leading) else ""), argv[len(leading) + 1 :]
+    if command == "help" and words and words[0] in parser.COMMANDS:
+        command, words = words[0], ["--help"]
+    try:
+        if command == "--version":
+            return output.emit(command, output.Result({"version": VERSION}, [f"taoprof {VERSION}"]), as_json=as_json)
+        if not command and as_json:
+            raise UsageError("no command given", hint="see 'taoprof --help'")
+        if command in ("", "-h", "--help", "help"):
+            return output.emit("help", output.Result({}, parser.help_lines()), as_json=False)
+        invocation = parser.parse(command, [*leading, *words])
+        result = _execute(invocation)
+    except output.Declined as answer:
+        output.say(str(answer))
+        return 1
+    except TaoprofError as error:
+        return output.emit_error(command, error, as_json=as_json)
+    return output.emit(command, result, as_json=as_json)
+
+
+def _execute(invocation: Invocation) -> Result:
+    from taoprofiles.storage.paths import Context
+
+    command = invocation.command
+    if command == "doctor":  # it only looks, and reports a HOME that cannot be used
+        return invocation.function(_any_context(), invocation.args)
+    context = Context()
+    if command != "daemon":  # which does so itself, and reports it
+        _unseal(context)
+    result = invocation.function(context, invocation.args)
+    if command not in READ_BY_PROGRAMS and os.path.lexists(context.untold):
+        from taoprofiles.guard.messages import PendingMessages
+
+        result = result._replace(
+            messages=[*result.messages, *(f"guard: {line}" for line in PendingMessages(context).take())]
+        )
+    return result
+
+
+def _any_context() -> Context:
+    """Return the context, or that of the user's own home if HOME cannot be used."""
+    from taoprofiles.errors import TaoprofError
+    from taoprofiles.storage.paths import Context
+
+    try:
+        return Context()
+    except TaoprofError:
+        names = ("HOME", "TAOPROF_HOME")
+        context = Context({name: value for name, value in os.environ.items() if name not in names})
+        context.environ.update({name: os.environ[name] for name in names if name in os.environ})
+        return context
+
+
+def _unseal(context: Context) -> None:
+    """Make the mapping file writable again if a guard was killed that had sealed it."""
+    from taoprofiles.errors import TaoprofError
+    from taoprofiles.storage import locks
+
+    try:
+        if locks.is_orphaned(context.seal, context.guard):
+            from taoprofiles.guard import guard
+
+            guard.unseal(context)
+    except TaoprofError:
+        pass  # the command itself will report what is wrong, or succeed without
+
+
 def _answer_prompt() -> int | None:
-    """Answer ``current`` from the note of the last switch; None where it must be worked out."""
+    """Answer ``current`` from the note of the last switch; return None where that is not enough."""
     from taoprofiles.cli import output
-    from taoprofiles.cli.result import Result
     from taoprofiles.errors import TaoprofError
     from taoprofiles.storage import locks, prompt_cache
     from taoprofiles.storage.paths import Context
@@ -77,22 +159,22 @@ def _answer_prompt() -> int | None:
     try:
         context = Context()
         if locks.is_orphaned(context.seal, context.guard):
-            return None  # a guard that was killed has left its seal, which every command takes off
+            return None  # a guard was killed: the command must make the mapping file writable again
         name = prompt_cache.active(context)
     except TaoprofError:
         return None
     if name is None:
         return None
-    return output.emit("current", Result({}, [name]), as_json=False)
+    return output.emit("current", output.Result({}, [name]), as_json=False)
 
 
-def _drop_answer() -> None:
-    # Python would write what is left in the buffer, and complain once more, while it shuts down.
+def _discard_output() -> None:
+    # Python would try to write the rest of the buffer, and complain again, while it shuts down.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _die_of(number: int) -> int:
-    # A shell stops its script only if the command died of the signal; a plain exit status would not tell it.
+    # A shell ends its script only if the command died of the signal; an exit status would not show that.
     sys.stdout.flush()
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)

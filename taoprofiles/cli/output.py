@@ -4,43 +4,59 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any, TextIO
 
-    from taoprofiles.cli.result import Result
     from taoprofiles.errors import TaoprofError
 
 ENVELOPE = 1
-"""The version of the JSON envelope. New keys may come; a key never changes its meaning."""
+"""The version of the JSON envelope. Keys may be added; a key never changes its meaning."""
 LINE_LIMIT = 500
 SHOWN_PROBLEMS = 20
 
 
+class Result(NamedTuple):
+    """What a command returns: ``data`` for programs, ``lines`` for people.
+
+    ``raw`` replaces ``lines`` where another program reads the text. ``messages`` are notes and warnings, which go to
+    stderr. ``status`` is the exit status.
+    """
+
+    data: dict[str, Any]
+    lines: Sequence[str] = ()
+    raw: str | None = None
+    messages: Sequence[str] = ()
+    status: int = 0
+
+
+class Declined(Exception):  # noqa: N818 - an answer of the user, not an error
+    """The user answered a question with no. The command prints the message and exits with status 1."""
+
+
 def emit(command: str, result: Result, *, as_json: bool) -> int:
-    """Print a result: the answer on stdout, the messages on stderr. Returns the exit status."""
+    """Print a result, the answer on stdout and the messages on stderr. Return the exit status."""
     if as_json:
-        _print_json(_envelope(command, ok=True, data=result.data, messages=result.messages))
+        _print_json(command, data=result.data, messages=list(result.messages))
         return result.status
     for message in result.messages:
         _print_line(sys.stderr, f"taoprof: {message}")
     if result.raw is not None:
-        # Read by a program, so it stays as it is; a terminal must still not be driven by what a file says.
-        # UTF-8 whatever the locale says: that is what TOML, JSON and a shell's variables are written in.
+        # A program reads this, so it stays unchanged, and UTF-8 whatever the locale is: TOML, JSON and shell variables
+        # are written in it. On a terminal, control characters from a file must still be escaped.
         text = "\n".join(printable(line) for line in result.raw.split("\n")) if sys.stdout.isatty() else result.raw
         sys.stdout.flush()
-        sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))  # a path may be no text
+        sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))  # a path may not be valid text
     for line in result.lines:
         _print_line(sys.stdout, line)
     return result.status
 
 
 def emit_error(command: str, error: TaoprofError, *, as_json: bool) -> int:
-    """Print an error: on stderr as text, or on stdout as the envelope. Returns the exit status."""
+    """Print an error, as text on stderr or as the envelope on stdout. Return the exit status."""
     if as_json:
-        told = {
+        fields = {
             "code": error.code,
             "message": error.message,
             "problems": error.problems[:100],
@@ -48,7 +64,7 @@ def emit_error(command: str, error: TaoprofError, *, as_json: bool) -> int:
             "status": error.status,
             **error.more,
         }
-        _print_json(_envelope(command, ok=False, data=None, messages=[], error=told))
+        _print_json(command, error=fields)
         return error.status
     sys.stderr.write(f"taoprof: {_red('error:')} ")
     for line in error_lines(error):
@@ -57,7 +73,7 @@ def emit_error(command: str, error: TaoprofError, *, as_json: bool) -> int:
 
 
 def error_lines(error: TaoprofError) -> list[str]:
-    """Say an error in lines that a terminal can be given: the message, the problems, and the hint."""
+    """Return an error as lines that are safe on a terminal: the message, the problems and the hint."""
     lines = [error.message + (":" if error.problems else "")]
     lines += [f"  {problem}" for problem in error.problems[:SHOWN_PROBLEMS]]
     if len(error.problems) > SHOWN_PROBLEMS:
@@ -68,26 +84,31 @@ def error_lines(error: TaoprofError) -> list[str]:
 
 
 def note(text: str, *, end: str = "\n") -> None:
-    """Say something beside the answer, on stderr, while a command is at work."""
+    """Print a line to stderr while a command is running."""
     sys.stderr.write(printable(text) + end)
     sys.stderr.flush()
 
 
+def say(text: str) -> None:
+    """Print a progress message to stderr, marked as ours."""
+    note(f"taoprof: {text}")
+
+
 def cut(line: str) -> str:
-    """Leave the middle of a long line out: what was given may be a megabyte, and both ends tell what it is about."""
+    """Return a line without the middle if it is very long: an argument may be a megabyte."""
     line = printable(line)
     return line if len(line) <= LINE_LIMIT else f"{line[: LINE_LIMIT - 103]} … {line[-100:]}"
 
 
 def printable(text: str) -> str:
-    """Write every character that a terminal would obey, or show as something else, as its escape."""
+    """Return the text with an escape for every character that a terminal would obey or show as something else."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in "\u00a0\u3000" else _escape(c) for c in text)
 
 
 def table(rows: Sequence[Sequence[str]], *, indent: str = "") -> list[str]:
-    """Align columns, by their width on a terminal: Chinese characters take two places."""
+    """Return rows as aligned lines. Widths are those on a terminal: a Chinese character takes two columns."""
     safe = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(_width, column)) for column in zip(*safe, strict=True)]
     return [
@@ -112,15 +133,17 @@ def _escape(character: str) -> str:
     return known or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}")
 
 
-def _envelope(
-    command: str, *, ok: bool, data: dict[str, Any] | None, messages: list[str], error: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    return {"schema": ENVELOPE, "ok": ok, "command": command, "data": data, "messages": messages, "error": error}
-
-
-def _print_json(envelope: dict[str, Any]) -> None:
+def _print_json(
+    command: str,
+    *,
+    data: dict[str, Any] | None = None,
+    messages: Sequence[str] = (),
+    error: dict[str, Any] | None = None,
+) -> None:
     import json
 
+    envelope = {"schema": ENVELOPE, "ok": error is None, "command": command}
+    envelope |= {"data": data, "messages": messages, "error": error}
     sys.stdout.write(json.dumps(envelope, indent=2) + "\n")
 
 

@@ -86,8 +86,8 @@ def write(
 
 def taken(action: str, name: str) -> UsageError:
     """Make the error for a new profile's name that is taken."""
-    away = "--replace" if action in ("save", "import") else f"'taoprof remove {name}'"
-    hint = f"'taoprof show {name}' shows it; {away} takes it away, and the history keeps it"
+    away = "--force" if action in ("save", "import") else f"'taoprof remove {name}'"
+    hint = f"'taoprof show {name}' shows it; {away} replaces it, and the history keeps it"
     return UsageError(f"there is a profile '{name}' already", hint=hint)
 
 

@@ -38,7 +38,7 @@ def check_results(name: str, hold: Hold, living: list[Hold]) -> None:
         raise HeldError(
             f"'{name}' not started: another run writes '{same[0][1]}'",
             problems=[other.line() for other, _ in same],
-            hint=f"'-r' with another folder, 'taoprof run {name} --wait -- …', or --allow-overlap",
+            hint=f"'-r' with another folder, 'taoprof run {name} --wait -- …', or --force",
             holds=[other for other, _ in same],
         )
 

@@ -115,7 +115,7 @@ class Lock:
                         raise BusyError(
                             f"another taoprof command is running: {self._read_holder()} holds the lock, and waiting "
                             f"{self._timeout:g} s was not enough",
-                            hint="run the command again, or wait longer with --timeout SECONDS",
+                            hint="run the command again",
                         )
                     time.sleep(_PAUSE)
             except OSError as error:

@@ -104,7 +104,7 @@ def refused(name: str, faults: Sequence[Finding], *, doing: str, command: Sequen
             import shlex  # not for 'use', which has no command
 
             words += f" -- {shlex.join(command)}" if without_secrets(command) == list(command) else " -- COMMAND"
-        hint = f"nothing was changed; '{words}' tells more, --no-check goes on all the same"
+        hint = f"nothing was changed; '{words}' tells more, --force ignores it"
     problems = [
         f"{one.where}: {one.what}" + (f"; {one.why}" if one not in missing and one.why else "") for one in faults
     ]

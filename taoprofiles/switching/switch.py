@@ -104,7 +104,7 @@ def bring_back(context: Context, entry: Entry) -> Switch:
     done = Switch(name, transaction.previous)
     if transaction.content != wanted or name != transaction.previous:
         back = name or f"the mapping before entry {entry.id}"
-        hint = "'taoprof holds' lists who; when it has ended, or after 'taoprof release ID', undo again"
+        hint = "'taoprof status' lists who; when it has ended, or after 'taoprof release ID', undo again"
         done.unseen = transaction.ask_holders(wanted, back, may_write=True, hint=hint)
         done.changed = True
         done.kept = transaction.write("undo", name, wanted)

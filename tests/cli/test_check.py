@@ -1,4 +1,4 @@
-"""What a check's answer does: exit statuses, --strict, refusals and --no-check."""
+"""What a check's answer does: exit statuses, --strict, refusals and --force."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ def test_what_is_wrong_for_certain_is_refused_and_may_be_insisted_on(home: Home)
         done = call(home, *verb)
         one_clear_error(done, 3)
         assert "leads to" in done.err
-        assert "--no-check" in done.err
+        assert "--force" in done.err
     assert home.tree() == before
-    assert home.run("run", "moved", "--no-check", "--", "sh", "-c", 'test -s "$LAUNCHER_MOUNTS"').returncode == 0
-    assert call(home, "use", "moved", "--no-check").status == 0
+    assert home.run("run", "moved", "--force", "--", "sh", "-c", 'test -s "$LAUNCHER_MOUNTS"').returncode == 0
+    assert call(home, "use", "moved", "--force").status == 0
     assert home.mapping()["Mounts"] == [{"source": str(home.root), "destination": f"{home.root}/link"}]
 
 
@@ -65,7 +65,7 @@ def test_a_run_is_refused_for_a_path_that_its_task_cannot_find(home: Home) -> No
     fake.parent.mkdir()
     fake.write_text('#!/bin/sh\necho "$@"\n')
     fake.chmod(0o755)
-    words = ["--no-check", "--", str(fake), "model", "dino", "train", "-e", "/data/trian.yaml"]
+    words = ["--force", "--", str(fake), "model", "dino", "train", "-e", "/data/trian.yaml"]
     assert "-e /data/trian.yaml" in home.run("run", "p", *words).stdout
 
 
@@ -87,8 +87,8 @@ def test_secrets_are_not_shown_unless_asked_for(home: Home) -> None:
 
 def test_which_launcher_is_meant_is_said(home: Home) -> None:
     profile(home, "p")
-    assert "none is on PATH" in call(home, "check", "p", environ={"PATH": "/nowhere"}).out
-    assert "none is on PATH" not in call(home, "check", "p", "--launcher", "5.5.1", environ={"PATH": "/nowhere"}).out
+    assert "no tao on PATH" in call(home, "check", "p", environ={"PATH": "/nowhere"}).out
+    assert "no tao on PATH" not in call(home, "check", "p", "--launcher", "5.5.1", environ={"PATH": "/nowhere"}).out
 
 
 def test_a_variable_that_is_there_twice_is_told_with_its_line(home: Home) -> None:

@@ -86,7 +86,7 @@ def test_no_file_of_a_folder_stands_in_the_way_of_the_others(home: Home) -> None
     (folder / "loop.ipynb").symlink_to("loop.ipynb")
     (folder / "around").symlink_to(".")
     home.profile("train")
-    done = home.run("import", "nb", "--replace")
+    done = home.run("import", "nb", "--force")
     assert (done.returncode, "Traceback" in done.stderr) == (3, False), done.stderr
     assert "4 of" not in done.stdout, done.stdout
     assert names(home) == ["My-Dir-train", "b-train", "good", "train"]

@@ -104,9 +104,9 @@ def test_check_knows_the_tasks_that_there_are(home: Home) -> None:
         (["tao", "model", "nosuch", "train"], "has no task 'nosuch' of group 'model'"),
         (["tao", "model", "only", "x"], "has no task 'only' of group 'model'"),
         (["din", "train"], "did you mean 'dino'?"),
-        (["tao", "list"], "'tao list' is no task"),
-        (["tao", "model"], "'tao model' is no task"),
-        (["tao", "model", "dino", "train", "--volume", "/a:/b"], "--volume is the launcher's own"),
+        (["tao", "list"], "'tao list' starts no task"),
+        (["tao", "model"], "'tao model' starts no task"),
+        (["tao", "model", "dino", "train", "--volume", "/a:/b"], "--volume works only with the launcher"),
         ([], "no image and no task"),
     ],
 )
@@ -234,7 +234,7 @@ def test_a_program_may_run_with_an_image_too(home: Home) -> None:
     assert done.stdout.split() == ["3", "cannot-render", "usage"], done.stderr
     found = told.read_text().split("\0")[:-1]
     assert (found[:4], found[-3:]) == (["run", "--rm", "--interactive", "--name"], ["i:1", "t", "x"])
-    assert (len(home.json("history")["data"]["runs"]), home.json("holds")["data"]["holds"]) == (1, [])
+    assert (len(home.json("history")["data"]["runs"]), home.json("status")["data"]["holds"]) == (1, [])
 
 
 @pytest.mark.parametrize(
@@ -243,8 +243,8 @@ def test_a_program_may_run_with_an_image_too(home: Home) -> None:
         (["--image", "i", "--shared", "--", "t"], 2, "--image does not go with --shared"),
         (["--gpus", "none", "--", "t"], 2, "--gpus none needs --image"),
         (["--image", "", "--", "t"], 3, "is not the name of an image"),
-        (["--image", "i", "--", "tao", "list"], 2, "is no task"),
-        (["--image", "i"], 2, "nothing to run"),
+        (["--image", "i", "--", "tao", "list"], 2, "starts no task"),
+        (["--image", "i"], 2, "no command to run"),
         (["--image", "i", "--", "t"], 127, "there is no command 'docker'"),
     ],
 )

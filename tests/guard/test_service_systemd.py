@@ -458,7 +458,7 @@ def test_a_real_training_is_protected_from_its_start_to_its_end(training: Owner,
     training.systemctl("kill", "--signal=SIGKILL", "--kill-whom=main", UNIT)
     training.until_another(pid)
     training.until_sealed()
-    (hold,) = training.json("holds")["data"]["holds"]
+    (hold,) = training.json("status")["data"]["holds"]
     assert (hold["kind"], hold["profile"], hold["container"]) == ("found", "detectnet_v2", container)
     assert training.taoprof("use", "a", check=False).returncode == 5
 

@@ -26,7 +26,7 @@ def labels(sandbox: Sandbox, name: str = "a", **more: str) -> dict[str, str]:
 def told(sandbox: Sandbox) -> list[tuple[str, str, str, bool]]:
     return [
         (hold["kind"], hold["profile"], hold["container"], hold["shared"])
-        for hold in sandbox.json("holds")["data"]["holds"]
+        for hold in sandbox.json("status")["data"]["holds"]
     ]
 
 

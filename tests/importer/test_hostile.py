@@ -87,7 +87,7 @@ def test_the_command_says_it_clearly(home: Home, name: str) -> None:
     if done.status:
         one_clear_error(done, done.status)
     assert all(line.isprintable() for line in [*done.out.splitlines(), *done.err.splitlines()])
-    assert call(home, "import", str(file), "--replace", "--json").envelope["ok"] is (done.status == 0)
+    assert call(home, "import", str(file), "--force", "--json").envelope["ok"] is (done.status == 0)
 
 
 def test_what_is_printed_of_a_notebook_is_printable(home: Home) -> None:

@@ -44,7 +44,7 @@ def with_profiles(home: Home) -> Home:
 
 
 def holds(home: Home) -> list[dict[str, Any]]:
-    return home.json("holds")["data"]["holds"]
+    return home.json("status")["data"]["holds"]
 
 
 def holders(home: Home) -> list[tuple[str, str, int]]:
@@ -284,7 +284,7 @@ RUNNERS = {
 def test_a_notebook_that_is_run_by_a_program_leaves_no_hold(home: Home, runner: str) -> None:
     require(importlib.util.find_spec(runner), f"{runner} is not installed")
     share_kernel(home)
-    asked = "!taoprof holds --json > held.json"
+    asked = "!taoprof status --json > held.json"
     write_notebook(home.root / "train.ipynb", LOAD, "%taoprof use alpha", asked, "import os; print(os.getpid())")
     done = subprocess.run(
         [sys.executable, "-m", runner, *RUNNERS[runner]],

@@ -126,10 +126,10 @@ ALL_VERBS = [
     ["env", "a"],
     ["env", "a", "--format", "json"],
     ["env", "a", "--format", "notebook"],
-    ["export", "a"],
+    ["show", "a", "--toml"],
     ["history"],
     ["set", "a", "NUM_GPUS=2"],
-    ["copy", "a", "c"],
+    ["new", "c", "--from", "a"],
     ["use", "b"],
 ]
 
@@ -181,7 +181,7 @@ def test_value_that_a_secret_is_part_of_is_one_too(home: Home) -> None:
 
 def test_export_leaves_no_literal_piece_of_a_secret(home: Home) -> None:
     home.profile("a", f'layout = "custom"\n[variables]\nA = "x"\nKEY = "${{A}}{SECRET}"\nNGC_KEY = "${{env:K}}"\n')
-    done = call(home, "export", "a")
+    done = call(home, "show", "a", "--toml")
     assert SECRET not in done.out
     assert 'KEY = "${env:KEY}"' in done.out
     assert 'NGC_KEY = "${env:K}"' in done.out

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from taoprofiles.cli.parser import VERBS
+from taoprofiles.cli.parser import COMMANDS
 from taoprofiles.importer import cells, limits, shell
 from tests.support.home import Home, find_command
 
@@ -101,7 +101,7 @@ def test_page_shows_what_the_program_says(page: Path, tmp_path: Path) -> None:
 
 def test_every_verb_is_in_the_reference() -> None:
     page = (ROOT / "docs/reference/commands.md").read_text()
-    assert [verb for verb in VERBS if f"$ taoprof {verb} --help\n" not in page] == []
+    assert [verb for verb in COMMANDS if f"$ taoprof {verb} --help\n" not in page] == []
 
 
 @pytest.mark.parametrize("page", [pytest.param(page, id=str(page.relative_to(ROOT))) for page in PAGES])

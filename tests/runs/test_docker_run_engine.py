@@ -43,7 +43,7 @@ def test_the_exit_status_is_the_containers(training_home: TrainingHome, status: 
     (record,) = home.json("history")["data"]["runs"]
     told = record["status"], record["image"], record["differences"], record["command"][:2]
     assert told == (status, home.engine.images["detectnet_v2"], [], ["detectnet_v2", "train"])
-    assert home.json("why", str(home.root / "tao/kitti"))["data"]["runs"][0]["id"] == record["id"]
+    assert home.json("history", str(home.root / "tao/kitti"))["data"]["runs"][0]["id"] == record["id"]
     assert not home.engine.exists(record["container"]), "--rm"
 
 
@@ -74,7 +74,7 @@ def test_two_side_by_side_have_their_own_mounts_and_hold_nothing_of_anyone(train
         assert home.run("use", "segformer").returncode == 0
         again = home.run("run", *train(home, "detectnet_v2", 1))
         assert (again.returncode, "another run writes" in again.stderr) == (5, True)
-        again = home.run("run", *train(home, "segformer", 1, 0, "--gpus", "0,1", "--allow-overlap"))
+        again = home.run("run", *train(home, "segformer", 1, 0, "--gpus", "0,1", "--force"))
         assert (again.returncode, "its GPUs are taken" in again.stderr) == (5, True)
         home.run("stop", one.record["id"], check=True)  # type: ignore[index]
         assert one.process.wait(30) == 143, one.output

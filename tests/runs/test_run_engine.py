@@ -66,7 +66,7 @@ class Started:
 
 
 def holds(home: TrainingHome) -> list[dict[str, Any]]:
-    return home.json("holds")["data"]["holds"]
+    return home.json("status")["data"]["holds"]
 
 
 def two_projects(home: TrainingHome) -> tuple[Path, Path]:
@@ -90,7 +90,7 @@ def test_two_profiles_twice_side_by_side(training_home: TrainingHome) -> None:
     shared = home.mapping_file.read_bytes(), home.mapping_file.stat().st_ino, home.mapping_file.stat().st_mtime_ns
     wanted = {"detectnet_v2": local_mounts(kitti), "segformer": host_mounts(city)}
     plain = home.train("detectnet_v2")
-    commands = [train(name, 60, 0, "--allow-overlap") for name in wanted for _ in range(2)]
+    commands = [train(name, 60, 0, "--force") for name in wanted for _ in range(2)]
     runs = [Started(home, *words) for words in commands]
     try:
         records = [run.bound() for run in runs]
@@ -240,7 +240,7 @@ def test_the_exit_status_is_the_tasks(training_home: TrainingHome, status: int) 
     (run_record,) = home.json("history")["data"]["runs"]
     assert (run_record["status"], run_record["profile"]) == (status, "detectnet_v2")
     assert run_record["image"] == home.engine.images["detectnet_v2"]
-    assert home.json("why", str(home.root / "tao/kitti"))["data"]["runs"][0]["id"] == run_record["id"]
+    assert home.json("history", str(home.root / "tao/kitti"))["data"]["runs"][0]["id"] == run_record["id"]
 
 
 def test_next_does_not_come_after_a_failed_training(training_home: TrainingHome) -> None:

@@ -82,7 +82,7 @@ def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
 
 
 def holders(sandbox: Sandbox) -> list[tuple[str, str, int]]:
-    return [(one["kind"], one["profile"], one["pid"]) for one in sandbox.json("holds")["data"]["holds"]]
+    return [(one["kind"], one["profile"], one["pid"]) for one in sandbox.json("status")["data"]["holds"]]
 
 
 def test_use_gives_the_process_a_profile_until_it_ends(sandbox: Sandbox) -> None:
@@ -268,7 +268,7 @@ def test_hold_lasts_for_the_block(sandbox: Sandbox) -> None:
 def test_stop_leaves_the_kernel_alone(sandbox: Sandbox) -> None:
     program = Program(sandbox)
     program.tell("taoprofiles.use('b').name")
-    (hold,) = sandbox.json("holds")["data"]["holds"]
+    (hold,) = sandbox.json("status")["data"]["holds"]
     assert sandbox.run("stop", hold["id"]).returncode == 2
     child = program.tell("globals().update(child=subprocess.Popen(['sleep', '60'])) or child.pid")
     assert sandbox.run("stop", hold["id"]).returncode == 0

@@ -172,7 +172,7 @@ class Sandbox(Home):
         return tao, run
 
     def holds(self) -> list[dict[str, Any]]:
-        """Tell what is alive, as ``taoprof holds`` does."""
+        """Tell what is alive, as ``taoprof status`` does."""
         return [hold.as_dict() for hold in manage.active_holds(self.context).holds]
 
     def would_be_refused(self, name: str) -> bool:

@@ -94,7 +94,7 @@ class Owner:
         return int(self.show("MainPID")["MainPID"])
 
     def holds(self) -> list[str]:
-        return [hold["id"] for hold in self.json("holds")["data"]["holds"]]
+        return [hold["id"] for hold in self.json("status")["data"]["holds"]]
 
     def journal(self) -> str:
         """Everything of the unit since the test began."""

@@ -81,14 +81,14 @@ BY_NAME: dict[str, Callable[[str], list[str]]] = {
     "diff": lambda name: ["diff", name],
     "diff with": lambda name: ["diff", "a", name],
     "env": lambda name: ["env", name],
-    "export": lambda name: ["export", name],
+    "show --toml": lambda name: ["show", name, "--toml"],
     "edit": lambda name: ["edit", name],
     "new": lambda name: ["new", name],
-    "save": lambda name: ["save", name],
+    "import the mapping file": lambda name: ["import", "--name", name],
     "import": lambda name: ["import", "mounts.json", "--name", name],
     "set": lambda name: ["set", name, "A=1"],
-    "copy": lambda name: ["copy", name, "c"],
-    "copy to": lambda name: ["copy", "a", name],
+    "new --from": lambda name: ["new", "c", f"--from={name}"],
+    "new from": lambda name: ["new", name, "--from", "a"],
     "rename": lambda name: ["rename", name, "c"],
     "rename to": lambda name: ["rename", "b", name],
     "remove": lambda name: ["remove", name, "--force"],
@@ -122,7 +122,7 @@ def test_name_that_is_none(filled: Home, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["-x", "--x", "-1"])
-@pytest.mark.parametrize("verb", ["use", "show", "new", "remove", "copy to"])
+@pytest.mark.parametrize("verb", ["use", "show", "new", "remove", "new from"])
 def test_name_that_looks_like_an_option(filled: Home, verb: str, name: str) -> None:
     unchanged(filled, BY_NAME[verb](name), 2)
     words = BY_NAME[verb](name)
@@ -130,13 +130,13 @@ def test_name_that_looks_like_an_option(filled: Home, verb: str, name: str) -> N
 
 
 @pytest.mark.parametrize(
-    "words", [["copy", "a", "--"], ["copy", "--", "a", "--"], ["remove", "--"], ["new", "--", "--"]], ids=" ".join
+    "words", [["rename", "a", "--"], ["rename", "--", "a", "--"], ["remove", "--"], ["new", "--", "--"]], ids=" ".join
 )
 def test_two_dashes_are_no_name(filled: Home, words: list[str]) -> None:
     unchanged(filled, words, 2)
 
 
-@pytest.mark.parametrize("verb", ["show", "env", "copy", "new", "remove"])
+@pytest.mark.parametrize("verb", ["show", "env", "new --from", "new", "remove"])
 def test_dash_is_a_name_for_use_alone(filled: Home, verb: str) -> None:
     unchanged(filled, BY_NAME[verb]("-"), 2)
 
@@ -158,9 +158,9 @@ LONG = "x" * (1 << 20)
         (["--" + LONG], 2),
         (["use", "--" + LONG], 2),
         (["use", "a", LONG], 2),
-        (["use", "a", "--timeout", LONG], 2),
+        (["use", "a", "--wait", LONG], 2),
         (["env", "a", "--format", LONG], 2),
-        (["completion", LONG], 2),
+        (["init", LONG], 2),
         (["undo", LONG], 4),
         (["undo", "9" * 5000], 4),
         (["set", "a", LONG], 2),
@@ -186,7 +186,7 @@ def test_argument_of_a_megabyte(filled: Home, words: list[str], status: int) -> 
         ([EVIL_ARGUMENT], 2),
         (["use", "a", EVIL_ARGUMENT], 2),
         (["use", "a", "--" + EVIL_ARGUMENT], 2),
-        (["use", "a", "--timeout", EVIL_ARGUMENT], 2),
+        (["use", "a", "--wait", EVIL_ARGUMENT], 2),
         (["env", "a", "--format", EVIL_ARGUMENT], 2),
         (["undo", EVIL_ARGUMENT], 4),
         (["set", "a", EVIL_ARGUMENT], 2),
@@ -241,7 +241,14 @@ LOOKING = [
         ["use", "evil", "--dry-run", "--mkdir"],
     ),
     *(["status"], ["status", "--reveal"], ["diff", "evil"], ["diff", "evil", "a", "--reveal"], ["diff", "a", "evil"]),
-    *(["history"], ["current"], ["paths"], ["new", "evil"], ["copy", "evil", "a"], ["env", "evil", "--format", "bash"]),
+    *(
+        ["history"],
+        ["current"],
+        ["status", "--paths"],
+        ["new", "evil"],
+        ["new", "a", "--from", "evil"],
+        ["env", "evil", "--format", "bash"],
+    ),
     ["env", "evil", "--format", "fish"],
 ]
 
@@ -327,7 +334,7 @@ def test_mounts_file_full_of_escapes(filled: Home, mounts: str) -> None:
         done = call(filled, *words)
         clean(done)
         assert done.status in (0, 6), done
-    for words in (["save", "n"], ["import", "evil.json"]):
+    for words in (["import", "--name", "n"], ["import", "evil.json"]):
         unchanged(filled, words, 3)
     done = call(filled, "use", "a", "--dry-run", "--reveal")
     clean(done)
@@ -370,7 +377,7 @@ def test_environment_full_of_escapes(filled: Home, environ: dict[str, str]) -> N
         ["status"],
         ["edit", "a"],
         ["list"],
-        ["paths"],
+        ["status", "--paths"],
         ["new", "n"],
     ):
         clean(call(filled, *words, environ=environ))
@@ -454,7 +461,7 @@ def test_profile_that_is_none(filled: Home, thing: str) -> None:
         ["show", "x"],
         ["env", "x"],
         ["set", "x", "A=1"],
-        ["copy", "x", "c"],
+        ["new", "c", "--from", "x"],
         ["rename", "x", "c"],
     ):
         one_clear_error(call(filled, *words), 3)
@@ -540,7 +547,9 @@ def dangling(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["use", "a"], ["list"], ["show", "a"], ["new", "n"], ["remove", "a"], ["save", "n"]], ids=" ".join
+    "words",
+    [["use", "a"], ["list"], ["show", "a"], ["new", "n"], ["remove", "a"], ["import", "--name", "n"]],
+    ids=" ".join,
 )
 @pytest.mark.parametrize("make", [file_for_folder, loop, pipe])
 def test_profiles_folder_that_is_none(home: Home, make: Callable[[Path], None], words: list[str]) -> None:
@@ -723,7 +732,7 @@ def test_a_thousand_problems_do_not_fill_the_screen(filled: Home) -> None:
     assert len(line) < 600
 
 
-VERBS = [("use", "a"), ("list",), ("paths",), ("new", "n")]
+VERBS = [("use", "a"), ("list",), ("status", "--paths"), ("new", "n")]
 
 
 @pytest.mark.parametrize("words", VERBS, ids=" ".join)
@@ -736,17 +745,17 @@ def test_no_home_at_all(theirs: Home, words: tuple[str, ...]) -> None:
 
 
 def test_home_of_the_password_database(home: Home) -> None:
-    """As the launcher does it. ``paths`` only names places."""
+    """As the launcher does it. ``status --paths`` only names them."""
     environ = {key: value for key, value in home.environ.items() if key != "HOME"}
     done = subprocess.run(
-        [home.taoprof, "paths", "--json"], env=environ, capture_output=True, timeout=60, cwd=home.root
+        [home.taoprof, "status", "--paths", "--json"], env=environ, capture_output=True, timeout=60, cwd=home.root
     )
     try:
         mapping_file = str(Path(pwd.getpwuid(os.getuid()).pw_dir) / ".tao_mounts.json")
     except KeyError:
         require(False, "this user is not in the password database")
         raise
-    assert json.loads(done.stdout)["data"]["mapping_file"] == mapping_file
+    assert json.loads(done.stdout)["data"]["paths"]["mapping_file"] == mapping_file
 
 
 RELATIVE = [

@@ -183,7 +183,7 @@ def huge(path: Path) -> None:
         file.truncate(1 << 30)
 
 
-@pytest.mark.parametrize("verb", [["use", "a"], ["current"], ["status"], ["list"], ["save", "x"]])
+@pytest.mark.parametrize("verb", [["use", "a"], ["current"], ["status"], ["list"], ["import", "--name", "x"]])
 @pytest.mark.parametrize("make", [folder, full_folder, pipe, bound_socket, zeros, huge])
 def test_no_file(home: Home, make: Callable[[Path], None], verb: list[str]) -> None:
     make(home.mapping_file)
@@ -206,7 +206,7 @@ def test_no_file(home: Home, make: Callable[[Path], None], verb: list[str]) -> N
 def test_no_mapping(home: Home, text: bytes) -> None:
     """What is no mounts file cannot become a profile; a switch replaces it and keeps it to the byte."""
     home.mapping_file.write_bytes(text)
-    refused(home, "save", "x", status=3)
+    refused(home, "import", "--name", "x", status=3)
     told = home.json("current")
     assert told["data"] == {"name": None, "state": "unmanaged"}
     for verb in ("status", "list", "history"):

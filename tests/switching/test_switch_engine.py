@@ -191,7 +191,7 @@ def test_a_notebooks_mapping_saved_as_a_profile_comes_back_whole(training_home: 
     expected = wanted(theirs, "segformer", mounts, user="1000:1000", shm=2 * GIGABYTE)
     assert got(theirs) == expected
 
-    home.run("save", "x", check=True)
+    home.run("import", "--name", "x", check=True)
     theirs_as_seen, theirs_env = theirs.inspect(), env(theirs)
     theirs.end()
     new(home, "detectnet_v2", "tao/kitti")

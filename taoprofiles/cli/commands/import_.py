@@ -10,10 +10,9 @@ import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from taoprofiles.cli.arguments import add_path, add_timeout
-from taoprofiles.cli.formatting import portrait_lines
-from taoprofiles.cli.output import note, printable, table
-from taoprofiles.cli.result import Result
+from taoprofiles.cli.arguments import add_path
+from taoprofiles.cli.formatting import profile_lines
+from taoprofiles.cli.output import Result, note, printable, table
 from taoprofiles.errors import InvalidProfileError, InvalidStateError, TaoprofError, UsageError
 from taoprofiles.importer import build
 from taoprofiles.importer.cells import NOTEBOOK_LIMIT
@@ -54,7 +53,9 @@ def import_arguments(parser: argparse.ArgumentParser) -> None:
         parser,
         "file",
         metavar="FILE",
-        help="a notebook, a shell script, a folder of them, a mounts file or an exported profile; - is stdin",
+        nargs="?",
+        help="a notebook, a shell script, a folder of them, a mounts file or a profile; '-' is stdin; "
+        "default: the mapping file",
     )
     parser.add_argument("--name", metavar="NAME", help="the profile to make (default: the file's name)")
     parser.add_argument(
@@ -65,12 +66,13 @@ def import_arguments(parser: argparse.ArgumentParser) -> None:
         dest="given",
         help="what a notebook's variable is for you, such as LOCAL_PROJECT_DIR=~/tao/kitti",
     )
-    parser.add_argument("--replace", action="store_true", help="replace the profile of that name; the history keeps it")
-    add_timeout(parser)
+    parser.add_argument("--force", action="store_true", help="replace the profile of that name; the history keeps it")
 
 
-def import_verb(context: Context, args: argparse.Namespace) -> Result:
+def import_command(context: Context, args: argparse.Namespace) -> Result:
     given = dict(map(_setting, args.given))
+    if args.file is None:
+        return _mapping_file(context, args)
     if os.path.isdir(os.path.expanduser(args.file)):
         return _folder(context, args, given)
     content, where = _given(args.file)
@@ -91,11 +93,25 @@ def import_verb(context: Context, args: argparse.Namespace) -> Result:
             error.hint = "nothing was changed; correct the file and import it again"
             raise
         text = content
-    manage.write(context, "import", name, text, replace=args.replace, timeout=args.timeout)
+    manage.write(context, "import", name, text, replace=args.force)
     return Result(
         {"name": name, "path": Store(context).path(name)},
         [f"'{where}' imported as profile '{name}'"],
         messages=messages,
+    )
+
+
+def _mapping_file(context: Context, args: argparse.Namespace) -> Result:
+    """Import the mapping file as it is now."""
+    if args.given:
+        raise UsageError("--set is for notebooks and scripts", hint="'taoprof set NAME KEY=VALUE' changes a profile")
+    if args.name is None:
+        raise UsageError("no name given for the new profile", hint="taoprof import --name NAME")
+    content = manage.save(context, args.name, replace=args.force)
+    return Result(
+        {"name": args.name, "path": Store(context).path(args.name)},
+        [f"{context.short(context.mapping_file)} imported as profile '{args.name}'"],
+        messages=convert.ignored(content),
     )
 
 
@@ -117,7 +133,7 @@ def _is_code(path: str, content: bytes) -> bool:
 
 def _code(context: Context, args: argparse.Namespace, content: bytes, where: str, given: dict[str, str]) -> Result:
     name = check_name(_stem(args.file) if args.name is None else args.name)
-    if not args.replace and Store(context).text_or_none(name) is not None:
+    if not args.force and Store(context).text_or_none(name) is not None:
         raise manage.taken("import", name)  # before anything is asked
     path = None if args.file == "-" or args.file.startswith("/dev/fd/") else args.file
     found = build.read(context, content, where=where, path=path, given=given)
@@ -128,7 +144,7 @@ def _code(context: Context, args: argparse.Namespace, content: bytes, where: str
         found = build.read(context, content, where=where, path=path, given=given)
     made, notes = build.build(context, found, name=name, where=where)
     seen = _portrait(context, made, name)
-    lines = portrait_lines(context, f"'{name}'", seen)
+    lines = profile_lines(context, f"'{name}'", seen)
     if asked:
         for line in lines:
             note(line)
@@ -136,7 +152,7 @@ def _code(context: Context, args: argparse.Namespace, content: bytes, where: str
         if _line("nothing was saved").lower() not in ("", "y", "yes"):
             raise UsageError("nothing was saved")
         lines = []
-    manage.write(context, "import", name, to_toml(made).encode(), replace=args.replace, timeout=args.timeout)
+    manage.write(context, "import", name, to_toml(made).encode(), replace=args.force)
     missing = [mount["source"] for mount in seen["mounts"] if not mount["exists"]]
     if missing:
         notes.append(
@@ -275,7 +291,7 @@ def _names(paths: Iterable[str]) -> dict[str, str]:
     for path, stem in stems.items():
         folder = os.path.basename(os.path.dirname(os.path.abspath(path)))
         names[path] = stem if not stem or alike[stem] == 1 else _plain(f"{folder}-{stem}")
-    # With --replace one would take the place of the other.
+    # With --force one would take the place of the other.
     alike = Counter(names.values())
     return {path: name if alike[name] == 1 else "" for path, name in names.items()}
 
@@ -298,7 +314,7 @@ def _import_one(context: Context, args: argparse.Namespace, path: str, name: str
         told["needs"] = [question.name for question in one[0].questions]
         made, told["notes"] = build.build(context, one[0], name=check_name(name), where=path)
         told["layout"] = made.layout
-        manage.write(context, "import", name, to_toml(made).encode(), replace=args.replace, timeout=args.timeout)
+        manage.write(context, "import", name, to_toml(made).encode(), replace=args.force)
         told["saved"], told["state"] = True, "imported"
     except TaoprofError as error:
         needs = build.needed(told["needs"])

@@ -1,61 +1,177 @@
-"""env, completion, schema."""
+"""env, init, render, path, service, schema."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from taoprofiles.cli.arguments import add_profile, add_reveal
-from taoprofiles.cli.result import Result
-from taoprofiles.profiles.env_formats import FORMATS, notebook_cell, write
-from taoprofiles.profiles.store import Store
+from taoprofiles.cli.arguments import add_path, add_profile, add_reveal
+from taoprofiles.cli.output import Result, table
 
 if TYPE_CHECKING:
     import argparse
 
     from taoprofiles.storage.paths import Context
 
+LOG_LINES = 50
+
 
 def env_arguments(parser: argparse.ArgumentParser) -> None:
+    from taoprofiles.profiles.env_formats import FORMATS
+
     add_profile(parser)
-    parser.add_argument(
-        "--format", choices=(*FORMATS, "notebook"), default="bash", help="default: bash, which zsh reads too"
-    )
+    parser.add_argument("--format", choices=FORMATS, default="bash", help="default: bash, which also works for zsh")
     add_reveal(parser)
 
 
-def env_verb(context: Context, args: argparse.Namespace) -> Result:
+def env_command(context: Context, args: argparse.Namespace) -> Result:
+    from taoprofiles.profiles import env_formats
+    from taoprofiles.profiles.store import Store
+
     renderer = Store(context).renderer(args.name)
     variables, secrets = renderer.variables(), renderer.secrets()[0]
     hidden = [] if args.reveal else [name for name in variables if name in secrets]
-    given = {name: value for name, value in variables.items() if name not in hidden}
+    shown = {name: value for name, value in variables.items() if name not in hidden}
     messages = []
-    hidden_env = sorted(renderer.secrets()[1]) if args.format == "notebook" and not args.reveal else []
-    left_out = list(dict.fromkeys((*hidden, *hidden_env)))
-    if left_out:
-        verb = "is a secret and is" if len(left_out) == 1 else "are secrets and are"
-        messages.append(f"{', '.join(left_out)} {verb} left out; --reveal includes them")
-    if args.format == "notebook":
-        text = notebook_cell(args.name, given, renderer.mapping(), hidden=hidden, hidden_env=hidden_env)
-    else:
-        text = write(given, args.format, hidden=hidden)
-    return Result({"name": args.name, "variables": given, "hidden": hidden}, raw=text, messages=messages)
+    if hidden:
+        are = "is a secret" if len(hidden) == 1 else "are secrets"
+        messages.append(f"{', '.join(hidden)} {are} and left out; --reveal includes them")
+    text = env_formats.write(shown, args.format, hidden=hidden)
+    return Result({"name": args.name, "variables": shown, "hidden": hidden}, raw=text, messages=messages)
 
 
-def completion_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("shell", choices=("bash", "zsh", "fish"))
+def init_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="your shell")
 
 
-def completion_verb(context: Context, args: argparse.Namespace) -> Result:
+def init_command(context: Context, args: argparse.Namespace) -> Result:
     from argcomplete.shell_integration import shellcode
 
+    # Completion is all of it today. A prompt segment would be appended here, so that no start-up file has to change.
     script = shellcode(["taoprof"], shell=args.shell)
     return Result({"shell": args.shell, "script": script}, raw=script)
 
 
-def schema_verb(context: Context, args: argparse.Namespace) -> Result:
+def render_arguments(parser: argparse.ArgumentParser) -> None:
+    from taoprofiles.export import TARGETS
+
+    add_profile(parser)
+    parser.add_argument("--to", required=True, choices=TARGETS, help="what will start the task")
+    parser.add_argument(
+        "--image", help="container image; default: the one in which the installed launcher runs the task"
+    )
+    parser.add_argument(
+        "--gpus", metavar="WHICH", default="all", help="'all' (default), a count, indices: 0,1, or 'none'"
+    )
+
+
+def render_command(context: Context, args: argparse.Namespace) -> Result:
+    from taoprofiles.export import export
+    from taoprofiles.runs import resources
+
+    gpus = resources.parse_gpus(args.gpus)
+    plan, rendered, notes = export.rendered(context, args.name, args.to, args.command, image=args.image, gpus=gpus)
+    messages = [*(f"warning: {text}" for text in rendered.warnings), *notes]
+    data = {
+        "name": args.name,
+        "target": args.to,
+        "image": plan.image,
+        "text": rendered.text,
+        "secrets": plan.secrets,
+        "warnings": rendered.warnings,
+    }
+    return Result(data, raw=rendered.text, messages=messages)
+
+
+def path_arguments(parser: argparse.ArgumentParser) -> None:
+    add_path(parser, "path", metavar="PATH", help="a path on this host or in the container")
+    add_profile(parser, optional=True, help="name of the profile; default: the mapping file as it is")
+
+
+def path_command(context: Context, args: argparse.Namespace) -> Result:
+    from taoprofiles.switching.translate import translate
+
+    translation = translate(context, args.path, args.name)
+    data = {key: value for key, value in translation._asdict().items() if key != "note"}
+    # Raw, so that $(taoprof path …) gets the path unchanged.
+    return Result(data, raw=translation.answer + "\n", messages=[translation.note] if translation.note else [])
+
+
+def service_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = ("install", "uninstall", "start", "stop", "status", "logs")
+    about = f"install (or upgrade, and start), uninstall, start, stop, status, or logs (the last {LOG_LINES} lines)"
+    parser.add_argument("action", choices=actions, metavar="ACTION", help=about)
+
+
+def service_command(context: Context, args: argparse.Namespace) -> Result:
+    from taoprofiles.guard.service import Service
+
+    service = Service(context)
+    lines: list[str] = []
+    messages: list[str] = []
+    data: dict[str, Any] = {"action": args.action, "done": [], "service": None, "log": []}
+    if args.action == "install":
+        data["done"] = service.install()
+        lines = data["done"] or ["already installed and up to date"]
+        if not service.lingers():
+            messages.append("the service stops when you log out; to keep it running: loginctl enable-linger")
+    elif args.action == "uninstall":
+        data["done"] = service.uninstall()
+        lines = data["done"] or ["not installed"]
+    elif args.action == "start":
+        service.start()
+        lines = data["done"] = ["started"]
+    elif args.action == "stop":
+        service.stop()
+        lines = data["done"] = ["stopped"]
+    elif args.action == "logs":
+        lines = data["log"] = service.logs(LOG_LINES)
+    if args.action in ("install", "start", "status"):
+        state = data["service"] = service.status()
+        if args.action == "status":
+            lines = _service_lines(state)
+    return Result(data, lines, messages=messages)
+
+
+def _service_lines(state: dict[str, Any]) -> list[str]:
+    guard = state["guard"] or {}
+    if not state["installed"]:
+        other = f"; a guard is running without it, pid {guard['pid']}" if guard else ""
+        return [f"not installed{other}. To install it: taoprof service install"]
+    login = "starts at login" if state["enabled"] else "does not start at login (to change it: taoprof service install)"
+    linger = (
+        "keeps running after logout" if state["lingers"] else "stops at logout (to change it: loginctl enable-linger)"
+    )
+    pid = f", pid {state['pid']}" if state["pid"] else ""
+    rows = [
+        ("service", f"{state['state']}{pid}, {login}, {linger}"),
+        ("guard", state["text"] or "-"),
+        ("version", guard.get("version") or "-"),
+        ("restarts", str(state["restarts"])),
+        ("unit", state["unit"] or "-"),
+    ]
+    return table(rows)
+
+
+def schema_command(context: Context, args: argparse.Namespace) -> Result:
     import json
 
     from taoprofiles.profiles.model import json_schema
 
     schema = json_schema()
     return Result({"schema": schema}, raw=json.dumps(schema, indent=2) + "\n")
+
+
+def daemon_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--unseal", action="store_true", help="only make the mapping file writable again, and exit")
+
+
+def daemon_command(context: Context, args: argparse.Namespace) -> Result:
+    from taoprofiles.guard import guard
+
+    if args.unseal:
+        was_sealed = guard.unseal(context)
+        return Result({"unsealed": was_sealed}, ["the mapping file is writable again"] if was_sealed else [])
+    from taoprofiles.guard.daemon import Daemon
+
+    Daemon(context).run()
+    return Result({"unsealed": False})

@@ -1,6 +1,6 @@
-"""new, save, import, export, edit, set, copy, rename, remove.
+"""new, edit, set, rename, remove.
 
-The operations are imported where they are used: they load pydantic, and completion loads every verb's arguments.
+Functions import what they use: it loads pydantic, and completion needs the arguments only.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from taoprofiles.cli.arguments import add_path, add_profile, add_reveal, add_timeout
-from taoprofiles.cli.result import Result
-from taoprofiles.errors import UsageError
+from taoprofiles.cli.arguments import add_path, add_profile, complete_profiles
+from taoprofiles.cli.output import Result
+from taoprofiles.errors import TaoprofError, UsageError
 from taoprofiles.profiles import layouts
 from taoprofiles.profiles.store import Store
 
@@ -21,148 +21,118 @@ if TYPE_CHECKING:
 
 
 def new_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="the new profile, best called as its network")
-    add_path(parser, "--project-dir", default=".", metavar="DIR", help="the project's folder (default: this one)")
-    add_path(parser, "--notebook-dir", metavar="DIR", help="where the notebook and its specs/ are, if elsewhere")
-    parser.add_argument("--network", metavar="NAME", help="the network, if the profile is called otherwise")
-    parser.add_argument("--layout", choices=layouts.LAYOUTS, help="default: by the network's name")
-    parser.add_argument("--description", default="", metavar="TEXT", help="a line for people")
-    add_timeout(parser)
+    parser.add_argument(
+        "name", metavar="NAME", help="name of the new profile; unless --network is given, also the name of the network"
+    )
+    add_path(parser, "--project-dir", metavar="DIR", help="the project folder (default: the current folder)")
+    add_path(
+        parser, "--notebook-dir", metavar="DIR", help="the folder of the notebook and its specs/, if it is another"
+    )
+    parser.add_argument("--network", metavar="NAME", help="network name, if it differs from the profile name")
+    parser.add_argument("--layout", choices=layouts.LAYOUTS, help="default: depends on the network")
+    parser.add_argument("--description", metavar="TEXT", help="one line about the profile")
+    other = parser.add_argument(
+        "--from", dest="source", metavar="OTHER", help="copy this profile instead of creating one from a folder"
+    )
+    complete_profiles(other)
 
 
-def new_verb(context: Context, args: argparse.Namespace) -> Result:
+def new_command(context: Context, args: argparse.Namespace) -> Result:
     from taoprofiles.profiles import manage
 
-    made, why = manage.new(
-        context,
-        args.name,
-        project_dir=args.project_dir,
-        notebook_dir=args.notebook_dir,
-        network=args.network,
-        layout=args.layout,
-        description=args.description,
-        timeout=args.timeout,
-    )
     store = Store(context)
-    sources = [mount["source"] for mount in store.renderer(args.name).mapping()["Mounts"]]
-    missing = [source for source in sources if not os.path.exists(source)]
-    messages = [f"layout '{made.layout}': {why}"]
+    if args.source is None:
+        profile, reason = manage.new(
+            context,
+            args.name,
+            project_dir=args.project_dir or ".",
+            notebook_dir=args.notebook_dir,
+            network=args.network,
+            layout=args.layout,
+            description=args.description or "",
+        )
+        layout: str = profile.layout
+    else:
+        for option in ("project_dir", "notebook_dir", "network", "layout", "description"):
+            if getattr(args, option) is not None:
+                raise UsageError(
+                    f"--{option.replace('_', '-')} cannot be combined with --from",
+                    hint=f"'taoprof set {args.name} KEY=VALUE' changes the copy",
+                )
+        manage.copy(context, args.source, args.name)
+        layout, reason = store.template(args.name)["layout"], f"copied from '{args.source}'"
+    missing = _missing_folders(store, args.name)
+    messages = [f"layout '{layout}': {reason}"]
     if missing:
         folders = ", ".join(map(context.short, missing))
-        messages.append(f"not there yet: {folders}; 'taoprof use {args.name} --mkdir' makes them")
-    data = {"name": args.name, "layout": made.layout, "why": why, "path": store.path(args.name), "missing": missing}
-    return Result(data, [f"profile '{args.name}' made ({context.short(store.path(args.name))})"], messages=messages)
+        messages.append(f"missing: {folders}. To create them: taoprof use {args.name} --mkdir")
+    path = store.path(args.name)
+    data = {"name": args.name, "layout": layout, "why": reason, "path": path, "missing": missing}
+    return Result(data, [f"profile '{args.name}' created ({context.short(path)})"], messages=messages)
 
 
-def save_arguments(parser: argparse.ArgumentParser) -> None:
-    add_profile(parser, help="the profile to make")
-    parser.add_argument("--replace", action="store_true", help="replace the profile of that name; the history keeps it")
-    add_timeout(parser)
-
-
-def save_verb(context: Context, args: argparse.Namespace) -> Result:
-    from taoprofiles.profiles import convert, manage
-
-    found = manage.save(context, args.name, replace=args.replace, timeout=args.timeout)
-    line = f"{context.short(context.mapping_file)} saved as profile '{args.name}'"
-    return _made(context, args.name, line, convert.ignored(found))
-
-
-def _made(context: Context, name: str, line: str, messages: list[str] | None = None) -> Result:
-    return Result({"name": name, "path": Store(context).path(name)}, [line], messages=messages)
-
-
-def export_arguments(parser: argparse.ArgumentParser) -> None:
-    add_profile(parser)
-    add_reveal(parser)
-
-
-def export_verb(context: Context, args: argparse.Namespace) -> Result:
-    from taoprofiles.profiles import convert
-    from taoprofiles.profiles.model import parse, to_toml
-
-    store = Store(context)
-    profile = parse(store.text(args.name), name=args.name, path=store.path(args.name))
-    hidden: list[str] = []
-    if not args.reveal:
-        profile, hidden = convert.without_secrets(profile)
-    if profile.layout != "custom" and profile.network is None:
-        profile = profile.model_copy(update={"network": args.name})
-    messages = [f"{name}: its value stays here; the export reads ${{env:{name}}}" for name in hidden]
-    text = to_toml(profile)
-    return Result({"name": args.name, "profile": text, "hidden": hidden}, raw=text, messages=messages)
+def _missing_folders(store: Store, name: str) -> list[str]:
+    try:
+        sources = [mount["source"] for mount in store.renderer(name).mapping()["Mounts"]]
+    except TaoprofError:  # a copy may depend on a variable that is not set here
+        return []
+    return [source for source in sources if not os.path.exists(source)]
 
 
 def edit_arguments(parser: argparse.ArgumentParser) -> None:
     add_profile(parser)
-    add_timeout(parser)
 
 
-def edit_verb(context: Context, args: argparse.Namespace) -> Result:
-    from taoprofiles.cli.editor import edit
+def edit_command(context: Context, args: argparse.Namespace) -> Result:
+    from taoprofiles.cli.prompts import edit_profile
 
-    changed = edit(context, args.name, timeout=args.timeout)
-    line = f"profile '{args.name}' changed" if changed else f"profile '{args.name}' is as it was"
+    changed = edit_profile(context, args.name)
+    line = f"profile '{args.name}' {'changed' if changed else 'not changed'}"
     return Result({"name": args.name, "changed": changed, "path": Store(context).path(args.name)}, [line])
 
 
 def set_arguments(parser: argparse.ArgumentParser) -> None:
     add_profile(parser)
     parser.add_argument("settings", metavar="KEY=VALUE", nargs="*", help="NUM_GPUS=2, docker.shm_size=32G, …")
-    parser.add_argument("--unset", metavar="KEY", action="append", default=[], help="take a key away")
-    add_timeout(parser)
+    parser.add_argument("--unset", metavar="KEY", action="append", default=[], help="remove a key")
 
 
-def set_verb(context: Context, args: argparse.Namespace) -> Result:
-    from taoprofiles.profiles import edit as settings
+def set_command(context: Context, args: argparse.Namespace) -> Result:
+    from taoprofiles.profiles import edit
 
-    wanted: dict[str, str | None] = dict.fromkeys(args.unset)
+    settings: dict[str, str | None] = dict.fromkeys(args.unset)
     for setting in args.settings:
         key, equals, value = setting.partition("=")
         if not equals:
             raise UsageError(f"'{key}' has no value", hint=f"'taoprof set {args.name} {key}=VALUE', or --unset {key}")
-        wanted[key] = value
-    if not wanted:
-        raise UsageError("nothing to set", hint=f"such as 'taoprof set {args.name} NUM_GPUS=2'")
-    settings.change(context, args.name, wanted, timeout=args.timeout)
-    keys = ", ".join(wanted)
-    return Result({"name": args.name, "keys": list(wanted)}, [f"profile '{args.name}' changed: {keys}"])
-
-
-def copy_arguments(parser: argparse.ArgumentParser) -> None:
-    add_profile(parser)
-    parser.add_argument("to", metavar="NEW", help="the new profile")
-    add_timeout(parser)
-
-
-def copy_verb(context: Context, args: argparse.Namespace) -> Result:
-    from taoprofiles.profiles import manage
-
-    manage.copy(context, args.name, args.to, timeout=args.timeout)
-    return _made(context, args.to, f"profile '{args.name}' copied to '{args.to}'")
+        settings[key] = value
+    if not settings:
+        raise UsageError("nothing to set", hint=f"for example: taoprof set {args.name} NUM_GPUS=2")
+    edit.change(context, args.name, settings)
+    line = f"profile '{args.name}' changed: {', '.join(settings)}"
+    return Result({"name": args.name, "keys": list(settings)}, [line])
 
 
 def rename_arguments(parser: argparse.ArgumentParser) -> None:
     add_profile(parser)
     parser.add_argument("to", metavar="NEW", help="the new name")
-    add_timeout(parser)
 
 
-def rename_verb(context: Context, args: argparse.Namespace) -> Result:
+def rename_command(context: Context, args: argparse.Namespace) -> Result:
     from taoprofiles.profiles import manage
 
-    manage.rename(context, args.name, args.to, timeout=args.timeout)
-    return _made(context, args.to, f"profile '{args.name}' renamed to '{args.to}'")
+    manage.rename(context, args.name, args.to)
+    data = {"name": args.to, "path": Store(context).path(args.to)}
+    return Result(data, [f"profile '{args.name}' renamed to '{args.to}'"])
 
 
 def remove_arguments(parser: argparse.ArgumentParser) -> None:
     add_profile(parser)
-    parser.add_argument("--force", action="store_true", help="even if it is the active one")
-    add_timeout(parser)
+    parser.add_argument("--force", action="store_true", help="remove it even if it is the active profile")
 
 
-def remove_verb(context: Context, args: argparse.Namespace) -> Result:
+def remove_command(context: Context, args: argparse.Namespace) -> Result:
     from taoprofiles.profiles import manage
 
-    manage.remove(context, args.name, force=args.force, timeout=args.timeout)
-    return Result({"name": args.name}, [f"profile '{args.name}' removed; 'taoprof undo' brings it back"])
+    manage.remove(context, args.name, force=args.force)
+    return Result({"name": args.name}, [f"profile '{args.name}' removed. To restore it: taoprof undo"])

@@ -2,192 +2,226 @@
 
 from __future__ import annotations
 
-import sys
+import os
 from typing import TYPE_CHECKING
 
-from taoprofiles.cli.arguments import add_no_check, add_profile, add_reveal, add_timeout, add_wait
-from taoprofiles.cli.formatting import outcome, when
-from taoprofiles.cli.output import note, table
-from taoprofiles.cli.result import Result
+from taoprofiles.cli.arguments import add_mkdir, add_path, add_profile, add_reveal, add_wait
+from taoprofiles.cli.formatting import exit_status, format_time
+from taoprofiles.cli.output import Result, say, table
 from taoprofiles.errors import TaoprofError, UsageError
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Store
-from taoprofiles.storage import files
-from taoprofiles.storage.journal import History
 from taoprofiles.switching import switch
 from taoprofiles.switching.status import warnings
 
 if TYPE_CHECKING:
     import argparse
 
+    from taoprofiles.holds.hold import Hold
     from taoprofiles.storage.journal import Entry
     from taoprofiles.storage.paths import Context
 
+SHOWN_ENTRIES = 20
+
 
 def use_arguments(parser: argparse.ArgumentParser) -> None:
-    add_profile(parser, optional=True, help="the profile; - is the one before; without it, choose from a list")
-    parser.add_argument("--create", action="store_true", help="make the profile from this folder if there is none")
-    parser.add_argument("--mkdir", action="store_true", help="make the source folders that are missing")
-    add_no_check(parser)
+    add_profile(parser, optional=True, help="name of the profile; '-': the previous one; default: choose from a list")
+    parser.add_argument("--create", action="store_true", help="create the profile from the current folder if needed")
+    add_mkdir(parser)
     parser.add_argument("--dry-run", action="store_true", help="show what would change, and change nothing")
     add_wait(parser)
-    parser.add_argument("--release", metavar="ID", help="let go of that hold, although its work goes on")
-    parser.add_argument("--yes", action="store_true", help="do not ask before --release")
+    parser.add_argument("--release", metavar="ID", help="release that hold although its work is still running")
+    parser.add_argument("--yes", action="store_true", help="answer the question of --release with yes")
+    parser.add_argument("--force", action="store_true", help="switch although 'taoprof check' reports errors")
     add_reveal(parser)
-    add_timeout(parser)
 
 
-def use_verb(context: Context, args: argparse.Namespace) -> Result:
-    name = _pick(context) if args.name is None else args.name
-    messages = _created(context, args, name) if args.create and name != "-" else []
+def use_command(context: Context, args: argparse.Namespace) -> Result:
+    name = _choose(context) if args.name is None else args.name
+    messages = _create(context, args, name) if args.create and name != "-" else []
     try:
-        done = _switched(context, args, name)
+        switched = _switch(context, args, name)
     except TaoprofError as error:
         if messages:
-            error.hint = f"profile '{name}' was made; " + error.hint.removeprefix("nothing was changed; ")
+            error.hint = f"profile '{name}' was created; " + error.hint.removeprefix("nothing was changed; ")
         raise
-    if done.folders:
-        messages.append(("would make: " if args.dry_run else "made: ") + ", ".join(map(context.short, done.folders)))
-    messages += switch.kept_note(done.kept)
-    messages += [f"warning: {text}" for text in done.unseen]
-    messages += warnings(context, secrets=mapping.secrets(done.wanted, derived=done.secrets))
-    changes = [change.as_dict(reveal=args.reveal) for change in done.changes]
+    if switched.folders:
+        folders = ", ".join(map(context.short, switched.folders))
+        messages.append(f"would create {folders}" if args.dry_run else f"created {folders}")
+    messages += switch.kept_note(switched.kept)
+    messages += [f"warning: {text}" for text in switched.unseen]
+    messages += warnings(context, secrets=mapping.secrets(switched.wanted, derived=switched.secrets))
     data = {
-        "name": done.name,
-        "previous": done.previous,
-        "changed": done.changed,
+        "name": switched.name,
+        "previous": switched.previous,
+        "changed": switched.changed,
         "dry_run": args.dry_run,
-        "changes": changes,
-        "made_folders": done.folders,
-        "kept": done.kept,
+        "changes": [change.as_dict(reveal=args.reveal) for change in switched.changes],
+        "made_folders": switched.folders,
+        "kept": switched.kept,
     }
-    return Result(data, _told(context, args, done), messages=messages)
+    return Result(data, _use_lines(context, args, switched), messages=messages)
 
 
-def _created(context: Context, args: argparse.Namespace, name: str) -> list[str]:
-    """Make the profile of the current folder if there is none of that name; say so."""
+def _create(context: Context, args: argparse.Namespace, name: str) -> list[str]:
+    """Create the profile from the current folder if there is none of that name; return the message about it."""
     if Store(context).text_or_none(name) is not None:
         return []
     if args.dry_run:
-        raise UsageError("--create and --dry-run together: there is no profile yet to show the plan of")
+        raise UsageError(f"--dry-run needs an existing profile; '{name}' does not exist")
     from taoprofiles.profiles import manage
 
-    made, why = manage.new(context, name, project_dir=".", timeout=args.timeout)
-    return [f"profile '{name}' made, layout '{made.layout}': {why}"]
+    profile, reason = manage.new(context, name, project_dir=".")
+    return [f"profile '{name}' created, layout '{profile.layout}': {reason}"]
 
 
-def _switched(context: Context, args: argparse.Namespace, name: str) -> switch.Switch:
+def _switch(context: Context, args: argparse.Namespace, name: str) -> switch.Switch:
     if args.release is not None and not args.dry_run:
-        from taoprofiles.cli.commands.run import confirm_release
+        from taoprofiles.cli.commands.train import confirm_release
         from taoprofiles.holds import manage
 
         confirm_release(manage.mark_released(manage.active_holds(context), args.release), yes=args.yes)
 
     def attempt() -> switch.Switch:
         return switch.use(
-            context,
-            name,
-            dry_run=args.dry_run,
-            mkdir=args.mkdir,
-            check=args.check,
-            release=args.release,
-            timeout=args.timeout,
+            context, name, dry_run=args.dry_run, mkdir=args.mkdir, check=not args.force, release=args.release
         )
 
     if args.wait is None:
         return attempt()
     from taoprofiles.holds.waiting import wait_until_free
 
-    return wait_until_free(context, "use", attempt, seconds=args.wait, say=lambda text: note(f"taoprof: {text}"))
+    return wait_until_free(context, "use", attempt, seconds=args.wait, say=say)
 
 
-def _told(context: Context, args: argparse.Namespace, done: switch.Switch) -> list[str]:
-    lines = [line for change in done.changes for line in change.lines(reveal=args.reveal)] if args.dry_run else []
-    before = f" (before: '{done.previous}')" if done.previous else ""
-    if not done.changed:
-        return [*lines, f"'{done.name}' is active already; nothing changed"]
+def _use_lines(context: Context, args: argparse.Namespace, switched: switch.Switch) -> list[str]:
+    lines = [line for change in switched.changes for line in change.lines(reveal=args.reveal)] if args.dry_run else []
+    before = f" (before: '{switched.previous}')" if switched.previous else ""
+    if not switched.changed:
+        return [*lines, f"'{switched.name}' is already active; nothing changed"]
     if args.dry_run:
-        return [*lines, f"would switch to '{done.name}'{before}"]
-    if done.name == done.previous:
-        return [f"'{done.name}' activated again: {context.short(context.mapping_file)} now has its mapping"]
-    return [f"switched to '{done.name}'{before}"]
+        return [*lines, f"would switch to '{switched.name}'{before}"]
+    if switched.name == switched.previous:
+        return [f"'{switched.name}' applied again: {context.short(context.mapping_file)} now has its mapping"]
+    return [f"switched to '{switched.name}'{before}"]
 
 
-def _pick(context: Context) -> str:
+def _choose(context: Context) -> str:
+    from taoprofiles.cli import prompts
+
     names = Store(context).names()
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise UsageError("which profile: no name given", hint="'taoprof list' shows all")
+    if not prompts.can_ask():
+        raise UsageError("no profile given", hint="'taoprof list' shows all profiles")
     if not names:
-        raise UsageError("there is no profile yet", hint="'taoprof new NAME' makes one from the current folder")
+        raise UsageError("there are no profiles yet", hint="taoprof new NAME")
     import shutil
 
-    from taoprofiles.cli.picker import choose
-
-    return choose(names, fzf=shutil.which("fzf"))
+    return prompts.choose_profile(names, fzf=shutil.which("fzf"))
 
 
 def undo_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("id", metavar="ID", nargs="?", help="a number that history shows; default: the last change")
-    add_timeout(parser)
+    parser.add_argument("id", metavar="ID", nargs="?", help="number of a history entry; default: the last change")
 
 
-def undo_verb(context: Context, args: argparse.Namespace) -> Result:
+def undo_command(context: Context, args: argparse.Namespace) -> Result:
     from taoprofiles.profiles import manage
 
-    entry, name = manage.undo(context, args.id, timeout=args.timeout)
+    entry, name = manage.undo(context, args.id)
+    path = context.short(context.mapping_file)
     if entry.was is not None:
-        line = f"undone: '{entry.profile}' is called '{entry.was}' again"
+        line = f"undone: '{entry.profile}' is named '{entry.was}' again"
+    elif entry.target == "profile" and entry.before is None:
+        line = f"undone: profile '{entry.profile}' is removed again"
     elif entry.target == "profile":
-        line = f"undone: profile '{entry.profile}' {'is gone again' if entry.before is None else 'is as it was'}"
+        line = f"undone: profile '{entry.profile}' is restored"
     elif entry.before is None:
-        line = f"undone: there is no {context.short(context.mapping_file)}, as before entry {entry.id}"
+        line = f"undone: {path} is removed, as before entry {entry.id}"
     else:
-        line = f"undone: {context.short(context.mapping_file)} is as it was before entry {entry.id}"
-        line += f"; '{name}' is active" if name else "; no profile made that mapping"
+        active = f"'{name}' is active" if name else "the mapping is not from a profile"
+        line = f"undone: {path} is as before entry {entry.id}; {active}"
     data = {"id": entry.id, "target": entry.target, "profile": entry.profile, "name": name}
     return Result(data, [line])
 
 
 def history_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--all", action="store_true", help="every entry, not only the last 20")
+    add_path(
+        parser,
+        "path",
+        metavar="PATH",
+        nargs="?",
+        help="show only the runs that wrote to this path on the host",
+    )
+    parser.add_argument("--all", action="store_true", help=f"show every entry, not only the last {SHOWN_ENTRIES}")
 
 
-def history_verb(context: Context, args: argparse.Namespace) -> Result:
-    entries: list[Entry] = []
-    for entry in History(context).newest_first():
-        if len(entries) == 20 and not args.all:
-            break
-        entries.append(entry)
-    oldest_id = entries[-1].id if entries else 0
-    interrupted: set[int] = set()
-    for entry, took_effect in History(context).timeline(files.read_mapping_file(context)):
-        if entry.id < oldest_id:
-            break
-        if not took_effect:
-            interrupted.add(entry.id)
+def history_command(context: Context, args: argparse.Namespace) -> Result:
+    if args.path is not None:
+        return _history_of_path(context, args)
     from taoprofiles.runs import log
 
+    entries, interrupted = _entries(context, None if args.all else SHOWN_ENTRIES)
     oldest = 0.0 if args.all or not entries else entries[-1].time
-    runs = [run for run in log.all_runs(context) if run.since >= oldest][: None if args.all else 20]
+    runs = [run for run in log.all_runs(context) if run.since >= oldest][: None if args.all else SHOWN_ENTRIES]
     data = {
         "entries": [{**entry.as_dict(), "took_effect": entry.id not in interrupted} for entry in entries],
         "runs": [run.as_dict() for run in runs],
+        "path": None,
     }
-    rows = []
-    for entry in entries:
-        what = entry.action
-        if what == "found":
-            what = "found another program's mapping" if entry.after else "found the mapping file removed"
-            what += f" by {entry.writer}" if entry.writer else ""
-        elif what == "restore":
-            what = "put back what is held"
-        what += " (interrupted)" if entry.id in interrupted else ""
-        of = f"{entry.was} → {entry.profile}" if entry.was else entry.profile or "-"
-        rows.append((entry.time, (str(entry.id), when(entry.time), what, of, entry.by)))
-    for run in runs:
-        what = f"{run.kind} {run.title()}: {outcome(run)}"
-        by = f"{run.user}@{run.host} pid {run.pid}"
-        rows.append((run.since, (run.id, when(run.since), what, run.profile or "-", by)))
+    rows = [(entry.time, _entry_row(entry, is_interrupted=entry.id in interrupted)) for entry in entries]
+    rows += [(run.since, _run_row(run)) for run in runs]
     rows.sort(key=lambda row: row[0], reverse=True)
     lines = table([("ID", "TIME", "WHAT", "PROFILE", "BY"), *(row for _, row in rows)])
     return Result(data, lines if rows else ["the history is empty"])
+
+
+def _history_of_path(context: Context, args: argparse.Namespace) -> Result:
+    from taoprofiles.runs import log
+
+    path = os.path.realpath(os.path.expanduser(args.path))
+    runs = log.runs_writing(context, args.path)
+    lines = []
+    for run in runs[: None if args.all else 5]:
+        outcome = "still running" if run.ended is None else exit_status(run)
+        started = format_time(run.since)
+        lines.append(f"run {run.id}, profile '{run.profile}', {started}, {run.user}@{run.host}, {outcome}")
+        lines.append(f"  {' '.join(run.command)}")
+        lines += table([(source, "→", destination) for source, destination in run.mounts], indent="  ")
+    data = {"entries": [], "runs": [run.as_dict() for run in runs], "path": path}
+    return Result(data, lines or [f"no recorded run wrote to '{path}'"])
+
+
+def _entries(context: Context, limit: int | None) -> tuple[list[Entry], set[int]]:
+    """Return the newest history entries, and the ids of those that an interruption kept from taking effect."""
+    from itertools import islice
+
+    from taoprofiles.storage import files
+    from taoprofiles.storage.journal import History
+
+    history = History(context)
+    entries = list(islice(history.newest_first(), limit))
+    interrupted: set[int] = set()
+    for entry, took_effect in history.timeline(files.read_mapping_file(context)):
+        if not entries or entry.id < entries[-1].id:
+            break
+        if not took_effect:
+            interrupted.add(entry.id)
+    return entries, interrupted
+
+
+_ACTIONS = {"restore": "restored the held mapping", "mend": "fix"}
+
+
+def _entry_row(entry: Entry, *, is_interrupted: bool) -> tuple[str, ...]:
+    what = _ACTIONS.get(entry.action, entry.action)
+    if entry.action == "found":
+        what = "mapping file written by another program" if entry.after else "mapping file removed"
+        what += f" ({entry.writer})" if entry.writer else ""
+    what += " (interrupted)" if is_interrupted else ""
+    profile = f"{entry.was} → {entry.profile}" if entry.was else entry.profile or "-"
+    return str(entry.id), format_time(entry.time), what, profile, entry.by
+
+
+def _run_row(run: Hold) -> tuple[str, ...]:
+    outcome = "running" if run.ended is None else exit_status(run)
+    by = f"{run.user}@{run.host} pid {run.pid}"
+    return run.id, format_time(run.since), f"{run.kind} {run.title()}: {outcome}", run.profile or "-", by

@@ -1,0 +1,326 @@
+"""list, current, status, show, diff."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from taoprofiles.cli.arguments import add_profile, add_reveal
+from taoprofiles.cli.formatting import format_time, hold_table, profile_lines
+from taoprofiles.cli.output import Result, cut, table
+from taoprofiles.errors import InvalidStateError, NotFoundError, TaoprofError, UsageError
+from taoprofiles.mounts import mapping
+from taoprofiles.profiles.store import Store
+from taoprofiles.storage.locks import Lock
+from taoprofiles.switching import status
+
+if TYPE_CHECKING:
+    import argparse
+    from typing import Any
+
+    from taoprofiles.holds.hold import Hold
+    from taoprofiles.profiles.store import Summary
+    from taoprofiles.storage.paths import Context
+    from taoprofiles.switching.status import Situation
+
+DIFFERS = 6
+"""The exit status of ``diff`` and ``status --check`` where something differs."""
+
+
+def list_command(context: Context, args: argparse.Namespace) -> Result:
+    now = status.look(context)
+    summaries = _summaries(context)
+    rows = [("", "NAME", "LAYOUT", "PROJECT", "LAST USED", "DESCRIPTION")]
+    for summary in summaries:
+        mark = ("*" if now.state == "active" else "~") if summary.name == now.name else ""
+        used = "-" if summary.used is None else format_time(summary.used)
+        if summary.problem:
+            rows.append((mark or "!", summary.name, "", "", used, f"not valid: {cut(summary.problem)}"))
+        else:
+            project = context.short(summary.project_dir or "-")
+            rows.append((mark, summary.name, summary.layout or "", project, used, summary.description))
+    profiles = [
+        {
+            "name": summary.name,
+            "active": summary.name == now.name,
+            "valid": not summary.problem,
+            "description": summary.description,
+            "layout": summary.layout,
+            "project_dir": context.expanded(summary.project_dir),
+            "path": summary.path,
+            "last_used": summary.used,
+            "problem": summary.problem or None,
+        }
+        for summary in summaries
+    ]
+    messages = []
+    if now.state == "unmanaged":
+        similar = _similar_profile(context, now)
+        messages.append(_explain_unmanaged(context, now) + (f" ({_describe_similar(similar)})" if similar else ""))
+    messages += [
+        f"warning: '{name}' is not a profile: a name consists of letters, digits, '.', '_' and '-'"
+        for name in Store(context).misnamed()
+    ]
+    lines = table(rows) if summaries else ["there are no profiles yet. To create one: taoprof new NAME"]
+    return Result({"state": now.state, "profiles": profiles}, lines, messages=messages)
+
+
+def _summaries(context: Context) -> list[Summary]:
+    lock = Lock(context.lock)
+    try:
+        is_locked = lock.try_acquire()
+    except TaoprofError:
+        is_locked = False  # profiles in a read-only home can still be listed
+    try:
+        return Store(context).summaries(may_write=is_locked)
+    finally:
+        lock.release()
+
+
+def current_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--short", action="store_true", help="for prompts: NAME, NAME~ if it drifted, ? if unmanaged")
+
+
+def current_command(context: Context, args: argparse.Namespace) -> Result:
+    now = status.look(context)
+    data = {"name": now.name, "state": now.state}
+    if args.short:
+        return Result(data, [{"drifted": f"{now.name}~", "unmanaged": "?"}.get(now.state, now.name or "")])
+    if now.state == "active":
+        return Result(data, [now.name or ""])
+    return Result(data, [now.name or f"({now.state})"], messages=[_explain(context, now)])
+
+
+def status_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--check", action="store_true", help=f"exit with {DIFFERS} unless a profile is active and unchanged"
+    )
+    parser.add_argument("--paths", action="store_true", help="show only where taoprof keeps its files")
+    add_reveal(parser)
+
+
+def status_command(context: Context, args: argparse.Namespace) -> Result:
+    if args.paths:
+        return _paths(context)
+    from taoprofiles.holds import manage
+    from taoprofiles.holds.hold import OWN_KINDS, blocking_holds
+
+    now = status.look(context)
+    similar = _similar_profile(context, now)
+    compared = now.name or (similar[0] if similar else now.last)
+    changes = _drift(context, now, compared)
+    active = manage.active_holds(context)
+    guard = _guard_status(context, active.holds)
+    lines = _status_lines(context, now, similar, guard)
+    if changes:
+        lines.append(f"drift         from what '{compared}' renders now (-) to the file (+):")
+        lines += ["  " + line for change in changes for line in change.lines(reveal=args.reveal)]
+    if active.holds:
+        lines += ["holds and runs:", *("  " + line for line in hold_table(active.holds))]
+    blocked = blocking_holds(active.holds, mapping.digest(now.content or b""))
+    messages = [f"warning: {text}" for text in active.unseen]
+    messages += [f"warning: the mapping file has another mapping than this needs: {hold.line()}" for hold in blocked]
+    messages += [f"warning: hold {hold.id}: {text}" for hold in active.holds for text in hold.differences]
+    messages += status.warnings(context, secrets=_secrets(context, now))
+    data = {
+        "name": now.name,
+        "state": now.state,
+        "last": now.last,
+        "problem": now.problem or None,
+        "mapping_file": context.mapping_file,
+        "since": now.entry.time if now.entry else None,
+        "by": now.entry.by if now.entry else None,
+        "entry": now.entry.id if now.entry else None,
+        "resembles": similar[0] if similar else None,
+        "guard": guard,
+        "holds": [hold.as_dict() for hold in active.holds],
+        "runs": [hold.as_dict() for hold in active.holds if hold.kind in OWN_KINDS],
+        "unseen": active.unseen,
+        "changes": [change.as_dict(reveal=args.reveal) for change in changes],
+    }
+    exit_status = DIFFERS if args.check and now.state != "active" else 0
+    return Result(data, lines, messages=messages, status=exit_status)
+
+
+def _paths(context: Context) -> Result:
+    names = ("mapping_file", "profiles", "state", "history", "objects", "cache", "lock", "guard", "settings")
+    paths = {name: getattr(context, name) for name in names}
+    return Result({"paths": paths}, table(list(paths.items())))
+
+
+def _status_lines(
+    context: Context, now: Situation, similar: tuple[str, int] | None, guard: dict[str, Any] | None
+) -> list[str]:
+    path = context.short(context.mapping_file)
+    if os.path.islink(context.mapping_file):
+        path += f" → {context.short(os.path.realpath(context.mapping_file))}"
+    lines = [f"mapping file  {path}", f"state         {_explain(context, now)}"]
+    if now.entry is not None:
+        lines.append(f"since         {format_time(now.entry.time)}, {now.entry.by}, history entry {now.entry.id}")
+    if similar:
+        lines.append(f"similar to    {_describe_similar(similar)}")
+    if guard is None:
+        return [*lines, "guard         not running. To protect the file: taoprof service install"]
+    sealed = ", the file is sealed: other programs cannot overwrite it" if guard["is_sealed"] else ""
+    problem = f"; {guard['problem']}" if guard["problem"] else ""
+    return [*lines, f"guard         pid {guard['pid']}{sealed}{problem}"]
+
+
+def _guard_status(context: Context, holds: list[Hold]) -> dict[str, Any] | None:
+    """Return what the guard of this host reports, None without a guard.
+
+    The differences that the guard has found between a container and its mapping are added to ``holds``.
+    """
+    from taoprofiles.guard import guard
+
+    report = guard.status(context)
+    if report is None:
+        return None
+    differences = {hold["container"]: hold["differences"] for hold in report.get("holds", [])}
+    for hold in holds:
+        hold.differences = hold.differences or differences.get(hold.container, [])
+    return {key: report.get(key) for key in ("pid", "version", "line", "is_sealed", "problem")}
+
+
+def _secrets(context: Context, now: Situation) -> list[str]:
+    derived = Store(context).secret_env(now.name or now.last)
+    try:
+        return mapping.secrets(mapping.parse(now.content or b"{}", ""), derived=derived)
+    except TaoprofError:
+        return []
+
+
+def _similar_profile(context: Context, now: Situation) -> tuple[str, int] | None:
+    """Return the profile most similar to an unmanaged mapping file, and the number of differences."""
+    if now.state != "unmanaged" or now.content is None:
+        return None
+    return status.resembling(context, now.content, now.last)
+
+
+def _describe_similar(similar: tuple[str, int]) -> str:
+    name, differences = similar
+    if not differences:
+        return f"'{name}', which renders the same mapping"
+    return f"'{name}', with {differences} difference{'s' if differences > 1 else ''}: taoprof diff {name}"
+
+
+def _drift(context: Context, now: Situation, name: str | None) -> list[mapping.Change]:
+    """Return how the file differs from what the profile ``name`` renders now."""
+    if now.content is None or now.state == "active" or name is None:
+        return []
+    try:
+        expected = now.wanted
+        if expected is None:
+            expected = mapping.to_bytes(Store(context).renderer(name).mapping())
+        actual, secrets = mapping.parse(now.content, context.mapping_file), Store(context).secret_env(name)
+        return mapping.changes(mapping.parse(expected, ""), actual, secrets=secrets)
+    except TaoprofError:
+        return []
+
+
+def _explain(context: Context, now: Situation) -> str:
+    path = context.short(context.mapping_file)
+    if now.state == "active":
+        return f"'{now.name}' is active"
+    if now.state == "none":
+        return f"{path} does not exist: tao would start without any mounts"
+    if now.state == "unmanaged":
+        return _explain_unmanaged(context, now)
+    if now.problem:
+        if not os.path.lexists(context.profile_file(now.name or "")):
+            return f"the active profile '{now.name}' has been removed; {path} still has its mapping"
+        return f"'{now.name}' is active, but cannot be rendered now: {now.problem}"
+    return (
+        f"'{now.name}' is active, but the profile has changed since. To see how: taoprof diff; "
+        f"to apply it: taoprof use {now.name}"
+    )
+
+
+def _explain_unmanaged(context: Context, now: Situation) -> str:
+    path = context.short(context.mapping_file)
+    try:
+        mapping.parse(now.content or b"", path)
+    except TaoprofError as error:
+        return (
+            f"{error.message}; it was not written by taoprof, and tao would fail. "
+            "To replace it (it is saved in the history): taoprof use NAME"
+        )
+    return (
+        f"{path} was not written by taoprof. To create a profile from it: taoprof import --name NAME; "
+        "to replace it (it is saved in the history): taoprof use NAME"
+    )
+
+
+def show_arguments(parser: argparse.ArgumentParser) -> None:
+    add_profile(parser, optional=True, help="name of the profile; default: the active one")
+    parser.add_argument("--toml", action="store_true", help="print the profile file without its secrets, to share it")
+    add_reveal(parser)
+
+
+def show_command(context: Context, args: argparse.Namespace) -> Result:
+    store = Store(context)
+    name = args.name
+    if name is None:
+        name = status.look(context).name
+        if name is None:
+            raise UsageError("no profile given, and none is active", hint="'taoprof list' shows all profiles")
+    if args.toml:
+        return _show_toml(store, name, reveal=args.reveal)
+    from taoprofiles.profiles.summary import portrait
+
+    summary = portrait(context, store.template(name), store.renderer(name), reveal=args.reveal)
+    path = store.path(name)
+    lines = profile_lines(context, f"'{name}' ({context.short(path)})", summary)
+    return Result({"name": name, "path": path, **summary}, lines)
+
+
+def _show_toml(store: Store, name: str, *, reveal: bool) -> Result:
+    from taoprofiles.profiles import convert
+    from taoprofiles.profiles.model import parse, to_toml
+
+    profile = parse(store.text(name), name=name, path=store.path(name))
+    hidden: list[str] = []
+    if not reveal:
+        profile, hidden = convert.without_secrets(profile)
+    if profile.layout != "custom" and profile.network is None:
+        profile = profile.model_copy(
+            update={"network": name}
+        )  # its paths must not depend on the name it gets elsewhere
+    messages = [f"{variable}: replaced by ${{env:{variable}}}, because its value is secret" for variable in hidden]
+    text = to_toml(profile)
+    return Result({"name": name, "path": store.path(name), "toml": text, "hidden": hidden}, raw=text, messages=messages)
+
+
+def diff_arguments(parser: argparse.ArgumentParser) -> None:
+    add_profile(parser, "A", optional=True, help="a profile; default: the active one")
+    add_profile(parser, "B", optional=True, help="another profile; default: the mapping file")
+    add_reveal(parser)
+
+
+def diff_command(context: Context, args: argparse.Namespace) -> Result:
+    store = Store(context)
+    first, written_by = args.a, None
+    if args.b is not None:
+        b, second = store.renderer(args.b).mapping(), f"'{args.b}'"
+    else:
+        now = status.look(context)
+        written_by = now.name or now.last
+        first = first or written_by
+        if first is None:
+            raise NotFoundError("no profile is active to compare with the mapping file", hint="taoprof diff NAME")
+        store.text(first)  # a name that does not exist is reported first
+        if now.content is None:
+            raise InvalidStateError(f"there is no mapping file ('{context.mapping_file}')")
+        b, second = mapping.parse(now.content, context.mapping_file), context.short(context.mapping_file)
+    a = store.renderer(first).mapping()
+    changes = mapping.changes(a, b, secrets=store.secret_env(first, args.b, written_by))
+    lines = [line for change in changes for line in change.lines(reveal=args.reveal)]
+    data = {
+        "a": first,
+        "b": args.b,
+        "same": not changes,
+        "changes": [change.as_dict(reveal=args.reveal) for change in changes],
+    }
+    if not changes:
+        return Result(data, [f"'{first}' and {second} are the same"])
+    return Result(data, [f"- '{first}'", f"+ {second}", *lines], status=DIFFERS)

@@ -1,0 +1,142 @@
+"""Questions on a terminal: confirmation, choice of a profile, and the user's editor."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from taoprofiles.cli.output import note, say
+from taoprofiles.errors import InvalidProfileError, TaoprofError, UsageError
+from taoprofiles.profiles import manage
+from taoprofiles.profiles.rendering import LIMIT
+from taoprofiles.profiles.store import Store
+from taoprofiles.storage import atomic, best_effort, files
+from taoprofiles.storage.locks import Lock
+
+if TYPE_CHECKING:
+    from taoprofiles.storage.paths import Context
+
+STDERR = 2
+
+
+def can_ask() -> bool:
+    """Check whether there is a terminal to ask on. A script with half a terminal must not wait for an answer."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def confirm(question: str) -> bool:
+    """Ask a yes-or-no question on stderr; anything but yes is no, the end of input too."""
+    note(f"{question} [y/N] ", end="")
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def choose_profile(names: list[str], *, fzf: str | None) -> str:
+    """Ask which profile to use, with fzf if its path is given. Raises UsageError if none is chosen."""
+    if fzf is None:
+        return _choose_by_number(names)
+    completed = subprocess.run(  # noqa: S603 - the user's own fzf, found on their PATH
+        [fzf, "--prompt=profile> ", "--height=40%", "--reverse"],
+        input="\n".join(names),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if completed.returncode == 130:
+        raise KeyboardInterrupt
+    if completed.returncode == 2:
+        return _choose_by_number(names)  # fzf does not work here, and has printed why
+    if completed.returncode != 0:
+        raise UsageError("no profile chosen")
+    return completed.stdout.strip()
+
+
+def _choose_by_number(names: list[str]) -> str:
+    for number, name in enumerate(names, 1):
+        note(f"{number:>4}  {name}")
+    note("profile (number or name): ", end="")
+    answer = sys.stdin.readline().strip()
+    if answer in names:
+        return answer
+    numbered = {str(number): name for number, name in enumerate(names, 1)}
+    if answer in numbered:
+        return numbered[answer]
+    raise UsageError(f"'{answer}' is not in the list" if answer else "no profile chosen")
+
+
+def edit_profile(context: Context, name: str) -> bool:
+    """Open a profile in $VISUAL or $EDITOR; return whether it was changed.
+
+    The editor gets a copy, named after the text it was made from. If the copy cannot become the profile, because it is
+    not valid or the profile was changed meanwhile, it is kept, and the next ``edit`` of the same text opens it again.
+    Raises InvalidProfileError, TaoprofError.
+    """
+    store = Store(context)
+    before = store.text(name)
+    draft = os.path.join(context.rejected, f"{name}.{hashlib.sha256(before).hexdigest()[:12]}.toml")
+    edit_lock = Lock(f"{draft}.lock")
+    if not edit_lock.try_acquire():
+        raise TaoprofError(f"profile '{name}' is being edited in another terminal")
+    try:
+        if os.path.exists(draft):
+            say(f"resuming your last edit, which was not valid; to discard it: rm {draft}")
+        else:
+            with Lock(context.lock):
+                atomic.replace(draft, before)
+        return _edit_draft(context, name, before, draft)
+    finally:
+        best_effort.unlink_quietly(f"{draft}.lock")
+        edit_lock.release()
+
+
+def _edit_draft(context: Context, name: str, before: bytes, draft: str) -> bool:
+    try:
+        _open_editor(context, draft)
+        text = files.read(draft, LIMIT)
+    except BaseException as error:
+        if _is_unchanged(draft, before):
+            best_effort.unlink_quietly(draft)  # nothing was written, so there is nothing to resume
+        elif isinstance(error, TaoprofError):
+            error.hint = f"your edit is kept in '{draft}'; to open it again: taoprof edit {name}"
+        raise
+    finally:
+        best_effort.make_private(draft)  # many editors write a new file, with the mode of the umask
+    if text is None:
+        raise TaoprofError(f"profile '{name}' not changed: the editor removed '{draft}'")
+    try:
+        manage.write(context, "edit", name, text, replace=True, expected=before)
+    except InvalidProfileError as error:
+        raise InvalidProfileError(
+            f"profile '{name}' not changed: the edited text is not valid ({draft})",
+            problems=error.problems,
+            hint=f"to open it again: taoprof edit {name}",
+        ) from None
+    except TaoprofError as error:
+        error.hint = f"your edit is kept in '{draft}'"
+        raise
+    best_effort.unlink_quietly(draft)
+    return text != before
+
+
+def _is_unchanged(draft: str, before: bytes) -> bool:
+    try:
+        return files.read(draft, LIMIT) == before
+    except TaoprofError:
+        return False
+
+
+def _open_editor(context: Context, path: str) -> None:
+    command = context.environ.get("VISUAL") or context.environ.get("EDITOR") or "vi"
+    try:
+        stdout = None if sys.stdout.isatty() else STDERR  # what an editor draws is not part of our answer
+        completed = subprocess.run([*shlex.split(command), path], stdout=stdout, check=False)  # noqa: S603 - the user's
+    except (OSError, ValueError) as error:
+        reason = (error.strerror or "").lower() if isinstance(error, OSError) else str(error)
+        raise TaoprofError(
+            f"cannot start the editor '{command}': {reason}", hint="EDITOR=nano taoprof edit …"
+        ) from None
+    if completed.returncode != 0:
+        raise TaoprofError(f"profile not changed: the editor '{command}' exited with status {completed.returncode}")
