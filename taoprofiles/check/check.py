@@ -140,7 +140,7 @@ def _folders(context: Context, matter: Matter, given: dict[str, Any], command: l
     ids = folders.user_ids(given.get("user"), context.uid, context.gid)
     table, listed = file_systems(), []
     for number, mount in enumerate(matter.mapping["Mounts"]):
-        source = Folder(preflight.on_host(context, mount["source"]))
+        source = Folder(context.absolute(mount["source"]))
         if not source.problem:
             listed.append((matter.where("Mounts", number, "source"), source, file_system(source.real, table)))
     docker = os.path.realpath(shutil.which("docker", path=context.environ.get("PATH")) or "")

@@ -94,9 +94,9 @@ def of_file(context: Context, fallback: str) -> Matter:
         if seen.state == "active" and seen.name is not None:
             return of_profile(context, seen.name)
         before = _overwritten(context, seen)
-    path = context.mapping_file if elsewhere is None else os.path.expanduser(context.expanded(elsewhere) or "")
-    if elsewhere is None and not os.path.lexists(path) and os.path.exists(context.expanded(fallback) or ""):
-        path = context.expanded(fallback) or ""
+    path = context.mapping_file if elsewhere is None else context.expand_user(elsewhere)
+    if elsewhere is None and not os.path.lexists(path) and os.path.exists(context.expand_user(fallback)):
+        path = context.expand_user(fallback)
     short = context.short(path) or "LAUNCHER_MOUNTS"
     nothing = Matter(None, path, None, {"Mounts": []}, in_profile({}), {})
     try:

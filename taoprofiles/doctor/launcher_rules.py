@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from taoprofiles.launcher.installed import NO_ANSWER, NO_INTERPRETER
 from taoprofiles.rules.finding import Finding
+from taoprofiles.storage.paths import is_inside
 
 if TYPE_CHECKING:
     from taoprofiles.launcher.installed import Launcher, Launchers
@@ -140,18 +141,14 @@ def _several(launchers: Launchers) -> list[Finding]:
         hint = f"if it is not the one meant: {shlex.quote(first.python)} -m pip uninstall {first.distribution}"
         found.append(Finding("tao-several", first.path, what, f"after it: {told}", hint))
     inside = launchers.environment
-    theirs = [one.path for one in others if _within(one.path, inside)]
-    theirs += [path for path in launchers.elsewhere if _within(path, inside)]
-    if inside and theirs and not _within(first.path, inside):
+    theirs = [one.path for one in others if inside and is_inside(one.path, inside)]
+    theirs += [path for path in launchers.elsewhere if inside and is_inside(path, inside)]
+    if inside and theirs and not is_inside(first.path, inside):
         what = f"it is not the 'tao' of the active environment, '{theirs[0]}'"
         why = "PATH was changed after the environment was activated, or the shell remembers an older place"
         hint = f'export PATH={shlex.quote(os.path.dirname(theirs[0]))}:"$PATH"; hash -r'
         found.append(Finding("tao-other-python", first.path, what, why, hint))
     return found
-
-
-def _within(path: str, folder: str) -> bool:
-    return bool(folder) and path.startswith(folder.rstrip("/") + "/")
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from taoprofiles.profiles.store import Store
 from taoprofiles.storage import files, locks
 from taoprofiles.storage.journal import History, lines_backwards
 from taoprofiles.storage.locks import LivenessLock
-from taoprofiles.storage.paths import Context
+from taoprofiles.storage.paths import Context, is_inside
 from taoprofiles.switching import status
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _foreign(context: Context) -> list[tuple[str, int]]:
             owner = os.lstat(path).st_uid
         except (OSError, ValueError):
             continue
-        if owner != context.uid and not any(path.startswith(outer + "/") for outer, _ in found):
+        if owner != context.uid and not any(is_inside(path, outer) for outer, _ in found):
             found.append((path, owner))
     return found
 

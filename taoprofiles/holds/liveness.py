@@ -19,6 +19,7 @@ from taoprofiles.launcher.argv import parse_launcher_argv
 from taoprofiles.masking import without_secrets
 from taoprofiles.mounts import mapping
 from taoprofiles.storage.journal import History
+from taoprofiles.storage.paths import expand_user
 from taoprofiles.system import processes
 from taoprofiles.system.engine import PATIENCE, Engine, EngineError
 from taoprofiles.system.engine_schema import PROFILE_LABEL, RUN_LABEL, STATE_LABEL
@@ -251,9 +252,7 @@ class _Search:
         if environ.get("TAO_DOCKER_DISABLE") == "1":
             return False  # it runs the task in place, and reads no mounts (builder.py, 4.0.0 and later)
         home = environ.get("HOME", self._context.home)
-        path = environ.get("LAUNCHER_MOUNTS", "~/.tao_mounts.json")
-        if path == "~" or path.startswith("~/"):
-            path = home + path[1:]
+        path = expand_user(environ.get("LAUNCHER_MOUNTS", "~/.tao_mounts.json"), home)
         if not os.path.isabs(path):
             path = os.path.join(processes.folder(pid) or "/", path)
         return os.path.realpath(path) == os.path.realpath(self._context.mapping_file)

@@ -15,14 +15,15 @@ from taoprofiles.profiles import layouts
 from taoprofiles.profiles.convert import from_data, from_mapping
 from taoprofiles.profiles.expressions import NAME, escape
 from taoprofiles.profiles.model import Profile, template
-from taoprofiles.profiles.rendering import Renderer
+from taoprofiles.profiles.rendering import RenderContext, Renderer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from taoprofiles.importer.result import Found
     from taoprofiles.profiles.rendering import Template
-    from taoprofiles.storage.paths import Context
+    from taoprofiles.storage.paths import expand_user
+from taoprofiles.storage.paths import Context
 
 _NOT_OURS = frozenset(
     "HOME PATH PYTHONPATH LD_LIBRARY_PATH LD_PRELOAD USER LOGNAME SHELL PWD TMPDIR DOCKER_HOST LAUNCHER_MOUNTS".split()
@@ -71,7 +72,7 @@ def read(context: Context, content: bytes, *, where: str, path: str | None, give
 
 def _meant(context: Context, name: str, value: str) -> str:
     """Give what a person means by a value: ``~`` is their home, and a relative folder is one from here."""
-    value = context.expanded(value) or value
+    value = context.expand_user(value)
     is_folder = name.startswith("/") or name.upper().endswith(("DIR", "ROOT", "FOLDER", "PATH"))
     if is_folder and not value:
         raise UsageError(f"'' is no folder for {name}", hint=f"such as {needed([name]).removesuffix('…')}~/tao/kitti")
@@ -189,7 +190,7 @@ class _Building:
                 by_source[f"<{number}>"] = listed
                 continue
             source, home = mount["source"], self._context.home
-            real = _real(home + source[1:] if source.startswith("~") else str(source))
+            real = _real(expand_user(str(source), home))
             before = by_source.pop(real, None)
             if before is not None:
                 self._notes.append(
@@ -203,7 +204,9 @@ class _Building:
         """Give a mount with its source absolute, as it leads from the notebook's folder; None for no mount."""
         if not (isinstance(mount, dict) and isinstance(mount.get("source"), str)):
             return None
-        source = mount["source"]
+        source: str = mount["source"]
+        if source.startswith("~") and not source.startswith("~/") and source != "~":
+            source = mount["source"] = os.path.expanduser(source)  # another user's home
         if source.startswith(("/", "~/")) or source == "~" or not isinstance(self._found.folder, str):
             return mount
         absolute = normal_path(join_path(self._found.folder, source))
@@ -237,7 +240,7 @@ class _Building:
         return escape(part.text)
 
     def _renderer(self, made: Template) -> Renderer:
-        return Renderer(made, self._context.surroundings, name=self._name, path=self._where)
+        return Renderer(made, RenderContext.of(self._context), name=self._name, path=self._where)
 
     # Layouts
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from taoprofiles.launcher.quoting import expand_variables
 from taoprofiles.masking import within
 from taoprofiles.storage import files
+from taoprofiles.storage.paths import expand_user
 from taoprofiles.system import filesystem
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def _state_of(path: str | None, home: str) -> str:
     """Tell what is wrong with the file that LAUNCHER_MOUNTS names, as the launcher would find it; "" for nothing."""
     if not path:
         return ""
-    expanded = home + path[1:] if path == "~" or path.startswith("~/") else path
+    expanded = expand_user(path, home)
     content, problem = files.try_read(expanded, 16 << 20)
     del content
     return "a file that is not there" if problem == "absent" else f"what cannot be read ({problem})" if problem else ""

@@ -7,6 +7,8 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from taoprofiles.storage.paths import expand_user
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -29,9 +31,7 @@ class Host:
     def expanduser(self, path: str) -> str:
         """Give the home for a leading ``~``, that of the environment's HOME."""
         home = self.environ.get("HOME")
-        if home is None or not isinstance(path, str) or not (path == "~" or path.startswith("~/")):
-            return os.path.expanduser(path)
-        return (home.rstrip("/") + path[1:]) or "/"
+        return os.path.expanduser(path) if home is None or not isinstance(path, str) else expand_user(path, home)
 
     def realpath(self, path: str) -> str:
         """Follow every link; what is not there stays as it is."""

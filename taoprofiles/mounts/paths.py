@@ -12,6 +12,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from taoprofiles.launcher.quoting import expand_variables
+from taoprofiles.storage.paths import is_inside
 from taoprofiles.system import filesystem
 
 if TYPE_CHECKING:
@@ -77,11 +78,6 @@ def follow_links(path: str, mounts: Mapping[str, str], read_link: Callable[[str]
 def is_mounted(host_path: str, mounts: Mapping[str, str]) -> bool:
     """Check whether a resolved host path is the source of a mount, or inside one."""
     return any(is_inside(host_path, source) for source in mounts)
-
-
-def is_inside(path: str, folder: str) -> bool:
-    """Check whether a normalised path is ``folder`` or inside it."""
-    return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
 def results_folders(words: Sequence[str], variables: Mapping[str, str]) -> list[str]:

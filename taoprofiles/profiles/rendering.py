@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any, TypedDict
 
+    from taoprofiles.storage.paths import Context
+
     class Template(TypedDict):
         """See the module."""
 
@@ -33,13 +35,18 @@ LIMIT = 1 << 16
 """Bytes. A profile has about a thousand; the parser takes a tenth of a second for this many of the worst kind."""
 
 
-class Surroundings:
+class RenderContext:
     """What a rendering depends on beside the profile: the environment, the home, and the caller's user and group."""
 
     __slots__ = ("environ", "gid", "home", "uid")
 
     def __init__(self, *, environ: Mapping[str, str], home: str, uid: int, gid: int) -> None:
         self.environ, self.home, self.uid, self.gid = environ, home, uid, gid
+
+    @classmethod
+    def of(cls, context: Context) -> RenderContext:
+        """Return the render context of a user."""
+        return cls(environ=context.environ, home=context.home, uid=context.uid, gid=context.gid)
 
 
 class Renderer:
@@ -48,7 +55,7 @@ class Renderer:
     Raises InvalidProfileError from each method; ``name`` and ``path`` say in it whose problems they are.
     """
 
-    def __init__(self, template: Template, around: Surroundings, *, name: str, path: str) -> None:
+    def __init__(self, template: Template, around: RenderContext, *, name: str, path: str) -> None:
         self._template = template
         self._around = around
         self._name, self._path = name, path

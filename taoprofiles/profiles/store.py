@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from taoprofiles.errors import InvalidProfileError, InvalidStateError, NotFoundError, TaoprofError, UsageError
-from taoprofiles.profiles.rendering import LIMIT, Renderer
+from taoprofiles.profiles.rendering import LIMIT, RenderContext, Renderer
 from taoprofiles.storage import atomic, best_effort, files
 from taoprofiles.storage.journal import History
 from taoprofiles.storage.os_errors import to_taoprof_error
@@ -115,7 +115,7 @@ class Store:
     def renderer(self, name: str, text: bytes | None = None, *, may_write: bool = False) -> Renderer:
         """Give what renders the profile here and now. Arguments and errors are those of ``template``."""
         made = self.template(name, text, may_write=may_write)
-        return Renderer(made, self._context.surroundings, name=name, path=self.path(name))
+        return Renderer(made, RenderContext.of(self._context), name=name, path=self.path(name))
 
     def secret_env(self, *names: str | None) -> set[str]:
         """Name the container's variables that hold secrets in these profiles; one that cannot be read says nothing."""

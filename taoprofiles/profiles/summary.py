@@ -23,7 +23,7 @@ def portrait(context: Context, template: Template, renderer: Renderer, *, reveal
     return {
         "description": template["description"],
         "layout": template["layout"],
-        "project_dir": context.expanded(template["project_dir"]),
+        "project_dir": template["project_dir"] and context.expand_user(template["project_dir"]),
         "variables": {key: MASK if key in secrets else value for key, value in renderer.variables().items()},
         "mounts": [{**mount, "exists": os.path.exists(mount["source"])} for mount in rendered["Mounts"]],
         "env": {key: MASK if key in env_secrets else value for key, value in envs.items()},

@@ -14,6 +14,7 @@ from taoprofiles.masking import MASK, is_secret, within, without_secrets
 from taoprofiles.mounts.paths import HostFiles, PathResolver
 from taoprofiles.rules.finding import ERROR, WARNING, Finding
 from taoprofiles.rules.specs import ACTIONS, SPEC_OPTIONS, access, check_specs, is_spec
+from taoprofiles.storage.paths import expand_user
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -168,8 +169,8 @@ class _CommandChecker:
         home = self._context.environ.get("HOME", "")
         for argument in path_arguments(self._arriving):
             path = expand_variables(argument.value, self.public)
-            if path.startswith("~") and home:
-                path = home + path[1:]
+            if home:
+                path = expand_user(path, home)
             if argument.number in unset_words or not path.startswith("/"):
                 continue
             resolution = self.resolver.resolve(path)

@@ -6,6 +6,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from taoprofiles.rules.finding import Finding
+from taoprofiles.storage.paths import is_inside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -53,7 +54,7 @@ def sources(
                 f"chmod o+rx {shlex.quote(folder.path)}, by its owner",
             )  # fmt: skip
         yield from _file_system(where, folder, kind, ids)
-        inside = folder.real[len(home) :] if folder.real.startswith(home.rstrip("/") + "/") else None
+        inside = folder.real[len(home) :] if is_inside(folder.real, home) else None
         if snap and (inside is None or "/." in inside):
             what = "is in a hidden folder" if inside is not None else "is outside of your home"
             why = "Docker's snap package sees neither: the container gets an empty folder"

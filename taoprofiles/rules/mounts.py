@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from taoprofiles.rules.finding import Finding
+from taoprofiles.storage.paths import is_inside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -133,7 +134,7 @@ def _colon(where: str, path: str) -> Finding:
 def _nested(mounts: Sequence[Mount], where: Where) -> Iterator[Finding]:
     """Find mounts inside of others: what they hide, or what Docker would make on the host for them."""
     for number, (inner, _, place) in enumerate(mounts):
-        around = [one for one in mounts if place.startswith(one[2].rstrip("/") + "/")]
+        around = [one for one in mounts if place != one[2] and is_inside(place, one[2])]
         if not around:
             continue
         outer, _, above = max(around, key=lambda one: len(one[2]))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from taoprofiles.holds.hold import OWN_KINDS
 from taoprofiles.holds.manage import active_holds
 from taoprofiles.holds.records import HoldRecords
+from taoprofiles.storage.paths import is_inside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,10 +30,7 @@ def runs_writing(context: Context, path: str) -> list[Hold]:
     """
     real = os.path.realpath(os.path.expanduser(path))
     known = list(all_runs(context))
-    writers = [hold for hold in known if any(_within(real, folder) for folder in hold.results)]
-    return writers or [hold for hold in known if any(_within(real, source) for source, _ in hold.mounts)]
-
-
-def _within(path: str, folder: str) -> bool:
-    folder = os.path.realpath(folder)
-    return path == folder or path.startswith(folder.rstrip("/") + "/")
+    writers = [hold for hold in known if any(is_inside(real, os.path.realpath(folder)) for folder in hold.results)]
+    return writers or [
+        hold for hold in known if any(is_inside(real, os.path.realpath(source)) for source, _ in hold.mounts)
+    ]

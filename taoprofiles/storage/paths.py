@@ -1,4 +1,4 @@
-"""Where everything lives, worked out from the environment: the only place that reads HOME and the XDG variables."""
+"""The paths of a user's files, from HOME, the XDG variables and TAOPROF_HOME, which nothing else reads."""
 
 from __future__ import annotations
 
@@ -10,19 +10,17 @@ from taoprofiles.errors import InvalidStateError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from taoprofiles.profiles.rendering import Surroundings
-
 MAPPING_FILE = ".tao_mounts.json"
 """The launcher's name for it: ``DOCKER_MOUNT_FILE`` in nvidia_tao_cli's docker_handler.py."""
 
 
 class Context:
-    """One person's surroundings: home, environment, user and group ids, and the places that follow from them.
+    """A user's home, environment, user and group ids, and the paths that follow from them.
 
-    ``environ`` is what ``${env:NAME}`` refers to. ``TAOPROF_HOME`` stands in for the home everywhere, the mapping file
-    included, and then the XDG variables are not looked at.
+    ``environ`` is what ``${env:NAME}`` refers to. ``TAOPROF_HOME`` replaces the home everywhere, the mapping file
+    included; the XDG variables are then ignored.
 
-    Raises InvalidStateError where there is no home, or one that is not an absolute path.
+    Raises InvalidStateError where there is no home or it is not an absolute path.
     """
 
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
@@ -61,32 +59,41 @@ class Context:
         try:
             return os.getcwd()
         except OSError:
-            raise InvalidStateError("the current folder is not there any more", hint="cd to another one") from None
+            raise InvalidStateError("the current folder has been removed", hint="cd to another one") from None
 
     def profile_file(self, name: str) -> str:
-        """Give the path of a profile's file; the name has been checked."""
+        """Return the path of a profile's file; the name has been checked."""
         return os.path.join(self.profiles, name + ".toml")
 
     @property
     def user(self) -> str:
-        """How the person is called in records."""
+        """The user's name in records."""
         return self.environ.get("USER") or self.environ.get("LOGNAME") or f"uid {self.uid}"
 
-    @property
-    def surroundings(self) -> Surroundings:
-        """What a profile is rendered in."""
-        from taoprofiles.profiles.rendering import Surroundings  # it loads re: 5 ms that a shell prompt does not need
+    def expand_user(self, path: str) -> str:
+        """Return ``path`` with a leading ``~`` or ``~user`` expanded."""
+        return expand_user(path, self.home)
 
-        return Surroundings(environ=self.environ, home=self.home, uid=self.uid, gid=self.gid)
-
-    def expanded(self, path: str | None) -> str | None:
-        """Give ``path`` with the home for a leading ``~``."""
-        return self.home + path[1:] if path is not None and (path == "~" or path.startswith("~/")) else path
+    def absolute(self, path: str) -> str:
+        """Return the path that a launcher started here would use for ``path``."""
+        return os.path.join(self.folder, self.expand_user(path))
 
     def short(self, path: str) -> str:
-        """Write ``path`` as people do, with ``~`` for the home."""
-        inside = path[len(self.home) :]
-        return "~" + inside if path.startswith(self.home) and inside[:1] in ("", "/") and self.home != "/" else path
+        """Return ``path`` with ``~`` for the home, for messages."""
+        return "~" + path[len(self.home) :] if self.home != "/" and is_inside(path, self.home) else path
+
+
+def expand_user(path: str, home: str) -> str:
+    """Return what ``os.path.expanduser`` does for a user with this ``home``; ``~bob`` is bob's home, if he exists."""
+    name, slash, rest = path.partition("/")
+    if name != "~":
+        return os.path.expanduser(path)
+    return home.rstrip("/") + slash + rest or "/"
+
+
+def is_inside(path: str, folder: str) -> bool:
+    """Check whether ``path`` is ``folder`` or lies in it. Both are absolute and normalised; nothing is resolved."""
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
 def _home(environ: Mapping[str, str]) -> str:
@@ -108,8 +115,3 @@ def _xdg(environ: Mapping[str, str], name: str, home: str, default: str) -> str:
     # The XDG base directory specification: a relative path is invalid and must be ignored.
     value = environ.get(name, "")
     return value if os.path.isabs(value) else os.path.join(home, default)
-
-
-def is_inside(path: str, folder: str) -> bool:
-    """Return whether ``path`` is ``folder`` or lies in it. Both are absolute and normalised; nothing is resolved."""
-    return path == folder or path.startswith(folder.rstrip("/") + "/")

@@ -28,16 +28,8 @@ def mount_findings(
     pairs = []
     for mount in listed:
         source, destination = mount["source"], mount["destination"]
-        pairs.append((Folder(on_host(context, source)), destination, os.path.realpath(on_host(context, destination))))
+        pairs.append((Folder(context.absolute(source)), destination, os.path.realpath(context.absolute(destination))))
     return list(mounts.judge(pairs, where, written=listed, wsl=is_wsl, expanded=expanded))
-
-
-def on_host(context: Context, path: str) -> str:
-    """Give a path as the launcher works it out, on this host: ``~`` is the home, and the rest begins here."""
-    if path.startswith("~"):
-        path = context.expanded(path) or ""
-        path = os.path.expanduser(path)  # somebody else's home
-    return path if path.startswith("/") else os.path.join(context.folder, path)
 
 
 def container_findings(context: Context, mapping: dict[str, Any], where: Where) -> list[Finding]:

@@ -44,7 +44,7 @@ def mounts(context: Context, name: str | None) -> dict[str, str]:
     """
     if name is not None:
         return mapping.mounted(Store(context).renderer(name).mapping())
-    path = context.expanded(context.environ.get("LAUNCHER_MOUNTS", context.mapping_file)) or ""
+    path = context.expand_user(context.environ.get("LAUNCHER_MOUNTS", context.mapping_file))
     content = files.read(path, MAPPING_LIMIT)
     if content is None:
         raise NotFoundError(f"there is no mapping file ('{path}')", hint="'taoprof path PATH NAME' asks a profile")
@@ -59,7 +59,7 @@ def translate(context: Context, path: str, name: str | None) -> Translation:
     Raises NotFoundError where no mount has it, and what ``mounts`` raises.
     """
     pairs = mounts(context, name)
-    expanded = context.expanded(path) or ""
+    expanded = context.expand_user(path)
     is_absolute = path.startswith("/")
     whole = os.path.normpath(expanded if os.path.isabs(expanded) else os.path.join(context.folder, expanded))
     whole = "/" + whole.lstrip("/")

@@ -7,6 +7,7 @@ import re
 import stat
 
 from taoprofiles.storage import files
+from taoprofiles.storage.paths import is_inside
 
 
 class Folder:
@@ -68,7 +69,7 @@ def file_system(path: str, table: list[tuple[str, str]]) -> str:
     """Give the type of the file system that a path lies on, "" where it is not known."""
     real, depth, found = os.path.realpath(path), 0, ""
     for point, kind in table:  # of two on one point the later one covers the other
-        if len(point) >= depth and (real == point or real.startswith(point.rstrip("/") + "/")):
+        if len(point) >= depth and is_inside(real, point):
             depth, found = len(point), kind
     return found
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from taoprofiles.errors import InvalidStateError
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.model import Docker
-from taoprofiles.profiles.rendering import Renderer, Surroundings
+from taoprofiles.profiles.rendering import RenderContext, Renderer
 from tests.support.generated_profiles import moderate, names, value_text
 
 SECRET = "S3CR3T"
@@ -47,7 +47,7 @@ def rendered(draw: st.DrawFn) -> dict[str, Any]:
             )
         ),
     }
-    around = Surroundings(environ={}, home="/home/ana", uid=1, gid=1)
+    around = RenderContext(environ={}, home="/home/ana", uid=1, gid=1)
     return Renderer(made, around, name="a", path="").mapping()  # type: ignore[arg-type]
 
 

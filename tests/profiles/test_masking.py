@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from taoprofiles.errors import TaoprofError
 from taoprofiles.masking import is_secret, without_secrets
 from taoprofiles.profiles.model import parse
-from taoprofiles.profiles.rendering import Renderer, Surroundings
+from taoprofiles.profiles.rendering import RenderContext, Renderer
 from tests.support.commands import call
 from tests.support.generated_profiles import moderate, names
 from tests.support.home import Home
@@ -108,7 +108,7 @@ def test_secret_of_the_environment_that_cannot_be_used(value: str, where: str) -
         "env": {"KEY": "${env:NGC_KEY}"} if where == "env" else {},
         "docker": {},
     }
-    around = Surroundings(environ={"NGC_KEY": value}, home="/home/ana", uid=1, gid=1)
+    around = RenderContext(environ={"NGC_KEY": value}, home="/home/ana", uid=1, gid=1)
     renderer = Renderer(made, around, name="a", path="")  # type: ignore[arg-type]
     with pytest.raises(TaoprofError) as caught:
         renderer.mapping() if where == "env" else renderer.variables()

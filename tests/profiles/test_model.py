@@ -19,7 +19,7 @@ from taoprofiles.errors import InvalidProfileError
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles import toml_model
 from taoprofiles.profiles.model import Profile, json_schema, parse, template, to_toml
-from taoprofiles.profiles.rendering import LIMIT, Renderer, Surroundings
+from taoprofiles.profiles.rendering import LIMIT, RenderContext, Renderer
 from tests.support.generated_profiles import AROUND, moderate, valid_profiles
 
 SCHEMA = jsonschema.Draft202012Validator(json_schema())
@@ -70,7 +70,7 @@ def problems(text: str | bytes) -> list[str]:
     return error.problems
 
 
-def render(profile: Profile, around: Surroundings = AROUND) -> dict[str, Any]:
+def render(profile: Profile, around: RenderContext = AROUND) -> dict[str, Any]:
     return Renderer(template(profile, name="a"), around, name="a", path="a.toml").mapping()
 
 
@@ -78,7 +78,7 @@ def render(profile: Profile, around: Surroundings = AROUND) -> dict[str, Any]:
 
 
 def test_example_of_the_documentation() -> None:
-    around = Surroundings(environ={"NGC_KEY": "k", "WANDB_API_KEY": "w"}, home="/home/ana", uid=1000, gid=1001)
+    around = RenderContext(environ={"NGC_KEY": "k", "WANDB_API_KEY": "w"}, home="/home/ana", uid=1000, gid=1001)
     assert (
         mapping.to_bytes(render(read(EXAMPLE), around)).decode()
         == """\

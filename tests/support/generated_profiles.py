@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from taoprofiles.profiles.expressions import escape
 from taoprofiles.profiles.layouts import variables as layout_variables
 from taoprofiles.profiles.model import Profile
-from taoprofiles.profiles.rendering import Surroundings
+from taoprofiles.profiles.rendering import RenderContext
 
-AROUND = Surroundings(
+AROUND = RenderContext(
     environ={"NGC_KEY": "from the environment", "DATA": "/mnt/data"}, home="/home/ana", uid=1000, gid=1001
 )
 

@@ -19,7 +19,7 @@ from taoprofiles.importer.cells import NOTEBOOK_LIMIT
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles import convert, manage
 from taoprofiles.profiles.model import parse, template, to_toml
-from taoprofiles.profiles.rendering import Renderer
+from taoprofiles.profiles.rendering import RenderContext, Renderer
 from taoprofiles.profiles.store import Store, check_name
 from taoprofiles.profiles.summary import portrait
 from taoprofiles.storage import files
@@ -202,7 +202,7 @@ def _line(otherwise: str) -> str:
 
 def _portrait(context: Context, made: Profile, name: str) -> dict[str, Any]:
     whole = template(made, name=name)
-    renderer = Renderer(whole, context.surroundings, name=name, path="not yet written")
+    renderer = Renderer(whole, RenderContext.of(context), name=name, path="not yet written")
     return portrait(context, whole, renderer)
 
 

@@ -46,7 +46,7 @@ def list_command(context: Context, args: argparse.Namespace) -> Result:
             "valid": not summary.problem,
             "description": summary.description,
             "layout": summary.layout,
-            "project_dir": context.expanded(summary.project_dir),
+            "project_dir": summary.project_dir and context.expand_user(summary.project_dir),
             "path": summary.path,
             "last_used": summary.used,
             "problem": summary.problem or None,
