@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from taoprofiles.errors import InvalidStateError, NotFoundError, TaoprofError, UsageError
+from taoprofiles.errors import InvalidStateError, TaoprofError, UsageError
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles import layouts
 from taoprofiles.profiles.convert import as_expression, from_data, from_mapping
 from taoprofiles.profiles.model import Docker, Profile, parse, to_toml
 from taoprofiles.profiles.store import Store, check_name
 from taoprofiles.storage import files
-from taoprofiles.storage.journal import Entry, History
+from taoprofiles.storage.journal import History
 from taoprofiles.storage.locks import DEFAULT_TIMEOUT, Lock
-from taoprofiles.switching.status import look
-from taoprofiles.switching.switch import bring_back
 
 if TYPE_CHECKING:
     from taoprofiles.storage.paths import Context
@@ -94,7 +92,7 @@ def taken(action: str, name: str) -> UsageError:
 def put(context: Context, action: str, name: str, before: bytes | None, text: bytes) -> None:
     """Replace a profile's text, which is ``before``, and record it. Needs the lock and a valid ``text``."""
     if before != text:
-        entries = [_entry(context, action, name, before, text)]
+        entries = [entry_of(context, action, name, before, text)]
         History(context).record_and(entries, lambda: Store(context).write(name, text, expected=before))
 
 
@@ -105,7 +103,7 @@ def save(context: Context, name: str, *, replace: bool, timeout: float = DEFAULT
     Raises InvalidStateError where there is no mapping file, or one that no profile can stand for.
     """
     check_name(name)
-    content = look(context).content
+    content = files.read_mapping_file(context)
     if content is None:
         raise InvalidStateError(f"there is no mapping file to save ('{context.mapping_file}')")
     found = mapping.parse(content, context.mapping_file)
@@ -124,18 +122,19 @@ def rename(context: Context, name: str, to: str, *, timeout: float = DEFAULT_TIM
     """Give a profile another name. If it is active it stays so, and its mapping stays what it was."""
     Store(context).text(name)
     with Lock(context.lock, timeout):
-        _rename(context, "rename", name, to)
+        move(context, "rename", name, to)
 
 
-def _rename(context: Context, action: str, name: str, to: str) -> None:
+def move(context: Context, action: str, name: str, to: str) -> None:
+    """Rename a profile and record it as ``action``. Needs the lock."""
     store = Store(context)
     if os.path.lexists(store.path(to)):
         raise UsageError(f"there is a profile '{to}' already", hint=f"'taoprof show {to}' shows it")
     before, text = store.text(name), _pinned(store, name)
-    entries = [_entry(context, action, to, before, text) | {"was": name}]
-    found = look(context)
-    if found.name == name and found.entry is not None:
-        digest = found.entry.after
+    entries = [entry_of(context, action, to, before, text) | {"was": name}]
+    active = History(context).in_force(files.read_mapping_file(context))
+    if active is not None and active.profile == name:
+        digest = active.after
         entries.append({**entries[0], "target": "mapping", "before": digest, "after": digest})
 
     def do() -> None:
@@ -151,59 +150,18 @@ def remove(context: Context, name: str, *, force: bool, timeout: float = DEFAULT
     store.text(name)
     with Lock(context.lock, timeout):
         before = store.text(name)
-        if look(context).name == name and not force:
+        active = History(context).in_force(files.read_mapping_file(context))
+        if active is not None and active.profile == name and not force:
             raise UsageError(
                 f"'{name}' is the active profile",
                 hint=f"switch to another one first, or 'taoprof remove {name} --force'",
             )
-        entries = [_entry(context, "remove", name, before, None)]
+        entries = [entry_of(context, "remove", name, before, None)]
         History(context).record_and(entries, lambda: files.remove(store.path(name)))
 
 
-def undo(context: Context, number: str | None, *, timeout: float = DEFAULT_TIMEOUT) -> tuple[Entry, str | None]:
-    """Put the mapping file, or a profile, back as it was before a history entry; without a number, the last one.
-
-    Returns the entry and, for the mapping file, the name of the profile that is active now. Undoing an undo brings the
-    change back. Raises NotFoundError, TaoprofError.
-    """
-    history, store = History(context), Store(context)
-    with Lock(context.lock, timeout):
-        entry = _entry_to_undo(context, number)
-        name = entry.profile or ""
-        if entry.target == "mapping" and entry.was is None:
-            return entry, bring_back(context, entry).name
-        if entry.was is not None:
-            _rename(context, "undo", name, entry.was)
-            return entry, None
-        now = store.text_or_none(name)
-        wanted = None if entry.before is None else history.content(entry.before)
-        if wanted is None and look(context).name == name:
-            raise UsageError(f"'{name}' is the active profile, and undoing this would remove it", hint=_SWITCH_FIRST)
-
-        def do() -> None:
-            if wanted is None:
-                files.remove(store.path(name))
-            else:
-                store.write(name, wanted, expected=now)
-
-        if now != wanted:
-            history.record_and([_entry(context, "undo", name, now, wanted)], do)
-        return entry, None
-
-
-_SWITCH_FIRST = "switch to another profile first"
-
-
-def _entry_to_undo(context: Context, number: str | None) -> Entry:
-    for entry, took_effect in History(context).timeline(files.read_mapping_file(context)):
-        if str(entry.id) == number or (number is None and took_effect):
-            return entry
-    if number is None:
-        raise TaoprofError("there is nothing to undo: the history is empty")
-    raise NotFoundError(f"the history has no entry '{number}'", hint="'taoprof history' lists them")
-
-
-def _entry(context: Context, action: str, name: str, before: bytes | None, after: bytes | None) -> dict[str, Any]:
+def entry_of(context: Context, action: str, name: str, before: bytes | None, after: bytes | None) -> dict[str, Any]:
+    """Return the history entry of a changed profile, with both texts stored; None stands for no profile."""
     history = History(context)
     digests = [None if text is None else history.keep(text) for text in (before, after)]
     return {"action": action, "target": "profile", "profile": name, "before": digests[0], "after": digests[1]}

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from taoprofiles.errors import TaoprofError
-from taoprofiles.profiles import manage
 from taoprofiles.storage import atomic, files
 from taoprofiles.switching import status, switch
+from taoprofiles.switching.undo import undo
 from tests.support.home import Home
 
 FOREIGN = b'{"Mounts": [{"source": "/theirs", "destination": "/data"}]}'
@@ -104,7 +104,7 @@ def test_a_foreign_write_just_before_an_undo_to_no_file(home: Home, monkeypatch:
         really(source, to)
 
     monkeypatch.setattr(os, "replace", write_first)
-    manage.undo(home.context, None)
+    undo(home.context, None)
     monkeypatch.undo()
     assert not home.mapping_file.exists()
     assert FOREIGN in objects(home)

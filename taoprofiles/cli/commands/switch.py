@@ -124,9 +124,9 @@ def undo_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def undo_command(context: Context, args: argparse.Namespace) -> Result:
-    from taoprofiles.profiles import manage
+    from taoprofiles.switching.undo import undo
 
-    entry, name = manage.undo(context, args.id)
+    entry, name = undo(context, args.id)
     path = context.short(context.mapping_file)
     if entry.was is not None:
         line = f"undone: '{entry.profile}' is named '{entry.was}' again"
