@@ -58,3 +58,16 @@ def is_secret(name: str) -> bool:
     for word in _HARMLESS:
         upper = upper.replace(word, "")
     return upper not in _FOLDERS and any(word in upper for word in _WORDS)
+
+
+def printable(text: str) -> str:
+    """Return the text with every character escaped that a terminal would obey or show as something else."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\u00a0\u3000" else _escape(c) for c in text)
+
+
+def _escape(character: str) -> str:
+    known = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}.get(character)
+    code = ord(character)
+    return known or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}")

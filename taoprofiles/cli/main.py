@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from taoprofiles.cli.parser import Invocation
     from taoprofiles.storage.paths import Context
 
-READ_BY_PROGRAMS = ("current", "path", "env", "render", "init", "schema", "daemon")
+READ_BY_PROGRAMS = ("current", "path", "env", "render", "init", "schema")
 """Commands whose output goes into a prompt, a shell or a file: the guard's messages would never be seen there."""
 
 
@@ -22,12 +22,6 @@ def main() -> NoReturn:
     """Run the command line and exit with its status: 0 done … 7 busy, 128+n for a signal."""
     open_streams()
     sys.exit(run(sys.argv[1:]))
-
-
-def daemon() -> NoReturn:
-    """Run the command ``taoprofd``."""
-    open_streams()
-    sys.exit(run(["daemon", *sys.argv[1:]]))
 
 
 def run(argv: list[str]) -> int:
@@ -109,8 +103,7 @@ def _execute(invocation: Invocation) -> Result:
     if command == "doctor":  # it only looks, and reports a HOME that cannot be used
         return invocation.function(_any_context(), invocation.args)
     context = Context()
-    if command != "daemon":  # which does so itself, and reports it
-        _unseal(context)
+    _unseal(context)
     result = invocation.function(context, invocation.args)
     if command not in READ_BY_PROGRAMS and os.path.lexists(context.untold):
         from taoprofiles.guard.messages import PendingMessages
@@ -142,9 +135,9 @@ def _unseal(context: Context) -> None:
 
     try:
         if locks.is_orphaned(context.seal, context.guard):
-            from taoprofiles.guard import guard
+            from taoprofiles.guard import status
 
-            guard.unseal(context)
+            status.unseal(context)
     except TaoprofError:
         pass  # the command itself will report what is wrong, or succeed without
 

@@ -6,6 +6,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
+from taoprofiles.masking import printable
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -100,13 +102,6 @@ def cut(line: str) -> str:
     return line if len(line) <= LINE_LIMIT else f"{line[: LINE_LIMIT - 103]} … {line[-100:]}"
 
 
-def printable(text: str) -> str:
-    """Return the text with an escape for every character that a terminal would obey or show as something else."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c in "\u00a0\u3000" else _escape(c) for c in text)
-
-
 def table(rows: Sequence[Sequence[str]], *, indent: str = "") -> list[str]:
     """Return rows as aligned lines. Widths are those on a terminal: a Chinese character takes two columns."""
     safe = [[printable(cell) for cell in row] for row in rows]
@@ -125,12 +120,6 @@ def _width(text: str) -> int:
     import unicodedata
 
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
-
-
-def _escape(character: str) -> str:
-    known = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}.get(character)
-    code = ord(character)
-    return known or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}")
 
 
 def _print_json(

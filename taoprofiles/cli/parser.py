@@ -58,7 +58,6 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
 
 COMMANDS = {command: entry for group in GROUPS.values() for command, entry in group.items()}
 
-_HIDDEN = {"daemon": ("integrate", "guard the mapping file, in the foreground")}
 
 TAKES_COMMAND = {
     "run": "taoprof run NAME [option …] -- COMMAND …",
@@ -74,6 +73,7 @@ REMOVED_COMMANDS = {
     "copy": "taoprof new NEW --from NAME",
     "export": "taoprof show NAME --toml",
     "why": "taoprof history PATH",
+    "daemon": "taoprofd",
     "completion": "taoprof init SHELL",
 }
 """Commands of earlier versions, and what replaces them."""
@@ -115,9 +115,9 @@ class Parser(argparse.ArgumentParser):
 
 def parse(command: str, words: list[str]) -> Invocation:
     """Parse the arguments of a command. Raises UsageError, and SystemExit after ``--help`` has been printed."""
-    if command not in COMMANDS and command not in _HIDDEN:
+    if command not in COMMANDS:
         raise _unknown_command(command)
-    summary = (COMMANDS | _HIDDEN)[command][1]
+    summary = COMMANDS[command][1]
     parser = Parser(
         prog=f"taoprof {command}",
         usage=TAKES_COMMAND.get(command),
@@ -177,7 +177,7 @@ def _add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
 def _module(command: str) -> ModuleType:
     from importlib import import_module
 
-    return import_module(f"taoprofiles.cli.commands.{(COMMANDS | _HIDDEN)[command][0]}")
+    return import_module(f"taoprofiles.cli.commands.{COMMANDS[command][0]}")
 
 
 def _unknown_command(command: str) -> UsageError:

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from taoprofiles.errors import TaoprofError
-from taoprofiles.guard import guard
+from taoprofiles.guard import status as guard_status
 from taoprofiles.guard.service import Service
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.profiles.store import Store
@@ -175,7 +175,7 @@ def _homes(context: Context, state: State) -> State:
 def _guarded(context: Context, state: State) -> State:
     known: Mapping[str, object] = {}
     try:
-        known = guard.status(context) or {}
+        known = guard_status.read_status(context) or {}
         pid = known.get("pid")
         state = state._replace(
             guard=str(known.get("version") or "unknown") if known else "",

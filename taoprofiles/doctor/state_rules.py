@@ -79,7 +79,7 @@ def _guard(state: State, version: str) -> list[Finding]:
     if state.is_sealed_by_nobody:
         what = "the mapping file is sealed, and the guard that did it is dead"
         why = "a notebook that writes the file ends with PermissionError"
-        found.append(Finding("seal-left-over", state.mapping_file, what, why, "taoprof daemon --unseal"))
+        found.append(Finding("seal-left-over", state.mapping_file, what, why, "taoprofd --unseal"))
     if state.unit and not state.service.startswith("active"):
         what = f"the guard is installed, and not at work: {state.service or 'unknown'}"
         why = "a notebook may overwrite the mapping file of a training, and nobody undoes it"

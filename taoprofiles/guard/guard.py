@@ -1,26 +1,23 @@
-"""The guard: looks at the mapping file, at whose work needs it, and protects it; it never switches on its own.
+"""The guard: looks at the mapping file and at the holds that need it, and protects it. It never switches by itself.
 
-Everything happens in ``look``, which is called whenever something may have changed, and which works out all of it anew:
-a hint that came twice, or for nothing, does no harm. All that is done has one line that says why.
+``Guard.look`` does everything, each time from scratch: it is called whenever something may have changed, so an event
+that comes twice, or for nothing, does no harm. Each action is logged with its reason.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import time
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taoprofiles.errors import InvalidStateError, TaoprofError
-from taoprofiles.guard import policy
-from taoprofiles.guard.messages import PendingMessages
-from taoprofiles.guard.overwrites import ForeignWrites
-from taoprofiles.guard.reporter import Reporter
-from taoprofiles.guard.status import Guards
-from taoprofiles.guard.witness import Witness
+from taoprofiles.guard.overwrites import Overwrites, should_seal
+from taoprofiles.guard.status import GuardFiles, StatusPublisher
 from taoprofiles.holds.hold import OWN_KINDS, RUN_VARIABLE, blocking_holds, needing_mapping_file
-from taoprofiles.holds.liveness import ActiveHolds, Containers, find_active_holds, seconds_held
+from taoprofiles.holds.liveness import ActiveHolds, find_active_holds, seconds_held
 from taoprofiles.mounts import comparison, mapping
-from taoprofiles.storage import files, locks
+from taoprofiles.storage import files
 from taoprofiles.storage.atomic import FileAttributes
 from taoprofiles.storage.files import MAPPING_LIMIT
 from taoprofiles.storage.journal import History
@@ -30,273 +27,274 @@ from taoprofiles.switching.seal import Seal
 from taoprofiles.system import processes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    from taoprofiles.guard.settings import Settings
     from taoprofiles.holds.hold import Hold
+    from taoprofiles.holds.liveness import Containers
     from taoprofiles.storage.journal import Entry
     from taoprofiles.storage.paths import Context
 
-_Shape: TypeAlias = tuple[FileAttributes | None, str | None]
-"""Whose the file is and its mode without a seal, None for no file; and what it names if it is a symlink, else None."""
+LOCK_TIMEOUT = 0.3
+"""Seconds to wait for the lock in one look; then the look is repeated a little later."""
 
-LOCK_PATIENCE = 0.3
-"""Seconds to wait for the lock in one look; then the look is made again a little later."""
+NEVER = float("inf")
+
+logger = logging.getLogger(__name__)
+
+
+class Options(NamedTuple):
+    """The options of ``taoprofd``: whether to seal the file, and how many overwrites to undo a minute (0: none)."""
+
+    seal: bool = True
+    restores: int = 5
+
+
+class Snapshot(NamedTuple):
+    """The mapping file at one moment.
+
+    ``rights`` are its owner and its mode without the seal, None if there is no file; ``link`` is the target if it is a
+    symlink. ``entry`` is the history entry that describes the file now, ``last`` the last one about the file.
+    """
+
+    content: bytes | None
+    rights: FileAttributes | None
+    link: str | None
+    entry: Entry | None = None
+    last: Entry | None = None
 
 
 class Guard:
-    """Protects one mapping file. For one thread; ``say`` is told what was done and why, and how grave it is.
+    """Protects one mapping file, in one thread.
 
-    ``engine`` gives what is known of the container engine. ``holds`` is whose work was alive at the last look, ``line``
-    what a person wants to know in one line, ``due`` when to look again at the latest (monotonic seconds). ``problem``
-    is what else hinders it, to be published. ``witness`` must be listened to when it has something to tell.
+    ``holds`` are those of the last look, ``line`` is the status in one line, ``due`` is when to look again at the
+    latest (seconds of the monotonic clock).
     """
 
-    def __init__(
-        self,
-        context: Context,
-        settings: Settings,
-        engine: Callable[[], Containers],
-        say: Callable[[str, str], None],
-    ) -> None:
-        self._context, self._settings, self._engine, self._sink = context, settings, engine, say
+    def __init__(self, context: Context, options: Options) -> None:
+        self._context, self._options = context, options
         self._history, self._seal = History(context), Seal(context)
-        self._guards = Guards(context, processes.place())
-        path = context.mapping_file
-        self.witness = Witness(*dict.fromkeys((os.path.dirname(path), os.path.dirname(files.real_path(path)))))
-        self._foreign = ForeignWrites(context, policy.Limit(settings.restores), self.witness, self._say)
-        self._reporter = Reporter(context, self._guards, self._say)
+        self._files = GuardFiles(context, processes.place())
+        self._overwrites = Overwrites(context, options.restores)
+        self._publisher = StatusPublisher(context, self._files)
         self._needs: dict[object, tuple[str | None, str | None]] = {}
-        self._proved: dict[str, list[str]] = {}
-        self._stock: ActiveHolds | None = None
+        self._verified: dict[str, list[str]] = {}
         self._content: bytes | None = None
-        self._good: _Shape = (None, "")  # what the file was while it was as it should be
+        self._good = Snapshot(None, None, "")  # the file when it was last as it should be
         self._landed = 0
-        self._trouble = ""
-        self.due = float("inf")
-        self.line = self.problem = ""
-
-    @property
-    def holds(self) -> list[Hold]:
-        """Whose work was alive at the last look."""
-        return self._stock.holds if self._stock else []
-
-    def use(self, settings: Settings) -> None:
-        """Go on with other settings."""
-        self._settings = settings
-        self._foreign.limit.times = settings.restores
+        self._failure = ""
+        self.holds: list[Hold] = []
+        self.due = NEVER
+        self.line = ""
 
     def begin(self) -> None:
-        """Clear up what a killed switch, restore or guard left. Raises TaoprofError, BusyError."""
-        with Lock(self._context.lock, LOCK_PATIENCE):
+        """Clean up after a killed switch, restore or guard. Raises TaoprofError, BusyError."""
+        with Lock(self._context.lock, LOCK_TIMEOUT):
             self._seal.take_off()
             switch.recover(self._context)
 
     def end(self) -> None:
-        """Give the file its mode back. Raises BusyError, TaoprofError."""
+        """Restore the file's mode. Raises BusyError, TaoprofError."""
+        if not os.path.isdir(self._context.state):
+            self._seal.take_off()  # deleted, and with it the holds and the lock, which would create the folder again
+            return
         with Lock(self._context.lock, 0.5):
             if not self._is_sealed_elsewhere():
                 self._seal.take_off()
 
-    def look(self) -> None:
-        """Look at everything and do what has to be done.
+    def look(self, containers: Containers, problem: str = "") -> None:
+        """Look at everything and do what has to be done; ``problem`` is published with the status.
 
-        Raises BusyError where another command has the lock for longer, TaoprofError for what the system refuses: then
-        whatever could be done has been done, and the next look tries the rest again.
+        Raises BusyError if another command has the lock for longer, and TaoprofError for what the system refuses; then
+        everything possible was done, and the next look tries the rest again.
         """
-        self.due = float("inf")
-        with Lock(self._context.lock, LOCK_PATIENCE):
-            engine, trouble = self._engine(), None
+        self.due = NEVER
+        with Lock(self._context.lock, LOCK_TIMEOUT):
+            failure, writer = None, None
             try:
-                content, shape, entry, writer = self._read()
-            except TaoprofError as error:  # a folder, say: there is nothing to put back into, but all else goes on
-                content, shape, writer, trouble = self._content, self._good, None, error
-                entry = self._in_force(content)
-            stock = self._take_stock(content, engine, is_foreign=entry is None)
-            if entry is not None or not blocking_holds(stock.holds, mapping.digest(content or b"")):
-                self._good = shape
+                file, writer = self._read()
+            except TaoprofError as error:  # a folder, say: nothing can be restored, but everything else goes on
+                failure = error
+                file = self._with_entry(self._good._replace(content=self._content))
+            active = self._find_holds(file, containers)
+            if file.entry is not None or not blocking_holds(active.holds, mapping.digest(file.content or b"")):
+                self._good = file
             try:
-                if trouble is not None:
-                    self._tell_of_trouble(stock, trouble)
-                    raise trouble
-                if entry is None:
-                    rights, link = self._good
-                    content = self._foreign.answer(stock.holds, content, writer=writer, link=link, like=rights)
-                self._content, self._trouble = content, ""
-                self._in_force(content)
-                again = self._foreign.keep_late_writes()
-                self.due = float("inf") if again is None else time.monotonic() + again
-                self._mind_the_seal(stock, content)
+                if failure is not None:
+                    self._report_failure(active.holds, failure)
+                    raise failure
+                self._failure = ""
+                if file.entry is None:
+                    good = self._good
+                    content = self._overwrites.handle(
+                        active.holds, file.content, writer=writer, link=good.link, like=good.rights
+                    )
+                    file = self._with_entry(file._replace(content=content))
+                self._content = file.content
+                late = self._overwrites.collect_late_writes()
+                self.due = NEVER if late is None else time.monotonic() + late
+                self._update_seal(active.holds, file.content)
             finally:
-                self._prove(stock, engine)
-                sealed, problem = self._seal.is_recorded(), self.problem or (trouble.message if trouble else "")
-                self.line = self._reporter.report(stock, content, engine, is_sealed=sealed, problem=problem)
+                self._verify_containers(active.holds, containers)
+                problem = problem or (failure.message if failure else "")
+                self.line = self._publisher.update(
+                    active,
+                    file.entry,
+                    containers,
+                    has_file=file.content is not None,
+                    is_sealed=self._seal.is_recorded(),
+                    problem=problem,
+                )
 
-    def _read(self) -> tuple[bytes | None, _Shape, Entry | None, str | None]:
-        """Read the file; give what it holds, what it is, the entry in force, and who has just written it, if seen."""
+    def _read(self) -> tuple[Snapshot, str | None]:
+        """Return the file, and which program has just written it, if that is seen."""
         try:
-            content, shape = self._see()
+            file = self._with_entry(self._snapshot())
         except TaoprofError:
             self._make_readable()
-            content, shape = self._see()
-        entry = self._in_force(content)
-        if content is None or entry is not None:
-            return content, shape, entry, None
-        writer = self._foreign.let_the_writer_end()
-        content, shape = self._see()
-        return content, shape, self._in_force(content), writer
+            file = self._with_entry(self._snapshot())
+        if file.content is None or file.entry is not None:
+            return file, None
+        writer = self._overwrites.wait_for_writer()
+        return self._with_entry(self._snapshot()), writer
 
-    def _see(self) -> tuple[bytes | None, _Shape]:
-        """Give what the file holds, and its rights and symlink of the same moment."""
+    def _snapshot(self) -> Snapshot:
+        """Return the file's content, rights and symlink of the same moment."""
         path = self._context.mapping_file
         for _ in range(10):
-            seen, link = _stat(path), files.link_target(path)
+            stat, link = _stat(path), files.link_target(path)
             content = files.read(path, MAPPING_LIMIT)
-            if link == files.link_target(path) and _identity(seen) == _identity(_stat(path)):
+            if link == files.link_target(path) and _identity(stat) == _identity(_stat(path)):
                 break
-        if seen is None:
-            return content, (None, link)
-        mode = self._seal.mode(seen.st_ino)
-        # Only root can put back a file as another's.
-        uid = seen.st_uid if self._context.uid == 0 else self._context.uid
-        return content, (FileAttributes(seen.st_mode & 0o7777 if mode is None else mode, uid, seen.st_gid), link)
+        if stat is None:
+            return Snapshot(content, None, link)
+        mode = self._seal.mode(stat.st_ino)
+        # Only root can restore a file that belongs to another user.
+        uid = stat.st_uid if self._context.uid == 0 else self._context.uid
+        return Snapshot(
+            content, FileAttributes(stat.st_mode & 0o7777 if mode is None else mode, uid, stat.st_gid), link
+        )
 
-    def _in_force(self, content: bytes | None) -> Entry | None:
-        """Give the entry in force; None also where the last one has been, and the file is as it was before that again.
+    def _with_entry(self, file: Snapshot) -> Snapshot:
+        """Return the snapshot with its history entries.
 
-        The history alone would take that last one for a switch that was interrupted. A restore that was interrupted is
-        made good: what it was to replace counts as foreign still.
+        The journal alone would take an overwrite with the content from before the last entry for an interrupted switch;
+        the guard knows that this entry took effect. A restore that was interrupted is repeated.
         """
-        entry = self._history.in_force(content)
-        last = self._history.last_mapping()
-        if entry is None or last is None:
-            return entry
-        if entry.id == last.id:
-            self._landed = last.id
-        elif last.id == self._landed or last.action == "restore":
-            return None
-        return entry
+        entry, last = self._history.in_force(file.content), self._history.last_mapping()
+        if entry is not None and last is not None:
+            if entry.id == last.id:
+                self._landed = last.id
+            elif last.id == self._landed or last.action == "restore":
+                entry = None
+        return file._replace(entry=entry, last=last)
 
     def _make_readable(self) -> None:
-        """Give a file that we may not read any more the mode that it had."""
-        rights, path = self._good[0], self._context.mapping_file
+        """Restore the mode of a file that the guard may not read any more."""
+        rights, path = self._good.rights, self._context.mapping_file
         if rights is not None and os.path.isfile(path) and not os.access(path, os.R_OK):
             files.change_mode(path, rights.st_mode & 0o7777)
 
-    def _tell_of_trouble(self, stock: ActiveHolds, trouble: TaoprofError) -> None:
-        held = needing_mapping_file(stock.holds)
-        if held and trouble.message != self._trouble:
-            self._trouble = trouble.message
-            self._say(
-                "alert", f"{trouble.message}, and {held[0].line()} needs the mapping that was there: tao would fail"
-            )
+    def _report_failure(self, holds: list[Hold], failure: TaoprofError) -> None:
+        shared = needing_mapping_file(holds)
+        if shared and failure.message != self._failure:
+            self._failure = failure.message
+            logger.error("%s, but %s needs the previous mapping: tao would fail", failure.message, shared[0].line())
 
-    # Who needs what
-
-    def _take_stock(self, content: bytes | None, engine: Containers, *, is_foreign: bool) -> ActiveHolds:
-        """Take stock; of a record that is damaged, what was known at the last look counts still."""
+    def _find_holds(self, file: Snapshot, containers: Containers) -> ActiveHolds:
+        """Find the active holds; for a damaged record the hold of the last look stays."""
         damaged: dict[str, str] = {}
-        stock = find_active_holds(self._context, content, may_write=True, engine=engine, damaged=damaged)
-        stock.unseen += [f"{message}; what it was about is not protected" for message in damaged.values()]
-        stock.holds += [hold for hold in self.holds if hold.id in damaged]
-        self._remember(stock, is_foreign=is_foreign)
-        self._stock = stock
-        return stock
+        active = find_active_holds(self._context, file.content, may_write=True, engine=containers, damaged=damaged)
+        active.unseen += [f"{message}; this hold is not protected" for message in damaged.values()]
+        active.holds += [hold for hold in self.holds if hold.id in damaged]
+        self._remember_mappings(active.holds, file)
+        self.holds = active.holds
+        return active
 
-    def _remember(self, stock: ActiveHolds, *, is_foreign: bool) -> None:
-        """Give found work the mapping that was there when it was first seen, not the one that is there now."""
-        written = self._changed_at() if is_foreign else 0.0
-        last = self._history.last_mapping() if is_foreign else None
+    def _remember_mappings(self, holds: list[Hold], file: Snapshot) -> None:
+        """Give work without a record the mapping of when it was first seen, not the one that is there now."""
+        last = file.last if file.entry is None else None
+        overwritten = self._change_time() if last is not None else 0.0
         needs: dict[object, tuple[str | None, str | None]] = {}
-        for hold in stock.holds:
+        for hold in holds:
             if hold.kind != "found" or not hold.shared:
                 continue
             keys = [key for key in ((hold.pid, hold.start) if hold.pid else None, hold.container) if key]
             known = next((self._needs[key] for key in keys if key in self._needs), None)
-            if known is None and last is not None and last.after is not None and hold.since < written:
-                known = (self._digest_of(last), last.profile)  # it started before the file was overwritten
+            if known is None and last is not None and last.after is not None and hold.since < overwritten:
+                known = (self._digest_of(last.after), last.profile)  # it started before the overwrite
             if known is not None:
                 hold.digest, hold.profile = known
             needs.update(dict.fromkeys(keys, (hold.digest, hold.profile)))
         self._needs = needs
 
-    def _digest_of(self, entry: Entry) -> str | None:
+    def _digest_of(self, content_hash: str) -> str | None:
         try:
-            return mapping.digest(self._history.content(entry.after or ""))
+            return mapping.digest(self._history.content(content_hash))
         except InvalidStateError:
             return None
 
-    def _changed_at(self) -> float:
-        try:
-            return os.stat(self._context.mapping_file).st_ctime
-        except OSError:
-            return time.time()
+    def _change_time(self) -> float:
+        stat = _stat(self._context.mapping_file)
+        return time.time() if stat is None else stat.st_ctime
 
-    def _mind_the_seal(self, stock: ActiveHolds, content: bytes | None) -> None:
-        wanted = content is not None and policy.to_seal(stock.holds, mapping.digest(content))
-        if wanted and self._settings.seal:
-            if self._seal.put_on(self._guards.name):
-                self._say("debug", "the mapping file is read-only while it is held")
+    def _update_seal(self, holds: list[Hold], content: bytes | None) -> None:
+        if self._options.seal and content is not None and should_seal(holds, mapping.digest(content)):
+            if self._seal.put_on(self._files.name):
+                logger.debug("the mapping file is read-only while it is in use")
         elif not self._is_sealed_elsewhere() and self._seal.take_off() is not None:
-            self._say("debug", "the mapping file can be written again")
+            logger.debug("the mapping file can be written again")
 
     def _is_sealed_elsewhere(self) -> bool:
-        """Check whether the live guard of another host has sealed the file: it sees work there that we do not."""
+        """Check whether the guard of another host is alive and has sealed the file: it sees holds that we do not."""
         name = self._seal.sealed_by()
-        return name is not None and name != self._guards.name and self._guards.lives(name)
+        return name is not None and name != self._files.name and self._files.is_alive(name)
 
-    def _prove(self, stock: ActiveHolds, engine: Containers) -> None:
-        """Compare each new container of found work with its mapping; a run's own process does so for its own."""
-        proved: dict[str, list[str]] = {}
-        for hold in stock.holds:
+    def _verify_containers(self, holds: list[Hold], containers: Containers) -> None:
+        """Compare each new container that has no run record with its mapping; a run's own process does so itself."""
+        verified: dict[str, list[str]] = {}
+        for hold in holds:
             if hold.kind != "found" or not hold.shared or hold.released or hold.container is None:
                 continue
-            told = self._proved.get(hold.container)
-            if told is None:
-                told = self._compared(hold, engine.inspect(hold.container))
-                for line in told or []:
-                    self._say("alert", f"container {hold.container[:6]} ({hold.title()}): {line}")
-            if told is not None:
-                proved[hold.container] = hold.differences = told
-        self._proved = proved
+            differences = self._verified.get(hold.container)
+            if differences is None:
+                differences = self._compare(hold, containers.inspect(hold.container))
+                for line in differences or []:
+                    logger.error("container %s (%s): %s", hold.container[:6], hold.title(), line)
+            if differences is not None:
+                verified[hold.container] = hold.differences = differences
+        self._verified = verified
 
-    def _compared(self, hold: Hold, seen: dict[str, Any] | None) -> list[str] | None:
-        wanted = self._foreign.what_is_held([hold])
-        if not seen or wanted is None:
+    def _compare(self, hold: Hold, container: dict[str, Any] | None) -> list[str] | None:
+        wanted = self._overwrites.find_mapping([hold]) if container else None
+        if not container or wanted is None:
             return None
         try:
-            return comparison.differences(mapping.parse(wanted[1], ""), seen, processes.environment(hold.pid))
+            environ = processes.environment(hold.pid)
+            return comparison.differences(mapping.parse(wanted[1], ""), container, environ)
         except (InvalidStateError, LookupError, TypeError, ValueError, AttributeError):
-            return []  # a file that another program wrote, of a form that the launcher itself refuses
+            return []  # another program wrote the file, in a form that the launcher itself refuses
 
-    # What is said, and what to wait for
-
-    def _say(self, level: str, line: str) -> None:
-        self._sink(level, line)
-        if level == "alert":
-            PendingMessages(self._context).add(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}")
-
-    def watched(self) -> Iterator[tuple[int, int]]:
-        """Give the processes of this host, by pid and start, whose end may be the end of a hold."""
-        here = processes.place()
-        marks: dict[str, list[int]] | None = None
+    def watched_processes(self) -> Iterator[tuple[int, int]]:
+        """Yield pid and start time of each process of this host whose end may be the end of a hold."""
+        host = processes.place()
+        tagged: dict[str, list[int]] | None = None
         for hold in self.holds:
-            if hold.place != here:
+            if hold.place != host:
                 continue
             if hold.pid and processes.alive(hold.pid, hold.start):
                 yield hold.pid, hold.start
             elif hold.kind in OWN_KINDS:
-                if marks is None:
-                    marks = {}
-                    for pid, mark in processes.marked(self._context.uid, RUN_VARIABLE):
-                        marks.setdefault(mark, []).append(pid)
-                yield from ((pid, processes.start_time(pid) or 0) for pid in marks.get(hold.id, []))
+                if tagged is None:
+                    tagged = {}
+                    for pid, tag in processes.marked(self._context.uid, RUN_VARIABLE):
+                        tagged.setdefault(tag, []).append(pid)
+                yield from ((pid, processes.start_time(pid) or 0) for pid in tagged.get(hold.id, []))
 
-    def next_end(self) -> float | None:
-        """Give the seconds until the first hold by hand ends by itself; None where none does."""
-        here = processes.place()
-        ends = [hold.until - hold.since - seconds_held(hold, here) for hold in self.holds if hold.until is not None]
-        return max(0.05, min(ends)) if ends else None
+    def next_expiry(self) -> float:
+        """Return the seconds until the first hold expires, infinity if none does."""
+        host = processes.place()
+        ends = [hold.until - hold.since - seconds_held(hold, host) for hold in self.holds if hold.until is not None]
+        return max(0.05, min(ends)) if ends else NEVER
 
 
 def _stat(path: str) -> os.stat_result | None:
@@ -306,19 +304,5 @@ def _stat(path: str) -> os.stat_result | None:
         return None
 
 
-def _identity(seen: os.stat_result | None) -> object:
-    return seen and (seen.st_dev, seen.st_ino, seen.st_size, seen.st_ctime_ns)
-
-
-def unseal(context: Context) -> bool:
-    """Take off a seal whose guard is dead; true where there was one. Raises BusyError, TaoprofError."""
-    if not locks.is_orphaned(context.seal, context.guard):
-        return False
-    with Lock(context.lock):
-        return Seal(context).take_off() is not None
-
-
-def status(context: Context) -> dict[str, Any] | None:
-    """Give what the guard of this host knows (see ``Reporter``), None where none lives."""
-    guards = Guards(context, processes.place())
-    return guards.known() if guards.lives() else None
+def _identity(stat: os.stat_result | None) -> object:
+    return stat and (stat.st_dev, stat.st_ino, stat.st_size, stat.st_ctime_ns)

@@ -1,15 +1,16 @@
-"""Foreign writes: what another program wrote is kept, and undone where somebody's work needs what was there."""
+"""Overwrites: what another program writes to the mapping file is stored, and undone if a run needs what was there."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import time
+from collections import deque
 from typing import TYPE_CHECKING
 
 from taoprofiles.errors import InvalidStateError
-from taoprofiles.guard import policy
-from taoprofiles.holds.hold import blocking_holds
+from taoprofiles.holds.hold import blocking_holds, needing_mapping_file
 from taoprofiles.mounts import mapping
 from taoprofiles.storage.atomic import FileAttributes
 from taoprofiles.storage.files import MAPPING_LIMIT, PRIVATE
@@ -18,56 +19,91 @@ from taoprofiles.switching import switch
 from taoprofiles.system import open_files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterable
 
-    from taoprofiles.guard.witness import Witness
     from taoprofiles.holds.hold import Hold
     from taoprofiles.storage.paths import Context
 
-WRITING = 0.02
-"""Seconds that a program which is just writing the file has to come to an end, before what it wrote is judged."""
+WRITER_TIMEOUT = 0.02
+"""Seconds to wait for a program that is writing the file, before its content is judged."""
 
 LATE = 60.0
-"""Seconds for which a file that was replaced under its writer is looked at, for what is still written into it."""
+"""Seconds for which a replaced file is checked for late writes, as long as a program has it open for writing."""
 
-LATE_AGAIN = 0.2
-"""Seconds between two such looks, and for which a file is looked at that nobody seems to write."""
+LATE_INTERVAL = 0.2
+"""Seconds between two such checks, and for which a file is checked that no program seems to write."""
 
 _LATE_FILES = 200
-"""Files that are looked at so at a time: each is an open descriptor."""
+"""Replaced files that are checked at the same time: each is an open descriptor."""
 
 _SEARCHED = 200
-"""Entries of the history in which the mapping that is held is looked for."""
+"""Entries of the history in which the mapping that a hold needs is searched."""
+
+logger = logging.getLogger(__name__)
 
 
-class ForeignWrites:
-    """Answers them. Everything needs the lock; ``say`` is told of each: how grave it is, and the line.
+class RateLimiter:
+    """Allows at most ``limit`` events a minute. Time is in seconds of any monotonic clock.
 
-    ``limit`` is how many are undone.
+    Refused events count as well: a program that goes on at a higher rate is allowed again only after a slower minute.
     """
 
-    def __init__(
-        self, context: Context, limit: policy.Limit, witness: Witness, say: Callable[[str, str], None]
-    ) -> None:
-        self._context, self._say, self._witness, self.limit = context, say, witness, limit
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._times: deque[float] = deque()
+
+    def allows(self, now: float) -> bool:
+        """Return whether an event is allowed now; does not count it."""
+        while self._times and now - self._times[0] >= 60:
+            self._times.popleft()
+        return len(self._times) < self.limit
+
+    def count(self, now: float) -> None:
+        """Count an event, allowed or refused."""
+        self._times.append(now)
+
+
+def decide(holds: Iterable[Hold], digest: str, *, may_restore: bool) -> str:
+    """Decide about an overwrite that left the mapping ``digest``.
+
+    Returns "accept" if no hold needs another mapping, "restore", or "leave" if it must not be restored.
+    """
+    if not blocking_holds(holds, digest):
+        return "accept"
+    return "restore" if may_restore else "leave"
+
+
+def should_seal(holds: list[Hold], digest: str) -> bool:
+    """Return whether to seal a file with the mapping ``digest``: a hold needs it, and none needs another one."""
+    return bool(needing_mapping_file(holds)) and not blocking_holds(holds, digest)
+
+
+class Overwrites:
+    """Handles overwrites. All methods need the lock; ``restores`` is how many are undone a minute."""
+
+    def __init__(self, context: Context, restores: int) -> None:
+        self._context = context
+        self._limiter = RateLimiter(restores)
         self._history = History(context)
         self._late: list[tuple[int, str, float]] = []
         self._gave_up = False
 
-    def let_the_writer_end(self) -> str | None:
-        """Wait a moment for whoever is writing; give its name, where it is seen."""
-        path, end = self._context.mapping_file, time.monotonic() + WRITING
+    def wait_for_writer(self) -> str | None:
+        """Wait a moment for a program that is writing the file, and return its pid and command if it is seen."""
+        path, end = self._context.mapping_file, time.monotonic() + WRITER_TIMEOUT
         writer = open_files.who_writes(path)
-        fd = self._open()
-        if fd is not None:
-            try:
-                while open_files.is_being_written(fd) and time.monotonic() < end:
-                    time.sleep(0.001)
-            finally:
-                os.close(fd)
-        return writer or self._witness.who_wrote(path)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return writer
+        try:
+            while open_files.is_being_written(fd) and time.monotonic() < end:
+                time.sleep(0.001)
+        finally:
+            os.close(fd)
+        return writer
 
-    def answer(
+    def handle(
         self,
         holds: list[Hold],
         content: bytes | None,
@@ -76,49 +112,45 @@ class ForeignWrites:
         link: str | None,
         like: FileAttributes | None,
     ) -> bytes | None:
-        """Undo a foreign write, or keep it as the mapping that is now in force; give what the file holds then.
+        """Undo an overwrite, or accept it as the current mapping; return the content of the file afterwards.
 
-        ``link`` and ``like`` are what the file was while it was as it should be (see ``atomic.replace``).
+        ``link`` and ``like`` describe the file before the overwrite (see ``atomic.replace``). Raises TaoprofError.
         """
         now, digest = time.monotonic(), mapping.digest(content or b"")
-        path = self._context.short(self._context.mapping_file)
-        did = f"{writer or 'another program'} {'removed' if content is None else 'wrote'} {path}"
         holders = blocking_holds(holds, digest)
-        wanted = self.what_is_held(holders) if holders else None
-        decision = policy.answer(holds, digest, is_allowed=wanted is not None and self.limit.allows(now))
-        if holders:
-            first = holders[0]
-            of = f"'{first.profile}'" if first.profile else "it"
-            did += f" while {of} is held by {first.line().replace('   ', ', ')}"
-        if decision == "undo" and wanted is not None:
+        wanted = self.find_mapping(holders) if holders else None
+        event = self._describe(content, writer, holders)
+        decision = decide(holds, digest, may_restore=wanted is not None and self._limiter.allows(now))
+        if decision == "restore" and wanted is not None:
+            profile, restored = wanted
             like = like or FileAttributes(PRIVATE, self._context.uid, self._context.gid)
-            entry = switch.put_back(
-                self._context, wanted[1], wanted[0], link=link, like=like, writer=writer, follow=self._follow
+            undo = switch.put_back(
+                self._context, restored, profile, link=link, like=like, writer=writer, follow=self._watch_replaced
             )
-            self.limit.count(now)
+            self._limiter.count(now)
             self._gave_up = False
-            kept = f"; 'taoprof undo {entry}' brings back what it wrote" if entry else ""
-            self._say("alert", f"{did}: put back{kept}")
-            return wanted[1]
-        known = switch.take_in(self._context, content, writer=writer)
-        if decision == "keep" and known is not None:
-            why = "in other words, but to the same effect as what is needed" if policy.to_seal(holds, digest) else ""
-            why = why or "while nothing needed it"
-            self._say("notice", f"{did} {why}: no profile is active now (history entry {known})")
+            logger.error("%s: restored%s", event, f"; to get its content: taoprof undo {undo}" if undo else "")
+            return restored
+        entry = switch.take_in(self._context, content, writer=writer)
+        if decision == "accept" and entry is not None:
+            is_same = should_seal(holds, digest)
+            why = "with an equivalent mapping" if is_same else "while it was not in use"
+            logger.info("%s %s: no profile is active now (history entry %s)", event, why, entry)
         elif decision == "leave":
-            self.limit.count(now)
-            why = "the history has lost what was there"
+            self._limiter.count(now)
+            why = "the history has lost the previous mapping"
             if wanted is not None:
-                why = f"more than {self.limit.times} came in a minute" if self.limit.times else "'restores' is 0"
-            # A program that goes on and on is in the history each time, and shouted of once.
-            level = "notice" if self._gave_up else "alert"
-            self._say(level, f"{did}: NOT put back, since {why} (history entry {known})")
+                limit = self._limiter.limit
+                why = f"more than {limit} overwrites in a minute" if limit else "the guard runs with --restores 0"
+            # A program that goes on and on is in the history each time, and in the next command's messages once.
+            level = logging.INFO if self._gave_up else logging.ERROR
+            logger.log(level, "%s: NOT restored: %s (history entry %s)", event, why, entry)
             self._gave_up = True
         return content
 
-    def what_is_held(self, holders: list[Hold]) -> tuple[str | None, bytes] | None:
-        """Find the mapping that the holders need, the latest first: its profile and its content."""
-        wanted = {hold.digest for hold in holders}
+    def find_mapping(self, holders: list[Hold]) -> tuple[str | None, bytes] | None:
+        """Return the newest mapping in the history that the holders need: its profile and its content."""
+        digests = {hold.digest for hold in holders}
         seen: set[str] = set()
         for number, entry in enumerate(self._history.newest_first()):
             if number == _SEARCHED:
@@ -130,47 +162,49 @@ class ForeignWrites:
                 content = self._history.content(entry.after)
             except InvalidStateError:
                 continue
-            if mapping.digest(content) in wanted:
+            if mapping.digest(content) in digests:
                 return entry.profile, content
         return None
 
-    def keep_late_writes(self) -> float | None:
-        """Keep what programs still wrote into files that were replaced under them; give the seconds to the next look.
+    def collect_late_writes(self) -> float | None:
+        """Store what programs wrote into files after these were replaced.
 
-        None where there is nothing more to look at.
+        Returns the seconds until the next check, None if there is nothing left to check.
         """
-        for one in list(self._late):
-            fd, digest, end = one
-            content = self._still_there(fd)
-            now = hashlib.sha256(content).hexdigest()
-            is_written = open_files.is_being_written(fd) and time.monotonic() < end
-            if is_written:
+        pending, self._late = self._late, []
+        for fd, digest, end in pending:
+            content = _content(fd)
+            if open_files.is_being_written(fd) and time.monotonic() < end:
+                self._late.append((fd, digest, end))
                 continue
-            if now != digest and content and not self._history.knows(content):
+            new_digest = hashlib.sha256(content).hexdigest()
+            if new_digest != digest and content and not self._history.knows(content):
                 entry = switch.keep_late(self._context, content)
-                self._say("notice", f"'taoprof undo {entry}' brings back what was still written after that")
-            self._late.remove(one)
-            if time.monotonic() < end - LATE + LATE_AGAIN:
-                self._late.append((fd, now, end))
+                logger.info("a program was still writing the replaced file; to get its content: taoprof undo %s", entry)
+            if time.monotonic() < end - LATE + LATE_INTERVAL:
+                self._late.append((fd, new_digest, end))
             else:
                 os.close(fd)
-        return LATE_AGAIN if self._late else None
+        return LATE_INTERVAL if self._late else None
 
-    def _still_there(self, fd: int) -> bytes:
-        try:
-            return os.pread(fd, MAPPING_LIMIT, 0)
-        except OSError:
-            return b""  # it was removed on another host of an NFS home
+    def _describe(self, content: bytes | None, writer: str | None, holders: list[Hold]) -> str:
+        path = self._context.short(self._context.mapping_file)
+        event = f"{writer or 'another program'} {'removed' if content is None else 'wrote'} {path}"
+        if holders:
+            name = f"'{holders[0].profile}'" if holders[0].profile else "it"
+            event += f" while {name} is in use by {holders[0].line().replace('   ', ', ')}"
+        return event
 
-    def _follow(self, fd: int) -> None:
-        """Look again at a file that is being replaced: its writer may not have come to an end."""
+    def _watch_replaced(self, fd: int) -> None:
+        """Check a replaced file for late writes: the program that wrote it may not have finished."""
         if len(self._late) < _LATE_FILES:
             self._late.append((fd, "", time.monotonic() + LATE))
         else:
             os.close(fd)
 
-    def _open(self) -> int | None:
-        try:
-            return os.open(self._context.mapping_file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            return None
+
+def _content(fd: int) -> bytes:
+    try:
+        return os.pread(fd, MAPPING_LIMIT, 0)
+    except OSError:
+        return b""  # removed on another host of an NFS home

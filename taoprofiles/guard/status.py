@@ -1,105 +1,221 @@
-"""The files of the guards: proof that a guard is alive, and the state that it publishes for other commands.
+"""The guard's files: the proof that a guard is alive, and the status that it publishes for other commands.
 
 ``guard/ID.claim`` is locked while the guard of one host is alive (ID is a hash of the host's identity), and
-``guard/ID.json`` holds the state that it published.
+``guard/ID.json`` holds the status that it published.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from typing import TYPE_CHECKING
 
 from taoprofiles.errors import GuardedError
+from taoprofiles.holds.hold import needing_mapping_file
 from taoprofiles.storage import best_effort, files, locks
-from taoprofiles.storage.locks import LivenessLock
+from taoprofiles.storage.locks import LivenessLock, Lock
+from taoprofiles.switching.seal import Seal
+from taoprofiles.system import processes
+from taoprofiles.version import VERSION
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
+    from taoprofiles.holds.hold import Hold
+    from taoprofiles.holds.liveness import ActiveHolds, Containers
+    from taoprofiles.storage.journal import Entry
     from taoprofiles.storage.paths import Context
 
 FORMAT = 1
 _LIMIT = 16 << 20
+_TYPES: dict[str, tuple[type, ...]] = {
+    "line": (str,),
+    "is_sealed": (bool,),
+    "holds": (list,),
+    "problem": (str, type(None)),
+}
+
+logger = logging.getLogger(__name__)
 
 
-class Guards:
-    """The guards of one person's mapping file, on all hosts that share the home; ``here`` names this one."""
+def read_status(context: Context) -> dict[str, Any] | None:
+    """Return what the guard of this host published (see ``StatusPublisher``), None if no guard is alive here."""
+    guard = GuardFiles(context, processes.place())
+    return guard.read() if guard.is_alive() else None
 
-    def __init__(self, context: Context, here: str) -> None:
+
+def unseal(context: Context) -> bool:
+    """Remove the seal of a guard that is dead, and return whether there was one. Raises BusyError, TaoprofError."""
+    if not locks.is_orphaned(context.seal, context.guard):
+        return False
+    with Lock(context.lock):
+        return Seal(context).take_off() is not None
+
+
+class GuardFiles:
+    """The files of the guards of one user, on all hosts that share the home; ``host`` identifies this host."""
+
+    def __init__(self, context: Context, host: str) -> None:
         import hashlib
 
         self._folder = context.guard
-        self.name = hashlib.sha256(here.encode()).hexdigest()[:12]
+        self.name = hashlib.sha256(host.encode()).hexdigest()[:12]
 
-    def begin(self) -> int:
-        """Become the guard of this host; give the descriptor that proves it for as long as it is open.
+    def acquire(self) -> int:
+        """Become the guard of this host; return the descriptor that proves it while it is open.
 
-        Raises GuardedError where there is one. What a guard of an earlier boot left is taken away.
+        Files of guards of an earlier boot are deleted. Raises GuardedError if a guard is alive on this host.
         """
         files.make_folder(self._folder)
         path = self._path(".claim")
         fd = LivenessLock(path).try_acquire()
         end = time.monotonic() + 0.5
         while fd is None and time.monotonic() < end:
-            time.sleep(0.02)  # somebody who asks whether a guard lives has it for a moment
+            time.sleep(0.02)  # a command that checks whether a guard is alive has the lock for a moment
             fd = LivenessLock(path).try_acquire()
         if fd is None:
-            known = self.known() or {}
-            raise GuardedError(
-                f"a guard is at work already: pid {known.get('pid', 'unknown')}",
-                hint="'taoprof service status' tells what it does",
-            )
+            pid = (self.read() or {}).get("pid", "unknown")
+            raise GuardedError(f"a guard is already running: pid {pid}", hint="taoprof service status")
         for name in os.listdir(self._folder):
             stem, suffix = os.path.splitext(name)
             path = os.path.join(self._folder, stem)
-            # Of another host's guard the locks may tell nothing, where the file system keeps them to one host.
+            # Locks say nothing about another host's guard if the file system does not share them.
             was_here = (best_effort.read_json(path + ".json", _LIMIT) or {}).get("host") == os.uname().nodename
             if suffix == ".claim" and stem != self.name and was_here and not LivenessLock(path + ".claim").is_held():
                 best_effort.unlink_quietly(path + ".claim")
                 best_effort.unlink_quietly(path + ".json")
         return fd
 
-    def is_ours(self, fd: int) -> bool:
-        """Whether the claim that ``begin`` gave is still the one that others look at."""
+    def is_current(self, fd: int) -> bool:
+        """Check whether the descriptor of ``acquire`` is still the file that other commands look at."""
         try:
             return os.path.samestat(os.fstat(fd), os.stat(self._path(".claim")))
         except OSError:
             return False
 
-    def lives(self, name: str = "") -> bool:
-        """Whether the guard of this host lives, or the one of that name."""
+    def is_alive(self, name: str = "") -> bool:
+        """Check whether the guard of this host, or the one called ``name``, is alive."""
         return LivenessLock(self._path(".claim", name)).is_held()
 
-    def any_lives(self) -> bool:
-        """Whether a guard lives on any host of this home, as far as the file system's locks tell."""
-        return locks.any_held(self._folder)
-
-    def publish(self, known: dict[str, Any]) -> None:
-        """Write down what the guard of this host knows."""
-        data = json.dumps({"v": FORMAT, **known}).encode()
+    def publish(self, status: dict[str, Any]) -> None:
+        """Write the status of this host's guard."""
+        data = json.dumps({"v": FORMAT, **status}).encode()
         if not best_effort.write(self._path(".json"), data):
-            best_effort.overwrite(self._path(".json"), data)  # a full disk still has the room that the old one takes
+            best_effort.overwrite(self._path(".json"), data)  # on a full disk the old file's blocks can be reused
 
-    def known(self) -> dict[str, Any] | None:
-        """Give what the guard of this host wrote last, whether it lives or not; None for another format."""
-        found = best_effort.read_json(self._path(".json"), _LIMIT) or {}
-        kinds: dict[str, tuple[type, ...]] = {
-            "line": (str,),
-            "is_sealed": (bool,),
-            "holds": (list,),
-            "problem": (str, type(None)),
-        }
-        is_sound = found.get("v") == FORMAT and all(isinstance(found.get(key), kind) for key, kind in kinds.items())
-        return found if is_sound and all(isinstance(hold, dict) for hold in found["holds"]) else None
+    def read(self) -> dict[str, Any] | None:
+        """Return the last status of this host's guard, alive or not; None if it is missing or in another format."""
+        status = best_effort.read_json(self._path(".json"), _LIMIT) or {}
+        if status.get("v") != FORMAT or not all(isinstance(status.get(key), kind) for key, kind in _TYPES.items()):
+            return None
+        return status if all(isinstance(hold, dict) for hold in status["holds"]) else None
 
-    def forget(self) -> None:
-        """Take away all that guards left, unless one lives; what has not been told yet, too."""
-        if not self.any_lives():
-            for name in os.listdir(self._folder) if os.path.isdir(self._folder) else []:
-                best_effort.unlink_quietly(os.path.join(self._folder, name))
-            best_effort.rmdir_quietly(self._folder)
+    def delete(self) -> None:
+        """Delete the files of all guards and their pending messages, unless a guard is alive on some host."""
+        if locks.any_held(self._folder):
+            return
+        for name in os.listdir(self._folder) if os.path.isdir(self._folder) else []:
+            best_effort.unlink_quietly(os.path.join(self._folder, name))
+        best_effort.rmdir_quietly(self._folder)
 
-    def _path(self, end: str, name: str = "") -> str:
-        return os.path.join(self._folder, (name or self.name) + end)
+    def _path(self, suffix: str, name: str = "") -> str:
+        return os.path.join(self._folder, (name or self.name) + suffix)
+
+
+class StatusPublisher:
+    """Publishes the status after each look, and logs what has changed since the last one."""
+
+    def __init__(self, context: Context, guard: GuardFiles) -> None:
+        self._context, self._guard = context, guard
+        self._holds: list[Hold] = []
+        self._unseen: set[str] = set()
+        self._signature: object = None
+        self._name = ""
+        self._is_drifted = False
+
+    def update(
+        self,
+        active: ActiveHolds,
+        entry: Entry | None,
+        containers: Containers,
+        *,
+        has_file: bool,
+        is_sealed: bool,
+        problem: str,
+    ) -> str:
+        """Log the changes, publish the status and return it in one line.
+
+        ``entry`` is the history entry that describes the mapping file now; ``problem`` is "" or what the guard cannot
+        do at the moment.
+        """
+        self._log_changes(active)
+        self._check_drift(entry, has_file=has_file)
+        line = _line(self._name, active.holds, is_sealed=is_sealed)
+        self._guard.publish(
+            {
+                "version": VERSION,
+                "pid": os.getpid(),
+                "host": os.uname().nodename,
+                "looked": time.time(),
+                "line": line,
+                "is_sealed": is_sealed,
+                "problem": problem or None,
+                "engine": {"address": containers.address, "answers": containers.complete},
+                "holds": [hold.as_dict() for hold in active.holds],
+                "unseen": active.unseen,
+            }
+        )
+        return line
+
+    def _log_changes(self, active: ActiveHolds) -> None:
+        before, now = {hold.id for hold in self._holds}, {hold.id for hold in active.holds}
+        for hold in active.holds:
+            if hold.id not in before and hold.shared and not hold.released:
+                logger.info("new hold: %s", hold.line())
+        for hold in self._holds:
+            if hold.id not in now and hold.shared:
+                logger.info("hold ended: %s, hold %s", hold.title(), hold.id)
+        self._holds = active.holds
+        for text in active.unseen:
+            if text not in self._unseen:
+                logger.warning("%s", text)
+        self._unseen = set(active.unseen)
+
+    def _check_drift(self, entry: Entry | None, *, has_file: bool) -> None:
+        """Check whether the active profile was edited; only when its file, or the active profile, has changed."""
+        name = entry.profile if entry else None
+        try:
+            stat = os.stat(self._context.profile_file(name)) if name else None
+        except OSError:
+            stat = None
+        signature = (has_file, entry and entry.id, stat and (stat.st_ino, stat.st_size, stat.st_mtime_ns))
+        if signature == self._signature:
+            return
+        from taoprofiles.switching import status as switching_status
+
+        self._signature = signature
+        was_drifted = self._is_drifted
+        status = switching_status.look(self._context) if name else None
+        # A profile that cannot be rendered here may well be valid in the user's shell, which has other variables.
+        self._is_drifted = status is not None and status.state == "drifted" and not status.problem
+        self._name = f"'{name}'" if name else "an unmanaged file" if has_file else "no file"
+        if self._is_drifted:
+            self._name += " (edited since)"
+            if not was_drifted:
+                logger.info("profile '%s' was edited; to apply it: taoprof use %s", name, name)
+
+
+def _line(name: str, holds: Sequence[Hold], *, is_sealed: bool) -> str:
+    shared = needing_mapping_file(holds)
+    line = f"watching {name}: not in use"
+    if shared:
+        users = "; ".join(hold.line() for hold in shared[:3])
+        users += f" and {len(shared) - 3} more" if len(shared) > 3 else ""
+        line = f"watching {name}: in use{' and read-only' if is_sealed else ''}: {users}"
+    own = len(holds) - len(shared)
+    if own:
+        line += "; 1 run has its own mounts file" if own == 1 else f"; {own} runs have their own mounts files"
+    return line

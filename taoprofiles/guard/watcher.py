@@ -1,8 +1,12 @@
-"""Which folders are watched, what an event in them means, and what is done where the kernel gives no watches."""
+"""Wakes the guard: the queue of events, and the folder watches that fill it, or polling where there are none."""
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
+import socket
+from collections import deque
 from typing import TYPE_CHECKING
 
 from taoprofiles.errors import TaoprofError
@@ -15,29 +19,87 @@ if TYPE_CHECKING:
 
     from taoprofiles.storage.paths import Context
 
-GLANCE = 0.25
-"""Seconds between two glances at the files' times where the kernel gives no watches."""
+POLL_INTERVAL = 0.25
+"""Seconds between two polls of the files' times where the kernel gives no watches."""
+
+logger = logging.getLogger(__name__)
 
 
-class Watchpost:
-    """Turns events into hints: "changed" (look at everything), "opened" (a launcher may have started), "folders".
+class WakeQueue:
+    """Event names that threads and signals put, and a descriptor that becomes readable when there are some.
 
-    ``hint`` is called in a thread of watchdog. ``blind`` says why nothing can be watched, "" while all is.
+    "changed": look at everything; "opened": a launcher may have started; "folders": watch the folders again;
+    "engine": the containers have changed; "ended": a process with a hold has ended.
     """
 
-    def __init__(self, context: Context, hint: Callable[[str], None], say: Callable[[str, str], None]) -> None:
-        self._context, self._hint, self._say = context, hint, say
-        self._watches = folder_watch.Watches(lambda: hint("changed"))
+    def __init__(self) -> None:
+        # A deque and not a set that is swapped: a thread that has just read the old set would add to it too late.
+        self._events: deque[str] = deque()
+        self._reader, self._writer = socket.socketpair()
+        for end in (self._reader, self._writer):
+            end.setblocking(False)
+        signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+
+    def fileno(self) -> int:
+        """Return the descriptor to poll."""
+        return self._reader.fileno()
+
+    def put(self, event: str) -> None:
+        """Add an event and wake the reader."""
+        self._events.append(event)
+        try:
+            self._writer.send(b".")
+        except BlockingIOError:
+            pass  # so many bytes are waiting that the reader wakes up anyway
+
+    def take(self) -> set[str]:
+        """Return all events and remove them."""
+        try:
+            self._reader.recv(1 << 16)
+        except BlockingIOError:
+            pass
+        events = set()
+        while self._events:
+            events.add(self._events.popleft())
+        return events
+
+
+class MappingWatcher:
+    """Watches the folders of the mapping file, the holds and the profiles, and puts events into ``queue``.
+
+    ``degraded`` is "", or why nothing can be watched; then ``poll`` must be called.
+    """
+
+    def __init__(self, context: Context, queue: WakeQueue) -> None:
+        self._context, self._queue = context, queue
+        self._watches = folder_watch.Watches(lambda: queue.put("changed"))
         self._target = files.real_path(context.mapping_file)
-        self._seen: list[tuple[int, int, int]] = []
-        self.blind = ""
+        self._stats: list[tuple[int, int, int]] = []
+        self.degraded = ""
 
     def arm(self) -> None:
-        """Watch the folders that there are now; say so where the kernel gives no more watches."""
+        """Watch the folders that exist now; log it if the kernel gives no watches, and when it does so again."""
         for _ in range(10):
             self._arm()
-            if self.blind or self.is_right():
-                break  # whatever changes from now on is told of; else a symlink was swapped before it was watched
+            if self.degraded or self.is_current():
+                break  # every later change causes an event; otherwise a symlink changed before it was watched
+
+    def is_current(self) -> bool:
+        """Check whether the watched folders are still the ones that have these names."""
+        target = files.real_path(self._context.mapping_file)
+        return target == self._target and self._watches.are_right(self._wanted())
+
+    def poll(self) -> bool:
+        """Return whether the mapping file or the folder of holds has changed since the last poll."""
+        stats = []
+        for path in (self._context.mapping_file, self._target, self._context.holds):
+            try:
+                stat = os.lstat(path)
+                stats.append((stat.st_ino, stat.st_size, stat.st_ctime_ns))
+            except OSError:
+                stats.append((0, 0, 0))
+        before, self._stats = self._stats, stats
+        return before != stats
 
     def _arm(self) -> None:
         self._target = files.real_path(self._context.mapping_file)
@@ -45,68 +107,47 @@ class Watchpost:
             try:
                 files.make_folder(folder)
             except TaoprofError:
-                pass  # a home that cannot be written to: what is there is watched
+                pass  # on a read-only home, the folders that exist are watched
         try:
             self._watches.arm(self._wanted())
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
-            if not self.blind:
-                self._say(
-                    "warning",
-                    f"the kernel gives no more watches ({reason}): the file is looked at {1 / GLANCE:g} times a second "
-                    "instead; 'sysctl fs.inotify' shows the limits",
+            if not self.degraded:
+                logger.warning(
+                    "the kernel gives no more watches (%s): polling %g times a second; see 'sysctl fs.inotify'",
+                    reason,
+                    1 / POLL_INTERVAL,
                 )
-            self.blind = f"without watches ({reason})"
+            self.degraded = f"polling without watches ({reason})"
         else:
-            if self.blind:
-                self._say("info", "the kernel gives watches again")
-            self.blind = ""
-
-    def disarm(self) -> None:
-        """Watch nothing."""
-        self._watches.disarm()
-
-    def is_right(self) -> bool:
-        """Whether the folders that are watched are still those that have these names."""
-        target = files.real_path(self._context.mapping_file)
-        return target == self._target and self._watches.are_right(self._wanted())
-
-    def glance(self) -> bool:
-        """Whether the mapping file or the folder of holds has another time than at the last glance."""
-        seen = []
-        for path in (self._context.mapping_file, self._target, self._context.holds):
-            try:
-                status = os.lstat(path)
-                seen.append((status.st_ino, status.st_size, status.st_ctime_ns))
-            except OSError:
-                seen.append((0, 0, 0))
-        before, self._seen = self._seen, seen
-        return before != seen
+            if self.degraded:
+                logger.info("the kernel gives watches again")
+            self.degraded = ""
 
     def _wanted(self) -> Iterator[Watch]:
         context, home = self._context, self._context.home
         path = context.mapping_file
-        for one in dict.fromkeys((path, files.real_path(path))):
-            events = folder_watch.CONTENTS + folder_watch.OPENED + folder_watch.FOLDERS
-            yield Watch(os.path.dirname(one), events, self._told_of(os.path.basename(one)))
-        # Not the times of the files there: each look gives signs of life.
-        yield Watch(context.holds, folder_watch.NAMES, self._changed)
-        yield Watch(context.profiles, folder_watch.CONTENTS, self._changed)
-        # Each launcher reads config.json there, before all else.
-        yield Watch(os.path.join(home, ".docker"), folder_watch.OPENED, self._told_of("config.json"))
+        events = folder_watch.CONTENTS + folder_watch.OPENED + folder_watch.FOLDERS
+        for file in dict.fromkeys((path, files.real_path(path))):
+            yield Watch(os.path.dirname(file), events, self._on_file(os.path.basename(file)))
+        # Only names: each look renews the heartbeats of the holds, which changes the files' times.
+        yield Watch(context.holds, folder_watch.NAMES, self._on_change)
+        yield Watch(context.profiles, folder_watch.CONTENTS, self._on_change)
+        # Each launcher reads config.json there, before anything else.
+        yield Watch(os.path.join(home, ".docker"), folder_watch.OPENED, self._on_file("config.json"))
         for folder in (home, os.path.dirname(home)):
-            yield Watch(folder, folder_watch.FOLDERS, self._folders_changed)
+            yield Watch(folder, folder_watch.FOLDERS, self._on_folders)
 
-    def _told_of(self, name: str) -> Callable[[str, bool], None]:
-        def told(path: str, was_opened: bool) -> None:
+    def _on_file(self, name: str) -> Callable[[str, bool], None]:
+        def on_event(path: str, was_opened: bool) -> None:
             if os.path.basename(path) == name:
-                self._hint("opened" if was_opened else "changed")
+                self._queue.put("opened" if was_opened else "changed")
 
-        return told
+        return on_event
 
-    def _changed(self, path: str, was_opened: bool) -> None:
-        self._hint("changed")
+    def _on_change(self, path: str, was_opened: bool) -> None:
+        self._queue.put("changed")
 
-    def _folders_changed(self, path: str, was_opened: bool) -> None:
+    def _on_folders(self, path: str, was_opened: bool) -> None:
         if os.path.basename(path) in (os.path.basename(self._context.home), ".docker", ".config", ".local"):
-            self._hint("folders")
+            self._queue.put("folders")

@@ -9,7 +9,8 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
-from taoprofiles.cli.output import printable, table
+from taoprofiles.cli.output import table
+from taoprofiles.masking import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

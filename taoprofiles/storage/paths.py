@@ -51,7 +51,6 @@ class Context:
         self.guard = os.path.join(self.state, "guard")
         self.seal = os.path.join(self.guard, "seal.json")
         self.untold = os.path.join(self.guard, "untold")
-        self.settings = os.path.join(self.config, "config.toml")
 
     @property
     def folder(self) -> str:

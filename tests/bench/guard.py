@@ -43,8 +43,7 @@ def guarded_home() -> Iterator[tuple[Sandbox, GuardProcess]]:
     """A home of profiles a and b and its guard, which undoes any number of foreign writes."""
     with tempfile.TemporaryDirectory() as folder, Sandbox(Path(folder)) as sandbox:
         sandbox.profiles_named("a", "b")
-        (sandbox.root / ".config/taoprofiles/config.toml").write_text("restores = 100000\n")
-        with GuardProcess(sandbox) as guard:
+        with GuardProcess(sandbox, options=("--restores", "100000")) as guard:
             yield sandbox, guard
 
 

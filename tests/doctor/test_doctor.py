@@ -61,7 +61,7 @@ def test_nothing_is_changed(used: Home) -> None:
     before = used.tree()
     found = findings(used)
     assert used.tree() == before
-    assert found["seal-left-over"]["hint"] == "taoprof daemon --unseal"
+    assert found["seal-left-over"]["hint"] == "taoprofd --unseal"
     assert {"tao-missing", "login-missing"} <= found.keys()
 
 
@@ -142,11 +142,11 @@ def test_two_homes(used: Home) -> None:
 
 
 def test_a_guard_of_another_version(used: Home) -> None:
-    from taoprofiles.guard.status import Guards
+    from taoprofiles.guard.status import GuardFiles
     from taoprofiles.system import processes
 
-    guards = Guards(used.context, processes.place())
-    fd = guards.begin()
+    guards = GuardFiles(used.context, processes.place())
+    fd = guards.acquire()
     try:
         guards.publish(
             {"version": "0.0.1", "pid": 7, "line": "", "is_sealed": False, "holds": [], "problem": "no room"}

@@ -41,7 +41,7 @@ def test_what_is_no_mapping_file_is_told_of_and_waited_for(sandbox: Sandbox, kin
         if not before_start:
             until(lambda: is_sealed(mapping), "it is sealed")
             take_its_place()
-        guard.until_said("needs the mapping that was there" if not before_start else ".tao_mounts.json'")
+        guard.until_said("needs the previous mapping" if not before_start else ".tao_mounts.json'")
         looks = guard.told.count("WATCHDOG=1")
         guard.goes_on(3)
         assert guard.told.count("WATCHDOG=1") - looks < 40, "it does not look without end"
@@ -84,7 +84,7 @@ def test_a_damaged_record_of_a_hold_takes_no_protection_from_others(sandbox: San
     with GuardProcess(sandbox) as guard:
         until(lambda: is_sealed(sandbox.mapping_file), "it is sealed", details=guard.said)
         replaced(sandbox)
-        guard.until_said("put back")
+        guard.until_said(": restored")
         assert sandbox.mapping_file.read_bytes() == before
         assert "is damaged" in guard.said()
 

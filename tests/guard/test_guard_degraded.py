@@ -128,7 +128,7 @@ def test_without_watches_it_looks_often(sandbox: Sandbox, limit: str) -> None:
         sandbox, environ=OFTEN, prefix=(*apart, "sh", "-c", f'echo 0 > {path}; exec "$@"', "sh")
     ) as guard:
         guard.until_said("the kernel gives no more watches")
-        told_everywhere(sandbox, guard, "without watches")
+        told_everywhere(sandbox, guard, "polling without watches")
         held(sandbox)
         put_back(sandbox, guard, FOREIGN)
         first = open_files_and_threads(guard)
@@ -222,6 +222,8 @@ def test_the_guard_stops_when_its_home_is_moved_away(sandbox: Sandbox, folder: s
         assert guard.process.wait(10) != 0
         guard.until_said("moved, deleted or unmounted")
         assert not path.exists()
+        if folder == "state":  # the holds are gone with it
+            assert sandbox.mapping_file.stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("shift", [3600, -3600])

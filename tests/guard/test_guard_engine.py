@@ -28,7 +28,7 @@ def test_a_plain_training_is_held_and_sealed_from_its_start_to_its_containers_en
         fresh = home.root / "fresh"
         fresh.write_text('{"Mounts": []}')
         fresh.replace(home.mapping_file)
-        guard.until_said("put back")
+        guard.until_said(": restored")
         assert home.mapping_file.read_bytes() == before
         home.engine.remove(launch.container)
         until(lambda: not is_sealed(home.mapping_file), "it is not sealed", details=guard.said)

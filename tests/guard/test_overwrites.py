@@ -341,14 +341,13 @@ class Writer:
 def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
     with Sandbox(tmp_path) as made:
         made.profiles_named("a", "b")
-        (made.root / ".config/taoprofiles/config.toml").write_text("restores = 100000\n")
         yield made
 
 
 @pytest.mark.timeout(900)
 def test_whatever_others_write_the_held_mapping_comes_back_and_nothing_is_lost(sandbox: Sandbox) -> None:
     """At each quiet moment: held, and sealed, is what was held; free, what was written last; all that stood is kept."""
-    with GuardProcess(sandbox) as guard:
+    with GuardProcess(sandbox, options=("--restores", "100000")) as guard:
         writer = Writer(sandbox, guard, SEED)
         chance = writer.random
         descriptors = Path(f"/proc/{guard.process.pid}/fd")
@@ -391,5 +390,5 @@ def test_the_same_write_again_and_again_is_undone_each_time(sandbox: Sandbox, co
                 fresh = sandbox.root / "fresh"
                 fresh.write_bytes(content)
                 fresh.rename(sandbox.mapping_file)
-            until(lambda number=number: guard.said().count(": put back") == number, "it is undone", details=guard.said)
+            until(lambda number=number: guard.said().count(": restored") == number, "it is undone", details=guard.said)
             assert sandbox.mapping_file.read_bytes() == before

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taoprofiles.guard.policy import Limit, answer, to_seal
+from taoprofiles.guard.overwrites import RateLimiter, decide, should_seal
 from taoprofiles.holds.hold import Hold, blocking_holds
 
 holds = st.lists(
@@ -16,13 +16,13 @@ holds = st.lists(
 @given(holds)
 def test_sealed_is_what_somebody_needs_and_nobody_needs_otherwise(found: list[Hold]) -> None:
     needing = [hold for hold in found if hold.shared and not hold.released]
-    assert to_seal(found, "here") == (bool(needing) and all(hold.digest == "here" for hold in needing))
-    assert not (to_seal(found, "here") and blocking_holds(found, "here"))
+    assert should_seal(found, "here") == (bool(needing) and all(hold.digest == "here" for hold in needing))
+    assert not (should_seal(found, "here") and blocking_holds(found, "here"))
 
 
 @given(st.integers(0, 10), st.lists(st.floats(0, 30), max_size=100))
 def test_never_more_than_the_limit_in_any_minute(times: int, gaps: list[float]) -> None:
-    limit, now, tried, allowed = Limit(times), 0.0, [], []
+    limit, now, tried, allowed = RateLimiter(times), 0.0, [], []
     for gap in gaps:
         now += gap
         granted = limit.allows(now)
@@ -34,6 +34,8 @@ def test_never_more_than_the_limit_in_any_minute(times: int, gaps: list[float]) 
 
 
 @given(holds, st.booleans())
-def test_only_what_takes_a_mapping_from_somebody_is_undone(found: list[Hold], is_allowed: bool) -> None:
+def test_only_what_takes_a_mapping_from_somebody_is_undone(found: list[Hold], may_restore: bool) -> None:
     taken = bool(blocking_holds(found, "here"))
-    assert answer(found, "here", is_allowed=is_allowed) == ("keep" if not taken else "undo" if is_allowed else "leave")
+    assert decide(found, "here", may_restore=may_restore) == (
+        "accept" if not taken else "restore" if may_restore else "leave"
+    )

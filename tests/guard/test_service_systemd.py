@@ -35,7 +35,7 @@ def test_install_makes_it_active_now_and_at_each_login(owner: Owner) -> None:
     done = owner.taoprof("service", "install")
     assert done.stdout.splitlines() == [
         "written: ~/.config/systemd/user/taoprofd.service",
-        "enabled: it starts with each login",
+        "enabled: it starts at each login",
         "started",
     ]
     seen = owner.show("LoadState", "ActiveState", "UnitFileState", "Type", "StatusText", "FragmentPath")
@@ -44,7 +44,7 @@ def test_install_makes_it_active_now_and_at_each_login(owner: Owner) -> None:
         "ActiveState": "active",
         "UnitFileState": "enabled",
         "Type": "notify",
-        "StatusText": "no file, free",
+        "StatusText": "watching no file: not in use",
         "FragmentPath": str(owner.unit),
     }
     assert os.readlink(owner.unit.parent / f"default.target.wants/{UNIT}") == str(owner.unit)
@@ -54,7 +54,7 @@ def test_install_makes_it_active_now_and_at_each_login(owner: Owner) -> None:
 def test_a_second_install_changes_nothing(owner: Owner) -> None:
     owner.taoprof("service", "install")
     before = owner.pid, owner.unit.stat().st_mtime_ns
-    assert owner.taoprof("service", "install").stdout == "all was so already; nothing changed\n"
+    assert owner.taoprof("service", "install").stdout == "already installed and up to date\n"
     assert owner.json("service", "install")["data"]["done"] == []
     assert (owner.pid, owner.unit.stat().st_mtime_ns) == before
 
@@ -65,7 +65,7 @@ def test_an_old_unit_is_upgraded_and_the_service_started_anew(owner: Owner) -> N
     owner.write(owner.unit, text.replace("WatchdogSec=60", "WatchdogSec=50"))
     owner.systemctl("daemon-reload")
     done = owner.json("service", "install")["data"]["done"]
-    assert done == ["upgraded: ~/.config/systemd/user/taoprofd.service", "started anew"]
+    assert done == ["updated: ~/.config/systemd/user/taoprofd.service", "restarted"]
     assert owner.unit.read_text() == text
     assert owner.show("ActiveState", "WatchdogUSec") == {"ActiveState": "active", "WatchdogUSec": "1min"}
     assert owner.pid != pid
@@ -91,13 +91,18 @@ def test_start_stop_status_and_logs(guarded: Owner) -> None:
         "state": "active (running)",
         "pid": guarded.pid,
         "restarts": 0,
-        "text": "'a', free",
+        "text": "watching 'a': not in use",
         "unit": str(guarded.unit),
         "lingers": True,
-        "guard": {"pid": guarded.pid, "version": seen["guard"]["version"], "line": "'a', free", "problem": None},
+        "guard": {
+            "pid": guarded.pid,
+            "version": seen["guard"]["version"],
+            "line": "watching 'a': not in use",
+            "problem": None,
+        },
     }
     text = guarded.taoprof("service", "status").stdout
-    assert f"active (running), pid {guarded.pid}, starts at login, goes on after logout" in text
+    assert f"active (running), pid {guarded.pid}, starts at login, keeps running after logout" in text
     begun = "guards ~/.tao_mounts.json"
     guarded.until_said(begun)
     assert begun in guarded.taoprof("service", "logs").stdout
@@ -125,7 +130,7 @@ def test_uninstall_leaves_nothing(owner: Owner) -> None:
     left = owner.tree().keys() - before.keys()
     state = ".local/state/taoprofiles"
     assert left <= {".config", ".local", ".local/state", state, f"{state}/lock"}
-    assert owner.taoprof("service", "uninstall").stdout == "it was not installed\n"
+    assert owner.taoprof("service", "uninstall").stdout == "not installed\n"
     assert owner.taoprof("service", "start", check=False).returncode == 4
 
 
@@ -185,7 +190,7 @@ def test_any_name_of_the_environment_s_folder(owner: Owner, name: str) -> None:
         assert done.returncode == 0, (done.stderr, quoted(python))
         assert owner.show("ActiveState")["ActiveState"] == "active"
         words = (owner.machine.root("cat", f"/proc/{owner.pid}/cmdline").stdout).split("\0")
-        assert words[:-1] == [python, "-P", "-m", "taoprofiles", "daemon"]
+        assert words[:-1] == [python, "-P", "-m", "taoprofiles.guard.daemon"]
         owner.systemctl("stop", UNIT)
         assert owner.show("Result")["Result"] == "success", "ExecStopPost has run too"
         verified = owner.machine.user("systemd-analyze", "--user", "verify", str(owner.unit))
@@ -295,16 +300,16 @@ def test_a_guard_that_cannot_start_is_tried_for_ever(guarded: Owner) -> None:
     until(lambda: guarded.show("ActiveState")["ActiveState"] == "active", "it has started", details=guarded.journal)
 
 
-def test_reload_reads_the_settings(guarded: Owner) -> None:
+def test_the_options_are_in_the_unit_and_stay_when_it_is_updated(guarded: Owner) -> None:
     guarded.hold()
-    pid = guarded.pid
-    settings = guarded.write(guarded.home / ".config/taoprofiles/config.toml", "seal = false\n")
-    guarded.systemctl("reload", UNIT)
+    assert guarded.json("service", "install", "--no-seal", "--restores", "0")["data"]["done"][1:] == ["restarted"]
     guarded.until_unsealed()
-    settings.unlink()
-    guarded.systemctl("reload", UNIT)
+    assert " --no-seal --restores=0\n" in guarded.unit.read_text()
+    assert guarded.json("service", "install")["data"]["done"] == []
+    assert "guard-outdated" not in guarded.taoprof("doctor", check=False).stdout
+    guarded.taoprof("service", "install", "--seal")
     guarded.until_sealed()
-    assert guarded.pid == pid
+    assert " --restores=0\n" in guarded.unit.read_text()
 
 
 def test_logged_out_and_in_again(guarded: Owner) -> None:
@@ -347,71 +352,18 @@ def test_a_launcher_whose_words_are_no_text_does_not_end_the_guard(guarded: Owne
     tao.chmod(0o755)
     running = guarded.starts("bash", "-c", f"exec {tao} model detectnet_v2 train $'/data/gr\\xf6\\xdfe'")
     guarded.until_sealed()
-    until(lambda: "held" in guarded.show("StatusText")["StatusText"], "the status tells of it", details=guarded.journal)
+    until(
+        lambda: "in use and read-only:" in guarded.show("StatusText")["StatusText"],
+        "the status tells of it",
+        details=guarded.journal,
+    )
     guarded.replaces()
-    guarded.until_said(": put back")
-    assert "put back" in guarded.taoprof("list").stderr
+    guarded.until_said(": restored")
+    assert ": restored" in guarded.taoprof("list").stderr
     tao.unlink()
     running.process.wait(10)
     guarded.until_unsealed()
     assert guarded.show("NRestarts", "MainPID") == {"NRestarts": "0", "MainPID": str(pid)}
-
-
-NOTICES = """\
-# Plays the desktop: owns the name of the service that shows notices, and writes each down, one JSON array a line.
-import ctypes, json, sys
-bus, message, lib = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.CDLL("libsystemd.so.0")
-name = b"org.freedesktop.Notifications"
-assert lib.sd_bus_open_user(ctypes.byref(bus)) >= 0
-assert lib.sd_bus_request_name(bus, name, ctypes.c_uint64(0)) >= 0
-def read(kind, into):
-    assert lib.sd_bus_message_read_basic(message, ctypes.c_char(kind), ctypes.byref(into)) > 0
-    return into.value.decode() if isinstance(into, ctypes.c_char_p) else into.value
-while True:
-    lib.sd_bus_process(bus, ctypes.byref(message))
-    if message and lib.sd_bus_message_is_method_call(message, name, b"Notify") > 0:
-        text = ctypes.c_char_p
-        print(json.dumps([read(b"s", text()), read(b"u", ctypes.c_uint32())] + [read(b"s", text()) for _ in range(3)]))
-        sys.stdout.flush()
-        lib.sd_bus_reply_method_return(message, b"u", ctypes.c_uint32(1))
-    if message:
-        lib.sd_bus_message_unref(message)
-    else:
-        lib.sd_bus_wait(bus, ctypes.c_uint64(-1 & (1 << 64) - 1))
-"""
-
-
-@pytest.fixture
-def notices(machine: Machine) -> Iterator[Path]:
-    """A desktop's service for notices; the file has what it was asked to show."""
-    log = machine.folder / "notices"
-    log.touch()
-    name = "org.freedesktop.Notifications"
-    unit = ("--unit=notices", "--collect", "-pType=dbus", f"-pBusName={name}", f"-pStandardOutput=append:{log}")
-    os.chown(log, UID, UID)
-    machine.user("systemd-run", "--user", "--quiet", *unit, "/usr/bin/python3", "-c", NOTICES)
-    try:
-        yield log
-    finally:
-        machine.user("systemctl", "--user", "stop", "notices", check=False)
-        log.unlink()
-
-
-def test_a_foreign_write_that_is_undone_is_shown_on_the_desktop(guarded: Owner, notices: Path) -> None:
-    hold = guarded.hold("tests & <b>trials</b>")
-    guarded.replaces()
-    (line,) = until(lambda: notices.read_text().splitlines(), "a notice is shown", details=guarded.journal)
-    program, replaced, icon, title, text = json.loads(line)
-    assert (program, replaced, icon, title) == ("taoprofiles", 0, "", "taoprof: a training's mapping")
-    assert "wrote ~/.tao_mounts.json while 'a' is held by tests &amp; &lt;b>trials&lt;/b>" in text
-    assert f"hold {hold}: put back; 'taoprof undo " in text
-    assert "Got notification message" not in guarded.journal(), "the program that shows it is not the service"
-    settings = guarded.home / ".config/taoprofiles/config.toml"
-    guarded.write(settings, "notices = false\n")
-    guarded.systemctl("reload", UNIT)
-    guarded.replaces('{"Mounts": [], "second": 2}')
-    until(lambda: guarded.journal().count(": put back") == 2, "the second is undone too", details=guarded.journal)
-    assert len(notices.read_text().splitlines()) == 1
 
 
 # A real launcher on a real engine
@@ -448,7 +400,7 @@ def test_a_real_training_is_protected_from_its_start_to_its_end(training: Owner,
     careless = training.machine.user("python3", "-c", CARELESS, str(training.mapping_file), check=False)
     assert "PermissionError" in careless.stderr
     training.replaces()
-    training.until_said(": put back; 'taoprof undo ")
+    training.until_said(": restored; to get its content: taoprof undo ")
     training.until_sealed()
     assert training.mapping_file.read_bytes() == before
 
@@ -467,7 +419,7 @@ def test_a_real_training_is_protected_from_its_start_to_its_end(training: Owner,
     assert (training.mapping_file.read_bytes(), training.mapping_file.stat().st_mode) == (before, mode)
     tao.process.wait(30)
     until(lambda: training.holds() == [], "nothing is held")
-    assert training.show("StatusText")["StatusText"] == "'detectnet_v2', free"
+    assert training.show("StatusText")["StatusText"] == "watching 'detectnet_v2': not in use"
     training.taoprof("use", "a")
 
 
@@ -479,14 +431,18 @@ def test_a_run_on_the_shared_file_is_sealed_and_an_isolated_one_needs_no_seal(
     words = ("taoprof", "run", "detectnet_v2", *options, "--", "tao", "model", "detectnet_v2", "train", "60", "0")
     run = training.starts(*words)
     run.until_said(": training as")
-    wanted = "held and sealed by tao model detectnet_v2 train 60 0" if shared else "'detectnet_v2', free, 1 beside it"
+    wanted = (
+        "in use and read-only: tao model detectnet_v2 train 60 0"
+        if shared
+        else "not in use; 1 run has its own mounts file"
+    )
     until(lambda: wanted in training.show("StatusText")["StatusText"], f"the status has '{wanted}'")
     assert is_sealed(training.mapping_file) == shared
     (container,) = engine.containers_of(training.home)
     engine.remove(container)
     run.process.wait(30)
     training.until_unsealed(seconds=5)
-    until(lambda: "free" in training.show("StatusText")["StatusText"], "the status tells of the end")
+    until(lambda: "not in use" in training.show("StatusText")["StatusText"], "the status tells of the end")
 
 
 # Each line of the unit does something
@@ -558,7 +514,6 @@ SHOWN = {
     "Type": test_install_makes_it_active_now_and_at_each_login,
     "ExecStart": test_any_name_of_the_environment_s_folder,
     "ExecStopPost": test_killed_it_is_started_anew_and_the_file_is_writable_in_between,
-    "ExecReload": test_reload_reads_the_settings,
     "WatchdogSec": test_a_loop_that_stands_still_is_ended_and_started_anew,
     "Restart": test_killed_it_is_started_anew_and_the_file_is_writable_in_between,
     "RestartPreventExitStatus": test_a_second_guard_ends_with_8_and_the_service_is_not_tried_again,

@@ -483,9 +483,9 @@ SPECIAL: dict[str, Callable[[], bytes]] = {
 
 
 def _main() -> None:
-    from taoprofiles.cli.output import printable
     from taoprofiles.errors import TaoprofError
     from taoprofiles.importer import build, limits
+    from taoprofiles.masking import printable
     from taoprofiles.profiles.model import parse, to_toml
     from taoprofiles.storage.paths import Context
 

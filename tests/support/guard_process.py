@@ -16,9 +16,16 @@ from tests.support.home import Home, find_command
 
 
 class GuardProcess:
-    """``with Guarded(home) as guard: …`` has the home guarded, from READY=1 on, and ends the guard by SIGTERM."""
+    """``with GuardProcess(home) as guard: …`` runs a guard, from READY=1 on, and ends it by SIGTERM."""
 
-    def __init__(self, home: Home, *, environ: dict[str, str] | None = None, prefix: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        home: Home,
+        *,
+        environ: dict[str, str] | None = None,
+        prefix: tuple[str, ...] = (),
+        options: tuple[str, ...] = (),
+    ) -> None:
         self.home = home
         self.log = home.root.parent / f"guard-{len(list(home.root.parent.glob('guard-*.log')))}.log"
         self.told: list[str] = []
@@ -28,7 +35,7 @@ class GuardProcess:
         self._socket.setblocking(False)
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [*prefix, find_command("taoprofd")],
+                [*prefix, find_command("taoprofd"), *options],
                 env={**home.environ, "NOTIFY_SOCKET": f"@{self._address}", **(environ or {})},
                 cwd=home.root,
                 stdin=subprocess.DEVNULL,

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from taoprofiles.cli.arguments import add_path
 from taoprofiles.cli.formatting import profile_lines
-from taoprofiles.cli.output import Result, note, printable, table
+from taoprofiles.cli.output import Result, note, table
 from taoprofiles.errors import InvalidProfileError, InvalidStateError, TaoprofError, UsageError
 from taoprofiles.importer import build
 from taoprofiles.importer.cells import NOTEBOOK_LIMIT
+from taoprofiles.masking import printable
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles import convert, manage
 from taoprofiles.profiles.model import parse, template, to_toml

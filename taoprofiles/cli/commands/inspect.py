@@ -143,7 +143,7 @@ def status_command(context: Context, args: argparse.Namespace) -> Result:
 
 
 def _paths(context: Context) -> Result:
-    names = ("mapping_file", "profiles", "state", "history", "objects", "cache", "lock", "guard", "settings")
+    names = ("mapping_file", "profiles", "state", "history", "objects", "cache", "lock", "guard")
     paths = {name: getattr(context, name) for name in names}
     return Result({"paths": paths}, table(list(paths.items())))
 
@@ -171,9 +171,9 @@ def _guard_status(context: Context, holds: list[Hold]) -> dict[str, Any] | None:
 
     The differences that the guard has found between a container and its mapping are added to ``holds``.
     """
-    from taoprofiles.guard import guard
+    from taoprofiles.guard.status import read_status
 
-    report = guard.status(context)
+    report = read_status(context)
     if report is None:
         return None
     differences = {hold["container"]: hold["differences"] for hold in report.get("holds", [])}

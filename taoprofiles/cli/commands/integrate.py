@@ -97,20 +97,26 @@ def path_command(context: Context, args: argparse.Namespace) -> Result:
 
 
 def service_arguments(parser: argparse.ArgumentParser) -> None:
+    from taoprofiles.guard.service import add_options
+
     actions = ("install", "uninstall", "start", "stop", "status", "logs")
     about = f"install (or upgrade, and start), uninstall, start, stop, status, or logs (the last {LOG_LINES} lines)"
     parser.add_argument("action", choices=actions, metavar="ACTION", help=about)
+    add_options(parser.add_argument_group("options of the guard, for 'install'"))
 
 
 def service_command(context: Context, args: argparse.Namespace) -> Result:
+    from taoprofiles.errors import UsageError
     from taoprofiles.guard.service import Service
 
+    if args.action != "install" and (args.seal is not None or args.restores is not None):
+        raise UsageError(f"--seal, --no-seal and --restores are options of 'install', not of '{args.action}'")
     service = Service(context)
     lines: list[str] = []
     messages: list[str] = []
     data: dict[str, Any] = {"action": args.action, "done": [], "service": None, "log": []}
     if args.action == "install":
-        data["done"] = service.install()
+        data["done"] = service.install(seal=args.seal, restores=args.restores)
         lines = data["done"] or ["already installed and up to date"]
         if not service.lingers():
             messages.append("the service stops when you log out; to keep it running: loginctl enable-linger")
@@ -159,19 +165,3 @@ def schema_command(context: Context, args: argparse.Namespace) -> Result:
 
     schema = json_schema()
     return Result({"schema": schema}, raw=json.dumps(schema, indent=2) + "\n")
-
-
-def daemon_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--unseal", action="store_true", help="only make the mapping file writable again, and exit")
-
-
-def daemon_command(context: Context, args: argparse.Namespace) -> Result:
-    from taoprofiles.guard import guard
-
-    if args.unseal:
-        was_sealed = guard.unseal(context)
-        return Result({"unsealed": was_sealed}, ["the mapping file is writable again"] if was_sealed else [])
-    from taoprofiles.guard.daemon import Daemon
-
-    Daemon(context).run()
-    return Result({"unsealed": False})
