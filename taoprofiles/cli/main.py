@@ -90,7 +90,7 @@ def _run_command(argv: list[str]) -> int:
         result = _execute(invocation)
     except output.Declined as answer:
         output.say(str(answer))
-        return 1
+        return 128 + signal.SIGINT
     except TaoprofError as error:
         return output.emit_error(command, error, as_json=as_json)
     return output.emit(command, result, as_json=as_json)

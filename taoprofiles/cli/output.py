@@ -34,7 +34,7 @@ class Result(NamedTuple):
 
 
 class Declined(Exception):  # noqa: N818 - an answer of the user, not an error
-    """The user answered a question with no. The command prints the message and exits with status 1."""
+    """The user answered a question with no. The command prints the message and ends as for Ctrl-C."""
 
 
 def emit(command: str, result: Result, *, as_json: bool) -> int:

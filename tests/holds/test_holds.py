@@ -376,12 +376,12 @@ def test_a_release_in_a_refused_switch_does_not_stay(sandbox: Sandbox) -> None:
     assert {hold["id"] for hold in sandbox.holds()} == {first, second}
 
 
-@pytest.mark.parametrize(("reply", "status"), [("y", 0), ("n", 2), ("", 2)])
+@pytest.mark.parametrize(("reply", "status"), [("y", 0), ("n", -2), ("", -2)])
 def test_a_release_is_asked_for_on_a_terminal(sandbox: Sandbox, reply: str, status: int) -> None:
     _, process = sandbox.plain()
     words = [sandbox.taoprof, "use", "b", "--release", f"p{process.pid}"]
     with Terminal(words, environ=sandbox.environ, cwd=sandbox.root) as terminal:
-        terminal.wait_for("let go of it (y/N)? ")
+        terminal.wait_for("Release its hold anyway? [y/N] ")
         terminal.send(f"{reply}\n")
         assert terminal.finish()[0] == status
     assert sandbox.run("current").stdout == ("b\n" if status == 0 else "a\n")
@@ -721,14 +721,14 @@ def test_many_runs_at_once(sandbox: Sandbox) -> None:
 # What is told of runs
 
 
-def test_history_status_and_why(sandbox: Sandbox) -> None:
+def test_history_and_status(sandbox: Sandbox) -> None:
     tao, run = sandbox.in_run("a", command=train("/results"))
     (now,) = sandbox.json("status")["data"]["holds"]
     assert (now["kind"], now["profile"], now["pid"], now["status"]) == ("run", "a", run.pid, None)
     assert now["results"] == [str(sandbox.root / "projects/a/results")]
     (running,) = sandbox.json("history")["data"]["runs"]
     assert running["ended"] is None
-    assert "runs" in sandbox.run("history").stdout
+    assert "running" in sandbox.run("history").stdout
     tao.end(3)
     assert run.wait(20) == 3
     assert sandbox.json("status")["data"]["holds"] == []
@@ -771,7 +771,7 @@ def test_a_shell_shows_its_profile_and_ends_with_its_last_status(sandbox: Sandbo
         terminal.wait_for("mine> ")
         status = "$status" if shell == "fish" else "$?"
         terminal.send(f"{sandbox.taoprof} shell a; echo nested={status}\n")
-        terminal.wait_for("profile 'b' already")
+        terminal.wait_for("already has profile 'b'")
         terminal.wait_for("nested=2")
         terminal.send("exit 5\n")
         assert terminal.finish()[0] == 5

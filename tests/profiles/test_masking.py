@@ -125,7 +125,6 @@ ALL_VERBS = [
     ["diff", "a", "b"],
     ["env", "a"],
     ["env", "a", "--format", "json"],
-    ["env", "a", "--format", "notebook"],
     ["show", "a", "--toml"],
     ["history"],
     ["set", "a", "NUM_GPUS=2"],
