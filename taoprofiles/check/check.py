@@ -1,45 +1,47 @@
-"""What the launcher would do with a profile or a mounts file, and all that is wrong with it on this machine."""
+"""What the launcher would do with a profile or a mounts file, and all problems with it on this machine."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taoprofiles.check import fix
-from taoprofiles.check.target import Matter, of_file, of_profile
+from taoprofiles.check.target import CheckTarget
 from taoprofiles.errors import UsageError
 from taoprofiles.launcher import installed, registry, versions
 from taoprofiles.launcher.argv import MAIN_PROGRAMS, launcher_words
 from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.simulation import predict
-from taoprofiles.mounts import mapping, paths
-from taoprofiles.rules import folders, home, login, options, variables
+from taoprofiles.masking import is_secret
+from taoprofiles.mounts import paths
+from taoprofiles.rules import container, machine, options, start
 from taoprofiles.rules.command import CommandContext, check_command
-from taoprofiles.rules.finding import ERROR, Finding, by_severity
-from taoprofiles.switching import preflight
+from taoprofiles.rules.finding import Finding, by_severity, warning
 from taoprofiles.system.filesystem import Folder, file_system, file_systems, foreign, listening, memory, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from taoprofiles.launcher.prediction import Change, Prediction
+    from taoprofiles.launcher.mounts import Content
+    from taoprofiles.launcher.prediction import Prediction, Refusal
     from taoprofiles.storage.paths import Context
 
 _RESULTS = ("results", "result", "output", "outputs", "experiments")
-"""Names of container folders that are written to, where neither the command nor a variable says so."""
+"""Names of container folders for results, where neither the command nor a variable names one."""
 
 _OVERWRITTEN = "global-file-changed-by-other"
-"""Comes before all others: the file is another project's, and nobody is to mend that one."""
+"""Comes first: the file is another project's, so its other problems are not to be fixed."""
 
 
 class Report(NamedTuple):
-    """What a check found, in the order of its weight.
+    """The result of a check, its findings in the order of severity.
 
-    ``name`` is the profile's, None for a mounts file of none, which is ``path``; ``launcher`` the installed one, None
-    where there is none or a version was named, and ``version`` the one that counts; ``prediction`` is what it would do
-    plainly, None where there is nothing to predict, and ``lost`` what would not reach Docker under CI_PROJECT_DIR;
-    ``secrets`` names the container's variables whose values must not be shown.
+    ``name`` is the profile's, None for a mounts file without one, which is ``path``; ``launcher`` the installed one,
+    None where there is none or a version was named, and ``version`` the one that is simulated; ``prediction`` is its
+    start without CI_PROJECT_DIR, None where there is nothing to start with, and ``lost`` what that variable, if it is
+    set, keeps from Docker; ``secrets`` names the container's variables whose values must not be shown.
     """
 
     name: str | None
@@ -51,55 +53,52 @@ class Report(NamedTuple):
     findings: list[Finding]
     secrets: frozenset[str]
 
+    @property
+    def refusal(self) -> Refusal | None:
+        """Return the first refusal that depends on the mounts file or the command, not on the login."""
+        refusals = self.prediction.refusals if self.prediction else ()
+        return next((refusal for refusal in refusals if refusal.location.section != "login"), None)
+
 
 def check(context: Context, name: str | None, command: list[str], *, launcher: str | None = None) -> Report:
     """Check a profile, or without a name what ``tao`` would read now, for the launcher on PATH or the version named.
 
-    ``command`` are the words behind ``--``, none for any task. Raises NotFoundError, UsageError.
+    ``command`` is the command after ``--``, empty for any task. Raises NotFoundError, UsageError.
     """
-    found, version = _launcher(context, launcher)
-    matter = of_file(context, versions.behaviour(version).fallback_file) if name is None else of_profile(context, name)
-    findings = list(matter.findings)
+    found, version = _select_launcher(context, launcher)
+    behaviour = versions.behaviour(version)
+    is_named = name is not None
+    target = CheckTarget.from_file(context, behaviour) if name is None else CheckTarget.from_profile(context, name)
+    findings = list(target.findings)
+    secrets = set(target.secret_environment)
     prediction, lost = None, []
-    if matter.is_valid:
-        if matter.content is not None and matter.mapping:
-            findings += _judged(context, matter, version, command, by_name=name is not None)
+    if target.content is not None or target.name is None:
         words = launcher_words(command)
         arguments = words[1:] if words and words[0] in MAIN_PROGRAMS else None  # the simulation knows no tao-deploy
-        config = installed.config(found) if found and found.version == version else None
-        prediction = predict(version, _Offered(context, matter, config), arguments)
-        findings += _from_prediction(context, prediction, findings, matter)
-        if prediction.refusal is not None and prediction.refusal.place.section == "login":
-            # What the container will be all the same.
-            prediction = predict(version, _Offered(context, matter, config), None)
-        in_ci = predict(version, _Offered(context, matter, config, in_ci=True), arguments)
-        lost = [change.place.key or str(change.place) for change in in_ci.changes if change.kind == "ci-dropped"]
-        if lost and "CI_PROJECT_DIR" in context.environ:
-            findings.append(home.in_ci(context.environ["CI_PROJECT_DIR"], ", ".join(lost)))
-    fix.with_commands(context, findings, matter, by_name=name is not None)
-    findings = sorted(by_severity(findings), key=lambda one: one.id != _OVERWRITTEN)
-    return Report(matter.name, matter.path, found, version, prediction, lost, findings, matter.secrets)
+        host = _get_host(context, target, found, version)
+        prediction = predict(version, host, arguments, ignore_ci=True)
+        known = {(finding.id, finding.where) for finding in findings}
+        problems = start.check(prediction, target.file, behaviour, host)
+        findings += [finding for finding in problems if (finding.id, finding.where) not in known]
+        findings += _check_login(context, prediction)
+        lost = [
+            change.location.key or str(change.location) for change in prediction.changes if change.kind == "ci-dropped"
+        ]
+        if lost:
+            findings.append(machine.in_ci(context.environ["CI_PROJECT_DIR"], ", ".join(lost)))
+        content = prediction.content
+        if content is not None and target.content is not None:
+            secrets |= {str(entry["variable"]) for _, entry in content.variables if is_secret(str(entry["variable"]))}
+            findings += _check_mode(context, target, secrets) if target.name is None else []
+            findings += _check_content(context, target, content)
+            findings += _check_command(context, target, content, command, is_named=is_named) if command else []
+            findings += _check_folders(context, target, content, command)
+    findings = fix.add_commands(context, findings, target, is_named=is_named)
+    findings = sorted(by_severity(findings), key=lambda finding: finding.id != _OVERWRITTEN)
+    return Report(target.name, target.path, found, version, prediction, lost, findings, frozenset(secrets))
 
 
-class _Offered(Host):
-    """Our host, where the launcher would find the mounts file that is checked."""
-
-    def __init__(self, context: Context, matter: Matter, config: bytes | None, *, in_ci: bool = False) -> None:
-        environ = {name: value for name, value in context.environ.items() if name != "CI_PROJECT_DIR"}
-        super().__init__(environ | ({"CI_PROJECT_DIR": "/builds"} if in_ci else {}), context.folder, config)
-        self._content = matter.content if matter.name is not None else None
-        if self._content is not None:
-            self.environ = {**self.environ, "LAUNCHER_MOUNTS": matter.path}
-        self._path = matter.path
-
-    def exists(self, path: str) -> bool:
-        return (self._content is not None and path == self._path) or super().exists(path)
-
-    def read(self, path: str) -> bytes:
-        return self._content if self._content is not None and path == self._path else super().read(path)
-
-
-def _launcher(context: Context, wanted: str | None) -> tuple[installed.Launcher | None, str]:
+def _select_launcher(context: Context, wanted: str | None) -> tuple[installed.Launcher | None, str]:
     if wanted is not None:
         try:
             versions.parse(wanted)
@@ -114,83 +113,82 @@ def _launcher(context: Context, wanted: str | None) -> tuple[installed.Launcher 
     return found, found.version if found else versions.NEWEST
 
 
-def _judged(context: Context, matter: Matter, version: str, command: list[str], *, by_name: bool) -> Iterator[Finding]:
-    where, made = matter.where, matter.mapping
-    yield from preflight.mount_findings(context, made["Mounts"], where, expanded=matter.name is not None)
-    behaviour = versions.behaviour(version)
-    given = made.get("DockerOptions", {})
-    yield from options.shapes(
-        given, where, known=behaviour.options, version=version, null_is_fine=not behaviour.needs_options
-    )
-    given = given if isinstance(given, dict) else {}
-    yield from preflight.container_findings(context, {**made, "DockerOptions": given}, where)
-    yield from variables.judge(made.get("Envs", []), where)
-    yield from options.judge(given, where, memory=memory())
-    yield from options.ports(given, where, taken=listening())
-    yield from _folders(context, matter, given, command)
-    if not command:
+def _get_host(context: Context, target: CheckTarget, found: installed.Launcher | None, version: str) -> Host:
+    """Return the host on which the launcher finds the mounts file that is checked."""
+    config = installed.config(found) if found and found.version == version else None
+    if target.name is None or target.content is None:
+        return Host(context.environ, context.folder, config)
+    environ = {**context.environ, "LAUNCHER_MOUNTS": target.path}
+    return Host(environ, context.folder, config, {target.path: target.content})
+
+
+def _check_login(context: Context, prediction: Prediction) -> Iterator[Finding]:
+    refusal = next((refusal for refusal in prediction.refusals if refusal.location.section == "login"), None)
+    if refusal is None:
         return
-    mounts = mapping.mounted(matter.mapping)
-    run = ["taoprof", "run", matter.name, "--"] if by_name and matter.name is not None else []
-    about = CommandContext(mounts, matter.variables, context.environ, matter.hidden, run=run)
+    login = registry.survey(context.environ, Host(context.environ, context.folder).expanduser("~"))
+    findings = list(machine.check_login(login, prediction.version, context.environ, context.uid))
+    for finding in findings:
+        finding.why = f"the launcher stops: {refusal}; {finding.why}"
+    yield from findings or [start.other_refusal(refusal, str(refusal.location))]
+
+
+def _check_mode(context: Context, target: CheckTarget, secrets: set[str]) -> list[Finding]:
+    try:
+        mode = os.stat(target.path).st_mode & 0o777
+    except OSError:
+        return []
+    if not (secrets and mode & 0o044):
+        return []
+    names = sorted({name.partition("=")[0] for name in secrets})  # a name may contain a value
+    what = f"it contains {', '.join(names)}, and other users may read it (mode {mode:o})"
+    name = target.file.name
+    hint = f"chmod 600 {name if name.startswith('~') else shlex.quote(target.path)}"
+    return [warning("file-mode", name, what, "", hint, fix=("chmod", target.path))]
+
+
+def _check_content(context: Context, target: CheckTarget, content: Content) -> Iterator[Finding]:
+    given = content.options if isinstance(content.options, dict) else {}
+    locate = target.file.locate
+    has_home = any(entry["variable"] == "HOME" for _, entry in content.variables)
+    yield from options.check_user(given, locate, uid=context.uid, gid=context.gid, has_home=has_home)
+    yield from options.check(given, locate, memory=memory(), used_ports=listening())
+    yield from container.check_nulls(content.variables, locate)
+
+
+def _check_command(
+    context: Context, target: CheckTarget, content: Content, command: list[str], *, is_named: bool
+) -> Iterator[Finding]:
+    run = ["taoprof", "run", target.name, "--"] if is_named and target.name is not None else []
+    about = CommandContext(_get_mounts(content), target.variables, context.environ, target.secret_variables, run=run)
     yield from check_command(command, about)
 
 
-def _folders(context: Context, matter: Matter, given: dict[str, Any], command: list[str]) -> Iterator[Finding]:
-    ids = folders.user_ids(given.get("user"), context.uid, context.gid)
-    table, listed = file_systems(), []
-    for number, mount in enumerate(matter.mapping["Mounts"]):
-        source = Folder(context.absolute(mount["source"]))
+def _get_mounts(content: Content) -> dict[str, str]:
+    return {mount.source: mount.destination for mount in content.mounts}
+
+
+def _check_folders(context: Context, target: CheckTarget, content: Content, command: list[str]) -> Iterator[Finding]:
+    given: dict[str, Any] = content.options if isinstance(content.options, dict) else {}
+    ids = container.user_ids(given.get("user"), context.uid, context.gid)
+    table, sources = file_systems(), []
+    for mount in content.mounts:
+        source = Folder(mount.source)
         if not source.problem:
-            listed.append((matter.where("Mounts", number, "source"), source, file_system(source.real, table)))
+            where = target.file.locate(mount.location._replace(key="source"))
+            sources.append((where, source, file_system(source.real, table)))
     docker = os.path.realpath(shutil.which("docker", path=context.environ.get("PATH")) or "")
-    yield from folders.sources(listed, ids, home=context.home, snap=docker.startswith("/snap/"))
-    results = [(path, nearest(path)) for path in _results(matter, command)]
-    yield from folders.results([("results", path, folder) for path, folder in results], ids)
+    yield from container.check_sources(sources, ids, home=context.home, snap=docker.startswith("/snap/"))
+    results = [(path, nearest(path)) for path in _get_results_folders(target, _get_mounts(content), command)]
+    yield from container.check_results(results, ids)
     for _, folder in results:
         if ids is not None and ids[0] != 0 and folder.may(*ids, 3):
-            yield from folders.owned("results", folder.path, foreign(folder.path, ids[0]), ids)
+            yield from container.check_owners(folder.path, foreign(folder.path, ids[0]), ids)
 
 
-def _results(matter: Matter, command: list[str]) -> list[str]:
-    """Give the host folders into which results go: as the command says, or else by their usual names."""
-    mounts = mapping.mounted(matter.mapping)
-    named = paths.results_folders(command or ["train"], matter.variables)
+def _get_results_folders(target: CheckTarget, mounts: dict[str, str], command: list[str]) -> list[str]:
+    """Return the host folders for results: those that the command names, or else those of the usual names."""
+    named = paths.results_folders(command or ["train"], target.variables)
     if not named and not command:
-        named = [place for place in mounts.values() if os.path.basename(place) in _RESULTS]
+        named = [destination for destination in mounts.values() if os.path.basename(destination) in _RESULTS]
     return list(dict.fromkeys(paths.host_paths(named, mounts)))
-
-
-def _from_prediction(
-    context: Context, prediction: Prediction, known: list[Finding], matter: Matter
-) -> Iterator[Finding]:
-    """Tell what only the launcher's own behaviour shows."""
-    for change in prediction.changes:
-        yield from _of_change(change, matter)
-    refusal = prediction.refusal
-    if refusal is None:
-        return
-    said = f"{refusal.kind}: {refusal.message}".replace("\n", " ")[:300]
-    told = []
-    if refusal.place.section == "login":
-        logged_in = registry.survey(context.environ, Host(context.environ, context.folder).expanduser("~"))
-        told = login.judge(logged_in, prediction.version, context.environ, context.uid)
-        for finding in told:
-            finding.why = f"the launcher would stop: {said}; {finding.why}"
-        yield from told
-    if not told and not any(finding.severity == ERROR for finding in known):
-        yield Finding("launcher-refuses", str(refusal.place), f"the launcher would stop: {said}")
-
-
-def _of_change(change: Change, matter: Matter) -> Iterator[Finding]:
-    place = change.place
-    where = matter.in_full or matter.where
-    at = str(place) if place.number is None else where(place.section, place.number)
-    if change.kind == "env-twice":
-        yield Finding("env-twice", at, f"the variable {change.was} is there twice", "the last one counts")
-    elif change.kind == "volume-not-seen":
-        why = "this launcher takes '--volume SOURCE:DESTINATION' only, from 6.0.0 on; here the task gets it"
-        yield Finding("volume-not-seen", "--volume", f"'{change.was}' is no mount", why, "put it into the profile")
-    elif change.kind == "volume-source-missing":
-        why = "Docker makes a folder there, as root"
-        yield Finding("volume-source-missing", "--volume", f"folder '{change.was}' does not exist", why)

@@ -11,7 +11,7 @@ from taoprofiles.check import fix
 from taoprofiles.doctor import docker_probe, docker_rules, launcher_rules, own_state, state_rules
 from taoprofiles.launcher import environment, installed, registry
 from taoprofiles.launcher.host import Host
-from taoprofiles.rules import home, login
+from taoprofiles.rules import machine as machine_rules
 from taoprofiles.rules.finding import Finding, by_severity
 from taoprofiles.version import VERSION
 
@@ -75,14 +75,13 @@ def judge(machine: Machine, environ: Mapping[str, str]) -> list[Finding]:
     version = first.version if first else ""
     uid = machine.home.uid
     found = [
-        *home.judge(machine.home, version),
+        *machine_rules.check_home(machine.home, version),
         *launcher_rules.judge(machine.launchers),
         *docker_rules.judge(machine.docker, machine.gpus, _file_system(machine, "images")),
-        *login.judge(machine.login, version, environ, uid),
+        *machine_rules.check_login(machine.login, version, environ, uid),
         *state_rules.judge(machine.state, uid, machine.version, _file_system(machine, "state")),
     ]
-    fix.without_sudo(found, uid)
-    return by_severity(found)
+    return by_severity(fix.without_sudo(found, uid))
 
 
 def facts(machine: Machine) -> dict[str, Any]:

@@ -31,15 +31,6 @@ def judge(launchers: Launchers) -> list[Finding]:
     found = _identity(first, others) or _parts(first)
     if not first.trouble:
         found += _several(launchers)
-        found.append(
-            Finding(
-                "launcher-eol",
-                first.path,
-                "NVIDIA ends the launcher with TAO 7",
-                "what it does, 'docker run' does as well",
-                "'taoprof render NAME --to docker' writes the same profile for plain docker run",
-            )
-        )
     return found
 
 

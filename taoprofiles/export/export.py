@@ -11,7 +11,7 @@ from taoprofiles.launcher import command as launching
 from taoprofiles.launcher import installed, versions
 from taoprofiles.launcher.argv import container_words, parse_launcher_argv
 from taoprofiles.launcher.host import Host
-from taoprofiles.launcher.refusal import RefusedError
+from taoprofiles.launcher.prediction import StartLog
 from taoprofiles.profiles.store import Store
 from taoprofiles.runs.docker_run import labels
 
@@ -82,7 +82,7 @@ def image_of(context: Context, command: list[str]) -> str:
             f"no image named, and there is no launcher here whose table tells that of '{task}'",
             hint="--image IMAGE, or install the launcher: 'pip install nvidia-tao'",
         )
-    found = next((image for key, image in table.items() if key[1] == task and group in ("", key[0])), None)
+    found = next((image for key, image in (table or {}).items() if key[1] == task and group in ("", key[0])), None)
     if found is None:
         close = difflib.get_close_matches(task, sorted({name for _, name in table}), n=1)
         where = f" of group '{group}'" if group else ""
@@ -98,13 +98,12 @@ def _images(context: Context) -> dict[tuple[str, str], str]:
     found = installed.first(context.environ)
     if found is None:
         return {}
-    machine = Host(context.environ, context.folder, installed.config(found))
-    try:
-        table = launching.table(versions.installed(found.version), machine) or {}
-    except RefusedError:
-        return {}
+    host = Host(context.environ, context.folder, installed.config(found))
+    table = None
+    with StartLog().step("config"):
+        table = launching.read_images(versions.behaviour_or_newest(found.version), host)
     override = context.environ.get("OVERRIDE_REGISTRY")
     return {
         (group, name): f"{registry if override is None else override}/{image}"
-        for (group, name), (registry, image) in table.items()
+        for (group, name), (registry, image) in (table or {}).items()
     }

@@ -1,4 +1,4 @@
-"""The machine as a launcher sees it: an environment, a current folder, and what is there."""
+"""The machine as a launcher sees it: an environment, a current folder, and the files."""
 
 from __future__ import annotations
 
@@ -14,44 +14,53 @@ if TYPE_CHECKING:
 
 
 _LIMIT = 64 << 20
-"""Bytes of a file: a launcher that reads more of one than this is not followed."""
+"""Bytes: a larger file is an error here, although the launcher would read it."""
 
 
 class Host:
-    """The real thing behind ``launcher.prediction.Machine``; every method is the one of ``os.path``, or ``open``.
+    """File system and environment of a simulated launcher; every method is the one of ``os.path``, or ``open``.
 
-    ``environ`` is the launcher's environment, ``folder`` the one that it is started in, ``config`` the content of the
-    installed launcher's ``config/config.json``, or None. The paths may be anything that a mounts file can hold, so also
-    what is no path at all: then a TypeError or ValueError says so, in Python's own words.
+    ``environ`` is the launcher's environment, ``folder`` its current folder, ``config`` the content of the installed
+    launcher's ``config/config.json``, or None; ``files`` has contents by path that take the place of the real files.
+    The paths may be anything that a mounts file can hold, also values that are no path: then TypeError or ValueError
+    is raised with Python's own message. A relative path starts at ``folder``; an empty one never exists.
     """
 
-    def __init__(self, environ: Mapping[str, str], folder: str, config: bytes | None = None) -> None:
-        self.environ, self.folder, self.config = environ, folder, config
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        folder: str,
+        config: bytes | None = None,
+        files: Mapping[str, bytes] | None = None,
+    ) -> None:
+        self.environ, self.folder, self.config, self.files = environ, folder, config, files or {}
 
     def expanduser(self, path: str) -> str:
-        """Give the home for a leading ``~``, that of the environment's HOME."""
+        """Replace a leading ``~`` by the home folder: the environment's HOME."""
         home = self.environ.get("HOME")
         return os.path.expanduser(path) if home is None or not isinstance(path, str) else expand_user(path, home)
 
     def realpath(self, path: str) -> str:
-        """Follow every link; what is not there stays as it is."""
-        os.fsencode(path)  # says where a path is none before the folder comes in front of it
+        """Resolve every symlink; components that do not exist stay as they are."""
+        os.fsencode(path)  # raises for what is no path, before the folder is put in front of it
         return os.path.realpath(os.path.join(self.folder, path))
 
     def exists(self, path: str) -> bool:
-        """Tell whether there is such a file or folder, and it may be seen."""
-        return path != "" and os.path.exists(os.path.join(self.folder, path))
+        """Check whether there is a file or folder that the user may see."""
+        return path != "" and (path in self.files or os.path.exists(os.path.join(self.folder, path)))
 
     def read(self, path: str) -> bytes:
-        """Give the content of a regular file. Raises OSError, with the path as it was given.
+        """Return the content of a regular file. Raises OSError with the path as it was given.
 
-        The launcher would wait for a FIFO, and read a device until its memory is full: here both are an error.
+        The launcher would wait for a FIFO, and read a device until memory is full: here both are an error.
         """
+        if path in self.files:
+            return self.files[path]
         try:
             fd = os.open(os.path.join(self.folder, path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             with open(fd, "rb") as file:
                 if stat.S_ISFIFO(mode := os.fstat(fd).st_mode) or stat.S_ISCHR(mode):
-                    raise OSError(errno.EINVAL, "it is no regular file")
+                    raise OSError(errno.EINVAL, "it is not a regular file")
                 content = file.read(_LIMIT + 1)
             if len(content) > _LIMIT:
                 raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))

@@ -1,6 +1,6 @@
-"""Which mounts file a launcher reads, what it takes from it, and what it leaves or alters without a word.
+"""Which mounts file a launcher reads, what it takes from it, and what it refuses, drops or alters.
 
-The order of the steps is the launcher's, since it tells only the first thing that is wrong: ``_get_mount_env_data``,
+The order of the steps is the launcher's, which stops at the first error: ``_get_mount_env_data``,
 ``formatted_mounts`` and ``formatted_envs`` in docker_handler.py of every version.
 """
 
@@ -11,161 +11,215 @@ import json
 import posixpath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from taoprofiles.launcher.prediction import Change, Place
-from taoprofiles.launcher.refusal import refuse, refusing
+from taoprofiles.launcher.host import Host
+from taoprofiles.launcher.prediction import Location, RefusedError
 
 if TYPE_CHECKING:
-    from taoprofiles.launcher.prediction import Machine
+    from collections.abc import Mapping
+
+    from taoprofiles.launcher.prediction import StartLog
     from taoprofiles.launcher.versions import Behaviour
 
 OWN_FILE = "~/.tao_mounts.json"
 _MODES = ("mode", "ro", "readonly", "read_only")
 
 
-class Content(NamedTuple):
-    """What a mounts file says: mounts as (place, source, destination), NAME=VALUE lines, options as they stand."""
+class Mount(NamedTuple):
+    """A mount that the launcher understands: ``entry`` is as written; the paths are resolved on this host."""
 
-    mounts: list[tuple[Place, str, str]]
-    environment: list[str]
+    location: Location
+    source: str
+    destination: str
+    entry: dict[str, Any]
+
+
+class Content(NamedTuple):
+    """What the launcher takes from a mounts file: the entries that it accepts, and DockerOptions as written."""
+
+    mounts: list[Mount]
+    variables: list[tuple[Location, dict[str, Any]]]
     options: Any
 
+    @property
+    def environment(self) -> list[str]:
+        """Return the variables of the container as NAME=VALUE."""
+        return [f"{entry['variable']}={entry['value']}" for _, entry in self.variables]
 
-def file_read(behaviour: Behaviour, machine: Machine) -> str:
-    """Give the path of the one mounts file that counts, whether it is there or not."""
-    named = machine.environ.get("LAUNCHER_MOUNTS")
+
+def mounts_file(host: Host, behaviour: Behaviour | None = None) -> str:
+    """Return the path of the one mounts file that a launcher reads, whether it exists or not.
+
+    ``behaviour`` None stands for a launcher of 5.0.0 or later.
+    """
+    named = host.environ.get("LAUNCHER_MOUNTS")
     if named is None:
-        there = machine.exists(machine.expanduser(OWN_FILE))
-        named = OWN_FILE if there else behaviour.fallback_file
-    return machine.expanduser(named)
+        named = OWN_FILE
+        if behaviour is not None and not host.exists(host.expanduser(OWN_FILE)):
+            named = behaviour.fallback_file
+    return host.expanduser(named)
 
 
-def read(path: str, machine: Machine, changes: list[Change]) -> Content:
-    """Read the mounts file as far as it is good. Raises RefusedError."""
-    if not machine.exists(path):
-        changes.append(Change("no-file", Place("file"), was=path))
+def find_mounts_file(environ: Mapping[str, str], folder: str, behaviour: Behaviour | None = None) -> str:
+    """Return the absolute path of the mounts file that a launcher reads when it is started in ``folder``.
+
+    "" where LAUNCHER_MOUNTS is empty: then the launcher reads no file.
+    """
+    path = mounts_file(Host(environ, folder), behaviour)
+    return posixpath.join(folder, path) if path else ""
+
+
+def read(path: str, host: Host, log: StartLog) -> Content | None:
+    """Read a mounts file; return None where it is not JSON, or no object."""
+    if not host.exists(path):
+        log.change("no-file", Location("file"), was=path)
         return Content([], [], {})
-    with refusing("file"):
-        text = io.TextIOWrapper(io.BytesIO(machine.read(path)), encoding="utf-8").read()
+    data: Any = None
+    sections: list[str] | None = None
+    with log.step("file"):
+        text = io.TextIOWrapper(io.BytesIO(host.read(path)), encoding="utf-8").read()
         data = json.loads(text)
         sections = list(data.keys())
-    if "Mounts" not in sections:
-        raise refuse("AssertionError", "Invalid json file. Requires Mounts key.", Place("file"))
-    mounts: list[tuple[Place, str, str]] = []
-    entries: list[Any] = []
+    if sections is None:
+        return None
+    content = take_sections(data, host, log, path)
+    _find_duplicates(json.loads(text, object_pairs_hook=_Pairs), None, log)
+    _check_variables(content, log)
+    return content
+
+
+def take_sections(data: dict[str, Any], host: Host, log: StartLog, path: str = "") -> Content:
+    """Take the sections of a mounts file; ``path`` is named in messages."""
+    mounts: list[Mount] = []
+    variables: list[tuple[Location, dict[str, Any]]] = []
     options: Any = {}
+    with log.step("file"):
+        if "Mounts" not in data:
+            raise RefusedError("AssertionError", "Invalid json file. Requires Mounts key.", Location("file"))
     for section, value in data.items():
         if section == "Mounts":
-            mounts = _mounts(value, machine, changes)
+            mounts = _take_mounts(value, host, log)
         elif section == "Envs":
-            entries = _entries(value, changes)
+            variables = _take_variables(value, log)
         elif section == "DockerOptions":
             options = value
         else:
-            raise refuse("KeyError", f"Invalid field {section} found in {path} file.", Place("file", key=section))
-    _twice(json.loads(text, object_pairs_hook=_Pairs), None, changes)
-    return Content(mounts, _environment(entries, changes), options)
+            with log.step("file"):
+                message = f"Invalid field {section} found in {path} file."
+                raise RefusedError("KeyError", message, Location("file", key=section))
+    return Content(mounts, variables, options)
 
 
-def volumes(mounts: list[tuple[Place, str, str]], machine: Machine, changes: list[Change]) -> dict[str, str]:
-    """Give what reaches Docker, destination by source: one mount for each source, the last. Raises RefusedError."""
-    made: dict[str, str] = {}
-    places: dict[str, Place] = {}
-    for place, source, destination in mounts:
-        with refusing(*place):
-            real, bind = machine.realpath(source), machine.realpath(destination)
-        if real in places:
-            changes.append(Change("dropped-same-source", places[real], was=made[real], now=str(place)))
-        if place.section == "--volume":
-            moved(place, destination, bind, changes)
-            if not machine.exists(real):
-                changes.append(Change("volume-source-missing", place, was=real))
-        made[real], places[real] = bind, place
-    return made
+def get_volumes(mounts: list[Mount], host: Host, log: StartLog) -> dict[str, str]:
+    """Return what reaches Docker, destination by source: of several mounts of one source only the last."""
+    volumes: dict[str, str] = {}
+    locations: dict[str, Location] = {}
+    for location, source, destination, _ in mounts:
+        with log.step(*location):
+            real, bind = host.realpath(source), host.realpath(destination)
+            if real in locations:
+                log.change("dropped-same-source", locations[real], was=volumes[real], now=str(location))
+            if location.section == "--volume":
+                _check_moved(location, destination, bind, log)
+                if not host.exists(real):
+                    log.change("volume-source-missing", location, was=real)
+            volumes[real], locations[real] = bind, location
+    return volumes
 
 
-def moved(place: Place, written: str, real: str, changes: list[Change]) -> None:
-    """Tell of a destination that is not the one that was written."""
+def _check_moved(location: Location, written: str, real: str, log: StartLog) -> None:
     if real != posixpath.normpath(written):
-        changes.append(Change("moved-destination", place._replace(key="destination"), written, real))
+        log.change("moved-destination", location._replace(key="destination"), written, real)
 
 
-def _mounts(value: Any, machine: Machine, changes: list[Change]) -> list[tuple[Place, str, str]]:
-    mounts = []
-    with refusing("Mounts"):
-        listed = list(value)
-    for index, mount in enumerate(listed):
-        place = Place("Mounts", index)
-        with refusing("Mounts", index):
-            keys = list(mount.keys())
-        if "source" not in keys or "destination" not in keys:
-            raise refuse("AssertionError", "Mounts are not formatted correctly.", place)
-        written = mount["destination"]
-        with refusing("Mounts", index, "source"):
-            source = machine.realpath(machine.expanduser(mount["source"]))
-        with refusing("Mounts", index, "destination"):
-            destination = machine.realpath(machine.expanduser(written))
-        if not machine.exists(source):
-            message = f"Mount point source path doesn't exist. {source}"
-            raise refuse("ValueError", message, place._replace(key="source"))
-        moved(place, written, destination, changes)
-        _unused(place, mount, ("source", "destination"), changes)
-        mounts.append((place, source, destination))
+def _take_mounts(value: Any, host: Host, log: StartLog) -> list[Mount]:
+    mounts: list[Mount] = []
+    entries: list[Any] = []
+    with log.step("Mounts"):
+        entries = list(value)
+    for index, entry in enumerate(entries):
+        location = Location("Mounts", index)
+        if not _has_keys(entry, ("source", "destination"), "Mounts are not formatted correctly.", location, log):
+            continue
+        source = destination = None
+        with log.step("Mounts", index, "source"):
+            source = host.realpath(host.expanduser(entry["source"]))
+        with log.step("Mounts", index, "destination"):
+            destination = host.realpath(host.expanduser(entry["destination"]))
+        if source is None or destination is None:
+            continue
+        with log.step("Mounts", index):
+            if not host.exists(source):
+                message = f"Mount point source path doesn't exist. {source}"
+                raise RefusedError("ValueError", message, location._replace(key="source"))
+        _check_moved(location, entry["destination"], destination, log)
+        _find_ignored(location, entry, ("source", "destination"), log)
+        mounts.append(Mount(location, source, destination, entry))
     return mounts
 
 
-def _entries(value: Any, changes: list[Change]) -> list[Any]:
-    with refusing("Envs"):
+def _take_variables(value: Any, log: StartLog) -> list[tuple[Location, dict[str, Any]]]:
+    variables: list[tuple[Location, dict[str, Any]]] = []
+    entries: list[Any] = []
+    with log.step("Envs"):
         entries = list(value)
     for index, entry in enumerate(entries):
-        with refusing("Envs", index):
-            keys = list(entry.keys())
-        if "variable" not in keys or "value" not in keys:
-            raise refuse("AssertionError", "Env variables aren't formatter correctly.", Place("Envs", index))
-        _unused(Place("Envs", index), entry, ("variable", "value"), changes)
-    return entries
+        location = Location("Envs", index)
+        if _has_keys(entry, ("variable", "value"), "Env variables aren't formatter correctly.", location, log):
+            _find_ignored(location, entry, ("variable", "value"), log)
+            variables.append((location, entry))
+    return variables
 
 
-def _environment(entries: list[Any], changes: list[Change]) -> list[str]:
-    last: dict[str, int] = {}
-    for index, entry in enumerate(entries):
+def _has_keys(entry: Any, required: tuple[str, str], message: str, location: Location, log: StartLog) -> bool:
+    with log.step(*location):
+        keys = list(entry.keys())
+        if not set(required) <= set(keys):
+            raise RefusedError("AssertionError", message, location)
+        return True
+    return False
+
+
+def _check_variables(content: Content, log: StartLog) -> None:
+    last: dict[str, Location] = {}
+    for location, entry in content.variables:
         name, value = entry["variable"], entry["value"]
         if value is None:
-            changes.append(Change("env-none", Place("Envs", index, "value"), was=str(name)))
+            log.change("env-none", location._replace(key="value"), was=str(name))
         elif not isinstance(value, str):
-            changes.append(Change("env-stringified", Place("Envs", index, "value"), was=str(name)))
+            log.change("env-stringified", location._replace(key="value"), was=str(name))
         if not isinstance(name, str):
-            changes.append(Change("env-stringified", Place("Envs", index, "variable"), was=str(name)))
+            log.change("env-stringified", location._replace(key="variable"), was=str(name))
         if str(name) in last:
-            changes.append(Change("env-twice", Place("Envs", last[str(name)]), str(name), str(Place("Envs", index))))
-        last[str(name)] = index
-    return [f"{entry['variable']}={entry['value']}" for entry in entries]
+            log.change("env-twice", last[str(name)], str(name), str(location))
+        last[str(name)] = location
 
 
-def _unused(place: Place, entry: dict[str, Any], used: tuple[str, str], changes: list[Change]) -> None:
+def _find_ignored(location: Location, entry: dict[str, Any], used: tuple[str, str], log: StartLog) -> None:
     others = [key for key in entry if key not in used]
-    for key in others:
-        if place.section == "Mounts" and key in _MODES and entry[key] not in ("rw", False):
-            changes.append(Change("mode-ignored", place._replace(key=key), was=f"{key}={json.dumps(entry[key])}"))
-    unknown = [key for key in others if place.section != "Mounts" or key not in _MODES]
+    modes = [key for key in others if location.section == "Mounts" and key in _MODES]
+    for key in modes:
+        if entry[key] not in ("rw", False):
+            log.change("mode-ignored", location._replace(key=key), was=f"{key}={json.dumps(entry[key])}")
+    unknown = [key for key in others if key not in modes]
     if unknown:
-        changes.append(Change("unknown-keys", place, was=", ".join(unknown)))
+        log.change("unknown-keys", location, was=", ".join(unknown))
 
 
 class _Pairs(list[tuple[str, Any]]):
-    """A JSON object with all that was written."""
+    """A JSON object with all its keys, also those that come twice."""
 
 
-def _twice(value: Any, place: Place | None, changes: list[Change]) -> None:
+def _find_duplicates(value: Any, location: Location | None, log: StartLog) -> None:
     if isinstance(value, _Pairs):
-        seen: set[str] = set()
+        keys: set[str] = set()
         for key, inner in value:
-            named = f"{place.key}.{key}" if place and place.key else key
-            below = place._replace(key=named) if place else Place(key)
-            if key in seen:
-                changes.append(Change("json-duplicate-key", below, was=key))
-            seen.add(key)
-            _twice(inner, below, changes)
+            path = f"{location.key}.{key}" if location and location.key else key
+            below = location._replace(key=path) if location else Location(key)
+            if key in keys:
+                log.change("json-duplicate-key", below, was=key)
+            keys.add(key)
+            _find_duplicates(inner, below, log)
     elif isinstance(value, list):
         for index, inner in enumerate(value):
-            top = place is not None and place.number is None and not place.key
-            _twice(inner, place._replace(number=index) if top and place else place, changes)
+            is_section = location is not None and location.number is None and not location.key
+            _find_duplicates(inner, location._replace(number=index) if is_section and location else location, log)

@@ -1,115 +1,130 @@
-"""The oracle: what a launcher of a given version will do, told without starting it."""
+"""The simulation of a start: what a launcher of a given version does, found out without starting it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles.launcher import command, docker_config, mounts, sdk
-from taoprofiles.launcher.prediction import CONTAINER, Call, Change, Place, Prediction
-from taoprofiles.launcher.refusal import RefusedError, refuse, refusing
+from taoprofiles.launcher.prediction import CONTAINER, Call, Location, Prediction, RefusedError, StartLog
 from taoprofiles.launcher.versions import behaviour as behaviour_of
 
 if TYPE_CHECKING:
-    from taoprofiles.launcher.prediction import Machine
+    from taoprofiles.launcher.host import Host
     from taoprofiles.launcher.versions import Behaviour
 
 _CI_OPTIONS = ("tty", "privileged", "shm_size")
+_ANY_TASK = command.Task("", [], "", "", "")
 
 
-def predict(version: str, machine: Machine, arguments: list[str] | None) -> Prediction:
-    """Tell what ``tao ARGUMENTS`` does with the mounts file that it would find, up to its last call of Docker.
+def predict(version: str, host: Host, arguments: list[str] | None, *, ignore_ci: bool = False) -> Prediction:
+    """Return what ``tao ARGUMENTS`` does with the mounts file that it reads, up to its last call of Docker.
 
-    Docker is taken to answer, and to have the image. ``arguments`` of None stand for any task: then the task is not
-    looked for, the login to the registry not tested, and ``call.image`` is "". Nothing is read but through ``machine``.
+    Docker is assumed to answer, and to have the image. ``arguments`` of None stand for any task: then the task is not
+    looked up, the login to the registry not tested, and ``call.image`` is "". With ``ignore_ci`` the container is the
+    one of a start without CI_PROJECT_DIR, and what that variable would drop is still among the changes. Only ``host``
+    is read.
 
     Raises ValueError for what is no version of the launcher (see ``versions.parse``).
     """
-    return _Start(behaviour_of(version), machine).told(arguments)
+    start = _Start(behaviour_of(version), host, ignore_ci=ignore_ci)
+    start.run(arguments)
+    log = start.log
+    return Prediction(
+        start.behaviour.version, start.source_file, start.content, log.refusals, log.changes, start.call, start.shell
+    )
 
 
 class _Start:
-    """One start, step by step, in the launcher's order."""
+    """One start, step by step, in the launcher's order; a step that is refused is left out."""
 
-    def __init__(self, behaviour: Behaviour, machine: Machine) -> None:
+    def __init__(self, behaviour: Behaviour, host: Host, *, ignore_ci: bool) -> None:
         self.behaviour = behaviour
-        self.machine = machine
-        self.changes: list[Change] = []
+        self.host = host
+        self.log = StartLog()
+        self.is_ci = behaviour.ci and "CI_PROJECT_DIR" in self.host.environ
+        self.ignore_ci = ignore_ci
         self.source_file: str | None = None
+        self.content: mounts.Content | None = None
         self.call: Call | None = None
         self.shell = ""
 
-    def told(self, arguments: list[str] | None) -> Prediction:
-        refusal = None
-        try:
-            self._goes(arguments)
-        except RefusedError as error:
-            refusal, self.call, self.shell = error.refusal, None, ""
-        return Prediction(self.behaviour.version, self.source_file, refusal, self.call, self.changes, self.shell)
-
-    def _goes(self, arguments: list[str] | None) -> None:
-        bare = command.check_mode(self.behaviour, self.machine)
-        if bare:
-            self.changes.append(Change("no-docker", Place("environ", key="TAO_DOCKER_DISABLE")))
-        if arguments is None:
-            task = command.Task("", [], "", "", "")
-        else:
-            found = command.task(self.behaviour, self.machine, arguments)
-            if found is None:
-                if not bare and (arguments == ["list"] or (arguments[:1] == ["stop"] and arguments[1:])):
-                    docker_config.proxies(self.machine)  # they make the same client
-                return
-            task = found
-        if bare:
-            self.shell = command.bare_line(task.name, task.rest) if arguments is not None else ""
-            command.check_line(self.shell, Place("command"))
-            return
+    def run(self, arguments: list[str] | None) -> None:
+        log = self.log
+        with log.step("environ", key="TAO_DOCKER_DISABLE"):
+            command.check_mode(self.behaviour, self.host)
+        is_bare = command.is_without_docker(self.behaviour, self.host)
+        if is_bare:
+            log.change("no-docker", Location("environ", key="TAO_DOCKER_DISABLE"))
+        task: command.Task | None = _ANY_TASK
         if arguments is not None:
-            docker_config.check_login(self.behaviour, self.machine, task.registry)
+            with log.step("config"):
+                task = command.find_task(self.behaviour, self.host, arguments)
+        if task is None:
+            if not is_bare and (arguments == ["list"] or ((arguments or [])[:1] == ["stop"] and arguments != ["stop"])):
+                docker_config.get_proxies(self.host, log)  # these commands create the same Docker client
+            return
+        if is_bare:
+            if task is not _ANY_TASK:
+                with log.step("command"):
+                    self.shell = command.bare_line(task.name, task.rest)
+                    command.check_line(self.shell)
+            return
+        self._start_task(task)
+
+    def _start_task(self, task: command.Task) -> None:
+        log = self.log
+        if task is not _ANY_TASK:
+            docker_config.check_login(self.behaviour, self.host, task.registry, log)
         if task.image != task.usual:
-            place = Place("environ", key="OVERRIDE_REGISTRY")
-            self.changes.append(Change("image-renamed", place, task.usual, task.image))
-        proxies = docker_config.proxies(self.machine)
-        volumes = command.take_volumes(task.rest) if self.behaviour.volume_argument else []
-        unseen = [word for word in task.rest if word == "--volume" or word.startswith("--volume=")]
-        self.changes += [Change("volume-not-seen", Place("command"), was=word) for word in unseen]
+            log.change("image-renamed", Location("environ", key="OVERRIDE_REGISTRY"), task.usual, task.image)
+        proxies = docker_config.get_proxies(self.host, log)
+        volumes = command.take_volumes(task.rest, log) if self.behaviour.volume_argument else []
+        for word in task.rest:
+            if word == "--volume" or word.startswith("--volume="):
+                log.change("volume-not-seen", Location("command"), was=word)
+        path = mounts.mounts_file(self.host, self.behaviour)
+        self.source_file = path if self.host.exists(path) else None
+        self.content = mounts.read(path, self.host, log)
+        if self.content is None:
+            return
         line = command.line(task.name, task.rest)
-        content = self._file()
-        if self.behaviour.ci and "CI_PROJECT_DIR" in self.machine.environ:
-            self._ci(task.image, content, volumes, line)
+        if self.is_ci and not self.ignore_ci:
+            self._run_in_ci(task.image, self.content, volumes, line)
         else:
-            self._container(task.image, content, volumes, line, proxies)
+            self._run_container(task.image, self.content, volumes, line, proxies)
 
-    def _file(self) -> mounts.Content:
-        path = mounts.file_read(self.behaviour, self.machine)
-        self.source_file = path if self.machine.exists(path) else None
-        return mounts.read(path, self.machine, self.changes)
-
-    def _container(
-        self, image: str, content: mounts.Content, given: list[tuple[Place, str]], line: str, proxies: list[str]
+    def _run_container(
+        self, image: str, content: mounts.Content, given: list[tuple[Location, str]], line: str, proxies: list[str]
     ) -> None:
+        log = self.log
         all_mounts = list(content.mounts)
-        for place, text in given:
-            with refusing(*place):
+        for location, text in given:
+            with log.step(*location):
                 parts = text.split(":")
-                all_mounts.append((place, parts[0], parts[1]))
-            if parts[2:] and parts[2:] != ["rw"]:
-                self.changes.append(Change("mode-ignored", place, was=":".join(parts[2:])))
-        volumes = mounts.volumes(all_mounts, self.machine, self.changes)
+                all_mounts.append(mounts.Mount(location, parts[0], parts[1], {}))
+                if parts[2:] and parts[2:] != ["rw"]:
+                    log.change("mode-ignored", location, was=":".join(parts[2:]))
+        volumes = mounts.get_volumes(all_mounts, self.host, log)
         environment = list(content.environment)
         if self.behaviour.tells_client_type:
             environment.append("TAO_CLIENT_TYPE=launcher")
-        tty = True
+        tty: Any = True
+        has_options = content.options is not None
         if self.behaviour.needs_options:
-            with refusing("DockerOptions"):
+            has_options = False
+            with log.step("DockerOptions"):
                 tty = content.options["tty"] if "tty" in list(content.options.keys()) else True
-        options = {"tty": True, **self._options(content.options)}
+                has_options = True
+        options = {"tty": True, **(self._check_options(content.options) if has_options else {})}
+        if self.is_ci:
+            self._drop_in_ci(options, given)
         if "user" not in options:
-            self.changes.append(Change("root-user", Place("DockerOptions", key="user")))
+            log.change("root-user", Location("DockerOptions", key="user"))
         if proxies:
             names = ", ".join(each.partition("=")[0] for each in proxies)
-            self.changes.append(Change("proxy-added", Place("login", key="proxies"), now=names))
+            log.change("proxy-added", Location("login", key="proxies"), now=names)
         environment = proxies + environment
-        body = sdk.body(image, volumes, environment, options, self.behaviour.entrypoint)
+        body = sdk.create_request(image, volumes, environment, options, entrypoint=self.behaviour.entrypoint, log=log)
         host = body["HostConfig"]
         self.call = Call(
             image,
@@ -127,30 +142,39 @@ class _Start:
         interactive = "-it" if tty else "-i"
         self.shell = f"bash -c 'docker exec {interactive} {CONTAINER} {line}'"
 
-    def _options(self, options: Any) -> dict[str, Any]:
-        if options is None:
-            return {}
-        with refusing("DockerOptions"):
+    def _check_options(self, options: Any) -> dict[str, Any]:
+        items: list[tuple[str, Any]] = []
+        accepted: dict[str, Any] = {}
+        with self.log.step("DockerOptions"):
             items = list(options.items())
-        valid = self.behaviour.options
         for key, value in items:
-            place = Place("DockerOptions", key=key)
-            if key not in valid:
-                message = (
-                    f'The parameter "{key}" mentioned in the config file isn\'t a valid option.'
-                    f"\nPlease choose one of the following: {valid}"
-                )
-                raise refuse("AssertionError", message, place)
-            if key == "ulimits":
-                if not isinstance(value, dict):
-                    raise refuse("AssertionError", "Ulimits should be a dictionary of params", place)
-                for name, limit in value.items():
-                    sdk.ulimit(name, limit)
-        return dict(items)
+            with self.log.step("DockerOptions", key=key):
+                accepted[key] = self._check_option(key, value)
+        return accepted
 
-    def _ci(self, image: str, content: mounts.Content, given: list[tuple[Place, str]], line: str) -> None:
-        volumes = mounts.volumes(content.mounts, self.machine, self.changes)
-        with refusing("DockerOptions"):
+    def _check_option(self, key: str, value: Any) -> Any:
+        location = Location("DockerOptions", key=key)
+        if key not in self.behaviour.options:
+            message = (
+                f'The parameter "{key}" mentioned in the config file isn\'t a valid option.'
+                f"\nPlease choose one of the following: {self.behaviour.options}"
+            )
+            raise RefusedError("AssertionError", message, location)
+        if key != "ulimits":
+            return value
+        if not isinstance(value, dict):
+            raise RefusedError("AssertionError", "Ulimits should be a dictionary of params", location)
+        limits = {}
+        for name, limit in value.items():
+            with self.log.step("DockerOptions", key=f"ulimits.{name}"):
+                sdk.check_ulimit(name, limit)
+                limits[name] = limit
+        return limits
+
+    def _run_in_ci(self, image: str, content: mounts.Content, given: list[tuple[Location, str]], line: str) -> None:
+        volumes = mounts.get_volumes(content.mounts, self.host, self.log)
+        tty, options = True, {}
+        with self.log.step("DockerOptions"):
             tty = bool(content.options.get("tty", True))
             options = dict(content.options)
         words = ["docker run", "-it" if tty else "-i", "--rm", "--gpus all"]
@@ -160,22 +184,20 @@ class _Start:
             words += ["--privileged"] if key == "privileged" and value else []
             words += [f"--shm-size {value}"] if key == "shm_size" else []
         self.shell = f"{' '.join(words)} {image} {line}"
-        command.check_line(self.shell, Place("file"))
-        dropped = [Place("DockerOptions", key=key) for key in options if key not in _CI_OPTIONS]
-        dropped += [place for place, _ in given]
-        self.changes += [Change("ci-dropped", place) for place in dropped]
-        self.changes.append(Change("root-user", Place("DockerOptions", key="user")))
-        privileged = bool(options.get("privileged"))
+        with self.log.step("file"):
+            command.check_line(self.shell)
+        self._drop_in_ci(options, given)
+        self.log.change("root-user", Location("DockerOptions", key="user"))
         self.call = Call(
             image,
             volumes,
             content.environment,
-            None,
-            options.get("shm_size"),
-            {},
-            {},
-            None,
-            privileged,
-            tty,
-            None,
+            shm_size=options.get("shm_size"),
+            privileged=bool(options.get("privileged")),
+            tty=tty,
         )
+
+    def _drop_in_ci(self, options: dict[str, Any], given: list[tuple[Location, str]]) -> None:
+        dropped = [Location("DockerOptions", key=key) for key in options if key not in _CI_OPTIONS]
+        for location in [*dropped, *(location for location, _ in given)]:
+            self.log.change("ci-dropped", location)

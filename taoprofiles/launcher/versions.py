@@ -86,7 +86,7 @@ def nearest(version: str) -> str:
     return earlier[-1] if earlier else KNOWN[0]
 
 
-def installed(version: str) -> Behaviour:
+def behaviour_or_newest(version: str) -> Behaviour:
     """Give what an installed launcher does: the newest's ways where its version is "" or none that is known."""
     try:
         return behaviour(version)

@@ -1,51 +1,64 @@
-"""Where a thing of a mapping stands, for a person: a key of the profile, or a line of the mounts file."""
+"""Where a part of a mapping stands, for a person: a key of the profile, or a line of the mounts file."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeAlias
+
+from taoprofiles.launcher.prediction import Location
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from typing import Any, TypeAlias
+    from collections.abc import Mapping
+    from typing import Any
 
     Path: TypeAlias = tuple[str | int, ...]
-    """A way into a mapping: ("Mounts", 1, "source")."""
+    """The steps into a mapping: ("Mounts", 1, "source")."""
 
-    Where: TypeAlias = Callable[..., str]
-    """Is given the steps of a path one by one, and says where that stands."""
+Locator: TypeAlias = Callable[[Location], str]
+"""Returns the name of a location."""
 
 _LEXEME = r'(?s)"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+'
+_SECTIONS = {"Mounts": "mounts", "Envs": "container.env", "DockerOptions": "docker"}
 
 
-def in_profile(mapping: Mapping[str, Any]) -> Where:
-    """Give the keys of a profile that the things of its ``mapping`` come from."""
+def in_profile(mapping: Mapping[str, Any]) -> Locator:
+    """Return a locator that names the keys of the profile from which ``mapping`` is rendered."""
 
-    def where(*path: str | int) -> str:
-        section, *rest = path or ("",)
-        if section == "Mounts" and rest:
-            return f"mounts[{rest[0]}]" + "".join(f".{step}" for step in rest[1:])
-        if section == "Envs" and rest:
-            return f"container.env.{mapping['Envs'][rest[0]]['variable']}"
-        if section == "DockerOptions" and rest:
-            return ".".join(map(str, ("docker", *rest)))
-        return {"Mounts": "mounts", "Envs": "container.env", "DockerOptions": "docker"}.get(str(section), str(section))
+    def locate(location: Location) -> str:
+        section, number, key = location
+        name = _SECTIONS.get(section)
+        if name is None:
+            return str(location)
+        if section == "Envs" and number is not None:
+            return f"{name}.{mapping['Envs'][number]['variable']}"
+        return str(Location(name, number, key))
 
-    return where
+    return locate
 
 
-def in_file(name: str, text: str) -> Where:
-    """Give the lines of a mounts file, whose ``text`` is JSON; ``name`` is what it is called."""
-    numbers = lines(text)[0]
+def in_file(name: str, text: str) -> Locator:
+    """Return a locator that gives the lines of a mounts file; ``text`` is its content, ``name`` its name."""
+    import json
 
-    def where(*path: str | int) -> str:
-        known = path
-        while known and known not in numbers:
-            known = known[:-1]
-        spelt = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).lstrip(".")
-        return f"{name}:{numbers.get(known, 1)}" + (f" ({spelt})" if spelt else "")
+    numbers: dict[Path, int] = {}
+    with suppress(ValueError, RecursionError):
+        json.loads(text)
+        numbers = find_lines(text)
 
-    return where
+    def locate(location: Location) -> str:
+        section, number, key = location
+        if section in ("login", "command", "environ", "config", "--volume"):
+            return str(location)
+        start: Path = () if section == "file" else (section,) if number is None else (section, number)
+        path = (*start, key) if (*start, key) in numbers or not key else (*start, *key.split("."))
+        while path and path not in numbers:
+            path = path[:-1]
+        spelled = key if section == "file" else str(location)
+        return f"{name}:{numbers.get(path, 1)}" + (f" ({spelled})" if spelled else "")
+
+    return locate
 
 
 def _forget(numbers: dict[Path, int], below: dict[Path, list[Path]], start: Path) -> None:
@@ -62,16 +75,15 @@ def _note(numbers: dict[Path, int], below: dict[Path, list[Path]], path: Path, l
         below.setdefault(path[:-1], []).append(path)
 
 
-def lines(text: str) -> tuple[dict[Path, int], list[tuple[Path, int]]]:
-    """Give the line (from 1) of every value of a JSON text, and the path and line of each key that comes again.
+def find_lines(text: str) -> dict[Path, int]:
+    """Return the line (from 1) of every value of a JSON text.
 
-    The text must be JSON that Python's ``json`` reads; of a key that comes twice it keeps the last, as this does.
+    The text must be JSON that Python's ``json`` reads; of a key that comes twice both keep the last.
     """
     import json
 
     numbers: dict[Path, int] = {}
-    below: dict[Path, list[Path]] = {}  # what is in each object and list: thousands of keys may come twice
-    again: list[tuple[Path, int]] = []
+    below: dict[Path, list[Path]] = {}  # by object or list its parts: thousands of keys may come twice
     path: list[str | int] = []
     open_keys: list[set[str]] = []
     line, at, key = 1, 0, ""
@@ -97,10 +109,9 @@ def lines(text: str) -> tuple[dict[Path, int], list[tuple[Path, int]]]:
             key = json.loads(word, strict=False)
             path[-1] = key
             if key in open_keys[-1]:
-                again.append((tuple(path), line))
                 _forget(numbers, below, tuple(path))
             open_keys[-1].add(key)
             _note(numbers, below, tuple(path), line)
         else:
             _note(numbers, below, tuple(path), line)
-    return numbers, again
+    return numbers

@@ -1,4 +1,7 @@
-"""What the launcher and Docker will make of the mounts: formatted_mounts in docker_handler.py of nvidia-tao 6.26.3."""
+"""Rules for mounts: what the launcher refuses or alters, Docker's own refusals, and the state of the folders.
+
+Sources: ``formatted_mounts`` in docker_handler.py of nvidia-tao 6.26.3; the volume rules of ``docker run``.
+"""
 
 from __future__ import annotations
 
@@ -6,153 +9,193 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-from taoprofiles.rules.finding import Finding
+from taoprofiles.launcher.mounts import get_volumes, take_sections
+from taoprofiles.launcher.prediction import StartLog
+from taoprofiles.rules.finding import error, info, warning
 from taoprofiles.storage.paths import is_inside
+from taoprofiles.system.filesystem import Folder, is_wsl
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from typing import Any, Protocol
+    from collections.abc import Iterator, Sequence
+    from typing import Any
 
-    from taoprofiles.rules.locations import Where
+    from taoprofiles.launcher.host import Host
+    from taoprofiles.launcher.mounts import Mount
+    from taoprofiles.launcher.prediction import Change, Refusal
+    from taoprofiles.rules.finding import Finding
+    from taoprofiles.rules.locations import Locator
 
-    class Source(Protocol):
-        """What is known of a folder of this host: see ``world.places.Folder``."""
-
-        path: str
-        real: str
-        problem: str
-
-    Mount = tuple[Source, str, str]
-    """The source; the destination as it is written; and where that name leads on this host."""
-
-# Not compiled here: 'use' has no time, and seldom needs it.
+# Not compiled here: 'use' seldom needs it, and starts faster without it.
 _PLACEHOLDER = r"(?i)FIXME|CHANGE_?ME|TODO|YOUR[_-]|/path/to\b|<[^/>]+>"
 
 
 def placeholder(text: str) -> str:
-    """Give the part of a text that somebody was to fill in (FIXME, /path/to, YOUR_…), "" for none."""
-    found = re.search(_PLACEHOLDER, text)
-    return found.group() if found else ""
+    """Return the part of a text that is a placeholder (FIXME, /path/to, YOUR_…), or ""."""
+    match = re.search(_PLACEHOLDER, text)
+    return match.group() if match else ""
 
 
-def judge(
-    mounts: Sequence[Mount], where: Where, *, written: Sequence[dict[str, Any]], wsl: Callable[[], bool], expanded: bool
+def check_mapping(mapping: dict[str, Any], locate: Locator, host: Host) -> Iterator[Finding]:
+    """Check the mounts of a mapping that a profile renders, without simulating the rest of a start."""
+    log = StartLog()
+    mounts = take_sections({"Mounts": mapping["Mounts"]}, host, log).mounts
+    get_volumes(mounts, host, log)
+    return check(mounts, log.refusals, log.changes, locate, host, is_rendered=True)
+
+
+def check(
+    mounts: Sequence[Mount],
+    refusals: Sequence[Refusal],
+    changes: Sequence[Change],
+    locate: Locator,
+    host: Host,
+    *,
+    is_rendered: bool,
 ) -> Iterator[Finding]:
-    """Find what is wrong with the mounts, in their order; ``written`` is how each stands in the mapping.
+    """Check the mounts that the launcher understands; ``refusals`` and ``changes`` are those of the simulated start.
 
-    ``expanded``: they come of a profile, whose variables have been put in: a ``$`` that is left is one.
+    ``is_rendered``: they come from a profile, whose variables are replaced: a remaining ``$`` is part of a name.
     """
-    sources: dict[str, int] = {}
-    places: dict[str, int] = {}
-    for number, (source, destination, leads) in enumerate(mounts):
-        at_source, at_place = where("Mounts", number, "source"), where("Mounts", number, "destination")
-        yield from _source(source, str(written[number]["source"]), at_source, wsl=wsl, expanded=expanded)
-        first = sources.setdefault(source.real, number)
-        if first != number and mounts[first][2] != leads:
-            lost = mounts[first][1]
-            yield Finding(
-                "src-duplicate", at_source, f"'{source.path}' is the same folder as the source of mount {first}",
-                f"the launcher keeps only one mount of a folder, the last: nothing would be on '{lost}'",
-                "mount a folder above it once, or give one of the two a folder of its own",
-            )  # fmt: skip
-        yield from _destination(destination, leads, at_place)
-        first = places.setdefault(leads, number)
-        if first != number and mounts[first][0].real != source.real:
-            yield Finding(
-                "dst-duplicate", at_place, f"'{destination}' is already the destination of mount {first}",
-                "Docker refuses two mounts on one place: Duplicate mount point",
-                "give one of the two another destination",
-            )  # fmt: skip
-    yield from _nested(mounts, where)
+    refused = {refusal.location.number: refusal for refusal in refusals if refusal.location.section == "Mounts"}
+    for mount in mounts:
+        yield from _check_source(mount, refused.get(mount.location.number), locate, host, is_rendered=is_rendered)
+        yield from _check_destination(mount, locate)
+    yield from _check_changes(mounts, changes, locate)
+    yield from _check_duplicate_destinations(mounts, locate)
+    yield from _check_nested(mounts, set(refused), locate)
 
 
-def _source(source: Source, written: str, where: str, *, wsl: Callable[[], bool], expanded: bool) -> Iterator[Finding]:
-    refusal = f"the launcher would stop: Mount point source path doesn't exist. {source.real}"
+def _check_source(
+    mount: Mount, refusal: Refusal | None, locate: Locator, host: Host, *, is_rendered: bool
+) -> Iterator[Finding]:
+    written = str(mount.entry["source"])
+    where = locate(mount.location._replace(key="source"))
     if written[:1].isalpha() and written[1:3] in (":\\", ":/"):
-        linux = f"/mnt/{written[0].lower()}/" + written[3:].replace("\\", "/")
-        hint = "write the folder as this machine names it, such as /data"
-        hint = f"in WSL that folder is '{linux}'" if wsl() else hint
-        yield Finding("src-windows-path", where, f"'{written}' is a path of Windows", refusal, hint)
+        hint = "write the Linux path of the folder, such as /data"
+        if is_wsl():
+            linux_path = f"/mnt/{written[0].lower()}/" + written[3:].replace("\\", "/")
+            hint = f"in WSL that folder is '{linux_path}'"
+        yield error("src-windows-path", where, f"'{written}' is a Windows path", _stops(refusal), hint, by_hand=True)
         return
     if not written.startswith(("/", "~")):
-        yield Finding(
-            "src-relative", where, f"'{written}' depends on the folder that tao is started in",
-            f"from here it is '{source.real}'", f"write it out: {source.real}",
-        )  # fmt: skip
-    if ":" in source.real:
-        yield _colon(where, source.real)
-    if source.problem == "missing":
-        left = placeholder(written)
-        if left:
-            hint = "put the folder's own path there"
-            yield Finding("src-placeholder", where, f"'{written}' still has '{left}' in it", refusal, hint)
-        elif "$" in written and not expanded:
-            hint = "write the path out: the launcher expands a leading ~ and no variable"
-            yield Finding("src-unexpanded-var", where, f"'{written}' has a '$', and is no folder", refusal, hint)
-        else:
-            make = ("mkdir", source.path)
-            hint = f"mkdir -p {_quoted(source.path)}"
-            what = f"folder '{source.path}' does not exist"
-            yield Finding("src-missing", where, what, refusal, hint, fix=make)
-    elif source.problem:
-        # The launcher would say that it does not exist, which leads astray.
-        yield Finding("src-unseen", where, f"'{source.path}' cannot be seen: {source.problem}", refusal)
+        why = f"from here it is '{mount.source}'"
+        what = f"'{written}' depends on the folder in which tao is started"
+        yield warning("src-relative", where, what, why, f"write the whole path: {mount.source}", by_hand=True)
+    if ":" in mount.source:
+        yield _colon(where, mount.source)
+    if refusal is None:
+        return
+    path = os.path.join(host.folder, host.expanduser(written))
+    problem = Folder(path).problem
+    left = placeholder(written)
+    if problem and problem != "missing":
+        # The launcher says that it does not exist, which is misleading.
+        yield error("src-unseen", where, f"'{path}' cannot be read: {problem}", _stops(refusal))
+    elif left:
+        what, hint = f"'{written}' still contains '{left}'", "write the real path of the folder"
+        yield error("src-placeholder", where, what, _stops(refusal), hint, by_hand=True)
+    elif "$" in written and not is_rendered:
+        hint = "write the path itself: the launcher expands a leading ~, but no variable"
+        what = f"'{written}' contains a '$', and there is no such folder"
+        yield error("src-unexpanded-var", where, what, _stops(refusal), hint, by_hand=True)
+    else:
+        what, hint = f"folder '{path}' does not exist", f"mkdir -p {_quoted(path)}"
+        yield error("src-missing", where, what, _stops(refusal), hint, fix=("mkdir", path))
+
+
+def _stops(refusal: Refusal | None) -> str:
+    return f"the launcher stops: {refusal}" if refusal else ""
 
 
 def _quoted(path: str) -> str:
-    import shlex  # not for 'use', which has no time
+    import shlex  # not at the start of 'use'
 
     return shlex.quote(path)
 
 
-def _destination(destination: str, leads: str, where: str) -> Iterator[Finding]:
-    plain = os.path.normpath(destination)
-    if not destination.startswith("/"):
-        kind = "is a path of the host's home" if destination.startswith("~") else "is not absolute"
-        yield Finding(
-            "dst-relative", where, f"'{destination}' {kind}",
-            f"the launcher works it out on this host, and would mount on '{leads}'",
-            "write the path as the container is to see it, such as /data",
+def _check_destination(mount: Mount, locate: Locator) -> Iterator[Finding]:
+    written, real = str(mount.entry["destination"]), mount.destination
+    where = locate(mount.location._replace(key="destination"))
+    if not written.startswith("/"):
+        kind = "is a path in the host's home" if written.startswith("~") else "is not absolute"
+        yield error(
+            "dst-relative", where, f"'{written}' {kind}",
+            f"the launcher resolves it on this host, and would mount at '{real}'",
+            "write the path in the container, such as /data", by_hand=True,
         )  # fmt: skip
-    elif leads.lstrip("/") == "":
-        yield Finding("dst-root", where, f"'{destination}' is the container's root", "Docker refuses to mount there")
-    elif leads.lstrip("/") != plain.lstrip("/"):
-        yield Finding(
-            "dst-symlinked-on-host", where, f"'{destination}' leads to '{leads}' on this host",
-            f"the launcher resolves the name here and would mount on '{leads}': nothing would be on '{destination}'",
-            "choose a name that is no symlink on this host, such as /workspace/data",
-        )  # fmt: skip
-    if ":" in leads:
-        yield _colon(where, leads)
+    elif not real.strip("/"):
+        what = f"'{written}' is the root folder of the container"
+        yield error("dst-root", where, what, "Docker refuses to mount there", by_hand=True)
+    if ":" in real:
+        yield _colon(where, real)
 
 
 def _colon(where: str, path: str) -> Finding:
-    why = "Docker is given source:destination:mode, and takes the ':' for the end of the path"
-    return Finding("src-colon", where, f"'{path}' has a ':'", why, "give the folder a name without ':'")
+    why = "Docker gets source:destination:mode, and takes the ':' for the end of the path"
+    return error("src-colon", where, f"'{path}' contains a ':'", why, "rename the folder without ':'", by_hand=True)
 
 
-def _nested(mounts: Sequence[Mount], where: Where) -> Iterator[Finding]:
-    """Find mounts inside of others: what they hide, or what Docker would make on the host for them."""
-    for number, (inner, _, place) in enumerate(mounts):
-        around = [one for one in mounts if place != one[2] and is_inside(place, one[2])]
-        if not around:
+def _check_changes(mounts: Sequence[Mount], changes: Sequence[Change], locate: Locator) -> Iterator[Finding]:
+    by_name = {str(mount.location): mount for mount in mounts}
+    for kind, location, was, now in changes:
+        mount = by_name.get(str(location._replace(key="")))
+        if kind == "dropped-same-source" and mount is not None:
+            last = by_name.get(now)
+            if last is not None and last.destination == mount.destination:
+                continue
+            yield error(
+                "src-duplicate", locate(location._replace(key="source")),
+                f"'{mount.entry['source']}' is the same folder as the source of {now}",
+                f"the launcher keeps only one mount of a folder, the last: nothing would be mounted at '{was}'",
+                "mount a parent folder once, or give one of the two its own folder", by_hand=True,
+            )  # fmt: skip
+        elif kind == "moved-destination" and was.startswith("/") and now.strip("/"):
+            if os.path.normpath(was).lstrip("/") == now.lstrip("/"):
+                continue  # //data
+            yield error(
+                "dst-symlinked-on-host", locate(location), f"'{was}' is '{now}' on this host",
+                f"the launcher resolves symlinks on the host and would mount at '{now}': nothing would be at '{was}'",
+                "choose a name that is no symlink on this host, such as /workspace/data", by_hand=True,
+            )  # fmt: skip
+
+
+def _check_duplicate_destinations(mounts: Sequence[Mount], locate: Locator) -> Iterator[Finding]:
+    first: dict[str, Mount] = {}
+    for mount in mounts:
+        other = first.setdefault(mount.destination, mount)
+        if other.source != mount.source:
+            yield error(
+                "dst-duplicate", locate(mount.location._replace(key="destination")),
+                f"'{mount.entry['destination']}' is already the destination of {other.location}",
+                "Docker refuses two mounts at one place: Duplicate mount point",
+                "give one of the two another destination", by_hand=True,
+            )  # fmt: skip
+
+
+def _check_nested(mounts: Sequence[Mount], refused: set[int | None], locate: Locator) -> Iterator[Finding]:
+    """Check mounts inside others: what they hide, or which folder Docker would create on the host for them."""
+    for inner in mounts:
+        outside = [
+            mount
+            for mount in mounts
+            if inner.destination != mount.destination and is_inside(inner.destination, mount.destination)
+        ]
+        if not outside:
             continue
-        outer, _, above = max(around, key=lambda one: len(one[2]))
-        point = os.path.join(outer.real, os.path.relpath(place, above))
-        at = where("Mounts", number, "destination")
-        if outer.problem or os.path.realpath(point) == inner.real:
+        outer = max(outside, key=lambda mount: len(mount.destination))
+        point = os.path.join(outer.source, os.path.relpath(inner.destination, outer.destination))
+        where = locate(inner.location._replace(key="destination"))
+        if outer.location.number in refused or os.path.realpath(point) == inner.source:
             continue
         if not os.path.lexists(point):
-            yield Finding(
-                "dst-makes-folder", at, f"'{place}' is inside the mount on '{above}', and '{point}' does not exist",
-                "Docker makes it on this host, as root: then you cannot write there",
-                f"mkdir -p {_quoted(point)}", fix=("mkdir", point),
-            )  # fmt: skip
-        elif os.path.isdir(point) and _holds_something(point):
-            yield Finding("dst-shadow", at, f"'{place}' hides what is in '{point}' from the container")
+            what = f"'{inner.destination}' is inside the mount at '{outer.destination}', and '{point}' does not exist"
+            why = "Docker creates it on this host as root: then you cannot write there"
+            yield warning("dst-makes-folder", where, what, why, f"mkdir -p {_quoted(point)}", fix=("mkdir", point))
+        elif os.path.isdir(point) and _has_entries(point):
+            yield info("dst-shadow", where, f"'{inner.destination}' hides the content of '{point}' in the container")
 
 
-def _holds_something(folder: str) -> bool:
+def _has_entries(folder: str) -> bool:
     try:
         with os.scandir(folder) as entries:
             return next(entries, None) is not None

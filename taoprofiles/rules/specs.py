@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from taoprofiles.errors import TaoprofError
 from taoprofiles.masking import is_secret
-from taoprofiles.rules.finding import ERROR, WARNING, Finding
+from taoprofiles.rules.finding import ERROR, WARNING, Finding, error, warning
 from taoprofiles.rules.spec_values import SpecValue, read_values
 from taoprofiles.storage import files
 
@@ -112,19 +112,19 @@ class _SpecChecker:
         try:
             content = files.read(host, SIZE_LIMIT) or b""
             text = content.decode("utf-8-sig")
-        except TaoprofError as error:
-            return [Finding("spec-unreadable", host, error.message, "the paths in it are not checked")]
-        except UnicodeDecodeError as error:
-            line = content.count(b"\n", 0, error.start) + 1
+        except TaoprofError as problem:
+            return [warning("spec-unreadable", host, problem.message, "the paths in it are not checked")]
+        except UnicodeDecodeError as problem:
+            line = content.count(b"\n", 0, problem.start) + 1
             return [
-                Finding("spec-unreadable", f"{host}:{line}", "it is not UTF-8 text", "the paths in it are not checked")
+                warning("spec-unreadable", f"{host}:{line}", "it is not UTF-8 text", "the paths in it are not checked")
             ]
         values, fault = read_values(text, form)
         self.nested += [found for value in values if (found := path_in(value)) and is_spec(value.key, found)]
         findings = self._check_values(host, values)
         if fault is not None:
             what = f"it is not valid {form.upper()}: {fault.message}"
-            findings.append(Finding("spec-syntax", f"{host}:{fault.line}", what, "the task cannot read it"))
+            findings.append(error("spec-syntax", f"{host}:{fault.line}", what, "the task cannot read it", by_hand=True))
         return findings
 
     def _check_values(self, host: str, values: Sequence[SpecValue]) -> list[Finding]:
@@ -176,9 +176,12 @@ class _Findings:
     def has_room(self, id: str) -> bool:
         return self._counts.get(id, 0) < SHOWN
 
-    def add(self, id: str, line: int, what: str, why: str = "", hint: str = "", *, severity: str = "") -> None:
+    def add(self, id: str, line: int, what: str, why: str = "", hint: str = "", *, severity: str = WARNING) -> None:
         if self.has_room(id):
-            self._findings.append(Finding(id, f"{self._path}:{line}", what, why, hint, severity=severity))
+            by_hand = id not in ("missing-file", "spec-unreadable")
+            self._findings.append(
+                Finding(id, f"{self._path}:{line}", what, why, hint, severity=severity, by_hand=by_hand)
+            )
         self._counts[id] = self._counts.get(id, 0) + 1
 
     def all(self) -> list[Finding]:

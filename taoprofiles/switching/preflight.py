@@ -6,38 +6,29 @@ import os
 from typing import TYPE_CHECKING
 
 from taoprofiles.errors import InvalidProfileError
+from taoprofiles.launcher.host import Host
+from taoprofiles.launcher.prediction import Location
 from taoprofiles.masking import without_secrets
-from taoprofiles.rules import mounts, options, variables
+from taoprofiles.rules import container, mounts, options
 from taoprofiles.rules.finding import COMMAND_IDS, ERROR, Finding
 from taoprofiles.rules.locations import in_profile
 from taoprofiles.storage.os_errors import to_taoprof_error
-from taoprofiles.system.filesystem import Folder, is_wsl
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-    from taoprofiles.rules.locations import Where
+    from taoprofiles.rules.locations import Locator
     from taoprofiles.storage.paths import Context
 
 
-def mount_findings(
-    context: Context, listed: Sequence[dict[str, Any]], where: Where, *, expanded: bool
-) -> list[Finding]:
-    """Judge the mounts of a mapping on this host, where each leads to now; ``expanded``: see ``mounts.judge``."""
-    pairs = []
-    for mount in listed:
-        source, destination = mount["source"], mount["destination"]
-        pairs.append((Folder(context.absolute(source)), destination, os.path.realpath(context.absolute(destination))))
-    return list(mounts.judge(pairs, where, written=listed, wsl=is_wsl, expanded=expanded))
-
-
-def container_findings(context: Context, mapping: dict[str, Any], where: Where) -> list[Finding]:
-    """Judge whom the container of a mapping of sound form works as, and its variables, for what cannot go well."""
-    envs, given = mapping.get("Envs", []), mapping.get("DockerOptions") or {}
-    has_home = any(env["variable"] == "HOME" for env in envs)
-    found = options.user(given, where, uid=context.uid, gid=context.gid, has_home=has_home)
-    return [*found, *variables.nulls(envs, where)]
+def container_findings(context: Context, mapping: dict[str, Any], locate: Locator) -> list[Finding]:
+    """Check the user and the variables of the container of a rendered mapping."""
+    variables, given = mapping.get("Envs", []), mapping.get("DockerOptions") or {}
+    has_home = any(entry["variable"] == "HOME" for entry in variables)
+    located = [(Location("Envs", number), entry) for number, entry in enumerate(variables)]
+    user = options.check_user(given, locate, uid=context.uid, gid=context.gid, has_home=has_home)
+    return [*user, *container.check_nulls(located, locate)]
 
 
 def to_make(
@@ -59,12 +50,12 @@ def to_make(
     Raises InvalidProfileError where ``check`` is asked for and something would go wrong for certain; a missing folder
     is no fault with ``mkdir``. Without ``check`` nothing is refused.
     """
-    where = in_profile(mapping)
-    found = mount_findings(context, mapping["Mounts"], where, expanded=True)
+    locate = in_profile(mapping)
+    found = list(mounts.check_mapping(mapping, locate, Host(context.environ, context.folder)))
     to_mend = [finding.fix[1] for finding in found if finding.fix[:1] == ("mkdir",)]
     folders = to_mend if mkdir else []
     if check:
-        found += container_findings(context, mapping, where)
+        found += container_findings(context, mapping, locate)
         found += command_findings(context, command, mapping, variables or {}) if command else []
         faults = [one for one in found if one.severity == ERROR and not (mkdir and one.id == "src-missing")]
         if faults:

@@ -99,7 +99,7 @@ def test_an_active_profile_that_is_held_is_changed_and_said_to_be_not_in_force(h
     call(home, "hold", "--reason", "a test")
     done = call(home, "check", "--fix", "--yes")
     assert done.status == 5
-    assert "profile 'p' was changed, and is not in force yet" in done.err
+    assert "profile 'p' was changed, but is not active yet" in done.err
     assert home.mapping_file.read_bytes() == before
     assert 'shm_size = "16G"' in (home.profiles / "p.toml").read_text()
 

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from taoprofiles.launcher import command, docker_config, mounts, sdk, sizes, versions
 from taoprofiles.launcher import simulation as predict_module
 from taoprofiles.launcher.host import Host
-from taoprofiles.launcher.prediction import Prediction
+from taoprofiles.launcher.prediction import Prediction, Refusal
 from taoprofiles.launcher.simulation import predict
 from tests.support.launcher_cases import cases
 from tests.support.launcher_singles import singles
@@ -82,15 +82,20 @@ def happened(answer: dict[str, Any]) -> dict[str, Any]:
 
 def predicted(told: Prediction) -> dict[str, Any]:
     refusal = told.refusal
-    body = told.call.body if told.call else None
+    body = told.call.body if told.call and not refusal else None
     return {
         "refused": refusal and refusal.kind,
         "message": refusal.message if refusal and refusal.kind != "SystemExit" else None,
         "status": refusal.status if refusal else 0,
         "created": json.dumps(json.loads(json.dumps(body)), sort_keys=True),
-        "shell": told.shell,
-        "read": told.source_file,
+        "shell": "" if refusal else told.shell,
+        "read": None if refusal and _ends_before_the_file(refusal) else told.source_file,
     }
+
+
+def _ends_before_the_file(refusal: Refusal) -> bool:
+    section = refusal.location.section
+    return section in ("environ", "command", "config", "login") or refusal.message.startswith("Missing mount")
 
 
 def compare(launchers: list[Launcher], root: Path, kept: Kept, case: Case) -> None:
@@ -129,16 +134,17 @@ def test_any_number_of_odd_things_at_once(launchers: list[Launcher], root: Path,
 BREAKS = [
     (mounts, "if named is None:", "if not named:"),
     (mounts, 'encoding="utf-8")', 'encoding="utf-8-sig")'),
-    (mounts, "text = io.TextIOWrapper(io.BytesIO(machine.read(path)), encoding=\"utf-8\").read()",
-     "text = machine.read(path).decode()"),
-    (mounts, 'machine.realpath(machine.expanduser(mount["source"]))', 'machine.realpath(mount["source"])'),
-    (mounts, "machine.realpath(machine.expanduser(written))", "machine.realpath(written)"),
-    (mounts, "        if not machine.exists(source):", "        if False:"),
-    (mounts, "made[real], places[real] = bind, place", "made.setdefault(real, bind); places[real] = place"),
-    (mounts, "machine.realpath(source), machine.realpath(destination)", "machine.realpath(source), destination"),
-    (mounts, "made[real], places", "made[source], places"),
+    (mounts, "text = io.TextIOWrapper(io.BytesIO(host.read(path)), encoding=\"utf-8\").read()",
+     "text = host.read(path).decode()"),
+    (mounts, 'host.realpath(host.expanduser(entry["source"]))', 'host.realpath(entry["source"])'),
+    (mounts, 'host.realpath(host.expanduser(entry["destination"]))', 'host.realpath(entry["destination"])'),
+    (mounts, "            if not host.exists(source):", "            if False:"),
+    (mounts, "volumes[real], locations[real] = bind, location",
+     "volumes.setdefault(real, bind); locations[real] = location"),
+    (mounts, "host.realpath(source), host.realpath(destination)", "host.realpath(source), destination"),
+    (mounts, "volumes[real], locations", "volumes[source], locations"),
     (mounts, "={entry['value']}\"", "={entry['value'] or ''}\""),
-    (mounts, 'raise refuse("KeyError"', 'refuse("KeyError"'),
+    (mounts, 'raise RefusedError("KeyError"', 'RefusedError("KeyError"'),
     (sizes, "1 << 10", "1000"),
     (sizes, 'text[-1] in "bB"', 'text[-2:] in ("gb", "GB")'),
     (sizes, "    if not text:\n        return 0\n", ""),
@@ -150,7 +156,7 @@ BREAKS = [
     (sdk, ":rw", ":ro"),
     (sdk, 'if "ulimits" in options:', 'if options.get("ulimits"):'),
     (sdk, '"Env": environment or None', '"Env": environment'),
-    (predict_module, '"CI_PROJECT_DIR" in self.machine.environ', 'self.machine.environ.get("CI_PROJECT_DIR")'),
+    (predict_module, '"CI_PROJECT_DIR" in self.host.environ', 'self.host.environ.get("CI_PROJECT_DIR")'),
     (predict_module, 'interactive = "-it" if tty else "-i"', 'interactive = "-it"'),
     (predict_module, 'environment.append("TAO_CLIENT_TYPE=launcher")', "pass"),
     (predict_module, 'words += [f"--shm-size {value}"] if key == "shm_size" else []', "pass"),
@@ -162,9 +168,9 @@ BREAKS = [
     (command, "if taken and not rest:", "if False:"),
     (command, 'if rest[0] == "run"', 'if rest[0] == "bash"'),
     (command, 'not in ("0", "1")', 'not in ("", "0", "1")'),
-    (docker_config, '"OVERRIDE_REGISTRY" in machine.environ', 'machine.environ.get("OVERRIDE_REGISTRY")'),
+    (docker_config, '"OVERRIDE_REGISTRY" in host.environ', 'host.environ.get("OVERRIDE_REGISTRY")'),
     (docker_config, "behaviour.override_skips_login and ", ""),
-    (docker_config, "machine.environ.get(\"DOCKER_CONFIG\")", "None"),
+    (docker_config, "host.environ.get(\"DOCKER_CONFIG\")", "None"),
     (versions, '"volume_argument": (6, 0, 0)', '"volume_argument": (5, 0, 0)'),
     (versions, '"tty_option": (5, 0, 0)', '"tty_option": (4, 0, 0)'),
     (versions, '"tells_client_type": (6, 25, 11)', '"tells_client_type": (6, 25, 12)'),

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from taoprofiles.doctor import docker_probe
 from taoprofiles.launcher import environment, installed, registry
 from taoprofiles.launcher.installed import NO_ANSWER, NO_INTERPRETER, NO_LAUNCHER, OTHER_PROGRAM
-from taoprofiles.rules import login
+from taoprofiles.rules.machine import check_login
 from taoprofiles.storage import best_effort
 from taoprofiles.system import engine_schema
 from taoprofiles.system.commands import ask
@@ -45,7 +45,7 @@ def logged_in(content: bytes, **environ: str) -> registry.Login:
 @given(st.binary(max_size=200) | JSON.map(lambda found: json.dumps(found).encode()))
 def test_any_bytes_in_dockers_file_are_judged(content: bytes) -> None:
     found = logged_in(content)
-    assert login.judge(found, "6.26.3", {}, 1000)
+    assert list(check_login(found, "6.26.3", {}, 1000))
 
 
 @given(st.binary(max_size=60) | (CONFIG | JSON).map(lambda found: json.dumps(found).encode()))
@@ -60,7 +60,7 @@ def test_logged_in_is_what_the_launcher_itself_takes_for_it(content: bytes) -> N
             passes = True
         except Exception:  # an assertion, a ValueError, an AttributeError: each is a traceback for the person
             passes = False
-    ids = {one.id for one in login.judge(logged_in(content), "6.26.3", {}, 1000)}
+    ids = {one.id for one in check_login(logged_in(content), "6.26.3", {}, 1000)}
     assert bool(ids & {"login-missing", "docker-config-broken"}) is not passes
 
 
@@ -75,7 +75,7 @@ def test_nothing_secret_is_kept_of_dockers_file() -> None:
     broken = json.dumps(config)[:-1].encode()
     told = logged_in(broken)
     assert told.kind == "no-json"
-    assert secret not in repr([told, *login.judge(told, "", {}, 1000)])
+    assert secret not in repr([told, *check_login(told, "", {}, 1000)])
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_nothing_secret_is_kept_of_dockers_file() -> None:
     [b"\xef\xbb\xbf{}", b"[" * 100_000, b"1" * 10_000, b'{"auths": {"nvcr.io": ', b"\xff\xfe{\0}\0", b'{"auths": []}'],
 )
 def test_what_json_stumbles_over_is_a_finding(content: bytes) -> None:
-    assert [one.id for one in login.judge(logged_in(content), "", {}, 1000)] == ["docker-config-broken"]
+    assert [one.id for one in check_login(logged_in(content), "", {}, 1000)] == ["docker-config-broken"]
 
 
 def test_a_pipe_in_the_place_of_a_file_keeps_nobody_waiting(tmp_path: Path) -> None:

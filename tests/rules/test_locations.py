@@ -10,8 +10,12 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taoprofiles.rules import document
-from taoprofiles.rules.locations import in_file, lines
+from taoprofiles.launcher.host import Host
+from taoprofiles.launcher.prediction import Location
+from taoprofiles.launcher.simulation import predict
+from taoprofiles.launcher.versions import NEWEST, behaviour
+from taoprofiles.rules import start
+from taoprofiles.rules.locations import find_lines, in_file
 from tests.support.generated_profiles import any_text, moderate
 
 leaves = st.just("LEAF")
@@ -36,37 +40,32 @@ def test_every_leaf_is_found_on_its_line(shape: Any, indent: Any, ascii_only: bo
     found: dict[tuple[str | int, ...], int] = {}
     value = marked(shape, (), itertools.count(700_000_001), found)
     text = before + json.dumps(value, indent=indent, ensure_ascii=ascii_only)
-    numbers, again = lines(text)
-    assert again == []
+    numbers = find_lines(text)
     for path, marker in found.items():
         assert str(marker) in text.split("\n")[numbers[path] - 1]
 
 
 @moderate(200)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers()), max_size=6))
-def test_every_key_that_comes_again_is_told(pairs: list[tuple[str, int]]) -> None:
-    text = "{\n" + ",\n".join(f'"{key}": {value}' for key, value in pairs) + "\n}"
-    expected = [i for i, (key, _) in enumerate(pairs) if key in [earlier for earlier, _ in pairs[:i]]]
-    numbers, again = lines(text)
-    assert [line - 2 for _, line in again] == expected
+def test_of_a_repeated_key_the_last_line_counts(pairs: list[tuple[str, int]]) -> None:
+    numbers = find_lines("{\n" + ",\n".join(f'"{key}": {value}' for key, value in pairs) + "\n}")
     for key in {key for key, _ in pairs}:
         last = max(i for i, (name, _) in enumerate(pairs) if name == key)
-        assert numbers[(key,)] == last + 2, "the one that counts"
+        assert numbers[(key,)] == last + 2
 
 
-def test_a_list_that_comes_again_has_the_lines_of_the_last() -> None:
+def test_a_repeated_list_has_the_lines_of_the_last() -> None:
     text = '{"Mounts": [\n{},\n{}\n],\n"Mounts": [\n{"source": "/a"}]}'
-    where = in_file("f", text)
-    assert where("Mounts", 0, "source") == "f:6 (Mounts[0].source)"
-    assert where("Mounts", 1) == "f:5 (Mounts[1])", "not the line of the first"
+    locate = in_file("f", text)
+    assert locate(Location("Mounts", 0, "source")) == "f:6 (Mounts[0].source)"
+    assert locate(Location("Mounts", 1)) == "f:5 (Mounts[1])", "not the line of the first"
 
 
-def test_thousands_of_keys_that_come_twice_take_no_time() -> None:
+def test_thousands_of_repeated_keys_take_no_time() -> None:
     once = ",".join(f'"k{number}": [1]' for number in range(20_000))
     began = time.process_time()
-    numbers, again = lines(f"{{{once},\n{once}}}")
+    numbers = find_lines(f"{{{once},\n{once}}}")
     assert time.process_time() - began < 10  # it took minutes
-    assert len(again) == 20_000
     assert numbers["k1", 0] == 2
 
 
@@ -93,18 +92,19 @@ mounts_files = st.one_of(
 
 @moderate(400)
 @given(st.one_of(mounts_files.map(json.dumps), any_text, st.text('{}[]",:0 \n', max_size=30)))
-def test_any_text_is_judged_and_nothing_raises(text: str) -> None:
-    data, findings = document.read(text, "~/.tao_mounts.json")
+def test_every_refusal_of_any_text_is_a_finding(text: str) -> None:
+    name = "/home/ana/.tao_mounts.json"
+    host = Host({"HOME": "/home/ana"}, "/", files={name: text.encode()})
+    prediction = predict(NEWEST, host, None)
     try:
-        expected = json.loads(text)
+        data = json.loads(text)
     except ValueError:
-        expected = None
-    assert data == (expected if isinstance(expected, dict) else None)
-    if data is None:
-        assert len(findings) == 1
+        data = None
+    assert (prediction.content is not None) is isinstance(data, dict)
+    findings = list(
+        start.check(prediction, start.File(name, text, in_file(name, text), False), behaviour(NEWEST), host)
+    )
     for finding in findings:
-        assert finding.where.startswith("~/.tao_mounts.json:")
         assert finding.lines()
-    for section in ("Mounts", "Envs"):
-        for number, entry in document.sound(data or {}, section).items():
-            assert data[section][number] is entry
+    errors = [finding for finding in findings if finding.severity == "error"]
+    assert len(errors) >= len(prediction.refusals)

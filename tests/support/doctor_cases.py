@@ -105,7 +105,6 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "tabulate-python-310": (beside((3, 10, 0), tabulate="0.8.7"), beside((3, 9, 18), tabulate="0.8.7")),
     "six-python-312": (beside((3, 12, 0), six="1.15.0"), beside((3, 11, 9), six="1.15.0")),
     "launcher-import": (tao(imports="ModuleNotFoundError: No module named 'docker'"), tao(pip="uv")),
-    "launcher-eol": ({}, tao(trouble="no-launcher", problem="its Python has no launcher installed")),
     "docker-missing": (
         {"docker__cli": "", "docker__has_daemon": False, "docker__first": NOBODY, "docker__second": NOBODY},
         {"docker__cli": "", "docker__has_daemon": False},
@@ -167,7 +166,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {**variables(CI_PROJECT_DIR="/builds"), **tao(version="4.0.1")},
     ),
     "tao-docker-disabled": (variables(TAO_DOCKER_DISABLE="1"), variables(TAO_DOCKER_DISABLE="0")),
-    "wsl-windows-disk": (
+    "slow-file-system": (
         {"home__system": "wsl", "home__places__0__kind": "9p"},
         {"home__places__0__kind": "9p"},
     ),

@@ -51,8 +51,8 @@ def _fix(context: Context, args: argparse.Namespace, report: Report, applied: li
     from taoprofiles.check import fix
     from taoprofiles.cli import prompts
 
-    plan = fix.plan(context, report.findings, report.name, report.path, by_name=args.name is not None)
-    lines = [step.line(report.name) for step in plan]
+    plan = fix.plan(context, report.findings, report.name, report.path, is_named=args.name is not None)
+    lines = [each.command(report.name) for each in plan]
     if all(line in applied for line in lines):
         return []
     say("this would be fixed:")
@@ -64,7 +64,7 @@ def _fix(context: Context, args: argparse.Namespace, report: Report, applied: li
         if not prompts.confirm("Fix it?"):
             say("nothing else fixed" if applied else "nothing fixed")
             return []
-    fix.carry_out(context, plan, report.name)
+    fix.apply(context, plan, report.name)
     return lines
 
 
@@ -75,9 +75,9 @@ def _prediction_lines(context: Context, report: Report, *, is_named: bool, revea
     prediction = report.prediction
     if prediction is None:
         return lines
-    if prediction.refusal is not None:
-        first = prediction.refusal.message.strip().split("\n")[0]
-        return [*lines, f"  refused: {prediction.refusal.kind}: {first}"]
+    if report.refusal is not None:
+        first = report.refusal.message.strip().split("\n")[0]
+        return [*lines, f"  refused: {report.refusal.kind}: {first}"]
     if prediction.call is None:
         return [*lines, "  starts no container"]
     call = prediction.call
@@ -87,7 +87,7 @@ def _prediction_lines(context: Context, report: Report, *, is_named: bool, revea
     lines += table(rows, indent="  ") if rows else ["  no mounts"]
     environment = _environment(call, report, reveal=reveal)
     lines += [f"  {key}: {value}" for key, value in _options(call, environment) if value]
-    if report.lost and "CI_PROJECT_DIR" in context.environ:
+    if report.lost:
         lines.append(f"  CI_PROJECT_DIR is set: the launcher ignores {' and '.join(report.lost)}")
     return lines
 
@@ -134,8 +134,8 @@ def _environment(call: Call, report: Report, *, reveal: bool) -> dict[str, str]:
 
 def _check_data(report: Report, fixed: list[str], *, reveal: bool) -> dict[str, Any]:
     prediction, launcher = report.prediction, report.launcher
-    call = prediction.call if prediction else None
-    refusal = prediction.refusal if prediction else None
+    refusal = report.refusal
+    call = prediction.call if prediction and refusal is None else None
     container = None
     if call is not None:
         container = {
@@ -155,7 +155,7 @@ def _check_data(report: Report, fixed: list[str], *, reveal: bool) -> dict[str, 
         "path": report.path,
         "launcher": {"version": report.version, "path": launcher.path if launcher else None},
         "reads": prediction.source_file if prediction and report.name is None else None,
-        "refusal": refusal and {"kind": refusal.kind, "message": refusal.message, "where": str(refusal.place)},
+        "refusal": refusal and {"kind": refusal.kind, "message": refusal.message, "where": str(refusal.location)},
         "container": container,
         "lost_in_ci": report.lost,
         **finding_data(report.findings),

@@ -1,0 +1,153 @@
+"""Rules for the container's environment and user: variables, and the rights and file systems of its folders."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from taoprofiles.launcher.prediction import Location
+from taoprofiles.masking import is_secret
+from taoprofiles.rules.finding import error, warning
+from taoprofiles.rules.mounts import placeholder
+from taoprofiles.storage.paths import is_inside
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from typing import Any
+
+    from taoprofiles.rules.finding import Finding
+    from taoprofiles.rules.locations import Locator
+    from taoprofiles.system.filesystem import Folder
+
+_NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs")
+_WINDOWS = ("9p", "drvfs")
+
+
+def check_nulls(variables: Iterable[tuple[Location, dict[str, Any]]], locate: Locator) -> Iterator[Finding]:
+    """Check for variables of the container whose value is the text None or null."""
+    for location, entry in variables:
+        if entry["value"] in ("None", "null"):
+            yield null_variable(entry["variable"], entry["value"], locate(location))
+
+
+def null_variable(name: str, value: str | None, where: str) -> Finding:
+    """Return the finding for a variable of the container that is null, or the text of a null."""
+    return error(
+        "env-null", where, f"{name} is {'null' if value is None else repr(value)}",
+        f"the container gets the text '{value}': a notebook wrote os.getenv() of a variable that was not set",
+        f"set {name}, or remove it", fix=("unset", f"container.env.{name}"),
+    )  # fmt: skip
+
+
+def check_plain_secrets(env: Mapping[str, str], locate: Locator) -> Iterator[Finding]:
+    """Check for secrets that are written in a profile; ``env`` is the template's, by name, as expressions."""
+    for number, (name, expression) in enumerate(env.items()):
+        if is_secret(name) and expression and "${" not in expression:
+            yield warning(
+                "env-secret-plain", locate(Location("Envs", number)), f"the value of {name} is written in the profile",
+                "everybody who can read the file, or a copy of it, has it",
+                f"export {name} in the shell, and: taoprof set NAME 'container.env.{name}=${{env:{name}}}'",
+            )  # fmt: skip
+
+
+def check_placeholders(variables: Mapping[str, str]) -> Iterator[Finding]:
+    """Check for variables of the profile that are still placeholders."""
+    for name, value in variables.items():
+        left = placeholder(value)
+        if left and not is_secret(name):
+            what = f"'{value}' still contains '{left}'"
+            yield error("variable-placeholder", f"variables.{name}", what, hint=f"taoprof set NAME {name}=…")
+
+
+def check_shell(variables: Mapping[str, str], environ: Mapping[str, str], secret: Collection[str]) -> Iterator[Finding]:
+    """Check for variables that have another value in this shell than in the profile."""
+    for name, value in variables.items():
+        in_shell = environ.get(name, value)
+        if in_shell == value:
+            continue
+        what = f"{name} is '{in_shell}' in this shell, not '{value}'"
+        if name in secret or is_secret(name):
+            what = f"{name} has another value in this shell"
+        why = "a plain tao command here uses the shell's value"
+        if name == "KEY":
+            why += "; a wrong key ends in: The zipfile extracted was corrupt. Please check your key"
+        yield warning("variables-differ", f"variables.{name}", what, why, f"'taoprof run' sets it, or unset {name}")
+
+
+def user_ids(user: object, uid: int, gid: int) -> tuple[int, int] | None:
+    """Return the container's user and group for the option ``user``; None for a name that only the image knows."""
+    if user in (None, "", "root", "0", 0):
+        return 0, 0
+    first, _, second = str(user).partition(":")
+    if not first.isdigit():
+        return None
+    return int(first), int(second) if second.isdigit() else (gid if int(first) == uid else 0)
+
+
+def check_sources(
+    sources: Sequence[tuple[str, Folder, str]], ids: tuple[int, int] | None, *, home: str, snap: bool
+) -> Iterator[Finding]:
+    """Check the sources of mounts, given as (where, folder, type of its file system).
+
+    ``ids`` are the container's user and group, None where only the image knows them; ``snap``: Docker is a snap.
+    """
+    for where, folder, kind in sources:
+        if ids is not None and not folder.may(*ids, 5):
+            yield warning(
+                "src-of-another-user", where, f"'{folder.path}' belongs to user {folder.uid}, mode {folder.mode:o}",
+                f"the container's user {ids[0]}:{ids[1]} may not read it",
+                f"chmod o+rx {_quoted(folder.path)}, by its owner",
+            )  # fmt: skip
+        yield from _check_file_system(where, folder, kind, ids)
+        inside = folder.real[len(home) :] if is_inside(folder.real, home) else None
+        if snap and (inside is None or "/." in inside):
+            what = f"'{folder.path}' is {'in a hidden folder' if inside is not None else 'outside your home'}"
+            why = "Docker's snap package cannot see it: the container gets an empty folder"
+            yield warning("snap-docker", where, what, why, "apt install docker.io, or move the folder")
+
+
+def _check_file_system(where: str, folder: Folder, kind: str, ids: tuple[int, int] | None) -> Iterator[Finding]:
+    if kind in _NETWORK:
+        if ids is None or ids[0] == 0 or not folder.mode & 0o005:
+            why = "if the server maps root to nobody (root_squash), Docker fails: permission denied"
+            hint = "let the container work as you (taoprof set NAME docker.user=auto), and: chmod o+rx on its parents"
+            yield warning("nfs-root-squash", where, f"'{folder.path}' is on {kind}", why, hint)
+    elif kind in _WINDOWS:
+        why = "Windows disks are slow from Linux, and do not keep owners: training waits for its data"
+        hint = "copy the data to the Linux disk, such as ~/data"
+        yield warning("slow-file-system", where, f"'{folder.path}' is on a Windows disk ({kind})", why, hint)
+    elif kind.startswith("fuse"):
+        why = "Docker works as root, and only its owner can read a FUSE mount: the container gets an error"
+        hint = "mount it with -o allow_other (user_allow_other in /etc/fuse.conf)"
+        yield warning("fuse-mount", where, f"'{folder.path}' is on {kind}", why, hint)
+
+
+def check_results(folders: Sequence[tuple[str, Folder]], ids: tuple[int, int] | None) -> Iterator[Finding]:
+    """Check the folders for results, given as (path, the nearest existing folder above it)."""
+    for path, folder in folders:
+        if ids is not None and not folder.may(*ids, 3):
+            owner = "root" if folder.uid == 0 else f"user {folder.uid}"
+            yield error(
+                "results-not-writable-as-user", "results",
+                f"results go to '{path}', and '{folder.path}' belongs to {owner}",
+                f"user {ids[0]}:{ids[1]} cannot write there: PermissionError: [Errno 13] Permission denied",
+                f"sudo chown -R {ids[0]}:{ids[1]} {_quoted(folder.path)}",
+            )  # fmt: skip
+
+
+def check_owners(folder: str, foreign: tuple[int, str, bool], ids: tuple[int, int]) -> Iterator[Finding]:
+    """Check for files of other users in a results folder: (their number, the first, whether the count is complete)."""
+    count, first, complete = foreign
+    if count:
+        number = str(count) if complete else f"at least {count}"
+        yield warning(
+            "foreign-owned-files", "results",
+            f"{number} entries in '{folder}' do not belong to user {ids[0]}, such as '{first}'",
+            "an earlier run worked as another user; overwriting or deleting them fails: Permission denied",
+            f"sudo chown -R {ids[0]}:{ids[1]} {_quoted(folder)}",
+        )  # fmt: skip
+
+
+def _quoted(path: str) -> str:
+    import shlex  # not at the start of 'use'
+
+    return shlex.quote(path)

@@ -1,0 +1,150 @@
+"""Rules for the home folder, the variables that redirect the launcher, and the login to NVIDIA's registry."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from typing import TYPE_CHECKING
+
+from taoprofiles.launcher import versions
+from taoprofiles.rules.finding import error, warning
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from taoprofiles.launcher.environment import Home
+    from taoprofiles.launcher.registry import Login
+    from taoprofiles.launcher.versions import Behaviour
+    from taoprofiles.rules.finding import Finding
+
+OLD_NAME = ".tlt_mounts.json"
+"""What launchers up to 4.0.1 read where there is no ~/.tao_mounts.json (docker_handler.py lines 28 to 38)."""
+
+LOGIN = "docker login nvcr.io -u '$oauthtoken'"
+"""The user's name is that text itself; the password is a key of NGC."""
+
+_BROKEN = ("unreadable", "no-json", "no-object", "auths-odd")
+
+
+def check_home(home: Home, version: str) -> Iterator[Finding]:
+    """Check home and variables for the launcher ``version``, "" for an unknown one."""
+    behaviour = versions.behaviour_or_newest(version)
+    variables = home.variables
+    yield from _check_path(home)
+    yield from check_launcher_mounts(variables.get("LAUNCHER_MOUNTS"), home.mounts_state, home.mounts_meant)
+    yield from _check_names(home, behaviour)
+    if "CI_PROJECT_DIR" in variables and behaviour.ci:
+        yield in_ci(variables["CI_PROJECT_DIR"], "user, ulimits, ports and network of the profile")
+    if variables.get("TAO_DOCKER_DISABLE", "0") != "0" and behaviour.can_do_without_docker:
+        what, why = "TAO_DOCKER_DISABLE is set", "tao then starts no container, and reads no mapping file"
+        yield warning("tao-docker-disabled", "TAO_DOCKER_DISABLE", what, why, "unset TAO_DOCKER_DISABLE")
+    for place in home.places if home.system == "wsl" else ():
+        if place.kind in ("9p", "drvfs", "v9fs") and place.what != "images":
+            what = f"the {place.what} is on a Windows disk"
+            why = "it is many times slower there, and owners and modes of files are not kept"
+            yield warning("slow-file-system", place.path, what, why, f"cp -a {shlex.quote(place.path)} ~/")
+
+
+def in_ci(value: str, dropped: str) -> Finding:
+    """Return the finding for CI_PROJECT_DIR, which is ``value``; ``dropped`` names what the launcher ignores."""
+    why = f"tao takes this for a GitLab runner, builds its own docker command, and ignores: {dropped}"
+    what = f"CI_PROJECT_DIR is set ('{value}')"
+    return warning("ci-project-dir-set", "CI_PROJECT_DIR", what, why, "unset CI_PROJECT_DIR")
+
+
+def _check_path(home: Home) -> Iterator[Finding]:
+    if not os.path.isabs(home.path):
+        what = f"HOME is '{home.path}', which is not an absolute path"
+        why = "tao then looks for its mapping file in the folder in which it is started"
+        hint = 'export HOME="$(getent passwd "$(id -u)" | cut -d: -f6)"'
+        yield error("home-not-absolute", "HOME", what, why, hint)
+        return
+    moved = home.variables.get("TAOPROF_HOME", "")
+    if moved and not os.path.isabs(moved):
+        what = f"TAOPROF_HOME is '{moved}', which is not an absolute path"
+        why = "every other taoprof command refuses to work"
+        yield error("home-not-absolute", "TAOPROF_HOME", what, why, "unset TAOPROF_HOME")
+        return
+    user = home.variables.get("SUDO_USER", "")
+    if not user or home.uid != 0 or user == "root" or not home.sudo_home:
+        return
+    if home.path == home.sudo_home:
+        what = f"this is root, with the home of '{user}'"
+        why = f"files that are written into the home belong to root, and '{user}' may not change them any more"
+    else:
+        what = f"this is root, with the home '{home.path}' and not that of '{user}'"
+        why = f"tao reads {home.path}/.tao_mounts.json and root's login, not '{home.sudo_home}/.tao_mounts.json'"
+    hint = f"sudo usermod -aG docker {shlex.quote(user)} && exit"
+    yield warning("home-under-sudo", "HOME", what, f"{why}; with the group 'docker' no sudo is needed", hint)
+
+
+def check_launcher_mounts(path: str | None, state: str, meant: str) -> Iterator[Finding]:
+    """Check LAUNCHER_MOUNTS: ``path`` is its value, the others are of ``launcher.environment.Home``."""
+    if path is None:
+        return
+    if not path:
+        what = "LAUNCHER_MOUNTS is empty"
+    elif path != path.strip():
+        what = f"LAUNCHER_MOUNTS has a blank at its {'end' if path == path.lstrip() else 'beginning'}: '{path}'"
+    elif "$" in path:
+        what = f"LAUNCHER_MOUNTS contains a variable that nothing expands: '{path}'"
+    elif not path.startswith(("/", "~")):
+        what = f"LAUNCHER_MOUNTS is relative, so it names another file in each folder: '{path}'"
+    elif state:
+        what = f"LAUNCHER_MOUNTS names {state}: '{path}'"
+    else:
+        return
+    why = "tao reports nothing, and starts its container without mounts, variables and options"
+    hint = f"export LAUNCHER_MOUNTS={shlex.quote(meant)}" if meant else "unset LAUNCHER_MOUNTS"
+    yield error("lm-bad-path", "LAUNCHER_MOUNTS", what, why, hint)
+
+
+def _check_names(home: Home, behaviour: Behaviour) -> Iterator[Finding]:
+    for path in home.near:
+        name = os.path.basename(path)
+        if f"~/{name}" == behaviour.fallback_file and not home.has_mapping:
+            continue
+        what = f"its name is not '{os.path.basename(home.mapping_file)}', so tao does not read it"
+        why = "without its file tao only warns, and mounts nothing"
+        if name == OLD_NAME:
+            why = "a launcher before 5.0 did"
+        hint = f"taoprof import {shlex.quote(path)}"
+        if not home.has_mapping:
+            hint = f"mv {shlex.quote(path)} {shlex.quote(home.mapping_file)}"
+        yield warning("file-near-miss-name", path, what, why, hint)
+
+
+def check_login(login: Login, version: str, environ: Mapping[str, str], uid: int) -> Iterator[Finding]:
+    """Check the login for the launcher ``version``, "" for an unknown one, by the launcher's own test."""
+    if login.lost:
+        helpers = ", ".join(f"'{name}'" for name in login.lost)
+        what = f"it names {helpers} for the credentials, which is not on PATH"
+        why = "'docker login' and each pull end with: executable file not found in $PATH"
+        path = shlex.quote(login.path)
+        yield error("login-helper-missing", login.path, what, why, f"mv {path} {path}.before && {LOGIN}")
+    if versions.behaviour_or_newest(version).override_skips_login and "OVERRIDE_REGISTRY" in environ:
+        return
+    if login.kind in _BROKEN:
+        yield _broken(login, uid)
+        return
+    required = ["nvcr.io", *(["stg.nvcr.io"] if environ.get("LAUNCHER_MODE_INTERNAL", "0") == "1" else [])]
+    missing = [name for name in required if name not in login.registries]
+    if missing:
+        what = f"not logged in to {' and '.join(missing)}"
+        what += ": there is no such file" if login.kind == "absent" else ""
+        why = "tao tests it before each task, also if the image is there; the password is an API key of ngc.nvidia.com"
+        hint = " && ".join(LOGIN.replace("nvcr.io", name) for name in missing)
+        if login.elsewhere:
+            why = f"DOCKER_CONFIG makes docker use '{os.path.dirname(login.elsewhere)}', but tao reads {login.path}"
+            hint = f"env -u DOCKER_CONFIG {hint}"
+        yield error("login-missing", login.path, what, why, hint)
+
+
+def _broken(login: Login, uid: int) -> Finding:
+    path = shlex.quote(login.path)
+    why = "tao ends with a traceback before each task"
+    hint = f"mv {path} {path}.broken && {LOGIN}"
+    if login.kind == "unreadable" and login.owner not in (-1, uid):
+        why = f"it belongs to user id {login.owner}, as after 'sudo docker login'; {why}"
+        hint = f'sudo chown -R "$(id -u):$(id -g)" {shlex.quote(os.path.dirname(login.path))}'
+    return error("docker-config-broken", login.path, f"the file cannot be read: {login.problem}", why, hint)
