@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from taoprofiles.errors import UsageError
-from taoprofiles.launcher.argv import parse_launcher_argv
 from taoprofiles.storage.locks import DEFAULT_TIMEOUT
 from taoprofiles.storage.paths import Context
 from taoprofiles.switching import status as situation
@@ -121,7 +120,7 @@ def run(
         raise UsageError(f"say must be a function, not {say!r}")
     words = _words(command)
     context = Context()
-    wish = runs.RunOptions(
+    options = runs.RunOptions(
         mkdir=mkdir,
         check=check,
         allow_overlap=allow_overlap,
@@ -132,18 +131,10 @@ def run(
     )
 
     def attempt() -> runs.Run:
-        return runs.prepare(context, name, words, wish=wish, timeout=timeout)
+        return runs.prepare(context, name, words, options=options, timeout=timeout)
 
     prepared = attempt() if wait is None else wait_until_free(context, "run", attempt, seconds=wait, say=tell)
-    try:
-        status = prepared.start(words, say=tell)
-    except runs.CommandError:
-        prepared.give_up()
-        raise
-    except BaseException:  # such as one of ``say``
-        os.close(prepared.claim)  # else the hold would live as long as this process
-        raise
-    status = prepared.finish(status, is_launcher=parse_launcher_argv(words) is not None)
+    status = prepared.finish(prepared.start(words, say=tell))
     hold = prepared.hold
     return Finished(hold.id, status, hold.container, list(hold.differences), messages)
 

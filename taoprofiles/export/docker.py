@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 from taoprofiles.export.plan import Rendered
 from taoprofiles.export.shell import command_line
+from taoprofiles.system.engine_schema import PROFILE_LABEL, STATE_LABEL
 
 if TYPE_CHECKING:
     from taoprofiles.export.plan import Plan
+    from taoprofiles.storage.paths import Context
 
 
 def render(plan: Plan) -> Rendered:
@@ -18,6 +20,11 @@ def render(plan: Plan) -> Rendered:
     terminal = ["--interactive"] if plan.tty is False else ["--interactive", "--tty"]
     shown = [[(word,) for word in option] for option in [["--rm", *terminal], *options(plan)]]
     return Rendered(command_line("docker run", shown, [(plan.image,), *plan.command]), plan.warnings)
+
+
+def labels(context: Context, name: str) -> dict[str, str]:
+    """Return the labels by which ``taoprof status`` recognises a container that was started without the launcher."""
+    return {PROFILE_LABEL: name, STATE_LABEL: context.state}
 
 
 def options(plan: Plan) -> list[list[str]]:

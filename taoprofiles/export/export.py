@@ -6,14 +6,13 @@ import difflib
 from typing import TYPE_CHECKING
 
 from taoprofiles.errors import UsageError
-from taoprofiles.export import TARGETS, plan, render
+from taoprofiles.export import TARGETS, docker, plan, render
 from taoprofiles.launcher import command as launching
 from taoprofiles.launcher import installed, versions
 from taoprofiles.launcher.argv import container_words, parse_launcher_argv
 from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.prediction import StartLog
 from taoprofiles.profiles.store import Store
-from taoprofiles.runs.docker_run import labels
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -51,7 +50,7 @@ def rendered(
         secret_env=renderer.secrets()[1],
         gpus=gpus,
         caller=(context.uid, context.gid),
-        labels=labels(context, name) if target in ("docker", "compose") else {},
+        labels=docker.labels(context, name) if target in ("docker", "compose") else {},
     )
     written = render(target, made)
     return made, written, giving(made, written, variables)

@@ -1,13 +1,13 @@
-"""A run without the launcher: its container straight on the engine, by ``docker run``."""
+"""A run without the launcher: its container is started with ``docker run``."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taoprofiles.export import docker, plan
 from taoprofiles.launcher.argv import container_words
 from taoprofiles.system import processes
-from taoprofiles.system.engine_schema import PROFILE_LABEL, RUN_LABEL, STATE_LABEL
+from taoprofiles.system.engine_schema import RUN_LABEL
 
 if TYPE_CHECKING:
     from taoprofiles.export.plan import Plan
@@ -16,65 +16,50 @@ if TYPE_CHECKING:
     from taoprofiles.storage.paths import Context
 
 
-def labels(context: Context, name: str) -> dict[str, str]:
-    """Give the labels by which a container is known that was started without the launcher."""
-    return {PROFILE_LABEL: name, STATE_LABEL: context.state}
+class DockerCommand(NamedTuple):
+    """``argv`` of ``docker run``, what ``environ`` adds to its environment, and the mapping that the container gets."""
+
+    argv: list[str]
+    environ: dict[str, str]
+    mapping: dict[str, Any]
+    warnings: list[str]
 
 
-class Direct:
-    """What such a run is made of: its hold, with the profile's name, the image, and the words of the task."""
+class DockerRun:
+    """Builds the ``docker run`` command of a run. Raises CannotRenderError and UsageError at once, not in ``build``."""
 
-    def __init__(self, context: Context, hold: Hold, renderer: Renderer, image: str) -> None:
+    def __init__(
+        self, context: Context, hold: Hold, renderer: Renderer, image: str, command: list[str], *, has_terminal: bool
+    ) -> None:
         self._context, self._hold, self._renderer, self._image = context, hold, renderer, image
-        self._words: list[str] = []
-        self._has_terminal = False
+        self._words = plan.expanded(container_words(command), renderer.variables())
+        self._has_terminal = has_terminal
+        self._plan(renderer.mapping())
 
-    @classmethod
-    def of(
-        cls,
-        context: Context,
-        hold: Hold,
-        renderer: Renderer,
-        image: str | None,
-        /,
-        command: list[str],
-        *,
-        has_terminal: bool,
-    ) -> Direct | None:
-        """Give it, None without an image. Raises CannotRenderError and UsageError, so that nothing is done then."""
-        if image is None:
-            return None
-        made = cls(context, hold, renderer, image)
-        made._words = plan.expanded(container_words(command), renderer.variables())
-        made._has_terminal = has_terminal
-        made._plan(renderer.mapping())
-        return made
+    def build(self, wanted: dict[str, Any]) -> DockerCommand:
+        """Build the command for the mapping ``wanted``, which has the run tag, once the hold has its id and GPUs.
 
-    def docker_run(self, wanted: dict[str, Any], environ: dict[str, str], notes: list[str]) -> list[str]:
-        """Give the words of ``docker run``, and change ``environ`` into the environment for it.
-
-        ``wanted`` is the mapping with the run's mark; of it is taken what the container does not get, and that is said
-        in ``notes``. A secret goes through the environment: the words of a command are there for all to see.
+        Secrets go through the environment, since every user can read a command line.
         """
-        hold = self._hold
-        made = self._plan(wanted)
-        notes += made.warnings
-        values = {one["variable"]: str(one["value"]) for one in wanted["Envs"]}
-        wanted["Envs"] = [one for one in wanted["Envs"] if one["variable"] in made.env]
-        environ |= {name: values[name] for name, value in made.env.items() if value is None}
-        # One engine for all: DOCKER_HOST counts more than the docker command's context, and less than DOCKER_CONTEXT.
+        hold, container = self._hold, self._plan(wanted)
+        values = {item["variable"]: str(item["value"]) for item in wanted["Envs"]}
+        mapping = {**wanted, "Envs": [item for item in wanted["Envs"] if item["variable"] in container.env]}
+        environ = {name: values[name] for name, value in container.env.items() if value is None}
+        # The engine of the hold. DOCKER_HOST has priority over the docker command's current context.
         environ["DOCKER_HOST"] = hold.engine or ""
-        environ.pop("DOCKER_CONTEXT", None)
-        terminal = ["--interactive", "--tty"] if self._has_terminal and made.tty is not False else ["--interactive"]
+        terminal = (
+            ["--interactive", "--tty"] if self._has_terminal and container.tty is not False else ["--interactive"]
+        )
         if processes.in_background():
-            terminal = []  # docker would be stopped when it asks the terminal, and with it who minds the run
-        options = [word for option in docker.options(made) for word in option]
-        named = ["--name", f"taoprof-{hold.profile}-{hold.id}"]
-        return ["docker", "run", "--rm", *terminal, *named, *options, made.image, *self._words]
+            terminal = []  # a background job that uses the terminal is stopped, and with it the run's monitor
+        name = ["--name", f"taoprof-{hold.profile}-{hold.id}"]
+        options = [word for option in docker.options(container) for word in option]
+        argv = ["docker", "run", "--rm", *terminal, *name, *options, container.image, *self._words]
+        return DockerCommand(argv, environ, mapping, container.warnings)
 
     def _plan(self, wanted: dict[str, Any]) -> Plan:
         name = self._hold.profile or ""
-        made = plan.make(
+        container = plan.make(
             wanted,
             name=name,
             image=self._image,
@@ -83,7 +68,7 @@ class Direct:
             secrets=self._renderer.secret_values(),
             secret_env=self._renderer.secrets()[1],
             gpus="all" if self._hold.gpus is None else self._hold.gpus,
-            labels={**labels(self._context, name), RUN_LABEL: self._hold.id},
+            labels={**docker.labels(self._context, name), RUN_LABEL: self._hold.id},
         )
-        # Docker takes a source as it is, where the launcher and the proof resolve it.
-        return made._replace(mounts=[one.resolved() for one in made.mounts])
+        # Docker uses a source as it is; the launcher, and the comparison with the container, resolve symlinks.
+        return container._replace(mounts=[mount.resolved() for mount in container.mounts])

@@ -1,36 +1,79 @@
-"""What ran here: the runs of now and of the past, and which of them wrote a folder."""
+"""The log of runs, active and ended, and stopping one of them."""
 
 from __future__ import annotations
 
 import os
+import signal
 from typing import TYPE_CHECKING
 
-from taoprofiles.holds.hold import OWN_KINDS
+from taoprofiles.errors import NotFoundError, TaoprofError, UsageError
+from taoprofiles.holds.hold import OWN_KINDS, RUN_VARIABLE, Hold
 from taoprofiles.holds.manage import active_holds
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.storage.paths import is_inside
+from taoprofiles.system import processes
+from taoprofiles.system.engine import Engine, EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from taoprofiles.holds.hold import Hold
     from taoprofiles.storage.paths import Context
 
 
 def all_runs(context: Context) -> Iterator[Hold]:
-    """Give every run, those of now first, then the newest first."""
+    """Yield every run: the active ones first, then the ended ones, the newest first."""
     yield from (hold for hold in reversed(active_holds(context).holds) if hold.kind in OWN_KINDS)
     yield from HoldRecords(context).ended_runs()
 
 
 def runs_writing(context: Context, path: str) -> list[Hold]:
-    """Give the runs that may have written ``path``, the newest first: those that wrote into such a results folder.
+    """Return the runs that may have written ``path``, the newest first: those with a results folder around it.
 
-    Where no run named one, those that had the folder mounted.
+    If no run named such a folder, those that mounted one around it.
     """
     real = os.path.realpath(os.path.expanduser(path))
-    known = list(all_runs(context))
-    writers = [hold for hold in known if any(is_inside(real, os.path.realpath(folder)) for folder in hold.results)]
+    runs = list(all_runs(context))
+    writers = [run for run in runs if any(is_inside(real, os.path.realpath(folder)) for folder in run.results)]
     return writers or [
-        hold for hold in known if any(is_inside(real, os.path.realpath(source)) for source, _ in hold.mounts)
+        run for run in runs if any(is_inside(real, os.path.realpath(source)) for source, _ in run.mounts)
     ]
+
+
+def stop(context: Context, hold_id: str) -> Hold:
+    """Stop the container of a run, or its processes if it has none; then its hold ends by itself.
+
+    Of a notebook, only what its cells started is stopped, not the kernel. Raises NotFoundError, UsageError if there is
+    nothing to stop or it is on another host, TaoprofError if the engine refuses.
+    """
+    hold = active_holds(context).find(hold_id)
+    if hold is None:
+        raise NotFoundError(f"there is no run '{hold_id}'", hint="'taoprof status' lists the active runs")
+    if hold.kind == "manual":
+        raise UsageError(f"'{hold_id}' is a manual hold without a command", hint=f"'taoprof release {hold_id}'")
+    if hold.place != processes.place():
+        raise UsageError(f"'{hold_id}' runs on {hold.host}: stop it there")
+    if hold.container:
+        _stop_container(context, hold, hold.container)
+        if hold.kind == "found":
+            return hold  # its launcher ends with it
+    pids = [pid for pid, tag in processes.marked(context.uid, RUN_VARIABLE) if tag == hold.id]
+    if hold.kind == "found" and processes.alive(hold.pid, hold.start):
+        pids.append(hold.pid)
+    if hold.kind == "notebook" and not (pids or hold.container):
+        raise UsageError(f"notebook '{hold.reason}' is running nothing", hint="shut its kernel down in Jupyter")
+    for pid in pids:
+        try:
+            # An interactive shell ignores SIGTERM, and exits on SIGHUP, as when its terminal closes.
+            if pid != os.getpid():
+                os.kill(pid, signal.SIGHUP if hold.kind == "shell" else signal.SIGTERM)
+        except (ProcessLookupError, PermissionError):
+            pass  # it has just ended; the pid may belong to another user by now
+    return hold
+
+
+def _stop_container(context: Context, hold: Hold, container_id: str) -> None:
+    try:
+        if not Engine(context.environ, address=hold.engine).stop(container_id):
+            raise NotFoundError(f"container {container_id[:6]} does not exist any more")
+    except EngineError as error:
+        raise TaoprofError(f"container {container_id[:6]} could not be stopped: {error}") from None

@@ -1,7 +1,7 @@
-"""Watching a run's containers by the engine's events: which there are, and what their tasks exit with.
+"""Monitoring a run's containers by the engine's events: which ones it has, and the exit statuses of their tasks.
 
-The launcher itself exits with 0 whatever becomes of the task (run_container in docker_handler.py of every version from
-0.1.21 to 6.26.3), and the container is removed at once, so the event ``exec_die`` is the only witness.
+The launcher itself exits with 0 whatever happens to the task (run_container in docker_handler.py of every version from
+0.1.21 to 6.26.3), and the container is removed at once, so only the event ``exec_die`` has the task's exit status.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from taoprofiles.holds.hold import RUN_VARIABLE
@@ -20,20 +21,21 @@ if TYPE_CHECKING:
     from typing import Any
 
 REPLAY = 1.0
-"""Seconds of events that are asked for again after a break; what was taken already is known by its stamp."""
+"""Seconds of events that are requested again after the stream broke; events that come twice count once."""
 
 
+@dataclass(slots=True)
 class Container:
-    """One of the run's containers. ``status`` is what its last task exited with, None while that is not known."""
+    """A container of the run. ``status`` is the exit status of its last task, None while it is unknown.
 
-    __slots__ = ("has_tasks", "id", "over", "status", "task")
+    ``task`` is the id of the launcher's own ``docker exec``; ``has_tasks`` tells whether there was any.
+    """
 
-    def __init__(self, container_id: str) -> None:
-        self.id = container_id
-        self.has_tasks = False
-        self.task: str | None = None
-        self.status: int | None = None
-        self.over = False
+    id: str
+    has_tasks: bool = False
+    task: str | None = None
+    status: int | None = None
+    over: bool = False
 
 
 class Monitor(threading.Thread):
@@ -52,9 +54,9 @@ class Monitor(threading.Thread):
         self._hold_id = hold_id
         self._appeared, self._tick = appeared, tick
         self._since = time.time()
-        self._taken: deque[tuple[object, ...]] = deque(maxlen=1000)
-        self._known: dict[str, Container | None] = {}
-        self._unsure: set[str] = set()
+        self._handled: deque[tuple[object, ...]] = deque(maxlen=1000)
+        self._known: dict[str, Container | None] = {}  # None: another's
+        self._unknown: set[str] = set()
         self._changed = threading.Condition()
         self.listening = threading.Event()
         self.problem = ""
@@ -66,7 +68,7 @@ class Monitor(threading.Thread):
         return [container for container in list(self._known.values()) if container is not None]
 
     def run(self) -> None:
-        """Follow the events; where the stream breaks, begin again a little before that."""
+        """Follow the events; if the stream breaks, start again a little before that."""
         while True:
             try:
                 for event in self._engine.events(self._since):
@@ -74,7 +76,7 @@ class Monitor(threading.Thread):
                     self.problem = ""
                     self._tick()
                     if event is not None:
-                        self._take(event)
+                        self._handle(event)
             except EngineError as error:
                 with self._changed:
                     self.problem, self.absent = str(error), error.absent
@@ -84,68 +86,64 @@ class Monitor(threading.Thread):
             time.sleep(0.5)
 
     def wait_for_exit(self, seconds: float, *, expect_one: bool = False) -> None:
-        """Wait until the fate of every container is known, ``seconds`` at most; with ``expect_one`` also for the first.
+        """Wait, ``seconds`` at most, until every container has exited; with ``expect_one``, also for the first one.
 
-        Where the engine does not answer, there is nothing to wait for.
+        If the engine does not answer, this does not wait for a first one.
         """
 
-        def known() -> bool:
-            fates = [one.status is not None and one.over for one in self.containers]
-            return all(fates) and (bool(fates) or not expect_one or bool(self.problem))
+        def is_over() -> bool:
+            exited = [container.status is not None and container.over for container in self.containers]
+            return all(exited) and (bool(exited) or not expect_one or bool(self.problem))
 
         with self._changed:
-            self._changed.wait_for(known, seconds)
+            self._changed.wait_for(is_over, seconds)
 
-    def _take(self, event: dict[str, Any]) -> None:
-        name, action, status = event["Id"], event["Action"], event["ExitCode"]
+    def _handle(self, event: dict[str, Any]) -> None:
+        container_id, action, status = event["Id"], event["Action"], event["ExitCode"]
         self._since = event["Stamp"] / 1e9 - REPLAY
-        key = (event["Stamp"], name, action, event["Task"])
-        if key in self._taken:
+        key = (event["Stamp"], container_id, action, event["Task"])
+        if key in self._handled:
             return
-        self._taken.append(key)
-        container = self._ours(name, action)
+        self._handled.append(key)
+        container = self._own_container(container_id, action)
         if container is None:
             return
         with self._changed:
             if action.startswith("exec_"):
                 container.has_tasks = True
             if action == "exec_start" and container.task is None:
-                container.task = event["Task"]  # the launcher's own; a later one is somebody looking into the container
+                container.task = event["Task"]  # later ones are users who look into the container
             if action == "exec_die" and status is not None and container.task in (None, event["Task"]):
                 container.status = status
             if action in ("die", "destroy"):
                 container.over = True
                 if status is not None and not container.has_tasks:
-                    container.status = status  # the task is the container's own command: docker run
+                    container.status = status  # docker run: the task is the container's own command
             self._changed.notify_all()
 
-    def _ours(self, container_id: str, action: str) -> Container | None:
-        known = self._known.get(container_id)
-        unsure = container_id in self._unsure
-        if known is not None or (action not in ("start", "exec_create", "exec_start") and not unsure):
-            return known
-        if container_id in self._known and action == "start":
-            return None
+    def _own_container(self, container_id: str, action: str) -> Container | None:
+        container = self._known.get(container_id)
+        is_first_event = action in ("start", "exec_create", "exec_start") or container_id in self._unknown
+        if container is not None or not is_first_event or (container_id in self._known and action == "start"):
+            return container
         try:
-            seen = self._engine.inspect(container_id)
+            facts = self._engine.inspect(container_id)
         except EngineError:
-            self._unsure.add(container_id)  # asked again at its next event
+            self._unknown.add(container_id)  # to be inspected at its next event
             return None
-        self._unsure.discard(container_id)
-        if seen is None:
+        self._unknown.discard(container_id)
+        if facts is None:
             return None
-        if not self._is_marked(seen) and not (action != "start" and self._has_our_client(container_id)):
+        has_tag = f"{RUN_VARIABLE}={self._hold_id}" in facts["Env"]
+        if not has_tag and (action == "start" or not self._has_own_client(container_id)):
             self._known.setdefault(container_id, None)
             return None
         container = self._known[container_id] = Container(container_id)
-        self._appeared(seen)
+        self._appeared(facts)
         return container
 
-    def _is_marked(self, seen: dict[str, Any]) -> bool:
-        return f"{RUN_VARIABLE}={self._hold_id}" in seen["Env"]
-
-    def _has_our_client(self, container_id: str) -> bool:
-        """Whether the docker exec in it is of our process tree: a run on the shared file leaves no mark inside."""
+    def _has_own_client(self, container_id: str) -> bool:
+        """Return whether the run started the docker exec in a container. With the shared file it has no run tag."""
         return any(
             process.container == container_id and processes.environment(process.pid).get(RUN_VARIABLE) == self._hold_id
             for process in processes.scan()

@@ -1,4 +1,4 @@
-"""What runs must not take from each other: the results folders that they write, and the GPUs."""
+"""What runs must not share: the results folders that they write, and the GPUs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def parse_gpus(text: str) -> list[str] | int | str:
-    """Read ``--gpus``: "all", a number of free ones, a list such as 0,1 (one alone is ``1,``), or none: [].
+    """Parse ``--gpus``: "all", a count of free GPUs, a list such as 0,1 (a single index is ``1,``), or none: [].
 
     Raises UsageError.
     """
@@ -20,56 +20,67 @@ def parse_gpus(text: str) -> list[str] | int | str:
         return text
     if text == "none":
         return []
-    if text.isascii() and text.isdigit() and int(text) > 0:
+    if is_count(text):
         return int(text)
     words = [word.strip() for word in text.split(",") if word.strip()]
-    if "," in text and words and all(w.isascii() and w.replace("-", "").isalnum() for w in words):
+    if "," in text and words and all(word.isascii() and word.replace("-", "").isalnum() for word in words):
         return list(dict.fromkeys(words))
     raise UsageError(
-        f"'{text}' is no choice of GPUs",
-        hint="--gpus all, --gpus 2 (two free ones), --gpus 0,1, --gpus 1, (GPU 1) or --gpus none",
+        f"--gpus '{text}' is invalid",
+        hint="--gpus all, --gpus 2 (any two free ones), --gpus 0,1, --gpus 1, (GPU 1) or --gpus none",
     )
 
 
-def check_results(name: str, hold: Hold, living: list[Hold]) -> None:
-    """Raise HeldError if one of ``living`` writes a results folder of ``hold``."""
-    same = writing_to(living, hold.results)
-    if same:
+def is_count(text: str | None) -> bool:
+    """Return whether ``--gpus`` asks for a count of free GPUs."""
+    return text is not None and text.isascii() and text.isdigit() and int(text) > 0
+
+
+def check_results(hold: Hold, active_runs: list[Hold]) -> None:
+    """Raise HeldError if one of ``active_runs`` writes a results folder of ``hold``."""
+    conflicts = writing_to(active_runs, hold.results)
+    if conflicts:
         raise HeldError(
-            f"'{name}' not started: another run writes '{same[0][1]}'",
-            problems=[other.line() for other, _ in same],
-            hint=f"'-r' with another folder, 'taoprof run {name} --wait -- …', or --force",
-            holds=[other for other, _ in same],
+            f"'{hold.profile}' not started: another run writes '{conflicts[0][1]}'",
+            problems=[other.line() for other, _ in conflicts],
+            hint=f"'-r' with another folder, 'taoprof run {hold.profile} --wait -- …', or --force",
+            holds=[other for other, _ in conflicts],
         )
 
 
-def choose_gpus(name: str, wish: str | None, present: list[str] | None, living: list[Hold]) -> list[str] | str | None:
-    """Choose the GPUs for a wish; ``present`` is what the driver lists. Raises HeldError, UsageError."""
-    if wish is None:
+def choose_gpus(
+    hold: Hold, option: str | None, available: list[str] | None, active_runs: list[Hold]
+) -> list[str] | str | None:
+    """Return the GPUs for ``--gpus``: indices, "all", or None without the option.
+
+    ``available`` are the indices that the driver lists, None without a driver. Raises HeldError, UsageError.
+    """
+    if option is None:
         return None
-    wanted = parse_gpus(wish)
-    if wanted == []:
+    gpus = parse_gpus(option)
+    if gpus == []:
         return []
-    if isinstance(wanted, int):
-        if present is None:
+    if isinstance(gpus, int):
+        if available is None:
             raise UsageError(
-                "no NVIDIA driver answers here, so the free GPUs are not known", hint="name them, such as --gpus 0,1"
+                "the NVIDIA driver does not answer, so it is unknown which GPUs are free",
+                hint="give their indices, such as --gpus 0,1",
             )
-        if wanted > len(present):
-            raise UsageError(f"{wanted} GPUs asked for, and this machine has {len(present)}")
-        free = [index for index in present if not using_gpus(living, [index])]
-        if len(free) >= wanted:
-            return free[:wanted]
-        wanted = "all"  # for the message: whoever has one is in the way
-    taken = using_gpus(living, wanted)
-    if taken:
+        if gpus > len(available):
+            raise UsageError(f"{gpus} GPUs requested, but this machine has {len(available)}")
+        free = [index for index in available if not using_gpus(active_runs, [index])]
+        if len(free) >= gpus:
+            return free[:gpus]
+        gpus = "all"  # the error names every run that uses one
+    users = using_gpus(active_runs, gpus)
+    if users:
         raise HeldError(
-            f"'{name}' not started: its GPUs are taken",
-            problems=[f"GPU {_gpu_names(other)}: {other.line()}" for other in taken],
-            hint=f"'taoprof run {name} --gpus {wish} --wait -- …' starts when they are free",
-            holds=taken,
+            f"'{hold.profile}' not started: its GPUs are in use",
+            problems=[f"GPU {_gpu_names(other)}: {other.line()}" for other in users],
+            hint=f"'taoprof run {hold.profile} --gpus {option} --wait -- …' starts when they are free",
+            holds=users,
         )
-    return wanted
+    return gpus
 
 
 def _gpu_names(hold: Hold) -> str:

@@ -1,12 +1,14 @@
-"""Runs: a command with a profile's variables and a mounts file of its own, held for as long as its work lives."""
+"""Runs: a command with a profile's variables and its own mounts file, held for as long as its work is alive."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import threading
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles.errors import TaoprofError, UsageError
@@ -14,13 +16,13 @@ from taoprofiles.holds.hold import OWN_KINDS, RUN_VARIABLE, Hold
 from taoprofiles.holds.liveness import HEARTBEAT, find_active_holds
 from taoprofiles.holds.manage import new_hold
 from taoprofiles.holds.records import HoldRecords
+from taoprofiles.launcher.argv import parse_launcher_argv
 from taoprofiles.launcher.quoting import quote_argv
 from taoprofiles.masking import without_secrets
 from taoprofiles.mounts import comparison, mapping, paths
 from taoprofiles.profiles.store import Store
 from taoprofiles.runs import resources
-from taoprofiles.runs.docker_run import Direct
-from taoprofiles.runs.monitor import Monitor
+from taoprofiles.runs.monitor import Container, Monitor
 from taoprofiles.storage import atomic, files
 from taoprofiles.storage.locks import DEFAULT_TIMEOUT, Lock
 from taoprofiles.switching import preflight
@@ -29,25 +31,27 @@ from taoprofiles.system import gpus, processes
 from taoprofiles.system.engine import Engine, EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+    from taoprofiles.profiles.rendering import Renderer
+    from taoprofiles.runs.docker_run import DockerRun
     from taoprofiles.storage.paths import Context
 
 PROFILE_VARIABLE = "TAOPROF_PROFILE"
-"""In the environment of a run and a shell: the profile's name, for prompts."""
+"""The environment variable with the profile's name in a run and in a shell, for prompts."""
 
-SETTLE = 3.0
-"""Seconds to wait for the engine's word on how the task ended, after the launcher has."""
+EXIT_TIMEOUT = 3.0
+"""Seconds to wait for the engine's events about the end of the task after the launcher has ended."""
 
-NOT_FOUND, NOT_EXECUTABLE = 127, 126
-"""The exit statuses that a shell gives for such a command."""
+COMMAND_NOT_FOUND, NOT_EXECUTABLE = 127, 126
+"""The exit statuses of a shell for such a command."""
 
-REFUSED, _NONE = 125, range(125, 128)
-"""What ``docker run`` exits with where no container was started; the second with those of a shell."""
+DOCKER_REFUSED, NO_CONTAINER = 125, range(125, 128)
+"""The exit statuses of ``docker run`` if no container was started; the second also has those of a shell."""
 
 
 class CommandError(TaoprofError):
-    """The command to run cannot be started; the exit status is a shell's."""
+    """The command cannot be started; the exit status is a shell's."""
 
     code = "no-command"
 
@@ -56,187 +60,236 @@ class CommandError(TaoprofError):
         self.status = status
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """What a run asks for beside its profile and its command.
+    """Options of a run.
 
-    ``gpus``: see ``sharing.parse_gpus``; ``release``: a hold that must not stand in the way, and ``check``, as in
-    ``switch.use``; ``image``: no launcher, but a container of this image; ``terminal``: with a terminal in it.
+    - ``mkdir``: create missing source folders; ``check``: refuse what would certainly fail
+    - ``allow_overlap``: start although another run writes to the same results folder
+    - ``shared``: use the shared mapping file; ``release``: the id of a hold that does not block that switch
+    - ``gpus``: see ``resources.parse_gpus``
+    - ``image``: run a container of this image without the launcher; ``terminal``: with a terminal in it
     """
 
-    __slots__ = ("allow_overlap", "check", "gpus", "image", "mkdir", "release", "shared", "terminal")
+    mkdir: bool = False
+    check: bool = True
+    allow_overlap: bool = False
+    shared: bool = False
+    gpus: str | None = None
+    release: str | None = None
+    image: str | None = None
+    terminal: bool = False
 
-    def __init__(
-        self,
-        *,
-        mkdir: bool = False,
-        check: bool = True,
-        allow_overlap: bool = False,
-        shared: bool = False,
-        gpus: str | None = None,
-        release: str | None = None,
-        image: str | None = None,
-        terminal: bool = False,
-    ) -> None:
-        self.mkdir, self.allow_overlap, self.shared, self.gpus = mkdir, allow_overlap, shared, gpus
-        self.release, self.check, self.image, self.terminal = release, check, image, terminal
+    def validate(self) -> None:
+        """Raise UsageError for options that exclude each other."""
+        if self.shared and self.image is not None:
+            raise UsageError("--image does not go with --shared: without the launcher, nothing reads the shared file")
+        if self.shared and self.gpus not in (None, "all"):
+            raise UsageError("--gpus does not go with --shared: it needs the run's own mounts file")
+        if self.gpus == "none" and self.image is None:
+            raise UsageError("--gpus none needs --image: the launcher gives its container every GPU")
 
 
 class Run:
-    """A run that has been given its hold and not been started yet. ``start`` it once, then ``finish`` it.
+    """A run that has a hold and has not been started yet: call ``start`` once, then ``finish``.
 
-    ``environ`` is what its command gets, the profile's ``variables`` in it (``secrets`` names what is secret: see
-    ``Renderer``); ``rendered`` is the profile's mapping, and ``wanted`` what its containers are to have, which for an
-    isolated run has its mark too. ``argv`` is what is started in the place of the command: ``docker run``.
+    - ``hold``; ``claim``: the descriptor that keeps it alive
+    - ``variables``: the profile's; ``secrets``: the names of secret ones (see ``Renderer.secrets``)
+    - ``rendered``: the profile's mapping; ``wanted``: what the containers are to get; with the run tag if isolated
+    - ``environ``: the environment of the command; ``argv``: ``docker run`` in place of the command, if not None
+    - ``notes``: warnings for the user
     """
 
-    def __init__(
-        self, context: Context, hold: Hold, claim: int, wanted: dict[str, Any], environ: dict[str, str]
-    ) -> None:
-        self._context, self.hold, self.claim = context, hold, claim
-        self.wanted, self.environ = wanted, environ
+    def __init__(self, context: Context, hold: Hold, rendered: dict[str, Any], variables: Mapping[str, str]) -> None:
+        self._context, self.hold = context, hold
+        self.claim = -1
+        self.variables = dict(variables)
+        self.secrets: tuple[set[str], set[str]] = (set(), set())
+        self.rendered = self.wanted = rendered
+        self.environ = {**context.environ, **variables, PROFILE_VARIABLE: hold.profile or "", RUN_VARIABLE: hold.id}
         self.argv: list[str] | None = None
         self.notes: list[str] = []
-        self.variables: dict[str, str] = {}
-        self.secrets: tuple[set[str], set[str]] = (set(), set())
-        self.rendered = wanted
-        self._beaten = time.monotonic()
+        self._is_launcher = False
+        self._heartbeat = time.monotonic()
         self._say: Callable[[str], None] = lambda text: None
-        self._monitor = Monitor(environ, hold.id, appeared=self._bind, tick=self._beat)
+        self._monitor: Monitor
 
     def start(self, command: list[str], *, say: Callable[[str], None], stdout: int | None = None) -> int:
-        """Run the command in the foreground; return what it exits with, 128+n where signal n ended it.
+        """Run the command in the foreground; return its exit status, 128+n if signal n ended it.
 
-        It stays in our process group, so that the terminal's signals and its job control are its own; what is sent to
-        us alone is handed on. ``say`` is told what is worth telling meanwhile. Raises CommandError.
+        It stays in this process group, so the terminal's signals and job control reach it directly; signals that only
+        this process gets are forwarded. ``say`` is called with messages meanwhile. Raises CommandError, and then
+        deletes the hold.
         """
-        self._say, command = say, self.argv or command
-        for text in self.notes:
-            say(text)
-        self._monitor.start()
-        self._monitor.listening.wait(2)  # the container must not start before we listen
-        process: subprocess.Popen[bytes] | None = None
-        early: list[int] = []
-
-        def hand_on(number: int, _: object) -> None:
-            if process is None:
-                early.append(number)
-            else:
-                process.send_signal(number)
-
-        # Handlers, not SIG_IGN, which the command would inherit. Ctrl-C and Ctrl-\\ come to the whole group anyhow.
-        # What is ignored already (nohup, a script's background) stays so for both.
-        handlers: dict[signal.Signals, Any] = {signal.SIGINT: _nothing, signal.SIGQUIT: _nothing}
-        handlers |= {signal.SIGTERM: hand_on, signal.SIGHUP: hand_on, signal.SIGUSR1: hand_on, signal.SIGUSR2: hand_on}
-        handlers = {number: to for number, to in handlers.items() if signal.getsignal(number) is not signal.SIG_IGN}
-        if threading.current_thread() is not threading.main_thread():
-            handlers = {}  # only the main thread may have any (a program that calls us from another one)
-        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        self._say, self._is_launcher = say, parse_launcher_argv(command) is not None
         try:
-            # Whatever the caller has open for the command, such as <(…), stays open; our own are closed by exec.
-            os.set_inheritable(self.claim, True)
-            words = quote_argv(command, self.environ)
-            process = subprocess.Popen(words, env=self.environ, close_fds=False, stdout=stdout)  # noqa: S603
-            for number in early:
-                process.send_signal(number)
-            status = process.wait()
+            for text in self.notes:
+                say(text)
+            self._monitor = Monitor(self.environ, self.hold.id, appeared=self._bind, tick=self._send_heartbeat)
+            self._monitor.start()
+            self._monitor.listening.wait(2)  # an event before that would be missed
+            return self._execute(self.argv or command, stdout)
+        except CommandError:
+            self.give_up()
+            raise
+        except BaseException:  # such as an exception of ``say``
+            os.close(self.claim)  # or the hold would live as long as this process
+            raise
+
+    def finish(self, status: int) -> int:
+        """Record the end, unless work is still running; return the exit status of the task itself.
+
+        A failure of the command comes first; if it reports success, the status of its last task counts.
+        """
+        # A docker command that is killed ends before the engine reports its container.
+        expect_one = status not in NO_CONTAINER if self.argv else self._is_launcher and status == 0
+        self._monitor.wait_for_exit(EXIT_TIMEOUT, expect_one=expect_one)
+        containers = self._monitor.containers
+        running = [container for container in containers if not container.over and self._is_running(container.id)]
+        if self.argv is None:
+            status = self._task_status(status, containers, is_running=bool(running))
+        elif status == DOCKER_REFUSED and not containers:
+            self._say(f"the engine did not start the container (exit status {DOCKER_REFUSED})")
+        os.close(self.claim)
+        if running or self._has_processes():
+            what = f"container {running[0].id[:6]}" if running else "a process of the run"
+            self._say(f"{what} is still running, so the hold stays: 'taoprof stop {self.hold.id}' stops it")
+        else:
+            self._record_end(status)
+        return status
+
+    def give_up(self) -> None:
+        """Delete the hold of a run whose command could not be started."""
+        os.close(self.claim)
+        with Lock(self._context.lock):
+            HoldRecords(self._context).delete(self.hold.id)
+
+    def _execute(self, command: list[str], stdout: int | None) -> int:
+        try:
+            with _ForwardedSignals() as signals:
+                # Other descriptors that the caller has open for the command, such as <(…), are inherited too.
+                os.set_inheritable(self.claim, True)
+                words = quote_argv(command, self.environ)
+                process = subprocess.Popen(words, env=self.environ, close_fds=False, stdout=stdout)  # noqa: S603
+                signals.forward_to(process)
+                status = process.wait()
         except FileNotFoundError:
-            hint = "the command stands behind '--', as in 'taoprof run NAME -- tao model …'"
-            hint = "install Docker's command line, such as Debian's docker.io" if self.argv else hint
-            raise CommandError(f"there is no command '{command[0]}'", NOT_FOUND, hint) from None
-        except (OSError, ValueError) as error:  # ValueError: a NUL, or no text, from a program that calls us
+            hint = "install Docker's command line, such as Debian's docker.io"
+            if self.argv is None:
+                hint = "is its environment active? 'taoprof doctor' looks for the launcher"
+            raise CommandError(f"command not found: '{command[0]}'", COMMAND_NOT_FOUND, hint) from None
+        except (OSError, ValueError) as error:  # ValueError: a NUL or no text, from a program that uses the API
             reason = (getattr(error, "strerror", None) or str(error)).lower()
             raise CommandError(f"'{command[0]}' cannot be started: {reason}", NOT_EXECUTABLE, "") from None
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
         return status if status >= 0 else 128 - status
 
-    def finish(self, status: int, *, is_launcher: bool) -> int:
-        """Record the end, unless the work goes on; return the exit status of the task itself.
-
-        The command's own failure counts first; where it says that all is well, the last task that it started does.
-        """
-        # A docker command that is killed is gone before the engine tells of its container; one without any says so.
-        self._monitor.wait_for_exit(
-            SETTLE, expect_one=status not in _NONE if self.argv else is_launcher and status == 0
-        )
-        ours = self._monitor.containers
-        going_on = [one for one in ours if not one.over and self._runs(one.id)]
-        if self.argv is not None:
-            if status == REFUSED and not ours:
-                self._say(f"the engine did not start the container (exit status {REFUSED})")
-        elif status == 0 and ours:
-            last = ours[-1].status
-            if last is None and not going_on:
-                self._say_unknown(self._monitor.problem or "the engine did not tell")
-            status = 1 if last is None else last
-        elif status == 0 and is_launcher and self._monitor.absent:
-            self._say("there is no engine here: the exit status is the launcher's own")
-        elif status == 0 and is_launcher and self.environ.get("TAO_DOCKER_DISABLE") != "1":
-            self._say_unknown(self._monitor.problem or "no container of it was seen")
-            status = 1
-        elif status == 0 and self._monitor.problem and not self._monitor.absent:
-            self._say(f"the engine could not be asked ({self._monitor.problem}): how a task ended is not known")
-        os.close(self.claim)
-        if going_on or self._has_processes():
-            what = f"container {going_on[0].id[:6]}" if going_on else "a process of it"
-            self._say(f"{what} goes on, so the hold stays: 'taoprof stop {self.hold.id}' ends it")
+    def _task_status(self, status: int, containers: list[Container], *, is_running: bool) -> int:
+        """Return the task's exit status. The launcher's own is 0 whatever happens to the task."""
+        if status != 0:
             return status
+        problem = self._monitor.problem
+        if containers:
+            last = containers[-1].status
+            if last is None and not is_running:
+                self._say_unknown(problem or "the engine did not report it")
+            return 1 if last is None else last
+        if self._is_launcher and self._monitor.absent:
+            self._say("there is no container engine here: the exit status is the launcher's own")
+        elif self._is_launcher and self.environ.get("TAO_DOCKER_DISABLE") != "1":
+            self._say_unknown(problem or "it started no container")
+            return 1
+        elif problem and not self._monitor.absent:
+            self._say(f"the engine could not be asked ({problem}): how a task ended is unknown")
+        return 0
+
+    def _say_unknown(self, reason: str) -> None:
+        self._say(
+            f"the exit status of the task is unknown ({reason}); the launcher's is 0 whatever happens, so this counts "
+            "as failed"
+        )
+
+    def _record_end(self, status: int) -> None:
         self.hold.ended, self.hold.status = time.time(), status
         try:
             with Lock(self._context.lock):
                 HoldRecords(self._context).end(self.hold)
         except TaoprofError as error:  # a full disk must not hide how the training ended
             self._say(f"warning: the end of the run could not be recorded: {error.message}")
-        return status
-
-    def _say_unknown(self, reason: str) -> None:
-        self._say(
-            f"the task's own exit status could not be seen ({reason}); the launcher's is 0 whatever happens, so this "
-            "counts as failed"
-        )
-
-    def give_up(self) -> None:
-        """Take the hold away of a run whose command could not be started."""
-        os.close(self.claim)
-        with Lock(self._context.lock):
-            HoldRecords(self._context).delete(self.hold.id)
 
     def _has_processes(self) -> bool:
-        """Whether a process of the run goes on: one that inherited the claim, or one that only has the mark."""
-        marks = (mark for _, mark in processes.marked(self._context.uid, RUN_VARIABLE))
-        return HoldRecords(self._context).is_locked(self.hold) or self.hold.id in marks
+        """Return whether a process of the run is alive: one that inherited the claim, or has only the run tag."""
+        tags = (tag for _, tag in processes.marked(self._context.uid, RUN_VARIABLE))
+        return HoldRecords(self._context).is_locked(self.hold) or self.hold.id in tags
 
-    def _runs(self, container: str) -> bool:
+    def _is_running(self, container_id: str) -> bool:
         try:
-            seen = Engine(self.environ).inspect(container)
+            container = Engine(self.environ).inspect(container_id)
         except EngineError:
             return True
-        return bool(seen and seen["Running"])
+        return bool(container and container["Running"])
 
-    def _bind(self, seen: dict[str, Any]) -> None:
-        """Note the container, and say at once if it is not what the profile asked for."""
-        told = comparison.differences(self.wanted, seen, self.environ)
-        about = {"container": seen["Id"], "image": seen["Image"], "phase": "bound", "differences": told}
+    def _bind(self, container: dict[str, Any]) -> None:
+        """Record a new container, and warn at once if it differs from what the profile asks for."""
+        container_id, differences = container["Id"], comparison.differences(self.wanted, container, self.environ)
+        warnings = list(differences)
         try:
             with Lock(self._context.lock):
-                # Read anew: somebody may have released it meanwhile, or taken the record away.
-                noted = HoldRecords(self._context).get(self.hold.id)
-                for hold in (self.hold, noted):
-                    for name, value in about.items():
-                        if hold is not None:
-                            setattr(hold, name, value)
-                if noted is not None:
-                    HoldRecords(self._context).write(noted)
+                # Read again: somebody may have released the hold or deleted the record.
+                recorded = HoldRecords(self._context).get(self.hold.id)
+                for hold in (self.hold, recorded):
+                    if hold is not None:
+                        hold.container, hold.image, hold.phase = container_id, container["Image"], "bound"
+                        hold.differences = differences
+                if recorded is not None:
+                    HoldRecords(self._context).write(recorded)
         except TaoprofError as error:
-            told = [*told, f"the container could not be noted: {error.message}"]
-        for line in told:
-            self._say(f"warning: container {seen['Id'][:6]}: {line}")
+            warnings.append(f"the container could not be recorded: {error.message}")
+        for warning in warnings:
+            self._say(f"warning: container {container_id[:6]}: {warning}")
 
-    def _beat(self) -> None:
-        if time.monotonic() - self._beaten >= HEARTBEAT:
-            self._beaten = time.monotonic()
+    def _send_heartbeat(self) -> None:
+        if time.monotonic() - self._heartbeat >= HEARTBEAT:
+            self._heartbeat = time.monotonic()
             HoldRecords(self._context).send_heartbeat(self.hold)
+
+
+class _ForwardedSignals:
+    """Within ``with``, signals to this process are forwarded to the command, also those that come before it starts.
+
+    SIGINT and SIGQUIT of the terminal reach the whole process group anyway, so here they are caught only. They are not
+    ignored, since the command would inherit that; what is ignored already (nohup) stays so for both.
+    """
+
+    FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._early: list[int] = []
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> _ForwardedSignals:
+        if threading.current_thread() is threading.main_thread():  # Python allows no other thread to set handlers
+            for number in (signal.SIGINT, signal.SIGQUIT, *self.FORWARDED):
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def forward_to(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        for number in self._early:
+            process.send_signal(number)
+
+    def _handle(self, number: int, _: object) -> None:
+        if number not in self.FORWARDED:
+            return
+        if self._process is None:
+            self._early.append(number)
+        else:
+            self._process.send_signal(number)
 
 
 def prepare(
@@ -246,102 +299,147 @@ def prepare(
     *,
     kind: str = "run",
     reason: str = "",
-    wish: RunOptions | None = None,
+    options: RunOptions | None = None,
     timeout: float = DEFAULT_TIMEOUT,
 ) -> Run:
-    """Render the profile, make sure that nobody is in the way, and hold; nothing has been started then.
+    """Render the profile, check that nothing blocks the run, and create its hold; nothing is started yet.
 
-    Raises HeldError for a results folder or a GPU that a live run has (with ``shared`` also as ``switch.use`` does),
-    InvalidProfileError, NotFoundError, UsageError, BusyError.
+    ``kind`` is that of the hold, ``timeout`` (s) is for the lock. Raises HeldError for a results folder or a GPU that
+    an active run uses (with ``shared`` also as ``switch.use`` does), InvalidProfileError, NotFoundError, UsageError,
+    CannotRenderError, BusyError.
     """
-    wish = wish or RunOptions()
+    options = options or RunOptions()
     store = Store(context)
     text = store.text(name)
+    options.validate()
     renderer = store.renderer(name, text)
-    variables, wanted = renderer.variables(), renderer.mapping()
-    missing = preflight.to_make(
-        context, wanted, name=name, mkdir=wish.mkdir, check=wish.check, doing="use" if kind == "notebook" else kind,
-        command=[] if kind != "run" or wish.image else command, variables=variables,
+    variables, rendered = renderer.variables(), renderer.mapping()
+    missing_folders = preflight.to_make(
+        context, rendered, name=name, mkdir=options.mkdir, check=options.check,
+        doing="use" if kind == "notebook" else kind,
+        command=[] if kind != "run" or options.image else command, variables=variables,
     )  # fmt: skip
-    mounts = mapping.mounted(wanted)
     hold = new_hold(context, kind)
-    hold.profile, hold.shared, hold.pid, hold.reason = name, wish.shared, os.getpid(), reason
-    secrets = renderer.secrets()
-    hold.command = without_secrets(command, [variables[variable] for variable in secrets[0]])
-    hold.start, hold.engine = processes.start_time(hold.pid) or 0, Engine(context.environ).address
-    hold.digest, hold.mounts = mapping.digest(mapping.to_bytes(wanted)), [list(pair) for pair in mounts.items()]
-    _check(wish)
-    straight = Direct.of(context, hold, renderer, wish.image, command, has_terminal=wish.terminal)
-    present = gpus.indices() if wish.gpus is not None and isinstance(resources.parse_gpus(wish.gpus), int) else None
-    hold.results = paths.host_paths(paths.results_folders(command, variables), mounts) if kind == "run" else []
+    hold.profile, hold.reason, hold.shared = name, reason, options.shared
+    _describe_work(hold, context, command, renderer)
+    docker_run = _plan_docker_run(context, hold, renderer, command, options)
+    available_gpus = gpus.indices() if resources.is_count(options.gpus) else None
     with Lock(context.lock, timeout):
-        content = files.read_mapping_file(context)
-        stock = find_active_holds(context, content, may_write=True)
-        living = [one for one in stock.holds if one.kind in OWN_KINDS and not one.released]
-        if not wish.allow_overlap:
-            resources.check_results(name, hold, living)
-        hold.gpus = resources.choose_gpus(
-            name, wish.gpus, present, [one for one in living if processes.same_machine(one.place, hold.place)]
-        )
-        preflight.make(missing)
+        active = find_active_holds(context, files.read_mapping_file(context), may_write=True)
+        _reserve_resources(hold, [one for one in active.holds if one.kind in OWN_KINDS], available_gpus, options)
+        preflight.make(missing_folders)
         records = HoldRecords(context)
-        notes = [f"warning: {text}" for text in stock.unseen]
-        environ = {**context.environ, **variables, PROFILE_VARIABLE: name}
-        own = argv = None
-        if hold.gpus and hold.gpus != "all" and wish.image is None:
-            _set_env(wanted, "CUDA_VISIBLE_DEVICES", ",".join(hold.gpus))
-        claim = records.create(hold)  # before the switch, which must not be done if this fails; it is in nobody's way
-        environ[RUN_VARIABLE] = hold.id
+        # Before the switch, which must not happen if this fails. It blocks nobody: it needs the mapping to be.
+        claim = records.create(hold)
         try:
-            if wish.shared:
-                notes += _switched(context, name, text, wish)
-                environ.pop("LAUNCHER_MOUNTS", None)
+            run = Run(context, hold, rendered, variables)
+            run.claim, run.secrets = claim, renderer.secrets()
+            run.notes += [f"warning: {warning}" for warning in active.unseen]
+            if options.shared:
+                run.notes += _switch_shared_file(context, name, text, options)
+                run.environ.pop("LAUNCHER_MOUNTS", None)
             else:
-                own = _with_mark(wanted, hold.id)
-                if straight is not None:
-                    argv = straight.docker_run(own, environ, notes)
-                else:
-                    environ["LAUNCHER_MOUNTS"] = _own_file(records, hold, own)
+                _isolate(run, records, docker_run)
         except BaseException:
             os.close(claim)
             records.delete(hold.id)
             raise
-    run = Run(context, hold, claim, own or wanted, environ)
-    run.notes, run.variables, run.rendered, run.secrets, run.argv = notes, variables, wanted, secrets, argv
     return run
 
 
-def _set_env(wanted: dict[str, Any], name: str, value: str) -> None:
-    others = [item for item in wanted.get("Envs", []) if item["variable"] != name]
+def _describe_work(hold: Hold, context: Context, command: list[str], renderer: Renderer) -> None:
+    variables, rendered = renderer.variables(), renderer.mapping()
+    mounts = mapping.mounted(rendered)
+    hold.pid = os.getpid()
+    hold.command = without_secrets(command, [variables[variable] for variable in renderer.secrets()[0]])
+    hold.start, hold.engine = processes.start_time(hold.pid) or 0, Engine(context.environ).address
+    hold.digest, hold.mounts = mapping.digest(mapping.to_bytes(rendered)), [list(pair) for pair in mounts.items()]
+    if hold.kind == "run":
+        hold.results = paths.host_paths(paths.results_folders(command, variables), mounts)
+
+
+def _plan_docker_run(
+    context: Context, hold: Hold, renderer: Renderer, command: list[str], options: RunOptions
+) -> DockerRun | None:
+    if options.image is None:
+        return None
+    from taoprofiles.runs.docker_run import DockerRun  # loads the export package
+
+    return DockerRun(context, hold, renderer, options.image, command, has_terminal=options.terminal)
+
+
+def _reserve_resources(
+    hold: Hold, active_runs: list[Hold], available_gpus: list[str] | None, options: RunOptions
+) -> None:
+    """Raise HeldError if an active run uses the results folder or the GPUs of ``hold``; else set its GPUs."""
+    others = [run for run in active_runs if not run.released]
+    if not options.allow_overlap:
+        resources.check_results(hold, others)
+    on_this_machine = [run for run in others if processes.same_machine(run.place, hold.place)]
+    hold.gpus = resources.choose_gpus(hold, options.gpus, available_gpus, on_this_machine)
+
+
+def _switch_shared_file(context: Context, name: str, text: bytes, options: RunOptions) -> list[str]:
+    if Store(context).text(name) != text:
+        raise TaoprofError(f"profile '{name}' was changed at this moment", hint="run the command again")
+    return kept_note(switch(context, name, check=options.check, release=options.release).kept)
+
+
+def _isolate(run: Run, records: HoldRecords, docker_run: DockerRun | None) -> None:
+    """Give a run a mapping of its own, with the run tag by which its containers are recognised."""
+    rendered, hold = run.rendered, run.hold
+    run.wanted = {"Mounts": rendered["Mounts"], "Envs": rendered.get("Envs", []), **rendered}
+    if docker_run is None and hold.gpus and hold.gpus != "all":
+        _set_container_variable(run.wanted, "CUDA_VISIBLE_DEVICES", ",".join(hold.gpus))
+    _set_container_variable(run.wanted, RUN_VARIABLE, hold.id)
+    if docker_run is None:
+        path = records.mounts_path(hold.id)
+        atomic.replace(path, mapping.to_bytes(run.wanted))
+        run.environ["LAUNCHER_MOUNTS"] = path
+    else:
+        docker = docker_run.build(run.wanted)
+        run.argv, run.wanted = docker.argv, docker.mapping
+        run.notes += docker.warnings
+        run.environ |= docker.environ
+        run.environ.pop("DOCKER_CONTEXT", None)
+
+
+def _set_container_variable(wanted: dict[str, Any], name: str, value: str) -> None:
+    others = [item for item in wanted["Envs"] if item["variable"] != name]
     wanted["Envs"] = [*others, {"variable": name, "value": value}]
 
 
-def _check(wish: RunOptions) -> None:
-    if wish.shared and wish.image is not None:
-        raise UsageError("without the launcher nothing reads the shared file, so --image does not go with --shared")
-    if wish.shared and wish.gpus not in (None, "all"):
-        raise UsageError("--gpus needs a mounts file of the run's own, so it does not go with --shared")
-    if wish.gpus == "none" and wish.image is None:
-        raise UsageError("the launcher gives its container every GPU, so --gpus none needs --image")
+_ZSHENV = """\
+_taoprof_own="$ZDOTDIR"
+ZDOTDIR=BEFORE
+[ -f "$ZDOTDIR/.zshenv" ] && . "$ZDOTDIR/.zshenv"
+_taoprof_users="$ZDOTDIR"
+ZDOTDIR="$_taoprof_own"
+"""
+_ZSHRC = """\
+ZDOTDIR="$_taoprof_users"
+unset _taoprof_own _taoprof_users
+[ -f "$ZDOTDIR/.zshrc" ] && . "$ZDOTDIR/.zshrc"
+PROMPT="PREFIX$PROMPT"
+"""
 
 
-def _switched(context: Context, name: str, text: bytes, wish: RunOptions) -> list[str]:
-    if Store(context).text(name) != text:
-        raise TaoprofError(f"profile '{name}' was changed in this moment", hint="run the command again")
-    return kept_note(switch(context, name, check=wish.check, release=wish.release).kept)
-
-
-def _own_file(records: HoldRecords, hold: Hold, own: dict[str, Any]) -> str:
-    atomic.replace(records.mounts_path(hold.id), mapping.to_bytes(own))
-    return records.mounts_path(hold.id)
-
-
-def _with_mark(wanted: dict[str, Any], hold_id: str) -> dict[str, Any]:
-    """Give the mapping with the run's mark in the container's environment, by which its container is known."""
-    marked = {"Mounts": wanted["Mounts"], "Envs": wanted.get("Envs", []), **wanted}
-    _set_env(marked, RUN_VARIABLE, hold_id)
-    return marked
-
-
-def _nothing(*_: object) -> None:
-    pass
+def shell_command(context: Context, run: Run, shell: str, name: str) -> list[str]:
+    """Return the command for an interactive shell with the user's own settings and a prefix in its prompt."""
+    prefix, kind = f"(taoprof:{name}) ", os.path.basename(shell)
+    records = HoldRecords(context)
+    if kind == "bash":
+        path = records.write_beside(run.hold, ".bashrc", f'[ -f ~/.bashrc ] && . ~/.bashrc\nPS1="{prefix}$PS1"\n')
+        return [shell, "--rcfile", path, "-i"]
+    if kind == "zsh":
+        before = shlex.quote(run.environ.get("ZDOTDIR", context.home))
+        # zsh reads each file in the folder that ZDOTDIR names at that time.
+        records.write_beside(run.hold, ".zsh/.zshenv", _ZSHENV.replace("BEFORE", before))
+        zshrc = records.write_beside(run.hold, ".zsh/.zshrc", _ZSHRC.replace("PREFIX", prefix))
+        run.environ["ZDOTDIR"] = os.path.dirname(zshrc)
+        return [shell, "-i"]
+    if kind == "fish":
+        prompt = f"function fish_prompt; echo -n '{prefix}'; _taoprof_prompt; end"
+        return [shell, "-C", f"functions -c fish_prompt _taoprof_prompt; {prompt}"]
+    run.environ["PS1"] = f"{prefix}$ "
+    return [shell]

@@ -1,7 +1,7 @@
-"""A session: this very process, a notebook's kernel or a program, has a profile for as long as it lives.
+"""A session: this process itself, a notebook's kernel or a program, has a profile for as long as it lives.
 
-Its environment gets the profile's variables, the launcher's own mounts file or the shared one, and the mark by which
-what it starts is known; the hold ends with the process, or with what it started, if that goes on.
+Its environment gets the profile's variables, the path of its own mounts file or of the shared one, and the run tag by
+which what it starts is recognised. The hold ends with the process, or with what it started if that is still running.
 """
 
 from __future__ import annotations
@@ -27,56 +27,58 @@ if TYPE_CHECKING:
 
     from taoprofiles.runs.run import Run
 
-_OWN = (PROFILE_VARIABLE, RUN_VARIABLE, "LAUNCHER_MOUNTS")
+_OWN_VARIABLES = (PROFILE_VARIABLE, RUN_VARIABLE, "LAUNCHER_MOUNTS")
 
 NAME_VARIABLE = "JPY_SESSION_NAME"
-"""Where Jupyter's server tells a kernel which notebook it belongs to (jupyter_server 2.0 and later)."""
-
-
-_lock = threading.RLock()
-"""Threads begin and end sessions one after the other: of two that begin at once, one would never be released."""
+"""The path of a kernel's notebook, set by Jupyter's server (jupyter_server 2.0 and later)."""
 
 EXIT_LOCK_TIMEOUT = 1.0
-"""Seconds to wait for the lock when the process ends: the next command writes down what could not be."""
+"""Seconds to wait for the lock when the process exits; without it, the next command records the end."""
+
+_lock = threading.RLock()
+"""Makes threads begin and end sessions one by one: of two that begin at once, one would never be released."""
+
+_sessions: list[Session] = []
 
 
 class Session:
-    """A profile in use by this process: ``name``, ``variables``, ``shared``, ``hold``; ``release`` ends it.
+    """A profile in use by this process; ``release`` ends it.
 
-    ``mapping`` is the profile's, ``wanted`` what the mounts file is to hold; ``secrets`` names the variables, and those
-    of the container, whose values must not be shown; ``given`` is all that the environment gets (None: is without).
+    - ``name``, ``hold``, ``shared``, ``notes``, ``variables``, ``secrets``: see ``runs.run.Run``
+    - ``mapping``: the profile's; ``wanted``: the content of the mounts file
+    - ``given``: everything that the environment gets; None for a variable that is unset
     """
 
     def __init__(self, context: Context, name: str, run: Run, environ: MutableMapping[str, str]) -> None:
         self.name, self.hold, self.shared = name, run.hold, run.hold.shared
         self.mapping, self.wanted = run.rendered, run.wanted
         self.notes = list(run.notes)
+        self.variables, self.secrets = run.variables, run.secrets
+        self.given = {key: run.environ.get(key) for key in (*self.variables, *_OWN_VARIABLES)}
         self._context, self._claim, self._environ = context, run.claim, environ
         self._process = os.getpid()
-        self._over = threading.Event()
-        self.variables, self.secrets = run.variables, run.secrets
-        self.given = {key: run.environ.get(key) for key in (*self.variables, *_OWN)}
+        self._ended = threading.Event()
         self._before: dict[str, str | None] = {}
 
     def enter(self) -> None:
-        """Let it begin."""
+        """Change the environment, and end the session when the process exits."""
         self._before = {key: self._environ.get(key) for key in self.given}
-        _put(self._environ, self.given)
-        threading.Thread(target=self._beat, daemon=True, name="taoprof-session").start()
+        _update(self._environ, self.given)
+        threading.Thread(target=self._send_heartbeats, daemon=True, name="taoprof-session").start()
         atexit.register(self._at_exit)
 
     @property
     def mounts_file(self) -> str:
-        """The mounts file that a launcher started from here reads."""
+        """The mounts file that a launcher reads which is started from here."""
         return self._context.mapping_file if self.shared else HoldRecords(self._context).mounts_path(self.hold.id)
 
     @property
     def is_over(self) -> bool:
-        """Whether it has been released."""
-        return self._over.is_set()
+        """Whether the session has been released."""
+        return self._ended.is_set()
 
     def overridden(self) -> dict[str, str | None]:
-        """Give each variable that is not as the profile has it any more, with what it is now."""
+        """Return the current value of each variable that was changed since the session began."""
         return {
             key: self._environ.get(key)
             for key, value in self.given.items()
@@ -84,51 +86,50 @@ class Session:
         }
 
     def restored(self) -> dict[str, str | None]:
-        """Give what ``release`` puts back into the environment; what was set to something else meanwhile stays."""
+        """Return the values that ``release`` restores: of all variables that were not changed since."""
         return {key: old for key, old in self._before.items() if self._environ.get(key) == self.given[key]}
 
     def has_work(self) -> bool:
-        """Whether something that was started from here is still at work: a process, or a container."""
-        marked = (mark for pid, mark in processes.marked(self._context.uid, RUN_VARIABLE) if pid != self._process)
-        if self.hold.id in marked:
+        """Return whether a process or a container that was started from here is still running."""
+        tags = (tag for pid, tag in processes.marked(self._context.uid, RUN_VARIABLE) if pid != self._process)
+        if self.hold.id in tags:
             return True
-        found = find_active_holds(self._context, files.read_mapping_file(self._context)).find(self.hold.id)
-        return found is not None and found.container is not None
+        hold = find_active_holds(self._context, files.read_mapping_file(self._context)).find(self.hold.id)
+        return hold is not None and hold.container is not None
 
     def surroundings(self) -> dict[str, str]:
-        """Give the environment as it would be without this session: what a profile may refer to."""
+        """Return the environment without this session's changes, to which a profile may refer."""
         environ = dict(self._environ)
-        _put(environ, {} if self.is_over else self.restored())
+        _update(environ, {} if self.is_over else self.restored())
         return environ
 
     def release(self, *, timeout: float = DEFAULT_TIMEOUT) -> None:
-        """End the session: the environment becomes what it was, and the hold ends, unless work of it goes on.
+        """End the session: restore the environment, and end the hold unless its work is still running.
 
-        Raises nothing: where the end cannot be written down within ``timeout`` (s), the next command does it.
+        Raises nothing: what cannot be recorded within ``timeout`` (s), the next command records.
         """
         if self.detach():
             self.record_end(timeout)
 
     def detach(self) -> bool:
-        """Do all of the end that waits for nobody, which ``note_end`` is for; tell whether it was still to be done."""
+        """End the session without recording it, which needs a lock; return whether it had not ended yet."""
         with _lock:
-            # In a process that was forked, the session is still the parent's.
-            if self._over.is_set() or os.getpid() != self._process:
+            # In a forked process, the session is still the parent's.
+            if self._ended.is_set() or os.getpid() != self._process:
                 return False
-            self._over.set()
+            self._ended.set()
             try:
-                _put(self._environ, self.restored())
+                _update(self._environ, self.restored())
             finally:
                 os.close(self._claim)
             atexit.unregister(self._at_exit)
             return True
 
     def record_end(self, timeout: float) -> None:
-        """Write the end down."""
+        """Record the end, as every search that may write does for ended work. Raises nothing."""
         try:
             with Lock(self._context.lock, timeout):
-                content = files.read_mapping_file(self._context)
-                find_active_holds(self._context, content, may_write=True)  # what is over by now goes into the journal
+                find_active_holds(self._context, files.read_mapping_file(self._context), may_write=True)
         except TaoprofError:
             pass
 
@@ -136,36 +137,31 @@ class Session:
         self.release(timeout=EXIT_LOCK_TIMEOUT)
 
     def __enter__(self) -> Session:
-        """Give itself."""
+        """Return the session."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Release."""
+        """Release it."""
         self.release()
 
-    def _beat(self) -> None:
-        """Show other hosts that share the home that the work lives."""
-        while not self._over.wait(HEARTBEAT):
+    def _send_heartbeats(self) -> None:
+        while not self._ended.wait(HEARTBEAT):
             HoldRecords(self._context).send_heartbeat(self.hold)
 
 
-_current: list[Session] = []
-
-
 def current() -> Session | None:
-    """Give the session of this process, None where there is none."""
-    mine = [one for one in _current if not one.is_over]
-    return mine[-1] if mine else None
+    """Return the session of this process, or None."""
+    return next((session for session in reversed(_sessions) if not session.is_over), None)
 
 
-def _forked() -> None:
-    """Begin anew in a child: its parent's session is not its own to end, and its other threads are not there."""
-    global _lock  # noqa: PLW0603 - a thread of the parent may have had it
+def _reset_after_fork() -> None:
+    """Forget the session, which is the parent's, and the lock, which a thread of the parent may have."""
+    global _lock  # noqa: PLW0603
     _lock = threading.RLock()
-    _current.clear()
+    _sessions.clear()
 
 
-os.register_at_fork(after_in_child=_forked)
+os.register_at_fork(after_in_child=_reset_after_fork)
 
 
 def begin(
@@ -178,34 +174,34 @@ def begin(
     check: bool = True,
     timeout: float = DEFAULT_TIMEOUT,
 ) -> Session:
-    """Give this process a profile, in the place of the one that it has; ``environ`` is the process's environment.
+    """Give this process a profile in place of the one that it has; ``environ`` is the process's environment.
 
-    ``home`` stands for HOME in it, which a notebook's cell may have changed. Raises as ``runs.prepare`` does; then
-    everything is as it was.
+    ``home`` replaces HOME, which a notebook's cell may have changed. Raises what ``run.prepare`` does; then nothing has
+    changed.
     """
     with _lock:
         before = current()
         context = Context((before.surroundings() if before else dict(environ)) | ({"HOME": home} if home else {}))
-        # Our own hold on the shared file is in nobody's way, if it is only us that hold it.
+        # The previous session's hold on the shared file does not block this one, unless its work is still running.
         release = before.hold.id if before is not None and before.shared and not before.has_work() else None
-        wish = RunOptions(shared=shared, mkdir=mkdir, check=check, release=release, allow_overlap=True)
+        options = RunOptions(shared=shared, mkdir=mkdir, check=check, release=release, allow_overlap=True)
         reason = os.path.basename(environ.get(NAME_VARIABLE, "")) or os.path.basename(sys.argv[0]) or "python"
-        run = prepare(context, name, [], kind="notebook", reason=reason, wish=wish, timeout=timeout)
-        made = Session(context, name, run, environ)
+        run = prepare(context, name, [], kind="notebook", reason=reason, options=options, timeout=timeout)
+        session = Session(context, name, run, environ)
         try:
             if before is not None:
                 before.detach()
-            made.enter()
-        except BaseException:  # an interrupt: else the hold would live as long as this process
-            made.detach()
+            session.enter()
+        except BaseException:  # such as KeyboardInterrupt: or the hold would live as long as this process
+            session.detach()
             raise
-        _current[:] = [made]
+        _sessions[:] = [session]
     if before is not None:
-        before.record_end(timeout)  # last of all: to be interrupted in it does no harm
-    return made
+        before.record_end(timeout)  # last, since an interrupt here does no harm
+    return session
 
 
-def _put(environ: MutableMapping[str, str], values: dict[str, Any]) -> None:
+def _update(environ: MutableMapping[str, str], values: dict[str, Any]) -> None:
     for name, value in values.items():
         if value is None:
             environ.pop(name, None)

@@ -245,7 +245,7 @@ def test_a_program_may_run_with_an_image_too(home: Home) -> None:
         (["--image", "", "--", "t"], 3, "is not the name of an image"),
         (["--image", "i", "--", "tao", "list"], 2, "starts no task"),
         (["--image", "i"], 2, "no command to run"),
-        (["--image", "i", "--", "t"], 127, "there is no command 'docker'"),
+        (["--image", "i", "--", "t"], 127, "command not found: 'docker'"),
     ],
 )
 def test_run_with_an_image_refuses(home: Home, words: list[str], status: int, said: str) -> None:

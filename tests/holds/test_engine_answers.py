@@ -681,7 +681,7 @@ def test_a_run_under_an_odd_engine(sandbox: Sandbox, engine: FakeEngine, how: st
     tao.end()
     out, _ = run.communicate(timeout=20)
     assert run.returncode == 1, out
-    assert "the task's own exit status could not be seen" in out
+    assert "the exit status of the task is unknown" in out
     assert "Traceback" not in out
 
 

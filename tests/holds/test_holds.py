@@ -859,7 +859,7 @@ def test_a_release_outlives_the_binding_of_its_run(sandbox: Sandbox) -> None:
     (record,) = hold.all()
     sandbox.run("release", record.id, "--yes", check=True)
     seen = {"Id": "ab" * 32, "Image": "x", "Env": [], "User": "", "ShmSize": 1, "Ulimits": {}, "Binds": {}}
-    prepared = runs.Run(sandbox.context, record, -1, {"Mounts": []}, sandbox.environ)
+    prepared = runs.Run(sandbox.context, record, {"Mounts": []}, {})
     prepared._bind(seen)
     (noted,) = hold.all()
     assert (noted.released, noted.container) == (True, "ab" * 32)

@@ -75,7 +75,7 @@ def test_two_side_by_side_have_their_own_mounts_and_hold_nothing_of_anyone(train
         again = home.run("run", *train(home, "detectnet_v2", 1))
         assert (again.returncode, "another run writes" in again.stderr) == (5, True)
         again = home.run("run", *train(home, "segformer", 1, 0, "--gpus", "0,1", "--force"))
-        assert (again.returncode, "its GPUs are taken" in again.stderr) == (5, True)
+        assert (again.returncode, "its GPUs are in use" in again.stderr) == (5, True)
         home.run("stop", one.record["id"], check=True)  # type: ignore[index]
         assert one.process.wait(30) == 143, one.output
         home.run("stop", two.record["id"], check=True)  # type: ignore[index]
@@ -134,7 +134,9 @@ def test_a_container_that_nobody_reads_any_more_stays_known(training_home: Train
     script = shlex.join([home.taoprof, "run", "segformer", "--image", image, "--", "sh", "-c", task]) + " | head -1"
     done = subprocess.run(["bash", "-c", script], env=home.environ, capture_output=True, text=True, timeout=60)
     (hold,) = holds(home)
-    assert (hold["phase"], f"container {hold['container'][:6]} goes on" in done.stderr) == ("bound", True), done.stderr
+    assert (hold["phase"], f"container {hold['container'][:6]} is still running" in done.stderr) == ("bound", True), (
+        done.stderr
+    )
     home.run("stop", hold["id"], check=True)
     until(lambda: holds(home) == [], "nothing is held")
 

@@ -97,7 +97,7 @@ def test_use_gives_the_process_a_profile_until_it_ends(sandbox: Sandbox) -> None
     assert sandbox.run("current").stdout == "a\n", "the shared file is nobody's business here"
     assert program.tell("taoprofiles.use('a').variables") == {"SPECS_DIR": "/specs/a"}
     assert holders(sandbox) == [("notebook", "a", program.pid)]
-    assert program.tell("[one.release() for one in taoprofiles.runs.session._current]") == [None]
+    assert program.tell("[one.release() for one in taoprofiles.runs.session._sessions]") == [None]
     assert program.environ() == before
     assert holders(sandbox) == []
     program.end()
@@ -165,7 +165,7 @@ def test_threads_that_begin_at_once_leave_one_session(sandbox: Sandbox) -> None:
     program.tell(f"(lambda all: [one.start() for one in all] + [one.join() for one in all])({begin})")
     there = program.environ()
     assert holders(sandbox) == [("notebook", there["TAOPROF_PROFILE"], program.pid)]
-    program.tell("[one.release() for one in taoprofiles.runs.session._current]")
+    program.tell("[one.release() for one in taoprofiles.runs.session._sessions]")
     assert holders(sandbox) == []
     program.end()
 

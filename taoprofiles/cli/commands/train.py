@@ -10,7 +10,6 @@ from taoprofiles.cli.output import Declined, Result, say
 from taoprofiles.errors import UsageError
 from taoprofiles.holds import manage
 from taoprofiles.holds.hold import format_age
-from taoprofiles.launcher.argv import parse_launcher_argv
 
 if TYPE_CHECKING:
     import argparse
@@ -63,7 +62,7 @@ def run_command(context: Context, args: argparse.Namespace) -> Result:
         resources.parse_gpus(args.gpus)
 
     def attempt() -> Run:
-        return runs.prepare(context, args.name, args.command, wish=options)
+        return runs.prepare(context, args.name, args.command, options=options)
 
     run = attempt() if args.wait is None else wait_until_free(context, "run", attempt, seconds=args.wait, say=say)
     status = _execute(run, args.command, as_json=args.json)
@@ -82,15 +81,8 @@ def run_command(context: Context, args: argparse.Namespace) -> Result:
 
 def _execute(run: Run, command: list[str], *, as_json: bool) -> int:
     """Start a prepared run, wait for its end and return its exit status."""
-    from taoprofiles.runs import run as runs
-
-    try:
-        # With --json only the envelope goes to stdout, so the command's output goes to stderr.
-        status = run.start(command, say=say, stdout=STDERR if as_json else None)
-    except runs.CommandError:
-        run.give_up()
-        raise
-    return run.finish(status, is_launcher=parse_launcher_argv(command) is not None)
+    # With --json only the envelope goes to stdout, so the command's output goes to stderr.
+    return run.finish(run.start(command, say=say, stdout=STDERR if as_json else None))
 
 
 def shell_arguments(parser: argparse.ArgumentParser) -> None:
@@ -101,15 +93,14 @@ def shell_arguments(parser: argparse.ArgumentParser) -> None:
 
 def shell_command(context: Context, args: argparse.Namespace) -> Result:
     from taoprofiles.runs import run as runs
-    from taoprofiles.runs import shell as shells
 
     inside = context.environ.get(runs.PROFILE_VARIABLE)
     if inside:
         raise UsageError(f"this shell already has profile '{inside}'", hint="'exit' leaves it")
     shell = context.environ.get("SHELL") or "/bin/sh"
     options = runs.RunOptions(mkdir=args.mkdir, check=not args.force)
-    run = runs.prepare(context, args.name, [shell], kind="shell", wish=options)
-    command = shells.shell_command(context, run, shell, args.name)
+    run = runs.prepare(context, args.name, [shell], kind="shell", options=options)
+    command = runs.shell_command(context, run, shell, args.name)
     if not args.json:
         say(f"shell with profile '{args.name}' (hold {run.hold.id}); 'exit' leaves it")
     status = _execute(run, command, as_json=args.json)
@@ -121,9 +112,9 @@ def stop_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def stop_command(context: Context, args: argparse.Namespace) -> Result:
-    from taoprofiles.runs import stop
+    from taoprofiles.runs import log
 
-    hold = stop.stop(context, args.id)
+    hold = log.stop(context, args.id)
     action = f"container {hold.container[:6]} stopped" if hold.container else "its processes were asked to end"
     return Result({"id": hold.id, "container": hold.container}, [f"{hold.kind} {hold.id}: {action}"])
 
