@@ -11,22 +11,9 @@ import pytest
 from taoprofiles.holds import manage
 from taoprofiles.storage.journal import History
 from tests.support.engine import until
-from tests.support.guard_process import GuardProcess, is_sealed
+from tests.support.guard_process import FOREIGN, GuardProcess, held, is_sealed, replaced
 from tests.support.home import find_command
 from tests.support.sandbox import Sandbox, kill
-
-FOREIGN = b'{"Mounts": []}'
-
-
-def held(sandbox: Sandbox) -> str:
-    return manage.hold(sandbox.context, None, reason="a test").id
-
-
-def replaced(sandbox: Sandbox, content: bytes = FOREIGN) -> None:
-    """Write as a careful program does: rename over the file, whatever its mode."""
-    fresh = sandbox.root / "fresh"
-    fresh.write_bytes(content)
-    fresh.replace(sandbox.mapping_file)
 
 
 def kept(sandbox: Sandbox, content: bytes) -> bool:

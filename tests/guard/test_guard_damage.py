@@ -10,9 +10,8 @@ import pytest
 
 from taoprofiles.holds import manage
 from taoprofiles.storage.journal import History
-from tests.guard.test_guard import FOREIGN, held, replaced
 from tests.support.engine import until
-from tests.support.guard_process import GuardProcess, is_sealed
+from tests.support.guard_process import FOREIGN, GuardProcess, held, is_sealed, replaced
 from tests.support.home import ALL
 from tests.support.sandbox import Sandbox, kill
 

@@ -9,9 +9,9 @@ import signal
 import pytest
 
 from taoprofiles.system import processes
-from tests.runs.test_run_engine import two_projects
 from tests.support.engine import TrainingHome, until
 from tests.support.guard_process import GuardProcess, is_sealed
+from tests.support.training import two_projects
 
 pytestmark = pytest.mark.engine
 

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.jupyter.test_kernels import environ, holds, use
 from tests.support.home import Home
-from tests.support.kernels import Kernel
+from tests.support.kernels import Kernel, load_and_use, read_environ
 
 pytestmark = pytest.mark.jupyter
 
@@ -39,7 +38,7 @@ def home(home: Home) -> Home:
 def test_a_variable_that_refers_to_a_secret_is_one(home: Home) -> None:
     """Whatever it is called: its value and the one that a cell sets it to are not shown, nor another profile's."""
     with Kernel(home) as kernel:
-        use(kernel)
+        load_and_use(kernel)
         other = "'other-' + os.environ['NGC_API_KEY']"
         told = [kernel.run(f"import os; os.environ['MINE'] = {other}").said, kernel.run("%taoprof check").said]
         told += [kernel.run(f"!taoprof use {name}").said for name in ("beta", "alpha", "beta")]
@@ -56,16 +55,16 @@ def test_a_variable_that_refers_to_a_secret_is_one(home: Home) -> None:
 def test_what_a_profile_refers_to_is_what_was_there_before(home: Home) -> None:
     """DATA is /data/kitti by now; it must not become /data/kitti/kitti."""
     with Kernel(home) as kernel:
-        use(kernel)
+        load_and_use(kernel)
         assert "all as it should be" in kernel.run("%taoprof check").said
         assert "kitti/kitti" not in kernel.run("%taoprof env").said
         kernel.run("%taoprof use alpha")
-        assert environ(kernel)["DATA"] == "/data/kitti"
+        assert read_environ(kernel)["DATA"] == "/data/kitti"
 
 
 def test_check_tells_what_has_become_of_it(home: Home) -> None:
     with Kernel(home) as kernel:
-        private = Path(use(kernel)["LAUNCHER_MOUNTS"])
+        private = Path(load_and_use(kernel)["LAUNCHER_MOUNTS"])
         text = private.read_text()
         private.write_text(text.replace(str(home.root), "/elsewhere"))
         assert "another mapping" in kernel.run("%taoprof check").said
@@ -83,8 +82,8 @@ def test_check_tells_what_has_become_of_it(home: Home) -> None:
 def test_check_tells_that_a_shared_file_is_another_profiles_by_now(home: Home) -> None:
     """Somebody let go of the hold by its id, and switched; this notebook's launches would read that."""
     with Kernel(home) as kernel:
-        use(kernel, "alpha --shared")
-        home.run("release", holds(home)[0]["id"], "--yes", check=True)
+        load_and_use(kernel, "alpha --shared")
+        home.run("release", home.holds()[0]["id"], "--yes", check=True)
         home.run("use", "beta", check=True)
         said = kernel.run("%taoprof check").said
         assert "another mapping" in said

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.runs.test_run_engine import holds, mounts
 from tests.support.browser import Browser, Notebook
 from tests.support.engine import TrainingHome, until
 from tests.support.lab import KERNEL, ROOT, Lab
-from tests.switching.test_switch_engine import host_mounts
+from tests.support.training import bind_mounts, host_mounts
 
 pytestmark = [pytest.mark.jupyter, pytest.mark.engine]
 
@@ -110,7 +109,7 @@ def test_the_tutorial(training_home: TrainingHome, screenshots: Path) -> None:
             one.parent / "specs": "/workspace/tao-experiments/detectnet_v2/specs",
         }
         host = {**host_mounts(city), home.root / ".cache": "/root/.cache"}
-        assert all(mounts(about) in (local, host) for about in containers)
+        assert all(bind_mounts(about) in (local, host) for about in containers)
         for results in (kitti / "detectnet_v2/unpruned", city / "segformer/results/unpruned"):
             until((results / "trained-by").exists, f"results are in {results}")
             (results / "enough").touch()
@@ -122,7 +121,7 @@ def test_the_tutorial(training_home: TrainingHome, screenshots: Path) -> None:
 
 def picture(browser: Browser, notebook: Notebook, folder: Path, name: str, cell: int) -> None:
     """Take one cell in both themes, with the names that the documentation has for a home and for holds."""
-    held = [hold["id"] for hold in holds(browser.lab.home)]
+    held = [hold["id"] for hold in browser.lab.home.holds()]
     browser.page.evaluate(STEADY, [str(browser.lab.home.root), held])
     for theme in ("light", "dark"):
         browser.theme(theme)

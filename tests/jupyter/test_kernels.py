@@ -14,13 +14,12 @@ import pytest
 
 from tests.support.engine import TrainingHome, until
 from tests.support.home import Home, require
-from tests.support.kernels import Kernel
+from tests.support.kernels import Kernel, load, load_and_use, read_environ
 from tests.support.lab import KERNEL, kernel_path, share_kernel, write_notebook
 from tests.support.notebook_cells import LOAD
 
 pytestmark = pytest.mark.jupyter
 
-ENVIRON = "import json, os; print(json.dumps(dict(os.environ)))"
 FOREIGN = """\
 import json, os
 with open(os.path.expanduser("~/.tao_mounts.json"), "w") as mounts_file:
@@ -43,27 +42,8 @@ def with_profiles(home: Home) -> Home:
     return home
 
 
-def holds(home: Home) -> list[dict[str, Any]]:
-    return home.json("status")["data"]["holds"]
-
-
 def holders(home: Home) -> list[tuple[str, str, int]]:
-    return sorted((hold["kind"], hold["profile"], hold["pid"]) for hold in holds(home))
-
-
-def environ(kernel: Kernel) -> dict[str, str]:
-    return json.loads(kernel.run(ENVIRON).text)
-
-
-def load(kernel: Kernel) -> None:
-    assert kernel.run(LOAD).said.strip() == "", "IPython only says so where a module is no extension"
-
-
-def use(kernel: Kernel, words: str = "alpha") -> dict[str, str]:
-    """Load the extension, use a profile, and give the kernel's environment after that."""
-    load(kernel)
-    kernel.run(f"%taoprof use {words}")
-    return environ(kernel)
+    return sorted((hold["kind"], hold["profile"], hold["pid"]) for hold in home.holds())
 
 
 def rendered(home: Home, profile: str) -> dict[str, Any]:
@@ -86,7 +66,7 @@ def is_profiles(mapping: dict[str, Any], wanted: dict[str, Any]) -> bool:
 def test_use_gives_the_kernel_the_profile(home: Home) -> None:
     before = home.mapping_file.read_bytes(), home.mapping_file.stat().st_mtime_ns
     with Kernel(home) as kernel:
-        there = use(kernel)
+        there = load_and_use(kernel)
         wanted = json.loads(home.run("env", "alpha", "--format", "json", check=True).stdout)
         assert wanted
         assert {name: there.get(name) for name in wanted} == wanted
@@ -100,7 +80,7 @@ def test_use_gives_the_kernel_the_profile(home: Home) -> None:
 
 def test_what_a_cell_starts_has_the_profile(home: Home) -> None:
     with Kernel(home) as kernel:
-        there = use(kernel)
+        there = load_and_use(kernel)
         said = kernel.run('!echo "$LAUNCHER_MOUNTS" && cat "$LAUNCHER_MOUNTS"').text
         assert there["LAUNCHER_MOUNTS"] in said
         assert str(home.root / "alpha") in said
@@ -108,54 +88,54 @@ def test_what_a_cell_starts_has_the_profile(home: Home) -> None:
 
 def test_the_kernel_holds_as_long_as_it_lives(home: Home) -> None:
     with Kernel(home) as kernel:
-        use(kernel)
+        load_and_use(kernel)
         assert holders(home) == [("notebook", "alpha", kernel.pid)]
         kernel.kill()
-        assert holds(home) == []
+        assert home.holds() == []
 
 
 def test_nothing_is_left_of_a_killed_kernel(home: Home) -> None:
     with Kernel(home) as kernel:
-        private = Path(use(kernel)["LAUNCHER_MOUNTS"])
+        private = Path(load_and_use(kernel)["LAUNCHER_MOUNTS"])
         kernel.kill()
-        assert holds(home) == []
+        assert home.holds() == []
         assert not private.exists(), "the next command takes away what is proved to be over"
 
 
 def test_a_kernel_that_is_shut_down_holds_no_more(home: Home) -> None:
     with Kernel(home) as kernel:
-        use(kernel)
-        assert len(holds(home)) == 1
+        load_and_use(kernel)
+        assert len(home.holds()) == 1
         kernel.shutdown()
-        until(lambda: holds(home) == [], "nothing is held")
+        until(lambda: home.holds() == [], "nothing is held")
 
 
 def test_a_restarted_kernel_holds_when_it_is_used_again(home: Home) -> None:
     with Kernel(home) as kernel:
-        use(kernel)
+        load_and_use(kernel)
         first = kernel.pid
         kernel.restart()
         assert kernel.pid != first
-        assert holds(home) == []
-        assert "LAUNCHER_MOUNTS" not in environ(kernel)
-        use(kernel)
+        assert home.holds() == []
+        assert "LAUNCHER_MOUNTS" not in read_environ(kernel)
+        load_and_use(kernel)
         assert holders(home) == [("notebook", "alpha", kernel.pid)]
 
 
 def test_an_interrupt_changes_nothing(home: Home) -> None:
     with Kernel(home) as kernel:
-        there = use(kernel)
+        there = load_and_use(kernel)
         cell = kernel.start("import time\nprint('at work')\nwhile True:\n    time.sleep(0.1)").until("at work")
         kernel.interrupt()
         assert "KeyboardInterrupt" in cell.finish().traceback
         assert holders(home) == [("notebook", "alpha", kernel.pid)]
-        assert environ(kernel)["LAUNCHER_MOUNTS"] == there["LAUNCHER_MOUNTS"]
+        assert read_environ(kernel)["LAUNCHER_MOUNTS"] == there["LAUNCHER_MOUNTS"]
         assert Path(there["LAUNCHER_MOUNTS"]).exists()
 
 
 def test_two_kernels_on_one_notebook_are_two_holds(home: Home) -> None:
     with Kernel(home, notebook="alpha/train.ipynb") as one, Kernel(home, notebook="alpha/train.ipynb") as two:
-        first, second = use(one), use(two)
+        first, second = load_and_use(one), load_and_use(two)
         assert holders(home) == sorted(("notebook", "alpha", kernel.pid) for kernel in (one, two))
         assert first["LAUNCHER_MOUNTS"] != second["LAUNCHER_MOUNTS"]
         one.kill()
@@ -165,10 +145,10 @@ def test_two_kernels_on_one_notebook_are_two_holds(home: Home) -> None:
 
 def test_using_another_profile_is_one_hold(home: Home) -> None:
     with Kernel(home) as kernel:
-        use(kernel)
+        load_and_use(kernel)
         kernel.run("%taoprof use beta")
         assert holders(home) == [("notebook", "beta", kernel.pid)]
-        private = Path(environ(kernel)["LAUNCHER_MOUNTS"])
+        private = Path(read_environ(kernel)["LAUNCHER_MOUNTS"])
         assert is_profiles(json.loads(private.read_bytes()), rendered(home, "beta"))
 
 
@@ -176,17 +156,17 @@ def test_using_another_profile_is_one_hold(home: Home) -> None:
 def test_release_gives_everything_back(home: Home, words: str) -> None:
     with Kernel(home) as kernel:
         kernel.run('import os; os.environ["SPECS_DIR"] = "of my own"')
-        before = environ(kernel)
-        after = use(kernel, words)
+        before = read_environ(kernel)
+        after = load_and_use(kernel, words)
         assert after != before
         kernel.run("%taoprof release")
-        assert environ(kernel) == before
-        assert holds(home) == []
+        assert read_environ(kernel) == before
+        assert home.holds() == []
 
 
 def test_shared_holds_the_mapping_file_until_the_kernel_is_killed(home: Home) -> None:
     with Kernel(home) as kernel:
-        there = use(kernel, "alpha --shared")
+        there = load_and_use(kernel, "alpha --shared")
         assert there.get("LAUNCHER_MOUNTS", str(home.mapping_file)) == str(home.mapping_file)
         assert home.mapping() == rendered(home, "alpha")
         assert home.run("current").stdout == "alpha\n"
@@ -205,7 +185,7 @@ def test_a_killed_kernels_training_needs_the_shared_file_still(training_home: Tr
     home = training_home
     with_profiles(home)
     with Kernel(home) as kernel:
-        use(kernel, "alpha --shared")
+        load_and_use(kernel, "alpha --shared")
         kernel.start("!tao model detectnet_v2 train 60").until(": training as")
         (container,) = home.engine.containers_of(home.root)
         kernel.kill()
@@ -216,20 +196,20 @@ def test_a_killed_kernels_training_needs_the_shared_file_still(training_home: Tr
 
 def test_a_private_mapping_is_in_nobodys_way(home: Home) -> None:
     with Kernel(home) as kernel:
-        use(kernel, "beta")
+        load_and_use(kernel, "beta")
         home.run("use", "alpha", check=True)
         home.run("use", "beta", check=True)
 
 
 def test_a_shared_use_is_refused_beside_another(home: Home) -> None:
     with Kernel(home) as one, Kernel(home) as two:
-        use(one, "alpha --shared")
+        load_and_use(one, "alpha --shared")
         load(two)
-        before = environ(two)
+        before = read_environ(two)
         refused = two.execute("%taoprof use beta --shared")
         assert refused.failed
         assert f"pid {one.pid}" in refused.said, "who holds it"
-        assert environ(two) == before
+        assert read_environ(two) == before
         assert holders(home) == [("notebook", "alpha", one.pid)]
 
 
@@ -237,18 +217,18 @@ def test_a_shared_use_is_refused_beside_another(home: Home) -> None:
 def test_what_is_refused_changes_nothing_and_stops_run_all(home: Home, words: str) -> None:
     """The cell fails, so that a training in a later one does not start with another profile; without a traceback."""
     with Kernel(home) as kernel:
-        before = use(kernel)
+        before = load_and_use(kernel)
         refused = kernel.execute(f"%taoprof {words}")
         assert refused.failed
         assert refused.said.strip()
         assert "Traceback" not in refused.said
-        assert environ(kernel) == before
+        assert read_environ(kernel) == before
         assert holders(home) == [("notebook", "alpha", kernel.pid)]
 
 
 def test_a_cell_that_writes_the_mapping_file_is_told_what_its_kernel_reads(home: Home) -> None:
     with Kernel(home) as kernel:
-        there = use(kernel)
+        there = load_and_use(kernel)
         said = kernel.run(FOREIGN).said
         assert "alpha" in said, "whose mapping this kernel's launches have"
         assert "/somewhere/else" in said, "what the file has instead"
@@ -259,7 +239,7 @@ def test_a_cell_that_writes_the_mapping_file_is_told_what_its_kernel_reads(home:
 
 def test_a_cell_that_writes_the_same_mapping_is_left_alone(home: Home) -> None:
     with Kernel(home) as kernel:
-        use(kernel)
+        load_and_use(kernel)
         same = FOREIGN.partition("    json.dump")[0] + f"    json.dump({rendered(home, 'alpha')!r}, mounts_file)"
         assert kernel.run(same).said.strip() == ""
 
@@ -268,7 +248,7 @@ def test_a_cell_that_writes_the_same_mapping_is_left_alone(home: Home) -> None:
 def test_answers_are_html_and_text(home: Home, verb: str) -> None:
     """HTML for JupyterLab, and plain text for a terminal, a log and whoever reads the notebook's JSON."""
     with Kernel(home) as kernel:
-        use(kernel)
+        load_and_use(kernel)
         answer = kernel.run(f"%taoprof {verb}")
         assert "".join(answer.html).strip()
         assert "alpha" in answer.text
@@ -299,4 +279,4 @@ def test_a_notebook_that_is_run_by_a_program_leaves_no_hold(home: Home, runner: 
     pid = int("".join(cells[-1]["outputs"][0]["text"]))
     held = json.loads((home.root / "held.json").read_text())["data"]["holds"]
     assert [(hold["kind"], hold["profile"], hold["pid"]) for hold in held] == [("notebook", "alpha", pid)]
-    assert holds(home) == []
+    assert home.holds() == []

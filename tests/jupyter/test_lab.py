@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.runs.test_run_engine import holds, mounts
 from tests.support import notebook_cells
 from tests.support.browser import Browser, Notebook
 from tests.support.engine import TrainingHome, until
 from tests.support.lab import Lab
-from tests.switching.test_switch_engine import local_mounts
+from tests.support.training import bind_mounts, local_mounts
 
 pytestmark = [pytest.mark.jupyter, pytest.mark.engine]
 
@@ -61,14 +60,14 @@ def test_two_notebooks_train_side_by_side(training_home: TrainingHome, screensho
             seen = {one: home.engine.inspect(one) for one in containers}
             assert [one["State"]["Running"] for one in seen.values()] == [True, True]
             for project in projects.values():
-                (mine,) = (one for one, about in seen.items() if mounts(about) == local_mounts(project))
+                (mine,) = (one for one, about in seen.items() if bind_mounts(about) == local_mounts(project))
                 trained_by = results(project) / "trained-by"
                 until(trained_by.exists, f"results are in {project}")
                 assert mine.startswith(trained_by.read_text().strip())
 
             if notebook_cells.THERE:
                 kernels = {name: lab.kernel_pids(notebook.path) for name, notebook in notebooks.items()}
-                held = [hold for hold in holds(home) if hold["kind"] == "notebook"]
+                held = [hold for hold in home.holds() if hold["kind"] == "notebook"]
                 assert {hold["profile"]: [hold["pid"]] for hold in held} == kernels
 
             take_pictures(browser, notebooks, screenshots)

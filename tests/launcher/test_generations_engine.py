@@ -12,11 +12,10 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.runs.test_run_engine import holds, mounts
 from tests.support.commands import Terminal
 from tests.support.engine import TrainingHome, until
 from tests.support.home import require
-from tests.switching.test_switch_engine import local_mounts
+from tests.support.training import bind_mounts, local_mounts
 
 pytestmark = pytest.mark.engine
 
@@ -63,16 +62,16 @@ def old(request: pytest.FixtureRequest, training_home: TrainingHome) -> Iterator
 def test_a_plain_training_holds(old: Old) -> None:
     home = old.home
     with old.start(*old.words, "train", "60") as terminal:
-        until(lambda: holds(home), "the launcher is seen", details=lambda: terminal.seen.decode())
+        until(lambda: home.holds(), "the launcher is seen", details=lambda: terminal.seen.decode())
         assert home.run("use", "kitti").returncode == 5
         terminal.wait_for("training as", timeout=60)
-        (hold,) = until(lambda: [h for h in holds(home) if h["phase"] == "bound"], "the container is seen")
+        (hold,) = until(lambda: [h for h in home.holds() if h["phase"] == "bound"], "the container is seen")
         assert (hold["pid"], hold["profile"]) == (terminal.process.pid, "city")
-        assert mounts(home.engine.inspect(hold["container"])) == local_mounts(home.root / "city")
+        assert bind_mounts(home.engine.inspect(hold["container"])) == local_mounts(home.root / "city")
         assert home.run("use", "kitti").returncode == 5
         home.run("stop", hold["id"], check=True)
         terminal.finish()
-        until(lambda: holds(home) == [], "nothing is held")
+        until(lambda: home.holds() == [], "nothing is held")
     home.run("use", "kitti", check=True)
 
 
@@ -81,8 +80,8 @@ def test_a_run_has_its_own_mounts_and_its_tasks_exit_status(old: Old) -> None:
     before = home.mapping_file.read_bytes()
     with old.start(home.taoprof, "run", "kitti", "--", *old.words, "train", "3", "3") as terminal:
         terminal.wait_for("training as", timeout=60)
-        (hold,) = until(lambda: [h for h in holds(home) if h["phase"] == "bound"], "the container is seen")
-        assert mounts(home.engine.inspect(hold["container"])) == local_mounts(home.root / "kitti")
+        (hold,) = until(lambda: [h for h in home.holds() if h["phase"] == "bound"], "the container is seen")
+        assert bind_mounts(home.engine.inspect(hold["container"])) == local_mounts(home.root / "kitti")
         assert hold["differences"] == []
         status, _ = terminal.finish()
     assert status == 3

@@ -18,12 +18,11 @@ from taoprofiles.export import export
 from taoprofiles.export.plan import Plan
 from taoprofiles.profiles.model import Profile, to_toml
 from taoprofiles.storage.paths import Context
-from tests.runs.test_run_engine import Started, holds, mounts, two_projects
 from tests.support.commands import Terminal
 from tests.support.engine import TrainingHome, until
 from tests.support.generated_profiles import AROUND, moderate, usable_profiles
 from tests.support.home import find_command
-from tests.switching.test_switch_engine import host_mounts, local_mounts
+from tests.support.training import BackgroundRun, bind_mounts, host_mounts, local_mounts, two_projects
 
 pytestmark = pytest.mark.engine
 
@@ -37,7 +36,7 @@ def train(home: TrainingHome, profile: str, seconds: int, status: int = 0, *opti
 def test_the_exit_status_is_the_containers(training_home: TrainingHome, status: int) -> None:
     home = training_home
     two_projects(home)
-    with Started(home, *train(home, "detectnet_v2", 1, status)) as run:
+    with BackgroundRun(home, *train(home, "detectnet_v2", 1, status)) as run:
         assert run.process.wait(60) == status, run.output
     assert f"done with {status}" in run.output
     (record,) = home.json("history")["data"]["runs"]
@@ -53,13 +52,13 @@ def test_two_side_by_side_have_their_own_mounts_and_hold_nothing_of_anyone(train
     wanted = {"detectnet_v2": local_mounts(kitti), "segformer": host_mounts(city)}
     home.run("set", "segformer", "WANDB_KEY=a token of mine", "container.env.API_TOKEN=${WANDB_KEY}", check=True)
     with (
-        Started(home, *train(home, "detectnet_v2", 60)) as one,
-        Started(home, *train(home, "segformer", 60, 0, "--gpus", "1,")) as two,
+        BackgroundRun(home, *train(home, "detectnet_v2", 60)) as one,
+        BackgroundRun(home, *train(home, "segformer", 60, 0, "--gpus", "1,")) as two,
     ):
         for run in (one, two):
             record = run.bound()
             seen = home.engine.inspect(record["container"])
-            assert mounts(seen) == wanted[record["profile"]]
+            assert bind_mounts(seen) == wanted[record["profile"]]
             assert seen["Name"] == f"/taoprof-{record['profile']}-{record['id']}"
             assert seen["Config"]["Labels"]["taoprofiles.run"] == record["id"]
             assert f"TAOPROF_RUN={record['id']}" in seen["Config"]["Env"]
@@ -80,10 +79,10 @@ def test_two_side_by_side_have_their_own_mounts_and_hold_nothing_of_anyone(train
         assert one.process.wait(30) == 143, one.output
         home.run("stop", two.record["id"], check=True)  # type: ignore[index]
         assert two.process.wait(30) == 143, two.output
-    assert holds(home) == []
+    assert home.holds() == []
 
 
-def _client(run: Started) -> int:
+def _client(run: BackgroundRun) -> int:
     """Give the pid of the docker command below a ``taoprof run``."""
     children = Path(f"/proc/{run.process.pid}/task/{run.process.pid}/children").read_text().split()
     return int(children[0])
@@ -92,12 +91,12 @@ def _client(run: Started) -> int:
 def test_sigterm_is_handed_on_to_the_task(training_home: TrainingHome) -> None:
     home = training_home
     two_projects(home)
-    with Started(home, *train(home, "detectnet_v2", 60)) as run:
+    with BackgroundRun(home, *train(home, "detectnet_v2", 60)) as run:
         container = run.bound()["container"]
         run.process.terminate()
         assert run.process.wait(30) == 143, run.output
     until(lambda: not home.engine.exists(container), "its container is gone")
-    assert holds(home) == []
+    assert home.holds() == []
 
 
 def test_a_terminal_is_the_containers_too_and_ctrl_c_ends_the_task(training_home: TrainingHome) -> None:
@@ -107,12 +106,12 @@ def test_a_terminal_is_the_containers_too_and_ctrl_c_ends_the_task(training_home
     words = train(home, "detectnet_v2", 60)
     with Terminal([home.taoprof, "run", *words], environ=home.environ, cwd=home.root) as terminal:
         terminal.wait_for("training as", timeout=60)
-        (record,) = until(lambda: [one for one in holds(home) if one["phase"] == "bound"], "the hold is bound")
+        (record,) = until(lambda: [one for one in home.holds() if one["phase"] == "bound"], "the hold is bound")
         assert home.engine.inspect(record["container"])["Config"]["Tty"] is True
         terminal.send("\x03")
         status, _ = terminal.finish()
     assert status == -signal.SIGINT, "as a shell would want to know of it"
-    assert holds(home) == []
+    assert home.holds() == []
 
 
 def test_a_job_in_the_background_of_a_terminal_is_not_stopped(training_home: TrainingHome) -> None:
@@ -133,12 +132,12 @@ def test_a_container_that_nobody_reads_any_more_stays_known(training_home: Train
     task = "while echo y; do :; done"
     script = shlex.join([home.taoprof, "run", "segformer", "--image", image, "--", "sh", "-c", task]) + " | head -1"
     done = subprocess.run(["bash", "-c", script], env=home.environ, capture_output=True, text=True, timeout=60)
-    (hold,) = holds(home)
+    (hold,) = home.holds()
     assert (hold["phase"], f"container {hold['container'][:6]} is still running" in done.stderr) == ("bound", True), (
         done.stderr
     )
     home.run("stop", hold["id"], check=True)
-    until(lambda: holds(home) == [], "nothing is held")
+    until(lambda: home.holds() == [], "nothing is held")
 
 
 @pytest.mark.parametrize("with_mounts", [True, False], ids=["mounts", "no-mounts"])
@@ -147,17 +146,17 @@ def test_the_hold_ends_with_the_container_whoever_is_killed(training_home: Train
     two_projects(home)
     if not with_mounts:
         home.profile("detectnet_v2", 'layout = "custom"\n')
-    with Started(home, *train(home, "detectnet_v2", 60)) as run:
+    with BackgroundRun(home, *train(home, "detectnet_v2", 60)) as run:
         record = run.bound()
         os.killpg(run.process.pid, signal.SIGKILL)  # taoprof and the docker command
         run.process.wait(30)
-        (left,) = holds(home)
+        (left,) = home.holds()
         assert (left["id"], left["phase"], left["container"]) == (record["id"], "bound", record["container"])
         if with_mounts:
             refused = home.run("run", *train(home, "detectnet_v2", 1))
             assert (refused.returncode, record["id"] in refused.stderr) == (5, True)
         home.run("stop", record["id"], check=True)
-        until(lambda: holds(home) == [], "nothing is held")
+        until(lambda: home.holds() == [], "nothing is held")
 
 
 def test_an_image_that_is_not_there(training_home: TrainingHome) -> None:
@@ -167,7 +166,7 @@ def test_an_image_that_is_not_there(training_home: TrainingHome) -> None:
     assert done.returncode == 125
     assert "localhost:1/no/such:image" in done.stderr
     assert "the engine did not start the container" in done.stderr
-    assert holds(home) == []
+    assert home.holds() == []
 
 
 def got(home: TrainingHome, container: str) -> dict[str, Any]:
@@ -267,22 +266,22 @@ def test_a_container_from_rendered_arguments_is_known_and_in_nobodys_way(trainin
     try:
         assert process.stdout is not None
         assert b"training as" in process.stdout.readline()
-        (hold,) = holds(home)
+        (hold,) = home.holds()
         assert (hold["kind"], hold["profile"], hold["shared"], hold["phase"]) == (
             "found",
             "detectnet_v2",
             False,
             "bound",
         )
-        assert mounts(home.engine.inspect(hold["container"])) == local_mounts(kitti)
+        assert bind_mounts(home.engine.inspect(hold["container"])) == local_mounts(kitti)
         assert hold["id"] in home.run("status").stdout
         assert home.run("use", "segformer").returncode == 0, "its mounts are fixed: no file is needed any more"
         other = TrainingHome(home.root / "other", home.engine) if (home.root / "other").mkdir() is None else None
         assert other is not None
-        assert holds(other) == [], "somebody else's home does not count it"
+        assert other.holds() == [], "somebody else's home does not count it"
         home.run("stop", hold["id"], check=True)
         assert process.wait(30) == 143
-        assert holds(home) == []
+        assert home.holds() == []
     finally:
         process.kill()
         process.wait()
@@ -311,9 +310,9 @@ def test_compose_starts_the_same_container(training_home: TrainingHome) -> None:
         stderr=-2,
     )
     try:
-        (hold,) = until(lambda: holds(home), "its container is known by its labels")
+        (hold,) = until(lambda: home.holds(), "its container is known by its labels")
         seen = home.engine.inspect(hold["container"])
-        assert mounts(seen) == local_mounts(kitti)
+        assert bind_mounts(seen) == local_mounts(kitti)
         assert f"A_KEY={SECRET}" in seen["Config"]["Env"]
         host = seen["HostConfig"]
         assert (host["ShmSize"], host["NetworkMode"], host["Init"]) == (16 << 30, "none", True)

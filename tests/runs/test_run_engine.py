@@ -16,72 +16,13 @@ from typing import Any
 import pytest
 
 from tests.support.engine import SOCKET, TrainingHome, until
-from tests.switching.test_switch_engine import host_mounts, local_mounts, new
+from tests.support.training import BackgroundRun, bind_mounts, host_mounts, local_mounts, two_projects
 
 pytestmark = pytest.mark.engine
 
 
-class Started:
-    """A ``taoprof run`` in the background."""
-
-    def __init__(self, home: TrainingHome, *words: str, environ: dict[str, str] | None = None) -> None:
-        self.home = home
-        self.log = home.root / f"run-{len(list(home.root.glob('run-*.log')))}.log"
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [home.taoprof, "run", *words],
-                env={**home.environ, "PATH": f"{Path(home.tao).parent}:{os.environ['PATH']}", **(environ or {})},
-                cwd=home.root,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    @property
-    def output(self) -> str:
-        return self.log.read_text(errors="replace")
-
-    @property
-    def record(self) -> dict[str, Any] | None:
-        """What ``holds`` says of it, by the pid of ``taoprof run``."""
-        return next((hold for hold in holds(self.home) if hold["pid"] == self.process.pid), None)
-
-    def bound(self) -> dict[str, Any]:
-        """Wait until it has a container and the task runs in it, and give its record."""
-        until(lambda: ": training as" in self.output, "the task runs", details=lambda: self.output)
-        return until(
-            lambda: record if (record := self.record) and record["phase"] == "bound" else None,
-            "the hold is bound",
-            details=lambda: f"{self.record}\n{self.output}",
-        )
-
-    def __enter__(self) -> Started:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(30)
-
-
-def holds(home: TrainingHome) -> list[dict[str, Any]]:
-    return home.json("status")["data"]["holds"]
-
-
-def two_projects(home: TrainingHome) -> tuple[Path, Path]:
-    kitti, city = new(home, "detectnet_v2", "tao/kitti"), new(home, "segformer", "tao/city")
-    home.run("use", "segformer", "--mkdir", check=True)
-    home.run("use", "detectnet_v2", "--mkdir", check=True)
-    return kitti, city
-
-
 def train(profile: str, seconds: int, status: int = 0, *options: str) -> list[str]:
     return [profile, *options, "--", "tao", "model", profile, "train", str(seconds), str(status)]
-
-
-def mounts(seen: dict[str, Any]) -> dict[Path, str]:
-    return {Path(mount["Source"]): mount["Destination"] for mount in seen["Mounts"]}
 
 
 def test_two_profiles_twice_side_by_side(training_home: TrainingHome) -> None:
@@ -91,13 +32,13 @@ def test_two_profiles_twice_side_by_side(training_home: TrainingHome) -> None:
     wanted = {"detectnet_v2": local_mounts(kitti), "segformer": host_mounts(city)}
     plain = home.train("detectnet_v2")
     commands = [train(name, 60, 0, "--force") for name in wanted for _ in range(2)]
-    runs = [Started(home, *words) for words in commands]
+    runs = [BackgroundRun(home, *words) for words in commands]
     try:
         records = [run.bound() for run in runs]
         assert len({record["container"] for record in records} | {plain.container}) == 5
         for record in records:
             seen = home.engine.inspect(record["container"])
-            assert mounts(seen) == wanted[record["profile"]]
+            assert bind_mounts(seen) == wanted[record["profile"]]
             assert f"TAOPROF_RUN={record['id']}" in seen["Config"]["Env"]
             assert record["differences"] == []
         now = home.mapping_file.read_bytes(), home.mapping_file.stat().st_ino, home.mapping_file.stat().st_mtime_ns
@@ -106,7 +47,7 @@ def test_two_profiles_twice_side_by_side(training_home: TrainingHome) -> None:
             home.run("stop", record["id"], check=True)
         for run in runs:
             assert run.process.wait(30) != 0, "a training that was stopped did not succeed"
-        assert [hold["kind"] for hold in holds(home)] == ["found"], "only the plain one is left"
+        assert [hold["kind"] for hold in home.holds()] == ["found"], "only the plain one is left"
         assert not list((home.state / "holds").glob("*.mounts.json"))
     finally:
         for run in runs:
@@ -119,7 +60,7 @@ def test_words_arrive_as_they_were_given(training_home: TrainingHome) -> None:
     two_projects(home)
     words = ["a b", "it's", "$HOME", "$SPECS_DIR/x", "${results_dir}", "*", "a;b", "(c)", "#d", '"q"', "", "\\", "`id`"]
     shown = ["bash", "-c", 'printf "<%s>" "$@"', "x", *words]
-    with Started(home, "segformer", "--", "tao", "model", "segformer", "run", *shown) as run:
+    with BackgroundRun(home, "segformer", "--", "tao", "model", "segformer", "run", *shown) as run:
         assert run.process.wait(60) == 0, run.output
     put_in = {"$SPECS_DIR/x": "/specs/x", "$HOME": str(home.root)}
     arrived = "".join(f"<{put_in.get(word, word)}>" for word in words)
@@ -190,7 +131,7 @@ def test_a_plain_training_is_held_from_its_start_to_the_end_of_its_container(tra
     with slow_engine(home) as (environ, asked, go):
         launch = home.launch("detectnet_v2", "train", "60", environ=environ)
         pid = launch.process.pid
-        until(lambda: (home_sees := holds(home)) and home_sees[0]["pid"] == pid, "the launcher is seen")
+        until(lambda: (home_sees := home.holds()) and home_sees[0]["pid"] == pid, "the launcher is seen")
         assert refused(home)["phase"] == "pending"
         assert asked.wait(30)
         holder = refused(home)
@@ -217,7 +158,7 @@ def test_a_plain_training_is_held_from_its_start_to_the_end_of_its_container(tra
         waiting.communicate(timeout=30)
         assert waiting.returncode == 0
         assert home.run("current").stdout == "segformer\n"
-        assert holds(home) == []
+        assert home.holds() == []
 
 
 def test_stop_ends_found_work_and_nothing_else(training_home: TrainingHome) -> None:
@@ -235,7 +176,7 @@ def test_stop_ends_found_work_and_nothing_else(training_home: TrainingHome) -> N
 def test_the_exit_status_is_the_tasks(training_home: TrainingHome, status: int) -> None:
     home = training_home
     two_projects(home)
-    with Started(home, *train("detectnet_v2", 1, status)) as run:
+    with BackgroundRun(home, *train("detectnet_v2", 1, status)) as run:
         assert run.process.wait(60) == status, run.output
     (run_record,) = home.json("history")["data"]["runs"]
     assert (run_record["status"], run_record["profile"]) == (status, "detectnet_v2")
@@ -260,7 +201,7 @@ def test_a_signal_ends_the_training_and_is_told(training_home: TrainingHome, num
     """SIGINT as a terminal sends it, to the whole group; SIGTERM to ``taoprof run`` alone."""
     home = training_home
     two_projects(home)
-    with Started(home, *train("detectnet_v2", 60)) as run:
+    with BackgroundRun(home, *train("detectnet_v2", 60)) as run:
         container = run.bound()["container"]
         if number == signal.SIGINT:
             os.killpg(run.process.pid, number)
@@ -272,13 +213,13 @@ def test_a_signal_ends_the_training_and_is_told(training_home: TrainingHome, num
             assert run.record is not None
             home.run("stop", run.record["id"], check=True)
         until(lambda: not home.engine.exists(container), "the container is gone")
-        until(lambda: holds(home) == [], "nothing is held")
+        until(lambda: home.holds() == [], "nothing is held")
 
 
 def test_a_container_killed_from_outside(training_home: TrainingHome) -> None:
     home = training_home
     two_projects(home)
-    with Started(home, *train("detectnet_v2", 60)) as run:
+    with BackgroundRun(home, *train("detectnet_v2", 60)) as run:
         home.engine.docker("kill", run.bound()["container"])
         assert run.process.wait(60) == 137, run.output
     assert home.json("history")["data"]["runs"][0]["status"] == 137
@@ -288,16 +229,16 @@ def test_everything_but_the_container_is_killed(training_home: TrainingHome) -> 
     """The hold lives as long as the container, whoever dies; results folder and mounts file stay its own."""
     home = training_home
     two_projects(home)
-    with Started(home, *train("detectnet_v2", 60)) as run:
+    with BackgroundRun(home, *train("detectnet_v2", 60)) as run:
         record = run.bound()
         os.killpg(run.process.pid, signal.SIGKILL)
         run.process.wait(30)
-        (hold,) = holds(home)
+        (hold,) = home.holds()
         assert (hold["id"], hold["container"]) == (record["id"], record["container"])
         assert home.run("run", *train("detectnet_v2", 1)).returncode == 5, "it still writes the results folder"
         assert list((home.state / "holds").glob("*.mounts.json"))
         home.engine.remove(record["container"])
-        assert holds(home) == []
+        assert home.holds() == []
         assert list((home.state / "holds").iterdir()) == []
     (over,) = home.json("history")["data"]["runs"]
     assert over["status"] is None
@@ -307,9 +248,9 @@ def test_everything_but_the_container_is_killed(training_home: TrainingHome) -> 
 def test_run_on_the_shared_file(training_home: TrainingHome) -> None:
     home = training_home
     _kitti, city = two_projects(home)
-    with Started(home, *train("segformer", 60, 0, "--shared")) as run:
+    with BackgroundRun(home, *train("segformer", 60, 0, "--shared")) as run:
         record = run.bound()
-        assert mounts(home.engine.inspect(record["container"])) == host_mounts(city)
+        assert bind_mounts(home.engine.inspect(record["container"])) == host_mounts(city)
         assert home.run("current").stdout == "segformer\n"
         done = home.run("use", "detectnet_v2", "--json")
         assert done.returncode == 5
@@ -327,7 +268,7 @@ def test_a_mount_that_the_launcher_moves_is_told_at_once(training_home: Training
     two_projects(home)
     script = "unset LAUNCHER_MOUNTS; rm -f ~/.tao_mounts.json; tao model detectnet_v2 train 1"
     home.mapping_file.write_text(json.dumps({"Mounts": [], "DockerOptions": {"tty": False}}))
-    with Started(home, "segformer", "--", "sh", "-c", script.replace("rm -f ~/.tao_mounts.json; ", "")) as run:
+    with BackgroundRun(home, "segformer", "--", "sh", "-c", script.replace("rm -f ~/.tao_mounts.json; ", "")) as run:
         assert run.process.wait(60) == 0, run.output
     assert "none of the profile's folders is mounted: the launcher read another mounts file" in run.output
 
@@ -335,11 +276,11 @@ def test_a_mount_that_the_launcher_moves_is_told_at_once(training_home: Training
 def test_gpus_are_shared_out(training_home: TrainingHome) -> None:
     home = training_home
     two_projects(home)
-    with Started(home, *train("detectnet_v2", 60, 0, "--gpus", "0,1")) as run:
+    with BackgroundRun(home, *train("detectnet_v2", 60, 0, "--gpus", "0,1")) as run:
         record = run.bound()
         assert "CUDA_VISIBLE_DEVICES=0,1" in home.engine.inspect(record["container"])["Config"]["Env"]
         done = home.run("run", *train("segformer", 1, 0, "--gpus", "1,"))
         assert done.returncode == 5
         assert record["id"] in done.stderr
-        with Started(home, *train("segformer", 1, 0, "--gpus", "2,3")) as other:
+        with BackgroundRun(home, *train("segformer", 1, 0, "--gpus", "2,3")) as other:
             assert other.process.wait(60) == 0, other.output

@@ -11,8 +11,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from taoprofiles.holds import manage
 from tests.support.engine import until
 from tests.support.home import Home, find_command
+
+FOREIGN = b'{"Mounts": []}'
+"""What a program that knows nothing of taoprofiles writes."""
 
 
 class GuardProcess:
@@ -99,3 +103,14 @@ class GuardProcess:
 
 def is_sealed(path: Path) -> bool:
     return not path.stat().st_mode & 0o222
+
+
+def held(home: Home) -> str:
+    return manage.hold(home.context, None, reason="a test").id
+
+
+def replaced(home: Home, content: bytes = FOREIGN) -> None:
+    """Write as a careful program does: rename over the file, whatever its mode."""
+    fresh = home.root / "fresh"
+    fresh.write_bytes(content)
+    fresh.replace(home.mapping_file)

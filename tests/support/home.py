@@ -81,6 +81,10 @@ class Home:
         """Run with ``--json`` and give the envelope."""
         return json.loads(self.run(*arguments, "--json", **options).stdout)
 
+    def holds(self) -> list[dict]:
+        """Return the holds in force, as the command reports them."""
+        return self.json("status")["data"]["holds"]
+
     def profile(self, name: str, text: str | None = None) -> Path:
         """Write a profile's file by hand: ``text``, or a small custom one with one mount of its own folder."""
         folder = self.root / "projects" / name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import json
 import os
 import re
 import signal
@@ -17,9 +18,11 @@ from typing import Any
 from tests.support.engine import until
 from tests.support.home import Home, require
 from tests.support.lab import kernel_path
+from tests.support.notebook_cells import LOAD
 
 NUMBERS = itertools.count()
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+ENVIRON = "import json, os; print(json.dumps(dict(os.environ)))"
 
 
 class Execution:
@@ -161,3 +164,18 @@ class Kernel:
     def shutdown(self) -> None:
         """Shut it down as the Shut Down button does."""
         self._manager.shutdown_kernel()
+
+
+def read_environ(kernel: Kernel) -> dict[str, str]:
+    return json.loads(kernel.run(ENVIRON).text)
+
+
+def load(kernel: Kernel) -> None:
+    assert kernel.run(LOAD).said.strip() == "", "IPython only says so where a module is no extension"
+
+
+def load_and_use(kernel: Kernel, words: str = "alpha") -> dict[str, str]:
+    """Load the extension, use a profile, and give the kernel's environment after that."""
+    load(kernel)
+    kernel.run(f"%taoprof use {words}")
+    return read_environ(kernel)

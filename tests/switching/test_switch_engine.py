@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.engine import Launch, TrainingHome
+from tests.support.training import host_mounts, local_mounts, new_project
 
 pytestmark = pytest.mark.engine
 
@@ -56,31 +57,6 @@ def env(launch: Launch) -> list[str]:
     return launch.inspect()["Config"]["Env"]
 
 
-def new(home: TrainingHome, network: str, folder: str) -> Path:
-    """Make a profile for a project folder in the home, as a person would, fit for a launch without a terminal."""
-    project = home.root / folder
-    project.mkdir(parents=True)
-    home.run("new", network, cwd=project, check=True)
-    home.run("set", network, "docker.tty=false", check=True)
-    return project
-
-
-def local_mounts(project: Path) -> dict[Path, str]:
-    return {
-        project: "/workspace/tao-experiments",
-        project / "specs": "/workspace/tao-experiments/detectnet_v2/specs",
-    }
-
-
-def host_mounts(project: Path) -> dict[Path, str]:
-    return {
-        project: "/workspace/tao-experiments",
-        project / "data": "/data",
-        project / "specs": "/specs",
-        project / "segformer/results": "/results",
-    }
-
-
 def mark(mounts: dict[Path, str], text: str) -> None:
     """Put a file into every source."""
     for number, source in enumerate(mounts):
@@ -100,7 +76,7 @@ def let_go_and_use(home: TrainingHome, launch: Launch, name: str) -> None:
 
 def test_the_next_container_has_the_profile_and_after_a_switch_the_other(training_home: TrainingHome):
     home = training_home
-    kitti, city = new(home, "detectnet_v2", "tao/kitti"), new(home, "segformer", "tao/city")
+    kitti, city = new_project(home, "detectnet_v2", "tao/kitti"), new_project(home, "segformer", "tao/city")
     home.run("set", "detectnet_v2", "container.env.CUDA_DEVICE_ORDER=PCI_BUS_ID", check=True)
     home.run(
         "set", "segformer", "docker.shm_size=64G", "docker.ulimits.nofile=4096", "docker.user=1234:567", check=True
@@ -134,7 +110,7 @@ def test_the_next_container_has_the_profile_and_after_a_switch_the_other(trainin
 
 def test_a_switch_leaves_the_running_training_alone(training_home: TrainingHome):
     home = training_home
-    kitti, city = new(home, "detectnet_v2", "tao/kitti"), new(home, "segformer", "tao/city")
+    kitti, city = new_project(home, "detectnet_v2", "tao/kitti"), new_project(home, "segformer", "tao/city")
     home.run("use", "detectnet_v2", "--mkdir", check=True)
     mark(local_mounts(kitti), "kitti")
     first = home.train("detectnet_v2")
@@ -155,7 +131,7 @@ def test_a_switch_leaves_the_running_training_alone(training_home: TrainingHome)
 
 def test_a_training_runs_to_its_end_across_a_switch(training_home: TrainingHome):
     home = training_home
-    new(home, "detectnet_v2", "tao/kitti"), new(home, "segformer", "tao/city")
+    new_project(home, "detectnet_v2", "tao/kitti"), new_project(home, "segformer", "tao/city")
     home.run("use", "detectnet_v2", "--mkdir", check=True)
     launch = home.train("detectnet_v2", seconds=2, status=3)
     let_go_and_use(home, launch, "segformer")
@@ -194,7 +170,7 @@ def test_a_notebooks_mapping_saved_as_a_profile_comes_back_whole(training_home: 
     home.run("import", "--name", "x", check=True)
     theirs_as_seen, theirs_env = theirs.inspect(), env(theirs)
     theirs.end()
-    new(home, "detectnet_v2", "tao/kitti")
+    new_project(home, "detectnet_v2", "tao/kitti")
     home.run("use", "detectnet_v2", "--mkdir", check=True)
     assert home.mapping() != mapping
     home.run("use", "x", check=True)
@@ -207,7 +183,7 @@ def test_a_notebooks_mapping_saved_as_a_profile_comes_back_whole(training_home: 
 
 def test_odd_letters_in_paths_made_by_new(training_home: TrainingHome):
     home = training_home
-    project = new(home, "detectnet_v2", "Größe 100%/日本 $HOME ${X} $$ 'q' \"d\" \\ (1)")
+    project = new_project(home, "detectnet_v2", "Größe 100%/日本 $HOME ${X} $$ 'q' \"d\" \\ (1)")
     home.run("use", "detectnet_v2", "--mkdir", check=True)
     launch = home.train("detectnet_v2")
     assert got(launch) == wanted(launch, "detectnet_v2", local_mounts(project))
