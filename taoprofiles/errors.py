@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # for the prompt: importing typing would take 5 ms
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any

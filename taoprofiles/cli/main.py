@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from typing import TYPE_CHECKING
 
+from taoprofiles import prompt
+
+TYPE_CHECKING = False  # for the prompt: importing typing would take 5 ms
 if TYPE_CHECKING:
     from typing import NoReturn
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from taoprofiles.cli.parser import Invocation
     from taoprofiles.storage.paths import Context
 
+_SIGINT, _SIGPIPE = 2, 13  # importing signal would take 3 ms
 READ_BY_PROGRAMS = ("current", "path", "env", "render", "init", "schema")
 """Commands whose output goes into a prompt, a shell or a file: the guard's messages would never be seen there."""
 
@@ -28,18 +30,16 @@ def run(argv: list[str]) -> int:
     """Run one command line, without the program's name, and return its exit status."""
     try:
         try:
-            status = _answer_prompt() if argv in (["current"], ["current", "--short"]) else None
-            if status is None:
-                status = _run_command(argv)
+            status = 0 if _answer_prompt(argv) else _run_command(argv)
         except SystemExit as end:  # argparse has printed a help
             status = int(end.code or 0)
         sys.stdout.flush()
-        return _die_of(signal.SIGINT) if status == 128 + signal.SIGINT else status  # exit status of a run's command
+        return _die_of_interrupt() if status == 128 + _SIGINT else status  # exit status of a run's command
     except KeyboardInterrupt:
-        return _die_of(signal.SIGINT)
+        return _die_of_interrupt()
     except BrokenPipeError:
         _discard_output()  # the reader has gone (| head)
-        return 128 + signal.SIGPIPE
+        return 128 + _SIGPIPE
     except OSError as error:
         # Errors of other files are TaoprofErrors: this one is about stdout, on a full disk for example.
         from taoprofiles.cli import output
@@ -48,6 +48,16 @@ def run(argv: list[str]) -> int:
         _discard_output()
         reason = (error.strerror or str(error)).lower()
         return output.emit_error("", TaoprofError(f"cannot write the output: {reason}"), as_json=False)
+
+
+def _answer_prompt(argv: list[str]) -> bool:
+    try:
+        line = prompt.answer(argv)
+    except Exception:  # noqa: BLE001 - whatever is wrong, the command itself reports it
+        return False
+    if line is not None:
+        sys.stdout.write(line + "\n")
+    return line is not None
 
 
 def open_streams() -> None:
@@ -142,33 +152,16 @@ def _unseal(context: Context) -> None:
         pass  # the command itself will report what is wrong, or succeed without
 
 
-def _answer_prompt() -> int | None:
-    """Answer ``current`` from the note of the last switch; return None where that is not enough."""
-    from taoprofiles.cli import output
-    from taoprofiles.errors import TaoprofError
-    from taoprofiles.storage import locks, prompt_cache
-    from taoprofiles.storage.paths import Context
-
-    try:
-        context = Context()
-        if locks.is_orphaned(context.seal, context.guard):
-            return None  # a guard was killed: the command must make the mapping file writable again
-        name = prompt_cache.active(context)
-    except TaoprofError:
-        return None
-    if name is None:
-        return None
-    return output.emit("current", output.Result({}, [name]), as_json=False)
-
-
 def _discard_output() -> None:
     # Python would try to write the rest of the buffer, and complain again, while it shuts down.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _die_of(number: int) -> int:
+def _die_of_interrupt() -> int:
+    import signal
+
     # A shell ends its script only if the command died of the signal; an exit status would not show that.
     sys.stdout.flush()
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
-    return 128 + number
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGINT)
+    return 128 + _SIGINT

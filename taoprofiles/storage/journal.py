@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING
 
 from taoprofiles.errors import InvalidStateError
-from taoprofiles.storage import atomic, files
+from taoprofiles.storage import atomic, best_effort, files
 from taoprofiles.storage.files import MAPPING_LIMIT
 from taoprofiles.storage.os_errors import to_taoprof_error
 
@@ -136,6 +136,8 @@ class History:
         Each of ``entries`` gives action, target, profile, before, after and perhaps was; the rest is filled in here.
         """
         files.make_folder(self._context.state)
+        if any(entry["target"] == "mapping" for entry in entries):
+            best_effort.unlink_quietly(self._context.prompt_note)
         last = next(self.newest_first(), None)
         first = last.id + 1 if last else 1
         by = f"{self._context.user}@{os.uname().nodename} pid {os.getpid()}"

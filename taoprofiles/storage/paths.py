@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from taoprofiles.errors import InvalidStateError
 
+TYPE_CHECKING = False  # for the prompt: importing typing would take 5 ms
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -48,6 +48,7 @@ class Context:
         self.queue = os.path.join(self.state, "queue")
         self.runs = os.path.join(self.state, "runs.jsonl")
         self.cache = os.path.join(self.state, "cache")
+        self.prompt_note = os.path.join(self.cache, "prompt")
         self.guard = os.path.join(self.state, "guard")
         self.seal = os.path.join(self.guard, "seal.json")
         self.untold = os.path.join(self.guard, "untold")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from taoprofiles import prompt
 from taoprofiles.errors import InvalidStateError, TaoprofError
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Store
 from taoprofiles.storage import files
 from taoprofiles.storage.journal import History
+from taoprofiles.storage.locks import Lock
 
 if TYPE_CHECKING:
     from taoprofiles.storage.journal import Entry
@@ -31,7 +33,7 @@ class Situation:
     ``content`` is what the file holds, ``entry`` the history entry that made it so.
     """
 
-    __slots__ = ("content", "entry", "last", "name", "problem", "state", "wanted")
+    __slots__ = ("content", "entry", "last", "name", "noted", "problem", "state", "wanted")
 
     def __init__(self, content: bytes | None, entry: Entry | None) -> None:
         self.content, self.entry = content, entry
@@ -40,6 +42,7 @@ class Situation:
         self.state = "none" if content is None else "unmanaged"
         self.wanted: bytes | None = None
         self.problem = ""
+        self.noted: bytes | None = None
 
 
 def look(context: Context) -> Situation:
@@ -49,12 +52,31 @@ def look(context: Context) -> Situation:
     if found.name is None:
         found.last = previous(context, content, None)
         return found
+    store = Store(context)
     try:
-        found.wanted = mapping.to_bytes(Store(context).renderer(found.name).mapping())
+        text = store.text(found.name)
+        renderer = store.renderer(found.name, text)
+        found.wanted = mapping.to_bytes(renderer.mapping())
+        found.noted = None if renderer.asks_environment else text
     except TaoprofError as error:
         found.problem = "; ".join(error.problems) or error.message
     found.state = "active" if found.wanted is not None and mapping.same(content, found.wanted) else "drifted"
     return found
+
+
+def write_note(context: Context, status: Situation) -> None:
+    """Write the note for the prompt, if the status depends on nothing but the two files; errors are ignored."""
+    lock = Lock(context.lock)
+    try:
+        if status.noted is None or not lock.try_acquire():
+            return
+        status = look(context)  # again: there may have been a switch before we had the lock
+        if status.noted is not None and status.name is not None and status.content is not None:
+            prompt.write(context, status.state, status.name, profile=status.noted, mapping=status.content)
+    except TaoprofError:
+        pass
+    finally:
+        lock.release()
 
 
 def _stable(context: Context) -> Situation:

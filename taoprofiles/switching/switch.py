@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from taoprofiles import prompt
 from taoprofiles.errors import InvalidStateError, NotFoundError, TaoprofError
 from taoprofiles.holds.hold import blocking_holds
 from taoprofiles.holds.liveness import find_active_holds
 from taoprofiles.holds.manage import held_error, record_release
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Store
-from taoprofiles.storage import atomic, files, prompt_cache
+from taoprofiles.storage import atomic, files
 from taoprofiles.storage.files import MAPPING_LIMIT
 from taoprofiles.storage.journal import History
 from taoprofiles.storage.locks import DEFAULT_TIMEOUT, Lock
@@ -90,7 +91,7 @@ def switch(
         assert done.name is not None  # noqa: S101 - for the type checker: a plan has a name
         preflight.make(done.folders)
         done.kept = transaction.write("use", done.name, mapping.to_bytes(done.wanted))
-    transaction.leave_note(done)
+    transaction.write_note(done)
     return done
 
 
@@ -108,7 +109,6 @@ def bring_back(context: Context, entry: Entry) -> Switch:
         done.unseen = transaction.ask_holders(wanted, back, may_write=True, hint=hint)
         done.changed = True
         done.kept = transaction.write("undo", name, wanted)
-        prompt_cache.forget(context)
     return done
 
 
@@ -123,7 +123,6 @@ def rewrite(context: Context, wanted: bytes, *, seen: bytes, timeout: float = DE
             raise InvalidStateError(f"'{context.mapping_file}' was changed meanwhile", hint="taoprof check")
         transaction.ask_holders(wanted, "the mended mapping", may_write=True)
         transaction.write("mend", None, wanted)
-        prompt_cache.forget(context)
 
 
 def put_back(
@@ -315,13 +314,11 @@ class _Transaction:
         again = _mapping_entry(last.action, last.profile, digest, last.after)
         self._history.record([_mapping_entry("found", None, last.after, digest), again])
 
-    def leave_note(self, done: Switch) -> None:
-        """Leave the note for ``current``, or take away one that no longer holds."""
-        if done.name is None or self._note is None:
-            prompt_cache.forget(self._context)
-        elif done.changed or prompt_cache.active(self._context) != done.name:
-            path, content = self._store.path(done.name), mapping.to_bytes(done.wanted)
-            prompt_cache.write(self._context, done.name, profile_path=path, profile=self._note, mapping=content)
+    def write_note(self, done: Switch) -> None:
+        """Write the note for the prompt, unless the answer depends on the environment."""
+        if done.name is not None and self._note is not None and (done.changed or prompt.read(self._context) is None):
+            content = mapping.to_bytes(done.wanted) if done.changed else self.content or b""
+            prompt.write(self._context, "active", done.name, profile=self._note, mapping=content)
 
 
 def _mapping_entry(action: str, profile: str | None, before: str | None, after: str | None) -> dict[str, Any]:

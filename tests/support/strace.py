@@ -87,7 +87,7 @@ class Scene:
         self.mapping = texts
         # The templates stay: a victim that validates a profile would load pydantic between its marks.
         self.home.mapping_file.unlink()
-        for path in (self.home.state / "objects", self.home.state / "history.jsonl", self.home.state / "cache/glance"):
+        for path in (self.home.state / "objects", self.home.state / "history.jsonl", self.home.state / "cache/prompt"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         self.active = None
         self._arrange()

@@ -83,6 +83,7 @@ def current_arguments(parser: argparse.ArgumentParser) -> None:
 
 def current_command(context: Context, args: argparse.Namespace) -> Result:
     now = status.look(context)
+    status.write_note(context, now)
     data = {"name": now.name, "state": now.state}
     if args.short:
         return Result(data, [{"drifted": f"{now.name}~", "unmanaged": "?"}.get(now.state, now.name or "")])

@@ -1,0 +1,133 @@
+"""``taoprof current`` at a shell prompt: answered from a note, which never says what is no longer true."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.home import Home
+
+ASK = """
+import sys, json
+before = set(sys.modules)
+from taoprofiles import prompt
+answers = [prompt.answer(["current"]), prompt.answer(["current", "--short"])]
+loaded = [name for name in sys.modules if name not in before and name.partition(".")[0] != "taoprofiles"]
+print(json.dumps([answers, [name for name in loaded if name != "__future__"]]))
+"""
+
+
+@pytest.fixture
+def used(home: Home) -> Home:
+    for name in "ab":
+        home.profile(name)
+    home.run("use", "a", check=True)
+    return home
+
+
+def noted(home: Home) -> list[str | None]:
+    """The answers from the note alone to ``current`` and ``current --short``."""
+    done = subprocess.run([sys.executable, "-c", ASK], env=home.environ, capture_output=True, text=True, check=True)
+    answers, modules = json.loads(done.stdout)
+    assert modules == [], "it imports nothing but os"
+    return list(answers)
+
+
+def short(home: Home) -> str:
+    return home.run("current", "--short", check=True).stdout.strip()
+
+
+def test_the_note_of_a_switch(used: Home) -> None:
+    assert noted(used) == ["a", "a"]
+    assert used.run("current", check=True).stdout == "a\n"
+
+
+def test_changes_of_other_profiles_leave_the_note(used: Home) -> None:
+    used.run("set", "b", "description=other", check=True)
+    used.run("rename", "b", "c", check=True)
+    used.run("remove", "c", check=True)
+    assert noted(used) == ["a", "a"]
+
+
+@pytest.mark.parametrize("how", ["set", "edited"])
+def test_a_change_of_the_profile_that_leaves_its_mapping(used: Home, how: str) -> None:
+    if how == "set":
+        used.run("set", "a", "description=other", check=True)
+    else:
+        path = used.profiles / "a.toml"
+        path.write_text(path.read_text() + "# a comment\n")
+    assert noted(used) == [None, None]
+    assert short(used) == "a"
+    assert noted(used) == ["a", "a"]
+
+
+def test_drift_is_marked_and_noted(used: Home) -> None:
+    path = used.profiles / "a.toml"
+    before = path.read_text()
+    used.run("set", "a", "container.env.EXTRA=1", check=True)
+    assert noted(used) == [None, None]
+    assert short(used) == "a~"
+    assert noted(used) == [None, "a~"]
+    path.write_text(before)
+    assert noted(used) == [None, None]
+    assert short(used) == "a"
+
+
+def test_a_rename_of_the_active_profile(used: Home) -> None:
+    used.run("rename", "a", "x", check=True)
+    assert noted(used) == [None, None]
+    assert short(used) == "x"
+    assert noted(used) == ["x", "x"]
+
+
+def test_a_removal_of_the_active_profile(used: Home) -> None:
+    used.run("remove", "a", "--force", check=True)
+    assert noted(used) == [None, None]
+    assert short(used) == "a~"
+    used.run("undo", check=True)
+    assert short(used) == "a"
+    assert noted(used) == ["a", "a"]
+
+
+def test_an_external_change(used: Home) -> None:
+    content = used.mapping_file.read_bytes()
+    used.mapping_file.write_bytes(b"{}")
+    assert noted(used) == [None, None]
+    assert short(used) == "?"
+    used.mapping_file.write_bytes(content)
+    assert noted(used) == ["a", "a"]
+    used.mapping_file.unlink()
+    assert noted(used) == [None, None]
+    assert short(used) == ""
+
+
+def test_a_switch_to_a_profile_with_the_same_mapping(used: Home) -> None:
+    """The mapping file does not tell the two apart."""
+    text = (used.profiles / "a.toml").read_text()
+    used.profile("twin", text)
+    used.run("use", "twin", check=True)
+    assert noted(used) == ["twin", "twin"]
+    used.run("undo", check=True)
+    assert noted(used) == [None, None]
+    assert short(used) == "a"
+
+
+def test_a_profile_that_uses_the_environment_has_no_note(used: Home) -> None:
+    path = used.profiles / "a.toml"
+    path.write_text(path.read_text() + '[container.env]\nTOKEN = "${env:SOME_TOKEN}"\n')
+    environ = {"SOME_TOKEN": "one"}
+    used.run("use", "a", environ=environ, check=True)
+    assert noted(used) == [None, None]
+    assert used.run("current", "--short", environ=environ, check=True).stdout == "a\n"
+    assert noted(used) == [None, None]
+
+
+def test_a_folder_that_cannot_be_written_is_no_error(used: Home, tmp_path: Path) -> None:
+    used.run("set", "a", "description=other", check=True)
+    (used.state / "cache").rename(tmp_path / "cache")
+    (used.state / "cache").write_bytes(b"")
+    assert short(used) == "a"
