@@ -100,7 +100,7 @@ def _run_command(argv: list[str]) -> int:
         result = _execute(invocation)
     except output.Declined as answer:
         output.say(str(answer))
-        return 128 + signal.SIGINT
+        return 128 + _SIGINT
     except TaoprofError as error:
         return output.emit_error(command, error, as_json=as_json)
     return output.emit(command, result, as_json=as_json)
