@@ -12,7 +12,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from taoprofiles.doctor.docker_probe import ABSENT, DENIED, ODD, REFUSED, SILENT
-from taoprofiles.rules.finding import Finding
+from taoprofiles.rules.finding import Finding, error, warning
 
 if TYPE_CHECKING:
     from taoprofiles.doctor.docker_probe import Answer, Docker, Gpus
@@ -43,7 +43,7 @@ def judge(docker: Docker, gpus: Gpus, image_place: FileSystem | None) -> list[Fi
         why = (
             "NVIDIA asks for 100 GB; an image of TAO has tens of them when unpacked, and a pull that does not fit fails"
         )
-        found.append(Finding("disk-images", image_place.path, what, why, "docker system df && docker image prune"))
+        found.append(warning("disk-images", image_place.path, what, why, "docker system df && docker image prune"))
     return found
 
 
@@ -56,12 +56,12 @@ def _presence(docker: Docker) -> list[Finding]:
     if not docker.cli and not docker.has_daemon and first.trouble in (ABSENT, REFUSED):
         why = "tao runs everything in containers"
         hint = "sudo apt-get install -y docker.io && sudo usermod -aG docker $USER && newgrp docker"
-        return [Finding("docker-missing", "PATH", "there is no Docker: no command, no engine", why, hint)]
+        return [error("docker-missing", "PATH", "there is no Docker: no command, no engine", why, hint)]
     found = []
     if not docker.cli:
         why = "tao starts the container without it, and then runs the task with 'docker exec'"
         hint = "sudo apt-get install -y docker-ce-cli || sudo apt-get install -y docker-cli"
-        found.append(Finding("docker-cli-missing", "PATH", "there is no 'docker' command", why, hint))
+        found.append(error("docker-cli-missing", "PATH", "there is no 'docker' command", why, hint))
     if first.trouble:
         found.append(_unreachable(docker, first, second))
     elif second.trouble and second.address != first.address:
@@ -89,7 +89,7 @@ def _unreachable(docker: Docker, engine: Answer, other: Answer) -> Finding:
         why = f"the docker command reaches another engine, by its context '{docker.context}'; tao knows no contexts"
         address = docker.command.address
         hint = f"export DOCKER_HOST={shlex.quote(address)}" if address else "docker context use default"
-    return Finding("docker-down", engine.address, _nobody(engine), why, hint)
+    return error("docker-down", engine.address, _nobody(engine), why, hint)
 
 
 def _silent(docker: Docker, engine: Answer) -> Finding:
@@ -100,7 +100,7 @@ def _silent(docker: Docker, engine: Answer) -> Finding:
     if engine.address != SOCKET:
         beyond = shlex.quote(engine.address)
         hint = f"docker --host {beyond} version" if docker.second.trouble else "unset DOCKER_HOST"
-    return Finding("docker-silent", engine.address, f"no engine answers: {engine.problem}", why, hint)
+    return error("docker-silent", engine.address, f"no engine answers: {engine.problem}", why, hint)
 
 
 def _nobody(engine: Answer) -> str:
@@ -111,10 +111,10 @@ def _denied(docker: Docker, engine: Answer) -> Finding:
     what = "this user may not ask the engine: permission denied"
     if docker.in_group:
         why = f"the user is in the group '{docker.group}', but this session began before that"
-        return Finding("docker-denied", engine.address, what, why, f"newgrp {shlex.quote(docker.group)}")
+        return error("docker-denied", engine.address, what, why, f"newgrp {shlex.quote(docker.group)}")
     group = shlex.quote(docker.group) if docker.group not in ("", "root") else "docker"
     why = f"the socket is for root and the group '{group}', whose members may do on this machine what root may"
-    return Finding("docker-denied", engine.address, what, why, f"sudo usermod -aG {group} $USER && newgrp {group}")
+    return error("docker-denied", engine.address, what, why, f"sudo usermod -aG {group} $USER && newgrp {group}")
 
 
 def _mismatch(docker: Docker) -> list[Finding]:
@@ -123,15 +123,15 @@ def _mismatch(docker: Docker) -> list[Finding]:
     if not first.is_same(second):
         what = f"tao starts containers on '{first.address}' and looks for images on '{second.address}': two engines"
         why = "an image that the one has is pulled, and still not there for the other"
-        found.append(Finding("daemon-mismatch", "DOCKER_HOST", what, why, "unset DOCKER_HOST"))
+        found.append(error("daemon-mismatch", "DOCKER_HOST", what, why, "unset DOCKER_HOST"))
     elif command.trouble and command.trouble != ODD:
         what = f"the docker command reaches no engine, and tao needs it to run the task: {command.problem}"
         why = f"its context is '{docker.context}', which tao does not know"
-        found.append(Finding("daemon-mismatch", _context(docker), what, why, DEFAULT))
+        found.append(error("daemon-mismatch", _context(docker), what, why, DEFAULT))
     elif command.id and not command.is_same(first):
         what = f"tao starts containers on '{first.address}', and the docker command asks another engine"
         why = "the task then ends with 'No such container', and nothing was trained; so does 'docker ps' not show it"
-        found.append(Finding("daemon-mismatch", _context(docker), what, why, DEFAULT))
+        found.append(error("daemon-mismatch", _context(docker), what, why, DEFAULT))
     return found
 
 
@@ -147,7 +147,7 @@ def _kind(docker: Docker) -> list[Finding]:
         why = "of tao's two clients one asks there, and the other always /var/run/docker.sock"
         if not docker.host.startswith("unix://"):
             why = "tao looks for the source folders on this machine, and that engine mounts those of its own"
-        found.append(Finding("docker-host-set", "DOCKER_HOST", what, why, "unset DOCKER_HOST"))
+        found.append(warning("docker-host-set", "DOCKER_HOST", what, why, "unset DOCKER_HOST"))
     if engine.is_rootless:
         what = "the engine is a rootless one"
         why = (
@@ -155,19 +155,19 @@ def _kind(docker: Docker) -> list[Finding]:
             "results then belong to a number such as 100999"
         )
         hint = "taoprof set NAME docker.user=0:0"
-        found.append(Finding("docker-rootless", engine.address, what, why, hint))
+        found.append(warning("docker-rootless", engine.address, what, why, hint))
     if engine.system == "Docker Desktop":
         what = "the engine is Docker Desktop's, in a virtual machine"
         why = "on Linux it has no GPUs, and sees only the folders that its settings share"
         hint = "docker context use default && sudo systemctl enable --now docker"
-        found.append(Finding("docker-desktop", engine.address, what, why, hint))
+        found.append(warning("docker-desktop", engine.address, what, why, hint))
     if docker.is_snap:
         what = "Docker is the snap's"
         why = (
             "it sees only folders in /home that have no dot in front, and finds no NVIDIA runtime; others appear empty"
         )
         hint = "sudo snap disable docker && sudo apt-get install -y docker.io"
-        found.append(Finding("snap-docker", docker.cli or engine.root, what, why, hint))
+        found.append(warning("snap-docker", docker.cli or engine.root, what, why, hint))
     return found
 
 
@@ -177,17 +177,17 @@ def _gpus(engine: Answer, gpus: Gpus) -> list[Finding]:
         what = f"nvidia-smi says: {gpus.problem}" if gpus.tool else "there is no nvidia-smi, so no NVIDIA driver"
         why = "tao asks for all GPUs for each container, also for a task that needs none"
         hint = "sudo ubuntu-drivers install && sudo reboot" if not gpus.tool else "sudo modprobe nvidia; nvidia-smi"
-        found.append(Finding("gpu-driver", gpus.tool or "nvidia-smi", what, why, hint))
+        found.append(error("gpu-driver", gpus.tool or "nvidia-smi", what, why, hint))
     # moby pull request 50228, of 2025; whether an engine of that year has it is given the benefit of the doubt.
     takes_cdi = bool(gpus.cdi) and _major(engine.version) >= 28
     if not gpus.hook and not takes_cdi:
         what = "the engine finds no nvidia-container-runtime-hook"
         why = "it refuses what tao asks for: could not select device driver"
-        found.append(Finding("gpu-runtime", engine.address, what, why, TOOLKIT))
+        found.append(error("gpu-runtime", engine.address, what, why, TOOLKIT))
     elif gpus.is_late and not takes_cdi:
         what = f"'{gpus.hook}' was installed after the engine was started"
         why = "it looks for it only then, and refuses what tao asks for: could not select device driver"
-        found.append(Finding("gpu-runtime", engine.address, what, why, "sudo systemctl restart docker"))
+        found.append(error("gpu-runtime", engine.address, what, why, "sudo systemctl restart docker"))
     return found
 
 

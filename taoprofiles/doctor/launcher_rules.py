@@ -11,7 +11,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from taoprofiles.launcher.installed import NO_ANSWER, NO_INTERPRETER
-from taoprofiles.rules.finding import Finding
+from taoprofiles.rules.finding import Finding, error, warning
 from taoprofiles.storage.paths import is_inside
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ def _missing(launchers: Launchers) -> Finding:
     if launchers.elsewhere:
         there = launchers.elsewhere[0]
         hint = f'export PATH={shlex.quote(os.path.dirname(there))}:"$PATH"'
-        return Finding("tao-missing", "PATH", f"'tao' is not on PATH, but at '{there}'", why, hint)
-    return Finding("tao-missing", "PATH", "there is no 'tao'", why, f"{INSTALL} && {FIRST}")
+        return error("tao-missing", "PATH", f"'tao' is not on PATH, but at '{there}'", why, hint)
+    return error("tao-missing", "PATH", "there is no 'tao'", why, f"{INSTALL} && {FIRST}")
 
 
 def _identity(first: Launcher, others: list[Launcher]) -> list[Finding]:
@@ -49,13 +49,13 @@ def _identity(first: Launcher, others: list[Launcher]) -> list[Finding]:
     real = next((other for other in others if not other.trouble), None)
     if first.trouble in (NO_INTERPRETER, NO_ANSWER):
         why = f"the environment that it was installed in was moved, or its Python '{first.python}' upgraded or removed"
-        return [Finding("tao-broken-python", first.path, f"'tao' does not start: {first.problem}", why, _anew(first))]
+        return [error("tao-broken-python", first.path, f"'tao' does not start: {first.problem}", why, _anew(first))]
     if real is not None:
         why = f"the launcher is the next on PATH, '{real.path}', and never started"
         hint = f'export PATH={shlex.quote(os.path.dirname(real.path))}:"$PATH"'
     else:
         why, hint = "another program has the name, or the launcher was uninstalled", f"{INSTALL} && {FIRST}"
-    return [Finding("tao-not-launcher", first.path, f"this 'tao' is not the launcher: {first.problem}", why, hint)]
+    return [error("tao-not-launcher", first.path, f"this 'tao' is not the launcher: {first.problem}", why, hint)]
 
 
 def _anew(dead: Launcher) -> str:
@@ -103,7 +103,7 @@ def _parts(launcher: Launcher) -> list[Finding]:
         wanted += ["--force-reinstall", f"{launcher.distribution}=={launcher.version}"]
         faults.append(("launcher-import", f"what 'tao' imports does not import: {launcher.imports}", ""))
     hint = mend(launcher, wanted)
-    return [Finding(id, launcher.path, what, why, hint) for id, what, why in faults]
+    return [error(id, launcher.path, what, why, hint) for id, what, why in faults]
 
 
 def mend(launcher: Launcher, wanted: list[str]) -> str:
@@ -130,7 +130,7 @@ def _several(launchers: Launchers) -> list[Finding]:
         told = ", ".join(f"'{one.path}' ({one.version or one.problem})" for one in others)
         what = f"there are several on PATH, and this one ({first.version}) is started"
         hint = f"if it is not the one meant: {shlex.quote(first.python)} -m pip uninstall {first.distribution}"
-        found.append(Finding("tao-several", first.path, what, f"after it: {told}", hint))
+        found.append(warning("tao-several", first.path, what, f"after it: {told}", hint))
     inside = launchers.environment
     theirs = [one.path for one in others if inside and is_inside(one.path, inside)]
     theirs += [path for path in launchers.elsewhere if inside and is_inside(path, inside)]
@@ -138,7 +138,7 @@ def _several(launchers: Launchers) -> list[Finding]:
         what = f"it is not the 'tao' of the active environment, '{theirs[0]}'"
         why = "PATH was changed after the environment was activated, or the shell remembers an older place"
         hint = f'export PATH={shlex.quote(os.path.dirname(theirs[0]))}:"$PATH"; hash -r'
-        found.append(Finding("tao-other-python", first.path, what, why, hint))
+        found.append(warning("tao-other-python", first.path, what, why, hint))
     return found
 
 

@@ -16,10 +16,10 @@ from taoprofiles.errors import InvalidStateError
 from taoprofiles.holds.hold import OWN_KINDS, RUN_VARIABLE, Hold
 from taoprofiles.holds.records import HeartbeatObserver, HoldRecords
 from taoprofiles.launcher.argv import parse_launcher_argv
+from taoprofiles.launcher.mounts import find_mounts_file
 from taoprofiles.masking import without_secrets
 from taoprofiles.mounts import mapping
 from taoprofiles.storage.journal import History
-from taoprofiles.storage.paths import expand_user
 from taoprofiles.system import processes
 from taoprofiles.system.engine import PATIENCE, Engine, EngineError
 from taoprofiles.system.engine_schema import PROFILE_LABEL, RUN_LABEL, STATE_LABEL
@@ -251,10 +251,7 @@ class _Search:
         """Return whether a launcher with this environment reads the shared mapping file."""
         if environ.get("TAO_DOCKER_DISABLE") == "1":
             return False  # it runs the task in place, and reads no mounts (builder.py, 4.0.0 and later)
-        home = environ.get("HOME", self._context.home)
-        path = expand_user(environ.get("LAUNCHER_MOUNTS", "~/.tao_mounts.json"), home)
-        if not os.path.isabs(path):
-            path = os.path.join(processes.folder(pid) or "/", path)
+        path = find_mounts_file({"HOME": self._context.home, **environ}, processes.folder(pid) or "/")
         return os.path.realpath(path) == os.path.realpath(self._context.mapping_file)
 
     def _container_without_client(self, launcher_start: int) -> Hold | None:

@@ -151,7 +151,14 @@ class _CommandChecker:
                 hint = f"write {shlex.quote(quote_word(word))}; or {hint}"
                 if not self._context.run:  # taoprof run quotes the words itself
                     self._quoted[number] = quote_word(word)
-            self._add("arg-needs-quoting", Argument(number, key, word), f"the launcher's shell {effect}", why, hint)
+            self._add(
+                "arg-needs-quoting",
+                Argument(number, key, word),
+                f"the launcher's shell {effect}",
+                why,
+                hint,
+                severity=WARNING,
+            )
             reported += [] if secret else self._findings[-1:]
         for finding in reported:
             finding.hint = self._corrected_command() or finding.hint
@@ -269,7 +276,7 @@ class _CommandChecker:
         return within(text)
 
     def _add(
-        self, id: str, argument: Argument, what: str, why: str = "", hint: str = "", *, severity: str = ""
+        self, id: str, argument: Argument, what: str, why: str = "", hint: str = "", *, severity: str = ERROR
     ) -> None:
         what, why, hint = self._masked(what), self._masked(why), self._masked(hint)
         self._findings.append(Finding(id, argument.where, what, why, hint, severity=severity))

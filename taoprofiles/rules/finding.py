@@ -10,36 +10,11 @@ if TYPE_CHECKING:
 
 ERROR, WARNING, INFO = "error", "warning", "info"
 
-_COMMAND = {
-    "host-path": ERROR, "unmapped-path": WARNING, "missing-file": ERROR, "arg-needs-quoting": WARNING,
-    "arg-empty-variable": ERROR, "spec-syntax": ERROR, "spec-unreadable": WARNING, "spec-placeholder": WARNING,
-}  # fmt: skip
-_MACHINE = {
-    # whether the launcher starts
-    "tao-missing": ERROR, "tao-not-launcher": ERROR, "tao-broken-python": ERROR, "tao-several": WARNING,
-    "tao-other-python": WARNING, "python-312-distutils": ERROR, "requests-232": ERROR, "urllib3-2": ERROR,
-    "tabulate-python-310": ERROR, "six-python-312": ERROR, "launcher-import": ERROR,
-    # the engine
-    "docker-missing": ERROR, "docker-cli-missing": ERROR, "docker-down": ERROR, "docker-denied": ERROR,
-    "docker-silent": ERROR, "daemon-mismatch": ERROR, "docker-host-set": WARNING, "docker-rootless": WARNING,
-    "docker-desktop": WARNING, "snap-docker": WARNING, "gpu-driver": ERROR, "gpu-runtime": ERROR,
-    "disk-images": WARNING,
-    # the registry
-    "login-missing": ERROR, "docker-config-broken": ERROR, "login-helper-missing": ERROR,
-    # home and variables
-    "home-not-absolute": ERROR, "home-under-sudo": WARNING, "lm-bad-path": ERROR, "file-near-miss-name": WARNING,
-    "ci-project-dir-set": WARNING, "tao-docker-disabled": WARNING,
-    # what taoprofiles itself keeps
-    "state-not-mine": ERROR, "state-unreadable": ERROR, "state-full": ERROR, "profile-unreadable": WARNING,
-    "journal-torn": INFO, "hold-damaged": ERROR, "lock-held": WARNING, "seal-left-over": WARNING,
-    "mapping-read-only": WARNING, "guard-inactive": WARNING, "guard-outdated": WARNING, "guard-troubled": WARNING,
-    "two-homes": WARNING,
-}  # fmt: skip
-
-COMMAND_IDS = frozenset(_COMMAND)
+COMMAND_IDS = frozenset((
+    "host-path", "unmapped-path", "missing-file", "arg-needs-quoting", "arg-empty-variable", "spec-syntax",
+    "spec-unreadable", "spec-placeholder",
+))  # fmt: skip
 """Findings about a command and its spec files."""
-SEVERITIES: dict[str, str] = {**_COMMAND, **_MACHINE}
-"""By check: what it comes to. Each has a section of its name in docs/reference/checks.md; a name never changes."""
 
 
 class Finding:
@@ -62,12 +37,12 @@ class Finding:
         why: str = "",
         hint: str = "",
         *,
+        severity: str,
         fix: tuple[str, ...] = (),
         by_hand: bool = False,
-        severity: str = "",
     ) -> None:
         self.id, self.where, self.what, self.why, self.hint = id, where, what, why, hint
-        self.fix, self.by_hand, self.severity = fix, by_hand, severity or SEVERITIES[id]
+        self.fix, self.by_hand, self.severity = fix, by_hand, severity
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields for programs."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from taoprofiles import prompt
 from taoprofiles.errors import InvalidStateError, TaoprofError
+from taoprofiles.launcher.mounts import find_mounts_file
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Store
 from taoprofiles.storage import files
@@ -132,7 +133,7 @@ def warnings(context: Context, *, secrets: list[str]) -> list[str]:
     path = context.short(context.mapping_file)
     told = []
     elsewhere = context.environ.get("LAUNCHER_MOUNTS")
-    if elsewhere is not None:
+    if elsewhere is not None and find_mounts_file(context.environ, context.folder) != context.mapping_file:
         told.append(
             f"warning: LAUNCHER_MOUNTS is '{elsewhere}' in this shell, so tao reads that and not {path}: "
             "unset LAUNCHER_MOUNTS"

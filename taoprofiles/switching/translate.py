@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from taoprofiles.errors import NotFoundError
+from taoprofiles.launcher.mounts import find_mounts_file
 from taoprofiles.mounts import mapping, paths
 from taoprofiles.profiles.store import Store
 from taoprofiles.storage import files
@@ -44,7 +45,7 @@ def mounts(context: Context, name: str | None) -> dict[str, str]:
     """
     if name is not None:
         return mapping.mounted(Store(context).renderer(name).mapping())
-    path = context.expand_user(context.environ.get("LAUNCHER_MOUNTS", context.mapping_file))
+    path = find_mounts_file(context.environ, context.folder)
     content = files.read(path, MAPPING_LIMIT)
     if content is None:
         raise NotFoundError(f"there is no mapping file ('{path}')", hint="'taoprof path PATH NAME' asks a profile")
