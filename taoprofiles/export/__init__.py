@@ -1,4 +1,4 @@
-"""A profile for what comes after the launcher: docker run, a compose file, a Kubernetes Job, srun with pyxis."""
+"""Writes a profile for other tools than the launcher: docker run, Compose, a Kubernetes Job, srun with pyxis."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ if TYPE_CHECKING:
     from taoprofiles.export.plan import Plan, Rendered
 
 TARGETS = ("docker", "compose", "kubernetes", "slurm")
+"""Each is the name of a module with ``render(plan)``, loaded when it is needed."""
 
 
 def render(target: str, plan: Plan) -> Rendered:
-    """Write a plan for one of TARGETS. Raises CannotRenderError with all that the target's syntax cannot carry."""
+    """Write a plan for one of TARGETS. Raises CannotRenderError with everything that the target cannot express."""
     from importlib import import_module
 
-    made: Rendered = import_module(f"taoprofiles.export.{target}").render(plan)
-    return made
+    rendered: Rendered = import_module(f"taoprofiles.export.{target}").render(plan)
+    return rendered

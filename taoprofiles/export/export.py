@@ -1,4 +1,4 @@
-"""A profile planned for what comes after the launcher, with the image and the command that a task has there."""
+"""Exports a profile: finds the image, plans the container and writes it for a target."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from taoprofiles.storage.paths import Context
 
 
-def rendered(
+def export(
     context: Context,
     name: str,
     target: str,
@@ -30,46 +30,40 @@ def rendered(
     image: str | None = None,
     gpus: str | int | list[str] = "all",
 ) -> tuple[Plan, Rendered, list[str]]:
-    """Plan the profile and write it for one of TARGETS; the third tells how its secrets are given, one line each.
+    """Write the profile ``name`` for one of TARGETS; the third value are notes on how to provide its secrets.
 
-    Raises UsageError where no image is known, CannotRenderError, InvalidProfileError, NotFoundError.
+    Raises UsageError if no image is known, CannotRenderError, InvalidProfileError, NotFoundError.
     """
     if target not in TARGETS:
-        raise UsageError(f"there is no target '{target}'", hint=f"one of {', '.join(TARGETS)}")
-    store = Store(context)
-    renderer = store.renderer(name)
-    mapping, variables = renderer.mapping(), renderer.variables()
+        raise UsageError(f"unknown target '{target}'", hint=f"one of {', '.join(TARGETS)}")
+    source = plan.Source.of(Store(context).renderer(name), name)
     words = container_words(command)
-    made = plan.make(
-        mapping,
-        name=name,
-        image=image or image_of(context, command),
+    container = plan.make(
+        source,
+        image=image or find_image(context, command),
         command=words,
-        variables=variables,
-        secrets=renderer.secret_values(),
-        secret_env=renderer.secrets()[1],
         gpus=gpus,
         caller=(context.uid, context.gid),
         labels=docker.labels(context, name) if target in ("docker", "compose") else {},
     )
-    written = render(target, made)
-    return made, written, giving(made, written, variables)
+    rendered = render(target, container)
+    return container, rendered, _secret_notes(container, rendered, source.variables)
 
 
-def giving(made: Plan, written: Rendered, variables: Collection[str]) -> list[str]:
-    """Tell how the secrets are given, none of which is written: one line each, to be pasted behind the first words."""
-    if not made.secrets:
+def _secret_notes(container: Plan, rendered: Rendered, variables: Collection[str]) -> list[str]:
+    """Return how to provide the secrets, none of which is written: one line each, with a command to paste."""
+    if not container.secrets:
         return []
-    own = [name for name in made.secrets if name in variables]
-    others = [name for name in made.secrets if name not in variables]
-    where = "the Secret that this makes" if written.store else "the environment"
-    told = [f"not written, since secret, and read from {where}: {', '.join(made.secrets)}"]
-    told += [f'{", ".join(own)}: eval "$(taoprof env {made.name} --reveal)"'] if own else []
-    told += [f"{', '.join(others)}: export {' '.join(f'{name}=…' for name in others)}"] if others else []
-    return told + ([written.store] if written.store else [])
+    own = [name for name in container.secrets if name in variables]
+    others = [name for name in container.secrets if name not in variables]
+    where = "the Secret that this makes" if rendered.store else "the environment"
+    notes = [f"not written, since secret, and read from {where}: {', '.join(container.secrets)}"]
+    notes += [f'{", ".join(own)}: eval "$(taoprof env {container.name} --reveal)"'] if own else []
+    notes += [f"{', '.join(others)}: export {' '.join(f'{name}=…' for name in others)}"] if others else []
+    return notes + ([rendered.store] if rendered.store else [])
 
 
-def image_of(context: Context, command: list[str]) -> str:
+def find_image(context: Context, command: list[str]) -> str:
     """Return the image in which the installed launcher runs the task of ``command``. Raises UsageError."""
     launch = parse_launcher_argv(command)
     group, task = (launch.group, launch.task) if launch else ("", command[0] if command else "")
@@ -78,29 +72,29 @@ def image_of(context: Context, command: list[str]) -> str:
     table = _images(context)
     if not table:
         raise UsageError(
-            f"no image named, and there is no launcher here whose table tells that of '{task}'",
+            f"no image given, and no launcher is installed that knows the image of '{task}'",
             hint="--image IMAGE, or install the launcher: 'pip install nvidia-tao'",
         )
-    found = next((image for key, image in (table or {}).items() if key[1] == task and group in ("", key[0])), None)
-    if found is None:
+    image = next((image for key, image in table.items() if key[1] == task and group in ("", key[0])), None)
+    if image is None:
         close = difflib.get_close_matches(task, sorted({name for _, name in table}), n=1)
         where = f" of group '{group}'" if group else ""
         raise UsageError(
-            f"the launcher's table has no task '{task}'{where}",
+            f"the installed launcher has no task '{task}'{where}",
             hint=f"did you mean '{close[0]}'? Or --image IMAGE" if close else "--image IMAGE",
         )
-    return found
+    return image
 
 
 def _images(context: Context) -> dict[tuple[str, str], str]:
-    """Give the image by group and task, as the launcher on PATH has it; {} where there is none to tell."""
-    found = installed.first(context.environ)
-    if found is None:
+    """Return the images by group and task of the launcher on PATH; {} if there is none or its table is invalid."""
+    launcher = installed.first(context.environ)
+    if launcher is None:
         return {}
-    host = Host(context.environ, context.folder, installed.config(found))
+    host = Host(context.environ, context.folder, installed.config(launcher))
     table = None
     with StartLog().step("config"):
-        table = launching.read_images(versions.behaviour_or_newest(found.version), host)
+        table = launching.read_images(versions.behaviour_or_newest(launcher.version), host)
     override = context.environ.get("OVERRIDE_REGISTRY")
     return {
         (group, name): f"{registry if override is None else override}/{image}"

@@ -1,7 +1,7 @@
-"""What a container is to get, whoever starts it: a profile's mapping, an image and a command, free of any secret.
+"""The plan of a container: a profile's mapping, an image and a command, without the value of any secret.
 
-The values of secrets never come here: a variable that is one has no value, and a word of the command that holds one has
-a reference in its place. So no renderer can write one out.
+A variable that is a secret has no value in a plan, and a word of the command that contains one has a reference in its
+place. So no renderer can write a secret out.
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ from taoprofiles.masking import is_secret
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-LIMITS = frozenset(
+    from taoprofiles.profiles.rendering import Renderer
+
+ULIMITS = frozenset(
     "core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack".split()
 )
-"""The names of limits that Docker takes (ulimitNameMapping in docker/go-units)."""
+"""The names of limits that Docker knows (ulimitNameMapping in docker/go-units)."""
 
-MOST = (1 << 63) - 1
-SHORTEST_SECRET = 4
-"""Characters; a shorter value is found everywhere, and is no secret."""
+MAX_SHM_SIZE = (1 << 63) - 1
+MIN_SECRET_LENGTH = 4
+"""Characters; a shorter value occurs by chance everywhere, and is not treated as a secret."""
 
 _IMAGE = re.compile(
     r"(?:(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]+)?/)?"
@@ -38,43 +40,67 @@ _NETWORK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]*\Z")
 
 
 class Secret(NamedTuple):
-    """A place for the value of the variable ``name``."""
+    """A reference to the value of the variable ``name``."""
 
     name: str
 
 
 Word = tuple["str | Secret", ...]
-"""A word of a command line: its pieces, one after the other."""
+"""A word of a command line: its parts in their order."""
 
 _Secrets = list[tuple[str, str]]
 """Names and values."""
 
 
 class Mount(NamedTuple):
-    """``source`` on the host, ``destination`` in the container, both absolute."""
+    """``source`` on the host and ``destination`` in the container, both absolute."""
 
     source: str
     destination: str
     is_file: bool = False
 
     def resolved(self) -> Mount:
-        """Give it with the source that its name leads to on this host."""
+        """Return the mount with the symlinks of its source resolved on this host."""
         return self._replace(source=os.path.realpath(self.source))
 
 
 class Port(NamedTuple):
-    """``host`` is None where the port is only exposed, 0 where the engine chooses."""
+    """``host`` is None if the port is only exposed, 0 if the engine chooses it."""
 
     container: int
     protocol: str
     host: int | None
 
 
-class Plan(NamedTuple):
-    """See the module. ``env``: None for a secret; ``shm_size`` in bytes; ``gpus``: "all", a number, or devices by name.
+class Source(NamedTuple):
+    """What a plan is made from: the profile's name, its rendered ``mapping`` and its variables.
 
-    ``tty`` is None where the profile does not say. ``caller`` is (uid, gid) of whoever asks. ``labels`` are for Docker.
-    ``warnings``: what was left out of it already, one line each.
+    ``secrets`` pairs each variable that is a secret with its value; ``secret_env`` names the variables of the container
+    that contain one.
+    """
+
+    name: str
+    mapping: dict[str, Any]
+    variables: Mapping[str, str]
+    secrets: _Secrets
+    secret_env: Collection[str]
+
+    @classmethod
+    def of(cls, renderer: Renderer, name: str) -> Source:
+        """Render a profile. Raises InvalidProfileError."""
+        return cls(name, renderer.mapping(), renderer.variables(), renderer.secret_values(), renderer.secrets()[1])
+
+
+class Plan(NamedTuple):
+    """A container to start.
+
+    - ``env``: a value of None is a secret
+    - ``shm_size``: bytes
+    - ``tty``: None if the profile does not say
+    - ``gpus``: "all", a number, or a list of devices
+    - ``caller``: uid and gid of the user
+    - ``labels``: for Docker
+    - ``warnings``: what was left out, one line each
     """
 
     name: str
@@ -96,15 +122,16 @@ class Plan(NamedTuple):
 
     @property
     def secrets(self) -> list[str]:
-        """Name what has to be given from outside: variables of the container, and those that the command refers to."""
-        named = [piece.name for word in self.command for piece in word if isinstance(piece, Secret)]
-        return list(dict.fromkeys([*(name for name, value in self.env.items() if value is None), *named]))
+        """Return the names of the secrets that must be provided: variables of the container, and of the command."""
+        of_command = [part.name for word in self.command for part in word if isinstance(part, Secret)]
+        return list(dict.fromkeys([*(name for name, value in self.env.items() if value is None), *of_command]))
 
 
 class Rendered(NamedTuple):
-    """``text`` is the whole answer; ``warnings`` what it could not say.
+    """A plan written for one target.
 
-    ``store`` is the command that puts the secrets where the target reads them, "" where it reads the environment.
+    ``warnings`` name what the target cannot express. ``store`` is the command that puts the secrets where the target
+    reads them, "" if it reads the environment.
     """
 
     text: str
@@ -113,68 +140,46 @@ class Rendered(NamedTuple):
 
 
 def make(
-    mapping: dict[str, Any],
+    source: Source,
     *,
-    name: str,
     image: str,
-    command: Sequence[str],
-    variables: Mapping[str, str],
-    secrets: Sequence[tuple[str, str]],
-    secret_env: Collection[str],
+    command: Sequence[str] = (),
     gpus: str | int | list[str] = "all",
     caller: tuple[int, int] = (0, 0),
     labels: Mapping[str, str] | None = None,
     is_file: Callable[[str], bool] = os.path.isfile,
 ) -> Plan:
-    """Plan a container. ``mapping`` is a rendered one, ``command`` the task's own words (``task.split``).
+    """Return the plan of a container that runs ``command``, the task's own words.
 
-    ``variables`` are the profile's, which the words may refer to; ``secrets`` pairs each value that must not be
-    written with the variable that has it, ``secret_env`` names the container's variables that hold some. Raises
-    CannotRenderError.
+    Raises CannotRenderError with all problems.
     """
-    options = mapping.get("DockerOptions", {})
-    problems: list[str] = []
+    options = source.mapping.get("DockerOptions", {})
     warnings: list[str] = []
-    known = [(key, value) for key, value in secrets if len(value) >= SHORTEST_SECRET]
+    secrets = [(key, value) for key, value in source.secrets if len(value) >= MIN_SECRET_LENGTH]
     mounts = [
-        Mount(os.path.normpath(one["source"]), os.path.normpath(one["destination"]), is_file(one["source"]))
-        for one in mapping["Mounts"]
+        Mount(os.path.normpath(mount["source"]), os.path.normpath(mount["destination"]), is_file(mount["source"]))
+        for mount in source.mapping["Mounts"]
     ]
-    for number, one in enumerate(mounts):
-        for side in ("source", "destination"):
-            path = getattr(one, side)
-            problems += _faults(f"mounts[{number}].{side}", path, known)
     user = str(options["user"]) if "user" in options else None
-    problems += _faults("docker.user", user or "", known)
-    if user is not None and (not user or user.startswith("-")):
-        problems.append("docker.user: it names nobody")
-    if not _IMAGE.match(image):
-        problems.append(f"'{image[:100]}' is not the name of an image")
     network = options.get("network")
-    if network is not None and not _NETWORK.match(network):
-        problems.append("docker.network: it is not the name of a network")
-    env = {one["variable"]: str(one["value"]) for one in mapping.get("Envs", [])}
-    if isinstance(gpus, list) and "CUDA_VISIBLE_DEVICES" in env:
-        del env["CUDA_VISIBLE_DEVICES"]  # it counts the GPUs that the container has, from 0 on
-        warnings.append("CUDA_VISIBLE_DEVICES is left out: the container has just the GPUs of --gpus")
-    hidden = {key for key, value in env.items() if key in secret_env or _holds(value, known)}
-    ports = list(_ports(options.get("ports") or {}, problems))
-    if ports and network == "host":
-        ports = []
-        warnings.append("docker.ports are left out: on the host's network Docker discards them")
+    ports, problems = _ports(options.get("ports") or {})
+    problems = [*_path_problems(mounts, secrets), *_option_problems(user, image, network, secrets), *problems]
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise CannotRenderError(f"profile '{name}' cannot be rendered, {count}", problems=problems)
-    words, told = _words(command, variables, known)
+        raise CannotRenderError(f"cannot render profile '{source.name}': {count}", problems=problems)
+    if ports and network == "host":
+        ports = []
+        warnings.append("docker.ports are left out: Docker ignores them on the host's network")
+    words, word_warnings = _words(command, source.variables, secrets)
     return Plan(
-        name=name,
+        name=source.name,
         image=image,
         command=words,
         mounts=mounts,
-        env={key: None if key in hidden else value for key, value in env.items()},
+        env=_env(source, secrets, gpus, warnings),
         user=user,
-        shm_size=_shm_size(options, name),
-        ulimits=_ulimits(options, name),
+        shm_size=_shm_size(options, source.name),
+        ulimits=_ulimits(options, source.name),
         ports=ports,
         network=network,
         privileged=bool(options.get("privileged")),
@@ -182,12 +187,12 @@ def make(
         gpus=gpus,
         caller=caller,
         labels=dict(labels or {}),
-        warnings=warnings + told,
+        warnings=warnings + word_warnings,
     )
 
 
 def expanded(command: Sequence[str], variables: Mapping[str, str]) -> list[str]:
-    """Give the words with the profile's own variables in them expanded; any other stays as it is."""
+    """Return the words with the profile's own variables expanded; other variables stay."""
     return [expand_variables(word, variables) for word in command]
 
 
@@ -195,107 +200,133 @@ def refuse(plan: Plan, target: str, problems: Sequence[str]) -> None:
     """Raise CannotRenderError if there are problems."""
     if problems:
         raise CannotRenderError(
-            f"profile '{plan.name}' cannot be written for {target}", problems=list(dict.fromkeys(problems))
+            f"cannot write profile '{plan.name}' for {target}", problems=list(dict.fromkeys(problems))
         )
 
 
-def _faults(where: str, text: str, secrets: _Secrets) -> Iterator[str]:
-    # KEYS_DIR is no secret, although it is called like one: paths are shown everywhere.
+def _path_problems(mounts: Sequence[Mount], secrets: _Secrets) -> Iterator[str]:
+    for number, mount in enumerate(mounts):
+        yield from _text_problems(f"mounts[{number}].source", mount.source, secrets)
+        yield from _text_problems(f"mounts[{number}].destination", mount.destination, secrets)
+
+
+def _option_problems(user: str | None, image: str, network: str | None, secrets: _Secrets) -> Iterator[str]:
+    yield from _text_problems("docker.user", user or "", secrets)
+    if user is not None and (not user or user.startswith("-")):
+        yield "docker.user: not a user"
+    if not _IMAGE.match(image):
+        yield f"'{image[:100]}' is not the name of an image"
+    if network is not None and not _NETWORK.match(network):
+        yield "docker.network: not the name of a network"
+
+
+def _text_problems(where: str, text: str, secrets: _Secrets) -> Iterator[str]:
+    # A path is no secret, whatever the name of its variable (KEYS_DIR): paths are shown everywhere.
     owner = next((key for key, value in secrets if value in text and not value.startswith("/")), None)
     if owner is not None:
-        yield f"{where}: it holds the value of the secret '{owner}', which is not printed"
-    elif any(ord(sign) < 32 or ord(sign) == 127 for sign in text):
-        yield f"{where}: it has a control character"
+        yield f"{where}: it contains the value of the secret '{owner}', which is not printed"
+    elif any(ord(character) < 32 or ord(character) == 127 for character in text):
+        yield f"{where}: it contains a control character"
 
 
-def _holds(value: str, secrets: _Secrets) -> bool:
-    return any(secret in value for _, secret in secrets)
+def _env(source: Source, secrets: _Secrets, gpus: str | int | list[str], warnings: list[str]) -> dict[str, str | None]:
+    env: dict[str, str | None] = {}
+    for item in source.mapping.get("Envs", []):
+        key, value = item["variable"], str(item["value"])
+        is_hidden = key in source.secret_env or any(secret in value for _, secret in secrets)
+        env[key] = None if is_hidden else value
+    if isinstance(gpus, list) and "CUDA_VISIBLE_DEVICES" in env:
+        del env["CUDA_VISIBLE_DEVICES"]  # it counts the GPUs of the container, from 0 on
+        warnings.append("CUDA_VISIBLE_DEVICES is left out: the container has only the GPUs of --gpus")
+    return env
 
 
-def _ports(ports: Mapping[str, Any], problems: list[str]) -> Iterator[Port]:
+def _ports(ports: Mapping[str, Any]) -> tuple[list[Port], list[str]]:
+    """Return the ports, and the problems."""
+    result, problems = [], []
     for key, hosts in ports.items():
-        found = _PORT.match(key)
-        if not found or not 0 < int(found[1]) < 65536:
-            problems.append(f"docker.ports: '{key[:40]}' is no port of a container; write 8888 or 8888/udp")
+        match = _PORT.match(key)
+        if not match or not 0 < int(match[1]) < 65536:
+            problems.append(f"docker.ports: '{key[:40]}' is not a container port; write 8888 or 8888/udp")
             continue
         listed = list(dict.fromkeys(hosts)) if isinstance(hosts, list) else [hosts]
-        for host in listed or [None]:
-            yield Port(int(found[1]), found[2] or "tcp", host)
+        result += [Port(int(match[1]), match[2] or "tcp", host) for host in listed or [None]]
+    return result, problems
 
 
 def _shm_size(options: Mapping[str, Any], name: str) -> int | None:
     size = in_bytes(options["shm_size"]) if "shm_size" in options else 0
-    if size is None or size > MOST:
-        raise CannotRenderError(f"profile '{name}': docker.shm_size is more than an engine can take")
-    return size or None  # of 0 the engine makes its default
+    if size is None or size > MAX_SHM_SIZE:
+        raise CannotRenderError(f"profile '{name}': docker.shm_size is too large for an engine")
+    return size or None  # an engine replaces 0 by its default
 
 
 def _ulimits(options: Mapping[str, Any], name: str) -> dict[str, int]:
     limits: dict[str, int] = options.get("ulimits") or {}
-    unknown = [key for key in limits if key not in LIMITS]
+    unknown = [key for key in limits if key not in ULIMITS]
     if unknown:
         raise CannotRenderError(
-            f"profile '{name}': docker.ulimits has '{unknown[0][:40]}', which Docker does not know",
-            hint=f"known are {', '.join(sorted(LIMITS))}",
+            f"profile '{name}': docker.ulimits: Docker does not know '{unknown[0][:40]}'",
+            hint=f"known are {', '.join(sorted(ULIMITS))}",
         )
     return limits
 
 
 def _words(command: Sequence[str], variables: Mapping[str, str], secrets: _Secrets) -> tuple[list[Word], list[str]]:
-    """Expand the profile's own variables in the words, and put references in the place of secrets."""
+    """Expand the profile's own variables in the words, and replace secrets by references; also return warnings."""
     words: list[Word] = []
-    told: list[str] = []
+    warnings: list[str] = []
     before = ""
     for word in command:
         name, equals, value = word.partition("=")
         key = name.rpartition(".")[2]
-        made = list(_expanded(word, variables, secrets))
-        has_one = any(isinstance(piece, Secret) for piece in made)
-        by_option = before == "-k" or (before.startswith("--") and "=" not in before and is_secret(before))
-        if by_option and not has_one and not word.startswith("-"):
-            made = [_asked_for(before, word, told)]
-        elif equals and value and is_secret(key) and not has_one:
-            made = [f"{name}=", _asked_for(key, value, told)]
-        words.append(tuple(made))
+        parts = list(_expand(word, variables, secrets))
+        has_secret = any(isinstance(part, Secret) for part in parts)
+        is_value = before == "-k" or (before.startswith("--") and "=" not in before and is_secret(before))
+        if is_value and not has_secret and not word.startswith("-"):
+            parts = [_reference(before, word, warnings)]
+        elif equals and value and is_secret(key) and not has_secret:
+            parts = [f"{name}=", _reference(key, value, warnings)]
+        words.append(tuple(parts))
         before = word
-    return words, told
+    return words, warnings
 
 
-def _asked_for(option: str, value: str, told: list[str]) -> Secret:
-    """Give the place of a secret that stands in the command itself, or that somebody else's variable has."""
-    reference = VARIABLE.fullmatch(value)
-    if reference:
-        return Secret(reference[1] or reference[2])
+def _reference(option: str, value: str, warnings: list[str]) -> Secret:
+    """Return a reference for a secret that is in the command itself, or in a variable that is not the profile's."""
+    match = VARIABLE.fullmatch(value)
+    if match:
+        return Secret(match[1] or match[2])
     name = "KEY" if option == "-k" else re.sub(r"\W+", "_", option.strip("-"), flags=re.ASCII).upper()
     name = name if re.match(r"[A-Z_]", name) else f"_{name}"
-    told.append(f"the value behind '{option}' is a secret and is not printed: ${name} stands in its place")
+    warnings.append(f"the value of '{option}' is a secret and is not printed: ${name} replaces it")
     return Secret(name)
 
 
-def _expanded(word: str, variables: Mapping[str, str], secrets: _Secrets) -> Iterator[str | Secret]:
+def _expand(word: str, variables: Mapping[str, str], secrets: _Secrets) -> Iterator[str | Secret]:
     text = ""
     end = 0
-    for found in VARIABLE.finditer(word):
-        name = found[1] or found[2]
-        text += word[end : found.start()]
-        end = found.end()
+    for match in VARIABLE.finditer(word):
+        name = match[1] or match[2]
+        text += word[end : match.start()]
+        end = match.end()
         if any(name == key for key, _ in secrets):
-            yield from _without(text, secrets)
+            yield from _split_secrets(text, secrets)
             yield Secret(name)
             text = ""
         else:
-            text += variables.get(name, found[0])
-    yield from _without(text + word[end:], secrets)
+            text += variables.get(name, match[0])
+    yield from _split_secrets(text + word[end:], secrets)
 
 
-def _without(text: str, secrets: _Secrets) -> Iterator[str | Secret]:
-    """Give the text with references for the secrets' values in it, the longest value first; nothing for no text."""
+def _split_secrets(text: str, secrets: _Secrets) -> Iterator[str | Secret]:
+    """Yield the parts of a text, with references for secret values, the longest value first; nothing for ""."""
     for name, value in sorted(secrets, key=lambda item: -len(item[1])):
-        before, found, after = text.partition(value)
-        if found:
-            yield from _without(before, secrets)
+        before, separator, after = text.partition(value)
+        if separator:
+            yield from _split_secrets(before, secrets)
             yield Secret(name)
-            yield from _without(after, secrets)
+            yield from _split_secrets(after, secrets)
             return
     if text:
         yield text

@@ -60,13 +60,8 @@ class DockerRun:
     def _plan(self, wanted: dict[str, Any]) -> Plan:
         name = self._hold.profile or ""
         container = plan.make(
-            wanted,
-            name=name,
+            plan.Source(name, wanted, {}, self._renderer.secret_values(), self._renderer.secrets()[1]),
             image=self._image,
-            command=[],
-            variables={},
-            secrets=self._renderer.secret_values(),
-            secret_env=self._renderer.secrets()[1],
             gpus="all" if self._hold.gpus is None else self._hold.gpus,
             labels={**docker.labels(self._context, name), RUN_LABEL: self._hold.id},
         )

@@ -132,7 +132,7 @@ def test_without_a_launcher_an_image_is_asked_for(home: Home) -> None:
     home.environ["PATH"] = "/nowhere"
     done = call(home, "render", "a", "--to", "slurm", "--", "dino")
     one_clear_error(done, 2)
-    assert "there is no launcher here" in done.err
+    assert "no launcher is installed" in done.err
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -216,7 +216,7 @@ def test_a_secret_that_is_spelt_out_elsewhere_is_in_no_word_of_docker_run_either
     home.profile("a", f'{text}[[mounts]]\nsource = "{home.root}/{KEY}"\ndestination = "/d"\n')
     done = call(home, "run", "a", "--image", "i", "--", "t")
     one_clear_error(done, 3)
-    assert "mounts[0].source: it holds the value of the secret 'KEY'" in done.err
+    assert "mounts[0].source: it contains the value of the secret 'KEY'" in done.err
 
 
 def test_a_program_may_run_with_an_image_too(home: Home) -> None:

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from taoprofiles.errors import CannotRenderError, InvalidProfileError
 from taoprofiles.export import TARGETS, render
-from taoprofiles.export.plan import Plan, Rendered, Secret, expanded, make
-from taoprofiles.export.yaml import write
+from taoprofiles.export.formatting import to_yaml
+from taoprofiles.export.plan import Plan, Rendered, Secret, Source, expanded, make
 from taoprofiles.profiles.model import Profile, parse, template
 from taoprofiles.profiles.rendering import Renderer
 from tests.support.generated_profiles import AROUND, moderate, valid_profiles, value_text
@@ -48,18 +48,16 @@ def cases(draw: st.DrawFn) -> Case:
     renderer = Renderer(template(profile, name="p"), AROUND, name="p", path="p.toml")
     command = draw(st.lists(words, max_size=5))
     try:
-        mapping, values = renderer.mapping(), renderer.variables()
-        secrets = renderer.secret_values()
+        source = Source.of(renderer, draw(st.sampled_from(["p", "Detect_Net.v2-", "9" * 64])))
         plan = make(
-            mapping, name=draw(st.sampled_from(["p", "Detect_Net.v2-", "9" * 64])), image=IMAGE, command=command,
-            variables=values, secrets=secrets, secret_env=renderer.secrets()[1], gpus=draw(gpus), caller=(1000, 1001),
+            source, image=IMAGE, command=command, gpus=draw(gpus), caller=(1000, 1001),
             labels={"taoprofiles.profile": "p", "taoprofiles.state": "/home/a na/$x"}, is_file=lambda path: False,
         )  # fmt: skip
     except (InvalidProfileError, CannotRenderError):
         assume(False)
         raise
-    hidden = [value for _, value in secrets if len(value) >= 4 and not value.startswith("/")]
-    return Case(plan, hidden, expanded(command, values))
+    hidden = [value for _, value in source.secrets if len(value) >= 4 and not value.startswith("/")]
+    return Case(plan, hidden, expanded(command, source.variables))
 
 
 def written(target: str, case: Case) -> Rendered:
@@ -270,7 +268,7 @@ def test_compose_takes_them(tmp_path: Path) -> None:
         plans.append(case)
 
     collect()
-    (tmp_path / "docker-compose.yml").write_text(write({"services": services, "networks": networks}))
+    (tmp_path / "docker-compose.yml").write_text(to_yaml({"services": services, "networks": networks}))
     environ = {name: value for case in plans for name, value in environment(case.plan).items()}
     done = subprocess.run(
         [compose, "config"], cwd=tmp_path, env={"PATH": os.environ["PATH"], **environ}, capture_output=True, text=True,
@@ -289,11 +287,7 @@ def test_compose_takes_them(tmp_path: Path) -> None:
 def plan_of(text: str = "", **options: Any) -> Plan:
     profile = parse(f'layout = "custom"\n{text}'.encode(), name="p", path="p.toml")
     renderer = Renderer(template(profile, name="p"), AROUND, name="p", path="p.toml")
-    settings: dict[str, Any] = {
-        "name": "p", "image": IMAGE, "command": [], "variables": renderer.variables(),
-        "secrets": renderer.secret_values(), "secret_env": renderer.secrets()[1], "caller": (1000, 1001),
-    }  # fmt: skip
-    return make(renderer.mapping(), **{**settings, **options})
+    return make(Source.of(renderer, "p"), **{"image": IMAGE, "caller": (1000, 1001), **options})
 
 
 def mount(source: str, destination: str) -> str:
@@ -303,14 +297,14 @@ def mount(source: str, destination: str) -> str:
 @pytest.mark.parametrize(
     ("text", "options", "said"),
     [
-        (mount("/d/${env:NGC_KEY}", "/data"), {}, "holds the value of the secret 'NGC_KEY'"),
+        (mount("/d/${env:NGC_KEY}", "/data"), {}, "contains the value of the secret 'NGC_KEY'"),
         (mount("/d\n", "/data"), {}, "a control character"),
-        ('[docker]\nports = { "80-90" = 1 }\n', {}, "'80-90' is no port"),
-        ('[docker]\nports = { "99999" = 1 }\n', {}, "'99999' is no port"),
-        ('[docker]\nulimits = { "a=b" = 1 }\n', {}, "'a=b', which Docker does not know"),
-        ('[docker]\nuser = "--privileged"\n', {}, "names nobody"),
+        ('[docker]\nports = { "80-90" = 1 }\n', {}, "'80-90' is not a container port"),
+        ('[docker]\nports = { "99999" = 1 }\n', {}, "'99999' is not a container port"),
+        ('[docker]\nulimits = { "a=b" = 1 }\n', {}, "Docker does not know 'a=b'"),
+        ('[docker]\nuser = "--privileged"\n', {}, "not a user"),
         ('[docker]\nnetwork = "-x"\n', {}, "not the name of a network"),
-        ('[docker]\nshm_size = "99999999999g"\n', {}, "more than an engine can take"),
+        ('[docker]\nshm_size = "99999999999g"\n', {}, "too large for an engine"),
         ("", {"image": "--privileged"}, "not the name of an image"),
         ("", {"image": "Up/Case"}, "not the name of an image"),
         ("", {"image": "a b"}, "not the name of an image"),
@@ -327,7 +321,7 @@ def test_what_no_target_can_carry_is_one_error(text: str, options: dict[str, Any
 @pytest.mark.parametrize("side", [0, 1])
 def test_pyxis_takes_no_separators(path: str, side: int) -> None:
     plan = plan_of(mount(*[(path.replace("$", "$$"), "/x"), ("/x", path.replace("$", "$$"))][side]))
-    with pytest.raises(CannotRenderError, match="--container-mounts cannot carry"):
+    with pytest.raises(CannotRenderError, match="--container-mounts does not support"):
         render("slurm", plan)
     for target in set(TARGETS) - {"slurm"}:
         assert render(target, plan).text

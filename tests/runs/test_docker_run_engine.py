@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taoprofiles.errors import CannotRenderError
-from taoprofiles.export import export
+from taoprofiles.export.export import export
 from taoprofiles.export.plan import Plan
 from taoprofiles.profiles.model import Profile, to_toml
 from taoprofiles.storage.paths import Context
@@ -241,7 +241,7 @@ def test_the_engine_reads_the_rendered_arguments_as_they_were_planned(training_h
         home.profile("p", to_toml(profile))
         command = ["cat", *words]
         try:
-            plan, made, _ = export.rendered(context, "p", "docker", command, image=image, gpus=wish)
+            plan, made, _ = export(context, "p", "docker", command, image=image, gpus=wish)
         except CannotRenderError:
             return
         container = created(home, made.text, dict.fromkeys(plan.secrets, SECRET))

@@ -65,11 +65,11 @@ def render_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def render_command(context: Context, args: argparse.Namespace) -> Result:
-    from taoprofiles.export import export
+    from taoprofiles.export.export import export
     from taoprofiles.runs import resources
 
     gpus = resources.parse_gpus(args.gpus)
-    plan, rendered, notes = export.rendered(context, args.name, args.to, args.command, image=args.image, gpus=gpus)
+    plan, rendered, notes = export(context, args.name, args.to, args.command, image=args.image, gpus=gpus)
     messages = [*(f"warning: {text}" for text in rendered.warnings), *notes]
     data = {
         "name": args.name,

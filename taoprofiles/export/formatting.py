@@ -1,0 +1,53 @@
+"""Text that a shell or a YAML parser reads back unchanged."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from taoprofiles.export.plan import Secret
+from taoprofiles.profiles.env_formats import shell_word
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from taoprofiles.export.plan import Word
+
+_PLAIN_WORD = re.compile(r"[A-Za-z0-9_./:=@%+,-]+\Z")
+_PLAIN_SCALAR = re.compile(r"[A-Za-z/][A-Za-z0-9_./-]*\Z")
+_YAML_WORDS = frozenset(("y", "n", "yes", "no", "true", "false", "on", "off", "null", "inf", "nan"))
+
+
+def command_line(program: str, options: Sequence[Sequence[str]], last: Sequence[Word]) -> str:
+    """Return a command for bash or zsh: each option on a line of its own, then the words ``last``.
+
+    The value of a secret is a variable of the shell; without it the shell refuses the command.
+    """
+    lines = [program, *("    " + " ".join(map(_quote, option)) for option in options)]
+    return " \\\n".join([*lines, "    " + " ".join(map(_quote_word, last))]) + "\n"
+
+
+def _quote_word(word: Word) -> str:
+    return "".join(f'"${{{part.name}:?}}"' if isinstance(part, Secret) else _quote(part) for part in word) or "''"
+
+
+def _quote(text: str) -> str:
+    return text if _PLAIN_WORD.match(text) else shell_word(text)
+
+
+def to_yaml(document: dict[str, Any]) -> str:
+    """Return a document as YAML, the keys in their order, with the same meaning in YAML 1.1 and 1.2."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    def represent_text(dumper: Dumper, value: str) -> yaml.ScalarNode:
+        # The versions differ in which bare words are numbers or booleans (0o7, 1e3, yes): quoted, all are text.
+        is_plain = _PLAIN_SCALAR.match(value) and value.lower() not in _YAML_WORDS
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=None if is_plain else '"')
+
+    Dumper.add_representer(str, represent_text)
+    text: str = yaml.dump(document, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=1 << 20)
+    return text
