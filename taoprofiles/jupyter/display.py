@@ -1,27 +1,40 @@
-"""Answers in a notebook: HTML where the front end shows it, and the same as text elsewhere.
+"""What ``%taoprof`` shows in a notebook: HTML where the front end can show it, and the same as text elsewhere.
 
-The HTML says nothing of colours, so that it is read in light and dark themes alike, and has no ``<style>``, which
-JupyterLab takes out of notebooks that it does not trust yet.
+The HTML sets no colours, so that it is readable in light and dark themes, and has no ``<style>``, which JupyterLab
+removes from notebooks that are not trusted yet.
 """
 
 from __future__ import annotations
 
+import os
+import time
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from taoprofiles.cli.output import table
-from taoprofiles.masking import printable
+from taoprofiles.errors import TaoprofError
+from taoprofiles.holds import manage
+from taoprofiles.holds.hold import format_age
+from taoprofiles.masking import MASK, is_secret, printable
+from taoprofiles.mounts import mapping
+from taoprofiles.profiles.store import Store
+from taoprofiles.profiles.summary import places, portrait
+from taoprofiles.storage import files
+from taoprofiles.switching import status as switching_status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from taoprofiles.runs.session import Session
+    from taoprofiles.storage.paths import Context
 
 _CELL = "text-align:left;padding:2px 12px 2px 0;vertical-align:top"
 _FIRST = f"{_CELL};font-family:monospace;white-space:nowrap"
 _CODE = f"{_CELL};font-family:monospace;white-space:pre-wrap;overflow-wrap:anywhere"
 
 
-class Answer:
-    """Lines and tables, in their order; IPython asks for them in the form that it can show."""
+class Output:
+    """Lines and tables in order. IPython asks for them as HTML or as text."""
 
     def __init__(self, *lines: str) -> None:
         self._text: list[str] = []
@@ -29,13 +42,13 @@ class Answer:
         for line in lines:
             self.line(line)
 
-    def line(self, text: str) -> Answer:
+    def line(self, text: str) -> Output:
         """Add a line."""
         self._text.append(printable(text))
-        self._html.append(f"<div>{escape(printable(text))}</div>")
+        self._html.append(f'<div style="white-space:pre-wrap">{escape(printable(text))}</div>')
         return self
 
-    def table(self, title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Answer:
+    def table(self, title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Output:
         """Add a table, unless it would be empty."""
         if rows:
             self._text += ["", *([f"{title}:"] if title else []), *table([head, *rows], indent="  " if title else "")]
@@ -54,8 +67,191 @@ class Answer:
         return self
 
     def __repr__(self) -> str:
-        """Give the text."""
+        """Return the text."""
         return "\n".join(self._text).strip("\n")
 
     def _repr_html_(self) -> str:
         return f'<div class="taoprof">{"".join(self._html)}</div>'
+
+
+def use_output(context: Context, session: Session) -> Output:
+    """Return what ``%taoprof use`` shows."""
+    file = "the shared mounts file" if session.shared else "its own mounts file"
+    output = Output(f"this notebook now uses profile '{session.name}' ({file}; hold {session.hold.id})")
+    for note in session.notes:
+        output.line(note)
+    return _add_profile(context, session.name, output)
+
+
+def show_output(context: Context, name: str) -> Output:
+    """Return what ``%taoprof show`` shows. Raises NotFoundError, InvalidProfileError."""
+    return _add_summary(context, _summary(context, name), Output(f"profile '{name}'"))
+
+
+def status_output(context: Context, session: Session | None) -> Output:
+    """Return what ``%taoprof status`` shows: this notebook, the shared mapping file, holds and runs."""
+    if session is None:
+        output = Output("this notebook has no profile. To use one: %taoprof use NAME")
+    else:
+        file = (
+            "the shared mounts file" if session.shared else f"its own mounts file {context.short(session.mounts_file)}"
+        )
+        output = Output(f"this notebook uses profile '{session.name}' ({file}; hold {session.hold.id})")
+        for problem in _problems(context, session):
+            output.line(f"warning: {problem}")
+    now, path = switching_status.look(context), context.short(context.mapping_file)
+    shared = {
+        "active": f"{path} has the mapping of profile '{now.name}'",
+        "drifted": f"{path} has an older mapping of profile '{now.name}'",
+        "unmanaged": f"{path} was not written by taoprof",
+    }
+    output.line(shared.get(now.state, f"{path} does not exist"))
+    active = manage.active_holds(context)
+    rows = [
+        (
+            hold.id,
+            hold.profile or "-",
+            hold.kind,
+            format_age(time.time() - hold.since),
+            str(hold.pid or "-"),
+            hold.container[:6] if hold.container else "-",
+            "shared" if hold.shared else "own",
+            "this notebook" if session is not None and hold.id == session.hold.id else hold.title(),
+        )
+        for hold in active.holds
+    ]
+    head = ("hold", "profile", "kind", "age", "pid", "container", "file", "what")
+    output.table("holds and runs", head, rows)
+    for text in active.unseen:
+        output.line(f"warning: {text}")
+    return output
+
+
+def list_output(context: Context, session: Session | None) -> Output:
+    """Return what ``%taoprof list`` shows."""
+    summaries = Store(context).summaries()
+    if not summaries:
+        return Output("there are no profiles yet. To create one: !taoprof new NAME, or !taoprof import NOTEBOOK.ipynb")
+    mine, active = session.name if session else None, switching_status.look(context).name
+    rows = []
+    for summary in summaries:
+        uses = ["this notebook"] if summary.name == mine else []
+        uses += ["shared file"] if summary.name == active else []
+        project = context.short(summary.project_dir or "-")
+        description = f"not valid: {summary.problem}" if summary.problem else summary.description
+        rows.append((summary.name, " and ".join(uses), summary.layout or "-", project, description))
+    return Output().table("", ("profile", "used by", "layout", "project", "description"), rows)
+
+
+def overridden_output(session: Session, overridden: dict[str, str | None], output: Output) -> None:
+    """Add to ``output`` the variables of the profile that a cell has changed, with their values."""
+    number = f"{len(overridden)} variable{'s' if len(overridden) > 1 else ''}"
+    output.line(f"Warning: this cell overwrote {number} of profile '{session.name}'. To restore: {_use_again(session)}")
+    rows = [
+        (name, _shown(session, name, value), _shown(session, name, session.given[name]))
+        for name, value in overridden.items()
+    ]
+    output.table("", ("variable", "now", "profile"), rows)
+
+
+def overwritten_output(context: Context, session: Session, differences: list[str]) -> Output:
+    """Return the warning that the shared mapping file was overwritten, and what that means for this notebook."""
+    path = context.short(context.mapping_file)
+    if session.shared:
+        output = Output(
+            f"Warning: {path} was overwritten while this cell ran, and no longer has the mapping of profile "
+            f"'{session.name}', which this notebook uses. To restore it: {_use_again(session)}"
+        )
+    else:
+        output = Output(
+            f"Note: {path} was overwritten while this cell ran. 'tao' in this notebook does not read it: it uses the "
+            f"mapping of profile '{session.name}'"
+        )
+    head = (f"differences from '{session.name}' (-) to {path} (+)",)
+    return output.table("", head, [(line,) for line in differences])
+
+
+def removed_output(context: Context, session: Session) -> Output:
+    """Return the warning that the shared mapping file, which this notebook uses, was removed."""
+    return Output(
+        f"Warning: {context.short(context.mapping_file)} was removed while this cell ran: 'tao' would start without "
+        f"any mounts. To restore it: {_use_again(session)}"
+    )
+
+
+def _use_again(session: Session) -> str:
+    return f"%taoprof use {session.name}{' --shared' if session.shared else ''}"
+
+
+def _problems(context: Context, session: Session) -> list[str]:
+    """Return what differs between this notebook and its profile, and what is missing."""
+    again = _use_again(session)
+    problems = [
+        f"{name} is {_shown(session, name, value)}, not the value of the profile. To restore it: {again}"
+        for name, value in session.overridden().items()
+    ]
+    sources = [mount["source"] for mount in session.mapping["Mounts"]]
+    problems += [f"folder '{source}' does not exist" for source in sources if not os.path.exists(source)]
+    try:
+        if Store(context).renderer(session.name).mapping() != session.mapping:
+            problems.append(f"the profile has changed since. To apply it: {again}")
+    except TaoprofError as error:
+        details = "; ".join([error.message, *error.problems])
+        problems.append(f"{details}. This notebook keeps the values that it has")
+    problems += _mounts_file_problems(session, again)
+    hold = manage.active_holds(context).find(session.hold.id)
+    if hold is None:
+        problems.append(f"hold {session.hold.id} is gone. To hold again: {again}")
+    elif hold.released:
+        problems.append(f"hold {session.hold.id} was released by 'taoprof release'. To hold again: {again}")
+    return problems
+
+
+def _mounts_file_problems(session: Session, again: str) -> list[str]:
+    path = session.mounts_file
+    try:
+        content = files.read(path, files.MAPPING_LIMIT)
+    except TaoprofError as error:
+        return [f"{error.message}. To restore it: {again}"]
+    if content is None:
+        return [f"the mounts file '{path}' does not exist. To restore it: {again}"]
+    if not mapping.same(content, mapping.to_bytes(session.wanted)):
+        return [f"the mounts file '{path}' has another mapping. To restore it: {again}"]
+    return []
+
+
+def _summary(context: Context, name: str) -> dict[str, Any]:
+    store = Store(context)
+    return portrait(context, store.template(name), store.renderer(name))
+
+
+def _add_profile(context: Context, name: str, output: Output) -> Output:
+    try:
+        return _add_summary(context, _summary(context, name), output)
+    except TaoprofError as error:  # it was removed or broken in this moment, and is in use nevertheless
+        return output.line(f"warning: {error.message}")
+
+
+def _add_summary(context: Context, summary: dict[str, Any], output: Output) -> Output:
+    """Add the paths with both of their sides, the other variables and the mounts."""
+    paths, others = [], []
+    for variable in places(summary):
+        if variable["outside"]:
+            side = "host" if variable["value"] == variable["outside"] else "container"
+            exists = "yes" if variable["exists"] else "no"
+            paths.append((variable["name"], side, context.short(variable["outside"]), variable["inside"], exists))
+        else:
+            others.append((variable["name"], context.short(variable["value"])))
+    output.table("paths", ("variable", "value is on", "host", "container", "exists on host"), paths)
+    output.table("other variables", ("variable", "value"), others)
+    mounts = [
+        (context.short(mount["source"]), mount["destination"], "yes" if mount["exists"] else "no")
+        for mount in summary["mounts"]
+    ]
+    return output.table("mounts", ("host", "container", "exists on host"), mounts)
+
+
+def _shown(session: Session, name: str, value: str | None) -> str:
+    if value is None:
+        return "not set"
+    return MASK if is_secret(name) or name in session.secrets[0] else f"'{value}'"

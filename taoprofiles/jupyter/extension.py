@@ -1,23 +1,19 @@
-"""The IPython extension: ``%load_ext taoprofiles``, then ``%taoprof use NAME`` and a few more words.
-
-IPython calls ``load``; nothing here is imported without it.
-"""
+"""The IPython extension: ``%load_ext taoprofiles`` provides ``%taoprof``. Nothing here is imported without it."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import shlex
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError as MagicError
-from IPython.display import display
+from IPython.display import display as show
 
+from taoprofiles.cli import parser
 from taoprofiles.cli.output import error_lines
-from taoprofiles.cli.parser import Parser
 from taoprofiles.errors import InvalidStateError, TaoprofError, UsageError
-from taoprofiles.jupyter import answers
-from taoprofiles.jupyter.display import Answer
+from taoprofiles.jupyter import display
+from taoprofiles.jupyter.display import Output
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Store
 from taoprofiles.runs import session as sessions
@@ -26,39 +22,37 @@ from taoprofiles.storage.paths import Context
 from taoprofiles.switching import status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from taoprofiles.runs.session import Session
 
-WORDS = {
-    "use": "give this notebook a profile: its variables, and a mounts file of its own",
-    "status": "tell what this notebook has, and who holds what",
+COMMANDS = {
+    "use NAME": "use a profile in this notebook: its variables, and its own mounts file",
+    "status": "show the profile of this notebook, the shared mapping file, holds and runs",
     "list": "list the profiles",
-    "check": "tell what is not as the profile has it",
-    "env": "show the variables, outside and inside of the container",
-    "release": "take the profile away from this notebook",
+    "show [NAME]": "show the variables of a profile on the host and in the container, and its mounts",
+    "check [NAME]": "find mistakes in a profile; add '-- COMMAND …' to check a command too",
+    "release": "stop using the profile in this notebook",
 }
-"""What ``%taoprof`` knows; ``!taoprof`` knows all the rest."""
+"""The commands of ``%taoprof``. ``!taoprof`` has all others."""
 
 
 class Extension:
-    """What one kernel has of taoprofiles."""
+    """The state of the extension in one kernel."""
 
     def __init__(self, shell: Any) -> None:
         self._shell = shell
-        # A cell may set HOME for the sake of a container; that must not move the profiles.
+        # A cell may set HOME for a container; the profiles must stay where they are.
         self._home = Context().home
         self._file: object = None
         self._overridden: dict[str, str | None] = {}
 
     def load(self) -> None:
-        """Register the magic, and the looks before and after each cell."""
+        """Register the magic and the functions that run before and after each cell."""
         self._shell.register_magic_function(self.taoprof, magic_name="taoprof")
         self._shell.events.register("pre_run_cell", self._before_cell)
         self._shell.events.register("post_run_cell", self._after_cell)
 
     def unload(self) -> None:
-        """Take all of it back."""
+        """Unregister everything and release the profile."""
         self._shell.events.unregister("pre_run_cell", self._before_cell)
         self._shell.events.unregister("post_run_cell", self._after_cell)
         self._shell.magics_manager.magics["line"].pop("taoprof", None)
@@ -66,55 +60,57 @@ class Extension:
         if session is not None:
             session.release()
 
-    def taoprof(self, line: str) -> Answer | None:
-        """Do what ``%taoprof`` says. IPython shows a MagicError without a traceback, and the cell counts as failed."""
+    def taoprof(self, line: str) -> Output | None:
+        """Run a line of ``%taoprof``. Replaced below by the usage, which ``%taoprof?`` shows."""
         try:
-            args = self._arguments(shlex.split(line))
-            return self._do(args)
-        except ValueError as error:  # a quote that does not end
+            return self._run(shlex.split(line))
+        except ValueError as error:  # a quote that is not closed
             raise MagicError(f"taoprof: {error}") from None
-        except TaoprofError as error:
+        except TaoprofError as error:  # IPython shows a MagicError without a traceback, and the cell fails
             raise MagicError("taoprof: " + "\n".join(error_lines(error))) from None
 
-    def _arguments(self, words: list[str]) -> argparse.Namespace:
-        if not words or words[0] not in WORDS:
-            told = f"'{words[0]}' is nothing that %taoprof does" if words else "%taoprof needs a word"
-            known = [f"%taoprof {word:<8} {what}" for word, what in WORDS.items()]
-            raise UsageError(f"{told}; it knows", problems=known, hint="all else: '!taoprof --help'")
-        parser = Parser(prog=f"%taoprof {words[0]}", add_help=False, allow_abbrev=False)
-        if words[0] == "use":
-            parser.add_argument("name", metavar="NAME")
-            parser.add_argument("--shared", action="store_true")
-            parser.add_argument("--mkdir", action="store_true")
-            parser.add_argument("--no-check", dest="check", action="store_false")
-        try:
-            args = parser.parse_args(words[1:])
-        except UsageError as error:
-            error.hint = parser.format_usage().strip()
-            raise
-        args.word = words[0]
-        return args
-
-    def _do(self, args: argparse.Namespace) -> Answer | None:
-        if args.word == "use":
-            made = sessions.begin(
-                args.name, os.environ, home=self._home, shared=args.shared, mkdir=args.mkdir, check=args.check
-            )
-            self._file = self._signature()
-            return answers.used(self._context, made)
+    def _run(self, words: list[str]) -> Output | None:
+        command = words[0] if words else ""
+        if command not in {entry.split()[0] for entry in COMMANDS}:
+            message = f"unknown subcommand '{command}'" if words else "usage: %taoprof COMMAND"
+            elsewhere = f"Try '!taoprof {shlex.join(words)}', or one of" if command in parser.COMMANDS else "Known are"
+            raise UsageError(f"{message}. {elsewhere}", problems=_usage_lines(), hint="see also '!taoprof --help'")
         session = sessions.current()
-        if args.word == "release":
-            if session is None:
-                raise UsageError("this notebook has no profile")
-            session.release()
-            return Answer(f"profile '{session.name}' released")
-        show: dict[str, Callable[[Context, Session | None], Answer]] = {
-            "status": answers.status,
-            "list": answers.listed,
-            "check": answers.check,
-            "env": answers.variables,
-        }
-        return show[args.word](self._context, session)
+        if command == "use":
+            return self._use(words[1:])
+        if command in ("status", "list"):
+            _parse(command, words[1:])
+            output = display.status_output if command == "status" else display.list_output
+            return output(self._context, session)
+        if command == "show":
+            name = _parse(command, words[1:], "name").name or _needed(session).name
+            return display.show_output(self._context, name)
+        if command == "check":
+            return self._check(words[1:], session)
+        _parse(command, words[1:])
+        session = _needed(session)
+        session.release()
+        return Output(f"profile '{session.name}' released")
+
+    def _use(self, words: list[str]) -> Output:
+        arguments = parser.Parser(prog="%taoprof use", add_help=False, allow_abbrev=False)
+        arguments.add_argument("name", metavar="NAME")
+        for option in ("--shared", "--mkdir", "--force"):
+            arguments.add_argument(option, action="store_true")
+        args = _parse_with(arguments, words)
+        session = sessions.begin(
+            args.name, os.environ, home=self._home, shared=args.shared, mkdir=args.mkdir, check=not args.force
+        )
+        self._file = self._signature()
+        return display.use_output(self._context, session)
+
+    def _check(self, words: list[str], session: Session | None) -> Output:
+        """Run ``taoprof check``, by default for the profile of this notebook."""
+        options = words[: words.index("--")] if "--" in words else words
+        if all(word.startswith("-") for word in options):
+            words = [_needed(session).name, *words]
+        invocation = parser.parse("check", words)
+        return Output(*invocation.function(self._context, invocation.args).lines)
 
     @property
     def _context(self) -> Context:
@@ -125,10 +121,10 @@ class Extension:
 
     def _signature(self) -> object:
         try:
-            seen = os.stat(self._context.mapping_file)
+            stat_result = os.stat(self._context.mapping_file)
         except (OSError, TaoprofError):
             return None
-        return seen.st_ino, seen.st_size, seen.st_mtime_ns
+        return stat_result.st_ino, stat_result.st_size, stat_result.st_mtime_ns
 
     def _before_cell(self, _: object = None) -> None:
         self._file = self._signature()
@@ -140,49 +136,80 @@ class Extension:
         if session is None:
             return
         try:
-            told = self._written(session)
-            fresh = {
-                key: value for key, value in session.overridden().items() if self._overridden.get(key, "") != value
+            output = self._check_mapping_file(session)
+            overridden = {
+                name: value for name, value in session.overridden().items() if self._overridden.get(name, "") != value
             }
-            if told is None and fresh:
-                told = Answer()
-            if told is not None and fresh:
-                answers.overridden(self._context, session, fresh, told)
+            if overridden:
+                output = output or Output()
+                display.overridden_output(session, overridden, output)
         except TaoprofError as error:
-            told = Answer(f"taoprof: {error.message}")
-        if told is not None:
-            display(told)  # type: ignore[no-untyped-call]
+            output = Output(f"Warning: {error.message}")
+        if output is not None:
+            show(output)  # type: ignore[no-untyped-call]
 
-    def _written(self, session: Session) -> Answer | None:
-        """Tell of a mapping file that was written while the cell ran, if it is not this notebook's mapping."""
+    def _check_mapping_file(self, session: Session) -> Output | None:
+        """Return a message if the mapping file was written while the cell ran, and not with this notebook's mapping."""
         before, self._file = self._file, self._signature()
         if self._file == before:
             return None
         if self._file is None:
-            return answers.removed(self._context, session) if session.shared else None
+            return display.removed_output(self._context, session) if session.shared else None
         content = files.read_mapping_file(self._context)
-        wanted = mapping.to_bytes(session.mapping)
-        if content is None or mapping.same(content, wanted):
+        if content is None or mapping.same(content, mapping.to_bytes(session.mapping)):
             return None
         try:
             written = mapping.parse(content, self._context.mapping_file)
         except InvalidStateError as error:
-            return answers.foreign(self._context, session, [error.message])
-        # The other program may be a switch to a profile that has secrets of its own, whatever they are called.
-        theirs = Store(self._context).secret_env(status.look(self._context).name)
-        changes = mapping.changes(session.mapping, written, secrets={*session.secrets[1], *theirs})
-        return answers.foreign(self._context, session, [line for one in changes for line in one.lines(reveal=False)])
+            return display.overwritten_output(self._context, session, [error.message])
+        # The file may now belong to a profile with secrets of its own, whatever their names are.
+        other_secrets = Store(self._context).secret_env(status.look(self._context).name)
+        changes = mapping.changes(session.mapping, written, secrets={*session.secrets[1], *other_secrets})
+        lines = [line for change in changes for line in change.lines(reveal=False)]
+        return display.overwritten_output(self._context, session, lines)
+
+
+def _usage_lines() -> list[str]:
+    return [f"%taoprof {command:<13} {summary}" for command, summary in COMMANDS.items()]
+
+
+Extension.taoprof.__doc__ = "\n".join(
+    ["Usage: %taoprof COMMAND", "", *_usage_lines(), "", "Example: %taoprof use detectnet_v2", "",
+     "Options of 'use': --mkdir creates missing folders, --shared switches ~/.tao_mounts.json instead, --force ignores",
+     "what 'check' reports. '!taoprof' has all other commands."]
+)  # fmt: skip
+
+
+def _parse(command: str, words: list[str], *names: str) -> Any:
+    arguments = parser.Parser(prog=f"%taoprof {command}", add_help=False, allow_abbrev=False)
+    for name in names:
+        arguments.add_argument(name, metavar=name.upper(), nargs="?")
+    return _parse_with(arguments, words)
+
+
+def _parse_with(arguments: parser.Parser, words: list[str]) -> Any:
+    try:
+        return arguments.parse_args(words)
+    except UsageError as error:
+        error.hint = arguments.format_usage().strip()
+        raise
+
+
+def _needed(session: Session | None) -> Session:
+    if session is None:
+        raise UsageError("this notebook has no profile", hint="%taoprof use NAME; '%taoprof list' shows all profiles")
+    return session
 
 
 def load(shell: Any) -> None:
-    """Load the extension into an IPython shell; once more changes nothing."""
+    """Load the extension into an IPython shell. Loading it again changes nothing."""
     if getattr(shell, "_taoprofiles", None) is None:
         shell._taoprofiles = Extension(shell)
         shell._taoprofiles.load()
 
 
 def unload(shell: Any) -> None:
-    """Unload it; the profile that the notebook has is released."""
+    """Unload the extension; the profile of the notebook is released."""
     extension = getattr(shell, "_taoprofiles", None)
     if extension is not None:
         extension.unload()

@@ -40,13 +40,13 @@ def test_a_variable_that_refers_to_a_secret_is_one(home: Home) -> None:
     with Kernel(home) as kernel:
         load_and_use(kernel)
         other = "'other-' + os.environ['NGC_API_KEY']"
-        told = [kernel.run(f"import os; os.environ['MINE'] = {other}").said, kernel.run("%taoprof check").said]
+        told = [kernel.run(f"import os; os.environ['MINE'] = {other}").said, kernel.run("%taoprof status").said]
         told += [kernel.run(f"!taoprof use {name}").said for name in ("beta", "alpha", "beta")]
         envs = f"[{{'variable': 'LOGIN', 'value': {other}}}]"
         told.append(
             kernel.run(f"import json; json.dump({{'Mounts': [], 'Envs': {envs}}}, open('.tao_mounts.json', 'w'))").said
         )
-        told += [kernel.run(f"%taoprof {word}").said for word in ("env", "status", "list")]
+        told += [kernel.run(f"%taoprof {word}").said for word in ("show", "check", "status", "list")]
         assert "MINE" in told[0]
         assert "LOGIN" in told[5]
         assert all(SECRET not in text for text in told)
@@ -56,43 +56,43 @@ def test_what_a_profile_refers_to_is_what_was_there_before(home: Home) -> None:
     """DATA is /data/kitti by now; it must not become /data/kitti/kitti."""
     with Kernel(home) as kernel:
         load_and_use(kernel)
-        assert "all as it should be" in kernel.run("%taoprof check").said
-        assert "kitti/kitti" not in kernel.run("%taoprof env").said
+        assert "warning" not in kernel.run("%taoprof status").said
+        assert "kitti/kitti" not in kernel.run("%taoprof show").said
         kernel.run("%taoprof use alpha")
         assert read_environ(kernel)["DATA"] == "/data/kitti"
 
 
-def test_check_tells_what_has_become_of_it(home: Home) -> None:
+def test_status_reports_what_has_changed(home: Home) -> None:
     with Kernel(home) as kernel:
         private = Path(load_and_use(kernel)["LAUNCHER_MOUNTS"])
         text = private.read_text()
         private.write_text(text.replace(str(home.root), "/elsewhere"))
-        assert "another mapping" in kernel.run("%taoprof check").said
+        assert "another mapping" in kernel.run("%taoprof status").said
         private.unlink()
-        assert "is gone" in kernel.run("%taoprof check").said
+        assert "does not exist" in kernel.run("%taoprof status").said
         private.mkdir()
-        assert "is a folder" in kernel.run("%taoprof check").said
+        assert "is a folder" in kernel.run("%taoprof status").said
         private.rmdir()
         private.write_text(text)
         home.run("rename", "alpha", "gamma", check=True)
-        assert "there is no profile 'alpha'" in kernel.run("%taoprof check").said
-        assert "in use here" in kernel.run("%taoprof status").said, "it is, all the same"
+        assert "there is no profile 'alpha'" in kernel.run("%taoprof status").said
+        assert "this notebook uses profile 'alpha'" in kernel.run("%taoprof status").said
 
 
-def test_check_tells_that_a_shared_file_is_another_profiles_by_now(home: Home) -> None:
+def test_status_reports_that_the_shared_file_is_another_profiles_by_now(home: Home) -> None:
     """Somebody let go of the hold by its id, and switched; this notebook's launches would read that."""
     with Kernel(home) as kernel:
         load_and_use(kernel, "alpha --shared")
         home.run("release", home.holds()[0]["id"], "--yes", check=True)
         home.run("use", "beta", check=True)
-        said = kernel.run("%taoprof check").said
+        said = kernel.run("%taoprof status").said
         assert "another mapping" in said
-        assert "let go of" in said
+        assert "was released" in said
         assert "%taoprof use alpha --shared" in said
         again = kernel.run("import os; os.environ['DATA'] = os.remove('.tao_mounts.json') or 'mine'").text
         assert again.count("%taoprof use alpha --shared") == 2, "the file is gone, and a variable is another"
         kernel.run("%taoprof use alpha --shared")
-        assert "all as it should be" in kernel.run("%taoprof check").said
+        assert "warning" not in kernel.run("%taoprof status").said
         assert home.run("current").stdout == "alpha\n"
 
 

@@ -78,12 +78,12 @@ def test_the_tutorial(training_home: TrainingHome, screenshots: Path) -> None:
         second = browser.open(str(two.relative_to(home.root)))
         last = len(first) - 1
         first.run(0)
-        first.until_shown(0, "profile 'detectnet_v2' is in use here")
+        first.until_shown(0, "this notebook now uses profile 'detectnet_v2'")
         first.idle()
         picture(browser, first, screenshots, "use", 0)
 
         first.run(PATHS)
-        first.until_shown(PATHS, "'%taoprof use detectnet_v2' sets them back")
+        first.until_shown(PATHS, "To restore: %taoprof use detectnet_v2")
         first.idle()
         picture(browser, first, screenshots, "overridden", PATHS)
         first.run(MOUNTS)
@@ -94,7 +94,7 @@ def test_the_tutorial(training_home: TrainingHome, screenshots: Path) -> None:
         first.run(last)
         first.until_shown(last, ": training as")
         second.run(0)
-        second.until_shown(0, "profile 'segformer' is in use here")
+        second.until_shown(0, "this notebook now uses profile 'segformer'")
         second.run(STATUS)
         second.until_shown(STATUS, "detectnet_v2.ipynb")
         second.idle()

@@ -244,7 +244,7 @@ def test_a_cell_that_writes_the_same_mapping_is_left_alone(home: Home) -> None:
         assert kernel.run(same).said.strip() == ""
 
 
-@pytest.mark.parametrize("verb", ["status", "list", "check", "env"])
+@pytest.mark.parametrize("verb", ["status", "list", "check", "show"])
 def test_answers_are_html_and_text(home: Home, verb: str) -> None:
     """HTML for JupyterLab, and plain text for a terminal, a log and whoever reads the notebook's JSON."""
     with Kernel(home) as kernel:
