@@ -86,13 +86,13 @@ def slowly(engine: FakeEngine, content: bytes) -> Callable[[socket.socket], None
     return serve
 
 
-def saying(content: bytes) -> Callable[[socket.socket], None]:
+def answering(content: bytes) -> Callable[[socket.socket], None]:
     return lambda connection: connection.sendall(content)
 
 
 # What a switch does under each
 
-ODD: dict[str, Callable[[FakeEngine], Callable[[socket.socket], None]]] = {
+FAULTS: dict[str, Callable[[FakeEngine], Callable[[socket.socket], None]]] = {
     "hangs on connect": hanging,
     "hangs after the headers": lambda engine: hanging(engine, HEAD),
     "hangs in its headers": lambda engine: hanging(engine, HEAD[:20]),
@@ -100,32 +100,32 @@ ODD: dict[str, Callable[[FakeEngine], Callable[[socket.socket], None]]] = {
     "a byte at a time": lambda engine: slowly(engine, HEAD + b"[" + b" " * 100 + b"]"),
     "an endless answer": lambda engine: endless(engine, HEAD, b" " * 65536),
     "endless headers": lambda engine: endless(engine, b"HTTP/1.0 200 OK\r\n", b"X-Y: z\r\n" * 8192),
-    "garbage": lambda engine: saying(os.urandom(512)),
-    "nothing": lambda engine: saying(b""),
-    "another protocol": lambda engine: saying(b"SSH-2.0-OpenSSH_9.9\r\n"),
-    "status 500": lambda engine: saying(b'HTTP/1.0 500 Oops\r\n\r\n{"message": "out of order"}'),
-    "status 403": lambda engine: saying(b"HTTP/1.0 403 Forbidden\r\n\r\n"),
-    "status that is none": lambda engine: saying(b"HTTP/1.0 abc\r\n\r\n[]"),
-    "headers alone": lambda engine: saying(HEAD),
-    "not JSON": lambda engine: saying(HEAD + b"<html>proxy</html>"),
-    "half of its answer": lambda engine: saying(HEAD + b'[{"Id": "ab'),
-    "JSON nested too deeply": lambda engine: saying(HEAD + b"[" * 100_000 + b"]" * 100_000),
-    "an object": lambda engine: saying(HEAD + b'{"message": "hello"}'),
-    "null": lambda engine: saying(HEAD + b"null"),
-    "text": lambda engine: saying(HEAD + b'"containers"'),
+    "garbage": lambda engine: answering(os.urandom(512)),
+    "nothing": lambda engine: answering(b""),
+    "another protocol": lambda engine: answering(b"SSH-2.0-OpenSSH_9.9\r\n"),
+    "status 500": lambda engine: answering(b'HTTP/1.0 500 Oops\r\n\r\n{"message": "out of order"}'),
+    "status 403": lambda engine: answering(b"HTTP/1.0 403 Forbidden\r\n\r\n"),
+    "status that is none": lambda engine: answering(b"HTTP/1.0 abc\r\n\r\n[]"),
+    "headers alone": lambda engine: answering(HEAD),
+    "not JSON": lambda engine: answering(HEAD + b"<html>proxy</html>"),
+    "half of its answer": lambda engine: answering(HEAD + b'[{"Id": "ab'),
+    "JSON nested too deeply": lambda engine: answering(HEAD + b"[" * 100_000 + b"]" * 100_000),
+    "an object": lambda engine: answering(HEAD + b'{"message": "hello"}'),
+    "null": lambda engine: answering(HEAD + b"null"),
+    "text": lambda engine: answering(HEAD + b'"containers"'),
 }
 
 
-ODD_ENOUGH = list(ODD) if ALL else ["hangs on connect", "garbage", "status 500", "an object", "hangs in its answer"]
+SOME_FAULTS = list(FAULTS) if ALL else ["hangs on connect", "garbage", "status 500", "an object", "hangs in its answer"]
 
 
 @pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have less patience in this process, to try more in less time."""
     monkeypatch.setattr(Engine.__init__, "__defaults__", (0.3, None))
 
 
-def switched_and_told(done: Answer, engine: FakeEngine) -> None:
+def switched_with_a_warning(done: Answer, engine: FakeEngine) -> None:
     assert done.status == 0, done.err
     assert done.out == "switched to 'b' (before: 'a')\n"
     (warning,) = [line for line in done.err.splitlines() if line]
@@ -133,29 +133,29 @@ def switched_and_told(done: Answer, engine: FakeEngine) -> None:
     assert warning.isprintable()
 
 
-@pytest.mark.parametrize("how", ODD_ENOUGH)
-@pytest.mark.usefixtures("hasty")
-def test_a_switch_under_an_odd_engine(sandbox: Sandbox, engine: FakeEngine, how: str) -> None:
+@pytest.mark.parametrize("how", SOME_FAULTS)
+@pytest.mark.usefixtures("short_timeout")
+def test_a_switch_with_a_broken_engine(sandbox: Sandbox, engine: FakeEngine, how: str) -> None:
     """Nothing that can be seen is in the way: it switches, soon, and tells what it could not look at."""
-    engine.rules["/"] = ODD[how](engine)
+    engine.rules["/"] = FAULTS[how](engine)
     began = time.monotonic()
     done = call(sandbox, "use", "b", environ=engine.environ)
     assert time.monotonic() - began < LONGEST
-    switched_and_told(done, engine)
+    switched_with_a_warning(done, engine)
 
 
-@pytest.mark.parametrize("how", ODD if ALL else ["an endless answer"])
-def test_the_command_under_an_odd_engine(sandbox: Sandbox, engine: FakeEngine, how: str) -> None:
-    engine.rules["/"] = ODD[how](engine)
+@pytest.mark.parametrize("how", FAULTS if ALL else ["an endless answer"])
+def test_the_command_with_a_broken_engine(sandbox: Sandbox, engine: FakeEngine, how: str) -> None:
+    engine.rules["/"] = FAULTS[how](engine)
     began = time.monotonic()
     done = sandbox.run("use", "b", environ=engine.environ)
     assert time.monotonic() - began < LONGEST
-    switched_and_told(Answer(done.returncode, done.stdout, done.stderr), engine)
+    switched_with_a_warning(Answer(done.returncode, done.stdout, done.stderr), engine)
 
 
 @pytest.mark.parametrize("how", ["hangs on connect", "garbage"] if ALL else ["garbage"])
-def test_a_launcher_holds_although_the_engine_is_odd(sandbox: Sandbox, engine: FakeEngine, how: str) -> None:
-    engine.rules["/"] = ODD[how](engine)
+def test_a_launcher_holds_although_the_engine_is_broken(sandbox: Sandbox, engine: FakeEngine, how: str) -> None:
+    engine.rules["/"] = FAULTS[how](engine)
     _, process = sandbox.plain()
     began = time.monotonic()
     done = sandbox.run("use", "b", "--json", environ=engine.environ)
@@ -164,8 +164,8 @@ def test_a_launcher_holds_although_the_engine_is_odd(sandbox: Sandbox, engine: F
     assert [holder["pid"] for holder in json.loads(done.stdout)["error"]["holders"]] == [process.pid]
 
 
-@pytest.mark.usefixtures("hasty")
-def test_status_under_a_hung_engine(sandbox: Sandbox, engine: FakeEngine) -> None:
+@pytest.mark.usefixtures("short_timeout")
+def test_status_with_a_hanging_engine(sandbox: Sandbox, engine: FakeEngine) -> None:
     engine.rules["/"] = hanging(engine)
     began = time.monotonic()
     done = call(sandbox, "status", environ=engine.environ)
@@ -191,7 +191,7 @@ def test_an_engine_that_is_not_running(sandbox: Sandbox) -> None:
     assert "not running (connection refused)" in done.stderr
 
 
-def test_an_engine_that_this_user_may_not_ask(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_without_permission(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """Played, since root may ask every one."""
 
     def connect(*_: object) -> None:
@@ -205,7 +205,7 @@ def test_an_engine_that_this_user_may_not_ask(sandbox: Sandbox, monkeypatch: pyt
 @pytest.mark.parametrize(
     "address", ["what", "unix:", "unix://", "tcp://", "tcp://127.0.0.1", "tcp://127.0.0.1:x", "npipe:////./pipe/docker"]
 )
-def test_an_address_that_is_none(sandbox: Sandbox, address: str) -> None:
+def test_an_invalid_address(sandbox: Sandbox, address: str) -> None:
     done = sandbox.run("use", "b", environ={"DOCKER_HOST": address})
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
@@ -275,8 +275,8 @@ def test_a_container_of_the_wrong_shape(sandbox: Sandbox, engine: FakeEngine, wr
         assert [holder["container"] for holder in error.holders] == [container]
 
 
-@pytest.mark.usefixtures("hasty")
-def test_many_containers_that_are_not_told_of(sandbox: Sandbox, engine: FakeEngine) -> None:
+@pytest.mark.usefixtures("short_timeout")
+def test_many_containers_that_cannot_be_inspected(sandbox: Sandbox, engine: FakeEngine) -> None:
     """The list comes, what each of them is does not: the time for all of them is bounded, and all of them count."""
     ids = [engine.container(n, mounts_of(sandbox, "a")) for n in range(1, 100)]
     for container in ids:
@@ -375,7 +375,7 @@ def bound_run(sandbox: Sandbox, engine: FakeEngine, *options: str) -> tuple[str,
     """Start a run with a container, and kill every process of it; give the hold's id and the container."""
     tao, run = sandbox.in_run("b", *options, environ=engine.environ)
     (hold,) = manage.active_holds(context(sandbox, engine)).holds
-    engine.container(5, mounts_of(sandbox, "b"))  # someone else's of the same project, not marked
+    engine.container(5, mounts_of(sandbox, "b"))  # someone else's of the same project, not tagged
     container = engine.container(6, mounts_of(sandbox, "b"), env=[f"TAOPROF_RUN={hold.id}"])
     until(engine.listeners, "the run listens")
     engine.event("start", container)
@@ -388,7 +388,7 @@ def bound_run(sandbox: Sandbox, engine: FakeEngine, *options: str) -> tuple[str,
     return hold.id, container
 
 
-def test_a_marked_container_belongs_to_its_run(sandbox: Sandbox, engine: FakeEngine) -> None:
+def test_a_container_with_a_run_tag_belongs_to_its_run(sandbox: Sandbox, engine: FakeEngine) -> None:
     hold_id, container = bound_run(sandbox, engine)
     (hold,) = manage.active_holds(context(sandbox, engine)).holds
     assert (hold.id, hold.kind, hold.container, hold.phase) == (hold_id, "run", container, "bound")
@@ -398,11 +398,11 @@ def test_a_marked_container_belongs_to_its_run(sandbox: Sandbox, engine: FakeEng
     assert list(sandbox.records.iterdir()) == []
 
 
-@pytest.mark.parametrize("how", ODD_ENOUGH)
-@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("how", SOME_FAULTS)
+@pytest.mark.usefixtures("short_timeout")
 def test_a_run_whose_death_cannot_be_proved_counts(sandbox: Sandbox, engine: FakeEngine, how: str) -> None:
     hold_id, _ = bound_run(sandbox, engine, "--shared")
-    engine.rules["/"] = ODD[how](engine)
+    engine.rules["/"] = FAULTS[how](engine)
     assert [holder["id"] for holder in refused(sandbox, engine, "a")] == [hold_id]
     assert [hold.id for hold in manage.active_holds(context(sandbox, engine)).holds] == [hold_id]
     engine.rules.clear()
@@ -410,9 +410,9 @@ def test_a_run_whose_death_cannot_be_proved_counts(sandbox: Sandbox, engine: Fak
     assert use(sandbox, engine, "a").changed
 
 
-@pytest.mark.usefixtures("hasty")
+@pytest.mark.usefixtures("short_timeout")
 def test_a_pending_run_whose_container_cannot_be_seen_counts(sandbox: Sandbox, engine: FakeEngine) -> None:
-    engine.rules["/"] = saying(b"HTTP/1.0 500 Oops\r\n\r\n{}")
+    engine.rules["/"] = answering(b"HTTP/1.0 500 Oops\r\n\r\n{}")
     _, run = sandbox.in_run("b", "--shared", environ=engine.environ)
     os.killpg(run.pid, signal.SIGKILL)
     run.wait(20)
@@ -421,12 +421,12 @@ def test_a_pending_run_whose_container_cannot_be_seen_counts(sandbox: Sandbox, e
     assert use(sandbox, engine, "a").changed
 
 
-def test_a_run_counts_whose_container_is_listed_and_not_told_of(sandbox: Sandbox, engine: FakeEngine) -> None:
+def test_a_run_counts_whose_container_cannot_be_inspected(sandbox: Sandbox, engine: FakeEngine) -> None:
     """The list comes, and the question whose the container is finds no answer: the record stays."""
     hold_id, container = bound_run(sandbox, engine, "--shared")
     path = sandbox.records / f"{hold_id}.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "container": None, "phase": "pending"}))
-    engine.rules[f"/containers/{container}/"] = saying(b"HTTP/1.0 500 Oops\r\n\r\n{}")
+    engine.rules[f"/containers/{container}/"] = answering(b"HTTP/1.0 500 Oops\r\n\r\n{}")
     refused(sandbox, engine, "a")
     engine.rules.clear()
     assert [holder["id"] for holder in refused(sandbox, engine, "a")] == [hold_id]
@@ -441,7 +441,7 @@ def test_a_bound_run_counts_while_its_engine_restarts(sandbox: Sandbox, engine: 
     assert [holder["id"] for holder in refused(sandbox, engine, "a")] == [hold_id]
 
 
-def test_a_bound_run_is_looked_for_on_its_own_engine(sandbox: Sandbox, engine: FakeEngine) -> None:
+def test_a_bound_run_is_searched_on_its_own_engine(sandbox: Sandbox, engine: FakeEngine) -> None:
     """DOCKER_HOST was set for the run, and is not in the shell of the switch."""
     hold_id, _ = bound_run(sandbox, engine, "--shared")
     with FakeEngine(sandbox.folder) as other:
@@ -461,7 +461,7 @@ def test_stop_asks_the_engine_for_the_runs_container_alone(sandbox: Sandbox, eng
     hold_id, container = bound_run(sandbox, engine)
     sandbox.run("stop", hold_id, check=True, environ=engine.environ)
     assert [path for path in engine.asked if "/stop" in path] == [f"/containers/{container}/stop?t=10"]
-    engine.rules[f"/containers/{container}/stop"] = saying(b"HTTP/1.0 500 Oops\r\n\r\n{}")
+    engine.rules[f"/containers/{container}/stop"] = answering(b"HTTP/1.0 500 Oops\r\n\r\n{}")
     one_clear_error(sandbox.run("stop", hold_id, environ=engine.environ), 1)
 
 
@@ -495,16 +495,16 @@ class Watched:
 
 
 @pytest.fixture
-def marked(engine: FakeEngine) -> str:
+def tagged(engine: FakeEngine) -> str:
     return engine.container(1, {"/x": "/y"}, env=["TAOPROF_RUN=abcde"])
 
 
 @pytest.fixture
-def watched(engine: FakeEngine, marked: str, monkeypatch: pytest.MonkeyPatch) -> Watched:
+def watched(engine: FakeEngine, tagged: str, monkeypatch: pytest.MonkeyPatch) -> Watched:
     return Watched(engine, monkeypatch)
 
 
-def whole_life(engine: FakeEngine, container: str, status: int) -> None:
+def send_events_of_a_task(engine: FakeEngine, container: str, status: int) -> None:
     for action in ("create", "start", "exec_create: /bin/bash", "exec_start: /bin/bash"):
         engine.event(action, container)
     engine.event("exec_die", container, exitCode=str(status))
@@ -513,53 +513,51 @@ def whole_life(engine: FakeEngine, container: str, status: int) -> None:
 
 
 @pytest.mark.parametrize("tear", [1, 7, 1 << 20])
-def test_events_in_pieces(engine: FakeEngine, watched: Watched, marked: str, tear: int) -> None:
+def test_events_in_pieces(engine: FakeEngine, watched: Watched, tagged: str, tear: int) -> None:
     engine.tear = tear
     other = engine.container(2, {"/x": "/y"})
-    whole_life(engine, other, 9)
-    whole_life(engine, marked, 3)
+    send_events_of_a_task(engine, other, 9)
+    send_events_of_a_task(engine, tagged, 3)
     watched.wait_for_exit()
     assert watched.status() == 3
-    assert [seen["Id"] for seen in watched.appeared] == [marked]
+    assert [seen["Id"] for seen in watched.appeared] == [tagged]
 
 
-def test_somebody_who_looks_into_the_container(engine: FakeEngine, watched: Watched, marked: str) -> None:
+def test_another_exec_in_the_container_does_not_count(engine: FakeEngine, watched: Watched, tagged: str) -> None:
     """A shell that is opened in it while it trains, or a health check, is not the task."""
-    engine.event("start", marked)
-    engine.event("exec_start: detectnet_v2", marked, execID="aa")
-    engine.event("exec_start: bash", marked, execID="bb")
-    engine.event("exec_die", marked, execID="aa", exitCode="0")
-    engine.event("exec_die", marked, execID="bb", exitCode="137")
-    engine.event("die", marked, exitCode="137")
+    engine.event("start", tagged)
+    engine.event("exec_start: detectnet_v2", tagged, execID="aa")
+    engine.event("exec_start: bash", tagged, execID="bb")
+    engine.event("exec_die", tagged, execID="aa", exitCode="0")
+    engine.event("exec_die", tagged, execID="bb", exitCode="137")
+    engine.event("die", tagged, exitCode="137")
     watched.wait_for_exit()
     assert watched.status() == 0
 
 
-def test_waiting_for_a_container_whose_engine_answers_its_head_at_once(sandbox: Sandbox, engine: FakeEngine) -> None:
-    """As Docker does; the end comes when the body does."""
-    container = engine.container(1, mounts_of(sandbox, "a"))
-    engine.rules[f"/containers/{container}/wait"] = hanging(engine, HEAD)
+def test_waiting_for_a_container_asks_the_engine_twice_a_second(sandbox: Sandbox, engine: FakeEngine) -> None:
+    engine.container(1, mounts_of(sandbox, "a"))
     before = len(engine.asked)
     with pytest.raises(HeldError):
         wait_until_free(
             context(sandbox, engine), "use", lambda: use(sandbox, engine), seconds=1.2, say=lambda text: None
         )
-    looks = [path for path in engine.asked[before:] if path.startswith("/containers/json")]
-    assert 2 <= len(looks) <= 4, "once at first, and then each half second"
+    lists = [path for path in engine.asked[before:] if path.startswith("/containers/json")]
+    assert 2 <= len(lists) <= 4, "once at first, and then each half second"
 
 
-def test_the_events_of_podman(engine: FakeEngine, watched: Watched, marked: str) -> None:
+def test_the_events_of_podman(engine: FakeEngine, watched: Watched, tagged: str) -> None:
     """As Podman 4.3.1 says them over its Docker API: it calls some otherwise, and each has an exit code."""
     for action, code in (("create", 0), ("init", 0), ("start", 0), ("exec", 0), ("exec_died", 3)):
-        engine.event(action, marked, containerExitCode=str(code))
-    engine.event("die", marked, containerExitCode="0", exitCode="0")
-    engine.event("remove", marked, containerExitCode="0")
+        engine.event(action, tagged, containerExitCode=str(code))
+    engine.event("die", tagged, containerExitCode="0", exitCode="0")
+    engine.event("remove", tagged, containerExitCode="0")
     watched.wait_for_exit()
     assert watched.status() == 3
 
 
 @pytest.mark.parametrize("when", ["before the start", "after the start", "after exec_die"])
-def test_a_stream_that_ends_and_comes_back(engine: FakeEngine, watched: Watched, marked: str, when: str) -> None:
+def test_a_stream_that_breaks_and_comes_back(engine: FakeEngine, watched: Watched, tagged: str, when: str) -> None:
     """What happened in the break is made up for, and what was seen before is not taken twice."""
 
     def broken() -> None:
@@ -571,71 +569,71 @@ def test_a_stream_that_ends_and_comes_back(engine: FakeEngine, watched: Watched,
 
     if when == "before the start":
         broken()
-    engine.event("start", marked)
+    engine.event("start", tagged)
     if when == "after the start":
         broken()
-    engine.event("exec_start: x", marked)
-    engine.event("exec_die", marked, exitCode="3")
+    engine.event("exec_start: x", tagged)
+    engine.event("exec_die", tagged, exitCode="3")
     if when == "after exec_die":
         broken()
-    engine.event("die", marked, exitCode="137")
+    engine.event("die", tagged, exitCode="137")
     watched.wait_for_exit()
     (container,) = watched.monitor.containers
     assert (container.status, container.over) == (3, True)
     assert len(watched.appeared) == 1
 
 
-def test_the_last_of_several_tasks_counts_once(engine: FakeEngine, watched: Watched, marked: str) -> None:
-    engine.event("start", marked)
+def test_the_last_of_several_tasks_counts_once(engine: FakeEngine, watched: Watched, tagged: str) -> None:
+    engine.event("start", tagged)
     for status in ("3", "0"):
-        engine.event("exec_start: x", marked)
-        engine.event("exec_die", marked, exitCode=status)
+        engine.event("exec_start: x", tagged)
+        engine.event("exec_die", tagged, exitCode=status)
     until(lambda: watched.monitor.containers and watched.status() == 0, "the second one is seen")
     before = engine.listeners()
     engine.cut()
     until(lambda: engine.listeners() > before, "it listens again")
-    engine.event("die", marked)
+    engine.event("die", tagged)
     watched.wait_for_exit()
     assert watched.status() == 0, "the first one's end, told again, came too late to count"
 
 
-def test_events_that_are_not_in_order(engine: FakeEngine, watched: Watched, marked: str) -> None:
+def test_events_that_are_not_in_order(engine: FakeEngine, watched: Watched, tagged: str) -> None:
     """Two containers' events are stamped first and sent then, so one may overtake the other."""
     now = time.time_ns()
     other = engine.container(2, {"/x": "/y"})
-    engine.event("start", marked, stamp=now)
-    engine.event("exec_start: x", marked, stamp=now + 10)
+    engine.event("start", tagged, stamp=now)
+    engine.event("exec_start: x", tagged, stamp=now + 10)
     engine.event("die", other, stamp=now + 50)
-    engine.event("exec_die", marked, stamp=now + 40, exitCode="3")
-    engine.event("die", marked, stamp=now + 60)
+    engine.event("exec_die", tagged, stamp=now + 40, exitCode="3")
+    engine.event("die", tagged, stamp=now + 60)
     watched.wait_for_exit()
     assert watched.status() == 3
 
 
-def test_an_engine_whose_clock_is_set_back(engine: FakeEngine, watched: Watched, marked: str) -> None:
+def test_an_engine_whose_clock_is_set_back(engine: FakeEngine, watched: Watched, tagged: str) -> None:
     """By a minute, while a training of hours goes on."""
-    engine.event("start", marked)
+    engine.event("start", tagged)
     later = time.time_ns() - 60 * 10**9
-    engine.event("exec_die", marked, stamp=later, exitCode="3")
-    engine.event("die", marked, stamp=later + 10)
+    engine.event("exec_die", tagged, stamp=later, exitCode="3")
+    engine.event("die", tagged, stamp=later + 10)
     watched.wait_for_exit()
     assert watched.status() == 3
 
 
-def test_events_of_one_moment(engine: FakeEngine, watched: Watched, marked: str) -> None:
+def test_events_with_the_same_time(engine: FakeEngine, watched: Watched, tagged: str) -> None:
     now = time.time_ns()
-    engine.event("start", marked, stamp=now)
-    engine.event("exec_die", marked, stamp=now, exitCode="3")
-    engine.event("die", marked, stamp=now)
+    engine.event("start", tagged, stamp=now)
+    engine.event("exec_die", tagged, stamp=now, exitCode="3")
+    engine.event("die", tagged, stamp=now)
     watched.wait_for_exit()
     assert [(one.status, one.over) for one in watched.monitor.containers] == [(3, True)]
 
 
-def test_a_task_that_is_the_containers_own_command(engine: FakeEngine, watched: Watched, marked: str) -> None:
+def test_a_task_that_is_the_containers_own_command(engine: FakeEngine, watched: Watched, tagged: str) -> None:
     """With CI_PROJECT_DIR the launcher uses docker run (run_container_on_ci): there is no exec, and die tells it."""
-    engine.event("start", marked)
-    engine.event("die", marked, exitCode="0")
-    engine.event("destroy", marked)
+    engine.event("start", tagged)
+    engine.event("die", tagged, exitCode="0")
+    engine.event("destroy", tagged)
     watched.wait_for_exit()
     assert watched.status() == 0
 
@@ -654,29 +652,31 @@ def test_a_task_that_is_the_containers_own_command(engine: FakeEngine, watched: 
         b'{"id": "x", "timeNano": 5, "Action": 7, "Actor": {"Attributes": 5}}\n',
     ],
 )
-def test_an_odd_event_does_not_end_the_watch(engine: FakeEngine, watched: Watched, marked: str, line: bytes) -> None:
+def test_an_invalid_event_does_not_end_the_monitor(
+    engine: FakeEngine, watched: Watched, tagged: str, line: bytes
+) -> None:
     engine.raw_event(line)
-    whole_life(engine, marked, 3)
+    send_events_of_a_task(engine, tagged, 3)
     watched.wait_for_exit()
     assert watched.status() == 3
 
 
 @pytest.mark.parametrize("seen", [[], {}, {"Config": 5}, {"Config": {"Env": 5}}, None], ids=json.dumps)
-def test_an_odd_answer_about_a_container_does_not_end_the_watch(
-    engine: FakeEngine, watched: Watched, marked: str, seen: object
+def test_an_invalid_answer_about_a_container_does_not_end_the_monitor(
+    engine: FakeEngine, watched: Watched, tagged: str, seen: object
 ) -> None:
     odd = engine.container(2, {})
     engine.rules[f"/containers/{odd}/"] = lambda connection: answer(connection, seen)
     engine.event("start", odd)
-    whole_life(engine, marked, 3)
+    send_events_of_a_task(engine, tagged, 3)
     watched.wait_for_exit()
     assert watched.status() == 3
 
 
 @pytest.mark.parametrize("how", ["hangs on connect", "garbage", "nothing"] if ALL else ["garbage"])
-def test_a_run_under_an_odd_engine(sandbox: Sandbox, engine: FakeEngine, how: str) -> None:
+def test_a_run_with_a_broken_engine(sandbox: Sandbox, engine: FakeEngine, how: str) -> None:
     """The start does not wait for long; a success that cannot be seen counts as failed, and it says so."""
-    engine.rules["/"] = ODD[how](engine)
+    engine.rules["/"] = FAULTS[how](engine)
     tao, run = sandbox.in_run("b", environ=engine.environ)
     tao.end()
     out, _ = run.communicate(timeout=20)
@@ -690,7 +690,7 @@ def test_the_exit_status_is_the_engines(sandbox: Sandbox, engine: FakeEngine, st
     tao, run = sandbox.in_run("b", environ=engine.environ)
     (hold,) = manage.active_holds(context(sandbox, engine)).holds
     container = engine.container(1, mounts_of(sandbox, "b"), env=[f"TAOPROF_RUN={hold.id}"])
-    whole_life(engine, container, status)
+    send_events_of_a_task(engine, container, status)
     until(lambda: any(container in path for path in engine.asked), "the run has asked for its container")
     del engine.containers[container]
     tao.end()
@@ -699,7 +699,7 @@ def test_the_exit_status_is_the_engines(sandbox: Sandbox, engine: FakeEngine, st
     assert json.loads(sandbox.run("history", "--json").stdout)["data"]["runs"][0]["status"] == status
 
 
-def test_what_the_container_got_is_told_at_once(sandbox: Sandbox, engine: FakeEngine) -> None:
+def test_differences_of_the_container_are_reported_at_once(sandbox: Sandbox, engine: FakeEngine) -> None:
     tao, run = sandbox.in_run("b", environ=engine.environ)
     (hold,) = manage.active_holds(context(sandbox, engine)).holds
     container = engine.container(1, mounts_of(sandbox, "a"), env=[f"TAOPROF_RUN={hold.id}"])

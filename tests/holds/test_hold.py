@@ -24,7 +24,7 @@ HOLDS = st.builds(
 
 
 @given(st.lists(HOLDS), st.sampled_from("xyz"))
-def test_who_is_in_the_way(holds: list[Hold], wanted: str) -> None:
+def test_blocking_holds(holds: list[Hold], wanted: str) -> None:
     """Nothing that needs the same mapping, has let go, or has a file of its own; and all else."""
     found = blocking_holds(holds, wanted)
     for hold in holds:
@@ -33,7 +33,7 @@ def test_who_is_in_the_way(holds: list[Hold], wanted: str) -> None:
     assert [hold for hold in holds if any(one is hold for one in found)] == found, "in the same order"
 
 
-def test_a_hold_that_does_not_know_its_mapping_is_in_the_way() -> None:
+def test_a_hold_with_an_unknown_mapping_blocks() -> None:
     hold = Hold(shared=True, digest=None)
     assert blocking_holds([hold], "x") == [hold]
 
@@ -51,7 +51,7 @@ def test_a_hold_that_does_not_know_its_mapping_is_in_the_way() -> None:
         ("/r", "/", True),
     ],
 )
-def test_writing_the_same(mine: str, theirs: str, same: bool) -> None:
+def test_writing_to(mine: str, theirs: str, same: bool) -> None:
     hold = Hold(results=["/elsewhere", theirs])
     assert writing_to([hold], [mine]) == ([(hold, mine)] if same else [])
     hold.ended = 1.0
@@ -59,19 +59,19 @@ def test_writing_the_same(mine: str, theirs: str, same: bool) -> None:
 
 
 @given(st.lists(st.lists(st.sampled_from("ab"), max_size=3), min_size=2, max_size=2))
-def test_writing_the_same_is_mutual(paths: list[list[str]]) -> None:
+def test_writing_to_is_symmetric(paths: list[list[str]]) -> None:
     mine, theirs = ("/" + "/".join(parts) for parts in paths)
     one, other = Hold(results=[theirs]), Hold(results=[mine])
     assert bool(writing_to([one], [mine])) == bool(writing_to([other], [theirs]))
 
 
-def test_who_writes_nothing_is_in_nobodys_way() -> None:
+def test_runs_without_results_do_not_conflict() -> None:
     assert writing_to([Hold()], ["/r"]) == []
     assert writing_to([Hold(results=["/r"])], []) == []
 
 
 @given(st.lists(HOLDS), st.just("all") | st.lists(st.sampled_from("0123"), min_size=1, max_size=3))
-def test_who_has_gpus(holds: list[Hold], wanted: list[str] | str) -> None:
+def test_using_gpus(holds: list[Hold], wanted: list[str] | str) -> None:
     found = using_gpus(holds, wanted)
     every = set("0123")
     for hold in holds:
@@ -86,7 +86,7 @@ def test_a_hold_can_be_written_and_read(hold: Hold) -> None:
     assert again.as_dict() == hold.as_dict()
 
 
-def test_holds_do_not_share_what_they_have() -> None:
+def test_holds_share_no_lists() -> None:
     one, other = Hold(), Hold()
     one.command.append("x")
     one.mounts.append(["a", "b"])
@@ -106,7 +106,7 @@ def test_holds_do_not_share_what_they_have() -> None:
         (86400 + 3600, "1 d 1 h"),
     ],
 )
-def test_age(seconds: float, text: str) -> None:
+def test_format_age(seconds: float, text: str) -> None:
     assert format_age(seconds) == text
 
 

@@ -26,7 +26,7 @@ from tests.support.sandbox import Sandbox, gone, kill, mounts_of, rendered
 
 
 def record_of(sandbox: Sandbox) -> Path:
-    """Give the file of the only hold's record."""
+    """Return the file of the only hold's record."""
     (found,) = (path for path in sandbox.records.glob("*.json") if not path.name.endswith(".mounts.json"))
     return found
 
@@ -173,7 +173,7 @@ def test_a_run_killed_before_it_has_read_its_file(sandbox: Sandbox, killed: str)
     assert list(sandbox.records.iterdir()) == []
 
 
-def test_the_private_file_is_there_for_a_launcher_whose_run_was_killed(sandbox: Sandbox) -> None:
+def test_the_own_mounts_file_stays_for_a_launcher_whose_run_was_killed(sandbox: Sandbox) -> None:
     tao, run = sandbox.in_run("b")
     kill(run.pid)
     run.wait(20)
@@ -183,7 +183,7 @@ def test_the_private_file_is_there_for_a_launcher_whose_run_was_killed(sandbox: 
     assert mounts == json.loads(rendered(sandbox, "b"))["Mounts"]
 
 
-def test_the_private_file_is_for_its_owner_alone_and_goes_with_the_run(sandbox: Sandbox) -> None:
+def test_the_own_mounts_file_is_private_and_is_deleted_with_the_run(sandbox: Sandbox) -> None:
     shared = sandbox.mapping_file.read_bytes(), sandbox.mapping_file.stat()
     tao, run = sandbox.in_run("b")
     (path,) = sandbox.records.glob("*.mounts.json")
@@ -197,7 +197,7 @@ def test_the_private_file_is_for_its_owner_alone_and_goes_with_the_run(sandbox: 
     assert (now.st_ino, now.st_mtime_ns) == (shared[1].st_ino, shared[1].st_mtime_ns)
 
 
-def test_a_child_without_claim_and_parents_holds_by_its_mark(sandbox: Sandbox) -> None:
+def test_a_child_without_claim_and_parents_holds_by_its_run_tag(sandbox: Sandbox) -> None:
     """A command that goes into the background, with every descriptor closed, is still the run's work."""
     script = "import subprocess as s; n = s.DEVNULL; print(s.Popen(['sleep', '1000'], stdin=n, stdout=n, stderr=n).pid)"
     run = sandbox.start(
@@ -217,14 +217,14 @@ def test_a_child_without_claim_and_parents_holds_by_its_mark(sandbox: Sandbox) -
 # Who is meant by a record
 
 
-def test_a_pid_that_is_given_out_again_holds_nothing(sandbox: Sandbox) -> None:
+def test_a_reused_pid_holds_nothing(sandbox: Sandbox) -> None:
     sandbox.run("hold", "--reason", "mine", "--pid", str(os.getpid()), check=True)
     sandbox.refused("b")
     changed_record(sandbox, start=json.loads(record_of(sandbox).read_text())["start"] + 1)
     sandbox.run("use", "b", check=True)
 
 
-def test_a_pid_that_is_given_out_again_is_not_a_run(sandbox: Sandbox) -> None:
+def test_a_reused_pid_is_not_a_run(sandbox: Sandbox) -> None:
     tao, run = sandbox.in_run("a", "--shared")
     os.killpg(run.pid, signal.SIGKILL)
     run.wait(20)
@@ -239,14 +239,14 @@ def another_boot(sandbox: Sandbox) -> str:
     return f"{name} {machine} 11111111-2222-3333-4444-555555555555 {namespace}"
 
 
-def test_what_ran_before_a_reboot_is_gone(sandbox: Sandbox) -> None:
+def test_work_from_before_a_reboot_has_ended(sandbox: Sandbox) -> None:
     sandbox.run("hold", "--reason", "mine", "--pid", str(os.getpid()), check=True)
     changed_record(sandbox, place=another_boot(sandbox))
     sandbox.run("use", "b", check=True)
     assert sandbox.holds() == []
 
 
-def test_a_run_of_before_a_reboot_is_gone(sandbox: Sandbox) -> None:
+def test_a_run_from_before_a_reboot_has_ended(sandbox: Sandbox) -> None:
     _, run = sandbox.in_run("a", "--shared")
     os.killpg(run.pid, signal.SIGKILL)
     run.wait(20)
@@ -256,7 +256,7 @@ def test_a_run_of_before_a_reboot_is_gone(sandbox: Sandbox) -> None:
     assert over["status"] is None
 
 
-def test_a_hold_by_hand_without_an_end_outlives_a_reboot(sandbox: Sandbox) -> None:
+def test_a_manual_hold_without_time_limit_survives_a_reboot(sandbox: Sandbox) -> None:
     sandbox.run("hold", "--reason", "until the paper is out", check=True)
     changed_record(sandbox, place=another_boot(sandbox))
     sandbox.refused("b")
@@ -289,7 +289,7 @@ def test_a_hold_by_hand_without_an_end_outlives_a_reboot(sandbox: Sandbox) -> No
         ),
     ],
 )
-def test_a_damaged_record_is_told_and_nothing_changed(sandbox: Sandbox, content: bytes) -> None:
+def test_a_damaged_record_is_reported_and_nothing_changed(sandbox: Sandbox, content: bytes) -> None:
     """What it was about may still be at work, so nobody may switch, and nobody takes it away."""
     sandbox.run("hold", "--reason", "x", check=True)
     record_of(sandbox).unlink()
@@ -302,16 +302,16 @@ def test_a_damaged_record_is_told_and_nothing_changed(sandbox: Sandbox, content:
 
 
 @pytest.mark.parametrize("words", [("run", "b", "--", "true"), ("status",), ("release", "x")])
-def test_every_verb_tells_a_damaged_record(sandbox: Sandbox, words: tuple[str, ...]) -> None:
+def test_every_command_reports_a_damaged_record(sandbox: Sandbox, words: tuple[str, ...]) -> None:
     sandbox.run("release", sandbox.json("hold", "--reason", "x")["data"]["id"], check=True)
     (sandbox.records / "abcde.json").write_bytes(b"{")
     one_clear_error(call(sandbox, *words), 3)
 
 
-# Holds by hand
+# Manual holds
 
 
-def test_a_hold_by_hand(sandbox: Sandbox) -> None:
+def test_a_manual_hold(sandbox: Sandbox) -> None:
     made = sandbox.json("hold", "a", "--reason", "a demo at ten")["data"]
     (holder,) = sandbox.refused("b")
     assert (holder["id"], holder["reason"], holder["kind"], holder["user"]) == (
@@ -329,7 +329,7 @@ def test_a_hold_by_hand(sandbox: Sandbox) -> None:
     assert list(sandbox.records.iterdir()) == []
 
 
-def test_a_hold_for_a_time(sandbox: Sandbox) -> None:
+def test_a_hold_with_a_time_limit(sandbox: Sandbox) -> None:
     sandbox.run("hold", "--reason", "a short one", "--for", "1", check=True)
     sandbox.refused("b")
     until(lambda: sandbox.run("use", "b").returncode == 0, "the time is over")
@@ -346,7 +346,7 @@ def test_a_hold_while_a_process_lives(sandbox: Sandbox) -> None:
     assert sandbox.run("hold", "--reason", "x", "--pid", str(process.pid)).returncode == 2
 
 
-def test_a_use_that_releases(sandbox: Sandbox) -> None:
+def test_use_with_release(sandbox: Sandbox) -> None:
     tao, process = sandbox.plain()
     hold_id = f"p{process.pid}"
     done = sandbox.run("use", "b", "--release", hold_id)
@@ -426,7 +426,7 @@ def train(folder: str) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize(("mine", "refused"), [("/x", True), ("/x/y", True), ("", True), ("/xy", False)])
-def test_two_runs_that_write_the_same_folder(sandbox: Sandbox, mine: str, refused: bool) -> None:
+def test_two_runs_that_write_to_the_same_folder(sandbox: Sandbox, mine: str, refused: bool) -> None:
     tao, run = sandbox.in_run("a", command=train("/x"))
     done = sandbox.run("run", "a", "--", "true", *train(mine)[1:])
     assert done.returncode == (5 if refused else 0), done.stderr
@@ -440,14 +440,14 @@ def test_two_runs_that_write_the_same_folder(sandbox: Sandbox, mine: str, refuse
     sandbox.run("run", "a", "--", "true", *train(mine)[1:], check=True)
 
 
-def test_readers_are_not_in_each_others_way(sandbox: Sandbox) -> None:
+def test_runs_that_only_read_do_not_conflict(sandbox: Sandbox) -> None:
     (sandbox.root / "projects/a/x").touch()
     sandbox.in_run("a", command=("tao", "model", "unet", "evaluate", "-m", "/workspace/tao-experiments/x"))
     sandbox.run("run", "a", "--", "true", "unet", "evaluate", "-m", "/workspace/tao-experiments/x", check=True)
 
 
 def driver(sandbox: Sandbox, script: str) -> dict[str, str]:
-    """Give a PATH with an nvidia-smi that answers so."""
+    """Return a PATH with an nvidia-smi that answers so."""
     path = sandbox.tao.with_name("nvidia-smi")
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
@@ -459,7 +459,7 @@ def gpus_in(text: str) -> str:
     return envs.get("CUDA_VISIBLE_DEVICES", "all")
 
 
-def test_gpus_by_name(sandbox: Sandbox) -> None:
+def test_gpus_by_index(sandbox: Sandbox) -> None:
     tao, _ = sandbox.in_run("a", "--gpus", "0,1")
     assert gpus_in(tao.reads()) == "0,1"
     for wanted in ("1,", "0,1", "1,2", "all"):
@@ -471,7 +471,7 @@ def test_gpus_by_name(sandbox: Sandbox) -> None:
     tao.end()
 
 
-def test_a_number_of_gpus(sandbox: Sandbox) -> None:
+def test_a_gpu_count(sandbox: Sandbox) -> None:
     environ = driver(sandbox, "printf '0\\n1\\n2\\n3\\n'")
     first, run = sandbox.in_run("a", "--gpus", "1", environ=environ)
     second, _ = sandbox.in_run("a", "--gpus", "2", environ=environ)
@@ -485,14 +485,14 @@ def test_a_number_of_gpus(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("script", ["exit 9", "echo No devices were found", ":"])
-def test_a_number_of_gpus_without_a_driver(sandbox: Sandbox, script: str) -> None:
+def test_a_gpu_count_without_a_driver(sandbox: Sandbox, script: str) -> None:
     done = sandbox.run("run", "b", "--gpus", "2", "--", "true", environ=driver(sandbox, script))
     one_clear_error(done, 2)
     assert "--gpus 0,1" in done.stderr
 
 
 @pytest.mark.parametrize("wanted", ["-1", "0", "", "1.5", "x", "0;1", ","])
-def test_what_is_no_choice_of_gpus(sandbox: Sandbox, wanted: str) -> None:
+def test_invalid_gpus(sandbox: Sandbox, wanted: str) -> None:
     one_clear_error(sandbox.run("run", "b", f"--gpus={wanted}", "--", "true"), 2)
 
 
@@ -618,7 +618,7 @@ def test_ctrl_c_ends_both(sandbox: Sandbox) -> None:
     assert over["status"] == 130
 
 
-def test_ctrl_c_ends_only_what_wants_to_end(sandbox: Sandbox) -> None:
+def test_ctrl_c_ends_only_a_command_that_does_not_catch_it(sandbox: Sandbox) -> None:
     """The command decides: one that answers Ctrl-C and goes on is not left alone by ``taoprof run``."""
     script = "trap 'echo caught' INT; echo ready; read line; echo got $line; exit 4"
     words = [sandbox.taoprof, "run", "b", "--", "bash", "-c", script]
@@ -631,7 +631,7 @@ def test_ctrl_c_ends_only_what_wants_to_end(sandbox: Sandbox) -> None:
         assert terminal.finish()[0] == 4
 
 
-def test_the_terminal_and_its_job_control_are_the_commands(sandbox: Sandbox) -> None:
+def test_the_command_has_the_terminal_and_its_job_control(sandbox: Sandbox) -> None:
     with Terminal(["bash", "--norc", "-i"], environ={**sandbox.environ, "PS1": "$ "}, cwd=sandbox.root) as shell:
         code = "import sys; print([s.isatty() for s in (sys.stdin, sys.stdout, sys.stderr)]); input(); print('on'*2)"
         shell.send(f'{sandbox.taoprof} run b -- {sys.executable} -c "{code}"\n')
@@ -684,7 +684,7 @@ def test_the_variables_of_the_profile_are_there(sandbox: Sandbox) -> None:
     assert Path(path).parent == sandbox.records
 
 
-def test_nothing_to_run(sandbox: Sandbox) -> None:
+def test_run_without_a_command(sandbox: Sandbox) -> None:
     one_clear_error(sandbox.run("run", "b"), 2)
     one_clear_error(sandbox.run("run", "b", "--"), 2)
     one_clear_error(sandbox.run("run", "none", "--", "true"), 4)
@@ -718,7 +718,7 @@ def test_many_runs_at_once(sandbox: Sandbox) -> None:
     assert told == {str(n): n for n in range(number)}
 
 
-# What is told of runs
+# The log of runs
 
 
 def test_history_and_status(sandbox: Sandbox) -> None:
@@ -779,7 +779,7 @@ def test_a_shell_shows_its_profile_and_ends_with_its_last_status(sandbox: Sandbo
     assert list(sandbox.records.iterdir()) == []
 
 
-def test_zsh_still_reads_the_persons_zshenv(sandbox: Sandbox) -> None:
+def test_zsh_reads_the_users_zshenv(sandbox: Sandbox) -> None:
     path = shutil.which("zsh")
     require(path, "there is no zsh")
     (sandbox.root / ".zshenv").write_text("FROM_ENV=seen\n")
@@ -822,7 +822,7 @@ def test_a_run_that_only_waits_costs_nothing(sandbox: Sandbox) -> None:
     assert run.wait(20) == 0
 
 
-def test_what_the_caller_has_open_stays_open(sandbox: Sandbox) -> None:
+def test_descriptors_of_the_caller_are_inherited(sandbox: Sandbox) -> None:
     script = f"{sandbox.taoprof} run b -- cat <(echo through a pipe); exec 7<{sandbox.mapping_file}; "
     script += f"{sandbox.taoprof} run b -- sh -c 'cat <&7'"
     done = subprocess.run(["bash", "-c", script], env=sandbox.environ, capture_output=True, text=True, timeout=30)
@@ -867,7 +867,7 @@ def test_a_release_outlives_the_binding_of_its_run(sandbox: Sandbox) -> None:
     run.wait(20)
 
 
-def test_a_hold_for_a_time_does_not_go_by_the_clock(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_time_limit_does_not_depend_on_the_clock(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     hold = manage.hold(sandbox.context, None, reason="x", seconds=60)
     really, boot = time.time, time.clock_gettime
     monkeypatch.setattr(time, "time", lambda: really() + 7200)

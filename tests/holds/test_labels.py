@@ -14,16 +14,16 @@ from tests.support.sandbox import FakeEngine, Sandbox, mounts_of
 
 @pytest.fixture
 def engine(sandbox: Sandbox) -> Iterator[FakeEngine]:
-    with FakeEngine(sandbox.folder) as made:
-        sandbox.environ |= made.environ
-        yield made
+    with FakeEngine(sandbox.folder) as engine:
+        sandbox.environ |= engine.environ
+        yield engine
 
 
 def labels(sandbox: Sandbox, name: str = "a", **more: str) -> dict[str, str]:
     return {"taoprofiles.profile": name, "taoprofiles.state": str(sandbox.state), "x": "y", **more}
 
 
-def told(sandbox: Sandbox) -> list[tuple[str, str, str, bool]]:
+def listed(sandbox: Sandbox) -> list[tuple[str, str, str, bool]]:
     return [
         (hold["kind"], hold["profile"], hold["container"], hold["shared"])
         for hold in sandbox.json("status")["data"]["holds"]
@@ -32,14 +32,14 @@ def told(sandbox: Sandbox) -> list[tuple[str, str, str, bool]]:
 
 @pytest.mark.parametrize("mounts", [True, False])
 @pytest.mark.parametrize("count", [-1, None], ids=["gpus", "none"])
-def test_what_a_rendered_line_has_started_is_listed_and_in_nobodys_way(
+def test_a_container_of_a_rendered_command_is_listed_and_blocks_nothing(
     sandbox: Sandbox, engine: FakeEngine, mounts: bool, count: int | None
 ) -> None:
     seen = mounts_of(sandbox, "a") if mounts else {}
     container = engine.container(1, seen, labels=labels(sandbox), count=count)
-    assert told(sandbox) == [("found", "a", container, False)]
+    assert listed(sandbox) == [("found", "a", container, False)]
     sandbox.run("use", "b", check=True)
-    assert told(sandbox) == [("found", "a", container, False)]
+    assert listed(sandbox) == [("found", "a", container, False)]
     assert sandbox.run("stop", f"c{container[:6]}").returncode in (0, 1), "the engine that is played stops nothing"
     assert any(f"/containers/{container}/stop" in path for path in engine.asked)
 
@@ -51,22 +51,24 @@ def test_what_a_rendered_line_has_started_is_listed_and_in_nobodys_way(
         {"taoprofiles.profile": "", "taoprofiles.state": ""},
     ],
 )
-def test_what_others_have_labelled_is_not_ours(sandbox: Sandbox, engine: FakeEngine, about: dict[str, str]) -> None:
+def test_containers_with_labels_of_others_are_ignored(
+    sandbox: Sandbox, engine: FakeEngine, about: dict[str, str]
+) -> None:
     engine.container(1, mounts_of(sandbox, "a"), labels=about)
-    assert told(sandbox) == []
+    assert listed(sandbox) == []
     sandbox.run("use", "b", check=True)
 
 
 @pytest.mark.parametrize("about", [None, {"taoprofiles.stand-in": "x"}, {"taoprofiles.profile": "b"}, {"a": "b"}])
 def test_other_labels_change_nothing(sandbox: Sandbox, engine: FakeEngine, about: dict[str, str] | None) -> None:
     container = engine.container(1, mounts_of(sandbox, "a"), labels=about)
-    assert told(sandbox) == [("found", "a", container, True)]
+    assert listed(sandbox) == [("found", "a", container, True)]
     assert sandbox.run("use", "b").returncode == 5
 
 
-def test_a_run_whose_record_is_gone_is_nobodys(sandbox: Sandbox, engine: FakeEngine) -> None:
+def test_a_container_whose_run_has_no_record_is_ignored(sandbox: Sandbox, engine: FakeEngine) -> None:
     engine.container(1, mounts_of(sandbox, "a"), labels=labels(sandbox, **{"taoprofiles.run": "abcde"}))
-    assert told(sandbox) == []
+    assert listed(sandbox) == []
 
 
 def test_a_guard_lists_it_seals_nothing_and_finds_no_fault(sandbox: Sandbox, engine: FakeEngine) -> None:
@@ -74,16 +76,16 @@ def test_a_guard_lists_it_seals_nothing_and_finds_no_fault(sandbox: Sandbox, eng
         container = engine.container(1, {"/elsewhere": "/data"}, labels=labels(sandbox))
         engine.event("start", container)
         until(lambda: guard.known().get("holds"), "the guard has seen it", details=guard.said)
-        assert told(sandbox) == [("found", "a", container, False)]
+        assert listed(sandbox) == [("found", "a", container, False)]
         assert not is_sealed(sandbox.mapping_file)
         sandbox.run("use", "b", check=True)
-        assert told(sandbox) == [("found", "a", container, False)]
+        assert listed(sandbox) == [("found", "a", container, False)]
         assert "container" not in guard.said(), guard.said()
 
 
-def test_two_holds_are_of_the_same_work() -> None:
-    one = Hold(pid=5, start=9, container="c")
-    assert one.is_same(Hold(pid=5, start=9))
-    assert one.is_same(Hold(pid=6, start=9, container="c"))
-    assert not one.is_same(Hold(pid=5, start=8))
+def test_is_same() -> None:
+    hold = Hold(pid=5, start=9, container="c")
+    assert hold.is_same(Hold(pid=5, start=9))
+    assert hold.is_same(Hold(pid=6, start=9, container="c"))
+    assert not hold.is_same(Hold(pid=5, start=8))
     assert not Hold().is_same(Hold())

@@ -49,8 +49,8 @@ SPACES = ("--uts", "--pid", "--net", "--mount", "--fork", "--mount-proc", "--kil
 @pytest.fixture
 def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
     monkeypatch.setattr(liveness, "LEASE", LEASE)
-    with Sandbox(tmp_path) as made:
-        yield made.profiles_named("a", "b")
+    with Sandbox(tmp_path) as sandbox:
+        yield sandbox.profiles_named("a", "b")
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def switches(sandbox: Sandbox, name: str) -> bool:
     return True
 
 
-def passed(seconds: float) -> None:
+def sleep(seconds: float) -> None:
     end = time.monotonic() + seconds
     until(lambda: time.monotonic() >= end, "some time has passed", seconds=seconds + 5)
 
@@ -130,22 +130,22 @@ def test_a_run_on_another_host(sandbox: Sandbox, spaces: str) -> None:
 def test_another_host_vanishes(sandbox: Sandbox, spaces: str) -> None:
     _, host = run_on_a(sandbox, spaces, "b", "--shared")
     refused(sandbox, "a")
-    passed(LEASE / 2)
+    sleep(LEASE / 2)
     refused(sandbox, "a")
     gone = vanish(host)
     refused(sandbox, "a")
     until(lambda: switches(sandbox, "a"), "the lease has run out", seconds=LEASE + 30)
-    assert time.monotonic() - gone > LEASE - 1.1, "its last sign of life was at most that old"
+    assert time.monotonic() - gone > LEASE - 1.1, "its last heartbeat was at most that old"
     assert sandbox.holds() == []
     left = {path.suffix for path in sandbox.records.iterdir()}
     assert left == {".json", ".claim"}, "it may only be cut off: its files are its own host's to take away"
 
 
 def test_a_host_that_vanished_before_anybody_looked(sandbox: Sandbox, spaces: str) -> None:
-    """What counts is what was seen: the lease begins with the first look, however old the sign of life is."""
+    """What counts is what was seen: the lease begins with the first look, however old the heartbeat is."""
     _, host = run_on_a(sandbox, spaces, "b", "--shared")
     vanish(host)
-    passed(LEASE * 1.2)
+    sleep(LEASE * 1.2)
     refused(sandbox, "a")
     first = time.monotonic()
     until(lambda: switches(sandbox, "a"), "the lease has run out", seconds=LEASE + 30)
@@ -185,11 +185,11 @@ def test_a_hold_for_a_process_on_another_host_stays_while_it_lives(sandbox: Sand
     until(lambda: not switches(sandbox, "b") and time.monotonic() > end, "it is still held", seconds=1.5 * LEASE + 30)
 
 
-def test_a_hold_by_hand_on_another_host_has_no_lease(sandbox: Sandbox, spaces: str) -> None:
+def test_a_manual_hold_on_another_host_has_no_lease(sandbox: Sandbox, spaces: str) -> None:
     host = hold_on_a(sandbox, spaces)
     (holder,) = refused(sandbox, "b")
     vanish(host)
-    passed(LEASE * 1.3)
+    sleep(LEASE * 1.3)
     refused(sandbox, "b")
     assert call(sandbox, "release", holder["id"]).status == 0
     assert switches(sandbox, "b")
@@ -210,8 +210,8 @@ def test_an_isolated_run_on_another_host(sandbox: Sandbox, spaces: str) -> None:
 # Records of a host that is far away
 
 
-def noted(sandbox: Sandbox, **fields: Any) -> tuple[Hold, Path]:
-    """Write a record as another host would; give it and the file whose time is the sign of life."""
+def write_remote_record(sandbox: Sandbox, **fields: Any) -> tuple[Hold, Path]:
+    """Write a record as another host would; give it and the file whose time is the heartbeat."""
     about = {"kind": "run", "shared": True, "digest": "x", "place": ELSEWHERE, "host": NAME, "pid": 1, "user": "ana"}
     hold = Hold(**{**about, "since": time.time(), "command": ["tao"], **fields})
     with Lock(sandbox.context.lock):
@@ -220,33 +220,33 @@ def noted(sandbox: Sandbox, **fields: Any) -> tuple[Hold, Path]:
 
 
 @pytest.mark.parametrize("offset", [-400 * 86400.0, 400 * 86400.0], ids=["past", "future"])
-def test_clocks_are_not_compared(sandbox: Sandbox, offset: float) -> None:
-    _, claim = noted(sandbox)
+def test_clocks_of_hosts_are_not_compared(sandbox: Sandbox, offset: float) -> None:
+    _, claim = write_remote_record(sandbox)
 
     def sign(seconds: float) -> None:
         os.utime(claim, (time.time() + offset + seconds,) * 2)
 
     sign(0)
     refused(sandbox, "b")
-    passed(LEASE * 0.6)
-    sign(-1000)  # the other host's clock was set back: it is a sign of life like any other
+    sleep(LEASE * 0.6)
+    sign(-1000)  # the other host's clock was set back: it is a heartbeat like any other
     refused(sandbox, "b")
-    passed(LEASE * 0.6)
+    sleep(LEASE * 0.6)
     refused(sandbox, "b")
     until(lambda: switches(sandbox, "b"), "the lease has run out", seconds=LEASE)
 
 
-def test_a_look_that_changes_nothing_does_not_take_anything_away(sandbox: Sandbox) -> None:
-    hold, _ = noted(sandbox)
+def test_a_search_without_the_lock_deletes_nothing(sandbox: Sandbox) -> None:
+    hold, _ = write_remote_record(sandbox)
     refused(sandbox, "b")
-    passed(LEASE * 1.1)
+    sleep(LEASE * 1.1)
     switch.use(sandbox.context, "b", dry_run=True)
     assert (sandbox.records / f"{hold.id}.json").exists()
 
 
 def test_gpus_of_another_machine_are_others(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """GPU 0 over there is not GPU 0 here."""
-    noted(sandbox, gpus=["0", "1"], shared=False)
+    write_remote_record(sandbox, gpus=["0", "1"], shared=False)
     run = runs.prepare(sandbox.context, "a", ["true"], wish=runs.RunOptions(gpus="0,1"))
     run.give_up()
 
@@ -254,15 +254,15 @@ def test_gpus_of_another_machine_are_others(sandbox: Sandbox, monkeypatch: pytes
 def test_gpus_are_those_of_all_containers_on_a_machine(sandbox: Sandbox) -> None:
     """Two process namespaces of one boot, as of two development containers, see the same GPUs."""
     name, machine, boot, _ = processes.place().split(" ")
-    noted(sandbox, gpus=["0", "1"], shared=False, place=f"{name} {machine} {boot} 5")
+    write_remote_record(sandbox, gpus=["0", "1"], shared=False, place=f"{name} {machine} {boot} 5")
     with pytest.raises(HeldError):
         runs.prepare(sandbox.context, "a", ["true"], wish=runs.RunOptions(gpus="1,"))
 
 
-def test_what_was_seen_survives_a_damaged_note(sandbox: Sandbox) -> None:
-    noted(sandbox)
+def test_a_damaged_heartbeat_cache_is_replaced(sandbox: Sandbox) -> None:
+    write_remote_record(sandbox)
     refused(sandbox, "b")
-    (seen,) = (sandbox.state / "cache").glob("seen-*.json")
+    (cache,) = (sandbox.state / "cache").glob("seen-*.json")
     for content in (b"", b"{", b"[]", b'{"x": 5}', json.dumps({"x": ["a"]}).encode(), b'{"a": [1, "b"], "c": [2, 3]}'):
-        seen.write_bytes(content)
+        cache.write_bytes(content)
         refused(sandbox, "b")

@@ -21,8 +21,8 @@ WAITERS = 64 if ALL else 12
 
 @pytest.fixture
 def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
-    with Sandbox(tmp_path) as made:
-        yield made.profiles_named("a", "b", "c")
+    with Sandbox(tmp_path) as sandbox:
+        yield sandbox.profiles_named("a", "b", "c")
 
 
 def tickets(sandbox: Sandbox) -> list[str]:
@@ -45,7 +45,7 @@ def held(sandbox: Sandbox) -> str:
 
 
 def served(sandbox: Sandbox) -> list[int]:
-    """Give the pids of those who switched, the first one first."""
+    """Return the pids of those who switched, the first one first."""
     entries = sandbox.json("history", "--all")["data"]["entries"][::-1]
     return [int(entry["by"].rpartition("pid ")[2]) for entry in entries if entry["action"] == "use"]
 
@@ -74,7 +74,7 @@ def test_waiters_are_served_in_order(sandbox: Sandbox) -> None:
     assert tickets(sandbox) == []
 
 
-def test_it_says_for_whom_and_switches_at_once(sandbox: Sandbox) -> None:
+def test_waiting_names_the_holder_and_switches_at_once(sandbox: Sandbox) -> None:
     tao, process = sandbox.plain()
     waiting = waiter(sandbox, "b")
     assert waiting.stderr is not None
@@ -97,15 +97,15 @@ def test_it_says_for_whom_and_switches_at_once(sandbox: Sandbox) -> None:
 def test_a_hold_that_ends_is_noticed_soon(sandbox: Sandbox, how: str) -> None:
     sleeper = sandbox.start("sleep", "1000")
     options = {"released": [], "over": ["--for", "1.5"], "process": ["--pid", str(sleeper.pid)]}[how]
-    made = sandbox.json("hold", "--reason", "x", *options)["data"]
+    hold = sandbox.json("hold", "--reason", "x", *options)["data"]
     waiting = waiter(sandbox, "b")
     if how == "released":
-        sandbox.run("release", made["id"], check=True)
+        sandbox.run("release", hold["id"], check=True)
     elif how == "process":
         sleeper.kill()
         sleeper.wait(20)
     else:
-        until(lambda: time.time() >= made["until"], "its time is over")
+        until(lambda: time.time() >= hold["until"], "its time is over")
     ended = time.monotonic()
     assert waiting.wait(20) == 0
     assert time.monotonic() - ended < 10, "half a second until it looks, and the switch itself"
@@ -143,13 +143,13 @@ def test_ctrl_c_leaves_the_queue(sandbox: Sandbox) -> None:
         terminal.wait_for("waiting for a demo")
         assert len(tickets(sandbox)) == 1
         terminal.send("\x03")
-        status, seen = terminal.finish()
+        status, output = terminal.finish()
     assert status == -signal.SIGINT, "as a shell tells it: 130"
-    assert b"Traceback" not in seen
+    assert b"Traceback" not in output
     assert tickets(sandbox) == []
 
 
-def test_whoever_is_in_front_is_killed(sandbox: Sandbox) -> None:
+def test_a_killed_waiter_blocks_nobody(sandbox: Sandbox) -> None:
     """The next one goes on, although nobody has taken the dead one's ticket away."""
     hold_id = held(sandbox)
     first, second = waiter(sandbox, "b"), waiter(sandbox, "c")
