@@ -1,8 +1,8 @@
 """Named mount profiles for the NVIDIA TAO launcher.
 
-``taoprofiles.use("detectnet_v2")`` gives this process a profile for as long as it lives, ``taoprofiles.run(…)`` runs a
-command with one, ``taoprofiles.switch(…)`` switches ``~/.tao_mounts.json``. They raise subclasses of ``TaoprofError``
-and print nothing. In IPython, ``%load_ext taoprofiles`` brings ``%taoprof``.
+``taoprofiles.use("detectnet_v2")`` uses a profile in this process, ``taoprofiles.run(…)`` runs a command with one, and
+``taoprofiles.switch(…)`` switches ``~/.tao_mounts.json``. They raise subclasses of ``TaoprofError`` and print nothing.
+In IPython, ``%load_ext taoprofiles`` provides ``%taoprof``.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ def __getattr__(name: str) -> object:
 
 
 def load_ipython_extension(shell: object) -> None:
-    """Bring ``%taoprof`` into an IPython shell: what ``%load_ext taoprofiles`` calls."""
+    """Add ``%taoprof`` to an IPython shell; ``%load_ext taoprofiles`` calls this."""
     from taoprofiles.jupyter.extension import load
 
     load(shell)
 
 
 def unload_ipython_extension(shell: object) -> None:
-    """Take it away again: what ``%unload_ext taoprofiles`` calls."""
+    """Remove ``%taoprof`` again; ``%unload_ext taoprofiles`` calls this."""
     from taoprofiles.jupyter.extension import unload
 
     unload(shell)

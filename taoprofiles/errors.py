@@ -9,10 +9,10 @@ if TYPE_CHECKING:
 
 
 class TaoprofError(Exception):
-    """Anything that taoprofiles refuses or could not do.
+    """Base class of all errors.
 
-    ``message`` says what, where and why on one line; ``problems`` lists every single fault, one line each, where there
-    are several; ``hint`` is a next step to paste. ``code`` never changes once published, ``status`` is the exit status.
+    ``message`` says what failed and why, on one line; ``problems`` has one line for each problem if there are several;
+    ``hint`` is what to do next. ``code`` never changes once published; ``status`` is the exit status.
     """
 
     code = "failed"
@@ -26,7 +26,7 @@ class TaoprofError(Exception):
         self.more: dict[str, Any] = {}
 
     def __str__(self) -> str:
-        """Give all of it on one line, for tracebacks and logs."""
+        """Return everything on one line, for tracebacks and logs."""
         text = self.message
         if self.problems:
             text += ": " + "; ".join(self.problems)
@@ -34,42 +34,42 @@ class TaoprofError(Exception):
 
 
 class UsageError(TaoprofError):
-    """The command line, or a call, asks for something that cannot be meant."""
+    """The command line, or a call, is invalid."""
 
     code = "usage"
     status = 2
 
 
 class InvalidProfileError(TaoprofError):
-    """A profile cannot be read, or cannot be rendered here and now."""
+    """A profile is invalid, or cannot be rendered on this machine."""
 
     code = "invalid-profile"
     status = 3
 
 
 class InvalidStateError(TaoprofError):
-    """Something else that taoprofiles reads is not what it should be: the mapping file, the history, HOME."""
+    """Another input is invalid: the mapping file, the history, HOME."""
 
     code = "invalid-state"
     status = 3
 
 
 class CannotRenderError(TaoprofError):
-    """A profile that is valid says what the target of ``render`` has no way to say, or holds a secret there."""
+    """A valid profile has what the target of ``render`` cannot express, or a secret where it would be shown."""
 
     code = "cannot-render"
     status = 3
 
 
 class NotFoundError(TaoprofError):
-    """There is no profile or history entry of that name."""
+    """There is no profile, hold or history entry of that name."""
 
     code = "not-found"
     status = 4
 
 
 class HeldError(TaoprofError):
-    """Work that goes on needs the mapping, the results folder or the GPUs; ``holds`` are the Hold objects."""
+    """Running work needs the mapping, the results folder or the GPUs; ``holds`` are its Hold objects."""
 
     code = "held"
     status = 5
@@ -84,14 +84,14 @@ class HeldError(TaoprofError):
 
 
 class BusyError(TaoprofError):
-    """Another taoprof command held the lock for the whole of the time allowed."""
+    """Another taoprof command held the lock until the timeout."""
 
     code = "busy"
     status = 7
 
 
 class GuardedError(TaoprofError):
-    """Another guard has this place, and is at work."""
+    """Another guard is running."""
 
     code = "guarded"
     status = 8
