@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -23,6 +25,8 @@ for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHU
     if signal.getsignal(number) is signal.SIG_IGN:  # under nohup, or in a script's background: commands inherit it
         signal.signal(number, usual)
 
+ROOT = Path(__file__).parents[1]
+
 settings.register_profile("ours", deadline=None, database=None)  # a busy machine is no fault of what is tested
 settings.load_profile("ours")
 
@@ -34,33 +38,40 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     return 0 if is_named else None
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in its own hook
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Return a scheduler that gives all tests with one set-up to one process, and every other test to whoever is free.
+
+    pytest-xdist 3.8 has the mark ``xdist_group`` for this, which pytest 9.2 no longer understands.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduler(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return set_up_of(nodeid.partition("::")[0]) or nodeid
+
+    return Scheduler(config, log)
+
+
+SET_UPS = {"engine": ("mark.engine", "mark.systemd"), "jupyter": ("mark.jupyter",)}
+"""Tests that share one Docker engine, and the systemd that is booted beside it; tests with a kernel or a JupyterLab."""
+
+
+@functools.cache
+def set_up_of(path: str) -> str:
+    """Return the name of the set-up that the tests of a module share with each other or with other modules, or ""."""
+    text = (ROOT / path).read_text()
+    names = [name for name, marks in SET_UPS.items() if any(mark in text for mark in marks)]
+    return names[0] if names else path if 'scope="module"' in text else ""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what takes minutes, unless TAOPROF_TEST_ALL asks for it, and group what is to run in one process."""
+    """Skip what takes minutes, unless TAOPROF_TEST_ALL asks for it, and begin with the longest set-ups."""
     for item in items:
         if not ALL and any(item.get_closest_marker(marker) for marker in ("strace", "systemd")):
             item.add_marker(pytest.mark.skip(reason="takes minutes: TAOPROF_TEST_ALL=1, as in CI"))
-        group = _group(item)
-        if group:
-            item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: _ORDER.get(_group(item), len(_ORDER)))  # the longest group must not begin last
-
-
-_ORDER = {name: rank for rank, name in enumerate(("engine", "jupyter"))}
-
-
-def _group(item: pytest.Item) -> str:
-    """Return the name of the set-up that a test shares with others, "" if it shares none.
-
-    Tests with one Docker engine or one booted systemd form a group, and so do those with one fixture of their module.
-    """
-    if item.get_closest_marker("engine") or item.get_closest_marker("systemd"):
-        return "engine"
-    if item.get_closest_marker("jupyter"):
-        return "jupyter"
-    fixtures = getattr(item, "_fixtureinfo").name2fixturedefs.values()  # noqa: B009  (private in pytest)
-    shares_set_up = any(definitions[-1].scope == "module" for definitions in fixtures)
-    return item.nodeid.partition("::")[0] if shares_set_up else ""
+    ranks = {name: rank for rank, name in enumerate(SET_UPS)}
+    items.sort(key=lambda item: ranks.get(set_up_of(item.nodeid.partition("::")[0]), len(ranks)))
 
 
 @pytest.fixture
