@@ -119,7 +119,7 @@ class Daemon:
         logger.setLevel(logging.DEBUG)
         logger.propagate = False
         logger.addHandler(_LogHandler(context, has_journal=self._notifier.keeps_journal))
-        self._files = status.GuardFiles(context, processes.place())
+        self._files = status.GuardFiles(context, processes.host_id())
         self._queue = WakeQueue()
         self._engine = ContainerWatcher(context, TICK, self._queue)
         self._guard = Guard(context, options)

@@ -73,7 +73,7 @@ class Guard:
     def __init__(self, context: Context, options: Options) -> None:
         self._context, self._options = context, options
         self._history, self._seal = History(context), Seal(context)
-        self._files = GuardFiles(context, processes.place())
+        self._files = GuardFiles(context, processes.host_id())
         self._overwrites = Overwrites(context, options.restores)
         self._publisher = StatusPublisher(context, self._files)
         self._needs: dict[object, tuple[str | None, str | None]] = {}
@@ -276,7 +276,7 @@ class Guard:
 
     def watched_processes(self) -> Iterator[tuple[int, int]]:
         """Yield pid and start time of each process of this host whose end may be the end of a hold."""
-        host = processes.place()
+        host = processes.host_id()
         tagged: dict[str, list[int]] | None = None
         for hold in self.holds:
             if hold.place != host:
@@ -286,13 +286,13 @@ class Guard:
             elif hold.kind in OWN_KINDS:
                 if tagged is None:
                     tagged = {}
-                    for pid, tag in processes.marked(self._context.uid, RUN_VARIABLE):
+                    for pid, tag in processes.with_variable(self._context.uid, RUN_VARIABLE):
                         tagged.setdefault(tag, []).append(pid)
                 yield from ((pid, processes.start_time(pid) or 0) for pid in tagged.get(hold.id, []))
 
     def next_expiry(self) -> float:
         """Return the seconds until the first hold expires, infinity if none does."""
-        host = processes.place()
+        host = processes.host_id()
         ends = [hold.until - hold.since - seconds_held(hold, host) for hold in self.holds if hold.until is not None]
         return max(0.05, min(ends)) if ends else NEVER
 

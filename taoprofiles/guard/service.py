@@ -116,7 +116,7 @@ class Service:
         for folder in (context.holds, context.profiles, context.config):  # created by the guard to watch them
             best_effort.rmdir_quietly(folder)
         status.unseal(context)
-        status.GuardFiles(context, processes.place()).delete()
+        status.GuardFiles(context, processes.host_id()).delete()
         return [f"service stopped and removed: {context.short(self.path)}"]
 
     def start(self) -> None:

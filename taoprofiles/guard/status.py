@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 def read_status(context: Context) -> dict[str, Any] | None:
     """Return what the guard of this host published (see ``StatusPublisher``), None if no guard is alive here."""
-    guard = GuardFiles(context, processes.place())
+    guard = GuardFiles(context, processes.host_id())
     return guard.read() if guard.is_alive() else None
 
 

@@ -28,7 +28,7 @@ class Hold:
     - ``phase``: "pending" until the container exists, then "bound"
     - ``profile``, ``digest``: the profile's name and the digest of the mapping that the work needs (``mapping.digest``)
     - ``shared``: whether the work needs the shared mapping file; an isolated run has its own file
-    - ``user``, ``host`` (its name), ``place`` (see ``system.processes``), ``pid``, ``start``: the owner; ``start`` is
+    - ``user``, ``host`` (its name), ``place`` (``processes.host_id``), ``pid``, ``start``: the owner; ``start`` is
       in clock ticks since boot, for a manual hold without a pid the time at which it was made
     - ``command``, ``folder`` (where it was started), ``container`` (full id), ``image``, ``engine`` (its address)
     - ``since``, ``until``: seconds since 1970; ``until`` is None without a time limit

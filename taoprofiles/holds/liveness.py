@@ -100,7 +100,7 @@ class _Search:
         self._context = context
         self._content = content
         self._may_write = may_write
-        self._here = processes.place()
+        self._here = processes.host_id()
         self._records = HoldRecords(context)
         self._active = ActiveHolds()
         self._end = time.monotonic() + (PATIENCE if engine is None else GUARD_PATIENCE)
@@ -286,7 +286,7 @@ class _Search:
         if self._records.is_locked(hold):
             return True
         if self._tags is None:
-            self._tags = {tag for _, tag in processes.marked(self._context.uid, RUN_VARIABLE)}
+            self._tags = {tag for _, tag in processes.with_variable(self._context.uid, RUN_VARIABLE)}
         return hold.id in self._tags or self._may_have_container(hold)
 
     def _is_manual_alive(self, hold: Hold) -> bool:

@@ -42,7 +42,7 @@ def new_hold(context: Context, kind: str) -> Hold:
         kind=kind,
         user=context.user,
         host=os.uname().nodename,
-        place=processes.place(),
+        place=processes.host_id(),
         folder=context.folder,
         since=time.time(),
     )

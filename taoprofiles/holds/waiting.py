@@ -60,7 +60,7 @@ def wait_until_free(
                     if holds
                     else f"waiting behind {len(ahead)} other{'s' if len(ahead) > 1 else ''}"
                 )
-            here = processes.place()
+            here = processes.host_id()
             pids = [hold.pid for hold in holds if hold.place == here and processes.alive(hold.pid, hold.start)]
             _wait_for_exit([*pids, *ahead[-1:]], min(RETRY_INTERVAL, remaining))
 

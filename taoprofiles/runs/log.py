@@ -50,13 +50,13 @@ def stop(context: Context, hold_id: str) -> Hold:
         raise NotFoundError(f"there is no run '{hold_id}'", hint="'taoprof status' lists the active runs")
     if hold.kind == "manual":
         raise UsageError(f"'{hold_id}' is a manual hold without a command", hint=f"'taoprof release {hold_id}'")
-    if hold.place != processes.place():
+    if hold.place != processes.host_id():
         raise UsageError(f"'{hold_id}' runs on {hold.host}: stop it there")
     if hold.container:
         _stop_container(context, hold, hold.container)
         if hold.kind == "found":
             return hold  # its launcher ends with it
-    pids = [pid for pid, tag in processes.marked(context.uid, RUN_VARIABLE) if tag == hold.id]
+    pids = [pid for pid, tag in processes.with_variable(context.uid, RUN_VARIABLE) if tag == hold.id]
     if hold.kind == "found" and processes.alive(hold.pid, hold.start):
         pids.append(hold.pid)
     if hold.kind == "notebook" and not (pids or hold.container):

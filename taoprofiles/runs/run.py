@@ -218,7 +218,7 @@ class Run:
 
     def _has_processes(self) -> bool:
         """Return whether a process of the run is alive: one that inherited the claim, or has only the run tag."""
-        tags = (tag for _, tag in processes.marked(self._context.uid, RUN_VARIABLE))
+        tags = (tag for _, tag in processes.with_variable(self._context.uid, RUN_VARIABLE))
         return HoldRecords(self._context).is_locked(self.hold) or self.hold.id in tags
 
     def _is_running(self, container_id: str) -> bool:

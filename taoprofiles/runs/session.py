@@ -91,7 +91,7 @@ class Session:
 
     def has_work(self) -> bool:
         """Return whether a process or a container that was started from here is still running."""
-        tags = (tag for pid, tag in processes.marked(self._context.uid, RUN_VARIABLE) if pid != self._process)
+        tags = (tag for pid, tag in processes.with_variable(self._context.uid, RUN_VARIABLE) if pid != self._process)
         if self.hold.id in tags:
             return True
         hold = find_active_holds(self._context, files.read_mapping_file(self._context)).find(self.hold.id)

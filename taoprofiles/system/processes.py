@@ -98,8 +98,8 @@ def in_background() -> bool:
         return False
 
 
-def marked(uid: int, variable: str) -> Iterator[tuple[int, str]]:
-    """Give the pid and value for each process of the user whose environment has ``variable``."""
+def with_variable(uid: int, variable: str) -> Iterator[tuple[int, str]]:
+    """Yield the pid and the value for each process of the user whose environment has ``variable``."""
     prefix = f"{variable}=".encode()
     for entry in os.listdir("/proc"):
         if not entry.isdigit():
@@ -161,10 +161,10 @@ def alive(pid: int, start: int) -> bool:
     return pid > 0 and start_time(pid) == start
 
 
-def place() -> str:
-    """Name this very host: machine, boot, and process namespace, whose processes this one can see.
+def host_id() -> str:
+    """Return the id of this host: name, machine id, boot id and process namespace.
 
-    Two containers that share a home are two hosts: neither sees the other's processes.
+    Two containers that share a home are two hosts, since neither sees the other's processes.
     """
     machine = _read("/etc/machine-id").decode("ascii", "replace").strip()
     boot = _read("/proc/sys/kernel/random/boot_id").decode("ascii", "replace").strip()
@@ -175,14 +175,14 @@ def place() -> str:
     return f"{os.uname().nodename} {machine or '-'} {boot} {namespace}"
 
 
-def same_machine(place: str, other: str) -> bool:
-    """Whether two places are of one machine and one boot, whatever their process namespaces."""
-    return place.split(" ")[1:3] == other.split(" ")[1:3]
+def same_machine(host: str, other: str) -> bool:
+    """Return whether two host ids belong to the same machine and boot, whatever their process namespaces."""
+    return host.split(" ")[1:3] == other.split(" ")[1:3]
 
 
-def rebooted(noted: str, here: str) -> bool:
-    """Whether the place ``noted`` is this machine, before a reboot: nothing of what ran there can still run."""
-    then, now = noted.split(" "), here.split(" ")
+def rebooted(host: str, here: str) -> bool:
+    """Return whether ``host`` is the id of this machine before a reboot, so that no process of it can be alive."""
+    then, now = host.split(" "), here.split(" ")
     return len(then) == len(now) == 4 and then[1] != "-" and then[:2] == now[:2] and then[2] != now[2]
 
 

@@ -145,7 +145,7 @@ def test_a_guard_of_another_version(used: Home) -> None:
     from taoprofiles.guard.status import GuardFiles
     from taoprofiles.system import processes
 
-    guards = GuardFiles(used.context, processes.place())
+    guards = GuardFiles(used.context, processes.host_id())
     fd = guards.acquire()
     try:
         guards.publish(

@@ -234,7 +234,7 @@ def test_a_reused_pid_is_not_a_run(sandbox: Sandbox) -> None:
 
 
 def another_boot(sandbox: Sandbox) -> str:
-    name, machine, _, namespace = processes.place().split(" ")
+    name, machine, _, namespace = processes.host_id().split(" ")
     require(machine != "-", "there is no machine id here")
     return f"{name} {machine} 11111111-2222-3333-4444-555555555555 {namespace}"
 

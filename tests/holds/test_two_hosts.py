@@ -253,7 +253,7 @@ def test_gpus_of_another_machine_are_others(sandbox: Sandbox, monkeypatch: pytes
 
 def test_gpus_are_those_of_all_containers_on_a_machine(sandbox: Sandbox) -> None:
     """Two process namespaces of one boot, as of two development containers, see the same GPUs."""
-    name, machine, boot, _ = processes.place().split(" ")
+    name, machine, boot, _ = processes.host_id().split(" ")
     write_remote_record(sandbox, gpus=["0", "1"], shared=False, place=f"{name} {machine} {boot} 5")
     with pytest.raises(HeldError):
         runs.prepare(sandbox.context, "a", ["true"], wish=runs.RunOptions(gpus="1,"))

@@ -206,7 +206,7 @@ class Sandbox(Home):
                     stream.close()
         mark = str(self.folder)
         for variable in ("FAKE_TAO", "HOME"):
-            for pid, value in list(processes.marked(os.getuid(), variable)):
+            for pid, value in list(processes.with_variable(os.getuid(), variable)):
                 if value.startswith(mark) and pid != os.getpid():
                     kill(pid)
         for tao in self._taos:

@@ -125,8 +125,8 @@ def test_environment_and_mark() -> None:
             assert one.stdout is not None
             one.stdout.readline()
         assert processes.environment(process.pid) == environ
-        assert list(processes.marked(os.getuid(), "TAOPROF_TEST_MARK")) == [(process.pid, "a=b")]
-        assert list(processes.marked(os.getuid() + 1, "TAOPROF_TEST_MARK")) == []
+        assert list(processes.with_variable(os.getuid(), "TAOPROF_TEST_MARK")) == [(process.pid, "a=b")]
+        assert list(processes.with_variable(os.getuid() + 1, "TAOPROF_TEST_MARK")) == []
     finally:
         for one in (process, other):
             one.kill()
@@ -134,7 +134,7 @@ def test_environment_and_mark() -> None:
 
 
 def test_the_place() -> None:
-    here = processes.place()
+    here = processes.host_id()
     name, machine, boot, namespace = here.split(" ")
     assert name == os.uname().nodename
     assert namespace.isdigit()
