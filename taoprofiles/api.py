@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from taoprofiles.holds.hold import Hold
     from taoprofiles.runs.session import Session
-    from taoprofiles.switching.status import Situation
+    from taoprofiles.switching.status import Status
     from taoprofiles.switching.switch import Switch
 
 __all__ = ["Finished", "current", "hold", "run", "switch", "use"]
@@ -73,9 +73,9 @@ def switch(
     return switching.use(Context(), name, dry_run=dry_run, mkdir=mkdir, check=check, timeout=timeout)
 
 
-def current() -> Situation:
+def current() -> Status:
     """Return which profile is active: ``.name`` and ``.state`` (active, drifted, unmanaged, none)."""
-    return status.look(Context())
+    return status.get_status(Context())
 
 
 def run(

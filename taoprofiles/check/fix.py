@@ -119,7 +119,7 @@ def apply(context: Context, fixes: Sequence[Fix], name: str | None, *, timeout: 
         edit.change(context, name, wanted, timeout=timeout)
     elif wanted:
         _change_file(context, wanted, timeout=timeout)
-    preflight.make([fix.what for fix in fixes if fix.kind == "mkdir"])
+    preflight.make_folders([fix.what for fix in fixes if fix.kind == "mkdir"])
     for fix in fixes:
         if fix.kind == "chmod":
             files.change_mode(fix.what, 0o600)
@@ -145,4 +145,4 @@ def _change_file(context: Context, wanted: dict[str, str | None], *, timeout: fl
         else:
             others = [entry for entry in changed.get("Envs", []) if entry.get("variable") != name]
             changed["Envs"] = others + ([] if value is None else [{"variable": name, "value": value}])
-    switch.rewrite(context, mapping.to_bytes(changed), seen=content, timeout=timeout)
+    switch.replace_content(context, mapping.to_bytes(changed), seen=content, timeout=timeout)

@@ -17,12 +17,12 @@ from taoprofiles.rules.locations import in_file, in_profile
 from taoprofiles.rules.start import File
 from taoprofiles.storage import files
 from taoprofiles.storage.files import MAPPING_LIMIT
-from taoprofiles.switching.status import look
+from taoprofiles.switching.status import get_status
 
 if TYPE_CHECKING:
     from taoprofiles.launcher.versions import Behaviour
     from taoprofiles.storage.paths import Context
-    from taoprofiles.switching.status import Situation
+    from taoprofiles.switching.status import Status
 
 _PROBLEM_IDS = {"docker.shm_size": "shm-unit", "docker.ulimits": "ulimit-type", "docker.ports": "port-shape"}
 """By key of a profile: the check whose rule the profile's model applies as well."""
@@ -76,7 +76,7 @@ class CheckTarget(NamedTuple):
         launcher_mounts = context.environ.get("LAUNCHER_MOUNTS")
         overwritten: list[Finding] = []
         if launcher_mounts is None:
-            status = look(context)
+            status = get_status(context)
             if status.state == "active" and status.name is not None:
                 return cls.from_profile(context, status.name)
             overwritten = _overwritten(context, status)
@@ -108,7 +108,7 @@ def _invalid(problem: str, name: str) -> Finding:
     return error(id, key, what, hint=hint)
 
 
-def _overwritten(context: Context, status: Situation) -> list[Finding]:
+def _overwritten(context: Context, status: Status) -> list[Finding]:
     """Return the finding of a mapping that another program overwrote, as each notebook of NVIDIA does."""
     if status.state != "unmanaged" or status.last is None:
         return []

@@ -80,7 +80,7 @@ def survey(context: Context) -> State:
             unreadable.append((path, (error.strerror or str(error)).lower()))
         return otherwise
 
-    found = told(context.mapping_file, lambda: status.look(context), None)
+    found = told(context.mapping_file, lambda: status.get_status(context), None)
     summaries: list[Summary] = told(context.profiles, lambda: Store(context).summaries(), [])
     damaged: dict[str, str] = {}
     told(context.holds, lambda: len(HoldRecords(context).all(damaged)), 0)

@@ -124,14 +124,14 @@ class Overwrites:
         if decision == "restore" and wanted is not None:
             profile, restored = wanted
             like = like or FileAttributes(PRIVATE, self._context.uid, self._context.gid)
-            undo = switch.put_back(
-                self._context, restored, profile, link=link, like=like, writer=writer, follow=self._watch_replaced
+            undo = switch.restore(
+                self._context, restored, profile, link=link, attributes=like, writer=writer, follow=self._watch_replaced
             )
             self._limiter.count(now)
             self._gave_up = False
             logger.error("%s: restored%s", event, f"; to get its content: taoprof undo {undo}" if undo else "")
             return restored
-        entry = switch.take_in(self._context, content, writer=writer)
+        entry = switch.accept_external_change(self._context, content, writer=writer)
         if decision == "accept" and entry is not None:
             is_same = should_seal(holds, digest)
             why = "with an equivalent mapping" if is_same else "while it was not in use"
@@ -179,7 +179,7 @@ class Overwrites:
                 continue
             new_digest = hashlib.sha256(content).hexdigest()
             if new_digest != digest and content and not self._history.knows(content):
-                entry = switch.keep_late(self._context, content)
+                entry = switch.record_late_write(self._context, content)
                 logger.info("a program was still writing the replaced file; to get its content: taoprof undo %s", entry)
             if time.monotonic() < end - LATE + LATE_INTERVAL:
                 self._late.append((fd, new_digest, end))

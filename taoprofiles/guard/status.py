@@ -198,7 +198,7 @@ class StatusPublisher:
 
         self._signature = signature
         was_drifted = self._is_drifted
-        status = switching_status.look(self._context) if name else None
+        status = switching_status.get_status(self._context) if name else None
         # A profile that cannot be rendered here may well be valid in the user's shell, which has other variables.
         self._is_drifted = status is not None and status.state == "drifted" and not status.problem
         self._name = f"'{name}'" if name else "an unmanaged file" if has_file else "no file"

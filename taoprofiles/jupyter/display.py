@@ -99,7 +99,7 @@ def status_output(context: Context, session: Session | None) -> Output:
         output = Output(f"this notebook uses profile '{session.name}' ({file}; hold {session.hold.id})")
         for problem in _problems(context, session):
             output.line(f"warning: {problem}")
-    now, path = switching_status.look(context), context.short(context.mapping_file)
+    now, path = switching_status.get_status(context), context.short(context.mapping_file)
     shared = {
         "active": f"{path} has the mapping of profile '{now.name}'",
         "drifted": f"{path} has an older mapping of profile '{now.name}'",
@@ -132,7 +132,7 @@ def list_output(context: Context, session: Session | None) -> Output:
     summaries = Store(context).summaries()
     if not summaries:
         return Output("there are no profiles yet. To create one: !taoprof new NAME, or !taoprof import NOTEBOOK.ipynb")
-    mine, active = session.name if session else None, switching_status.look(context).name
+    mine, active = session.name if session else None, switching_status.get_status(context).name
     rows = []
     for summary in summaries:
         uses = ["this notebook"] if summary.name == mine else []

@@ -163,7 +163,7 @@ class Extension:
         except InvalidStateError as error:
             return display.overwritten_output(self._context, session, [error.message])
         # The file may now belong to a profile with secrets of its own, whatever their names are.
-        other_secrets = Store(self._context).secret_env(status.look(self._context).name)
+        other_secrets = Store(self._context).secret_env(status.get_status(self._context).name)
         changes = mapping.changes(session.mapping, written, secrets={*session.secrets[1], *other_secrets})
         lines = [line for change in changes for line in change.lines(reveal=False)]
         return display.overwritten_output(self._context, session, lines)

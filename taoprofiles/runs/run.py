@@ -26,7 +26,7 @@ from taoprofiles.runs.monitor import Container, Monitor
 from taoprofiles.storage import atomic, files
 from taoprofiles.storage.locks import DEFAULT_TIMEOUT, Lock
 from taoprofiles.switching import preflight
-from taoprofiles.switching.switch import kept_note, switch
+from taoprofiles.switching.switch import kept_message, switch
 from taoprofiles.system import gpus, processes
 from taoprofiles.system.engine import Engine, EngineError
 
@@ -314,7 +314,7 @@ def prepare(
     options.validate()
     renderer = store.renderer(name, text)
     variables, rendered = renderer.variables(), renderer.mapping()
-    missing_folders = preflight.to_make(
+    missing_folders = preflight.find_missing_folders(
         context, rendered, name=name, mkdir=options.mkdir, check=options.check,
         doing="use" if kind == "notebook" else kind,
         command=[] if kind != "run" or options.image else command, variables=variables,
@@ -327,7 +327,7 @@ def prepare(
     with Lock(context.lock, timeout):
         active = find_active_holds(context, files.read_mapping_file(context), may_write=True)
         _reserve_resources(hold, [one for one in active.holds if one.kind in OWN_KINDS], available_gpus, options)
-        preflight.make(missing_folders)
+        preflight.make_folders(missing_folders)
         records = HoldRecords(context)
         # Before the switch, which must not happen if this fails. It blocks nobody: it needs the mapping to be.
         claim = records.create(hold)
@@ -382,7 +382,7 @@ def _reserve_resources(
 def _switch_shared_file(context: Context, name: str, text: bytes, options: RunOptions) -> list[str]:
     if Store(context).text(name) != text:
         raise TaoprofError(f"profile '{name}' was changed at this moment", hint="run the command again")
-    return kept_note(switch(context, name, check=options.check, release=options.release).kept)
+    return kept_message(switch(context, name, check=options.check, release=options.release).kept)
 
 
 def _isolate(run: Run, records: HoldRecords, docker_run: DockerRun | None) -> None:

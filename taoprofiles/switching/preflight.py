@@ -1,4 +1,4 @@
-"""Whether a mapping is fit for use here: what would go wrong for certain, and the folders that are missing."""
+"""Preflight checks: errors with which a run of a mapping would certainly fail, and missing folders."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def container_findings(context: Context, mapping: dict[str, Any], locate: Locato
     return [*user, *container.check_nulls(located, locate)]
 
 
-def to_make(
+def find_missing_folders(
     context: Context,
     mapping: dict[str, Any],
     *,
@@ -42,62 +42,64 @@ def to_make(
     command: Sequence[str] = (),
     variables: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """Give the folders that are to be made first.
+    """Check a mapping and return the folders to create: with ``mkdir`` the missing sources, else none.
 
-    ``name`` is the profile's and ``doing`` the verb, for messages; ``command`` is what is to be run, if anything, with
-    the profile's ``variables``. They are sources, and places inside of them that Docker would make as root.
+    Folders inside a source that Docker would create as root are included. ``name`` is the profile and ``doing`` the
+    taoprof command, for messages; ``command`` is the command to run, if any, with the profile's ``variables``.
 
-    Raises InvalidProfileError where ``check`` is asked for and something would go wrong for certain; a missing folder
-    is no fault with ``mkdir``. Without ``check`` nothing is refused.
+    Raises InvalidProfileError if ``check`` is set and a run would certainly fail; with ``mkdir`` a missing folder is no
+    error.
     """
     locate = in_profile(mapping)
-    found = list(mounts.check_mapping(mapping, locate, Host(context.environ, context.folder)))
-    to_mend = [finding.fix[1] for finding in found if finding.fix[:1] == ("mkdir",)]
-    folders = to_mend if mkdir else []
+    findings = list(mounts.check_mapping(mapping, locate, Host(context.environ, context.folder)))
+    folders = [finding.fix[1] for finding in findings if finding.fix[:1] == ("mkdir",)] if mkdir else []
     if check:
-        found += container_findings(context, mapping, locate)
-        found += command_findings(context, command, mapping, variables or {}) if command else []
-        faults = [one for one in found if one.severity == ERROR and not (mkdir and one.id == "src-missing")]
-        if faults:
-            raise refused(name, faults, doing=doing, command=command)
+        findings += container_findings(context, mapping, locate)
+        findings += command_findings(context, command, mapping, variables or {}) if command else []
+        errors = [f for f in findings if f.severity == ERROR and not (mkdir and f.id == "src-missing")]
+        if errors:
+            raise preflight_error(name, errors, doing=doing, command=command)
     return folders
 
 
 def command_findings(
     context: Context, command: Sequence[str], mapping: dict[str, Any], variables: Mapping[str, str]
 ) -> list[Finding]:
-    """Judge a launcher's words and the spec files in them, as a run gives them to it; [] for any other command."""
+    """Check a launcher command and the spec files that it names; return [] for any other command."""
     from taoprofiles.mounts.mapping import mounted
     from taoprofiles.rules.command import CommandContext, check_command  # not for 'use', which has no command
 
     return check_command(command, CommandContext(mounted(mapping), variables, context.environ, is_quoted=True))
 
 
-def refused(name: str, faults: Sequence[Finding], *, doing: str, command: Sequence[str] = ()) -> InvalidProfileError:
-    """Make the one error for what a check found; ``command`` is what was to be run, if that was judged too."""
-    missing = [finding for finding in faults if finding.id == "src-missing"]
+def preflight_error(
+    name: str, findings: Sequence[Finding], *, doing: str, command: Sequence[str] = ()
+) -> InvalidProfileError:
+    """Return the error for the findings of a check; ``command`` is the command to run, if it was checked too."""
+    missing = [finding for finding in findings if finding.id == "src-missing"]
     done = "activated" if doing == "use" else "started"
-    if len(missing) == len(faults):
-        count = "1 of its folders is" if len(faults) == 1 else f"{len(faults)} of its folders are"
-        what, hint = f"{count} missing", f"nothing was changed; 'taoprof {doing} {name} --mkdir' makes them"
+    if len(missing) == len(findings):
+        count = "1 of its folders is" if len(findings) == 1 else f"{len(findings)} of its folders are"
+        what, hint = f"{count} missing", f"nothing was changed; to create the folders: taoprof {doing} {name} --mkdir"
     else:
-        what = "1 error" if len(faults) == 1 else f"{len(faults)} errors"
+        what = "1 error" if len(findings) == 1 else f"{len(findings)} errors"
         words = f"taoprof check {name}"
-        if any(finding.id in COMMAND_IDS for finding in faults):
+        if any(finding.id in COMMAND_IDS for finding in findings):
             import shlex  # not for 'use', which has no command
 
             words += f" -- {shlex.join(command)}" if without_secrets(command) == list(command) else " -- COMMAND"
-        hint = f"nothing was changed; '{words}' tells more, --force ignores it"
-    problems = [
-        f"{one.where}: {one.what}" + (f"; {one.why}" if one not in missing and one.why else "") for one in faults
-    ]
+        hint = f"nothing was changed; '{words}' explains it, --force ignores it"
+    problems = []
+    for finding in findings:
+        why = f"; {finding.why}" if finding not in missing and finding.why else ""
+        problems.append(f"{finding.where}: {finding.what}{why}")
     return InvalidProfileError(f"'{name}' not {done}: {what}", problems=problems, hint=hint)
 
 
-def make(folders: Sequence[str]) -> None:
-    """Make the person's own folders, with the rights that their umask gives. Raises TaoprofError."""
+def make_folders(folders: Sequence[str]) -> None:
+    """Create the user's folders, with the mode that the umask gives. Raises TaoprofError."""
     for folder in folders:
         try:
             os.makedirs(folder, exist_ok=True)
         except OSError as error:
-            raise to_taoprof_error(folder, "make the folder", error) from error
+            raise to_taoprof_error(folder, "create the folder", error) from error

@@ -1,4 +1,4 @@
-"""What is the case: which profile is active, and whether the mapping file is what that profile renders."""
+"""The status of the mapping file: which profile is active, and whether the file is what that profile renders."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from taoprofiles import prompt
 from taoprofiles.errors import InvalidStateError, TaoprofError
-from taoprofiles.launcher.mounts import find_mounts_file
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Store
 from taoprofiles.storage import files
@@ -20,21 +19,22 @@ if TYPE_CHECKING:
 
 
 COMPARED = 100
-"""Profiles that an unmanaged mapping is compared with: a tenth of a second at the most."""
+"""Profiles that an unmanaged mapping is compared with, which takes a tenth of a second at most."""
 
 
-class Situation:
-    """What was found; ``state`` is one of the following.
+class Status:
+    """The status; ``state`` is one of the following.
 
     - active: the mapping file is what the profile ``name`` renders now
-    - drifted: it is what ``name`` made of it, but the profile renders something else now, or nothing (``problem``)
+    - drifted: it is what ``name`` rendered once, but the profile renders something else now, or nothing (``problem``)
     - unmanaged: another program wrote it; ``name`` is None, ``last`` the profile that was active before
     - none: there is no mapping file
 
-    ``content`` is what the file holds, ``entry`` the history entry that made it so.
+    ``content`` is the content of the file, ``entry`` the history entry that describes it, ``wanted`` what the profile
+    renders now. ``text`` is the profile's text if the status depends on nothing but that and the file, else None.
     """
 
-    __slots__ = ("content", "entry", "last", "name", "noted", "problem", "state", "wanted")
+    __slots__ = ("content", "entry", "last", "name", "problem", "state", "text", "wanted")
 
     def __init__(self, content: bytes | None, entry: Entry | None) -> None:
         self.content, self.entry = content, entry
@@ -43,75 +43,74 @@ class Situation:
         self.state = "none" if content is None else "unmanaged"
         self.wanted: bytes | None = None
         self.problem = ""
-        self.noted: bytes | None = None
+        self.text: bytes | None = None
 
 
-def look(context: Context) -> Situation:
-    """Work out the situation. Writes nothing and needs no lock. Raises InvalidStateError where files are unreadable."""
-    found = _stable(context)
-    content = found.content
-    if found.name is None:
-        found.last = previous(context, content, None)
-        return found
+def get_status(context: Context) -> Status:
+    """Return the status. Writes nothing and needs no lock. Raises InvalidStateError where files are unreadable."""
+    status = _read(context)
+    if status.name is None:
+        status.last = find_previous(context, status.content, None)
+        return status
     store = Store(context)
     try:
-        text = store.text(found.name)
-        renderer = store.renderer(found.name, text)
-        found.wanted = mapping.to_bytes(renderer.mapping())
-        found.noted = None if renderer.asks_environment else text
+        text = store.text(status.name)
+        renderer = store.renderer(status.name, text)
+        status.wanted = mapping.to_bytes(renderer.mapping())
+        status.text = None if renderer.asks_environment else text
     except TaoprofError as error:
-        found.problem = "; ".join(error.problems) or error.message
-    found.state = "active" if found.wanted is not None and mapping.same(content, found.wanted) else "drifted"
-    return found
+        status.problem = "; ".join(error.problems) or error.message
+    rendered = status.wanted is not None and mapping.same(status.content, status.wanted)
+    status.state = "active" if rendered else "drifted"
+    return status
 
 
-def write_note(context: Context, status: Situation) -> None:
+def _read(context: Context) -> Status:
+    """Read the file, then the history; after a switch in between the two do not match, and are read again."""
+    history = History(context)
+    content = files.read_mapping_file(context)
+    for _ in range(10):
+        status = Status(content, history.in_force(content))
+        content = files.read_mapping_file(context)
+        if content == status.content:
+            break
+    return status
+
+
+def write_note(context: Context, status: Status) -> None:
     """Write the note for the prompt, if the status depends on nothing but the two files; errors are ignored."""
     lock = Lock(context.lock)
     try:
-        if status.noted is None or not lock.try_acquire():
+        if status.text is None or not lock.try_acquire():
             return
-        status = look(context)  # again: there may have been a switch before we had the lock
-        if status.noted is not None and status.name is not None and status.content is not None:
-            prompt.write(context, status.state, status.name, profile=status.noted, mapping=status.content)
+        status = get_status(context)  # again: there may have been a switch before we had the lock
+        if status.text is not None and status.name is not None and status.content is not None:
+            prompt.write(context, status.state, status.name, profile=status.text, mapping=status.content)
     except TaoprofError:
         pass
     finally:
         lock.release()
 
 
-def _stable(context: Context) -> Situation:
-    """Read the file, then the history; where a switch came in between, the two do not fit, and are read again."""
-    history = History(context)
-    content = files.read_mapping_file(context)
-    for _ in range(10):
-        found = Situation(content, history.in_force(content))
-        again = files.read_mapping_file(context)
-        if again == content:
-            break
-        content = again
-    return found
-
-
-def previous(context: Context, content: bytes | None, current: str | None) -> str | None:
-    """Name the profile that was active before ``current``, the way ``cd -`` goes back; one that is still there."""
-    gone: set[str | None] = {None, current}
+def find_previous(context: Context, content: bytes | None, current: str | None) -> str | None:
+    """Return the profile that was active before ``current`` and still exists; ``use -`` goes back to it."""
+    skipped: set[str | None] = {None, current}
     for entry in History(context).mappings(content):
-        if entry.profile is not None and entry.profile not in gone:
+        if entry.profile is not None and entry.profile not in skipped:
             if os.path.lexists(context.profile_file(entry.profile)):
                 return entry.profile
-            gone.add(entry.profile)
+            skipped.add(entry.profile)
     return None
 
 
-def resembling(context: Context, content: bytes, last: str | None) -> tuple[str, int] | None:
-    """Name the profile that comes nearest to what ``content`` says, and in how many things it differs.
+def find_similar_profile(context: Context, content: bytes, last: str | None) -> tuple[str, int] | None:
+    """Return the profile whose mapping is most similar to ``content``, and the number of differences.
 
-    None where none has a mount in common with it. Of several the one ``last`` in force is named, else the first; of a
-    great many profiles the first COMPARED are looked at.
+    None where none has a mount in common with it. Of several the profile ``last`` is preferred, else the first; of very
+    many profiles only the first COMPARED are read.
     """
     try:
-        there = mapping.parse(content, "")
+        current = mapping.parse(content, "")
     except InvalidStateError:
         return None
     mounts, best = mapping.mounts(content), None
@@ -121,21 +120,21 @@ def resembling(context: Context, content: bytes, last: str | None) -> tuple[str,
             rendered = Store(context).renderer(name).mapping()
         except TaoprofError:
             continue
-        differing = len(mapping.changes(rendered, there))
+        differences = len(mapping.changes(rendered, current))
         in_common = mapping.mounted(rendered).items() & mounts.items()
-        if (not differing or in_common) and (best is None or differing < best[1]):
-            best = name, differing
+        if (not differences or in_common) and (best is None or differences < best[1]):
+            best = name, differences
     return best
 
 
-def warnings(context: Context, *, secrets: list[str]) -> list[str]:
-    """Tell what may make tao miss the mapping file, or lets others read the ``secrets`` in it (names of variables)."""
+def get_warnings(context: Context, *, secrets: list[str]) -> list[str]:
+    """Return warnings if tao reads another file here, or others may read the ``secrets`` (variables) in the file."""
     path = context.short(context.mapping_file)
-    told = []
-    elsewhere = context.environ.get("LAUNCHER_MOUNTS")
-    if elsewhere is not None and find_mounts_file(context.environ, context.folder) != context.mapping_file:
-        told.append(
-            f"warning: LAUNCHER_MOUNTS is '{elsewhere}' in this shell, so tao reads that and not {path}: "
+    warnings = []
+    other_file = context.environ.get("LAUNCHER_MOUNTS")
+    if other_file is not None:
+        warnings.append(
+            f"warning: LAUNCHER_MOUNTS is '{other_file}' in this shell, so tao reads that and not {path}: "
             "unset LAUNCHER_MOUNTS"
         )
     try:
@@ -143,5 +142,5 @@ def warnings(context: Context, *, secrets: list[str]) -> list[str]:
     except OSError:
         mode = 0
     if secrets and mode & 0o044:
-        told.append(f"warning: {path} holds {', '.join(secrets)}, and others may read it: chmod 600 {path}")
-    return told
+        warnings.append(f"warning: {path} holds {', '.join(secrets)}, and others may read it: chmod 600 {path}")
+    return warnings

@@ -10,8 +10,8 @@ from taoprofiles.profiles.store import Store
 from taoprofiles.storage import files
 from taoprofiles.storage.journal import Entry, History
 from taoprofiles.storage.locks import DEFAULT_TIMEOUT, Lock
-from taoprofiles.switching.status import look
-from taoprofiles.switching.switch import bring_back
+from taoprofiles.switching.status import get_status
+from taoprofiles.switching.switch import restore_before
 
 if TYPE_CHECKING:
     from taoprofiles.storage.paths import Context
@@ -28,13 +28,13 @@ def undo(context: Context, number: str | None, *, timeout: float = DEFAULT_TIMEO
         entry = _entry_to_undo(context, number)
         name = entry.profile or ""
         if entry.target == "mapping" and entry.was is None:
-            return entry, bring_back(context, entry).name
+            return entry, restore_before(context, entry).name
         if entry.was is not None:
             manage.move(context, "undo", name, entry.was)
             return entry, None
         now = store.text_or_none(name)
         wanted = None if entry.before is None else history.content(entry.before)
-        if wanted is None and look(context).name == name:
+        if wanted is None and get_status(context).name == name:
             raise UsageError(
                 f"'{name}' is the active profile, and undoing this would remove it",
                 hint="switch to another profile first",

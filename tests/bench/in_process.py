@@ -17,7 +17,7 @@ from taoprofiles.profiles.store import Store
 from taoprofiles.storage import atomic
 from taoprofiles.storage.paths import Context
 from taoprofiles.switching import switch
-from taoprofiles.switching.status import look
+from taoprofiles.switching.status import get_status
 from tests.bench.commands import make_profiles
 
 
@@ -54,7 +54,7 @@ def main() -> None:
 
         report("  of which: write and fsync one file", repeat(1000, bare_fsyncs))
         report("whole switch (among 10,000 profiles)", repeat(500, lambda n: switch.use(context, f"p{n % 2}")))
-        report("current", repeat(500, lambda _: look(context)))
+        report("current", repeat(500, lambda _: get_status(context)))
         store = Store(context)
         report("list of 10,000, first time", repeat(1, lambda _: store.summaries(may_write=True)))
         time.sleep(0.1)

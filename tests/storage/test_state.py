@@ -14,7 +14,7 @@ import pytest
 from taoprofiles.errors import TaoprofError
 from taoprofiles.storage import atomic
 from taoprofiles.switching import switch
-from taoprofiles.switching.status import look
+from taoprofiles.switching.status import get_status
 from tests.support.home import Home
 
 FOREIGN = b'{"Mounts": []}'
@@ -163,7 +163,7 @@ def test_error_after_the_rename_takes_it_back(used: Home, monkeypatch: pytest.Mo
     with pytest.raises(TaoprofError, match="cannot write"):
         switch.use(used.context, "c")
     assert used.mapping_file.read_bytes() == before
-    found = look(used.context)
+    found = get_status(used.context)
     assert (found.name, found.state) == ("b", "active")
 
 

@@ -182,7 +182,7 @@ def test_a_switch_between_the_two_reads_of_a_look(home: Home, monkeypatch: pytes
         return content
 
     monkeypatch.setattr(files, "read", read)
-    found = status.look(home.context)
+    found = status.get_status(home.context)
     assert (found.name, found.state) == ("c", "active")
 
 

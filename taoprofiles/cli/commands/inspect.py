@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from taoprofiles.holds.hold import Hold
     from taoprofiles.profiles.store import Summary
     from taoprofiles.storage.paths import Context
-    from taoprofiles.switching.status import Situation
+    from taoprofiles.switching.status import Status
 
 DIFFERS = 6
 """The exit status of ``diff`` and ``status --check`` where something differs."""
 
 
 def list_command(context: Context, args: argparse.Namespace) -> Result:
-    now = status.look(context)
+    now = status.get_status(context)
     summaries = _summaries(context)
     rows = [("", "NAME", "LAYOUT", "PROJECT", "LAST USED", "DESCRIPTION")]
     for summary in summaries:
@@ -82,7 +82,7 @@ def current_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def current_command(context: Context, args: argparse.Namespace) -> Result:
-    now = status.look(context)
+    now = status.get_status(context)
     status.write_note(context, now)
     data = {"name": now.name, "state": now.state}
     if args.short:
@@ -106,7 +106,7 @@ def status_command(context: Context, args: argparse.Namespace) -> Result:
     from taoprofiles.holds import manage
     from taoprofiles.holds.hold import OWN_KINDS, blocking_holds
 
-    now = status.look(context)
+    now = status.get_status(context)
     similar = _similar_profile(context, now)
     compared = now.name or (similar[0] if similar else now.last)
     changes = _drift(context, now, compared)
@@ -122,7 +122,7 @@ def status_command(context: Context, args: argparse.Namespace) -> Result:
     messages = [f"warning: {text}" for text in active.unseen]
     messages += [f"warning: the mapping file has another mapping than this needs: {hold.line()}" for hold in blocked]
     messages += [f"warning: hold {hold.id}: {text}" for hold in active.holds for text in hold.differences]
-    messages += status.warnings(context, secrets=_secrets(context, now))
+    messages += status.get_warnings(context, secrets=_secrets(context, now))
     data = {
         "name": now.name,
         "state": now.state,
@@ -150,7 +150,7 @@ def _paths(context: Context) -> Result:
 
 
 def _status_lines(
-    context: Context, now: Situation, similar: tuple[str, int] | None, guard: dict[str, Any] | None
+    context: Context, now: Status, similar: tuple[str, int] | None, guard: dict[str, Any] | None
 ) -> list[str]:
     path = context.short(context.mapping_file)
     if os.path.islink(context.mapping_file):
@@ -183,7 +183,7 @@ def _guard_status(context: Context, holds: list[Hold]) -> dict[str, Any] | None:
     return {key: report.get(key) for key in ("pid", "version", "line", "is_sealed", "problem")}
 
 
-def _secrets(context: Context, now: Situation) -> list[str]:
+def _secrets(context: Context, now: Status) -> list[str]:
     derived = Store(context).secret_env(now.name or now.last)
     try:
         return mapping.secrets(mapping.parse(now.content or b"{}", ""), derived=derived)
@@ -191,11 +191,11 @@ def _secrets(context: Context, now: Situation) -> list[str]:
         return []
 
 
-def _similar_profile(context: Context, now: Situation) -> tuple[str, int] | None:
+def _similar_profile(context: Context, now: Status) -> tuple[str, int] | None:
     """Return the profile most similar to an unmanaged mapping file, and the number of differences."""
     if now.state != "unmanaged" or now.content is None:
         return None
-    return status.resembling(context, now.content, now.last)
+    return status.find_similar_profile(context, now.content, now.last)
 
 
 def _describe_similar(similar: tuple[str, int]) -> str:
@@ -205,7 +205,7 @@ def _describe_similar(similar: tuple[str, int]) -> str:
     return f"'{name}', with {differences} difference{'s' if differences > 1 else ''}: taoprof diff {name}"
 
 
-def _drift(context: Context, now: Situation, name: str | None) -> list[mapping.Change]:
+def _drift(context: Context, now: Status, name: str | None) -> list[mapping.Change]:
     """Return how the file differs from what the profile ``name`` renders now."""
     if now.content is None or now.state == "active" or name is None:
         return []
@@ -219,7 +219,7 @@ def _drift(context: Context, now: Situation, name: str | None) -> list[mapping.C
         return []
 
 
-def _explain(context: Context, now: Situation) -> str:
+def _explain(context: Context, now: Status) -> str:
     path = context.short(context.mapping_file)
     if now.state == "active":
         return f"'{now.name}' is active"
@@ -237,7 +237,7 @@ def _explain(context: Context, now: Situation) -> str:
     )
 
 
-def _explain_unmanaged(context: Context, now: Situation) -> str:
+def _explain_unmanaged(context: Context, now: Status) -> str:
     path = context.short(context.mapping_file)
     try:
         mapping.parse(now.content or b"", path)
@@ -262,7 +262,7 @@ def show_command(context: Context, args: argparse.Namespace) -> Result:
     store = Store(context)
     name = args.name
     if name is None:
-        name = status.look(context).name
+        name = status.get_status(context).name
         if name is None:
             raise UsageError("no profile given, and none is active", hint="'taoprof list' shows all profiles")
     if args.toml:
@@ -304,7 +304,7 @@ def diff_command(context: Context, args: argparse.Namespace) -> Result:
     if args.b is not None:
         b, second = store.renderer(args.b).mapping(), f"'{args.b}'"
     else:
-        now = status.look(context)
+        now = status.get_status(context)
         written_by = now.name or now.last
         first = first or written_by
         if first is None:

@@ -12,7 +12,7 @@ from taoprofiles.errors import TaoprofError, UsageError
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Store
 from taoprofiles.switching import switch
-from taoprofiles.switching.status import warnings
+from taoprofiles.switching.status import get_warnings
 
 if TYPE_CHECKING:
     import argparse
@@ -48,9 +48,9 @@ def use_command(context: Context, args: argparse.Namespace) -> Result:
     if switched.folders:
         folders = ", ".join(map(context.short, switched.folders))
         messages.append(f"would create {folders}" if args.dry_run else f"created {folders}")
-    messages += switch.kept_note(switched.kept)
+    messages += switch.kept_message(switched.kept)
     messages += [f"warning: {text}" for text in switched.unseen]
-    messages += warnings(context, secrets=mapping.secrets(switched.wanted, derived=switched.secrets))
+    messages += get_warnings(context, secrets=mapping.secrets(switched.wanted, derived=switched.secrets))
     data = {
         "name": switched.name,
         "previous": switched.previous,
