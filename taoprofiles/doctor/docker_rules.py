@@ -1,8 +1,8 @@
-"""Whether the launcher finds one engine that does what it asks: containers, and GPUs in them.
+"""Rules about the container engine: the launcher must reach one engine, which starts containers with GPUs.
 
-It has three ways to the engine: docker.from_env() starts the container (DOCKER_HOST, or the socket), a second client is
-bound to the socket and looks for the image, and the ``docker`` command runs the task in the container (DOCKER_HOST,
-DOCKER_CONTEXT, or the current context). nvidia-tao 6.26.3, docker_handler.py lines 100, 101 and 358.
+It reaches the engine in three ways: docker.from_env() starts the container (DOCKER_HOST, or the socket), a second
+client always uses the socket and looks for the image, and the ``docker`` command runs the task in the container
+(DOCKER_HOST, DOCKER_CONTEXT, or the current context). nvidia-tao 6.26.3, docker_handler.py lines 100, 101 and 358.
 """
 
 from __future__ import annotations
@@ -30,20 +30,18 @@ TOOLKIT = (
 )
 
 
-def judge(docker: Docker, gpus: Gpus, image_place: FileSystem | None) -> list[Finding]:
-    """Judge the engine, the command, and the GPUs; ``image_place`` is where the engine keeps its images, if known."""
+def check_docker(docker: Docker, gpus: Gpus, images: FileSystem | None) -> list[Finding]:
+    """Check the engine, the command and the GPUs; ``images`` is the file system of the engine's images, if known."""
     found = _presence(docker)
     if not found:
         found = _mismatch(docker) + _kind(docker)
     engine = docker.first
     if not engine.trouble and _is_local(docker) and engine.system != "Docker Desktop":
         found += _gpus(engine, gpus)
-    if image_place is not None and image_place.size and image_place.free < ROOM:
-        what = f"{image_place.free / 1e9:.0f} GB are free where the engine keeps its images"
-        why = (
-            "NVIDIA asks for 100 GB; an image of TAO has tens of them when unpacked, and a pull that does not fit fails"
-        )
-        found.append(warning("disk-images", image_place.path, what, why, "docker system df && docker image prune"))
+    if images is not None and images.size and images.free < ROOM:
+        what = f"{images.free / 1e9:.0f} GB are free for the engine's images"
+        why = "NVIDIA recommends 100 GB: a TAO image takes tens of GB, and a pull that does not fit fails"
+        found.append(warning("disk-images", images.path, what, why, "docker system df && docker image prune"))
     return found
 
 
@@ -56,12 +54,12 @@ def _presence(docker: Docker) -> list[Finding]:
     if not docker.cli and not docker.has_daemon and first.trouble in (ABSENT, REFUSED):
         why = "tao runs everything in containers"
         hint = "sudo apt-get install -y docker.io && sudo usermod -aG docker $USER && newgrp docker"
-        return [error("docker-missing", "PATH", "there is no Docker: no command, no engine", why, hint)]
+        return [error("docker-missing", "PATH", "Docker is not installed", why, hint)]
     found = []
     if not docker.cli:
-        why = "tao starts the container without it, and then runs the task with 'docker exec'"
+        why = "tao runs the task in the container with 'docker exec'"
         hint = "sudo apt-get install -y docker-ce-cli || sudo apt-get install -y docker-cli"
-        found.append(error("docker-cli-missing", "PATH", "there is no 'docker' command", why, hint))
+        found.append(error("docker-cli-missing", "PATH", "the 'docker' command is not installed", why, hint))
     if first.trouble:
         found.append(_unreachable(docker, first, second))
     elif second.trouble and second.address != first.address:
@@ -74,46 +72,42 @@ def _unreachable(docker: Docker, engine: Answer, other: Answer) -> Finding:
         return _denied(docker, engine)
     if engine.trouble not in (ABSENT, REFUSED):
         return _silent(docker, engine)
-    why = "tao asks there, and ends with 'Error while fetching server API version'"
+    why = "tao connects to it, and fails with 'Error while fetching server API version'"
     start = "sudo systemctl enable --now docker" if docker.has_systemd else "sudo service docker start"
     hint = start if docker.has_daemon else "sudo apt-get install -y docker.io"
     if docker.host and engine is docker.first and engine.address != SOCKET:
-        why = "DOCKER_HOST names it, for tao and for the docker command"
+        why = "DOCKER_HOST names it, for tao and the docker command"
         hint = "docker context ls" if docker.second.trouble else "unset DOCKER_HOST"
     elif not other.trouble and other.address != engine.address:
-        why = f"tao looks for its images there, whatever DOCKER_HOST says: the one at '{other.address}' is not asked"
+        why = f"tao looks for its images there, whatever DOCKER_HOST says, and not at '{other.address}'"
         hint = f"unset DOCKER_HOST && {start}"
         if other.address.startswith("unix://"):
             hint = f"sudo ln -s {shlex.quote(other.address.removeprefix('unix://'))} /var/run/docker.sock"
     elif docker.command.id:
-        why = f"the docker command reaches another engine, by its context '{docker.context}'; tao knows no contexts"
+        why = f"the docker command uses another engine, of its context '{docker.context}'; tao ignores contexts"
         address = docker.command.address
         hint = f"export DOCKER_HOST={shlex.quote(address)}" if address else "docker context use default"
-    return error("docker-down", engine.address, _nobody(engine), why, hint)
+    what = "no engine is running" + (f": {engine.problem}" if engine.trouble == REFUSED else "")
+    return error("docker-down", engine.address, what, why, hint)
 
 
 def _silent(docker: Docker, engine: Answer) -> Finding:
-    why = "tao ends with 'Error while fetching server API version'"
+    why = "tao fails with 'Error while fetching server API version'"
     if engine.trouble == SILENT:
-        why = "every tao command waits for it, and so does each docker command"
+        why = "every tao and docker command waits for it"
     hint = "sudo systemctl restart docker" if docker.has_systemd else "sudo service docker restart"
     if engine.address != SOCKET:
-        beyond = shlex.quote(engine.address)
-        hint = f"docker --host {beyond} version" if docker.second.trouble else "unset DOCKER_HOST"
-    return error("docker-silent", engine.address, f"no engine answers: {engine.problem}", why, hint)
-
-
-def _nobody(engine: Answer) -> str:
-    return "no engine is there" + (f": {engine.problem}" if engine.trouble == REFUSED else "")
+        hint = f"docker --host {shlex.quote(engine.address)} version" if docker.second.trouble else "unset DOCKER_HOST"
+    return error("docker-down", engine.address, f"the engine does not answer: {engine.problem}", why, hint)
 
 
 def _denied(docker: Docker, engine: Answer) -> Finding:
-    what = "this user may not ask the engine: permission denied"
+    what = "permission denied: this user may not use the engine"
     if docker.in_group:
-        why = f"the user is in the group '{docker.group}', but this session began before that"
+        why = f"the user was added to the group '{docker.group}' after this session began"
         return error("docker-denied", engine.address, what, why, f"newgrp {shlex.quote(docker.group)}")
     group = shlex.quote(docker.group) if docker.group not in ("", "root") else "docker"
-    why = f"the socket is for root and the group '{group}', whose members may do on this machine what root may"
+    why = f"only root and the group '{group}' may use the socket; members of the group can do everything that root can"
     return error("docker-denied", engine.address, what, why, f"sudo usermod -aG {group} $USER && newgrp {group}")
 
 
@@ -122,15 +116,15 @@ def _mismatch(docker: Docker) -> list[Finding]:
     found = []
     if not first.is_same(second):
         what = f"tao starts containers on '{first.address}' and looks for images on '{second.address}': two engines"
-        why = "an image that the one has is pulled, and still not there for the other"
+        why = "an image that one of them has is missing on the other"
         found.append(error("daemon-mismatch", "DOCKER_HOST", what, why, "unset DOCKER_HOST"))
     elif command.trouble and command.trouble != ODD:
-        what = f"the docker command reaches no engine, and tao needs it to run the task: {command.problem}"
-        why = f"its context is '{docker.context}', which tao does not know"
+        what = f"the docker command, which tao needs to run the task, reaches no engine: {command.problem}"
+        why = f"it uses the context '{docker.context}', which tao ignores"
         found.append(error("daemon-mismatch", _context(docker), what, why, DEFAULT))
     elif command.id and not command.is_same(first):
-        what = f"tao starts containers on '{first.address}', and the docker command asks another engine"
-        why = "the task then ends with 'No such container', and nothing was trained; so does 'docker ps' not show it"
+        what = f"tao starts containers on '{first.address}', but the docker command uses another engine"
+        why = "the task fails with 'No such container', and 'docker ps' does not show the container"
         found.append(error("daemon-mismatch", _context(docker), what, why, DEFAULT))
     return found
 
@@ -144,28 +138,26 @@ def _kind(docker: Docker) -> list[Finding]:
     engine = docker.first
     if docker.host and docker.host != SOCKET:
         what = f"DOCKER_HOST is '{docker.host}'"
-        why = "of tao's two clients one asks there, and the other always /var/run/docker.sock"
+        why = "one of tao's two clients uses it, the other always /var/run/docker.sock"
         if not docker.host.startswith("unix://"):
-            why = "tao looks for the source folders on this machine, and that engine mounts those of its own"
+            why = "tao looks for the source folders on this machine, but that engine mounts its own"
         found.append(warning("docker-host-set", "DOCKER_HOST", what, why, "unset DOCKER_HOST"))
     if engine.is_rootless:
-        what = "the engine is a rootless one"
+        what = "the engine is rootless"
         why = (
-            "root in its containers is this user, and 'user' of a profile becomes an id that owns nothing here: "
-            "results then belong to a number such as 100999"
+            "root in its containers is this user, but a profile's 'user' becomes an id that owns nothing here: "
+            "results belong to an id such as 100999"
         )
         hint = "taoprof set NAME docker.user=0:0"
         found.append(warning("docker-rootless", engine.address, what, why, hint))
     if engine.system == "Docker Desktop":
-        what = "the engine is Docker Desktop's, in a virtual machine"
-        why = "on Linux it has no GPUs, and sees only the folders that its settings share"
+        what = "the engine is Docker Desktop, in a virtual machine"
+        why = "on Linux it has no GPUs, and only the folders that its settings share"
         hint = "docker context use default && sudo systemctl enable --now docker"
         found.append(warning("docker-desktop", engine.address, what, why, hint))
     if docker.is_snap:
-        what = "Docker is the snap's"
-        why = (
-            "it sees only folders in /home that have no dot in front, and finds no NVIDIA runtime; others appear empty"
-        )
+        what = "Docker is installed as a snap"
+        why = "it sees only folders in /home whose names have no leading dot, and finds no NVIDIA runtime"
         hint = "sudo snap disable docker && sudo apt-get install -y docker.io"
         found.append(warning("snap-docker", docker.cli or engine.root, what, why, hint))
     return found
@@ -174,19 +166,19 @@ def _kind(docker: Docker) -> list[Finding]:
 def _gpus(engine: Answer, gpus: Gpus) -> list[Finding]:
     found = []
     if not gpus.gpus:
-        what = f"nvidia-smi says: {gpus.problem}" if gpus.tool else "there is no nvidia-smi, so no NVIDIA driver"
-        why = "tao asks for all GPUs for each container, also for a task that needs none"
+        what = f"nvidia-smi fails: {gpus.problem}" if gpus.tool else "no NVIDIA driver: nvidia-smi is not installed"
+        why = "tao requests all GPUs for each container, even for a task that needs none"
         hint = "sudo ubuntu-drivers install && sudo reboot" if not gpus.tool else "sudo modprobe nvidia; nvidia-smi"
         found.append(error("gpu-driver", gpus.tool or "nvidia-smi", what, why, hint))
-    # moby pull request 50228, of 2025; whether an engine of that year has it is given the benefit of the doubt.
+    # moby pull request 50228, of 2025; an engine of that year is assumed to have it.
     takes_cdi = bool(gpus.cdi) and _major(engine.version) >= 28
     if not gpus.hook and not takes_cdi:
         what = "the engine finds no nvidia-container-runtime-hook"
-        why = "it refuses what tao asks for: could not select device driver"
+        why = "it refuses each container of tao: could not select device driver"
         found.append(error("gpu-runtime", engine.address, what, why, TOOLKIT))
     elif gpus.is_late and not takes_cdi:
-        what = f"'{gpus.hook}' was installed after the engine was started"
-        why = "it looks for it only then, and refuses what tao asks for: could not select device driver"
+        what = f"'{gpus.hook}' was installed after the engine had started"
+        why = "it looks for it only at its start, and refuses each container of tao: could not select device driver"
         found.append(error("gpu-runtime", engine.address, what, why, "sudo systemctl restart docker"))
     return found
 

@@ -76,10 +76,10 @@ def judge(machine: Machine, environ: Mapping[str, str]) -> list[Finding]:
     uid = machine.home.uid
     found = [
         *machine_rules.check_home(machine.home, version),
-        *launcher_rules.judge(machine.launchers),
-        *docker_rules.judge(machine.docker, machine.gpus, _file_system(machine, "images")),
+        *launcher_rules.check_launchers(machine.launchers),
+        *docker_rules.check_docker(machine.docker, machine.gpus, _file_system(machine, "images")),
         *machine_rules.check_login(machine.login, version, environ, uid),
-        *state_rules.judge(machine.state, uid, machine.version, _file_system(machine, "state")),
+        *state_rules.check_state(machine.state, uid, machine.version, _file_system(machine, "state")),
     ]
     return by_severity(fix.without_sudo(found, uid))
 

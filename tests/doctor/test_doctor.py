@@ -101,7 +101,7 @@ def test_damaged_records_are_named(used: Home) -> None:
     found = findings(used)
     assert found["profile-unreadable"]["where"] == "profile 'broken'"
     assert "layout" in found["profile-unreadable"]["what"]
-    assert found["journal-torn"]["what"] == "1 line says nothing"
+    assert found["journal-torn"]["what"] == "1 damaged line"
     assert found["hold-damaged"]["where"].endswith("holds/aaaaa.json")
     subprocess.run(["sh", "-c", found["hold-damaged"]["hint"]], check=True)
     assert "hold-damaged" not in findings(used)
@@ -174,7 +174,7 @@ def test_an_engine_and_programs_that_hang(used: Home, monkeypatch: pytest.Monkey
         began = time.monotonic()
         found = findings(used, DOCKER_HOST=f"unix://{path}")
         assert time.monotonic() - began < 100, "each program sleeps 300 s"
-    assert {"docker-silent", "tao-broken-python"} <= found.keys()
+    assert {"docker-down", "tao-broken-python"} <= found.keys()
 
 
 def test_a_docker_command_without_an_engine_behind_its_context(used: Home) -> None:

@@ -119,22 +119,21 @@ def test_what_is_installed_today_of_an_old_launcher(home: Home, tmp_path: Path) 
     made = make(home, tmp_path / "venv", "nvidia-tao==4.0.1")
     assert "ImportError: cannot import name 'Iterable' from 'collections'" in made.says("--help")
     found = made.findings()
-    expected = {"tabulate-python-310", "requests-232"}
-    if sys.version_info >= (3, 12):
-        expected |= {"python-312-distutils", "six-python-312"}
-    assert found.keys() == expected
-    assert len({one["hint"] for one in found.values()}) == 1
+    expected = ["tabulate", "requests", *(["distutils", "six"] if sys.version_info >= (3, 12) else [])]
+    assert list(found) == ["launcher-import"]
+    assert all(package in found["launcher-import"]["what"] for package in expected)
     subprocess.run([made.folder / "bin/pip", "install", "-q", "tabulate>=0.9"], check=True, capture_output=True)
     if sys.version_info < (3, 12):
         assert "Not supported URL scheme http+docker" in made.says("list")
-    made.mend(found["requests-232"]["hint"])
+    made.mend(found["launcher-import"]["hint"])
     assert made.findings() == {}
     assert made.starts()
     subprocess.run([made.folder / "bin/pip", "install", "-q", "urllib3>=2"], check=True, capture_output=True)
     assert "HTTPConnection.request() got an unexpected keyword argument 'chunked'" in made.says("list")
     found = made.findings()
-    assert list(found) == ["urllib3-2"]
-    made.mend(found["urllib3-2"]["hint"])
+    assert list(found) == ["launcher-import"]
+    assert "urllib3" in found["launcher-import"]["what"]
+    made.mend(found["launcher-import"]["hint"])
     assert made.starts()
     subprocess.run([made.folder / "bin/pip", "uninstall", "-q", "-y", "requests"], check=True, capture_output=True)
     message = "ModuleNotFoundError: No module named 'requests'"
@@ -143,7 +142,7 @@ def test_what_is_installed_today_of_an_old_launcher(home: Home, tmp_path: Path) 
     assert list(found) == ["launcher-import"]
     assert message in found["launcher-import"]["what"]
     made.mend(found["launcher-import"]["hint"])
-    assert made.findings().keys() <= {"tabulate-python-310", "requests-232"}, "the pins of that version are rotten"
+    assert made.findings().keys() <= {"launcher-import"}, "the pins of that version are rotten"
 
 
 def test_the_newest_launcher_without_distutils_and_then_without_its_python(home: Home, tmp_path: Path) -> None:
@@ -154,8 +153,9 @@ def test_the_newest_launcher_without_distutils_and_then_without_its_python(home:
         next(made.folder.glob("lib/python*/site-packages")).joinpath("sitecustomize.py").write_text(HIDING)
     assert "ModuleNotFoundError: No module named 'distutils'" in made.says("--help")
     found = made.findings()
-    assert list(found) == ["python-312-distutils"]
-    made.mend(found["python-312-distutils"]["hint"])
+    assert list(found) == ["launcher-import"]
+    assert "distutils" in found["launcher-import"]["what"]
+    made.mend(found["launcher-import"]["hint"])
     assert made.findings() == {}
     assert made.starts()
 
@@ -217,7 +217,7 @@ if MATRIX:  # or it would be skipped by name in every other run
         home.environ |= {name: environ[name] for name in ("PIPX_HOME", "PIPX_BIN_DIR")}
         home.environ["PATH"] = f"{tools}/bin:{home.environ['PATH']}"
         assert "Not supported URL scheme http+docker" in made.says("list")
-        hint = made.findings()["requests-232"]["hint"]
+        hint = made.findings()["launcher-import"]["hint"]
         assert hint.startswith({"pipx": "pipx runpip nvidia-tao ", "uv": "uv pip install --python "}[tool])
         made.mend(hint)
         assert made.findings() == {}

@@ -99,11 +99,6 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"launchers__environment": "/home/ana/other", "launchers__elsewhere": ("/home/ana/other/bin/tao",)},
         {"launchers__environment": "/home/ana/venv", "launchers__elsewhere": ("/home/ana/.local/bin/tao",)},
     ),
-    "python-312-distutils": (beside((3, 12, 1), False), beside((3, 12, 1), True, setuptools="80.9.0")),
-    "requests-232": (beside(requests="2.32.0"), beside(requests="2.32.0", docker="7.1.0")),
-    "urllib3-2": (beside(urllib3="2.0.1"), beside(urllib3="2.0.1", docker="6.1.0")),
-    "tabulate-python-310": (beside((3, 10, 0), tabulate="0.8.7"), beside((3, 9, 18), tabulate="0.8.7")),
-    "six-python-312": (beside((3, 12, 0), six="1.15.0"), beside((3, 11, 9), six="1.15.0")),
     "launcher-import": (tao(imports="ModuleNotFoundError: No module named 'docker'"), tao(pip="uv")),
     "docker-missing": (
         {"docker__cli": "", "docker__has_daemon": False, "docker__first": NOBODY, "docker__second": NOBODY},
@@ -115,10 +110,6 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"docker__command": NOBODY},
     ),
     "docker-denied": (engines(trouble="denied", problem="permission denied"), {"docker__group": "root"}),
-    "docker-silent": (
-        engines(trouble="silent", problem="it does not answer within 4 s"),
-        {"docker__first__version": ""},
-    ),
     "daemon-mismatch": ({"docker__command__id": "BBBB"}, {"docker__command": Answer("", trouble="odd", problem="?")}),
     "docker-host-set": (
         {"docker__host": OTHER, "docker__first__address": OTHER},
@@ -188,3 +179,12 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "two-homes": ({"state__moved": "/srv/tao", "state__other": "/home/ana/.config"}, {"state__moved": "/srv/tao"}),
 }
 """By id: changes to SOUND with which it speaks, and changes that come near, with which it does not."""
+
+CONFLICTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "distutils": (beside((3, 12, 1), False), beside((3, 12, 1), True, setuptools="80.9.0")),
+    "requests": (beside(requests="2.32.0"), beside(requests="2.32.0", docker="7.1.0")),
+    "urllib3": (beside(urllib3="2.0.1"), beside(urllib3="2.0.1", docker="6.1.0")),
+    "tabulate": (beside((3, 10, 0), tabulate="0.8.7"), beside((3, 9, 18), tabulate="0.8.7")),
+    "six": (beside((3, 12, 0), six="1.15.0"), beside((3, 11, 9), six="1.15.0")),
+}
+"""Packages that do not fit the launcher or its Python, and such that nearly do not."""

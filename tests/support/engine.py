@@ -120,8 +120,14 @@ class Daemon:
         self.folder = Path(tempfile.mkdtemp(prefix="taoprofiles-engine-"))  # short: sockets' paths have 107 bytes
         programs = self.folder / "bin"
         programs.mkdir()
+        path_variable = f"{programs}:{os.environ['PATH']}"
         if has_hook:
             _program(programs / "nvidia-container-runtime-hook", "#!/bin/sh\nexit 0\n")
+        else:  # nor may it find a hook that is installed on this machine
+            path_variable = str(programs)
+            for name in ("containerd", "containerd-shim-runc-v2", "runc", "docker-init", "docker-proxy", "iptables"):
+                if shutil.which(name):
+                    (programs / name).symlink_to(str(shutil.which(name)))
         runtime = []
         if not _may_raise_limits():
             _program(programs / "runc-without-limits", RUNTIME.format(runc=runc))
@@ -135,7 +141,7 @@ class Daemon:
                     *(f"--data-root={self.folder}/data", f"--exec-root={self.folder}/exec"),
                     *(f"--pidfile={self.folder}/pid", *runtime),
                 ],
-                env={"PATH": f"{programs}:{os.environ['PATH']}", "HOME": str(self.folder)},
+                env={"PATH": path_variable, "HOME": str(self.folder)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
