@@ -8,6 +8,7 @@ import signal
 import subprocess
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ from taoprofiles.system import gpus, processes
 from taoprofiles.system.engine import Engine, EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from taoprofiles.profiles.rendering import Renderer
     from taoprofiles.runs.docker_run import DockerRun
@@ -48,6 +49,8 @@ COMMAND_NOT_FOUND, NOT_EXECUTABLE = 127, 126
 
 DOCKER_REFUSED, NO_CONTAINER = 125, range(125, 128)
 """The exit statuses of ``docker run`` if no container was started; the second also has those of a shell."""
+
+_SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class CommandError(TaoprofError):
@@ -166,12 +169,12 @@ class Run:
 
     def _execute(self, command: list[str], stdout: int | None) -> int:
         try:
-            with _ForwardedSignals() as signals:
+            with _forwarded_signals() as forward_to:
                 # Other descriptors that the caller has open for the command, such as <(…), are inherited too.
                 os.set_inheritable(self.claim, True)
                 words = quote_argv(command, self.environ)
                 process = subprocess.Popen(words, env=self.environ, close_fds=False, stdout=stdout)  # noqa: S603
-                signals.forward_to(process)
+                forward_to(process)
                 status = process.wait()
         except FileNotFoundError:
             hint = "install Docker's command line, such as Debian's docker.io"
@@ -253,43 +256,38 @@ class Run:
             HoldRecords(self._context).send_heartbeat(self.hold)
 
 
-class _ForwardedSignals:
-    """Within ``with``, signals to this process are forwarded to the command, also those that come before it starts.
+@contextmanager
+def _forwarded_signals() -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
+    """Forward signals to the command that the yielded function is called with, also those that came before.
 
     SIGINT and SIGQUIT of the terminal reach the whole process group anyway, so here they are caught only. They are not
     ignored, since the command would inherit that; what is ignored already (nohup) stays so for both.
     """
+    started: list[subprocess.Popen[bytes]] = []
+    early: list[int] = []
 
-    FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+    def handle(number: int, _: object) -> None:
+        if number not in (signal.SIGINT, signal.SIGQUIT):
+            if started:
+                started[0].send_signal(number)
+            else:
+                early.append(number)
 
-    def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
-        self._early: list[int] = []
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> _ForwardedSignals:
-        if threading.current_thread() is threading.main_thread():  # Python allows no other thread to set handlers
-            for number in (signal.SIGINT, signal.SIGQUIT, *self.FORWARDED):
-                if signal.getsignal(number) is not signal.SIG_IGN:
-                    self._before[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def forward_to(self, process: subprocess.Popen[bytes]) -> None:
-        self._process = process
-        for number in self._early:
+    def forward_to(process: subprocess.Popen[bytes]) -> None:
+        started.append(process)
+        for number in early:
             process.send_signal(number)
 
-    def _handle(self, number: int, _: object) -> None:
-        if number not in self.FORWARDED:
-            return
-        if self._process is None:
-            self._early.append(number)
-        else:
-            self._process.send_signal(number)
+    before = {}
+    if threading.current_thread() is threading.main_thread():  # Python allows no other thread to set handlers
+        for number in _SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, handle)
+    try:
+        yield forward_to
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def prepare(
@@ -322,7 +320,11 @@ def prepare(
     hold = new_hold(context, kind)
     hold.profile, hold.reason, hold.shared = name, reason, options.shared
     _describe_work(hold, context, command, renderer)
-    docker_run = _plan_docker_run(context, hold, renderer, command, options)
+    docker_run = None
+    if options.image is not None:
+        from taoprofiles.runs.docker_run import DockerRun  # it loads the export package
+
+        docker_run = DockerRun(context, hold, renderer, options.image, command, has_terminal=options.terminal)
     available_gpus = gpus.indices() if resources.is_count(options.gpus) else None
     with Lock(context.lock, timeout):
         active = find_active_holds(context, files.read_mapping_file(context), may_write=True)
@@ -356,16 +358,6 @@ def _describe_work(hold: Hold, context: Context, command: list[str], renderer: R
     hold.digest, hold.mounts = mapping.digest(mapping.to_bytes(rendered)), [list(pair) for pair in mounts.items()]
     if hold.kind == "run":
         hold.results = paths.host_paths(paths.results_folders(command, variables), mounts)
-
-
-def _plan_docker_run(
-    context: Context, hold: Hold, renderer: Renderer, command: list[str], options: RunOptions
-) -> DockerRun | None:
-    if options.image is None:
-        return None
-    from taoprofiles.runs.docker_run import DockerRun  # loads the export package
-
-    return DockerRun(context, hold, renderer, options.image, command, has_terminal=options.terminal)
 
 
 def _reserve_resources(
