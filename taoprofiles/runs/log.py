@@ -61,14 +61,18 @@ def stop(context: Context, hold_id: str) -> Hold:
         pids.append(hold.pid)
     if hold.kind == "notebook" and not (pids or hold.container):
         raise UsageError(f"notebook '{hold.reason}' is running nothing", hint="shut its kernel down in Jupyter")
+    # An interactive shell ignores SIGTERM, and exits on SIGHUP, as when its terminal closes.
+    _send_signal(pids, signal.SIGHUP if hold.kind == "shell" else signal.SIGTERM)
+    return hold
+
+
+def _send_signal(pids: list[int], number: signal.Signals) -> None:
     for pid in pids:
         try:
-            # An interactive shell ignores SIGTERM, and exits on SIGHUP, as when its terminal closes.
             if pid != os.getpid():
-                os.kill(pid, signal.SIGHUP if hold.kind == "shell" else signal.SIGTERM)
+                os.kill(pid, number)
         except (ProcessLookupError, PermissionError):
             pass  # it has just ended; the pid may belong to another user by now
-    return hold
 
 
 def _stop_container(context: Context, hold: Hold, container_id: str) -> None:
