@@ -1,12 +1,13 @@
-"""The rooms of the house: imports go one way, one module writes files, one prints."""
+"""The structure of the package: layers, which modules write files or print, and the size of functions and modules."""
 
 from __future__ import annotations
 
 import ast
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 PACKAGE = Path(__file__).parents[2] / "taoprofiles"
 
@@ -24,83 +25,135 @@ ORDER = (
     ("check", "runs"),
     ("guard",),
     ("doctor",),
-    ("api", "cli", "jupyter"),
+    ("api", "cli"),
+    ("jupyter",),
     ("__init__", "__main__"),
 )
-RANKS = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
-"""A room may use the rooms below it, and itself. See docs/explanation/how-it-works.md."""
+RANKS = {package: rank for rank, packages in enumerate(ORDER) for package in packages}
+"""A package may import those before it in this list, and itself. See docs/explanation/how-it-works.md."""
 
-FILES = {path.relative_to(PACKAGE.parent).with_suffix("").as_posix().replace("/", "."): path for path in
-         sorted(PACKAGE.rglob("*.py"))}  # fmt: skip
-
-
-def room(module: str) -> str:
-    parts = module.split(".")
-    return parts[1] if len(parts) > 1 else "__init__"
+FILES = {
+    path.relative_to(PACKAGE.parent).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+TREES = {module: ast.parse(path.read_text()) for module, path in FILES.items()}
 
 
-def imports(path: Path) -> Iterator[str]:
-    """Every module of ours that a file imports, also inside functions and for types alone."""
-    for node in ast.walk(ast.parse(path.read_text())):
+def package_of(module: str) -> str:
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+def imports(module: str) -> Iterator[str]:
+    """Yield every module of ours that a module imports, also inside functions and for types alone."""
+    for node in ast.walk(TREES[module]):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("taoprofiles"):
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"
-                yield inner if inner in FILES or f"{inner}.__init__" in FILES else str(node.module)
+                yield inner if inner in FILES else str(node.module)
         elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.startswith("taoprofiles"))
 
 
-@pytest.mark.parametrize("module", FILES)
-def test_imports_go_one_way(module: str) -> None:
-    mine = RANKS[room(module.removesuffix(".__init__"))]
-    for used in imports(FILES[module]):
-        same_room = room(used) == room(module)
-        assert same_room or RANKS[room(used)] < mine, f"{module} imports {used}"
+def test_imports_go_one_way() -> None:
+    upwards = [
+        f"{module} imports {imported}"
+        for module in FILES
+        for imported in imports(module)
+        if package_of(imported) != package_of(module) and RANKS[package_of(imported)] >= RANKS[package_of(module)]
+    ]
+    assert upwards == []
 
 
-def test_no_import_goes_round() -> None:
-    graph = {module: set(imports(path)) & set(FILES) for module, path in FILES.items()}
+def test_no_import_is_circular() -> None:
+    graph = {module: set(imports(module)) & set(FILES) for module in FILES}
     done: set[str] = set()
 
     def visit(module: str, chain: tuple[str, ...]) -> None:
         assert module not in chain, " → ".join((*chain[chain.index(module) :], module))
         if module not in done:
-            for used in graph[module]:
-                visit(used, (*chain, module))
+            for imported in graph[module]:
+                visit(imported, (*chain, module))
             done.add(module)
 
     for module in graph:
         visit(module, ())
 
 
+WRITE_FLAGS = {"O_WRONLY", "O_RDWR", "O_CREAT", "O_TRUNC", "O_APPEND"}
+WRITE_CALLS = {
+    *("replace", "rename", "unlink", "remove", "mkdir", "makedirs", "link", "symlink", "truncate", "ftruncate"),
+    *("chmod", "fchmod", "chown", "fchown", "write", "pwrite", "rmdir", "utime"),
+}
 WRITERS = {
-    "open_flags": {"O_WRONLY", "O_RDWR", "O_CREAT", "O_TRUNC", "O_APPEND"},
-    "calls": {"replace", "rename", "unlink", "remove", "mkdir", "makedirs", "link", "symlink", "truncate", "ftruncate",
-              "chmod", "fchmod", "chown", "fchown", "write", "pwrite", "rmdir", "utime"},
-}  # fmt: skip
-ALLOWED = {
-    "taoprofiles.storage.files": "appends, renames and folders",
-    "taoprofiles.storage.atomic": "replacement of whole files",
-    "taoprofiles.storage.best_effort": "caches",
-    "taoprofiles.storage.locks": "lock files",
-    "taoprofiles.switching.preflight": "makedirs: the person's own data folders, with their umask",
+    "taoprofiles.storage.files": "durable replacement, and everything else that writes a file",
+    "taoprofiles.storage.atomic": "the steps of a replacement",
+    "taoprofiles.storage.best_effort": "caches, which may be lost",
+    "taoprofiles.storage.locks": "lock files and their notes, before there is a lock to write under",
+    "taoprofiles.switching.preflight": "makedirs: the user's own data folders, with the user's umask",
     "taoprofiles.cli.main": "opens /dev/null when the reader of stdout has gone",
 }
 
 
-@pytest.mark.parametrize("module", sorted(FILES.keys() - ALLOWED.keys()))
-def test_one_module_writes_files(module: str) -> None:
-    for node in ast.walk(ast.parse(FILES[module].read_text())):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os":
-            assert node.attr not in WRITERS["calls"] | WRITERS["open_flags"], f"line {node.lineno}: os.{node.attr}"
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "open":
-            mode = node.args[1].value if len(node.args) > 1 and isinstance(node.args[1], ast.Constant) else "r"
-            assert not set(str(mode)) & set("wax+"), f"line {node.lineno}: open for writing"
+def test_few_modules_write_files() -> None:
+    """Every other module goes through ``storage``, which knows what must be durable and what must stay secret."""
+    writes = []
+    for module in FILES.keys() - WRITERS.keys():
+        for node in ast.walk(TREES[module]):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os":
+                if node.attr in WRITE_CALLS | WRITE_FLAGS:
+                    writes.append(f"{module}:{node.lineno}: os.{node.attr}")
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "open":
+                mode = node.args[1].value if len(node.args) > 1 and isinstance(node.args[1], ast.Constant) else "r"
+                if set(str(mode)) & set("wax+"):
+                    writes.append(f"{module}:{node.lineno}: open for writing")
+    assert writes == []
+    assert [module for module in WRITERS if module not in FILES] == []
 
 
-@pytest.mark.parametrize("module", sorted(FILES.keys() - {"taoprofiles.cli.output", "taoprofiles.cli.main"}))
-def test_one_module_prints(module: str) -> None:
-    for node in ast.walk(ast.parse(FILES[module].read_text())):
-        if isinstance(node, ast.Call):
-            called = ast.unparse(node.func)
-            assert called != "print" and not called.startswith(("sys.stdout.write", "sys.stderr.write")), node.lineno
+PRINTERS = {
+    "taoprofiles.cli.output": "everything that a command prints",
+    "taoprofiles.cli.main": "the answer to a prompt, which must not wait for the import of output",
+    "taoprofiles.guard.daemon": "its log",
+}
+
+
+def test_few_modules_print() -> None:
+    prints = [
+        f"{module}:{node.lineno}"
+        for module in FILES.keys() - PRINTERS.keys()
+        for node in ast.walk(TREES[module])
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("print", "sys.stdout.write", "sys.stderr.write")
+    ]
+    assert prints == []
+    assert [module for module in PRINTERS if module not in FILES] == []
+
+
+COMPLEX: dict[str, str] = {}
+"""Functions that ruff's C901 finds too complex, by "FILE:FUNCTION", each with the reason why it is not divided."""
+
+
+def test_at_most_five_functions_are_complex() -> None:
+    command = [sys.executable, "-m", "ruff", "check", "--isolated", "--select=C901", "--output-format=json", PACKAGE]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    found = {
+        f"{Path(problem['filename']).relative_to(PACKAGE)}:{problem['message'].split('`')[1]}"
+        for problem in json.loads(done.stdout)
+    }
+    assert found == COMPLEX.keys()
+    assert len(COMPLEX) <= 5
+
+
+def test_no_function_has_more_than_eight_parameters() -> None:
+    many = []
+    for module, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                names = [arg.arg for arg in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+                if len([name for name in names if name not in ("self", "cls")]) > 8:
+                    many.append(f"{module}:{node.lineno}: {node.name} has {len(names)}")
+    assert many == []
+
+
+def test_no_module_is_too_long_to_read() -> None:
+    lengths = {module: len(path.read_text().splitlines()) for module, path in FILES.items()}
+    assert {module: length for module, length in lengths.items() if length > 650} == {}
