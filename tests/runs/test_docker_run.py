@@ -1,4 +1,4 @@
-"""Without the launcher: the docker command may be gone before the engine has told of the container that it started."""
+"""Without the launcher: the docker command may be gone before the engine reports the container that it started."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.support.engine import until
 from tests.support.sandbox import FakeEngine, Sandbox
 
 
-def test_a_container_that_is_told_of_late_is_held(sandbox: Sandbox) -> None:
+def test_a_container_that_is_reported_late_is_held(sandbox: Sandbox) -> None:
     folder = sandbox.root / "docker"
     folder.mkdir()
     told = folder / "told"

@@ -46,7 +46,7 @@ def test_the_exit_status_is_the_containers(training_home: TrainingHome, status: 
     assert not home.engine.exists(record["container"]), "--rm"
 
 
-def test_two_side_by_side_have_their_own_mounts_and_hold_nothing_of_anyone(training_home: TrainingHome) -> None:
+def test_two_runs_in_parallel_have_their_own_mounts_and_block_nothing(training_home: TrainingHome) -> None:
     home = training_home
     kitti, city = two_projects(home)
     wanted = {"detectnet_v2": local_mounts(kitti), "segformer": host_mounts(city)}
@@ -83,12 +83,12 @@ def test_two_side_by_side_have_their_own_mounts_and_hold_nothing_of_anyone(train
 
 
 def _client(run: BackgroundRun) -> int:
-    """Give the pid of the docker command below a ``taoprof run``."""
+    """Return the pid of the docker command below a ``taoprof run``."""
     children = Path(f"/proc/{run.process.pid}/task/{run.process.pid}/children").read_text().split()
     return int(children[0])
 
 
-def test_sigterm_is_handed_on_to_the_task(training_home: TrainingHome) -> None:
+def test_sigterm_is_forwarded_to_the_task(training_home: TrainingHome) -> None:
     home = training_home
     two_projects(home)
     with BackgroundRun(home, *train(home, "detectnet_v2", 60)) as run:
@@ -124,8 +124,8 @@ def test_a_job_in_the_background_of_a_terminal_is_not_stopped(training_home: Tra
         terminal.finish()
 
 
-def test_a_container_that_nobody_reads_any_more_stays_known(training_home: TrainingHome) -> None:
-    """``… | head -1``: the docker command dies of the broken pipe before the engine has told of the container."""
+def test_a_broken_pipe_does_not_end_the_hold(training_home: TrainingHome) -> None:
+    """``… | head -1``: the docker command dies of the broken pipe before the engine reports the container."""
     home = training_home
     two_projects(home)
     image = home.engine.images["segformer"]
@@ -141,7 +141,7 @@ def test_a_container_that_nobody_reads_any_more_stays_known(training_home: Train
 
 
 @pytest.mark.parametrize("with_mounts", [True, False], ids=["mounts", "no-mounts"])
-def test_the_hold_ends_with_the_container_whoever_is_killed(training_home: TrainingHome, with_mounts: bool) -> None:
+def test_the_hold_ends_with_the_container_whatever_is_killed(training_home: TrainingHome, with_mounts: bool) -> None:
     home = training_home
     two_projects(home)
     if not with_mounts:
@@ -159,7 +159,7 @@ def test_the_hold_ends_with_the_container_whoever_is_killed(training_home: Train
         until(lambda: home.holds() == [], "nothing is held")
 
 
-def test_an_image_that_is_not_there(training_home: TrainingHome) -> None:
+def test_a_missing_image(training_home: TrainingHome) -> None:
     home = training_home
     two_projects(home)
     done = home.run("run", "detectnet_v2", "--image", "localhost:1/no/such:image", "--", "detectnet_v2", "train")
@@ -255,7 +255,7 @@ def test_the_engine_reads_the_rendered_arguments_as_they_were_planned(training_h
     check()
 
 
-def test_a_container_from_rendered_arguments_is_known_and_in_nobodys_way(training_home: TrainingHome) -> None:
+def test_a_container_from_rendered_arguments_is_listed_and_blocks_nothing(training_home: TrainingHome) -> None:
     home = training_home
     kitti, _ = two_projects(home)
     image = home.engine.images["detectnet_v2"]

@@ -28,8 +28,8 @@ NAMES = "abcd"
 
 @pytest.fixture
 def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
-    with Sandbox(tmp_path) as made:
-        yield made.profiles_named(*NAMES)
+    with Sandbox(tmp_path) as sandbox:
+        yield sandbox.profiles_named(*NAMES)
 
 
 class Work:
@@ -138,7 +138,7 @@ class Play:
         self.over(work)
 
     def kill_run(self) -> None:
-        """The work goes on without its wrapper."""
+        """The work keeps running without its wrapper."""
         work = self.choose.choice(self.works)
         if work.kind != "plain":
             kill(work.process.pid)

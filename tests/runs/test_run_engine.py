@@ -25,7 +25,7 @@ def train(profile: str, seconds: int, status: int = 0, *options: str) -> list[st
     return [profile, *options, "--", "tao", "model", profile, "train", str(seconds), str(status)]
 
 
-def test_two_profiles_twice_side_by_side(training_home: TrainingHome) -> None:
+def test_two_profiles_twice_in_parallel(training_home: TrainingHome) -> None:
     home = training_home
     kitti, city = two_projects(home)
     shared = home.mapping_file.read_bytes(), home.mapping_file.stat().st_ino, home.mapping_file.stat().st_mtime_ns
@@ -54,7 +54,7 @@ def test_two_profiles_twice_side_by_side(training_home: TrainingHome) -> None:
             run.__exit__()
 
 
-def test_words_arrive_as_they_were_given(training_home: TrainingHome) -> None:
+def test_arguments_reach_the_task_unchanged(training_home: TrainingHome) -> None:
     """The launcher pastes them into a shell of the host, which would split, expand and run what is in them."""
     home = training_home
     two_projects(home)
@@ -197,7 +197,7 @@ def test_next_does_not_come_after_a_failed_training(training_home: TrainingHome)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_training_and_is_told(training_home: TrainingHome, number: signal.Signals) -> None:
+def test_a_signal_ends_the_training_and_is_reported(training_home: TrainingHome, number: signal.Signals) -> None:
     """SIGINT as a terminal sends it, to the whole group; SIGTERM to ``taoprof run`` alone."""
     home = training_home
     two_projects(home)
@@ -262,7 +262,7 @@ def test_run_on_the_shared_file(training_home: TrainingHome) -> None:
         home.run("use", "detectnet_v2", check=True)
 
 
-def test_a_mount_that_the_launcher_moves_is_told_at_once(training_home: TrainingHome, tmp_path: Path) -> None:
+def test_a_mount_that_the_launcher_moves_is_reported_at_once(training_home: TrainingHome, tmp_path: Path) -> None:
     """What ``run`` cannot foresee: the command itself takes its mounts file away."""
     home = training_home
     two_projects(home)
@@ -273,7 +273,7 @@ def test_a_mount_that_the_launcher_moves_is_told_at_once(training_home: Training
     assert "none of the profile's folders is mounted: the launcher read another mounts file" in run.output
 
 
-def test_gpus_are_shared_out(training_home: TrainingHome) -> None:
+def test_gpus_are_assigned(training_home: TrainingHome) -> None:
     home = training_home
     two_projects(home)
     with BackgroundRun(home, *train("detectnet_v2", 60, 0, "--gpus", "0,1")) as run:

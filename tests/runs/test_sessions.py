@@ -103,7 +103,7 @@ def test_use_gives_the_process_a_profile_until_it_ends(sandbox: Sandbox) -> None
     program.end()
 
 
-def test_the_end_of_the_program_ends_the_hold_and_its_file(sandbox: Sandbox) -> None:
+def test_the_hold_and_its_file_end_with_the_program(sandbox: Sandbox) -> None:
     for ending in (Program.end, lambda program: killed(program)):
         program = Program(sandbox)
         program.tell("taoprofiles.use('b').name")
@@ -170,7 +170,7 @@ def test_threads_that_begin_at_once_leave_one_session(sandbox: Sandbox) -> None:
     program.end()
 
 
-def test_an_interrupt_while_the_end_is_written_down_leaves_no_hold(sandbox: Sandbox) -> None:
+def test_an_interrupt_while_the_end_is_recorded_leaves_no_hold(sandbox: Sandbox) -> None:
     """Somebody else has the lock, or the engine is slow to answer, and a person loses patience."""
     program = Program(sandbox)
     program.tell("taoprofiles.use('a').name")
@@ -196,7 +196,7 @@ def test_a_shared_use_whose_hold_cannot_be_written_changes_nothing(sandbox: Sand
     program.end()
 
 
-def test_shared_is_refused_where_another_holds_and_gives_way_to_oneself(sandbox: Sandbox) -> None:
+def test_shared_is_refused_by_holds_of_others_not_by_the_own(sandbox: Sandbox) -> None:
     one, two = Program(sandbox), Program(sandbox)
     assert one.tell("taoprofiles.use('b', shared=True).shared") is True
     assert sandbox.mapping() == mapping_of(sandbox, "b")
