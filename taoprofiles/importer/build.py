@@ -1,4 +1,4 @@
-"""Making a profile of what a notebook or a script was found to set up: as general as that is itself."""
+"""Build the profile of a notebook or Python script, as general as the file itself."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles.errors import InvalidProfileError, InvalidStateError, UsageError
-from taoprofiles.importer import result
-from taoprofiles.importer.provenance import Part, concat, join_path, normal_path, parts
+from taoprofiles.importer import cells
+from taoprofiles.importer.provenance import Segment, concat, join_path, normal_path, segments
+from taoprofiles.importer.result import ImportResult, read_cells
 from taoprofiles.importer.state import Machine
 from taoprofiles.masking import is_secret
 from taoprofiles.profiles import layouts
@@ -16,121 +17,147 @@ from taoprofiles.profiles.convert import from_data, from_mapping
 from taoprofiles.profiles.expressions import NAME, escape
 from taoprofiles.profiles.model import Profile, template
 from taoprofiles.profiles.rendering import RenderContext, Renderer
+from taoprofiles.storage.paths import expand_user
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from taoprofiles.importer.result import Found
     from taoprofiles.profiles.rendering import Template
-    from taoprofiles.storage.paths import expand_user
 from taoprofiles.storage.paths import Context
 
 _NOT_OURS = frozenset(
     "HOME PATH PYTHONPATH LD_LIBRARY_PATH LD_PRELOAD USER LOGNAME SHELL PWD TMPDIR DOCKER_HOST LAUNCHER_MOUNTS".split()
 )
-"""Variables that belong to the machine or the launcher: in a profile they would move the ground under a run."""
+"""Variables of the machine or the launcher: setting them in a profile would break the run."""
 
-_MACHINES = "{} is left out: it belongs to the machine, and a run keeps yours"
+_MACHINES = "{} is left out: it belongs to the machine, and a run keeps its value"
 
 _LONGEST = 4096
+_SHOWN = 12
+RUN_ONCE = "run it once, then: taoprof import --name NAME"
 
 STDIN = "standard input"
-"""How what came through a pipe is called."""
+"""The name of standard input in messages."""
 
 
-def read(context: Context, content: bytes, *, where: str, path: str | None, given: Mapping[str, str]) -> Found:
-    """Read a notebook, or else a shell script, without running anything of it.
+class Source:
+    """A notebook or Python script that is read once and can be evaluated with different values. Nothing of it is run.
 
-    ``path`` is its place on disk (None: it came through a pipe, and stands for one in the current folder); ``given`` is
-    what a person says of its variables. Raises InvalidStateError, UsageError for a given name that it does not have.
+    ``path`` is None for input from a pipe, which counts as a file in the current folder. Raises InvalidStateError.
     """
-    folder = context.folder if path is None else os.path.dirname(os.path.join(context.folder, os.path.expanduser(path)))
-    known: dict[str, str] = {name: context.environ[name] for name in ("USER", "LOGNAME") if name in context.environ}
-    secrets = {name: value for name, value in context.environ.items() if is_secret(name)}
-    machine = Machine(
-        home=context.home,
-        folder=os.path.normpath(folder),
-        uid=context.uid,
-        gid=context.gid,
-        environ={**known, **secrets, "HOME": context.home},
-        exists=os.path.exists,
-        is_folder=os.path.isdir,
-        resolve=_real,
-        processor=os.uname().machine,
-    )
-    expanded = {name: _meant(context, name, value) for name, value in given.items()}
-    if is_notebook(content):
-        found = result.of_notebook(content, machine, expanded, where=where)
-    else:
-        found = result.of_script(content, machine, expanded)
-    if found.unused:
-        name = found.unused[0]
-        known_names = ", ".join(found.names[:12]) or "none"
-        raise UsageError(f"'{where}' has no variable '{name}' to be set; it has {known_names}")
-    return found
+
+    def __init__(self, context: Context, content: bytes, *, where: str, path: str | None) -> None:
+        self._context, self._where = context, where
+        self.is_notebook = is_notebook(content)
+        self._cells = cells.read(content, where) if self.is_notebook else [cells.script(content, where)]
+        folder = context.folder if path is None else os.path.dirname(context.absolute(path))
+        environ: dict[str, str] = {
+            name: context.environ[name] for name in ("USER", "LOGNAME") if name in context.environ
+        }
+        environ |= {name: value for name, value in context.environ.items() if is_secret(name)}
+        self._machine = Machine(
+            home=context.home,
+            folder=os.path.normpath(folder),
+            uid=context.uid,
+            gid=context.gid,
+            environ={**environ, "HOME": context.home},
+            exists=os.path.exists,
+            is_folder=os.path.isdir,
+            resolve=_resolve,
+            processor=os.uname().machine,
+        )
+
+    def evaluate(self, given: Mapping[str, str]) -> ImportResult:
+        """Evaluate the code with the user's values by name. Raises UsageError for an empty folder."""
+        return read_cells(self._cells, self._machine, {name: self._expanded(name, given[name]) for name in given})
+
+    def _expanded(self, name: str, value: str) -> str:
+        """Expand ``~`` in a value that the user gave, and make a folder absolute."""
+        value = self._context.expand_user(value)
+        is_folder = name.startswith("/") or name.upper().endswith(("DIR", "ROOT", "FOLDER", "PATH"))
+        if is_folder and not value:
+            hint = f"such as {needed([name]).removesuffix('…')}~/tao/kitti"
+            raise UsageError(f"'' is not a folder for {name}", hint=hint)
+        return os.path.normpath(os.path.join(self._context.folder, value)) if is_folder else value
 
 
-def _meant(context: Context, name: str, value: str) -> str:
-    """Give what a person means by a value: ``~`` is their home, and a relative folder is one from here."""
-    value = context.expand_user(value)
-    is_folder = name.startswith("/") or name.upper().endswith(("DIR", "ROOT", "FOLDER", "PATH"))
-    if is_folder and not value:
-        raise UsageError(f"'' is no folder for {name}", hint=f"such as {needed([name]).removesuffix('…')}~/tao/kitti")
-    return os.path.normpath(os.path.join(context.folder, value)) if is_folder else value
+def read(context: Context, content: bytes, *, where: str, path: str | None, given: Mapping[str, str]) -> ImportResult:
+    """Evaluate a notebook or Python script.
+
+    Raises InvalidStateError, and UsageError for a given name that the file does not have.
+    """
+    result = Source(context, content, where=where, path=path).evaluate(given)
+    check_given(result, where)
+    return result
 
 
-def _real(path: str) -> str:
-    """Follow the links of a path, of which some can be no path."""
+def check_given(result: ImportResult, where: str) -> None:
+    """Raise UsageError if a given value had no effect."""
+    if result.unused:
+        names = ", ".join(result.names[:12]) or "none"
+        raise UsageError(f"'{where}' has no variable '{result.unused[0]}'; it has {names}")
+
+
+def _resolve(path: str) -> str:
+    """Return ``os.path.realpath(path)``, also for a text that cannot be a path."""
     try:
         return os.path.realpath(path)
-    except ValueError:  # a NUL, or what UTF-8 cannot carry
+    except ValueError:  # a NUL, or what UTF-8 cannot hold
         return os.path.normpath(path)
 
 
 def is_notebook(content: bytes) -> bool:
-    """Whether a file is meant to be a notebook: a JSON object with cells."""
+    """Check whether a file is meant to be a notebook: a JSON object with cells."""
     head = content.lstrip(b"\xef\xbb\xbf \t\r\n")
     return head.startswith(b"{") and (b'"cells"' in head or b'"worksheets"' in head)
 
 
-def build(context: Context, found: Found, *, name: str, where: str) -> tuple[Profile, list[str]]:
-    """Make the profile, and tell what is otherwise in it than in the file.
+def build(context: Context, result: ImportResult, *, name: str, where: str) -> tuple[Profile, list[str]]:
+    """Build the profile; return it with notes about what differs from the file.
 
-    It has a layout where that gives the same; its values are kept as references where the file has them so. Raises
-    InvalidStateError where no profile can stand for it, UsageError where something has to be said first.
+    It has a layout if that renders the same; its values refer to variables where the file does. Raises
+    InvalidStateError if no profile can render the same, UsageError if questions are not answered.
     """
-    if found.mapping is None:
-        hint = "'taoprof new' makes a profile from a project folder"
-        raise InvalidStateError(
-            f"'{where}' writes no mounts file (~/.tao_mounts.json)", problems=found.notes, hint=hint
-        )
-    if found.questions:
-        raise unanswered(found, where)
-    return _Building(context, found, name=name, where=where).profile()
+    if result.mapping is None:
+        problems = [*result.notes, *not_followed(result)]
+        message = f"'{where}' writes no mounts file (~/.tao_mounts.json) in code that is followed"
+        raise InvalidStateError(message, problems=problems, hint=RUN_ONCE)
+    if result.questions:
+        raise unanswered(result, where)
+    return _Building(context, result, name=name, where=where).profile()
 
 
-def unanswered(found: Found, where: str) -> UsageError:
-    """Make the error that names what a person has to say."""
-    settings = needed(question.name for question in found.questions)
+def not_followed(result: ImportResult) -> list[str]:
+    """Return a note that names the statements that are not followed."""
+    shown = "; ".join(result.not_followed[:_SHOWN])
+    more = f"; and {len(result.not_followed) - _SHOWN} more" if len(result.not_followed) > _SHOWN else ""
+    return [f"not followed, so what they set is unknown: {shown}{more}"] if shown else []
+
+
+def unanswered(result: ImportResult, where: str) -> UsageError | InvalidStateError:
+    """Return the error that names the values that the user has to give."""
     problems = [
-        f"{question.place}: {question.name or 'the mapping'}: {question.reason}"
+        f"{question.location}: {question.name or 'the mapping'}: {question.reason}"
         + (f", '{question.text[:80]}'" if question.text else "")
-        for question in found.questions
+        for question in result.questions
     ]
+    if any(not question.name for question in result.questions):
+        return InvalidStateError(f"cannot import '{where}': its mapping is unknown", problems=problems, hint=RUN_ONCE)
+    count = len(result.questions)
+    missing = "one value is missing" if count == 1 else f"{count} values are missing"
     file = "-" if where == STDIN else shlex.quote(where)
-    return UsageError(
-        f"'{where}' does not say everything", problems=problems, hint=f"'taoprof import {file} {settings}'"
-    )
+    hint = f"taoprof import {file} {needed(question.name for question in result.questions)}"
+    return UsageError(f"cannot import '{where}': {missing}", problems=problems, hint=hint)
 
 
 def needed(names: Iterable[str]) -> str:
-    """Write the options that give these values, as a shell takes them."""
+    """Return the options that give these values, quoted for a shell."""
     return " ".join(f"--set {shlex.quote(name)}=…" for name in names)
 
 
 class _Building:
-    def __init__(self, context: Context, found: Found, *, name: str, where: str) -> None:
-        self._context, self._found, self._name, self._where = context, found, name, where
+    def __init__(self, context: Context, result: ImportResult, *, name: str, where: str) -> None:
+        self._context, self._result, self._name, self._where = context, result, name, where
         self._notes: list[str] = []
         self._variables = self._kept_variables()
 
@@ -156,26 +183,24 @@ class _Building:
 
     def _kept_variables(self) -> dict[str, str]:
         kept: dict[str, str] = {}
-        for name, value in self._found.variables.items():
+        for name, value in self._result.variables.items():
             if _is_the_machines(name):
                 self._notes.append(_MACHINES.format(name))
             elif not NAME.match(name) or len(name) > 256:
-                self._notes.append(f"'{name[:60]}' is left out: no shell takes it as a variable's name")
+                self._notes.append(f"'{name[:60]}' is left out: it is not a valid variable name")
             elif len(value) > _LONGEST or "\0" in value or (not value.isascii() and not _is_text(value)):
                 self._notes.append(f"{name} is left out: its value is longer than {_LONGEST} characters, or no text")
             else:
                 kept[name] = value
                 if value.startswith("~"):
-                    self._notes.append(
-                        f"{name} begins with '~', which neither Python nor a quoting shell expands; the profile does"
-                    )
-        for name, reason in self._found.left_out:
+                    self._notes.append(f"{name} begins with '~', which Python does not expand; the profile does")
+        for name, reason in self._result.left_out:
             self._notes.append(_MACHINES.format(name) if _is_the_machines(name) else f"{name} is left out: {reason}")
         return kept
 
     def _mapping(self) -> dict[str, Any]:
-        """Give what the mounts file says, as the launcher takes it: absolute, and one mount for each folder."""
-        mapping = self._found.mapping
+        """Return the mapping as the launcher reads it: absolute sources, and one mount for each folder."""
+        mapping = self._result.mapping
         if not isinstance(mapping, dict):
             raise InvalidStateError(f"'{self._where}' writes a mounts file that holds no object")
         if not isinstance(mapping.get("Mounts"), list):
@@ -190,44 +215,44 @@ class _Building:
                 by_source[f"<{number}>"] = listed
                 continue
             source, home = mount["source"], self._context.home
-            real = _real(expand_user(str(source), home))
+            real = _resolve(expand_user(str(source), home))
             before = by_source.pop(real, None)
             if before is not None:
                 self._notes.append(
                     f"'{source}' is mounted on '{before.get('destination')}' and on '{mount.get('destination')}', and "
-                    "the launcher does only the last"
+                    "the launcher uses only the last mount of a folder"
                 )
             by_source[real] = mount
         return {**mapping, "Mounts": list(by_source.values())}
 
     def _absolute(self, mount: Any) -> dict[str, Any] | None:
-        """Give a mount with its source absolute, as it leads from the notebook's folder; None for no mount."""
+        """Return a mount with its source absolute, relative to the notebook's folder; None if it is not a mount."""
         if not (isinstance(mount, dict) and isinstance(mount.get("source"), str)):
             return None
         source: str = mount["source"]
         if source.startswith("~") and not source.startswith("~/") and source != "~":
             source = mount["source"] = os.path.expanduser(source)  # another user's home
-        if source.startswith(("/", "~/")) or source == "~" or not isinstance(self._found.folder, str):
+        if source.startswith(("/", "~/")) or source == "~" or not isinstance(self._result.folder, str):
             return mount
-        absolute = normal_path(join_path(self._found.folder, source))
-        self._notes.append(f"the source '{source}' becomes '{absolute}', which is where it leads from its folder")
+        absolute = normal_path(join_path(self._result.folder, source))
+        self._notes.append(f"the source '{source}' becomes '{absolute}', relative to the file's folder")
         return {**mount, "source": absolute}
 
     # Expressions
 
     def _expression(self, value: str, path: bool) -> str:
-        pieces = [part for part in parts(value) if part.text]
+        pieces = [part for part in segments(value) if part.text]
         return "".join(
             self._piece(part, pieces[number + 1 :], path=path and number == 0) for number, part in enumerate(pieces)
         )
 
-    def _piece(self, part: Part, rest: list[Part], *, path: bool) -> str:
+    def _piece(self, part: Segment, rest: list[Segment], *, path: bool) -> str:
         if part.kind == "variable":
-            if self._found.current(part.name, part.version) and part.name in self._variables:
+            if self._result.is_current(part.name, part.version) and part.name in self._variables:
                 return f"${{{part.name}}}"
-            earlier = self._found.earlier(part.name, part.version)
+            earlier = self._result.definition(part.name, part.version).value
             if isinstance(earlier, str) and earlier == part.text:
-                inner = list(parts(earlier))
+                inner = list(segments(earlier))
                 return "".join(
                     self._piece(one, [*inner[number + 1 :], *rest], path=path and number == 0)
                     for number, one in enumerate(inner)
@@ -245,7 +270,7 @@ class _Building:
     # Layouts
 
     def _with_layout(self, custom: dict[str, Any], layout: str) -> dict[str, Any] | None:
-        """Give the same profile by a layout, None where that has something that the file does not."""
+        """Return the same profile with a layout, None if the layout does not fit."""
         wanted = layouts.variables(layout, project_dir="", notebook_dir="", network="")
         project = self._variables.get("LOCAL_PROJECT_DIR", "")
         if not wanted.keys() <= self._variables.keys() or not project.strip("/").strip("~"):
@@ -272,7 +297,7 @@ class _Building:
         return {key: value for key, value in own.items() if value}
 
     def _overriding(self, own: dict[str, Any], expressions: dict[str, str]) -> tuple[dict[str, str], Any]:
-        """Find the variables that a layout does not give as they are wanted; overriding one may move others."""
+        """Return the variables that must override the layout; overriding one may change others."""
         differing: dict[str, str] = {}
         while True:
             values, mounts = self._rendered({**own, "variables": differing})
@@ -289,13 +314,13 @@ class _Building:
 
 
 def _size(data: dict[str, Any]) -> int:
-    """Tell how much a profile says itself, instead of following a layout."""
+    """Return how much a profile states itself, instead of using a layout."""
     return len(data.get("variables", {})) + 2 * len(data.get("mounts", [])) + sum("_dir" in key for key in data)
 
 
 def _is_callers(user: str) -> bool:
-    """Whether a user is "uid:gid" of whoever runs it, and not just of today's numbers."""
-    return [part.kind or part.text for part in parts(user) if part.text] == ["uid", ":", "gid"]
+    """Check whether a user is the uid and gid of whoever runs it, not literal numbers."""
+    return [part.kind or part.text for part in segments(user) if part.text] == ["uid", ":", "gid"]
 
 
 def _is_the_machines(name: str) -> bool:
@@ -311,6 +336,6 @@ def _is_text(value: str) -> bool:
 
 
 def _ordered(data: dict[str, Any]) -> dict[str, Any]:
-    """Give the keys in the order in which people read them: what is plain first, since TOML's tables come last."""
+    """Return the keys in reading order; TOML's tables come last."""
     order = ("schema", "description", "layout", "network", "project_dir", "notebook_dir")
     return {"schema": 1, **{key: data[key] for key in (*order, *data) if key in data and key != "schema"}}

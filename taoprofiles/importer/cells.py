@@ -82,6 +82,14 @@ def read(content: bytes, where: str) -> list[Cell]:
     return cells
 
 
+def script(content: bytes, where: str) -> Cell:
+    """Return a Python script as one cell, of number 0. Raises InvalidStateError."""
+    try:
+        return Cell(0, content.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise InvalidStateError(f"'{where}' is not a text file in UTF-8") from None
+
+
 def _listed(found: Any) -> list[Any] | None:
     if not isinstance(found, dict):
         return None

@@ -1,4 +1,4 @@
-"""What IPython's magics make of their line, as far as a set-up needs: ``%env``, ``%cd``, and what they expand.
+"""IPython's magics and commands, as far as a set-up needs them.
 
 Read in IPython 9: ``env`` and ``set_env`` in core/magics/osm.py, ``DollarFormatter`` in utils/text.py, ``var_expand``
 in core/interactiveshell.py. The tests compare with what IPython did with 58 spellings.
@@ -8,69 +8,176 @@ from __future__ import annotations
 
 import re
 import string
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from taoprofiles.importer.limits import Raised, Unknown
-from taoprofiles.importer.provenance import Text, concat, cut, strip
+from taoprofiles.importer.operators import expand_variables
+from taoprofiles.importer.provenance import concat, cut, strip
+from taoprofiles.importer.state import MOUNTS_FILES
+from taoprofiles.importer.values import SimulatedException, Unknown, parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import Any
+
+    from taoprofiles.importer.evaluator import Evaluator
 
 _DOLLAR = re.compile(r"\$(\$?[\w.]+)")
-_NOTHING = Text([])
+_MAY_SET = frozenset("run dotenv load load_dotenv rerun recall".split())
+"""Magics that may set variables and names."""
+_MKDIR = re.compile(r"!+\s*mkdir\s+(?:-p\s+)?(\S+)\s*$")
+_READS = re.compile(
+    r"\s*(?:sudo\s+)?(?:cat|ls|head|tail|less|more|grep|wc|stat|file|echo|test|diff|jq|realpath|readlink|du|find|chmod|chown)\b[^>;&`()]*$"
+)
+"""A command that only reads."""
+
+
+def run_line(ev: Evaluator, text: str) -> Any:
+    """Follow a line magic, or record a command that is not run; return its value."""
+    word, _, rest = text.partition(" ")
+    name = word.lstrip("%")
+    if re.match(r"%(env|set_env|cd)\t", text):
+        raise SimulatedException("UsageError", "a magic's name ends at a space, and a tab is none")
+    if text.startswith(("!", "?")) or name not in ("env", "set_env", "cd"):
+        return _other_line(ev, text, name)
+    expanded = expand(rest, ev.text)
+    if name == "cd":
+        return _cd(ev, expanded)
+    if isinstance(expanded, Unknown):
+        key = rest.partition("=")[0].strip()
+        ev.state.set_environment(key if key.isidentifier() else expanded, expanded)
+        return expanded
+    pair = _assignment(expanded)
+    if pair is not None:
+        ev.state.set_environment(*pair)
+        return None
+    key = expanded.strip()
+    value = ev.state.environment(key) if key else ev.state.unknown("the whole environment")
+    if value is None:
+        raise SimulatedException("UsageError", f"Environment does not have key: {key}")
+    return value
+
+
+def _other_line(ev: Evaluator, text: str, name: str) -> Any:
+    folder = _MKDIR.match(text)
+    if folder is not None:
+        path = expand(folder[1].strip("\"'"), ev.text)
+        ev.state.create_folder(path if isinstance(path, Unknown) else expand_variables(ev, path))
+    elif text.startswith("!"):
+        check_command(ev, text)
+    if name == "pwd":
+        return ev.state.folder
+    if name in _MAY_SET:
+        ev.state.note(f"may set variables that are not known: '%{name}' is not followed")
+        ev.state.has_unknown_names = True
+    return ev.state.unknown(f"'{text.partition(' ')[0][:40]}' is not run")
+
+
+def check_command(ev: Evaluator, text: str) -> None:
+    """Record a command that is not run. One that may change a mounts file makes its content unknown."""
+    command = expand(text.lstrip("!"), ev.text)
+    ev.state.commands.append(text)
+    if isinstance(command, str):
+        ev.state.commands.append(command)
+        _check_script(ev, command, "the command")
+
+
+def _check_script(ev: Evaluator, script: str, what: str) -> None:
+    lines = [line for line in script.splitlines() if any(name in line for name in MOUNTS_FILES)]
+    if all(_READS.match(line) for line in lines):
+        return
+    ev.state.note(f"{what} may change the mounts file, and is not run")
+    for name in MOUNTS_FILES:
+        if any(name in line for line in lines):
+            unknown = ev.state.unknown(f"{what} that may change the mounts file is not run")
+            ev.state.write_file(f"{ev.state.machine.home}/{name}", unknown)
+
+
+def _cd(ev: Evaluator, line: str | Unknown) -> Any:
+    if isinstance(line, Unknown):
+        ev.state.change_folder(line)
+        return line
+    path = strip(line, None)
+    path = strip(cut(path, 3, len(path)) if path.startswith("-q ") else path, " \"'")
+    has_options = path.startswith("-")
+    folder = ev.state.unknown("'%cd' with an option") if has_options else ev.state.expand_home(path or "~")
+    try:
+        ev.state.change_folder(folder)
+    except SimulatedException as error:  # IPython prints it, and continues
+        ev.state.note(str(error))
+    return None
+
+
+def run_cell_magic(ev: Evaluator, text: str, body: str) -> None:
+    """Follow a cell magic."""
+    name, _, rest = text.partition(" ")
+    if name in ("writefile", "file"):
+        _write_file(ev, rest, body)
+    elif name in ("bash", "sh", "script", "!"):
+        ev.state.commands.append(body)
+        _check_script(ev, body, f"'%%{name}'")
+    elif name in ("env", "set_env", "cd"):
+        ev.state.note(f"'%%{name}' is not a cell magic: nothing of it is done")
+    elif name in ("python", "python3", "pypy") and any(file in body for file in MOUNTS_FILES):
+        _check_script(ev, body, f"'%%{name}'")
+
+
+def _write_file(ev: Evaluator, rest: str, body: str) -> None:
+    appends = rest.startswith("-a ")
+    path = expand(rest.removeprefix("-a ").strip(), ev.text)
+    if isinstance(path, str):
+        path = ev.state.expand_home(strip(path, "\"'"))
+    try:
+        value = ev.state.unknown("text added to a file") if appends else parse_json(body)
+    except SimulatedException:
+        value = None
+    ev.state.write_file(path, value, None if appends else body)
 
 
 def expand(line: str, evaluate: Callable[[str], Any]) -> str | Unknown:
-    """Expand ``{expression}`` and ``$name`` from Python's variables; if any of them raises, the line stays as it is.
+    """Expand ``{expression}`` and ``$name`` from Python's names; if one of them raises, the line stays as it is.
 
-    ``evaluate`` gives the value of an expression as text. It raises Raised where the code would raise.
+    ``evaluate`` returns the value of an expression as text. It raises SimulatedException where the code would raise.
     """
-    made: list[str] = []
+    pieces: list[str] = []
     try:
-        for literal, field, spec, conversion in _fields(line):
-            made.append(literal)
+        for literal, field, specification, conversion in _fields(line):
+            pieces.append(literal)
             if field is None:
                 continue
-            value = evaluate(f"{field}:{spec}" if spec else field)
+            value = evaluate(f"{field}:{specification}" if specification else field)
             if isinstance(value, Unknown):
                 return value
-            if conversion not in (None, "s"):
-                value = repr(str(value)) if conversion in ("r", "a") else _fail()
-            made.append(value)
-    except (Raised, ValueError):  # ValueError: a brace that stands alone
+            if conversion not in (None, "s", "r", "a"):
+                return line
+            pieces.append(repr(str(value)) if conversion in ("r", "a") else value)
+    except (SimulatedException, ValueError):  # ValueError: a single brace
         return line
-    return concat(_NOTHING, *made)
-
-
-def _fail() -> str:
-    raise ValueError
+    return concat(*pieces)
 
 
 def _fields(line: str) -> Iterator[tuple[str, str | None, str | None, str | None]]:
-    """Give each literal text with the field behind it; ``$name`` is a field where no lone ``'`` stands behind it."""
-    for literal, field, spec, conversion in string.Formatter().parse(line):
-        text, at = "", 0
+    """Yield each literal with the field after it; ``$name`` is a field unless an odd number of ``'`` follows."""
+    for literal, field, specification, conversion in string.Formatter().parse(line):
+        text, position = "", 0
         for match in _DOLLAR.finditer(literal):
             if literal.count("'", match.end()) % 2:  # as _dollar_pattern_ignore_single_quote looks ahead
                 continue
-            text += literal[at : match.start()]
-            at = match.end()
+            text += literal[position : match.start()]
+            position = match.end()
             if match[1].startswith("$"):
                 text += match[1]
                 continue
             yield text, match[1], "", None
             text = ""
-        yield text + literal[at:], field, spec, conversion
+        yield text + literal[position:], field, specification, conversion
 
 
-def assignment(rest: str) -> tuple[str, str] | None:
-    """Read what stands behind ``%env``: (name, value), or None where it only asks. Raises Raised as IPython does."""
+def _assignment(rest: str) -> tuple[str, str] | None:
+    """Return (name, value) of a ``%env`` line, None if it only reads. Raises SimulatedException as IPython does."""
     separator = "=" if "=" in rest else " "
-    if separator not in rest.strip() and separator == " ":
+    if separator == " " and separator not in rest.strip():
         return None
     at = rest.find(separator)
     name, value = strip(rest[:at], None), strip(cut(rest, at + 1, len(rest)), None)
-    if re.match(r".*\s.*", name):
-        raise Raised("UsageError", f"refusing to set env var with whitespace: '{value}'")
+    if re.search(r"\s", name):
+        raise SimulatedException("UsageError", f"refusing to set env var with whitespace: '{value}'")
     return str(name), value

@@ -1,148 +1,149 @@
-"""What a notebook or a script was found to set up, and what only a person can still say."""
+"""What a notebook or a Python script sets up, and the values that only the user knows."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from taoprofiles.importer import cells, shell
-from taoprofiles.importer.execute import Executor
-from taoprofiles.importer.limits import Budget, Place, Unknown
-from taoprofiles.importer.provenance import Text, parts
-from taoprofiles.importer.state import Memory, is_placeholder
+from taoprofiles.importer import cells
+from taoprofiles.importer.evaluator import Evaluator
+from taoprofiles.importer.provenance import TracedStr, segments
+from taoprofiles.importer.state import MOUNTS_FILES, State, is_placeholder
+from taoprofiles.importer.values import SourceLocation, Unknown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from taoprofiles.importer.state import Machine
+    from taoprofiles.importer.state import Definition, Machine, WrittenFile
 
 
 class Question(NamedTuple):
-    """What a person has to say: ``name`` is a variable, or the destination of a mount.
+    """A value that the user has to give: ``name`` is a variable, or the destination of a mount.
 
-    ``text`` is what stands in its place, "" where that is not known; ``reason`` says why it must be asked.
+    ``text`` is the text in its place, "" if that is not known; ``reason`` says why it must be asked.
     """
 
     name: str
-    place: Place
+    location: SourceLocation
     text: str
     reason: str
 
 
-class Found:
-    """``variables`` are the environment variables that are known, ``mapping`` what the mounts file holds in the end.
+class ImportResult:
+    """The result of the static evaluation.
 
-    Texts in both are ``Text``, with their origins; ``earlier`` gives what a variable was in an earlier version.
-    ``mapping`` is None where no mounts file is written. ``questions`` must be answered (``given``) before a profile can
-    be made. ``left_out`` are variables without a known value, with the reason; ``notes`` what else is worth telling.
+    ``mapping`` is what the mounts file holds in the end, None if none is written; ``variables`` are the environment
+    variables that are known. Strings in both are ``TracedStr``. ``questions`` must be answered (``given``) before a
+    profile can be built. ``left_out`` are variables without a known value, with the reason. ``notes`` are other
+    remarks, and ``not_followed`` the statements that are not followed, each with its location.
     """
 
-    def __init__(self, memory: Memory) -> None:
-        self._memory = memory
-        written = _last(memory)
+    def __init__(self, state: State) -> None:
+        self._state = state
+        written = _mounts_file(state)
         self.mapping: Any = None if written is None else written.value
-        self.place = Place(0, 0) if written is None else written.place
-        self.folder = memory.folder
+        self.location = SourceLocation(0, 0) if written is None else written.location
+        self.folder = state.folder
         self.variables: dict[str, str] = {}
-        self.questions: list[Question] = []
         self.left_out: list[tuple[str, str]] = []
-        self.notes = [f"{place}: {text}" for place, text in dict.fromkeys(memory.noted)]
-        if written is not None and not written.is_sure:
-            self.notes.append(f"{written.place}: the mapping is written only under a condition that is not known")
-        self._ask()
+        self.notes = [f"{location}: {text}" for location, text in dict.fromkeys(state.notes)]
+        self.not_followed = [f"{location}: {text}" for location, text in state.not_followed.items()]
+        self.questions = self._find_questions()
         self._take_variables()
 
     @property
     def names(self) -> list[str]:
-        """All that can be given: the variables that are set, and Python's names of texts."""
-        python = [name for name, value in self._memory.names.items() if isinstance(value, (str, Unknown))]
-        return [*(name for name in self._memory.history if name in self._memory.touched), *python]
+        """The names that can be given: the variables that are set, and Python's names of texts."""
+        python = [name for name, value in self._state.names.items() if isinstance(value, (str, Unknown))]
+        return [*(name for name in self._state.history if name in self._state.touched), *python]
 
     @property
     def unused(self) -> list[str]:
-        """Which of the given values were of no use."""
-        return [name for name in self._memory.given if name not in self._memory.used and not name.startswith("/")]
+        """The given values that had no effect."""
+        return [name for name in self._state.given if name not in self._state.used and not name.startswith("/")]
 
-    def current(self, name: str, version: int) -> bool:
-        """Whether that is the value that the variable has in the end."""
-        return name in self.variables and len(self._memory.history[name]) - 1 == version
+    def is_current(self, name: str, version: int) -> bool:
+        """Check whether a version of a variable is the value that it has in the end."""
+        return name in self.variables and len(self._state.history[name]) - 1 == version
 
-    def earlier(self, name: str, version: int) -> Any:
-        """Give what a variable's value was made of."""
-        return self._memory.history[name][version].value
+    def definition(self, name: str, version: int) -> Definition:
+        """Return one version of a variable."""
+        return self._state.history[name][version]
 
-    def _ask(self) -> None:
+    def _find_questions(self) -> list[Question]:
         asked: dict[str, Question] = {}
         if isinstance(self.mapping, Unknown):
             self._ask_unknown(asked, self.mapping, "")
         elif isinstance(self.mapping, dict):
-            for destination, texts in _texts(self.mapping, self._memory.given):
-                for value in texts:
+            for destination, values in _needed_values(self.mapping, self._state.given):
+                for value in values:
                     if isinstance(value, Unknown):
                         self._ask_unknown(asked, value, destination)
                     elif value is None:
-                        asked.setdefault(destination, Question(destination, self.place, "", "it has no value (null)"))
-                    elif isinstance(value, str):  # anything else is wrong, and no question
-                        self._ask_about(asked, value, destination)
-        self.questions = list(asked.values())
+                        question = Question(destination, self.location, "", "it has no value (null)")
+                        asked.setdefault(destination, question)
+                    elif isinstance(value, str):  # anything else is an error, not a question
+                        self._ask_placeholders(asked, value, destination)
+        return list(asked.values())
 
-    def _ask_about(self, asked: dict[str, Question], text: str, destination: str) -> None:
-        """Find the placeholders that a text comes from."""
+    def _ask_placeholders(self, asked: dict[str, Question], text: str, destination: str) -> None:
+        """Add a question for each placeholder that a text is made of."""
         if is_placeholder(text):
-            asked.setdefault(destination, Question(destination, self.place, str(text), "a placeholder"))
-        waiting = list(parts(text))
-        seen: set[Any] = set()
+            asked.setdefault(destination, Question(destination, self.location, str(text), "a placeholder"))
+        waiting = list(segments(text))
+        visited: set[tuple[str, int]] = set()
         while waiting:
-            part = waiting.pop()
-            if part.kind == "name":
-                asked.setdefault(
-                    part.name, Question(part.name, Place.unpacked(part.version), part.text, "a placeholder")
-                )
-            if part.kind != "variable" or (part.name, part.version) in seen:
+            segment = waiting.pop()
+            key = segment.name, segment.version
+            if segment.kind == "name":
+                location = SourceLocation(*divmod(segment.version, 1 << 20))
+                asked.setdefault(segment.name, Question(segment.name, location, segment.text, "a placeholder"))
+            if segment.kind != "variable" or key in visited:
                 continue
-            seen.add((part.name, part.version))
-            definition = self._memory.history[part.name][part.version]
+            visited.add(key)
+            definition = self.definition(*key)
             if definition.is_placeholder:
-                question = Question(part.name, definition.place, str(definition.value), "a placeholder")
-                asked.setdefault(part.name, question)
+                question = Question(segment.name, definition.location, str(definition.value), "a placeholder")
+                asked.setdefault(segment.name, question)
             elif isinstance(definition.value, str):
-                waiting += parts(definition.value)
+                waiting += segments(definition.value)
 
     def _ask_unknown(self, asked: dict[str, Question], unknown: Unknown, destination: str) -> None:
-        name = next((n for n, d in self._memory.history.items() if any(one.value is unknown for one in d)), destination)
-        name = name or next((n for n, value in self._memory.names.items() if value is unknown), "")
-        asked.setdefault(name, Question(name, unknown.place, "", unknown.reason))
+        history = self._state.history.items()
+        name = next((name for name, values in history if any(one.value is unknown for one in values)), destination)
+        name = name or next((name for name, value in self._state.names.items() if value is unknown), "")
+        asked.setdefault(name, Question(name, unknown.location, "", unknown.reason))
 
     def _take_variables(self) -> None:
         asked = {question.name for question in self.questions}
-        for name, definitions in self._memory.history.items():
-            if name not in self._memory.touched or name in self._memory.removed:
+        for name, definitions in self._state.history.items():
+            if name not in self._state.touched or name in self._state.removed:
                 continue
-            value, place, placeholder = definitions[-1]
+            value, location, is_placeholder_text = definitions[-1]
             if isinstance(value, Unknown):
-                self.left_out.append((name, f"{value.place}: {value.reason}"))
-            elif name not in asked and (placeholder or self._is_placeholder(value)):
-                self.left_out.append((name, f"{place}: a placeholder, '{str(value)[:60]}'"))
+                self.left_out.append((name, f"{value.location}: {value.reason}"))
+            elif name not in asked and (is_placeholder_text or self._needs_placeholder(value, asked)):
+                self.left_out.append((name, f"{location}: a placeholder, '{str(value)[:60]}'"))
             else:
                 self.variables[name] = value
 
-    def _is_placeholder(self, value: str) -> bool:
-        """Whether a value comes from a placeholder that no mount needs."""
-        asked: dict[str, Question] = {}
-        self._ask_about(asked, value, "")
-        return bool(asked.keys() - {question.name for question in self.questions})
+    def _needs_placeholder(self, value: str, asked: set[str]) -> bool:
+        """Check whether a value is made of a placeholder that no mount needs."""
+        questions: dict[str, Question] = {}
+        self._ask_placeholders(questions, value, "")
+        return bool(questions.keys() - asked)
 
 
-def _last(memory: Memory) -> Any:
-    """Give the last mounts file written, of the kind that the launcher looks for first."""
-    for end in (".tao_mounts.json", ".tlt_mounts.json"):
-        found = [one for one in memory.files if one.path.endswith(end)]
-        if found:
-            return found[-1]
+def _mounts_file(state: State) -> WrittenFile | None:
+    """Return the last mounts file written, of the name that the launcher looks for first."""
+    for name in MOUNTS_FILES:
+        written = [file for file in state.files if file.path.endswith(name)]
+        if written:
+            return written[-1]
     return None
 
 
-def _texts(mapping: dict[str, Any], given: Mapping[str, str]) -> Iterator[tuple[str, list[Any]]]:
-    """Give the values of a mapping that a profile needs to know, by the name under which they can be given."""
+def _needed_values(mapping: dict[str, Any], given: Mapping[str, str]) -> Iterator[tuple[str, list[Any]]]:
+    """Yield the values of a mapping that a profile needs, with the name under which they can be given."""
     mounts = mapping.get("Mounts")
     if isinstance(mounts, Unknown):
         yield "", [mounts]
@@ -153,34 +154,24 @@ def _texts(mapping: dict[str, Any], given: Mapping[str, str]) -> Iterator[tuple[
             destination = mount.get("destination")
             name = str(destination) if isinstance(destination, str) else f"Mounts[{number}]"
             if name in given:
-                mount["source"] = Text(parts(given[name]))
+                mount["source"] = TracedStr(segments(given[name]))
             yield name, [mount.get("source"), destination]
     for section in mapping.keys() - {"Mounts"}:
-        yield str(section), [one for one in _leaves(mapping[section]) if isinstance(one, (str, Unknown))]
+        yield str(section), [leaf for leaf in _leaves(mapping[section]) if isinstance(leaf, (str, Unknown))]
 
 
 def _leaves(value: Any) -> Iterator[Any]:
-    if isinstance(value, dict):
-        for inner in value.values():
-            yield from _leaves(inner)
-    elif isinstance(value, list):
-        for inner in value:
+    if isinstance(value, (dict, list)):
+        for inner in value.values() if isinstance(value, dict) else value:
             yield from _leaves(inner)
     else:
         yield value
 
 
-def of_notebook(content: bytes, machine: Machine, given: Mapping[str, str], *, where: str) -> Found:
-    """Read a notebook. ``given`` are a person's values by name. Raises InvalidStateError."""
-    memory = Memory(machine, given)
-    executor = Executor(memory)
-    for cell in cells.read(content, where):
-        executor.cell(cell)
-    return Found(memory)
-
-
-def of_script(content: bytes, machine: Machine, given: Mapping[str, str]) -> Found:
-    """Read a shell script."""
-    memory = Memory(machine, given)
-    shell.follow(memory, content.decode("utf-8", "replace"), Budget())
-    return Found(memory)
+def read_cells(code: list[cells.Cell], machine: Machine, given: Mapping[str, str]) -> ImportResult:
+    """Evaluate the cells of a notebook, or a script as one cell. ``given`` are the user's values by name."""
+    state = State(machine, given)
+    evaluator = Evaluator(state)
+    for cell in code:
+        evaluator.run_cell(cell)
+    return ImportResult(state)

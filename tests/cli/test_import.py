@@ -38,22 +38,22 @@ def names(home: Home) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "status"),
-    [("/data\n", "\n", 0), ("/data\n", "y\n", 0), ("/data\n", "n\n", 2), ("/data\n", "\x04", 2),
-     ("/data\n", "\x03", -2), ("\x04", None, 2), ("\x03", None, -2), ("\n", None, 2)],
+    ("first", "second", "status", "saved"),
+    [("/data\n", "y\n", 0, True), ("/data\n", "\n", 0, False), ("/data\n", "n\n", 0, False),
+     ("/data\n", "\x04", 0, False), ("/data\n", "\x03", -2, False), ("\x04", None, 2, False),
+     ("\x03", None, -2, False), ("\n", None, 2, False)],
 )  # fmt: skip
-def test_only_a_yes_saves(home: Home, first: str, second: str | None, status: int) -> None:
-    """Ctrl-D and Ctrl-C are none."""
+def test_only_a_yes_saves(home: Home, first: str, second: str | None, status: int, saved: bool) -> None:
     notebook(home.root / "a.ipynb", "YOUR_LOCAL_PROJECT_DIR")
     with Terminal([home.taoprof, "import", "a.ipynb"], environ=home.environ, cwd=home.root) as terminal:
-        terminal.wait_for("LOCAL_PROJECT_DIR = ")
+        terminal.wait_for("LOCAL_PROJECT_DIR, the project folder on this machine: ")
         terminal.send(first)
         if second is not None:
-            terminal.wait_for("(Y/n)? ")
+            terminal.wait_for("[y/N] ")
             terminal.send(second)
-        ended, said = terminal.finish()
-    assert (ended, b"Traceback" in said) == (status, False), said
-    assert names(home) == (["a"] if status == 0 else [])
+        ended, output = terminal.finish()
+    assert (ended, b"Traceback" in output) == (status, False), output
+    assert names(home) == (["a"] if saved else [])
 
 
 @pytest.mark.parametrize(
@@ -109,6 +109,44 @@ def test_folders_a_thousand_deep_and_one_that_cannot_be_read(home: Home) -> None
     assert done.returncode == 0, done.stderr
     assert names(home) == ["good"]
     if os.getuid():
-        assert "not looked at: nb/closed: permission denied" in done.stderr
+        assert "cannot read nb/closed: permission denied" in done.stderr
     subprocess.run(["rm", "-rf", home.root / "nb/d"], check=True)  # too deep for what pytest clears up with
     closed.chmod(0o700)
+
+
+def test_a_python_script_is_one_cell(home: Home) -> None:
+    (home.root / "mount.py").write_text(
+        "import json, os\nif __name__ == '__main__':\n"
+        "    with open(os.path.expanduser('~/.tao_mounts.json'), 'w') as f:\n"
+        "        json.dump({'Mounts': [{'source': os.getcwd() + '/data', 'destination': '/data'}]}, f)\n"
+    )
+    done = home.run("import", "mount.py")
+    assert done.returncode == 0, done.stderr
+    mapping = json.loads(home.run("render", "mount").stdout)
+    assert mapping["Mounts"] == [{"source": str(home.root / "data"), "destination": "/data"}]
+
+
+def test_a_shell_script_is_refused_with_another_way(home: Home) -> None:
+    (home.root / "setup.sh").write_text("export A=/a\n")
+    done = home.run("import", "setup.sh")
+    one_clear_error(done, 2)
+    assert "hint: run it once, then: taoprof import --name NAME" in done.stderr
+
+
+def test_lines_that_are_not_followed_are_named_also_when_the_import_succeeds(home: Home) -> None:
+    path = notebook(home.root / "a.ipynb")
+    content = json.loads(path.read_text())
+    content["cells"].append({**content["cells"][0], "source": "x = 1\nwhile x < 3:\n    x += 1\nnope"})
+    content["cells"].append({**content["cells"][0], "source": "%run setup.py"})
+    path.write_text(json.dumps(content))
+    done = home.run("import", "a.ipynb")
+    assert done.returncode == 0, done.stderr
+    assert "cell 2, line 2: 'while'" in done.stderr
+    assert "cell 3, line 1: may set variables that are not known: '%run' is not followed" in done.stderr
+    assert "cell 2, line 4: the cell ends here" in done.stderr
+
+
+def test_the_home_of_another_user_stays_one(home: Home) -> None:
+    notebook(home.root / "a.ipynb", "~root/data")
+    assert home.run("import", "a.ipynb").returncode == 0
+    assert json.loads(home.run("render", "a").stdout)["Mounts"][0]["source"] == os.path.expanduser("~root/data")

@@ -484,14 +484,14 @@ SPECIAL: dict[str, Callable[[], bytes]] = {
 
 def _main() -> None:
     from taoprofiles.errors import TaoprofError
-    from taoprofiles.importer import build, limits
+    from taoprofiles.importer import build, values
     from taoprofiles.masking import printable
     from taoprofiles.profiles.model import parse, to_toml
     from taoprofiles.storage.paths import Context
 
     folder = sys.argv[1]
-    for bound in ("STEPS", "ALL_STEPS", "SIZE"):
-        setattr(limits, bound, int(getattr(limits, bound) * float(sys.argv[2])))
+    for bound in ("CELL_STEPS", "ALL_STEPS", "ALL_SIZE"):
+        setattr(values, bound, int(getattr(values, bound) * float(sys.argv[2])))
     context = Context({"HOME": folder, "USER": "ana", "NGC_API_KEY": "secret"})
 
     def read(content: bytes) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from taoprofiles.importer import build
-from taoprofiles.importer.result import Found
+from taoprofiles.importer.result import ImportResult
 from taoprofiles.profiles.model import template
 from taoprofiles.profiles.rendering import RenderContext, Renderer
 from taoprofiles.storage.paths import Context
@@ -38,13 +38,13 @@ def context(home: Path) -> Context:
     return Context({"HOME": str(home), "USER": "ana", "PATH": "/usr/bin:/bin"})
 
 
-def read(home: Path, content: bytes, *, folder: Path | None = None, **given: str) -> Found:
+def read(home: Path, content: bytes, *, folder: Path | None = None, **given: str) -> ImportResult:
     """Read a notebook or a script that stands in ``folder``."""
     path = str((folder or home) / "file")
     return build.read(context(home), content, where="file", path=path, given=given)
 
 
-def rendered(home: Path, found: Found) -> tuple[dict[str, str], dict[str, Any]]:
+def rendered(home: Path, found: ImportResult) -> tuple[dict[str, str], dict[str, Any]]:
     """Make a profile of it, and give what that sets: its variables and its mapping."""
     profile, _ = build.build(context(home), found, name="net", where="file")
     renderer = Renderer(template(profile, name="net"), RenderContext.of(context(home)), name="net", path="net.toml")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from taoprofiles.importer.limits import Unknown
+from taoprofiles.importer.values import Unknown
 from tests.importer.doubtful import ALIASES, CELLS, CONTROL, VALUES
 from tests.importer.executing import Job, Outcome, execute
 from tests.importer.notebooks import notebook, read, write
