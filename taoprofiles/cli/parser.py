@@ -196,6 +196,8 @@ def _usage_hint(command: str, words: list[str]) -> str:
         if word.partition("=")[0] in REMOVED_OPTIONS:
             option = word.partition("=")[0]
             return f"{option} was removed: {REMOVED_OPTIONS[option]}"
+    if command == "env" and "notebook" in words:
+        return "in a notebook: %load_ext taoprofiles, then %taoprof use NAME"
     names = [word for word in words if not word.startswith("-")]
     if command in ("run", "check") and len(names) > 1:
         import shlex

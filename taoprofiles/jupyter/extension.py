@@ -98,9 +98,13 @@ class Extension:
         for option in ("--shared", "--mkdir", "--force"):
             arguments.add_argument(option, action="store_true")
         args = _parse_with(arguments, words)
-        session = sessions.begin(
-            args.name, os.environ, home=self._home, shared=args.shared, mkdir=args.mkdir, check=not args.force
-        )
+        try:
+            session = sessions.begin(
+                args.name, os.environ, home=self._home, shared=args.shared, mkdir=args.mkdir, check=not args.force
+            )
+        except TaoprofError as error:
+            error.hint = error.hint.replace(f"taoprof use {args.name} --mkdir", f"%taoprof use {args.name} --mkdir")
+            raise
         self._file = self._signature()
         return display.use_output(self._context, session)
 

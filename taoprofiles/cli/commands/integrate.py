@@ -33,8 +33,8 @@ def env_command(context: Context, args: argparse.Namespace) -> Result:
     shown = {name: value for name, value in variables.items() if name not in hidden}
     messages = []
     if hidden:
-        are = "is a secret" if len(hidden) == 1 else "are secrets"
-        messages.append(f"{', '.join(hidden)} {are} and left out; --reveal includes them")
+        are, them = ("is a secret", "it") if len(hidden) == 1 else ("are secrets", "them")
+        messages.append(f"{', '.join(hidden)} {are} and left out; --reveal includes {them}")
     text = env_formats.write(shown, args.format, hidden=hidden)
     return Result({"name": args.name, "variables": shown, "hidden": hidden}, raw=text, messages=messages)
 
