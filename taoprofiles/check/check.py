@@ -19,7 +19,15 @@ from taoprofiles.mounts import paths
 from taoprofiles.rules import container, machine, options, start
 from taoprofiles.rules.command import CommandContext, check_command
 from taoprofiles.rules.finding import Finding, by_severity, warning
-from taoprofiles.system.filesystem import Folder, file_system, file_systems, foreign, listening, memory, nearest
+from taoprofiles.system.filesystem import (
+    PathInfo,
+    file_system,
+    file_systems,
+    find_foreign_files,
+    listening_ports,
+    nearest_existing,
+    total_memory,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -152,7 +160,7 @@ def _check_content(context: Context, target: CheckTarget, content: Content) -> I
     locate = target.file.locate
     has_home = any(entry["variable"] == "HOME" for _, entry in content.variables)
     yield from options.check_user(given, locate, uid=context.uid, gid=context.gid, has_home=has_home)
-    yield from options.check(given, locate, memory=memory(), used_ports=listening())
+    yield from options.check(given, locate, memory=total_memory(), used_ports=listening_ports())
     yield from container.check_nulls(content.variables, locate)
 
 
@@ -173,17 +181,17 @@ def _check_folders(context: Context, target: CheckTarget, content: Content, comm
     ids = container.user_ids(given.get("user"), context.uid, context.gid)
     table, sources = file_systems(), []
     for mount in content.mounts:
-        source = Folder(mount.source)
+        source = PathInfo(mount.source)
         if not source.problem:
             where = target.file.locate(mount.location._replace(key="source"))
             sources.append((where, source, file_system(source.real, table)))
     docker = os.path.realpath(shutil.which("docker", path=context.environ.get("PATH")) or "")
     yield from container.check_sources(sources, ids, home=context.home, snap=docker.startswith("/snap/"))
-    results = [(path, nearest(path)) for path in _get_results_folders(target, _get_mounts(content), command)]
+    results = [(path, nearest_existing(path)) for path in _get_results_folders(target, _get_mounts(content), command)]
     yield from container.check_results(results, ids)
     for _, folder in results:
         if ids is not None and ids[0] != 0 and folder.may(*ids, 3):
-            yield from container.check_owners(folder.path, foreign(folder.path, ids[0]), ids)
+            yield from container.check_owners(folder.path, find_foreign_files(folder.path, ids[0]), ids)
 
 
 def _get_results_folders(target: CheckTarget, mounts: dict[str, str], command: list[str]) -> list[str]:

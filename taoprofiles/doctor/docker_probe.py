@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from taoprofiles.masking import within
 from taoprofiles.storage import files
 from taoprofiles.system import processes
-from taoprofiles.system.commands import ask
+from taoprofiles.system.commands import run_bounded
 from taoprofiles.system.engine import DEFAULT, Engine, EngineError
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def gpus(environ: Mapping[str, str]) -> Gpus:
     names: tuple[str, ...] = ()
     problem = driver = ""
     if tool:
-        told = ask([tool, "--query-gpu=name,driver_version", "--format=csv,noheader"], environ, DRIVER_PATIENCE)
+        told = run_bounded([tool, "--query-gpu=name,driver_version", "--format=csv,noheader"], environ, DRIVER_PATIENCE)
         rows = [line.rpartition(",") for line in told.out.splitlines()[:100] if "," in line]
         if told.status == 0 and rows:
             names = tuple(name.strip()[:100] for name, _, _ in rows)
@@ -158,14 +158,14 @@ def _context(cli: str, environ: Mapping[str, str]) -> tuple[str, str]:
     if not cli:
         return "", ""
     words = [cli, "context", "inspect", "--format", "{{.Name}} {{.Endpoints.docker.Host}}"]
-    name, _, address = ask(words, environ, PATIENCE).out.strip().partition(" ")
+    name, _, address = run_bounded(words, environ, PATIENCE).out.strip().partition(" ")
     return name[:200], within(address[:500])
 
 
 def _by_command(cli: str, environ: Mapping[str, str]) -> Answer:
     if not cli:
         return Answer("", trouble=ABSENT, problem="there is no docker command")
-    told = ask([cli, "info", "--format", "{{.ID}}|{{.ServerVersion}}|{{.DockerRootDir}}"], environ, PATIENCE)
+    told = run_bounded([cli, "info", "--format", "{{.ID}}|{{.ServerVersion}}|{{.DockerRootDir}}"], environ, PATIENCE)
     # Some plugins and wrappers say something of their own before it.
     name, version, root = [*(told.out.strip().splitlines() or [""])[-1].split("|", 2), "", ""][:3]
     if told.problem:

@@ -27,7 +27,7 @@ from taoprofiles.masking import printable
 from taoprofiles.storage.os_errors import to_taoprof_error
 from taoprofiles.storage.paths import Context
 from taoprofiles.system import processes
-from taoprofiles.system.sd_notify import Supervisor
+from taoprofiles.system.sd_notify import Notifier
 from taoprofiles.version import VERSION
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class Daemon:
 
     def __init__(self, context: Context, options: Options) -> None:
         self._context = context
-        self._notifier = Supervisor(context.environ)
+        self._notifier = Notifier(context.environ)
         for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"):
             context.environ.pop(name, None)  # child processes are not the service
         logger.setLevel(logging.DEBUG)
@@ -153,7 +153,7 @@ class Daemon:
         self._start()
         while not self._stops and self._files.is_current(claim):
             self._step()
-        self._notifier.tell(STOPPING="1")
+        self._notifier.notify(STOPPING="1")
         if self._files.is_current(claim) or self._is_home(home):
             self._end()
         if not self._stops:
@@ -171,7 +171,7 @@ class Daemon:
             time.sleep(RETRY)  # another command has the lock
             self._look()
         logger.info("taoprofiles %s guards %s", VERSION, self._context.short(self._context.mapping_file))
-        self._notifier.tell(READY="1")
+        self._notifier.notify(READY="1")
 
     def _end(self) -> None:
         try:
@@ -198,7 +198,7 @@ class Daemon:
             events.add("changed")
         if events & {"tick", "changed", "engine", "ended", "folders"} or self._has_new_launcher(events):
             self._look()
-        self._notifier.tell(WATCHDOG="1")
+        self._notifier.notify(WATCHDOG="1")
 
     def _wait(self) -> set[str]:
         """Wait for an event, for the end of a process with a hold, or until something is due."""
@@ -235,7 +235,7 @@ class Daemon:
         self._next_look = min(self._next_look, self._guard.due, time.monotonic() + self._guard.next_expiry())
         self._watch_processes()
         line = printable("; ".join(part for part in (self._guard.line, problem) if part))
-        if line != self._status and self._notifier.tell(STATUS=line):
+        if line != self._status and self._notifier.notify(STATUS=line):
             self._status = line
 
     def _report(self, problem: str) -> None:

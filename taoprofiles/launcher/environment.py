@@ -86,7 +86,7 @@ def survey(environ: Mapping[str, str], home: str, mapping_file: str, asked: Iter
 
 def _measured(what: str, path: str, table: list[tuple[str, str]]) -> FileSystem:
     """Measure the file system of ``path``, or of the nearest folder above it that is there."""
-    real = filesystem.nearest(path).real
+    real = filesystem.nearest_existing(path).real
     kind = filesystem.file_system(real, table)
     try:
         found = os.statvfs(real)

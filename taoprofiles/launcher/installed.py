@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taoprofiles.launcher.argv import MAIN_PROGRAMS
 from taoprofiles.storage import files
-from taoprofiles.system.commands import ask
+from taoprofiles.system.commands import run_bounded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -166,7 +166,7 @@ def inspect(path: str, environ: Mapping[str, str]) -> Launcher:
         python = interpreter(real, environ) if real else ""
     if not python:
         return Launcher(path, problem="it is not a Python script", trouble=OTHER_PROGRAM)
-    answer = ask([python, "-c", _ASK, *BESIDE], environ, PATIENCE)
+    answer = run_bounded([python, "-c", _ASK, *BESIDE], environ, PATIENCE)
     if answer.status == -1 and not answer.out:
         problem = f"its Python {answer.problem.removeprefix('it ')}"
         return Launcher(path, python, problem=problem, trouble=NO_INTERPRETER, left=_left(python))
@@ -257,4 +257,4 @@ def _left(python: str) -> str:
 def _behind_pyenv(path: str, environ: Mapping[str, str]) -> str:
     if os.path.basename(os.path.dirname(path)) != "shims":
         return ""
-    return ask(["pyenv", "which", os.path.basename(path)], environ, PATIENCE).out.strip()
+    return run_bounded(["pyenv", "which", os.path.basename(path)], environ, PATIENCE).out.strip()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from taoprofiles.rules.finding import Finding
     from taoprofiles.rules.locations import Locator
-    from taoprofiles.system.filesystem import Folder
+    from taoprofiles.system.filesystem import PathInfo
 
 _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs")
 _WINDOWS = ("9p", "drvfs")
@@ -84,7 +84,7 @@ def user_ids(user: object, uid: int, gid: int) -> tuple[int, int] | None:
 
 
 def check_sources(
-    sources: Sequence[tuple[str, Folder, str]], ids: tuple[int, int] | None, *, home: str, snap: bool
+    sources: Sequence[tuple[str, PathInfo, str]], ids: tuple[int, int] | None, *, home: str, snap: bool
 ) -> Iterator[Finding]:
     """Check the sources of mounts, given as (where, folder, type of its file system).
 
@@ -105,7 +105,7 @@ def check_sources(
             yield warning("snap-docker", where, what, why, "apt install docker.io, or move the folder")
 
 
-def _check_file_system(where: str, folder: Folder, kind: str, ids: tuple[int, int] | None) -> Iterator[Finding]:
+def _check_file_system(where: str, folder: PathInfo, kind: str, ids: tuple[int, int] | None) -> Iterator[Finding]:
     if kind in _NETWORK:
         if ids is None or ids[0] == 0 or not folder.mode & 0o005:
             why = "if the server maps root to nobody (root_squash), Docker fails: permission denied"
@@ -121,7 +121,7 @@ def _check_file_system(where: str, folder: Folder, kind: str, ids: tuple[int, in
         yield warning("fuse-mount", where, f"'{folder.path}' is on {kind}", why, hint)
 
 
-def check_results(folders: Sequence[tuple[str, Folder]], ids: tuple[int, int] | None) -> Iterator[Finding]:
+def check_results(folders: Sequence[tuple[str, PathInfo]], ids: tuple[int, int] | None) -> Iterator[Finding]:
     """Check the folders for results, given as (path, the nearest existing folder above it)."""
     for path, folder in folders:
         if ids is not None and not folder.may(*ids, 3):

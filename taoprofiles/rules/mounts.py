@@ -13,7 +13,7 @@ from taoprofiles.launcher.mounts import get_volumes, take_sections
 from taoprofiles.launcher.prediction import StartLog
 from taoprofiles.rules.finding import error, info, warning
 from taoprofiles.storage.paths import is_inside
-from taoprofiles.system.filesystem import Folder, is_wsl
+from taoprofiles.system.filesystem import PathInfo, is_wsl
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -86,7 +86,7 @@ def _check_source(
     if refusal is None:
         return
     path = os.path.join(host.folder, host.expanduser(written))
-    problem = Folder(path).problem
+    problem = PathInfo(path).problem
     left = placeholder(written)
     if problem and problem != "missing":
         # The launcher says that it does not exist, which is misleading.

@@ -16,7 +16,7 @@ _LIMIT = 4 << 20
 """Bytes of an answer that are read; a program that says more is ended."""
 
 
-class Told(NamedTuple):
+class CompletedCommand(NamedTuple):
     """What a program answered. ``problem`` is "" where it came to an end by itself, whatever its ``status``."""
 
     status: int
@@ -25,7 +25,7 @@ class Told(NamedTuple):
     problem: str = ""
 
 
-def ask(command: Sequence[str], environ: Mapping[str, str], seconds: float) -> Told:
+def run_bounded(command: Sequence[str], environ: Mapping[str, str], seconds: float) -> CompletedCommand:
     """Run a program that asks nobody anything, for so long at the most. Never raises.
 
     subprocess's own timeout waits for whoever has the pipe, which a child of the program may have for ever; here the
@@ -41,16 +41,16 @@ def ask(command: Sequence[str], environ: Mapping[str, str], seconds: float) -> T
             start_new_session=True,
         )
     except OSError as error:
-        return Told(-1, "", "", f"it cannot be started: {(error.strerror or str(error)).lower()}")
+        return CompletedCommand(-1, "", "", f"it cannot be started: {(error.strerror or str(error)).lower()}")
     except ValueError:  # a NUL in a path or a variable
-        return Told(-1, "", "", "it cannot be started: no such name")
+        return CompletedCommand(-1, "", "", "it cannot be started: no such name")
     with process:
         said, problem = _read(process, time.monotonic() + seconds)
         if problem:
             _end(process)
         status = process.wait()
     out, err = (text.decode("utf-8", "replace") for text in said)
-    return Told(status, out, err, problem or "")
+    return CompletedCommand(status, out, err, problem or "")
 
 
 def _read(process: subprocess.Popen[bytes], end: float) -> tuple[list[bytes], str]:

@@ -61,7 +61,7 @@ class Engine:
 
     def containers(self) -> list[dict[str, Any]]:
         """List the containers that are not over (running, paused, restarting); see ``shapes.containers``."""
-        found = engine_schema.containers(self._ask("GET", "/containers/json"))
+        found = engine_schema.parse_container_list(self._ask("GET", "/containers/json"))
         if found is None:
             raise EngineError("its answer is not a list of containers")
         return found
@@ -69,11 +69,11 @@ class Engine:
     def inspect(self, container: str) -> dict[str, Any] | None:
         """Give what is asked about a container (``shapes.container``), None where there is none."""
         found = self._ask("GET", f"/containers/{container}/json")
-        return None if found is None else engine_schema.container(found)
+        return None if found is None else engine_schema.parse_container(found)
 
     def info(self) -> dict[str, Any]:
         """Give what it says about itself; see ``shapes.info``."""
-        return engine_schema.info(self._ask("GET", "/info"))
+        return engine_schema.parse_info(self._ask("GET", "/info"))
 
     def stop(self, container: str, seconds: int = 10) -> bool:
         """Stop a container: SIGTERM, and SIGKILL after ``seconds``. False where there is none."""
@@ -115,7 +115,7 @@ class Engine:
                     *lines, rest = rest.split(b"\n")
                     for line in lines:
                         if line.strip():
-                            event = engine_schema.event(json.loads(line))
+                            event = engine_schema.parse_event(json.loads(line))
                             if event is not None:
                                 yield event
         except OSError as error:

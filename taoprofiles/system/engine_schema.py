@@ -17,7 +17,7 @@ PROFILE_LABEL, STATE_LABEL, RUN_LABEL = "taoprofiles.profile", "taoprofiles.stat
 LABELS = (PROFILE_LABEL, STATE_LABEL, RUN_LABEL)
 
 
-def containers(found: object) -> list[dict[str, Any]] | None:
+def parse_container_list(found: object) -> list[dict[str, Any]] | None:
     """Give the containers of a list; None for no list.
 
     Id, Image, Created, Binds (destination by source) and Labels, of which only ours are kept.
@@ -37,7 +37,7 @@ def containers(found: object) -> list[dict[str, Any]] | None:
     ]
 
 
-def container(found: object) -> dict[str, Any]:
+def parse_container(found: object) -> dict[str, Any]:
     """Give what is asked about a container: Id, Image, Env, User, ShmSize, Ulimits, Binds, AllGpus and Running."""
     whole = _table(found)
     config, host = _table(whole.get("Config")), _table(whole.get("HostConfig"))
@@ -54,7 +54,7 @@ def container(found: object) -> dict[str, Any]:
     }
 
 
-def info(found: object) -> dict[str, Any]:
+def parse_info(found: object) -> dict[str, Any]:
     """Give what an engine says of itself: id, version, system, root, rootless and the names of its runtimes."""
     whole = _table(found)
     security = [word for word in _list(whole.get("SecurityOptions")) if isinstance(word, str)]
@@ -68,7 +68,7 @@ def info(found: object) -> dict[str, Any]:
     }
 
 
-def event(found: object) -> dict[str, Any] | None:
+def parse_event(found: object) -> dict[str, Any] | None:
     """Give an event's Id, Action, ExitCode, Task and Stamp; None for anything else.
 
     Task names the exec that it is about; Stamp is in nanoseconds by the engine's clock. Podman 4.3.1 calls some actions

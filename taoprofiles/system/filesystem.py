@@ -10,7 +10,7 @@ from taoprofiles.storage import files
 from taoprofiles.storage.paths import is_inside
 
 
-class Folder:
+class PathInfo:
     """A folder, or file, of this host.
 
     ``real`` is where it leads; ``problem`` is "", "missing", or why it cannot be seen;
@@ -39,11 +39,11 @@ class Folder:
         return (self.mode >> shift) & bits == bits
 
 
-def nearest(path: str) -> Folder:
+def nearest_existing(path: str) -> PathInfo:
     """Give the folder itself, or the nearest folder above it that is there."""
-    found = Folder(os.path.normpath(path))
+    found = PathInfo(os.path.normpath(path))
     while found.problem == "missing" and found.path != "/":
-        found = Folder(os.path.dirname(found.path))
+        found = PathInfo(os.path.dirname(found.path))
     return found
 
 
@@ -74,7 +74,7 @@ def file_system(path: str, table: list[tuple[str, str]]) -> str:
     return found
 
 
-def foreign(folder: str, uid: int, *, limit: int = 5000) -> tuple[int, str, bool]:
+def find_foreign_files(folder: str, uid: int, *, limit: int = 5000) -> tuple[int, str, bool]:
     """Count what belongs to another user than ``uid`` in a folder: (count, the first one, whether all was looked at).
 
     ``limit`` entries at the most; links are not followed, and what may not be seen is left out.
@@ -98,7 +98,7 @@ def foreign(folder: str, uid: int, *, limit: int = 5000) -> tuple[int, str, bool
     return found, first, True
 
 
-def listening() -> set[int]:
+def listening_ports() -> set[int]:
     """Give the TCP ports of this host that something listens on (/proc/net/tcp and tcp6; state 0A is LISTEN)."""
     found = set()
     for name in ("tcp", "tcp6"):
@@ -113,7 +113,7 @@ def listening() -> set[int]:
     return found
 
 
-def memory() -> int:
+def total_memory() -> int:
     """Give the host's memory in bytes, 0 where it is not known."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

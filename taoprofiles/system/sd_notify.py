@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-class Supervisor:
+class Notifier:
     """The service manager that started this process; where there is none, nothing is told and nothing fails."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
@@ -23,7 +23,7 @@ class Supervisor:
         self.keeps_journal = "JOURNAL_STREAM" in environ
         """Whether what is written to stderr goes to the journal, which reads ``<LEVEL>`` at the start of a line."""
 
-    def tell(self, **variables: str) -> bool:
+    def notify(self, **variables: str) -> bool:
         """Tell it, for example, READY="1"; true where that was heard, or nobody is to be told.
 
         Only for READY a manager that does not listen is waited for, a second.

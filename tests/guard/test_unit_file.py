@@ -9,7 +9,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taoprofiles.system.sd_notify import Supervisor
+from taoprofiles.system.sd_notify import Notifier
 from taoprofiles.system.systemd import assigned, quoted
 
 UNIT = Path(__file__).parents[2] / "service/taoprofd.service"
@@ -53,12 +53,12 @@ def test_every_line_of_the_unit_is_explained() -> None:
 def test_the_manager_is_told_without_waiting_for_it(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
-        supervisor = Supervisor({"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "2000000"})
-        assert supervisor.watchdog == 2
-        supervisor.tell(READY="1", STATUS="well")
+        notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "2000000"})
+        assert notifier.watchdog == 2
+        notifier.notify(READY="1", STATUS="well")
         assert manager.recv(100) == b"READY=1\nSTATUS=well"
         for _ in range(1000):
-            supervisor.tell(WATCHDOG="1")  # its queue has ten places, and nobody reads
-    Supervisor({}).tell(READY="1")
-    assert Supervisor({"WATCHDOG_USEC": "5", "WATCHDOG_PID": "1"}).watchdog is None, "it is another process's"
-    assert Supervisor({"WATCHDOG_USEC": "nonsense"}).watchdog is None
+            notifier.notify(WATCHDOG="1")  # its queue has ten places, and nobody reads
+    Notifier({}).notify(READY="1")
+    assert Notifier({"WATCHDOG_USEC": "5", "WATCHDOG_PID": "1"}).watchdog is None, "it is another process's"
+    assert Notifier({"WATCHDOG_USEC": "nonsense"}).watchdog is None

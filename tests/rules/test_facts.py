@@ -21,7 +21,7 @@ from taoprofiles.launcher.installed import NO_ANSWER, NO_INTERPRETER, NO_LAUNCHE
 from taoprofiles.rules.machine import check_login
 from taoprofiles.storage import best_effort
 from taoprofiles.system import engine_schema
-from taoprofiles.system.commands import ask
+from taoprofiles.system.commands import run_bounded
 from tests.support.home import require
 
 JSON = st.recursive(
@@ -173,7 +173,7 @@ def test_what_a_launcher_imports_is_tried(tmp_path: Path) -> None:
 
 @given(JSON | st.dictionaries(st.sampled_from(["ID", "SecurityOptions", "Runtimes", "DockerRootDir"]), JSON))
 def test_any_answer_of_an_engine_has_a_shape(answer: object) -> None:
-    found = engine_schema.info(answer)
+    found = engine_schema.parse_info(answer)
     assert isinstance(found["id"], str)
     assert isinstance(found["root"], str)
 
@@ -219,14 +219,14 @@ def test_an_engine_that_hangs_is_waited_for_no_longer_than_that(
 
 def test_a_program_that_leaves_a_child_behind_keeps_nobody_waiting() -> None:
     began = time.monotonic()
-    told = ask(["sh", "-c", "sleep 60 & echo said"], os.environ, 30)
+    told = run_bounded(["sh", "-c", "sleep 60 & echo said"], os.environ, 30)
     assert (told.status, told.out, told.problem) == (0, "said\n", "")
     assert time.monotonic() - began < 50, "the child sleeps a minute"
 
 
 def test_a_program_that_hangs_is_ended_with_all_that_it_started() -> None:
     began = time.monotonic()
-    told = ask(["sh", "-c", "sleep 61 & echo $!; wait"], os.environ, 0.3)
+    told = run_bounded(["sh", "-c", "sleep 61 & echo $!; wait"], os.environ, 0.3)
     assert told.problem == "it does not answer"
     assert time.monotonic() - began < 50, "the child sleeps a minute"
     child = Path(f"/proc/{told.out.strip()}/cmdline")
@@ -237,12 +237,12 @@ def test_a_program_that_hangs_is_ended_with_all_that_it_started() -> None:
 
 
 def test_a_program_that_says_too_much_is_ended() -> None:
-    assert ask(["yes"], os.environ, 30).problem == "its answer has no end"
+    assert run_bounded(["yes"], os.environ, 30).problem == "its answer has no end"
 
 
 def test_a_program_that_cannot_be_started() -> None:
-    assert ask(["/nowhere/x"], os.environ, 1).problem == "it cannot be started: no such file or directory"
-    assert ask(["a\0b"], os.environ, 1).problem
+    assert run_bounded(["/nowhere/x"], os.environ, 1).problem == "it cannot be started: no such file or directory"
+    assert run_bounded(["a\0b"], os.environ, 1).problem
 
 
 def test_names_that_come_near(tmp_path: Path) -> None:

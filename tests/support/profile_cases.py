@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from taoprofiles.rules import container, options
 from taoprofiles.rules.finding import Finding
 from taoprofiles.rules.locations import in_profile
-from taoprofiles.system.filesystem import Folder
+from taoprofiles.system.filesystem import PathInfo
 from tests.support.home import Home
 
 SetUp: TypeAlias = Callable[[Home], "list[str] | tuple[Finding, ...]"]
@@ -133,7 +133,7 @@ def nested(*, exists: bool, filled: bool = False) -> SetUp:
     return prepare
 
 
-class Seen(Folder):
+class Seen(PathInfo):
     """A folder of this host that belongs to somebody else, as far as the judges are told."""
 
     def __init__(self, path: str, uid: int, mode: int) -> None:
