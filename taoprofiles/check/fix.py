@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taoprofiles.errors import HeldError
 from taoprofiles.mounts import mapping
-from taoprofiles.profiles import edit
+from taoprofiles.profiles import manage
 from taoprofiles.storage import files
 from taoprofiles.storage.locks import DEFAULT_TIMEOUT
 from taoprofiles.switching import preflight, switch
@@ -116,7 +116,7 @@ def apply(context: Context, fixes: Sequence[Fix], name: str | None, *, timeout: 
         elif fix.kind == "unset":
             wanted.setdefault(fix.what, None)
     if wanted and name is not None:
-        edit.change(context, name, wanted, timeout=timeout)
+        manage.set_keys(context, name, wanted)
     elif wanted:
         _change_file(context, wanted, timeout=timeout)
     preflight.make_folders([fix.what for fix in fixes if fix.kind == "mkdir"])

@@ -53,7 +53,7 @@ class CheckTarget(NamedTuple):
         try:
             text = store.text(name)
             template, renderer = store.template(name, text), store.renderer(name, text)
-            variables, rendered = renderer.variables(), renderer.mapping(judged=False)
+            variables, rendered = renderer.variables(), renderer.mapping(is_checked=False)
         except InvalidProfileError as problem:
             findings = tuple(_invalid(line, name) for line in problem.problems or [problem.message])
             return cls(name, path, None, File(name, "", in_profile({}), is_rendered=True), {}, findings)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from taoprofiles.cli.output import note, say
 from taoprofiles.errors import InvalidProfileError, TaoprofError, UsageError
 from taoprofiles.profiles import manage
-from taoprofiles.profiles.rendering import LIMIT
+from taoprofiles.profiles.rendering import SIZE_LIMIT
 from taoprofiles.profiles.store import Store
 from taoprofiles.storage import atomic, best_effort, files
 from taoprofiles.storage.locks import Lock
@@ -95,7 +95,7 @@ def edit_profile(context: Context, name: str) -> bool:
 def _edit_draft(context: Context, name: str, before: bytes, draft: str) -> bool:
     try:
         _open_editor(context, draft)
-        text = files.read(draft, LIMIT)
+        text = files.read(draft, SIZE_LIMIT)
     except BaseException as error:
         if _is_unchanged(draft, before):
             best_effort.unlink_quietly(draft)  # nothing was written, so there is nothing to resume
@@ -123,7 +123,7 @@ def _edit_draft(context: Context, name: str, before: bytes, draft: str) -> bool:
 
 def _is_unchanged(draft: str, before: bytes) -> bool:
     try:
-        return files.read(draft, LIMIT) == before
+        return files.read(draft, SIZE_LIMIT) == before
     except TaoprofError:
         return False
 

@@ -13,9 +13,9 @@ from taoprofiles.importer.result import ImportResult, read_cells
 from taoprofiles.importer.state import Machine
 from taoprofiles.masking import is_secret
 from taoprofiles.profiles import layouts
-from taoprofiles.profiles.convert import from_data, from_mapping
+from taoprofiles.profiles.convert import from_mapping
 from taoprofiles.profiles.expressions import NAME, escape
-from taoprofiles.profiles.model import Profile, template
+from taoprofiles.profiles.model import Profile, from_data, template
 from taoprofiles.profiles.rendering import RenderContext, Renderer
 from taoprofiles.storage.paths import expand_user
 

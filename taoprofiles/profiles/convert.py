@@ -1,4 +1,4 @@
-"""From other forms to the form of a profile: a mapping, a path of this machine, a profile that may leave it."""
+"""Conversion to the profile format: from a mapping and from paths; and a copy of a profile without secrets."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from taoprofiles.errors import InvalidProfileError, InvalidStateError, UsageError
 from taoprofiles.masking import is_secret
 from taoprofiles.profiles.expressions import escape
-from taoprofiles.profiles.model import Profile, parse
+from taoprofiles.profiles.model import Profile, from_data
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
     from typing import TypeAlias
 
     from taoprofiles.storage.paths import Context
@@ -20,69 +20,55 @@ if TYPE_CHECKING:
     Expression: TypeAlias = Callable[[str, bool], str]
 
 _REFERENCE = re.compile(r"\$\{[^{}]*\}")
-_SECTIONS = ("Mounts", "Envs", "DockerOptions")
-
-
-def from_data(data: dict[str, Any], *, name: str) -> Profile:
-    """Check data of the profile form. Raises InvalidProfileError, UsageError."""
-    import tomli_w
-
-    return parse(as_bytes(tomli_w.dumps(data)), name=name, path="not yet written")
-
-
-def as_bytes(text: str) -> bytes:
-    """Encode a profile's text. Raises UsageError where an argument or a name that went into it is no text."""
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        raise UsageError("what was given is not valid UTF-8, and a profile is a text file") from None
+_ITEM_KEYS = {"Mounts": ("source", "destination"), "Envs": ("variable", "value")}
 
 
 def from_mapping(
     context: Context,
-    found: dict[str, Any],
+    mapping: Mapping[str, Any],
     *,
     name: str,
     where: str,
     express: Expression | None = None,
     variables: dict[str, str] | None = None,
 ) -> Profile:
-    """Turn a mapping into a custom profile that renders it. Raises InvalidStateError with all that has no place.
+    """Return a custom profile that renders ``mapping``, which comes from the file ``where``.
 
-    ``express`` writes a text as an expression, as a literal by default; ``path`` tells it that a leading ``~`` counts.
-    ``variables`` are those that it may refer to.
+    ``express(text, is_path)`` writes a text as an expression, by default as a literal; a leading ``~`` counts in a
+    path. ``variables`` are those that the expressions refer to. Raises InvalidStateError with every part of the mapping
+    that a profile cannot express.
     """
-    express = express or (lambda text, path: escape(context.short(text) if path else text))
-    problems = [f"{key}: not a key that the launcher takes" for key in found if key not in _SECTIONS]
-    if "Mounts" not in found:
+    express = express or (lambda text, is_path: escape(context.short(text) if is_path else text))
+    known = (*_ITEM_KEYS, "DockerOptions")
+    problems = [f"{key}: not a key that the launcher takes" for key in mapping if key not in known]
+    if "Mounts" not in mapping:
         problems.append("Mounts: missing; the launcher needs it")
-    mounts, env = found.get("Mounts", []), found.get("Envs", [])
-    given: dict[str, Any] = {"schema": 1, "layout": "custom", "mounts": [], "docker": found.get("DockerOptions", {})}
+    data: dict[str, Any] = {"schema": 1, "layout": "custom", "docker": mapping.get("DockerOptions", {}), "mounts": []}
     if variables:
-        given["variables"] = variables
-    for number, item in enumerate(mounts if isinstance(mounts, list) else [mounts]):
-        if not (isinstance(item, dict) and isinstance(item.get("source"), str)):
-            problems.append(f"Mounts[{number}]: needs a source and a destination")
-            continue
-        source, destination = item["source"], item.get("destination")
-        if not isinstance(destination, str):
+        data["variables"] = variables
+    for number, (source, destination) in _items(mapping, "Mounts"):
+        if not (isinstance(source, str) and isinstance(destination, str)):
             problems.append(f"Mounts[{number}]: needs a source and a destination")
             continue
         if not source.startswith(("/", "~/")) and source != "~":
-            problems.append(f"Mounts[{number}].source: '{source}' depends on the folder that tao is started in")
-        given["mounts"].append({"source": express(source, True), "destination": express(destination, False)})
-    envs = _envs(env if isinstance(env, list) else [env], express, problems)
-    if envs:
-        given["container"] = {"env": envs}
-    if isinstance(given["docker"], dict) and isinstance(given["docker"].get("user"), str):
-        given["docker"] = given["docker"] | {"user": express(given["docker"]["user"], False)}
+            problems.append(f"Mounts[{number}].source: '{source}' depends on the folder in which tao is started")
+        data["mounts"].append({"source": express(source, True), "destination": express(destination, False)})
+    env: dict[str, str] = {}
+    for number, (variable, value) in _items(mapping, "Envs"):
+        if not isinstance(variable, str) or value is None:
+            problems.append(f"Envs[{number}]: needs a variable and a value")
+            continue
+        env[variable] = express(str(value), False)  # the launcher converts the value in the same way
+    if env:
+        data["container"] = {"env": env}
+    if isinstance(data["docker"], dict):
+        problems += [f"DockerOptions.{key}: is null" for key, value in data["docker"].items() if value is None]
+        if isinstance(data["docker"].get("user"), str):
+            data["docker"] = data["docker"] | {"user": express(data["docker"]["user"], False)}
     if not problems:
-        try:
-            return from_data(given, name=name)
-        except InvalidProfileError as error:
-            problems = error.problems
-        except (UsageError, TypeError):  # which UTF-8 or TOML cannot hold
-            problems = ["holds a null, or a text that is not valid Unicode"]
+        problems, profile = _validated(data, name)
+        if profile is not None:
+            return profile
     raise InvalidStateError(
         f"'{where}' cannot become a profile",
         problems=problems,
@@ -90,30 +76,36 @@ def from_mapping(
     )
 
 
-def _envs(listed: list[Any], express: Expression, problems: list[str]) -> dict[str, str]:
-    envs: dict[str, str] = {}
-    for number, item in enumerate(listed):
-        if not (isinstance(item, dict) and isinstance(item.get("variable"), str) and item.get("value") is not None):
-            problems.append(f"Envs[{number}]: needs a variable and a value")
-            continue
-        value = item["value"]  # the launcher makes text of it in the same way
-        envs[item["variable"]] = express(value if isinstance(value, str) else str(value), False)
-    return envs
+def _validated(data: dict[str, Any], name: str) -> tuple[list[str], Profile | None]:
+    try:
+        return [], from_data(data, name=name)
+    except InvalidProfileError as error:
+        return error.problems, None
+    except UsageError:
+        return ["it contains a text that is not valid Unicode"], None
 
 
-def ignored(found: dict[str, Any]) -> list[str]:
-    """Tell which keys of a mapping are left out of the profile, since the launcher does not look at them."""
+def _items(mapping: Mapping[str, Any], section: str) -> Iterator[tuple[int, tuple[Any, Any]]]:
+    """Yield the two values of each item of Mounts or Envs with its number; None for a value that is missing."""
+    items = mapping.get(section, [])
+    first, second = _ITEM_KEYS[section]
+    for number, item in enumerate(items if isinstance(items, list) else [items]):
+        yield number, (item.get(first), item.get(second)) if isinstance(item, dict) else (None, None)
+
+
+def ignored_keys(mapping: Mapping[str, Any]) -> list[str]:
+    """Return a line for each key of a mapping that a profile leaves out, since the launcher does not read it."""
     keys = {
         f"{section}[{number}].{key}"
-        for section, known in (("Mounts", {"source", "destination"}), ("Envs", {"variable", "value"}))
-        for number, item in enumerate(found.get(section) or [])
+        for section, known in _ITEM_KEYS.items()
+        for number, item in enumerate(mapping.get(section) or [])
         for key in item.keys() - known
     }
-    return [f"{key} is left out: the launcher does not look at it" for key in sorted(keys)]
+    return [f"{key} is left out: the launcher does not read it" for key in sorted(keys)]
 
 
 def without_secrets(profile: Profile) -> tuple[Profile, list[str]]:
-    """Give the profile with its literal secrets replaced by references to the environment, and their names."""
+    """Return the profile with references to the environment instead of literal secrets, and their names."""
     data = profile.model_dump(by_alias=True, exclude_defaults=True)
     hidden: list[str] = []
     for values in (data.get("variables", {}), data.get("container", {}).get("env", {})):
@@ -124,9 +116,9 @@ def without_secrets(profile: Profile) -> tuple[Profile, list[str]]:
     return Profile.model_validate({"schema": 1, **data}), hidden
 
 
-def as_expression(context: Context, path: str) -> str:
-    """Write a path as a profile holds it: absolute, ``~`` for the home."""
+def path_expression(context: Context, path: str) -> str:
+    """Return a path as a profile stores it: absolute, with ``~`` for the home. Raises UsageError for ``/``."""
     if not path.strip("/"):
-        raise UsageError(f"'{path}' is no folder for a project", hint="such as --project-dir ~/tao/kitti")
+        raise UsageError(f"'{path}' cannot be a project folder", hint="such as --project-dir ~/tao/kitti")
     absolute = os.path.normpath(os.path.join(context.folder, os.path.expanduser(path)))
     return escape(context.short(absolute))

@@ -1,27 +1,32 @@
-"""Making and keeping profiles. Every text that a profile had before a change stays in the history."""
+"""Creating and changing profiles. The history keeps every text that a profile had before a change."""
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Any
 
+import tomlkit
+from tomlkit.items import InlineTable
+
 from taoprofiles.errors import InvalidStateError, TaoprofError, UsageError
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles import layouts
-from taoprofiles.profiles.convert import as_expression, from_data, from_mapping
-from taoprofiles.profiles.model import Docker, Profile, parse, to_toml
+from taoprofiles.profiles.convert import from_mapping, path_expression
+from taoprofiles.profiles.model import Docker, Profile, as_bytes, from_data, parse, to_toml
 from taoprofiles.profiles.store import Store, check_name
 from taoprofiles.storage import files
-from taoprofiles.storage.journal import History
-from taoprofiles.storage.locks import DEFAULT_TIMEOUT, Lock
+from taoprofiles.storage.journal import Entry, History
+from taoprofiles.storage.locks import Lock
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from taoprofiles.storage.paths import Context
 
 NEW_DOCKER = Docker(user="auto", shm_size="16G", ulimits={"memlock": -1, "stack": 67108864})
 """What NVIDIA's notebooks and documentation recommend; without ``user`` the results belong to root."""
 NEW_ENV = {"HOME": "/tmp"}  # noqa: S108 - in the container
-"""The image does not know the user's id: without a HOME that can be written to, matplotlib, torch and wandb stop."""
+"""The image does not know the user's id: without a writable HOME, matplotlib, torch and wandb stop."""
 
 
 def new(
@@ -33,95 +38,74 @@ def new(
     network: str | None = None,
     layout: str | None = None,
     description: str = "",
-    timeout: float = DEFAULT_TIMEOUT,
 ) -> tuple[Profile, str]:
-    """Make a profile for a project folder; return it and why it got its layout.
+    """Create a profile for a project folder; return it and the reason for its layout.
 
-    Folders are relative to the current one. Raises UsageError where the name is taken or a path cannot be written.
+    Folders are relative to the current one. Raises UsageError if the name exists or a path cannot be stored.
     """
     check_name(name)
     network = name if network is None else network
-    chosen, why = layouts.choose(network)
-    if layout is not None:
-        chosen, why = layout, "as asked"
-    data: dict[str, Any] = {"schema": 1, "layout": chosen, "network": network}
-    if description:
-        data["description"] = description
-    data["project_dir"] = as_expression(context, project_dir)
+    chosen, reason = layouts.choose(network) if layout is None else (layout, "as requested")
+    data: dict[str, Any] = {"schema": 1, "layout": chosen, "network": network, "description": description}
+    data["project_dir"] = path_expression(context, project_dir)
     if notebook_dir is not None:
-        data["notebook_dir"] = as_expression(context, notebook_dir)
+        data["notebook_dir"] = path_expression(context, notebook_dir)
     data["container"] = {"env": NEW_ENV}
     data["docker"] = NEW_DOCKER.model_dump(exclude_none=True)
     profile = from_data(data, name=name)
-    write(context, "new", name, to_toml(profile).encode(), replace=False, timeout=timeout)
-    return profile, why
+    write(context, "new", name, to_toml(profile).encode(), replace=False)
+    return profile, reason
 
 
 def write(
-    context: Context,
-    action: str,
-    name: str,
-    text: bytes,
-    *,
-    replace: bool,
-    expected: bytes | None = None,
-    timeout: float = DEFAULT_TIMEOUT,
+    context: Context, action: str, name: str, text: bytes, *, replace: bool, expected: bytes | None = None
 ) -> None:
-    """Write a profile's text and record it. ``expected``: fail if the profile's text is another one by now.
+    """Write a profile's text and record ``action``; with ``expected``, only if the profile still has that text.
 
-    Raises InvalidProfileError before anything is written, UsageError where the name is taken and ``replace`` is false.
+    Raises InvalidProfileError before anything is written, UsageError if the name exists and ``replace`` is false.
     """
     store = Store(context)
     store.validate(name, text)
-    with Lock(context.lock, timeout):
+    with Lock(context.lock):
         before = store.text_or_none(name)
         if before is not None and not replace:
-            raise taken(action, name)
+            raise name_exists(action, name)
         if expected is not None and before != expected:
             raise TaoprofError(f"profile '{name}' was changed by somebody else in the meantime")
-        put(context, action, name, before, text)
+        _replace(context, action, name, before, text)
 
 
-def taken(action: str, name: str) -> UsageError:
-    """Make the error for a new profile's name that is taken."""
-    away = "--force" if action in ("save", "import") else f"'taoprof remove {name}'"
-    hint = f"'taoprof show {name}' shows it; {away} replaces it, and the history keeps it"
+def name_exists(action: str, name: str) -> UsageError:
+    """Return the error for a new profile whose name exists."""
+    way = "--force" if action in ("save", "import") else f"'taoprof remove {name}'"
+    hint = f"'taoprof show {name}' shows it; {way} replaces it, and the history keeps it"
     return UsageError(f"there is a profile '{name}' already", hint=hint)
 
 
-def put(context: Context, action: str, name: str, before: bytes | None, text: bytes) -> None:
-    """Replace a profile's text, which is ``before``, and record it. Needs the lock and a valid ``text``."""
-    if before != text:
-        entries = [entry_of(context, action, name, before, text)]
-        History(context).record_and(entries, lambda: Store(context).write(name, text, expected=before))
+def save(context: Context, name: str, *, replace: bool) -> dict[str, Any]:
+    """Create the custom profile ``name`` that renders the mapping file as it is now; return the mapping.
 
-
-def save(context: Context, name: str, *, replace: bool, timeout: float = DEFAULT_TIMEOUT) -> dict[str, Any]:
-    """Make the mapping file, as it is now, the custom profile ``name``, which then renders the same mapping.
-
-    Returns what the file holds.
-    Raises InvalidStateError where there is no mapping file, or one that no profile can stand for.
+    Raises InvalidStateError if there is no mapping file, or one that a profile cannot express.
     """
     check_name(name)
     content = files.read_mapping_file(context)
     if content is None:
         raise InvalidStateError(f"there is no mapping file to save ('{context.mapping_file}')")
-    found = mapping.parse(content, context.mapping_file)
-    profile = from_mapping(context, found, name=name, where=context.mapping_file)
-    write(context, "save", name, to_toml(profile).encode(), replace=replace, timeout=timeout)
-    return found
+    saved = mapping.parse(content, context.mapping_file)
+    profile = from_mapping(context, saved, name=name, where=context.mapping_file)
+    write(context, "save", name, to_toml(profile).encode(), replace=replace)
+    return saved
 
 
-def copy(context: Context, name: str, to: str, *, timeout: float = DEFAULT_TIMEOUT) -> None:
-    """Make ``to`` a copy of ``name``, comments included; its paths stay those of the same network."""
-    text = _pinned(Store(context), name)
-    write(context, "copy", to, text, replace=False, timeout=timeout)
+def copy(context: Context, name: str, to: str) -> None:
+    """Create ``to`` as a copy of ``name``, comments included; its paths stay those of the same network."""
+    write(context, "copy", to, _text_with_network(Store(context), name), replace=False)
 
 
-def rename(context: Context, name: str, to: str, *, timeout: float = DEFAULT_TIMEOUT) -> None:
-    """Give a profile another name. If it is active it stays so, and its mapping stays what it was."""
+def rename(context: Context, name: str, to: str) -> None:
+    """Rename a profile. If it is active it stays active, with the same mapping."""
     Store(context).text(name)
-    with Lock(context.lock, timeout):
+    with Lock(context.lock):
         move(context, "rename", name, to)
 
 
@@ -130,12 +114,11 @@ def move(context: Context, action: str, name: str, to: str) -> None:
     store = Store(context)
     if os.path.lexists(store.path(to)):
         raise UsageError(f"there is a profile '{to}' already", hint=f"'taoprof show {to}' shows it")
-    before, text = store.text(name), _pinned(store, name)
+    before, text = store.text(name), _text_with_network(store, name)
     entries = [entry_of(context, action, to, before, text) | {"was": name}]
-    active = History(context).in_force(files.read_mapping_file(context))
+    active = _active(context)
     if active is not None and active.profile == name:
-        digest = active.after
-        entries.append({**entries[0], "target": "mapping", "before": digest, "after": digest})
+        entries.append({**entries[0], "target": "mapping", "before": active.after, "after": active.after})
 
     def do() -> None:
         store.write(name, text, expected=before)
@@ -144,13 +127,13 @@ def move(context: Context, action: str, name: str, to: str) -> None:
     History(context).record_and(entries, do)
 
 
-def remove(context: Context, name: str, *, force: bool, timeout: float = DEFAULT_TIMEOUT) -> None:
-    """Take a profile away; the history keeps it. Raises UsageError for the active one unless ``force``."""
+def remove(context: Context, name: str, *, force: bool) -> None:
+    """Remove a profile; the history keeps it. Raises UsageError for the active one unless ``force``."""
     store = Store(context)
     store.text(name)
-    with Lock(context.lock, timeout):
+    with Lock(context.lock):
         before = store.text(name)
-        active = History(context).in_force(files.read_mapping_file(context))
+        active = _active(context)
         if active is not None and active.profile == name and not force:
             raise UsageError(
                 f"'{name}' is the active profile",
@@ -160,6 +143,22 @@ def remove(context: Context, name: str, *, force: bool, timeout: float = DEFAULT
         History(context).record_and(entries, lambda: files.remove(store.path(name)))
 
 
+def set_keys(context: Context, name: str, settings: Mapping[str, str | None]) -> None:
+    """Set keys of a profile in its file, keeping comments and order; None removes a key.
+
+    A key is one of the format ("project_dir", "docker.shm_size") or the name of a variable. Raises UsageError for any
+    other key, InvalidProfileError if the result is not valid.
+    """
+    store = Store(context)
+    store.text(name)
+    with Lock(context.lock):
+        before = store.text(name)
+        store.validate(name, before)
+        text = as_bytes(_with_keys(name, before.decode(), settings))
+        store.validate(name, text)
+        _replace(context, "set", name, before, text)
+
+
 def entry_of(context: Context, action: str, name: str, before: bytes | None, after: bytes | None) -> dict[str, Any]:
     """Return the history entry of a changed profile, with both texts stored; None stands for no profile."""
     history = History(context)
@@ -167,10 +166,18 @@ def entry_of(context: Context, action: str, name: str, before: bytes | None, aft
     return {"action": action, "target": "profile", "profile": name, "before": digests[0], "after": digests[1]}
 
 
-def _pinned(store: Store, name: str) -> bytes:
-    """Give a profile's text with its network spelt out, so that another name leaves its paths as they are."""
-    import tomlkit
+def _replace(context: Context, action: str, name: str, before: bytes | None, text: bytes) -> None:
+    if before != text:
+        entries = [entry_of(context, action, name, before, text)]
+        History(context).record_and(entries, lambda: Store(context).write(name, text, expected=before))
 
+
+def _active(context: Context) -> Entry | None:
+    return History(context).in_force(files.read_mapping_file(context))
+
+
+def _text_with_network(store: Store, name: str) -> bytes:
+    """Return a profile's text with its network written out, so that another name does not change its paths."""
     text = store.text(name)
     profile = parse(text, name=name, path=store.path(name))
     if profile.layout == "custom" or profile.network is not None:
@@ -178,3 +185,55 @@ def _pinned(store: Store, name: str) -> bytes:
     document = tomlkit.parse(text.decode())
     document["network"] = name
     return tomlkit.dumps(document).encode()
+
+
+def _with_keys(name: str, text: str, settings: Mapping[str, str | None]) -> str:
+    document = tomlkit.parse(text)
+    for key, value in settings.items():
+        *tables, last = _location(key)
+        table: Any = document
+        for step in tables:
+            if step not in table:
+                table[step] = tomlkit.inline_table() if isinstance(table, InlineTable) else tomlkit.table()
+            table = table[step]
+            if not isinstance(table, dict):
+                raise UsageError(f"'{key}' cannot be set: '{step}' is a value and has no keys")
+        if value is not None:
+            table[last] = _typed(tables, last, value)
+        elif last in table:
+            del table[last]
+        else:
+            raise UsageError(f"profile '{name}' does not set '{key}'")
+    return tomlkit.dumps(document)
+
+
+def _location(key: str) -> list[str]:
+    """Return the tables and the key in the file for a key of ``set``."""
+    top, _, rest = key.partition(".")
+    if key in Profile.model_fields and key not in Profile.tables and key != "variables":
+        return [key]
+    if top == "variables" and rest:
+        return [top, rest]
+    if key.startswith("container.env.") and key != "container.env.":
+        return ["container", "env", key.removeprefix("container.env.")]
+    if top == "docker" and rest:
+        return key.split(".")
+    if key.replace("_", "A").isalnum() and key.upper() == key:
+        return ["variables", key]
+    raise UsageError(
+        f"'{key}' is neither a key of a profile nor the name of a variable",
+        hint="such as NUM_GPUS, project_dir, docker.shm_size or container.env.NAME; 'taoprof edit' changes mounts",
+    )
+
+
+def _typed(tables: list[str], key: str, value: str) -> str | int | bool:
+    if tables[:1] != ["docker"]:
+        return value
+    if key in ("privileged", "tty") and value in ("true", "false"):
+        return value == "true"
+    if len(tables) == 2:
+        try:
+            return int(value)
+        except ValueError:
+            pass  # the validation reports it
+    return value

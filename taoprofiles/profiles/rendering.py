@@ -1,20 +1,20 @@
-"""A profile ready to be rendered, and the rendering.
+"""Rendering of a profile to variables and a mapping.
 
-A template is what a profile says once its layout has been applied: plain data that JSON can hold, so that a validated
-profile is rendered later without loading the validation (pydantic alone takes 45 ms to import).
+A template is a profile after its layout has been applied: plain data that JSON can store, so that a validated profile
+is rendered later without importing the validation (pydantic alone takes 45 ms).
 """
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from taoprofiles.errors import InvalidProfileError
 from taoprofiles.masking import is_secret
 from taoprofiles.profiles.expressions import Expander, ExpressionError, references
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any, TypedDict
 
     from taoprofiles.storage.paths import Context
@@ -31,169 +31,165 @@ if TYPE_CHECKING:
         docker: dict[str, Any]
 
 
-LIMIT = 1 << 16
-"""Bytes. A profile has about a thousand; the parser takes a tenth of a second for this many of the worst kind."""
+SIZE_LIMIT = 1 << 16
+"""Bytes of a profile file. A profile has about a thousand; the worst file of this size takes a tenth of a second."""
 
 
-class RenderContext:
-    """What a rendering depends on beside the profile: the environment, the home, and the caller's user and group."""
+class RenderContext(NamedTuple):
+    """What a rendering depends on besides the profile."""
 
-    __slots__ = ("environ", "gid", "home", "uid")
-
-    def __init__(self, *, environ: Mapping[str, str], home: str, uid: int, gid: int) -> None:
-        self.environ, self.home, self.uid, self.gid = environ, home, uid, gid
+    environ: Mapping[str, str]
+    home: str
+    uid: int
+    gid: int
 
     @classmethod
     def of(cls, context: Context) -> RenderContext:
-        """Return the render context of a user."""
-        return cls(environ=context.environ, home=context.home, uid=context.uid, gid=context.gid)
+        """Return it for a person's environment."""
+        return cls(context.environ, context.home, context.uid, context.gid)
 
 
 class Renderer:
-    """Gives what a template comes to in somebody's surroundings. All problems are reported at once.
+    """Renders a template. Each method raises InvalidProfileError with all problems at once.
 
-    Raises InvalidProfileError from each method; ``name`` and ``path`` say in it whose problems they are.
+    ``name`` and ``path`` are those of the profile, for the error.
     """
 
-    def __init__(self, template: Template, around: RenderContext, *, name: str, path: str) -> None:
-        self._template = template
-        self._around = around
-        self._name, self._path = name, path
-        self._expander = Expander(template["variables"], around.environ, around.home)
+    def __init__(self, template: Template, context: RenderContext, *, name: str, path: str) -> None:
+        self._template, self._context = template, context
+        self._name, self._file = name, path
+        self._expander = Expander(template["variables"], context.environ, context.home)
         self._problems: list[str] = []
 
     @property
-    def asks_environment(self) -> bool:
-        """Whether the mapping may be another one in another environment."""
-        template = self._template
-        mounts = (side for mount in template["mounts"] for side in mount)
-        expressions = (*template["variables"].values(), *mounts, *template["env"].values())
-        return any("${env:" in text for text in (*expressions, template["docker"].get("user", "")))
+    def depends_on_environment(self) -> bool:
+        """Whether the mapping may differ in another environment."""
+        return any("${env:" in expression for expression in self._expressions())
 
     def secrets(self) -> tuple[set[str], set[str]]:
-        """Name the variables, and those of the container, that are secrets: by name, or for what they refer to."""
-        refers = {name: list(references(text)) for name, text in self._template["variables"].items()}
+        """Return the names of variables, and of container variables, that are secret by name or by reference."""
+        variables = {name: list(references(text)) for name, text in self._template["variables"].items()}
         secret: set[str] = set()
 
-        def is_one(name: str, to: list[tuple[str, str]]) -> bool:
-            return is_secret(name) or any(of in secret if kind == "variable" else is_secret(of) for kind, of in to)
+        def is_one(name: str, referred: list[tuple[str, str]]) -> bool:
+            return is_secret(name) or any(
+                of in secret if kind == "variable" else is_secret(of) for kind, of in referred
+            )
 
         known = -1
-        while len(secret) > known:  # in whatever order they refer to each other
+        while len(secret) > known:  # they may refer to each other in any order
             known = len(secret)
-            secret.update(name for name, to in refers.items() if is_one(name, to))
-        env = self._template["env"].items()
-        return secret, {name for name, text in env if is_one(name, list(references(text)))}
+            secret.update(name for name, referred in variables.items() if is_one(name, referred))
+        return secret, {name for name, text in self._template["env"].items() if is_one(name, list(references(text)))}
 
     def secret_values(self) -> list[tuple[str, str]]:
-        """Give the name and value of each secret: of variables, of the container's, and of the environment's."""
-        named, named_env = self.secrets()
-        variables = self.variables()
-        env = {one["variable"]: str(one["value"]) for one in self.mapping().get("Envs", [])}
-        template = self._template
-        sides = (side for mount in template["mounts"] for side in mount)
-        texts = (*template["variables"].values(), *sides, *template["env"].values(), template["docker"].get("user", ""))
-        asked = {of for text in texts for kind, of in references(text) if kind == "env" and is_secret(of)}
+        """Return the name and value of each secret variable of the profile, the container and the environment."""
+        secret, secret_env = self.secrets()
+        env = {item["variable"]: str(item["value"]) for item in self.mapping().get("Envs", [])}
+        referred = {of for text in self._expressions() for kind, of in references(text) if kind == "env"}
+        environ = self._context.environ
         return [
-            *((name, variables[name]) for name in variables if name in named),
-            *((name, env[name]) for name in env if name in named_env),
-            *((name, self._around.environ[name]) for name in sorted(asked) if name in self._around.environ),
+            *((name, value) for name, value in self.variables().items() if name in secret),
+            *((name, value) for name, value in env.items() if name in secret_env),
+            *((name, environ[name]) for name in sorted(referred) if is_secret(name) and name in environ),
         ]
 
     def variables(self) -> dict[str, str]:
-        """Give every variable, by name, in the order of the layout and then of the profile."""
-        values = {name: self._value(f"variables.{name}", self._variable(name)) for name in self._template["variables"]}
+        """Return the variables with their values, in the order of the layout and then of the profile."""
+        values = {
+            name: self._value(f"variables.{name}", lambda name=name: self._expander.variable(name))  # type: ignore[misc]
+            for name in self._template["variables"]
+        }
         self._raise_problems()
         return values
 
-    def mapping(self, *, judged: bool = True) -> dict[str, Any]:
-        """Give the mapping in the launcher's form: Mounts, and Envs and DockerOptions where there are any.
+    def mapping(self, *, is_checked: bool = True) -> dict[str, Any]:
+        """Return the mapping: Mounts, and Envs and DockerOptions if there are any.
 
-        The launcher refuses any further key ("Invalid field", docker_handler.py of nvidia-tao 6.26.3). Without
-        ``judged`` its paths are given as they come out; the checks then say what is wrong with them.
+        The launcher refuses any other key ("Invalid field", docker_handler.py of nvidia-tao 6.26.3). Without
+        ``is_checked`` wrong paths are kept, for the rules to report.
         """
-        mapping: dict[str, Any] = {"Mounts": self._mounts(judged=judged)}
+        mapping: dict[str, Any] = {"Mounts": self._mounts(is_checked=is_checked)}
         if self._template["env"]:
             mapping["Envs"] = [
-                {"variable": name, "value": self._value(f"container.env.{name}", self._text(expression))}
+                {"variable": name, "value": self._text(f"container.env.{name}", expression)}
                 for name, expression in self._template["env"].items()
             ]
         docker = dict(self._template["docker"])
-        if "user" in docker:
-            docker["user"] = self._user(docker["user"])
+        if docker.get("user") == "auto":
+            docker["user"] = f"{self._context.uid}:{self._context.gid}"
+        elif "user" in docker:
+            docker["user"] = self._text("docker.user", docker["user"])
         if docker:
             mapping["DockerOptions"] = docker
         self._raise_problems()
         return mapping
 
-    def _mounts(self, *, judged: bool) -> list[dict[str, str]]:
+    def _expressions(self) -> Iterator[str]:
+        template = self._template
+        yield from template["variables"].values()
+        for source, destination in template["mounts"]:
+            yield source
+            yield destination
+        yield from template["env"].values()
+        yield template["docker"].get("user", "")
+
+    def _mounts(self, *, is_checked: bool) -> list[dict[str, str]]:
         mounts: list[dict[str, str]] = []
         sources: dict[str, int] = {}
         destinations: dict[str, int] = {}
-        for number, (source, destination) in enumerate(self._template["mounts"]):
-            where = f"mounts[{number}]"
-            mount = {
-                "source": self._path_value(f"{where}.source", self._text(source, path=True), judged=judged),
-                "destination": self._path_value(f"{where}.destination", self._text(destination), judged=judged),
-            }
-            mounts.append(mount)
-            if not judged:
+        for number, expressions in enumerate(self._template["mounts"]):
+            at_source, at_destination = f"mounts[{number}].source", f"mounts[{number}].destination"
+            source = self._path(at_source, expressions[0], is_source=True, is_checked=is_checked)
+            destination = self._path(at_destination, expressions[1], is_source=False, is_checked=is_checked)
+            mounts.append({"source": source, "destination": destination})
+            if not is_checked:
                 continue
-            same = sources.setdefault(os.path.normpath(mount["source"]), number)
-            if mount["source"] and same != number:
+            same = sources.setdefault(os.path.normpath(source), number)
+            if source and same != number:
                 # The launcher keys its volumes by source (formatted_mounts), so the last one silently wins.
                 self._problems.append(
-                    f"{where}.source: '{mount['source']}' is already the source of mounts[{same}], and the launcher "
-                    "keeps only one mount of a folder"
+                    f"{at_source}: '{source}' is already the source of mounts[{same}], and the launcher keeps only one "
+                    "mount of a folder"
                 )
-            if os.path.normpath(mount["destination"]) == "/":
-                self._problems.append(f"{where}.destination: Docker mounts nothing on '/'")
-            same = destinations.setdefault(os.path.normpath(mount["destination"]), number)
-            if mount["destination"] and same != number:
-                self._problems.append(
-                    f"{where}.destination: '{mount['destination']}' is already the destination of mounts[{same}]"
-                )
+            if os.path.normpath(destination) == "/":
+                self._problems.append(f"{at_destination}: Docker mounts nothing on '/'")
+            same = destinations.setdefault(os.path.normpath(destination), number)
+            if destination and same != number:
+                self._problems.append(f"{at_destination}: '{destination}' is already the destination of mounts[{same}]")
         return mounts
 
-    def _user(self, user: str) -> str:
-        if user == "auto":
-            return f"{self._around.uid}:{self._around.gid}"
-        return self._value("docker.user", self._text(user))
+    def _path(self, where: str, expression: str, *, is_source: bool, is_checked: bool) -> str:
+        known = len(self._problems)
+        value = self._text(where, expression, path=is_source)
+        if is_checked and len(self._problems) == known:
+            if not value.startswith("/"):
+                self._problems.append(f"{where}: '{value}' is not an absolute path")
+            elif ":" in value:
+                self._problems.append(f"{where}: '{value}' contains ':', at which Docker would split the path")
+        return value
 
-    def _variable(self, name: str) -> Callable[[], str]:
-        return lambda: self._expander.variable(name)
+    def _text(self, where: str, expression: str, *, path: bool = False) -> str:
+        return self._value(where, lambda: self._expander.text(expression, path=path))
 
-    def _text(self, expression: str, *, path: bool = False) -> Callable[[], str]:
-        return lambda: self._expander.text(expression, path=path)
-
-    def _value(self, where: str, get: Callable[[], str]) -> str:
+    def _value(self, where: str, expand: Callable[[], str]) -> str:
         try:
-            return get()
+            return expand()
         except ExpressionError as error:
             self._problems.append(f"{where}: {error}")
             return ""
 
-    def _path_value(self, where: str, get: Callable[[], str], *, judged: bool) -> str:
-        known = len(self._problems)
-        value = self._value(where, get)
-        if judged and len(self._problems) == known:
-            if not value.startswith("/"):
-                self._problems.append(f"{where}: '{value}' is not an absolute path")
-            elif ":" in value:
-                self._problems.append(f"{where}: '{value}' has a ':', which Docker takes for the end of the path")
-        return value
-
     def _raise_problems(self) -> None:
         if self._problems:
             problems, self._problems = list(dict.fromkeys(self._problems)), []
-            raise not_valid(self._name, self._path, problems)
+            raise invalid_profile(self._name, self._file, problems)
 
 
-def not_valid(name: str, path: str, problems: list[str]) -> InvalidProfileError:
-    """Make the one error that reports what is wrong with a profile."""
+def invalid_profile(name: str, path: str, problems: list[str]) -> InvalidProfileError:
+    """Return the error that reports the problems of a profile."""
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
     return InvalidProfileError(
         f"profile '{name}' is not valid ({path}), {count}",
         problems=problems,
-        hint=f"nothing was changed; 'taoprof edit {name}' mends it",
+        hint=f"nothing was changed. To correct it: taoprof edit {name}",
     )

@@ -205,7 +205,7 @@ class _Transaction:
             name = before
         text = self._store.text(name)
         renderer = self._store.renderer(name, text, may_write=may_write)
-        self._note = None if renderer.asks_environment else text
+        self._note = None if renderer.depends_on_environment else text
         done = Switch(name, self.previous)
         done.wanted = renderer.mapping()
         done.secrets = renderer.secrets()[1]

@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from taoprofiles.profiles.env_formats import FORMATS, notebook_cell, write
+from taoprofiles.profiles.env_formats import FORMATS, write
 from tests.support.generated_profiles import moderate
 from tests.support.home import Home, find_command, require
 
@@ -74,38 +73,6 @@ def test_any_value_in_shells(shell: str, locale: str, tmp_path: Path) -> None:
     @given(many)
     def hold(texts: list[str]) -> None:
         check(shell, texts, tmp_path, LANG=locale)
-
-    hold()
-
-
-def test_notebook(tmp_path: Path) -> None:
-    """A cell is source text: what it comes to does not depend on the encoding that it is kept in.
-
-    It leaves a private mounts file that holds the mapping, secrets taken from the environment.
-    """
-    code = "import sys, os; exec(sys.stdin.read()); os.execvp('env', ['env', '-0'])"
-
-    @moderate(5)
-    @given(many)
-    @example(AWKWARD)
-    def hold(texts: list[str]) -> None:
-        variables = named(texts)
-        envs = [{"variable": "SECRET", "value": "never shown"}, {"variable": "T", "value": texts[0] if texts else ""}]
-        mapping = {"Mounts": [{"source": "/s'\"", "destination": "/d"}], "Envs": envs, "DockerOptions": {"tty": False}}
-        cell = notebook_cell("n", variables, mapping, hidden=["KEY"], hidden_env=["SECRET"])
-        assert cell.isascii() and "never shown" not in cell
-        assert "# SECRET: a secret" in cell, "else a container would get none, and nobody know why"
-        argv = [sys.executable, "-I", "-c", code]
-        environ = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "SECRET": "from here"}
-        done = subprocess.run(argv, input=cell.encode(), capture_output=True, timeout=60, env=environ)
-        assert done.returncode == 0, done.stderr
-        found = dict(item.split(b"=", 1) for item in done.stdout.split(b"\0") if item)  # type: ignore[misc]
-        assert {name: found.get(name.encode()) for name in variables} == {k: v.encode() for k, v in variables.items()}
-        written = Path(found[b"LAUNCHER_MOUNTS"].decode())
-        envs[0] = {"variable": "SECRET", "value": "from here"}
-        assert json.loads(written.read_bytes()) == mapping | {"Envs": envs}
-        assert written.stat().st_mode & 0o777 == 0o600
-        assert list(written.parent.iterdir()) == [written]
 
     hold()
 

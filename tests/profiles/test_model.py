@@ -7,19 +7,17 @@ import time
 import tomllib
 import tracemalloc
 from typing import Any
-from unittest import mock
 
 import jsonschema
 import pytest
 import tomli_w
 from hypothesis import given
-from hypothesis import strategies as st
 
 from taoprofiles.errors import InvalidProfileError
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles import toml_model
 from taoprofiles.profiles.model import Profile, json_schema, parse, template, to_toml
-from taoprofiles.profiles.rendering import LIMIT, RenderContext, Renderer
+from taoprofiles.profiles.rendering import SIZE_LIMIT, RenderContext, Renderer
 from tests.support.generated_profiles import AROUND, moderate, valid_profiles
 
 SCHEMA = jsonschema.Draft202012Validator(json_schema())
@@ -340,13 +338,13 @@ def test_what_only_another_environment_can_mend_is_no_fault_of_the_profile() -> 
 
 
 def test_file_that_is_too_long() -> None:
-    (told,) = problems(b"#" * (LIMIT + 1))
-    assert str(LIMIT) in told
-    read("layout = 'custom'\n" + "#" * (LIMIT - 100))
+    (told,) = problems(b"#" * (SIZE_LIMIT + 1))
+    assert str(SIZE_LIMIT) in told
+    read("layout = 'custom'\n" + "#" * (SIZE_LIMIT - 100))
 
 
 def _repeated(unit: str, *, before: str = "", after: str = "") -> bytes:
-    room = LIMIT - len(before) - len(after) - 100
+    room = SIZE_LIMIT - len(before) - len(after) - 100
     return (before + unit * (room // len(unit)) + after).encode()
 
 
@@ -374,7 +372,7 @@ BOMBS: dict[str, bytes] = {
     "quotes": _repeated("'", before="description = "),
     "backslashes": _repeated("\\", before='description = "'),
     "blank": _repeated(" ", before="layout ="),
-    "zeros": b"\0" * LIMIT,
+    "zeros": b"\0" * SIZE_LIMIT,
     "not UTF-8": b"\xff\xfe" + "layout = 'custom'".encode("utf-16-le"),
     "BOM": b"\xef\xbb\xbf[",
     "many references": _repeated("${A}", before="layout='custom'\nvariables.A='", after="'"),
@@ -391,7 +389,20 @@ def test_bomb(bomb: str) -> None:
     assert all(len(problem) < 600 for problem in told), "no line that fills the screen"
 
 
-@pytest.mark.parametrize("content", [b"a." * 8000 + b"a = 1", b"[" + b"a." * 8000 + b"a]"], ids=["key", "table"])
+DOTTED_KEY = b"a." * (toml_model.DOTS_LIMIT - 4)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"a." * 8000 + b"a = 1",
+        b"[" + b"a." * 8000 + b"a]",
+        b"x = 1 # '\n" + b"a." * 8000 + b"a = 1",
+        b"".join(DOTTED_KEY + b"b%d = 1\n" % number for number in range(160)),
+        b"".join(b"[" + DOTTED_KEY + b"b%d]\n" % number for number in range(160)),
+    ],
+    ids=["key", "table", "second line", "many keys", "many tables"],
+)
 def test_long_dotted_key_takes_no_more_memory_than_it_is_worth(content: bytes) -> None:
     """The parser keeps each beginning of it: at the limit of a file that would be 60 GB."""
     tracemalloc.start()
@@ -402,46 +413,11 @@ def test_long_dotted_key_takes_no_more_memory_than_it_is_worth(content: bytes) -
         tracemalloc.stop()
 
 
-_parts = st.sampled_from(["a", "b-1", "_", "1", '"."', "'.'", '"\\".\\""', "'#'", '""', '" a.b = "'])
-_blanks = st.sampled_from(["", " ", "\t "])
-_values = st.sampled_from(
-    ["1.5", "'a.b.c.d.e'", '"a.\\"b.c.d.e"', "[1.5, 2.5, 3.5, 4.5]", "1979-05-27T07:32:00.5",
-     '"""a\n.\\""".b.c.d.e"""""',
-     "'''.\n.'.''.a.b.c.''''", '""""a.b.c"""', "{x.y = 1.5, z.w = 2.5}"]
-)  # fmt: skip
-
-
-@moderate(50)
-@given(st.lists(st.tuples(st.lists(_parts, min_size=1, max_size=6), _blanks, _values, st.booleans()), max_size=5))
-def test_depth_of_dotted_keys(lines: list[tuple[list[str], str, str, bool]]) -> None:
-    """Counted before the parser sees them, so exactly what the parser would take for one key."""
-    text, deepest = "", 0
-    for number, (parts, blank, value, table) in enumerate(lines):
-        key = f"{blank}.{blank}".join([f"k{number}", *parts])
-        text += f'[{blank}{key}{blank}] # a.b.c.d.e.f.g"\n' if table else f"{key}{blank}={blank}{value} # '''.\n"
-        deepest = max(deepest, len(parts) + 1)
-    tomllib.loads(text)  # the texts here are TOML
-    for limit in range(2, 9):
-        with mock.patch.object(toml_model, "DEPTH_LIMIT", limit):
-            assert toml_model._too_deep(text) == (max(deepest, 2 if lines else 0) > limit), text
-
-
-@pytest.mark.parametrize(
-    "unit", ['"', "'", '\\"', '"\\"', '"""\\', "'''a'", "\"'''", "a", " ", ". ", "\\", "#", "'\n", "$"]
-)
-def test_depth_is_counted_in_linear_time(unit: str) -> None:
-    started = time.process_time()
-    for end in ("", "\\"):
-        toml_model._too_deep(_repeated(unit).decode() + end)
-        toml_model._too_deep('"""' + _repeated(unit).decode() + end)
-    assert time.process_time() - started < 1
-
-
 def test_many_values_of_the_greatest_length_are_refused() -> None:
     """Each within its limit, all of them together a gigabyte."""
     variables = {"A": "x" * 4000, "B": "${A}" * 16} | {f"C{n}": "x${B}" for n in range(2500)}
     content = tomli_w.dumps({"layout": "custom", "variables": variables}).encode()
-    assert len(content) < LIMIT
+    assert len(content) < SIZE_LIMIT
     tracemalloc.start()
     try:
         problems(content)

@@ -141,10 +141,10 @@ def test_an_editor_saved_in_the_moment_of_a_set(home: Home, monkeypatch: pytest.
         really(target, data, **options)
 
     monkeypatch.setattr(atomic, "replace", save_first)
-    from taoprofiles.profiles import edit
+    from taoprofiles.profiles import manage
 
     with pytest.raises(TaoprofError, match="changed by another program"):
-        edit.change(home.context, "a", {"NUM_GPUS": "2"})
+        manage.set_keys(home.context, "a", {"NUM_GPUS": "2"})
     assert path.read_text().endswith("# handwork\n")
 
 

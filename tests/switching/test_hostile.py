@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from taoprofiles.profiles.rendering import LIMIT
+from taoprofiles.profiles.rendering import SIZE_LIMIT
 from tests.support.commands import Answer, call, one_clear_error
 from tests.support.home import Home, require
 
@@ -411,7 +411,7 @@ def content(data: bytes) -> Callable[[Path], None]:
     return lambda path: path.write_bytes(data) and None
 
 
-ROOM = LIMIT - 200
+ROOM = SIZE_LIMIT - 200
 
 THINGS: dict[str, Callable[[Path], None]] = {
     "folder": folder,

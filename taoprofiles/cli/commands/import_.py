@@ -97,7 +97,7 @@ def _mapping_file(context: Context, args: argparse.Namespace) -> Result:
         raise UsageError("no name given for the new profile", hint="taoprof import --name NAME")
     content = manage.save(context, args.name, replace=args.force)
     where = context.short(context.mapping_file)
-    return _imported(context, args.name, where, messages=convert.ignored(content))
+    return _imported(context, args.name, where, messages=convert.ignored_keys(content))
 
 
 def _document(context: Context, args: argparse.Namespace, content: bytes, where: str) -> Result:
@@ -107,7 +107,7 @@ def _document(context: Context, args: argparse.Namespace, content: bytes, where:
     if content.lstrip()[:1] in (b"{", b"["):
         parsed = mapping.parse(content, where)
         text = to_toml(convert.from_mapping(context, parsed, name=name, where=where)).encode()
-        messages = convert.ignored(parsed)
+        messages = convert.ignored_keys(parsed)
     else:
         try:
             parse(content, name=name, path=where)
@@ -147,7 +147,7 @@ def _is_python(content: bytes) -> bool:
 def _code(context: Context, args: argparse.Namespace, content: bytes, where: str, given: dict[str, str]) -> Result:
     name = check_name(_stem(args.file) if args.name is None else args.name)
     if not args.force and Store(context).text_or_none(name) is not None:
-        raise manage.taken("import", name)  # before anything is asked
+        raise manage.name_exists("import", name)  # before anything is asked
     path = None if args.file == "-" or args.file.startswith("/dev/fd/") else args.file
     source = build.Source(context, content, where=where, path=path)
     result = source.evaluate(given)

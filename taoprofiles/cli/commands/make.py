@@ -98,7 +98,7 @@ def set_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def set_command(context: Context, args: argparse.Namespace) -> Result:
-    from taoprofiles.profiles import edit
+    from taoprofiles.profiles import manage
 
     settings: dict[str, str | None] = dict.fromkeys(args.unset)
     for setting in args.settings:
@@ -108,7 +108,7 @@ def set_command(context: Context, args: argparse.Namespace) -> Result:
         settings[key] = value
     if not settings:
         raise UsageError("nothing to set", hint=f"for example: taoprof set {args.name} NUM_GPUS=2")
-    edit.change(context, args.name, settings)
+    manage.set_keys(context, args.name, settings)
     line = f"profile '{args.name}' changed: {', '.join(settings)}"
     return Result({"name": args.name, "keys": list(settings)}, [line])
 
