@@ -57,7 +57,7 @@ def get_status(context: Context) -> Status:
         text = store.text(status.name)
         renderer = store.renderer(status.name, text)
         status.wanted = mapping.to_bytes(renderer.mapping())
-        status.text = None if renderer.asks_environment else text
+        status.text = None if renderer.depends_on_environment else text
     except TaoprofError as error:
         status.problem = "; ".join(error.problems) or error.message
     rendered = status.wanted is not None and mapping.same(status.content, status.wanted)
