@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from taoprofiles.export.formatting import command_line
 from taoprofiles.export.plan import Rendered
-from taoprofiles.system.engine_schema import PROFILE_LABEL, STATE_LABEL
+from taoprofiles.system.engine import PROFILE_LABEL, STATE_LABEL
 
 if TYPE_CHECKING:
     from taoprofiles.export.plan import Plan

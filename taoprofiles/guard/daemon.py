@@ -27,7 +27,7 @@ from taoprofiles.masking import printable
 from taoprofiles.storage.os_errors import to_taoprof_error
 from taoprofiles.storage.paths import Context
 from taoprofiles.system import processes
-from taoprofiles.system.sd_notify import Notifier
+from taoprofiles.system.systemd import Notifier
 from taoprofiles.version import VERSION
 
 if TYPE_CHECKING:

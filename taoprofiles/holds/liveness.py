@@ -21,8 +21,7 @@ from taoprofiles.masking import without_secrets
 from taoprofiles.mounts import mapping
 from taoprofiles.storage.journal import History
 from taoprofiles.system import processes
-from taoprofiles.system.engine import PATIENCE, Engine, EngineError
-from taoprofiles.system.engine_schema import PROFILE_LABEL, RUN_LABEL, STATE_LABEL
+from taoprofiles.system.engine import PATIENCE, PROFILE_LABEL, RUN_LABEL, STATE_LABEL, Engine, EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -415,7 +414,7 @@ class Containers:
         return {container["Id"]: self.inspect(container["Id"]) for container in self.running()}
 
     def inspect(self, container_id: str) -> dict[str, Any] | None:
-        """Return ``engine_schema.container`` of a container; {} if the engine is silent, None if there is none."""
+        """Return ``engine.container`` of a container; {} if the engine is silent, None if there is none."""
         if container_id not in self._inspected:
             try:
                 self._inspected[container_id] = self._engine.inspect(container_id) if self.complete else {}

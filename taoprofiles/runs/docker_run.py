@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from taoprofiles.export import docker, plan
 from taoprofiles.launcher.argv import container_words
 from taoprofiles.system import processes
-from taoprofiles.system.engine_schema import RUN_LABEL
+from taoprofiles.system.engine import RUN_LABEL
 
 if TYPE_CHECKING:
     from taoprofiles.export.plan import Plan

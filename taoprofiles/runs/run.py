@@ -28,7 +28,8 @@ from taoprofiles.storage import atomic, files
 from taoprofiles.storage.locks import DEFAULT_TIMEOUT, Lock
 from taoprofiles.switching import preflight
 from taoprofiles.switching.switch import kept_message, switch
-from taoprofiles.system import gpus, processes
+from taoprofiles.system import processes
+from taoprofiles.system.commands import gpu_indices
 from taoprofiles.system.engine import Engine, EngineError
 
 if TYPE_CHECKING:
@@ -325,7 +326,7 @@ def prepare(
         from taoprofiles.runs.docker_run import DockerRun  # it loads the export package
 
         docker_run = DockerRun(context, hold, renderer, options.image, command, has_terminal=options.terminal)
-    available_gpus = gpus.indices() if resources.is_count(options.gpus) else None
+    available_gpus = gpu_indices(context.environ) if resources.is_count(options.gpus) else None
     with Lock(context.lock, timeout):
         active = find_active_holds(context, files.read_mapping_file(context), may_write=True)
         _reserve_resources(hold, [one for one in active.holds if one.kind in OWN_KINDS], available_gpus, options)

@@ -1,4 +1,4 @@
-"""Questions to other programs: each has an end in time and in size, whatever the program does."""
+"""Run other programs with limits of time and output, whatever they do."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _LIMIT = 4 << 20
-"""Bytes of an answer that are read; a program that says more is ended."""
+"""Bytes of output that are read; a program that writes more is killed."""
 
 
 class CompletedCommand(NamedTuple):
-    """What a program answered. ``problem`` is "" where it came to an end by itself, whatever its ``status``."""
+    """The result of a program; ``problem`` is "" if it ended by itself, whatever its exit ``status``."""
 
     status: int
     out: str
@@ -26,10 +26,10 @@ class CompletedCommand(NamedTuple):
 
 
 def run_bounded(command: Sequence[str], environ: Mapping[str, str], seconds: float) -> CompletedCommand:
-    """Run a program that asks nobody anything, for so long at the most. Never raises.
+    """Run a program without input, for at most so many ``seconds``. Never raises.
 
-    subprocess's own timeout waits for whoever has the pipe, which a child of the program may have for ever; here the
-    whole session is ended, and no pipe waited for.
+    subprocess's own timeout waits until the pipe is closed, which a child of the program may keep for ever; here the
+    whole session is killed and no pipe is waited for.
     """
     try:
         process = subprocess.Popen(  # noqa: S603
@@ -45,16 +45,16 @@ def run_bounded(command: Sequence[str], environ: Mapping[str, str], seconds: flo
     except ValueError:  # a NUL in a path or a variable
         return CompletedCommand(-1, "", "", "it cannot be started: no such name")
     with process:
-        said, problem = _read(process, time.monotonic() + seconds)
+        output, problem = _read(process, time.monotonic() + seconds)
         if problem:
             _end(process)
         status = process.wait()
-    out, err = (text.decode("utf-8", "replace") for text in said)
+    out, err = (text.decode("utf-8", "replace") for text in output)
     return CompletedCommand(status, out, err, problem or "")
 
 
 def _read(process: subprocess.Popen[bytes], end: float) -> tuple[list[bytes], str]:
-    said = [b"", b""]
+    output = [b"", b""]
     with selectors.DefaultSelector() as selector:
         for number, pipe in enumerate((process.stdout, process.stderr)):
             assert pipe is not None  # noqa: S101 # both are asked for
@@ -62,22 +62,22 @@ def _read(process: subprocess.Popen[bytes], end: float) -> tuple[list[bytes], st
         while selector.get_map():
             left = end - time.monotonic()
             if left <= 0:
-                return said, "it does not answer"
-            # A child that outlives the program may keep the pipes: what the program had to say has been said by then.
+                return output, "it does not answer"
+            # A child that outlives the program may keep the pipes: the program itself has written everything.
             for key, _ in selector.select(min(left, 0.2)):
                 chunk = os.read(key.fd, 1 << 16)
                 if not chunk:
                     selector.unregister(key.fileobj)
-                said[key.data] += chunk
-                if len(said[key.data]) > _LIMIT:
-                    return said, "its answer has no end"
+                output[key.data] += chunk
+                if len(output[key.data]) > _LIMIT:
+                    return output, "its answer has no end"
             if process.poll() is not None and not selector.select(0):
                 break
     while process.poll() is None:
         if time.monotonic() >= end:
-            return said, "it does not come to an end"
+            return output, "it does not come to an end"
         time.sleep(0.005)
-    return said, ""
+    return output, ""
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -86,3 +86,10 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     except ProcessLookupError:
         pass
     process.kill()
+
+
+def gpu_indices(environ: Mapping[str, str]) -> list[str] | None:
+    """Return the indices of the machine's GPUs, None where no NVIDIA driver answers."""
+    done = run_bounded(["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], environ, 20)
+    indices = [line.strip() for line in done.out.splitlines() if line.strip().isdigit()]
+    return indices if done.status == 0 and not done.problem and indices else None

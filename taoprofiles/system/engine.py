@@ -1,4 +1,4 @@
-"""The container engine, asked over its HTTP API: Docker's, or Podman's of the same form. Every answer has a deadline.
+"""A client of the container engine's HTTP API, Docker's or Podman's. Every request has a deadline.
 
 The Docker SDK takes 190 ms to import, more than a whole ``use``; the few requests here need a socket and JSON. HTTP 1.0
 keeps it that small: the engine closes the connection after its answer and sends no chunks.
@@ -12,11 +12,14 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
-from taoprofiles.system import engine_schema
-
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import Any
+
+PROFILE_LABEL, STATE_LABEL, RUN_LABEL = "taoprofiles.profile", "taoprofiles.state", "taoprofiles.run"
+"""Labels of containers started without the launcher: the profile, the state folder of its owner, and the run's id."""
+
+LABELS = (PROFILE_LABEL, STATE_LABEL, RUN_LABEL)
 
 DEFAULT = "unix:///var/run/docker.sock"
 """Where the launcher's clients look without DOCKER_HOST (DEFAULT_DOCKER_PATH in its docker_handler.py)."""
@@ -28,7 +31,7 @@ _LIMIT = 64 << 20
 
 
 class EngineError(Exception):
-    """The engine could not be asked; the text says why. ``absent`` where there is no engine at all.
+    """The engine could not be reached, or refused; the text says why. ``absent`` where there is no engine at all.
 
     ``kind`` is "absent", "refused", "denied", "silent" or "odd".
     """
@@ -40,7 +43,7 @@ class EngineError(Exception):
 
 
 class Engine:
-    """The engine that the launcher would use in this environment."""
+    """The engine that the launcher would use with this environment."""
 
     def __init__(
         self,
@@ -60,20 +63,20 @@ class Engine:
         self._patience = patience
 
     def containers(self) -> list[dict[str, Any]]:
-        """List the containers that are not over (running, paused, restarting); see ``shapes.containers``."""
-        found = engine_schema.parse_container_list(self._ask("GET", "/containers/json"))
-        if found is None:
+        """Return the containers that have not ended (running, paused, restarting); see ``parse_container_list``."""
+        containers = parse_container_list(self._ask("GET", "/containers/json"))
+        if containers is None:
             raise EngineError("its answer is not a list of containers")
-        return found
+        return containers
 
     def inspect(self, container: str) -> dict[str, Any] | None:
-        """Give what is asked about a container (``shapes.container``), None where there is none."""
-        found = self._ask("GET", f"/containers/{container}/json")
-        return None if found is None else engine_schema.parse_container(found)
+        """Return ``parse_container`` of a container, None where there is none."""
+        answer = self._ask("GET", f"/containers/{container}/json")
+        return None if answer is None else parse_container(answer)
 
     def info(self) -> dict[str, Any]:
-        """Give what it says about itself; see ``shapes.info``."""
-        return engine_schema.parse_info(self._ask("GET", "/info"))
+        """Return what the engine reports about itself; see ``parse_info``."""
+        return parse_info(self._ask("GET", "/info"))
 
     def stop(self, container: str, seconds: int = 10) -> bool:
         """Stop a container: SIGTERM, and SIGKILL after ``seconds``. False where there is none."""
@@ -81,7 +84,7 @@ class Engine:
         return patient._ask("POST", f"/containers/{container}/stop?t={seconds}") is not None
 
     def events(self, since: float, *, idle: float = 1.0) -> Iterator[dict[str, Any] | None]:
-        """Give the events (``shapes.event``) from ``since`` (seconds since 1970) on, as they come, without end.
+        """Yield the events (``parse_event``) from ``since`` (seconds since 1970) on, as they come, without end.
 
         None comes first, once the engine has answered, and then whenever nothing has come for ``idle`` seconds.
         Raises EngineError where the stream breaks.
@@ -106,8 +109,8 @@ class Engine:
                         raise EngineError("it ended the stream of events")
                     rest += chunk
                     if head:
-                        top, found, after = rest.partition(b"\r\n\r\n")
-                        if not found:
+                        top, separator, after = rest.partition(b"\r\n\r\n")
+                        if not separator:
                             continue
                         _status(top)
                         head, rest = False, after
@@ -115,13 +118,13 @@ class Engine:
                     *lines, rest = rest.split(b"\n")
                     for line in lines:
                         if line.strip():
-                            event = engine_schema.parse_event(json.loads(line))
+                            event = parse_event(json.loads(line))
                             if event is not None:
                                 yield event
         except OSError as error:
             raise EngineError(_reason(error)) from None
         except (ValueError, RecursionError):
-            raise EngineError("its answer is not what an engine says") from None
+            raise EngineError("its answer is not one of a container engine") from None
 
     def _ask(self, method: str, path: str) -> Any:
         deadline = min(time.monotonic() + self._patience, self._end)
@@ -143,7 +146,7 @@ class Engine:
         try:
             return json.loads(body) if body else {}
         except (ValueError, RecursionError):
-            raise EngineError("its answer is not what an engine says") from None
+            raise EngineError("its answer is not one of a container engine") from None
 
     def _connect(self, deadline: float) -> socket.socket:
         scheme, _, rest = self.address.partition("://")
@@ -177,9 +180,9 @@ class Engine:
         import ssl
 
         folder = self._environ.get("DOCKER_CERT_PATH") or os.path.join(self._environ.get("HOME", "/"), ".docker")
-        around = ssl.create_default_context(cafile=os.path.join(folder, "ca.pem"))
-        around.load_cert_chain(os.path.join(folder, "cert.pem"), os.path.join(folder, "key.pem"))
-        return around.wrap_socket(connection, server_hostname=host.strip("[]"))
+        tls = ssl.create_default_context(cafile=os.path.join(folder, "ca.pem"))
+        tls.load_cert_chain(os.path.join(folder, "cert.pem"), os.path.join(folder, "key.pem"))
+        return tls.wrap_socket(connection, server_hostname=host.strip("[]"))
 
     def _connect_through_docker(self, left: float) -> socket.socket:
         import subprocess
@@ -213,7 +216,7 @@ def _receive(connection: socket.socket, deadline: float) -> bytes:
 def _status(head: bytes) -> int:
     words = head.split(b"\r\n")[0].split(b" ")
     if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
-        raise EngineError("its answer is not what an engine says")
+        raise EngineError("its answer is not one of a container engine")
     status = int(words[1])
     if status >= 400 and status != 404:
         raise EngineError(f"it refuses, with HTTP status {status}")
@@ -236,3 +239,110 @@ def _reason(error: OSError) -> str:
     if isinstance(error, ConnectionRefusedError):
         return "it is not running (connection refused)"
     return (error.strerror or str(error)).lower()
+
+
+# The used fields of the engine's answers, with the types that the Docker Engine API 1.41 promises; Podman's are alike.
+
+
+def parse_container_list(value: object) -> list[dict[str, Any]] | None:
+    """Return the containers of ``GET /containers/json``, None for anything but a list.
+
+    Keys: Id, Image, Created, Binds (destination by source) and Labels, of which only ours are kept.
+    """
+    if not isinstance(value, list):
+        return None
+    return [
+        {
+            "Id": item["Id"],
+            "Image": _text(item.get("Image")),
+            "Created": _number(item.get("Created")),
+            "Binds": _binds(item),
+            "Labels": {name: _text(value) for name, value in _table(item.get("Labels")).items() if name in LABELS},
+        }
+        for item in value
+        if isinstance(item, dict) and is_id(item.get("Id"))
+    ]
+
+
+def parse_container(value: object) -> dict[str, Any]:
+    """Return the used fields of ``GET /containers/ID/json``.
+
+    Keys: Id, Image, Env, User, ShmSize, Ulimits, Binds, AllGpus and Running.
+    """
+    whole = _table(value)
+    config, host = _table(whole.get("Config")), _table(whole.get("HostConfig"))
+    return {
+        "Id": _text(whole.get("Id")),
+        "Image": _text(config.get("Image")),
+        "Env": [word for word in _list(config.get("Env")) if isinstance(word, str)],
+        "User": _text(config.get("User")),
+        "ShmSize": host.get("ShmSize"),
+        "Ulimits": {_text(item.get("Name")): item.get("Soft") for item in _tables(host.get("Ulimits"))},
+        "Binds": _binds(whole),
+        "AllGpus": any(item.get("Count") == -1 for item in _tables(host.get("DeviceRequests"))),
+        "Running": _table(whole.get("State")).get("Running") is True,
+    }
+
+
+def parse_info(value: object) -> dict[str, Any]:
+    """Return the used fields of ``GET /info``: id, version, system, root, rootless and the names of its runtimes."""
+    whole = _table(value)
+    security = [word for word in _list(whole.get("SecurityOptions")) if isinstance(word, str)]
+    return {
+        "id": _text(whole.get("ID"))[:200],
+        "version": _text(whole.get("ServerVersion"))[:100],
+        "system": _text(whole.get("OperatingSystem"))[:200],
+        "root": _text(whole.get("DockerRootDir")),
+        "is_rootless": any("rootless" in word for word in security),
+        "runtimes": tuple(sorted(str(name)[:100] for name in _table(whole.get("Runtimes")))[:20]),
+    }
+
+
+def parse_event(value: object) -> dict[str, Any] | None:
+    """Return Id, Action, ExitCode, Task and Stamp of an event of ``GET /events``, None for anything else.
+
+    Task names the exec that it is about; Stamp is in nanoseconds by the engine's clock. Podman 4.3.1 has other
+    names for some actions, and gives the exit status of an exec as the container's.
+    """
+    whole = _table(value)
+    actor, stamp = _table(whole.get("Actor")), whole.get("timeNano")
+    name = whole.get("id") or actor.get("ID")
+    if not is_id(name) or not isinstance(stamp, int):
+        return None
+    action = _text(whole.get("Action") or whole.get("status")).partition(":")[0]
+    action = {"exec": "exec_start", "exec_died": "exec_die", "died": "die", "remove": "destroy"}.get(action, action)
+    attributes = _table(actor.get("Attributes"))
+    code = attributes.get("exitCode", attributes.get("containerExitCode") if action == "exec_die" else None)
+    status = int(code) if isinstance(code, str) and code.isascii() and code.isdigit() else None
+    task = _text(attributes.get("execID"))
+    return {"Id": name, "Action": action, "ExitCode": status, "Task": task, "Stamp": stamp}
+
+
+def is_id(value: object) -> bool:
+    """Check whether this is a container id: hexadecimal digits, which are safe in a path."""
+    return isinstance(value, str) and 12 <= len(value) <= 64 and set(value) <= set("0123456789abcdef")
+
+
+def _binds(whole: dict[str, Any]) -> dict[str, str]:
+    mounts = [item for item in _tables(whole.get("Mounts")) if item.get("Type") == "bind"]
+    return {_text(item.get("Source")): _text(item.get("Destination")) for item in mounts}
+
+
+def _table(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _tables(value: object) -> list[dict[str, Any]]:
+    return [item for item in _list(value) if isinstance(item, dict)]
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, (int, float)) else 0.0

@@ -1,4 +1,4 @@
-"""Folders watched by watchdog: something has happened to a path in them, or it has been opened."""
+"""Watching folders with watchdog: a path in them has changed, or has been opened."""
 
 from __future__ import annotations
 
@@ -21,27 +21,22 @@ from watchdog.events import (
     FileSystemEventHandler,
 )
 from watchdog.observers import Observer
-from watchdog.observers.inotify_move_event_grouper import InotifyMoveEventGrouper
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from watchdog.observers.api import BaseObserver
 
-# watchdog holds what was moved back for half a second, and all that comes after it, to find out where it was moved to.
-# Whoever replaces the mapping file moves a file, and must be answered within 50 ms.
-InotifyMoveEventGrouper.delay = 0
-
 NAMES = (FileCreatedEvent, FileDeletedEvent, FileMovedEvent)
-"""Files come, go and are replaced. Not what is written into them, nor their times."""
+"""Files are created, deleted and replaced; not their contents and times."""
 CONTENTS = (*NAMES, FileModifiedEvent, FileAttribEvent, FileClosedEvent)
-"""And what is written into files, and their modes."""
+"""The same, and changes of contents and modes."""
 OPENED = (FileOpenedEvent,)
 FOLDERS = (DirCreatedEvent, DirDeletedEvent, DirMovedEvent)
 
 
 class Watch:
-    """A folder to watch: for which events, and whom to tell of each (its path, and whether it was only opened)."""
+    """A folder to watch, the events, and the callback, which gets the path and whether it was only opened."""
 
     def __init__(
         self, folder: str, events: tuple[type[FileSystemEvent], ...], told: Callable[[str, bool], None]
@@ -50,7 +45,7 @@ class Watch:
 
 
 class Watches:
-    """Watches folders. Whoever is told is told in a thread of watchdog; ``overflow`` when events were lost."""
+    """Watches folders. Callbacks run in a thread of watchdog; ``overflow`` is called when events were lost."""
 
     def __init__(self, overflow: Callable[[], None]) -> None:
         self._observer: BaseObserver | None = None
@@ -58,9 +53,9 @@ class Watches:
         logging.getLogger("watchdog").addHandler(_Overflow(overflow))
 
     def arm(self, wanted: Iterable[Watch]) -> None:
-        """Watch these folders, those that are there, and no others any more.
+        """Watch these folders, as far as they exist, and no others.
 
-        Raises OSError where the kernel gives no more watches; then nothing is watched.
+        Raises OSError where the kernel has no more watches; then nothing is watched.
         """
         self.disarm()
         observer = Observer()
@@ -76,7 +71,7 @@ class Watches:
         self._observer = observer
 
     def disarm(self) -> None:
-        """Watch nothing any more."""
+        """Stop watching."""
         if self._observer is not None:
             self._observer.stop()
             self._observer.join(5)
@@ -84,7 +79,7 @@ class Watches:
         self._armed.clear()
 
     def are_right(self, wanted: Iterable[Watch]) -> bool:
-        """Whether the folders are watched, and are still the ones that have these names."""
+        """Check whether these folders are watched and have not been replaced."""
         return {folder: _identity(folder) for folder, _, _ in _merged(wanted)} == self._armed
 
 
@@ -101,7 +96,7 @@ class _Handler(FileSystemEventHandler):
 
 
 def _merged(wanted: Iterable[Watch]) -> Iterator[tuple[str, set[type[FileSystemEvent]], _Handler]]:
-    """Give each folder that is there once: of two names for one folder, the kernel keeps only the last one's events."""
+    """Yield each existing folder once: of two names of one folder, the kernel keeps only the last one's events."""
     by_identity: dict[object, list[Watch]] = {}
     for watch in wanted:
         if os.path.isdir(watch.folder):
@@ -111,7 +106,7 @@ def _merged(wanted: Iterable[Watch]) -> Iterator[tuple[str, set[type[FileSystemE
 
 
 class _Overflow(logging.Handler):
-    """watchdog only logs that the kernel's queue ran over: then anything may have happened."""
+    """watchdog only logs that the kernel's queue overflowed: then anything may have happened."""
 
     def __init__(self, happened: Callable[[], None]) -> None:
         super().__init__(logging.WARNING)

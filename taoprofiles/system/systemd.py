@@ -1,9 +1,10 @@
-"""The user's own systemd: asked and told by systemctl and journalctl, as a person would."""
+"""The user's systemd, through systemctl and journalctl, and notifications of a service to it (sd_notify)."""
 
 from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -18,13 +19,13 @@ PATIENCE = 100.0
 
 
 class NoManagerError(TaoprofError):
-    """There is no systemd manager of the user here."""
+    """There is no systemd user manager."""
 
     code = "no-user-manager"
 
 
 class Manager:
-    """The user manager of this user. Every method raises NoManagerError where there is none, TaoprofError."""
+    """The user's manager. Every method raises NoManagerError where there is none, TaoprofError."""
 
     def __init__(self, environ: Mapping[str, str], patience: float = PATIENCE) -> None:
         self._environ, self._patience = dict(environ), patience
@@ -34,23 +35,23 @@ class Manager:
             self._environ["XDG_RUNTIME_DIR"] = usual
 
     def version(self) -> int:
-        """Give the version, such as 252."""
+        """Return the version, such as 252."""
         words = self.properties("", "Version")["Version"].split(".")
         digits = "".join(c for c in words[0] if c.isdigit())
         return int(digits) if digits else 0
 
     def properties(self, unit: str, *names: str) -> dict[str, str]:
-        """Give properties of a unit, or with "" of the manager itself; "" for one that is not set."""
+        """Return properties of a unit, of the manager itself for ""; "" for a property that is not set."""
         asked = [f"--property={name}" for name in names]
-        said = self.tell("show", *asked, *([unit] if unit else []))
-        found = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
-        return {name: found.get(name, "") for name in names}
+        output = self.tell("show", *asked, *([unit] if unit else []))
+        values = dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
+        return {name: values.get(name, "") for name in names}
 
     def folder(self) -> str:
-        """Give the folder where it looks for units that the user has written."""
+        """Return the folder of the user's own units."""
         manager = ("org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager")
-        said = self._run("busctl", "--user", "--json=short", "get-property", *manager, "UnitPath")
-        folders: list[str] = json.loads(said)["data"]
+        output = self._run("busctl", "--user", "--json=short", "get-property", *manager, "UnitPath")
+        folders: list[str] = json.loads(output)["data"]
         runtime = self._environ.get("XDG_RUNTIME_DIR", "/run")
         for folder in folders:
             if os.path.basename(folder) == "user" and os.path.commonpath((folder, runtime)) != runtime:
@@ -58,13 +59,13 @@ class Manager:
         raise TaoprofError("the systemd user manager knows no folder for units of the user")
 
     def tell(self, *words: str) -> str:
-        """Run ``systemctl --user`` with these words, and give what it answers."""
+        """Run ``systemctl --user`` with these arguments and return its output."""
         return self._run("systemctl", "--user", *words)
 
     def journal(self, unit: str, lines: int) -> list[str]:
-        """Give the last lines that a unit has written."""
-        said = self._run("journalctl", f"--user-unit={unit}", f"--lines={lines}", "--no-pager", "--quiet")
-        return said.splitlines()
+        """Return the last lines that a unit has logged."""
+        output = self._run("journalctl", f"--user-unit={unit}", f"--lines={lines}", "--no-pager", "--quiet")
+        return output.splitlines()
 
     def _run(self, program: str, *words: str) -> str:
         try:
@@ -79,16 +80,14 @@ class Manager:
         except FileNotFoundError:
             raise _no_manager(f"there is no {program}") from None
         except subprocess.TimeoutExpired:
-            raise TaoprofError(
-                f"'{program} {' '.join(words)}' has not come to an end in {self._patience:g} s"
-            ) from None
+            raise TaoprofError(f"'{program} {' '.join(words)}' did not end within {self._patience:g} s") from None
         if done.returncode and ("to connect to" in done.stderr or "not been booted" in done.stderr):
             raise _no_manager(done.stderr.strip().splitlines()[0].rstrip("."))
         if done.returncode:
-            said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+            output = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
             raise TaoprofError(
-                f"'{program} {' '.join(words)}': {said[0]}",
-                problems=said[1:],
+                f"'{program} {' '.join(words)}': {output[0]}",
+                problems=output[1:],
                 hint=_HINTS[program],
             )
         return done.stdout
@@ -103,19 +102,50 @@ def _no_manager(reason: str) -> NoManagerError:
 
 
 _HINTS = {
-    "systemctl": "'taoprof service logs' may tell more",
+    "systemctl": "'taoprof service logs' may show the reason",
     "journalctl": "'systemctl --user status taoprofd' has the last lines; journald's Storage=persistent keeps them",
-    "busctl": "'systemctl --user status' tells how the user manager is",
+    "busctl": "'systemctl --user status' shows the state of the user manager",
 }
 
 
 def quoted(word: str) -> str:
-    """Write a word of ExecStart= so that systemd takes it as it is (systemd.service(5), "Command lines")."""
+    """Return a word quoted for ExecStart= (systemd.service(5), "Command lines")."""
     escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
     return f'"{escaped}"' if set(escaped) & set(" \t'\"\\;") else escaped
 
 
 def assigned(name: str, value: str) -> str:
-    """Write a line that gives the service an environment variable (systemd.exec(5), "Environment=")."""
+    """Return the unit's line for an environment variable (systemd.exec(5), "Environment=")."""
     escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     return f'Environment="{name}={escaped}"'
+
+
+class Notifier:
+    """Sends messages to the service manager that started this process (sd_notify(3)); without one it does nothing."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        address = environ.get("NOTIFY_SOCKET", "")
+        self._address = "\0" + address[1:] if address.startswith("@") else address
+        for_us = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        usec = environ.get("WATCHDOG_USEC", "")
+        self.watchdog: float | None = int(usec) / 1e6 if for_us and usec.isdigit() and int(usec) else None
+        """Seconds within which WATCHDOG=1 must be sent; None if the unit has no watchdog."""
+        self.keeps_journal = "JOURNAL_STREAM" in environ
+        """True if stderr goes to the journal, which reads ``<LEVEL>`` at the start of a line."""
+
+    def notify(self, **variables: str) -> bool:
+        """Send variables, for example READY="1"; return False if the manager did not receive them.
+
+        Only READY waits for a manager that is busy, for a second.
+        """
+        if not self._address:
+            return True
+        # One line each: a value must not be able to set another variable.
+        text = "\n".join(f"{name}={' '.join(value.splitlines())}" for name, value in variables.items())
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as connection:
+                connection.settimeout(1 if "READY" in variables else 0)
+                connection.sendto(text.encode("utf-8", "backslashreplace"), self._address)
+            return True
+        except OSError:
+            return False  # a manager that is busy or gone is no reason to stop the work

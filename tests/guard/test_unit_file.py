@@ -9,8 +9,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taoprofiles.system.sd_notify import Notifier
-from taoprofiles.system.systemd import assigned, quoted
+from taoprofiles.system.systemd import Notifier, assigned, quoted
 
 UNIT = Path(__file__).parents[2] / "service/taoprofd.service"
 words = st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), min_size=1)

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from taoprofiles.mounts import comparison
-from taoprofiles.system import engine_schema
+from taoprofiles.system import engine
 
 
 def differences(wanted: dict[str, Any], seen: dict[str, Any], environ: dict[str, str]) -> list[str]:
     """Compare with the engine's answer, as it comes."""
-    return comparison.differences(wanted, engine_schema.parse_container(seen), environ)
+    return comparison.differences(wanted, engine.parse_container(seen), environ)
 
 
 def wanted(*mounts: tuple[str, str], **more: Any) -> dict[str, Any]:

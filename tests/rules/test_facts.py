@@ -20,7 +20,7 @@ from taoprofiles.launcher import environment, installed, registry
 from taoprofiles.launcher.installed import NO_ANSWER, NO_INTERPRETER, NO_LAUNCHER, OTHER_PROGRAM
 from taoprofiles.rules.machine import check_login
 from taoprofiles.storage import best_effort
-from taoprofiles.system import engine_schema
+from taoprofiles.system import engine
 from taoprofiles.system.commands import run_bounded
 from tests.support.home import require
 
@@ -173,7 +173,7 @@ def test_what_a_launcher_imports_is_tried(tmp_path: Path) -> None:
 
 @given(JSON | st.dictionaries(st.sampled_from(["ID", "SecurityOptions", "Runtimes", "DockerRootDir"]), JSON))
 def test_any_answer_of_an_engine_has_a_shape(answer: object) -> None:
-    found = engine_schema.parse_info(answer)
+    found = engine.parse_info(answer)
     assert isinstance(found["id"], str)
     assert isinstance(found["root"], str)
 
