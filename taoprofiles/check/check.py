@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from taoprofiles.check import fix
 from taoprofiles.check.target import CheckTarget
 from taoprofiles.errors import UsageError
-from taoprofiles.launcher import installed, registry, versions
+from taoprofiles.launcher import docker_config, installed, versions
 from taoprofiles.launcher.argv import MAIN_PROGRAMS, launcher_words
 from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.simulation import predict
@@ -124,7 +124,7 @@ def _select_launcher(context: Context, wanted: str | None) -> tuple[installed.La
 def _get_host(context: Context, target: CheckTarget, found: installed.Launcher | None, version: str) -> Host:
     """Return the host on which the launcher finds the mounts file that is checked."""
     config = installed.config(found) if found and found.version == version else None
-    if target.name is None or target.content is None:
+    if target.content is None:
         return Host(context.environ, context.folder, config)
     environ = {**context.environ, "LAUNCHER_MOUNTS": target.path}
     return Host(environ, context.folder, config, {target.path: target.content})
@@ -134,7 +134,7 @@ def _check_login(context: Context, prediction: Prediction) -> Iterator[Finding]:
     refusal = next((refusal for refusal in prediction.refusals if refusal.location.section == "login"), None)
     if refusal is None:
         return
-    login = registry.survey(context.environ, Host(context.environ, context.folder).expanduser("~"))
+    login = docker_config.probe_login(context.environ, Host(context.environ, context.folder).expanduser("~"))
     findings = list(machine.check_login(login, prediction.version, context.environ, context.uid))
     for finding in findings:
         finding.why = f"the launcher stops: {refusal}; {finding.why}"

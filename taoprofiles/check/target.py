@@ -80,7 +80,7 @@ class CheckTarget(NamedTuple):
             if status.state == "active" and status.name is not None:
                 return cls.from_profile(context, status.name)
             overwritten = _overwritten(context, status)
-        path = find_mounts_file(context.environ, context.folder, behaviour)
+        path = find_mounts_file({**context.environ, "HOME": context.home}, context.folder, behaviour)
         name = context.short(path) or "LAUNCHER_MOUNTS"
         try:
             content = files.read(path, MAPPING_LIMIT) if path else None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taoprofiles.check import fix
 from taoprofiles.doctor import docker_probe, docker_rules, launcher_rules, own_state, state_rules
-from taoprofiles.launcher import environment, installed, registry
+from taoprofiles.launcher import docker_config, environment, installed
 from taoprofiles.launcher.host import Host
 from taoprofiles.rules import machine as machine_rules
 from taoprofiles.rules.finding import Finding, by_severity
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     from taoprofiles.doctor.docker_probe import Docker, Gpus
     from taoprofiles.doctor.own_state import State
+    from taoprofiles.launcher.docker_config import Login
     from taoprofiles.launcher.environment import FileSystem, Home
     from taoprofiles.launcher.installed import Launchers
-    from taoprofiles.launcher.registry import Login
     from taoprofiles.storage.paths import Context
 
 
@@ -59,7 +59,7 @@ def gather(context: Context) -> Machine:
         asked = pool.submit(installed.survey, environ, context.home, beside)
         engines = pool.submit(docker_probe.survey, environ)
         driver = pool.submit(docker_probe.gpus, environ)
-        logged = pool.submit(registry.survey, environ, Host(environ, context.folder).expanduser("~"))
+        logged = pool.submit(docker_config.probe_login, environ, Host(environ, context.folder).expanduser("~"))
         own = pool.submit(own_state.survey, context).result()
     engine = engines.result()
     places = [("home", context.home), ("state", context.state)]

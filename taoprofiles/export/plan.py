@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taoprofiles.errors import CannotRenderError
 from taoprofiles.launcher.quoting import VARIABLE, expand_variables
-from taoprofiles.launcher.sizes import in_bytes
+from taoprofiles.launcher.sdk import size_in_bytes
 from taoprofiles.masking import is_secret
 
 if TYPE_CHECKING:
@@ -255,7 +255,7 @@ def _ports(ports: Mapping[str, Any]) -> tuple[list[Port], list[str]]:
 
 
 def _shm_size(options: Mapping[str, Any], name: str) -> int | None:
-    size = in_bytes(options["shm_size"]) if "shm_size" in options else 0
+    size = size_in_bytes(options["shm_size"]) if "shm_size" in options else 0
     if size is None or size > MAX_SHM_SIZE:
         raise CannotRenderError(f"profile '{name}': docker.shm_size is too large for an engine")
     return size or None  # an engine replaces 0 by its default

@@ -67,12 +67,12 @@ def find_task(behaviour: Behaviour, host: Host, arguments: list[str]) -> Task | 
 
 def is_without_docker(behaviour: Behaviour, host: Host) -> bool:
     """Check whether the launcher runs its tasks on the host itself."""
-    return behaviour.can_do_without_docker and host.environ.get("TAO_DOCKER_DISABLE", "0") == "1"
+    return behaviour.has_no_docker_mode and host.environ.get("TAO_DOCKER_DISABLE", "0") == "1"
 
 
 def check_mode(behaviour: Behaviour, host: Host) -> None:
     """Raise RefusedError for a TAO_DOCKER_DISABLE that is neither 0 nor 1."""
-    if behaviour.can_do_without_docker and host.environ.get("TAO_DOCKER_DISABLE", "0") not in ("0", "1"):
+    if behaviour.has_no_docker_mode and host.environ.get("TAO_DOCKER_DISABLE", "0") not in ("0", "1"):
         location = Location("environ", key="TAO_DOCKER_DISABLE")
         raise RefusedError("AssertionError", "Invalid value for TAO_DOCKER_DISABLE", location)
 

@@ -1,26 +1,57 @@
-"""``~/.docker/config.json``: the launcher's test of the login, and what the Docker SDK takes from it.
+"""Docker's config.json: the launcher's test of the login, what the Docker SDK takes from it, and the login's state.
 
-``docker_logged_in`` in the launcher's utils.py; utils/config.py, utils/proxy.py and auth.py of docker 4.3.1.
+``docker_logged_in`` in the launcher's utils.py (nvidia-tao 6.26.3 lines 147 to 173, and the same in 0.1.21 and 4.0.1):
+the key ``nvcr.io`` must be in ``auths`` of ``~/.docker/config.json``, whatever DOCKER_CONFIG and the credential helpers
+say; with LAUNCHER_MODE_INTERNAL=1 ``stg.nvcr.io`` as well. utils/config.py, utils/proxy.py and auth.py of docker 4.3.1.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import os
 import posixpath
-from typing import TYPE_CHECKING, Any
+import shutil
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taoprofiles.launcher.prediction import Location, RefusedError
+from taoprofiles.storage import best_effort, files
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from taoprofiles.launcher.host import Host
     from taoprofiles.launcher.prediction import StartLog
     from taoprofiles.launcher.versions import Behaviour
 
 LOGIN = "~/.docker/config.json"
-"""The launcher looks nowhere else; the SDK follows DOCKER_CONFIG."""
+"""The launcher reads no other file; the SDK follows DOCKER_CONFIG."""
 
 _PROXIES = {"httpProxy": "http_proxy", "httpsProxy": "https_proxy", "ftpProxy": "ftp_proxy", "noProxy": "no_proxy"}
+
+
+REGISTRIES = ("nvcr.io", "stg.nvcr.io")
+_LIMIT = 4 << 20
+
+
+class Login(NamedTuple):
+    """The login as the launcher reads it: from ``~/.docker/config.json``, and no other file.
+
+    ``problem`` is why it cannot be read; ``kind`` is "" or "absent", "unreadable", "no-json", "no-object",
+    "no-auths", "auths-odd". ``registries`` are those that the launcher needs and ``auths`` has, ``helpers`` the
+    programs that keep credentials, ``lost`` those of them that are not on PATH. ``elsewhere`` is the file that
+    DOCKER_CONFIG makes the docker command use instead, and ``there`` its registries; ``owner`` is a user id or -1.
+    """
+
+    path: str
+    kind: str = ""
+    problem: str = ""
+    registries: tuple[str, ...] = ()
+    helpers: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+    elsewhere: str = ""
+    there: tuple[str, ...] = ()
+    owner: int = -1
 
 
 def check_login(behaviour: Behaviour, host: Host, registry: str, log: StartLog) -> None:
@@ -81,3 +112,54 @@ def _read_logins(config: dict[str, Any], log: StartLog) -> None:
                 name, secret = decoded.split(b":", 1)
                 name.decode()
                 secret.decode()
+
+
+def probe_login(environ: Mapping[str, str], home: str) -> Login:
+    """Return the state of the login, without anything secret."""
+    path = os.path.join(home, ".docker/config.json")
+    folder = environ.get("DOCKER_CONFIG", "")
+    elsewhere = os.path.join(folder, "config.json") if folder else ""
+    if elsewhere and os.path.realpath(elsewhere) == os.path.realpath(path):
+        elsewhere = ""
+    other, _ = _read_config(elsewhere) if elsewhere else ({}, "")
+    there = _registries(other.get("auths"))
+    try:
+        owner = os.stat(path).st_uid
+    except (OSError, ValueError):
+        owner = -1
+    content, problem = files.try_read(path, _LIMIT)
+    login = Login(path, elsewhere=elsewhere, there=there, owner=owner)
+    if problem:
+        return login._replace(kind="absent" if problem == "absent" else "unreadable", problem=problem)
+    data, problem = best_effort.parse_json(content)
+    if problem:
+        return login._replace(kind="no-json", problem=problem)
+    if not isinstance(data, dict):
+        return login._replace(kind="no-object", problem="it is not an object")
+    helpers = _helpers(data)
+    lost = tuple(name for name in helpers if not shutil.which(name, path=environ.get("PATH", "")))
+    login = login._replace(helpers=helpers, lost=lost, registries=_registries(data.get("auths")))
+    if "auths" not in data:
+        return login._replace(kind="no-auths")
+    if not isinstance(data["auths"], dict):
+        return login._replace(kind="auths-odd", problem="'auths' is not an object")
+    return login
+
+
+def _read_config(path: str) -> tuple[dict[str, object], str]:
+    data, problem = best_effort.parse_json(files.try_read(path, _LIMIT)[0])
+    return (data, problem) if isinstance(data, dict) else ({}, problem)
+
+
+def _registries(auths: object) -> tuple[str, ...]:
+    return tuple(name for name in REGISTRIES if name in auths) if isinstance(auths, dict) else ()
+
+
+def _helpers(data: dict[str, object]) -> tuple[str, ...]:
+    """Return the programs that keep the credentials of the registries."""
+    by_registry = data.get("credHelpers")
+    names = [by_registry.get(name) for name in REGISTRIES] if isinstance(by_registry, dict) else []
+    names.insert(0, data.get("credsStore"))
+    # docker ignores a name with a slash, and one that no file can have.
+    valid = dict.fromkeys(name for name in names if isinstance(name, str) and name.isprintable() and name)
+    return tuple(f"docker-credential-{name[:100]}" for name in valid if "/" not in name)

@@ -106,7 +106,7 @@ class _Start:
                     log.change("mode-ignored", location, was=":".join(parts[2:]))
         volumes = mounts.get_volumes(all_mounts, self.host, log)
         environment = list(content.environment)
-        if self.behaviour.tells_client_type:
+        if self.behaviour.sets_client_type:
             environment.append("TAO_CLIENT_TYPE=launcher")
         tty: Any = True
         has_options = content.options is not None

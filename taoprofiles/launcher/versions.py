@@ -1,7 +1,7 @@
-"""The launchers that there have been, in order, and the one table of what differs between them.
+"""The released launchers, and a table of the differences in their behaviour.
 
-The versions are those on PyPI: nvidia-tlt 0.1.21, nvidia-tao all others. What stands here was read in the wheels and is
-held against the launchers themselves by tests/launcher.
+The versions are those on PyPI: nvidia-tlt 0.1.21, nvidia-tao all others. The table was read in the wheels and is
+compared with the launchers themselves by tests/launcher.
 """
 
 from __future__ import annotations
@@ -16,54 +16,54 @@ KNOWN = (
 NEWEST = KNOWN[-1]
 
 _SINCE = {
-    "can_do_without_docker": (4, 0, 0),  # TAO_DOCKER_DISABLE=1
+    "has_no_docker_mode": (4, 0, 0),  # TAO_DOCKER_DISABLE=1
     "task_groups": (5, 0, 0),  # ``tao model TASK``; before: ``tao TASK``
     "ci": (5, 0, 0),  # CI_PROJECT_DIR: ``docker run`` as one string
     "tty_option": (5, 0, 0),
-    "needs_options": (5, 0, 0),  # DockerOptions that are null end it
+    "needs_options": (5, 0, 0),  # DockerOptions of null is an error
     "override_skips_login": (5, 0, 0),  # OVERRIDE_REGISTRY: nvcr.io need not be logged in to
     "volume_argument": (6, 0, 0),  # ``--volume SOURCE:DESTINATION``
-    "tells_client_type": (6, 25, 11),  # TAO_CLIENT_TYPE=launcher in the container
+    "sets_client_type": (6, 25, 11),  # TAO_CLIENT_TYPE=launcher in the container
 }
 
 
 class Behaviour(NamedTuple):
-    """What one launcher does that another does not; ``version`` is the known one that it is taken from."""
+    """The behaviour of a launcher; ``version`` is the known one from which it is taken."""
 
     version: str
-    can_do_without_docker: bool
+    has_no_docker_mode: bool
     task_groups: bool
     ci: bool
     tty_option: bool
     needs_options: bool
     override_skips_login: bool
     volume_argument: bool
-    tells_client_type: bool
+    sets_client_type: bool
 
     @property
     def fallback_file(self) -> str:
-        """Give the mounts file that is read when ``~/.tao_mounts.json`` is not there; since 5.0.0 that same one."""
+        """Return the mounts file that is read if ``~/.tao_mounts.json`` does not exist; since 5.0.0 that same one."""
         return "~/.tao_mounts.json" if self.task_groups else "~/.tlt_mounts.json"
 
     @property
     def override_config(self) -> str:
-        """Give the file whose tasks and images count before the launcher's own."""
+        """Return the file whose tasks and images replace the launcher's own."""
         return "~/.tao/config.json" if self.task_groups else "~/.tlt/config.json"
 
     @property
     def entrypoint(self) -> list[str] | None:
-        """Give what is set as the container's entrypoint."""
+        """Return the container's entrypoint."""
         return ["/bin/bash"] if self.version == "0.1.24" else None
 
     @property
     def options(self) -> list[str]:
-        """Give the DockerOptions that it takes, in the order in which it names them."""
+        """Return the DockerOptions that it accepts, in the order of its message."""
         plain = ["user", "ports", "shm_size", "ulimits", "privileged", "network"]
         return [*plain, "tty"] if self.tty_option else plain
 
 
 def parse(version: str) -> tuple[int, ...]:
-    """Give a version as numbers to compare. Raises ValueError for what is no version of the launcher."""
+    """Return a version as numbers to compare. Raises ValueError for anything that is no version of the launcher."""
     if not re.fullmatch(r"\d{1,4}(\.\d{1,4}){0,3}", version, re.ASCII):
         raise ValueError(f"'{version}' is not a launcher version such as {NEWEST}")
     numbers = tuple(int(part) for part in version.split("."))
@@ -77,9 +77,9 @@ _NUMBERS = {known: parse(known) for known in KNOWN}
 
 
 def nearest(version: str) -> str:
-    """Give the known version whose behaviour counts for this one: itself, or the last before it.
+    """Return the known version with the behaviour of this one: itself, or the last before it.
 
-    Raises ValueError for what is no version of the launcher.
+    Raises ValueError for anything that is no version of the launcher.
     """
     wanted = parse(version)
     earlier = [known for known, numbers in _NUMBERS.items() if numbers <= wanted]
@@ -87,7 +87,7 @@ def nearest(version: str) -> str:
 
 
 def behaviour_or_newest(version: str) -> Behaviour:
-    """Give what an installed launcher does: the newest's ways where its version is "" or none that is known."""
+    """Return the behaviour of an installed launcher: the newest's if the version is "" or unknown."""
     try:
         return behaviour(version)
     except ValueError:
@@ -95,6 +95,6 @@ def behaviour_or_newest(version: str) -> Behaviour:
 
 
 def behaviour(version: str) -> Behaviour:
-    """Give what the launcher of this version does. Raises ValueError for what is no version of the launcher."""
+    """Return the behaviour of a version. Raises ValueError for anything that is no version of the launcher."""
     known = nearest(version)
     return Behaviour(known, **{feature: _NUMBERS[known] >= first for feature, first in _SINCE.items()})

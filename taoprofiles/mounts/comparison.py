@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from taoprofiles.launcher.sizes import in_bytes
+from taoprofiles.launcher.sdk import size_in_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +25,7 @@ def differences(wanted: Mapping[str, Any], container: Mapping[str, Any], environ
     options = wanted.get("DockerOptions", {})
     if "user" in options and container["User"] != str(options["user"]):
         lines.append(f"the user is '{container['User'] or 'root'}', not '{options['user']}'")
-    if "shm_size" in options and container["ShmSize"] != in_bytes(options["shm_size"]):
+    if "shm_size" in options and container["ShmSize"] != size_in_bytes(options["shm_size"]):
         lines.append(f"the shared memory has {container['ShmSize']} bytes, not {options['shm_size']}")
     for name, limit in (options.get("ulimits") or {}).items():
         if container["Ulimits"].get(name) != limit:

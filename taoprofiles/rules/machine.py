@@ -12,8 +12,8 @@ from taoprofiles.rules.finding import error, warning
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from taoprofiles.launcher.docker_config import Login
     from taoprofiles.launcher.environment import Home
-    from taoprofiles.launcher.registry import Login
     from taoprofiles.launcher.versions import Behaviour
     from taoprofiles.rules.finding import Finding
 
@@ -35,7 +35,7 @@ def check_home(home: Home, version: str) -> Iterator[Finding]:
     yield from _check_names(home, behaviour)
     if "CI_PROJECT_DIR" in variables and behaviour.ci:
         yield in_ci(variables["CI_PROJECT_DIR"], "user, ulimits, ports and network of the profile")
-    if variables.get("TAO_DOCKER_DISABLE", "0") != "0" and behaviour.can_do_without_docker:
+    if variables.get("TAO_DOCKER_DISABLE", "0") != "0" and behaviour.has_no_docker_mode:
         what, why = "TAO_DOCKER_DISABLE is set", "tao then starts no container, and reads no mapping file"
         yield warning("tao-docker-disabled", "TAO_DOCKER_DISABLE", what, why, "unset TAO_DOCKER_DISABLE")
     for place in home.places if home.system == "wsl" else ():

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from taoprofiles.launcher.prediction import Location
-from taoprofiles.launcher.sizes import in_bytes
+from taoprofiles.launcher.sdk import size_in_bytes
 from taoprofiles.rules.finding import error, warning
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def _check_shared_memory(options: dict[str, Any], locate: Locator, memory: int) 
         hint = f'set it to "{_RECOMMENDED}", as NVIDIA recommends'
         yield warning("shm-missing", where, "the shared memory has Docker's default of 64 MB", symptom, hint, fix=fix)
         return
-    size = in_bytes(value)
+    size = size_in_bytes(value)
     if size is None:
         if not isinstance(value, str):  # the launcher passes it on
             yield _bad_size(value, where, "Docker refuses it")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from taoprofiles import prompt
 from taoprofiles.errors import InvalidStateError, TaoprofError
+from taoprofiles.launcher.mounts import find_mounts_file
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Store
 from taoprofiles.storage import files
@@ -132,7 +133,8 @@ def get_warnings(context: Context, *, secrets: list[str]) -> list[str]:
     path = context.short(context.mapping_file)
     warnings = []
     other_file = context.environ.get("LAUNCHER_MOUNTS")
-    if other_file is not None:
+    read_file = find_mounts_file({**context.environ, "HOME": context.home}, context.folder)
+    if other_file is not None and read_file != context.mapping_file:
         warnings.append(
             f"warning: LAUNCHER_MOUNTS is '{other_file}' in this shell, so tao reads that and not {path}: "
             "unset LAUNCHER_MOUNTS"

@@ -45,7 +45,7 @@ def mounts(context: Context, name: str | None) -> dict[str, str]:
     """
     if name is not None:
         return mapping.mounted(Store(context).renderer(name).mapping())
-    path = find_mounts_file(context.environ, context.folder)
+    path = find_mounts_file({**context.environ, "HOME": context.home}, context.folder)
     content = files.read(path, MAPPING_LIMIT)
     if content is None:
         raise NotFoundError(f"there is no mapping file ('{path}')", hint="'taoprof path PATH NAME' asks a profile")

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from taoprofiles.launcher import command, docker_config, mounts, sdk, sizes, versions
+from taoprofiles.launcher import command, docker_config, mounts, sdk, versions
 from taoprofiles.launcher import simulation as predict_module
 from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.prediction import Prediction, Refusal
@@ -145,9 +145,9 @@ BREAKS = [
     (mounts, "volumes[real], locations", "volumes[source], locations"),
     (mounts, "={entry['value']}\"", "={entry['value'] or ''}\""),
     (mounts, 'raise RefusedError("KeyError"', 'RefusedError("KeyError"'),
-    (sizes, "1 << 10", "1000"),
-    (sizes, 'text[-1] in "bB"', 'text[-2:] in ("gb", "GB")'),
-    (sizes, "    if not text:\n        return 0\n", ""),
+    (sdk, "1 << 10", "1000"),
+    (sdk, 'text[-1] in "bB"', 'text[-2:] in ("gb", "GB")'),
+    (sdk, "    if not text:\n        return 0\n", ""),
     (sdk, "if value and not isinstance", "if not isinstance"),
     (sdk, '"" if host is None else str(host)', "str(host)"),
     (sdk, 'key if "/" in key else f"{key}/tcp"', 'f"{key}/tcp"'),
@@ -173,7 +173,7 @@ BREAKS = [
     (docker_config, "host.environ.get(\"DOCKER_CONFIG\")", "None"),
     (versions, '"volume_argument": (6, 0, 0)', '"volume_argument": (5, 0, 0)'),
     (versions, '"tty_option": (5, 0, 0)', '"tty_option": (4, 0, 0)'),
-    (versions, '"tells_client_type": (6, 25, 11)', '"tells_client_type": (6, 25, 12)'),
+    (versions, '"sets_client_type": (6, 25, 11)', '"sets_client_type": (6, 25, 12)'),
     (versions, '"needs_options": (5, 0, 0)', '"needs_options": (4, 0, 0)'),
     (versions, '"ci": (5, 0, 0)', '"ci": (4, 0, 0)'),
     (versions, 'else "~/.tlt_mounts.json"', 'else "~/.tao_mounts.json"'),
@@ -201,10 +201,6 @@ def _broken(module: ModuleType, right: str, wrong: str) -> Callable[..., Predict
     mistaken = _loaded(module, source.replace(right, wrong))
     if module is predict_module:
         return mistaken.predict
-    if module is sizes:
-        reader = _loaded(sdk, inspect.getsource(sdk))
-        reader.sizes = mistaken
-        module, mistaken = sdk, reader
     whole = _loaded(predict_module, inspect.getsource(predict_module))
     setattr(whole, module.__name__.rpartition(".")[2], mistaken)
     if module is versions:

@@ -43,12 +43,12 @@ def test_what_came_when() -> None:
         if feature != "version"
     }
     assert first == {
-        "can_do_without_docker": "4.0.0",
+        "has_no_docker_mode": "4.0.0",
         "task_groups": "5.0.0",
         "ci": "5.0.0",
         "tty_option": "5.0.0",
         "needs_options": "5.0.0",
         "override_skips_login": "5.0.0",
         "volume_argument": "6.0.0",
-        "tells_client_type": "6.25.11",
+        "sets_client_type": "6.25.11",
     }
