@@ -1,4 +1,4 @@
-"""The engine as the launcher's three clients find it, the ``docker`` command, and NVIDIA's parts."""
+"""Probes of the container engine, as the launcher's three clients reach it, and of the NVIDIA driver and runtime."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ABSENT, REFUSED, DENIED, SILENT, ODD = "absent", "refused", "denied", "silent", 
 
 
 class Answer(NamedTuple):
-    """What an engine said: at ``address``, or ``trouble`` (one of the words above) and ``problem``, in words."""
+    """The answer of the engine at ``address``, or ``trouble``, one of the words above, and the ``problem`` as text."""
 
     address: str
     id: str = ""
@@ -37,18 +37,21 @@ class Answer(NamedTuple):
     problem: str = ""
 
     def is_same(self, other: Answer) -> bool:
-        """Whether it is the same engine. Two of Docker 20.10 on one machine have one id, of /etc/docker/key.json."""
+        """Check whether it is the same engine. With Docker 20.10 all engines of a machine have one id (key.json)."""
         return (self.id, self.root) == (other.id, other.root)
 
 
 class Docker(NamedTuple):
-    """The engine as each of the launcher's three clients finds it, and the ``docker`` command.
+    """The engine as each of the launcher's three clients reaches it, and the ``docker`` command.
 
-    ``first`` is docker.from_env()'s: DOCKER_HOST, or the socket. ``second`` is always the socket. ``command`` is the
-    command's, which follows DOCKER_HOST, DOCKER_CONTEXT or the current ``context``. ``cli`` is its path, "" without
-    one; ``host`` is DOCKER_HOST. ``in_group`` tells whether the user database has this user in the socket's group,
-    ``group``; ``has_daemon`` whether a dockerd is installed, ``has_systemd`` whether
-    systemd starts it.
+    - ``cli``: path of the command, "" without one
+    - ``host``: DOCKER_HOST
+    - ``context``: the current context of the command
+    - ``first``: the engine of docker.from_env(): DOCKER_HOST, or the socket
+    - ``second``: the engine at the socket
+    - ``command``: the engine of the command, which follows DOCKER_HOST, DOCKER_CONTEXT or the current context
+    - ``group``: group of the socket; ``in_group``: the user database has this user in it, but the session does not
+    - ``has_daemon``: dockerd is installed; ``has_systemd``: systemd starts it
     """
 
     cli: str
@@ -65,10 +68,12 @@ class Docker(NamedTuple):
 
 
 class Gpus(NamedTuple):
-    """NVIDIA's parts. ``gpus`` are names, ``tool`` nvidia-smi's path, ``problem`` what it said instead.
+    """The NVIDIA driver and runtime.
 
-    ``hook`` is the path of nvidia-container-runtime-hook, which dockerd looks for at its start; ``cdi`` that of
-    nvidia-cdi-hook, which a newer one takes as well; ``is_late`` where the hook came after the dockerd at work began.
+    - ``tool``: path of nvidia-smi; ``gpus``: names of the GPUs; ``problem``: its error message
+    - ``hook``: path of nvidia-container-runtime-hook, which dockerd looks for at its start
+    - ``cdi``: path of nvidia-cdi-hook, which a newer dockerd accepts as well
+    - ``is_late``: the hook was installed after the running dockerd had started
     """
 
     tool: str = ""
@@ -81,17 +86,17 @@ class Gpus(NamedTuple):
 
 
 PATIENCE = 4.0
-"""Seconds for an engine or the docker command; one at work answers in a tenth of one."""
+"""Seconds for an engine or the docker command; a healthy one answers in a tenth of a second."""
 
 DRIVER_PATIENCE = 10.0
-"""Seconds for nvidia-smi, which wakes up every GPU where no persistence daemon keeps them awake."""
+"""Seconds for nvidia-smi, which initializes every GPU if no persistence daemon is running."""
 
 _SYSTEM = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-"""What a service has for its PATH (systemd.exec(5)), and so a dockerd that systemd has started."""
+"""PATH of a service (systemd.exec(5)), and so of a dockerd that systemd has started."""
 
 
-def survey(environ: Mapping[str, str]) -> Docker:
-    """Ask the engines and the command, side by side."""
+def probe_docker(environ: Mapping[str, str]) -> Docker:
+    """Ask the engines and the command, in parallel."""
     host = environ.get("DOCKER_HOST", "")
     cli = shutil.which("docker", path=environ.get("PATH", "")) or ""
     with ThreadPoolExecutor(4) as pool:
@@ -102,7 +107,6 @@ def survey(environ: Mapping[str, str]) -> Docker:
     group, in_group = _group(DEFAULT.removeprefix("unix://"))
     daemon = shutil.which("dockerd", path=f"{environ.get('PATH', '')}:{_SYSTEM}:/snap/bin")
     name, address = context.result()
-    told = command.result()
     real = os.path.realpath(cli) if cli else ""
     is_snap = real.startswith("/snap/") or real == "/usr/bin/snap" or first.result().root.startswith("/var/snap/")
     return Docker(
@@ -111,7 +115,7 @@ def survey(environ: Mapping[str, str]) -> Docker:
         name,
         first.result(),
         second.result(),
-        told._replace(address=address or told.address),
+        command.result()._replace(address=address),
         group,
         in_group,
         daemon is not None,
@@ -120,21 +124,23 @@ def survey(environ: Mapping[str, str]) -> Docker:
     )
 
 
-def gpus(environ: Mapping[str, str]) -> Gpus:
-    """Ask the driver, and look for what dockerd needs to hand GPUs to a container."""
+def probe_gpus(environ: Mapping[str, str]) -> Gpus:
+    """Ask the driver, and look for the hooks that dockerd needs to give GPUs to a container."""
     wide = f"{environ.get('PATH', '')}:{_SYSTEM}:/usr/lib/wsl/lib"
     tool = shutil.which("nvidia-smi", path=wide) or ""
     names: tuple[str, ...] = ()
     problem = driver = ""
     if tool:
-        told = run_bounded([tool, "--query-gpu=name,driver_version", "--format=csv,noheader"], environ, DRIVER_PATIENCE)
-        rows = [line.rpartition(",") for line in told.out.splitlines()[:100] if "," in line]
-        if told.status == 0 and rows:
+        result = run_bounded(
+            [tool, "--query-gpu=name,driver_version", "--format=csv,noheader"], environ, DRIVER_PATIENCE
+        )
+        rows = [line.rpartition(",") for line in result.out.splitlines()[:100] if "," in line]
+        if result.status == 0 and rows:
             names = tuple(name.strip()[:100] for name, _, _ in rows)
             driver = rows[0][2].strip()[:50]
         else:
-            said = (told.out + told.err).strip().splitlines() or [f"exit status {told.status}"]
-            problem = told.problem or said[0][:200]
+            lines = (result.out + result.err).strip().splitlines() or [f"exit status {result.status}"]
+            problem = result.problem or lines[0][:200]
     daemon, path = _daemon(environ.get("DOCKER_HOST") or DEFAULT)
     hook = shutil.which("nvidia-container-runtime-hook", path=path or wide) or ""
     cdi = shutil.which("nvidia-cdi-hook", path=path or wide) or ""
@@ -142,16 +148,16 @@ def gpus(environ: Mapping[str, str]) -> Gpus:
 
 
 def _ask(environ: Mapping[str, str], address: str) -> Answer:
-    shown = within(address)  # it may hold a password
+    shown = within(address)  # it may contain a password
     try:
-        found = Engine(environ, PATIENCE, address=address).info()
+        info = Engine(environ, PATIENCE, address=address).info()
     except EngineError as error:
         return Answer(shown, trouble=error.kind, problem=within(str(error)))
-    except (OSError, ValueError) as error:  # certificates that are not there, an address that no socket takes
+    except (OSError, ValueError) as error:  # missing certificates, an invalid address
         return Answer(shown, trouble=ODD, problem=within(str(error))[:200])
-    if not found["id"]:
-        return Answer(shown, trouble=ODD, problem="it does not say who it is")
-    return Answer(shown, **found)
+    if not info["id"]:
+        return Answer(shown, trouble=ODD, problem="it does not report its id")
+    return Answer(shown, **info)
 
 
 def _context(cli: str, environ: Mapping[str, str]) -> tuple[str, str]:
@@ -164,17 +170,17 @@ def _context(cli: str, environ: Mapping[str, str]) -> tuple[str, str]:
 
 def _by_command(cli: str, environ: Mapping[str, str]) -> Answer:
     if not cli:
-        return Answer("", trouble=ABSENT, problem="there is no docker command")
-    told = run_bounded([cli, "info", "--format", "{{.ID}}|{{.ServerVersion}}|{{.DockerRootDir}}"], environ, PATIENCE)
-    # Some plugins and wrappers say something of their own before it.
-    name, version, root = [*(told.out.strip().splitlines() or [""])[-1].split("|", 2), "", ""][:3]
-    if told.problem:
-        return Answer("", trouble=SILENT, problem=told.problem)
+        return Answer("", trouble=ABSENT, problem="the docker command is not installed")
+    result = run_bounded([cli, "info", "--format", "{{.ID}}|{{.ServerVersion}}|{{.DockerRootDir}}"], environ, PATIENCE)
+    # Some plugins and wrappers print lines before it.
+    name, version, root = [*(result.out.strip().splitlines() or [""])[-1].split("|", 2), "", ""][:3]
+    if result.problem:
+        return Answer("", trouble=SILENT, problem=result.problem)
     if name and version:
         return Answer("", id=name[:200], version=version[:100], root=root[:1000])
-    said = (told.err.strip().splitlines() or [f"exit status {told.status}"])[0][:300]
-    # Podman's stand-in for the command knows no such field: it may be the right engine, and cannot be compared.
-    return Answer("", trouble=ODD if "evaluate field" in said else REFUSED, problem=said)
+    lines = (result.err.strip().splitlines() or [f"exit status {result.status}"])[0][:300]
+    # Podman's replacement of the command knows no such field: it may be the same engine, but cannot be compared.
+    return Answer("", trouble=ODD if "evaluate field" in lines else REFUSED, problem=lines)
 
 
 def _group(path: str) -> tuple[str, bool]:
@@ -187,7 +193,7 @@ def _group(path: str) -> tuple[str, bool]:
 
 
 def _daemon(address: str) -> tuple[int, str]:
-    """Give the process of the dockerd at work there, 0 for none, and its PATH, "" where it may not be read."""
+    """Return the pid of the dockerd that listens there, 0 for none, and its PATH, "" if it cannot be read."""
     for pid in (_listener(address), *map(int, filter(str.isdigit, os.listdir("/proc")))):
         if files.try_read(f"/proc/{pid}/comm", 100)[0] == b"dockerd\n":
             return pid, processes.environment(pid).get("PATH", "")
@@ -195,7 +201,7 @@ def _daemon(address: str) -> tuple[int, str]:
 
 
 def _listener(address: str) -> int:
-    """Give the process that listens on a socket; it is systemd itself where that has made it."""
+    """Return the pid that listens on a socket; it is systemd itself if that has created the socket."""
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(PATIENCE)
@@ -207,8 +213,8 @@ def _listener(address: str) -> int:
 
 
 def _is_newer(path: str, pid: int) -> bool:
-    began = processes.epoch(processes.start_time(pid)) if pid and path else None
+    started = processes.epoch(processes.start_time(pid)) if pid and path else None
     try:
-        return began is not None and os.stat(path).st_ctime > began + 1
+        return started is not None and os.stat(path).st_ctime > started + 1
     except OSError:
         return False

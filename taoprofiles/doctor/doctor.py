@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Machine(NamedTuple):
-    """All of it. ``version`` is taoprofiles' own."""
+    """The answers of all probes. ``version`` is that of taoprofiles."""
 
     version: str
     launchers: Launchers
@@ -39,28 +39,28 @@ class Machine(NamedTuple):
 
 
 class Examination(NamedTuple):
-    """``findings`` come the errors first, and else in the order in which a start of tao would meet them."""
+    """The ``findings``: errors first, and otherwise in the order in which a start of tao would meet them."""
 
     machine: Machine
     findings: list[Finding]
 
 
 def examine(context: Context) -> Examination:
-    """Look at everything and judge it. Changes nothing; the slowest answer is waited for, and each has its limit."""
+    """Run all probes and rules. Changes nothing; each probe has its own timeout."""
     machine = gather(context)
     return Examination(machine, judge(machine, context.environ))
 
 
 def gather(context: Context) -> Machine:
-    """Ask all of it, side by side."""
+    """Run all probes, in parallel."""
     environ = context.environ
     beside = os.path.dirname(sys.executable)
     with ThreadPoolExecutor(5) as pool:
         asked = pool.submit(installed.survey, environ, context.home, beside)
-        engines = pool.submit(docker_probe.survey, environ)
-        driver = pool.submit(docker_probe.gpus, environ)
+        engines = pool.submit(docker_probe.probe_docker, environ)
+        driver = pool.submit(docker_probe.probe_gpus, environ)
         logged = pool.submit(docker_config.probe_login, environ, Host(environ, context.folder).expanduser("~"))
-        own = pool.submit(own_state.survey, context).result()
+        own = pool.submit(own_state.probe_state, context).result()
     engine = engines.result()
     places = [("home", context.home), ("state", context.state)]
     if engine.first.root and engine.first.address.startswith("unix://") and os.path.isdir(engine.first.root):
@@ -70,7 +70,7 @@ def gather(context: Context) -> Machine:
 
 
 def judge(machine: Machine, environ: Mapping[str, str]) -> list[Finding]:
-    """Judge what was found. Of ``environ`` only names of ``surroundings.LOOKED_AT`` are looked at."""
+    """Apply all rules. Of ``environ`` only the names in ``environment.LOOKED_AT`` are used."""
     first = machine.launchers.found[0] if machine.launchers.found else None
     version = first.version if first else ""
     uid = machine.home.uid
@@ -85,7 +85,7 @@ def judge(machine: Machine, environ: Mapping[str, str]) -> list[Finding]:
 
 
 def facts(machine: Machine) -> dict[str, Any]:
-    """Give the facts as plain data."""
+    """Return the answers of the probes as plain data."""
     plain: dict[str, Any] = _plain(machine)
     return plain
 

@@ -1,4 +1,4 @@
-"""What taoprofiles itself keeps on this machine, and its guard: looked at as it is, and nothing changed."""
+"""Probe of the files of taoprofiles and of its guard; changes nothing."""
 
 from __future__ import annotations
 
@@ -25,14 +25,16 @@ if TYPE_CHECKING:
 
 
 class State(NamedTuple):
-    """What taoprofiles itself has on disk, and its guard.
+    """The files of taoprofiles, and its guard.
 
-    ``foreign`` are files and folders of ours that belong to another user (path, uid); ``unreadable`` those that cannot
-    be read (path, why); ``profiles`` invalid ones (name, problem); ``misnamed`` files that are no profiles; ``torn``
-    counts lines of the journals that say nothing (path, lines); ``holds`` damaged records (id, problem). ``lock`` names
-    the holder of a lock that was held the whole time of the look. ``known`` counts the
-    profiles. ``unit`` is "" (none), "same" or "other", ``guard``
-    the version of a guard at work, ``service`` the service's state.
+    - ``profile``, ``situation``: the active profile and the state of the mapping file, as in ``taoprof status``
+    - ``known``: number of profiles; ``profiles``: invalid ones (name, problem)
+    - ``foreign``: files and folders that belong to another user (path, uid)
+    - ``unreadable``: files that cannot be read (path, reason)
+    - ``torn``: damaged lines of the journals (path, lines); ``holds``: damaged records (path, problem)
+    - ``lock``: the holder of a lock that was held for the whole probe
+    - ``unit``: "" (none), "same" or "other"; ``service``: its state; ``guard``: the version of a running guard
+    - ``moved``: TAOPROF_HOME, if ``other``, the profiles of the user's home, exists as well
     """
 
     folder: str
@@ -61,17 +63,17 @@ class State(NamedTuple):
 T = TypeVar("T")
 
 LISTED = 20
-"""Faults of one kind that are told; the first of them mended, the others show."""
+"""Problems of one kind that are reported; when these are fixed, the others show."""
 
 _LOCK_TRIES, _PAUSE = 10, 0.05
-"""A lock that somebody has at each of the tries, half a second long, is held by what stands still."""
+"""A lock that is held at each try, for half a second, belongs to a process that hangs."""
 
 
-def survey(context: Context) -> State:
-    """Look at it. Never raises: what cannot be read is told as such."""
+def probe_state(context: Context) -> State:
+    """Look at all files. Never raises: what cannot be read is in ``unreadable``."""
     unreadable: list[tuple[str, str]] = []
 
-    def told(path: str, look: Callable[[], T], otherwise: T) -> T:
+    def attempt(path: str, look: Callable[[], T], otherwise: T) -> T:
         try:
             return look()
         except TaoprofError as error:
@@ -80,48 +82,48 @@ def survey(context: Context) -> State:
             unreadable.append((path, (error.strerror or str(error)).lower()))
         return otherwise
 
-    found = told(context.mapping_file, lambda: status.get_status(context), None)
-    summaries: list[Summary] = told(context.profiles, lambda: Store(context).summaries(), [])
+    now = attempt(context.mapping_file, lambda: status.get_status(context), None)
+    summaries: list[Summary] = attempt(context.profiles, lambda: Store(context).summaries(), [])
     damaged: dict[str, str] = {}
-    told(context.holds, lambda: len(HoldRecords(context).all(damaged)), 0)
+    attempt(context.holds, lambda: len(HoldRecords(context).all(damaged)), 0)
     torn = [
-        (context.history, told(context.history, lambda: _torn(context, context.history), 0)),
-        (context.runs, told(context.runs, lambda: _torn(context, context.runs), 0)),
+        (context.history, attempt(context.history, lambda: _torn(context, context.history), 0)),
+        (context.runs, attempt(context.runs, lambda: _torn(context, context.runs), 0)),
     ]
     state = State(
         context.state,
         context.mapping_file,
-        (found.name or "") if found else "",
-        found.state if found else "unreadable",
+        (now.name or "") if now else "",
+        now.state if now else "unreadable",
         _mode(context.mapping_file),
         len(summaries),
         tuple(_foreign(context)[:LISTED]),
         tuple(unreadable[:LISTED]),
-        tuple([(one.name, one.problem) for one in summaries if one.problem][:LISTED]),
+        tuple([(summary.name, summary.problem) for summary in summaries if summary.problem][:LISTED]),
         torn=tuple((path, lines) for path, lines in torn if lines),
         holds=tuple((os.path.join(context.holds, f"{id}.json"), text) for id, text in [*damaged.items()][:LISTED]),
         lock=_lock(context.lock),
         is_sealed_by_nobody=_is_orphaned(context),
     )
-    return _guarded(context, _homes(context, state))
+    return _add_guard(context, _add_other_home(context, state))
 
 
 def _foreign(context: Context) -> list[tuple[str, int]]:
     if context.uid == 0:
-        return []  # whom nobody keeps out
-    found: list[tuple[str, int]] = []
+        return []  # may write everything
+    result: list[tuple[str, int]] = []
     for path in (context.mapping_file, context.config, context.profiles, context.state, context.lock, context.history):
         try:
             owner = os.lstat(path).st_uid
         except (OSError, ValueError):
             continue
-        if owner != context.uid and not any(is_inside(path, outer) for outer, _ in found):
-            found.append((path, owner))
-    return found
+        if owner != context.uid and not any(is_inside(path, outer) for outer, _ in result):
+            result.append((path, owner))
+    return result
 
 
 def _torn(context: Context, path: str) -> int:
-    """Count the lines of a journal that are none."""
+    """Return the number of damaged lines of a journal."""
     lines = sum(1 for line in lines_backwards(path) if line.strip())
     if path == context.history:
         return lines - sum(1 for _ in History(context).newest_first())
@@ -129,13 +131,13 @@ def _torn(context: Context, path: str) -> int:
 
 
 def _lock(path: str) -> str:
-    """Name who has the lock for the whole of the look; "" where it is free at any moment, or not there."""
+    """Return who holds the lock for the whole probe; "" if it is free at any moment, or does not exist."""
     for _ in range(_LOCK_TRIES):
         try:
             if not LivenessLock(path).is_held():
                 return ""
         except TaoprofError:
-            return ""  # told with the other files
+            return ""  # reported with the other files
         time.sleep(_PAUSE)
     try:
         note = (files.read(path, 1 << 16) or b"").decode("utf-8", "replace").split("\n")[0].strip()
@@ -158,7 +160,7 @@ def _is_orphaned(context: Context) -> bool:
         return False
 
 
-def _homes(context: Context, state: State) -> State:
+def _add_other_home(context: Context, state: State) -> State:
     moved = context.environ.get("TAOPROF_HOME", "")
     if not moved:
         return state
@@ -172,22 +174,22 @@ def _homes(context: Context, state: State) -> State:
     return state
 
 
-def _guarded(context: Context, state: State) -> State:
-    known: Mapping[str, object] = {}
+def _add_guard(context: Context, state: State) -> State:
+    report: Mapping[str, object] = {}
     try:
-        known = guard_status.read_status(context) or {}
-        pid = known.get("pid")
+        report = guard_status.read_status(context) or {}
+        pid = report.get("pid")
         state = state._replace(
-            guard=str(known.get("version") or "unknown") if known else "",
+            guard=str(report.get("version") or "unknown") if report else "",
             guard_pid=pid if isinstance(pid, int) else 0,
-            guard_problem=str(known.get("problem") or ""),
+            guard_problem=str(report.get("problem") or ""),
         )
         service = Service(context, patience=3.0)
-        now = service.status()
-        if now["installed"]:
-            there = files.read(str(now["unit"] or service.path), 1 << 20)
-            unit = "same" if there == service.unit().encode() else "other"
-            return state._replace(unit=unit, service=str(now["state"]))
+        service_status = service.status()
+        if service_status["installed"]:
+            installed = files.read(str(service_status["unit"] or service.path), 1 << 20)
+            unit = "same" if installed == service.unit().encode() else "other"
+            return state._replace(unit=unit, service=str(service_status["state"]))
     except (TaoprofError, OSError, ValueError, LookupError, TypeError):
-        pass  # no systemd of the user's: there is no service, and the guard needs none
+        pass  # without a systemd user manager there is no service, and the guard needs none
     return state

@@ -202,7 +202,7 @@ def test_any_bytes_in_what_we_keep_are_an_answer(used: Home, name: str, content:
     before = path.read_bytes() if path.exists() else None
     path.write_bytes(content)
     try:
-        assert own_state.survey(Context(used.environ)).folder == str(used.state)
+        assert own_state.probe_state(Context(used.environ)).folder == str(used.state)
     finally:
         path.unlink() if before is None else path.write_bytes(before)
 
