@@ -18,7 +18,7 @@ from taoprofiles.holds.hold import format_age
 from taoprofiles.masking import MASK, is_secret, printable
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Store
-from taoprofiles.profiles.summary import places, portrait
+from taoprofiles.profiles.summary import summarize, variable_paths
 from taoprofiles.storage import files
 from taoprofiles.switching import status as switching_status
 
@@ -222,7 +222,7 @@ def _mounts_file_problems(session: Session, again: str) -> list[str]:
 
 def _summary(context: Context, name: str) -> dict[str, Any]:
     store = Store(context)
-    return portrait(context, store.template(name), store.renderer(name))
+    return summarize(context, store.template(name), store.renderer(name))
 
 
 def _add_profile(context: Context, name: str, output: Output) -> Output:
@@ -235,7 +235,7 @@ def _add_profile(context: Context, name: str, output: Output) -> Output:
 def _add_summary(context: Context, summary: dict[str, Any], output: Output) -> Output:
     """Add the paths with both of their sides, the other variables and the mounts."""
     paths, others = [], []
-    for variable in places(summary):
+    for variable in variable_paths(summary):
         if variable["outside"]:
             side = "host" if variable["value"] == variable["outside"] else "container"
             exists = "yes" if variable["exists"] else "no"

@@ -1,4 +1,4 @@
-"""The mapping: the content of a mounts file, as bytes, as data, and what differs between two."""
+"""The mapping, the content of a mounts file: parsing, canonical bytes, digest and differences."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from typing import Any, TypeAlias
 
-    _Thing: TypeAlias = tuple[str, str, str, int]
-    """What it is, the section that it stands in, its name as JSON, and how many of that name came before it."""
+    _Key: TypeAlias = tuple[str, str, str, int]
+    """The kind, the section, the name as JSON, and how many items of that name precede it."""
 
 DOCKER_OPTIONS = frozenset(("user", "ports", "shm_size", "ulimits", "privileged", "network", "tty"))
-"""All that the launcher takes: VALID_DOCKER_ARGS of nvidia-tao 6.26.3. What else stands there may be a secret."""
+"""VALID_DOCKER_ARGS of nvidia-tao 6.26.3. Any other option may be a secret."""
 DEPTH_LIMIT = 100
 _LISTS = {"Mounts": ("mount", "destination", "source"), "Envs": ("env", "variable", "value")}
 
 
 def to_bytes(mapping: dict[str, Any]) -> bytes:
-    """Write a mapping as the launcher reads it: the same bytes for the same mapping.
+    """Return a mapping as the launcher reads it, the same bytes for the same mapping.
 
-    ASCII only: the launcher opens the file in the encoding of the locale, whatever that is.
+    ASCII only, since the launcher opens the file in the encoding of the locale.
     """
     return (json.dumps(mapping, indent=4) + "\n").encode("ascii")
 
 
 def parse(content: bytes, where: str) -> dict[str, Any]:
-    """Read what a mounts file holds. Raises InvalidStateError, with line and column where it is not JSON."""
+    """Parse a mounts file; ``where`` names it. Raises InvalidStateError, with line and column if it is not JSON."""
     try:
         mapping = json.loads(content.decode("utf-8"))
     except json.JSONDecodeError as error:
@@ -47,25 +47,25 @@ def parse(content: bytes, where: str) -> dict[str, Any]:
         raise InvalidStateError(f"'{where}' is not a mounts file: it holds {_json_kind(mapping)}, not an object")
     level: list[Any] = [mapping]
     depth = 0
-    while level:  # what can be read but not written again would be an error later on
+    while level:  # json reads deeper nesting than it writes
         depth += 1
         if depth > DEPTH_LIMIT:
             raise InvalidStateError(f"'{where}' is nested too deeply")
-        inner = (part for one in level for part in (one.values() if isinstance(one, dict) else one))
+        inner = (part for item in level for part in (item.values() if isinstance(item, dict) else item))
         level = [part for part in inner if isinstance(part, (dict, list))]
     return mapping
 
 
 def secrets(mapping: dict[str, Any], *, derived: Collection[str] = ()) -> list[str]:
-    """Name the container's variables that are secrets by their name; ``derived`` names others that hold one."""
-    named = dict.fromkeys(_plain(name) for what, _, name, _ in _flat(mapping) if what == "env")
-    return [name for name in named if name in derived or is_secret(name)]
+    """Return the container variables that are secret by name, or are in ``derived``: they contain a secret."""
+    names = dict.fromkeys(_plain(name) for what, _, name, _ in _flat(mapping) if what == "env")
+    return [name for name in names if name in derived or is_secret(name)]
 
 
 def same(a: bytes | None, b: bytes | None) -> bool:
-    """Tell whether two mounts files come to the same mapping, however they are written: nothing differs (``changes``).
+    """Check whether two mounts files contain the same mapping: ``changes`` finds no difference.
 
-    The order of mounts and of variables does not count, except of two with one name.
+    The order of mounts and of variables counts only between two of the same name.
     """
     if a is None or b is None or a == b:
         return a == b
@@ -76,7 +76,7 @@ def same(a: bytes | None, b: bytes | None) -> bool:
 
 
 def digest(content: bytes) -> str:
-    """Give one name for all the mounts files that are the ``same``."""
+    """Return one digest for all mounts files that are the ``same``."""
     import hashlib
 
     try:
@@ -87,9 +87,9 @@ def digest(content: bytes) -> str:
 
 
 def mounts(content: bytes | None) -> dict[str, str]:
-    """Give what the launcher makes of a mounts file's Mounts: destination by source, both resolved on this host.
+    """Return the mounts of a mounts file as the launcher makes them: destination by source, both resolved on this host.
 
-    ``formatted_mounts`` in docker_handler.py of nvidia-tao 6.26.3; {} for what is no mounts file.
+    ``formatted_mounts`` in docker_handler.py of nvidia-tao 6.26.3; {} for anything that is no mounts file.
     """
     try:
         return {} if content is None else mounted(parse(content, ""))
@@ -98,7 +98,7 @@ def mounts(content: bytes | None) -> dict[str, str]:
 
 
 def mounted(mapping: Mapping[str, Any]) -> dict[str, str]:
-    """Do as ``mounts`` with what the file says; {} where that is of no sound form."""
+    """Return the same for a parsed mapping; {} if it is malformed."""
     import os
 
     try:
@@ -111,9 +111,9 @@ def mounted(mapping: Mapping[str, Any]) -> dict[str, str]:
 
 
 class Change:
-    """One thing that differs: ``what`` is mount, env, docker or other, ``key`` says which; None stands for absent.
+    """One difference: ``what`` is mount, env, docker or other, ``key`` the name in it; None stands for absent.
 
-    ``secret`` says that its values must not be shown unless it is asked for.
+    The values of a ``secret`` one are masked.
     """
 
     __slots__ = ("a", "b", "key", "secret", "what")
@@ -122,11 +122,11 @@ class Change:
         self.what, self.key, self.a, self.b, self.secret = what, key, a, b, secret
 
     def as_dict(self, *, reveal: bool) -> dict[str, Any]:
-        """Give the fields, secrets masked."""
+        """Return the fields, secrets masked unless ``reveal``."""
         return {"what": self.what, "key": self.key, "a": self._shown(self.a, reveal), "b": self._shown(self.b, reveal)}
 
     def lines(self, *, reveal: bool) -> list[str]:
-        """Say it in one or two lines, the first file's with ``-``, the second's with ``+``."""
+        """Return one or two lines, the first mapping's with ``-``, the second's with ``+``."""
         lines = []
         for sign, value in (("-", self._shown(self.a, reveal)), ("+", self._shown(self.b, reveal))):
             if value is not None:
@@ -139,9 +139,9 @@ class Change:
 
 
 def changes(a: dict[str, Any], b: dict[str, Any], *, secrets: Collection[str] = ()) -> list[Change]:
-    """Tell what differs between two mappings, mount by mount, by what each appears as in the container.
+    """Return the differences between two mappings, mounts by destination.
 
-    ``secrets`` names variables of the container that hold secrets, whatever they are called.
+    ``secrets`` are container variables that contain a secret, whatever their name.
     """
     flat_a, flat_b = _flat(a), _flat(b)
     return [
@@ -151,14 +151,14 @@ def changes(a: dict[str, Any], b: dict[str, Any], *, secrets: Collection[str] = 
     ]
 
 
-def _change(thing: _Thing, a: str | None, b: str | None, secrets: Collection[str]) -> Change:
+def _change(thing: _Key, a: str | None, b: str | None, secrets: Collection[str]) -> Change:
     what, section, name, number = thing
     key = _plain(name)
     secret = {
         "mount": False,
         "env": key in secrets or is_secret(key),
         "docker": key not in DOCKER_OPTIONS or is_secret(key),
-        "other": True,  # nobody knows what it holds
+        "other": True,  # its content is unknown
     }[what]
     key = f"{section} {key}".strip() if what == "other" else key
     old, new = (None if value is None else _plain(value) for value in (a, b))
@@ -167,12 +167,12 @@ def _change(thing: _Thing, a: str | None, b: str | None, secrets: Collection[str
     return Change(what, key + " (again)" * number, old, new, secret=secret)
 
 
-def _flat(mapping: dict[str, Any]) -> dict[_Thing, str]:
-    """Give each thing that a mapping says, and its value, as JSON: equal just where the launcher does alike.
+def _flat(mapping: dict[str, Any]) -> dict[_Key, str]:
+    """Return each item of a mapping with its value as JSON; equal for mappings that the launcher treats alike.
 
-    Without Envs and with empty ones it does, and so with DockerOptions; Mounts it must have.
+    Envs and DockerOptions may be missing or empty; Mounts must exist.
     """
-    flat: dict[_Thing, str] = {}
+    flat: dict[_Key, str] = {}
     for section, value in mapping.items():
         if section in _LISTS and isinstance(value, list):
             _put_all(flat, section, value)
@@ -186,7 +186,7 @@ def _flat(mapping: dict[str, Any]) -> dict[_Thing, str]:
     return flat
 
 
-def _put_all(flat: dict[_Thing, str], section: str, items: list[Any]) -> None:
+def _put_all(flat: dict[_Key, str], section: str, items: list[Any]) -> None:
     what, key, value = _LISTS[section]
     malformed = []
     seen: dict[str, int] = {}
@@ -209,7 +209,7 @@ def _json(value: object) -> str:
 
 
 def _plain(text: str) -> str:
-    """Give a text that stands in JSON without its quotes, and anything else as it is."""
+    """Return a JSON string without quotes, any other JSON as it is."""
     value = json.loads(text) if text[:1] == '"' else text
     return str(value)
 

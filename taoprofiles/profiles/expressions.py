@@ -1,6 +1,6 @@
-"""Expressions in a profile: ``${NAME}``, ``${env:NAME}``, ``~`` and ``$$``, and the order that needs no order.
+"""Expressions in a profile: ``${NAME}``, ``${env:NAME}``, ``~`` and ``$$``.
 
-A bounded language on purpose: it joins text, and does nothing else.
+Variables may refer to each other in any order. The language is limited on purpose: it only joins texts.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ if TYPE_CHECKING:
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 VALUE_LIMIT = 1 << 16
-"""Characters that one value may grow to: a few lines of doubling references could otherwise fill the memory."""
+"""Characters of one value; a few lines of doubling references could otherwise fill the memory."""
 TOTAL_LIMIT = 1 << 20
-"""Characters that all values of a profile may come to."""
+"""Characters of all values of a profile together."""
 
 _REFERENCE = re.compile(r"(env:)?([A-Za-z_][A-Za-z0-9_]*)\Z")
 _PART = re.compile(r"\$(?:\$|\{([^{}$]*)\})|[^$]+|\$")
 
 
 class ExpressionError(ValueError):
-    """An expression that cannot be resolved; the text says why, without the value."""
+    """An expression that cannot be resolved. The message does not contain the value."""
 
 
 def escape(value: str) -> str:
-    """Write ``value`` so that ``Expander`` gives back just it (a leading ``~`` aside)."""
+    """Return the expression whose value is ``value``; a leading ``~`` is not escaped."""
     return value.replace("$", "$$")
 
 
 def references(expression: str) -> Iterator[tuple[str, str]]:
-    """Give each reference as ("variable" or "env", name).
+    """Yield each reference as ("variable" or "env", name).
 
-    Raises ExpressionError for a malformed one, and does not quote it: it may be a piece of a password.
+    Raises ExpressionError for a malformed one, without quoting it: it may be a part of a password.
     """
     for part in _PART.finditer(expression):
         inner = part.group(1)
@@ -48,7 +48,7 @@ def references(expression: str) -> Iterator[tuple[str, str]]:
 
 
 class Expander:
-    """Resolves the expressions of one profile: each variable once, in whatever order they refer to each other."""
+    """Resolves the expressions of one profile, each variable once, in any order of references."""
 
     def __init__(self, variables: Mapping[str, str], environ: Mapping[str, str], home: str) -> None:
         self._expressions = variables
@@ -58,11 +58,11 @@ class Expander:
         self._total = 0
 
     def variable(self, name: str) -> str:
-        """Give the value of a variable. Raises ExpressionError, which names the chain of a cycle."""
+        """Return the value of a variable. Raises ExpressionError, which shows the chain of a circular reference."""
         return self._variable(name, ())
 
     def text(self, expression: str, *, path: bool) -> str:
-        """Resolve an expression; with ``path`` a leading ``~`` or ``~/`` is the home. Raises ExpressionError."""
+        """Return the value of an expression; in a ``path`` a leading ``~`` is the home. Raises ExpressionError."""
         return self._text(expression, (), path=path)
 
     def _variable(self, name: str, chain: tuple[str, ...]) -> str:
@@ -80,7 +80,7 @@ class Expander:
 
     def _text(self, expression: str, chain: tuple[str, ...], *, path: bool) -> str:
         for _ in references(expression):
-            pass  # malformed ones are reported before anything is looked up
+            pass  # malformed references are reported first
         parts: list[str] = []
         length = 0
         rest = expression

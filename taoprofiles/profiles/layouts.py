@@ -1,7 +1,7 @@
-"""TAO's own variable conventions: what follows from the project folder, by generation.
+"""Layouts: the variables and mounts that TAO derives from the project folder, by generation.
 
-Read in NVIDIA's launcher notebooks (NVIDIA/tao_tutorials, notebooks/tao_launcher_starter_kit). Every value is an
-expression (``expand.py``), so a profile that sets one variable moves all that follow from it.
+Source: NVIDIA's launcher notebooks (NVIDIA/tao_tutorials, notebooks/tao_launcher_starter_kit). Every value is an
+expression, so a profile that sets one variable changes all values that refer to it.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _PYTORCH = frozenset(
 
 
 def choose(network: str) -> tuple[str, str]:
-    """Choose the layout for a network by its name, and say why in a few words."""
+    """Return the layout for a network, by its name, and the reason."""
     if network in _TENSORFLOW:
         return "local", f"'{network}' is one of TAO's TensorFlow networks"
     if network in _PYTORCH:
         return "host", f"'{network}' is one of TAO's PyTorch networks"
-    return "host", f"'{network}' is not a network that taoprof knows, and new ones are PyTorch's"
+    return "host", f"'{network}' is not a network that taoprof knows; new networks use PyTorch"
 
 
 def variables(layout: str, *, project_dir: str, notebook_dir: str, network: str) -> dict[str, str]:
-    """Give the variables of a layout as expressions; ``project_dir`` and ``notebook_dir`` are expressions too."""
+    """Return the variables of a layout as expressions; ``project_dir`` and ``notebook_dir`` are expressions too."""
     if layout == "local":
         return {
             "KEY": "nvidia_tlt",  # the key of NVIDIA's public TensorFlow models
@@ -61,7 +61,7 @@ def variables(layout: str, *, project_dir: str, notebook_dir: str, network: str)
 
 
 def mounts(layout: str) -> list[tuple[str, str]]:
-    """Give the mounts of a layout: (source, destination), as expressions."""
+    """Return the mounts of a layout as expressions: (source, destination)."""
     if layout == "local":
         return [("${LOCAL_PROJECT_DIR}", "/workspace/tao-experiments"), ("${LOCAL_SPECS_DIR}", "${SPECS_DIR}")]
     if layout == "host":

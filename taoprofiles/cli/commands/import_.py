@@ -24,7 +24,7 @@ from taoprofiles.profiles import convert, manage
 from taoprofiles.profiles.model import parse, template, to_toml
 from taoprofiles.profiles.rendering import RenderContext, Renderer
 from taoprofiles.profiles.store import Store, check_name
-from taoprofiles.profiles.summary import portrait
+from taoprofiles.profiles.summary import summarize
 from taoprofiles.storage import files
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ def _ask(questions: list[Question], where: str) -> dict[str, str]:
 def _summary(context: Context, profile: Profile, name: str) -> dict[str, Any]:
     content = template(profile, name=name)
     renderer = Renderer(content, RenderContext.of(context), name=name, path="not yet written")
-    return portrait(context, content, renderer)
+    return summarize(context, content, renderer)
 
 
 # A folder of them
