@@ -47,7 +47,7 @@ def execute(jobs: list[Job]) -> list[Outcome]:
         env={**environ, "HOME": jobs[0].home},
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=280,
     )
     assert done.returncode == 0, done.stderr
     return [Outcome(*told) for told in json.loads(done.stdout)]
