@@ -244,10 +244,10 @@ def test_a_search_without_the_lock_deletes_nothing(sandbox: Sandbox) -> None:
     assert (sandbox.records / f"{hold.id}.json").exists()
 
 
-def test_gpus_of_another_machine_are_others(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_of_another_machine_are_others(sandbox: Sandbox) -> None:
     """GPU 0 over there is not GPU 0 here."""
     write_remote_record(sandbox, gpus=["0", "1"], shared=False)
-    run = runs.prepare(sandbox.context, "a", ["true"], wish=runs.RunOptions(gpus="0,1"))
+    run = runs.prepare(sandbox.context, "a", ["true"], options=runs.RunOptions(gpus="0,1"))
     run.give_up()
 
 
@@ -256,7 +256,7 @@ def test_gpus_are_those_of_all_containers_on_a_machine(sandbox: Sandbox) -> None
     name, machine, boot, _ = processes.host_id().split(" ")
     write_remote_record(sandbox, gpus=["0", "1"], shared=False, place=f"{name} {machine} {boot} 5")
     with pytest.raises(HeldError):
-        runs.prepare(sandbox.context, "a", ["true"], wish=runs.RunOptions(gpus="1,"))
+        runs.prepare(sandbox.context, "a", ["true"], options=runs.RunOptions(gpus="1,"))
 
 
 def test_a_damaged_heartbeat_cache_is_replaced(sandbox: Sandbox) -> None:
