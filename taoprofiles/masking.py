@@ -1,4 +1,4 @@
-"""Which names hold secrets, and what is shown for their values."""
+"""Names that hold secrets, and masking of their values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FOLDERS = ("PWD", "OLDPWD")  # where a shell is, and was
 
 
 def without_secrets(words: Sequence[str], known: Iterable[str] = ()) -> list[str]:
-    """Give the words of a command with secrets masked: by the option or variable before them, or as ``known`` values.
+    """Return a command with secrets masked: values of secret options and variables, and ``known`` values.
 
     ``-k`` is the encryption key of every TAO task.
     """
@@ -40,7 +40,7 @@ def without_secrets(words: Sequence[str], known: Iterable[str] = ()) -> list[str
 
 
 def within(text: str) -> str:
-    """Give a text with the secrets in it masked: the password of a URL, and ``api_key: …`` of a list in braces."""
+    """Return a text with its secrets masked: the password of a URL, and ``api_key: …`` of a list in braces."""
     if "://" not in text and "{" not in text:
         return text
     import re  # not for 'use', which has no time
@@ -53,7 +53,7 @@ def within(text: str) -> str:
 
 
 def is_secret(name: str) -> bool:
-    """Tell whether the value of the variable ``name`` must not be shown."""
+    """Check whether the value of the variable ``name`` must not be shown."""
     upper = name.upper()
     for word in _HARMLESS:
         upper = upper.replace(word, "")

@@ -12,8 +12,8 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from taoprofiles.launcher.quoting import expand_variables
+from taoprofiles.storage import files
 from taoprofiles.storage.paths import is_inside
-from taoprofiles.system import filesystem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -113,7 +113,7 @@ class HostFiles:
 
     def link(self, path: str) -> str | None:
         """Return the target of a symlink, None for anything else."""
-        return filesystem.link(path)
+        return files.link_target(path)
 
     def names(self, folder: str) -> list[str]:
         """Return at most NAMES_LIMIT names in a folder, none if it cannot be read."""

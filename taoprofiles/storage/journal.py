@@ -1,8 +1,8 @@
-"""Every mapping that ever was and every profile that was changed, and why: an append-only journal and its contents.
+"""The history: an append-only journal of mappings and profile changes, and the contents that they had.
 
 ``history.jsonl`` has one JSON object a line; ``objects/`` holds the contents by their SHA-256. A line about the mapping
-file is written **before** the file is replaced, so the journal and the file together always tell what is the case: the
-last line whose ``after`` is what the file holds is the one in force. There is no second pointer that could disagree.
+file is written **before** the file is replaced, so the journal and the file together are always consistent: the
+last line whose ``after`` is the digest of the file describes it. There is no second pointer that could disagree.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Entry:
         self.by, self.was, self.writer = by, was, writer
 
     def as_dict(self) -> dict[str, Any]:
-        """Give the fields, in the order in which they are written."""
+        """Return the fields, in the order in which they are written."""
         names = ("id", "time", "action", "target", "profile", "before", "after", "by", "was", "writer")
         return {name: getattr(self, name) for name in names}
 
@@ -100,7 +100,7 @@ class History:
         return digest
 
     def take_in(self, content: bytes | None, *, writer: str | None = None) -> int | None:
-        """Record that another program wrote ``content``; give the entry, None where it is the last one's.
+        """Record that another program wrote ``content``; return the entry, None if the last one describes it already.
 
         The file stays as it is. Needs the lock.
         """
@@ -108,7 +108,7 @@ class History:
         return None if entry is None else self.record([entry])[1]
 
     def found(self, digest: str | None, *, writer: str | None = None) -> dict[str, Any] | None:
-        """Give the entry, to be recorded, for what another program wrote after the last one; None for no such thing."""
+        """Return the entry to record for an external change since the last one, None if there was none."""
         last = self.last_mapping()
         before = last.after if last else None
         if digest == before:
@@ -117,16 +117,16 @@ class History:
         return {**about, "writer": writer}
 
     def knows(self, content: bytes) -> bool:
-        """Tell whether ``content`` is stored already."""
+        """Check whether ``content`` is stored already."""
         return os.path.exists(os.path.join(self._context.objects, hashlib.sha256(content).hexdigest()))
 
     def content(self, digest: str) -> bytes:
-        """Give back what ``keep`` stored. Raises InvalidStateError where it is gone or damaged."""
+        """Return what ``keep`` stored. Raises InvalidStateError where it is missing or damaged."""
         path = os.path.join(self._context.objects, digest)
         content = files.read(path, MAPPING_LIMIT)
         if content is None or hashlib.sha256(content).hexdigest() != digest:
             what = "is missing" if content is None else "is damaged"
-            raise InvalidStateError(f"what the history kept {what}: '{path}'")
+            raise InvalidStateError(f"a content stored in the history {what}: '{path}'")
         return content
 
     def record(self, entries: list[dict[str, Any]]) -> tuple[int, int]:
@@ -148,10 +148,10 @@ class History:
         return files.append(self._context.history, "".join(lines).encode()), first + len(entries) - 1
 
     def record_and(self, entries: list[dict[str, Any]], do: Callable[[], T]) -> tuple[int, T]:
-        """Record entries, then do what they say; give the id of the last one and what ``do`` gave. Needs the lock.
+        """Record entries, then call ``do``; return the id of the last entry and the result of ``do``. Needs the lock.
 
-        Where ``do`` fails the record is taken back. Signals wait meanwhile: a Ctrl-C between the change and the end of
-        ``do`` would take back the record of a change that has happened.
+        If ``do`` fails the record is removed. Signals are blocked: a Ctrl-C between the change and the end of ``do``
+        would remove the record of a change that has happened.
         """
         waiting = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
         try:
@@ -165,21 +165,21 @@ class History:
             signal.pthread_sigmask(signal.SIG_SETMASK, waiting)
 
     def newest_first(self) -> Iterator[Entry]:
-        """Read the entries from the last to the first, no more of the file than is asked for."""
+        """Yield the entries, the newest first, reading no more of the file than needed."""
         for line in lines_backwards(self._context.history):
             entry = _parse(line, self._context.history)
             if entry is not None:
                 yield entry
 
     def last_mapping(self) -> Entry | None:
-        """Give the last entry about the mapping file, whether it took effect or not."""
+        """Return the last entry about the mapping file, whether it took effect or not."""
         return next((entry for entry in self.newest_first() if entry.target == "mapping"), None)
 
     def timeline(self, content: bytes | None) -> Iterator[tuple[Entry, bool]]:
-        """Give the entries, the newest first, and whether each took effect.
+        """Yield the entries, the newest first, and whether each took effect.
 
-        ``content`` is what the mapping file holds now. An entry is written before the file, so one whose ``before`` is
-        what came of it was interrupted. Each profile is given by the name that it has today.
+        ``content`` is the content of the mapping file. An entry is written before the file, so if the file still has
+        the content ``before``, the change was interrupted. Profiles have the names that they have today.
         """
         digest = None if content is None else hashlib.sha256(content).hexdigest()
         names: dict[str, str] = {}
@@ -200,11 +200,11 @@ class History:
             yield entry, took_effect
 
     def mappings(self, content: bytes | None) -> Iterator[Entry]:
-        """Give the entries about the mapping file that took effect, the newest first."""
+        """Return the entries about the mapping file that took effect, the newest first."""
         return (entry for entry, took_effect in self.timeline(content) if took_effect and entry.target == "mapping")
 
     def in_force(self, content: bytes | None) -> Entry | None:
-        """Tell which entry made the mapping file what it is, given what the file holds; None: none of ours did."""
+        """Return the entry that describes the mapping file with this content, None after an external change."""
         digest = None if content is None else hashlib.sha256(content).hexdigest()
         last = next(self.mappings(content), None)
         return last if last is not None and last.after == digest else None
@@ -215,13 +215,13 @@ class History:
         )
 
     def last_used(self, used: dict[str, float], offset: int) -> tuple[dict[str, float], int]:
-        """Tell when each profile was last used, by name, and how far the journal was read.
+        """Return when each profile was last used, by name, and how far the journal was read.
 
-        ``used`` and ``offset`` are what the last call gave, or {} and 0.
+        ``used`` and ``offset`` are the result of the last call, or {} and 0.
         """
         used = dict(used)
         try:
-            with open(self._context.history, "rb", opener=_at_once) as journal:
+            with open(self._context.history, "rb", opener=_open_nonblocking) as journal:
                 if offset > os.fstat(journal.fileno()).st_size:
                     used, offset = {}, 0
                 journal.seek(offset)
@@ -243,15 +243,15 @@ class History:
         return used, offset
 
 
-def _at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)  # a FIFO in its place would otherwise keep us waiting for ever
+def _open_nonblocking(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # opening a FIFO would otherwise never return
 
 
 def _parse(line: bytes, path: str) -> Entry | None:
     try:
         fields = json.loads(line)
         require_known_format(path, fields["v"], FORMAT)
-        fields.setdefault("writer", None)  # lines of before there was a guard have none
+        fields.setdefault("writer", None)  # lines of older versions have none
         entry = Entry(**{name: fields[name] for name in Entry.__slots__})
         is_sound = all(isinstance(getattr(entry, name), kind) for name, kind in _KINDS.items())
         return entry if is_sound and 0 <= entry.time < LAST_TIME else None
@@ -269,7 +269,7 @@ def require_known_format(path: str, version: int, known: int) -> None:
 
 
 def lines_backwards(path: str, block: int = 1 << 13) -> Iterator[bytes]:
-    """Give the lines of a journal from the last to the first, reading no more of it than is asked for."""
+    """Yield the lines of a journal, the last one first, reading no more of it than needed."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:

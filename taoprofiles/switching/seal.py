@@ -21,10 +21,10 @@ _LIMIT = 1 << 16
 
 
 class Seal:
-    """The mapping file made read-only, so that a plain ``open(path, "w")`` fails in the program that tries it.
+    """Makes the mapping file read-only, so that a plain ``open(path, "w")`` of another program fails.
 
-    All but ``is_recorded`` needs the lock. The record is written before the mode is changed: whatever dies, the mode
-    can be given back. It has the file's real path, its number, its mode, and the name of the guard that sealed it.
+    All but ``is_recorded`` needs the lock. The record is written before the mode is changed: whatever is killed, the
+    mode can be restored. It holds the file's real path, inode, mode, and the name of the guard that sealed it.
     """
 
     def __init__(self, context: Context) -> None:
@@ -33,11 +33,11 @@ class Seal:
         self._mine: dict[str, Any] | None = None  # the record as we wrote it: it may be deleted, or damaged
 
     def is_recorded(self) -> bool:
-        """Whether some guard has sealed the file and not unsealed it yet."""
+        """Check whether a guard has sealed the file and not unsealed it yet."""
         return os.path.lexists(self._record)
 
     def mode(self, ino: int) -> int | None:
-        """Give the mode that the file of that number had before it was sealed; None where it is not."""
+        """Return the mode that the file with inode ``ino`` had before it was sealed, None if it is not sealed."""
         known = self._known()
         return int(known["mode"]) if known is not None and known["ino"] == ino else None
 
@@ -47,22 +47,22 @@ class Seal:
         return None if known is None else str(known["by"])
 
     def put_on(self, by: str) -> bool:
-        """Seal the file for the guard ``by``; false where it was so already, or nobody may write it anyhow.
+        """Seal the file for the guard ``by``; return False if nobody can write it already.
 
         Raises TaoprofError.
         """
         path, known = files.real_path(self._target), self._known()
         if known is not None and known["path"] != path:
             self.take_off()  # another file was sealed
-        with _Pinned(path) as pinned:
-            status = pinned.status
+        with _OpenPath(path) as opened:
+            status = opened.status
             if status is None or not status.st_mode & 0o222:
                 return False
             files.make_folder(os.path.dirname(self._record))
             record = {"path": path, "ino": status.st_ino, "mode": status.st_mode & 0o7777, "by": by}
             atomic.replace(self._record, json.dumps(record).encode())
             try:
-                files.change_mode(pinned.path, status.st_mode & 0o7555, name=path)
+                files.change_mode(opened.path, status.st_mode & 0o7555, name=path)
             except TaoprofError:
                 best_effort.unlink_quietly(self._record)  # it is somebody else's file, which we may only write
                 raise
@@ -70,7 +70,7 @@ class Seal:
             return True
 
     def take_off(self) -> int | None:
-        """Give the file the mode that it had before; give that mode, None where there was no seal."""
+        """Restore the mode that the file had; return it, None where there was no seal."""
         if not self.is_recorded() and self._mine is None:
             return None
         known, self._mine = self._known(), None
@@ -82,13 +82,13 @@ class Seal:
 
     @staticmethod
     def _give_back(path: str, mode: int, ino: int) -> None:
-        """Give the file that was sealed its mode, and no other file that has its name by now."""
-        with _Pinned(path) as pinned:
-            status = pinned.status
+        """Restore the mode of the sealed file, but of no other file that has its name by now."""
+        with _OpenPath(path) as opened:
+            status = opened.status
             # Not by the device's number, which another boot or host may give otherwise.
             is_it = status is not None and (status.st_ino == ino or status.st_mode & 0o7777 == mode & 0o7555)
             if status is not None and is_it and status.st_mode & 0o7777 != mode:
-                files.change_mode(pinned.path, mode, name=path)
+                files.change_mode(opened.path, mode, name=path)
 
     def _known(self) -> dict[str, Any] | None:
         found = best_effort.read_json(self._record, _LIMIT) or {}
@@ -97,7 +97,7 @@ class Seal:
         return found if is_sound and isinstance(path, str) and os.path.isabs(path) else self._mine
 
 
-class _Pinned:
+class _OpenPath:
     """A file by its descriptor, so that what is done by ``path`` is done to it, whoever has its name by then."""
 
     def __init__(self, path: str) -> None:
@@ -108,7 +108,7 @@ class _Pinned:
         self.path = f"/proc/self/fd/{self._fd}"
         self.status = os.fstat(self._fd) if self._fd >= 0 else None
 
-    def __enter__(self) -> _Pinned:
+    def __enter__(self) -> _OpenPath:
         return self
 
     def __exit__(self, *_: object) -> None:

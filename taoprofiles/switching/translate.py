@@ -1,4 +1,4 @@
-"""From a path of this host to the container's, and back."""
+"""Translation between host paths and container paths."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from taoprofiles.launcher.mounts import find_mounts_file
 from taoprofiles.mounts import mapping, paths
 from taoprofiles.profiles.store import Store
 from taoprofiles.storage import files
-from taoprofiles.storage.files import MAPPING_LIMIT
-from taoprofiles.system.filesystem import link
+from taoprofiles.storage.files import MAPPING_LIMIT, link_target
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -80,7 +79,7 @@ def translate(context: Context, path: str, name: str | None) -> Translation:
 def _outside(place: str, pairs: Mapping[str, str]) -> str:
     """Give the host file behind a container path, "" for none; as the path names it, where its links lead there too."""
     lexical = next(iter(paths.host_paths([place], pairs)), "")
-    _, followed = paths.follow_links(place, pairs, link) if lexical else ("", "")
+    _, followed = paths.follow_links(place, pairs, link_target) if lexical else ("", "")
     return lexical if followed and os.path.realpath(lexical) == os.path.realpath(followed) else followed
 
 
@@ -97,7 +96,7 @@ def _namesake(path: str, outside: str) -> str:
 
 
 def _nowhere(path: str, pairs: Mapping[str, str]) -> NotFoundError:
-    place, _ = paths.follow_links(path, pairs, link)
+    place, _ = paths.follow_links(path, pairs, link_target)
     real = os.path.realpath(path)
     if paths.host_paths([path], pairs):
         what = f"'{path}' is a link to '{place}' in the container, and no mount has that"

@@ -1,4 +1,4 @@
-"""Folders of this host as a check sees them: where a name leads, whose they are, and what holds them."""
+"""Facts about files and file systems of this host that checks need."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from taoprofiles.storage.paths import is_inside
 class PathInfo:
     """A folder, or file, of this host.
 
-    ``real`` is where it leads; ``problem`` is "", "missing", or why it cannot be seen;
-    ``uid``, ``gid`` and ``mode`` are of what is there.
+    ``real`` is the resolved path; ``problem`` is "", "missing", or why it cannot be examined; ``uid``, ``gid`` and
+    ``mode`` are those of the file.
     """
 
     __slots__ = ("gid", "mode", "path", "problem", "real", "uid")
@@ -23,16 +23,16 @@ class PathInfo:
         self.path, self.real = path, os.path.realpath(path)
         self.problem, self.uid, self.gid, self.mode = "", -1, -1, 0
         try:
-            seen = os.stat(path)
+            status = os.stat(path)
         except (FileNotFoundError, NotADirectoryError):
             self.problem = "missing"
         except (OSError, ValueError) as error:
             self.problem = str(getattr(error, "strerror", None) or error).lower()
         else:
-            self.uid, self.gid, self.mode = seen.st_uid, seen.st_gid, stat.S_IMODE(seen.st_mode)
+            self.uid, self.gid, self.mode = status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)
 
     def may(self, uid: int, gid: int, bits: int) -> bool:
-        """Whether that user may do what ``bits`` says (4 read, 2 write, 1 enter), by the mode alone."""
+        """Check whether that user has the permissions ``bits`` (4 read, 2 write, 1 enter), by the mode alone."""
         if uid == 0:
             return True
         shift = 6 if uid == self.uid else 3 if gid == self.gid else 0
@@ -40,23 +40,15 @@ class PathInfo:
 
 
 def nearest_existing(path: str) -> PathInfo:
-    """Give the folder itself, or the nearest folder above it that is there."""
+    """Return the folder itself, or its nearest existing parent."""
     found = PathInfo(os.path.normpath(path))
     while found.problem == "missing" and found.path != "/":
         found = PathInfo(os.path.dirname(found.path))
     return found
 
 
-def link(path: str) -> str | None:
-    """Give where a symlink points, as it is written; None for what is none, or may not be seen."""
-    try:
-        return os.readlink(path)
-    except OSError:
-        return None
-
-
 def file_systems() -> list[tuple[str, str]]:
-    """Give (mount point, type) of every mounted file system, by /proc/self/mounts (proc_pid_mounts(5))."""
+    """Return (mount point, type) of every mounted file system, from /proc/self/mounts (proc_pid_mounts(5))."""
     found = []
     for line in files.try_read("/proc/self/mounts", 4 << 20)[0].decode("utf-8", "surrogateescape").splitlines():
         words = line.split(" ")
@@ -66,7 +58,7 @@ def file_systems() -> list[tuple[str, str]]:
 
 
 def file_system(path: str, table: list[tuple[str, str]]) -> str:
-    """Give the type of the file system that a path lies on, "" where it is not known."""
+    """Return the type of the file system of a path, "" where it is not known."""
     real, depth, found = os.path.realpath(path), 0, ""
     for point, kind in table:  # of two on one point the later one covers the other
         if len(point) >= depth and is_inside(real, point):
@@ -99,7 +91,7 @@ def find_foreign_files(folder: str, uid: int, *, limit: int = 5000) -> tuple[int
 
 
 def listening_ports() -> set[int]:
-    """Give the TCP ports of this host that something listens on (/proc/net/tcp and tcp6; state 0A is LISTEN)."""
+    """Return the TCP ports of this host that have a listener (/proc/net/tcp and tcp6; state 0A is LISTEN)."""
     found = set()
     for name in ("tcp", "tcp6"):
         try:
@@ -114,7 +106,7 @@ def listening_ports() -> set[int]:
 
 
 def total_memory() -> int:
-    """Give the host's memory in bytes, 0 where it is not known."""
+    """Return the host's memory in bytes, 0 where it is not known."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (OSError, ValueError):
@@ -122,5 +114,5 @@ def total_memory() -> int:
 
 
 def is_wsl() -> bool:
-    """Whether this Linux runs under Windows: its kernel says "microsoft" in /proc/version."""
+    """Check whether this is WSL, whose kernel has "microsoft" in /proc/version."""
     return b"microsoft" in files.try_read("/proc/version", 1 << 16)[0].lower()

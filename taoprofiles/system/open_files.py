@@ -1,4 +1,4 @@
-"""Who writes a file: told by the descriptors that processes have open, and by the kernel's leases."""
+"""Which process writes a file: by the open descriptors of processes and the kernel's leases."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _WRITING = 3  # O_WRONLY or O_RDWR, on Linux
 
 
 def who_writes(path: str, *, seconds: float = 0.01) -> str | None:
-    """Name a process that has ``path`` open for writing: its pid and command; None where none is seen in that time.
+    """Return the pid and command of a process that has ``path`` open for writing, None if none is found in time.
 
     Only this user's own processes can be looked into (/proc/PID/fd), as root all. The newest are looked at first.
     """
@@ -36,7 +36,7 @@ def who_writes(path: str, *, seconds: float = 0.01) -> str | None:
 
 
 def is_being_written(fd: int) -> bool:
-    """Whether any process has the file of ``fd``, which is open for reading, open for writing.
+    """Check whether any process has the file of ``fd``, which is open for reading, open for writing.
 
     The kernel grants a read lease only where nobody has (fcntl(2), F_SETLEASE). A file system without leases, and
     somebody else's file, count as not being written.

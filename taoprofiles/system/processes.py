@@ -62,14 +62,14 @@ def shim_container_ids() -> set[str]:
 
 
 def environment(pid: int) -> dict[str, str]:
-    """Give the environment that a process was started with; {} where it has ended or may not be seen."""
+    """Return the environment that a process was started with; {} if it has ended or may not be read."""
     raw = _read(f"/proc/{pid}/environ")
     pairs = (part.partition(b"=") for part in raw.split(b"\0") if b"=" in part)
     return {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}
 
 
 def command_line(pid: int) -> str:
-    """Give the words that a process was started with, without secrets, and cut where they are long."""
+    """Return the command line of a process, without secrets, and shortened."""
     from taoprofiles.masking import without_secrets
 
     words = _read(f"/proc/{pid}/cmdline").rstrip(b"\0").decode("utf-8", "replace").split("\0")
@@ -78,7 +78,7 @@ def command_line(pid: int) -> str:
 
 
 def descriptor_flags(pid: int, fd: str) -> int:
-    """Give the flags that a process opened a file with (``flags`` in /proc/PID/fdinfo/FD, in octal); 0 if not seen."""
+    """Return the flags that a process opened a file with (``flags`` in /proc/PID/fdinfo/FD, octal), else 0."""
     for line in _read(f"/proc/{pid}/fdinfo/{fd}").split(b"\n"):
         if line.startswith(b"flags:"):
             return int(line.partition(b":")[2], 8)
@@ -86,12 +86,12 @@ def descriptor_flags(pid: int, fd: str) -> int:
 
 
 def has_command_line(pid: int) -> bool:
-    """Whether the process still has its memory: one that is ending has given it up before it is gone."""
+    """Check whether the process still has its memory, which an ending process releases before it disappears."""
     return _read(f"/proc/{pid}/cmdline") != b""
 
 
 def in_background() -> bool:
-    """Whether standard input is our terminal, and another job's now: who reads from it is stopped."""
+    """Check whether another job has our terminal now, so that reading from it would stop this process."""
     try:
         return os.tcgetpgrp(0) != os.getpgrp()
     except OSError:  # no terminal, or none of ours
@@ -125,13 +125,13 @@ def start_time(pid: int) -> int | None:
 
 
 def parent(pid: int) -> int | None:
-    """Give the pid of the parent; None where the process has ended."""
+    """Return the pid of the parent, None if the process has ended."""
     fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     return int(fields[1]) if len(fields) > 1 else None
 
 
 def ancestors(pid: int) -> Iterator[int]:
-    """Give the pids of the parents, the nearest first: tao → sh → bash → docker exec, and a wrapper or two."""
+    """Yield the pids of the ancestors, the nearest first: tao → sh → bash → docker exec, and a wrapper or two."""
     for _ in range(8):
         above = parent(pid)
         if above is None or above <= 1:
@@ -141,7 +141,7 @@ def ancestors(pid: int) -> Iterator[int]:
 
 
 def folder(pid: int) -> str:
-    """Give the folder that a process is in; "" where it has ended or may not be seen."""
+    """Return the working directory of a process; "" if it has ended or may not be read."""
     try:
         return os.readlink(f"/proc/{pid}/cwd")
     except OSError:
@@ -157,7 +157,7 @@ def epoch(start: int | None) -> float | None:
 
 
 def alive(pid: int, start: int) -> bool:
-    """Whether the very process that was noted still runs."""
+    """Check whether the process with this pid and start time still runs."""
     return pid > 0 and start_time(pid) == start
 
 
