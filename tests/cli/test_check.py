@@ -48,7 +48,7 @@ def test_what_is_wrong_for_certain_is_refused_and_may_be_insisted_on(home: Home)
     for verb in (["use", "moved"], ["run", "moved", "--", "true"], ["shell", "moved"]):
         done = call(home, *verb)
         one_clear_error(done, 3)
-        assert "leads to" in done.err
+        assert "resolves symlinks" in done.err
         assert "--force" in done.err
     assert home.tree() == before
     assert home.run("run", "moved", "--force", "--", "sh", "-c", 'test -s "$LAUNCHER_MOUNTS"').returncode == 0
