@@ -1,4 +1,4 @@
-"""The launchers on this machine: which ``tao`` would start, with which Python, and what is installed beside it."""
+"""The launchers on this machine: which ``tao`` a shell starts, its Python, and the packages of that Python."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ NO_LAUNCHER = "no-launcher"
 
 
 class Launcher(NamedTuple):
-    """One ``tao`` of PATH. What could not be learnt is "" or empty, and ``problem`` says why.
+    """One ``tao`` of PATH. Unknown values are "" or empty, and ``problem`` is the reason.
 
     ``distribution`` and ``version`` are those of the installed package, ``python`` the interpreter's path, ``release``
     its version such as (3, 11, 7), ``packages`` the version by name of what decides whether it starts at all.
-    ``trouble`` is "" or one of the words above; ``imports`` the exception, in one line, that comes of importing what
-    the launcher imports; ``pip`` is "pip", "pipx" or "uv", with what packages are changed there, or "" where the
-    system's package manager has forbidden it (PEP 668). ``left`` is the version whose files lie in a dead environment,
-    ``folder`` where the launcher's own modules lie.
+    ``trouble`` is "" or one of the constants above; ``imports`` the exception, in one line, of importing what the
+    launcher imports; ``pip`` is the program that changes its packages, "pip", "pipx" or "uv", or "" where the system's
+    package manager forbids it (PEP 668). ``left`` is the version that is installed in an environment whose Python is
+    gone, ``folder`` has the launcher's own modules.
     """
 
     path: str
@@ -53,7 +53,7 @@ class Launcher(NamedTuple):
 
 
 class Launchers(NamedTuple):
-    """Every ``tao`` of PATH, the one that a shell starts first; those of usual places that are not on PATH, and more.
+    """Every ``tao`` of PATH, the one that a shell starts first; ``elsewhere`` are those in usual folders not on PATH.
 
     ``environment`` is the active environment's folder (VIRTUAL_ENV or CONDA_PREFIX), ``release`` that of the
     ``python3`` on PATH.
@@ -69,18 +69,18 @@ DISTRIBUTIONS = ("nvidia-tao", "nvidia-tlt")
 """The names under which PyPI has the launcher: nvidia-tlt up to 0.1.21, nvidia-tao since."""
 
 BESIDE = (*DISTRIBUTIONS, "docker", "requests", "urllib3", "tabulate", "setuptools", "six", "rich")
-"""What decides whether it starts at all."""
+"""The packages that decide whether it starts."""
 
 PATIENCE = 10.0
-"""Seconds that an interpreter may take: with a home on a network, and its modules not compiled yet."""
+"""Seconds for an interpreter: the home may be on a network, and its modules not compiled yet."""
 
 _TABLE_LIMIT = 4 << 20
 
 INSPECTED = 4
-"""Launchers of PATH that are asked; more than two are rare, and each takes a second."""
+"""Launchers of PATH that are inspected; more than two are rare, and each takes a second."""
 
-# In the order in which the launcher does: of several faults a person sees the first. Nothing of the launcher itself is
-# imported. What lies in the current folder must not take the place of a module.
+# The imports are in the launcher's order: of several faults the user sees the first. Nothing of the launcher itself is
+# imported. A file in the current folder must not replace a module.
 _ASK = """
 import sys
 sys.path[:] = [place for place in sys.path if place]
@@ -129,7 +129,7 @@ sys.stdout.write("\\n" + json.dumps(told) + "\\n")
 
 
 def on_path(environ: Mapping[str, str], names: tuple[str, ...] = MAIN_PROGRAMS) -> list[str]:
-    """Give every executable of these names on PATH, the one that a shell would start first; no file twice."""
+    """Return every executable of these names on PATH, the one that a shell starts first; no file twice."""
     found: dict[str, str] = {}
     for name in names:
         for folder in environ.get("PATH", "").split(os.pathsep):
@@ -140,13 +140,13 @@ def on_path(environ: Mapping[str, str], names: tuple[str, ...] = MAIN_PROGRAMS) 
 
 
 def first(environ: Mapping[str, str]) -> Launcher | None:
-    """Give the launcher that a shell would start, or None."""
+    """Return the launcher that a shell starts, or None."""
     paths = on_path(environ)
     return inspect(paths[0], environ) if paths else None
 
 
 def survey(environ: Mapping[str, str], home: str, beside: str) -> Launchers:
-    """Inspect every launcher of PATH, side by side. ``beside`` is a folder to look in besides the usual ones."""
+    """Inspect every launcher of PATH, in parallel. ``beside`` is a further folder to search."""
     paths = on_path(environ)
     with ThreadPoolExecutor(INSPECTED) as pool:
         found = tuple(pool.map(lambda path: inspect(path, environ), paths[:INSPECTED]))
@@ -159,7 +159,7 @@ def survey(environ: Mapping[str, str], home: str, beside: str) -> Launchers:
 
 
 def inspect(path: str, environ: Mapping[str, str]) -> Launcher:
-    """Ask the Python of a ``tao`` what is installed there. Nothing of the launcher's own is started."""
+    """Return what the Python of a ``tao`` has installed. Nothing of the launcher itself is started."""
     python = interpreter(path, environ)
     if not python:
         real = _behind_pyenv(path, environ)
@@ -170,60 +170,60 @@ def inspect(path: str, environ: Mapping[str, str]) -> Launcher:
     if answer.status == -1 and not answer.out:
         problem = f"its Python {answer.problem.removeprefix('it ')}"
         return Launcher(path, python, problem=problem, trouble=NO_INTERPRETER, left=_left(python))
-    told = _told(answer.out)
-    if told is None:
+    answer_data = _parse_answer(answer.out)
+    if answer_data is None:
         said = (answer.err.strip().splitlines() or [""])[-1][:200]
         problem = f"its Python does not answer{': ' + said if said else ''}"
         return Launcher(path, python, problem=problem, trouble=NO_ANSWER, left=_left(python))
-    packages: dict[str, str] = told["packages"]
+    packages: dict[str, str] = answer_data["packages"]
     distribution = next((name for name in DISTRIBUTIONS if name in packages), "")
     problem, trouble = ("", "") if distribution else ("its Python has no launcher installed", NO_LAUNCHER)
-    prefix: str = told["prefix"]
+    prefix: str = answer_data["prefix"]
     is_pipx = os.path.exists(os.path.join(prefix, "pipx_metadata.json"))
-    pip = "" if told["managed"] else "pipx" if is_pipx else "pip" if told["pip"] else "uv"
+    pip = "" if answer_data["managed"] else "pipx" if is_pipx else "pip" if answer_data["pip"] else "uv"
     return Launcher(
         path,
         python,
-        tuple(told["python"]),
+        tuple(answer_data["python"]),
         prefix,
         distribution,
         packages.get(distribution, ""),
-        told["distutils"],
+        answer_data["distutils"],
         packages,
         problem,
         trouble,
-        told["imports"],
+        answer_data["imports"],
         pip,
-        folder=told["folder"],
+        folder=answer_data["folder"],
     )
 
 
 def config(launcher: Launcher | None) -> bytes | None:
-    """Give its own table of tasks and images, for ``world.host.Host``; None where that cannot be read."""
+    """Return the content of its table of tasks and images, for ``Host``; None if it cannot be read."""
     if launcher is None or not launcher.folder:
         return None
     content, problem = files.try_read(os.path.join(launcher.folder, "config/config.json"), _TABLE_LIMIT)
     return None if problem else content
 
 
-def _told(out: str) -> dict[str, Any] | None:  # a stranger's sitecustomize may print as well
+def _parse_answer(out: str) -> dict[str, Any] | None:  # a sitecustomize may print as well
     for line in reversed(out.splitlines()):
         try:
-            told = json.loads(line)
+            answer_data = json.loads(line)
         except (ValueError, RecursionError):
             continue
         kinds = {"python": list, "prefix": str, "distutils": bool, "packages": dict, "imports": str}
         kinds |= {"pip": bool, "managed": bool, "folder": str}
-        if isinstance(told, dict) and all(isinstance(told.get(key), kind) for key, kind in kinds.items()):
-            release, texts = told["python"], (*told["packages"].values(), told["prefix"])
+        if isinstance(answer_data, dict) and all(isinstance(answer_data.get(key), kind) for key, kind in kinds.items()):
+            release, texts = answer_data["python"], (*answer_data["packages"].values(), answer_data["prefix"])
             are_texts = all(isinstance(text, str) and text.isprintable() for text in texts)
             if are_texts and len(release) == 3 and all(isinstance(part, int) for part in release):
-                return told
+                return answer_data
     return None
 
 
 def interpreter(path: str, environ: Mapping[str, str] | None = None) -> str:
-    """Give the Python in the first lines of a script that pip, pipx, conda or uv made; "" for anything else."""
+    """Return the Python in the first lines of a script of pip, pipx, conda or uv; "" for anything else."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
@@ -243,7 +243,7 @@ def interpreter(path: str, environ: Mapping[str, str] | None = None) -> str:
 
 
 def _left(python: str) -> str:
-    """Tell which launcher lies in the environment of an interpreter that does not start; "" for none."""
+    """Return the launcher in the environment of an interpreter that does not start, as NAME==VERSION; "" for none."""
     lib = os.path.join(os.path.dirname(os.path.dirname(python)), "lib")
     for name in DISTRIBUTIONS:
         pattern = os.path.join(glob.escape(lib), "python*", "site-packages", name.replace("-", "_") + "-*.dist-info")

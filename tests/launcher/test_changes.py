@@ -191,6 +191,23 @@ def test_a_refusal_has_its_place(scratch: Scratch, what: str) -> None:
     assert (told.refusal.kind, str(told.refusal.location), told.refusal.status) == (kind, place, 1)
 
 
+def test_every_refusal_is_reported_in_the_order_of_the_launcher(scratch: Scratch) -> None:
+    content = {
+        "Mounts": [{**DATA, "source": "/no"}, {"source": "/"}, DATA],
+        "Comment": 1,
+        "Envs": [{"variable": "A"}, {"variable": "B", "value": "1"}],
+        "DockerOptions": {"gpus": 1, "ulimits": {"stack": "x", "memlock": -1}, "shm_size": "16GiB", "user": "1000"},
+    }
+    prediction = scratch.tell(content)
+    assert [str(refusal.location) for refusal in prediction.refusals] == [
+        *("Mounts[0].source", "Mounts[1]", "file.Comment", "Envs[0]"),
+        *("DockerOptions.gpus", "DockerOptions.ulimits.stack", "DockerOptions.shm_size"),
+    ]
+    assert prediction.call is not None
+    assert (prediction.call.user, prediction.call.ulimits, prediction.call.shm_size) == ("1000", {"memlock": -1}, None)
+    assert prediction.call.environment[0] == "B=1"
+
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("changes").resolve()
