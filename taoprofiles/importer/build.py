@@ -119,7 +119,7 @@ def build(context: Context, result: ImportResult, *, name: str, where: str) -> t
     InvalidStateError if no profile can render the same, UsageError if questions are not answered.
     """
     if result.mapping is None:
-        problems = [*result.notes, *not_followed(result)]
+        problems = [*result.notes, *not_followed(result), *result.calls[:_SHOWN]]
         message = f"'{where}' writes no mounts file (~/.tao_mounts.json) in code that is followed"
         raise InvalidStateError(message, problems=problems, hint=RUN_ONCE)
     if result.questions:

@@ -264,12 +264,12 @@ class Evaluator:
             return self.locals[name]
         if name in self.state.names:
             return self.state.names[name]
-        if self.state.has_unknown_names:
-            return self.state.unknown(f"{name} is perhaps set by code that is not followed")
         if name == "__name__":
             return TracedStr([Segment("__main__")])
         if name in library.BUILTINS:
             return Library(name)
+        if self.state.has_unknown_names:
+            return self.state.unknown(f"{name} is perhaps set by code that is not followed")
         if PLACEHOLDER_NAME.match(name):
             return TracedStr([Segment("FIXME")])  # the user has to replace it by a value
         if hasattr(builtins, name) or name in _IPYTHON_NAMES:
@@ -437,6 +437,8 @@ class Evaluator:
                 return library.call_method(self, owner, function.name, positional, named)
         values = [*positional, *named.values()]
         self.state.commands += [text for text in values if isinstance(text, str)]
+        if isinstance(function, Unknown):
+            self.state.calls[self.state.location] = f"a call is not followed ({function.reason})"
         return call_unknown(self, "a call that is not followed", function, *values)
 
     def _call_function(self, function: Function, positional: list[Any], named: dict[str, Any]) -> Any:

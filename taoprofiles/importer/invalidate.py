@@ -39,13 +39,17 @@ _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 
 
+def _children(node: ast.AST) -> Iterable[ast.AST]:
+    return () if isinstance(node, (ast.Name, ast.Constant)) else ast.iter_child_nodes(node)
+
+
 def bound_names(nodes: Iterable[ast.AST]) -> set[str]:
     """Return the names that code binds or deletes in its own scope."""
     names: set[str] = set()
     waiting = list(nodes)
     while waiting:
         node = waiting.pop()
-        inner: Iterable[ast.AST] = ast.iter_child_nodes(node)
+        inner = _children(node)
         if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
             names.add(node.id)
         elif isinstance(node, ast.alias):
@@ -73,7 +77,7 @@ def jumps(nodes: Iterable[ast.AST]) -> set[str]:
             kinds.add(kind)
         if not isinstance(node, _SCOPES):
             in_loop = in_loop or isinstance(node, (ast.For, ast.While, ast.AsyncFor))
-            waiting += [(child, in_loop) for child in ast.iter_child_nodes(node)]
+            waiting += [(child, in_loop) for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr)]
     return kinds
 
 
@@ -163,19 +167,16 @@ class _Walk:
     def follow(self, nodes: list[ast.AST], *, calls: bool) -> None:
         self._waiting = list(nodes)
         self._calls = calls
-        while self._waiting or self._calls:
-            for node in ast.walk(self._waiting.pop()) if self._waiting else ():
+        while self._waiting or self._add_escaped():
+            while self._waiting:
+                node = self._waiting.pop()
                 self._ev.budget.step()
-                self._visit(node)
-            if not self._waiting and not self._add_escaped():
-                break
+                visit = _VISITS.get(type(node))
+                if visit is not None:
+                    visit(self, node)
+                self._waiting += _children(node)
         if self._writes_unknown_path and self._mentions_mounts_file:
             self._ev.state.write_file(f"{self._ev.state.machine.home}/.tao_mounts.json", self.reason)
-
-    def _visit(self, node: ast.AST) -> None:
-        visit = _VISITS.get(type(node))
-        if visit is not None:
-            visit(self, node)
 
     def _constant(self, node: ast.Constant) -> None:
         self._mentions_mounts_file |= holds_mounts_file(node.value)

@@ -24,6 +24,7 @@ _DOLLAR = re.compile(r"\$(\$?[\w.]+)")
 _MAY_SET = frozenset("run dotenv load load_dotenv rerun recall".split())
 """Magics that may set variables and names."""
 _MKDIR = re.compile(r"!+\s*mkdir\s+(?:-p\s+)?(\S+)\s*$")
+_RUNS_CODE = re.compile(r"!+\s*(python[\d.]*|bash|sh|source|\.|\S+\.(py|sh))\b")
 _READS = re.compile(
     r"\s*(?:sudo\s+)?(?:cat|ls|head|tail|less|more|grep|wc|stat|file|echo|test|diff|jq|realpath|readlink|du|find|chmod|chown)\b[^>;&`()]*$"
 )
@@ -75,6 +76,8 @@ def check_command(ev: Evaluator, text: str) -> None:
     """Record a command that is not run. One that may change a mounts file makes its content unknown."""
     command = expand(text.lstrip("!"), ev.text)
     ev.state.commands.append(text)
+    if _RUNS_CODE.match(text):
+        ev.state.calls[ev.state.location] = f"'{text[:60]}' is not run"
     if isinstance(command, str):
         ev.state.commands.append(command)
         _check_script(ev, command, "the command")

@@ -34,7 +34,7 @@ class ImportResult:
     ``mapping`` is what the mounts file holds in the end, None if none is written; ``variables`` are the environment
     variables that are known. Strings in both are ``TracedStr``. ``questions`` must be answered (``given``) before a
     profile can be built. ``left_out`` are variables without a known value, with the reason. ``notes`` are other
-    remarks, and ``not_followed`` the statements that are not followed, each with its location.
+    remarks, ``not_followed`` the statements that are not followed and ``calls`` the calls, each with its location.
     """
 
     def __init__(self, state: State) -> None:
@@ -47,6 +47,7 @@ class ImportResult:
         self.left_out: list[tuple[str, str]] = []
         self.notes = [f"{location}: {text}" for location, text in dict.fromkeys(state.notes)]
         self.not_followed = [f"{location}: {text}" for location, text in state.not_followed.items()]
+        self.calls = [f"{location}: {text}" for location, text in state.calls.items()]
         self.questions = self._find_questions()
         self._take_variables()
 

@@ -1,4 +1,4 @@
-"""Notebooks and scripts that mean harm, or are just broken: made from a grammar by a number, and by hand.
+"""Notebooks that mean harm, or are just broken: made from a grammar by a number, and by hand.
 
 ``python -m tests.importer.hostile FOLDER SHARE`` reads those that are asked for on standard input, in a process of its
 own, under a hook that sees every file opened, program started, module imported or code compiled. SHARE is how much of
@@ -140,54 +140,6 @@ BROKEN = [
 ]
 BASH = "%%bash\ntouch canary-touched\ncat > ~/.tao_mounts.json <<EOF\n{}\nEOF"
 
-SHELL = r"""
-export A=b
-export A="$A$A$A$A"
-A=$A$A$A$A
-export A=${A:-${B:-${C:-$(pwd)}}}
-export A=$(touch canary-touched)
-export A=`touch canary-touched`
-export "A=$(rm -rf ~)"
-touch canary-touched
-rm -rf . && touch canary-touched
-eval "touch canary-touched"
-: ${A:=x} ${B:?no}
-cd $(dirname "$0")
-cd "$( cd "$( dirname "${BASH_SOURCE[0]}" )" >/dev/null 2>&1 && pwd )"
-export D=$(cd "$(dirname "$0")" && pwd)/x
-cat > ~/.tao_mounts.json <<EOF
-cat <<'EOF' | tee ~/.tao_mounts.json
-{"Mounts": [{"source": "$A", "destination": "/x"}]}
-{"Mounts": [{"source": "$(pwd)/x", "destination": "/x"}], "DockerOptions": {"user": "$(id -u):$(id -g)"}}
-EOF
-echo '{"Mounts": []}' > ~/.tao_mounts.json
-printf '%s\n' '{"Mounts": []}' >> $HOME/.tao_mounts.json
-if [ -d x ]; then
-fi
-while true; do
-done
-for x in 1 2 3; do export X$x=1; done
-case $x in a) export B=1;; esac
-f() { export C=1; }
-f
-((i=0)); [[ $a =~ (a+)+$ ]]
-<<EOF <<EOF
-<< << <<
-${ $( $(( `
-" ' ` $(
-'
-"
-\
-export A=~/x B=~ C='~' D="~"
-unset A B
-declare -x A=1; readonly B=2; local C=3; typeset -x D
-export A=$'\x41' B=${A/x/y} C=${#A} D=${!A} E=$((1+1)) F=$1 G=$@ H=$$
-source canary.sh
-. ./canary.sh
-> ~/.tao_mounts.json
-2> ~/.tao_mounts.json
-""".strip().split("\n")
-
 FORMS = r"""§1 + §2|§1 % §2|§1 * §2|§1 ** §2|§1 // §2|§1 / §2|§1 | §2|§1 << §2|-§1|not §1|§1 and §2 or §3|§1 if §2 else §3|[§1, §2]|(§1, §2)
 {§1: §2}|{**§1, "x": §2}|[*§1, §2]|{§1, §2}|§1[§2]|§1[§2:§3]|§1[::§2]|§1.x|§1.__class__|§1.format(§2, a=§3)|§1.join(§2)|§1.split(§2)
 §1(§2)|§1(*§2, **§3)|(lambda a, b=§2: §1)(§3)|[§1 for a in §2 if §3]|{a: §1 for a in §2}|(§1 for a, b in §2)|f"{a}/{b!r}"|f'{a}{b:>{c}}'
@@ -255,11 +207,6 @@ class Writer:
         content = json.dumps({"cells": cells, "nbformat": 4}).encode()
         return self.mutated(content) if self.random.random() < 0.2 else content
 
-    def script(self) -> bytes:
-        lines = [self.random.choice(SHELL) for _ in range(self.random.randint(1, 40))]
-        content = ("#!/bin/bash\n" + "\n".join(lines)).encode()
-        return self.mutated(content) if self.random.random() < 0.2 else content
-
     def mutated(self, content: bytes) -> bytes:
         """Change a few bytes, as a broken disk or a wrong editor does."""
         pick, whole = self.random, bytearray(content)
@@ -287,10 +234,6 @@ def _mounts(source: str, before: str = "", more: str = "") -> bytes:
 def _text(text: str) -> bytes:
     """Write a text as it is into the mounts file."""
     return _code(f"import os\nopen(os.path.expanduser('~/.tao_mounts.json'), 'w').write('{text}')")
-
-
-def _script(text: str) -> bytes:
-    return b"#!/bin/sh\n" + text.encode("utf-8", "surrogateescape")
 
 
 def _stairs(line: str, times: int, last: str) -> str:
@@ -332,7 +275,6 @@ for a in ('LOCAL', 'HOST'):
     for b in ('PROJECT', 'DATA', 'SPECS', 'EXPERIMENT', 'RESULTS', 'MODEL'):
         os.environ[f'{a}_{b}_DIR'] = f'/p/{b.lower()}'
 for x in range(900): os.environ['K%d' % x] = os.environ['LOCAL_PROJECT_DIR'] + '/x'"""
-DOCUMENT = "cat > ~/.tao_mounts.json <<EOF\n§\nEOF\n"
 
 SPECIAL: dict[str, Callable[[], bytes]] = {
     **{
@@ -416,7 +358,6 @@ SPECIAL: dict[str, Callable[[], bytes]] = {
     # JSON in the mounts file
     "deep JSON": lambda: _text("[" * 900 + "]" * 900),
     "deep JSON in a mapping": lambda: _text('{"Mounts": [], "X": ' + "[" * 700 + "]" * 700 + "}"),
-    "deep JSON in a script": lambda: _script(DOCUMENT.replace("§", '{"Mounts": [], "X": ' + '{"a":' * 300 + "1" + "}" * 301)),
     "long JSON": lambda: _text('{"Mounts": [' + ",".join('{"source": "/%d", "destination": "/x"}' % n for n in range(2000)) + "]}"),
     # Much of everything
     "a cell that is too long": lambda: _code("a = 1\n" * 30_000),
@@ -457,25 +398,6 @@ SPECIAL: dict[str, Callable[[], bytes]] = {
     ).encode(),
     "cells that are none": lambda: json.dumps({"cells": {"a": 1}}).encode(),
     "the same key twice": lambda: b'{"cells": 1, "cells": [{"cell_type": "code", "source": "a", "source": "b"}]}',
-    # Scripts
-    "a script of many commands": lambda: _script("a\n" * 130_000),
-    "a script of many variables": lambda: _script("".join(f"export A{n}=$A{n - 1}/x\n" for n in range(9000))),
-    "a script that doubles": lambda: _script("A=xxxxxxxx\n" + "A=$A$A\n" * 13 + "B=$A\n" * 30_000),
-    "a script of blanks": lambda: _script('A=$(cd "$(dirname "$0")"' + " " * 200_000 + "x)\ncat <<" + " " * 50_000),
-    "a script of quotes": lambda: _script('"$(' * 40_000),
-    "a script of dollars": lambda: _script('export A="' + "$" * 100_000 + '" B=' + "${" * 58 + "\n" + "`" * 50_000),
-    "a script of defaults": lambda: _script(DOCUMENT.replace("§", "${A:-" * 40_000 + "}" * 40_000)),
-    "a script of here-documents": lambda: _script("cat <<A\n" * 30_000),
-    "a script of redirections": lambda: _script("< > " * 60_000),
-    "a script that is too long": lambda: _script("x" * (1 << 19)),
-    "a script of NULs": lambda: _script("\0" * 1000 + "\nexport A=\0b\n"),
-    "a script of bytes": lambda: _script(
-        "export A=\udcff\udcfe\n" + DOCUMENT.replace("§", '{"Mounts": [{"source": "\udcff", "destination": "/x"}]}')
-    ),
-    "a script of texts in JSON": lambda: _script(
-        "export A=a\n"
-        + DOCUMENT.replace("§", '{"Mounts": [' + ",".join('{"source": "/$A", "destination": "/%d"}' % n for n in range(900)) + "]}")
-    ),
 }  # fmt: skip
 
 
@@ -517,10 +439,7 @@ def _main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     for line in sys.stdin:
         what = json.loads(line)
-        if isinstance(what, str):
-            content = SPECIAL[what]()
-        else:
-            content = Writer(what).notebook() if what >= 0 else Writer(what).script()
+        content = SPECIAL[what]() if isinstance(what, str) else Writer(what).notebook()
         faulthandler.dump_traceback_later(4 * SECONDS, exit=True)
         seen.clear()
         watching, start, problem = True, time.process_time(), ""

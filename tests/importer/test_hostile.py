@@ -1,4 +1,4 @@
-"""Strangers' notebooks and scripts, however they are made: read in bounded time and memory, and nothing of them is run.
+"""Strangers' notebooks, however they are made: read in bounded time and memory, and nothing of them is run.
 
 ``TAOPROF_TEST_NOTEBOOKS=100000`` is the long version, ``TAOPROF_TEST_SEED`` the first of them.
 """
@@ -53,10 +53,6 @@ def test_notebooks_from_a_grammar(tmp_path: Path) -> None:
     read_all(list(range(FIRST, FIRST + NOTEBOOKS)), tmp_path, share=1 if ALL else 0.1)
 
 
-def test_scripts_from_a_grammar(tmp_path: Path) -> None:
-    read_all([-number for number in range(FIRST + 1, FIRST + 1 + NOTEBOOKS)], tmp_path)
-
-
 @pytest.mark.timeout(300)
 def test_by_hand(tmp_path: Path) -> None:
     read_all(list(SPECIAL), tmp_path, share=1 if ALL else 0.1)
@@ -68,8 +64,6 @@ def test_by_hand(tmp_path: Path) -> None:
         "surrogates",
         "a NUL",
         "odd line ends",
-        "a script of bytes",
-        "a script of NULs",
         "UTF-16",
         "nested JSON",
         "dollars",
@@ -79,7 +73,7 @@ def test_by_hand(tmp_path: Path) -> None:
 def test_the_command_says_it_clearly(home: Home, name: str) -> None:
     """Whatever stands in the file, it reaches the terminal as printable text, or as JSON that can be read."""
     content = SPECIAL[name]()
-    file = home.root / ("x.sh" if content.startswith(b"#!") else "x.ipynb")
+    file = home.root / ("x.ipynb")
     file.write_bytes(content)
     done = call(home, "import", str(file), "--set", "LOCAL_DATA_DIR=/d")
     one_clear_error(done, done.status)
