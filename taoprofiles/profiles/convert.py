@@ -58,7 +58,8 @@ def from_mapping(
         if not isinstance(variable, str) or value is None:
             problems.append(f"Envs[{number}]: needs a variable and a value")
             continue
-        env[variable] = express(str(value), False)  # the launcher converts the value in the same way
+        # The launcher converts the value in the same way; a string may know its origin, and str() would lose that.
+        env[variable] = express(value if isinstance(value, str) else str(value), False)
     if env:
         data["container"] = {"env": env}
     if isinstance(data["docker"], dict):
