@@ -12,6 +12,7 @@ from taoprofiles.profiles.expressions import escape
 from taoprofiles.profiles.layouts import variables as layout_variables
 from taoprofiles.profiles.model import Profile
 from taoprofiles.profiles.rendering import RenderContext
+from tests.support.home import ALL
 
 AROUND = RenderContext(
     environ={"NGC_KEY": "from the environment", "DATA": "/mnt/data"}, home="/home/ana", uid=1000, gid=1001
@@ -19,10 +20,15 @@ AROUND = RenderContext(
 
 
 def moderate(examples: int) -> settings:
-    """So many examples, without a clock, and leaving nothing in the folder that the tests run in."""
+    """Return settings for so many examples in CI, and a quarter of them elsewhere; no deadline, no database."""
     slow = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
     slow.append(HealthCheck.function_scoped_fixture)
-    return settings(max_examples=examples, deadline=None, database=None, suppress_health_check=slow)
+    return settings(
+        max_examples=examples if ALL else max(examples // 4, 10),
+        deadline=None,
+        database=None,
+        suppress_health_check=slow,
+    )
 
 
 any_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
