@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 MASK = "***"
+SHORTEST_SECRET = 4
+"""Characters from which on a known value is masked; shorter ones are part of any text."""
 
 _WORDS = ("KEY", "TOKEN", "SECRET", "PASS", "PWD", "CREDENTIAL", "AUTH")
 _HARMLESS = ("KEYPOINT",)  # TAO's pose networks: KEYPOINT_DIR is a folder
@@ -19,14 +21,14 @@ def without_secrets(words: Sequence[str], known: Iterable[str] = ()) -> list[str
 
     ``-k`` is the encryption key of every TAO task.
     """
-    values = [value for value in known if len(value) >= 4]
+    values = [value for value in known if len(value) >= SHORTEST_SECRET]
     shown: list[str] = []
     before = ""
     for word in words:
         name, equals, _ = word.partition("=")
-        if before == "-k" or (before.startswith("--") and is_secret(before)):
+        if before.startswith("-") and "=" not in before and is_secret_argument(before):
             masked = MASK
-        elif equals and is_secret(name.rpartition(".")[2]):
+        elif equals and is_secret_argument(name):
             masked = f"{name}={MASK}"
         elif word.startswith("-k") and len(word) > 2:  # argparse takes -kVALUE and -k=VALUE as well
             masked = f"-k{MASK}"
@@ -50,6 +52,11 @@ def within(text: str) -> str:
 
     text = re.sub(r"(://[^\s/@:]*:)[^\s/@]+(?=@)", rf"\1{MASK}", text)
     return re.sub(r"""(([\w.-]++)["']?\s*+:\s*+)(?!//)("[^"]*+"|'[^']*+'|[^,\s{}\[\]]++)""", masked, text)
+
+
+def is_secret_argument(key: str) -> bool:
+    """Check whether an option, or a key of a spec, has a secret value; ``-k`` is the encryption key of TAO's tasks."""
+    return key == "-k" or is_secret(key if key.startswith("--") else key.rpartition(".")[2])
 
 
 def is_secret(name: str) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from taoprofiles.errors import CannotRenderError
 from taoprofiles.launcher.quoting import VARIABLE, expand_variables
 from taoprofiles.launcher.sdk import size_in_bytes
-from taoprofiles.masking import is_secret
+from taoprofiles.masking import is_secret_argument
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -282,10 +282,10 @@ def _words(command: Sequence[str], variables: Mapping[str, str], secrets: _Secre
         key = name.rpartition(".")[2]
         parts = list(_expand(word, variables, secrets))
         has_secret = any(isinstance(part, Secret) for part in parts)
-        is_value = before == "-k" or (before.startswith("--") and "=" not in before and is_secret(before))
+        is_value = before.startswith("-") and "=" not in before and is_secret_argument(before)
         if is_value and not has_secret and not word.startswith("-"):
             parts = [_reference(before, word, warnings)]
-        elif equals and value and is_secret(key) and not has_secret:
+        elif equals and value and is_secret_argument(name) and not has_secret:
             parts = [f"{name}=", _reference(key, value, warnings)]
         words.append(tuple(parts))
         before = word

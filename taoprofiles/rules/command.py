@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from taoprofiles.launcher.argv import VOLUME, add_volumes, parse_launcher_argv
 from taoprofiles.launcher.quoting import SHELLS_OWN, VARIABLE, expand_variables, quote_word, split_like_bash
-from taoprofiles.masking import MASK, is_secret, within, without_secrets
+from taoprofiles.masking import MASK, SHORTEST_SECRET, is_secret, is_secret_argument, within, without_secrets
 from taoprofiles.mounts.paths import HostFiles, PathResolver
 from taoprofiles.rules.finding import ERROR, WARNING, Finding
 from taoprofiles.rules.specs import ACTIONS, SPEC_OPTIONS, access, check_specs, is_spec
@@ -30,8 +30,6 @@ _ENGINES = (".engine", ".trt", ".plan")
 """What a task makes of a model. ``-e`` of ``tao converter`` names one too, and it need not exist."""
 _NESTING_LIMIT = 20
 _WORDS_SHOWN = 200
-SHORTEST_SECRET = 4
-"""Characters from which on a value is masked; shorter ones are part of any text."""
 
 
 def _current_folder() -> str:
@@ -93,7 +91,7 @@ def path_arguments(words: Sequence[str]) -> Iterator[Argument]:
     Values of secrets and of ``--volume`` are left out.
     """
     for number, key, value in _valued(words):
-        if key != VOLUME and not _is_secret_key(key):
+        if key != VOLUME and not is_secret_argument(key):
             for path in _values(value, 0):
                 yield Argument(number, key, path)
 
@@ -137,7 +135,7 @@ class _CommandChecker:
             if key == VOLUME:
                 continue
             split = split_like_bash(word, self._known, self._context.files.matches)
-            secret = _is_secret_key(key)
+            secret = is_secret_argument(key)
             if split is not None and len(split) == 1 and not secret:
                 self._arriving[number] = split[0]
             is_home = split == [self._known.get("HOME", "") + word[1:]] and word.startswith("~/")
@@ -311,10 +309,6 @@ _EFFECTS = (
 
 def _is_temporary(path: str) -> bool:
     return path.startswith(("/tmp/", "/dev/", "/proc/")) or path == "/tmp"  # noqa: S108 - a path of the container
-
-
-def _is_secret_key(key: str) -> bool:
-    return key == "-k" or is_secret(key.lstrip("-").rpartition(".")[2])
 
 
 def _valued(words: Sequence[str]) -> Iterator[tuple[int, str, str]]:

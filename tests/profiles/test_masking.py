@@ -204,7 +204,7 @@ def test_commands_without_secrets(words: str, shown: str) -> None:
 @pytest.mark.parametrize(
     ("word", "shown"),
     [
-        ("-kS3CR3T", "-k***"), ("-k=S3CR3T", "-k***"),
+        ("-kS3CR3T", "-k***"), ("-k=S3CR3T", "-k=***"),
         ("wandb={api_key:S3CR3T,dir:/x}", "wandb={api_key:***,dir:/x}"),
         ("wandb={'api_key': 'S3CR3T', x: {token: S3CR3T}}", "wandb={'api_key': ***, x: {token: ***}}"),
         ("url=https://ana:S3CR3T@host/x", "url=https://ana:***@host/x"),
