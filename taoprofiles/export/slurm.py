@@ -26,6 +26,7 @@ def render(plan: Plan) -> Rendered:
         options.append([f"--container-mounts={mounts}"])
     warnings = list(plan.warnings)
     options += [[option] for option in _options(plan, warnings)]
+    warnings += _unsupported(plan)
     options.append(["--export=ALL"])
     if plan.secrets:
         # Otherwise the image's own value of a variable takes precedence.
@@ -69,16 +70,19 @@ def _options(plan: Plan, warnings: list[str]) -> Iterator[str]:
         yield f"--gpus-per-node={plan.gpus}"
     if plan.tty:
         yield "--pty"
+
+
+def _unsupported(plan: Plan) -> Iterator[str]:
     if plan.shm_size is not None:
-        warnings.append("docker.shm_size: with pyxis the task uses the node's /dev/shm, with its size")
+        yield "docker.shm_size: with pyxis the task uses the node's /dev/shm, with its size"
     if plan.ulimits:
-        warnings.append(f"docker.ulimits ({', '.join(plan.ulimits)}): srun passes on those of the shell")
+        yield f"docker.ulimits ({', '.join(plan.ulimits)}): srun passes on those of the shell"
     if plan.ports:
-        warnings.append("docker.ports: with pyxis the task uses the node's network and all its ports")
+        yield "docker.ports: with pyxis the task uses the node's network and all its ports"
     if plan.network not in (None, "host"):
-        warnings.append(f"docker.network '{plan.network}': with pyxis the task uses the node's network")
+        yield f"docker.network '{plan.network}': with pyxis the task uses the node's network"
     if plan.privileged:
-        warnings.append("docker.privileged: enroot gives no privileges that the user does not have")
+        yield "docker.privileged: enroot gives no privileges that the user does not have"
 
 
 def _image(image: str) -> str:
