@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from taoprofiles.cli.parser import COMMANDS
-from taoprofiles.importer import cells, limits, shell
+from taoprofiles.importer import cells, provenance, values
 from tests.support.home import Home, find_command
 
 ROOT = Path(__file__).parents[2]
@@ -131,11 +131,10 @@ def test_the_limits_of_import_are_those_in_the_reference() -> None:
     page = (ROOT / "docs/reference/notebook.md").read_text()
     told = (
         f"{cells.NOTEBOOK_LIMIT >> 20} MB, {cells.CELLS_LIMIT:,} cells, {cells.CODE_LIMIT >> 20} MB of code",
-        f"{cells.CELL_LIMIT >> 10} K characters, brackets {cells._NESTING} deep, {limits.STEPS:,} steps",
-        f"{limits.ALL_STEPS:,} steps, {limits.SIZE >> 20} M characters",
-        f"{limits.TEXT >> 10} K characters and {limits.PARTS:,} pieces",
-        f"{limits.ENTRIES:,} rounds, {limits.DEPTH}, {limits.CALLS} |",
-        f"{shell.SCRIPT_LIMIT >> 10} K characters |",
+        f"{cells.CELL_LIMIT >> 10} K characters, brackets {cells._NESTING} deep, {values.CELL_STEPS:,} steps",
+        f"{values.ALL_STEPS:,} steps, {values.ALL_SIZE >> 20} M characters",
+        f"{values.TEXT_LIMIT >> 10} K characters and {provenance.SEGMENTS_LIMIT:,} pieces",
+        f"{values.ENTRIES_LIMIT:,} rounds, {values.DEPTH_LIMIT}, {values.CALLS_LIMIT} |",
     )
     assert [text for text in told if text not in page] == []
 
