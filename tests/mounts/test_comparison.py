@@ -125,4 +125,5 @@ def test_the_value_of_a_variable_is_not_told() -> None:
 
 @pytest.mark.parametrize("got", [{}, {"Mounts": None}, {"Config": None, "HostConfig": None}])
 def test_an_answer_with_little_in_it(got: dict[str, Any]) -> None:
-    differences(wanted(("/a", "/b"), Envs=[], DockerOptions={"ulimits": {"x": 1}}), got, {})
+    found = differences(wanted(("/a", "/b"), Envs=[], DockerOptions={"ulimits": {"x": 1}}), got, {})
+    assert len(found) == 2, "no folder is mounted, and the limit is not set"

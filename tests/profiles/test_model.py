@@ -331,7 +331,10 @@ def test_folder_that_cannot_be_resolved(layout: str, key: str) -> None:
 
 
 def test_what_only_another_environment_can_mend_is_no_fault_of_the_profile() -> None:
-    read("layout = 'custom'\n[variables]\nA = '${env:NOT_SET_HERE}'\n[[mounts]]\nsource='${A}'\ndestination='/d'\n")
+    profile = read(
+        "layout = 'custom'\n[variables]\nA = '${env:NOT_SET_HERE}'\n[[mounts]]\nsource='${A}'\ndestination='/d'\n"
+    )
+    assert profile.variables == {"A": "${env:NOT_SET_HERE}"}
 
 
 # Bombs
