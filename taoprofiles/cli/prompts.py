@@ -28,10 +28,12 @@ def can_ask() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
-def confirm(question: str) -> bool:
-    """Ask a yes-or-no question on stderr; anything but yes is no, the end of input too."""
-    note(f"{question} [y/N] ", end="")
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+def confirm(question: str, *, default: bool = False) -> bool:
+    """Ask a yes-or-no question on stderr. ``default`` is the answer of an empty line; the end of input is no."""
+    note(f"{question} [{'Y/n' if default else 'y/N'}] ", end="")
+    line = sys.stdin.readline()
+    answer = line.strip().lower()
+    return answer in ("y", "yes") or (default and line != "" and not answer)
 
 
 def choose_profile(names: list[str], *, fzf: str | None) -> str:

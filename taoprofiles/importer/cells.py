@@ -25,7 +25,8 @@ NOTEBOOK_LIMIT = 1 << 26
 """Bytes. Notebooks carry their pictures; the largest of NVIDIA's has 3 MB."""
 CELL_LIMIT = 1 << 17
 """Characters of one cell. The longest set-up cell seen has 5,000."""
-CODE_LIMIT = 1 << 21
+CODE_LIMIT = 1 << 19
+"""Characters of all cells."""
 CELLS_LIMIT = 2000
 _NESTING = 50
 """Brackets within each other. Python's parser gives up, or runs out of stack, at some hundreds."""
@@ -78,7 +79,7 @@ def read(content: bytes, where: str) -> list[Cell]:
         if isinstance(cell, dict) and cell.get("cell_type") == "code":
             cells.append(Cell(number, _text(cell.get("source", cell.get("input")))))
     if sum(len(cell.source) for cell in cells) > CODE_LIMIT:
-        raise InvalidStateError(f"'{where}' has more than {CODE_LIMIT >> 20} MB of code, and no notebook has that")
+        raise InvalidStateError(f"'{where}' has more than {CODE_LIMIT >> 10} KB of code")
     return cells
 
 

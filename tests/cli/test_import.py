@@ -39,17 +39,17 @@ def names(home: Home) -> list[str]:
 
 @pytest.mark.parametrize(
     ("first", "second", "status", "saved"),
-    [("/data\n", "y\n", 0, True), ("/data\n", "\n", 0, False), ("/data\n", "n\n", 0, False),
+    [("/data\n", "y\n", 0, True), ("/data\n", "\n", 0, True), ("/data\n", "n\n", 0, False),
      ("/data\n", "\x04", 0, False), ("/data\n", "\x03", -2, False), ("\x04", None, 2, False),
      ("\x03", None, -2, False), ("\n", None, 2, False)],
 )  # fmt: skip
-def test_only_a_yes_saves(home: Home, first: str, second: str | None, status: int, saved: bool) -> None:
+def test_the_answer_decides(home: Home, first: str, second: str | None, status: int, saved: bool) -> None:
     notebook(home.root / "a.ipynb", "YOUR_LOCAL_PROJECT_DIR")
     with Terminal([home.taoprof, "import", "a.ipynb"], environ=home.environ, cwd=home.root) as terminal:
         terminal.wait_for("LOCAL_PROJECT_DIR, the project folder on this machine: ")
         terminal.send(first)
         if second is not None:
-            terminal.wait_for("[y/N] ")
+            terminal.wait_for("[Y/n] ")
             terminal.send(second)
         ended, output = terminal.finish()
     assert (ended, b"Traceback" in output) == (status, False), output
@@ -122,8 +122,8 @@ def test_a_python_script_is_one_cell(home: Home) -> None:
     )
     done = home.run("import", "mount.py")
     assert done.returncode == 0, done.stderr
-    mapping = json.loads(home.run("render", "mount").stdout)
-    assert mapping["Mounts"] == [{"source": str(home.root / "data"), "destination": "/data"}]
+    mounts = home.json("show", "mount")["data"]["mounts"]
+    assert [(mount["source"], mount["destination"]) for mount in mounts] == [(str(home.root / "data"), "/data")]
 
 
 def test_a_shell_script_is_refused_with_another_way(home: Home) -> None:
@@ -149,4 +149,4 @@ def test_lines_that_are_not_followed_are_named_also_when_the_import_succeeds(hom
 def test_the_home_of_another_user_stays_one(home: Home) -> None:
     notebook(home.root / "a.ipynb", "~root/data")
     assert home.run("import", "a.ipynb").returncode == 0
-    assert json.loads(home.run("render", "a").stdout)["Mounts"][0]["source"] == os.path.expanduser("~root/data")
+    assert home.json("show", "a")["data"]["mounts"][0]["source"] == os.path.expanduser("~root/data")

@@ -307,7 +307,7 @@ SPECIAL: dict[str, Callable[[], bytes]] = {
         _stairs("try:", 19, "1/0\n") + "\n".join(" " * n + "finally:\n" + " " * n + " while 1: pass" for n in range(18, -1, -1))
     ),
     "a long function": lambda: _code("def f():\n" + " while g():\n  a = 1\n" * 5000 + "for x in range(9999): f()"),
-    "loops that are not followed": lambda: _code(*["while input():\n" + " x = 1\n" * 9000] * 20),
+    "loops that are not followed": lambda: _code(*["while input():\n" + " x = 1\n" * 9000] * 8),
     # Lines and magics
     "a line of blanks": lambda: _code("a" + " " * 130_000, "a" + " " * 100_000 + "; b", "x" + "\t" * 100_000 + "!"),
     "points": lambda: _code("a" + " ." * 60_000 + " = 1", " " * 100_000 + "%env A=b", "a." * 60_000 + "?"),
@@ -361,7 +361,7 @@ SPECIAL: dict[str, Callable[[], bytes]] = {
     "long JSON": lambda: _text('{"Mounts": [' + ",".join('{"source": "/%d", "destination": "/x"}' % n for n in range(2000)) + "]}"),
     # Much of everything
     "a cell that is too long": lambda: _code("a = 1\n" * 30_000),
-    "long cells": lambda: _code(*["a = [" + "'/x'," * 20_000 + "]"] * 20),
+    "long cells": lambda: _code(*["a = [" + "'/x'," * 20_000 + "]"] * 5),
     "code of 3 MB": lambda: _code(*["#" * 100_000] * 30),
     "100,000 cells": lambda: _code(*["a = 1"] * 100_000),
     "2,000 cells": lambda: _code(*["a = 1"] * 2000),

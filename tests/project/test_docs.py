@@ -130,7 +130,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_the_limits_of_import_are_those_in_the_reference() -> None:
     page = (ROOT / "docs/reference/notebook.md").read_text()
     told = (
-        f"{cells.NOTEBOOK_LIMIT >> 20} MB, {cells.CELLS_LIMIT:,} cells, {cells.CODE_LIMIT >> 20} MB of code",
+        f"{cells.NOTEBOOK_LIMIT >> 20} MB, {cells.CELLS_LIMIT:,} cells, {cells.CODE_LIMIT >> 10} KB of code",
         f"{cells.CELL_LIMIT >> 10} K characters, brackets {cells._NESTING} deep, {values.CELL_STEPS:,} steps",
         f"{values.ALL_STEPS:,} steps, {values.ALL_SIZE >> 20} M characters",
         f"{values.TEXT_LIMIT >> 10} K characters and {provenance.SEGMENTS_LIMIT:,} pieces",

@@ -164,7 +164,7 @@ def _code(context: Context, args: argparse.Namespace, content: bytes, where: str
     if asked:
         for line in lines:
             note(line)
-        if not confirm(f"Save it as profile '{name}'?"):
+        if not confirm(f"Save it as profile '{name}'?", default=True):
             return Result({"name": None}, ["not saved"])
         lines = []
     manage.write(context, "import", name, to_toml(profile).encode(), replace=args.force)
