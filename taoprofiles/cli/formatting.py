@@ -41,7 +41,7 @@ def exit_status(hold: Hold) -> str:
 
 
 def profile_lines(context: Context, title: str, summary: dict[str, Any]) -> list[str]:
-    """Return the summary of a profile (``profiles.summary``) as lines."""
+    """Return the summary of a profile (``Renderer.summary``) as lines."""
     import json
 
     lines = [f"profile {title}"]

@@ -16,7 +16,7 @@ from taoprofiles.profiles import layouts
 from taoprofiles.profiles.convert import from_mapping
 from taoprofiles.profiles.expressions import NAME, escape
 from taoprofiles.profiles.model import Profile, from_data, template
-from taoprofiles.profiles.rendering import RenderContext, Renderer
+from taoprofiles.profiles.rendering import Renderer
 from taoprofiles.storage.paths import expand_user
 
 if TYPE_CHECKING:
@@ -265,7 +265,7 @@ class _Building:
         return escape(part.text)
 
     def _renderer(self, made: Template) -> Renderer:
-        return Renderer(made, RenderContext.of(self._context), name=self._name, path=self._where)
+        return Renderer(made, self._context, name=self._name, path=self._where)
 
     # Layouts
 

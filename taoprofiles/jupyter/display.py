@@ -16,9 +16,8 @@ from taoprofiles.errors import TaoprofError
 from taoprofiles.holds import manage
 from taoprofiles.holds.hold import format_age
 from taoprofiles.masking import MASK, is_secret, printable
-from taoprofiles.mounts import mapping
+from taoprofiles.mounts import mapping, paths
 from taoprofiles.profiles.store import Store
-from taoprofiles.profiles.summary import summarize, variable_paths
 from taoprofiles.storage import files
 from taoprofiles.switching import status as switching_status
 
@@ -85,7 +84,7 @@ def use_output(context: Context, session: Session) -> Output:
 
 def show_output(context: Context, name: str) -> Output:
     """Return what ``%taoprof show`` shows. Raises NotFoundError, InvalidProfileError."""
-    return _add_summary(context, _summary(context, name), Output(f"profile '{name}'"))
+    return _add_summary(context, Store(context).renderer(name).summary(), Output(f"profile '{name}'"))
 
 
 def status_output(context: Context, session: Session | None) -> Output:
@@ -220,35 +219,49 @@ def _mounts_file_problems(session: Session, again: str) -> list[str]:
     return []
 
 
-def _summary(context: Context, name: str) -> dict[str, Any]:
-    store = Store(context)
-    return summarize(context, store.template(name), store.renderer(name))
-
-
 def _add_profile(context: Context, name: str, output: Output) -> Output:
     try:
-        return _add_summary(context, _summary(context, name), output)
+        return _add_summary(context, Store(context).renderer(name).summary(), output)
     except TaoprofError as error:  # it was removed or broken in this moment, and is in use nevertheless
         return output.line(f"warning: {error.message}")
 
 
 def _add_summary(context: Context, summary: dict[str, Any], output: Output) -> Output:
     """Add the paths with both of their sides, the other variables and the mounts."""
-    paths, others = [], []
-    for variable in variable_paths(summary):
+    path_rows, other_rows = [], []
+    for variable in _variable_paths(summary):
         if variable["outside"]:
             side = "host" if variable["value"] == variable["outside"] else "container"
             exists = "yes" if variable["exists"] else "no"
-            paths.append((variable["name"], side, context.short(variable["outside"]), variable["inside"], exists))
+            path_rows.append((variable["name"], side, context.short(variable["outside"]), variable["inside"], exists))
         else:
-            others.append((variable["name"], context.short(variable["value"])))
-    output.table("paths", ("variable", "value is on", "host", "container", "exists on host"), paths)
-    output.table("other variables", ("variable", "value"), others)
+            other_rows.append((variable["name"], context.short(variable["value"])))
+    output.table("paths", ("variable", "value is on", "host", "container", "exists on host"), path_rows)
+    output.table("other variables", ("variable", "value"), other_rows)
     mounts = [
         (context.short(mount["source"]), mount["destination"], "yes" if mount["exists"] else "no")
         for mount in summary["mounts"]
     ]
     return output.table("mounts", ("host", "container", "exists on host"), mounts)
+
+
+def _variable_paths(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return each variable with its path ``outside`` and ``inside`` the container, one of which is its value.
+
+    Both are "" for a value that is no path or in no mount; ``exists`` on this host is None then.
+    """
+    mounts = mapping.mounted({"Mounts": summary["mounts"]})
+    variables = []
+    for name, value in summary["variables"].items():
+        outside = inside = ""
+        if value.startswith("/"):
+            if inner := paths.container_paths(value, mounts):
+                outside, inside = value, inner[0]
+            elif outer := paths.host_paths([value], mounts):
+                outside, inside = outer[0], value
+        exists = os.path.exists(outside) if outside else None
+        variables.append({"name": name, "value": value, "outside": outside, "inside": inside, "exists": exists})
+    return variables
 
 
 def _shown(session: Session, name: str, value: str | None) -> str:

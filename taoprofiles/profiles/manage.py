@@ -12,7 +12,7 @@ from taoprofiles.errors import InvalidStateError, TaoprofError, UsageError
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles import layouts
 from taoprofiles.profiles.convert import from_mapping, path_expression
-from taoprofiles.profiles.model import Docker, Profile, as_bytes, from_data, parse, to_toml
+from taoprofiles.profiles.model import TABLES, Docker, Profile, as_bytes, from_data, parse, to_toml
 from taoprofiles.profiles.store import Store, check_name
 from taoprofiles.storage import files
 from taoprofiles.storage.journal import Entry, History
@@ -210,7 +210,7 @@ def _with_keys(name: str, text: str, settings: Mapping[str, str | None]) -> str:
 def _location(key: str) -> list[str]:
     """Return the tables and the key in the file for a key of ``set``."""
     top, _, rest = key.partition(".")
-    if key in Profile.model_fields and key not in Profile.tables and key != "variables":
+    if key in Profile.model_fields and key not in TABLES and key != "variables":
         return [key]
     if top == "variables" and rest:
         return [top, rest]

@@ -1,23 +1,26 @@
-"""The model of a profile file, and its conversion to a template and to TOML."""
+"""The model of a profile file, its validation in words for the author, and its conversion to a template and to TOML."""
 
 from __future__ import annotations
 
+import difflib
 import json
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+import tomllib
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tomli_w
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from taoprofiles.errors import UsageError
-from taoprofiles.profiles import layouts, toml_model
+from taoprofiles.profiles import layouts
 from taoprofiles.profiles.expressions import Expander, ExpressionError
-from taoprofiles.profiles.rendering import invalid_profile
-from taoprofiles.profiles.toml_model import InvalidFileError, StrictModel
+from taoprofiles.profiles.rendering import SIZE_LIMIT, invalid_profile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
     from taoprofiles.profiles.rendering import Template
+
+DOTS_LIMIT = 200
+"""Dots on one line. tomllib stores each prefix of a dotted key, so the memory grows with the square of its parts."""
 
 Text = Annotated[str, Field(max_length=4096)]
 VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,255}$")]
@@ -41,6 +44,12 @@ Ports = Annotated[
 
 Folder = Annotated[str, Field(pattern=r"^/*[^/]", max_length=4096)]
 """A folder other than ``/`` and "", which would mount the whole machine."""
+
+
+class StrictModel(BaseModel):
+    """A table without unknown keys and without conversion of types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
 
 
 class Mount(StrictModel):
@@ -73,12 +82,6 @@ class Docker(StrictModel):
 class Profile(StrictModel):
     """The content of a profile file: the set-up of one project."""
 
-    tables: ClassVar[Mapping[str, type[StrictModel]]] = {"mounts": Mount, "container": Container, "docker": Docker}
-    wording: ClassVar[Mapping[str, str]] = {
-        "schema": "must be 1",
-        "docker.shm_size": 'must be a number with b, k, m or g, such as "16G", or a whole number of bytes',
-    }
-
     # Not a Literal, which accepts true for 1.
     schema_: int = Field(default=1, ge=1, le=1, alias="schema", description="The version of this format.")
     description: Text = Field(default="", description="A line for people.")
@@ -105,23 +108,33 @@ class Profile(StrictModel):
         return self
 
 
+TABLES: dict[str, type[StrictModel]] = {"mounts": Mount, "container": Container, "docker": Docker}
+
+
 def parse(content: bytes, *, name: str, path: str) -> Profile:
-    """Parse a profile file. Raises InvalidProfileError with every problem in it, without values."""
+    """Parse a profile file. Raises InvalidProfileError with every problem, without values: they may be secret."""
+    if len(content) > SIZE_LIMIT:
+        raise invalid_profile(name, path, [f"the file has {len(content)} bytes; at most {SIZE_LIMIT} are read"])
     try:
-        profile = toml_model.parse(Profile, content)
-    except InvalidFileError as error:
-        raise invalid_profile(name, path, error.problems) from None
-    return _resolvable(profile, name, path)
+        text = content.decode("utf-8")
+        if any(line.count(".") > DOTS_LIMIT for line in text.splitlines() if not line.startswith("#")):
+            raise RecursionError
+        return _validate(tomllib.loads(text), name, path)
+    except UnicodeDecodeError as error:
+        problem = f"not UTF-8 text, at byte {error.start}"
+    except RecursionError:
+        problem = "nested too deeply"
+    except tomllib.TOMLDecodeError as error:
+        problem = str(error)
+    except ValueError:  # Python reads at most 4300 digits
+        problem = "it has a number of too many digits"
+    raise invalid_profile(name, path, [problem])
 
 
 def from_data(data: Mapping[str, Any], *, name: str, path: str = "not yet written") -> Profile:
     """Validate the data of a profile. Raises InvalidProfileError, or UsageError if a text is not valid Unicode."""
     as_bytes(json.dumps(data, ensure_ascii=False))
-    try:
-        profile = toml_model.validate(Profile, data)
-    except InvalidFileError as error:
-        raise invalid_profile(name, path, error.problems) from None
-    return _resolvable(profile, name, path)
+    return _validate(data, name, path)
 
 
 def as_bytes(text: str) -> bytes:
@@ -195,12 +208,58 @@ class _AnyEnvironment(dict[str, str]):
         return "/"
 
 
-def _resolvable(profile: Profile, name: str, path: str) -> Profile:
-    """Return the profile; raise InvalidProfileError for references that no environment can resolve."""
+def _validate(data: Mapping[str, Any], name: str, path: str) -> Profile:
+    """Return the profile. Raises InvalidProfileError, also for references that no environment can resolve."""
+    try:
+        profile = Profile.model_validate(data)
+    except ValidationError as error:
+        raise invalid_profile(name, path, list(_faults(error))) from None
     problems = list(_reference_problems(template(profile, name=name)))
     if problems:
         raise invalid_profile(name, path, problems)
     return profile
+
+
+def _faults(error: ValidationError) -> Iterator[str]:
+    for fault in error.errors(include_url=False, include_input=False):
+        where = ""
+        for step in fault["loc"]:
+            if step in ("<text>", "<number>", "<list>", "[key]"):
+                continue  # a tag of a union
+            key = (str(step) if len(str(step)) <= 80 else f"{str(step)[:80]}…") or '""'
+            where += f"[{step}]" if isinstance(step, int) else f".{key}" if where else key
+        message = str(fault["msg"])
+        yield f"{where}: {_explain(fault, where)}" if where else message.removeprefix("Value error, ")
+
+
+def _explain(fault: Mapping[str, Any], where: str) -> str:
+    kind, limits, message = fault["type"], fault.get("ctx", {}), str(fault["msg"])
+    if kind == "extra_forbidden":
+        table = where.partition(".")[0].partition("[")[0] if "." in where else ""
+        known = [field.alias or name for name, field in TABLES.get(table, Profile).model_fields.items()]
+        close = difflib.get_close_matches(where.rpartition(".")[2], known, n=1)
+        return f"unknown key; did you mean '{close[0]}'?" if close else f"unknown key; known are {', '.join(known)}"
+    if kind == "string_pattern_mismatch" and where.endswith("_dir"):
+        return "must name a folder, and not '/'"
+    by_key = {
+        "schema": "must be 1",
+        "docker.shm_size": 'must be a number with b, k, m or g, such as "16G", or a whole number of bytes',
+    }
+    by_kind = {
+        "missing": "missing",
+        "string_type": "must be text; put it in quotes",
+        "int_type": "must be a whole number, without quotes",
+        "bool_type": "must be true or false, without quotes",
+        "dict_type": "must be a table",
+        "model_type": "must be a table",
+        "list_type": "must be a list",
+        "literal_error": f"must be {limits.get('expected')}",
+        "less_than_equal": f"must be at most {limits.get('le')}",
+        "greater_than_equal": f"must be at least {limits.get('ge')}",
+        "string_pattern_mismatch": "may contain only letters, digits and '_' (in a network also '.' and '-'), at most "
+        "256 of them, and must not start with a sign",
+    }
+    return by_key.get(where) or by_kind.get(kind) or message[:1].lower() + message[1:]
 
 
 def _reference_problems(template: Template) -> Iterator[str]:

@@ -7,14 +7,15 @@ is rendered later without importing the validation (pydantic alone takes 45 ms).
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from taoprofiles.errors import InvalidProfileError
-from taoprofiles.masking import is_secret
+from taoprofiles.masking import MASK, is_secret
 from taoprofiles.profiles.expressions import Expander, ExpressionError, references
+from taoprofiles.storage.paths import expand_user
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
     from typing import Any, TypedDict
 
     from taoprofiles.storage.paths import Context
@@ -35,27 +36,13 @@ SIZE_LIMIT = 1 << 16
 """Bytes of a profile file. A profile has about a thousand; the worst file of this size takes a tenth of a second."""
 
 
-class RenderContext(NamedTuple):
-    """What a rendering depends on besides the profile."""
-
-    environ: Mapping[str, str]
-    home: str
-    uid: int
-    gid: int
-
-    @classmethod
-    def of(cls, context: Context) -> RenderContext:
-        """Return it for a person's environment."""
-        return cls(context.environ, context.home, context.uid, context.gid)
-
-
 class Renderer:
     """Renders a template. Each method raises InvalidProfileError with all problems at once.
 
     ``name`` and ``path`` are those of the profile, for the error.
     """
 
-    def __init__(self, template: Template, context: RenderContext, *, name: str, path: str) -> None:
+    def __init__(self, template: Template, context: Context, *, name: str, path: str) -> None:
         self._template, self._context = template, context
         self._name, self._file = name, path
         self._expander = Expander(template["variables"], context.environ, context.home)
@@ -68,25 +55,25 @@ class Renderer:
 
     def secrets(self) -> tuple[set[str], set[str]]:
         """Return the names of variables, and of container variables, that are secret by name or by reference."""
-        variables = {name: list(references(text)) for name, text in self._template["variables"].items()}
         secret: set[str] = set()
 
-        def is_one(name: str, referred: list[tuple[str, str]]) -> bool:
-            return is_secret(name) or any(
-                of in secret if kind == "variable" else is_secret(of) for kind, of in referred
-            )
+        def secret_names(expressions: dict[str, str]) -> set[str]:
+            return {
+                name
+                for name, text in expressions.items()
+                if is_secret(name)
+                or any(other in secret if kind == "variable" else is_secret(other) for kind, other in references(text))
+            }
 
-        known = -1
-        while len(secret) > known:  # they may refer to each other in any order
-            known = len(secret)
-            secret.update(name for name, referred in variables.items() if is_one(name, referred))
-        return secret, {name for name, text in self._template["env"].items() if is_one(name, list(references(text)))}
+        while more := secret_names(self._template["variables"]) - secret:  # they may refer to each other in any order
+            secret |= more
+        return secret, secret_names(self._template["env"])
 
     def secret_values(self) -> list[tuple[str, str]]:
         """Return the name and value of each secret variable of the profile, the container and the environment."""
         secret, secret_env = self.secrets()
         env = {item["variable"]: str(item["value"]) for item in self.mapping().get("Envs", [])}
-        referred = {of for text in self._expressions() for kind, of in references(text) if kind == "env"}
+        referred = {name for text in self._expressions() for kind, name in references(text) if kind == "env"}
         environ = self._context.environ
         return [
             *((name, value) for name, value in self.variables().items() if name in secret),
@@ -124,6 +111,21 @@ class Renderer:
             mapping["DockerOptions"] = docker
         self._raise_problems()
         return mapping
+
+    def summary(self, *, reveal: bool = False) -> dict[str, Any]:
+        """Return the values and mounts as plain data, for people; secrets are masked unless ``reveal``."""
+        secrets, env_secrets = (set(), set()) if reveal else self.secrets()
+        mapping, project_dir = self.mapping(), self._template["project_dir"]
+        env = {item["variable"]: item["value"] for item in mapping.get("Envs", [])}
+        return {
+            "description": self._template["description"],
+            "layout": self._template["layout"],
+            "project_dir": project_dir and expand_user(project_dir, self._context.home),
+            "variables": {key: MASK if key in secrets else value for key, value in self.variables().items()},
+            "mounts": [{**mount, "exists": os.path.exists(mount["source"])} for mount in mapping["Mounts"]],
+            "env": {key: MASK if key in env_secrets else value for key, value in env.items()},
+            "docker": mapping.get("DockerOptions", {}),
+        }
 
     def _expressions(self) -> Iterator[str]:
         template = self._template

@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from taoprofiles.errors import InvalidProfileError, InvalidStateError, NotFoundError, TaoprofError, UsageError
-from taoprofiles.profiles.rendering import SIZE_LIMIT, RenderContext, Renderer
+from taoprofiles.profiles.rendering import SIZE_LIMIT, Renderer
 from taoprofiles.storage import atomic, best_effort, files
 from taoprofiles.storage.journal import History
 from taoprofiles.storage.os_errors import to_taoprof_error
@@ -112,7 +112,7 @@ class Store:
     def renderer(self, name: str, text: bytes | None = None, *, may_write: bool = False) -> Renderer:
         """Return the renderer of a profile. Arguments and errors are those of ``template``."""
         made = self.template(name, text, may_write=may_write)
-        return Renderer(made, RenderContext.of(self._context), name=name, path=self.path(name))
+        return Renderer(made, self._context, name=name, path=self.path(name))
 
     def secret_env(self, *names: str | None) -> set[str]:
         """Return the container variables that are secret in any of these profiles; unreadable ones are skipped."""

@@ -9,7 +9,7 @@ from typing import Any
 from taoprofiles.importer import build
 from taoprofiles.importer.result import ImportResult
 from taoprofiles.profiles.model import template
-from taoprofiles.profiles.rendering import RenderContext, Renderer
+from taoprofiles.profiles.rendering import Renderer
 from taoprofiles.storage.paths import Context
 
 WRITE = """import json, os
@@ -47,5 +47,5 @@ def read(home: Path, content: bytes, *, folder: Path | None = None, **given: str
 def rendered(home: Path, found: ImportResult) -> tuple[dict[str, str], dict[str, Any]]:
     """Make a profile of it, and give what that sets: its variables and its mapping."""
     profile, _ = build.build(context(home), found, name="net", where="file")
-    renderer = Renderer(template(profile, name="net"), RenderContext.of(context(home)), name="net", path="net.toml")
+    renderer = Renderer(template(profile, name="net"), context(home), name="net", path="net.toml")
     return renderer.variables(), renderer.mapping()

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from taoprofiles.errors import InvalidStateError
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.model import Docker
-from taoprofiles.profiles.rendering import RenderContext, Renderer
-from tests.support.generated_profiles import moderate, names, value_text
+from taoprofiles.profiles.rendering import Renderer
+from tests.support.generated_profiles import fixed_context, moderate, names, value_text
 
 SECRET = "S3CR3T"
 
@@ -47,8 +47,7 @@ def rendered(draw: st.DrawFn) -> dict[str, Any]:
             )
         ),
     }
-    around = RenderContext(environ={}, home="/home/ana", uid=1, gid=1)
-    return Renderer(made, around, name="a", path="").mapping()  # type: ignore[arg-type]
+    return Renderer(made, fixed_context({}), name="a", path="").mapping()  # type: ignore[arg-type]
 
 
 json_values = st.recursive(

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from taoprofiles.errors import TaoprofError
 from taoprofiles.masking import is_secret, without_secrets
 from taoprofiles.profiles.model import parse
-from taoprofiles.profiles.rendering import RenderContext, Renderer
+from taoprofiles.profiles.rendering import Renderer
 from tests.support.commands import call
-from tests.support.generated_profiles import moderate, names
+from tests.support.generated_profiles import fixed_context, moderate, names
 from tests.support.home import Home
 
 SECRET = "S3CR3T"
@@ -108,8 +108,7 @@ def test_secret_of_the_environment_that_cannot_be_used(value: str, where: str) -
         "env": {"KEY": "${env:NGC_KEY}"} if where == "env" else {},
         "docker": {},
     }
-    around = RenderContext(environ={"NGC_KEY": value}, home="/home/ana", uid=1, gid=1)
-    renderer = Renderer(made, around, name="a", path="")  # type: ignore[arg-type]
+    renderer = Renderer(made, fixed_context({"NGC_KEY": value}), name="a", path="")  # type: ignore[arg-type]
     with pytest.raises(TaoprofError) as caught:
         renderer.mapping() if where == "env" else renderer.variables()
     assert SECRET not in str(caught.value)

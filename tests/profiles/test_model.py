@@ -15,10 +15,10 @@ from hypothesis import given
 
 from taoprofiles.errors import InvalidProfileError
 from taoprofiles.mounts import mapping
-from taoprofiles.profiles import toml_model
-from taoprofiles.profiles.model import Profile, json_schema, parse, template, to_toml
-from taoprofiles.profiles.rendering import SIZE_LIMIT, RenderContext, Renderer
-from tests.support.generated_profiles import AROUND, moderate, valid_profiles
+from taoprofiles.profiles.model import DOTS_LIMIT, Profile, json_schema, parse, template, to_toml
+from taoprofiles.profiles.rendering import SIZE_LIMIT, Renderer
+from taoprofiles.storage.paths import Context
+from tests.support.generated_profiles import AROUND, fixed_context, moderate, valid_profiles
 
 SCHEMA = jsonschema.Draft202012Validator(json_schema())
 
@@ -68,17 +68,17 @@ def problems(text: str | bytes) -> list[str]:
     return error.problems
 
 
-def render(profile: Profile, around: RenderContext = AROUND) -> dict[str, Any]:
-    return Renderer(template(profile, name="a"), around, name="a", path="a.toml").mapping()
+def render(profile: Profile, context: Context = AROUND) -> dict[str, Any]:
+    return Renderer(template(profile, name="a"), context, name="a", path="a.toml").mapping()
 
 
 # Reading and writing
 
 
 def test_example_of_the_documentation() -> None:
-    around = RenderContext(environ={"NGC_KEY": "k", "WANDB_API_KEY": "w"}, home="/home/ana", uid=1000, gid=1001)
+    context = fixed_context({"NGC_KEY": "k", "WANDB_API_KEY": "w"})
     assert (
-        mapping.to_bytes(render(read(EXAMPLE), around)).decode()
+        mapping.to_bytes(render(read(EXAMPLE), context)).decode()
         == """\
 {
     "Mounts": [
@@ -392,7 +392,7 @@ def test_bomb(bomb: str) -> None:
     assert all(len(problem) < 600 for problem in told), "no line that fills the screen"
 
 
-DOTTED_KEY = b"a." * (toml_model.DOTS_LIMIT - 4)
+DOTTED_KEY = b"a." * (DOTS_LIMIT - 4)
 
 
 @pytest.mark.parametrize(

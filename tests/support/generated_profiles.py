@@ -11,12 +11,18 @@ from hypothesis import strategies as st
 from taoprofiles.profiles.expressions import escape
 from taoprofiles.profiles.layouts import variables as layout_variables
 from taoprofiles.profiles.model import Profile
-from taoprofiles.profiles.rendering import RenderContext
+from taoprofiles.storage.paths import Context
 from tests.support.home import ALL
 
-AROUND = RenderContext(
-    environ={"NGC_KEY": "from the environment", "DATA": "/mnt/data"}, home="/home/ana", uid=1000, gid=1001
-)
+
+def fixed_context(environ: dict[str, str]) -> Context:
+    """Return a context that is the same on every machine."""
+    context = Context({"HOME": "/home/ana"})
+    context.environ, context.uid, context.gid = environ, 1000, 1001
+    return context
+
+
+AROUND = fixed_context({"NGC_KEY": "from the environment", "DATA": "/mnt/data"})
 
 
 def moderate(examples: int) -> settings:

@@ -22,9 +22,8 @@ from taoprofiles.masking import printable
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles import convert, manage
 from taoprofiles.profiles.model import parse, template, to_toml
-from taoprofiles.profiles.rendering import RenderContext, Renderer
+from taoprofiles.profiles.rendering import Renderer
 from taoprofiles.profiles.store import Store, check_name
-from taoprofiles.profiles.summary import summarize
 from taoprofiles.storage import files
 
 if TYPE_CHECKING:
@@ -204,9 +203,7 @@ def _ask(questions: list[Question], where: str) -> dict[str, str]:
 
 
 def _summary(context: Context, profile: Profile, name: str) -> dict[str, Any]:
-    content = template(profile, name=name)
-    renderer = Renderer(content, RenderContext.of(context), name=name, path="not yet written")
-    return summarize(context, content, renderer)
+    return Renderer(template(profile, name=name), context, name=name, path="not yet written").summary()
 
 
 # A folder of them

@@ -267,9 +267,7 @@ def show_command(context: Context, args: argparse.Namespace) -> Result:
             raise UsageError("no profile given, and none is active", hint="'taoprof list' shows all profiles")
     if args.toml:
         return _show_toml(store, name, reveal=args.reveal)
-    from taoprofiles.profiles.summary import summarize
-
-    summary = summarize(context, store.template(name), store.renderer(name), reveal=args.reveal)
+    summary = store.renderer(name).summary(reveal=args.reveal)
     path = store.path(name)
     lines = profile_lines(context, f"'{name}' ({context.short(path)})", summary)
     return Result({"name": name, "path": path, **summary}, lines)
