@@ -116,10 +116,10 @@ def _execute(invocation: Invocation) -> Result:
     _unseal(context)
     result = invocation.function(context, invocation.args)
     if command not in READ_BY_PROGRAMS and os.path.lexists(context.untold):
-        from taoprofiles.guard.messages import PendingMessages
+        from taoprofiles.guard import status
 
         result = result._replace(
-            messages=[*result.messages, *(f"guard: {line}" for line in PendingMessages(context).take())]
+            messages=[*result.messages, *(f"guard: {line}" for line in status.take_messages(context))]
         )
     return result
 

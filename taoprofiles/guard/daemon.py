@@ -13,15 +13,13 @@ import select
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from taoprofiles.errors import BusyError, TaoprofError
 from taoprofiles.guard import status
-from taoprofiles.guard.containers import ContainerWatcher
 from taoprofiles.guard.guard import NEVER, Guard, Options
-from taoprofiles.guard.messages import PendingMessages
 from taoprofiles.guard.service import add_options
-from taoprofiles.guard.watcher import POLL_INTERVAL, MappingWatcher, WakeQueue
+from taoprofiles.guard.watcher import POLL_INTERVAL, ContainerWatcher, MappingWatcher, WakeQueue
 from taoprofiles.launcher.argv import parse_launcher_argv
 from taoprofiles.masking import printable
 from taoprofiles.storage.os_errors import to_taoprof_error
@@ -29,10 +27,6 @@ from taoprofiles.storage.paths import Context
 from taoprofiles.system import processes
 from taoprofiles.system.systemd import Notifier
 from taoprofiles.version import VERSION
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import NoReturn
 
 TICK = 20.0
 """Seconds between two looks while nothing happens: each look renews the heartbeats of the holds."""
@@ -50,14 +44,15 @@ _PRIORITIES = {logging.ERROR: 4, logging.WARNING: 4, logging.INFO: 6, logging.DE
 """Priorities of sd-daemon(3). What is logged as an error is also shown by the user's next command."""
 
 
-def main() -> NoReturn:
-    """Run the command ``taoprofd`` and exit with its status."""
-    sys.exit(run(sys.argv[1:]))
-
-
-def run(argv: Sequence[str]) -> int:
-    """Run ``taoprofd`` with the arguments ``argv`` and return its exit status."""
-    args = _parser().parse_args(argv)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``taoprofd`` with the arguments ``argv``, those of the process by default; return the exit status."""
+    parser = argparse.ArgumentParser("taoprofd", description="Guard ~/.tao_mounts.json, in the foreground.")
+    add_options(parser, seal=Options().seal, restores=Options().restores)
+    parser.add_argument(
+        "--unseal", action="store_true", help="only make the file writable again after a guard was killed, and exit"
+    )
+    parser.add_argument("--version", action="version", version=VERSION)
+    args = parser.parse_args(argv)
     try:
         context = Context()
         if not args.unseal:
@@ -70,16 +65,6 @@ def run(argv: Sequence[str]) -> int:
             _print(f"  {line}")
         return error.status
     return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("taoprofd", description="Guard ~/.tao_mounts.json, in the foreground.")
-    add_options(parser, seal=Options().seal, restores=Options().restores)
-    parser.add_argument(
-        "--unseal", action="store_true", help="only make the file writable again after a guard was killed, and exit"
-    )
-    parser.add_argument("--version", action="version", version=VERSION)
-    return parser
 
 
 def _print(line: str) -> None:
@@ -95,14 +80,14 @@ class _LogHandler(logging.Handler):
 
     def __init__(self, context: Context, *, has_journal: bool) -> None:
         super().__init__(logging.DEBUG)
-        self._messages = PendingMessages(context)
+        self._context = context
         self._has_journal = has_journal
 
     def emit(self, record: logging.LogRecord) -> None:
         line = record.getMessage()
         _print(f"<{_PRIORITIES[record.levelno]}>{line}" if self._has_journal else f"{time.strftime('%H:%M:%S')} {line}")
         if record.levelno >= logging.ERROR:  # only a look logs errors, and it has the lock
-            self._messages.add(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}")
+            status.add_message(self._context, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}")
 
 
 logger = logging.getLogger("taoprofiles.guard")
@@ -119,7 +104,6 @@ class Daemon:
         logger.setLevel(logging.DEBUG)
         logger.propagate = False
         logger.addHandler(_LogHandler(context, has_journal=self._notifier.keeps_journal))
-        self._files = status.GuardFiles(context, processes.host_id())
         self._queue = WakeQueue()
         self._engine = ContainerWatcher(context, TICK, self._queue)
         self._guard = Guard(context, options)
@@ -149,13 +133,16 @@ class Daemon:
             home = os.stat(self._context.home)
         except OSError as error:
             raise to_taoprof_error(self._context.home, "guard the files in", error) from error
-        claim = self._files.acquire()
+        claim = self._guard.files.acquire()
         self._start()
-        while not self._stops and self._files.is_current(claim):
+        while not self._stops and self._guard.files.is_current(claim):
             self._step()
         self._notifier.notify(STOPPING="1")
-        if self._files.is_current(claim) or self._is_home(home):
-            self._end()
+        if self._guard.files.is_current(claim) or self._is_home(home):
+            try:
+                self._guard.end()
+            except Exception as error:  # noqa: BLE001 - the process ends, whatever happens
+                logger.warning("the mapping file stays read-only until the next taoprof command: %s", error)
         if not self._stops:
             raise TaoprofError(f"'{self._context.home}', or the state folder in it, was moved, deleted or unmounted")
 
@@ -172,12 +159,6 @@ class Daemon:
             self._look()
         logger.info("taoprofiles %s guards %s", VERSION, self._context.short(self._context.mapping_file))
         self._notifier.notify(READY="1")
-
-    def _end(self) -> None:
-        try:
-            self._guard.end()
-        except Exception as error:  # noqa: BLE001 - the process ends, whatever happens
-            logger.warning("the mapping file stays read-only until the next taoprof command: %s", error)
 
     def _is_home(self, home: os.stat_result) -> bool:
         """Check whether the home is still the folder that it was at the start, and not an empty mount point."""
@@ -232,7 +213,7 @@ class Daemon:
             self._report(error.message)
         except Exception as error:  # noqa: BLE001 - an unexpected error must not prevent the next look
             self._report(f"internal error of the guard: {error!r}")
-        self._next_look = min(self._next_look, self._guard.due, time.monotonic() + self._guard.next_expiry())
+        self._next_look = min(self._next_look, self._guard.next_look())
         self._watch_processes()
         line = printable("; ".join(part for part in (self._guard.line, problem) if part))
         if line != self._status and self._notifier.notify(STATUS=line):
@@ -270,7 +251,7 @@ class Daemon:
 
     def _watch_processes(self) -> None:
         """Open a pidfd of each process whose end may be the end of a hold, and close the others."""
-        wanted = set(self._guard.watched_processes())
+        wanted = self._guard.watched_processes()
         for process in self._pidfds.keys() - wanted:
             os.close(self._pidfds.pop(process))
         for process in wanted - self._pidfds.keys():
@@ -283,4 +264,4 @@ class Daemon:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

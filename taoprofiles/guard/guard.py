@@ -9,30 +9,23 @@ from __future__ import annotations
 import logging
 import os
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from taoprofiles.errors import InvalidStateError, TaoprofError
 from taoprofiles.guard.overwrites import Overwrites, should_seal
 from taoprofiles.guard.status import GuardFiles, StatusPublisher
-from taoprofiles.holds.hold import OWN_KINDS, RUN_VARIABLE, blocking_holds, needing_mapping_file
-from taoprofiles.holds.liveness import ActiveHolds, find_active_holds, seconds_held
+from taoprofiles.holds.hold import OWN_KINDS, RUN_VARIABLE, Hold, blocking_holds, needing_mapping_file
+from taoprofiles.holds.liveness import ActiveHolds, Containers, find_active_holds, seconds_held
 from taoprofiles.mounts import comparison, mapping
 from taoprofiles.storage import files
 from taoprofiles.storage.atomic import FileAttributes
 from taoprofiles.storage.files import MAPPING_LIMIT
-from taoprofiles.storage.journal import History
+from taoprofiles.storage.journal import Entry, History
 from taoprofiles.storage.locks import Lock
+from taoprofiles.storage.paths import Context
 from taoprofiles.switching import switch
 from taoprofiles.switching.seal import Seal
 from taoprofiles.system import processes
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from taoprofiles.holds.hold import Hold
-    from taoprofiles.holds.liveness import Containers
-    from taoprofiles.storage.journal import Entry
-    from taoprofiles.storage.paths import Context
 
 LOCK_TIMEOUT = 0.3
 """Seconds to wait for the lock in one look; then the look is repeated a little later."""
@@ -66,24 +59,23 @@ class Snapshot(NamedTuple):
 class Guard:
     """Protects one mapping file, in one thread.
 
-    ``holds`` are those of the last look, ``line`` is the status in one line, ``due`` is when to look again at the
-    latest (seconds of the monotonic clock).
+    ``files`` are its files, ``holds`` those of the last look, ``line`` is the status in one line.
     """
 
     def __init__(self, context: Context, options: Options) -> None:
         self._context, self._options = context, options
         self._history, self._seal = History(context), Seal(context)
-        self._files = GuardFiles(context, processes.host_id())
+        self.files = GuardFiles(context)
         self._overwrites = Overwrites(context, options.restores)
-        self._publisher = StatusPublisher(context, self._files)
+        self._publisher = StatusPublisher(context, self.files)
         self._needs: dict[object, tuple[str | None, str | None]] = {}
         self._verified: dict[str, list[str]] = {}
         self._content: bytes | None = None
         self._good = Snapshot(None, None, "")  # the file when it was last as it should be
         self._landed = 0
         self._failure = ""
+        self._late_check = NEVER
         self.holds: list[Hold] = []
-        self.due = NEVER
         self.line = ""
 
     def begin(self) -> None:
@@ -107,7 +99,7 @@ class Guard:
         Raises BusyError if another command has the lock for longer, and TaoprofError for what the system refuses; then
         everything possible was done, and the next look tries the rest again.
         """
-        self.due = NEVER
+        self._late_check = NEVER
         with Lock(self._context.lock, LOCK_TIMEOUT):
             failure, writer = None, None
             try:
@@ -124,26 +116,18 @@ class Guard:
                     raise failure
                 self._failure = ""
                 if file.entry is None:
-                    good = self._good
                     content = self._overwrites.handle(
-                        active.holds, file.content, writer=writer, link=good.link, like=good.rights
+                        active.holds, file.content, writer=writer, link=self._good.link, like=self._good.rights
                     )
                     file = self._with_entry(file._replace(content=content))
                 self._content = file.content
-                late = self._overwrites.collect_late_writes()
-                self.due = NEVER if late is None else time.monotonic() + late
+                self._late_check = time.monotonic() + self._overwrites.collect_late_writes()
                 self._update_seal(active.holds, file.content)
             finally:
                 self._verify_containers(active.holds, containers)
                 problem = problem or (failure.message if failure else "")
-                self.line = self._publisher.update(
-                    active,
-                    file.entry,
-                    containers,
-                    has_file=file.content is not None,
-                    is_sealed=self._seal.is_recorded(),
-                    problem=problem,
-                )
+                is_sealed = self._seal.is_recorded()
+                self.line = self._publisher.update(active, file, containers, is_sealed=is_sealed, problem=problem)
 
     def _read(self) -> tuple[Snapshot, str | None]:
         """Return the file, and which program has just written it, if that is seen."""
@@ -211,14 +195,16 @@ class Guard:
         return active
 
     def _remember_mappings(self, holds: list[Hold], file: Snapshot) -> None:
-        """Give work without a record the mapping of when it was first seen, not the one that is there now."""
+        """Set the mapping of work without a record to that of when it was first seen, not the one that is there now."""
         last = file.last if file.entry is None else None
-        overwritten = self._change_time() if last is not None else 0.0
+        stat = _stat(self._context.mapping_file)
+        overwritten = time.time() if stat is None else stat.st_ctime
         needs: dict[object, tuple[str | None, str | None]] = {}
         for hold in holds:
             if hold.kind != "found" or not hold.shared:
                 continue
-            keys = [key for key in ((hold.pid, hold.start) if hold.pid else None, hold.container) if key]
+            keys: list[object] = [(hold.pid, hold.start)] if hold.pid else []
+            keys += [hold.container] if hold.container else []
             known = next((self._needs[key] for key in keys if key in self._needs), None)
             if known is None and last is not None and last.after is not None and hold.since < overwritten:
                 known = (self._digest_of(last.after), last.profile)  # it started before the overwrite
@@ -233,13 +219,9 @@ class Guard:
         except InvalidStateError:
             return None
 
-    def _change_time(self) -> float:
-        stat = _stat(self._context.mapping_file)
-        return time.time() if stat is None else stat.st_ctime
-
     def _update_seal(self, holds: list[Hold], content: bytes | None) -> None:
         if self._options.seal and content is not None and should_seal(holds, mapping.digest(content)):
-            if self._seal.put_on(self._files.name):
+            if self._seal.put_on(self.files.name):
                 logger.debug("the mapping file is read-only while it is in use")
         elif not self._is_sealed_elsewhere() and self._seal.take_off() is not None:
             logger.debug("the mapping file can be written again")
@@ -247,7 +229,7 @@ class Guard:
     def _is_sealed_elsewhere(self) -> bool:
         """Check whether the guard of another host is alive and has sealed the file: it sees holds that we do not."""
         name = self._seal.sealed_by()
-        return name is not None and name != self._files.name and self._files.is_alive(name)
+        return name is not None and name != self.files.name and self.files.is_alive(name)
 
     def _verify_containers(self, holds: list[Hold], containers: Containers) -> None:
         """Compare each new container that has no run record with its mapping; a run's own process does so itself."""
@@ -274,27 +256,25 @@ class Guard:
         except (InvalidStateError, LookupError, TypeError, ValueError, AttributeError):
             return []  # another program wrote the file, in a form that the launcher itself refuses
 
-    def watched_processes(self) -> Iterator[tuple[int, int]]:
-        """Yield pid and start time of each process of this host whose end may be the end of a hold."""
+    def watched_processes(self) -> set[tuple[int, int]]:
+        """Return pid and start time of each process of this host whose end may be the end of a hold."""
         host = processes.host_id()
-        tagged: dict[str, list[int]] | None = None
-        for hold in self.holds:
-            if hold.place != host:
-                continue
-            if hold.pid and processes.alive(hold.pid, hold.start):
-                yield hold.pid, hold.start
-            elif hold.kind in OWN_KINDS:
-                if tagged is None:
-                    tagged = {}
-                    for pid, tag in processes.with_variable(self._context.uid, RUN_VARIABLE):
-                        tagged.setdefault(tag, []).append(pid)
-                yield from ((pid, processes.start_time(pid) or 0) for pid in tagged.get(hold.id, []))
+        here = [hold for hold in self.holds if hold.place == host]
+        watched = {(hold.pid, hold.start) for hold in here if hold.pid and processes.alive(hold.pid, hold.start)}
+        orphaned = {hold.id for hold in here if hold.kind in OWN_KINDS and (hold.pid, hold.start) not in watched}
+        if orphaned:
+            tagged = processes.with_variable(self._context.uid, RUN_VARIABLE)
+            watched |= {(pid, processes.start_time(pid) or 0) for pid, tag in tagged if tag in orphaned}
+        return watched
 
-    def next_expiry(self) -> float:
-        """Return the seconds until the first hold expires, infinity if none does."""
+    def next_look(self) -> float:
+        """Return when to look again at the latest: the next check for late writes, or the first hold expires.
+
+        In seconds of the monotonic clock; infinity if nothing is due.
+        """
         host = processes.host_id()
         ends = [hold.until - hold.since - seconds_held(hold, host) for hold in self.holds if hold.until is not None]
-        return max(0.05, min(ends)) if ends else NEVER
+        return min(self._late_check, time.monotonic() + max(0.05, min(ends, default=NEVER)))
 
 
 def _stat(path: str) -> os.stat_result | None:

@@ -7,22 +7,16 @@ import logging
 import os
 import time
 from collections import deque
-from typing import TYPE_CHECKING
 
-from taoprofiles.errors import InvalidStateError
-from taoprofiles.holds.hold import blocking_holds, needing_mapping_file
+from taoprofiles.holds.hold import Hold, blocking_holds, needing_mapping_file
+from taoprofiles.holds.liveness import past_mappings
 from taoprofiles.mounts import mapping
 from taoprofiles.storage.atomic import FileAttributes
 from taoprofiles.storage.files import MAPPING_LIMIT, PRIVATE
 from taoprofiles.storage.journal import History
+from taoprofiles.storage.paths import Context
 from taoprofiles.switching import switch
 from taoprofiles.system import open_files
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from taoprofiles.holds.hold import Hold
-    from taoprofiles.storage.paths import Context
 
 WRITER_TIMEOUT = 0.02
 """Seconds to wait for a program that is writing the file, before its content is judged."""
@@ -37,7 +31,7 @@ _LATE_FILES = 200
 """Replaced files that are checked at the same time: each is an open descriptor."""
 
 _SEARCHED = 200
-"""Entries of the history in which the mapping that a hold needs is searched."""
+"""Mappings in the history among which the one that a hold needs is searched."""
 
 logger = logging.getLogger(__name__)
 
@@ -61,16 +55,6 @@ class RateLimiter:
     def count(self, now: float) -> None:
         """Count an event, allowed or refused."""
         self._times.append(now)
-
-
-def decide(holds: Iterable[Hold], digest: str, *, may_restore: bool) -> str:
-    """Decide about an overwrite that left the mapping ``digest``.
-
-    Returns "accept" if no hold needs another mapping, "restore", or "leave" if it must not be restored.
-    """
-    if not blocking_holds(holds, digest):
-        return "accept"
-    return "restore" if may_restore else "leave"
 
 
 def should_seal(holds: list[Hold], digest: str) -> bool:
@@ -120,8 +104,7 @@ class Overwrites:
         holders = blocking_holds(holds, digest)
         wanted = self.find_mapping(holders) if holders else None
         event = self._describe(content, writer, holders)
-        decision = decide(holds, digest, may_restore=wanted is not None and self._limiter.allows(now))
-        if decision == "restore" and wanted is not None:
+        if wanted is not None and self._limiter.allows(now):
             profile, restored = wanted
             like = like or FileAttributes(PRIVATE, self._context.uid, self._context.gid)
             undo = switch.restore(
@@ -132,11 +115,7 @@ class Overwrites:
             logger.error("%s: restored%s", event, f"; to get its content: taoprof undo {undo}" if undo else "")
             return restored
         entry = switch.accept_external_change(self._context, content, writer=writer)
-        if decision == "accept" and entry is not None:
-            is_same = should_seal(holds, digest)
-            why = "with an equivalent mapping" if is_same else "while it was not in use"
-            logger.info("%s %s: no profile is active now (history entry %s)", event, why, entry)
-        elif decision == "leave":
+        if holders:
             self._limiter.count(now)
             why = "the history has lost the previous mapping"
             if wanted is not None:
@@ -146,30 +125,22 @@ class Overwrites:
             level = logging.INFO if self._gave_up else logging.ERROR
             logger.log(level, "%s: NOT restored: %s (history entry %s)", event, why, entry)
             self._gave_up = True
+        elif entry is not None:
+            is_same = should_seal(holds, digest)
+            why = "with an equivalent mapping" if is_same else "while it was not in use"
+            logger.info("%s %s: no profile is active now (history entry %s)", event, why, entry)
         return content
 
     def find_mapping(self, holders: list[Hold]) -> tuple[str | None, bytes] | None:
         """Return the newest mapping in the history that the holders need: its profile and its content."""
         digests = {hold.digest for hold in holders}
-        seen: set[str] = set()
-        for number, entry in enumerate(self._history.newest_first()):
-            if number == _SEARCHED:
-                break
-            if entry.target != "mapping" or entry.after is None or entry.after in seen:
-                continue
-            seen.add(entry.after)
-            try:
-                content = self._history.content(entry.after)
-            except InvalidStateError:
-                continue
-            if mapping.digest(content) in digests:
-                return entry.profile, content
-        return None
+        mappings = past_mappings(self._history, _SEARCHED)
+        return next((item for item in mappings if mapping.digest(item[1]) in digests), None)
 
-    def collect_late_writes(self) -> float | None:
+    def collect_late_writes(self) -> float:
         """Store what programs wrote into files after these were replaced.
 
-        Returns the seconds until the next check, None if there is nothing left to check.
+        Returns the seconds until the next check, infinity if there is nothing left to check.
         """
         pending, self._late = self._late, []
         for fd, digest, end in pending:
@@ -185,7 +156,7 @@ class Overwrites:
                 self._late.append((fd, new_digest, end))
             else:
                 os.close(fd)
-        return LATE_INTERVAL if self._late else None
+        return LATE_INTERVAL if self._late else float("inf")
 
     def _describe(self, content: bytes | None, writer: str | None, holders: list[Hold]) -> str:
         path = self._context.short(self._context.mapping_file)

@@ -8,17 +8,14 @@ import os
 import pwd
 import re
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from taoprofiles.errors import NotFoundError, TaoprofError
 from taoprofiles.guard import status
 from taoprofiles.storage import atomic, best_effort, files
-from taoprofiles.system import processes
+from taoprofiles.storage.paths import Context
 from taoprofiles.system.systemd import PATIENCE, Manager, assigned, quoted
 from taoprofiles.version import VERSION
-
-if TYPE_CHECKING:
-    from taoprofiles.storage.paths import Context
 
 UNIT = "taoprofd.service"
 
@@ -116,18 +113,14 @@ class Service:
         for folder in (context.holds, context.profiles, context.config):  # created by the guard to watch them
             best_effort.rmdir_quietly(folder)
         status.unseal(context)
-        status.GuardFiles(context, processes.host_id()).delete()
+        status.GuardFiles(context).delete()
         return [f"service stopped and removed: {context.short(self.path)}"]
 
-    def start(self) -> None:
-        """Start it. Raises NotFoundError if it is not installed."""
-        self._check_installed()
-        self._manager.tell("start", UNIT)
-
-    def stop(self) -> None:
-        """Stop it until the next login or ``start``. Raises NotFoundError if it is not installed."""
-        self._check_installed()
-        self._manager.tell("stop", UNIT)
+    def control(self, verb: str) -> None:
+        """Start or stop it; a stopped one starts at the next login. Raises NotFoundError if it is not installed."""
+        if self._state()["LoadState"] != "loaded":
+            raise NotFoundError("the service is not installed", hint="taoprof service install")
+        self._manager.tell(verb, UNIT)
 
     def status(self) -> dict[str, Any]:
         """Return its status: installed, enabled, state ("active", "failed", …), pid, restarts, text, version."""
@@ -196,7 +189,3 @@ class Service:
     def _check_not_masked(self, state: dict[str, str]) -> None:
         if state["LoadState"] == "masked":
             raise TaoprofError("the service is masked", hint=f"systemctl --user unmask {UNIT}")
-
-    def _check_installed(self) -> None:
-        if self._state()["LoadState"] != "loaded":
-            raise NotFoundError("the service is not installed", hint="taoprof service install")

@@ -1,36 +1,37 @@
-"""The guard's files: the proof that a guard is alive, and the status that it publishes for other commands.
+"""The guard's files: the proof that it is alive, its status for other commands, and messages for the next command.
 
-``guard/ID.claim`` is locked while the guard of one host is alive (ID is a hash of the host's identity), and
-``guard/ID.json`` holds the status that it published.
+``guard/ID.claim`` is locked while the guard of one host is alive (ID is a hash of the host's identity),
+``guard/ID.json`` holds the status that it published, and ``guard/untold`` the messages, one a line.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from taoprofiles.errors import GuardedError
-from taoprofiles.holds.hold import needing_mapping_file
+from taoprofiles.errors import GuardedError, TaoprofError
+from taoprofiles.holds.hold import Hold, needing_mapping_file
+from taoprofiles.holds.liveness import ActiveHolds, Containers
 from taoprofiles.storage import best_effort, files, locks
 from taoprofiles.storage.locks import LivenessLock, Lock
+from taoprofiles.storage.paths import Context
+from taoprofiles.switching import status as switching_status
 from taoprofiles.switching.seal import Seal
 from taoprofiles.system import processes
 from taoprofiles.version import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import Any
-
-    from taoprofiles.holds.hold import Hold
-    from taoprofiles.holds.liveness import ActiveHolds, Containers
-    from taoprofiles.storage.journal import Entry
-    from taoprofiles.storage.paths import Context
+    from taoprofiles.guard.guard import Snapshot
 
 FORMAT = 1
 _LIMIT = 16 << 20
+_MESSAGES = 20
+"""Messages that are kept for the next command; older ones are in the history and in the guard's log."""
 _TYPES: dict[str, tuple[type, ...]] = {
     "line": (str,),
     "is_sealed": (bool,),
@@ -43,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 def read_status(context: Context) -> dict[str, Any] | None:
     """Return what the guard of this host published (see ``StatusPublisher``), None if no guard is alive here."""
-    guard = GuardFiles(context, processes.host_id())
+    guard = GuardFiles(context)
     return guard.read() if guard.is_alive() else None
 
 
@@ -55,14 +56,35 @@ def unseal(context: Context) -> bool:
         return Seal(context).take_off() is not None
 
 
+def add_message(context: Context, line: str) -> None:
+    """Add a message that the user's next command shows. Needs the lock."""
+    text = "".join(f"{old}\n" for old in [*_read_lines(context.untold), " ".join(line.splitlines())][-_MESSAGES:])
+    best_effort.write(context.untold, text.encode("utf-8", "backslashreplace"))
+
+
+def take_messages(context: Context) -> list[str]:
+    """Return the messages and delete them; of two commands at the same time only one gets them."""
+    path = f"{context.untold}-{os.getpid()}"
+    if not best_effort.rename(context.untold, path):
+        return []
+    lines = _read_lines(path)
+    best_effort.unlink_quietly(path)
+    return lines
+
+
+def _read_lines(path: str) -> list[str]:
+    try:
+        return (files.read(path, 1 << 16) or b"").decode("utf-8", "replace").splitlines()
+    except TaoprofError:
+        return []
+
+
 class GuardFiles:
-    """The files of the guards of one user, on all hosts that share the home; ``host`` identifies this host."""
+    """The files of the guards of one user, on all hosts that share the home; ``name`` is this host's guard."""
 
-    def __init__(self, context: Context, host: str) -> None:
-        import hashlib
-
+    def __init__(self, context: Context) -> None:
         self._folder = context.guard
-        self.name = hashlib.sha256(host.encode()).hexdigest()[:12]
+        self.name = hashlib.sha256(processes.host_id().encode()).hexdigest()[:12]
 
     def acquire(self) -> int:
         """Become the guard of this host; return the descriptor that proves it while it is open.
@@ -137,22 +159,14 @@ class StatusPublisher:
         self._is_drifted = False
 
     def update(
-        self,
-        active: ActiveHolds,
-        entry: Entry | None,
-        containers: Containers,
-        *,
-        has_file: bool,
-        is_sealed: bool,
-        problem: str,
+        self, active: ActiveHolds, file: Snapshot, containers: Containers, *, is_sealed: bool, problem: str
     ) -> str:
         """Log the changes, publish the status and return it in one line.
 
-        ``entry`` is the history entry that describes the mapping file now; ``problem`` is "" or what the guard cannot
-        do at the moment.
+        ``problem`` is "" or what the guard cannot do at the moment.
         """
         self._log_changes(active)
-        self._check_drift(entry, has_file=has_file)
+        self._check_drift(file)
         line = _line(self._name, active.holds, is_sealed=is_sealed)
         self._guard.publish(
             {
@@ -184,8 +198,9 @@ class StatusPublisher:
                 logger.warning("%s", text)
         self._unseen = set(active.unseen)
 
-    def _check_drift(self, entry: Entry | None, *, has_file: bool) -> None:
+    def _check_drift(self, file: Snapshot) -> None:
         """Check whether the active profile was edited; only when its file, or the active profile, has changed."""
+        entry, has_file = file.entry, file.content is not None
         name = entry.profile if entry else None
         try:
             stat = os.stat(self._context.profile_file(name)) if name else None
@@ -194,8 +209,6 @@ class StatusPublisher:
         signature = (has_file, entry and entry.id, stat and (stat.st_ino, stat.st_size, stat.st_mtime_ns))
         if signature == self._signature:
             return
-        from taoprofiles.switching import status as switching_status
-
         self._signature = signature
         was_drifted = self._is_drifted
         status = switching_status.get_status(self._context) if name else None

@@ -1,4 +1,4 @@
-"""Wakes the guard: the queue of events, and the folder watches that fill it, or polling where there are none."""
+"""Wakes the guard: the queue of events, and what fills it: folder watches, or polling, and the container engine."""
 
 from __future__ import annotations
 
@@ -6,21 +6,24 @@ import logging
 import os
 import signal
 import socket
+import threading
+import time
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
 
 from taoprofiles.errors import TaoprofError
+from taoprofiles.holds.liveness import Containers
 from taoprofiles.storage import files
-from taoprofiles.system import folder_watch
+from taoprofiles.storage.paths import Context
+from taoprofiles.system import folder_watch, processes
+from taoprofiles.system.engine import PATIENCE, Engine, EngineError
 from taoprofiles.system.folder_watch import Watch
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from taoprofiles.storage.paths import Context
 
 POLL_INTERVAL = 0.25
 """Seconds between two polls of the files' times where the kernel gives no watches."""
+
+CHANGES = ("start", "die", "destroy", "pause", "unpause", "rename")
+"""Event actions that may change the list; the many others (exec_create, top, …) do not."""
 
 logger = logging.getLogger(__name__)
 
@@ -129,25 +132,89 @@ class MappingWatcher:
         path = context.mapping_file
         events = folder_watch.CONTENTS + folder_watch.OPENED + folder_watch.FOLDERS
         for file in dict.fromkeys((path, files.real_path(path))):
-            yield Watch(os.path.dirname(file), events, self._on_file(os.path.basename(file)))
+            yield Watch(os.path.dirname(file), events, self._put("changed", os.path.basename(file)))
         # Only names: each look renews the heartbeats of the holds, which changes the files' times.
-        yield Watch(context.holds, folder_watch.NAMES, self._on_change)
-        yield Watch(context.profiles, folder_watch.CONTENTS, self._on_change)
+        yield Watch(context.holds, folder_watch.NAMES, self._put("changed"))
+        yield Watch(context.profiles, folder_watch.CONTENTS, self._put("changed"))
         # Each launcher reads config.json there, before anything else.
-        yield Watch(os.path.join(home, ".docker"), folder_watch.OPENED, self._on_file("config.json"))
+        yield Watch(os.path.join(home, ".docker"), folder_watch.OPENED, self._put("changed", "config.json"))
         for folder in (home, os.path.dirname(home)):
-            yield Watch(folder, folder_watch.FOLDERS, self._on_folders)
+            names = (os.path.basename(home), ".docker", ".config", ".local")
+            yield Watch(folder, folder_watch.FOLDERS, self._put("folders", *names))
 
-    def _on_file(self, name: str) -> Callable[[str, bool], None]:
+    def _put(self, event: str, *names: str) -> Callable[[str, bool], None]:
+        """Return a callback that puts ``event`` for a path with one of the names (default: any), "opened" if opened."""
+
         def on_event(path: str, was_opened: bool) -> None:
-            if os.path.basename(path) == name:
-                self._queue.put("opened" if was_opened else "changed")
+            if not names or os.path.basename(path) in names:
+                self._queue.put("opened" if was_opened else event)
 
         return on_event
 
-    def _on_change(self, path: str, was_opened: bool) -> None:
-        self._queue.put("changed")
 
-    def _on_folders(self, path: str, was_opened: bool) -> None:
-        if os.path.basename(path) in (os.path.basename(self._context.home), ".docker", ".config", ".local"):
-            self._queue.put("folders")
+class ContainerWatcher(threading.Thread):
+    """Keeps ``containers`` up to date and puts "engine" into ``queue`` when it has changed.
+
+    Events only trigger a new request of the complete list. It is requested on each connection, each change, and every
+    ``interval`` seconds, so users of ``containers`` never wait for an engine. An engine that does not answer is tried
+    again after 1, 2, 4 … ``interval`` seconds, and at once after ``wake``; until then the last known containers count
+    as running.
+    """
+
+    def __init__(self, context: Context, interval: float, queue: WakeQueue) -> None:
+        super().__init__(daemon=True, name="taoprof-engine")
+        self._context, self._interval, self._queue = context, interval, queue
+        self._woken = threading.Event()
+        self._last = 0.0
+        self.containers = Containers(context, 0.0, failed="it has not answered yet")
+        self.has_looked = threading.Event()
+
+    def wake(self) -> None:
+        """Retry at once to reach an engine that could not be reached."""
+        self._woken.set()
+
+    def run(self) -> None:
+        """Follow the engine until the process ends."""
+        delay = 1.0
+        while True:
+            self._woken.clear()
+            try:
+                if not self.has_looked.is_set():
+                    self._refresh()
+                start = time.monotonic()
+                for event in Engine(self._context.environ).events(time.time(), idle=self._interval):
+                    is_due = time.monotonic() - self._last >= self._interval
+                    if (event is None or event["Action"] in CHANGES or is_due) and not self._refresh():
+                        break  # the stream of an engine that does not answer may never end: connect again
+                    delay = 1.0
+                if time.monotonic() - start < 1:
+                    self._woken.wait(delay)
+            except EngineError:
+                self._refresh()
+                self._woken.wait(delay)
+                delay = min(delay * 2, self._interval)
+            except Exception as error:  # noqa: BLE001 - an unexpected error must not end the thread
+                self._update(Containers(self._context, 0.0, failed=repr(error)))
+                self._woken.wait(self._interval)
+
+    def _refresh(self) -> bool:
+        """Request the list again; return whether the engine answered everything."""
+        self._last = time.monotonic()
+        known = {id: container for id, container in self.containers.inspect_all().items() if container}
+        containers = Containers(self._context, time.monotonic() + PATIENCE, known=known)
+        containers.inspect_all()
+        self._update(containers)
+        return containers.complete
+
+    def _update(self, containers: Containers) -> None:
+        before = self.containers
+        if not containers.complete:
+            containers.assume_unchanged(before, processes.shim_container_ids())
+        self.containers = containers
+        self.has_looked.set()
+        if _signature(containers) != _signature(before):
+            self._queue.put("engine")
+
+
+def _signature(containers: Containers) -> object:
+    return (containers.ids, containers.complete, containers.absent, containers.unseen)

@@ -85,6 +85,24 @@ def seconds_held(hold: Hold, here: str) -> float:
     return time.time() - hold.since
 
 
+def past_mappings(history: History, limit: int) -> Iterator[tuple[str | None, bytes]]:
+    """Yield the distinct contents of the mapping file among its ``limit`` newest entries, with profile, newest first.
+
+    Contents that the history has lost are left out.
+    """
+    digests: set[str] = set()
+    entries = (entry for entry in history.newest_first() if entry.target == "mapping")
+    for entry in itertools.islice(entries, limit):
+        if entry.after is None or entry.after in digests:
+            continue
+        digests.add(entry.after)
+        try:
+            content = history.content(entry.after)
+        except InvalidStateError:
+            continue
+        yield entry.profile, content
+
+
 class _Needs(NamedTuple):
     """What work that taoprofiles did not start needs: None where it does not read the mapping file."""
 
@@ -171,22 +189,11 @@ class _Search:
         if _is_subset(mapping.mounts(self._content), binds):
             return self._current_needs()
         if self._past is None:
-            self._past = list(self._past_mappings())
+            past = itertools.islice(past_mappings(History(self._context), 50 * _PAST_MAPPINGS), _PAST_MAPPINGS)
+            self._past = [
+                (mapping.mounts(content), _Needs(mapping.digest(content), profile)) for profile, content in past
+            ]
         return next((needs for mounts, needs in self._past if _is_subset(mounts, binds)), None)
-
-    def _past_mappings(self) -> Iterator[tuple[dict[str, str], _Needs]]:
-        history = History(self._context)
-        digests: set[str] = set()
-        entries = (entry for entry in history.newest_first() if entry.target == "mapping" and entry.after is not None)
-        for entry in itertools.islice(entries, 50 * _PAST_MAPPINGS):
-            if entry.after is None or entry.after in digests or len(digests) == _PAST_MAPPINGS:
-                continue
-            digests.add(entry.after)
-            try:
-                content = history.content(entry.after)
-            except InvalidStateError:
-                continue
-            yield mapping.mounts(content), _Needs(mapping.digest(content), entry.profile)
 
     def _current_needs(self) -> _Needs:
         if self._current is None:

@@ -143,9 +143,8 @@ def test_two_homes(used: Home) -> None:
 
 def test_a_guard_of_another_version(used: Home) -> None:
     from taoprofiles.guard.status import GuardFiles
-    from taoprofiles.system import processes
 
-    guards = GuardFiles(used.context, processes.host_id())
+    guards = GuardFiles(used.context)
     fd = guards.acquire()
     try:
         guards.publish(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taoprofiles.guard.overwrites import RateLimiter, decide, should_seal
+from taoprofiles.guard.overwrites import RateLimiter, should_seal
 from taoprofiles.holds.hold import Hold, blocking_holds
 
 holds = st.lists(
@@ -31,11 +31,3 @@ def test_never_more_than_the_limit_in_any_minute(times: int, gaps: list[float]) 
         tried.append(now)
         allowed += [now] if granted else []
         assert sum(now - moment < 60 for moment in allowed) <= times
-
-
-@given(holds, st.booleans())
-def test_only_what_takes_a_mapping_from_somebody_is_undone(found: list[Hold], may_restore: bool) -> None:
-    taken = bool(blocking_holds(found, "here"))
-    assert decide(found, "here", may_restore=may_restore) == (
-        "accept" if not taken else "restore" if may_restore else "leave"
-    )

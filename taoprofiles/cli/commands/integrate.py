@@ -123,12 +123,9 @@ def service_command(context: Context, args: argparse.Namespace) -> Result:
     elif args.action == "uninstall":
         data["done"] = service.uninstall()
         lines = data["done"] or ["not installed"]
-    elif args.action == "start":
-        service.start()
-        lines = data["done"] = ["started"]
-    elif args.action == "stop":
-        service.stop()
-        lines = data["done"] = ["stopped"]
+    elif args.action in ("start", "stop"):
+        service.control(args.action)
+        lines = data["done"] = ["started" if args.action == "start" else "stopped"]
     elif args.action == "logs":
         lines = data["log"] = service.logs(LOG_LINES)
     if args.action in ("install", "start", "status"):
