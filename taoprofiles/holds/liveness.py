@@ -186,12 +186,12 @@ class _Search:
 
     def _mapping_with(self, binds: dict[str, str]) -> _Needs | None:
         """Return the mapping whose mounts a container has: the mapping file's, or else a past one."""
-        if _is_subset(mapping.mounts(self._content), binds):
+        if _is_subset(mapping.mounted(self._content), binds):
             return self._current_needs()
         if self._past is None:
             past = itertools.islice(past_mappings(History(self._context), 50 * _PAST_MAPPINGS), _PAST_MAPPINGS)
             self._past = [
-                (mapping.mounts(content), _Needs(mapping.digest(content), profile)) for profile, content in past
+                (mapping.mounted(content), _Needs(mapping.digest(content), profile)) for profile, content in past
             ]
         return next((needs for mounts, needs in self._past if _is_subset(mounts, binds)), None)
 

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+import os
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
 
 from taoprofiles.errors import InvalidStateError
 from taoprofiles.masking import MASK, is_secret
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
-    from typing import Any, TypeAlias
-
-    _Key: TypeAlias = tuple[str, str, str, int]
-    """The kind, the section, the name as JSON, and how many items of that name precede it."""
+from taoprofiles.storage import best_effort
 
 DOCKER_OPTIONS = frozenset(("user", "ports", "shm_size", "ulimits", "privileged", "network", "tty"))
 """VALID_DOCKER_ARGS of nvidia-tao 6.26.3. Any other option may be a secret."""
@@ -31,20 +27,13 @@ def to_bytes(mapping: dict[str, Any]) -> bytes:
 
 def parse(content: bytes, where: str) -> dict[str, Any]:
     """Parse a mounts file; ``where`` names it. Raises InvalidStateError, with line and column if it is not JSON."""
-    try:
-        mapping = json.loads(content.decode("utf-8"))
-    except json.JSONDecodeError as error:
-        raise InvalidStateError(
-            f"'{where}' is not valid JSON: {error.msg.lower()}, line {error.lineno}, column {error.colno}"
-        ) from None
-    except UnicodeDecodeError:
-        raise InvalidStateError(f"'{where}' is not valid JSON: it is not UTF-8 text") from None
-    except ValueError:  # Python reads at most 4300 digits
-        raise InvalidStateError(f"'{where}' has a number of too many digits") from None
-    except RecursionError:
-        raise InvalidStateError(f"'{where}' is nested too deeply") from None
+    mapping, problem = best_effort.parse_json(content)
+    if problem:
+        raise InvalidStateError(f"'{where}' is not valid JSON: {problem}")
     if not isinstance(mapping, dict):
-        raise InvalidStateError(f"'{where}' is not a mounts file: it holds {_json_kind(mapping)}, not an object")
+        kinds = {list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}
+        kind = kinds.get(type(mapping), "nothing")
+        raise InvalidStateError(f"'{where}' is not a mounts file: it holds {kind}, not an object")
     level: list[Any] = [mapping]
     depth = 0
     while level:  # json reads deeper nesting than it writes
@@ -58,7 +47,7 @@ def parse(content: bytes, where: str) -> dict[str, Any]:
 
 def secrets(mapping: dict[str, Any], *, derived: Collection[str] = ()) -> list[str]:
     """Return the container variables that are secret by name, or are in ``derived``: they contain a secret."""
-    names = dict.fromkeys(_plain(name) for what, _, name, _ in _flat(mapping) if what == "env")
+    names = dict.fromkeys(_plain(item.name) for item in _flat(mapping) if item.what == "env")
     return [name for name in names if name in derived or is_secret(name)]
 
 
@@ -86,40 +75,33 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def mounts(content: bytes | None) -> dict[str, str]:
-    """Return the mounts of a mounts file as the launcher makes them: destination by source, both resolved on this host.
+def mounted(mapping: Mapping[str, Any] | bytes | None) -> dict[str, str]:
+    """Return the mounts of a mapping, or of a mounts file's content, as the launcher makes them.
 
-    ``formatted_mounts`` in docker_handler.py of nvidia-tao 6.26.3; {} for anything that is no mounts file.
+    Destination by source, both resolved on this host (``formatted_mounts`` in docker_handler.py of nvidia-tao 6.26.3);
+    {} for anything that is no mapping.
     """
     try:
-        return {} if content is None else mounted(parse(content, ""))
-    except InvalidStateError:
-        return {}
-
-
-def mounted(mapping: Mapping[str, Any]) -> dict[str, str]:
-    """Return the same for a parsed mapping; {} if it is malformed."""
-    import os
-
-    try:
+        parsed = parse(mapping, "") if isinstance(mapping, bytes) else mapping or {}
         return {
             os.path.realpath(os.path.expanduser(mount["source"])): os.path.realpath(mount["destination"])
-            for mount in mapping.get("Mounts", [])
+            for mount in parsed.get("Mounts", [])
         }
-    except (TypeError, KeyError, ValueError):
+    except (InvalidStateError, TypeError, KeyError, ValueError):
         return {}
 
 
-class Change:
+class Change(NamedTuple):
     """One difference: ``what`` is mount, env, docker or other, ``key`` the name in it; None stands for absent.
 
     The values of a ``secret`` one are masked.
     """
 
-    __slots__ = ("a", "b", "key", "secret", "what")
-
-    def __init__(self, what: str, key: str, a: str | None, b: str | None, *, secret: bool) -> None:
-        self.what, self.key, self.a, self.b, self.secret = what, key, a, b, secret
+    what: str
+    key: str
+    a: str | None
+    b: str | None
+    secret: bool
 
     def as_dict(self, *, reveal: bool) -> dict[str, Any]:
         """Return the fields, secrets masked unless ``reveal``."""
@@ -145,63 +127,71 @@ def changes(a: dict[str, Any], b: dict[str, Any], *, secrets: Collection[str] = 
     """
     flat_a, flat_b = _flat(a), _flat(b)
     return [
-        _change(thing, flat_a.get(thing), flat_b.get(thing), secrets)
-        for thing in dict.fromkeys([*flat_a, *flat_b])
-        if flat_a.get(thing) != flat_b.get(thing)
+        _change(key, flat_a.get(key), flat_b.get(key), secrets)
+        for key in dict.fromkeys([*flat_a, *flat_b])
+        if flat_a.get(key) != flat_b.get(key)
     ]
 
 
-def _change(thing: _Key, a: str | None, b: str | None, secrets: Collection[str]) -> Change:
-    what, section, name, number = thing
-    key = _plain(name)
-    secret = {
+def _change(item: _Item, a: str | None, b: str | None, secrets: Collection[str]) -> Change:
+    key = _plain(item.name)
+    is_hidden = {
         "mount": False,
         "env": key in secrets or is_secret(key),
         "docker": key not in DOCKER_OPTIONS or is_secret(key),
         "other": True,  # its content is unknown
-    }[what]
-    key = f"{section} {key}".strip() if what == "other" else key
+    }[item.what]
+    if item.what == "other":
+        key = f"{item.section} {key}".strip()
     old, new = (None if value is None else _plain(value) for value in (a, b))
     if old == new:
         old, new = a, b  # the text "1" and the number 1
-    return Change(what, key + " (again)" * number, old, new, secret=secret)
+    return Change(item.what, key + " (again)" * item.number, old, new, is_hidden)
 
 
-def _flat(mapping: dict[str, Any]) -> dict[_Key, str]:
+class _Item(NamedTuple):
+    """``name`` is JSON; ``number`` counts the items of that name before this one."""
+
+    what: str
+    section: str
+    name: str
+    number: int = 0
+
+
+def _flat(mapping: dict[str, Any]) -> dict[_Item, str]:
     """Return each item of a mapping with its value as JSON; equal for mappings that the launcher treats alike.
 
     Envs and DockerOptions may be missing or empty; Mounts must exist.
     """
-    flat: dict[_Key, str] = {}
+    flat: dict[_Item, str] = {}
     for section, value in mapping.items():
         if section in _LISTS and isinstance(value, list):
-            _put_all(flat, section, value)
+            _add_items(flat, section, value)
         elif section == "DockerOptions" and isinstance(value, dict):
-            for key, option in value.items():
-                flat["docker", section, _json(key), 0] = _json(option)
+            flat |= {_Item("docker", section, _json(key)): _json(option) for key, option in value.items()}
         else:
-            flat["other", "", _json(section), 0] = _json(value)
+            flat[_Item("other", "", _json(section))] = _json(value)
     if mapping.get("Mounts") == []:
-        flat["other", "", _json("Mounts"), 0] = "[]"
+        flat[_Item("other", "", _json("Mounts"))] = "[]"
     return flat
 
 
-def _put_all(flat: dict[_Key, str], section: str, items: list[Any]) -> None:
+def _add_items(flat: dict[_Item, str], section: str, items: list[Any]) -> None:
     what, key, value = _LISTS[section]
     malformed = []
-    seen: dict[str, int] = {}
     for item in items:
         if not (isinstance(item, dict) and key in item and value in item):
             malformed.append(_json(item))
             continue
-        name = _json(item[key])
-        number = seen[name] = seen.get(name, -1) + 1
-        flat[what, section, name, number] = _json(item[value])
+        name, number = _json(item[key]), 0
+        while _Item(what, section, name, number) in flat:
+            number += 1
+        flat[_Item(what, section, name, number)] = _json(item[value])
         more = {other: item[other] for other in item if other not in (key, value)}
         if more:
-            flat["other", section, name, number] = _json(more)
+            flat[_Item("other", section, name, number)] = _json(more)
     for number, text in enumerate(sorted(malformed)):
-        flat["other", section, "", number] = text
+        flat[_Item("other", section, "", number)] = text
 
 
 def _json(value: object) -> str:
@@ -212,8 +202,3 @@ def _plain(text: str) -> str:
     """Return a JSON string without quotes, any other JSON as it is."""
     value = json.loads(text) if text[:1] == '"' else text
     return str(value)
-
-
-def _json_kind(value: object) -> str:
-    kinds = {list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}
-    return kinds.get(type(value), "nothing")

@@ -76,7 +76,8 @@ class Context:
 
     def absolute(self, path: str) -> str:
         """Return the path that a launcher started here would use for ``path``."""
-        return os.path.join(self.folder, self.expand_user(path))
+        path = self.expand_user(path)
+        return path if os.path.isabs(path) else os.path.join(self.folder, path)
 
     def short(self, path: str) -> str:
         """Return ``path`` with ``~`` for the home, for messages."""

@@ -114,7 +114,7 @@ def find_similar_profile(context: Context, content: bytes, last: str | None) -> 
         current = mapping.parse(content, "")
     except InvalidStateError:
         return None
-    mounts, best = mapping.mounts(content), None
+    mounts, best = mapping.mounted(content), None
     names = Store(context).names()[:COMPARED]
     for name in dict.fromkeys([last, *names] if last is not None else names):
         try:

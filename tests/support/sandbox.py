@@ -383,7 +383,7 @@ def answer(connection: socket.socket, body: object, *, status: str = "200 OK") -
 
 def mounts_of(sandbox: Sandbox, name: str) -> dict[str, str]:
     """Give a profile's mounts as an engine tells them, source to place."""
-    return mapping.mounts(rendered(sandbox, name))
+    return mapping.mounted(rendered(sandbox, name))
 
 
 def rendered(sandbox: Sandbox, name: str) -> bytes:
