@@ -6,7 +6,7 @@ import os
 import pty
 import sys
 
-QUESTION_ENDS = (b" = ", b"? ")
+QUESTION_ENDS = (b": ", b"] ")
 
 
 def main(command: str, *answers: str) -> int:
