@@ -8,18 +8,12 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from taoprofiles.launcher.argv import HANDLERS
-from taoprofiles.launcher.prediction import Location, RefusedError
-
-if TYPE_CHECKING:
-    from taoprofiles.launcher.host import Host
-    from taoprofiles.launcher.prediction import StartLog
-    from taoprofiles.launcher.versions import Behaviour
-
-SHELL = "/bin/bash"
-"""The command of the container where the task has no arguments."""
+from taoprofiles.launcher.host import Host
+from taoprofiles.launcher.prediction import Location, RefusedError, StartLog
+from taoprofiles.launcher.versions import Behaviour
 
 
 class Task(NamedTuple):
@@ -96,16 +90,8 @@ def take_volumes(rest: list[str], log: StartLog) -> list[tuple[Location, str]]:
 def line(name: str, rest: list[str]) -> str:
     """Return the text that is run in the container: the arguments joined with blanks, without quoting."""
     if not rest:
-        return SHELL
+        return "/bin/bash"
     return " ".join(rest[1:]) if rest[0] == "run" else f"{name} " + " ".join(rest)
-
-
-def bare_line(name: str, rest: list[str]) -> str:
-    """Return the text that is run on the host, without Docker. Raises RefusedError where there are no arguments."""
-    if not rest:
-        message = "cannot access local variable 'command' where it is not associated with a value"
-        raise RefusedError("UnboundLocalError", message, Location("command"))
-    return line(name, rest)
 
 
 def check_line(text: str) -> None:

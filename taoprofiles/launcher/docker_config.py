@@ -12,24 +12,18 @@ import json
 import os
 import posixpath
 import shutil
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-from taoprofiles.launcher.prediction import Location, RefusedError
+from taoprofiles.launcher.host import Host
+from taoprofiles.launcher.prediction import Location, RefusedError, StartLog
+from taoprofiles.launcher.versions import Behaviour
 from taoprofiles.storage import best_effort, files
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from taoprofiles.launcher.host import Host
-    from taoprofiles.launcher.prediction import StartLog
-    from taoprofiles.launcher.versions import Behaviour
 
 LOGIN = "~/.docker/config.json"
 """The launcher reads no other file; the SDK follows DOCKER_CONFIG."""
 
 _PROXIES = {"httpProxy": "http_proxy", "httpsProxy": "https_proxy", "ftpProxy": "ftp_proxy", "noProxy": "no_proxy"}
-
-
 REGISTRIES = ("nvcr.io", "stg.nvcr.io")
 _LIMIT = 4 << 20
 
@@ -40,7 +34,7 @@ class Login(NamedTuple):
     ``problem`` is why it cannot be read; ``kind`` is "" or "absent", "unreadable", "no-json", "no-object",
     "no-auths", "auths-odd". ``registries`` are those that the launcher needs and ``auths`` has, ``helpers`` the
     programs that keep credentials, ``lost`` those of them that are not on PATH. ``elsewhere`` is the file that
-    DOCKER_CONFIG makes the docker command use instead, and ``there`` its registries; ``owner`` is a user id or -1.
+    DOCKER_CONFIG makes the docker command use instead; ``owner`` is a user id or -1.
     """
 
     path: str
@@ -50,7 +44,6 @@ class Login(NamedTuple):
     helpers: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
     elsewhere: str = ""
-    there: tuple[str, ...] = ()
     owner: int = -1
 
 
@@ -121,14 +114,12 @@ def probe_login(environ: Mapping[str, str], home: str) -> Login:
     elsewhere = os.path.join(folder, "config.json") if folder else ""
     if elsewhere and os.path.realpath(elsewhere) == os.path.realpath(path):
         elsewhere = ""
-    other, _ = _read_config(elsewhere) if elsewhere else ({}, "")
-    there = _registries(other.get("auths"))
     try:
         owner = os.stat(path).st_uid
     except (OSError, ValueError):
         owner = -1
     content, problem = files.try_read(path, _LIMIT)
-    login = Login(path, elsewhere=elsewhere, there=there, owner=owner)
+    login = Login(path, elsewhere=elsewhere, owner=owner)
     if problem:
         return login._replace(kind="absent" if problem == "absent" else "unreadable", problem=problem)
     data, problem = best_effort.parse_json(content)
@@ -138,21 +129,12 @@ def probe_login(environ: Mapping[str, str], home: str) -> Login:
         return login._replace(kind="no-object", problem="it is not an object")
     helpers = _helpers(data)
     lost = tuple(name for name in helpers if not shutil.which(name, path=environ.get("PATH", "")))
-    login = login._replace(helpers=helpers, lost=lost, registries=_registries(data.get("auths")))
+    login = login._replace(helpers=helpers, lost=lost)
     if "auths" not in data:
         return login._replace(kind="no-auths")
     if not isinstance(data["auths"], dict):
         return login._replace(kind="auths-odd", problem="'auths' is not an object")
-    return login
-
-
-def _read_config(path: str) -> tuple[dict[str, object], str]:
-    data, problem = best_effort.parse_json(files.try_read(path, _LIMIT)[0])
-    return (data, problem) if isinstance(data, dict) else ({}, problem)
-
-
-def _registries(auths: object) -> tuple[str, ...]:
-    return tuple(name for name in REGISTRIES if name in auths) if isinstance(auths, dict) else ()
+    return login._replace(registries=tuple(name for name in REGISTRIES if name in data["auths"]))
 
 
 def _helpers(data: dict[str, object]) -> tuple[str, ...]:

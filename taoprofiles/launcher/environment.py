@@ -1,24 +1,22 @@
-"""The home and what leads away from it: variables, names that come near, file systems, and Windows around it."""
+"""The home and what leads away from it: variables, files with similar names, file systems, and WSL."""
 
 from __future__ import annotations
 
 import os
 import pwd
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
+from taoprofiles.launcher.mounts import find_mounts_file
 from taoprofiles.launcher.quoting import expand_variables
 from taoprofiles.masking import within
 from taoprofiles.storage import files
-from taoprofiles.storage.paths import expand_user
 from taoprofiles.system import filesystem
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
 
 
 class FileSystem(NamedTuple):
-    """A file system: the ``path`` that was asked about, its kind, and free and whole size in bytes."""
+    """The file system of ``path``, where ``what`` is: its kind, and its free and whole size in bytes."""
 
     what: str
     path: str
@@ -28,10 +26,10 @@ class FileSystem(NamedTuple):
 
 
 class Home(NamedTuple):
-    """What HOME and the variables say. ``variables`` has only those that say where things are.
+    """The home and the variables (those of LOOKED_AT) that say where things are.
 
-    ``near`` are files whose names come near to the mapping file's, ``system`` is "wsl" or "". ``mounts_meant`` is the
-    file that LAUNCHER_MOUNTS was to name, where that can be told.
+    ``near`` are files with names like the mapping file's, ``system`` is "wsl" or "". ``mounts_state`` is what is wrong
+    with the file that LAUNCHER_MOUNTS names, and ``mounts_meant`` the file that was probably intended.
     """
 
     path: str
@@ -58,72 +56,65 @@ _ENTRIES = 20_000
 """Names of the home that are looked through."""
 
 
-def survey(environ: Mapping[str, str], home: str, mapping_file: str, asked: Iterable[tuple[str, str]]) -> Home:
-    """Look at the home; ``asked`` are file systems to measure, each by what it is for and a path on it."""
+def survey(environ: Mapping[str, str], home: str, mapping_file: str, locations: Iterable[tuple[str, str]]) -> Home:
+    """Look at the home; ``locations`` are file systems to measure, each by what is there and a path on it."""
     variables = {name: within(environ[name][:1000]) for name in LOOKED_AT if name in environ}
     sudo_home = ""
     try:
         sudo_home = pwd.getpwnam(variables["SUDO_USER"]).pw_dir if variables.get("SUDO_USER") else ""
     except (KeyError, ValueError):
         pass
-    changed = _changed(mapping_file)
-    close = tuple(path for path in near(home, os.path.basename(mapping_file)) if _changed(path) > changed)
-    table = filesystem.file_systems()
+    mounts_state = ""
+    if variables.get("LAUNCHER_MOUNTS"):
+        problem = files.try_read(find_mounts_file({**environ, "HOME": home}, os.curdir), files.MAPPING_LIMIT)[1]
+        mounts_state = f"what cannot be read ({problem})" if problem else ""
+        mounts_state = "a file that is not there" if problem == "absent" else mounts_state
+    changed, table = _change_time(mapping_file), filesystem.file_systems()
     return Home(
         environ.get("HOME", home),
         os.getuid(),
         variables,
         mapping_file,
         os.path.lexists(mapping_file),
-        close,
+        tuple(path for path in near(home, os.path.basename(mapping_file)) if _change_time(path) > changed),
         "wsl" if filesystem.is_wsl() else "",
         sudo_home,
-        _state_of(variables.get("LAUNCHER_MOUNTS"), home),
+        mounts_state,
         meant(variables.get("LAUNCHER_MOUNTS", ""), environ),
-        places=tuple(_measured(what, path, table) for what, path in asked),
+        tuple(_measure(what, path, table) for what, path in locations),
     )
 
 
-def _measured(what: str, path: str, table: list[tuple[str, str]]) -> FileSystem:
-    """Measure the file system of ``path``, or of the nearest folder above it that is there."""
+def _measure(what: str, path: str, table: list[tuple[str, str]]) -> FileSystem:
+    """Measure the file system of ``path``, or of its nearest existing parent."""
     real = filesystem.nearest_existing(path).real
     kind = filesystem.file_system(real, table)
     try:
-        found = os.statvfs(real)
+        status = os.statvfs(real)
     except (OSError, ValueError):
         return FileSystem(what, path, kind)
-    return FileSystem(what, path, kind, found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize)
+    return FileSystem(what, path, kind, status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize)
 
 
 def meant(path: str, environ: Mapping[str, str]) -> str:
-    """Give the file that LAUNCHER_MOUNTS was to name: its variables, its blanks or its folder were wrong; "" else."""
+    """Return the file that LAUNCHER_MOUNTS was to name, if its variables, blanks or folder are wrong; else ""."""
     plain = expand_variables(path, environ, unset="").strip()
     is_right = plain == path and path.startswith(("/", "~"))
     return os.path.abspath(plain) if not is_right and os.path.isfile(plain) else ""
 
 
 def near(home: str, name: str) -> list[str]:
-    """Give the files of the home whose names come near to the mapping file's ``name``."""
+    """Return the files of the home whose names are similar to the mapping file's ``name``."""
     try:
         with os.scandir(home) as entries:
             names = [entry.name for _, entry in zip(range(_ENTRIES), entries, strict=False)]
     except (OSError, ValueError):
         return []
-    return sorted(os.path.join(home, found) for found in names if found != name and _NEAR.fullmatch(found))[:10]
+    return sorted(os.path.join(home, other) for other in names if other != name and _NEAR.fullmatch(other))[:10]
 
 
-def _changed(path: str) -> float:
+def _change_time(path: str) -> float:
     try:
         return os.stat(path).st_mtime
     except (OSError, ValueError):
         return 0.0
-
-
-def _state_of(path: str | None, home: str) -> str:
-    """Tell what is wrong with the file that LAUNCHER_MOUNTS names, as the launcher would find it; "" for nothing."""
-    if not path:
-        return ""
-    expanded = expand_user(path, home)
-    content, problem = files.try_read(expanded, 16 << 20)
-    del content
-    return "a file that is not there" if problem == "absent" else f"what cannot be read ({problem})" if problem else ""

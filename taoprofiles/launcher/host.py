@@ -5,13 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 from taoprofiles.storage.paths import expand_user
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 
 _LIMIT = 64 << 20
 """Bytes: a larger file is an error here, although the launcher would read it."""

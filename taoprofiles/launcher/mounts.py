@@ -9,15 +9,13 @@ from __future__ import annotations
 import io
 import json
 import posixpath
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taoprofiles.launcher.host import Host
-from taoprofiles.launcher.prediction import Location, RefusedError
+from taoprofiles.launcher.prediction import Location, RefusedError, StartLog
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from taoprofiles.launcher.prediction import StartLog
     from taoprofiles.launcher.versions import Behaviour
 
 OWN_FILE = "~/.tao_mounts.json"
@@ -73,13 +71,13 @@ def read(path: str, host: Host, log: StartLog) -> Content | None:
     if not host.exists(path):
         log.change("no-file", Location("file"), was=path)
         return Content([], [], {})
-    data: Any = None
-    sections: list[str] | None = None
+    data: dict[str, Any] | None = None
     with log.step("file"):
         text = io.TextIOWrapper(io.BytesIO(host.read(path)), encoding="utf-8").read()
-        data = json.loads(text)
-        sections = list(data.keys())
-    if sections is None:
+        value = json.loads(text)
+        _ = value.keys()
+        data = value
+    if data is None:
         return None
     content = take_sections(data, host, log, path)
     _find_duplicates(json.loads(text, object_pairs_hook=_Pairs), None, log)
@@ -109,7 +107,7 @@ def take_sections(data: dict[str, Any], host: Host, log: StartLog, path: str = "
     return Content(mounts, variables, options)
 
 
-def get_volumes(mounts: list[Mount], host: Host, log: StartLog) -> dict[str, str]:
+def get_volumes(mounts: Iterable[Mount], host: Host, log: StartLog) -> dict[str, str]:
     """Return what reaches Docker, destination by source: of several mounts of one source only the last."""
     volumes: dict[str, str] = {}
     locations: dict[str, Location] = {}

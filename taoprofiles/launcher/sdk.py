@@ -6,66 +6,45 @@ values before it calls the engine; the engine judges the others.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from taoprofiles.launcher.prediction import Location, RefusedError
-
-if TYPE_CHECKING:
-    from taoprofiles.launcher.prediction import StartLog
+from taoprofiles.launcher.prediction import Location, RefusedError, StartLog
 
 _ALL_GPUS = {"Driver": "", "Count": -1, "DeviceIDs": [], "Capabilities": [["gpu"]], "Options": {}}
 
 _UNITS = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
-class SizeError(ValueError):
-    """A size that the SDK refuses, with its message."""
-
-
 def parse_size(text: str) -> int:
     """Return a size such as ``16G``, ``1.5 g`` or ``64MB`` in bytes, also the unit if there is none; 0 for no text.
 
-    Raises SizeError; and OverflowError or ValueError for infinity and the like.
+    Raises RefusedError; and OverflowError or ValueError for infinity and the like.
     """
     if not text:
         return 0
     if text[-2:].isalpha() and len(text) > 1 and text[-1] in "bB":
         text = text[:-1]
-    unit = text[-1].lower()
-    number, unit = (text, "b") if unit.isdigit() else (text[:-1], unit)
-    if unit not in _UNITS:
-        raise SizeError(
-            f"The specified value for memory ({text}) should specify the units. "
-            "The postfix should be one of the `b` `k` `m` `g` characters"
-        )
-    try:
-        size = float(number)
-    except ValueError:
-        message = f"Failed converting the string value for memory ({number}) to an integer."
-        raise SizeError(message) from None
-    return int(size * _UNITS[unit])
+    number, unit = (text, "b") if text[-1].isdigit() else (text[:-1], text[-1].lower())
+    message = (
+        f"The specified value for memory ({text}) should specify the units. "
+        "The postfix should be one of the `b` `k` `m` `g` characters"
+    )
+    if unit in _UNITS:
+        try:
+            size = float(number)
+        except ValueError:
+            message = f"Failed converting the string value for memory ({number}) to an integer."
+        else:
+            return int(size * _UNITS[unit])
+    raise RefusedError("DockerException", message, Location("DockerOptions", key="shm_size"))
 
 
 def size_in_bytes(size: object) -> int | None:
     """Return a size, given as text or number, in bytes; None for anything else."""
     try:
         return parse_size(size) if isinstance(size, str) else int(size) if isinstance(size, int) else None
-    except (ValueError, OverflowError):
+    except (RefusedError, ValueError, OverflowError):
         return None
-
-
-def check_ulimit(name: str, value: Any) -> None:
-    """Check one limit, which is both the soft and the hard one. Raises RefusedError."""
-    if value and not isinstance(value, int):
-        location = Location("DockerOptions", key=f"ulimits.{name}")
-        raise RefusedError("ValueError", "Ulimit.soft must be an integer", location)
-
-
-def _shm_size(text: str) -> int:
-    try:
-        return parse_size(text)
-    except SizeError as error:
-        raise RefusedError("DockerException", str(error), Location("DockerOptions", key="shm_size")) from None
 
 
 def _port_bindings(ports: Any, log: StartLog) -> dict[str, list[dict[str, Any]]]:
@@ -107,7 +86,7 @@ def create_request(
         networking = {network: None} if network else None
     size = options.get("shm_size")
     with log.step("DockerOptions", key="shm_size"):
-        host["ShmSize"] = _shm_size(size) if isinstance(size, str) else size
+        host["ShmSize"] = parse_size(size) if isinstance(size, str) else size
     host["Privileged"] = options.get("privileged") or None
     if volumes:
         host["Binds"] = [f"{source}:{destination}:rw" for source, destination in volumes.items()]

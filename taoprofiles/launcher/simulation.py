@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from taoprofiles.launcher import command, docker_config, mounts, sdk
+from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.prediction import CONTAINER, Call, Location, Prediction, RefusedError, StartLog
 from taoprofiles.launcher.versions import behaviour as behaviour_of
 
-if TYPE_CHECKING:
-    from taoprofiles.launcher.host import Host
-    from taoprofiles.launcher.versions import Behaviour
-
 _CI_OPTIONS = ("tty", "privileged", "shm_size")
 _ANY_TASK = command.Task("", [], "", "", "")
+_NO_USER = Location("DockerOptions", key="user")
 
 
 def predict(version: str, host: Host, arguments: list[str] | None, *, ignore_ci: bool = False) -> Prediction:
@@ -26,7 +24,7 @@ def predict(version: str, host: Host, arguments: list[str] | None, *, ignore_ci:
 
     Raises ValueError for what is no version of the launcher (see ``versions.parse``).
     """
-    start = _Start(behaviour_of(version), host, ignore_ci=ignore_ci)
+    start = _Start(version, host, ignore_ci=ignore_ci)
     start.run(arguments)
     log = start.log
     return Prediction(
@@ -37,11 +35,11 @@ def predict(version: str, host: Host, arguments: list[str] | None, *, ignore_ci:
 class _Start:
     """One start, step by step, in the launcher's order; a step that is refused is left out."""
 
-    def __init__(self, behaviour: Behaviour, host: Host, *, ignore_ci: bool) -> None:
-        self.behaviour = behaviour
+    def __init__(self, version: str, host: Host, *, ignore_ci: bool) -> None:
+        self.behaviour = behaviour_of(version)
         self.host = host
         self.log = StartLog()
-        self.is_ci = behaviour.ci and "CI_PROJECT_DIR" in self.host.environ
+        self.is_ci = self.behaviour.ci and "CI_PROJECT_DIR" in self.host.environ
         self.ignore_ci = ignore_ci
         self.source_file: str | None = None
         self.content: mounts.Content | None = None
@@ -62,14 +60,15 @@ class _Start:
         if task is None:
             if not is_bare and (arguments == ["list"] or ((arguments or [])[:1] == ["stop"] and arguments != ["stop"])):
                 docker_config.get_proxies(self.host, log)  # these commands create the same Docker client
-            return
-        if is_bare:
-            if task is not _ANY_TASK:
-                with log.step("command"):
-                    self.shell = command.bare_line(task.name, task.rest)
-                    command.check_line(self.shell)
-            return
-        self._start_task(task)
+        elif not is_bare:
+            self._start_task(task)
+        elif task is not _ANY_TASK:
+            with log.step("command"):
+                if not task.rest:
+                    message = "cannot access local variable 'command' where it is not associated with a value"
+                    raise RefusedError("UnboundLocalError", message, Location("command"))
+                self.shell = command.line(task.name, task.rest)
+                command.check_line(self.shell)
 
     def _start_task(self, task: command.Task) -> None:
         log = self.log
@@ -119,7 +118,7 @@ class _Start:
         if self.is_ci:
             self._drop_in_ci(options, given)
         if "user" not in options:
-            log.change("root-user", Location("DockerOptions", key="user"))
+            log.change("root-user", _NO_USER)
         if proxies:
             names = ", ".join(each.partition("=")[0] for each in proxies)
             log.change("proxy-added", Location("login", key="proxies"), now=names)
@@ -165,9 +164,10 @@ class _Start:
         if not isinstance(value, dict):
             raise RefusedError("AssertionError", "Ulimits should be a dictionary of params", location)
         limits = {}
-        for name, limit in value.items():
+        for name, limit in value.items():  # each is both the soft and the hard one
             with self.log.step("DockerOptions", key=f"ulimits.{name}"):
-                sdk.check_ulimit(name, limit)
+                if limit and not isinstance(limit, int):
+                    raise ValueError("Ulimit.soft must be an integer")
                 limits[name] = limit
         return limits
 
@@ -187,15 +187,9 @@ class _Start:
         with self.log.step("file"):
             command.check_line(self.shell)
         self._drop_in_ci(options, given)
-        self.log.change("root-user", Location("DockerOptions", key="user"))
-        self.call = Call(
-            image,
-            volumes,
-            content.environment,
-            shm_size=options.get("shm_size"),
-            privileged=bool(options.get("privileged")),
-            tty=tty,
-        )
+        self.log.change("root-user", _NO_USER)
+        size, privileged = options.get("shm_size"), bool(options.get("privileged"))
+        self.call = Call(image, volumes, content.environment, shm_size=size, privileged=privileged, tty=tty)
 
     def _drop_in_ci(self, options: dict[str, Any], given: list[tuple[Location, str]]) -> None:
         dropped = [Location("DockerOptions", key=key) for key in options if key not in _CI_OPTIONS]

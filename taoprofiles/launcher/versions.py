@@ -76,14 +76,14 @@ def parse(version: str) -> tuple[int, ...]:
 _NUMBERS = {known: parse(known) for known in KNOWN}
 
 
-def nearest(version: str) -> str:
-    """Return the known version with the behaviour of this one: itself, or the last before it.
+def behaviour(version: str) -> Behaviour:
+    """Return the behaviour of a version: its own if it is known, else that of the last known version before it.
 
     Raises ValueError for anything that is no version of the launcher.
     """
     wanted = parse(version)
-    earlier = [known for known, numbers in _NUMBERS.items() if numbers <= wanted]
-    return earlier[-1] if earlier else KNOWN[0]
+    known = next((known for known in reversed(KNOWN) if _NUMBERS[known] <= wanted), KNOWN[0])
+    return Behaviour(known, **{feature: _NUMBERS[known] >= first for feature, first in _SINCE.items()})
 
 
 def behaviour_or_newest(version: str) -> Behaviour:
@@ -92,9 +92,3 @@ def behaviour_or_newest(version: str) -> Behaviour:
         return behaviour(version)
     except ValueError:
         return behaviour(NEWEST)
-
-
-def behaviour(version: str) -> Behaviour:
-    """Return the behaviour of a version. Raises ValueError for anything that is no version of the launcher."""
-    known = nearest(version)
-    return Behaviour(known, **{feature: _NUMBERS[known] >= first for feature, first in _SINCE.items()})

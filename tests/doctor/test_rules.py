@@ -176,9 +176,7 @@ def test_root_needs_no_sudo() -> None:
 
 
 def test_a_login_elsewhere_is_told() -> None:
-    machine = changed(
-        SOUND, login__registries=(), login__elsewhere="/srv/docker/config.json", login__there=("nvcr.io",)
-    )
+    machine = changed(SOUND, login__registries=(), login__elsewhere="/srv/docker/config.json")
     told = found(machine)["login-missing"]
     assert "/srv/docker" in told.why
     assert told.hint == f"env -u DOCKER_CONFIG {LOGIN}"

@@ -148,7 +148,7 @@ BREAKS = [
     (sdk, "1 << 10", "1000"),
     (sdk, 'text[-1] in "bB"', 'text[-2:] in ("gb", "GB")'),
     (sdk, "    if not text:\n        return 0\n", ""),
-    (sdk, "if value and not isinstance", "if not isinstance"),
+    (predict_module, "if limit and not isinstance", "if not isinstance"),
     (sdk, '"" if host is None else str(host)', "str(host)"),
     (sdk, 'key if "/" in key else f"{key}/tcp"', 'f"{key}/tcp"'),
     (sdk, "None if user is None else str(user)", "user"),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from taoprofiles.launcher.versions import KNOWN, NEWEST, behaviour, nearest, parse
+from taoprofiles.launcher.versions import KNOWN, NEWEST, behaviour, parse
 
 
 def test_the_known_ones_are_in_order_and_themselves() -> None:
     assert sorted(KNOWN, key=parse) == list(KNOWN)
-    assert [nearest(version) for version in KNOWN] == list(KNOWN)
+    assert [behaviour(version).version for version in KNOWN] == list(KNOWN)
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,6 @@ def test_the_known_ones_are_in_order_and_themselves() -> None:
     ],
 )
 def test_one_in_between_is_as_the_one_before_it(version: str, known: str) -> None:
-    assert nearest(version) == known
     assert behaviour(version).version == known
 
 
