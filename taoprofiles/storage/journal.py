@@ -126,7 +126,7 @@ class History:
         content = files.read(path, MAPPING_LIMIT)
         if content is None or hashlib.sha256(content).hexdigest() != digest:
             what = "is missing" if content is None else "is damaged"
-            raise InvalidStateError(f"a content stored in the history {what}: '{path}'")
+            raise InvalidStateError(f"content stored in the history {what}: '{path}'")
         return content
 
     def record(self, entries: list[dict[str, Any]]) -> tuple[int, int]:

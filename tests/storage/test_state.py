@@ -89,7 +89,7 @@ def test_content_that_the_history_no_longer_has(used: Home, damage: str) -> None
     done = used.run("undo")
     assert done.returncode == 3
     first, *_ = done.stderr.splitlines()
-    assert first.startswith("taoprof: error: what the history kept is ") and wanted in first
+    assert first.startswith("taoprof: error: content stored in the history is ") and wanted in first
     assert used.mapping_file.read_bytes() == before
     used.run("use", "c", check=True)
     assert used.run("current").stdout == "c\n"

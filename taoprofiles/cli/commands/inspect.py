@@ -304,7 +304,7 @@ def diff_command(context: Context, args: argparse.Namespace) -> Result:
     else:
         now = status.get_status(context)
         written_by = now.name or now.last
-        first = first or written_by
+        first = written_by if first is None else first
         if first is None:
             raise NotFoundError("no profile is active to compare with the mapping file", hint="taoprof diff NAME")
         store.text(first)  # a name that does not exist is reported first
