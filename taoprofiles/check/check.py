@@ -138,7 +138,7 @@ def _check_login(context: Context, prediction: Prediction) -> Iterator[Finding]:
     findings = list(machine.check_login(login, prediction.version, context.environ, context.uid))
     for finding in findings:
         finding.why = f"the launcher stops: {refusal}; {finding.why}"
-    yield from findings or [start.other_refusal(refusal, str(refusal.location))]
+    yield from findings or [start.other_refusal(refusal)]
 
 
 def _check_mode(context: Context, target: CheckTarget, secrets: set[str]) -> list[Finding]:

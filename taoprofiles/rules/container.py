@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from taoprofiles.launcher.prediction import Location
 from taoprofiles.masking import is_secret
-from taoprofiles.rules.finding import error, warning
+from taoprofiles.rules.finding import Finding, error, quoted, warning
+from taoprofiles.rules.locations import Locator
 from taoprofiles.rules.mounts import placeholder
 from taoprofiles.storage.paths import is_inside
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-    from typing import Any
-
-    from taoprofiles.rules.finding import Finding
-    from taoprofiles.rules.locations import Locator
-    from taoprofiles.system.filesystem import PathInfo
+from taoprofiles.system.filesystem import PathInfo
 
 _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs")
 _WINDOWS = ("9p", "drvfs")
@@ -95,7 +90,7 @@ def check_sources(
             yield warning(
                 "src-of-another-user", where, f"'{folder.path}' belongs to user {folder.uid}, mode {folder.mode:o}",
                 f"the container's user {ids[0]}:{ids[1]} may not read it",
-                f"chmod o+rx {_quoted(folder.path)}, by its owner",
+                f"chmod o+rx {quoted(folder.path)}, by its owner",
             )  # fmt: skip
         yield from _check_file_system(where, folder, kind, ids)
         inside = folder.real[len(home) :] if is_inside(folder.real, home) else None
@@ -130,7 +125,7 @@ def check_results(folders: Sequence[tuple[str, PathInfo]], ids: tuple[int, int] 
                 "results-not-writable-as-user", "results",
                 f"results go to '{path}', and '{folder.path}' belongs to {owner}",
                 f"user {ids[0]}:{ids[1]} cannot write there: PermissionError: [Errno 13] Permission denied",
-                f"sudo chown -R {ids[0]}:{ids[1]} {_quoted(folder.path)}",
+                f"sudo chown -R {ids[0]}:{ids[1]} {quoted(folder.path)}",
             )  # fmt: skip
 
 
@@ -143,11 +138,5 @@ def check_owners(folder: str, foreign: tuple[int, str, bool], ids: tuple[int, in
             "foreign-owned-files", "results",
             f"{number} entries in '{folder}' do not belong to user {ids[0]}, such as '{first}'",
             "an earlier run worked as another user; overwriting or deleting them fails: Permission denied",
-            f"sudo chown -R {ids[0]}:{ids[1]} {_quoted(folder)}",
+            f"sudo chown -R {ids[0]}:{ids[1]} {quoted(folder)}",
         )  # fmt: skip
-
-
-def _quoted(path: str) -> str:
-    import shlex  # not at the start of 'use'
-
-    return shlex.quote(path)

@@ -1,14 +1,12 @@
-"""A finding: one problem of a profile, a mapping file or a machine, and the rules' functions that create it."""
+"""A finding: one problem of a profile, a mapping file or a machine, and the functions with which rules create it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from typing import Any
-
-ERROR, WARNING, INFO = "error", "warning", "info"
+ERROR, WARNING, INFO = SEVERITIES = ("error", "warning", "info")
 
 COMMAND_IDS = frozenset((
     "host-path", "unmapped-path", "missing-file", "arg-needs-quoting", "arg-empty-variable", "spec-syntax",
@@ -46,15 +44,8 @@ class Finding:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields for programs."""
-        return {
-            "id": self.id,
-            "severity": self.severity,
-            "where": self.where,
-            "what": self.what,
-            "why": self.why,
-            "hint": self.hint,
-            "fix": list(self.fix),
-        }
+        fields = {name: getattr(self, name) for name in ("id", "severity", "where", "what", "why", "hint")}
+        return {**fields, "fix": list(self.fix)}
 
     def lines(self) -> list[str]:
         """Return the text for people: the problem, then its consequence and the hint, indented."""
@@ -66,30 +57,27 @@ class Finding:
         return f"Finding{(self.id, self.where, self.what, self.why, self.hint)}"
 
 
-def error(id: str, where: str, what: str, why: str = "", hint: str = "", **more: Any) -> Finding:
-    """Create the finding of something that cannot work."""
-    return Finding(id, where, what, why, hint, severity=ERROR, **more)
+error = partial(Finding, severity=ERROR)
+"""Create the finding of something that cannot work."""
+warning = partial(Finding, severity=WARNING)
+"""Create the finding of something that often does not work."""
+info = partial(Finding, severity=INFO)
+"""Create the finding of something that is worth knowing."""
 
 
-def warning(id: str, where: str, what: str, why: str = "", hint: str = "", **more: Any) -> Finding:
-    """Create the finding of something that often does not work."""
-    return Finding(id, where, what, why, hint, severity=WARNING, **more)
+def quoted(path: str) -> str:
+    """Return a path as a word of a shell, for hints."""
+    import shlex  # not at the start of 'use'
 
-
-def info(id: str, where: str, what: str, why: str = "", hint: str = "", **more: Any) -> Finding:
-    """Create the finding of something that is worth knowing."""
-    return Finding(id, where, what, why, hint, severity=INFO, **more)
+    return shlex.quote(path)
 
 
 def by_severity(findings: Iterable[Finding]) -> list[Finding]:
     """Return the findings with errors first, then warnings, else in the same order."""
-    order = (ERROR, WARNING, INFO)
-    return sorted(findings, key=lambda finding: order.index(finding.severity))
+    return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
 def counts(findings: Iterable[Finding]) -> dict[str, int]:
     """Return the number of findings by severity."""
-    numbers = dict.fromkeys((ERROR, WARNING, INFO), 0)
-    for finding in findings:
-        numbers[finding.severity] += 1
-    return numbers
+    severities = [finding.severity for finding in findings]
+    return {severity: severities.count(severity) for severity in SEVERITIES}

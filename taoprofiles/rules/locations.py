@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from taoprofiles.launcher.prediction import Location
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
-
-    Path: TypeAlias = tuple[str | int, ...]
-    """The steps into a mapping: ("Mounts", 1, "source")."""
 
 Locator: TypeAlias = Callable[[Location], str]
 """Returns the name of a location."""
@@ -38,80 +31,63 @@ def in_profile(mapping: Mapping[str, Any]) -> Locator:
     return locate
 
 
+class Lines(NamedTuple):
+    """The line (from 1) of a JSON value, and its parts by key or index."""
+
+    line: int
+    parts: dict[str | int, Lines]
+    is_object: bool = False
+
+    def find(self, path: Iterable[str | int]) -> Lines:
+        """Return the value at a path, or the last one on the way to it."""
+        value = self
+        for step in path:
+            if step not in value.parts:
+                break
+            value = value.parts[step]
+        return value
+
+
 def in_file(name: str, text: str) -> Locator:
     """Return a locator that gives the lines of a mounts file; ``text`` is its content, ``name`` its name."""
     import json
 
-    numbers: dict[Path, int] = {}
+    top = Lines(1, {})
     with suppress(ValueError, RecursionError):
         json.loads(text)
-        numbers = find_lines(text)
+        top = find_lines(text)
 
     def locate(location: Location) -> str:
         section, number, key = location
         if section in ("login", "command", "environ", "config", "--volume"):
             return str(location)
-        start: Path = () if section == "file" else (section,) if number is None else (section, number)
-        path = (*start, key) if (*start, key) in numbers or not key else (*start, *key.split("."))
-        while path and path not in numbers:
-            path = path[:-1]
+        start = top if section == "file" else top.find([section] if number is None else [section, number])
         spelled = key if section == "file" else str(location)
-        return f"{name}:{numbers.get(path, 1)}" + (f" ({spelled})" if spelled else "")
+        line = start.find([key] if key in start.parts else key.split(".")).line
+        return f"{name}:{line}" + (f" ({spelled})" if spelled else "")
 
     return locate
 
 
-def _forget(numbers: dict[Path, int], below: dict[Path, list[Path]], start: Path) -> None:
-    waiting = [start]
-    while waiting:
-        path = waiting.pop()
-        numbers.pop(path, None)
-        waiting += below.pop(path, [])
-
-
-def _note(numbers: dict[Path, int], below: dict[Path, list[Path]], path: Path, line: int) -> None:
-    if path not in numbers:
-        numbers[path] = line
-        below.setdefault(path[:-1], []).append(path)
-
-
-def find_lines(text: str) -> dict[Path, int]:
-    """Return the line (from 1) of every value of a JSON text.
-
-    The text must be JSON that Python's ``json`` reads; of a key that comes twice both keep the last.
-    """
+def find_lines(text: str) -> Lines:
+    """Return the lines of a JSON text that Python's ``json`` reads; of a key that comes twice both keep the last."""
     import json
 
-    numbers: dict[Path, int] = {}
-    below: dict[Path, list[Path]] = {}  # by object or list its parts: thousands of keys may come twice
-    path: list[str | int] = []
-    open_keys: list[set[str]] = []
-    line, at, key = 1, 0, ""
-    expects_key = False
+    top = Lines(1, {})
+    open_values = [top]
+    line, at = 1, 0
+    key: tuple[str, int] | None = None  # of the object's next value, and its line
     for token in re.finditer(_LEXEME, text):
         line, at = line + text.count("\n", at, token.start()), token.start()
-        word = token.group()
-        if word in "{[":
-            _note(numbers, below, tuple(path), line)
-            expects_key = word == "{"
-            open_keys.append(set())
-            path.append("" if expects_key else 0)
-        elif word in "}]":
-            path.pop()
-            open_keys.pop()
-        elif word == ",":
-            last = path[-1]
-            expects_key = isinstance(last, str)
-            path[-1] = last if isinstance(last, str) else last + 1
-        elif word == ":":
-            expects_key = False
-        elif expects_key:
-            key = json.loads(word, strict=False)
-            path[-1] = key
-            if key in open_keys[-1]:
-                _forget(numbers, below, tuple(path))
-            open_keys[-1].add(key)
-            _note(numbers, below, tuple(path), line)
-        else:
-            _note(numbers, below, tuple(path), line)
-    return numbers
+        word, parent = token.group(), open_values[-1]
+        if word in "}]":
+            open_values.pop()
+        elif parent.is_object and key is None and word != ",":
+            key = json.loads(word, strict=False), line
+        elif word not in ",:":
+            value = Lines(key[1] if key else line, {}, word == "{")
+            parent.parts[key[0] if key else len(parent.parts)] = value
+            key = None
+            if word in "{[":
+                open_values.append(value)
+    return top.parts.get(0, top)

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import os
-import shlex
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from shlex import quote
 
 from taoprofiles.launcher import versions
-from taoprofiles.rules.finding import error, warning
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from taoprofiles.launcher.docker_config import Login
-    from taoprofiles.launcher.environment import Home
-    from taoprofiles.launcher.versions import Behaviour
-    from taoprofiles.rules.finding import Finding
-
-OLD_NAME = ".tlt_mounts.json"
-"""What launchers up to 4.0.1 read where there is no ~/.tao_mounts.json (docker_handler.py lines 28 to 38)."""
+from taoprofiles.launcher.docker_config import Login
+from taoprofiles.launcher.environment import Home
+from taoprofiles.rules.finding import Finding, error, warning
 
 LOGIN = "docker login nvcr.io -u '$oauthtoken'"
 """The user's name is that text itself; the password is a key of NGC."""
@@ -32,17 +23,17 @@ def check_home(home: Home, version: str) -> Iterator[Finding]:
     variables = home.variables
     yield from _check_path(home)
     yield from check_launcher_mounts(variables.get("LAUNCHER_MOUNTS"), home.mounts_state, home.mounts_meant)
-    yield from _check_names(home, behaviour)
+    yield from _check_names(home, behaviour.fallback_file)
     if "CI_PROJECT_DIR" in variables and behaviour.ci:
         yield in_ci(variables["CI_PROJECT_DIR"], "user, ulimits, ports and network of the profile")
     if variables.get("TAO_DOCKER_DISABLE", "0") != "0" and behaviour.has_no_docker_mode:
         what, why = "TAO_DOCKER_DISABLE is set", "tao then starts no container, and reads no mapping file"
         yield warning("tao-docker-disabled", "TAO_DOCKER_DISABLE", what, why, "unset TAO_DOCKER_DISABLE")
-    for place in home.places if home.system == "wsl" else ():
-        if place.kind in ("9p", "drvfs", "v9fs") and place.what != "images":
-            what = f"the {place.what} is on a Windows disk"
+    for disk in home.places if home.system == "wsl" else ():
+        if disk.kind in ("9p", "drvfs", "v9fs") and disk.what != "images":
+            what = f"the {disk.what} is on a Windows disk"
             why = "it is many times slower there, and owners and modes of files are not kept"
-            yield warning("slow-file-system", place.path, what, why, f"cp -a {shlex.quote(place.path)} ~/")
+            yield warning("slow-file-system", disk.path, what, why, f"cp -a {quote(disk.path)} ~/")
 
 
 def in_ci(value: str, dropped: str) -> Finding:
@@ -74,7 +65,7 @@ def _check_path(home: Home) -> Iterator[Finding]:
     else:
         what = f"this is root, with the home '{home.path}' and not that of '{user}'"
         why = f"tao reads {home.path}/.tao_mounts.json and root's login, not '{home.sudo_home}/.tao_mounts.json'"
-    hint = f"sudo usermod -aG docker {shlex.quote(user)} && exit"
+    hint = f"sudo usermod -aG docker {quote(user)} && exit"
     yield warning("home-under-sudo", "HOME", what, f"{why}; with the group 'docker' no sudo is needed", hint)
 
 
@@ -95,22 +86,21 @@ def check_launcher_mounts(path: str | None, state: str, meant: str) -> Iterator[
     else:
         return
     why = "tao reports nothing, and starts its container without mounts, variables and options"
-    hint = f"export LAUNCHER_MOUNTS={shlex.quote(meant)}" if meant else "unset LAUNCHER_MOUNTS"
+    hint = f"export LAUNCHER_MOUNTS={quote(meant)}" if meant else "unset LAUNCHER_MOUNTS"
     yield error("lm-bad-path", "LAUNCHER_MOUNTS", what, why, hint)
 
 
-def _check_names(home: Home, behaviour: Behaviour) -> Iterator[Finding]:
+def _check_names(home: Home, fallback_file: str) -> Iterator[Finding]:
     for path in home.near:
         name = os.path.basename(path)
-        if f"~/{name}" == behaviour.fallback_file and not home.has_mapping:
+        if f"~/{name}" == fallback_file and not home.has_mapping:
             continue
         what = f"its name is not '{os.path.basename(home.mapping_file)}', so tao does not read it"
-        why = "without its file tao only warns, and mounts nothing"
-        if name == OLD_NAME:
-            why = "a launcher before 5.0 did"
-        hint = f"taoprof import {shlex.quote(path)}"
-        if not home.has_mapping:
-            hint = f"mv {shlex.quote(path)} {shlex.quote(home.mapping_file)}"
+        # docker_handler.py of launchers up to 4.0.1, lines 28 to 38
+        is_old = name == ".tlt_mounts.json"
+        why = "a launcher before 5.0 did" if is_old else "without its file tao only warns, and mounts nothing"
+        path_word = quote(path)
+        hint = f"taoprof import {path_word}" if home.has_mapping else f"mv {path_word} {quote(home.mapping_file)}"
         yield warning("file-near-miss-name", path, what, why, hint)
 
 
@@ -119,13 +109,17 @@ def check_login(login: Login, version: str, environ: Mapping[str, str], uid: int
     if login.lost:
         helpers = ", ".join(f"'{name}'" for name in login.lost)
         what = f"it names {helpers} for the credentials, which is not on PATH"
-        why = "'docker login' and each pull end with: executable file not found in $PATH"
-        path = shlex.quote(login.path)
+        why, path = "'docker login' and each pull end with: executable file not found in $PATH", quote(login.path)
         yield error("login-helper-missing", login.path, what, why, f"mv {path} {path}.before && {LOGIN}")
     if versions.behaviour_or_newest(version).override_skips_login and "OVERRIDE_REGISTRY" in environ:
         return
     if login.kind in _BROKEN:
-        yield _broken(login, uid)
+        why, path = "tao ends with a traceback before each task", quote(login.path)
+        hint = f"mv {path} {path}.broken && {LOGIN}"
+        if login.kind == "unreadable" and login.owner not in (-1, uid):
+            why = f"it belongs to user id {login.owner}, as after 'sudo docker login'; {why}"
+            hint = f'sudo chown -R "$(id -u):$(id -g)" {quote(os.path.dirname(login.path))}'
+        yield error("docker-config-broken", login.path, f"the file cannot be read: {login.problem}", why, hint)
         return
     required = ["nvcr.io", *(["stg.nvcr.io"] if environ.get("LAUNCHER_MODE_INTERNAL", "0") == "1" else [])]
     missing = [name for name in required if name not in login.registries]
@@ -138,13 +132,3 @@ def check_login(login: Login, version: str, environ: Mapping[str, str], uid: int
             why = f"DOCKER_CONFIG makes docker use '{os.path.dirname(login.elsewhere)}', but tao reads {login.path}"
             hint = f"env -u DOCKER_CONFIG {hint}"
         yield error("login-missing", login.path, what, why, hint)
-
-
-def _broken(login: Login, uid: int) -> Finding:
-    path = shlex.quote(login.path)
-    why = "tao ends with a traceback before each task"
-    hint = f"mv {path} {path}.broken && {LOGIN}"
-    if login.kind == "unreadable" and login.owner not in (-1, uid):
-        why = f"it belongs to user id {login.owner}, as after 'sudo docker login'; {why}"
-        hint = f'sudo chown -R "$(id -u):$(id -g)" {shlex.quote(os.path.dirname(login.path))}'
-    return error("docker-config-broken", login.path, f"the file cannot be read: {login.problem}", why, hint)

@@ -7,23 +7,16 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from taoprofiles.launcher.mounts import get_volumes, take_sections
-from taoprofiles.launcher.prediction import StartLog
-from taoprofiles.rules.finding import error, info, warning
+from taoprofiles.launcher.host import Host
+from taoprofiles.launcher.mounts import Mount, get_volumes, take_sections
+from taoprofiles.launcher.prediction import Change, Refusal, StartLog
+from taoprofiles.rules.finding import Finding, error, info, quoted, warning
+from taoprofiles.rules.locations import Locator
 from taoprofiles.storage.paths import is_inside
 from taoprofiles.system.filesystem import PathInfo, is_wsl
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from typing import Any
-
-    from taoprofiles.launcher.host import Host
-    from taoprofiles.launcher.mounts import Mount
-    from taoprofiles.launcher.prediction import Change, Refusal
-    from taoprofiles.rules.finding import Finding
-    from taoprofiles.rules.locations import Locator
 
 # Not compiled here: 'use' seldom needs it, and starts faster without it.
 _PLACEHOLDER = r"(?i)FIXME|CHANGE_?ME|TODO|YOUR[_-]|/path/to\b|<[^/>]+>"
@@ -70,12 +63,13 @@ def _check_source(
 ) -> Iterator[Finding]:
     written = str(mount.entry["source"])
     where = locate(mount.location._replace(key="source"))
+    stops = f"the launcher stops: {refusal}" if refusal else ""
     if written[:1].isalpha() and written[1:3] in (":\\", ":/"):
         hint = "write the Linux path of the folder, such as /data"
         if is_wsl():
             linux_path = f"/mnt/{written[0].lower()}/" + written[3:].replace("\\", "/")
             hint = f"in WSL that folder is '{linux_path}'"
-        yield error("src-windows-path", where, f"'{written}' is a Windows path", _stops(refusal), hint, by_hand=True)
+        yield error("src-windows-path", where, f"'{written}' is a Windows path", stops, hint, by_hand=True)
         return
     if not written.startswith(("/", "~")):
         why = f"from here it is '{mount.source}'"
@@ -90,27 +84,17 @@ def _check_source(
     left = placeholder(written)
     if problem and problem != "missing":
         # The launcher says that it does not exist, which is misleading.
-        yield error("src-unseen", where, f"'{path}' cannot be read: {problem}", _stops(refusal))
+        yield error("src-unseen", where, f"'{path}' cannot be read: {problem}", stops)
     elif left:
         what, hint = f"'{written}' still contains '{left}'", "write the real path of the folder"
-        yield error("src-placeholder", where, what, _stops(refusal), hint, by_hand=True)
+        yield error("src-placeholder", where, what, stops, hint, by_hand=True)
     elif "$" in written and not is_rendered:
         hint = "write the path itself: the launcher expands a leading ~, but no variable"
         what = f"'{written}' contains a '$', and there is no such folder"
-        yield error("src-unexpanded-var", where, what, _stops(refusal), hint, by_hand=True)
+        yield error("src-unexpanded-var", where, what, stops, hint, by_hand=True)
     else:
-        what, hint = f"folder '{path}' does not exist", f"mkdir -p {_quoted(path)}"
-        yield error("src-missing", where, what, _stops(refusal), hint, fix=("mkdir", path))
-
-
-def _stops(refusal: Refusal | None) -> str:
-    return f"the launcher stops: {refusal}" if refusal else ""
-
-
-def _quoted(path: str) -> str:
-    import shlex  # not at the start of 'use'
-
-    return shlex.quote(path)
+        what, hint = f"folder '{path}' does not exist", f"mkdir -p {quoted(path)}"
+        yield error("src-missing", where, what, stops, hint, fix=("mkdir", path))
 
 
 def _check_destination(mount: Mount, locate: Locator) -> Iterator[Finding]:
@@ -175,24 +159,21 @@ def _check_duplicate_destinations(mounts: Sequence[Mount], locate: Locator) -> I
 def _check_nested(mounts: Sequence[Mount], refused: set[int | None], locate: Locator) -> Iterator[Finding]:
     """Check mounts inside others: what they hide, or which folder Docker would create on the host for them."""
     for inner in mounts:
-        outside = [
-            mount
-            for mount in mounts
-            if inner.destination != mount.destination and is_inside(inner.destination, mount.destination)
-        ]
+        at = inner.destination
+        outside = [mount for mount in mounts if at != mount.destination and is_inside(at, mount.destination)]
         if not outside:
             continue
         outer = max(outside, key=lambda mount: len(mount.destination))
-        point = os.path.join(outer.source, os.path.relpath(inner.destination, outer.destination))
+        point = os.path.join(outer.source, os.path.relpath(at, outer.destination))
         where = locate(inner.location._replace(key="destination"))
         if outer.location.number in refused or os.path.realpath(point) == inner.source:
             continue
         if not os.path.lexists(point):
-            what = f"'{inner.destination}' is inside the mount at '{outer.destination}', and '{point}' does not exist"
+            what = f"'{at}' is inside the mount at '{outer.destination}', and '{point}' does not exist"
             why = "Docker creates it on this host as root: then you cannot write there"
-            yield warning("dst-makes-folder", where, what, why, f"mkdir -p {_quoted(point)}", fix=("mkdir", point))
+            yield warning("dst-makes-folder", where, what, why, f"mkdir -p {quoted(point)}", fix=("mkdir", point))
         elif os.path.isdir(point) and _has_entries(point):
-            yield info("dst-shadow", where, f"'{inner.destination}' hides the content of '{point}' in the container")
+            yield info("dst-shadow", where, f"'{at}' hides the content of '{point}' in the container")
 
 
 def _has_entries(folder: str) -> bool:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING, Any
 
-from taoprofiles.launcher.prediction import Location
+from taoprofiles.launcher.prediction import Location, Refusal
 from taoprofiles.launcher.sdk import size_in_bytes
-from taoprofiles.rules.finding import error, warning
+from taoprofiles.rules.finding import Finding, error, warning
+from taoprofiles.rules.locations import Locator
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
-    from typing import Any
-
-    from taoprofiles.launcher.prediction import Refusal
     from taoprofiles.launcher.versions import Behaviour
-    from taoprofiles.rules.finding import Finding
-    from taoprofiles.rules.locations import Locator
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -78,8 +74,8 @@ def _key(name: str) -> Location:
 
 
 def _check_ports(ports: dict[str, Any], locate: Locator, used_ports: Collection[int]) -> Iterator[Finding]:
-    for inside, given in ports.items():
-        for port in given if isinstance(given, list) else [given]:
+    for inside, published in ports.items():
+        for port in published if isinstance(published, list) else [published]:
             if isinstance(port, int) and port in used_ports:
                 yield error(
                     "port-in-use", locate(_key(f"ports.{inside}")), f"port {port} of this host is in use",
@@ -92,8 +88,8 @@ def check_user(options: dict[str, Any], locate: Locator, *, uid: int, gid: int, 
     """Check the user of the container; ``uid``, ``gid`` are the caller's, ``has_home``: HOME is set there."""
     me = f"{uid}:{gid}"
     where, fix = locate(_key("user")), ("set", "docker.user=auto")
-    given = options.get("user")
-    if given in (None, ""):
+    value = options.get("user")
+    if value in (None, ""):
         if uid != 0:
             yield warning(
                 "user-missing", where, "no user is set, so the container works as root",
@@ -101,7 +97,7 @@ def check_user(options: dict[str, Any], locate: Locator, *, uid: int, gid: int, 
                 f'set it to "{me}", your own', fix=fix,
             )  # fmt: skip
         return
-    user = str(given)
+    user = str(value)
     name = user.partition(":")[0]
     if not user.replace(":", "", 1).isdigit() and (not re.fullmatch(_USER, user) or re.fullmatch(_LITERAL, user)):
         why = "the launcher accepts it, but Docker refuses: unable to find user"
@@ -143,6 +139,6 @@ def _check_shared_memory(options: dict[str, Any], locate: Locator, memory: int) 
 
 
 def _bad_size(value: object, where: str, why: str) -> Finding:
-    meant = re.fullmatch(_BINARY, str(value))
-    fix = ("set", f"docker.shm_size={meant[1]}{meant[2].upper()}") if meant else ()
+    size = re.fullmatch(_BINARY, str(value))
+    fix = ("set", f"docker.shm_size={size[1]}{size[2].upper()}") if size else ()
     return error("shm-unit", where, f"{value!r} is not a size", why, f'such as "{_RECOMMENDED}"', fix=fix, by_hand=True)

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
+from taoprofiles.launcher.host import Host
+from taoprofiles.launcher.prediction import Change, Prediction, Refusal
+from taoprofiles.launcher.versions import Behaviour
 from taoprofiles.masking import is_secret
 from taoprofiles.rules import container, mounts, options
-from taoprofiles.rules.finding import error, warning
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from taoprofiles.launcher.host import Host
-    from taoprofiles.launcher.prediction import Change, Prediction, Refusal
-    from taoprofiles.launcher.versions import Behaviour
-    from taoprofiles.rules.finding import Finding
-    from taoprofiles.rules.locations import Locator
+from taoprofiles.rules.finding import Finding, error, warning
+from taoprofiles.rules.locations import Locator
 
 _SECTIONS = ("Mounts", "Envs", "DockerOptions")
 _KEYS = {"Mounts": ("mount-shape", "source and destination"), "Envs": ("env-shape", "variable and value")}
@@ -45,7 +41,7 @@ def check(prediction: Prediction, file: File, behaviour: Behaviour, host: Host) 
         elif section == "DockerOptions":
             yield options.explain(refusal, content.options if content else None, file.locate, behaviour)
         elif section != "login":
-            yield other_refusal(refusal, str(refusal.location))
+            yield other_refusal(refusal)
     if content is not None:
         yield from mounts.check(
             content.mounts, prediction.refusals, prediction.changes, file.locate, host, is_rendered=file.is_rendered
@@ -54,9 +50,9 @@ def check(prediction: Prediction, file: File, behaviour: Behaviour, host: Host) 
         yield from _change(change, prediction, file.locate)
 
 
-def other_refusal(refusal: Refusal, where: str) -> Finding:
+def other_refusal(refusal: Refusal) -> Finding:
     """Return the finding for a refusal without a rule of its own."""
-    return error("launcher-refuses", where, f"the launcher stops: {refusal}")
+    return error("launcher-refuses", str(refusal.location), f"the launcher stops: {refusal}")
 
 
 def _file(refusal: Refusal, file: File) -> Finding:
@@ -116,7 +112,8 @@ def _change(change: Change, prediction: Prediction, locate: Locator) -> Iterator
     elif kind == "env-none":
         yield container.null_variable(was, None, locate(location._replace(key="")))
     elif kind == "env-stringified":
-        value = _value(change, prediction)
+        entries = dict(prediction.content.variables) if prediction.content else {}
+        value = entries[location._replace(key="")][location.key]
         what = f"{was} is {'true or false' if isinstance(value, bool) else 'not text'}"
         why = "" if is_secret(was) else f"the container gets {str(value)[:40]!r}"
         yield warning("env-not-text", where, what, why, "write it in quotes", by_hand=True)
@@ -128,8 +125,3 @@ def _change(change: Change, prediction: Prediction, locate: Locator) -> Iterator
     elif kind == "volume-source-missing":
         what, why = f"folder '{was}' does not exist", "Docker creates it as root"
         yield warning("volume-source-missing", "--volume", what, why)
-
-
-def _value(change: Change, prediction: Prediction) -> object:
-    entries = dict(prediction.content.variables) if prediction.content else {}
-    return entries[change.location._replace(key="")][change.location.key]
