@@ -22,7 +22,7 @@ from taoprofiles.guard.service import add_options
 from taoprofiles.guard.watcher import POLL_INTERVAL, ContainerWatcher, MappingWatcher, WakeQueue
 from taoprofiles.launcher.argv import parse_launcher_argv
 from taoprofiles.masking import printable
-from taoprofiles.storage.os_errors import to_taoprof_error
+from taoprofiles.storage.files import to_taoprof_error
 from taoprofiles.storage.paths import Context
 from taoprofiles.system import processes
 from taoprofiles.system.systemd import Notifier

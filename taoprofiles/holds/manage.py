@@ -70,7 +70,7 @@ def hold(
         content = files.read_mapping_file(context)
         entry = History(context).in_force(content)
         if entry is None and content is not None:
-            History(context).take_in(content)  # so that the guard can restore what is held
+            History(context).record_external_change(content)  # so that the guard can restore what is held
         active = entry.profile if entry else None
         if name is not None and name != active:
             raise UsageError(

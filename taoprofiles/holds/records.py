@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from taoprofiles.errors import InvalidStateError
 from taoprofiles.holds.hold import FIELDS, OWN_KINDS, Hold
 from taoprofiles.storage import atomic, best_effort, files
+from taoprofiles.storage.files import to_taoprof_error
 from taoprofiles.storage.journal import require_known_format
 from taoprofiles.storage.locks import LivenessLock
-from taoprofiles.storage.os_errors import to_taoprof_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

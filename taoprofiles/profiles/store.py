@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from taoprofiles.errors import InvalidProfileError, InvalidStateError, NotFoundError, TaoprofError, UsageError
 from taoprofiles.profiles.rendering import SIZE_LIMIT, Renderer
 from taoprofiles.storage import atomic, best_effort, files
+from taoprofiles.storage.files import to_taoprof_error
 from taoprofiles.storage.journal import History
-from taoprofiles.storage.os_errors import to_taoprof_error
 from taoprofiles.version import VERSION
 
 if TYPE_CHECKING:

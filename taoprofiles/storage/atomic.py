@@ -9,19 +9,17 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NamedTuple
 
 from taoprofiles.errors import InvalidStateError, TaoprofError
 from taoprofiles.storage import files
 from taoprofiles.storage.best_effort import unlink_quietly
-from taoprofiles.storage.files import PRIVATE
+from taoprofiles.storage.files import PRIVATE, file_type, to_taoprof_error
 from taoprofiles.storage.locks import DirectoryLock
-from taoprofiles.storage.os_errors import file_type, to_taoprof_error
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    OnReplaced = Callable[[bytes | None], None]
+OnReplaced = Callable[[bytes | None], None]
 
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 """Error numbers of file systems without hard links."""
@@ -55,31 +53,23 @@ def replace(
 
     Raises TaoprofError.
     """
-    if link and link != files.link_target(path):
-        _replace_by_link(path, link, on_replaced, follow)
-    # Not through ``path`` where the link is known: it may be replaced now, and another file would be overwritten.
-    target = path if link is None else files.real_path(os.path.join(os.path.dirname(path), link) if link else path)
 
-    def create(temporary: str, old: os.stat_result | None) -> None:
-        _write_new(temporary, data, attributes or old)
-
-    try:
-        _swap(target, create, on_replaced, follow, may_be_link=link is None)
-    except OSError as error:
-        raise to_taoprof_error(path, "write", error) from error
-
-
-def _replace_by_link(
-    path: str, link: str, on_replaced: OnReplaced | None, follow: Callable[[int], None] | None
-) -> None:
-    """Make ``path`` a symlink to ``link`` again; a file or symlink that is there now is reported as by ``replace``."""
-
-    def report(content: bytes | None) -> None:
+    def report_link(content: bytes | None) -> None:
         if content is not None and on_replaced is not None:
             on_replaced(content)
 
     try:
-        _swap(path, lambda temporary, _: os.symlink(link, temporary), report, follow, may_be_link=True)
+        if link and link != files.link_target(path):
+            _swap(path, lambda temporary, _: os.symlink(link, temporary), report_link, follow, may_be_link=True)
+        # Not through ``path`` where the link is known: it may be replaced now, and another file would be overwritten.
+        target = path if link is None else files.real_path(os.path.join(os.path.dirname(path), link) if link else path)
+        _swap(
+            target,
+            lambda temporary, old: _write_new(temporary, data, attributes or old),
+            on_replaced,
+            follow,
+            may_be_link=link is None,
+        )
     except OSError as error:
         raise to_taoprof_error(path, "write", error) from error
 
@@ -98,8 +88,9 @@ def _swap(
     with DirectoryLock(os.path.dirname(target)) as lock:
         try:
             old = _stat(target, may_be_link=may_be_link)
-            _unlink(temporary)
-            _unlink(backup)
+            for leftover in (temporary, backup):
+                with suppress(FileNotFoundError):
+                    os.unlink(leftover)
             create(temporary, old)
             if old is not None:
                 _back_up(target, backup, old)
@@ -108,7 +99,8 @@ def _swap(
                 _link_new(temporary, target)
             replaced = True
             if follow is not None:
-                _hand_on(backup, follow)
+                with suppress(OSError):  # there was no file, or a symlink
+                    follow(os.open(backup, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC))
             lock.sync()
             if on_replaced is not None:
                 on_replaced(None if old is None else files.read(backup, 1 << 30))
@@ -191,7 +183,14 @@ def _write_new(path: str, data: bytes, attributes: os.stat_result | FileAttribut
             mode = stat.S_IMODE(attributes.st_mode)
             own = os.fstat(fd)
             if attributes.st_uid != own.st_uid:
-                _change_owner(fd, attributes.st_uid, path)
+                try:
+                    os.fchown(fd, attributes.st_uid, -1)
+                except PermissionError:
+                    raise TaoprofError(
+                        f"the file to replace in '{os.path.dirname(path)}' belongs to user id {attributes.st_uid}, and "
+                        "only root can keep that",
+                        hint="to make it yours: sudo chown $USER FILE",
+                    ) from None
             if attributes.st_gid != own.st_gid:
                 try:
                     os.fchown(fd, -1, attributes.st_gid)
@@ -202,16 +201,6 @@ def _write_new(path: str, data: bytes, attributes: os.stat_result | FileAttribut
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def _change_owner(fd: int, uid: int, path: str) -> None:
-    try:
-        os.fchown(fd, uid, -1)
-    except PermissionError:
-        raise TaoprofError(
-            f"the file to replace in '{os.path.dirname(path)}' belongs to user id {uid}, and only root can keep that",
-            hint="to make it yours: sudo chown $USER FILE",
-        ) from None
 
 
 def _link_new(temporary: str, target: str) -> None:
@@ -227,7 +216,7 @@ def _link_new(temporary: str, target: str) -> None:
 
 
 def _back_up(target: str, backup: str, old: os.stat_result) -> None:
-    """Give the old file a second name, so that an error can bring back this very file.
+    """Link the old file to a second name, so that an error can bring back this very file.
 
     What another program writes into it after we have read it can then be seen after the rename. File systems without
     hard links get a copy.
@@ -241,25 +230,9 @@ def _back_up(target: str, backup: str, old: os.stat_result) -> None:
             _write_new(backup, file.read(), old)
 
 
-def _hand_on(backup: str, follow: Callable[[int], None]) -> None:
-    try:
-        follow(os.open(backup, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC))
-    except OSError:
-        pass  # there was no file, or a symlink
-
-
 def _roll_back(backup: str, target: str, *, existed: bool) -> None:
-    try:
+    with suppress(OSError):  # the error that led here is raised
         if existed:
             os.replace(backup, target)
         else:
             os.unlink(target)
-    except OSError:
-        pass  # the error that led here is raised
-
-
-def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass

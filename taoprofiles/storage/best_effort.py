@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import Any
 
 from taoprofiles.errors import TaoprofError
 from taoprofiles.storage import files
-
-if TYPE_CHECKING:
-    from typing import Any
 
 
 def write(path: str, data: bytes) -> bool:
@@ -58,31 +56,25 @@ def parse_json(content: bytes) -> tuple[Any, str]:
 
 def overwrite(path: str, data: bytes) -> None:
     """Write into the existing file, which on a full disk still has its room."""
-    try:
+    with suppress(OSError):
         fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             files.write_all(fd, data, 0)
             os.ftruncate(fd, len(data))
         finally:
             os.close(fd)
-    except OSError:
-        pass
 
 
 def unlink_quietly(path: str) -> None:
     """Delete a file, if it exists."""
-    try:
+    with suppress(OSError):
         os.unlink(path)
-    except OSError:
-        pass
 
 
 def rmdir_quietly(path: str) -> None:
     """Delete a folder, if it exists and is empty."""
-    try:
+    with suppress(OSError):
         os.rmdir(path)
-    except OSError:
-        pass
 
 
 def rename(path: str, to: str) -> bool:
@@ -96,7 +88,5 @@ def rename(path: str, to: str) -> bool:
 
 def make_private(path: str) -> None:
     """Remove all rights of other users on a file, if it exists."""
-    try:
+    with suppress(OSError):
         os.chmod(path, files.PRIVATE)
-    except OSError:
-        pass

@@ -1,6 +1,6 @@
-"""Bounded reading, durable appends, renames and private folders. Whole files are replaced by ``atomic``.
+"""Bounded reading, durable appends and renames, private folders, and the errors of the system as messages.
 
-Whoever writes one of the shared files holds the lock (``locks.Lock``).
+Whole files are replaced by ``atomic``. Whoever writes one of the shared files holds the lock (``locks.Lock``).
 """
 
 from __future__ import annotations
@@ -8,17 +8,20 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING
+from contextlib import suppress
 
-from taoprofiles.errors import InvalidStateError
-from taoprofiles.storage.os_errors import file_type, to_taoprof_error
-
-if TYPE_CHECKING:
-    from taoprofiles.storage.paths import Context
+from taoprofiles.errors import InvalidStateError, TaoprofError
+from taoprofiles.storage.paths import Context
 
 PRIVATE = 0o600
 MAPPING_LIMIT = 16 << 20
 """Bytes. A mapping file has a few hundred; one past this limit is some other file, and is not replaced."""
+_PATH_IS_WRONG = (errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.ENXIO)
+_HINTS = {
+    errno.ENOSPC: "free some space, then run the command again; nothing was changed",
+    errno.EDQUOT: "free some space, then run the command again; nothing was changed",
+    errno.EROFS: "the file system is read-only; TAOPROF_HOME=FOLDER keeps everything elsewhere",
+}
 
 
 def read(path: str, limit: int) -> bytes | None:
@@ -86,10 +89,8 @@ def link_target(path: str) -> str | None:
 def real_path(path: str) -> str:
     """Return ``os.path.realpath(path)``, which can fail while a symlink is being replaced: then it is tried again."""
     for _ in range(100):
-        try:
+        with suppress(OSError):
             return os.path.realpath(path)
-        except OSError:
-            continue
     return path
 
 
@@ -113,10 +114,8 @@ def sync_folder(folder: str) -> None:
 def remove(path: str) -> None:
     """Delete ``path`` durably, if it exists; of a symlink, only the symlink. Raises TaoprofError."""
     try:
-        try:
+        with suppress(FileNotFoundError):
             os.unlink(path)
-        except FileNotFoundError:
-            pass
         sync_folder(os.path.dirname(path))
     except OSError as error:
         raise to_taoprof_error(path, "remove", error) from error
@@ -160,10 +159,8 @@ def append(path: str, data: bytes) -> int:
 
 def truncate(path: str, size: int) -> None:
     """Undo an ``append`` where that is possible; readers recognise a line that could not be removed."""
-    try:
+    with suppress(OSError):
         os.truncate(path, size)
-    except OSError:
-        pass
 
 
 def change_mode(path: str, mode: int, *, name: str = "") -> None:
@@ -183,13 +180,32 @@ def make_folder(path: str) -> None:
     if parent != path:
         make_folder(parent)
     try:
-        try:
+        with suppress(FileExistsError):
             os.mkdir(path, 0o700)
             os.chmod(path, 0o700)  # the umask may have removed bits
-        except FileExistsError:
-            pass
         if not os.path.isdir(path):
             code = errno.ENOTDIR if os.path.lexists(path) else errno.ENOENT
             raise OSError(code, os.strerror(code), path)
     except OSError as error:
         raise to_taoprof_error(path, "create the folder", error) from error
+
+
+def to_taoprof_error(path: str, action: str, error: OSError) -> TaoprofError:
+    """Return the error "cannot ACTION 'PATH': reason"; an InvalidStateError where the path itself is wrong."""
+    reason = (error.strerror or str(error)).lower()
+    filename = error.filename if isinstance(error.filename, str) else path
+    other = f" ('{filename}')" if os.path.dirname(filename) != os.path.dirname(path) else ""
+    error_type = InvalidStateError if error.errno in _PATH_IS_WRONG else TaoprofError
+    return error_type(f"cannot {action} '{path}': {reason}{other}", hint=_HINTS.get(error.errno or 0, ""))
+
+
+def file_type(mode: int) -> str:
+    """Return the name of a file type, from its ``st_mode``."""
+    names = (
+        (stat.S_ISDIR, "a folder"),
+        (stat.S_ISFIFO, "a named pipe"),
+        (stat.S_ISSOCK, "a socket"),
+        (stat.S_ISCHR, "a device"),
+        (stat.S_ISBLK, "a device"),
+    )
+    return next((name for is_type, name in names if is_type(mode)), "a file")

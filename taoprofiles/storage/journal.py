@@ -12,12 +12,11 @@ import json
 import os
 import signal
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from taoprofiles.errors import InvalidStateError
 from taoprofiles.storage import atomic, best_effort, files
-from taoprofiles.storage.files import MAPPING_LIMIT
-from taoprofiles.storage.os_errors import to_taoprof_error
+from taoprofiles.storage.files import MAPPING_LIMIT, to_taoprof_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,7 +32,7 @@ LAST_TIME = 1e11
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Entry:
+class Entry(NamedTuple):
     """One line of the history.
 
     ``action`` is what was done (use, undo, restore, found, new, save, import, edit, set, copy, rename, remove);
@@ -43,30 +42,16 @@ class Entry:
     old name of a renamed profile; ``writer``, where a guard saw it, the program whose content was found.
     """
 
-    __slots__ = ("action", "after", "before", "by", "id", "profile", "target", "time", "was", "writer")
-
-    def __init__(
-        self,
-        *,
-        id: int,
-        time: float,
-        action: str,
-        target: str,
-        profile: str | None,
-        before: str | None,
-        after: str | None,
-        by: str,
-        was: str | None = None,
-        writer: str | None = None,
-    ) -> None:
-        self.id, self.time, self.action, self.target = id, time, action, target
-        self.profile, self.before, self.after = profile, before, after
-        self.by, self.was, self.writer = by, was, writer
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields, in the order in which they are written."""
-        names = ("id", "time", "action", "target", "profile", "before", "after", "by", "was", "writer")
-        return {name: getattr(self, name) for name in names}
+    id: int
+    time: float
+    action: str
+    target: str
+    profile: str | None
+    before: str | None
+    after: str | None
+    by: str
+    was: str | None = None
+    writer: str | None = None
 
 
 _TEXT = (str, type(None))
@@ -99,22 +84,22 @@ class History:
             atomic.replace(path, content)
         return digest
 
-    def take_in(self, content: bytes | None, *, writer: str | None = None) -> int | None:
+    def record_external_change(self, content: bytes | None, *, writer: str | None = None) -> int | None:
         """Record that another program wrote ``content``; return the entry, None if the last one describes it already.
 
         The file stays as it is. Needs the lock.
         """
-        entry = self.found(None if content is None else self.keep(content), writer=writer)
+        entry = self.external_change(None if content is None else self.keep(content), writer=writer)
         return None if entry is None else self.record([entry])[1]
 
-    def found(self, digest: str | None, *, writer: str | None = None) -> dict[str, Any] | None:
+    def external_change(self, digest: str | None, *, writer: str | None = None) -> dict[str, Any] | None:
         """Return the entry to record for an external change since the last one, None if there was none."""
         last = self.last_mapping()
         before = last.after if last else None
         if digest == before:
             return None
-        about = {"action": "found", "target": "mapping", "profile": None, "before": before, "after": digest}
-        return {**about, "writer": writer}
+        entry = {"action": "found", "target": "mapping", "profile": None, "before": before, "after": digest}
+        return {**entry, "writer": writer}
 
     def knows(self, content: bytes) -> bool:
         """Check whether ``content`` is stored already."""
@@ -143,7 +128,7 @@ class History:
         by = f"{self._context.user}@{os.uname().nodename} pid {os.getpid()}"
         lines = []
         for number, entry in enumerate(entries, first):
-            line = Entry(id=number, time=round(time.time(), 3), by=by, **entry).as_dict()
+            line = Entry(id=number, time=round(time.time(), 3), by=by, **entry)._asdict()
             lines.append(json.dumps({"v": FORMAT, **line}) + "\n")
         return files.append(self._context.history, "".join(lines).encode()), first + len(entries) - 1
 
@@ -184,9 +169,11 @@ class History:
         digest = None if content is None else hashlib.sha256(content).hexdigest()
         names: dict[str, str] = {}
         for entry in self.newest_first():
-            if entry.was is not None and self._rename_was_interrupted(entry):
-                yield entry, False
-                continue
+            if entry.was is not None:
+                old, new = (self._context.profile_file(name or "") for name in (entry.was, entry.profile))
+                if os.path.lexists(old) and not os.path.lexists(new):  # the renaming was interrupted
+                    yield entry, False
+                    continue
             took_effect = True
             if entry.target == "mapping":
                 # What was found had happened already; only what we did ourselves can have been interrupted.
@@ -195,9 +182,9 @@ class History:
                     digest = entry.before
             if entry.was is not None and entry.profile is not None and entry.target == "profile":
                 names[entry.was] = names.get(entry.profile, entry.profile)
-            elif entry.profile is not None:
-                entry.profile = names.get(entry.profile, entry.profile)
-            yield entry, took_effect
+                yield entry, took_effect
+            else:
+                yield entry._replace(profile=names.get(entry.profile or "", entry.profile)), took_effect
 
     def mappings(self, content: bytes | None) -> Iterator[Entry]:
         """Return the entries about the mapping file that took effect, the newest first."""
@@ -208,11 +195,6 @@ class History:
         digest = None if content is None else hashlib.sha256(content).hexdigest()
         last = next(self.mappings(content), None)
         return last if last is not None and last.after == digest else None
-
-    def _rename_was_interrupted(self, entry: Entry) -> bool:
-        return os.path.lexists(self._context.profile_file(entry.was or "")) and not os.path.lexists(
-            self._context.profile_file(entry.profile or "")
-        )
 
     def last_used(self, used: dict[str, float], offset: int) -> tuple[dict[str, float], int]:
         """Return when each profile was last used, by name, and how far the journal was read.
@@ -252,7 +234,7 @@ def _parse(line: bytes, path: str) -> Entry | None:
         fields = json.loads(line)
         require_known_format(path, fields["v"], FORMAT)
         fields.setdefault("writer", None)  # lines of older versions have none
-        entry = Entry(**{name: fields[name] for name in Entry.__slots__})
+        entry = Entry(**{name: fields[name] for name in Entry._fields})
         is_sound = all(isinstance(getattr(entry, name), kind) for name, kind in _KINDS.items())
         return entry if is_sound and 0 <= entry.time < LAST_TIME else None
     except (ValueError, KeyError, TypeError, RecursionError):

@@ -10,15 +10,11 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from typing import TYPE_CHECKING
+from contextlib import suppress
 
 from taoprofiles.errors import BusyError
 from taoprofiles.storage import files
-from taoprofiles.storage.files import PRIVATE
-from taoprofiles.storage.os_errors import to_taoprof_error
-
-if TYPE_CHECKING:
-    from types import TracebackType
+from taoprofiles.storage.files import PRIVATE, to_taoprof_error
 
 DEFAULT_TIMEOUT = 10.0
 """Seconds to wait for the lock. A change holds it for milliseconds; 64 at once are through in about a second."""
@@ -49,9 +45,7 @@ class Lock:
             self._wait()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
     def release(self) -> None:
@@ -112,8 +106,10 @@ class Lock:
                     # While the machine is suspended nobody else releases the lock either: that does not count.
                     waited, last = waited + min(now - last, _SUSPENDED), now
                     if waited >= self._timeout:
+                        note = (files.read(self._path, 1 << 16) or b"").decode("utf-8", "replace")
+                        holder = note.split("\n")[0].strip() or "a process"
                         raise BusyError(
-                            f"another taoprof command is running: {self._read_holder()} holds the lock, and waiting "
+                            f"another taoprof command is running: {holder} holds the lock, and waiting "
                             f"{self._timeout:g} s was not enough",
                             hint="run the command again",
                         )
@@ -126,18 +122,12 @@ class Lock:
 
     def _write_holder(self) -> None:
         note = f"pid {os.getpid()} on {os.uname().nodename}"
-        try:
+        with suppress(OSError):  # a full disk: the note is for messages only
             fd = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
             try:
                 os.pwrite(fd, f"{note[:78]:<79}\n".encode(), 0)  # of one length, so that it covers the note before
             finally:
                 os.close(fd)
-        except OSError:
-            pass  # a full disk: the note is for messages only
-
-    def _read_holder(self) -> str:
-        note = (files.read(self._path, 1 << 16) or b"").decode("utf-8", "replace")
-        return note.split("\n")[0].strip() or "a process"
 
 
 class DirectoryLock:
@@ -166,13 +156,9 @@ class DirectoryLock:
                 break  # NFS cannot lock a folder that is open for reading only; ``Lock`` still excludes the others
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
+    def __exit__(self, *_: object) -> None:
+        with suppress(OSError):  # closing it is enough
             fcntl.flock(self._fd, fcntl.LOCK_UN)
-        except OSError:
-            pass  # closing it is enough
         _close(self._fd)
 
     def sync(self) -> None:
@@ -192,32 +178,29 @@ class LivenessLock:
     def acquire(self) -> int:
         """Create the file, lock it and return the descriptor. Raises TaoprofError, also where the file exists."""
         try:
-            fd = os.open(self.path, _OPEN_OR_CREATE | os.O_EXCL, PRIVATE)
-            try:
-                os.fchmod(fd, PRIVATE)
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                os.close(fd)
-                raise
-            return fd
+            return self._open_locked(os.O_EXCL)
         except OSError as error:
             raise to_taoprof_error(self.path, "lock", error) from error
 
     def try_acquire(self) -> int | None:
         """Lock the file, which may exist, and return the descriptor; None where it is locked. Raises TaoprofError."""
         try:
-            fd = os.open(self.path, _OPEN_OR_CREATE, PRIVATE)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return fd
-            except BlockingIOError:
-                os.close(fd)
-                return None
-            except OSError:
-                os.close(fd)
-                raise
+            return self._open_locked(0)
+        except BlockingIOError:
+            return None
         except OSError as error:
             raise to_taoprof_error(self.path, "lock", error) from error
+
+    def _open_locked(self, flags: int) -> int:
+        fd = os.open(self.path, _OPEN_OR_CREATE | flags, PRIVATE)
+        try:
+            if flags:
+                os.fchmod(fd, PRIVATE)  # the umask may have removed bits
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(fd)
+            raise
+        return fd
 
     def is_held(self) -> bool:
         """Check whether some process holds the lock. Raises TaoprofError.
@@ -241,19 +224,16 @@ class LivenessLock:
 
     def heartbeat(self) -> None:
         """Set the file's time to now, which other hosts see; errors are ignored."""
-        try:
+        with suppress(OSError):
             os.utime(self.path)
-        except OSError:
-            pass
 
 
 def any_held(folder: str) -> bool:
     """Check whether some process holds one of the liveness locks (``*.claim``) in a folder."""
-    try:
+    with suppress(OSError):
         names = [name for name in os.listdir(folder) if name.endswith(".claim")]
-    except OSError:
-        return False
-    return any(LivenessLock(os.path.join(folder, name)).is_held() for name in names)
+        return any(LivenessLock(os.path.join(folder, name)).is_held() for name in names)
+    return False
 
 
 def is_orphaned(path: str, folder: str) -> bool:
@@ -262,7 +242,5 @@ def is_orphaned(path: str, folder: str) -> bool:
 
 
 def _close(fd: int) -> None:
-    try:
+    with suppress(OSError):
         os.close(fd)
-    except OSError:
-        pass

@@ -12,7 +12,7 @@ from taoprofiles.masking import without_secrets
 from taoprofiles.rules import container, mounts, options
 from taoprofiles.rules.finding import COMMAND_IDS, ERROR, Finding
 from taoprofiles.rules.locations import in_profile
-from taoprofiles.storage.os_errors import to_taoprof_error
+from taoprofiles.storage.files import to_taoprof_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

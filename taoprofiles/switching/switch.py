@@ -1,4 +1,4 @@
-"""The switch transaction: replace the mapping file by another profile's mapping, atomically, and lose nothing."""
+"""The switch transaction: replace the mapping file by another profile's mapping, atomically, and lose nothing; undo."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from taoprofiles import prompt
-from taoprofiles.errors import InvalidStateError, NotFoundError, TaoprofError
+from taoprofiles.errors import InvalidStateError, NotFoundError, TaoprofError, UsageError
 from taoprofiles.holds.hold import blocking_holds
 from taoprofiles.holds.liveness import find_active_holds
 from taoprofiles.holds.manage import held_error, record_release
@@ -17,7 +17,7 @@ from taoprofiles.storage.files import MAPPING_LIMIT
 from taoprofiles.storage.journal import History
 from taoprofiles.storage.locks import DEFAULT_TIMEOUT, Lock
 from taoprofiles.switching import preflight
-from taoprofiles.switching.status import find_previous
+from taoprofiles.switching.status import find_previous, get_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,6 +110,42 @@ def restore_before(context: Context, entry: Entry) -> Switch:
     return done
 
 
+def undo(context: Context, number: str | None, *, timeout: float = DEFAULT_TIMEOUT) -> tuple[Entry, str | None]:
+    """Restore the mapping file, or a profile, as it was before the history entry ``number``, or before the last one.
+
+    Returns the entry and, for the mapping file, the name of the profile that is active now. Undoing an undo brings the
+    change back. Raises NotFoundError, TaoprofError.
+    """
+    from taoprofiles.profiles import manage  # it imports tomlkit
+
+    history, store = History(context), Store(context)
+    with Lock(context.lock, timeout):
+        entry = _entry_to_undo(context, number)
+        name = entry.profile or ""
+        if entry.target == "mapping" and entry.was is None:
+            return entry, restore_before(context, entry).name
+        if entry.was is not None:
+            manage.move(context, "undo", name, entry.was)
+            return entry, None
+        now = store.text_or_none(name)
+        wanted = None if entry.before is None else history.content(entry.before)
+        if wanted is None and get_status(context).name == name:
+            raise UsageError(
+                f"'{name}' is the active profile, and undoing this would remove it",
+                hint="switch to another profile first",
+            )
+
+        def do() -> None:
+            if wanted is None:
+                files.remove(store.path(name))
+            else:
+                store.write(name, wanted, expected=now)
+
+        if now != wanted:
+            history.record_and([manage.entry_of(context, "undo", name, now, wanted)], do)
+        return entry, None
+
+
 def replace_content(context: Context, wanted: bytes, *, seen: bytes, timeout: float = DEFAULT_TIMEOUT) -> None:
     """Replace the content ``seen`` of an unmanaged mapping file by the fixed content ``wanted``.
 
@@ -151,7 +187,7 @@ def accept_external_change(context: Context, content: bytes | None, *, writer: s
     """
     if files.read_mapping_file(context) != content:
         return None
-    return History(context).take_in(content, writer=writer)
+    return History(context).record_external_change(content, writer=writer)
 
 
 def record_late_write(context: Context, content: bytes) -> int:
@@ -160,9 +196,7 @@ def record_late_write(context: Context, content: bytes) -> int:
     last = history.last_mapping()
     if last is None:
         raise TaoprofError("the history has been deleted")
-    digest = history.keep(content)
-    found = _entry("found", None, last.after, digest)
-    return history.record([found, _entry("restore", last.profile, digest, last.after)])[1]
+    return _record_overwritten(history, content, _entry("restore", last.profile, None, last.after))
 
 
 def recover(context: Context) -> None:
@@ -255,13 +289,13 @@ class _Transaction:
 
             Seal(self._context).take_off()  # so that the new file gets the old mode
         after = None if wanted is None else self._history.keep(wanted)
-        found = self._history.found(before, writer=self._writer) if self._entry is None else None
-        entries = [found] if found else []
+        change = self._history.external_change(before, writer=self._writer) if self._entry is None else None
+        entries = [change] if change else []
         entries.append(_entry(action, profile, before, after))
-        late: int | None
+        landed: bytes | None = wanted
+        late: int | None = None
         if before == after:
             _, last_id = self._history.record(entries)
-            landed, late = wanted, None
         else:
             last_id, (landed, late) = self._history.record_and(
                 entries, lambda: self._replace(wanted, entries[-1], link, attributes)
@@ -283,15 +317,15 @@ class _Transaction:
         happens while the old file can still be restored.
         """
         path, history = self._context.mapping_file, self._history
-        landed: list[bytes | None] = []
-        late: list[int] = []
+        landed: bytes | None = None
+        late: int | None = None
 
         def check_replaced(old: bytes | None) -> None:
+            nonlocal landed, late
             if old is not None and old != self.content:
-                digest = history.keep(old)
-                found = _entry("found", None, entry["after"], digest)
-                late.append(history.record([found, {**entry, "before": digest}])[1])
-            landed.append(files.read(path, MAPPING_LIMIT))
+                number = _record_overwritten(history, old, entry)
+                late = late or number
+            landed = files.read(path, MAPPING_LIMIT)
 
         if wanted is None:
             atomic.delete(path, on_deleted=check_replaced)
@@ -299,7 +333,7 @@ class _Transaction:
             atomic.replace(
                 path, wanted, on_replaced=check_replaced, link=link, attributes=attributes, follow=self.follow
             )
-        return landed[-1] if landed else None, late[0] if late else None
+        return landed, late
 
     def store_backup(self) -> None:
         """Store what another program wrote during a switch that was killed before it could see that."""
@@ -307,9 +341,7 @@ class _Transaction:
         last = self._history.last_mapping()
         if content is None or last is None or self._history.knows(content):
             return
-        digest = self._history.keep(content)
-        again = _entry(last.action, last.profile, digest, last.after)
-        self._history.record([_entry("found", None, last.after, digest), again])
+        _record_overwritten(self._history, content, _entry(last.action, last.profile, None, last.after))
 
     def write_note(self, done: Switch) -> None:
         """Write the note for the prompt, unless the answer depends on the environment."""
@@ -320,6 +352,21 @@ class _Transaction:
 
 def _entry(action: str, profile: str | None, before: str | None, after: str | None) -> dict[str, Any]:
     return {"action": action, "target": "mapping", "profile": profile, "before": before, "after": after}
+
+
+def _record_overwritten(history: History, content: bytes, entry: dict[str, Any]) -> int:
+    """Record that ``content`` of another program was replaced, by the change ``entry``; return the last entry's id."""
+    digest = history.keep(content)
+    return history.record([_entry("found", None, entry["after"], digest), {**entry, "before": digest}])[1]
+
+
+def _entry_to_undo(context: Context, number: str | None) -> Entry:
+    for entry, took_effect in History(context).timeline(files.read_mapping_file(context)):
+        if str(entry.id) == number or (number is None and took_effect):
+            return entry
+    if number is None:
+        raise TaoprofError("there is nothing to undo: the history is empty")
+    raise NotFoundError(f"the history has no entry '{number}'", hint="'taoprof history' lists them")
 
 
 def _parsed(content: bytes | None) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import pytest
 from taoprofiles.errors import TaoprofError
 from taoprofiles.storage import atomic, files
 from taoprofiles.switching import status, switch
-from taoprofiles.switching.undo import undo
+from taoprofiles.switching.switch import undo
 from tests.support.home import Home
 
 FOREIGN = b'{"Mounts": [{"source": "/theirs", "destination": "/data"}]}'

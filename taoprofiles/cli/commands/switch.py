@@ -124,7 +124,7 @@ def undo_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def undo_command(context: Context, args: argparse.Namespace) -> Result:
-    from taoprofiles.switching.undo import undo
+    from taoprofiles.switching.switch import undo
 
     entry, name = undo(context, args.id)
     path = context.short(context.mapping_file)
@@ -163,7 +163,7 @@ def history_command(context: Context, args: argparse.Namespace) -> Result:
     oldest = 0.0 if args.all or not entries else entries[-1].time
     runs = [run for run in log.all_runs(context) if run.since >= oldest][: None if args.all else SHOWN_ENTRIES]
     data = {
-        "entries": [{**entry.as_dict(), "took_effect": entry.id not in interrupted} for entry in entries],
+        "entries": [{**entry._asdict(), "took_effect": entry.id not in interrupted} for entry in entries],
         "runs": [run.as_dict() for run in runs],
         "path": None,
     }
