@@ -1,18 +1,15 @@
-"""``docker run``, with what the launcher would request from the engine."""
+"""Docker: a ``docker run`` command with what the launcher would request from the engine, and a Compose file."""
 
 from __future__ import annotations
 
 import csv
 import io
-from typing import TYPE_CHECKING
+from typing import Any
 
-from taoprofiles.export.formatting import command_line
-from taoprofiles.export.plan import Rendered
+from taoprofiles.export.formatting import command_line, to_yaml
+from taoprofiles.export.plan import Plan, Rendered, Secret
+from taoprofiles.storage.paths import Context
 from taoprofiles.system.engine import PROFILE_LABEL, STATE_LABEL
-
-if TYPE_CHECKING:
-    from taoprofiles.export.plan import Plan
-    from taoprofiles.storage.paths import Context
 
 
 def labels(context: Context, name: str) -> dict[str, str]:
@@ -20,8 +17,8 @@ def labels(context: Context, name: str) -> dict[str, str]:
     return {PROFILE_LABEL: name, STATE_LABEL: context.state}
 
 
-def render(plan: Plan) -> Rendered:
-    """Write the command for a shell. A secret comes from the shell's environment (``--env NAME``)."""
+def render_command(plan: Plan) -> Rendered:
+    """Write ``docker run`` for a shell. A secret comes from the shell's environment (``--env NAME``)."""
     terminal = ["--interactive"] if plan.tty is False else ["--interactive", "--tty"]
     lines = [["--rm", *terminal], *options(plan)]
     return Rendered(command_line("docker run", lines, [(plan.image,), *plan.command]), plan.warnings)
@@ -37,23 +34,16 @@ def options(plan: Plan) -> list[list[str]]:
     result += [["--label", f"{name}={value}"] for name, value in plan.labels.items()]
     result += [["--mount", _csv("type=bind", f"source={m.source}", f"target={m.destination}")] for m in plan.mounts]
     result += [["--env", name if value is None else f"{name}={value}"] for name, value in plan.env.items()]
-    if plan.user is not None:
-        result.append(["--user", plan.user])
-    if plan.shm_size is not None:
-        result.append(["--shm-size", str(plan.shm_size)])
+    result += [["--user", plan.user]] if plan.user is not None else []
+    result += [["--shm-size", str(plan.shm_size)]] if plan.shm_size is not None else []
     result += [["--ulimit", f"{name}={limit}:{limit}"] for name, limit in plan.ulimits.items()]
     for port in plan.ports:
         container = f"{port.container}/{port.protocol}"
         result.append(["--expose", container] if port.host is None else ["--publish", f"{port.host}:{container}"])
-    if plan.network is not None:
-        result.append(["--network", plan.network])
-    if plan.privileged:
-        result.append(["--privileged"])
-    if plan.gpus != []:
-        result.append(
-            ["--gpus", _csv(f"device={','.join(plan.gpus)}") if isinstance(plan.gpus, list) else str(plan.gpus)]
-        )
-    return result
+    result += [["--network", plan.network]] if plan.network is not None else []
+    result += [["--privileged"]] if plan.privileged else []
+    gpus = _csv(f"device={','.join(plan.gpus)}") if isinstance(plan.gpus, list) else str(plan.gpus)
+    return result + ([["--gpus", gpus]] if plan.gpus != [] else [])
 
 
 def _csv(*fields: str) -> str:
@@ -61,3 +51,47 @@ def _csv(*fields: str) -> str:
     line = io.StringIO()
     csv.writer(line, lineterminator="").writerow(fields)
     return line.getvalue()
+
+
+def render_compose(plan: Plan) -> Rendered:
+    """Write a Compose file with one service. ``docker compose`` refuses to start without its secrets as variables."""
+    network = plan.network
+    is_mode = network in (None, "host", "bridge", "none") or str(network).startswith("container:")
+    networks = {} if is_mode else {"profile": {"external": True, "name": network}}
+    devices = {"device_ids": plan.gpus} if isinstance(plan.gpus, list) else {"count": plan.gpus}
+    gpu = {"driver": "nvidia", **devices, "capabilities": ["gpu"]}
+    service: dict[str, Any] = {
+        "image": plan.image,
+        "command": [
+            "".join(_variable(part.name) if isinstance(part, Secret) else _escape(part) for part in word)
+            for word in plan.command
+        ],
+        "init": True,
+        "stdin_open": True,
+        "tty": plan.tty is not False,
+        "labels": {name: _escape(value) for name, value in plan.labels.items()},
+        "volumes": [
+            {"type": "bind", "source": _escape(mount.source), "target": _escape(mount.destination)}
+            for mount in plan.mounts
+        ],
+        "environment": {name: _variable(name) if value is None else _escape(value) for name, value in plan.env.items()},
+        "user": None if plan.user is None else _escape(plan.user),
+        "shm_size": plan.shm_size,
+        "ulimits": {name: {"soft": limit, "hard": limit} for name, limit in plan.ulimits.items()},
+        "ports": [f"{port.host}:{port.container}/{port.protocol}" for port in plan.ports if port.host is not None],
+        "expose": [f"{port.container}/{port.protocol}" for port in plan.ports if port.host is None],
+        "network_mode": network if is_mode else None,
+        "networks": list(networks),
+        "privileged": plan.privileged or None,
+        "deploy": {"resources": {"reservations": {"devices": [gpu]}}} if plan.gpus != [] else None,
+    }
+    document: dict[str, Any] = {"services": {plan.name: {k: v for k, v in service.items() if v not in (None, [], {})}}}
+    return Rendered(to_yaml(document | ({"networks": networks} if networks else {})), plan.warnings)
+
+
+def _variable(name: str) -> str:
+    return f"${{{name}:?}}"
+
+
+def _escape(text: str) -> str:
+    return text.replace("$", "$$")

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING
 
 from taoprofiles.errors import UsageError
-from taoprofiles.export import TARGETS, docker, plan, render
+from taoprofiles.export import docker, kubernetes, plan, slurm
+from taoprofiles.export.plan import Plan, Rendered
 from taoprofiles.launcher import command as launching
 from taoprofiles.launcher import installed, versions
 from taoprofiles.launcher.argv import container_words, parse_launcher_argv
 from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.prediction import StartLog
 from taoprofiles.profiles.store import Store
+from taoprofiles.storage.paths import Context
 
-if TYPE_CHECKING:
-    from collections.abc import Collection
-
-    from taoprofiles.export.plan import Plan, Rendered
-    from taoprofiles.storage.paths import Context
+RENDERERS = {
+    "docker": docker.render_command,
+    "compose": docker.render_compose,
+    "kubernetes": kubernetes.render,
+    "slurm": slurm.render,
+}
+"""By target. Each raises CannotRenderError with everything that the target cannot express."""
 
 
 def export(
@@ -34,33 +37,28 @@ def export(
 
     Raises UsageError if no image is known, CannotRenderError, InvalidProfileError, NotFoundError.
     """
-    if target not in TARGETS:
-        raise UsageError(f"unknown target '{target}'", hint=f"one of {', '.join(TARGETS)}")
-    source = plan.Source.of(Store(context).renderer(name), name)
+    renderer = Store(context).renderer(name)
     words = container_words(command)
     container = plan.make(
-        source,
+        renderer,
+        name,
         image=image or find_image(context, command),
         command=words,
         gpus=gpus,
         caller=(context.uid, context.gid),
         labels=docker.labels(context, name) if target in ("docker", "compose") else {},
     )
-    rendered = render(target, container)
-    return container, rendered, _secret_notes(container, rendered, source.variables)
-
-
-def _secret_notes(container: Plan, rendered: Rendered, variables: Collection[str]) -> list[str]:
-    """Return how to provide the secrets, none of which is written: one line each, with a command to paste."""
+    rendered = RENDERERS[target](container)
     if not container.secrets:
-        return []
-    own = [name for name in container.secrets if name in variables]
-    others = [name for name in container.secrets if name not in variables]
+        return container, rendered, []
+    variables = renderer.variables()
+    own = [secret for secret in container.secrets if secret in variables]
+    others = [secret for secret in container.secrets if secret not in variables]
     where = "the Secret that this makes" if rendered.store else "the environment"
     notes = [f"not written, since secret, and read from {where}: {', '.join(container.secrets)}"]
-    notes += [f'{", ".join(own)}: eval "$(taoprof env {container.name} --reveal)"'] if own else []
-    notes += [f"{', '.join(others)}: export {' '.join(f'{name}=…' for name in others)}"] if others else []
-    return notes + ([rendered.store] if rendered.store else [])
+    notes += [f'{", ".join(own)}: eval "$(taoprof env {name} --reveal)"'] if own else []
+    notes += [f"{', '.join(others)}: export {' '.join(f'{secret}=…' for secret in others)}"] if others else []
+    return container, rendered, notes + ([rendered.store] if rendered.store else [])
 
 
 def find_image(context: Context, command: list[str]) -> str:

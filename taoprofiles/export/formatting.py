@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
-from taoprofiles.export.plan import Secret
+from taoprofiles.export.plan import Secret, Word
 from taoprofiles.profiles.env_formats import shell_word
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from taoprofiles.export.plan import Word
-
-_PLAIN_WORD = re.compile(r"[A-Za-z0-9_./:=@%+,-]+\Z")
 _PLAIN_SCALAR = re.compile(r"[A-Za-z/][A-Za-z0-9_./-]*\Z")
 _YAML_WORDS = frozenset(("y", "n", "yes", "no", "true", "false", "on", "off", "null", "inf", "nan"))
 
@@ -23,16 +18,12 @@ def command_line(program: str, options: Sequence[Sequence[str]], last: Sequence[
 
     The value of a secret is a variable of the shell; without it the shell refuses the command.
     """
-    lines = [program, *("    " + " ".join(map(_quote, option)) for option in options)]
-    return " \\\n".join([*lines, "    " + " ".join(map(_quote_word, last))]) + "\n"
-
-
-def _quote_word(word: Word) -> str:
-    return "".join(f'"${{{part.name}:?}}"' if isinstance(part, Secret) else _quote(part) for part in word) or "''"
-
-
-def _quote(text: str) -> str:
-    return text if _PLAIN_WORD.match(text) else shell_word(text)
+    words = [
+        "".join(f'"${{{part.name}:?}}"' if isinstance(part, Secret) else shell_word(part) for part in word) or "''"
+        for word in last
+    ]
+    lines = [program, *(" ".join(map(shell_word, option)) for option in options), " ".join(words)]
+    return " \\\n    ".join(lines) + "\n"
 
 
 def to_yaml(document: dict[str, Any]) -> str:

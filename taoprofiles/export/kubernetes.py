@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from taoprofiles.export.formatting import to_yaml
-from taoprofiles.export.plan import Rendered, Secret, refuse
-
-if TYPE_CHECKING:
-    from taoprofiles.export.plan import Plan, Word
+from taoprofiles.export.plan import Plan, Rendered, Secret, refuse
 
 SHM = "/dev/shm"  # noqa: S108 - a folder of the container
 MAX_ID = (1 << 31) - 1
@@ -23,40 +20,55 @@ def render(plan: Plan) -> Rendered:
         for number, mount in enumerate(plan.mounts)
         if ".." in mount.source.split("/")
     ]
-    refuse(plan, "kubernetes", problems)
-    name = _label(plan.name)
-    container: dict[str, Any] = {"name": "task", "image": plan.image}
-    if plan.command:
-        container["args"] = [_word(word) for word in plan.command]  # 'command' would replace the entrypoint
-    if plan.tty:
-        container |= {"stdin": True, "tty": True}
-    env = [{"name": key, "value": _escape(value)} for key, value in plan.env.items() if value is not None]
-    secret = [{"name": key, "valueFrom": {"secretKeyRef": {"name": name, "key": key}}} for key in plan.secrets]
+    refuse(f"profile '{plan.name}' for Kubernetes", problems)
+    # Lower case, digits and '-', at most 63 characters, no '-' at the end.
+    name = re.sub(r"[^a-z0-9-]", "-", f"taoprof-{plan.name}".lower())[:63].rstrip("-")
     # The secrets first: Kubernetes expands $(NAME) only from variables that come before.
-    container |= {"env": [*secret, *env]} if secret or env else {}
+    env: list[dict[str, Any]] = [
+        {"name": key, "valueFrom": {"secretKeyRef": {"name": name, "key": key}}} for key in plan.secrets
+    ]
+    env += [{"name": key, "value": _escape(value)} for key, value in plan.env.items() if value is not None]
+    args = [
+        "".join(f"$({part.name})" if isinstance(part, Secret) else _escape(part) for part in word)
+        for word in plan.command
+    ]
     security = _security(plan, warnings)
-    container |= {"securityContext": security} if security else {}
     gpus = _gpus(plan, warnings)
-    container |= {"resources": {"limits": {"nvidia.com/gpu": gpus}}} if gpus else {}
     ports = _ports(plan, warnings)
-    container |= {"ports": ports} if ports else {}
     mounts, volumes = _volumes(plan, warnings)
-    container |= {"volumeMounts": mounts} if mounts else {}
+    container: dict[str, Any] = {
+        "name": "task",
+        "image": plan.image,
+        "args": args,  # 'command' would replace the entrypoint
+        "stdin": plan.tty or None,
+        "tty": plan.tty or None,
+        "env": env,
+        "securityContext": security,
+        "resources": {"limits": {"nvidia.com/gpu": gpus}} if gpus else {},
+        "ports": ports,
+        "volumeMounts": mounts,
+    }
     if plan.ulimits:
         warnings.append(f"docker.ulimits ({', '.join(plan.ulimits)}): Kubernetes has none; the node's engine sets them")
-    pod: dict[str, Any] = {"restartPolicy": "Never"}
-    if plan.network == "host":
-        pod["hostNetwork"] = True
-    elif plan.network not in (None, "bridge"):
+    if plan.network not in (None, "bridge", "host"):
         warnings.append(f"docker.network '{plan.network}': a pod uses the network of the cluster")
-    pod |= {"containers": [container]} | ({"volumes": volumes} if volumes else {})
+    pod = {
+        "restartPolicy": "Never",
+        "hostNetwork": True if plan.network == "host" else None,
+        "containers": [_without_empty(container)],
+        "volumes": volumes,
+    }
     document = {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {"name": name, "annotations": {"taoprofiles/profile": plan.name}},
-        "spec": {"backoffLimit": 0, "template": {"spec": pod}},
+        "spec": {"backoffLimit": 0, "template": {"spec": _without_empty(pod)}},
     }
     return Rendered(to_yaml(document), warnings, _store(name, plan.secrets))
+
+
+def _without_empty(fields: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in fields.items() if value not in (None, [], {})}
 
 
 def _store(name: str, secrets: list[str]) -> str:
@@ -68,21 +80,13 @@ def _store(name: str, secrets: list[str]) -> str:
     return f": {checks}&& kubectl create secret generic {name} {files}"
 
 
-def _label(name: str) -> str:
-    """Return a name that Kubernetes accepts: lower case, digits and '-', at most 63 characters, no '-' at the end."""
-    return re.sub(r"[^a-z0-9-]", "-", f"taoprof-{name}".lower())[:63].rstrip("-")
-
-
 def _security(plan: Plan, warnings: list[str]) -> dict[str, Any]:
     result: dict[str, Any] = {}
-    user, colon, group = (plan.user or "").partition(":")
+    user, _, group = (plan.user or "").partition(":")
     ids = [part for part in (user, group) if part]
-    if plan.user is None:
-        pass
-    elif all(part.isascii() and part.isdigit() and int(part) <= MAX_ID for part in ids) and user:
-        result["runAsUser"] = int(user)
-        result |= {"runAsGroup": int(group)} if colon and group else {}
-    else:
+    if user and all(part.isascii() and part.isdigit() and int(part) <= MAX_ID for part in ids):
+        result = dict(zip(("runAsUser", "runAsGroup"), map(int, ids), strict=False))
+    elif plan.user is not None:
         warnings.append("docker.user: Kubernetes accepts only numbers, so the task runs as the user of the image")
     return result | ({"privileged": True} if plan.privileged else {})
 
@@ -108,15 +112,19 @@ def _ports(plan: Plan, warnings: list[str]) -> list[dict[str, Any]]:
     return [port for number, port in enumerate(result) if port not in result[:number]]
 
 
-def _volumes(plan: Plan, warnings: list[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    volume_mounts: list[dict[str, Any]] = []
-    volumes: list[dict[str, Any]] = []
-    for number, mount in enumerate(plan.mounts):
-        name = f"mount-{number}"
-        volume_mounts.append({"name": name, "mountPath": mount.destination})
-        # With a type, a missing folder is an error on the node instead of a new empty folder of root.
-        host_path = {"path": mount.source, "type": "File" if mount.is_file else "Directory"}
-        volumes.append({"name": name, "hostPath": host_path})
+def _volumes(plan: Plan, warnings: list[str]) -> tuple[list[dict[str, str]], list[dict[str, Any]]]:
+    """Return the container's ``volumeMounts`` and the pod's ``volumes``."""
+    volume_mounts = [
+        {"name": f"mount-{number}", "mountPath": mount.destination} for number, mount in enumerate(plan.mounts)
+    ]
+    # With a type, a missing folder is an error on the node instead of a new empty folder of root.
+    volumes: list[dict[str, Any]] = [
+        {
+            "name": f"mount-{number}",
+            "hostPath": {"path": mount.source, "type": "File" if mount.is_file else "Directory"},
+        }
+        for number, mount in enumerate(plan.mounts)
+    ]
     if plan.shm_size is not None and any(mount.destination == SHM for mount in plan.mounts):
         warnings.append(f"docker.shm_size: ignored, since a mount is on '{SHM}'")
     elif plan.shm_size is not None:
@@ -126,14 +134,8 @@ def _volumes(plan: Plan, warnings: list[str]) -> tuple[list[dict[str, Any]], lis
 
 
 def _quantity(size: int) -> str:
-    for unit, factor in (("Gi", 1 << 30), ("Mi", 1 << 20)):
-        if size % factor == 0:
-            return f"{size // factor}{unit}"
-    return str(size)
-
-
-def _word(word: Word) -> str:
-    return "".join(f"$({part.name})" if isinstance(part, Secret) else _escape(part) for part in word)
+    units = (("Gi", 1 << 30), ("Mi", 1 << 20))
+    return next((f"{size // factor}{unit}" for unit, factor in units if size % factor == 0), str(size))
 
 
 def _escape(text: str) -> str:

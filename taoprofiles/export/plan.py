@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from taoprofiles.errors import CannotRenderError
-from taoprofiles.launcher.quoting import VARIABLE, expand_variables
+from taoprofiles.launcher.quoting import VARIABLE
 from taoprofiles.launcher.sdk import size_in_bytes
-from taoprofiles.masking import is_secret_argument
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-
-    from taoprofiles.profiles.rendering import Renderer
+from taoprofiles.masking import SHORTEST_SECRET, is_secret_argument
+from taoprofiles.profiles.rendering import Renderer
 
 ULIMITS = frozenset(
     "core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack".split()
@@ -26,8 +23,6 @@ ULIMITS = frozenset(
 """The names of limits that Docker knows (ulimitNameMapping in docker/go-units)."""
 
 MAX_SHM_SIZE = (1 << 63) - 1
-MIN_SECRET_LENGTH = 4
-"""Characters; a shorter value occurs by chance everywhere, and is not treated as a secret."""
 
 _IMAGE = re.compile(
     r"(?:(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]+)?/)?"
@@ -70,25 +65,6 @@ class Port(NamedTuple):
     container: int
     protocol: str
     host: int | None
-
-
-class Source(NamedTuple):
-    """What a plan is made from: the profile's name, its rendered ``mapping`` and its variables.
-
-    ``secrets`` pairs each variable that is a secret with its value; ``secret_env`` names the variables of the container
-    that contain one.
-    """
-
-    name: str
-    mapping: dict[str, Any]
-    variables: Mapping[str, str]
-    secrets: _Secrets
-    secret_env: Collection[str]
-
-    @classmethod
-    def of(cls, renderer: Renderer, name: str) -> Source:
-        """Render a profile. Raises InvalidProfileError."""
-        return cls(name, renderer.mapping(), renderer.variables(), renderer.secret_values(), renderer.secrets()[1])
 
 
 class Plan(NamedTuple):
@@ -140,46 +116,66 @@ class Rendered(NamedTuple):
 
 
 def make(
-    source: Source,
+    renderer: Renderer,
+    name: str,
     *,
     image: str,
+    mapping: dict[str, Any] | None = None,
     command: Sequence[str] = (),
     gpus: str | int | list[str] = "all",
     caller: tuple[int, int] = (0, 0),
     labels: Mapping[str, str] | None = None,
     is_file: Callable[[str], bool] = os.path.isfile,
 ) -> Plan:
-    """Return the plan of a container that runs ``command``, the task's own words.
+    """Return the plan of a container of the profile ``name`` that runs ``command``, the task's own words.
 
-    Raises CannotRenderError with all problems.
+    ``mapping`` replaces the one that the profile renders. Raises InvalidProfileError, and CannotRenderError with all
+    problems.
     """
-    options = source.mapping.get("DockerOptions", {})
-    warnings: list[str] = []
-    secrets = [(key, value) for key, value in source.secrets if len(value) >= MIN_SECRET_LENGTH]
+    mapping = renderer.mapping() if mapping is None else mapping
+    options = mapping.get("DockerOptions", {})
+    secrets = [(key, value) for key, value in renderer.secret_values() if len(value) >= SHORTEST_SECRET]
     mounts = [
         Mount(os.path.normpath(mount["source"]), os.path.normpath(mount["destination"]), is_file(mount["source"]))
-        for mount in source.mapping["Mounts"]
+        for mount in mapping["Mounts"]
     ]
     user = str(options["user"]) if "user" in options else None
-    network = options.get("network")
+    network, ulimits = options.get("network"), options.get("ulimits") or {}
+    shm_size = size_in_bytes(options.get("shm_size", 0))
     ports, problems = _ports(options.get("ports") or {})
-    problems = [*_path_problems(mounts, secrets), *_option_problems(user, image, network, secrets), *problems]
-    if problems:
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise CannotRenderError(f"cannot render profile '{source.name}': {count}", problems=problems)
+    problems = [*_text_problems(mounts, user, secrets), *problems]
+    if user is not None and (not user or user.startswith("-")):
+        problems.append("docker.user: not a user")
+    if not _IMAGE.match(image):
+        problems.append(f"'{image[:100]}' is not the name of an image")
+    if network is not None and not _NETWORK.match(network):
+        problems.append("docker.network: not the name of a network")
+    if shm_size is None or shm_size > MAX_SHM_SIZE:
+        problems.append("docker.shm_size: too large for an engine")
+    problems += [f"docker.ulimits: Docker does not know '{key[:40]}'" for key in ulimits if key not in ULIMITS]
+    refuse(f"profile '{name}'", problems)
+    warnings: list[str] = []
     if ports and network == "host":
         ports = []
         warnings.append("docker.ports are left out: Docker ignores them on the host's network")
-    words, word_warnings = _words(command, source.variables, secrets)
+    words, word_warnings = _words(command, renderer.variables() if command else {}, secrets)
+    secret_env = renderer.secrets()[1]
+    env: dict[str, str | None] = {item["variable"]: str(item["value"]) for item in mapping.get("Envs", [])}
+    for key, value in env.items():
+        if key in secret_env or any(secret in str(value) for _, secret in secrets):
+            env[key] = None
+    if isinstance(gpus, list) and "CUDA_VISIBLE_DEVICES" in env:
+        del env["CUDA_VISIBLE_DEVICES"]  # it counts the GPUs of the container, from 0 on
+        warnings.append("CUDA_VISIBLE_DEVICES is left out: the container has only the GPUs of --gpus")
     return Plan(
-        name=source.name,
+        name=name,
         image=image,
         command=words,
         mounts=mounts,
-        env=_env(source, secrets, gpus, warnings),
+        env=env,
         user=user,
-        shm_size=_shm_size(options, source.name),
-        ulimits=_ulimits(options, source.name),
+        shm_size=shm_size or None,  # an engine replaces 0 by its default
+        ulimits=ulimits,
         ports=ports,
         network=network,
         privileged=bool(options.get("privileged")),
@@ -191,54 +187,24 @@ def make(
     )
 
 
-def expanded(command: Sequence[str], variables: Mapping[str, str]) -> list[str]:
-    """Return the words with the profile's own variables expanded; other variables stay."""
-    return [expand_variables(word, variables) for word in command]
-
-
-def refuse(plan: Plan, target: str, problems: Sequence[str]) -> None:
+def refuse(what: str, problems: Sequence[str]) -> None:
     """Raise CannotRenderError if there are problems."""
     if problems:
-        raise CannotRenderError(
-            f"cannot write profile '{plan.name}' for {target}", problems=list(dict.fromkeys(problems))
-        )
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise CannotRenderError(f"cannot render {what}: {count}", problems=problems)
 
 
-def _path_problems(mounts: Sequence[Mount], secrets: _Secrets) -> Iterator[str]:
+def _text_problems(mounts: Sequence[Mount], user: str | None, secrets: _Secrets) -> Iterator[str]:
+    texts = [("docker.user", user or "")]
     for number, mount in enumerate(mounts):
-        yield from _text_problems(f"mounts[{number}].source", mount.source, secrets)
-        yield from _text_problems(f"mounts[{number}].destination", mount.destination, secrets)
-
-
-def _option_problems(user: str | None, image: str, network: str | None, secrets: _Secrets) -> Iterator[str]:
-    yield from _text_problems("docker.user", user or "", secrets)
-    if user is not None and (not user or user.startswith("-")):
-        yield "docker.user: not a user"
-    if not _IMAGE.match(image):
-        yield f"'{image[:100]}' is not the name of an image"
-    if network is not None and not _NETWORK.match(network):
-        yield "docker.network: not the name of a network"
-
-
-def _text_problems(where: str, text: str, secrets: _Secrets) -> Iterator[str]:
-    # A path is no secret, whatever the name of its variable (KEYS_DIR): paths are shown everywhere.
-    owner = next((key for key, value in secrets if value in text and not value.startswith("/")), None)
-    if owner is not None:
-        yield f"{where}: it contains the value of the secret '{owner}', which is not printed"
-    elif any(ord(character) < 32 or ord(character) == 127 for character in text):
-        yield f"{where}: it contains a control character"
-
-
-def _env(source: Source, secrets: _Secrets, gpus: str | int | list[str], warnings: list[str]) -> dict[str, str | None]:
-    env: dict[str, str | None] = {}
-    for item in source.mapping.get("Envs", []):
-        key, value = item["variable"], str(item["value"])
-        is_hidden = key in source.secret_env or any(secret in value for _, secret in secrets)
-        env[key] = None if is_hidden else value
-    if isinstance(gpus, list) and "CUDA_VISIBLE_DEVICES" in env:
-        del env["CUDA_VISIBLE_DEVICES"]  # it counts the GPUs of the container, from 0 on
-        warnings.append("CUDA_VISIBLE_DEVICES is left out: the container has only the GPUs of --gpus")
-    return env
+        texts += [(f"mounts[{number}].source", mount.source), (f"mounts[{number}].destination", mount.destination)]
+    for where, text in texts:
+        # A path is no secret, whatever the name of its variable (KEYS_DIR): paths are shown everywhere.
+        owner = next((key for key, value in secrets if value in text and not value.startswith("/")), None)
+        if owner is not None:
+            yield f"{where}: it contains the value of the secret '{owner}', which is not printed"
+        elif any(ord(character) < 32 or ord(character) == 127 for character in text):
+            yield f"{where}: it contains a control character"
 
 
 def _ports(ports: Mapping[str, Any]) -> tuple[list[Port], list[str]]:
@@ -252,24 +218,6 @@ def _ports(ports: Mapping[str, Any]) -> tuple[list[Port], list[str]]:
         listed = list(dict.fromkeys(hosts)) if isinstance(hosts, list) else [hosts]
         result += [Port(int(match[1]), match[2] or "tcp", host) for host in listed or [None]]
     return result, problems
-
-
-def _shm_size(options: Mapping[str, Any], name: str) -> int | None:
-    size = size_in_bytes(options["shm_size"]) if "shm_size" in options else 0
-    if size is None or size > MAX_SHM_SIZE:
-        raise CannotRenderError(f"profile '{name}': docker.shm_size is too large for an engine")
-    return size or None  # an engine replaces 0 by its default
-
-
-def _ulimits(options: Mapping[str, Any], name: str) -> dict[str, int]:
-    limits: dict[str, int] = options.get("ulimits") or {}
-    unknown = [key for key in limits if key not in ULIMITS]
-    if unknown:
-        raise CannotRenderError(
-            f"profile '{name}': docker.ulimits: Docker does not know '{unknown[0][:40]}'",
-            hint=f"known are {', '.join(sorted(ULIMITS))}",
-        )
-    return limits
 
 
 def _words(command: Sequence[str], variables: Mapping[str, str], secrets: _Secrets) -> tuple[list[Word], list[str]]:

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from taoprofiles.export.formatting import command_line
-from taoprofiles.export.plan import Rendered, refuse
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from taoprofiles.export.plan import Plan, Word
+from taoprofiles.export.plan import Plan, Rendered, Word, refuse
 
 _UNSUPPORTED = {",": "a ','", "\\": "a '\\'", "$": "a '$'", " ": "a space"}
 """pyxis separates mounts by commas and passes each on as a line of an fstab, in which enroot expands ``${NAME}``."""
@@ -19,23 +14,19 @@ _UNSUPPORTED = {",": "a ','", "\\": "a '\\'", "$": "a '$'", " ": "a space"}
 
 def render(plan: Plan) -> Rendered:
     """Write the command for a shell. A secret goes by its name, from the environment of srun."""
-    refuse(plan, "slurm", list(_problems(plan)))
-    options = [[f"--container-image={_image(plan.image)}"]]
-    if plan.mounts:
-        mounts = ",".join(f"{mount.source}:{mount.destination}" for mount in plan.mounts)
-        options.append([f"--container-mounts={mounts}"])
+    refuse(f"profile '{plan.name}' for Slurm", list(dict.fromkeys(_problems(plan))))
     warnings = list(plan.warnings)
-    options += [[option] for option in _options(plan, warnings)]
+    mounts = ",".join(f"{mount.source}:{mount.destination}" for mount in plan.mounts)
+    options = [f"--container-image={_image(plan.image)}", *([f"--container-mounts={mounts}"] if mounts else [])]
+    options += [*_options(plan, warnings), "--export=ALL"]
     warnings += _unsupported(plan)
-    options.append(["--export=ALL"])
-    if plan.secrets:
-        # Otherwise the image's own value of a variable takes precedence.
-        options.append([f"--container-env={','.join(plan.secrets)}"])
+    if plan.secrets:  # without it, the image's own value of a variable takes precedence
+        options.append(f"--container-env={','.join(plan.secrets)}")
     # Set in the container, by env: --export takes no value with a comma, and HOME and PATH are srun's own as well.
     values = [(f"{name}={value}",) for name, value in plan.env.items() if value is not None]
     task: list[Word] = list(plan.command) or [("bash",)]
     last: list[Word] = [("env",), *values, *task] if values else task
-    return Rendered(command_line("srun", options, last), warnings)
+    return Rendered(command_line("srun", [[option] for option in options], last), warnings)
 
 
 def _problems(plan: Plan) -> Iterator[str]:

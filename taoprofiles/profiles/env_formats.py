@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 
 FORMATS = ("bash", "fish", "dotenv", "json")
+
+_PLAIN_WORD = re.compile(r"[A-Za-z0-9_./:=@%+,-]+\Z")
 
 
 def write(variables: Mapping[str, str], form: str, *, hidden: Sequence[str] = ()) -> str:
@@ -21,32 +21,30 @@ def write(variables: Mapping[str, str], form: str, *, hidden: Sequence[str] = ()
 
 
 def shell_word(value: str) -> str:
-    """Return a word quoted for bash and zsh."""
+    """Return a word for bash and zsh, quoted unless it needs no quotes."""
+    return value if _PLAIN_WORD.match(value) else _quoted(value)
+
+
+def _quoted(value: str) -> str:
     if value.isprintable():
         return "'" + value.replace("'", "'\\''") + "'"
     # $'…' for control characters, which a terminal would execute: the escapes are bytes, in any locale.
-    return "$'" + "".join(_ansi_c(byte) for byte in value.encode()) + "'"
+    escapes = {byte: chr(byte) for byte in range(0x20, 0x7F)} | {ord("'"): "\\'", ord("\\"): "\\\\"}
+    return "$'" + "".join(escapes.get(byte, f"\\{byte:03o}") for byte in value.encode()) + "'"
 
 
 def _bash(name: str, value: str) -> str:
-    return f"export {name}={shell_word(value)}"
-
-
-def _ansi_c(byte: int) -> str:
-    if byte in b"'\\":
-        return "\\" + chr(byte)
-    return chr(byte) if 0x20 <= byte < 0x7F else f"\\{byte:03o}"
+    return f"export {name}={_quoted(value)}"
 
 
 def _fish(name: str, value: str) -> str:
     if value.isprintable():
         return f"set -gx {name} '" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
     # fish reads \Xhh outside quotes as that byte.
-    return f"set -gx {name} " + "".join(_fish_byte(byte) for byte in value.encode())
-
-
-def _fish_byte(byte: int) -> str:
-    return chr(byte) if chr(byte).isalnum() and byte < 0x80 else f"\\X{byte:02x}"
+    escaped = [
+        chr(byte) if chr(byte).isascii() and chr(byte).isalnum() else f"\\X{byte:02x}" for byte in value.encode()
+    ]
+    return f"set -gx {name} " + "".join(escaped)
 
 
 def _dotenv(name: str, value: str) -> str:

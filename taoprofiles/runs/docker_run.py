@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taoprofiles.export import docker, plan
 from taoprofiles.launcher.argv import container_words
+from taoprofiles.launcher.quoting import expand_variables
 from taoprofiles.system import processes
 from taoprofiles.system.engine import RUN_LABEL
 
@@ -32,7 +33,8 @@ class DockerRun:
         self, context: Context, hold: Hold, renderer: Renderer, image: str, command: list[str], *, has_terminal: bool
     ) -> None:
         self._context, self._hold, self._renderer, self._image = context, hold, renderer, image
-        self._words = plan.expanded(container_words(command), renderer.variables())
+        variables = renderer.variables()
+        self._words = [expand_variables(word, variables) for word in container_words(command)]
         self._has_terminal = has_terminal
         self._plan(renderer.mapping())
 
@@ -60,8 +62,10 @@ class DockerRun:
     def _plan(self, wanted: dict[str, Any]) -> Plan:
         name = self._hold.profile or ""
         container = plan.make(
-            plan.Source(name, wanted, {}, self._renderer.secret_values(), self._renderer.secrets()[1]),
+            self._renderer,
+            name,
             image=self._image,
+            mapping=wanted,
             gpus="all" if self._hold.gpus is None else self._hold.gpus,
             labels={**docker.labels(self._context, name), RUN_LABEL: self._hold.id},
         )

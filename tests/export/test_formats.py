@@ -18,9 +18,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from taoprofiles.errors import CannotRenderError, InvalidProfileError
-from taoprofiles.export import TARGETS, render
+from taoprofiles.export import TARGETS
+from taoprofiles.export.export import RENDERERS
 from taoprofiles.export.formatting import to_yaml
-from taoprofiles.export.plan import Plan, Rendered, Secret, Source, expanded, make
+from taoprofiles.export.plan import Plan, Rendered, Secret, make
+from taoprofiles.launcher.quoting import expand_variables
 from taoprofiles.profiles.model import Profile, parse, template
 from taoprofiles.profiles.rendering import Renderer
 from tests.support.generated_profiles import AROUND, moderate, valid_profiles, value_text
@@ -48,16 +50,16 @@ def cases(draw: st.DrawFn) -> Case:
     renderer = Renderer(template(profile, name="p"), AROUND, name="p", path="p.toml")
     command = draw(st.lists(words, max_size=5))
     try:
-        source = Source.of(renderer, draw(st.sampled_from(["p", "Detect_Net.v2-", "9" * 64])))
+        name = draw(st.sampled_from(["p", "Detect_Net.v2-", "9" * 64]))
         plan = make(
-            source, image=IMAGE, command=command, gpus=draw(gpus), caller=(1000, 1001),
+            renderer, name, image=IMAGE, command=command, gpus=draw(gpus), caller=(1000, 1001),
             labels={"taoprofiles.profile": "p", "taoprofiles.state": "/home/a na/$x"}, is_file=lambda path: False,
         )  # fmt: skip
     except (InvalidProfileError, CannotRenderError):
         assume(False)
         raise
-    hidden = [value for _, value in source.secrets if len(value) >= 4 and not value.startswith("/")]
-    return Case(plan, hidden, expanded(command, source.variables))
+    hidden = [value for _, value in renderer.secret_values() if len(value) >= 4 and not value.startswith("/")]
+    return Case(plan, hidden, [expand_variables(word, renderer.variables()) for word in command])
 
 
 def written(target: str, case: Case) -> Rendered:
@@ -81,6 +83,10 @@ def shell(text: str, program: str, environ: dict[str, str]) -> list[str]:
     done = subprocess.run(["bash", "-c", caught], env={"LANG": "C.UTF-8", **environ}, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b""), (text, done.stderr)
     return done.stdout.decode().split("\0")[:-1]
+
+
+def render(target: str, plan: Plan) -> Rendered:
+    return RENDERERS[target](plan)
 
 
 def environment(plan: Plan) -> dict[str, str]:
@@ -287,7 +293,7 @@ def test_compose_takes_them(tmp_path: Path) -> None:
 def plan_of(text: str = "", **options: Any) -> Plan:
     profile = parse(f'layout = "custom"\n{text}'.encode(), name="p", path="p.toml")
     renderer = Renderer(template(profile, name="p"), AROUND, name="p", path="p.toml")
-    return make(Source.of(renderer, "p"), **{"image": IMAGE, "caller": (1000, 1001), **options})
+    return make(renderer, "p", **{"image": IMAGE, "caller": (1000, 1001), **options})
 
 
 def mount(source: str, destination: str) -> str:

@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from taoprofiles.errors import CannotRenderError
-from taoprofiles.export.plan import Plan, Source, make
+from taoprofiles.export.plan import Plan, make
 from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.simulation import predict
 from taoprofiles.mounts import mapping
@@ -82,7 +82,7 @@ def test_the_plan_is_the_launchers_own_call(data: st.DataObject) -> None:
         rendered = renderer.mapping()
         env = {one["variable"]: str(one["value"]) for one in rendered.get("Envs", [])}
         try:
-            plan = make(Source.of(renderer, "p"), image="i")
+            plan = make(renderer, "p", image="i")
         except CannotRenderError:
             assume(False)
             raise
