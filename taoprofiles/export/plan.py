@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from taoprofiles.errors import CannotRenderError
@@ -125,7 +125,6 @@ def make(
     gpus: str | int | list[str] = "all",
     caller: tuple[int, int] = (0, 0),
     labels: Mapping[str, str] | None = None,
-    is_file: Callable[[str], bool] = os.path.isfile,
 ) -> Plan:
     """Return the plan of a container of the profile ``name`` that runs ``command``, the task's own words.
 
@@ -136,7 +135,9 @@ def make(
     options = mapping.get("DockerOptions", {})
     secrets = [(key, value) for key, value in renderer.secret_values() if len(value) >= SHORTEST_SECRET]
     mounts = [
-        Mount(os.path.normpath(mount["source"]), os.path.normpath(mount["destination"]), is_file(mount["source"]))
+        Mount(
+            os.path.normpath(mount["source"]), os.path.normpath(mount["destination"]), os.path.isfile(mount["source"])
+        )
         for mount in mapping["Mounts"]
     ]
     user = str(options["user"]) if "user" in options else None

@@ -53,7 +53,7 @@ def cases(draw: st.DrawFn) -> Case:
         name = draw(st.sampled_from(["p", "Detect_Net.v2-", "9" * 64]))
         plan = make(
             renderer, name, image=IMAGE, command=command, gpus=draw(gpus), caller=(1000, 1001),
-            labels={"taoprofiles.profile": "p", "taoprofiles.state": "/home/a na/$x"}, is_file=lambda path: False,
+            labels={"taoprofiles.profile": "p", "taoprofiles.state": "/home/a na/$x"},
         )  # fmt: skip
     except (InvalidProfileError, CannotRenderError):
         assume(False)
