@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 from taoprofiles.check import fix
 from taoprofiles.check.target import CheckTarget
@@ -13,28 +14,17 @@ from taoprofiles.errors import UsageError
 from taoprofiles.launcher import docker_config, installed, versions
 from taoprofiles.launcher.argv import MAIN_PROGRAMS, launcher_words
 from taoprofiles.launcher.host import Host
+from taoprofiles.launcher.mounts import Content
+from taoprofiles.launcher.prediction import Prediction, Refusal
 from taoprofiles.launcher.simulation import predict
 from taoprofiles.masking import is_secret
 from taoprofiles.mounts import paths
 from taoprofiles.rules import container, machine, options, start
 from taoprofiles.rules.command import CommandContext, check_command
 from taoprofiles.rules.finding import Finding, by_severity, warning
-from taoprofiles.system.filesystem import (
-    PathInfo,
-    file_system,
-    file_systems,
-    find_foreign_files,
-    listening_ports,
-    nearest_existing,
-    total_memory,
-)
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from taoprofiles.launcher.mounts import Content
-    from taoprofiles.launcher.prediction import Prediction, Refusal
-    from taoprofiles.storage.paths import Context
+from taoprofiles.storage.paths import Context
+from taoprofiles.system import filesystem
+from taoprofiles.system.filesystem import PathInfo, find_foreign_files
 
 _RESULTS = ("results", "result", "output", "outputs", "experiments")
 """Names of container folders for results, where neither the command nor a variable names one."""
@@ -73,7 +63,7 @@ def check(context: Context, name: str | None, command: list[str], *, launcher: s
 
     ``command`` is the command after ``--``, empty for any task. Raises NotFoundError, UsageError.
     """
-    found, version = _select_launcher(context, launcher)
+    installed_launcher, version = _select_launcher(context, launcher)
     behaviour = versions.behaviour(version)
     is_named = name is not None
     target = CheckTarget.from_file(context, behaviour) if name is None else CheckTarget.from_profile(context, name)
@@ -83,7 +73,7 @@ def check(context: Context, name: str | None, command: list[str], *, launcher: s
     if target.content is not None or target.name is None:
         words = launcher_words(command)
         arguments = words[1:] if words and words[0] in MAIN_PROGRAMS else None  # the simulation knows no tao-deploy
-        host = _get_host(context, target, found, version)
+        host = _get_host(context, target, installed_launcher, version)
         prediction = predict(version, host, arguments, ignore_ci=True)
         known = {(finding.id, finding.where) for finding in findings}
         problems = start.check(prediction, target.file, behaviour, host)
@@ -103,7 +93,7 @@ def check(context: Context, name: str | None, command: list[str], *, launcher: s
             findings += _check_folders(context, target, content, command)
     findings = fix.add_commands(context, findings, target, is_named=is_named)
     findings = sorted(by_severity(findings), key=lambda finding: finding.id != _OVERWRITTEN)
-    return Report(target.name, target.path, found, version, prediction, lost, findings, frozenset(secrets))
+    return Report(target.name, target.path, installed_launcher, version, prediction, lost, findings, frozenset(secrets))
 
 
 def _select_launcher(context: Context, wanted: str | None) -> tuple[installed.Launcher | None, str]:
@@ -113,17 +103,18 @@ def _select_launcher(context: Context, wanted: str | None) -> tuple[installed.La
         except ValueError as error:
             raise UsageError(str(error), hint=f"such as --launcher {versions.NEWEST}") from None
         return None, wanted
-    found = installed.first(context.environ)
+    launcher = installed.first(context.environ)
+    version = launcher.version if launcher else ""
     try:
-        versions.parse(found.version if found else "")
+        versions.parse(version)
     except ValueError:
-        return found, versions.NEWEST
-    return found, found.version if found else versions.NEWEST
+        version = versions.NEWEST
+    return launcher, version
 
 
-def _get_host(context: Context, target: CheckTarget, found: installed.Launcher | None, version: str) -> Host:
+def _get_host(context: Context, target: CheckTarget, launcher: installed.Launcher | None, version: str) -> Host:
     """Return the host on which the launcher finds the mounts file that is checked."""
-    config = installed.config(found) if found and found.version == version else None
+    config = installed.config(launcher) if launcher and launcher.version == version else None
     if target.content is None:
         return Host(context.environ, context.folder, config)
     environ = {**context.environ, "LAUNCHER_MOUNTS": target.path}
@@ -156,11 +147,10 @@ def _check_mode(context: Context, target: CheckTarget, secrets: set[str]) -> lis
 
 
 def _check_content(context: Context, target: CheckTarget, content: Content) -> Iterator[Finding]:
-    given = content.options if isinstance(content.options, dict) else {}
-    locate = target.file.locate
+    docker, locate = _get_options(content), target.file.locate
     has_home = any(entry["variable"] == "HOME" for _, entry in content.variables)
-    yield from options.check_user(given, locate, uid=context.uid, gid=context.gid, has_home=has_home)
-    yield from options.check(given, locate, memory=total_memory(), used_ports=listening_ports())
+    yield from options.check_user(docker, locate, uid=context.uid, gid=context.gid, has_home=has_home)
+    yield from options.check(docker, locate, memory=filesystem.total_memory(), used_ports=filesystem.listening_ports())
     yield from container.check_nulls(content.variables, locate)
 
 
@@ -176,18 +166,22 @@ def _get_mounts(content: Content) -> dict[str, str]:
     return {mount.source: mount.destination for mount in content.mounts}
 
 
+def _get_options(content: Content) -> dict[str, Any]:
+    return content.options if isinstance(content.options, dict) else {}
+
+
 def _check_folders(context: Context, target: CheckTarget, content: Content, command: list[str]) -> Iterator[Finding]:
-    given: dict[str, Any] = content.options if isinstance(content.options, dict) else {}
-    ids = container.user_ids(given.get("user"), context.uid, context.gid)
-    table, sources = file_systems(), []
+    ids = container.user_ids(_get_options(content).get("user"), context.uid, context.gid)
+    table, sources = filesystem.file_systems(), []
     for mount in content.mounts:
         source = PathInfo(mount.source)
         if not source.problem:
             where = target.file.locate(mount.location._replace(key="source"))
-            sources.append((where, source, file_system(source.real, table)))
+            sources.append((where, source, filesystem.file_system(source.real, table)))
     docker = os.path.realpath(shutil.which("docker", path=context.environ.get("PATH")) or "")
     yield from container.check_sources(sources, ids, home=context.home, snap=docker.startswith("/snap/"))
-    results = [(path, nearest_existing(path)) for path in _get_results_folders(target, _get_mounts(content), command)]
+    folders = _get_results_folders(target, _get_mounts(content), command)
+    results = [(path, filesystem.nearest_existing(path)) for path in folders]
     yield from container.check_results(results, ids)
     for _, folder in results:
         if ids is not None and ids[0] != 0 and folder.may(*ids, 3):

@@ -5,21 +5,17 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
+from taoprofiles.check.target import CheckTarget
 from taoprofiles.errors import HeldError
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles import manage
+from taoprofiles.rules.finding import Finding
 from taoprofiles.storage import files
-from taoprofiles.storage.locks import DEFAULT_TIMEOUT
+from taoprofiles.storage.paths import Context
 from taoprofiles.switching import preflight, switch
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from taoprofiles.check.target import CheckTarget
-    from taoprofiles.rules.finding import Finding
-    from taoprofiles.storage.paths import Context
 
 
 class Fix(NamedTuple):
@@ -34,11 +30,9 @@ class Fix(NamedTuple):
             if name is None:
                 key = self.what.replace("docker.", "DockerOptions.", 1).replace("container.env.", "Envs: ", 1)
                 return f"{self.kind} {key} in the mounts file"
-            option = ["--unset"] if self.kind == "unset" else []
-            return shlex.join(["taoprof", "set", name, *option, self.what])
-        if self.kind == "use":
-            return shlex.join(["taoprof", "use", self.what])
-        return shlex.join({"mkdir": ["mkdir", "-p"], "chmod": ["chmod", "600"]}[self.kind] + [self.what])
+            return shlex.join(["taoprof", "set", name, *(["--unset"] if self.kind == "unset" else []), self.what])
+        words = {"mkdir": ["mkdir", "-p"], "chmod": ["chmod", "600"], "use": ["taoprof", "use"]}[self.kind]
+        return shlex.join([*words, self.what])
 
 
 def plan(
@@ -106,43 +100,42 @@ def _edit_command(context: Context, finding: Finding, target: CheckTarget) -> st
     return f"${{EDITOR:-nano}} {'+' + line + ' ' if line.isdigit() else ''}{quoted}"
 
 
-def apply(context: Context, fixes: Sequence[Fix], name: str | None, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+def apply(context: Context, fixes: Sequence[Fix], name: str | None) -> None:
     """Apply the repairs; the profile is changed in one step, which ``undo`` reverts. Raises TaoprofError."""
     wanted: dict[str, str | None] = {}
-    for fix in fixes:
-        if fix.kind == "set":
-            key, _, value = fix.what.partition("=")
+    for kind, what in fixes:
+        key, _, value = what.partition("=")
+        if kind == "set":
             wanted[key] = value
-        elif fix.kind == "unset":
-            wanted.setdefault(fix.what, None)
+        elif kind == "unset":
+            wanted.setdefault(what, None)
     if wanted and name is not None:
         manage.set_keys(context, name, wanted)
     elif wanted:
-        _change_file(context, wanted, timeout=timeout)
+        _change_file(context, wanted)
     preflight.make_folders([fix.what for fix in fixes if fix.kind == "mkdir"])
     for fix in fixes:
         if fix.kind == "chmod":
             files.change_mode(fix.what, 0o600)
         elif fix.kind == "use":  # it was active, and its remaining problems are old
             try:
-                switch.use(context, fix.what, check=False, timeout=timeout)
+                switch.use(context, fix.what, check=False)
             except HeldError as error:
                 error.hint = f"profile '{fix.what}' was changed, but is not active yet: {error.hint}"
                 raise
 
 
-def _change_file(context: Context, wanted: dict[str, str | None], *, timeout: float) -> None:
+def _change_file(context: Context, wanted: dict[str, str | None]) -> None:
     content = files.read_mapping_file(context) or b"{}"
     changed: dict[str, Any] = json.loads(content)
     for key, value in wanted.items():
         section, _, name = key.rpartition(".")
         if section == "docker":
-            given = changed.get("DockerOptions") or {}
-            given.pop(name, None)
+            options = changed["DockerOptions"] = changed.get("DockerOptions") or {}
+            options.pop(name, None)
             if value is not None:
-                given[name] = f"{context.uid}:{context.gid}" if value == "auto" else value
-            changed["DockerOptions"] = given
+                options[name] = f"{context.uid}:{context.gid}" if value == "auto" else value
         else:
             others = [entry for entry in changed.get("Envs", []) if entry.get("variable") != name]
             changed["Envs"] = others + ([] if value is None else [{"variable": name, "value": value}])
-    switch.replace_content(context, mapping.to_bytes(changed), seen=content, timeout=timeout)
+    switch.replace_content(context, mapping.to_bytes(changed), seen=content)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shlex
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from taoprofiles.errors import InvalidProfileError, InvalidStateError
 from taoprofiles.launcher import environment
 from taoprofiles.launcher.mounts import find_mounts_file
+from taoprofiles.launcher.versions import Behaviour
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Store
 from taoprofiles.rules import container, machine
@@ -17,12 +18,8 @@ from taoprofiles.rules.locations import in_file, in_profile
 from taoprofiles.rules.start import File
 from taoprofiles.storage import files
 from taoprofiles.storage.files import MAPPING_LIMIT
-from taoprofiles.switching.status import get_status
-
-if TYPE_CHECKING:
-    from taoprofiles.launcher.versions import Behaviour
-    from taoprofiles.storage.paths import Context
-    from taoprofiles.switching.status import Status
+from taoprofiles.storage.paths import Context
+from taoprofiles.switching.status import Status, get_status
 
 _PROBLEM_IDS = {"docker.shm_size": "shm-unit", "docker.ulimits": "ulimit-type", "docker.ports": "port-shape"}
 """By key of a profile: the check whose rule the profile's model applies as well."""
@@ -123,8 +120,7 @@ def _no_file(context: Context) -> Finding:
     what, hint = "there is no mounts file", "'taoprof list' shows the profiles, 'taoprof use NAME' creates the file"
     if not Store(context).names():
         hint = "in the project's folder: 'taoprof new NAME', and then 'taoprof use NAME --mkdir'"
-    near = environment.near(context.home, os.path.basename(context.mapping_file))
-    if near:
-        what += f", but '{near[0]}' has a similar name"
-        hint = shlex.join(["mv", near[0], context.mapping_file])
+    for path in environment.near(context.home, os.path.basename(context.mapping_file))[:1]:
+        what += f", but '{path}' has a similar name"
+        hint = shlex.join(["mv", path, context.mapping_file])
     return error("no-mapping-file", context.short(context.mapping_file), what, why, hint)
