@@ -1,62 +1,28 @@
-"""Arguments that several commands take."""
+"""The arguments of every command."""
 
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-from taoprofiles.errors import InvalidProfileError, TaoprofError
-
-if TYPE_CHECKING:
-    from typing import Any
-
-
-def add_mkdir(parser: argparse.ArgumentParser) -> None:
-    """Add ``--mkdir``."""
-    parser.add_argument("--mkdir", action="store_true", help="create the source folders that do not exist")
+from taoprofiles.errors import TaoprofError
+from taoprofiles.export import TARGETS
+from taoprofiles.profiles.env_formats import FORMATS
+from taoprofiles.profiles.layouts import LAYOUTS
 
 
-def add_wait(parser: argparse.ArgumentParser) -> None:
-    """Add ``--wait``: seconds, infinite without a TIME; None means not to wait."""
-    parser.add_argument(
-        "--wait",
-        nargs="?",
-        const=float("inf"),
-        type=parse_duration,
-        metavar="TIME",
-        help="wait until it is free, for at most TIME (90 = seconds, 30m, 8h); without TIME, for ever",
-    )
+def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
+    """Add the arguments of a command to its parser."""
+    for argument in ARGUMENTS.get(command, ()):
+        action = parser.add_argument(argument.name, **argument.settings)
+        if argument.completer is not None:
+            action.completer = argument.completer  # type: ignore[attr-defined] # argcomplete reads this attribute
+    if command == "service":
+        from taoprofiles.guard.service import add_options
 
-
-def add_strict(parser: argparse.ArgumentParser) -> None:
-    """Add ``--strict``."""
-    parser.add_argument(
-        "--strict", action="store_true", help=f"exit with {InvalidProfileError.status} for warnings too"
-    )
-
-
-def add_reveal(parser: argparse.ArgumentParser) -> None:
-    """Add ``--reveal``."""
-    parser.add_argument("--reveal", action="store_true", help="show secret values (KEY, TOKEN, SECRET, PASS, …)")
-
-
-def add_profile(
-    parser: argparse.ArgumentParser, name: str = "NAME", *, optional: bool = False, help: str = "name of the profile"
-) -> None:
-    """Add a positional argument that is the name of a profile and completes as one."""
-    argument = parser.add_argument(name.lower(), metavar=name, nargs="?" if optional else None, help=help)
-    complete_profiles(argument)
-
-
-def complete_profiles(argument: argparse.Action) -> None:
-    """Let an argument complete as the name of a profile."""
-    argument.completer = _profile_names  # type: ignore[attr-defined] # argcomplete reads this attribute
-
-
-def add_path(parser: argparse.ArgumentParser, name: str, **options: Any) -> None:
-    """Add an argument that is a path and completes as one."""
-    argument = parser.add_argument(name, **options)
-    argument.completer = _paths  # type: ignore[attr-defined] # argcomplete reads this attribute
+        add_options(parser.add_argument_group("options of the guard, for 'install'"))
+    parser.add_argument("--json", action="store_true", help="print one JSON envelope")
 
 
 def parse_duration(text: str) -> float:
@@ -71,13 +37,38 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
-def _paths(prefix: str, **_: object) -> list[str]:
+class Argument(NamedTuple):
+    """An argument: its name, the settings for argparse, and what completes it in a shell."""
+
+    name: str
+    settings: dict[str, Any]
+    completer: Callable[..., list[str]] | None = None
+
+
+def _argument(name: str, help: str, **settings: Any) -> Argument:
+    return Argument(name, {"help": help, **settings})
+
+
+def _flag(name: str, help: str) -> Argument:
+    return _argument(name, help, action="store_true")
+
+
+def _path(name: str, metavar: str, help: str, **settings: Any) -> Argument:
+    return Argument(name, {"metavar": metavar, "help": help, **settings}, _complete_path)
+
+
+def _profile(help: str = "name of the profile", *, metavar: str = "NAME", optional: bool = False) -> Argument:
+    settings = {"metavar": metavar, "help": help, "nargs": "?" if optional else None}
+    return Argument(metavar.lower(), settings, _complete_profile)
+
+
+def _complete_path(prefix: str, **_: object) -> list[str]:
     from argcomplete.completers import FilesCompleter
 
     return list(FilesCompleter()(prefix))
 
 
-def _profile_names(**_: object) -> list[str]:
+def _complete_profile(**_: object) -> list[str]:
     from taoprofiles.profiles.store import Store
     from taoprofiles.storage.paths import Context
 
@@ -85,3 +76,153 @@ def _profile_names(**_: object) -> list[str]:
         return Store(Context()).names()
     except TaoprofError:
         return []
+
+
+_MKDIR = _flag("--mkdir", "create the source folders that do not exist")
+_REVEAL = _flag("--reveal", "show secret values (KEY, TOKEN, SECRET, PASS, …)")
+_STRICT = _flag("--strict", "exit with 3 for warnings too")
+_WAIT = _argument(
+    "--wait",
+    "wait until it is free, for at most TIME (90 = seconds, 30m, 8h); without TIME, for ever",
+    nargs="?", const=float("inf"), type=parse_duration, metavar="TIME",
+)  # fmt: skip
+
+ARGUMENTS: dict[str, tuple[Argument, ...]] = {
+    "use": (
+        _profile("name of the profile; '-': the previous one; default: choose from a list", optional=True),
+        _flag("--create", "create the profile from the current folder if needed"),
+        _MKDIR,
+        _flag("--dry-run", "show what would change, and change nothing"),
+        _WAIT,
+        _argument("--release", "release that hold although its work is still running", metavar="ID"),
+        _flag("--yes", "answer the question of --release with yes"),
+        _flag("--force", "switch although 'taoprof check' reports errors"),
+        _REVEAL,
+    ),
+    "undo": (_argument("id", "number of a history entry; default: the last change", metavar="ID", nargs="?"),),
+    "history": (
+        _path("path", "PATH", "show only the runs that wrote to this path on the host", nargs="?"),
+        _flag("--all", "show every entry, not only the last 20"),
+    ),
+    "run": (
+        _profile(),
+        _MKDIR,
+        _argument(
+            "--gpus",
+            "which GPUs: 'all', a count (2 = any two free ones), indices (0,1; a single index needs a comma: 1,), "
+            "or 'none' (only with --image)",
+            metavar="WHICH",
+        ),
+        _argument("--image", "run this image with 'docker run', without the launcher"),
+        _flag("--shared", "switch the shared mapping file and hold it during the run"),
+        _WAIT,
+        _flag(
+            "--force",
+            "start although 'taoprof check' reports errors or another run is writing to the same results folder",
+        ),
+    ),
+    "shell": (_profile(), _MKDIR, _flag("--force", "start although 'taoprof check' reports errors")),
+    "stop": (_argument("id", "id of the run, as 'taoprof status' shows it", metavar="ID"),),
+    "hold": (
+        _profile("the active profile; default: whatever the mapping file contains", optional=True),
+        _argument("--reason", "shown to others who want to switch", required=True, metavar="TEXT"),
+        _argument("--for", "how long: 90, 30m, 8h, 2d", dest="seconds", type=parse_duration, metavar="TIME"),
+        _argument("--pid", "as long as this process lives", type=int, metavar="PID"),
+    ),
+    "release": (
+        _argument("id", "id of the hold, as 'taoprof status' shows it", metavar="ID"),
+        _flag("--yes", "answer the question with yes"),
+    ),
+    "current": (_flag("--short", "for prompts: NAME, NAME~ if it drifted, ? if unmanaged"),),
+    "status": (
+        _flag("--check", "exit with 6 unless a profile is active and unchanged"),
+        _flag("--paths", "show only where taoprof keeps its files"),
+        _REVEAL,
+    ),
+    "show": (
+        _profile("name of the profile; default: the active one", optional=True),
+        _flag("--toml", "print the profile file without its secrets, to share it"),
+        _REVEAL,
+    ),
+    "check": (
+        _profile("name of the profile; default: the mounts file that tao would read now", optional=True),
+        _argument("--launcher", "check for this version of the launcher; default: the tao on PATH", metavar="VERSION"),
+        _STRICT,
+        _flag("--fix", "fix what needs no decision, after showing the changes"),
+        _flag("--yes", "answer the question of --fix with yes"),
+        _REVEAL,
+    ),
+    "diff": (
+        _profile("a profile; default: the active one", metavar="A", optional=True),
+        _profile("another profile; default: the mapping file", metavar="B", optional=True),
+        _REVEAL,
+    ),
+    "path": (
+        _path("path", "PATH", "a path on this host or in the container"),
+        _profile("name of the profile; default: the mapping file as it is", optional=True),
+    ),
+    "doctor": (_STRICT,),
+    "new": (
+        _argument(
+            "name", "name of the new profile; unless --network is given, also the name of the network", metavar="NAME"
+        ),
+        _path("--project-dir", "DIR", "the project folder (default: the current folder)"),
+        _path("--notebook-dir", "DIR", "the folder of the notebook and its specs/, if it is another"),
+        _argument("--network", "network name, if it differs from the profile name", metavar="NAME"),
+        _argument("--layout", "default: depends on the network", choices=LAYOUTS),
+        _argument("--description", "one line about the profile", metavar="TEXT"),
+        Argument(
+            "--from",
+            {"dest": "source", "metavar": "OTHER", "help": "copy this profile instead of creating one from a folder"},
+            _complete_profile,
+        ),
+    ),
+    "import": (
+        _path(
+            "file",
+            "FILE",
+            "a notebook, a Python script, a folder of them, a mounts file or a profile; '-' is stdin; "
+            "default: the mapping file",
+            nargs="?",
+        ),
+        _argument("--name", "name of the new profile (default: the file's name)", metavar="NAME"),
+        _argument(
+            "--set",
+            "value of a notebook's variable, such as LOCAL_PROJECT_DIR=~/tao/kitti",
+            metavar="NAME=VALUE",
+            action="append",
+            default=[],
+            dest="given",
+        ),
+        _flag("--force", "replace the profile of that name; the history keeps it"),
+    ),
+    "edit": (_profile(),),
+    "set": (
+        _profile(),
+        _argument("settings", "NUM_GPUS=2, docker.shm_size=32G, …", metavar="KEY=VALUE", nargs="*"),
+        _argument("--unset", "remove a key", metavar="KEY", action="append", default=[]),
+    ),
+    "rename": (_profile(), _argument("to", "the new name", metavar="NEW")),
+    "remove": (_profile(), _flag("--force", "remove it even if it is the active profile")),
+    "env": (
+        _profile(),
+        _argument("--format", "default: bash, which also works for zsh", choices=FORMATS, default="bash"),
+        _REVEAL,
+    ),
+    "init": (_argument("shell", "your shell", choices=("bash", "zsh", "fish")),),
+    "render": (
+        _profile(),
+        _argument("--to", "what will start the task", required=True, choices=TARGETS),
+        _argument("--image", "container image; default: the one in which the installed launcher runs the task"),
+        _argument("--gpus", "'all' (default), a count, indices: 0,1, or 'none'", metavar="WHICH", default="all"),
+    ),
+    "service": (
+        _argument(
+            "action",
+            "install (or upgrade, and start), uninstall, start, stop, status, or logs (the last 50 lines)",
+            choices=("install", "uninstall", "start", "stop", "status", "logs"),
+            metavar="ACTION",
+        ),
+    ),
+}
+"""By command; ``list`` and ``schema`` have none. All commands have ``--json``."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
-from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from taoprofiles.errors import TaoprofError
 from taoprofiles.masking import printable
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from taoprofiles.errors import TaoprofError
+if TYPE_CHECKING:  # --help and --version load nothing of these
+    from taoprofiles.holds.hold import Hold
+    from taoprofiles.mounts.mapping import Change
+    from taoprofiles.storage.paths import Context
 
 ENVELOPE = 1
 """The version of the JSON envelope. Keys may be added; a key never changes its meaning."""
@@ -43,7 +47,7 @@ def emit(command: str, result: Result, *, as_json: bool) -> int:
         _print_json(command, data=result.data, messages=list(result.messages))
         return result.status
     for message in result.messages:
-        _print_line(sys.stderr, f"taoprof: {message}")
+        say(message)
     if result.raw is not None:
         # A program reads this, so it stays unchanged, and UTF-8 whatever the locale is: TOML, JSON and shell variables
         # are written in it. On a terminal, control characters from a file must still be escaped.
@@ -51,7 +55,7 @@ def emit(command: str, result: Result, *, as_json: bool) -> int:
         sys.stdout.flush()
         sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))  # a path may not be valid text
     for line in result.lines:
-        _print_line(sys.stdout, line)
+        sys.stdout.write(printable(line) + "\n")
     return result.status
 
 
@@ -67,10 +71,10 @@ def emit_error(command: str, error: TaoprofError, *, as_json: bool) -> int:
             **error.more,
         }
         _print_json(command, error=fields)
-        return error.status
-    sys.stderr.write(f"taoprof: {_red('error:')} ")
-    for line in error_lines(error):
-        _print_line(sys.stderr, line)
+    else:
+        sys.stderr.write(f"taoprof: {_red('error:')} ")
+        for line in error_lines(error):
+            note(line)
     return error.status
 
 
@@ -122,29 +126,67 @@ def _width(text: str) -> int:
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
-def _print_json(
-    command: str,
-    *,
-    data: dict[str, Any] | None = None,
-    messages: Sequence[str] = (),
-    error: dict[str, Any] | None = None,
-) -> None:
-    import json
-
+def _print_json(command: str, *, data: object = None, messages: Sequence[str] = (), error: object = None) -> None:
     envelope = {"schema": ENVELOPE, "ok": error is None, "command": command}
     envelope |= {"data": data, "messages": messages, "error": error}
     sys.stdout.write(json.dumps(envelope, indent=2) + "\n")
 
 
-def _print_line(stream: TextIO, line: str) -> None:
-    stream.write(printable(line) + "\n")
-
-
 def _red(word: str) -> str:
-    if os.environ.get("NO_COLOR"):
-        colour = False
-    elif os.environ.get("FORCE_COLOR"):
-        colour = True
-    else:
-        colour = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-    return f"\x1b[31m{word}\x1b[0m" if colour else word
+    is_coloured = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    if not os.environ.get("NO_COLOR") and (os.environ.get("FORCE_COLOR") or is_coloured):
+        return f"\x1b[31m{word}\x1b[0m"
+    return word
+
+
+# How times, holds, changes and profiles are shown as text
+
+
+def format_time(seconds: float) -> str:
+    """Return seconds since 1970 as date and time in the local time zone."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
+def change_lines(changes: Sequence[Change], *, reveal: bool) -> list[str]:
+    """Return the differences between two mappings as lines with - and +."""
+    return [line for change in changes for line in change.lines(reveal=reveal)]
+
+
+def hold_rows(holds: Sequence[Hold], *, own: str = "") -> list[tuple[str, ...]]:
+    """Return holds and runs as the rows of a table, heading included; ``own`` is the id of this notebook's hold."""
+    from taoprofiles.holds.hold import format_age
+
+    rows: list[tuple[str, ...]] = [("HOLD", "PROFILE", "KIND", "PHASE", "AGE", "PID", "CONTAINER", "FILE", "WHAT")]
+    for hold in holds:
+        file = "own" if not hold.shared else "released" if hold.released else "shared"
+        container, pid = hold.container[:6] if hold.container else "-", str(hold.pid or "-")
+        age = format_age(time.time() - hold.since)
+        phase = "-" if hold.kind == "manual" else hold.phase
+        what = "this notebook" if hold.id == own else hold.title()
+        rows.append((hold.id, hold.profile or "-", hold.kind, phase, age, pid, container, file, what))
+    return rows
+
+
+def exit_status(hold: Hold) -> str:
+    """Return the exit status of a run that has ended."""
+    return f"exit status {'unknown' if hold.status is None else hold.status}"
+
+
+def profile_lines(context: Context, title: str, summary: dict[str, Any]) -> list[str]:
+    """Return the summary of a profile (``Renderer.summary``) as lines."""
+    docker = {key: value if isinstance(value, str) else json.dumps(value) for key, value in summary["docker"].items()}
+    mounts: list[tuple[str, ...]] = [
+        (context.short(mount["source"]), "→", mount["destination"], "" if mount["exists"] else "(missing)")
+        for mount in summary["mounts"]
+    ]
+    sections: dict[str, list[tuple[str, ...]]] = {
+        "variables": [(key, context.short(value)) for key, value in summary["variables"].items()],
+        "mounts": mounts,
+        "container env": list(summary["env"].items()),
+        "docker": list(docker.items()),
+    }
+    description = [summary["description"]] if summary["description"] else []
+    lines = [f"profile {title}", *description, f"layout: {summary['layout']}"]
+    for heading, rows in sections.items():
+        lines += [f"{heading}:", *table(rows, indent="  ")] if rows else []
+    return lines

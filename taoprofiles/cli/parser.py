@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, NamedTuple
 
+from taoprofiles.cli.arguments import add_arguments
 from taoprofiles.errors import UsageError
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def parse(command: str, words: list[str]) -> Invocation:
         formatter_class=_formatter,
         allow_abbrev=False,
     )
-    _add_arguments(parser, command)
+    add_arguments(parser, command)
     program: list[str] = []
     if command in TAKES_COMMAND and "--" in words:
         at = words.index("--")
@@ -157,21 +158,14 @@ def complete(line: str) -> None:
 
     parser = Parser(prog="taoprof")
     parsers = parser.add_subparsers()
-    words = line.split()
     for command, (_, summary) in COMMANDS.items():
         subparser = parsers.add_parser(command, help=summary)
-        if command in words:  # loading the modules of all commands would take a quarter of a second
-            _add_arguments(subparser, command)
+        add_arguments(subparser, command)
     argcomplete.autocomplete(parser, always_complete_options=False, default_completer=SuppressCompleter())
 
 
 def _formatter(prog: str) -> argparse.HelpFormatter:
     return argparse.HelpFormatter(prog, width=100)  # asking for the terminal's width loads shutil: 3 ms at every start
-
-
-def _add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
-    getattr(_module(command), f"{command}_arguments", lambda _: None)(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON envelope")
 
 
 def _module(command: str) -> ModuleType:

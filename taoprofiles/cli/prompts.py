@@ -5,20 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 import shlex
+import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING
 
 from taoprofiles.cli.output import note, say
 from taoprofiles.errors import InvalidProfileError, TaoprofError, UsageError
-from taoprofiles.profiles import manage
 from taoprofiles.profiles.rendering import SIZE_LIMIT
 from taoprofiles.profiles.store import Store
 from taoprofiles.storage import atomic, best_effort, files
 from taoprofiles.storage.locks import Lock
-
-if TYPE_CHECKING:
-    from taoprofiles.storage.paths import Context
+from taoprofiles.storage.paths import Context
 
 STDERR = 2
 
@@ -36,8 +33,13 @@ def confirm(question: str, *, default: bool = False) -> bool:
     return answer in ("y", "yes") or (default and line != "" and not answer)
 
 
-def choose_profile(names: list[str], *, fzf: str | None) -> str:
-    """Ask which profile to use, with fzf if its path is given. Raises UsageError if none is chosen."""
+def choose_profile(names: list[str]) -> str:
+    """Ask which profile to use, with fzf if it is installed. Raises UsageError if none is chosen, or can be."""
+    if not can_ask():
+        raise UsageError("no profile given", hint="'taoprof list' shows all profiles")
+    if not names:
+        raise UsageError("there are no profiles yet", hint="taoprof new NAME")
+    fzf = shutil.which("fzf")
     if fzf is None:
         return _choose_by_number(names)
     completed = subprocess.run(  # noqa: S603 - the user's own fzf, found on their PATH
@@ -95,6 +97,8 @@ def edit_profile(context: Context, name: str) -> bool:
 
 
 def _edit_draft(context: Context, name: str, before: bytes, draft: str) -> bool:
+    from taoprofiles.profiles import manage  # it loads pydantic, and a confirmation needs it not
+
     try:
         _open_editor(context, draft)
         text = files.read(draft, SIZE_LIMIT)

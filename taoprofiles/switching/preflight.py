@@ -18,17 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-    from taoprofiles.rules.locations import Locator
     from taoprofiles.storage.paths import Context
 
 
-def container_findings(context: Context, mapping: dict[str, Any], locate: Locator) -> list[Finding]:
-    """Check the user and the variables of the container of a rendered mapping."""
-    variables, given = mapping.get("Envs", []), mapping.get("DockerOptions") or {}
-    has_home = any(entry["variable"] == "HOME" for entry in variables)
-    located = [(Location("Envs", number), entry) for number, entry in enumerate(variables)]
-    user = options.check_user(given, locate, uid=context.uid, gid=context.gid, has_home=has_home)
-    return [*user, *container.check_nulls(located, locate)]
+_ATTEMPTS = {"use": "switch to", "run": "start a run with", "shell": "open a shell with"}
 
 
 def find_missing_folders(
@@ -54,46 +47,54 @@ def find_missing_folders(
     findings = list(mounts.check_mapping(mapping, locate, Host(context.environ, context.folder)))
     folders = [finding.fix[1] for finding in findings if finding.fix[:1] == ("mkdir",)] if mkdir else []
     if check:
-        findings += container_findings(context, mapping, locate)
-        findings += command_findings(context, command, mapping, variables or {}) if command else []
+        envs, docker = mapping.get("Envs", []), mapping.get("DockerOptions") or {}
+        has_home = any(entry["variable"] == "HOME" for entry in envs)
+        located = [(Location("Envs", number), entry) for number, entry in enumerate(envs)]
+        findings += options.check_user(docker, locate, uid=context.uid, gid=context.gid, has_home=has_home)
+        findings += container.check_nulls(located, locate)
+        if command:
+            from taoprofiles.mounts.mapping import mounted
+            from taoprofiles.rules.command import CommandContext, check_command  # not for 'use', which has no command
+
+            command_context = CommandContext(mounted(mapping), variables or {}, context.environ, is_quoted=True)
+            findings += check_command(command, command_context)
         errors = [f for f in findings if f.severity == ERROR and not (mkdir and f.id == "src-missing")]
         if errors:
-            raise preflight_error(name, errors, doing=doing, command=command)
+            raise _preflight_error(context, name, errors, mapping["Mounts"], doing=doing, command=command)
     return folders
 
 
-def command_findings(
-    context: Context, command: Sequence[str], mapping: dict[str, Any], variables: Mapping[str, str]
-) -> list[Finding]:
-    """Check a launcher command and the spec files that it names; return [] for any other command."""
-    from taoprofiles.mounts.mapping import mounted
-    from taoprofiles.rules.command import CommandContext, check_command  # not for 'use', which has no command
-
-    return check_command(command, CommandContext(mounted(mapping), variables, context.environ, is_quoted=True))
-
-
-def preflight_error(
-    name: str, findings: Sequence[Finding], *, doing: str, command: Sequence[str] = ()
+def _preflight_error(
+    context: Context,
+    name: str,
+    findings: Sequence[Finding],
+    mounts: Sequence[Mapping[str, str]],
+    *,
+    doing: str,
+    command: Sequence[str],
 ) -> InvalidProfileError:
     """Return the error for the findings of a check; ``command`` is the command to run, if it was checked too."""
-    missing = [finding for finding in findings if finding.id == "src-missing"]
-    done = "activated" if doing == "use" else "started"
-    if len(missing) == len(findings):
-        count = "1 of its folders is" if len(findings) == 1 else f"{len(findings)} of its folders are"
-        what, hint = f"{count} missing", f"nothing was changed; to create the folders: taoprof {doing} {name} --mkdir"
+    if all(finding.id == "src-missing" for finding in findings):
+        single = len(findings) == 1
+        what = "1 folder does not exist" if single else f"{len(findings)} folders do not exist"
+        destinations = {mount["source"]: mount["destination"] for mount in mounts}
+        folders = [finding.fix[1] for finding in findings]
+        problems = [f"{context.short(path)}   (mounted at {destinations.get(path, '?')})" for path in folders]
+        mkdir = f"taoprof {doing} {name} --mkdir" + (" -- …" if doing == "run" else "")
+        hint = f"nothing was changed. To create {'it' if single else 'the folders'}: {mkdir}"
     else:
         what = "1 error" if len(findings) == 1 else f"{len(findings)} errors"
+        problems = []
+        for finding in findings:
+            why = f"; {finding.why}" if finding.why and finding.id != "src-missing" else ""
+            problems.append(f"{finding.where}: {finding.what}{why}")
         words = f"taoprof check {name}"
         if any(finding.id in COMMAND_IDS for finding in findings):
             import shlex  # not for 'use', which has no command
 
             words += f" -- {shlex.join(command)}" if without_secrets(command) == list(command) else " -- COMMAND"
         hint = f"nothing was changed; '{words}' explains it, --force ignores it"
-    problems = []
-    for finding in findings:
-        why = f"; {finding.why}" if finding not in missing and finding.why else ""
-        problems.append(f"{finding.where}: {finding.what}{why}")
-    return InvalidProfileError(f"'{name}' not {done}: {what}", problems=problems, hint=hint)
+    return InvalidProfileError(f"cannot {_ATTEMPTS[doing]} '{name}': {what}", problems=problems, hint=hint)
 
 
 def make_folders(folders: Sequence[str]) -> None:

@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from taoprofiles.cli.arguments import add_profile, add_reveal, add_strict
-from taoprofiles.cli.formatting import finding_data, finding_lines, finding_status
-from taoprofiles.cli.output import Result, note, say, table
-from taoprofiles.errors import UsageError
+from taoprofiles.cli import prompts
+from taoprofiles.cli.output import Result, cut, note, say, table
+from taoprofiles.errors import InvalidProfileError, UsageError
 from taoprofiles.masking import MASK, is_secret, within
+from taoprofiles.rules.finding import ERROR, WARNING, Finding, counts
+from taoprofiles.storage.paths import Context
 
-if TYPE_CHECKING:
-    import argparse
-
+if TYPE_CHECKING:  # loaded by the command that needs it
     from taoprofiles.check.check import Report
     from taoprofiles.doctor.doctor import Machine
     from taoprofiles.launcher.prediction import Call
-    from taoprofiles.storage.paths import Context
-
-
-def check_arguments(parser: argparse.ArgumentParser) -> None:
-    add_profile(parser, optional=True, help="name of the profile; default: the mounts file that tao would read now")
-    parser.add_argument(
-        "--launcher", metavar="VERSION", help="check for this version of the launcher; default: the tao on PATH"
-    )
-    add_strict(parser)
-    parser.add_argument("--fix", action="store_true", help="fix what needs no decision, after showing the changes")
-    parser.add_argument("--yes", action="store_true", help="answer the question of --fix with yes")
-    add_reveal(parser)
 
 
 def check_command(context: Context, args: argparse.Namespace) -> Result:
@@ -41,15 +30,25 @@ def check_command(context: Context, args: argparse.Namespace) -> Result:
             fixed += applied
             report = check.check(context, args.name, args.command, launcher=args.launcher)
     lines = _prediction_lines(context, report, is_named=args.launcher is not None, reveal=args.reveal)
-    lines += finding_lines(report.findings)
-    status = finding_status(report.findings, strict=args.strict)
-    return Result(_check_data(report, fixed, reveal=args.reveal), lines, status=status)
+    data = {**_prediction_data(report, reveal=args.reveal), "fixed": fixed}
+    return _with_findings(report.findings, data, lines, strict=args.strict)
+
+
+def _with_findings(findings: Sequence[Finding], data: dict[str, Any], lines: list[str], *, strict: bool) -> Result:
+    """Return the result of a command that reports findings. A hint is never cut, so that it can be pasted."""
+    number = counts(findings)
+    data |= {"findings": [finding.as_dict() for finding in findings], "counts": number}
+    lines += [line if line.startswith("  hint: ") else cut(line) for finding in findings for line in finding.lines()]
+    severities = [severity for severity in (ERROR, WARNING) if number[severity]]
+    totals = [f"{number[severity]} {severity}{'s' if number[severity] > 1 else ''}" for severity in severities]
+    lines.append(", ".join(totals) or "no problems found")
+    is_failure = number[ERROR] or (strict and number[WARNING])
+    return Result(data, lines, status=InvalidProfileError.status if is_failure else 0)
 
 
 def _fix(context: Context, args: argparse.Namespace, report: Report, applied: list[str]) -> list[str]:
     """Apply the fixes of a report that were not applied before, after asking; return a line for each."""
     from taoprofiles.check import fix
-    from taoprofiles.cli import prompts
 
     plan = fix.plan(context, report.findings, report.name, report.path, is_named=args.name is not None)
     lines = [each.command(report.name) for each in plan]
@@ -62,7 +61,7 @@ def _fix(context: Context, args: argparse.Namespace, report: Report, applied: li
         if not prompts.can_ask():
             raise UsageError("--fix asks a question, and there is no terminal", hint="--yes fixes without a question")
         if not prompts.confirm("Fix it?"):
-            say("nothing else fixed" if applied else "nothing fixed")
+            say("not fixed")
             return []
     fix.apply(context, plan, report.name)
     return lines
@@ -85,8 +84,20 @@ def _prediction_lines(context: Context, report: Report, *, is_named: bool, revea
         lines.append("  no mounts file is read")
     rows = [(context.short(source), "→", destination) for source, destination in call.volumes.items()]
     lines += table(rows, indent="  ") if rows else ["  no mounts"]
-    environment = _environment(call, report, reveal=reveal)
-    lines += [f"  {key}: {value}" for key, value in _options(call, environment) if value]
+    ports = [
+        f"{inside} on {', '.join(str(host['HostPort']) for host in hosts)}" for inside, hosts in call.ports.items()
+    ]
+    options = {
+        "env": " ".join(f"{name}={value}" for name, value in _environment(call, report, reveal=reveal).items()),
+        "user": call.user or "root",
+        "shared memory": _size(call.shm_size) if call.shm_size else "64 MB (default of Docker)",
+        "limits": ", ".join(f"{name} {limit}" for name, limit in call.ulimits.items()),
+        "ports": ", ".join(ports),
+        "network": str(call.network or ""),
+        "privileged": "yes" if call.privileged else "",
+        "image": call.image,
+    }
+    lines += [f"  {key}: {value}" for key, value in options.items() if value]
     if report.lost:
         lines.append(f"  CI_PROJECT_DIR is set: the launcher ignores {' and '.join(report.lost)}")
     return lines
@@ -99,22 +110,6 @@ def _launcher_used(report: Report, *, is_named: bool) -> str:
     if not launcher.version:
         return f"{version}, because the version of {launcher.path} is unknown: {launcher.problem}"
     return f"{version} ({launcher.path})"
-
-
-def _options(call: Call, environment: dict[str, str]) -> list[tuple[str, str]]:
-    ports = [
-        f"{inside} on {', '.join(str(host['HostPort']) for host in hosts)}" for inside, hosts in call.ports.items()
-    ]
-    return [
-        ("env", " ".join(f"{name}={value}" for name, value in environment.items())),
-        ("user", call.user or "root"),
-        ("shared memory", _size(call.shm_size) if call.shm_size else "64 MB (default of Docker)"),
-        ("limits", ", ".join(f"{name} {limit}" for name, limit in call.ulimits.items())),
-        ("ports", ", ".join(ports)),
-        ("network", str(call.network or "")),
-        ("privileged", "yes" if call.privileged else ""),
-        ("image", call.image),
-    ]
 
 
 def _size(size: object) -> str:
@@ -132,24 +127,17 @@ def _environment(call: Call, report: Report, *, reveal: bool) -> dict[str, str]:
     return {name: value if reveal else MASK if hidden else within(value) for name, hidden, value in variables}
 
 
-def _check_data(report: Report, fixed: list[str], *, reveal: bool) -> dict[str, Any]:
-    prediction, launcher = report.prediction, report.launcher
-    refusal = report.refusal
+def _prediction_data(report: Report, *, reveal: bool) -> dict[str, Any]:
+    prediction, launcher, refusal = report.prediction, report.launcher, report.refusal
     call = prediction.call if prediction and refusal is None else None
     container = None
     if call is not None:
         container = {
-            "image": call.image or None,
-            "mounts": [{"source": source, "destination": place} for source, place in call.volumes.items()],
-            "env": _environment(call, report, reveal=reveal),
-            "user": call.user,
-            "shm_size": call.shm_size,
-            "ulimits": call.ulimits,
-            "ports": call.ports,
-            "network": call.network,
-            "privileged": call.privileged,
-            "tty": call.tty,
+            key: value for key, value in call._asdict().items() if key not in ("volumes", "environment", "body")
         }
+        container["image"] = call.image or None
+        container["mounts"] = [{"source": source, "destination": path} for source, path in call.volumes.items()]
+        container["env"] = _environment(call, report, reveal=reveal)
     return {
         "name": report.name,
         "path": report.path,
@@ -158,35 +146,24 @@ def _check_data(report: Report, fixed: list[str], *, reveal: bool) -> dict[str, 
         "refusal": refusal and {"kind": refusal.kind, "message": refusal.message, "where": str(refusal.location)},
         "container": container,
         "lost_in_ci": report.lost,
-        **finding_data(report.findings),
-        "fixed": fixed,
     }
-
-
-def doctor_arguments(parser: argparse.ArgumentParser) -> None:
-    add_strict(parser)
 
 
 def doctor_command(context: Context, args: argparse.Namespace) -> Result:
     from taoprofiles.doctor import doctor
 
-    diagnosis = doctor.examine(context)
-    data = {**finding_data(diagnosis.findings), "facts": doctor.facts(diagnosis.machine)}
-    lines = [*table(_areas(context, diagnosis.machine)), "", *finding_lines(diagnosis.findings)]
-    return Result(data, lines, status=finding_status(diagnosis.findings, strict=args.strict))
-
-
-def _areas(context: Context, machine: Machine) -> list[tuple[str, str]]:
-    """Return one line for each area of the machine, whether it has problems or not."""
-    return [
-        ("launcher", _launcher(context, machine)),
-        ("engine", _engine(machine)),
-        ("GPUs", _gpus(machine)),
-        ("registry", _registry(context, machine)),
-        ("home", _home(context, machine)),
-        ("state", _state(context, machine)),
-        ("guard", _guard(machine)),
-    ]
+    machine, findings = doctor.examine(context)
+    areas = {
+        "launcher": _launcher(context, machine),
+        "engine": _engine(machine),
+        "GPUs": _gpus(machine),
+        "registry": _registry(context, machine),
+        "home": _home(context, machine),
+        "state": _state(context, machine),
+        "guard": _guard(machine),
+    }
+    lines = [*table(list(areas.items())), ""]
+    return _with_findings(findings, {"facts": doctor.facts(machine)}, lines, strict=args.strict)
 
 
 def _launcher(context: Context, machine: Machine) -> str:

@@ -11,9 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from taoprofiles.cli.arguments import add_path
-from taoprofiles.cli.formatting import profile_lines
-from taoprofiles.cli.output import Result, note, table
+from taoprofiles.cli.output import Result, note, profile_lines, table
 from taoprofiles.cli.prompts import can_ask, confirm
 from taoprofiles.errors import InvalidProfileError, InvalidStateError, TaoprofError, UsageError
 from taoprofiles.importer import build
@@ -48,27 +46,6 @@ _SHELL_SCRIPTS = (".sh", ".bash", ".zsh")
 _CODE = (".ipynb", ".py")
 _FILES_LIMIT = 2000
 _NO_SET = "--set is for notebooks and Python scripts"
-
-
-def import_arguments(parser: argparse.ArgumentParser) -> None:
-    add_path(
-        parser,
-        "file",
-        metavar="FILE",
-        nargs="?",
-        help="a notebook, a Python script, a folder of them, a mounts file or a profile; '-' is stdin; "
-        "default: the mapping file",
-    )
-    parser.add_argument("--name", metavar="NAME", help="name of the new profile (default: the file's name)")
-    parser.add_argument(
-        "--set",
-        metavar="NAME=VALUE",
-        action="append",
-        default=[],
-        dest="given",
-        help="value of a notebook's variable, such as LOCAL_PROJECT_DIR=~/tao/kitti",
-    )
-    parser.add_argument("--force", action="store_true", help="replace the profile of that name; the history keeps it")
 
 
 def import_command(context: Context, args: argparse.Namespace) -> Result:

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import os
-from typing import TYPE_CHECKING
+from typing import Any
 
-from taoprofiles.cli.arguments import add_profile, add_reveal
-from taoprofiles.cli.formatting import format_time, hold_table, profile_lines
-from taoprofiles.cli.output import Result, cut, table
+from taoprofiles.cli.output import Result, change_lines, cut, format_time, hold_rows, profile_lines, table
 from taoprofiles.errors import InvalidStateError, NotFoundError, TaoprofError, UsageError
+from taoprofiles.holds.hold import OWN_KINDS, Hold, blocking_holds
 from taoprofiles.mounts import mapping
-from taoprofiles.profiles.store import Store
+from taoprofiles.profiles.store import Store, Summary
 from taoprofiles.storage.locks import Lock
+from taoprofiles.storage.paths import Context
 from taoprofiles.switching import status
-
-if TYPE_CHECKING:
-    import argparse
-    from typing import Any
-
-    from taoprofiles.holds.hold import Hold
-    from taoprofiles.profiles.store import Summary
-    from taoprofiles.storage.paths import Context
-    from taoprofiles.switching.status import Status
+from taoprofiles.switching.status import Status
 
 DIFFERS = 6
 """The exit status of ``diff`` and ``status --check`` where something differs."""
@@ -29,9 +22,8 @@ DIFFERS = 6
 
 def list_command(context: Context, args: argparse.Namespace) -> Result:
     now = status.get_status(context)
-    summaries = _summaries(context)
-    rows = [("", "NAME", "LAYOUT", "PROJECT", "LAST USED", "DESCRIPTION")]
-    for summary in summaries:
+    rows, profiles = [("", "NAME", "LAYOUT", "PROJECT", "LAST USED", "DESCRIPTION")], []
+    for summary in _summaries(context):
         mark = ("*" if now.state == "active" else "~") if summary.name == now.name else ""
         used = "-" if summary.used is None else format_time(summary.used)
         if summary.problem:
@@ -39,8 +31,7 @@ def list_command(context: Context, args: argparse.Namespace) -> Result:
         else:
             project = context.short(summary.project_dir or "-")
             rows.append((mark, summary.name, summary.layout or "", project, used, summary.description))
-    profiles = [
-        {
+        data = {
             "name": summary.name,
             "active": summary.name == now.name,
             "valid": not summary.problem,
@@ -51,17 +42,16 @@ def list_command(context: Context, args: argparse.Namespace) -> Result:
             "last_used": summary.used,
             "problem": summary.problem or None,
         }
-        for summary in summaries
-    ]
+        profiles.append(data)
     messages = []
     if now.state == "unmanaged":
         similar = _similar_profile(context, now)
-        messages.append(_explain_unmanaged(context, now) + (f" ({_describe_similar(similar)})" if similar else ""))
+        messages.append(_explain(context, now) + (f" ({_describe_similar(similar)})" if similar else ""))
     messages += [
         f"warning: '{name}' is not a profile: a name consists of letters, digits, '.', '_' and '-'"
         for name in Store(context).misnamed()
     ]
-    lines = table(rows) if summaries else ["there are no profiles yet. To create one: taoprof new NAME"]
+    lines = table(rows) if profiles else ["there are no profiles yet. To create one: taoprof new NAME"]
     return Result({"state": now.state, "profiles": profiles}, lines, messages=messages)
 
 
@@ -77,34 +67,22 @@ def _summaries(context: Context) -> list[Summary]:
         lock.release()
 
 
-def current_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--short", action="store_true", help="for prompts: NAME, NAME~ if it drifted, ? if unmanaged")
-
-
 def current_command(context: Context, args: argparse.Namespace) -> Result:
     now = status.get_status(context)
     status.write_note(context, now)
     data = {"name": now.name, "state": now.state}
     if args.short:
         return Result(data, [{"drifted": f"{now.name}~", "unmanaged": "?"}.get(now.state, now.name or "")])
-    if now.state == "active":
-        return Result(data, [now.name or ""])
-    return Result(data, [now.name or f"({now.state})"], messages=[_explain(context, now)])
-
-
-def status_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--check", action="store_true", help=f"exit with {DIFFERS} unless a profile is active and unchanged"
-    )
-    parser.add_argument("--paths", action="store_true", help="show only where taoprof keeps its files")
-    add_reveal(parser)
+    messages = [] if now.state == "active" else [_explain(context, now)]
+    return Result(data, [now.name or f"({now.state})"], messages=messages)
 
 
 def status_command(context: Context, args: argparse.Namespace) -> Result:
     if args.paths:
-        return _paths(context)
+        names = ("mapping_file", "profiles", "state", "history", "objects", "cache", "lock", "guard")
+        paths = {name: getattr(context, name) for name in names}
+        return Result({"paths": paths}, table(list(paths.items())))
     from taoprofiles.holds import manage
-    from taoprofiles.holds.hold import OWN_KINDS, blocking_holds
 
     now = status.get_status(context)
     similar = _similar_profile(context, now)
@@ -115,9 +93,9 @@ def status_command(context: Context, args: argparse.Namespace) -> Result:
     lines = _status_lines(context, now, similar, guard)
     if changes:
         lines.append(f"drift         from what '{compared}' renders now (-) to the file (+):")
-        lines += ["  " + line for change in changes for line in change.lines(reveal=args.reveal)]
+        lines += ["  " + line for line in change_lines(changes, reveal=args.reveal)]
     if active.holds:
-        lines += ["holds and runs:", *("  " + line for line in hold_table(active.holds))]
+        lines += ["holds and runs:", *("  " + line for line in table(hold_rows(active.holds)))]
     blocked = blocking_holds(active.holds, mapping.digest(now.content or b""))
     messages = [f"warning: {text}" for text in active.unseen]
     messages += [f"warning: the mapping file has another mapping than this needs: {hold.line()}" for hold in blocked]
@@ -139,14 +117,7 @@ def status_command(context: Context, args: argparse.Namespace) -> Result:
         "unseen": active.unseen,
         "changes": [change.as_dict(reveal=args.reveal) for change in changes],
     }
-    exit_status = DIFFERS if args.check and now.state != "active" else 0
-    return Result(data, lines, messages=messages, status=exit_status)
-
-
-def _paths(context: Context) -> Result:
-    names = ("mapping_file", "profiles", "state", "history", "objects", "cache", "lock", "guard")
-    paths = {name: getattr(context, name) for name in names}
-    return Result({"paths": paths}, table(list(paths.items())))
+    return Result(data, lines, messages=messages, status=DIFFERS if args.check and now.state != "active" else 0)
 
 
 def _status_lines(
@@ -155,16 +126,16 @@ def _status_lines(
     path = context.short(context.mapping_file)
     if os.path.islink(context.mapping_file):
         path += f" → {context.short(os.path.realpath(context.mapping_file))}"
-    lines = [f"mapping file  {path}", f"state         {_explain(context, now)}"]
+    rows = [("mapping file", path), ("state", _explain(context, now))]
     if now.entry is not None:
-        lines.append(f"since         {format_time(now.entry.time)}, {now.entry.by}, history entry {now.entry.id}")
+        rows.append(("since", f"{format_time(now.entry.time)}, {now.entry.by}, history entry {now.entry.id}"))
     if similar:
-        lines.append(f"similar to    {_describe_similar(similar)}")
-    if guard is None:
-        return [*lines, "guard         not running. To protect the file: taoprof service install"]
-    sealed = ", the file is sealed: other programs cannot overwrite it" if guard["is_sealed"] else ""
-    problem = f"; {guard['problem']}" if guard["problem"] else ""
-    return [*lines, f"guard         pid {guard['pid']}{sealed}{problem}"]
+        rows.append(("similar to", _describe_similar(similar)))
+    text = "not running. To protect the file: taoprof service install"
+    if guard is not None:
+        sealed = ", the file is sealed: other programs cannot overwrite it" if guard["is_sealed"] else ""
+        text = f"pid {guard['pid']}{sealed}" + (f"; {guard['problem']}" if guard["problem"] else "")
+    return table([*rows, ("guard", text)])
 
 
 def _guard_status(context: Context, holds: list[Hold]) -> dict[str, Any] | None:
@@ -209,12 +180,11 @@ def _drift(context: Context, now: Status, name: str | None) -> list[mapping.Chan
     """Return how the file differs from what the profile ``name`` renders now."""
     if now.content is None or now.state == "active" or name is None:
         return []
+    store = Store(context)
     try:
-        expected = now.wanted
-        if expected is None:
-            expected = mapping.to_bytes(Store(context).renderer(name).mapping())
-        actual, secrets = mapping.parse(now.content, context.mapping_file), Store(context).secret_env(name)
-        return mapping.changes(mapping.parse(expected, ""), actual, secrets=secrets)
+        expected = mapping.parse(now.wanted, "") if now.wanted is not None else store.renderer(name).mapping()
+        actual = mapping.parse(now.content, context.mapping_file)
+        return mapping.changes(expected, actual, secrets=store.secret_env(name))
     except TaoprofError:
         return []
 
@@ -226,45 +196,25 @@ def _explain(context: Context, now: Status) -> str:
     if now.state == "none":
         return f"{path} does not exist: tao would start without any mounts"
     if now.state == "unmanaged":
-        return _explain_unmanaged(context, now)
-    if now.problem:
-        if not os.path.lexists(context.profile_file(now.name or "")):
-            return f"the active profile '{now.name}' has been removed; {path} still has its mapping"
-        return f"'{now.name}' is active, but cannot be rendered now: {now.problem}"
-    return (
-        f"'{now.name}' is active, but the profile has changed since. To see how: taoprof diff; "
-        f"to apply it: taoprof use {now.name}"
-    )
-
-
-def _explain_unmanaged(context: Context, now: Status) -> str:
-    path = context.short(context.mapping_file)
-    try:
-        mapping.parse(now.content or b"", path)
-    except TaoprofError as error:
-        return (
-            f"{error.message}; it was not written by taoprof, and tao would fail. "
-            "To replace it (it is saved in the history): taoprof use NAME"
-        )
-    return (
-        f"{path} was not written by taoprof. To create a profile from it: taoprof import --name NAME; "
-        "to replace it (it is saved in the history): taoprof use NAME"
-    )
-
-
-def show_arguments(parser: argparse.ArgumentParser) -> None:
-    add_profile(parser, optional=True, help="name of the profile; default: the active one")
-    parser.add_argument("--toml", action="store_true", help="print the profile file without its secrets, to share it")
-    add_reveal(parser)
+        what = f"{path} was not written by taoprof. To create a profile from it: taoprof import --name NAME"
+        try:
+            mapping.parse(now.content or b"", path)
+        except TaoprofError as error:
+            what = f"{error.message}; it was not written by taoprof, and tao would fail"
+        return f"{what}; to replace it (it is saved in the history): taoprof use NAME"
+    reason = f"cannot be rendered now: {now.problem}"
+    if not now.problem:
+        reason = f"the profile has changed since. To see how: taoprof diff; to apply it: taoprof use {now.name}"
+    elif not os.path.lexists(context.profile_file(now.name or "")):
+        return f"the active profile '{now.name}' has been removed; {path} still has its mapping"
+    return f"'{now.name}' is active, but {reason}"
 
 
 def show_command(context: Context, args: argparse.Namespace) -> Result:
     store = Store(context)
-    name = args.name
+    name = args.name if args.name is not None else status.get_status(context).name
     if name is None:
-        name = status.get_status(context).name
-        if name is None:
-            raise UsageError("no profile given, and none is active", hint="'taoprof list' shows all profiles")
+        raise UsageError("no profile given, and none is active", hint="'taoprof list' shows all profiles")
     if args.toml:
         return _show_toml(store, name, reveal=args.reveal)
     summary = store.renderer(name).summary(reveal=args.reveal)
@@ -282,18 +232,10 @@ def _show_toml(store: Store, name: str, *, reveal: bool) -> Result:
     if not reveal:
         profile, hidden = convert.without_secrets(profile)
     if profile.layout != "custom" and profile.network is None:
-        profile = profile.model_copy(
-            update={"network": name}
-        )  # its paths must not depend on the name it gets elsewhere
+        profile = profile.model_copy(update={"network": name})  # the paths must not depend on the profile's name
     messages = [f"{variable}: replaced by ${{env:{variable}}}, because its value is secret" for variable in hidden]
     text = to_toml(profile)
     return Result({"name": name, "path": store.path(name), "toml": text, "hidden": hidden}, raw=text, messages=messages)
-
-
-def diff_arguments(parser: argparse.ArgumentParser) -> None:
-    add_profile(parser, "A", optional=True, help="a profile; default: the active one")
-    add_profile(parser, "B", optional=True, help="another profile; default: the mapping file")
-    add_reveal(parser)
 
 
 def diff_command(context: Context, args: argparse.Namespace) -> Result:
@@ -313,7 +255,6 @@ def diff_command(context: Context, args: argparse.Namespace) -> Result:
         b, second = mapping.parse(now.content, context.mapping_file), context.short(context.mapping_file)
     a = store.renderer(first).mapping()
     changes = mapping.changes(a, b, secrets=store.secret_env(first, args.b, written_by))
-    lines = [line for change in changes for line in change.lines(reveal=args.reveal)]
     data = {
         "a": first,
         "b": args.b,
@@ -322,4 +263,5 @@ def diff_command(context: Context, args: argparse.Namespace) -> Result:
     }
     if not changes:
         return Result(data, [f"'{first}' and {second} are the same"])
-    return Result(data, [f"- '{first}'", f"+ {second}", *lines], status=DIFFERS)
+    lines = [f"- '{first}'", f"+ {second}", *change_lines(changes, reveal=args.reveal)]
+    return Result(data, lines, status=DIFFERS)

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import argparse
+from typing import Any
 
-from taoprofiles.cli.arguments import add_path, add_profile, add_reveal
 from taoprofiles.cli.output import Result, table
-
-if TYPE_CHECKING:
-    import argparse
-
-    from taoprofiles.storage.paths import Context
+from taoprofiles.errors import UsageError
+from taoprofiles.storage.paths import Context
 
 LOG_LINES = 50
-
-
-def env_arguments(parser: argparse.ArgumentParser) -> None:
-    from taoprofiles.profiles.env_formats import FORMATS
-
-    add_profile(parser)
-    parser.add_argument("--format", choices=FORMATS, default="bash", help="default: bash, which also works for zsh")
-    add_reveal(parser)
 
 
 def env_command(context: Context, args: argparse.Namespace) -> Result:
@@ -39,29 +28,12 @@ def env_command(context: Context, args: argparse.Namespace) -> Result:
     return Result({"name": args.name, "variables": shown, "hidden": hidden}, raw=text, messages=messages)
 
 
-def init_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="your shell")
-
-
 def init_command(context: Context, args: argparse.Namespace) -> Result:
     from argcomplete.shell_integration import shellcode
 
     # Completion is all of it today. A prompt segment would be appended here, so that no start-up file has to change.
     script = shellcode(["taoprof"], shell=args.shell)
     return Result({"shell": args.shell, "script": script}, raw=script)
-
-
-def render_arguments(parser: argparse.ArgumentParser) -> None:
-    from taoprofiles.export import TARGETS
-
-    add_profile(parser)
-    parser.add_argument("--to", required=True, choices=TARGETS, help="what will start the task")
-    parser.add_argument(
-        "--image", help="container image; default: the one in which the installed launcher runs the task"
-    )
-    parser.add_argument(
-        "--gpus", metavar="WHICH", default="all", help="'all' (default), a count, indices: 0,1, or 'none'"
-    )
 
 
 def render_command(context: Context, args: argparse.Namespace) -> Result:
@@ -82,11 +54,6 @@ def render_command(context: Context, args: argparse.Namespace) -> Result:
     return Result(data, raw=rendered.text, messages=messages)
 
 
-def path_arguments(parser: argparse.ArgumentParser) -> None:
-    add_path(parser, "path", metavar="PATH", help="a path on this host or in the container")
-    add_profile(parser, optional=True, help="name of the profile; default: the mapping file as it is")
-
-
 def path_command(context: Context, args: argparse.Namespace) -> Result:
     from taoprofiles.switching.translate import translate
 
@@ -96,23 +63,12 @@ def path_command(context: Context, args: argparse.Namespace) -> Result:
     return Result(data, raw=translation.answer + "\n", messages=[translation.note] if translation.note else [])
 
 
-def service_arguments(parser: argparse.ArgumentParser) -> None:
-    from taoprofiles.guard.service import add_options
-
-    actions = ("install", "uninstall", "start", "stop", "status", "logs")
-    about = f"install (or upgrade, and start), uninstall, start, stop, status, or logs (the last {LOG_LINES} lines)"
-    parser.add_argument("action", choices=actions, metavar="ACTION", help=about)
-    add_options(parser.add_argument_group("options of the guard, for 'install'"))
-
-
 def service_command(context: Context, args: argparse.Namespace) -> Result:
-    from taoprofiles.errors import UsageError
     from taoprofiles.guard.service import Service
 
     if args.action != "install" and (args.seal is not None or args.restores is not None):
         raise UsageError(f"--seal, --no-seal and --restores are options of 'install', not of '{args.action}'")
     service = Service(context)
-    lines: list[str] = []
     messages: list[str] = []
     data: dict[str, Any] = {"action": args.action, "done": [], "service": None, "log": []}
     if args.action == "install":
@@ -129,9 +85,9 @@ def service_command(context: Context, args: argparse.Namespace) -> Result:
     elif args.action == "logs":
         lines = data["log"] = service.logs(LOG_LINES)
     if args.action in ("install", "start", "status"):
-        state = data["service"] = service.status()
-        if args.action == "status":
-            lines = _service_lines(state)
+        data["service"] = service.status()
+    if args.action == "status":
+        lines = _service_lines(data["service"])
     return Result(data, lines, messages=messages)
 
 
@@ -141,18 +97,18 @@ def _service_lines(state: dict[str, Any]) -> list[str]:
         other = f"; a guard is running without it, pid {guard['pid']}" if guard else ""
         return [f"not installed{other}. To install it: taoprof service install"]
     login = "starts at login" if state["enabled"] else "does not start at login (to change it: taoprof service install)"
-    linger = (
-        "keeps running after logout" if state["lingers"] else "stops at logout (to change it: loginctl enable-linger)"
-    )
+    linger = "keeps running after" if state["lingers"] else "stops at"
+    change = "" if state["lingers"] else " (to change it: loginctl enable-linger)"
     pid = f", pid {state['pid']}" if state["pid"] else ""
-    rows = [
-        ("service", f"{state['state']}{pid}, {login}, {linger}"),
-        ("guard", state["text"] or "-"),
-        ("version", guard.get("version") or "-"),
-        ("restarts", str(state["restarts"])),
-        ("unit", state["unit"] or "-"),
-    ]
-    return table(rows)
+    return table(
+        [
+            ("service", f"{state['state']}{pid}, {login}, {linger} logout{change}"),
+            ("guard", state["text"] or "-"),
+            ("version", guard.get("version") or "-"),
+            ("restarts", str(state["restarts"])),
+            ("unit", state["unit"] or "-"),
+        ]
+    )
 
 
 def schema_command(context: Context, args: argparse.Namespace) -> Result:

@@ -2,48 +2,36 @@
 
 from __future__ import annotations
 
+import argparse
 import os
-from typing import TYPE_CHECKING
+from itertools import islice
 
-from taoprofiles.cli.arguments import add_mkdir, add_path, add_profile, add_reveal, add_wait
-from taoprofiles.cli.formatting import exit_status, format_time
-from taoprofiles.cli.output import Result, say, table
+from taoprofiles.cli.output import Result, change_lines, exit_status, format_time, say, table
 from taoprofiles.errors import TaoprofError, UsageError
+from taoprofiles.holds.hold import Hold
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Store
+from taoprofiles.storage import files
+from taoprofiles.storage.journal import Entry, History
+from taoprofiles.storage.paths import Context
 from taoprofiles.switching import switch
 from taoprofiles.switching.status import get_warnings
-
-if TYPE_CHECKING:
-    import argparse
-
-    from taoprofiles.holds.hold import Hold
-    from taoprofiles.storage.journal import Entry
-    from taoprofiles.storage.paths import Context
 
 SHOWN_ENTRIES = 20
 
 
-def use_arguments(parser: argparse.ArgumentParser) -> None:
-    add_profile(parser, optional=True, help="name of the profile; '-': the previous one; default: choose from a list")
-    parser.add_argument("--create", action="store_true", help="create the profile from the current folder if needed")
-    add_mkdir(parser)
-    parser.add_argument("--dry-run", action="store_true", help="show what would change, and change nothing")
-    add_wait(parser)
-    parser.add_argument("--release", metavar="ID", help="release that hold although its work is still running")
-    parser.add_argument("--yes", action="store_true", help="answer the question of --release with yes")
-    parser.add_argument("--force", action="store_true", help="switch although 'taoprof check' reports errors")
-    add_reveal(parser)
-
-
 def use_command(context: Context, args: argparse.Namespace) -> Result:
-    name = _choose(context) if args.name is None else args.name
+    name = args.name
+    if name is None:
+        from taoprofiles.cli import prompts
+
+        name = prompts.choose_profile(Store(context).names())
     messages = _create(context, args, name) if args.create and name != "-" else []
     try:
         switched = _switch(context, args, name)
     except TaoprofError as error:
         if messages:
-            error.hint = f"profile '{name}' was created; " + error.hint.removeprefix("nothing was changed; ")
+            error.hint = f"profile '{name}' was created; " + error.hint.removeprefix("nothing was changed. ")
         raise
     if switched.folders:
         folders = ", ".join(map(context.short, switched.folders))
@@ -95,7 +83,7 @@ def _switch(context: Context, args: argparse.Namespace, name: str) -> switch.Swi
 
 
 def _use_lines(context: Context, args: argparse.Namespace, switched: switch.Switch) -> list[str]:
-    lines = [line for change in switched.changes for line in change.lines(reveal=args.reveal)] if args.dry_run else []
+    lines = change_lines(switched.changes, reveal=args.reveal) if args.dry_run else []
     before = f" (before: '{switched.previous}')" if switched.previous else ""
     if not switched.changed:
         return [*lines, f"'{switched.name}' is already active; nothing changed"]
@@ -106,52 +94,22 @@ def _use_lines(context: Context, args: argparse.Namespace, switched: switch.Swit
     return [f"switched to '{switched.name}'{before}"]
 
 
-def _choose(context: Context) -> str:
-    from taoprofiles.cli import prompts
-
-    names = Store(context).names()
-    if not prompts.can_ask():
-        raise UsageError("no profile given", hint="'taoprof list' shows all profiles")
-    if not names:
-        raise UsageError("there are no profiles yet", hint="taoprof new NAME")
-    import shutil
-
-    return prompts.choose_profile(names, fzf=shutil.which("fzf"))
-
-
-def undo_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("id", metavar="ID", nargs="?", help="number of a history entry; default: the last change")
-
-
 def undo_command(context: Context, args: argparse.Namespace) -> Result:
     from taoprofiles.switching.switch import undo
 
     entry, name = undo(context, args.id)
     path = context.short(context.mapping_file)
     if entry.was is not None:
-        line = f"undone: '{entry.profile}' is named '{entry.was}' again"
-    elif entry.target == "profile" and entry.before is None:
-        line = f"undone: profile '{entry.profile}' is removed again"
+        what = f"'{entry.profile}' is named '{entry.was}' again"
     elif entry.target == "profile":
-        line = f"undone: profile '{entry.profile}' is restored"
+        what = f"profile '{entry.profile}' is {'removed again' if entry.before is None else 'restored'}"
     elif entry.before is None:
-        line = f"undone: {path} is removed, as before entry {entry.id}"
+        what = f"{path} is removed, as before entry {entry.id}"
     else:
         active = f"'{name}' is active" if name else "the mapping is not from a profile"
-        line = f"undone: {path} is as before entry {entry.id}; {active}"
+        what = f"{path} is as before entry {entry.id}; {active}"
     data = {"id": entry.id, "target": entry.target, "profile": entry.profile, "name": name}
-    return Result(data, [line])
-
-
-def history_arguments(parser: argparse.ArgumentParser) -> None:
-    add_path(
-        parser,
-        "path",
-        metavar="PATH",
-        nargs="?",
-        help="show only the runs that wrote to this path on the host",
-    )
-    parser.add_argument("--all", action="store_true", help=f"show every entry, not only the last {SHOWN_ENTRIES}")
+    return Result(data, [f"undone: {what}"])
 
 
 def history_command(context: Context, args: argparse.Namespace) -> Result:
@@ -192,11 +150,6 @@ def _history_of_path(context: Context, args: argparse.Namespace) -> Result:
 
 def _entries(context: Context, limit: int | None) -> tuple[list[Entry], set[int]]:
     """Return the newest history entries, and the ids of those that an interruption kept from taking effect."""
-    from itertools import islice
-
-    from taoprofiles.storage import files
-    from taoprofiles.storage.journal import History
-
     history = History(context)
     entries = list(islice(history.newest_first(), limit))
     interrupted: set[int] = set()
