@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from taoprofiles.errors import TaoprofError
-from taoprofiles.export import TARGETS
 from taoprofiles.profiles.env_formats import FORMATS
 from taoprofiles.profiles.layouts import LAYOUTS
 
@@ -22,6 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
         from taoprofiles.guard.service import add_options
 
         add_options(parser.add_argument_group("options of the guard, for 'install'"))
+    elif command == "render":
+        from taoprofiles.export import TARGETS
+
+        parser.add_argument("--to", required=True, choices=TARGETS, help="what will start the task")
     parser.add_argument("--json", action="store_true", help="print one JSON envelope")
 
 
@@ -212,7 +215,6 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
     "init": (_argument("shell", "your shell", choices=("bash", "zsh", "fish")),),
     "render": (
         _profile(),
-        _argument("--to", "what will start the task", required=True, choices=TARGETS),
         _argument("--image", "container image; default: the one in which the installed launcher runs the task"),
         _argument("--gpus", "'all' (default), a count, indices: 0,1, or 'none'", metavar="WHICH", default="all"),
     ),
