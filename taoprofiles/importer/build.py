@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from taoprofiles.errors import InvalidProfileError, InvalidStateError, UsageError
 from taoprofiles.importer import cells
-from taoprofiles.importer.provenance import Segment, concat, join_path, normal_path, segments
 from taoprofiles.importer.result import ImportResult, read_cells
 from taoprofiles.importer.state import Machine
+from taoprofiles.importer.values import Segment, concat, join_path, normal_path, segments
 from taoprofiles.masking import is_secret
 from taoprofiles.profiles import layouts
 from taoprofiles.profiles.convert import from_mapping
@@ -61,10 +61,8 @@ class Source:
             uid=context.uid,
             gid=context.gid,
             environ={**environ, "HOME": context.home},
-            exists=os.path.exists,
             is_folder=os.path.isdir,
             resolve=_resolve,
-            processor=os.uname().machine,
         )
 
     def evaluate(self, given: Mapping[str, str]) -> ImportResult:

@@ -10,31 +10,34 @@ from typing import TYPE_CHECKING, Any
 from taoprofiles.importer import ipython, library, operators, statements
 from taoprofiles.importer.cells import Cell, CellError, magic_number, prepare
 from taoprofiles.importer.invalidate import bound_names, call_unknown, escape, invalidate
-from taoprofiles.importer.provenance import Exhausted, Segment, TracedStr, concat, cut, segments
 from taoprofiles.importer.state import PLACEHOLDER_NAME, State, is_placeholder
 from taoprofiles.importer.values import (
+    ALL_STEPS,
     CALLS_LIMIT,
+    CELL_STEPS,
     DEPTH_LIMIT,
     ENTRIES_LIMIT,
     ENTRY_SIZE,
     NUMBER_BITS,
-    PIECE_SIZE,
     PLAIN,
     TEXT_LIMIT,
     TEXTS_LIMIT,
     Budget,
     ControlFlow,
+    Exhausted,
     Function,
     Id,
-    Iterator,
     Library,
     Method,
     NotFollowed,
-    PurePath,
+    Segment,
     SimulatedException,
     SourceLocation,
+    TracedStr,
     Unknown,
     View,
+    concat,
+    segments,
     type_name,
 )
 
@@ -72,7 +75,7 @@ class Evaluator:
         """Follow one cell to its end, or to where it would fail."""
         state = self.state
         state.location = SourceLocation(cell.number, 1)
-        self.budget.start_cell()
+        self.budget.start_cell(CELL_STEPS)
         try:
             prepared = prepare(cell.source, self.magics)
         except CellError as error:
@@ -92,16 +95,17 @@ class Evaluator:
             pass  # a return outside of a function, which Python would not have taken
 
     def _invalidate_cell(self, tree: ast.Module) -> None:
-        self.budget.is_unlimited = True
+        budget, self.budget = self.budget, Budget()
+        self.budget.start_cell(ALL_STEPS)
         try:
             invalidate(self, [tree], calls=True)
         except (Exhausted, RecursionError):  # a magic that expands itself
             self.state.invalidate_environment("a cell that is not followed")
-            self.state.invalidate_files("a cell that is not followed")
+            self.state.lose_mounts_file("a cell that is not followed")
             self.state.names.clear()
             self.state.has_unknown_names = True
         finally:
-            self.budget.is_unlimited = False
+            self.budget = budget
 
     # Names
 
@@ -137,32 +141,9 @@ class Evaluator:
         """Return ``str(value)``."""
         if isinstance(value, (str, Unknown)):
             return value
-        if isinstance(value, PurePath):
-            return value.text
         if isinstance(value, PLAIN):
             return TracedStr([value.segment if isinstance(value, Id) else Segment(str(value))])
         return self.state.unknown(f"the text of a {type_name(value)}")
-
-    def as_repr(self, value: Any, *, is_ascii: bool = False) -> str | Unknown:
-        """Return ``repr(value)`` or ``ascii(value)``."""
-        if isinstance(value, Id):
-            return str(int(value))
-        if not isinstance(value, PLAIN):
-            return self.state.unknown(f"the text of a {type_name(value)}", value)
-        return concat((ascii if is_ascii else repr)(str(value) if isinstance(value, str) else value))
-
-    def path_argument(self, args: list[Any], number: int = 0) -> str | Unknown:
-        """Return an argument that must be text or a path. Raises SimulatedException for another type."""
-        if number >= len(args):
-            raise SimulatedException("TypeError", "missing 1 required positional argument")
-        value = args[number]
-        if isinstance(value, PurePath):
-            return value.text
-        if isinstance(value, (str, Unknown)):
-            return value
-        if not isinstance(value, (*PLAIN, list, tuple, dict)):
-            return self.state.unknown(f"a path that is a {type_name(value)}")
-        raise SimulatedException("TypeError", f"expected str, bytes or os.PathLike object, not {type_name(value)}")
 
     def join(self, texts: list[Any]) -> str | Unknown:
         """Return the concatenation of texts, Unknown if one of them is."""
@@ -174,20 +155,14 @@ class Evaluator:
         return concat(*texts) if size <= TEXT_LIMIT else self.state.unknown("a very long text")
 
     def entries(self, value: Any) -> list[Any] | Unknown:
-        """Return what a loop over ``value`` goes through. An iterator is consumed."""
+        """Return what a loop over ``value`` goes through."""
         value = self.state.known(value)
-        if isinstance(value, Iterator):
-            left, value.entries = value.entries, []
-            return left
         if isinstance(value, View):
             lost = self.state.known(value.owner)
             value = lost if isinstance(lost, Unknown) else value.entries
-        if isinstance(value, (list, tuple, range, dict, str)):
+        if isinstance(value, (list, tuple, range, dict)):
             if len(value) > ENTRIES_LIMIT:
                 return self.unknown(f"a loop over more than {ENTRIES_LIMIT} entries", value)
-            if isinstance(value, str):
-                self.budget.add(len(value) * (PIECE_SIZE + len(segments(value))))
-                return [cut(value, at, at + 1) for at in range(len(value))]
             self.budget.add(len(value) * ENTRY_SIZE)
             return list(value)
         if value is None or isinstance(value, (int, float)):
@@ -199,11 +174,7 @@ class Evaluator:
         value = self.state.known(value)
         if isinstance(value, (*PLAIN, list, tuple, dict, range)):
             return bool(value)
-        if isinstance(value, View):
-            return self.truth(value.owner)
-        if isinstance(value, Library):
-            return self.state.unknown(f"whether {value.name} is true")
-        return value if isinstance(value, Unknown) else True
+        return self.state.unknown(f"whether a {type_name(value)} is true", value)
 
     # Expressions
 
@@ -281,11 +252,10 @@ class Evaluator:
 
     def _formatted_value(self, node: ast.FormattedValue) -> Any:
         value = self.value(node.value)
-        if node.conversion not in (-1, ord("s")):
-            value = self.as_repr(value, is_ascii=node.conversion == ord("a"))
-        if node.format_spec is not None:
-            return operators.format_value(self, value, self.value(node.format_spec))
-        return value if isinstance(value, Unknown) else self.as_text(value)
+        specification = None if node.format_spec is None else self.value(node.format_spec)
+        if specification or node.conversion not in (-1, ord("s")):
+            return self.state.unknown("a format that is not followed", value)
+        return self.as_text(value)
 
     def _list(self, node: ast.List) -> Any:
         return self._items(node.elts)
@@ -369,13 +339,13 @@ class Evaluator:
 
     def _compared(self, op: ast.cmpop, left: Any, right: Any) -> bool | Unknown:
         if isinstance(op, (ast.In, ast.NotIn)):
-            inside = operators.contains(self, right, left)
+            inside = operators.contains(self, self.state.known(right), left)
             return inside if isinstance(inside, Unknown) else inside is isinstance(op, ast.In)
         if isinstance(left, Unknown) or isinstance(right, Unknown):
             return self.state.unknown("", left, right)
         if isinstance(op, (ast.Eq, ast.NotEq)):
-            same = operators.equal(self, left, right)
-            return self.state.unknown("a comparison") if same is None else same is isinstance(op, ast.Eq)
+            is_plain = isinstance(left, PLAIN) and isinstance(right, PLAIN)
+            return (left == right) is isinstance(op, ast.Eq) if is_plain else self.state.unknown("a comparison")
         if isinstance(op, (ast.Is, ast.IsNot)):
             if (left is None or right is None) and not any(isinstance(side, Library) for side in (left, right)):
                 return (left is right) is isinstance(op, ast.Is)
@@ -435,11 +405,9 @@ class Evaluator:
             owner = self.state.known(function.owner)
             if not isinstance(owner, Unknown):
                 return library.call_method(self, owner, function.name, positional, named)
-        values = [*positional, *named.values()]
-        self.state.commands += [text for text in values if isinstance(text, str)]
         if isinstance(function, Unknown):
             self.state.calls[self.state.location] = f"a call is not followed ({function.reason})"
-        return call_unknown(self, "a call that is not followed", function, *values)
+        return call_unknown(self, "a call that is not followed", function, *positional, *named.values())
 
     def _call_function(self, function: Function, positional: list[Any], named: dict[str, Any]) -> Any:
         """Call a function of the file itself."""

@@ -11,18 +11,8 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles.importer import cells, ipython
-from taoprofiles.importer.state import MOUNTS_FILES
-from taoprofiles.importer.values import (
-    File,
-    Function,
-    Iterator,
-    Library,
-    Method,
-    PurePath,
-    SimulatedException,
-    Unknown,
-    View,
-)
+from taoprofiles.importer.state import names_mounts_file
+from taoprofiles.importer.values import File, Function, Library, Method, SimulatedException, Unknown, View
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -31,9 +21,6 @@ if TYPE_CHECKING:
 
 _SETS_VARIABLE = re.compile(r"%(?:set_)?env\s+([A-Za-z_]\w*)\s*[= ]")
 _READS_ENVIRONMENT = frozenset("get keys values items copy".split())
-_CHANGES_TREE = frozenset("makedirs mkdir rmdir removedirs unlink rmtree copytree symlink touch".split())
-_OF_MODULES = frozenset("remove rename renames replace move copy copy2 copyfile".split())
-"""Functions of os and shutil that change files, but also methods of strings and lists."""
 _JUMPS: dict[type[ast.AST], str] = {ast.Return: "return", ast.Break: "loop", ast.Continue: "loop"}
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
@@ -82,7 +69,7 @@ def jumps(nodes: Iterable[ast.AST]) -> set[str]:
 
 
 def escape(ev: Evaluator, *values: Any) -> None:
-    """Give values to code that is not followed: lists and dictionaries become unknown, functions may be called."""
+    """Pass values to code that is not followed: it may change lists and dictionaries, and call functions."""
     waiting = list(values)
     while waiting:
         value = waiting.pop()
@@ -93,10 +80,10 @@ def escape(ev: Evaluator, *values: Any) -> None:
             if value not in ev.escaped:
                 ev.escaped.append(value)
                 waiting += value.defaults.values()
-        elif isinstance(value, (Iterator, View)):
-            waiting += value.entries
-            if isinstance(value, Iterator):
-                ev.state.lost[id(value)] = (value, ev.state.unknown("an iterator that is perhaps consumed"))
+        elif isinstance(value, View):
+            waiting.append(value.owner)
+        elif names_mounts_file(value):
+            ev.state.lose_mounts_file("perhaps written by code that is not followed")
         elif isinstance(value, File) and not value.mode.startswith("r"):
             ev.state.write_file(value.path, ev.state.unknown("written by code that is not followed"))
         elif isinstance(value, (list, dict, tuple)) and ev.state.known(value) is value:
@@ -106,21 +93,9 @@ def escape(ev: Evaluator, *values: Any) -> None:
                 ev.state.lost[id(value)] = (value, ev.state.unknown("changed by code that is not followed"))
 
 
-def holds_mounts_file(value: Any, depth: int = 0) -> bool:
-    """Check whether a value is the path of a mounts file, or holds it."""
-    if isinstance(value, (list, tuple, dict)) and depth < 5:
-        entries = value.values() if isinstance(value, dict) else value
-        return any(holds_mounts_file(entry, depth + 1) for entry in entries)
-    text = value.text if isinstance(value, PurePath) else value
-    return isinstance(text, str) and any(name in text for name in MOUNTS_FILES)
-
-
 def call_unknown(ev: Evaluator, reason: str, *values: Any) -> Unknown:
     """Return the result of a call that is not followed. It may change its arguments and call what escaped before."""
     unknown = ev.state.unknown(reason, *values)
-    if any(map(holds_mounts_file, values)):
-        path = f"{ev.state.machine.home}/.tao_mounts.json"
-        ev.state.write_file(path, ev.state.unknown("the mounts file is perhaps written by a call that is not followed"))
     escape(ev, *values)
     if ev.escaped:
         invalidate(ev, [], calls=True)
@@ -161,8 +136,7 @@ class _Walk:
         self._waiting: list[ast.AST] = []
         self._functions: set[int] = set()
         self._visited: set[str] = set()
-        self._calls = False
-        self._writes_unknown_path = self._mentions_mounts_file = False
+        self._calls = self._mentions_mounts_file = False
 
     def follow(self, nodes: list[ast.AST], *, calls: bool) -> None:
         self._waiting = list(nodes)
@@ -175,11 +149,11 @@ class _Walk:
                 if visit is not None:
                     visit(self, node)
                 self._waiting += _children(node)
-        if self._writes_unknown_path and self._mentions_mounts_file:
-            self._ev.state.write_file(f"{self._ev.state.machine.home}/.tao_mounts.json", self.reason)
+        if self._calls and self._mentions_mounts_file:
+            self._ev.state.lose_mounts_file("perhaps written by code that is not followed")
 
     def _constant(self, node: ast.Constant) -> None:
-        self._mentions_mounts_file |= holds_mounts_file(node.value)
+        self._mentions_mounts_file |= names_mounts_file(node.value)
 
     def _subscript(self, node: ast.Subscript) -> None:
         if not isinstance(node.ctx, ast.Load) and self._is_environ(node.value):
@@ -200,7 +174,7 @@ class _Walk:
             return
         self._visited.add(node.id)
         value = self._ev.lookup(node.id)
-        self._mentions_mounts_file |= holds_mounts_file(value)
+        self._mentions_mounts_file |= names_mounts_file(value)
         if isinstance(value, Function):
             self._add_function(value)
         elif not isinstance(value, (str, Library)):
@@ -238,51 +212,16 @@ class _Walk:
                 self._set_variables([None])
         elif name in ("exec", "eval"):
             self._ev.state.note(f"may set variables that are not known: {name}() is not followed")
-        self._files(node, name)
+        self._ev.state.created.clear()  # such as os.rmdir()
 
     def _environ_method(self, node: ast.Call) -> None:
-        keys: list[ast.expr | None] = [ast.Constant(word.arg) for word in node.keywords if word.arg is not None]
-        if len(keys) < len(node.keywords):
-            keys.append(None)
+        keys: list[ast.expr | None] = [None if word.arg is None else ast.Constant(word.arg) for word in node.keywords]
         first = node.args[0] if node.args else None
         if isinstance(first, ast.Dict):
             keys += first.keys
         elif first is not None or not keys:
             keys.append(first)
         self._set_variables(keys)
-
-    def _files(self, node: ast.Call, name: str) -> None:
-        """Invalidate the files and folders that a call may change."""
-        of_module = isinstance(node.func, ast.Attribute) and getattr(node.func.value, "id", "") in ("os", "shutil")
-        changes = name in _CHANGES_TREE or (name in _OF_MODULES and of_module)
-        if changes:
-            self._ev.state.invalidate_tree(f"{name}() is perhaps called")
-        writes = (name == "open" and _may_write(node)) or name in ("write_text", "write_bytes")
-        if not (changes or writes) or name in ("makedirs", "mkdir"):
-            return
-        is_method = isinstance(node.func, ast.Attribute) and not of_module
-        paths = [node.func.value] if is_method and isinstance(node.func, ast.Attribute) else [*node.args]
-        paths += [word.value for word in node.keywords if word.arg == "file"]
-        for path in paths[:1] if writes else paths:
-            may_be = self._is_mounts_file(path)
-            if may_be:
-                self._ev.state.write_file(f"{self._ev.state.machine.home}/.tao_mounts.json", self.reason)
-            elif may_be is None and writes:
-                self._writes_unknown_path = True
-
-    def _is_mounts_file(self, path: ast.expr) -> bool | None:
-        """Check whether an expression is the path of a mounts file, None if that is not known."""
-        is_known = True
-        for node in ast.walk(path):
-            text: Any = ""
-            if isinstance(node, ast.Constant):
-                text = node.value
-            elif isinstance(node, ast.Name):
-                text = self._ev.lookup(node.id)
-                is_known &= node.id not in self._names and isinstance(text, (str, PurePath, Library))
-            if holds_mounts_file(text):
-                return True
-        return False if is_known else None
 
     def _is_environ(self, node: ast.expr) -> bool:
         if isinstance(node, ast.Name):
@@ -301,7 +240,6 @@ class _Walk:
         if text.startswith(("%cd", "cd ")):
             self._ev.state.folder = self._ev.state.unknown("a folder that is perhaps changed")
         elif text.startswith("!"):
-            self._ev.state.commands.append(text)
             try:
                 ipython.check_command(self._ev, text)
             except SimulatedException:
@@ -311,17 +249,6 @@ class _Walk:
             self._ev.state.set_environment(match[1], self.reason)
         elif text.startswith(("%env ", "%set_env ")):
             self._set_variables([None])
-
-
-def _may_write(node: ast.Call) -> bool:
-    """Check whether a call of ``open`` may be for writing. ``Image.open(…)`` and its like are not."""
-    mode = next((word.value for word in node.keywords if word.arg == "mode"), None)
-    position = 1 if isinstance(node.func, ast.Name) else 0
-    if mode is None and len(node.args) > position:
-        mode = node.args[position]
-    if isinstance(mode, ast.Constant):
-        return isinstance(mode.value, str) and (mode.value[:1] in ("w", "a", "x") or "+" in mode.value)
-    return mode is not None and isinstance(node.func, ast.Name)
 
 
 _VISITS: dict[type[ast.AST], Callable[[_Walk, Any], None]] = {

@@ -10,10 +10,8 @@ import re
 import string
 from typing import TYPE_CHECKING, Any
 
-from taoprofiles.importer.operators import expand_variables
-from taoprofiles.importer.provenance import concat, cut, strip
-from taoprofiles.importer.state import MOUNTS_FILES
-from taoprofiles.importer.values import SimulatedException, Unknown, parse_json
+from taoprofiles.importer.state import MOUNTS_FILES, names_mounts_file
+from taoprofiles.importer.values import SimulatedException, Unknown, concat, cut, parse_json, strip
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
 _DOLLAR = re.compile(r"\$(\$?[\w.]+)")
 _MAY_SET = frozenset("run dotenv load load_dotenv rerun recall".split())
 """Magics that may set variables and names."""
-_MKDIR = re.compile(r"!+\s*mkdir\s+(?:-p\s+)?(\S+)\s*$")
 _RUNS_CODE = re.compile(r"!+\s*(python[\d.]*|bash|sh|source|\.|\S+\.(py|sh))\b")
 _READS = re.compile(
     r"\s*(?:sudo\s+)?(?:cat|ls|head|tail|less|more|grep|wc|stat|file|echo|test|diff|jq|realpath|readlink|du|find|chmod|chown)\b[^>;&`()]*$"
@@ -58,11 +55,7 @@ def run_line(ev: Evaluator, text: str) -> Any:
 
 
 def _other_line(ev: Evaluator, text: str, name: str) -> Any:
-    folder = _MKDIR.match(text)
-    if folder is not None:
-        path = expand(folder[1].strip("\"'"), ev.text)
-        ev.state.create_folder(path if isinstance(path, Unknown) else expand_variables(ev, path))
-    elif text.startswith("!"):
+    if text.startswith("!"):
         check_command(ev, text)
     if name == "pwd":
         return ev.state.folder
@@ -75,16 +68,14 @@ def _other_line(ev: Evaluator, text: str, name: str) -> Any:
 def check_command(ev: Evaluator, text: str) -> None:
     """Record a command that is not run. One that may change a mounts file makes its content unknown."""
     command = expand(text.lstrip("!"), ev.text)
-    ev.state.commands.append(text)
     if _RUNS_CODE.match(text):
         ev.state.calls[ev.state.location] = f"'{text[:60]}' is not run"
     if isinstance(command, str):
-        ev.state.commands.append(command)
         _check_script(ev, command, "the command")
 
 
 def _check_script(ev: Evaluator, script: str, what: str) -> None:
-    lines = [line for line in script.splitlines() if any(name in line for name in MOUNTS_FILES)]
+    lines = [line for line in script.splitlines() if names_mounts_file(line)]
     if all(_READS.match(line) for line in lines):
         return
     ev.state.note(f"{what} may change the mounts file, and is not run")
@@ -95,44 +86,30 @@ def _check_script(ev: Evaluator, script: str, what: str) -> None:
 
 
 def _cd(ev: Evaluator, line: str | Unknown) -> Any:
-    if isinstance(line, Unknown):
-        ev.state.change_folder(line)
-        return line
-    path = strip(line, None)
-    path = strip(cut(path, 3, len(path)) if path.startswith("-q ") else path, " \"'")
-    has_options = path.startswith("-")
-    folder = ev.state.unknown("'%cd' with an option") if has_options else ev.state.expand_home(path or "~")
-    try:
-        ev.state.change_folder(folder)
-    except SimulatedException as error:  # IPython prints it, and continues
-        ev.state.note(str(error))
-    return None
+    if isinstance(line, str):
+        path = strip(line, None)
+        path = strip(cut(path, 3, len(path)) if path.startswith("-q ") else path, " \"'")
+        has_options = path.startswith("-")
+        line = ev.state.unknown("'%cd' with an option") if has_options else ev.state.expand_home(path or "~")
+    ev.state.change_folder(line)
+    return line if isinstance(line, Unknown) else None
 
 
 def run_cell_magic(ev: Evaluator, text: str, body: str) -> None:
     """Follow a cell magic."""
     name, _, rest = text.partition(" ")
     if name in ("writefile", "file"):
-        _write_file(ev, rest, body)
-    elif name in ("bash", "sh", "script", "!"):
-        ev.state.commands.append(body)
+        appends = rest.startswith("-a ")
+        path = expand(rest.removeprefix("-a ").strip(), ev.text)
+        try:
+            value = ev.state.unknown("text added to a file") if appends else parse_json(body)
+        except SimulatedException:
+            value = None
+        ev.state.write_file(ev.state.expand_home(strip(path, "\"'")) if isinstance(path, str) else path, value)
+    elif name in ("bash", "sh", "script", "!", "python", "python3", "pypy"):
         _check_script(ev, body, f"'%%{name}'")
     elif name in ("env", "set_env", "cd"):
         ev.state.note(f"'%%{name}' is not a cell magic: nothing of it is done")
-    elif name in ("python", "python3", "pypy") and any(file in body for file in MOUNTS_FILES):
-        _check_script(ev, body, f"'%%{name}'")
-
-
-def _write_file(ev: Evaluator, rest: str, body: str) -> None:
-    appends = rest.startswith("-a ")
-    path = expand(rest.removeprefix("-a ").strip(), ev.text)
-    if isinstance(path, str):
-        path = ev.state.expand_home(strip(path, "\"'"))
-    try:
-        value = ev.state.unknown("text added to a file") if appends else parse_json(body)
-    except SimulatedException:
-        value = None
-    ev.state.write_file(path, value, None if appends else body)
 
 
 def expand(line: str, evaluate: Callable[[str], Any]) -> str | Unknown:
@@ -149,9 +126,11 @@ def expand(line: str, evaluate: Callable[[str], Any]) -> str | Unknown:
             value = evaluate(f"{field}:{specification}" if specification else field)
             if isinstance(value, Unknown):
                 return value
-            if conversion not in (None, "s", "r", "a"):
+            if conversion in ("r", "a"):
+                value = repr(str(value))
+            elif conversion not in (None, "s"):
                 return line
-            pieces.append(repr(str(value)) if conversion in ("r", "a") else value)
+            pieces.append(value)
     except (SimulatedException, ValueError):  # ValueError: a single brace
         return line
     return concat(*pieces)

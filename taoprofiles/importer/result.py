@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taoprofiles.importer import cells
 from taoprofiles.importer.evaluator import Evaluator
-from taoprofiles.importer.provenance import TracedStr, segments
 from taoprofiles.importer.state import MOUNTS_FILES, State, is_placeholder
-from taoprofiles.importer.values import SourceLocation, Unknown
+from taoprofiles.importer.values import SourceLocation, TracedStr, Unknown, segments
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

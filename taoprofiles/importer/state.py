@@ -6,8 +6,19 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from taoprofiles.importer.provenance import Segment, TracedStr, concat, expand_home, join_path, normal_path
-from taoprofiles.importer.values import Iterator, SimulatedException, SourceLocation, Unknown, UnknownJson, type_name
+from taoprofiles.importer.values import (
+    Json,
+    Segment,
+    SimulatedException,
+    SourceLocation,
+    TracedStr,
+    Unknown,
+    concat,
+    expand_home,
+    join_path,
+    normal_path,
+    type_name,
+)
 from taoprofiles.storage.paths import expand_user
 
 if TYPE_CHECKING:
@@ -29,9 +40,8 @@ _ALWAYS_SET = frozenset("PATH PWD SHELL TERM LANG".split())
 class Machine:
     """What the code would find on this machine. Nothing of it is changed.
 
-    ``environ`` is the environment of a notebook's kernel, ``folder`` the notebook's own folder. ``exists``,
-    ``is_folder`` and ``resolve`` look at the file system, as ``os.path`` does. ``processor`` is what
-    ``platform.machine()`` returns.
+    ``environ`` is the environment of a notebook's kernel, ``folder`` the notebook's own folder. ``is_folder`` and
+    ``resolve`` look at the file system, as ``os.path`` does.
     """
 
     home: str
@@ -39,10 +49,8 @@ class Machine:
     uid: int
     gid: int
     environ: Mapping[str, str]
-    exists: Callable[[str], bool]
     is_folder: Callable[[str], bool]
     resolve: Callable[[str], str]
-    processor: str = "x86_64"
 
 
 class Definition(NamedTuple):
@@ -54,12 +62,11 @@ class Definition(NamedTuple):
 
 
 class WrittenFile(NamedTuple):
-    """A mounts file as the code wrote it: its path, the value of its JSON (or Unknown), and its text."""
+    """A mounts file as the code wrote it: its path and the value of its JSON, None if it is not JSON."""
 
     path: str
     value: Any
     location: SourceLocation
-    text: str | Unknown
 
 
 @dataclass(slots=True)
@@ -88,14 +95,11 @@ class State:
     """Lists and dictionaries, by id(), that code that is not followed may have changed."""
     has_unknown_names: bool = False
     """Whether code that is not followed may have bound names that are not known (``import *``)."""
-    commands: list[str] = field(default_factory=list)
-    """Commands that the code would run."""
+    created: set[str] = field(default_factory=set)
+    """The folders that the code creates."""
     _first: dict[str, Any] = field(default_factory=dict)
     _environment: Unknown | None = None
     """Why all variables are unknown which are not set later on."""
-    _created: set[str] = field(default_factory=set)
-    _unclear: set[str] = field(default_factory=set)
-    _tree: Unknown | None = None
 
     def __post_init__(self) -> None:
         """Define the given variables."""
@@ -108,11 +112,11 @@ class State:
         first = next((origin for origin in origins if isinstance(origin, Unknown)), None)
         if first is None:
             return Unknown(reason, self.location)
-        return Unknown(first.reason, first.location) if isinstance(first, UnknownJson) else first
+        return Unknown(first.reason, first.location) if isinstance(first, Json) else first
 
     def known(self, value: Any) -> Any:
         """Return the value, or Unknown for a list or dictionary that may have been changed."""
-        if isinstance(value, (list, dict, Iterator)) and id(value) in self.lost:
+        if isinstance(value, (list, dict)) and id(value) in self.lost:
             return self.lost[id(value)][1]
         return value
 
@@ -222,100 +226,45 @@ class State:
         return absolute if real == absolute else concat(real)
 
     def change_folder(self, path: Any) -> None:
-        """Do ``os.chdir(path)``. Raises SimulatedException if there is no such folder."""
-        if isinstance(path, Unknown):
-            self.folder = path
-        elif isinstance(path, str):
-            exists = self.is_folder(path)
-            if exists is False:
-                raise SimulatedException("FileNotFoundError", f"no such folder: '{path}'")
-            self.folder = exists if isinstance(exists, Unknown) else self.absolute(path)
-
-    # The file system
-
-    def is_folder(self, path: str) -> bool | Unknown:
-        """Check whether there would be such a folder."""
-        absolute = self.absolute(path)
-        if isinstance(absolute, Unknown):
-            return absolute
-        exists = str(absolute) in self._created or self.machine.is_folder(absolute)
-        return self._unless_changed(absolute, exists=exists)
-
-    def exists(self, path: str) -> bool | Unknown:
-        """Check whether there would be such a file or folder."""
-        absolute = self.absolute(path)
-        if isinstance(absolute, Unknown):
-            return absolute
-        created = {file.path for file in self.files} | self._created
-        return self._unless_changed(absolute, exists=str(absolute) in created or self.machine.exists(absolute))
-
-    def is_file(self, path: str) -> bool | Unknown:
-        """Check whether there would be such a file that is no folder."""
-        exists, folder = self.exists(path), self.is_folder(path)
-        return exists if exists is not True or isinstance(folder, Unknown) else not folder
-
-    def _unless_changed(self, path: str, *, exists: bool) -> bool | Unknown:
-        if self._tree is not None:
-            return self._tree
-        if any(path == changed or path.startswith(f"{changed}/") for changed in self._unclear):
-            return self.unknown(f"whether '{path}' exists")
-        name = path.rpartition("/")[2]
-        if not exists and name and any(name in command for command in self.commands):
-            return self.unknown(f"whether a command that is not run creates '{path}'")
-        return exists
+        """Do ``os.chdir(path)``. The folder is unknown if there is none of that path yet."""
+        absolute = self.absolute(path) if isinstance(path, str) else path
+        if isinstance(absolute, str) and absolute not in self.created and not self.machine.is_folder(absolute):
+            absolute = self.unknown(f"whether the folder '{path}' exists")
+        self.folder = absolute
 
     def create_folder(self, path: Any) -> None:
         """Record that the code creates a folder."""
         absolute = self.absolute(path) if isinstance(path, str) else path
-        if not isinstance(absolute, str):
-            return
-        self._unclear.discard(str(absolute))
-        while absolute not in ("/", "") and absolute not in self._created:
-            self._created.add(str(absolute))
+        while isinstance(absolute, str) and absolute not in ("/", "", *self.created):
+            self.created.add(str(absolute))
             absolute = str(absolute).rpartition("/")[0]
-
-    def change_path(self, path: Any) -> None:
-        """Record that the code removes, renames or creates something at a path, in a way that is not followed."""
-        absolute = self.absolute(path) if isinstance(path, str) else None
-        if isinstance(absolute, str):
-            self._unclear.add(str(absolute))
-            if is_mounts_file(absolute):
-                self.write_file(absolute, self.unknown("a change of the file that is not followed"))
-
-    def invalidate_tree(self, reason: str) -> None:
-        """Make unknown which files and folders exist."""
-        self._tree = self._tree or self.unknown(reason)
 
     # Mounts files
 
-    def write_file(self, path: Any, value: Any, text: str | None = None) -> None:
+    def write_file(self, path: Any, value: Any) -> None:
         """Record the content of a mounts file; other files are ignored.
 
         ``value`` is the value of its JSON, None if it is not JSON. A write to an unknown path may have changed it.
         """
         if isinstance(path, Unknown):
             self.invalidate_files("a file of a path that is not known is written")
-        elif isinstance(path, str) and is_mounts_file(path):
+        elif isinstance(path, str) and path.rpartition("/")[2] in MOUNTS_FILES:
             absolute = self.absolute(path)
-            where = str(absolute) if isinstance(absolute, str) else path
-            known_text = self.unknown("the text of a file", value) if text is None else text
-            self.files.append(WrittenFile(where, value, self.location, known_text))
+            self.files.append(WrittenFile(absolute if isinstance(absolute, str) else path, value, self.location))
 
     def invalidate_files(self, reason: str) -> None:
         """Make the content of the mounts files that the code wrote unknown."""
-        unknown = self.unknown(reason)
         for path in dict.fromkeys(file.path for file in self.files):
-            self.files.append(WrittenFile(path, unknown, self.location, unknown))
+            self.files.append(WrittenFile(path, self.unknown(reason), self.location))
 
-    def read_file(self, path: Any) -> WrittenFile | None:
-        """Return a mounts file as the code wrote it itself, None if it did not."""
-        absolute = self.absolute(path) if isinstance(path, str) else None
-        return next((file for file in reversed(self.files) if file.path == absolute), None)
+    def lose_mounts_file(self, reason: str) -> None:
+        """Make the content of the mounts file unknown, also if the code has not written it yet."""
+        self.write_file(f"{self.machine.home}/{MOUNTS_FILES[0]}", self.unknown(reason))
 
 
-def is_mounts_file(path: str) -> bool:
-    """Check whether a path is that of a mounts file."""
-    return path.rpartition("/")[2] in MOUNTS_FILES
+def names_mounts_file(text: object) -> bool:
+    """Check whether a text names a mounts file."""
+    return isinstance(text, str) and any(name in text for name in MOUNTS_FILES)
 
 
 def is_placeholder(text: str) -> bool:

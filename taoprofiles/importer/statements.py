@@ -5,9 +5,10 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING, Any
 
-from taoprofiles.importer import library, operators
+from taoprofiles.importer import operators
 from taoprofiles.importer.invalidate import escape, invalidate, jumps, not_followed
 from taoprofiles.importer.values import (
+    ENTRY_SIZE,
     PLAIN,
     ControlFlow,
     File,
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from taoprofiles.importer.evaluator import Evaluator
 
-MODULES = frozenset("os os.path posixpath json pathlib copy getpass sys platform pprint shutil".split())
+MODULES = frozenset("os os.path json sys platform pprint shutil".split())
 """The modules of which functions are followed; of all others nothing is known. None is imported."""
 
 
@@ -132,40 +133,26 @@ def _set_entry(ev: Evaluator, owner: Any, key: Any, value: Any, target: ast.expr
 
 def _aug_assign(ev: Evaluator, node: ast.AugAssign) -> None:
     target = node.target
+    owner = key = None
     if isinstance(target, ast.Name):
         old = ev.value(ast.copy_location(ast.Name(target.id, ast.Load()), target))
-        value = _augmented(ev, node.op, old, ev.value(node.value))
-        if value is not old:
-            ev.bind(target.id, value)
     elif isinstance(target, ast.Subscript) and not isinstance(target.slice, ast.Slice):
         owner, key = ev.value(target.value), ev.value(target.slice)
         old = ev.state.known(operators.entry(ev, owner, key))
-        _set_entry(ev, owner, key, _augmented(ev, node.op, old, ev.value(node.value)), target)
-    elif isinstance(target, ast.Attribute) and isinstance(node.op, ast.BitOr):
-        if _augmented(
-            ev, node.op, ev.value(ast.Attribute(target.value, target.attr, ast.Load())), ev.value(node.value)
-        ):
-            invalidate(ev, [target])
     else:
         _skip(ev, node)
-
-
-def _augmented(ev: Evaluator, op: ast.operator, old: Any, new: Any) -> Any:
-    """Return the value of ``old op= new``, and change a list or dictionary in place."""
-    if old == Library("os.environ") and isinstance(op, ast.BitOr):
-        library.call(ev, "os.environ.update", [new], {})
-        return old
-    if isinstance(old, list) and isinstance(op, ast.Add):
-        entries = ev.entries(new)
-        if isinstance(entries, Unknown):
-            escape(ev, old)
-        else:
-            old.extend(entries)
-        return old
-    if isinstance(old, dict) and isinstance(op, ast.BitOr) and isinstance(new, dict):
-        old.update(new)
-        return old
-    return operators.operate(ev, op, old, new)  # which loses a list or dictionary
+        return
+    new = ev.value(node.value)
+    if isinstance(old, list) and isinstance(node.op, ast.Add) and isinstance(new, (list, tuple)):
+        ev.budget.add(len(new) * ENTRY_SIZE)
+        old.extend(new)
+    elif not isinstance(old, (str, int, float, tuple, type(None), Unknown)):
+        escape(ev, old, new)
+        _skip(ev, node)
+    elif isinstance(target, ast.Name):
+        ev.bind(target.id, operators.operate(ev, node.op, old, new))
+    else:
+        _set_entry(ev, owner, key, operators.operate(ev, node.op, old, new), target)
 
 
 # Control flow

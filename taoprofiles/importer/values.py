@@ -1,19 +1,21 @@
 """The values that code can have during static evaluation, and the limits of the evaluation.
 
-Text, numbers, lists, dictionaries and tuples are Python's own. Everything else is one of the classes below. A value
-that depends on something that is not followed is ``Unknown``, with the reason and the line.
+Numbers, lists, dictionaries and tuples are Python's own. Strings are ``TracedStr``, which record where each piece of
+them came from, so that a profile can refer to a variable. Everything else is one of the classes below. A value that
+depends on something that is not followed is ``Unknown``, with the reason and the line.
 """
 
 from __future__ import annotations
 
 import json
+import posixpath
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from taoprofiles.importer.provenance import Exhausted, Segment, TracedStr, pure_path
-
 if TYPE_CHECKING:
     import ast
+    from collections.abc import Iterable
+    from typing import Self
 
 CELL_STEPS = 20_000
 """Evaluation steps in one cell. A set-up cell takes a few hundred."""
@@ -31,6 +33,119 @@ CALLS_LIMIT = 12
 TEXTS_LIMIT = 5
 """Magics that expand magics."""
 NUMBER_BITS = 256
+
+
+SEGMENTS_LIMIT = 1000
+"""Segments of one string. A path has two or three."""
+
+
+class Exhausted(Exception):
+    """A limit is exceeded: the cell is not followed any further."""
+
+
+class Segment(NamedTuple):
+    """A piece of text and its origin: ``kind`` is "" (a literal), variable, env, home, folder, name, uid or gid.
+
+    ``name`` and ``version`` identify one value of a variable, which may have been set again since.
+    """
+
+    text: str
+    kind: str = ""
+    name: str = ""
+    version: int = 0
+
+
+class TracedStr(str):
+    """A string with its segments, which joined are the string."""
+
+    __slots__ = ("segments",)
+    segments: tuple[Segment, ...]
+
+    def __new__(cls, segments: Iterable[Segment]) -> Self:
+        """Join the segments; neighbouring literals become one. Raises Exhausted for too many."""
+        merged: list[Segment] = []
+        for segment in segments:
+            if not segment.text:
+                continue
+            if merged and not segment.kind and not merged[-1].kind:
+                merged[-1] = Segment(merged[-1].text + segment.text)
+            else:
+                merged.append(segment)
+        if len(merged) > SEGMENTS_LIMIT:
+            raise Exhausted
+        instance = super().__new__(cls, "".join(segment.text for segment in merged))
+        instance.segments = tuple(merged)
+        return instance
+
+
+def segments(text: str) -> tuple[Segment, ...]:
+    """Return the segments of any string."""
+    return text.segments if isinstance(text, TracedStr) else (Segment(text),)
+
+
+def concat(*texts: str) -> TracedStr:
+    """Return the concatenation of texts."""
+    return TracedStr(segment for text in texts for segment in segments(text))
+
+
+def cut(text: str, start: int, end: int) -> TracedStr:
+    """Return ``text[start:end]``, for ``0 <= start <= end``; a segment that is cut becomes a literal."""
+    result = []
+    position = 0
+    for segment in segments(text):
+        here = segment.text[max(start - position, 0) : max(end - position, 0)]
+        result.append(segment if here == segment.text else Segment(here))
+        position += len(segment.text)
+    return TracedStr(result)
+
+
+def split(text: str, separator: str) -> list[TracedStr]:
+    """Return ``text.split(separator)``."""
+    pieces: list[TracedStr] = []
+    position = 0
+    for piece in text.split(separator):
+        pieces.append(cut(text, position, position + len(piece)))
+        position += len(piece) + len(separator)
+    return pieces
+
+
+def strip(text: str, characters: str | None, *, left: bool = True, right: bool = True) -> TracedStr:
+    """Return ``text.strip(characters)``, or of one side only."""
+    start = len(text) - len(text.lstrip(characters)) if left else 0
+    end = len(text.rstrip(characters)) if right else len(text)
+    return cut(text, start, max(start, end))
+
+
+def join_path(*texts: str) -> TracedStr:
+    """Return ``os.path.join(…)``."""
+    path: str = texts[0]
+    for text in texts[1:]:
+        if text.startswith("/"):
+            path = text
+        else:
+            path = concat(path, text) if not path or path.endswith("/") else concat(path, "/", text)
+    return concat(path)
+
+
+def normal_path(text: str) -> TracedStr:
+    """Return ``os.path.normpath(text)``; a path that is normal already keeps its segments."""
+    normal = posixpath.normpath(text)
+    if normal == text.rstrip("/"):
+        return cut(text, 0, len(normal))
+    return concat(normal)
+
+
+def split_path(text: str) -> tuple[TracedStr, TracedStr]:
+    """Return ``os.path.split(text)``."""
+    head, tail = posixpath.split(text)
+    return cut(text, 0, len(head)), cut(text, len(text) - len(tail), len(text))
+
+
+def expand_home(text: str, home: str) -> TracedStr:
+    """Return ``os.path.expanduser(text)`` for the user's own home."""
+    if text == "~" or text.startswith("~/"):
+        return concat(home.rstrip("/"), cut(text, 1, len(text))) or concat("/")
+    return concat(text)
 
 
 class SourceLocation(NamedTuple):
@@ -76,24 +191,23 @@ class Budget:
     """Counts evaluation steps and created data. Methods raise Exhausted."""
 
     def __init__(self) -> None:
-        self._steps, self._size, self._cell_steps = ALL_STEPS, ALL_SIZE, CELL_STEPS
-        self.is_unlimited = False
+        self._steps, self._size, self._cell_steps = ALL_STEPS, ALL_SIZE, 0
 
-    def start_cell(self) -> None:
-        """Reset the steps of one cell."""
-        self._cell_steps = CELL_STEPS
+    def start_cell(self, steps: int) -> None:
+        """Limit the steps of one cell."""
+        self._cell_steps = steps
 
     def step(self) -> None:
         """Count one step."""
         self._steps -= 1
         self._cell_steps -= 1
-        if min(self._steps, self._cell_steps) < 0 and not self.is_unlimited:
+        if min(self._steps, self._cell_steps) < 0:
             raise Exhausted
 
     def add(self, size: int) -> None:
         """Count created data."""
         self._size -= size
-        if self._size < 0 and not self.is_unlimited:
+        if self._size < 0:
             raise Exhausted
 
 
@@ -106,8 +220,8 @@ class Unknown:
 
 
 @dataclass(slots=True, eq=False)
-class UnknownJson(Unknown):
-    """The JSON text of a value that is unknown in part. ``value`` is that value."""
+class Json(Unknown):
+    """The JSON text of ``value``. It can be written to a file; any other use of it is unknown."""
 
     value: Any = None
 
@@ -139,13 +253,6 @@ class Function:
 
 
 @dataclass(slots=True, eq=False)
-class Iterator:
-    """An iterator that can be consumed once, such as ``zip(…)``."""
-
-    entries: list[Any]
-
-
-@dataclass(slots=True, eq=False)
 class View:
     """What ``keys()``, ``values()`` or ``items()`` of a dictionary returns; it shows later changes."""
 
@@ -164,15 +271,6 @@ class Id(int):
     segment: Segment
 
 
-class PurePath:
-    """A ``pathlib.Path``."""
-
-    __slots__ = ("text",)
-
-    def __init__(self, text: str) -> None:
-        self.text = pure_path(text)
-
-
 @dataclass(slots=True, eq=False)
 class File:
     """An open file. What is written to it is only recorded."""
@@ -182,16 +280,9 @@ class File:
     written: list[Any] = field(default_factory=list)
 
 
-class JsonText(TracedStr):
-    """A JSON text whose value is known with the origins of its strings."""
-
-    __slots__ = ("value",)
-    value: Any
-
-
 PLAIN = (str, int, float, bool, type(None))
 _TYPE_NAMES: dict[type, str] = {
-    TracedStr: "str", JsonText: "str", Id: "int", PurePath: "PosixPath", File: "TextIOWrapper", type(None): "NoneType",
+    TracedStr: "str", Id: "int", File: "TextIOWrapper", type(None): "NoneType",
 }  # fmt: skip
 
 
@@ -200,36 +291,13 @@ def type_name(value: object) -> str:
     return _TYPE_NAMES.get(type(value), type(value).__name__)
 
 
-def holds_unknown(value: Any) -> bool:
-    """Check whether a part of a JSON value is unknown."""
-    if isinstance(value, dict):
-        return any(map(holds_unknown, value.values()))
-    if isinstance(value, list):
-        return any(map(holds_unknown, value))
-    return isinstance(value, Unknown)
-
-
-def json_text(text: str, value: Any) -> JsonText:
-    """Return a JSON text together with its value."""
-    result = JsonText([Segment(text)])
-    result.value = value
-    return result
-
-
 def parse_json(text: str) -> Any:
     """Return ``json.loads(text)``. Raises SimulatedException, also for a value that is nested too deeply."""
-    if isinstance(text, JsonText):
-        return text.value
     try:
         value = json.loads(text)
-    except ValueError as error:
-        raise SimulatedException("JSONDecodeError", str(error)) from None
-    except RecursionError:
-        value = None
-        too_deep = True
-    else:
-        too_deep = _is_too_deep(value)
-    if too_deep:
+    except (ValueError, RecursionError) as error:
+        raise SimulatedException(type(error).__name__, str(error)) from None
+    if _is_too_deep(value):
         raise SimulatedException("RecursionError", "maximum recursion depth exceeded")
     return value
 

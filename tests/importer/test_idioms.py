@@ -127,7 +127,6 @@ IDIOMS: dict[str, Idiom] = {
     "cd": Idiom(["!mkdir -p sub", "%cd sub", SET.replace("{}", "os.getcwd()"), mounts(DATA), write()]),
     "cd above": Idiom(["%cd ..", SET.replace("{}", 'os.path.abspath("x")'), mounts(DATA), write()]),
     "cd home": Idiom(["%cd ~", SET.replace("{}", 'os.path.join(os.getcwd(), "x")'), mounts(DATA), write()]),
-    "cd to nowhere": Idiom(["%cd nowhere", SET.replace("{}", "os.getcwd()"), mounts(DATA), write()]),
     "cd with makedirs": Idiom(
         [
             OS + '\nos.makedirs("a/b", exist_ok=True)\nos.chdir("a/b")',
@@ -139,22 +138,14 @@ IDIOMS: dict[str, Idiom] = {
     # Text
     "plus": one('"/data" + "/" + "kitti"'),
     "plus in place": lines('import os\np = "/data"\np += "/x"\nos.environ["LOCAL_DATA_DIR"] = p'),
-    "f-string": one('f"{root}/kitti/{n:03d}/{root!s}"', 'root = "/data"; n = 7'),
+    "f-string": one('f"{root}/kitti/{n}/{root!s}"', 'root = "/data"; n = 7'),
     "f-string with quotes": one("f\"{os.environ['ROOT']}/kitti\"", "%env ROOT=/d"),
     "format": one('"{}/{}".format(root, "kitti")', 'root = "/data"'),
-    "format by name": one('"{root}/{0}/{0:>4}".format("kitti", root=root)', 'root = "/data"'),
-    "percent": one('"%s/kitti/%d" % (root, 5)', 'root = "/data"'),
-    "percent by name": one('"%(r)s/kitti%%" % {"r": root}', 'root = "/data"'),
-    "percent of a tuple that is short": lines("%env LOCAL_DATA_DIR=/a", 'x = "%s%s" % ("a",)\n%env LOCAL_DATA_DIR=/b'),
-    "percent of too many": lines("%env LOCAL_DATA_DIR=/a", 'x = "%s" % ("a", "b")\n%env LOCAL_DATA_DIR=/b'),
+    "format by name": one('"{root}/{0}/{0}".format("kitti", root=root)', 'root = "/data"'),
     "joined list": one('"/".join(["", "data", "kitti"])'),
-    "replace": one('"/X/kitti".replace("X", "data")'),
     "strip": one('" /data/ ".strip().rstrip("/")'),
     "split": one('"/data:/b".split(":")[0]'),
-    "rsplit": one('"/data/a/b".rsplit("/", 1)[0]'),
-    "split with a limit": one('"/data,b,c".split(",", 1)[1]'),
-    "partition": one('"/data=b".partition("=")[0]'),
-    "case": one('"/Data".lower() + "x".upper() + "tao".title()'),
+    "case": one('"/Data".lower() + "x".upper()'),
     "conditional": one('"/a" if 1 > 2 else "/b"'),
     "or": one('os.environ.get("NOPE") or "/b"'),
     "walrus": one('(r := "/data") + r'),
@@ -167,37 +158,6 @@ IDIOMS: dict[str, Idiom] = {
     "abspath": one('os.path.abspath("../x")'),
     "realpath": one('os.path.realpath("x")'),
     "normpath": one('os.path.normpath("/data/./x/../y//z/")'),
-    "splitext": one('os.path.splitext("/data/x.tar.gz")[0]'),
-    "split of a path": one('os.path.split("/data/x")[0]'),
-    "expandvars": one('os.path.expandvars("$ROOT/${ROOT}/$NOPE")', "%env ROOT=/d"),
-    "isdir": one('"/a" if os.path.isdir(os.getcwd()) and not os.path.exists("nope") else "/b"'),
-    "pathlib": one('str(Path("/data") / "kitti")', "from pathlib import Path"),
-    "pathlib home": one('str(Path.home() / "kitti")', "from pathlib import Path"),
-    "pathlib cwd": one('str(Path.cwd().parent / "kitti" / "../x")', "from pathlib import Path"),
-    "pathlib resolve": one('str(Path("x").resolve())', "from pathlib import Path"),
-    "pathlib expanduser": one('Path("~/x").expanduser().as_posix()', "import pathlib\nPath = pathlib.Path"),
-    "pathlib normal": one('str(Path("/data//x/./y/"))', "from pathlib import Path"),
-    "pathlib in f-string": one("f\"{Path('/data')}/x\"", "from pathlib import Path"),
-    "pathlib parts": one(
-        'str(Path("/d/x.tar.gz").parent) + Path("/d/x.tar.gz").stem + Path("/d/x.tar.gz").suffix + Path("x/y/").name',
-        "from pathlib import Path",
-    ),
-    "pathlib joinpath": one('str(Path("/d").joinpath("x", "y"))', "from pathlib import Path"),
-    "pathlib root": one('str(Path("/").parent) + Path("").name + str(Path("a").parent)', "from pathlib import Path"),
-    "pathlib writes": Idiom(
-        [
-            mounts('"/d" -> "/x"'),
-            "import json\nfrom pathlib import Path\n"
-            '(Path.home() / ".tao_mounts.json").write_text(json.dumps(tao_configs))',
-        ]
-    ),
-    "pathlib opens": Idiom(
-        [
-            mounts('"/d" -> "/x"'),
-            "import json\nfrom pathlib import Path\n"
-            'with (Path.home() / ".tao_mounts.json").open("w") as f:\n    json.dump(tao_configs, f)',
-        ]
-    ),
     # Control
     "if on a flag": lines(
         "CLOUD = False\nLOCAL = not CLOUD",
@@ -307,14 +267,6 @@ IDIOMS: dict[str, Idiom] = {
         [mounts('"/d" -> "/x"'), write(), 'tao_configs["Envs"] = [{"variable": "A", "value": "1"}]\n' + write()]
     ),
     "mutated, not written again": Idiom([mounts('"/d" -> "/x"'), write(), 'tao_configs["Mounts"].clear()']),
-    "read back and written": Idiom(
-        [
-            mounts('"/d" -> "/x"'),
-            write(),
-            'p = os.path.expanduser("~/.tao_mounts.json")\nwith open(p) as f:\n    m = json.load(f)\n'
-            'm["Mounts"][0]["source"] = "/new"\nwith open(p, "w") as f:\n    json.dump(m, f)',
-        ]
-    ),
     "taken apart": Idiom(
         [
             'import os\nbase = {"Mounts": [{"source": "/d", "destination": "/x"}]}\ntao_configs = {**base, "Envs": []}\n'
@@ -358,7 +310,7 @@ IDIOMS: dict[str, Idiom] = {
     "open and write": Idiom(
         [
             mounts('"/d" -> "/x"'),
-            'from json import dumps\nopen(f"{os.path.expanduser(\'~\')}/.tao_mounts.json", "w").write(f"{dumps(tao_configs)}")',
+            'from json import dumps\nopen(f"{os.path.expanduser(\'~\')}/.tao_mounts.json", "w").write(dumps(tao_configs))',
         ]
     ),
     "dump by name": Idiom(
@@ -380,7 +332,6 @@ IDIOMS: dict[str, Idiom] = {
     "names of a loop stay": lines('import os\nfor x in ["/a", "/d"]:\n    pass\nos.environ["LOCAL_DATA_DIR"] = x'),
     "two at once": lines('import os\nos.environ["LOCAL_DATA_DIR"], os.environ["B"] = "/d", "b"'),
     "update with names taken apart": lines('import os\nos.environ.update(**{"LOCAL_DATA_DIR": "/d"}, **dict(B="b"))'),
-    "environ |=": lines('import os\nos.environ |= {"LOCAL_DATA_DIR": "/d"}'),
     "plus in place on the environment": lines(
         'import os\nos.environ["LOCAL_DATA_DIR"] = "/d"\nos.environ["LOCAL_DATA_DIR"] += "/e"'
     ),
@@ -388,23 +339,16 @@ IDIOMS: dict[str, Idiom] = {
         'import os\nfor k, v in {"LOCAL_DATA_DIR": "/d", "N": 3, "B": True, "F": 0.1}.items():\n    os.environ[k] = str(v)'
     ),
     "sep": one('os.sep + os.sep.join(["a", "b"]) + os.path.sep'),
-    "a nested format": one('f"/d/{7:>{3}}" + f"{2.5:.2f}{255:x}{True}{None}"'),
-    "an f-string that shows itself": one("f'/{n=}'", "n = 7"),
     "join of an unpacked list": one('os.path.join(*["/a", "b"])'),
-    "getuser": one('"/" + getpass.getuser()', "import getpass"),
-    "platform": one('"/" + platform.system() + sys.platform', "import platform, sys"),
     "a dictionary of paths": one('paths["data"]', 'paths = {"data": "/d"}\npaths["x"] = paths["data"] + "/x"'),
     "a dictionary with a default": one(
         'paths.get("x", "/d") + paths.setdefault("y", "/y") + paths.pop("y")', "paths = {}"
     ),
     "min, max, sum": one('f"/{len([1, 2])}"', ""),
-    "isinstance": one('"/a" if isinstance("x", str) and not isinstance("x", dict) else "/b"'),
     "made if not there": lines(
         'import os\nos.environ["LOCAL_DATA_DIR"] = os.path.join(os.getcwd(), "made")\np = os.environ["LOCAL_DATA_DIR"]\n'
-        'if not os.path.exists(p):\n    os.makedirs(p)\n!mkdir -p $p/x\nif os.path.isdir(p + "/x"):\n    os.environ["B"] = "yes"'
-    ),
-    "mkdir of a variable": lines(
-        "%env LOCAL_DATA_DIR=made\n!mkdir -p $LOCAL_DATA_DIR", 'import os\nif os.path.isdir("made"):\n    %env B=yes\n'
+        'if not os.path.exists(p):\n    os.makedirs(p)\n!mkdir -p $p/x\nif os.path.isdir(p + "/x"):\n    os.environ["B"] = "yes"',
+        left_out={"B"},
     ),
     "cd of a name": Idiom(
         [
@@ -440,9 +384,6 @@ IDIOMS: dict[str, Idiom] = {
     "a type error": lines("%env LOCAL_DATA_DIR=/a", 'import os\nos.environ["LOCAL_DATA_DIR"] = 1 + "a"\n'),
     "a number as a value": lines(
         "%env LOCAL_DATA_DIR=/a", 'import os\nos.environ["N"] = 1\nos.environ["LOCAL_DATA_DIR"] = "/b"'
-    ),
-    "an attribute that is not there": lines(
-        "%env LOCAL_DATA_DIR=/a", 'import os\n"a".nope\nos.environ["LOCAL_DATA_DIR"] = "/b"'
     ),
     "an index too far": lines("%env LOCAL_DATA_DIR=/a", "x = [1][1]\n%env LOCAL_DATA_DIR=/b"),
     "a name that shadows": lines('str = "/d"', 'import os\nos.environ["LOCAL_DATA_DIR"] = str'),

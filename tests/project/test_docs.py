@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from taoprofiles.cli.parser import COMMANDS
-from taoprofiles.importer import cells, provenance, values
+from taoprofiles.importer import cells, values
 from tests.support.home import Home, find_command
 
 ROOT = Path(__file__).parents[2]
@@ -133,7 +133,7 @@ def test_the_limits_of_import_are_those_in_the_reference() -> None:
         f"{cells.NOTEBOOK_LIMIT >> 20} MB, {cells.CELLS_LIMIT:,} cells, {cells.CODE_LIMIT >> 10} KB of code",
         f"{cells.CELL_LIMIT >> 10} K characters, brackets {cells._NESTING} deep, {values.CELL_STEPS:,} steps",
         f"{values.ALL_STEPS:,} steps, {values.ALL_SIZE >> 20} M characters",
-        f"{values.TEXT_LIMIT >> 10} K characters and {provenance.SEGMENTS_LIMIT:,} pieces",
+        f"{values.TEXT_LIMIT >> 10} K characters and {values.SEGMENTS_LIMIT:,} pieces",
         f"{values.ENTRIES_LIMIT:,} rounds, {values.DEPTH_LIMIT}, {values.CALLS_LIMIT} |",
     )
     assert [text for text in told if text not in page] == []
