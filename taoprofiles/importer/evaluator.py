@@ -12,9 +12,7 @@ from taoprofiles.importer.cells import Cell, CellError, magic_number, prepare
 from taoprofiles.importer.invalidate import bound_names, call_unknown, escape, invalidate
 from taoprofiles.importer.state import PLACEHOLDER_NAME, State, is_placeholder
 from taoprofiles.importer.values import (
-    ALL_STEPS,
     CALLS_LIMIT,
-    CELL_STEPS,
     DEPTH_LIMIT,
     ENTRIES_LIMIT,
     ENTRY_SIZE,
@@ -75,7 +73,7 @@ class Evaluator:
         """Follow one cell to its end, or to where it would fail."""
         state = self.state
         state.location = SourceLocation(cell.number, 1)
-        self.budget.start_cell(CELL_STEPS)
+        self.budget.start_cell()
         try:
             prepared = prepare(cell.source, self.magics)
         except CellError as error:
@@ -96,7 +94,7 @@ class Evaluator:
 
     def _invalidate_cell(self, tree: ast.Module) -> None:
         budget, self.budget = self.budget, Budget()
-        self.budget.start_cell(ALL_STEPS)
+        self.budget.start_cell(is_followed=False)
         try:
             invalidate(self, [tree], calls=True)
         except (Exhausted, RecursionError):  # a magic that expands itself

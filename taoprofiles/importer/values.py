@@ -193,9 +193,9 @@ class Budget:
     def __init__(self) -> None:
         self._steps, self._size, self._cell_steps = ALL_STEPS, ALL_SIZE, 0
 
-    def start_cell(self, steps: int) -> None:
-        """Limit the steps of one cell."""
-        self._cell_steps = steps
+    def start_cell(self, *, is_followed: bool = True) -> None:
+        """Limit the steps of one cell, which are more for a cell that is not followed."""
+        self._cell_steps = CELL_STEPS if is_followed else ALL_STEPS
 
     def step(self) -> None:
         """Count one step."""
