@@ -8,17 +8,15 @@ import pwd
 import shutil
 import socket
 import struct
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from taoprofiles.masking import within
 from taoprofiles.storage import files
 from taoprofiles.system import processes
 from taoprofiles.system.commands import run_bounded
 from taoprofiles.system.engine import DEFAULT, Engine, EngineError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 ABSENT, REFUSED, DENIED, SILENT, ODD = "absent", "refused", "denied", "silent", "odd"
 

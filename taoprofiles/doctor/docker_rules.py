@@ -9,14 +9,10 @@ from __future__ import annotations
 
 import re
 import shlex
-from typing import TYPE_CHECKING
 
-from taoprofiles.doctor.docker_probe import ABSENT, DENIED, ODD, REFUSED, SILENT
+from taoprofiles.doctor.docker_probe import ABSENT, DENIED, ODD, REFUSED, SILENT, Answer, Docker, Gpus
+from taoprofiles.launcher.environment import FileSystem
 from taoprofiles.rules.finding import Finding, error, warning
-
-if TYPE_CHECKING:
-    from taoprofiles.doctor.docker_probe import Answer, Docker, Gpus
-    from taoprofiles.launcher.environment import FileSystem
 
 SOCKET = "unix:///var/run/docker.sock"
 ROOM = 40 << 30
@@ -32,21 +28,15 @@ TOOLKIT = (
 
 def check_docker(docker: Docker, gpus: Gpus, images: FileSystem | None) -> list[Finding]:
     """Check the engine, the command and the GPUs; ``images`` is the file system of the engine's images, if known."""
-    found = _presence(docker)
-    if not found:
-        found = _mismatch(docker) + _kind(docker)
+    findings = _presence(docker) or _mismatch(docker) + _kind(docker)
     engine = docker.first
-    if not engine.trouble and _is_local(docker) and engine.system != "Docker Desktop":
-        found += _gpus(engine, gpus)
+    if not engine.trouble and engine.address.startswith("unix://") and engine.system != "Docker Desktop":
+        findings += _gpus(engine, gpus)
     if images is not None and images.size and images.free < ROOM:
         what = f"{images.free / 1e9:.0f} GB are free for the engine's images"
         why = "NVIDIA recommends 100 GB: a TAO image takes tens of GB, and a pull that does not fit fails"
-        found.append(warning("disk-images", images.path, what, why, "docker system df && docker image prune"))
-    return found
-
-
-def _is_local(docker: Docker) -> bool:
-    return docker.first.address.startswith("unix://")
+        findings.append(warning("disk-images", images.path, what, why, "docker system df && docker image prune"))
+    return findings
 
 
 def _presence(docker: Docker) -> list[Finding]:
@@ -55,16 +45,16 @@ def _presence(docker: Docker) -> list[Finding]:
         why = "tao runs everything in containers"
         hint = "sudo apt-get install -y docker.io && sudo usermod -aG docker $USER && newgrp docker"
         return [error("docker-missing", "PATH", "Docker is not installed", why, hint)]
-    found = []
+    findings = []
     if not docker.cli:
         why = "tao runs the task in the container with 'docker exec'"
         hint = "sudo apt-get install -y docker-ce-cli || sudo apt-get install -y docker-cli"
-        found.append(error("docker-cli-missing", "PATH", "the 'docker' command is not installed", why, hint))
+        findings.append(error("docker-cli-missing", "PATH", "the 'docker' command is not installed", why, hint))
     if first.trouble:
-        found.append(_unreachable(docker, first, second))
+        findings.append(_unreachable(docker, first, second))
     elif second.trouble and second.address != first.address:
-        found.append(_unreachable(docker, second, first))
-    return found
+        findings.append(_unreachable(docker, second, first))
+    return findings
 
 
 def _unreachable(docker: Docker, engine: Answer, other: Answer) -> Finding:
@@ -113,76 +103,65 @@ def _denied(docker: Docker, engine: Answer) -> Finding:
 
 def _mismatch(docker: Docker) -> list[Finding]:
     first, second, command = docker.first, docker.second, docker.command
-    found = []
+    where = f"docker context '{docker.context}'" if docker.context else "docker"
     if not first.is_same(second):
         what = f"tao starts containers on '{first.address}' and looks for images on '{second.address}': two engines"
         why = "an image that one of them has is missing on the other"
-        found.append(error("daemon-mismatch", "DOCKER_HOST", what, why, "unset DOCKER_HOST"))
-    elif command.trouble and command.trouble != ODD:
+        return [error("daemon-mismatch", "DOCKER_HOST", what, why, "unset DOCKER_HOST")]
+    if command.trouble and command.trouble != ODD:
         what = f"the docker command, which tao needs to run the task, reaches no engine: {command.problem}"
         why = f"it uses the context '{docker.context}', which tao ignores"
-        found.append(error("daemon-mismatch", _context(docker), what, why, DEFAULT))
-    elif command.id and not command.is_same(first):
+        return [error("daemon-mismatch", where, what, why, DEFAULT)]
+    if command.id and not command.is_same(first):
         what = f"tao starts containers on '{first.address}', but the docker command uses another engine"
         why = "the task fails with 'No such container', and 'docker ps' does not show the container"
-        found.append(error("daemon-mismatch", _context(docker), what, why, DEFAULT))
-    return found
-
-
-def _context(docker: Docker) -> str:
-    return f"docker context '{docker.context}'" if docker.context else "docker"
+        return [error("daemon-mismatch", where, what, why, DEFAULT)]
+    return []
 
 
 def _kind(docker: Docker) -> list[Finding]:
-    found = []
+    findings = []
     engine = docker.first
     if docker.host and docker.host != SOCKET:
         what = f"DOCKER_HOST is '{docker.host}'"
         why = "one of tao's two clients uses it, the other always /var/run/docker.sock"
         if not docker.host.startswith("unix://"):
             why = "tao looks for the source folders on this machine, but that engine mounts its own"
-        found.append(warning("docker-host-set", "DOCKER_HOST", what, why, "unset DOCKER_HOST"))
+        findings.append(warning("docker-host-set", "DOCKER_HOST", what, why, "unset DOCKER_HOST"))
     if engine.is_rootless:
         what = "the engine is rootless"
-        why = (
-            "root in its containers is this user, but a profile's 'user' becomes an id that owns nothing here: "
-            "results belong to an id such as 100999"
-        )
+        why = "results of a profile with a 'user' belong to an id such as 100999; root in a container is this user"
         hint = "taoprof set NAME docker.user=0:0"
-        found.append(warning("docker-rootless", engine.address, what, why, hint))
+        findings.append(warning("docker-rootless", engine.address, what, why, hint))
     if engine.system == "Docker Desktop":
         what = "the engine is Docker Desktop, in a virtual machine"
         why = "on Linux it has no GPUs, and only the folders that its settings share"
         hint = "docker context use default && sudo systemctl enable --now docker"
-        found.append(warning("docker-desktop", engine.address, what, why, hint))
+        findings.append(warning("docker-desktop", engine.address, what, why, hint))
     if docker.is_snap:
         what = "Docker is installed as a snap"
         why = "it sees only folders in /home whose names have no leading dot, and finds no NVIDIA runtime"
         hint = "sudo snap disable docker && sudo apt-get install -y docker.io"
-        found.append(warning("snap-docker", docker.cli or engine.root, what, why, hint))
-    return found
+        findings.append(warning("snap-docker", docker.cli or engine.root, what, why, hint))
+    return findings
 
 
 def _gpus(engine: Answer, gpus: Gpus) -> list[Finding]:
-    found = []
+    findings = []
     if not gpus.gpus:
         what = f"nvidia-smi fails: {gpus.problem}" if gpus.tool else "no NVIDIA driver: nvidia-smi is not installed"
         why = "tao requests all GPUs for each container, even for a task that needs none"
         hint = "sudo ubuntu-drivers install && sudo reboot" if not gpus.tool else "sudo modprobe nvidia; nvidia-smi"
-        found.append(error("gpu-driver", gpus.tool or "nvidia-smi", what, why, hint))
+        findings.append(error("gpu-driver", gpus.tool or "nvidia-smi", what, why, hint))
     # moby pull request 50228, of 2025; an engine of that year is assumed to have it.
-    takes_cdi = bool(gpus.cdi) and _major(engine.version) >= 28
+    major = re.match(r"[0-9]{1,6}", engine.version)
+    takes_cdi = bool(gpus.cdi) and major is not None and int(major[0]) >= 28
     if not gpus.hook and not takes_cdi:
         what = "the engine finds no nvidia-container-runtime-hook"
         why = "it refuses each container of tao: could not select device driver"
-        found.append(error("gpu-runtime", engine.address, what, why, TOOLKIT))
+        findings.append(error("gpu-runtime", engine.address, what, why, TOOLKIT))
     elif gpus.is_late and not takes_cdi:
         what = f"'{gpus.hook}' was installed after the engine had started"
         why = "it looks for it only at its start, and refuses each container of tao: could not select device driver"
-        found.append(error("gpu-runtime", engine.address, what, why, "sudo systemctl restart docker"))
-    return found
-
-
-def _major(version: str) -> int:
-    found = re.match(r"[0-9]{1,6}", version)
-    return int(found[0]) if found else 0
+        findings.append(error("gpu-runtime", engine.address, what, why, "sudo systemctl restart docker"))
+    return findings

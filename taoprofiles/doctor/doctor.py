@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from taoprofiles.check import fix
-from taoprofiles.doctor import docker_probe, docker_rules, launcher_rules, own_state, state_rules
+from taoprofiles.doctor import docker_probe, docker_rules, launcher_rules, own_state
+from taoprofiles.doctor.docker_probe import Docker, Gpus
+from taoprofiles.doctor.own_state import State
 from taoprofiles.launcher import docker_config, environment, installed
+from taoprofiles.launcher.docker_config import Login
+from taoprofiles.launcher.environment import FileSystem, Home
 from taoprofiles.launcher.host import Host
+from taoprofiles.launcher.installed import Launchers
 from taoprofiles.rules import machine as machine_rules
 from taoprofiles.rules.finding import Finding, by_severity
+from taoprofiles.storage.paths import Context
 from taoprofiles.version import VERSION
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from taoprofiles.doctor.docker_probe import Docker, Gpus
-    from taoprofiles.doctor.own_state import State
-    from taoprofiles.launcher.docker_config import Login
-    from taoprofiles.launcher.environment import FileSystem, Home
-    from taoprofiles.launcher.installed import Launchers
-    from taoprofiles.storage.paths import Context
 
 
 class Machine(NamedTuple):
@@ -38,65 +35,50 @@ class Machine(NamedTuple):
     state: State
 
 
-class Examination(NamedTuple):
-    """The ``findings``: errors first, and otherwise in the order in which a start of tao would meet them."""
-
-    machine: Machine
-    findings: list[Finding]
-
-
-def examine(context: Context) -> Examination:
-    """Run all probes and rules. Changes nothing; each probe has its own timeout."""
-    machine = gather(context)
-    return Examination(machine, judge(machine, context.environ))
-
-
 def gather(context: Context) -> Machine:
-    """Run all probes, in parallel."""
+    """Run all probes, in parallel. Changes nothing; each probe has its own timeout."""
     environ = context.environ
-    beside = os.path.dirname(sys.executable)
+    interpreter_folder = os.path.dirname(sys.executable)
     with ThreadPoolExecutor(5) as pool:
-        asked = pool.submit(installed.survey, environ, context.home, beside)
+        launchers = pool.submit(installed.survey, environ, context.home, interpreter_folder)
         engines = pool.submit(docker_probe.probe_docker, environ)
-        driver = pool.submit(docker_probe.probe_gpus, environ)
-        logged = pool.submit(docker_config.probe_login, environ, Host(environ, context.folder).expanduser("~"))
-        own = pool.submit(own_state.probe_state, context).result()
-    engine = engines.result()
-    places = [("home", context.home), ("state", context.state)]
-    if engine.first.root and engine.first.address.startswith("unix://") and os.path.isdir(engine.first.root):
-        places.append(("images", engine.first.root))
-    where = environment.survey(environ, context.home, context.mapping_file, places)
-    return Machine(VERSION, asked.result(), engine, driver.result(), logged.result(), where, own)
+        gpus = pool.submit(docker_probe.probe_gpus, environ)
+        login = pool.submit(docker_config.probe_login, environ, Host(environ, context.folder).expanduser("~"))
+        state = pool.submit(own_state.probe_state, context)
+    docker = engines.result()
+    folders = [("home", context.home), ("state", context.state)]
+    if docker.first.root and docker.first.address.startswith("unix://") and os.path.isdir(docker.first.root):
+        folders.append(("images", docker.first.root))
+    home = environment.survey(environ, context.home, context.mapping_file, folders)
+    return Machine(VERSION, launchers.result(), docker, gpus.result(), login.result(), home, state.result())
 
 
 def judge(machine: Machine, environ: Mapping[str, str]) -> list[Finding]:
-    """Apply all rules. Of ``environ`` only the names in ``environment.LOOKED_AT`` are used."""
+    """Apply all rules; return the errors first, otherwise in the order in which a start of tao would meet them.
+
+    Of ``environ`` only the names in ``environment.LOOKED_AT`` are used.
+    """
     first = machine.launchers.found[0] if machine.launchers.found else None
     version = first.version if first else ""
     uid = machine.home.uid
-    found = [
+    findings = [
         *machine_rules.check_home(machine.home, version),
         *launcher_rules.check_launchers(machine.launchers),
         *docker_rules.check_docker(machine.docker, machine.gpus, _file_system(machine, "images")),
         *machine_rules.check_login(machine.login, version, environ, uid),
-        *state_rules.check_state(machine.state, uid, machine.version, _file_system(machine, "state")),
+        *own_state.check_state(machine.state, uid, machine.version, _file_system(machine, "state")),
     ]
-    return by_severity(fix.without_sudo(found, uid))
+    return by_severity(fix.without_sudo(findings, uid))
 
 
-def facts(machine: Machine) -> dict[str, Any]:
-    """Return the answers of the probes as plain data."""
-    plain: dict[str, Any] = _plain(machine)
-    return plain
-
-
-def _plain(found: object) -> Any:
-    if hasattr(found, "_asdict"):
-        return {name: _plain(value) for name, value in found._asdict().items()}
-    if isinstance(found, tuple | list):
-        return [_plain(value) for value in found]
-    return dict(found) if isinstance(found, dict) else found
+def facts(answer: object) -> Any:
+    """Return the answers of probes as plain data."""
+    if hasattr(answer, "_asdict"):
+        return {name: facts(value) for name, value in answer._asdict().items()}
+    if isinstance(answer, tuple | list):
+        return [facts(value) for value in answer]
+    return dict(answer) if isinstance(answer, dict) else answer
 
 
 def _file_system(machine: Machine, what: str) -> FileSystem | None:
-    return next((place for place in machine.home.places if place.what == what), None)
+    return next((system for system in machine.home.places if system.what == what), None)

@@ -8,16 +8,12 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
-from taoprofiles.launcher.installed import NO_ANSWER, NO_INTERPRETER
+from taoprofiles.launcher.installed import NO_ANSWER, NO_INTERPRETER, Launcher, Launchers
 from taoprofiles.rules.finding import Finding, error, warning
 from taoprofiles.storage.paths import is_inside
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from taoprofiles.launcher.installed import Launcher, Launchers
 
 INSTALL = "python3 -m venv ~/tao-launcher && ~/tao-launcher/bin/pip install nvidia-tao setuptools"
 """setuptools contains the distutils that Python 3.12 and later do not have."""
@@ -138,23 +134,22 @@ def install_command(launcher: Launcher, wanted: list[str]) -> str:
 def _check_others(launchers: Launchers) -> list[Finding]:
     first = launchers.found[0]
     others = [item for item in launchers.found[1:] if (item.prefix, item.version) != (first.prefix, first.version)]
-    found = []
+    findings = []
     if others:
         listed = ", ".join(f"'{item.path}' ({item.version or item.problem})" for item in others)
         what = f"several launchers are on PATH; this one ({first.version}) is started"
         hint = f"if it is the wrong one: {shlex.quote(first.python)} -m pip uninstall {first.distribution}"
-        found.append(warning("tao-several", first.path, what, f"after it: {listed}", hint))
-    inside = launchers.environment
-    theirs = [item.path for item in others if inside and is_inside(item.path, inside)]
-    theirs += [path for path in launchers.elsewhere if inside and is_inside(path, inside)]
-    if inside and theirs and not is_inside(first.path, inside):
-        what = f"the active environment has another 'tao', '{theirs[0]}'"
+        findings.append(warning("tao-several", first.path, what, f"after it: {listed}", hint))
+    active = launchers.environment
+    paths = [path for path in (*(item.path for item in others), *launchers.elsewhere) if is_inside(path, active)]
+    if active and paths and not is_inside(first.path, active):
+        what = f"the active environment has another 'tao', '{paths[0]}'"
         why = "PATH was changed after the environment was activated, or the shell remembers an old path"
-        hint = f'export PATH={shlex.quote(os.path.dirname(theirs[0]))}:"$PATH"; hash -r'
-        found.append(warning("tao-other-python", first.path, what, why, hint))
-    return found
+        hint = f'export PATH={shlex.quote(os.path.dirname(paths[0]))}:"$PATH"; hash -r'
+        findings.append(warning("tao-other-python", first.path, what, why, hint))
+    return findings
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    found = re.match(r"[0-9]+(?:\.[0-9]+)*", version)
-    return tuple(int(part[:9]) for part in found[0].split(".")) if found else (0,)
+    match = re.match(r"[0-9]+(?:\.[0-9]+)*", version)
+    return tuple(int(part[:9]) for part in match[0].split(".")) if match else (0,)

@@ -1,27 +1,26 @@
-"""Probe of the files of taoprofiles and of its guard; changes nothing."""
+"""Probe of the files of taoprofiles and of its guard, which changes nothing, and the rules that judge them."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 import time
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, TypeVar
 
 from taoprofiles.errors import TaoprofError
 from taoprofiles.guard import status as guard_status
 from taoprofiles.guard.service import Service
 from taoprofiles.holds.records import HoldRecords
-from taoprofiles.profiles.store import Store
+from taoprofiles.launcher.environment import FileSystem
+from taoprofiles.profiles.store import Store, Summary
+from taoprofiles.rules.finding import Finding, error, info, warning
 from taoprofiles.storage import files, locks
 from taoprofiles.storage.journal import History, lines_backwards
 from taoprofiles.storage.locks import LivenessLock
 from taoprofiles.storage.paths import Context, is_inside
 from taoprofiles.switching import status
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from taoprofiles.profiles.store import Summary
 
 
 class State(NamedTuple):
@@ -65,6 +64,9 @@ T = TypeVar("T")
 LISTED = 20
 """Problems of one kind that are reported; when these are fixed, the others show."""
 
+ROOM = 16 << 20
+"""Bytes: more than any change needs. With less, a switch is refused and nothing is lost."""
+
 _LOCK_TRIES, _PAUSE = 10, 0.05
 """A lock that is held at each try, for half a second, belongs to a process that hangs."""
 
@@ -86,11 +88,9 @@ def probe_state(context: Context) -> State:
     summaries: list[Summary] = attempt(context.profiles, lambda: Store(context).summaries(), [])
     damaged: dict[str, str] = {}
     attempt(context.holds, lambda: len(HoldRecords(context).all(damaged)), 0)
-    torn = [
-        (context.history, attempt(context.history, lambda: _torn(context, context.history), 0)),
-        (context.runs, attempt(context.runs, lambda: _torn(context, context.runs), 0)),
-    ]
-    state = State(
+    history = attempt(context.history, lambda: _torn(context.history, History(context).newest_first()), 0)
+    runs = attempt(context.runs, lambda: _torn(context.runs, HoldRecords(context).ended_runs()), 0)
+    return State(
         context.state,
         context.mapping_file,
         (now.name or "") if now else "",
@@ -100,12 +100,13 @@ def probe_state(context: Context) -> State:
         tuple(_foreign(context)[:LISTED]),
         tuple(unreadable[:LISTED]),
         tuple([(summary.name, summary.problem) for summary in summaries if summary.problem][:LISTED]),
-        torn=tuple((path, lines) for path, lines in torn if lines),
+        torn=tuple((path, lines) for path, lines in ((context.history, history), (context.runs, runs)) if lines),
         holds=tuple((os.path.join(context.holds, f"{id}.json"), text) for id, text in [*damaged.items()][:LISTED]),
         lock=_lock(context.lock),
         is_sealed_by_nobody=_is_orphaned(context),
+        **_guard(context),
+        **_other_home(context),
     )
-    return _add_guard(context, _add_other_home(context, state))
 
 
 def _foreign(context: Context) -> list[tuple[str, int]]:
@@ -122,12 +123,9 @@ def _foreign(context: Context) -> list[tuple[str, int]]:
     return result
 
 
-def _torn(context: Context, path: str) -> int:
-    """Return the number of damaged lines of a journal."""
-    lines = sum(1 for line in lines_backwards(path) if line.strip())
-    if path == context.history:
-        return lines - sum(1 for _ in History(context).newest_first())
-    return lines - sum(1 for _ in HoldRecords(context).ended_runs())
+def _torn(path: str, valid: Iterable[object]) -> int:
+    """Return the number of damaged lines of a journal, of which ``valid`` are the entries."""
+    return sum(1 for line in lines_backwards(path) if line.strip()) - sum(1 for _ in valid)
 
 
 def _lock(path: str) -> str:
@@ -160,36 +158,115 @@ def _is_orphaned(context: Context) -> bool:
         return False
 
 
-def _add_other_home(context: Context, state: State) -> State:
+def _other_home(context: Context) -> dict[str, Any]:
     moved = context.environ.get("TAOPROF_HOME", "")
     if not moved:
-        return state
+        return {}
     without = {name: value for name, value in context.environ.items() if name != "TAOPROF_HOME"}
     try:
         other = Context(without)
         if os.path.realpath(other.home) != os.path.realpath(context.home) and Store(other).names():
-            return state._replace(moved=moved, other=other.profiles)
+            return {"moved": moved, "other": other.profiles}
     except (TaoprofError, OSError):
         pass
-    return state
+    return {}
 
 
-def _add_guard(context: Context, state: State) -> State:
-    report: Mapping[str, object] = {}
+def _guard(context: Context) -> dict[str, Any]:
+    result: dict[str, Any] = {}
     try:
-        report = guard_status.read_status(context) or {}
-        pid = report.get("pid")
-        state = state._replace(
-            guard=str(report.get("version") or "unknown") if report else "",
-            guard_pid=pid if isinstance(pid, int) else 0,
-            guard_problem=str(report.get("problem") or ""),
-        )
+        report = guard_status.read_status(context)
+        if report:
+            pid = report.get("pid")
+            result |= {
+                "guard": str(report.get("version") or "unknown"),
+                "guard_pid": pid if isinstance(pid, int) else 0,
+                "guard_problem": str(report.get("problem") or ""),
+            }
         service = Service(context, patience=3.0)
         service_status = service.status()
         if service_status["installed"]:
             installed = files.read(str(service_status["unit"] or service.path), 1 << 20)
             unit = "same" if installed == service.unit().encode() else "other"
-            return state._replace(unit=unit, service=str(service_status["state"]))
+            result |= {"unit": unit, "service": str(service_status["state"])}
     except (TaoprofError, OSError, ValueError, LookupError, TypeError):
         pass  # without a systemd user manager there is no service, and the guard needs none
-    return state
+    return result
+
+
+def check_state(state: State, uid: int, version: str, file_system: FileSystem | None) -> list[Finding]:
+    """Check the files for the user ``uid`` and the ``version`` of taoprofiles; ``file_system`` is that of the state."""
+    findings = _check_files(state, uid, file_system) + _check_records(state)
+    if state.lock:
+        what = f"another taoprof command holds the lock: {state.lock}"
+        why = "a change takes milliseconds; that command hangs, perhaps since the home does not answer"
+        pid = state.lock.split()[1] if state.lock.startswith("pid ") else ""
+        hint = f"ps -fp {pid}" if pid.isdigit() else "ps -ef | grep taoprof"
+        findings.append(warning("lock-held", state.folder, what, why, hint))
+    return findings + _check_guard(state, version)
+
+
+def _check_files(state: State, uid: int, file_system: FileSystem | None) -> list[Finding]:
+    findings = []
+    for path, owner in state.foreign:
+        what = f"it belongs to user id {owner}, not to you ({uid})"
+        why = "perhaps it was created with sudo; it cannot be changed"
+        hint = f'sudo chown -R "$(id -u):$(id -g)" {shlex.quote(path)}'
+        findings.append(error("state-not-mine", path, what, why, hint))
+    for path, problem in state.unreadable:
+        why = "its content is unknown, so commands that need it refuse to work"
+        findings.append(error("state-unreadable", path, problem, why, f"ls -ld {shlex.quote(path)}"))
+    if file_system is not None and file_system.size and file_system.free < ROOM:
+        what = f"{file_system.free >> 20} MB are free on its file system"
+        why = "no profile can be saved and no switch made; existing files stay unchanged"
+        findings.append(error("state-full", file_system.path, what, why, f"df -h {shlex.quote(file_system.path)}"))
+    is_read_only = state.mapping_mode is not None and not state.mapping_mode & 0o200
+    if is_read_only and not state.is_sealed_by_nobody and not state.guard:
+        what = "the mapping file is read-only"
+        why = "no guard has sealed it; a notebook that writes it fails with PermissionError"
+        hint = f"chmod u+w {shlex.quote(state.mapping_file)}"
+        findings.append(warning("mapping-read-only", state.mapping_file, what, why, hint))
+    return findings
+
+
+def _check_records(state: State) -> list[Finding]:
+    findings = []
+    for name, problem in state.profiles:
+        hint, why = f"taoprof edit {shlex.quote(name)}", "it cannot be used until it is fixed"
+        findings.append(warning("profile-unreadable", f"profile '{name}'", problem, why, hint))
+    for path, lines in state.torn:
+        what = f"{lines} damaged line{'s' if lines > 1 else ''}"
+        why = "caused by a power loss or another program; all other lines are valid"
+        findings.append(info("journal-torn", path, what, why, "taoprof history --all"))
+    for path, problem in state.holds:
+        why = "it may belong to a training, so no switch is made while it exists"
+        findings.append(
+            error("hold-damaged", path, problem, why, f"mv {shlex.quote(path)} {shlex.quote(path)}.damaged")
+        )
+    return findings
+
+
+def _check_guard(state: State, version: str) -> list[Finding]:
+    findings = []
+    if state.is_sealed_by_nobody:
+        what = "the mapping file is sealed by a guard that is dead"
+        why = "a notebook that writes the file fails with PermissionError"
+        findings.append(warning("seal-left-over", state.mapping_file, what, why, "taoprofd --unseal"))
+    if state.unit and not state.service.startswith("active"):
+        what = f"the guard is installed but not running: {state.service or 'unknown'}"
+        why = "nothing restores the mapping of a training after a notebook overwrites it"
+        hint = "taoprof service logs; taoprof service start"
+        findings.append(warning("guard-inactive", "taoprofd.service", what, why, hint))
+    elif state.unit == "other" or (state.guard and state.guard != version):
+        what = f"the guard has another version: {state.guard or 'its unit differs'} (this is {version})"
+        why = "taoprofiles was upgraded or moved since the service was installed"
+        hint = "taoprof service install" if state.unit else f"kill {state.guard_pid} && (taoprofd 2>>~/.taoprofd.log &)"
+        findings.append(warning("guard-outdated", "taoprofd.service", what, why, hint))
+    if state.guard_problem:
+        why = "the guard is running, but cannot do all of its work"
+        findings.append(warning("guard-troubled", "taoprofd", state.guard_problem, why, "taoprof service logs"))
+    if state.moved and state.other:
+        what = f"TAOPROF_HOME is '{state.moved}', but '{state.other}' also has profiles"
+        why = "tao itself reads the mapping file of HOME; only commands run by taoprof use that of TAOPROF_HOME"
+        findings.append(warning("two-homes", "TAOPROF_HOME", what, why, "unset TAOPROF_HOME"))
+    return findings

@@ -7,12 +7,10 @@ local_instance.py of nvidia-tao 6.26.3.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from taoprofiles.errors import UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 MAIN_PROGRAMS = ("tao", "tlt")
 PROGRAMS = (*MAIN_PROGRAMS, "tao-deploy")

@@ -1,4 +1,4 @@
-"""The way of a command's words through the launcher: what its shell makes of them, and how they arrive as given.
+"""Quoting for the launcher: what its shell makes of a command's words, and how to pass them on unchanged.
 
 ``run_container`` of docker_handler.py (nvidia-tao 6.26.3; the same back to nvidia-tlt 0.1.21) joins the words with
 blanks and has /bin/sh start ``bash -c 'docker exec … WORDS'``: bash on this host splits and expands them once more.
@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import glob
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
 
 from taoprofiles.launcher.argv import VOLUME, parse_launcher_argv
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
 
 SHELLS_OWN = frozenset(
     "BASH BASHOPTS BASHPID BASH_VERSION DIRSTACK EPOCHREALTIME EPOCHSECONDS EUID FUNCNAME GROUPS HOSTNAME HOSTTYPE "
@@ -37,16 +34,11 @@ def expand_variables(text: str, variables: Mapping[str, str], *, unset: str | No
     return VARIABLE.sub(lambda match: variables.get(match[1] or match[2], match[0] if unset is None else unset), text)
 
 
-def unquoted_mode(environ: Mapping[str, str]) -> bool:
-    """Check whether the launcher passes its words to /bin/sh without quotes around them.
-
-    ``run_container_on_ci`` does that, and so does the launcher without Docker (whl_instance.py).
-    """
-    return "CI_PROJECT_DIR" in environ or environ.get("TAO_DOCKER_DISABLE") == "1"
-
-
 def quote_word(word: str, *, unquoted: bool = False) -> str:
-    """Return ``word`` quoted so that the launcher's shell reproduces it; ``unquoted``: see ``unquoted_mode``."""
+    """Return ``word`` quoted so that the launcher's shell reproduces it.
+
+    ``unquoted``: the launcher passes its words to /bin/sh without single quotes around them.
+    """
     if _PLAIN.match(word):
         return word
     escaped = re.sub(r'([\\"$`])', r"\\\1", word)
@@ -71,7 +63,9 @@ def quote_argv(argv: list[str], environ: Mapping[str, str]) -> list[str]:
     launch = parse_launcher_argv(argv)
     if launch is None:
         return argv
-    words = quote_words(launch.words[1:], environ, unquoted=unquoted_mode(environ))
+    # run_container_on_ci, and the launcher without Docker (whl_instance.py).
+    unquoted = "CI_PROJECT_DIR" in environ or environ.get("TAO_DOCKER_DISABLE") == "1"
+    words = quote_words(launch.words[1:], environ, unquoted=unquoted)
     return argv[: len(argv) - len(words)] + words
 
 
@@ -89,11 +83,14 @@ def split_like_bash(
 
 
 class _Shell:
-    """Reads one word as bash reads an argument. A NUL stands for a quote that came through the outer shell."""
+    """Reads one word as bash reads an argument. A NUL stands for a quote that came through the outer shell.
+
+    The methods that read a character return the position after it, or None for what is not simulated.
+    """
 
     def __init__(self, text: str, environ: Mapping[str, str], matches: Callable[[str], Sequence[str]]) -> None:
         self._text, self._environ, self._matches = text, environ, matches
-        self._found: list[str] = []
+        self._words: list[str] = []
         self._is_quoted = False
         self._begin()
         self._last_comma, self._last_brace = max(text.rfind(","), text.rfind("..")), text.rfind("}")
@@ -112,83 +109,77 @@ class _Shell:
 
     def _end(self) -> None:
         if self._is_word:
-            self._found += (self._matches(self._pattern) if self._is_glob else ()) or [self._literal]
+            self._words += (self._matches(self._pattern) if self._is_glob else ()) or [self._literal]
         self._begin()
 
     def words(self) -> list[str] | None:
-        place: int | None = 0
-        while place is not None and place < len(self._text):
-            c = self._text[place]
+        position: int | None = 0
+        while position is not None and position < len(self._text):
+            c = self._text[position]
             if self._start is None and c not in " \t":
-                self._start = place
-            step = {"\\": self._backslash, '"': self._quote, "$": self._dollar, "`": self._lost}.get(c)
-            place = (step or (self._inside if self._is_quoted else self._outside))(place)
-        if place is None or self._is_quoted:
+                self._start = position
+            if c == '"':
+                self._is_quoted = not self._is_quoted
+                self._is_word = True
+                position += 1
+            elif c == "\\":
+                position = self._backslash(position)
+            elif c == "$":
+                position = self._dollar(position)
+            elif self._is_quoted and c != "`":
+                self._add(c, quoted=True)
+                position += 1
+            else:
+                position = self._outside(position)
+        if position is None or self._is_quoted:
             return None
         self._end()
-        return self._found
+        return self._words
 
-    def _backslash(self, place: int) -> int | None:
-        escaped = self._text[place + 1 : place + 2]
+    def _backslash(self, position: int) -> int | None:
+        escaped = self._text[position + 1 : position + 2]
         if not escaped or (escaped == "\0" and not self._is_quoted):
             return None
         if self._is_quoted and escaped not in '\\"$`\n':
             self._add("\\" + escaped, quoted=True)
         elif escaped != "\n":
             self._add(escaped, quoted=True)
-        return place + 2
+        return position + 2
 
-    def _quote(self, place: int) -> int:
-        self._is_quoted = not self._is_quoted
-        self._is_word = True
-        return place + 1
-
-    def _dollar(self, place: int) -> int | None:
-        name = VARIABLE.match(self._text, place)
-        value = self._value(place, name, self._is_quoted)
-        if value or (value is not None and self._is_quoted):
+    def _dollar(self, position: int) -> int | None:
+        match = VARIABLE.match(self._text, position)
+        if match is None:
+            after = self._text[position + 1 : position + 2]
+            if after and after not in " \t/.,:=%+~]}^\\" and not (after == '"' and self._is_quoted):
+                return None
+            self._add("$", quoted=True)
+            return position + 1
+        name = match[1] or match[2]
+        value = self._environ.get(name, "")
+        is_split = not self._is_quoted and set(value) & set(" \t\n*?[\\")
+        if is_split or (name in SHELLS_OWN and name not in self._environ):
+            return None
+        if value or self._is_quoted:
             self._add(value, quoted=True)
-        return None if value is None else name.end() if name else place + 1
+        return match.end()
 
-    def _lost(self, place: int) -> None:
-        return None
-
-    def _inside(self, place: int) -> int:
-        self._add(self._text[place], quoted=True)
-        return place + 1
-
-    def _outside(self, place: int) -> int | None:
-        c = self._text[place]
-        if self._is_special(place):
+    def _outside(self, position: int) -> int | None:
+        c = self._text[position]
+        starts_comment = c == "#" and not self._is_word
+        are_braces = c == "{" and position < self._last_comma < self._last_brace
+        if starts_comment or are_braces or c in "`;&|<>()\n\0":
             return None
         if c in " \t":
             self._end()
-        elif c == "~" and self._may_be_home(place):
+        elif c == "~" and self._may_be_home(position):
             home = self._environ.get("HOME")
-            if home is None or self._text[place + 1 : place + 2] not in ("", "/", " ", "\t"):
+            if home is None or self._text[position + 1 : position + 2] not in ("", "/", " ", "\t"):
                 return None
             self._add(home, quoted=True)
         else:
             self._add(c, quoted=False)
-        return place + 1
+        return position + 1
 
-    def _value(self, place: int, name: re.Match[str] | None, is_quoted: bool) -> str | None:
-        """Give what stands for a ``$``; None for what is not followed."""
-        if name is None:
-            after = self._text[place + 1 : place + 2]
-            return "$" if not after or after in " \t/.,:=%+~]}^\\" or (after == '"' and is_quoted) else None
-        called = name[1] or name[2]
-        if called in SHELLS_OWN and called not in self._environ:
-            return None
-        value = self._environ.get(called, "")
-        return value if is_quoted or not set(value) & set(" \t\n*?[\\") else None
-
-    def _is_special(self, place: int) -> bool:
-        c = self._text[place]
-        starts_comment = c == "#" and not self._is_word
-        are_braces = c == "{" and place < self._last_comma < self._last_brace
-        return starts_comment or are_braces or c in ";&|<>()\n\0"
-
-    def _may_be_home(self, place: int) -> bool:
-        begun = self._text[self._start : place]
-        return not begun or (begun[-1] in "=:" and _ASSIGNS.match(begun) is not None)
+    def _may_be_home(self, position: int) -> bool:
+        before = self._text[self._start : position]
+        return not before or (before[-1] in "=:" and _ASSIGNS.match(before) is not None)

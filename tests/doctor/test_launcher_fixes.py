@@ -173,7 +173,7 @@ def test_the_newest_launcher_without_distutils_and_then_without_its_python(home:
 def test_no_launcher_at_all(home: Home) -> None:
     require(index_answers(), "pip's index does not answer")
     made = Made(home, home.root / "tao-launcher")
-    told = launcher_rules.judge(Launchers())
+    told = launcher_rules.check_launchers(Launchers())
     assert [one.id for one in told] == ["tao-missing"]
     assert "tao: command not found" in told[0].why
     made.mend(told[0].hint)

@@ -152,7 +152,8 @@ def _prediction_data(report: Report, *, reveal: bool) -> dict[str, Any]:
 def doctor_command(context: Context, args: argparse.Namespace) -> Result:
     from taoprofiles.doctor import doctor
 
-    machine, findings = doctor.examine(context)
+    machine = doctor.gather(context)
+    findings = doctor.judge(machine, context.environ)
     areas = {
         "launcher": _launcher(context, machine),
         "engine": _engine(machine),
