@@ -43,14 +43,23 @@ def project(tmp_path: Path) -> Path:
 
 
 def judged(project: Path, *words: str) -> list[tuple[str, str, str]]:
-    told = found(project, *words)
-    return [(one.id, one.where.replace(f"{project}/", ""), one.what.replace(str(project), "~")) for one in told]
+    return [
+        (finding.id, finding.where.replace(f"{project}/", ""), finding.what.replace(str(project), "~"))
+        for finding in findings_in(project, *words)
+    ]
 
 
-def found(project: Path, *words: str) -> list[Finding]:
+def located(project: Path, *words: str) -> list[tuple[str, str]]:
+    return [(id, where) for id, where, _ in judged(project, *words)]
+
+
+def findings_in(project: Path, *words: str) -> list[Finding]:
+    return [finding for finding in command_findings(project, *words) if finding.where.startswith("/")]
+
+
+def command_findings(project: Path, *words: str) -> list[Finding]:
     mounts = {f"{project}/{name}": f"/{name}" for name in ("specs", "data", "results")}
-    findings = check_command(["tao", "model", "dino", *words], CommandContext(mounts, {"SPECS_DIR": "/specs"}))
-    return [finding for finding in findings if finding.where.startswith("/")]
+    return check_command(["tao", "model", "dino", *words], CommandContext(mounts, {"SPECS_DIR": "/specs"}))
 
 
 def test_a_yaml_spec(project: Path) -> None:
@@ -70,9 +79,9 @@ def test_a_yaml_spec(project: Path) -> None:
     for spec in ("/specs/train.yaml", "$SPECS_DIR/train.yaml", f"{project}/specs/train.yaml"):
         assert judged(project, "train", "-e", spec) == wanted
     given = ["dataset.num_classes=91", "train.pretrained_model_path=/data/fan.pth"]
-    assert [one for one in wanted if "placeholder" not in one[0]] == judged(project, "train", "-e", spec, *given)
-    assert ("host-path", "specs/train.yaml:12") in [one[:2] for one in judged(project, "evaluate", "-e", spec)]
-    findings = {one.id: one for one in found(project, "train", "-e", "/specs/train.yaml")}
+    assert judged(project, "train", "-e", spec, *given) == [item for item in wanted if item[0] != "spec-placeholder"]
+    assert ("host-path", "specs/train.yaml:12") in located(project, "evaluate", "-e", spec)
+    findings = {finding.id: finding for finding in findings_in(project, "train", "-e", "/specs/train.yaml")}
     assert findings["host-path"].why == "use '/data/train.json' instead"
     assert findings["unmapped-path"].hint == "mounted are /data, /results, /specs"
     assert (findings["unmapped-path"].severity, findings["missing-file"].severity) == ("error", "warning")
@@ -99,7 +108,7 @@ train_config:
 
 def test_a_prototxt_spec(project: Path) -> None:
     (project / "specs/train.txt").write_text(DETECTNET.format(root=project))
-    assert [one[:2] for one in judged(project, "train", "-e", "/specs/train.txt", "-r", "/results", "-k", "x")] == [
+    assert located(project, "train", "-e", "/specs/train.txt", "-r", "/results", "-k", "x") == [
         ("missing-file", "specs/train.txt:3"),
         ("host-path", "specs/train.txt:4"),
         ("unmapped-path", "specs/train.txt:7"),
@@ -116,7 +125,7 @@ def test_what_an_option_sets_is_no_placeholder(project: Path) -> None:
 def test_specs_that_a_spec_names(project: Path) -> None:
     (project / "specs/all.json").write_text('{"train_spec": "/specs/c.yaml",\n "self_config": "/specs/all.json"}')
     (project / "specs/c.yaml").write_text(CLASSIFICATION.format(root=project))
-    assert [one[:2] for one in judged(project, "train", "-e", "/specs/all.json")] == [
+    assert located(project, "train", "-e", "/specs/all.json") == [
         ("unmapped-path", "specs/c.yaml:4"),
         ("host-path", "specs/c.yaml:5"),
     ]
@@ -138,9 +147,8 @@ def test_what_only_looks_like_a_path(project: Path, line: str) -> None:
 def test_a_secret_in_a_spec_is_not_told(project: Path, key: str) -> None:
     """A key in base64 may begin with a slash."""
     (project / "specs/t.yaml").write_text(f"{key}: /s3cr3t\nb: {{{key}: YOUR_s3cr3t}}\n{key}: ???\n")
-    assert [(one.where[-2:], one.what[:5]) for one in found(project, "train", "-e", "/specs/t.yaml")] == [
-        (":3", "'???'")
-    ]
+    (finding,) = findings_in(project, "train", "-e", "/specs/t.yaml")
+    assert (finding.where[-2:], finding.what[:5]) == (":3", "'???'")
 
 
 def test_a_link_that_leads_out_of_the_mounts(project: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -148,8 +156,8 @@ def test_a_link_that_leads_out_of_the_mounts(project: Path, tmp_path_factory: py
     (raid / "images").mkdir()
     (project / "data/raid").symlink_to(raid)
     (project / "specs/t.toml").write_text('image_dir = "/data/raid/images"\n')
-    (one,) = found(project, "train", "-e", "/specs/t.toml")
-    assert (one.id, one.hint) == (
+    (finding,) = findings_in(project, "train", "-e", "/specs/t.toml")
+    assert (finding.id, finding.hint) == (
         "missing-file",
         f"mount '{raid}/images' on '{raid}/images', or move the files into the mounted folder",
     )
@@ -161,11 +169,11 @@ def test_what_cannot_be_read(project: Path) -> None:
     assert judged(project, "-e", "/specs/t.yaml") == [("spec-unreadable", "specs/t.yaml:2", "it is not UTF-8 text")]
     with spec.open("wb") as file:
         file.truncate(specs.SIZE_LIMIT + 1)
-    assert [one[0] for one in judged(project, "-e", "/specs/t.yaml")] == ["spec-unreadable"]
+    assert [finding[0] for finding in judged(project, "-e", "/specs/t.yaml")] == ["spec-unreadable"]
     spec.unlink()
     assert judged(project, "-e", "/specs/t.yaml") == []
     os.mkfifo(spec)
-    assert [one[0] for one in judged(project, "-e", "/specs/t.yaml")] == ["spec-unreadable"]
+    assert [finding[0] for finding in judged(project, "-e", "/specs/t.yaml")] == ["spec-unreadable"]
 
 
 @pytest.mark.parametrize(
@@ -179,14 +187,14 @@ def test_what_cannot_be_read(project: Path) -> None:
 )
 def test_a_spec_that_does_not_parse(project: Path, name: str, text: str, line: int) -> None:
     (project / "specs" / name).write_text(text)
-    (one,) = found(project, "train", "-e", f"/specs/{name}")
-    assert (one.id, one.where, one.severity) == ("spec-syntax", f"{project}/specs/{name}:{line}", "error")
+    (finding,) = findings_in(project, "train", "-e", f"/specs/{name}")
+    assert (finding.id, finding.where, finding.severity) == ("spec-syntax", f"{project}/specs/{name}:{line}", "error")
 
 
 def test_what_json_allows_and_yaml_does_not(project: Path) -> None:
     text = '{"' + "k" * 2000 + '":\t"/data",\n\t"b": "\\ud83d\\ude00", "image_dir": "/datasets/x"}'
     (project / "specs/t.json").write_text(text)
-    assert "spec-syntax" not in [one.id for one in found(project, "train", "-e", "/specs/t.json")]
+    assert "spec-syntax" not in [finding.id for finding in findings_in(project, "train", "-e", "/specs/t.json")]
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -204,22 +212,21 @@ def test_what_json_allows_and_yaml_does_not(project: Path) -> None:
 )
 def test_whatever_stands_in_a_spec(project: Path, form: str, content: bytes) -> None:
     (project / f"specs/any.{form}").write_bytes(content)
-    assert all(one.severity for one in found(project, "train", "-e", f"/specs/any.{form}"))
+    assert all(finding.severity for finding in findings_in(project, "train", "-e", f"/specs/any.{form}"))
 
 
 def test_many_paths_are_counted(project: Path) -> None:
     (project / "specs/t.yaml").write_text("".join(f"- /datasets/{number}\n" for number in range(specs.PATHS_LIMIT + 5)))
-    told = judged(project, "-e", "/specs/t.yaml")
-    assert len(told) == specs.SHOWN + 2
-    assert ("unmapped-path", "specs/t.yaml", "1980 more of the same kind in this file") in told
-    assert "spec-unreadable" in [one[0] for one in told]
+    findings = judged(project, "-e", "/specs/t.yaml")
+    assert len(findings) == specs.SHOWN + 2
+    assert ("unmapped-path", "specs/t.yaml", "1980 more of the same kind in this file") in findings
+    assert "spec-unreadable" in [finding[0] for finding in findings]
 
 
 @pytest.mark.parametrize("words", [["python", "x.py", "-e", "/specs/t.yaml"], ["tao", "list"], ["ls"]])
 def test_what_is_no_launcher_is_not_judged(project: Path, words: list[str]) -> None:
     (project / "specs/t.yaml").write_text("a: /nowhere\n")
-    mounts = {f"{project}/specs": "/specs"}
-    assert check_command(words, CommandContext(mounts, {})) == []
+    assert check_command(words, CommandContext({f"{project}/specs": "/specs"}, {})) == []
 
 
 def test_arguments_are_judged_with_what_is_on_this_host(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,11 +234,9 @@ def test_arguments_are_judged_with_what_is_on_this_host(project: Path, monkeypat
     (project / "results/a.pth").symlink_to("b.pth")
     (project / "xa").touch()
     monkeypatch.chdir(project)
-    mounts = {f"{project}/{name}": f"/{name}" for name in ("specs", "data", "results")}
 
     def ids(*words: str) -> list[str]:
-        told = check_command(["tao", "model", "dino", "train", *words], CommandContext(mounts, {"SPECS_DIR": "/specs"}))
-        return [f"{one.id} {one.hint}".replace(str(project), "~") for one in told]
+        return [f"{finding.id} {finding.hint}" for finding in command_findings(project, "train", *words)]
 
     assert ids("-e", "/specs/train.yaml") == []
     assert ids("-e", "specs/train.yaml") == ["host-path tao model dino train -e /specs/train.yaml"]
@@ -253,4 +258,4 @@ def test_what_may_not_be_seen_is_not_called_missing(project: Path, monkeypatch: 
     mounts = {str(project / "data"): "/data"}
     for name, wanted in (("closed", []), ("open", ["missing-file"])):
         words = ["tao", "model", "dino", "train", f"train.pretrained_model_path=/data/{name}/x.pth"]
-        assert [one.id for one in check_command(words, CommandContext(mounts, {}))] == wanted
+        assert [finding.id for finding in check_command(words, CommandContext(mounts, {}))] == wanted

@@ -75,16 +75,16 @@ def size(value: str | int) -> int:
 
 def check(launcher: ModuleType, profile: Profile, root: Path) -> None:
     profile = parse(to_toml(profile).encode(), name="a", path="a.toml")
-    found = Renderer(template(profile, name="a"), AROUND, name="a", path="a.toml").mapping()
+    rendered = Renderer(template(profile, name="a"), AROUND, name="a", path="a.toml").mapping()
     mounts_file = root / ".tao_mounts.json"
-    mounts_file.write_bytes(mapping.to_bytes(found))
+    mounts_file.write_bytes(mapping.to_bytes(rendered))
     config = asked_for(launcher, mounts_file)
     host, docker = config["HostConfig"], profile.docker
-    wanted = {f"{m['source']}:{os.path.normpath(m['destination'])}:rw" for m in found["Mounts"]}
+    wanted = {f"{m['source']}:{os.path.normpath(m['destination'])}:rw" for m in rendered["Mounts"]}
     assert set(host.get("Binds") or []) == wanted
     assert len(profile.mounts or []) == len(wanted)
-    assert (config["Env"] or []) == [f"{env['variable']}={env['value']}" for env in found.get("Envs", [])]
-    assert [env["variable"] for env in found.get("Envs", [])] == list(profile.container.env)
+    assert (config["Env"] or []) == [f"{env['variable']}={env['value']}" for env in rendered.get("Envs", [])]
+    assert [env["variable"] for env in rendered.get("Envs", [])] == list(profile.container.env)
     user = {None: None, "auto": "1000:1001"}.get(docker.user, docker.user)
     assert config.get("User") == user
     assert host.get("ShmSize") == (None if docker.shm_size is None else size(docker.shm_size))
@@ -114,9 +114,9 @@ def test_the_layouts(launcher: ModuleType, tmp_path: Path, layout: str) -> None:
     for folder in ("data", "specs", "net/results"):
         (tmp_path / folder).mkdir(parents=True)
     profile = Profile(layout=layout, project_dir=str(tmp_path), network="net")  # type: ignore[arg-type]
-    found = Renderer(template(profile, name="a"), AROUND, name="a", path="").mapping()
+    rendered = Renderer(template(profile, name="a"), AROUND, name="a", path="").mapping()
     mounts_file = tmp_path / "mounts.json"
-    mounts_file.write_bytes(mapping.to_bytes(found))
+    mounts_file.write_bytes(mapping.to_bytes(rendered))
     binds = asked_for(launcher, mounts_file)["HostConfig"]["Binds"]
     expected = {
         "local": [(".", "/workspace/tao-experiments"), ("specs", "/workspace/tao-experiments/net/specs")],

@@ -98,17 +98,17 @@ def test_docker_config_that_has_no_end_is_not_waited_for(scratch: Scratch, kind:
     login = scratch.root / ".docker/config.json"
     login.parent.mkdir()
     os.mkfifo(login) if kind == "fifo" else login.symlink_to("/dev/zero")
-    told = scratch.tell(GOOD)
-    assert told.refusal is not None or told.call is not None
+    prediction = scratch.tell(GOOD)
+    assert prediction.refusal is not None or prediction.call is not None
 
 
 @pytest.mark.parametrize("what", CHANGES)
 def test_a_change_is_told_with_its_place(scratch: Scratch, what: str) -> None:
     content, expected = CHANGES[what]
-    told = scratch.tell(content)
-    assert told.refusal is None and told.call is not None
-    assert [(change.kind, str(change.location)) for change in told.changes] == expected
-    assert told.source_file == (str(scratch.root / ".tao_mounts.json") if content else None)
+    prediction = scratch.tell(content)
+    assert prediction.refusal is None and prediction.call is not None
+    assert [(change.kind, str(change.location)) for change in prediction.changes] == expected
+    assert prediction.source_file == (str(scratch.root / ".tao_mounts.json") if content else None)
 
 
 TASK = ("model", "unet", "train")
@@ -139,9 +139,9 @@ ELSEWHERE: dict[str, tuple[tuple[str, ...], str, dict[str, str], list[tuple[str,
 def test_the_command_and_the_environment_change_things_too(scratch: Scratch, what: str) -> None:
     arguments, version, environ, expected = ELSEWHERE[what]
     words = [word.replace("{root}", str(scratch.root)) for word in arguments]
-    told = scratch.tell(GOOD, *words, version=version, environ=environ)
-    assert told.refusal is None
-    assert [(change.kind, str(change.location)) for change in told.changes] == expected
+    prediction = scratch.tell(GOOD, *words, version=version, environ=environ)
+    assert prediction.refusal is None
+    assert [(change.kind, str(change.location)) for change in prediction.changes] == expected
 
 
 def test_proxies_and_another_registry_are_told(scratch: Scratch) -> None:
@@ -152,13 +152,13 @@ def test_proxies_and_another_registry_are_told(scratch: Scratch) -> None:
         "docker_registry": "nvcr.io", "tasks": ["unet"]}}}}}}  # fmt: skip
     (scratch.root / ".tao").mkdir()
     (scratch.root / ".tao/config.json").write_text(json.dumps(table))
-    told = scratch.tell(GOOD, *TASK, environ={"OVERRIDE_REGISTRY": "reg.local"})
-    assert [(change.kind, change.was, change.now) for change in told.changes] == [
+    prediction = scratch.tell(GOOD, *TASK, environ={"OVERRIDE_REGISTRY": "reg.local"})
+    assert [(change.kind, change.was, change.now) for change in prediction.changes] == [
         ("image-renamed", "nvcr.io/n/t:1", "reg.local/n/t:1"),
         ("proxy-added", "", "http_proxy, HTTP_PROXY"),
     ]
-    assert told.call and told.call.environment[0] == "http_proxy=http://me:secret@p"
-    assert "secret" not in repr(told.changes)
+    assert prediction.call and prediction.call.environment[0] == "http_proxy=http://me:secret@p"
+    assert "secret" not in repr(prediction.changes)
 
 
 REFUSED: dict[str, tuple[Any, str, str]] = {
@@ -186,9 +186,9 @@ REFUSED: dict[str, tuple[Any, str, str]] = {
 @pytest.mark.parametrize("what", REFUSED)
 def test_a_refusal_has_its_place(scratch: Scratch, what: str) -> None:
     content, kind, place = REFUSED[what]
-    told = scratch.tell(content)
-    assert told.refusal is not None
-    assert (told.refusal.kind, str(told.refusal.location), told.refusal.status) == (kind, place, 1)
+    prediction = scratch.tell(content)
+    assert prediction.refusal is not None
+    assert (prediction.refusal.kind, str(prediction.refusal.location), prediction.refusal.status) == (kind, place, 1)
 
 
 def test_every_refusal_is_reported_in_the_order_of_the_launcher(scratch: Scratch) -> None:
@@ -223,20 +223,20 @@ def test_nothing_is_lost_without_a_change(root: Path, case: Case) -> None:
     case.lay_out(root)
     host = Host(case.environ_in(root), str(root / "cwd"))
     for version in ("0.1.21", "5.5.1", NEW):
-        told = predict(version, host, None)
-        if told.refusals or told.call is None or told.source_file is None:
+        prediction = predict(version, host, None)
+        if prediction.refusals or prediction.call is None or prediction.source_file is None:
             continue
-        data = json.loads(Path(told.source_file).read_bytes())
-        changed = {(change.location.section, change.location.number) for change in told.changes}
+        data = json.loads(Path(prediction.source_file).read_bytes())
+        changed = {(change.location.section, change.location.number) for change in prediction.changes}
         for number, mount in enumerate(data["Mounts"]):
             source = os.path.realpath(os.path.join(root / "cwd", host.expanduser(mount["source"])))
-            reached = told.call.volumes.get(source) == posixpath.normpath(mount["destination"])
+            reached = prediction.call.volumes.get(source) == posixpath.normpath(mount["destination"])
             assert reached or ("Mounts", number) in changed
         for number, entry in enumerate(data.get("Envs", [])):
             as_written = [entry["variable"], entry["value"]]
             line = "=".join(map(str, as_written))
-            assert line in told.call.environment
+            assert line in prediction.call.environment
             assert all(isinstance(each, str) for each in as_written) or ("Envs", number) in changed
-        if told.call.body is None:
-            dropped = {change.location.key for change in told.changes if change.kind == "ci-dropped"}
+        if prediction.call.body is None:
+            dropped = {change.location.key for change in prediction.changes if change.kind == "ci-dropped"}
             assert dropped == set(data.get("DockerOptions") or {}) - {"tty", "privileged", "shm_size"}

@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -42,13 +43,13 @@ def logged_in(content: bytes, **environ: str) -> docker_config.Login:
         return docker_config.probe_login({**PATH, **environ}, home)
 
 
-@given(st.binary(max_size=200) | JSON.map(lambda found: json.dumps(found).encode()))
+@given(st.binary(max_size=200) | JSON.map(lambda result: json.dumps(result).encode()))
 def test_any_bytes_in_dockers_file_are_judged(content: bytes) -> None:
-    found = logged_in(content)
-    assert list(check_login(found, "6.26.3", {}, 1000))
+    result = logged_in(content)
+    assert list(check_login(result, "6.26.3", {}, 1000))
 
 
-@given(st.binary(max_size=60) | (CONFIG | JSON).map(lambda found: json.dumps(found).encode()))
+@given(st.binary(max_size=60) | (CONFIG | JSON).map(lambda result: json.dumps(result).encode()))
 def test_logged_in_is_what_the_launcher_itself_takes_for_it(content: bytes) -> None:
     utils = pytest.importorskip("nvidia_tao_cli.components.instance_handler.utils") if LAUNCHER else None
     require(utils, "the launcher is not installed: it needs Python 3.11")
@@ -60,7 +61,7 @@ def test_logged_in_is_what_the_launcher_itself_takes_for_it(content: bytes) -> N
             passes = True
         except Exception:  # an assertion, a ValueError, an AttributeError: each is a traceback for the person
             passes = False
-    ids = {one.id for one in check_login(logged_in(content), "6.26.3", {}, 1000)}
+    ids = {finding.id for finding in check_login(logged_in(content), "6.26.3", {}, 1000)}
     assert bool(ids & {"login-missing", "docker-config-broken"}) is not passes
 
 
@@ -73,9 +74,9 @@ def test_nothing_secret_is_kept_of_dockers_file() -> None:
     }
     assert secret not in repr(logged_in(json.dumps(config).encode()))
     broken = json.dumps(config)[:-1].encode()
-    told = logged_in(broken)
-    assert told.kind == "no-json"
-    assert secret not in repr([told, *check_login(told, "", {}, 1000)])
+    result = logged_in(broken)
+    assert result.kind == "no-json"
+    assert secret not in repr([result, *check_login(result, "", {}, 1000)])
 
 
 @pytest.mark.parametrize(
@@ -83,7 +84,7 @@ def test_nothing_secret_is_kept_of_dockers_file() -> None:
     [b"\xef\xbb\xbf{}", b"[" * 100_000, b"1" * 10_000, b'{"auths": {"nvcr.io": ', b"\xff\xfe{\0}\0", b'{"auths": []}'],
 )
 def test_what_json_stumbles_over_is_a_finding(content: bytes) -> None:
-    assert [one.id for one in check_login(logged_in(content), "", {}, 1000)] == ["docker-config-broken"]
+    assert [finding.id for finding in check_login(logged_in(content), "", {}, 1000)] == ["docker-config-broken"]
 
 
 def test_a_pipe_in_the_place_of_a_file_keeps_nobody_waiting(tmp_path: Path) -> None:
@@ -97,9 +98,9 @@ def test_a_helper_that_is_not_there(tmp_path: Path) -> None:
     helper.write_text("#!/bin/sh\n")
     helper.chmod(0o755)
     config = {"credsStore": "gone", "credHelpers": {"nvcr.io": "here", "example.com": "elsewhere"}}
-    found = logged_in(json.dumps(config).encode(), PATH=str(tmp_path))
-    assert found.helpers == ("docker-credential-gone", "docker-credential-here")
-    assert found.lost == ("docker-credential-gone",)
+    result = logged_in(json.dumps(config).encode(), PATH=str(tmp_path))
+    assert result.helpers == ("docker-credential-gone", "docker-credential-here")
+    assert result.lost == ("docker-credential-gone",)
 
 
 @given(st.binary(max_size=2000))
@@ -144,17 +145,17 @@ def test_programs_that_are_no_launcher(tmp_path: Path) -> None:
         f"#!{silent}\n": NO_ANSWER,
     }
     for head, trouble in cases.items():
-        found = installed.inspect(str(program(tmp_path / "tao", head)), PATH)
-        assert found.trouble == trouble, (head, found)
-        assert bool(found.problem) is bool(trouble)
+        result = installed.inspect(str(program(tmp_path / "tao", head)), PATH)
+        assert result.trouble == trouble, (head, result)
+        assert bool(result.problem) is bool(trouble)
 
 
 def test_what_lies_in_the_current_folder_takes_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "json.py").write_text("raise SystemExit('mine')")
     (tmp_path / "docker.py").write_text("raise SystemExit('mine')")
     monkeypatch.chdir(tmp_path)
-    found = installed.inspect(str(program(tmp_path / "tao", f"#!{sys.executable}\n")), PATH)
-    assert (found.trouble in ("", NO_LAUNCHER), found.imports) == (True, ""), found
+    result = installed.inspect(str(program(tmp_path / "tao", f"#!{sys.executable}\n")), PATH)
+    assert (result.trouble in ("", NO_LAUNCHER), result.imports) == (True, ""), result
 
 
 def test_the_launcher_whose_python_is_gone_is_known_by_what_it_left(tmp_path: Path) -> None:
@@ -167,15 +168,15 @@ def test_the_launcher_whose_python_is_gone_is_known_by_what_it_left(tmp_path: Pa
 def test_what_a_launcher_imports_is_tried(tmp_path: Path) -> None:
     (tmp_path / "tabulate.py").write_text("raise ImportError('rotten')")
     environ = {**PATH, "PYTHONPATH": str(tmp_path)}
-    found = installed.inspect(str(program(tmp_path / "tao", f"#!{sys.executable}\n")), environ)
-    assert "rotten" in found.imports or "docker" in found.imports
+    result = installed.inspect(str(program(tmp_path / "tao", f"#!{sys.executable}\n")), environ)
+    assert "rotten" in result.imports or "docker" in result.imports
 
 
 @given(JSON | st.dictionaries(st.sampled_from(["ID", "SecurityOptions", "Runtimes", "DockerRootDir"]), JSON))
 def test_any_answer_of_an_engine_has_a_shape(answer: object) -> None:
-    found = engine.parse_info(answer)
-    assert isinstance(found["id"], str)
-    assert isinstance(found["root"], str)
+    result = engine.parse_info(answer)
+    assert isinstance(result["id"], str)
+    assert isinstance(result["root"], str)
 
 
 @given(st.binary(max_size=300))
@@ -184,7 +185,6 @@ def test_any_bytes_of_an_engine_are_an_answer(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as server:
         server.bind(f"{folder}/s")
         server.listen()
-        import threading
 
         def serve() -> None:
             with server.accept()[0] as connection:
@@ -212,24 +212,24 @@ def test_an_engine_that_hangs_is_waited_for_no_longer_than_that(
         server.bind(str(tmp_path / "s"))
         server.listen()
         began = time.monotonic()
-        found = docker_probe._ask({}, f"unix://{tmp_path}/s")
-    assert found.trouble == "silent"
+        result = docker_probe._ask({}, f"unix://{tmp_path}/s")
+    assert result.trouble == "silent"
     assert time.monotonic() - began < 30
 
 
 def test_a_program_that_leaves_a_child_behind_keeps_nobody_waiting() -> None:
     began = time.monotonic()
-    told = run_bounded(["sh", "-c", "sleep 60 & echo said"], os.environ, 30)
-    assert (told.status, told.out, told.problem) == (0, "said\n", "")
+    result = run_bounded(["sh", "-c", "sleep 60 & echo said"], os.environ, 30)
+    assert (result.status, result.out, result.problem) == (0, "said\n", "")
     assert time.monotonic() - began < 50, "the child sleeps a minute"
 
 
 def test_a_program_that_hangs_is_ended_with_all_that_it_started() -> None:
     began = time.monotonic()
-    told = run_bounded(["sh", "-c", "sleep 61 & echo $!; wait"], os.environ, 0.3)
-    assert told.problem == "it does not answer"
+    result = run_bounded(["sh", "-c", "sleep 61 & echo $!; wait"], os.environ, 0.3)
+    assert result.problem == "it does not answer"
     assert time.monotonic() - began < 50, "the child sleeps a minute"
-    child = Path(f"/proc/{told.out.strip()}/cmdline")
+    child = Path(f"/proc/{result.out.strip()}/cmdline")
     end = time.monotonic() + 30
     while child.exists() and child.read_bytes():
         assert time.monotonic() < end, "the child lives on"
@@ -246,20 +246,13 @@ def test_a_program_that_cannot_be_started() -> None:
 
 
 def test_names_that_come_near(tmp_path: Path) -> None:
-    near = {
-        "tao_mounts.json",
-        ".tao_mount.json",
-        ".tlt_mounts.json",
-        "TAO_mounts.json",
-        ".tao_mounts",
-        ".tao-mounts.js",
-    }
+    near = {"tao_mounts.json", ".tao_mount.json", ".tlt_mounts.json", "TAO_mounts.json", ".tao_mounts"}
     others = {".tao_mounts.json.bak", "tao_mounts.json~", "mounts.json", "my_tao_mounts.json", ".tao", "tao_mountsets"}
     for name in near | others:
         (tmp_path / name).touch()
-    found = environment.survey({}, str(tmp_path), str(tmp_path / ".tao_mounts.json"), [])
-    assert {os.path.basename(path) for path in found.near} == near
-    assert not found.has_mapping
+    result = environment.survey({}, str(tmp_path), str(tmp_path / ".tao_mounts.json"), [])
+    assert {os.path.basename(path) for path in result.near} == near
+    assert not result.has_mapping
 
 
 def test_an_older_file_with_a_near_name_is_no_news_beside_the_right_one(tmp_path: Path) -> None:
@@ -274,14 +267,14 @@ def test_an_older_file_with_a_near_name_is_no_news_beside_the_right_one(tmp_path
 
 def test_the_environment_is_kept_by_names_that_are_known() -> None:
     environ = {"WANDB_API_KEY": "s3cret", "KEY": "s3cret", "HOME": "/", "LAUNCHER_MOUNTS": "/x"}
-    found = environment.survey(environ, "/", "/.tao_mounts.json", [("home", "/nowhere/at/all")])
-    assert "s3cret" not in repr(found)
-    assert found.variables == {"LAUNCHER_MOUNTS": "/x"}
-    assert found.mounts_state == "a file that is not there"
-    assert found.places[0].size > 0
+    result = environment.survey(environ, "/", "/.tao_mounts.json", [("home", "/nowhere/at/all")])
+    assert "s3cret" not in repr(result)
+    assert result.variables == {"LAUNCHER_MOUNTS": "/x"}
+    assert result.mounts_state == "a file that is not there"
+    assert result.places[0].size > 0
 
 
 @given(st.binary(max_size=100))
 def test_any_bytes_are_parsed_or_said_to_be_none(content: bytes) -> None:
-    found, problem = best_effort.parse_json(content)
-    assert problem == "" or found is None
+    result, problem = best_effort.parse_json(content)
+    assert problem == "" or result is None

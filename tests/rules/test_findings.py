@@ -19,7 +19,7 @@ SECTIONS = dict(re.split(r"\n+", part, maxsplit=1) for part in
 """The text of the documentation by the id of the check."""
 
 
-def found(home: Home, prepare: SetUp) -> dict[str, str]:
+def find_ids(home: Home, prepare: SetUp) -> dict[str, str]:
     """Give what is found in a set-up: the severity by id."""
     given = prepare(home)
     if isinstance(given, tuple):
@@ -38,21 +38,21 @@ def found(home: Home, prepare: SetUp) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", CASES)
 def test_found(home: Home, name: str) -> None:
-    severity = found(home, CASES[name][0])[name]
+    severity = find_ids(home, CASES[name][0])[name]
     assert f"**{severity.capitalize()}" in SECTIONS[name]
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_not_found_where_it_is_sound(home: Home, name: str) -> None:
-    assert name not in found(home, CASES[name][1])
+    assert name not in find_ids(home, CASES[name][1])
 
 
 def test_a_command_to_paste_is_quoted(home: Home) -> None:
     folder = f"{home.root}/a b;touch x"
     written = {"Mounts": [{"source": folder, "destination": "/data"}]}
     home.mapping_file.write_text(json.dumps(written))
-    told = call(home, "check", "--json").envelope["data"]["findings"]
-    assert [one["hint"] for one in told if one["id"] == "src-missing"] == [f"mkdir -p '{folder}'"]
+    findings = call(home, "check", "--json").envelope["data"]["findings"]
+    assert [finding["hint"] for finding in findings if finding["id"] == "src-missing"] == [f"mkdir -p '{folder}'"]
 
 
 def test_every_check_has_its_section() -> None:

@@ -24,24 +24,24 @@ shapes = st.recursive(
 )
 
 
-def marked(shape: Any, path: tuple[str | int, ...], numbers: Any, found: dict[tuple[str | int, ...], int]) -> Any:
+def marked(shape: Any, path: tuple[str | int, ...], numbers: Any, markers: dict[tuple[str | int, ...], int]) -> Any:
     """Give the shape with a number of its own in each leaf, and note which."""
     if isinstance(shape, list):
-        return [marked(part, (*path, i), numbers, found) for i, part in enumerate(shape)]
+        return [marked(part, (*path, i), numbers, markers) for i, part in enumerate(shape)]
     if isinstance(shape, dict):
-        return {key: marked(part, (*path, key), numbers, found) for key, part in shape.items()}
-    found[path] = next(numbers)
-    return found[path]
+        return {key: marked(part, (*path, key), numbers, markers) for key, part in shape.items()}
+    markers[path] = next(numbers)
+    return markers[path]
 
 
 @moderate(200)
 @given(shapes, st.sampled_from([None, 0, 1, "\t"]), st.booleans(), st.sampled_from(["", "\n\n", " \r\n"]))
 def test_every_leaf_is_found_on_its_line(shape: Any, indent: Any, ascii_only: bool, before: str) -> None:
-    found: dict[tuple[str | int, ...], int] = {}
-    value = marked(shape, (), itertools.count(700_000_001), found)
+    markers: dict[tuple[str | int, ...], int] = {}
+    value = marked(shape, (), itertools.count(700_000_001), markers)
     text = before + json.dumps(value, indent=indent, ensure_ascii=ascii_only)
     numbers = find_lines(text)
-    for path, marker in found.items():
+    for path, marker in markers.items():
         assert str(marker) in text.split("\n")[numbers.find(path).line - 1]
 
 
