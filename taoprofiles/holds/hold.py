@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from typing import Any
 
-from taoprofiles.storage.paths import is_inside
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from typing import Any
+from taoprofiles.storage.paths import Context, is_inside
+from taoprofiles.system import processes
 
 RUN_VARIABLE = "TAOPROF_RUN"
 """The environment variable with a hold's id (the run tag), in the processes of a run and in its containers."""
@@ -71,7 +69,7 @@ class Hold:
             setattr(self, name, value)
 
     def is_valid(self) -> bool:
-        """Return whether each field has a value of its type and range, which those of a damaged record may not have."""
+        """Check whether each field has a value of its type and range, which those of a damaged record may not have."""
         return (
             all(_TYPES[annotation](getattr(self, name)) for name, annotation in Hold.__annotations__.items())
             and all(abs(seconds or 0) < 1e11 for seconds in (self.since, self.until, self.ended))
@@ -84,7 +82,7 @@ class Hold:
         return {name: getattr(self, name) for name in FIELDS}
 
     def is_same(self, other: Hold) -> bool:
-        """Return whether both belong to the same process or the same container."""
+        """Check whether both belong to the same process or the same container."""
         by_process = bool(self.pid) and (self.pid, self.start) == (other.pid, other.start)
         return by_process or (self.container is not None and self.container == other.container)
 
@@ -103,6 +101,11 @@ class Hold:
 
 
 FIELDS = tuple(Hold.__annotations__)
+
+
+def new_hold(context: Context, kind: str, **fields: Any) -> Hold:
+    """Return a hold of this user on this host that has not been written yet."""
+    return Hold(kind=kind, user=context.user, host=os.uname().nodename, place=processes.host_id(), **fields)
 
 
 def _is_list_of_str(value: object) -> bool:

@@ -10,25 +10,21 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 from taoprofiles.errors import InvalidStateError
-from taoprofiles.holds.hold import OWN_KINDS, RUN_VARIABLE, Hold
+from taoprofiles.holds.hold import OWN_KINDS, RUN_VARIABLE, Hold, new_hold
 from taoprofiles.holds.records import HeartbeatObserver, HoldRecords
 from taoprofiles.launcher.argv import parse_launcher_argv
 from taoprofiles.launcher.mounts import find_mounts_file
 from taoprofiles.masking import without_secrets
 from taoprofiles.mounts import mapping
 from taoprofiles.storage.journal import History
+from taoprofiles.storage.paths import Context
 from taoprofiles.system import processes
 from taoprofiles.system.engine import PATIENCE, PROFILE_LABEL, RUN_LABEL, STATE_LABEL, Engine, EngineError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from typing import Any
-
-    from taoprofiles.storage.paths import Context
-    from taoprofiles.system.processes import Process
+from taoprofiles.system.processes import Process
 
 LEASE = 120.0
 """Seconds without a new heartbeat, as observed from here, after which another host's work counts as ended."""
@@ -202,27 +198,19 @@ class _Search:
         return self._current
 
     def _found_container(self, container: dict[str, Any], needs: _Needs) -> Hold:
-        client = self._clients.get(container["Id"])
         hold = self._new_found_hold(needs)
         hold.id, hold.phase, hold.shared = _found_id(container["Id"]), "bound", needs.digest is not None
         hold.container, hold.image, hold.engine = container["Id"], container["Image"], self._engine.address
         hold.since = container["Created"] or time.time()
         hold.command = [container["Image"]]
+        client = self._clients.get(container["Id"])
         if client is not None:
             hold.pid, hold.start = client.pid, processes.start_time(client.pid) or 0
             hold.command = without_secrets(client.argv[client.argv.index(container["Id"]) + 1 :])
         return hold
 
     def _new_found_hold(self, needs: _Needs) -> Hold:
-        return Hold(
-            kind="found",
-            shared=True,
-            digest=needs.digest,
-            profile=needs.profile,
-            user=self._context.user,
-            host=os.uname().nodename,
-            place=self._here,
-        )
+        return new_hold(self._context, "found", shared=True, digest=needs.digest, profile=needs.profile)
 
     # Processes
 
@@ -246,7 +234,7 @@ class _Search:
             hold.since = processes.epoch(start) or hold.since
 
     def _holds_mapping_file(self, process: Process, runs: dict[str, Hold]) -> bool:
-        """Return whether a launcher process needs the mapping file, and no run that it belongs to holds it already."""
+        """Check whether a launcher process needs the mapping file, and no run that it belongs to holds it already."""
         environ = processes.environment(process.pid)
         if not environ and not processes.has_command_line(process.pid):
             return False  # it is exiting: the kernel has freed its memory, so it reads no file any more
@@ -254,7 +242,7 @@ class _Search:
         return (run is None or not run.shared) and self._reads_mapping_file(environ, process.pid)
 
     def _reads_mapping_file(self, environ: dict[str, str], pid: int) -> bool:
-        """Return whether a launcher with this environment reads the shared mapping file."""
+        """Check whether a launcher with this environment reads the shared mapping file."""
         if environ.get("TAO_DOCKER_DISABLE") == "1":
             return False  # it runs the task in place, and reads no mounts (builder.py, 4.0.0 and later)
         path = find_mounts_file({"HOME": self._context.home, **environ}, processes.folder(pid) or "/")
@@ -305,7 +293,7 @@ class _Search:
         return processes.alive(hold.pid, hold.start)
 
     def _is_alive_elsewhere(self, hold: Hold) -> bool:
-        """Return whether another host's work is alive: until LEASE seconds after its last heartbeat."""
+        """Check whether another host's work is alive: until LEASE seconds after its last heartbeat."""
         if processes.rebooted(hold.place, self._here):
             # No process survives a reboot; a container on another machine's engine does.
             is_remote = hold.engine is not None and not hold.engine.startswith("unix:")
@@ -314,7 +302,7 @@ class _Search:
         return observer.seconds_unchanged(hold.id, heartbeat, may_write=self._may_write) < LEASE
 
     def _may_have_container(self, hold: Hold) -> bool:
-        """Return whether a run without processes may have a container that was not listed.
+        """Check whether a run without processes may have a container that was not listed.
 
         That is one on another engine, or any if the engine does not answer. If there is no engine at all, only a
         container that was seen before counts: with live-restore it keeps running while dockerd restarts.
@@ -440,7 +428,7 @@ class Containers:
         return None
 
     def may_be_our_launchers(self, container_id: str) -> bool:
-        """Return whether a launcher may have started a container for this user. What cannot be inspected counts.
+        """Check whether a launcher may have started a container for this user. What cannot be inspected counts.
 
         Every launcher requests all GPUs (DeviceRequest -1), and 6.25.11 and later identify themselves. Podman does not
         keep such requests, so there the image counts. A container that runs as another user id belongs to that user,

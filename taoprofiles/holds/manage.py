@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from taoprofiles.errors import HeldError, NotFoundError, TaoprofError, UsageError
-from taoprofiles.holds.hold import Hold
-from taoprofiles.holds.liveness import find_active_holds
+from taoprofiles.holds.hold import Hold, new_hold
+from taoprofiles.holds.liveness import ActiveHolds, find_active_holds
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.mounts import mapping
 from taoprofiles.storage import files
 from taoprofiles.storage.journal import History
 from taoprofiles.storage.locks import DEFAULT_TIMEOUT, Lock
+from taoprofiles.storage.paths import Context
 from taoprofiles.system import processes
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from taoprofiles.holds.liveness import ActiveHolds
-    from taoprofiles.storage.paths import Context
 
 
 def active_holds(context: Context) -> ActiveHolds:
@@ -34,18 +29,6 @@ def active_holds(context: Context) -> ActiveHolds:
         return find_active_holds(context, files.read_mapping_file(context), may_write=has_lock)
     finally:
         lock.release()
-
-
-def new_hold(context: Context, kind: str) -> Hold:
-    """Return a hold of this process that has not been written yet."""
-    return Hold(
-        kind=kind,
-        user=context.user,
-        host=os.uname().nodename,
-        place=processes.host_id(),
-        folder=context.folder,
-        since=time.time(),
-    )
 
 
 def hold(
@@ -78,11 +61,20 @@ def hold(
             )
         if content is None:
             raise UsageError(f"there is no mapping file to hold ('{context.mapping_file}')", hint="'taoprof use NAME'")
-        hold = new_hold(context, "manual")
-        hold.profile, hold.digest, hold.shared, hold.reason = active, mapping.digest(content), True, reason
-        now = int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
-        hold.pid, hold.start = pid or 0, start or now
-        hold.until = None if seconds is None else time.time() + seconds
+        now = time.time()
+        hold = new_hold(
+            context,
+            "manual",
+            profile=active,
+            digest=mapping.digest(content),
+            shared=True,
+            reason=reason,
+            folder=context.folder,
+            pid=pid or 0,
+            start=start or int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK")),
+            since=now,
+            until=None if seconds is None else now + seconds,
+        )
         os.close(HoldRecords(context).create(hold))
         return hold
 
@@ -90,8 +82,7 @@ def hold(
 def release(context: Context, hold_id: str, *, timeout: float = DEFAULT_TIMEOUT) -> Hold:
     """Release one hold. The work of a run or of found work keeps running. Raises NotFoundError."""
     with Lock(context.lock, timeout):
-        active = find_active_holds(context, files.read_mapping_file(context), may_write=True)
-        hold = mark_released(active, hold_id)
+        hold = mark_released(find_active_holds(context, files.read_mapping_file(context), may_write=True), hold_id)
         record_release(context, hold)
         return hold
 
@@ -115,12 +106,10 @@ def record_release(context: Context, hold: Hold) -> None:
 
 def held_error(name: str, holders: Sequence[Hold], *, hint: str = "") -> HeldError:
     """Return the error for a switch to ``name`` that ``holders`` block; ``hint`` replaces the usual ways out."""
-    profiles = dict.fromkeys(hold.profile for hold in holders)
-    what = " and ".join(f"'{profile}'" if profile else "the mapping file" for profile in profiles)
-    now = time.time()
+    profiles = dict.fromkeys(f"'{hold.profile}'" if hold.profile else "the mapping file" for hold in holders)
     return HeldError(
-        f"'{name}' not activated: {what} {'is' if len(profiles) == 1 else 'are'} held",
-        problems=[hold.line(now) for hold in holders],
+        f"'{name}' not activated: {' and '.join(profiles)} {'is' if len(profiles) == 1 else 'are'} held",
+        problems=[hold.line() for hold in holders],
         hint=hint
         or f"'taoprof run {name} -- …' runs in parallel; 'taoprof use {name} --wait' switches when it ends; "
         f"to switch now and leave that work running without its mapping: taoprof use {name} --release {holders[0].id}",

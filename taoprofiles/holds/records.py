@@ -7,23 +7,19 @@ its user logs out while a training is still running: the launcher would then sta
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from taoprofiles.errors import InvalidStateError
 from taoprofiles.holds.hold import FIELDS, OWN_KINDS, Hold
 from taoprofiles.storage import atomic, best_effort, files
 from taoprofiles.storage.files import to_taoprof_error
-from taoprofiles.storage.journal import require_known_format
-from taoprofiles.storage.locks import LivenessLock
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Any
-
-    from taoprofiles.storage.paths import Context
+from taoprofiles.storage.journal import lines_backwards, require_known_format
+from taoprofiles.storage.locks import LivenessLock, Lock
+from taoprofiles.storage.paths import Context
 
 FORMAT = 1
 _LETTERS = "23456789abcdefghjkmnpqrstuvwxyz"
@@ -92,8 +88,6 @@ class HoldRecords:
 
     def write_beside(self, hold: Hold, ending: str, text: str) -> str:
         """Write a file that exists for as long as the record, and return its path. Takes the lock."""
-        from taoprofiles.storage.locks import Lock
-
         path = self._path(hold.id, ending)
         with Lock(self._context.lock):
             files.make_folder(os.path.dirname(path))
@@ -122,7 +116,7 @@ class HoldRecords:
                 self.delete(hold_id)
 
     def is_locked(self, hold: Hold) -> bool:
-        """Return whether a process on this host still has the descriptor that ``create`` returned. Needs no lock."""
+        """Check whether a process on this host still has the descriptor that ``create`` returned. Needs no lock."""
         return LivenessLock(self._path(hold.id, ".claim")).is_held()
 
     def send_heartbeat(self, hold: Hold) -> None:
@@ -138,8 +132,6 @@ class HoldRecords:
 
     def ended_runs(self) -> Iterator[Hold]:
         """Yield the runs of the journal, the newest first. Needs no lock."""
-        from taoprofiles.storage.journal import lines_backwards
-
         for line in lines_backwards(self._context.runs):
             hold = _parse(line, self._context.runs)
             if hold is not None:
@@ -177,32 +169,19 @@ class HeartbeatObserver:
     """
 
     def __init__(self, context: Context, here: str) -> None:
-        import hashlib
-
         self._path = os.path.join(context.cache, f"seen-{hashlib.sha256(here.encode()).hexdigest()[:12]}.json")
 
     def seconds_unchanged(self, hold_id: str, heartbeat: int | None, *, may_write: bool) -> float:
         """Return for how many seconds the heartbeat has been observed to have this value; 0 at the first time."""
-        observed, now = self._observed(), time.monotonic()
-        before = observed.get(hold_id)
-        if before is not None and before[0] == heartbeat and before[1] <= now:  # later: from before a reboot
-            return now - float(before[1])
+        observed, now = best_effort.read_json(self._path, 1 << 20) or {}, time.monotonic()
+        match observed.get(hold_id):
+            case [before, int() | float() as since] if before == heartbeat and since <= now:  # later: before a reboot
+                return now - since
         if may_write:
-            observed[hold_id] = [heartbeat, now]
-            recent = dict(sorted(observed.items(), key=lambda item: -item[1][1])[:100])
+            observed.pop(hold_id, None)
+            recent = dict([*observed.items(), (hold_id, [heartbeat, now])][-100:])
             best_effort.write(self._path, json.dumps(recent).encode())
         return 0.0
-
-    def _observed(self) -> dict[str, list[Any]]:
-        try:
-            observed = json.loads(files.read(self._path, 1 << 20) or b"{}")
-            return {key: value for key, value in observed.items() if _is_observation(value)}
-        except (InvalidStateError, ValueError, AttributeError):
-            return {}
-
-
-def _is_observation(value: object) -> bool:
-    return isinstance(value, list) and len(value) == 2 and isinstance(value[1], (int, float))
 
 
 def _to_json(hold: Hold) -> bytes:

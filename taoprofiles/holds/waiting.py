@@ -5,19 +5,15 @@ from __future__ import annotations
 import os
 import select
 import time
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from taoprofiles.errors import BusyError, HeldError
+from taoprofiles.holds.hold import Hold
 from taoprofiles.storage import best_effort, files
 from taoprofiles.storage.locks import LivenessLock, Lock
+from taoprofiles.storage.paths import Context
 from taoprofiles.system import processes
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from types import TracebackType
-
-    from taoprofiles.holds.hold import Hold
-    from taoprofiles.storage.paths import Context
 
 RETRY_INTERVAL = 0.5
 """Seconds between two attempts where no process's end can be waited for: a container, a manual hold, another host."""
@@ -100,9 +96,7 @@ class Ticket:
             self._descriptor = LivenessLock(os.path.join(self._folder, self._name)).acquire()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         best_effort.unlink_quietly(os.path.join(self._folder, self._name))
         os.close(self._descriptor)
 

@@ -147,7 +147,7 @@ def overridden_output(session: Session, overridden: dict[str, str | None], outpu
     number = f"{len(overridden)} variable{'s' if len(overridden) > 1 else ''}"
     output.line(f"Warning: this cell overwrote {number} of profile '{session.name}'. To restore: {_use_again(session)}")
     rows = [
-        (name, _shown(session, name, value), _shown(session, name, session.given[name]))
+        (name, _shown(session, name, value), _shown(session, name, session.assigned[name]))
         for name, value in overridden.items()
     ]
     output.table("", ("variable", "now", "profile"), rows)

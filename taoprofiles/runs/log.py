@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from taoprofiles.errors import NotFoundError, TaoprofError, UsageError
 from taoprofiles.holds.hold import OWN_KINDS, RUN_VARIABLE, Hold
 from taoprofiles.holds.manage import active_holds
 from taoprofiles.holds.records import HoldRecords
-from taoprofiles.storage.paths import is_inside
+from taoprofiles.storage.paths import Context, is_inside
 from taoprofiles.system import processes
 from taoprofiles.system.engine import Engine, EngineError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from taoprofiles.storage.paths import Context
 
 
 def all_runs(context: Context) -> Iterator[Hold]:
@@ -53,7 +48,12 @@ def stop(context: Context, hold_id: str) -> Hold:
     if hold.place != processes.host_id():
         raise UsageError(f"'{hold_id}' runs on {hold.host}: stop it there")
     if hold.container:
-        _stop_container(context, hold, hold.container)
+        name = f"container {hold.container[:6]}"
+        try:
+            if not Engine(context.environ, address=hold.engine).stop(hold.container):
+                raise NotFoundError(f"{name} does not exist any more")
+        except EngineError as error:
+            raise TaoprofError(f"{name} could not be stopped: {error}") from None
         if hold.kind == "found":
             return hold  # its launcher ends with it
     pids = [pid for pid, tag in processes.with_variable(context.uid, RUN_VARIABLE) if tag == hold.id]
@@ -73,11 +73,3 @@ def _send_signal(pids: list[int], number: signal.Signals) -> None:
                 os.kill(pid, number)
         except (ProcessLookupError, PermissionError):
             pass  # it has just ended; the pid may belong to another user by now
-
-
-def _stop_container(context: Context, hold: Hold, container_id: str) -> None:
-    try:
-        if not Engine(context.environ, address=hold.engine).stop(container_id):
-            raise NotFoundError(f"container {container_id[:6]} does not exist any more")
-    except EngineError as error:
-        raise TaoprofError(f"container {container_id[:6]} could not be stopped: {error}") from None

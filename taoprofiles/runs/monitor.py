@@ -9,16 +9,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 from taoprofiles.holds.hold import RUN_VARIABLE
 from taoprofiles.system import processes
 from taoprofiles.system.engine import Engine, EngineError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from typing import Any
 
 REPLAY = 1.0
 """Seconds of events that are requested again after the stream broke; events that come twice count once."""
@@ -143,7 +140,7 @@ class Monitor(threading.Thread):
         return container
 
     def _has_own_client(self, container_id: str) -> bool:
-        """Return whether the run started the docker exec in a container. With the shared file it has no run tag."""
+        """Check whether the run started the docker exec in a container. With the shared file it has no run tag."""
         return any(
             process.container == container_id and processes.environment(process.pid).get(RUN_VARIABLE) == self._hold_id
             for process in processes.scan()

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from taoprofiles.errors import HeldError, UsageError
-from taoprofiles.holds.hold import using_gpus, writing_to
-
-if TYPE_CHECKING:
-    from taoprofiles.holds.hold import Hold
+from taoprofiles.holds.hold import Hold, using_gpus, writing_to
 
 
 def parse_gpus(text: str) -> list[str] | int | str:
@@ -32,7 +27,7 @@ def parse_gpus(text: str) -> list[str] | int | str:
 
 
 def is_count(text: str | None) -> bool:
-    """Return whether ``--gpus`` asks for a count of free GPUs."""
+    """Check whether ``--gpus`` asks for a count of free GPUs."""
     return text is not None and text.isascii() and text.isdigit() and int(text) > 0
 
 

@@ -8,17 +8,17 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taoprofiles.errors import TaoprofError, UsageError
-from taoprofiles.holds.hold import OWN_KINDS, RUN_VARIABLE, Hold
+from taoprofiles.holds.hold import OWN_KINDS, RUN_VARIABLE, Hold, new_hold
 from taoprofiles.holds.liveness import HEARTBEAT, find_active_holds
-from taoprofiles.holds.manage import new_hold
 from taoprofiles.holds.records import HoldRecords
-from taoprofiles.launcher.argv import parse_launcher_argv
-from taoprofiles.launcher.quoting import quote_argv
+from taoprofiles.launcher.argv import container_words, parse_launcher_argv
+from taoprofiles.launcher.quoting import expand_variables, quote_argv
 from taoprofiles.masking import without_secrets
 from taoprofiles.mounts import comparison, mapping, paths
 from taoprofiles.profiles.store import Store
@@ -26,18 +26,15 @@ from taoprofiles.runs import resources
 from taoprofiles.runs.monitor import Container, Monitor
 from taoprofiles.storage import atomic, files
 from taoprofiles.storage.locks import DEFAULT_TIMEOUT, Lock
+from taoprofiles.storage.paths import Context
 from taoprofiles.switching import preflight
 from taoprofiles.switching.switch import kept_message, switch
 from taoprofiles.system import processes
 from taoprofiles.system.commands import gpu_indices
-from taoprofiles.system.engine import Engine, EngineError
+from taoprofiles.system.engine import RUN_LABEL, Engine, EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
     from taoprofiles.profiles.rendering import Renderer
-    from taoprofiles.runs.docker_run import DockerRun
-    from taoprofiles.storage.paths import Context
 
 PROFILE_VARIABLE = "TAOPROF_PROFILE"
 """The environment variable with the profile's name in a run and in a shell, for prompts."""
@@ -105,7 +102,7 @@ class Run:
     """
 
     def __init__(self, context: Context, hold: Hold, rendered: dict[str, Any], variables: Mapping[str, str]) -> None:
-        self._context, self.hold = context, hold
+        self.context, self.hold = context, hold
         self.claim = -1
         self.variables = dict(variables)
         self.secrets: tuple[set[str], set[str]] = (set(), set())
@@ -165,8 +162,8 @@ class Run:
     def give_up(self) -> None:
         """Delete the hold of a run whose command could not be started."""
         os.close(self.claim)
-        with Lock(self._context.lock):
-            HoldRecords(self._context).delete(self.hold.id)
+        with Lock(self.context.lock):
+            HoldRecords(self.context).delete(self.hold.id)
 
     def _execute(self, command: list[str], stdout: int | None) -> int:
         try:
@@ -215,15 +212,15 @@ class Run:
     def _record_end(self, status: int) -> None:
         self.hold.ended, self.hold.status = time.time(), status
         try:
-            with Lock(self._context.lock):
-                HoldRecords(self._context).end(self.hold)
+            with Lock(self.context.lock):
+                HoldRecords(self.context).end(self.hold)
         except TaoprofError as error:  # a full disk must not hide how the training ended
             self._say(f"warning: the end of the run could not be recorded: {error.message}")
 
     def _has_processes(self) -> bool:
-        """Return whether a process of the run is alive: one that inherited the claim, or has only the run tag."""
-        tags = (tag for _, tag in processes.with_variable(self._context.uid, RUN_VARIABLE))
-        return HoldRecords(self._context).is_locked(self.hold) or self.hold.id in tags
+        """Check whether a process of the run is alive: one that inherited the claim, or has only the run tag."""
+        tags = (tag for _, tag in processes.with_variable(self.context.uid, RUN_VARIABLE))
+        return HoldRecords(self.context).is_locked(self.hold) or self.hold.id in tags
 
     def _is_running(self, container_id: str) -> bool:
         try:
@@ -237,15 +234,15 @@ class Run:
         container_id, differences = container["Id"], comparison.differences(self.wanted, container, self.environ)
         warnings = list(differences)
         try:
-            with Lock(self._context.lock):
+            with Lock(self.context.lock):
                 # Read again: somebody may have released the hold or deleted the record.
-                recorded = HoldRecords(self._context).get(self.hold.id)
+                recorded = HoldRecords(self.context).get(self.hold.id)
                 for hold in (self.hold, recorded):
                     if hold is not None:
                         hold.container, hold.image, hold.phase = container_id, container["Image"], "bound"
                         hold.differences = differences
                 if recorded is not None:
-                    HoldRecords(self._context).write(recorded)
+                    HoldRecords(self.context).write(recorded)
         except TaoprofError as error:
             warnings.append(f"the container could not be recorded: {error.message}")
         for warning in warnings:
@@ -254,7 +251,7 @@ class Run:
     def _send_heartbeat(self) -> None:
         if time.monotonic() - self._heartbeat >= HEARTBEAT:
             self._heartbeat = time.monotonic()
-            HoldRecords(self._context).send_heartbeat(self.hold)
+            HoldRecords(self.context).send_heartbeat(self.hold)
 
 
 @contextmanager
@@ -318,18 +315,13 @@ def prepare(
         doing="use" if kind == "notebook" else kind,
         command=[] if kind != "run" or options.image else command, variables=variables,
     )  # fmt: skip
-    hold = new_hold(context, kind)
-    hold.profile, hold.reason, hold.shared = name, reason, options.shared
-    _describe_work(hold, context, command, renderer)
-    docker_run = None
-    if options.image is not None:
-        from taoprofiles.runs.docker_run import DockerRun  # it loads the export package
-
-        docker_run = DockerRun(context, hold, renderer, options.image, command, has_terminal=options.terminal)
+    hold = _new_run_hold(context, command, renderer, kind=kind, profile=name, reason=reason, shared=options.shared)
+    if options.image is not None:  # what a container without the launcher cannot have is an error before anything else
+        _docker_command(context, hold, renderer, command, wanted=_with_tag(rendered, hold), options=options)
     available_gpus = gpu_indices(context.environ) if resources.is_count(options.gpus) else None
     with Lock(context.lock, timeout):
         active = find_active_holds(context, files.read_mapping_file(context), may_write=True)
-        _reserve_resources(hold, [one for one in active.holds if one.kind in OWN_KINDS], available_gpus, options)
+        _reserve_resources(hold, active.holds, available_gpus, options)
         preflight.make_folders(missing_folders)
         records = HoldRecords(context)
         # Before the switch, which must not happen if this fails. It blocks nobody: it needs the mapping to be.
@@ -342,7 +334,7 @@ def prepare(
                 run.notes += _switch_shared_file(context, name, text, options)
                 run.environ.pop("LAUNCHER_MOUNTS", None)
             else:
-                _isolate(run, records, docker_run)
+                _isolate(run, renderer, command, options)
         except BaseException:
             os.close(claim)
             records.delete(hold.id)
@@ -350,22 +342,30 @@ def prepare(
     return run
 
 
-def _describe_work(hold: Hold, context: Context, command: list[str], renderer: Renderer) -> None:
+def _new_run_hold(context: Context, command: list[str], renderer: Renderer, *, kind: str, **fields: Any) -> Hold:
     variables, rendered = renderer.variables(), renderer.mapping()
-    mounts = mapping.mounted(rendered)
-    hold.pid = os.getpid()
-    hold.command = without_secrets(command, [variables[variable] for variable in renderer.secrets()[0]])
-    hold.start, hold.engine = processes.start_time(hold.pid) or 0, Engine(context.environ).address
-    hold.digest, hold.mounts = mapping.digest(mapping.to_bytes(rendered)), [list(pair) for pair in mounts.items()]
-    if hold.kind == "run":
-        hold.results = paths.host_paths(paths.results_folders(command, variables), mounts)
+    mounts, pid = mapping.mounted(rendered), os.getpid()
+    return new_hold(
+        context,
+        kind,
+        folder=context.folder,
+        since=time.time(),
+        pid=pid,
+        start=processes.start_time(pid) or 0,
+        command=without_secrets(command, [variables[variable] for variable in renderer.secrets()[0]]),
+        engine=Engine(context.environ).address,
+        digest=mapping.digest(mapping.to_bytes(rendered)),
+        mounts=[list(pair) for pair in mounts.items()],
+        results=paths.host_paths(paths.results_folders(command, variables), mounts) if kind == "run" else [],
+        **fields,
+    )
 
 
 def _reserve_resources(
-    hold: Hold, active_runs: list[Hold], available_gpus: list[str] | None, options: RunOptions
+    hold: Hold, active_holds: list[Hold], available_gpus: list[str] | None, options: RunOptions
 ) -> None:
     """Raise HeldError if an active run uses the results folder or the GPUs of ``hold``; else set its GPUs."""
-    others = [run for run in active_runs if not run.released]
+    others = [run for run in active_holds if run.kind in OWN_KINDS and not run.released]
     if not options.allow_overlap:
         resources.check_results(hold, others)
     on_this_machine = [run for run in others if processes.same_machine(run.place, hold.place)]
@@ -378,28 +378,83 @@ def _switch_shared_file(context: Context, name: str, text: bytes, options: RunOp
     return kept_message(switch(context, name, check=options.check, release=options.release).kept)
 
 
-def _isolate(run: Run, records: HoldRecords, docker_run: DockerRun | None) -> None:
+def _isolate(run: Run, renderer: Renderer, command: list[str], options: RunOptions) -> None:
     """Give a run a mapping of its own, with the run tag by which its containers are recognised."""
-    rendered, hold = run.rendered, run.hold
-    run.wanted = {"Mounts": rendered["Mounts"], "Envs": rendered.get("Envs", []), **rendered}
-    if docker_run is None and hold.gpus and hold.gpus != "all":
-        _set_container_variable(run.wanted, "CUDA_VISIBLE_DEVICES", ",".join(hold.gpus))
-    _set_container_variable(run.wanted, RUN_VARIABLE, hold.id)
-    if docker_run is None:
-        path = records.mounts_path(hold.id)
+    hold, context = run.hold, run.context
+    run.wanted = _with_tag(run.rendered, hold, set_gpus=options.image is None)
+    if options.image is None:
+        path = HoldRecords(context).mounts_path(hold.id)
         atomic.replace(path, mapping.to_bytes(run.wanted))
         run.environ["LAUNCHER_MOUNTS"] = path
     else:
-        docker = docker_run.build(run.wanted)
+        docker = _docker_command(context, hold, renderer, command, wanted=run.wanted, options=options)
         run.argv, run.wanted = docker.argv, docker.mapping
         run.notes += docker.warnings
         run.environ |= docker.environ
         run.environ.pop("DOCKER_CONTEXT", None)
 
 
-def _set_container_variable(wanted: dict[str, Any], name: str, value: str) -> None:
-    others = [item for item in wanted["Envs"] if item["variable"] != name]
-    wanted["Envs"] = [*others, {"variable": name, "value": value}]
+def _with_tag(rendered: dict[str, Any], hold: Hold, *, set_gpus: bool = False) -> dict[str, Any]:
+    """Return a mapping with the run tag, and with ``set_gpus`` the hold's GPUs, in the container's variables."""
+    values = {RUN_VARIABLE: hold.id}
+    if set_gpus and hold.gpus and hold.gpus != "all":
+        values = {"CUDA_VISIBLE_DEVICES": ",".join(hold.gpus), **values}
+    others = [item for item in rendered.get("Envs", []) if item["variable"] not in values]
+    tagged = [{"variable": name, "value": value} for name, value in values.items()]
+    return {"Mounts": rendered["Mounts"], "Envs": []} | rendered | {"Envs": others + tagged}
+
+
+class _DockerCommand(NamedTuple):
+    """``argv`` of ``docker run``, what ``environ`` adds to its environment, and the mapping that the container gets."""
+
+    argv: list[str]
+    environ: dict[str, str]
+    mapping: dict[str, Any]
+    warnings: list[str]
+
+
+def _docker_command(
+    context: Context,
+    hold: Hold,
+    renderer: Renderer,
+    command: list[str],
+    *,
+    wanted: dict[str, Any],
+    options: RunOptions,
+) -> _DockerCommand:
+    """Return the ``docker run`` command for the mapping ``wanted``. Raises CannotRenderError and UsageError.
+
+    Secrets go through the environment, since every user can read a command line.
+    """
+    from taoprofiles.export import docker, plan  # only for --image
+
+    name = hold.profile or ""
+    container = plan.make(
+        renderer,
+        name,
+        image=options.image or "",
+        mapping=wanted,
+        gpus="all" if hold.gpus is None else hold.gpus,
+        labels={**docker.labels(context, name), RUN_LABEL: hold.id},
+    )
+    # Docker uses a source as it is; the launcher, and the comparison with the container, resolve symlinks.
+    container = container._replace(mounts=[mount.resolved() for mount in container.mounts])
+    values = {item["variable"]: str(item["value"]) for item in wanted["Envs"]}
+    environ = {name: values[name] for name, value in container.env.items() if value is None}
+    # The engine of the hold. DOCKER_HOST has priority over the docker command's current context.
+    environ["DOCKER_HOST"] = hold.engine or ""
+    terminal = ["--interactive", "--tty"] if options.terminal and container.tty is not False else ["--interactive"]
+    if processes.in_background():
+        terminal = []  # a background job that uses the terminal is stopped, and with it the run's monitor
+    words = [word for option in docker.options(container) for word in option]
+    variables = renderer.variables()
+    words += [container.image, *(expand_variables(word, variables) for word in container_words(command))]
+    return _DockerCommand(
+        ["docker", "run", "--rm", *terminal, "--name", f"taoprof-{name}-{hold.id}", *words],
+        environ,
+        {**wanted, "Envs": [item for item in wanted["Envs"] if item["variable"] in container.env]},
+        container.warnings,
+    )
 
 
 _ZSHENV = """\

@@ -10,22 +10,17 @@ import atexit
 import os
 import sys
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, MutableMapping
 
 from taoprofiles.errors import TaoprofError
 from taoprofiles.holds.hold import RUN_VARIABLE
 from taoprofiles.holds.liveness import HEARTBEAT, find_active_holds
 from taoprofiles.holds.records import HoldRecords
-from taoprofiles.runs.run import PROFILE_VARIABLE, RunOptions, prepare
+from taoprofiles.runs.run import PROFILE_VARIABLE, Run, RunOptions, prepare
 from taoprofiles.storage import files
 from taoprofiles.storage.locks import DEFAULT_TIMEOUT, Lock
 from taoprofiles.storage.paths import Context
 from taoprofiles.system import processes
-
-if TYPE_CHECKING:
-    from collections.abc import MutableMapping
-
-    from taoprofiles.runs.run import Run
 
 _OWN_VARIABLES = (PROFILE_VARIABLE, RUN_VARIABLE, "LAUNCHER_MOUNTS")
 
@@ -46,7 +41,7 @@ class Session:
 
     - ``name``, ``hold``, ``shared``, ``notes``, ``variables``, ``secrets``: see ``runs.run.Run``
     - ``mapping``: the profile's; ``wanted``: the content of the mounts file
-    - ``given``: everything that the environment gets; None for a variable that is unset
+    - ``assigned``: everything that the environment gets; None for a variable that is unset
     """
 
     def __init__(self, context: Context, name: str, run: Run, environ: MutableMapping[str, str]) -> None:
@@ -54,7 +49,7 @@ class Session:
         self.mapping, self.wanted = run.rendered, run.wanted
         self.notes = list(run.notes)
         self.variables, self.secrets = run.variables, run.secrets
-        self.given = {key: run.environ.get(key) for key in (*self.variables, *_OWN_VARIABLES)}
+        self.assigned = {key: run.environ.get(key) for key in (*self.variables, *_OWN_VARIABLES)}
         self._context, self._claim, self._environ = context, run.claim, environ
         self._process = os.getpid()
         self._ended = threading.Event()
@@ -62,10 +57,10 @@ class Session:
 
     def enter(self) -> None:
         """Change the environment, and end the session when the process exits."""
-        self._before = {key: self._environ.get(key) for key in self.given}
-        _update(self._environ, self.given)
+        self._before = {key: self._environ.get(key) for key in self.assigned}
+        _update(self._environ, self.assigned)
         threading.Thread(target=self._send_heartbeats, daemon=True, name="taoprof-session").start()
-        atexit.register(self._at_exit)
+        atexit.register(self.release, timeout=EXIT_LOCK_TIMEOUT)
 
     @property
     def mounts_file(self) -> str:
@@ -74,23 +69,23 @@ class Session:
 
     @property
     def is_over(self) -> bool:
-        """Whether the session has been released."""
+        """True if the session has been released."""
         return self._ended.is_set()
 
     def overridden(self) -> dict[str, str | None]:
         """Return the current value of each variable that was changed since the session began."""
         return {
             key: self._environ.get(key)
-            for key, value in self.given.items()
+            for key, value in self.assigned.items()
             if self._environ.get(key) != value and not self.is_over
         }
 
     def restored(self) -> dict[str, str | None]:
         """Return the values that ``release`` restores: of all variables that were not changed since."""
-        return {key: old for key, old in self._before.items() if self._environ.get(key) == self.given[key]}
+        return {key: old for key, old in self._before.items() if self._environ.get(key) == self.assigned[key]}
 
     def has_work(self) -> bool:
-        """Return whether a process or a container that was started from here is still running."""
+        """Check whether a process or a container that was started from here is still running."""
         tags = (tag for pid, tag in processes.with_variable(self._context.uid, RUN_VARIABLE) if pid != self._process)
         if self.hold.id in tags:
             return True
@@ -122,7 +117,7 @@ class Session:
                 _update(self._environ, self.restored())
             finally:
                 os.close(self._claim)
-            atexit.unregister(self._at_exit)
+            atexit.unregister(self.release)
             return True
 
     def record_end(self, timeout: float) -> None:
@@ -132,9 +127,6 @@ class Session:
                 find_active_holds(self._context, files.read_mapping_file(self._context), may_write=True)
         except TaoprofError:
             pass
-
-    def _at_exit(self) -> None:
-        self.release(timeout=EXIT_LOCK_TIMEOUT)
 
     def __enter__(self) -> Session:
         """Return the session."""
@@ -201,7 +193,7 @@ def begin(
     return session
 
 
-def _update(environ: MutableMapping[str, str], values: dict[str, Any]) -> None:
+def _update(environ: MutableMapping[str, str], values: Mapping[str, str | None]) -> None:
     for name, value in values.items():
         if value is None:
             environ.pop(name, None)
