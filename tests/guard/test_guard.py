@@ -20,12 +20,17 @@ def kept(sandbox: Sandbox, content: bytes) -> bool:
     return History(sandbox.context).knows(content)
 
 
+def held_and_sealed(sandbox: Sandbox) -> str:
+    hold = held(sandbox)
+    until(lambda: is_sealed(sandbox.mapping_file), "it is sealed")
+    return hold
+
+
 def test_sealed_while_held_and_for_no_moment_longer(sandbox: Sandbox) -> None:
     sandbox.mapping_file.chmod(0o640)
     with GuardProcess(sandbox) as guard:
         assert sandbox.mapping_file.stat().st_mode & 0o777 == 0o640
-        hold = held(sandbox)
-        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed", details=guard.said)
+        hold = held_and_sealed(sandbox)
         assert sandbox.mapping_file.stat().st_mode & 0o777 == 0o440
         until(lambda: "watching 'a': in use and read-only: a test" in guard.status, "it tells who holds")
         manage.release(sandbox.context, hold)
@@ -59,8 +64,7 @@ def test_an_isolated_run_seals_nothing(sandbox: Sandbox) -> None:
 def test_a_foreign_write_while_held_is_undone_kept_and_told(sandbox: Sandbox) -> None:
     before = sandbox.mapping_file.read_bytes()
     with GuardProcess(sandbox) as guard:
-        held(sandbox)
-        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed")
+        held_and_sealed(sandbox)
         replaced(sandbox)
         guard.until_said(": restored")
         assert sandbox.mapping_file.read_bytes() == before
@@ -75,8 +79,7 @@ def test_a_foreign_write_while_held_is_undone_kept_and_told(sandbox: Sandbox) ->
 
 def test_the_next_command_tells_it_but_a_prompt_does_not(sandbox: Sandbox) -> None:
     with GuardProcess(sandbox) as guard:
-        held(sandbox)
-        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed")
+        held_and_sealed(sandbox)
         replaced(sandbox)
         guard.until_said(": restored")
     assert "guard" not in sandbox.run("current").stderr
@@ -87,8 +90,7 @@ def test_the_next_command_tells_it_but_a_prompt_does_not(sandbox: Sandbox) -> No
 
 def test_undo_brings_back_what_was_undone(sandbox: Sandbox) -> None:
     with GuardProcess(sandbox) as guard:
-        hold = held(sandbox)
-        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed")
+        hold = held_and_sealed(sandbox)
         replaced(sandbox)
         guard.until_said(": restored")
         number = guard.said().split("taoprof undo ")[1].split()[0]
@@ -111,47 +113,33 @@ def test_a_foreign_write_while_free_is_kept_and_stays(sandbox: Sandbox) -> None:
 def test_a_removed_file_comes_back_while_held(sandbox: Sandbox) -> None:
     before = sandbox.mapping_file.read_bytes()
     with GuardProcess(sandbox) as guard:
-        held(sandbox)
-        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed")
+        held_and_sealed(sandbox)
         sandbox.mapping_file.unlink()
         guard.until_said("removed ~/.tao_mounts.json")
         assert sandbox.mapping_file.read_bytes() == before
 
 
-def test_a_symlink_that_was_swapped_is_swapped_back(sandbox: Sandbox) -> None:
-    real, other = sandbox.root / "real.json", sandbox.root / "other.json"
-    sandbox.mapping_file.rename(real)
-    sandbox.mapping_file.symlink_to("real.json")
+@pytest.mark.parametrize("was_link", [True, False])
+def test_a_file_that_was_replaced_by_a_symlink_is_what_it_was(sandbox: Sandbox, was_link: bool) -> None:
+    path, other = sandbox.mapping_file, sandbox.root / "other.json"
+    before = path.read_bytes()
     other.write_bytes(FOREIGN)
-    before = real.read_bytes()
+    if was_link:
+        path.rename(sandbox.root / "real.json")
+        path.symlink_to("real.json")
     with GuardProcess(sandbox) as guard:
-        held(sandbox)
-        until(lambda: is_sealed(real), "it is sealed")
-        sandbox.mapping_file.unlink()
-        sandbox.mapping_file.symlink_to("other.json")
+        held_and_sealed(sandbox)
+        path.unlink()
+        path.symlink_to("other.json")
         guard.until_said(": restored")
-        assert os.readlink(sandbox.mapping_file) == "real.json"
-        assert (real.read_bytes(), other.read_bytes()) == (before, FOREIGN)
-
-
-def test_a_file_that_became_a_symlink_is_a_file_again(sandbox: Sandbox) -> None:
-    other, before = sandbox.root / "other.json", sandbox.mapping_file.read_bytes()
-    other.write_bytes(FOREIGN)
-    with GuardProcess(sandbox) as guard:
-        held(sandbox)
-        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed")
-        sandbox.mapping_file.unlink()
-        sandbox.mapping_file.symlink_to("other.json")
-        guard.until_said(": restored")
-        assert not sandbox.mapping_file.is_symlink()
-        assert (sandbox.mapping_file.read_bytes(), other.read_bytes()) == (before, FOREIGN)
+        assert (os.readlink(path) if path.is_symlink() else None) == ("real.json" if was_link else None)
+        assert (path.read_bytes(), other.read_bytes()) == (before, FOREIGN)
 
 
 def test_a_slow_writer_loses_nothing(sandbox: Sandbox) -> None:
-    """What is written into a file that was replaced meanwhile can be brought back too."""
+    """Content that is written into a file which was replaced meanwhile can be restored too."""
     with GuardProcess(sandbox) as guard:
-        held(sandbox)
-        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed")
+        held_and_sealed(sandbox)
         sandbox.mapping_file.chmod(0o600)
         with sandbox.mapping_file.open("r+b") as file:
             file.truncate(0)
@@ -164,8 +152,7 @@ def test_a_slow_writer_loses_nothing(sandbox: Sandbox) -> None:
 def test_never_more_than_the_limit_in_a_minute(sandbox: Sandbox) -> None:
     before = sandbox.mapping_file.read_bytes()
     with GuardProcess(sandbox) as guard:
-        held(sandbox)
-        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed")
+        held_and_sealed(sandbox)
         for number in range(8):
             content = b'{"Mounts": [], "number": %d}' % number
             replaced(sandbox, content)
@@ -180,8 +167,7 @@ def test_never_more_than_the_limit_in_a_minute(sandbox: Sandbox) -> None:
 
 def test_a_limit_of_none_only_tells(sandbox: Sandbox) -> None:
     with GuardProcess(sandbox, options=("--restores", "0")) as guard:
-        held(sandbox)
-        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed")
+        held_and_sealed(sandbox)
         replaced(sandbox)
         guard.until_said("NOT restored")
         assert sandbox.mapping_file.read_bytes() == FOREIGN
@@ -189,8 +175,7 @@ def test_a_limit_of_none_only_tells(sandbox: Sandbox) -> None:
 
 def test_sigterm_unseals_and_ends_soon(sandbox: Sandbox) -> None:
     with GuardProcess(sandbox) as guard:
-        held(sandbox)
-        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed")
+        held_and_sealed(sandbox)
         begun = time.monotonic()
         guard.process.terminate()
         assert guard.process.wait(10) == 0
@@ -202,8 +187,7 @@ def test_sigterm_unseals_and_ends_soon(sandbox: Sandbox) -> None:
 @pytest.mark.parametrize("mender", ["list", "current", "taoprofd --unseal", "a new guard"])
 def test_a_killed_guard_leaves_nothing_sealed_for_good(sandbox: Sandbox, mender: str) -> None:
     with GuardProcess(sandbox) as guard:
-        hold = held(sandbox)
-        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed")
+        hold = held_and_sealed(sandbox)
         kill(guard.process.pid)
         guard.process.wait()
     assert is_sealed(sandbox.mapping_file)
@@ -234,8 +218,7 @@ def test_a_restore_that_was_interrupted_is_made_good(sandbox: Sandbox) -> None:
 def test_a_switch_is_not_hindered_by_the_seal(sandbox: Sandbox) -> None:
     """A hold that was let go of, or that needs the same mapping, does not forbid; the file's mode stays what it was."""
     with GuardProcess(sandbox) as guard:
-        hold = held(sandbox)
-        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed")
+        hold = held_and_sealed(sandbox)
         sandbox.run("use", "b", "--release", hold, check=True)
         until(lambda: guard.status == "watching 'b': not in use", "it follows")
         assert sandbox.mapping_file.stat().st_mode & 0o777 == 0o600
@@ -278,8 +261,7 @@ def test_status_tells_of_the_guard(sandbox: Sandbox) -> None:
     assert sandbox.json("status")["data"]["guard"] is None
     assert "guard         not running. To protect the file: taoprof service install" in sandbox.run("status").stdout
     with GuardProcess(sandbox) as guard:
-        held(sandbox)
-        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed")
+        held_and_sealed(sandbox)
         seen = sandbox.json("status")["data"]["guard"]
         assert (seen["pid"], seen["is_sealed"], seen["problem"]) == (guard.process.pid, True, None)
 

@@ -17,13 +17,11 @@ import pytest
 from taoprofiles.holds import manage
 from taoprofiles.storage.journal import History
 from tests.support.engine import until
-from tests.support.guard_process import GuardProcess, is_sealed
+from tests.support.guard_process import FOREIGN, GuardProcess, is_sealed, replaced
 from tests.support.home import ALL, find_command, require
 from tests.support.sandbox import FakeEngine, Sandbox, answer, mounts_of
 
 pytestmark = pytest.mark.skipif(not ALL, reason="takes half a minute: TAOPROF_TEST_ALL=1, as in CI")
-
-FOREIGN = b'{"Mounts": []}'
 
 OFTEN = {"WATCHDOG_USEC": "1000000"}
 """Half a second between two ticks."""
@@ -39,19 +37,13 @@ time.time = shifted
 
 
 def held(sandbox: Sandbox, seconds: float | None = None) -> str:
-    made = manage.hold(sandbox.context, None, reason="a test", seconds=seconds)
+    hold = manage.hold(sandbox.context, None, reason="a test", seconds=seconds)
     until(lambda: is_sealed(sandbox.mapping_file), "it is sealed")
-    return made.id
-
-
-def replaced(sandbox: Sandbox, content: bytes = FOREIGN) -> None:
-    fresh = sandbox.mapping_file.with_name("fresh")
-    fresh.write_bytes(content)
-    fresh.replace(sandbox.mapping_file)
+    return hold.id
 
 
 def put_back(sandbox: Sandbox, guard: GuardProcess, content: bytes, *, seconds: float = 30) -> None:
-    """Whatever else is the matter: what others write is undone soon, kept, and the file sealed again."""
+    """Replace the file, and wait until that is undone, stored, and the file sealed again."""
     before = sandbox.mapping_file.read_bytes()
     replaced(sandbox, content)
 
@@ -63,7 +55,7 @@ def put_back(sandbox: Sandbox, guard: GuardProcess, content: bytes, *, seconds: 
 
 
 def told_everywhere(sandbox: Sandbox, guard: GuardProcess, text: str) -> None:
-    """Say it to the service manager, and to whoever asks for the status."""
+    """Check that the service manager and 'taoprof status' report a problem."""
     until(lambda: text in guard.status, f"its status has '{text}'", details=lambda: guard.status)
     until(
         lambda: text in (problem(sandbox) or ""), f"taoprof status has '{text}'", details=lambda: str(problem(sandbox))
@@ -120,7 +112,7 @@ def mount(*words: str | Path) -> None:
 
 @pytest.mark.parametrize("limit", ["max_inotify_instances", "max_inotify_watches"])
 def test_without_watches_it_looks_often(sandbox: Sandbox, limit: str) -> None:
-    """What the kernel does not give is said, costs nothing more each time it is asked for, and is taken when given."""
+    """Missing watches are reported once, cost nothing more at each retry, and are used when there are some."""
     path = f"/proc/sys/user/{limit}"
     apart = (find_command("unshare"), "--user", "--map-root-user")
     require(subprocess.run([*apart, "true"], check=False).returncode == 0, "no user namespaces here")
@@ -163,7 +155,7 @@ def looked_again(guard: GuardProcess) -> None:
 
 
 def test_a_full_disk(tmp_path: Path) -> None:
-    """What cannot be kept is not undone, so that it is not lost; when there is room again both are done."""
+    """An overwrite that cannot be stored is not undone, so that it is not lost; both happen when there is room."""
 
     def act(sandbox: Sandbox) -> None:
         before = sandbox.mapping_file.read_bytes()
@@ -187,7 +179,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
 
 
 def test_a_home_that_is_read_only_for_a_while(tmp_path: Path) -> None:
-    """What can be seen is told; what has to be written is written when that is possible again."""
+    """Problems are reported; files are written when that is possible again."""
 
     def act(sandbox: Sandbox) -> None:
         before = sandbox.mapping_file.read_bytes()

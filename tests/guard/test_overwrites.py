@@ -217,7 +217,7 @@ class Writer:
                     other.unlink()
 
     def wrong(self) -> str:
-        """What is not as it must be now; "" for nothing."""
+        """Return what is wrong now, or ""."""
         content, mode = self._there(), self._mode()
         if self.holds:
             if content != self.wanted:

@@ -1,4 +1,4 @@
-"""What a guard decides, as properties."""
+"""Properties of the guard's decisions."""
 
 from __future__ import annotations
 

@@ -152,7 +152,7 @@ def test_uninstall_although_the_unit_was_removed_by_hand(guarded: Owner) -> None
 
 
 def test_a_masked_unit_is_told_of_and_stays_masked(owner: Owner) -> None:
-    """Whoever masked it wants it off."""
+    """The user who masked it wants it off."""
     owner.systemctl("mask", UNIT)
     done = owner.taoprof("service", "install", check=False)
     assert done.returncode not in (0, 2, 70)

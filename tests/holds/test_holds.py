@@ -119,7 +119,7 @@ def start_tree(sandbox: Sandbox, how: str) -> tuple[dict[str, int], subprocess.P
 
 
 def is_held(sandbox: Sandbox, how: str) -> bool:
-    """Whether the run counts: by ``holds``, and if it needs the shared file by a switch that is refused."""
+    """Check whether the run is held, and that a switch is refused if it needs the shared file."""
     held = [hold["kind"] for hold in sandbox.holds()] == ["run"]
     if how == "shared":
         assert sandbox.would_be_refused("a") is held
@@ -290,7 +290,7 @@ def test_a_manual_hold_without_time_limit_survives_a_reboot(sandbox: Sandbox) ->
     ],
 )
 def test_a_damaged_record_is_reported_and_nothing_changed(sandbox: Sandbox, content: bytes) -> None:
-    """What it was about may still be at work, so nobody may switch, and nobody takes it away."""
+    """Its work may still be running, so no switch happens and the record stays."""
     sandbox.run("hold", "--reason", "x", check=True)
     record_of(sandbox).unlink()
     (sandbox.records / "abcde.json").write_bytes(content)

@@ -142,7 +142,7 @@ def test_another_host_vanishes(sandbox: Sandbox, spaces: str) -> None:
 
 
 def test_a_host_that_vanished_before_anybody_looked(sandbox: Sandbox, spaces: str) -> None:
-    """What counts is what was seen: the lease begins with the first look, however old the heartbeat is."""
+    """The lease begins with the first observation, however old the heartbeat is."""
     _, host = run_on_a(sandbox, spaces, "b", "--shared")
     vanish(host)
     sleep(LEASE * 1.2)
@@ -248,7 +248,7 @@ def test_gpus_of_another_machine_are_others(sandbox: Sandbox) -> None:
     """GPU 0 over there is not GPU 0 here."""
     write_remote_record(sandbox, gpus=["0", "1"], shared=False)
     run = runs.prepare(sandbox.context, "a", ["true"], options=runs.RunOptions(gpus="0,1"))
-    run.give_up()
+    os.close(run.claim)
 
 
 def test_gpus_are_those_of_all_containers_on_a_machine(sandbox: Sandbox) -> None:

@@ -63,7 +63,7 @@ class Play:
         self.log: list[str] = [f"seed {seed}"]
 
     def blockers(self, name: str) -> list[str]:
-        """Whoever needs the shared file with another mapping than that of ``name``."""
+        """Return the work that needs the shared file with another mapping than that of ``name``."""
         works = [repr(work) for work in self.works if work.needs_the_file and work.name != name]
         return works + [f"hold {hold_id}" for hold_id, held in self.by_hand if held != name]
 

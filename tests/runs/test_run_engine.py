@@ -263,7 +263,7 @@ def test_run_on_the_shared_file(training_home: TrainingHome) -> None:
 
 
 def test_a_mount_that_the_launcher_moves_is_reported_at_once(training_home: TrainingHome, tmp_path: Path) -> None:
-    """What ``run`` cannot foresee: the command itself takes its mounts file away."""
+    """The command itself deletes its mounts file, which ``run`` cannot foresee."""
     home = training_home
     two_projects(home)
     script = "unset LAUNCHER_MOUNTS; rm -f ~/.tao_mounts.json; tao model detectnet_v2 train 1"

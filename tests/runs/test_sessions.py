@@ -44,7 +44,7 @@ class Program:
         return json.loads(self.process.stdout.readline())
 
     def do(self, *lines: str) -> None:
-        """Have it carry out statements."""
+        """Execute statements in the program."""
         text = "\n".join(lines)
         self.tell(f"exec({text!r}, globals())")
 
