@@ -9,7 +9,7 @@ import stat
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from taoprofiles.cli.output import Result, note, profile_lines, table
 from taoprofiles.cli.prompts import can_ask, confirm
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from taoprofiles.importer.result import ImportResult, Question
-    from taoprofiles.profiles.model import Profile
     from taoprofiles.storage.paths import Context
 
 INCOMPLETE = 3
@@ -55,10 +54,10 @@ def import_command(context: Context, args: argparse.Namespace) -> Result:
     if os.path.isdir(context.expand_user(args.file)):
         return _folder(context, args, given)
     content, where = _read(context, args.file)
-    if _is_shell_script(args.file, content):
+    if args.file.endswith(_SHELL_SCRIPTS) or re.search(rb"sh\b", _shebang(content)):
         hint = "run it once, then: taoprof import --name NAME"
         raise UsageError(f"'{where}' is a shell script, and shell scripts are not imported", hint=hint)
-    if args.file.endswith(_CODE) or build.is_notebook(content) or _is_python(content):
+    if args.file.endswith(_CODE) or build.is_notebook(content) or b"python" in _shebang(content):
         return _code(context, args, content, where, given)
     if given:
         raise UsageError(_NO_SET, hint="to change a profile: taoprof set NAME KEY=VALUE")
@@ -107,14 +106,8 @@ def _setting(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _is_shell_script(path: str, content: bytes) -> bool:
-    first = content.split(b"\n", 1)[0]
-    return path.endswith(_SHELL_SCRIPTS) or (first.startswith(b"#!") and re.search(rb"sh\b", first) is not None)
-
-
-def _is_python(content: bytes) -> bool:
-    first = content.split(b"\n", 1)[0]
-    return first.startswith(b"#!") and b"python" in first
+def _shebang(content: bytes) -> bytes:
+    return content.split(b"\n", 1)[0] if content.startswith(b"#!") else b""
 
 
 # One notebook or script
@@ -135,7 +128,7 @@ def _code(context: Context, args: argparse.Namespace, content: bytes, where: str
     build.check_given(result, where)
     profile, notes = build.build(context, result, name=name, where=where)
     notes = [*result.notes, *build.not_followed(result), *notes]
-    summary = _summary(context, profile, name)
+    summary = Renderer(template(profile, name=name), context, name=name, path="not yet written").summary()
     lines = profile_lines(context, f"'{name}'", summary)
     if asked:
         for line in lines:
@@ -177,10 +170,6 @@ def _ask(questions: list[Question], where: str) -> dict[str, str]:
         if not answers[question.name]:
             raise UsageError(missing, hint=build.needed([question.name]))
     return answers
-
-
-def _summary(context: Context, profile: Profile, name: str) -> dict[str, Any]:
-    return Renderer(template(profile, name=name), context, name=name, path="not yet written").summary()
 
 
 # A folder of them
