@@ -5,21 +5,17 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from taoprofiles.launcher.argv import VOLUME, add_volumes, parse_launcher_argv
 from taoprofiles.launcher.quoting import SHELLS_OWN, VARIABLE, expand_variables, quote_word, split_like_bash
 from taoprofiles.masking import MASK, SHORTEST_SECRET, is_secret, is_secret_argument, within, without_secrets
-from taoprofiles.mounts.paths import HostFiles, PathResolver
+from taoprofiles.mounts.paths import HostFiles, PathResolver, Resolution
 from taoprofiles.rules.finding import ERROR, WARNING, Finding
 from taoprofiles.rules.specs import ACTIONS, SPEC_OPTIONS, access, check_specs, is_spec
 from taoprofiles.storage.paths import expand_user
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
-
-    from taoprofiles.mounts.paths import Resolution
 
 _RESULTS_OPTIONS = ("-r", "--results_dir", "results_dir")
 _KEY = re.compile(r"((?:--?|\+{1,2}|~)?[A-Za-z_][\w.\[\]@-]*)=(.*)", re.S)
@@ -41,7 +37,7 @@ def _current_folder() -> str:
 
 @dataclass(frozen=True, slots=True)
 class CommandContext:
-    """What a command is checked against.
+    """The input of the rules for a command.
 
     ``mounts`` is destination by source; ``variables`` are the profile's, ``environ`` is the launcher's environment, and
     ``secrets`` names variables that are secret besides those with a secret's name. ``is_quoted``: the words go through
@@ -143,20 +139,13 @@ class _CommandChecker:
             if split == [expand_variables(word, self._known)] or is_home or is_quoted or self._unset(word):
                 continue
             effect = "changes the value" if secret else _shell_effect(word, split)
-            why = "the launcher pastes its words into 'bash -c' without quotes"
+            what, why = f"the launcher's shell {effect}", "the launcher pastes its words into 'bash -c' without quotes"
             hint = "'taoprof run NAME -- …' passes words on unchanged"
             if not secret:
                 hint = f"write {shlex.quote(quote_word(word))}; or {hint}"
                 if not self._context.run:  # taoprof run quotes the words itself
                     self._quoted[number] = quote_word(word)
-            self._add(
-                "arg-needs-quoting",
-                Argument(number, key, word),
-                f"the launcher's shell {effect}",
-                why,
-                hint,
-                severity=WARNING,
-            )
+            self._add("arg-needs-quoting", Argument(number, key, word), what, why, hint, severity=WARNING)
             reported += [] if secret else self._findings[-1:]
         for finding in reported:
             finding.hint = self._corrected_command() or finding.hint
@@ -209,11 +198,12 @@ class _CommandChecker:
                     yield argument, resolution
 
     def _check_path(self, argument: Argument, resolution: Resolution) -> None:
-        kind, path = resolution.kind, resolution.path
+        path = resolution.path
         key_access = "write" if path.endswith(_ENGINES) else access(argument.key)
-        if kind == "image" and key_access == "write" and not _is_temporary(path):
+        is_temporary = path.startswith(("/tmp/", "/dev/", "/proc/")) or path == "/tmp"  # noqa: S108 - in the container
+        if resolution.kind == "image" and key_access == "write" and not is_temporary:
             resolution = resolution._replace(kind="unmapped")
-            kind = "unmapped"
+        kind = resolution.kind
         if kind in ("unmapped", "host-only"):
             explanation = self.resolver.explain(resolution, key_access)
             self._add("unmapped-path", argument, *explanation, severity=WARNING)
@@ -305,10 +295,6 @@ _EFFECTS = (
     ("\\", "removes the backslash of '{}'"),
 )
 """What bash does because of a character in a word; the first that matches is reported."""
-
-
-def _is_temporary(path: str) -> bool:
-    return path.startswith(("/tmp/", "/dev/", "/proc/")) or path == "/tmp"  # noqa: S108 - a path of the container
 
 
 def _valued(words: Sequence[str]) -> Iterator[tuple[int, str, str]]:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 
 class SpecValue(NamedTuple):
@@ -88,13 +87,13 @@ def _yaml_values(text: str) -> tuple[list[SpecValue], SyntaxFault | None]:
     return values, None
 
 
+@dataclass(slots=True)
 class _Collection:
     """An open mapping or sequence; ``has_key``: the next node is the value of ``key``."""
 
-    __slots__ = ("has_key", "is_mapping", "key")
-
-    def __init__(self, key: str, is_mapping: bool) -> None:
-        self.key, self.is_mapping, self.has_key = key, is_mapping, False
+    key: str
+    is_mapping: bool
+    has_key: bool = False
 
 
 _ONE_LINE = r'"(?:[^"\\\n]|\\.)*+"?'

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Sequence
 
 from taoprofiles.errors import TaoprofError
 from taoprofiles.masking import is_secret
+from taoprofiles.mounts.paths import PathResolver, Resolution
 from taoprofiles.rules.finding import ERROR, WARNING, Finding, error, warning
 from taoprofiles.rules.spec_values import SpecValue, read_values
 from taoprofiles.storage import files
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
-
-    from taoprofiles.mounts.paths import PathResolver, Resolution
 
 SPEC_OPTIONS = ("-e", "--experiment_spec", "--experiment_spec_file", "--experiment-spec-file", "--spec", "--config")
 """Options whose value is a spec file, in one or another of TAO's tasks."""
@@ -104,23 +100,21 @@ class _SpecChecker:
         """Return the findings about the spec file at a container or host path; [] if there is none."""
         host = self._resolver.resolve(path).host if path.startswith("/") else ""
         form = FORMS.get(path.rpartition(".")[2].lower())
-        if not host or host in self._checked or form is None or len(self._checked) == FILES_LIMIT:
-            return []
-        if not os.path.exists(host):
+        is_new = host and host not in self._checked and len(self._checked) < FILES_LIMIT
+        if not is_new or form is None or not os.path.exists(host):
             return []
         self._checked.add(host)
+        why = "the paths in it are not checked"
         try:
             content = files.read(host, SIZE_LIMIT) or b""
             text = content.decode("utf-8-sig")
         except TaoprofError as problem:
-            return [warning("spec-unreadable", host, problem.message, "the paths in it are not checked")]
+            return [warning("spec-unreadable", host, problem.message, why)]
         except UnicodeDecodeError as problem:
             line = content.count(b"\n", 0, problem.start) + 1
-            return [
-                warning("spec-unreadable", f"{host}:{line}", "it is not UTF-8 text", "the paths in it are not checked")
-            ]
+            return [warning("spec-unreadable", f"{host}:{line}", "it is not UTF-8 text", why)]
         values, fault = read_values(text, form)
-        self.nested += [found for value in values if (found := path_in(value)) and is_spec(value.key, found)]
+        self.nested += [nested for value in values if (nested := path_in(value)) and is_spec(value.key, nested)]
         findings = self._check_values(host, values)
         if fault is not None:
             what = f"it is not valid {form.upper()}: {fault.message}"

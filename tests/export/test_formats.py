@@ -44,9 +44,9 @@ class Case(NamedTuple):
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
     """Plans of any profile that can be rendered, with a variable KEY that is a secret."""
-    made = draw(valid_profiles())
-    variables = {**made.variables, "KEY": SECRET.replace("$", "$$")}
-    profile = Profile.model_validate({**made.model_dump(exclude_none=True, by_alias=True), "variables": variables})
+    generated = draw(valid_profiles())
+    variables = {**generated.variables, "KEY": SECRET.replace("$", "$$")}
+    profile = Profile.model_validate({**generated.model_dump(exclude_none=True, by_alias=True), "variables": variables})
     renderer = Renderer(template(profile, name="p"), AROUND, name="p", path="p.toml")
     command = draw(st.lists(words, max_size=5))
     try:
@@ -64,21 +64,21 @@ def cases(draw: st.DrawFn) -> Case:
 
 def written(target: str, case: Case) -> Rendered:
     try:
-        made = render(target, case.plan)
+        rendered = render(target, case.plan)
     except CannotRenderError as error:
         assert error.problems
         assert target in ("kubernetes", "slurm")
         assume(False)
         raise
-    text = json.dumps([made.text, *made.warnings, made.store])[1:-1]
+    text = json.dumps([rendered.text, *rendered.warnings, rendered.store])[1:-1]
     for value in case.values:
-        assert value not in made.text
+        assert value not in rendered.text
         assert json.dumps(value)[1:-1] not in text
-    return made
+    return rendered
 
 
 def shell(text: str, program: str, environ: dict[str, str]) -> list[str]:
-    """Give the words that a bash makes of the command line, with the program taken off."""
+    """Return the words that bash passes to the program of a command line."""
     caught = f'{program}() {{ printf "%s\\0" "$@"; }}\n{text}'
     done = subprocess.run(["bash", "-c", caught], env={"LANG": "C.UTF-8", **environ}, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b""), (text, done.stderr)
@@ -102,7 +102,7 @@ def filled(plan: Plan) -> list[str]:
 
 
 def is_usable(name: str) -> bool:
-    """Whether a bash takes such a variable from its environment and leaves it alone."""
+    """Check whether bash takes such a variable from its environment and leaves it alone."""
     return name not in ("_", "BASH_ENV", "ENV", "SHELLOPTS", "BASHOPTS", "UID", "EUID", "PPID", "SHLVL", "PWD")
 
 
@@ -111,16 +111,16 @@ def is_usable(name: str) -> bool:
 def test_docker(case: Case) -> None:
     plan = case.plan
     assume(all(map(is_usable, plan.secrets)))
-    found = shell(written("docker", case).text, "docker", environment(plan))
-    assert found[0] == "run"
-    at = found.index(IMAGE)
-    assert found[at + 1 :] == filled(plan)
+    argv = shell(written("docker", case).text, "docker", environment(plan))
+    assert argv[0] == "run"
+    at = argv.index(IMAGE)
+    assert argv[at + 1 :] == filled(plan)
     flags = {"--rm", "--interactive", "--tty", "--init", "--privileged"}
     options: dict[str, list[str]] = {}
-    rest = iter(found[1:at])
+    rest = iter(argv[1:at])
     for word in rest:
         options.setdefault(word, []).append("" if word in flags else next(rest))
-    mounts = [dict(field.split("=", 1) for field in next(csv.reader([one]))) for one in options.get("--mount", [])]
+    mounts = [dict(field.split("=", 1) for field in next(csv.reader([item]))) for item in options.get("--mount", [])]
     assert mounts == [{"type": "bind", "source": m.source, "target": m.destination} for m in plan.mounts]
     assert options.get("--env", []) == [n if v is None else f"{n}={v}" for n, v in plan.env.items()]
     assert options.get("--user", [None]) == [plan.user]
@@ -135,24 +135,24 @@ def test_docker(case: Case) -> None:
 
 
 def uninterpolated(value: Any, environ: dict[str, str]) -> Any:
-    """What compose makes of a value: ``$$`` and ``${NAME:?}``."""
+    """Return a value with ``$$`` and ``${NAME:?}`` expanded as compose does."""
     if isinstance(value, dict):
-        return {key: uninterpolated(one, environ) for key, one in value.items()}
+        return {key: uninterpolated(item, environ) for key, item in value.items()}
     if isinstance(value, list):
-        return [uninterpolated(one, environ) for one in value]
+        return [uninterpolated(item, environ) for item in value]
     if not isinstance(value, str):
         return value
-    made, rest = "", value
+    result, rest = "", value
     while rest:
         if rest.startswith("$$"):
-            made, rest = made + "$", rest[2:]
+            result, rest = result + "$", rest[2:]
         elif rest.startswith("${"):
             name, _, rest = rest[2:].partition(":?}")
-            made += environ[name]
+            result += environ[name]
         else:
             assert rest[0] != "$", value
-            made, rest = made + rest[0], rest[1:]
-    return made
+            result, rest = result + rest[0], rest[1:]
+    return result
 
 
 @given(cases())
@@ -178,46 +178,46 @@ def test_compose(case: Case) -> None:
 
 
 def kubernetes_expanded(text: str, environ: dict[str, str]) -> str:
-    """What Kubernetes makes of ``$$`` and ``$(NAME)`` (expansion.Expand)."""
-    made, rest = "", text
+    """Return a text with ``$$`` and ``$(NAME)`` expanded as Kubernetes does (expansion.Expand)."""
+    result, rest = "", text
     while rest:
         if rest.startswith("$$"):
-            made, rest = made + "$", rest[2:]
+            result, rest = result + "$", rest[2:]
         elif rest.startswith("$("):
             name, _, rest = rest[2:].partition(")")
-            made += environ[name]
+            result += environ[name]
         else:
-            made, rest = made + rest[0], rest[1:]
-    return made
+            result, rest = result + rest[0], rest[1:]
+    return result
 
 
 @given(cases())
 @moderate(60 if ALL else 40)
 def test_kubernetes(case: Case) -> None:
     plan = case.plan
-    made = written("kubernetes", case)
-    document = yaml.safe_load(made.text)
+    rendered = written("kubernetes", case)
+    document = yaml.safe_load(rendered.text)
     kubernetes_validate.validate(document, "1.31", strict=True)
     pod = document["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     environ = environment(plan)
     assert [kubernetes_expanded(word, environ) for word in container.get("args", [])] == filled(plan)
     env = container.get("env", [])
-    assert all(n == 1 for n in Counter(one["name"] for one in env).values())
-    plain = {one["name"]: kubernetes_expanded(one["value"], {}) for one in env if "value" in one}
+    assert all(n == 1 for n in Counter(item["name"] for item in env).values())
+    plain = {item["name"]: kubernetes_expanded(item["value"], {}) for item in env if "value" in item}
     assert plain == {name: value for name, value in plan.env.items() if value is not None}
-    references = {one["name"]: one["valueFrom"]["secretKeyRef"]["key"] for one in env if "valueFrom" in one}
+    references = {item["name"]: item["valueFrom"]["secretKeyRef"]["key"] for item in env if "valueFrom" in item}
     assert references == {name: name for name in plan.secrets}
-    volumes = {one["name"]: one for one in pod.get("volumes", [])}
-    places = {one["mountPath"]: volumes[one["name"]] for one in container.get("volumeMounts", [])}
+    volumes = {item["name"]: item for item in pod.get("volumes", [])}
+    places = {item["mountPath"]: volumes[item["name"]] for item in container.get("volumeMounts", [])}
     assert len(places) == len(volumes) == len(container.get("volumeMounts", []))
     assert all(places[m.destination]["hostPath"]["path"] == m.source for m in plan.mounts)
     assert ("shm" in volumes) == (plan.shm_size is not None and "/dev/shm" not in [m.destination for m in plan.mounts])
-    told = "\n".join(made.warnings)
-    assert ("docker.ulimits" in told) == bool(plan.ulimits)
+    warnings = "\n".join(rendered.warnings)
+    assert ("docker.ulimits" in warnings) == bool(plan.ulimits)
     numbers = plan.user is not None and all(part.isdigit() for part in plan.user.split(":"))
     security = container.get("securityContext", {})
-    assert plan.user is None or ("runAsUser" in security and numbers) or "docker.user" in told
+    assert plan.user is None or ("runAsUser" in security and numbers) or "docker.user" in warnings
     name = document["metadata"]["name"]
     assert len(name) <= 63
     assert name[-1].isalnum()
@@ -228,27 +228,29 @@ def test_kubernetes(case: Case) -> None:
 def test_slurm(case: Case) -> None:
     plan = case.plan
     assume(all(map(is_usable, plan.secrets)))
-    made = written("slurm", case)
-    found = shell(made.text, "srun", environment(plan))
-    options = {word.partition("=")[0]: word.partition("=")[2] for word in found if word.startswith("--")}
+    rendered = written("slurm", case)
+    argv = shell(rendered.text, "srun", environment(plan))
+    options = {word.partition("=")[0]: word.partition("=")[2] for word in argv if word.startswith("--")}
     assert options["--container-image"] == "nvcr.io#nvidia/tao/tao-toolkit:6.26.3-pyt"
-    mounts = [tuple(one.split(":")) for one in options.get("--container-mounts", "").split(",") if one]
+    mounts = [tuple(item.split(":")) for item in options.get("--container-mounts", "").split(",") if item]
     assert mounts == [(m.source, m.destination) for m in plan.mounts]
     assert options.get("--container-env", "").split(",") == (plan.secrets or [""])
-    rest = list(found)
+    rest = list(argv)
     while rest[0].startswith("--"):
         rest.pop(0)
     plain = [f"{name}={value}" for name, value in plan.env.items() if value is not None]
     assert rest == [*(["env", *plain] if plain else []), *(filled(plan) or ["bash"])]
-    told = "\n".join(made.warnings)
-    assert ("docker.ulimits" in told) == bool(plan.ulimits)
-    assert ("docker.ports" in told) == bool(plan.ports or (case.plan.network == "host" and "docker.ports" in told))
-    assert ("docker.shm_size" in told) == (plan.shm_size is not None)
-    assert ("docker.privileged" in told) == plan.privileged
+    warnings = "\n".join(rendered.warnings)
+    assert ("docker.ulimits" in warnings) == bool(plan.ulimits)
+    assert ("docker.ports" in warnings) == bool(
+        plan.ports or (case.plan.network == "host" and "docker.ports" in warnings)
+    )
+    assert ("docker.shm_size" in warnings) == (plan.shm_size is not None)
+    assert ("docker.privileged" in warnings) == plan.privileged
 
 
 def readable(words: list[str]) -> list[str]:
-    """Take the line ends of YAML 1.1 for blanks: what docker-compose prints of them, it could not read again."""
+    """Replace the line ends of YAML 1.1 by blanks: docker-compose prints them so that it cannot read them again."""
     return [re.sub("[\x85\u2028\u2029]", " ", word) for word in words]
 
 
@@ -281,13 +283,13 @@ def test_compose_takes_them(tmp_path: Path) -> None:
         timeout=100, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    seen = uninterpolated(yaml.safe_load(done.stdout), {})["services"]
-    assert len(seen) == len(plans) >= 10
+    parsed = uninterpolated(yaml.safe_load(done.stdout), {})["services"]
+    assert len(parsed) == len(plans) >= 10
     for number, case in enumerate(plans):
-        service = seen[f"s{number}"]
+        service = parsed[f"s{number}"]
         assert readable(service.get("command", [])) == readable(filled(case.plan))
-        told = [(one["source"], one["target"]) for one in service.get("volumes", [])]
-        assert told == [(m.source, m.destination) for m in case.plan.mounts]
+        volumes = [(item["source"], item["target"]) for item in service.get("volumes", [])]
+        assert volumes == [(m.source, m.destination) for m in case.plan.mounts]
 
 
 def plan_of(text: str = "", **options: Any) -> Plan:
@@ -356,22 +358,22 @@ def test_secrets_in_the_command_become_references(command: list[str], words: lis
         w[0] if len(w) == 1 and isinstance(w[0], str) else tuple(getattr(p, "name", p) for p in w) for w in plan.command
     ] == words
     for target in TARGETS:
-        made = render(target, plan)
-        assert "tlt_encode" not in made.text
-        assert "abcdef" not in made.text
+        rendered = render(target, plan)
+        assert "tlt_encode" not in rendered.text
+        assert "abcdef" not in rendered.text
 
 
 @pytest.mark.parametrize("program", ["bash", "zsh"])
 def test_the_secret_of_a_job_is_in_no_word_of_kubectl(tmp_path: Path, program: str) -> None:
     value = 'it\'s "one" of $HOME\nand more\n'
-    made = render("kubernetes", plan_of('[container.env]\nA_KEY = "tlt_encode"\nB_KEY = "tlt_encode_too"\n'))
+    rendered = render("kubernetes", plan_of('[container.env]\nA_KEY = "tlt_encode"\nB_KEY = "tlt_encode_too"\n'))
     kubectl = tmp_path / "kubectl"
     kubectl.write_text(
         '#!/bin/sh\nprintf "<%s>" "$@"\nfor w; do case $w in --from-file=*) cat "${w##*=}";; esac; done\n'
     )
     kubectl.chmod(0o755)
     around = {"PATH": f"{tmp_path}:/usr/bin:/bin", "LANG": "C.UTF-8"}
-    line = [find_command(program), "-c", made.store]
+    line = [find_command(program), "-c", rendered.store]
     done = subprocess.run(line, env={**around, "A_KEY": value, "B_KEY": "b"}, capture_output=True, text=True)
     words, _, files = done.stdout.rpartition(">")
     assert files == f"{value}b"
@@ -402,7 +404,7 @@ def test_kubernetes_of_today_takes_all_that_a_job_can_say() -> None:
     assert container["resources"] == {"limits": {"nvidia.com/gpu": 2}}
     assert container["securityContext"] == {"runAsUser": 1000, "runAsGroup": 1001, "privileged": True}
     assert {"containerPort": 53, "protocol": "UDP", "hostPort": 2} in container["ports"]
-    (shm,) = [one for one in document["spec"]["template"]["spec"]["volumes"] if one["name"] == "shm"]
+    (shm,) = [item for item in document["spec"]["template"]["spec"]["volumes"] if item["name"] == "shm"]
     assert shm["emptyDir"] == {"medium": "Memory", "sizeLimit": "16Gi"}
 
 
@@ -425,7 +427,7 @@ def test_a_shell_without_the_secret_refuses_the_line() -> None:
 )
 def test_a_value_stays_text_for_every_reader_of_yaml(text: str) -> None:
     plan = plan_of(f"[container.env]\nA = {json.dumps(text)}\n")
-    made = render("compose", plan).text
-    assert yaml.safe_load(made)["services"]["p"]["environment"]["A"] == text
-    (line,) = [line for line in made.splitlines() if line.strip().startswith("A:")]
+    rendered = render("compose", plan).text
+    assert yaml.safe_load(rendered)["services"]["p"]["environment"]["A"] == text
+    (line,) = [line for line in rendered.splitlines() if line.strip().startswith("A:")]
     assert line.strip()[3] == '"'

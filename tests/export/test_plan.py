@@ -23,15 +23,17 @@ VERSION = "6.26.3"
 
 
 def as_asked(plan: Plan, env: dict[str, str]) -> dict[str, Any]:
-    """Give the plan in the words of ``/containers/create``; ``env`` has the values of its secrets."""
+    """Return the plan in the words of ``/containers/create``; ``env`` has the values of its secrets."""
     return {
-        "binds": sorted(f"{one.resolved().source}:{one.destination}:rw" for one in plan.mounts),
+        "binds": sorted(f"{item.resolved().source}:{item.destination}:rw" for item in plan.mounts),
         "env": [f"{name}={env[name] if value is None else value}" for name, value in plan.env.items()],
         "user": plan.user,
         "shm": plan.shm_size,
         "ulimits": [(name, limit, limit) for name, limit in plan.ulimits.items()],
-        "ports": {(f"{one.container}/{one.protocol}", str(one.host)) for one in plan.ports if one.host is not None},
-        "exposed": {f"{one.container}/{one.protocol}" for one in plan.ports},
+        "ports": {
+            (f"{item.container}/{item.protocol}", str(item.host)) for item in plan.ports if item.host is not None
+        },
+        "exposed": {f"{item.container}/{item.protocol}" for item in plan.ports},
         "network": plan.network or "default",
         "privileged": plan.privileged,
         "tty": plan.tty is not False,
@@ -40,7 +42,7 @@ def as_asked(plan: Plan, env: dict[str, str]) -> dict[str, Any]:
 
 
 def asked(body: dict[str, Any]) -> dict[str, Any]:
-    """Give the same of what the launcher sends; the host's network discards ports, and a size of 0 is the default."""
+    """Return the same of what the launcher sends; the host's network discards ports, and a size of 0 is the default."""
     host = body["HostConfig"]
     (device,) = host["DeviceRequests"]
     on_host = host["NetworkMode"] == "host"
@@ -51,8 +53,8 @@ def asked(body: dict[str, Any]) -> dict[str, Any]:
         "env": [line for line in body.get("Env") or [] if line != mark],
         "user": body.get("User"),
         "shm": host.get("ShmSize") or None,
-        "ulimits": [(one["Name"], one["Soft"], one["Hard"]) for one in host.get("Ulimits") or []],
-        "ports": {(_numbered(port), one["HostPort"]) for port, at in bindings.items() for one in at},
+        "ulimits": [(item["Name"], item["Soft"], item["Hard"]) for item in host.get("Ulimits") or []],
+        "ports": {(_numbered(port), item["HostPort"]) for port, at in bindings.items() for item in at},
         "exposed": set() if on_host else set(map(_numbered, body.get("ExposedPorts") or {})),
         "network": host["NetworkMode"],
         "privileged": bool(host.get("Privileged")),
@@ -62,7 +64,7 @@ def asked(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _numbered(port: str) -> str:
-    """Give a port as the engine takes it: 01/tcp is 1/tcp."""
+    """Return a port as the engine takes it: 01/tcp is 1/tcp."""
     number, _, protocol = port.partition("/")
     return f"{int(number)}/{protocol}"
 
@@ -80,14 +82,14 @@ def test_the_plan_is_the_launchers_own_call(data: st.DataObject) -> None:
             path="p.toml",
         )
         rendered = renderer.mapping()
-        env = {one["variable"]: str(one["value"]) for one in rendered.get("Envs", [])}
+        env = {item["variable"]: str(item["value"]) for item in rendered.get("Envs", [])}
         try:
             plan = make(renderer, "p", image="i")
         except CannotRenderError:
             assume(False)
             raise
         (root / ".tao_mounts.json").write_bytes(mapping.to_bytes(rendered))
-        told = predict(VERSION, Host({"HOME": str(root)}, str(root)), None)
-        assert told.call is not None, told.refusal
-        assert told.call.body is not None
-        assert as_asked(plan, env) == asked(told.call.body)
+        prediction = predict(VERSION, Host({"HOME": str(root)}, str(root)), None)
+        assert prediction.call is not None, prediction.refusal
+        assert prediction.call.body is not None
+        assert as_asked(plan, env) == asked(prediction.call.body)

@@ -1,4 +1,4 @@
-"""What stands in a spec file, found in its text: against the formats' own writers, and against anything at all."""
+"""The values of a spec file: compared with the formats' own writers, and read from any text."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ tables = st.recursive(
 
 
 def texts(data: object) -> list[str]:
-    """Give the paths of a table in the order in which they are written."""
+    """Return the paths of a table in the order in which they are written."""
     if isinstance(data, dict):
         return [path for value in data.values() for path in texts(value)]
     if isinstance(data, list):
@@ -47,7 +47,7 @@ def told(text: str, form: str) -> list[str]:
     return [path for _, path in paths(text, form)]
 
 
-def lines_hold(text: str, form: str, written: str = "") -> None:
+def lines_hold(text: str, form: str) -> None:
     """Each path is said to be on a line that has its beginning."""
     lines = text.split("\n")
     for one, _ in paths(text, form):
