@@ -72,6 +72,15 @@ def test_what_is_unknown_is_taken_not_to_fail_the_cell(tmp_path: Path, cells: li
     assert read(tmp_path, notebook([START, *cells])).variables == {"A": "1", "B": "2"}
 
 
+@pytest.mark.parametrize(
+    "write_again",
+    ["(Path.home() / '.tao_mounts.json').write_text('{}')", "os.remove(os.path.expanduser('~/.tao_mounts.json'))"],
+)
+def test_a_mounts_file_that_is_changed_in_another_way_is_unknown(tmp_path: Path, write_again: str) -> None:
+    first = "m = {'Mounts': []}\n" + write("m")
+    assert isinstance(read(tmp_path, notebook([START, first, write_again])).mapping, Unknown)
+
+
 @pytest.mark.parametrize("spoilt", ["open(p, 'w').close()", "json.dump({'a': os}, open(p, 'w'))"])
 def test_a_mounts_file_that_is_left_empty_is_none(tmp_path: Path, spoilt: str) -> None:
     first = "m = {'Mounts': []}\np = os.path.expanduser('~/.tao_mounts.json')\n" + write("m")
