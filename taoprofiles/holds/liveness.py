@@ -7,6 +7,7 @@ launcher process and by its container's mounts. What cannot be checked counts as
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import time
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 
 from taoprofiles.errors import InvalidStateError
 from taoprofiles.holds.hold import OWN_KINDS, RUN_VARIABLE, Hold, new_hold
-from taoprofiles.holds.records import HeartbeatObserver, HoldRecords
+from taoprofiles.holds.records import HoldRecords, seconds_unchanged
 from taoprofiles.launcher.argv import parse_launcher_argv
 from taoprofiles.launcher.mounts import find_mounts_file
 from taoprofiles.masking import without_secrets
@@ -100,7 +101,7 @@ def past_mappings(history: History, limit: int) -> Iterator[tuple[str | None, by
 
 
 class _Needs(NamedTuple):
-    """What work that taoprofiles did not start needs: None where it does not read the mapping file."""
+    """The mapping that work needs which taoprofiles did not start; None if it does not read the mapping file."""
 
     digest: str | None
     profile: str | None
@@ -121,28 +122,25 @@ class _Search:
         self._clients = {process.container: process for process in self._processes if process.container is not None}
         self._engine = engine or Containers(context, self._end)
         self._other_engines: dict[str, Containers] = {}
-        self._current: _Needs | None = None
-        self._past: list[tuple[dict[str, str], _Needs]] | None = None
-        self._tags: set[str] | None = None
 
     def run(self, damaged: dict[str, str] | None) -> ActiveHolds:
         records = self._records.all(damaged)
         if self._may_write:
             self._records.delete_leftovers()
         runs = {hold.id: hold for hold in records if hold.kind in OWN_KINDS}
-        seen: set[str] = set()
-        found: list[Hold] = []
+        with_container: set[str] = set()
+        containers: list[Hold] = []
         for container in self._engine.running():
             owner = self._owner(container, runs)
             if isinstance(owner, Hold):
-                seen.add(owner.id)
+                with_container.add(owner.id)
                 owner.container, owner.image, owner.phase = container["Id"], container["Image"], "bound"
             elif owner is not None:
-                found.append(self._found_container(container, owner))
+                containers.append(self._found_container(container, owner))
         for hold in records:
             if hold.kind != "found":
-                self._keep_if_alive(hold, has_container=hold.id in seen)
-        self._active.holds += found
+                self._keep_if_alive(hold, has_container=hold.id in with_container)
+        self._active.holds += containers
         self._add_launchers(runs)
         self._apply_releases([hold for hold in records if hold.kind == "found"])
         self._active.holds.sort(key=lambda hold: (hold.since, hold.id))
@@ -169,11 +167,11 @@ class _Search:
         for run in runs.values():
             if run.container == container["Id"]:
                 return run
-            if _has_mounts(run, binds) and self._engine.run_tag(container["Id"]) == run.id:
+            if _has_mounts(binds, dict(run.mounts)) and self._engine.run_tag(container["Id"]) == run.id:
                 return run
         if client is not None:
             started_by = runs.get(processes.environment(client.pid).get(RUN_VARIABLE, ""))
-            if started_by is not None and (started_by.shared or _has_mounts(started_by, binds)):
+            if started_by is not None and (started_by.shared or _has_mounts(binds, dict(started_by.mounts))):
                 return started_by
         needs = self._mapping_with(binds)
         if needs is None or self._engine.run_tag(container["Id"]) is not None:
@@ -182,20 +180,23 @@ class _Search:
 
     def _mapping_with(self, binds: dict[str, str]) -> _Needs | None:
         """Return the mapping whose mounts a container has: the mapping file's, or else a past one."""
-        if _is_subset(mapping.mounted(self._content), binds):
-            return self._current_needs()
-        if self._past is None:
-            past = itertools.islice(past_mappings(History(self._context), 50 * _PAST_MAPPINGS), _PAST_MAPPINGS)
-            self._past = [
-                (mapping.mounted(content), _Needs(mapping.digest(content), profile)) for profile, content in past
-            ]
-        return next((needs for mounts, needs in self._past if _is_subset(mounts, binds)), None)
+        if _has_mounts(binds, mapping.mounted(self._content)):
+            return self._current_needs
+        return next((needs for mounts, needs in self._past_needs if _has_mounts(binds, mounts)), None)
 
+    @functools.cached_property
+    def _past_needs(self) -> list[tuple[dict[str, str], _Needs]]:
+        past = itertools.islice(past_mappings(History(self._context), 50 * _PAST_MAPPINGS), _PAST_MAPPINGS)
+        return [(mapping.mounted(content), _Needs(mapping.digest(content), profile)) for profile, content in past]
+
+    @functools.cached_property
     def _current_needs(self) -> _Needs:
-        if self._current is None:
-            entry = History(self._context).in_force(self._content)
-            self._current = _Needs(mapping.digest(self._content or b""), entry.profile if entry else None)
-        return self._current
+        entry = History(self._context).in_force(self._content)
+        return _Needs(mapping.digest(self._content or b""), entry.profile if entry else None)
+
+    @functools.cached_property
+    def _run_tags(self) -> set[str]:
+        return {tag for _, tag in processes.with_variable(self._context.uid, RUN_VARIABLE)}
 
     def _found_container(self, container: dict[str, Any], needs: _Needs) -> Hold:
         hold = self._new_found_hold(needs)
@@ -227,7 +228,7 @@ class _Search:
             container_id = next((key for key, parents in client_parents.items() if process.pid in parents), None)
             hold = self._active.find(_found_id(container_id)) if container_id else self._container_without_client(start)
             if hold is None:
-                hold = self._new_found_hold(self._current_needs())
+                hold = self._new_found_hold(self._current_needs)
                 self._active.holds.append(hold)
             hold.id, hold.pid, hold.start = f"p{process.pid}", process.pid, start
             hold.command, hold.folder = without_secrets(launch.words), processes.folder(process.pid)
@@ -239,13 +240,10 @@ class _Search:
         if not environ and not processes.has_command_line(process.pid):
             return False  # it is exiting: the kernel has freed its memory, so it reads no file any more
         run = runs.get(environ.get(RUN_VARIABLE, ""))
-        return (run is None or not run.shared) and self._reads_mapping_file(environ, process.pid)
-
-    def _reads_mapping_file(self, environ: dict[str, str], pid: int) -> bool:
-        """Check whether a launcher with this environment reads the shared mapping file."""
-        if environ.get("TAO_DOCKER_DISABLE") == "1":
-            return False  # it runs the task in place, and reads no mounts (builder.py, 4.0.0 and later)
-        path = find_mounts_file({"HOME": self._context.home, **environ}, processes.folder(pid) or "/")
+        # With TAO_DOCKER_DISABLE it runs the task in place, and reads no mounts (builder.py, 4.0.0 and later).
+        if (run is not None and run.shared) or environ.get("TAO_DOCKER_DISABLE") == "1":
+            return False
+        path = find_mounts_file({"HOME": self._context.home, **environ}, processes.folder(process.pid) or "/")
         return os.path.realpath(path) == os.path.realpath(self._context.mapping_file)
 
     def _container_without_client(self, launcher_start: int) -> Hold | None:
@@ -279,9 +277,7 @@ class _Search:
             return self._is_alive_elsewhere(hold)
         if self._records.is_locked(hold):
             return True
-        if self._tags is None:
-            self._tags = {tag for _, tag in processes.with_variable(self._context.uid, RUN_VARIABLE)}
-        return hold.id in self._tags or self._may_have_container(hold)
+        return hold.id in self._run_tags or self._may_have_container(hold)
 
     def _is_manual_alive(self, hold: Hold) -> bool:
         if hold.until is not None and seconds_held(hold, self._here) >= hold.until - hold.since:
@@ -298,8 +294,8 @@ class _Search:
             # No process survives a reboot; a container on another machine's engine does.
             is_remote = hold.engine is not None and not hold.engine.startswith("unix:")
             return is_remote and self._may_have_container(hold)
-        heartbeat, observer = self._records.last_heartbeat(hold), HeartbeatObserver(self._context, self._here)
-        return observer.seconds_unchanged(hold.id, heartbeat, may_write=self._may_write) < LEASE
+        heartbeat = self._records.last_heartbeat(hold)
+        return seconds_unchanged(self._context, hold.id, heartbeat, may_write=self._may_write) < LEASE
 
     def _may_have_container(self, hold: Hold) -> bool:
         """Check whether a run without processes may have a container that was not listed.
@@ -329,11 +325,7 @@ class _Search:
                 self._records.end(release)
 
 
-def _has_mounts(run: Hold, binds: dict[str, str]) -> bool:
-    return _is_subset(dict(run.mounts), binds)
-
-
-def _is_subset(mounts: dict[str, str], binds: dict[str, str]) -> bool:
+def _has_mounts(binds: dict[str, str], mounts: dict[str, str]) -> bool:
     return bool(mounts) and mounts.items() <= binds.items()
 
 

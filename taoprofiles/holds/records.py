@@ -20,6 +20,7 @@ from taoprofiles.storage.files import to_taoprof_error
 from taoprofiles.storage.journal import lines_backwards, require_known_format
 from taoprofiles.storage.locks import LivenessLock, Lock
 from taoprofiles.storage.paths import Context
+from taoprofiles.system import processes
 
 FORMAT = 1
 _LETTERS = "23456789abcdefghjkmnpqrstuvwxyz"
@@ -161,27 +162,23 @@ class HoldRecords:
         return os.path.join(self._context.holds, hold_id + ending)
 
 
-class HeartbeatObserver:
-    """Measures how long the heartbeats of other hosts' holds have not changed, by the clock of this host alone.
+def seconds_unchanged(context: Context, hold_id: str, heartbeat: int | None, *, may_write: bool) -> float:
+    """Return for how many seconds a heartbeat has been observed to have this value, 0 at the first time.
 
-    The clocks of two hosts may differ by any amount, so they are never compared. The memory is a cache file for each
-    observing host; ``here`` is that host, as ``system.processes`` identifies it.
+    By the clock of this host alone: those of two hosts may differ by any amount, so they are never compared. The
+    memory is a cache file for each observing host.
     """
-
-    def __init__(self, context: Context, here: str) -> None:
-        self._path = os.path.join(context.cache, f"seen-{hashlib.sha256(here.encode()).hexdigest()[:12]}.json")
-
-    def seconds_unchanged(self, hold_id: str, heartbeat: int | None, *, may_write: bool) -> float:
-        """Return for how many seconds the heartbeat has been observed to have this value; 0 at the first time."""
-        observed, now = best_effort.read_json(self._path, 1 << 20) or {}, time.monotonic()
-        match observed.get(hold_id):
-            case [before, int() | float() as since] if before == heartbeat and since <= now:  # later: before a reboot
-                return now - since
-        if may_write:
-            observed.pop(hold_id, None)
-            recent = dict([*observed.items(), (hold_id, [heartbeat, now])][-100:])
-            best_effort.write(self._path, json.dumps(recent).encode())
-        return 0.0
+    here = hashlib.sha256(processes.host_id().encode()).hexdigest()[:12]
+    path = os.path.join(context.cache, f"seen-{here}.json")
+    observed, now = best_effort.read_json(path, 1 << 20) or {}, time.monotonic()
+    match observed.get(hold_id):
+        case [before, int() | float() as since] if before == heartbeat and since <= now:  # later: before a reboot
+            return now - since
+    if may_write:
+        observed.pop(hold_id, None)
+        recent = dict([*observed.items(), (hold_id, [heartbeat, now])][-100:])
+        best_effort.write(path, json.dumps(recent).encode())
+    return 0.0
 
 
 def _to_json(hold: Hold) -> bytes:

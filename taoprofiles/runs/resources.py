@@ -1,4 +1,4 @@
-"""What runs must not share: the results folders that they write, and the GPUs."""
+"""Results folders and GPUs, which runs must not share."""
 
 from __future__ import annotations
 

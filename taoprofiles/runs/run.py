@@ -131,7 +131,9 @@ class Run:
             self._monitor.listening.wait(2)  # an event before that would be missed
             return self._execute(self.argv or command, stdout)
         except CommandError:
-            self.give_up()
+            os.close(self.claim)
+            with Lock(self.context.lock):
+                HoldRecords(self.context).delete(self.hold.id)
             raise
         except BaseException:  # such as an exception of ``say``
             os.close(self.claim)  # or the hold would live as long as this process
@@ -158,12 +160,6 @@ class Run:
         else:
             self._record_end(status)
         return status
-
-    def give_up(self) -> None:
-        """Delete the hold of a run whose command could not be started."""
-        os.close(self.claim)
-        with Lock(self.context.lock):
-            HoldRecords(self.context).delete(self.hold.id)
 
     def _execute(self, command: list[str], stdout: int | None) -> int:
         try:
@@ -379,7 +375,7 @@ def _switch_shared_file(context: Context, name: str, text: bytes, options: RunOp
 
 
 def _isolate(run: Run, renderer: Renderer, command: list[str], options: RunOptions) -> None:
-    """Give a run a mapping of its own, with the run tag by which its containers are recognised."""
+    """Write a run's own mapping, with the run tag by which its containers are recognised."""
     hold, context = run.hold, run.context
     run.wanted = _with_tag(run.rendered, hold, set_gpus=options.image is None)
     if options.image is None:

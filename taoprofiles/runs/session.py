@@ -166,7 +166,7 @@ def begin(
     check: bool = True,
     timeout: float = DEFAULT_TIMEOUT,
 ) -> Session:
-    """Give this process a profile in place of the one that it has; ``environ`` is the process's environment.
+    """Make this process use a profile in place of its present one; ``environ`` is the process's environment.
 
     ``home`` replaces HOME, which a notebook's cell may have changed. Raises what ``run.prepare`` does; then nothing has
     changed.
