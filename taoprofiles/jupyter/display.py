@@ -7,14 +7,12 @@ removes from notebooks that are not trusted yet.
 from __future__ import annotations
 
 import os
-import time
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from taoprofiles.cli.output import table
+from taoprofiles.cli.output import hold_rows, table
 from taoprofiles.errors import TaoprofError
 from taoprofiles.holds import manage
-from taoprofiles.holds.hold import format_age
 from taoprofiles.masking import MASK, is_secret, printable
 from taoprofiles.mounts import mapping, paths
 from taoprofiles.profiles.store import Store
@@ -79,7 +77,10 @@ def use_output(context: Context, session: Session) -> Output:
     output = Output(f"this notebook now uses profile '{session.name}' ({file}; hold {session.hold.id})")
     for note in session.notes:
         output.line(note)
-    return _add_profile(context, session.name, output)
+    try:
+        return _add_summary(context, Store(context).renderer(session.name).summary(), output)
+    except TaoprofError as error:  # it was removed or broken in this moment, and is in use nevertheless
+        return output.line(f"warning: {error.message}")
 
 
 def show_output(context: Context, name: str) -> Output:
@@ -106,21 +107,8 @@ def status_output(context: Context, session: Session | None) -> Output:
     }
     output.line(shared.get(now.state, f"{path} does not exist"))
     active = manage.active_holds(context)
-    rows = [
-        (
-            hold.id,
-            hold.profile or "-",
-            hold.kind,
-            format_age(time.time() - hold.since),
-            str(hold.pid or "-"),
-            hold.container[:6] if hold.container else "-",
-            "shared" if hold.shared else "own",
-            "this notebook" if session is not None and hold.id == session.hold.id else hold.title(),
-        )
-        for hold in active.holds
-    ]
-    head = ("hold", "profile", "kind", "age", "pid", "container", "file", "what")
-    output.table("holds and runs", head, rows)
+    head, *rows = hold_rows(active.holds, own=session.hold.id if session else "")
+    output.table("holds and runs", [cell.lower() for cell in head], rows)
     for text in active.unseen:
         output.line(f"warning: {text}")
     return output
@@ -219,49 +207,27 @@ def _mounts_file_problems(session: Session, again: str) -> list[str]:
     return []
 
 
-def _add_profile(context: Context, name: str, output: Output) -> Output:
-    try:
-        return _add_summary(context, Store(context).renderer(name).summary(), output)
-    except TaoprofError as error:  # it was removed or broken in this moment, and is in use nevertheless
-        return output.line(f"warning: {error.message}")
-
-
 def _add_summary(context: Context, summary: dict[str, Any], output: Output) -> Output:
     """Add the paths with both of their sides, the other variables and the mounts."""
+    mounts = mapping.mounted({"Mounts": summary["mounts"]})
     path_rows, other_rows = [], []
-    for variable in _variable_paths(summary):
-        if variable["outside"]:
-            side = "host" if variable["value"] == variable["outside"] else "container"
-            exists = "yes" if variable["exists"] else "no"
-            path_rows.append((variable["name"], side, context.short(variable["outside"]), variable["inside"], exists))
+    for name, value in summary["variables"].items():
+        if inner := value.startswith("/") and paths.container_paths(value, mounts):
+            path_rows.append((name, "host", context.short(value), inner[0], _exists(value)))
+        elif outer := value.startswith("/") and paths.host_paths([value], mounts):
+            path_rows.append((name, "container", context.short(outer[0]), value, _exists(outer[0])))
         else:
-            other_rows.append((variable["name"], context.short(variable["value"])))
+            other_rows.append((name, context.short(value)))
     output.table("paths", ("variable", "value is on", "host", "container", "exists on host"), path_rows)
     output.table("other variables", ("variable", "value"), other_rows)
-    mounts = [
-        (context.short(mount["source"]), mount["destination"], "yes" if mount["exists"] else "no")
-        for mount in summary["mounts"]
+    mount_rows = [
+        (context.short(mount["source"]), mount["destination"], _exists(mount["source"])) for mount in summary["mounts"]
     ]
-    return output.table("mounts", ("host", "container", "exists on host"), mounts)
+    return output.table("mounts", ("host", "container", "exists on host"), mount_rows)
 
 
-def _variable_paths(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return each variable with its path ``outside`` and ``inside`` the container, one of which is its value.
-
-    Both are "" for a value that is no path or in no mount; ``exists`` on this host is None then.
-    """
-    mounts = mapping.mounted({"Mounts": summary["mounts"]})
-    variables = []
-    for name, value in summary["variables"].items():
-        outside = inside = ""
-        if value.startswith("/"):
-            if inner := paths.container_paths(value, mounts):
-                outside, inside = value, inner[0]
-            elif outer := paths.host_paths([value], mounts):
-                outside, inside = outer[0], value
-        exists = os.path.exists(outside) if outside else None
-        variables.append({"name": name, "value": value, "outside": outside, "inside": inside, "exists": exists})
-    return variables
+def _exists(path: str) -> str:
+    return "yes" if os.path.exists(path) else "no"
 
 
 def _shown(session: Session, name: str, value: str | None) -> str:
