@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, NamedTuple, NoReturn
 
 from taoprofiles.cli.arguments import add_arguments
+from taoprofiles.cli.output import Result
 from taoprofiles.errors import UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import ModuleType
-    from typing import Any, NoReturn
-
-    from taoprofiles.cli.output import Result
-    from taoprofiles.storage.paths import Context
+from taoprofiles.storage.paths import Context
 
 GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "switch": {
@@ -123,7 +119,8 @@ def parse(command: str, words: list[str]) -> Invocation:
         prog=f"taoprof {command}",
         usage=TAKES_COMMAND.get(command),
         description=f"{summary[:1].upper()}{summary[1:]}.",
-        formatter_class=_formatter,
+        # Asking for the terminal's width would load shutil: 3 ms at every start.
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, width=100),
         allow_abbrev=False,
     )
     add_arguments(parser, command)
@@ -164,10 +161,6 @@ def complete(line: str) -> None:
     argcomplete.autocomplete(parser, always_complete_options=False, default_completer=SuppressCompleter())
 
 
-def _formatter(prog: str) -> argparse.HelpFormatter:
-    return argparse.HelpFormatter(prog, width=100)  # asking for the terminal's width loads shutil: 3 ms at every start
-
-
 def _module(command: str) -> ModuleType:
     from importlib import import_module
 
@@ -186,10 +179,9 @@ def _unknown_command(command: str) -> UsageError:
 
 def _usage_hint(command: str, words: list[str]) -> str:
     """Return a hint for a mistake that is common, "" for any other."""
-    for word in words:
-        if word.partition("=")[0] in REMOVED_OPTIONS:
-            option = word.partition("=")[0]
-            return f"{option} was removed: {REMOVED_OPTIONS[option]}"
+    options = [word.partition("=")[0] for word in words]
+    for option in REMOVED_OPTIONS.keys() & options:
+        return f"{option} was removed: {REMOVED_OPTIONS[option]}"
     if command == "env" and "notebook" in words:
         return "in a notebook: %load_ext taoprofiles, then %taoprof use NAME"
     names = [word for word in words if not word.startswith("-")]

@@ -83,7 +83,7 @@ class Extension:
             output = display.status_output if command == "status" else display.list_output
             return output(self._context, session)
         if command == "show":
-            name = _parse(command, words[1:], "name").name or _needed(session).name
+            name = _parse(command, words[1:], "[NAME]").name or _needed(session).name
             return display.show_output(self._context, name)
         if command == "check":
             return self._check(words[1:], session)
@@ -93,11 +93,7 @@ class Extension:
         return Output(f"profile '{session.name}' released")
 
     def _use(self, words: list[str]) -> Output:
-        arguments = parser.Parser(prog="%taoprof use", add_help=False, allow_abbrev=False)
-        arguments.add_argument("name", metavar="NAME")
-        for option in ("--shared", "--mkdir", "--force"):
-            arguments.add_argument(option, action="store_true")
-        args = _parse_with(arguments, words)
+        args = _parse("use", words, "NAME", "--shared", "--mkdir", "--force")
         try:
             session = sessions.begin(
                 args.name, os.environ, home=self._home, shared=args.shared, mkdir=args.mkdir, check=not args.force
@@ -185,13 +181,13 @@ Extension.taoprof.__doc__ = "\n".join(
 
 
 def _parse(command: str, words: list[str], *names: str) -> Any:
+    """Parse the words after a command: NAME, an optional [NAME] and options without a value."""
     arguments = parser.Parser(prog=f"%taoprof {command}", add_help=False, allow_abbrev=False)
     for name in names:
-        arguments.add_argument(name, metavar=name.upper(), nargs="?")
-    return _parse_with(arguments, words)
-
-
-def _parse_with(arguments: parser.Parser, words: list[str]) -> Any:
+        if name.startswith("--"):
+            arguments.add_argument(name, action="store_true")
+        else:
+            arguments.add_argument("name", metavar="NAME", nargs="?" if name.startswith("[") else None)
     try:
         return arguments.parse_args(words)
     except UsageError as error:
