@@ -13,6 +13,10 @@ from taoprofiles.profiles.layouts import LAYOUTS
 
 def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     """Add the arguments of a command to its parser."""
+    if command == "render":
+        from taoprofiles.export import TARGETS
+
+        parser.add_argument("--to", required=True, choices=TARGETS, help="what will start the task")
     for argument in ARGUMENTS.get(command, ()):
         action = parser.add_argument(argument.name, **argument.settings)
         if argument.completer is not None:
@@ -21,10 +25,6 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
         from taoprofiles.guard.service import add_options
 
         add_options(parser.add_argument_group("options of the guard, for 'install'"))
-    elif command == "render":
-        from taoprofiles.export import TARGETS
-
-        parser.add_argument("--to", required=True, choices=TARGETS, help="what will start the task")
     parser.add_argument("--json", action="store_true", help="print one JSON envelope")
 
 

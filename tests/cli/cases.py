@@ -1,4 +1,4 @@
-"""One command line of each verb that succeeds and one that fails, in the home of ``prepare``."""
+"""One command line of each command that succeeds and one that fails, in the home of ``prepare``."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ ANSWERS = {"doctor": 3}
 
 
 def prepare(home: Home) -> None:
-    """Make profiles a (active) and b, a mounts file and a broken profile to import."""
+    """Create the profiles a (active) and b, a mounts file and a broken profile to import."""
     home.profile("a")
     home.profile("b")
     assert call(home, "use", "a").status == 0
     (home.root / "mounts.json").write_text('{"Mounts": []}')
     (home.root / "broken.toml").write_text("layout = ")
-    # What a systemd without our unit answers, for its form; tests/systemd asks a real one.
+    # The answer of a systemd without our unit; tests marked systemd ask a real one.
     programs = home.root / "bin"
     programs.mkdir()
     (programs / "systemctl").write_text("#!/bin/sh\necho LoadState=not-found\necho ActiveState=inactive\n")
@@ -61,18 +61,18 @@ def prepare(home: Home) -> None:
 
 
 @contextmanager
-def meant(home: Home, words: list[str]) -> Iterator[list[str]]:
-    """Give the words with MANUAL and FOUND as ids: of a hold by hand, and of a launcher that was started plainly."""
+def with_ids(home: Home, words: list[str]) -> Iterator[list[str]]:
+    """Yield the words with the id of a manual hold for MANUAL, and that of a running launcher's hold for FOUND."""
     if words == ["MANUAL"]:
         yield [call(home, "hold", "--reason", "a test", "--json").envelope["data"]["id"]]
     elif words == ["FOUND"]:
         launcher = subprocess.Popen(["bash", "-c", "exec -a tao sleep 600"], env=home.environ)
         try:
-            found = f"p{launcher.pid}"
+            hold_id = f"p{launcher.pid}"
             end = time.monotonic() + 20
-            while found not in call(home, "status").out:
+            while hold_id not in call(home, "status").out:
                 assert time.monotonic() < end, "the launcher is not seen"
-            yield [found]
+            yield [hold_id]
         finally:
             launcher.kill()
             launcher.wait()

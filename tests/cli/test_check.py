@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+
+import pytest
 
 from tests.support.commands import call, one_clear_error
 from tests.support.home import Home
@@ -72,9 +75,9 @@ def test_a_run_is_refused_for_a_path_that_its_task_cannot_find(home: Home) -> No
 def test_the_launcher_that_is_named_counts(home: Home) -> None:
     profile(home, "p", docker='shm_size = "1G"\ntty = true')
     assert call(home, "check", "p", "--launcher", "5.0.0").status == 0
-    told = call(home, "check", "p", "--launcher", "4.0.1", "--json").envelope["data"]
-    assert [finding["id"] for finding in told["findings"]] == ["opt-unknown-for-version"]
-    assert told["refusal"]["kind"] == "AssertionError"
+    data = call(home, "check", "p", "--launcher", "4.0.1", "--json").envelope["data"]
+    assert [finding["id"] for finding in data["findings"]] == ["opt-unknown-for-version"]
+    assert data["refusal"]["kind"] == "AssertionError"
     one_clear_error(call(home, "check", "p", "--launcher", "7.0.0"), 2)
 
 
@@ -96,8 +99,8 @@ def test_a_variable_that_is_there_twice_is_told_with_its_line(home: Home) -> Non
         f',\n{{"variable": "A", "value": "{value}"}}' for value in "xy"
     )
     home.mapping_file.write_text(f'{{"Mounts": [], "Envs": [\n{entries}\n]}}')
-    told = {one["id"]: one["where"] for one in call(home, "check", "--json").envelope["data"]["findings"]}
-    assert told["env-twice"] in ("~/.tao_mounts.json:3 (Envs[1])", "~/.tao_mounts.json:4 (Envs[2])")
+    where = {one["id"]: one["where"] for one in call(home, "check", "--json").envelope["data"]["findings"]}
+    assert where["env-twice"] in ("~/.tao_mounts.json:3 (Envs[1])", "~/.tao_mounts.json:4 (Envs[2])")
 
 
 def test_a_source_below_the_home_is_looked_at_too(home: Home) -> None:
@@ -110,3 +113,45 @@ def test_a_source_below_the_home_is_looked_at_too(home: Home) -> None:
         told = call(home, "check", "--json").envelope["data"]["findings"]
         found.append({one["id"] for one in told} & {"src-of-another-user"})
     assert found == [{"src-of-another-user"}] * 2
+
+
+# Mounts that the launcher or Docker would drop, move or refuse
+
+
+def custom(*mounts: tuple[object, str], options: str = "") -> str:
+    lines = ["schema = 1", 'layout = "custom"']
+    lines += [f'[[mounts]]\nsource = "{source}"\ndestination = "{destination}"' for source, destination in mounts]
+    return "\n".join([*lines, options]) + "\n"
+
+
+def refused(home: Home, text: str, *messages: str) -> None:
+    home.profile("x", text)
+    before = home.tree()
+    done = home.run("use", "x", "--mkdir")
+    assert done.returncode == 3, done
+    for part in messages:
+        assert part in done.stderr
+    assert home.tree() == before
+
+
+def test_one_source_by_two_names_also_where_it_is_not_there_yet(home: Home) -> None:
+    (home.root / "real").mkdir()
+    (home.root / "link").symlink_to("real")
+    text = custom((home.root / "real/new", "/a"), (home.root / "link/new", "/b"))
+    refused(home, text, "mounts[0].source", "keeps only one mount")
+
+
+def test_a_destination_that_is_a_symlink_on_this_host(home: Home, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "data").symlink_to("elsewhere")
+    refused(home, custom((home.root, str(tmp_path / "data"))), f"is '{tmp_path / 'elsewhere'}' on this host")
+
+
+@pytest.mark.parametrize(("source", "destination"), [("~/a:b", "/a"), ("~/a", "/a:ro"), ("~/a", "/"), ("~/a", "/x/..")])
+def test_what_docker_cannot_mount(home: Home, source: str, destination: str) -> None:
+    refused(home, custom((source, destination)), "mounts[0].")
+
+
+@pytest.mark.parametrize("size", ["16GiB", "lots", "", "G", "-1g"])
+def test_sizes_that_the_launcher_dies_of(home: Home, size: str) -> None:
+    refused(home, custom((home.root, "/a"), options=f'[docker]\nshm_size = "{size}"'), "docker.shm_size", "16G")

@@ -8,7 +8,7 @@ import pytest
 
 from taoprofiles.cli.parser import COMMANDS
 from taoprofiles.holds.hold import FIELDS
-from tests.cli.cases import ANSWERS, CASES, meant, prepare
+from tests.cli.cases import ANSWERS, CASES, prepare, with_ids
 from tests.support.commands import call
 from tests.support.home import Home
 
@@ -29,22 +29,8 @@ DATA = {
     "list": {"state", "profiles"},
     "current": {"name", "state"},
     "status": {
-        *(
-            "name",
-            "state",
-            "last",
-            "problem",
-            "mapping_file",
-            "since",
-            "by",
-            "entry",
-            "resembles",
-            "changes",
-            "holds",
-            "runs",
-            "unseen",
-            "guard",
-        ),
+        *("name", "state", "last", "problem", "mapping_file", "since", "by", "entry", "resembles", "changes"),
+        *("holds", "runs", "unseen", "guard"),
     },
     "show": {"name", "path", "description", "layout", "project_dir", "variables", "mounts", "env", "docker"},
     "check": {
@@ -74,7 +60,7 @@ def test_every_verb_has_a_case_here() -> None:
 @pytest.mark.parametrize("verb", COMMANDS)
 def test_success(home: Home, verb: str, first: bool) -> None:
     prepare(home)
-    with meant(home, CASES[verb][0]) as words:
+    with with_ids(home, CASES[verb][0]) as words:
         # Behind the -- of run stands the command's own.
         done = call(home, *(["--json", verb, *words] if first or "--" in words else [verb, *words, "--json"]))
     assert (done.status, done.err) == (ANSWERS.get(verb, 0), ""), done

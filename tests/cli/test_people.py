@@ -1,4 +1,4 @@
-"""What people meet: the picker on a terminal, the completion of their shell, and a great many profiles."""
+"""The picker on a terminal, the completion in shells, and ten thousand profiles."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def on_terminal(home: Home, *words: str) -> Terminal:
 
 
 class AnsweringTerminal(Terminal):
-    """A terminal that tells where the cursor is when it is asked, as real ones do; fzf waits for it."""
+    """A terminal that answers the query for the cursor's position, as real ones do; fzf waits for it."""
 
     def _read(self, timeout: float) -> bool:
         more = super()._read(timeout)
@@ -86,25 +86,19 @@ def test_a_profile_that_is_called_like_a_number(home: Home) -> None:
         assert terminal.finish()[0] == 0
 
 
-@pytest.mark.parametrize("answer", ["", "0", "4", "-1", "nosuch", "../x", "²", "99999999999999999999"])
-def test_picker_refuses_what_is_not_there(home: Home, answer: str) -> None:
+@pytest.mark.parametrize(
+    "answer", ["\n", "0\n", "4\n", "-1\n", "nosuch\n", "../x\n", "²\n", "99999999999999999999\n", "\x04"]
+)
+def test_picker_refuses_what_is_not_in_the_list(home: Home, answer: str) -> None:
     before = home.tree()
     with on_terminal(home, "use") as terminal:
         terminal.wait_for("profile (number or name): ")
-        terminal.send(f"{answer}\n")
+        terminal.send(answer)
         status, rest = terminal.finish()
     assert status == 2
+    assert (b"no profile chosen" in rest) == (answer in ("\n", "\x04"))
     assert b"Traceback" not in rest
     assert home.tree() == before
-
-
-def test_picker_ended_by_ctrl_d(home: Home) -> None:
-    with on_terminal(home, "use") as terminal:
-        terminal.wait_for("profile (number or name): ")
-        terminal.send("\x04")
-        status, rest = terminal.finish()
-    assert (status, b"no profile chosen" in rest) == (2, True)
-    assert not home.mapping_file.exists()
 
 
 def interrupted(home: Home, terminal: Terminal) -> None:
@@ -265,30 +259,17 @@ def script(home: Home, shell: str) -> Path:
     return path
 
 
-def test_completion_in_an_interactive_bash(home: Home) -> None:
-    sourced = script(home, "bash")
-    with Terminal(
-        [find_command("bash"), "--norc", "--noprofile", "-i"], environ={**home.environ, "PS1": "> "}, cwd=home.root
-    ) as terminal:
-        terminal.wait_for("> ")
-        terminal.send(f"source {sourced} && echo loa''ded\n")
-        terminal.wait_for("loaded")
-        terminal.send("taoprof us\tdete\t\n")
-        terminal.wait_for("switched to 'detectnet_v2'")
-        terminal.send("exit\n")
-        terminal.finish()
-    assert home.run("current").stdout == "detectnet_v2\n"
-
-
-def test_completion_in_an_interactive_zsh(home: Home) -> None:
-    sourced = script(home, "zsh")
-    with Terminal(
-        [find_command("zsh"), "-f", "-i"],
-        environ={**home.environ, "PS1": "> ", "ZDOTDIR": str(home.root)},
-        cwd=home.root,
-    ) as terminal:
-        terminal.wait_for("> ")
-        terminal.send(f"autoload -U compinit; compinit -u -D; source {sourced} && echo loa''ded\n")
+@pytest.mark.parametrize(
+    ("shell", "options", "setup"),
+    [("bash", ("--norc", "--noprofile", "-i"), ""), ("zsh", ("-f", "-i"), "autoload -U compinit; compinit -u -D; ")],
+)
+def test_completion_in_an_interactive_shell(home: Home, shell: str, options: tuple[str, ...], setup: str) -> None:
+    sourced = script(home, shell)
+    environ = {**home.environ, "PS1": "> ", "ZDOTDIR": str(home.root)}
+    with Terminal([find_command(shell), *options], environ=environ, cwd=home.root) as terminal:
+        if shell == "bash":
+            terminal.wait_for("> ")
+        terminal.send(f"{setup}source {sourced} && echo loa''ded\n")
         terminal.wait_for("loaded\r\n")
         terminal.send("taoprof us\tdete\t\n")
         terminal.wait_for("switched to 'detectnet_v2'")
@@ -353,7 +334,7 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 
 def watched(home: Home, *words: str) -> tuple[int, dict[str, int]]:
-    """Run a command and give its status and what it opened or listed in the folder of the profiles."""
+    """Run a command; return its status and what it opened or listed in the folder of the profiles."""
     done = subprocess.run(
         [sys.executable, "-c", WATCH, str(home.profiles), *words],
         env=home.environ,

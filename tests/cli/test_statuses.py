@@ -34,6 +34,15 @@ def editor(home: Home, script: str) -> dict[str, str]:
     return {"EDITOR": str(path)}
 
 
+def test_0_new_use_current(home: Home) -> None:
+    project = home.root / "tao/kitti"
+    project.mkdir(parents=True)
+    home.run("new", "detectnet_v2", cwd=project, check=True)
+    home.run("use", "detectnet_v2", "--mkdir", check=True)
+    assert home.run("current").stdout == "detectnet_v2\n"
+    assert home.mapping()["Mounts"][0] == {"source": str(project), "destination": "/workspace/tao-experiments"}
+
+
 def test_0_done_and_nothing_to_do(home: Home) -> None:
     home.profile("a")
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""What the notebook's answers tell when something is not as it was, and what they must never tell."""
+"""What notebooks show when something has changed, and the secrets that they must never show."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_status_reports_what_has_changed(home: Home) -> None:
 
 
 def test_status_reports_that_the_shared_file_is_another_profiles_by_now(home: Home) -> None:
-    """Somebody let go of the hold by its id, and switched; this notebook's launches would read that."""
+    """Somebody released the hold by its id, and switched; this notebook's launches would read that."""
     with Kernel(home) as kernel:
         load_and_use(kernel, "alpha --shared")
         home.run("release", home.holds()[0]["id"], "--yes", check=True)

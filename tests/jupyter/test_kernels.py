@@ -1,4 +1,4 @@
-"""What ``%taoprof`` does for a kernel's life, seen from inside the kernel and from another process's taoprof."""
+"""``%taoprof`` over the life of a kernel, seen from inside the kernel and from another process."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ with open(os.path.expanduser("~/.tao_mounts.json"), "w") as mounts_file:
 
 @pytest.fixture
 def home(home: Home) -> Home:
-    """A home with the profiles alpha and beta, all of their folders there, and beta in force."""
+    """A home with the profiles alpha and beta, all of their folders, and beta active."""
     return with_profiles(home)
 
 
@@ -47,7 +47,7 @@ def holders(home: Home) -> list[tuple[str, str, int]]:
 
 
 def rendered(home: Home, profile: str) -> dict[str, Any]:
-    """Give a profile's mapping as the launcher is to read it, by the words of ``show``."""
+    """Return the mapping of a profile that the launcher is to read, from ``show``."""
     shown = home.json("show", profile, "--reveal")["data"]
     mapping = {
         "Mounts": [{key: mount[key] for key in ("source", "destination")} for mount in shown["mounts"]],
@@ -57,7 +57,7 @@ def rendered(home: Home, profile: str) -> dict[str, Any]:
 
 
 def is_profiles(mapping: dict[str, Any], wanted: dict[str, Any]) -> bool:
-    """Whether a private mapping is the profile's; it may carry a mark for the containers in its environment."""
+    """Check whether a mapping is the profile's; its environment may have the run tag for the containers."""
     variables = [one for one in mapping.get("Envs", []) if not one["variable"].startswith("TAOPROF_")]
     plain = {key: value for key, value in mapping.items() if key != "Envs"} | ({"Envs": variables} if variables else {})
     return plain == wanted
