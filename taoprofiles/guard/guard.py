@@ -81,17 +81,17 @@ class Guard:
     def begin(self) -> None:
         """Clean up after a killed switch, restore or guard. Raises TaoprofError, BusyError."""
         with Lock(self._context.lock, LOCK_TIMEOUT):
-            self._seal.take_off()
+            self._seal.remove()
             switch.recover(self._context)
 
     def end(self) -> None:
         """Restore the file's mode. Raises BusyError, TaoprofError."""
         if not os.path.isdir(self._context.state):
-            self._seal.take_off()  # deleted, and with it the holds and the lock, which would create the folder again
+            self._seal.remove()  # deleted, and with it the holds and the lock, which would create the folder again
             return
         with Lock(self._context.lock, 0.5):
             if not self._is_sealed_elsewhere():
-                self._seal.take_off()
+                self._seal.remove()
 
     def look(self, containers: Containers, problem: str = "") -> None:
         """Look at everything and do what has to be done; ``problem`` is published with the status.
@@ -221,9 +221,9 @@ class Guard:
 
     def _update_seal(self, holds: list[Hold], content: bytes | None) -> None:
         if self._options.seal and content is not None and should_seal(holds, mapping.digest(content)):
-            if self._seal.put_on(self.files.name):
+            if self._seal.apply(self.files.name):
                 logger.debug("the mapping file is read-only while it is in use")
-        elif not self._is_sealed_elsewhere() and self._seal.take_off() is not None:
+        elif not self._is_sealed_elsewhere() and self._seal.remove() is not None:
             logger.debug("the mapping file can be written again")
 
     def _is_sealed_elsewhere(self) -> bool:

@@ -53,7 +53,7 @@ def unseal(context: Context) -> bool:
     if not locks.is_orphaned(context.seal, context.guard):
         return False
     with Lock(context.lock):
-        return Seal(context).take_off() is not None
+        return Seal(context).remove() is not None
 
 
 def add_message(context: Context, line: str) -> None:

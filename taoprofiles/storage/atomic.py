@@ -92,11 +92,19 @@ def _swap(
                 with suppress(FileNotFoundError):
                     os.unlink(leftover)
             create(temporary, old)
-            if old is not None:
-                _back_up(target, backup, old)
-                os.replace(temporary, target)
+            if old is None:
+                # A link, since another program may have created the file meanwhile: it is never overwritten.
+                if not _try_link(temporary, target):
+                    os.replace(temporary, target)
+                else:
+                    unlink_quietly(temporary)  # if that fails, the next change deletes it
             else:
-                _link_new(temporary, target)
+                # A second name of the old file, so that an error can bring back this very file, and that what another
+                # program writes into it after we have read it can be seen after the rename.
+                if not _try_link(target, backup):
+                    with open(target, "rb") as file:
+                        _write_new(backup, file.read(), old)
+                os.replace(temporary, target)
             replaced = True
             if follow is not None:
                 with suppress(OSError):  # there was no file, or a symlink
@@ -203,31 +211,15 @@ def _write_new(path: str, data: bytes, attributes: os.stat_result | FileAttribut
         os.close(fd)
 
 
-def _link_new(temporary: str, target: str) -> None:
-    """Name the new file ``target``, but never over a file that another program has created meanwhile."""
+def _try_link(path: str, name: str) -> bool:
+    """Give a file a second name; return False where the file system has no hard links. Raises OSError."""
     try:
-        os.link(temporary, target, follow_symlinks=False)
+        os.link(path, name, follow_symlinks=False)
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        os.replace(temporary, target)
-    else:
-        unlink_quietly(temporary)  # if that fails, the next change deletes it
-
-
-def _back_up(target: str, backup: str, old: os.stat_result) -> None:
-    """Link the old file to a second name, so that an error can bring back this very file.
-
-    What another program writes into it after we have read it can then be seen after the rename. File systems without
-    hard links get a copy.
-    """
-    try:
-        os.link(target, backup, follow_symlinks=False)
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        with open(target, "rb") as file:
-            _write_new(backup, file.read(), old)
+        return False
+    return True
 
 
 def _roll_back(backup: str, target: str, *, existed: bool) -> None:

@@ -54,19 +54,8 @@ class Entry(NamedTuple):
     writer: str | None = None
 
 
-_TEXT = (str, type(None))
-_KINDS = {
-    "id": (int,),
-    "time": (int, float),
-    "action": (str,),
-    "target": (str,),
-    "by": (str,),
-    "profile": _TEXT,
-    "before": _TEXT,
-    "after": _TEXT,
-    "was": _TEXT,
-    "writer": _TEXT,
-}
+_TYPES: dict[str, Any] = {"id": int, "time": (int, float), "action": str, "target": str, "by": str}
+"""Of the fields of an entry; the others are texts or None."""
 
 
 class History:
@@ -235,7 +224,9 @@ def _parse(line: bytes, path: str) -> Entry | None:
         require_known_format(path, fields["v"], FORMAT)
         fields.setdefault("writer", None)  # lines of older versions have none
         entry = Entry(**{name: fields[name] for name in Entry._fields})
-        is_sound = all(isinstance(getattr(entry, name), kind) for name, kind in _KINDS.items())
+        is_sound = all(
+            isinstance(value, _TYPES.get(name, (str, type(None)))) for name, value in entry._asdict().items()
+        )
         return entry if is_sound and 0 <= entry.time < LAST_TIME else None
     except (ValueError, KeyError, TypeError, RecursionError):
         return None  # a line torn by a power cut, or damaged: the others still count

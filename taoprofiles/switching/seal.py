@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from taoprofiles.errors import TaoprofError
 from taoprofiles.storage import atomic, best_effort, files
-
-if TYPE_CHECKING:
-    from typing import Any
-
-    from taoprofiles.storage.paths import Context
+from taoprofiles.storage.paths import Context
 
 _LIMIT = 1 << 16
 
@@ -46,71 +44,64 @@ class Seal:
         known = self._known()
         return None if known is None else str(known["by"])
 
-    def put_on(self, by: str) -> bool:
+    def apply(self, by: str) -> bool:
         """Seal the file for the guard ``by``; return False if nobody can write it already.
 
         Raises TaoprofError.
         """
         path, known = files.real_path(self._target), self._known()
         if known is not None and known["path"] != path:
-            self.take_off()  # another file was sealed
-        with _OpenPath(path) as opened:
-            status = opened.status
+            self.remove()  # another file was sealed
+        with _open_path(path) as (opened, status):
             if status is None or not status.st_mode & 0o222:
                 return False
             files.make_folder(os.path.dirname(self._record))
             record = {"path": path, "ino": status.st_ino, "mode": status.st_mode & 0o7777, "by": by}
             atomic.replace(self._record, json.dumps(record).encode())
             try:
-                files.change_mode(opened.path, status.st_mode & 0o7555, name=path)
+                files.change_mode(opened, status.st_mode & 0o7555, name=path)
             except TaoprofError:
                 best_effort.unlink_quietly(self._record)  # it is somebody else's file, which we may only write
                 raise
             self._mine = record
             return True
 
-    def take_off(self) -> int | None:
+    def remove(self) -> int | None:
         """Restore the mode that the file had; return it, None where there was no seal."""
         if not self.is_recorded() and self._mine is None:
             return None
         known, self._mine = self._known(), None
         if known is not None:
             for path in dict.fromkeys((known["path"], files.real_path(self._target))):  # it may have been moved
-                self._give_back(path, known["mode"], known["ino"])
+                self._restore_mode(path, known["mode"], known["ino"])
         best_effort.unlink_quietly(self._record)
         return None if known is None else int(known["mode"])
 
     @staticmethod
-    def _give_back(path: str, mode: int, ino: int) -> None:
+    def _restore_mode(path: str, mode: int, ino: int) -> None:
         """Restore the mode of the sealed file, but of no other file that has its name by now."""
-        with _OpenPath(path) as opened:
-            status = opened.status
+        with _open_path(path) as (opened, status):
             # Not by the device's number, which another boot or host may give otherwise.
             is_it = status is not None and (status.st_ino == ino or status.st_mode & 0o7777 == mode & 0o7555)
             if status is not None and is_it and status.st_mode & 0o7777 != mode:
-                files.change_mode(opened.path, mode, name=path)
+                files.change_mode(opened, mode, name=path)
 
     def _known(self) -> dict[str, Any] | None:
-        found = best_effort.read_json(self._record, _LIMIT) or {}
-        path, ino, mode = found.get("path"), found.get("ino"), found.get("mode")
-        is_sound = type(ino) is type(mode) is int and 0 <= mode <= 0o7777 and isinstance(found.get("by"), str)
-        return found if is_sound and isinstance(path, str) and os.path.isabs(path) else self._mine
+        record = best_effort.read_json(self._record, _LIMIT) or {}
+        path, ino, mode = record.get("path"), record.get("ino"), record.get("mode")
+        is_sound = type(ino) is type(mode) is int and 0 <= mode <= 0o7777 and isinstance(record.get("by"), str)
+        return record if is_sound and isinstance(path, str) and os.path.isabs(path) else self._mine
 
 
-class _OpenPath:
-    """A file by its descriptor, so that what is done by ``path`` is done to it, whoever has its name by then."""
-
-    def __init__(self, path: str) -> None:
-        try:
-            self._fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
-        except (OSError, ValueError):  # also a damaged record's path
-            self._fd = -1
-        self.path = f"/proc/self/fd/{self._fd}"
-        self.status = os.fstat(self._fd) if self._fd >= 0 else None
-
-    def __enter__(self) -> _OpenPath:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
+@contextmanager
+def _open_path(path: str) -> Iterator[tuple[str, os.stat_result | None]]:
+    """Yield a path by which only this file is changed, whoever has its name by then, and its status; None for none."""
+    try:
+        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except (OSError, ValueError):  # also a damaged record's path
+        fd = -1
+    try:
+        yield f"/proc/self/fd/{fd}", os.fstat(fd) if fd >= 0 else None
+    finally:
+        if fd >= 0:
+            os.close(fd)

@@ -287,7 +287,7 @@ class _Transaction:
         if os.path.lexists(self._context.seal):
             from taoprofiles.switching.seal import Seal
 
-            Seal(self._context).take_off()  # so that the new file gets the old mode
+            Seal(self._context).remove()  # so that the new file gets the old mode
         after = None if wanted is None else self._history.keep(wanted)
         change = self._history.external_change(before, writer=self._writer) if self._entry is None else None
         entries = [change] if change else []
