@@ -127,7 +127,7 @@ class Daemon:
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: setattr(self, "_stops", True))
-        # A read lease (system/open_files.py) is broken, with this signal, by a writer of the same moment.
+        # A read lease (``processes.is_being_written``) is broken, with this signal, by a writer of the same moment.
         signal.signal(signal.SIGIO, signal.SIG_IGN)
         try:
             home = os.stat(self._context.home)

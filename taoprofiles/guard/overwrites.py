@@ -16,7 +16,7 @@ from taoprofiles.storage.files import MAPPING_LIMIT, PRIVATE
 from taoprofiles.storage.journal import History
 from taoprofiles.storage.paths import Context
 from taoprofiles.switching import switch
-from taoprofiles.system import open_files
+from taoprofiles.system import processes
 
 WRITER_TIMEOUT = 0.02
 """Seconds to wait for a program that is writing the file, before its content is judged."""
@@ -75,13 +75,13 @@ class Overwrites:
     def wait_for_writer(self) -> str | None:
         """Wait a moment for a program that is writing the file, and return its pid and command if it is seen."""
         path, end = self._context.mapping_file, time.monotonic() + WRITER_TIMEOUT
-        writer = open_files.who_writes(path)
+        writer = processes.find_writer(path)
         try:
             fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
             return writer
         try:
-            while open_files.is_being_written(fd) and time.monotonic() < end:
+            while processes.is_being_written(fd) and time.monotonic() < end:
                 time.sleep(0.001)
         finally:
             os.close(fd)
@@ -145,7 +145,7 @@ class Overwrites:
         pending, self._late = self._late, []
         for fd, digest, end in pending:
             content = _content(fd)
-            if open_files.is_being_written(fd) and time.monotonic() < end:
+            if processes.is_being_written(fd) and time.monotonic() < end:
                 self._late.append((fd, digest, end))
                 continue
             new_digest = hashlib.sha256(content).hexdigest()

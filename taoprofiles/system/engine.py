@@ -10,11 +10,10 @@ import json
 import os
 import socket
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from typing import Any
+T = TypeVar("T")
 
 PROFILE_LABEL, STATE_LABEL, RUN_LABEL = "taoprofiles.profile", "taoprofiles.state", "taoprofiles.run"
 """Labels of containers started without the launcher: the profile, the state folder of its owner, and the run's id."""
@@ -254,10 +253,12 @@ def parse_container_list(value: object) -> list[dict[str, Any]] | None:
     return [
         {
             "Id": item["Id"],
-            "Image": _text(item.get("Image")),
-            "Created": _number(item.get("Created")),
+            "Image": _as(str, item.get("Image")),
+            "Created": float(item["Created"]) if isinstance(item.get("Created"), (int, float)) else 0.0,
             "Binds": _binds(item),
-            "Labels": {name: _text(value) for name, value in _table(item.get("Labels")).items() if name in LABELS},
+            "Labels": {
+                name: _as(str, value) for name, value in _as(dict, item.get("Labels")).items() if name in LABELS
+            },
         }
         for item in value
         if isinstance(item, dict) and is_id(item.get("Id"))
@@ -269,32 +270,32 @@ def parse_container(value: object) -> dict[str, Any]:
 
     Keys: Id, Image, Env, User, ShmSize, Ulimits, Binds, AllGpus and Running.
     """
-    whole = _table(value)
-    config, host = _table(whole.get("Config")), _table(whole.get("HostConfig"))
+    whole = _as(dict, value)
+    config, host = _as(dict, whole.get("Config")), _as(dict, whole.get("HostConfig"))
     return {
-        "Id": _text(whole.get("Id")),
-        "Image": _text(config.get("Image")),
-        "Env": [word for word in _list(config.get("Env")) if isinstance(word, str)],
-        "User": _text(config.get("User")),
+        "Id": _as(str, whole.get("Id")),
+        "Image": _as(str, config.get("Image")),
+        "Env": [word for word in _as(list, config.get("Env")) if isinstance(word, str)],
+        "User": _as(str, config.get("User")),
         "ShmSize": host.get("ShmSize"),
-        "Ulimits": {_text(item.get("Name")): item.get("Soft") for item in _tables(host.get("Ulimits"))},
+        "Ulimits": {_as(str, item.get("Name")): item.get("Soft") for item in _dicts(host.get("Ulimits"))},
         "Binds": _binds(whole),
-        "AllGpus": any(item.get("Count") == -1 for item in _tables(host.get("DeviceRequests"))),
-        "Running": _table(whole.get("State")).get("Running") is True,
+        "AllGpus": any(item.get("Count") == -1 for item in _dicts(host.get("DeviceRequests"))),
+        "Running": _as(dict, whole.get("State")).get("Running") is True,
     }
 
 
 def parse_info(value: object) -> dict[str, Any]:
     """Return the used fields of ``GET /info``: id, version, system, root, rootless and the names of its runtimes."""
-    whole = _table(value)
-    security = [word for word in _list(whole.get("SecurityOptions")) if isinstance(word, str)]
+    whole = _as(dict, value)
+    security = [word for word in _as(list, whole.get("SecurityOptions")) if isinstance(word, str)]
     return {
-        "id": _text(whole.get("ID"))[:200],
-        "version": _text(whole.get("ServerVersion"))[:100],
-        "system": _text(whole.get("OperatingSystem"))[:200],
-        "root": _text(whole.get("DockerRootDir")),
+        "id": _as(str, whole.get("ID"))[:200],
+        "version": _as(str, whole.get("ServerVersion"))[:100],
+        "system": _as(str, whole.get("OperatingSystem"))[:200],
+        "root": _as(str, whole.get("DockerRootDir")),
         "is_rootless": any("rootless" in word for word in security),
-        "runtimes": tuple(sorted(str(name)[:100] for name in _table(whole.get("Runtimes")))[:20]),
+        "runtimes": tuple(sorted(str(name)[:100] for name in _as(dict, whole.get("Runtimes")))[:20]),
     }
 
 
@@ -304,17 +305,17 @@ def parse_event(value: object) -> dict[str, Any] | None:
     Task names the exec that it is about; Stamp is in nanoseconds by the engine's clock. Podman 4.3.1 has other
     names for some actions, and gives the exit status of an exec as the container's.
     """
-    whole = _table(value)
-    actor, stamp = _table(whole.get("Actor")), whole.get("timeNano")
+    whole = _as(dict, value)
+    actor, stamp = _as(dict, whole.get("Actor")), whole.get("timeNano")
     name = whole.get("id") or actor.get("ID")
     if not is_id(name) or not isinstance(stamp, int):
         return None
-    action = _text(whole.get("Action") or whole.get("status")).partition(":")[0]
+    action = _as(str, whole.get("Action") or whole.get("status")).partition(":")[0]
     action = {"exec": "exec_start", "exec_died": "exec_die", "died": "die", "remove": "destroy"}.get(action, action)
-    attributes = _table(actor.get("Attributes"))
+    attributes = _as(dict, actor.get("Attributes"))
     code = attributes.get("exitCode", attributes.get("containerExitCode") if action == "exec_die" else None)
     status = int(code) if isinstance(code, str) and code.isascii() and code.isdigit() else None
-    task = _text(attributes.get("execID"))
+    task = _as(str, attributes.get("execID"))
     return {"Id": name, "Action": action, "ExitCode": status, "Task": task, "Stamp": stamp}
 
 
@@ -324,25 +325,14 @@ def is_id(value: object) -> bool:
 
 
 def _binds(whole: dict[str, Any]) -> dict[str, str]:
-    mounts = [item for item in _tables(whole.get("Mounts")) if item.get("Type") == "bind"]
-    return {_text(item.get("Source")): _text(item.get("Destination")) for item in mounts}
+    mounts = [item for item in _dicts(whole.get("Mounts")) if item.get("Type") == "bind"]
+    return {_as(str, item.get("Source")): _as(str, item.get("Destination")) for item in mounts}
 
 
-def _table(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
+def _dicts(value: object) -> list[dict[str, Any]]:
+    return [item for item in _as(list, value) if isinstance(item, dict)]
 
 
-def _list(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _tables(value: object) -> list[dict[str, Any]]:
-    return [item for item in _list(value) if isinstance(item, dict)]
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, (int, float)) else 0.0
+def _as(kind: type[T], value: object) -> T:
+    """Return ``value`` if it is of that type, else an empty value of it."""
+    return value if isinstance(value, kind) else kind()

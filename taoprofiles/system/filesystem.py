@@ -41,29 +41,29 @@ class PathInfo:
 
 def nearest_existing(path: str) -> PathInfo:
     """Return the folder itself, or its nearest existing parent."""
-    found = PathInfo(os.path.normpath(path))
-    while found.problem == "missing" and found.path != "/":
-        found = PathInfo(os.path.dirname(found.path))
-    return found
+    info = PathInfo(os.path.normpath(path))
+    while info.problem == "missing" and info.path != "/":
+        info = PathInfo(os.path.dirname(info.path))
+    return info
 
 
 def file_systems() -> list[tuple[str, str]]:
     """Return (mount point, type) of every mounted file system, from /proc/self/mounts (proc_pid_mounts(5))."""
-    found = []
+    mounts = []
     for line in files.try_read("/proc/self/mounts", 4 << 20)[0].decode("utf-8", "surrogateescape").splitlines():
         words = line.split(" ")
         if len(words) > 2:
-            found.append((re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), words[1]), words[2]))
-    return found
+            mounts.append((re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), words[1]), words[2]))
+    return mounts
 
 
 def file_system(path: str, table: list[tuple[str, str]]) -> str:
     """Return the type of the file system of a path, "" where it is not known."""
-    real, depth, found = os.path.realpath(path), 0, ""
+    real, depth, file_system_type = os.path.realpath(path), 0, ""
     for point, kind in table:  # of two on one point the later one covers the other
         if len(point) >= depth and is_inside(real, point):
-            depth, found = len(point), kind
-    return found
+            depth, file_system_type = len(point), kind
+    return file_system_type
 
 
 def find_foreign_files(folder: str, uid: int, *, limit: int = 5000) -> tuple[int, str, bool]:
@@ -71,38 +71,38 @@ def find_foreign_files(folder: str, uid: int, *, limit: int = 5000) -> tuple[int
 
     ``limit`` entries at the most; links are not followed, and what may not be seen is left out.
     """
-    found, first, seen = 0, "", 0
+    count, first, examined = 0, "", 0
     waiting = [folder]
     while waiting:
         try:
             with os.scandir(waiting.pop()) as entries:
                 for entry in entries:
-                    seen += 1
-                    if seen > limit:
-                        return found, first, False
+                    examined += 1
+                    if examined > limit:
+                        return count, first, False
                     status = entry.stat(follow_symlinks=False)
                     if status.st_uid != uid:
-                        found, first = found + 1, first or entry.path
+                        count, first = count + 1, first or entry.path
                     if stat.S_ISDIR(status.st_mode):
                         waiting.append(entry.path)
         except OSError:
             continue
-    return found, first, True
+    return count, first, True
 
 
 def listening_ports() -> set[int]:
     """Return the TCP ports of this host that have a listener (/proc/net/tcp and tcp6; state 0A is LISTEN)."""
-    found = set()
+    ports = set()
     for name in ("tcp", "tcp6"):
         try:
             with open(f"/proc/net/{name}", encoding="ascii", errors="replace") as file:
                 for line in list(file)[1:]:
                     fields = line.split()
                     if len(fields) > 3 and fields[3] == "0A":
-                        found.add(int(fields[1].rpartition(":")[2], 16))
+                        ports.add(int(fields[1].rpartition(":")[2], 16))
         except (OSError, ValueError):
             continue
-    return found
+    return ports
 
 
 def total_memory() -> int:

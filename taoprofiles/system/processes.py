@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+_WRITING = os.O_WRONLY | os.O_RDWR
 _PARTS = (b"tao", b"tlt", b"exec")
 """Every command line that ``scan`` is for contains one of these."""
 
@@ -35,13 +35,13 @@ def scan() -> list[Process]:
 
     The caller decides by ``argv`` which of them it needs.
     """
-    found = []
+    processes = []
     for pid, line in _command_lines():
         if any(part in line for part in _PARTS):
             uid = _owner(str(pid))
             if uid >= 0:  # else it has ended
-                found.append(Process(pid, uid, line.rstrip(b"\0").decode("utf-8", "surrogateescape").split("\0")))
-    return found
+                processes.append(Process(pid, uid, line.rstrip(b"\0").decode("utf-8", "surrogateescape").split("\0")))
+    return processes
 
 
 def shim_container_ids() -> set[str]:
@@ -77,12 +77,44 @@ def command_line(pid: int) -> str:
     return text if len(text) <= 100 else f"{text[:100]} …"
 
 
-def descriptor_flags(pid: int, fd: str) -> int:
-    """Return the flags that a process opened a file with (``flags`` in /proc/PID/fdinfo/FD, octal), else 0."""
-    for line in _read(f"/proc/{pid}/fdinfo/{fd}").split(b"\n"):
-        if line.startswith(b"flags:"):
-            return int(line.partition(b":")[2], 8)
-    return 0
+def find_writer(path: str, *, seconds: float = 0.01) -> str | None:
+    """Return the pid and command of a process that has ``path`` open for writing, None if none is found in time.
+
+    Only this user's own processes can be looked into (/proc/PID/fd), as root all. The newest are looked at first.
+    """
+    end = time.monotonic() + seconds
+    try:
+        real = os.path.realpath(path)
+    except OSError:
+        return None  # a symlink that is swapped in this moment
+    for pid in sorted((int(name) for name in os.listdir("/proc") if name.isdigit()), reverse=True):
+        if time.monotonic() > end:
+            return None
+        if pid == os.getpid():
+            continue
+        try:
+            for fd in os.listdir(f"/proc/{pid}/fd"):
+                if os.readlink(f"/proc/{pid}/fd/{fd}") == real and _open_flags(pid, fd) & _WRITING:
+                    return f"pid {pid} ({command_line(pid)})"
+        except OSError:
+            continue  # ended, or somebody else's
+    return None
+
+
+def is_being_written(fd: int) -> bool:
+    """Check whether any process has the file of ``fd``, which is open for reading, open for writing.
+
+    The kernel grants a read lease only where nobody has (fcntl(2), F_SETLEASE). A file system without leases, and
+    somebody else's file, count as not being written.
+    """
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return False
 
 
 def has_command_line(pid: int) -> bool:
@@ -107,13 +139,13 @@ def with_variable(uid: int, variable: str) -> Iterator[tuple[int, str]]:
         raw = _read(f"/proc/{entry}/environ")
         if raw.startswith(prefix):
             raw = b"\0" + raw
-        _, found, rest = raw.partition(b"\0" + prefix)
-        if found and _owner(entry) == uid and not _is_zombie(entry):
+        _, separator, rest = raw.partition(b"\0" + prefix)
+        if separator and _owner(entry) == uid and start_time(int(entry)) is not None:
             yield int(entry), os.fsdecode(rest.partition(b"\0")[0])
 
 
 def start_time(pid: int) -> int | None:
-    """When the process started, in clock ticks since boot (field 22 of /proc/PID/stat); None if there is none.
+    """Return when the process started, in clock ticks since boot (field 22 of /proc/PID/stat); None if there is none.
 
     With the boot id and the pid it names a process for ever: a pid alone is given out again.
     """
@@ -196,15 +228,17 @@ def _is_container_id(text: str) -> bool:
     return len(text) == 64 and all(character in "0123456789abcdef" for character in text)
 
 
+def _open_flags(pid: int, fd: str) -> int:
+    """Return the flags that a process opened a file with (``flags`` in /proc/PID/fdinfo/FD, octal), else 0."""
+    lines = _read(f"/proc/{pid}/fdinfo/{fd}").split(b"\n")
+    return next((int(line.partition(b":")[2], 8) for line in lines if line.startswith(b"flags:")), 0)
+
+
 def _owner(entry: str) -> int:
     try:
         return os.stat(f"/proc/{entry}").st_uid
     except OSError:
         return -1
-
-
-def _is_zombie(entry: str) -> bool:
-    return start_time(int(entry)) is None
 
 
 def _read(path: str) -> bytes:
