@@ -57,15 +57,15 @@ class Expander:
         self._values: dict[str, str] = {}
         self._total = 0
 
-    def variable(self, name: str) -> str:
-        """Return the value of a variable. Raises ExpressionError, which shows the chain of a circular reference."""
-        return self._variable(name, ())
-
     def text(self, expression: str, *, path: bool) -> str:
         """Return the value of an expression; in a ``path`` a leading ``~`` is the home. Raises ExpressionError."""
         return self._text(expression, (), path=path)
 
-    def _variable(self, name: str, chain: tuple[str, ...]) -> str:
+    def variable(self, name: str, chain: tuple[str, ...] = ()) -> str:
+        """Return the value of a variable. Raises ExpressionError, which shows the chain of a circular reference.
+
+        ``chain`` are the variables whose values are being worked out.
+        """
         if name not in self._values:
             if name in chain:
                 circle = " → ".join((*chain[chain.index(name) :], name))
@@ -112,7 +112,7 @@ class Expander:
             if name not in self._environ:
                 raise ExpressionError(f"the environment has no '{name}' (${{env:{name}}}): export {name}=… first")
             return self._environ[name]
-        return self._variable(inner, chain)
+        return self.variable(inner, chain)
 
 
 def _encodable(value: str) -> bool:

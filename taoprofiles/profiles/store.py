@@ -10,7 +10,7 @@ import json
 import os
 import re
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from taoprofiles.errors import InvalidProfileError, InvalidStateError, NotFoundError, TaoprofError, UsageError
 from taoprofiles.profiles.rendering import SIZE_LIMIT, Renderer
@@ -95,13 +95,12 @@ class Store:
         known = _read_cache(cache)
         comparable = text.decode("utf-8", "surrogateescape")
         if known is not None and known.get("text") == comparable and _is_template(known.get("template")):
-            made: Template = known["template"]
-            return made
-        made = self.validate(name, text)
+            return cast("Template", known["template"])
+        template = self.validate(name, text)
         if may_write:
-            fresh = {"v": CACHE_FORMAT, "text": comparable, "template": made}
+            fresh = {"v": CACHE_FORMAT, "text": comparable, "template": template}
             best_effort.write(cache, json.dumps(fresh).encode())
-        return made
+        return template
 
     def validate(self, name: str, text: bytes) -> Template:
         """Return the template of a profile's text. Raises InvalidProfileError with all problems."""
@@ -111,8 +110,8 @@ class Store:
 
     def renderer(self, name: str, text: bytes | None = None, *, may_write: bool = False) -> Renderer:
         """Return the renderer of a profile. Arguments and errors are those of ``template``."""
-        made = self.template(name, text, may_write=may_write)
-        return Renderer(made, self._context, name=name, path=self.path(name))
+        template = self.template(name, text, may_write=may_write)
+        return Renderer(template, self._context, name=name, path=self.path(name))
 
     def secret_env(self, *names: str | None) -> set[str]:
         """Return the container variables that are secret in any of these profiles; unreadable ones are skipped."""
@@ -131,7 +130,7 @@ class Store:
         saved in this moment must not be lost.
         """
 
-        def placed(old: bytes | None) -> None:
+        def check_expected(old: bytes | None) -> None:
             if old != expected:
                 raise TaoprofError(
                     f"profile '{name}' was changed by another program in this moment; that change is kept",
@@ -139,7 +138,7 @@ class Store:
                 )
 
         files.make_folder(self._context.profiles)
-        atomic.replace(self.path(name), text, on_replaced=placed)
+        atomic.replace(self.path(name), text, on_replaced=check_expected)
         self.template(name, text, may_write=True)  # so that the next command need not validate it
 
     def summaries(self, *, may_write: bool = False) -> list[Summary]:
@@ -165,10 +164,8 @@ class Store:
             if entry is None or entry["signature"] != signature:
                 entry = {"signature": signature, **self._summary(name)}
                 changed = True
-            if now - status.st_ctime_ns > _SETTLING:
-                profiles[name] = entry
-            else:
-                profiles[name] = {**entry, "signature": None}
+            is_settled = now - status.st_ctime_ns > _SETTLING
+            profiles[name] = entry if is_settled else {**entry, "signature": None}
         index = {"v": CACHE_FORMAT, "offset": offset, "used": used, "profiles": profiles}
         if may_write and (changed or known.keys() != profiles.keys()):
             best_effort.write(index_path, json.dumps(index).encode())
@@ -179,18 +176,13 @@ class Store:
 
     def _summary(self, name: str) -> dict[str, Any]:
         try:
-            made = self.template(name)
+            template = self.template(name)
         except TaoprofError as error:  # the other profiles are still listed
             summary = {"description": "", "layout": None, "project_dir": None}
             summary["problem"] = error.problems[0] if error.problems else error.message
             # An error of the system may go away without a change of the file, so it is not cached.
             return summary if isinstance(error, InvalidProfileError) else {**summary, "signature": None}
-        return {
-            "description": made["description"],
-            "layout": made["layout"],
-            "project_dir": made["project_dir"],
-            "problem": "",
-        }
+        return {key: template[key] for key in ("description", "layout", "project_dir")} | {"problem": ""}
 
     def _entries(self) -> list[tuple[str, os.DirEntry[str]]]:
         folder = self._context.profiles

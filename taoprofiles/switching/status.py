@@ -49,7 +49,12 @@ class Status:
 
 def get_status(context: Context) -> Status:
     """Return the status. Writes nothing and needs no lock. Raises InvalidStateError where files are unreadable."""
-    status = _read(context)
+    history, content = History(context), files.read_mapping_file(context)
+    for _ in range(10):  # after a switch between the two readings they do not match, and are read again
+        status = Status(content, history.in_force(content))
+        content = files.read_mapping_file(context)
+        if content == status.content:
+            break
     if status.name is None:
         status.last = find_previous(context, status.content, None)
         return status
@@ -63,18 +68,6 @@ def get_status(context: Context) -> Status:
         status.problem = "; ".join(error.problems) or error.message
     rendered = status.wanted is not None and mapping.same(status.content, status.wanted)
     status.state = "active" if rendered else "drifted"
-    return status
-
-
-def _read(context: Context) -> Status:
-    """Read the file, then the history; after a switch in between the two do not match, and are read again."""
-    history = History(context)
-    content = files.read_mapping_file(context)
-    for _ in range(10):
-        status = Status(content, history.in_force(content))
-        content = files.read_mapping_file(context)
-        if content == status.content:
-            break
     return status
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-_WRITING = os.O_WRONLY | os.O_RDWR
+_WRITING = 3  # O_WRONLY or O_RDWR, on Linux
 _PARTS = (b"tao", b"tlt", b"exec")
 """Every command line that ``scan`` is for contains one of these."""
 

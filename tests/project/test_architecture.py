@@ -163,7 +163,6 @@ def test_at_most_five_functions_are_complex() -> None:
 
 MANY_PARAMETERS = {
     "taoprofiles.api:run": "the Python interface has an argument for each option of the command",
-    "taoprofiles.storage.journal:__init__": "a record of the history, written by hand because dataclasses load slowly",
 }
 
 
