@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypedDict, Unpack
 
 from taoprofiles.errors import NotFoundError, UsageError
 from taoprofiles.storage.locks import DEFAULT_TIMEOUT
@@ -78,19 +78,25 @@ def current() -> Status:
     return status.get_status(Context())
 
 
+class RunKeywords(TypedDict, total=False):
+    """Keyword arguments of ``run``, with the meaning of the same options of ``taoprof run``."""
+
+    shared: bool
+    gpus: str | None
+    image: str | None
+    mkdir: bool
+    check: bool
+    allow_overlap: bool
+
+
 def run(
     name: str,
     command: Sequence[str | os.PathLike[str]] | str | os.PathLike[str],
     *,
-    shared: bool = False,
-    gpus: str | None = None,
-    image: str | None = None,
-    mkdir: bool = False,
-    check: bool = True,
-    allow_overlap: bool = False,
     wait: float | None = None,
     timeout: float = DEFAULT_TIMEOUT,
     say: Callable[[str], None] | None = None,
+    **options: Unpack[RunKeywords],
 ) -> Finished:
     """Run a command with a profile and wait for its end, as ``taoprof run`` does.
 
@@ -112,25 +118,21 @@ def run(
         if say is not None:
             say(text)
 
-    texts = {"gpus": gpus, "image": image}
-    _check_type("a string", str, name=name, **{key: text for key, text in texts.items() if text is not None})
-    _check_type("True or False", bool, shared=shared, mkdir=mkdir, check=check, allow_overlap=allow_overlap)
+    unknown = sorted(options.keys() - RunKeywords.__annotations__.keys())
+    if unknown:
+        raise TypeError(f"run() got an unexpected keyword argument '{unknown[0]}'")
+    texts = {key: options[key] for key in ("gpus", "image") if options.get(key) is not None}
+    flags = {key: value for key, value in options.items() if key not in ("gpus", "image")}
+    _check_type("a string", str, name=name, **texts)
+    _check_type("True or False", bool, **flags)
     _check_type("a number of seconds", (int, float), timeout=timeout, wait=0 if wait is None else wait)
     if say is not None and not callable(say):
         raise UsageError(f"say must be a function, not {say!r}")
     argv, context = _to_argv(command), Context()
-    options = runs.RunOptions(
-        mkdir=mkdir,
-        check=check,
-        allow_overlap=allow_overlap,
-        shared=shared,
-        gpus=gpus,
-        image=image,
-        terminal=os.isatty(0) and os.isatty(1),
-    )
+    run_options = runs.RunOptions(terminal=os.isatty(0) and os.isatty(1), **options)
 
     def attempt() -> runs.Run:
-        return runs.prepare(context, name, argv, options=options, timeout=timeout)
+        return runs.prepare(context, name, argv, options=run_options, timeout=timeout)
 
     prepared = attempt() if wait is None else wait_until_free(context, "run", attempt, seconds=wait, say=report)
     exit_status = prepared.finish(prepared.start(argv, say=report))

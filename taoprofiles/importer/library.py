@@ -65,7 +65,12 @@ def call(ev: Evaluator, name: str, args: list[Any], named: dict[str, Any]) -> An
         return ipython.run_line(ev, "%" + " ".join(words).lstrip("%"))
     if method == "().system" and words:
         return ipython.run_line(ev, f"!{words[0]}")
-    if method != name:
+    return _call_unfollowed(ev, name, reason, [*args, *named.values()], of_ipython=method != name)
+
+
+def _call_unfollowed(ev: Evaluator, name: str, reason: str, values: list[Any], *, of_ipython: bool) -> Any:
+    """Make unknown what a function that is not followed may change, and return an unknown value."""
+    if of_ipython:
         ev.state.note(reason)
     if name in ("exec", "eval"):
         ev.state.note(f"may set variables that are not known: {reason}")
@@ -73,7 +78,7 @@ def call(ev: Evaluator, name: str, args: list[Any], named: dict[str, Any]) -> An
     elif name.startswith("os.environ."):
         ev.state.invalidate_environment(reason)
     ev.state.created.clear()  # such as os.rmdir()
-    return call_unknown(ev, reason, *args, *named.values())
+    return call_unknown(ev, reason, *values)
 
 
 # Built-in functions
