@@ -219,9 +219,11 @@ class _CommandChecker:
         )
         name = next(candidates, "")
         word = f"{argument.key} '${name}{path}'".lstrip() if argument.key.startswith("-") else f"'${name}{path}'"
-        hint = f"in single quotes, so that 'taoprof run' expands it: {word}" if name else "taoprof shell NAME"
+        detail = "a terminal does not have a notebook's variables"
+        if name:
+            detail += f"; after 'taoprof run NAME --', write {word} in single quotes, so that taoprof expands it"
         what = f"'{path}': a shell probably expanded an unset variable to nothing"
-        self._add("arg-empty-variable", argument, what, "a terminal does not have a notebook's variables", hint)
+        self._add("arg-empty-variable", argument, what, detail, "taoprof shell NAME")
 
     def _unset(self, text: str) -> str:
         """Return a variable in ``text`` that nobody sets; names in lower case are Hydra's own."""

@@ -124,12 +124,12 @@ def _check_changes(mounts: Sequence[Mount], changes: Sequence[Change], locate: L
     for kind, location, was, now in changes:
         mount = by_name.get(str(location._replace(key="")))
         if kind == "dropped-same-source" and mount is not None:
-            last = by_name.get(now)
-            if last is not None and last.destination == mount.destination:
+            last = by_name.get(now, mount)
+            if last is not mount and last.destination == mount.destination:
                 continue
             yield error(
-                "src-duplicate", locate(location._replace(key="source")),
-                f"'{mount.entry['source']}' is the same folder as the source of {now}",
+                "src-duplicate", locate(last.location._replace(key="source")),
+                f"'{last.entry['source']}' is the same folder as the source of {location._replace(key='')}",
                 f"the launcher keeps only one mount of a folder, the last: nothing would be mounted at '{was}'",
                 "mount a parent folder once, or give one of the two its own folder", by_hand=True,
             )  # fmt: skip

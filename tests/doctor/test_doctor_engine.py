@@ -65,7 +65,7 @@ def test_all_is_well_and_fits_on_a_screen(well: TrainingHome) -> None:
     assert len(told.stdout.splitlines()) <= 24
     assert "logged in to nvcr.io" in told.stdout
     assert "1 x NVIDIA A100-SXM4-40GB, driver 550.54.15" in told.stdout
-    assert f"at unix://{SOCKET}, the docker command's too" in told.stdout
+    assert f"at unix://{SOCKET} (also used by the docker CLI)" in told.stdout
     facts = well.json("doctor")["data"]["facts"]["docker"]
     assert {facts[client]["id"] for client in ("first", "second", "command")} == {
         well.engine.docker("info", "--format={{.ID}}").strip()

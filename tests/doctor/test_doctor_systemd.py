@@ -23,7 +23,7 @@ def test_the_service_as_it_is(owner: Owner) -> None:
     owner.taoprof("service", "install")
     assert findings(owner) == {}
     told = owner.taoprof("doctor", check=False).stdout
-    assert f"at work, pid {owner.pid}, version" in told
+    assert f"running, pid {owner.pid}, version" in told
     assert "service active (running)" in told
 
     owner.systemctl("stop", UNIT)
