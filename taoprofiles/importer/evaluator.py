@@ -28,6 +28,7 @@ from taoprofiles.importer.values import (
     Library,
     Method,
     NotFollowed,
+    PurePath,
     Segment,
     SimulatedException,
     SourceLocation,
@@ -139,6 +140,8 @@ class Evaluator:
         """Return ``str(value)``."""
         if isinstance(value, (str, Unknown)):
             return value
+        if isinstance(value, PurePath):
+            return value.text
         if isinstance(value, PLAIN):
             return TracedStr([value.segment if isinstance(value, Id) else Segment(str(value))])
         return self.state.unknown(f"the text of a {type_name(value)}")
@@ -251,9 +254,10 @@ class Evaluator:
     def _formatted_value(self, node: ast.FormattedValue) -> Any:
         value = self.value(node.value)
         specification = None if node.format_spec is None else self.value(node.format_spec)
-        if specification or node.conversion not in (-1, ord("s")):
-            return self.state.unknown("a format that is not followed", value)
-        return self.as_text(value)
+        if node.conversion not in (-1, ord("s")):
+            return self.unknown("a format that is not followed", value)
+        value = value if node.conversion == -1 else self.as_text(value)
+        return operators.format_value(self, value, specification or "")
 
     def _list(self, node: ast.List) -> Any:
         return self._items(node.elts)

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from taoprofiles.importer import cells, ipython
 from taoprofiles.importer.state import names_mounts_file
-from taoprofiles.importer.values import File, Function, Library, Method, SimulatedException, Unknown, View
+from taoprofiles.importer.values import (
+    File,
+    Function,
+    Library,
+    Method,
+    PurePath,
+    SimulatedException,
+    Unknown,
+    View,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -177,7 +186,7 @@ class _Walk:
         self._mentions_mounts_file |= names_mounts_file(value)
         if isinstance(value, Function):
             self._add_function(value)
-        elif not isinstance(value, (str, Library)):
+        elif not isinstance(value, (str, PurePath, Library)):
             escape(self._ev, value)
 
     def _add_function(self, function: Function) -> None:

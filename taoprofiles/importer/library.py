@@ -12,22 +12,25 @@ from taoprofiles.importer.values import (
     ENTRY_SIZE,
     PIECE_SIZE,
     PLAIN,
+    TEXT_LIMIT,
     File,
     Id,
     Json,
     Library,
+    PurePath,
     Segment,
     SimulatedException,
     Unknown,
     View,
     concat,
+    cut,
+    cut_pieces,
     join_path,
     normal_path,
     parse_json,
+    replace,
     segments,
-    split,
     split_path,
-    strip,
     type_name,
 )
 
@@ -188,6 +191,7 @@ def _id(what: str, ev: Evaluator, args: list[Any], named: dict[str, Any]) -> Id:
 def _open(ev: Evaluator, args: list[Any], named: dict[str, Any]) -> File:
     """Return an open file. One that is opened for writing is empty from then on."""
     path = args[0] if args else named.get("file")
+    path = path.text if isinstance(path, PurePath) else path
     mode = args[1] if len(args) > 1 else named.get("mode", "r")
     file = File(path, str(mode) if isinstance(mode, str) else "?")
     if file.mode[0:1] in "wx":
@@ -234,15 +238,29 @@ def _dumps(ev: Evaluator, args: list[Any], named: dict[str, Any]) -> Any:
     return operators.dump_json(ev, args[0] if args else named.get("obj"), options)
 
 
-def _makedirs(ev: Evaluator, args: list[Any], named: dict[str, Any]) -> Any:
-    ev.state.create_folder(_name_argument(args))
-
-
-def _chdir(ev: Evaluator, args: list[Any], named: dict[str, Any]) -> Any:
-    ev.state.change_folder(_name_argument(args))
+def _load(ev: Evaluator, args: list[Any], named: dict[str, Any]) -> Any:
+    file = args[0] if len(args) == 1 and not named else None
+    value = ev.state.written_json(file.path) if isinstance(file, File) and file.mode in ("r", "rt") else None
+    if value is None:
+        return ev.unknown("the content of a file", *args, *named.values())
+    return operators.to_json(ev, value)
 
 
 # Paths
+
+
+def _path_argument(ev: Evaluator, args: list[Any], named: dict[str, Any]) -> str | Unknown:
+    """Return the first argument, which must be a path, as text. Raises SimulatedException."""
+    texts = operators.path_texts(ev, args[:1] or [named[key] for key in ("name", "path") if key in named])
+    return texts if isinstance(texts, Unknown) else texts[0]
+
+
+def _makedirs(ev: Evaluator, args: list[Any], named: dict[str, Any]) -> Any:
+    ev.state.create_folder(_path_argument(ev, args, named))
+
+
+def _chdir(ev: Evaluator, args: list[Any], named: dict[str, Any]) -> Any:
+    ev.state.change_folder(_path_argument(ev, args, named))
 
 
 _PATH_FUNCTIONS: dict[str, Callable[[Evaluator, str], Any]] = {
@@ -252,16 +270,43 @@ _PATH_FUNCTIONS: dict[str, Callable[[Evaluator, str], Any]] = {
     "os.path.normpath": lambda ev, path: normal_path(path),
     "os.path.dirname": lambda ev, path: split_path(path)[0],
     "os.path.basename": lambda ev, path: split_path(path)[1],
+    "os.path.expandvars": operators.expand_variables,
     "os.path.join": lambda ev, path: ev.join([path]),
 }
 
 
 def _path_function(ev: Evaluator, name: str, args: list[Any]) -> Any:
-    if any(isinstance(arg, (*PLAIN, list, tuple, dict)) and not isinstance(arg, str) for arg in args) or not args:
-        raise SimulatedException("TypeError", "expected str, bytes or os.PathLike object")
-    if not all(isinstance(arg, str) for arg in args):
-        return ev.state.unknown("a path that is not known", *args)
-    return _PATH_FUNCTIONS[name](ev, join_path(*args) if name == "os.path.join" else args[0])
+    texts = operators.path_texts(ev, args)
+    if isinstance(texts, Unknown):
+        return texts
+    return _PATH_FUNCTIONS[name](ev, join_path(*texts) if name == "os.path.join" else texts[0])
+
+
+def _expand_path(ev: Evaluator, path: str) -> Any:
+    if path.startswith("~") and path.partition("/")[0] != "~":
+        return ev.state.unknown("the home of another user")  # pathlib raises RuntimeError if there is none
+    return operators.as_path(ev, ev.state.expand_home(path))
+
+
+_PATH_METHODS: dict[str, Callable[[Evaluator, str], Any]] = {
+    "as_posix": lambda ev, path: path,
+    "mkdir": lambda ev, path: ev.state.create_folder(path),
+    "expanduser": _expand_path,
+    "resolve": lambda ev, path: operators.as_path(ev, ev.state.resolved(path)),
+    "absolute": lambda ev, path: operators.as_path(ev, ev.state.folder, path),  # which keeps '..'
+}
+
+
+def _path_method(ev: Evaluator, path: str, name: str, args: list[Any], named: dict[str, Any]) -> Any:
+    if name == "joinpath":
+        return operators.as_path(ev, path, *args)
+    if name == "open":
+        return _open(ev, [path, *args], named)
+    if name == "write_text":
+        _write(ev, File(path, "w"), args[:1] or [named.get("data")])
+    elif name in _PATH_METHODS:
+        return _PATH_METHODS[name](ev, path)
+    return ev.state.unknown(f"{name}() of a path")
 
 
 # Methods
@@ -275,6 +320,8 @@ def call_method(ev: Evaluator, owner: Any, name: str, args: list[Any], named: di
         return _dict_method(ev, owner, name, args, named)
     if isinstance(owner, list):
         return _list_method(ev, owner, name, args)
+    if isinstance(owner, PurePath):
+        return _path_method(ev, owner.text, name, args, named)
     if name == "write":
         _write(ev, owner, args)
     return None
@@ -285,18 +332,39 @@ def _text_method(ev: Evaluator, text: str, name: str, args: list[Any], named: di
         return operators.format_text(ev, text, args, named)
     if name == "join" and len(args) == 1:
         return _join_texts(ev, text, args[0])
-    if named or len(args) > 1 or not all(isinstance(arg, str) for arg in args):
+    if named or not all(isinstance(arg, (str, int)) for arg in args):
         return ev.unknown(f"{name}() with such arguments", *args, *named.values())
-    if name in ("lower", "upper"):
-        return concat(text.lower() if name == "lower" else text.upper())
-    if name in ("startswith", "endswith"):
-        return getattr(str(text), name)(*args) if args else ev.state.unknown(f"{name}() of nothing")
-    if name == "split":
-        if not args or not args[0]:
-            return ev.state.unknown("split() with such arguments")
-        ev.budget.add(len(text) + (1 + text.count(args[0])) * (PIECE_SIZE + len(segments(text))))
-        return split(text, args[0])
-    return strip(text, args[0] if args else None, left=name != "rstrip", right=name != "lstrip")
+    if name == "replace":
+        return _replace(ev, text, args)
+    try:
+        result = getattr(str(text), name)(*args)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise SimulatedException(type(error).__name__, str(error)) from None
+    if isinstance(result, (list, tuple)):
+        ev.budget.add(len(text) + len(result) * (PIECE_SIZE + len(segments(text))))
+        gap = 0 if isinstance(result, tuple) else len(args[0]) if args else None
+        return type(result)(cut_pieces(text, result, gap))
+    if name in _CUTTING:
+        cut_left = getattr(str(text), _CUTTING[name])(*args) if _CUTTING[name] else text
+        start = len(text) - len(cut_left)
+        return cut(text, start, start + len(result))
+    return concat(result) if isinstance(result, str) else result
+
+
+_CUTTING = {
+    "strip": "lstrip", "lstrip": "lstrip", "rstrip": "", "removeprefix": "removeprefix", "removesuffix": "",
+}  # fmt: skip
+"""Methods that return a part of the text, and the method that cuts what they cut on the left."""
+
+
+def _replace(ev: Evaluator, text: str, args: list[Any]) -> Any:
+    old, new = args if len(args) == 2 else ("", "")
+    if not isinstance(old, str) or not isinstance(new, str) or not old:
+        return ev.state.unknown("replace() with such arguments")
+    count = text.count(old)
+    size = len(text) + count * len(new)
+    ev.budget.add(size + count * (PIECE_SIZE + len(segments(text)) + len(segments(new))))
+    return replace(text, old, new) if size <= TEXT_LIMIT else ev.state.unknown("a very long text")
 
 
 def _join_texts(ev: Evaluator, text: str, values: Any) -> Any:
@@ -344,9 +412,13 @@ _FUNCTIONS: dict[str, Callable[[Evaluator, list[Any], dict[str, Any]], Any]] = {
     "open": _open,
     "os.getenv": _getenv, "os.environ.get": _getenv, "os.environ.setdefault": _setdefault,
     "os.environ.update": _update, "os.environ.pop": _pop,
-    "json.dump": _dump, "json.dumps": _dumps,
+    "json.dump": _dump, "json.dumps": _dumps, "json.load": _load,
     "os.makedirs": _makedirs, "os.mkdir": _makedirs, "os.chdir": _chdir,
     "os.getcwd": lambda ev, args, named: ev.state.folder,
+    "os.fspath": _path_argument,
+    "pathlib.Path": lambda ev, args, named: operators.as_path(ev, *(args or ["."])),
+    "pathlib.Path.home": lambda ev, args, named: operators.as_path(ev, ev.state.home),
+    "pathlib.Path.cwd": lambda ev, args, named: operators.as_path(ev, ev.state.folder),
     "os.getuid": partial(_id, "uid"), "os.getgid": partial(_id, "gid"),
     "platform.machine": lambda ev, args, named: concat(os.uname().machine),
 }  # fmt: skip

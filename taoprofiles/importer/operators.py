@@ -20,10 +20,13 @@ from taoprofiles.importer.values import (
     Json,
     Library,
     Method,
+    PurePath,
     SimulatedException,
     Unknown,
     concat,
     cut,
+    join_path,
+    split_path,
     type_name,
 )
 
@@ -33,7 +36,13 @@ if TYPE_CHECKING:
     from taoprofiles.importer.evaluator import Evaluator
 
 _METHODS: dict[type, frozenset[str]] = {
-    str: frozenset("join format split strip lstrip rstrip lower upper startswith endswith".split()),
+    str: frozenset(
+        "join format replace split rsplit partition rpartition strip lstrip rstrip removeprefix removesuffix lower "
+        "upper title capitalize startswith endswith find count isdigit".split()
+    ),
+    PurePath: frozenset(
+        "joinpath expanduser resolve absolute as_posix exists is_dir is_file mkdir write_text open".split()
+    ),
     dict: frozenset("get update pop setdefault keys values items copy clear".split()),
     list: frozenset("append extend copy clear".split()),
     File: frozenset("write close flush".split()),
@@ -42,6 +51,8 @@ _CALCULATIONS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
     ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod,
 }  # fmt: skip
+_PERCENT = re.compile(r"%(?:\((\w+)\))?([sdi%])|%")
+_SPECIFICATION = re.compile(r"[^\d]?[<>^=+ -]?0?\d{0,3}(\.\d{1,2})?[dfsxX]?")
 
 
 def attribute(ev: Evaluator, value: Any, name: str) -> Any:
@@ -49,6 +60,11 @@ def attribute(ev: Evaluator, value: Any, name: str) -> Any:
     if isinstance(value, Library):
         whole = f"{value.name}.{name}".replace("posixpath.", "os.path.")
         return concat("/") if whole in ("os.sep", "os.path.sep") else Library(whole)
+    if isinstance(value, PurePath) and name in ("parent", "name"):
+        head, tail = split_path("" if value.text == "." else value.text)
+        return tail if name == "name" else PurePath(head or ".")
+    if isinstance(value, Unknown) and name in ("write_text", "write_bytes"):
+        ev.state.invalidate_files("a file of a path that is not known is written")
     for owner_type, methods in _METHODS.items():
         if isinstance(value, owner_type) and name in methods:
             return Method(value, name)
@@ -93,6 +109,10 @@ def contains(ev: Evaluator, owner: Any, item: Any) -> bool | Unknown:
 
 def operate(ev: Evaluator, op: ast.operator, left: Any, right: Any) -> Any:
     """Return ``left op right``. Raises SimulatedException."""
+    if isinstance(op, ast.Div) and (isinstance(left, PurePath) or isinstance(right, PurePath)):
+        return as_path(ev, left, right)
+    if isinstance(op, ast.Mod) and isinstance(left, str):
+        return _format_percent(ev, left, right)
     if isinstance(left, (int, float)) and isinstance(right, (int, float)):
         return _calculate(ev, op, left, right)
     if isinstance(op, ast.Add) and isinstance(left, Json) and isinstance(right, str) and not right.strip():
@@ -130,7 +150,73 @@ def _calculate(ev: Evaluator, op: ast.operator, left: float, right: float) -> An
     return ev.state.unknown("a very large number") if is_large else value
 
 
+# Paths
+
+
+def path_texts(ev: Evaluator, args: list[Any]) -> list[str] | Unknown:
+    """Return the texts of paths. Raises SimulatedException for other types, and for no argument."""
+    texts = [arg.text if isinstance(arg, PurePath) else arg for arg in args]
+    if not texts or any(isinstance(text, (*PLAIN, list, tuple, dict)) and not isinstance(text, str) for text in texts):
+        raise SimulatedException("TypeError", "expected str, bytes or os.PathLike object")
+    is_known = all(isinstance(text, str) for text in texts)
+    return texts if is_known else ev.state.unknown("a path that is not known", *texts)
+
+
+def as_path(ev: Evaluator, *args: Any) -> PurePath | Unknown:
+    """Return ``pathlib.Path(*args)``. Raises SimulatedException."""
+    texts = path_texts(ev, list(args))
+    text = texts if isinstance(texts, Unknown) else ev.join([join_path(*texts)])
+    return text if isinstance(text, Unknown) else PurePath(text)
+
+
 # Formatting
+
+
+def _format_percent(ev: Evaluator, text: str, values: Any) -> Any:
+    """Return ``text % values`` for plain ``%s`` and ``%d``."""
+    remaining = list(values) if isinstance(values, tuple) else [values]
+    pieces: list[Any] = []
+    position = 0
+    for match in _PERCENT.finditer(text):
+        name, conversion = match.groups()
+        pieces.append(cut(text, position, match.start()))
+        position = match.end()
+        if conversion == "%":
+            pieces.append("%")
+            continue
+        if name is None and not remaining:
+            raise SimulatedException("TypeError", "not enough arguments for format string")
+        value = remaining.pop(0) if name is None else ev.state.known(entry(ev, values, name))
+        if conversion is None or (conversion != "s" and not isinstance(value, (int, Unknown))):
+            return ev.unknown("a format that is not followed", value, values)
+        pieces.append(ev.as_text(int(value) if conversion != "s" and isinstance(value, bool) else value))
+    if remaining and isinstance(values, (tuple, PurePath, *PLAIN)):
+        raise SimulatedException("TypeError", "not all arguments converted during string formatting")
+    return ev.join([*pieces, cut(text, position, len(text))])
+
+
+def format_value(ev: Evaluator, value: Any, specification: Any) -> Any:
+    """Return ``format(value, specification)``, for numbers and texts with a small width."""
+    if not specification:
+        return ev.as_text(value)
+    is_followed = isinstance(specification, str) and isinstance(value, (str, int, float))
+    if not is_followed or not _SPECIFICATION.fullmatch(specification):
+        return ev.unknown("a format that is not followed", value, specification)
+    try:
+        return concat(format(str(value) if isinstance(value, str) else value, str(specification)))
+    except (ValueError, OverflowError) as error:
+        raise SimulatedException(type(error).__name__, str(error)) from None
+
+
+def expand_variables(ev: Evaluator, text: str) -> Any:
+    """Return ``os.path.expandvars(text)``."""
+    pieces: list[Any] = []
+    position = 0
+    for match in re.finditer(r"\$(\w+|\{[^}]*\})", text, re.ASCII):
+        value = ev.state.environment(match[1].removeprefix("{").removesuffix("}"))
+        pieces += [cut(text, position, match.start()), match[0] if value is None else value]
+        position = match.end()
+    return ev.join([*pieces, cut(text, position, len(text))])
 
 
 def format_text(ev: Evaluator, text: str, positional: list[Any], named: dict[str, Any]) -> Any:
@@ -148,13 +234,13 @@ def format_text(ev: Evaluator, text: str, positional: list[Any], named: dict[str
         pieces.append(literal)
         if field is None:
             continue
-        if conversion or specification or not re.fullmatch(r"[0-9]{1,3}|([A-Za-z_]\w*)?", field, re.ASCII):
+        if conversion not in (None, "s") or not re.fullmatch(r"[0-9]{1,3}|([A-Za-z_]\w*)?", field, re.ASCII):
             return ev.unknown("a format that is not followed", *positional, *named.values())
         try:
             value = named[field] if field.isidentifier() else positional[int(field or next(automatic))]
         except (KeyError, IndexError) as error:
             raise SimulatedException(type(error).__name__, str(error)) from None
-        pieces.append(ev.as_text(value))
+        pieces.append(format_value(ev, ev.as_text(value) if conversion else value, specification))
     return ev.join(pieces)
 
 
@@ -171,19 +257,23 @@ def dump_json(ev: Evaluator, value: Any, options: dict[str, Any]) -> Unknown:
         return ev.unknown("JSON with options that are not followed", value, *options.values())
     if isinstance(value, Unknown):
         return ev.state.unknown("", value)
-    return Json("a JSON text", ev.state.location, _to_json(ev, value))
+    return Json("a JSON text", ev.state.location, to_json(ev, value, is_sorted=flags[0]))
 
 
-def _to_json(ev: Evaluator, value: Any, depth: int = 0) -> Any:
+def to_json(ev: Evaluator, value: Any, depth: int = 0, *, is_sorted: bool = False) -> Any:
     """Return a copy of what ``json.dump`` would write, with Unknown for what is not known."""
     ev.budget.step()
     if depth > DEPTH_LIMIT:
         raise SimulatedException("ValueError", "Circular reference detected")
     value = ev.state.known(value)
     if isinstance(value, dict):
-        return {_json_key(key): _to_json(ev, inner, depth + 1) for key, inner in value.items()}
+        try:
+            keys = sorted(value) if is_sorted else list(value)
+        except TypeError as error:
+            raise SimulatedException("TypeError", str(error)) from None
+        return {_json_key(key): to_json(ev, value[key], depth + 1, is_sorted=is_sorted) for key in keys}
     if isinstance(value, (list, tuple)):
-        return [_to_json(ev, inner, depth + 1) for inner in value]
+        return [to_json(ev, inner, depth + 1, is_sorted=is_sorted) for inner in value]
     if not isinstance(value, (*PLAIN, Unknown)):
         raise SimulatedException("TypeError", f"Object of type {type_name(value)} is not JSON serializable")
     return value

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taoprofiles.importer.values import (
     Json,
+    PurePath,
     Segment,
     SimulatedException,
     SourceLocation,
@@ -219,11 +220,12 @@ class State:
 
     def resolved(self, path: str) -> str | Unknown:
         """Return ``os.path.realpath(path)`` on this machine."""
-        absolute = self.absolute(path)
-        if isinstance(absolute, Unknown):
-            return absolute
-        real = self.machine.resolve(absolute)
-        return absolute if real == absolute else concat(real)
+        folder = "/" if path.startswith("/") else self.folder
+        if isinstance(folder, Unknown):
+            return folder
+        whole = join_path(folder, path)
+        real, normal = self.machine.resolve(whole), normal_path(whole)
+        return normal if real == normal else concat(real)
 
     def change_folder(self, path: Any) -> None:
         """Do ``os.chdir(path)``. The folder is unknown if there is none of that path yet."""
@@ -252,6 +254,11 @@ class State:
             absolute = self.absolute(path)
             self.files.append(WrittenFile(absolute if isinstance(absolute, str) else path, value, self.location))
 
+    def written_json(self, path: Any) -> Any:
+        """Return the value of the mounts file that the code wrote last, None if ``path`` is another file."""
+        absolute = self.absolute(path) if isinstance(path, str) else None
+        return self.files[-1].value if self.files and self.files[-1].path == absolute else None
+
     def invalidate_files(self, reason: str) -> None:
         """Make the content of the mounts files that the code wrote unknown."""
         for path in dict.fromkeys(file.path for file in self.files):
@@ -263,7 +270,8 @@ class State:
 
 
 def names_mounts_file(text: object) -> bool:
-    """Check whether a text names a mounts file."""
+    """Check whether a text or path names a mounts file."""
+    text = text.text if isinstance(text, PurePath) else text
     return isinstance(text, str) and any(name in text for name in MOUNTS_FILES)
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from taoprofiles.importer.evaluator import Evaluator
 
-MODULES = frozenset("os os.path json sys platform pprint shutil".split())
+MODULES = frozenset("os os.path pathlib json sys platform pprint shutil".split())
 """The modules of which functions are followed; of all others nothing is known. None is imported."""
 
 

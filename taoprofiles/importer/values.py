@@ -99,14 +99,21 @@ def cut(text: str, start: int, end: int) -> TracedStr:
     return TracedStr(result)
 
 
-def split(text: str, separator: str) -> list[TracedStr]:
-    """Return ``text.split(separator)``."""
-    pieces: list[TracedStr] = []
+def cut_pieces(text: str, pieces: Iterable[str], gap: int | None) -> list[TracedStr]:
+    """Return pieces of ``text`` that follow each other, ``gap`` characters apart, None for any white space."""
+    result: list[TracedStr] = []
     position = 0
-    for piece in text.split(separator):
-        pieces.append(cut(text, position, position + len(piece)))
-        position += len(piece) + len(separator)
-    return pieces
+    for piece in pieces:
+        position = text.index(piece, position) if gap is None else position
+        result.append(cut(text, position, position + len(piece)))
+        position += len(piece) + (gap or 0)
+    return result
+
+
+def replace(text: str, old: str, new: str) -> TracedStr:
+    """Return ``text.replace(old, new)``, for an ``old`` that is not empty."""
+    pieces = cut_pieces(text, text.split(old), len(old))
+    return concat(*[part for piece in pieces for part in (new, piece)][1:])
 
 
 def strip(text: str, characters: str | None, *, left: bool = True, right: bool = True) -> TracedStr:
@@ -133,6 +140,14 @@ def normal_path(text: str) -> TracedStr:
     if normal == text.rstrip("/"):
         return cut(text, 0, len(normal))
     return concat(normal)
+
+
+def pure_path(text: str) -> TracedStr:
+    """Return ``str(pathlib.PurePosixPath(text))``; a path that is normal already keeps its segments."""
+    slashes = len(text) - len(text.lstrip("/"))
+    root = "/" * (slashes if slashes <= 2 else 1)
+    normal = root + "/".join(name for name in text.split("/") if name not in ("", ".")) or "."
+    return cut(text, 0, len(normal)) if text.startswith(normal) else concat(normal)
 
 
 def split_path(text: str) -> tuple[TracedStr, TracedStr]:
@@ -271,6 +286,15 @@ class Id(int):
     segment: Segment
 
 
+class PurePath:
+    """A ``pathlib.Path``."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = pure_path(text)
+
+
 @dataclass(slots=True, eq=False)
 class File:
     """An open file. What is written to it is only recorded."""
@@ -282,7 +306,7 @@ class File:
 
 PLAIN = (str, int, float, bool, type(None))
 _TYPE_NAMES: dict[type, str] = {
-    TracedStr: "str", Id: "int", File: "TextIOWrapper", type(None): "NoneType",
+    TracedStr: "str", Id: "int", PurePath: "PosixPath", File: "TextIOWrapper", type(None): "NoneType",
 }  # fmt: skip
 
 

@@ -74,7 +74,10 @@ def test_what_is_unknown_is_taken_not_to_fail_the_cell(tmp_path: Path, cells: li
 
 @pytest.mark.parametrize(
     "write_again",
-    ["(Path.home() / '.tao_mounts.json').write_text('{}')", "os.remove(os.path.expanduser('~/.tao_mounts.json'))"],
+    [
+        "(Path.home() / 'x').with_name('.tao_mounts.json').write_text('{}')",
+        "os.remove(os.path.expanduser('~/.tao_mounts.json'))",
+    ],
 )
 def test_a_mounts_file_that_is_changed_in_another_way_is_unknown(tmp_path: Path, write_again: str) -> None:
     first = "m = {'Mounts': []}\n" + write("m")

@@ -138,14 +138,23 @@ IDIOMS: dict[str, Idiom] = {
     # Text
     "plus": one('"/data" + "/" + "kitti"'),
     "plus in place": lines('import os\np = "/data"\np += "/x"\nos.environ["LOCAL_DATA_DIR"] = p'),
-    "f-string": one('f"{root}/kitti/{n}/{root!s}"', 'root = "/data"; n = 7'),
+    "f-string": one('f"{root}/kitti/{n:03d}/{root!s}"', 'root = "/data"; n = 7'),
     "f-string with quotes": one("f\"{os.environ['ROOT']}/kitti\"", "%env ROOT=/d"),
     "format": one('"{}/{}".format(root, "kitti")', 'root = "/data"'),
-    "format by name": one('"{root}/{0}/{0}".format("kitti", root=root)', 'root = "/data"'),
+    "format by name": one('"{root}/{0}/{0:>8}".format("kitti", root=root)', 'root = "/data"'),
+    "percent": one('"%s/kitti/%d" % (root, 5)', 'root = "/data"'),
+    "percent of one": one('"/data/%s%%" % Path("x")', "from pathlib import Path"),
+    "percent by name": one('"%(r)s/kitti%%" % {"r": root}', 'root = "/data"'),
+    "percent of a tuple that is short": lines("%env LOCAL_DATA_DIR=/a", 'x = "%s%s" % ("a",)\n%env LOCAL_DATA_DIR=/b'),
+    "percent of too many": lines("%env LOCAL_DATA_DIR=/a", 'x = "%s" % ("a", "b")\n%env LOCAL_DATA_DIR=/b'),
     "joined list": one('"/".join(["", "data", "kitti"])'),
     "strip": one('" /data/ ".strip().rstrip("/")'),
-    "split": one('"/data:/b".split(":")[0]'),
-    "case": one('"/Data".lower() + "x".upper()'),
+    "replace": one('"/X/kitti/X".replace("X", "data")'),
+    "split": one('"/data:/b".split(":")[0] + "/a  b ".split()[1]'),
+    "split with a limit": one('"/data,b,c".split(",", 1)[1] + "/data/a/b".rsplit("/", 1)[0]'),
+    "partition": one('"/data=b".partition("=")[0] + "/a/b".rpartition("/")[2]'),
+    "prefix and suffix": one('"x/data.json".removeprefix("x").removesuffix(".json")'),
+    "case": one('"/Data".lower() + "x".upper() + "tao".title()'),
     "conditional": one('"/a" if 1 > 2 else "/b"'),
     "or": one('os.environ.get("NOPE") or "/b"'),
     "walrus": one('(r := "/data") + r'),
@@ -158,6 +167,47 @@ IDIOMS: dict[str, Idiom] = {
     "abspath": one('os.path.abspath("../x")'),
     "realpath": one('os.path.realpath("x")'),
     "normpath": one('os.path.normpath("/data/./x/../y//z/")'),
+    "expandvars": one('os.path.expandvars("$ROOT/${ROOT}/$NOPE/${")', "%env ROOT=/d"),
+    "pathlib": one('str(Path("/data") / "kitti")', "from pathlib import Path"),
+    "pathlib home": one('str(Path.home() / "kitti")', "from pathlib import Path"),
+    "pathlib cwd": one('str(Path.cwd().parent / "kitti" / "../x")', "from pathlib import Path"),
+    "pathlib resolve": one('str(Path("../x").resolve())', "from pathlib import Path"),
+    "pathlib absolute": one('str(Path("../x").absolute())', "from pathlib import Path"),
+    "pathlib expanduser": one('Path("~/x").expanduser().as_posix()', "import pathlib\nPath = pathlib.Path"),
+    "pathlib normal": one('str(Path("/data//x/./y/"))', "from pathlib import Path"),
+    "pathlib in f-string": one("f\"{Path('/data')}/x\"", "from pathlib import Path"),
+    "pathlib parts": one('str(Path("/d/x.gz").parent) + "/" + Path("x/y/").name', "from pathlib import Path"),
+    "pathlib joinpath": one('os.fspath(Path("/d").joinpath("x", Path("y")))', "from pathlib import Path"),
+    "pathlib in os.path": one('os.path.join(Path("/d"), "x")', "from pathlib import Path"),
+    "pathlib root": one('str(Path("/").parent) + Path("").name + str(Path("a").parent)', "from pathlib import Path"),
+    "pathlib makes a folder": one(
+        'str(root / "x")', 'from pathlib import Path\nroot = Path("d")\nroot.mkdir(exist_ok=True)'
+    ),
+    "pathlib as a variable ends the cell": lines(
+        "%env LOCAL_DATA_DIR=/a", 'import os\nfrom pathlib import Path\nos.environ["LOCAL_DATA_DIR"] = Path("/b")'
+    ),
+    "pathlib writes": Idiom(
+        [
+            mounts('"/d" -> "/x"'),
+            "import json\nfrom pathlib import Path\n"
+            '(Path.home() / ".tao_mounts.json").write_text(json.dumps(tao_configs, indent=4))',
+        ]
+    ),
+    "pathlib opens": Idiom(
+        [
+            mounts('"/d" -> "/x"'),
+            "import json\nfrom pathlib import Path\n"
+            'with (Path.home() / ".tao_mounts.json").open("w") as f:\n    json.dump(tao_configs, f)',
+        ]
+    ),
+    "read back and written": Idiom(
+        [
+            mounts('"/d" -> "/x"'),
+            write(),
+            'p = os.path.expanduser("~/.tao_mounts.json")\nwith open(p) as f:\n    m = json.load(f)\n'
+            'm["Mounts"][0]["source"] = "/new"\nwith open(p, "w") as f:\n    json.dump(m, f)',
+        ]
+    ),
     # Control
     "if on a flag": lines(
         "CLOUD = False\nLOCAL = not CLOUD",
