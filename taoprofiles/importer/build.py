@@ -171,7 +171,7 @@ class _Building:
         )
         custom = whole.model_dump(by_alias=True, exclude_defaults=True)
         candidates = [self._with_layout(custom, layout) for layout in ("local", "host")]
-        data = min((one for one in [*candidates, custom] if one is not None), key=_size)
+        data = min((data for data in [*candidates, custom] if data is not None), key=_size)
         try:
             profile = from_data(_ordered(data), name=self._name)
             self._renderer(template(profile, name=self._name)).mapping()  # such as a ':' in a path
@@ -252,8 +252,8 @@ class _Building:
             if isinstance(earlier, str) and earlier == part.text:
                 inner = list(segments(earlier))
                 return "".join(
-                    self._piece(one, [*inner[number + 1 :], *rest], path=path and number == 0)
-                    for number, one in enumerate(inner)
+                    self._piece(segment, [*inner[number + 1 :], *rest], path=path and number == 0)
+                    for number, segment in enumerate(inner)
                 )
         if part.kind == "env" and is_secret(part.name):
             return f"${{env:{part.name}}}"
@@ -262,8 +262,8 @@ class _Building:
             return escape(self._context.short(part.text))
         return escape(part.text)
 
-    def _renderer(self, made: Template) -> Renderer:
-        return Renderer(made, self._context, name=self._name, path=self._where)
+    def _renderer(self, profile_template: Template) -> Renderer:
+        return Renderer(profile_template, self._context, name=self._name, path=self._where)
 
     # Layouts
 
@@ -305,9 +305,9 @@ class _Building:
             differing |= {name: expressions[name] for name in more}
 
     def _rendered(self, data: dict[str, Any]) -> tuple[dict[str, str], list[dict[str, str]]]:
-        made = template(Profile.model_validate({**data, "schema": 1}), name=self._name)
-        made["env"], made["docker"] = {}, {}
-        renderer = self._renderer(made)
+        profile_template = template(Profile.model_validate({**data, "schema": 1}), name=self._name)
+        profile_template["env"], profile_template["docker"] = {}, {}
+        renderer = self._renderer(profile_template)
         return renderer.variables(), renderer.mapping()["Mounts"]
 
 

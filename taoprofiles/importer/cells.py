@@ -54,7 +54,7 @@ class Prepared(NamedTuple):
 
 
 class CellError(Exception):
-    """A cell that Python could not run either, or that is beyond all bounds: what, and in which line."""
+    """A cell that is not valid Python or exceeds a limit; ``message`` says which, and ``line`` where."""
 
     def __init__(self, message: str, line: int) -> None:
         super().__init__(message)
@@ -62,14 +62,14 @@ class CellError(Exception):
 
 
 def read(content: bytes, where: str) -> list[Cell]:
-    """Give the code cells of a notebook of format 3 or 4. Raises InvalidStateError."""
+    """Return the code cells of a notebook of format 3 or 4. Raises InvalidStateError."""
     if len(content) >= NOTEBOOK_LIMIT:
         raise InvalidStateError(f"'{where}' has more than {NOTEBOOK_LIMIT >> 20} MB, and no notebook is that long")
     try:
-        found = json.loads(content.decode("utf-8-sig"))
+        notebook = json.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError):  # UnicodeDecodeError and JSONDecodeError are ValueErrors
         raise InvalidStateError(f"'{where}' is not a notebook: it is not valid JSON") from None
-    listed = _listed(found)
+    listed = _listed(notebook)
     if listed is None:
         raise InvalidStateError(f"'{where}' is not a notebook: it has no list of cells")
     if len(listed) > CELLS_LIMIT:
@@ -91,15 +91,16 @@ def script(content: bytes, where: str) -> Cell:
         raise InvalidStateError(f"'{where}' is not a text file in UTF-8") from None
 
 
-def _listed(found: Any) -> list[Any] | None:
-    if not isinstance(found, dict):
+def _listed(notebook: Any) -> list[Any] | None:
+    if not isinstance(notebook, dict):
         return None
-    if isinstance(found.get("cells"), list):
-        return list(found["cells"])
-    sheets = found.get("worksheets")  # format 3
-    if not isinstance(sheets, list):
+    if isinstance(notebook.get("cells"), list):
+        return list(notebook["cells"])
+    worksheets = notebook.get("worksheets")  # format 3
+    if not isinstance(worksheets, list):
         return None
-    lists = [sheet["cells"] for sheet in sheets if isinstance(sheet, dict) and isinstance(sheet.get("cells"), list)]
+    sheets = [sheet for sheet in worksheets if isinstance(sheet, dict)]
+    lists = [sheet["cells"] for sheet in sheets if isinstance(sheet.get("cells"), list)]
     return [cell for cells in lists for cell in cells]
 
 
@@ -110,7 +111,7 @@ def _text(source: object) -> str:
 
 
 def prepare(source: str, magics: list[str]) -> Prepared:
-    """Turn a cell into a tree, and add the magics that stand in it to ``magics``. Raises CellError."""
+    """Parse a cell into a syntax tree, and append its magics and commands to ``magics``. Raises CellError."""
     if len(source) > CELL_LIMIT:
         raise CellError(f"the cell has {len(source)} characters; at most {CELL_LIMIT} are read", 1)
     lines = [_PROMPT.sub("", line) for line in re.split(r"\r\n|\r|\n", source)]
@@ -127,14 +128,14 @@ def prepare(source: str, magics: list[str]) -> Prepared:
 
 
 def _one_line(lines: list[str]) -> str | None:
-    told = [line for line in lines if line.strip()]
-    return told[0].strip() if len(told) == 1 else None
+    not_blank = [line for line in lines if line.strip()]
+    return not_blank[0].strip() if len(not_blank) == 1 else None
 
 
 def _tree(text: str, *, only: str | None, magics: list[str]) -> ast.Module:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of an odd escape in a stranger's text
+            warnings.simplefilter("ignore")  # about invalid escapes in the user's strings
             return ast.parse(text)
     except SyntaxError as error:
         word = re.match(r"(env|set_env|cd)\s", only or "")
@@ -151,7 +152,7 @@ def _call(number: int) -> str:
 
 
 def magic_number(node: ast.AST) -> int | None:
-    """Give the number of the magic that a call stands for."""
+    """Return the number of the magic that a call replaces, None for any other node."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == MAGIC and node.args:
         number = node.args[0].value if isinstance(node.args[0], ast.Constant) else None
         return number if isinstance(number, int) else None
@@ -159,8 +160,8 @@ def magic_number(node: ast.AST) -> int | None:
 
 
 def _plain(lines: list[str], magics: list[str]) -> str:
-    """Replace each magic and command by a call, and keep the lines where they are."""
-    made: list[str] = []
+    """Replace each magic and command by a call, and keep all line numbers."""
+    result: list[str] = []
     scan = _Scan()
     number = 0
     while number < len(lines):
@@ -174,19 +175,19 @@ def _plain(lines: list[str], magics: list[str]) -> str:
                 last += 1
             joined = " ".join([*(text[:-1] for text in lines[number:last]), lines[last]])
             magics.append(joined[len(before) :])
-            made += [before + _call(len(magics) - 1), *[""] * (last - number)]
+            result += [before + _call(len(magics) - 1), *[""] * (last - number)]
             number = last + 1
             continue
         if scan.between_statements and re.match(r"[\w.]+\?{1,2}\s*$", stripped):
-            line = line[: len(line) - len(stripped)] + "pass"  # a question to IPython's help
+            line = line[: len(line) - len(stripped)] + "pass"  # ``name?`` shows help in IPython
         scan.line(line, number + 1)
-        made.append(line)
+        result.append(line)
         number += 1
-    return "\n".join(made) + "\n"
+    return "\n".join(result) + "\n"
 
 
 class _Scan:
-    """Follows Python's text far enough to tell where a statement may begin."""
+    """Tracks strings, brackets and continuation lines, to know where a statement may begin."""
 
     def __init__(self) -> None:
         self._depth = 0
@@ -198,7 +199,7 @@ class _Scan:
         return not (self._depth or self._quote or self._continued)
 
     def line(self, text: str, number: int) -> None:
-        """Go over one line. Raises CellError for brackets that are nested beyond all need."""
+        """Scan one line. Raises CellError for more than _NESTING nested brackets."""
         self._continued = False
         at = 0
         while at < len(text):
@@ -222,7 +223,7 @@ class _Scan:
         if text.endswith("\\"):
             self._continued = True
         elif len(self._quote) == 1:
-            self._quote = ""  # Python will say that it does not end
+            self._quote = ""  # the parser reports the unterminated string
 
     def _in_string(self, text: str, at: int) -> int:
         if text[at] == "\\":

@@ -282,19 +282,19 @@ class Evaluator:
 
     def _dict(self, node: ast.Dict) -> Any:
         result: dict[Any, Any] = {}
-        strange: list[Any] = []
+        skipped: list[Any] = []
         for key_node, value_node in zip(node.keys, node.values, strict=True):
             key = None if key_node is None else self.value(key_node)
             value = self.value(value_node)
             if key_node is None:
                 result |= value if isinstance(value, dict) else {}
-                strange += [] if isinstance(value, dict) else [value]
+                skipped += [] if isinstance(value, dict) else [value]
             elif isinstance(key, PLAIN):
                 result[str(key) if isinstance(key, str) else key] = value
             else:
-                strange += [key, value]
+                skipped += [key, value]
         self.budget.add(len(result) * ENTRY_SIZE)
-        return self.unknown("a dictionary with a key that is not known", *strange, result) if strange else result
+        return self.unknown("a dictionary with a key that is not known", *skipped, result) if skipped else result
 
     def _bool_op(self, node: ast.BoolOp) -> Any:
         value: Any = None
@@ -441,7 +441,7 @@ class Evaluator:
         return None
 
     def define(self, node: ast.FunctionDef) -> Function | None:
-        """Return the function that a definition makes, None if it is not plain enough to be followed."""
+        """Return the function that a definition makes, None if it uses what is not followed."""
         arguments = node.args
         inner = [part for statement in node.body for part in ast.walk(statement)]
         plain = not (arguments.vararg or arguments.kwarg or arguments.posonlyargs or node.decorator_list)

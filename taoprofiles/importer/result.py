@@ -109,7 +109,7 @@ class ImportResult:
 
     def _ask_unknown(self, asked: dict[str, Question], unknown: Unknown, destination: str) -> None:
         history = self._state.history.items()
-        name = next((name for name, values in history if any(one.value is unknown for one in values)), destination)
+        name = next((name for name, values in history if any(item.value is unknown for item in values)), destination)
         name = name or next((name for name, value in self._state.names.items() if value is unknown), "")
         asked.setdefault(name, Question(name, unknown.location, "", unknown.reason))
 

@@ -199,25 +199,25 @@ def _folder(context: Context, args: argparse.Namespace, given: dict[str, str]) -
     unused = [name for name in given if all(name in result.unused for result in results)]
     if unused:
         raise UsageError(f"no notebook in '{args.file}' has a variable '{unused[0]}'")
-    found = [file for file in read if file.result is None or file.result.mapping is not None]
-    if not found:
+    candidates = [file for file in read if file.result is None or file.result.mapping is not None]
+    if not candidates:
         message = f"no notebook or Python script in '{args.file}' writes a mounts file (~/.tao_mounts.json)"
         raise InvalidStateError(message, problems=unread)
-    questions = {question.name: question for file in found if file.result for question in file.result.questions}
+    questions = {question.name: question for file in candidates if file.result for question in file.result.questions}
     shared = [question for question in questions.values() if question.name and not question.name.startswith("/")]
     if shared and _may_ask(args):
         given |= _ask(shared, args.file)
-        for file in found:
+        for file in candidates:
             file.result = file.source.evaluate(given) if file.source is not None else None
-    for file, name in zip(found, _names([file.path for file in found]), strict=True):
+    for file, name in zip(candidates, _names([file.path for file in candidates]), strict=True):
         _import_one(context, args, file, name)
-    return _report(args.file, found, unread, others=len(read) - len(found))
+    return _report(args.file, candidates, unread, others=len(read) - len(candidates))
 
 
-def _report(folder: str, found: list[_File], unread: list[str], *, others: int) -> Result:
+def _report(folder: str, candidates: list[_File], unread: list[str], *, others: int) -> Result:
     rows, listed = [], []
     notes = [f"cannot read {text}" for text in unread]
-    for file in found:
+    for file in candidates:
         relative = os.path.relpath(file.path, os.path.expanduser(folder))
         state = "imported" if file.saved else file.problem
         notes += [f"{relative}: {text}" for text in file.notes]
@@ -226,11 +226,11 @@ def _report(folder: str, found: list[_File], unread: list[str], *, others: int) 
             {"file": relative, "name": file.name, "layout": file.layout, "saved": file.saved, "needs": file.needs,
              "notes": file.notes, "state": state}
         )  # fmt: skip
-    saved = sum(file.saved for file in found)
+    saved = sum(file.saved for file in candidates)
     if others:
         notes.append(f"{others} more {'file writes' if others == 1 else 'files write'} no mounts file")
-    lines = [*table([("FILE", "PROFILE", "LAYOUT", "STATE"), *rows]), f"{saved} of {len(found)} imported"]
-    status = 0 if saved == len(found) else INCOMPLETE
+    lines = [*table([("FILE", "PROFILE", "LAYOUT", "STATE"), *rows]), f"{saved} of {len(candidates)} imported"]
+    status = 0 if saved == len(candidates) else INCOMPLETE
     return Result({"folder": folder, "files": listed, "saved": saved}, lines, messages=notes, status=status)
 
 
