@@ -13,7 +13,7 @@ SHORTEST_SECRET = 4
 
 _WORDS = ("KEY", "TOKEN", "SECRET", "PASS", "PWD", "CREDENTIAL", "AUTH")
 _HARMLESS = ("KEYPOINT",)  # TAO's pose networks: KEYPOINT_DIR is a folder
-_FOLDERS = ("PWD", "OLDPWD")  # where a shell is, and was
+_FOLDERS = ("PWD", "OLDPWD")  # the shell's current and previous folder
 
 
 def without_secrets(words: Sequence[str], known: Iterable[str] = ()) -> list[str]:
@@ -45,10 +45,10 @@ def within(text: str) -> str:
     """Return a text with its secrets masked: the password of a URL, and ``api_key: …`` of a list in braces."""
     if "://" not in text and "{" not in text:
         return text
-    import re  # not for 'use', which has no time
+    import re  # imported here, since 'use' does not need it and must start fast
 
-    def masked(found: re.Match[str]) -> str:
-        return found[1] + MASK if is_secret(found[2]) else found[0]
+    def masked(match: re.Match[str]) -> str:
+        return match[1] + MASK if is_secret(match[2]) else match[0]
 
     text = re.sub(r"(://[^\s/@:]*:)[^\s/@]+(?=@)", rf"\1{MASK}", text)
     return re.sub(r"""(([\w.-]++)["']?\s*+:\s*+)(?!//)("[^"]*+"|'[^']*+'|[^,\s{}\[\]]++)""", masked, text)

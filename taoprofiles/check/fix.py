@@ -138,4 +138,4 @@ def _change_file(context: Context, wanted: dict[str, str | None]) -> None:
         else:
             others = [entry for entry in changed.get("Envs", []) if entry.get("variable") != name]
             changed["Envs"] = others + ([] if value is None else [{"variable": name, "value": value}])
-    switch.replace_content(context, mapping.to_bytes(changed), seen=content)
+    switch.replace_content(context, mapping.to_bytes(changed), expected=content)

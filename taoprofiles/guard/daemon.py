@@ -230,7 +230,7 @@ class Daemon:
     def _has_new_launcher(self, events: set[str]) -> bool:
         """Search for a launcher that has started, now or soon after a file was opened that launchers open.
 
-        The search does not open the mapping file itself: that would be the next event, without end.
+        The search does not open the mapping file itself: that would cause the next event, in an endless loop.
         """
         now = time.monotonic()
         if "opened" in events:

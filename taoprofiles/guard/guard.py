@@ -71,8 +71,8 @@ class Guard:
         self._needs: dict[object, tuple[str | None, str | None]] = {}
         self._verified: dict[str, list[str]] = {}
         self._content: bytes | None = None
-        self._good = Snapshot(None, None, "")  # the file when it was last as it should be
-        self._landed = 0
+        self._intact = Snapshot(None, None, "")  # the last state of the file that needed no restore
+        self._last_effective_id = 0
         self._failure = ""
         self._late_check = NEVER
         self.holds: list[Hold] = []
@@ -94,7 +94,7 @@ class Guard:
                 self._seal.remove()
 
     def look(self, containers: Containers, problem: str = "") -> None:
-        """Look at everything and do what has to be done; ``problem`` is published with the status.
+        """Examine the file and the holds, and act on them; ``problem`` is published with the status.
 
         Raises BusyError if another command has the lock for longer, and TaoprofError for what the system refuses; then
         everything possible was done, and the next look tries the rest again.
@@ -106,10 +106,10 @@ class Guard:
                 file, writer = self._read()
             except TaoprofError as error:  # a folder, say: nothing can be restored, but everything else goes on
                 failure = error
-                file = self._with_entry(self._good._replace(content=self._content))
+                file = self._with_entry(self._intact._replace(content=self._content))
             active = self._find_holds(file, containers)
             if file.entry is not None or not blocking_holds(active.holds, mapping.digest(file.content or b"")):
-                self._good = file
+                self._intact = file
             try:
                 if failure is not None:
                     self._report_failure(active.holds, failure)
@@ -117,7 +117,7 @@ class Guard:
                 self._failure = ""
                 if file.entry is None:
                     content = self._overwrites.handle(
-                        active.holds, file.content, writer=writer, link=self._good.link, like=self._good.rights
+                        active.holds, file.content, writer=writer, link=self._intact.link, like=self._intact.rights
                     )
                     file = self._with_entry(file._replace(content=content))
                 self._content = file.content
@@ -167,14 +167,14 @@ class Guard:
         entry, last = self._history.in_force(file.content), self._history.last_mapping()
         if entry is not None and last is not None:
             if entry.id == last.id:
-                self._landed = last.id
-            elif last.id == self._landed or last.action == "restore":
+                self._last_effective_id = last.id
+            elif last.id == self._last_effective_id or last.action == "restore":
                 entry = None
         return file._replace(entry=entry, last=last)
 
     def _make_readable(self) -> None:
         """Restore the mode of a file that the guard may not read any more."""
-        rights, path = self._good.rights, self._context.mapping_file
+        rights, path = self._intact.rights, self._context.mapping_file
         if rights is not None and os.path.isfile(path) and not os.access(path, os.R_OK):
             files.change_mode(path, rights.st_mode & 0o7777)
 

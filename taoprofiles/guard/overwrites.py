@@ -121,7 +121,7 @@ class Overwrites:
             if wanted is not None:
                 limit = self._limiter.limit
                 why = f"more than {limit} overwrites in a minute" if limit else "the guard runs with --restores 0"
-            # A program that goes on and on is in the history each time, and in the next command's messages once.
+            # Of repeated overwrites each is in the history, but only the first is reported by the next command.
             level = logging.INFO if self._gave_up else logging.ERROR
             logger.log(level, "%s: NOT restored: %s (history entry %s)", event, why, entry)
             self._gave_up = True

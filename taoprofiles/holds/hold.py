@@ -151,10 +151,10 @@ def blocking_holds(holds: Iterable[Hold], digest: str) -> list[Hold]:
 def writing_to(holds: Iterable[Hold], results: list[str]) -> list[tuple[Hold, str]]:
     """Return each active run that writes one of the folders ``results``, or one inside or around it, and the folder."""
     return [
-        (hold, mine)
+        (hold, folder)
         for hold in holds
-        for mine in results
-        if hold.ended is None and any(is_inside(mine, other) or is_inside(other, mine) for other in hold.results)
+        for folder in results
+        if hold.ended is None and any(is_inside(folder, other) or is_inside(other, folder) for other in hold.results)
     ]
 
 

@@ -48,7 +48,7 @@ class ActiveHolds:
         self.unseen: list[str] = []
 
     def find(self, hold_id: str) -> Hold | None:
-        """Return the hold with this id; found work also has an id made of its container's."""
+        """Return the hold with this id; work of kind "found" has a second one, made from its container's."""
         for hold in self.holds:
             if hold_id == hold.id or (hold.kind == "found" and hold.container and hold_id == _found_id(hold.container)):
                 return hold
@@ -265,8 +265,8 @@ class _Search:
             if is_here and hold.kind != "manual":
                 self._records.send_heartbeat(hold)
         elif self._may_write and (is_here or processes.rebooted(hold.place, self._here)):
-            # The record of another host whose lease has expired counts no more, but stays: if that host is only cut
-            # off, its launcher may still have to read the mounts file beside the record.
+            # The record of another host whose lease has expired no longer counts, but stays: if that host is only
+            # disconnected, its launcher may still have to read the mounts file beside the record.
             hold.ended = time.time()
             self._records.end(hold)
 

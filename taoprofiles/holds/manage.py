@@ -105,7 +105,7 @@ def record_release(context: Context, hold: Hold) -> None:
 
 
 def held_error(name: str, holders: Sequence[Hold], *, hint: str = "") -> HeldError:
-    """Return the error for a switch to ``name`` that ``holders`` block; ``hint`` replaces the usual ways out."""
+    """Return the error for a switch to ``name`` that ``holders`` block; ``hint`` replaces the default hint."""
     profiles = dict.fromkeys(f"'{hold.profile}'" if hold.profile else "the mapping file" for hold in holders)
     return HeldError(
         f"'{name}' not activated: {' and '.join(profiles)} {'is' if len(profiles) == 1 else 'are'} held",

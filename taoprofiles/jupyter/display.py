@@ -49,7 +49,7 @@ class Output:
         """Add a table, unless it would be empty."""
         if rows:
             self._text += ["", *([f"{title}:"] if title else []), *table([head, *rows], indent="  " if title else "")]
-            heads = "".join(f'<th style="{_CELL}">{escape(cell)}</th>' for cell in head)
+            header = "".join(f'<th style="{_CELL}">{escape(cell)}</th>' for cell in head)
             body = "".join(
                 "<tr>"
                 + "".join(
@@ -60,7 +60,7 @@ class Output:
                 for row in rows
             )
             caption = f'<div style="margin-top:8px"><b>{escape(title)}</b></div>' if title else ""
-            self._html.append(f"{caption}<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>")
+            self._html.append(f"{caption}<table><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>")
         return self
 
     def __repr__(self) -> str:
@@ -119,10 +119,10 @@ def list_output(context: Context, session: Session | None) -> Output:
     summaries = Store(context).summaries()
     if not summaries:
         return Output("there are no profiles yet. To create one: !taoprof new NAME, or !taoprof import NOTEBOOK.ipynb")
-    mine, active = session.name if session else None, switching_status.get_status(context).name
+    own, active = session.name if session else None, switching_status.get_status(context).name
     rows = []
     for summary in summaries:
-        uses = ["this notebook"] if summary.name == mine else []
+        uses = ["this notebook"] if summary.name == own else []
         uses += ["shared file"] if summary.name == active else []
         project = context.short(summary.project_dir or "-")
         description = f"not valid: {summary.problem}" if summary.problem else summary.description

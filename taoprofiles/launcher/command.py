@@ -73,18 +73,18 @@ def check_mode(behaviour: Behaviour, host: Host) -> None:
 
 def take_volumes(rest: list[str], log: StartLog) -> list[tuple[Location, str]]:
     """Take every ``--volume VALUE`` out of a task's arguments."""
-    taken: list[tuple[Location, str]] = []
+    volumes: list[tuple[Location, str]] = []
     with log.step("--volume"):
         while "--volume" in rest:
             at = rest.index("--volume")
             if at + 1 == len(rest):
                 message = "Missing mount given --volume arg provided"
-                raise RefusedError("AssertionError", message, Location("--volume", len(taken)))
-            taken.append((Location("--volume", len(taken)), rest[at + 1]))
+                raise RefusedError("AssertionError", message, Location("--volume", len(volumes)))
+            volumes.append((Location("--volume", len(volumes)), rest[at + 1]))
             del rest[at : at + 2]
-        if taken and not rest:  # the launcher looks at the first of the remaining arguments
+        if volumes and not rest:  # the launcher looks at the first of the remaining arguments
             raise RefusedError("IndexError", "list index out of range", Location("command"))
-    return taken
+    return volumes
 
 
 def line(name: str, rest: list[str]) -> str:
@@ -115,8 +115,8 @@ def read_images(behaviour: Behaviour, host: Host) -> dict[tuple[str, ...], tuple
         return None
     data = json.loads(content)
     if not behaviour.task_groups and not is_without_docker(behaviour, host):
-        _ = data["dockers"].keys()  # looked at before anything else
-    if "format_version" not in list(data.keys()):  # what has no keys is to say so
+        _ = data["dockers"].keys()  # the launcher reads it first
+    if "format_version" not in list(data.keys()):  # raises as in the launcher if it is no object
         raise KeyError("format is a required key in the launcher config.")
     form = data["format_version"]
     if form == 3.0 and behaviour.task_groups:

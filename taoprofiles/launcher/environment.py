@@ -1,4 +1,4 @@
-"""The home and what leads away from it: variables, files with similar names, file systems, and WSL."""
+"""Probe of the home folder: variables that redirect the launcher, files with similar names, file systems, and WSL."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _measure(what: str, path: str, table: list[tuple[str, str]]) -> FileSystem:
 
 
 def meant(path: str, environ: Mapping[str, str]) -> str:
-    """Return the file that LAUNCHER_MOUNTS was to name, if its variables, blanks or folder are wrong; else ""."""
+    """Return the file that LAUNCHER_MOUNTS was meant to name, if its variables, blanks or folder are wrong; else ""."""
     plain = expand_variables(path, environ, unset="").strip()
     is_right = plain == path and path.startswith(("/", "~"))
     return os.path.abspath(plain) if not is_right and os.path.isfile(plain) else ""

@@ -34,7 +34,7 @@ class Location(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """An end of the start without a container.
+    """A reason for which the launcher ends before it starts a container.
 
     ``kind`` is the name of the exception's class as in the last line of the traceback (without the module), or
     "SystemExit" where the launcher itself ends; ``message`` its text; ``status`` the exit status of ``tao``.
@@ -54,7 +54,7 @@ class Change(NamedTuple):
 
     ========================= =================================================================================
     no-file                   no mounts file at ``was``: a start without mounts, variables and options
-    json-duplicate-key        ``was`` stands twice in one object: the first value is lost
+    json-duplicate-key        ``was`` occurs twice in one object: the first value is lost
     unknown-keys              keys of an entry that the launcher ignores, named in ``was``
     mode-ignored              a mount is writable in spite of ``was``
     moved-destination         the destination is resolved on this host: from ``was`` to ``now``
@@ -147,7 +147,7 @@ class StartLog:
     def step(self, section: str, number: int | None = None, key: str = "") -> _Step:
         """Return the context of a launcher's step: an exception in it is recorded as a refusal, and ends the step.
 
-        The step does what the launcher does (asks a list for its ``keys()``), so that Python's message is the same.
+        The step does what the launcher does, such as ``keys()`` of a list, so that Python's message is the same.
         """
         return _Step(self, Location(section, number, key))
 

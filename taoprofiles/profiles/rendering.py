@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from taoprofiles.storage.paths import Context
 
     class Template(TypedDict):
-        """See the module."""
+        """A profile after its layout has been applied. Its texts are expressions that are not resolved yet."""
 
         description: str
         layout: str

@@ -62,9 +62,9 @@ def in_file(name: str, text: str) -> Locator:
         if section in ("login", "command", "environ", "config", "--volume"):
             return str(location)
         start = top if section == "file" else top.find([section] if number is None else [section, number])
-        spelled = key if section == "file" else str(location)
+        part = key if section == "file" else str(location)
         line = start.find([key] if key in start.parts else key.split(".")).line
-        return f"{name}:{line}" + (f" ({spelled})" if spelled else "")
+        return f"{name}:{line}" + (f" ({part})" if part else "")
 
     return locate
 

@@ -59,7 +59,7 @@ _TYPES: dict[str, Any] = {"id": int, "time": (int, float), "action": str, "targe
 
 
 class History:
-    """The journal and the contents of one person. Writing needs the lock; reading does not."""
+    """The journal and the contents of one user. Writing needs the lock; reading does not."""
 
     def __init__(self, context: Context) -> None:
         self._context = context

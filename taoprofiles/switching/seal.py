@@ -61,7 +61,7 @@ class Seal:
             try:
                 files.change_mode(opened, status.st_mode & 0o7555, name=path)
             except TaoprofError:
-                best_effort.unlink_quietly(self._record)  # it is somebody else's file, which we may only write
+                best_effort.unlink_quietly(self._record)  # only the owner of a file may change its mode
                 raise
             self._mine = record
             return True
@@ -95,7 +95,7 @@ class Seal:
 
 @contextmanager
 def _open_path(path: str) -> Iterator[tuple[str, os.stat_result | None]]:
-    """Yield a path by which only this file is changed, whoever has its name by then, and its status; None for none."""
+    """Yield a path that stays with this file if its name is given to another one, and its stat_result or None."""
     try:
         fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except (OSError, ValueError):  # also a damaged record's path

@@ -102,9 +102,9 @@ def restore_before(context: Context, entry: Entry) -> Switch:
     name = next((e.profile for e in older if e.after == entry.before), None)
     done = Switch(name, transaction.previous)
     if transaction.content != wanted or name != transaction.previous:
-        back = name or f"the mapping before entry {entry.id}"
+        target = name or f"the mapping before entry {entry.id}"
         hint = "'taoprof status' lists the holds; undo again when they have ended, or after 'taoprof release ID'"
-        done.unseen = transaction.require_free(wanted, back, may_write=True, hint=hint)
+        done.unseen = transaction.require_free(wanted, target, may_write=True, hint=hint)
         done.changed = True
         done.kept = transaction.write("undo", name, wanted)
     return done
@@ -146,14 +146,14 @@ def undo(context: Context, number: str | None, *, timeout: float = DEFAULT_TIMEO
         return entry, None
 
 
-def replace_content(context: Context, wanted: bytes, *, seen: bytes, timeout: float = DEFAULT_TIMEOUT) -> None:
-    """Replace the content ``seen`` of an unmanaged mapping file by the fixed content ``wanted``.
+def replace_content(context: Context, wanted: bytes, *, expected: bytes, timeout: float = DEFAULT_TIMEOUT) -> None:
+    """Replace the content ``expected`` of an unmanaged mapping file by the fixed content ``wanted``.
 
     Raises as ``use`` does, and InvalidStateError where the file has another content by now.
     """
     with Lock(context.lock, timeout):
         transaction = _Transaction(context)
-        if transaction.content != seen:
+        if transaction.content != expected:
             raise InvalidStateError(f"'{context.mapping_file}' has changed in the meantime", hint="taoprof check")
         transaction.require_free(wanted, "the fixed mapping", may_write=True)
         transaction.write("mend", None, wanted)
@@ -261,16 +261,16 @@ class _Transaction:
         """Raise HeldError if an active hold needs another mapping; return what could not be examined."""
         if mapping.same(self.content, wanted):
             return []
-        stock = find_active_holds(self._context, self.content, may_write=may_write)
-        released = None if release is None else stock.find(release)
+        active = find_active_holds(self._context, self.content, may_write=may_write)
+        released = None if release is None else active.find(release)
         if released is not None:
             released.released = True
-        holders = blocking_holds(stock.holds, mapping.digest(wanted or b""))
+        holders = blocking_holds(active.holds, mapping.digest(wanted or b""))
         if holders:
             raise held_error(name, holders, hint=hint)
         if released is not None and may_write:
             record_release(self._context, released)
-        return stock.unseen
+        return active.unseen
 
     def write(
         self,
@@ -292,15 +292,15 @@ class _Transaction:
         change = self._history.external_change(before, writer=self._writer) if self._entry is None else None
         entries = [change] if change else []
         entries.append(_entry(action, profile, before, after))
-        landed: bytes | None = wanted
+        content_now: bytes | None = wanted
         late: int | None = None
         if before == after:
             _, last_id = self._history.record(entries)
         else:
-            last_id, (landed, late) = self._history.record_and(
+            last_id, (content_now, late) = self._history.record_and(
                 entries, lambda: self._replace(wanted, entries[-1], link, attributes)
             )
-        if landed != wanted:
+        if content_now != wanted:
             raise TaoprofError(
                 f"'{self._context.mapping_file}' was overwritten by another program during the switch",
                 hint="taoprof status",
@@ -317,15 +317,15 @@ class _Transaction:
         happens while the old file can still be restored.
         """
         path, history = self._context.mapping_file, self._history
-        landed: bytes | None = None
+        content_now: bytes | None = None
         late: int | None = None
 
         def check_replaced(old: bytes | None) -> None:
-            nonlocal landed, late
+            nonlocal content_now, late
             if old is not None and old != self.content:
                 number = _record_overwritten(history, old, entry)
                 late = late or number
-            landed = files.read(path, MAPPING_LIMIT)
+            content_now = files.read(path, MAPPING_LIMIT)
 
         if wanted is None:
             atomic.delete(path, on_deleted=check_replaced)
@@ -333,7 +333,7 @@ class _Transaction:
             atomic.replace(
                 path, wanted, on_replaced=check_replaced, link=link, attributes=attributes, follow=self.follow
             )
-        return landed, late
+        return content_now, late
 
     def store_backup(self) -> None:
         """Store what another program wrote during a switch that was killed before it could see that."""

@@ -22,7 +22,7 @@ class Translation(NamedTuple):
     """``path`` was taken for one of ``meant`` (host or container) and is ``answer`` on the other side.
 
     ``also`` are further places of a host path in the container; ``otherwise`` is what the path would be on the other
-    side if it were meant the other way round, "" where it cannot be; ``note`` is worth telling.
+    side if it were meant the other way round, "" where it cannot be; ``note`` is a remark for the user, or "".
     """
 
     path: str

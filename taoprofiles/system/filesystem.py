@@ -67,9 +67,9 @@ def file_system(path: str, table: list[tuple[str, str]]) -> str:
 
 
 def find_foreign_files(folder: str, uid: int, *, limit: int = 5000) -> tuple[int, str, bool]:
-    """Count what belongs to another user than ``uid`` in a folder: (count, the first one, whether all was looked at).
+    """Count files of other users than ``uid`` in a folder; return (count, the first, whether all were examined).
 
-    ``limit`` entries at the most; links are not followed, and what may not be seen is left out.
+    At most ``limit`` entries are examined. Links are not followed, and folders that cannot be read are left out.
     """
     count, first, examined = 0, "", 0
     waiting = [folder]

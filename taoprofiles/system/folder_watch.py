@@ -39,9 +39,9 @@ class Watch:
     """A folder to watch, the events, and the callback, which gets the path and whether it was only opened."""
 
     def __init__(
-        self, folder: str, events: tuple[type[FileSystemEvent], ...], told: Callable[[str, bool], None]
+        self, folder: str, events: tuple[type[FileSystemEvent], ...], callback: Callable[[str, bool], None]
     ) -> None:
-        self.folder, self.events, self.told = folder, events, told
+        self.folder, self.events, self.callback = folder, events, callback
 
 
 class Watches:
@@ -92,7 +92,7 @@ class _Handler(FileSystemEventHandler):
             if isinstance(event, watch.events):
                 for path in (event.src_path, event.dest_path):
                     if path:
-                        watch.told(os.fsdecode(path), isinstance(event, FileOpenedEvent))
+                        watch.callback(os.fsdecode(path), isinstance(event, FileOpenedEvent))
 
 
 def _merged(wanted: Iterable[Watch]) -> Iterator[tuple[str, set[type[FileSystemEvent]], _Handler]]:
@@ -106,14 +106,14 @@ def _merged(wanted: Iterable[Watch]) -> Iterator[tuple[str, set[type[FileSystemE
 
 
 class _Overflow(logging.Handler):
-    """watchdog only logs that the kernel's queue overflowed: then anything may have happened."""
+    """Calls ``callback`` when the kernel's event queue overflowed, which watchdog only logs: events were lost."""
 
-    def __init__(self, happened: Callable[[], None]) -> None:
+    def __init__(self, callback: Callable[[], None]) -> None:
         super().__init__(logging.WARNING)
-        self._happened = happened
+        self._callback = callback
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._happened()
+        self._callback()
 
 
 def _identity(folder: str) -> object:

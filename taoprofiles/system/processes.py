@@ -97,15 +97,15 @@ def find_writer(path: str, *, seconds: float = 0.01) -> str | None:
                 if os.readlink(f"/proc/{pid}/fd/{fd}") == real and _open_flags(pid, fd) & _WRITING:
                     return f"pid {pid} ({command_line(pid)})"
         except OSError:
-            continue  # ended, or somebody else's
+            continue  # ended, or another user's
     return None
 
 
 def is_being_written(fd: int) -> bool:
     """Check whether any process has the file of ``fd``, which is open for reading, open for writing.
 
-    The kernel grants a read lease only where nobody has (fcntl(2), F_SETLEASE). A file system without leases, and
-    somebody else's file, count as not being written.
+    The kernel grants a read lease only if no process has the file open for writing (fcntl(2), F_SETLEASE). A file
+    system without leases, and another user's file, count as not being written.
     """
     try:
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
@@ -147,7 +147,7 @@ def with_variable(uid: int, variable: str) -> Iterator[tuple[int, str]]:
 def start_time(pid: int) -> int | None:
     """Return when the process started, in clock ticks since boot (field 22 of /proc/PID/stat); None if there is none.
 
-    With the boot id and the pid it names a process for ever: a pid alone is given out again.
+    Pid, start time and boot id together identify a process; the kernel reuses a pid alone.
     """
     raw = _read(f"/proc/{pid}/stat")
     fields = raw.rpartition(b")")[2].split()
@@ -181,7 +181,7 @@ def folder(pid: int) -> str:
 
 
 def epoch(start: int | None) -> float | None:
-    """Turn clock ticks since boot into seconds since 1970."""
+    """Convert clock ticks since boot into seconds since 1970."""
     if start is None:
         return None
     up = time.clock_gettime(time.CLOCK_BOOTTIME)
