@@ -26,7 +26,7 @@ _PROBLEM_IDS = {"docker.shm_size": "shm-unit", "docker.ulimits": "ulimit-type", 
 
 
 class CheckTarget(NamedTuple):
-    """A profile or mounts file, before the machine is looked at.
+    """A profile or mounts file, before it is checked against this machine.
 
     ``name`` is the profile's, None for a file without one; ``path`` is its file; ``content`` is what the launcher would
     read, None for nothing; ``variables`` are the profile's, ``secret_variables`` names those that hold secrets, and

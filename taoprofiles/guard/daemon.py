@@ -258,7 +258,7 @@ class Daemon:
             try:
                 self._pidfds[process] = os.pidfd_open(process[0])
             except ProcessLookupError:
-                self._queue.put("ended")  # in this moment
+                self._queue.put("ended")  # between the search and now
             except OSError:
                 pass  # no descriptor is available: the next tick notices the end
 

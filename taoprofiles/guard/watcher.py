@@ -53,7 +53,7 @@ class WakeQueue:
         try:
             self._writer.send(b".")
         except BlockingIOError:
-            pass  # so many bytes are waiting that the reader wakes up anyway
+            pass  # the buffer is full, so the reader wakes up anyway
 
     def take(self) -> set[str]:
         """Return all events and remove them."""

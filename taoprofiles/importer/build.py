@@ -317,7 +317,7 @@ def _size(data: dict[str, Any]) -> int:
 
 
 def _is_callers(user: str) -> bool:
-    """Check whether a user is the uid and gid of whoever runs it, not literal numbers."""
+    """Check whether a user consists of the caller's uid and gid, not of literal numbers."""
     return [part.kind or part.text for part in segments(user) if part.text] == ["uid", ":", "gid"]
 
 

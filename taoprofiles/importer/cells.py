@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 MAGIC = "_·"
-"""The function that a magic is turned into. Python takes ``·`` in a name, and nobody writes it."""
+"""The function whose call replaces a magic. Python allows ``·`` in a name, and no notebook uses it."""
 
 NOTEBOOK_LIMIT = 1 << 26
 """Bytes. Notebooks carry their pictures; the largest of NVIDIA's has 3 MB."""

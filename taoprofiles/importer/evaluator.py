@@ -156,7 +156,7 @@ class Evaluator:
         return concat(*texts) if size <= TEXT_LIMIT else self.state.unknown("a very long text")
 
     def entries(self, value: Any) -> list[Any] | Unknown:
-        """Return what a loop over ``value`` goes through."""
+        """Return the items that a loop over ``value`` yields."""
         value = self.state.known(value)
         if isinstance(value, View):
             lost = self.state.known(value.owner)

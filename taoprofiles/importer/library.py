@@ -333,7 +333,7 @@ def _text_method(ev: Evaluator, text: str, name: str, args: list[Any], named: di
     if name == "join" and len(args) == 1:
         return _join_texts(ev, text, args[0])
     if named or not all(isinstance(arg, (str, int)) for arg in args):
-        return ev.unknown(f"{name}() with such arguments", *args, *named.values())
+        return ev.unknown(f"{name}() with these arguments", *args, *named.values())
     if name == "replace":
         return _replace(ev, text, args)
     try:
@@ -360,7 +360,7 @@ _CUTTING = {
 def _replace(ev: Evaluator, text: str, args: list[Any]) -> Any:
     old, new = args if len(args) == 2 else ("", "")
     if not isinstance(old, str) or not isinstance(new, str) or not old:
-        return ev.state.unknown("replace() with such arguments")
+        return ev.state.unknown("replace() with these arguments")
     count = text.count(old)
     size = len(text) + count * len(new)
     ev.budget.add(size + count * (PIECE_SIZE + len(segments(text)) + len(segments(new))))
@@ -389,7 +389,7 @@ def _dict_method(ev: Evaluator, owner: dict[Any, Any], name: str, args: list[Any
         return None
     key, default = (*args, None, None)[:2]
     if name == "update" or not args or not isinstance(key, PLAIN):
-        return ev.unknown(f"{name}() of a dictionary with such arguments", key, owner, *args, *named.values())
+        return ev.unknown(f"{name}() of a dictionary with these arguments", key, owner, *args, *named.values())
     if name == "pop" and key not in owner and len(args) < 2:
         raise SimulatedException("KeyError", repr(key))
     return {"get": owner.get, "pop": owner.pop, "setdefault": owner.setdefault}[name](key, default)
@@ -404,7 +404,7 @@ def _list_method(ev: Evaluator, owner: list[Any], name: str, args: list[Any]) ->
     entries = ev.entries(args[0]) if name == "extend" and len(args) == 1 else None
     if isinstance(entries, list):
         return owner.extend(entries)
-    return ev.unknown(f"{name}() of a list with such arguments", entries, owner, *args)
+    return ev.unknown(f"{name}() of a list with these arguments", entries, owner, *args)
 
 
 _FUNCTIONS: dict[str, Callable[[Evaluator, list[Any], dict[str, Any]], Any]] = {

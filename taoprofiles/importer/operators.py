@@ -1,4 +1,4 @@
-"""What operators, attributes, entries and text formatting do with the values of the evaluator.
+"""Operators, attributes, subscripts and text formatting on the values of the evaluator.
 
 Each function takes the evaluator, and returns Unknown for what is not followed.
 """

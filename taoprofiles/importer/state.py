@@ -91,7 +91,7 @@ class State:
     not_followed: dict[SourceLocation, str] = field(default_factory=dict)
     """The statements that are not followed."""
     calls: dict[SourceLocation, str] = field(default_factory=dict)
-    """The calls and commands that may do anything, as far as the code tells."""
+    """The calls and commands whose effects the code does not show."""
     lost: dict[int, tuple[Any, Unknown]] = field(default_factory=dict)
     """Lists and dictionaries, by id(), that code that is not followed may have changed."""
     has_unknown_names: bool = False

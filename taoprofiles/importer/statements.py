@@ -202,7 +202,7 @@ def _skip_loop(ev: Evaluator, node: ast.For, what: str) -> None:
 
 
 def _live(entries: list[Any]) -> Iterable[Any]:
-    """Go through a list as Python does: entries that are added meanwhile come as well."""
+    """Iterate over a list as Python does: entries that the loop adds are included."""
     position = 0
     while position < len(entries):
         yield entries[position]

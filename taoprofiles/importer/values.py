@@ -195,7 +195,7 @@ class ControlFlow(Exception):
 
 
 class NotFollowed(Exception):
-    """A loop or function perhaps ended early, so the rest of it cannot be followed. ``kinds`` are the statements."""
+    """A loop or function may have ended early, so the rest of it cannot be followed. ``kinds`` are the statements."""
 
     def __init__(self, kinds: set[str]) -> None:
         super().__init__(*kinds)

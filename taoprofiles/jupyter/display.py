@@ -79,7 +79,7 @@ def use_output(context: Context, session: Session) -> Output:
         output.line(note)
     try:
         return _add_summary(context, Store(context).renderer(session.name).summary(), output)
-    except TaoprofError as error:  # it was removed or broken in this moment, and is in use nevertheless
+    except TaoprofError as error:  # the profile was removed or damaged a moment ago, but its values are in use
         return output.line(f"warning: {error.message}")
 
 

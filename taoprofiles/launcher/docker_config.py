@@ -96,7 +96,7 @@ def _read_logins(config: dict[str, Any], log: StartLog) -> None:
         for registry, entry in (config.get("auths") or config).items():
             if not isinstance(entry, dict):
                 if not config.get("auths"):
-                    return  # perhaps the format of before Docker 1.7, in which anything passes
+                    return  # possibly the format used before Docker 1.7, which the Docker SDK accepts unchecked
                 message = f"Invalid configuration for registry {registry}"
                 raise RefusedError("InvalidConfigFile", message, Location("login", key=registry))
             if "auth" in entry and "identitytoken" not in entry:

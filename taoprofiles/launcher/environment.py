@@ -49,11 +49,11 @@ LOOKED_AT = (
     *("LAUNCHER_MOUNTS", "CI_PROJECT_DIR", "TAO_DOCKER_DISABLE", "OVERRIDE_REGISTRY", "LAUNCHER_MODE_INTERNAL"),
     *("SUDO_USER", "TAOPROF_HOME", "DOCKER_HOST", "DOCKER_CONFIG", "DOCKER_CONTEXT"),
 )
-"""The variables of the environment that are looked at: each says where things are, and none is secret."""
+"""The variables that the rules use: each one redirects a program, and none is secret."""
 
 _NEAR = re.compile(r"\.?(tao|tlt)[-_. ]?(toolkit[-_. ]?)?mounts?(\.jso?n?)?", re.IGNORECASE)
 _ENTRIES = 20_000
-"""Names of the home that are looked through."""
+"""Limit of the names in the home folder that are compared."""
 
 
 def survey(environ: Mapping[str, str], home: str, mapping_file: str, locations: Iterable[tuple[str, str]]) -> Home:

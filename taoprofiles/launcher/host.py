@@ -38,7 +38,7 @@ class Host:
 
     def realpath(self, path: str) -> str:
         """Resolve every symlink; components that do not exist stay as they are."""
-        os.fsencode(path)  # raises for what is no path, before the folder is put in front of it
+        os.fsencode(path)  # raises TypeError or ValueError for a value that is not a path
         return os.path.realpath(os.path.join(self.folder, path))
 
     def exists(self, path: str) -> bool:

@@ -47,7 +47,7 @@ class Content(NamedTuple):
 def mounts_file(host: Host, behaviour: Behaviour | None = None) -> str:
     """Return the path of the one mounts file that a launcher reads, whether it exists or not.
 
-    ``behaviour`` None stands for a launcher of 5.0.0 or later.
+    ``behaviour`` None means a launcher of 5.0.0 or later.
     """
     named = host.environ.get("LAUNCHER_MOUNTS")
     if named is None:

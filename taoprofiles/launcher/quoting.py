@@ -83,7 +83,7 @@ def split_like_bash(
 
 
 class _Shell:
-    """Reads one word as bash reads an argument. A NUL stands for a quote that came through the outer shell.
+    """Reads one word as bash reads an argument. A NUL represents a quote that came through the outer shell.
 
     The methods that read a character return the position after it, or None for what is not simulated.
     """

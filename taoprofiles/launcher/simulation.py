@@ -17,7 +17,7 @@ _NO_USER = Location("DockerOptions", key="user")
 def predict(version: str, host: Host, arguments: list[str] | None, *, ignore_ci: bool = False) -> Prediction:
     """Return what ``tao ARGUMENTS`` does with the mounts file that it reads, up to its last call of Docker.
 
-    Docker is assumed to answer, and to have the image. ``arguments`` of None stand for any task: then the task is not
+    Docker is assumed to answer, and to have the image. ``arguments`` None means any task: then the task is not
     looked up, the login to the registry not tested, and ``call.image`` is "". With ``ignore_ci`` the container is the
     one of a start without CI_PROJECT_DIR, and what that variable would drop is still among the changes. Only ``host``
     is read.

@@ -92,7 +92,7 @@ def mounted(mapping: Mapping[str, Any] | bytes | None) -> dict[str, str]:
 
 
 class Change(NamedTuple):
-    """One difference: ``what`` is mount, env, docker or other, ``key`` the name in it; None stands for absent.
+    """One difference: ``what`` is mount, env, docker or other, ``key`` the name in it; None means absent.
 
     The values of a ``secret`` one are masked.
     """

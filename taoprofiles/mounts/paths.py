@@ -102,7 +102,7 @@ class HostFiles:
     """The questions about this host's files that decide what a path means; tests pass their own answers."""
 
     def exists(self, path: str) -> bool:
-        """Check whether ``path`` exists; True also if it may not be looked at, since the container may run as root."""
+        """Check whether ``path`` exists; True also if it cannot be examined, since the container may run as root."""
         try:
             os.stat(path)
         except PermissionError:

@@ -71,7 +71,7 @@ def write(
         if before is not None and not replace:
             raise name_exists(action, name)
         if expected is not None and before != expected:
-            raise TaoprofError(f"profile '{name}' was changed by somebody else in the meantime")
+            raise TaoprofError(f"profile '{name}' was changed by another program in the meantime")
         _replace(context, action, name, before, text)
 
 
@@ -160,7 +160,7 @@ def set_keys(context: Context, name: str, settings: Mapping[str, str | None]) ->
 
 
 def entry_of(context: Context, action: str, name: str, before: bytes | None, after: bytes | None) -> dict[str, Any]:
-    """Return the history entry of a changed profile, with both texts stored; None stands for no profile."""
+    """Return the history entry of a changed profile, with both texts stored; None means no profile."""
     history = History(context)
     digests = [None if text is None else history.keep(text) for text in (before, after)]
     return {"action": action, "target": "profile", "profile": name, "before": digests[0], "after": digests[1]}

@@ -1,4 +1,4 @@
-"""Where a part of a mapping stands, for a person: a key of the profile, or a line of the mounts file."""
+"""Locations of a mapping's parts as findings name them: a key of the profile, or a line of the mounts file."""
 
 from __future__ import annotations
 

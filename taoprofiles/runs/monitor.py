@@ -109,7 +109,7 @@ class Monitor(threading.Thread):
             if action.startswith("exec_"):
                 container.has_tasks = True
             if action == "exec_start" and container.task is None:
-                container.task = event["Task"]  # later ones are users who look into the container
+                container.task = event["Task"]  # later ones are users who inspect the container
             if action == "exec_die" and status is not None and container.task in (None, event["Task"]):
                 container.status = status
             if action in ("die", "destroy"):

@@ -93,7 +93,7 @@ def _swap(
                     os.unlink(leftover)
             create(temporary, old)
             if old is None:
-                # A link, since another program may have created the file meanwhile: it is never overwritten.
+                # A link, since another program may have created the file since: it is never overwritten.
                 if not _try_link(temporary, target):
                     os.replace(temporary, target)
                 else:

@@ -79,7 +79,7 @@ class Seal:
 
     @staticmethod
     def _restore_mode(path: str, mode: int, ino: int) -> None:
-        """Restore the mode of the sealed file, but of no other file that has its name by now."""
+        """Restore the mode of the sealed file, but not of another file that now has its name."""
         with _open_path(path) as (opened, status):
             # Not by the device's number, which another boot or host may give otherwise.
             is_it = status is not None and (status.st_ino == ino or status.st_mode & 0o7777 == mode & 0o7555)

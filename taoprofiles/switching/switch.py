@@ -149,7 +149,7 @@ def undo(context: Context, number: str | None, *, timeout: float = DEFAULT_TIMEO
 def replace_content(context: Context, wanted: bytes, *, expected: bytes, timeout: float = DEFAULT_TIMEOUT) -> None:
     """Replace the content ``expected`` of an unmanaged mapping file by the fixed content ``wanted``.
 
-    Raises as ``use`` does, and InvalidStateError where the file has another content by now.
+    Raises as ``use`` does, and InvalidStateError if the file no longer has that content.
     """
     with Lock(context.lock, timeout):
         transaction = _Transaction(context)
@@ -182,7 +182,7 @@ def restore(
 def accept_external_change(context: Context, content: bytes | None, *, writer: str | None) -> int | None:
     """Record the content that another program wrote as the current, unmanaged mapping; return the entry.
 
-    None where the file has another content than ``content`` by now, or the last entry describes it already. Needs the
+    None if the file no longer has this content, or the last entry already describes it. Needs the
     lock. Raises TaoprofError.
     """
     if files.read_mapping_file(context) != content:

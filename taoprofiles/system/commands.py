@@ -26,7 +26,7 @@ class CompletedCommand(NamedTuple):
 
 
 def run_bounded(command: Sequence[str], environ: Mapping[str, str], seconds: float) -> CompletedCommand:
-    """Run a program without input, for at most so many ``seconds``. Never raises.
+    """Run a program without input, for at most ``seconds``. Never raises.
 
     subprocess's own timeout waits until the pipe is closed, which a child of the program may keep for ever; here the
     whole session is killed and no pipe is waited for.

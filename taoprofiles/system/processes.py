@@ -80,13 +80,13 @@ def command_line(pid: int) -> str:
 def find_writer(path: str, *, seconds: float = 0.01) -> str | None:
     """Return the pid and command of a process that has ``path`` open for writing, None if none is found in time.
 
-    Only this user's own processes can be looked into (/proc/PID/fd), as root all. The newest are looked at first.
+    Only this user's own processes can be examined (/proc/PID/fd), by root all of them. The newest come first.
     """
     end = time.monotonic() + seconds
     try:
         real = os.path.realpath(path)
     except OSError:
-        return None  # a symlink that is swapped in this moment
+        return None  # the symlink is being replaced
     for pid in sorted((int(name) for name in os.listdir("/proc") if name.isdigit()), reverse=True):
         if time.monotonic() > end:
             return None
