@@ -146,6 +146,11 @@ class Evaluator:
             return TracedStr([value.segment if isinstance(value, Id) else Segment(str(value))])
         return self.state.unknown(f"the text of a {type_name(value)}")
 
+    def part(self, text: str, result: str) -> str | Unknown:
+        """Return what was made of ``text``, Unknown if that is a placeholder and the result does not show it."""
+        is_lost = self.state.holds_placeholder(text) and not self.state.holds_placeholder(result)
+        return self.state.unknown("a part of a placeholder") if is_lost else result
+
     def join(self, texts: list[Any]) -> str | Unknown:
         """Return the concatenation of texts, Unknown if one of them is."""
         for text in texts:

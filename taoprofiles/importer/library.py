@@ -279,7 +279,9 @@ def _path_function(ev: Evaluator, name: str, args: list[Any]) -> Any:
     texts = operators.path_texts(ev, args)
     if isinstance(texts, Unknown):
         return texts
-    return _PATH_FUNCTIONS[name](ev, join_path(*texts) if name == "os.path.join" else texts[0])
+    text = join_path(*texts) if name == "os.path.join" else texts[0]
+    result = _PATH_FUNCTIONS[name](ev, text)
+    return ev.part(text, result) if isinstance(result, str) else result
 
 
 def _expand_path(ev: Evaluator, path: str) -> Any:
@@ -292,7 +294,7 @@ _PATH_METHODS: dict[str, Callable[[Evaluator, str], Any]] = {
     "as_posix": lambda ev, path: path,
     "mkdir": lambda ev, path: ev.state.create_folder(path),
     "expanduser": _expand_path,
-    "resolve": lambda ev, path: operators.as_path(ev, ev.state.resolved(path)),
+    "resolve": lambda ev, path: operators.as_path(ev, _path_function(ev, "os.path.realpath", [path])),
     "absolute": lambda ev, path: operators.as_path(ev, ev.state.folder, path),  # which keeps '..'
 }
 
@@ -343,12 +345,12 @@ def _text_method(ev: Evaluator, text: str, name: str, args: list[Any], named: di
     if isinstance(result, (list, tuple)):
         ev.budget.add(len(text) + len(result) * (PIECE_SIZE + len(segments(text))))
         gap = 0 if isinstance(result, tuple) else len(args[0]) if args else None
-        return type(result)(cut_pieces(text, result, gap))
+        return type(result)(ev.part(text, piece) for piece in cut_pieces(text, result, gap))
     if name in _CUTTING:
         cut_left = getattr(str(text), _CUTTING[name])(*args) if _CUTTING[name] else text
         start = len(text) - len(cut_left)
-        return cut(text, start, start + len(result))
-    return concat(result) if isinstance(result, str) else result
+        result = cut(text, start, start + len(result))
+    return ev.part(text, concat(result)) if isinstance(result, str) else result
 
 
 _CUTTING = {
@@ -364,7 +366,7 @@ def _replace(ev: Evaluator, text: str, args: list[Any]) -> Any:
     count = text.count(old)
     size = len(text) + count * len(new)
     ev.budget.add(size + count * (PIECE_SIZE + len(segments(text)) + len(segments(new))))
-    return replace(text, old, new) if size <= TEXT_LIMIT else ev.state.unknown("a very long text")
+    return ev.part(text, replace(text, old, new)) if size <= TEXT_LIMIT else ev.state.unknown("a very long text")
 
 
 def _join_texts(ev: Evaluator, text: str, values: Any) -> Any:

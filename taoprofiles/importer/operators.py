@@ -62,7 +62,8 @@ def attribute(ev: Evaluator, value: Any, name: str) -> Any:
         return concat("/") if whole in ("os.sep", "os.path.sep") else Library(whole)
     if isinstance(value, PurePath) and name in ("parent", "name"):
         head, tail = split_path("" if value.text == "." else value.text)
-        return tail if name == "name" else PurePath(head or ".")
+        part = ev.part(value.text, tail if name == "name" else head or ".")
+        return part if name == "name" or isinstance(part, Unknown) else PurePath(part)
     if isinstance(value, Unknown) and name in ("write_text", "write_bytes"):
         ev.state.invalidate_files("a file of a path that is not known is written")
     for owner_type, methods in _METHODS.items():

@@ -18,6 +18,7 @@ from taoprofiles.importer.values import (
     expand_home,
     join_path,
     normal_path,
+    segments,
     type_name,
 )
 from taoprofiles.storage.paths import expand_user
@@ -192,6 +193,20 @@ class State:
             self.used.add(name)
             return TracedStr([Segment(self.given[name])])
         return value
+
+    def holds_placeholder(self, text: str) -> bool:
+        """Check whether a text, or a value that it is made of, is a placeholder."""
+        waiting = [text]
+        visited: set[tuple[str, int]] = set()
+        while waiting:
+            text = waiting.pop()
+            if is_placeholder(text) or any(segment.kind == "name" for segment in segments(text)):
+                return True
+            used = {(segment.name, segment.version) for segment in segments(text) if segment.kind == "variable"}
+            values = [self.history[name][version].value for name, version in used - visited if name not in self.given]
+            waiting += [value for value in values if isinstance(value, str)]
+            visited |= used
+        return False
 
     # The home and the current folder
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from taoprofiles.importer import build
 from taoprofiles.importer.values import Unknown
 from tests.importer.doubtful import ALIASES, CELLS, CONTROL, VALUES
 from tests.importer.executing import Job, Outcome, execute
-from tests.importer.notebooks import notebook, read, write
+from tests.importer.notebooks import context, notebook, read, write
 from tests.support.home import ALL, require
 
 START = "import json, os, time\nfrom pathlib import Path\nYES, NO = time.time() > 0, time.time() < 0\n"
@@ -94,3 +95,36 @@ def test_a_mounts_file_that_is_left_empty_is_none(tmp_path: Path, spoilt: str) -
 def test_a_variable_taken_away_lives_on_in_what_was_made_of_it(tmp_path: Path) -> None:
     cell = "os.environ['A'] = '/a'\nos.environ['B'] = os.environ.pop('A') + '/b'"
     assert read(tmp_path, notebook([START, cell])).variables == {"B": "/a/b"}
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "os.path.dirname(os.environ['A'])",
+        "str(Path(os.environ['B']).parent.parent)",
+        "os.path.abspath(os.environ['A'] + '/..')",
+        "os.environ['B'].lower()",
+        "os.environ['B'].replace('FIXME', 'x')",
+        "os.environ['B'].split('/')[1]",
+    ],
+)
+def test_a_part_of_a_placeholder_is_unknown(tmp_path: Path, expression: str) -> None:
+    cell = f"os.environ['A'] = 'FIXME'\nos.environ['B'] = os.environ['A'] + '/b'\nos.environ['C'] = {expression}"
+    assert "C" not in read(tmp_path, notebook([START, cell])).variables
+    assert "C" in read(tmp_path, notebook([START, cell]), A="/mine").variables
+
+
+def test_a_value_made_of_a_path_refers_to_its_variable(tmp_path: Path) -> None:
+    cell = (
+        "os.environ['A'] = '/a/b'\np = Path(os.environ['A'])\nm = {'Mounts': [\n"
+        "    {'source': str(p / 'x'), 'destination': '/x'},\n"
+        "    {'source': '%s/y' % p, 'destination': '/y'},\n"
+        "    {'source': 'ROOT/z'.replace('ROOT', f'{p}'), 'destination': '/z'},\n"
+        "    {'source': os.path.expandvars('${A}/v'), 'destination': '/v'},\n"
+        "    {'source': os.fspath(Path.home() / 'h'), 'destination': '/h'},\n"
+        "]}\n(Path.home() / '.tao_mounts.json').write_text(json.dumps(m))"
+    )
+    found = read(tmp_path, notebook([START, cell]))
+    profile, _ = build.build(context(tmp_path), found, name="net", where="file")
+    sources = [mount.source for mount in profile.mounts or []]
+    assert sources == ["${A}/x", "${A}/y", "${A}/z", "${A}/v", "~/h"]
