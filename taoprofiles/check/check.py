@@ -158,8 +158,10 @@ def _check_command(
     context: Context, target: CheckTarget, content: Content, command: list[str], *, is_named: bool
 ) -> Iterator[Finding]:
     run = ["taoprof", "run", target.name, "--"] if is_named and target.name is not None else []
-    about = CommandContext(_get_mounts(content), target.variables, context.environ, target.secret_variables, run=run)
-    yield from check_command(command, about)
+    command_context = CommandContext(
+        _get_mounts(content), target.variables, context.environ, target.secret_variables, run=run
+    )
+    yield from check_command(command, command_context)
 
 
 def _get_mounts(content: Content) -> dict[str, str]:

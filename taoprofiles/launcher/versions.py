@@ -57,7 +57,7 @@ class Behaviour(NamedTuple):
 
     @property
     def options(self) -> list[str]:
-        """Return the DockerOptions that it accepts, in the order of its message."""
+        """Return the names in DockerOptions that this version accepts, in the order of its error message."""
         plain = ["user", "ports", "shm_size", "ulimits", "privileged", "network"]
         return [*plain, "tty"] if self.tty_option else plain
 

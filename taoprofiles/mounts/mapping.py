@@ -12,7 +12,7 @@ from taoprofiles.masking import MASK, is_secret
 from taoprofiles.storage import best_effort
 
 DOCKER_OPTIONS = frozenset(("user", "ports", "shm_size", "ulimits", "privileged", "network", "tty"))
-"""VALID_DOCKER_ARGS of nvidia-tao 6.26.3. Any other option may be a secret."""
+"""VALID_DOCKER_ARGS of nvidia-tao 6.26.3. The value of any other option is masked, since it may be a secret."""
 DEPTH_LIMIT = 100
 _LISTS = {"Mounts": ("mount", "destination", "source"), "Envs": ("env", "variable", "value")}
 

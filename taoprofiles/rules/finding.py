@@ -23,6 +23,7 @@ class Finding:
     fault in one sentence that begins in lower case, ``why`` its consequence, and ``hint`` the next step, with a command
     to paste where there is one. ``fix`` is what ``check --fix`` does: ("set", "docker.user=auto"), ("unset", key),
     ("mkdir", folder) or ("chmod", file); () where a person must choose. ``by_hand``: a person must edit the place.
+    ``check.fix.add_commands`` replaces the hint for a set or unset, and adds the command for an edit by hand.
     """
 
     __slots__ = ("by_hand", "fix", "hint", "id", "severity", "what", "where", "why")
