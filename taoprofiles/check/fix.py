@@ -1,4 +1,4 @@
-"""Automatic repair of findings that leave no choice."""
+"""Automatic fixes for findings that need no decision."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from taoprofiles.switching import preflight, switch
 
 
 class Fix(NamedTuple):
-    """One repair: ``kind`` is set, unset, mkdir, chmod or use; ``what`` a setting, key, folder, file or profile."""
+    """One fix: ``kind`` is set, unset, mkdir, chmod or use; ``what`` a setting, key, folder, file or profile."""
 
     kind: str
     what: str
@@ -38,7 +38,7 @@ class Fix(NamedTuple):
 def plan(
     context: Context, findings: Sequence[Finding], name: str | None, path: str, *, is_named: bool = True
 ) -> list[Fix]:
-    """Return the repairs, once each, of the profile ``name`` or of the mounts file ``path`` without a profile.
+    """Return the fixes, once each, for the profile ``name`` or for the mounts file ``path`` without a profile.
 
     Keys are set only in the mapping file, whose history can restore it, not in another mounts file. ``is_named``: the
     profile was named; otherwise it is the active one, and must be used again afterwards.
@@ -52,7 +52,7 @@ def plan(
 
 
 def _has_duplicate_keys(findings: Sequence[Finding]) -> bool:
-    """Check whether a key of the mounts file is there twice: to rewrite the file would choose one of the two."""
+    """Check whether the mounts file has a key twice: rewriting the file would drop one of the two."""
     return any(finding.id == "json-dup-key" for finding in findings)
 
 
@@ -101,7 +101,7 @@ def _edit_command(context: Context, finding: Finding, target: CheckTarget) -> st
 
 
 def apply(context: Context, fixes: Sequence[Fix], name: str | None) -> None:
-    """Apply the repairs; the profile is changed in one step, which ``undo`` reverts. Raises TaoprofError."""
+    """Apply the fixes; the profile is changed in one step, which ``undo`` reverts. Raises TaoprofError."""
     wanted: dict[str, str | None] = {}
     for kind, what in fixes:
         key, _, value = what.partition("=")
@@ -117,7 +117,7 @@ def apply(context: Context, fixes: Sequence[Fix], name: str | None) -> None:
     for fix in fixes:
         if fix.kind == "chmod":
             files.change_mode(fix.what, 0o600)
-        elif fix.kind == "use":  # it was active, and its remaining problems are old
+        elif fix.kind == "use":  # unchecked: it was active, with its other problems
             try:
                 switch.use(context, fix.what, check=False)
             except HeldError as error:

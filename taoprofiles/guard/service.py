@@ -23,23 +23,23 @@ CARRIED = (
     *("TAOPROF_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME"),
     *("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"),
 )
-"""Variables that say where things are; the user manager may not have the shell's, so the unit sets them."""
+"""Variables that locate files and the engine. The unit sets them, since the user manager may have other values."""
 
 RESTART_SECONDS = 5
 """Seconds between two restarts by a systemd that cannot increase them."""
 
 _NEWER = {"RestartSteps=": 254, "RestartMaxDelaySec=": 254}
-"""Keys, and the systemd version since which they are known; an older one logs a complaint at each start."""
+"""Keys, and the systemd version since which they are known; an older one logs a warning at each start."""
 
 _UNIT_LIMIT = 1 << 20
 
 
 def add_options(parser: argparse._ActionsContainer, *, seal: bool | None = None, restores: int | None = None) -> None:
     """Add the options of the guard, with their defaults."""
-    about = "make the mapping file read-only while it is in use (default: yes)"
-    parser.add_argument("--seal", action=argparse.BooleanOptionalAction, default=seal, help=about)
-    about = "undo at most N overwrites a minute while the file is in use; 0: only report them (default: 5)"
-    parser.add_argument("--restores", type=_restores, metavar="N", default=restores, help=about)
+    help_text = "make the mapping file read-only while it is in use (default: yes)"
+    parser.add_argument("--seal", action=argparse.BooleanOptionalAction, default=seal, help=help_text)
+    help_text = "undo at most N overwrites a minute while the file is in use; 0: only report them (default: 5)"
+    parser.add_argument("--restores", type=_restores, metavar="N", default=restores, help=help_text)
 
 
 def _restores(text: str) -> int:

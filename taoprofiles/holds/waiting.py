@@ -1,4 +1,4 @@
-"""Waiting until holds end: those who wait are served in the order in which they came, without busy polling."""
+"""Waiting until holds end: waiting commands are served in order of arrival, without busy polling."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def wait_until_free(
                 except BusyError:
                     if time.monotonic() >= end:
                         raise
-                    continue  # it has waited for the lock
+                    continue  # the attempt has already waited, for the lock
             remaining = end - time.monotonic()
             if remaining <= 0:
                 raise refusal or HeldError(f"{len(ahead)} others were waiting first", hint="use a longer --wait")

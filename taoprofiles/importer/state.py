@@ -73,7 +73,7 @@ class WrittenFile(NamedTuple):
 
 @dataclass(slots=True)
 class State:
-    """The state of the evaluation. ``given`` are the values that the user gave: they win over what the code says."""
+    """The state of the evaluation. ``given`` are the user's values, which take precedence over those of the code."""
 
     machine: Machine
     given: Mapping[str, str]
@@ -101,7 +101,7 @@ class State:
     """The folders that the code creates."""
     _first: dict[str, Any] = field(default_factory=dict)
     _environment: Unknown | None = None
-    """Why all variables are unknown which are not set later on."""
+    """The value of every variable that is not set later, once all variables have become unknown."""
 
     def __post_init__(self) -> None:
         """Define the given variables."""

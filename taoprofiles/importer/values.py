@@ -31,7 +31,7 @@ ENTRIES_LIMIT = 10_000
 DEPTH_LIMIT = 60
 CALLS_LIMIT = 12
 TEXTS_LIMIT = 5
-"""Magics that expand magics."""
+"""Depth of magics that expand magics."""
 NUMBER_BITS = 256
 
 

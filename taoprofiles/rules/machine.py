@@ -12,7 +12,7 @@ from taoprofiles.launcher.environment import Home
 from taoprofiles.rules.finding import Finding, error, warning
 
 LOGIN = "docker login nvcr.io -u '$oauthtoken'"
-"""The user's name is that text itself; the password is a key of NGC."""
+"""The user name is literally $oauthtoken; the password is an API key of NGC."""
 
 _BROKEN = ("unreadable", "no-json", "no-object", "auths-odd")
 

@@ -195,7 +195,7 @@ def path_in(value: SpecValue) -> str:
     match = _PATH.match(text)
     try:
         return os.fsdecode(os.fsencode(match[1])) if match else ""
-    except UnicodeEncodeError:  # which no file can be called
+    except UnicodeEncodeError:  # no file can have such a name
         return ""
 
 

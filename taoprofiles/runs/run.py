@@ -312,7 +312,7 @@ def prepare(
         command=[] if kind != "run" or options.image else command, variables=variables,
     )  # fmt: skip
     hold = _new_run_hold(context, command, renderer, kind=kind, profile=name, reason=reason, shared=options.shared)
-    if options.image is not None:  # what a container without the launcher cannot have is an error before anything else
+    if options.image is not None:  # first, so that nothing is done if it is refused
         _docker_command(context, hold, renderer, command, wanted=_with_tag(rendered, hold), options=options)
     available_gpus = gpu_indices(context.environ) if resources.is_count(options.gpus) else None
     with Lock(context.lock, timeout):
@@ -320,7 +320,7 @@ def prepare(
         _reserve_resources(hold, active.holds, available_gpus, options)
         preflight.make_folders(missing_folders)
         records = HoldRecords(context)
-        # Before the switch, which must not happen if this fails. It blocks nobody: it needs the mapping to be.
+        # Before the switch, which must not happen if this fails. It does not block it: it needs the new mapping.
         claim = records.create(hold)
         try:
             run = Run(context, hold, rendered, variables)

@@ -31,7 +31,7 @@ def env_command(context: Context, args: argparse.Namespace) -> Result:
 def init_command(context: Context, args: argparse.Namespace) -> Result:
     from argcomplete.shell_integration import shellcode
 
-    # Completion is all of it today. A prompt segment would be appended here, so that no start-up file has to change.
+    # The script contains only completion so far. A prompt belongs here too: then no start-up file has to change.
     script = shellcode(["taoprof"], shell=args.shell)
     return Result({"shell": args.shell, "script": script}, raw=script)
 
