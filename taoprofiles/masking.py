@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 MASK = "***"
 SHORTEST_SECRET = 4
-"""Characters from which on a known value is masked; shorter ones are part of any text."""
+"""Minimum length of a known value that is masked; a shorter one occurs in any text."""
 
 _WORDS = ("KEY", "TOKEN", "SECRET", "PASS", "PWD", "CREDENTIAL", "AUTH")
 _HARMLESS = ("KEYPOINT",)  # TAO's pose networks: KEYPOINT_DIR is a folder

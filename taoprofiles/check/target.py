@@ -22,7 +22,7 @@ from taoprofiles.storage.paths import Context
 from taoprofiles.switching.status import Status, get_status
 
 _PROBLEM_IDS = {"docker.shm_size": "shm-unit", "docker.ulimits": "ulimit-type", "docker.ports": "port-shape"}
-"""By key of a profile: the check whose rule the profile's model applies as well."""
+"""By profile key: the id of the finding for a value that the profile model rejects, else "profile-invalid"."""
 
 
 class CheckTarget(NamedTuple):

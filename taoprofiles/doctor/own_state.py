@@ -62,7 +62,7 @@ class State(NamedTuple):
 T = TypeVar("T")
 
 LISTED = 20
-"""Problems of one kind that are reported; when these are fixed, the others show."""
+"""Limit of the problems of one kind that are reported at once."""
 
 ROOM = 16 << 20
 """Bytes: more than any change needs. With less, a switch is refused and nothing is lost."""

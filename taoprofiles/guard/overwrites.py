@@ -19,7 +19,7 @@ from taoprofiles.switching import switch
 from taoprofiles.system import processes
 
 WRITER_TIMEOUT = 0.02
-"""Seconds to wait for a program that is writing the file, before its content is judged."""
+"""Seconds to wait for a program that is writing the file, before its content is read again."""
 
 LATE = 60.0
 """Seconds for which a replaced file is checked for late writes, as long as a program has it open for writing."""
@@ -31,7 +31,7 @@ _LATE_FILES = 200
 """Replaced files that are checked at the same time: each is an open descriptor."""
 
 _SEARCHED = 200
-"""Mappings in the history among which the one that a hold needs is searched."""
+"""Number of mappings in the history that are searched for the one that a hold needs."""
 
 logger = logging.getLogger(__name__)
 

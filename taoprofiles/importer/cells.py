@@ -1,4 +1,4 @@
-"""The code cells of a notebook file, and IPython's own syntax in them turned into a tree of plain Python.
+"""The code cells of a notebook file, parsed into syntax trees with calls in place of IPython's own syntax.
 
 IPython turns ``%magic`` and ``!command`` into calls before Python sees the cell (IPython/core/inputtransformer2.py,
 9.x). Here they become calls of a name that no cell can have, with the number of the line magic as the argument.

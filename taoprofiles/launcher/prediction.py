@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from taoprofiles.launcher.mounts import Content
 
 CONTAINER = "CONTAINER"
-"""Stands in ``Prediction.shell`` for the id that the engine will give."""
+"""Placeholder in ``Prediction.shell`` for the container's id, which the engine assigns."""
 
 _ERRORS = (AssertionError, AttributeError, LookupError, OSError, OverflowError, RecursionError, TypeError, ValueError)
 """What the launcher's own statements raise on values of a wrong type or form."""

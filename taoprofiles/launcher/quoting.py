@@ -17,7 +17,7 @@ SHELLS_OWN = frozenset(
     "IFS LINENO MACHTYPE OLDPWD OPTERR OPTIND OSTYPE PATH PIPESTATUS PPID PS4 PWD RANDOM SECONDS SHELL SHELLOPTS SHLVL "
     "TERM UID".split()
 )
-"""Variables that bash sets by itself, to what is not known here."""
+"""Variables that bash sets itself, to values that are not known here."""
 
 VARIABLE = re.compile(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))", re.ASCII)
 """``${NAME}`` (group 1) or ``$NAME`` (group 2), as a shell and ``os.path.expandvars`` read it."""

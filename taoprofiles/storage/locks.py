@@ -17,7 +17,7 @@ from taoprofiles.storage import files
 from taoprofiles.storage.files import PRIVATE, to_taoprof_error
 
 DEFAULT_TIMEOUT = 10.0
-"""Seconds to wait for the lock. A change holds it for milliseconds; 64 at once are through in about a second."""
+"""Seconds to wait for the lock. A change holds it for milliseconds; 64 concurrent ones take about a second."""
 
 _PAUSE = 0.005
 """Seconds between two tries to get a lock that is held."""
