@@ -165,7 +165,7 @@ BREAKS = [
     (predict_module, "        if self.behaviour.needs_options:", "        if content.options:"),
     (command, "used = registry if override is None else override", "used = override or registry"),
     (command, 'while "--volume" in rest:', 'if "--volume" in rest:'),
-    (command, "if taken and not rest:", "if False:"),
+    (command, "if volumes and not rest:", "if False:"),
     (command, 'if rest[0] == "run"', 'if rest[0] == "bash"'),
     (command, 'not in ("0", "1")', 'not in ("", "0", "1")'),
     (docker_config, '"OVERRIDE_REGISTRY" in host.environ', 'host.environ.get("OVERRIDE_REGISTRY")'),
