@@ -97,9 +97,9 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
         _MKDIR,
         _flag("--dry-run", "show what would change, and change nothing"),
         _WAIT,
-        _argument("--release", "release that hold although its work is still running", metavar="ID"),
+        _argument("--release", "release that hold even if its work is still running", metavar="ID"),
         _flag("--yes", "answer the question of --release with yes"),
-        _flag("--force", "switch although 'taoprof check' reports errors"),
+        _flag("--force", "switch even if 'taoprof check' reports errors"),
         _REVEAL,
     ),
     "undo": (_argument("id", "number of a history entry; default: the last change", metavar="ID", nargs="?"),),
@@ -121,10 +121,10 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
         _WAIT,
         _flag(
             "--force",
-            "start although 'taoprof check' reports errors or another run is writing to the same results folder",
+            "start even if 'taoprof check' reports errors or another run is writing to the same results folder",
         ),
     ),
-    "shell": (_profile(), _MKDIR, _flag("--force", "start although 'taoprof check' reports errors")),
+    "shell": (_profile(), _MKDIR, _flag("--force", "start even if 'taoprof check' reports errors")),
     "stop": (_argument("id", "id of the run, as 'taoprof status' shows it", metavar="ID"),),
     "hold": (
         _profile("the active profile; default: whatever the mapping file contains", optional=True),
@@ -136,7 +136,7 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
         _argument("id", "id of the hold, as 'taoprof status' shows it", metavar="ID"),
         _flag("--yes", "answer the question with yes"),
     ),
-    "current": (_flag("--short", "for prompts: NAME, NAME~ if it drifted, ? if unmanaged"),),
+    "current": (_flag("--short", "for prompts: NAME, NAME~ if it drifted, ? if another program wrote it"),),
     "status": (
         _flag("--check", "exit with 6 unless a profile is active and unchanged"),
         _flag("--paths", "show only where taoprof keeps its files"),

@@ -105,13 +105,17 @@ def record_release(context: Context, hold: Hold) -> None:
 
 
 def held_error(name: str, holders: Sequence[Hold], *, hint: str = "") -> HeldError:
-    """Return the error for a switch to ``name`` that ``holders`` block; ``hint`` replaces the default hint."""
+    """Return the error for a switch to the profile ``name`` that ``holders`` block.
+
+    With ``hint``, which replaces the default hint, ``name`` is any description of the mapping, shown unquoted.
+    """
+    target = name if hint else f"'{name}'"
     profiles = dict.fromkeys(f"'{hold.profile}'" if hold.profile else "the mapping file" for hold in holders)
     return HeldError(
-        f"'{name}' not activated: {' and '.join(profiles)} {'is' if len(profiles) == 1 else 'are'} held",
+        f"cannot switch to {target}: {' and '.join(profiles)} {'is' if len(profiles) == 1 else 'are'} held",
         problems=[hold.line() for hold in holders],
         hint=hint
-        or f"'taoprof run {name} -- …' runs in parallel; 'taoprof use {name} --wait' switches when it ends; "
+        or f"to run in parallel: taoprof run {name} -- …; to switch when it ends: taoprof use {name} --wait; "
         f"to switch now and leave that work running without its mapping: taoprof use {name} --release {holders[0].id}",
         holds=holders,
     )

@@ -77,9 +77,12 @@ def write(
 
 def name_exists(action: str, name: str) -> UsageError:
     """Return the error for a new profile whose name exists."""
-    way = "--force" if action in ("save", "import") else f"'taoprof remove {name}'"
-    hint = f"'taoprof show {name}' shows it; {way} replaces it, and the history keeps it"
-    return UsageError(f"there is a profile '{name}' already", hint=hint)
+    if action in ("save", "import"):
+        way = "to replace it (the history keeps the old one): --force"
+    else:
+        way = f"to delete it first ('taoprof undo' restores it): taoprof remove {name}"
+    hint = f"to see it: taoprof show {name}; {way}"
+    return UsageError(f"profile '{name}' already exists", hint=hint)
 
 
 def save(context: Context, name: str, *, replace: bool) -> dict[str, Any]:
@@ -113,7 +116,7 @@ def move(context: Context, action: str, name: str, to: str) -> None:
     """Rename a profile and record it as ``action``. Needs the lock."""
     store = Store(context)
     if os.path.lexists(store.path(to)):
-        raise UsageError(f"there is a profile '{to}' already", hint=f"'taoprof show {to}' shows it")
+        raise UsageError(f"profile '{to}' already exists", hint=f"to see it: taoprof show {to}")
     before, text = store.text(name), _text_with_network(store, name)
     entries = [entry_of(context, action, to, before, text) | {"was": name}]
     active = _active(context)

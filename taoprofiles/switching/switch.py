@@ -102,7 +102,7 @@ def restore_before(context: Context, entry: Entry) -> Switch:
     name = next((e.profile for e in older if e.after == entry.before), None)
     done = Switch(name, transaction.previous)
     if transaction.content != wanted or name != transaction.previous:
-        target = name or f"the mapping before entry {entry.id}"
+        target = f"'{name}'" if name else f"the mapping before entry {entry.id}"
         hint = "'taoprof status' lists the holds; undo again when they have ended, or after 'taoprof release ID'"
         done.unseen = transaction.require_free(wanted, target, may_write=True, hint=hint)
         done.changed = True
@@ -155,7 +155,8 @@ def replace_content(context: Context, wanted: bytes, *, expected: bytes, timeout
         transaction = _Transaction(context)
         if transaction.content != expected:
             raise InvalidStateError(f"'{context.mapping_file}' has changed in the meantime", hint="taoprof check")
-        transaction.require_free(wanted, "the fixed mapping", may_write=True)
+        hint = "'taoprof status' lists the holds; try again when they have ended, or after 'taoprof release ID'"
+        transaction.require_free(wanted, "the fixed mapping", may_write=True, hint=hint)
         transaction.write("mend", None, wanted)
 
 

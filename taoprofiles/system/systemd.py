@@ -96,8 +96,8 @@ class Manager:
 def _no_manager(reason: str) -> NoManagerError:
     return NoManagerError(
         f"there is no systemd user manager here ({reason})",
-        hint="without one, '(taoprofd 2>>~/.taoprofd.log &)' starts the guard, from ~/.profile or a container's start: "
-        "where one is at work already, a second ends at once",
+        hint="to start the guard without systemd, put this into ~/.profile or the container's start script: "
+        "(taoprofd 2>>~/.taoprofd.log &)",
     )
 
 
