@@ -73,7 +73,7 @@ class Extension:
         command = words[0] if words else ""
         if command not in {entry.split()[0] for entry in COMMANDS}:
             message = f"unknown subcommand '{command}'" if words else "usage: %taoprof COMMAND"
-            elsewhere = f"Try '!taoprof {shlex.join(words)}', or one of" if command in parser.COMMANDS else "Known are"
+            elsewhere = f"Try '!taoprof {shlex.join(words)}', or one of" if command in parser.COMMANDS else "Use one of"
             raise UsageError(f"{message}. {elsewhere}", problems=_usage_lines(), hint="see also '!taoprof --help'")
         session = sessions.current()
         if command == "use":

@@ -87,13 +87,15 @@ def _preflight_error(
         problems = []
         for finding in findings:
             why = f"; {finding.why}" if finding.why and finding.id != "src-missing" else ""
+            if finding.id == "missing-file" and finding.hint.startswith("did you mean"):
+                why += f"; {finding.hint}"
             problems.append(f"{finding.where}: {finding.what}{why}")
         words = f"taoprof check {name}"
         if any(finding.id in COMMAND_IDS for finding in findings):
             import shlex  # not for 'use', which has no command
 
             words += f" -- {shlex.join(command)}" if without_secrets(command) == list(command) else " -- COMMAND"
-        hint = f"nothing was changed; '{words}' explains it, --force ignores it"
+        hint = f"nothing was changed. To ignore this, add --force; for the details: {words}"
     return InvalidProfileError(f"cannot {_ATTEMPTS[doing]} '{name}': {what}", problems=problems, hint=hint)
 
 

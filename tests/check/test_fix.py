@@ -123,10 +123,10 @@ def test_a_refused_run_names_the_check_that_tells_the_same(home: Home) -> None:
     words = ("--", "tao", "model", "dino", "train", "-e", str(spec))
     refused = home.run("run", "p", *words)
     assert refused.returncode == 3
-    assert f"'taoprof check p {' '.join(words)}' explains it" in refused.stderr
+    assert f"for the details: taoprof check p {' '.join(words)}\n" in refused.stderr
     assert "host-path" in home.run("check", "p", *words).stdout
     secret = home.run("run", "p", *words, "-k", "s3cret").stderr
-    assert "'taoprof check p -- COMMAND'" in secret
+    assert "for the details: taoprof check p -- COMMAND" in secret
     assert "s3cret" not in secret
 
 

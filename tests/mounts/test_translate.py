@@ -62,7 +62,7 @@ def test_no_mount_has_it(home: Home, kitti: Path) -> None:
     status, out, err = told(home, "/elsewhere/x")
     assert (status, out) == (4, "")
     assert err == (
-        f"taoprof: error: '/elsewhere/x' is in no mount\nhint: mounted are {INSIDE}, {INSIDE}/detectnet_v2/specs\n"
+        f"taoprof: error: '/elsewhere/x' is in no mount\nhint: mounted in the container: {INSIDE}, {INSIDE}/detectnet_v2/specs\n"
     )
 
 

@@ -98,7 +98,9 @@ def status_command(context: Context, args: argparse.Namespace) -> Result:
         lines += ["holds and runs:", *("  " + line for line in table(hold_rows(active.holds)))]
     blocked = blocking_holds(active.holds, mapping.digest(now.content or b""))
     messages = [f"warning: {text}" for text in active.unseen]
-    messages += [f"warning: the mapping file has another mapping than this needs: {hold.line()}" for hold in blocked]
+    messages += [
+        f"warning: the mapping file does not have the mapping that this hold needs: {hold.line()}" for hold in blocked
+    ]
     messages += [f"warning: hold {hold.id}: {text}" for hold in active.holds for text in hold.differences]
     messages += status.get_warnings(context, secrets=_secrets(context, now))
     data = {
