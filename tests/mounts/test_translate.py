@@ -62,7 +62,8 @@ def test_no_mount_has_it(home: Home, kitti: Path) -> None:
     status, out, err = told(home, "/elsewhere/x")
     assert (status, out) == (4, "")
     assert err == (
-        f"taoprof: error: '/elsewhere/x' is in no mount\nhint: mounted in the container: {INSIDE}, {INSIDE}/detectnet_v2/specs\n"
+        "taoprof: error: '/elsewhere/x' is in no mount\n"
+        f"hint: mounted in the container: {INSIDE}, {INSIDE}/detectnet_v2/specs\n"
     )
 
 
