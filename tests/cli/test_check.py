@@ -138,7 +138,7 @@ def test_one_source_by_two_names_also_where_it_is_not_there_yet(home: Home) -> N
     (home.root / "real").mkdir()
     (home.root / "link").symlink_to("real")
     text = custom((home.root / "real/new", "/a"), (home.root / "link/new", "/b"))
-    refused(home, text, "mounts[0].source", "keeps only one mount")
+    refused(home, text, "mounts[1].source", "keeps only one mount")
 
 
 def test_a_destination_that_is_a_symlink_on_this_host(home: Home, tmp_path: Path) -> None:
