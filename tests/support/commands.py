@@ -63,6 +63,7 @@ class Terminal:
         self._fd, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
         self.seen = b""
+        self.sent = ""
         self.process = subprocess.Popen(
             argv,
             stdin=slave,
@@ -84,6 +85,7 @@ class Terminal:
         os.close(self._fd)
 
     def send(self, text: str) -> None:
+        self.sent = text
         os.write(self._fd, text.encode())
 
     def wait_for(self, text: str, *, timeout: float = 20) -> str:
@@ -96,10 +98,17 @@ class Terminal:
         return (before + wanted).decode("utf-8", "replace")
 
     def finish(self) -> tuple[int, bytes]:
-        """Read to the end; give the exit status and what has come since the last wait."""
-        end = time.monotonic() + 20
+        """Read to the end; return the exit status and what has come since the last wait.
+
+        Ctrl-C is typed again every two seconds, as a person does: Python does not notice a signal that arrives
+        just before it begins to read the terminal.
+        """
+        end, again = time.monotonic() + 20, time.monotonic() + 2
         while self._read(0.2):
             assert time.monotonic() < end, f"does not end; saw {self.seen!r}"
+            if self.sent == "\x03" and time.monotonic() > again:
+                self.send("\x03")
+                again += 2
         return self.process.wait(20), self.seen
 
     def _read(self, timeout: float) -> bool:
