@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from taoprofiles.errors import InvalidProfileError, InvalidStateError
 from taoprofiles.launcher import environment
-from taoprofiles.launcher.mounts import find_mounts_file
+from taoprofiles.launcher.host import find_mounts_file
 from taoprofiles.launcher.versions import Behaviour
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Store

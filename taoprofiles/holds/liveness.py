@@ -18,7 +18,7 @@ from taoprofiles.errors import InvalidStateError
 from taoprofiles.holds.hold import OWN_KINDS, RUN_VARIABLE, Hold, new_hold
 from taoprofiles.holds.records import HoldRecords, seconds_unchanged
 from taoprofiles.launcher.argv import parse_launcher_argv
-from taoprofiles.launcher.mounts import find_mounts_file
+from taoprofiles.launcher.host import find_mounts_file
 from taoprofiles.masking import without_secrets
 from taoprofiles.mounts import mapping
 from taoprofiles.storage.journal import History

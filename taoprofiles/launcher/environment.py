@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from taoprofiles.launcher.mounts import find_mounts_file
+from taoprofiles.launcher.host import find_mounts_file
 from taoprofiles.launcher.quoting import expand_variables
 from taoprofiles.masking import within
 from taoprofiles.storage import files

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import posixpath
 import stat
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from taoprofiles.storage.paths import expand_user
 
+if TYPE_CHECKING:
+    from taoprofiles.launcher.versions import Behaviour
+
+OWN_FILE = "~/.tao_mounts.json"
 _LIMIT = 64 << 20
 """Bytes: a larger file is an error here, although the launcher would read it."""
 
@@ -63,3 +69,25 @@ class Host:
         except OSError as error:
             raise OSError(error.errno, error.strerror, path) from None
         return content
+
+
+def mounts_file(host: Host, behaviour: Behaviour | None = None) -> str:
+    """Return the path of the one mounts file that a launcher reads, whether it exists or not.
+
+    ``behaviour`` None means a launcher of 5.0.0 or later.
+    """
+    named = host.environ.get("LAUNCHER_MOUNTS")
+    if named is None:
+        named = OWN_FILE
+        if behaviour is not None and not host.exists(host.expanduser(OWN_FILE)):
+            named = behaviour.fallback_file
+    return host.expanduser(named)
+
+
+def find_mounts_file(environ: Mapping[str, str], folder: str, behaviour: Behaviour | None = None) -> str:
+    """Return the absolute path of the mounts file that a launcher reads when it is started in ``folder``.
+
+    "" where LAUNCHER_MOUNTS is empty: then the launcher reads no file.
+    """
+    path = mounts_file(Host(environ, folder), behaviour)
+    return posixpath.join(folder, path) if path else ""

@@ -9,16 +9,15 @@ from __future__ import annotations
 import io
 import json
 import posixpath
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.prediction import Location, RefusedError, StartLog
 
 if TYPE_CHECKING:
-    from taoprofiles.launcher.versions import Behaviour
+    pass
 
-OWN_FILE = "~/.tao_mounts.json"
 _MODES = ("mode", "ro", "readonly", "read_only")
 
 
@@ -42,28 +41,6 @@ class Content(NamedTuple):
     def environment(self) -> list[str]:
         """Return the variables of the container as NAME=VALUE."""
         return [f"{entry['variable']}={entry['value']}" for _, entry in self.variables]
-
-
-def mounts_file(host: Host, behaviour: Behaviour | None = None) -> str:
-    """Return the path of the one mounts file that a launcher reads, whether it exists or not.
-
-    ``behaviour`` None means a launcher of 5.0.0 or later.
-    """
-    named = host.environ.get("LAUNCHER_MOUNTS")
-    if named is None:
-        named = OWN_FILE
-        if behaviour is not None and not host.exists(host.expanduser(OWN_FILE)):
-            named = behaviour.fallback_file
-    return host.expanduser(named)
-
-
-def find_mounts_file(environ: Mapping[str, str], folder: str, behaviour: Behaviour | None = None) -> str:
-    """Return the absolute path of the mounts file that a launcher reads when it is started in ``folder``.
-
-    "" where LAUNCHER_MOUNTS is empty: then the launcher reads no file.
-    """
-    path = mounts_file(Host(environ, folder), behaviour)
-    return posixpath.join(folder, path) if path else ""
 
 
 def read(path: str, host: Host, log: StartLog) -> Content | None:

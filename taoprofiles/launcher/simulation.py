@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from taoprofiles.launcher import command, docker_config, mounts, sdk
-from taoprofiles.launcher.host import Host
+from taoprofiles.launcher.host import Host, mounts_file
 from taoprofiles.launcher.prediction import CONTAINER, Call, Location, Prediction, RefusedError, StartLog
 from taoprofiles.launcher.versions import behaviour as behaviour_of
 
@@ -81,7 +81,7 @@ class _Start:
         for word in task.rest:
             if word == "--volume" or word.startswith("--volume="):
                 log.change("volume-not-seen", Location("command"), was=word)
-        path = mounts.mounts_file(self.host, self.behaviour)
+        path = mounts_file(self.host, self.behaviour)
         self.source_file = path if self.host.exists(path) else None
         self.content = mounts.read(path, self.host, log)
         if self.content is None:

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from taoprofiles.errors import NotFoundError
-from taoprofiles.launcher.mounts import find_mounts_file
+from taoprofiles.launcher.host import find_mounts_file
 from taoprofiles.mounts import mapping, paths
 from taoprofiles.profiles.store import Store
 from taoprofiles.storage import files

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from taoprofiles.launcher import command, docker_config, mounts, sdk, versions
+from taoprofiles.launcher import command, docker_config, host, mounts, sdk, versions
 from taoprofiles.launcher import simulation as predict_module
 from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.prediction import Prediction, Refusal
@@ -132,7 +132,7 @@ def test_any_number_of_odd_things_at_once(launchers: list[Launcher], root: Path,
 
 
 BREAKS = [
-    (mounts, "if named is None:", "if not named:"),
+    (host, "if named is None:", "if not named:"),
     (mounts, 'encoding="utf-8")', 'encoding="utf-8-sig")'),
     (mounts, "text = io.TextIOWrapper(io.BytesIO(host.read(path)), encoding=\"utf-8\").read()",
      "text = host.read(path).decode()"),
@@ -205,6 +205,8 @@ def _broken(module: ModuleType, right: str, wrong: str) -> Callable[..., Predict
     setattr(whole, module.__name__.rpartition(".")[2], mistaken)
     if module is versions:
         whole.behaviour_of = mistaken.behaviour
+    if module is host:
+        whole.mounts_file = mistaken.mounts_file
     return whole.predict
 
 
