@@ -96,7 +96,7 @@ class State:
     lost: dict[int, tuple[Any, Unknown]] = field(default_factory=dict)
     """Lists and dictionaries, by id(), that code that is not followed may have changed."""
     has_unknown_names: bool = False
-    """Whether code that is not followed may have bound names that are not known (``import *``)."""
+    """True after code that is not followed and may have bound names that are not known (``import *``)."""
     created: set[str] = field(default_factory=set)
     """The folders that the code creates."""
     _first: dict[str, Any] = field(default_factory=dict)

@@ -50,7 +50,7 @@ class Renderer:
 
     @property
     def depends_on_environment(self) -> bool:
-        """Whether the mapping may differ in another environment."""
+        """Return True if the mapping may differ in another environment."""
         return any("${env:" in expression for expression in self._expressions())
 
     def secrets(self) -> tuple[set[str], set[str]]:

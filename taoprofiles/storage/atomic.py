@@ -212,7 +212,7 @@ def _write_new(path: str, data: bytes, attributes: os.stat_result | FileAttribut
 
 
 def _try_link(path: str, name: str) -> bool:
-    """Give a file a second name; return False where the file system has no hard links. Raises OSError."""
+    """Link a second name to a file; return False where the file system has no hard links. Raises OSError."""
     try:
         os.link(path, name, follow_symlinks=False)
     except OSError as error:

@@ -173,6 +173,7 @@ def test_without_a_user_manager_it_says_what_to_do_and_writes_nothing(machine: M
             assert (done.returncode, done.stdout) == (1, ""), action
             assert done.stderr.startswith("taoprof: error: there is no systemd user manager here (")
             assert "hint: to start the guard without systemd, " in done.stderr
+            assert "(taoprofd " in done.stderr
         told = json.loads(machine.root(*taoprof, "install", "--json").stdout)
         assert told["error"]["code"] == "no-user-manager"
         assert sorted(home.rglob("*")) == before
