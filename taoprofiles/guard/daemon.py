@@ -135,8 +135,11 @@ class Daemon:
             raise to_taoprof_error(self._context.home, "guard the files in", error) from error
         claim = self._guard.files.acquire()
         self._start()
-        while not self._stops and self._guard.files.is_current(claim):
-            self._step()
+        while not self._stops:
+            events = self._wait()
+            if not self._guard.files.is_current(claim):
+                break  # asked after the wait: a look, or new watches, would create the folders again
+            self._step(events)
         self._notifier.notify(STOPPING="1")
         if self._guard.files.is_current(claim) or self._is_home(home):
             try:
@@ -167,8 +170,7 @@ class Daemon:
         except OSError:
             return False
 
-    def _step(self) -> None:
-        events = self._wait()
+    def _step(self, events: set[str]) -> None:
         now = time.monotonic()
         if now >= self._next_tick:
             self._next_tick = now + self._tick

@@ -198,7 +198,7 @@ def test_a_home_that_is_read_only_for_a_while(tmp_path: Path) -> None:
             subprocess.run([find_command("umount"), sandbox.root], check=True)
             until(lambda: sandbox.mapping_file.read_bytes() == before, "it is put back", details=guard.said)
             assert History(sandbox.context).knows(FOREIGN)
-            nothing_told(sandbox, guard, "read-only")
+            nothing_told(sandbox, guard, "read-only file system")
             put_back(sandbox, guard, b"afterwards")
 
     with_own_mounts(tmp_path, act)
