@@ -427,7 +427,7 @@ def _main() -> None:
         parse(to_toml(made).encode(), name="net", path="net.toml")
         return "imported"
 
-    read(_mounts("'/warm/up'", "ä = 1\n"))
+    read(_mounts("'~root/warm/up'", "ä = 1\n"))  # expanduser imports pwd at its first '~user'
     seen: list[str] = []
     watching = False
 
