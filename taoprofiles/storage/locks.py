@@ -17,7 +17,7 @@ from taoprofiles.storage import files
 from taoprofiles.storage.files import PRIVATE, to_taoprof_error
 
 DEFAULT_TIMEOUT = 10.0
-"""Seconds to wait for the lock. A change holds it for milliseconds; 64 concurrent ones take about a second."""
+"""Seconds to wait for one holder of the lock. A change holds it for milliseconds."""
 
 _PAUSE = 0.005
 """Seconds between two tries to get a lock that is held."""
@@ -31,14 +31,17 @@ _OPEN_OR_CREATE = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_
 class Lock:
     """``with Lock(path, timeout): …`` excludes every other taoprof process and thread of this home.
 
-    ``timeout`` is in seconds; BusyError names the holder when it has passed. The lock file stays, and says who held the
-    lock last.
+    ``timeout`` is in seconds. BusyError names the holder if the same process held the lock for so long: while one
+    command after the other gets it, a waiting one waits for its turn. The lock file stays; its text says who held the
+    lock last, and an access time later than the text says that somebody waited then.
     """
 
     def __init__(self, path: str, timeout: float = DEFAULT_TIMEOUT) -> None:
         self._path = path
         self._timeout = timeout
         self._fd = -1
+        self._holder: bytes | None = None
+        self._waited = self._last = 0.0
 
     def __enter__(self) -> Lock:
         if not self.try_acquire():
@@ -55,13 +58,15 @@ class Lock:
             self._fd = -1
 
     def try_acquire(self) -> bool:
-        """Acquire the lock if it is free now. Raises TaoprofError where the lock file cannot be created."""
+        """Acquire the lock if it is free now and nobody waits for it. Raises TaoprofError if it cannot be created."""
         fd = self._open()
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if self._is_current(fd):
-                self._set_acquired(fd)
-                return True
+            # A program that switches in a loop would otherwise always be faster than those that wait.
+            if not _is_waited_for(os.fstat(fd)):
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if self._is_current(fd):
+                    self._set_acquired(fd)
+                    return True
         except OSError:
             pass  # held, or a file system that answers oddly: ``_wait`` finds out
         _close(fd)
@@ -85,49 +90,49 @@ class Lock:
         if os.fstat(fd).st_mode & 0o777 != PRIVATE:
             os.fchmod(fd, PRIVATE)  # the umask may have removed bits
         self._fd = fd
-        self._write_holder()
+        note = f"pid {os.getpid()} on {os.uname().nodename}"
+        with suppress(OSError):  # a full disk: the note is for messages only
+            os.pwrite(fd, f"{note[:78]:<79}\n".encode(), 0)  # of one length, so that it covers the note before
 
     def _wait(self) -> None:
         # By a descriptor: given a path, filelock would create the folders of a home that has just been moved away.
         from filelock import lock_descriptor
 
-        waited, last = 0.0, time.monotonic()
-        while True:
+        while self._fd < 0:
             fd = self._open()
             try:
-                while True:
-                    acquired = lock_descriptor(fd, blocking=False)
-                    if not self._is_current(fd):
-                        break  # the state folder has been removed or moved away
-                    if acquired:
-                        self._set_acquired(fd)
-                        return
-                    now = time.monotonic()
-                    # While the machine is suspended nobody else releases the lock either: that does not count.
-                    waited, last = waited + min(now - last, _SUSPENDED), now
-                    if waited >= self._timeout:
-                        note = (files.read(self._path, 1 << 16) or b"").decode("utf-8", "replace")
-                        holder = note.split("\n")[0].strip() or "a process"
-                        raise BusyError(
-                            f"another taoprof command is running: {holder} holds the lock, and waiting "
-                            f"{self._timeout:g} s was not enough",
-                            hint="run the command again",
-                        )
+                while self._is_current(fd):  # else the state folder has been removed or moved away
+                    self._check_timeout()
+                    with suppress(OSError):
+                        os.utime(fd, ns=(time.time_ns(), os.fstat(fd).st_mtime_ns))
                     time.sleep(_PAUSE)
+                    if lock_descriptor(fd, blocking=False):
+                        if self._is_current(fd):
+                            self._set_acquired(fd)
+                        break
             except OSError as error:
                 raise to_taoprof_error(self._path, "lock", error) from error
             finally:
                 if self._fd != fd:
                     _close(fd)
 
-    def _write_holder(self) -> None:
-        note = f"pid {os.getpid()} on {os.uname().nodename}"
-        with suppress(OSError):  # a full disk: the note is for messages only
-            fd = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
-            try:
-                os.pwrite(fd, f"{note[:78]:<79}\n".encode(), 0)  # of one length, so that it covers the note before
-            finally:
-                os.close(fd)
+    def _check_timeout(self) -> None:
+        """Raise BusyError if one holder has had the lock for the timeout."""
+        holder, now = (files.read(self._path, 1 << 16) or b"").partition(b"\n")[0].strip(), time.monotonic()
+        # While the machine is suspended nobody else releases the lock either: that does not count.
+        self._waited = self._waited + min(now - self._last, _SUSPENDED) if holder == self._holder else 0.0
+        self._last, self._holder = now, holder
+        if self._waited >= self._timeout:
+            raise BusyError(
+                f"another taoprof command is running: {holder.decode('utf-8', 'replace') or 'a process'} holds the "
+                f"lock, and waiting {self._timeout:g} s was not enough",
+                hint="run the command again",
+            )
+
+
+def _is_waited_for(status: os.stat_result) -> bool:
+    """Check whether somebody has waited for the lock since it was last acquired, and not long ago."""
+    return status.st_atime_ns > status.st_mtime_ns and abs(time.time_ns() - status.st_atime_ns) < 10 * _PAUSE * 1e9
 
 
 class DirectoryLock:

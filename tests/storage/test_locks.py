@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 import taoprofiles
 from taoprofiles.errors import BusyError
-from taoprofiles.storage.locks import DEFAULT_TIMEOUT, Lock
+from taoprofiles.storage.locks import DEFAULT_TIMEOUT, Lock, _is_waited_for
 from tests.support.home import Home
 
 HOLDERS = {
@@ -112,6 +112,36 @@ def test_busy_names_who_had_waited(home: Home) -> None:
         process.communicate(timeout=30)
 
 
+def test_a_program_that_switches_in_a_loop_does_not_starve_those_that_wait(tmp_path: Path) -> None:
+    """It releases and acquires the lock without a pause, which is faster than any program that looks now and then."""
+    lock = Lock(str(tmp_path / "lock"))
+    with ThreadPoolExecutor() as pool, ExitStack() as stack:
+        stack.enter_context(lock)
+        waiter = pool.submit(_taken, str(tmp_path / "lock"))
+        _wait_until(lambda: _is_waited_for(os.stat(tmp_path / "lock")))
+        lock.release()
+        turns = 0
+        while not waiter.done():
+            with lock:
+                turns += 1
+        assert turns < 20
+
+
+def test_a_waiting_command_goes_on_waiting_while_others_get_the_lock(tmp_path: Path) -> None:
+    """However many are before it: only a holder that keeps the lock for the whole timeout is an error."""
+    path = tmp_path / "lock"
+    with held(path, "ours"):
+        lock = Lock(str(path), timeout=1.5)
+        for pid in range(4):
+            path.write_text(f"pid {pid} on another host\n")
+            for _ in range(2):
+                lock._check_timeout()
+                time.sleep(0.5)
+        lock._check_timeout()
+        with pytest.raises(BusyError, match="pid 3 on another host"), lock:
+            raise AssertionError("two hold the lock")
+
+
 def test_api_raises_busy(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     home.profile("a")
     monkeypatch.setenv("HOME", str(home.root))
@@ -200,6 +230,8 @@ def test_a_machine_that_stood_still_has_not_waited(tmp_path: Path, monkeypatch: 
     tries = iter(range(5))
 
     class Frozen:
+        time_ns = staticmethod(time.time_ns)
+
         @staticmethod
         def monotonic() -> float:
             return float(next(clock))
