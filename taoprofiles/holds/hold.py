@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from taoprofiles.storage.paths import Context, is_inside
@@ -71,7 +71,7 @@ class Hold:
     def is_valid(self) -> bool:
         """Check whether each field has a value of its type and range, which those of a damaged record may not have."""
         return (
-            all(_TYPES[annotation](getattr(self, name)) for name, annotation in Hold.__annotations__.items())
+            all(_is_type(getattr(self, name), annotation) for name, annotation in Hold.__annotations__.items())
             and all(abs(seconds or 0) < 1e11 for seconds in (self.since, self.until, self.ended))
             and all(len(pair) == 2 for pair in self.mounts)
             and self.kind in KINDS
@@ -108,23 +108,16 @@ def new_hold(context: Context, kind: str, **fields: Any) -> Hold:
     return Hold(kind=kind, user=context.user, host=os.uname().nodename, place=processes.host_id(), **fields)
 
 
-def _is_list_of_str(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+_TYPES: dict[str, Any] = {"str": str, "bool": bool, "int": int, "float": (int, float), "None": type(None)}
 
 
-_TYPES: dict[str, Callable[[object], bool]] = {
-    "str": lambda value: isinstance(value, str),
-    "str | None": lambda value: isinstance(value, (str, type(None))),
-    "bool": lambda value: isinstance(value, bool),
-    "int": lambda value: isinstance(value, int),
-    "int | None": lambda value: isinstance(value, (int, type(None))),
-    "float": lambda value: isinstance(value, (int, float)),
-    "float | None": lambda value: isinstance(value, (int, float, type(None))),
-    "list[str]": _is_list_of_str,
-    "list[str] | str | None": lambda value: value is None or isinstance(value, str) or _is_list_of_str(value),
-    "list[list[str]]": lambda value: isinstance(value, list) and all(map(_is_list_of_str, value)),
-}
-"""The check of each annotation of ``Hold``."""
+def _is_type(value: object, annotation: str) -> bool:
+    """Check a value against an annotation of ``Hold``, such as "list[str] | None"."""
+    if " | " in annotation:
+        return any(_is_type(value, part) for part in annotation.split(" | "))
+    if annotation.startswith("list["):
+        return isinstance(value, list) and all(_is_type(item, annotation[5:-1]) for item in value)
+    return isinstance(value, _TYPES[annotation])
 
 
 def format_age(seconds: float) -> str:

@@ -173,16 +173,12 @@ class _Search:
             started_by = runs.get(processes.environment(client.pid).get(RUN_VARIABLE, ""))
             if started_by is not None and (started_by.shared or _has_mounts(binds, dict(started_by.mounts))):
                 return started_by
-        needs = self._mapping_with(binds)
+        needs: _Needs | None = self._current_needs
+        if not _has_mounts(binds, mapping.mounted(self._content)):
+            needs = next((needs for mounts, needs in self._past_needs if _has_mounts(binds, mounts)), None)
         if needs is None or self._engine.run_tag(container["Id"]) is not None:
             return None  # with a run tag: an isolated run's whose record is gone
         return needs if self._engine.may_be_our_launchers(container["Id"]) else None
-
-    def _mapping_with(self, binds: dict[str, str]) -> _Needs | None:
-        """Return the mapping whose mounts a container has: the mapping file's, or else a past one."""
-        if _has_mounts(binds, mapping.mounted(self._content)):
-            return self._current_needs
-        return next((needs for mounts, needs in self._past_needs if _has_mounts(binds, mounts)), None)
 
     @functools.cached_property
     def _past_needs(self) -> list[tuple[dict[str, str], _Needs]]:
@@ -199,19 +195,25 @@ class _Search:
         return {tag for _, tag in processes.with_variable(self._context.uid, RUN_VARIABLE)}
 
     def _found_container(self, container: dict[str, Any], needs: _Needs) -> Hold:
-        hold = self._new_found_hold(needs)
-        hold.id, hold.phase, hold.shared = _found_id(container["Id"]), "bound", needs.digest is not None
-        hold.container, hold.image, hold.engine = container["Id"], container["Image"], self._engine.address
-        hold.since = container["Created"] or time.time()
-        hold.command = [container["Image"]]
+        hold = self._new_found_hold(
+            needs,
+            id=_found_id(container["Id"]),
+            phase="bound",
+            container=container["Id"],
+            image=container["Image"],
+            engine=self._engine.address,
+            since=container["Created"] or time.time(),
+            command=[container["Image"]],
+        )
         client = self._clients.get(container["Id"])
         if client is not None:
             hold.pid, hold.start = client.pid, processes.start_time(client.pid) or 0
             hold.command = without_secrets(client.argv[client.argv.index(container["Id"]) + 1 :])
         return hold
 
-    def _new_found_hold(self, needs: _Needs) -> Hold:
-        return new_hold(self._context, "found", shared=True, digest=needs.digest, profile=needs.profile)
+    def _new_found_hold(self, needs: _Needs, **fields: Any) -> Hold:
+        shared = needs.digest is not None
+        return new_hold(self._context, "found", shared=shared, digest=needs.digest, profile=needs.profile, **fields)
 
     # Processes
 
@@ -275,18 +277,17 @@ class _Search:
             return self._is_manual_alive(hold)
         if hold.place != self._here:
             return self._is_alive_elsewhere(hold)
-        if self._records.is_locked(hold):
-            return True
-        return hold.id in self._run_tags or self._may_have_container(hold)
+        return self._records.is_locked(hold) or hold.id in self._run_tags or self._may_have_container(hold)
 
     def _is_manual_alive(self, hold: Hold) -> bool:
         if hold.until is not None and seconds_held(hold, self._here) >= hold.until - hold.since:
             return False
-        if not hold.pid or processes.rebooted(hold.place, self._here):
-            return not hold.pid
-        if hold.place != self._here:
-            return True  # the process sends no heartbeats, so only its own host knows when it has ended
-        return processes.alive(hold.pid, hold.start)
+        if not hold.pid:
+            return True
+        if hold.place == self._here:
+            return processes.alive(hold.pid, hold.start)
+        # The process sends no heartbeats, so only its own host knows when it has ended.
+        return not processes.rebooted(hold.place, self._here)
 
     def _is_alive_elsewhere(self, hold: Hold) -> bool:
         """Check whether another host's work is alive: until LEASE seconds after its last heartbeat."""
@@ -305,10 +306,10 @@ class _Search:
         """
         if hold.engine is None or hold.engine == self._engine.address:
             return not self._engine.complete and (not self._engine.absent or hold.container is not None)
-        other = self._other_engines.get(hold.engine)
-        if other is None:
+        if hold.engine not in self._other_engines:
             other = Containers(self._context, self._end, address=hold.engine, unseen=self._active.unseen)
             self._other_engines[hold.engine] = other
+        other = self._other_engines[hold.engine]
         if hold.container is not None:
             container = other.inspect(hold.container)
             return container is not None and container.get("Running", True)

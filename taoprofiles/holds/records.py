@@ -18,7 +18,7 @@ from taoprofiles.holds.hold import FIELDS, OWN_KINDS, Hold
 from taoprofiles.storage import atomic, best_effort, files
 from taoprofiles.storage.files import to_taoprof_error
 from taoprofiles.storage.journal import lines_backwards, require_known_format
-from taoprofiles.storage.locks import LivenessLock, Lock
+from taoprofiles.storage.locks import LivenessLock
 from taoprofiles.storage.paths import Context
 from taoprofiles.system import processes
 
@@ -87,14 +87,6 @@ class HoldRecords:
         files.make_folder(self._context.holds)
         atomic.replace(self._path(hold.id, ".json"), _to_json(hold))
 
-    def write_beside(self, hold: Hold, ending: str, text: str) -> str:
-        """Write a file that exists for as long as the record, and return its path. Takes the lock."""
-        path = self._path(hold.id, ending)
-        with Lock(self._context.lock):
-            files.make_folder(os.path.dirname(path))
-            atomic.replace(path, text.encode())
-        return path
-
     def end(self, hold: Hold) -> None:
         """Delete a record; a run is appended to the journal of runs first, durably."""
         if hold.kind in OWN_KINDS:
@@ -103,9 +95,8 @@ class HoldRecords:
 
     def delete(self, hold_id: str) -> None:
         """Delete a record and the files beside it, as for work that never started."""
-        for ending in (".mounts.json", ".bashrc", ".zsh/.zshenv", ".zsh/.zshrc", ".json", ".claim"):
+        for ending in (".mounts.json", ".json", ".claim"):
             best_effort.unlink_quietly(self._path(hold_id, ending))
-        best_effort.rmdir_quietly(self._path(hold_id, ".zsh"))
 
     def delete_leftovers(self) -> None:
         """Delete the files of commands that were killed before they wrote a record or after they deleted it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 
 from taoprofiles.errors import NotFoundError, TaoprofError, UsageError
 from taoprofiles.holds.hold import OWN_KINDS, RUN_VARIABLE, Hold
@@ -61,15 +62,9 @@ def stop(context: Context, hold_id: str) -> Hold:
         pids.append(hold.pid)
     if hold.kind == "notebook" and not (pids or hold.container):
         raise UsageError(f"notebook '{hold.reason}' is running nothing", hint="shut its kernel down in Jupyter")
-    # An interactive shell ignores SIGTERM, and exits on SIGHUP, as when its terminal closes.
-    _send_signal(pids, signal.SIGHUP if hold.kind == "shell" else signal.SIGTERM)
-    return hold
-
-
-def _send_signal(pids: list[int], number: signal.Signals) -> None:
     for pid in pids:
-        try:
+        with suppress(ProcessLookupError, PermissionError):  # it has just ended; the pid may be another user's by now
             if pid != os.getpid():
-                os.kill(pid, number)
-        except (ProcessLookupError, PermissionError):
-            pass  # it has just ended; the pid may belong to another user by now
+                # An interactive shell ignores SIGTERM, and exits on SIGHUP, as when its terminal closes.
+                os.kill(pid, signal.SIGHUP if hold.kind == "shell" else signal.SIGTERM)
+    return hold

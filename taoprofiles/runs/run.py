@@ -8,10 +8,10 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from taoprofiles.errors import TaoprofError, UsageError
 from taoprofiles.holds.hold import OWN_KINDS, RUN_VARIABLE, Hold, new_hold
@@ -101,13 +101,11 @@ class Run:
     - ``notes``: warnings for the user
     """
 
-    def __init__(self, context: Context, hold: Hold, rendered: dict[str, Any], variables: Mapping[str, str]) -> None:
-        self.context, self.hold = context, hold
-        self.claim = -1
-        self.variables = dict(variables)
-        self.secrets: tuple[set[str], set[str]] = (set(), set())
-        self.rendered = self.wanted = rendered
-        self.environ = {**context.environ, **variables, PROFILE_VARIABLE: hold.profile or "", RUN_VARIABLE: hold.id}
+    def __init__(self, context: Context, hold: Hold, renderer: Renderer) -> None:
+        self.context, self.hold, self.claim = context, hold, -1
+        self.variables, self.secrets = renderer.variables(), renderer.secrets()
+        self.rendered = self.wanted = renderer.mapping()
+        self.environ = {**context.environ, **self.variables, PROFILE_VARIABLE: hold.profile or ""}
         self.argv: list[str] | None = None
         self.notes: list[str] = []
         self._is_launcher = False
@@ -311,39 +309,13 @@ def prepare(
         doing="use" if kind == "notebook" else kind,
         command=[] if kind != "run" or options.image else command, variables=variables,
     )  # fmt: skip
-    hold = _new_run_hold(context, command, renderer, kind=kind, profile=name, reason=reason, shared=options.shared)
-    if options.image is not None:  # first, so that nothing is done if it is refused
-        _docker_command(context, hold, renderer, command, wanted=_with_tag(rendered, hold), options=options)
-    available_gpus = gpu_indices(context.environ) if resources.is_count(options.gpus) else None
-    with Lock(context.lock, timeout):
-        active = find_active_holds(context, files.read_mapping_file(context), may_write=True)
-        _reserve_resources(hold, active.holds, available_gpus, options)
-        preflight.make_folders(missing_folders)
-        records = HoldRecords(context)
-        # Before the switch, which must not happen if this fails. It does not block it: it needs the new mapping.
-        claim = records.create(hold)
-        try:
-            run = Run(context, hold, rendered, variables)
-            run.claim, run.secrets = claim, renderer.secrets()
-            run.notes += [f"warning: {warning}" for warning in active.unseen]
-            if options.shared:
-                run.notes += _switch_shared_file(context, name, text, options)
-                run.environ.pop("LAUNCHER_MOUNTS", None)
-            else:
-                _isolate(run, renderer, command, options)
-        except BaseException:
-            os.close(claim)
-            records.delete(hold.id)
-            raise
-    return run
-
-
-def _new_run_hold(context: Context, command: list[str], renderer: Renderer, *, kind: str, **fields: Any) -> Hold:
-    variables, rendered = renderer.variables(), renderer.mapping()
     mounts, pid = mapping.mounted(rendered), os.getpid()
-    return new_hold(
+    hold = new_hold(
         context,
         kind,
+        profile=name,
+        reason=reason,
+        shared=options.shared,
         folder=context.folder,
         since=time.time(),
         pid=pid,
@@ -353,8 +325,37 @@ def _new_run_hold(context: Context, command: list[str], renderer: Renderer, *, k
         digest=mapping.digest(mapping.to_bytes(rendered)),
         mounts=[list(pair) for pair in mounts.items()],
         results=paths.host_paths(paths.results_folders(command, variables), mounts) if kind == "run" else [],
-        **fields,
     )
+    run = Run(context, hold, renderer)
+    if options.image is not None:  # first, so that nothing is done if it is refused
+        _use_docker(run, renderer, command, options)
+    available_gpus = gpu_indices(context.environ) if resources.is_count(options.gpus) else None
+    with Lock(context.lock, timeout):
+        active = find_active_holds(context, files.read_mapping_file(context), may_write=True)
+        _reserve_resources(hold, active.holds, available_gpus, options)
+        preflight.make_folders(missing_folders)
+        records = HoldRecords(context)
+        # Before the switch, which must not happen if this fails. It does not block it: it needs the new mapping.
+        run.claim = records.create(hold)
+        try:
+            run.environ[RUN_VARIABLE] = hold.id
+            run.notes = [f"warning: {warning}" for warning in active.unseen]
+            if options.shared:
+                if store.text(name) != text:
+                    raise TaoprofError(f"profile '{name}' was changed at this moment", hint="run the command again")
+                run.notes += kept_message(switch(context, name, check=options.check, release=options.release).kept)
+                run.environ.pop("LAUNCHER_MOUNTS", None)
+            elif options.image is not None:
+                _use_docker(run, renderer, command, options)
+            else:
+                run.wanted = _with_tag(rendered, hold, set_gpus=True)
+                run.environ["LAUNCHER_MOUNTS"] = path = records.mounts_path(hold.id)
+                atomic.replace(path, mapping.to_bytes(run.wanted))
+        except BaseException:
+            os.close(run.claim)
+            records.delete(hold.id)
+            raise
+    return run
 
 
 def _reserve_resources(
@@ -368,28 +369,6 @@ def _reserve_resources(
     hold.gpus = resources.choose_gpus(hold, options.gpus, available_gpus, on_this_machine)
 
 
-def _switch_shared_file(context: Context, name: str, text: bytes, options: RunOptions) -> list[str]:
-    if Store(context).text(name) != text:
-        raise TaoprofError(f"profile '{name}' was changed at this moment", hint="run the command again")
-    return kept_message(switch(context, name, check=options.check, release=options.release).kept)
-
-
-def _isolate(run: Run, renderer: Renderer, command: list[str], options: RunOptions) -> None:
-    """Write a run's own mapping, with the run tag by which its containers are recognised."""
-    hold, context = run.hold, run.context
-    run.wanted = _with_tag(run.rendered, hold, set_gpus=options.image is None)
-    if options.image is None:
-        path = HoldRecords(context).mounts_path(hold.id)
-        atomic.replace(path, mapping.to_bytes(run.wanted))
-        run.environ["LAUNCHER_MOUNTS"] = path
-    else:
-        docker = _docker_command(context, hold, renderer, command, wanted=run.wanted, options=options)
-        run.argv, run.wanted = docker.argv, docker.mapping
-        run.notes += docker.warnings
-        run.environ |= docker.environ
-        run.environ.pop("DOCKER_CONTEXT", None)
-
-
 def _with_tag(rendered: dict[str, Any], hold: Hold, *, set_gpus: bool = False) -> dict[str, Any]:
     """Return a mapping with the run tag, and with ``set_gpus`` the hold's GPUs, in the container's variables."""
     values = {RUN_VARIABLE: hold.id}
@@ -400,90 +379,50 @@ def _with_tag(rendered: dict[str, Any], hold: Hold, *, set_gpus: bool = False) -
     return {"Mounts": rendered["Mounts"], "Envs": []} | rendered | {"Envs": others + tagged}
 
 
-class _DockerCommand(NamedTuple):
-    """``argv`` of ``docker run``, what ``environ`` adds to its environment, and the mapping that the container gets."""
-
-    argv: list[str]
-    environ: dict[str, str]
-    mapping: dict[str, Any]
-    warnings: list[str]
-
-
-def _docker_command(
-    context: Context,
-    hold: Hold,
-    renderer: Renderer,
-    command: list[str],
-    *,
-    wanted: dict[str, Any],
-    options: RunOptions,
-) -> _DockerCommand:
-    """Return the ``docker run`` command for the mapping ``wanted``. Raises CannotRenderError and UsageError.
+def _use_docker(run: Run, renderer: Renderer, command: list[str], options: RunOptions) -> None:
+    """Make ``docker run`` the command of a run. Raises CannotRenderError and UsageError.
 
     Secrets go through the environment, since every user can read a command line.
     """
     from taoprofiles.export import docker, plan  # only for --image
 
-    name = hold.profile or ""
+    hold, name = run.hold, run.hold.profile or ""
+    wanted = _with_tag(run.rendered, hold)
     container = plan.make(
         renderer,
         name,
         image=options.image or "",
         mapping=wanted,
         gpus="all" if hold.gpus is None else hold.gpus,
-        labels={**docker.labels(context, name), RUN_LABEL: hold.id},
+        labels={**docker.labels(run.context, name), RUN_LABEL: hold.id},
     )
     # Docker uses a source as it is; the launcher, and the comparison with the container, resolve symlinks.
     container = container._replace(mounts=[mount.resolved() for mount in container.mounts])
     values = {item["variable"]: str(item["value"]) for item in wanted["Envs"]}
-    environ = {name: values[name] for name, value in container.env.items() if value is None}
+    run.environ |= {name: values[name] for name, value in container.env.items() if value is None}
     # The engine of the hold. DOCKER_HOST has priority over the docker command's current context.
-    environ["DOCKER_HOST"] = hold.engine or ""
+    run.environ["DOCKER_HOST"] = hold.engine or ""
+    run.environ.pop("DOCKER_CONTEXT", None)
     terminal = ["--interactive", "--tty"] if options.terminal and container.tty is not False else ["--interactive"]
     if processes.in_background():
         terminal = []  # a background job that uses the terminal is stopped, and with it the run's monitor
     words = [word for option in docker.options(container) for word in option]
-    variables = renderer.variables()
-    words += [container.image, *(expand_variables(word, variables) for word in container_words(command))]
-    return _DockerCommand(
-        ["docker", "run", "--rm", *terminal, "--name", f"taoprof-{name}-{hold.id}", *words],
-        environ,
-        {**wanted, "Envs": [item for item in wanted["Envs"] if item["variable"] in container.env]},
-        container.warnings,
-    )
+    words += [container.image, *(expand_variables(word, run.variables) for word in container_words(command))]
+    run.argv = ["docker", "run", "--rm", *terminal, "--name", f"taoprof-{name}-{hold.id}", *words]
+    run.wanted = {**wanted, "Envs": [item for item in wanted["Envs"] if item["variable"] in container.env]}
+    run.notes += container.warnings
 
 
-_ZSHENV = """\
-_taoprof_own="$ZDOTDIR"
-ZDOTDIR=BEFORE
-[ -f "$ZDOTDIR/.zshenv" ] && . "$ZDOTDIR/.zshenv"
-_taoprof_users="$ZDOTDIR"
-ZDOTDIR="$_taoprof_own"
-"""
-_ZSHRC = """\
-ZDOTDIR="$_taoprof_users"
-unset _taoprof_own _taoprof_users
-[ -f "$ZDOTDIR/.zshrc" ] && . "$ZDOTDIR/.zshrc"
-PROMPT="PREFIX$PROMPT"
-"""
-
-
-def shell_command(context: Context, run: Run, shell: str, name: str) -> list[str]:
+def shell_command(run: Run, shell: str) -> list[str]:
     """Return the command for an interactive shell with the user's own settings and a prefix in its prompt."""
-    prefix, kind = f"(taoprof:{name}) ", os.path.basename(shell)
-    records = HoldRecords(context)
+    kind, folder = os.path.basename(shell), os.path.join(os.path.dirname(__file__), "shells")
     if kind == "bash":
-        path = records.write_beside(run.hold, ".bashrc", f'[ -f ~/.bashrc ] && . ~/.bashrc\nPS1="{prefix}$PS1"\n')
-        return [shell, "--rcfile", path, "-i"]
+        return [shell, "--rcfile", os.path.join(folder, "bashrc"), "-i"]
     if kind == "zsh":
-        before = shlex.quote(run.environ.get("ZDOTDIR", context.home))
-        # zsh reads each file in the folder that ZDOTDIR names at that time.
-        records.write_beside(run.hold, ".zsh/.zshenv", _ZSHENV.replace("BEFORE", before))
-        zshrc = records.write_beside(run.hold, ".zsh/.zshrc", _ZSHRC.replace("PREFIX", prefix))
-        run.environ["ZDOTDIR"] = os.path.dirname(zshrc)
+        run.environ["TAOPROF_ZDOTDIR"] = run.environ.get("ZDOTDIR", run.context.home)
+        run.environ["ZDOTDIR"] = os.path.join(folder, "zsh")
         return [shell, "-i"]
     if kind == "fish":
-        prompt = f"function fish_prompt; echo -n '{prefix}'; _taoprof_prompt; end"
-        return [shell, "-C", f"functions -c fish_prompt _taoprof_prompt; {prompt}"]
-    run.environ["PS1"] = f"{prefix}$ "
+        return [shell, "-C", f"source {shlex.quote(os.path.join(folder, 'prompt.fish'))}"]
+    run.environ["PS1"] = f"(taoprof:{run.hold.profile}) $ "
     return [shell]

@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 from collections.abc import Mapping, MutableMapping
+from contextlib import suppress
 
 from taoprofiles.errors import TaoprofError
 from taoprofiles.holds.hold import RUN_VARIABLE
@@ -122,18 +123,13 @@ class Session:
 
     def record_end(self, timeout: float) -> None:
         """Record the end, as every search that may write does for ended work. Raises nothing."""
-        try:
-            with Lock(self._context.lock, timeout):
-                find_active_holds(self._context, files.read_mapping_file(self._context), may_write=True)
-        except TaoprofError:
-            pass
+        with suppress(TaoprofError), Lock(self._context.lock, timeout):
+            find_active_holds(self._context, files.read_mapping_file(self._context), may_write=True)
 
     def __enter__(self) -> Session:
-        """Return the session."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Release it."""
         self.release()
 
     def _send_heartbeats(self) -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from taoprofiles.holds import manage
 from taoprofiles.holds.records import HoldRecords
+from taoprofiles.profiles.store import Store
 from taoprofiles.runs import run as runs
 from taoprofiles.system import processes
 from tests.support.commands import Terminal, call, one_clear_error
@@ -859,7 +860,7 @@ def test_a_release_outlives_the_binding_of_its_run(sandbox: Sandbox) -> None:
     (record,) = hold.all()
     sandbox.run("release", record.id, "--yes", check=True)
     seen = {"Id": "ab" * 32, "Image": "x", "Env": [], "User": "", "ShmSize": 1, "Ulimits": {}, "Binds": {}}
-    prepared = runs.Run(sandbox.context, record, {"Mounts": []}, {})
+    prepared = runs.Run(sandbox.context, record, Store(sandbox.context).renderer("b"))
     prepared._bind(seen)
     (noted,) = hold.all()
     assert (noted.released, noted.container) == (True, "ab" * 32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
+from typing import TYPE_CHECKING
 
 from taoprofiles.cli import prompts
 from taoprofiles.cli.output import Declined, Result, say
@@ -12,6 +12,9 @@ from taoprofiles.errors import UsageError
 from taoprofiles.holds import manage
 from taoprofiles.holds.hold import Hold, format_age
 from taoprofiles.storage.paths import Context
+
+if TYPE_CHECKING:
+    from taoprofiles.runs.run import Run
 
 STDERR = 2
 
@@ -39,25 +42,15 @@ def run_command(context: Context, args: argparse.Namespace) -> Result:
         return runs.prepare(context, args.name, args.command, options=options)
 
     run = attempt() if args.wait is None else wait_until_free(context, "run", attempt, seconds=args.wait, say=say)
-    status = _execute(run, args.command, as_json=args.json)
-    hold = run.hold
-    data = {
-        "id": hold.id,
-        "name": args.name,
-        "status": status,
-        "container": hold.container,
-        "image": hold.image,
-        "gpus": hold.gpus,
-        "differences": hold.differences,
-    }
-    return Result(data, status=status)
+    return _execute(run, args.command, as_json=args.json, fields=("container", "image", "gpus", "differences"))
 
 
-def _execute(run: Any, command: list[str], *, as_json: bool) -> int:
-    """Start a prepared run (``runs.run.Run``), wait for its end and return its exit status."""
+def _execute(run: Run, command: list[str], *, as_json: bool, fields: tuple[str, ...] = ()) -> Result:
+    """Start a prepared run and wait for its end; the result has ``fields`` of its hold."""
     # With --json only the envelope goes to stdout, so the command's output goes to stderr.
-    status: int = run.finish(run.start(command, say=say, stdout=STDERR if as_json else None))
-    return status
+    status = run.finish(run.start(command, say=say, stdout=STDERR if as_json else None))
+    data = {"id": run.hold.id, "name": run.hold.profile, "status": status}
+    return Result({**data, **{field: getattr(run.hold, field) for field in fields}}, status=status)
 
 
 def shell_command(context: Context, args: argparse.Namespace) -> Result:
@@ -69,11 +62,10 @@ def shell_command(context: Context, args: argparse.Namespace) -> Result:
     shell = context.environ.get("SHELL") or "/bin/sh"
     options = runs.RunOptions(mkdir=args.mkdir, check=not args.force)
     run = runs.prepare(context, args.name, [shell], kind="shell", options=options)
-    command = runs.shell_command(context, run, shell, args.name)
+    command = runs.shell_command(run, shell)
     if not args.json:
         say(f"shell with profile '{args.name}' (hold {run.hold.id}); 'exit' leaves it")
-    status = _execute(run, command, as_json=args.json)
-    return Result({"id": run.hold.id, "name": args.name, "status": status}, status=status)
+    return _execute(run, command, as_json=args.json)
 
 
 def stop_command(context: Context, args: argparse.Namespace) -> Result:
