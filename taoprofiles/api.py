@@ -54,9 +54,7 @@ def use(
     """
     from taoprofiles.runs import session
 
-    _check_type("a string", str, name=name)
-    _check_type("True or False", bool, shared=shared, mkdir=mkdir, check=check)
-    _check_type("a number of seconds", (int, float), timeout=timeout)
+    _check_types(name=name, shared=shared, mkdir=mkdir, check=check, timeout=timeout)
     return session.begin(name, os.environ, shared=shared, mkdir=mkdir, check=check, timeout=timeout)
 
 
@@ -67,9 +65,7 @@ def switch(
 
     Nothing is held afterwards. With ``dry_run``, nothing is changed. Raises the errors of ``use``.
     """
-    _check_type("a string", str, name=name)
-    _check_type("True or False", bool, dry_run=dry_run, mkdir=mkdir, check=check)
-    _check_type("a number of seconds", (int, float), timeout=timeout)
+    _check_types(name=name, dry_run=dry_run, mkdir=mkdir, check=check, timeout=timeout)
     return switching.use(Context(), name, dry_run=dry_run, mkdir=mkdir, check=check, timeout=timeout)
 
 
@@ -118,16 +114,10 @@ def run(
         if say is not None:
             say(text)
 
-    unknown = sorted(options.keys() - RunKeywords.__annotations__.keys())
-    if unknown:
-        raise TypeError(f"run() got an unexpected keyword argument '{unknown[0]}'")
-    texts = {key: options[key] for key in ("gpus", "image") if options.get(key) is not None}
-    flags = {key: value for key, value in options.items() if key not in ("gpus", "image")}
-    _check_type("a string", str, name=name, **texts)
-    _check_type("True or False", bool, **flags)
-    _check_type("a number of seconds", (int, float), timeout=timeout, wait=0 if wait is None else wait)
+    given = {key: value for key, value in options.items() if value is not None}
+    _check_types(name=name, timeout=timeout, wait=0 if wait is None else wait, **given)
     if say is not None and not callable(say):
-        raise UsageError(f"say must be a function, not {say!r}")
+        raise UsageError(f"say must be a function, not {say!r:.60}")
     argv, context = _to_argv(command), Context()
     run_options = runs.RunOptions(terminal=os.isatty(0) and os.isatty(1), **options)
 
@@ -149,8 +139,7 @@ def hold(name: str | None = None, *, reason: str, timeout: float = DEFAULT_TIMEO
     """
     from taoprofiles.holds import manage
 
-    _check_type("a string", str, reason=reason, name="" if name is None else name)
-    _check_type("a number of seconds", (int, float), timeout=timeout)
+    _check_types(reason=reason, name="" if name is None else name, timeout=timeout)
     context = Context()
     record = manage.hold(context, name, reason=reason, pid=os.getpid(), timeout=timeout)
     try:
@@ -162,9 +151,15 @@ def hold(name: str | None = None, *, reason: str, timeout: float = DEFAULT_TIMEO
             pass  # it was released by its id
 
 
-def _check_type(expected: str, types: type | tuple[type, ...], **arguments: object) -> None:
+def _check_types(**arguments: object) -> None:
     """Raise UsageError for an argument of another type, which would otherwise fail far away, or in a stored record."""
     for name, value in arguments.items():
+        types: tuple[type, ...] = (bool,)
+        expected = "True or False"
+        if name in ("name", "reason", "gpus", "image"):
+            expected, types = "a string", (str,)
+        elif name in ("timeout", "wait"):
+            expected, types = "a number of seconds", (int, float)
         if not isinstance(value, types) or value != value:  # noqa: PLR0124 - NaN: no time would ever be later
             raise UsageError(f"{name} must be {expected}, not {value!r:.60}")
 
@@ -172,9 +167,6 @@ def _check_type(expected: str, types: type | tuple[type, ...], **arguments: obje
 def _to_argv(command: object) -> list[str]:
     """Return a command as a list of strings. Raises UsageError."""
     parts = [command] if isinstance(command, (str, os.PathLike)) else command
-    if not isinstance(parts, (list, tuple)) or not all(isinstance(part, (str, os.PathLike)) for part in parts):
+    if not parts or not isinstance(parts, (list, tuple)) or not all(isinstance(x, (str, os.PathLike)) for x in parts):
         raise UsageError(f"command must be a list of strings, not {command!r:.60}")
-    argv = [os.fspath(part) for part in parts]
-    if not argv or not all(isinstance(part, str) for part in argv):
-        raise UsageError("command must be a list of strings, and not empty")
-    return argv
+    return [os.fsdecode(part) for part in parts]

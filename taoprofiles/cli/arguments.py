@@ -13,10 +13,6 @@ from taoprofiles.profiles.layouts import LAYOUTS
 
 def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     """Add the arguments of a command to its parser."""
-    if command == "render":
-        from taoprofiles.export import TARGETS
-
-        parser.add_argument("--to", required=True, choices=TARGETS, help="what will start the task")
     for argument in ARGUMENTS.get(command, ()):
         action = parser.add_argument(argument.name, **argument.settings)
         if argument.completer is not None:
@@ -80,6 +76,8 @@ def _complete_profile(**_: object) -> list[str]:
     except TaoprofError:
         return []
 
+
+RENDER_TARGETS = ("docker", "compose", "kubernetes", "slurm")
 
 _MKDIR = _flag("--mkdir", "create the source folders that do not exist")
 _REVEAL = _flag("--reveal", "show secret values (KEY, TOKEN, SECRET, PASS, …)")
@@ -215,6 +213,7 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
     "init": (_argument("shell", "your shell", choices=("bash", "zsh", "fish")),),
     "render": (
         _profile(),
+        _argument("--to", "what will start the task", required=True, choices=RENDER_TARGETS),
         _argument("--image", "container image; default: the one in which the installed launcher runs the task"),
         _argument("--gpus", "'all' (default), a count, indices: 0,1, or 'none'", metavar="WHICH", default="all"),
     ),

@@ -83,10 +83,10 @@ def _run_command(argv: list[str]) -> int:
     from taoprofiles.version import VERSION
 
     if "_ARGCOMPLETE" in os.environ:
-        parser.complete(os.environ.get("COMP_LINE", ""))
+        parser.complete()
     as_json = "--json" in argv[: argv.index("--")] if "--" in argv else "--json" in argv
     leading = [word for word in argv[:1] if word == "--json"]
-    command, words = (argv[len(leading)] if len(argv) > len(leading) else ""), argv[len(leading) + 1 :]
+    command, *words = argv[len(leading) :] or [""]
     if command == "help" and words and words[0] in parser.COMMANDS:
         command, words = words[0], ["--help"]
     try:

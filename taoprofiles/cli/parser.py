@@ -63,25 +63,14 @@ TAKES_COMMAND = {
 }
 """Commands that take a command line of another program after ``--``, and their usage."""
 
-REMOVED_COMMANDS = {
-    "holds": "taoprof status",
-    "paths": "taoprof status --paths",
-    "save": "taoprof import --name NAME",
-    "copy": "taoprof new NEW --from NAME",
-    "export": "taoprof show NAME --toml",
-    "why": "taoprof history PATH",
-    "daemon": "taoprofd",
-    "completion": "taoprof init SHELL",
-}
-"""Commands of earlier versions, and what replaces them."""
-
-REMOVED_OPTIONS = {
-    "--no-check": "use --force instead",
-    "--allow-overlap": "use --force instead",
-    "--replace": "use --force instead",
-    "--timeout": "commands wait for each other by themselves",
-}
-"""Options of earlier versions, and what replaces them."""
+OTHER_WORDS = {
+    "ls": "list", "profiles": "list", "rm": "remove", "delete": "remove", "del": "remove", "mv": "rename",
+    "cp": "new NEW --from", "copy": "new NEW --from", "switch": "use", "activate": "use", "ps": "status",
+    "top": "status", "holds": "status", "kill": "stop", "cancel": "stop", "unlock": "release", "lock": "hold",
+    "config": "set", "create": "new", "save": "import --name", "export": "show --toml", "exec": "run", "log": "history",
+    "why": "history PATH", "completion": "init",
+}  # fmt: skip
+"""Words of other tools, and of earlier versions, with the command that does it here."""
 
 STATUSES = """\
 exit status: 0 done or nothing to do · 1 failed · 2 usage · 3 invalid profile or state · 4 no such profile or entry ·
@@ -148,7 +137,7 @@ def help_lines() -> list[str]:
     return lines + STATUSES.split("\n")
 
 
-def complete(line: str) -> None:
+def complete() -> None:
     """Answer the shell's request to complete a line, and exit."""
     import argcomplete
     from argcomplete.completers import SuppressCompleter
@@ -168,22 +157,17 @@ def _module(command: str) -> ModuleType:
 
 
 def _unknown_command(command: str) -> UsageError:
-    if command in REMOVED_COMMANDS:
-        return UsageError(f"the command '{command}' was replaced", hint=REMOVED_COMMANDS[command])
     import difflib
 
-    close = difflib.get_close_matches(command, COMMANDS, n=1)
-    hint = f"did you mean 'taoprof {close[0]}'?" if close else "see 'taoprof --help'"
+    # Of similar words, none that stops or deletes something is suggested.
+    close = difflib.get_close_matches(command, COMMANDS.keys() - {"stop", "release", "remove", "undo"}, n=1)
+    meant = OTHER_WORDS.get(command, close[0] if close else "")
+    hint = f"did you mean 'taoprof {meant}'?" if meant else "see 'taoprof --help'"
     return UsageError(f"unknown command '{command[:70]}'", hint=hint)
 
 
 def _usage_hint(command: str, words: list[str]) -> str:
     """Return a hint for a mistake that is common, "" for any other."""
-    options = [word.partition("=")[0] for word in words]
-    for option in REMOVED_OPTIONS.keys() & options:
-        return f"{option} was removed: {REMOVED_OPTIONS[option]}"
-    if command == "env" and "notebook" in words:
-        return "in a notebook: %load_ext taoprofiles, then %taoprof use NAME"
     names = [word for word in words if not word.startswith("-")]
     if command in ("run", "check") and len(names) > 1:
         import shlex

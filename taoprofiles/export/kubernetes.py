@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from taoprofiles.export.formatting import to_yaml
-from taoprofiles.export.plan import Plan, Rendered, Secret, refuse
+from taoprofiles.export.plan import Plan, Rendered, Secret, gpu_count, refuse
 
 SHM = "/dev/shm"  # noqa: S108 - a folder of the container
 MAX_ID = (1 << 31) - 1
@@ -33,7 +33,7 @@ def render(plan: Plan) -> Rendered:
         for word in plan.command
     ]
     security = _security(plan, warnings)
-    gpus = _gpus(plan, warnings)
+    gpus = gpu_count(plan, warnings, "a pod", "Kubernetes")
     ports = _ports(plan, warnings)
     mounts, volumes = _volumes(plan, warnings)
     container: dict[str, Any] = {
@@ -89,17 +89,6 @@ def _security(plan: Plan, warnings: list[str]) -> dict[str, Any]:
     elif plan.user is not None:
         warnings.append("docker.user: Kubernetes accepts only numbers, so the task runs as the user of the image")
     return result | ({"privileged": True} if plan.privileged else {})
-
-
-def _gpus(plan: Plan, warnings: list[str]) -> int:
-    if plan.gpus == "all":
-        warnings.append("all GPUs: a pod requests a number of GPUs, here 1; use --gpus N for more")
-        return 1
-    if isinstance(plan.gpus, list):
-        if plan.gpus:
-            warnings.append(f"GPUs {','.join(plan.gpus)}: Kubernetes chooses which {len(plan.gpus)} a pod gets")
-        return len(plan.gpus)
-    return int(plan.gpus)
 
 
 def _ports(plan: Plan, warnings: list[str]) -> list[dict[str, Any]]:

@@ -17,21 +17,9 @@ from taoprofiles.launcher.sdk import size_in_bytes
 from taoprofiles.masking import SHORTEST_SECRET, is_secret_argument
 from taoprofiles.profiles.rendering import Renderer
 
-ULIMITS = frozenset(
-    "core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack".split()
-)
-"""The names of limits that Docker knows (ulimitNameMapping in docker/go-units)."""
-
-MAX_SHM_SIZE = (1 << 63) - 1
-
-_IMAGE = re.compile(
-    r"(?:(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]+)?/)?"
-    r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*"
-    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?\Z"
-)
-"""The grammar of distribution/reference."""
+_IMAGE = re.compile(r"[A-Za-z0-9\[][^\s\x00-\x1f\x7f]*\Z")
+"""What cannot be taken for an option or for two words; everything else is judged by the engine."""
 _PORT = re.compile(r"([0-9]{1,5})(?:/(tcp|udp|sctp))?\Z")
-_NETWORK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]*\Z")
 
 
 class Secret(NamedTuple):
@@ -145,15 +133,10 @@ def make(
     shm_size = size_in_bytes(options.get("shm_size", 0))
     ports, problems = _ports(options.get("ports") or {})
     problems = [*_text_problems(mounts, user, secrets), *problems]
-    if user is not None and (not user or user.startswith("-")):
-        problems.append("docker.user: not a user")
     if not _IMAGE.match(image):
         problems.append(f"'{image[:100]}' is not the name of an image")
-    if network is not None and not _NETWORK.match(network):
-        problems.append("docker.network: not the name of a network")
-    if shm_size is None or shm_size > MAX_SHM_SIZE:
-        problems.append("docker.shm_size: too large for an engine")
-    problems += [f"docker.ulimits: Docker does not know '{key[:40]}'" for key in ulimits if key not in ULIMITS]
+    if shm_size is None:
+        problems.append("docker.shm_size: not a size")
     refuse(f"profile '{name}'", problems)
     warnings: list[str] = []
     if ports and network == "host":
@@ -186,6 +169,18 @@ def make(
         labels=dict(labels or {}),
         warnings=warnings + word_warnings,
     )
+
+
+def gpu_count(plan: Plan, warnings: list[str], unit: str, system: str) -> int:
+    """Return how many GPUs to request where ``system`` gives a number of them to a ``unit``, and add warnings."""
+    if plan.gpus == "all":
+        warnings.append(f"all GPUs: {unit} requests a number of GPUs, here 1; use --gpus N for more")
+        return 1
+    if isinstance(plan.gpus, list):
+        if plan.gpus:
+            warnings.append(f"GPUs {','.join(plan.gpus)}: {system} chooses which {len(plan.gpus)} {unit} gets")
+        return len(plan.gpus)
+    return int(plan.gpus)
 
 
 def refuse(what: str, problems: Sequence[str]) -> None:
@@ -253,29 +248,18 @@ def _reference(option: str, value: str, warnings: list[str]) -> Secret:
 
 
 def _expand(word: str, variables: Mapping[str, str], secrets: _Secrets) -> Iterator[str | Secret]:
-    text = ""
-    end = 0
-    for match in VARIABLE.finditer(word):
+    """Yield the parts of a word: the profile's variables expanded, with references for secret names and values."""
+    names = {name for name, _ in secrets}
+    owners = {value: name for name, value in reversed(secrets)}
+    values = "|".join(map(re.escape, sorted(owners, key=len, reverse=True)))
+
+    def expanded(match: re.Match[str]) -> str:
         name = match[1] or match[2]
-        text += word[end : match.start()]
-        end = match.end()
-        if any(name == key for key, _ in secrets):
-            yield from _split_secrets(text, secrets)
-            yield Secret(name)
-            text = ""
-        else:
-            text += variables.get(name, match[0])
-    yield from _split_secrets(text + word[end:], secrets)
+        return f"\0{name}\0" if name in names else variables.get(name, match[0])
 
-
-def _split_secrets(text: str, secrets: _Secrets) -> Iterator[str | Secret]:
-    """Yield the parts of a text, with references for secret values, the longest value first; nothing for ""."""
-    for name, value in sorted(secrets, key=lambda item: -len(item[1])):
-        before, separator, after = text.partition(value)
-        if separator:
-            yield from _split_secrets(before, secrets)
-            yield Secret(name)
-            yield from _split_secrets(after, secrets)
-            return
-    if text:
-        yield text
+    for number, part in enumerate(VARIABLE.sub(expanded, word).split("\0")):  # no argument has a NUL of its own
+        if number % 2:
+            yield Secret(part)
+        elif part:
+            pieces = re.split(f"({values})", part) if owners else [part]
+            yield from (Secret(owners[piece]) if piece in owners else piece for piece in pieces if piece)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from taoprofiles.export.formatting import command_line
-from taoprofiles.export.plan import Plan, Rendered, Word, refuse
+from taoprofiles.export.plan import Plan, Rendered, Word, gpu_count, refuse
 
 _UNSUPPORTED = {",": "a ','", "\\": "a '\\'", "$": "a '$'", " ": "a space"}
 """pyxis separates mounts by commas and passes each on as a line of an fstab, in which enroot expands ``${NAME}``."""
@@ -50,15 +50,9 @@ def _options(plan: Plan, warnings: list[str]) -> Iterator[str]:
         yield "--no-container-remap-root"
         if user not in (f"{plan.caller[0]}:{plan.caller[1]}", str(plan.caller[0])):
             warnings.append(f"docker.user '{user}': under Slurm the task runs as the user who submits it")
-    if plan.gpus == "all":
-        # --exclusive takes them all from others, but srun 22.05 gives a task only the GPUs that it requests.
-        yield "--gpus-per-node=1"
-        warnings.append("all GPUs: a task requests a number of GPUs, here 1; use --gpus N for more")
-    elif plan.gpus and isinstance(plan.gpus, list):
-        yield f"--gpus-per-node={len(plan.gpus)}"
-        warnings.append(f"GPUs {','.join(plan.gpus)}: Slurm chooses which {len(plan.gpus)} a task gets")
-    elif plan.gpus:
-        yield f"--gpus-per-node={plan.gpus}"
+    # --exclusive takes them all from others, but srun 22.05 gives a task only the GPUs that it requests.
+    if gpus := gpu_count(plan, warnings, "a task", "Slurm"):
+        yield f"--gpus-per-node={gpus}"
     if plan.tty:
         yield "--pty"
 

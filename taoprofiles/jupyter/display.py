@@ -141,29 +141,22 @@ def overridden_output(session: Session, overridden: dict[str, str | None], outpu
     output.table("", ("variable", "now", "profile"), rows)
 
 
-def overwritten_output(context: Context, session: Session, differences: list[str]) -> Output:
-    """Return the warning that the shared mapping file was overwritten, and what that means for this notebook."""
+def overwritten_output(context: Context, session: Session, differences: list[str] | None) -> Output:
+    """Return the warning that the shared mapping file was overwritten, or removed if ``differences`` is None."""
     path = context.short(context.mapping_file)
+    if differences is None:
+        what = f"Warning: {path} was removed while this cell ran: 'tao' would start without any mounts. To restore it: "
+        return Output(what + _use_again(session))
     if session.shared:
-        output = Output(
-            f"Warning: {path} was overwritten while this cell ran, and no longer has the mapping of profile "
-            f"'{session.name}', which this notebook uses. To restore it: {_use_again(session)}"
-        )
+        what = f"Warning: {path} was overwritten while this cell ran, and no longer has the mapping of profile "
+        what += f"'{session.name}', which this notebook uses. To restore it: {_use_again(session)}"
     else:
-        output = Output(
+        what = (
             f"Note: {path} was overwritten while this cell ran. 'tao' in this notebook does not read it: it uses the "
-            f"mapping of profile '{session.name}'"
         )
+        what += f"mapping of profile '{session.name}'"
     head = (f"differences from '{session.name}' (-) to {path} (+)",)
-    return output.table("", head, [(line,) for line in differences])
-
-
-def removed_output(context: Context, session: Session) -> Output:
-    """Return the warning that the shared mapping file, which this notebook uses, was removed."""
-    return Output(
-        f"Warning: {context.short(context.mapping_file)} was removed while this cell ran: 'tao' would start without "
-        f"any mounts. To restore it: {_use_again(session)}"
-    )
+    return Output(what).table("", head, [(line,) for line in differences])
 
 
 def _use_again(session: Session) -> str:
@@ -185,7 +178,8 @@ def _problems(context: Context, session: Session) -> list[str]:
     except TaoprofError as error:
         details = "; ".join([error.message, *error.problems])
         problems.append(f"{details}. This notebook keeps the values that it has")
-    problems += _mounts_file_problems(session, again)
+    if problem := _mounts_file_problem(session):
+        problems.append(f"{problem}. To restore it: {again}")
     hold = manage.active_holds(context).find(session.hold.id)
     if hold is None:
         problems.append(f"hold {session.hold.id} is gone. To hold again: {again}")
@@ -194,17 +188,16 @@ def _problems(context: Context, session: Session) -> list[str]:
     return problems
 
 
-def _mounts_file_problems(session: Session, again: str) -> list[str]:
+def _mounts_file_problem(session: Session) -> str:
     path = session.mounts_file
     try:
         content = files.read(path, files.MAPPING_LIMIT)
     except TaoprofError as error:
-        return [f"{error.message}. To restore it: {again}"]
+        return error.message
     if content is None:
-        return [f"the mounts file '{path}' does not exist. To restore it: {again}"]
-    if not mapping.same(content, mapping.to_bytes(session.wanted)):
-        return [f"the mounts file '{path}' has another mapping. To restore it: {again}"]
-    return []
+        return f"the mounts file '{path}' does not exist"
+    is_same = mapping.same(content, mapping.to_bytes(session.wanted))
+    return "" if is_same else f"the mounts file '{path}' has another mapping"
 
 
 def _add_summary(context: Context, summary: dict[str, Any], output: Output) -> Output:

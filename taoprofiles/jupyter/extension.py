@@ -154,7 +154,7 @@ class Extension:
         if self._file == before:
             return None
         if self._file is None:
-            return display.removed_output(self._context, session) if session.shared else None
+            return display.overwritten_output(self._context, session, None) if session.shared else None
         content = files.read_mapping_file(self._context)
         if content is None or mapping.same(content, mapping.to_bytes(session.mapping)):
             return None
