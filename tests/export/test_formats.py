@@ -17,8 +17,8 @@ import yaml
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from taoprofiles.errors import CannotRenderError, InvalidProfileError
 from taoprofiles.cli.arguments import RENDER_TARGETS as TARGETS
+from taoprofiles.errors import CannotRenderError, InvalidProfileError
 from taoprofiles.export.export import RENDERERS
 from taoprofiles.export.formatting import to_yaml
 from taoprofiles.export.plan import Plan, Rendered, Secret, make

@@ -1,5 +1,7 @@
 """docs/tutorial/first-notebook.md, done as it says: its own cells, its own notebooks, a real JupyterLab and trainings.
 
+Two notebooks with different profiles train at the same time, each its own project.
+
 With ``TAOPROF_SCREENSHOTS=docs/images`` it takes the page's pictures.
 """
 
@@ -32,7 +34,7 @@ STEADY = """([root, held]) => {
         if (text !== node.data) node.data = text;
     }
 }"""
-"""Makes what the page shows the same on every machine, as tests/house/test_docs.py does for commands."""
+"""Makes what the page shows the same on every machine, as tests/project/test_docs.py does for commands."""
 
 
 def place(home: TrainingHome, path: str, first: str, train: str, *more: str) -> Path:
@@ -103,7 +105,10 @@ def test_the_tutorial(training_home: TrainingHome, screenshots: Path) -> None:
         second.until_shown(len(second) - 1, ": training as")
 
         containers = [home.engine.inspect(container) for container in home.engine.containers_of(home.root)]
-        assert len(containers) == 2
+        assert [container["State"]["Running"] for container in containers] == [True, True]
+        held = {hold["profile"]: [hold["pid"]] for hold in home.holds() if hold["kind"] == "notebook"}
+        pages = {"detectnet_v2": first, "segformer": second}
+        assert held == {name: lab.kernel_pids(notebook.path) for name, notebook in pages.items()}
         local = {
             kitti: "/workspace/tao-experiments",
             one.parent / "specs": "/workspace/tao-experiments/detectnet_v2/specs",
@@ -116,6 +121,7 @@ def test_the_tutorial(training_home: TrainingHome, screenshots: Path) -> None:
         for notebook in (first, second):
             notebook.idle()
             assert "done with 0" in notebook.text(len(notebook) - 1), notebook.told()
+        until(lambda: not home.engine.containers_of(home.root), "the containers are gone")
         assert browser.errors == []
 
 

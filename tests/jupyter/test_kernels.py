@@ -7,6 +7,7 @@ import json
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,8 @@ import pytest
 
 from tests.support.engine import TrainingHome, until
 from tests.support.home import Home, require
-from tests.support.kernels import Kernel, load, load_and_use, read_environ
+from tests.support.kernels import LOAD, Kernel, load, load_and_use, read_environ
 from tests.support.lab import KERNEL, kernel_path, share_kernel, write_notebook
-from tests.support.notebook_cells import LOAD
 
 pytestmark = pytest.mark.jupyter
 
@@ -76,50 +76,32 @@ def test_use_gives_the_kernel_the_profile(home: Home) -> None:
         assert is_profiles(json.loads(private.read_bytes()), rendered(home, "alpha"))
         assert (home.mapping_file.read_bytes(), home.mapping_file.stat().st_mtime_ns) == before
         assert home.run("current").stdout == "beta\n"
-
-
-def test_what_a_cell_starts_has_the_profile(home: Home) -> None:
-    with Kernel(home) as kernel:
-        there = load_and_use(kernel)
         said = kernel.run('!echo "$LAUNCHER_MOUNTS" && cat "$LAUNCHER_MOUNTS"').text
         assert there["LAUNCHER_MOUNTS"] in said
         assert str(home.root / "alpha") in said
+        home.run("use", "alpha", check=True)  # an own mapping is in nobody's way
+        kernel.run("%taoprof use beta")
+        assert holders(home) == [("notebook", "beta", kernel.pid)], "another use replaces the first"
+        private = Path(read_environ(kernel)["LAUNCHER_MOUNTS"])
+        assert is_profiles(json.loads(private.read_bytes()), rendered(home, "beta"))
+        for command in ("status", "list", "check", "show"):
+            answer = kernel.run(f"%taoprof {command}")
+            assert "".join(answer.html).strip(), "for JupyterLab"
+            assert "beta" in answer.text, "for a terminal, a log and whoever reads the notebook's JSON"
 
 
-def test_the_kernel_holds_as_long_as_it_lives(home: Home) -> None:
-    with Kernel(home) as kernel:
-        load_and_use(kernel)
-        assert holders(home) == [("notebook", "alpha", kernel.pid)]
-        kernel.kill()
-        assert home.holds() == []
-
-
-def test_nothing_is_left_of_a_killed_kernel(home: Home) -> None:
+@pytest.mark.parametrize("end", [Kernel.kill, Kernel.shutdown, Kernel.restart])
+def test_the_kernel_holds_as_long_as_it_lives(home: Home, end: Callable[[Kernel], None]) -> None:
     with Kernel(home) as kernel:
         private = Path(load_and_use(kernel)["LAUNCHER_MOUNTS"])
-        kernel.kill()
-        assert home.holds() == []
-        assert not private.exists(), "the next command takes away what is proved to be over"
-
-
-def test_a_kernel_that_is_shut_down_holds_no_more(home: Home) -> None:
-    with Kernel(home) as kernel:
-        load_and_use(kernel)
-        assert len(home.holds()) == 1
-        kernel.shutdown()
-        until(lambda: home.holds() == [], "nothing is held")
-
-
-def test_a_restarted_kernel_holds_when_it_is_used_again(home: Home) -> None:
-    with Kernel(home) as kernel:
-        load_and_use(kernel)
-        first = kernel.pid
-        kernel.restart()
-        assert kernel.pid != first
-        assert home.holds() == []
-        assert "LAUNCHER_MOUNTS" not in read_environ(kernel)
-        load_and_use(kernel)
         assert holders(home) == [("notebook", "alpha", kernel.pid)]
+        end(kernel)
+        until(lambda: home.holds() == [], "nothing is held")
+        assert not private.exists(), "the next command takes away what is proved to be over"
+        if end is Kernel.restart:
+            assert "LAUNCHER_MOUNTS" not in read_environ(kernel)
+            load_and_use(kernel)
+            assert holders(home) == [("notebook", "alpha", kernel.pid)]
 
 
 def test_an_interrupt_changes_nothing(home: Home) -> None:
@@ -143,40 +125,35 @@ def test_two_kernels_on_one_notebook_are_two_holds(home: Home) -> None:
         assert Path(second["LAUNCHER_MOUNTS"]).exists()
 
 
-def test_using_another_profile_is_one_hold(home: Home) -> None:
+def test_release_gives_everything_back(home: Home) -> None:
     with Kernel(home) as kernel:
-        load_and_use(kernel)
-        kernel.run("%taoprof use beta")
-        assert holders(home) == [("notebook", "beta", kernel.pid)]
-        private = Path(read_environ(kernel)["LAUNCHER_MOUNTS"])
-        assert is_profiles(json.loads(private.read_bytes()), rendered(home, "beta"))
-
-
-@pytest.mark.parametrize("words", ["alpha", "alpha --shared"])
-def test_release_gives_everything_back(home: Home, words: str) -> None:
-    with Kernel(home) as kernel:
-        kernel.run('import os; os.environ["SPECS_DIR"] = "of my own"')
+        kernel.run(f'{LOAD}\nimport os; os.environ["SPECS_DIR"] = "of my own"')
         before = read_environ(kernel)
-        after = load_and_use(kernel, words)
-        assert after != before
-        kernel.run("%taoprof release")
-        assert read_environ(kernel) == before
-        assert home.holds() == []
+        for words in ("alpha", "alpha --shared"):
+            kernel.run(f"%taoprof use {words}")
+            assert read_environ(kernel) != before
+            kernel.run("%taoprof release")
+            assert read_environ(kernel) == before
+            assert home.holds() == []
 
 
 def test_shared_holds_the_mapping_file_until_the_kernel_is_killed(home: Home) -> None:
-    with Kernel(home) as kernel:
-        there = load_and_use(kernel, "alpha --shared")
+    with Kernel(home) as one, Kernel(home) as two:
+        there = load_and_use(one, "alpha --shared")
         assert there.get("LAUNCHER_MOUNTS", str(home.mapping_file)) == str(home.mapping_file)
         assert home.mapping() == rendered(home, "alpha")
-        assert home.run("current").stdout == "alpha\n"
         refused = home.run("use", "beta", "--json")
         assert refused.returncode == 5, (refused.stdout, refused.stderr)
-        error = json.loads(refused.stdout)["error"]
-        assert error["code"] == "held"
-        assert [(one["kind"], one["pid"]) for one in error["holders"]] == [("notebook", kernel.pid)]
-        kernel.kill()
-        home.run("use", "beta", check=True)
+        assert [holder["pid"] for holder in json.loads(refused.stdout)["error"]["holders"]] == [one.pid]
+        load(two)
+        before = read_environ(two)
+        in_notebook = two.execute("%taoprof use beta --shared")
+        assert in_notebook.failed
+        assert f"pid {one.pid}" in in_notebook.said, "who holds it"
+        assert read_environ(two) == before
+        assert holders(home) == [("notebook", "alpha", one.pid)]
+        one.kill()
+        two.run("%taoprof use beta --shared")
         assert home.mapping() == rendered(home, "beta")
 
 
@@ -194,34 +171,18 @@ def test_a_killed_kernels_training_needs_the_shared_file_still(training_home: Tr
         until(lambda: home.run("use", "beta").returncode == 0, "the mapping file is free")
 
 
-def test_a_private_mapping_is_in_nobodys_way(home: Home) -> None:
-    with Kernel(home) as kernel:
-        load_and_use(kernel, "beta")
-        home.run("use", "alpha", check=True)
-        home.run("use", "beta", check=True)
-
-
-def test_a_shared_use_is_refused_beside_another(home: Home) -> None:
-    with Kernel(home) as one, Kernel(home) as two:
-        load_and_use(one, "alpha --shared")
-        load(two)
-        before = read_environ(two)
-        refused = two.execute("%taoprof use beta --shared")
-        assert refused.failed
-        assert f"pid {one.pid}" in refused.said, "who holds it"
-        assert read_environ(two) == before
-        assert holders(home) == [("notebook", "alpha", one.pid)]
-
-
-@pytest.mark.parametrize("words", ["use nosuch", "use alpha beta", "nosuch"])
-def test_what_is_refused_changes_nothing_and_stops_run_all(home: Home, words: str) -> None:
+def test_what_is_refused_changes_nothing_and_stops_run_all(home: Home) -> None:
     """The cell fails, so that a training in a later one does not start with another profile; without a traceback."""
+    home.profile("broken", 'schema = 1\nlayout = "custom"\n"k\\u001b[31m" = 1\n')
     with Kernel(home) as kernel:
         before = load_and_use(kernel)
-        refused = kernel.execute(f"%taoprof {words}")
-        assert refused.failed
-        assert refused.said.strip()
-        assert "Traceback" not in refused.said
+        for words in ("use nosuch", "use alpha beta", "nosuch", "", "use", "use --help", "use 'a", "use broken"):
+            refused = kernel.execute(f"%taoprof {words}")
+            assert refused.failed, words
+            assert refused.said.strip()
+            for text in ("Traceback", "\x1b[31m", "--help' explains", "\\n"):
+                assert text not in refused.said
+            assert words or "%taoprof release" in refused.said
         assert read_environ(kernel) == before
         assert holders(home) == [("notebook", "alpha", kernel.pid)]
 
@@ -235,23 +196,8 @@ def test_a_cell_that_writes_the_mapping_file_is_told_what_its_kernel_reads(home:
         assert str(home.root / "alpha") in said.replace("~", str(home.root)), "what it differs from"
         assert is_profiles(json.loads(Path(there["LAUNCHER_MOUNTS"]).read_bytes()), rendered(home, "alpha"))
         assert "/somewhere/else" not in kernel.run("1 + 1").said, "once is enough"
-
-
-def test_a_cell_that_writes_the_same_mapping_is_left_alone(home: Home) -> None:
-    with Kernel(home) as kernel:
-        load_and_use(kernel)
         same = FOREIGN.partition("    json.dump")[0] + f"    json.dump({rendered(home, 'alpha')!r}, mounts_file)"
         assert kernel.run(same).said.strip() == ""
-
-
-@pytest.mark.parametrize("verb", ["status", "list", "check", "show"])
-def test_answers_are_html_and_text(home: Home, verb: str) -> None:
-    """HTML for JupyterLab, and plain text for a terminal, a log and whoever reads the notebook's JSON."""
-    with Kernel(home) as kernel:
-        load_and_use(kernel)
-        answer = kernel.run(f"%taoprof {verb}")
-        assert "".join(answer.html).strip()
-        assert "alpha" in answer.text
 
 
 RUNNERS = {

@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from tests.support.engine import until
 from tests.support.home import require
@@ -63,43 +63,21 @@ RUN = f"""([path, command, cell]) => {{
 
 OUTPUTS = f"""([path, cell]) => {{
     {PANEL}
-    const area = panel.content.widgets[cell].outputArea;
-    const shown = [...area.node.querySelectorAll('.jp-OutputArea-output')];
-    return area.model.toJSON().map((output, at) => ({{
-        text: shown[at]?.innerText ?? '',
-        html: shown[at]?.innerHTML ?? '',
-        kind: output.output_type,
-        data: output.data ?? {{}},
-    }}));
+    const node = panel.content.widgets[cell].outputArea.node;
+    return [...node.querySelectorAll('.jp-OutputArea-output')].map(shown => shown.innerText).join('\\n');
 }}"""
 
-FIND = f"""([path, cell, selector]) => {{
+FIND = f"""([path, cell]) => {{
     {PANEL}
     jupyterapp.shell.activateById(panel.id);
-    const node = cell === null ? panel.node : panel.content.widgets[cell].node;
-    return selector ? node.querySelector(selector) : node;
+    return panel.content.widgets[cell].node;
 }}"""
-
-RESTART = f"""async path => {{
-    {PANEL}
-    await panel.sessionContext.restartKernel();
-    await panel.sessionContext.session.kernel.requestKernelInfo();
-}}"""
-
-
-class Shown(NamedTuple):
-    """One output: what the page shows, and what the kernel sent (by MIME type)."""
-
-    text: str
-    html: str
-    kind: str
-    data: dict[str, Any]
 
 
 class Browser:
     """``with Browser(lab) as browser: …`` has JupyterLab's page open in it."""
 
-    def __init__(self, lab: Lab, *, width: int = 1280, height: int = 900) -> None:
+    def __init__(self, lab: Lab) -> None:
         require(importlib.util.find_spec("playwright"), "playwright is not installed")
         chromium = shutil.which("chromium")
         require(chromium, "the command 'chromium' is not installed")
@@ -117,7 +95,7 @@ class Browser:
                 executable_path=chromium,
                 args=FLAGS,
                 env={"HOME": str(folder), "PATH": os.environ["PATH"], "LANG": "C.UTF-8"},
-                viewport={"width": width, "height": height},
+                viewport={"width": 1280, "height": 900},
             )
         except BaseException:
             self._driver.stop()
@@ -157,11 +135,6 @@ class Browser:
         self.page.wait_for_function("theme => document.body.dataset.jpThemeName === theme", arg=THEMES[name])
         self.page.wait_for_function(SETTLED)
 
-    def screenshot(self, path: Path) -> Path:
-        """Take a picture of the whole page."""
-        self.page.screenshot(path=path)
-        return path
-
     def told(self) -> str:
         """What stands in the way, for a message."""
         dialogs = self.page.locator(".jp-Dialog-content").all_inner_texts()
@@ -180,18 +153,9 @@ class Notebook:
         """How many cells it has."""
         return int(self._evaluate(STATE, self.path)["cells"])
 
-    def run_all(self) -> None:
-        """Start all cells, from the first to the last, and return at once."""
-        self._evaluate(RUN, [self.path, "notebook:run-all-cells", None])
-
     def run(self, cell: int) -> None:
         """Start one cell and return at once."""
         self._evaluate(RUN, [self.path, "notebook:run-cell", cell])
-
-    def restart(self) -> None:
-        """Restart the kernel, and wait until it is there again."""
-        self._evaluate(RESTART, self.path)
-        self.idle()
 
     @property
     def kernel(self) -> str:
@@ -207,20 +171,17 @@ class Notebook:
 
         until(is_idle, f"{self.path} is idle", seconds=seconds, details=self.told)
 
-    def outputs(self, cell: int) -> list[Shown]:
-        return [Shown(**output) for output in self._evaluate(OUTPUTS, [self.path, cell])]
-
     def text(self, cell: int) -> str:
-        return "\n".join(output.text for output in self.outputs(cell))
+        """Return what the page shows below a cell."""
+        return str(self._evaluate(OUTPUTS, [self.path, cell]))
 
     def until_shown(self, cell: int, text: str, *, seconds: float = 60) -> None:
         """Wait until a cell's outputs have a text."""
         until(lambda: text in self.text(cell), f"{self.path} shows '{text}'", seconds=seconds, details=self.told)
 
-    def screenshot(self, path: Path, *, cell: int | None = None, selector: str = "") -> Path:
-        """Take a picture of the notebook, of one cell, or of what a selector finds first in it."""
-        found = self.browser.page.evaluate_handle(FIND, [self.path, cell, selector]).as_element()
-        assert found, f"nothing in {self.path} is '{selector}'"
+    def screenshot(self, path: Path, *, cell: int) -> Path:
+        """Take a picture of one cell."""
+        found = self.browser.page.evaluate_handle(FIND, [self.path, cell]).as_element()
         found.scroll_into_view_if_needed()
         found.screenshot(path=path)
         return path

@@ -18,8 +18,8 @@ from typing import Any
 from tests.support.engine import until
 from tests.support.home import Home, require
 from tests.support.lab import kernel_path
-from tests.support.notebook_cells import LOAD
 
+LOAD = "%load_ext taoprofiles"
 NUMBERS = itertools.count()
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 ENVIRON = "import json, os; print(json.dumps(dict(os.environ)))"

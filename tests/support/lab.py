@@ -117,10 +117,6 @@ class Lab:
             content = answer.read()
         return json.loads(content) if content else None
 
-    def notebook(self, path: str, *cells: str) -> Path:
-        """Write a notebook of code cells, by its path in the home."""
-        return write_notebook(self.home.root / path, *cells)
-
     def kernel_pids(self, path: str) -> list[int]:
         """Give the processes of the kernels that a notebook has."""
         running = self._kernels()
