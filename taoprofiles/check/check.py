@@ -14,7 +14,7 @@ from taoprofiles.errors import UsageError
 from taoprofiles.launcher import docker_config, installed, versions
 from taoprofiles.launcher.argv import MAIN_PROGRAMS, launcher_words
 from taoprofiles.launcher.host import Host
-from taoprofiles.launcher.mounts import Content
+from taoprofiles.launcher.mounts_file import Content, get_volumes
 from taoprofiles.launcher.prediction import Prediction, Refusal
 from taoprofiles.launcher.simulation import predict
 from taoprofiles.masking import is_secret
@@ -149,23 +149,18 @@ def _check_mode(context: Context, target: CheckTarget, secrets: set[str]) -> lis
 def _check_content(context: Context, target: CheckTarget, content: Content) -> Iterator[Finding]:
     docker, locate = _get_options(content), target.file.locate
     has_home = any(entry["variable"] == "HOME" for _, entry in content.variables)
-    yield from options.check_user(docker, locate, uid=context.uid, gid=context.gid, has_home=has_home)
+    yield from container.check_user(docker, locate, context, has_home=has_home)
     yield from options.check(docker, locate, memory=filesystem.total_memory(), used_ports=filesystem.listening_ports())
-    yield from container.check_nulls(content.variables, locate)
 
 
 def _check_command(
     context: Context, target: CheckTarget, content: Content, command: list[str], *, is_named: bool
 ) -> Iterator[Finding]:
-    run = ["taoprof", "run", target.name, "--"] if is_named and target.name is not None else []
     command_context = CommandContext(
-        _get_mounts(content), target.variables, context.environ, target.secret_variables, run=run
-    )
+        get_volumes(content.mounts), target.variables, context.environ, target.secret_variables,
+        profile=target.name or "", is_run=is_named,
+    )  # fmt: skip
     yield from check_command(command, command_context)
-
-
-def _get_mounts(content: Content) -> dict[str, str]:
-    return {mount.source: mount.destination for mount in content.mounts}
 
 
 def _get_options(content: Content) -> dict[str, Any]:
@@ -181,8 +176,10 @@ def _check_folders(context: Context, target: CheckTarget, content: Content, comm
             where = target.file.locate(mount.location._replace(key="source"))
             sources.append((where, source, filesystem.file_system(source.real, table)))
     docker = os.path.realpath(shutil.which("docker", path=context.environ.get("PATH")) or "")
-    yield from container.check_sources(sources, ids, home=context.home, snap=docker.startswith("/snap/"))
-    folders = _get_results_folders(target, _get_mounts(content), command)
+    yield from container.check_sources(
+        sources, ids, home=context.home, snap=docker.startswith("/snap/"), profile=target.name
+    )
+    folders = _get_results_folders(target, get_volumes(content.mounts), command)
     results = [(path, filesystem.nearest_existing(path)) for path in folders]
     yield from container.check_results(results, ids)
     for _, folder in results:

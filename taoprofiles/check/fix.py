@@ -19,20 +19,20 @@ from taoprofiles.switching import preflight, switch
 
 
 class Fix(NamedTuple):
-    """One fix: ``kind`` is set, unset, mkdir, chmod or use; ``what`` a setting, key, folder, file or profile."""
+    """One fix: ``kind`` is set, unset, mkdir, chmod or use; ``subject`` a setting, key, folder, file or profile."""
 
     kind: str
-    what: str
+    subject: str
 
     def command(self, name: str | None) -> str:
         """Return the command that does it for profile ``name``; for a key of a mounts file, its description."""
         if self.kind in ("set", "unset"):
             if name is None:
-                key = self.what.replace("docker.", "DockerOptions.", 1).replace("container.env.", "Envs: ", 1)
+                key = self.subject.replace("docker.", "DockerOptions.", 1).replace("container.env.", "Envs: ", 1)
                 return f"{self.kind} {key} in the mounts file"
-            return shlex.join(["taoprof", "set", name, *(["--unset"] if self.kind == "unset" else []), self.what])
+            return shlex.join(["taoprof", "set", name, *(["--unset"] if self.kind == "unset" else []), self.subject])
         words = {"mkdir": ["mkdir", "-p"], "chmod": ["chmod", "600"], "use": ["taoprof", "use"]}[self.kind]
-        return shlex.join([*words, self.what])
+        return shlex.join([*words, self.subject])
 
 
 def plan(
@@ -40,10 +40,9 @@ def plan(
 ) -> list[Fix]:
     """Return the fixes, once each, for the profile ``name`` or for the mounts file ``path`` without a profile.
 
-    Keys are set only in the mapping file, whose history can restore it, not in another mounts file. ``is_named``: the
-    profile was named; otherwise it is the active one, and must be used again afterwards.
+    ``is_named``: the profile was named; otherwise it is the active one, and must be used again afterwards.
     """
-    may_set = name is not None or (path == context.mapping_file and not _has_duplicate_keys(findings))
+    may_set = name is not None or _may_rewrite(context, findings, path)
     fixes = dict.fromkeys(Fix(*finding.fix) for finding in findings if finding.fix)
     planned = [fix for fix in fixes if may_set or fix.kind in ("mkdir", "chmod")]
     if name is not None and not is_named and any(fix.kind in ("set", "unset") for fix in planned):
@@ -51,9 +50,9 @@ def plan(
     return planned
 
 
-def _has_duplicate_keys(findings: Sequence[Finding]) -> bool:
-    """Check whether the mounts file has a key twice: rewriting the file would drop one of the two."""
-    return any(finding.id == "json-dup-key" for finding in findings)
+def _may_rewrite(context: Context, findings: Sequence[Finding], path: str) -> bool:
+    """Check whether a mounts file may be written anew: the history can restore it, and no key comes twice in it."""
+    return path == context.mapping_file and all(finding.id != "json-dup-key" for finding in findings)
 
 
 def add_commands(
@@ -64,21 +63,16 @@ def add_commands(
     ``is_named``: the profile was named; otherwise it is the active one.
     """
     name = target.name
-    may_set = target.path == context.mapping_file and not _has_duplicate_keys(findings)
     for finding in findings:
         is_key = finding.fix[:1] in (("set",), ("unset",))
         if is_key and name is not None:
             finding.hint = Fix(*finding.fix).command(name) + ("" if is_named else f" && taoprof use {name}")
-        elif is_key and may_set:
+        elif is_key and _may_rewrite(context, findings, target.path):
             finding.hint = "taoprof check --fix"
         elif is_key or finding.by_hand:
             command = _edit_command(context, finding, target)
             quoted = command if "'" in command else f"'{command}'"
             finding.hint = f"{finding.hint}: {quoted}" if finding.hint else command
-        if name is not None:
-            finding.hint = re.sub(r"\b(taoprof [a-z]+) NAME\b", rf"\1 {name}", finding.hint)
-        elif finding.id == "arg-empty-variable":  # without a profile, there is no shell with its variables
-            finding.hint = "write the whole path, as it is in the container"
     return without_sudo(findings, context.uid)
 
 
@@ -102,26 +96,22 @@ def _edit_command(context: Context, finding: Finding, target: CheckTarget) -> st
 
 def apply(context: Context, fixes: Sequence[Fix], name: str | None) -> None:
     """Apply the fixes; the profile is changed in one step, which ``undo`` reverts. Raises TaoprofError."""
-    wanted: dict[str, str | None] = {}
-    for kind, what in fixes:
-        key, _, value = what.partition("=")
-        if kind == "set":
-            wanted[key] = value
-        elif kind == "unset":
-            wanted.setdefault(what, None)
+    settings = {fix.subject.partition("=")[0]: fix.subject.partition("=")[2] for fix in fixes if fix.kind == "set"}
+    removed: dict[str, str | None] = {fix.subject: None for fix in fixes if fix.kind == "unset"}
+    wanted = removed | settings
     if wanted and name is not None:
         manage.set_keys(context, name, wanted)
     elif wanted:
         _change_file(context, wanted)
-    preflight.make_folders([fix.what for fix in fixes if fix.kind == "mkdir"])
+    preflight.make_folders([fix.subject for fix in fixes if fix.kind == "mkdir"])
     for fix in fixes:
         if fix.kind == "chmod":
-            files.change_mode(fix.what, 0o600)
+            files.change_mode(fix.subject, 0o600)
         elif fix.kind == "use":  # unchecked: it was active, with its other problems
             try:
-                switch.use(context, fix.what, check=False)
+                switch.use(context, fix.subject, check=False)
             except HeldError as error:
-                error.hint = f"profile '{fix.what}' was changed, but is not active yet: {error.hint}"
+                error.hint = f"profile '{fix.subject}' was changed, but is not active yet: {error.hint}"
                 raise
 
 

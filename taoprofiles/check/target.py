@@ -14,14 +14,14 @@ from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Store
 from taoprofiles.rules import container, machine
 from taoprofiles.rules.finding import Finding, error, warning
-from taoprofiles.rules.locations import in_file, in_profile
+from taoprofiles.rules.locations import find_lines, in_file, in_profile
 from taoprofiles.rules.start import File
 from taoprofiles.storage import files
 from taoprofiles.storage.files import MAPPING_LIMIT
 from taoprofiles.storage.paths import Context
 from taoprofiles.switching.status import Status, get_status
 
-_PROBLEM_IDS = {"docker.shm_size": "shm-unit", "docker.ulimits": "ulimit-type", "docker.ports": "port-shape"}
+_PROBLEM_IDS = {"docker.shm_size": "shm-unit", "docker.ulimits": "opts-shape", "docker.ports": "opts-shape"}
 """By profile key: the id of the finding for a value that the profile model rejects, else "profile-invalid"."""
 
 
@@ -53,19 +53,16 @@ class CheckTarget(NamedTuple):
             variables, rendered = renderer.variables(), renderer.mapping(is_checked=False)
         except InvalidProfileError as problem:
             findings = tuple(_invalid(line, name) for line in problem.problems or [problem.message])
-            return cls(name, path, None, File(name, "", in_profile({}), is_rendered=True), {}, findings)
+            return cls(name, path, None, File(name, "", in_profile({}), None), {}, findings)
         secret, secret_environment = renderer.secrets()
         locate = in_profile(rendered)
         findings = (
-            *container.check_placeholders(variables),
+            *container.check_placeholders(variables, name),
             *container.check_shell(variables, context.environ, secret),
-            *container.check_plain_secrets(template["env"], locate),
+            *container.check_plain_secrets(template["env"], locate, name),
         )
-        file = File(name, "", locate, is_rendered=True)
-        content = mapping.to_bytes(rendered)
-        return cls(
-            name, path, content, file, variables, findings, frozenset(secret), frozenset(secret_environment)
-        )  # fmt: skip
+        names = frozenset(secret), frozenset(secret_environment)
+        return cls(name, path, mapping.to_bytes(rendered), File(name, "", locate, None), variables, findings, *names)
 
     @classmethod
     def from_file(cls, context: Context, behaviour: Behaviour) -> CheckTarget:
@@ -82,15 +79,18 @@ class CheckTarget(NamedTuple):
         try:
             content = files.read(path, MAPPING_LIMIT) if path else None
         except InvalidStateError as problem:
-            file = File(name, "", in_file(name, ""), is_rendered=False)
-            return cls(None, path, None, file, {}, (error("json-parse", f"{name}:1", problem.message),))
-        text = (content or b"").decode("utf-8", "replace")
-        file = File(name, text, in_file(name, text), is_rendered=False)
+            return cls(None, path, None, _file(name, ""), {}, (error("json-parse", f"{name}:1", problem.message),))
+        file = _file(name, (content or b"").decode("utf-8", "replace"))
         if content is None:
             meant = environment.meant(launcher_mounts or "", context.environ)
             missing = machine.check_launcher_mounts(launcher_mounts, "a file that does not exist", meant)
             return cls(None, path, None, file, {}, tuple(missing) or (_no_file(context),))
         return cls(None, path, content, file, {}, tuple(overwritten))
+
+
+def _file(name: str, text: str) -> File:
+    lines = find_lines(text)
+    return File(name, text, in_file(name, lines), lines)
 
 
 def _invalid(problem: str, name: str) -> Finding:

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from taoprofiles.launcher.argv import HANDLERS
 from taoprofiles.launcher.host import Host
-from taoprofiles.launcher.prediction import Location, RefusedError, StartLog
+from taoprofiles.launcher.mounts import Location
+from taoprofiles.launcher.prediction import RefusedError, StartLog
 from taoprofiles.launcher.versions import Behaviour
 
 
@@ -20,14 +21,13 @@ class Task(NamedTuple):
     """The task of a start.
 
     ``rest`` are the arguments after the task; ``image`` is "" where no table of images is known; ``registry`` must be
-    logged in to; ``usual`` is the image without OVERRIDE_REGISTRY.
+    logged in to.
     """
 
     name: str
     rest: list[str]
     image: str
     registry: str
-    usual: str
 
 
 def find_task(behaviour: Behaviour, host: Host, arguments: list[str]) -> Task | None:
@@ -39,14 +39,13 @@ def find_task(behaviour: Behaviour, host: Host, arguments: list[str]) -> Task | 
     depth = 2 if behaviour.task_groups else 1
     words, rest = arguments[:depth], list(arguments[depth:])
     if known is None and len(words) == depth and not words[-1].startswith("-") and words[0] not in HANDLERS:
-        return Task(words[-1], rest, "", "nvcr.io", "")
+        return Task(words[-1], rest, "", "nvcr.io")
     tasks = known or {}
     key = tuple(words) if behaviour.task_groups else ("", *words)
     if len(words) == depth and key in tasks:
         registry, name = tasks[key]
-        override = host.environ.get("OVERRIDE_REGISTRY")
-        used = registry if override is None else override
-        return Task(words[-1], rest, f"{used}/{name}", used, f"{registry}/{name}")
+        used = host.environ.get("OVERRIDE_REGISTRY", registry)
+        return Task(words[-1], rest, f"{used}/{name}", used)
     if not words or words[0].startswith("-"):
         return None
     groups = {group for group, _ in tasks} if behaviour.task_groups else set()

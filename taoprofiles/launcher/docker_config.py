@@ -16,7 +16,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from taoprofiles.launcher.host import Host
-from taoprofiles.launcher.prediction import Location, RefusedError, StartLog
+from taoprofiles.launcher.mounts import Location
+from taoprofiles.launcher.prediction import RefusedError, StartLog
 from taoprofiles.launcher.versions import Behaviour
 from taoprofiles.storage import best_effort, files
 

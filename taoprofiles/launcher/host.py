@@ -71,7 +71,7 @@ class Host:
         return content
 
 
-def mounts_file(host: Host, behaviour: Behaviour | None = None) -> str:
+def find_mounts_path(host: Host, behaviour: Behaviour | None = None) -> str:
     """Return the path of the one mounts file that a launcher reads, whether it exists or not.
 
     ``behaviour`` None means a launcher of 5.0.0 or later.
@@ -89,5 +89,5 @@ def find_mounts_file(environ: Mapping[str, str], folder: str, behaviour: Behavio
 
     "" where LAUNCHER_MOUNTS is empty: then the launcher reads no file.
     """
-    path = mounts_file(Host(environ, folder), behaviour)
+    path = find_mounts_path(Host(environ, folder), behaviour)
     return posixpath.join(folder, path) if path else ""

@@ -1,36 +1,20 @@
-"""The result of a simulated start: the container that is asked for, every refusal and every silent change."""
+"""The result of a simulated start: the container that is asked for, every refusal and every silent effect."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from taoprofiles.launcher.mounts import Location, Mount
+
 if TYPE_CHECKING:
-    from taoprofiles.launcher.mounts import Content
+    from taoprofiles.launcher.mounts_file import Content
 
 CONTAINER = "CONTAINER"
 """Placeholder in ``Prediction.shell`` for the container's id, which the engine assigns."""
 
 _ERRORS = (AssertionError, AttributeError, LookupError, OSError, OverflowError, RecursionError, TypeError, ValueError)
 """What the launcher's own statements raise on values of a wrong type or form."""
-
-
-class Location(NamedTuple):
-    """A position in the launcher's input, such as ``Mounts[1].source``.
-
-    ``section`` is Mounts, Envs or DockerOptions of the mounts file, ``--volume`` (of the command), ``command``,
-    ``environ`` (``key`` is the variable), ``file`` (the mounts file as a whole), ``login`` or ``config``;
-    ``number`` counts from 0.
-    """
-
-    section: str
-    number: int | None = None
-    key: str = ""
-
-    def __str__(self) -> str:
-        number = "" if self.number is None else f"[{self.number}]"
-        return f"{self.section}{number}" + (f".{self.key}" if self.key else "")
 
 
 class Refusal(NamedTuple):
@@ -50,32 +34,17 @@ class Refusal(NamedTuple):
 
 
 class Change(NamedTuple):
-    """A silent difference between what is written and what happens. ``was`` and ``now`` never hold secrets.
+    """A silent effect that is not visible in the mounts file itself. ``was`` never holds secrets.
 
-    ========================= =================================================================================
-    no-file                   no mounts file at ``was``: a start without mounts, variables and options
-    json-duplicate-key        ``was`` occurs twice in one object: the first value is lost
-    unknown-keys              keys of an entry that the launcher ignores, named in ``was``
-    mode-ignored              a mount is writable in spite of ``was``
-    moved-destination         the destination is resolved on this host: from ``was`` to ``now``
-    dropped-same-source       this mount is dropped (destination ``was``): the mount at ``now`` has the same source
-    volume-not-seen           a ``--volume`` (``was``) that goes to the task as an argument
-    volume-source-missing     the source of a ``--volume`` is missing: Docker creates the folder ``was`` as root
-    env-none                  null becomes the text None
-    env-stringified           a value that is not text becomes text
-    env-twice                 the variable ``was`` is set twice: the last value counts, at ``now``
-    root-user                 the container runs as root
-    ci-dropped                with CI_PROJECT_DIR this does not reach Docker
-    image-renamed             OVERRIDE_REGISTRY: another image, from ``was`` to ``now``
-    proxy-added               variables of ``~/.docker/config.json`` come first, named in ``now``
-    no-docker                 TAO_DOCKER_DISABLE: no container, and the mounts file is not read
-    ========================= =================================================================================
+    - volume-not-seen: a ``--volume`` (``was``) that goes to the task as an argument
+    - mode-ignored: a ``--volume`` is writable in spite of its mode ``was``
+    - ci-dropped: with CI_PROJECT_DIR this does not reach Docker
+    - no-docker: TAO_DOCKER_DISABLE: no container, and the mounts file is not read
     """
 
     kind: str
     location: Location
     was: str = ""
-    now: str = ""
 
 
 class Call(NamedTuple):
@@ -84,36 +53,37 @@ class Call(NamedTuple):
     ``volumes`` is the destination by source, both as they reach Docker, all writable; ``environment`` has NAME=VALUE
     lines, secrets included; ``ulimits`` the limit by name; ``ports`` the PortBindings of the request; ``shm_size`` is
     in bytes where it was text. None or {} means: not asked for. ``body`` is the whole request that the Docker SDK
-    sends to ``/containers/create``; None under CI_PROJECT_DIR, where the shell is given ``Prediction.shell`` instead,
-    and ``shm_size`` is as written. All GPUs are always asked for.
+    sends to ``/containers/create``. All GPUs are always asked for.
     """
 
     image: str
     volumes: dict[str, str]
     environment: list[str]
-    user: str | None = None
-    shm_size: Any = None
-    ulimits: Mapping[str, Any] = MappingProxyType({})
-    ports: Mapping[str, Any] = MappingProxyType({})
-    network: Any = None
-    privileged: bool = False
-    tty: bool = True
-    body: dict[str, Any] | None = None
+    user: str | None
+    shm_size: Any
+    ulimits: Mapping[str, Any]
+    ports: Mapping[str, Any]
+    network: Any
+    privileged: bool
+    tty: bool
+    body: dict[str, Any]
 
 
 class Prediction(NamedTuple):
     """What the launcher does up to its last call of Docker.
 
     ``version`` is the known launcher whose behaviour is predicted; ``source_file`` the path of the mounts file that it
-    reads, None if it reads none; ``content`` what it takes from that file. ``refusals`` are in the order of the
-    launcher, which stops at the first. ``call`` and ``shell``, the command line that it then gives to ``/bin/sh`` on
-    the host, leave out what is refused; both are empty where no container is asked for (``tao list``, ``--help``,
-    TAO_DOCKER_DISABLE) or the mounts file cannot be read.
+    reads, None if it reads none; ``content`` what it takes from that file; ``volumes`` the mounts of ``--volume``.
+    ``refusals`` are in the order of the launcher, which stops at the first. ``call`` and ``shell``, the command line
+    that it then gives to ``/bin/sh`` on the host, leave out what is refused. ``call`` is None and ``shell`` empty where
+    no container is asked for (``tao list``, ``--help``, TAO_DOCKER_DISABLE) or the mounts file cannot be read; under
+    CI_PROJECT_DIR ``shell`` alone starts the container.
     """
 
     version: str
     source_file: str | None
     content: Content | None
+    volumes: list[Mount]
     refusals: list[Refusal]
     changes: list[Change]
     call: Call | None
@@ -134,15 +104,15 @@ class RefusedError(Exception):
 
 
 class StartLog:
-    """The refusals and silent changes of a start, in the order of the launcher."""
+    """The refusals and silent effects of a start, in the order of the launcher."""
 
     def __init__(self) -> None:
         self.refusals: list[Refusal] = []
         self.changes: list[Change] = []
 
-    def change(self, kind: str, location: Location, was: str = "", now: str = "") -> None:
-        """Record a silent change."""
-        self.changes.append(Change(kind, location, was, now))
+    def change(self, kind: str, location: Location, was: str = "") -> None:
+        """Record a silent effect."""
+        self.changes.append(Change(kind, location, was))
 
     def step(self, section: str, number: int | None = None, key: str = "") -> _Step:
         """Return the context of a launcher's step: an exception in it is recorded as a refusal, and ends the step.

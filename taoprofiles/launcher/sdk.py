@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from taoprofiles.launcher.prediction import Location, RefusedError, StartLog
+from taoprofiles.launcher.mounts import Location
+from taoprofiles.launcher.prediction import RefusedError, StartLog
 
 _ALL_GPUS = {"Driver": "", "Count": -1, "DeviceIDs": [], "Capabilities": [["gpu"]], "Options": {}}
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from taoprofiles.launcher import command, docker_config, mounts, sdk
-from taoprofiles.launcher.host import Host, mounts_file
-from taoprofiles.launcher.prediction import CONTAINER, Call, Location, Prediction, RefusedError, StartLog
+from taoprofiles.launcher import command, docker_config, mounts_file, sdk
+from taoprofiles.launcher.host import Host, find_mounts_path
+from taoprofiles.launcher.mounts import Location, Mount
+from taoprofiles.launcher.prediction import CONTAINER, Call, Prediction, RefusedError, StartLog
 from taoprofiles.launcher.versions import behaviour as behaviour_of
 
 _CI_OPTIONS = ("tty", "privileged", "shm_size")
-_ANY_TASK = command.Task("", [], "", "", "")
-_NO_USER = Location("DockerOptions", key="user")
+_ANY_TASK = command.Task("", [], "", "")
 
 
 def predict(version: str, host: Host, arguments: list[str] | None, *, ignore_ci: bool = False) -> Prediction:
@@ -27,9 +27,8 @@ def predict(version: str, host: Host, arguments: list[str] | None, *, ignore_ci:
     start = _Start(version, host, ignore_ci=ignore_ci)
     start.run(arguments)
     log = start.log
-    return Prediction(
-        start.behaviour.version, start.source_file, start.content, log.refusals, log.changes, start.call, start.shell
-    )
+    found = (start.source_file, start.content, start.volumes, log.refusals, log.changes, start.call, start.shell)
+    return Prediction(start.behaviour.version, *found)
 
 
 class _Start:
@@ -42,7 +41,8 @@ class _Start:
         self.is_ci = self.behaviour.ci and "CI_PROJECT_DIR" in self.host.environ
         self.ignore_ci = ignore_ci
         self.source_file: str | None = None
-        self.content: mounts.Content | None = None
+        self.content: mounts_file.Content | None = None
+        self.volumes: list[Mount] = []
         self.call: Call | None = None
         self.shell = ""
 
@@ -74,36 +74,39 @@ class _Start:
         log = self.log
         if task is not _ANY_TASK:
             docker_config.check_login(self.behaviour, self.host, task.registry, log)
-        if task.image != task.usual:
-            log.change("image-renamed", Location("environ", key="OVERRIDE_REGISTRY"), task.usual, task.image)
         proxies = docker_config.get_proxies(self.host, log)
-        volumes = command.take_volumes(task.rest, log) if self.behaviour.volume_argument else []
+        given = command.take_volumes(task.rest, log) if self.behaviour.volume_argument else []
         for word in task.rest:
             if word == "--volume" or word.startswith("--volume="):
                 log.change("volume-not-seen", Location("command"), was=word)
-        path = mounts_file(self.host, self.behaviour)
+        path = find_mounts_path(self.host, self.behaviour)
         self.source_file = path if self.host.exists(path) else None
-        self.content = mounts.read(path, self.host, log)
+        self.content = mounts_file.read(path, self.host, log)
         if self.content is None:
             return
         line = command.line(task.name, task.rest)
         if self.is_ci and not self.ignore_ci:
-            self._run_in_ci(task.image, self.content, volumes, line)
+            self._run_in_ci(task.image, self.content, line)
         else:
-            self._run_container(task.image, self.content, volumes, line, proxies)
+            self._run_container(task.image, self.content, given, line, proxies)
 
     def _run_container(
-        self, image: str, content: mounts.Content, given: list[tuple[Location, str]], line: str, proxies: list[str]
+        self,
+        image: str,
+        content: mounts_file.Content,
+        given: list[tuple[Location, str]],
+        line: str,
+        proxies: list[str],
     ) -> None:
-        log = self.log
-        all_mounts = list(content.mounts)
+        log, host = self.log, self.host
         for location, text in given:
             with log.step(*location):
                 parts = text.split(":")
-                all_mounts.append(mounts.Mount(location, parts[0], parts[1], {}))
+                entry = {"source": parts[0], "destination": parts[1]}
+                self.volumes.append(Mount(location, host.realpath(parts[0]), host.realpath(parts[1]), entry))
                 if parts[2:] and parts[2:] != ["rw"]:
-                    log.change("mode-ignored", location, was=":".join(parts[2:]))
-        volumes = mounts.get_volumes(all_mounts, self.host, log)
+                    log.change("mode-ignored", location, ":".join(parts[2:]))
+        volumes = mounts_file.get_volumes([*content.mounts, *self.volumes])
         environment = list(content.environment)
         if self.behaviour.sets_client_type:
             environment.append("TAO_CLIENT_TYPE=launcher")
@@ -116,23 +119,20 @@ class _Start:
                 has_options = True
         options = {"tty": True, **(self._check_options(content.options) if has_options else {})}
         if self.is_ci:
-            self._drop_in_ci(options, given)
-        if "user" not in options:
-            log.change("root-user", _NO_USER)
-        if proxies:
-            names = ", ".join(each.partition("=")[0] for each in proxies)
-            log.change("proxy-added", Location("login", key="proxies"), now=names)
+            dropped = [Location("DockerOptions", key=key) for key in options if key not in _CI_OPTIONS]
+            for location in [*dropped, *(location for location, _ in given)]:
+                log.change("ci-dropped", location)
         environment = proxies + environment
         body = sdk.create_request(image, volumes, environment, options, entrypoint=self.behaviour.entrypoint, log=log)
-        host = body["HostConfig"]
+        config = body["HostConfig"]
         self.call = Call(
             image,
             volumes,
             environment,
             body.get("User"),
-            host.get("ShmSize"),
+            config.get("ShmSize"),
             options.get("ulimits", {}),
-            host.get("PortBindings", {}),
+            config.get("PortBindings", {}),
             options.get("network") or None,
             bool(options.get("privileged")),
             bool(tty),
@@ -171,13 +171,13 @@ class _Start:
                 limits[name] = limit
         return limits
 
-    def _run_in_ci(self, image: str, content: mounts.Content, given: list[tuple[Location, str]], line: str) -> None:
-        volumes = mounts.get_volumes(content.mounts, self.host, self.log)
+    def _run_in_ci(self, image: str, content: mounts_file.Content, line: str) -> None:
         tty, options = True, {}
         with self.log.step("DockerOptions"):
             tty = bool(content.options.get("tty", True))
             options = dict(content.options)
         words = ["docker run", "-it" if tty else "-i", "--rm", "--gpus all"]
+        volumes = mounts_file.get_volumes(content.mounts)
         words.append(" ".join(f"-v {source}:{destination}:rw" for source, destination in volumes.items()))
         words.append(" ".join(f"-e {variable}" for variable in content.environment))
         for key, value in options.items():
@@ -186,12 +186,3 @@ class _Start:
         self.shell = f"{' '.join(words)} {image} {line}"
         with self.log.step("file"):
             command.check_line(self.shell)
-        self._drop_in_ci(options, given)
-        self.log.change("root-user", _NO_USER)
-        size, privileged = options.get("shm_size"), bool(options.get("privileged"))
-        self.call = Call(image, volumes, content.environment, shm_size=size, privileged=privileged, tty=tty)
-
-    def _drop_in_ci(self, options: dict[str, Any], given: list[tuple[Location, str]]) -> None:
-        dropped = [Location("DockerOptions", key=key) for key in options if key not in _CI_OPTIONS]
-        for location in [*dropped, *(location for location, _ in given)]:
-            self.log.change("ci-dropped", location)

@@ -41,8 +41,8 @@ class CommandContext:
 
     ``mounts`` is destination by source; ``variables`` are the profile's, ``environ`` is the launcher's environment, and
     ``secrets`` names variables that are secret besides those with a secret's name. ``is_quoted``: the words go through
-    ``quote_argv``, as in ``taoprof run``. ``run`` is ``taoprof run NAME --`` if hints are to begin with it. A spec file
-    that is named relative to ``folder`` is reported.
+    ``quote_argv``, as in ``taoprof run``. Hints name ``profile``, and with ``is_run`` they begin with ``taoprof run``.
+    A spec file that is named relative to ``folder`` is reported.
     """
 
     mounts: Mapping[str, str]
@@ -50,7 +50,8 @@ class CommandContext:
     environ: Mapping[str, str] = field(default_factory=dict)
     secrets: Collection[str] = ()
     is_quoted: bool = False
-    run: Sequence[str] = ()
+    profile: str = ""
+    is_run: bool = False
     folder: str = field(default_factory=_current_folder)
     files: HostFiles = field(default_factory=HostFiles)
 
@@ -140,10 +141,10 @@ class _CommandChecker:
                 continue
             effect = "changes the value" if secret else _shell_effect(word, split)
             what, why = f"the launcher's shell {effect}", "the launcher pastes its words into 'bash -c' without quotes"
-            hint = "'taoprof run NAME -- …' passes words on unchanged"
+            hint = f"'taoprof run {self._context.profile or 'PROFILE'} -- …' passes words on unchanged"
             if not secret:
                 hint = f"write {shlex.quote(quote_word(word))}; or {hint}"
-                if not self._context.run:  # taoprof run quotes the words itself
+                if not self._context.is_run:  # taoprof run quotes the words itself
                     self._quoted[number] = quote_word(word)
             self._add("arg-needs-quoting", Argument(number, key, word), what, why, hint, severity=WARNING)
             reported += [] if secret else self._findings[-1:]
@@ -159,7 +160,7 @@ class _CommandChecker:
                 unset_words.add(number)
                 why = "taoprof does not know the variables of a notebook or another shell"
                 argument = Argument(number, key, word)
-                self._add("arg-empty-variable", argument, f"{unset} is not set", why, "taoprof shell NAME")
+                self._add("arg-empty-variable", argument, f"{unset} is not set", why, self._shell_hint())
         home = self._context.environ.get("HOME", "")
         for argument in path_arguments(self._arriving):
             path = expand_variables(argument.value, self.public)
@@ -219,11 +220,16 @@ class _CommandChecker:
         )
         name = next(candidates, "")
         word = f"{argument.key} '${name}{path}'".lstrip() if argument.key.startswith("-") else f"'${name}{path}'"
-        detail = "a terminal does not have a notebook's variables"
-        if name:
-            detail += f"; after 'taoprof run NAME --', write {word} in single quotes, so that taoprof expands it"
+        why = "a terminal does not have a notebook's variables"
+        if name and self._context.profile:
+            why += f"; after 'taoprof run {self._context.profile} --', write {word} in single quotes, so that taoprof "
+            why += "expands it"
         what = f"'{path}': a shell probably expanded an unset variable to nothing"
-        self._add("arg-empty-variable", argument, what, detail, "taoprof shell NAME")
+        self._add("arg-empty-variable", argument, what, why, self._shell_hint())
+
+    def _shell_hint(self) -> str:
+        profile = self._context.profile  # without one, no shell has its variables
+        return f"taoprof shell {profile}" if profile else "write the whole path, as it is in the container"
 
     def _unset(self, text: str) -> str:
         """Return a variable in ``text`` that nobody sets; names in lower case are Hydra's own."""
@@ -249,14 +255,15 @@ class _CommandChecker:
         masked = without_secrets(words, self._secret_values)
         pairs = zip(words, masked, strict=True)
         if all(word == shown or VARIABLE.fullmatch(word.rpartition("=")[2]) for word, shown in pairs):
-            return shlex.join([*self._context.run, *words])
+            run = ["taoprof", "run", self._context.profile, "--"] if self._context.is_run else []
+            return shlex.join([*run, *words])
         return ""
 
     def _corrected_word(self, number: int, word: str) -> str:
         if number not in self._corrected:
             return self._quoted.get(number, word)
         corrected = self._corrected[number]
-        if self._context.is_quoted or self._context.run or split_like_bash(corrected, self._known) == [corrected]:
+        if self._context.is_quoted or self._context.is_run or split_like_bash(corrected, self._known) == [corrected]:
             return corrected
         return quote_word(corrected)
 

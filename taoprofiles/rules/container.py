@@ -2,55 +2,96 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from taoprofiles.launcher.prediction import Location
+from taoprofiles.launcher.mounts import Location
 from taoprofiles.masking import is_secret
 from taoprofiles.rules.finding import Finding, error, quoted, warning
 from taoprofiles.rules.locations import Locator
 from taoprofiles.rules.mounts import placeholder
-from taoprofiles.storage.paths import is_inside
+from taoprofiles.storage.paths import Context, is_inside
 from taoprofiles.system.filesystem import PathInfo
 
+_USER = r"[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?"
+_LITERAL = r"(?:YOUR_?)?(?:UID|uid|USER(?:_?(?:ID|NAME))?)(?::.*)?"
 _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs")
 _WINDOWS = ("9p", "drvfs")
 
 
-def check_nulls(variables: Iterable[tuple[Location, dict[str, Any]]], locate: Locator) -> Iterator[Finding]:
-    """Check for variables of the container whose value is the text None or null."""
+def check_variables(variables: Iterable[tuple[Location, Mapping[str, Any]]], locate: Locator) -> Iterator[Finding]:
+    """Check the variables of the container: nulls, values that are no text, and names that come twice."""
+    first: dict[str, str] = {}
     for location, entry in variables:
-        if entry["value"] in ("None", "null"):
-            yield null_variable(entry["variable"], entry["value"], locate(location))
+        name, value, where = str(entry["variable"]), entry["value"], locate(location)
+        if value in (None, "None", "null"):
+            yield error(
+                "env-null", where, f"{name} is {'null' if value is None else repr(value)}",
+                f"the container gets the text '{value}': a notebook wrote os.getenv() of a variable that was not set",
+                f"set {name}, or remove it", fix=("unset", f"container.env.{name}"),
+            )  # fmt: skip
+        elif not isinstance(value, str) or not isinstance(entry["variable"], str):
+            what = f"{name} is {'true or false' if isinstance(value, bool) else 'not text'}"
+            why = "" if is_secret(name) else f"the container gets {str(value)[:40]!r}"
+            yield warning("env-not-text", where, what, why, "write it in quotes", by_hand=True)
+        if name in first:
+            what, why = f"the variable {name} is set twice", f"the last one counts, {location}"
+            yield warning("env-twice", first[name], what, why)
+        first[name] = where
 
 
-def null_variable(name: str, value: str | None, where: str) -> Finding:
-    """Return the finding for a variable of the container that is null, or the text of a null."""
-    return error(
-        "env-null", where, f"{name} is {'null' if value is None else repr(value)}",
-        f"the container gets the text '{value}': a notebook wrote os.getenv() of a variable that was not set",
-        f"set {name}, or remove it", fix=("unset", f"container.env.{name}"),
-    )  # fmt: skip
+def check_user(options: Mapping[str, Any], locate: Locator, context: Context, *, has_home: bool) -> Iterator[Finding]:
+    """Check the user of the container against the one of ``context``; ``has_home``: HOME is set in the container."""
+    me = f"{context.uid}:{context.gid}"
+    where, fix = locate(Location("DockerOptions", key="user")), ("set", "docker.user=auto")
+    value = options.get("user")
+    if value in (None, ""):
+        if context.uid != 0:
+            yield warning(
+                "user-missing", where, "no user is set, so the container works as root",
+                "results belong to root: you cannot delete them, and your later runs cannot write to them",
+                f'set it to "{me}", your own', fix=fix,
+            )  # fmt: skip
+        return
+    user = str(value)
+    name = user.partition(":")[0]
+    if not user.replace(":", "", 1).isdigit() and (not re.fullmatch(_USER, user) or re.fullmatch(_LITERAL, user)):
+        why = "the launcher accepts it, but Docker refuses: unable to find user"
+        yield error("user-literal", where, f"'{user}' is not a user", why, f'set it to "{me}", your own', fix=fix)
+        return
+    if name != str(context.uid):
+        yield warning(
+            "user-not-me", where, f"the container works as '{user}', and you are {me}",
+            "you do not own what it writes, and it may not write to what you own", f'set it to "{me}"', fix=fix,
+        )  # fmt: skip
+    if not has_home and name not in ("0", "root"):
+        yield warning(
+            "user-without-home", where, "the container's user has no home folder",
+            "the image does not know the user id, so HOME is '/', and matplotlib, torch and wandb stop: "
+            "PermissionError: [Errno 13] Permission denied: '/.config'",
+            "set HOME for the container, such as HOME=/tmp", fix=("set", "container.env.HOME=/tmp"),
+        )  # fmt: skip
 
 
-def check_plain_secrets(env: Mapping[str, str], locate: Locator) -> Iterator[Finding]:
+def check_plain_secrets(env: Mapping[str, str], locate: Locator, profile: str) -> Iterator[Finding]:
     """Check for secrets that are written in a profile; ``env`` is the template's, by name, as expressions."""
     for number, (name, expression) in enumerate(env.items()):
         if is_secret(name) and expression and "${" not in expression:
             yield warning(
                 "env-secret-plain", locate(Location("Envs", number)), f"the value of {name} is written in the profile",
                 "everybody who can read the file, or a copy of it, has it",
-                f"export {name} in the shell, and: taoprof set NAME 'container.env.{name}=${{env:{name}}}'",
+                f"export {name} in the shell, and: taoprof set {profile} 'container.env.{name}=${{env:{name}}}'",
             )  # fmt: skip
 
 
-def check_placeholders(variables: Mapping[str, str]) -> Iterator[Finding]:
+def check_placeholders(variables: Mapping[str, str], profile: str) -> Iterator[Finding]:
     """Check for variables of the profile that are still placeholders."""
     for name, value in variables.items():
         left = placeholder(value)
         if left and not is_secret(name):
             what = f"'{value}' still contains '{left}'"
-            yield error("variable-placeholder", f"variables.{name}", what, hint=f"taoprof set NAME {name}=…")
+            yield error("placeholder", f"variables.{name}", what, hint=f"taoprof set {profile} {name}=…")
 
 
 def check_shell(variables: Mapping[str, str], environ: Mapping[str, str], secret: Collection[str]) -> Iterator[Finding]:
@@ -79,11 +120,17 @@ def user_ids(user: object, uid: int, gid: int) -> tuple[int, int] | None:
 
 
 def check_sources(
-    sources: Sequence[tuple[str, PathInfo, str]], ids: tuple[int, int] | None, *, home: str, snap: bool
+    sources: Sequence[tuple[str, PathInfo, str]],
+    ids: tuple[int, int] | None,
+    *,
+    home: str,
+    snap: bool,
+    profile: str | None = None,
 ) -> Iterator[Finding]:
     """Check the sources of mounts, given as (where, folder, type of its file system).
 
-    ``ids`` are the container's user and group, None where only the image knows them; ``snap``: Docker is a snap.
+    ``ids`` are the container's user and group, None where only the image knows them; ``snap``: Docker is a snap;
+    ``profile`` is named in hints.
     """
     for where, folder, kind in sources:
         if ids is not None and not folder.may(*ids, 5):
@@ -92,7 +139,7 @@ def check_sources(
                 f"the container's user {ids[0]}:{ids[1]} may not read it",
                 f"chmod o+rx {quoted(folder.path)}, by its owner",
             )  # fmt: skip
-        yield from _check_file_system(where, folder, kind, ids)
+        yield from _check_file_system(where, folder, kind, ids, profile)
         inside = folder.real[len(home) :] if is_inside(folder.real, home) else None
         if snap and (inside is None or "/." in inside):
             what = f"'{folder.path}' is {'in a hidden folder' if inside is not None else 'outside your home'}"
@@ -100,7 +147,9 @@ def check_sources(
             yield warning("snap-docker", where, what, why, "apt install docker.io, or move the folder")
 
 
-def _check_file_system(where: str, folder: PathInfo, kind: str, ids: tuple[int, int] | None) -> Iterator[Finding]:
+def _check_file_system(
+    where: str, folder: PathInfo, kind: str, ids: tuple[int, int] | None, profile: str | None
+) -> Iterator[Finding]:
     if kind in _NETWORK:
         if ids is None or ids[0] == 0 or not folder.mode & 0o005:
             why = "if the server maps root to nobody (root_squash), Docker fails: permission denied"

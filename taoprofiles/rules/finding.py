@@ -10,7 +10,7 @@ ERROR, WARNING, INFO = SEVERITIES = ("error", "warning", "info")
 
 COMMAND_IDS = frozenset((
     "host-path", "unmapped-path", "missing-file", "arg-needs-quoting", "arg-empty-variable", "spec-syntax",
-    "spec-unreadable", "spec-placeholder",
+    "spec-unreadable",
 ))  # fmt: skip
 """Findings about a command and its spec files."""
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
-from taoprofiles.launcher.prediction import Location
+from taoprofiles.launcher.mounts import Location
 
 Locator: TypeAlias = Callable[[Location], str]
 """Returns the name of a location."""
@@ -31,12 +30,15 @@ def in_profile(mapping: Mapping[str, Any]) -> Locator:
     return locate
 
 
-class Lines(NamedTuple):
-    """The line (from 1) of a JSON value, and its parts by key or index."""
+class Lines:
+    """The line (from 1) of a JSON value, its parts by key or index, and the keys that it has twice."""
 
-    line: int
-    parts: dict[str | int, Lines]
-    is_object: bool = False
+    __slots__ = ("is_object", "line", "parts", "repeated")
+
+    def __init__(self, line: int, *, is_object: bool = False) -> None:
+        self.line, self.is_object = line, is_object
+        self.parts: dict[str | int, Lines] = {}
+        self.repeated: list[str] = []
 
     def find(self, path: Iterable[str | int]) -> Lines:
         """Return the value at a path, or the last one on the way to it."""
@@ -48,14 +50,8 @@ class Lines(NamedTuple):
         return value
 
 
-def in_file(name: str, text: str) -> Locator:
-    """Return a locator that gives the lines of a mounts file; ``text`` is its content, ``name`` its name."""
-    import json
-
-    top = Lines(1, {})
-    with suppress(ValueError, RecursionError):
-        json.loads(text)
-        top = find_lines(text)
+def in_file(name: str, top: Lines) -> Locator:
+    """Return a locator that gives the lines of a mounts file; ``top`` is its content, ``name`` its name."""
 
     def locate(location: Location) -> str:
         section, number, key = location
@@ -70,10 +66,17 @@ def in_file(name: str, text: str) -> Locator:
 
 
 def find_lines(text: str) -> Lines:
-    """Return the lines of a JSON text that Python's ``json`` reads; of a key that comes twice both keep the last."""
+    """Return the lines of a JSON text; for one that Python's ``json`` does not read, the first line alone.
+
+    Of a key that comes twice, both keep the last.
+    """
     import json
 
-    top = Lines(1, {})
+    top = Lines(1)
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return top
     open_values = [top]
     line, at = 1, 0
     key: tuple[str, int] | None = None  # of the object's next value, and its line
@@ -84,8 +87,10 @@ def find_lines(text: str) -> Lines:
             open_values.pop()
         elif parent.is_object and key is None and word != ",":
             key = json.loads(word, strict=False), line
+            if key[0] in parent.parts:
+                parent.repeated.append(key[0])
         elif word not in ",:":
-            value = Lines(key[1] if key else line, {}, word == "{")
+            value = Lines(key[1] if key else line, is_object=word == "{")
             parent.parts[key[0] if key else len(parent.parts)] = value
             key = None
             if word in "{[":

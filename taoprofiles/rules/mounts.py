@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 from taoprofiles.launcher.host import Host
-from taoprofiles.launcher.mounts import Mount, get_volumes, take_sections
-from taoprofiles.launcher.prediction import Change, Refusal, StartLog
+from taoprofiles.launcher.mounts import Mount, missing_source
 from taoprofiles.rules.finding import Finding, error, info, quoted, warning
 from taoprofiles.rules.locations import Locator
-from taoprofiles.storage.paths import is_inside
 from taoprofiles.system.filesystem import PathInfo, is_wsl
 
 # Not compiled here: 'use' seldom needs it, and starts faster without it.
@@ -28,48 +25,36 @@ def placeholder(text: str) -> str:
     return match.group() if match else ""
 
 
-def check_mapping(mapping: dict[str, Any], locate: Locator, host: Host) -> Iterator[Finding]:
-    """Check the mounts of a mapping that a profile renders, without simulating the rest of a start."""
-    log = StartLog()
-    mounts = take_sections({"Mounts": mapping["Mounts"]}, host, log).mounts
-    get_volumes(mounts, host, log)
-    return check(mounts, log.refusals, log.changes, locate, host, is_rendered=True)
-
-
-def check(
-    mounts: Sequence[Mount],
-    refusals: Sequence[Refusal],
-    changes: Sequence[Change],
-    locate: Locator,
-    host: Host,
-    *,
-    is_rendered: bool,
-) -> Iterator[Finding]:
-    """Check the mounts that the launcher understands; ``refusals`` and ``changes`` are those of the simulated start.
+def check(mounts: Sequence[Mount], locate: Locator, host: Host, *, is_rendered: bool) -> Iterator[Finding]:
+    """Check the mounts that the launcher understands, those of ``--volume`` at the end.
 
     ``is_rendered``: they come from a profile, whose variables are replaced: a remaining ``$`` is part of a name.
     """
-    refused = {refusal.location.number: refusal for refusal in refusals if refusal.location.section == "Mounts"}
+    missing = {mount.location for mount in mounts if not host.exists(mount.source)}
     for mount in mounts:
-        yield from _check_source(mount, refused.get(mount.location.number), locate, host, is_rendered=is_rendered)
+        if mount.location.section == "Mounts":
+            yield from _check_source(mount, locate, host, missing=mount.location in missing, is_rendered=is_rendered)
+        elif mount.location in missing:
+            what, why = f"folder '{mount.source}' does not exist", "Docker creates it as root"
+            yield warning("volume-argument", "--volume", what, why, f"mkdir -p {quoted(mount.source)}")
         yield from _check_destination(mount, locate)
-    yield from _check_changes(mounts, changes, locate)
-    yield from _check_duplicate_destinations(mounts, locate)
-    yield from _check_nested(mounts, set(refused), locate)
+    yield from _check_same_source(mounts, locate)
+    yield from _check_same_destination(mounts, locate)
+    existing = {mount.destination: mount for mount in mounts if mount.location not in missing}
+    for mount in mounts:
+        yield from _check_nested(mount, existing, locate)
 
 
-def _check_source(
-    mount: Mount, refusal: Refusal | None, locate: Locator, host: Host, *, is_rendered: bool
-) -> Iterator[Finding]:
+def _check_source(mount: Mount, locate: Locator, host: Host, *, missing: bool, is_rendered: bool) -> Iterator[Finding]:
     written = str(mount.entry["source"])
     where = locate(mount.location._replace(key="source"))
-    stops = f"the launcher stops: {refusal}" if refusal else ""
     if written[:1].isalpha() and written[1:3] in (":\\", ":/"):
         hint = "write the Linux path of the folder, such as /data"
         if is_wsl():
             linux_path = f"/mnt/{written[0].lower()}/" + written[3:].replace("\\", "/")
             hint = f"in WSL that folder is '{linux_path}'"
-        yield error("src-windows-path", where, f"'{written}' is a Windows path", stops, hint, by_hand=True)
+        stops = f"the launcher stops: ValueError: {missing_source(mount.source)}"
+        yield error("src-missing", where, f"'{written}' is a Windows path", stops, hint, by_hand=True)
         return
     if not written.startswith(("/", "~")):
         why = f"from here it is '{mount.source}'"
@@ -77,24 +62,26 @@ def _check_source(
         yield warning("src-relative", where, what, why, f"write the whole path: {mount.source}", by_hand=True)
     if ":" in mount.source:
         yield _colon(where, mount.source)
-    if refusal is None:
-        return
+    if missing:
+        yield _missing_source(mount, where, host, is_rendered=is_rendered)
+
+
+def _missing_source(mount: Mount, where: str, host: Host, *, is_rendered: bool) -> Finding:
+    written, stops = str(mount.entry["source"]), f"the launcher stops: ValueError: {missing_source(mount.source)}"
     path = os.path.join(host.folder, host.expanduser(written))
-    problem = PathInfo(path).problem
-    left = placeholder(written)
+    problem, left = PathInfo(path).problem, placeholder(written)
     if problem and problem != "missing":
         # The launcher says that it does not exist, which is misleading.
-        yield error("src-unseen", where, f"'{path}' cannot be read: {problem}", stops)
-    elif left:
+        return error("src-unseen", where, f"'{path}' cannot be read: {problem}", stops)
+    if left:
         what, hint = f"'{written}' still contains '{left}'", "write the real path of the folder"
-        yield error("src-placeholder", where, what, stops, hint, by_hand=True)
-    elif "$" in written and not is_rendered:
+        return error("placeholder", where, what, stops, hint, by_hand=True)
+    if "$" in written and not is_rendered:
         hint = "write the path itself: the launcher expands a leading ~, but no variable"
         what = f"'{written}' contains a '$', and there is no such folder"
-        yield error("src-unexpanded-var", where, what, stops, hint, by_hand=True)
-    else:
-        what, hint = f"folder '{path}' does not exist", f"mkdir -p {quoted(path)}"
-        yield error("src-missing", where, what, stops, hint, fix=("mkdir", path))
+        return error("src-missing", where, what, stops, hint, by_hand=True)
+    what, hint = f"folder '{path}' does not exist", f"mkdir -p {quoted(path)}"
+    return error("src-missing", where, what, stops, hint, fix=("mkdir", path))
 
 
 def _check_destination(mount: Mount, locate: Locator) -> Iterator[Finding]:
@@ -110,6 +97,12 @@ def _check_destination(mount: Mount, locate: Locator) -> Iterator[Finding]:
     elif not real.strip("/"):
         what = f"'{written}' is the root folder of the container"
         yield error("dst-root", where, what, "Docker refuses to mount there", by_hand=True)
+    elif os.path.normpath(written).lstrip("/") != real.lstrip("/"):
+        yield error(
+            "dst-symlinked-on-host", where, f"'{written}' is '{real}' on this host",
+            f"the launcher resolves symlinks on the host and would mount at '{real}': nothing would be at '{written}'",
+            "choose a name that is no symlink on this host, such as /workspace/data", by_hand=True,
+        )  # fmt: skip
     if ":" in real:
         yield _colon(where, real)
 
@@ -119,35 +112,27 @@ def _colon(where: str, path: str) -> Finding:
     return error("src-colon", where, f"'{path}' contains a ':'", why, "rename the folder without ':'", by_hand=True)
 
 
-def _check_changes(mounts: Sequence[Mount], changes: Sequence[Change], locate: Locator) -> Iterator[Finding]:
-    by_name = {str(mount.location): mount for mount in mounts}
-    for kind, location, was, now in changes:
-        mount = by_name.get(str(location._replace(key="")))
-        if kind == "dropped-same-source" and mount is not None:
-            last = by_name.get(now, mount)
-            if last is not mount and last.destination == mount.destination:
-                continue
+def _check_same_source(mounts: Sequence[Mount], locate: Locator) -> Iterator[Finding]:
+    """Check for a mount that the launcher drops: it keeps only one of each source, the last."""
+    last: dict[str, Mount] = {}
+    for mount in mounts:
+        dropped = last.get(mount.source, mount)
+        last[mount.source] = mount
+        if dropped.destination != mount.destination:
             yield error(
-                "src-duplicate", locate(last.location._replace(key="source")),
-                f"'{last.entry['source']}' is the same folder as the source of {location._replace(key='')}",
-                f"the launcher keeps only one mount of a folder, the last: nothing would be mounted at '{was}'",
+                "src-duplicate", locate(mount.location._replace(key="source")),
+                f"'{mount.entry['source']}' is the same folder as the source of {dropped.location}",
+                "the launcher keeps only one mount of a folder, the last: nothing would be mounted at "
+                f"'{dropped.destination}'",
                 "mount a parent folder once, or give one of the two its own folder", by_hand=True,
             )  # fmt: skip
-        elif kind == "moved-destination" and was.startswith("/") and now.strip("/"):
-            if os.path.normpath(was).lstrip("/") == now.lstrip("/"):
-                continue  # //data
-            yield error(
-                "dst-symlinked-on-host", locate(location), f"'{was}' is '{now}' on this host",
-                f"the launcher resolves symlinks on the host and would mount at '{now}': nothing would be at '{was}'",
-                "choose a name that is no symlink on this host, such as /workspace/data", by_hand=True,
-            )  # fmt: skip
 
 
-def _check_duplicate_destinations(mounts: Sequence[Mount], locate: Locator) -> Iterator[Finding]:
+def _check_same_destination(mounts: Sequence[Mount], locate: Locator) -> Iterator[Finding]:
     first: dict[str, Mount] = {}
-    for mount in mounts:
+    for mount in {mount.source: mount for mount in mounts}.values():
         other = first.setdefault(mount.destination, mount)
-        if other.source != mount.source:
+        if other is not mount:
             yield error(
                 "dst-duplicate", locate(mount.location._replace(key="destination")),
                 f"'{mount.entry['destination']}' is already the destination of {other.location}",
@@ -156,24 +141,28 @@ def _check_duplicate_destinations(mounts: Sequence[Mount], locate: Locator) -> I
             )  # fmt: skip
 
 
-def _check_nested(mounts: Sequence[Mount], refused: set[int | None], locate: Locator) -> Iterator[Finding]:
-    """Check mounts inside others: what they hide, or which folder Docker would create on the host for them."""
-    for inner in mounts:
-        at = inner.destination
-        outside = [mount for mount in mounts if at != mount.destination and is_inside(at, mount.destination)]
-        if not outside:
-            continue
-        outer = max(outside, key=lambda mount: len(mount.destination))
-        point = os.path.join(outer.source, os.path.relpath(at, outer.destination))
-        where = locate(inner.location._replace(key="destination"))
-        if outer.location.number in refused or os.path.realpath(point) == inner.source:
-            continue
-        if not os.path.lexists(point):
-            what = f"'{at}' is inside the mount at '{outer.destination}', and '{point}' does not exist"
-            why = "Docker creates it on this host as root: then you cannot write there"
-            yield warning("dst-makes-folder", where, what, why, f"mkdir -p {quoted(point)}", fix=("mkdir", point))
-        elif os.path.isdir(point) and _has_entries(point):
-            yield info("dst-shadow", where, f"'{at}' hides the content of '{point}' in the container")
+def _check_nested(inner: Mount, mounts: Mapping[str, Mount], locate: Locator) -> Iterator[Finding]:
+    """Check a mount inside another: what it hides, or which folder Docker would create on the host for it.
+
+    ``mounts`` are those whose source exists, by destination.
+    """
+    at = inner.destination
+    folder = os.path.dirname(at)
+    while folder not in mounts and folder != "/":
+        folder = os.path.dirname(folder)
+    if folder not in mounts or folder == at:
+        return
+    outer = mounts[folder]
+    point = os.path.join(outer.source, os.path.relpath(at, outer.destination))
+    where = locate(inner.location._replace(key="destination"))
+    if os.path.realpath(point) == inner.source:
+        return
+    if not os.path.lexists(point):
+        what = f"'{at}' is inside the mount at '{outer.destination}', and '{point}' does not exist"
+        why = "Docker creates it on this host as root: then you cannot write there"
+        yield warning("dst-makes-folder", where, what, why, f"mkdir -p {quoted(point)}", fix=("mkdir", point))
+    elif os.path.isdir(point) and _has_entries(point):
+        yield info("dst-shadow", where, f"'{at}' hides the content of '{point}' in the container")
 
 
 def _has_entries(folder: str) -> bool:

@@ -6,7 +6,8 @@ import re
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
-from taoprofiles.launcher.prediction import Location, Refusal
+from taoprofiles.launcher.mounts import Location
+from taoprofiles.launcher.prediction import Refusal
 from taoprofiles.launcher.sdk import size_in_bytes
 from taoprofiles.rules.finding import Finding, error, warning
 from taoprofiles.rules.locations import Locator
@@ -22,25 +23,21 @@ _RECOMMENDED = "16G"
 _BINARY = r"([0-9]+) ?([KMGkmg])i[Bb]?"
 """A size as other programs write it, whose meaning is clear: 16GiB."""
 
-_USER = r"[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?"
-_LITERAL = r"(?:YOUR_?)?(?:UID|uid|USER(?:_?(?:ID|NAME))?)(?::.*)?"
-
 
 def explain(refusal: Refusal, options: Any, locate: Locator, behaviour: Behaviour) -> Finding:
     """Return the finding for a refusal of the launcher; ``options`` are as written, of any type."""
     key, where, stops = refusal.location.key, locate(refusal.location), f"the launcher stops: {refusal}"
     if not key:
-        id, what = ("opts-null", "null") if options is None else ("opts-shape", "not an object")
-        hint = "write {}, or remove DockerOptions"
-        return error(id, where, f"DockerOptions is {what}", stops, hint, by_hand=True)
+        what = f"DockerOptions is {'null' if options is None else 'not an object'}"
+        return error("opts-shape", where, what, stops, "write {}, or remove DockerOptions", by_hand=True)
     if key.startswith("ulimits"):
         hint = 'such as {"memlock": -1, "stack": 67108864}'
         what = f"{key} is not {'an object' if key == 'ulimits' else 'a whole number'}"
-        return error("ulimit-type", where, what, stops, hint, by_hand=True)
+        return error("opts-shape", where, what, stops, hint, by_hand=True)
     if key == "shm_size":
         return _bad_size(options[key], where, stops)
     if key.startswith("ports"):
-        return error("port-shape", where, f"{key} is not valid", stops, 'such as {"8888": 8888}', by_hand=True)
+        return error("opts-shape", where, f"{key} is not valid", stops, 'such as {"8888": 8888}', by_hand=True)
     if key not in behaviour.options:
         import difflib
 
@@ -84,46 +81,13 @@ def _check_ports(ports: dict[str, Any], locate: Locator, used_ports: Collection[
                 )  # fmt: skip
 
 
-def check_user(options: dict[str, Any], locate: Locator, *, uid: int, gid: int, has_home: bool) -> Iterator[Finding]:
-    """Check the user of the container; ``uid``, ``gid`` are the caller's, ``has_home``: HOME is set there."""
-    me = f"{uid}:{gid}"
-    where, fix = locate(_key("user")), ("set", "docker.user=auto")
-    value = options.get("user")
-    if value in (None, ""):
-        if uid != 0:
-            yield warning(
-                "user-missing", where, "no user is set, so the container works as root",
-                "results belong to root: you cannot delete them, and your later runs cannot write to them",
-                f'set it to "{me}", your own', fix=fix,
-            )  # fmt: skip
-        return
-    user = str(value)
-    name = user.partition(":")[0]
-    if not user.replace(":", "", 1).isdigit() and (not re.fullmatch(_USER, user) or re.fullmatch(_LITERAL, user)):
-        why = "the launcher accepts it, but Docker refuses: unable to find user"
-        yield error("user-literal", where, f"'{user}' is not a user", why, f'set it to "{me}", your own', fix=fix)
-        return
-    if name != str(uid):
-        yield warning(
-            "user-not-me", where, f"the container works as '{user}', and you are {me}",
-            "you do not own what it writes, and it may not write to what you own", f'set it to "{me}"', fix=fix,
-        )  # fmt: skip
-    if not has_home and name not in ("0", "root"):
-        yield warning(
-            "user-without-home", where, "the container's user has no home folder",
-            "the image does not know the user id, so HOME is '/', and matplotlib, torch and wandb stop: "
-            "PermissionError: [Errno 13] Permission denied: '/.config'",
-            "set HOME for the container, such as HOME=/tmp", fix=("set", "container.env.HOME=/tmp"),
-        )  # fmt: skip
-
-
 def _check_shared_memory(options: dict[str, Any], locate: Locator, memory: int) -> Iterator[Finding]:
     where, fix = locate(_key("shm_size")), ("set", f"docker.shm_size={_RECOMMENDED}")
     symptom = "training with several workers stops: Unexpected bus error … insufficient shared memory (shm)"
     value = options.get("shm_size")
     if value is None:
         hint = f'set it to "{_RECOMMENDED}", as NVIDIA recommends'
-        yield warning("shm-missing", where, "the shared memory has Docker's default of 64 MB", symptom, hint, fix=fix)
+        yield warning("shm-too-small", where, "the shared memory has Docker's default of 64 MB", symptom, hint, fix=fix)
         return
     size = size_in_bytes(value)
     if size is None:

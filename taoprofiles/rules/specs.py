@@ -132,7 +132,7 @@ class _SpecChecker:
                 continue  # a secret may begin with '/', and must not be printed
             if _PLACEHOLDER.search(text):
                 hint = f"set '{key}' there, or on the command line" if key else "set it"
-                findings.add("spec-placeholder", line, f"'{text}' is a placeholder that was never filled in", "", hint)
+                findings.add("placeholder", line, f"'{text}' is a placeholder that was never filled in", "", hint)
             elif path := path_in(value):
                 paths += 1
                 if paths > PATHS_LIMIT:

@@ -1,4 +1,4 @@
-"""Rules for a simulated start: each refusal of the launcher, and each silent change that matters, as a finding."""
+"""Rules for a simulated start: each refusal of the launcher, and each silent effect that matters, as a finding."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from taoprofiles.launcher.host import Host
+from taoprofiles.launcher.mounts_file import Content
 from taoprofiles.launcher.prediction import Change, Prediction, Refusal
 from taoprofiles.launcher.versions import Behaviour
-from taoprofiles.masking import is_secret
 from taoprofiles.rules import container, mounts, options
 from taoprofiles.rules.finding import Finding, error, warning
-from taoprofiles.rules.locations import Locator
+from taoprofiles.rules.locations import Lines, Locator
 
 _SECTIONS = ("Mounts", "Envs", "DockerOptions")
-_KEYS = {"Mounts": ("mount-shape", "source and destination"), "Envs": ("env-shape", "variable and value")}
+_KEYS = {"Mounts": ("source", "destination"), "Envs": ("variable", "value")}
 
 
 class File(NamedTuple):
-    """The mounts file: ``text`` as read, ``locate`` names its parts; ``is_rendered``: it comes from a profile."""
+    """The mounts file: ``text`` as read, ``locate`` names its parts; ``lines`` is None if it comes from a profile."""
 
     name: str
     text: str
     locate: Locator
-    is_rendered: bool
+    lines: Lines | None
 
 
 def check(prediction: Prediction, file: File, behaviour: Behaviour, host: Host) -> Iterator[Finding]:
@@ -36,18 +36,21 @@ def check(prediction: Prediction, file: File, behaviour: Behaviour, host: Host) 
         if section == "file":
             yield _file(refusal, file)
         elif section in _KEYS:
-            if section == "Envs" or number not in accepted:
+            if section == "Envs" or number not in accepted:  # else the source is missing: a rule of its own
                 yield _entry(refusal, file.locate)
         elif section == "DockerOptions":
             yield options.explain(refusal, content.options if content else None, file.locate, behaviour)
         elif section != "login":
             yield other_refusal(refusal)
+    if file.lines is not None:
+        yield from _repeated_keys(file.lines, file.name)
     if content is not None:
-        yield from mounts.check(
-            content.mounts, prediction.refusals, prediction.changes, file.locate, host, is_rendered=file.is_rendered
-        )
+        all_mounts = [*content.mounts, *prediction.volumes]
+        yield from mounts.check(all_mounts, file.locate, host, is_rendered=file.lines is None)
+        yield from container.check_variables(content.variables, file.locate)
+        yield from _ignored_keys(content, file.locate)
     for change in prediction.changes:
-        yield from _change(change, prediction, file.locate)
+        yield from _change(change)
 
 
 def other_refusal(refusal: Refusal) -> Finding:
@@ -62,12 +65,12 @@ def _file(refusal: Refusal, file: File) -> Finding:
         near = {name.lower(): name for name in _SECTIONS}.get(key.lower(), "")
         hint = f"write '{near}'" if near else "remove it: comments are not allowed in this file"
         what = f"'{key[:70]}' is no key of a mounts file"
-        return error("schema-top-key", where, what, stops, hint, by_hand=True)
+        return error("file-shape", where, what, stops, hint, by_hand=True)
     if kind == "AssertionError":
-        return error("mounts-missing", where, "there is no 'Mounts'", stops, 'add "Mounts": []', by_hand=True)
+        return error("file-shape", where, "there is no 'Mounts'", stops, 'add "Mounts": []', by_hand=True)
     if kind == "AttributeError":
         hint = 'the file must begin with {"Mounts": ['
-        return error("mounts-missing", where, "it is not a JSON object", stops, hint, by_hand=True)
+        return error("file-shape", where, "it is not a JSON object", stops, hint, by_hand=True)
     if kind == "JSONDecodeError":
         line, what, hint = _explain_parse_error(file.text)
         return error("json-parse", f"{file.name}:{line}", what, stops, hint, by_hand=True)
@@ -90,38 +93,42 @@ def _explain_parse_error(text: str) -> tuple[int, str, str]:
 
 def _entry(refusal: Refusal, locate: Locator) -> Finding:
     section, number, key = refusal.location
-    id, keys = _KEYS[section]
     if number is None:
         what, hint = f"{section} is not a list", "write [ … ]"
     elif key:
         what, hint = f"entry {number}: {key} is not a path", "write it in quotes"
     else:
-        what, hint = f"entry {number} needs {keys}", ""
-    return error(id, locate(refusal.location), what, f"the launcher stops: {refusal}", hint, by_hand=True)
+        what, hint = f"entry {number} needs {' and '.join(_KEYS[section])}", ""
+    stops = f"the launcher stops: {refusal}"
+    return error("file-shape", locate(refusal.location), what, stops, hint, by_hand=True)
 
 
-def _change(change: Change, prediction: Prediction, locate: Locator) -> Iterator[Finding]:
-    kind, location, was, now = change
-    where = locate(location)
-    if kind == "json-duplicate-key":
-        why = "JSON keeps only the last one, and the launcher never sees the first"
-        yield error("json-dup-key", where, f"'{was}' is there twice", why, "remove one of the two", by_hand=True)
-    elif kind in ("mode-ignored", "unknown-keys"):
-        why = "the mount is always writable" if kind == "mode-ignored" else ""
-        yield warning("key-ignored", where, f"the launcher ignores {was}", why, "remove it", by_hand=True)
-    elif kind == "env-none":
-        yield container.null_variable(was, None, locate(location._replace(key="")))
-    elif kind == "env-stringified":
-        entries = dict(prediction.content.variables) if prediction.content else {}
-        value = entries[location._replace(key="")][location.key]
-        what = f"{was} is {'true or false' if isinstance(value, bool) else 'not text'}"
-        why = "" if is_secret(was) else f"the container gets {str(value)[:40]!r}"
-        yield warning("env-not-text", where, what, why, "write it in quotes", by_hand=True)
-    elif kind == "env-twice":
-        yield warning("env-twice", where, f"the variable {was} is set twice", f"the last one counts, {now}")
-    elif kind == "volume-not-seen":
+def _repeated_keys(value: Lines, name: str) -> Iterator[Finding]:
+    why = "JSON keeps only the last one, and the launcher never sees the first"
+    for key in value.repeated:
+        where = f"{name}:{value.parts[key].line}"
+        yield error("json-dup-key", where, f"'{key}' is there twice", why, "remove one of the two", by_hand=True)
+    for part in value.parts.values():
+        yield from _repeated_keys(part, name)
+
+
+def _ignored_keys(content: Content, locate: Locator) -> Iterator[Finding]:
+    located = [*content.variables, *((mount.location, mount.entry) for mount in content.mounts)]
+    for location, entry in located:
+        for key in entry:
+            is_mode = location.section == "Mounts" and key in ("mode", "ro", "readonly", "read_only")
+            if key in _KEYS[location.section] or (is_mode and entry[key] in ("rw", False)):
+                continue
+            what = f"the launcher ignores {key}={json.dumps(entry[key])}" if is_mode else f"the launcher ignores {key}"
+            why = "the mount is always writable" if is_mode else ""
+            yield warning("key-ignored", locate(location._replace(key=key)), what, why, "remove it", by_hand=True)
+
+
+def _change(change: Change) -> Iterator[Finding]:
+    if change.kind == "mode-ignored":
+        what, why = f"the launcher ignores '{change.was}'", "the mount is always writable"
+        yield warning("key-ignored", "--volume", what, why, "remove it")
+    elif change.kind == "volume-not-seen":
         why = "the launcher knows only '--volume SOURCE:DESTINATION', from 6.0.0 on; this goes to the task"
-        yield warning("volume-not-seen", "--volume", f"'{was}' mounts nothing", why, "add the mount to the profile")
-    elif kind == "volume-source-missing":
-        what, why = f"folder '{was}' does not exist", "Docker creates it as root"
-        yield warning("volume-source-missing", "--volume", what, why)
+        what = f"'{change.was}' mounts nothing"
+        yield warning("volume-argument", "--volume", what, why, "add the mount to the profile")

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from taoprofiles.errors import InvalidProfileError
 from taoprofiles.launcher.host import Host
-from taoprofiles.launcher.prediction import Location
+from taoprofiles.launcher.mounts import Location, resolve
 from taoprofiles.masking import without_secrets
-from taoprofiles.rules import container, mounts, options
+from taoprofiles.rules import container, mounts
 from taoprofiles.rules.finding import COMMAND_IDS, ERROR, Finding
 from taoprofiles.rules.locations import in_profile
 from taoprofiles.storage.files import to_taoprof_error
@@ -44,19 +44,22 @@ def find_missing_folders(
     error.
     """
     locate = in_profile(mapping)
-    findings = list(mounts.check_mapping(mapping, locate, Host(context.environ, context.folder)))
+    host = Host(context.environ, context.folder)
+    findings = list(mounts.check(resolve(mapping, host), locate, host, is_rendered=True))
     folders = [finding.fix[1] for finding in findings if finding.fix[:1] == ("mkdir",)] if mkdir else []
     if check:
         envs, docker = mapping.get("Envs", []), mapping.get("DockerOptions") or {}
         has_home = any(entry["variable"] == "HOME" for entry in envs)
         located = [(Location("Envs", number), entry) for number, entry in enumerate(envs)]
-        findings += options.check_user(docker, locate, uid=context.uid, gid=context.gid, has_home=has_home)
-        findings += container.check_nulls(located, locate)
+        findings += container.check_user(docker, locate, context, has_home=has_home)
+        findings += container.check_variables(located, locate)
         if command:
             from taoprofiles.mounts.mapping import mounted
             from taoprofiles.rules.command import CommandContext, check_command  # not for 'use', which has no command
 
-            command_context = CommandContext(mounted(mapping), variables or {}, context.environ, is_quoted=True)
+            command_context = CommandContext(
+                mounted(mapping), variables or {}, context.environ, is_quoted=True, profile=name
+            )
             findings += check_command(command, command_context)
         errors = [f for f in findings if f.severity == ERROR and not (mkdir and f.id == "src-missing")]
         if errors:

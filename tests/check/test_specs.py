@@ -68,8 +68,8 @@ def test_a_yaml_spec(project: Path) -> None:
     wanted = [
         ("host-path", "specs/train.yaml:4", host),
         ("unmapped-path", "specs/train.yaml:5", "'/datasets/val.json' is in no mount"),
-        ("spec-placeholder", "specs/train.yaml:6", "'???' is a placeholder that was never filled in"),
-        ("spec-placeholder", "specs/train.yaml:8", "'/path/to/fan.pth' is a placeholder that was never filled in"),
+        ("placeholder", "specs/train.yaml:6", "'???' is a placeholder that was never filled in"),
+        ("placeholder", "specs/train.yaml:8", "'/path/to/fan.pth' is a placeholder that was never filled in"),
         (
             "missing-file",
             "specs/train.yaml:9",
@@ -79,7 +79,7 @@ def test_a_yaml_spec(project: Path) -> None:
     for spec in ("/specs/train.yaml", "$SPECS_DIR/train.yaml", f"{project}/specs/train.yaml"):
         assert judged(project, "train", "-e", spec) == wanted
     given = ["dataset.num_classes=91", "train.pretrained_model_path=/data/fan.pth"]
-    assert judged(project, "train", "-e", spec, *given) == [item for item in wanted if item[0] != "spec-placeholder"]
+    assert judged(project, "train", "-e", spec, *given) == [item for item in wanted if item[0] != "placeholder"]
     assert ("host-path", "specs/train.yaml:12") in located(project, "evaluate", "-e", spec)
     findings = {finding.id: finding for finding in findings_in(project, "train", "-e", "/specs/train.yaml")}
     assert findings["host-path"].why == "use '/data/train.json' instead"

@@ -89,7 +89,7 @@ WALKS = {
     "a notebook's placeholder": Walk(
         "ValueError: Mount point source path doesn't exist. /path/to/local/tao-experiments",
         "taoprof check",
-        "src-placeholder",
+        "placeholder",
         {FILE: mounts(("/path/to/local/tao-experiments", INSIDE))},
         types="s#/path/to/local/tao-experiments#HOME/kitti#",
     ),

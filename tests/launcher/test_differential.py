@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from taoprofiles.launcher import command, docker_config, host, mounts, sdk, versions
+from taoprofiles.launcher import command, docker_config, host, mounts_file, sdk, versions
 from taoprofiles.launcher import simulation as predict_module
 from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.prediction import Prediction, Refusal
@@ -133,18 +133,17 @@ def test_any_number_of_odd_things_at_once(launchers: list[Launcher], root: Path,
 
 BREAKS = [
     (host, "if named is None:", "if not named:"),
-    (mounts, 'encoding="utf-8")', 'encoding="utf-8-sig")'),
-    (mounts, "text = io.TextIOWrapper(io.BytesIO(host.read(path)), encoding=\"utf-8\").read()",
+    (mounts_file, 'encoding="utf-8")', 'encoding="utf-8-sig")'),
+    (mounts_file, "text = io.TextIOWrapper(io.BytesIO(host.read(path)), encoding=\"utf-8\").read()",
      "text = host.read(path).decode()"),
-    (mounts, 'host.realpath(host.expanduser(entry["source"]))', 'host.realpath(entry["source"])'),
-    (mounts, 'host.realpath(host.expanduser(entry["destination"]))', 'host.realpath(entry["destination"])'),
-    (mounts, "            if not host.exists(source):", "            if False:"),
-    (mounts, "volumes[real], locations[real] = bind, location",
-     "volumes.setdefault(real, bind); locations[real] = location"),
-    (mounts, "host.realpath(source), host.realpath(destination)", "host.realpath(source), destination"),
-    (mounts, "volumes[real], locations", "volumes[source], locations"),
-    (mounts, "={entry['value']}\"", "={entry['value'] or ''}\""),
-    (mounts, 'raise RefusedError("KeyError"', 'RefusedError("KeyError"'),
+    (mounts_file, 'host.realpath(host.expanduser(entry["source"]))', 'host.realpath(entry["source"])'),
+    (mounts_file, 'host.realpath(host.expanduser(entry["destination"]))', 'host.realpath(entry["destination"])'),
+    (mounts_file, "            if not host.exists(source):", "            if False:"),
+    (mounts_file, "for mount in mounts}", "for mount in reversed(list(mounts))}"),
+    (predict_module, "host.realpath(parts[0]), host.realpath(parts[1])", "host.realpath(parts[0]), parts[1]"),
+    (predict_module, "host.realpath(parts[0]), host", "parts[0], host"),
+    (mounts_file, "={entry['value']}\"", "={entry['value'] or ''}\""),
+    (mounts_file, 'raise RefusedError("KeyError"', 'RefusedError("KeyError"'),
     (sdk, "1 << 10", "1000"),
     (sdk, 'text[-1] in "bB"', 'text[-2:] in ("gb", "GB")'),
     (sdk, "    if not text:\n        return 0\n", ""),
@@ -163,7 +162,7 @@ BREAKS = [
     (predict_module, 'key == "privileged" and value', 'key == "privileged"'),
     (predict_module, "proxies + environment", "environment + proxies"),
     (predict_module, "        if self.behaviour.needs_options:", "        if content.options:"),
-    (command, "used = registry if override is None else override", "used = override or registry"),
+    (command, 'host.environ.get("OVERRIDE_REGISTRY", registry)', 'host.environ.get("OVERRIDE_REGISTRY") or registry'),
     (command, 'while "--volume" in rest:', 'if "--volume" in rest:'),
     (command, "if volumes and not rest:", "if False:"),
     (command, 'if rest[0] == "run"', 'if rest[0] == "bash"'),
@@ -206,7 +205,7 @@ def _broken(module: ModuleType, right: str, wrong: str) -> Callable[..., Predict
     if module is versions:
         whole.behaviour_of = mistaken.behaviour
     if module is host:
-        whole.mounts_file = mistaken.mounts_file
+        whole.find_mounts_path = mistaken.find_mounts_path
     return whole.predict
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taoprofiles.launcher.host import Host
-from taoprofiles.launcher.prediction import Location
+from taoprofiles.launcher.mounts import Location
 from taoprofiles.launcher.simulation import predict
 from taoprofiles.launcher.versions import NEWEST, behaviour
 from taoprofiles.rules import start
@@ -56,7 +56,7 @@ def test_of_a_repeated_key_the_last_line_counts(pairs: list[tuple[str, int]]) ->
 
 def test_a_repeated_list_has_the_lines_of_the_last() -> None:
     text = '{"Mounts": [\n{},\n{}\n],\n"Mounts": [\n{"source": "/a"}]}'
-    locate = in_file("f", text)
+    locate = in_file("f", find_lines(text))
     assert locate(Location("Mounts", 0, "source")) == "f:6 (Mounts[0].source)"
     assert locate(Location("Mounts", 1)) == "f:5 (Mounts[1])", "not the line of the first"
 
@@ -101,9 +101,9 @@ def test_every_refusal_of_any_text_is_a_finding(text: str) -> None:
     except ValueError:
         data = None
     assert (prediction.content is not None) is isinstance(data, dict)
-    findings = list(
-        start.check(prediction, start.File(name, text, in_file(name, text), False), behaviour(NEWEST), host)
-    )
+    lines = find_lines(text)
+    file = start.File(name, text, in_file(name, lines), lines)
+    findings = list(start.check(prediction, file, behaviour(NEWEST), host))
     for finding in findings:
         assert finding.lines()
     errors = [finding for finding in findings if finding.severity == "error"]

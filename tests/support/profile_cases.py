@@ -1,4 +1,4 @@
-"""By check: a set-up that it finds something wrong with, and one of the same kind that is sound.
+"""By finding id, and a note after ": ": a set-up that has it, and one of the same kind that is sound.
 
 A set-up is a function that prepares a home and gives the words of ``taoprof check``; one that gives a tuple of findings
 has asked a judge itself, for what a test cannot have (a disk of Windows, a network's file system).
@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 from taoprofiles.rules import container, options
 from taoprofiles.rules.finding import Finding
 from taoprofiles.rules.locations import in_profile
+from taoprofiles.storage.paths import Context
 from taoprofiles.system.filesystem import PathInfo
 from tests.support.home import Home
 
@@ -166,10 +167,15 @@ def owned(count: int) -> SetUp:
     return lambda home: tuple(container.check_owners("/r", (count, "/r/model.tlt", True), (1000, 1000)))
 
 
-def as_user(docker: str, uid: int = 1000) -> SetUp:
+def as_user(given: dict[str, str], uid: int = 1000) -> SetUp:
     """Those DockerOptions as user 1000 has them, whoever runs the tests."""
-    given = json.loads(docker)
-    return lambda home: tuple(options.check_user(given, in_profile({}), uid=uid, gid=uid, has_home=False))
+
+    def prepare(home: Home) -> tuple[Finding, ...]:
+        context = Context(home.environ)
+        context.uid = context.gid = uid
+        return tuple(container.check_user(given, in_profile({}), context, has_home=False))
+
+    return prepare
 
 
 def mode(bits: int) -> SetUp:
@@ -217,12 +223,12 @@ def with_command(*words: str, spec: bytes = b"") -> SetUp:
 CASES: dict[str, tuple[SetUp, SetUp]] = {
     "json-parse": (file('{"Mounts": [],}'), EMPTY),
     "json-dup-key": (file('{"Mounts": [], "Mounts": []}'), EMPTY),
-    "schema-top-key": (file({"mounts": [], "Mounts": []}), EMPTY),
-    "mounts-missing": (file("{}"), EMPTY),
-    "mount-shape": (file({"Mounts": [{"source": "HOME"}]}), mount("HOME")),
-    "env-shape": (file({"Mounts": [], "Envs": [{"variable": "A"}]}), env("A", "b")),
-    "opts-null": (file({"Mounts": [], "DockerOptions": None}), option()),
-    "opts-shape": (file({"Mounts": [], "DockerOptions": []}), option()),
+    "file-shape: a key": (file({"mounts": [], "Mounts": []}), EMPTY),
+    "file-shape: no Mounts": (file("{}"), EMPTY),
+    "file-shape: a mount": (file({"Mounts": [{"source": "HOME"}]}), mount("HOME")),
+    "file-shape: a variable": (file({"Mounts": [], "Envs": [{"variable": "A"}]}), env("A", "b")),
+    "opts-shape: null": (file({"Mounts": [], "DockerOptions": None}), option()),
+    "opts-shape: a list": (file({"Mounts": [], "DockerOptions": []}), option()),
     "opt-unknown-for-version": (option(ipc_mode="host"), option(network="host")),
     "key-ignored": (mount("HOME", mode="ro"), mount("HOME")),
     "no-mapping-file": (nothing, EMPTY),
@@ -231,10 +237,10 @@ CASES: dict[str, tuple[SetUp, SetUp]] = {
     "lm-bad-path": (with_environ(EMPTY, LAUNCHER_MOUNTS="$HOME/m.json"),
                     with_environ(EMPTY, LAUNCHER_MOUNTS="HOMEDIR/.tao_mounts.json")),
     "src-missing": (mount("HOME/nowhere"), mount("HOME")),
-    "src-placeholder": (mount("/path/to/local/tao-experiments"), with_folder("FIXME", mount("HOME/FIXME"))),
-    "src-unexpanded-var": (mount("$HOM/data"), with_folder("$x", mount("HOME/$x"))),
+    "placeholder: a source": (mount("/path/to/local/tao-experiments"), with_folder("FIXME", mount("HOME/FIXME"))),
+    "src-missing: a variable": (mount("$HOM/data"), with_folder("$x", mount("HOME/$x"))),
     "src-relative": (mount("."), mount("HOME")),
-    "src-windows-path": (mount("C:\\Users\\ana"), mount("HOME")),
+    "src-missing: Windows": (mount("C:\\Users\\ana"), mount("HOME")),
     "src-colon": (with_folder("a:b", mount("HOME/a:b")), with_folder("ab", mount("HOME/ab"))),
     "src-duplicate": (two(("a", "/a"), ("a/../a/", "/b")), two(("a", "/a"), ("b", "/b"))),
     "src-unseen": (mount("HOME/" + "x" * 300), mount("HOME")),
@@ -251,17 +257,17 @@ CASES: dict[str, tuple[SetUp, SetUp]] = {
     "nfs-root-squash": (source("nfs4", ids=(0, 0)), source("nfs4")),
     "fuse-mount": (source("fuse.sshfs"), source("ext4")),
     "snap-docker": (source(path="/mnt/raid", snap=True), source(path="/home/ana/data", snap=True)),
-    "user-missing": (as_user("{}"), as_user('{"user": "1000:1000"}')),
-    "user-not-me": (as_user('{"user": "1000:1000"}', uid=1001), as_user('{"user": "1001"}', uid=1001)),
+    "user-missing": (as_user({}), as_user({"user": "1000:1000"})),
+    "user-not-me": (as_user({"user": "1000:1000"}, uid=1001), as_user({"user": "1001"}, uid=1001)),
     "user-literal": (option(user="UID:GID"), option(user="1000:1000")),
     "user-without-home": (option(user="1000:1000"), option(user="root")),
-    "shm-missing": (option(), option(shm_size="1G")),
+    "shm-too-small: none": (option(), option(shm_size="1G")),
     "shm-too-small": (option(shm_size=16), option(shm_size="1G")),
     "shm-over-memory": (option(shm_size="9999G"), option(shm_size="1G")),
     "shm-unit": (option(shm_size="16GiB"), option(shm_size="16 G")),
-    "ulimit-type": (option(ulimits={"memlock": "-1"}), option(ulimits={"memlock": -1})),
+    "opts-shape: a limit": (option(ulimits={"memlock": "-1"}), option(ulimits={"memlock": -1})),
     "port-in-use": (port(True), port(False)),
-    "port-shape": (option(ports=[8888]), option(ports={})),
+    "opts-shape: ports": (option(ports=[8888]), option(ports={})),
     "ports-without-network": (option(network="host", ports={"1": 2}), option(network="bridge", ports={"1": 2})),
     "env-null": (env("CUDA_VISIBLE_DEVICES", None), env("CUDA_VISIBLE_DEVICES", "0")),
     "env-not-text": (env("OMP_NUM_THREADS", 1), env("OMP_NUM_THREADS", "1")),
@@ -270,12 +276,12 @@ CASES: dict[str, tuple[SetUp, SetUp]] = {
                          with_environ(profile(env='MY_TOKEN = "${env:MY_TOKEN}"'), MY_TOKEN="abc")),
     "variables-differ": (with_environ(profile(variables='KEY = "a"'), KEY="b"), with_environ(
         profile(variables='KEY = "a"'), KEY="a")),
-    "variable-placeholder": (profile(variables='LOCAL_PROJECT_DIR = "FIXME"'), profile(variables='A = "/data"')),
+    "placeholder: a variable": (profile(variables='LOCAL_PROJECT_DIR = "FIXME"'), profile(variables='A = "/data"')),
     "ci-project-dir-set": (with_environ(option(user="1000:1000"), CI_PROJECT_DIR="/b"), option(user="1000:1000")),
     "login-missing": (lambda home: [*EMPTY(home), "--", "tao", "model", "dino", "train"], EMPTY),
-    "volume-not-seen": (
+    "volume-argument: one word": (
         lambda home: [*logged_in(home), "--", "tao", "model", "dino", "train", f"--volume={home.root}:/x"], EMPTY),
-    "volume-source-missing": (
+    "volume-argument: no source": (
         lambda home: [*logged_in(home), "--", "tao", "model", "dino", "train", "--volume", f"{home.root}/no:/x"],
         lambda home: [*logged_in(home), "--", "tao", "model", "dino", "train", "--volume", f"{home.root}:/x"]),
     "launcher-refuses": (option(network=["host"]), option(network="host")),
@@ -294,7 +300,7 @@ CASES: dict[str, tuple[SetUp, SetUp]] = {
         for name, wrong, sound in (
             ("spec-syntax", b"a: [", b"a: []"),
             ("spec-unreadable", b"a: \xff", "a: \u00e4".encode()),
-            ("spec-placeholder", b"a: ???", b"a: /usr/x???"),
+            ("placeholder: a spec", b"a: ???", b"a: /usr/x???"),
         )
     },
 }  # fmt: skip

@@ -1,0 +1,113 @@
+"""What a launcher takes from its mounts file, and what it refuses.
+
+The order of the steps is the launcher's, which stops at the first error: ``_get_mount_env_data``,
+``formatted_mounts`` and ``formatted_envs`` in docker_handler.py of every version.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from taoprofiles.launcher.host import Host
+from taoprofiles.launcher.mounts import Location, Mount, missing_source
+from taoprofiles.launcher.prediction import RefusedError, StartLog
+
+
+class Content(NamedTuple):
+    """What the launcher takes from a mounts file: the entries that it accepts, and DockerOptions as written."""
+
+    mounts: list[Mount]
+    variables: list[tuple[Location, dict[str, Any]]]
+    options: Any
+
+    @property
+    def environment(self) -> list[str]:
+        """Return the variables of the container as NAME=VALUE."""
+        return [f"{entry['variable']}={entry['value']}" for _, entry in self.variables]
+
+
+def read(path: str, host: Host, log: StartLog) -> Content | None:
+    """Read a mounts file; return None where it is not JSON, or no object. A file that does not exist is empty."""
+    if not host.exists(path):
+        return Content([], [], {})
+    data: dict[str, Any] | None = None
+    with log.step("file"):
+        text = io.TextIOWrapper(io.BytesIO(host.read(path)), encoding="utf-8").read()
+        value = json.loads(text)
+        _ = value.keys()
+        data = value
+    return None if data is None else _take_sections(data, host, log, path)
+
+
+def _take_sections(data: dict[str, Any], host: Host, log: StartLog, path: str) -> Content:
+    mounts: list[Mount] = []
+    variables: list[tuple[Location, dict[str, Any]]] = []
+    options: Any = {}
+    with log.step("file"):
+        if "Mounts" not in data:
+            raise RefusedError("AssertionError", "Invalid json file. Requires Mounts key.", Location("file"))
+    for section, value in data.items():
+        if section == "Mounts":
+            mounts = _take_mounts(value, host, log)
+        elif section == "Envs":
+            variables = _take_variables(value, log)
+        elif section == "DockerOptions":
+            options = value
+        else:
+            with log.step("file"):
+                message = f"Invalid field {section} found in {path} file."
+                raise RefusedError("KeyError", message, Location("file", key=section))
+    return Content(mounts, variables, options)
+
+
+def get_volumes(mounts: Iterable[Mount]) -> dict[str, str]:
+    """Return what reaches Docker, destination by source: of several mounts of one source only the last."""
+    return {mount.source: mount.destination for mount in mounts}
+
+
+def _take_mounts(value: Any, host: Host, log: StartLog) -> list[Mount]:
+    mounts: list[Mount] = []
+    entries: list[Any] = []
+    with log.step("Mounts"):
+        entries = list(value)
+    for index, entry in enumerate(entries):
+        location = Location("Mounts", index)
+        if not _has_keys(entry, ("source", "destination"), "Mounts are not formatted correctly.", location, log):
+            continue
+        source = destination = None
+        with log.step("Mounts", index, "source"):
+            source = host.realpath(host.expanduser(entry["source"]))
+        with log.step("Mounts", index, "destination"):
+            destination = host.realpath(host.expanduser(entry["destination"]))
+        if source is None or destination is None:
+            continue
+        with log.step("Mounts", index):
+            if not host.exists(source):
+                raise RefusedError("ValueError", missing_source(source), location._replace(key="source"))
+        mounts.append(Mount(location, source, destination, entry))
+    return mounts
+
+
+def _take_variables(value: Any, log: StartLog) -> list[tuple[Location, dict[str, Any]]]:
+    entries: list[Any] = []
+    with log.step("Envs"):
+        entries = list(value)
+    located = [(Location("Envs", index), entry) for index, entry in enumerate(entries)]
+    message = "Env variables aren't formatter correctly."
+    return [
+        (location, entry)
+        for location, entry in located
+        if _has_keys(entry, ("variable", "value"), message, location, log)
+    ]
+
+
+def _has_keys(entry: Any, required: tuple[str, str], message: str, location: Location, log: StartLog) -> bool:
+    with log.step(*location):
+        keys = list(entry.keys())
+        if not set(required) <= set(keys):
+            raise RefusedError("AssertionError", message, location)
+        return True
+    return False
