@@ -83,10 +83,10 @@ class Gpus(NamedTuple):
     is_late: bool = False
 
 
-PATIENCE = 4.0
+TIMEOUT = 4.0
 """Seconds for an engine or the docker command; a healthy one answers in a tenth of a second."""
 
-DRIVER_PATIENCE = 10.0
+DRIVER_TIMEOUT = 10.0
 """Seconds for nvidia-smi, which initializes every GPU if no persistence daemon is running."""
 
 _SYSTEM = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -130,7 +130,7 @@ def probe_gpus(environ: Mapping[str, str]) -> Gpus:
     problem = driver = ""
     if tool:
         result = run_bounded(
-            [tool, "--query-gpu=name,driver_version", "--format=csv,noheader"], environ, DRIVER_PATIENCE
+            [tool, "--query-gpu=name,driver_version", "--format=csv,noheader"], environ, DRIVER_TIMEOUT
         )
         rows = [line.rpartition(",") for line in result.out.splitlines()[:100] if "," in line]
         if result.status == 0 and rows:
@@ -148,7 +148,7 @@ def probe_gpus(environ: Mapping[str, str]) -> Gpus:
 def _ask(environ: Mapping[str, str], address: str) -> Answer:
     shown = within(address)  # it may contain a password
     try:
-        info = Engine(environ, PATIENCE, address=address).info()
+        info = Engine(environ, TIMEOUT, address=address).info()
     except EngineError as error:
         return Answer(shown, trouble=error.kind, problem=within(str(error)))
     except (OSError, ValueError) as error:  # missing certificates, an invalid address
@@ -162,14 +162,14 @@ def _context(cli: str, environ: Mapping[str, str]) -> tuple[str, str]:
     if not cli:
         return "", ""
     words = [cli, "context", "inspect", "--format", "{{.Name}} {{.Endpoints.docker.Host}}"]
-    name, _, address = run_bounded(words, environ, PATIENCE).out.strip().partition(" ")
+    name, _, address = run_bounded(words, environ, TIMEOUT).out.strip().partition(" ")
     return name[:200], within(address[:500])
 
 
 def _by_command(cli: str, environ: Mapping[str, str]) -> Answer:
     if not cli:
         return Answer("", trouble=ABSENT, problem="the docker command is not installed")
-    result = run_bounded([cli, "info", "--format", "{{.ID}}|{{.ServerVersion}}|{{.DockerRootDir}}"], environ, PATIENCE)
+    result = run_bounded([cli, "info", "--format", "{{.ID}}|{{.ServerVersion}}|{{.DockerRootDir}}"], environ, TIMEOUT)
     # Some plugins and wrappers print lines before it.
     name, version, root = [*(result.out.strip().splitlines() or [""])[-1].split("|", 2), "", ""][:3]
     if result.problem:
@@ -192,7 +192,7 @@ def _group(path: str) -> tuple[str, bool]:
 
 def _daemon(address: str) -> tuple[int, str]:
     """Return the pid of the dockerd that listens there, 0 for none, and its PATH, "" if it cannot be read."""
-    for pid in (_listener(address), *map(int, filter(str.isdigit, os.listdir("/proc")))):
+    for pid in (_listener(address), *processes.pids()):
         if files.try_read(f"/proc/{pid}/comm", 100)[0] == b"dockerd\n":
             return pid, processes.environment(pid).get("PATH", "")
     return 0, ""
@@ -202,7 +202,7 @@ def _listener(address: str) -> int:
     """Return the pid that listens on a socket; it is systemd itself if that has created the socket."""
     try:
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(PATIENCE)
+            connection.settimeout(TIMEOUT)
             connection.connect(address.removeprefix("unix://"))
             pid: int = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
             return pid

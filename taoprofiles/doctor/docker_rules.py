@@ -60,9 +60,15 @@ def _presence(docker: Docker) -> list[Finding]:
 def _unreachable(docker: Docker, engine: Answer, other: Answer) -> Finding:
     if engine.trouble == DENIED:
         return _denied(docker, engine)
-    if engine.trouble not in (ABSENT, REFUSED):
-        return _silent(docker, engine)
     why = "tao connects to it, and fails with 'Error while fetching server API version'"
+    if engine.trouble not in (ABSENT, REFUSED):
+        hint = "sudo systemctl restart docker" if docker.has_systemd else "sudo service docker restart"
+        if engine.address != SOCKET:
+            hint = (
+                f"docker --host {shlex.quote(engine.address)} version" if docker.second.trouble else "unset DOCKER_HOST"
+            )
+        why = "every tao and docker command waits for it" if engine.trouble == SILENT else why
+        return error("docker-down", engine.address, f"the engine does not answer: {engine.problem}", why, hint)
     start = "sudo systemctl enable --now docker" if docker.has_systemd else "sudo service docker start"
     hint = start if docker.has_daemon else "sudo apt-get install -y docker.io"
     if docker.host and engine is docker.first and engine.address != SOCKET:
@@ -79,16 +85,6 @@ def _unreachable(docker: Docker, engine: Answer, other: Answer) -> Finding:
         hint = f"export DOCKER_HOST={shlex.quote(address)}" if address else "docker context use default"
     what = "no engine is running" + (f": {engine.problem}" if engine.trouble == REFUSED else "")
     return error("docker-down", engine.address, what, why, hint)
-
-
-def _silent(docker: Docker, engine: Answer) -> Finding:
-    why = "tao fails with 'Error while fetching server API version'"
-    if engine.trouble == SILENT:
-        why = "every tao and docker command waits for it"
-    hint = "sudo systemctl restart docker" if docker.has_systemd else "sudo service docker restart"
-    if engine.address != SOCKET:
-        hint = f"docker --host {shlex.quote(engine.address)} version" if docker.second.trouble else "unset DOCKER_HOST"
-    return error("docker-down", engine.address, f"the engine does not answer: {engine.problem}", why, hint)
 
 
 def _denied(docker: Docker, engine: Answer) -> Finding:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from taoprofiles.check import fix
 from taoprofiles.doctor import docker_probe, docker_rules, launcher_rules, own_state
 from taoprofiles.doctor.docker_probe import Docker, Gpus
-from taoprofiles.doctor.own_state import State
+from taoprofiles.doctor.own_state import OwnState
 from taoprofiles.launcher import docker_config, environment, installed
 from taoprofiles.launcher.docker_config import Login
 from taoprofiles.launcher.environment import FileSystem, Home
@@ -32,7 +32,7 @@ class Machine(NamedTuple):
     gpus: Gpus
     login: Login
     home: Home
-    state: State
+    state: OwnState
 
 
 def gather(context: Context) -> Machine:

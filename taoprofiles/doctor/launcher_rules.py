@@ -8,12 +8,9 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Iterator
-from typing import NamedTuple
 
 from taoprofiles.launcher.installed import NO_ANSWER, NO_INTERPRETER, Launcher, Launchers
 from taoprofiles.rules.finding import Finding, error, warning
-from taoprofiles.storage.paths import is_inside
 
 INSTALL = "python3 -m venv ~/tao-launcher && ~/tao-launcher/bin/pip install nvidia-tao setuptools"
 """setuptools contains the distutils that Python 3.12 and later do not have."""
@@ -28,7 +25,7 @@ def check_launchers(launchers: Launchers) -> list[Finding]:
     first, *others = launchers.found
     if first.trouble:
         return [_unusable(first, others)]
-    return [*_check_packages(first), *_check_others(launchers)]
+    return [*_check_packages(first), *_check_others(first, others)]
 
 
 def _missing(launchers: Launchers) -> Finding:
@@ -61,58 +58,39 @@ def _reinstall(launcher: Launcher) -> str:
     return f"python3 -m venv --clear {venv} && {venv}/bin/pip install {shlex.quote(launcher.left)} setuptools"
 
 
-class _Conflict(NamedTuple):
-    """Packages that do not fit each other or Python, and the requirements with which they do."""
-
-    what: str
-    why: str
-    requirements: list[str]
+_NO_DISTUTILS = "distutils-less Python"
+_COPY = "Python 3.12 has removed find_module"
+_LATE = "'tao list' and each task fail before they ask the engine"
+_CONFLICTS: tuple[tuple[str, tuple[int, ...], str, tuple[int, ...], str, list[str]], ...] = (
+    ("tabulate", (0, 8, 8), "Python", (3, 10), "it takes Python 3.10 for older than 3.3", ["tabulate>=0.9"]),
+    ("six", (1, 16), "Python", (3, 12), _COPY, ["six>=1.16"]),
+    ("urllib3", (1, 26, 15), "Python", (3, 12), _COPY, ["urllib3>=1.26.15,<2", "requests>=2.26,<2.32"]),
+    ("docker", (7,), _NO_DISTUTILS, (3,), "setuptools contains a copy of it", ["setuptools"]),
+    ("docker", (7, 1), "requests", (2, 32), _LATE, ["requests<2.32", "urllib3<2"]),
+    ("docker", (6, 1), "urllib3", (2,), _LATE, ["urllib3<2"]),
+)
+"""A package before a version that does not work with another from a version on: why, and the packages that do work."""
 
 
 def _check_packages(launcher: Launcher) -> list[Finding]:
     """Check the packages beside the launcher; one finding names all conflicts, since one command fixes them all."""
-    conflicts = [*_python_conflicts(launcher), *_docker_conflicts(launcher)]
-    if not conflicts and launcher.imports:
-        what = f"a package that 'tao' imports cannot be imported: {launcher.imports}"
-        conflicts.append(_Conflict(what, "", ["--force-reinstall", f"{launcher.distribution}=={launcher.version}"]))
-    if not conflicts:
+    python = "Python" if launcher.has_distutils else _NO_DISTUTILS
+    release = ".".join(map(str, launcher.release[:2]))
+    versions = {**launcher.packages, "Python": release, python: release}
+    texts, reasons, requirements = [], [], []
+    for name, below, other, since, why, working in _CONFLICTS:
+        if (0,) < _numbers(versions.get(name, "")) < below and _numbers(versions.get(other, "")) >= since:
+            texts.append(f"{name} {versions[name]} does not work with {other} {versions[other]}")
+            reasons.append(why)
+            requirements += working
+    if not texts and launcher.imports:
+        texts.append(f"a package that 'tao' imports cannot be imported: {launcher.imports}")
+        requirements = ["--force-reinstall", f"{launcher.distribution}=={launcher.version}"]
+    if not texts:
         return []
-    what = "; ".join(conflict.what for conflict in conflicts)
-    why = "; ".join(dict.fromkeys(conflict.why for conflict in conflicts))
-    requirements = [word for conflict in conflicts for word in conflict.requirements]
-    return [error("launcher-import", launcher.path, what, why, install_command(launcher, requirements))]
-
-
-def _python_conflicts(launcher: Launcher) -> Iterator[_Conflict]:
-    version = launcher.packages
-    python = ".".join(map(str, launcher.release[:2]))
-    if launcher.release >= (3, 10) and _is_older(launcher, "tabulate", (0, 8, 8)):
-        what = f"tabulate {version['tabulate']} cannot be imported on Python {python}"
-        yield _Conflict(what, "it compares versions as text, and takes 3.10 for older than 3.3", ["tabulate>=0.9"])
-    why = "Python 3.12 has removed find_module"
-    if launcher.release >= (3, 12) and _is_older(launcher, "six", (1, 16)):
-        yield _Conflict(f"six {version['six']} cannot be imported on Python {python}", why, ["six>=1.16"])
-    if launcher.release >= (3, 12) and _is_older(launcher, "urllib3", (1, 26, 15)):
-        what = f"urllib3 {version['urllib3']} contains a copy of six that cannot be imported on Python {python}"
-        yield _Conflict(what, why, ["urllib3>=1.26.15,<2", "requests>=2.26,<2.32"])
-    if not launcher.has_distutils and _is_older(launcher, "docker", (7,)):
-        what = f"Python {python} has no distutils, which docker {version['docker']} imports"
-        yield _Conflict(what, "setuptools contains a copy of it", ["setuptools"])
-
-
-def _docker_conflicts(launcher: Launcher) -> Iterator[_Conflict]:
-    version = launcher.packages
-    why = "'tao list' and each task fail before they ask the engine"
-    if _is_older(launcher, "docker", (7, 1)) and _numbers(version.get("requests", "")) >= (2, 32):
-        what = f"docker {version['docker']} does not work with requests {version['requests']}"
-        yield _Conflict(what, why, ["requests<2.32", "urllib3<2"])
-    elif _is_older(launcher, "docker", (6, 1)) and _numbers(version.get("urllib3", "")) >= (2,):
-        what = f"docker {version['docker']} does not work with urllib3 {version['urllib3']}"
-        yield _Conflict(what, why, ["urllib3<2"])
-
-
-def _is_older(launcher: Launcher, package: str, than: tuple[int, ...]) -> bool:
-    return (0,) < _numbers(launcher.packages.get(package, "")) < than
+    what, why = "; ".join(texts), "; ".join(dict.fromkeys(reasons))
+    hint = install_command(launcher, list(dict.fromkeys(requirements)))
+    return [error("launcher-import", launcher.path, what, why, hint)]
 
 
 def install_command(launcher: Launcher, wanted: list[str]) -> str:
@@ -131,23 +109,14 @@ def install_command(launcher: Launcher, wanted: list[str]) -> str:
     return f"python3 -m venv ~/tao-launcher && ~/tao-launcher/bin/pip install {words} && {FIRST}"
 
 
-def _check_others(launchers: Launchers) -> list[Finding]:
-    first = launchers.found[0]
-    others = [item for item in launchers.found[1:] if (item.prefix, item.version) != (first.prefix, first.version)]
-    findings = []
-    if others:
-        listed = ", ".join(f"'{item.path}' ({item.version or item.problem})" for item in others)
-        what = f"several launchers are on PATH; this one ({first.version}) is started"
-        hint = f"if it is the wrong one: {shlex.quote(first.python)} -m pip uninstall {first.distribution}"
-        findings.append(warning("tao-several", first.path, what, f"after it: {listed}", hint))
-    active = launchers.environment
-    paths = [path for path in (*(item.path for item in others), *launchers.elsewhere) if is_inside(path, active)]
-    if active and paths and not is_inside(first.path, active):
-        what = f"the active environment has another 'tao', '{paths[0]}'"
-        why = "PATH was changed after the environment was activated, or the shell remembers an old path"
-        hint = f'export PATH={shlex.quote(os.path.dirname(paths[0]))}:"$PATH"; hash -r'
-        findings.append(warning("tao-other-python", first.path, what, why, hint))
-    return findings
+def _check_others(first: Launcher, others: list[Launcher]) -> list[Finding]:
+    others = [item for item in others if (item.prefix, item.version) != (first.prefix, first.version)]
+    if not others:
+        return []
+    listed = ", ".join(f"'{item.path}' ({item.version or item.problem})" for item in others)
+    what = f"several launchers are on PATH; this one ({first.version}) is started"
+    hint = f"if it is the wrong one: {shlex.quote(first.python)} -m pip uninstall {first.distribution}"
+    return [warning("tao-several", first.path, what, f"after it: {listed}", hint)]
 
 
 def _numbers(version: str) -> tuple[int, ...]:

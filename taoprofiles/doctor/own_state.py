@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import stat
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 from taoprofiles.errors import TaoprofError
@@ -15,23 +14,20 @@ from taoprofiles.guard.service import Service
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.launcher.environment import FileSystem
 from taoprofiles.profiles.store import Store, Summary
-from taoprofiles.rules.finding import Finding, error, info, warning
+from taoprofiles.rules.finding import Finding, error, warning
 from taoprofiles.storage import files, locks
-from taoprofiles.storage.journal import History, lines_backwards
-from taoprofiles.storage.locks import LivenessLock
+from taoprofiles.storage.journal import History
 from taoprofiles.storage.paths import Context, is_inside
 from taoprofiles.switching import status
 
 
-class State(NamedTuple):
+class OwnState(NamedTuple):
     """The files of taoprofiles, and its guard.
 
-    - ``profile``, ``situation``: the active profile and the state of the mapping file, as in ``taoprof status``
+    - ``profile``, ``mapping_state``: the active profile and the state of the mapping file, as in ``taoprof status``
     - ``known``: number of profiles; ``profiles``: invalid ones (name, problem)
     - ``foreign``: files and folders that belong to another user (path, uid)
-    - ``unreadable``: files that cannot be read (path, reason)
-    - ``torn``: damaged lines of the journals (path, lines); ``holds``: damaged records (path, problem)
-    - ``lock``: the holder of a lock that was held for the whole probe
+    - ``unreadable``: files that cannot be read (path, reason); ``holds``: damaged records (path, problem)
     - ``unit``: "" (none), "same" or "other"; ``service``: its state; ``guard``: the version of a running guard
     - ``moved``: TAOPROF_HOME, if ``other``, the profiles of the user's home, exists as well
     """
@@ -39,16 +35,13 @@ class State(NamedTuple):
     folder: str
     mapping_file: str
     profile: str = ""
-    situation: str = ""
+    mapping_state: str = ""
     mapping_mode: int | None = None
     known: int = 0
     foreign: tuple[tuple[str, int], ...] = ()
     unreadable: tuple[tuple[str, str], ...] = ()
     profiles: tuple[tuple[str, str], ...] = ()
-    misnamed: tuple[str, ...] = ()
-    torn: tuple[tuple[str, int], ...] = ()
     holds: tuple[tuple[str, str], ...] = ()
-    lock: str = ""
     is_sealed_by_nobody: bool = False
     unit: str = ""
     service: str = ""
@@ -67,11 +60,8 @@ LISTED = 20
 ROOM = 16 << 20
 """Bytes: more than any change needs. With less, a switch is refused and nothing is lost."""
 
-_LOCK_TRIES, _PAUSE = 10, 0.05
-"""A lock that is held at each try, for half a second, belongs to a process that hangs."""
 
-
-def probe_state(context: Context) -> State:
+def probe_state(context: Context) -> OwnState:
     """Look at all files. Never raises: what cannot be read is in ``unreadable``."""
     unreadable: list[tuple[str, str]] = []
 
@@ -88,22 +78,21 @@ def probe_state(context: Context) -> State:
     summaries: list[Summary] = attempt(context.profiles, lambda: Store(context).summaries(), [])
     damaged: dict[str, str] = {}
     attempt(context.holds, lambda: len(HoldRecords(context).all(damaged)), 0)
-    history = attempt(context.history, lambda: _torn(context.history, History(context).newest_first()), 0)
-    runs = attempt(context.runs, lambda: _torn(context.runs, HoldRecords(context).ended_runs()), 0)
-    return State(
+    attempt(context.history, lambda: next(iter(History(context).newest_first()), None), None)
+    attempt(context.runs, lambda: next(iter(HoldRecords(context).ended_runs()), None), None)
+    mode = attempt(context.mapping_file, lambda: _mode(context.mapping_file), None)
+    return OwnState(
         context.state,
         context.mapping_file,
         (now.name or "") if now else "",
         now.state if now else "unreadable",
-        _mode(context.mapping_file),
+        mode,
         len(summaries),
         tuple(_foreign(context)[:LISTED]),
         tuple(unreadable[:LISTED]),
         tuple([(summary.name, summary.problem) for summary in summaries if summary.problem][:LISTED]),
-        torn=tuple((path, lines) for path, lines in ((context.history, history), (context.runs, runs)) if lines),
-        holds=tuple((os.path.join(context.holds, f"{id}.json"), text) for id, text in [*damaged.items()][:LISTED]),
-        lock=_lock(context.lock),
-        is_sealed_by_nobody=_is_orphaned(context),
+        tuple((os.path.join(context.holds, f"{id}.json"), text) for id, text in [*damaged.items()][:LISTED]),
+        attempt(context.guard, lambda: locks.is_orphaned(context.seal, context.guard), False),
         **_guard(context),
         **_other_home(context),
     )
@@ -123,39 +112,8 @@ def _foreign(context: Context) -> list[tuple[str, int]]:
     return result
 
 
-def _torn(path: str, valid: Iterable[object]) -> int:
-    """Return the number of damaged lines of a journal, of which ``valid`` are the entries."""
-    return sum(1 for line in lines_backwards(path) if line.strip()) - sum(1 for _ in valid)
-
-
-def _lock(path: str) -> str:
-    """Return who holds the lock for the whole probe; "" if it is free at any moment, or does not exist."""
-    for _ in range(_LOCK_TRIES):
-        try:
-            if not LivenessLock(path).is_held():
-                return ""
-        except TaoprofError:
-            return ""  # reported with the other files
-        time.sleep(_PAUSE)
-    try:
-        note = (files.read(path, 1 << 16) or b"").decode("utf-8", "replace").split("\n")[0].strip()
-    except TaoprofError:
-        note = ""
-    return note[:100] or "a process"
-
-
 def _mode(path: str) -> int | None:
-    try:
-        return stat.S_IMODE(os.stat(path).st_mode)
-    except (OSError, ValueError):
-        return None
-
-
-def _is_orphaned(context: Context) -> bool:
-    try:
-        return locks.is_orphaned(context.seal, context.guard)
-    except TaoprofError:
-        return False
+    return stat.S_IMODE(os.stat(path).st_mode) if os.path.exists(path) else None
 
 
 def _other_home(context: Context) -> dict[str, Any]:
@@ -175,38 +133,30 @@ def _other_home(context: Context) -> dict[str, Any]:
 def _guard(context: Context) -> dict[str, Any]:
     result: dict[str, Any] = {}
     try:
-        report = guard_status.read_status(context)
-        if report:
+        if report := guard_status.read_status(context):
             pid = report.get("pid")
             result |= {
                 "guard": str(report.get("version") or "unknown"),
                 "guard_pid": pid if isinstance(pid, int) else 0,
                 "guard_problem": str(report.get("problem") or ""),
             }
-        service = Service(context, patience=3.0)
+        service = Service(context, timeout=3.0)
         service_status = service.status()
         if service_status["installed"]:
             installed = files.read(str(service_status["unit"] or service.path), 1 << 20)
             unit = "same" if installed == service.unit().encode() else "other"
             result |= {"unit": unit, "service": str(service_status["state"])}
-    except (TaoprofError, OSError, ValueError, LookupError, TypeError):
+    except (TaoprofError, OSError, ValueError):
         pass  # without a systemd user manager there is no service, and the guard needs none
     return result
 
 
-def check_state(state: State, uid: int, version: str, file_system: FileSystem | None) -> list[Finding]:
+def check_state(state: OwnState, uid: int, version: str, file_system: FileSystem | None) -> list[Finding]:
     """Check the files for the user ``uid`` and the ``version`` of taoprofiles; ``file_system`` is that of the state."""
-    findings = _check_files(state, uid, file_system) + _check_records(state)
-    if state.lock:
-        what = f"another taoprof command holds the lock: {state.lock}"
-        why = "a change takes milliseconds; that command hangs, perhaps since the home does not answer"
-        pid = state.lock.split()[1] if state.lock.startswith("pid ") else ""
-        hint = f"ps -fp {pid}" if pid.isdigit() else "ps -ef | grep taoprof"
-        findings.append(warning("lock-held", state.folder, what, why, hint))
-    return findings + _check_guard(state, version)
+    return _check_files(state, uid, file_system) + _check_guard(state, version)
 
 
-def _check_files(state: State, uid: int, file_system: FileSystem | None) -> list[Finding]:
+def _check_files(state: OwnState, uid: int, file_system: FileSystem | None) -> list[Finding]:
     findings = []
     for path, owner in state.foreign:
         what = f"it belongs to user id {owner}, not to you ({uid})"
@@ -226,27 +176,21 @@ def _check_files(state: State, uid: int, file_system: FileSystem | None) -> list
         why = "no guard has sealed it; a notebook that writes it fails with PermissionError"
         hint = f"chmod u+w {shlex.quote(state.mapping_file)}"
         findings.append(warning("mapping-read-only", state.mapping_file, what, why, hint))
-    return findings
-
-
-def _check_records(state: State) -> list[Finding]:
-    findings = []
     for name, problem in state.profiles:
         hint, why = f"taoprof edit {shlex.quote(name)}", "it cannot be used until it is fixed"
         findings.append(warning("profile-unreadable", f"profile '{name}'", problem, why, hint))
-    for path, lines in state.torn:
-        what = f"{lines} damaged line{'s' if lines > 1 else ''}"
-        why = "caused by a power loss or another program; all other lines are valid"
-        findings.append(info("journal-torn", path, what, why, "taoprof history --all"))
     for path, problem in state.holds:
         why = "it may belong to a training, so no switch is made while it exists"
-        findings.append(
-            error("hold-damaged", path, problem, why, f"mv {shlex.quote(path)} {shlex.quote(path)}.damaged")
-        )
+        hint = f"mv {shlex.quote(path)} {shlex.quote(path)}.damaged"
+        findings.append(error("hold-damaged", path, problem, why, hint))
+    if state.moved and state.other:
+        what = f"TAOPROF_HOME is '{state.moved}', but '{state.other}' also has profiles"
+        why = "tao itself reads the mapping file of HOME; only commands run by taoprof use that of TAOPROF_HOME"
+        findings.append(warning("two-homes", "TAOPROF_HOME", what, why, "unset TAOPROF_HOME"))
     return findings
 
 
-def _check_guard(state: State, version: str) -> list[Finding]:
+def _check_guard(state: OwnState, version: str) -> list[Finding]:
     findings = []
     if state.is_sealed_by_nobody:
         what = "the mapping file is sealed by a guard that is dead"
@@ -265,8 +209,4 @@ def _check_guard(state: State, version: str) -> list[Finding]:
     if state.guard_problem:
         why = "the guard is running, but cannot do all of its work"
         findings.append(warning("guard-troubled", "taoprofd", state.guard_problem, why, "taoprof service logs"))
-    if state.moved and state.other:
-        what = f"TAOPROF_HOME is '{state.moved}', but '{state.other}' also has profiles"
-        why = "tao itself reads the mapping file of HOME; only commands run by taoprof use that of TAOPROF_HOME"
-        findings.append(warning("two-homes", "TAOPROF_HOME", what, why, "unset TAOPROF_HOME"))
     return findings

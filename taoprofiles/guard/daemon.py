@@ -7,6 +7,7 @@ interval, and the retry of an engine that does not answer.
 from __future__ import annotations
 
 import argparse
+import itertools
 import logging
 import os
 import select
@@ -22,7 +23,7 @@ from taoprofiles.guard.service import add_options
 from taoprofiles.guard.watcher import POLL_INTERVAL, ContainerWatcher, MappingWatcher, WakeQueue
 from taoprofiles.launcher.argv import parse_launcher_argv
 from taoprofiles.masking import printable
-from taoprofiles.storage.files import to_taoprof_error
+from taoprofiles.storage.files import never_create, to_taoprof_error
 from taoprofiles.storage.paths import Context
 from taoprofiles.system import processes
 from taoprofiles.system.systemd import Notifier
@@ -38,7 +39,10 @@ RETRY = 0.1
 """Seconds until a look is repeated that did not get the lock."""
 
 START_TIMEOUT = 5.0
-"""Seconds for the engine, and for a command that has the lock, before READY=1 is sent anyway."""
+"""Seconds for the engine before READY=1 is sent anyway."""
+
+PIDFDS = 256
+"""Limit of the processes whose end wakes the guard, each by a descriptor; the tick notices the end of the others."""
 
 _PRIORITIES = {logging.ERROR: 4, logging.WARNING: 4, logging.INFO: 6, logging.DEBUG: 7}
 """Priorities of sd-daemon(3). What is logged as an error is also shown by the user's next command."""
@@ -134,11 +138,12 @@ class Daemon:
         except OSError as error:
             raise to_taoprof_error(self._context.home, "guard the files in", error) from error
         claim = self._guard.files.acquire()
+        never_create(self._context.home, self._context.state)
         self._start()
         while not self._stops:
             events = self._wait()
             if not self._guard.files.is_current(claim):
-                break  # asked after the wait: a look, or new watches, would create the folders again
+                break
             self._step(events)
         self._notifier.notify(STOPPING="1")
         if self._guard.files.is_current(claim) or self._is_home(home):
@@ -151,15 +156,11 @@ class Daemon:
 
     def _start(self) -> None:
         self._engine.start()
-        self._watcher.arm()
         end = time.monotonic() + START_TIMEOUT
         while not self._stops and not self._engine.has_looked.wait(0.05) and time.monotonic() < end:
             pass
         if not self._stops:
-            self._look()
-        while not self._stops and self._next_look < NEVER and not self._problem and time.monotonic() < end:
-            time.sleep(RETRY)  # another command has the lock
-            self._look()
+            self._step({"changed"})
         logger.info("taoprofiles %s guards %s", VERSION, self._context.short(self._context.mapping_file))
         self._notifier.notify(READY="1")
 
@@ -171,17 +172,40 @@ class Daemon:
             return False
 
     def _step(self, events: set[str]) -> None:
+        """Look if that is due. An error is logged once, and the look is repeated after a delay that grows each time."""
+        problem, delay = "", RETRY
+        try:
+            if self._is_due(events):
+                self._look()
+        except BusyError:
+            pass
+        except TaoprofError as error:
+            problem = error.message
+        except Exception as error:  # noqa: BLE001 - no descriptor is left, say: the guard goes on
+            problem = f"internal error of the guard: {error!r}"
+        else:
+            delay = NEVER
+        if problem:
+            if problem != self._problem:
+                logger.warning("%s", problem)
+            self._problem = problem
+            delay = self._backoff = min(self._backoff * 2, self._tick)
+        self._next_look = min(self._next_look, time.monotonic() + delay)
+        self._notifier.notify(WATCHDOG="1")
+
+    def _is_due(self, events: set[str]) -> bool:
         now = time.monotonic()
         if now >= self._next_tick:
             self._next_tick = now + self._tick
             events.add("tick")
+        if now >= self._next_look:
+            self._next_look = NEVER
+            events.add("changed")
         if events & {"tick", "folders", "changed"} and not self._watcher.is_current():
             self._watcher.arm()
-        if now >= self._next_look or (self._watcher.degraded and self._watcher.poll()):
+        if self._watcher.degraded and self._watcher.poll():
             events.add("changed")
-        if events & {"tick", "changed", "engine", "ended", "folders"} or self._has_new_launcher(events):
-            self._look()
-        self._notifier.notify(WATCHDOG="1")
+        return bool(events & {"tick", "changed", "engine", "ended", "folders"}) or self._has_new_launcher(events)
 
     def _wait(self) -> set[str]:
         """Wait for an event, for the end of a process with a hold, or until something is due."""
@@ -198,36 +222,21 @@ class Daemon:
 
     def _look(self) -> None:
         self._next_look = NEVER
-        before = self._problem
-        problem = "; ".join(part for part in (before, self._watcher.degraded) if part)
+        problem = "; ".join(part for part in (self._problem, self._watcher.degraded) if part)
         try:
             if not self._has_begun:
                 self._guard.begin()
                 self._has_begun = True
             self._guard.look(self._engine.containers, problem)
-            self._problem = ""
-            self._backoff = RETRY
-            if before:
+            self._watch_processes()
+            if self._problem:
                 self._next_look = time.monotonic() + RETRY  # so that the problem is not published any longer
-        except BusyError:
-            self._next_look = time.monotonic() + RETRY
-        except TaoprofError as error:
-            self._report(error.message)
-        except Exception as error:  # noqa: BLE001 - an unexpected error must not prevent the next look
-            self._report(f"internal error of the guard: {error!r}")
-        self._next_look = min(self._next_look, self._guard.next_look())
-        self._watch_processes()
-        line = printable("; ".join(part for part in (self._guard.line, problem) if part))
-        if line != self._status and self._notifier.notify(STATUS=line):
-            self._status = line
-
-    def _report(self, problem: str) -> None:
-        """Log once what prevents the look; it is repeated after a delay that grows each time."""
-        if problem != self._problem:
-            logger.warning("%s", problem)
-        self._problem = problem
-        self._backoff = min(self._backoff * 2, self._tick)
-        self._next_look = time.monotonic() + self._backoff
+            self._problem, self._backoff = "", RETRY
+        finally:
+            self._next_look = min(self._next_look, self._guard.next_look())
+            line = printable("; ".join(part for part in (self._guard.line, problem) if part))
+            if line != self._status and self._notifier.notify(STATUS=line):
+                self._status = line
 
     def _has_new_launcher(self, events: set[str]) -> bool:
         """Search for a launcher that has started, now or soon after a file was opened that launchers open.
@@ -253,7 +262,7 @@ class Daemon:
 
     def _watch_processes(self) -> None:
         """Open a pidfd of each process whose end may be the end of a hold, and close the others."""
-        wanted = self._guard.watched_processes()
+        wanted = set(itertools.islice(self._guard.watched_processes(), PIDFDS))
         for process in self._pidfds.keys() - wanted:
             os.close(self._pidfds.pop(process))
         for process in wanted - self._pidfds.keys():

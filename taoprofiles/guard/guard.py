@@ -256,16 +256,17 @@ class Guard:
         except (InvalidStateError, LookupError, TypeError, ValueError, AttributeError):
             return []  # another program wrote the file, in a form that the launcher itself refuses
 
-    def watched_processes(self) -> set[tuple[int, int]]:
-        """Return pid and start time of each process of this host whose end may be the end of a hold."""
+    def watched_processes(self) -> list[tuple[int, int]]:
+        """Return pid and start time of one process of this host for each hold; its end may be the end of the hold."""
         host = processes.host_id()
         here = [hold for hold in self.holds if hold.place == host]
-        watched = {(hold.pid, hold.start) for hold in here if hold.pid and processes.alive(hold.pid, hold.start)}
-        orphaned = {hold.id for hold in here if hold.kind in OWN_KINDS and (hold.pid, hold.start) not in watched}
+        watched = {hold.id: (hold.pid, hold.start) for hold in here if processes.alive(hold.pid, hold.start)}
+        orphaned = {hold.id for hold in here if hold.kind in OWN_KINDS and hold.id not in watched}
         if orphaned:
-            tagged = processes.with_variable(self._context.uid, RUN_VARIABLE)
-            watched |= {(pid, processes.start_time(pid) or 0) for pid, tag in tagged if tag in orphaned}
-        return watched
+            for pid, tag in processes.with_variable(self._context.uid, RUN_VARIABLE):
+                if tag in orphaned:
+                    watched.setdefault(tag, (pid, processes.start_time(pid) or 0))
+        return list(watched.values())
 
     def next_look(self) -> float:
         """Return when to look again at the latest: the next check for late writes, or the first hold expires.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import os
 import pwd
 import re
@@ -14,7 +13,7 @@ from taoprofiles.errors import NotFoundError, TaoprofError
 from taoprofiles.guard import status
 from taoprofiles.storage import atomic, best_effort, files
 from taoprofiles.storage.paths import Context
-from taoprofiles.system.systemd import PATIENCE, Manager, assigned, quoted
+from taoprofiles.system.systemd import TIMEOUT, Manager, assigned, quoted
 from taoprofiles.version import VERSION
 
 UNIT = "taoprofd.service"
@@ -24,12 +23,6 @@ CARRIED = (
     *("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"),
 )
 """Variables that locate files and the engine. The unit sets them, since the user manager may have other values."""
-
-RESTART_SECONDS = 5
-"""Seconds between two restarts by a systemd that cannot increase them."""
-
-_NEWER = {"RestartSteps=": 254, "RestartMaxDelaySec=": 254}
-"""Keys, and the systemd version since which they are known; an older one logs a warning at each start."""
 
 _UNIT_LIMIT = 1 << 20
 
@@ -51,18 +44,17 @@ def _restores(text: str) -> int:
 class Service:
     """The service of one user. Every method raises NoManagerError if the user has no systemd, and TaoprofError."""
 
-    def __init__(self, context: Context, patience: float = PATIENCE) -> None:
+    def __init__(self, context: Context, timeout: float = TIMEOUT) -> None:
         self._context = context
-        self._manager = Manager(context.environ, patience)
-
-    @functools.cached_property
-    def _folder(self) -> str:
-        return self._manager.folder()
-
-    @property
-    def path(self) -> str:
-        """Return the unit's path: where the manager looks for it, whatever the shell's HOME and XDG_CONFIG_HOME are."""
-        return os.path.join(self._folder, UNIT)
+        self._manager = Manager(context.environ, timeout)
+        try:
+            account = pwd.getpwuid(context.uid)
+            self._user, self._home = account.pw_name, account.pw_dir
+        except KeyError:
+            self._user, self._home = "-", context.home
+        # Where the user manager looks for units: it has neither the shell's HOME nor its XDG_CONFIG_HOME.
+        self._folder = os.path.join(self._home, ".config/systemd/user")
+        self.path = os.path.join(self._folder, UNIT)
 
     def install(self, *, seal: bool | None = None, restores: int | None = None) -> list[str]:
         """Write the unit, start it and enable it; return what was done, nothing if it was up to date.
@@ -77,17 +69,17 @@ class Service:
             files.make_folder(self._folder)
             atomic.replace(self.path, wanted)
             done.append(f"{'written' if installed is None else 'updated'}: {self._context.short(self.path)}")
-            self._manager.tell("daemon-reload")
+            self._manager.run("daemon-reload")
         state = self._state()
         if state["UnitFileState"] != "enabled":
-            self._manager.tell("enable", UNIT)
+            self._manager.run("enable", UNIT)
             done.append("enabled: it starts at each login")
         running = status.read_status(self._context) or {}
         if state["ActiveState"] != "active":
-            self._manager.tell("restart", UNIT)
+            self._manager.run("restart", UNIT)
             done.append("started")
         elif installed != wanted or running.get("version") != VERSION:
-            self._manager.tell("restart", UNIT)
+            self._manager.run("restart", UNIT)
             done.append("restarted")
         return done
 
@@ -99,12 +91,12 @@ class Service:
         if state["ActiveState"] == "inactive" and not os.path.lexists(self.path) and not os.path.lexists(link):
             return []
         if state["ActiveState"] != "inactive":
-            self._manager.tell("stop", UNIT)
+            self._manager.run("stop", UNIT)
         best_effort.unlink_quietly(link)  # 'systemctl disable' does not remove it after the unit was deleted by hand
         best_effort.unlink_quietly(self.path)
-        self._manager.tell("daemon-reload")
+        self._manager.run("daemon-reload")
         try:
-            self._manager.tell("reset-failed", UNIT)
+            self._manager.run("reset-failed", UNIT)
         except TaoprofError:
             pass  # it had not failed
         for folder in (os.path.dirname(link), self._folder, os.path.dirname(self._folder)):
@@ -120,7 +112,7 @@ class Service:
         """Start or stop it; a stopped one starts at the next login. Raises NotFoundError if it is not installed."""
         if self._state()["LoadState"] != "loaded":
             raise NotFoundError("the service is not installed", hint="taoprof service install")
-        self._manager.tell(verb, UNIT)
+        self._manager.run(verb, UNIT)
 
     def status(self) -> dict[str, Any]:
         """Return its status: installed, enabled, state ("active", "failed", …), pid, restarts, text, version."""
@@ -144,10 +136,7 @@ class Service:
 
     def lingers(self) -> bool:
         """Check whether the user manager keeps running after logout (loginctl(1), enable-linger)."""
-        try:
-            return os.path.exists(os.path.join("/var/lib/systemd/linger", pwd.getpwuid(self._context.uid).pw_name))
-        except KeyError:
-            return False
+        return os.path.exists(os.path.join("/var/lib/systemd/linger", self._user))
 
     def unit(self, *, seal: bool | None = None, restores: int | None = None) -> str:
         """Return the text of the unit for this installation and this systemd; see ``install`` for the options."""
@@ -155,22 +144,14 @@ class Service:
             text = file.read()
         # -P: files in the home must not replace modules. The interpreter's path, unlike the taoprofd script's, exists
         # in every kind of environment: pip, pipx, uv, venv, conda.
-        words = [sys.executable, "-P", "-m", "taoprofiles.guard.daemon"]
-        if set(sys.executable) & set("$'\"\\"):  # systemd cannot start a program with such a name, a shell can
-            words = ["/bin/sh", "-c", 'exec "$0" "$@"', *words]
-        command = " ".join(quoted(word) for word in words)
+        command = " ".join(quoted(word) for word in (sys.executable, "-P", "-m", "taoprofiles.guard.daemon"))
         environ = self._context.environ
         variables = {name: environ[name] for name in CARRIED if environ.get(name)}
-        if environ.get("HOME") and environ["HOME"] != pwd.getpwuid(self._context.uid).pw_dir:
+        if environ.get("HOME") and environ["HOME"] != self._home:
             variables["HOME"] = environ["HOME"]
         lines = "".join(f"{assigned(name, value)}\n" for name, value in variables.items())
-        version = self._manager.version()
-        unknown = tuple(key for key, since in _NEWER.items() if version < since)
         text = text.replace("@TAOPROFD@", command).replace("@ENVIRONMENT@\n", lines)
-        text = text.replace("@OPTIONS@", self._options(seal, restores))
-        if unknown:
-            text = text.replace("RestartSec=1\n", f"RestartSec={RESTART_SECONDS}\n")
-        return "".join(line for line in text.splitlines(keepends=True) if not line.startswith(unknown))
+        return text.replace("@OPTIONS@", self._options(seal, restores))
 
     def _options(self, seal: bool | None, restores: int | None) -> str:
         """Return the options for ExecStart=, each with a blank before it; None: as in the installed unit."""

@@ -123,9 +123,7 @@ class GuardFiles:
         return LivenessLock(self._path(".claim", name)).is_held()
 
     def publish(self, status: dict[str, Any]) -> None:
-        """Write the status of this host's guard, unless its folder is gone, and perhaps the home with it."""
-        if not os.path.isdir(self._folder):
-            return
+        """Write the status of this host's guard."""
         data = json.dumps({"v": FORMAT, **status}).encode()
         if not best_effort.write(self._path(".json"), data):
             best_effort.overwrite(self._path(".json"), data)  # on a full disk the old file's blocks can be reused

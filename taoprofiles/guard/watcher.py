@@ -15,8 +15,8 @@ from taoprofiles.errors import TaoprofError
 from taoprofiles.holds.liveness import Containers
 from taoprofiles.storage import files
 from taoprofiles.storage.paths import Context
-from taoprofiles.system import folder_watch, processes
-from taoprofiles.system.engine import PATIENCE, Engine, EngineError
+from taoprofiles.system import folder_watch
+from taoprofiles.system.engine import TIMEOUT, Engine, EngineError
 from taoprofiles.system.folder_watch import Watch
 
 POLL_INTERVAL = 0.25
@@ -201,15 +201,15 @@ class ContainerWatcher(threading.Thread):
         """Request the list again; return whether the engine answered everything."""
         self._last = time.monotonic()
         known = {id: container for id, container in self.containers.inspect_all().items() if container}
-        containers = Containers(self._context, time.monotonic() + PATIENCE, known=known)
+        containers = Containers(self._context, time.monotonic() + TIMEOUT, known=known)
         containers.inspect_all()
         self._update(containers)
         return containers.complete
 
     def _update(self, containers: Containers) -> None:
         before = self.containers
-        if not containers.complete:
-            containers.assume_unchanged(before, processes.shim_container_ids())
+        if not containers.complete and not containers.absent:
+            containers.assume_unchanged(before)
         self.containers = containers
         self.has_looked.set()
         if _signature(containers) != _signature(before):

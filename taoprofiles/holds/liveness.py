@@ -24,7 +24,7 @@ from taoprofiles.mounts import mapping
 from taoprofiles.storage.journal import History
 from taoprofiles.storage.paths import Context
 from taoprofiles.system import processes
-from taoprofiles.system.engine import PATIENCE, PROFILE_LABEL, RUN_LABEL, STATE_LABEL, Engine, EngineError
+from taoprofiles.system.engine import PROFILE_LABEL, RUN_LABEL, STATE_LABEL, TIMEOUT, Engine, EngineError
 from taoprofiles.system.processes import Process
 
 LEASE = 120.0
@@ -33,7 +33,7 @@ LEASE = 120.0
 HEARTBEAT = 20.0
 """Seconds between the heartbeats of a run."""
 
-GUARD_PATIENCE = 0.3
+GUARD_TIMEOUT = 0.3
 """Seconds for all engines but the usual one together when the guard searches, which must not block."""
 
 _PAST_MAPPINGS = 20
@@ -117,7 +117,7 @@ class _Search:
         self._here = processes.host_id()
         self._records = HoldRecords(context)
         self._active = ActiveHolds()
-        self._end = time.monotonic() + (PATIENCE if engine is None else GUARD_PATIENCE)
+        self._end = time.monotonic() + (TIMEOUT if engine is None else GUARD_TIMEOUT)
         self._processes = processes.scan()
         self._clients = {process.container: process for process in self._processes if process.container is not None}
         self._engine = engine or Containers(context, self._end)
@@ -386,13 +386,9 @@ class Containers:
                     )
         return self._listed
 
-    def assume_unchanged(self, before: Containers, shim_ids: set[str]) -> None:
-        """Take over the list of ``before``: that the engine did not answer does not prove that a container ended.
-
-        Without any engine (dockerd restarts with live-restore), only the containers in ``shim_ids`` are taken over.
-        """
-        containers = before.running()
-        self._listed = [item for item in containers if item["Id"] in shim_ids] if self.absent else list(containers)
+    def assume_unchanged(self, before: Containers) -> None:
+        """Take over the list of ``before``: that the engine did not answer does not prove that a container ended."""
+        self._listed = list(before.running())
         self.ids = {container["Id"] for container in self._listed}
 
     def inspect_all(self) -> dict[str, dict[str, Any] | None]:

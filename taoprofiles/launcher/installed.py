@@ -49,14 +49,10 @@ class Launcher(NamedTuple):
 
 
 class Launchers(NamedTuple):
-    """Every ``tao`` of PATH, the one that a shell starts first; ``elsewhere`` are those in usual folders not on PATH.
-
-    ``environment`` is the active environment's folder (VIRTUAL_ENV or CONDA_PREFIX).
-    """
+    """Every ``tao`` of PATH, the one that a shell starts first; ``elsewhere`` are those in usual folders not on PATH."""
 
     found: tuple[Launcher, ...] = ()
     elsewhere: tuple[str, ...] = ()
-    environment: str = ""
 
 
 DISTRIBUTIONS = ("nvidia-tao", "nvidia-tlt")
@@ -147,7 +143,7 @@ def survey(environ: Mapping[str, str], home: str, beside: str) -> Launchers:
     environment = environ.get("VIRTUAL_ENV") or environ.get("CONDA_PREFIX") or ""
     folders = [os.path.join(home, ".local/bin"), beside, *([os.path.join(environment, "bin")] if environment else [])]
     others = _on_path(os.pathsep.join(folders)).items()
-    return Launchers(launchers, tuple(path for real, path in others if real not in programs), environment)
+    return Launchers(launchers, tuple(path for real, path in others if real not in programs))
 
 
 def inspect(path: str, environ: Mapping[str, str]) -> Launcher:

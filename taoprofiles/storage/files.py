@@ -172,6 +172,14 @@ def change_mode(path: str, mode: int, *, name: str = "") -> None:
         raise to_taoprof_error(name or path, "change the mode of", error) from error
 
 
+_never_created: set[str] = set()
+
+
+def never_create(*folders: str) -> None:
+    """Let ``make_folder`` fail where one of these folders is missing: the guard's home may be moved or unmounted."""
+    _never_created.update(folders)
+
+
 def make_folder(path: str) -> None:
     """Create the folder ``path`` and its parents, for this user alone (0700). Raises TaoprofError."""
     if os.path.isdir(path):
@@ -180,6 +188,8 @@ def make_folder(path: str) -> None:
     if parent != path:
         make_folder(parent)
     try:
+        if path in _never_created:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         with suppress(FileExistsError):
             os.mkdir(path, 0o700)
             os.chmod(path, 0o700)  # the umask may have removed bits

@@ -23,22 +23,25 @@ LABELS = (PROFILE_LABEL, STATE_LABEL, RUN_LABEL)
 DEFAULT = "unix:///var/run/docker.sock"
 """Where the launcher's clients look without DOCKER_HOST (DEFAULT_DOCKER_PATH in its docker_handler.py)."""
 
-PATIENCE = 2.0
+TIMEOUT = 2.0
 """Seconds that a question may take before the engine counts as one that does not answer."""
 
 _LIMIT = 64 << 20
 
 
 class EngineError(Exception):
-    """The engine could not be reached, or refused; the text says why. ``absent`` where there is no engine at all.
+    """The engine could not be reached, or refused; the text says why.
 
-    ``kind`` is "absent", "refused", "denied", "silent" or "odd".
+    ``kind`` is "absent" (there is no engine at all), "refused", "denied", "silent" or "odd".
     """
 
-    def __init__(self, reason: str, *, absent: bool = False, kind: str = "odd") -> None:
+    def __init__(self, reason: str, kind: str = "odd") -> None:
         super().__init__(reason)
-        self.absent = absent
-        self.kind = "absent" if absent else kind
+        self.kind = kind
+        self.absent = kind == "absent"
+
+
+_ODD_ANSWER = "its answer is not one of a container engine"
 
 
 class Engine:
@@ -47,8 +50,8 @@ class Engine:
     def __init__(
         self,
         environ: Mapping[str, str],
-        patience: float = PATIENCE,
-        end: float | None = None,
+        timeout: float = TIMEOUT,
+        end: float = float("inf"),
         *,
         address: str | None = None,
     ) -> None:
@@ -57,9 +60,8 @@ class Engine:
         ``address`` is another engine's than the environment names: the one that a hold was made on.
         """
         self._environ = environ if address is None else {**environ, "DOCKER_HOST": address}
-        self._end = float("inf") if end is None else end
+        self._timeout, self._end = timeout, end
         self.address = self._environ.get("DOCKER_HOST") or DEFAULT
-        self._patience = patience
 
     def containers(self) -> list[dict[str, Any]]:
         """Return the containers that have not ended (running, paused, restarting); see ``parse_container_list``."""
@@ -79,7 +81,7 @@ class Engine:
 
     def stop(self, container: str, seconds: int = 10) -> bool:
         """Stop a container: SIGTERM, and SIGKILL after ``seconds``. False where there is none."""
-        patient = Engine(self._environ, self._patience + seconds + 5)
+        patient = Engine(self._environ, self._timeout + seconds + 5)
         return patient._ask("POST", f"/containers/{container}/stop?t={seconds}") is not None
 
     def events(self, since: float, *, idle: float = 1.0) -> Iterator[dict[str, Any] | None]:
@@ -89,63 +91,61 @@ class Engine:
         Raises EngineError where the stream breaks.
         """
         path = f"/events?since={since:.9f}&filters=%7B%22type%22%3A%7B%22container%22%3Atrue%7D%7D"
+        deadline = time.monotonic() + self._timeout
         try:
-            connection = self._connect(time.monotonic() + self._patience)
-            with connection:
+            with self._connect(deadline) as connection:
                 _send(connection, "GET", path)
-                rest = b""
-                head = True
+                _, rest = _read_head(connection, deadline)
+                connection.settimeout(idle)
+                yield None
                 while True:
-                    connection.settimeout(self._patience if head else idle)
+                    *lines, rest = rest.split(b"\n")
+                    for line in lines:
+                        if line.strip() and (event := parse_event(json.loads(line))) is not None:
+                            yield event
                     try:
                         chunk = connection.recv(1 << 16)
                     except TimeoutError:
-                        if head:
-                            raise
                         yield None
                         continue
                     if not chunk:
                         raise EngineError("it ended the stream of events")
                     rest += chunk
-                    if head:
-                        top, separator, after = rest.partition(b"\r\n\r\n")
-                        if not separator:
-                            continue
-                        _status(top)
-                        head, rest = False, after
-                        yield None
-                    *lines, rest = rest.split(b"\n")
-                    for line in lines:
-                        if line.strip():
-                            event = parse_event(json.loads(line))
-                            if event is not None:
-                                yield event
         except OSError as error:
-            raise EngineError(_reason(error)) from None
+            raise self._error(error) from None
         except (ValueError, RecursionError):
-            raise EngineError("its answer is not one of a container engine") from None
+            raise EngineError(_ODD_ANSWER) from None
 
     def _ask(self, method: str, path: str) -> Any:
-        deadline = min(time.monotonic() + self._patience, self._end)
-        answer = b""
+        deadline = min(time.monotonic() + self._timeout, self._end)
         try:
             with self._connect(deadline) as connection:
                 _send(connection, method, path)
+                status, body = _read_head(connection, deadline)
                 while chunk := _receive(connection, deadline):
-                    answer += chunk
-                    if len(answer) > _LIMIT:
+                    body += chunk
+                    if len(body) > _LIMIT:
                         raise EngineError("its answer has no end")
-        except TimeoutError:
-            raise EngineError(f"it does not answer within {self._patience:g} s", kind="silent") from None
         except OSError as error:
-            raise EngineError(_reason(error), kind=_kind(error)) from None
-        head, _, body = answer.partition(b"\r\n\r\n")
-        if _status(head) == 404:
+            raise self._error(error) from None
+        if status == 404:
             return None
         try:
             return json.loads(body) if body else {}
         except (ValueError, RecursionError):
-            raise EngineError("its answer is not one of a container engine") from None
+            raise EngineError(_ODD_ANSWER) from None
+
+    def _error(self, error: OSError) -> EngineError:
+        if isinstance(error, TimeoutError):
+            return EngineError(f"it does not answer within {self._timeout:g} s", "silent")
+        if isinstance(error, FileNotFoundError):  # a certificate, or the docker command
+            return EngineError(f"'{error.filename}' is not there", "absent")
+        if isinstance(error, PermissionError):
+            return EngineError("this user may not ask it (permission denied)", "denied")
+        if isinstance(error, ConnectionRefusedError):
+            return EngineError("it is not running (connection refused)", "refused")
+        text = (error.strerror or str(error)).lower()
+        return EngineError(text, "refused" if isinstance(error, ConnectionError) else "odd")
 
     def _connect(self, deadline: float) -> socket.socket:
         scheme, _, rest = self.address.partition("://")
@@ -157,7 +157,7 @@ class Engine:
                 connection.connect(rest)
             except (FileNotFoundError, NotADirectoryError):
                 connection.close()
-                raise EngineError("there is no engine", absent=True) from None
+                raise EngineError("there is no engine", "absent") from None
             except BaseException:
                 connection.close()
                 raise
@@ -212,32 +212,22 @@ def _receive(connection: socket.socket, deadline: float) -> bytes:
     return connection.recv(1 << 18)
 
 
-def _status(head: bytes) -> int:
+def _read_head(connection: socket.socket, deadline: float) -> tuple[int, bytes]:
+    """Return the status of an answer and what has come of its body. Raises EngineError where the engine refuses."""
+    received = b""
+    while b"\r\n\r\n" not in received:
+        chunk = _receive(connection, deadline)
+        received += chunk
+        if not chunk or len(received) > _LIMIT:
+            raise EngineError(_ODD_ANSWER)
+    head, _, body = received.partition(b"\r\n\r\n")
     words = head.split(b"\r\n")[0].split(b" ")
     if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
-        raise EngineError("its answer is not one of a container engine")
+        raise EngineError(_ODD_ANSWER)
     status = int(words[1])
     if status >= 400 and status != 404:
         raise EngineError(f"it refuses, with HTTP status {status}")
-    return status
-
-
-def _kind(error: OSError) -> str:
-    if isinstance(error, PermissionError):
-        return "denied"
-    if isinstance(error, FileNotFoundError):
-        return "absent"
-    return "refused" if isinstance(error, ConnectionError) else "odd"
-
-
-def _reason(error: OSError) -> str:
-    if isinstance(error, FileNotFoundError):
-        return f"'{error.filename}' is not there"
-    if isinstance(error, PermissionError):
-        return "this user may not ask it (permission denied)"
-    if isinstance(error, ConnectionRefusedError):
-        return "it is not running (connection refused)"
-    return (error.strerror or str(error)).lower()
+    return status, body
 
 
 # The used fields of the engine's answers, with the types that the Docker Engine API 1.41 promises; Podman's are alike.

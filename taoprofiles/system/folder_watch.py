@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 from watchdog.events import (
     DirCreatedEvent,
@@ -23,8 +24,6 @@ from watchdog.events import (
 from watchdog.observers import Observer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
     from watchdog.observers.api import BaseObserver
 
 NAMES = (FileCreatedEvent, FileDeletedEvent, FileMovedEvent)
@@ -35,13 +34,12 @@ OPENED = (FileOpenedEvent,)
 FOLDERS = (DirCreatedEvent, DirDeletedEvent, DirMovedEvent)
 
 
-class Watch:
+class Watch(NamedTuple):
     """A folder to watch, the events, and the callback, which gets the path and whether it was only opened."""
 
-    def __init__(
-        self, folder: str, events: tuple[type[FileSystemEvent], ...], callback: Callable[[str, bool], None]
-    ) -> None:
-        self.folder, self.events, self.callback = folder, events, callback
+    folder: str
+    events: tuple[type[FileSystemEvent], ...]
+    callback: Callable[[str, bool], None]
 
 
 class Watches:

@@ -27,7 +27,7 @@ class Process(NamedTuple):
         if len(argv) < 3 or os.path.basename(argv[0]) not in ("docker", "podman") or argv[1] != "exec":
             return None
         target = next((word for word in argv[2:] if not word.startswith("-")), "")
-        return target if _is_container_id(target) else None
+        return target if len(target) == 64 and set(target) <= set("0123456789abcdef") else None
 
 
 def scan() -> list[Process]:
@@ -36,29 +36,18 @@ def scan() -> list[Process]:
     The caller decides by ``argv`` which of them it needs.
     """
     processes = []
-    for pid, line in _command_lines():
+    for pid in pids():
+        line = _read(f"/proc/{pid}/cmdline")
         if any(part in line for part in _PARTS):
-            uid = _owner(str(pid))
+            uid = _owner(pid)
             if uid >= 0:  # else it has ended
                 processes.append(Process(pid, uid, line.rstrip(b"\0").decode("utf-8", "surrogateescape").split("\0")))
     return processes
 
 
-def shim_container_ids() -> set[str]:
-    """Return the ids of the running containers, by their shim processes.
-
-    They are Docker's ``containerd-shim-runc-v2 -namespace moby -id ID`` and Podman's ``conmon … -c ID``, one for each
-    container. With live-restore they stay while dockerd restarts. An engine in a virtual machine has none here.
-    """
-    ids = set()
-    for _, line in _command_lines():
-        argv = line.decode("utf-8", "replace").split("\0")
-        name = os.path.basename(argv[0])
-        option = {"conmon": "-c"}.get(name, "-id" if name.startswith("containerd-shim") and "moby" in argv else "")
-        value = argv[argv.index(option) + 1] if option in argv[:-1] else ""
-        if _is_container_id(value):
-            ids.add(value)
-    return ids
+def pids() -> Iterator[int]:
+    """Yield the pids of all processes. Raises OSError if /proc cannot be listed."""
+    return (int(name) for name in os.listdir("/proc") if name.isdigit())
 
 
 def environment(pid: int) -> dict[str, str]:
@@ -87,7 +76,7 @@ def find_writer(path: str, *, seconds: float = 0.01) -> str | None:
         real = os.path.realpath(path)
     except OSError:
         return None  # the symlink is being replaced
-    for pid in sorted((int(name) for name in os.listdir("/proc") if name.isdigit()), reverse=True):
+    for pid in sorted(pids(), reverse=True):
         if time.monotonic() > end:
             return None
         if pid == os.getpid():
@@ -133,15 +122,13 @@ def in_background() -> bool:
 def with_variable(uid: int, variable: str) -> Iterator[tuple[int, str]]:
     """Yield the pid and the value for each process of the user whose environment has ``variable``."""
     prefix = f"{variable}=".encode()
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit():
-            continue
-        raw = _read(f"/proc/{entry}/environ")
+    for pid in pids():
+        raw = _read(f"/proc/{pid}/environ")
         if raw.startswith(prefix):
             raw = b"\0" + raw
         _, separator, rest = raw.partition(b"\0" + prefix)
-        if separator and _owner(entry) == uid and start_time(int(entry)) is not None:
-            yield int(entry), os.fsdecode(rest.partition(b"\0")[0])
+        if separator and _owner(pid) == uid and start_time(pid) is not None:
+            yield pid, os.fsdecode(rest.partition(b"\0")[0])
 
 
 def start_time(pid: int) -> int | None:
@@ -200,10 +187,7 @@ def host_id() -> str:
     """
     machine = _read("/etc/machine-id").decode("ascii", "replace").strip()
     boot = _read("/proc/sys/kernel/random/boot_id").decode("ascii", "replace").strip()
-    try:
-        namespace = os.stat("/proc/self/ns/pid").st_ino
-    except OSError:
-        namespace = 0
+    namespace = os.stat("/proc/self/ns/pid").st_ino
     return f"{os.uname().nodename} {machine or '-'} {boot} {namespace}"
 
 
@@ -218,25 +202,15 @@ def rebooted(host: str, here: str) -> bool:
     return len(then) == len(now) == 4 and then[1] != "-" and then[:2] == now[:2] and then[2] != now[2]
 
 
-def _command_lines() -> Iterator[tuple[int, bytes]]:
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            yield int(entry), _read(f"/proc/{entry}/cmdline")
-
-
-def _is_container_id(text: str) -> bool:
-    return len(text) == 64 and all(character in "0123456789abcdef" for character in text)
-
-
 def _open_flags(pid: int, fd: str) -> int:
     """Return the flags that a process opened a file with (``flags`` in /proc/PID/fdinfo/FD, octal), else 0."""
     lines = _read(f"/proc/{pid}/fdinfo/{fd}").split(b"\n")
     return next((int(line.partition(b":")[2], 8) for line in lines if line.startswith(b"flags:")), 0)
 
 
-def _owner(entry: str) -> int:
+def _owner(pid: int) -> int:
     try:
-        return os.stat(f"/proc/{entry}").st_uid
+        return os.stat(f"/proc/{pid}").st_uid
     except OSError:
         return -1
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-PATIENCE = 100.0
+TIMEOUT = 100.0
 """Seconds that systemctl may take: it waits until a service is ready, and one that stops has 90 s for it."""
 
 
@@ -27,38 +26,20 @@ class NoManagerError(TaoprofError):
 class Manager:
     """The user's manager. Every method raises NoManagerError where there is none, TaoprofError."""
 
-    def __init__(self, environ: Mapping[str, str], patience: float = PATIENCE) -> None:
-        self._environ, self._patience = dict(environ), patience
+    def __init__(self, environ: Mapping[str, str], timeout: float = TIMEOUT) -> None:
+        self._environ, self._timeout = dict(environ), timeout
         # su and sudo leave it out, and systemctl --user finds its manager by nothing else.
         usual = f"/run/user/{os.getuid()}"
         if not self._environ.get("XDG_RUNTIME_DIR") and os.path.isdir(usual):
             self._environ["XDG_RUNTIME_DIR"] = usual
 
-    def version(self) -> int:
-        """Return the version, such as 252."""
-        words = self.properties("", "Version")["Version"].split(".")
-        digits = "".join(c for c in words[0] if c.isdigit())
-        return int(digits) if digits else 0
-
     def properties(self, unit: str, *names: str) -> dict[str, str]:
-        """Return properties of a unit, of the manager itself for ""; "" for a property that is not set."""
-        asked = [f"--property={name}" for name in names]
-        output = self.tell("show", *asked, *([unit] if unit else []))
+        """Return properties of a unit; "" for a property that is not set."""
+        output = self.run("show", *(f"--property={name}" for name in names), unit)
         values = dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
         return {name: values.get(name, "") for name in names}
 
-    def folder(self) -> str:
-        """Return the folder of the user's own units."""
-        manager = ("org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager")
-        output = self._run("busctl", "--user", "--json=short", "get-property", *manager, "UnitPath")
-        folders: list[str] = json.loads(output)["data"]
-        runtime = self._environ.get("XDG_RUNTIME_DIR", "/run")
-        for folder in folders:
-            if os.path.basename(folder) == "user" and os.path.commonpath((folder, runtime)) != runtime:
-                return folder
-        raise TaoprofError("the systemd user manager knows no folder for units of the user")
-
-    def tell(self, *words: str) -> str:
+    def run(self, *words: str) -> str:
         """Run ``systemctl --user`` with these arguments and return its output."""
         return self._run("systemctl", "--user", *words)
 
@@ -74,13 +55,13 @@ class Manager:
                 env=self._environ,
                 capture_output=True,
                 text=True,
-                timeout=self._patience,
+                timeout=self._timeout,
                 check=False,
             )
         except FileNotFoundError:
             raise _no_manager(f"there is no {program}") from None
         except subprocess.TimeoutExpired:
-            raise TaoprofError(f"'{program} {' '.join(words)}' did not end within {self._patience:g} s") from None
+            raise TaoprofError(f"'{program} {' '.join(words)}' did not end within {self._timeout:g} s") from None
         if done.returncode and ("to connect to" in done.stderr or "not been booted" in done.stderr):
             raise _no_manager(done.stderr.strip().splitlines()[0].rstrip("."))
         if done.returncode:
@@ -104,7 +85,6 @@ def _no_manager(reason: str) -> NoManagerError:
 _HINTS = {
     "systemctl": "'taoprof service logs' may show the reason",
     "journalctl": "'systemctl --user status taoprofd' has the last lines; journald's Storage=persistent keeps them",
-    "busctl": "'systemctl --user status' shows the state of the user manager",
 }
 
 

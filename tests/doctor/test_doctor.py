@@ -13,12 +13,9 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from taoprofiles.doctor import docker_probe, doctor, own_state
 from taoprofiles.launcher import installed
-from taoprofiles.storage.locks import LivenessLock, Lock
 from taoprofiles.storage.paths import Context
 from tests.support.commands import call
 from tests.support.home import Home, find_command, require
@@ -94,14 +91,11 @@ def test_no_secret_is_told(used: Home) -> None:
 
 def test_damaged_records_are_named(used: Home) -> None:
     used.profile("broken", "layout = 7")
-    with (used.state / "history.jsonl").open("ab") as journal:
-        journal.write(b'{"v": 1, "id":\n')
     (used.state / "holds").mkdir(exist_ok=True)
     (used.state / "holds/aaaaa.json").write_bytes(b"\0")
     found = findings(used)
     assert found["profile-unreadable"]["where"] == "profile 'broken'"
     assert "layout" in found["profile-unreadable"]["what"]
-    assert found["journal-torn"]["what"] == "1 damaged line"
     assert found["hold-damaged"]["where"].endswith("holds/aaaaa.json")
     subprocess.run(["sh", "-c", found["hold-damaged"]["hint"]], check=True)
     assert "hold-damaged" not in findings(used)
@@ -117,14 +111,6 @@ def test_a_folder_in_the_place_of_the_mapping_file(used: Home) -> None:
     used.mapping_file.unlink()
     used.mapping_file.mkdir()
     assert "is a folder" in findings(used)["state-unreadable"]["what"]
-
-
-def test_a_lock_that_somebody_keeps(used: Home) -> None:
-    with Lock(used.context.lock):
-        found = findings(used)["lock-held"]
-    assert f"pid {os.getpid()}" in found["what"]
-    assert found["hint"] == f"ps -fp {os.getpid()}"
-    assert "lock-held" not in findings(used)
 
 
 def test_a_read_only_mapping_file(used: Home) -> None:
@@ -159,7 +145,7 @@ def test_a_guard_of_another_version(used: Home) -> None:
 
 
 def test_an_engine_and_programs_that_hang(used: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, name in ((docker_probe, "PATIENCE"), (docker_probe, "DRIVER_PATIENCE"), (installed, "PATIENCE")):
+    for module, name in ((docker_probe, "TIMEOUT"), (docker_probe, "DRIVER_TIMEOUT"), (installed, "PATIENCE")):
         monkeypatch.setattr(module, name, 0.5)
     for name in ("docker", "nvidia-smi", "pyenv"):
         program(used, name, "sleep 300 & wait")
@@ -176,44 +162,30 @@ def test_an_engine_and_programs_that_hang(used: Home, monkeypatch: pytest.Monkey
     assert {"docker-down", "tao-broken-python"} <= found.keys()
 
 
-def test_a_docker_command_without_an_engine_behind_its_context(used: Home) -> None:
+def test_a_docker_command_and_a_driver_that_do_not_work(used: Home) -> None:
     program(used, "docker", 'case "$1" in context) echo "lab ssh://lab";; *) echo "cannot connect" >&2; exit 1;; esac')
-    facts = call(used, "doctor", "--json").envelope["data"]["facts"]["docker"]
-    assert (facts["context"], facts["command"]["address"]) == ("lab", "ssh://lab")
-    assert facts["command"]["problem"] == "cannot connect"
-
-
-def test_a_driver_that_does_not_work(used: Home) -> None:
     program(used, "nvidia-smi", 'echo "NVIDIA-SMI has failed because it could not communicate with the driver"; exit 9')
-    facts = call(used, "doctor", "--json").envelope["data"]["facts"]["gpus"]
-    assert facts["problem"].startswith("NVIDIA-SMI has failed")
-    assert facts["gpus"] == []
+    facts = call(used, "doctor", "--json").envelope["data"]["facts"]
+    command = facts["docker"]["command"]
+    assert (facts["docker"]["context"], command["address"], command["problem"]) == (
+        "lab",
+        "ssh://lab",
+        "cannot connect",
+    )
+    assert facts["gpus"]["problem"].startswith("NVIDIA-SMI has failed")
+    assert facts["gpus"]["gpus"] == []
 
 
-FILES = ("history.jsonl", "runs.jsonl", "holds/bbbbb.json", "guard/seal.json", "lock")
-
-
-@given(st.sampled_from(FILES), st.binary(max_size=200))
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_bytes_in_what_we_keep_are_an_answer(used: Home, name: str, content: bytes) -> None:
+@pytest.mark.parametrize("name", ["history.jsonl", "runs.jsonl", "holds/bbbbb.json", "guard/seal.json", "lock"])
+def test_anything_in_the_place_of_a_file_of_ours_is_answered(used: Home, name: str) -> None:
     path = used.state / name
     path.parent.mkdir(exist_ok=True)
-    before = path.read_bytes() if path.exists() else None
-    path.write_bytes(content)
-    try:
-        assert own_state.probe_state(Context(used.environ)).folder == str(used.state)
-    finally:
-        path.unlink() if before is None else path.write_bytes(before)
-
-
-@pytest.mark.parametrize("make", [Path.mkdir, lambda path: os.mkfifo(path), lambda path: path.symlink_to(path)])
-@pytest.mark.parametrize("name", FILES)
-def test_anything_in_the_place_of_what_we_keep_is_an_answer(used: Home, name: str, make: object) -> None:
-    path = used.state / name
-    path.parent.mkdir(exist_ok=True)
-    path.unlink(missing_ok=True)
-    make(path)  # type: ignore[operator]
-    call(used, "doctor", "--json").envelope["data"]
+    contents = (b"", b"\0\xff", b"[]\n", b'{"v": 1}\n', b'{"v": 99}\n', b"{" * 10_000)
+    for make in (Path.mkdir, os.mkfifo, lambda path: path.symlink_to(path), *contents):
+        path.unlink(missing_ok=True)
+        path.write_bytes(make) if isinstance(make, bytes) else make(path)
+        assert own_state.probe_state(used.context).folder == str(used.state)
+        path.rmdir() if make is Path.mkdir else path.unlink()
 
 
 def test_what_belongs_to_another_user() -> None:
@@ -274,32 +246,6 @@ def test_the_real_launcher_says_what_the_doctor_says(home: Home) -> None:
         ids = {one["id"] for one in home.json("doctor")["data"]["findings"]}
         assert ids & {"login-missing", "docker-config-broken"} == ({id} - {"docker-down"})
         assert id in ids
-
-
-def test_a_claim_in_the_way_is_not_taken_for_the_lock(used: Home) -> None:
-    (used.state / "lock").unlink(missing_ok=True)
-    fd = LivenessLock(str(used.state / "other")).acquire()
-    try:
-        assert "lock-held" not in findings(used)
-    finally:
-        os.close(fd)
-
-
-@pytest.mark.parametrize(
-    "told",
-    [
-        {"python": ["a", None, 1]}, {"python": []}, {"packages": {"nvidia-tao": 5}}, {"prefix": "\0"},
-        {"packages": {"nvidia-tao": "6.26.3", "docker": None}},
-    ],
-)  # fmt: skip
-def test_a_python_that_answers_with_other_things(used: Home, told: dict) -> None:
-    sound = {"python": [3, 11, 2], "prefix": "/x", "distutils": True, "packages": {}, "imports": "", "pip": True}
-    (used.root / "told").write_text(json.dumps(sound | {"managed": False} | told) + "\n")
-    program(used, "python3", f'while read -r line; do printf "%s\\n" "$line"; done < {used.root}/told')
-    program(used, "tao", "")
-    (used.root / "bin/tao").write_text(f"#!{used.root}/bin/python3\n")
-    assert findings(used)["tao-broken-python"]
-    assert call(used, "check", "--json").envelope["ok"]
 
 
 def test_the_password_of_an_engine_is_not_told(used: Home) -> None:

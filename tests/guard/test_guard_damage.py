@@ -23,15 +23,17 @@ def test_what_is_no_mapping_file_is_told_of_and_waited_for(sandbox: Sandbox, kin
     mapping, before = sandbox.mapping_file, sandbox.mapping_file.read_bytes()
 
     def take_its_place() -> None:
-        mapping.unlink()
+        fresh = sandbox.root / "fresh"
         if kind == "folder":
-            mapping.mkdir()
+            fresh.mkdir()
+            mapping.unlink()  # a folder cannot replace a file in one step
         elif kind == "pipe":
-            os.mkfifo(mapping)
+            os.mkfifo(fresh)
         else:
-            mapping.write_bytes(b"")
-            os.truncate(mapping, 17 << 20)
-            mapping.chmod(0o640)
+            fresh.write_bytes(b"")
+            os.truncate(fresh, 17 << 20)
+            fresh.chmod(0o640)
+        fresh.rename(mapping)
 
     held(sandbox)
     if before_start:

@@ -207,7 +207,7 @@ def test_any_docker_host_is_an_answer(address: str) -> None:
 def test_an_engine_that_hangs_is_waited_for_no_longer_than_that(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(docker_probe, "PATIENCE", 0.2)
+    monkeypatch.setattr(docker_probe, "TIMEOUT", 0.2)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "s"))
         server.listen()

@@ -6,7 +6,7 @@ from typing import Any
 
 from taoprofiles.doctor.docker_probe import Answer, Docker, Gpus
 from taoprofiles.doctor.doctor import Machine
-from taoprofiles.doctor.own_state import State
+from taoprofiles.doctor.own_state import OwnState
 from taoprofiles.launcher.docker_config import Login
 from taoprofiles.launcher.environment import FileSystem, Home
 from taoprofiles.launcher.installed import Launcher, Launchers
@@ -40,7 +40,7 @@ SOUND = Machine(
             FileSystem("images", "/var/lib/docker", "ext4", 100 << 30, 900 << 30),
         ),
     ),
-    State(
+    OwnState(
         "/home/ana/.local/state/taoprofiles", "/home/ana/.tao_mounts.json", "kitti", "active", 0o600, 3,
         unit="same", service="active (running)", guard=VERSION, guard_pid=7,
     ),
@@ -95,10 +95,6 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "tao-broken-python": (tao(trouble="no-interpreter", problem="its Python cannot be started"), tao(left="6.0.0")),
     "tao-several": ({"launchers__found": (TAO, SECOND)}, {"launchers__found": (TAO, TAO._replace(path="/shims/tao"))}),
-    "tao-other-python": (
-        {"launchers__environment": "/home/ana/other", "launchers__elsewhere": ("/home/ana/other/bin/tao",)},
-        {"launchers__environment": "/home/ana/venv", "launchers__elsewhere": ("/home/ana/.local/bin/tao",)},
-    ),
     "launcher-import": (tao(imports="ModuleNotFoundError: No module named 'docker'"), tao(pip="uv")),
     "docker-missing": (
         {"docker__cli": "", "docker__has_daemon": False, "docker__first": NOBODY, "docker__second": NOBODY},
@@ -162,12 +158,10 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"home__places__0__kind": "9p"},
     ),
     "state-not-mine": ({"state__foreign": (("/home/ana/.config/taoprofiles", 0),)}, {"state__known": 0}),
-    "state-unreadable": ({"state__unreadable": (("/home/ana/x", "it is a folder"),)}, {"state__situation": "none"}),
+    "state-unreadable": ({"state__unreadable": (("/home/ana/x", "it is a folder"),)}, {"state__mapping_state": "none"}),
     "state-full": ({"home__places__1__free": 1 << 20}, {"home__places__1__free": 16 << 20}),
-    "profile-unreadable": ({"state__profiles": (("a", "layout: unknown"),)}, {"state__situation": "drifted"}),
-    "journal-torn": ({"state__torn": (("/home/ana/history.jsonl", 1),)}, {"state__torn": ()}),
+    "profile-unreadable": ({"state__profiles": (("a", "layout: unknown"),)}, {"state__mapping_state": "drifted"}),
     "hold-damaged": ({"state__holds": (("/home/ana/holds/x.json", "it is damaged"),)}, {"state__holds": ()}),
-    "lock-held": ({"state__lock": "pid 4 on lab"}, {"state__lock": ""}),
     "seal-left-over": ({"state__is_sealed_by_nobody": True, "state__guard": ""}, {"state__mapping_mode": 0o400}),
     "mapping-read-only": ({"state__mapping_mode": 0o444, "state__guard": ""}, {"state__mapping_mode": 0o444}),
     "guard-inactive": (

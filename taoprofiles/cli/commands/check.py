@@ -214,10 +214,12 @@ def _home(context: Context, machine: Machine) -> str:
     launcher_mounts = machine.home.variables.get("LAUNCHER_MOUNTS")
     if launcher_mounts is not None:
         mounts = f"'{launcher_mounts}' (LAUNCHER_MOUNTS)"
-    elif state.situation == "none":
+    elif state.mapping_state == "none":
         mounts = f"{path}, which does not exist"
     else:
-        mounts = f"{path}: '{state.profile}', {state.situation}" if state.profile else f"{path}: {state.situation}"
+        mounts = (
+            f"{path}: '{state.profile}', {state.mapping_state}" if state.profile else f"{path}: {state.mapping_state}"
+        )
     return f"{machine.home.path}{system}; tao reads {mounts}"
 
 
