@@ -11,7 +11,7 @@ import pytest
 
 from taoprofiles.cli.arguments import RENDER_TARGETS as TARGETS
 from tests.support.commands import call, one_clear_error
-from tests.support.home import Home, find_command
+from tests.support.home import Home
 
 KEY = "tlt_encode_of_ours"
 NEW = {
@@ -77,13 +77,6 @@ def test_the_launchers_table_gives_the_image(home: Home, package: str, config: o
     assert image(home, *words.split()) == found.replace("nvcr.io", "own.io"), "the person's own table counts"
 
 
-def test_the_installed_launchers_table(home: Home) -> None:
-    tao = find_command("tao")
-    home.profile("a")
-    home.environ["PATH"] = f"{Path(tao).parent}:/usr/bin:/bin"
-    assert image(home, "tao", "model", "dino", "train") == "nvcr.io/nvidia/tao/tao-toolkit:6.26.3-pyt"
-
-
 def test_check_knows_the_tasks_that_there_are(home: Home) -> None:
     home.profile("a")
     launcher(home, "nvidia_tao_cli", NEW)
@@ -119,20 +112,14 @@ def test_no_image_to_be_had_is_one_clear_error(home: Home, words: list[str], sai
 
 
 @pytest.mark.parametrize("config", [{}, [], {"task_group": 3}, {"dockers": {"a": []}}, "x"])
-def test_a_table_that_is_none(home: Home, config: object) -> None:
+def test_a_table_that_is_none_and_no_launcher(home: Home, config: object) -> None:
     home.profile("a")
     launcher(home, "nvidia_tao_cli", config)
     done = call(home, "render", "a", "--to", "docker", "--", "dino")
     one_clear_error(done, 2)
     assert "--image IMAGE" in done.err
-
-
-def test_without_a_launcher_an_image_is_asked_for(home: Home) -> None:
-    home.profile("a")
     home.environ["PATH"] = "/nowhere"
-    done = call(home, "render", "a", "--to", "slurm", "--", "dino")
-    one_clear_error(done, 2)
-    assert "no launcher is installed" in done.err
+    assert "no launcher is installed" in call(home, "render", "a", "--to", "slurm", "--", "dino").err
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -219,24 +206,6 @@ def test_a_secret_that_is_spelt_out_elsewhere_is_in_no_word_of_docker_run_either
     assert "mounts[0].source: it contains the value of the secret 'KEY'" in done.err
 
 
-def test_a_program_may_run_with_an_image_too(home: Home) -> None:
-    home.profile("a")
-    told = docker(home, 3)
-    script = (
-        "from taoprofiles import api, errors\n"
-        "print(api.run('a', ['t', 'x'], image='i:1', gpus='none').status)\n"
-        "for image in ('--rm', 3):\n"
-        "    try: api.run('a', ['t'], image=image)\n"
-        "    except errors.TaoprofError as error: print(error.code)\n"
-    )
-    around = {"env": home.environ, "cwd": home.root, "stdin": subprocess.DEVNULL}
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, **around)
-    assert done.stdout.split() == ["3", "cannot-render", "usage"], done.stderr
-    found = told.read_text().split("\0")[:-1]
-    assert (found[:4], found[-3:]) == (["run", "--rm", "--interactive", "--name"], ["i:1", "t", "x"])
-    assert (len(home.json("history")["data"]["runs"]), home.json("status")["data"]["holds"]) == (1, [])
-
-
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
@@ -259,9 +228,13 @@ def test_run_with_an_image_refuses(home: Home, words: list[str], status: int, sa
     assert home.tree() == before or status == 127
 
 
-def test_what_docker_itself_refuses_is_told(home: Home) -> None:
+def test_what_docker_itself_refuses_is_told_to_a_program_too(home: Home) -> None:
     home.profile("a")
     docker(home, 125)
     done = home.run("run", "a", "--image", "i", "--", "t")
     assert done.returncode == 125
     assert "the engine did not start the container" in done.stderr
+    script = "import taoprofiles; print(taoprofiles.run('a', ['t', 'x'], image='i:1', gpus='none').status)"
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=home.environ, stdin=-3, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "125\n", done.stderr

@@ -64,7 +64,7 @@ def cases(draw: st.DrawFn) -> Case:
 
 def written(target: str, case: Case) -> Rendered:
     try:
-        rendered = render(target, case.plan)
+        rendered = RENDERERS[target](case.plan)
     except CannotRenderError as error:
         assert error.problems
         assert target in ("kubernetes", "slurm")
@@ -83,10 +83,6 @@ def shell(text: str, program: str, environ: dict[str, str]) -> list[str]:
     done = subprocess.run(["bash", "-c", caught], env={"LANG": "C.UTF-8", **environ}, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b""), (text, done.stderr)
     return done.stdout.decode().split("\0")[:-1]
-
-
-def render(target: str, plan: Plan) -> Rendered:
-    return RENDERERS[target](plan)
 
 
 def environment(plan: Plan) -> dict[str, str]:
@@ -134,25 +130,15 @@ def test_docker(case: Case) -> None:
     assert options["--label"] == [f"{n}={v}" for n, v in plan.labels.items()]
 
 
-def uninterpolated(value: Any, environ: dict[str, str]) -> Any:
-    """Return a value with ``$$`` and ``${NAME:?}`` expanded as compose does."""
+def expanded(value: Any, environ: dict[str, str], pattern: str = r"\$(?:\$|\{(\w+):\?\})") -> Any:
+    """Return a value with ``$$`` and references to variables expanded, by default as compose does."""
     if isinstance(value, dict):
-        return {key: uninterpolated(item, environ) for key, item in value.items()}
+        return {key: expanded(item, environ, pattern) for key, item in value.items()}
     if isinstance(value, list):
-        return [uninterpolated(item, environ) for item in value]
+        return [expanded(item, environ, pattern) for item in value]
     if not isinstance(value, str):
         return value
-    result, rest = "", value
-    while rest:
-        if rest.startswith("$$"):
-            result, rest = result + "$", rest[2:]
-        elif rest.startswith("${"):
-            name, _, rest = rest[2:].partition(":?}")
-            result += environ[name]
-        else:
-            assert rest[0] != "$", value
-            result, rest = result + rest[0], rest[1:]
-    return result
+    return re.sub(pattern, lambda match: environ[match[1]] if match[1] else "$", value)
 
 
 @given(cases())
@@ -161,7 +147,7 @@ def test_compose(case: Case) -> None:
     plan = case.plan
     document = yaml.safe_load(written("compose", case).text)
     environ = environment(plan)
-    ((name, service),) = uninterpolated(document, environ)["services"].items()
+    ((name, service),) = expanded(document, environ)["services"].items()
     assert (name, service["image"]) == (plan.name, IMAGE)
     assert service.get("command", []) == filled(plan)
     assert service.get("volumes", []) == [
@@ -177,18 +163,8 @@ def test_compose(case: Case) -> None:
     assert ("deploy" in service) == (plan.gpus != [])
 
 
-def kubernetes_expanded(text: str, environ: dict[str, str]) -> str:
-    """Return a text with ``$$`` and ``$(NAME)`` expanded as Kubernetes does (expansion.Expand)."""
-    result, rest = "", text
-    while rest:
-        if rest.startswith("$$"):
-            result, rest = result + "$", rest[2:]
-        elif rest.startswith("$("):
-            name, _, rest = rest[2:].partition(")")
-            result += environ[name]
-        else:
-            result, rest = result + rest[0], rest[1:]
-    return result
+KUBERNETES = r"\$(?:\$|\((\w+)\))"
+"""What Kubernetes expands (expansion.Expand)."""
 
 
 @given(cases())
@@ -197,14 +173,15 @@ def test_kubernetes(case: Case) -> None:
     plan = case.plan
     rendered = written("kubernetes", case)
     document = yaml.safe_load(rendered.text)
-    kubernetes_validate.validate(document, "1.31", strict=True)
+    for version in ("1.31", kubernetes_validate.latest_version()):
+        kubernetes_validate.validate(document, version, strict=True)
     pod = document["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     environ = environment(plan)
-    assert [kubernetes_expanded(word, environ) for word in container.get("args", [])] == filled(plan)
+    assert expanded(container.get("args", []), environ, KUBERNETES) == filled(plan)
     env = container.get("env", [])
     assert all(n == 1 for n in Counter(item["name"] for item in env).values())
-    plain = {item["name"]: kubernetes_expanded(item["value"], {}) for item in env if "value" in item}
+    plain = {item["name"]: expanded(item["value"], {}, KUBERNETES) for item in env if "value" in item}
     assert plain == {name: value for name, value in plan.env.items() if value is not None}
     references = {item["name"]: item["valueFrom"]["secretKeyRef"]["key"] for item in env if "valueFrom" in item}
     assert references == {name: name for name in plan.secrets}
@@ -283,7 +260,7 @@ def test_compose_takes_them(tmp_path: Path) -> None:
         timeout=100, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    parsed = uninterpolated(yaml.safe_load(done.stdout), {})["services"]
+    parsed = expanded(yaml.safe_load(done.stdout), {})["services"]
     assert len(parsed) == len(plans) >= (20 if ALL else 10)
     for number, case in enumerate(plans):
         service = parsed[f"s{number}"]
@@ -309,12 +286,7 @@ def mount(source: str, destination: str) -> str:
         (mount("/d\n", "/data"), {}, "a control character"),
         ('[docker]\nports = { "80-90" = 1 }\n', {}, "'80-90' is not a container port"),
         ('[docker]\nports = { "99999" = 1 }\n', {}, "'99999' is not a container port"),
-        ('[docker]\nulimits = { "a=b" = 1 }\n', {}, "Docker does not know 'a=b'"),
-        ('[docker]\nuser = "--privileged"\n', {}, "not a user"),
-        ('[docker]\nnetwork = "-x"\n', {}, "not the name of a network"),
-        ('[docker]\nshm_size = "99999999999g"\n', {}, "too large for an engine"),
         ("", {"image": "--privileged"}, "not the name of an image"),
-        ("", {"image": "Up/Case"}, "not the name of an image"),
         ("", {"image": "a b"}, "not the name of an image"),
     ],
 )
@@ -326,13 +298,13 @@ def test_what_no_target_can_carry_is_one_error(text: str, options: dict[str, Any
 
 
 @pytest.mark.parametrize("path", ["/a,b", "/a b", "/a\\b", "/a$b"])
-@pytest.mark.parametrize("side", [0, 1])
-def test_pyxis_takes_no_separators(path: str, side: int) -> None:
-    plan = plan_of(mount(*[(path.replace("$", "$$"), "/x"), ("/x", path.replace("$", "$$"))][side]))
-    with pytest.raises(CannotRenderError, match="--container-mounts does not support"):
-        render("slurm", plan)
-    for target in set(TARGETS) - {"slurm"}:
-        assert render(target, plan).text
+def test_pyxis_takes_no_separators(path: str) -> None:
+    path = path.replace("$", "$$")
+    for source, destination in ((path, "/x"), ("/x", path)):
+        plan = plan_of(mount(source, destination))
+        with pytest.raises(CannotRenderError, match="--container-mounts does not support"):
+            RENDERERS["slurm"](plan)
+        assert all(RENDERERS[target](plan).text for target in set(TARGETS) - {"slurm"})
 
 
 def test_a_path_that_is_called_like_a_secret_is_none() -> None:
@@ -358,7 +330,7 @@ def test_secrets_in_the_command_become_references(command: list[str], words: lis
         w[0] if len(w) == 1 and isinstance(w[0], str) else tuple(getattr(p, "name", p) for p in w) for w in plan.command
     ] == words
     for target in TARGETS:
-        rendered = render(target, plan)
+        rendered = RENDERERS[target](plan)
         assert "tlt_encode" not in rendered.text
         assert "abcdef" not in rendered.text
 
@@ -366,7 +338,7 @@ def test_secrets_in_the_command_become_references(command: list[str], words: lis
 @pytest.mark.parametrize("program", ["bash", "zsh"])
 def test_the_secret_of_a_job_is_in_no_word_of_kubectl(tmp_path: Path, program: str) -> None:
     value = 'it\'s "one" of $HOME\nand more\n'
-    rendered = render("kubernetes", plan_of('[container.env]\nA_KEY = "tlt_encode"\nB_KEY = "tlt_encode_too"\n'))
+    rendered = RENDERERS["kubernetes"](plan_of('[container.env]\nA_KEY = "tlt_encode"\nB_KEY = "tlt_encode_too"\n'))
     kubectl = tmp_path / "kubectl"
     kubectl.write_text(
         '#!/bin/sh\nprintf "<%s>" "$@"\nfor w; do case $w in --from-file=*) cat "${w##*=}";; esac; done\n'
@@ -388,23 +360,18 @@ def test_gpus_by_name_make_the_profiles_own_choice_meaningless() -> None:
     assert "CUDA_VISIBLE_DEVICES" in plan_of(text).env
     plan = plan_of(text, gpus=["3"])
     assert (plan.env, len(plan.warnings)) == ({}, 1)
-    assert "--gpus device=3" in render("docker", plan).text
-    assert """--gpus '"device=1,3"'""" in render("docker", plan_of(text, gpus=["1", "3"])).text
+    assert "--gpus device=3" in RENDERERS["docker"](plan).text
+    assert """--gpus '"device=1,3"'""" in RENDERERS["docker"](plan_of(text, gpus=["1", "3"])).text
 
 
-def test_kubernetes_of_today_takes_all_that_a_job_can_say() -> None:
-    docker = (
-        '[docker]\nuser = "auto"\nshm_size = "16G"\nprivileged = true\ntty = true\nnetwork = "bridge"\n'
-        'ports = { "8888" = 8888, "53/udp" = [1, 2], "9" = [] }\nulimits = { memlock = -1 }\n'
-    )
-    text = mount("/data", "/data") + docker + '[container.env]\nA = "a"\nKEY = "tlt_encode"\n'
-    document = yaml.safe_load(render("kubernetes", plan_of(text, gpus=2, command=["t"])).text)
-    kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
+def test_kubernetes_has_numbers_for_users_gpus_and_sizes() -> None:
+    docker = '[docker]\nuser = "auto"\nshm_size = "16G"\nprivileged = true\nports = { "53/udp" = [1, 2] }\n'
+    document = yaml.safe_load(RENDERERS["kubernetes"](plan_of(docker, gpus=2)).text)
     (container,) = document["spec"]["template"]["spec"]["containers"]
     assert container["resources"] == {"limits": {"nvidia.com/gpu": 2}}
     assert container["securityContext"] == {"runAsUser": 1000, "runAsGroup": 1001, "privileged": True}
     assert {"containerPort": 53, "protocol": "UDP", "hostPort": 2} in container["ports"]
-    (shm,) = [item for item in document["spec"]["template"]["spec"]["volumes"] if item["name"] == "shm"]
+    (shm,) = document["spec"]["template"]["spec"]["volumes"]
     assert shm["emptyDir"] == {"medium": "Memory", "sizeLimit": "16Gi"}
 
 
@@ -412,14 +379,7 @@ def test_ports_on_the_hosts_network_are_left_out_and_told() -> None:
     plan = plan_of('[docker]\nnetwork = "host"\nports = { "8888" = 8888 }\n')
     assert plan.ports == []
     for target in TARGETS:
-        assert any("docker.ports" in line for line in render(target, plan).warnings), target
-
-
-def test_a_shell_without_the_secret_refuses_the_line() -> None:
-    text = render("docker", plan_of('[variables]\nKEY = "tlt_encode"\n', command=["t", "-k", "$KEY"])).text
-    done = subprocess.run(["bash", "-c", f"docker() {{ :; }}\n{text}"], env={}, capture_output=True, text=True)
-    assert done.returncode != 0
-    assert "KEY" in done.stderr
+        assert any("docker.ports" in line for line in RENDERERS[target](plan).warnings), target
 
 
 @pytest.mark.parametrize(
@@ -427,7 +387,7 @@ def test_a_shell_without_the_secret_refuses_the_line() -> None:
 )
 def test_a_value_stays_text_for_every_reader_of_yaml(text: str) -> None:
     plan = plan_of(f"[container.env]\nA = {json.dumps(text)}\n")
-    rendered = render("compose", plan).text
+    rendered = RENDERERS["compose"](plan).text
     assert yaml.safe_load(rendered)["services"]["p"]["environment"]["A"] == text
     (line,) = [line for line in rendered.splitlines() if line.strip().startswith("A:")]
     assert line.strip()[3] == '"'

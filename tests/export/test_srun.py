@@ -68,10 +68,13 @@ def rendered(home: Home, *words: str) -> str:
     return done.stdout
 
 
-def test_without_pyxis_srun_knows_all_but_the_containers_options(cluster: Cluster, home: Home) -> None:
-    done = run(cluster, rendered(home, "--", "true"), before="", API_KEY="x")
+def test_srun_takes_all_but_the_containers_options(cluster: Cluster, home: Home) -> None:
+    text = rendered(home, "--", "printenv", "SLURM_GPUS_ON_NODE")
+    done = run(cluster, text, before="", API_KEY="x")
     assert done.returncode != 0
     assert "unrecognized option '--container-image=nvcr.io#nvidia/tao/tao-toolkit:6.26.3-pyt'" in done.stderr
+    done = run(cluster, text, API_KEY="x")
+    assert (done.returncode, done.stdout) == (0, "1\n"), "one GPU is requested where all cannot be"
 
 
 def test_the_task_gets_its_words_its_environment_and_its_secrets(cluster: Cluster, home: Home) -> None:
@@ -80,14 +83,6 @@ def test_the_task_gets_its_words_its_environment_and_its_secrets(cluster: Cluste
     done = run(cluster, text, KEY="the key", API_KEY="the token")
     assert done.returncode == 3, done.stderr
     assert done.stdout.split("\0") == [HOSTILE, "-k", "the key", "", HOSTILE, "/nowhere", "the token", "2", ""]
-
-
-def test_one_gpu_is_asked_for_where_all_cannot_be(cluster: Cluster, home: Home) -> None:
-    done = run(cluster, rendered(home, "--", "printenv", "SLURM_GPUS_ON_NODE"), API_KEY="x")
-    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
-
-
-def test_without_its_secret_the_line_is_refused(cluster: Cluster, home: Home) -> None:
-    done = run(cluster, rendered(home, "--", "echo", "$KEY"), API_KEY="x")
+    done = run(cluster, text, API_KEY="the token")
     assert (done.returncode != 0, done.stdout) == (True, "")
-    assert "KEY" in done.stderr
+    assert "KEY" in done.stderr, "without its secret the line is refused"

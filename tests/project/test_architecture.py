@@ -143,7 +143,6 @@ def test_few_modules_print() -> None:
 
 
 COMPLEX = {
-    "export/slurm.py:_options": "one condition for each option of a profile, none inside another",
     "system/engine.py:events": "one loop that reads the head of the answer and then its stream",
     "profiles/convert.py:from_mapping": "one condition for each part of a mapping",
 }
