@@ -49,7 +49,7 @@ class Launcher(NamedTuple):
 
 
 class Launchers(NamedTuple):
-    """Every ``tao`` of PATH, the one that a shell starts first; ``elsewhere`` are those in usual folders not on PATH."""
+    """Every ``tao`` of PATH, the one that a shell starts first; ``elsewhere`` are those in other usual folders."""
 
     found: tuple[Launcher, ...] = ()
     elsewhere: tuple[str, ...] = ()

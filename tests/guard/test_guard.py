@@ -129,8 +129,8 @@ def test_a_file_that_was_replaced_by_a_symlink_is_what_it_was(sandbox: Sandbox, 
         path.symlink_to("real.json")
     with GuardProcess(sandbox) as guard:
         held_and_sealed(sandbox)
-        path.unlink()
-        path.symlink_to("other.json")
+        (sandbox.root / "fresh").symlink_to("other.json")
+        (sandbox.root / "fresh").rename(path)  # in one step: a file that is missing is restored at once
         guard.until_said(": restored")
         assert (os.readlink(path) if path.is_symlink() else None) == ("real.json" if was_link else None)
         assert (path.read_bytes(), other.read_bytes()) == (before, FOREIGN)
