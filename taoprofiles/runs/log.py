@@ -49,12 +49,7 @@ def stop(context: Context, hold_id: str) -> Hold:
     if hold.place != processes.host_id():
         raise UsageError(f"'{hold_id}' runs on {hold.host}: stop it there")
     if hold.container:
-        name = f"container {hold.container[:6]}"
-        try:
-            if not Engine(context.environ, address=hold.engine).stop(hold.container):
-                raise NotFoundError(f"{name} does not exist any more")
-        except EngineError as error:
-            raise TaoprofError(f"{name} could not be stopped: {error}") from None
+        _stop_container(Engine(context.environ, address=hold.engine), hold.container)
         if hold.kind == "found":
             return hold  # its launcher ends with it
     pids = [pid for pid, tag in processes.with_variable(context.uid, RUN_VARIABLE) if tag == hold.id]
@@ -68,3 +63,11 @@ def stop(context: Context, hold_id: str) -> Hold:
                 # An interactive shell ignores SIGTERM, and exits on SIGHUP, as when its terminal closes.
                 os.kill(pid, signal.SIGHUP if hold.kind == "shell" else signal.SIGTERM)
     return hold
+
+
+def _stop_container(engine: Engine, container: str) -> None:
+    try:
+        if not engine.stop(container):
+            raise NotFoundError(f"container {container[:6]} does not exist any more")
+    except EngineError as error:
+        raise TaoprofError(f"container {container[:6]} could not be stopped: {error}") from None

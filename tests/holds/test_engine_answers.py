@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,8 +15,6 @@ import pytest
 
 from taoprofiles.errors import HeldError
 from taoprofiles.holds import manage
-from taoprofiles.holds.waiting import wait_until_free
-from taoprofiles.runs.monitor import Monitor
 from taoprofiles.storage.paths import Context
 from taoprofiles.switching import switch
 from taoprofiles.switching.switch import Switch
@@ -28,6 +26,8 @@ from tests.support.sandbox import FakeEngine, Sandbox, answer, gone, mounts_of
 
 LONGEST = 20.0  # an engine that hangs does so for 30 s
 HEAD = b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n"
+ERROR = b'HTTP/1.0 500 Oops\r\n\r\n{"message": "out of order"}'
+Serve = Callable[[FakeEngine, socket.socket], None]
 
 
 @pytest.fixture
@@ -55,18 +55,18 @@ def refused(sandbox: Sandbox, engine: FakeEngine, name: str = "b", uid: int | No
     return caught.value.holders
 
 
-def hanging(engine: FakeEngine, first: bytes = b"") -> Callable[[socket.socket], None]:
+def hanging(first: bytes = b"") -> Serve:
     """Answer that much, and then no more."""
 
-    def serve(connection: socket.socket) -> None:
+    def serve(engine: FakeEngine, connection: socket.socket) -> None:
         connection.sendall(first)
         engine.over.wait(30)
 
     return serve
 
 
-def endless(engine: FakeEngine, first: bytes, more: bytes) -> Callable[[socket.socket], None]:
-    def serve(connection: socket.socket) -> None:
+def endless(first: bytes, more: bytes) -> Serve:
+    def serve(engine: FakeEngine, connection: socket.socket) -> None:
         connection.sendall(first)
         while not engine.over.is_set():
             connection.sendall(more)
@@ -74,46 +74,47 @@ def endless(engine: FakeEngine, first: bytes, more: bytes) -> Callable[[socket.s
     return serve
 
 
-def slowly(engine: FakeEngine, content: bytes) -> Callable[[socket.socket], None]:
+def slowly(engine: FakeEngine, connection: socket.socket) -> None:
     """Answer a byte at a time: each one comes soon, the whole never does."""
-
-    def serve(connection: socket.socket) -> None:
-        for at in range(len(content)):
-            connection.sendall(content[at : at + 1])
-            if engine.over.wait(0.5):
-                return
-
-    return serve
-
-
-def answering(content: bytes) -> Callable[[socket.socket], None]:
-    return lambda connection: connection.sendall(content)
+    for byte in HEAD + b"[" + b" " * 100 + b"]":
+        connection.sendall(bytes([byte]))
+        if engine.over.wait(0.5):
+            return
 
 
 # What a switch does under each
 
-FAULTS: dict[str, Callable[[FakeEngine], Callable[[socket.socket], None]]] = {
-    "hangs on connect": hanging,
-    "hangs after the headers": lambda engine: hanging(engine, HEAD),
-    "hangs in its headers": lambda engine: hanging(engine, HEAD[:20]),
-    "hangs in its answer": lambda engine: hanging(engine, HEAD + b'[{"Id": "ab'),
-    "a byte at a time": lambda engine: slowly(engine, HEAD + b"[" + b" " * 100 + b"]"),
-    "an endless answer": lambda engine: endless(engine, HEAD, b" " * 65536),
-    "endless headers": lambda engine: endless(engine, b"HTTP/1.0 200 OK\r\n", b"X-Y: z\r\n" * 8192),
-    "garbage": lambda engine: answering(os.urandom(512)),
-    "nothing": lambda engine: answering(b""),
-    "another protocol": lambda engine: answering(b"SSH-2.0-OpenSSH_9.9\r\n"),
-    "status 500": lambda engine: answering(b'HTTP/1.0 500 Oops\r\n\r\n{"message": "out of order"}'),
-    "status 403": lambda engine: answering(b"HTTP/1.0 403 Forbidden\r\n\r\n"),
-    "status that is none": lambda engine: answering(b"HTTP/1.0 abc\r\n\r\n[]"),
-    "headers alone": lambda engine: answering(HEAD),
-    "not JSON": lambda engine: answering(HEAD + b"<html>proxy</html>"),
-    "half of its answer": lambda engine: answering(HEAD + b'[{"Id": "ab'),
-    "JSON nested too deeply": lambda engine: answering(HEAD + b"[" * 100_000 + b"]" * 100_000),
-    "an object": lambda engine: answering(HEAD + b'{"message": "hello"}'),
-    "null": lambda engine: answering(HEAD + b"null"),
-    "text": lambda engine: answering(HEAD + b'"containers"'),
+FAULTS: dict[str, Serve | bytes] = {
+    "hangs on connect": hanging(),
+    "hangs after the headers": hanging(HEAD),
+    "hangs in its headers": hanging(HEAD[:20]),
+    "hangs in its answer": hanging(HEAD + b'[{"Id": "ab'),
+    "a byte at a time": slowly,
+    "an endless answer": endless(HEAD, b" " * 65536),
+    "endless headers": endless(b"HTTP/1.0 200 OK\r\n", b"X-Y: z\r\n" * 8192),
+    "garbage": os.urandom(512),
+    "nothing": b"",
+    "another protocol": b"SSH-2.0-OpenSSH_9.9\r\n",
+    "status 500": ERROR,
+    "status 403": b"HTTP/1.0 403 Forbidden\r\n\r\n",
+    "status that is none": b"HTTP/1.0 abc\r\n\r\n[]",
+    "headers alone": HEAD,
+    "not JSON": HEAD + b"<html>proxy</html>",
+    "half of its answer": HEAD + b'[{"Id": "ab',
+    "JSON nested too deeply": HEAD + b"[" * 100_000 + b"]" * 100_000,
+    "an object": HEAD + b'{"message": "hello"}',
+    "null": HEAD + b"null",
+    "text": HEAD + b'"containers"',
 }
+
+
+def breaks(engine: FakeEngine, fault: str, path: str = "/") -> None:
+    """Have the engine answer so whatever is asked below ``path``."""
+    serve = FAULTS[fault]
+    if isinstance(serve, bytes):
+        engine.rules[path] = lambda connection: connection.sendall(serve)
+    else:
+        engine.rules[path] = lambda connection: serve(engine, connection)
 
 
 SOME_FAULTS = list(FAULTS) if ALL else ["hangs on connect", "garbage", "status 500", "an object", "hangs in its answer"]
@@ -125,9 +126,9 @@ def short_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Engine.__init__, "__defaults__", (0.3, None))
 
 
-def switched_with_a_warning(done: Answer, engine: FakeEngine) -> None:
-    assert done.status == 0, done.err
-    assert done.out == "switched to 'b' (before: 'a')\n"
+def check_switched(done: Answer, engine: FakeEngine) -> None:
+    """Check that it switched, since nothing that can be seen is in the way, and said what it could not look at."""
+    assert (done.status, done.out) == (0, "switched to 'b' (before: 'a')\n"), done.err
     (warning,) = [line for line in done.err.splitlines() if line]
     assert warning.startswith(f"taoprof: warning: the container engine at {engine.address} could not be asked: ")
     assert warning.isprintable()
@@ -135,65 +136,44 @@ def switched_with_a_warning(done: Answer, engine: FakeEngine) -> None:
 
 @pytest.mark.parametrize("how", SOME_FAULTS)
 @pytest.mark.usefixtures("short_timeout")
-def test_a_switch_with_a_broken_engine(sandbox: Sandbox, engine: FakeEngine, how: str) -> None:
-    """Nothing that can be seen is in the way: it switches, soon, and tells what it could not look at."""
-    engine.rules["/"] = FAULTS[how](engine)
+def test_commands_with_a_broken_engine(sandbox: Sandbox, engine: FakeEngine, how: str) -> None:
+    """It switches soon; a launcher that can be seen holds all the same."""
+    breaks(engine, how)
     began = time.monotonic()
-    done = call(sandbox, "use", "b", environ=engine.environ)
+    check_switched(call(sandbox, "use", "b", environ=engine.environ), engine)
+    done = call(sandbox, "status", environ=engine.environ)
+    assert (done.status, engine.address in done.err) == (0, True)
+    _, process = sandbox.plain()
+    assert [holder["pid"] for holder in refused(sandbox, engine, "a")] == [process.pid]
     assert time.monotonic() - began < LONGEST
-    switched_with_a_warning(done, engine)
 
 
-@pytest.mark.parametrize("how", FAULTS if ALL else ["an endless answer"])
-def test_the_command_with_a_broken_engine(sandbox: Sandbox, engine: FakeEngine, how: str) -> None:
-    engine.rules["/"] = FAULTS[how](engine)
+def test_the_real_time_limit_with_a_broken_engine(sandbox: Sandbox, engine: FakeEngine) -> None:
+    breaks(engine, "an endless answer")
     began = time.monotonic()
     done = sandbox.run("use", "b", environ=engine.environ)
     assert time.monotonic() - began < LONGEST
-    switched_with_a_warning(Answer(done.returncode, done.stdout, done.stderr), engine)
+    check_switched(Answer(done.returncode, done.stdout, done.stderr), engine)
 
 
-@pytest.mark.parametrize("how", ["hangs on connect", "garbage"] if ALL else ["garbage"])
-def test_a_launcher_holds_although_the_engine_is_broken(sandbox: Sandbox, engine: FakeEngine, how: str) -> None:
-    engine.rules["/"] = FAULTS[how](engine)
-    _, process = sandbox.plain()
-    began = time.monotonic()
-    done = sandbox.run("use", "b", "--json", environ=engine.environ)
-    assert time.monotonic() - began < LONGEST
-    assert done.returncode == 5
-    assert [holder["pid"] for holder in json.loads(done.stdout)["error"]["holders"]] == [process.pid]
-
-
-@pytest.mark.usefixtures("short_timeout")
-def test_status_with_a_hanging_engine(sandbox: Sandbox, engine: FakeEngine) -> None:
-    engine.rules["/"] = hanging(engine)
-    began = time.monotonic()
-    done = call(sandbox, "status", environ=engine.environ)
-    assert time.monotonic() - began < LONGEST
-    assert done.status == 0
-    assert engine.address in done.err
-
-
-@pytest.mark.parametrize("where", ["no file", "no folder", "a file in its way"])
-def test_no_engine(sandbox: Sandbox, where: str) -> None:
+def test_no_engine(sandbox: Sandbox) -> None:
+    """There is nothing to warn of where there is none; whatever else DOCKER_HOST names is no reason not to switch."""
     (sandbox.folder / "file").touch()
-    path = {"no file": "none", "no folder": "none/none", "a file in its way": "file/none"}[where]
-    done = sandbox.run("use", "b", environ={"DOCKER_HOST": f"unix://{sandbox.folder}/{path}"})
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-@pytest.mark.parametrize("kind", ["unix", "tcp"])
-def test_an_engine_that_is_not_running(sandbox: Sandbox, kind: str) -> None:
-    if kind == "unix":
-        address = f"unix://{sandbox.folder / 'stale'}"
-        with socket.socket(socket.AF_UNIX) as server:
-            server.bind(str(sandbox.folder / "stale"))
-    else:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
-    done = sandbox.run("use", "b", environ={"DOCKER_HOST": address})
-    assert done.returncode == 0
-    assert "connection refused" in done.stderr
+    with socket.socket(socket.AF_UNIX) as server, socket.create_server(("127.0.0.1", 0)) as tcp_server:
+        server.bind(str(sandbox.folder / "stale"))
+        port = tcp_server.getsockname()[1]
+    folder = sandbox.folder
+    for address, warning in {
+        **dict.fromkeys((f"unix://{folder}/none", f"unix://{folder}/none/none", f"unix://{folder}/file/none"), ""),
+        **dict.fromkeys((f"unix://{folder}/stale", f"tcp://127.0.0.1:{port}"), "connection refused"),
+        **dict.fromkeys(("what", "unix:", "unix://", "tcp://", "tcp://127.0.0.1", "tcp://127.0.0.1:x"), None),
+        "npipe:////./pipe/docker": "of a kind that taoprof does not know",
+    }.items():
+        switch.use(sandbox.context, "a")
+        done = call(sandbox, "use", "b", environ={"DOCKER_HOST": address})
+        assert (done.status, "Traceback" in done.err) == (0, False), (address, done.err)
+        assert warning is None or warning in done.err, address
+        assert warning != "" or done.err == "", address
 
 
 def test_an_engine_without_permission(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,17 +183,8 @@ def test_an_engine_without_permission(sandbox: Sandbox, monkeypatch: pytest.Monk
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("taoprofiles.system.engine.Engine._connect", connect)
-    (told,) = switch.use(sandbox.context, "b").unseen
-    assert "this user may not ask it (permission denied)" in told
-
-
-@pytest.mark.parametrize(
-    "address", ["what", "unix:", "unix://", "tcp://", "tcp://127.0.0.1", "tcp://127.0.0.1:x", "npipe:////./pipe/docker"]
-)
-def test_an_invalid_address(sandbox: Sandbox, address: str) -> None:
-    done = sandbox.run("use", "b", environ={"DOCKER_HOST": address})
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
+    (warning,) = switch.use(sandbox.context, "b").unseen
+    assert "this user may not ask it (permission denied)" in warning
 
 
 def test_an_engine_by_tcp(sandbox: Sandbox) -> None:
@@ -227,49 +198,39 @@ def test_an_engine_by_tcp(sandbox: Sandbox) -> None:
 CONTAINER_ID = "ab" * 32
 
 
-@pytest.mark.parametrize(
-    "listed",
-    [
-        [1, None, "x", []],
-        [{}],
-        [{"Id": 5}],
-        [{"Id": CONTAINER_ID, "Mounts": "x"}],
-        [{"Id": CONTAINER_ID, "Mounts": 7}],
-        [{"Id": CONTAINER_ID, "Mounts": ["x", 5, None]}],
-        [{"Id": CONTAINER_ID, "Mounts": [{"Type": "bind", "Source": 5, "Destination": []}]}],
-        [{"Id": CONTAINER_ID, "Mounts": [{"Type": "bind", "Source": ["x"], "Destination": "y"}]}],
-        [{"Id": "../../images/x\r\n", "Mounts": [{"Type": "bind", "Source": "/x", "Destination": "y"}]}],
-    ],
-    ids=lambda value: json.dumps(value)[:60],
-)
-def test_a_list_of_the_wrong_shape(sandbox: Sandbox, engine: FakeEngine, listed: object) -> None:
-    engine.rules["/containers/json"] = lambda connection: answer(connection, listed)
-    use(sandbox, engine)
+LISTS: list[object] = [
+    [1, None, "x", []],
+    [{}],
+    [{"Id": 5}],
+    *([{"Id": CONTAINER_ID, "Mounts": mounts}] for mounts in ("x", 7, ["x", 5, None])),
+    [{"Id": CONTAINER_ID, "Mounts": [{"Type": "bind", "Source": 5, "Destination": []}]}],
+    [{"Id": CONTAINER_ID, "Mounts": [{"Type": "bind", "Source": ["x"], "Destination": "y"}]}],
+    [{"Id": "../../images/x\r\n", "Mounts": [{"Type": "bind", "Source": "/x", "Destination": "y"}]}],
+]
+CONTAINERS: list[dict[str, Any]] = [
+    *({"Config": config} for config in ([1], {"Env": 5}, {"Env": [5, None]}, {"User": 5})),
+    *({"HostConfig": config} for config in ([1], {"DeviceRequests": 5}, {"DeviceRequests": [5, None]})),
+    {"Created": "yesterday"},
+    {"Image": 5},
+]
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"Config": [1]},
-        {"Config": {"Env": 5}},
-        {"Config": {"Env": [5, None]}},
-        {"Config": {"User": 5}},
-        {"HostConfig": [1]},
-        {"HostConfig": {"DeviceRequests": 5}},
-        {"HostConfig": {"DeviceRequests": [5, None]}},
-        {"Created": "yesterday"},
-        {"Image": 5},
-    ],
-    ids=json.dumps,
-)
-def test_a_container_of_the_wrong_shape(sandbox: Sandbox, engine: FakeEngine, wrong: dict[str, Any]) -> None:
-    """It may count or not, but nothing breaks."""
+def test_answers_of_the_wrong_shape(sandbox: Sandbox, engine: FakeEngine) -> None:
+    """A container may count or not, but nothing breaks."""
+    names = itertools.cycle("ba")
+    for listed in LISTS:
+        engine.rules["/containers/json"] = lambda connection, listed=listed: answer(connection, listed)
+        use(sandbox, engine, next(names))
+    engine.rules.clear()
     container = engine.container(1, mounts_of(sandbox, "a"))
-    engine.containers[container].update(wrong)
-    try:
-        use(sandbox, engine)
-    except HeldError as error:
-        assert [holder["container"] for holder in error.holders] == [container]
+    whole = dict(engine.containers[container])
+    for wrong in CONTAINERS:
+        switch.use(sandbox.context, "a")
+        engine.containers[container] = {**whole, **wrong}
+        try:
+            use(sandbox, engine)
+        except HeldError as error:
+            assert [holder["container"] for holder in error.holders] == [container], wrong
 
 
 @pytest.mark.usefixtures("short_timeout")
@@ -277,7 +238,7 @@ def test_many_containers_that_cannot_be_inspected(sandbox: Sandbox, engine: Fake
     """The list comes, what each of them is does not: the time for all of them is bounded, and all of them count."""
     ids = [engine.container(n, mounts_of(sandbox, "a")) for n in range(1, 100)]
     for container in ids:
-        engine.rules[f"/containers/{container}/"] = hanging(engine)
+        breaks(engine, "hangs on connect", f"/containers/{container}/")
     began = time.monotonic()
     holders = refused(sandbox, engine)
     seconds = time.monotonic() - began
@@ -286,19 +247,6 @@ def test_many_containers_that_cannot_be_inspected(sandbox: Sandbox, engine: Fake
 
 
 # Whose containers count
-
-
-@pytest.mark.parametrize("sign", ["environment", "image"])
-def test_a_launchers_container_on_an_engine_that_keeps_no_gpu_requests(
-    sandbox: Sandbox, engine: FakeEngine, sign: str
-) -> None:
-    """Podman."""
-    env = ["TAO_CLIENT_TYPE=launcher"] if sign == "environment" else []
-    container = engine.container(1, mounts_of(sandbox, "a"), count=None, env=env)
-    if sign == "image":
-        engine.containers[container]["Config"]["Image"] = "nvcr.io/nvidia/tao/tao-toolkit:6.26.3-pyt"
-    (holder,) = refused(sandbox, engine)
-    assert holder["container"] == container
 
 
 def test_a_launchers_container_holds(sandbox: Sandbox, engine: FakeEngine) -> None:
@@ -323,14 +271,34 @@ def test_a_container_of_an_older_mapping_holds_that_one(sandbox: Sandbox, engine
     assert use(sandbox, engine, "a").changed, "that is just what it needs"
 
 
+TAO = "nvcr.io/nvidia/tao/tao-toolkit:6.26.3-pyt"
+
+
 @pytest.mark.parametrize(
-    "about",
-    [{"count": 0}, {"count": 2}, {"count": None}, {"env": ["TAOPROF_RUN=zzzzz"]}],
-    ids=["no GPU", "two GPUs", "no request", "of a run that is not ours"],
+    ("about", "is_ours"),
+    [
+        ({}, True),
+        ({"count": 0}, False),
+        ({"count": 2}, False),
+        ({"count": None}, False),
+        # Podman keeps no requests for GPUs.
+        ({"count": None, "env": ["TAO_CLIENT_TYPE=launcher"]}, True),
+        ({"count": None, "config_image": TAO}, True),
+        ({"env": ["TAOPROF_RUN=zzzzz"]}, False),
+        *(({"user": user}, True) for user in ("1234", "1234:1234", "", "0")),
+        *(({"user": user}, False) for user in ("4321", "4321:1234")),
+    ],
+    ids=str,
 )
-def test_a_container_that_is_not_a_plain_launchers(sandbox: Sandbox, engine: FakeEngine, about: dict[str, Any]) -> None:
-    engine.container(1, mounts_of(sandbox, "a"), **about)
-    assert use(sandbox, engine).changed
+def test_whose_container_counts(sandbox: Sandbox, engine: FakeEngine, about: dict[str, Any], is_ours: bool) -> None:
+    """A plain launcher's, of this user."""
+    container = engine.container(1, mounts_of(sandbox, "a"), **about)
+    if "config_image" in about:
+        engine.containers[container]["Config"]["Image"] = about["config_image"]
+    if is_ours:
+        assert [holder["container"] for holder in refused(sandbox, engine, uid=1234)] == [container]
+    else:
+        assert use(sandbox, engine, uid=1234).changed
 
 
 def test_a_container_with_more_or_fewer_mounts(sandbox: Sandbox, engine: FakeEngine) -> None:
@@ -342,16 +310,6 @@ def test_a_container_with_more_or_fewer_mounts(sandbox: Sandbox, engine: FakeEng
     switch.use(sandbox.context, "a")
     engine.container(4, {**mounts_of(sandbox, "a"), "/home/x/.cache": "/cache"})
     assert len(refused(sandbox, engine)) == 1, "one folder more, by the launcher's own doing, and it is still ours"
-
-
-@pytest.mark.parametrize(("user", "ours"), [("1234", True), ("1234:1234", True), ("", True), ("4321", False),
-                                            ("4321:1234", False), ("0", True)])  # fmt: skip
-def test_the_user_in_a_container(sandbox: Sandbox, engine: FakeEngine, user: str, ours: bool) -> None:
-    engine.container(1, mounts_of(sandbox, "a"), user=user)
-    if ours:
-        assert len(refused(sandbox, engine, uid=1234)) == 1
-    else:
-        assert use(sandbox, engine, uid=1234).changed
 
 
 def test_other_peoples_containers_are_not_named(sandbox: Sandbox, engine: FakeEngine) -> None:
@@ -378,6 +336,7 @@ def bound_run(sandbox: Sandbox, engine: FakeEngine, *options: str) -> tuple[str,
     engine.event("start", container)
     record = sandbox.records / f"{hold.id}.json"
     until(lambda: json.loads(record.read_text())["container"] == container, "the run has noted its container")
+    until(lambda: not list(sandbox.records.glob(".taoprof-*")), "the record is written")
     del engine.containers[next(iter(engine.containers))]
     os.killpg(run.pid, signal.SIGKILL)
     run.wait(20)
@@ -390,318 +349,52 @@ def test_a_container_with_a_run_tag_belongs_to_its_run(sandbox: Sandbox, engine:
     (hold,) = manage.active_holds(context(sandbox, engine)).holds
     assert (hold.id, hold.kind, hold.container, hold.phase) == (hold_id, "run", container, "bound")
     assert use(sandbox, engine).changed, "it does not need the shared file"
+    sandbox.run("stop", hold_id, check=True, environ=engine.environ)
+    assert [path for path in engine.asked if "/stop" in path] == [f"/containers/{container}/stop?t=10"]
+    breaks(engine, "status 500", f"/containers/{container}/stop")
+    one_clear_error(sandbox.run("stop", hold_id, environ=engine.environ), 1)
     engine.containers.clear()
     assert manage.active_holds(context(sandbox, engine)).holds == []
     assert list(sandbox.records.iterdir()) == []
 
 
-@pytest.mark.parametrize("how", SOME_FAULTS)
 @pytest.mark.usefixtures("short_timeout")
-def test_a_run_whose_death_cannot_be_proved_counts(sandbox: Sandbox, engine: FakeEngine, how: str) -> None:
-    hold_id, _ = bound_run(sandbox, engine, "--shared")
-    engine.rules["/"] = FAULTS[how](engine)
-    assert [holder["id"] for holder in refused(sandbox, engine, "a")] == [hold_id]
-    assert [hold.id for hold in manage.active_holds(context(sandbox, engine)).holds] == [hold_id]
-    engine.rules.clear()
+def test_a_run_whose_death_cannot_be_proved_counts(sandbox: Sandbox, engine: FakeEngine) -> None:
+    hold_id, container = bound_run(sandbox, engine, "--shared")
+    path = sandbox.records / f"{hold_id}.json"
+    record = json.loads(path.read_text())
+
+    def assert_held(reason: str, on: FakeEngine = engine) -> None:
+        assert hold_id in [holder["id"] for holder in refused(sandbox, on, "a")], reason
+        assert hold_id in [hold.id for hold in manage.active_holds(context(sandbox, on)).holds], reason
+        engine.rules.clear()
+
+    for how in SOME_FAULTS:
+        breaks(engine, how)
+        assert_held(how)
+    # With live-restore containers go on while dockerd is down, and its socket is away for that time.
+    aside = engine.path.rename(engine.path.with_name("aside"))
+    assert_held("its engine restarts")
+    aside.rename(engine.path)
+    with FakeEngine(sandbox.folder) as other:
+        assert_held("DOCKER_HOST was set for the run, and is not in the shell of the switch", other)
+    path.write_text(json.dumps({**record, "container": None, "phase": "pending"}))
+    breaks(engine, "status 500", f"/containers/{container}/")
+    assert_held("the list comes, and whose the container is does not")
+    name, machine, _, namespace = record["place"].split(" ")
+    path.write_text(json.dumps({**record, "place": f"{name} {machine} another-boot {namespace}"}))
+    assert_held("the container is on a remote engine, and its client was rebooted")
+    path.write_text(json.dumps(record))
     engine.containers.clear()
     assert use(sandbox, engine, "a").changed
 
 
 @pytest.mark.usefixtures("short_timeout")
 def test_a_pending_run_whose_container_cannot_be_seen_counts(sandbox: Sandbox, engine: FakeEngine) -> None:
-    engine.rules["/"] = answering(b"HTTP/1.0 500 Oops\r\n\r\n{}")
+    breaks(engine, "status 500")
     _, run = sandbox.in_run("b", "--shared", environ=engine.environ)
     os.killpg(run.pid, signal.SIGKILL)
     run.wait(20)
     assert len(refused(sandbox, engine, "a")) == 1, "it may have started a container in the meantime"
     engine.rules.clear()
     assert use(sandbox, engine, "a").changed
-
-
-def test_a_run_counts_whose_container_cannot_be_inspected(sandbox: Sandbox, engine: FakeEngine) -> None:
-    """The list comes, and the question whose the container is finds no answer: the record stays."""
-    hold_id, container = bound_run(sandbox, engine, "--shared")
-    path = sandbox.records / f"{hold_id}.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "container": None, "phase": "pending"}))
-    engine.rules[f"/containers/{container}/"] = answering(b"HTTP/1.0 500 Oops\r\n\r\n{}")
-    refused(sandbox, engine, "a")
-    engine.rules.clear()
-    assert [holder["id"] for holder in refused(sandbox, engine, "a")] == [hold_id]
-
-
-def test_a_bound_run_counts_while_its_engine_restarts(sandbox: Sandbox, engine: FakeEngine) -> None:
-    """With live-restore containers go on while dockerd is down, and its socket is away for that time."""
-    hold_id, _ = bound_run(sandbox, engine, "--shared")
-    aside = engine.path.rename(engine.path.with_name("aside"))
-    assert [holder["id"] for holder in refused(sandbox, engine, "a")] == [hold_id]
-    aside.rename(engine.path)
-    assert [holder["id"] for holder in refused(sandbox, engine, "a")] == [hold_id]
-
-
-def test_a_bound_run_is_searched_on_its_own_engine(sandbox: Sandbox, engine: FakeEngine) -> None:
-    """DOCKER_HOST was set for the run, and is not in the shell of the switch."""
-    hold_id, _ = bound_run(sandbox, engine, "--shared")
-    with FakeEngine(sandbox.folder) as other:
-        assert [holder["id"] for holder in refused(sandbox, other, "a")] == [hold_id]
-
-
-def test_a_container_on_a_remote_engine_outlives_the_reboot_of_its_client(sandbox: Sandbox, engine: FakeEngine) -> None:
-    hold_id, _ = bound_run(sandbox, engine, "--shared")
-    path = sandbox.records / f"{hold_id}.json"
-    record = json.loads(path.read_text())
-    name, machine, _, namespace = record["place"].split(" ")
-    path.write_text(json.dumps({**record, "place": f"{name} {machine} another-boot {namespace}"}))
-    assert len(refused(sandbox, engine, "a")) == 1
-
-
-def test_stop_asks_the_engine_for_the_runs_container_alone(sandbox: Sandbox, engine: FakeEngine) -> None:
-    hold_id, container = bound_run(sandbox, engine)
-    sandbox.run("stop", hold_id, check=True, environ=engine.environ)
-    assert [path for path in engine.asked if "/stop" in path] == [f"/containers/{container}/stop?t=10"]
-    engine.rules[f"/containers/{container}/stop"] = answering(b"HTTP/1.0 500 Oops\r\n\r\n{}")
-    one_clear_error(sandbox.run("stop", hold_id, environ=engine.environ), 1)
-
-
-# The stream of events
-
-
-class Watched:
-    """A monitor in this process."""
-
-    def __init__(self, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.appeared: list[dict[str, Any]] = []
-        self.ticks = 0
-        self.faults: list[object] = []
-        monkeypatch.setattr(threading, "excepthook", self.faults.append)
-        self.monitor = Monitor(engine.environ, "abcde", appeared=self.appeared.append, tick=self._tick)
-        self.monitor.start()
-        assert self.monitor.listening.wait(5)
-
-    def _tick(self) -> None:
-        self.ticks += 1
-
-    def wait_for_exit(self, seconds: float = 3) -> None:
-        """Wait until the container is over, or the watch is."""
-        over = lambda: self.faults or any(one.over for one in self.monitor.containers)  # noqa: E731
-        until(over, "the container is over", seconds=seconds, details=lambda: self.monitor.problem)
-        assert self.faults == []
-
-    def status(self) -> int | None:
-        (container,) = self.monitor.containers
-        return container.status
-
-
-@pytest.fixture
-def tagged(engine: FakeEngine) -> str:
-    return engine.container(1, {"/x": "/y"}, env=["TAOPROF_RUN=abcde"])
-
-
-@pytest.fixture
-def watched(engine: FakeEngine, tagged: str, monkeypatch: pytest.MonkeyPatch) -> Watched:
-    return Watched(engine, monkeypatch)
-
-
-def send_events_of_a_task(engine: FakeEngine, container: str, status: int) -> None:
-    for action in ("create", "start", "exec_create: /bin/bash", "exec_start: /bin/bash"):
-        engine.event(action, container)
-    engine.event("exec_die", container, exitCode=str(status))
-    engine.event("die", container, exitCode="137")
-    engine.event("destroy", container)
-
-
-@pytest.mark.parametrize("tear", [1, 7, 1 << 20])
-def test_events_in_pieces(engine: FakeEngine, watched: Watched, tagged: str, tear: int) -> None:
-    engine.tear = tear
-    other = engine.container(2, {"/x": "/y"})
-    send_events_of_a_task(engine, other, 9)
-    send_events_of_a_task(engine, tagged, 3)
-    watched.wait_for_exit()
-    assert watched.status() == 3
-    assert [seen["Id"] for seen in watched.appeared] == [tagged]
-
-
-def test_waiting_for_a_container_asks_the_engine_twice_a_second(sandbox: Sandbox, engine: FakeEngine) -> None:
-    engine.container(1, mounts_of(sandbox, "a"))
-    before = len(engine.asked)
-    with pytest.raises(HeldError):
-        wait_until_free(
-            context(sandbox, engine), "use", lambda: use(sandbox, engine), seconds=1.2, say=lambda text: None
-        )
-    lists = [path for path in engine.asked[before:] if path.startswith("/containers/json")]
-    assert 2 <= len(lists) <= 4, "once at first, and then each half second"
-
-
-STREAMS: dict[str, tuple[int, list[tuple[str, dict[str, Any]]]]] = {
-    # A shell that is opened in it while it trains, or a health check, is not the task.
-    "another exec": (
-        0,
-        [
-            ("start", {}),
-            ("exec_start: detectnet_v2", {"execID": "aa"}),
-            ("exec_start: bash", {"execID": "bb"}),
-            ("exec_die", {"execID": "aa", "exitCode": "0"}),
-            ("exec_die", {"execID": "bb", "exitCode": "137"}),
-            ("die", {"exitCode": "137"}),
-        ],
-    ),
-    # As Podman 4.3.1 sends them over its Docker API: it has other names for some, and each has an exit code.
-    "Podman": (
-        3,
-        [
-            *((action, {"containerExitCode": "0"}) for action in ("create", "init", "start", "exec")),
-            ("exec_died", {"containerExitCode": "3"}),
-            ("die", {"containerExitCode": "0", "exitCode": "0"}),
-            ("remove", {"containerExitCode": "0"}),
-        ],
-    ),
-    # With CI_PROJECT_DIR the launcher uses docker run (run_container_on_ci): there is no exec, only die.
-    "docker run": (0, [("start", {}), ("die", {"exitCode": "0"}), ("destroy", {})]),
-    # By a minute, while a training of hours goes on.
-    "a clock set back": (
-        3,
-        [("start", {}), ("exec_die", {"stamp": -60 * 10**9, "exitCode": "3"}), ("die", {"stamp": 10 - 60 * 10**9})],
-    ),
-    "one time": (3, [("start", {"stamp": 0}), ("exec_die", {"stamp": 0, "exitCode": "3"}), ("die", {"stamp": 0})]),
-}
-"""Events of a run's container, and the status of its task; stamps are in nanoseconds from now."""
-
-
-@pytest.mark.parametrize("name", STREAMS)
-def test_the_status_of_the_task(engine: FakeEngine, watched: Watched, tagged: str, name: str) -> None:
-    (status, events), now = STREAMS[name], time.time_ns()
-    for action, about in events:
-        engine.event(action, tagged, **{**about, **({"stamp": now + about["stamp"]} if "stamp" in about else {})})
-    watched.wait_for_exit()
-    assert [(container.status, container.over) for container in watched.monitor.containers] == [(status, True)]
-
-
-@pytest.mark.parametrize("when", ["before the start", "after the start", "after exec_die"])
-def test_a_stream_that_breaks_and_comes_back(engine: FakeEngine, watched: Watched, tagged: str, when: str) -> None:
-    """Events of the break are replayed, and none counts twice."""
-
-    def broken() -> None:
-        before = engine.listeners()
-        engine.cut()
-        if when == "before the start":
-            return  # the events come while nobody listens
-        until(lambda: engine.listeners() > before, "it listens again")
-
-    if when == "before the start":
-        broken()
-    engine.event("start", tagged)
-    if when == "after the start":
-        broken()
-    engine.event("exec_start: x", tagged)
-    engine.event("exec_die", tagged, exitCode="3")
-    if when == "after exec_die":
-        broken()
-    engine.event("die", tagged, exitCode="137")
-    watched.wait_for_exit()
-    (container,) = watched.monitor.containers
-    assert (container.status, container.over) == (3, True)
-    assert len(watched.appeared) == 1
-
-
-def test_the_last_of_several_tasks_counts_once(engine: FakeEngine, watched: Watched, tagged: str) -> None:
-    engine.event("start", tagged)
-    for status in ("3", "0"):
-        engine.event("exec_start: x", tagged)
-        engine.event("exec_die", tagged, exitCode=status)
-    until(lambda: watched.monitor.containers and watched.status() == 0, "the second one is seen")
-    before = engine.listeners()
-    engine.cut()
-    until(lambda: engine.listeners() > before, "it listens again")
-    engine.event("die", tagged)
-    watched.wait_for_exit()
-    assert watched.status() == 0, "the first one's end, told again, came too late to count"
-
-
-def test_events_that_are_not_in_order(engine: FakeEngine, watched: Watched, tagged: str) -> None:
-    """Two containers' events are stamped first and sent then, so one may overtake the other."""
-    now = time.time_ns()
-    other = engine.container(2, {"/x": "/y"})
-    engine.event("start", tagged, stamp=now)
-    engine.event("exec_start: x", tagged, stamp=now + 10)
-    engine.event("die", other, stamp=now + 50)
-    engine.event("exec_die", tagged, stamp=now + 40, exitCode="3")
-    engine.event("die", tagged, stamp=now + 60)
-    watched.wait_for_exit()
-    assert watched.status() == 3
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        b"\n",
-        b"null\n",
-        b"[]\n",
-        b"{}\n",
-        b"not JSON\n",
-        b'{"id": 5, "timeNano": 5}\n',
-        b'{"id": "x", "timeNano": "soon"}\n',
-        b'{"id": "x", "timeNano": 5, "Action": "start", "Actor": [1]}\n',
-        b'{"id": "x", "timeNano": 5, "Action": 7, "Actor": {"Attributes": 5}}\n',
-    ],
-)
-def test_an_invalid_event_does_not_end_the_monitor(
-    engine: FakeEngine, watched: Watched, tagged: str, line: bytes
-) -> None:
-    engine.raw_event(line)
-    send_events_of_a_task(engine, tagged, 3)
-    watched.wait_for_exit()
-    assert watched.status() == 3
-
-
-@pytest.mark.parametrize("seen", [[], {}, {"Config": 5}, {"Config": {"Env": 5}}, None], ids=json.dumps)
-def test_an_invalid_answer_about_a_container_does_not_end_the_monitor(
-    engine: FakeEngine, watched: Watched, tagged: str, seen: object
-) -> None:
-    odd = engine.container(2, {})
-    engine.rules[f"/containers/{odd}/"] = lambda connection: answer(connection, seen)
-    engine.event("start", odd)
-    send_events_of_a_task(engine, tagged, 3)
-    watched.wait_for_exit()
-    assert watched.status() == 3
-
-
-@pytest.mark.parametrize("how", ["hangs on connect", "garbage", "nothing"] if ALL else ["garbage"])
-def test_a_run_with_a_broken_engine(sandbox: Sandbox, engine: FakeEngine, how: str) -> None:
-    """The start does not wait for long; a success that cannot be seen counts as failed, and it says so."""
-    engine.rules["/"] = FAULTS[how](engine)
-    tao, run = sandbox.in_run("b", environ=engine.environ)
-    tao.end()
-    out, _ = run.communicate(timeout=20)
-    assert run.returncode == 1, out
-    assert "the exit status of the task is unknown" in out
-    assert "Traceback" not in out
-
-
-@pytest.mark.parametrize("status", [0, 3])
-def test_the_exit_status_is_the_engines(sandbox: Sandbox, engine: FakeEngine, status: int) -> None:
-    tao, run = sandbox.in_run("b", environ=engine.environ)
-    (hold,) = manage.active_holds(context(sandbox, engine)).holds
-    container = engine.container(1, mounts_of(sandbox, "b"), env=[f"TAOPROF_RUN={hold.id}"])
-    send_events_of_a_task(engine, container, status)
-    until(lambda: any(container in path for path in engine.asked), "the run has asked for its container")
-    del engine.containers[container]
-    tao.end()
-    out, _ = run.communicate(timeout=20)
-    assert run.returncode == status, out
-    assert json.loads(sandbox.run("history", "--json").stdout)["data"]["runs"][0]["status"] == status
-
-
-def test_differences_of_the_container_are_reported_at_once(sandbox: Sandbox, engine: FakeEngine) -> None:
-    tao, run = sandbox.in_run("b", environ=engine.environ)
-    (hold,) = manage.active_holds(context(sandbox, engine)).holds
-    container = engine.container(1, mounts_of(sandbox, "a"), env=[f"TAOPROF_RUN={hold.id}"])
-    until(engine.listeners, "the run listens")
-    engine.event("start", container)
-    assert run.stdout is not None
-    told = run.stdout.readline()
-    assert "none of the profile's folders is mounted" in told
-    assert container[:6] in told
-    engine.event("exec_die", container, exitCode="0")
-    engine.event("die", container)
-    del engine.containers[container]
-    tao.end()
-    assert run.wait(20) == 0

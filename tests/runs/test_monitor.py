@@ -1,0 +1,268 @@
+"""The exit status of a task by the engine's events, however they come: in pieces, twice, out of order, or invalid."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from taoprofiles.errors import HeldError
+from taoprofiles.holds import manage
+from taoprofiles.holds.waiting import wait_until_free
+from taoprofiles.runs.monitor import Monitor
+from taoprofiles.storage.paths import Context
+from taoprofiles.switching import switch
+from tests.support.engine import until
+from tests.support.sandbox import FakeEngine, Sandbox, answer, mounts_of
+
+
+@pytest.fixture
+def engine(sandbox: Sandbox) -> Iterator[FakeEngine]:
+    with FakeEngine(sandbox.folder) as engine:
+        sandbox.environ |= engine.environ
+        sandbox.context = Context(sandbox.environ)
+        yield engine
+
+
+class Watched:
+    """A monitor in this process."""
+
+    def __init__(self, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.appeared: list[dict[str, Any]] = []
+        self.faults: list[object] = []
+        monkeypatch.setattr(threading, "excepthook", self.faults.append)
+        self.monitor = Monitor(engine.environ, "abcde", appeared=self.appeared.append, tick=lambda: None)
+        self.monitor.start()
+        assert self.monitor.listening.wait(5)
+
+    def status(self, seconds: float = 3) -> int | None:
+        """Wait until the container is over, or the watch is; return the exit status of its task."""
+        over = lambda: self.faults or any(one.over for one in self.monitor.containers)  # noqa: E731
+        until(over, "the container is over", seconds=seconds, details=lambda: self.monitor.problem)
+        assert self.faults == []
+        (container,) = self.monitor.containers
+        return container.status
+
+
+@pytest.fixture
+def tagged(engine: FakeEngine) -> str:
+    return engine.container(1, {"/x": "/y"}, env=["TAOPROF_RUN=abcde"])
+
+
+@pytest.fixture
+def watched(engine: FakeEngine, tagged: str, monkeypatch: pytest.MonkeyPatch) -> Watched:
+    return Watched(engine, monkeypatch)
+
+
+def send_events_of_a_task(engine: FakeEngine, container: str, status: int) -> None:
+    for action in ("create", "start", "exec_create: /bin/bash", "exec_start: /bin/bash"):
+        engine.event(action, container)
+    engine.event("exec_die", container, exitCode=str(status))
+    engine.event("die", container, exitCode="137")
+    engine.event("destroy", container)
+
+
+@pytest.mark.parametrize("tear", [1, 7, 1 << 20])
+def test_events_in_pieces(engine: FakeEngine, watched: Watched, tagged: str, tear: int) -> None:
+    engine.tear = tear
+    send_events_of_a_task(engine, engine.container(2, {"/x": "/y"}), 9)
+    send_events_of_a_task(engine, tagged, 3)
+    assert watched.status() == 3
+    assert [seen["Id"] for seen in watched.appeared] == [tagged]
+
+
+STREAMS: dict[str, tuple[int, list[tuple[str, dict[str, Any]]]]] = {
+    # A shell that is opened in it while it trains, or a health check, is not the task.
+    "another exec": (
+        0,
+        [
+            ("start", {}),
+            ("exec_start: detectnet_v2", {"execID": "aa"}),
+            ("exec_start: bash", {"execID": "bb"}),
+            ("exec_die", {"execID": "aa", "exitCode": "0"}),
+            ("exec_die", {"execID": "bb", "exitCode": "137"}),
+            ("die", {"exitCode": "137"}),
+        ],
+    ),
+    # As Podman 4.3.1 sends them over its Docker API: it has other names for some, and each has an exit code.
+    "Podman": (
+        3,
+        [
+            *((action, {"containerExitCode": "0"}) for action in ("create", "init", "start", "exec")),
+            ("exec_died", {"containerExitCode": "3"}),
+            ("die", {"containerExitCode": "0", "exitCode": "0"}),
+            ("remove", {"containerExitCode": "0"}),
+        ],
+    ),
+    # With CI_PROJECT_DIR the launcher uses docker run (run_container_on_ci): there is no exec, only die.
+    "docker run": (0, [("start", {}), ("die", {"exitCode": "0"}), ("destroy", {})]),
+    # By a minute, while a training of hours goes on.
+    "a clock set back": (
+        3,
+        [("start", {}), ("exec_die", {"stamp": -60 * 10**9, "exitCode": "3"}), ("die", {"stamp": 10 - 60 * 10**9})],
+    ),
+    "one time": (3, [("start", {"stamp": 0}), ("exec_die", {"stamp": 0, "exitCode": "3"}), ("die", {"stamp": 0})]),
+    # Two containers' events are stamped first and sent then, so one may overtake the other.
+    "not in order": (
+        3,
+        [
+            ("start", {"stamp": 0}),
+            ("exec_start: x", {"stamp": 10}),
+            ("die of another", {"stamp": 50}),
+            ("exec_die", {"stamp": 40, "exitCode": "3"}),
+            ("die", {"stamp": 60}),
+        ],
+    ),
+}
+"""Events of a run's container, and the status of its task; stamps are in nanoseconds from now."""
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_the_status_of_the_task(engine: FakeEngine, watched: Watched, tagged: str, name: str) -> None:
+    (status, events), now = STREAMS[name], time.time_ns()
+    other = engine.container(2, {"/x": "/y"})
+    for action, about in events:
+        container = other if action == "die of another" else tagged
+        stamp = {"stamp": now + about["stamp"]} if "stamp" in about else {}
+        engine.event(action.removesuffix(" of another"), container, **{**about, **stamp})
+    assert watched.status() == status
+
+
+@pytest.mark.parametrize("when", ["before the start", "after the start", "after exec_die"])
+def test_a_stream_that_breaks_and_comes_back(engine: FakeEngine, watched: Watched, tagged: str, when: str) -> None:
+    """Events of the break are replayed, and none counts twice."""
+
+    def broken() -> None:
+        before = engine.listeners()
+        engine.cut()
+        if when == "before the start":
+            return  # the events come while nobody listens
+        until(lambda: engine.listeners() > before, "it listens again")
+
+    if when == "before the start":
+        broken()
+    engine.event("start", tagged)
+    if when == "after the start":
+        broken()
+    engine.event("exec_start: x", tagged)
+    engine.event("exec_die", tagged, exitCode="3")
+    if when == "after exec_die":
+        broken()
+    engine.event("die", tagged, exitCode="137")
+    assert watched.status() == 3
+    assert len(watched.appeared) == 1
+
+
+def test_the_last_of_several_tasks_counts_once(engine: FakeEngine, watched: Watched, tagged: str) -> None:
+    engine.event("start", tagged)
+    for status in ("3", "0"):
+        engine.event("exec_start: x", tagged)
+        engine.event("exec_die", tagged, exitCode=status)
+    until(lambda: [one.status for one in watched.monitor.containers] == [0], "the second one is seen")
+    before = engine.listeners()
+    engine.cut()
+    until(lambda: engine.listeners() > before, "it listens again")
+    engine.event("die", tagged)
+    assert watched.status() == 0, "the first one's end, told again, came too late to count"
+
+
+INVALID = b"""
+null
+[]
+{}
+not JSON
+{"id": 5, "timeNano": 5}
+{"id": "x", "timeNano": "soon"}
+{"id": "x", "timeNano": 5, "Action": "start", "Actor": [1]}
+{"id": "x", "timeNano": 5, "Action": 7, "Actor": {"Attributes": 5}}
+"""
+
+
+def test_invalid_events_and_containers_do_not_end_the_monitor(
+    engine: FakeEngine, watched: Watched, tagged: str
+) -> None:
+    for line in INVALID.splitlines(keepends=True):
+        engine.raw_event(line)
+    for number, facts in enumerate(([], {}, {"Config": 5}, {"Config": {"Env": 5}}, None), 2):
+        odd = engine.container(number, {})
+        engine.rules[f"/containers/{odd}/"] = lambda connection, facts=facts: answer(connection, facts)
+        engine.event("start", odd)
+    send_events_of_a_task(engine, tagged, 3)
+    assert watched.status() == 3
+
+
+# Runs
+
+
+def with_container(sandbox: Sandbox, engine: FakeEngine, mounts: str) -> tuple[Any, Any, str]:
+    """Start a run, and a container with its tag and the mounts of the profile ``mounts``."""
+    tao, run = sandbox.in_run("b")
+    (hold,) = manage.active_holds(sandbox.context).holds
+    container = engine.container(1, mounts_of(sandbox, mounts), env=[f"TAOPROF_RUN={hold.id}"])
+    until(engine.listeners, "the run listens")
+    return tao, run, container
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_the_exit_status_is_the_engines(sandbox: Sandbox, engine: FakeEngine, status: int) -> None:
+    tao, run, container = with_container(sandbox, engine, "b")
+    send_events_of_a_task(engine, container, status)
+    until(lambda: any(container in path for path in engine.asked), "the run has asked for its container")
+    del engine.containers[container]
+    tao.end()
+    out, _ = run.communicate(timeout=20)
+    assert run.returncode == status, out
+    assert json.loads(sandbox.run("history", "--json").stdout)["data"]["runs"][0]["status"] == status
+
+
+def test_a_run_with_a_broken_engine(sandbox: Sandbox, engine: FakeEngine) -> None:
+    """The start does not wait for long; a success that cannot be seen counts as failed, and it says so."""
+    engine.rules["/"] = lambda connection: connection.sendall(b"garbage")
+    tao, run = sandbox.in_run("b")
+    tao.end()
+    out, _ = run.communicate(timeout=20)
+    assert run.returncode == 1, out
+    assert "the exit status of the task is unknown" in out
+    assert "Traceback" not in out
+
+
+def test_differences_of_the_container_are_reported_at_once(sandbox: Sandbox, engine: FakeEngine) -> None:
+    tao, run, container = with_container(sandbox, engine, "a")
+    engine.event("start", container)
+    message = run.stdout.readline()
+    assert "none of the profile's folders is mounted" in message
+    assert container[:6] in message
+    engine.event("exec_die", container, exitCode="0")
+    engine.event("die", container)
+    del engine.containers[container]
+    tao.end()
+    assert run.wait(20) == 0
+
+
+def test_a_container_that_is_reported_late_is_held(sandbox: Sandbox, engine: FakeEngine) -> None:
+    """The docker command may be gone before the engine reports the container that it started."""
+    note, docker = sandbox.root / "note", sandbox.tao.with_name("docker")
+    docker.write_text(f"#!/bin/sh\necho $$ $TAOPROF_RUN >{note}.new\nmv {note}.new {note}\nexit 1\n")
+    docker.chmod(0o755)
+    run = sandbox.start(sandbox.taoprof, "run", "a", "--image", "i", "--", "t")
+    until(note.exists, "docker is started")
+    pid, tag = note.read_text().split()
+    until(lambda: not sandbox.root.joinpath(f"/proc/{pid}").exists(), "the docker command has ended")
+    container = engine.container(1, {}, env=[f"TAOPROF_RUN={tag}"], labels={"taoprofiles.run": tag})
+    engine.event("start", container)
+    assert sandbox.wait(run) == 1
+    (hold,) = sandbox.holds()
+    assert (hold["id"], hold["container"], hold["phase"]) == (tag, container, "bound")
+
+
+def test_waiting_for_a_container_asks_the_engine_twice_a_second(sandbox: Sandbox, engine: FakeEngine) -> None:
+    engine.container(1, mounts_of(sandbox, "a"))
+    attempt: Callable[[], object] = lambda: switch.use(sandbox.context, "b")  # noqa: E731
+    with pytest.raises(HeldError):
+        wait_until_free(sandbox.context, "use", attempt, seconds=1.2, say=lambda text: None)
+    lists = [path for path in engine.asked if path.startswith("/containers/json")]
+    assert 2 <= len(lists) <= 4, "once at first, and then each half second"

@@ -1,0 +1,372 @@
+"""Runs over real processes, with a fake launcher and no engine: conflicts of two runs, how a run ends, shells."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.commands import Terminal, one_clear_error
+from tests.support.engine import until
+from tests.support.home import ALL, require
+from tests.support.sandbox import Sandbox, gone, kill, mounts_of, rendered
+
+
+def statuses(sandbox: Sandbox) -> list[int | None]:
+    return [run["status"] for run in sandbox.json("history")["data"]["runs"]]
+
+
+# Two runs at once
+
+
+def train(folder: str) -> tuple[str, ...]:
+    return ("tao", "model", "unet", "train", "-r", f"/workspace/tao-experiments{folder}")
+
+
+def test_two_runs_that_write_to_the_same_folder(sandbox: Sandbox) -> None:
+    tao, run = sandbox.in_run("a", command=train("/x"))
+    for mine, refused in {"/x": True, "/x/y": True, "": True, "/xy": False}.items():
+        done = sandbox.run("run", "a", "--", "true", *train(mine)[1:])
+        assert done.returncode == (5 if refused else 0), (mine, done.stderr)
+        assert (str(sandbox.root / "projects/a") in done.stderr) == refused
+    holders = json.loads(sandbox.run("run", "a", "--json", "--", *train("/x")).stdout)["error"]["holders"]
+    assert [holder["pid"] for holder in holders] == [run.pid]
+    sandbox.run("run", "a", "--force", "--", "true", *train("/x")[1:], check=True)
+    sandbox.run("run", "b", "--", "true", *train("/x")[1:], check=True)
+    (sandbox.root / "projects/a/m").touch()
+    reads = ("unet", "evaluate", "-m", "/workspace/tao-experiments/m")
+    sandbox.in_run("a", command=("tao", "model", *reads))
+    sandbox.run("run", "a", "--", "true", *reads, check=True)
+    tao.end()
+    run.wait(20)
+    sandbox.run("run", "a", "--", "true", *train("/x")[1:], check=True)
+
+
+def driver(sandbox: Sandbox, script: str) -> dict[str, str]:
+    """Return a PATH with an nvidia-smi that answers so."""
+    path = sandbox.tao.with_name("nvidia-smi")
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return {"PATH": f"{path.parent}:{os.environ['PATH']}"}
+
+
+def gpus_in(text: str) -> str:
+    envs = {item["variable"]: item["value"] for item in json.loads(text)["Envs"]}
+    return envs.get("CUDA_VISIBLE_DEVICES", "all")
+
+
+def test_gpus_by_index(sandbox: Sandbox) -> None:
+    tao, run = sandbox.in_run("a", "--gpus", "0,1")
+    assert gpus_in(tao.reads()) == "0,1"
+    for wanted in ("1,", "0,1", "1,2", "all"):
+        done = sandbox.run("run", "b", "--gpus", wanted, "--", "true")
+        assert (done.returncode, "GPU 0,1" in done.stderr) == (5, True), (wanted, done.stderr)
+    sandbox.run("run", "b", "--gpus", "2,3", "--", "true", check=True)
+    sandbox.run("run", "b", "--", "true", check=True)
+    waiting = sandbox.start(sandbox.taoprof, "run", "b", "--gpus", "0,", "--wait", "--", "true", stderr=subprocess.PIPE)
+    assert waiting.stderr is not None
+    assert f"pid {run.pid}" in waiting.stderr.readline()
+    tao.end()
+    assert waiting.wait(20) == 0
+
+
+def test_a_gpu_count(sandbox: Sandbox) -> None:
+    environ = driver(sandbox, "printf '0\\n1\\n2\\n3\\n'")
+    first, run = sandbox.in_run("a", "--gpus", "1", environ=environ)
+    second, _ = sandbox.in_run("a", "--gpus", "2", environ=environ)
+    assert [gpus_in(tao.reads()) for tao in (first, second)] == ["0", "1,2"]
+    assert sandbox.run("run", "b", "--gpus", "2", "--", "true", environ=environ).returncode == 5
+    first.end()
+    run.wait(20)
+    third, _ = sandbox.in_run("b", "--gpus", "2", environ=environ)
+    assert gpus_in(third.reads()) == "0,3"
+    assert sandbox.run("run", "b", "--gpus", "5", "--", "true", environ=environ).returncode == 2
+
+
+def test_gpus_that_cannot_be_given(sandbox: Sandbox) -> None:
+    for script in ("exit 9", "echo No devices were found", ":"):
+        done = sandbox.run("run", "b", "--gpus", "2", "--", "true", environ=driver(sandbox, script))
+        one_clear_error(done, 2)
+        assert "--gpus 0,1" in done.stderr
+    for wanted in ("-1", "0", "", "1.5", "x", "0;1", ","):
+        one_clear_error(sandbox.run("run", "b", f"--gpus={wanted}", "--", "true"), 2)
+    before = sandbox.mapping_file.read_bytes()
+    one_clear_error(sandbox.run("run", "b", "--shared", "--gpus", "0,1", "--", "true"), 2)
+    assert sandbox.mapping_file.read_bytes() == before, "refused before anything is switched"
+
+
+def test_a_slow_driver_keeps_nobody_else_waiting(sandbox: Sandbox) -> None:
+    """Without persistence mode nvidia-smi takes seconds: the lock is not for that time."""
+    environ = driver(sandbox, "touch ~/asked; sleep 3; echo 0")
+    sandbox.start(sandbox.taoprof, "run", "a", "--gpus", "1", "--", "true", environ=environ)
+    until((sandbox.root / "asked").exists, "the driver is asked")
+    sandbox.run("use", "b", check=True)
+
+
+# How a run ends
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        (("true",), 0),
+        (("sh", "-c", "exit 3"), 3),
+        (("no-such-command",), 127),
+        (("/etc/hostname",), 126),
+        (("/",), 126),
+        (("sh", "-c", "kill -KILL $$"), 137),
+        (("sh", "-c", "kill -TERM $$"), 143),
+    ],
+)
+def test_exit_statuses(sandbox: Sandbox, command: tuple[str, ...], status: int) -> None:
+    done = sandbox.run("run", "b", "--", *command)
+    assert (done.returncode, done.stdout) == (status, ""), done.stderr
+    assert list(sandbox.records.iterdir()) == []
+    if status in (126, 127):
+        one_clear_error(done, status)
+        assert command[0] in done.stderr
+    else:
+        assert statuses(sandbox) == [status]
+
+
+def test_an_end_that_cannot_be_recorded_hides_no_exit_status(sandbox: Sandbox) -> None:
+    """The journal of runs cannot be written, as on a full disk."""
+    (sandbox.state / "runs.jsonl").mkdir()
+    done = sandbox.run("run", "b", "--", "sh", "-c", "exit 3")
+    assert (done.returncode, "could not be recorded" in done.stderr) == (3, True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
+def test_signals_go_to_the_command(sandbox: Sandbox, number: signal.Signals) -> None:
+    script = f"trap 'exit 9' {number.value}; echo ready; while :; do sleep 0.05; done"
+    run = sandbox.start(sandbox.taoprof, "run", "b", "--", "sh", "-c", script, stdout=subprocess.PIPE)
+    assert run.stdout is not None
+    assert run.stdout.readline() == "ready\n"
+    run.send_signal(number)
+    assert run.wait(20) == 9
+    assert statuses(sandbox) == [9]
+
+
+EARLY = """
+import os, signal, subprocess
+from taoprofiles.cli.main import main
+from taoprofiles.runs import run
+
+class Popen(subprocess.Popen):
+    def __init__(self, *words, **options):
+        super().__init__(*words, **options)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+run.subprocess.Popen = Popen
+main()
+"""
+
+
+def test_a_signal_that_comes_at_once_is_not_lost(sandbox: Sandbox) -> None:
+    """The command may run before ``taoprof run`` knows of it; what is sent to the latter then must reach it too."""
+    run = sandbox.start(sys.executable, "-c", EARLY, "run", "b", "--", "sleep", "2")
+    assert run.wait(20) == 143
+
+
+@pytest.mark.parametrize("number", [None, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT])
+def test_the_command_begins_with_the_signals_of_any_command(sandbox: Sandbox, number: signal.Signals | None) -> None:
+    """``nohup taoprof run …`` goes on when its terminal has gone; a script's ``taoprof run … &`` survives a Ctrl-C."""
+    command = ["grep", "-E", "Sig(Blk|Ign|Cgt)", "/proc/self/status"]
+
+    def ignore() -> None:
+        if number is not None:
+            signal.signal(number, signal.SIG_IGN)
+
+    plain = subprocess.run(command, capture_output=True, text=True, timeout=20, preexec_fn=ignore)
+    assert sandbox.run("run", "b", "--", *command, preexec_fn=ignore).stdout == plain.stdout
+
+
+def test_ctrl_c_ends_both(sandbox: Sandbox) -> None:
+    tao = sandbox.new_tao()
+    words = [sandbox.taoprof, "run", "b", "--", "tao", "model", "unet", "evaluate"]
+    with Terminal(words, environ={**sandbox.environ, **tao.environ}, cwd=sandbox.root) as terminal:
+        pid = tao.pid()
+        terminal.send("\x03")
+        status, _ = terminal.finish()
+        assert status == -signal.SIGINT, "it dies of the signal, as a shell needs to stop its script"
+        assert gone(pid)
+    assert statuses(sandbox) == [130]
+
+
+def test_ctrl_c_ends_only_a_command_that_does_not_catch_it(sandbox: Sandbox) -> None:
+    """The command decides: one that answers Ctrl-C and goes on is not left alone by ``taoprof run``."""
+    script = "trap 'echo caught' INT; echo ready; read line; echo got $line; exit 4"
+    words = [sandbox.taoprof, "run", "b", "--", "bash", "-c", script]
+    with Terminal(words, environ=sandbox.environ, cwd=sandbox.root) as terminal:
+        terminal.wait_for("ready")
+        terminal.send("\x03")
+        terminal.wait_for("caught")
+        terminal.send("word\n")
+        terminal.wait_for("got")
+        assert terminal.finish()[0] == 4
+
+
+def test_the_command_has_the_terminal_and_its_job_control(sandbox: Sandbox) -> None:
+    with Terminal(["bash", "--norc", "-i"], environ={**sandbox.environ, "PS1": "$ "}, cwd=sandbox.root) as shell:
+        code = "import sys; print([s.isatty() for s in (sys.stdin, sys.stdout, sys.stderr)]); input(); print('on'*2)"
+        shell.send(f'{sandbox.taoprof} run b -- {sys.executable} -c "{code}"\n')
+        shell.wait_for("[True, True, True]")
+        shell.send("\x1a")
+        shell.wait_for("Stopped")
+        assert len(sandbox.holds()) == 1, "what is stopped is not over"
+        shell.send("fg\n")
+        shell.wait_for("run b --")
+        shell.send("\n")
+        shell.wait_for("onon")
+        shell.send("echo status=$?\n")
+        shell.wait_for("status=0")
+        shell.send("exit\n")
+        shell.finish()
+    assert sandbox.holds() == []
+
+
+def test_streams_and_descriptors_pass_through_untouched(sandbox: Sandbox) -> None:
+    content = bytes(range(256)) * 4096
+    command = [sandbox.taoprof, "run", "b", "--", "cat"]
+    done = subprocess.run(
+        command, env=sandbox.environ, cwd=sandbox.root, input=content, capture_output=True, timeout=30
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, content, b"")
+    script = f"{sandbox.taoprof} run b -- cat <(echo through a pipe); exec 7<{sandbox.mapping_file}; "
+    script += f"{sandbox.taoprof} run b -- sh -c 'cat <&7'"
+    shell = subprocess.run(["bash", "-c", script], env=sandbox.environ, capture_output=True, text=True, timeout=30)
+    assert shell.stdout == "through a pipe\n" + sandbox.mapping_file.read_text(), shell.stderr
+    listed = sandbox.run("run", "b", "--", "sh", "-c", "ls -l /proc/self/fd", check=True).stdout.splitlines()
+    names = [line.split(" -> ")[1] for line in listed if " -> " in line]
+    assert all(name.endswith(".claim") for name in names if name.startswith(str(sandbox.root))), names
+
+
+def test_json_of_a_run_is_the_only_thing_on_stdout(sandbox: Sandbox) -> None:
+    done = sandbox.run("run", "b", "--json", "--", "sh", "-c", "echo out; echo err >&2; exit 3")
+    assert done.returncode == 3
+    assert json.loads(done.stdout)["data"]["status"] == 3
+    assert "out" in done.stderr
+
+
+def test_the_variables_of_the_profile_are_there(sandbox: Sandbox) -> None:
+    done = sandbox.run("run", "b", "--", "sh", "-c", "echo $TAOPROF_PROFILE $LAUNCHER_MOUNTS", check=True)
+    name, path = done.stdout.split()
+    assert (name, Path(path).parent) == ("b", sandbox.records)
+
+
+def test_run_without_a_command(sandbox: Sandbox) -> None:
+    one_clear_error(sandbox.run("run", "b"), 2)
+    one_clear_error(sandbox.run("run", "b", "--"), 2)
+    one_clear_error(sandbox.run("run", "none", "--", "true"), 4)
+
+
+def test_many_runs_at_once(sandbox: Sandbox) -> None:
+    number = 50 if ALL else 10
+    before = sandbox.mapping_file.read_bytes()
+    taos = [sandbox.new_tao() for _ in range(number)]
+    started = [
+        sandbox.start(
+            *(sandbox.taoprof, "run", "ab"[n % 2], "--", "tao", "model", "unet", "evaluate", str(n)),
+            environ=tao.environ,
+        )
+        for n, tao in enumerate(taos)
+    ]
+    for tao in taos:
+        tao.pid()
+    assert len({hold["id"] for hold in sandbox.holds()}) == number
+    wanted = {name: json.loads(rendered(sandbox, name))["Mounts"] for name in "ab"}
+    for n, tao in enumerate(taos):
+        assert json.loads(tao.reads())["Mounts"] == wanted["ab"[n % 2]]
+        tao.end(n)
+    assert [run.wait(30) for run in started] == list(range(number))
+    assert sandbox.mapping_file.read_bytes() == before
+    assert sandbox.holds() == []
+    ended = {run["command"][-1]: run["status"] for run in sandbox.json("history", "--all")["data"]["runs"]}
+    assert ended == {str(n): n for n in range(number)}
+
+
+# The log of runs
+
+
+def test_history_and_status(sandbox: Sandbox) -> None:
+    tao, run = sandbox.in_run("a", command=train("/results"))
+    (now,) = sandbox.json("status")["data"]["holds"]
+    assert (now["kind"], now["profile"], now["pid"], now["status"]) == ("run", "a", run.pid, None)
+    assert now["results"] == [str(sandbox.root / "projects/a/results")]
+    (running,) = sandbox.json("history")["data"]["runs"]
+    assert running["ended"] is None
+    assert "running" in sandbox.run("history").stdout
+    tao.end(3)
+    assert run.wait(20) == 3
+    assert sandbox.json("status")["data"]["holds"] == []
+    (over,) = sandbox.json("history")["data"]["runs"]
+    assert (over["id"], over["status"], over["command"][-2:]) == (now["id"], 3, list(train("/results")[-2:]))
+    assert over["ended"] >= over["since"]
+    assert "exit status 3" in sandbox.run("history").stdout
+    for path in ("projects/a/results", "projects/a/results/weights/x.pth", "projects/a/data"):
+        (found,) = sandbox.json("history", str(sandbox.root / path))["data"]["runs"]
+        assert found["id"] == now["id"]
+    text = sandbox.run("history", str(sandbox.root / "projects/a/results")).stdout
+    assert "exit status 3" in text
+    assert "/workspace/tao-experiments" in text
+    assert sandbox.json("history", str(sandbox.root / "projects/b"))["data"]["runs"] == []
+    assert dict(over["mounts"]) == mounts_of(sandbox, "a")
+
+
+def test_secrets_in_commands_are_not_recorded(sandbox: Sandbox) -> None:
+    sandbox.run("run", "b", "--", "true", "-k", "S3CRET", "api_token=S3CRET", check=True)
+    for words in (["history"], ["history", "--json"], ["history", "."]):
+        assert "S3CRET" not in sandbox.run(*words).stdout
+    assert "S3CRET" not in (sandbox.state / "runs.jsonl").read_text()
+
+
+# Shells
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_shows_its_profile_and_ends_with_its_last_status(sandbox: Sandbox, shell: str) -> None:
+    path = shutil.which(shell)
+    require(path, f"there is no {shell}")
+    (sandbox.root / ".bashrc").write_text("PS1='mine> '\nFROM_RC=seen\n")
+    (sandbox.root / ".zshenv").write_text("FROM_ENV=seen\n")
+    (sandbox.root / ".zshrc").write_text("PROMPT='mine> '\nFROM_RC=$FROM_ENV\n")
+    (sandbox.root / ".config/fish").mkdir()
+    # Without it the first fish of a home makes its completions in the background, and is not over for half a minute.
+    (sandbox.root / ".local/share/fish/generated_completions").mkdir(parents=True)
+    (sandbox.root / ".config/fish/config.fish").write_text(
+        "function fish_prompt; echo -n 'mine> '; end\nset FROM_RC seen\n"
+    )
+    environ = {**sandbox.environ, "SHELL": str(path), "TERM": "dumb"}
+    with Terminal([sandbox.taoprof, "shell", "b"], environ=environ, cwd=sandbox.root) as terminal:
+        terminal.wait_for("(taoprof:b) mine> ")
+        (hold,) = sandbox.holds()
+        assert (hold["kind"], hold["profile"], hold["shared"]) == ("shell", "b", False)
+        terminal.send("echo [$TAOPROF_PROFILE-$FROM_RC]\n")
+        terminal.wait_for("[b-seen]")
+        terminal.wait_for("mine> ")
+        status = "$status" if shell == "fish" else "$?"
+        terminal.send(f"{sandbox.taoprof} shell a; echo nested={status}\n")
+        terminal.wait_for("already has profile 'b'")
+        terminal.wait_for("nested=2")
+        terminal.send("exit 5\n")
+        assert terminal.finish()[0] == 5
+    assert sandbox.holds() == []
+    assert list(sandbox.records.iterdir()) == []
+
+
+def test_a_shell_that_is_killed_holds_no_more(sandbox: Sandbox) -> None:
+    environ = {**sandbox.environ, "SHELL": "/bin/sh"}
+    with Terminal([sandbox.taoprof, "shell", "b"], environ=environ, cwd=sandbox.root) as terminal:
+        terminal.wait_for("(taoprof:b) $ ")
+        terminal.send("echo $$.\n")
+        terminal.wait_for("\n")
+        kill(int(terminal.wait_for(".").split()[-1].rstrip(".")))
+        status, _ = terminal.finish()
+        assert status == 137
+    assert sandbox.holds() == []
