@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from taoprofiles.holds.hold import Hold
+from taoprofiles.storage.paths import Context
 from tests.support.engine import until
 from tests.support.guard_process import GuardProcess, is_sealed
 from tests.support.sandbox import FakeEngine, Sandbox, mounts_of
@@ -16,6 +16,7 @@ from tests.support.sandbox import FakeEngine, Sandbox, mounts_of
 def engine(sandbox: Sandbox) -> Iterator[FakeEngine]:
     with FakeEngine(sandbox.folder) as engine:
         sandbox.environ |= engine.environ
+        sandbox.context = Context(sandbox.environ)
         yield engine
 
 
@@ -44,31 +45,26 @@ def test_a_container_of_a_rendered_command_is_listed_and_blocks_nothing(
     assert any(f"/containers/{container}/stop" in path for path in engine.asked)
 
 
+OTHERS = {"taoprofiles.profile": "a", "taoprofiles.state": "/home/bo/.local/state/taoprofiles"}
+
+
 @pytest.mark.parametrize(
-    "about",
+    ("about", "is_held"),
     [
-        {"taoprofiles.profile": "a", "taoprofiles.state": "/home/bo/.local/state/taoprofiles"},
-        {"taoprofiles.profile": "", "taoprofiles.state": ""},
+        (OTHERS, False),
+        ({"taoprofiles.profile": "", "taoprofiles.state": ""}, False),
+        *((about, True) for about in (None, {"taoprofiles.stand-in": "x"}, {"taoprofiles.profile": "b"}, {"a": "b"})),
+        ("a run without a record", False),
     ],
+    ids=str,
 )
-def test_containers_with_labels_of_others_are_ignored(
-    sandbox: Sandbox, engine: FakeEngine, about: dict[str, str]
-) -> None:
-    engine.container(1, mounts_of(sandbox, "a"), labels=about)
-    assert listed(sandbox) == []
-    sandbox.run("use", "b", check=True)
-
-
-@pytest.mark.parametrize("about", [None, {"taoprofiles.stand-in": "x"}, {"taoprofiles.profile": "b"}, {"a": "b"}])
-def test_other_labels_change_nothing(sandbox: Sandbox, engine: FakeEngine, about: dict[str, str] | None) -> None:
+def test_labels_of_others(sandbox: Sandbox, engine: FakeEngine, about: object, is_held: bool) -> None:
+    """What others have labelled is not ours; other labels change nothing about a launcher's container."""
+    if isinstance(about, str):
+        about = labels(sandbox, **{"taoprofiles.run": "abcde"})
     container = engine.container(1, mounts_of(sandbox, "a"), labels=about)
-    assert listed(sandbox) == [("found", "a", container, True)]
-    assert sandbox.run("use", "b").returncode == 5
-
-
-def test_a_container_whose_run_has_no_record_is_ignored(sandbox: Sandbox, engine: FakeEngine) -> None:
-    engine.container(1, mounts_of(sandbox, "a"), labels=labels(sandbox, **{"taoprofiles.run": "abcde"}))
-    assert listed(sandbox) == []
+    assert listed(sandbox) == ([("found", "a", container, True)] if is_held else [])
+    assert sandbox.would_be_refused("b") is is_held
 
 
 def test_a_guard_lists_it_seals_nothing_and_finds_no_fault(sandbox: Sandbox, engine: FakeEngine) -> None:
@@ -81,11 +77,3 @@ def test_a_guard_lists_it_seals_nothing_and_finds_no_fault(sandbox: Sandbox, eng
         sandbox.run("use", "b", check=True)
         assert listed(sandbox) == [("found", "a", container, False)]
         assert "container" not in guard.said(), guard.said()
-
-
-def test_is_same() -> None:
-    hold = Hold(pid=5, start=9, container="c")
-    assert hold.is_same(Hold(pid=5, start=9))
-    assert hold.is_same(Hold(pid=6, start=9, container="c"))
-    assert not hold.is_same(Hold(pid=5, start=8))
-    assert not Hold().is_same(Hold())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import time
@@ -76,65 +75,44 @@ def test_waiters_are_served_in_order(sandbox: Sandbox) -> None:
 
 def test_waiting_names_the_holder_and_switches_at_once(sandbox: Sandbox) -> None:
     tao, process = sandbox.plain()
-    waiting = waiter(sandbox, "b")
+    waiting, second = waiter(sandbox, "b"), waiter(sandbox, "b")
     assert waiting.stderr is not None
     line = waiting.stderr.readline()
     assert line.startswith("taoprof: waiting for ")
     assert f"pid {process.pid}" in line
-    second = waiter(sandbox, "b")
     assert second.stderr is not None
     assert second.stderr.readline() == "taoprof: waiting behind 1 other\n"
     tao.end()
     process.wait(20)
-    ended = time.monotonic()
-    assert waiting.wait(20) == 0
-    assert time.monotonic() - ended < 10
-    assert second.wait(20) == 0
+    assert (waiting.wait(10), second.wait(10)) == (0, 0)
     assert waiting.stderr.read() == "", "it says it once"
 
 
-@pytest.mark.parametrize("how", ["released", "over", "process"])
+@pytest.mark.parametrize("how", ["over", "process"])
 def test_a_hold_that_ends_is_noticed_soon(sandbox: Sandbox, how: str) -> None:
     sleeper = sandbox.start("sleep", "1000")
-    options = {"released": [], "over": ["--for", "1.5"], "process": ["--pid", str(sleeper.pid)]}[how]
-    hold = sandbox.json("hold", "--reason", "x", *options)["data"]
+    options = ["--for", "0.5"] if how == "over" else ["--pid", str(sleeper.pid)]
+    sandbox.run("hold", "--reason", "x", *options, check=True)
     waiting = waiter(sandbox, "b")
-    if how == "released":
-        sandbox.run("release", hold["id"], check=True)
-    elif how == "process":
-        sleeper.kill()
-        sleeper.wait(20)
-    else:
-        until(lambda: time.time() >= hold["until"], "its time is over")
-    ended = time.monotonic()
-    assert waiting.wait(20) == 0
-    assert time.monotonic() - ended < 10, "half a second until it looks, and the switch itself"
+    sleeper.kill()
+    sleeper.wait(20)
+    assert waiting.wait(10) == 0, "half a second until it looks, and the switch itself"
 
 
 def test_a_wait_has_an_end(sandbox: Sandbox) -> None:
-    held(sandbox)
-    began = time.monotonic()
-    done = sandbox.run("use", "b", "--wait", "1")
-    assert time.monotonic() - began >= 1
-    assert done.returncode == 5
-    assert "a demo" in done.stderr
-    assert tickets(sandbox) == []
-    assert sandbox.run("current").stdout == "a\n"
-
-
-def test_a_wait_behind_others_has_an_end(sandbox: Sandbox) -> None:
-    held(sandbox)
-    waiter(sandbox, "b")
-    done = sandbox.run("use", "b", "--wait", "1")
-    assert done.returncode == 5
-    assert "1 other" in done.stderr
-    assert len(tickets(sandbox)) == 1
-
-
-def test_a_wait_of_no_time(sandbox: Sandbox) -> None:
     assert sandbox.run("use", "b", "--wait", "0").returncode == 0
     held(sandbox)
     assert sandbox.run("use", "c", "--wait", "0").returncode == 5
+    began = time.monotonic()
+    done = sandbox.run("use", "c", "--wait", "1")
+    assert time.monotonic() - began >= 1
+    assert (done.returncode, "a demo" in done.stderr) == (5, True)
+    assert tickets(sandbox) == []
+    waiter(sandbox, "c")
+    done = sandbox.run("use", "c", "--wait", "0.1")
+    assert (done.returncode, "1 other" in done.stderr) == (5, True)
+    assert len(tickets(sandbox)) == 1
+    assert sandbox.run("current").stdout == "b\n"
 
 
 def test_ctrl_c_leaves_the_queue(sandbox: Sandbox) -> None:
@@ -149,19 +127,6 @@ def test_ctrl_c_leaves_the_queue(sandbox: Sandbox) -> None:
     assert tickets(sandbox) == []
 
 
-def test_a_killed_waiter_blocks_nobody(sandbox: Sandbox) -> None:
-    """The next one goes on, although nobody has taken the dead one's ticket away."""
-    hold_id = held(sandbox)
-    first, second = waiter(sandbox, "b"), waiter(sandbox, "c")
-    first.kill()
-    first.wait(20)
-    assert len(tickets(sandbox)) == 2 or second.poll() is None
-    sandbox.run("release", hold_id, check=True)
-    assert second.wait(20) == 0
-    assert sandbox.run("current").stdout == "c\n"
-    assert tickets(sandbox) == []
-
-
 def test_a_switch_that_cannot_be_leaves_the_queue(sandbox: Sandbox) -> None:
     assert sandbox.run("use", "none", "--wait").returncode == 4
     assert tickets(sandbox) == []
@@ -171,23 +136,6 @@ def test_a_switch_that_cannot_be_leaves_the_queue(sandbox: Sandbox) -> None:
     sandbox.run("release", hold_id, check=True)
     assert first.wait(20) == 4
     assert second.wait(20) == 0
-
-
-@pytest.mark.skipif(not ALL, reason="takes seconds of nothing: TAOPROF_TEST_ALL=1, as in CI")
-def test_waiting_takes_hardly_any_time_of_the_processor(sandbox: Sandbox) -> None:
-    held(sandbox)
-    waiting = waiter(sandbox, "b")
-    assert waiting.stderr is not None
-    waiting.stderr.readline()
-
-    def used() -> float:
-        fields = Path(f"/proc/{waiting.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    seconds = 6 if ALL else 2
-    before, end = used(), time.monotonic() + seconds
-    until(lambda: time.monotonic() >= end, "some time has passed", seconds=seconds + 5)
-    assert used() - before < 0.1 * seconds
 
 
 def test_a_run_waits_for_its_results_folder(sandbox: Sandbox) -> None:
