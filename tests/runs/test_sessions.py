@@ -57,11 +57,6 @@ class Program:
         assert self.process.wait(20) == 0
 
 
-def killed(program: Program) -> None:
-    kill(program.pid)
-    program.process.wait(20)
-
-
 def mapping_of(sandbox: Sandbox, name: str) -> dict[str, Any]:
     return json.loads(rendered(sandbox, name))
 
@@ -100,18 +95,10 @@ def test_use_gives_the_process_a_profile_until_it_ends(sandbox: Sandbox) -> None
     assert program.tell("[one.release() for one in taoprofiles.runs.session._sessions]") == [None]
     assert program.environ() == before
     assert holders(sandbox) == []
+    program.tell("taoprofiles.use('b').name")
     program.end()
-
-
-def test_the_hold_and_its_file_end_with_the_program(sandbox: Sandbox) -> None:
-    for ending in (Program.end, lambda program: killed(program)):
-        program = Program(sandbox)
-        program.tell("taoprofiles.use('b').name")
-        file = Path(program.environ()["LAUNCHER_MOUNTS"])
-        assert file.exists()
-        ending(program)
-        assert holders(sandbox) == []
-        assert not file.exists()
+    assert holders(sandbox) == []
+    assert list(sandbox.records.iterdir()) == []
 
 
 def test_what_the_program_started_keeps_the_hold_when_it_is_killed(sandbox: Sandbox) -> None:
@@ -120,12 +107,11 @@ def test_what_the_program_started_keeps_the_hold_when_it_is_killed(sandbox: Sand
     program.tell("taoprofiles.use('b').name")
     file = Path(program.environ()["LAUNCHER_MOUNTS"])
     child = program.tell("subprocess.Popen(['sleep', '60'], start_new_session=True).pid")
-    try:
-        killed(program)
-        assert [holder[:2] for holder in holders(sandbox)] == [("notebook", "b")]
-        assert file.exists()
-    finally:
-        os.kill(child, signal.SIGKILL)
+    kill(program.pid)
+    program.process.wait(20)
+    assert [holder[:2] for holder in holders(sandbox)] == [("notebook", "b")]
+    assert file.exists()
+    os.kill(child, signal.SIGKILL)
     until(lambda: holders(sandbox) == [], "the hold ends with the child")
     assert not file.exists()
 
@@ -214,40 +200,39 @@ def test_shared_is_refused_by_holds_of_others_not_by_the_own(sandbox: Sandbox) -
     assert holders(sandbox) == []
 
 
-@pytest.mark.parametrize(
-    ("expression", "code"),
-    [("taoprofiles.use('nosuch')", "not-found"), ("taoprofiles.use('gone')", "invalid-profile"),
-     ("taoprofiles.run('a', [])", "usage"), ("taoprofiles.run('a', ['/nosuch'])", "no-command"),
-     ("taoprofiles.run('a', ['true', 'a\\0b'])", "no-command"),
-     ("taoprofiles.run('a', ['true', '\\ud800'])", "no-command"),
-     *((f"taoprofiles.{call}", "usage") for call in (
-         "use(None)", "use(b'a')", "use(['a'])", "use('a', shared='yes')", "use('a', timeout=None)",
-         "use('a', timeout=float('nan'))", "switch(3)", "run('a', None)", "run('a', [1])", "run('a', b'true')",
-         "run('a', ['true'], gpus=1)", "run('a', ['true'], wait='1')", "run('a', ['true'], say=1)",
-         "hold(reason=None).__enter__()", "hold(b'a', reason='x').__enter__()"))],
-)  # fmt: skip
-def test_a_refusal_is_an_exception_and_changes_nothing(sandbox: Sandbox, expression: str, code: str) -> None:
+REFUSED = {
+    "not-found": ("use('nosuch')",),
+    "invalid-profile": ("use('gone')",),
+    "no-command": ("run('a', ['/nosuch'])", "run('a', ['true', 'a\\0b'])", "run('a', ['true', '\\ud800'])"),
+    "usage": (
+        *("use(None)", "use(b'a')", "use(['a'])", "use('a', shared='yes')", "use('a', timeout=None)"),
+        *("use('a', timeout=float('nan'))", "switch(3)", "run('a', [])", "run('a', None)", "run('a', [1])"),
+        *("run('a', b'true')", "run('a', ['true'], gpus=1)", "run('a', ['true'], wait='1')"),
+        *("run('a', ['true'], say=1)", "hold(reason=None).__enter__()", "hold(b'a', reason='x').__enter__()"),
+    ),
+}
+
+
+def test_a_refusal_is_an_exception_and_changes_nothing(sandbox: Sandbox) -> None:
     sandbox.profile("gone", 'layout = "custom"\n[[mounts]]\nsource = "/nowhere/at/all"\ndestination = "/d"\n')
     program = Program(sandbox)
     program.tell("taoprofiles.use('b').name")
     before = program.environ()
-    assert program.tell(expression)["error"] == code
+    for code, calls in REFUSED.items():
+        for call in calls:
+            assert program.tell(f"taoprofiles.{call}")["error"] == code, call
     assert program.environ() == before
     assert holders(sandbox) == [("notebook", "b", program.pid)]
     program.end()
 
 
-@pytest.mark.parametrize(
-    "call", ["{}", "(lambda t, box: (t(box), box)[1])(lambda box: thread(lambda: box.append({})), [])[0]"]
-)
-def test_run_gives_the_status_of_the_command(sandbox: Sandbox, call: str) -> None:
+def test_run_gives_the_status_of_the_command(sandbox: Sandbox) -> None:
     """Also from a thread, which may not have signal handlers."""
     program = Program(sandbox)
-    thread = "(lambda do: (lambda made: (made.start(), made.join()))(threading.Thread(target=do)))"
-    program.tell(f"globals().update(thread={thread})")
     command = "taoprofiles.run('b', ['sh', '-c', 'test \"$SPECS_DIR\" = /specs/b && exit 7'])"
-    found = program.tell(call.format(command))
-    assert found[1] == 7
+    program.do("results = []", f"thread = threading.Thread(target=lambda: results.append({command}))", "thread.start()")
+    assert program.tell("thread.join() or results[0].status") == 7
+    assert program.tell(f"{command}.status") == 7
     assert "SPECS_DIR" not in program.environ()
     assert holders(sandbox) == []
     program.end()
