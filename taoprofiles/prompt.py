@@ -29,6 +29,9 @@ def answer(argv: Sequence[str]) -> str | None:
     if list(argv) not in (["current"], ["current", "--short"]):
         return None
     context = Context()
+    own = own_profile(context)
+    if own is not None:
+        return own if len(argv) > 1 else None  # without --short it says what the shared file has
     known = read(context)
     if known is None or (os.path.lexists(context.seal) and _is_orphaned(context)):
         return None  # after a guard was killed the command must make the mapping file writable again
@@ -36,6 +39,13 @@ def answer(argv: Sequence[str]) -> str | None:
     if state != _DRIFTED:
         return name
     return f"{name}~" if len(argv) > 1 else None  # without --short it says what has changed
+
+
+def own_profile(context: Context) -> str | None:
+    """Return the profile of the shell or notebook around this process if it has a mounts file of its own."""
+    run, mounts_file = context.environ.get("TAOPROF_RUN"), context.environ.get("LAUNCHER_MOUNTS")
+    is_own = run and mounts_file == os.path.join(context.holds, f"{run}.mounts.json")
+    return context.environ.get("TAOPROF_PROFILE") if is_own else None
 
 
 def read(context: Context) -> tuple[str, str] | None:

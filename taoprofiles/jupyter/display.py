@@ -7,12 +7,14 @@ removes from notebooks that are not trusted yet.
 from __future__ import annotations
 
 import os
+import re
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles.cli.output import hold_rows, table
 from taoprofiles.errors import TaoprofError
 from taoprofiles.holds import manage
+from taoprofiles.holds.hold import needing_mapping_file
 from taoprofiles.masking import MASK, is_secret, printable
 from taoprofiles.mounts import mapping, paths
 from taoprofiles.profiles.store import Store
@@ -25,9 +27,45 @@ if TYPE_CHECKING:
     from taoprofiles.runs.session import Session
     from taoprofiles.storage.paths import Context
 
+COMMANDS = {
+    "use NAME": "use a profile in this notebook: its variables, and its own mounts file",
+    "status": "show the profile of this notebook, the shared mapping file, holds and runs",
+    "env": "show the profile's variables in this notebook, and which of them a cell has changed",
+    "list": "list the profiles",
+    "show [NAME]": "show the variables of a profile on the host and in the container, and its mounts",
+    "check [NAME]": "find mistakes in a profile; add '-- COMMAND …' to check a command too",
+    "release": "stop using the profile in this notebook",
+}
+"""The commands of ``%taoprof``. ``!taoprof`` has all others."""
+
+OPTIONS = ("--mkdir", "--shared", "--force")
+"""The options of ``%taoprof use``."""
+
+_MISSING = "no (missing)"
+_CHANGED = "(changed by a cell)"
+_MARKED = (_MISSING, _CHANGED)
+"""The ends of what is shown in bold."""
+
 _CELL = "text-align:left;padding:2px 12px 2px 0;vertical-align:top"
 _FIRST = f"{_CELL};font-family:monospace;white-space:nowrap"
-_CODE = f"{_CELL};font-family:monospace;white-space:pre-wrap;overflow-wrap:anywhere"
+_CODE = f"{_CELL};font-family:monospace;white-space:nowrap;overflow:hidden;text-overflow:ellipsis;max-width:40em"
+
+
+def _cell(text: str, column: int) -> str:
+    shown = escape(printable(text))
+    marked = f"<b>{shown}</b>" if text.endswith(_MARKED) else shown
+    return f'<td style="{_CODE if column else _FIRST}" title="{shown}">{marked}</td>'
+
+
+def as_cell(text: str) -> str:
+    """Return a text whose ``taoprof …`` commands are written as a cell runs them: ``%taoprof …`` or ``!taoprof …``."""
+
+    def replaced(match: re.Match[str]) -> str:
+        options = re.findall(r" (-[-\w]+)", match[2])
+        own = match[1] in {entry.split()[0] for entry in COMMANDS} and all(option in OPTIONS for option in options)
+        return f"{'%' if own else '!'}{match[0]}"
+
+    return re.sub(r"(?<![\w%!/.-])taoprof ([a-z]+)([^';:\n]*)", replaced, text)
 
 
 class Output:
@@ -41,6 +79,7 @@ class Output:
 
     def line(self, text: str) -> Output:
         """Add a line."""
+        text = as_cell(text)
         self._text.append(printable(text))
         self._html.append(f'<div style="white-space:pre-wrap">{escape(printable(text))}</div>')
         return self
@@ -50,15 +89,7 @@ class Output:
         if rows:
             self._text += ["", *([f"{title}:"] if title else []), *table([head, *rows], indent="  " if title else "")]
             header = "".join(f'<th style="{_CELL}">{escape(cell)}</th>' for cell in head)
-            body = "".join(
-                "<tr>"
-                + "".join(
-                    f'<td style="{_CODE if number else _FIRST}">{escape(printable(cell))}</td>'
-                    for number, cell in enumerate(row)
-                )
-                + "</tr>"
-                for row in rows
-            )
+            body = "".join(f"<tr>{''.join(map(_cell, row, range(len(row))))}</tr>" for row in rows)
             caption = f'<div style="margin-top:8px"><b>{escape(title)}</b></div>' if title else ""
             self._html.append(f"{caption}<table><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>")
         return self
@@ -118,7 +149,7 @@ def list_output(context: Context, session: Session | None) -> Output:
     """Return what ``%taoprof list`` shows."""
     summaries = Store(context).summaries()
     if not summaries:
-        return Output("there are no profiles yet. To create one: !taoprof new NAME, or !taoprof import NOTEBOOK.ipynb")
+        return Output("there are no profiles yet. To create one: taoprof new NAME, or taoprof import NOTEBOOK.ipynb")
     own, active = session.name if session else None, switching_status.get_status(context).name
     rows = []
     for summary in summaries:
@@ -128,6 +159,32 @@ def list_output(context: Context, session: Session | None) -> Output:
         description = f"not valid: {summary.problem}" if summary.problem else summary.description
         rows.append((summary.name, " and ".join(uses), summary.layout or "-", project, description))
     return Output().table("", ("profile", "used by", "layout", "project", "description"), rows)
+
+
+def env_output(session: Session) -> Output:
+    """Return what ``%taoprof env`` shows: each variable as this notebook has it, and how that differs."""
+    overridden = session.overridden()
+    rows = []
+    for name, value in session.assigned.items():
+        profile = f"{_shown(session, name, value)} {_CHANGED}" if name in overridden else ""
+        rows.append((name, _shown(session, name, overridden.get(name, value)), profile))
+    output = Output(f"variables of profile '{session.name}' in this notebook")
+    if overridden:
+        output.line(f"to restore what cells have changed: {_use_again(session)}")
+    return output.table("", ("variable", "now", "profile"), rows)
+
+
+def sealed_output(context: Context) -> Output:
+    """Return why a cell could not write the mapping file."""
+    path = context.short(context.mapping_file)
+    blocked = needing_mapping_file(manage.active_holds(context).holds)
+    output = Output(
+        f"{path} is read-only: the guard protects it while a training needs it. To work with another project in this "
+        "notebook, which changes nothing there: %taoprof use NAME"
+    )
+    for hold in blocked:
+        output.line(f"it is needed by {hold.line()}")
+    return output
 
 
 def overridden_output(session: Session, overridden: dict[str, str | None], output: Output) -> None:
@@ -184,7 +241,7 @@ def _problems(context: Context, session: Session) -> list[str]:
     if hold is None:
         problems.append(f"hold {session.hold.id} is gone. To hold again: {again}")
     elif hold.released:
-        problems.append(f"hold {session.hold.id} was released by 'taoprof release'. To hold again: {again}")
+        problems.append(f"hold {session.hold.id} was released by its id. To hold again: {again}")
     return problems
 
 
@@ -220,7 +277,7 @@ def _add_summary(context: Context, summary: dict[str, Any], output: Output) -> O
 
 
 def _exists(path: str) -> str:
-    return "yes" if os.path.exists(path) else "no"
+    return "yes" if os.path.exists(path) else _MISSING
 
 
 def _shown(session: Session, name: str, value: str | None) -> str:

@@ -13,7 +13,7 @@ from taoprofiles.cli import parser
 from taoprofiles.cli.output import error_lines
 from taoprofiles.errors import InvalidStateError, TaoprofError, UsageError
 from taoprofiles.jupyter import display
-from taoprofiles.jupyter.display import Output
+from taoprofiles.jupyter.display import COMMANDS, OPTIONS, Output, as_cell
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Store
 from taoprofiles.runs import session as sessions
@@ -23,16 +23,6 @@ from taoprofiles.switching import status
 
 if TYPE_CHECKING:
     from taoprofiles.runs.session import Session
-
-COMMANDS = {
-    "use NAME": "use a profile in this notebook: its variables, and its own mounts file",
-    "status": "show the profile of this notebook, the shared mapping file, holds and runs",
-    "list": "list the profiles",
-    "show [NAME]": "show the variables of a profile on the host and in the container, and its mounts",
-    "check [NAME]": "find mistakes in a profile; add '-- COMMAND …' to check a command too",
-    "release": "stop using the profile in this notebook",
-}
-"""The commands of ``%taoprof``. ``!taoprof`` has all others."""
 
 
 class Extension:
@@ -50,6 +40,7 @@ class Extension:
         self._shell.register_magic_function(self.taoprof, magic_name="taoprof")
         self._shell.events.register("pre_run_cell", self._before_cell)
         self._shell.events.register("post_run_cell", self._after_cell)
+        self._shell.set_hook("complete_command", self._complete, str_key="%taoprof")
 
     def unload(self) -> None:
         """Unregister everything and release the profile."""
@@ -67,7 +58,7 @@ class Extension:
         except ValueError as error:  # a quote that is not closed
             raise MagicError(f"taoprof: {error}") from None
         except TaoprofError as error:  # IPython shows a MagicError without a traceback, and the cell fails
-            raise MagicError("taoprof: " + "\n".join(error_lines(error))) from None
+            raise MagicError("taoprof: " + as_cell("\n".join(error_lines(error)))) from None
 
     def _run(self, words: list[str]) -> Output | None:
         command = words[0] if words else ""
@@ -89,18 +80,16 @@ class Extension:
             return self._check(words[1:], session)
         _parse(command, words[1:])
         session = _needed(session)
+        if command == "env":
+            return display.env_output(session)
         session.release()
         return Output(f"profile '{session.name}' released")
 
     def _use(self, words: list[str]) -> Output:
-        args = _parse("use", words, "NAME", "--shared", "--mkdir", "--force")
-        try:
-            session = sessions.begin(
-                args.name, os.environ, home=self._home, shared=args.shared, mkdir=args.mkdir, check=not args.force
-            )
-        except TaoprofError as error:
-            error.hint = error.hint.replace(f"taoprof use {args.name} --mkdir", f"%taoprof use {args.name} --mkdir")
-            raise
+        args = _parse("use", words, "NAME", *OPTIONS)
+        session = sessions.begin(
+            args.name, os.environ, home=self._home, shared=args.shared, mkdir=args.mkdir, check=not args.force
+        )
         self._file = self._signature()
         return display.use_output(self._context, session)
 
@@ -111,6 +100,14 @@ class Extension:
             words = [_needed(session).name, *words]
         invocation = parser.parse("check", words)
         return Output(*invocation.function(self._context, invocation.args).lines)
+
+    def _complete(self, _: object, event: Any) -> list[str]:
+        """Return the words that Tab offers behind ``%taoprof``."""
+        before = event.text_until_cursor.rpartition(" ")[0].split()
+        if len(before) < 2:
+            return [entry.split()[0] for entry in COMMANDS]
+        names = Store(self._context).names() if before[1] in ("use", "show", "check") and len(before) == 2 else []
+        return [*names, *(OPTIONS if before[1] == "use" else ())]
 
     @property
     def _context(self) -> Context:
@@ -131,7 +128,12 @@ class Extension:
         session = sessions.current()
         self._overridden = session.overridden() if session is not None else {}
 
-    def _after_cell(self, _: object = None) -> None:
+    def _after_cell(self, result: Any = None) -> None:
+        error = getattr(result, "error_in_exec", None)
+        if isinstance(error, PermissionError) and os.path.lexists(self._context.seal):
+            written, mapping_file = str(error.filename), self._context.mapping_file
+            if os.path.realpath(written) == os.path.realpath(mapping_file):
+                show(display.sealed_output(self._context))  # type: ignore[no-untyped-call]
         session = sessions.current()
         if session is None:
             return

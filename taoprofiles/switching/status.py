@@ -127,7 +127,7 @@ def get_warnings(context: Context, *, secrets: list[str]) -> list[str]:
     warnings = []
     other_file = context.environ.get("LAUNCHER_MOUNTS")
     read_file = find_mounts_file({**context.environ, "HOME": context.home}, context.folder)
-    if other_file is not None and read_file != context.mapping_file:
+    if other_file is not None and read_file != context.mapping_file and not prompt.own_profile(context):
         warnings.append(
             f"warning: LAUNCHER_MOUNTS is '{other_file}' in this shell, so tao reads that and not {path}: "
             "unset LAUNCHER_MOUNTS"

@@ -27,9 +27,9 @@ DATA = {
     "render": {"name", "target", "image", "text", "secrets", "warnings"},
     "service": {"action", "done", "service", "log"},
     "list": {"state", "profiles"},
-    "current": {"name", "state"},
+    "current": {"name", "state", "own"},
     "status": {
-        *("name", "state", "last", "problem", "mapping_file", "since", "by", "entry", "resembles", "changes"),
+        *("name", "state", "own", "last", "problem", "mapping_file", "since", "by", "entry", "resembles", "changes"),
         *("holds", "runs", "unseen", "guard"),
     },
     "show": {"name", "path", "description", "layout", "project_dir", "variables", "mounts", "env", "docker"},
@@ -124,13 +124,27 @@ def test_current_in_each_state(home: Home) -> None:
     def data() -> dict:
         return call(home, "current", "--json").envelope["data"]
 
-    assert data() == {"name": None, "state": "none"}
+    assert data() == {"name": None, "state": "none", "own": False}
     prepare(home)
-    assert data() == {"name": "a", "state": "active"}
+    assert data() == {"name": "a", "state": "active", "own": False}
     home.profile("a", 'layout = "custom"\nmounts = []\n')
-    assert data() == {"name": "a", "state": "drifted"}
+    assert data() == {"name": "a", "state": "drifted", "own": False}
     home.mapping_file.write_text('{"Mounts": []} ')
-    assert data() == {"name": None, "state": "unmanaged"}
+    assert data() == {"name": None, "state": "unmanaged", "own": False}
+
+
+def test_what_a_run_starts_is_told_the_runs_own_profile(home: Home) -> None:
+    prepare(home)
+    inside = (
+        f"{home.taoprof} current --json; {home.taoprof} status; {home.taoprof} current --short; {home.taoprof} show"
+    )
+    done = home.run("run", "b", "--", "sh", "-c", inside)
+    data, shown = done.stdout.split("\n}\n", 1)
+    assert json.loads(data + "}")["data"] == {"name": "b", "state": "active", "own": True}
+    assert "'b', with a mounts file of its own" in shown
+    assert "'a' is active" in shown
+    assert "\nb\nprofile 'b'" in shown
+    assert "LAUNCHER_MOUNTS" not in done.stderr
 
 
 def test_use(home: Home) -> None:

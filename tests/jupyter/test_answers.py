@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.home import Home
-from tests.support.kernels import Kernel, load_and_use, read_environ
+from tests.support.kernels import Kernel, load, load_and_use, read_environ
 
 pytestmark = pytest.mark.jupyter
 
@@ -90,3 +90,29 @@ def test_status_reports_that_the_shared_file_is_another_profiles_by_now(home: Ho
         kernel.run("%taoprof use alpha --shared")
         assert "warning" not in kernel.run("%taoprof status").said
         assert home.run("current").stdout == "alpha\n"
+
+
+def test_what_a_cell_is_told_is_the_notebooks_own_command(home: Home) -> None:
+    home.profile("folder", f'layout = "custom"\n[[mounts]]\nsource = "{home.root}/new"\ndestination = "/d"\n')
+    with Kernel(home) as kernel:
+        load(kernel)
+        refused = kernel.execute("%taoprof use folder").said
+        assert " %taoprof use folder --mkdir" in refused
+        assert "!taoprof new nosuch" in kernel.execute("%taoprof use nosuch").said
+        kernel.run("%taoprof use alpha")
+        said = kernel.run("!taoprof status; taoprof current --short; taoprof use beta").said
+        assert "'alpha', with a mounts file of its own" in said
+        assert "\nalpha\r\n" in said
+        assert "still uses profile 'alpha'" in said
+        assert "unset LAUNCHER_MOUNTS" not in said
+        assert "changed by a cell" not in kernel.run("import os; os.environ['DATA']\n%taoprof env").said
+        kernel.run("os.environ['DATA'] = '/mine'")
+        assert "'/data/kitti' (changed by a cell)" in kernel.run("%taoprof env").said
+        for line, offered in (("", "release"), ("use ", "beta"), ("use beta --m", "--mkdir"), ("sho", "show")):
+            code = f"print(get_ipython().complete('', '%taoprof {line}', {len('%taoprof ' + line)})[1])"
+            assert repr(offered) in kernel.run(code).text
+        seal = Path(home.context.seal)
+        seal.parent.mkdir()
+        seal.touch()
+        sealed = "raise PermissionError(13, 'denied', '.tao_mounts.json')"
+        assert "the guard protects it" in kernel.execute(sealed).said

@@ -84,7 +84,7 @@ def test_use_gives_the_kernel_the_profile(home: Home) -> None:
         assert holders(home) == [("notebook", "beta", kernel.pid)], "another use replaces the first"
         private = Path(read_environ(kernel)["LAUNCHER_MOUNTS"])
         assert is_profiles(json.loads(private.read_bytes()), rendered(home, "beta"))
-        for command in ("status", "list", "check", "show"):
+        for command in ("status", "list", "check", "show", "env"):
             answer = kernel.run(f"%taoprof {command}")
             assert "".join(answer.html).strip(), "for JupyterLab"
             assert "beta" in answer.text, "for a terminal, a log and whoever reads the notebook's JSON"

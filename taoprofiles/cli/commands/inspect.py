@@ -6,6 +6,7 @@ import argparse
 import os
 from typing import Any
 
+from taoprofiles import prompt
 from taoprofiles.cli.output import Result, change_lines, cut, format_time, hold_rows, profile_lines, table
 from taoprofiles.errors import InvalidStateError, NotFoundError, TaoprofError, UsageError
 from taoprofiles.holds.hold import OWN_KINDS, Hold, blocking_holds
@@ -70,7 +71,11 @@ def _summaries(context: Context) -> list[Summary]:
 def current_command(context: Context, args: argparse.Namespace) -> Result:
     now = status.get_status(context)
     status.write_note(context, now)
-    data = {"name": now.name, "state": now.state}
+    own = prompt.own_profile(context)
+    data = {"name": own or now.name, "state": "active" if own else now.state, "own": own is not None}
+    if own:
+        other = f"; {context.short(context.mapping_file)}: {_explain(context, now)}"
+        return Result(data, [own], messages=[] if args.short else [f"a mounts file of its own{other}"])
     if args.short:
         return Result(data, [{"drifted": f"{now.name}~", "unmanaged": "?"}.get(now.state, now.name or "")])
     messages = [] if now.state == "active" else [_explain(context, now)]
@@ -106,6 +111,7 @@ def status_command(context: Context, args: argparse.Namespace) -> Result:
     data = {
         "name": now.name,
         "state": now.state,
+        "own": prompt.own_profile(context),
         "last": now.last,
         "problem": now.problem or None,
         "mapping_file": context.mapping_file,
@@ -128,7 +134,13 @@ def _status_lines(
     path = context.short(context.mapping_file)
     if os.path.islink(context.mapping_file):
         path += f" → {context.short(os.path.realpath(context.mapping_file))}"
-    rows = [("mapping file", path), ("state", _explain(context, now))]
+    own = prompt.own_profile(context)
+    rows = (
+        [("used here", f"'{own}', with a mounts file of its own (hold {context.environ['TAOPROF_RUN']})")]
+        if own
+        else []
+    )
+    rows += [("mapping file", path), ("state", _explain(context, now))]
     if now.entry is not None:
         rows.append(("since", f"{format_time(now.entry.time)}, {now.entry.by}, history entry {now.entry.id}"))
     if similar:
@@ -214,7 +226,7 @@ def _explain(context: Context, now: Status) -> str:
 
 def show_command(context: Context, args: argparse.Namespace) -> Result:
     store = Store(context)
-    name = args.name if args.name is not None else status.get_status(context).name
+    name = args.name if args.name is not None else prompt.own_profile(context) or status.get_status(context).name
     if name is None:
         raise UsageError("no profile given, and none is active", hint="'taoprof list' shows all profiles")
     if args.toml:

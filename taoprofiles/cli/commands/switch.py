@@ -6,6 +6,7 @@ import argparse
 import os
 from itertools import islice
 
+from taoprofiles import prompt
 from taoprofiles.cli.output import Result, change_lines, exit_status, format_time, say, table
 from taoprofiles.errors import TaoprofError, UsageError
 from taoprofiles.holds.hold import Hold
@@ -38,6 +39,8 @@ def use_command(context: Context, args: argparse.Namespace) -> Result:
         messages.append(f"would create {folders}" if args.dry_run else f"created {folders}")
     messages += switch.kept_message(switched.kept)
     messages += [f"warning: {text}" for text in switched.unseen]
+    if own := prompt.own_profile(context):
+        messages.append(f"a 'tao' started here still uses profile '{own}', which has a mounts file of its own")
     messages += get_warnings(context, secrets=mapping.secrets(switched.wanted, derived=switched.secrets))
     data = {
         "name": switched.name,
