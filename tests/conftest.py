@@ -53,15 +53,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Scheduler(config, log)
 
 
-SET_UPS = {"engine": ("mark.engine", "mark.systemd"), "jupyter": ("mark.jupyter",)}
-"""Tests that share one Docker engine, and the systemd that is booted beside it; tests with a kernel or a JupyterLab."""
+SET_UPS = {"engine": "mark.engine", "systemd": "mark.systemd", "jupyter": "mark.jupyter"}
+"""Tests that share one Docker engine, one booted systemd, or are with a kernel or a JupyterLab."""
 
 
 @functools.cache
 def set_up_of(path: str) -> str:
     """Return the name of the set-up that the tests of a module share with each other or with other modules, or ""."""
     text = (ROOT / path).read_text()
-    names = [name for name, marks in SET_UPS.items() if any(mark in text for mark in marks)]
+    names = [name for name, mark in SET_UPS.items() if mark in text]
     return names[0] if names else path if 'scope="module"' in text else ""
 
 

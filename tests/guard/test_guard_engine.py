@@ -10,37 +10,34 @@ import pytest
 
 from taoprofiles.system import processes
 from tests.support.engine import TrainingHome, until
-from tests.support.guard_process import GuardProcess, is_sealed
+from tests.support.guard_process import GuardProcess, is_sealed, replaced
+from tests.support.sandbox import kill
 from tests.support.training import two_projects
 
 pytestmark = pytest.mark.engine
 
 
-def test_a_plain_training_is_held_and_sealed_from_its_start_to_its_containers_end(training_home: TrainingHome) -> None:
+def test_a_plain_training_is_protected_from_its_start_to_its_containers_end(training_home: TrainingHome) -> None:
+    """Whatever befalls the guard, the launcher and its clients meanwhile."""
     home = training_home
     two_projects(home)
+    before, mode = home.mapping_file.read_bytes(), home.mapping_file.stat().st_mode
     with GuardProcess(home) as guard:
         launch = home.launch("detectnet_v2", "train", "60", "0")
         until(lambda: is_sealed(home.mapping_file), "it is sealed", details=guard.said)
         assert "pending" in guard.said(), "before there was a container"
         launch.training()
-        before = home.mapping_file.read_bytes()
-        fresh = home.root / "fresh"
-        fresh.write_text('{"Mounts": []}')
-        fresh.replace(home.mapping_file)
+        replaced(home)
         guard.until_said(": restored")
         assert home.mapping_file.read_bytes() == before
-        home.engine.remove(launch.container)
-        until(lambda: not is_sealed(home.mapping_file), "it is not sealed", details=guard.said)
-
-
-def test_the_seal_stays_while_only_the_container_is_left(training_home: TrainingHome) -> None:
-    home = training_home
-    two_projects(home)
+        kill(guard.process.pid)
+        guard.process.wait()
     with GuardProcess(home) as guard:
-        launch = home.train("detectnet_v2")
+        assert is_sealed(home.mapping_file)
         until(lambda: "bound" in guard.status, "its container is known", details=lambda: guard.status)
-        clients = [one.pid for one in processes.scan() if one.container == launch.container]
+        (hold,) = home.json("status")["data"]["holds"]
+        assert (hold["kind"], hold["profile"], hold["container"]) == ("found", "detectnet_v2", launch.container)
+        clients = [process.pid for process in processes.scan() if process.container == launch.container]
         for pid in (launch.process.pid, *clients):
             os.kill(pid, signal.SIGKILL)
         launch.process.wait()
@@ -48,6 +45,7 @@ def test_the_seal_stays_while_only_the_container_is_left(training_home: Training
         assert is_sealed(home.mapping_file)
         home.engine.remove(launch.container)
         until(lambda: not is_sealed(home.mapping_file), "it is not sealed", details=guard.said)
+        assert (home.mapping_file.read_bytes(), home.mapping_file.stat().st_mode) == (before, mode)
 
 
 def test_found_work_is_compared_with_its_mapping(training_home: TrainingHome) -> None:

@@ -2,8 +2,7 @@
 
 systemd is booted as process 1 of namespaces of its own, over private layers of /etc and /var, with devices and control
 groups of its own, so that nothing of it is left on the machine, nor touches a systemd that the machine may have. Its
-/tmp is private too: at boot systemd empties it. The user's home is in a folder that has the same name outside, where
-the Docker engine finds the sources of mounts.
+/tmp is private too: at boot systemd empties it. The user's home is in a folder that has the same name outside.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.support.engine import SOCKET, until
+from tests.support.engine import until
 from tests.support.home import find_command
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +29,6 @@ set -e
 mount --make-rprivate /
 for group in {groups}; do echo 0 >$group/cgroup.procs; done
 mount -t tmpfs tmpfs /mnt
-if [ -S {socket} ]; then touch /mnt/docker.sock; mount --bind {socket} /mnt/docker.sock; fi
 for place in etc var; do
     mkdir -p /mnt/upper/$place /mnt/work/$place
     mount -t overlay overlay -o lowerdir=/$place,upperdir=/mnt/upper/$place,workdir=/mnt/work/$place /$place
@@ -54,7 +52,6 @@ mount --rbind /mnt/dev /dev
 mount --bind /proc/sys /proc/sys
 mount -o remount,bind,ro /proc/sys
 mount -o remount,bind,ro /sys
-if [ -e /mnt/docker.sock ]; then touch /run/docker.sock; mount --bind /mnt/docker.sock /run/docker.sock; fi
 useradd --uid {uid} --home-dir {home} --create-home --shell /bin/bash {user}
 # No more than a login needs: whatever else this machine starts at boot (cron, a database, getty) stays where it is.
 printf '[Unit]\nRequires=basic.target\nWants=dbus.service systemd-logind.service systemd-user-sessions.service\n' \
@@ -74,7 +71,7 @@ class Machine:
         self.folder.chmod(0o755)
         self.home = self.folder / "home"
         groups = " ".join(map(str, _control_groups(self.folder.name)))
-        script = BOOT.format(socket=SOCKET, uid=UID, home=self.home, user=USER, target=TARGET, groups=groups)
+        script = BOOT.format(uid=UID, home=self.home, user=USER, target=TARGET, groups=groups)
         self._log = (self.folder / "log").open("wb")
         self._process = subprocess.Popen(
             ["unshare", "--pid", "--fork", "--mount", "--mount-proc", "--kill-child", "bash", "-c", script],
@@ -100,14 +97,14 @@ class Machine:
     def tail(self) -> str:
         return (self.folder / "log").read_text(errors="replace")[-2000:]
 
-    def install(self, *more: str) -> None:
+    def install(self) -> None:
         """Install the package as a wheel, in an environment of the system's own Python, which the user can read."""
         venv = self.folder / "venv"
         subprocess.run(["/usr/bin/python3", "-m", "venv", venv], check=True)
         pip = [venv / "bin/pip", "install", "-q", "--disable-pip-version-check"]
         wheels = self.folder / "wheels"
         subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", wheels, ROOT], check=True)
-        subprocess.run([*pip, *wheels.glob("*.whl"), *more], check=True)
+        subprocess.run([*pip, *wheels.glob("*.whl")], check=True)
 
     def root(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(self._inside(*words), capture_output=True, text=True, timeout=110)

@@ -52,6 +52,11 @@ class Owner:
             os.chown(made, UID, UID)
         return path
 
+    def set(self, *lines: str) -> None:
+        """Override settings of the unit."""
+        self.write(self.unit.with_name(f"{UNIT}.d") / "test.conf", "\n".join(["[Service]", *lines, ""]))
+        self.systemctl("daemon-reload")
+
     def profiles(self, *names: str) -> None:
         """Write profiles by hand, and activate the first."""
         for name in names:
