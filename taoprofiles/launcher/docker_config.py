@@ -1,19 +1,17 @@
-"""Docker's config.json: the launcher's test of the login, what the Docker SDK takes from it, and the login's state.
+"""Docker's config.json: the launcher's test of the login to its registry, and the login's state.
 
 ``docker_logged_in`` in the launcher's utils.py (nvidia-tao 6.26.3 lines 147 to 173, and the same in 0.1.21 and 4.0.1):
 the key ``nvcr.io`` must be in ``auths`` of ``~/.docker/config.json``, whatever DOCKER_CONFIG and the credential helpers
-say; with LAUNCHER_MODE_INTERNAL=1 ``stg.nvcr.io`` as well. utils/config.py, utils/proxy.py and auth.py of docker 4.3.1.
+say; with LAUNCHER_MODE_INTERNAL=1 ``stg.nvcr.io`` as well.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 import os
-import posixpath
 import shutil
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.mounts import Location
@@ -22,27 +20,24 @@ from taoprofiles.launcher.versions import Behaviour
 from taoprofiles.storage import best_effort, files
 
 LOGIN = "~/.docker/config.json"
-"""The launcher reads no other file; the SDK follows DOCKER_CONFIG."""
+"""The launcher reads no other file."""
 
-_PROXIES = {"httpProxy": "http_proxy", "httpsProxy": "https_proxy", "ftpProxy": "ftp_proxy", "noProxy": "no_proxy"}
 REGISTRIES = ("nvcr.io", "stg.nvcr.io")
 _LIMIT = 4 << 20
 
 
 class Login(NamedTuple):
-    """The login as the launcher reads it: from ``~/.docker/config.json``, and no other file.
+    """The login as the launcher reads it, without anything secret.
 
-    ``problem`` is why it cannot be read; ``kind`` is "" or "absent", "unreadable", "no-json", "no-object",
-    "no-auths", "auths-odd". ``registries`` are those that the launcher needs and ``auths`` has, ``helpers`` the
-    programs that keep credentials, ``lost`` those of them that are not on PATH. ``elsewhere`` is the file that
-    DOCKER_CONFIG makes the docker command use instead; ``owner`` is a user id or -1.
+    ``state`` is "", "absent", "unreadable" or "broken", and ``problem`` why the file cannot be read. ``registries`` are
+    those that the launcher needs and ``auths`` has, ``lost`` the credential helpers that are not on PATH. ``elsewhere``
+    is the file that DOCKER_CONFIG makes the docker command use instead; ``owner`` is a user id or -1.
     """
 
     path: str
-    kind: str = ""
+    state: str = ""
     problem: str = ""
     registries: tuple[str, ...] = ()
-    helpers: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
     elsewhere: str = ""
     owner: int = -1
@@ -67,47 +62,6 @@ def check_login(behaviour: Behaviour, host: Host, registry: str, log: StartLog) 
                 raise RefusedError("AssertionError", message, Location("login", key=registry))
 
 
-def get_proxies(host: Host, log: StartLog) -> list[str]:
-    """Return the variables that the SDK puts before all others, as NAME=VALUE; it reads the logins as well."""
-    folder = host.environ.get("DOCKER_CONFIG")
-    home = host.expanduser("~")
-    paths = [posixpath.join(folder, "config.json")] if folder else []
-    paths += [posixpath.join(home, ".docker/config.json"), posixpath.join(home, ".dockercfg")]
-    path = next((path for path in paths if host.exists(path)), None)
-    try:
-        config = json.loads(host.read(path).decode()) if path else {}
-    except (OSError, ValueError):
-        return []
-    variables: dict[str, Any] = {}
-    with log.step("login", key="proxies"):
-        by_host = config.get("proxies", {})
-        try:
-            proxies = by_host[host.environ.get("DOCKER_HOST") or None]
-        except KeyError:
-            proxies = by_host.get("default", {})
-        variables = {name: proxies.get(key) for key, name in _PROXIES.items()} if proxies else {}
-        _read_logins(config, log)
-    return [f"{each}={value}" for name, value in variables.items() if value for each in (name, name.upper())]
-
-
-def _read_logins(config: dict[str, Any], log: StartLog) -> None:
-    if not config.get("auths") and (config.get("credsStore") or config.get("credHelpers")):
-        return
-    with log.step("login", key="auths"):
-        for registry, entry in (config.get("auths") or config).items():
-            if not isinstance(entry, dict):
-                if not config.get("auths"):
-                    return  # possibly the format used before Docker 1.7, which the Docker SDK accepts unchecked
-                message = f"Invalid configuration for registry {registry}"
-                raise RefusedError("InvalidConfigFile", message, Location("login", key=registry))
-            if "auth" in entry and "identitytoken" not in entry:
-                text = entry["auth"]
-                decoded = base64.b64decode(text.encode("ascii") if isinstance(text, str) else text)
-                name, secret = decoded.split(b":", 1)
-                name.decode()
-                secret.decode()
-
-
 def probe_login(environ: Mapping[str, str], home: str) -> Login:
     """Return the state of the login, without anything secret."""
     path = os.path.join(home, ".docker/config.json")
@@ -119,23 +73,16 @@ def probe_login(environ: Mapping[str, str], home: str) -> Login:
         owner = os.stat(path).st_uid
     except (OSError, ValueError):
         owner = -1
-    content, problem = files.try_read(path, _LIMIT)
     login = Login(path, elsewhere=elsewhere, owner=owner)
+    content, problem = files.try_read(path, _LIMIT)
     if problem:
-        return login._replace(kind="absent" if problem == "absent" else "unreadable", problem=problem)
+        return login._replace(state="absent" if problem == "absent" else "unreadable", problem=problem)
     data, problem = best_effort.parse_json(content)
-    if problem:
-        return login._replace(kind="no-json", problem=problem)
-    if not isinstance(data, dict):
-        return login._replace(kind="no-object", problem="it is not an object")
-    helpers = _helpers(data)
-    lost = tuple(name for name in helpers if not shutil.which(name, path=environ.get("PATH", "")))
-    login = login._replace(helpers=helpers, lost=lost)
-    if "auths" not in data:
-        return login._replace(kind="no-auths")
-    if not isinstance(data["auths"], dict):
-        return login._replace(kind="auths-odd", problem="'auths' is not an object")
-    return login._replace(registries=tuple(name for name in REGISTRIES if name in data["auths"]))
+    auths = data.get("auths", {}) if isinstance(data, dict) else None
+    if not isinstance(data, dict) or not isinstance(auths, dict):
+        return login._replace(state="broken", problem=problem or "it has not the structure of Docker's file")
+    lost = tuple(name for name in _helpers(data) if not shutil.which(name, path=environ.get("PATH", "")))
+    return login._replace(lost=lost, registries=tuple(name for name in REGISTRIES if name in auths))
 
 
 def _helpers(data: dict[str, object]) -> tuple[str, ...]:

@@ -59,11 +59,6 @@ _ENTRIES = 20_000
 def survey(environ: Mapping[str, str], home: str, mapping_file: str, locations: Iterable[tuple[str, str]]) -> Home:
     """Look at the home; ``locations`` are file systems to measure, each by what is there and a path on it."""
     variables = {name: within(environ[name][:1000]) for name in LOOKED_AT if name in environ}
-    sudo_home = ""
-    try:
-        sudo_home = pwd.getpwnam(variables["SUDO_USER"]).pw_dir if variables.get("SUDO_USER") else ""
-    except (KeyError, ValueError):
-        pass
     mounts_state = ""
     if variables.get("LAUNCHER_MOUNTS"):
         problem = files.try_read(find_mounts_file({**environ, "HOME": home}, os.curdir), files.MAPPING_LIMIT)[1]
@@ -71,18 +66,25 @@ def survey(environ: Mapping[str, str], home: str, mapping_file: str, locations: 
         mounts_state = "a file that is not there" if problem == "absent" else mounts_state
     changed, table = _change_time(mapping_file), filesystem.file_systems()
     return Home(
-        environ.get("HOME", home),
-        os.getuid(),
-        variables,
-        mapping_file,
-        os.path.lexists(mapping_file),
-        tuple(path for path in near(home, os.path.basename(mapping_file)) if _change_time(path) > changed),
-        "wsl" if filesystem.is_wsl() else "",
-        sudo_home,
-        mounts_state,
-        meant(variables.get("LAUNCHER_MOUNTS", ""), environ),
-        tuple(_measure(what, path, table) for what, path in locations),
+        path=environ.get("HOME", home),
+        uid=os.getuid(),
+        variables=variables,
+        mapping_file=mapping_file,
+        has_mapping=os.path.lexists(mapping_file),
+        near=tuple(path for path in near(home, os.path.basename(mapping_file)) if _change_time(path) > changed),
+        system="wsl" if filesystem.is_wsl() else "",
+        sudo_home=_home_of(variables.get("SUDO_USER", "")),
+        mounts_state=mounts_state,
+        mounts_meant=meant(variables.get("LAUNCHER_MOUNTS", ""), environ),
+        places=tuple(_measure(what, path, table) for what, path in locations),
     )
+
+
+def _home_of(user: str) -> str:
+    try:
+        return pwd.getpwnam(user).pw_dir if user else ""
+    except (KeyError, ValueError):
+        return ""
 
 
 def _measure(what: str, path: str, table: list[tuple[str, str]]) -> FileSystem:

@@ -15,10 +15,7 @@ from taoprofiles.launcher.argv import MAIN_PROGRAMS
 from taoprofiles.storage import files
 from taoprofiles.system.commands import run_bounded
 
-OTHER_PROGRAM = "other-program"
-NO_INTERPRETER = "no-interpreter"
-NO_ANSWER = "no-answer"
-NO_LAUNCHER = "no-launcher"
+OTHER_PROGRAM, NO_INTERPRETER, NO_ANSWER, NO_LAUNCHER = "other-program", "no-interpreter", "no-answer", "no-launcher"
 
 
 class Launcher(NamedTuple):
@@ -58,15 +55,14 @@ class Launchers(NamedTuple):
 DISTRIBUTIONS = ("nvidia-tao", "nvidia-tlt")
 """The names under which PyPI has the launcher: nvidia-tlt up to 0.1.21, nvidia-tao since."""
 
-BESIDE = (*DISTRIBUTIONS, "docker", "requests", "urllib3", "tabulate", "setuptools", "six", "rich")
+_PACKAGES = (*DISTRIBUTIONS, "docker", "requests", "urllib3", "tabulate", "setuptools", "six", "rich")
 """The packages that decide whether it starts."""
 
-PATIENCE = 10.0
+_TIMEOUT = 10.0
 """Seconds for an interpreter: the home may be on a network, and its modules not compiled yet."""
 
 _TABLE_LIMIT = 4 << 20
-
-INSPECTED = 4
+_MOST = 4
 """Launchers of PATH that are inspected; more than two are rare, and each takes a second."""
 
 # The imports are in the launcher's order: of several faults the user sees the first. Nothing of the launcher itself is
@@ -138,8 +134,8 @@ def first(environ: Mapping[str, str]) -> Launcher | None:
 def survey(environ: Mapping[str, str], home: str, beside: str) -> Launchers:
     """Inspect every launcher of PATH, in parallel. ``beside`` is a further folder to search."""
     programs = _on_path(environ.get("PATH", ""))
-    with ThreadPoolExecutor(INSPECTED) as pool:
-        launchers = tuple(pool.map(lambda path: inspect(path, environ), list(programs.values())[:INSPECTED]))
+    with ThreadPoolExecutor(_MOST) as pool:
+        launchers = tuple(pool.map(lambda path: inspect(path, environ), list(programs.values())[:_MOST]))
     environment = environ.get("VIRTUAL_ENV") or environ.get("CONDA_PREFIX") or ""
     folders = [os.path.join(home, ".local/bin"), beside, *([os.path.join(environment, "bin")] if environment else [])]
     others = _on_path(os.pathsep.join(folders)).items()
@@ -150,11 +146,11 @@ def inspect(path: str, environ: Mapping[str, str]) -> Launcher:
     """Return what the Python of a ``tao`` has installed. Nothing of the launcher itself is started."""
     python = interpreter(path, environ)
     if not python and os.path.basename(os.path.dirname(path)) == "shims":  # of pyenv
-        real = run_bounded(["pyenv", "which", os.path.basename(path)], environ, PATIENCE).out.strip()
+        real = run_bounded(["pyenv", "which", os.path.basename(path)], environ, _TIMEOUT).out.strip()
         python = interpreter(real, environ) if real else ""
     if not python:
         return Launcher(path, problem="it is not a Python script", trouble=OTHER_PROGRAM)
-    output = run_bounded([python, "-c", _ASK, *BESIDE], environ, PATIENCE)
+    output = run_bounded([python, "-c", _ASK, *_PACKAGES], environ, _TIMEOUT)
     line = next((line for line in output.out.splitlines() if line.startswith("ANSWER {")), "")
     if not line:
         cannot_start = output.status == -1 and not output.out
@@ -210,11 +206,9 @@ def interpreter(path: str, environ: Mapping[str, str]) -> str:
 
 def _left(python: str) -> str:
     """Return the launcher in the environment of an interpreter that does not start, as NAME==VERSION; "" for none."""
-    lib = os.path.join(os.path.dirname(os.path.dirname(python)), "lib")
-    for name in DISTRIBUTIONS:
-        pattern = os.path.join(glob.escape(lib), "python*", "site-packages", name.replace("-", "_") + "-*.dist-info")
-        for folder in glob.glob(pattern):
-            match = re.fullmatch(r"[a-z_]+-([0-9][0-9.]*)\.dist-info", os.path.basename(folder))
-            if match:
-                return f"{name}=={match[1]}"
+    prefix = os.path.dirname(os.path.dirname(python))
+    for path in glob.glob(os.path.join(glob.escape(prefix), "lib/python*/site-packages/nvidia_t*.dist-info")):
+        match = re.fullmatch(r"nvidia_(tao|tlt)-([0-9][0-9.]*)\.dist-info", os.path.basename(path))
+        if match:
+            return f"nvidia-{match[1]}=={match[2]}"
     return ""

@@ -77,13 +77,13 @@ def _take_mounts(value: Any, host: Host, log: StartLog) -> list[Mount]:
         location = Location("Mounts", index)
         if not _has_keys(entry, ("source", "destination"), "Mounts are not formatted correctly.", location, log):
             continue
-        source = destination = None
-        with log.step("Mounts", index, "source"):
-            source = host.realpath(host.expanduser(entry["source"]))
-        with log.step("Mounts", index, "destination"):
-            destination = host.realpath(host.expanduser(entry["destination"]))
-        if source is None or destination is None:
+        paths: list[str] = []
+        for key in ("source", "destination"):
+            with log.step("Mounts", index, key):
+                paths.append(host.realpath(host.expanduser(entry[key])))
+        if len(paths) < 2:
             continue
+        source, destination = paths
         with log.step("Mounts", index):
             if not host.exists(source):
                 raise RefusedError("ValueError", missing_source(source), location._replace(key="source"))
@@ -105,9 +105,8 @@ def _take_variables(value: Any, log: StartLog) -> list[tuple[Location, dict[str,
 
 
 def _has_keys(entry: Any, required: tuple[str, str], message: str, location: Location, log: StartLog) -> bool:
+    before = len(log.refusals)
     with log.step(*location):
-        keys = list(entry.keys())
-        if not set(required) <= set(keys):
+        if not set(required) <= set(entry.keys()):
             raise RefusedError("AssertionError", message, location)
-        return True
-    return False
+    return len(log.refusals) == before

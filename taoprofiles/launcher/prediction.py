@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taoprofiles.launcher.mounts import Location, Mount
@@ -114,27 +115,16 @@ class StartLog:
         """Record a silent effect."""
         self.changes.append(Change(kind, location, was))
 
-    def step(self, section: str, number: int | None = None, key: str = "") -> _Step:
-        """Return the context of a launcher's step: an exception in it is recorded as a refusal, and ends the step.
+    @contextmanager
+    def step(self, section: str, number: int | None = None, key: str = "") -> Iterator[None]:
+        """Record an exception in the body as a refusal, and end the step.
 
-        The step does what the launcher does, such as ``keys()`` of a list, so that Python's message is the same.
+        The body does what the launcher does, such as ``keys()`` of a list, so that Python's message is the same.
         """
-        return _Step(self, Location(section, number, key))
-
-
-class _Step:
-    def __init__(self, log: StartLog, location: Location) -> None:
-        self._log, self._location = log, location
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
-        if isinstance(error, RefusedError):
-            self._log.refusals.append(error.refusal)
-        elif isinstance(error, _ERRORS):
+        try:
+            yield
+        except RefusedError as error:
+            self.refusals.append(error.refusal)
+        except _ERRORS as error:
             message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-            self._log.refusals.append(Refusal(type(error).__name__, message, self._location))
-        else:
-            return False
-        return True
+            self.refusals.append(Refusal(type(error).__name__, message, Location(section, number, key)))

@@ -78,108 +78,83 @@ def split_like_bash(
     find the end of a quote, reads a comment, or makes an expansion that is not simulated here. ``matches`` returns the
     files that a glob pattern matches in the launcher's working directory.
     """
-    text = word.replace("'\\''", "\0")
-    return None if "'" in text else _Shell(text, environ, matches).words()
+    text = word.replace("'\\''", "\0")  # a quote that comes through the outer shell
+    if "'" in text:
+        return None
+    words: list[str] = []
+    position = 0
+    while position < len(text):
+        if text[position] in " \t":
+            position += 1
+            continue
+        start, literal, pattern, exists, is_glob = position, "", "", False, False
+        while position < len(text) and text[position] not in " \t":
+            piece = _PIECE.match(text, position)
+            value = None if piece is None else _expand(piece, environ, at_start=position == start)
+            if piece is None or value is None:
+                return None
+            is_quoted = piece["plain"] is None
+            exists = exists or is_quoted or value != ""
+            is_glob = is_glob or (not is_quoted and glob.has_magic(value))
+            literal += value
+            pattern += glob.escape(value) if is_quoted else value
+            position = piece.end()
+        if exists:
+            words += (matches(pattern) if is_glob else ()) or [literal]
+    return words
 
 
-class _Shell:
-    """Reads one word as bash reads an argument. A NUL represents a quote that came through the outer shell.
+_PIECE = re.compile(r'"(?P<quoted>(?:[^"\\]|\\.)*+)"|\\(?P<escaped>[^\0])|(?P<plain>[^"\\ \t]++)', re.S)
+"""A part of a word: in double quotes, one character behind a backslash, or neither."""
+_UNKNOWN = re.compile(r"[`;&|<>()\n\0]")
+"""What makes bash run something, redirect, or end the command."""
+_PART = re.compile(
+    VARIABLE.pattern + r"|\\(?P<escaped>[\\\"$`\n])|(?P<dollar>\$(?![^ \t/.,:=%+~\]}^\\]))|(?P<text>[^$`\\]+|\\)",
+    re.ASCII,
+)
+"""A variable, an escaped character of a quoted text, or anything that stays as it is."""
 
-    The methods that read a character return the position after it, or None for what is not simulated.
-    """
 
-    def __init__(self, text: str, environ: Mapping[str, str], matches: Callable[[str], Sequence[str]]) -> None:
-        self._text, self._environ, self._matches = text, environ, matches
-        self._words: list[str] = []
-        self._is_quoted = False
-        self._begin()
-        self._last_comma, self._last_brace = max(text.rfind(","), text.rfind("..")), text.rfind("}")
-
-    def _begin(self) -> None:
-        self._literal = self._pattern = ""
-        self._is_word = self._is_glob = False
-        self._start: int | None = None
-
-    def _add(self, part: str, *, quoted: bool) -> None:
-        part = part.replace("\0", "'")
-        self._is_word = True
-        self._literal += part
-        self._is_glob = self._is_glob or (not quoted and any(c in "*?[" for c in part))
-        self._pattern += glob.escape(part) if quoted else part
-
-    def _end(self) -> None:
-        if self._is_word:
-            self._words += (self._matches(self._pattern) if self._is_glob else ()) or [self._literal]
-        self._begin()
-
-    def words(self) -> list[str] | None:
-        position: int | None = 0
-        while position is not None and position < len(self._text):
-            c = self._text[position]
-            if self._start is None and c not in " \t":
-                self._start = position
-            if c == '"':
-                self._is_quoted = not self._is_quoted
-                self._is_word = True
-                position += 1
-            elif c == "\\":
-                position = self._backslash(position)
-            elif c == "$":
-                position = self._dollar(position)
-            elif self._is_quoted and c != "`":
-                self._add(c, quoted=True)
-                position += 1
-            else:
-                position = self._outside(position)
-        if position is None or self._is_quoted:
+def _expand(piece: re.Match[str], environ: Mapping[str, str], *, at_start: bool) -> str | None:
+    """Return what bash makes of a part of a word, None if that is not known here."""
+    if piece["escaped"] is not None:
+        return piece["escaped"].replace("\n", "")
+    text, is_quoted = piece["quoted"], piece["plain"] is None
+    if text is None:
+        text = _expand_home(piece["plain"], piece, environ, at_start=at_start)
+        if text is None or _UNKNOWN.search(text) or _has_braces(piece) or (at_start and text.startswith("#")):
             return None
-        self._end()
-        return self._words
-
-    def _backslash(self, position: int) -> int | None:
-        escaped = self._text[position + 1 : position + 2]
-        if not escaped or (escaped == "\0" and not self._is_quoted):
-            return None
-        if self._is_quoted and escaped not in '\\"$`\n':
-            self._add("\\" + escaped, quoted=True)
-        elif escaped != "\n":
-            self._add(escaped, quoted=True)
-        return position + 2
-
-    def _dollar(self, position: int) -> int | None:
-        match = VARIABLE.match(self._text, position)
+    value, position = "", 0
+    while position < len(text):
+        match = _PART.match(text, position)
         if match is None:
-            after = self._text[position + 1 : position + 2]
-            if after and after not in " \t/.,:=%+~]}^\\" and not (after == '"' and self._is_quoted):
-                return None
-            self._add("$", quoted=True)
-            return position + 1
+            return None
+        position = match.end()
         name = match[1] or match[2]
-        value = self._environ.get(name, "")
-        is_split = not self._is_quoted and set(value) & set(" \t\n*?[\\")
-        if is_split or (name in SHELLS_OWN and name not in self._environ):
+        new = environ.get(name, "") if name else match["escaped"] or match["dollar"] or match["text"]
+        is_split = not is_quoted and set(new) & set(" \t\n*?[\\")
+        if name and (is_split or (name in SHELLS_OWN and name not in environ)):
             return None
-        if value or self._is_quoted:
-            self._add(value, quoted=True)
-        return match.end()
+        value += new.replace("\n", "") if match["escaped"] else new
+    return value.replace("\0", "'")
 
-    def _outside(self, position: int) -> int | None:
-        c = self._text[position]
-        starts_comment = c == "#" and not self._is_word
-        are_braces = c == "{" and position < self._last_comma < self._last_brace
-        if starts_comment or are_braces or c in "`;&|<>()\n\0":
-            return None
-        if c in " \t":
-            self._end()
-        elif c == "~" and self._may_be_home(position):
-            home = self._environ.get("HOME")
-            if home is None or self._text[position + 1 : position + 2] not in ("", "/", " ", "\t"):
-                return None
-            self._add(home, quoted=True)
-        else:
-            self._add(c, quoted=False)
-        return position + 1
 
-    def _may_be_home(self, position: int) -> bool:
-        before = self._text[self._start : position]
-        return not before or (before[-1] in "=:" and _ASSIGNS.match(before) is not None)
+def _has_braces(piece: re.Match[str]) -> bool:
+    """Check for ``{a,b}`` and ``{1..2}`` from an unquoted part on, which bash expands to several words."""
+    word, position = piece.string, piece.string.find("{", piece.start(), piece.end())
+    return -1 < position < max(word.rfind(","), word.rfind("..")) < word.rfind("}")
+
+
+def _expand_home(text: str, piece: re.Match[str], environ: Mapping[str, str], *, at_start: bool) -> str | None:
+    """Replace ``~`` where bash does, also after ``=`` or ``:`` of an assignment; None for ``~user`` and the like."""
+    word, home = piece.string, environ.get("HOME")
+    if not at_start:
+        may_be_home = "=~" in text or ":~" in text or (text[0] == "~" and word[piece.start() - 1] in '=:"')
+        return None if may_be_home else text
+    tilde = "(?:^|(?<=[=:]))~" if _ASSIGNS.match(text) else "^~"
+    ends = "/|\\Z" if word[piece.end() : piece.end() + 1] in ("", " ", "\t") else "/"
+    if not re.search(tilde, text):
+        return text
+    if re.search(f"{tilde}(?!{ends})", text) or home is None or set(home) & set('$\\`"*?['):
+        return None
+    return re.sub(tilde, lambda _: home, text)

@@ -57,12 +57,9 @@ class _Start:
         if arguments is not None:
             with log.step("config"):
                 task = command.find_task(self.behaviour, self.host, arguments)
-        if task is None:
-            if not is_bare and (arguments == ["list"] or ((arguments or [])[:1] == ["stop"] and arguments != ["stop"])):
-                docker_config.get_proxies(self.host, log)  # these commands create the same Docker client
-        elif not is_bare:
+        if task is not None and not is_bare:
             self._start_task(task)
-        elif task is not _ANY_TASK:
+        elif task is not None and task is not _ANY_TASK:
             with log.step("command"):
                 if not task.rest:
                     message = "cannot access local variable 'command' where it is not associated with a value"
@@ -74,7 +71,6 @@ class _Start:
         log = self.log
         if task is not _ANY_TASK:
             docker_config.check_login(self.behaviour, self.host, task.registry, log)
-        proxies = docker_config.get_proxies(self.host, log)
         given = command.take_volumes(task.rest, log) if self.behaviour.volume_argument else []
         for word in task.rest:
             if word == "--volume" or word.startswith("--volume="):
@@ -88,15 +84,10 @@ class _Start:
         if self.is_ci and not self.ignore_ci:
             self._run_in_ci(task.image, self.content, line)
         else:
-            self._run_container(task.image, self.content, given, line, proxies)
+            self._run_container(task.image, self.content, given, line)
 
     def _run_container(
-        self,
-        image: str,
-        content: mounts_file.Content,
-        given: list[tuple[Location, str]],
-        line: str,
-        proxies: list[str],
+        self, image: str, content: mounts_file.Content, given: list[tuple[Location, str]], line: str
     ) -> None:
         log, host = self.log, self.host
         for location, text in given:
@@ -122,7 +113,6 @@ class _Start:
             dropped = [Location("DockerOptions", key=key) for key in options if key not in _CI_OPTIONS]
             for location in [*dropped, *(location for location, _ in given)]:
                 log.change("ci-dropped", location)
-        environment = proxies + environment
         body = sdk.create_request(image, volumes, environment, options, entrypoint=self.behaviour.entrypoint, log=log)
         config = body["HostConfig"]
         self.call = Call(

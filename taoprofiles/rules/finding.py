@@ -8,12 +8,6 @@ from typing import Any
 
 ERROR, WARNING, INFO = SEVERITIES = ("error", "warning", "info")
 
-COMMAND_IDS = frozenset((
-    "host-path", "unmapped-path", "missing-file", "arg-needs-quoting", "arg-empty-variable", "spec-syntax",
-    "spec-unreadable",
-))  # fmt: skip
-"""Findings about a command and its spec files."""
-
 
 class Finding:
     """One problem.

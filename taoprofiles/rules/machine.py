@@ -14,8 +14,6 @@ from taoprofiles.rules.finding import Finding, error, warning
 LOGIN = "docker login nvcr.io -u '$oauthtoken'"
 """The user name is literally $oauthtoken; the password is an API key of NGC."""
 
-_BROKEN = ("unreadable", "no-json", "no-object", "auths-odd")
-
 
 def check_home(home: Home, version: str) -> Iterator[Finding]:
     """Check home and variables for the launcher ``version``, "" for an unknown one."""
@@ -113,10 +111,10 @@ def check_login(login: Login, version: str, environ: Mapping[str, str], uid: int
         yield error("login-helper-missing", login.path, what, why, f"mv {path} {path}.before && {LOGIN}")
     if versions.behaviour_or_newest(version).override_skips_login and "OVERRIDE_REGISTRY" in environ:
         return
-    if login.kind in _BROKEN:
+    if login.state in ("unreadable", "broken"):
         why, path = "tao ends with a traceback before each task", quote(login.path)
         hint = f"mv {path} {path}.broken && {LOGIN}"
-        if login.kind == "unreadable" and login.owner not in (-1, uid):
+        if login.state == "unreadable" and login.owner not in (-1, uid):
             why = f"it belongs to user id {login.owner}, as after 'sudo docker login'; {why}"
             hint = f'sudo chown -R "$(id -u):$(id -g)" {quote(os.path.dirname(login.path))}'
         yield error("docker-config-broken", login.path, f"the file cannot be read: {login.problem}", why, hint)
@@ -125,7 +123,7 @@ def check_login(login: Login, version: str, environ: Mapping[str, str], uid: int
     missing = [name for name in required if name not in login.registries]
     if missing:
         what = f"not logged in to {' and '.join(missing)}"
-        what += ": there is no such file" if login.kind == "absent" else ""
+        what += ": there is no such file" if login.state == "absent" else ""
         why = "tao tests it before each task, also if the image is there; the password is an API key of ngc.nvidia.com"
         hint = " && ".join(LOGIN.replace("nvcr.io", name) for name in missing)
         if login.elsewhere:

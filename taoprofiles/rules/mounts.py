@@ -16,7 +16,9 @@ from taoprofiles.rules.locations import Locator
 from taoprofiles.system.filesystem import PathInfo, is_wsl
 
 # Not compiled here: 'use' seldom needs it, and starts faster without it.
-_PLACEHOLDER = r"(?i)FIXME|CHANGE_?ME|TODO|YOUR[_-]|/path/to\b|<[^/>]+>"
+_PLACEHOLDER = (
+    r"(?i)(?<![a-z])(?:FIX_?ME|CHANGE_?ME|REPLACE_?ME|TODO)(?![a-z])|(?<![a-z])YOUR[_-]|/path/to(?=/|\Z)|<[a-z_ -]+>"
+)
 
 
 def placeholder(text: str) -> str:

@@ -1,6 +1,6 @@
 """The text values of a spec file with their lines: YAML, JSON, TOML and protobuf text.
 
-No schema is needed, and a broken file gives the values before the fault. YAML is read as events, which keep the line
+No schema is needed, and a broken YAML gives the values before the fault. YAML is read as events, which keep the line
 marks and are not nested, so that depth costs nothing; there is no parser for protobuf text without its schema.
 """
 
@@ -30,9 +30,11 @@ class SyntaxFault(NamedTuple):
 
 
 def read_values(text: str, form: str) -> tuple[list[SpecValue], SyntaxFault | None]:
-    """Return the values of a "yaml", "json", "toml" or "prototxt" text, and the fault of a YAML or JSON text."""
-    if form in ("toml", "prototxt"):
-        return list(_quoted_values(text, form)), None
+    """Return the values of a "yaml", "json", "toml" or "prototxt" text, and why it cannot be parsed, if so."""
+    if form == "prototxt":
+        return list(_prototxt_values(text)), None
+    if form == "toml":
+        return _toml_values(text)
     if form == "json":
         text = _SURROGATES.sub(lambda pair: json.loads(f'"{pair[0]}"'), text)  # which YAML has no escapes for
     values, fault = _yaml_values(text)
@@ -96,61 +98,63 @@ class _Collection:
     has_key: bool = False
 
 
-_ONE_LINE = r'"(?:[^"\\\n]|\\.)*+"?'
-_TOKENS = {
-    "prototxt": re.compile(rf"""#[^\n]*+|(?P<string>{_ONE_LINE}|'(?:[^'\\\n]|\\.)*+'?)|\n|(?P<plain>[^#"'\n]++)"""),
-    "toml": re.compile(
-        r"""#[^\n]*+|(?P<string>\"{3}(?:[^"\\]|\\.|"(?!""))*+(?:\"{3}|\Z)|'{3}(?:[^']|'(?!''))*+(?:'{3}|\Z)"""
-        rf"""|{_ONE_LINE}|'[^'\n]*+'?)|\n|(?P<plain>[^#"'\n]++)""",
-        re.S,
-    ),
-}
-_LAST_WORD = re.compile(r"([\w.-]+)\s*[:=]?[\s\[{(]*\Z")
-_TOML_KEY_ENDS = re.compile(r"[ \t]*+[=.\]]")
-_TOML_TABLE = re.compile(r"\s*\[{1,2}\s*([\w-]+)")
+_NEAR = 20_000
+"""Characters within which the next value of a TOML text is looked for."""
 
 
-def _quoted_values(text: str, form: str) -> Iterator[SpecValue]:
-    """Read TOML or protobuf text, in which every text value is quoted."""
-    line, section, key = 1, "", ""
-    for token in _TOKENS[form].finditer(text):
+def _toml_values(text: str) -> tuple[list[SpecValue], SyntaxFault | None]:
+    import tomllib
+
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        message, _, position = str(error).partition(" (at ")
+        match = re.match(r"line (\d+)", position)
+        return [], SyntaxFault(int(match[1]) if match else text.count("\n") + 1, message.lower())
+    except RecursionError:
+        return [], None
+    values: list[SpecValue] = []
+    line, counted, at = 1, 0, -1
+    nodes: list[tuple[str, str, Any]] = [("", "", data)]
+    while nodes:
+        section, key, value = nodes.pop()
+        if isinstance(value, dict):
+            nodes += [(section or name, name, inner) for name, inner in reversed(value.items())]
+        elif isinstance(value, list):
+            nodes += [(section, key, inner) for inner in reversed(value)]
+        elif isinstance(value, str):
+            # tomllib has no positions: a value that is written in another way counts to the line of the one before it.
+            written = (json.dumps(value, ensure_ascii=False), f"'{value}'")
+            at = min((found for each in written if (found := text.find(each, at + 1, at + _NEAR)) >= 0), default=at)
+            line += text.count("\n", counted, max(at, 0))
+            counted = max(at, 0)
+            values.append(SpecValue(line, section, key, value))
+    return values, None
+
+
+_TOKEN = re.compile(r"""#[^\n]*+|(?P<string>"(?:[^"\\\n]|\\.)*+"?|'(?:[^'\\\n]|\\.)*+'?)|\n|(?P<plain>[^#"'\n]++)""")
+_LAST_WORD = re.compile(r"([\w.-]+)\s*:?[\s\[{(]*\Z")
+
+
+def _prototxt_values(text: str) -> Iterator[SpecValue]:
+    """Read protobuf text, in which every text value is quoted."""
+    line, key = 1, ""
+    for token in _TOKEN.finditer(text):
         string, plain = token["string"], token["plain"]
-        if string:
-            if form == "toml" and _TOML_KEY_ENDS.match(text, token.end()):
-                key = _unquote(string, form)
-            elif len(string) > 1 and string[-1] == string[0]:
-                yield SpecValue(line, section, key, _unquote(string, form))
-        elif plain:
-            at_line_start = token.start() == 0 or text[token.start() - 1] == "\n"
-            table = _TOML_TABLE.match(plain) if form == "toml" and at_line_start else None
-            word = _LAST_WORD.search(plain[-200:])
-            section = table[1] if table else section
-            key = word[1].rpartition(".")[2] if word and not table else key
+        if string and len(string) > 1 and string[-1] == string[0]:
+            # The numeric escapes are bytes of UTF-8.
+            value = _ESCAPE.sub(lambda match: _SIMPLE.get(match[1], match[1]), _BYTES.sub(_decode, string[1:-1]))
+            yield SpecValue(line, "", key, value)
+        elif plain and (word := _LAST_WORD.search(plain[-200:])):
+            key = word[1].rpartition(".")[2]
         line += token.group().count("\n")
 
 
-_SIMPLE = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", "a": "\a", "b": "\b", "f": "\f", "v": "\v", "e": "\x1b"}
-_ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(\n[ \t]*)|(.))", re.S)
+_SIMPLE = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
+_ESCAPE = re.compile(r"\\(.)", re.S)
 _BYTES = re.compile(r"((?:\\[0-3][0-7]{2}|\\x[0-9a-fA-F]{2})+)")
-
-
-def _unquote(string: str, form: str) -> str:
-    is_triple = form == "toml" and len(string) > 5 and string[:3] in ('"""', "'''")
-    inner = string[3:-3].removeprefix("\n") if is_triple else string[1:-1]
-    if "\\" not in inner or (form == "toml" and string[0] == "'"):
-        return inner
-    if form == "prototxt":  # whose numeric escapes are bytes of UTF-8
-        inner = _BYTES.sub(_decode, inner)
-    return _ESCAPE.sub(_unescape, inner)
 
 
 def _decode(match: re.Match[str]) -> str:
     codes = re.findall(r"\\(?:x(..)|(...))", match[1])
     return bytes(int(x, 16) if x else int(octal, 8) for x, octal in codes).decode("utf-8", "replace")
-
-
-def _unescape(match: re.Match[str]) -> str:
-    digits = match[1] or match[2] or match[3]
-    if digits:
-        return chr(int(digits, 16)) if int(digits, 16) < 0x110000 else match[0]
-    return "" if match[4] else _SIMPLE.get(match[5], match[5])

@@ -10,6 +10,7 @@ from taoprofiles.errors import TaoprofError
 from taoprofiles.masking import is_secret
 from taoprofiles.mounts.paths import PathResolver, Resolution
 from taoprofiles.rules.finding import ERROR, WARNING, Finding, error, warning
+from taoprofiles.rules.mounts import placeholder
 from taoprofiles.rules.spec_values import SpecValue, read_values
 from taoprofiles.storage import files
 
@@ -38,7 +39,6 @@ SHOWN = 20
 _PATH_MAX = 4096
 
 _PATH = re.compile(r"(?:file://)?(/[^/\s].*)\Z")
-_PLACEHOLDER = re.compile(r"^\?\?\?\Z|FIXME|/path/to(?:/|\Z)|(?:^|/)YOUR_|<[A-Za-z_ -]+>")
 _READ_KEYS = re.compile(
     r"spec|config|pretrained|resume|checkpoint|weights|model|image|img|json_file|annotation|label|class_?map|root_dir|"
     r"data_sources?|input|(train|val|test)_(dir|path|file)"
@@ -130,7 +130,7 @@ class _SpecChecker:
                 continue
             if len(text) > _PATH_MAX or (is_secret(key) and text not in ("???", "FIXME")):
                 continue  # a secret may begin with '/', and must not be printed
-            if _PLACEHOLDER.search(text):
+            if text == "???" or placeholder(text):
                 hint = f"set '{key}' there, or on the command line" if key else "set it"
                 findings.add("placeholder", line, f"'{text}' is a placeholder that was never filled in", "", hint)
             elif path := path_in(value):

@@ -10,7 +10,7 @@ from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.mounts import Location, resolve
 from taoprofiles.masking import without_secrets
 from taoprofiles.rules import container, mounts
-from taoprofiles.rules.finding import COMMAND_IDS, ERROR, Finding
+from taoprofiles.rules.finding import ERROR, Finding
 from taoprofiles.rules.locations import in_profile
 from taoprofiles.storage.files import to_taoprof_error
 
@@ -60,7 +60,9 @@ def find_missing_folders(
             command_context = CommandContext(
                 mounted(mapping), variables or {}, context.environ, is_quoted=True, profile=name
             )
-            findings += check_command(command, command_context)
+            in_command = [finding for finding in check_command(command, command_context) if finding.severity == ERROR]
+            findings += in_command
+            command = command if in_command else ()
         errors = [f for f in findings if f.severity == ERROR and not (mkdir and f.id == "src-missing")]
         if errors:
             raise _preflight_error(context, name, errors, mapping["Mounts"], doing=doing, command=command)
@@ -76,7 +78,7 @@ def _preflight_error(
     doing: str,
     command: Sequence[str],
 ) -> InvalidProfileError:
-    """Return the error for the findings of a check; ``command`` is the command to run, if it was checked too."""
+    """Return the error for the findings of a check; ``command`` is the command to run, if it has some of them."""
     if all(finding.id == "src-missing" for finding in findings):
         single = len(findings) == 1
         what = "1 folder does not exist" if single else f"{len(findings)} folders do not exist"
@@ -94,7 +96,7 @@ def _preflight_error(
                 why += f"; {finding.hint}"
             problems.append(f"{finding.where}: {finding.what}{why}")
         words = f"taoprof check {name}"
-        if any(finding.id in COMMAND_IDS for finding in findings):
+        if command:
             import shlex  # not for 'use', which has no command
 
             words += f" -- {shlex.join(command)}" if without_secrets(command) == list(command) else " -- COMMAND"

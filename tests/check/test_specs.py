@@ -183,6 +183,7 @@ def test_what_cannot_be_read(project: Path) -> None:
         ("t.yaml", "a: /data\n\tb: 1\n", 2),
         ("t.yaml", "a: /data\nb: \x01\n", 2),
         ("t.json", '{"a": "/data",\n "b": }', 2),
+        ("t.toml", 'a = "/data"\nb = 1,', 2),
     ],
 )
 def test_a_spec_that_does_not_parse(project: Path, name: str, text: str, line: int) -> None:

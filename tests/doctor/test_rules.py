@@ -185,7 +185,7 @@ def test_the_internal_mode_asks_for_a_second_registry() -> None:
 
 
 def test_a_file_that_sudo_left_to_root_is_given_back() -> None:
-    machine = changed(SOUND, login__kind="unreadable", login__problem="permission denied", login__owner=0)
+    machine = changed(SOUND, login__state="unreadable", login__problem="permission denied", login__owner=0)
     assert found(machine)["docker-config-broken"].hint.startswith("sudo chown -R")
 
 

@@ -124,16 +124,16 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "disk-images": ({"home__places__2__free": 39 << 30}, {"home__places__2__free": 40 << 30}),
     "login-missing": (
-        {"login__registries": (), "login__kind": "absent"},
-        {"login__registries": (), "login__kind": "absent", **variables(OVERRIDE_REGISTRY="local")},
+        {"login__registries": (), "login__state": "absent"},
+        {"login__registries": (), "login__state": "absent", **variables(OVERRIDE_REGISTRY="local")},
     ),
     "docker-config-broken": (
-        {"login__kind": "no-json", "login__problem": "line 1", "login__registries": ()},
+        {"login__state": "broken", "login__problem": "line 1", "login__registries": ()},
         {"login__elsewhere": "/etc/docker-of-ana/config.json"},
     ),
     "login-helper-missing": (
-        {"login__helpers": ("docker-credential-desktop",), "login__lost": ("docker-credential-desktop",)},
-        {"login__helpers": ("docker-credential-pass",)},
+        {"login__lost": ("docker-credential-desktop",)},
+        {"login__lost": ()},
     ),
     "home-not-absolute": ({"home__path": "ana"}, {"home__path": "/"}),
     "home-under-sudo": (

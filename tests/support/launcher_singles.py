@@ -92,10 +92,6 @@ def singles() -> Iterator[Case]:
                 yield odd._replace(login=b'{"auths": {"reg.local": {}}}')
     for login in launcher_values.LOGINS:
         yield fine._replace(login=login)
-        yield fine._replace(login=login, words=("list",), rest=())
-        yield fine._replace(login=login, words=("info",), rest=())
-        yield fine._replace(login=login, environ={**BASE.environ, "OVERRIDE_REGISTRY": "nvcr.io"})
-    yield fine._replace(login=launcher_values.LOGINS[11], environ={**BASE.environ, "DOCKER_HOST": "tcp://127.0.0.1:1"})
     for table in launcher_values.TABLES:
         yield fine._replace(override=table, login=b'{"auths": {"own.local": {}, "second.local": {}}}')
         yield fine._replace(override=table, environ={**BASE.environ, "TAO_DOCKER_DISABLE": "1"})
