@@ -49,7 +49,7 @@ def check_user(options: Mapping[str, Any], locate: Locator, context: Context, *,
     if value in (None, ""):
         if context.uid != 0:
             yield warning(
-                "user-missing", where, "no user is set, so the container works as root",
+                "user-not-me", where, "no user is set, so the container works as root",
                 "results belong to root: you cannot delete them, and your later runs cannot write to them",
                 f'set it to "{me}", your own', fix=fix,
             )  # fmt: skip

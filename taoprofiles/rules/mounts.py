@@ -74,7 +74,7 @@ def _missing_source(mount: Mount, where: str, host: Host, *, is_rendered: bool) 
     problem, left = PathInfo(path).problem, placeholder(written)
     if problem and problem != "missing":
         # The launcher says that it does not exist, which is misleading.
-        return error("src-unseen", where, f"'{path}' cannot be read: {problem}", stops)
+        return error("src-missing", where, f"'{path}' cannot be read: {problem}", stops)
     if left:
         what, hint = f"'{written}' still contains '{left}'", "write the real path of the folder"
         return error("placeholder", where, what, stops, hint, by_hand=True)
@@ -98,7 +98,7 @@ def _check_destination(mount: Mount, locate: Locator) -> Iterator[Finding]:
         )  # fmt: skip
     elif not real.strip("/"):
         what = f"'{written}' is the root folder of the container"
-        yield error("dst-root", where, what, "Docker refuses to mount there", by_hand=True)
+        yield error("dst-relative", where, what, "Docker refuses to mount there", by_hand=True)
     elif os.path.normpath(written).lstrip("/") != real.lstrip("/"):
         yield error(
             "dst-symlinked-on-host", where, f"'{written}' is '{real}' on this host",

@@ -63,7 +63,7 @@ def find_missing_folders(
             in_command = [finding for finding in check_command(command, command_context) if finding.severity == ERROR]
             findings += in_command
             command = command if in_command else ()
-        errors = [f for f in findings if f.severity == ERROR and not (mkdir and f.id == "src-missing")]
+        errors = [f for f in findings if f.severity == ERROR and not (mkdir and f.fix[:1] == ("mkdir",))]
         if errors:
             raise _preflight_error(context, name, errors, mapping["Mounts"], doing=doing, command=command)
     return folders
@@ -79,7 +79,7 @@ def _preflight_error(
     command: Sequence[str],
 ) -> InvalidProfileError:
     """Return the error for the findings of a check; ``command`` is the command to run, if it has some of them."""
-    if all(finding.id == "src-missing" for finding in findings):
+    if all(finding.fix[:1] == ("mkdir",) for finding in findings):
         single = len(findings) == 1
         what = "1 folder does not exist" if single else f"{len(findings)} folders do not exist"
         destinations = {mount["source"]: mount["destination"] for mount in mounts}
@@ -91,7 +91,7 @@ def _preflight_error(
         what = "1 error" if len(findings) == 1 else f"{len(findings)} errors"
         problems = []
         for finding in findings:
-            why = f"; {finding.why}" if finding.why and finding.id != "src-missing" else ""
+            why = f"; {finding.why}" if finding.why and finding.fix[:1] != ("mkdir",) else ""
             if finding.id == "missing-file" and finding.hint.startswith("did you mean"):
                 why += f"; {finding.hint}"
             problems.append(f"{finding.where}: {finding.what}{why}")
