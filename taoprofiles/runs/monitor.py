@@ -9,9 +9,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from taoprofiles.holds.hold import RUN_VARIABLE
 from taoprofiles.system import processes
@@ -25,31 +25,44 @@ REPLAY = 1.0
 class Container:
     """A container of the run. ``status`` is the exit status of its last task, None while it is unknown.
 
-    ``task`` is the id of the launcher's own ``docker exec``; ``has_tasks`` tells whether there was any.
+    ``task`` and ``command`` are the id and the words of the launcher's own ``docker exec``, the first in the container.
     """
 
     id: str
-    has_tasks: bool = False
     task: str | None = None
+    command: list[str] = field(default_factory=list)
     status: int | None = None
-    over: bool = False
+    is_over: bool = False
+
+
+class Observer(Protocol):
+    """What a monitor calls, in its own thread."""
+
+    def container_started(self, facts: dict[str, Any]) -> None:
+        """Handle a new container of the run; ``facts`` are those of ``Engine.inspect``."""
+
+    def task_started(self, container: Container) -> None:
+        """Handle the start of the task in a container."""
+
+    def container_ended(self, container: Container) -> None:
+        """Handle the end of a container."""
+
+    def tick(self) -> None:
+        """Do what is due; called at least once a second."""
 
 
 class Monitor(threading.Thread):
-    """Follows the events until the process ends. ``appeared`` is called, in this thread, with each new container."""
+    """Follows the events until the process ends, and tells ``observer`` about the containers of a run.
+
+    ``is_docker_run``: the task is the container's own command, not a ``docker exec`` in it.
+    """
 
     def __init__(
-        self,
-        environ: Mapping[str, str],
-        hold_id: str,
-        *,
-        appeared: Callable[[dict[str, Any]], None],
-        tick: Callable[[], None],
+        self, environ: Mapping[str, str], hold_id: str, observer: Observer, *, is_docker_run: bool = False
     ) -> None:
         super().__init__(daemon=True, name="taoprof-monitor")
         self._engine = Engine(environ)
-        self._hold_id = hold_id
-        self._appeared, self._tick = appeared, tick
+        self._hold_id, self._observer, self._is_docker_run = hold_id, observer, is_docker_run
         self._since = time.time()
         self._handled: deque[tuple[object, ...]] = deque(maxlen=1000)
         self._known: dict[str, Container | None] = {}  # None: another's
@@ -58,6 +71,7 @@ class Monitor(threading.Thread):
         self.listening = threading.Event()
         self.problem = ""
         self.absent = False
+        self.stopped = threading.Event()
 
     @property
     def containers(self) -> list[Container]:
@@ -65,13 +79,15 @@ class Monitor(threading.Thread):
         return [container for container in list(self._known.values()) if container is not None]
 
     def run(self) -> None:
-        """Follow the events; if the stream breaks, start again a little before that."""
-        while True:
+        """Follow the events until ``stopped`` is set; if the stream breaks, start again a little before that."""
+        while not self.stopped.is_set():
             try:
                 for event in self._engine.events(self._since):
                     self.listening.set()
                     self.problem = ""
-                    self._tick()
+                    self._observer.tick()
+                    if self.stopped.is_set():
+                        break
                     if event is not None:
                         self._handle(event)
             except EngineError as error:
@@ -79,17 +95,23 @@ class Monitor(threading.Thread):
                     self.problem, self.absent = str(error), error.absent
                     self._changed.notify_all()
             self.listening.set()
-            self._tick()
-            time.sleep(0.5)
+            self._observer.tick()
+            self.stopped.wait(0.5)
 
-    def wait_for_exit(self, seconds: float, *, expect_one: bool = False) -> None:
+    def wait_for_exit(self, seconds: float, *, expect_one: bool = False, ids: Collection[str] | None = None) -> None:
         """Wait, ``seconds`` at most, until every container has exited; with ``expect_one``, also for the first one.
+
+        With ``ids``, only these containers count.
 
         If the engine does not answer, this does not wait for a first one.
         """
 
         def is_over() -> bool:
-            exited = [container.status is not None and container.over for container in self.containers]
+            exited = [
+                container.is_over and (container.status is not None or container.task is None)
+                for container in self.containers
+                if ids is None or container.id in ids
+            ]
             return all(exited) and (bool(exited) or not expect_one or bool(self.problem))
 
         with self._changed:
@@ -105,18 +127,22 @@ class Monitor(threading.Thread):
         container = self._own_container(container_id, action)
         if container is None:
             return
+        was_over = container.is_over
+        is_task = action == "exec_start" and container.task is None  # later ones are users who inspect the container
         with self._changed:
-            if action.startswith("exec_"):
-                container.has_tasks = True
-            if action == "exec_start" and container.task is None:
-                container.task = event["Task"]  # later ones are users who inspect the container
+            if is_task:
+                container.task, container.command = event["Task"], event["Command"].split()
             if action == "exec_die" and status is not None and container.task in (None, event["Task"]):
                 container.status = status
             if action in ("die", "destroy"):
-                container.over = True
-                if status is not None and not container.has_tasks:
-                    container.status = status  # docker run: the task is the container's own command
+                container.is_over = True
+                if status is not None and self._is_docker_run:
+                    container.status = status
             self._changed.notify_all()
+        if is_task:
+            self._observer.task_started(container)
+        if container.is_over and not was_over:
+            self._observer.container_ended(container)
 
     def _own_container(self, container_id: str, action: str) -> Container | None:
         container = self._known.get(container_id)
@@ -136,7 +162,7 @@ class Monitor(threading.Thread):
             self._known.setdefault(container_id, None)
             return None
         container = self._known[container_id] = Container(container_id)
-        self._appeared(facts)
+        self._observer.container_started(facts)
         return container
 
     def _has_own_client(self, container_id: str) -> bool:

@@ -108,7 +108,7 @@ class Run:
         self.environ = {**context.environ, **self.variables, PROFILE_VARIABLE: hold.profile or ""}
         self.argv: list[str] | None = None
         self.notes: list[str] = []
-        self._is_launcher = False
+        self._is_launcher = self._is_docker_run = False
         self._heartbeat = time.monotonic()
         self._say: Callable[[str], None] = lambda text: None
         self._monitor: Monitor
@@ -120,11 +120,13 @@ class Run:
         this process gets are forwarded. ``say`` is called with messages meanwhile. Raises CommandError, and then
         deletes the hold.
         """
-        self._say, self._is_launcher = say, parse_launcher_argv(command) is not None
+        launch = parse_launcher_argv(command)
+        self._say, self._is_launcher = say, launch is not None and launch.task[:1] not in ("", "-")
         try:
             for text in self.notes:
                 say(text)
-            self._monitor = Monitor(self.environ, self.hold.id, appeared=self._bind, tick=self._send_heartbeat)
+            self._is_docker_run = self.argv is not None or "CI_PROJECT_DIR" in self.environ
+            self._monitor = Monitor(self.environ, self.hold.id, self, is_docker_run=self._is_docker_run)
             self._monitor.start()
             self._monitor.listening.wait(2)  # an event before that would be missed
             return self._execute(self.argv or command, stdout)
@@ -140,15 +142,15 @@ class Run:
     def finish(self, status: int) -> int:
         """Record the end, unless work is still running; return the exit status of the task itself.
 
-        A failure of the command comes first; if it reports success, the status of its last task counts.
+        A failure of the command comes first; if it reports success, the first task that did not end with 0 counts.
         """
         # A docker command that is killed ends before the engine reports its container.
         expect_one = status not in NO_CONTAINER if self.argv else self._is_launcher and status == 0
         self._monitor.wait_for_exit(EXIT_TIMEOUT, expect_one=expect_one)
         containers = self._monitor.containers
-        running = [container for container in containers if not container.over and self._is_running(container.id)]
+        running = [container for container in containers if not container.is_over and self.is_running(container.id)]
         if self.argv is None:
-            status = self._task_status(status, containers, is_running=bool(running))
+            status = self._task_status(status, containers, running)
         elif status == DOCKER_REFUSED and not containers:
             self._say(f"the engine did not start the container (exit status {DOCKER_REFUSED})")
         os.close(self.claim)
@@ -165,7 +167,11 @@ class Run:
                 # Other descriptors that the caller has open for the command, such as <(…), are inherited too.
                 os.set_inheritable(self.claim, True)
                 words = quote_argv(command, self.environ)
-                process = subprocess.Popen(words, env=self.environ, close_fds=False, stdout=stdout)  # noqa: S603
+                # A background job that reads from the terminal is stopped, and with it the run's monitor.
+                stdin = subprocess.DEVNULL if self._is_launcher and processes.in_background() else None
+                process = subprocess.Popen(  # noqa: S603
+                    words, env=self.environ, close_fds=False, stdin=stdin, stdout=stdout
+                )
                 forward_to(process)
                 status = process.wait()
         except FileNotFoundError:
@@ -178,30 +184,28 @@ class Run:
             raise CommandError(f"'{command[0]}' cannot be started: {reason}", NOT_EXECUTABLE, "") from None
         return status if status >= 0 else 128 - status
 
-    def _task_status(self, status: int, containers: list[Container], *, is_running: bool) -> int:
+    def _task_status(self, status: int, containers: list[Container], running: list[Container]) -> int:
         """Return the task's exit status. The launcher's own is 0 whatever happens to the task."""
         if status != 0:
             return status
-        problem = self._monitor.problem
-        if containers:
-            last = containers[-1].status
-            if last is None and not is_running:
-                self._say_unknown(problem or "the engine did not report it")
-            return 1 if last is None else last
-        if self._is_launcher and self._monitor.absent:
-            self._say("there is no container engine here: the exit status is the launcher's own")
-        elif self._is_launcher and self.environ.get("TAO_DOCKER_DISABLE") != "1":
-            self._say_unknown(problem or "it started no container")
-            return 1
-        elif problem and not self._monitor.absent:
-            self._say(f"the engine could not be asked ({problem}): how a task ended is unknown")
-        return 0
-
-    def _say_unknown(self, reason: str) -> None:
-        self._say(
-            f"the exit status of the task is unknown ({reason}); the launcher's is 0 whatever happens, so this counts "
-            "as failed"
-        )
+        problem, unknown = self._monitor.problem, "the exit status of the task is unknown ({})"
+        failed = next((container for container in containers if container.status != 0), None)
+        if failed is not None and (failed.status is not None or failed in running):
+            return failed.status or 1
+        if failed is not None and failed.is_over and failed.task is None and not self._is_docker_run:
+            message = f"the task did not start: container {failed.id[:6]} ended without it"
+            if self.hold.shared and not _has_terminal():
+                message += ". Without a terminal the launcher needs 'taoprof set NAME docker.tty=false'"
+        elif failed is not None:
+            message = unknown.format(problem or "the engine did not report it")
+        elif self._is_launcher and not containers and self.environ.get("TAO_DOCKER_DISABLE") != "1":
+            message = unknown.format(problem or "it started no container")
+        else:
+            if problem and not self._monitor.absent and not containers:
+                self._say(f"the engine could not be asked ({problem}): how a task ended is unknown")
+            return 0
+        self._say(f"{message}; the launcher's exit status is 0 whatever happens, so this counts as failed")
+        return 1
 
     def _record_end(self, status: int) -> None:
         self.hold.ended, self.hold.status = time.time(), status
@@ -216,16 +220,17 @@ class Run:
         tags = (tag for _, tag in processes.with_variable(self.context.uid, RUN_VARIABLE))
         return HoldRecords(self.context).is_locked(self.hold) or self.hold.id in tags
 
-    def _is_running(self, container_id: str) -> bool:
+    def is_running(self, container_id: str) -> bool:
+        """Check whether a container is running. What cannot be asked counts."""
         try:
             container = Engine(self.environ).inspect(container_id)
         except EngineError:
             return True
         return bool(container and container["Running"])
 
-    def _bind(self, container: dict[str, Any]) -> None:
+    def container_started(self, facts: dict[str, Any]) -> None:
         """Record a new container, and warn at once if it differs from what the profile asks for."""
-        container_id, differences = container["Id"], comparison.differences(self.wanted, container, self.environ)
+        container_id, differences = facts["Id"], comparison.differences(self.wanted, facts, self.environ)
         warnings = list(differences)
         try:
             with Lock(self.context.lock):
@@ -233,7 +238,7 @@ class Run:
                 recorded = HoldRecords(self.context).get(self.hold.id)
                 for hold in (self.hold, recorded):
                     if hold is not None:
-                        hold.container, hold.image, hold.phase = container_id, container["Image"], "bound"
+                        hold.container, hold.image, hold.phase = container_id, facts["Image"], "bound"
                         hold.differences = differences
                 if recorded is not None:
                     HoldRecords(self.context).write(recorded)
@@ -242,7 +247,14 @@ class Run:
         for warning in warnings:
             self._say(f"warning: container {container_id[:6]}: {warning}")
 
-    def _send_heartbeat(self) -> None:
+    def task_started(self, container: Container) -> None:
+        """Do nothing: the command of the run is known."""
+
+    def container_ended(self, container: Container) -> None:
+        """Do nothing: ``finish`` looks at all of them."""
+
+    def tick(self) -> None:
+        """Send a heartbeat to other hosts, if it is time."""
         if time.monotonic() - self._heartbeat >= HEARTBEAT:
             self._heartbeat = time.monotonic()
             HoldRecords(self.context).send_heartbeat(self.hold)
@@ -349,6 +361,9 @@ def prepare(
                 _use_docker(run, renderer, command, options)
             else:
                 run.wanted = _with_tag(rendered, hold, set_gpus=True)
+                if kind == "run" and not _has_terminal():
+                    # With a terminal wanted, the launcher's docker exec would fail: "the input device is not a TTY".
+                    run.wanted["DockerOptions"] = {**run.wanted.get("DockerOptions", {}), "tty": False}
                 run.environ["LAUNCHER_MOUNTS"] = path = records.mounts_path(hold.id)
                 atomic.replace(path, mapping.to_bytes(run.wanted))
         except BaseException:
@@ -356,6 +371,11 @@ def prepare(
             records.delete(hold.id)
             raise
     return run
+
+
+def _has_terminal() -> bool:
+    """Check whether a command that is started now can read from a terminal."""
+    return os.isatty(0) and not processes.in_background()
 
 
 def _reserve_resources(

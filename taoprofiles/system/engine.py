@@ -290,23 +290,23 @@ def parse_info(value: object) -> dict[str, Any]:
 
 
 def parse_event(value: object) -> dict[str, Any] | None:
-    """Return Id, Action, ExitCode, Task and Stamp of an event of ``GET /events``, None for anything else.
+    """Return Id, Action, Command, ExitCode, Task and Stamp of an event of ``GET /events``, None for anything else.
 
-    Task names the exec that it is about; Stamp is in nanoseconds by the engine's clock. Podman 4.3.1 has other
-    names for some actions, and gives the exit status of an exec as the container's.
+    Command and Task are the command and the id of the exec that it is about; Stamp is in nanoseconds by the engine's
+    clock. Podman 4.3.1 has other names for some actions, and gives the exit status of an exec as the container's.
     """
     whole = _as(dict, value)
     actor, stamp = _as(dict, whole.get("Actor")), whole.get("timeNano")
     name = whole.get("id") or actor.get("ID")
     if not is_id(name) or not isinstance(stamp, int):
         return None
-    action = _as(str, whole.get("Action") or whole.get("status")).partition(":")[0]
+    action, _, command = _as(str, whole.get("Action") or whole.get("status")).partition(":")
     action = {"exec": "exec_start", "exec_died": "exec_die", "died": "die", "remove": "destroy"}.get(action, action)
     attributes = _as(dict, actor.get("Attributes"))
     code = attributes.get("exitCode", attributes.get("containerExitCode") if action == "exec_die" else None)
     status = int(code) if isinstance(code, str) and code.isascii() and code.isdigit() else None
     task = _as(str, attributes.get("execID"))
-    return {"Id": name, "Action": action, "ExitCode": status, "Task": task, "Stamp": stamp}
+    return {"Id": name, "Action": action, "Command": command.strip(), "ExitCode": status, "Task": task, "Stamp": stamp}
 
 
 def is_id(value: object) -> bool:

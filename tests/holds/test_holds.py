@@ -169,8 +169,8 @@ def test_the_own_mounts_file_is_private_and_is_deleted_with_the_run(sandbox: San
     sandbox.run("use", "a", check=True)
     assert tao.reads() == own.read_text()
     for launcher in (tao, orphan):
-        launcher.end()
-    assert run.wait(20) == 0
+        launcher.end(4)
+    assert run.wait(20) == 4
     until(lambda: gone(orphan.pid()), "the launcher is gone")
     assert sandbox.holds() == []
     assert list(sandbox.records.iterdir()) == []
@@ -345,7 +345,7 @@ def test_release_of_a_run(sandbox: Sandbox) -> None:
     assert [hold["released"] for hold in sandbox.holds()] == [True]
     assert not gone(tao.pid())
     container = {"Id": "ab" * 32, "Image": "x", "Env": [], "User": "", "ShmSize": 1, "Ulimits": {}, "Binds": {}}
-    runs.Run(sandbox.context, record, Store(sandbox.context).renderer("b"))._bind(container)
+    runs.Run(sandbox.context, record, Store(sandbox.context).renderer("b")).container_started(container)
     (noted,) = HoldRecords(sandbox.context).all()
     assert (noted.released, noted.container) == (True, "ab" * 32)
 

@@ -13,7 +13,7 @@ import pytest
 from taoprofiles.errors import HeldError
 from taoprofiles.holds import manage
 from taoprofiles.holds.waiting import wait_until_free
-from taoprofiles.runs.monitor import Monitor
+from taoprofiles.runs.monitor import Container, Monitor
 from taoprofiles.storage.paths import Context
 from taoprofiles.switching import switch
 from tests.support.engine import until
@@ -32,16 +32,30 @@ class Watched:
     """A monitor in this process."""
 
     def __init__(self, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.appeared: list[dict[str, Any]] = []
+        self.started: list[str] = []
+        self.tasks: list[list[str]] = []
+        self.ended: list[str] = []
         self.faults: list[object] = []
         monkeypatch.setattr(threading, "excepthook", self.faults.append)
-        self.monitor = Monitor(engine.environ, "abcde", appeared=self.appeared.append, tick=lambda: None)
+        self.monitor = Monitor(engine.environ, "abcde", self)
         self.monitor.start()
         assert self.monitor.listening.wait(5)
 
+    def container_started(self, facts: dict[str, Any]) -> None:
+        self.started.append(facts["Id"])
+
+    def task_started(self, container: Container) -> None:
+        self.tasks.append(container.command)
+
+    def container_ended(self, container: Container) -> None:
+        self.ended.append(container.id)
+
+    def tick(self) -> None:
+        pass
+
     def status(self, seconds: float = 3) -> int | None:
         """Wait until the container is over, or the watch is; return the exit status of its task."""
-        over = lambda: self.faults or any(one.over for one in self.monitor.containers)  # noqa: E731
+        over = lambda: self.faults or any(one.is_over for one in self.monitor.containers)  # noqa: E731
         until(over, "the container is over", seconds=seconds, details=lambda: self.monitor.problem)
         assert self.faults == []
         (container,) = self.monitor.containers
@@ -72,10 +86,11 @@ def test_events_in_pieces(engine: FakeEngine, watched: Watched, tagged: str, tea
     send_events_of_a_task(engine, engine.container(2, {"/x": "/y"}), 9)
     send_events_of_a_task(engine, tagged, 3)
     assert watched.status() == 3
-    assert [seen["Id"] for seen in watched.appeared] == [tagged]
+    until(lambda: watched.ended, "its end is reported")
+    assert (watched.started, watched.tasks, watched.ended) == ([tagged], [["/bin/bash"]], [tagged])
 
 
-STREAMS: dict[str, tuple[int, list[tuple[str, dict[str, Any]]]]] = {
+STREAMS: dict[str, tuple[int | None, list[tuple[str, dict[str, Any]]]]] = {
     # A shell that is opened in it while it trains, or a health check, is not the task.
     "another exec": (
         0,
@@ -98,8 +113,10 @@ STREAMS: dict[str, tuple[int, list[tuple[str, dict[str, Any]]]]] = {
             ("remove", {"containerExitCode": "0"}),
         ],
     ),
+    # docker exec failed before it reached the engine, as for want of a terminal.
+    "no task": (None, [("start", {}), ("die", {"exitCode": "0"}), ("destroy", {})]),
     # With CI_PROJECT_DIR the launcher uses docker run (run_container_on_ci): there is no exec, only die.
-    "docker run": (0, [("start", {}), ("die", {"exitCode": "0"}), ("destroy", {})]),
+    "docker run": (3, [("start", {}), ("die", {"exitCode": "3"}), ("destroy", {})]),
     # By a minute, while a training of hours goes on.
     "a clock set back": (
         3,
@@ -124,6 +141,7 @@ STREAMS: dict[str, tuple[int, list[tuple[str, dict[str, Any]]]]] = {
 @pytest.mark.parametrize("name", STREAMS)
 def test_the_status_of_the_task(engine: FakeEngine, watched: Watched, tagged: str, name: str) -> None:
     (status, events), now = STREAMS[name], time.time_ns()
+    watched.monitor._is_docker_run = name == "docker run"
     other = engine.container(2, {"/x": "/y"})
     for action, about in events:
         container = other if action == "die of another" else tagged
@@ -154,7 +172,8 @@ def test_a_stream_that_breaks_and_comes_back(engine: FakeEngine, watched: Watche
         broken()
     engine.event("die", tagged, exitCode="137")
     assert watched.status() == 3
-    assert len(watched.appeared) == 1
+    until(lambda: watched.ended, "its end is reported")
+    assert (watched.started, watched.tasks, watched.ended) == ([tagged], [["x"]], [tagged])
 
 
 def test_the_last_of_several_tasks_counts_once(engine: FakeEngine, watched: Watched, tagged: str) -> None:
@@ -217,6 +236,36 @@ def test_the_exit_status_is_the_engines(sandbox: Sandbox, engine: FakeEngine, st
     out, _ = run.communicate(timeout=20)
     assert run.returncode == status, out
     assert json.loads(sandbox.run("history", "--json").stdout)["data"]["runs"][0]["status"] == status
+
+
+@pytest.mark.parametrize(
+    ("tasks", "status", "message"),
+    [
+        ([None], 1, "the task did not start: container 200000 ended without it; the launcher's exit status is 0"),
+        ([0, None], 1, "the task did not start: container 300000"),
+        ([3, 0], 3, ""),
+        ([0, 0], 0, ""),
+    ],
+)
+def test_no_run_succeeds_whose_tasks_did_not(
+    sandbox: Sandbox, engine: FakeEngine, tasks: list[int | None], status: int, message: str
+) -> None:
+    """A script may start several; the launcher exits with 0 after each of them."""
+    tao, run, first = with_container(sandbox, engine, "b")
+    env = engine.containers.pop(first)["Config"]["Env"]
+    for number, task in enumerate(tasks, 2):
+        container = engine.container(number, mounts_of(sandbox, "b"), env=env)
+        for action in ("start", *(() if task is None else ("exec_create: x", "exec_start: x"))):
+            engine.event(action, container)
+        if task is not None:
+            engine.event("exec_die", container, exitCode=str(task))
+        engine.event("die", container, exitCode="0")
+        until(lambda container=container: any(container in path for path in engine.asked), "it is inspected")
+    engine.containers.clear()
+    tao.end()
+    out, _ = run.communicate(timeout=20)
+    assert run.returncode == status, out
+    assert message in out
 
 
 def test_a_run_with_a_broken_engine(sandbox: Sandbox, engine: FakeEngine) -> None:

@@ -135,6 +135,38 @@ def test_exit_statuses(sandbox: Sandbox, command: tuple[str, ...], status: int) 
         assert statuses(sandbox) == [status]
 
 
+def test_a_launchers_success_counts_only_if_its_task_was_seen(sandbox: Sandbox) -> None:
+    """There is no engine here, so no task can have run; what is no task of a launcher has its own exit status."""
+    for words, status in [
+        (("tao", "model", "unet", "train"), 1),
+        *((words, 0) for words in (("tao", "list"), ("tao", "model", "--help"), ("tao", "--help"))),
+    ]:
+        tao = sandbox.new_tao()
+        tao.end()
+        done = sandbox.run("run", "b", "--", *words, environ=tao.environ)
+        assert done.returncode == status, done.stderr
+        assert ("so this counts as failed" in done.stderr) == bool(status)
+    tao = sandbox.new_tao()
+    tao.end()
+    words = ("run", "b", "--", "tao", "model", "unet", "train")
+    assert sandbox.run(*words, environ={**tao.environ, "TAO_DOCKER_DISABLE": "1"}).returncode == 0
+
+
+def test_without_a_terminal_the_container_is_asked_for_without_one(sandbox: Sandbox) -> None:
+    """``docker exec -it`` would fail: "the input device is not a TTY": under nohup, cron, CI and with &."""
+    show = f"{sandbox.taoprof} run b -- sh -c 'cat $LAUNCHER_MOUNTS; echo .'"
+    profile = sandbox.profile("b").read_text()
+    for text in ("", "[docker]\ntty = true\n", '[docker]\nuser = "1:1"\n'):
+        sandbox.profile("b", profile + text)
+        done = sandbox.run("run", "b", "--", "sh", "-c", "cat $LAUNCHER_MOUNTS", check=True)
+        assert json.loads(done.stdout)["DockerOptions"]["tty"] is False, text
+    with Terminal(["bash", "-c", show], environ=sandbox.environ, cwd=sandbox.root) as terminal:
+        assert '"tty"' not in terminal.wait_for("}\r\n.")
+    words = f"set -m; {show} & wait $!"  # job control: a process group of its own, not the terminal's
+    with Terminal(["bash", "-c", words], environ=sandbox.environ, cwd=sandbox.root) as terminal:
+        assert '"tty": false' in terminal.wait_for("}\r\n.")
+
+
 def test_an_end_that_cannot_be_recorded_hides_no_exit_status(sandbox: Sandbox) -> None:
     """The journal of runs cannot be written, as on a full disk."""
     (sandbox.state / "runs.jsonl").mkdir()
@@ -283,12 +315,12 @@ def test_many_runs_at_once(sandbox: Sandbox) -> None:
     wanted = {name: json.loads(rendered(sandbox, name))["Mounts"] for name in "ab"}
     for n, tao in enumerate(taos):
         assert json.loads(tao.reads())["Mounts"] == wanted["ab"[n % 2]]
-        tao.end(n)
-    assert [run.wait(30) for run in started] == list(range(number))
+        tao.end(n + 1)
+    assert [run.wait(30) for run in started] == list(range(1, number + 1))
     assert sandbox.mapping_file.read_bytes() == before
     assert sandbox.holds() == []
     ended = {run["command"][-1]: run["status"] for run in sandbox.json("history", "--all")["data"]["runs"]}
-    assert ended == {str(n): n for n in range(number)}
+    assert ended == {str(n): n + 1 for n in range(number)}
 
 
 # The log of runs
