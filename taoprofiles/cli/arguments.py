@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from taoprofiles.errors import TaoprofError
@@ -41,7 +41,7 @@ class Argument(NamedTuple):
 
     name: str
     settings: dict[str, Any]
-    completer: Callable[..., list[str]] | None = None
+    completer: Callable[..., list[str] | dict[str, str]] | None = None
 
 
 def _argument(name: str, help: str, **settings: Any) -> Argument:
@@ -59,6 +59,35 @@ def _path(name: str, metavar: str, help: str, **settings: Any) -> Argument:
 def _profile(help: str = "name of the profile", *, metavar: str = "NAME", optional: bool = False) -> Argument:
     settings = {"metavar": metavar, "help": help, "nargs": "?" if optional else None}
     return Argument(metavar.lower(), settings, _complete_profile)
+
+
+def _id(name: str, help: str, *, kinds: Sequence[str] = ()) -> Argument:
+    """Return the argument for the id of a hold; only holds of ``kinds`` complete it."""
+
+    def complete(**_: object) -> dict[str, str]:
+        from taoprofiles.holds.manage import active_holds
+        from taoprofiles.storage.paths import Context
+
+        try:
+            holds = active_holds(Context()).holds
+        except TaoprofError:
+            return {}
+        return {hold.id: f"{hold.profile}: {hold.line()}" for hold in holds if not kinds or hold.kind in kinds}
+
+    return Argument(name, {"metavar": "ID", "help": help}, complete)
+
+
+def _complete_entry(**_: object) -> dict[str, str]:
+    from itertools import islice
+
+    from taoprofiles.storage.journal import History
+    from taoprofiles.storage.paths import Context
+
+    try:
+        entries = list(islice(History(Context()).newest_first(), 20))
+    except TaoprofError:
+        return {}
+    return {str(entry.id): f"{entry.action} {entry.profile or ''}" for entry in entries}
 
 
 def _complete_path(prefix: str, **_: object) -> list[str]:
@@ -95,12 +124,18 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
         _MKDIR,
         _flag("--dry-run", "show what would change, and change nothing"),
         _WAIT,
-        _argument("--release", "release that hold even if its work is still running", metavar="ID"),
+        _id("--release", "release that hold even if its work is still running"),
         _flag("--yes", "answer the question of --release with yes"),
         _flag("--force", "switch even if 'taoprof check' reports errors"),
         _REVEAL,
     ),
-    "undo": (_argument("id", "number of a history entry; default: the last change", metavar="ID", nargs="?"),),
+    "undo": (
+        Argument(
+            "id",
+            {"metavar": "ID", "nargs": "?", "help": "number of a history entry; default: the last change"},
+            _complete_entry,
+        ),
+    ),
     "history": (
         _path("path", "PATH", "show only the runs that wrote to this path on the host", nargs="?"),
         _flag("--all", "show every entry, not only the last 20"),
@@ -123,7 +158,10 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
         ),
     ),
     "shell": (_profile(), _MKDIR, _flag("--force", "start even if 'taoprof check' reports errors")),
-    "stop": (_argument("id", "id of the run, as 'taoprof status' shows it", metavar="ID"),),
+    "stop": (
+        _id("id", "id of the run, as 'taoprof status' shows it", kinds=("run", "shell", "notebook", "found")),
+        _flag("--yes", "stop it without a question"),
+    ),
     "hold": (
         _profile("the active profile; default: whatever the mapping file contains", optional=True),
         _argument("--reason", "shown to others who want to switch", required=True, metavar="TEXT"),
@@ -131,7 +169,7 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
         _argument("--pid", "as long as this process lives", type=int, metavar="PID"),
     ),
     "release": (
-        _argument("id", "id of the hold, as 'taoprof status' shows it", metavar="ID"),
+        _id("id", "id of the hold, as 'taoprof status' shows it"),
         _flag("--yes", "answer the question with yes"),
     ),
     "current": (_flag("--short", "for prompts: NAME, NAME~ if it drifted, ? if another program wrote it"),),

@@ -11,6 +11,8 @@ import sys
 
 from taoprofiles.cli.output import note, say
 from taoprofiles.errors import InvalidProfileError, TaoprofError, UsageError
+from taoprofiles.launcher.quoting import expand_variables
+from taoprofiles.masking import printable
 from taoprofiles.profiles.rendering import SIZE_LIMIT
 from taoprofiles.profiles.store import Store
 from taoprofiles.storage import atomic, best_effort, files
@@ -31,6 +33,82 @@ def confirm(question: str, *, default: bool = False) -> bool:
     line = sys.stdin.readline()
     answer = line.strip().lower()
     return answer in ("y", "yes") or (default and line != "" and not answer)
+
+
+def ask_value(context: Context, name: str, *, meaning: str = "", default: str = "") -> str:
+    """Ask for the value of a variable, up to three times; Tab completes paths. Raises UsageError without an answer.
+
+    ``default`` is the answer of an empty line. Of a path, ``~``, variables and quotes are expanded, as a shell does.
+    """
+    is_path = name.startswith("/") or name.upper().endswith(("DIR", "PATH", "FOLDER", "ROOT"))
+    label = printable(name) + (f", {meaning}" if meaning else "") + (f" [{context.short(default)}]" if default else "")
+    for _ in range(3):
+        line = _read_line(f"{label}: ")
+        if line is None:
+            break
+        value, problem = _clean(context, line, is_path=is_path)
+        value = value or default
+        if value and not problem:
+            return value
+        note(problem or f"{printable(name)} needs a value; Ctrl-C ends the import")
+    raise UsageError(f"no value given for {name}")
+
+
+def _clean(context: Context, line: str, *, is_path: bool) -> tuple[str, str]:
+    """Return a typed value as it is meant, and why it cannot be used, "" if it can."""
+    from taoprofiles.rules.mounts import placeholder
+
+    text = line.strip()
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+        text = text[1:-1]
+    left = placeholder(text)
+    if not text.isprintable() or left:
+        return text, f"'{left}' is a placeholder" if left else "that has characters that cannot be printed"
+    if not is_path or not text:
+        return text, ""
+    text = os.path.normpath(context.absolute(expand_variables(text, context.environ)))
+    existing = text
+    while not os.path.lexists(existing):
+        existing = os.path.dirname(existing)
+    problem = ""
+    if "$" in text:
+        problem = f"'{text}' has a variable that is not set"
+    elif not os.path.isdir(existing):
+        problem = f"'{existing}' is not a folder"
+    elif existing != text and not os.access(existing, os.W_OK):
+        problem = f"'{text}' does not exist, and you cannot create folders in '{existing}'"
+    return text, problem
+
+
+def _read_line(prompt: str) -> str | None:
+    """Read a line from the terminal, with completion of paths if the prompt can be on it; None at the end of input."""
+    if not sys.stdout.isatty():  # readline would write the prompt into the answer
+        note(prompt, end="")
+        try:
+            return sys.stdin.readline() or None
+        except UnicodeDecodeError:
+            return "\x00"
+    import glob
+    import readline
+
+    def complete(text: str, number: int) -> str | None:
+        found = glob.glob(f"{glob.escape(os.path.expandvars(os.path.expanduser(text)))}*")
+        return [f"{path}/" if os.path.isdir(path) else path for path in [*sorted(found), ""]][number] or None
+
+    readline.set_completer(complete)
+    readline.set_completer_delims("")
+    for setting in ("tab: complete", "set enable-bracketed-paste off", "set enable-meta-key off"):
+        readline.parse_and_bind(setting)
+    sys.stderr.flush()
+    try:
+        return input(prompt)
+    except EOFError:
+        note("")
+        return None
+    except UnicodeDecodeError:
+        return "\x00"
+    finally:
+        readline.set_completer(None)
 
 
 def choose_profile(names: list[str]) -> str:

@@ -27,7 +27,7 @@ DATA = {
     "render": {"name", "target", "image", "text", "secrets", "warnings"},
     "service": {"action", "done", "service", "log"},
     "list": {"state", "profiles"},
-    "current": {"name", "state", "own"},
+    "current": {"name", "state"},
     "status": {
         *("name", "state", "own", "last", "problem", "mapping_file", "since", "by", "entry", "resembles", "changes"),
         *("holds", "runs", "unseen", "guard"),
@@ -124,13 +124,13 @@ def test_current_in_each_state(home: Home) -> None:
     def data() -> dict:
         return call(home, "current", "--json").envelope["data"]
 
-    assert data() == {"name": None, "state": "none", "own": False}
+    assert data() == {"name": None, "state": "none"}
     prepare(home)
-    assert data() == {"name": "a", "state": "active", "own": False}
+    assert data() == {"name": "a", "state": "active"}
     home.profile("a", 'layout = "custom"\nmounts = []\n')
-    assert data() == {"name": "a", "state": "drifted", "own": False}
+    assert data() == {"name": "a", "state": "drifted"}
     home.mapping_file.write_text('{"Mounts": []} ')
-    assert data() == {"name": None, "state": "unmanaged", "own": False}
+    assert data() == {"name": None, "state": "unmanaged"}
 
 
 def test_what_a_run_starts_is_told_the_runs_own_profile(home: Home) -> None:
@@ -140,7 +140,7 @@ def test_what_a_run_starts_is_told_the_runs_own_profile(home: Home) -> None:
     )
     done = home.run("run", "b", "--", "sh", "-c", inside)
     data, shown = done.stdout.split("\n}\n", 1)
-    assert json.loads(data + "}")["data"] == {"name": "b", "state": "active", "own": True}
+    assert json.loads(data + "}")["data"] == {"name": "b", "state": "active"}
     assert "'b', with a mounts file of its own" in shown
     assert "'a' is active" in shown
     assert "\nb\nprofile 'b'" in shown

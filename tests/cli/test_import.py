@@ -39,9 +39,9 @@ def names(home: Home) -> list[str]:
 
 @pytest.mark.parametrize(
     ("first", "second", "status", "saved"),
-    [("/data\n", "y\n", 0, True), ("/data\n", "\n", 0, True), ("/data\n", "n\n", 0, False),
-     ("/data\n", "\x04", 0, False), ("/data\n", "\x03", -2, False), ("\x04", None, 2, False),
-     ("\x03", None, -2, False), ("\n", None, 2, False)],
+    [("~/data\n", "y\n", 0, True), ("~/data\n", "\n", 0, True), ("~/data\n", "n\n", 0, False),
+     ("~/data\n", "\x04", 0, False), ("~/data\n", "\x03", -2, False), ("\x04", None, 2, False),
+     ("\x03", None, -2, False), ("\n\n\n", None, 2, False)],
 )  # fmt: skip
 def test_the_answer_decides(home: Home, first: str, second: str | None, status: int, saved: bool) -> None:
     notebook(home.root / "a.ipynb", "YOUR_LOCAL_PROJECT_DIR")
@@ -54,6 +54,45 @@ def test_the_answer_decides(home: Home, first: str, second: str | None, status: 
         ended, output = terminal.finish()
     assert (ended, b"Traceback" in output) == (status, False), output
     assert names(home) == (["a"] if saved else [])
+
+
+@pytest.mark.parametrize(
+    ("typed", "wanted"),
+    [('"~/data"', "data"), ("$HOME/data", "data"), ("${HOME}/da\t", "data"), ("~/da\t", "data"),
+     ("data", "project/data"), ("", "project"), ("<dir>\n/dev/null\n~/data", "data"),
+     ("FIXME\n$NOSUCH/x\n/dev/null/x", None)],
+)  # fmt: skip
+def test_an_answer_is_read_as_a_shell_does_and_asked_again_if_it_cannot_be(
+    home: Home, typed: str, wanted: str | None
+) -> None:
+    (home.root / "data").mkdir()
+    (home.root / "project").mkdir()
+    notebook(home.root / "project/a.ipynb", "FIXME")
+    words = [home.taoprof, "import", "a.ipynb"]
+    with Terminal(words, environ=home.environ, cwd=home.root / "project") as terminal:
+        for line in typed.split("\n"):
+            terminal.wait_for("LOCAL_PROJECT_DIR, the project folder on this machine [~/project]: ")
+            terminal.send(f"{line}\n")
+        if wanted is not None:
+            terminal.wait_for("[Y/n] ")
+            terminal.send("\n")
+        assert terminal.finish()[0] == (0 if wanted else 2)
+    if wanted:
+        shown = home.json("show", "a")["data"]["mounts"]
+        assert [mount["source"] for mount in shown] == [str(home.root / wanted)]
+
+
+def test_a_folder_is_asked_about_once(home: Home) -> None:
+    for name in ("a", "b"):
+        notebook(home.root / f"project/{name}.ipynb", "FIXME")
+    with Terminal([home.taoprof, "import", "project"], environ=home.environ, cwd=home.root) as terminal:
+        terminal.wait_for("[~/project]: ")
+        terminal.send("\n")
+        terminal.wait_for("b.ipynb → b")
+        terminal.wait_for("Save 2 profiles? [Y/n] ")
+        terminal.send("n\n")
+        assert terminal.finish()[0] == 0
+    assert names(home) == []
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import pytest
 
 from taoprofiles.cli.parser import COMMANDS
 from tests.support.commands import Terminal, one_clear_error
+from tests.support.engine import until
 from tests.support.home import Home, find_command
 
 NAMES = ["city", "detectnet_v2", "dino"]
@@ -130,6 +131,60 @@ def test_no_picker_without_a_profile(home: Home) -> None:
         assert terminal.finish()[0] == 2
 
 
+def test_the_whole_home_is_taken_only_after_a_question(home: Home) -> None:
+    for answer, status in (("\n", 0), ("y\n", 0)):
+        with on_terminal(home, "new", "whole") as terminal:
+            terminal.wait_for("is your whole home. Use it as the project folder? [y/N] ")
+            terminal.send(answer)
+            ended, output = terminal.finish()
+        assert ended == (-2 if answer == "\n" else status), output
+        assert (home.profiles / "whole.toml").exists() == (answer == "y\n")
+    (home.root / "kitti").mkdir()
+    done = home.run("new", "kitti", "--project-dir", "kitti")
+    assert done.stdout.startswith("profile 'kitti' created for ~/kitti ")
+    assert "whole home" in home.run("new", "other").stderr
+
+
+def test_stop_asks_unless_it_is_what_was_started_last(home: Home) -> None:
+    command = ["--", find_command("sleep"), "60"]
+    runs = [subprocess.Popen([home.taoprof, "run", name, *command], env=home.environ) for name in NAMES[:2]]
+    try:
+        until(lambda: len(home.holds()) == 2, "both run")
+        first = home.holds()[0]["id"]
+        with on_terminal(home, "stop", first) as terminal:
+            terminal.wait_for("Stop it? [y/N] ")
+            terminal.send("n\n")
+            assert b"not stopped" in terminal.finish()[1]
+        assert len(home.holds()) == 2
+        with on_terminal(home, "stop", home.holds()[1]["id"]) as terminal:
+            assert b"were asked to end" in terminal.finish()[1]
+        home.run("stop", first, "--yes", check=True)
+        assert [run.wait(20) for run in runs] != [0, 0]
+    finally:
+        for run in runs:
+            run.kill()
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("ls", "list"),
+        ("rm", "remove"),
+        ("ps", "status"),
+        ("switch", "use"),
+        ("delete", "remove"),
+        ("top", "status"),
+        ("holds", "status"),
+        ("lst", "list"),
+    ],
+)
+def test_a_suggestion_is_what_was_meant(home: Home, word: str, meant: str) -> None:
+    assert f"did you mean 'taoprof {meant}'?" in home.run(word).stderr
+    for careless in ("sto", "relese", "remov", "ssop", "und"):
+        error = home.run(careless).stderr
+        assert not any(f"taoprof {command}'" in error for command in ("stop", "release", "remove", "undo"))
+
+
 @pytest.mark.parametrize("stream", ["stdin", "stderr", "both"])
 def test_nothing_is_asked_without_a_terminal(home: Home, stream: str) -> None:
     """A script that has half a terminal must not wait for an answer either."""
@@ -201,6 +256,7 @@ def completed(home: Home, line: str) -> list[str]:
         ("taoprof use x", []),
         ("taoprof env city --format ", ["bash", "dotenv", "fish", "json"]),
         ("taoprof use --dr", ["--dry-run"]),
+        ("taoprof render city --to s", ["slurm"]),
     ],
 )
 def test_completion(home: Home, line: str, expected: list[str]) -> None:
@@ -255,7 +311,7 @@ def test_completion_in_an_interactive_shell(home: Home, shell: str, options: tup
     assert home.run("current").stdout == "detectnet_v2\n"
 
 
-def fish(home: Home, line: str) -> list[str]:
+def fish(home: Home, line: str, *, whole: bool = False) -> list[str]:
     code = "source $argv[1]; complete -C $argv[2]"
     done = subprocess.run(
         [find_command("fish"), "--no-config", "-c", code, str(script(home, "fish")), line],
@@ -266,7 +322,17 @@ def fish(home: Home, line: str) -> list[str]:
         cwd=home.root,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    return [word.split("\t")[0] for word in done.stdout.splitlines()]
+    return [word if whole else word.split("\t")[0] for word in done.stdout.splitlines()]
+
+
+def test_ids_are_completed_with_what_they_are(home: Home) -> None:
+    home.run("use", "city", check=True)
+    hold = home.json("hold", "--reason", "a demo")["data"]["id"]
+    assert hold in completed(home, "taoprof release ")
+    assert hold in completed(home, "taoprof use --release ")
+    assert hold not in completed(home, "taoprof stop ")
+    assert "1" in completed(home, "taoprof undo ")
+    assert "a demo" in fish(home, "taoprof release ", whole=True)[0]
 
 
 def test_completion_in_fish(home: Home) -> None:

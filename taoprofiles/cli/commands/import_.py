@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from taoprofiles.cli.output import Result, note, profile_lines, table
-from taoprofiles.cli.prompts import can_ask, confirm
+from taoprofiles.cli.prompts import ask_value, can_ask, confirm
 from taoprofiles.errors import InvalidProfileError, InvalidStateError, TaoprofError, UsageError
 from taoprofiles.importer import build
 from taoprofiles.importer.cells import NOTEBOOK_LIMIT
@@ -123,7 +123,7 @@ def _code(context: Context, args: argparse.Namespace, content: bytes, where: str
     asked = False
     while result.mapping is not None and result.questions and _may_ask(args) and all(q.name for q in result.questions):
         asked = True
-        given |= _ask(result.questions, where)
+        given |= _ask(context, result.questions, where, os.path.dirname(args.file))
         result = source.evaluate(given)
     build.check_given(result, where)
     profile, notes = build.build(context, result, name=name, where=where)
@@ -151,24 +151,20 @@ def _may_ask(args: argparse.Namespace) -> bool:
     return not args.json and args.file != "-" and can_ask()
 
 
-def _ask(questions: list[Question], where: str) -> dict[str, str]:
+def _ask(context: Context, questions: list[Question], where: str, folder: str) -> dict[str, str]:
     """Ask for the values that only the user knows. Raises UsageError if there is no answer."""
     answers = {}
     for question in questions:
         text = f"'{printable(question.text[:60])}'" if question.text else question.reason
         note(f"{where} needs one value from you ({question.location}: {text})")
-        meaning = MEANINGS.get(question.name)
-        note(f"{printable(question.name)}{f', {meaning}' if meaning else ''}: ", end="")
-        missing = f"no value given for {question.name}"
+        default = os.path.normpath(context.absolute(folder))  # where a notebook is, its project most often is
+        default = "" if question.name != "LOCAL_PROJECT_DIR" or default == context.home else default
         try:
-            line = sys.stdin.readline()
-        except UnicodeDecodeError:
-            raise UsageError(f"{missing}: the answer is not valid text") from None
-        if not line:
-            note("")
-        answers[question.name] = line.strip()
-        if not answers[question.name]:
-            raise UsageError(missing, hint=build.needed([question.name]))
+            meaning = MEANINGS.get(question.name, "")
+            answers[question.name] = ask_value(context, question.name, meaning=meaning, default=default)
+        except UsageError as error:
+            error.hint = build.needed([question.name])
+            raise
     return answers
 
 
@@ -206,10 +202,16 @@ def _folder(context: Context, args: argparse.Namespace, given: dict[str, str]) -
     questions = {question.name: question for file in candidates if file.result for question in file.result.questions}
     shared = [question for question in questions.values() if question.name and not question.name.startswith("/")]
     if shared and _may_ask(args):
-        given |= _ask(shared, args.file)
+        given |= _ask(context, shared, args.file, args.file)
         for file in candidates:
             file.result = file.source.evaluate(given) if file.source is not None else None
-    for file, name in zip(candidates, _names([file.path for file in candidates]), strict=True):
+    names = _names([file.path for file in candidates])
+    if shared and _may_ask(args):
+        for file, name in zip(candidates, names, strict=True):
+            note(f"  {os.path.relpath(file.path, context.expand_user(args.file))} → {name or '-'}")
+        if not confirm(f"Save {len(names)} profile{'s' if len(names) > 1 else ''}?", default=True):
+            return Result({"folder": args.file, "files": [], "saved": 0}, ["not saved"])
+    for file, name in zip(candidates, names, strict=True):
         _import_one(context, args, file, name)
     return _report(args.file, candidates, unread, others=len(read) - len(candidates))
 

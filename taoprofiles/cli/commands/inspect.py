@@ -72,7 +72,7 @@ def current_command(context: Context, args: argparse.Namespace) -> Result:
     now = status.get_status(context)
     status.write_note(context, now)
     own = prompt.own_profile(context)
-    data = {"name": own or now.name, "state": "active" if own else now.state, "own": own is not None}
+    data = {"name": own or now.name, "state": "active" if own else now.state}
     if own:
         other = f"; {context.short(context.mapping_file)}: {_explain(context, now)}"
         return Result(data, [own], messages=[] if args.short else [f"a mounts file of its own{other}"])

@@ -6,7 +6,7 @@ import argparse
 import os
 
 from taoprofiles.cli import prompts
-from taoprofiles.cli.output import Result
+from taoprofiles.cli.output import Declined, Result
 from taoprofiles.errors import TaoprofError, UsageError
 from taoprofiles.profiles import manage
 from taoprofiles.profiles.store import Store
@@ -15,7 +15,9 @@ from taoprofiles.storage.paths import Context
 
 def new_command(context: Context, args: argparse.Namespace) -> Result:
     store, name = Store(context), args.name
+    messages: list[str] = []
     if args.source is None:
+        messages = confirm_home(context) if args.project_dir is None else []
         profile, reason = manage.new(
             context,
             name,
@@ -39,14 +41,27 @@ def new_command(context: Context, args: argparse.Namespace) -> Result:
         sources = [mount["source"] for mount in store.renderer(name).mapping()["Mounts"]]
     except TaoprofError:  # a copy may depend on a variable that is not set here
         sources = []
+    project = store.template(name)["project_dir"] if args.source is None else None
+    folder = f" for {context.short(context.expand_user(project))}" if project else ""
     missing = [source for source in sources if not os.path.exists(source)]
-    messages = [f"layout '{layout}': {reason}"]
+    messages.append(f"layout '{layout}': {reason}")
     if missing:
         folders = ", ".join(map(context.short, missing))
         messages.append(f"missing: {folders}. To create them: taoprof use {name} --mkdir")
     path = store.path(name)
     data = {"name": name, "layout": layout, "why": reason, "path": path, "missing": missing}
-    return Result(data, [f"profile '{name}' created ({context.short(path)})"], messages=messages)
+    return Result(data, [f"profile '{name}' created{folder} ({context.short(path)})"], messages=messages)
+
+
+def confirm_home(context: Context) -> list[str]:
+    """Ask whether the current folder is to be the project folder if that is the whole home; warn without a terminal."""
+    if os.path.realpath(context.folder) != os.path.realpath(context.home):
+        return []
+    if not prompts.can_ask():
+        return ["warning: the project folder is your whole home"]
+    if not prompts.confirm("The current folder is your whole home. Use it as the project folder?"):
+        raise Declined("not created")
+    return []
 
 
 def edit_command(context: Context, args: argparse.Namespace) -> Result:

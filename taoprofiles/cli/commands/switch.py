@@ -60,10 +60,12 @@ def _create(context: Context, args: argparse.Namespace, name: str) -> list[str]:
         return []
     if args.dry_run:
         raise UsageError(f"--dry-run needs an existing profile; '{name}' does not exist")
+    from taoprofiles.cli.commands.make import confirm_home
     from taoprofiles.profiles import manage
 
+    messages = confirm_home(context)
     profile, reason = manage.new(context, name, project_dir=".")
-    return [f"profile '{name}' created, layout '{profile.layout}': {reason}"]
+    return [*messages, f"profile '{name}' created, layout '{profile.layout}': {reason}"]
 
 
 def _switch(context: Context, args: argparse.Namespace, name: str) -> switch.Switch:

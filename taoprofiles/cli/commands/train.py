@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from taoprofiles.cli import prompts
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from taoprofiles.runs.run import Run
 
 STDERR = 2
+
+
+LONG_AGO = 3600
+"""Seconds after which 'stop' asks."""
 
 
 def run_command(context: Context, args: argparse.Namespace) -> Result:
@@ -71,6 +76,14 @@ def shell_command(context: Context, args: argparse.Namespace) -> Result:
 def stop_command(context: Context, args: argparse.Namespace) -> Result:
     from taoprofiles.runs import log
 
+    active = manage.active_holds(context)
+    hold = active.find(args.id)
+    own = [other.id for other in active.holds if other.user == context.user and other.kind != "manual"]
+    is_last = hold is not None and own[-1:] == [hold.id] and time.time() - hold.since < LONG_AGO
+    if hold is not None and not is_last and not args.yes and prompts.can_ask():
+        say(f"{hold.line()}, profile '{hold.profile}'")
+        if not prompts.confirm("This is not what you started last, or it started long ago. Stop it?"):
+            raise Declined("not stopped")
     hold = log.stop(context, args.id)
     action = f"container {hold.container[:6]} stopped" if hold.container else "its processes were asked to end"
     return Result({"id": hold.id, "container": hold.container}, [f"{hold.kind} {hold.id}: {action}"])
