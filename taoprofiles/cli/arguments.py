@@ -139,6 +139,8 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
     "history": (
         _path("path", "PATH", "show only the runs that wrote to this path on the host", nargs="?"),
         _flag("--all", "show every entry, not only the last 20"),
+        _flag("--purge", "delete the entries and the stored contents, which may hold old secrets"),
+        _flag("--yes", "answer the question of --purge with yes"),
     ),
     "run": (
         _profile(),

@@ -72,7 +72,6 @@ class Guard:
         self._verified: dict[str, list[str]] = {}
         self._content: bytes | None = None
         self._intact = Snapshot(None, None, "")  # the last state of the file that needed no restore
-        self._last_effective_id = 0
         self._failure = ""
         self._late_check = NEVER
         self.holds: list[Hold] = []
@@ -159,17 +158,10 @@ class Guard:
         )
 
     def _with_entry(self, file: Snapshot) -> Snapshot:
-        """Return the snapshot with its history entries.
-
-        The journal alone would take an overwrite with the content from before the last entry for an interrupted switch;
-        the guard knows that this entry took effect. A restore that was interrupted is repeated.
-        """
+        """Return the snapshot with its history entries. A restore that was interrupted is repeated."""
         entry, last = self._history.in_force(file.content), self._history.last_mapping()
-        if entry is not None and last is not None:
-            if entry.id == last.id:
-                self._last_effective_id = last.id
-            elif last.id == self._last_effective_id or last.action == "restore":
-                entry = None
+        if entry is not None and last is not None and entry.id != last.id and last.action == "restore":
+            entry = None
         return file._replace(entry=entry, last=last)
 
     def _make_readable(self) -> None:

@@ -107,9 +107,13 @@ class Overwrites:
         if wanted is not None and self._limiter.allows(now):
             profile, restored = wanted
             like = like or FileAttributes(PRIVATE, self._context.uid, self._context.gid)
-            undo = switch.restore(
-                self._context, restored, profile, link=link, attributes=like, writer=writer, follow=self._watch_replaced
-            )
+            displaced: list[int] = []
+            try:
+                undo = switch.restore(
+                    self._context, restored, profile, link=link, attributes=like, writer=writer, displaced=displaced
+                )
+            finally:
+                self._watch_replaced(displaced)
             self._limiter.count(now)
             self._gave_up = False
             logger.error("%s: restored%s", event, f"; to get its content: taoprof undo {undo}" if undo else "")
@@ -166,12 +170,13 @@ class Overwrites:
             event += f" while {name} is in use by {holders[0].line().replace('   ', ', ')}"
         return event
 
-    def _watch_replaced(self, fd: int) -> None:
-        """Check a replaced file for late writes: the program that wrote it may not have finished."""
-        if len(self._late) < _LATE_FILES:
-            self._late.append((fd, "", time.monotonic() + LATE))
-        else:
-            os.close(fd)
+    def _watch_replaced(self, displaced: list[int]) -> None:
+        """Check replaced files for late writes: the program that wrote them may not have finished."""
+        for fd in displaced:
+            if len(self._late) < _LATE_FILES:
+                self._late.append((fd, "", time.monotonic() + LATE))
+            else:
+                os.close(fd)
 
 
 def _content(fd: int) -> bytes:

@@ -143,13 +143,12 @@ class Store:
 
     def summaries(self, *, may_write: bool = False) -> list[Summary]:
         """Return all profiles as ``list`` shows them, sorted by name; only changed files are read."""
-        index_path = os.path.join(self._context.cache, "index.json")
         try:
-            return self._summaries(_read_cache(index_path), index_path, may_write=may_write)
+            return self._summaries(_read_cache(self._context.index), may_write=may_write)
         except (KeyError, TypeError, AttributeError):  # a damaged index
-            return self._summaries(None, index_path, may_write=may_write)
+            return self._summaries(None, may_write=may_write)
 
-    def _summaries(self, index: dict[str, Any] | None, index_path: str, *, may_write: bool) -> list[Summary]:
+    def _summaries(self, index: dict[str, Any] | None, *, may_write: bool) -> list[Summary]:
         index = index or {"v": CACHE_FORMAT, "offset": 0, "used": {}, "profiles": {}}
         used, offset = History(self._context).last_used(index["used"], index["offset"])
         known, now = index["profiles"], time.time_ns()
@@ -168,7 +167,7 @@ class Store:
             profiles[name] = entry if is_settled else {**entry, "signature": None}
         index = {"v": CACHE_FORMAT, "offset": offset, "used": used, "profiles": profiles}
         if may_write and (changed or known.keys() != profiles.keys()):
-            best_effort.write(index_path, json.dumps(index).encode())
+            best_effort.write(self._context.index, json.dumps(index).encode())
         return [
             Summary(name, self.path(name), used.get(name), *(entry[field] for field in Summary._fields[3:]))
             for name, entry in profiles.items()

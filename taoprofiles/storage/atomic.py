@@ -40,7 +40,7 @@ def replace(
     on_replaced: OnReplaced | None = None,
     attributes: FileAttributes | None = None,
     link: str | None = "",
-    follow: Callable[[int], None] | None = None,
+    displaced: list[int] | None = None,
 ) -> None:
     """Replace the content of ``path`` by ``data``: a reader finds the old or the new content and nothing in between.
 
@@ -48,8 +48,8 @@ def replace(
     the umask; ``attributes`` overrides both. ``link`` is the target that the symlink ``path`` must have (None: ``path``
     must not be a symlink); where it has another one, ``path`` itself is replaced, by that symlink or by the file.
     ``on_replaced`` is called after the rename, with the content that the file had at that moment. After an error, also
-    one that it raises, the old file is back. ``follow`` gets a descriptor of each file that was replaced, into which
-    another program may still be writing.
+    one that it raises, the old file is back. To ``displaced`` a descriptor of each file that was replaced is added:
+    another program may still be writing into it.
 
     Raises TaoprofError.
     """
@@ -60,14 +60,14 @@ def replace(
 
     try:
         if link and link != files.link_target(path):
-            _swap(path, lambda temporary, _: os.symlink(link, temporary), report_link, follow, may_be_link=True)
+            _swap(path, lambda temporary, _: os.symlink(link, temporary), report_link, displaced, may_be_link=True)
         # Not through ``path`` where the link is known: it may be replaced now, and another file would be overwritten.
         target = path if link is None else files.real_path(os.path.join(os.path.dirname(path), link) if link else path)
         _swap(
             target,
             lambda temporary, old: _write_new(temporary, data, attributes or old),
             on_replaced,
-            follow,
+            displaced,
             may_be_link=link is None,
         )
     except OSError as error:
@@ -78,7 +78,7 @@ def _swap(
     target: str,
     create: Callable[[str, os.stat_result | None], None],
     on_replaced: OnReplaced | None,
-    follow: Callable[[int], None] | None,
+    displaced: list[int] | None,
     *,
     may_be_link: bool,
 ) -> None:
@@ -106,9 +106,9 @@ def _swap(
                         _write_new(backup, file.read(), old)
                 os.replace(temporary, target)
             replaced = True
-            if follow is not None:
+            if displaced is not None:
                 with suppress(OSError):  # there was no file, or a symlink
-                    follow(os.open(backup, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC))
+                    displaced.append(os.open(backup, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC))
             lock.sync()
             if on_replaced is not None:
                 on_replaced(None if old is None else files.read(backup, 1 << 30))

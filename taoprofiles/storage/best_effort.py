@@ -65,10 +65,27 @@ def overwrite(path: str, data: bytes) -> None:
             os.close(fd)
 
 
+def append(path: str, data: bytes) -> None:
+    """Append to an existing file, not durably."""
+    with suppress(OSError):
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        try:
+            os.write(fd, data)
+        finally:
+            os.close(fd)
+
+
 def unlink_quietly(path: str) -> None:
     """Delete a file, if it exists."""
     with suppress(OSError):
         os.unlink(path)
+
+
+def clear(folder: str) -> None:
+    """Delete the files in a folder."""
+    with suppress(OSError):
+        for entry in os.scandir(folder):
+            unlink_quietly(entry.path)
 
 
 def rmdir_quietly(path: str) -> None:

@@ -116,18 +116,20 @@ def remove(path: str) -> None:
     try:
         with suppress(FileNotFoundError):
             os.unlink(path)
-        sync_folder(os.path.dirname(path))
     except OSError as error:
         raise to_taoprof_error(path, "remove", error) from error
+    with suppress(OSError):  # it is deleted, and an error would say that it is not
+        sync_folder(os.path.dirname(path))
 
 
 def rename(path: str, to: str) -> None:
     """Rename a file within its folder, durably. The caller has made sure that ``to`` is free. Raises TaoprofError."""
     try:
         os.rename(path, to)
-        sync_folder(os.path.dirname(to))
     except OSError as error:
         raise to_taoprof_error(path, "rename", error) from error
+    with suppress(OSError):  # as in ``remove``
+        sync_folder(os.path.dirname(to))
 
 
 def append(path: str, data: bytes) -> int:
@@ -147,6 +149,8 @@ def append(path: str, data: bytes) -> int:
             try:
                 write_all(fd, data, size)
                 os.fsync(fd)
+                if size == 0:
+                    sync_folder(os.path.dirname(path))
             except BaseException:
                 os.ftruncate(fd, size)
                 raise
@@ -181,7 +185,7 @@ def never_create(*folders: str) -> None:
 
 
 def make_folder(path: str) -> None:
-    """Create the folder ``path`` and its parents, for this user alone (0700). Raises TaoprofError."""
+    """Create the folder ``path`` and its parents durably, for this user alone (0700). Raises TaoprofError."""
     if os.path.isdir(path):
         return
     parent = os.path.dirname(path)
@@ -193,6 +197,7 @@ def make_folder(path: str) -> None:
         with suppress(FileExistsError):
             os.mkdir(path, 0o700)
             os.chmod(path, 0o700)  # the umask may have removed bits
+            sync_folder(parent)
         if not os.path.isdir(path):
             code = errno.ENOTDIR if os.path.lexists(path) else errno.ENOENT
             raise OSError(code, os.strerror(code), path)

@@ -1,20 +1,20 @@
 """The history: an append-only journal of mappings and profile changes, and the contents that they had.
 
 ``history.jsonl`` has one JSON object a line; ``objects/`` holds the contents by their SHA-256. A line about the mapping
-file is written **before** the file is replaced, so the journal and the file together are always consistent: the
-last line whose ``after`` is the digest of the file describes it. There is no second pointer that could disagree.
+file is written **before** the file is replaced, and a second one, ``{"done": ID}``, after it. No pointer to the active
+profile exists that could disagree with the file: the last entry that took effect describes the file if its ``after`` is
+the file's digest.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from taoprofiles.errors import InvalidStateError
+from taoprofiles.errors import InvalidStateError, TaoprofError
 from taoprofiles.storage import atomic, best_effort, files
 from taoprofiles.storage.files import MAPPING_LIMIT, to_taoprof_error
 
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 FORMAT = 1
 LAST_TIME = 1e11
 """Seconds since 1970: the year 5138. A later time was not written by us, and may be more than a clock can show."""
+SIZE_LIMIT = 4 << 20
+"""Bytes of the journal, some 12,000 entries; a longer one is compacted."""
+KEPT_ENTRIES = 5000
+"""Number of entries that a compaction keeps, with all their contents."""
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -36,10 +40,11 @@ class Entry(NamedTuple):
     """One line of the history.
 
     ``action`` is what was done (use, undo, restore, found, new, save, import, edit, set, copy, rename, remove);
-    ``target`` is "mapping" or "profile". ``profile`` is the profile in force afterwards (mapping) or the one changed
-    (profile), None for a mapping that no profile made. ``before`` and ``after`` are digests,
-    None where there was no file. ``time`` is in seconds since 1970, ``by`` who did it: user, host, pid. ``was`` is the
-    old name of a renamed profile; ``writer``, where a guard saw it, the program whose content was found.
+    ``target`` is "mapping" or "profile". ``profile`` is the active profile afterwards (mapping) or the one changed
+    (profile), None for a mapping that no profile made. ``before`` and ``after`` are digests, None where there was no
+    file, both None if a compaction has dropped the contents. ``time`` is in seconds since 1970, ``by`` is user, host
+    and pid. ``was`` is the old name of a renamed profile; ``writer``, where a guard saw it, the program whose content
+    was found. ``done`` says that the change is known to be complete.
     """
 
     id: int
@@ -52,10 +57,12 @@ class Entry(NamedTuple):
     by: str
     was: str | None = None
     writer: str | None = None
+    done: bool = False
 
 
-_TYPES: dict[str, Any] = {"id": int, "time": (int, float), "action": str, "target": str, "by": str}
-"""Of the fields of an entry; the others are texts or None."""
+_TEXT = (str, type(None))
+_TYPES: tuple[Any, ...] = (int, (int, float), str, str, _TEXT, _TEXT, _TEXT, str, _TEXT, _TEXT, bool)
+"""The types of the fields of an entry."""
 
 
 class History:
@@ -65,10 +72,14 @@ class History:
         self._context = context
 
     def keep(self, content: bytes) -> str:
-        """Store ``content`` durably, once, and return its digest. Needs the lock."""
-        digest = hashlib.sha256(content).hexdigest()
+        """Store ``content`` durably and return its digest. Needs the lock. A damaged copy is replaced."""
+        digest = digest_of(content)
         path = os.path.join(self._context.objects, digest)
-        if not os.path.exists(path):
+        try:
+            is_stored = files.read(path, len(content)) == content
+        except TaoprofError:
+            is_stored = False
+        if not is_stored:
             files.make_folder(self._context.objects)
             atomic.replace(path, content)
         return digest
@@ -79,7 +90,7 @@ class History:
         The file stays as it is. Needs the lock.
         """
         entry = self.external_change(None if content is None else self.keep(content), writer=writer)
-        return None if entry is None else self.record([entry])[1]
+        return None if entry is None else self.record([entry])
 
     def external_change(self, digest: str | None, *, writer: str | None = None) -> dict[str, Any] | None:
         """Return the entry to record for an external change since the last one, None if there was none."""
@@ -91,35 +102,40 @@ class History:
         return {**entry, "writer": writer}
 
     def knows(self, content: bytes) -> bool:
-        """Check whether ``content`` is stored already."""
-        return os.path.exists(os.path.join(self._context.objects, hashlib.sha256(content).hexdigest()))
+        """Check whether an entry has ``content``, so that it can be restored."""
+        digest = digest_of(content)
+        return any(digest in (entry.before, entry.after) for entry in self.newest_first())
 
     def content(self, digest: str) -> bytes:
         """Return what ``keep`` stored. Raises InvalidStateError where it is missing or damaged."""
         path = os.path.join(self._context.objects, digest)
         content = files.read(path, MAPPING_LIMIT)
-        if content is None or hashlib.sha256(content).hexdigest() != digest:
-            what = "is missing" if content is None else "is damaged"
-            raise InvalidStateError(f"content stored in the history {what}: '{path}'")
+        if content is None or digest_of(content) != digest:
+            problem = "is missing" if content is None else "is damaged"
+            raise InvalidStateError(f"content stored in the history {problem}: '{path}'")
         return content
 
-    def record(self, entries: list[dict[str, Any]]) -> tuple[int, int]:
-        """Append entries, durably, in one write. Needs the lock.
+    def record(self, entries: list[dict[str, Any]]) -> int:
+        """Append entries about changes that are made already, and return the id of the last one. Needs the lock.
 
-        Returns the size of the journal before, and the id of the last of ``entries``.
-        Each of ``entries`` gives action, target, profile, before, after and perhaps was; the rest is filled in here.
+        Each gives action, target, profile, before, after and perhaps was; the rest is filled in here.
         """
+        return self._append(entries, done=True)[1]
+
+    def _append(self, entries: list[dict[str, Any]], *, done: bool) -> tuple[int, int]:
+        """Append entries, durably, in one write; return the size of the journal before, and the id of the last."""
         files.make_folder(self._context.state)
+        self._compact_if_large()
         if any(entry["target"] == "mapping" for entry in entries):
             best_effort.unlink_quietly(self._context.prompt_note)
         last = next(self.newest_first(), None)
         first = last.id + 1 if last else 1
         by = f"{self._context.user}@{os.uname().nodename} pid {os.getpid()}"
-        lines = []
-        for number, entry in enumerate(entries, first):
-            line = Entry(id=number, time=round(time.time(), 3), by=by, **entry)._asdict()
-            lines.append(json.dumps({"v": FORMAT, **line}) + "\n")
-        return files.append(self._context.history, "".join(lines).encode()), first + len(entries) - 1
+        new = [
+            Entry(id=number, time=round(time.time(), 3), by=by, done=done or entry["action"] == "found", **entry)
+            for number, entry in enumerate(entries, first)
+        ]
+        return files.append(self._context.history, b"".join(map(_line, new))), first + len(entries) - 1
 
     def record_and(self, entries: list[dict[str, Any]], do: Callable[[], T]) -> tuple[int, T]:
         """Record entries, then call ``do``; return the id of the last entry and the result of ``do``. Needs the lock.
@@ -129,21 +145,69 @@ class History:
         """
         waiting = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
         try:
-            size, last_id = self.record(entries)
+            size, last_id = self._append(entries, done=False)
             try:
-                return last_id, do()
+                result = do()
             except BaseException:
                 files.truncate(self._context.history, size)
                 raise
+            done = range(last_id - len(entries) + 1, last_id + 1)
+            lines = (json.dumps({"v": FORMAT, "done": number}).encode() + b"\n" for number in done)
+            best_effort.append(self._context.history, b"".join(lines))
+            return last_id, result
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, waiting)
 
+    def _compact_if_large(self) -> None:
+        """Compact a long journal, unless something is held: the mapping that it needs may be an old one."""
+        try:
+            if os.stat(self._context.history).st_size > SIZE_LIMIT and not self.has_holds():
+                self.compact(KEPT_ENTRIES)
+        except (OSError, TaoprofError):
+            pass  # tried again with the next entry
+
+    def has_holds(self) -> bool:
+        """Check whether there are records of holds."""
+        folder = self._context.holds
+        return os.path.isdir(folder) and any(name.endswith(".json") for name in os.listdir(folder))
+
+    def compact(self, keep: int) -> None:
+        """Drop all but the ``keep`` newest entries, and the contents that only dropped ones have. Needs the lock.
+
+        Of older ones stay, without contents, the last use of each profile, and the entry that describes the mapping
+        file, with the file's content. Raises TaoprofError.
+        """
+        content = files.read_mapping_file(self._context)
+        digest = None if content is None else digest_of(content)
+        last_mapping, kept = None, list[Entry]()
+        names: set[str | None] = set()
+        for number, (entry, took_effect) in enumerate(self.timeline(content)):
+            last_mapping = last_mapping or (entry if took_effect and entry.target == "mapping" else None)
+            is_use = entry.action == "use" and took_effect and entry.profile not in names
+            names |= {entry.profile} if is_use else set()
+            if number < keep:
+                kept.append(entry._replace(done=took_effect))
+            elif entry is last_mapping and entry.after == digest:
+                kept.append(entry._replace(done=True, before=digest, was=None))
+            elif is_use:
+                kept.append(entry._replace(done=True, before=None, after=None))
+        best_effort.unlink_quietly(self._context.index)  # it has an offset in the journal
+        atomic.replace(self._context.history, b"".join(map(_line, reversed(kept))))
+        used = {digest for entry in kept for digest in (entry.before, entry.after)}
+        for name in os.listdir(self._context.objects) if os.path.isdir(self._context.objects) else ():
+            if name not in used:
+                best_effort.unlink_quietly(os.path.join(self._context.objects, name))
+
     def newest_first(self) -> Iterator[Entry]:
         """Yield the entries, the newest first, reading no more of the file than needed."""
+        done: set[int] = set()
         for line in lines_backwards(self._context.history):
-            entry = _parse(line, self._context.history)
+            fields = _fields(line, self._context.history)
+            if type(fields.get("done")) is int:
+                done.add(fields["done"])
+            entry = _entry(fields)
             if entry is not None:
-                yield entry
+                yield entry._replace(done=True) if entry.id in done else entry
 
     def last_mapping(self) -> Entry | None:
         """Return the last entry about the mapping file, whether it took effect or not."""
@@ -152,13 +216,14 @@ class History:
     def timeline(self, content: bytes | None) -> Iterator[tuple[Entry, bool]]:
         """Yield the entries, the newest first, and whether each took effect.
 
-        ``content`` is the content of the mapping file. An entry is written before the file, so if the file still has
-        the content ``before``, the change was interrupted. Profiles have the names that they have today.
+        ``content`` is the content of the mapping file. An entry is written before the file: if it is not known to be
+        done, and the file still has the content ``before``, the change was interrupted. Profiles have their names of
+        today.
         """
-        digest = None if content is None else hashlib.sha256(content).hexdigest()
+        digest = None if content is None else digest_of(content)
         names: dict[str, str] = {}
         for entry in self.newest_first():
-            if entry.was is not None:
+            if entry.was is not None and not entry.done:
                 old, new = (self._context.profile_file(name or "") for name in (entry.was, entry.profile))
                 if os.path.lexists(old) and not os.path.lexists(new):  # the renaming was interrupted
                     yield entry, False
@@ -166,7 +231,8 @@ class History:
             took_effect = True
             if entry.target == "mapping":
                 # What was found had happened already; only what we did ourselves can have been interrupted.
-                took_effect = entry.action == "found" or entry.after == digest or entry.before != digest
+                is_known = entry.done or entry.action == "found"
+                took_effect = is_known or entry.after == digest or entry.before != digest
                 if took_effect:
                     digest = entry.before
             if entry.was is not None and entry.profile is not None and entry.target == "profile":
@@ -181,9 +247,8 @@ class History:
 
     def in_force(self, content: bytes | None) -> Entry | None:
         """Return the entry that describes the mapping file with this content, None after an external change."""
-        digest = None if content is None else hashlib.sha256(content).hexdigest()
         last = next(self.mappings(content), None)
-        return last if last is not None and last.after == digest else None
+        return last if last is not None and last.after == (content and digest_of(content)) else None
 
     def last_used(self, used: dict[str, float], offset: int) -> tuple[dict[str, float], int]:
         """Return when each profile was last used, by name, and how far the journal was read.
@@ -200,7 +265,7 @@ class History:
                     if not line.endswith(b"\n"):
                         break
                     offset += len(line)
-                    entry = _parse(line, self._context.history)
+                    entry = _entry(_fields(line, self._context.history))
                     if entry is None or entry.profile is None:
                         continue
                     if entry.was is not None and entry.was in used:
@@ -214,22 +279,39 @@ class History:
         return used, offset
 
 
+def digest_of(content: bytes) -> str:
+    """Return the name of a stored content, its SHA-256."""
+    import hashlib  # it loads OpenSSL, which 'list' does not need
+
+    return hashlib.sha256(content).hexdigest()
+
+
 def _open_nonblocking(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)  # opening a FIFO would otherwise never return
 
 
-def _parse(line: bytes, path: str) -> Entry | None:
+def _line(entry: Entry) -> bytes:
+    return json.dumps({"v": FORMAT, **entry._asdict()}).encode() + b"\n"
+
+
+def _fields(line: bytes, path: str) -> dict[str, Any]:
+    """Return the fields of a line, {} for one torn by a power cut, or damaged: the others still count."""
     try:
-        fields = json.loads(line)
+        fields = json.loads(line.decode())
         require_known_format(path, fields["v"], FORMAT)
-        fields.setdefault("writer", None)  # lines of older versions have none
-        entry = Entry(**{name: fields[name] for name in Entry._fields})
-        is_sound = all(
-            isinstance(value, _TYPES.get(name, (str, type(None)))) for name, value in entry._asdict().items()
-        )
-        return entry if is_sound and 0 <= entry.time < LAST_TIME else None
     except (ValueError, KeyError, TypeError, RecursionError):
-        return None  # a line torn by a power cut, or damaged: the others still count
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+def _entry(fields: dict[str, Any]) -> Entry | None:
+    try:
+        values = [fields[name] for name in Entry._fields[:9]]  # lines of older versions have no more
+    except KeyError:
+        return None
+    entry = Entry._make([*values, fields.get("writer"), fields.get("done", False)])
+    is_sound = all(isinstance(value, types) for value, types in zip(entry, _TYPES, strict=True))
+    return entry if is_sound and 0 <= entry.time < LAST_TIME else None
 
 
 def require_known_format(path: str, version: int, known: int) -> None:

@@ -48,6 +48,7 @@ class Context:
         self.queue = os.path.join(self.state, "queue")
         self.runs = os.path.join(self.state, "runs.jsonl")
         self.cache = os.path.join(self.state, "cache")
+        self.index = os.path.join(self.cache, "index.json")
         self.prompt_note = os.path.join(self.cache, "prompt")
         self.guard = os.path.join(self.state, "guard")
         self.seal = os.path.join(self.guard, "seal.json")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from taoprofiles import prompt
 from taoprofiles.errors import InvalidStateError, NotFoundError, TaoprofError, UsageError
@@ -12,7 +12,7 @@ from taoprofiles.holds.liveness import find_active_holds
 from taoprofiles.holds.manage import held_error, record_release
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Store
-from taoprofiles.storage import atomic, files
+from taoprofiles.storage import atomic, best_effort, files
 from taoprofiles.storage.files import MAPPING_LIMIT
 from taoprofiles.storage.journal import History
 from taoprofiles.storage.locks import DEFAULT_TIMEOUT, Lock
@@ -20,7 +20,6 @@ from taoprofiles.switching import preflight
 from taoprofiles.switching.status import find_previous, get_status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
     from taoprofiles.mounts.mapping import Change
@@ -93,40 +92,45 @@ def switch(
     return done
 
 
-def restore_before(context: Context, entry: Entry) -> Switch:
-    """Restore the content that the mapping file had before ``entry``. Needs the lock. Raises as ``use`` does."""
-    history = History(context)
-    wanted = None if entry.before is None else history.content(entry.before)
-    transaction = _Transaction(context)
-    older = (e for e in history.mappings(transaction.content) if e.id < entry.id)
-    name = next((e.profile for e in older if e.after == entry.before), None)
-    done = Switch(name, transaction.previous)
-    if transaction.content != wanted or name != transaction.previous:
-        target = f"'{name}'" if name else f"the mapping before entry {entry.id}"
-        hint = "'taoprof status' lists the holds; undo again when they have ended, or after 'taoprof release ID'"
-        done.unseen = transaction.require_free(wanted, target, may_write=True, hint=hint)
-        done.changed = True
-        done.kept = transaction.write("undo", name, wanted)
-    return done
+class Undo(NamedTuple):
+    """What ``undo`` restores: the state before ``entry``; ``name`` is the profile that is active then, or None."""
+
+    entry: Entry
+    name: str | None
+
+    @property
+    def is_of_mapping(self) -> bool:
+        """Return whether the mapping file is restored, and not a profile."""
+        return self.entry.target == "mapping" and self.entry.was is None
 
 
-def undo(context: Context, number: str | None, *, timeout: float = DEFAULT_TIMEOUT) -> tuple[Entry, str | None]:
-    """Restore the mapping file, or a profile, as it was before the history entry ``number``, or before the last one.
+def find_undo(context: Context, number: str | None, *, timeout: float = DEFAULT_TIMEOUT) -> Undo:
+    """Return what ``undo`` restores for the history entry ``number``, or for the last change.
 
-    Returns the entry and, for the mapping file, the name of the profile that is active now. Undoing an undo brings the
-    change back. Raises NotFoundError, TaoprofError.
+    If another program was the last to change the mapping file, that change is recorded first, and is the last one.
+    Raises NotFoundError, InvalidStateError.
+    """
+    with Lock(context.lock, timeout):
+        return _find_undo(context, number)
+
+
+def undo(context: Context, number: str | None, *, timeout: float = DEFAULT_TIMEOUT) -> Undo:
+    """Restore the mapping file, or a profile, as it was before the history entry ``number``, or before the last change.
+
+    Undoing an undo brings the change back. Raises as ``find_undo`` and ``use`` do.
     """
     from taoprofiles.profiles import manage  # it imports tomlkit
 
     history, store = History(context), Store(context)
     with Lock(context.lock, timeout):
-        entry = _entry_to_undo(context, number)
-        name = entry.profile or ""
-        if entry.target == "mapping" and entry.was is None:
-            return entry, restore_before(context, entry).name
+        plan = _find_undo(context, number)
+        entry, name = plan.entry, plan.entry.profile or ""
+        if plan.is_of_mapping:
+            _undo_mapping(context, plan)
+            return plan
         if entry.was is not None:
             manage.move(context, "undo", name, entry.was)
-            return entry, None
+            return plan
         now = store.text_or_none(name)
         wanted = None if entry.before is None else history.content(entry.before)
         if wanted is None and get_status(context).name == name:
@@ -143,7 +147,33 @@ def undo(context: Context, number: str | None, *, timeout: float = DEFAULT_TIMEO
 
         if now != wanted:
             history.record_and([manage.entry_of(context, "undo", name, now, wanted)], do)
-        return entry, None
+        return plan
+
+
+def _undo_mapping(context: Context, plan: Undo) -> None:
+    entry, name = plan
+    wanted = None if entry.before is None else History(context).content(entry.before)
+    transaction = _Transaction(context)
+    if transaction.content != wanted or name != transaction.previous:
+        target = f"'{name}'" if name else f"the mapping before entry {entry.id}"
+        hint = "'taoprof status' lists the holds; undo again when they have ended, or after 'taoprof release ID'"
+        transaction.require_free(wanted, target, may_write=True, hint=hint)
+        transaction.write("undo", name, wanted)
+
+
+def purge(context: Context, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+    """Forget all that can be undone, with the contents stored for it, caches and rejected edits: they hold secrets.
+
+    The mapping file and the profiles stay as they are, and so does the active profile. Raises UsageError while there
+    are records of holds, whose mapping must stay known; TaoprofError.
+    """
+    history = History(context)
+    with Lock(context.lock, timeout):
+        if history.has_holds():
+            raise UsageError("the history cannot be purged while there are holds", hint="'taoprof status' lists them")
+        history.compact(0)
+        for folder in (context.cache, os.path.join(context.cache, "templates"), context.rejected):
+            best_effort.clear(folder)
 
 
 def replace_content(context: Context, wanted: bytes, *, expected: bytes, timeout: float = DEFAULT_TIMEOUT) -> None:
@@ -168,15 +198,14 @@ def restore(
     link: str | None,
     attributes: FileAttributes | None,
     writer: str | None,
-    follow: Callable[[int], None],
+    displaced: list[int],
 ) -> int:
     """Restore the held mapping after another program has replaced it; return the entry whose undo reverts that.
 
-    ``link``, ``attributes`` and ``follow`` are those of ``atomic.replace``; ``writer`` is the other program. Needs the
-    lock. Raises TaoprofError: then the file is as the other program left it.
+    ``link``, ``attributes`` and ``displaced`` are those of ``atomic.replace``; ``writer`` is the other program. Needs
+    the lock. Raises TaoprofError: then the file is as the other program left it.
     """
-    transaction = _Transaction(context, writer=writer, is_foreign=True)
-    transaction.follow = follow
+    transaction = _Transaction(context, writer=writer, displaced=displaced)
     return transaction.write("restore", profile, wanted, link=link, attributes=attributes) or 0
 
 
@@ -217,16 +246,13 @@ def kept_message(kept: int | None) -> list[str]:
 class _Transaction:
     """Reads the mapping file once, decides, and writes: the history first, then the file."""
 
-    def __init__(self, context: Context, *, writer: str | None = None, is_foreign: bool = False) -> None:
+    def __init__(self, context: Context, *, writer: str | None = None, displaced: list[int] | None = None) -> None:
         self._context = context
-        self._writer = writer
-        self.follow: Callable[[int], None] | None = None
+        self._writer, self._displaced = writer, displaced
         self._store = Store(context)
         self._history = History(context)
         self.content = files.read_mapping_file(context)
-        # If another program writes the old content again after a switch, the history alone looks as if the switch had
-        # been interrupted; the guard knows better.
-        self._entry = None if is_foreign else self._history.in_force(self.content)
+        self._entry = self._history.in_force(self.content)
         self.previous = self._entry.profile if self._entry else None
         self._note: bytes | None = None
 
@@ -296,7 +322,7 @@ class _Transaction:
         content_now: bytes | None = wanted
         late: int | None = None
         if before == after:
-            _, last_id = self._history.record(entries)
+            last_id = self._history.record(entries)
         else:
             last_id, (content_now, late) = self._history.record_and(
                 entries, lambda: self._replace(wanted, entries[-1], link, attributes)
@@ -332,14 +358,14 @@ class _Transaction:
             atomic.delete(path, on_deleted=check_replaced)
         else:
             atomic.replace(
-                path, wanted, on_replaced=check_replaced, link=link, attributes=attributes, follow=self.follow
+                path, wanted, on_replaced=check_replaced, link=link, attributes=attributes, displaced=self._displaced
             )
         return content_now, late
 
     def store_backup(self) -> None:
         """Store what another program wrote during a switch that was killed before it could see that."""
         content = atomic.read_backup(self._context.mapping_file)
-        last = self._history.last_mapping()
+        last = None if content is None else self._history.last_mapping()
         if content is None or last is None or self._history.knows(content):
             return
         _record_overwritten(self._history, content, _entry(last.action, last.profile, None, last.after))
@@ -358,16 +384,37 @@ def _entry(action: str, profile: str | None, before: str | None, after: str | No
 def _record_overwritten(history: History, content: bytes, entry: dict[str, Any]) -> int:
     """Record that ``content`` of another program was replaced, by the change ``entry``; return the last entry's id."""
     digest = history.keep(content)
-    return history.record([_entry("found", None, entry["after"], digest), {**entry, "before": digest}])[1]
+    return history.record([_entry("found", None, entry["after"], digest), {**entry, "before": digest}])
 
 
-def _entry_to_undo(context: Context, number: str | None) -> Entry:
-    for entry, took_effect in History(context).timeline(files.read_mapping_file(context)):
-        if str(entry.id) == number or (number is None and took_effect):
-            return entry
+def _find_undo(context: Context, number: str | None) -> Undo:
+    history, content = History(context), files.read_mapping_file(context)
+    if number is None and _is_last_change_external(context, history, content):
+        history.record_external_change(content)
+    for entry, took_effect in history.timeline(content):
+        if str(entry.id) != number and not (number is None and took_effect):
+            continue
+        if entry.action == "use" and entry.before is None and entry.after is None:
+            raise InvalidStateError(f"the history no longer has what was before entry {entry.id}")
+        if entry.before is not None and entry.was is None:
+            history.content(entry.before)  # it raises, if the content is lost
+        older = (e for e in history.mappings(content) if e.id < entry.id and e.after == entry.before)
+        name = next((e.profile for e in older), None) if entry.target == "mapping" else None
+        return Undo(entry, name)
     if number is None:
         raise TaoprofError("there is nothing to undo: the history is empty")
     raise NotFoundError(f"the history has no entry '{number}'", hint="'taoprof history' lists them")
+
+
+def _is_last_change_external(context: Context, history: History, content: bytes | None) -> bool:
+    """Check whether another program changed the mapping file after the last entry."""
+    last = next(history.newest_first(), None)
+    if last is None or history.last_mapping() is None or history.in_force(content) is not None:
+        return False
+    try:
+        return last.target == "mapping" or os.stat(context.mapping_file).st_mtime > last.time
+    except OSError:
+        return True  # removed
 
 
 def _parsed(content: bytes | None) -> dict[str, Any]:

@@ -209,7 +209,7 @@ def test_a_restore_that_was_interrupted_is_made_good(sandbox: Sandbox) -> None:
     digests = history.keep(before), history.keep(FOREIGN)
     about = {"target": "mapping", "before": digests[0], "after": digests[1], "profile": None}
     back = {"target": "mapping", "before": digests[1], "after": digests[0], "profile": "a"}
-    history.record([{"action": "found", **about}, {"action": "restore", **back}])
+    history._append([{"action": "found", **about}, {"action": "restore", **back}], done=False)
     with GuardProcess(sandbox) as guard:
         until(lambda: sandbox.mapping_file.read_bytes() == before, "it is put back", details=guard.said)
         assert sandbox.json("current")["data"] == {"name": "a", "state": "active"}

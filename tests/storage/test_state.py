@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from taoprofiles.errors import TaoprofError
-from taoprofiles.storage import atomic
+from taoprofiles.storage import atomic, journal
+from taoprofiles.storage.journal import digest_of
 from taoprofiles.switching import switch
 from taoprofiles.switching.status import get_status
 from tests.support.home import Home
@@ -93,6 +94,92 @@ def test_content_that_the_history_no_longer_has(used: Home, damage: str) -> None
     assert used.mapping_file.read_bytes() == before
     used.run("use", "c", check=True)
     assert used.run("current").stdout == "c\n"
+
+
+def test_damaged_content_is_stored_again(used: Home) -> None:
+    """What is stored is compared, not only looked for: the next switch that needs the content repairs it."""
+    mapping = used.mapping_file.read_bytes()
+    stored = used.state / "objects" / digest_of(mapping)
+    stored.write_bytes(b"damaged")
+    used.run("use", "c", check=True)
+    assert stored.read_bytes() == mapping
+    used.run("undo", check=True)
+    assert used.run("current").stdout == "b\n"
+
+
+@pytest.fixture
+def long(used: Home, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """A journal that the next entry compacts to three, before which c was used once and another program wrote."""
+    monkeypatch.setattr(journal, "KEPT_ENTRIES", 3)
+    used.run("use", "c", check=True)
+    used.mapping_file.write_bytes(FOREIGN)
+    used.run("use", "a", check=True)
+    used.run("use", "b", check=True)
+    for number in range(5):
+        used.run("set", "a", f"NUM_GPUS={number}", check=True)
+    monkeypatch.setattr(journal, "SIZE_LIMIT", 100)
+    return used
+
+
+def test_compaction(long: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    long.run("list", check=True)  # it notes how far it has read the journal
+    used = {profile["name"]: profile["last_used"] for profile in long.json("list")["data"]["profiles"]}
+    newest = long.json("history")["data"]["entries"][0]["id"]
+    long.run("set", "a", "NUM_GPUS=9", check=True)
+    entries = long.json("history", "--all")["data"]["entries"]
+    ids = [entry["id"] for entry in entries if entry["action"] == "set"]
+    assert ids == [newest + 1, newest, newest - 1, newest - 2]
+    assert [entry["profile"] for entry in entries if entry["action"] == "use"] == ["b", "a", "c"]
+    assert long.run("current").stdout == "b\n"
+    assert {profile["name"]: profile["last_used"] for profile in long.json("list")["data"]["profiles"]} == used
+    monkeypatch.undo()
+    for number in ids:
+        long.run("undo", str(number), check=True)
+    done = long.run("undo", str(entries[-1]["id"]))
+    assert (done.returncode, "no longer has what was before" in done.stderr) == (3, True)
+    assert FOREIGN not in [path.read_bytes() for path in (long.state / "objects").iterdir()]
+    long.run("use", "-", check=True)
+    assert long.run("current").stdout == "a\n"
+    long.run("undo", check=True)
+    assert long.run("current").stdout == "b\n"
+
+
+def test_no_compaction_while_something_is_held(long: Home) -> None:
+    long.run("hold", "b", "--reason", "test", check=True)
+    long.run("set", "a", "NUM_GPUS=9", check=True)
+    assert len(long.json("history", "--all")["data"]["entries"]) == 12
+    assert long.run("history", "--purge", "--yes").returncode == 2
+
+
+def test_a_journal_of_100000_entries(used: Home) -> None:
+    line = (used.state / "history.jsonl").read_text().splitlines()[0].replace('"mapping"', '"profile"') + "\n"
+    journal_file = used.state / "history.jsonl"
+    journal_file.write_text(journal_file.read_text() + line * 100_000)
+    used.run("use", "a", check=True)
+    assert journal_file.stat().st_size < 2 << 20
+    assert used.run("current").stdout == "a\n"
+
+
+def test_purged_secrets(used: Home) -> None:
+    secret = "s3cr3t-in-an-old-mapping"
+    text = (used.profiles / "a.toml").read_text()
+    used.profile("a", text + f'[container.env]\nKEY = "{secret}"\n')
+    used.run("use", "a", check=True)
+    used.run("set", "a", "container.env.KEY=", check=True)
+    used.run("use", "b", check=True)
+
+    def with_secret() -> list[Path]:
+        return [path for path in used.root.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
+
+    assert with_secret()
+    assert used.run("history", "--purge").returncode == 2, "a script is not asked"
+    used.run("history", "--purge", "--yes", check=True)
+    assert with_secret() == []
+    assert used.json("current")["data"] == {"name": "b", "state": "active"}
+    used.run("use", "-", check=True)
+    assert used.run("current").stdout == "a\n"
+    used.run("undo", check=True)
+    assert used.run("current").stdout == "b\n"
 
 
 def test_history_deleted(used: Home) -> None:

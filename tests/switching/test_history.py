@@ -94,6 +94,63 @@ def test_undo_after_an_interrupted_switch(home: Home) -> None:
     assert current(home) == {"name": "a", "state": "active"}
 
 
+@pytest.fixture
+def overwritten(home: Home) -> Home:
+    """A notebook writes its mapping, 'use a' replaces it, and the notebook writes the same mapping again."""
+    home.mapping_file.write_bytes(FOREIGN)
+    home.run("use", "a", check=True)
+    home.mapping_file.write_bytes(FOREIGN)
+    return home
+
+
+def test_a_completed_switch_is_never_called_interrupted(overwritten: Home) -> None:
+    entries = overwritten.json("history")["data"]["entries"]
+    assert [(entry["action"], entry["took_effect"]) for entry in entries] == [("use", True), ("found", True)]
+    data = overwritten.json("status")["data"]
+    assert (data["state"], data["last"], data["entry"]) == ("unmanaged", "a", None)
+
+
+def test_undo_after_an_external_change_restores_what_it_replaced(overwritten: Home) -> None:
+    done = overwritten.run("undo", check=True)
+    assert current(overwritten) == {"name": "a", "state": "active"}
+    assert done.stderr.startswith("taoprof: undoing entry 3 of ")
+    assert "(mapping file written by another program): restores the mapping of 'a' in ~/.tao_mounts.json" in done.stderr
+    overwritten.run("undo", check=True)
+    assert overwritten.mapping_file.read_bytes() == FOREIGN
+
+
+def test_a_journal_without_completion_is_read_as_before(overwritten: Home) -> None:
+    """Lines of older versions do not say that a change was completed, so the contents decide."""
+    journal = overwritten.state / "history.jsonl"
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    old = [{key: line[key] for key in line if key != "done"} for line in lines if "action" in line]
+    journal.write_text("".join(json.dumps(line) + "\n" for line in old))
+    entries = overwritten.json("history")["data"]["entries"]
+    assert [entry["took_effect"] for entry in entries] == [False, True]
+    assert overwritten.run("use", "-").returncode == 4, "no profile was active before"
+
+
+@pytest.mark.parametrize("way", ["undo", "use"])
+def test_a_mapping_file_removed_by_hand(home: Home, way: str) -> None:
+    home.run("new", "dino", "--layout", "custom", check=True)
+    home.run("use", "a", check=True)
+    home.mapping_file.unlink()
+    text = home.run("status", check=True).stdout
+    assert "~/.tao_mounts.json was removed by another program; 'a' was active" in text
+    assert "To restore it: taoprof use a" in text
+    home.run("undo" if way == "undo" else "use", *(["a"] if way == "use" else []), check=True)
+    assert current(home) == {"name": "a", "state": "active"}
+    assert (home.profiles / "dino.toml").exists()
+
+
+def test_undo_of_a_change_of_a_profile_after_an_external_change(overwritten: Home) -> None:
+    """The last change is undone, whichever file it was made to."""
+    os.utime(overwritten.mapping_file, (1, 1))
+    overwritten.run("set", "a", "NUM_GPUS=2", check=True)
+    assert "restores profile 'a'" in overwritten.run("undo", check=True).stderr
+    assert overwritten.mapping_file.read_bytes() == FOREIGN
+
+
 def test_a_foreign_write_just_before_an_undo_to_no_file(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     home.run("use", "a", check=True)
     really = os.replace

@@ -208,6 +208,9 @@ def _explain(context: Context, now: Status) -> str:
     if now.state == "active":
         return f"'{now.name}' is active"
     if now.state == "none":
+        if now.last is not None and now.entry is None:
+            removed = f"{path} was removed by another program; '{now.last}' was active"
+            return f"{removed}. To restore it: taoprof use {now.last}"
         return f"{path} does not exist: tao would start without any mounts"
     if now.state == "unmanaged":
         what = f"{path} was not written by taoprof. To create a profile from it: taoprof import --name NAME"

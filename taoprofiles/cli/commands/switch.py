@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 from itertools import islice
+from typing import Any
 
 from taoprofiles import prompt
-from taoprofiles.cli.output import Result, change_lines, exit_status, format_time, say, table
+from taoprofiles.cli.output import Declined, Result, change_lines, exit_status, format_time, say, table
 from taoprofiles.errors import TaoprofError, UsageError
 from taoprofiles.holds.hold import Hold
 from taoprofiles.mounts import mapping
@@ -100,24 +101,37 @@ def _use_lines(context: Context, args: argparse.Namespace, switched: switch.Swit
 
 
 def undo_command(context: Context, args: argparse.Namespace) -> Result:
-    from taoprofiles.switching.switch import undo
+    plan = switch.find_undo(context, args.id)
+    entry = plan.entry
+    number, time, action, profile, _ = _entry_row(entry, is_interrupted=False)
+    effect, done = _undo_effect(context, plan)
+    if not args.json:
+        say(f"undoing entry {number} of {time} ({action}{'' if profile == '-' else f' {profile}'}): {effect}")
+    switch.undo(context, number)
+    data = {"id": entry.id, "target": entry.target, "profile": entry.profile, "name": plan.name}
+    return Result(data, [f"undone: {done}"])
 
-    entry, name = undo(context, args.id)
-    path = context.short(context.mapping_file)
+
+def _undo_effect(context: Context, plan: switch.Undo) -> tuple[str, str]:
+    """Return what an undo will do, and what it has done."""
+    entry, path = plan.entry, context.short(context.mapping_file)
     if entry.was is not None:
-        what = f"'{entry.profile}' is named '{entry.was}' again"
-    elif entry.target == "profile":
-        what = f"profile '{entry.profile}' is {'removed again' if entry.before is None else 'restored'}"
-    elif entry.before is None:
-        what = f"{path} is removed, as before entry {entry.id}"
+        return f"renames '{entry.profile}' to '{entry.was}'", f"'{entry.profile}' is named '{entry.was}' again"
+    if entry.target == "profile":
+        verb, done = ("removes", "removed again") if entry.before is None else ("restores", "restored")
+        return f"{verb} profile '{entry.profile}'", f"profile '{entry.profile}' is {done}"
+    if entry.before is None:
+        return f"removes {path}", f"{path} is removed, as before entry {entry.id}"
+    if plan.name is None:
+        what, active = "a mapping that is not from a profile", "the mapping is not from a profile"
     else:
-        active = f"'{name}' is active" if name else "the mapping is not from a profile"
-        what = f"{path} is as before entry {entry.id}; {active}"
-    data = {"id": entry.id, "target": entry.target, "profile": entry.profile, "name": name}
-    return Result(data, [f"undone: {what}"])
+        what, active = f"the mapping of '{plan.name}'", f"'{plan.name}' is active"
+    return f"restores {what} in {path}", f"{path} is as before entry {entry.id}; {active}"
 
 
 def history_command(context: Context, args: argparse.Namespace) -> Result:
+    if args.purge:
+        return _purge(context, yes=args.yes)
     if args.path is not None:
         return _history_of_path(context, args)
     from taoprofiles.runs import log
@@ -126,7 +140,7 @@ def history_command(context: Context, args: argparse.Namespace) -> Result:
     oldest = 0.0 if args.all or not entries else entries[-1].time
     runs = [run for run in log.all_runs(context) if run.since >= oldest][: None if args.all else SHOWN_ENTRIES]
     data = {
-        "entries": [{**entry._asdict(), "took_effect": entry.id not in interrupted} for entry in entries],
+        "entries": [_entry_data(entry, took_effect=entry.id not in interrupted) for entry in entries],
         "runs": [run.as_dict() for run in runs],
         "path": None,
     }
@@ -135,6 +149,18 @@ def history_command(context: Context, args: argparse.Namespace) -> Result:
     rows.sort(key=lambda row: row[0], reverse=True)
     lines = table([("ID", "TIME", "WHAT", "PROFILE", "BY"), *(row for _, row in rows)])
     return Result(data, lines if rows else ["the history is empty"])
+
+
+def _purge(context: Context, *, yes: bool) -> Result:
+    from taoprofiles.cli import prompts
+
+    if not yes:
+        if not prompts.can_ask():
+            raise UsageError("--purge cannot be undone", hint="taoprof history --purge --yes")
+        if not prompts.confirm("Delete the history, so that no earlier mapping or profile can be restored?"):
+            raise Declined("nothing was deleted")
+    switch.purge(context)
+    return Result({"entries": [], "runs": [], "path": None}, ["deleted the history and the contents stored for it"])
 
 
 def _history_of_path(context: Context, args: argparse.Namespace) -> Result:
@@ -164,6 +190,12 @@ def _entries(context: Context, limit: int | None) -> tuple[list[Entry], set[int]
         if not took_effect:
             interrupted.add(entry.id)
     return entries, interrupted
+
+
+def _entry_data(entry: Entry, *, took_effect: bool) -> dict[str, Any]:
+    fields = {**entry._asdict(), "took_effect": took_effect}
+    del fields["done"]
+    return fields
 
 
 _ACTIONS = {"restore": "restored the held mapping", "mend": "fix"}
