@@ -212,7 +212,7 @@ def test_a_restore_that_was_interrupted_is_made_good(sandbox: Sandbox) -> None:
     history._append([{"action": "found", **about}, {"action": "restore", **back}], done=False)
     with GuardProcess(sandbox) as guard:
         until(lambda: sandbox.mapping_file.read_bytes() == before, "it is put back", details=guard.said)
-        assert sandbox.json("current")["data"] == {"name": "a", "state": "active"}
+        assert sandbox.json("current")["data"] == {"name": "a", "state": "active", "own": False}
 
 
 def test_a_switch_is_not_hindered_by_the_seal(sandbox: Sandbox) -> None:

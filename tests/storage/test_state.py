@@ -38,7 +38,7 @@ def test_torn_last_line(used: Home, keep: int) -> None:
     whole = journal.read_bytes()
     torn = whole.splitlines(keepends=True)[-1].replace(b'"id": 2', b'"id": 3')[:keep]
     journal.write_bytes(whole + torn)
-    assert used.json("current")["data"] == {"name": "b", "state": "active"}
+    assert used.json("current")["data"] == {"name": "b", "state": "active", "own": False}
     used.run("use", "c", check=True)
     assert used.run("current").stdout == "c\n"
     entries = used.json("history")["data"]["entries"]
@@ -58,7 +58,7 @@ def test_garbage_line(used: Home, garbage: bytes, where: str) -> None:
     lines = journal.read_bytes().splitlines(keepends=True)
     lines.insert({"first": 0, "middle": 1, "last": 2}[where], garbage + b"\n")
     journal.write_bytes(b"".join(lines))
-    assert used.json("current")["data"] == {"name": "b", "state": "active"}
+    assert used.json("current")["data"] == {"name": "b", "state": "active", "own": False}
     assert [entry["id"] for entry in used.json("history")["data"]["entries"]] == [2, 1]
     used.run("list", check=True)
     used.run("use", "c", check=True)
@@ -175,7 +175,7 @@ def test_purged_secrets(used: Home) -> None:
     assert used.run("history", "--purge").returncode == 2, "a script is not asked"
     used.run("history", "--purge", "--yes", check=True)
     assert with_secret() == []
-    assert used.json("current")["data"] == {"name": "b", "state": "active"}
+    assert used.json("current")["data"] == {"name": "b", "state": "active", "own": False}
     used.run("use", "-", check=True)
     assert used.run("current").stdout == "a\n"
     used.run("undo", check=True)

@@ -186,13 +186,13 @@ def whole_and_told_right(home: Home, scene: Scene, before: bytes | None) -> None
     )
     told = json.loads(current[1])["data"]
     if before == scene.mapping["b"]:
-        assert told == {"name": "b", "state": "active"}
+        assert told == {"name": "b", "state": "active", "own": False}
     elif before is None:
         assert told["state"] == "none"
     elif scene.active is None:
-        assert told == {"name": None, "state": "unmanaged"}
+        assert told == {"name": None, "state": "unmanaged", "own": False}
     else:
-        assert told == {"name": scene.active, "state": "active"}
+        assert told == {"name": scene.active, "state": "active", "own": False}
     assert use[0] == 0, use
     assert history[0] == listed[0] == 0, (history, listed)
     assert (after[0], after[1]) == (0, "c\n")
