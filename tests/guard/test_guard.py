@@ -28,11 +28,15 @@ def held_and_sealed(sandbox: Sandbox) -> str:
 
 def test_sealed_while_held_and_for_no_moment_longer(sandbox: Sandbox) -> None:
     sandbox.mapping_file.chmod(0o640)
+    assert sandbox.json("status")["data"]["guard"] is None
+    assert "guard         not running. To protect the file: taoprof service install" in sandbox.run("status").stdout
     with GuardProcess(sandbox) as guard:
         assert sandbox.mapping_file.stat().st_mode & 0o777 == 0o640
         hold = held_and_sealed(sandbox)
         assert sandbox.mapping_file.stat().st_mode & 0o777 == 0o440
         until(lambda: "watching 'a': in use and read-only: a test" in guard.status, "it tells who holds")
+        seen = sandbox.json("status")["data"]["guard"]
+        assert (seen["pid"], seen["is_sealed"], seen["problem"]) == (guard.process.pid, True, None)
         manage.release(sandbox.context, hold)
         until(lambda: not is_sealed(sandbox.mapping_file), "it is not sealed", details=guard.said)
         assert sandbox.mapping_file.stat().st_mode & 0o777 == 0o640
@@ -41,7 +45,14 @@ def test_sealed_while_held_and_for_no_moment_longer(sandbox: Sandbox) -> None:
 
 @pytest.mark.parametrize("who", ["plain", "run --shared"])
 def test_it_sees_a_launcher_start_and_end(sandbox: Sandbox, who: str) -> None:
+    """A run with a mounts file of its own seals nothing."""
     with GuardProcess(sandbox) as guard:
+        own, own_process = sandbox.in_run("b")
+        line = "watching 'a': not in use; 1 run has its own mounts file"
+        until(lambda: guard.status == line, "it has seen the run", details=lambda: guard.status)
+        assert not is_sealed(sandbox.mapping_file)
+        own.end()
+        sandbox.wait(own_process)
         tao, process = sandbox.plain() if who == "plain" else sandbox.in_run("a", "--shared")
         if who == "plain":
             tao.reads()  # no watch tells that a process starts; that it opens the file does
@@ -51,52 +62,25 @@ def test_it_sees_a_launcher_start_and_end(sandbox: Sandbox, who: str) -> None:
         sandbox.wait(process)
 
 
-def test_an_isolated_run_seals_nothing(sandbox: Sandbox) -> None:
-    with GuardProcess(sandbox) as guard:
-        tao, process = sandbox.in_run("b")
-        line = "watching 'a': not in use; 1 run has its own mounts file"
-        until(lambda: guard.status == line, "it has seen the run", details=lambda: guard.status)
-        assert not is_sealed(sandbox.mapping_file)
-        tao.end()
-        sandbox.wait(process)
-
-
-def test_a_foreign_write_while_held_is_undone_kept_and_told(sandbox: Sandbox) -> None:
+def test_a_foreign_write_while_held_is_undone_stored_and_reported(sandbox: Sandbox) -> None:
     before = sandbox.mapping_file.read_bytes()
     with GuardProcess(sandbox) as guard:
-        held_and_sealed(sandbox)
+        hold = held_and_sealed(sandbox)
         replaced(sandbox)
         guard.until_said(": restored")
         assert sandbox.mapping_file.read_bytes() == before
         assert kept(sandbox, FOREIGN)
         until(lambda: is_sealed(sandbox.mapping_file), "it is sealed again")
+        assert "guard" not in sandbox.run("current").stderr, "it is in a prompt"
+        listed = sandbox.run("list").stderr
+        assert "taoprof: guard: " in listed and ": restored" in listed
+        assert sandbox.run("list").stderr == "", "it is said once"
         entries = sandbox.json("history")["data"]["entries"]
         assert [entry["action"] for entry in entries[:2]] == ["restore", "found"]
-        told = sandbox.run("status")
-        assert "guard:" not in told.stderr, "the history verb has told it, and it is told once"
-    assert sandbox.mapping_file.stat().st_mode & 0o777 == 0o600
-
-
-def test_the_next_command_tells_it_but_a_prompt_does_not(sandbox: Sandbox) -> None:
-    with GuardProcess(sandbox) as guard:
-        held_and_sealed(sandbox)
-        replaced(sandbox)
-        guard.until_said(": restored")
-    assert "guard" not in sandbox.run("current").stderr
-    first, second = sandbox.run("list"), sandbox.run("list")
-    assert "taoprof: guard: " in first.stderr and ": restored" in first.stderr
-    assert second.stderr == ""
-
-
-def test_undo_brings_back_what_was_undone(sandbox: Sandbox) -> None:
-    with GuardProcess(sandbox) as guard:
-        hold = held_and_sealed(sandbox)
-        replaced(sandbox)
-        guard.until_said(": restored")
-        number = guard.said().split("taoprof undo ")[1].split()[0]
         manage.release(sandbox.context, hold)
-        sandbox.run("undo", number, check=True)
+        sandbox.run("undo", guard.said().split("taoprof undo ")[1].split()[0], check=True)
         assert sandbox.mapping_file.read_bytes() == FOREIGN
+    assert sandbox.mapping_file.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_foreign_write_while_free_is_kept_and_stays(sandbox: Sandbox) -> None:
@@ -108,15 +92,6 @@ def test_a_foreign_write_while_free_is_kept_and_stays(sandbox: Sandbox) -> None:
         assert sandbox.json("current")["data"]["state"] == "unmanaged"
         sandbox.run("use", "b", check=True)
         until(lambda: guard.status == "watching 'b': not in use", "it follows the switch")
-
-
-def test_a_removed_file_comes_back_while_held(sandbox: Sandbox) -> None:
-    before = sandbox.mapping_file.read_bytes()
-    with GuardProcess(sandbox) as guard:
-        held_and_sealed(sandbox)
-        sandbox.mapping_file.unlink()
-        guard.until_said("removed ~/.tao_mounts.json")
-        assert sandbox.mapping_file.read_bytes() == before
 
 
 @pytest.mark.parametrize("was_link", [True, False])
@@ -255,15 +230,6 @@ def test_it_can_be_told_not_to_seal(sandbox: Sandbox) -> None:
         replaced(sandbox)
         guard.until_said(": restored")
         assert sandbox.mapping_file.read_bytes() == before
-
-
-def test_status_tells_of_the_guard(sandbox: Sandbox) -> None:
-    assert sandbox.json("status")["data"]["guard"] is None
-    assert "guard         not running. To protect the file: taoprof service install" in sandbox.run("status").stdout
-    with GuardProcess(sandbox) as guard:
-        held_and_sealed(sandbox)
-        seen = sandbox.json("status")["data"]["guard"]
-        assert (seen["pid"], seen["is_sealed"], seen["problem"]) == (guard.process.pid, True, None)
 
 
 def test_what_the_user_did_before_it_started_is_kept(sandbox: Sandbox) -> None:

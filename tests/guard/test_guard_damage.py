@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 
 import pytest
 
 from taoprofiles.holds import manage
-from taoprofiles.storage.journal import History
 from tests.support.engine import until
-from tests.support.guard_process import FOREIGN, GuardProcess, held, is_sealed, replaced
+from tests.support.guard_process import GuardProcess, held, is_sealed, replaced
 from tests.support.home import ALL
 from tests.support.sandbox import Sandbox, kill
 
@@ -97,14 +95,3 @@ def test_what_a_guard_published_may_be_anything(sandbox: Sandbox) -> None:
         published.write_text(json.dumps(nonsense))
         for verb in ("status", "list"):
             sandbox.run(verb, check=True)
-
-
-def test_a_history_of_no_time_at_all(sandbox: Sandbox) -> None:
-    path = Path(sandbox.context.history)
-    last = json.loads(path.read_text().splitlines()[-1])
-    with path.open("a") as file:
-        file.write(json.dumps({**last, "id": 99}).replace(str(last["time"]), "1e400") + "\n")
-    sandbox.run("history", check=True)
-    with GuardProcess(sandbox) as guard:
-        replaced(sandbox)
-        until(lambda: History(sandbox.context).knows(FOREIGN), "it is kept", details=guard.said)

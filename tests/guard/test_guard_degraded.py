@@ -305,17 +305,6 @@ def test_it_ends_at_once_while_it_begins(sandbox: Sandbox) -> None:
             engine.over.set()
 
 
-def test_an_engine_that_refuses_for_a_while(sandbox: Sandbox) -> None:
-    with FakeEngine(sandbox.folder) as engine:
-        engine.rules[""] = refuses(engine)
-        engine.container(1, mounts_of(sandbox, "a"))
-        with GuardProcess(sandbox, environ=engine.environ) as guard:
-            guard.until_said("with HTTP status 500")
-            del engine.rules[""]
-            until(lambda: is_sealed(sandbox.mapping_file), "it has seen the container", details=guard.said)
-            put_back(sandbox, guard, FOREIGN)
-
-
 def test_an_engine_that_comes_late_goes_away_and_returns(sandbox: Sandbox) -> None:
     """A container that was there holds while it is there to be seen; what happened meanwhile is found out."""
     address = {"DOCKER_HOST": f"unix://{sandbox.folder}/engine-0"}
