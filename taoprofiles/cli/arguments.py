@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from taoprofiles.errors import TaoprofError
-from taoprofiles.profiles.env_formats import FORMATS
-from taoprofiles.profiles.layouts import LAYOUTS
+from taoprofiles.profiles import ENV_FORMATS, LAYOUTS
 
 
 def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
@@ -247,7 +246,7 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
     "remove": (_profile(), _flag("--force", "remove it even if it is the active profile")),
     "env": (
         _profile(),
-        _argument("--format", "default: bash, which also works for zsh", choices=FORMATS, default="bash"),
+        _argument("--format", "default: bash, which also works for zsh", choices=ENV_FORMATS, default="bash"),
         _REVEAL,
     ),
     "init": (_argument("shell", "your shell", choices=("bash", "zsh", "fish")),),

@@ -14,9 +14,8 @@ from taoprofiles.importer.values import Segment, concat, join_path, normal_path,
 from taoprofiles.masking import is_secret
 from taoprofiles.profiles import layouts
 from taoprofiles.profiles.convert import from_mapping
-from taoprofiles.profiles.expressions import NAME, escape
 from taoprofiles.profiles.model import Profile, from_data, template
-from taoprofiles.profiles.rendering import Renderer
+from taoprofiles.profiles.rendering import Renderer, escape, is_variable_name
 from taoprofiles.storage.paths import expand_user
 
 if TYPE_CHECKING:
@@ -184,7 +183,7 @@ class _Building:
         for name, value in self._result.variables.items():
             if _is_the_machines(name):
                 self._notes.append(_MACHINES.format(name))
-            elif not NAME.match(name) or len(name) > 256:
+            elif not is_variable_name(name) or len(name) > 256:
                 self._notes.append(f"'{name[:60]}' is left out: it is not a valid variable name")
             elif len(value) > _LONGEST or "\0" in value or (not value.isascii() and not _is_text(value)):
                 self._notes.append(f"{name} is left out: its value is longer than {_LONGEST} characters, or no text")

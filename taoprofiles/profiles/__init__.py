@@ -1,0 +1,4 @@
+"""Profiles: their model, rendering and store. The names of layouts and formats are here for the command line."""
+
+LAYOUTS = ("local", "host", "custom")
+ENV_FORMATS = ("bash", "fish", "dotenv", "json")

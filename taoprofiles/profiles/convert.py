@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from taoprofiles.errors import InvalidProfileError, InvalidStateError, UsageError
 from taoprofiles.masking import is_secret
-from taoprofiles.profiles.expressions import escape
 from taoprofiles.profiles.model import Profile, from_data
+from taoprofiles.profiles.rendering import escape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

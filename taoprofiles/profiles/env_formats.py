@@ -6,13 +6,11 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 
-FORMATS = ("bash", "fish", "dotenv", "json")
-
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9_./:=@%+,-]+\Z")
 
 
 def write(variables: Mapping[str, str], form: str, *, hidden: Sequence[str] = ()) -> str:
-    """Return variables in one of FORMATS; ``hidden`` names are in a comment if the format has comments."""
+    """Return variables in one of ENV_FORMATS; ``hidden`` names are in a comment if the format has comments."""
     if form == "json":
         return json.dumps(variables, indent=2) + "\n"
     line = {"bash": _bash, "fish": _fish, "dotenv": _dotenv}[form]

@@ -6,8 +6,6 @@ expression, so a profile that sets one variable changes all values that refer to
 
 from __future__ import annotations
 
-LAYOUTS = ("local", "host", "custom")
-
 # The networks whose containers are TensorFlow's: tf1 and tf2 images in the config.json of nvidia-tao 6.26.3, and the
 # names that earlier launchers had for them (nvidia-tao 4.0.1, nvidia-tlt 0.1.21).
 _TENSORFLOW = frozenset(

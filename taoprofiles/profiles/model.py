@@ -13,8 +13,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 
 from taoprofiles.errors import UsageError
 from taoprofiles.profiles import layouts
-from taoprofiles.profiles.expressions import Expander, ExpressionError
-from taoprofiles.profiles.rendering import SIZE_LIMIT, invalid_profile
+from taoprofiles.profiles.rendering import SIZE_LIMIT, Expander, ExpressionError, invalid_profile
 
 if TYPE_CHECKING:
     from taoprofiles.profiles.rendering import Template

@@ -1,21 +1,23 @@
-"""Rendering of a profile to variables and a mapping.
+"""Expressions in a profile, and rendering of a profile to variables and a mapping.
 
-A template is a profile after its layout has been applied: plain data that JSON can store, so that a validated profile
-is rendered later without importing the validation (pydantic alone takes 45 ms).
+Expressions are ``${NAME}``, ``${env:NAME}``, ``~`` and ``$$``. Variables may refer to each other in any order. The
+language is limited on purpose: it only joins texts. A template is a profile after its layout has been applied: plain
+data that JSON can store, so that a validated profile is rendered later without importing the validation (pydantic alone
+takes 45 ms).
 """
 
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING
 
 from taoprofiles.errors import InvalidProfileError
 from taoprofiles.masking import MASK, is_secret
-from taoprofiles.profiles.expressions import Expander, ExpressionError, references
 from taoprofiles.storage.paths import expand_user
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any, TypedDict
 
     from taoprofiles.storage.paths import Context
@@ -34,6 +36,115 @@ if TYPE_CHECKING:
 
 SIZE_LIMIT = 1 << 16
 """Bytes of a profile file. A profile has about a thousand; the worst file of this size takes a tenth of a second."""
+VALUE_LIMIT = 1 << 16
+"""Characters of one value; a few lines of doubling references could otherwise fill the memory."""
+TOTAL_LIMIT = 1 << 20
+"""Characters of all values of a profile together."""
+
+_PART = re.compile(r"\$(?:\$|\{([^{}$]*)\})|[^$]+|\$")
+
+
+def is_variable_name(text: str) -> bool:
+    """Check whether ``text`` is a name as shells have them."""
+    return text.isascii() and text.isidentifier()
+
+
+class ExpressionError(ValueError):
+    """An expression that cannot be resolved. The message does not contain the value."""
+
+
+def escape(value: str) -> str:
+    """Return the expression whose value is ``value``; a leading ``~`` is not escaped."""
+    return value.replace("$", "$$")
+
+
+def references(expression: str) -> Iterator[tuple[str, str]]:
+    """Yield each reference as ("variable" or "env", name).
+
+    Raises ExpressionError for a malformed one, without quoting it: it may be a part of a password.
+    """
+    for part in _PART.finditer(expression):
+        inner = part.group(1)
+        if inner is not None:
+            name = inner.removeprefix("env:")
+            if not is_variable_name(name):
+                raise ExpressionError(f"no reference at character {part.start() + 1}: write ${{NAME}} or ${{env:NAME}}")
+            yield ("variable" if name == inner else "env", name)
+        elif part.group() == "$":
+            where = f"at character {part.start() + 1}"
+            raise ExpressionError(f"a lone '$' {where}: write ${{NAME}} for a variable, $$ for a dollar")
+
+
+class Expander:
+    """Resolves the expressions of one profile, each variable once, in any order of references."""
+
+    def __init__(self, variables: Mapping[str, str], environ: Mapping[str, str], home: str) -> None:
+        self._expressions = variables
+        self._environ = environ
+        self._home = home
+        self._values: dict[str, str] = {}
+        self._total = 0
+
+    def text(self, expression: str, *, path: bool) -> str:
+        """Return the value of an expression; in a ``path`` a leading ``~`` is the home. Raises ExpressionError."""
+        return self._text(expression, (), path=path)
+
+    def variable(self, name: str, chain: tuple[str, ...] = ()) -> str:
+        """Return the value of a variable. Raises ExpressionError, which shows the chain of a circular reference.
+
+        ``chain`` are the variables whose values are being worked out.
+        """
+        if name not in self._values:
+            if name in chain:
+                circle = " → ".join((*chain[chain.index(name) :], name))
+                raise ExpressionError(f"the variables refer to each other in a circle: {circle}")
+            if len(chain) > 100:
+                raise ExpressionError("more than 100 variables refer to each other in a chain")
+            if name not in self._expressions:
+                by = f" ({' → '.join((*chain, name))})" if chain else ""
+                raise ExpressionError(f"there is no variable '{name}'{by}")
+            self._values[name] = self._text(self._expressions[name], (*chain, name), path=True)
+        return self._values[name]
+
+    def _text(self, expression: str, chain: tuple[str, ...], *, path: bool) -> str:
+        for _ in references(expression):
+            pass  # malformed references are reported first
+        parts: list[str] = []
+        length = 0
+        rest = expression
+        if path and (expression == "~" or expression.startswith("~/")):
+            parts.append(self._home)
+            length = len(self._home)
+            rest = expression[1:]
+        for match in _PART.finditer(rest):
+            part = self._part(match.group(), match.group(1), chain)
+            parts.append(part)
+            length += len(part)
+            if length > VALUE_LIMIT:
+                raise ExpressionError(f"the value is longer than {VALUE_LIMIT} characters")
+        self._total += length
+        if self._total > TOTAL_LIMIT:
+            raise ExpressionError(f"all values together are longer than {TOTAL_LIMIT} characters")
+        value = "".join(parts)
+        try:
+            is_text = b"\0" not in value.encode()
+        except UnicodeEncodeError:
+            is_text = False
+        if not is_text:
+            raise ExpressionError("the value has a NUL or is not valid text, so no program can be given it")
+        return value
+
+    def _part(self, text: str, inner: str | None, chain: tuple[str, ...]) -> str:
+        if text == "$$":
+            return "$"
+        if inner is None:
+            return text
+        if inner.startswith("env:"):
+            name = inner[4:]
+            if name not in self._environ:
+                raise ExpressionError(f"the environment has no '{name}' (${{env:{name}}}): export {name}=… first")
+            return self._environ[name]
+        return self.variable(inner, chain)
 
 
 class Renderer:

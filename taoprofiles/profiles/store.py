@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import time
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -28,14 +27,19 @@ if TYPE_CHECKING:
 SUFFIX = ".toml"
 CACHE_FORMAT = f"2 {VERSION}"
 """A template of another version is not used: what a layout derives may have changed."""
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _SETTLING = 50_000_000
 """Nanoseconds. File times have steps of up to 10 ms, so a file changed just now may change again unnoticed."""
 
 
+def is_name(text: str) -> bool:
+    """Check whether ``text`` is a valid profile name, which never leads out of the folder."""
+    others = text.replace(".", "").replace("_", "").replace("-", "")
+    return others.isalnum() and text.isascii() and text[0].isalnum() and len(text) <= 64
+
+
 def check_name(name: str) -> str:
-    """Return ``name`` if it is a valid profile name, which never leads out of the folder. Raises UsageError."""
-    if not _NAME.match(name):
+    """Return ``name`` if it is a valid profile name. Raises UsageError."""
+    if not is_name(name):
         shown = name if len(name) <= 70 else name[:67] + "…"
         raise UsageError(
             f"'{shown}' is not a valid profile name: use 1 to 64 letters, digits, '.', '_' and '-', starting with a "
@@ -192,7 +196,7 @@ class Store:
             return []
         except OSError as error:
             raise to_taoprof_error(folder, "list", error) from error
-        return [pair for pair in named if _NAME.match(pair[0])]
+        return [pair for pair in named if is_name(pair[0])]
 
     def misnamed(self) -> list[str]:
         """Return the names of TOML files in the folder that are not valid profile names."""
@@ -200,7 +204,7 @@ class Store:
             names = [name for name in os.listdir(self._context.profiles) if name.endswith(SUFFIX)]
         except OSError:
             return []
-        return sorted(name for name in names if not _NAME.match(name.removesuffix(SUFFIX)))
+        return sorted(name for name in names if not is_name(name.removesuffix(SUFFIX)))
 
     def _not_found(self, name: str) -> NotFoundError:
         import difflib

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -33,7 +32,6 @@ SIZE_LIMIT = 4 << 20
 """Bytes of the journal, some 12,000 entries; a longer one is compacted."""
 KEPT_ENTRIES = 5000
 """Number of entries that a compaction keeps, with all their contents."""
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Entry(NamedTuple):
@@ -143,7 +141,9 @@ class History:
         If ``do`` fails the record is removed. Signals are blocked: a Ctrl-C between the change and the end of ``do``
         would remove the record of a change that has happened.
         """
-        waiting = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+        import signal  # not for 'list'
+
+        waiting = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
         try:
             size, last_id = self._append(entries, done=False)
             try:

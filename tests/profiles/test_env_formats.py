@@ -11,7 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from taoprofiles.profiles.env_formats import FORMATS, write
+from taoprofiles.profiles import ENV_FORMATS
+from taoprofiles.profiles.env_formats import write
 from tests.support.generated_profiles import moderate
 from tests.support.home import Home, find_command, require
 
@@ -110,7 +111,7 @@ def test_dotenv(tmp_path: Path) -> None:
     hold()
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", ENV_FORMATS)
 def test_no_variables(form: str) -> None:
     text = write({}, form, hidden=["KEY"])
     assert text.endswith("\n")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taoprofiles.profiles.expressions import VALUE_LIMIT, Expander, ExpressionError, escape, references
+from taoprofiles.profiles.rendering import VALUE_LIMIT, Expander, ExpressionError, escape, references
 from tests.support.generated_profiles import moderate, names, value_text
 
 HOME = "/home/ana"

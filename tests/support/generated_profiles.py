@@ -8,9 +8,9 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from taoprofiles.profiles.expressions import escape
 from taoprofiles.profiles.layouts import variables as layout_variables
 from taoprofiles.profiles.model import Profile
+from taoprofiles.profiles.rendering import escape
 from taoprofiles.storage.paths import Context
 from tests.support.home import ALL
 
