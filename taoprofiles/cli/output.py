@@ -21,6 +21,8 @@ ENVELOPE = 1
 """The version of the JSON envelope. Keys may be added; a key never changes its meaning."""
 LINE_LIMIT = 500
 SHOWN_PROBLEMS = 20
+NARROWEST = 12
+"""Columns below which no cell of a table is cut."""
 
 
 class Result(NamedTuple):
@@ -106,16 +108,40 @@ def cut(line: str) -> str:
     return line if len(line) <= LINE_LIMIT else f"{line[: LINE_LIMIT - 103]} … {line[-100:]}"
 
 
-def table(rows: Sequence[Sequence[str]], *, indent: str = "") -> list[str]:
-    """Return rows as aligned lines. Widths are those on a terminal: a Chinese character takes two columns."""
+def table(rows: Sequence[Sequence[str]], *, indent: str = "", fit: bool = False) -> list[str]:
+    """Return rows as aligned lines; with ``fit`` they fit the terminal: the longest cells are cut, which "…" shows.
+
+    Widths are those on a terminal: a Chinese character takes two columns.
+    """
     safe = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(_width, column)) for column in zip(*safe, strict=True)]
+    excess = len(indent) + sum(widths) + 2 * (len(widths) - 1) - _columns()
+    while fit and excess > 0 and max(widths) > NARROWEST:
+        widths[widths.index(max(widths))] -= 1
+        excess -= 1
+    cells = [[_cut_cell(cell, width) for cell, width in zip(row, widths, strict=True)] for row in safe]
     return [
         (
             indent + "  ".join(cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True))
         ).rstrip()
-        for row in safe
+        for row in cells
     ]
+
+
+def _columns() -> int:
+    """Return the width of the terminal that stdout is, a very large number for anything else."""
+    try:
+        return (os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout.isatty() else 0) or 1 << 30
+    except (OSError, ValueError):
+        return 1 << 30
+
+
+def _cut_cell(cell: str, width: int) -> str:
+    """Return a cell of at most ``width`` columns; of a path the end is kept, which tells it from others."""
+    kept = cell
+    while _width(kept) >= width and _width(cell) > width:
+        kept = kept[1:] if "/" in cell and " " not in cell else kept[:-1]
+    return cell if kept == cell else f"…{kept}" if cell.endswith(kept) else f"{kept}…"
 
 
 def _width(text: str) -> int:

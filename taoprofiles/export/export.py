@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 
-from taoprofiles.errors import UsageError
+from taoprofiles.errors import CannotRenderError, UsageError
 from taoprofiles.export import docker, kubernetes, plan, slurm
 from taoprofiles.export.plan import Plan, Rendered
 from taoprofiles.launcher import command as launching
@@ -39,10 +39,15 @@ def export(
     """
     renderer = Store(context).renderer(name)
     words = container_words(command)
+    image = image or find_image(context, command)
+    if target != "slurm":
+        if image.endswith(".sqsh"):
+            raise CannotRenderError(f"'{image}' is a squashfs file, which only --to slurm can start")
+        image = image.removeprefix("docker://").replace("#", "/", 1)
     container = plan.make(
         renderer,
         name,
-        image=image or find_image(context, command),
+        image=image,
         command=words,
         gpus=gpus,
         caller=(context.uid, context.gid),

@@ -9,6 +9,7 @@ from taoprofiles.export.formatting import to_yaml
 from taoprofiles.export.plan import Plan, Rendered, Secret, gpu_count, refuse
 
 SHM = "/dev/shm"  # noqa: S108 - a folder of the container
+REGISTRY, PULL_SECRET = "nvcr.io", "nvcr-io"
 MAX_ID = (1 << 31) - 1
 
 
@@ -52,8 +53,16 @@ def render(plan: Plan) -> Rendered:
         warnings.append(f"docker.ulimits ({', '.join(plan.ulimits)}): Kubernetes has none; the node's engine sets them")
     if plan.network not in (None, "bridge", "host"):
         warnings.append(f"docker.network '{plan.network}': a pod uses the network of the cluster")
+    needs_login = plan.image.startswith(f"{REGISTRY}/")
+    if needs_login:
+        warnings.append(
+            f"{REGISTRY} may ask for a login: the pod uses the pull secret '{PULL_SECRET}'. To create it, after "
+            f"'docker login {REGISTRY}': kubectl create secret generic {PULL_SECRET} "
+            "--type=kubernetes.io/dockerconfigjson --from-file=.dockerconfigjson=$HOME/.docker/config.json"
+        )
     pod = {
         "restartPolicy": "Never",
+        "imagePullSecrets": [{"name": PULL_SECRET}] if needs_login else None,
         "hostNetwork": True if plan.network == "host" else None,
         "containers": [_without_empty(container)],
         "volumes": volumes,

@@ -17,7 +17,7 @@ from taoprofiles.launcher.sdk import size_in_bytes
 from taoprofiles.masking import SHORTEST_SECRET, is_secret_argument
 from taoprofiles.profiles.rendering import Renderer
 
-_IMAGE = re.compile(r"[A-Za-z0-9\[][^\s\x00-\x1f\x7f]*\Z")
+_IMAGE = re.compile(r"[A-Za-z0-9\[/.~][^\s\x00-\x1f\x7f]*\Z")
 """What cannot be taken for an option or for two words; everything else is judged by the engine."""
 _PORT = re.compile(r"([0-9]{1,5})(?:/(tcp|udp|sctp))?\Z")
 

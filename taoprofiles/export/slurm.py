@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 
@@ -71,7 +72,11 @@ def _unsupported(plan: Plan) -> Iterator[str]:
 
 
 def _image(image: str) -> str:
-    """Return a reference in enroot's syntax: the registry, if there is one, ends with '#'."""
-    first, slash, rest = image.partition("/")
-    is_registry = bool(slash) and bool(re.search(r"[.:]|^localhost$", first))
-    return f"{first}#{rest}" if is_registry else image
+    """Return an image as pyxis takes it: a squashfs file by its path, or a reference with '#' behind the registry."""
+    if image.endswith(".sqsh") or image.startswith(("/", "./", "~")):
+        path = os.path.expanduser(image)
+        return path if "/" in path else f"./{path}"  # without a slash, pyxis would look for it in a registry
+    scheme, _, reference = image.rpartition("://")
+    first, slash, rest = reference.partition("/")
+    is_registry = bool(slash) and "#" not in first and bool(re.search(r"[.:]|^localhost$", first))
+    return (f"{scheme}://" if scheme else "") + (f"{first}#{rest}" if is_registry else reference)

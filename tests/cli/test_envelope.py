@@ -117,6 +117,12 @@ def test_list(home: Home) -> None:
     assert found["a"]["path"] == str(home.profiles / "a.toml")
     assert found["a"]["last_used"] > 0
     assert found["b"]["last_used"] is None
+    call(home, "run", "b", "--", "true")
+    assert [p["last_used"] is None for p in call(home, "list", "--json").envelope["data"]["profiles"]] == [
+        False,
+        False,
+        True,
+    ]
     assert "layout" in found["broken"]["problem"]
 
 

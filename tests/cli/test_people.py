@@ -213,6 +213,22 @@ def test_colour_only_on_a_terminal(home: Home) -> None:
         assert b"\x1b" not in terminal.finish()[1]
 
 
+def test_a_table_fits_the_terminal(home: Home) -> None:
+    for name in ("wide", "数据"):
+        (home.root / (name * 30)).mkdir(parents=True)
+    long = " ".join(["word"] * 40)
+    home.run("new", "wide", "--project-dir", "wide" * 30, "--description", long, check=True)
+    home.run("new", "other", "--project-dir", "数据" * 30, check=True)
+    whole = home.run("list").stdout
+    assert ("wide" * 30 in whole, long in whole) == (True, True)
+    for columns in (80, 120):
+        with Terminal([home.taoprof, "list"], environ=home.environ, cwd=home.root, columns=columns) as terminal:
+            lines = terminal.finish()[1].decode().splitlines()
+        assert len(lines) == 6
+        assert max(len(line) + sum(character in "数据" for character in line) for line in lines) <= columns
+        assert "…" in lines[-1]
+
+
 # Completion
 
 

@@ -145,6 +145,7 @@ def test_no_secret_is_told_and_what_is_left_out_is(home: Home, target: str) -> N
 
 
 def test_what_cannot_be_rendered_is_one_clear_error(home: Home) -> None:
+    home.profile("b")
     home.profile("a", 'layout = "custom"\n[[mounts]]\nsource = "/a,b"\ndestination = "/c d"\n')
     done = call(home, "render", "a", "--to", "slurm", "--image", "i")
     one_clear_error(done, 3)
@@ -152,6 +153,8 @@ def test_what_cannot_be_rendered_is_one_clear_error(home: Home) -> None:
     assert "mounts[0].destination" in done.err
     one_clear_error(call(home, "render", "a", "--to", "docker", "--image", "--rm"), 2)
     one_clear_error(call(home, "render", "a", "--to", "docker", "--image=--rm"), 3)
+    one_clear_error(call(home, "render", "a", "--to", "docker", "--image", "i.sqsh"), 3)
+    assert " nvcr.io/a:1\n" in call(home, "render", "b", "--to", "docker", "--image", "docker://nvcr.io#a:1").out
     one_clear_error(call(home, "render", "a", "--to", "nomad", "--image", "i"), 2)
     one_clear_error(call(home, "render", "nosuch", "--to", "docker", "--image", "i"), 4)
     one_clear_error(call(home, "render", "a", "--to", "docker", "--image", "i", "--gpus", "0"), 2)

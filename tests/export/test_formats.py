@@ -297,6 +297,28 @@ def test_what_no_target_can_carry_is_one_error(text: str, options: dict[str, Any
     assert AROUND.environ["NGC_KEY"] not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("image", "written"),
+    [("/images/tao.sqsh", "/images/tao.sqsh"), ("tao.sqsh", "./tao.sqsh"), ("~/tao.sqsh", "/home/ana/tao.sqsh"),
+     ("docker://nvcr.io/nvidia/tao:1", "docker://nvcr.io#nvidia/tao:1"), ("ubuntu:24.04", "ubuntu:24.04"),
+     ("docker://nvcr.io#nvidia/tao:1", "docker://nvcr.io#nvidia/tao:1"), ("localhost:5000/a", "localhost:5000#a")],
+)  # fmt: skip
+def test_pyxis_takes_files_and_addresses(monkeypatch: pytest.MonkeyPatch, image: str, written: str) -> None:
+    monkeypatch.setenv("HOME", "/home/ana")
+    argv = shell(RENDERERS["slurm"](plan_of(image=image)).text, "srun", {})
+    assert f"--container-image={written}" in argv
+
+
+def test_a_pod_logs_in_to_nvidias_registry() -> None:
+    rendered = RENDERERS["kubernetes"](plan_of())
+    pod = yaml.safe_load(rendered.text)["spec"]["template"]["spec"]
+    assert pod["imagePullSecrets"] == [{"name": "nvcr-io"}]
+    assert "kubectl create secret generic nvcr-io " in rendered.warnings[-1]
+    other = RENDERERS["kubernetes"](plan_of(image="lab:5000/tao:1"))
+    assert "imagePullSecrets" not in other.text
+    assert not any("nvcr" in line for line in other.warnings)
+
+
 @pytest.mark.parametrize("path", ["/a,b", "/a b", "/a\\b", "/a$b"])
 def test_pyxis_takes_no_separators(path: str) -> None:
     path = path.replace("$", "$$")

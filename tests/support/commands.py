@@ -59,9 +59,9 @@ def call(
 class Terminal:
     """A process on a pseudo-terminal. What is waited for must come, or the test fails with what came instead."""
 
-    def __init__(self, argv: list[str], *, environ: dict[str, str], cwd: Path) -> None:
+    def __init__(self, argv: list[str], *, environ: dict[str, str], cwd: Path, columns: int = 200) -> None:
         self._fd, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
         self.seen = b""
         self.sent = ""
         self.process = subprocess.Popen(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+from itertools import islice
 from typing import Any
 
 from taoprofiles import prompt
 from taoprofiles.cli.output import Result, change_lines, cut, format_time, hold_rows, profile_lines, table
 from taoprofiles.errors import InvalidStateError, NotFoundError, TaoprofError, UsageError
 from taoprofiles.holds.hold import OWN_KINDS, Hold, blocking_holds
+from taoprofiles.holds.records import HoldRecords
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Store, Summary
 from taoprofiles.storage.locks import Lock
@@ -19,6 +21,9 @@ from taoprofiles.switching.status import Status
 
 DIFFERS = 6
 """The exit status of ``diff`` and ``status --check`` where something differs."""
+
+
+RUNS_READ = 200
 
 
 def list_command(context: Context, args: argparse.Namespace) -> Result:
@@ -52,8 +57,15 @@ def list_command(context: Context, args: argparse.Namespace) -> Result:
         f"warning: '{name}' is not a profile: a name consists of letters, digits, '.', '_' and '-'"
         for name in Store(context).misnamed()
     ]
-    lines = table(rows) if profiles else ["there are no profiles yet. To create one: taoprof new NAME"]
+    lines = table(rows, fit=True) if profiles else ["there are no profiles yet. To create one: taoprof new NAME"]
     return Result({"state": now.state, "profiles": profiles}, lines, messages=messages)
+
+
+def _last_runs(context: Context) -> dict[str, float]:
+    """Return when each profile last had a run, a shell or a notebook, as far as the newest RUNS_READ runs say."""
+    records = HoldRecords(context)
+    runs = [*islice(records.ended_runs(), RUNS_READ), *records.all({})]
+    return {run.profile: run.since for run in sorted(runs, key=lambda run: run.since) if run.profile}
 
 
 def _summaries(context: Context) -> list[Summary]:
@@ -63,9 +75,11 @@ def _summaries(context: Context) -> list[Summary]:
     except TaoprofError:
         is_locked = False  # profiles in a read-only home can still be listed
     try:
-        return Store(context).summaries(may_write=is_locked)
+        summaries = Store(context).summaries(may_write=is_locked)
     finally:
         lock.release()
+    runs = _last_runs(context)
+    return [summary._replace(used=max(summary.used or 0, runs.get(summary.name, 0)) or None) for summary in summaries]
 
 
 def current_command(context: Context, args: argparse.Namespace) -> Result:
@@ -100,7 +114,7 @@ def status_command(context: Context, args: argparse.Namespace) -> Result:
         lines.append(f"drift         from what '{compared}' renders now (-) to the file (+):")
         lines += ["  " + line for line in change_lines(changes, reveal=args.reveal)]
     if active.holds:
-        lines += ["holds and runs:", *("  " + line for line in table(hold_rows(active.holds)))]
+        lines += ["holds and runs:", *table(hold_rows(active.holds), indent="  ", fit=True)]
     blocked = blocking_holds(active.holds, mapping.digest(now.content or b""))
     messages = [f"warning: {text}" for text in active.unseen]
     messages += [

@@ -147,7 +147,7 @@ def history_command(context: Context, args: argparse.Namespace) -> Result:
     rows = [(entry.time, _entry_row(entry, is_interrupted=entry.id in interrupted)) for entry in entries]
     rows += [(run.since, _run_row(run)) for run in runs]
     rows.sort(key=lambda row: row[0], reverse=True)
-    lines = table([("ID", "TIME", "WHAT", "PROFILE", "BY"), *(row for _, row in rows)])
+    lines = table([("ID", "TIME", "WHAT", "PROFILE", "BY"), *(row for _, row in rows)], fit=True)
     return Result(data, lines if rows else ["the history is empty"])
 
 
