@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 from taoprofiles.errors import InvalidProfileError, InvalidStateError, UsageError
 from taoprofiles.importer import cells
 from taoprofiles.importer.result import ImportResult, read_cells
-from taoprofiles.importer.state import Machine
+from taoprofiles.importer.state import real_path
 from taoprofiles.importer.values import Segment, concat, join_path, normal_path, segments
 from taoprofiles.masking import is_secret
 from taoprofiles.profiles import layouts
 from taoprofiles.profiles.convert import from_mapping
 from taoprofiles.profiles.model import Profile, from_data, template
 from taoprofiles.profiles.rendering import Renderer, escape, is_variable_name
-from taoprofiles.storage.paths import expand_user
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -50,23 +49,12 @@ class Source:
         self.is_notebook = is_notebook(content)
         self._cells = cells.read(content, where) if self.is_notebook else [cells.script(content, where)]
         folder = context.folder if path is None else os.path.dirname(context.absolute(path))
-        environ: dict[str, str] = {
-            name: context.environ[name] for name in ("USER", "LOGNAME") if name in context.environ
-        }
-        environ |= {name: value for name, value in context.environ.items() if is_secret(name)}
-        self._machine = Machine(
-            home=context.home,
-            folder=os.path.normpath(folder),
-            uid=context.uid,
-            gid=context.gid,
-            environ={**environ, "HOME": context.home},
-            is_folder=os.path.isdir,
-            resolve=_resolve,
-        )
+        self._folder = os.path.normpath(folder)
 
     def evaluate(self, given: Mapping[str, str]) -> ImportResult:
         """Evaluate the code with the user's values by name. Raises UsageError for an empty folder."""
-        return read_cells(self._cells, self._machine, {name: self._expanded(name, given[name]) for name in given})
+        given = {name: self._expanded(name, value) for name, value in given.items()}
+        return read_cells(self._cells, self._context, self._folder, given)
 
     def _expanded(self, name: str, value: str) -> str:
         """Expand ``~`` in a value that the user gave, and make a folder absolute."""
@@ -78,16 +66,6 @@ class Source:
         return os.path.normpath(os.path.join(self._context.folder, value)) if is_folder else value
 
 
-def read(context: Context, content: bytes, *, where: str, path: str | None, given: Mapping[str, str]) -> ImportResult:
-    """Evaluate a notebook or Python script.
-
-    Raises InvalidStateError, and UsageError for a given name that the file does not have.
-    """
-    result = Source(context, content, where=where, path=path).evaluate(given)
-    check_given(result, where)
-    return result
-
-
 def check_given(result: ImportResult, where: str) -> None:
     """Raise UsageError if a given value had no effect."""
     if result.unused:
@@ -95,18 +73,10 @@ def check_given(result: ImportResult, where: str) -> None:
         raise UsageError(f"'{where}' has no variable '{result.unused[0]}'; it has {names}")
 
 
-def _resolve(path: str) -> str:
-    """Return ``os.path.realpath(path)``, also for a text that cannot be a path."""
-    try:
-        return os.path.realpath(path)
-    except ValueError:  # a NUL, or what UTF-8 cannot hold
-        return os.path.normpath(path)
-
-
 def is_notebook(content: bytes) -> bool:
     """Check whether a file is meant to be a notebook: a JSON object with cells."""
     head = content.lstrip(b"\xef\xbb\xbf \t\r\n")
-    return head.startswith(b"{") and (b'"cells"' in head or b'"worksheets"' in head)
+    return head.startswith(b"{") and b'"cells"' in head
 
 
 def build(context: Context, result: ImportResult, *, name: str, where: str) -> tuple[Profile, list[str]]:
@@ -116,15 +86,16 @@ def build(context: Context, result: ImportResult, *, name: str, where: str) -> t
     InvalidStateError if no profile can render the same, UsageError if questions are not answered.
     """
     if result.mapping is None:
-        problems = [*result.notes, *not_followed(result), *result.calls[:_SHOWN]]
+        problems = [*result.notes, *_not_followed(result), *result.calls[:_SHOWN]]
         message = f"'{where}' writes no mounts file (~/.tao_mounts.json) in code that is followed"
         raise InvalidStateError(message, problems=problems, hint=RUN_ONCE)
     if result.questions:
         raise unanswered(result, where)
-    return _Building(context, result, name=name, where=where).profile()
+    profile, notes = _Building(context, result, name=name, where=where).profile()
+    return profile, [*result.notes, *_not_followed(result), *notes]
 
 
-def not_followed(result: ImportResult) -> list[str]:
+def _not_followed(result: ImportResult) -> list[str]:
     """Return a note that names the statements that are not followed."""
     shown = "; ".join(result.not_followed[:_SHOWN])
     more = f"; and {len(result.not_followed) - _SHOWN} more" if len(result.not_followed) > _SHOWN else ""
@@ -211,8 +182,8 @@ class _Building:
             if mount is None:
                 by_source[f"<{number}>"] = listed
                 continue
-            source, home = mount["source"], self._context.home
-            real = _resolve(expand_user(str(source), home))
+            source = mount["source"]
+            real = real_path(self._context.expand_user(str(source)))
             before = by_source.pop(real, None)
             if before is not None:
                 self._notes.append(
@@ -228,7 +199,7 @@ class _Building:
             return None
         source: str = mount["source"]
         if source.startswith("~") and not source.startswith("~/") and source != "~":
-            source = mount["source"] = os.path.expanduser(source)  # another user's home
+            source = mount["source"] = self._context.expand_user(source)  # another user's home
         if source.startswith(("/", "~/")) or source == "~" or not isinstance(self._result.folder, str):
             return mount
         absolute = normal_path(join_path(self._result.folder, source))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from taoprofiles.errors import InvalidStateError
 
 if TYPE_CHECKING:
-    from typing import Any
+    pass
 
 
 MAGIC = "_·"
@@ -35,7 +35,6 @@ _ASSIGNED = re.compile(r"(\s*[A-Za-z_][\w.\[\]\"',\s]*=\s*)([%!])(?=[A-Za-z!\"'/
 _PROMPT = re.compile(r"^(>>>( |$)|\.\.\.( |$)|In \[\d+\]: | {3}\.\.\.+: ?)")
 _RUN_PYTHON = frozenset(("time", "capture", "prun"))
 """Cell magics that run their cell, just as it would run without them."""
-_OPEN, _CLOSE = "([{", ")]}"
 
 
 class Cell(NamedTuple):
@@ -62,22 +61,22 @@ class CellError(Exception):
 
 
 def read(content: bytes, where: str) -> list[Cell]:
-    """Return the code cells of a notebook of format 3 or 4. Raises InvalidStateError."""
+    """Return the code cells of a notebook of format 4. Raises InvalidStateError."""
     if len(content) >= NOTEBOOK_LIMIT:
         raise InvalidStateError(f"'{where}' has more than {NOTEBOOK_LIMIT >> 20} MB, and no notebook is that long")
     try:
         notebook = json.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError):  # UnicodeDecodeError and JSONDecodeError are ValueErrors
         raise InvalidStateError(f"'{where}' is not a notebook: it is not valid JSON") from None
-    listed = _listed(notebook)
-    if listed is None:
+    listed = notebook.get("cells") if isinstance(notebook, dict) else None
+    if not isinstance(listed, list):
         raise InvalidStateError(f"'{where}' is not a notebook: it has no list of cells")
     if len(listed) > CELLS_LIMIT:
         raise InvalidStateError(f"'{where}' has {len(listed)} cells; at most {CELLS_LIMIT} are read")
     cells = []
     for number, cell in enumerate(listed, 1):
         if isinstance(cell, dict) and cell.get("cell_type") == "code":
-            cells.append(Cell(number, _text(cell.get("source", cell.get("input")))))
+            cells.append(Cell(number, _text(cell.get("source"))))
     if sum(len(cell.source) for cell in cells) > CODE_LIMIT:
         raise InvalidStateError(f"'{where}' has more than {CODE_LIMIT >> 10} KB of code")
     return cells
@@ -89,19 +88,6 @@ def script(content: bytes, where: str) -> Cell:
         return Cell(0, content.decode("utf-8-sig"))
     except UnicodeDecodeError:
         raise InvalidStateError(f"'{where}' is not a text file in UTF-8") from None
-
-
-def _listed(notebook: Any) -> list[Any] | None:
-    if not isinstance(notebook, dict):
-        return None
-    if isinstance(notebook.get("cells"), list):
-        return list(notebook["cells"])
-    worksheets = notebook.get("worksheets")  # format 3
-    if not isinstance(worksheets, list):
-        return None
-    sheets = [sheet for sheet in worksheets if isinstance(sheet, dict)]
-    lists = [sheet["cells"] for sheet in sheets if isinstance(sheet.get("cells"), list)]
-    return [cell for cells in lists for cell in cells]
 
 
 def _text(source: object) -> str:
@@ -136,7 +122,9 @@ def _tree(text: str, *, only: str | None, magics: list[str]) -> ast.Module:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about invalid escapes in the user's strings
-            return ast.parse(text)
+            tree = ast.parse(text)
+            compile(text, "<unknown>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)  # such as a 'return'
+            return tree
     except SyntaxError as error:
         word = re.match(r"(env|set_env|cd)\s", only or "")
         if only is not None and word is not None:  # automagic, which IPython has for cells of one line
@@ -200,36 +188,23 @@ class _Scan:
 
     def line(self, text: str, number: int) -> None:
         """Scan one line. Raises CellError for more than _NESTING nested brackets."""
-        self._continued = False
-        at = 0
-        while at < len(text):
-            character = text[at]
+        position = 0
+        while match := (_ENDS[self._quote] if self._quote else _SYMBOL).search(text, position):
+            symbol, position = match[0], match.end()
             if self._quote:
-                at += self._in_string(text, at)
-                continue
-            if character == "#":
-                return
-            if character in "\"'":
-                self._quote = text[at : at + 3] if text[at : at + 3] == character * 3 else character
-                at += len(self._quote)
-                continue
-            if character in _OPEN:
-                self._depth += 1
+                self._quote = "" if symbol == self._quote else self._quote
+            elif symbol[0] in "\"'":
+                self._quote = symbol
+            elif symbol == "#":
+                break
+            else:
+                self._depth = max(0, self._depth + (1 if symbol in "([{" else -1))
                 if self._depth > _NESTING:
                     raise CellError(f"more than {_NESTING} brackets within each other", number)
-            elif character in _CLOSE:
-                self._depth = max(0, self._depth - 1)
-            at += 1
-        if text.endswith("\\"):
-            self._continued = True
-        elif len(self._quote) == 1:
+        self._continued = text.endswith("\\") and not (match and symbol == "#")
+        if len(self._quote) == 1 and not self._continued:
             self._quote = ""  # the parser reports the unterminated string
 
-    def _in_string(self, text: str, at: int) -> int:
-        if text[at] == "\\":
-            return 2
-        if text.startswith(self._quote, at):
-            length = len(self._quote)
-            self._quote = ""
-            return length
-        return 1
+
+_SYMBOL = re.compile(r"\"\"\"|\'\'\'|[\"'#()\[\]{}]")
+_ENDS = {quote: re.compile(rf"\\.|{quote}", re.DOTALL) for quote in ("'", '"', "'''", '"""')}

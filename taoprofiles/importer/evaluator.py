@@ -1,53 +1,56 @@
-"""The static evaluator of expressions. Nothing that the code names is ever called or imported."""
+"""The static evaluator of statements and expressions. Nothing that the code names is ever called or imported."""
 
 from __future__ import annotations
 
 import ast
 import builtins
 import operator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from taoprofiles.importer import ipython, library, operators, statements
+from taoprofiles.importer import functions, ipython
 from taoprofiles.importer.cells import Cell, CellError, magic_number, prepare
-from taoprofiles.importer.invalidate import bound_names, call_unknown, escape, invalidate
-from taoprofiles.importer.state import PLACEHOLDER_NAME, State, is_placeholder
+from taoprofiles.importer.effects import bound_names, escape, invalidate, skip
+from taoprofiles.importer.state import PLACEHOLDER_NAME, State, is_placeholder, names_mounts_file
 from taoprofiles.importer.values import (
-    CALLS_LIMIT,
     DEPTH_LIMIT,
-    ENTRIES_LIMIT,
     ENTRY_SIZE,
     NUMBER_BITS,
     PLAIN,
     TEXT_LIMIT,
-    TEXTS_LIMIT,
     Budget,
-    ControlFlow,
     Exhausted,
+    File,
     Function,
     Id,
     Library,
-    Method,
     NotFollowed,
     PurePath,
+    Returned,
     Segment,
     SimulatedException,
     SourceLocation,
     TracedStr,
     Unknown,
     View,
+    attempt,
     concat,
     segments,
     type_name,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-_ORDER: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
-    ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge,
-}  # fmt: skip
+MODULES = frozenset("os os.path pathlib json sys platform pprint".split())
+"""The modules of which functions are followed; of all others nothing is known. None is imported."""
 _IPYTHON_NAMES = frozenset("display In Out _ __ ___ _i _ii _iii _oh _ih _dh exit quit".split())
 """Names that IPython adds to Python's own."""
+_NOT_IN_FUNCTIONS = (
+    ast.Yield, ast.YieldFrom, ast.Await, ast.Global, ast.Nonlocal, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef,
+    ast.Lambda, ast.GeneratorExp,
+)  # fmt: skip
+_EXPRESSIONS: dict[type[ast.expr], str] = {
+    ast.Lambda: "a lambda", ast.ListComp: "a comprehension", ast.DictComp: "a comprehension",
+    ast.SetComp: "a comprehension", ast.GeneratorExp: "a generator", ast.Set: "a set", ast.Starred: "'*'",
+    ast.NamedExpr: "':='", ast.Slice: "a slice",
+}  # fmt: skip
 
 
 class Evaluator:
@@ -64,17 +67,15 @@ class Evaluator:
         self.local_names: frozenset[str] = frozenset()
         self.magics: list[str] = []
         """The line magics and commands of all cells so far."""
-        self.escaped: list[Function | ast.AST] = []
-        """Functions and code of the file that a call of something unknown may run."""
         self._depth = 0
-        self._calls = 0
-        self._texts = 0
+        self._is_lost = False
 
     def run_cell(self, cell: Cell) -> None:
         """Follow one cell to its end, or to where it would fail."""
+        if self._is_lost:
+            return
         state = self.state
         state.location = SourceLocation(cell.number, 1)
-        self.budget.start_cell()
         try:
             prepared = prepare(cell.source, self.magics)
         except CellError as error:
@@ -83,28 +84,12 @@ class Evaluator:
         try:
             if prepared.cell_magic is not None:
                 ipython.run_cell_magic(self, prepared.cell_magic, prepared.body)
-            statements.run(self, prepared.tree.body)
+            self.run(prepared.tree.body)
         except SimulatedException as error:
             state.note(f"the cell ends here, as it would when run: {error}")
         except (Exhausted, RecursionError):
-            state.note("not followed any further: it takes too many steps")
-            self.locals = None
-            self._invalidate_cell(prepared.tree)
-        except (ControlFlow, NotFollowed):
-            pass  # a return outside of a function, which Python would not have taken
-
-    def _invalidate_cell(self, tree: ast.Module) -> None:
-        budget, self.budget = self.budget, Budget()
-        self.budget.start_cell(is_followed=False)
-        try:
-            invalidate(self, [tree], calls=True)
-        except (Exhausted, RecursionError):  # a magic that expands itself
-            self.state.invalidate_environment("a cell that is not followed")
-            self.state.lose_mounts_file("a cell that is not followed")
-            self.state.names.clear()
-            self.state.has_unknown_names = True
-        finally:
-            self.budget = budget
+            self._is_lost = True
+            state.lose_everything("the rest is not followed: it takes too many steps")
 
     # Names
 
@@ -120,6 +105,11 @@ class Evaluator:
         if self.locals is not None:
             self.locals[name] = value
             return
+        if name in state.later.mentioned:
+            state.later.mounts_file |= names_mounts_file(value)
+            escape(self, value)
+        if name in state.later.bound:
+            value = state.unknown(f"{name} is perhaps set by code that is not followed")
         if name in state.given and isinstance(value, (str, Unknown)):
             value = state.answered(name, value)
         elif isinstance(value, str) and is_placeholder(value):
@@ -166,9 +156,7 @@ class Evaluator:
         if isinstance(value, View):
             lost = self.state.known(value.owner)
             value = lost if isinstance(lost, Unknown) else value.entries
-        if isinstance(value, (list, tuple, range, dict)):
-            if len(value) > ENTRIES_LIMIT:
-                return self.unknown(f"a loop over more than {ENTRIES_LIMIT} entries", value)
+        if isinstance(value, (list, tuple, dict)):
             self.budget.add(len(value) * ENTRY_SIZE)
             return list(value)
         if value is None or isinstance(value, (int, float)):
@@ -178,7 +166,7 @@ class Evaluator:
     def truth(self, value: Any) -> bool | Unknown:
         """Return ``bool(value)``."""
         value = self.state.known(value)
-        if isinstance(value, (*PLAIN, list, tuple, dict, range)):
+        if isinstance(value, (*PLAIN, list, tuple, dict)):
             return bool(value)
         return self.state.unknown(f"whether a {type_name(value)} is true", value)
 
@@ -194,18 +182,16 @@ class Evaluator:
                 return self.state.unknown("nested too deeply")
             if hasattr(node, "lineno"):
                 self.state.location = SourceLocation(self.state.location.cell, node.lineno)
-            evaluate = _EXPRESSIONS.get(type(node))
-            if evaluate is None:
-                return self._not_followed(node)
-            return self.state.known(evaluate(self, node))
+            evaluate = getattr(self, f"_{type(node).__name__.lower()}", None)
+            return self._not_followed(node) if evaluate is None else self.state.known(evaluate(node))
         finally:
             self._depth -= 1
 
     def _not_followed(self, node: ast.expr) -> Unknown:
-        invalidate(self, [node])
         if isinstance(node, (ast.Lambda, ast.GeneratorExp)):
-            self.escaped.append(node)
-        return self.state.unknown(f"{_NAMES.get(type(node), 'an expression')} is not followed")
+            invalidate(self, [node], later=True)
+        invalidate(self, [node])
+        return self.state.unknown(f"{_EXPRESSIONS.get(type(node), 'an expression')} is not followed")
 
     def text(self, expression: str) -> str | Unknown:
         """Evaluate an expression given as text, and return ``str()`` of it, as IPython's formatter does."""
@@ -213,22 +199,15 @@ class Evaluator:
             node = ast.parse(expression.strip(), mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             raise SimulatedException("SyntaxError", "invalid syntax") from None
-        if self._texts > TEXTS_LIMIT:
-            raise Exhausted
         location = self.state.location
-        self._texts += 1
-        try:
-            value = self.value(node)
-        finally:
-            self._texts -= 1
-            self.state.location = location
-        return value if isinstance(value, Unknown) else self.as_text(value)
+        value = self.value(node)
+        self.state.location = location
+        return self.as_text(value)
 
     def _constant(self, node: ast.Constant) -> Any:
         if isinstance(node.value, str):
             self.budget.add(len(node.value))
-            is_short = len(node.value) <= TEXT_LIMIT
-            return TracedStr([Segment(node.value)]) if is_short else self.state.unknown("a very long text")
+            return concat(node.value)
         if isinstance(node.value, int) and node.value.bit_length() > NUMBER_BITS:
             return self.state.unknown("a very large number")
         return node.value if isinstance(node.value, PLAIN) else self.state.unknown("a constant of another type")
@@ -236,14 +215,12 @@ class Evaluator:
     def _name(self, node: ast.Name) -> Any:
         name = node.id
         if self.locals is not None and name in self.local_names:
-            if name not in self.locals:
-                raise SimulatedException("UnboundLocalError", f"local variable '{name}' is not set")
-            return self.locals[name]
+            return self.locals[name] if name in self.locals else self.state.unknown(f"{name} is perhaps not set")
         if name in self.state.names:
             return self.state.names[name]
         if name == "__name__":
             return TracedStr([Segment("__main__")])
-        if name in library.BUILTINS:
+        if name in functions.BUILTINS:
             return Library(name)
         if self.state.has_unknown_names:
             return self.state.unknown(f"{name} is perhaps set by code that is not followed")
@@ -253,55 +230,40 @@ class Evaluator:
             return self.state.unknown(f"{name} is not followed")
         raise SimulatedException("NameError", f"name '{name}' is not defined")
 
-    def _joined_str(self, node: ast.JoinedStr) -> Any:
+    def _joinedstr(self, node: ast.JoinedStr) -> Any:
         return self.join([self.value(part) for part in node.values])
 
-    def _formatted_value(self, node: ast.FormattedValue) -> Any:
+    def _formattedvalue(self, node: ast.FormattedValue) -> Any:
         value = self.value(node.value)
-        specification = None if node.format_spec is None else self.value(node.format_spec)
-        if node.conversion not in (-1, ord("s")):
-            return self.unknown("a format that is not followed", value)
-        value = value if node.conversion == -1 else self.as_text(value)
-        return operators.format_value(self, value, specification or "")
+        if node.format_spec is None and node.conversion in (-1, ord("s")):
+            return self.as_text(value)
+        invalidate(self, [node.format_spec] if node.format_spec else [])
+        return self.unknown("a format that is not followed", value)
 
     def _list(self, node: ast.List) -> Any:
-        return self._items(node.elts)
+        items = [self.value(item) for item in node.elts]
+        self.budget.add(len(items))
+        if any(isinstance(item, ast.Starred) for item in node.elts):
+            return self.unknown("a list with '*' is not followed", *items)
+        return items
 
     def _tuple(self, node: ast.Tuple) -> Any:
-        items = self._items(node.elts)
-        return tuple(items) if isinstance(items, list) else items
+        items = self._list(ast.List(node.elts))
+        return items if isinstance(items, Unknown) else tuple(items)
 
-    def _items(self, nodes: list[ast.expr]) -> list[Any] | Unknown:
-        """Return the values of a display or of arguments, ``*values`` among them."""
-        items: list[Any] = []
-        unknown: Unknown | None = None
-        for node in nodes:
-            if isinstance(node, ast.Starred):
-                entries = self.entries(self.value(node.value))
-                unknown = entries if isinstance(entries, Unknown) else unknown
-                items += [] if isinstance(entries, Unknown) else entries
-            else:
-                items.append(self.value(node))
-        self.budget.add(len(items))
-        return items if unknown is None else self.unknown("", unknown, *items)
+    def _starred(self, node: ast.Starred) -> Any:
+        return self.value(node.value)
 
     def _dict(self, node: ast.Dict) -> Any:
-        result: dict[Any, Any] = {}
-        skipped: list[Any] = []
-        for key_node, value_node in zip(node.keys, node.values, strict=True):
-            key = None if key_node is None else self.value(key_node)
-            value = self.value(value_node)
-            if key_node is None:
-                result |= value if isinstance(value, dict) else {}
-                skipped += [] if isinstance(value, dict) else [value]
-            elif isinstance(key, PLAIN):
-                result[str(key) if isinstance(key, str) else key] = value
-            else:
-                skipped += [key, value]
-        self.budget.add(len(result) * ENTRY_SIZE)
-        return self.unknown("a dictionary with a key that is not known", *skipped, result) if skipped else result
+        keys = [None if key is None else self.value(key) for key in node.keys]
+        values = [self.value(value) for value in node.values]
+        self.budget.add(len(keys) * ENTRY_SIZE)
+        if None in node.keys or not all(isinstance(key, PLAIN) for key in keys):
+            values = [value for value in values if value != Library("os.environ")]
+            return self.unknown("a dictionary with '**', or with a key that is not known", *keys, *values)
+        return {str(key) if isinstance(key, str) else key: value for key, value in zip(keys, values, strict=True)}
 
-    def _bool_op(self, node: ast.BoolOp) -> Any:
+    def _boolop(self, node: ast.BoolOp) -> Any:
         value: Any = None
         for number, part in enumerate(node.values, 1):
             value = self.value(part)
@@ -313,19 +275,19 @@ class Evaluator:
                 return value
         return value
 
-    def _unary_op(self, node: ast.UnaryOp) -> Any:
+    def _unaryop(self, node: ast.UnaryOp) -> Any:
         value = self.value(node.operand)
         if isinstance(node.op, ast.Not):
             truth = self.truth(value)
             return truth if isinstance(truth, Unknown) else not truth
-        if isinstance(value, (int, float)) and isinstance(node.op, (ast.USub, ast.UAdd)):
-            return -value if isinstance(node.op, ast.USub) else +value
+        if isinstance(value, (int, float)) and isinstance(node.op, ast.USub):
+            return -value
         return self.unknown("an operator that is not followed", value)
 
-    def _bin_op(self, node: ast.BinOp) -> Any:
-        return operators.operate(self, node.op, self.value(node.left), self.value(node.right))
+    def _binop(self, node: ast.BinOp) -> Any:
+        return functions.operate(self, node.op, self.value(node.left), self.value(node.right))
 
-    def _if_exp(self, node: ast.IfExp) -> Any:
+    def _ifexp(self, node: ast.IfExp) -> Any:
         truth = self.truth(self.value(node.test))
         if not isinstance(truth, Unknown):
             return self.value(node.body if truth else node.orelse)
@@ -333,49 +295,17 @@ class Evaluator:
         return truth
 
     def _compare(self, node: ast.Compare) -> Any:
-        left = self.value(node.left)
-        for number, (op, right_node) in enumerate(zip(node.ops, node.comparators, strict=True), 1):
-            right = self.value(right_node)
-            result = self._compared(op, left, right)
-            if isinstance(result, Unknown):
-                invalidate(self, [*node.comparators[number:]])
-            if result is not True:
-                return result
-            left = right
-        return True
-
-    def _compared(self, op: ast.cmpop, left: Any, right: Any) -> bool | Unknown:
-        if isinstance(op, (ast.In, ast.NotIn)):
-            inside = operators.contains(self, self.state.known(right), left)
-            return inside if isinstance(inside, Unknown) else inside is isinstance(op, ast.In)
-        if isinstance(left, Unknown) or isinstance(right, Unknown):
-            return self.state.unknown("", left, right)
-        if isinstance(op, (ast.Eq, ast.NotEq)):
-            is_plain = isinstance(left, PLAIN) and isinstance(right, PLAIN)
-            return (left == right) is isinstance(op, ast.Eq) if is_plain else self.state.unknown("a comparison")
-        if isinstance(op, (ast.Is, ast.IsNot)):
-            if (left is None or right is None) and not any(isinstance(side, Library) for side in (left, right)):
-                return (left is right) is isinstance(op, ast.Is)
-            return self.state.unknown("a comparison of identity")
-        numbers = isinstance(left, (int, float)) and isinstance(right, (int, float))
-        if not numbers and not (isinstance(left, str) and isinstance(right, str)):
-            return self.state.unknown("a comparison of different types")
-        return bool(_ORDER[type(op)](left, right))
+        left, right = self.value(node.left), self.value(node.comparators[0])
+        if len(node.ops) > 1:
+            invalidate(self, node.comparators)
+            return self.state.unknown("a comparison of more than two values")
+        return functions.compare(self, node.ops[0], left, right)
 
     def _attribute(self, node: ast.Attribute) -> Any:
-        return operators.attribute(self, self.value(node.value), node.attr)
+        return functions.attribute(self, self.value(node.value), node.attr)
 
     def _subscript(self, node: ast.Subscript) -> Any:
-        owner = self.value(node.value)
-        if isinstance(node.slice, ast.Slice):
-            invalidate(self, [node.slice])
-            return self.unknown("a slice is not followed", owner)
-        return operators.entry(self, owner, self.value(node.slice))
-
-    def _named_expr(self, node: ast.NamedExpr) -> Any:
-        value = self.value(node.value)
-        self.bind(node.target.id, value)
-        return value
+        return functions.entry(self, self.value(node.value), self.value(node.slice))
 
     # Calls
 
@@ -384,37 +314,30 @@ class Evaluator:
         if number is not None and number < len(self.magics):
             return ipython.run_line(self, self.magics[number].strip())
         location = SourceLocation(self.state.location.cell, node.lineno)
-        function = self.value(node.func)
-        positional = self._items(node.args)
-        named: dict[str, Any] = {}
-        unknown = [positional] if isinstance(positional, Unknown) else []
-        for keyword in node.keywords:
-            value = self.value(keyword.value)
-            if keyword.arg is not None:
-                named[keyword.arg] = value
-            elif isinstance(value, dict) and all(isinstance(key, str) for key in value):
-                named |= value
-            else:
-                unknown.append(value)
+        method = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+        function = self.value(node.func.value if isinstance(node.func, ast.Attribute) else node.func)
+        if method and isinstance(function, Library):
+            function, method = functions.attribute(self, function, method), ""
+        positional = [self.value(argument) for argument in node.args]
+        named = {keyword.arg: self.value(keyword.value) for keyword in node.keywords}
         self.state.location = location
-        if isinstance(positional, Unknown) or unknown:
-            invalidate(self, [node], calls=True)
-            return call_unknown(self, "a call with arguments that are not known", function, *unknown, *named.values())
-        return self.call(function, positional, named)
+        if None in named or any(isinstance(argument, ast.Starred) for argument in node.args):
+            invalidate(self, [node])
+            return self.unknown("a call with '*' is not followed", function, *positional, *named.values())
+        return self._result(function, method, positional, {str(name): value for name, value in named.items()})
 
-    def call(self, function: Any, positional: list[Any], named: dict[str, Any]) -> Any:
-        """Return the result of a call."""
-        if isinstance(function, Function):
+    def _result(self, function: Any, method: str, positional: list[Any], named: dict[str, Any]) -> Any:
+        """Return the result of a call of a function, or of a method of a value."""
+        if isinstance(function, Function) and not method:
             return self._call_function(function, positional, named)
         if isinstance(function, Library):
-            return library.call(self, function.name, positional, named)
-        if isinstance(function, Method):
-            owner = self.state.known(function.owner)
-            if not isinstance(owner, Unknown):
-                return library.call_method(self, owner, function.name, positional, named)
+            return functions.call(self, function.name, positional, named)
         if isinstance(function, Unknown):
             self.state.calls[self.state.location] = f"a call is not followed ({function.reason})"
-        return call_unknown(self, "a call that is not followed", function, *positional, *named.values())
+            named.pop("env", None)  # of a program that is started
+        if method:
+            return functions.call_method(self, self.state.known(function), method, positional, named)
+        return self.unknown("a call that is not followed", function, *positional, *named.values())
 
     def _call_function(self, function: Function, positional: list[Any], named: dict[str, Any]) -> Any:
         """Call a function of the file itself."""
@@ -427,55 +350,195 @@ class Evaluator:
         if unexpected or missing:
             raise SimulatedException("TypeError", "arguments that do not fit the function")
         scope.update(named)
-        if self._calls >= CALLS_LIMIT:
-            raise Exhausted
         outer = self.locals, self.local_names, self.state.location
         self.locals, self.local_names = scope, function.local_names
         self.state.location = SourceLocation(function.cell, self.state.location.line)
-        self._calls += 1
         try:
-            statements.run(self, function.body)
-        except ControlFlow as jump:
-            return jump.value
+            self.run(function.body)
+        except Returned as returned:
+            return returned.value
         except NotFollowed:
-            invalidate(self, [*function.body], calls=True)
+            invalidate(self, function.body)
             return self.state.unknown("the result of a function that is not followed to its end")
         finally:
-            self._calls -= 1
             self.locals, self.local_names, self.state.location = outer
         return None
 
-    def define(self, node: ast.FunctionDef) -> Function | None:
-        """Return the function that a definition makes, None if it uses what is not followed."""
+    # Statements
+
+    def run(self, body: list[ast.stmt]) -> None:
+        """Follow statements. Raises SimulatedException, Returned, NotFollowed and Exhausted."""
+        for statement in body:
+            self.budget.step()
+            self.state.location = SourceLocation(self.state.location.cell, statement.lineno)
+            follow = getattr(self, f"_run_{type(statement).__name__.lower()}", None)
+            if follow is None:
+                skip(self, statement)
+            else:
+                follow(statement)
+
+    def _run_expr(self, node: ast.Expr) -> None:
+        self.value(node.value)
+
+    def _run_pass(self, node: ast.Pass) -> None:
+        pass
+
+    def _run_import(self, node: ast.Import) -> None:
+        for alias in node.names:
+            first = alias.name.partition(".")[0]
+            known = alias.name in MODULES or first in MODULES
+            value = Library(alias.name if alias.asname else first)
+            self.bind(alias.asname or first, value if known else self.state.unknown(f"'{alias.name}' is not followed"))
+
+    def _run_importfrom(self, node: ast.ImportFrom) -> None:
+        state, module = self.state, node.module or ""
+        for alias in node.names:
+            known = module in MODULES and not node.level
+            if module.startswith("google.colab"):  # notebooks ask in this way whether they run there
+                raise SimulatedException("ModuleNotFoundError", f"No module named '{module}'")
+            if alias.name == "*":
+                state.has_unknown_names = True
+                state.note(f"may set variables that are not known: 'from {module} import *' is not followed")
+                invalidate(self, [ast.Name(bound, ast.Store()) for bound in state.names])
+            else:
+                value = Library(f"{module}.{alias.name}")
+                self.bind(alias.asname or alias.name, value if known else state.unknown(f"'{module}' is not followed"))
+
+    def _run_assign(self, node: ast.Assign) -> None:
+        value = self.value(node.value)
+        for target in node.targets:
+            self.assign(target, value)
+
+    def _run_annassign(self, node: ast.AnnAssign) -> None:
+        if node.value is not None:
+            self.assign(node.target, self.value(node.value))
+
+    def assign(self, target: ast.expr, value: Any) -> None:
+        """Assign a value to a target."""
+        if isinstance(target, ast.Name):
+            self.bind(target.id, value)
+        elif isinstance(target, ast.Subscript):
+            owner = self.value(target.value)
+            self._set_entry(owner, self.value(target.slice), value, target)
+        elif isinstance(target, (ast.Tuple, ast.List)) and not any(isinstance(e, ast.Starred) for e in target.elts):
+            entries = self.entries(value)
+            if isinstance(entries, list) and len(entries) != len(target.elts):
+                raise SimulatedException("ValueError", f"{len(entries)} values for {len(target.elts)} names")
+            for number, part in enumerate(target.elts):
+                self.assign(part, entries[number] if isinstance(entries, list) else entries)
+        else:  # an attribute, or '*names'
+            escape(self, value)
+            invalidate(self, [target])
+
+    def _set_entry(self, owner: Any, key: Any, value: Any, target: ast.expr) -> None:
+        if owner == Library("os.environ"):
+            self.state.location = SourceLocation(self.state.location.cell, target.lineno)
+            self.state.set_environment(key, value)
+        elif isinstance(owner, (list, dict, type(None))) and isinstance(key, PLAIN):
+            attempt(operator.setitem, owner, str(key) if isinstance(key, str) else key, value)
+        else:
+            escape(self, owner, value)
+
+    def _run_augassign(self, node: ast.AugAssign) -> None:
+        target = node.target
+        owner = key = None
+        if isinstance(target, ast.Name):
+            old = self.value(ast.copy_location(ast.Name(target.id, ast.Load()), target))
+        elif isinstance(target, ast.Subscript):
+            owner, key = self.value(target.value), self.value(target.slice)
+            old = self.state.known(functions.entry(self, owner, key))
+        else:
+            skip(self, node)
+            return
+        new = self.value(node.value)
+        if isinstance(old, list) and isinstance(node.op, ast.Add) and isinstance(new, (list, tuple)):
+            self.budget.add(len(new) * ENTRY_SIZE)
+            old.extend(new)
+        elif not isinstance(old, (*PLAIN, tuple, Unknown)):
+            escape(self, old, new)
+            skip(self, node)
+        elif isinstance(target, ast.Name):
+            self.bind(target.id, functions.operate(self, node.op, old, new))
+        else:
+            self._set_entry(owner, key, functions.operate(self, node.op, old, new), target)
+
+    def _run_if(self, node: ast.If) -> None:
+        truth = self.truth(self.value(node.test))
+        if isinstance(truth, Unknown):
+            self.state.location = SourceLocation(self.state.location.cell, node.lineno)
+            skip(self, node, f"'if' ({truth.reason})")
+        else:
+            self.run(node.body if truth else node.orelse)
+
+    def _run_for(self, node: ast.For) -> None:
+        over = self.value(node.iter)
+        entries = self.entries(over)
+        identities = self._identities(over)
+        has_jump = any(isinstance(part, ast.Break | ast.Continue) for part in ast.walk(node))
+        reason = "'break' or 'continue'" if has_jump else entries.reason if isinstance(entries, Unknown) else ""
+        followed = entries if isinstance(entries, list) and not has_jump else []
+        for entry in followed:
+            self.budget.step()
+            self.budget.add(len(followed) >> 6)
+            self.assign(node.target, entry)
+            self.run(node.body)
+            if self._identities(over) != identities:
+                reason = "what it goes over is changed"
+                break
+        if reason:
+            self.state.location = SourceLocation(self.state.location.cell, node.lineno)
+            skip(self, node, f"'for' ({reason})")
+        else:
+            self.run(node.orelse)
+
+    def _identities(self, over: Any) -> list[int]:
+        """Return the identities of the entries that a loop goes over, none if they are not known any more."""
+        owner = self.state.known(over.owner if isinstance(over, View) else over)
+        entries = [*owner, *owner.values()] if isinstance(owner, dict) else owner
+        return list(map(id, entries)) if isinstance(entries, list | tuple) else []
+
+    def _run_return(self, node: ast.Return) -> None:
+        raise Returned(None if node.value is None else self.value(node.value))
+
+    def _run_with(self, node: ast.With) -> None:
+        opened = [getattr(item.context_expr, "func", None) for item in node.items]
+        if not all(getattr(function, "id", getattr(function, "attr", "")) == "open" for function in opened):
+            skip(self, node)
+            return
+        for item in node.items:
+            value = self.value(item.context_expr)
+            if not isinstance(value, File):
+                skip(self, node)
+                return
+            if item.optional_vars is not None:
+                self.assign(item.optional_vars, value)
+        self.run(node.body)
+
+    def _run_raise(self, node: ast.Raise) -> None:
+        raised = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+        name = str(getattr(raised, "id", getattr(raised, "attr", ""))) or "an exception"
+        raise SimulatedException(name, "raised by the code itself")
+
+    def _run_assert(self, node: ast.Assert) -> None:
+        if self.truth(self.value(node.test)) is False:
+            raise SimulatedException("AssertionError", "")
+
+    def _run_functiondef(self, node: ast.FunctionDef) -> None:
         arguments = node.args
-        inner = [part for statement in node.body for part in ast.walk(statement)]
-        plain = not (arguments.vararg or arguments.kwarg or arguments.posonlyargs or node.decorator_list)
-        if not plain or any(isinstance(part, _NOT_IN_FUNCTIONS) for part in inner):
-            return None
+        parts = [part for statement in node.body for part in ast.walk(statement)]
+        other = arguments.vararg or arguments.kwarg or arguments.posonlyargs or arguments.kwonlyargs
+        if other or node.decorator_list or any(isinstance(part, _NOT_IN_FUNCTIONS) for part in parts):
+            self._run_classdef(node)
+            return
         names = [parameter.arg for parameter in arguments.args]
         values = [self.value(default) for default in arguments.defaults]
-        defaults = dict(zip(reversed(names), reversed(values), strict=False))
-        for parameter, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
-            names.append(parameter.arg)
-            if default is not None:
-                defaults[parameter.arg] = self.value(default)
-        local_names = frozenset(names) | bound_names(node.body)
-        return Function(names, defaults, node.body, local_names, self.state.location.cell)
+        defaults = dict(zip(names[len(names) - len(values) :], values, strict=True))
+        local_names = frozenset(names) | bound_names(parts)
+        self.bind(node.name, Function(names, defaults, node.body, local_names, self.state.location.cell))
 
-
-_NOT_IN_FUNCTIONS = (
-    ast.Yield, ast.YieldFrom, ast.Await, ast.Global, ast.Nonlocal, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef,
-    ast.Lambda, ast.GeneratorExp,
-)  # fmt: skip
-_NAMES: dict[type[ast.expr], str] = {
-    ast.Lambda: "a lambda", ast.ListComp: "a comprehension", ast.DictComp: "a comprehension",
-    ast.SetComp: "a comprehension", ast.GeneratorExp: "a generator", ast.Set: "a set",
-}  # fmt: skip
-_EXPRESSIONS: dict[type[ast.expr], Callable[[Evaluator, Any], Any]] = {
-    ast.Constant: Evaluator._constant, ast.Name: Evaluator._name, ast.JoinedStr: Evaluator._joined_str,
-    ast.FormattedValue: Evaluator._formatted_value, ast.List: Evaluator._list, ast.Tuple: Evaluator._tuple,
-    ast.Dict: Evaluator._dict, ast.BoolOp: Evaluator._bool_op, ast.UnaryOp: Evaluator._unary_op,
-    ast.BinOp: Evaluator._bin_op, ast.IfExp: Evaluator._if_exp, ast.Compare: Evaluator._compare,
-    ast.Attribute: Evaluator._attribute, ast.Subscript: Evaluator._subscript, ast.NamedExpr: Evaluator._named_expr,
-    ast.Call: Evaluator._call,
-}  # fmt: skip
+    def _run_classdef(self, node: ast.ClassDef | ast.FunctionDef) -> None:
+        """Bind a class or function that is not followed: any call of something unknown may run its code."""
+        word = "class" if isinstance(node, ast.ClassDef) else "def"
+        self.state.not_followed[self.state.location] = f"'{word} {node.name}'"
+        invalidate(self, [node], later=True)
+        self.bind(node.name, self.state.unknown(f"{node.name} is not followed"))

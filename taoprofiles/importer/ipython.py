@@ -11,7 +11,7 @@ import string
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles.importer.state import MOUNTS_FILES, names_mounts_file
-from taoprofiles.importer.values import SimulatedException, Unknown, concat, cut, parse_json, strip
+from taoprofiles.importer.values import SimulatedException, Unknown, concat, parse_json, trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -74,21 +74,22 @@ def check_command(ev: Evaluator, text: str) -> None:
         _check_script(ev, command, "the command")
 
 
+def may_write_mounts_file(script: str) -> bool:
+    """Check whether a shell script has a line with the name of a mounts file that does more than read it."""
+    return any(names_mounts_file(line) and not _READS.match(line.lstrip("!")) for line in script.splitlines())
+
+
 def _check_script(ev: Evaluator, script: str, what: str) -> None:
-    lines = [line for line in script.splitlines() if names_mounts_file(line)]
-    if all(_READS.match(line) for line in lines):
-        return
-    ev.state.note(f"{what} may change the mounts file, and is not run")
-    for name in MOUNTS_FILES:
-        if any(name in line for line in lines):
-            unknown = ev.state.unknown(f"{what} that may change the mounts file is not run")
-            ev.state.write_file(f"{ev.state.machine.home}/{name}", unknown)
+    if may_write_mounts_file(script):
+        ev.state.note(f"{what} may change the mounts file, and is not run")
+        for name in MOUNTS_FILES:
+            if name in script:
+                ev.state.lose_mounts_file(f"{what} that may change the mounts file is not run", name)
 
 
 def _cd(ev: Evaluator, line: str | Unknown) -> Any:
     if isinstance(line, str):
-        path = strip(line, None)
-        path = strip(cut(path, 3, len(path)) if path.startswith("-q ") else path, " \"'")
+        (path,) = trace(line, line.strip().removeprefix("-q ").strip(" \"'"))
         has_options = path.startswith("-")
         line = ev.state.unknown("'%cd' with an option") if has_options else ev.state.expand_home(path or "~")
     ev.state.change_folder(line)
@@ -100,12 +101,9 @@ def run_cell_magic(ev: Evaluator, text: str, body: str) -> None:
     name, _, rest = text.partition(" ")
     if name in ("writefile", "file"):
         appends = rest.startswith("-a ")
-        path = expand(rest.removeprefix("-a ").strip(), ev.text)
-        try:
-            value = ev.state.unknown("text added to a file") if appends else parse_json(body)
-        except SimulatedException:
-            value = None
-        ev.state.write_file(ev.state.expand_home(strip(path, "\"'")) if isinstance(path, str) else path, value)
+        path = expand(rest.removeprefix("-a ").strip(" \"'"), ev.text)
+        value = ev.state.unknown("text added to a file") if appends else parse_json(body)
+        ev.state.write_file(ev.state.expand_home(path) if isinstance(path, str) else path, value)
     elif name in ("bash", "sh", "script", "!", "python", "python3", "pypy"):
         _check_script(ev, body, f"'%%{name}'")
     elif name in ("env", "set_env", "cd"):
@@ -158,8 +156,7 @@ def _assignment(rest: str) -> tuple[str, str] | None:
     separator = "=" if "=" in rest else " "
     if separator == " " and separator not in rest.strip():
         return None
-    at = rest.find(separator)
-    name, value = strip(rest[:at], None), strip(cut(rest, at + 1, len(rest)), None)
+    name, _, value = map(str.strip, rest.partition(separator))
     if re.search(r"\s", name):
         raise SimulatedException("UsageError", f"refusing to set env var with whitespace: '{value}'")
-    return str(name), value
+    return name, trace(rest, name, separator, value)[2]

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from taoprofiles.importer import cells
 from taoprofiles.importer.evaluator import Evaluator
 from taoprofiles.importer.state import MOUNTS_FILES, State, is_placeholder
-from taoprofiles.importer.values import SourceLocation, TracedStr, Unknown, segments
+from taoprofiles.importer.values import Segment, SourceLocation, TracedStr, Unknown, segments
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from taoprofiles.importer.state import Definition, Machine, WrittenFile
+    from taoprofiles.importer.state import Definition, WrittenFile
+    from taoprofiles.storage.paths import Context
 
 
 class Question(NamedTuple):
@@ -89,23 +90,15 @@ class ImportResult:
         """Add a question for each placeholder that a text is made of."""
         if is_placeholder(text):
             asked.setdefault(destination, Question(destination, self.location, str(text), "a placeholder"))
-        waiting = list(segments(text))
-        visited: set[tuple[str, int]] = set()
-        while waiting:
-            segment = waiting.pop()
-            key = segment.name, segment.version
-            if segment.kind == "name":
-                location = SourceLocation(*divmod(segment.version, 1 << 20))
-                asked.setdefault(segment.name, Question(segment.name, location, segment.text, "a placeholder"))
-            if segment.kind != "variable" or key in visited:
-                continue
-            visited.add(key)
-            definition = self.definition(*key)
-            if definition.is_placeholder:
-                question = Question(segment.name, definition.location, str(definition.value), "a placeholder")
-                asked.setdefault(segment.name, question)
-            elif isinstance(definition.value, str):
-                waiting += segments(definition.value)
+        for name, value, location in map(self._placeholder, self._state.placeholders(text)):
+            asked.setdefault(name, Question(name, location, value, "a placeholder"))
+
+    def _placeholder(self, segment: Segment) -> tuple[str, str, SourceLocation]:
+        """Return the name of a placeholder, its text, and where it stands."""
+        if segment.kind == "name":
+            return segment.name, segment.text, SourceLocation(*divmod(segment.version, 1 << 20))
+        definition = self.definition(segment.name, segment.version)
+        return segment.name, str(definition.value), definition.location
 
     def _ask_unknown(self, asked: dict[str, Question], unknown: Unknown, destination: str) -> None:
         history = self._state.history.items()
@@ -116,21 +109,17 @@ class ImportResult:
     def _take_variables(self) -> None:
         asked = {question.name for question in self.questions}
         for name, definitions in self._state.history.items():
-            if name not in self._state.touched or name in self._state.removed:
+            if name not in self._state.touched:
                 continue
             value, location, is_placeholder_text = definitions[-1]
             if isinstance(value, Unknown):
                 self.left_out.append((name, f"{value.location}: {value.reason}"))
-            elif name not in asked and (is_placeholder_text or self._needs_placeholder(value, asked)):
+            elif name not in asked and (
+                is_placeholder_text or {part.name for part in self._state.placeholders(value)} - asked
+            ):
                 self.left_out.append((name, f"{location}: a placeholder, '{str(value)[:60]}'"))
             else:
                 self.variables[name] = value
-
-    def _needs_placeholder(self, value: str, asked: set[str]) -> bool:
-        """Check whether a value is made of a placeholder that no mount needs."""
-        questions: dict[str, Question] = {}
-        self._ask_placeholders(questions, value, "")
-        return bool(questions.keys() - asked)
 
 
 def _mounts_file(state: State) -> WrittenFile | None:
@@ -168,9 +157,9 @@ def _leaves(value: Any) -> Iterator[Any]:
         yield value
 
 
-def read_cells(code: list[cells.Cell], machine: Machine, given: Mapping[str, str]) -> ImportResult:
-    """Evaluate the cells of a notebook, or a script as one cell. ``given`` are the user's values by name."""
-    state = State(machine, given)
+def read_cells(code: list[cells.Cell], context: Context, folder: str, given: Mapping[str, str]) -> ImportResult:
+    """Evaluate the cells of a file in ``folder``. ``given`` are the user's values by name."""
+    state = State(context, TracedStr([Segment(folder, "folder")]), given)
     evaluator = Evaluator(state)
     for cell in code:
         evaluator.run_cell(cell)

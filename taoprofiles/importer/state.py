@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,10 +22,12 @@ from taoprofiles.importer.values import (
     segments,
     type_name,
 )
-from taoprofiles.storage.paths import expand_user
+from taoprofiles.masking import is_secret
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Iterator, Mapping
+
+    from taoprofiles.storage.paths import Context
 
 PLACEHOLDER = re.compile(
     r"\bFIX_?ME\b|(^|/)path/to(/|$)|(^|[/{<_])YOUR_[A-Z]|^<[^<>]+>$|\bREPLACE_?ME\b|\bCHANGE_?ME\b|/absolute/path(/|$)"
@@ -36,23 +39,6 @@ _HINTS = ("FIX", "path", "YOUR_", "<", "REPLACE", "CHANGE")
 _LONGEST_PLACEHOLDER = 500
 _ALWAYS_SET = frozenset("PATH PWD SHELL TERM LANG".split())
 """Variables that every kernel has, with values of its own."""
-
-
-@dataclass(slots=True, frozen=True)
-class Machine:
-    """What the code would find on this machine. Nothing of it is changed.
-
-    ``environ`` is the environment of a notebook's kernel, ``folder`` the notebook's own folder. ``is_folder`` and
-    ``resolve`` look at the file system, as ``os.path`` does.
-    """
-
-    home: str
-    folder: str
-    uid: int
-    gid: int
-    environ: Mapping[str, str]
-    is_folder: Callable[[str], bool]
-    resolve: Callable[[str], str]
 
 
 class Definition(NamedTuple):
@@ -72,16 +58,28 @@ class WrittenFile(NamedTuple):
 
 
 @dataclass(slots=True)
+class Later:
+    """What code that is not followed may change from now on, whenever something unknown is called."""
+
+    mentioned: set[str] = field(default_factory=set)
+    """Names whose lists, dictionaries and functions it uses."""
+    bound: set[str] = field(default_factory=set)
+    variables: set[str] = field(default_factory=set)
+    all_variables: bool = False
+    folder: bool = False
+    mounts_file: bool = False
+
+
+@dataclass(slots=True)
 class State:
     """The state of the evaluation. ``given`` are the user's values, which take precedence over those of the code."""
 
-    machine: Machine
+    context: Context
+    folder: str | Unknown
     given: Mapping[str, str]
-    folder: str | Unknown = ""
     names: dict[str, Any] = field(default_factory=dict)
     history: dict[str, list[Definition]] = field(default_factory=dict)
-    """Every value of each environment variable that the code sets, including removed variables."""
-    removed: set[str] = field(default_factory=set)
+    """Every value of each environment variable that the code sets."""
     touched: set[str] = field(default_factory=set)
     """The variables that the code sets or reads."""
     used: set[str] = field(default_factory=set)
@@ -97,15 +95,13 @@ class State:
     """Lists and dictionaries, by id(), that code that is not followed may have changed."""
     has_unknown_names: bool = False
     """True after code that is not followed and may have bound names that are not known (``import *``)."""
-    created: set[str] = field(default_factory=set)
-    """The folders that the code creates."""
+    later: Later = field(default_factory=Later)
     _first: dict[str, Any] = field(default_factory=dict)
     _environment: Unknown | None = None
     """The value of every variable that is not set later, once all variables have become unknown."""
 
     def __post_init__(self) -> None:
         """Define the given variables."""
-        self.folder = TracedStr([Segment(self.machine.folder, "folder")])
         for name, value in self.given.items():
             self._define(name, value, SourceLocation(0, 0))
 
@@ -130,8 +126,6 @@ class State:
 
     def environment(self, name: str) -> str | Unknown | None:
         """Return a variable's value, None if it is not set."""
-        if name in self.removed:
-            return None
         if name in self.history:
             if name in self.given:
                 self.used.add(name)
@@ -141,11 +135,13 @@ class State:
             return value if isinstance(value, Unknown) else TracedStr([Segment(value, "variable", name, version)])
         if self._environment is not None:
             return self._environment
-        if name not in self.machine.environ:
-            return self.unknown(f"{name} comes from the kernel's environment") if name in _ALWAYS_SET else None
         if name == "HOME":
             return self.home
-        return TracedStr([Segment(self.machine.environ[name], "env", name)])
+        if name in _ALWAYS_SET:
+            return self.unknown(f"{name} comes from the kernel's environment")
+        if name in self.context.environ and (name in ("USER", "LOGNAME") or is_secret(name)):
+            return TracedStr([Segment(self.context.environ[name], "env", name)])
+        return None
 
     def set_environment(self, name: Any, value: Any) -> None:
         """Do ``os.environ[name] = value``. Raises SimulatedException as Python does."""
@@ -159,19 +155,15 @@ class State:
             raise SimulatedException("OSError" if not name else "ValueError", "illegal environment variable name")
         if isinstance(value, str) and ("\0" in value or "\0" in name):
             raise SimulatedException("ValueError", "embedded null byte")
-        self.removed.discard(name)
+        if self.later.all_variables or name in self.later.variables:
+            value = self.unknown("perhaps set by code that is not followed")
         self.touched.add(name)
         self._define(name, self.answered(name, value), self.location)
-
-    def remove_environment(self, name: str) -> None:
-        """Do ``del os.environ[name]``. The history stays: other values may have been made of it."""
-        self.removed.add(name)
 
     def invalidate_environment(self, reason: str) -> None:
         """Make all environment variables unknown, except those that the user gave."""
         self.note(f"may set variables that are not known: {reason}")
         self._environment = self.unknown(reason)
-        self.removed.clear()
         for name in self.history:
             self._define(name, self.answered(name, self._environment), self.location)
 
@@ -194,36 +186,42 @@ class State:
             return TracedStr([Segment(self.given[name])])
         return value
 
-    def holds_placeholder(self, text: str) -> bool:
-        """Check whether a text, or a value that it is made of, is a placeholder."""
-        waiting = [text]
+    def placeholders(self, text: str) -> Iterator[Segment]:
+        """Yield the placeholders that a text is made of: Python's names, and values of variables."""
+        waiting = list(segments(text))
         visited: set[tuple[str, int]] = set()
         while waiting:
-            text = waiting.pop()
-            if is_placeholder(text) or any(segment.kind == "name" for segment in segments(text)):
-                return True
-            used = {(segment.name, segment.version) for segment in segments(text) if segment.kind == "variable"}
-            values = [self.history[name][version].value for name, version in used - visited if name not in self.given]
-            waiting += [value for value in values if isinstance(value, str)]
-            visited |= used
-        return False
+            segment = waiting.pop()
+            if segment.kind == "name":
+                yield segment
+            if segment.kind != "variable" or (segment.name, segment.version) in visited or segment.name in self.given:
+                continue
+            visited.add((segment.name, segment.version))
+            definition = self.history[segment.name][segment.version]
+            if definition.is_placeholder:
+                yield segment
+            elif isinstance(definition.value, str):
+                waiting += segments(definition.value)
+
+    def holds_placeholder(self, text: str) -> bool:
+        """Check whether a text, or a value that it is made of, is a placeholder."""
+        return is_placeholder(text) or any(True for _ in self.placeholders(text))
 
     # The home and the current folder
 
     @property
     def home(self) -> str | Unknown:
         """The home as ``os.path.expanduser("~")`` returns it: the environment's HOME counts."""
-        if "HOME" in self.history or "HOME" in self.removed or self._environment is not None:
-            changed = self.environment("HOME")
-            return self.unknown("the home where HOME is not set") if changed is None else changed
-        return TracedStr([Segment(self.machine.home, "home")])
+        if "HOME" in self.history or self._environment is not None:
+            return self.environment("HOME") or self.unknown("the home where HOME is empty")
+        return TracedStr([Segment(self.context.home, "home")])
 
     def expand_home(self, path: str) -> str | Unknown:
         """Return ``os.path.expanduser(path)``."""
         if not path.startswith("~"):
             return path
         if path.partition("/")[0] != "~":
-            return concat(expand_user(path, self.machine.home))
+            return concat(self.context.expand_user(path))
         home = self.home
         return home if isinstance(home, Unknown) else expand_home(path, home)
 
@@ -239,22 +237,17 @@ class State:
         if isinstance(folder, Unknown):
             return folder
         whole = join_path(folder, path)
-        real, normal = self.machine.resolve(whole), normal_path(whole)
+        real, normal = real_path(whole), normal_path(whole)
         return normal if real == normal else concat(real)
 
     def change_folder(self, path: Any) -> None:
         """Do ``os.chdir(path)``. The folder is unknown if there is none of that path yet."""
         absolute = self.absolute(path) if isinstance(path, str) else path
-        if isinstance(absolute, str) and absolute not in self.created and not self.machine.is_folder(absolute):
+        if self.later.folder:
+            absolute = self.unknown("a folder that is perhaps changed")
+        elif isinstance(absolute, str) and not os.path.isdir(absolute):
             absolute = self.unknown(f"whether the folder '{path}' exists")
         self.folder = absolute
-
-    def create_folder(self, path: Any) -> None:
-        """Record that the code creates a folder."""
-        absolute = self.absolute(path) if isinstance(path, str) else path
-        while isinstance(absolute, str) and absolute not in ("/", "", *self.created):
-            self.created.add(str(absolute))
-            absolute = str(absolute).rpartition("/")[0]
 
     # Mounts files
 
@@ -267,21 +260,31 @@ class State:
             self.invalidate_files("a file of a path that is not known is written")
         elif isinstance(path, str) and path.rpartition("/")[2] in MOUNTS_FILES:
             absolute = self.absolute(path)
+            if self.later.mounts_file:
+                value = self.unknown("perhaps written by code that is not followed")
             self.files.append(WrittenFile(absolute if isinstance(absolute, str) else path, value, self.location))
-
-    def written_json(self, path: Any) -> Any:
-        """Return the value of the mounts file that the code wrote last, None if ``path`` is another file."""
-        absolute = self.absolute(path) if isinstance(path, str) else None
-        return self.files[-1].value if self.files and self.files[-1].path == absolute else None
 
     def invalidate_files(self, reason: str) -> None:
         """Make the content of the mounts files that the code wrote unknown."""
         for path in dict.fromkeys(file.path for file in self.files):
             self.files.append(WrittenFile(path, self.unknown(reason), self.location))
 
-    def lose_mounts_file(self, reason: str) -> None:
-        """Make the content of the mounts file unknown, also if the code has not written it yet."""
-        self.write_file(f"{self.machine.home}/{MOUNTS_FILES[0]}", self.unknown(reason))
+    def lose_mounts_file(self, reason: str, name: str = MOUNTS_FILES[0]) -> None:
+        """Make the content of a mounts file unknown, also if the code has not written it yet."""
+        self.write_file(f"{self.context.home}/{name}", self.unknown(reason))
+
+    def lose_everything(self, reason: str) -> None:
+        """Make unknown all variables and the mounts file."""
+        self.invalidate_environment(reason)
+        self.lose_mounts_file(reason)
+
+
+def real_path(path: str) -> str:
+    """Return ``os.path.realpath(path)``, also for a text that cannot be a path."""
+    try:
+        return os.path.realpath(path)
+    except ValueError:  # a NUL, or what UTF-8 cannot hold
+        return os.path.normpath(path)
 
 
 def names_mounts_file(text: object) -> bool:

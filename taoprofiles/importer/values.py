@@ -8,32 +8,27 @@ depends on something that is not followed is ``Unknown``, with the reason and th
 from __future__ import annotations
 
 import json
+import pathlib
 import posixpath
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import ast
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Self
 
-CELL_STEPS = 20_000
-"""Evaluation steps in one cell. A set-up cell takes a few hundred."""
-ALL_STEPS = 200_000
-ALL_SIZE = 1 << 21
+STEPS_LIMIT = 200_000
+"""Evaluation steps in one file. A set-up cell takes a few hundred."""
+SIZE_LIMIT = 1 << 21
 """Characters and entries created in one file."""
 ENTRY_SIZE = 4
 """The size of one entry of a dictionary or tuple, compared with one character."""
 PIECE_SIZE = 16
 """The size of one substring, in addition to its characters."""
 TEXT_LIMIT = 1 << 16
-ENTRIES_LIMIT = 10_000
 DEPTH_LIMIT = 60
-CALLS_LIMIT = 12
-TEXTS_LIMIT = 5
-"""Depth of magics that expand magics."""
 NUMBER_BITS = 256
-
 
 SEGMENTS_LIMIT = 1000
 """Segments of one string. A path has two or three."""
@@ -99,28 +94,16 @@ def cut(text: str, start: int, end: int) -> TracedStr:
     return TracedStr(result)
 
 
-def cut_pieces(text: str, pieces: Iterable[str], gap: int | None) -> list[TracedStr]:
-    """Return pieces of ``text`` that follow each other, ``gap`` characters apart, None for any white space."""
-    result: list[TracedStr] = []
+def trace(text: str, *pieces: str) -> list[TracedStr]:
+    """Return pieces that were made of ``text``, with the segments of ``text`` if they occur in it in this order."""
+    result = []
     position = 0
     for piece in pieces:
-        position = text.index(piece, position) if gap is None else position
-        result.append(cut(text, position, position + len(piece)))
-        position += len(piece) + (gap or 0)
+        start = text.find(piece, position)
+        if start >= 0:
+            position = start + len(piece)
+        result.append(concat(piece) if start < 0 else cut(text, start, position))
     return result
-
-
-def replace(text: str, old: str, new: str) -> TracedStr:
-    """Return ``text.replace(old, new)``, for an ``old`` that is not empty."""
-    pieces = cut_pieces(text, text.split(old), len(old))
-    return concat(*[part for piece in pieces for part in (new, piece)][1:])
-
-
-def strip(text: str, characters: str | None, *, left: bool = True, right: bool = True) -> TracedStr:
-    """Return ``text.strip(characters)``, or of one side only."""
-    start = len(text) - len(text.lstrip(characters)) if left else 0
-    end = len(text.rstrip(characters)) if right else len(text)
-    return cut(text, start, max(start, end))
 
 
 def join_path(*texts: str) -> TracedStr:
@@ -135,25 +118,8 @@ def join_path(*texts: str) -> TracedStr:
 
 
 def normal_path(text: str) -> TracedStr:
-    """Return ``os.path.normpath(text)``; a path that is normal already keeps its segments."""
-    normal = posixpath.normpath(text)
-    if normal == text.rstrip("/"):
-        return cut(text, 0, len(normal))
-    return concat(normal)
-
-
-def pure_path(text: str) -> TracedStr:
-    """Return ``str(pathlib.PurePosixPath(text))``; a path that is normal already keeps its segments."""
-    slashes = len(text) - len(text.lstrip("/"))
-    root = "/" * (slashes if slashes <= 2 else 1)
-    normal = root + "/".join(name for name in text.split("/") if name not in ("", ".")) or "."
-    return cut(text, 0, len(normal)) if text.startswith(normal) else concat(normal)
-
-
-def split_path(text: str) -> tuple[TracedStr, TracedStr]:
-    """Return ``os.path.split(text)``."""
-    head, tail = posixpath.split(text)
-    return cut(text, 0, len(head)), cut(text, len(text) - len(tail), len(text))
+    """Return ``os.path.normpath(text)``."""
+    return trace(text, posixpath.normpath(text))[0]
 
 
 def expand_home(text: str, home: str) -> TracedStr:
@@ -186,37 +152,28 @@ class SimulatedException(Exception):
         return f"{self.kind}: {self.message}"
 
 
-class ControlFlow(Exception):
-    """A ``return``, ``break`` or ``continue`` of the imported code."""
+class Returned(Exception):
+    """A ``return`` of the imported code."""
 
-    def __init__(self, kind: str, value: Any = None) -> None:
-        super().__init__(kind)
-        self.kind, self.value = kind, value
+    def __init__(self, value: Any) -> None:
+        super().__init__()
+        self.value = value
 
 
 class NotFollowed(Exception):
-    """A loop or function may have ended early, so the rest of it cannot be followed. ``kinds`` are the statements."""
-
-    def __init__(self, kinds: set[str]) -> None:
-        super().__init__(*kinds)
-        self.kinds = kinds
+    """A function may have returned early, so the rest of it cannot be followed."""
 
 
 class Budget:
     """Counts evaluation steps and created data. Methods raise Exhausted."""
 
     def __init__(self) -> None:
-        self._steps, self._size, self._cell_steps = ALL_STEPS, ALL_SIZE, 0
-
-    def start_cell(self, *, is_followed: bool = True) -> None:
-        """Limit the steps of one cell, which are more for a cell that is not followed."""
-        self._cell_steps = CELL_STEPS if is_followed else ALL_STEPS
+        self._steps, self._size = STEPS_LIMIT, SIZE_LIMIT
 
     def step(self) -> None:
         """Count one step."""
         self._steps -= 1
-        self._cell_steps -= 1
-        if min(self._steps, self._cell_steps) < 0:
+        if self._steps < 0:
             raise Exhausted
 
     def add(self, size: int) -> None:
@@ -238,21 +195,13 @@ class Unknown:
 class Json(Unknown):
     """The JSON text of ``value``. It can be written to a file; any other use of it is unknown."""
 
-    value: Any = None
+    value: Any
 
 
 @dataclass(slots=True, frozen=True)
 class Library:
     """Something of Python or its library, by its dotted name, such as ``os.path.join``."""
 
-    name: str
-
-
-@dataclass(slots=True, eq=False)
-class Method:
-    """A bound method of a value."""
-
-    owner: Any
     name: str
 
 
@@ -265,6 +214,8 @@ class Function:
     body: list[ast.stmt]
     local_names: frozenset[str]
     cell: int
+    is_escaped: bool = False
+    """True once code that is not followed may call it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -292,7 +243,7 @@ class PurePath:
     __slots__ = ("text",)
 
     def __init__(self, text: str) -> None:
-        self.text = pure_path(text)
+        self.text = trace(text, str(pathlib.PurePosixPath(text)))[0]
 
 
 @dataclass(slots=True, eq=False)
@@ -301,7 +252,7 @@ class File:
 
     path: Any
     mode: str
-    written: list[Any] = field(default_factory=list)
+    written: list[Any]
 
 
 PLAIN = (str, int, float, bool, type(None))
@@ -315,15 +266,21 @@ def type_name(value: object) -> str:
     return _TYPE_NAMES.get(type(value), type(value).__name__)
 
 
+def attempt(function: Callable[..., Any], *args: Any) -> Any:
+    """Return the result of an operation on plain values. Raises SimulatedException for what it raises."""
+    try:
+        return function(*args)
+    except (TypeError, ValueError, LookupError, ArithmeticError) as error:
+        raise SimulatedException(type(error).__name__, str(error)) from None
+
+
 def parse_json(text: str) -> Any:
-    """Return ``json.loads(text)``. Raises SimulatedException, also for a value that is nested too deeply."""
+    """Return ``json.loads(text)``, None for text that is not JSON or is nested too deeply."""
     try:
         value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise SimulatedException(type(error).__name__, str(error)) from None
-    if _is_too_deep(value):
-        raise SimulatedException("RecursionError", "maximum recursion depth exceeded")
-    return value
+    except (ValueError, RecursionError):
+        return None
+    return None if _is_too_deep(value) else value
 
 
 def _is_too_deep(value: Any) -> bool:

@@ -88,7 +88,7 @@ def test_a_folder_is_asked_about_once(home: Home) -> None:
     with Terminal([home.taoprof, "import", "project"], environ=home.environ, cwd=home.root) as terminal:
         terminal.wait_for("[~/project]: ")
         terminal.send("\n")
-        terminal.wait_for("b.ipynb → b")
+        terminal.wait_for("b.ipynb  b ")
         terminal.wait_for("Save 2 profiles? [Y/n] ")
         terminal.send("n\n")
         assert terminal.finish()[0] == 0

@@ -142,6 +142,26 @@ CONTROL = [
     ("x = 'a'\ntry:\n    raise 5\nexcept TypeError:\n    x = 'b'", "x"),
     ("x='a'\ntry:\n    raise UnicodeError\nexcept ValueError:\n    x = 'b'", "x"),
 ]
+LATER = [
+    ("class K:\n    def go(self): x.append('q')\nx = ['a']\nk = K()\nk.go()", "str(len(x))"),
+    (
+        "class K:\n    def go(self): put()\ndef put(): os.environ['A'] = '2'\nk = K()\nos.environ['A'] = '1'\nk.go()",
+        "'x'",
+    ),
+    ("class K:\n    def go(self):\n        global x\n        x = 'b'\nk = K()\nx = 'a'\nk.go()", "x"),
+    ("os.makedirs('sub')\nclass K:\n    def go(self): os.chdir('sub')\nk = K()\n%cd .\nk.go()", "os.getcwd()"),
+    ("e = os.environ if YES else {}\nos.environ['A'] = '1'\ne['A'] = '2'", "os.environ['A']"),
+    ("try:\n    e = os.environ\nexcept KeyError:\n    pass\nos.environ['A'] = '1'\ne['A'] = '2'", "os.environ['A']"),
+    ("def put(e): e['A'] = '2'\nos.environ['A'] = '1'\nlist(map(put, [os.environ]))", "os.environ['A']"),
+    ("f = lambda: os.environ.update(A='2')\nos.environ['A'] = '1'\nf()", "os.environ['A']"),
+    ("os.environ['A'] = '1'\nwhile YES:\n    !echo {os.environ.update(A='2')}\n    break", "os.environ['A']"),
+    ("x = ['a']\nwhile NO:\n    !echo {x.append('b')}", "str(len(x))"),
+    ("x = 'g'\ndef f():\n    r = [x for x in 'ab']\n    return x + r[0]", "f()"),
+    ("d = {'a': '1', 'b': '2'}\nr = ''\nfor k, v in d.items():\n    d['b'] = 'z'\n    r += v", "r"),
+    ("l = ['a', 'b']\nr = ''\nfor x in l:\n    l[1] = 'z'\n    r += x", "r"),
+    ("l = ['a']\nadd = l.append\nl[0] = 'b'\nadd('c')", "''.join(l)"),
+    ("os.environ['A'] = '1'\nlist(map(os.environ.pop, ['A']))", "os.environ.get('A', 'none')"),
+]
 VALUES = [
     (
         "x = 'a'\ndef f():\n    x = 'b'\n    def g():\n        nonlocal x\n        x = 'c'\n    g()\n    return x\ny = f()\nx += y",
@@ -235,148 +255,6 @@ VALUES = [
     ("", "'a\\tb'.expandtabs(4)"),
     ("", "str('a' < 'B') + str('a' < 'b' < 'c')"),
     ("", "'x' * -1 + 'x' * True + 'y'"),
-    ("", "os.path.join('a', '') + '|'"),
-    ("", "os.path.join('', 'a') + '|'"),
-    ("", "os.path.join('a/', 'b') + '|'"),
-    ("", "os.path.join('a', '/b') + '|'"),
-    ("", "os.path.join('a', '/b', 'c') + '|'"),
-    ("", "os.path.join('/', 'a') + '|'"),
-    ("", "os.path.join('a', '../b') + '|'"),
-    ("", "os.path.join('', '') + '|'"),
-    ("", "os.path.join('a', '', 'b') + '|'"),
-    ("", "os.path.join('a//', '//b') + '|'"),
-    (
-        "",
-        "'|'.join([os.path.normpath('/'), os.path.dirname('/'), os.path.basename('/'), os.path.abspath('/'), os.path.realpath('/')])",
-    ),
-    ("", "os.path.expanduser('/')+'|'"),
-    ("", "'|'.join(os.path.splitext('/')) + '|'.join(os.path.split('/'))"),
-    (
-        "",
-        "'|'.join([os.path.normpath('//'), os.path.dirname('//'), os.path.basename('//'), os.path.abspath('//'), os.path.realpath('//')])",
-    ),
-    ("", "os.path.expanduser('//')+'|'"),
-    ("", "'|'.join(os.path.splitext('//')) + '|'.join(os.path.split('//'))"),
-    (
-        "",
-        "'|'.join([os.path.normpath('///a'), os.path.dirname('///a'), os.path.basename('///a'), os.path.abspath('///a'), os.path.realpath('///a')])",
-    ),
-    ("", "os.path.expanduser('///a')+'|'"),
-    ("", "'|'.join(os.path.splitext('///a')) + '|'.join(os.path.split('///a'))"),
-    (
-        "",
-        "'|'.join([os.path.normpath('a/'), os.path.dirname('a/'), os.path.basename('a/'), os.path.abspath('a/'), os.path.realpath('a/')])",
-    ),
-    ("", "os.path.expanduser('a/')+'|'"),
-    ("", "'|'.join(os.path.splitext('a/')) + '|'.join(os.path.split('a/'))"),
-    (
-        "",
-        "'|'.join([os.path.normpath('a//b/'), os.path.dirname('a//b/'), os.path.basename('a//b/'), os.path.abspath('a//b/'), os.path.realpath('a//b/')])",
-    ),
-    ("", "os.path.expanduser('a//b/')+'|'"),
-    ("", "'|'.join(os.path.splitext('a//b/')) + '|'.join(os.path.split('a//b/'))"),
-    (
-        "",
-        "'|'.join([os.path.normpath('.'), os.path.dirname('.'), os.path.basename('.'), os.path.abspath('.'), os.path.realpath('.')])",
-    ),
-    ("", "os.path.expanduser('.')+'|'"),
-    ("", "'|'.join(os.path.splitext('.')) + '|'.join(os.path.split('.'))"),
-    (
-        "",
-        "'|'.join([os.path.normpath('..'), os.path.dirname('..'), os.path.basename('..'), os.path.abspath('..'), os.path.realpath('..')])",
-    ),
-    ("", "os.path.expanduser('..')+'|'"),
-    ("", "'|'.join(os.path.splitext('..')) + '|'.join(os.path.split('..'))"),
-    (
-        "",
-        "'|'.join([os.path.normpath(''), os.path.dirname(''), os.path.basename(''), os.path.abspath(''), os.path.realpath('')])",
-    ),
-    ("", "os.path.expanduser('')+'|'"),
-    ("", "'|'.join(os.path.splitext('')) + '|'.join(os.path.split(''))"),
-    (
-        "",
-        "'|'.join([os.path.normpath('a/..'), os.path.dirname('a/..'), os.path.basename('a/..'), os.path.abspath('a/..'), os.path.realpath('a/..')])",
-    ),
-    ("", "os.path.expanduser('a/..')+'|'"),
-    ("", "'|'.join(os.path.splitext('a/..')) + '|'.join(os.path.split('a/..'))"),
-    (
-        "",
-        "'|'.join([os.path.normpath('../a'), os.path.dirname('../a'), os.path.basename('../a'), os.path.abspath('../a'), os.path.realpath('../a')])",
-    ),
-    ("", "os.path.expanduser('../a')+'|'"),
-    ("", "'|'.join(os.path.splitext('../a')) + '|'.join(os.path.split('../a'))"),
-    (
-        "",
-        "'|'.join([os.path.normpath('/..'), os.path.dirname('/..'), os.path.basename('/..'), os.path.abspath('/..'), os.path.realpath('/..')])",
-    ),
-    ("", "os.path.expanduser('/..')+'|'"),
-    ("", "'|'.join(os.path.splitext('/..')) + '|'.join(os.path.split('/..'))"),
-    (
-        "",
-        "'|'.join([os.path.normpath('~'), os.path.dirname('~'), os.path.basename('~'), os.path.abspath('~'), os.path.realpath('~')])",
-    ),
-    ("", "os.path.expanduser('~')+'|'"),
-    ("", "'|'.join(os.path.splitext('~')) + '|'.join(os.path.split('~'))"),
-    (
-        "",
-        "'|'.join([os.path.normpath('~/'), os.path.dirname('~/'), os.path.basename('~/'), os.path.abspath('~/'), os.path.realpath('~/')])",
-    ),
-    ("", "os.path.expanduser('~/')+'|'"),
-    ("", "'|'.join(os.path.splitext('~/')) + '|'.join(os.path.split('~/'))"),
-    (
-        "",
-        "'|'.join([os.path.normpath('~root/x'), os.path.dirname('~root/x'), os.path.basename('~root/x'), os.path.abspath('~root/x'), os.path.realpath('~root/x')])",
-    ),
-    ("", "os.path.expanduser('~root/x')+'|'"),
-    ("", "'|'.join(os.path.splitext('~root/x')) + '|'.join(os.path.split('~root/x'))"),
-    (
-        "",
-        "'|'.join([os.path.normpath('~/..'), os.path.dirname('~/..'), os.path.basename('~/..'), os.path.abspath('~/..'), os.path.realpath('~/..')])",
-    ),
-    ("", "os.path.expanduser('~/..')+'|'"),
-    ("", "'|'.join(os.path.splitext('~/..')) + '|'.join(os.path.split('~/..'))"),
-    (
-        "",
-        "'|'.join([os.path.normpath('a/~'), os.path.dirname('a/~'), os.path.basename('a/~'), os.path.abspath('a/~'), os.path.realpath('a/~')])",
-    ),
-    ("", "os.path.expanduser('a/~')+'|'"),
-    ("", "'|'.join(os.path.splitext('a/~')) + '|'.join(os.path.split('a/~'))"),
-    (
-        "",
-        "'|'.join([os.path.normpath('.bashrc'), os.path.dirname('.bashrc'), os.path.basename('.bashrc'), os.path.abspath('.bashrc'), os.path.realpath('.bashrc')])",
-    ),
-    ("", "os.path.expanduser('.bashrc')+'|'"),
-    ("", "'|'.join(os.path.splitext('.bashrc')) + '|'.join(os.path.split('.bashrc'))"),
-    (
-        "",
-        "'|'.join([os.path.normpath('a.'), os.path.dirname('a.'), os.path.basename('a.'), os.path.abspath('a.'), os.path.realpath('a.')])",
-    ),
-    ("", "os.path.expanduser('a.')+'|'"),
-    ("", "'|'.join(os.path.splitext('a.')) + '|'.join(os.path.split('a.'))"),
-    (
-        "",
-        "'|'.join([os.path.normpath('a.b.c'), os.path.dirname('a.b.c'), os.path.basename('a.b.c'), os.path.abspath('a.b.c'), os.path.realpath('a.b.c')])",
-    ),
-    ("", "os.path.expanduser('a.b.c')+'|'"),
-    ("", "'|'.join(os.path.splitext('a.b.c')) + '|'.join(os.path.split('a.b.c'))"),
-    (
-        "",
-        "'|'.join([os.path.normpath('..a'), os.path.dirname('..a'), os.path.basename('..a'), os.path.abspath('..a'), os.path.realpath('..a')])",
-    ),
-    ("", "os.path.expanduser('..a')+'|'"),
-    ("", "'|'.join(os.path.splitext('..a')) + '|'.join(os.path.split('..a'))"),
-    (
-        "",
-        "'|'.join([os.path.normpath('/a/b/../c/'), os.path.dirname('/a/b/../c/'), os.path.basename('/a/b/../c/'), os.path.abspath('/a/b/../c/'), os.path.realpath('/a/b/../c/')])",
-    ),
-    ("", "os.path.expanduser('/a/b/../c/')+'|'"),
-    ("", "'|'.join(os.path.splitext('/a/b/../c/')) + '|'.join(os.path.split('/a/b/../c/'))"),
-    (
-        "",
-        "'|'.join([os.path.normpath('./a'), os.path.dirname('./a'), os.path.basename('./a'), os.path.abspath('./a'), os.path.realpath('./a')])",
-    ),
-    ("", "os.path.expanduser('./a')+'|'"),
-    ("", "'|'.join(os.path.splitext('./a')) + '|'.join(os.path.split('./a'))"),
     ("", "os.path.join('a', None)"),
     (
         "",
@@ -452,6 +330,13 @@ VALUES = [
     ("a = {'k': 'x'}\nh = [a]\nfor l in open('/etc/hostname'):\n    for b in h: b['k'] = 'y'", "a['k']"),
     ("a = ['x']\nh = (a,)\ntime.strftime(h) if 0 else None\nprint(h)", "str(len(h[0]))"),
 ]
+PATHS = ("", "/", "//", "///a", "a/", "a//b/", ".", "..", "a/..", "../a", "/..", "~", "~/", "~root/x", "~/..", "a/~", "a.b",
+         ".a", "..a", "/a/b/../c/", "./a")  # fmt: skip
+OF_PATHS = ("os.path.normpath", "os.path.dirname", "os.path.basename", "os.path.abspath", "os.path.realpath",
+            "os.path.expanduser", "Path", "os.fspath")  # fmt: skip
+VALUES += [("", "'|'.join([" + ", ".join(f"str({of}({path!r}))" for of in OF_PATHS) + "])") for path in PATHS]
+VALUES += [("", f"os.path.join({first!r}, {path!r}) + '|' + str(Path({first!r}) / {path!r})") for first in ("", "a", "b/", "/")
+           for path in ("", "a", "/b", "../c", "//d")]  # fmt: skip
 ALIASES = [
     ("a = {'k': 'x'}\nc = {'k': 'z'}\nif YES: b = a\nelse: b = c\nb['k'] = 'y'", "a['k'] + c['k']"),
     ("a = {'k': 'x'}\nc = {'k': 'z'}\nb = a\nif NO: b = c\nb['k'] = 'y'", "a['k'] + c['k']"),

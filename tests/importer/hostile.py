@@ -393,9 +393,6 @@ SPECIAL: dict[str, Callable[[], bytes]] = {
         {"cells": [None, 1, "x", [], {}, {"cell_type": []}, {"cell_type": "code"}, {"cell_type": "code", "source": 7},
                    {"cell_type": "code", "source": [1, None, ["x"], "a = 1"]}]}
     ).encode(),
-    "worksheets of wrong kinds": lambda: json.dumps(
-        {"worksheets": [None, 1, {"cells": 7}, {"cells": [{"cell_type": "code", "input": "a"}]}]}
-    ).encode(),
     "cells that are none": lambda: json.dumps({"cells": {"a": 1}}).encode(),
     "the same key twice": lambda: b'{"cells": 1, "cells": [{"cell_type": "code", "source": "a", "source": "b"}]}',
 }  # fmt: skip
@@ -412,15 +409,15 @@ def _main() -> None:
     from taoprofiles.storage.paths import Context
 
     folder = sys.argv[1]
-    for bound in ("CELL_STEPS", "ALL_STEPS", "ALL_SIZE"):
+    for bound in ("STEPS_LIMIT", "SIZE_LIMIT"):
         setattr(values, bound, int(getattr(values, bound) * float(sys.argv[2])))
     context = Context({"HOME": folder, "USER": "ana", "NGC_API_KEY": "secret"})
 
     def read(content: bytes) -> str:
-        found = build.read(context, content, where="file", path=f"{folder}/file", given={})
+        source = build.Source(context, content, where="file", path=f"{folder}/file")
+        found = source.evaluate({})
         if found.questions:
-            given = {question.name: "/answer" for question in found.questions if question.name}
-            found = build.read(context, content, where="file", path=f"{folder}/file", given=given)
+            found = source.evaluate({question.name: "/answer" for question in found.questions if question.name})
         made, notes = build.build(context, found, name="net", where="file")
         for text in [*found.notes, *notes]:
             printable(text)

@@ -41,7 +41,9 @@ def context(home: Path) -> Context:
 def read(home: Path, content: bytes, *, folder: Path | None = None, **given: str) -> ImportResult:
     """Read a notebook or a script that stands in ``folder``."""
     path = str((folder or home) / "file")
-    return build.read(context(home), content, where="file", path=path, given=given)
+    result = build.Source(context(home), content, where="file", path=path).evaluate(given)
+    build.check_given(result, "file")
+    return result
 
 
 def rendered(home: Path, found: ImportResult) -> tuple[dict[str, str], dict[str, Any]]:

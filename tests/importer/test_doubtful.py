@@ -10,13 +10,16 @@ import pytest
 
 from taoprofiles.importer import build
 from taoprofiles.importer.values import Unknown
-from tests.importer.doubtful import ALIASES, CELLS, CONTROL, VALUES
+from tests.importer.doubtful import ALIASES, CELLS, CONTROL, LATER, VALUES
 from tests.importer.executing import Job, Outcome, execute
 from tests.importer.notebooks import context, notebook, read, write
 from tests.support.home import ALL, require
 
 START = "import json, os, time\nfrom pathlib import Path\nYES, NO = time.time() > 0, time.time() < 0\n"
-CASES = {f"{code}; {expression}": [f"{code}\nos.environ['R'] = {expression}"] for code, expression in CONTROL + VALUES}
+CASES = {
+    f"{code}; {expression}": [f"{code}\nos.environ['R'] = {expression}"]
+    for code, expression in CONTROL + LATER + VALUES
+}
 CASES |= {f"{code}; {expression}": [f"{code}\nos.environ['R'] = {expression}"] for code, expression in ALIASES}
 CASES |= {"; ".join(cells): cells for cells in CELLS}
 if not ALL:  # each one is run in a kernel of its own
@@ -90,11 +93,6 @@ def test_a_mounts_file_that_is_left_empty_is_none(tmp_path: Path, spoilt: str) -
     first = "m = {'Mounts': []}\np = os.path.expanduser('~/.tao_mounts.json')\n" + write("m")
     assert read(tmp_path, notebook([START, first])).mapping == {"Mounts": []}
     assert read(tmp_path, notebook([START, first, spoilt])).mapping is None
-
-
-def test_a_variable_taken_away_lives_on_in_what_was_made_of_it(tmp_path: Path) -> None:
-    cell = "os.environ['A'] = '/a'\nos.environ['B'] = os.environ.pop('A') + '/b'"
-    assert read(tmp_path, notebook([START, cell])).variables == {"B": "/a/b"}
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,11 @@ def lines(text: str, *rest: str, **more: Any) -> Idiom:
     return Idiom([text, *rest, mounts(DATA), write()], **more)
 
 
+def mounted(*cells: str) -> Idiom:
+    """Run cells after one with a dictionary that mounts /d."""
+    return Idiom([mounts('"/d" -> "/x"'), *cells])
+
+
 IDIOMS: dict[str, Idiom] = {
     # Variables
     "env": lines("%env LOCAL_DATA_DIR=/data/kitti\n%env KEY=tlt_encode"),
@@ -84,9 +89,6 @@ IDIOMS: dict[str, Idiom] = {
     "environ.get of nothing": one('str(os.environ.get("NOPE"))'),
     "environ.setdefault": one('os.environ.setdefault("ROOT", "/data")'),
     "environ.update": lines('import os\nos.environ.update({"LOCAL_DATA_DIR": "/d"}, KEY="k")'),
-    "environ.pop": lines(
-        "%env A=1\n%env LOCAL_DATA_DIR=/d", 'import os\nos.environ.pop("A")\nos.environ.pop("B", None)'
-    ),
     "environ of another name": lines('from os import environ as e\ne["LOCAL_DATA_DIR"] = "/d"'),
     "environ in": one('"/a" if "NOPE" in os.environ else "/b"'),
     "a KeyError ends the cell": lines(
@@ -107,7 +109,7 @@ IDIOMS: dict[str, Idiom] = {
             f"%env HOME={{HOME}}\n%env B=1\n{write()}",
         ],
     ),
-    "import earlier": Idiom(["import os, json", 'os.environ["LOCAL_DATA_DIR"] = "/d"', mounts(DATA), write()]),
+    "import earlier": lines("import os, json", 'os.environ["LOCAL_DATA_DIR"] = "/d"'),
     "import as": lines('import os.path as osp, os as o\no.environ["LOCAL_DATA_DIR"] = osp.join("/d", "e")'),
     "from os import": lines(
         'from os.path import join\nfrom os import environ\nenviron["LOCAL_DATA_DIR"] = join("/d", "e")'
@@ -123,28 +125,19 @@ IDIOMS: dict[str, Idiom] = {
     ),
     "a magic in brackets is none": lines("x = [\n    3\n    %2\n]\n%env LOCAL_DATA_DIR=/d"),
     "an error of syntax loses the whole cell": lines("%env LOCAL_DATA_DIR=/a", "%env LOCAL_DATA_DIR=/b\nx = = 1"),
-    "an error loses the rest of the cell": lines("%env LOCAL_DATA_DIR=/a\n1/0\n%env LOCAL_DATA_DIR=/b"),
-    "cd": Idiom(["!mkdir -p sub", "%cd sub", SET.replace("{}", "os.getcwd()"), mounts(DATA), write()]),
-    "cd above": Idiom(["%cd ..", SET.replace("{}", 'os.path.abspath("x")'), mounts(DATA), write()]),
-    "cd home": Idiom(["%cd ~", SET.replace("{}", 'os.path.join(os.getcwd(), "x")'), mounts(DATA), write()]),
-    "cd with makedirs": Idiom(
-        [
-            OS + '\nos.makedirs("a/b", exist_ok=True)\nos.chdir("a/b")',
-            SET.replace("{}", "os.getcwd()"),
-            mounts(DATA),
-            write(),
-        ]
+    "cd": lines("!mkdir -p sub", "%cd sub", SET.replace("{}", "os.getcwd()")),
+    "cd above": lines("%cd ..", SET.replace("{}", 'os.path.abspath("x")')),
+    "cd home": lines("%cd ~", SET.replace("{}", 'os.path.join(os.getcwd(), "x")')),
+    "cd with makedirs": lines(
+        OS + '\nos.makedirs("a/b", exist_ok=True)\nos.chdir("a/b")', SET.replace("{}", "os.getcwd()")
     ),
     # Text
     "plus": one('"/data" + "/" + "kitti"'),
     "plus in place": lines('import os\np = "/data"\np += "/x"\nos.environ["LOCAL_DATA_DIR"] = p'),
-    "f-string": one('f"{root}/kitti/{n:03d}/{root!s}"', 'root = "/data"; n = 7'),
     "f-string with quotes": one("f\"{os.environ['ROOT']}/kitti\"", "%env ROOT=/d"),
     "format": one('"{}/{}".format(root, "kitti")', 'root = "/data"'),
-    "format by name": one('"{root}/{0}/{0:>8}".format("kitti", root=root)', 'root = "/data"'),
     "percent": one('"%s/kitti/%d" % (root, 5)', 'root = "/data"'),
     "percent of one": one('"/data/%s%%" % Path("x")', "from pathlib import Path"),
-    "percent by name": one('"%(r)s/kitti%%" % {"r": root}', 'root = "/data"'),
     "percent of a tuple that is short": lines("%env LOCAL_DATA_DIR=/a", 'x = "%s%s" % ("a",)\n%env LOCAL_DATA_DIR=/b'),
     "percent of too many": lines("%env LOCAL_DATA_DIR=/a", 'x = "%s" % ("a", "b")\n%env LOCAL_DATA_DIR=/b'),
     "joined list": one('"/".join(["", "data", "kitti"])'),
@@ -157,7 +150,6 @@ IDIOMS: dict[str, Idiom] = {
     "case": one('"/Data".lower() + "x".upper() + "tao".title()'),
     "conditional": one('"/a" if 1 > 2 else "/b"'),
     "or": one('os.environ.get("NOPE") or "/b"'),
-    "walrus": one('(r := "/data") + r'),
     "raw and implicit": one('r"/data" "/kitti"'),
     "escapes": one('"/d\\x61ta/\\u00fc"'),
     # Paths
@@ -172,41 +164,23 @@ IDIOMS: dict[str, Idiom] = {
     "pathlib home": one('str(Path.home() / "kitti")', "from pathlib import Path"),
     "pathlib cwd": one('str(Path.cwd().parent / "kitti" / "../x")', "from pathlib import Path"),
     "pathlib resolve": one('str(Path("../x").resolve())', "from pathlib import Path"),
-    "pathlib absolute": one('str(Path("../x").absolute())', "from pathlib import Path"),
-    "pathlib expanduser": one('Path("~/x").expanduser().as_posix()', "import pathlib\nPath = pathlib.Path"),
     "pathlib normal": one('str(Path("/data//x/./y/"))', "from pathlib import Path"),
     "pathlib in f-string": one("f\"{Path('/data')}/x\"", "from pathlib import Path"),
-    "pathlib parts": one('str(Path("/d/x.gz").parent) + "/" + Path("x/y/").name', "from pathlib import Path"),
     "pathlib joinpath": one('os.fspath(Path("/d").joinpath("x", Path("y")))', "from pathlib import Path"),
     "pathlib in os.path": one('os.path.join(Path("/d"), "x")', "from pathlib import Path"),
-    "pathlib root": one('str(Path("/").parent) + Path("").name + str(Path("a").parent)', "from pathlib import Path"),
     "pathlib makes a folder": one(
         'str(root / "x")', 'from pathlib import Path\nroot = Path("d")\nroot.mkdir(exist_ok=True)'
     ),
     "pathlib as a variable ends the cell": lines(
         "%env LOCAL_DATA_DIR=/a", 'import os\nfrom pathlib import Path\nos.environ["LOCAL_DATA_DIR"] = Path("/b")'
     ),
-    "pathlib writes": Idiom(
-        [
-            mounts('"/d" -> "/x"'),
-            "import json\nfrom pathlib import Path\n"
-            '(Path.home() / ".tao_mounts.json").write_text(json.dumps(tao_configs, indent=4))',
-        ]
+    "pathlib writes": mounted(
+        "import json\nfrom pathlib import Path\n"
+        '(Path.home() / ".tao_mounts.json").write_text(json.dumps(tao_configs, indent=4))'
     ),
-    "pathlib opens": Idiom(
-        [
-            mounts('"/d" -> "/x"'),
-            "import json\nfrom pathlib import Path\n"
-            'with (Path.home() / ".tao_mounts.json").open("w") as f:\n    json.dump(tao_configs, f)',
-        ]
-    ),
-    "read back and written": Idiom(
-        [
-            mounts('"/d" -> "/x"'),
-            write(),
-            'p = os.path.expanduser("~/.tao_mounts.json")\nwith open(p) as f:\n    m = json.load(f)\n'
-            'm["Mounts"][0]["source"] = "/new"\nwith open(p, "w") as f:\n    json.dump(m, f)',
-        ]
+    "pathlib opens": mounted(
+        "import json\nfrom pathlib import Path\n"
+        'with (Path.home() / ".tao_mounts.json").open("w") as f:\n    json.dump(tao_configs, f)'
     ),
     # Control
     "if on a flag": lines(
@@ -220,29 +194,18 @@ IDIOMS: dict[str, Idiom] = {
     "loop over f-strings": lines(
         'import os\nfor k in ["DATA", "SPECS"]:\n    os.environ[f"LOCAL_{k}_DIR"] = f"/d/{k.lower()}"'
     ),
-    "loop with break": lines(
-        'import os\nfor p in ["/a", "/b"]:\n    if p == "/b":\n        break\n    os.environ["LOCAL_DATA_DIR"] = p'
-    ),
-    "helper function": lines(
-        'import os\ndef put(name, path="/d", *, sub="x"):\n    """Put."""\n    os.environ[name] = os.path.join(path, sub)\n'
-        '    return path\nr = put("LOCAL_DATA_DIR", sub="y")\nput(name="R", path=r)'
-    ),
     "helper with a loop": lines(
         'import os\ndef find(paths):\n    for p in paths:\n        if p.endswith("b"):\n            return p\n'
         'os.environ["LOCAL_DATA_DIR"] = find(["/a", "/b"])'
     ),
-    "helper that writes": Idiom(
-        [
-            mounts('"/d" -> "/x"'),
-            "import json, os\ndef save(what, path='~/.tao_mounts.json'):\n"
-            "    with open(os.path.expanduser(path), 'w') as f:\n        json.dump(what, f)",
-            "save(tao_configs)",
-        ]
+    "helper that writes": mounted(
+        "import json, os\ndef save(what, path='~/.tao_mounts.json'):\n"
+        "    with open(os.path.expanduser(path), 'w') as f:\n        json.dump(what, f)",
+        "save(tao_configs)",
     ),
     "with": lines("import os, contextlib\nwith open(os.devnull) as f:\n    %env LOCAL_DATA_DIR=/d\n"),
     "assert": lines('import os\nassert os.getcwd()\n%env LOCAL_DATA_DIR=/d\nassert 0, "x"\n%env LOCAL_DATA_DIR=/e'),
     "unpacking": lines('import os\na, (b, c) = "/d", ["x", "y"]\nos.environ["LOCAL_DATA_DIR"] = "/".join([a, b, c])'),
-    "starred": lines('import os\nparts = ["x", "y"]\nos.environ["LOCAL_DATA_DIR"] = os.path.join("/d", *parts)'),
     "chained": lines('import os\nos.environ["LOCAL_DATA_DIR"] = os.environ["B"] = a = "/d"'),
     "class": lines('class Config:\n    root = "/x"\n%env LOCAL_DATA_DIR=/d'),
     "annotated": lines('import os\nroot: str = "/d"\nos.environ["LOCAL_DATA_DIR"] = root'),
@@ -281,24 +244,16 @@ IDIOMS: dict[str, Idiom] = {
             write(),
         ]
     ),
-    "tlt": Idiom([mounts('"/d" -> "/x"'), write().replace("tao_mounts", "tlt_mounts")]),
-    "tlt and tao": Idiom(
-        [mounts('"/d" -> "/x"'), write().replace("tao_mounts", "tlt_mounts"), mounts('"/e" -> "/x"'), write()]
-    ),
+    "tlt": mounted(write().replace("tao_mounts", "tlt_mounts")),
+    "tlt and tao": mounted(write().replace("tao_mounts", "tlt_mounts"), mounts('"/e" -> "/x"'), write()),
     "drive_map": Idiom([mounts('"/d" -> "/x"').replace("tao_configs", "drive_map"), write("drive_map")]),
-    "mounts_file as a variable": Idiom(
-        [
-            mounts('"/d" -> "/x"'),
-            'import json\nmounts_file = os.path.expanduser("~/.tao_mounts.json")\n'
-            'with open(mounts_file, "w") as mfile:\n    json.dump(tao_configs, mfile, indent=4)\n!cat ~/.tao_mounts.json',
-        ]
+    "mounts_file as a variable": mounted(
+        'import json\nmounts_file = os.path.expanduser("~/.tao_mounts.json")\n'
+        'with open(mounts_file, "w") as mfile:\n    json.dump(tao_configs, mfile, indent=4)\n!cat ~/.tao_mounts.json'
     ),
-    "dumps and write": Idiom(
-        [
-            mounts('"/d" -> "/x"'),
-            'import json\nf = open(os.environ["HOME"] + "/.tao_mounts.json", "w")\n'
-            "f.write(json.dumps(tao_configs, indent=2))\nf.close()",
-        ]
+    "dumps and write": mounted(
+        'import json\nf = open(os.environ["HOME"] + "/.tao_mounts.json", "w")\n'
+        "f.write(json.dumps(tao_configs, indent=2))\nf.close()"
     ),
     "written as text": Idiom(
         [
@@ -306,33 +261,19 @@ IDIOMS: dict[str, Idiom] = {
             '    f.write(\'{"Mounts": [{"source": "/d", \')\n    f.write(\'"destination": "/x"}]}\\n\')'
         ]
     ),
-    "print into the file": Idiom(
-        [
-            mounts('"/d" -> "/x"'),
-            'import json, os\nwith open(os.path.expanduser("~/.tao_mounts.json"), "w") as f:\n'
-            "    print(json.dumps(tao_configs), file=f)",
-        ]
+    "mutation and second write": mounted(
+        write(), 'tao_configs["Envs"] = [{"variable": "A", "value": "1"}]\n' + write()
     ),
-    "mutation and second write": Idiom(
-        [mounts('"/d" -> "/x"'), write(), 'tao_configs["Envs"] = [{"variable": "A", "value": "1"}]\n' + write()]
-    ),
-    "mutated, not written again": Idiom([mounts('"/d" -> "/x"'), write(), 'tao_configs["Mounts"].clear()']),
-    "taken apart": Idiom(
-        [
-            'import os\nbase = {"Mounts": [{"source": "/d", "destination": "/x"}]}\ntao_configs = {**base, "Envs": []}\n'
-            'tao_configs = dict(tao_configs) | {"DockerOptions": {"shm_size": "1G"}}\ntao_configs.update(Envs=[])',
-            write(),
-        ]
-    ),
+    "mutated, not written again": mounted(write(), 'tao_configs["Mounts"].clear()'),
     "one object twice": Idiom(
         ['m = {"source": "/d", "destination": "/x"}\ntao_configs = {"Mounts": [m]}\nm["source"] = "/e"', write()]
     ),
     "a source twice": Idiom([mounts('"/d" -> "/x"', '"/e" -> "/y"', '"/d" -> "/z"'), write()], loose=True),
     "a null source": Idiom([mounts('os.getenv("NOPE") -> "/x"'), write()], loose=True),
     "relative sources": Idiom([mounts('"specs" -> "/specs"', '"../up" -> "/up"'), write()]),
-    "variables after the write": Idiom([mounts('"/d" -> "/x"'), write(), "%env SPECS_DIR=/specs", "%env LATER=1"]),
+    "variables after the write": mounted(write(), "%env SPECS_DIR=/specs", "%env LATER=1"),
     "set again after the write": lines("%env LOCAL_DATA_DIR=/a", *[mounts(DATA), write()], "%env LOCAL_DATA_DIR=/b"),
-    "not JSON": Idiom([mounts('"/d" -> "/x"'), write(), 'tao_configs["x"] = {1, 2}', mounts('"/e" -> "/x"'), write()]),
+    "not JSON": mounted(write(), 'tao_configs["x"] = {1, 2}', mounts('"/e" -> "/x"'), write()),
     # Cell magics
     "writefile": Idiom(['%%writefile ~/.tao_mounts.json\n{"Mounts": [{"source": "/d", "destination": "/x"}]}\n']),
     "writefile in a variable": Idiom(
@@ -344,30 +285,18 @@ IDIOMS: dict[str, Idiom] = {
     "timed line": lines("%time x = 1\n%env LOCAL_DATA_DIR=/a"),
     "javascript": lines("%%javascript\nalert(1)", "%env LOCAL_DATA_DIR=/a"),
     # What odd people write
-    "dumps with a line feed": Idiom(
-        [
-            mounts('"/d" -> "/x"'),
-            'import json\nwith open(os.path.expanduser("~/.tao_mounts.json"), "w") as f:\n'
-            '    f.write(json.dumps(tao_configs) + "\\n")',
-        ]
+    "dumps with a line feed": mounted(
+        'import json\nwith open(os.path.expanduser("~/.tao_mounts.json"), "w") as f:\n'
+        '    f.write(json.dumps(tao_configs) + "\\n")'
     ),
-    "dump into open": Idiom(
-        [
-            mounts('"/d" -> "/x"'),
-            'import json\njson.dump(tao_configs, open(os.path.expanduser("~/.tao_mounts.json"), mode="w"))',
-        ]
+    "dump into open": mounted(
+        'import json\njson.dump(tao_configs, open(os.path.expanduser("~/.tao_mounts.json"), mode="w"))'
     ),
-    "open and write": Idiom(
-        [
-            mounts('"/d" -> "/x"'),
-            'from json import dumps\nopen(f"{os.path.expanduser(\'~\')}/.tao_mounts.json", "w").write(dumps(tao_configs))',
-        ]
+    "open and write": mounted(
+        'from json import dumps\nopen(f"{os.path.expanduser(\'~\')}/.tao_mounts.json", "w").write(dumps(tao_configs))'
     ),
-    "dump by name": Idiom(
-        [
-            mounts('"/d" -> "/x"'),
-            'import json as j\nwith open(file=os.path.expanduser("~/.tao_mounts.json"), mode="w") as f:\n    j.dump(fp=f, obj=tao_configs, indent="  ", sort_keys=True)',
-        ]
+    "dump by name": mounted(
+        'import json as j\nwith open(file=os.path.expanduser("~/.tao_mounts.json"), mode="w") as f:\n    j.dump(fp=f, obj=tao_configs, indent="  ", sort_keys=True)'
     ),
     "a helper with a magic": lines("def go():\n    %env LOCAL_DATA_DIR=/d", "%env B=1\ngo()"),
     "a helper of a helper": lines(
@@ -376,12 +305,8 @@ IDIOMS: dict[str, Idiom] = {
     "a helper with a default that is a list": lines(
         'import os\ndef add(x, to=[]):\n    to.append(x)\n    return to\nadd("")\nos.environ["LOCAL_DATA_DIR"] = "/".join(add("d"))'
     ),
-    "names of a comprehension stay inside": lines(
-        'import os\nx = "/d"\n[x for x in "abc"]\nos.environ["LOCAL_DATA_DIR"] = x'
-    ),
     "names of a loop stay": lines('import os\nfor x in ["/a", "/d"]:\n    pass\nos.environ["LOCAL_DATA_DIR"] = x'),
     "two at once": lines('import os\nos.environ["LOCAL_DATA_DIR"], os.environ["B"] = "/d", "b"'),
-    "update with names taken apart": lines('import os\nos.environ.update(**{"LOCAL_DATA_DIR": "/d"}, **dict(B="b"))'),
     "plus in place on the environment": lines(
         'import os\nos.environ["LOCAL_DATA_DIR"] = "/d"\nos.environ["LOCAL_DATA_DIR"] += "/e"'
     ),
@@ -389,47 +314,21 @@ IDIOMS: dict[str, Idiom] = {
         'import os\nfor k, v in {"LOCAL_DATA_DIR": "/d", "N": 3, "B": True, "F": 0.1}.items():\n    os.environ[k] = str(v)'
     ),
     "sep": one('os.sep + os.sep.join(["a", "b"]) + os.path.sep'),
-    "join of an unpacked list": one('os.path.join(*["/a", "b"])'),
     "a dictionary of paths": one('paths["data"]', 'paths = {"data": "/d"}\npaths["x"] = paths["data"] + "/x"'),
-    "a dictionary with a default": one(
-        'paths.get("x", "/d") + paths.setdefault("y", "/y") + paths.pop("y")', "paths = {}"
-    ),
-    "min, max, sum": one('f"/{len([1, 2])}"', ""),
     "made if not there": lines(
         'import os\nos.environ["LOCAL_DATA_DIR"] = os.path.join(os.getcwd(), "made")\np = os.environ["LOCAL_DATA_DIR"]\n'
         'if not os.path.exists(p):\n    os.makedirs(p)\n!mkdir -p $p/x\nif os.path.isdir(p + "/x"):\n    os.environ["B"] = "yes"',
         left_out={"B"},
     ),
-    "cd of a name": Idiom(
-        [
-            "import os\nd = 'a b'\nos.makedirs(d, exist_ok=True)",
-            "%cd $d",
-            SET.replace("{}", "os.getcwd()"),
-            mounts(DATA),
-            write(),
-        ]
+    "cd of a name": lines(
+        "import os\nd = 'a b'\nos.makedirs(d, exist_ok=True)", "%cd $d", SET.replace("{}", "os.getcwd()")
     ),
-    "cd in quotes": Idiom(
-        [
-            "import os\nos.makedirs('a b', exist_ok=True)",
-            '%cd "a b"',
-            SET.replace("{}", "os.getcwd()"),
-            mounts(DATA),
-            write(),
-        ]
+    "cd in quotes": lines(
+        "import os\nos.makedirs('a b', exist_ok=True)", '%cd "a b"', SET.replace("{}", "os.getcwd()")
     ),
-    "cd quietly": Idiom(
-        [
-            "import os\nos.makedirs('q', exist_ok=True)",
-            "%cd -q q",
-            SET.replace("{}", "os.getcwd()"),
-            mounts(DATA),
-            write(),
-        ]
-    ),
+    "cd quietly": lines("import os\nos.makedirs('q', exist_ok=True)", "%cd -q q", SET.replace("{}", "os.getcwd()")),
     "env of the environment": lines('import os\n%env A=/a\n%env LOCAL_DATA_DIR={os.environ["A"]}/x'),
     "env of an attribute": lines("import os\n%env LOCAL_DATA_DIR=$os.sep"),
-    "a comparison": one('"/a" if "b" in "abc" and 1 < 2 <= 2 and "x" not in ["y"] and None is None else "/b"'),
     "time": lines("%%time\n%env LOCAL_DATA_DIR=/a\nx = 1"),
     "a type error": lines("%env LOCAL_DATA_DIR=/a", 'import os\nos.environ["LOCAL_DATA_DIR"] = 1 + "a"\n'),
     "a number as a value": lines(
@@ -437,9 +336,6 @@ IDIOMS: dict[str, Idiom] = {
     ),
     "an index too far": lines("%env LOCAL_DATA_DIR=/a", "x = [1][1]\n%env LOCAL_DATA_DIR=/b"),
     "a name that shadows": lines('str = "/d"', 'import os\nos.environ["LOCAL_DATA_DIR"] = str'),
-    "os of another kind": lines(
-        'import os\nclass Fake:\n    environ = {}\nreal, os = os, Fake()\nos.environ["LOCAL_DATA_DIR"] = "/no"\nos = real\n%env LOCAL_DATA_DIR=/d'
-    ),
     "a shell's answer": lines("x = !echo /d\n%env LOCAL_DATA_DIR=/d"),
     "a backslash": one('"/a" + \\\n    "/b"'),
     "bytes": lines("x = b'a'\n%env LOCAL_DATA_DIR=/d"),
@@ -494,6 +390,15 @@ IDIOMS: dict[str, Idiom] = {
         given={"LOCAL_PROJECT_DIR": "/mine"},
     ),
     "a placeholder that nobody needs": lines("%env KEY=FIXME\n%env LOCAL_DATA_DIR=/d", left_out={"KEY"}),
+    "f-string": one('f"{root}/kitti/{n}/{root!s}"', 'root = "/data"; n = 7'),
+    "format by name": one('"{root}/{0}/{{}}".format("kitti", root=root)', 'root = "/data"'),
+    "pathlib expanduser": one('str(Path("~/x").expanduser())', "import pathlib\nPath = pathlib.Path"),
+    "pathlib root": one('str(Path("/").parent) + str(Path("a").parent)', "from pathlib import Path"),
+    "helper function": lines(
+        'import os\ndef put(name, path="/d", sub="x"):\n    """Put."""\n    os.environ[name] = os.path.join(path, sub)\n'
+        '    return path\nr = put("LOCAL_DATA_DIR", sub="y")\nput(name="R", path=r)'
+    ),
+    "a comparison": one('"/a" if "b" in "abc" and 1 < 2 and "x" not in ["y"] and None is None else "/b"'),
 }
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import stat
 import sys
-from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -26,9 +25,10 @@ from taoprofiles.storage import files
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable
+    from collections.abc import Iterator
 
     from taoprofiles.importer.result import ImportResult, Question
+    from taoprofiles.profiles.model import Profile
     from taoprofiles.storage.paths import Context
 
 INCOMPLETE = 3
@@ -49,54 +49,44 @@ _NO_SET = "--set is for notebooks and Python scripts"
 
 def import_command(context: Context, args: argparse.Namespace) -> Result:
     given = dict(map(_setting, args.given))
-    if args.file is None:
-        return _mapping_file(context, args)
-    if os.path.isdir(context.expand_user(args.file)):
+    if args.file is not None and os.path.isdir(context.expand_user(args.file)):
         return _folder(context, args, given)
-    content, where = _read(context, args.file)
-    if args.file.endswith(_SHELL_SCRIPTS) or re.search(rb"sh\b", _shebang(content)):
+    where = context.short(context.mapping_file) if args.file is None else args.file
+    content = b"" if args.file is None else _content(context, args.file)
+    first = content.split(b"\n", 1)[0] if content.startswith(b"#!") else b""
+    if where.endswith(_SHELL_SCRIPTS) or re.search(rb"sh\b", first):
         hint = "run it once, then: taoprof import --name NAME"
         raise UsageError(f"'{where}' is a shell script, and shell scripts are not imported", hint=hint)
-    if args.file.endswith(_CODE) or build.is_notebook(content) or b"python" in _shebang(content):
-        return _code(context, args, content, where, given)
-    if given:
-        raise UsageError(_NO_SET, hint="to change a profile: taoprof set NAME KEY=VALUE")
-    return _document(context, args, content, where)
-
-
-def _mapping_file(context: Context, args: argparse.Namespace) -> Result:
-    """Import the mapping file as it is now."""
-    if args.given:
-        raise UsageError(_NO_SET, hint="to change a profile: taoprof set NAME KEY=VALUE")
-    if args.name is None:
-        raise UsageError("no name given for the new profile", hint="taoprof import --name NAME")
-    content = manage.save(context, args.name, replace=args.force)
-    where = context.short(context.mapping_file)
-    return _imported(context, args.name, where, messages=convert.ignored_keys(content))
-
-
-def _document(context: Context, args: argparse.Namespace, content: bytes, where: str) -> Result:
-    """Import a mounts file or a profile."""
     name = check_name(_stem(args.file) if args.name is None else args.name)
-    messages: list[str] = []
-    if content.lstrip()[:1] in (b"{", b"["):
-        parsed = mapping.parse(content, where)
-        text = to_toml(convert.from_mapping(context, parsed, name=name, where=where)).encode()
-        messages = convert.ignored_keys(parsed)
+    if where.endswith(_CODE) or build.is_notebook(content) or b"python" in first:
+        return _code(context, args, name, content, given)
+    if given:
+        raise UsageError(
+            "--set is for notebooks and Python scripts", hint="to change a profile: taoprof set NAME KEY=VALUE"
+        )
+    if args.file is None:
+        messages = convert.ignored_keys(manage.save(context, name, replace=args.force))
     else:
-        try:
-            parse(content, name=name, path=where)
-        except InvalidProfileError as error:
-            error.hint = "nothing was changed; correct the file and import it again"
-            raise
-        text = content
-    manage.write(context, "import", name, text, replace=args.force)
-    return _imported(context, name, f"'{where}'", messages=messages)
-
-
-def _imported(context: Context, name: str, where: str, *, messages: list[str]) -> Result:
+        messages = _document(context, args, name, content)
+        where = f"'{where}'"
     data = {"name": name, "path": Store(context).path(name)}
     return Result(data, [f"{where} imported as profile '{name}'"], messages=messages)
+
+
+def _document(context: Context, args: argparse.Namespace, name: str, content: bytes) -> list[str]:
+    """Import a mounts file or a profile, and return messages about it."""
+    messages: list[str] = []
+    if content.lstrip()[:1] in (b"{", b"["):
+        parsed = mapping.parse(content, args.file)
+        messages = convert.ignored_keys(parsed)
+        content = to_toml(convert.from_mapping(context, parsed, name=name, where=args.file)).encode()
+    try:
+        parse(content, name=name, path=args.file)
+    except InvalidProfileError as error:
+        error.hint = "nothing was changed; correct the file and import it again"
+        raise
+    manage.write(context, "import", name, content, replace=args.force)
+    return messages
 
 
 def _setting(text: str) -> tuple[str, str]:
@@ -106,19 +96,14 @@ def _setting(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _shebang(content: bytes) -> bytes:
-    return content.split(b"\n", 1)[0] if content.startswith(b"#!") else b""
-
-
 # One notebook or script
 
 
-def _code(context: Context, args: argparse.Namespace, content: bytes, where: str, given: dict[str, str]) -> Result:
-    name = check_name(_stem(args.file) if args.name is None else args.name)
+def _code(context: Context, args: argparse.Namespace, name: str, content: bytes, given: dict[str, str]) -> Result:
+    where = build.STDIN if args.file == "-" else args.file
     if not args.force and Store(context).text_or_none(name) is not None:
         raise manage.name_exists("import", name)  # before anything is asked
-    path = None if args.file == "-" or args.file.startswith("/dev/fd/") else args.file
-    source = build.Source(context, content, where=where, path=path)
+    source = build.Source(context, content, where=where, path=None if args.file == "-" else args.file)
     result = source.evaluate(given)
     asked = False
     while result.mapping is not None and result.questions and _may_ask(args) and all(q.name for q in result.questions):
@@ -127,7 +112,6 @@ def _code(context: Context, args: argparse.Namespace, content: bytes, where: str
         result = source.evaluate(given)
     build.check_given(result, where)
     profile, notes = build.build(context, result, name=name, where=where)
-    notes = [*result.notes, *build.not_followed(result), *notes]
     summary = Renderer(template(profile, name=name), context, name=name, path="not yet written").summary()
     lines = profile_lines(context, f"'{name}'", summary)
     if asked:
@@ -173,24 +157,59 @@ def _ask(context: Context, questions: list[Question], where: str, folder: str) -
 
 @dataclass(slots=True)
 class _File:
-    """A file of a folder: what was read in it, or why it could not be read."""
+    """A file of a folder: its profile, or why there is none."""
 
     path: str
+    relative: str
     source: build.Source | None = None
     result: ImportResult | None = None
     name: str = ""
-    problem: str = ""
-    layout: str | None = None
+    profile: Profile | None = None
     needs: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    saved: bool = False
+    problem: str = ""
 
 
 def _folder(context: Context, args: argparse.Namespace, given: dict[str, str]) -> Result:
     if args.name is not None:
         raise UsageError("--name is for one file; in a folder each profile is named after its file")
+    candidates, notes = _candidates(context, args, given)
+    questions = {question.name: question for file in candidates if file.result for question in file.result.questions}
+    shared = [question for question in questions.values() if question.name and not question.name.startswith("/")]
+    asked = bool(shared) and _may_ask(args)
+    if asked:
+        given |= _ask(context, shared, args.file, args.file)
+        for file in candidates:
+            file.result = file.source.evaluate(given) if file.source is not None else None
+    for file, name in zip(candidates, _names([file.path for file in candidates]), strict=True):
+        with _problem_of(file):
+            _build(context, args, file, name)
+    if asked and any(file.profile for file in candidates):
+        for line in _table(candidates, "new"):
+            note(line)
+        count = sum(file.profile is not None for file in candidates)
+        if not confirm(f"Save {count} profile{'s' if count > 1 else ''}?", default=True):
+            return Result({"folder": args.file, "files": [], "saved": 0}, ["not saved"])
+    for file in candidates:
+        if file.profile is not None:
+            with _problem_of(file):
+                manage.write(context, "import", file.name, to_toml(file.profile).encode(), replace=args.force)
+    return _report(args.file, candidates, notes)
+
+
+def _candidates(context: Context, args: argparse.Namespace, given: dict[str, str]) -> tuple[list[_File], list[str]]:
+    """Return the files that write a mounts file or cannot be read, and notes about the others.
+
+    Raises InvalidStateError if there are none, and UsageError for a given name that no file has.
+    """
     paths, unread = _paths(context.expand_user(args.file))
-    read = [_evaluated(context, path, given) for path in paths]
+    read = []
+    for path in paths:
+        file = _File(path, os.path.relpath(path, context.expand_user(args.file)))
+        read.append(file)
+        with _problem_of(file):
+            file.source = build.Source(context, _content(context, path), where=path, path=path)
+            file.result = file.source.evaluate(given)
     results = [file.result for file in read if file.result is not None]
     unused = [name for name in given if all(name in result.unused for result in results)]
     if unused:
@@ -199,39 +218,54 @@ def _folder(context: Context, args: argparse.Namespace, given: dict[str, str]) -
     if not candidates:
         message = f"no notebook or Python script in '{args.file}' writes a mounts file (~/.tao_mounts.json)"
         raise InvalidStateError(message, problems=unread)
-    questions = {question.name: question for file in candidates if file.result for question in file.result.questions}
-    shared = [question for question in questions.values() if question.name and not question.name.startswith("/")]
-    if shared and _may_ask(args):
-        given |= _ask(context, shared, args.file, args.file)
-        for file in candidates:
-            file.result = file.source.evaluate(given) if file.source is not None else None
-    names = _names([file.path for file in candidates])
-    if shared and _may_ask(args):
-        for file, name in zip(candidates, names, strict=True):
-            note(f"  {os.path.relpath(file.path, context.expand_user(args.file))} → {name or '-'}")
-        if not confirm(f"Save {len(names)} profile{'s' if len(names) > 1 else ''}?", default=True):
-            return Result({"folder": args.file, "files": [], "saved": 0}, ["not saved"])
-    for file, name in zip(candidates, names, strict=True):
-        _import_one(context, args, file, name)
-    return _report(args.file, candidates, unread, others=len(read) - len(candidates))
-
-
-def _report(folder: str, candidates: list[_File], unread: list[str], *, others: int) -> Result:
-    rows, listed = [], []
     notes = [f"cannot read {text}" for text in unread]
-    for file in candidates:
-        relative = os.path.relpath(file.path, os.path.expanduser(folder))
-        state = "imported" if file.saved else file.problem
-        notes += [f"{relative}: {text}" for text in file.notes]
-        rows.append((relative, file.name if file.saved else "-", file.layout or "-", state))
-        listed.append(
-            {"file": relative, "name": file.name, "layout": file.layout, "saved": file.saved, "needs": file.needs,
-             "notes": file.notes, "state": state}
-        )  # fmt: skip
-    saved = sum(file.saved for file in candidates)
+    others = len(read) - len(candidates)
     if others:
         notes.append(f"{others} more {'file writes' if others == 1 else 'files write'} no mounts file")
-    lines = [*table([("FILE", "PROFILE", "LAYOUT", "STATE"), *rows]), f"{saved} of {len(candidates)} imported"]
+    return candidates, notes
+
+
+@contextmanager
+def _problem_of(file: _File) -> Iterator[None]:
+    """Record an error as the problem of one file: the others are imported all the same."""
+    try:
+        yield
+    except TaoprofError as error:
+        needs = build.needed(file.needs)
+        file.problem = f"needs {needs}" if needs else error.problems[0] if error.problems else error.message
+        file.profile = None
+
+
+def _build(context: Context, args: argparse.Namespace, file: _File, name: str) -> None:
+    if file.result is None:
+        return
+    if not name:
+        raise UsageError("needs a name of its own: import it alone, with --name")
+    file.name = check_name(name)
+    file.needs = [question.name for question in file.result.questions if question.name]
+    file.profile, file.notes = build.build(context, file.result, name=name, where=file.path)
+    if not args.force and Store(context).text_or_none(name) is not None:
+        raise manage.name_exists("import", name)
+
+
+def _table(candidates: list[_File], state: str) -> list[str]:
+    rows = [
+        (file.relative, file.name, file.profile.layout, state) if file.profile else
+        (file.relative, "-", "-", file.problem) for file in candidates
+    ]  # fmt: skip
+    return table([("FILE", "PROFILE", "LAYOUT", "STATE"), *rows])
+
+
+def _report(folder: str, candidates: list[_File], notes: list[str]) -> Result:
+    notes = [*notes, *(f"{file.relative}: {text}" for file in candidates for text in file.notes)]
+    listed = [
+        {"file": file.relative, "name": file.name, "layout": file.profile.layout if file.profile else None,
+         "saved": file.profile is not None, "needs": file.needs, "notes": file.notes,
+         "state": file.problem or "imported"}
+        for file in candidates
+    ]  # fmt: skip
+    saved = sum(file.profile is not None for file in candidates)
+    lines = [*_table(candidates, "imported"), f"{saved} of {len(candidates)} imported"]
     status = 0 if saved == len(candidates) else INCOMPLETE
     return Result({"folder": folder, "files": listed, "saved": saved}, lines, messages=notes, status=status)
 
@@ -260,76 +294,36 @@ def _paths(folder: str) -> tuple[list[str], list[str]]:
     return paths, unread
 
 
-def _evaluated(context: Context, path: str, given: dict[str, str]) -> _File:
-    file = _File(path)
-    try:
-        content = files.read(path, NOTEBOOK_LIMIT)
-        if content is None:
-            raise InvalidStateError("the file was removed")
-        file.source = build.Source(context, content, where=path, path=path)
-        file.result = file.source.evaluate(given)
-    except TaoprofError as error:
-        file.problem = error.message
-    return file
-
-
-def _names(paths: Iterable[str]) -> list[str]:
+def _names(paths: list[str]) -> list[str]:
     """Return a profile name for each path, "" if two files would have the same name."""
-    stems = {path: _plain(os.path.basename(path).rpartition(".")[0]) for path in paths}
-    counts = Counter(stems.values())
-    names = {}
-    for path, stem in stems.items():
-        folder = os.path.basename(os.path.dirname(os.path.abspath(path)))
-        names[path] = stem if not stem or counts[stem] == 1 else _plain(f"{folder}-{stem}")
-    counts = Counter(names.values())  # with --force, one would replace the other
-    return [name if counts[name] == 1 else "" for name in names.values()]
-
-
-def _import_one(context: Context, args: argparse.Namespace, file: _File, name: str) -> None:
-    if file.result is None:
-        return
-    try:
-        if not name:
-            raise UsageError("needs a name of its own: import it alone, with --name")
-        file.name = check_name(name)
-        file.needs = [question.name for question in file.result.questions if question.name]
-        profile, notes = build.build(context, file.result, name=name, where=file.path)
-        file.notes = [*file.result.notes, *build.not_followed(file.result), *notes]
-        file.layout = profile.layout
-        manage.write(context, "import", name, to_toml(profile).encode(), replace=args.force)
-        file.saved = True
-    except TaoprofError as error:
-        needs = build.needed(file.needs)
-        file.problem = f"needs {needs}" if needs else error.problems[0] if error.problems else error.message
+    stems = [_plain(os.path.basename(path).rpartition(".")[0]) for path in paths]
+    folders = [os.path.basename(os.path.dirname(os.path.abspath(path))) for path in paths]
+    names = [
+        stem if not stem or stems.count(stem) == 1 else _plain(f"{folder}-{stem}")
+        for stem, folder in zip(stems, folders, strict=True)
+    ]
+    return [name if names.count(name) == 1 else "" for name in names]  # with --force, one would replace the other
 
 
 # Input
 
 
-def _read(context: Context, path: str) -> tuple[bytes, str]:
-    """Return the content of a file or pipe, and its name in messages."""
+def _content(context: Context, path: str) -> bytes:
     if path == "-":
-        return sys.stdin.buffer.read(NOTEBOOK_LIMIT), build.STDIN
-    real = context.expand_user(path)
-    try:
-        # Only what a shell makes for <(command): reading a pipe that nobody writes to would never end.
-        if real.startswith("/dev/fd/") and stat.S_ISFIFO(os.stat(real).st_mode):
-            with open(real, "rb") as pipe:
-                return pipe.read(NOTEBOOK_LIMIT), path
-    except OSError:
-        pass  # files.read reports it
-    content = files.read(real, NOTEBOOK_LIMIT)
+        return sys.stdin.buffer.read(NOTEBOOK_LIMIT)
+    content = files.read(context.expand_user(path), NOTEBOOK_LIMIT)
     if content is None:
         raise InvalidStateError(f"there is no file '{path}'")
-    return content, path
+    return content
 
 
-def _stem(path: str) -> str:
+def _stem(path: str | None) -> str:
     """Return a profile name made of a file's name."""
-    base = os.path.basename(path).lstrip(".")
+    base = os.path.basename(path or "-").lstrip(".")
     stem = _plain(base.rpartition(".")[0] or base)
-    if path == "-" or not stem:
-        raise UsageError("no name given for the new profile", hint=f"taoprof import {shlex.quote(path)} --name NAME")
+    if path is None or not stem:
+        file = f" {shlex.quote(path)}" if path else ""
+        raise UsageError("no name given for the new profile", hint=f"taoprof import{file} --name NAME")
     return stem
 
 

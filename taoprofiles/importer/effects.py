@@ -1,0 +1,229 @@
+"""Code that is not followed: everything that it may change becomes unknown.
+
+One assumption is made, or nothing would be known of any notebook: a call of another library changes only what it is
+given, and what is not followed does not raise. The user would have corrected a cell that fails.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from taoprofiles.importer import cells, ipython
+from taoprofiles.importer.state import names_mounts_file
+from taoprofiles.importer.values import File, Function, Library, NotFollowed, View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from taoprofiles.importer.evaluator import Evaluator
+
+_SETS_VARIABLE = re.compile(r"%(?:set_)?env\s+([A-Za-z_]\w*)\s*[= ]")
+_READS = frozenset("get keys values items copy".split())
+_CHANGES_FOLDER = frozenset("chdir fchdir cd run_line_magic magic".split())
+_KEYWORDS = {
+    ast.ClassDef: "class", ast.FunctionDef: "def", ast.AsyncFunctionDef: "async def", ast.Delete: "del",
+    ast.AugAssign: "an assignment", ast.AsyncFor: "async for", ast.AsyncWith: "async with",
+}  # fmt: skip
+
+
+def bound_names(parts: Iterable[ast.AST]) -> set[str]:
+    """Return the names that nodes bind or delete; the nodes inside of them are not looked at."""
+    names: set[str] = set()
+    for node in parts:
+        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            names.add(node.id)
+        elif isinstance(node, ast.alias):
+            names.add(node.asname or node.name.partition(".")[0])
+        elif isinstance(node, ast.Global | ast.Nonlocal):
+            names.update(node.names)
+        elif isinstance(node, ast.NamedExpr):
+            names.add(node.target.id)
+        else:  # a function, a class, an exception, a pattern
+            names |= {name for name in (getattr(node, "name", None), getattr(node, "rest", None)) if name}
+    return names
+
+
+def escape(ev: Evaluator, *values: Any) -> None:
+    """Pass values to code that is not followed: it may change lists and dictionaries, and call functions."""
+    waiting = list(values)
+    while waiting:
+        value = waiting.pop()
+        ev.budget.step()
+        if isinstance(value, View):
+            waiting.append(value.owner)
+        elif isinstance(value, Function):
+            _escape_function(ev, value)
+        elif isinstance(value, Library):
+            _escape_library(ev, value)
+        elif names_mounts_file(value):
+            ev.state.lose_mounts_file("perhaps written by code that is not followed")
+        elif isinstance(value, File) and not value.mode.startswith("r"):
+            ev.state.write_file(value.path, ev.state.unknown("written by code that is not followed"))
+        elif isinstance(value, (list, dict, tuple)) and ev.state.known(value) is value:
+            ev.budget.add(len(value))
+            waiting += value.values() if isinstance(value, dict) else value
+            if not isinstance(value, tuple):
+                ev.state.lost[id(value)] = (value, ev.state.unknown("changed by code that is not followed"))
+
+
+def _escape_function(ev: Evaluator, function: Function) -> None:
+    if not function.is_escaped:
+        function.is_escaped = True
+        escape(ev, *function.defaults.values())
+        invalidate(ev, function.body, later=True)
+
+
+def _escape_library(ev: Evaluator, value: Library) -> None:
+    if value.name.startswith("os.environ") and value.name.removeprefix("os.environ.") not in _READS:
+        ev.state.later.all_variables = True
+        ev.state.invalidate_environment("os.environ is used by code that is not followed")
+
+
+def skip(ev: Evaluator, statement: ast.stmt, what: str = "") -> None:
+    """Invalidate what a statement may change, and name its line. Raises NotFollowed where it may end a function."""
+    keyword = _KEYWORDS.get(type(statement), type(statement).__name__.lower().replace("trystar", "try"))
+    ev.state.not_followed[ev.state.location] = what or f"'{keyword}'"
+    invalidate(ev, [statement])
+    if ev.locals is not None and any(isinstance(part, ast.Return) for part in ast.walk(statement)):
+        raise NotFollowed
+
+
+def invalidate(ev: Evaluator, nodes: Iterable[ast.AST], *, later: bool = False) -> None:
+    """Make unknown what code may change: names, lists and dictionaries, variables, the folder, mounts files.
+
+    ``later`` is true for code that does not run here, and may run whenever something unknown is called.
+    """
+    parts = [part for node in nodes for part in ast.walk(node)]
+    outer = ev.locals
+    ev.locals = None if later else outer  # such code stands outside of the functions that are followed
+    try:
+        code = _Code(ev, later=later)
+        for part in parts:
+            ev.budget.step()
+            code.visit(part)
+        if later:
+            parts = [part for part in parts if isinstance(part, ast.Global | ast.Nonlocal | ast.NamedExpr)]
+            ev.state.later.bound |= bound_names(parts)
+        for name in sorted(bound_names(parts)):
+            ev.bind(name, code.unknown)
+    finally:
+        ev.locals = outer
+
+
+def _only_read(node: ast.AST) -> list[ast.expr]:
+    """Return the parts of a node that it only reads, or changes in a way that ``_Code`` knows, if one is os.environ."""
+    if isinstance(node, ast.Subscript):
+        return [node.value]
+    if isinstance(node, ast.Compare):
+        return node.comparators
+    if isinstance(node, ast.Dict):
+        return [value for key, value in zip(node.keys, node.values, strict=True) if key is None]
+    if isinstance(node, ast.keyword):
+        return [node.value] if node.arg == "env" else []
+    if isinstance(node, ast.Call):
+        is_dict = isinstance(node.func, ast.Name) and node.func.id == "dict"
+        return [node.func.value] if isinstance(node.func, ast.Attribute) else node.args if is_dict else []
+    return []
+
+
+class _Code:
+    """The effects of code, found without following it, of which each node is visited after the node around it."""
+
+    def __init__(self, ev: Evaluator, *, later: bool) -> None:
+        self._ev, self._state, self._later = ev, ev.state, later
+        self.unknown = ev.state.unknown("set by code that is not followed")
+        self._harmless: set[int] = set()
+        """Nodes, by id(), that mention ``os.environ`` and only read it, or change only what is known."""
+
+    def visit(self, node: ast.AST) -> None:
+        self._harmless.update(map(id, _only_read(node)))
+        if isinstance(node, ast.Name | ast.Attribute) and self._is_environ(node):
+            if id(node) not in self._harmless:
+                self._state.later.all_variables = True  # something else may have it from now on
+                self._lose_variables([None])
+        elif isinstance(node, ast.Name):
+            self._mention(node.id)
+        elif isinstance(node, ast.Constant) and names_mounts_file(node.value):
+            self._lose_mounts_file()
+        elif isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load) and self._is_environ(node.value):
+            self._lose_variables([node.slice])
+        elif isinstance(node, ast.ImportFrom):
+            self._state.has_unknown_names |= node.names[0].name == "*"
+        elif isinstance(node, ast.Call):
+            self._call(node)
+
+    def _mention(self, name: str) -> None:
+        value = self._ev.lookup(name)
+        if self._later:
+            self._state.later.mentioned.add(name)
+        if names_mounts_file(value):
+            self._lose_mounts_file()
+        elif not isinstance(value, Library):
+            escape(self._ev, value)
+
+    def _is_environ(self, node: ast.expr) -> bool:
+        if isinstance(node, ast.Name):
+            return node.id == "environ" or self._ev.lookup(node.id) == Library("os.environ")
+        return isinstance(node, ast.Attribute) and node.attr in ("environ", "environb")
+
+    def _call(self, node: ast.Call) -> None:
+        number = cells.magic_number(node)
+        if number is not None:
+            self._magic(self._ev.magics[number] if number < len(self._ev.magics) else "")
+            return
+        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        if isinstance(node.func, ast.Attribute) and self._is_environ(node.func.value):
+            self._environ_method(name, node)
+        elif name in _CHANGES_FOLDER:
+            self._lose_folder()
+            self._lose_variables([None] if name.endswith("magic") else [])
+        elif name in ("exec", "eval"):
+            self._state.note(f"may set variables that are not known: {name}() is not followed")
+
+    def _environ_method(self, name: str, node: ast.Call) -> None:
+        first = node.args[0] if node.args else None
+        if name in ("setdefault", "pop"):
+            self._lose_variables([first])
+        elif name == "update" and isinstance(first, ast.Dict | None):
+            keys = [None if word.arg is None else ast.Constant(word.arg) for word in node.keywords]
+            self._lose_variables([*keys, *(first.keys if first else [])])
+        elif name not in _READS:
+            self._lose_variables([None])
+
+    def _lose_variables(self, keys: Iterable[ast.expr | None]) -> None:
+        """Make variables unknown, all of them for a key that is not a literal."""
+        for key in keys:
+            if not (isinstance(key, ast.Constant) and isinstance(key.value, str)):
+                self._state.later.all_variables |= self._later
+                self._state.invalidate_environment("set by code that is not followed")
+            elif key.value and "=" not in key.value and "\0" not in key.value:
+                self._state.later.variables |= {key.value} if self._later else set()
+                self._state.set_environment(key.value, self.unknown)
+
+    def _lose_folder(self) -> None:
+        self._state.later.folder |= self._later
+        self._state.folder = self._state.unknown("a folder that is perhaps changed")
+
+    def _magic(self, text: str) -> None:
+        for name in re.findall(r"\$([^\W\d]\w*)", text):
+            self._mention(name)
+        for expression in re.findall(r"\{([^{}]+)\}", text):
+            with suppress(SyntaxError, ValueError, RecursionError, MemoryError):
+                for part in ast.walk(ast.parse(expression.strip(), mode="eval")):
+                    self.visit(part)
+        match = _SETS_VARIABLE.match(text)
+        if match:
+            self._lose_variables([ast.Constant(match[1])])
+        elif text.startswith(("%env ", "%set_env ")):
+            self._lose_variables([None])
+        elif text.startswith(("%cd", "cd ")):
+            self._lose_folder()
+        elif ipython.may_write_mounts_file(text):
+            self._lose_mounts_file()
+
+    def _lose_mounts_file(self) -> None:
+        self._state.later.mounts_file |= self._later
+        self._state.lose_mounts_file("perhaps written by code that is not followed")

@@ -1,0 +1,500 @@
+"""The operators, functions and methods of Python and its library that set-up code uses.
+
+Each takes the evaluator, and returns Unknown for what is not followed.
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+import os
+import posixpath
+import re
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from taoprofiles.importer import ipython
+from taoprofiles.importer.values import (
+    DEPTH_LIMIT,
+    ENTRY_SIZE,
+    PIECE_SIZE,
+    PLAIN,
+    File,
+    Id,
+    Json,
+    Library,
+    PurePath,
+    Segment,
+    SimulatedException,
+    Unknown,
+    View,
+    attempt,
+    concat,
+    cut,
+    join_path,
+    normal_path,
+    parse_json,
+    segments,
+    trace,
+    type_name,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from taoprofiles.importer.evaluator import Evaluator
+
+BUILTINS = frozenset("str int len dict print open get_ipython exec eval isinstance bool float repr type".split())
+_HARMLESS = frozenset(
+    "sys.path.append sys.path.insert pprint.pprint os.listdir os.system os.path.exists os.path.isdir os.path.isfile "
+    "os.environ.keys os.environ.values os.environ.items os.environ.copy print isinstance bool len float repr "
+    "type".split()
+)
+"""Functions of which only the result is unknown."""
+_TEXT_METHODS = frozenset(
+    "split rsplit partition rpartition strip lstrip rstrip removeprefix removesuffix lower upper title capitalize "
+    "startswith endswith find count isdigit".split()
+)
+_COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
+    ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt,
+    ast.GtE: operator.ge, ast.Is: operator.is_, ast.IsNot: operator.is_not,
+    ast.In: lambda item, owner: item in owner, ast.NotIn: lambda item, owner: item not in owner,
+}  # fmt: skip
+
+
+# Operators
+
+
+def attribute(ev: Evaluator, value: Any, name: str) -> Any:
+    """Return ``value.name``."""
+    if isinstance(value, Library):
+        whole = f"{value.name}.{name}".replace("posixpath.", "os.path.")
+        return concat("/") if whole in ("os.sep", "os.path.sep") else Library(whole)
+    if isinstance(value, PurePath) and name == "parent":
+        parent = trace(value.text, posixpath.dirname("" if value.text == "." else value.text) or ".")[0]
+        text = ev.part(value.text, parent)
+        return text if isinstance(text, Unknown) else PurePath(text)
+    return ev.unknown(f"'{name}' of a {type_name(value)} is not followed", value)
+
+
+def entry(ev: Evaluator, owner: Any, key: Any) -> Any:
+    """Return ``owner[key]``. Raises SimulatedException."""
+    if owner == Library("os.environ"):
+        if isinstance(key, Unknown):
+            return ev.state.unknown("a variable whose name is not known", key)
+        if not isinstance(key, str):
+            raise SimulatedException("TypeError", f"str expected, not {type_name(key)}")
+        value = ev.state.environment(key)
+        if value is None:
+            raise SimulatedException("KeyError", f"'{key}'")
+        return value
+    if isinstance(owner, (str, list, tuple, dict, type(None))) and isinstance(key, PLAIN):
+        return attempt(operator.getitem, owner, key)
+    return ev.unknown(f"an entry of a {type_name(owner)}", key, owner)
+
+
+def compare(ev: Evaluator, op: ast.cmpop, left: Any, right: Any) -> bool | Unknown:
+    """Return ``left op right`` for a comparison of plain values. Raises SimulatedException."""
+    right = ev.state.known(right)
+    if isinstance(op, (ast.In, ast.NotIn)):
+        if right == Library("os.environ") and isinstance(left, str):
+            value = ev.state.environment(left)
+            right = value if isinstance(value, Unknown) else [] if value is None else [left]
+        if isinstance(right, (list, tuple, dict)):
+            ev.budget.add(len(right))
+        is_followed = isinstance(right, (str, list, tuple, dict)) and all(isinstance(item, PLAIN) for item in right)
+    elif isinstance(op, (ast.Is, ast.IsNot)):
+        is_followed = isinstance(right, PLAIN) and (left is None or right is None)
+    else:
+        is_followed = isinstance(right, PLAIN)
+    if is_followed and isinstance(left, PLAIN):
+        return bool(attempt(_COMPARISONS[type(op)], left, right))
+    return ev.state.unknown("a comparison that is not followed", left, right)
+
+
+def operate(ev: Evaluator, op: ast.operator, left: Any, right: Any) -> Any:
+    """Return ``left op right``. Raises SimulatedException."""
+    if isinstance(op, ast.Div) and (isinstance(left, PurePath) or isinstance(right, PurePath)):
+        return _path(ev, left, right)
+    if isinstance(op, ast.Mod) and isinstance(left, str):
+        return _format_percent(ev, left, right)
+    if not isinstance(op, ast.Add):
+        return ev.unknown("an operator that is not followed", left, right)
+    if isinstance(left, Json) and isinstance(right, str) and not right.strip():
+        return left  # such as json.dumps(…) + "\n"
+    if isinstance(left, str) and isinstance(right, str):
+        return ev.join([left, right])
+    if all(isinstance(side, (*PLAIN, list, tuple, dict)) for side in (left, right)):
+        ev.budget.add(sum(len(side) for side in (left, right) if isinstance(side, (list, tuple))))
+        return attempt(operator.add, left, right)
+    return ev.unknown("an operator that is not followed", left, right)
+
+
+# Formatting
+
+
+def _fill(ev: Evaluator, text: str, marked: str, values: list[Any]) -> Any:
+    """Return a text that was formatted with ``_marks`` in the place of the values."""
+    pieces = re.split(r"\0(\d+)\0", marked)
+    literals = trace(text, *pieces[::2])
+    ends = [ev.as_text(values[int(number)]) for number in pieces[1::2]]
+    return ev.join([literals[0], *(piece for pair in zip(ends, literals[1:], strict=True) for piece in pair)])
+
+
+def _marks(values: list[Any]) -> list[str]:
+    return [f"\0{number}\0" for number in range(len(values))]
+
+
+def _format_percent(ev: Evaluator, text: str, values: Any) -> Any:
+    """Return ``text % values`` for plain ``%s`` and ``%d``."""
+    listed = list(values) if isinstance(values, tuple) else [values]
+    kinds = re.findall("%(.?)", text.replace("%%", ""), re.DOTALL)
+    plain = all(
+        kind == "s" or (kind == "d" and isinstance(value, int | Unknown) and not isinstance(value, bool))
+        for kind, value in zip(kinds, listed, strict=False)
+    )
+    if not (plain and kinds and set(kinds) <= {"s", "d"}) or "\0" in text:
+        return ev.unknown("a format that is not followed", values)
+    marked = re.sub("%[sd%]", lambda match: match[0].replace("d", "s"), str(text))
+    marked = attempt(operator.mod, marked, tuple(_marks(listed)))
+    return _fill(ev, text, marked, listed)
+
+
+def _format(ev: Evaluator, text: str, positional: list[Any], named: dict[str, Any]) -> Any:
+    """Return ``text.format(…)`` for fields that are a name or a number."""
+    values = [*positional, *named.values()]
+    if re.search(r"\0|\{[^{}]*[^{}\w]", text):
+        return ev.unknown("a format that is not followed", *values)
+    marks = _marks(values)
+    by_name = dict(zip(named, marks[len(positional) :], strict=True))
+    marked = attempt(lambda: str(text).format(*marks[: len(positional)], **by_name))
+    return _fill(ev, text, marked, values)
+
+
+def _expand_variables(ev: Evaluator, text: str) -> Any:
+    """Return ``os.path.expandvars(text)``."""
+    pieces: list[Any] = []
+    position = 0
+    for match in re.finditer(r"\$(\w+|\{[^}]*\})", text, re.ASCII):
+        value = ev.state.environment(match[1].removeprefix("{").removesuffix("}"))
+        pieces += [cut(text, position, match.start()), match[0] if value is None else value]
+        position = match.end()
+    return ev.join([*pieces, cut(text, position, len(text))])
+
+
+# JSON and files
+
+
+def _json_text(ev: Evaluator, value: Any, options: dict[str, Any]) -> Unknown:
+    """Return the result of ``json.dumps(value)``; ``options`` are its named arguments."""
+    indent = options.get("indent")
+    plain_indent = not indent.strip() if isinstance(indent, str) else isinstance(indent, int) or indent is None
+    if not (plain_indent and options.keys() <= {"indent", "sort_keys", "ensure_ascii"}):
+        return ev.unknown("JSON with options that are not followed", value, *options.values())
+    if isinstance(value, Unknown):
+        return ev.state.unknown("", value)
+    return Json("a JSON text", ev.state.location, _json_value(ev, value))
+
+
+def _json_value(ev: Evaluator, value: Any, depth: int = 0) -> Any:
+    """Return a copy of what ``json.dump`` would write, with Unknown for what is not known."""
+    ev.budget.step()
+    if depth > DEPTH_LIMIT:
+        raise SimulatedException("ValueError", "Circular reference detected")
+    value = ev.state.known(value)
+    if isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):
+            return ev.state.unknown("a dictionary with a key that is not text")
+        return {key: _json_value(ev, inner, depth + 1) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_json_value(ev, inner, depth + 1) for inner in value]
+    if not isinstance(value, (*PLAIN, Unknown)):
+        raise SimulatedException("TypeError", f"Object of type {type_name(value)} is not JSON serializable")
+    return value
+
+
+def _dump(ev: Evaluator, args: list[Any], named: dict[str, Any]) -> Any:
+    given = dict(zip(("obj", "fp"), args, strict=False)) | named
+    file, value = given.pop("fp", None), given.pop("obj", None)
+    if not isinstance(file, File):
+        return ev.unknown("json.dump() to something that is not a file", file, value)
+    _write(ev, file, _json_text(ev, value, given))
+    return None
+
+
+def _dumps(ev: Evaluator, args: list[Any], named: dict[str, Any]) -> Any:
+    options = {key: value for key, value in named.items() if key != "obj"}
+    return _json_text(ev, args[0] if args else named.get("obj"), options)
+
+
+def _open(ev: Evaluator, args: list[Any], named: dict[str, Any]) -> File:
+    """Return an open file. One that is opened for writing is empty from then on."""
+    path = args[0] if args else named.get("file")
+    path = path.text if isinstance(path, PurePath) else path
+    mode = args[1] if len(args) > 1 else named.get("mode", "r")
+    file = File(path, str(mode) if isinstance(mode, str) else "?", [])
+    if file.mode[0:1] in "wx":
+        ev.state.write_file(path, None)
+    return file
+
+
+def _write(ev: Evaluator, file: File, piece: Any) -> None:
+    if file.mode in ("r", "rt", "rb"):
+        raise SimulatedException("UnsupportedOperation", "not writable")
+    if not isinstance(piece, (str, Unknown)):
+        raise SimulatedException("TypeError", "write() argument must be str")
+    file.written.append(piece)
+    if file.mode[0:1] not in "wx":
+        file.written.append(ev.state.unknown("a file that is opened to add to it"))
+    ev.state.write_file(file.path, _value_of(file.written))
+
+
+def _value_of(pieces: list[Any]) -> Any:
+    """Return the value of the JSON text that is written in pieces, Unknown if it is not known, None for no JSON."""
+    texts = [piece for piece in pieces if not isinstance(piece, str) or piece.strip()]
+    if len(texts) == 1 and isinstance(texts[0], Json):
+        return texts[0].value
+    unknown = next((piece for piece in pieces if not isinstance(piece, str)), None)
+    if unknown is not None:
+        return Unknown(unknown.reason, unknown.location)
+    return parse_json("".join(pieces))
+
+
+# Paths
+
+
+def _path_texts(ev: Evaluator, args: list[Any]) -> list[str] | Unknown:
+    """Return the texts of paths. Raises SimulatedException for other types, and for no argument."""
+    texts = [arg.text if isinstance(arg, PurePath) else arg for arg in args]
+    if not texts or any(isinstance(text, (*PLAIN, list, tuple, dict)) and not isinstance(text, str) for text in texts):
+        raise SimulatedException("TypeError", "expected str, bytes or os.PathLike object")
+    is_known = all(isinstance(text, str) for text in texts)
+    return texts if is_known else ev.state.unknown("a path that is not known", *texts)
+
+
+def _path(ev: Evaluator, *args: Any) -> PurePath | Unknown:
+    """Return ``pathlib.Path(*args)``. Raises SimulatedException."""
+    texts = _path_texts(ev, list(args))
+    text = texts if isinstance(texts, Unknown) else ev.join([join_path(*texts)])
+    return text if isinstance(text, Unknown) else PurePath(text)
+
+
+_PATH_FUNCTIONS: dict[str, Callable[[Evaluator, str], Any]] = {
+    "os.path.expanduser": lambda ev, path: ev.state.expand_home(path),
+    "os.path.abspath": lambda ev, path: ev.state.absolute(path),
+    "os.path.realpath": lambda ev, path: ev.state.resolved(path),
+    "os.path.normpath": lambda ev, path: normal_path(path),
+    "os.path.dirname": lambda ev, path: trace(path, posixpath.dirname(path))[0],
+    "os.path.basename": lambda ev, path: trace(path, posixpath.basename(path))[0],
+    "os.path.expandvars": _expand_variables,
+    "os.path.join": lambda ev, path: ev.join([path]),
+    "os.fspath": lambda ev, path: path,
+}
+
+
+def _path_function(ev: Evaluator, name: str, args: list[Any]) -> Any:
+    texts = _path_texts(ev, args)
+    if isinstance(texts, Unknown):
+        return texts
+    text = join_path(*texts) if name == "os.path.join" else texts[0]
+    result = _PATH_FUNCTIONS[name](ev, text)
+    return ev.part(text, result) if isinstance(result, str) else result
+
+
+def _path_method(ev: Evaluator, path: str, name: str, args: list[Any], named: dict[str, Any]) -> Any:
+    if name == "joinpath":
+        return _path(ev, path, *args)
+    if name == "open":
+        return _open(ev, [path, *args], named)
+    if name == "resolve":
+        return _path(ev, _path_function(ev, "os.path.realpath", [path]))
+    if name == "expanduser" and path.partition("/")[0] in ("~", path.lstrip("~")):
+        return _path(ev, ev.state.expand_home(path))  # not of another user, for whom pathlib may raise
+    if name == "write_text":
+        _write(ev, _open(ev, [path, "w"], {}), args[0] if args else named.get("data"))
+        return None
+    if name not in ("mkdir", "exists", "is_dir", "is_file", "iterdir", "glob"):
+        ev.state.invalidate_files("a file is perhaps changed")
+    return ev.state.unknown(f"{name}() of a path")
+
+
+# The environment and the user
+
+
+def _getenv(ev: Evaluator, args: list[Any], named: dict[str, Any]) -> Any:
+    if not args or not isinstance(args[0], (str, Unknown)):
+        raise SimulatedException("TypeError", "a text is missing, or of another type")
+    value = args[0] if isinstance(args[0], Unknown) else ev.state.environment(args[0])
+    return value if value is not None else args[1] if len(args) > 1 else named.get("default")
+
+
+def _setdefault(ev: Evaluator, args: list[Any], named: dict[str, Any]) -> Any:
+    if len(args) == 2 and _getenv(ev, args[:1], {}) is None:
+        ev.state.set_environment(*args)
+    return _getenv(ev, args[:1], {})
+
+
+def _update(ev: Evaluator, args: list[Any], named: dict[str, Any]) -> Any:
+    for given in [*args, named]:
+        if not isinstance(given, dict):
+            ev.state.invalidate_environment("os.environ.update() with something unknown")
+            return ev.unknown("os.environ.update() with something unknown", given)
+        for name, value in given.items():
+            ev.state.set_environment(name, value)
+    return None
+
+
+def _id(kind: str, ev: Evaluator, args: list[Any], named: dict[str, Any]) -> Id:
+    result = Id(getattr(ev.state.context, kind))
+    result.segment = Segment(str(int(result)), kind)
+    return result
+
+
+# Methods
+
+
+def call_method(ev: Evaluator, owner: Any, name: str, args: list[Any], named: dict[str, Any]) -> Any:
+    """Return ``owner.name(…)``. Raises SimulatedException."""
+    if isinstance(owner, str):
+        return _text_method(ev, owner, name, args, named)
+    if isinstance(owner, dict):
+        return _dict_method(ev, owner, name, args, named)
+    if isinstance(owner, PurePath):
+        return _path_method(ev, owner.text, name, args, named)
+    if isinstance(owner, list) and name == "append" and len(args) == 1:
+        return owner.append(args[0])
+    if (
+        isinstance(owner, list)
+        and name == "extend"
+        and isinstance(entries := ev.entries(args[0] if args else ()), list)
+    ):
+        return owner.extend(entries)
+    if isinstance(owner, File) and name in ("write", "close", "flush"):
+        return _write(ev, owner, args[0] if args else None) if name == "write" else None
+    if isinstance(owner, Unknown) and name in ("write_text", "write_bytes"):
+        ev.state.invalidate_files("a file of a path that is not known is written")
+    return ev.unknown(f"{name}() of a {type_name(owner)} is not followed", owner, *args, *named.values())
+
+
+def _text_method(ev: Evaluator, text: str, name: str, args: list[Any], named: dict[str, Any]) -> Any:
+    if name == "format":
+        return _format(ev, text, args, named)
+    if name == "join" and len(args) == 1:
+        return _join_texts(ev, text, args[0])
+    if name not in {*_TEXT_METHODS, "replace"} or named or not all(isinstance(arg, (str, int)) for arg in args):
+        return ev.unknown(f"{name}() with these arguments", *args, *named.values())
+    if name == "replace":
+        return _replace(ev, text, args)
+    result = attempt(getattr(str(text), name), *args)
+    if isinstance(result, (list, tuple)):
+        ev.budget.add(len(text) + len(result) * (PIECE_SIZE + len(segments(text))))
+        return type(result)(ev.part(text, piece) for piece in trace(text, *result))
+    return ev.part(text, trace(text, result)[0]) if isinstance(result, str) else result
+
+
+def _replace(ev: Evaluator, text: str, args: list[Any]) -> Any:
+    old, new = args if len(args) == 2 else ("", "")
+    if not isinstance(old, str) or not isinstance(new, str) or not old:
+        return ev.state.unknown("replace() with these arguments")
+    ev.budget.add(text.count(old) * (PIECE_SIZE + len(segments(text)) + len(segments(new))))
+    pieces = trace(text, *[piece for rest in text.split(old) for piece in (old, rest)][1:])
+    result = ev.join([new if number % 2 else piece for number, piece in enumerate(pieces)])
+    return ev.part(text, result) if isinstance(result, str) else result
+
+
+def _join_texts(ev: Evaluator, text: str, values: Any) -> Any:
+    entries = ev.entries(values)
+    if isinstance(entries, Unknown):
+        return entries
+    for item in entries:
+        if not isinstance(item, (str, Unknown)):
+            raise SimulatedException("TypeError", f"sequence item: expected str instance, {type_name(item)} found")
+    return ev.join([piece for item in entries for piece in (text, item)][1:])
+
+
+def _dict_method(ev: Evaluator, owner: dict[Any, Any], name: str, args: list[Any], named: dict[str, Any]) -> Any:
+    ev.budget.add(len(owner) * ENTRY_SIZE)
+    if name in ("keys", "values", "items"):
+        return View(owner, name)
+    if name == "copy":
+        return owner.copy()
+    if name == "get" and args and isinstance(args[0], PLAIN):
+        return owner.get(*args[:2])
+    if name == "update" and all(isinstance(arg, dict) for arg in args):
+        for arg in [*args, named]:
+            owner.update(arg)
+        return None
+    return ev.unknown(f"{name}() of a dictionary with these arguments", owner, *args, *named.values())
+
+
+# Functions
+
+
+def _int(ev: Evaluator, args: list[Any], named: dict[str, Any]) -> Any:
+    if len(args) == 1 and isinstance(args[0], str) and len(args[0]) <= 20:
+        return attempt(int, args[0])
+    return ev.unknown("int()", *args)
+
+
+def _dict(ev: Evaluator, args: list[Any], named: dict[str, Any]) -> Any:
+    if args == [Library("os.environ")]:
+        return ev.state.unknown("the whole environment")
+    if args and not isinstance(args[0], dict):
+        return ev.unknown("dict() of such a value", *args, *named.values())
+    result = {**(args[0] if args else {}), **named}
+    ev.budget.add(len(result) * ENTRY_SIZE)
+    return result
+
+
+_FUNCTIONS: dict[str, Callable[[Evaluator, list[Any], dict[str, Any]], Any]] = {
+    "str": lambda ev, args, named: ev.as_text(args[0]) if args else concat(""),
+    "int": _int, "dict": _dict, "open": _open,
+    "os.getenv": _getenv, "os.environ.get": _getenv, "os.environ.setdefault": _setdefault,
+    "os.environ.update": _update,
+    "json.dump": _dump, "json.dumps": _dumps,
+    "os.makedirs": lambda ev, args, named: None, "os.mkdir": lambda ev, args, named: None,
+    "os.chdir": lambda ev, args, named: ev.state.change_folder(_path_function(ev, "os.fspath", args)),
+    "os.getcwd": lambda ev, args, named: ev.state.folder,
+    "pathlib.Path": lambda ev, args, named: _path(ev, *(args or ["."])),
+    "pathlib.Path.home": lambda ev, args, named: _path(ev, ev.state.home),
+    "pathlib.Path.cwd": lambda ev, args, named: _path(ev, ev.state.folder),
+    "os.getuid": partial(_id, "uid"), "os.getgid": partial(_id, "gid"),
+    "platform.machine": lambda ev, args, named: concat(os.uname().machine),
+}  # fmt: skip
+
+
+def call(ev: Evaluator, name: str, args: list[Any], named: dict[str, Any]) -> Any:
+    """Return the result of a function, by its dotted name. Raises SimulatedException and Exhausted."""
+    if name in _FUNCTIONS:
+        return _FUNCTIONS[name](ev, args, named)
+    if name in _PATH_FUNCTIONS:
+        return _path_function(ev, name, args)
+    if name.startswith("get_ipython"):
+        return _call_ipython(ev, name, args)
+    if name == "sys.exit":
+        raise SimulatedException("SystemExit", "sys.exit()")
+    reason = f"{name}() is not followed"
+    if name in _HARMLESS and "file" not in named:
+        return ev.state.unknown(reason)
+    if name in ("exec", "eval"):
+        ev.state.note(f"may set variables that are not known: {reason}")
+        ev.state.has_unknown_names = True
+    elif name == "os.environ.pop" and args and isinstance(args[0], str):
+        ev.state.set_environment(args[0], ev.state.unknown(reason))
+    elif name.startswith("os.environ."):
+        ev.state.invalidate_environment(reason)
+    return ev.unknown(reason, *args, *named.values())
+
+
+def _call_ipython(ev: Evaluator, name: str, args: list[Any]) -> Any:
+    """Follow ``get_ipython().run_line_magic(…)`` and the like, as in notebooks that were converted to scripts."""
+    method = name.rpartition(".")[2]
+    words = [word for word in args if isinstance(word, str)]
+    if method in ("run_line_magic", "magic", "line_magic") and words and len(words) == len(args):
+        return ipython.run_line(ev, "%" + " ".join(words).lstrip("%"))
+    if method == "system" and words:
+        return ipython.run_line(ev, f"!{words[0]}")
+    if name == "get_ipython":
+        return Library("get_ipython()")
+    ev.state.note(f"{name}() is not followed")
+    return ev.unknown(f"{name}() is not followed", *args)
