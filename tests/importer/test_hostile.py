@@ -18,7 +18,7 @@ from tests.importer.notebooks import notebook, write
 from tests.support.commands import call, one_clear_error
 from tests.support.home import ALL, Home
 
-NOTEBOOKS = int(os.environ.get("TAOPROF_TEST_NOTEBOOKS", 10_000 if ALL else 200))
+NOTEBOOKS = int(os.environ.get("TAOPROF_TEST_NOTEBOOKS", 2000 if ALL else 200))
 FIRST = int(os.environ.get("TAOPROF_TEST_SEED", "0"))
 ROOT = Path(__file__).parents[2]
 MEGABYTES = 300
