@@ -6,8 +6,6 @@ import grp
 import os
 import pwd
 import shutil
-import socket
-import struct
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -139,10 +137,9 @@ def probe_gpus(environ: Mapping[str, str]) -> Gpus:
         else:
             lines = (result.out + result.err).strip().splitlines() or [f"exit status {result.status}"]
             problem = result.problem or lines[0][:200]
-    daemon, path = _daemon(environ.get("DOCKER_HOST") or DEFAULT)
-    hook = shutil.which("nvidia-container-runtime-hook", path=path or wide) or ""
-    cdi = shutil.which("nvidia-cdi-hook", path=path or wide) or ""
-    return Gpus(tool, names, driver, problem, hook, cdi, _is_newer(hook, daemon))
+    hook = shutil.which("nvidia-container-runtime-hook", path=wide) or ""
+    cdi = shutil.which("nvidia-cdi-hook", path=wide) or ""
+    return Gpus(tool, names, driver, problem, hook, cdi, _is_newer(hook))
 
 
 def _ask(environ: Mapping[str, str], address: str) -> Answer:
@@ -190,28 +187,10 @@ def _group(path: str) -> tuple[str, bool]:
     return group.gr_name, me in group.gr_mem and group.gr_gid not in os.getgroups()
 
 
-def _daemon(address: str) -> tuple[int, str]:
-    """Return the pid of the dockerd that listens there, 0 for none, and its PATH, "" if it cannot be read."""
-    for pid in (_listener(address), *processes.pids()):
-        if files.try_read(f"/proc/{pid}/comm", 100)[0] == b"dockerd\n":
-            return pid, processes.environment(pid).get("PATH", "")
-    return 0, ""
-
-
-def _listener(address: str) -> int:
-    """Return the pid that listens on a socket; it is systemd itself if that has created the socket."""
-    try:
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(TIMEOUT)
-            connection.connect(address.removeprefix("unix://"))
-            pid: int = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
-            return pid
-    except (OSError, ValueError):
-        return 0
-
-
-def _is_newer(path: str, pid: int) -> bool:
-    started = processes.epoch(processes.start_time(pid)) if pid and path else None
+def _is_newer(path: str) -> bool:
+    """Check whether a file is newer than the process of the engine, which looks for it at its start."""
+    names = ((pid, files.try_read(f"/proc/{pid}/comm", 100)[0]) for pid in processes.pids())
+    started = next((processes.epoch(processes.start_time(pid)) for pid, name in names if name == b"dockerd\n"), None)
     try:
         return started is not None and os.stat(path).st_ctime > started + 1
     except OSError:

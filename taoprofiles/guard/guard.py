@@ -67,7 +67,7 @@ class Guard:
         self._history, self._seal = History(context), Seal(context)
         self.files = GuardFiles(context)
         self._overwrites = Overwrites(context, options.restores)
-        self._publisher = StatusPublisher(context, self.files)
+        self._publisher = StatusPublisher(self.files)
         self._needs: dict[object, tuple[str | None, str | None]] = {}
         self._verified: dict[str, list[str]] = {}
         self._content: bytes | None = None
@@ -130,11 +130,7 @@ class Guard:
 
     def _read(self) -> tuple[Snapshot, str | None]:
         """Return the file, and which program has just written it, if that is seen."""
-        try:
-            file = self._with_entry(self._snapshot())
-        except TaoprofError:
-            self._make_readable()
-            file = self._with_entry(self._snapshot())
+        file = self._with_entry(self._snapshot())
         if file.content is None or file.entry is not None:
             return file, None
         writer = self._overwrites.wait_for_writer()
@@ -163,12 +159,6 @@ class Guard:
         if entry is not None and last is not None and entry.id != last.id and last.action == "restore":
             entry = None
         return file._replace(entry=entry, last=last)
-
-    def _make_readable(self) -> None:
-        """Restore the mode of a file that the guard may not read any more."""
-        rights, path = self._intact.rights, self._context.mapping_file
-        if rights is not None and os.path.isfile(path) and not os.access(path, os.R_OK):
-            files.change_mode(path, rights.st_mode & 0o7777)
 
     def _report_failure(self, holds: list[Hold], failure: TaoprofError) -> None:
         shared = needing_mapping_file(holds)

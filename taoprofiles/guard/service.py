@@ -102,8 +102,7 @@ class Service:
         for folder in (os.path.dirname(link), self._folder, os.path.dirname(self._folder)):
             best_effort.rmdir_quietly(folder)
         context = self._context
-        for folder in (context.holds, context.profiles, context.config):  # created by the guard to watch them
-            best_effort.rmdir_quietly(folder)
+        best_effort.rmdir_quietly(context.holds)  # created by the guard to watch it
         status.unseal(context)
         status.GuardFiles(context).delete()
         return [f"service stopped and removed: {context.short(self.path)}"]

@@ -20,7 +20,6 @@ from taoprofiles.holds.liveness import ActiveHolds, Containers
 from taoprofiles.storage import best_effort, files, locks
 from taoprofiles.storage.locks import LivenessLock, Lock
 from taoprofiles.storage.paths import Context
-from taoprofiles.switching import status as switching_status
 from taoprofiles.switching.seal import Seal
 from taoprofiles.system import processes
 from taoprofiles.version import VERSION
@@ -150,13 +149,10 @@ class GuardFiles:
 class StatusPublisher:
     """Publishes the status after each look, and logs what has changed since the last one."""
 
-    def __init__(self, context: Context, guard: GuardFiles) -> None:
-        self._context, self._guard = context, guard
+    def __init__(self, guard: GuardFiles) -> None:
+        self._guard = guard
         self._holds: list[Hold] = []
         self._unseen: set[str] = set()
-        self._signature: object = None
-        self._name = ""
-        self._is_drifted = False
 
     def update(
         self, active: ActiveHolds, file: Snapshot, containers: Containers, *, is_sealed: bool, problem: str
@@ -166,8 +162,9 @@ class StatusPublisher:
         ``problem`` is "" or what the guard cannot do at the moment.
         """
         self._log_changes(active)
-        self._check_drift(file)
-        line = _line(self._name, active.holds, is_sealed=is_sealed)
+        profile = file.entry.profile if file.entry else None
+        name = f"'{profile}'" if profile else "no file" if file.content is None else "an unmanaged file"
+        line = _line(name, active.holds, is_sealed=is_sealed)
         self._guard.publish(
             {
                 "version": VERSION,
@@ -197,28 +194,6 @@ class StatusPublisher:
             if text not in self._unseen:
                 logger.warning("%s", text)
         self._unseen = set(active.unseen)
-
-    def _check_drift(self, file: Snapshot) -> None:
-        """Check whether the active profile was edited; only when its file, or the active profile, has changed."""
-        entry, has_file = file.entry, file.content is not None
-        name = entry.profile if entry else None
-        try:
-            stat = os.stat(self._context.profile_file(name)) if name else None
-        except OSError:
-            stat = None
-        signature = (has_file, entry and entry.id, stat and (stat.st_ino, stat.st_size, stat.st_mtime_ns))
-        if signature == self._signature:
-            return
-        self._signature = signature
-        was_drifted = self._is_drifted
-        status = switching_status.get_status(self._context) if name else None
-        # A profile that cannot be rendered here may well be valid in the user's shell, which has other variables.
-        self._is_drifted = status is not None and status.state == "drifted" and not status.problem
-        self._name = f"'{name}'" if name else "an unmanaged file" if has_file else "no file"
-        if self._is_drifted:
-            self._name += " (edited since)"
-            if not was_drifted:
-                logger.info("profile '%s' was edited; to apply it: taoprof use %s", name, name)
 
 
 def _line(name: str, holds: Sequence[Hold], *, is_sealed: bool) -> str:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 from taoprofiles.errors import TaoprofError
 from taoprofiles.holds.liveness import Containers
@@ -68,7 +69,7 @@ class WakeQueue:
 
 
 class MappingWatcher:
-    """Watches the folders of the mapping file, the holds and the profiles, and puts events into ``queue``.
+    """Watches the folders of the mapping file and the holds, and puts events into ``queue``.
 
     ``degraded`` is "", or why nothing can be watched; then ``poll`` must be called.
     """
@@ -106,11 +107,8 @@ class MappingWatcher:
 
     def _arm(self) -> None:
         self._target = files.real_path(self._context.mapping_file)
-        for folder in (self._context.holds, self._context.profiles):
-            try:
-                files.make_folder(folder)
-            except TaoprofError:
-                pass  # on a read-only home, the folders that exist are watched
+        with suppress(TaoprofError):  # on a read-only home, the folders that exist are watched
+            files.make_folder(self._context.holds)
         try:
             self._watches.arm(self._wanted())
         except OSError as error:
@@ -135,7 +133,6 @@ class MappingWatcher:
             yield Watch(os.path.dirname(file), events, self._put("changed", os.path.basename(file)))
         # Only names: each look renews the heartbeats of the holds, which changes the files' times.
         yield Watch(context.holds, folder_watch.NAMES, self._put("changed"))
-        yield Watch(context.profiles, folder_watch.CONTENTS, self._put("changed"))
         # Each launcher reads config.json there, before anything else.
         yield Watch(os.path.join(home, ".docker"), folder_watch.OPENED, self._put("changed", "config.json"))
         for folder in (home, os.path.dirname(home)):

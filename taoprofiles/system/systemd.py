@@ -66,11 +66,8 @@ class Manager:
             raise _no_manager(done.stderr.strip().splitlines()[0].rstrip("."))
         if done.returncode:
             output = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-            raise TaoprofError(
-                f"'{program} {' '.join(words)}': {output[0]}",
-                problems=output[1:],
-                hint=_HINTS[program],
-            )
+            hint = "'taoprof service logs' may show the reason" if program == "systemctl" else ""
+            raise TaoprofError(f"'{program} {' '.join(words)}': {output[0]}", problems=output[1:], hint=hint)
         return done.stdout
 
 
@@ -80,12 +77,6 @@ def _no_manager(reason: str) -> NoManagerError:
         hint="to start the guard without systemd, put this into ~/.profile or the container's start script: "
         "(taoprofd 2>>~/.taoprofd.log &)",
     )
-
-
-_HINTS = {
-    "systemctl": "'taoprof service logs' may show the reason",
-    "journalctl": "'systemctl --user status taoprofd' has the last lines; journald's Storage=persistent keeps them",
-}
 
 
 def quoted(word: str) -> str:

@@ -103,7 +103,6 @@ def test_an_engine_without_nvidias_runtime(well: TrainingHome, other: str) -> No
     assert launch.wait() == 1
     assert "Docker instantiation failed with error: 500 Server Error" in launch.output
     assert 'could not select device driver "" with capabilities: [[gpu]]' in launch.output
-    assert findings(well, DOCKER_HOST=other)["gpu-runtime"]["where"] == other
     assert "gpu-runtime" not in findings(well)
 
 
