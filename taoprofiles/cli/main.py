@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from taoprofiles.cli.output import Result
     from taoprofiles.cli.parser import Invocation
+    from taoprofiles.errors import TaoprofError
     from taoprofiles.storage.paths import Context
 
 _SIGINT, _SIGPIPE = 2, 13  # importing signal would take 3 ms
@@ -79,7 +80,7 @@ def open_streams() -> None:
 
 def _run_command(argv: list[str]) -> int:
     from taoprofiles.cli import output, parser
-    from taoprofiles.errors import TaoprofError, UsageError
+    from taoprofiles.errors import UsageError
     from taoprofiles.version import VERSION
 
     if "_ARGCOMPLETE" in os.environ:
@@ -96,14 +97,27 @@ def _run_command(argv: list[str]) -> int:
             raise UsageError("no command given", hint="see 'taoprof --help'")
         if command in ("", "-h", "--help", "help"):
             return output.emit("help", output.Result({}, parser.help_lines()), as_json=False)
-        invocation = parser.parse(command, [*leading, *words])
-        result = _execute(invocation)
+        result = _execute(parser.parse(command, [*leading, *words]))
     except output.Declined as answer:
         output.say(str(answer))
         return 128 + _SIGINT
-    except TaoprofError as error:
-        return output.emit_error(command, error, as_json=as_json)
+    except Exception as error:  # noqa: BLE001 - of whatever fails, one clear error
+        return output.emit_error(command, _to_taoprof_error(command, error), as_json=as_json)
     return output.emit(command, result, as_json=as_json)
+
+
+def _to_taoprof_error(command: str, error: Exception) -> TaoprofError:
+    """Return an error for what the system refuses, such as a thread, memory or a descriptor."""
+    from taoprofiles.errors import TaoprofError
+
+    if isinstance(error, TaoprofError):
+        return error
+    if isinstance(error, BrokenPipeError) or "TAOPROF_DEBUG" in os.environ:
+        raise error
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    path = getattr(error, "filename", None)
+    where = f" ('{path}')" if path else ""
+    return TaoprofError(f"{command} failed: {reason}{where}", hint="TAOPROF_DEBUG=1 shows the traceback")
 
 
 def _execute(invocation: Invocation) -> Result:

@@ -10,10 +10,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
-from tests.support.commands import one_clear_error
+from tests.support.commands import call, one_clear_error
 from tests.support.home import Home
 
 
@@ -120,6 +121,15 @@ def test_141_the_reader_has_gone_and_1_a_full_disk(home: Home, words: list[str])
     with open("/dev/full", "w") as full:
         done = subprocess.run([home.taoprof, *words], stdout=full, **command)
     assert (done.returncode, done.stderr[:16], "Traceback" in done.stderr) == (1, "taoprof: error: ", False)
+
+
+def test_what_the_system_refuses_is_no_traceback(home: Home) -> None:
+    home.profile("a")
+    refusal = RuntimeError("can't start new thread")
+    with mock.patch("threading.Thread.start", side_effect=refusal):
+        one_clear_error(call(home, "run", "a", "--", "true"), 1)
+    with mock.patch("taoprofiles.profiles.store.Store.summaries", side_effect=OSError(24, "Too many open files")):
+        one_clear_error(call(home, "list"), 1)
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-"])

@@ -90,6 +90,8 @@ def _switch(context: Context, args: argparse.Namespace, name: str) -> switch.Swi
 
 def _use_lines(context: Context, args: argparse.Namespace, switched: switch.Switch) -> list[str]:
     lines = change_lines(switched.changes, reveal=args.reveal) if args.dry_run else []
+    if lines:
+        lines = [f"- {context.short(context.mapping_file)}", f"+ '{switched.name}'", *lines]
     before = f" (before: '{switched.previous}')" if switched.previous else ""
     if not switched.changed:
         return [*lines, f"'{switched.name}' is already active; nothing changed"]
