@@ -38,7 +38,7 @@ def test_torn_last_line(used: Home, keep: int) -> None:
     whole = journal.read_bytes()
     torn = whole.splitlines(keepends=True)[-1].replace(b'"id": 2', b'"id": 3')[:keep]
     journal.write_bytes(whole + torn)
-    assert used.json("current")["data"] == {"name": "b", "state": "active", "own": False}
+    assert used.json("current")["data"] == {"name": "b", "state": "active"}
     used.run("use", "c", check=True)
     assert used.run("current").stdout == "c\n"
     entries = used.json("history")["data"]["entries"]
@@ -55,8 +55,8 @@ def test_torn_last_line(used: Home, keep: int) -> None:
 def test_garbage_line(used: Home, garbage: bytes) -> None:
     """A line that is no entry, before, between and behind the entries, is passed over."""
     journal = used.state / "history.jsonl"
-    first, second = journal.read_bytes().splitlines()
-    journal.write_bytes(b"".join(line + b"\n" for line in (garbage, first, garbage, second, garbage)))
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(garbage + b"\n" + b"".join(line + garbage + b"\n" for line in lines))
     assert used.run("current").stdout == "b\n"
     assert [entry["id"] for entry in used.json("history")["data"]["entries"]] == [2, 1]
     used.run("list", check=True)
@@ -174,7 +174,7 @@ def test_purged_secrets(used: Home) -> None:
     assert used.run("history", "--purge").returncode == 2, "a script is not asked"
     used.run("history", "--purge", "--yes", check=True)
     assert with_secret() == []
-    assert used.json("current")["data"] == {"name": "b", "state": "active", "own": False}
+    assert used.json("current")["data"] == {"name": "b", "state": "active"}
     used.run("use", "-", check=True)
     assert used.run("current").stdout == "a\n"
     used.run("undo", check=True)

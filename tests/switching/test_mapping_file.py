@@ -208,7 +208,7 @@ def test_no_mapping(home: Home, text: bytes) -> None:
     home.mapping_file.write_bytes(text)
     refused(home, "import", "--name", "x", status=3)
     told = home.json("current")
-    assert told["data"] == {"name": None, "state": "unmanaged", "own": False}
+    assert told["data"] == {"name": None, "state": "unmanaged"}
     for verb in ("status", "list", "history"):
         home.run(verb, check=True)
     home.run("use", "a", check=True)
