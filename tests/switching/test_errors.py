@@ -146,6 +146,7 @@ def test_full_disk(tmp_path: Path, free: int) -> None:
     after = Home(tmp_path / "home-after")
     assert done.stdout.endswith("b\n"), (done.stdout, done.stderr)
     if done.returncode == 0:
+        assert free > 0, "a disk with nothing free makes the switch fail"
         assert strace.content(after) == scene.mapping["b"]
         return
     assert done.returncode == 1, done.stderr
@@ -157,22 +158,6 @@ def test_full_disk(tmp_path: Path, free: int) -> None:
     assert (after.state / "history.jsonl").read_bytes() == (
         tmp_path / "home-before/.local/state/taoprofiles/history.jsonl"
     ).read_bytes()
-
-
-def test_full_disk_does_fail(tmp_path: Path) -> None:
-    """At least the disk with nothing free must make the switch fail, or the test above tests nothing."""
-    require(os.geteuid() == 0 and shutil.which("unshare"), "only root may mount a small file system")
-    Scene(tmp_path, "own").home.root.rename(tmp_path / "home-before")
-    (tmp_path / "home").mkdir()
-    home = Home(tmp_path / "home")
-    done = subprocess.run(
-        ["unshare", "--mount", "--propagation", "private", "sh", "-c", FULL, "sh", "0"],
-        env={**home.environ, "TAOPROF": home.taoprof},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 1, (done.stdout, done.stderr)
 
 
 @pytest.mark.parametrize("words", [["list"], ["current", "--json"], ["use", "a"], ["history"]])

@@ -151,17 +151,9 @@ def test_all_that_is_new_is_private(home: Home, umask: int) -> None:
 # Things that are no mapping file
 
 
-def folder(path: Path) -> None:
-    path.mkdir()
-
-
 def full_folder(path: Path) -> None:
     path.mkdir()
     (path / "file").write_text("keep me")
-
-
-def pipe(path: Path) -> None:
-    os.mkfifo(path)
 
 
 def bound_socket(path: Path) -> None:
@@ -174,20 +166,20 @@ def bound_socket(path: Path) -> None:
             os.chdir(here)
 
 
-def zeros(path: Path) -> None:
-    path.symlink_to("/dev/zero")
-
-
-def huge(path: Path) -> None:
-    with path.open("wb") as file:
-        file.truncate(1 << 30)
+NO_FILES: dict[str, Callable[[Path], object]] = {
+    "folder": full_folder,
+    "FIFO": os.mkfifo,
+    "socket": bound_socket,
+    "device": lambda path: path.symlink_to("/dev/zero"),
+    "1 GB": lambda path: path.touch() or os.truncate(path, 1 << 30),
+}
 
 
 @pytest.mark.parametrize("verb", [["use", "a"], ["current"], ["status"], ["list"], ["import", "--name", "x"]])
-@pytest.mark.parametrize("make", [folder, full_folder, pipe, bound_socket, zeros, huge])
-def test_no_file(home: Home, make: Callable[[Path], None], verb: list[str]) -> None:
-    make(home.mapping_file)
-    if make is huge:
+@pytest.mark.parametrize("kind", NO_FILES)
+def test_no_file(home: Home, kind: str, verb: list[str]) -> None:
+    NO_FILES[kind](home.mapping_file)
+    if kind == "1 GB":
         before = home.mapping_file.stat()
         done = home.run(*verb)
         assert done.returncode == 3, done.stderr
