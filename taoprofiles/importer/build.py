@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from typing import TYPE_CHECKING, Any
 
@@ -156,7 +157,7 @@ class _Building:
                 self._notes.append(_MACHINES.format(name))
             elif not is_variable_name(name) or len(name) > 256:
                 self._notes.append(f"'{name[:60]}' is left out: it is not a valid variable name")
-            elif len(value) > _LONGEST or "\0" in value or (not value.isascii() and not _is_text(value)):
+            elif len(value) > _LONGEST or re.search("[\0\ud800-\udfff]", value):
                 self._notes.append(f"{name} is left out: its value is longer than {_LONGEST} characters, or no text")
             else:
                 kept[name] = value
@@ -293,14 +294,6 @@ def _is_callers(user: str) -> bool:
 
 def _is_the_machines(name: str) -> bool:
     return name in _NOT_OURS or name.startswith("TAOPROF_")
-
-
-def _is_text(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _ordered(data: dict[str, Any]) -> dict[str, Any]:

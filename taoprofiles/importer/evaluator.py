@@ -160,7 +160,7 @@ class Evaluator:
             self.budget.add(len(value) * ENTRY_SIZE)
             return list(value)
         if value is None or isinstance(value, (int, float)):
-            raise SimulatedException("TypeError", f"'{type_name(value)}' object is not iterable")
+            raise SimulatedException(f"TypeError: '{type_name(value)}' object is not iterable")
         return self.unknown(f"a loop over a {type_name(value)}", value)
 
     def truth(self, value: Any) -> bool | Unknown:
@@ -198,7 +198,7 @@ class Evaluator:
         try:
             node = ast.parse(expression.strip(), mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError):
-            raise SimulatedException("SyntaxError", "invalid syntax") from None
+            raise SimulatedException("SyntaxError: invalid syntax") from None
         location = self.state.location
         value = self.value(node)
         self.state.location = location
@@ -228,7 +228,7 @@ class Evaluator:
             return TracedStr([Segment("FIXME")])  # the user has to replace it by a value
         if hasattr(builtins, name) or name in _IPYTHON_NAMES:
             return self.state.unknown(f"{name} is not followed")
-        raise SimulatedException("NameError", f"name '{name}' is not defined")
+        raise SimulatedException(f"NameError: name '{name}' is not defined")
 
     def _joinedstr(self, node: ast.JoinedStr) -> Any:
         return self.join([self.value(part) for part in node.values])
@@ -343,12 +343,12 @@ class Evaluator:
         """Call a function of the file itself."""
         scope = dict(function.defaults)
         if len(positional) > len(function.parameters):
-            raise SimulatedException("TypeError", "too many positional arguments")
+            raise SimulatedException("TypeError: too many positional arguments")
         scope.update(zip(function.parameters, positional, strict=False))
         unexpected = named.keys() - set(function.parameters[len(positional) :])
         missing = set(function.parameters) - scope.keys() - named.keys()
         if unexpected or missing:
-            raise SimulatedException("TypeError", "arguments that do not fit the function")
+            raise SimulatedException("TypeError: arguments that do not fit the function")
         scope.update(named)
         outer = self.locals, self.local_names, self.state.location
         self.locals, self.local_names = scope, function.local_names
@@ -356,7 +356,7 @@ class Evaluator:
         try:
             self.run(function.body)
         except Returned as returned:
-            return returned.value
+            return returned.args[0]
         except NotFollowed:
             invalidate(self, function.body)
             return self.state.unknown("the result of a function that is not followed to its end")
@@ -395,7 +395,7 @@ class Evaluator:
         for alias in node.names:
             known = module in MODULES and not node.level
             if module.startswith("google.colab"):  # notebooks ask in this way whether they run there
-                raise SimulatedException("ModuleNotFoundError", f"No module named '{module}'")
+                raise SimulatedException(f"ModuleNotFoundError: No module named '{module}'")
             if alias.name == "*":
                 state.has_unknown_names = True
                 state.note(f"may set variables that are not known: 'from {module} import *' is not followed")
@@ -423,7 +423,7 @@ class Evaluator:
         elif isinstance(target, (ast.Tuple, ast.List)) and not any(isinstance(e, ast.Starred) for e in target.elts):
             entries = self.entries(value)
             if isinstance(entries, list) and len(entries) != len(target.elts):
-                raise SimulatedException("ValueError", f"{len(entries)} values for {len(target.elts)} names")
+                raise SimulatedException(f"ValueError: {len(entries)} values for {len(target.elts)} names")
             for number, part in enumerate(target.elts):
                 self.assign(part, entries[number] if isinstance(entries, list) else entries)
         else:  # an attribute, or '*names'
@@ -501,27 +501,25 @@ class Evaluator:
         raise Returned(None if node.value is None else self.value(node.value))
 
     def _run_with(self, node: ast.With) -> None:
-        opened = [getattr(item.context_expr, "func", None) for item in node.items]
-        if not all(getattr(function, "id", getattr(function, "attr", "")) == "open" for function in opened):
+        opened = node.items[0].context_expr
+        function = opened.func if isinstance(opened, ast.Call) and len(node.items) == 1 else None
+        is_open = getattr(function, "id", getattr(function, "attr", "")) == "open"
+        file = self.value(opened) if is_open else None
+        if not isinstance(file, File):
             skip(self, node)
             return
-        for item in node.items:
-            value = self.value(item.context_expr)
-            if not isinstance(value, File):
-                skip(self, node)
-                return
-            if item.optional_vars is not None:
-                self.assign(item.optional_vars, value)
+        if node.items[0].optional_vars is not None:
+            self.assign(node.items[0].optional_vars, file)
         self.run(node.body)
 
     def _run_raise(self, node: ast.Raise) -> None:
         raised = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
         name = str(getattr(raised, "id", getattr(raised, "attr", ""))) or "an exception"
-        raise SimulatedException(name, "raised by the code itself")
+        raise SimulatedException(f"{name}: raised by the code itself")
 
     def _run_assert(self, node: ast.Assert) -> None:
         if self.truth(self.value(node.test)) is False:
-            raise SimulatedException("AssertionError", "")
+            raise SimulatedException("AssertionError: ")
 
     def _run_functiondef(self, node: ast.FunctionDef) -> None:
         arguments = node.args

@@ -17,7 +17,6 @@ from taoprofiles.importer import ipython
 from taoprofiles.importer.values import (
     DEPTH_LIMIT,
     ENTRY_SIZE,
-    PIECE_SIZE,
     PLAIN,
     File,
     Id,
@@ -40,7 +39,7 @@ from taoprofiles.importer.values import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from taoprofiles.importer.evaluator import Evaluator
 
@@ -83,10 +82,10 @@ def entry(ev: Evaluator, owner: Any, key: Any) -> Any:
         if isinstance(key, Unknown):
             return ev.state.unknown("a variable whose name is not known", key)
         if not isinstance(key, str):
-            raise SimulatedException("TypeError", f"str expected, not {type_name(key)}")
+            raise SimulatedException(f"TypeError: str expected, not {type_name(key)}")
         value = ev.state.environment(key)
         if value is None:
-            raise SimulatedException("KeyError", f"'{key}'")
+            raise SimulatedException(f"KeyError: '{key}'")
         return value
     if isinstance(owner, (str, list, tuple, dict, type(None))) and isinstance(key, PLAIN):
         return attempt(operator.getitem, owner, key)
@@ -200,7 +199,7 @@ def _json_value(ev: Evaluator, value: Any, depth: int = 0) -> Any:
     """Return a copy of what ``json.dump`` would write, with Unknown for what is not known."""
     ev.budget.step()
     if depth > DEPTH_LIMIT:
-        raise SimulatedException("ValueError", "Circular reference detected")
+        raise SimulatedException("ValueError: Circular reference detected")
     value = ev.state.known(value)
     if isinstance(value, dict):
         if not all(isinstance(key, str) for key in value):
@@ -209,7 +208,7 @@ def _json_value(ev: Evaluator, value: Any, depth: int = 0) -> Any:
     if isinstance(value, (list, tuple)):
         return [_json_value(ev, inner, depth + 1) for inner in value]
     if not isinstance(value, (*PLAIN, Unknown)):
-        raise SimulatedException("TypeError", f"Object of type {type_name(value)} is not JSON serializable")
+        raise SimulatedException(f"TypeError: Object of type {type_name(value)} is not JSON serializable")
     return value
 
 
@@ -240,9 +239,9 @@ def _open(ev: Evaluator, args: list[Any], named: dict[str, Any]) -> File:
 
 def _write(ev: Evaluator, file: File, piece: Any) -> None:
     if file.mode in ("r", "rt", "rb"):
-        raise SimulatedException("UnsupportedOperation", "not writable")
+        raise SimulatedException("UnsupportedOperation: not writable")
     if not isinstance(piece, (str, Unknown)):
-        raise SimulatedException("TypeError", "write() argument must be str")
+        raise SimulatedException("TypeError: write() argument must be str")
     file.written.append(piece)
     if file.mode[0:1] not in "wx":
         file.written.append(ev.state.unknown("a file that is opened to add to it"))
@@ -267,7 +266,7 @@ def _path_texts(ev: Evaluator, args: list[Any]) -> list[str] | Unknown:
     """Return the texts of paths. Raises SimulatedException for other types, and for no argument."""
     texts = [arg.text if isinstance(arg, PurePath) else arg for arg in args]
     if not texts or any(isinstance(text, (*PLAIN, list, tuple, dict)) and not isinstance(text, str) for text in texts):
-        raise SimulatedException("TypeError", "expected str, bytes or os.PathLike object")
+        raise SimulatedException("TypeError: expected str, bytes or os.PathLike object")
     is_known = all(isinstance(text, str) for text in texts)
     return texts if is_known else ev.state.unknown("a path that is not known", *texts)
 
@@ -323,7 +322,7 @@ def _path_method(ev: Evaluator, path: str, name: str, args: list[Any], named: di
 
 def _getenv(ev: Evaluator, args: list[Any], named: dict[str, Any]) -> Any:
     if not args or not isinstance(args[0], (str, Unknown)):
-        raise SimulatedException("TypeError", "a text is missing, or of another type")
+        raise SimulatedException("TypeError: a text is missing, or of another type")
     value = args[0] if isinstance(args[0], Unknown) else ev.state.environment(args[0])
     return value if value is not None else args[1] if len(args) > 1 else named.get("default")
 
@@ -381,25 +380,21 @@ def _text_method(ev: Evaluator, text: str, name: str, args: list[Any], named: di
         return _format(ev, text, args, named)
     if name == "join" and len(args) == 1:
         return _join_texts(ev, text, args[0])
-    if name not in {*_TEXT_METHODS, "replace"} or named or not all(isinstance(arg, (str, int)) for arg in args):
+    if name == "replace" and len(args) == 2 and args[0] and all(isinstance(arg, str) for arg in args):
+        pieces = _parts(ev, text, text.split(args[0]))
+        return _join_texts(ev, args[1], pieces)
+    if name not in _TEXT_METHODS or named or not all(isinstance(arg, (str, int)) for arg in args):
         return ev.unknown(f"{name}() with these arguments", *args, *named.values())
-    if name == "replace":
-        return _replace(ev, text, args)
     result = attempt(getattr(str(text), name), *args)
     if isinstance(result, (list, tuple)):
-        ev.budget.add(len(text) + len(result) * (PIECE_SIZE + len(segments(text))))
-        return type(result)(ev.part(text, piece) for piece in trace(text, *result))
-    return ev.part(text, trace(text, result)[0]) if isinstance(result, str) else result
+        return type(result)(_parts(ev, text, result))
+    return _parts(ev, text, [result])[0] if isinstance(result, str) else result
 
 
-def _replace(ev: Evaluator, text: str, args: list[Any]) -> Any:
-    old, new = args if len(args) == 2 else ("", "")
-    if not isinstance(old, str) or not isinstance(new, str) or not old:
-        return ev.state.unknown("replace() with these arguments")
-    ev.budget.add(text.count(old) * (PIECE_SIZE + len(segments(text)) + len(segments(new))))
-    pieces = trace(text, *[piece for rest in text.split(old) for piece in (old, rest)][1:])
-    result = ev.join([new if number % 2 else piece for number, piece in enumerate(pieces)])
-    return ev.part(text, result) if isinstance(result, str) else result
+def _parts(ev: Evaluator, text: str, pieces: Sequence[str]) -> list[str | Unknown]:
+    """Return pieces of a text, Unknown for those that do not show that it is a placeholder."""
+    ev.budget.add(len(text) + len(pieces) * (ENTRY_SIZE + len(segments(text))))
+    return [ev.part(text, piece) for piece in trace(text, *pieces)]
 
 
 def _join_texts(ev: Evaluator, text: str, values: Any) -> Any:
@@ -408,7 +403,7 @@ def _join_texts(ev: Evaluator, text: str, values: Any) -> Any:
         return entries
     for item in entries:
         if not isinstance(item, (str, Unknown)):
-            raise SimulatedException("TypeError", f"sequence item: expected str instance, {type_name(item)} found")
+            raise SimulatedException(f"TypeError: sequence item: expected str instance, {type_name(item)} found")
     return ev.join([piece for item in entries for piece in (text, item)][1:])
 
 
@@ -472,7 +467,7 @@ def call(ev: Evaluator, name: str, args: list[Any], named: dict[str, Any]) -> An
     if name.startswith("get_ipython"):
         return _call_ipython(ev, name, args)
     if name == "sys.exit":
-        raise SimulatedException("SystemExit", "sys.exit()")
+        raise SimulatedException("SystemExit: sys.exit()")
     reason = f"{name}() is not followed"
     if name in _HARMLESS and "file" not in named:
         return ev.state.unknown(reason)

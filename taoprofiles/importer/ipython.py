@@ -33,7 +33,7 @@ def run_line(ev: Evaluator, text: str) -> Any:
     word, _, rest = text.partition(" ")
     name = word.lstrip("%")
     if re.match(r"%(env|set_env|cd)\t", text):
-        raise SimulatedException("UsageError", "a magic's name ends at a space, and a tab is none")
+        raise SimulatedException("UsageError: a magic's name ends at a space, and a tab is none")
     if text.startswith(("!", "?")) or name not in ("env", "set_env", "cd"):
         return _other_line(ev, text, name)
     expanded = expand(rest, ev.text)
@@ -50,7 +50,7 @@ def run_line(ev: Evaluator, text: str) -> Any:
     key = expanded.strip()
     value = ev.state.environment(key) if key else ev.state.unknown("the whole environment")
     if value is None:
-        raise SimulatedException("UsageError", f"Environment does not have key: {key}")
+        raise SimulatedException(f"UsageError: Environment does not have key: {key}")
     return value
 
 
@@ -158,5 +158,5 @@ def _assignment(rest: str) -> tuple[str, str] | None:
         return None
     name, _, value = map(str.strip, rest.partition(separator))
     if re.search(r"\s", name):
-        raise SimulatedException("UsageError", f"refusing to set env var with whitespace: '{value}'")
+        raise SimulatedException(f"UsageError: refusing to set env var with whitespace: '{value}'")
     return name, trace(rest, name, separator, value)[2]

@@ -35,7 +35,6 @@ PLACEHOLDER = re.compile(
 """Text in the place of a value that only the user knows. FIXME and /path/to/… are NVIDIA's, the others users'."""
 PLACEHOLDER_NAME = re.compile(r"(FIX_?ME|TODO|YOUR_[A-Z_]+|REPLACE_?ME|CHANGE_?ME)\Z")
 MOUNTS_FILES = (".tao_mounts.json", ".tlt_mounts.json")
-_HINTS = ("FIX", "path", "YOUR_", "<", "REPLACE", "CHANGE")
 _LONGEST_PLACEHOLDER = 500
 _ALWAYS_SET = frozenset("PATH PWD SHELL TERM LANG".split())
 """Variables that every kernel has, with values of its own."""
@@ -150,11 +149,11 @@ class State:
             return
         for argument in (name, value):
             if not isinstance(argument, (str, Unknown)):
-                raise SimulatedException("TypeError", f"str expected, not {type_name(argument)}")
+                raise SimulatedException(f"TypeError: str expected, not {type_name(argument)}")
+            if isinstance(argument, str) and "\0" in argument:
+                raise SimulatedException("ValueError: embedded null byte")
         if not name or "=" in name:
-            raise SimulatedException("OSError" if not name else "ValueError", "illegal environment variable name")
-        if isinstance(value, str) and ("\0" in value or "\0" in name):
-            raise SimulatedException("ValueError", "embedded null byte")
+            raise SimulatedException("ValueError: illegal environment variable name")
         if self.later.all_variables or name in self.later.variables:
             value = self.unknown("perhaps set by code that is not followed")
         self.touched.add(name)
@@ -299,4 +298,4 @@ def is_placeholder(text: str) -> bool:
         return False
     if isinstance(text, TracedStr):
         text = "\0".join(segment.text for segment in text.segments if not segment.kind)
-    return any(hint in text for hint in _HINTS) and PLACEHOLDER.search(text) is not None
+    return PLACEHOLDER.search(text) is not None

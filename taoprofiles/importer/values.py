@@ -23,9 +23,7 @@ STEPS_LIMIT = 200_000
 SIZE_LIMIT = 1 << 21
 """Characters and entries created in one file."""
 ENTRY_SIZE = 4
-"""The size of one entry of a dictionary or tuple, compared with one character."""
-PIECE_SIZE = 16
-"""The size of one substring, in addition to its characters."""
+"""The size of one entry of a list or dictionary, compared with one character."""
 TEXT_LIMIT = 1 << 16
 DEPTH_LIMIT = 60
 NUMBER_BITS = 256
@@ -141,23 +139,11 @@ class SourceLocation(NamedTuple):
 
 
 class SimulatedException(Exception):
-    """An exception that the imported code would raise."""
-
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.kind, self.message = kind, message
-
-    def __str__(self) -> str:
-        """Return the last line of the traceback."""
-        return f"{self.kind}: {self.message}"
+    """An exception that the imported code would raise; its text is the last line of the traceback."""
 
 
 class Returned(Exception):
-    """A ``return`` of the imported code."""
-
-    def __init__(self, value: Any) -> None:
-        super().__init__()
-        self.value = value
+    """A ``return`` of the imported code, with its value as the argument."""
 
 
 class NotFollowed(Exception):
@@ -271,7 +257,7 @@ def attempt(function: Callable[..., Any], *args: Any) -> Any:
     try:
         return function(*args)
     except (TypeError, ValueError, LookupError, ArithmeticError) as error:
-        raise SimulatedException(type(error).__name__, str(error)) from None
+        raise SimulatedException(f"{type(error).__name__}: {error}") from None
 
 
 def parse_json(text: str) -> Any:
