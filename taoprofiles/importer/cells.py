@@ -10,13 +10,9 @@ import ast
 import json
 import re
 import warnings
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from taoprofiles.errors import InvalidStateError
-
-if TYPE_CHECKING:
-    pass
-
 
 MAGIC = "_·"
 """The function whose call replaces a magic. Python allows ``·`` in a name, and no notebook uses it."""
@@ -53,11 +49,7 @@ class Prepared(NamedTuple):
 
 
 class CellError(Exception):
-    """A cell that is not valid Python or exceeds a limit; ``message`` says which, and ``line`` where."""
-
-    def __init__(self, message: str, line: int) -> None:
-        super().__init__(message)
-        self.message, self.line = message, line
+    """A cell that is not valid Python or exceeds a limit. The arguments are a message and the line."""
 
 
 def read(content: bytes, where: str) -> list[Cell]:
@@ -110,15 +102,10 @@ def prepare(source: str, magics: list[str]) -> Prepared:
         if magic.partition(" ")[0] not in _RUN_PYTHON:
             return Prepared(ast.Module([], []), magic, "\n".join(lines[at + 1 :]))
         lines[at] = ""
-    return Prepared(_tree(_plain(lines, magics), only=_one_line(lines), magics=magics))
+    return Prepared(_tree(_plain(lines, magics), magics))
 
 
-def _one_line(lines: list[str]) -> str | None:
-    not_blank = [line for line in lines if line.strip()]
-    return not_blank[0].strip() if len(not_blank) == 1 else None
-
-
-def _tree(text: str, *, only: str | None, magics: list[str]) -> ast.Module:
+def _tree(text: str, magics: list[str]) -> ast.Module:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about invalid escapes in the user's strings
@@ -126,9 +113,8 @@ def _tree(text: str, *, only: str | None, magics: list[str]) -> ast.Module:
             compile(text, "<unknown>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)  # such as a 'return'
             return tree
     except SyntaxError as error:
-        word = re.match(r"(env|set_env|cd)\s", only or "")
-        if only is not None and word is not None:  # automagic, which IPython has for cells of one line
-            magics.append(only)
+        if re.fullmatch(r"(env|set_env|cd)\s.*", text.strip()):  # automagic, which IPython has for cells of one line
+            magics.append(text.strip())
             return ast.parse(_call(len(magics) - 1))
         raise CellError(f"not Python ({error.msg})", error.lineno or 1) from None
     except (ValueError, RecursionError, MemoryError):  # a NUL; too deep for the parser

@@ -79,7 +79,8 @@ class Evaluator:
         try:
             prepared = prepare(cell.source, self.magics)
         except CellError as error:
-            state.notes.append((SourceLocation(cell.number, error.line), error.message))
+            message, line = error.args
+            state.notes.append((SourceLocation(cell.number, line), message))
             return
         try:
             if prepared.cell_magic is not None:
