@@ -88,10 +88,14 @@ class HoldRecords:
         atomic.replace(self._path(hold.id, ".json"), _to_json(hold))
 
     def end(self, hold: Hold) -> None:
-        """Delete a record; a run is appended to the journal of runs first, durably."""
+        """Delete a record; a run is added to the journal of runs first."""
         if hold.kind in OWN_KINDS:
-            files.append(self._context.runs, _to_json(hold) + b"\n")
+            self.add_ended(hold)
         self.delete(hold.id)
+
+    def add_ended(self, run: Hold) -> None:
+        """Append an ended run, or a task of a notebook, to the journal of runs, durably."""
+        files.append(self._context.runs, _to_json(run) + b"\n")
 
     def delete(self, hold_id: str) -> None:
         """Delete a record and the files beside it, as for work that never started."""

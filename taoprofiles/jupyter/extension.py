@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from taoprofiles.runs.session import Session
 
 
+class TaskFailedError(Exception):
+    """A container that a cell started has failed or was stopped."""
+
+
 class Extension:
     """The state of the extension in one kernel."""
 
@@ -34,6 +38,7 @@ class Extension:
         self._home = Context().home
         self._file: object = None
         self._overridden: dict[str, str | None] = {}
+        self._containers: set[str] = set()
 
     def load(self) -> None:
         """Register the magic and the functions that run before and after each cell."""
@@ -127,6 +132,7 @@ class Extension:
         self._file = self._signature()
         session = sessions.current()
         self._overridden = session.overridden() if session is not None else {}
+        self._containers = session.containers() if session is not None else set()
 
     def _after_cell(self, result: Any = None) -> None:
         error = getattr(result, "error_in_exec", None)
@@ -149,6 +155,19 @@ class Extension:
             output = Output(f"Warning: {error.message}")
         if output is not None:
             show(output)  # type: ignore[no-untyped-call]
+        self._report_tasks(session, result)
+
+    def _report_tasks(self, session: Session, result: Any) -> None:
+        """Report the containers that have ended. The cell fails if it started one that failed: "Run All" stops."""
+        ended = session.take_ended()
+        failed = [line for id, succeeded, line in ended if not succeeded and id not in self._containers]
+        lines = session.take_messages() + [line for id, _, line in ended if id in self._containers]
+        if lines:
+            show(Output(*lines))  # type: ignore[no-untyped-call]
+        if failed and result is not None and result.success:
+            result.error_in_exec = TaskFailedError("; ".join(failed))
+            # As IPython shows an error, in one line, without a traceback of its own functions.
+            self._shell._showtraceback(TaskFailedError, result.error_in_exec, [f"task failed: {result.error_in_exec}"])
 
     def _check_mapping_file(self, session: Session) -> Output | None:
         """Return a message if the mapping file was written while the cell ran, and not with this notebook's mapping."""

@@ -23,7 +23,7 @@ from taoprofiles.masking import without_secrets
 from taoprofiles.mounts import comparison, mapping, paths
 from taoprofiles.profiles.store import Store
 from taoprofiles.runs import resources
-from taoprofiles.runs.monitor import Container, Monitor
+from taoprofiles.runs.monitor import Container, Monitor, Observer
 from taoprofiles.storage import atomic, files
 from taoprofiles.storage.locks import DEFAULT_TIMEOUT, Lock
 from taoprofiles.storage.paths import Context
@@ -108,10 +108,19 @@ class Run:
         self.environ = {**context.environ, **self.variables, PROFILE_VARIABLE: hold.profile or ""}
         self.argv: list[str] | None = None
         self.notes: list[str] = []
-        self._is_launcher = self._is_docker_run = False
+        self._is_launcher = False
         self._heartbeat = time.monotonic()
         self._say: Callable[[str], None] = lambda text: None
-        self._monitor: Monitor
+        self.monitor: Monitor
+
+    def watch(self, observer: Observer, say: Callable[[str], None]) -> None:
+        """Follow the engine's events about the containers of the run; ``say`` is called with warnings."""
+        self._say = say
+        self._is_docker_run = self.argv is not None or "CI_PROJECT_DIR" in self.environ
+        # Without the run tag: a client of an engine behind ssh is no work of the run.
+        environ = {name: value for name, value in self.environ.items() if name != RUN_VARIABLE}
+        self.monitor = Monitor(environ, self.hold.id, observer, is_docker_run=self._is_docker_run)
+        self.monitor.start()
 
     def start(self, command: list[str], *, say: Callable[[str], None], stdout: int | None = None) -> int:
         """Run the command in the foreground; return its exit status, 128+n if signal n ended it.
@@ -121,14 +130,12 @@ class Run:
         deletes the hold.
         """
         launch = parse_launcher_argv(command)
-        self._say, self._is_launcher = say, launch is not None and launch.task[:1] not in ("", "-")
+        self._is_launcher = launch is not None and launch.task[:1] not in ("", "-")
         try:
             for text in self.notes:
                 say(text)
-            self._is_docker_run = self.argv is not None or "CI_PROJECT_DIR" in self.environ
-            self._monitor = Monitor(self.environ, self.hold.id, self, is_docker_run=self._is_docker_run)
-            self._monitor.start()
-            self._monitor.listening.wait(2)  # an event before that would be missed
+            self.watch(self, say)
+            self.monitor.listening.wait(2)  # an event before that would be missed
             return self._execute(self.argv or command, stdout)
         except CommandError:
             os.close(self.claim)
@@ -146,8 +153,8 @@ class Run:
         """
         # A docker command that is killed ends before the engine reports its container.
         expect_one = status not in NO_CONTAINER if self.argv else self._is_launcher and status == 0
-        self._monitor.wait_for_exit(EXIT_TIMEOUT, expect_one=expect_one)
-        containers = self._monitor.containers
+        self.monitor.wait_for_exit(EXIT_TIMEOUT, expect_one=expect_one)
+        containers = self.monitor.containers
         running = [container for container in containers if not container.is_over and self.is_running(container.id)]
         if self.argv is None:
             status = self._task_status(status, containers, running)
@@ -188,7 +195,7 @@ class Run:
         """Return the task's exit status. The launcher's own is 0 whatever happens to the task."""
         if status != 0:
             return status
-        problem, unknown = self._monitor.problem, "the exit status of the task is unknown ({})"
+        problem, unknown = self.monitor.problem, "the exit status of the task is unknown ({})"
         failed = next((container for container in containers if container.status != 0), None)
         if failed is not None and (failed.status is not None or failed in running):
             return failed.status or 1
@@ -201,7 +208,7 @@ class Run:
         elif self._is_launcher and not containers and self.environ.get("TAO_DOCKER_DISABLE") != "1":
             message = unknown.format(problem or "it started no container")
         else:
-            if problem and not self._monitor.absent and not containers:
+            if problem and not self.monitor.absent and not containers:
                 self._say(f"the engine could not be asked ({problem}): how a task ended is unknown")
             return 0
         self._say(f"{message}; the launcher's exit status is 0 whatever happens, so this counts as failed")

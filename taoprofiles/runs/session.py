@@ -10,14 +10,19 @@ import atexit
 import os
 import sys
 import threading
+import time
 from collections.abc import Mapping, MutableMapping
 from contextlib import suppress
+from typing import Any
 
 from taoprofiles.errors import TaoprofError
-from taoprofiles.holds.hold import RUN_VARIABLE
-from taoprofiles.holds.liveness import HEARTBEAT, find_active_holds
+from taoprofiles.holds.hold import RUN_VARIABLE, Hold, writing_to
+from taoprofiles.holds.liveness import find_active_holds
 from taoprofiles.holds.records import HoldRecords
-from taoprofiles.runs.run import PROFILE_VARIABLE, Run, RunOptions, prepare
+from taoprofiles.masking import without_secrets
+from taoprofiles.mounts import paths
+from taoprofiles.runs.monitor import Container
+from taoprofiles.runs.run import EXIT_TIMEOUT, PROFILE_VARIABLE, Run, RunOptions, prepare
 from taoprofiles.storage import files
 from taoprofiles.storage.locks import DEFAULT_TIMEOUT, Lock
 from taoprofiles.storage.paths import Context
@@ -51,16 +56,19 @@ class Session:
         self.notes = list(run.notes)
         self.variables, self.secrets = run.variables, run.secrets
         self.assigned = {key: run.environ.get(key) for key in (*self.variables, *_OWN_VARIABLES)}
-        self._context, self._claim, self._environ = context, run.claim, environ
+        self._context, self._run, self._environ = context, run, environ
         self._process = os.getpid()
         self._ended = threading.Event()
         self._before: dict[str, str | None] = {}
+        self._tasks: dict[str, Hold] = {}  # the running ones by container, as the journal of runs gets them
+        self._reported: set[str] = set()
+        self._messages: list[str] = []
 
     def enter(self) -> None:
         """Change the environment, and end the session when the process exits."""
         self._before = {key: self._environ.get(key) for key in self.assigned}
         _update(self._environ, self.assigned)
-        threading.Thread(target=self._send_heartbeats, daemon=True, name="taoprof-session").start()
+        self._run.watch(self, self._messages.append)
         atexit.register(self.release, timeout=EXIT_LOCK_TIMEOUT)
 
     @property
@@ -117,7 +125,7 @@ class Session:
             try:
                 _update(self._environ, self.restored())
             finally:
-                os.close(self._claim)
+                os.close(self._run.claim)
             atexit.unregister(self.release)
             return True
 
@@ -132,9 +140,86 @@ class Session:
     def __exit__(self, *_: object) -> None:
         self.release()
 
-    def _send_heartbeats(self) -> None:
-        while not self._ended.wait(HEARTBEAT):
-            HoldRecords(self._context).send_heartbeat(self.hold)
+    # The containers that were started from here
+
+    def container_started(self, facts: dict[str, Any]) -> None:
+        """Record a container."""
+        self._run.container_started(facts)
+
+    def task_started(self, container: Container) -> None:
+        """Record the command of a task and its results folders, which no other run may write meanwhile."""
+        results = paths.host_paths(paths.results_folders(container.command, self.variables), dict(self.hold.mounts))
+        fields = {"since": time.time(), "command": self._command(container), "results": results}
+        task = Hold(**{**self.hold.as_dict(), **fields, "container": container.id})
+        with suppress(TaoprofError):
+            others = find_active_holds(self._context, files.read_mapping_file(self._context)).holds
+            for other, folder in writing_to((hold for hold in others if hold.id != self.hold.id), results):
+                self._messages.append(f"warning: another run writes '{folder}' too: {other.line()}")
+        self._tasks[container.id] = task
+        self._update_record()
+
+    def container_ended(self, container: Container) -> None:
+        """Record how a task ended."""
+        task = self._tasks.pop(container.id, None)
+        if task is not None:
+            task.ended, task.status = time.time(), container.status
+        self._update_record(task)
+
+    def tick(self) -> None:
+        """Send a heartbeat to other hosts, if it is time; after the session, stop when the last container has ended."""
+        self._run.tick()
+        if self.is_over and all(container.is_over for container in self._run.monitor.containers):
+            self._run.monitor.stopped.set()
+
+    def containers(self) -> set[str]:
+        """Return the ids of the containers that were started from here until now."""
+        return {container.id for container in self._run.monitor.containers}
+
+    def take_ended(self) -> list[tuple[str, bool, str]]:
+        """Return each container that has ended since the last call: its id, whether it succeeded, and a message."""
+        monitor = self._run.monitor
+        running = [container.id for container in monitor.containers if not container.is_over]
+        # The engine's events about one that has just ended may be on their way.
+        gone = {container_id for container_id in running if not self._run.is_running(container_id)}
+        monitor.wait_for_exit(EXIT_TIMEOUT, ids=gone)
+        ended = [one for one in monitor.containers if one.is_over and one.id not in self._reported]
+        self._reported.update(container.id for container in ended)
+        return [(container.id, container.status == 0, self._outcome(container)) for container in ended]
+
+    def take_messages(self) -> list[str]:
+        """Return the warnings about containers since the last call."""
+        messages, self._messages[:] = list(self._messages), []
+        return messages
+
+    def _outcome(self, container: Container) -> str:
+        name = f"container {container.id[:6]}"
+        if container.status is None and container.task is None:
+            return f"{name} ended before a task had started in it"
+        status = "an unknown exit status" if container.status is None else f"exit status {container.status}"
+        return f"'{Hold(command=self._command(container), reason='a task').title()}' ended with {status} ({name})"
+
+    def _command(self, container: Container) -> list[str]:
+        return without_secrets(container.command, [self.variables[name] for name in self.secrets[0]])
+
+    def _update_record(self, ended: Hold | None = None) -> None:
+        """Write which tasks are running now to the record, and ``ended`` to the journal of runs."""
+        running = list(self._tasks.values())
+        try:
+            with Lock(self._context.lock):
+                records = HoldRecords(self._context)
+                if ended is not None:
+                    records.add_ended(ended)
+                recorded = records.get(self.hold.id)
+                for hold in (self.hold, recorded):
+                    if hold is not None:
+                        hold.results = [folder for task in running for folder in task.results]
+                        hold.command = running[-1].command if running else []
+                        hold.container = running[-1].container if running else None
+                        hold.phase = "bound" if running else "pending"
+                if recorded is not None:
+                    records.write(recorded)
+        except TaoprofError as error:
+            self._messages.append(f"warning: the tasks of this notebook could not be recorded: {error.message}")
 
 
 def current() -> Session | None:

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from taoprofiles.storage.paths import Context
 from tests.support.engine import until
-from tests.support.sandbox import Sandbox, kill, rendered
+from tests.support.sandbox import FakeEngine, Sandbox, kill, mounts_of, rendered
 
 CONVERSATION = """
 import json, os, sys, subprocess, threading
@@ -38,9 +39,16 @@ class Program:
         self.pid = self.process.pid
 
     def tell(self, expression: str) -> Any:
-        assert self.process.stdin and self.process.stdout
+        self.send(expression)
+        return self.receive()
+
+    def send(self, expression: str) -> None:
+        assert self.process.stdin
         self.process.stdin.write(json.dumps(expression) + "\n")
         self.process.stdin.flush()
+
+    def receive(self) -> Any:
+        assert self.process.stdout
         return json.loads(self.process.stdout.readline())
 
     def do(self, *lines: str) -> None:
@@ -260,3 +268,121 @@ def test_stop_leaves_the_kernel_alone(sandbox: Sandbox) -> None:
     assert program.tell("child.wait()") == -signal.SIGTERM, child
     assert holders(sandbox) == [("notebook", "b", program.pid)]
     program.end()
+
+
+# Tasks of a notebook
+
+
+class Notebook:
+    """IPython in a program, with a fake engine on which its containers are."""
+
+    def __init__(self, sandbox: Sandbox, engine: FakeEngine) -> None:
+        self.sandbox, self.engine = sandbox, engine
+        sandbox.environ |= engine.environ
+        sandbox.context = Context(sandbox.environ)
+        self.program = Program(sandbox)
+        self.program.do(
+            "import io, contextlib",
+            "from IPython.core.interactiveshell import InteractiveShell",
+            "shell = InteractiveShell.instance()",
+            "def cell(text):",
+            "    with contextlib.redirect_stdout(io.StringIO()) as out:",
+            "        result = shell.run_cell(text)",
+            "    return result.success, out.getvalue()",
+        )
+        assert self.run("%load_ext taoprofiles\n%taoprof use b")[0]
+        (self.hold,) = sandbox.holds()
+
+    def run(self, text: str) -> tuple[bool, str]:
+        success, output = self.program.tell(f"cell({text!r})")
+        return success, output
+
+    def begin(self, text: str) -> None:
+        self.program.send(f"cell({text!r})")
+        until((self.sandbox.root / "begun").exists, "the cell has begun")
+
+    def start_container(self, number: int, command: str | None) -> str:
+        env = [f"TAOPROF_RUN={self.hold['id']}"]
+        container = self.engine.container(number, mounts_of(self.sandbox, "b"), env=env)
+        self.engine.event("start", container)
+        if command is not None:
+            self.engine.event(f"exec_start: {command}", container, execID="aa")
+        field, value = ("command", [*command.split()[:-1], "***"]) if command else ("container", container)
+        record = self.sandbox.records / f"{self.hold['id']}.json"
+        until(lambda: json.loads(record.read_text())[field] == value, "it is recorded", details=record.read_text)
+        return container
+
+    def end_container(self, container: str, status: int | None) -> None:
+        if status is not None:
+            self.engine.event("exec_die", container, execID="aa", exitCode=str(status))
+        self.engine.event("die", container, exitCode="137")
+        del self.engine.containers[container]
+
+
+@pytest.fixture
+def notebook(sandbox: Sandbox) -> Iterator[Notebook]:
+    with FakeEngine(sandbox.folder) as engine:
+        yield Notebook(sandbox, engine)
+
+
+WAIT = "import os, time\nopen('begun', 'w').close()\nwhile not os.path.exists('go'): time.sleep(0.05)"
+TRAIN = "unet train -e /workspace/s.txt -r /workspace/results -k tlt_encode"
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "message"),
+    [
+        (TRAIN, 0, ""),
+        (
+            TRAIN,
+            3,
+            "task failed: 'unet train -e /workspace/s.txt -r /workspace/results -k ***' ended with exit status 3",
+        ),
+        (TRAIN, 137, "ended with exit status 137 (container 100000)"),
+        (TRAIN, None, "ended with an unknown exit status"),
+        (None, None, "task failed: container 100000 ended before a task had started in it"),
+    ],
+)
+def test_a_cell_fails_with_its_container(
+    notebook: Notebook, command: str | None, status: int | None, message: str
+) -> None:
+    """The launcher reports success, and so would the cell: "Run All" would go on."""
+    notebook.begin(WAIT)
+    notebook.end_container(notebook.start_container(1, command), status)
+    (notebook.sandbox.root / "go").touch()
+    success, output = notebook.program.receive()
+    assert success == (status == 0)
+    assert message in output
+    assert len(output.splitlines()) == (0 if success else 1), output
+    assert notebook.run("None") == (True, ""), "it is reported once"
+    notebook.program.end()
+
+
+def test_a_task_that_ends_during_a_later_cell_is_reported_there(notebook: Notebook) -> None:
+    notebook.begin(WAIT)
+    container = notebook.start_container(1, TRAIN)
+    (notebook.sandbox.root / "go").touch()
+    assert notebook.program.receive()[0] is True
+    notebook.end_container(container, 3)
+    success, output = notebook.run("None")
+    assert (success, "ended with exit status 3 (container 100000)" in output) == (True, True), output
+    notebook.program.end()
+
+
+def test_a_notebooks_training_is_in_the_history_and_keeps_its_results_folder(notebook: Notebook) -> None:
+    sandbox, results = notebook.sandbox, notebook.sandbox.root / "b/results"
+    words = ("--", "true", "unet", "train", "-r", "/workspace/results")
+    container = notebook.start_container(1, TRAIN)
+    refused = sandbox.run("run", "b", *words)
+    assert (refused.returncode, notebook.hold["id"] in refused.stderr) == (5, True)
+    (running,) = sandbox.json("history", str(results))["data"]["runs"]
+    assert (running["kind"], running["container"], running["ended"]) == ("notebook", container, None)
+    notebook.end_container(container, 3)
+    until(lambda: not any(hold["results"] for hold in sandbox.holds()), "its end is recorded")
+    sandbox.run("run", "b", *words, check=True)
+    run, task = sandbox.json("history", str(results))["data"]["runs"]
+    assert (run["kind"], task["kind"], task["status"], task["container"]) == ("run", "notebook", 3, container)
+    assert task["command"][:2] == ["unet", "train"]
+    assert "tlt_encode" not in (sandbox.state / "runs.jsonl").read_text()
+    notebook.program.end()
+    assert len(sandbox.json("history", str(results))["data"]["runs"]) == 2
