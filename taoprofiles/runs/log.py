@@ -11,6 +11,7 @@ from taoprofiles.errors import NotFoundError, TaoprofError, UsageError
 from taoprofiles.holds.hold import OWN_KINDS, RUN_VARIABLE, Hold
 from taoprofiles.holds.manage import active_holds
 from taoprofiles.holds.records import HoldRecords
+from taoprofiles.launcher.argv import parse_launcher_argv
 from taoprofiles.storage.paths import Context, is_inside
 from taoprofiles.system import processes
 from taoprofiles.system.engine import Engine, EngineError
@@ -23,16 +24,25 @@ def all_runs(context: Context) -> Iterator[Hold]:
 
 
 def runs_writing(context: Context, path: str) -> list[Hold]:
-    """Return the runs that may have written ``path``, the newest first: those with a results folder around it.
+    """Return the runs that wrote to ``path``, the newest first: those with a results folder around or inside it.
 
-    If no run named such a folder, those that mounted one around it.
+    A launcher that failed without a container wrote nothing. Raises NotFoundError if there is no such path, nor a run
+    that wrote it.
     """
     real = os.path.realpath(os.path.expanduser(path))
-    runs = list(all_runs(context))
-    writers = [run for run in runs if any(is_inside(real, os.path.realpath(folder)) for folder in run.results)]
-    return writers or [
-        run for run in runs if any(is_inside(real, os.path.realpath(source)) for source, _ in run.mounts)
-    ]
+    runs = [run for run in all_runs(context) if _may_have_written(run) and _writes_to(run, real)]
+    if not runs and not os.path.lexists(real):
+        raise NotFoundError(f"no such file or folder: '{real}'")
+    return runs
+
+
+def _writes_to(run: Hold, real: str) -> bool:
+    folders = [os.path.realpath(folder) for folder in run.results]
+    return any(is_inside(real, folder) or is_inside(folder, real) for folder in folders)
+
+
+def _may_have_written(run: Hold) -> bool:
+    return run.ended is None or bool(run.container) or run.status == 0 or parse_launcher_argv(run.command) is None
 
 
 def stop(context: Context, hold_id: str) -> Hold:

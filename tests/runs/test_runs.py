@@ -327,7 +327,7 @@ def test_many_runs_at_once(sandbox: Sandbox) -> None:
 
 
 def test_history_and_status(sandbox: Sandbox) -> None:
-    tao, run = sandbox.in_run("a", command=train("/results"))
+    tao, run = sandbox.in_run("a", command=("env", *train("/results")))
     (now,) = sandbox.json("status")["data"]["holds"]
     assert (now["kind"], now["profile"], now["pid"], now["status"]) == ("run", "a", run.pid, None)
     assert now["results"] == [str(sandbox.root / "projects/a/results")]
@@ -341,14 +341,26 @@ def test_history_and_status(sandbox: Sandbox) -> None:
     assert (over["id"], over["status"], over["command"][-2:]) == (now["id"], 3, list(train("/results")[-2:]))
     assert over["ended"] >= over["since"]
     assert "exit status 3" in sandbox.run("history").stdout
-    for path in ("projects/a/results", "projects/a/results/weights/x.pth", "projects/a/data"):
-        (found,) = sandbox.json("history", str(sandbox.root / path))["data"]["runs"]
-        assert found["id"] == now["id"]
-    text = sandbox.run("history", str(sandbox.root / "projects/a/results")).stdout
-    assert "exit status 3" in text
-    assert "/workspace/tao-experiments" in text
-    assert sandbox.json("history", str(sandbox.root / "projects/b"))["data"]["runs"] == []
     assert dict(over["mounts"]) == mounts_of(sandbox, "a")
+
+
+def test_history_of_a_path_lists_the_runs_that_wrote_there(sandbox: Sandbox) -> None:
+    project = sandbox.root / "projects/a"
+    for folder in ("results", "data"):
+        (project / folder).mkdir()
+    (project / "data/m").touch()
+    run = ("run", "a", "--", "true")
+    sandbox.run(*run, *train("/results")[1:], check=True)
+    sandbox.run(*run, "unet", "evaluate", "-m", "/workspace/tao-experiments/data/m", check=True)
+    sandbox.tao.write_text("#!/bin/sh\nexit 2\n")  # the launcher refuses its arguments, and starts no container
+    assert sandbox.run("run", "a", "--", *train("/results")).returncode == 2
+    for path, number in {"results": 1, "results/weights/x.pth": 1, ".": 1, "data": 0}.items():
+        assert [one["status"] for one in sandbox.json("history", str(project / path))["data"]["runs"]] == [0] * number
+    text = sandbox.run("history", str(project / "results")).stdout
+    assert "exit status 0" in text
+    assert "/workspace/tao-experiments" in text
+    assert sandbox.run("history", str(sandbox.root / "projects/b")).stdout.startswith("no recorded run wrote to")
+    one_clear_error(sandbox.run("history", str(project / "missing")), 4)
 
 
 def test_secrets_in_commands_are_not_recorded(sandbox: Sandbox) -> None:
