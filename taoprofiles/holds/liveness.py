@@ -41,10 +41,17 @@ _PAST_MAPPINGS = 20
 
 
 class ActiveHolds:
-    """``holds``: all active holds, the oldest first. ``unseen``: what could not be checked, one line each."""
+    """What is active, as far as it could be seen.
+
+    - ``holds``: all active holds, the oldest first
+    - ``others``: containers with GPUs on the same engine that are not this user's, or are not known to be; of each only
+      ``user`` ("" if unknown), ``container``, ``gpus`` and ``since``
+    - ``unseen``: what could not be checked, one line each
+    """
 
     def __init__(self) -> None:
         self.holds: list[Hold] = []
+        self.others: list[Hold] = []
         self.unseen: list[str] = []
 
     def find(self, hold_id: str) -> Hold | None:
@@ -62,14 +69,16 @@ def find_active_holds(
     may_write: bool = False,
     engine: Containers | None = None,
     damaged: dict[str, str] | None = None,
+    others: bool = False,
 ) -> ActiveHolds:
     """Return the active holds, by the records, processes and containers. ``content`` is the mapping file's.
 
     ``engine`` is what is known about the engine already; without it, the engine is asked. With ``may_write``, the
     caller has the lock, and records of ended work are deleted. Raises InvalidStateError for a damaged record, since its
-    work may be alive; with ``damaged``, its error message is put there instead, by the id of the hold.
+    work may be alive; with ``damaged``, its error message is put there instead, by the id of the hold. With
+    ``others``, the containers of other users are listed too, which takes one question to the engine for each.
     """
-    return _Search(context, content, may_write=may_write, engine=engine).run(damaged)
+    return _Search(context, content, may_write=may_write, engine=engine).run(damaged, others=others)
 
 
 def seconds_held(hold: Hold, here: str) -> float:
@@ -123,7 +132,7 @@ class _Search:
         self._engine = engine or Containers(context, self._end)
         self._other_engines: dict[str, Containers] = {}
 
-    def run(self, damaged: dict[str, str] | None) -> ActiveHolds:
+    def run(self, damaged: dict[str, str] | None, *, others: bool) -> ActiveHolds:
         records = self._records.all(damaged)
         if self._may_write:
             self._records.delete_leftovers()
@@ -137,6 +146,8 @@ class _Search:
                 owner.container, owner.image, owner.phase = container["Id"], container["Image"], "bound"
             elif owner is not None:
                 containers.append(self._found_container(container, owner))
+            elif others:
+                self._add_other(container)
         for hold in records:
             if hold.kind != "found":
                 self._keep_if_alive(hold, has_container=hold.id in with_container)
@@ -193,6 +204,19 @@ class _Search:
     @functools.cached_property
     def _run_tags(self) -> set[str]:
         return {tag for _, tag in processes.with_variable(self._context.uid, RUN_VARIABLE)}
+
+    def _add_other(self, container: dict[str, Any]) -> None:
+        facts = self._engine.inspect(container["Id"]) or {}
+        env = dict(item.partition("=")[::2] for item in facts.get("Env", []))
+        visible = [gpu for gpu in env.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
+        gpus = visible or facts.get("Gpus")
+        if gpus:
+            client, user = self._clients.get(container["Id"]), facts["User"].partition(":")[0]
+            name = processes.user_name(client.uid) if client is not None and client.uid else user
+            name = processes.user_name(int(name)) if name.isdigit() else name
+            since = container["Created"] or time.time()
+            other = Hold(kind="found", user=name, container=container["Id"], gpus=gpus, since=since)
+            self._active.others.append(other)
 
     def _found_container(self, container: dict[str, Any], needs: _Needs) -> Hold:
         hold = self._new_found_hold(
@@ -430,5 +454,5 @@ class Containers:
         is_others = user.isdigit() and int(user) not in (self._context.uid, 0) and self._context.uid != 0
         is_tao_image = any(part in container["Image"] for part in ("nvidia/tao/", "nvidia/tlt"))
         return (
-            container["AllGpus"] or "TAO_CLIENT_TYPE=launcher" in container["Env"] or is_tao_image
+            container["Gpus"] == "all" or "TAO_CLIENT_TYPE=launcher" in container["Env"] or is_tao_image
         ) and not is_others

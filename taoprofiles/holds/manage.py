@@ -18,15 +18,18 @@ from taoprofiles.storage.paths import Context
 from taoprofiles.system import processes
 
 
-def active_holds(context: Context) -> ActiveHolds:
-    """Return the active holds. If the lock is free, records of ended work are deleted; this never waits for it."""
+def active_holds(context: Context, *, others: bool = False) -> ActiveHolds:
+    """Return the active holds. If the lock is free, records of ended work are deleted; this never waits for it.
+
+    With ``others``, other users' containers with GPUs are listed too.
+    """
     lock = Lock(context.lock)
     try:
         has_lock = lock.try_acquire()
     except TaoprofError:
         has_lock = False  # the home cannot be written
     try:
-        return find_active_holds(context, files.read_mapping_file(context), may_write=has_lock)
+        return find_active_holds(context, files.read_mapping_file(context), may_write=has_lock, others=others)
     finally:
         lock.release()
 

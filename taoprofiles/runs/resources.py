@@ -44,11 +44,12 @@ def check_results(hold: Hold, active_runs: list[Hold]) -> None:
 
 
 def choose_gpus(
-    hold: Hold, option: str | None, available: list[str] | None, active_runs: list[Hold]
+    hold: Hold, option: str | None, available: list[str] | None, active_runs: list[Hold], others: list[Hold]
 ) -> list[str] | str | None:
     """Return the GPUs for ``--gpus``: indices, "all", or None without the option.
 
-    ``available`` are the indices that the driver lists, None without a driver. Raises HeldError, UsageError.
+    ``available`` are the indices that the driver lists, None without a driver. Those that ``others``, containers of
+    other users, have reserved are taken last, but never refused. Raises HeldError, UsageError.
     """
     if option is None:
         return None
@@ -65,7 +66,8 @@ def choose_gpus(
             raise UsageError(f"{gpus} GPUs requested, but this machine has {len(available)}")
         free = [index for index in available if not using_gpus(active_runs, [index])]
         if len(free) >= gpus:
-            return free[:gpus]
+            reserved = [other for other in others if other.gpus != "all"]  # a plain launcher always asks for all
+            return sorted(sorted(free, key=lambda gpu: bool(using_gpus(reserved, [gpu])))[:gpus], key=free.index)
         gpus = "all"  # the error names every run that uses one
     users = using_gpus(active_runs, gpus)
     if users:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from taoprofiles.errors import TaoprofError, UsageError
 from taoprofiles.holds.hold import OWN_KINDS, RUN_VARIABLE, Hold, new_hold
-from taoprofiles.holds.liveness import HEARTBEAT, find_active_holds
+from taoprofiles.holds.liveness import HEARTBEAT, ActiveHolds, find_active_holds
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.launcher.argv import container_words, parse_launcher_argv
 from taoprofiles.launcher.quoting import expand_variables, quote_argv
@@ -350,8 +350,9 @@ def prepare(
         _use_docker(run, renderer, command, options)
     available_gpus = gpu_indices(context.environ) if resources.is_count(options.gpus) else None
     with Lock(context.lock, timeout):
-        active = find_active_holds(context, files.read_mapping_file(context), may_write=True)
-        _reserve_resources(hold, active.holds, available_gpus, options)
+        others = available_gpus is not None
+        active = find_active_holds(context, files.read_mapping_file(context), may_write=True, others=others)
+        _reserve_resources(hold, active, available_gpus, options)
         preflight.make_folders(missing_folders)
         records = HoldRecords(context)
         # Before the switch, which must not happen if this fails. It does not block it: it needs the new mapping.
@@ -385,15 +386,13 @@ def _has_terminal() -> bool:
     return os.isatty(0) and not processes.in_background()
 
 
-def _reserve_resources(
-    hold: Hold, active_holds: list[Hold], available_gpus: list[str] | None, options: RunOptions
-) -> None:
+def _reserve_resources(hold: Hold, active: ActiveHolds, available_gpus: list[str] | None, options: RunOptions) -> None:
     """Raise HeldError if an active run uses the results folder or the GPUs of ``hold``; else set its GPUs."""
-    others = [run for run in active_holds if run.kind in OWN_KINDS and not run.released]
+    runs = [run for run in active.holds if run.kind in OWN_KINDS and not run.released]
     if not options.allow_overlap:
-        resources.check_results(hold, others)
-    on_this_machine = [run for run in others if processes.same_machine(run.place, hold.place)]
-    hold.gpus = resources.choose_gpus(hold, options.gpus, available_gpus, on_this_machine)
+        resources.check_results(hold, runs)
+    on_this_machine = [run for run in runs if processes.same_machine(run.place, hold.place)]
+    hold.gpus = resources.choose_gpus(hold, options.gpus, available_gpus, on_this_machine, active.others)
 
 
 def _with_tag(rendered: dict[str, Any], hold: Hold, *, set_gpus: bool = False) -> dict[str, Any]:

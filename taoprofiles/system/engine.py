@@ -258,10 +258,12 @@ def parse_container_list(value: object) -> list[dict[str, Any]] | None:
 def parse_container(value: object) -> dict[str, Any]:
     """Return the used fields of ``GET /containers/ID/json``.
 
-    Keys: Id, Image, Env, User, ShmSize, Ulimits, Binds, AllGpus and Running.
+    Keys: Id, Image, Env, User, ShmSize, Ulimits, Binds, Gpus ("all", or the requested ids) and Running.
     """
     whole = _as(dict, value)
     config, host = _as(dict, whole.get("Config")), _as(dict, whole.get("HostConfig"))
+    requests = _dicts(host.get("DeviceRequests"))
+    gpus = [str(gpu) for item in requests for gpu in _as(list, item.get("DeviceIDs"))]
     return {
         "Id": _as(str, whole.get("Id")),
         "Image": _as(str, config.get("Image")),
@@ -270,7 +272,7 @@ def parse_container(value: object) -> dict[str, Any]:
         "ShmSize": host.get("ShmSize"),
         "Ulimits": {_as(str, item.get("Name")): item.get("Soft") for item in _dicts(host.get("Ulimits"))},
         "Binds": _binds(whole),
-        "AllGpus": any(item.get("Count") == -1 for item in _dicts(host.get("DeviceRequests"))),
+        "Gpus": "all" if any(item.get("Count") == -1 for item in requests) else gpus,
         "Running": _as(dict, whole.get("State")).get("Running") is True,
     }
 

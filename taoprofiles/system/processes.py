@@ -106,6 +106,16 @@ def is_being_written(fd: int) -> bool:
     return False
 
 
+def user_name(uid: int) -> str:
+    """Return the name of a user, or its number if it has none."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except (KeyError, OverflowError):
+        return str(uid)
+
+
 def has_command_line(pid: int) -> bool:
     """Check whether the process still has its memory, which an ending process releases before it disappears."""
     return _read(f"/proc/{pid}/cmdline") != b""

@@ -312,15 +312,34 @@ def test_a_container_with_more_or_fewer_mounts(sandbox: Sandbox, engine: FakeEng
     assert len(refused(sandbox, engine)) == 1, "one folder more, by the launcher's own doing, and it is still ours"
 
 
-def test_other_peoples_containers_are_not_named(sandbox: Sandbox, engine: FakeEngine) -> None:
-    theirs = engine.container(7, {"/home/eva/secret-project": "/workspace/tao-experiments"}, image="eva/private:1")
-    engine.container(8, mounts_of(sandbox, "a"))
-    told = [sandbox.run(*words, environ=engine.environ) for words in (("use", "b"), ("status",))]
-    assert told[0].returncode == 5
-    for done in told:
-        text = done.stdout + done.stderr
-        assert not any(secret in text for secret in ("eva", theirs[:6], "secret-project"))
-    assert not any(theirs in path for path in engine.asked), "it was not even looked at"
+def test_other_peoples_containers_block_nothing_and_are_shown(sandbox: Sandbox, engine: FakeEngine) -> None:
+    """With their GPUs, and without the names of their files and images."""
+    mounts = {"/home/eva/secret-project": "/workspace/tao-experiments"}
+    theirs = engine.container(7, mounts, image="eva/private:1", user="65534:65534")
+    env = ["CUDA_VISIBLE_DEVICES=0,1", "TAOPROF_RUN=other", "SECRET=secret-value"]
+    engine.container(6, mounts, count=0, env=env)
+    engine.container(5, mounts, count=0)
+    done = sandbox.run("use", "b", environ=engine.environ)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not any(theirs in path for path in engine.asked), "a switch does not even look at it"
+    done = sandbox.run("status", environ=engine.environ)
+    assert "secret" not in done.stdout + done.stderr
+    assert "private" not in done.stdout + done.stderr
+    assert f"{theirs[:6]}     all" in done.stdout
+    others = sandbox.json("status", environ=engine.environ)["data"]["others"]
+    assert [(other["user"], other["gpus"]) for other in others] == [("nobody", "all"), ("", ["0", "1"])]
+
+
+@pytest.mark.parametrize(("count", "gpus"), [("2", "2,3"), ("3", "0,2,3")])
+def test_gpus_that_another_user_has_reserved_are_taken_last(
+    sandbox: Sandbox, engine: FakeEngine, count: str, gpus: str
+) -> None:
+    engine.container(6, {"/home/eva/x": "/data"}, env=["CUDA_VISIBLE_DEVICES=0,1"])
+    smi = sandbox.tao.with_name("nvidia-smi")
+    smi.write_text("#!/bin/sh\nprintf '0\\n1\\n2\\n3\\n'\n")
+    smi.chmod(0o755)
+    done = sandbox.run("run", "b", "--gpus", count, "--json", "--", "true", environ=engine.environ)
+    assert ",".join(json.loads(done.stdout)["data"]["gpus"]) == gpus, done.stderr
 
 
 # Runs and their containers

@@ -107,7 +107,7 @@ def status_command(context: Context, args: argparse.Namespace) -> Result:
     similar = _similar_profile(context, now)
     compared = now.name or (similar[0] if similar else now.last)
     changes = _drift(context, now, compared)
-    active = manage.active_holds(context)
+    active = manage.active_holds(context, others=True)
     guard = _guard_status(context, active.holds)
     lines = _status_lines(context, now, similar, guard)
     if changes:
@@ -115,6 +115,8 @@ def status_command(context: Context, args: argparse.Namespace) -> Result:
         lines += ["  " + line for line in change_lines(changes, reveal=args.reveal)]
     if active.holds:
         lines += ["holds and runs:", *table(hold_rows(active.holds), indent="  ", fit=True)]
+    if active.others:
+        lines += ["other containers with GPUs on this engine:", *table(_other_rows(active.others), indent="  ")]
     blocked = blocking_holds(active.holds, mapping.digest(now.content or b""))
     messages = [f"warning: {text}" for text in active.unseen]
     messages += [
@@ -136,10 +138,22 @@ def status_command(context: Context, args: argparse.Namespace) -> Result:
         "guard": guard,
         "holds": [hold.as_dict() for hold in active.holds],
         "runs": [hold.as_dict() for hold in active.holds if hold.kind in OWN_KINDS],
+        "others": [
+            {"user": other.user, "container": other.container, "gpus": other.gpus, "since": other.since}
+            for other in active.others
+        ],
         "unseen": active.unseen,
         "changes": [change.as_dict(reveal=args.reveal) for change in changes],
     }
     return Result(data, lines, messages=messages, status=DIFFERS if args.check and now.state != "active" else 0)
+
+
+def _other_rows(others: list[Hold]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [("USER", "CONTAINER", "GPUS", "SINCE")]
+    for other in others:
+        gpus = ",".join(other.gpus) if isinstance(other.gpus, list) else other.gpus or ""
+        rows.append((other.user or "unknown", (other.container or "")[:6], gpus, format_time(other.since)))
+    return rows
 
 
 def _status_lines(
