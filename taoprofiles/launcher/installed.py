@@ -131,6 +131,12 @@ def first(environ: Mapping[str, str]) -> Launcher | None:
     return inspect(path, environ) if path else None
 
 
+def version_of(program: str, environ: Mapping[str, str]) -> str:
+    """Return the version of the launcher that ``program``, a ``tao`` or a Python, starts; "" where it is unknown."""
+    path = shutil.which(program, path=environ.get("PATH", ""))
+    return inspect(path, environ).version if path else ""
+
+
 def survey(environ: Mapping[str, str], home: str, beside: str) -> Launchers:
     """Inspect every launcher of PATH, in parallel. ``beside`` is a further folder to search."""
     programs = _on_path(environ.get("PATH", ""))
@@ -143,8 +149,12 @@ def survey(environ: Mapping[str, str], home: str, beside: str) -> Launchers:
 
 
 def inspect(path: str, environ: Mapping[str, str]) -> Launcher:
-    """Return what the Python of a ``tao`` has installed. Nothing of the launcher itself is started."""
-    python = interpreter(path, environ)
+    """Return what the Python of a ``tao``, or the Python ``path`` itself, has installed.
+
+    Nothing of the launcher itself is started.
+    """
+    is_python = os.path.basename(path).startswith(("python", "pypy"))
+    python = path if is_python else interpreter(path, environ)
     if not python and os.path.basename(os.path.dirname(path)) == "shims":  # of pyenv
         real = run_bounded(["pyenv", "which", os.path.basename(path)], environ, _TIMEOUT).out.strip()
         python = interpreter(real, environ) if real else ""

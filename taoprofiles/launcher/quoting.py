@@ -9,8 +9,12 @@ from __future__ import annotations
 import glob
 import re
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 
+from taoprofiles.errors import UsageError
 from taoprofiles.launcher.argv import VOLUME, parse_launcher_argv
+from taoprofiles.launcher.versions import Behaviour
+from taoprofiles.launcher.versions import behaviour as find_behaviour
 
 SHELLS_OWN = frozenset(
     "BASH BASHOPTS BASHPID BASH_VERSION DIRSTACK EPOCHREALTIME EPOCHSECONDS EUID FUNCNAME GROUPS HOSTNAME HOSTTYPE "
@@ -45,28 +49,51 @@ def quote_word(word: str, *, unquoted: bool = False) -> str:
     return '"' + (escaped if unquoted else escaped.replace("'", "'\\''")) + '"'
 
 
-def quote_words(words: Sequence[str], variables: Mapping[str, str], *, unquoted: bool = False) -> list[str]:
-    """Return the words of a launcher command, with ``variables`` expanded, quoted so that the task receives them."""
-    expanded = [expand_variables(word, variables) for word in words]
-    return [
-        word if number and expanded[number - 1] == VOLUME else quote_word(word, unquoted=unquoted)
-        for number, word in enumerate(expanded)
-    ]
-
-
-def quote_argv(argv: list[str], environ: Mapping[str, str]) -> list[str]:
+def quote_argv(argv: list[str], environ: Mapping[str, str], find_version: Callable[[], str]) -> list[str]:
     """Return the argument vector with which to start ``argv`` so that the task receives its words unchanged.
 
     Only a launcher command is quoted. ``$NAME`` of a variable in ``environ``, the launcher's environment, is expanded
-    as the launcher's shell would; other names stay, since Hydra has ``${…}`` of its own.
+    as the launcher's shell would; other names stay, since Hydra has ``${…}`` of its own. ``find_version`` is called
+    where launchers differ in what they do with the words.
+
+    Raises UsageError where they differ and the version is not known: a word could be run as a command on this host.
     """
     launch = parse_launcher_argv(argv)
     if launch is None:
         return argv
-    # run_container_on_ci, and the launcher without Docker (whl_instance.py).
-    unquoted = "CI_PROJECT_DIR" in environ or environ.get("TAO_DOCKER_DISABLE") == "1"
-    words = quote_words(launch.words[1:], environ, unquoted=unquoted)
-    return argv[: len(argv) - len(words)] + words
+    words = [expand_variables(word, environ) for word in launch.words[1:]]
+    behaviour = None
+    has_mode = "CI_PROJECT_DIR" in environ or environ.get("TAO_DOCKER_DISABLE") == "1"
+    volumes = [value for option, value in pairwise(words) if option == VOLUME]
+    if any(not _PLAIN.match(word) for word in (words if has_mode else volumes)):
+        version = find_version()
+        try:
+            behaviour = find_behaviour(version)
+        except ValueError:
+            raise UsageError(
+                f"the version of '{argv[0]}' is unknown, and with it how the launcher passes these words on",
+                hint="use only letters, digits and _@%+=:,./- in them, or unset CI_PROJECT_DIR and TAO_DOCKER_DISABLE",
+            ) from None
+    return argv[: len(argv) - len(words)] + quote_words(words, environ, behaviour)
+
+
+def quote_words(words: Sequence[str], environ: Mapping[str, str], behaviour: Behaviour | None) -> list[str]:
+    """Return the words of a launcher command, quoted for the shells of that launcher; None is any without a mode."""
+    # run_container_on_ci, and the launcher without Docker (whl_instance.py), use one shell instead of two.
+    is_bare = behaviour is not None and behaviour.has_no_docker_mode and environ.get("TAO_DOCKER_DISABLE") == "1"
+    one_shell = is_bare or (behaviour is not None and behaviour.ci and "CI_PROJECT_DIR" in environ)
+    taken = taken_volumes(words) if behaviour is not None and behaviour.volume_argument and not is_bare else ()
+    return [word if number in taken else quote_word(word, unquoted=one_shell) for number, word in enumerate(words)]
+
+
+def taken_volumes(words: Sequence[str]) -> set[int]:
+    """Return the numbers of the words that the launcher itself takes as values of ``--volume``, in its own order."""
+    rest = list(enumerate(words))
+    taken = set()
+    while (at := next((at for at, (_, word) in enumerate(rest) if word == VOLUME), -1)) >= 0 and at + 1 < len(rest):
+        taken.add(rest[at + 1][0])
+        del rest[at : at + 2]
+    return taken
 
 
 def split_like_bash(

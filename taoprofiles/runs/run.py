@@ -17,6 +17,7 @@ from taoprofiles.errors import TaoprofError, UsageError
 from taoprofiles.holds.hold import OWN_KINDS, RUN_VARIABLE, Hold, new_hold
 from taoprofiles.holds.liveness import HEARTBEAT, ActiveHolds, find_active_holds
 from taoprofiles.holds.records import HoldRecords
+from taoprofiles.launcher import installed
 from taoprofiles.launcher.argv import container_words, parse_launcher_argv
 from taoprofiles.launcher.quoting import expand_variables, quote_argv
 from taoprofiles.masking import without_secrets
@@ -173,7 +174,7 @@ class Run:
             with _forwarded_signals() as forward_to:
                 # Other descriptors that the caller has open for the command, such as <(…), are inherited too.
                 os.set_inheritable(self.claim, True)
-                words = quote_argv(command, self.environ)
+                words = quote_argv(command, self.environ, lambda: installed.version_of(command[0], self.environ))
                 # A background job that reads from the terminal is stopped, and with it the run's monitor.
                 stdin = subprocess.DEVNULL if self._is_launcher and processes.in_background() else None
                 process = subprocess.Popen(  # noqa: S603
@@ -186,6 +187,8 @@ class Run:
             if self.argv is None:
                 hint = "is its environment active? 'taoprof doctor' looks for the launcher"
             raise CommandError(f"command not found: '{command[0]}'", COMMAND_NOT_FOUND, hint) from None
+        except UsageError as error:
+            raise CommandError(error.message, error.status, error.hint) from None
         except (OSError, ValueError) as error:  # ValueError: a NUL or no text, from a program that uses the API
             reason = (getattr(error, "strerror", None) or str(error)).lower()
             raise CommandError(f"'{command[0]}' cannot be started: {reason}", NOT_EXECUTABLE, "") from None

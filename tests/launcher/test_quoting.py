@@ -5,17 +5,15 @@ from __future__ import annotations
 import glob
 import os
 import subprocess
-import sys
 from pathlib import Path
-from unittest import mock
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from taoprofiles.errors import UsageError
 from taoprofiles.launcher.argv import add_volumes
-from taoprofiles.launcher.quoting import expand_variables, quote_word, quote_words, split_like_bash
-from tests.support.home import require
+from taoprofiles.launcher.quoting import expand_variables, quote_argv, quote_word, split_like_bash
 
 ENVIRON = {"HOME": "/home/ana", "A": "one", "B": "two words", "EMPTY": "", "PATH": os.environ["PATH"]}
 PRINT = r"printf %s\\0 --"
@@ -108,60 +106,40 @@ def test_a_glob_that_matches(folder: Path) -> None:
     assert split_like_bash('"a*"', ENVIRON, lambda _: ["a", "ab"]) == ["a*"]
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("bare", [False, True])
-def test_the_launcher_itself_does_so(bare: bool, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its own code pastes the words; only the docker that it starts is ours, and tells what it was given."""
-    require(sys.version_info < (3, 12), "the launcher starts up to Python 3.11 only")
-    monkeypatch.setenv("HOME", str(tmp_path))  # it looks there when imported
-    handlers = pytest.importorskip("nvidia_tao_cli.components.docker_handler.docker_handler")
-    said = tmp_path / "said"
-    (tmp_path / "docker").write_text(f'#!/bin/sh\nprintf "%s\\0" "$@" > {said}\n')
-    (tmp_path / "docker").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.chdir(folder)
-    handler = object.__new__(handlers.DockerHandler)
-    handler._docker_registry, handler._image_name, handler._docker_tag = "nvcr.io", "tao", "1"
-    handler.docker_exec_command, handler.initialized = "docker exec", True
-    handler._container = mock.Mock(id="0123456789ab")
-    parts = {"_check_image_exists": True, "_get_mount_env_data": ([], [], {"tty": False}), "start_container": None}
-    for name, answer in {**parts, "stop_container": None}.items():
-        monkeypatch.setattr(handler, name, lambda *_, answer=answer: answer)
-    words = [
-        "train",
-        "-e",
-        "/my specs/a.yaml",
-        "it's",
-        "$HOME",
-        "x=[a,b]",
-        "*",
-        "a;b",
-        "(c)",
-        "#d",
-        '"q"',
-        "",
-        "\\",
-        "`id`",
-    ]
-    pasted = "dino " + " ".join(quote_words(words, {}, unquoted=bare))
-    if bare:
-        handler.run_container_on_ci(pasted)
-    else:
-        handler.run_container(pasted, [])
-    assert said.read_bytes().decode().split("\0")[-len(words) - 2 : -1] == ["dino", *words]
-
-
 def test_volumes_are_mounts(tmp_path: Path) -> None:
     words = ["tao", "model", "dino", "--volume", f"{tmp_path}:/d:ro", "x", "--volume", "none", "--volume"]
     assert add_volumes(words, {"/a": "/b"}) == {"/a": "/b", str(tmp_path): "/d"}
     assert add_volumes(words, {str(tmp_path): "/b"}) == {str(tmp_path): "/d"}
 
 
-def test_quote_words() -> None:
-    words = ["tao", "-e", "$S/a b", "${results_dir}/x", "--volume", "$S:/a b", ""]
-    assert quote_words(words, {"S": "/specs"}) == [
-        *("tao", "-e", '"/specs/a b"', '"\\${results_dir}/x"', "--volume", "/specs:/a b", '""'),
-    ]
+def version_not_needed() -> str:
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("words", "environ", "version", "quoted"),
+    [
+        (["-e", "$S/a b", "${results_dir}/x", ""], {}, None, ["-e", '"/specs/a b"', '"\\${results_dir}/x"', '""']),
+        (["--volume", "$S:/a", "x;y"], {}, None, ["--volume", "/specs:/a", '"x;y"']),
+        (["--volume", "$S:/a b"], {}, "6.0.0", ["--volume", "/specs:/a b"]),
+        (["--volume", "$S:/a b"], {}, "5.5.1", ["--volume", '"/specs:/a b"']),
+        (["--volume", "a b"], {"TAO_DOCKER_DISABLE": "1"}, "6.26.3", ["--volume", '"a b"']),
+        (["it's"], {"TAO_DOCKER_DISABLE": "1"}, "6.26.3", ['"it\'s"']),
+        (["it's"], {"TAO_DOCKER_DISABLE": "1"}, "0.1.24", ["\"it'\\''s\""]),
+        (["it's"], {"CI_PROJECT_DIR": ""}, "4.0.1", ["\"it'\\''s\""]),
+        (["--volume", "--volume", "a b", "c d"], {}, "6.0.0", ["--volume", "--volume", '"a b"', '"c d"']),
+    ],
+)
+def test_quote_argv(words: list[str], environ: dict[str, str], version: str | None, quoted: list[str]) -> None:
+    find_version = version_not_needed if version is None else lambda: version
+    argv = quote_argv(["/bin/tao", "model", "dino", *words], {"S": "/specs", **environ}, find_version)
+    assert argv == ["/bin/tao", "model", "dino", *quoted]
+
+
+def test_words_that_an_unknown_launcher_could_run_are_refused() -> None:
+    for words, environ in ((["--volume", "$(id)"], {}), (["a b"], {"CI_PROJECT_DIR": "/x"})):
+        with pytest.raises(UsageError, match="unknown"):
+            quote_argv(["tao", "model", "dino", *words], environ, lambda: "")
 
 
 def test_expand_variables() -> None:
