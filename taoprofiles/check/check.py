@@ -6,21 +6,23 @@ import os
 import shlex
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from taoprofiles.check import fix
 from taoprofiles.check.target import CheckTarget
 from taoprofiles.errors import UsageError
 from taoprofiles.launcher import docker_config, installed, versions
-from taoprofiles.launcher.argv import MAIN_PROGRAMS, launcher_words
+from taoprofiles.launcher.argv import MAIN_PROGRAMS, launcher_words, unwrapped
+from taoprofiles.launcher.command import read_images
 from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.mounts_file import Content, get_volumes
-from taoprofiles.launcher.prediction import Prediction, Refusal
+from taoprofiles.launcher.prediction import Prediction, Refusal, StartLog
 from taoprofiles.launcher.simulation import predict
 from taoprofiles.masking import is_secret
 from taoprofiles.mounts import paths
 from taoprofiles.rules import container, machine, options, start
-from taoprofiles.rules.command import CommandContext, check_command
+from taoprofiles.rules.command import CommandContext, Images, check_command, explain_task
 from taoprofiles.rules.finding import Finding, by_severity, warning
 from taoprofiles.storage.paths import Context
 from taoprofiles.system import filesystem
@@ -70,14 +72,27 @@ def check(context: Context, name: str | None, command: list[str], *, launcher: s
     findings = list(target.findings)
     secrets = set(target.secret_environment)
     prediction, lost = None, []
+    words = launcher_words(unwrapped(command))
+    command_context = CommandContext(
+        {}, target.variables, context.environ, target.secret_variables,
+        behaviour=behaviour, profile=target.name or "", is_run=is_named,
+    )  # fmt: skip
+    if command and words is None:
+        what = f"'{command[0]}' is not the launcher: this command is not checked, only the mounts are"
+        findings.append(
+            warning("command-not-checked", "command", what, hint="give the 'tao' command itself after '--'")
+        )
     if target.content is not None or target.name is None:
-        words = launcher_words(command)
         arguments = words[1:] if words and words[0] in MAIN_PROGRAMS else None  # the simulation knows no tao-deploy
         host = _get_host(context, target, installed_launcher, version)
         prediction = predict(version, host, arguments, ignore_ci=True)
         known = {(finding.id, finding.where) for finding in findings}
         problems = start.check(prediction, target.file, behaviour, host)
         findings += [finding for finding in problems if (finding.id, finding.where) not in known]
+        if refusal := next((each for each in prediction.refusals if each.location.section == "command"), None):
+            findings.append(_explain_refused_command(refusal, words or [], host, command_context))
+        if command_context.is_without_docker:
+            findings += [machine.without_docker(), *check_command(command, command_context)]
         findings += _check_login(context, prediction)
         lost = [
             change.location.key or str(change.location) for change in prediction.changes if change.kind == "ci-dropped"
@@ -89,7 +104,7 @@ def check(context: Context, name: str | None, command: list[str], *, launcher: s
             secrets |= {str(entry["variable"]) for _, entry in content.variables if is_secret(str(entry["variable"]))}
             findings += _check_mode(context, target, secrets) if target.name is None else []
             findings += _check_content(context, target, content)
-            findings += _check_command(context, target, content, command, is_named=is_named) if command else []
+            findings += check_command(command, replace(command_context, mounts=get_volumes(content.mounts)))
             findings += _check_folders(context, target, content, command)
     findings = fix.add_commands(context, findings, target, is_named=is_named)
     findings = sorted(by_severity(findings), key=lambda finding: finding.id != _OVERWRITTEN)
@@ -153,14 +168,13 @@ def _check_content(context: Context, target: CheckTarget, content: Content) -> I
     yield from options.check(docker, locate, memory=filesystem.total_memory(), used_ports=filesystem.listening_ports())
 
 
-def _check_command(
-    context: Context, target: CheckTarget, content: Content, command: list[str], *, is_named: bool
-) -> Iterator[Finding]:
-    command_context = CommandContext(
-        get_volumes(content.mounts), target.variables, context.environ, target.secret_variables,
-        profile=target.name or "", is_run=is_named,
-    )  # fmt: skip
-    yield from check_command(command, command_context)
+def _explain_refused_command(refusal: Refusal, words: list[str], host: Host, context: CommandContext) -> Finding:
+    if not refusal.message.startswith("invalid choice"):
+        return start.other_refusal(refusal)
+    images: Images = {}
+    with StartLog().step("config"):
+        images = read_images(context.behaviour, host) or {}
+    return explain_task(refusal, words, images, context)
 
 
 def _get_options(content: Content) -> dict[str, Any]:

@@ -29,6 +29,10 @@ VOLUME = "--volume"
 """Option of nvidia-tao 6.0.0 and later: SRC:DST, a further mount. Its value does not pass through a shell."""
 
 
+_WRAPPERS = frozenset("chrt env ionice nice nohup numactl setsid stdbuf sudo taskset time timeout".split())
+"""Programs that start the command behind their own options, with its words unchanged."""
+
+
 class LauncherCommand(NamedTuple):
     """A launcher command that starts a container.
 
@@ -69,6 +73,15 @@ def launcher_words(argv: Sequence[str]) -> list[str] | None:
             return None
         name = "tao"
     return [name, *argv[position + 1 :]]
+
+
+def unwrapped(argv: Sequence[str]) -> list[str]:
+    """Return ``argv`` without ``env``, ``nohup``, ``timeout 1h`` and the like in front of a launcher."""
+    if argv and os.path.basename(argv[0]) in _WRAPPERS:
+        for position in range(1, len(argv)):
+            if os.path.basename(argv[position]).startswith((*PROGRAMS, "python")) and launcher_words(argv[position:]):
+                return list(argv[position:])
+    return list(argv)
 
 
 def parse_launcher_argv(argv: Sequence[str]) -> LauncherCommand | None:

@@ -10,7 +10,7 @@ import json
 from contextlib import suppress
 from typing import NamedTuple
 
-from taoprofiles.launcher.argv import HANDLERS
+from taoprofiles.launcher.argv import GROUPS, HANDLERS
 from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.mounts import Location
 from taoprofiles.launcher.prediction import RefusedError, StartLog
@@ -39,6 +39,8 @@ def find_task(behaviour: Behaviour, host: Host, arguments: list[str]) -> Task | 
     depth = 2 if behaviour.task_groups else 1
     words, rest = arguments[:depth], list(arguments[depth:])
     if known is None and len(words) == depth and not words[-1].startswith("-") and words[0] not in HANDLERS:
+        if (words[0] in GROUPS) is not behaviour.task_groups:
+            raise RefusedError("SystemExit", f"invalid choice: '{words[0]}'", Location("command", 0), 2)
         return Task(words[-1], rest, "", "nvcr.io")
     tasks = known or {}
     key = tuple(words) if behaviour.task_groups else ("", *words)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 from taoprofiles.errors import UsageError
-from taoprofiles.launcher.argv import VOLUME, parse_launcher_argv
+from taoprofiles.launcher.argv import VOLUME, parse_launcher_argv, unwrapped
 from taoprofiles.launcher.versions import Behaviour
 from taoprofiles.launcher.versions import behaviour as find_behaviour
 
@@ -58,7 +58,7 @@ def quote_argv(argv: list[str], environ: Mapping[str, str], find_version: Callab
 
     Raises UsageError where they differ and the version is not known: a word could be run as a command on this host.
     """
-    launch = parse_launcher_argv(argv)
+    launch = parse_launcher_argv(unwrapped(argv))
     if launch is None:
         return argv
     words = [expand_variables(word, environ) for word in launch.words[1:]]

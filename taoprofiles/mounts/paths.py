@@ -135,7 +135,7 @@ class Resolution(NamedTuple):
 
     - found: ``host`` is the file behind it, which exists
     - missing: a mount has it, but ``host`` does not exist
-    - link-out: a link in a mounted folder leads to ``container``, which is in no mount
+    - link-out: a link in a mounted folder, ``host``, leads to ``container``, which is in no mount
     - host: a path of this host, which the container has as ``container``
     - covered: a path of this host below a mount's source that another mount covers in the container
     - host-only: it exists on this host, and is in no mount
@@ -163,7 +163,9 @@ class PathResolver:
             target, host = follow_links(fixed, self.mounts, self.files.link)
             if not host:
                 may_exist = is_in_image(target) and not self.files.exists(target)
-                return Resolution("image" if may_exist else "link-out", path, target)
+                return Resolution(
+                    "image" if may_exist else "link-out", path, target, host_paths([fixed], self.mounts)[0]
+                )
             return Resolution("found" if self.files.exists(host) else "missing", path, whole, host)
         inside = container_paths(whole, self.mounts)
         if inside:
@@ -186,7 +188,10 @@ class PathResolver:
             return f"'{path}' cannot be seen in the container: another mount covers it", "", hint
         if kind == "link-out":
             why = "links are followed inside the container, which has only the mounted folders"
-            hint = f"mount '{container}' on '{container}', or move the files into the mounted folder"
+            source, _ = follow_links(host, {"/": "/"}, self.files.link)
+            hint = f"mount '{source}' on '{container}', or move the files into the mounted folder"
+            if not self.files.exists(source):
+                hint = f"the link leads nowhere on this host either: '{source}' does not exist"
             return f"'{path}' is a link to '{container}', which is in no mount", why, hint
         if kind == "missing":
             return f"no such file in the container: '{path}' (on this host: '{host}')", "", self._similar(host)

@@ -2,24 +2,42 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from taoprofiles.launcher.argv import VOLUME, add_volumes, parse_launcher_argv
-from taoprofiles.launcher.quoting import SHELLS_OWN, VARIABLE, expand_variables, quote_word, split_like_bash
+from taoprofiles.launcher.argv import GROUPS, VOLUME, add_volumes, parse_launcher_argv, unwrapped
+from taoprofiles.launcher.quoting import (
+    SHELLS_OWN,
+    VARIABLE,
+    expand_variables,
+    quote_word,
+    split_like_bash,
+    taken_volumes,
+)
+from taoprofiles.launcher.versions import Behaviour, behaviour_or_newest
 from taoprofiles.masking import MASK, SHORTEST_SECRET, is_secret, is_secret_argument, within, without_secrets
 from taoprofiles.mounts.paths import HostFiles, PathResolver, Resolution
 from taoprofiles.rules.finding import ERROR, WARNING, Finding
 from taoprofiles.rules.specs import ACTIONS, SPEC_OPTIONS, access, check_specs, is_spec
 from taoprofiles.storage.paths import expand_user
 
+if TYPE_CHECKING:
+    from taoprofiles.launcher.prediction import Refusal
+
+Images: TypeAlias = Mapping[tuple[str, ...], tuple[str, str]]
+"""Registry and NAME:TAG by (group, task), as ``launcher.command.read_images`` returns them."""
+
 _RESULTS_OPTIONS = ("-r", "--results_dir", "results_dir")
+_VALUE_OPTIONS = frozenset(("-e", "-k", "-m", "-r", "-o", "--results_dir", "--key", "--gpus", *SPEC_OPTIONS))
+"""Options that always have a value, in whichever task has them."""
 _KEY = re.compile(r"((?:--?|\+{1,2}|~)?[A-Za-z_][\w.\[\]@-]*)=(.*)", re.S)
-_JOINED = re.compile(r"(-k)=?(.+)", re.S)
+_JOINED = re.compile(r"(-k)=?(.+)|(-[a-z])=?([/~$].*)", re.S)
+_TWO_IN_ONE = re.compile(r"(--?[A-Za-z][\w-]*)[ \t]+(\S.*)", re.S)
 _ITEM = re.compile(r"\s*[\"']?[\w.]+[\"']?\s*:(?!//)\s*")
 _AT_ROOT = re.compile(r"/[^/]+\.(ya?ml|txt|json|toml|cfg|conf|prototxt|pbtxt|hdf5|h5|tlt|etlt|pth?|onnx|engine)\Z")
 _ENGINES = (".engine", ".trt", ".plan")
@@ -41,8 +59,8 @@ class CommandContext:
 
     ``mounts`` is destination by source; ``variables`` are the profile's, ``environ`` is the launcher's environment, and
     ``secrets`` names variables that are secret besides those with a secret's name. ``is_quoted``: the words go through
-    ``quote_argv``, as in ``taoprof run``. Hints name ``profile``, and with ``is_run`` they begin with ``taoprof run``.
-    A spec file that is named relative to ``folder`` is reported.
+    ``quote_argv``, as in ``taoprof run``; ``behaviour`` is the launcher's. Hints name ``profile``, and with ``is_run``
+    they begin with ``taoprof run``. A spec file that is named relative to ``folder`` is reported.
     """
 
     mounts: Mapping[str, str]
@@ -52,8 +70,18 @@ class CommandContext:
     is_quoted: bool = False
     profile: str = ""
     is_run: bool = False
+    behaviour: Behaviour = field(default_factory=lambda: behaviour_or_newest(""))
     folder: str = field(default_factory=_current_folder)
     files: HostFiles = field(default_factory=HostFiles)
+
+    @property
+    def is_without_docker(self) -> bool:
+        """Whether the task runs on this host itself."""
+        return self.behaviour.has_no_docker_mode and self.environ.get("TAO_DOCKER_DISABLE") == "1"
+
+    def complete(self, words: Sequence[str]) -> str:
+        """Return a corrected command as one to paste."""
+        return shlex.join([*(["taoprof", "run", self.profile, "--"] if self.is_run else []), *words])
 
 
 class Argument(NamedTuple):
@@ -71,15 +99,41 @@ class Argument(NamedTuple):
 
 def check_command(command: Sequence[str], context: CommandContext) -> list[Finding]:
     """Return the findings about a launcher command and the spec files that it names; [] for any other command."""
-    launch = parse_launcher_argv(command)
+    launch = parse_launcher_argv(unwrapped(command))
     if launch is None:
         return []
-    words = launch.words
-    checker = _CommandChecker(words, context)
-    paths = [expand_variables(a.value, checker.public) for a in path_arguments(words) if is_spec(a.key, a.value)]
+    checker = _CommandChecker(launch.words, context)
+    words = checker.words
     action = next((word for word in words[1:] if word in ACTIONS), "")
-    specs = check_specs(paths, checker.resolver, action=action, given=_spec_keys(words))
-    return checker.check() + specs
+    findings = checker.check(action)
+    if context.is_without_docker:
+        return findings
+    paths = [expand_variables(a.value, checker.public) for a in path_arguments(words) if is_spec(a.key, a.value)]
+    return findings + check_specs(paths, checker.resolver, action=action, given=_spec_keys(words))
+
+
+def explain_task(refusal: Refusal, words: Sequence[str], images: Images, context: CommandContext) -> Finding:
+    """Return the finding for a task that the launcher does not have; ``images`` is its table, {} if it is unknown.
+
+    ``words`` is the command.
+    """
+    has_groups, arguments = context.behaviour.task_groups, list(words[1:])
+    task, *rest = arguments[1:] if arguments[0] in GROUPS and len(arguments) > 1 else arguments
+    names = sorted({name for _, name in images})
+    similar = [name for name in names if name.startswith(f"{task}_")] or difflib.get_close_matches(task, names, n=3)
+    if task in names or not images:
+        similar = [task]
+    launcher = f"launcher {context.behaviour.version}"
+    forms = []
+    for name in similar:
+        group = next((group for group, each in images if each == name), "model")
+        corrected = [words[0], *([group] if has_groups else []), name, *rest]
+        forms.append(context.complete(corrected if without_secrets(corrected) == corrected else corrected[:4]))
+    hint = forms[0] if len(forms) == 1 else "one of: " + " | ".join(forms)
+    if not forms:
+        hint = f"{words[0]} {'model ' if has_groups else ''}--help lists the tasks"
+    what = f"{launcher} has no command '{' '.join(arguments[:2] if has_groups else arguments[:1])[:80]}'"
+    return Finding("launcher-refuses", "command", what, f"the launcher stops: {refusal.message}", hint, severity=ERROR)
 
 
 def path_arguments(words: Sequence[str]) -> Iterator[Argument]:
@@ -104,32 +158,72 @@ class _CommandChecker:
     """Checks the words of one command and corrects them for the hints."""
 
     def __init__(self, words: Sequence[str], context: CommandContext) -> None:
-        self._words, self._context = list(words), context
+        self._joined = [word for word in words if _TWO_IN_ONE.fullmatch(word)]
+        self.words = [part for word in words for part in _split_option(word)]
+        self._context = context
         self._known = known = {**context.environ, **context.variables}
         secrets = {name for name in known if name in context.secrets or is_secret(name)}
         # A value with a '/' in the environment is the path of a socket or key file: no secret, and part of other paths.
         values = {known[name] for name in secrets if name in context.variables or "/" not in known[name]}
         self._secret_values = sorted((v for v in values if len(v) >= SHORTEST_SECRET), key=len, reverse=True)
         self.public = {name: value for name, value in known.items() if name not in secrets}
-        self.resolver = PathResolver(add_volumes(words, context.mounts), context.files)
-        self._arriving = list(words)  # as the launcher's shell passes them on
+        self.resolver = PathResolver(add_volumes(self.words, context.mounts), context.files)
+        self._arriving = list(self.words)  # as the launcher's shell passes them on
         self._quoted: dict[int, str] = {}
+        self._unset_words: set[int] = set()
         self._corrected: dict[int, str] = {}
         self._findings: list[Finding] = []
 
-    def check(self) -> list[Finding]:
-        """Return the findings about the words."""
+    def check(self, action: str) -> list[Finding]:
+        """Return the findings about the words; ``action`` is the task's."""
         if not self._context.is_quoted:
             self._check_quoting()
-        self._check_paths()
+        if self._context.is_quoted or self._context.is_run:
+            for word in self._joined:  # without 'taoprof run', the launcher's shell makes two words of it
+                what = f"'{word}' is one word, and the task needs two"
+                self._add("arg-needs-quoting", Argument(0, "", word), what, "", self._corrected_command())
+        self._check_values()
+        if self._context.is_without_docker:
+            self._check_container_paths()
+        else:
+            self._check_paths(action)
         return self._findings
+
+    def _check_values(self) -> None:
+        """Report options without a value, and variables that nobody sets."""
+        for number, word in enumerate(self.words):
+            following = self.words[number + 1 : number + 2]
+            is_empty = following in ([], [""]) or re.match(r"--?[A-Za-z]", following[0])
+            if word in _VALUE_OPTIONS and is_empty and number > 1:
+                hint = self._shell_hint() if self._context.profile else f"give {word} a value"
+                why = "a variable was probably empty"
+                self._add("arg-empty-variable", Argument(number, word, ""), "it has no value", why, hint)
+        for number, key, word in _valued(self.words):
+            unset = self._unset(word)
+            if unset:
+                self._unset_words.add(number)
+                why = "taoprof does not know the variables of a notebook or another shell"
+                argument = Argument(number, key, word)
+                self._add("arg-empty-variable", argument, f"{unset} is not set", why, self._shell_hint())
+
+    def _check_container_paths(self) -> None:
+        """Report paths that exist only in the container, where the task runs on this host."""
+        for argument in path_arguments(self._arriving):
+            path = expand_variables(argument.value, self.public)
+            resolution = self.resolver.resolve(path)
+            if resolution.kind == "found" and not self._context.files.exists(path):
+                what = f"'{path}' is a path of the container, but TAO_DOCKER_DISABLE makes the task run on this host"
+                self._correct(argument, resolution.host)
+                self._add("missing-file", argument, what, f"here it is '{resolution.host}'", self._corrected_command())
 
     def _check_quoting(self) -> None:
         """Report the words that the launcher's shell changes, and keep what arrives of the others."""
         reported: list[Finding] = []
-        for number, key, _ in _valued(self._words):
-            word = self._words[number]
-            if key == VOLUME:
+        takes = self._context.behaviour.volume_argument and not self._context.is_without_docker
+        taken = taken_volumes(self.words) if takes else ()
+        for number, key, _ in _valued(self.words):
+            word = self.words[number]
+            if number in taken:
                 continue
             split = split_like_bash(word, self._known, self._context.files.matches)
             secret = is_secret_argument(key)
@@ -151,22 +245,14 @@ class _CommandChecker:
         for finding in reported:
             finding.hint = self._corrected_command() or finding.hint
 
-    def _check_paths(self) -> None:
+    def _check_paths(self, action: str) -> None:
         wrong: list[tuple[Argument, Resolution]] = []
-        unset_words = set()
-        for number, key, word in _valued(self._words):
-            unset = self._unset(word)
-            if unset:
-                unset_words.add(number)
-                why = "taoprof does not know the variables of a notebook or another shell"
-                argument = Argument(number, key, word)
-                self._add("arg-empty-variable", argument, f"{unset} is not set", why, self._shell_hint())
         home = self._context.environ.get("HOME", "")
         for argument in path_arguments(self._arriving):
             path = expand_variables(argument.value, self.public)
             if home:
                 path = expand_user(path, home)
-            if argument.number in unset_words or not path.startswith("/"):
+            if argument.number in self._unset_words or not path.startswith("/"):
                 continue
             resolution = self.resolver.resolve(path)
             if resolution.kind in ("unmapped", "host-only") and _AT_ROOT.match(path):
@@ -175,7 +261,7 @@ class _CommandChecker:
                 wrong.append((argument, resolution))
                 self._correct(argument, resolution.container)
             else:
-                self._check_path(argument, resolution)
+                self._check_path(argument, resolution, action)
         wrong += self._relative_paths()
         for argument, resolution in wrong:  # with the hint that corrects all of them
             what, why, hint = self.resolver.explain(resolution._replace(path=argument.value))
@@ -198,9 +284,10 @@ class _CommandChecker:
                     self._correct(argument, resolution.container)
                     yield argument, resolution
 
-    def _check_path(self, argument: Argument, resolution: Resolution) -> None:
+    def _check_path(self, argument: Argument, resolution: Resolution, action: str) -> None:
         path = resolution.path
-        key_access = "write" if path.endswith(_ENGINES) else access(argument.key)
+        is_made = path.endswith(_ENGINES) and action not in ("evaluate", "inference")
+        key_access = "write" if is_made else access(argument.key, action)
         is_temporary = path.startswith(("/tmp/", "/dev/", "/proc/")) or path == "/tmp"  # noqa: S108 - in the container
         if resolution.kind == "image" and key_access == "write" and not is_temporary:
             resolution = resolution._replace(kind="unmapped")
@@ -243,20 +330,19 @@ class _CommandChecker:
         """Put the container's path into the corrected command."""
         if path:
             number = argument.number
-            word = self._corrected.get(number, self._words[number])
+            word = self._corrected.get(number, self.words[number])
             word = word if argument.value in word else self._arriving[number]
             self._corrected[number] = word.replace(argument.value, path, 1)
 
     def _corrected_command(self) -> str:
         """Return the whole corrected command; "" if it would show a secret or fill the screen."""
-        if len(self._words) > _WORDS_SHOWN:
+        if len(self.words) > _WORDS_SHOWN:
             return ""
-        words = [self._corrected_word(number, word) for number, word in enumerate(self._words)]
+        words = [self._corrected_word(number, word) for number, word in enumerate(self.words)]
         masked = without_secrets(words, self._secret_values)
         pairs = zip(words, masked, strict=True)
         if all(word == shown or VARIABLE.fullmatch(word.rpartition("=")[2]) for word, shown in pairs):
-            run = ["taoprof", "run", self._context.profile, "--"] if self._context.is_run else []
-            return shlex.join([*run, *words])
+            return self._context.complete(words)
         return ""
 
     def _corrected_word(self, number: int, word: str) -> str:
@@ -311,8 +397,15 @@ def _valued(words: Sequence[str]) -> Iterator[tuple[int, str, str]]:
     before = ""
     for number, word in enumerate(words[1:], 1):
         match = _JOINED.fullmatch(word) or _KEY.fullmatch(word)
-        yield (number, match[1], match[2]) if match else (number, before, word)
+        key, value = [group for group in match.groups() if group is not None] if match else (before, word)
+        yield number, key, value
         before = word if word.startswith("-") and match is None else ""
+
+
+def _split_option(word: str) -> list[str]:
+    """Return an option and its value that are one word, such as ``"-e /specs/x"``, as two."""
+    match = _TWO_IN_ONE.fullmatch(word)
+    return [word] if match is None else [match[1], match[2]]
 
 
 def _values(text: str, depth: int) -> Iterator[str]:

@@ -25,13 +25,18 @@ def check_home(home: Home, version: str) -> Iterator[Finding]:
     if "CI_PROJECT_DIR" in variables and behaviour.ci:
         yield in_ci(variables["CI_PROJECT_DIR"], "user, ulimits, ports and network of the profile")
     if variables.get("TAO_DOCKER_DISABLE", "0") != "0" and behaviour.has_no_docker_mode:
-        what, why = "TAO_DOCKER_DISABLE is set", "tao then starts no container, and reads no mapping file"
-        yield warning("tao-docker-disabled", "TAO_DOCKER_DISABLE", what, why, "unset TAO_DOCKER_DISABLE")
+        yield without_docker()
     for disk in home.places if home.system == "wsl" else ():
         if disk.kind in ("9p", "drvfs", "v9fs") and disk.what != "images":
             what = f"the {disk.what} is on a Windows disk"
             why = "it is many times slower there, and owners and modes of files are not kept"
             yield warning("slow-file-system", disk.path, what, why, f"cp -a {quote(disk.path)} ~/")
+
+
+def without_docker() -> Finding:
+    """Return the finding for TAO_DOCKER_DISABLE."""
+    what, why = "TAO_DOCKER_DISABLE is set", "tao then runs the task on this host, and reads no mapping file"
+    return warning("tao-docker-disabled", "TAO_DOCKER_DISABLE", what, why, "unset TAO_DOCKER_DISABLE")
 
 
 def in_ci(value: str, dropped: str) -> Finding:

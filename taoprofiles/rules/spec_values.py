@@ -9,17 +9,20 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 
 class SpecValue(NamedTuple):
-    """A text value: its line, the outermost key above it, the nearest key, and the text."""
+    """A text value: its line, the keys above it from the outermost one on, as far as they are known, and the text."""
 
     line: int
-    section: str
-    key: str
+    keys: tuple[str, ...]
     value: str
+
+    @property
+    def key(self) -> str:
+        """The nearest key."""
+        return self.keys[-1] if self.keys else ""
 
 
 class SyntaxFault(NamedTuple):
@@ -60,25 +63,23 @@ def _yaml_values(text: str) -> tuple[list[SpecValue], SyntaxFault | None]:
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     values: list[SpecValue] = []
     collections: list[_Collection] = []
-    section = ""
     try:
         for event in yaml.parse(text, Loader=loader):
             if isinstance(event, yaml.CollectionEndEvent):
                 collections.pop()
             elif isinstance(event, yaml.NodeEvent):
-                parent = collections[-1] if collections else _Collection("", is_mapping=False)
+                parent = collections[-1] if collections else _Collection((), is_mapping=False)
                 is_key = parent.is_mapping and not parent.has_key
                 parent.has_key = is_key
                 if isinstance(event, yaml.CollectionStartEvent):
-                    collections.append(_Collection(parent.key, isinstance(event, yaml.MappingStartEvent)))
+                    collections.append(_Collection(parent.keys, isinstance(event, yaml.MappingStartEvent)))
                 elif isinstance(event, yaml.ScalarEvent) and is_key:
-                    parent.key = event.value
-                    section = event.value if len(collections) == 1 else section
+                    parent.keys = (*parent.above, event.value)
                 elif isinstance(event, yaml.ScalarEvent) and event.value:
                     is_block = event.style in ("|", ">")  # whose text begins on the next line
                     value = event.value.strip() if is_block else event.value
                     mark: Any = event.start_mark
-                    values.append(SpecValue(mark.line + 1 + is_block, section, parent.key, value))
+                    values.append(SpecValue(mark.line + 1 + is_block, parent.keys, value))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         return values, SyntaxFault(mark.line + 1 if mark else 1, error.problem or "it cannot be parsed")
@@ -89,13 +90,12 @@ def _yaml_values(text: str) -> tuple[list[SpecValue], SyntaxFault | None]:
     return values, None
 
 
-@dataclass(slots=True)
 class _Collection:
-    """An open mapping or sequence; ``has_key``: the next node is the value of ``key``."""
+    """An open mapping or sequence: the keys ``above`` it, those of the next value, and whether that has its key."""
 
-    key: str
-    is_mapping: bool
-    has_key: bool = False
+    def __init__(self, above: tuple[str, ...], is_mapping: bool) -> None:
+        self.above = self.keys = above
+        self.is_mapping, self.has_key = is_mapping, False
 
 
 _NEAR = 20_000
@@ -115,20 +115,20 @@ def _toml_values(text: str) -> tuple[list[SpecValue], SyntaxFault | None]:
         return [], None
     values: list[SpecValue] = []
     line, counted, at = 1, 0, -1
-    nodes: list[tuple[str, str, Any]] = [("", "", data)]
+    nodes: list[tuple[tuple[str, ...], Any]] = [((), data)]
     while nodes:
-        section, key, value = nodes.pop()
+        keys, value = nodes.pop()
         if isinstance(value, dict):
-            nodes += [(section or name, name, inner) for name, inner in reversed(value.items())]
+            nodes += [((*keys, name), inner) for name, inner in reversed(value.items())]
         elif isinstance(value, list):
-            nodes += [(section, key, inner) for inner in reversed(value)]
+            nodes += [(keys, inner) for inner in reversed(value)]
         elif isinstance(value, str):
             # tomllib has no positions: a value that is written in another way counts to the line of the one before it.
             written = (json.dumps(value, ensure_ascii=False), f"'{value}'")
             at = min((found for each in written if (found := text.find(each, at + 1, at + _NEAR)) >= 0), default=at)
             line += text.count("\n", counted, max(at, 0))
             counted = max(at, 0)
-            values.append(SpecValue(line, section, key, value))
+            values.append(SpecValue(line, keys, value))
     return values, None
 
 
@@ -144,7 +144,7 @@ def _prototxt_values(text: str) -> Iterator[SpecValue]:
         if string and len(string) > 1 and string[-1] == string[0]:
             # The numeric escapes are bytes of UTF-8.
             value = _ESCAPE.sub(lambda match: _SIMPLE.get(match[1], match[1]), _BYTES.sub(_decode, string[1:-1]))
-            yield SpecValue(line, "", key, value)
+            yield SpecValue(line, (key,) if key else (), value)
         elif plain and (word := _LAST_WORD.search(plain[-200:])):
             key = word[1].rpartition(".")[2]
         line += token.group().count("\n")

@@ -29,6 +29,14 @@ ACTIONS = frozenset(
 )
 """The sections of a TAO spec that only the action of their name reads."""
 
+_TRAINING = frozenset("train retrain prune quantize distill".split())
+_READERS = {
+    "train": _TRAINING, "val": _TRAINING | {"evaluate"}, "validation": _TRAINING | {"evaluate"},
+    "test": frozenset(("evaluate", "inference")), "infer": frozenset(("inference",)),
+    "dataset": ACTIONS - {"export", "gen_trt_engine"},
+}  # fmt: skip
+"""By the first word of a key in the section "dataset": the actions that read it."""
+
 SIZE_LIMIT = 2 << 20
 """Bytes of a spec file. NVIDIA's have a few thousand."""
 FILES_LIMIT = 50
@@ -43,9 +51,10 @@ _READ_KEYS = re.compile(
     r"spec|config|pretrained|resume|checkpoint|weights|model|image|img|json_file|annotation|label|class_?map|root_dir|"
     r"data_sources?|input|(train|val|test)_(dir|path|file)"
 )
-_WRITE_KEYS = re.compile(
-    r"(^|_)(results?|output|out|save|dump|logs?|export|onnx|trt|engine|cal_cache|cal_data|cal_json)(_|$)"
-)
+_WRITE_KEYS = re.compile(r"(^|_)(results?|output|out|save|dump|logs?|cal_cache|cal_data|cal_json)(_|$)")
+_MODEL_KEYS = re.compile(r"(^|_)(onnx|trt|engine|export)(_|$)")
+"""What one action makes of a model and another one takes."""
+_TAKERS = {"onnx": ("gen_trt_engine", "evaluate", "inference"), "": ("evaluate", "inference")}
 _PATH_KEYS = re.compile(r"(^|_)(paths?|files?|dirs?|folders?|root|list|location|csv|json|txt|tfrecords?|cache)(_|\Z)")
 _PATTERN_KEYS = re.compile(r"regex|pattern|layer|node|tensor")
 _USUAL_FOLDERS = frozenset(
@@ -54,18 +63,35 @@ _USUAL_FOLDERS = frozenset(
 """Folders at the root that people mount, in TAO's conventions or on their hosts."""
 
 
-def access(key: str) -> str:
-    """Return whether an option or a spec's key names what a task reads or writes; "" if it may be either."""
+def access(key: str, action: str = "") -> str:
+    """Return whether an option or a spec's key names what a task reads or writes; "" if it may be either.
+
+    ``action`` is that of the command; the section of a dotted key replaces it.
+    """
     if key in ("-r", "-o"):
         return "write"
     if key in ("-e", "-m", "-i"):
         return "read"
-    last = key.lstrip("-+").replace("-", "_").rpartition(".")[2].lower()
+    *sections, last = key.lstrip("-+").replace("-", "_").lower().split(".")
+    action = next((section for section in sections if section in ACTIONS), action)
     if _WRITE_KEYS.search(last):
         return "write"
+    if _MODEL_KEYS.search(last):
+        return "read" if action in _TAKERS["onnx" if "onnx" in last else ""] else "write"
     if last in ("checkpoint_dir", "checkpoints_dir"):  # read by one task, written to by another
         return ""
     return "read" if _READ_KEYS.search(last) else ""
+
+
+def _is_read(keys: Sequence[str], action: str) -> bool:
+    """Check whether an action reads the value of a spec with these keys, so far as that is known."""
+    section, *names = keys or ("",)
+    if not action or section == action:
+        return True
+    if section == "dataset":
+        words = ["dataset", *(word for name in names for word in name.lower().split("_")[:1])]
+        return all(action in _READERS.get(word, (action,)) for word in words)
+    return section not in ACTIONS
 
 
 def is_spec(key: str, value: str) -> bool:
@@ -92,13 +118,14 @@ class _SpecChecker:
 
     def __init__(self, resolver: PathResolver, action: str, given: Collection[str]) -> None:
         self._resolver, self._action = resolver, action
-        self._given = {(key.partition(".")[0], key.rpartition(".")[2]) for key in given}
+        self._given = {((key.partition(".")[0],), key.rpartition(".")[2]) for key in given}
         self._checked: set[str] = set()
         self.nested: list[str] = []
 
     def check(self, path: str) -> list[Finding]:
         """Return the findings about the spec file at a container or host path; [] if there is none."""
-        host = self._resolver.resolve(path).host if path.startswith("/") else ""
+        resolution = self._resolver.resolve(path) if path.startswith("/") else None
+        host = resolution.host if resolution is not None and resolution.kind not in ("link-out", "image") else ""
         form = FORMS.get(path.rpartition(".")[2].lower())
         is_new = host and host not in self._checked and len(self._checked) < FILES_LIMIT
         if not is_new or form is None or not os.path.exists(host):
@@ -125,8 +152,9 @@ class _SpecChecker:
         findings = _Findings(host)
         paths = 0
         for value in values:
-            line, section, key, text = value
-            if (self._action and section in ACTIONS and section != self._action) or (section, key) in self._given:
+            line, keys, text = value
+            key = value.key
+            if not _is_read(keys, self._action) or (keys[:1], key) in self._given:
                 continue
             if len(text) > _PATH_MAX or (is_secret(key) and text not in ("???", "FIXME")):
                 continue  # a secret may begin with '/', and must not be printed
@@ -143,7 +171,7 @@ class _SpecChecker:
         return findings.all()
 
     def _check_path(self, findings: _Findings, value: SpecValue, resolution: Resolution) -> None:
-        key_access = access(value.key)
+        key_access = access(".".join(value.keys), self._action)
         if resolution.kind in ("host", "covered"):
             id, severity = "host-path", ERROR
         elif resolution.kind in ("host-only", "unmapped"):

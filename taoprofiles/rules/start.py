@@ -28,7 +28,7 @@ class File(NamedTuple):
 
 
 def check(prediction: Prediction, file: File, behaviour: Behaviour, host: Host) -> Iterator[Finding]:
-    """Return the findings of a simulated start, but for those of the login to the registry."""
+    """Return the findings of a simulated start, but for those of the login to the registry and of the command."""
     content = prediction.content
     accepted = {mount.location.number for mount in content.mounts} if content else set()
     for refusal in prediction.refusals:
@@ -40,7 +40,7 @@ def check(prediction: Prediction, file: File, behaviour: Behaviour, host: Host) 
                 yield _entry(refusal, file.locate)
         elif section == "DockerOptions":
             yield options.explain(refusal, content.options if content else None, file.locate, behaviour)
-        elif section != "login":
+        elif section not in ("login", "command"):
             yield other_refusal(refusal)
     if file.lines is not None:
         yield from _repeated_keys(file.lines, file.name)

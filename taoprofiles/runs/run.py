@@ -18,7 +18,7 @@ from taoprofiles.holds.hold import OWN_KINDS, RUN_VARIABLE, Hold, new_hold
 from taoprofiles.holds.liveness import HEARTBEAT, ActiveHolds, find_active_holds
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.launcher import installed
-from taoprofiles.launcher.argv import container_words, parse_launcher_argv
+from taoprofiles.launcher.argv import container_words, parse_launcher_argv, unwrapped
 from taoprofiles.launcher.quoting import expand_variables, quote_argv
 from taoprofiles.masking import without_secrets
 from taoprofiles.mounts import comparison, mapping, paths
@@ -130,7 +130,7 @@ class Run:
         this process gets are forwarded. ``say`` is called with messages meanwhile. Raises CommandError, and then
         deletes the hold.
         """
-        launch = parse_launcher_argv(command)
+        launch = parse_launcher_argv(unwrapped(command))
         self._is_launcher = launch is not None and launch.task[:1] not in ("", "-")
         try:
             for text in self.notes:
@@ -174,7 +174,8 @@ class Run:
             with _forwarded_signals() as forward_to:
                 # Other descriptors that the caller has open for the command, such as <(…), are inherited too.
                 os.set_inheritable(self.claim, True)
-                words = quote_argv(command, self.environ, lambda: installed.version_of(command[0], self.environ))
+                program = unwrapped(command)[:1]
+                words = quote_argv(command, self.environ, lambda: installed.version_of(program[0], self.environ))
                 # A background job that reads from the terminal is stopped, and with it the run's monitor.
                 stdin = subprocess.DEVNULL if self._is_launcher and processes.in_background() else None
                 process = subprocess.Popen(  # noqa: S603

@@ -216,6 +216,23 @@ def test_whatever_stands_in_a_spec(project: Path, form: str, content: bytes) -> 
     assert all(finding.severity for finding in findings_in(project, "train", "-e", f"/specs/any.{form}"))
 
 
+def test_a_spec_is_judged_by_what_the_action_reads(project: Path) -> None:
+    text = "export: {onnx_file: /data/a.onnx}\ngen_trt_engine: {onnx_file: /data/a.onnx, trt_engine: /data/a.engine}\n"
+    text += "evaluate: {trt_engine: /data/a.engine}\n"
+    text += "dataset: {train_data_sources: [{image_dir: /no/a}], val_csv: /no/b, infer_dir: /no/c, classmap: /no/d}\n"
+    (project / "specs/t.yaml").write_text(text)
+    expected = {
+        "gen_trt_engine": ["/data/a.onnx"],
+        "export": [],
+        "train": ["/no/a", "/no/b", "/no/d"],
+        "evaluate": ["/data/a.engine", "/no/b", "/no/d"],
+        "inference": ["/no/c", "/no/d"],
+    }
+    for action, paths in expected.items():
+        found = findings_in(project, action, "-e", "/specs/t.yaml")
+        assert [finding.what.split("'")[1] for finding in found] == paths, action
+
+
 def test_many_paths_are_counted(project: Path) -> None:
     (project / "specs/t.yaml").write_text("".join(f"- /datasets/{number}\n" for number in range(specs.PATHS_LIMIT + 5)))
     findings = judged(project, "-e", "/specs/t.yaml")

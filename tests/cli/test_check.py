@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from taoprofiles.launcher.mounts import Location
+from taoprofiles.launcher.prediction import Refusal
+from taoprofiles.rules.command import CommandContext, explain_task
 from tests.support.commands import call, one_clear_error
 from tests.support.home import Home
 
@@ -92,6 +95,70 @@ def test_which_launcher_is_meant_is_said(home: Home) -> None:
     profile(home, "p")
     assert "no tao on PATH" in call(home, "check", "p", environ={"PATH": "/nowhere"}).out
     assert "no tao on PATH" not in call(home, "check", "p", "--launcher", "5.5.1", environ={"PATH": "/nowhere"}).out
+
+
+TASKS = {
+    "5.5.1": [("tao yolo_v4 train -r /x", "tao model yolo_v4 train -r /x"), ("tao nosuch", "tao model nosuch")],
+    "4.0.1": [("tao model yolo_v4 train", "tao yolo_v4 train")],
+}
+
+
+@pytest.mark.parametrize("version", TASKS)
+def test_a_form_that_the_launcher_does_not_have(home: Home, version: str) -> None:
+    home.mapping_file.write_text('{"Mounts": []}')
+    for words, corrected in TASKS[version]:
+        command = words.split()
+        data = call(home, "--json", "check", "--launcher", version, "--", *command).envelope["data"]
+        (finding,) = (one for one in data["findings"] if one["id"] == "launcher-refuses")
+        assert finding["why"] == f"the launcher stops: invalid choice: '{command[1]}'"
+        assert finding["hint"] == corrected
+
+
+def test_a_renamed_task_and_one_with_a_secret(home: Home) -> None:
+    images = {
+        ("model", "classification_tf1"): ("", ""),
+        ("model", "classification_pyt"): ("", ""),
+        ("deploy", "dino"): ("", ""),
+    }
+    refusal = Refusal("SystemExit", "invalid choice: 'x'", Location("command"))
+    context = CommandContext({}, {})
+    words = ["tao", "classification", "train"]
+    hint = "one of: tao model classification_pyt train | tao model classification_tf1 train"
+    assert explain_task(refusal, words, images, context).hint == hint
+    assert explain_task(refusal, ["tao", "model", "dimo", "-k", "s3cret"], images, context).hint == "tao deploy dino -k"
+
+
+def test_a_command_that_is_not_the_launchers_is_named_as_not_checked(home: Home) -> None:
+    profile(home, "p")
+    done = call(home, "check", "p", "--", "python", "train.py", "-e", "/nowhere/x.yaml")
+    assert (
+        "'python' is not the launcher: this command is not checked, only the mounts are [command-not-checked]"
+        in done.out
+    )
+    assert "no problems" not in done.out
+    assert "not-checked" not in call(home, "check", "p", "--", "nohup", "tao", "model", "dino", "train").out
+
+
+def test_without_docker_host_paths_are_right(home: Home) -> None:
+    profile(home, "p")
+    (home.root / "t.yaml").write_text("image_dir: /data/nowhere\n")
+    words = ["tao", "model", "dino", "train", "-e", f"{home.root}/t.yaml"]
+    data = call(home, "--json", "check", "p", "--", *words, environ={"TAO_DOCKER_DISABLE": "1"}).envelope["data"]
+    assert [finding["id"] for finding in data["findings"]] == ["tao-docker-disabled"]
+    done = home.run("run", "p", "--", "sh", "-c", "exit 0", environ={"TAO_DOCKER_DISABLE": "1"})
+    assert done.returncode == 0
+
+
+def test_a_volume_on_a_mounted_folder(home: Home) -> None:
+    profile(home, "p")
+    words = ["tao", "model", "dino", "train", "--volume", f"{home.root}/projects:/data", "--volume", f"{home.root}:/x"]
+    (home.root / "projects").mkdir(exist_ok=True)
+    data = call(home, "--json", "check", "p", "--", *words).envelope["data"]
+    found = {finding["id"]: finding["where"] for finding in data["findings"]}
+    assert found["src-duplicate"] == "--volume[1].source"
+    words = words[:-2]
+    data = call(home, "--json", "check", "p", "--", *words).envelope["data"]
+    assert {f["id"]: f["where"] for f in data["findings"]}["dst-duplicate"] == "--volume[0].destination"
 
 
 def test_a_variable_that_is_there_twice_is_told_with_its_line(home: Home) -> None:

@@ -136,6 +136,12 @@ def test_quote_argv(words: list[str], environ: dict[str, str], version: str | No
     assert argv == ["/bin/tao", "model", "dino", *quoted]
 
 
+def test_the_launcher_behind_another_program_is_quoted_too() -> None:
+    argv = ["timeout", "-k", "5", "8h", "python3", "/x/tao", "model", "dino", "a;b"]
+    assert quote_argv(argv, {}, version_not_needed) == [*argv[:-1], '"a;b"']
+    assert quote_argv(["echo", "tao", "model", "dino", "a;b"], {}, version_not_needed)[-1] == "a;b"
+
+
 def test_words_that_an_unknown_launcher_could_run_are_refused() -> None:
     for words, environ in ((["--volume", "$(id)"], {}), (["a b"], {"CI_PROJECT_DIR": "/x"})):
         with pytest.raises(UsageError, match="unknown"):

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from taoprofiles.launcher.versions import behaviour
 from taoprofiles.mounts.paths import HostFiles
 from taoprofiles.rules.command import CommandContext, check_command, path_arguments
 from taoprofiles.rules.finding import Finding
@@ -31,9 +32,10 @@ THERE = {
     "/big": ["val"],
     "/big/val": [],
     "/h/bob/x": [],
+    "/mnt/raid/coco": [],
     "/": [],
 }  # fmt: skip
-LINKS = {"/big/raid": "/mnt/raid/coco"}
+LINKS = {"/big/raid": "/mnt/raid/coco", "/big/up": "../x", "/x": "/h/bob/x", "/big/gone": "/nowhere"}
 
 
 class Files(HostFiles):
@@ -182,10 +184,22 @@ def test_missing_file(words: str, place: str, behind: str, hint: str) -> None:
     assert (one.id, one.what, one.hint) == ("missing-file", what, hint)
 
 
-def test_a_link_that_leads_out() -> None:
-    (one,) = found("train image_dir=/data/raid")
-    assert (one.id, one.what) == ("missing-file", "'/data/raid' is a link to '/mnt/raid/coco', which is in no mount")
-    assert one.hint == "mount '/mnt/raid/coco' on '/mnt/raid/coco', or move the files into the mounted folder"
+@pytest.mark.parametrize(
+    ("name", "target", "hint"),
+    [
+        (
+            "raid",
+            "/mnt/raid/coco",
+            "mount '/mnt/raid/coco' on '/mnt/raid/coco', or move the files into the mounted folder",
+        ),
+        ("up", "/x", "mount '/h/bob/x' on '/x', or move the files into the mounted folder"),
+        ("gone", "/nowhere", "the link leads nowhere on this host either: '/nowhere' does not exist"),
+    ],
+)
+def test_a_link_that_leads_out(name: str, target: str, hint: str) -> None:
+    (one,) = found(f"train image_dir=/data/{name}")
+    assert (one.id, one.what) == ("missing-file", f"'/data/{name}' is a link to '{target}', which is in no mount")
+    assert one.hint.startswith(hint)
 
 
 @pytest.mark.parametrize(
@@ -250,6 +264,62 @@ def test_needs_quoting(words: str, what: str, spelling: str | None) -> None:
         assert told[0].hint.endswith(f" train {spelling}"), "the whole command, to paste"
         assert "arg-needs-quoting" not in ids(f"train {spelling}"), "what the hint says to write is not complained of"
     assert "arg-needs-quoting" not in ids(f"train {words}", is_quoted=True)
+
+
+@pytest.mark.parametrize(
+    "words", ["train -k", "train -k -e /specs/train.yaml", "train -r ''", "train -e -r /results/x"]
+)
+def test_an_option_without_a_value(words: str) -> None:
+    problems = [one for one in found(words, is_quoted=True) if one.what == "it has no value"]
+    assert [(one.id, one.where) for one in problems] == [("arg-empty-variable", words.split()[1])]
+    assert ids("train --gpus -1 -k x -r /results/x") == []
+
+
+def test_an_option_and_its_value_in_one_word() -> None:
+    words = "train '-e /h/ana/p/specs/train.yaml'"
+    (one,) = found(words)
+    assert (one.id, one.hint) == ("host-path", "tao model dino train -e /specs/train.yaml")
+    assert ids("train '-e /specs/train.yaml'") == [], "the launcher's shell makes two words of it"
+    (one,) = found("train '-e /specs/train.yaml'", is_run=True, profile="p")
+    assert (one.id, one.hint) == ("arg-needs-quoting", "taoprof run p -- tao model dino train -e /specs/train.yaml")
+    assert ids("train -e/specs/no.yaml -r/nowhere/x") == ["missing-file", "unmapped-path"]
+
+
+def test_a_launcher_behind_another_program() -> None:
+    words = ["timeout", "-k", "5", "8h", "env", "A=1", "tao", "model", "dino", "train", "-e", "/specs/no.yaml"]
+    assert [one.id for one in check(words, files=Files())] == ["missing-file"]
+    assert check(["echo", "tao", "model", "dino", "-e", "/specs/no.yaml"], files=Files()) == []
+
+
+def test_without_docker_paths_are_those_of_this_host() -> None:
+    environ = {"HOME": "/h/ana", "TAO_DOCKER_DISABLE": "1"}
+    assert ids("train -e /h/ana/p/specs/train.yaml -r /h/ana/out/x", environ=environ) == []
+    (one,) = found("train -e /specs/train.yaml", environ=environ)
+    assert (one.id, one.hint) == ("missing-file", "tao model dino train -e /h/ana/p/specs/train.yaml")
+    assert ids("train -e /specs/train.yaml", environ=environ, behaviour=behaviour("0.1.24")) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("gen_trt_engine gen_trt_engine.onnx_file=/results/no.onnx", ["missing-file"]),
+        ("gen_trt_engine gen_trt_engine.trt_engine=/results/no.engine", []),
+        ("evaluate evaluate.trt_engine=/results/no.engine", ["missing-file"]),
+        ("evaluate -m /results/no.engine", ["missing-file"]),
+        ("inference inference.trt_engine=/results/no.engine", ["missing-file"]),
+        ("export export.onnx_file=/results/no.onnx", []),
+        ("export export.checkpoint=/results/no.pth", ["missing-file"]),
+        ("export -m /results/no.hdf5 -o /results/no.onnx", ["missing-file"]),
+    ],
+)
+def test_each_action_reads_what_another_one_makes(words: str, expected: list[str]) -> None:
+    assert ids(words) == expected
+
+
+def test_a_volume_that_passes_through_the_shell() -> None:
+    words = "train --volume '/h/bob/$(x):/bob'"
+    assert ids(words) == []
+    assert ids(words, behaviour=behaviour("5.5.1")) == ["arg-needs-quoting"]
 
 
 def test_a_glob_that_matches_here() -> None:

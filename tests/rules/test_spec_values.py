@@ -145,7 +145,7 @@ evaluate:
 
 
 def test_a_yaml_spec_as_people_write_it() -> None:
-    told = [(one.line, one.section, one.key, path) for one, path in paths(DINO, "yaml")]
+    told = [(one.line, one.keys[0], one.key, path) for one, path in paths(DINO, "yaml")]
     assert told == [
         (4, "dataset", "image_dir", "/data/raw-data/train2017/"),
         (5, "dataset", "json_file", "/data/annotations/train.json"),
@@ -156,7 +156,7 @@ def test_a_yaml_spec_as_people_write_it() -> None:
         (13, "results_dir", "results_dir", "/results"),
         (16, "notes", "notes", "/in/a/block"),
     ]
-    assert ("evaluate", "checkpoint", "???") in [one[1:] for one in read_values(DINO, "yaml")[0]]
+    assert (("evaluate", "checkpoint"), "???") in [one[1:] for one in read_values(DINO, "yaml")[0]]
 
 
 DETECTNET = """\
