@@ -18,7 +18,8 @@ from collections.abc import Sequence
 
 from taoprofiles.errors import BusyError, TaoprofError
 from taoprofiles.guard import status
-from taoprofiles.guard.guard import NEVER, Guard, Options
+from taoprofiles.guard.guard import Guard, Options
+from taoprofiles.guard.overwrites import NEVER
 from taoprofiles.guard.service import add_options
 from taoprofiles.guard.watcher import POLL_INTERVAL, ContainerWatcher, MappingWatcher, WakeQueue
 from taoprofiles.launcher.argv import parse_launcher_argv
@@ -131,8 +132,6 @@ class Daemon:
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: setattr(self, "_stops", True))
-        # A read lease (``processes.is_being_written``) is broken, with this signal, by a writer of the same moment.
-        signal.signal(signal.SIGIO, signal.SIG_IGN)
         try:
             home = os.stat(self._context.home)
         except OSError as error:

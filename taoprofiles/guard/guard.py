@@ -12,7 +12,7 @@ import time
 from typing import Any, NamedTuple
 
 from taoprofiles.errors import InvalidStateError, TaoprofError
-from taoprofiles.guard.overwrites import Overwrites, should_seal
+from taoprofiles.guard.overwrites import NEVER, Overwrites, should_seal
 from taoprofiles.guard.status import GuardFiles, StatusPublisher
 from taoprofiles.holds.hold import OWN_KINDS, RUN_VARIABLE, Hold, blocking_holds, needing_mapping_file
 from taoprofiles.holds.liveness import ActiveHolds, Containers, find_active_holds, seconds_held
@@ -29,8 +29,6 @@ from taoprofiles.system import processes
 
 LOCK_TIMEOUT = 0.3
 """Seconds to wait for the lock in one look; then the look is repeated a little later."""
-
-NEVER = float("inf")
 
 logger = logging.getLogger(__name__)
 

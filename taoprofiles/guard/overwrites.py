@@ -7,10 +7,12 @@ import logging
 import os
 import time
 from collections import deque
+from contextlib import suppress
 
 from taoprofiles.holds.hold import Hold, blocking_holds, needing_mapping_file
 from taoprofiles.holds.liveness import past_mappings
 from taoprofiles.mounts import mapping
+from taoprofiles.storage import files
 from taoprofiles.storage.atomic import FileAttributes
 from taoprofiles.storage.files import MAPPING_LIMIT, PRIVATE
 from taoprofiles.storage.journal import History
@@ -25,7 +27,12 @@ LATE = 60.0
 """Seconds for which a replaced file is checked for late writes, as long as a program has it open for writing."""
 
 LATE_INTERVAL = 0.2
-"""Seconds between two such checks, and for which a file is checked that no program seems to write."""
+"""Seconds between two such checks, and for which a file is checked that no program has open for writing."""
+
+UNKNOWN_INTERVAL = 1.0
+"""Seconds between two checks of a file of which the kernel cannot tell whether a program has it open."""
+
+NEVER = float("inf")
 
 _LATE_FILES = 200
 """Replaced files that are checked at the same time: each is an open descriptor."""
@@ -74,17 +81,10 @@ class Overwrites:
 
     def wait_for_writer(self) -> str | None:
         """Wait a moment for a program that is writing the file, and return its pid and command if it is seen."""
-        path, end = self._context.mapping_file, time.monotonic() + WRITER_TIMEOUT
+        path = self._context.mapping_file
         writer = processes.find_writer(path)
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            return writer
-        try:
-            while processes.is_being_written(fd) and time.monotonic() < end:
-                time.sleep(0.001)
-        finally:
-            os.close(fd)
+        with suppress(OSError), open(path, "rb", opener=files.open_nonblocking) as file:
+            processes.wait_until_written(file.fileno(), WRITER_TIMEOUT)
         return writer
 
     def handle(
@@ -147,20 +147,26 @@ class Overwrites:
         Returns the seconds until the next check, infinity if there is nothing left to check.
         """
         pending, self._late = self._late, []
+        interval = NEVER
         for fd, digest, end in pending:
+            # In this order: a program that ends in between has written everything before the content is read.
+            is_written, is_over = processes.is_being_written(fd), time.monotonic() >= end
             content = _content(fd)
-            if processes.is_being_written(fd) and time.monotonic() < end:
+            if is_written and not is_over:
                 self._late.append((fd, digest, end))
+                interval = LATE_INTERVAL
                 continue
             new_digest = hashlib.sha256(content).hexdigest()
             if new_digest != digest and content and not self._history.knows(content):
                 entry = switch.record_late_write(self._context, content)
                 logger.info("a program was still writing the replaced file; to get its content: taoprof undo %s", entry)
-            if time.monotonic() < end - LATE + LATE_INTERVAL:
+            # A program that opened the file just before it was replaced may not have it open for writing yet.
+            if not is_over and (is_written is None or time.monotonic() < end - LATE + LATE_INTERVAL):
                 self._late.append((fd, new_digest, end))
+                interval = min(interval, LATE_INTERVAL if is_written is False else UNKNOWN_INTERVAL)
             else:
                 os.close(fd)
-        return LATE_INTERVAL if self._late else float("inf")
+        return interval
 
     def _describe(self, content: bytes | None, writer: str | None, holders: list[Hold]) -> str:
         path = self._context.short(self._context.mapping_file)

@@ -107,8 +107,9 @@ def _swap(
                 os.replace(temporary, target)
             replaced = True
             if displaced is not None:
-                with suppress(OSError):  # there was no file, or a symlink
-                    displaced.append(os.open(backup, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC))
+                with suppress(OSError):  # there was no file
+                    # Also through a symlink that has been swapped: the program may be writing into the file behind it.
+                    displaced.append(os.open(backup, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
             lock.sync()
             if on_replaced is not None:
                 on_replaced(None if old is None else files.read(backup, 1 << 30))

@@ -73,6 +73,11 @@ def _read(path: str, limit: int) -> bytes:
         os.close(fd)
 
 
+def open_nonblocking(path: str, flags: int) -> int:
+    """Open as ``open`` does, whose ``opener`` this is; opening a FIFO would otherwise never return."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def read_mapping_file(context: Context) -> bytes | None:
     """Return the content of the mapping file, None where there is none. Raises as ``read`` does."""
     return read(context.mapping_file, MAPPING_LIMIT)

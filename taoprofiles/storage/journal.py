@@ -257,7 +257,7 @@ class History:
         """
         used = dict(used)
         try:
-            with open(self._context.history, "rb", opener=_open_nonblocking) as journal:
+            with open(self._context.history, "rb", opener=files.open_nonblocking) as journal:
                 if offset > os.fstat(journal.fileno()).st_size:
                     used, offset = {}, 0
                 journal.seek(offset)
@@ -284,10 +284,6 @@ def digest_of(content: bytes) -> str:
     import hashlib  # it loads OpenSSL, which 'list' does not need
 
     return hashlib.sha256(content).hexdigest()
-
-
-def _open_nonblocking(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)  # opening a FIFO would otherwise never return
 
 
 def _line(entry: Entry) -> bytes:

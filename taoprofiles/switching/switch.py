@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from taoprofiles import prompt
@@ -18,6 +19,7 @@ from taoprofiles.storage.journal import History
 from taoprofiles.storage.locks import DEFAULT_TIMEOUT, Lock
 from taoprofiles.switching import preflight
 from taoprofiles.switching.status import find_previous, get_status
+from taoprofiles.system import processes
 
 if TYPE_CHECKING:
     from typing import Any
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
     from taoprofiles.storage.atomic import FileAttributes
     from taoprofiles.storage.journal import Entry
     from taoprofiles.storage.paths import Context
+
+
+WRITER_TIMEOUT = 0.3
+"""Seconds to wait, before and after the file is replaced, for a program that is writing it."""
 
 
 class Switch:
@@ -82,12 +88,15 @@ def switch(
     context: Context, name: str, *, mkdir: bool = False, check: bool = True, release: str | None = None
 ) -> Switch:
     """Switch as ``use`` does. Needs the lock."""
+    _wait_for_writer(context)
     transaction = _Transaction(context)
     done = transaction.plan(name, mkdir=mkdir, check=check, may_write=True, release=release)
     if done.changed:
         assert done.name is not None  # noqa: S101 - for the type checker: a plan has a name
         preflight.make_folders(done.folders)
         done.kept = transaction.write("use", done.name, mapping.to_bytes(done.wanted))
+        if transaction.has_writer:
+            done.unseen.append("another program is still writing the replaced file: what it writes from now on is lost")
     transaction.write_note(done)
     return done
 
@@ -123,6 +132,7 @@ def undo(context: Context, number: str | None, *, timeout: float = DEFAULT_TIMEO
 
     history, store = History(context), Store(context)
     with Lock(context.lock, timeout):
+        _wait_for_writer(context)
         plan = _find_undo(context, number)
         entry, name = plan.entry, plan.entry.profile or ""
         if plan.is_of_mapping:
@@ -182,12 +192,19 @@ def replace_content(context: Context, wanted: bytes, *, expected: bytes, timeout
     Raises as ``use`` does, and InvalidStateError if the file no longer has that content.
     """
     with Lock(context.lock, timeout):
+        _wait_for_writer(context)
         transaction = _Transaction(context)
         if transaction.content != expected:
             raise InvalidStateError(f"'{context.mapping_file}' has changed in the meantime", hint="taoprof check")
         hint = "'taoprof status' lists the holds; try again when they have ended, or after 'taoprof release ID'"
         transaction.require_free(wanted, "the fixed mapping", may_write=True, hint=hint)
         transaction.write("mend", None, wanted)
+
+
+def _wait_for_writer(context: Context) -> None:
+    """Wait a moment for a program that is writing the mapping file, so that its whole content is read."""
+    with suppress(OSError), open(context.mapping_file, "rb", 0, opener=files.open_nonblocking) as file:
+        processes.wait_until_written(file.fileno(), WRITER_TIMEOUT)
 
 
 def restore(
@@ -255,6 +272,7 @@ class _Transaction:
         self._entry = self._history.in_force(self.content)
         self.previous = self._entry.profile if self._entry else None
         self._note: bytes | None = None
+        self.has_writer = False
 
     def plan(
         self, name: str, *, mkdir: bool, check: bool, may_write: bool = False, release: str | None = None
@@ -347,19 +365,29 @@ class _Transaction:
         content_now: bytes | None = None
         late: int | None = None
 
+        # The guard follows what is written into the replaced file; everybody else waits for its end.
+        displaced = [] if self._displaced is None else self._displaced
+
         def check_replaced(old: bytes | None) -> None:
             nonlocal content_now, late
+            if displaced is not self._displaced and displaced:
+                self.has_writer = not processes.wait_until_written(displaced[-1], WRITER_TIMEOUT)
+                old = os.pread(displaced[-1], MAPPING_LIMIT, 0)
             if old is not None and old != self.content:
                 number = _record_overwritten(history, old, entry)
                 late = late or number
             content_now = files.read(path, MAPPING_LIMIT)
 
-        if wanted is None:
-            atomic.delete(path, on_deleted=check_replaced)
-        else:
-            atomic.replace(
-                path, wanted, on_replaced=check_replaced, link=link, attributes=attributes, displaced=self._displaced
-            )
+        try:
+            if wanted is None:
+                atomic.delete(path, on_deleted=check_replaced)
+            else:
+                atomic.replace(
+                    path, wanted, on_replaced=check_replaced, link=link, attributes=attributes, displaced=displaced
+                )
+        finally:
+            for fd in displaced if displaced is not self._displaced else ():
+                os.close(fd)
         return content_now, late
 
     def store_backup(self) -> None:

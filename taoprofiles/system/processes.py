@@ -90,18 +90,22 @@ def find_writer(path: str, *, seconds: float = 0.01) -> str | None:
     return None
 
 
-def is_being_written(fd: int) -> bool:
+def is_being_written(fd: int) -> bool | None:
     """Check whether any process has the file of ``fd``, which is open for reading, open for writing.
 
-    The kernel grants a read lease only if no process has the file open for writing (fcntl(2), F_SETLEASE). A file
-    system without leases, and another user's file, count as not being written.
+    The kernel grants a read lease only if no process has the file open for writing (fcntl(2), F_SETLEASE). None where
+    it cannot tell: on a file system without leases (NFS, FUSE), and for another user's file.
     """
+    import signal  # not for 'list'
+
     try:
+        # A writer of the same moment breaks the lease, with this signal, which does nothing; SIGIO would end us.
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except BlockingIOError:
         return True
     except OSError:
-        return False
+        return None
     fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     return False
 
@@ -114,6 +118,19 @@ def user_name(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except (KeyError, OverflowError):
         return str(uid)
+
+
+def wait_until_written(fd: int, seconds: float) -> bool:
+    """Wait until no process has the file of ``fd`` open for writing, at most ``seconds``; return whether that is so.
+
+    True as well where the kernel cannot tell.
+    """
+    end = time.monotonic() + seconds
+    while is_being_written(fd):
+        if time.monotonic() >= end:
+            return False
+        time.sleep(0.001)
+    return True
 
 
 def has_command_line(pid: int) -> bool:
