@@ -82,7 +82,8 @@ def _clean(context: Context, line: str, *, is_path: bool) -> tuple[str, str]:
 
 def _read_line(prompt: str) -> str | None:
     """Read a line from the terminal, with completion of paths if the prompt can be on it; None at the end of input."""
-    if not sys.stdout.isatty():  # readline would write the prompt into the answer
+    # Elsewhere readline would write the prompt into the answer, or scroll in one line.
+    if not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb":
         note(prompt, end="")
         try:
             return sys.stdin.readline() or None
