@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
@@ -29,7 +30,8 @@ def parse(content: bytes, where: str) -> dict[str, Any]:
     """Parse a mounts file; ``where`` names it. Raises InvalidStateError, with line and column if it is not JSON."""
     mapping, problem = best_effort.parse_json(content)
     if problem:
-        raise InvalidStateError(f"'{where}' is not valid JSON: {problem}")
+        _, _, hint = explain_json_error(content.decode("utf-8", "replace"))
+        raise InvalidStateError(f"'{where}' is not valid JSON: {problem}", hint=hint)
     if not isinstance(mapping, dict):
         kinds = {list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}
         kind = kinds.get(type(mapping), "nothing")
@@ -43,6 +45,43 @@ def parse(content: bytes, where: str) -> dict[str, Any]:
         inner = (part for item in level for part in (item.values() if isinstance(item, dict) else item))
         level = [part for part in inner if isinstance(part, (dict, list))]
     return mapping
+
+
+_JSON_HINTS = (
+    (r"\Z", "the end is missing: close every { and ["),
+    (r"[\]}]", "is there a comma too many, or a value missing?"),
+    (r"['\u2018\u2019\u201c\u201d]", 'JSON has only straight double quotes: "…"'),
+    (r"//|/\*|#", "JSON has no comments: remove it"),
+    (r"(?:None|True|False)\b", "in JSON this is null, true or false"),
+    (r"(?P<text>[/~][^\s\"{}\[\],]*|Mounts|Envs|DockerOptions|source|destination)", 'texts need double quotes: "{}"'),
+    (r"[^\"]", "texts need double quotes"),  # not quoted here, since it may be a secret
+)
+"""By what stands where a JSON parser stops: what is probably wrong."""
+
+
+def explain_json_error(text: str) -> tuple[int, str, str]:
+    """Return why a text is not JSON: the line, the problem and a hint; of a trailing comma, the comma's line."""
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as error:
+        before, rest = text[: error.pos].rstrip(), text[error.pos :]
+        after = rest.lstrip(", \t\r\n")
+        if after[:1] in ("]", "}") and (before.endswith(",") or rest.startswith(",")):
+            what = f"it is not JSON: there is a ',' before the closing '{after[0]}'"
+            return before.count("\n") + 1, what, "remove that ','"
+        what, hint = f"it is not JSON: {error.msg.lower()}, column {error.colno}", ""
+        if error.msg == "Extra data":
+            hint = "the mapping ends before this: keep one of the two, as one object { … }"
+        elif error.msg.startswith("Expecting ','") and rest.strip():
+            hint = "is there a comma missing before this?"
+        elif error.msg.startswith("Expecting"):
+            matches = ((re.match(pattern, rest.strip()), hint) for pattern, hint in _JSON_HINTS)
+            match, hint = next(((match, hint) for match, hint in matches if match), (None, ""))
+            hint = hint.format(*match.groups()) if match and match.groups() else hint
+        return error.lineno, what, hint
+    except (ValueError, RecursionError):  # a number too long, or nested too deeply
+        pass
+    return 1, "it is not JSON", ""
 
 
 def secrets(mapping: dict[str, Any], *, derived: Collection[str] = ()) -> list[str]:

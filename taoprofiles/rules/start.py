@@ -10,6 +10,7 @@ from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.mounts_file import Content
 from taoprofiles.launcher.prediction import Change, Prediction, Refusal
 from taoprofiles.launcher.versions import Behaviour
+from taoprofiles.mounts.mapping import explain_json_error
 from taoprofiles.rules import container, mounts, options
 from taoprofiles.rules.finding import Finding, error, warning
 from taoprofiles.rules.locations import Lines, Locator
@@ -72,23 +73,9 @@ def _file(refusal: Refusal, file: File) -> Finding:
         hint = 'the file must begin with {"Mounts": ['
         return error("file-shape", where, "it is not a JSON object", stops, hint, by_hand=True)
     if kind == "JSONDecodeError":
-        line, what, hint = _explain_parse_error(file.text)
+        line, what, hint = explain_json_error(file.text)
         return error("json-parse", f"{file.name}:{line}", what, stops, hint, by_hand=True)
     return error("json-parse", where, f"it cannot be read: {refusal.message[:100]}", stops, by_hand=True)
-
-
-def _explain_parse_error(text: str) -> tuple[int, str, str]:
-    """Return line, problem and hint. For a trailing comma, the parser's position is after the comma's line."""
-    try:
-        json.loads(text)
-    except json.JSONDecodeError as error:
-        before, after = text[: error.pos].rstrip(), text[error.pos :].lstrip(", \t\r\n")
-        if after[:1] in ("]", "}") and (before.endswith(",") or text[error.pos : error.pos + 1] == ","):
-            what = f"it is not JSON: there is a ',' before the closing '{after[0]}'"
-            return before.count("\n") + 1, what, "remove that ','"
-        what = f"it is not JSON: {error.msg.lower()}, column {error.colno}"
-        return error.lineno, what, "compare it with the line before"
-    return 1, "it is not JSON", ""
 
 
 def _entry(refusal: Refusal, locate: Locator) -> Finding:

@@ -154,6 +154,29 @@ def test_a_comma_too_many_is_named_where_it_stands(home: Home, blanks: str, is_l
     assert f"'{']' if is_list else '}'}'" in result["what"]
 
 
+@pytest.mark.parametrize(
+    ("text", "line", "hint"),
+    [
+        ('{"Mounts": [\n{"source": /srv/data, "destination": "/data"}]}', 2, 'texts need double quotes: "/srv/data"'),
+        ('{"Mounts": []}\n{"Mounts": []}', 2, "the mapping ends before this: keep one of the two, as one object { … }"),
+        ("{'Mounts': []}", 1, 'JSON has only straight double quotes: "…"'),
+        ('{"Mounts": [], "a": \u201cx\u201d}', 1, 'JSON has only straight double quotes: "…"'),
+        ("{Mounts: []}", 1, 'texts need double quotes: "Mounts"'),
+        ('{"Mounts": [], // mine\n}', 1, "JSON has no comments: remove it"),
+        ('{"Mounts": [],\n"a": None}', 2, "in JSON this is null, true or false"),
+        ('{"Mounts": [{"source": "/a"\n"destination": "/b"}]}', 2, "is there a comma missing before this?"),
+        ('{"Mounts": [{"source": "/a"}', 1, "the end is missing: close every { and ["),
+    ],
+)
+def test_what_is_wrong_with_a_file_that_is_not_json(home: Home, text: str, line: int, hint: str) -> None:
+    home.mapping_file.write_text(text)
+    (result,) = call(home, "check", "--json").envelope["data"]["findings"]
+    assert (result["id"], result["where"]) == ("json-parse", f"~/.tao_mounts.json:{line}")
+    assert result["hint"].startswith(f"{hint}: ")
+    refused = call(home, "import", "--name", "x")
+    assert hint in refused.err, refused
+
+
 @pytest.mark.parametrize("given", ["$HOME/x.json", "${HOME}/x.json", " HOMEDIR/x.json", "HOMEDIR/x.json ", "x.json"])
 def test_the_file_that_launcher_mounts_was_to_name(home: Home, given: str) -> None:
     (home.root / "x.json").touch()
