@@ -205,17 +205,18 @@ class Run:
             return failed.status or 1
         if failed is not None and failed.is_over and failed.task is None and not self._is_docker_run:
             message = f"the task did not start: container {failed.id[:6]} ended without it"
-            if self.hold.shared and not _has_terminal():
-                message += ". Without a terminal the launcher needs 'taoprof set NAME docker.tty=false'"
         elif failed is not None:
             message = unknown.format(problem or "the engine did not report it")
         elif self._is_launcher and not containers and self.environ.get("TAO_DOCKER_DISABLE") != "1":
-            message = unknown.format(problem or "it started no container")
+            nothing = "no task of it was seen in a container" if self.hold.shared else "it started no container"
+            message = unknown.format(problem or nothing)
         else:
             if problem and not self.monitor.absent and not containers:
                 self._say(f"the engine could not be asked ({problem}): how a task ended is unknown")
             return 0
         self._say(f"{message}; the launcher's exit status is 0 whatever happens, so this counts as failed")
+        if self.hold.shared and self._is_launcher and not _has_terminal():
+            self._say(f"without a terminal, --shared needs: taoprof set {self.hold.profile} docker.tty=false")
         return 1
 
     def _record_end(self, status: int) -> None:
