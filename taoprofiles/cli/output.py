@@ -130,18 +130,15 @@ def table(rows: Sequence[Sequence[str]], *, indent: str = "", fit: bool = False)
 
 def _columns() -> int:
     """Return the width of the terminal that stdout is, a very large number for anything else."""
-    try:
-        return (os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout.isatty() else 0) or 1 << 30
-    except (OSError, ValueError):
-        return 1 << 30
+    return (os.get_terminal_size(1).columns if sys.stdout.isatty() else 0) or 1 << 30
 
 
 def _cut_cell(cell: str, width: int) -> str:
     """Return a cell of at most ``width`` columns; of a path the end is kept, which tells it from others."""
-    kept = cell
+    kept, keeps_end = cell, "/" in cell and " " not in cell
     while _width(kept) >= width and _width(cell) > width:
-        kept = kept[1:] if "/" in cell and " " not in cell else kept[:-1]
-    return cell if kept == cell else f"…{kept}" if cell.endswith(kept) else f"{kept}…"
+        kept = kept[1:] if keeps_end else kept[:-1]
+    return cell if kept == cell else f"…{kept}" if keeps_end else f"{kept}…"
 
 
 def _width(text: str) -> int:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 from taoprofiles.cli.output import note, say
-from taoprofiles.errors import InvalidProfileError, TaoprofError, UsageError
+from taoprofiles.errors import TaoprofError, UsageError
 from taoprofiles.launcher.quoting import expand_variables
 from taoprofiles.masking import printable
 from taoprofiles.profiles.rendering import SIZE_LIMIT
@@ -82,34 +82,33 @@ def _clean(context: Context, line: str, *, is_path: bool) -> tuple[str, str]:
 
 def _read_line(prompt: str) -> str | None:
     """Read a line from the terminal, with completion of paths if the prompt can be on it; None at the end of input."""
-    # Elsewhere readline would write the prompt into the answer, or scroll in one line.
-    if not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb":
+    try:
+        # Elsewhere readline would write the prompt into the answer, or scroll in one line.
+        if sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb":
+            return _read_with_completion(prompt)
         note(prompt, end="")
-        try:
-            return sys.stdin.readline() or None
-        except UnicodeDecodeError:
-            return "\x00"
+        return sys.stdin.readline() or None
+    except EOFError:
+        note("")
+        return None
+    except UnicodeDecodeError:
+        return "\x00"  # which is refused
+
+
+def _read_with_completion(prompt: str) -> str:
     import glob
     import readline
 
     def complete(text: str, number: int) -> str | None:
-        found = glob.glob(f"{glob.escape(os.path.expandvars(os.path.expanduser(text)))}*")
-        return [f"{path}/" if os.path.isdir(path) else path for path in [*sorted(found), ""]][number] or None
+        paths = sorted(glob.glob(f"{glob.escape(os.path.expandvars(os.path.expanduser(text)))}*"))
+        return f"{paths[number]}{'/' * os.path.isdir(paths[number])}" if number < len(paths) else None
 
     readline.set_completer(complete)
     readline.set_completer_delims("")
     for setting in ("tab: complete", "set enable-bracketed-paste off", "set enable-meta-key off"):
         readline.parse_and_bind(setting)
     sys.stderr.flush()
-    try:
-        return input(prompt)
-    except EOFError:
-        note("")
-        return None
-    except UnicodeDecodeError:
-        return "\x00"
-    finally:
-        readline.set_completer(None)
+    return input(prompt)
 
 
 def choose_profile(names: list[str]) -> str:
@@ -157,30 +156,23 @@ def edit_profile(context: Context, name: str) -> bool:
     not valid or the profile was changed meanwhile, it is kept, and the next ``edit`` of the same text opens it again.
     Raises InvalidProfileError, TaoprofError.
     """
-    store = Store(context)
-    before = store.text(name)
-    draft = os.path.join(context.rejected, f"{name}.{hashlib.sha256(before).hexdigest()[:12]}.toml")
-    edit_lock = Lock(f"{draft}.lock")
-    if not edit_lock.try_acquire():
-        raise TaoprofError(f"profile '{name}' is being edited in another terminal")
-    try:
-        if os.path.exists(draft):
-            say(f"resuming your last edit, which was not valid; to discard it: rm {draft}")
-        else:
-            with Lock(context.lock):
-                atomic.replace(draft, before)
-        return _edit_draft(context, name, before, draft)
-    finally:
-        best_effort.unlink_quietly(f"{draft}.lock")
-        edit_lock.release()
-
-
-def _edit_draft(context: Context, name: str, before: bytes, draft: str) -> bool:
     from taoprofiles.profiles import manage  # it loads pydantic, and a confirmation needs it not
 
+    before = Store(context).text(name)
+    draft = os.path.join(context.rejected, f"{name}.{hashlib.sha256(before).hexdigest()[:12]}.toml")
+    if os.path.exists(draft):
+        say(f"resuming your last edit, which was not valid; to discard it: rm {draft}")
+    else:
+        with Lock(context.lock):
+            files.make_folder(context.rejected)
+            atomic.replace(draft, before)
     try:
         _open_editor(context, draft)
         text = files.read(draft, SIZE_LIMIT)
+        if text is None:
+            raise TaoprofError(f"profile '{name}' not changed: the editor removed '{draft}'")
+        if text != before:
+            manage.write(context, "edit", name, text, replace=True, expected=before)
     except BaseException as error:
         if _is_unchanged(draft, before):
             best_effort.unlink_quietly(draft)  # nothing was written, so there is nothing to resume
@@ -189,19 +181,6 @@ def _edit_draft(context: Context, name: str, before: bytes, draft: str) -> bool:
         raise
     finally:
         best_effort.make_private(draft)  # many editors write a new file, with the mode of the umask
-    if text is None:
-        raise TaoprofError(f"profile '{name}' not changed: the editor removed '{draft}'")
-    try:
-        manage.write(context, "edit", name, text, replace=True, expected=before)
-    except InvalidProfileError as error:
-        raise InvalidProfileError(
-            f"profile '{name}' not changed: the edited text is not valid ({draft})",
-            problems=error.problems,
-            hint=f"to open it again: taoprof edit {name}",
-        ) from None
-    except TaoprofError as error:
-        error.hint = f"your edit is kept in '{draft}'"
-        raise
     best_effort.unlink_quietly(draft)
     return text != before
 
