@@ -282,3 +282,23 @@ def test_edit_of_a_text_that_was_changed_meanwhile(home: Home) -> None:
     assert "# draft" not in text
     (draft,) = (home.state / "rejected").glob("*.toml")
     assert "# draft" in draft.read_text()
+
+
+def test_use_in_a_shell_that_has_another_profiles_variables(home: Home) -> None:
+    """After 'eval "$(taoprof env …)"' a notebook or script started there would go on in the other project."""
+    for name in ("one", "two", "three"):
+        home.run("new", name, "--project-dir", name, "--layout", "host", check=True)
+    home.run("use", "one", "--mkdir", check=True)
+    variables = {**home.json("env", "one", "--reveal")["data"]["variables"], "SHELL": "/bin/bash"}
+    done = home.run("use", "two", "--mkdir", environ=variables, check=True)
+    line = (
+        "taoprof: this shell still has the variables of 'one' (LOCAL_PROJECT_DIR, HOST_DATA_DIR, HOST_RESULTS_DIR and "
+        '1 more). To renew them: eval "$(taoprof env two --reveal)"'
+    )
+    assert line in done.stderr
+    done = home.run("use", "three", "--mkdir", environ={**variables, "SHELL": "/usr/bin/fish"}, check=True)
+    assert "still has other variables than 'three'" in done.stderr
+    assert done.stderr.endswith("taoprof env three --reveal --format fish | source\n")
+    for environ in ({}, {"NUM_GPUS": "2"}):
+        assert "this shell" not in home.run("use", "one", environ=environ, check=True).stderr
+    assert "this shell" not in home.run("use", "one", environ=variables, check=True).stderr

@@ -42,6 +42,8 @@ def use_command(context: Context, args: argparse.Namespace) -> Result:
     messages += [f"warning: {text}" for text in switched.unseen]
     if own := prompt.own_profile(context):
         messages.append(f"a 'tao' started here still uses profile '{own}', which has a mounts file of its own")
+    elif not args.dry_run:
+        messages += _stale_variables(context, switched)
     messages += get_warnings(context, secrets=mapping.secrets(switched.wanted, derived=switched.secrets))
     data = {
         "name": switched.name,
@@ -53,6 +55,26 @@ def use_command(context: Context, args: argparse.Namespace) -> Result:
         "kept": switched.kept,
     }
     return Result(data, _use_lines(context, args, switched), messages=messages)
+
+
+def _stale_variables(context: Context, switched: switch.Switch) -> list[str]:
+    """Return the message for a shell that has another profile's variables, as after ``eval "$(taoprof env …)"``."""
+    store, environ = Store(context), context.environ
+    try:
+        variables = store.renderer(switched.name or "").variables()
+        differing = [name for name, value in variables.items() if environ.get(name, value) != value]
+        if not any(variables[name].startswith("/") for name in differing):
+            return []
+        before = store.renderer(switched.previous).variables() if switched.previous else {}
+    except TaoprofError:
+        return []
+    is_before = all(before.get(name) == environ[name] for name in differing)
+    whose = f"the variables of '{switched.previous}'" if is_before else f"other variables than '{switched.name}'"
+    more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+    command = f'eval "$(taoprof env {switched.name} --reveal)"'
+    if os.path.basename(environ.get("SHELL", "")) == "fish":
+        command = f"taoprof env {switched.name} --reveal --format fish | source"
+    return [f"this shell still has {whose} ({', '.join(differing[:3])}{more}). To renew them: {command}"]
 
 
 def _create(context: Context, args: argparse.Namespace, name: str) -> list[str]:
