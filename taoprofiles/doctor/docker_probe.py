@@ -48,6 +48,8 @@ class Docker(NamedTuple):
     - ``command``: the engine of the command, which follows DOCKER_HOST, DOCKER_CONTEXT or the current context
     - ``group``: group of the socket; ``in_group``: the user database has this user in it, but the session does not
     - ``has_daemon``: dockerd is installed; ``has_systemd``: systemd starts it
+    - ``installer``: the command that installs packages here, without sudo; "" for an unknown distribution
+    - ``in_container``: this process runs in a container; ``has_root``: the engine's data folder is on this machine
     """
 
     cli: str
@@ -61,6 +63,10 @@ class Docker(NamedTuple):
     has_daemon: bool = False
     has_systemd: bool = True
     is_snap: bool = False
+    installer: str = ""
+    has_ubuntu_drivers: bool = False
+    in_container: bool = False
+    has_root: bool = True
 
 
 class Gpus(NamedTuple):
@@ -90,6 +96,8 @@ DRIVER_TIMEOUT = 10.0
 _SYSTEM = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """PATH of a service (systemd.exec(5)), and so of a dockerd that systemd has started."""
 
+_INSTALLERS = ("apt-get install -y", "dnf install -y", "zypper install -y", "pacman -S --needed")
+
 
 def probe_docker(environ: Mapping[str, str]) -> Docker:
     """Ask the engines and the command, in parallel."""
@@ -117,6 +125,10 @@ def probe_docker(environ: Mapping[str, str]) -> Docker:
         daemon is not None,
         os.path.isdir("/run/systemd/system"),  # sd_booted(3)
         is_snap,
+        next((words for words in _INSTALLERS if shutil.which(words.split()[0], path=_SYSTEM)), ""),
+        shutil.which("ubuntu-drivers", path=_SYSTEM) is not None,
+        os.path.exists("/.dockerenv") or os.path.exists("/run/.containerenv"),
+        os.path.isdir(first.result().root),
     )
 
 
@@ -137,9 +149,12 @@ def probe_gpus(environ: Mapping[str, str]) -> Gpus:
         else:
             lines = (result.out + result.err).strip().splitlines() or [f"exit status {result.status}"]
             problem = result.problem or lines[0][:200]
-    hook = shutil.which("nvidia-container-runtime-hook", path=wide) or ""
-    cdi = shutil.which("nvidia-cdi-hook", path=wide) or ""
-    return Gpus(tool, names, driver, problem, hook, cdi, _is_newer(hook))
+    commands = ((pid, files.try_read(f"/proc/{pid}/comm", 100)[0]) for pid in processes.pids())
+    daemon = next((pid for pid, name in commands if name == b"dockerd\n"), 0)
+    path = processes.environment(daemon).get("PATH") or wide  # it can be read by root
+    hook = shutil.which("nvidia-container-runtime-hook", path=path) or ""
+    cdi = shutil.which("nvidia-cdi-hook", path=path) or ""
+    return Gpus(tool, names, driver, problem, hook, cdi, _is_newer(hook, daemon))
 
 
 def _ask(environ: Mapping[str, str], address: str) -> Answer:
@@ -187,10 +202,8 @@ def _group(path: str) -> tuple[str, bool]:
     return group.gr_name, me in group.gr_mem and group.gr_gid not in os.getgroups()
 
 
-def _is_newer(path: str) -> bool:
-    """Check whether a file is newer than the process of the engine, which looks for it at its start."""
-    names = ((pid, files.try_read(f"/proc/{pid}/comm", 100)[0]) for pid in processes.pids())
-    started = next((processes.epoch(processes.start_time(pid)) for pid, name in names if name == b"dockerd\n"), None)
+def _is_newer(path: str, pid: int) -> bool:
+    started = processes.epoch(processes.start_time(pid))
     try:
         return started is not None and os.stat(path).st_ctime > started + 1
     except OSError:

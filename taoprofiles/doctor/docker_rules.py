@@ -20,10 +20,20 @@ ROOM = 40 << 30
 
 DEFAULT = "unset DOCKER_CONTEXT; docker context use default"
 
-TOOLKIT = (
-    "sudo apt-get install -y nvidia-container-toolkit && sudo nvidia-ctk runtime configure --runtime=docker && "
-    "sudo systemctl restart docker"
-)
+ENDS_CONTAINERS = "restarting the engine ends the containers that run on it"
+
+
+def _install(docker: Docker, package: str, *, apt: str = "", page: str = "docs.docker.com/engine/install") -> str:
+    """Return the command that installs a package here; ``apt`` is its name in Debian and Ubuntu, if it is another."""
+    if not docker.installer:
+        return f"see https://{page}"
+    return f"sudo {docker.installer} {(docker.installer.startswith('apt') and apt) or package}"
+
+
+def _service(docker: Docker, action: str) -> str:
+    if not docker.has_systemd:
+        return f"sudo service docker {action}"
+    return f"sudo systemctl {'enable --now' if action == 'start' else action} docker"
 
 
 def check_docker(docker: Docker, gpus: Gpus, images: FileSystem | None) -> list[Finding]:
@@ -31,7 +41,7 @@ def check_docker(docker: Docker, gpus: Gpus, images: FileSystem | None) -> list[
     findings = _presence(docker) or _mismatch(docker) + _kind(docker)
     engine = docker.first
     if not engine.trouble and engine.address.startswith("unix://") and engine.system != "Docker Desktop":
-        findings += _gpus(engine, gpus)
+        findings += _gpus(docker, gpus)
     if images is not None and images.size and images.free < ROOM:
         what = f"{images.free / 1e9:.0f} GB are free for the engine's images"
         why = "NVIDIA recommends 100 GB: a TAO image takes tens of GB, and a pull that does not fit fails"
@@ -43,12 +53,14 @@ def _presence(docker: Docker) -> list[Finding]:
     first, second = docker.first, docker.second
     if not docker.cli and not docker.has_daemon and first.trouble in (ABSENT, REFUSED):
         why = "tao runs everything in containers"
-        hint = "sudo apt-get install -y docker.io && sudo usermod -aG docker $USER && newgrp docker"
+        hint = _install(docker, "docker", apt="docker.io")
+        hint += " && sudo usermod -aG docker $USER && newgrp docker" if docker.installer else ""
         return [error("docker-missing", "PATH", "Docker is not installed", why, hint)]
     findings = []
     if not docker.cli:
         why = "tao runs the task in the container with 'docker exec'"
-        hint = "sudo apt-get install -y docker-ce-cli || sudo apt-get install -y docker-cli"
+        hint = f"{_install(docker, 'docker-ce-cli')} || {_install(docker, 'docker-cli')}" if docker.installer else ""
+        hint = hint or _install(docker, "docker-cli")
         findings.append(error("docker-cli-missing", "PATH", "the 'docker' command is not installed", why, hint))
     if first.trouble:
         findings.append(_unreachable(docker, first, second))
@@ -62,15 +74,15 @@ def _unreachable(docker: Docker, engine: Answer, other: Answer) -> Finding:
         return _denied(docker, engine)
     why = "tao connects to it, and fails with 'Error while fetching server API version'"
     if engine.trouble not in (ABSENT, REFUSED):
-        hint = "sudo systemctl restart docker" if docker.has_systemd else "sudo service docker restart"
+        hint = _service(docker, "restart")
         if engine.address != SOCKET:
             hint = (
                 f"docker --host {shlex.quote(engine.address)} version" if docker.second.trouble else "unset DOCKER_HOST"
             )
-        why = "every tao and docker command waits for it" if engine.trouble == SILENT else why
+        why = f"{'every tao and docker command waits for it' if engine.trouble == SILENT else why}; {ENDS_CONTAINERS}"
         return error("docker-down", engine.address, f"the engine does not answer: {engine.problem}", why, hint)
-    start = "sudo systemctl enable --now docker" if docker.has_systemd else "sudo service docker start"
-    hint = start if docker.has_daemon else "sudo apt-get install -y docker.io"
+    start = _service(docker, "start")
+    hint = start if docker.has_daemon else _install(docker, "docker", apt="docker.io")
     if docker.host and engine is docker.first and engine.address != SOCKET:
         why = "DOCKER_HOST names it, for tao and the docker command"
         hint = "docker context ls" if docker.second.trouble else "unset DOCKER_HOST"
@@ -124,6 +136,12 @@ def _kind(docker: Docker) -> list[Finding]:
         if not docker.host.startswith("unix://"):
             why = "tao looks for the source folders on this machine, but that engine mounts its own"
         findings.append(warning("docker-host-set", "DOCKER_HOST", what, why, "unset DOCKER_HOST"))
+    is_local = engine.address.startswith("unix://") and not engine.trouble
+    if docker.in_container and is_local and not docker.has_root:
+        what = "this is a container, and the engine runs outside of it"
+        why = "tao and taoprof look for the source folders here, but the engine mounts those of its own machine"
+        hint = "docker inspect --format '{{json .Mounts}}' \"$(hostname)\""
+        findings.append(warning("engine-outside", engine.address, what, why, hint))
     if engine.is_rootless:
         what = "the engine is rootless"
         why = "results of a profile with a 'user' belong to an id such as 100999; root in a container is this user"
@@ -137,27 +155,46 @@ def _kind(docker: Docker) -> list[Finding]:
     if docker.is_snap:
         what = "Docker is installed as a snap"
         why = "it sees only folders in /home whose names have no leading dot, and finds no NVIDIA runtime"
-        hint = "sudo snap disable docker && sudo apt-get install -y docker.io"
+        hint = f"sudo snap disable docker && {_install(docker, 'docker', apt='docker.io')}"
         findings.append(warning("snap-docker", docker.cli or engine.root, what, why, hint))
     return findings
 
 
-def _gpus(engine: Answer, gpus: Gpus) -> list[Finding]:
-    findings = []
+def _gpus(docker: Docker, gpus: Gpus) -> list[Finding]:
+    findings, engine = [], docker.first
     if not gpus.gpus:
-        what = f"nvidia-smi fails: {gpus.problem}" if gpus.tool else "no NVIDIA driver: nvidia-smi is not installed"
         why = "tao requests all GPUs for each container, even for a task that needs none"
-        hint = "sudo ubuntu-drivers install && sudo reboot" if not gpus.tool else "sudo modprobe nvidia; nvidia-smi"
+        if not gpus.tool:
+            what = "no NVIDIA driver: nvidia-smi is not installed"
+            page = "docs.nvidia.com/datacenter/tesla/driver-installation-guide"
+            hint = (
+                _install(docker, "nvidia-driver", page=page)
+                if docker.installer.startswith("apt")
+                else f"see https://{page}"
+            )
+            hint = "sudo ubuntu-drivers install" if docker.has_ubuntu_drivers else hint
+            why += "; the driver is loaded at the next boot"
+        else:
+            what, hint = f"nvidia-smi fails: {gpus.problem}", "sudo modprobe nvidia; nvidia-smi"
+            if "version mismatch" in gpus.problem.lower():
+                why = "the driver was upgraded, and the module of the old one is still loaded: reboot, or unload it "
+                why += "while no program uses a GPU or the screen"
+                hint = "sudo rmmod nvidia_uvm nvidia_drm nvidia_modeset nvidia; nvidia-smi"
         findings.append(error("gpu-driver", gpus.tool or "nvidia-smi", what, why, hint))
     # moby pull request 50228, of 2025; an engine of that year is assumed to have it.
     major = re.match(r"[0-9]{1,6}", engine.version)
     takes_cdi = bool(gpus.cdi) and major is not None and int(major[0]) >= 28
     if not gpus.hook and not takes_cdi:
         what = "the engine finds no nvidia-container-runtime-hook"
-        why = "it refuses each container of tao: could not select device driver"
-        findings.append(error("gpu-runtime", engine.address, what, why, TOOLKIT))
+        why = f"it refuses each container of tao: could not select device driver; {ENDS_CONTAINERS}"
+        page = "docs.nvidia.com/datacenter/cloud-native/container-toolkit/latest/install-guide.html"
+        hint = _install(docker, "nvidia-container-toolkit", page=page)
+        if docker.installer:
+            hint += f" && sudo nvidia-ctk runtime configure --runtime=docker && {_service(docker, 'restart')}"
+        findings.append(error("gpu-runtime", engine.address, what, why, hint))
     elif gpus.is_late and not takes_cdi:
         what = f"'{gpus.hook}' was installed after the engine had started"
-        why = "it looks for it only at its start, and refuses each container of tao: could not select device driver"
-        findings.append(error("gpu-runtime", engine.address, what, why, "sudo systemctl restart docker"))
+        why = "it looks for it only at its start, and refuses each container of tao: could not select device driver; "
+        why += ENDS_CONTAINERS
+        findings.append(error("gpu-runtime", engine.address, what, why, _service(docker, "restart")))
     return findings

@@ -160,8 +160,10 @@ def _check_files(state: OwnState, uid: int, file_system: FileSystem | None) -> l
     findings = []
     for path, owner in state.foreign:
         what = f"it belongs to user id {owner}, not to you ({uid})"
-        why = "perhaps it was created with sudo; it cannot be changed"
-        hint = f'sudo chown -R "$(id -u):$(id -g)" {shlex.quote(path)}'
+        why, hint = "it cannot be changed; HOME may be another user's", f"ls -ld {shlex.quote(path)}"
+        if owner == 0:
+            why = "it was probably created with sudo; it cannot be changed"
+            hint = f'sudo chown -R "$(id -u):$(id -g)" {shlex.quote(path)}'
         findings.append(error("state-not-mine", path, what, why, hint))
     for path, problem in state.unreadable:
         why = "its content is unknown, so commands that need it refuse to work"

@@ -170,11 +170,16 @@ def check_results(folders: Sequence[tuple[str, PathInfo]], ids: tuple[int, int] 
     for path, folder in folders:
         if ids is not None and not folder.may(*ids, 3):
             owner = "root" if folder.uid == 0 else f"user {folder.uid}"
+            hint = f"sudo chown -R {ids[0]}:{ids[1]} {quoted(path)}"
+            if path != folder.path:  # never change a folder above it, which may be '/'
+                hint = f"sudo install -d -o {ids[0]} -g {ids[1]} {quoted(path)}"
+            elif folder.uid != 0:
+                hint = f"ls -ld {quoted(path)}"
             yield error(
                 "results-not-writable-as-user", "results",
                 f"results go to '{path}', and '{folder.path}' belongs to {owner}",
                 f"user {ids[0]}:{ids[1]} cannot write there: PermissionError: [Errno 13] Permission denied",
-                f"sudo chown -R {ids[0]}:{ids[1]} {quoted(folder.path)}",
+                hint,
             )  # fmt: skip
 
 

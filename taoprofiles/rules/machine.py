@@ -120,7 +120,9 @@ def check_login(login: Login, version: str, environ: Mapping[str, str], uid: int
         why, path = "tao ends with a traceback before each task", quote(login.path)
         hint = f"mv {path} {path}.broken && {LOGIN}"
         if login.state == "unreadable" and login.owner not in (-1, uid):
-            why = f"it belongs to user id {login.owner}, as after 'sudo docker login'; {why}"
+            why, hint = f"it belongs to user id {login.owner}, and HOME may be another user's; {why}", f"ls -l {path}"
+        if login.state == "unreadable" and login.owner == 0 and uid:
+            why = "it belongs to root, as after 'sudo docker login'; tao ends with a traceback before each task"
             hint = f'sudo chown -R "$(id -u):$(id -g)" {quote(os.path.dirname(login.path))}'
         yield error("docker-config-broken", login.path, f"the file cannot be read: {login.problem}", why, hint)
         return

@@ -184,9 +184,60 @@ def test_the_internal_mode_asks_for_a_second_registry() -> None:
     assert "stg.nvcr.io" in told["login-missing"].what
 
 
-def test_a_file_that_sudo_left_to_root_is_given_back() -> None:
-    machine = changed(SOUND, login__state="unreadable", login__problem="permission denied", login__owner=0)
-    assert found(machine)["docker-config-broken"].hint.startswith("sudo chown -R")
+@pytest.mark.parametrize(("owner", "hint"), [(0, "sudo chown -R "), (1001, "ls -l")])
+def test_only_what_sudo_left_to_root_is_made_the_users_own(owner: int, hint: str) -> None:
+    """HOME may be another user's, after su or with sudo -E: nothing of theirs is changed."""
+    machine = changed(
+        SOUND, login__state="unreadable", login__problem="permission denied", login__owner=owner,
+        state__foreign=(("/home/ana/.config/taoprofiles", owner),),
+    )  # fmt: skip
+    assert found(machine)["docker-config-broken"].hint.startswith(hint)
+    assert found(machine)["state-not-mine"].hint.startswith(hint)
+
+
+ABSENT = {**engines(trouble="absent", id=""), "docker__has_daemon": False}
+MISMATCH = "Failed to initialize NVML: Driver/library version mismatch"
+
+
+@pytest.mark.parametrize(
+    ("changes", "id", "hint"),
+    [
+        (
+            {"gpus__problem": MISMATCH},
+            "gpu-driver",
+            "sudo rmmod nvidia_uvm nvidia_drm nvidia_modeset nvidia; nvidia-smi",
+        ),
+        ({"gpus__problem": "couldn't communicate"}, "gpu-driver", "sudo modprobe nvidia; nvidia-smi"),
+        ({"gpus__tool": "", "docker__has_ubuntu_drivers": True}, "gpu-driver", "sudo ubuntu-drivers install"),
+        ({"gpus__tool": ""}, "gpu-driver", "sudo apt-get install -y nvidia-driver"),
+        (
+            {"gpus__tool": "", "docker__installer": "dnf install -y"},
+            "gpu-driver",
+            "see https://docs.nvidia.com/datacenter/tesla/driver-installation-guide",
+        ),
+        (
+            {"gpus__hook": "", "docker__installer": "dnf install -y", "docker__has_systemd": False},
+            "gpu-runtime",
+            "sudo dnf install -y nvidia-container-toolkit && sudo nvidia-ctk runtime configure --runtime=docker && "
+            "sudo service docker restart",
+        ),
+        (
+            {**ABSENT, "docker__installer": "pacman -S --needed"},
+            "docker-down",
+            "sudo pacman -S --needed docker",
+        ),
+        (
+            {**ABSENT, "docker__installer": ""},
+            "docker-down",
+            "see https://docs.docker.com/engine/install",
+        ),
+    ],
+)  # fmt: skip
+def test_a_hint_is_for_this_fault_and_this_distribution(changes: dict, id: str, hint: str) -> None:
+    finding = found(changed(SOUND, gpus__gpus=(), **changes))[id]
+    assert finding.hint == hint
+    assert "reboot" not in finding.hint
+    assert "reboot" in finding.why or changes.get("gpus__problem") != MISMATCH
 
 
 WORDS = st.text(max_size=30)

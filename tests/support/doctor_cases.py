@@ -29,7 +29,10 @@ NOBODY = Answer(SOCKET, trouble="absent", problem="there is no engine")
 SOUND = Machine(
     VERSION,
     Launchers((TAO,)),
-    Docker("/usr/bin/docker", "", "default", ENGINE, ENGINE, ENGINE, "docker", has_daemon=True),
+    Docker(
+        "/usr/bin/docker", "", "default", ENGINE, ENGINE, ENGINE, "docker", has_daemon=True,
+        installer="apt-get install -y",
+    ),
     Gpus("/usr/bin/nvidia-smi", ("NVIDIA A100",), "550.54", "", "/usr/bin/nvidia-container-runtime-hook"),
     Login("/home/ana/.docker/config.json", registries=("nvcr.io",), owner=UID),
     Home(
@@ -110,6 +113,10 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "docker-host-set": (
         {"docker__host": OTHER, "docker__first__address": OTHER},
         {"docker__host": SOCKET},
+    ),
+    "engine-outside": (
+        {"docker__in_container": True, "docker__has_root": False},
+        {"docker__in_container": True},
     ),
     "docker-rootless": (engines(is_rootless=True), engines(system="Rootless Linux")),
     "docker-desktop": (engines(system="Docker Desktop"), engines(system="Docker Desktop for nobody")),
