@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from taoprofiles.errors import InvalidProfileError
+from taoprofiles.errors import InvalidProfileError, TaoprofError
 from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.mounts import Location, resolve
 from taoprofiles.masking import without_secrets
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 
     from taoprofiles.storage.paths import Context
 
+
+ANSWER_TIMEOUT = 5.0
+"""Seconds for all sources of a mapping to be found, or not found."""
 
 _ATTEMPTS = {"use": "switch to", "run": "start a run with", "shell": "open a shell with"}
 
@@ -43,6 +48,7 @@ def find_missing_folders(
     Raises InvalidProfileError if ``check`` is set and a run would certainly fail; with ``mkdir`` a missing folder is no
     error.
     """
+    require_answer(mapping)
     locate = in_profile(mapping)
     host = Host(context.environ, context.folder)
     findings = list(mounts.check(resolve(mapping, host), locate, host, is_rendered=True))
@@ -67,6 +73,31 @@ def find_missing_folders(
         if errors:
             raise _preflight_error(context, name, errors, mapping["Mounts"], doing=doing, command=command)
     return folders
+
+
+def require_answer(mapping: Mapping[str, Any], seconds: float = ANSWER_TIMEOUT) -> None:
+    """Raise TaoprofError for a source on a file server that does not answer within ``seconds``: a look at it hangs."""
+    sources = iter([mount["source"] for mount in mapping["Mounts"]])
+    examined = ""
+    is_done = _thread.allocate_lock()
+
+    def look() -> None:
+        nonlocal examined
+        for examined in sources:
+            with suppress(ValueError):  # a NUL in the path, which is reported later
+                os.path.exists(examined)
+        is_done.release()
+
+    is_done.acquire()
+    try:
+        _thread.start_new_thread(look, ())  # a thread that hangs does not keep the process from ending
+    except RuntimeError:
+        return  # no more threads are allowed: the look itself may work
+    if not is_done.acquire(timeout=seconds):
+        raise TaoprofError(
+            f"'{examined}' does not answer within {seconds:g} s: its file server may be down",
+            hint="nothing was changed; 'findmnt -t nfs,nfs4,cifs' lists the file servers",
+        )
 
 
 def _preflight_error(

@@ -80,6 +80,13 @@ def use(
         store.text(name)  # it raises: before anything is waited for
     if dry_run:
         return _Transaction(context).plan(name, mkdir=mkdir, check=check)
+    transaction = _Transaction(context)
+    try:
+        wanted = store.renderer(transaction.resolve(name)).mapping()
+    except TaoprofError:
+        pass  # reported under the lock
+    else:
+        preflight.require_answer(wanted)  # before the lock: a dead file server must not block other commands
     with Lock(context.lock, timeout):
         return switch(context, name, mkdir=mkdir, check=check, release=release)
 
@@ -274,14 +281,17 @@ class _Transaction:
         self._note: bytes | None = None
         self.has_writer = False
 
+    def resolve(self, name: str) -> str:
+        """Return the profile that ``name`` means; "-" is the previous one. Raises NotFoundError."""
+        found = find_previous(self._context, self.content, self.previous) if name == "-" else name
+        if found is None:
+            raise NotFoundError("there is no previous profile to go back to", hint="taoprof list")
+        return found
+
     def plan(
         self, name: str, *, mkdir: bool, check: bool, may_write: bool = False, release: str | None = None
     ) -> Switch:
-        if name == "-":
-            before = find_previous(self._context, self.content, self.previous)
-            if before is None:
-                raise NotFoundError("there is no previous profile to go back to", hint="taoprof list")
-            name = before
+        name = self.resolve(name)
         text = self._store.text(name)
         renderer = self._store.renderer(name, text, may_write=may_write)
         self._note = None if renderer.depends_on_environment else text
