@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -16,14 +16,15 @@ from taoprofiles.launcher import docker_config, installed, versions
 from taoprofiles.launcher.argv import MAIN_PROGRAMS, launcher_words, unwrapped
 from taoprofiles.launcher.command import read_images
 from taoprofiles.launcher.host import Host
+from taoprofiles.launcher.mounts import resolve
 from taoprofiles.launcher.mounts_file import Content, get_volumes
 from taoprofiles.launcher.prediction import Prediction, Refusal, StartLog
 from taoprofiles.launcher.simulation import predict
 from taoprofiles.masking import is_secret
-from taoprofiles.mounts import paths
-from taoprofiles.rules import container, machine, options, start
+from taoprofiles.mounts import mapping, paths
+from taoprofiles.rules import container, machine, mounts, options, start
 from taoprofiles.rules.command import CommandContext, Images, check_command, explain_task
-from taoprofiles.rules.finding import Finding, by_severity, warning
+from taoprofiles.rules.finding import ERROR, WARNING, Finding, by_severity, warning
 from taoprofiles.storage.paths import Context
 from taoprofiles.system import filesystem
 from taoprofiles.system.filesystem import PathInfo, find_foreign_files
@@ -31,6 +32,7 @@ from taoprofiles.system.filesystem import PathInfo, find_foreign_files
 _RESULTS = ("results", "result", "output", "outputs", "experiments")
 """Names of container folders for results, where neither the command nor a variable names one."""
 
+_PATH_KEYS = ("project_dir", "notebook_dir", "network", "layout")
 _OVERWRITTEN = "global-file-changed-by-other"
 """Comes first: the file is another project's, so its other problems are not to be fixed."""
 
@@ -109,6 +111,31 @@ def check(context: Context, name: str | None, command: list[str], *, launcher: s
     findings = fix.add_commands(context, findings, target, is_named=is_named)
     findings = sorted(by_severity(findings), key=lambda finding: finding.id != _OVERWRITTEN)
     return Report(target.name, target.path, installed_launcher, version, prediction, lost, findings, frozenset(secrets))
+
+
+def check_settings(context: Context, name: str, settings: Mapping[str, str | None]) -> list[Finding]:
+    """Return the findings about settings of a profile, by key, without starting the launcher's Python.
+
+    Nothing is said of a profile that cannot be rendered yet.
+    """
+    target = CheckTarget.from_profile(context, name)
+    if target.content is None:
+        return []
+    rendered, locate = mapping.parse(target.content, name), target.file.locate
+    host, docker = Host(context.environ, context.folder), rendered.get("DockerOptions") or {}
+    has_home = any(entry["variable"] == "HOME" for entry in rendered.get("Envs", []))
+    findings = [
+        *(finding for finding in target.findings if finding.id != "variables-differ"),
+        *options.check(docker, locate, memory=0, used_ports=()),
+        *container.check_user(docker, locate, context, has_home=has_home),
+    ]
+    places = (*settings, *(f"variables.{key}" for key in settings))
+    findings = [finding for finding in findings if finding.where.startswith(places)]
+    if any(
+        key in _PATH_KEYS or "/" in (value or "") for key, value in settings.items()
+    ):  # they decide about the mounts
+        findings += mounts.check(resolve(rendered, host), locate, host, is_rendered=True)
+    return [finding for finding in findings if finding.severity in (ERROR, WARNING)]
 
 
 def _select_launcher(context: Context, wanted: str | None) -> tuple[installed.Launcher | None, str]:

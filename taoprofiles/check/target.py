@@ -11,6 +11,7 @@ from taoprofiles.launcher import environment
 from taoprofiles.launcher.host import find_mounts_file
 from taoprofiles.launcher.versions import Behaviour
 from taoprofiles.mounts import mapping
+from taoprofiles.profiles.rendering import unset_variables
 from taoprofiles.profiles.store import Store
 from taoprofiles.rules import container, machine
 from taoprofiles.rules.finding import Finding, error, warning
@@ -96,7 +97,8 @@ def _file(name: str, text: str) -> File:
 def _invalid(problem: str, name: str) -> Finding:
     """Return the finding for a line of the form ``key: problem``."""
     key, colon, what = problem.partition(": ")
-    hint = f"taoprof edit {name}"
+    unset = unset_variables([problem])
+    hint = f"export {unset[0]}=…" if unset else f"taoprof edit {name}"
     if not colon:
         return error("profile-invalid", "profile", problem, hint=hint)
     id = next((id for start, id in _PROBLEM_IDS.items() if key.startswith(start)), "profile-invalid")

@@ -167,7 +167,7 @@ def edit_profile(context: Context, name: str) -> bool:
             files.make_folder(context.rejected)
             atomic.replace(draft, before)
     try:
-        _open_editor(context, draft)
+        _open_editor(context, draft, name)
         text = files.read(draft, SIZE_LIMIT)
         if text is None:
             raise TaoprofError(f"profile '{name}' not changed: the editor removed '{draft}'")
@@ -192,7 +192,7 @@ def _is_unchanged(draft: str, before: bytes) -> bool:
         return False
 
 
-def _open_editor(context: Context, path: str) -> None:
+def _open_editor(context: Context, path: str, name: str) -> None:
     command = context.environ.get("VISUAL") or context.environ.get("EDITOR") or "vi"
     try:
         stdout = None if sys.stdout.isatty() else STDERR  # what an editor draws is not part of our answer
@@ -200,7 +200,7 @@ def _open_editor(context: Context, path: str) -> None:
     except (OSError, ValueError) as error:
         reason = (error.strerror or "").lower() if isinstance(error, OSError) else str(error)
         raise TaoprofError(
-            f"cannot start the editor '{command}': {reason}", hint="EDITOR=nano taoprof edit …"
+            f"cannot start the editor '{command}': {reason}", hint=f"EDITOR=nano taoprof edit {name}"
         ) from None
     if completed.returncode != 0:
         raise TaoprofError(f"profile not changed: the editor '{command}' exited with status {completed.returncode}")

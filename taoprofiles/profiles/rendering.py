@@ -17,7 +17,7 @@ from taoprofiles.masking import MASK, is_secret
 from taoprofiles.storage.paths import expand_user
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any, TypedDict
 
     from taoprofiles.storage.paths import Context
@@ -142,7 +142,7 @@ class Expander:
         if inner.startswith("env:"):
             name = inner[4:]
             if name not in self._environ:
-                raise ExpressionError(f"the environment has no '{name}' (${{env:{name}}}): export {name}=… first")
+                raise ExpressionError(f"the environment has no '{name}' (${{env:{name}}})")
             return self._environ[name]
         return self.variable(inner, chain)
 
@@ -298,11 +298,18 @@ class Renderer:
             raise invalid_profile(self._name, self._file, problems)
 
 
+def unset_variables(problems: Sequence[str]) -> list[str]:
+    """Return the environment variables that a profile needs, if nothing else is wrong with it; else []."""
+    names = [re.search(r"the environment has no '(\w+)'", problem) for problem in problems]
+    return list(dict.fromkeys(name[1] for name in names if name)) if all(names) else []
+
+
 def invalid_profile(name: str, path: str, problems: list[str]) -> InvalidProfileError:
     """Return the error that reports the problems of a profile."""
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    unset = " ".join(f"{variable}=…" for variable in unset_variables(problems))
     return InvalidProfileError(
         f"profile '{name}' is not valid ({path}), {count}",
         problems=problems,
-        hint=f"nothing was changed. To correct it: taoprof edit {name}",
+        hint=f"nothing was changed. To correct it: {f'export {unset}' if unset else f'taoprof edit {name}'}",
     )

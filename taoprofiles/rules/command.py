@@ -79,9 +79,9 @@ class CommandContext:
         """Whether the task runs on this host itself."""
         return self.behaviour.has_no_docker_mode and self.environ.get("TAO_DOCKER_DISABLE") == "1"
 
-    def complete(self, words: Sequence[str]) -> str:
+    def complete(self, words: Sequence[str], *, is_run: bool = False) -> str:
         """Return a corrected command as one to paste."""
-        return shlex.join([*(["taoprof", "run", self.profile, "--"] if self.is_run else []), *words])
+        return shlex.join([*(["taoprof", "run", self.profile, "--"] if self.is_run or is_run else []), *words])
 
 
 class Argument(NamedTuple):
@@ -300,19 +300,20 @@ class _CommandChecker:
 
     def _add_empty_variable(self, argument: Argument, path: str) -> None:
         """Report a path in the root folder: the variable in front of it was probably empty."""
-        candidates = (
-            name
-            for name, value in self._context.variables.items()
-            if name in self.public and self.resolver.resolve(value + path).kind == "found"
+        names = {name: value for name, value in self._context.variables.items() if name in self.public}
+        usual = "SPECS_DIR" if argument.key in SPEC_OPTIONS and "SPECS_DIR" in names else ""
+        name = next(
+            (name for name, value in names.items() if self.resolver.resolve(value + path).kind == "found"), usual
         )
-        name = next(candidates, "")
-        word = f"{argument.key} '${name}{path}'".lstrip() if argument.key.startswith("-") else f"'${name}{path}'"
-        why = "a terminal does not have a notebook's variables"
+        what = f"'{path}': your shell expanded an unset variable to nothing"
+        why, hint = "a terminal does not have a notebook's variables", self._shell_hint()
         if name and self._context.profile:
-            why += f"; after 'taoprof run {self._context.profile} --', write {word} in single quotes, so that taoprof "
-            why += "expands it"
-        what = f"'{path}': a shell probably expanded an unset variable to nothing"
-        self._add("arg-empty-variable", argument, what, why, self._shell_hint())
+            between = " " if argument.key.startswith("-") else "="
+            word = f"{argument.key}{between}'${name}{path}'" if argument.key else f"'${name}{path}'"
+            why = f"use single quotes, so that 'taoprof run' expands it: {word}"
+            self._correct(argument, f"${name}{path}")
+            hint = self._corrected_command(is_run=True) or hint
+        self._add("arg-empty-variable", argument, what, why, hint)
 
     def _shell_hint(self) -> str:
         profile = self._context.profile  # without one, no shell has its variables
@@ -334,22 +335,26 @@ class _CommandChecker:
             word = word if argument.value in word else self._arriving[number]
             self._corrected[number] = word.replace(argument.value, path, 1)
 
-    def _corrected_command(self) -> str:
-        """Return the whole corrected command; "" if it would show a secret or fill the screen."""
+    def _corrected_command(self, *, is_run: bool = False) -> str:
+        """Return the whole corrected command; "" if it would show a secret or fill the screen.
+
+        ``is_run``: the correction works only with ``taoprof run``.
+        """
         if len(self.words) > _WORDS_SHOWN:
             return ""
-        words = [self._corrected_word(number, word) for number, word in enumerate(self.words)]
+        is_run = is_run or self._context.is_run
+        words = [self._corrected_word(number, word, is_run=is_run) for number, word in enumerate(self.words)]
         masked = without_secrets(words, self._secret_values)
         pairs = zip(words, masked, strict=True)
         if all(word == shown or VARIABLE.fullmatch(word.rpartition("=")[2]) for word, shown in pairs):
-            return self._context.complete(words)
+            return self._context.complete(words, is_run=is_run)
         return ""
 
-    def _corrected_word(self, number: int, word: str) -> str:
+    def _corrected_word(self, number: int, word: str, *, is_run: bool) -> str:
         if number not in self._corrected:
-            return self._quoted.get(number, word)
+            return word if is_run else self._quoted.get(number, word)
         corrected = self._corrected[number]
-        if self._context.is_quoted or self._context.is_run or split_like_bash(corrected, self._known) == [corrected]:
+        if self._context.is_quoted or is_run or split_like_bash(corrected, self._known) == [corrected]:
             return corrected
         return quote_word(corrected)
 

@@ -161,6 +161,49 @@ def test_a_volume_on_a_mounted_folder(home: Home) -> None:
     assert {f["id"]: f["where"] for f in data["findings"]}["dst-duplicate"] == "--volume[0].destination"
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("docker.shm_size=64", "warning: docker.shm_size: the shared memory is 64 bytes; "),
+        ("docker.user=UID:GID", "warning: docker.user: 'UID:GID' is not a user; "),
+        ("LOCAL_PROJECT_DIR=~/no", "missing: ~/no, ~/no/data"),
+        (
+            "container.env.MY_TOKEN=abcdef",
+            "warning: container.env.MY_TOKEN: the value of MY_TOKEN is written",
+        ),
+        ("NUM_GPUS=2", None),
+        ("docker.shm_size=8G", None),
+        ("container.env.A=${env:NOT_YET}", None),
+    ],
+)
+def test_set_warns_as_check_does(home: Home, setting: str, message: str | None) -> None:
+    (home.root / "p").mkdir()
+    home.run("new", "p", "--network", "segformer", cwd=home.root / "p", check=True)
+    done = call(home, "set", "p", setting)
+    assert (done.status, done.err == "") == (0, message is None), done
+    assert message is None or f"taoprof: {message}" in done.err
+
+
+def test_set_says_that_the_mapping_file_does_not_have_the_change(home: Home) -> None:
+    profile(home, "p")
+    assert call(home, "set", "p", "docker.shm_size=2G").err == ""
+    call(home, "use", "p")
+    note = "taoprof: ~/.tao_mounts.json does not have this change yet. To apply it: taoprof use p\n"
+    assert call(home, "set", "p", "docker.shm_size=4G").err == note
+    assert call(home, "set", "p", "docker.shm_size=2G").err == ""
+
+
+def test_an_empty_variable_in_front_of_a_path(home: Home) -> None:
+    (home.root / "p/specs").mkdir(parents=True)
+    home.run("new", "p", "--network", "segformer", cwd=home.root / "p", check=True)
+    home.run("use", "p", "--mkdir", check=True)
+    (home.root / "p/specs/train.yaml").touch()
+    words = ["tao", "model", "segformer", "train", "-e", "/train.yaml"]
+    done = call(home, "check", "p", "--", *words)
+    assert "hint: taoprof run p -- tao model segformer train -e '$SPECS_DIR/train.yaml'\n" in done.out
+    assert "expands it: -e '$SPECS_DIR/train.yaml'" in call(home, "run", "p", "--", *words).err
+
+
 def test_a_variable_that_is_there_twice_is_told_with_its_line(home: Home) -> None:
     entries = '{"variable": null, "value": "0"}' + "".join(
         f',\n{{"variable": "A", "value": "{value}"}}' for value in "xy"

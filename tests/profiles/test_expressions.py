@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taoprofiles.profiles.rendering import VALUE_LIMIT, Expander, ExpressionError, escape, references
+from taoprofiles.profiles.rendering import VALUE_LIMIT, Expander, ExpressionError, escape, invalid_profile, references
 from tests.support.generated_profiles import moderate, names, value_text
 
 HOME = "/home/ana"
@@ -79,7 +79,9 @@ def test_environment_and_variables_are_told_apart() -> None:
 def test_name_that_the_environment_has_not() -> None:
     told = why("${A}", A="${env:NGC_KEY}")
     assert "the environment has no 'NGC_KEY'" in told
-    assert "export NGC_KEY=" in told
+    problems = [f"variables.A: {told}", "container.env.B: the environment has no 'OTHER' (${env:OTHER})"]
+    assert invalid_profile("p", "p.toml", problems).hint.endswith(": export NGC_KEY=… OTHER=…")
+    assert invalid_profile("p", "p.toml", [*problems, "x: unknown key"]).hint.endswith(": taoprof edit p")
 
 
 @pytest.mark.parametrize(

@@ -223,7 +223,6 @@ def test_check_tells_no_secret_of_a_mounts_file_or_of_dockers(home: Home) -> Non
     (home.root / ".docker").mkdir()
     (home.root / ".docker/config.json").write_text(json.dumps({"auths": {"nvcr.io": {}}, "proxies": proxies}))
     for done in (call(home, "check"), call(home, "check", "--json")):
-        assert "http://ana:***@proxy:3128" in done.out
         assert SECRET not in done.out + done.err
         assert "5318008" not in done.out + done.err
     assert SECRET in call(home, "check", "--reveal").out

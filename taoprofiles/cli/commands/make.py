@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Mapping
 
 from taoprofiles.cli import prompts
 from taoprofiles.cli.output import Declined, Result
@@ -11,6 +12,7 @@ from taoprofiles.errors import TaoprofError, UsageError
 from taoprofiles.profiles import manage
 from taoprofiles.profiles.store import Store
 from taoprofiles.storage.paths import Context
+from taoprofiles.switching.status import get_status
 
 
 def new_command(context: Context, args: argparse.Namespace) -> Result:
@@ -46,8 +48,7 @@ def new_command(context: Context, args: argparse.Namespace) -> Result:
     missing = [source for source in sources if not os.path.exists(source)]
     messages.append(f"layout '{layout}': {reason}")
     if missing:
-        folders = ", ".join(map(context.short, missing))
-        messages.append(f"missing: {folders}. To create them: taoprof use {name} --mkdir")
+        messages.append(_missing(context, name, missing))
     path = store.path(name)
     data = {"name": name, "layout": layout, "why": reason, "path": path, "missing": missing}
     return Result(data, [f"profile '{name}' created{folder} ({context.short(path)})"], messages=messages)
@@ -81,7 +82,32 @@ def set_command(context: Context, args: argparse.Namespace) -> Result:
         raise UsageError("nothing to set", hint=f"for example: taoprof set {args.name} NUM_GPUS=2")
     manage.set_keys(context, args.name, settings)
     line = f"profile '{args.name}' changed: {', '.join(settings)}"
-    return Result({"name": args.name, "keys": list(settings)}, [line])
+    messages = _describe_problems(context, args.name, settings)
+    status = get_status(context)
+    if status.name == args.name and status.state == "drifted":
+        path = context.short(context.mapping_file)
+        messages.append(f"{path} does not have this change yet. To apply it: taoprof use {args.name}")
+    return Result({"name": args.name, "keys": list(settings)}, [line], messages=messages)
+
+
+def _describe_problems(context: Context, name: str, settings: Mapping[str, str | None]) -> list[str]:
+    """Return what 'check' finds wrong with settings; missing folders on one line."""
+    from taoprofiles.check.check import check_settings
+
+    findings = check_settings(context, name, settings)
+    folders = [finding.fix[1] for finding in findings if finding.id == "src-missing" and finding.fix]
+    lines = [
+        f"warning: {finding.where}: {finding.what}; {finding.why}"
+        for finding in findings
+        if not (finding.id == "src-missing" and finding.fix)
+    ]
+    if folders:
+        lines.append(_missing(context, name, folders))
+    return lines
+
+
+def _missing(context: Context, name: str, folders: list[str]) -> str:
+    return f"missing: {', '.join(map(context.short, folders))}. To create them: taoprof use {name} --mkdir"
 
 
 def rename_command(context: Context, args: argparse.Namespace) -> Result:
