@@ -21,6 +21,7 @@ from taoprofiles.profiles.rendering import Renderer, escape, is_variable_name
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from taoprofiles.importer.result import Question
     from taoprofiles.profiles.rendering import Template
 from taoprofiles.storage.paths import Context
 
@@ -62,8 +63,7 @@ class Source:
         value = self._context.expand_user(value)
         is_folder = name.startswith("/") or name.upper().endswith(("DIR", "ROOT", "FOLDER", "PATH"))
         if is_folder and not value:
-            hint = f"such as {needed([name]).removesuffix('…')}~/tao/kitti"
-            raise UsageError(f"'' is not a folder for {name}", hint=hint)
+            raise UsageError(f"'' is not a folder for {name}", hint=f"such as --set {shlex.quote(name)}=~/tao/kitti")
         return os.path.normpath(os.path.join(self._context.folder, value)) if is_folder else value
 
 
@@ -111,17 +111,21 @@ def unanswered(result: ImportResult, where: str) -> UsageError | InvalidStateErr
         for question in result.questions
     ]
     if any(not question.name for question in result.questions):
+        problems += _not_followed(result)
         return InvalidStateError(f"cannot import '{where}': its mapping is unknown", problems=problems, hint=RUN_ONCE)
     count = len(result.questions)
     missing = "one value is missing" if count == 1 else f"{count} values are missing"
     file = "-" if where == STDIN else shlex.quote(where)
-    hint = f"taoprof import {file} {needed(question.name for question in result.questions)}"
+    hint = f"taoprof import {file} {needed(result.questions)}"
     return UsageError(f"cannot import '{where}': {missing}", problems=problems, hint=hint)
 
 
-def needed(names: Iterable[str]) -> str:
+def needed(questions: Iterable[Question]) -> str:
     """Return the options that give these values, quoted for a shell."""
-    return " ".join(f"--set {shlex.quote(name)}=…" for name in names)
+    return " ".join(
+        f"--set {shlex.quote(question.name)}={shlex.quote(question.suggestion) if question.suggestion else '…'}"
+        for question in questions
+    )
 
 
 class _Building:

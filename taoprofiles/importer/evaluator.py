@@ -10,7 +10,7 @@ from typing import Any
 from taoprofiles.importer import functions, ipython
 from taoprofiles.importer.cells import Cell, CellError, magic_number, prepare
 from taoprofiles.importer.effects import bound_names, escape, invalidate, skip
-from taoprofiles.importer.state import PLACEHOLDER_NAME, State, is_placeholder, names_mounts_file
+from taoprofiles.importer.state import PLACEHOLDER_NAME, State, doubt, names_mounts_file
 from taoprofiles.importer.values import (
     DEPTH_LIMIT,
     ENTRY_SIZE,
@@ -113,7 +113,7 @@ class Evaluator:
             value = state.unknown(f"{name} is perhaps set by code that is not followed")
         if name in state.given and isinstance(value, (str, Unknown)):
             value = state.answered(name, value)
-        elif isinstance(value, str) and is_placeholder(value):
+        elif isinstance(value, str) and doubt(value):
             # One question, however many variables are made of it.
             number = (state.location.cell << 20) + min(state.location.line, (1 << 20) - 1)
             value = TracedStr([Segment(str(value), "name", name, number)])

@@ -244,7 +244,7 @@ def _write(ev: Evaluator, file: File, piece: Any) -> None:
         raise SimulatedException("TypeError: write() argument must be str")
     file.written.append(piece)
     if file.mode[0:1] not in "wx":
-        file.written.append(ev.state.unknown("a file that is opened to add to it"))
+        file.written.append(ev.state.unknown(f"mode '{file.mode}' adds to what the file holds, which is not known"))
     ev.state.write_file(file.path, _value_of(file.written))
 
 

@@ -6,26 +6,32 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taoprofiles.importer import cells
 from taoprofiles.importer.evaluator import Evaluator
-from taoprofiles.importer.state import MOUNTS_FILES, State, is_placeholder
+from taoprofiles.importer.state import MOUNTS_FILES, Origin, State, doubt, placeholder_reason, suggestion
 from taoprofiles.importer.values import Segment, SourceLocation, TracedStr, Unknown, segments
+from taoprofiles.masking import is_secret
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import TypeAlias
 
     from taoprofiles.importer.state import Definition, WrittenFile
     from taoprofiles.storage.paths import Context
+
+    Judge: TypeAlias = Callable[[str], str]
 
 
 class Question(NamedTuple):
     """A value that the user has to give: ``name`` is a variable, or the destination of a mount.
 
-    ``text`` is the text in its place, "" if that is not known; ``reason`` says why it must be asked.
+    ``text`` is the text in its place, "" if that is not known; ``reason`` says why it must be asked. ``suggestion`` is
+    the value that is probably meant, or "".
     """
 
     name: str
     location: SourceLocation
     text: str
     reason: str
+    suggestion: str = ""
 
 
 class ImportResult:
@@ -48,6 +54,8 @@ class ImportResult:
         self.notes = [f"{location}: {text}" for location, text in dict.fromkeys(state.notes)]
         self.not_followed = [f"{location}: {text}" for location, text in state.not_followed.items()]
         self.calls = [f"{location}: {text}" for location, text in state.calls.items()]
+        if written is not None and written.path.rpartition("/")[0] != state.context.home.rstrip("/"):
+            self.notes.append(f"{written.location}: {_elsewhere(written.path)}")
         self.questions = self._find_questions()
         self._take_variables()
 
@@ -75,30 +83,22 @@ class ImportResult:
         if isinstance(self.mapping, Unknown):
             self._ask_unknown(asked, self.mapping, "")
         elif isinstance(self.mapping, dict):
-            for destination, values in _needed_values(self.mapping, self._state.given):
+            for name, values, judge in _needed_values(self.mapping, self._state.given):
                 for value in values:
                     if isinstance(value, Unknown):
-                        self._ask_unknown(asked, value, destination)
+                        self._ask_unknown(asked, value, name)
                     elif value is None:
-                        question = Question(destination, self.location, "", "it has no value (null)")
-                        asked.setdefault(destination, question)
+                        asked.setdefault(name, Question(name, self.location, "", "it has no value (null)"))
                     elif isinstance(value, str):  # anything else is an error, not a question
-                        self._ask_placeholders(asked, value, destination)
+                        for origin in [Origin(name, value, self.location), *self._state.origins(value)]:
+                            self._ask_doubtful(asked, origin, judge(origin.value))
         return list(asked.values())
 
-    def _ask_placeholders(self, asked: dict[str, Question], text: str, destination: str) -> None:
-        """Add a question for each placeholder that a text is made of."""
-        if is_placeholder(text):
-            asked.setdefault(destination, Question(destination, self.location, str(text), "a placeholder"))
-        for name, value, location in map(self._placeholder, self._state.placeholders(text)):
-            asked.setdefault(name, Question(name, location, value, "a placeholder"))
-
-    def _placeholder(self, segment: Segment) -> tuple[str, str, SourceLocation]:
-        """Return the name of a placeholder, its text, and where it stands."""
-        if segment.kind == "name":
-            return segment.name, segment.text, SourceLocation(*divmod(segment.version, 1 << 20))
-        definition = self.definition(segment.name, segment.version)
-        return segment.name, str(definition.value), definition.location
+    def _ask_doubtful(self, asked: dict[str, Question], origin: Origin, reason: str) -> None:
+        if reason:
+            text = str(origin.value)
+            proposal = suggestion(text, self._state.context.environ)
+            asked.setdefault(origin.name, Question(origin.name, origin.location, text, reason, proposal))
 
     def _ask_unknown(self, asked: dict[str, Question], unknown: Unknown, destination: str) -> None:
         history = self._state.history.items()
@@ -111,15 +111,18 @@ class ImportResult:
         for name, definitions in self._state.history.items():
             if name not in self._state.touched:
                 continue
-            value, location, is_placeholder_text = definitions[-1]
+            value, location = definitions[-1]
             if isinstance(value, Unknown):
                 self.left_out.append((name, f"{value.location}: {value.reason}"))
-            elif name not in asked and (
-                is_placeholder_text or {part.name for part in self._state.placeholders(value)} - asked
-            ):
+                continue
+            origins = [Origin(name, value, location), *self._state.origins(value)]
+            if {origin.name for origin in origins if placeholder_reason(origin.value)} - asked - {*self._state.given}:
                 self.left_out.append((name, f"{location}: a placeholder, '{str(value)[:60]}'"))
-            else:
-                self.variables[name] = value
+                continue
+            self.variables[name] = value
+            reason = "" if name in asked else doubt(value)
+            if reason and not (is_secret(name) and "$" in reason):  # which is a part of the secret
+                self.notes.append(f"{location}: {name}: {reason}")
 
 
 def _mounts_file(state: State) -> WrittenFile | None:
@@ -131,22 +134,32 @@ def _mounts_file(state: State) -> WrittenFile | None:
     return None
 
 
-def _needed_values(mapping: dict[str, Any], given: Mapping[str, str]) -> Iterator[tuple[str, list[Any]]]:
-    """Yield the values of a mapping that a profile needs, with the name under which they can be given."""
+def _elsewhere(path: str) -> str:
+    """Return a message about a mounts file that the code writes somewhere else than in the home."""
+    why = ", because open() does not expand '~'" if "/~/" in path else ""
+    return f"the mounts file is written to '{path}'{why}; tao reads only '~/.tao_mounts.json'"
+
+
+def _needed_values(mapping: dict[str, Any], given: Mapping[str, str]) -> Iterator[tuple[str, list[Any], Judge]]:
+    """Yield the values of a mapping that a profile needs, with the name under which they can be given.
+
+    The function with them returns why a value must be asked for, or "".
+    """
     mounts = mapping.get("Mounts")
     if isinstance(mounts, Unknown):
-        yield "", [mounts]
+        yield "", [mounts], doubt
     for number, mount in enumerate(mounts if isinstance(mounts, list) else []):
         if isinstance(mount, Unknown):
-            yield f"Mounts[{number}]", [mount]
+            yield f"Mounts[{number}]", [mount], doubt
         elif isinstance(mount, dict):
             destination = mount.get("destination")
             name = str(destination) if isinstance(destination, str) else f"Mounts[{number}]"
             if name in given:
                 mount["source"] = TracedStr(segments(given[name]))
-            yield name, [mount.get("source"), destination]
+            yield name, [mount.get("source"), destination], doubt
     for section in mapping.keys() - {"Mounts"}:
-        yield str(section), [leaf for leaf in _leaves(mapping[section]) if isinstance(leaf, (str, Unknown))]
+        leaves = [leaf for leaf in _leaves(mapping[section]) if isinstance(leaf, (str, Unknown))]
+        yield str(section), leaves, placeholder_reason
 
 
 def _leaves(value: Any) -> Iterator[Any]:

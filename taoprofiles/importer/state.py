@@ -36,6 +36,8 @@ PLACEHOLDER = re.compile(
 PLACEHOLDER_NAME = re.compile(r"(FIX_?ME|TODO|YOUR_[A-Z_]+|REPLACE_?ME|CHANGE_?ME)\Z")
 MOUNTS_FILES = (".tao_mounts.json", ".tlt_mounts.json")
 _LONGEST_PLACEHOLDER = 500
+_UNEXPANDED = re.compile(r"\$(?:[A-Za-z_]\w*|\{[A-Za-z_]\w*\})")
+_COMMENT = re.compile(r"\s+#.*", re.DOTALL)
 _ALWAYS_SET = frozenset("PATH PWD SHELL TERM LANG".split())
 """Variables that every kernel has, with values of its own."""
 
@@ -45,7 +47,14 @@ class Definition(NamedTuple):
 
     value: Any
     location: SourceLocation
-    is_placeholder: bool
+
+
+class Origin(NamedTuple):
+    """A value of a variable, or of one of Python's names, that a text is made of."""
+
+    name: str
+    value: str
+    location: SourceLocation
 
 
 class WrittenFile(NamedTuple):
@@ -167,8 +176,7 @@ class State:
             self._define(name, self.answered(name, self._environment), self.location)
 
     def _define(self, name: str, value: Any, location: SourceLocation) -> None:
-        placeholder = isinstance(value, str) and name not in self.given and is_placeholder(value)
-        self.history.setdefault(name, []).append(Definition(value, location, placeholder))
+        self.history.setdefault(name, []).append(Definition(value, location))
 
     def answered(self, name: str, value: Any) -> Any:
         """Return the value that the user gave for ``name`` instead of ``value``, if any.
@@ -185,26 +193,26 @@ class State:
             return TracedStr([Segment(self.given[name])])
         return value
 
-    def placeholders(self, text: str) -> Iterator[Segment]:
-        """Yield the placeholders that a text is made of: Python's names, and values of variables."""
+    def origins(self, text: str) -> Iterator[Origin]:
+        """Yield the values that a text is made of, except those that the user gave."""
         waiting = list(segments(text))
         visited: set[tuple[str, int]] = set()
         while waiting:
             segment = waiting.pop()
+            key = segment.name, segment.version
             if segment.kind == "name":
-                yield segment
-            if segment.kind != "variable" or (segment.name, segment.version) in visited or segment.name in self.given:
+                yield Origin(segment.name, segment.text, SourceLocation(*divmod(segment.version, 1 << 20)))
+            if segment.kind != "variable" or key in visited or segment.name in self.given:
                 continue
-            visited.add((segment.name, segment.version))
-            definition = self.history[segment.name][segment.version]
-            if definition.is_placeholder:
-                yield segment
-            elif isinstance(definition.value, str):
-                waiting += segments(definition.value)
+            visited.add(key)
+            value, location = self.history[segment.name][segment.version]
+            if isinstance(value, str):
+                yield Origin(segment.name, value, location)
+                waiting += segments(value)
 
     def holds_placeholder(self, text: str) -> bool:
         """Check whether a text, or a value that it is made of, is a placeholder."""
-        return is_placeholder(text) or any(True for _ in self.placeholders(text))
+        return is_placeholder(text) or any(is_placeholder(origin.value) for origin in self.origins(text))
 
     # The home and the current folder
 
@@ -294,8 +302,33 @@ def names_mounts_file(text: object) -> bool:
 
 def is_placeholder(text: str) -> bool:
     """Check whether a text stands for a value that only the user knows, apart from the variables it refers to."""
-    if len(text) > _LONGEST_PLACEHOLDER:
-        return False
+    literal = _literal(text)
+    return len(literal) <= _LONGEST_PLACEHOLDER and PLACEHOLDER.search(literal) is not None
+
+
+def placeholder_reason(text: str) -> str:
+    """Return why a placeholder is not a value, "" for any other text."""
+    return "a placeholder" if is_placeholder(text) else ""
+
+
+def doubt(text: str) -> str:
+    """Return why a text is not the path that is meant, apart from the variables it refers to, "" if it may be."""
+    literal = _literal(text)[: _LONGEST_PLACEHOLDER + 1]
+    unexpanded, comment = _UNEXPANDED.search(literal), _COMMENT.search(literal)
+    if comment and not is_placeholder(text):
+        return "IPython keeps the comment in the value"
+    return placeholder_reason(text) or (f"nothing expands {unexpanded[0]}" if unexpanded else "")
+
+
+def suggestion(text: str, environ: Mapping[str, str]) -> str:
+    """Return the path that a text with a comment or with $NAME means, "" if that is not known."""
+    path = _COMMENT.sub("", text)
+    known = {name: environ[name] for name in ("HOME", "USER", "LOGNAME") if name in environ}
+    path = _UNEXPANDED.sub(lambda match: known.get(match[0].strip("${}"), match[0]), path)
+    return "" if doubt(str(path)) or path == text else path
+
+
+def _literal(text: str) -> str:
     if isinstance(text, TracedStr):
-        text = "\0".join(segment.text for segment in text.segments if not segment.kind)
-    return PLACEHOLDER.search(text) is not None
+        return "\0".join(segment.text for segment in text.segments if not segment.kind)
+    return text

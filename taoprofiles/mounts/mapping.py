@@ -72,7 +72,7 @@ def explain_json_error(text: str) -> tuple[int, str, str]:
         what, hint = f"it is not JSON: {error.msg.lower()}, column {error.colno}", ""
         if error.msg == "Extra data":
             hint = "the mapping ends before this: keep one of the two, as one object { … }"
-        elif error.msg.startswith("Expecting ','") and rest.strip():
+        elif error.msg.startswith("Expecting ','") and rest.strip()[:1] not in ("", "/", "#"):
             hint = "is there a comma missing before this?"
         elif error.msg.startswith("Expecting"):
             matches = ((re.match(pattern, rest.strip()), hint) for pattern, hint in _JSON_HINTS)

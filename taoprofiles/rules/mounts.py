@@ -27,15 +27,12 @@ def placeholder(text: str) -> str:
     return match.group() if match else ""
 
 
-def check(mounts: Sequence[Mount], locate: Locator, host: Host, *, is_rendered: bool) -> Iterator[Finding]:
-    """Check the mounts that the launcher understands, those of ``--volume`` at the end.
-
-    ``is_rendered``: they come from a profile, whose variables are replaced: a remaining ``$`` is part of a name.
-    """
+def check(mounts: Sequence[Mount], locate: Locator, host: Host) -> Iterator[Finding]:
+    """Check the mounts that the launcher understands, those of ``--volume`` at the end."""
     missing = {mount.location for mount in mounts if not host.exists(mount.source)}
     for mount in mounts:
         if mount.location.section == "Mounts":
-            yield from _check_source(mount, locate, host, missing=mount.location in missing, is_rendered=is_rendered)
+            yield from _check_source(mount, locate, host, missing=mount.location in missing)
         elif mount.location in missing:
             what, why = f"folder '{mount.source}' does not exist", "Docker creates it as root"
             yield warning("volume-argument", "--volume", what, why, f"mkdir -p {quoted(mount.source)}")
@@ -47,7 +44,7 @@ def check(mounts: Sequence[Mount], locate: Locator, host: Host, *, is_rendered: 
         yield from _check_nested(mount, existing, locate)
 
 
-def _check_source(mount: Mount, locate: Locator, host: Host, *, missing: bool, is_rendered: bool) -> Iterator[Finding]:
+def _check_source(mount: Mount, locate: Locator, host: Host, *, missing: bool) -> Iterator[Finding]:
     written = str(mount.entry["source"])
     where = locate(mount.location._replace(key="source"))
     if written[:1].isalpha() and written[1:3] in (":\\", ":/"):
@@ -65,10 +62,10 @@ def _check_source(mount: Mount, locate: Locator, host: Host, *, missing: bool, i
     if ":" in mount.source:
         yield _colon(where, mount.source)
     if missing:
-        yield _missing_source(mount, where, host, is_rendered=is_rendered)
+        yield _missing_source(mount, where, host)
 
 
-def _missing_source(mount: Mount, where: str, host: Host, *, is_rendered: bool) -> Finding:
+def _missing_source(mount: Mount, where: str, host: Host) -> Finding:
     written, stops = str(mount.entry["source"]), f"the launcher stops: ValueError: {missing_source(mount.source)}"
     path = os.path.join(host.folder, host.expanduser(written))
     problem, left = PathInfo(path).problem, placeholder(written)
@@ -78,9 +75,13 @@ def _missing_source(mount: Mount, where: str, host: Host, *, is_rendered: bool) 
     if left:
         what, hint = f"'{written}' still contains '{left}'", "write the real path of the folder"
         return error("placeholder", where, what, stops, hint, by_hand=True)
-    if "$" in written and not is_rendered:
-        hint = "write the path itself: the launcher expands a leading ~, but no variable"
-        what = f"'{written}' contains a '$', and there is no such folder"
+    unexpanded, comment = re.search(r"\$\w+|\$\{[^}]*\}", written), re.search(r"\s#.*", written)
+    if unexpanded:
+        hint = "write the path itself; in a profile, ${env:NAME} is a variable of your environment"
+        what = f"nothing expands '{unexpanded[0]}' in '{written}'"
+        return error("src-missing", where, what, stops, hint, by_hand=True)
+    if comment:
+        what, hint = f"'{written}' ends with a comment", "remove it: '%env NAME=value # …' makes it part of the value"
         return error("src-missing", where, what, stops, hint, by_hand=True)
     what, hint = f"folder '{path}' does not exist", f"mkdir -p {quoted(path)}"
     return error("src-missing", where, what, stops, hint, fix=("mkdir", path))

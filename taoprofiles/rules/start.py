@@ -47,7 +47,7 @@ def check(prediction: Prediction, file: File, behaviour: Behaviour, host: Host) 
         yield from _repeated_keys(file.lines, file.name)
     if content is not None:
         all_mounts = [*content.mounts, *prediction.volumes]
-        yield from mounts.check(all_mounts, file.locate, host, is_rendered=file.lines is None)
+        yield from mounts.check(all_mounts, file.locate, host)
         yield from container.check_variables(content.variables, file.locate)
         yield from _ignored_keys(content, file.locate)
     for change in prediction.changes:

@@ -51,7 +51,7 @@ def find_missing_folders(
     require_answer(mapping)
     locate = in_profile(mapping)
     host = Host(context.environ, context.folder)
-    findings = list(mounts.check(resolve(mapping, host), locate, host, is_rendered=True))
+    findings = list(mounts.check(resolve(mapping, host), locate, host))
     folders = [finding.fix[1] for finding in findings if finding.fix[:1] == ("mkdir",)] if mkdir else []
     if check:
         envs, docker = mapping.get("Envs", []), mapping.get("DockerOptions") or {}

@@ -189,3 +189,109 @@ def test_the_home_of_another_user_stays_one(home: Home) -> None:
     notebook(home.root / "a.ipynb", "~root/data")
     assert home.run("import", "a.ipynb").returncode == 0
     assert home.json("show", "a")["data"]["mounts"][0]["source"] == os.path.expanduser("~root/data")
+
+
+def cells(path: Path, *sources: str) -> Path:
+    whole = [{"cell_type": "code", "metadata": {}, "outputs": [], "source": source} for source in sources]
+    path.write_text(json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": whole}))
+    return path
+
+
+MOUNT = """\
+import json, os
+mapping = {"Mounts": [{"source": os.environ["HOST_DATA_DIR"], "destination": "/data"}]}
+json.dump(mapping, open(os.path.expanduser("~/.tao_mounts.json"), "w"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("cell", "reason", "value"),
+    [
+        ("%env HOST_DATA_DIR=/srv/$USER/tao", "nothing expands $USER", "/srv/ana/tao"),
+        ('import os\nos.environ["HOST_DATA_DIR"] = "/srv/${NOPE}/tao"', "nothing expands ${NOPE}", "…"),
+        ('import os\nroot = "/srv/$NOPE"\nos.environ["HOST_DATA_DIR"] = root + "/x"', "nothing expands $NOPE", "…"),
+        ("%env HOST_DATA_DIR=/srv/data # the data", "IPython keeps the comment in the value", "/srv/data"),
+        ("%env HOST_DATA_DIR=/srv/data  #data", "IPython keeps the comment in the value", "/srv/data"),
+    ],
+)
+def test_a_value_that_is_no_path_is_asked_for(home: Home, cell: str, reason: str, value: str) -> None:
+    cells(home.root / "a.ipynb", cell, MOUNT)
+    done = home.run("import", "a.ipynb", environ={"USER": "ana"})
+    one_clear_error(done, 2)
+    assert reason in done.stderr
+    assert f"={value}\n" in done.stderr
+    name = done.stderr.partition("--set ")[2].partition("=")[0]
+    assert home.run("import", "a.ipynb", "--set", f"{name}={home.root}/mine").returncode == 0
+
+
+@pytest.mark.parametrize("source", ["{home}/$USER/tao", "{home}/data # the data"])
+def test_no_folder_is_created_of_a_text_that_is_not_a_path(home: Home, source: str) -> None:
+    folder = source.format(home=home.root)
+    (home.root / "m.json").write_text(json.dumps({"Mounts": [{"source": folder, "destination": "/data"}]}))
+    assert home.run("import", "m.json").returncode == 0
+    for command in (["use", "m", "--mkdir"], ["check", "m", "--fix"], ["check", "m"]):
+        done = home.run(*command)
+        assert done.returncode != 0
+        assert "mkdir" not in done.stdout + done.stderr
+    assert not (home.root / "$USER").exists()
+    assert not Path(folder).exists()
+
+
+@pytest.mark.parametrize(
+    ("sources", "line"),
+    [
+        (["from ourenv import setup\nsetup()"], "cell 1, line 2: a call is not followed ('ourenv' is not followed)"),
+        (["!python3 mount.py"], "cell 1, line 1: '!python3 mount.py' is not run"),
+        (["%%writefile mount.py\nx = 1", "%run mount.py"], "cell 2, line 1: may set variables that are not known"),
+        (["class K:\n    def go(self): open('.tao_mounts.json', 'w')\nK().go()"], "'class K'"),
+        (["import os\nif os.path.exists('/x'):\n    open(os.path.expanduser('~/.tao_mounts.json'), 'w')"], "'if'"),
+        (["open('/root/.tao_mounts.json', 'a').write('{}')"], "mode 'a' adds to what the file holds"),
+    ],
+)
+def test_a_mapping_that_is_not_known_is_named_with_its_line(home: Home, sources: list[str], line: str) -> None:
+    cells(home.root / "a.ipynb", *sources)
+    done = home.run("import", "a.ipynb")
+    one_clear_error(done, 3)
+    assert line in done.stderr
+    assert "hint: run it once, then: taoprof import --name NAME" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "status", "words"),
+    [
+        (".env", "A=b\n", 2, "is not a notebook, a Python script, a mounts file or a profile"),
+        ("spec.yaml", "a: b\n", 2, "is not a notebook"),
+        ("notes.txt", "hello", 2, "is not a notebook"),
+        ("p.toml", "a: b\n", 3, "profile 'p' is not valid"),
+        ("two.json", '{"Mounts": []}\n{"Mounts": []}', 3, "hint: the mapping ends before this"),
+        ("bare.json", '{"Mounts": [{"source": /srv/data}]}', 3, 'hint: texts need double quotes: "/srv/data"'),
+        ("single.json", "{'Mounts': []}", 3, "hint: JSON has only straight double quotes"),
+        ("comment.json", '{"Mounts": [] // none\n}', 3, "hint: JSON has no comments: remove it"),
+    ],
+)
+def test_another_file_is_named_by_what_it_is(home: Home, name: str, content: str, status: int, words: str) -> None:
+    (home.root / name).write_text(content)
+    done = home.run("import", name, "--name", "p")
+    one_clear_error(done, status)
+    assert words in done.stderr
+
+
+def test_a_colleagues_profile_says_what_it_still_needs(home: Home) -> None:
+    text = 'schema = 1\nlayout = "custom"\nmounts = [{ source = "${env:SCRATCH}/x", destination = "/x" }]\n'
+    (home.root / "p.toml").write_text(text + '[variables]\nA = "${env:NOPE}"\n')
+    done = home.run("import", "p.toml")
+    assert done.returncode == 0
+    assert "still needed for profile 'p'" in done.stderr
+    assert "export SCRATCH=" in done.stderr
+    assert "export NOPE=" in done.stderr
+    done = home.run("import", "p.toml", "--force", environ={"SCRATCH": "/nope", "NOPE": "1"})
+    assert "these folders do not exist: /nope/x. To create them: taoprof use p --mkdir" in done.stderr
+
+
+def test_a_mounts_file_beside_the_notebook_is_named(home: Home) -> None:
+    (home.root / "nb").mkdir()
+    beside = MOUNT.replace('os.path.expanduser("~/.tao_mounts.json")', '".tao_mounts.json"')
+    cells(home.root / "nb/b.ipynb", "%env HOST_DATA_DIR=/data", beside)
+    done = home.run("import", "nb/b.ipynb")
+    assert done.returncode == 0
+    assert f"the mounts file is written to '{home.root}/nb/.tao_mounts.json'; tao reads only" in done.stderr

@@ -67,8 +67,8 @@ IDIOMS: dict[str, Idiom] = {
     "env with an expression of calls": lines(
         'import os\nroot = "/data"', '%env LOCAL_DATA_DIR={os.path.join(root, "x")}'
     ),
-    "env with a name that is not there": lines("%env LOCAL_DATA_DIR=/home/$USER/tao"),
-    "env of a variable of the environment": lines("%env A=/a\n%env LOCAL_DATA_DIR=$A/kitti"),
+    "env with a name that is not there": lines("%env WHO=/home/$USER/tao\n%env LOCAL_DATA_DIR=/d"),
+    "env of a variable of the environment": lines("%env A=/a\n%env B=$A/kitti\n%env LOCAL_DATA_DIR=/d"),
     "env of two parts": lines("%env LOCAL_DATA_DIR /data/kitti"),
     "env of no variable ends the cell": lines("%env LOCAL_DATA_DIR=/a", "%env NOPE\n%env LOCAL_DATA_DIR=/b"),
     "env PATH tells it": lines("%env PATH\n%env LOCAL_DATA_DIR=/b"),
@@ -159,7 +159,7 @@ IDIOMS: dict[str, Idiom] = {
     "abspath": one('os.path.abspath("../x")'),
     "realpath": one('os.path.realpath("x")'),
     "normpath": one('os.path.normpath("/data/./x/../y//z/")'),
-    "expandvars": one('os.path.expandvars("$ROOT/${ROOT}/$NOPE/${")', "%env ROOT=/d"),
+    "expandvars": one('os.path.expandvars("$ROOT/${ROOT}/x")', "%env ROOT=/d"),
     "pathlib": one('str(Path("/data") / "kitti")', "from pathlib import Path"),
     "pathlib home": one('str(Path.home() / "kitti")', "from pathlib import Path"),
     "pathlib cwd": one('str(Path.cwd().parent / "kitti" / "../x")', "from pathlib import Path"),

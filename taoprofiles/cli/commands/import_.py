@@ -6,9 +6,10 @@ import os
 import re
 import shlex
 import sys
+import tomllib
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from taoprofiles.cli.output import Result, note, profile_lines, table
 from taoprofiles.cli.prompts import ask_value, can_ask, confirm
@@ -80,13 +81,39 @@ def _document(context: Context, args: argparse.Namespace, name: str, content: by
         parsed = mapping.parse(content, args.file)
         messages = convert.ignored_keys(parsed)
         content = to_toml(convert.from_mapping(context, parsed, name=name, where=args.file)).encode()
+    elif not args.file.endswith(".toml") and not _is_toml(content):
+        hint = "run what writes ~/.tao_mounts.json once, then: taoprof import --name NAME"
+        raise UsageError(f"'{args.file}' is not a notebook, a Python script, a mounts file or a profile", hint=hint)
     try:
-        parse(content, name=name, path=args.file)
+        profile = parse(content, name=name, path=args.file)
     except InvalidProfileError as error:
         error.hint = "nothing was changed; correct the file and import it again"
         raise
     manage.write(context, "import", name, content, replace=args.force)
-    return messages
+    renderer = Renderer(template(profile, name=name), context, name=name, path=Store(context).path(name))
+    needed: dict[str, None] = {}
+    for render in (renderer.variables, renderer.mapping):
+        try:
+            render()
+        except InvalidProfileError as error:  # such as an environment variable that is not set here
+            needed |= dict.fromkeys(error.problems)
+    if needed:
+        return [*messages, *(f"still needed for profile '{name}': {problem}" for problem in needed)]
+    return [*messages, *_missing(context, name, renderer.summary())]
+
+
+def _missing(context: Context, name: str, summary: dict[str, Any]) -> list[str]:
+    """Return a message that names the source folders that do not exist."""
+    folders = ", ".join(context.short(mount["source"]) for mount in summary["mounts"] if not mount["exists"])
+    return [f"these folders do not exist: {folders}. To create them: taoprof use {name} --mkdir"] if folders else []
+
+
+def _is_toml(content: bytes) -> bool:
+    try:
+        tomllib.loads(content.decode())
+    except (ValueError, RecursionError):  # UnicodeDecodeError and TOMLDecodeError are ValueErrors
+        return False
+    return True
 
 
 def _setting(text: str) -> tuple[str, str]:
@@ -122,9 +149,7 @@ def _code(context: Context, args: argparse.Namespace, name: str, content: bytes,
         lines = []
     manage.write(context, "import", name, to_toml(profile).encode(), replace=args.force)
     missing = [mount["source"] for mount in summary["mounts"] if not mount["exists"]]
-    if missing:
-        folders = ", ".join(map(context.short, missing))
-        notes.append(f"these folders do not exist: {folders}. To create them: taoprof use {name} --mkdir")
+    notes += _missing(context, name, summary)
     if source.is_notebook:
         notes.append(f"to replace the cells that set paths: %load_ext taoprofiles, then %taoprof use {name}")
     data = {"name": name, "path": Store(context).path(name), **summary, "notes": notes, "missing": missing}
@@ -143,11 +168,12 @@ def _ask(context: Context, questions: list[Question], where: str, folder: str) -
         note(f"{where} needs one value from you ({question.location}: {text})")
         default = os.path.normpath(context.absolute(folder))  # where a notebook is, its project most often is
         default = "" if question.name != "LOCAL_PROJECT_DIR" or default == context.home else default
+        default = question.suggestion or default
         try:
             meaning = MEANINGS.get(question.name, "")
             answers[question.name] = ask_value(context, question.name, meaning=meaning, default=default)
         except UsageError as error:
-            error.hint = build.needed([question.name])
+            error.hint = build.needed([question])
             raise
     return answers
 
@@ -165,7 +191,7 @@ class _File:
     result: ImportResult | None = None
     name: str = ""
     profile: Profile | None = None
-    needs: list[str] = field(default_factory=list)
+    needs: list[Question] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     problem: str = ""
 
@@ -242,7 +268,7 @@ def _build(context: Context, args: argparse.Namespace, file: _File, name: str) -
     if not name:
         raise UsageError("needs a name of its own: import it alone, with --name")
     file.name = check_name(name)
-    file.needs = [question.name for question in file.result.questions if question.name]
+    file.needs = [question for question in file.result.questions if question.name]
     file.profile, file.notes = build.build(context, file.result, name=name, where=file.path)
     if not args.force and Store(context).text_or_none(name) is not None:
         raise manage.name_exists("import", name)
@@ -260,7 +286,7 @@ def _report(folder: str, candidates: list[_File], notes: list[str]) -> Result:
     notes = [*notes, *(f"{file.relative}: {text}" for file in candidates for text in file.notes)]
     listed = [
         {"file": file.relative, "name": file.name, "layout": file.profile.layout if file.profile else None,
-         "saved": file.profile is not None, "needs": file.needs, "notes": file.notes,
+         "saved": file.profile is not None, "needs": [question.name for question in file.needs], "notes": file.notes,
          "state": file.problem or "imported"}
         for file in candidates
     ]  # fmt: skip
