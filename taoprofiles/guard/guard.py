@@ -66,7 +66,7 @@ class Guard:
         self.files = GuardFiles(context)
         self._overwrites = Overwrites(context, options.restores)
         self._publisher = StatusPublisher(self.files)
-        self._needs: dict[object, tuple[str | None, str | None]] = {}
+        self._needs: dict[object, tuple[str | None, str | None, str | None]] = {}
         self._verified: dict[str, list[str]] = {}
         self._content: bytes | None = None
         self._intact = Snapshot(None, None, "")  # the last state of the file that needed no restore
@@ -179,7 +179,7 @@ class Guard:
         last = file.last if file.entry is None else None
         stat = _stat(self._context.mapping_file)
         overwritten = time.time() if stat is None else stat.st_ctime
-        needs: dict[object, tuple[str | None, str | None]] = {}
+        needs: dict[object, tuple[str | None, str | None, str | None]] = {}
         for hold in holds:
             if hold.kind != "found" or not hold.shared:
                 continue
@@ -187,10 +187,10 @@ class Guard:
             keys += [hold.container] if hold.container else []
             known = next((self._needs[key] for key in keys if key in self._needs), None)
             if known is None and last is not None and last.after is not None and hold.since < overwritten:
-                known = (self._digest_of(last.after), last.profile)  # it started before the overwrite
+                known = (self._digest_of(last.after), last.profile, last.after)  # it started before the overwrite
             if known is not None:
-                hold.digest, hold.profile = known
-            needs.update(dict.fromkeys(keys, (hold.digest, hold.profile)))
+                hold.digest, hold.profile, hold.content = known
+            needs.update(dict.fromkeys(keys, (hold.digest, hold.profile, hold.content)))
         self._needs = needs
 
     def _digest_of(self, content_hash: str) -> str | None:

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from contextlib import suppress
 
+from taoprofiles.errors import InvalidStateError
 from taoprofiles.holds.hold import Hold, blocking_holds, needing_mapping_file
 from taoprofiles.holds.liveness import past_mappings
 from taoprofiles.mounts import mapping
@@ -36,9 +37,6 @@ NEVER = float("inf")
 
 _LATE_FILES = 200
 """Replaced files that are checked at the same time: each is an open descriptor."""
-
-_SEARCHED = 200
-"""Number of mappings in the history that are searched for the one that a hold needs."""
 
 logger = logging.getLogger(__name__)
 
@@ -136,10 +134,16 @@ class Overwrites:
         return content
 
     def find_mapping(self, holders: list[Hold]) -> tuple[str | None, bytes] | None:
-        """Return the newest mapping in the history that the holders need: its profile and its content."""
+        """Return the mapping that the first of the holders needs, or else another: its profile and its content."""
+        for hold in holders:
+            if hold.content is not None:
+                with suppress(InvalidStateError):  # it is lost
+                    return hold.profile, self._history.content(hold.content)
         digests = {hold.digest for hold in holders}
-        mappings = past_mappings(self._history, _SEARCHED)
-        return next((item for item in mappings if mapping.digest(item[1]) in digests), None)
+        mappings = past_mappings(self._history)
+        return next(
+            ((entry.profile, content) for entry, content in mappings if mapping.digest(content) in digests), None
+        )
 
     def collect_late_writes(self) -> float:
         """Store what programs wrote into files after these were replaced.

@@ -25,6 +25,7 @@ class Hold:
     - ``id``: five letters; ``kind``: run, shell, notebook, manual, or found (work that taoprofiles did not start)
     - ``phase``: "pending" until the container exists, then "bound"
     - ``profile``, ``digest``: the profile's name and the digest of the mapping that the work needs (``mapping.digest``)
+    - ``content``: that mapping's content in the history (``History.keep``), None if it is not known to be there
     - ``shared``: whether the work needs the shared mapping file; an isolated run has its own file
     - ``user``, ``host`` (its name), ``place`` (``processes.host_id``), ``pid``, ``start``: the owner; ``start`` is
       in clock ticks since boot, for a manual hold without a pid the time at which it was made
@@ -41,6 +42,7 @@ class Hold:
     phase: str = "pending"
     profile: str | None = None
     digest: str | None = None
+    content: str | None = None
     shared: bool = False
     reason: str = ""
     user: str = ""

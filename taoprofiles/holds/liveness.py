@@ -14,14 +14,14 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from taoprofiles.errors import InvalidStateError
+from taoprofiles.errors import InvalidStateError, TaoprofError
 from taoprofiles.holds.hold import OWN_KINDS, RUN_VARIABLE, Hold, new_hold
 from taoprofiles.holds.records import HoldRecords, seconds_unchanged
 from taoprofiles.launcher.argv import parse_launcher_argv
 from taoprofiles.launcher.host import find_mounts_file
 from taoprofiles.masking import without_secrets
 from taoprofiles.mounts import mapping
-from taoprofiles.storage.journal import History
+from taoprofiles.storage.journal import Entry, History
 from taoprofiles.storage.paths import Context
 from taoprofiles.system import processes
 from taoprofiles.system.engine import PROFILE_LABEL, RUN_LABEL, STATE_LABEL, TIMEOUT, Engine, EngineError
@@ -37,7 +37,7 @@ GUARD_TIMEOUT = 0.3
 """Seconds for all engines but the usual one together when the guard searches, which must not block."""
 
 _PAST_MAPPINGS = 20
-"""Mappings of the history by which a container is recognised; hardly any runs longer than that many switches."""
+"""Mappings of the history with which every container is compared; with all others, only those of launchers."""
 
 
 class ActiveHolds:
@@ -91,22 +91,21 @@ def seconds_held(hold: Hold, here: str) -> float:
     return time.time() - hold.since
 
 
-def past_mappings(history: History, limit: int) -> Iterator[tuple[str | None, bytes]]:
-    """Yield the distinct contents of the mapping file among its ``limit`` newest entries, with profile, newest first.
+def past_mappings(history: History) -> Iterator[tuple[Entry, bytes]]:
+    """Yield the distinct contents of the mapping file in the history, the newest first, each with its newest entry.
 
     Contents that the history has lost are left out.
     """
     digests: set[str] = set()
-    entries = (entry for entry in history.newest_first() if entry.target == "mapping")
-    for entry in itertools.islice(entries, limit):
-        if entry.after is None or entry.after in digests:
+    for entry in history.newest_first():
+        if entry.target != "mapping" or entry.after is None or entry.after in digests:
             continue
         digests.add(entry.after)
         try:
             content = history.content(entry.after)
         except InvalidStateError:
             continue
-        yield entry.profile, content
+        yield entry, content
 
 
 class _Needs(NamedTuple):
@@ -114,6 +113,11 @@ class _Needs(NamedTuple):
 
     digest: str | None
     profile: str | None
+    content: str | None = None
+
+
+_PastNeeds = tuple[dict[str, str], _Needs]
+"""The mounts of a past mapping (destination by source), and what work needs that has them."""
 
 
 class _Search:
@@ -186,20 +190,30 @@ class _Search:
                 return started_by
         needs: _Needs | None = self._current_needs
         if not _has_mounts(binds, mapping.mounted(self._content)):
-            needs = next((needs for mounts, needs in self._past_needs if _has_mounts(binds, mounts)), None)
+            needs = _needs_of(binds, self._past_needs)
+        if needs is None and self._engine.may_be_our_launchers(container["Id"]):
+            needs = _needs_of(binds, self._older_needs)
         if needs is None or self._engine.run_tag(container["Id"]) is not None:
             return None  # with a run tag: an isolated run's whose record is gone
         return needs if self._engine.may_be_our_launchers(container["Id"]) else None
 
     @functools.cached_property
-    def _past_needs(self) -> list[tuple[dict[str, str], _Needs]]:
-        past = itertools.islice(past_mappings(History(self._context), 50 * _PAST_MAPPINGS), _PAST_MAPPINGS)
-        return [(mapping.mounted(content), _Needs(mapping.digest(content), profile)) for profile, content in past]
+    def _past_needs(self) -> list[_PastNeeds]:
+        return list(itertools.islice(self._history_needs(), _PAST_MAPPINGS))
+
+    @functools.cached_property
+    def _older_needs(self) -> list[_PastNeeds]:
+        return list(itertools.islice(self._history_needs(), _PAST_MAPPINGS, None))
+
+    def _history_needs(self) -> Iterator[_PastNeeds]:
+        for entry, content in past_mappings(History(self._context)):
+            yield mapping.mounted(content), _Needs(mapping.digest(content), entry.profile, entry.after)
 
     @functools.cached_property
     def _current_needs(self) -> _Needs:
         entry = History(self._context).in_force(self._content)
-        return _Needs(mapping.digest(self._content or b""), entry.profile if entry else None)
+        digest = mapping.digest(self._content or b"")
+        return _Needs(digest, entry.profile, entry.after) if entry else _Needs(digest, None)
 
     @functools.cached_property
     def _run_tags(self) -> set[str]:
@@ -236,8 +250,7 @@ class _Search:
         return hold
 
     def _new_found_hold(self, needs: _Needs, **fields: Any) -> Hold:
-        shared = needs.digest is not None
-        return new_hold(self._context, "found", shared=shared, digest=needs.digest, profile=needs.profile, **fields)
+        return new_hold(self._context, "found", shared=needs.digest is not None, **needs._asdict(), **fields)
 
     # Processes
 
@@ -294,7 +307,7 @@ class _Search:
             # The record of another host whose lease has expired no longer counts, but stays: if that host is only
             # disconnected, its launcher may still have to read the mounts file beside the record.
             hold.ended = time.time()
-            self._records.end(hold)
+            self._end_record(hold)
 
     def _is_alive(self, hold: Hold) -> bool:
         if hold.kind == "manual":
@@ -347,11 +360,22 @@ class _Search:
             for hold in released:
                 hold.released = True
             if not released and self._may_write and (self._engine.complete or self._engine.absent):
-                self._records.end(release)
+                self._end_record(release)
+
+    def _end_record(self, hold: Hold) -> None:
+        try:
+            self._records.end(hold)
+        except TaoprofError as error:
+            self._active.unseen.append(f"hold {hold.id} has ended, but {error.message}")
 
 
 def _has_mounts(binds: dict[str, str], mounts: dict[str, str]) -> bool:
     return bool(mounts) and mounts.items() <= binds.items()
+
+
+def _needs_of(binds: dict[str, str], past: list[_PastNeeds]) -> _Needs | None:
+    """Return the newest past mapping whose mounts a container has."""
+    return next((needs for mounts, needs in past if _has_mounts(binds, mounts)), None)
 
 
 def _found_id(container_id: str) -> str:

@@ -70,6 +70,7 @@ def hold(
             "manual",
             profile=active,
             digest=mapping.digest(content),
+            content=History(context).keep(content),
             shared=True,
             reason=reason,
             folder=context.folder,

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Iterator
 
-from taoprofiles.errors import InvalidStateError
+from taoprofiles.errors import InvalidStateError, TaoprofError
 from taoprofiles.holds.hold import FIELDS, OWN_KINDS, Hold
 from taoprofiles.storage import atomic, best_effort, files
 from taoprofiles.storage.files import to_taoprof_error
@@ -88,14 +88,19 @@ class HoldRecords:
         atomic.replace(self._path(hold.id, ".json"), _to_json(hold))
 
     def end(self, hold: Hold) -> None:
-        """Delete a record; a run is added to the journal of runs first."""
-        if hold.kind in OWN_KINDS:
-            self.add_ended(hold)
+        """Delete a record; a run is added to the journal of runs first. Raises TaoprofError with nothing changed."""
+        size = self.add_ended(hold) if hold.kind in OWN_KINDS else 0
+        try:
+            files.remove(self._path(hold.id, ".json"))
+        except TaoprofError:
+            if hold.kind in OWN_KINDS:
+                files.truncate(self._context.runs, size)  # or it would be added again by every command
+            raise
         self.delete(hold.id)
 
-    def add_ended(self, run: Hold) -> None:
-        """Append an ended run, or a task of a notebook, to the journal of runs, durably."""
-        files.append(self._context.runs, _to_json(run) + b"\n")
+    def add_ended(self, run: Hold) -> int:
+        """Append an ended run, or a task of a notebook, to the journal of runs, durably; return its size before."""
+        return files.append(self._context.runs, _to_json(run) + b"\n")
 
     def delete(self, hold_id: str) -> None:
         """Delete a record and the files beside it, as for work that never started."""

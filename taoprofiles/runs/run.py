@@ -26,6 +26,7 @@ from taoprofiles.profiles.store import Store
 from taoprofiles.runs import resources
 from taoprofiles.runs.monitor import Container, Monitor, Observer
 from taoprofiles.storage import atomic, files
+from taoprofiles.storage.journal import History
 from taoprofiles.storage.locks import DEFAULT_TIMEOUT, Lock
 from taoprofiles.storage.paths import Context
 from taoprofiles.switching import preflight
@@ -368,6 +369,8 @@ def prepare(
             if options.shared:
                 if store.text(name) != text:
                     raise TaoprofError(f"profile '{name}' was changed at this moment", hint="run the command again")
+                hold.content = History(context).keep(mapping.to_bytes(rendered))
+                records.write(hold)
                 run.notes += kept_message(switch(context, name, check=options.check, release=options.release).kept)
                 run.environ.pop("LAUNCHER_MOUNTS", None)
             elif options.image is not None:

@@ -13,15 +13,19 @@ from pathlib import Path
 
 import pytest
 
+from taoprofiles.guard.overwrites import Overwrites
 from taoprofiles.holds import manage
+from taoprofiles.holds.hold import Hold
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.profiles.store import Store
 from taoprofiles.runs import run as runs
+from taoprofiles.storage.journal import History
+from taoprofiles.storage.locks import Lock
 from taoprofiles.system import processes
 from tests.support.commands import Terminal, call, one_clear_error
 from tests.support.engine import until
 from tests.support.home import ALL, require
-from tests.support.sandbox import Sandbox, gone, kill, rendered
+from tests.support.sandbox import FakeEngine, Sandbox, gone, kill, mounts_of, rendered
 
 
 def record_of(sandbox: Sandbox) -> Path:
@@ -360,3 +364,63 @@ def test_stop_without_a_container(sandbox: Sandbox, how: str) -> None:
     until(lambda: gone(tao.pid()), "the launcher is gone")
     assert (gone(other_tao.pid()), other.poll()) == (False, None)
     assert len(sandbox.holds()) == 1
+
+
+# What is held is found, and what happened is said
+
+
+def test_what_is_held_is_found_however_long_the_history_is(sandbox: Sandbox) -> None:
+    """A guard that restores it again and again writes two entries each time."""
+    hold = manage.hold(sandbox.context, None, reason="x")
+    history, held = History(sandbox.context), sandbox.mapping_file.read_bytes()
+    with Lock(sandbox.context.lock):
+        for number in range(300):
+            history.record_external_change(b"%d" % number)
+    (again,) = HoldRecords(sandbox.context).all()
+    for needs in (again, Hold(digest=hold.digest)):  # a record of an older version does not name the content
+        assert Overwrites(sandbox.context, 10).find_mapping([needs]) in (("a", held), (None, held))
+
+
+def test_a_container_is_recognised_by_its_mapping_however_old(sandbox: Sandbox) -> None:
+    """An exec in it is none of ours, so only its mounts tell what it needs."""
+    with FakeEngine(sandbox.folder) as engine:
+        container = engine.container(1, mounts_of(sandbox, "b"))
+        with Lock(sandbox.context.lock):
+            for number in range(60):
+                History(sandbox.context).record_external_change(b'{"Mounts": [], "n": %d}' % number)
+        sandbox.profile("c")
+        holders = sandbox.refused("c", environ=engine.environ)
+        assert [(holder["container"], holder["profile"]) for holder in holders] == [(container, "b")]
+
+
+@pytest.mark.parametrize("how", ["manual", "run"])
+def test_a_record_that_cannot_be_removed_is_said(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """Never "released", and the end of a run is not written again by every command."""
+    if how == "manual":
+        hold_id = sandbox.json("hold", "--reason", "x")["data"]["id"]
+    else:
+        tao, run = sandbox.in_run("b", "--shared")
+        (hold_id,) = (hold["id"] for hold in sandbox.holds())
+        kill_group(run)
+        until(lambda: gone(tao.pid()), "the launcher is gone")
+    unlink = os.unlink
+
+    def refuse(path: str, **options: object) -> None:
+        if str(path).endswith(f"{hold_id}.json"):
+            raise PermissionError(1, "Operation not permitted", path)
+        unlink(path, **options)
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    if how == "manual":
+        one_clear_error(call(sandbox, "release", hold_id), 1)
+        assert call(sandbox, "use", "b").status == 5
+    else:
+        for _ in range(2):
+            done = call(sandbox, "use", "a")
+            assert (done.status, f"cannot remove '{sandbox.records}/{hold_id}.json'" in done.err) == (0, True)
+            assert call(sandbox, "use", "b").status == 0
+    monkeypatch.undo()
+    sandbox.run("status", check=True)
+    lines = (sandbox.state / "runs.jsonl").read_text().splitlines() if how == "run" else []
+    assert [json.loads(line)["id"] for line in lines] == [hold_id] * len(lines)
+    assert len(lines) == (how == "run")
