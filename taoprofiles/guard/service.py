@@ -123,7 +123,7 @@ class Service:
             "state": f"{state['ActiveState']} ({state['SubState']})",
             "pid": int(state["MainPID"] or 0) or None,
             "restarts": int(state["NRestarts"] or 0),
-            "text": state["StatusText"],
+            "text": state["StatusText"] if state["ActiveState"] == "active" else "",  # systemd keeps the last one
             "unit": state["FragmentPath"] or None,
             "lingers": self.lingers(),
             "guard": guard and {key: guard.get(key) for key in ("pid", "version", "line", "problem")},

@@ -196,11 +196,16 @@ class StatusPublisher:
         self._unseen = set(active.unseen)
 
 
+def _time(seconds: float) -> str:
+    return time.strftime("%H:%M" if time.time() - seconds < 43_200 else "%Y-%m-%d %H:%M", time.localtime(seconds))
+
+
 def _line(name: str, holds: Sequence[Hold], *, is_sealed: bool) -> str:
     shared = needing_mapping_file(holds)
     line = f"watching {name}: not in use"
     if shared:
-        users = "; ".join(hold.line() for hold in shared[:3])
+        # Not for how long: that would be wrong a moment later, and the line is shown until the next look.
+        users = "; ".join(hold.line(when=f"since {_time(hold.since)}") for hold in shared[:3])
         users += f" and {len(shared) - 3} more" if len(shared) > 3 else ""
         line = f"watching {name}: in use{' and read-only' if is_sealed else ''}: {users}"
     own = len(holds) - len(shared)

@@ -88,9 +88,9 @@ class Hold:
         by_process = bool(self.pid) and (self.pid, self.start) == (other.pid, other.start)
         return by_process or (self.container is not None and self.container == other.container)
 
-    def line(self, now: float | None = None) -> str:
-        """Return the hold in one line: what it runs, for whom, since when and where."""
-        parts = [f"pid {self.pid}" if self.pid else "", self.user, format_age((now or time.time()) - self.since)]
+    def line(self, *, when: str = "") -> str:
+        """Return the hold in one line: what it runs, for whom, for how long (or ``when``) and where."""
+        parts = [f"pid {self.pid}" if self.pid else "", self.user, when or format_age(time.time() - self.since)]
         is_remote = self.host and self.host != os.uname().nodename
         parts += [f"on {self.host}" if is_remote else "", f"container {self.container[:6]}" if self.container else ""]
         parts += ["" if self.kind == "manual" else self.phase, f"hold {self.id}"]

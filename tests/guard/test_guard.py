@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import time
 
@@ -35,6 +36,7 @@ def test_sealed_while_held_and_for_no_moment_longer(sandbox: Sandbox) -> None:
         hold = held_and_sealed(sandbox)
         assert sandbox.mapping_file.stat().st_mode & 0o777 == 0o440
         until(lambda: "watching 'a': in use and read-only: a test" in guard.status, "it tells who holds")
+        assert re.search(r", since \d\d:\d\d, ", guard.status), "not for how long: it is shown until the next look"
         seen = sandbox.json("status")["data"]["guard"]
         assert (seen["pid"], seen["is_sealed"], seen["problem"]) == (guard.process.pid, True, None)
         manage.release(sandbox.context, hold)

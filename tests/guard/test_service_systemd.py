@@ -65,7 +65,8 @@ def test_start_stop_status_and_logs(guarded: Owner) -> None:
     assert guarded.taoprof("service", "stop").stdout == "stopped\n"
     assert time.monotonic() - begun < 5
     assert not is_sealed(guarded.mapping_file)
-    assert guarded.json("service", "status")["data"]["service"]["state"] == "inactive (dead)"
+    seen = guarded.json("service", "status")["data"]["service"]
+    assert (seen["state"], seen["pid"], seen["text"], seen["guard"]) == ("inactive (dead)", None, "", None)
     assert guarded.taoprof("service", "start").stdout == "started\n"
     assert is_sealed(guarded.mapping_file), "READY=1 comes after the first look"
     assert guarded.holds() == [hold]

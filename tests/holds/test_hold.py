@@ -100,10 +100,8 @@ def test_format_age(seconds: float, text: str) -> None:
 
 
 def test_the_line_of_a_hold() -> None:
-    hold = Hold(
-        id="abcde", command=["tao", "x"], pid=7, user="ana", host="elsewhere", container="c0ffee" * 10, since=40
-    )
-    assert hold.line(100) == "tao x   pid 7, ana, 1 min, on elsewhere, container c0ffee, pending, hold abcde"
+    hold = Hold(id="abcde", command=["tao", "x"], pid=7, user="ana", host="elsewhere", container="c0ffee" * 10)
+    assert hold.line(when="1 min") == "tao x   pid 7, ana, 1 min, on elsewhere, container c0ffee, pending, hold abcde"
 
 
 @given(st.lists(st.text(), max_size=40), st.text())
