@@ -7,9 +7,9 @@ interval, and the retry of an engine that does not answer.
 from __future__ import annotations
 
 import argparse
-import itertools
 import logging
 import os
+import resource
 import select
 import signal
 import sys
@@ -43,7 +43,10 @@ START_TIMEOUT = 5.0
 """Seconds for the engine before READY=1 is sent anyway."""
 
 PIDFDS = 256
-"""Limit of the processes whose end wakes the guard, each by a descriptor; the tick notices the end of the others."""
+"""Limit of the processes whose end wakes the guard, each by a descriptor; the tick notices the end of the others.
+
+At most a quarter of the descriptors that the process may have.
+"""
 
 _PRIORITIES = {logging.ERROR: 4, logging.WARNING: 4, logging.INFO: 6, logging.DEBUG: 7}
 """Priorities of sd-daemon(3). What is logged as an error is also shown by the user's next command."""
@@ -261,7 +264,8 @@ class Daemon:
 
     def _watch_processes(self) -> None:
         """Open a pidfd of each process whose end may be the end of a hold, and close the others."""
-        wanted = set(itertools.islice(self._guard.watched_processes(), PIDFDS))
+        limit = min(PIDFDS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
+        wanted = set(self._guard.watched_processes()[:limit])
         for process in self._pidfds.keys() - wanted:
             os.close(self._pidfds.pop(process))
         for process in wanted - self._pidfds.keys():

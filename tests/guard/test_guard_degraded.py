@@ -36,6 +36,17 @@ time.time = shifted
 """
 
 
+FAILING = """\
+import os
+real = os.listdir
+def listdir(path="."):
+    if path == "/proc" and os.path.exists(os.environ["FAIL"]):
+        raise OSError(23, "Too many open files in system")
+    return real(path)
+os.listdir = listdir
+"""
+
+
 def held(sandbox: Sandbox, seconds: float | None = None) -> str:
     hold = manage.hold(sandbox.context, None, reason="a test", seconds=seconds)
     until(lambda: is_sealed(sandbox.mapping_file), "it is sealed")
@@ -202,6 +213,38 @@ def test_a_home_that_is_read_only_for_a_while(tmp_path: Path) -> None:
             put_back(sandbox, guard, b"afterwards")
 
     with_own_mounts(tmp_path, act)
+
+
+def test_a_search_for_processes_that_fails(sandbox: Sandbox) -> None:
+    """As with a full table of open files: it is reported and repeated, and the guard stays."""
+    fail = sandbox.folder / "fail"
+    (sandbox.folder / "sitecustomize.py").write_text(FAILING)
+    with GuardProcess(sandbox, environ={"PYTHONPATH": str(sandbox.folder), "FAIL": str(fail), **OFTEN}) as guard:
+        held(sandbox)
+        fail.touch()
+        sandbox.mapping_file.read_bytes()  # a launcher may have started
+        guard.until_said("Too many open files")
+        until(lambda: "Too many open files" in guard.status, "its status has it", details=lambda: guard.status)
+        guard.goes_on(3)
+        assert guard.said().count("Too many open files") == 1
+        fail.unlink()
+        nothing_told(sandbox, guard, "Too many open files")
+        put_back(sandbox, guard, FOREIGN)
+
+
+def test_more_processes_than_descriptors(sandbox: Sandbox) -> None:
+    """Each of 40 holds ends with a process, and the guard may have 64 descriptors."""
+    sleeping = [sandbox.start("sleep", "1000") for _ in range(40)]
+    for process in sleeping:
+        manage.hold(sandbox.context, None, reason="a test", pid=process.pid)
+    with GuardProcess(sandbox, environ=OFTEN, prefix=(find_command("prlimit"), "--nofile=64")) as guard:
+        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed", details=guard.said)
+        put_back(sandbox, guard, FOREIGN)
+        assert open_files_and_threads(guard)[0] < 40
+        for process in sleeping:
+            process.kill()
+            process.wait()
+        until(lambda: not is_sealed(sandbox.mapping_file), "it is not sealed", details=guard.said)
 
 
 @pytest.mark.parametrize("folder", ["root", "state"])
