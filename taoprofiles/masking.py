@@ -50,7 +50,7 @@ def within(text: str) -> str:
     def masked(match: re.Match[str]) -> str:
         return match[1] + MASK if is_secret(match[2]) else match[0]
 
-    text = re.sub(r"(://[^\s/@:]*:)[^\s/@]+(?=@)", rf"\1{MASK}", text)
+    text = re.sub(r"(://[^\s/@:]*:)[^\s/]+(?=@)", rf"\1{MASK}", text)
     return re.sub(r"""(([\w.-]++)["']?\s*+:\s*+)(?!//)("[^"]*+"|'[^']*+'|[^,\s{}\[\]]++)""", masked, text)
 
 
@@ -59,8 +59,10 @@ def is_secret_argument(key: str) -> bool:
     return key == "-k" or is_secret(key if key.startswith("--") else key.rpartition(".")[2])
 
 
-def is_secret(name: str) -> bool:
-    """Check whether the value of the variable ``name`` must not be shown."""
+def is_secret(name: str, value: str = "") -> bool:
+    """Check whether the value of a variable must not be shown: by its name, or since it is a URL with a password."""
+    if "://" in value and "@" in value and within(value) != value:
+        return True
     upper = name.upper()
     for word in _HARMLESS:
         upper = upper.replace(word, "")

@@ -103,7 +103,8 @@ def check(context: Context, name: str | None, command: list[str], *, launcher: s
             findings.append(machine.in_ci(context.environ["CI_PROJECT_DIR"], ", ".join(lost)))
         content = prediction.content
         if content is not None and target.content is not None:
-            secrets |= {str(entry["variable"]) for _, entry in content.variables if is_secret(str(entry["variable"]))}
+            pairs = ((str(entry["variable"]), str(entry["value"])) for _, entry in content.variables)
+            secrets |= {name for name, value in pairs if is_secret(name, value)}
             findings += _check_mode(context, target, secrets) if target.name is None else []
             findings += _check_content(context, target, content)
             findings += check_command(command, replace(command_context, mounts=get_volumes(content.mounts)))
@@ -134,7 +135,7 @@ def check_settings(context: Context, name: str, settings: Mapping[str, str | Non
     if any(
         key in _PATH_KEYS or "/" in (value or "") for key, value in settings.items()
     ):  # they decide about the mounts
-        findings += mounts.check(resolve(rendered, host), locate, host, is_rendered=True)
+        findings += mounts.check(resolve(rendered, host), locate, host)
     return [finding for finding in findings if finding.severity in (ERROR, WARNING)]
 
 

@@ -283,4 +283,4 @@ def _exists(path: str) -> str:
 def _shown(session: Session, name: str, value: str | None) -> str:
     if value is None:
         return "not set"
-    return MASK if is_secret(name) or name in session.secrets[0] else f"'{value}'"
+    return MASK if is_secret(name, value) or name in session.secrets[0] else f"'{value}'"

@@ -85,9 +85,9 @@ def explain_json_error(text: str) -> tuple[int, str, str]:
 
 
 def secrets(mapping: dict[str, Any], *, derived: Collection[str] = ()) -> list[str]:
-    """Return the container variables that are secret by name, or are in ``derived``: they contain a secret."""
-    names = dict.fromkeys(_plain(item.name) for item in _flat(mapping) if item.what == "env")
-    return [name for name in names if name in derived or is_secret(name)]
+    """Return the container variables that are secret, or are in ``derived``: they contain a secret."""
+    values = {_plain(item.name): _plain(value) for item, value in _flat(mapping).items() if item.what == "env"}
+    return [name for name, value in values.items() if name in derived or is_secret(name, value)]
 
 
 def same(a: bytes | None, b: bytes | None) -> bool:
@@ -176,7 +176,7 @@ def _change(item: _Item, a: str | None, b: str | None, secrets: Collection[str])
     key = _plain(item.name)
     is_hidden = {
         "mount": False,
-        "env": key in secrets or is_secret(key),
+        "env": key in secrets or is_secret(key, a or "") or is_secret(key, b or ""),
         "docker": key not in DOCKER_OPTIONS or is_secret(key),
         "other": True,  # its content is unknown
     }[item.what]

@@ -111,7 +111,8 @@ def without_secrets(profile: Profile) -> tuple[Profile, list[str]]:
     hidden: list[str] = []
     for values in (data.get("variables", {}), data.get("container", {}).get("env", {})):
         for name, value in values.items():
-            if is_secret(name) and _REFERENCE.sub("", value):
+            text = _REFERENCE.sub("", value)
+            if text and is_secret(name, text):
                 values[name] = f"${{env:{name}}}"
                 hidden.append(name)
     return Profile.model_validate({"schema": 1, **data}), hidden

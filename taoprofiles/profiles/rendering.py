@@ -165,15 +165,19 @@ class Renderer:
         return any("${env:" in expression for expression in self._expressions())
 
     def secrets(self) -> tuple[set[str], set[str]]:
-        """Return the names of variables, and of container variables, that are secret by name or by reference."""
+        """Return the names of variables, and of container variables, that are secret, or refer to a secret."""
         secret: set[str] = set()
+        environ = self._context.environ
 
         def secret_names(expressions: dict[str, str]) -> set[str]:
             return {
                 name
                 for name, text in expressions.items()
-                if is_secret(name)
-                or any(other in secret if kind == "variable" else is_secret(other) for kind, other in references(text))
+                if is_secret(name, text)
+                or any(
+                    other in secret if kind == "variable" else is_secret(other, environ.get(other, ""))
+                    for kind, other in references(text)
+                )
             }
 
         while more := secret_names(self._template["variables"]) - secret:  # they may refer to each other in any order
@@ -189,7 +193,11 @@ class Renderer:
         return [
             *((name, value) for name, value in self.variables().items() if name in secret),
             *((name, value) for name, value in env.items() if name in secret_env),
-            *((name, environ[name]) for name in sorted(referred) if is_secret(name) and name in environ),
+            *(
+                (name, environ[name])
+                for name in sorted(referred)
+                if is_secret(name, environ.get(name, "")) and name in environ
+            ),
         ]
 
     def variables(self) -> dict[str, str]:

@@ -77,7 +77,7 @@ def check_user(options: Mapping[str, Any], locate: Locator, context: Context, *,
 def check_plain_secrets(env: Mapping[str, str], locate: Locator, profile: str) -> Iterator[Finding]:
     """Check for secrets that are written in a profile; ``env`` is the template's, by name, as expressions."""
     for number, (name, expression) in enumerate(env.items()):
-        if is_secret(name) and expression and "${" not in expression:
+        if is_secret(name, expression) and expression and "${" not in expression:
             yield warning(
                 "env-secret-plain", locate(Location("Envs", number)), f"the value of {name} is written in the profile",
                 "everybody who can read the file, or a copy of it, has it",

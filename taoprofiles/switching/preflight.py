@@ -122,7 +122,7 @@ def _preflight_error(
         what = "1 error" if len(findings) == 1 else f"{len(findings)} errors"
         problems = []
         for finding in findings:
-            why = f"; {finding.why}" if finding.why and finding.fix[:1] != ("mkdir",) else ""
+            why = f"; {finding.why}" if finding.why and finding.id != "src-missing" else ""
             if finding.id == "missing-file" and finding.hint.startswith("did you mean"):
                 why += f"; {finding.hint}"
             problems.append(f"{finding.where}: {finding.what}{why}")

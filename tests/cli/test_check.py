@@ -184,6 +184,20 @@ def test_set_warns_as_check_does(home: Home, setting: str, message: str | None) 
     assert message is None or f"taoprof: {message}" in done.err
 
 
+@pytest.mark.parametrize(
+    ("folder", "cause"),
+    [("$USER/tao", "nothing expands"), ("${USER}", "nothing expands"), ("data # the folder", "ends with a comment")],
+)
+def test_a_folder_that_is_never_meant_is_not_made(home: Home, folder: str, cause: str) -> None:
+    profile(home, "p", source=f"{home.root}/{folder}".replace("$", "$$"))
+    for words in (["check", "p", "--fix", "--yes"], ["use", "p", "--mkdir"], ["use", "p"]):
+        done = call(home, *words)
+        assert done.status == 3
+        assert cause in done.out + done.err
+        assert "mkdir -p" not in done.out + done.err
+    assert list(home.root.glob("*USER*")) + list(home.root.glob("data*")) == []
+
+
 def test_set_says_that_the_mapping_file_does_not_have_the_change(home: Home) -> None:
     profile(home, "p")
     assert call(home, "set", "p", "docker.shm_size=2G").err == ""

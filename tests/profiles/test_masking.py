@@ -226,3 +226,30 @@ def test_check_tells_no_secret_of_a_mounts_file_or_of_dockers(home: Home) -> Non
         assert SECRET not in done.out + done.err
         assert "5318008" not in done.out + done.err
     assert SECRET in call(home, "check", "--reveal").out
+
+
+def test_a_password_in_a_url_is_a_secret_whatever_the_variable_is_called(home: Home) -> None:
+    url = f"http://ana:{SECRET}@x@proxy:3128"
+    home.profile("p", f"""
+        layout = "custom"
+        [container.env]
+        HTTP_PROXY = "{url}"
+        NO_PROXY = "${{env:REFERRED}}"
+        PLAIN = "http://proxy:3128"
+        """)  # fmt: skip
+    environ = {"REFERRED": url}
+    home.profile("other", 'layout = "custom"\nmounts = []\n')
+    verbs = [
+        "use p --dry-run", "use p", "show p", "show p --toml", "status", "check p", "check", "diff", "diff p other",
+        "history", "list", "use other", "set p docker.shm_size=2G",
+        *(f"render p --to {target} --image x -- true" for target in ("docker", "compose", "kubernetes", "slurm")),
+    ]  # fmt: skip
+    home.mapping_file.write_text(json.dumps({"Mounts": [], "Envs": [{"variable": "A_URL", "value": url}]}))
+    for verb in ["status", "diff p", "check", *verbs]:
+        for flag in ([], ["--json"]):
+            before, _, after = verb.partition(" -- ")
+            done = call(home, *before.split(), *flag, *(["--", after] if after else []), environ=environ)
+            assert SECRET not in done.out + done.err, verb
+            assert done.status in (0, 3, 6), (verb, done)
+    shown = call(home, "show", "p", environ=environ).out
+    assert "PLAIN" in shown and "http://proxy:3128" in shown
