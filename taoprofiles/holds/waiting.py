@@ -101,16 +101,20 @@ class Ticket:
         os.close(self._descriptor)
 
     def pids_ahead(self) -> list[int]:
-        """Return the pids of the commands ahead, the first in the queue first; tickets of killed ones are deleted."""
+        """Return the pids of the commands ahead, the first in the queue first; tickets of killed ones are deleted.
+
+        A command that is stopped (Ctrl-Z) is passed over, and keeps its place for when it continues.
+        """
         pids = []
         for name in self._names():
             if name >= self._name:
                 break
             path = os.path.join(self._folder, name)
-            if LivenessLock(path).is_held():
-                pids.append(int(name.partition("-")[2]))
-            else:
+            pid = int(name.partition("-")[2])
+            if not LivenessLock(path).is_held():
                 best_effort.unlink_quietly(path)
+            elif not processes.is_stopped(pid):
+                pids.append(pid)
         return pids
 
     def _names(self) -> list[str]:

@@ -83,14 +83,11 @@ def _swap(
     may_be_link: bool,
 ) -> None:
     """Replace ``target`` by the file that ``create`` makes, or roll back. Raises OSError."""
-    temporary, backup = _sibling_names(target)
     replaced = False
     with DirectoryLock(os.path.dirname(target)) as lock:
+        temporary, backup = _free_names(target, is_locked=lock.is_held)
         try:
             old = _stat(target, may_be_link=may_be_link)
-            for leftover in (temporary, backup):
-                with suppress(FileNotFoundError):
-                    os.unlink(leftover)
             create(temporary, old)
             if old is None:
                 # A link, since another program may have created the file since: it is never overwritten.
@@ -130,9 +127,9 @@ def delete(path: str, *, on_deleted: OnReplaced | None = None) -> None:
     Raises TaoprofError.
     """
     target = files.real_path(path)
-    _, backup = _sibling_names(target)
     try:
         with DirectoryLock(os.path.dirname(target)) as lock:
+            _, backup = _free_names(target, is_locked=lock.is_held)
             if _stat(target) is None:
                 return
             os.replace(target, backup)
@@ -149,12 +146,21 @@ def delete(path: str, *, on_deleted: OnReplaced | None = None) -> None:
 
 
 def read_backup(path: str) -> bytes | None:
-    """Return the content that ``path`` had when a killed ``replace`` or ``delete`` replaced it, if it is there."""
-    _, backup = _sibling_names(files.real_path(path))
+    """Return the content that ``path`` had when a killed ``replace`` or ``delete`` replaced it, if it is there.
+
+    Raises TaoprofError where it is there and cannot be read: the next change would delete it.
+    """
+    target = files.real_path(path)
+    _, backup = _sibling_names(target)
     try:
+        old, now = os.lstat(backup), _stat(target)
+        if old.st_uid not in (os.geteuid(), now.st_uid if now else -1):
+            return None  # another user has made it, in a folder of both
         return files.read(backup, 1 << 24)
-    except TaoprofError:
+    except (FileNotFoundError, InvalidStateError):
         return None
+    except OSError as error:
+        raise to_taoprof_error(backup, "read", error) from error
 
 
 def remove_leftovers(path: str) -> None:
@@ -163,10 +169,29 @@ def remove_leftovers(path: str) -> None:
         unlink_quietly(name)
 
 
-def _sibling_names(target: str) -> tuple[str, str]:
+def _sibling_names(target: str, suffix: str = "") -> tuple[str, str]:
     """Return the paths, in the same folder, of the temporary file and of the backup while a file is replaced."""
     folder = os.path.dirname(target)
-    return os.path.join(folder, ".taoprof-new"), os.path.join(folder, ".taoprof-old")
+    return os.path.join(folder, f".taoprof-new{suffix}"), os.path.join(folder, f".taoprof-old{suffix}")
+
+
+def _free_names(target: str, *, is_locked: bool) -> tuple[str, str]:
+    """Return names for the temporary file and the backup, and delete what a killed process left there. Raises OSError.
+
+    The usual names are avoided while another program has the folder locked, and where they belong to another user,
+    whose files in a folder such as /tmp cannot be deleted: nobody else can prevent a change.
+    """
+    usual = [_sibling_names(target)] if is_locked else []
+    names = _sibling_names(target)
+    for names in (*usual, _sibling_names(target, f"-{os.getpid()}-{os.urandom(4).hex()}")):
+        try:
+            for leftover in names:
+                with suppress(FileNotFoundError):
+                    os.unlink(leftover)
+            break
+        except (PermissionError, IsADirectoryError):
+            continue
+    return names
 
 
 def _stat(target: str, *, may_be_link: bool = False) -> os.stat_result | None:

@@ -138,24 +138,26 @@ def _is_waited_for(status: os.stat_result) -> bool:
 class DirectoryLock:
     """Excludes other taoprof processes, also those with another state folder, from the temporary names in a folder.
 
-    It is a lock on the folder itself and needs no file.
+    It is a lock on the folder itself and needs no file. Whoever can open the folder can hold it for ever, so it is
+    waited for only a second; ``is_held`` tells whether it was got.
     """
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
         self._fd = -1
+        self.is_held = True
 
     def __enter__(self) -> DirectoryLock:
         self._fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        end = time.monotonic() + 10
+        end = time.monotonic() + 1
         while True:
             try:
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 if time.monotonic() > end:
-                    os.close(self._fd)
-                    raise BusyError(f"another program holds a lock on the folder '{self._folder}'") from None
+                    self.is_held = False
+                    break
                 time.sleep(0.002)
             except OSError:
                 break  # NFS cannot lock a folder that is open for reading only; ``Lock`` still excludes the others

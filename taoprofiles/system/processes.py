@@ -170,6 +170,11 @@ def start_time(pid: int) -> int | None:
     return int(fields[19])
 
 
+def is_stopped(pid: int) -> bool:
+    """Check whether a process is stopped, by a signal such as that of Ctrl-Z or by a debugger."""
+    return _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[:1] in ([b"T"], [b"t"])
+
+
 def parent(pid: int) -> int | None:
     """Return the pid of the parent, None if the process has ended."""
     fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()

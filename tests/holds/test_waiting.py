@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from taoprofiles.system import processes
 from tests.support.commands import Terminal
 from tests.support.engine import until
 from tests.support.home import ALL
@@ -124,6 +125,19 @@ def test_ctrl_c_leaves_the_queue(sandbox: Sandbox) -> None:
         status, output = terminal.finish()
     assert status == -signal.SIGINT, "as a shell tells it: 130"
     assert b"Traceback" not in output
+    assert tickets(sandbox) == []
+
+
+def test_a_stopped_waiter_blocks_nobody(sandbox: Sandbox) -> None:
+    hold_id = held(sandbox)
+    first, second = waiter(sandbox, "b"), waiter(sandbox, "c")
+    first.send_signal(signal.SIGSTOP)
+    until(lambda: processes.is_stopped(first.pid), "it is stopped")
+    sandbox.run("release", hold_id, check=True)
+    assert second.wait(20) == 0
+    first.send_signal(signal.SIGCONT)
+    assert first.wait(20) == 0
+    assert sandbox.run("current").stdout == "b\n"
     assert tickets(sandbox) == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import shutil
@@ -12,8 +13,8 @@ from typing import Any
 import pytest
 
 from taoprofiles.errors import TaoprofError
-from taoprofiles.storage import atomic, journal
-from taoprofiles.storage.journal import digest_of
+from taoprofiles.storage import atomic, files, journal
+from taoprofiles.storage.journal import History, digest_of
 from taoprofiles.switching import switch
 from taoprofiles.switching.status import get_status
 from tests.support.home import Home
@@ -285,3 +286,47 @@ def _no_links(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 def test_new_file_has_no_second_name(used: Home) -> None:
     assert used.mapping_file.stat().st_nlink == 1
     assert Path(used.state / "history.jsonl").stat().st_nlink == 1
+
+
+def test_nobody_else_can_prevent_a_switch(used: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever can open the home may lock it; in a sticky folder another's file under our name cannot be deleted."""
+    folder = os.open(used.root, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    assert switch.use(used.context, "c").changed
+    os.close(folder)
+    names = {used.root / name for name in (".taoprof-new", ".taoprof-old")}
+    for path in names:
+        path.write_bytes(FOREIGN)
+        if os.geteuid() == 0:
+            os.chown(path, 65534, 65534)
+    unlink = os.unlink
+
+    def sticky(path: Any, **options: Any) -> None:
+        if Path(path) in names:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), path)
+        unlink(path, **options)
+
+    monkeypatch.setattr(os, "unlink", sticky)
+    done = switch.use(used.context, "b")
+    assert (done.changed, done.kept) == (True, None)
+    assert {path for path in used.root.iterdir() if "taoprof-" in path.name} == names
+    assert os.geteuid() != 0 or not History(used.context).knows(FOREIGN), "it is not what a killed switch left"
+
+
+def test_what_a_killed_switch_left_is_not_deleted_unread(used: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = used.root / ".taoprof-old"
+    path.write_bytes(FOREIGN)
+    read = files.read
+
+    def fail(name: str, *limit: Any) -> bytes | None:
+        if name == str(path):
+            raise TaoprofError(f"cannot read '{name}': input/output error")
+        return read(name, *limit)
+
+    monkeypatch.setattr(files, "read", fail)
+    with pytest.raises(TaoprofError, match="cannot read"):
+        switch.use(used.context, "c")
+    assert path.read_bytes() == FOREIGN
+    monkeypatch.undo()
+    switch.use(used.context, "c")
+    assert History(used.context).knows(FOREIGN)
