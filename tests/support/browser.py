@@ -63,8 +63,8 @@ RUN = f"""([path, command, cell]) => {{
 
 OUTPUTS = f"""([path, cell]) => {{
     {PANEL}
-    const node = panel.content.widgets[cell].outputArea.node;
-    return [...node.querySelectorAll('.jp-OutputArea-output')].map(shown => shown.innerText).join('\\n');
+    const node = panel.content.widgets[cell].outputArea?.node;
+    return [...node?.querySelectorAll('.jp-OutputArea-output') ?? []].map(shown => shown.innerText).join('\\n');
 }}"""
 
 FIND = f"""([path, cell]) => {{

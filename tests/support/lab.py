@@ -16,7 +16,6 @@ import subprocess
 import sys
 import urllib.request
 from pathlib import Path
-from typing import Any
 
 from tests.support.engine import until
 from tests.support.home import Home, require
@@ -79,16 +78,12 @@ class Lab:
         return self
 
     def __exit__(self, *_: object) -> None:
-        kernels = self._kernels()
         self.process.terminate()  # it shuts its kernels down first
         try:
             self.process.wait(20)
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
-        for kernel in kernels.values():  # a killed server leaves them to find out for themselves
-            if kernel in self._kernels().values():
-                os.kill(kernel, signal.SIGKILL)
 
     def _address(self) -> str | None:
         assert self.process.poll() is None, self.tail()
@@ -101,44 +96,11 @@ class Lab:
     def _answers(self) -> bool:
         assert self.process.poll() is None, self.tail()
         try:
-            return "started" in self.api("status")
+            request = urllib.request.Request(f"{self.url}api/status", headers={"Authorization": f"token {self.token}"})
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return "started" in json.loads(answer.read())
         except (OSError, ValueError):
             return False
-
-    def api(self, path: str, *, method: str = "GET", data: object = None) -> Any:
-        """Ask its REST interface, below ``/api/``."""
-        request = urllib.request.Request(
-            f"{self.url}api/{path}",
-            method=method,
-            data=None if data is None else json.dumps(data).encode(),
-            headers={"Authorization": f"token {self.token}", "Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            content = answer.read()
-        return json.loads(content) if content else None
-
-    def kernel_pids(self, path: str) -> list[int]:
-        """Give the processes of the kernels that a notebook has."""
-        running = self._kernels()
-        sessions = [one for one in self.api("sessions") if one["path"] == path]
-        return [running[one["kernel"]["id"]] for one in sessions if one["kernel"]["id"] in running]
-
-    def _kernels(self) -> dict[str, int]:
-        """Give every kernel's id and process, by the connection file in its command line."""
-        mark = f"{self.home.root}/.local/share/jupyter/runtime/kernel-"
-        found = {}
-        for entry in os.listdir("/proc"):
-            if entry.isdigit():
-                try:
-                    words = Path(f"/proc/{entry}/cmdline").read_bytes().decode(errors="replace").split("\0")
-                except OSError:
-                    continue
-                found |= {
-                    word.removeprefix(mark).removesuffix(".json"): int(entry)
-                    for word in words
-                    if word.startswith(mark) and "ipykernel_launcher" in words
-                }
-        return found
 
     def tail(self) -> str:
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
