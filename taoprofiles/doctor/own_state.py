@@ -29,7 +29,6 @@ class OwnState(NamedTuple):
     - ``foreign``: files and folders that belong to another user (path, uid)
     - ``unreadable``: files that cannot be read (path, reason); ``holds``: damaged records (path, problem)
     - ``unit``: "" (none), "same" or "other"; ``service``: its state; ``guard``: the version of a running guard
-    - ``moved``: TAOPROF_HOME, if ``other``, the profiles of the user's home, exists as well
     """
 
     folder: str
@@ -48,8 +47,6 @@ class OwnState(NamedTuple):
     guard: str = ""
     guard_pid: int = 0
     guard_problem: str = ""
-    moved: str = ""
-    other: str = ""
 
 
 T = TypeVar("T")
@@ -94,7 +91,6 @@ def probe_state(context: Context) -> OwnState:
         tuple((os.path.join(context.holds, f"{id}.json"), text) for id, text in [*damaged.items()][:LISTED]),
         attempt(context.guard, lambda: locks.is_orphaned(context.seal, context.guard), False),
         **_guard(context),
-        **_other_home(context),
     )
 
 
@@ -114,20 +110,6 @@ def _foreign(context: Context) -> list[tuple[str, int]]:
 
 def _mode(path: str) -> int | None:
     return stat.S_IMODE(os.stat(path).st_mode) if os.path.exists(path) else None
-
-
-def _other_home(context: Context) -> dict[str, Any]:
-    moved = context.environ.get("TAOPROF_HOME", "")
-    if not moved:
-        return {}
-    without = {name: value for name, value in context.environ.items() if name != "TAOPROF_HOME"}
-    try:
-        other = Context(without)
-        if os.path.realpath(other.home) != os.path.realpath(context.home) and Store(other).names():
-            return {"moved": moved, "other": other.profiles}
-    except (TaoprofError, OSError):
-        pass
-    return {}
 
 
 def _guard(context: Context) -> dict[str, Any]:
@@ -185,10 +167,6 @@ def _check_files(state: OwnState, uid: int, file_system: FileSystem | None) -> l
         why = "it may belong to a training, so no switch is made while it exists"
         hint = f"mv {shlex.quote(path)} {shlex.quote(path)}.damaged"
         findings.append(error("hold-damaged", path, problem, why, hint))
-    if state.moved and state.other:
-        what = f"TAOPROF_HOME is '{state.moved}', but '{state.other}' also has profiles"
-        why = "tao itself reads the mapping file of HOME; only commands run by taoprof use that of TAOPROF_HOME"
-        findings.append(warning("two-homes", "TAOPROF_HOME", what, why, "unset TAOPROF_HOME"))
     return findings
 
 

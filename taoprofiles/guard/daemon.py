@@ -24,7 +24,7 @@ from taoprofiles.guard.service import add_options
 from taoprofiles.guard.watcher import POLL_INTERVAL, ContainerWatcher, MappingWatcher, WakeQueue
 from taoprofiles.launcher.argv import parse_launcher_argv
 from taoprofiles.masking import printable
-from taoprofiles.storage.files import never_create, to_taoprof_error
+from taoprofiles.storage.files import never_create
 from taoprofiles.storage.paths import Context
 from taoprofiles.system import processes
 from taoprofiles.system.systemd import Notifier
@@ -135,10 +135,8 @@ class Daemon:
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: setattr(self, "_stops", True))
-        try:
-            home = os.stat(self._context.home)
-        except OSError as error:
-            raise to_taoprof_error(self._context.home, "guard the files in", error) from error
+        if not os.path.isdir(self._context.home):
+            raise TaoprofError(f"'{self._context.home}' does not exist")
         claim = self._guard.files.acquire()
         never_create(self._context.home, self._context.state)
         self._start()
@@ -148,11 +146,10 @@ class Daemon:
                 break
             self._step(events)
         self._notifier.notify(STOPPING="1")
-        if self._guard.files.is_current(claim) or self._is_home(home):
-            try:
-                self._guard.end()
-            except Exception as error:  # noqa: BLE001 - the process ends, whatever happens
-                logger.warning("the mapping file stays read-only until the next taoprof command: %s", error)
+        try:
+            self._guard.end()
+        except Exception as error:  # noqa: BLE001 - the process ends, whatever happens
+            logger.warning("the mapping file stays read-only until the next taoprof command: %s", error)
         if not self._stops:
             raise TaoprofError(f"'{self._context.home}', or the state folder in it, was moved, deleted or unmounted")
 
@@ -165,13 +162,6 @@ class Daemon:
             self._step({"changed"})
         logger.info("taoprofiles %s guards %s", VERSION, self._context.short(self._context.mapping_file))
         self._notifier.notify(READY="1")
-
-    def _is_home(self, home: os.stat_result) -> bool:
-        """Check whether the home is still the folder that it was at the start, and not an empty mount point."""
-        try:
-            return os.path.samestat(home, os.stat(self._context.home))
-        except OSError:
-            return False
 
     def _step(self, events: set[str]) -> None:
         """Look if that is due. An error is logged once, and the look is repeated after a delay that grows each time."""

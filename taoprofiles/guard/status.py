@@ -31,12 +31,6 @@ FORMAT = 1
 _LIMIT = 16 << 20
 _MESSAGES = 20
 """Messages that are kept for the next command; older ones are in the history and in the guard's log."""
-_TYPES: dict[str, tuple[type, ...]] = {
-    "line": (str,),
-    "is_sealed": (bool,),
-    "holds": (list,),
-    "problem": (str, type(None)),
-}
 
 logger = logging.getLogger(__name__)
 
@@ -83,12 +77,13 @@ class GuardFiles:
 
     def __init__(self, context: Context) -> None:
         self._folder = context.guard
-        self.name = hashlib.sha256(processes.host_id().encode()).hexdigest()[:12]
+        name, machine, _, namespace = processes.host_id().split(" ")  # not the boot id, so that the files are reused
+        self.name = hashlib.sha256(f"{name} {machine} {namespace}".encode()).hexdigest()[:12]
 
     def acquire(self) -> int:
         """Become the guard of this host; return the descriptor that proves it while it is open.
 
-        Files of guards of an earlier boot are deleted. Raises GuardedError if a guard is alive on this host.
+        Raises GuardedError if a guard is alive on this host.
         """
         files.make_folder(self._folder)
         path = self._path(".claim")
@@ -100,14 +95,6 @@ class GuardFiles:
         if fd is None:
             pid = (self.read() or {}).get("pid", "unknown")
             raise GuardedError(f"a guard is already running: pid {pid}", hint="taoprof service status")
-        for name in os.listdir(self._folder):
-            stem, suffix = os.path.splitext(name)
-            path = os.path.join(self._folder, stem)
-            # Locks say nothing about another host's guard if the file system does not share them.
-            was_here = (best_effort.read_json(path + ".json", _LIMIT) or {}).get("host") == os.uname().nodename
-            if suffix == ".claim" and stem != self.name and was_here and not LivenessLock(path + ".claim").is_held():
-                best_effort.unlink_quietly(path + ".claim")
-                best_effort.unlink_quietly(path + ".json")
         return fd
 
     def is_current(self, fd: int) -> bool:
@@ -130,9 +117,10 @@ class GuardFiles:
     def read(self) -> dict[str, Any] | None:
         """Return the last status of this host's guard, alive or not; None if it is missing or in another format."""
         status = best_effort.read_json(self._path(".json"), _LIMIT) or {}
-        if status.get("v") != FORMAT or not all(isinstance(status.get(key), kind) for key, kind in _TYPES.items()):
-            return None
-        return status if all(isinstance(hold, dict) for hold in status["holds"]) else None
+        holds, problem = status.get("holds"), status.get("problem")
+        is_valid = isinstance(status.get("line"), str) and isinstance(problem, str | None) and isinstance(holds, list)
+        is_valid = is_valid and status.get("v") == FORMAT and isinstance(status.get("is_sealed"), bool)
+        return status if is_valid and all(isinstance(hold, dict) for hold in holds or []) else None
 
     def delete(self) -> None:
         """Delete the files of all guards and their pending messages, unless a guard is alive on some host."""

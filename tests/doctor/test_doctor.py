@@ -120,13 +120,6 @@ def test_a_read_only_mapping_file(used: Home) -> None:
     assert "mapping-read-only" not in findings(used)
 
 
-def test_two_homes(used: Home) -> None:
-    other = used.root / "other"
-    other.mkdir()
-    assert findings(used, TAOPROF_HOME=str(other))["two-homes"]["hint"] == "unset TAOPROF_HOME"
-    assert "two-homes" not in findings(used, TAOPROF_HOME=str(used.root))
-
-
 def test_a_guard_of_another_version(used: Home) -> None:
     from taoprofiles.guard.status import GuardFiles
 

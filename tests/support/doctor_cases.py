@@ -177,7 +177,6 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "guard-outdated": ({"state__guard": "0.0.1"}, {"state__guard": ""}),
     "guard-troubled": ({"state__guard_problem": "no watches are left"}, {"state__guard_problem": ""}),
-    "two-homes": ({"state__moved": "/srv/tao", "state__other": "/home/ana/.config"}, {"state__moved": "/srv/tao"}),
 }
 """By id: changes to SOUND with which it speaks, and changes that come near, with which it does not."""
 
