@@ -61,12 +61,15 @@ def _clean(context: Context, line: str, *, is_path: bool) -> tuple[str, str]:
     text = line.strip()
     if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
         text = text[1:-1]
+    if not text.isprintable():
+        return text, "that has characters that cannot be printed"
+    if is_path and text:
+        text = os.path.normpath(context.absolute(expand_variables(text, context.environ)))
     left = placeholder(text)
-    if not text.isprintable() or left:
-        return text, f"'{left}' is a placeholder" if left else "that has characters that cannot be printed"
+    if left and not os.path.isdir(text):
+        return text, f"'{left}' is a placeholder"
     if not is_path or not text:
         return text, ""
-    text = os.path.normpath(context.absolute(expand_variables(text, context.environ)))
     existing = text
     while not os.path.lexists(existing):
         existing = os.path.dirname(existing)

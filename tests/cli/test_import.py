@@ -60,13 +60,13 @@ def test_the_answer_decides(home: Home, first: str, second: str | None, status: 
     ("typed", "wanted"),
     [('"~/data"', "data"), ("$HOME/data", "data"), ("${HOME}/da\t", "data"), ("~/da\t", "data"),
      ("data", "project/data"), ("", "project"), ("<dir>\n/dev/null\n~/data", "data"),
-     ("FIXME\n$NOSUCH/x\n/dev/null/x", None)],
+     ("FIXME\n$NOSUCH/x\n/dev/null/x", None), ("~/todo", "todo")],
 )  # fmt: skip
 def test_an_answer_is_read_as_a_shell_does_and_asked_again_if_it_cannot_be(
     home: Home, typed: str, wanted: str | None
 ) -> None:
-    (home.root / "data").mkdir()
-    (home.root / "project").mkdir()
+    for name in ("data", "project", "todo"):
+        (home.root / name).mkdir()
     notebook(home.root / "project/a.ipynb", "FIXME")
     words = [home.taoprof, "import", "a.ipynb"]
     with Terminal(words, environ=home.environ, cwd=home.root / "project") as terminal:
