@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from typing import NamedTuple
 
@@ -122,7 +121,7 @@ def _no_file(context: Context) -> Finding:
     what, hint = "there is no mounts file", "'taoprof list' shows the profiles, 'taoprof use NAME' creates the file"
     if not Store(context).names():
         hint = "in the project's folder: 'taoprof new NAME', and then 'taoprof use NAME --mkdir'"
-    for path in environment.near(context.home, os.path.basename(context.mapping_file))[:1]:
-        what += f", but '{path}' has a similar name"
+    for path in environment.near(context.mapping_file, context.folder)[:1]:
+        what += f"; perhaps '{path}' was meant"
         hint = shlex.join(["mv", path, context.mapping_file])
     return error("no-mapping-file", context.short(context.mapping_file), what, why, hint)

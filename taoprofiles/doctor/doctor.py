@@ -49,7 +49,7 @@ def gather(context: Context) -> Machine:
     folders = [("home", context.home), ("state", context.state)]
     if docker.first.root and docker.first.address.startswith("unix://") and os.path.isdir(docker.first.root):
         folders.append(("images", docker.first.root))
-    home = environment.survey(environ, context.home, context.mapping_file, folders)
+    home = environment.survey(environ, context.home, context.mapping_file, folders, folder=context.folder)
     return Machine(VERSION, launchers.result(), docker, gpus.result(), login.result(), home, state.result())
 
 

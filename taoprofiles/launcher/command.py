@@ -14,6 +14,7 @@ from taoprofiles.launcher.argv import GROUPS, HANDLERS
 from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.mounts import Location
 from taoprofiles.launcher.prediction import RefusedError, StartLog
+from taoprofiles.launcher.quoting import is_without_docker
 from taoprofiles.launcher.versions import Behaviour
 
 
@@ -51,18 +52,13 @@ def find_task(behaviour: Behaviour, host: Host, arguments: list[str]) -> Task | 
     if not words or words[0].startswith("-"):
         return None
     groups = {group for group, _ in tasks} if behaviour.task_groups else set()
-    if words[0] in HANDLERS and not is_without_docker(behaviour, host):
+    if words[0] in HANDLERS and not is_without_docker(behaviour, host.environ):
         return None
     if words[0] not in groups:
         raise RefusedError("SystemExit", f"invalid choice: '{words[0]}'", Location("command", 0), 2)
     if len(words) == depth and not words[1].startswith("-"):
         raise RefusedError("SystemExit", f"invalid choice: '{words[1]}'", Location("command", 1), 2)
     return None
-
-
-def is_without_docker(behaviour: Behaviour, host: Host) -> bool:
-    """Check whether the launcher runs its tasks on the host itself."""
-    return behaviour.has_no_docker_mode and host.environ.get("TAO_DOCKER_DISABLE", "0") == "1"
 
 
 def check_mode(behaviour: Behaviour, host: Host) -> None:
@@ -115,7 +111,7 @@ def read_images(behaviour: Behaviour, host: Host) -> dict[tuple[str, ...], tuple
     if content is None:
         return None
     data = json.loads(content)
-    if not behaviour.task_groups and not is_without_docker(behaviour, host):
+    if not behaviour.task_groups and not is_without_docker(behaviour, host.environ):
         _ = data["dockers"].keys()  # the launcher reads it first
     if "format_version" not in list(data.keys()):  # raises as in the launcher if it is no object
         raise KeyError("format is a required key in the launcher config.")

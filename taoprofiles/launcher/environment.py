@@ -28,7 +28,7 @@ class FileSystem(NamedTuple):
 class Home(NamedTuple):
     """The home and the variables (those of LOOKED_AT) that say where things are.
 
-    ``near`` are files with names like the mapping file's, ``system`` is "wsl" or "". ``mounts_state`` is what is wrong
+    ``near`` are files that may have been meant to be it, ``system`` is "wsl" or "". ``mounts_state`` is what is wrong
     with the file that LAUNCHER_MOUNTS names, and ``mounts_meant`` the file that was probably intended.
     """
 
@@ -56,8 +56,13 @@ _ENTRIES = 20_000
 """Limit of the names in the home folder that are compared."""
 
 
-def survey(environ: Mapping[str, str], home: str, mapping_file: str, locations: Iterable[tuple[str, str]]) -> Home:
-    """Look at the home; ``locations`` are file systems to measure, each by what is there and a path on it."""
+def survey(
+    environ: Mapping[str, str], home: str, mapping_file: str, locations: Iterable[tuple[str, str]], *, folder: str = "/"
+) -> Home:
+    """Look at the home, and for mounts files in the current ``folder``.
+
+    ``locations`` are file systems to measure, each by what is there and a path on it.
+    """
     variables = {name: within(environ[name][:1000]) for name in LOOKED_AT if name in environ}
     mounts_state = ""
     if variables.get("LAUNCHER_MOUNTS"):
@@ -71,7 +76,7 @@ def survey(environ: Mapping[str, str], home: str, mapping_file: str, locations: 
         variables=variables,
         mapping_file=mapping_file,
         has_mapping=os.path.lexists(mapping_file),
-        near=tuple(path for path in near(home, os.path.basename(mapping_file)) if _change_time(path) > changed),
+        near=tuple(path for path in near(mapping_file, folder) if _change_time(path) > changed),
         system="wsl" if filesystem.is_wsl() else "",
         sudo_home=_home_of(variables.get("SUDO_USER", "")),
         mounts_state=mounts_state,
@@ -105,14 +110,25 @@ def meant(path: str, environ: Mapping[str, str]) -> str:
     return os.path.abspath(plain) if not is_right and os.path.isfile(plain) else ""
 
 
-def near(home: str, name: str) -> list[str]:
-    """Return the files of the home whose names are similar to the mapping file's ``name``."""
+def near(mapping_file: str, folder: str) -> list[str]:
+    """Return the files that may have been meant to be the mapping file.
+
+    These have a similar name beside it, or a similar or the same name in the current ``folder``, where notebooks are.
+    """
+    home, name = os.path.split(mapping_file)
+    found = [os.path.join(home, other) for other in _similar_names(home) if other != name]
+    if os.path.realpath(folder) != os.path.realpath(home):
+        found += [os.path.join(folder, other) for other in _similar_names(folder)]
+    return found[:10]
+
+
+def _similar_names(folder: str) -> list[str]:
     try:
-        with os.scandir(home) as entries:
+        with os.scandir(folder) as entries:
             names = [entry.name for _, entry in zip(range(_ENTRIES), entries, strict=False)]
     except (OSError, ValueError):
         return []
-    return sorted(os.path.join(home, other) for other in names if other != name and _NEAR.fullmatch(other))[:10]
+    return sorted(name for name in names if _NEAR.fullmatch(name))
 
 
 def _change_time(path: str) -> float:

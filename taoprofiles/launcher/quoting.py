@@ -79,15 +79,25 @@ def quote_argv(argv: list[str], environ: Mapping[str, str], find_version: Callab
 
 def quote_words(words: Sequence[str], environ: Mapping[str, str], behaviour: Behaviour | None) -> list[str]:
     """Return the words of a launcher command, quoted for the shells of that launcher; None is any without a mode."""
-    # run_container_on_ci, and the launcher without Docker (whl_instance.py), use one shell instead of two.
-    is_bare = behaviour is not None and behaviour.has_no_docker_mode and environ.get("TAO_DOCKER_DISABLE") == "1"
-    one_shell = is_bare or (behaviour is not None and behaviour.ci and "CI_PROJECT_DIR" in environ)
-    taken = taken_volumes(words) if behaviour is not None and behaviour.volume_argument and not is_bare else ()
+    one_shell = behaviour is not None and has_one_shell(behaviour, environ)
+    taken = taken_volumes(words, behaviour, environ) if behaviour is not None else ()
     return [word if number in taken else quote_word(word, unquoted=one_shell) for number, word in enumerate(words)]
 
 
-def taken_volumes(words: Sequence[str]) -> set[int]:
+def is_without_docker(behaviour: Behaviour, environ: Mapping[str, str]) -> bool:
+    """Check whether the launcher runs its tasks on the host itself."""
+    return behaviour.has_no_docker_mode and environ.get("TAO_DOCKER_DISABLE") == "1"
+
+
+def has_one_shell(behaviour: Behaviour, environ: Mapping[str, str]) -> bool:
+    """Check whether the launcher gives its words to /bin/sh alone: run_container_on_ci, and whl_instance.py."""
+    return is_without_docker(behaviour, environ) or (behaviour.ci and "CI_PROJECT_DIR" in environ)
+
+
+def taken_volumes(words: Sequence[str], behaviour: Behaviour, environ: Mapping[str, str]) -> set[int]:
     """Return the numbers of the words that the launcher itself takes as values of ``--volume``, in its own order."""
+    if not behaviour.volume_argument or is_without_docker(behaviour, environ):
+        return set()
     rest = list(enumerate(words))
     taken = set()
     while (at := next((at for at, (_, word) in enumerate(rest) if word == VOLUME), -1)) >= 0 and at + 1 < len(rest):

@@ -8,6 +8,7 @@ from taoprofiles.launcher import command, docker_config, mounts_file, sdk
 from taoprofiles.launcher.host import Host, find_mounts_path
 from taoprofiles.launcher.mounts import Location, Mount
 from taoprofiles.launcher.prediction import CONTAINER, Call, Prediction, RefusedError, StartLog
+from taoprofiles.launcher.quoting import is_without_docker
 from taoprofiles.launcher.versions import behaviour as behaviour_of
 
 _CI_OPTIONS = ("tty", "privileged", "shm_size")
@@ -50,7 +51,7 @@ class _Start:
         log = self.log
         with log.step("environ", key="TAO_DOCKER_DISABLE"):
             command.check_mode(self.behaviour, self.host)
-        is_bare = command.is_without_docker(self.behaviour, self.host)
+        is_bare = is_without_docker(self.behaviour, self.host.environ)
         if is_bare:
             log.change("no-docker", Location("environ", key="TAO_DOCKER_DISABLE"))
         task: command.Task | None = _ANY_TASK

@@ -15,6 +15,8 @@ from taoprofiles.launcher.quoting import (
     SHELLS_OWN,
     VARIABLE,
     expand_variables,
+    has_one_shell,
+    is_without_docker,
     quote_word,
     split_like_bash,
     taken_volumes,
@@ -77,7 +79,11 @@ class CommandContext:
     @property
     def is_without_docker(self) -> bool:
         """Whether the task runs on this host itself."""
-        return self.behaviour.has_no_docker_mode and self.environ.get("TAO_DOCKER_DISABLE") == "1"
+        return is_without_docker(self.behaviour, self.environ)
+
+    def quote(self, word: str) -> str:
+        """Return a word as it must be written for the launcher's shell."""
+        return quote_word(word, unquoted=has_one_shell(self.behaviour, self.environ))
 
     def complete(self, words: Sequence[str], *, is_run: bool = False) -> str:
         """Return a corrected command as one to paste."""
@@ -219,8 +225,7 @@ class _CommandChecker:
     def _check_quoting(self) -> None:
         """Report the words that the launcher's shell changes, and keep what arrives of the others."""
         reported: list[Finding] = []
-        takes = self._context.behaviour.volume_argument and not self._context.is_without_docker
-        taken = taken_volumes(self.words) if takes else ()
+        taken = taken_volumes(self.words, self._context.behaviour, self._context.environ)
         for number, key, _ in _valued(self.words):
             word = self.words[number]
             if number in taken:
@@ -230,16 +235,16 @@ class _CommandChecker:
             if split is not None and len(split) == 1 and not secret:
                 self._arriving[number] = split[0]
             is_home = split == [self._known.get("HOME", "") + word[1:]] and word.startswith("~/")
-            is_quoted = split is not None and len(split) == 1 and word == quote_word(split[0])
+            is_quoted = split is not None and len(split) == 1 and word == self._context.quote(split[0])
             if split == [expand_variables(word, self._known)] or is_home or is_quoted or self._unset(word):
                 continue
             effect = "changes the value" if secret else _shell_effect(word, split)
             what, why = f"the launcher's shell {effect}", "the launcher pastes its words into 'bash -c' without quotes"
             hint = f"'taoprof run {self._context.profile or 'PROFILE'} -- …' passes words on unchanged"
             if not secret:
-                hint = f"write {shlex.quote(quote_word(word))}; or {hint}"
+                hint = f"write {shlex.quote(self._context.quote(word))}; or {hint}"
                 if not self._context.is_run:  # taoprof run quotes the words itself
-                    self._quoted[number] = quote_word(word)
+                    self._quoted[number] = self._context.quote(word)
             self._add("arg-needs-quoting", Argument(number, key, word), what, why, hint, severity=WARNING)
             reported += [] if secret else self._findings[-1:]
         for finding in reported:
@@ -356,7 +361,7 @@ class _CommandChecker:
         corrected = self._corrected[number]
         if self._context.is_quoted or is_run or split_like_bash(corrected, self._known) == [corrected]:
             return corrected
-        return quote_word(corrected)
+        return self._context.quote(corrected)
 
     def _masked(self, text: str) -> str:
         for value in self._secret_values:

@@ -96,9 +96,11 @@ def check_launcher_mounts(path: str | None, state: str, meant: str) -> Iterator[
 def _check_names(home: Home, fallback_file: str) -> Iterator[Finding]:
     for path in home.near:
         name = os.path.basename(path)
-        if f"~/{name}" == fallback_file and not home.has_mapping:
+        is_elsewhere = os.path.dirname(path) != os.path.dirname(home.mapping_file)
+        if f"~/{name}" == fallback_file and not home.has_mapping and not is_elsewhere:
             continue
         what = f"its name is not '{os.path.basename(home.mapping_file)}', so tao does not read it"
+        what = f"tao does not read it, but '{home.mapping_file}'" if is_elsewhere else what
         # docker_handler.py of launchers up to 4.0.1, lines 28 to 38
         is_old = name == ".tlt_mounts.json"
         why = "a launcher before 5.0 did" if is_old else "without its file tao only warns, and mounts nothing"

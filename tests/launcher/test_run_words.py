@@ -72,9 +72,7 @@ def test_no_word_acts_on_the_host(
         )
         assert sorted(cwd.iterdir()) == before, (launcher.version, mode, shell)
         given_words = os.fsdecode(record.read_bytes()).split("\0")[:-1]
-        taken: set[int] = set()
-        if behaviour(launcher.version).volume_argument and "TAO_DOCKER_DISABLE" not in mode:
-            taken = taken_volumes(expected)
+        taken = taken_volumes(expected, behaviour(launcher.version), mode)
         task_words = _without_volumes(expected, taken)
         if task_words[:1] != ["run"] and task_words:
             assert given_words[-len(task_words) - 1 :] == ["unet", *task_words], (launcher.version, mode, shell)

@@ -299,6 +299,13 @@ def test_without_docker_paths_are_those_of_this_host() -> None:
     assert ids("train -e /specs/train.yaml", environ=environ, behaviour=behaviour("0.1.24")) == []
 
 
+def test_a_hint_is_quoted_for_the_launchers_mode() -> None:
+    (two,) = found('train "x=it\'s"')
+    assert two.hint.endswith("""'"x=it'"'"'\\'"'"''"'"'s"'""")
+    (one,) = found('train "x=it\'s"', environ={"CI_PROJECT_DIR": "/x"})
+    assert one.hint.endswith("""'"x=it'"'"'s"'""")
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

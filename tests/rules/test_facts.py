@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from taoprofiles.doctor import docker_probe
 from taoprofiles.launcher import docker_config, environment, installed
 from taoprofiles.launcher.installed import NO_ANSWER, NO_INTERPRETER, NO_LAUNCHER, OTHER_PROGRAM
-from taoprofiles.rules.machine import check_login
+from taoprofiles.rules.machine import check_home, check_login
 from taoprofiles.storage import best_effort
 from taoprofiles.system import engine
 from taoprofiles.system.commands import run_bounded
@@ -252,6 +252,21 @@ def test_names_that_come_near(tmp_path: Path) -> None:
     result = environment.survey({}, str(tmp_path), str(tmp_path / ".tao_mounts.json"), [])
     assert {os.path.basename(path) for path in result.near} == near
     assert not result.has_mapping
+
+
+def test_a_mounts_file_beside_the_notebook(tmp_path: Path) -> None:
+    home, notebooks = tmp_path / "home", tmp_path / "notebooks"
+    for folder in (home, notebooks):
+        folder.mkdir()
+        (folder / "train.json").touch()
+    (notebooks / ".tao_mounts.json").touch()
+    mapping_file = str(home / ".tao_mounts.json")
+    assert environment.near(mapping_file, str(notebooks)) == [str(notebooks / ".tao_mounts.json")]
+    assert environment.near(mapping_file, str(home)) == []
+    survey = environment.survey({}, str(home), mapping_file, [], folder=str(notebooks))
+    (finding,) = check_home(survey, "")
+    assert (finding.id, finding.hint) == ("file-near-miss-name", f"mv {notebooks}/.tao_mounts.json {mapping_file}")
+    assert finding.what == f"tao does not read it, but '{mapping_file}'"
 
 
 def test_an_older_file_with_a_near_name_is_no_news_beside_the_right_one(tmp_path: Path) -> None:

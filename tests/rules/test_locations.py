@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taoprofiles.launcher.host import Host
-from taoprofiles.launcher.mounts import Location
+from taoprofiles.launcher.mounts import Location, Mount
 from taoprofiles.launcher.simulation import predict
 from taoprofiles.launcher.versions import NEWEST, behaviour
-from taoprofiles.rules import start
+from taoprofiles.rules import mounts, start
 from taoprofiles.rules.locations import find_lines, in_file
 from tests.support.generated_profiles import any_text, moderate
 
@@ -59,6 +59,18 @@ def test_a_repeated_list_has_the_lines_of_the_last() -> None:
     locate = in_file("f", find_lines(text))
     assert locate(Location("Mounts", 0, "source")) == "f:6 (Mounts[0].source)"
     assert locate(Location("Mounts", 1)) == "f:5 (Mounts[1])", "not the line of the first"
+
+
+def test_thousands_of_mounts_take_no_time() -> None:
+    entries = [
+        Mount(
+            Location("Mounts", number), f"/nowhere/{number}", f"/data/{number}", {"source": "/x", "destination": "/y"}
+        )
+        for number in range(8000)
+    ]
+    began = time.process_time()
+    assert len(list(mounts.check(entries, str, Host({}, "/")))) >= 8000
+    assert time.process_time() - began < 10  # it took 17 s
 
 
 def test_thousands_of_repeated_keys_take_no_time() -> None:
