@@ -277,15 +277,22 @@ class _CommandChecker:
             self._add("host-path", argument, what, why, hint)
 
     def _relative_paths(self) -> Iterator[tuple[Argument, Resolution]]:
-        """Yield spec files and results relative to the current folder, which in the container is another one."""
+        """Yield spec files and results relative to the current folder, which in the container is another one.
+
+        Spec files that do not exist are reported here.
+        """
         folder = self._context.folder
         for number, key, value in _valued(self._arriving):
             is_results = key in _RESULTS_OPTIONS
             if (key in SPEC_OPTIONS or is_results) and folder and value[:1] not in ("", "/", "~", "$", "-"):
                 path = os.path.join(folder, value)
                 resolution = self.resolver.resolve(path)
-                if resolution.kind == "host" and (is_results or self._context.files.exists(path)):
-                    argument = Argument(number, key, value)
+                argument = Argument(number, key, value)
+                if not is_results and not self._context.files.exists(path) and not path.endswith(_ENGINES):
+                    missing = Resolution("missing", value, "", os.path.normpath(path))
+                    what, why, hint = self.resolver.explain(missing)
+                    self._add("missing-file", argument, what, why, hint)
+                elif resolution.kind == "host":
                     self._correct(argument, resolution.container)
                     yield argument, resolution
 

@@ -109,6 +109,18 @@ def test_a_slow_driver_keeps_nobody_else_waiting(sandbox: Sandbox) -> None:
     sandbox.run("use", "b", check=True)
 
 
+def test_run_refuses_a_relative_spec_file_that_does_not_exist_as_check_does(sandbox: Sandbox) -> None:
+    folder = sandbox.root / "projects/a"
+    (folder / "trian.txt").touch()
+    command = ("a", "--", "tao", "model", "unet", "train", "-e", "train.txt")
+    for verb in ("check", "run"):
+        done = sandbox.run(verb, *command, cwd=folder)
+        assert done.returncode == 3
+        text = done.stdout + done.stderr
+        assert f"no such file in the container: 'train.txt' (on this host: '{folder}/train.txt')" in text, verb
+        assert "did you mean 'trian.txt'?" in text, verb
+
+
 # How a run ends
 
 
