@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from taoprofiles.errors import BusyError, HeldError
-from taoprofiles.holds.hold import Hold
+from taoprofiles.holds.hold import Hold, format_age
 from taoprofiles.storage import best_effort, files
 from taoprofiles.storage.locks import LivenessLock, Lock
 from taoprofiles.storage.paths import Context
@@ -27,7 +27,8 @@ def wait_until_free(
     """Call ``attempt`` until it raises no HeldError, and return its result.
 
     ``queue`` names the queue to wait in, ``seconds`` is the time limit, and may be infinite. ``say`` is called with a
-    message about who is waited for, whenever that changes. Raises the last HeldError when the time is over.
+    message about who is waited for, whenever that changes. When the time is over, raises the last HeldError, whose
+    message then says so.
     """
     end = time.monotonic() + seconds
     announced: object = None
@@ -46,7 +47,11 @@ def wait_until_free(
                     continue  # the attempt has already waited, for the lock
             remaining = end - time.monotonic()
             if remaining <= 0:
-                raise refusal or HeldError(f"{len(ahead)} others were waiting first", hint="use a longer --wait")
+                others = f"{len(ahead)} other{'s' if len(ahead) > 1 else ''} waiting first"
+                error = refusal or HeldError(others, hint="wait longer: --wait without TIME has no limit")
+                if seconds > 0:
+                    error.message = f"gave up waiting after {format_age(seconds)}: {error.message}"
+                raise error
             holds: Sequence[Hold] = refusal.holds if refusal else ()
             waiting_for = [hold.id for hold in holds] or len(ahead)
             if waiting_for != announced:
