@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taoprofiles.errors import TaoprofError
 from taoprofiles.profiles import ENV_FORMATS, LAYOUTS
+
+if TYPE_CHECKING:
+    from taoprofiles.storage.paths import Context
 
 
 def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
@@ -40,7 +43,7 @@ class Argument(NamedTuple):
 
     name: str
     settings: dict[str, Any]
-    completer: Callable[..., list[str] | dict[str, str]] | None = None
+    completer: Callable[..., Any] | None = None
 
 
 def _argument(name: str, help: str, **settings: Any) -> Argument:
@@ -57,35 +60,45 @@ def _path(name: str, metavar: str, help: str, **settings: Any) -> Argument:
 
 def _profile(help: str = "name of the profile", *, metavar: str = "NAME", optional: bool = False) -> Argument:
     settings = {"metavar": metavar, "help": help, "nargs": "?" if optional else None}
-    return Argument(metavar.lower(), settings, _complete_profile)
+    return Argument(metavar.lower(), settings, _completer(_profiles))
 
 
-def _id(name: str, help: str, *, kinds: Sequence[str] = ()) -> Argument:
-    """Return the argument for the id of a hold; only holds of ``kinds`` complete it."""
+def _id(name: str, help: str, find: Callable[[Context], Sequence[str] | dict[str, str]], **settings: Any) -> Argument:
+    return Argument(name, {"metavar": "ID", "help": help, **settings}, _completer(find))
 
-    def complete(**_: object) -> dict[str, str]:
-        from taoprofiles.holds.manage import active_holds
+
+def _completer(find: Callable[[Context], Sequence[str] | dict[str, str]]) -> Callable[..., Any]:
+    """Return what argcomplete calls; ``find`` returns the words, or for each its description."""
+
+    def complete(**_: object) -> Sequence[str] | dict[str, str]:
         from taoprofiles.storage.paths import Context
 
         try:
-            holds = active_holds(Context()).holds
+            return find(Context())
         except TaoprofError:
-            return {}
-        return {hold.id: f"{hold.profile}: {hold.line()}" for hold in holds if not kinds or hold.kind in kinds}
+            return []
 
-    return Argument(name, {"metavar": "ID", "help": help}, complete)
+    return complete
 
 
-def _complete_entry(**_: object) -> dict[str, str]:
+def _profiles(context: Context) -> list[str]:
+    from taoprofiles.profiles.store import Store
+
+    return Store(context).names()
+
+
+def _holds(context: Context) -> dict[str, str]:
+    from taoprofiles.holds.manage import active_holds
+
+    return {hold.id: f"{hold.profile}: {hold.line()}" for hold in active_holds(context).holds}
+
+
+def _entries(context: Context) -> dict[str, str]:
     from itertools import islice
 
     from taoprofiles.storage.journal import History
-    from taoprofiles.storage.paths import Context
 
-    try:
-        entries = list(islice(History(Context()).newest_first(), 20))
-    except TaoprofError:
-        return {}
+    entries = islice(History(context).newest_first(), 20)
     return {str(entry.id): f"{entry.action} {entry.profile or ''}" for entry in entries}
 
 
@@ -93,16 +106,6 @@ def _complete_path(prefix: str, **_: object) -> list[str]:
     from argcomplete.completers import FilesCompleter
 
     return list(FilesCompleter()(prefix))
-
-
-def _complete_profile(**_: object) -> list[str]:
-    from taoprofiles.profiles.store import Store
-    from taoprofiles.storage.paths import Context
-
-    try:
-        return Store(Context()).names()
-    except TaoprofError:
-        return []
 
 
 RENDER_TARGETS = ("docker", "compose", "kubernetes", "slurm")
@@ -123,18 +126,12 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
         _MKDIR,
         _flag("--dry-run", "show what would change, and change nothing"),
         _WAIT,
-        _id("--release", "release that hold even if its work is still running"),
+        _id("--release", "release that hold even if its work is still running", _holds),
         _flag("--yes", "answer the question of --release with yes"),
         _flag("--force", "switch even if 'taoprof check' reports errors"),
         _REVEAL,
     ),
-    "undo": (
-        Argument(
-            "id",
-            {"metavar": "ID", "nargs": "?", "help": "number of a history entry; default: the last change"},
-            _complete_entry,
-        ),
-    ),
+    "undo": (_id("id", "number of a history entry; default: the last change", _entries, nargs="?"),),
     "history": (
         _path("path", "PATH", "show only the runs that wrote to this path on the host", nargs="?"),
         _flag("--all", "show every entry, not only the last 20"),
@@ -160,7 +157,7 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
     ),
     "shell": (_profile(), _MKDIR, _flag("--force", "start even if 'taoprof check' reports errors")),
     "stop": (
-        _id("id", "id of the run, as 'taoprof status' shows it", kinds=("run", "shell", "notebook", "found")),
+        _id("id", "id of the run, as 'taoprof status' shows it", _holds),
         _flag("--yes", "stop it without a question"),
     ),
     "hold": (
@@ -170,7 +167,7 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
         _argument("--pid", "as long as this process lives", type=int, metavar="PID"),
     ),
     "release": (
-        _id("id", "id of the hold, as 'taoprof status' shows it"),
+        _id("id", "id of the hold, as 'taoprof status' shows it", _holds),
         _flag("--yes", "answer the question with yes"),
     ),
     "current": (_flag("--short", "for prompts: NAME, NAME~ if it drifted, ? if another program wrote it"),),
@@ -214,7 +211,7 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
         Argument(
             "--from",
             {"dest": "source", "metavar": "OTHER", "help": "copy this profile instead of creating one from a folder"},
-            _complete_profile,
+            _completer(_profiles),
         ),
     ),
     "import": (

@@ -346,7 +346,6 @@ def test_ids_are_completed_with_what_they_are(home: Home) -> None:
     hold = home.json("hold", "--reason", "a demo")["data"]["id"]
     assert hold in completed(home, "taoprof release ")
     assert hold in completed(home, "taoprof use --release ")
-    assert hold not in completed(home, "taoprof stop ")
     assert "1" in completed(home, "taoprof undo ")
     assert "a demo" in fish(home, "taoprof release ", whole=True)[0]
 
