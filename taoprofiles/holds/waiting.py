@@ -48,10 +48,10 @@ def wait_until_free(
             remaining = end - time.monotonic()
             if remaining <= 0:
                 others = f"{len(ahead)} other{'s' if len(ahead) > 1 else ''} waiting first"
-                error = refusal or HeldError(others, hint="wait longer: --wait without TIME has no limit")
+                expired = refusal or HeldError(others, hint="wait longer: --wait without TIME has no limit")
                 if seconds > 0:
-                    error.message = f"gave up waiting after {format_age(seconds)}: {error.message}"
-                raise error
+                    expired.message = f"gave up waiting after {format_age(seconds)}: {expired.message}"
+                raise expired
             holds: Sequence[Hold] = refusal.holds if refusal else ()
             waiting_for = [hold.id for hold in holds] or len(ahead)
             if waiting_for != announced:
