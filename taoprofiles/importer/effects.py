@@ -106,9 +106,14 @@ def invalidate(ev: Evaluator, nodes: Iterable[ast.AST], *, later: bool = False) 
             code.visit(part)
         if later:
             parts = [part for part in parts if isinstance(part, ast.Global | ast.Nonlocal | ast.NamedExpr)]
-            ev.state.later.bound |= bound_names(parts)
-        for name in sorted(bound_names(parts)):
-            ev.bind(name, code.unknown)
+            ev.state.later.bound |= bound_names(parts) | code.names
+        for part in parts:
+            if isinstance(part, ast.Import | ast.ImportFrom):
+                for name, value in ev.imported(part):
+                    code.bind(name, value)
+        others = [part for part in parts if not isinstance(part, ast.alias)]
+        for name in sorted(bound_names(others) | code.names):
+            code.bind(name, code.unknown)
     finally:
         ev.locals = outer
 
@@ -135,8 +140,18 @@ class _Code:
     def __init__(self, ev: Evaluator, *, later: bool) -> None:
         self._ev, self._state, self._later = ev, ev.state, later
         self.unknown = ev.state.unknown("set by code that is not followed")
+        self.names: set[str] = set()
+        """Names that the code may bind by globals()."""
         self._harmless: set[int] = set()
         """Nodes, by id(), that mention ``os.environ`` and only read it, or change only what is known."""
+
+    def bind(self, name: str, value: Any) -> None:
+        """Bind a name. What the code sets through a module of that name is not known after the module is replaced."""
+        if isinstance(self._ev.lookup(name), Library) and not isinstance(value, Library):
+            self._state.later.all_variables = True
+            self._lose_variables([None])
+            self._lose_mounts_file()
+        self._ev.bind(name, value)
 
     def visit(self, node: ast.AST) -> None:
         self._harmless.update(map(id, _only_read(node)))
@@ -157,6 +172,10 @@ class _Code:
 
     def _mention(self, name: str) -> None:
         value = self._ev.lookup(name)
+        if name == "globals":
+            self._state.note("may set variables that are not known: globals() is not followed")
+            self._state.has_unknown_names = True
+            self.names |= {key for key, value in self._state.names.items() if not isinstance(value, Library)}
         if self._later:
             self._state.later.mentioned.add(name)
         if names_mounts_file(value):

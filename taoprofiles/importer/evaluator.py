@@ -223,6 +223,8 @@ class Evaluator:
             return TracedStr([Segment("__main__")])
         if name in functions.BUILTINS:
             return Library(name)
+        if name == "globals":
+            invalidate(self, [node])
         if self.state.has_unknown_names:
             return self.state.unknown(f"{name} is perhaps set by code that is not followed")
         if PLACEHOLDER_NAME.match(name):
@@ -385,25 +387,33 @@ class Evaluator:
         pass
 
     def _run_import(self, node: ast.Import) -> None:
-        for alias in node.names:
-            first = alias.name.partition(".")[0]
-            known = alias.name in MODULES or first in MODULES
-            value = Library(alias.name if alias.asname else first)
-            self.bind(alias.asname or first, value if known else self.state.unknown(f"'{alias.name}' is not followed"))
+        for name, value in self.imported(node):
+            self.bind(name, value)
 
     def _run_importfrom(self, node: ast.ImportFrom) -> None:
-        state, module = self.state, node.module or ""
+        if (node.module or "").startswith("google.colab"):  # notebooks ask in this way whether they run there
+            raise SimulatedException(f"ModuleNotFoundError: No module named '{node.module}'")
+        if node.names[0].name == "*":
+            self.state.has_unknown_names = True
+            self.state.note(f"may set variables that are not known: 'from {node.module} import *' is not followed")
+            names = [name for name, value in self.state.names.items() if not isinstance(value, Library)]
+            invalidate(self, [ast.Name(name, ast.Store()) for name in names])
+        for name, value in self.imported(node):
+            self.bind(name, value)
+
+    def imported(self, node: ast.Import | ast.ImportFrom) -> list[tuple[str, Any]]:
+        """Return the names that an import binds, each with its value."""
+        bound = []
         for alias in node.names:
-            known = module in MODULES and not node.level
-            if module.startswith("google.colab"):  # notebooks ask in this way whether they run there
-                raise SimulatedException(f"ModuleNotFoundError: No module named '{module}'")
-            if alias.name == "*":
-                state.has_unknown_names = True
-                state.note(f"may set variables that are not known: 'from {module} import *' is not followed")
-                invalidate(self, [ast.Name(bound, ast.Store()) for bound in state.names])
+            first, module = alias.name.partition(".")[0], getattr(node, "module", None)
+            if isinstance(node, ast.ImportFrom):
+                name, value, is_known = alias.name, f"{module}.{alias.name}", module in MODULES and not node.level
             else:
-                value = Library(f"{module}.{alias.name}")
-                self.bind(alias.asname or alias.name, value if known else state.unknown(f"'{module}' is not followed"))
+                value = alias.name if alias.asname else first
+                name, is_known = first, alias.name in MODULES or first in MODULES
+            unknown = self.state.unknown(f"'{module or alias.name}' is not followed")
+            bound.append((alias.asname or name, Library(value) if is_known else unknown))
+        return [pair for pair in bound if pair[0] != "*"]
 
     def _run_assign(self, node: ast.Assign) -> None:
         value = self.value(node.value)
@@ -526,7 +536,8 @@ class Evaluator:
         arguments = node.args
         parts = [part for statement in node.body for part in ast.walk(statement)]
         other = arguments.vararg or arguments.kwarg or arguments.posonlyargs or arguments.kwonlyargs
-        if other or node.decorator_list or any(isinstance(part, _NOT_IN_FUNCTIONS) for part in parts):
+        uses_globals = any(isinstance(part, ast.Name) and part.id == "globals" for part in parts)
+        if other or uses_globals or node.decorator_list or any(isinstance(part, _NOT_IN_FUNCTIONS) for part in parts):
             self._run_classdef(node)
             return
         names = [parameter.arg for parameter in arguments.args]

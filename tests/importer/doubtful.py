@@ -160,6 +160,19 @@ LATER = [
     ("d = {'a': '1', 'b': '2'}\nr = ''\nfor k, v in d.items():\n    d['b'] = 'z'\n    r += v", "r"),
     ("l = ['a', 'b']\nr = ''\nfor x in l:\n    l[1] = 'z'\n    r += x", "r"),
     ("l = ['a']\nadd = l.append\nl[0] = 'b'\nadd('c')", "''.join(l)"),
+    ("x = 'a'\nglobals()['x'] = 'b'", "x"),
+    (
+        "os.environ['A'] = '1'\ntry:\n    import os\nexcept ImportError:\n    pass\nos.environ['A'] = '2'",
+        "os.environ['A']",
+    ),
+    (
+        "os.environ['A'] = '1'\nwhile YES:\n    import types as os\n    break\nimport os as o\no.environ['A'] = '2'",
+        "'x'",
+    ),
+    ("r = os\nos.environ['A'] = '1'\nif NO:\n    os = None\nos.environ['A'] = '2'", "r.environ['A']"),
+    ("os.environ['A'] = '1'\nfrom string import *\nos.environ['A'] = '2'", "os.environ['A']"),
+    ("x = 'a'\ndef f(): globals()['x'] = 'b'\nf()", "x"),
+    ("x = 'a'\nwhile YES:\n    globals().update(x='b')\n    break", "x"),
     ("os.environ['A'] = '1'\nlist(map(os.environ.pop, ['A']))", "os.environ.get('A', 'none')"),
 ]
 VALUES = [
