@@ -10,7 +10,7 @@ import pytest
 from taoprofiles.storage.journal import History, digest_of
 from tests.support import power
 from tests.support.commands import call
-from tests.support.home import Home
+from tests.support.home import ALL, Home
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -86,6 +86,8 @@ def test_power_loss(home: Home, case: str, model: str) -> None:
     faults, count = [], 0
     for tree in disk.crashes(model):
         count += 1
+        if not ALL and count % 6 != 1:
+            continue  # CI tries every state
         home = Home(home.root.with_name(f"crash-{count}"))
         power.build(tree, home.root)
         try:
