@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -247,3 +248,28 @@ def test_a_mount_that_the_launcher_moves_is_reported_at_once(training_home: Trai
     with BackgroundRun(home, "segformer", "--", "sh", "-c", script.replace("rm -f ~/.tao_mounts.json; ", "")) as run:
         assert run.process.wait(60) == 0, run.output
     assert "none of the profile's folders is mounted: the launcher read another mounts file" in run.output
+
+
+CELLS = """
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+shell.run_cell("%load_ext taoprofiles\\n%taoprof use detectnet_v2")
+for status in (3, 0):
+    print(status, shell.run_cell(f"!tao model detectnet_v2 train 0 {status}").success)
+"""
+
+
+def test_a_notebooks_trainings_fail_their_cells_and_are_in_the_history(training_home: TrainingHome) -> None:
+    home = training_home
+    two_projects(home)
+    path = f"{Path(home.tao).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        [sys.executable, "-c", CELLS], env={**home.environ, "PATH": path}, capture_output=True, text=True, timeout=100
+    )
+    assert "3 False\n" in done.stdout, done.stdout + done.stderr
+    assert "0 True\n" in done.stdout, done.stdout + done.stderr
+    assert "task failed: 'detectnet_v2 train 0 3' ended with exit status 3 (container " in done.stdout
+    good, failed = home.json("history", str(home.root / "tao/kitti"))["data"]["runs"]
+    assert [(run["kind"], run["status"]) for run in (good, failed)] == [("notebook", 0), ("notebook", 3)]
+    assert failed["command"] == ["detectnet_v2", "train", "0", "3"]
+    assert home.holds() == []
