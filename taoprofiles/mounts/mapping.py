@@ -185,7 +185,8 @@ def _change(item: _Item, a: str | None, b: str | None, secrets: Collection[str])
     old, new = (None if value is None else _plain(value) for value in (a, b))
     if old == new:
         old, new = a, b  # the text "1" and the number 1
-    return Change(item.what, key + " (again)" * item.number, old, new, is_hidden)
+    again = "" if item.number == 0 else " (again)" if item.number == 1 else f" (again {item.number})"
+    return Change(item.what, key + again, old, new, is_hidden)
 
 
 class _Item(NamedTuple):
@@ -217,14 +218,15 @@ def _flat(mapping: dict[str, Any]) -> dict[_Item, str]:
 
 def _add_items(flat: dict[_Item, str], section: str, items: list[Any]) -> None:
     what, key, value = _LISTS[section]
-    malformed = []
+    malformed: list[str] = []
+    numbers: dict[str, int] = {}
     for item in items:
         if not (isinstance(item, dict) and key in item and value in item):
             malformed.append(_json(item))
             continue
-        name, number = _json(item[key]), 0
-        while _Item(what, section, name, number) in flat:
-            number += 1
+        name = _json(item[key])
+        number = numbers.get(name, 0)
+        numbers[name] = number + 1
         flat[_Item(what, section, name, number)] = _json(item[value])
         more = {other: item[other] for other in item if other not in (key, value)}
         if more:

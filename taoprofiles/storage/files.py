@@ -14,8 +14,8 @@ from taoprofiles.errors import InvalidStateError, TaoprofError
 from taoprofiles.storage.paths import Context
 
 PRIVATE = 0o600
-MAPPING_LIMIT = 16 << 20
-"""Bytes. A mapping file has a few hundred; one past this limit is some other file, and is not replaced."""
+MAPPING_LIMIT = 1 << 20
+"""Bytes. 10,000 mounts are 640,000; one past this limit is some other file, and is not replaced."""
 _PATH_IS_WRONG = (errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.ENXIO)
 _HINTS = {
     errno.ENOSPC: "free some space, then run the command again; nothing was changed",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from taoprofiles.errors import InvalidStateError, TaoprofError
 from taoprofiles.storage import atomic, best_effort, files
-from taoprofiles.storage.files import MAPPING_LIMIT, to_taoprof_error
+from taoprofiles.storage.files import to_taoprof_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,6 +30,8 @@ LAST_TIME = 1e11
 """Seconds since 1970: the year 5138. A later time was not written by us, and may be more than a clock can show."""
 SIZE_LIMIT = 4 << 20
 """Bytes of the journal, some 12,000 entries; a longer one is compacted."""
+CONTENT_LIMIT = 16 << 20
+"""Bytes of a stored content: earlier versions took mapping files of that size."""
 KEPT_ENTRIES = 5000
 """Number of entries that a compaction keeps, with all their contents."""
 
@@ -107,7 +109,7 @@ class History:
     def content(self, digest: str) -> bytes:
         """Return what ``keep`` stored. Raises InvalidStateError where it is missing or damaged."""
         path = os.path.join(self._context.objects, digest)
-        content = files.read(path, MAPPING_LIMIT)
+        content = files.read(path, CONTENT_LIMIT)
         if content is None or digest_of(content) != digest:
             problem = "is missing" if content is None else "is damaged"
             raise InvalidStateError(f"content stored in the history {problem}: '{path}'")

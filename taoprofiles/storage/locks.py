@@ -22,6 +22,9 @@ DEFAULT_TIMEOUT = 10.0
 _PAUSE = 0.005
 """Seconds between two tries to get a lock that is held."""
 
+_FRESH_NS = 250_000_000
+"""Nanoseconds for which the mark of one that waits counts; it is renewed at each try."""
+
 _SUSPENDED = 0.5
 """Seconds between two tries; if more have passed, the machine was suspended, and the lock's holder is not slow."""
 
@@ -33,7 +36,7 @@ class Lock:
 
     ``timeout`` is in seconds. BusyError names the holder if the same process held the lock for so long: while one
     command after the other gets it, a waiting one waits for its turn. The lock file stays; its text says who held the
-    lock last, and an access time later than the text says that somebody waited then.
+    lock last, and its access time when somebody last waited.
     """
 
     def __init__(self, path: str, timeout: float = DEFAULT_TIMEOUT) -> None:
@@ -87,8 +90,11 @@ class Lock:
             return False
 
     def _set_acquired(self, fd: int) -> None:
-        if os.fstat(fd).st_mode & 0o777 != PRIVATE:
+        status = os.fstat(fd)
+        if status.st_mode & 0o777 != PRIVATE:
             os.fchmod(fd, PRIVATE)  # the umask may have removed bits
+        if status.st_size == 0:
+            os.utime(fd, (0, 0))  # a new file: nobody has waited
         self._fd = fd
         note = f"pid {os.getpid()} on {os.uname().nodename}"
         with suppress(OSError):  # a full disk: the note is for messages only
@@ -131,8 +137,8 @@ class Lock:
 
 
 def _is_waited_for(status: os.stat_result) -> bool:
-    """Check whether somebody has waited for the lock since it was last acquired, and not long ago."""
-    return status.st_atime_ns > status.st_mtime_ns and abs(time.time_ns() - status.st_atime_ns) < 10 * _PAUSE * 1e9
+    """Check whether somebody waits for the lock, or has a moment ago; an empty lock file is new."""
+    return status.st_size > 0 and abs(time.time_ns() - status.st_atime_ns) < _FRESH_NS
 
 
 class DirectoryLock:

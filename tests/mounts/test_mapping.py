@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -270,6 +271,21 @@ def test_what_is_no_mounts_file(content: bytes) -> None:
         mapping.parse(content, "FILE")
     assert "'FILE'" in caught.value.message
     assert len(caught.value.message) < 200
+
+
+@pytest.mark.parametrize(
+    "items", [[[]], [{"destination": "/d", "source": "/s"}], [{"destination": "/d", "source": 1}, []]], ids=json.dumps
+)
+def test_very_many_items_of_one_name(items: list[Any]) -> None:
+    """Time and memory grow with the file and not with its square: a megabyte of '[]' took 22 GB."""
+    tracemalloc.start()
+    try:
+        content = mapping.to_bytes({"Mounts": items * (8000 // len(items))})
+        assert len(mapping.changes(mapping.parse(content, ""), {"Mounts": []})) > 7000
+        assert mapping.digest(content)
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_same() -> None:

@@ -124,7 +124,7 @@ def test_a_program_that_switches_in_a_loop_does_not_starve_those_that_wait(tmp_p
         while not waiter.done():
             with lock:
                 turns += 1
-        assert turns < 20
+        assert turns < 50, "as often as it looks itself"
 
 
 def test_a_waiting_command_goes_on_waiting_while_others_get_the_lock(tmp_path: Path) -> None:
