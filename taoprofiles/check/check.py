@@ -124,11 +124,11 @@ def check_settings(context: Context, name: str, settings: Mapping[str, str | Non
         return []
     rendered, locate = mapping.parse(target.content, name), target.file.locate
     host, docker = Host(context.environ, context.folder), rendered.get("DockerOptions") or {}
-    has_home = any(entry["variable"] == "HOME" for entry in rendered.get("Envs", []))
+    names = [entry["variable"] for entry in rendered.get("Envs", [])]
     findings = [
         *(finding for finding in target.findings if finding.id != "variables-differ"),
         *options.check(docker, locate, memory=0, used_ports=()),
-        *container.check_user(docker, locate, context, has_home=has_home),
+        *container.check_user(docker, names, locate, context),
     ]
     places = (*settings, *(f"variables.{key}" for key in settings))
     findings = [finding for finding in findings if finding.where.startswith(places)]
@@ -191,8 +191,8 @@ def _check_mode(context: Context, target: CheckTarget, secrets: set[str]) -> lis
 
 def _check_content(context: Context, target: CheckTarget, content: Content) -> Iterator[Finding]:
     docker, locate = _get_options(content), target.file.locate
-    has_home = any(entry["variable"] == "HOME" for _, entry in content.variables)
-    yield from container.check_user(docker, locate, context, has_home=has_home)
+    names = [entry["variable"] for _, entry in content.variables]
+    yield from container.check_user(docker, names, locate, context)
     yield from options.check(docker, locate, memory=filesystem.total_memory(), used_ports=filesystem.listening_ports())
 
 

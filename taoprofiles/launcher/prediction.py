@@ -40,7 +40,6 @@ class Change(NamedTuple):
     - volume-not-seen: a ``--volume`` (``was``) that goes to the task as an argument
     - mode-ignored: a ``--volume`` is writable in spite of its mode ``was``
     - ci-dropped: with CI_PROJECT_DIR this does not reach Docker
-    - no-docker: TAO_DOCKER_DISABLE: no container, and the mounts file is not read
     """
 
     kind: str

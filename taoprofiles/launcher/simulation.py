@@ -52,8 +52,6 @@ class _Start:
         with log.step("environ", key="TAO_DOCKER_DISABLE"):
             command.check_mode(self.behaviour, self.host)
         is_bare = is_without_docker(self.behaviour, self.host.environ)
-        if is_bare:
-            log.change("no-docker", Location("environ", key="TAO_DOCKER_DISABLE"))
         task: command.Task | None = _ANY_TASK
         if arguments is not None:
             with log.step("config"):

@@ -41,11 +41,11 @@ def check_variables(variables: Iterable[tuple[Location, Mapping[str, Any]]], loc
         first[name] = where
 
 
-def check_user(options: Mapping[str, Any], locate: Locator, context: Context, *, has_home: bool) -> Iterator[Finding]:
-    """Check the user of the container against the one of ``context``; ``has_home``: HOME is set in the container."""
+def check_user(options: object, names: Collection[object], locate: Locator, context: Context) -> Iterator[Finding]:
+    """Check the container's user against the one of ``context``; ``names`` are the container's variables."""
     me = f"{context.uid}:{context.gid}"
     where, fix = locate(Location("DockerOptions", key="user")), ("set", "docker.user=auto")
-    value = options.get("user")
+    value = options.get("user") if isinstance(options, dict) else None
     if value in (None, ""):
         if context.uid != 0:
             yield warning(
@@ -65,7 +65,7 @@ def check_user(options: Mapping[str, Any], locate: Locator, context: Context, *,
             "user-not-me", where, f"the container works as '{user}', and you are {me}",
             "you do not own what it writes, and it may not write to what you own", f'set it to "{me}"', fix=fix,
         )  # fmt: skip
-    if not has_home and name not in ("0", "root"):
+    if "HOME" not in names and name not in ("0", "root"):
         yield warning(
             "user-without-home", where, "the container's user has no home folder",
             "the image does not know the user id, so HOME is '/', and matplotlib, torch and wandb stop: "

@@ -54,10 +54,10 @@ def find_missing_folders(
     findings = list(mounts.check(resolve(mapping, host), locate, host))
     folders = [finding.fix[1] for finding in findings if finding.fix[:1] == ("mkdir",)] if mkdir else []
     if check:
-        envs, docker = mapping.get("Envs", []), mapping.get("DockerOptions") or {}
-        has_home = any(entry["variable"] == "HOME" for entry in envs)
+        envs = mapping.get("Envs", [])
         located = [(Location("Envs", number), entry) for number, entry in enumerate(envs)]
-        findings += container.check_user(docker, locate, context, has_home=has_home)
+        names = [entry["variable"] for entry in envs]
+        findings += container.check_user(mapping.get("DockerOptions"), names, locate, context)
         findings += container.check_variables(located, locate)
         if command:
             from taoprofiles.mounts.mapping import mounted

@@ -17,14 +17,12 @@ NEW = "6.26.3"
 
 
 class Scratch:
-    """A home with two data folders and a link, and a mounts file in it."""
+    """A home with two data folders and a mounts file."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        for name in ("data", "more", "elsewhere"):
+        for name in ("data", "more"):
             (root / name).mkdir()
-        (root / "link").symlink_to("data")
-        (root / "moved").symlink_to("elsewhere")
 
     def tell(
         self,
@@ -70,7 +68,6 @@ EFFECTS: dict[str, tuple[tuple[str, ...], str, dict[str, str], list[tuple[str, s
     "--volume=": ((*TASK, "--volume=a:b"), NEW, {}, [("volume-not-seen", "command")]),
     "--volume before 6.0.0": ((*TASK, "--volume", "a:b"), "5.5.1", {}, [("volume-not-seen", "command")]),
     "CI is nothing to old ones": (("unet", "train"), "4.0.1", {"CI_PROJECT_DIR": "x"}, []),
-    "no Docker": (TASK, NEW, {"TAO_DOCKER_DISABLE": "1"}, [("no-docker", "environ.TAO_DOCKER_DISABLE")]),
 }
 
 
@@ -94,36 +91,6 @@ def test_with_ci_the_options_that_do_not_reach_docker_are_named(scratch: Scratch
 def test_a_volume_replaces_the_mount_of_its_source(scratch: Scratch) -> None:
     call = scratch.tell(GOOD, *TASK, "--volume", "data:/x", "--volume", "no:/y").call
     assert call and call.volumes == {f"{scratch.root}/data": "/x", f"{scratch.root}/no": "/y"}
-
-
-REFUSED: dict[str, tuple[Any, str, str]] = {
-    "no Mounts": ({}, "AssertionError", "file"),
-    "no JSON": ("{", "JSONDecodeError", "file"),
-    "a list": ([], "AttributeError", "file"),
-    "another section": ({"Mounts": [], "Comment": 1}, "KeyError", "file.Comment"),
-    "Mounts null": ({"Mounts": None}, "TypeError", "Mounts"),
-    "no destination": ({"Mounts": [DATA, {"source": "/"}]}, "AssertionError", "Mounts[1]"),
-    "no source folder": ({"Mounts": [DATA, {**DATA, "source": "/no"}]}, "ValueError", "Mounts[1].source"),
-    "a source of null": ({"Mounts": [{**DATA, "source": None}]}, "TypeError", "Mounts[0].source"),
-    "a variable without a value": ({"Mounts": [], "Envs": [{"variable": "A"}]}, "AssertionError", "Envs[0]"),
-    "an option it has not": ({**GOOD, "DockerOptions": {"gpus": 1}}, "AssertionError", "DockerOptions.gpus"),
-    "no options": ({**GOOD, "DockerOptions": None}, "AttributeError", "DockerOptions"),
-    "GiB": ({**GOOD, "DockerOptions": {"shm_size": "16GiB"}}, "DockerException", "DockerOptions.shm_size"),
-    "a limit in words": (
-        {**GOOD, "DockerOptions": {"ulimits": {"stack": "x"}}},
-        "ValueError",
-        "DockerOptions.ulimits.stack",
-    ),
-    "a list of ports": ({**GOOD, "DockerOptions": {"ports": [1]}}, "AttributeError", "DockerOptions.ports"),
-}
-
-
-@pytest.mark.parametrize("what", REFUSED)
-def test_a_refusal_has_its_place(scratch: Scratch, what: str) -> None:
-    content, kind, place = REFUSED[what]
-    prediction = scratch.tell(content)
-    assert prediction.refusal is not None
-    assert (prediction.refusal.kind, str(prediction.refusal.location), prediction.refusal.status) == (kind, place, 1)
 
 
 def test_every_refusal_is_reported_in_the_order_of_the_launcher(scratch: Scratch) -> None:

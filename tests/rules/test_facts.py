@@ -21,7 +21,6 @@ from taoprofiles.launcher import docker_config, environment, installed
 from taoprofiles.launcher.installed import NO_ANSWER, NO_INTERPRETER, NO_LAUNCHER, OTHER_PROGRAM
 from taoprofiles.rules.machine import check_home, check_login
 from taoprofiles.storage import best_effort
-from taoprofiles.system import engine
 from taoprofiles.system.commands import run_bounded
 from tests.support.home import require
 
@@ -102,14 +101,6 @@ def test_a_helper_that_is_not_there(tmp_path: Path) -> None:
     assert result.lost == ("docker-credential-gone",)
 
 
-@given(st.binary(max_size=2000))
-def test_any_bytes_at_the_start_of_a_program(content: bytes) -> None:
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(content)
-        file.flush()
-        installed.interpreter(file.name, {})
-
-
 @pytest.mark.parametrize(
     ("head", "python"),
     [
@@ -169,13 +160,6 @@ def test_what_a_launcher_imports_is_tried(tmp_path: Path) -> None:
     environ = {**PATH, "PYTHONPATH": str(tmp_path)}
     result = installed.inspect(str(program(tmp_path / "tao", f"#!{sys.executable}\n")), environ)
     assert "rotten" in result.imports or "docker" in result.imports
-
-
-@given(JSON | st.dictionaries(st.sampled_from(["ID", "SecurityOptions", "Runtimes", "DockerRootDir"]), JSON))
-def test_any_answer_of_an_engine_has_a_shape(answer: object) -> None:
-    result = engine.parse_info(answer)
-    assert isinstance(result["id"], str)
-    assert isinstance(result["root"], str)
 
 
 @given(st.binary(max_size=300))

@@ -159,28 +159,6 @@ def test_a_yaml_spec_as_people_write_it() -> None:
     assert (("evaluate", "checkpoint"), "???") in [one[1:] for one in read_values(DINO, "yaml")[0]]
 
 
-DETECTNET = """\
-random_seed: 42
-dataset_config {
-  data_sources {
-    tfrecords_path: "/workspace/tao-experiments/data/tfrecords/*"
-    image_directory_path: '/home/ana/tao/kitti/data/training'
-  }
-  image_extension: "png"
-  # target_class_mapping { key: "/old" }
-}
-model_config { pretrained_model_file: "/workspace/x.hdf5" arch: "resnet" }
-"""
-
-
-def test_a_prototxt_spec_as_people_write_it() -> None:
-    assert [(one.line, one.key, path) for one, path in paths(DETECTNET, "prototxt")] == [
-        (4, "tfrecords_path", "/workspace/tao-experiments/data/tfrecords/*"),
-        (5, "image_directory_path", "/home/ana/tao/kitti/data/training"),
-        (10, "pretrained_model_file", "/workspace/x.hdf5"),
-    ]
-
-
 @pytest.mark.parametrize("form", ["yaml", "prototxt", "json", "toml"])
 def test_file_urls_are_paths_and_other_urls_are_not(form: str) -> None:
     colon, open_, close = (" =", "", "") if form == "toml" else (":", "", "")

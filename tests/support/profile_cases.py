@@ -173,7 +173,7 @@ def as_user(given: dict[str, str], uid: int = 1000) -> SetUp:
     def prepare(home: Home) -> tuple[Finding, ...]:
         context = Context(home.environ)
         context.uid = context.gid = uid
-        return tuple(container.check_user(given, in_profile({}), context, has_home=False))
+        return tuple(container.check_user(given, (), in_profile({}), context))
 
     return prepare
 
