@@ -177,7 +177,10 @@ def env_output(session: Session) -> Output:
 def sealed_output(context: Context) -> Output:
     """Return why a cell could not write the mapping file."""
     path = context.short(context.mapping_file)
-    blocked = needing_mapping_file(manage.active_holds(context).holds)
+    try:
+        blocked = needing_mapping_file(manage.active_holds(context).holds)
+    except TaoprofError:  # whose work it is cannot be read now
+        blocked = []
     output = Output(
         f"{path} is read-only: the guard protects it while a training needs it. To work with another project in this "
         "notebook, which changes nothing there: %taoprof use NAME"

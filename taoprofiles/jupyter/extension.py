@@ -135,11 +135,7 @@ class Extension:
         self._containers = session.containers() if session is not None else set()
 
     def _after_cell(self, result: Any = None) -> None:
-        error = getattr(result, "error_in_exec", None)
-        if isinstance(error, PermissionError) and os.path.lexists(self._context.seal):
-            written, mapping_file = str(error.filename), self._context.mapping_file
-            if os.path.realpath(written) == os.path.realpath(mapping_file):
-                show(display.sealed_output(self._context))  # type: ignore[no-untyped-call]
+        self._explain_seal(getattr(result, "error_in_exec", None))
         session = sessions.current()
         if session is None:
             return
@@ -156,6 +152,14 @@ class Extension:
         if output is not None:
             show(output)  # type: ignore[no-untyped-call]
         self._report_tasks(session, result)
+
+    def _explain_seal(self, error: BaseException | None) -> None:
+        """Show why the cell could not write the mapping file, if that was its error and the guard the reason."""
+        context = self._context
+        if not isinstance(error, PermissionError) or not os.path.lexists(context.seal):
+            return
+        if os.path.realpath(str(error.filename)) == os.path.realpath(context.mapping_file):
+            show(display.sealed_output(context))  # type: ignore[no-untyped-call]
 
     def _report_tasks(self, session: Session, result: Any) -> None:
         """Report the containers that have ended. The cell fails if it started one that failed: "Run All" stops."""

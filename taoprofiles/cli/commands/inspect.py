@@ -54,7 +54,7 @@ def list_command(context: Context, args: argparse.Namespace) -> Result:
         similar = _similar_profile(context, now)
         messages.append(_explain(context, now) + (f" ({_describe_similar(similar)})" if similar else ""))
     messages += [
-        f"warning: '{name}' is not a profile: a name consists of letters, digits, '.', '_' and '-'"
+        f"warning: '{name}' is not a profile: a name consists of ASCII letters (a-z, A-Z), digits, '.', '_' and '-'"
         for name in Store(context).misnamed()
     ]
     lines = table(rows, fit=True) if profiles else ["there are no profiles yet. To create one: taoprof new NAME"]
