@@ -109,7 +109,7 @@ def test_python_examples_run(home: Home) -> None:
     codes = [code for page in PAGES for code in PYTHON.findall(page.read_text())]
     examples = [code for code in codes if "import taoprofiles" in code]
     assert examples
-    for name, network in (("detectnet_v2", "detectnet_v2"), ("segformer", "segformer"), ("segformer2", "segformer")):
+    for name, network in (("detectnet_v2", "detectnet_v2"), ("segformer", "segformer"), ("lab", "detectnet_v2")):
         folder = home.root / "tao" / name / "specs"
         folder.mkdir(parents=True)
         home.run("new", name, "--network", network, cwd=folder.parent, check=True)
