@@ -52,17 +52,29 @@ class HoldRecords:
         holds = []
         for name in names:
             if name.endswith(".json") and not name.endswith(".mounts.json"):
+                hold_id = name.removesuffix(".json")
                 try:
-                    holds.append(self._read(name))
+                    holds.append(self.get(hold_id))
                 except InvalidStateError as error:
                     if damaged is None:
                         raise
-                    damaged[name.removesuffix(".json")] = error.message
+                    damaged[hold_id] = error.message
+        # None: ended since the folder was listed.
         return sorted((hold for hold in holds if hold is not None), key=lambda hold: (hold.since, hold.id))
 
     def get(self, hold_id: str) -> Hold | None:
-        """Read one record; return None if there is none."""
-        return self._read(hold_id + ".json")
+        """Read one record; return None if there is none. Raises InvalidStateError."""
+        path = self._path(hold_id, ".json")
+        content = files.read(path, _RECORD_LIMIT)
+        if content is None:
+            return None
+        hold = _parse(content, path)
+        if hold is None or hold.id != hold_id:
+            raise InvalidStateError(
+                f"hold record '{path}' is damaged",
+                hint=f"make sure that none of your trainings is running, then 'rm {path}'",
+            )
+        return hold
 
     def create(self, hold: Hold) -> int:
         """Write a new record, set the hold's id, and return the descriptor of its locked file.
@@ -137,19 +149,6 @@ class HoldRecords:
             hold = _parse(line, self._context.runs)
             if hold is not None:
                 yield hold
-
-    def _read(self, name: str) -> Hold | None:
-        path = os.path.join(self._context.holds, name)
-        content = files.read(path, _RECORD_LIMIT)
-        if content is None:
-            return None  # ended since the folder was listed
-        hold = _parse(content, path)
-        if hold is None or hold.id + ".json" != name:
-            raise InvalidStateError(
-                f"hold record '{path}' is damaged",
-                hint=f"make sure that none of your trainings is running, then 'rm {path}'",
-            )
-        return hold
 
     def _free_id(self) -> str:
         while True:

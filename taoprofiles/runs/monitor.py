@@ -11,11 +11,14 @@ import time
 from collections import deque
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from taoprofiles.holds.hold import RUN_VARIABLE
 from taoprofiles.system import processes
 from taoprofiles.system.engine import Engine, EngineError
+
+if TYPE_CHECKING:
+    from taoprofiles.runs.run import Run
 
 REPLAY = 1.0
 """Seconds of events that are requested again after the stream broke; events that come twice count once."""
@@ -35,34 +38,16 @@ class Container:
     is_over: bool = False
 
 
-class Observer(Protocol):
-    """What a monitor calls, in its own thread."""
-
-    def container_started(self, facts: dict[str, Any]) -> None:
-        """Handle a new container of the run; ``facts`` are those of ``Engine.inspect``."""
-
-    def task_started(self, container: Container) -> None:
-        """Handle the start of the task in a container."""
-
-    def container_ended(self, container: Container) -> None:
-        """Handle the end of a container."""
-
-    def tick(self) -> None:
-        """Do what is due; called at least once a second."""
-
-
 class Monitor(threading.Thread):
-    """Follows the events until the process ends, and tells ``observer`` about the containers of a run.
+    """Follows the events until the process ends, and tells ``run`` about its containers, in this thread.
 
     ``is_docker_run``: the task is the container's own command, not a ``docker exec`` in it.
     """
 
-    def __init__(
-        self, environ: Mapping[str, str], hold_id: str, observer: Observer, *, is_docker_run: bool = False
-    ) -> None:
+    def __init__(self, environ: Mapping[str, str], hold_id: str, run: Run, *, is_docker_run: bool = False) -> None:
         super().__init__(daemon=True, name="taoprof-monitor")
         self._engine = Engine(environ)
-        self._hold_id, self._observer, self._is_docker_run = hold_id, observer, is_docker_run
+        self._hold_id, self._run, self._is_docker_run = hold_id, run, is_docker_run
         self._since = time.time()
         self._handled: deque[tuple[object, ...]] = deque(maxlen=1000)
         self._known: dict[str, Container | None] = {}  # None: another's
@@ -85,7 +70,7 @@ class Monitor(threading.Thread):
                 for event in self._engine.events(self._since):
                     self.listening.set()
                     self.problem = ""
-                    self._observer.tick()
+                    self._run.tick()
                     if self.stopped.is_set():
                         break
                     if event is not None:
@@ -95,7 +80,7 @@ class Monitor(threading.Thread):
                     self.problem, self.absent = str(error), error.absent
                     self._changed.notify_all()
             self.listening.set()
-            self._observer.tick()
+            self._run.tick()
             self.stopped.wait(0.5)
 
     def wait_for_exit(self, seconds: float, *, expect_one: bool = False, ids: Collection[str] | None = None) -> None:
@@ -140,9 +125,9 @@ class Monitor(threading.Thread):
                     container.status = status
             self._changed.notify_all()
         if is_task:
-            self._observer.task_started(container)
+            self._run.task_started(container)
         if container.is_over and not was_over:
-            self._observer.container_ended(container)
+            self._run.container_ended(container)
 
     def _own_container(self, container_id: str, action: str) -> Container | None:
         container = self._known.get(container_id)
@@ -162,7 +147,7 @@ class Monitor(threading.Thread):
             self._known.setdefault(container_id, None)
             return None
         container = self._known[container_id] = Container(container_id)
-        self._observer.container_started(facts)
+        self._run.container_started(facts)
         return container
 
     def _has_own_client(self, container_id: str) -> bool:

@@ -24,7 +24,7 @@ from taoprofiles.masking import without_secrets
 from taoprofiles.mounts import comparison, mapping, paths
 from taoprofiles.profiles.store import Store
 from taoprofiles.runs import resources
-from taoprofiles.runs.monitor import Container, Monitor, Observer
+from taoprofiles.runs.monitor import Container, Monitor
 from taoprofiles.storage import atomic, files
 from taoprofiles.storage.journal import History
 from taoprofiles.storage.locks import DEFAULT_TIMEOUT, Lock
@@ -115,13 +115,13 @@ class Run:
         self._say: Callable[[str], None] = lambda text: None
         self.monitor: Monitor
 
-    def watch(self, observer: Observer, say: Callable[[str], None]) -> None:
+    def watch(self, say: Callable[[str], None]) -> None:
         """Follow the engine's events about the containers of the run; ``say`` is called with warnings."""
         self._say = say
         self._is_docker_run = self.argv is not None or "CI_PROJECT_DIR" in self.environ
         # Without the run tag: a client of an engine behind ssh is no work of the run.
         environ = {name: value for name, value in self.environ.items() if name != RUN_VARIABLE}
-        self.monitor = Monitor(environ, self.hold.id, observer, is_docker_run=self._is_docker_run)
+        self.monitor = Monitor(environ, self.hold.id, self, is_docker_run=self._is_docker_run)
         self.monitor.start()
 
     def start(self, command: list[str], *, say: Callable[[str], None], stdout: int | None = None) -> int:
@@ -136,7 +136,7 @@ class Run:
         try:
             for text in self.notes:
                 say(text)
-            self.watch(self, say)
+            self.watch(say)
             self.monitor.listening.wait(2)  # an event before that would be missed
             return self._execute(self.argv or command, stdout)
         except CommandError:
@@ -261,13 +261,13 @@ class Run:
             self._say(f"warning: container {container_id[:6]}: {warning}")
 
     def task_started(self, container: Container) -> None:
-        """Do nothing: the command of the run is known."""
+        """Handle the start of a task: nothing, since the command of the run is known."""
 
     def container_ended(self, container: Container) -> None:
-        """Do nothing: ``finish`` looks at all of them."""
+        """Handle the end of a container: nothing, since ``finish`` looks at all of them."""
 
     def tick(self) -> None:
-        """Send a heartbeat to other hosts, if it is time."""
+        """Send a heartbeat to other hosts, if it is time; called at least once a second."""
         if time.monotonic() - self._heartbeat >= HEARTBEAT:
             self._heartbeat = time.monotonic()
             HoldRecords(self.context).send_heartbeat(self.hold)
@@ -316,12 +316,13 @@ def prepare(
     reason: str = "",
     options: RunOptions | None = None,
     timeout: float = DEFAULT_TIMEOUT,
+    run_type: type[Run] = Run,
 ) -> Run:
     """Render the profile, check that nothing blocks the run, and create its hold; nothing is started yet.
 
-    ``kind`` is that of the hold, ``timeout`` (s) is for the lock. Raises HeldError for a results folder or a GPU that
-    an active run uses (with ``shared`` also as ``switch.use`` does), InvalidProfileError, NotFoundError, UsageError,
-    CannotRenderError, BusyError.
+    ``kind`` is that of the hold, ``run_type`` the type of the result, ``timeout`` (s) is for the lock. Raises HeldError
+    for a results folder or a GPU that an active run uses (with ``shared`` also as ``switch.use`` does),
+    InvalidProfileError, NotFoundError, UsageError, CannotRenderError, BusyError.
     """
     options = options or RunOptions()
     store = Store(context)
@@ -351,7 +352,7 @@ def prepare(
         mounts=[list(pair) for pair in mounts.items()],
         results=paths.host_paths(paths.results_folders(command, variables), mounts) if kind == "run" else [],
     )
-    run = Run(context, hold, renderer)
+    run = run_type(context, hold, renderer)
     if options.image is not None:  # first, so that nothing is done if it is refused
         _use_docker(run, renderer, command, options)
     available_gpus = gpu_indices(context.environ) if resources.is_count(options.gpus) else None

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Mapping, MutableMapping
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from taoprofiles.errors import TaoprofError
 from taoprofiles.holds.hold import RUN_VARIABLE, Hold, writing_to
@@ -27,6 +27,9 @@ from taoprofiles.storage import files
 from taoprofiles.storage.locks import DEFAULT_TIMEOUT, Lock
 from taoprofiles.storage.paths import Context
 from taoprofiles.system import processes
+
+if TYPE_CHECKING:
+    from taoprofiles.profiles.rendering import Renderer
 
 _OWN_VARIABLES = (PROFILE_VARIABLE, RUN_VARIABLE, "LAUNCHER_MOUNTS")
 
@@ -42,39 +45,38 @@ _lock = threading.RLock()
 _sessions: list[Session] = []
 
 
-class Session:
+class Session(Run):
     """A profile in use by this process; ``release`` ends it.
 
-    - ``name``, ``hold``, ``shared``, ``notes``, ``variables``, ``secrets``: see ``runs.run.Run``
-    - ``mapping``: the profile's; ``wanted``: the content of the mounts file
+    - ``name``, ``shared``: those of the hold; ``mapping``: the profile's
     - ``assigned``: everything that the environment gets; None for a variable that is unset
     """
 
-    def __init__(self, context: Context, name: str, run: Run, environ: MutableMapping[str, str]) -> None:
-        self.name, self.hold, self.shared = name, run.hold, run.hold.shared
-        self.mapping, self.wanted = run.rendered, run.wanted
-        self.notes = list(run.notes)
-        self.variables, self.secrets = run.variables, run.secrets
-        self.assigned = {key: run.environ.get(key) for key in (*self.variables, *_OWN_VARIABLES)}
-        self._context, self._run, self._environ = context, run, environ
+    def __init__(self, context: Context, hold: Hold, renderer: Renderer) -> None:
+        super().__init__(context, hold, renderer)
+        self.name, self.shared, self.mapping = hold.profile or "", hold.shared, self.rendered
+        self.assigned: dict[str, str | None] = {}
         self._process = os.getpid()
         self._ended = threading.Event()
+        self._environ: MutableMapping[str, str] = {}
         self._before: dict[str, str | None] = {}
         self._tasks: dict[str, Hold] = {}  # the running ones by container, as the journal of runs gets them
         self._reported: set[str] = set()
         self._messages: list[str] = []
 
-    def enter(self) -> None:
+    def enter(self, environ: MutableMapping[str, str]) -> None:
         """Change the environment, and end the session when the process exits."""
-        self._before = {key: self._environ.get(key) for key in self.assigned}
-        _update(self._environ, self.assigned)
-        self._run.watch(self, self._messages.append)
+        self._environ = environ
+        self.assigned = {key: self.environ.get(key) for key in (*self.variables, *_OWN_VARIABLES)}
+        self._before = {key: environ.get(key) for key in self.assigned}
+        _update(environ, self.assigned)
+        self.watch(self._messages.append)
         atexit.register(self.release, timeout=EXIT_LOCK_TIMEOUT)
 
     @property
     def mounts_file(self) -> str:
         """The mounts file that a launcher reads which is started from here."""
-        return self._context.mapping_file if self.shared else HoldRecords(self._context).mounts_path(self.hold.id)
+        return self.context.mapping_file if self.shared else HoldRecords(self.context).mounts_path(self.hold.id)
 
     @property
     def is_over(self) -> bool:
@@ -95,10 +97,10 @@ class Session:
 
     def has_work(self) -> bool:
         """Check whether a process or a container that was started from here is still running."""
-        tags = (tag for pid, tag in processes.with_variable(self._context.uid, RUN_VARIABLE) if pid != self._process)
+        tags = (tag for pid, tag in processes.with_variable(self.context.uid, RUN_VARIABLE) if pid != self._process)
         if self.hold.id in tags:
             return True
-        hold = find_active_holds(self._context, files.read_mapping_file(self._context)).find(self.hold.id)
+        hold = find_active_holds(self.context, files.read_mapping_file(self.context)).find(self.hold.id)
         return hold is not None and hold.container is not None
 
     def surroundings(self) -> dict[str, str]:
@@ -125,14 +127,14 @@ class Session:
             try:
                 _update(self._environ, self.restored())
             finally:
-                os.close(self._run.claim)
+                os.close(self.claim)
             atexit.unregister(self.release)
             return True
 
     def record_end(self, timeout: float) -> None:
         """Record the end, as every search that may write does for ended work. Raises nothing."""
-        with suppress(TaoprofError), Lock(self._context.lock, timeout):
-            find_active_holds(self._context, files.read_mapping_file(self._context), may_write=True)
+        with suppress(TaoprofError), Lock(self.context.lock, timeout):
+            find_active_holds(self.context, files.read_mapping_file(self.context), may_write=True)
 
     def __enter__(self) -> Session:
         return self
@@ -142,17 +144,13 @@ class Session:
 
     # The containers that were started from here
 
-    def container_started(self, facts: dict[str, Any]) -> None:
-        """Record a container."""
-        self._run.container_started(facts)
-
     def task_started(self, container: Container) -> None:
         """Record the command of a task and its results folders, which no other run may write meanwhile."""
         results = paths.host_paths(paths.results_folders(container.command, self.variables), dict(self.hold.mounts))
         fields = {"since": time.time(), "command": self._command(container), "results": results}
         task = Hold(**{**self.hold.as_dict(), **fields, "container": container.id})
         with suppress(TaoprofError):
-            others = find_active_holds(self._context, files.read_mapping_file(self._context)).holds
+            others = find_active_holds(self.context, files.read_mapping_file(self.context)).holds
             for other, folder in writing_to((hold for hold in others if hold.id != self.hold.id), results):
                 self._messages.append(f"warning: another run writes '{folder}' too: {other.line()}")
         self._tasks[container.id] = task
@@ -167,20 +165,20 @@ class Session:
 
     def tick(self) -> None:
         """Send a heartbeat to other hosts, if it is time; after the session, stop when the last container has ended."""
-        self._run.tick()
-        if self.is_over and all(container.is_over for container in self._run.monitor.containers):
-            self._run.monitor.stopped.set()
+        super().tick()
+        if self.is_over and all(container.is_over for container in self.monitor.containers):
+            self.monitor.stopped.set()
 
     def containers(self) -> set[str]:
         """Return the ids of the containers that were started from here until now."""
-        return {container.id for container in self._run.monitor.containers}
+        return {container.id for container in self.monitor.containers}
 
     def take_ended(self) -> list[tuple[str, bool, str]]:
         """Return each container that has ended since the last call: its id, whether it succeeded, and a message."""
-        monitor = self._run.monitor
+        monitor = self.monitor
         running = [container.id for container in monitor.containers if not container.is_over]
         # The engine's events about one that has just ended may be on their way.
-        gone = {container_id for container_id in running if not self._run.is_running(container_id)}
+        gone = {container_id for container_id in running if not self.is_running(container_id)}
         monitor.wait_for_exit(EXIT_TIMEOUT, ids=gone)
         ended = [one for one in monitor.containers if one.is_over and one.id not in self._reported]
         self._reported.update(container.id for container in ended)
@@ -205,8 +203,8 @@ class Session:
         """Write which tasks are running now to the record, and ``ended`` to the journal of runs."""
         running = list(self._tasks.values())
         try:
-            with Lock(self._context.lock):
-                records = HoldRecords(self._context)
+            with Lock(self.context.lock):
+                records = HoldRecords(self.context)
                 if ended is not None:
                     records.add_ended(ended)
                 recorded = records.get(self.hold.id)
@@ -259,12 +257,12 @@ def begin(
         release = before.hold.id if before is not None and before.shared and not before.has_work() else None
         options = RunOptions(shared=shared, mkdir=mkdir, check=check, release=release, allow_overlap=True)
         reason = os.path.basename(environ.get(NAME_VARIABLE, "")) or os.path.basename(sys.argv[0]) or "python"
-        run = prepare(context, name, [], kind="notebook", reason=reason, options=options, timeout=timeout)
-        session = Session(context, name, run, environ)
+        keywords: dict[str, Any] = {"kind": "notebook", "reason": reason, "options": options, "timeout": timeout}
+        session = cast("Session", prepare(context, name, [], **keywords, run_type=Session))
         try:
             if before is not None:
                 before.detach()
-            session.enter()
+            session.enter(environ)
         except BaseException:  # such as KeyboardInterrupt: or the hold would live as long as this process
             session.detach()
             raise
