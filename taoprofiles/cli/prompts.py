@@ -23,8 +23,11 @@ STDERR = 2
 
 
 def can_ask() -> bool:
-    """Check whether there is a terminal to ask on. A script with half a terminal must not wait for an answer."""
-    return sys.stdin.isatty() and sys.stderr.isatty()
+    """Check whether there is a terminal to ask on. A script with half a terminal must not wait for an answer.
+
+    A cell's ``!`` has a terminal, but nobody can type on it; JPY_PARENT_PID is set in every kernel.
+    """
+    return sys.stdin.isatty() and sys.stderr.isatty() and "JPY_PARENT_PID" not in os.environ
 
 
 def confirm(question: str, *, default: bool = False) -> bool:

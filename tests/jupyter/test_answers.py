@@ -100,6 +100,7 @@ def test_what_a_cell_is_told_is_the_notebooks_own_command(home: Home) -> None:
         assert " %taoprof use folder --mkdir" in refused
         assert "!taoprof new nosuch" in kernel.execute("%taoprof use nosuch").said
         kernel.run("%taoprof use alpha")
+        assert "no profile given" in kernel.run("!taoprof use").said, "where nobody can answer, nothing is asked"
         said = kernel.run("!taoprof status; taoprof current --short; taoprof use beta").said
         assert "'alpha', with a mounts file of its own" in said
         assert "\nalpha\r\n" in said
