@@ -125,6 +125,9 @@ def explain_task(refusal: Refusal, words: Sequence[str], images: Images, context
     """
     has_groups, arguments = context.behaviour.task_groups, list(words[1:])
     task, *rest = arguments[1:] if arguments[0] in GROUPS and len(arguments) > 1 else arguments
+    program = words[0]
+    if arguments[0] == "deploy" and not has_groups and context.behaviour.has_no_docker_mode:
+        program = "tao-deploy"  # the program of 4.0.x
     names = sorted({name for _, name in images})
     similar = [name for name in names if name.startswith(f"{task}_")] or difflib.get_close_matches(task, names, n=3)
     if task in names or not images:
@@ -133,7 +136,7 @@ def explain_task(refusal: Refusal, words: Sequence[str], images: Images, context
     forms = []
     for name in similar:
         group = next((group for group, each in images if each == name), "model")
-        corrected = [words[0], *([group] if has_groups else []), name, *rest]
+        corrected = [program, *([group] if has_groups else []), name, *rest]
         forms.append(context.complete(corrected if without_secrets(corrected) == corrected else corrected[:4]))
     hint = forms[0] if len(forms) == 1 else "one of: " + " | ".join(forms)
     if not forms:
@@ -200,10 +203,11 @@ class _CommandChecker:
         for number, word in enumerate(self.words):
             following = self.words[number + 1 : number + 2]
             is_empty = following in ([], [""]) or re.match(r"--?[A-Za-z]", following[0])
-            if word in _VALUE_OPTIONS and is_empty and number > 1:
+            key, equals, value = word.partition("=")
+            if (word in _VALUE_OPTIONS and is_empty and number > 1) or (equals and not value and access(key)):
                 hint = self._shell_hint() if self._context.profile else f"give {word} a value"
                 why = "a variable was probably empty"
-                self._add("arg-empty-variable", Argument(number, word, ""), "it has no value", why, hint)
+                self._add("arg-empty-variable", Argument(number, key, ""), "it has no value", why, hint)
         for number, key, word in _valued(self.words):
             unset = self._unset(word)
             if unset:

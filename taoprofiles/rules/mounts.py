@@ -34,8 +34,7 @@ def check(mounts: Sequence[Mount], locate: Locator, host: Host) -> Iterator[Find
         if mount.location.section == "Mounts":
             yield from _check_source(mount, locate, host, missing=mount.location in missing)
         elif mount.location in missing:
-            what, why = f"folder '{mount.source}' does not exist", "Docker creates it as root"
-            yield warning("volume-argument", "--volume", what, why, f"mkdir -p {quoted(mount.source)}")
+            yield _missing_volume(mount, host)
         yield from _check_destination(mount, locate)
     yield from _check_same_source(mounts, locate)
     yield from _check_same_destination(mounts, locate)
@@ -63,6 +62,15 @@ def _check_source(mount: Mount, locate: Locator, host: Host, *, missing: bool) -
         yield _colon(where, mount.source)
     if missing:
         yield _missing_source(mount, where, host)
+
+
+def _missing_volume(mount: Mount, host: Host) -> Finding:
+    written, what = str(mount.entry["source"]), f"folder '{mount.source}' does not exist"
+    hint = f"mkdir -p {quoted(mount.source)}"
+    if written.startswith("~"):
+        what = f"the launcher does not expand the '~' of '{written}'"
+        hint = f"--volume {quoted(host.expanduser(written))}:{quoted(str(mount.entry['destination']))}"
+    return warning("volume-argument", "--volume", what, f"Docker creates '{mount.source}' as root", hint)
 
 
 def _missing_source(mount: Mount, where: str, host: Host) -> Finding:

@@ -56,7 +56,8 @@ def check(prediction: Prediction, file: File, behaviour: Behaviour, host: Host) 
 
 def other_refusal(refusal: Refusal) -> Finding:
     """Return the finding for a refusal without a rule of its own."""
-    return error("launcher-refuses", str(refusal.location), f"the launcher stops: {refusal}")
+    hint = "--volume SOURCE:DESTINATION" if refusal.location.section == "--volume" else ""
+    return error("launcher-refuses", str(refusal.location), f"the launcher stops: {refusal}", hint=hint)
 
 
 def _file(refusal: Refusal, file: File) -> Finding:

@@ -99,7 +99,10 @@ def test_which_launcher_is_meant_is_said(home: Home) -> None:
 
 TASKS = {
     "5.5.1": [("tao yolo_v4 train -r /x", "tao model yolo_v4 train -r /x"), ("tao nosuch", "tao model nosuch")],
-    "4.0.1": [("tao model yolo_v4 train", "tao yolo_v4 train")],
+    "4.0.1": [
+        ("tao model yolo_v4 train", "tao yolo_v4 train"),
+        ("tao deploy yolo_v4 gen_trt_engine", "tao-deploy yolo_v4 gen_trt_engine"),
+    ],
 }
 
 
@@ -147,6 +150,24 @@ def test_without_docker_host_paths_are_right(home: Home) -> None:
     assert [finding["id"] for finding in data["findings"]] == ["tao-docker-disabled"]
     done = home.run("run", "p", "--", "sh", "-c", "exit 0", environ={"TAO_DOCKER_DISABLE": "1"})
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("volume", "id", "hint"),
+    [
+        ("~/no:/x", "volume-argument", "--volume {root}/no:/x"),
+        ("nocolon", "launcher-refuses", "--volume SOURCE:DESTINATION"),
+        ("/:data", "dst-relative", "write the path in the container"),
+        ("/:/", "dst-relative", ""),
+    ],
+)
+def test_volumes_that_do_not_do_what_they_say(home: Home, volume: str, id: str, hint: str) -> None:
+    profile(home, "p")
+    words = ["tao", "model", "dino", "train", "--volume", volume]
+    findings = call(home, "--json", "check", "p", "--", *words).envelope["data"]["findings"]
+    (finding,) = (finding for finding in findings if finding["id"] == id)
+    assert finding["where"].startswith("--volume")
+    assert finding["hint"].startswith(hint.format(root=home.root))
 
 
 def test_a_volume_on_a_mounted_folder(home: Home) -> None:
