@@ -282,8 +282,8 @@ def test_a_colleagues_profile_says_what_it_still_needs(home: Home) -> None:
     done = home.run("import", "p.toml")
     assert done.returncode == 0
     assert "still needed for profile 'p'" in done.stderr
-    assert "export SCRATCH=" in done.stderr
-    assert "export NOPE=" in done.stderr
+    assert "no 'SCRATCH'" in done.stderr
+    assert "no 'NOPE'" in done.stderr
     done = home.run("import", "p.toml", "--force", environ={"SCRATCH": "/nope", "NOPE": "1"})
     assert "these folders do not exist: /nope/x. To create them: taoprof use p --mkdir" in done.stderr
 
@@ -295,3 +295,16 @@ def test_a_mounts_file_beside_the_notebook_is_named(home: Home) -> None:
     done = home.run("import", "nb/b.ipynb")
     assert done.returncode == 0
     assert f"the mounts file is written to '{home.root}/nb/.tao_mounts.json'; tao reads only" in done.stderr
+
+
+def test_what_is_to_say_of_several_files_is_said_once(home: Home) -> None:
+    for name, number in (("a", 1), ("b", 2), ("c", 3)):
+        notebook(home.root / f"nb/{name}.ipynb")
+        content = json.loads((home.root / f"nb/{name}.ipynb").read_text())
+        content["cells"] += [{**content["cells"][0], "source": "\n" * number + "while input(): x = 1\n%run x.py"}]
+        (home.root / f"nb/{name}.ipynb").write_text(json.dumps(content))
+    done = home.run("import", "nb")
+    assert done.returncode == 0
+    assert "3 files (a.ipynb, …): not followed, so what they set is unknown" in done.stderr
+    assert "3 files (a.ipynb, …): may set variables that are not known: '%run' is not followed" in done.stderr
+    assert len(done.stderr.splitlines()) == 2

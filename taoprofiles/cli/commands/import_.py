@@ -283,7 +283,15 @@ def _table(candidates: list[_File], state: str) -> list[str]:
 
 
 def _report(folder: str, candidates: list[_File], notes: list[str]) -> Result:
-    notes = [*notes, *(f"{file.relative}: {text}" for file in candidates for text in file.notes)]
+    noted: dict[str, dict[str, str]] = {}
+    for file in candidates:
+        for text in file.notes:  # one line for all files of which the same is to say, wherever it stands in them
+            noted.setdefault(re.sub(r"^cell \d+, line \d+: |: cell \d+, .*", "", text), {})[file.relative] = text
+    for text, by_file in noted.items():
+        first = next(iter(by_file))
+        notes.append(
+            f"{first}: {by_file[first]}" if len(by_file) == 1 else f"{len(by_file)} files ({first}, …): {text}"
+        )
     listed = [
         {"file": file.relative, "name": file.name, "layout": file.profile.layout if file.profile else None,
          "saved": file.profile is not None, "needs": [question.name for question in file.needs], "notes": file.notes,
