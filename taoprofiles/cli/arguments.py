@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
         from taoprofiles.guard.service import add_options
 
         add_options(parser.add_argument_group("options of the guard, for 'install'"))
-    parser.add_argument("--json", action="store_true", help="print one JSON envelope")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def parse_duration(text: str) -> float:
@@ -110,14 +110,20 @@ def _complete_path(prefix: str, **_: object) -> list[str]:
 
 RENDER_TARGETS = ("docker", "compose", "kubernetes", "slurm")
 
+_INDICES = "indices (0,1; a single index needs a comma: 1,)"
 _MKDIR = _flag("--mkdir", "create the source folders that do not exist")
 _REVEAL = _flag("--reveal", "show secret values (KEY, TOKEN, SECRET, PASS, …)")
-_STRICT = _flag("--strict", "exit with 3 for warnings too")
-_WAIT = _argument(
-    "--wait",
-    "wait until it is free, for at most TIME (90 = seconds, 30m, 8h); without TIME, for ever",
-    nargs="?", const=float("inf"), type=parse_duration, metavar="TIME",
-)  # fmt: skip
+_STRICT = _flag("--strict", "exit with status 3 if there are warnings, not only for errors")
+_YES = _flag("--yes", "do not ask for confirmation")
+
+
+def _wait(condition: str) -> Argument:
+    return _argument(
+        "--wait",
+        f"wait until {condition}, for at most TIME (90 = seconds, 30m, 8h); without TIME, indefinitely",
+        nargs="?", const=float("inf"), type=parse_duration, metavar="TIME",
+    )  # fmt: skip
+
 
 ARGUMENTS: dict[str, tuple[Argument, ...]] = {
     "use": (
@@ -125,9 +131,9 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
         _flag("--create", "create the profile from the current folder if needed"),
         _MKDIR,
         _flag("--dry-run", "show what would change, and change nothing"),
-        _WAIT,
-        _id("--release", "release that hold even if its work is still running", _holds),
-        _flag("--yes", "answer the question of --release with yes"),
+        _wait("no hold prevents the switch"),
+        _id("--release", "release hold ID before switching, even if its work is still running", _holds),
+        _YES,
         _flag("--force", "switch even if 'taoprof check' reports errors"),
         _REVEAL,
     ),
@@ -135,21 +141,24 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
     "history": (
         _path("path", "PATH", "show only the runs that wrote to this path on the host", nargs="?"),
         _flag("--all", "show every entry, not only the last 20"),
-        _flag("--purge", "delete the entries and the stored contents, which may hold old secrets"),
-        _flag("--yes", "answer the question of --purge with yes"),
+        _flag(
+            "--purge",
+            "delete the history and all stored file contents (they may contain old secrets); nothing can be undone "
+            "afterwards",
+        ),
+        _YES,
     ),
     "run": (
         _profile(),
         _MKDIR,
         _argument(
             "--gpus",
-            "which GPUs: 'all', a count (2 = any two free ones), indices (0,1; a single index needs a comma: 1,), "
-            "or 'none' (only with --image)",
+            f"which GPUs: 'all', a count (2 = any two free ones), {_INDICES}, or 'none' (only with --image)",
             metavar="WHICH",
         ),
         _argument("--image", "run this image with 'docker run', without the launcher"),
         _flag("--shared", "switch the shared mapping file and hold it during the run"),
-        _WAIT,
+        _wait("the GPUs and the results folder (with --shared, the mapping file too) are free"),
         _flag(
             "--force",
             "start even if 'taoprof check' reports errors or another run is writing to the same results folder",
@@ -157,20 +166,32 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
     ),
     "shell": (_profile(), _MKDIR, _flag("--force", "start even if 'taoprof check' reports errors")),
     "stop": (
-        _id("id", "id of the run, as 'taoprof status' shows it", _holds),
-        _flag("--yes", "stop it without a question"),
+        _id("id", "id of the run, shell or notebook, as 'taoprof status' shows it", _holds),
+        _YES,
     ),
     "hold": (
-        _profile("the active profile; default: whatever the mapping file contains", optional=True),
-        _argument("--reason", "shown to others who want to switch", required=True, metavar="TEXT"),
-        _argument("--for", "how long: 90, 30m, 8h, 2d", dest="seconds", type=parse_duration, metavar="TIME"),
-        _argument("--pid", "as long as this process lives", type=int, metavar="PID"),
+        _profile("fail unless this profile is active; without NAME, hold whatever the file contains", optional=True),
+        _argument("--reason", "shown when a switch is refused", required=True, metavar="TEXT"),
+        _argument(
+            "--for",
+            "release after TIME: 90 (seconds), 30m, 8h, 2d (default: until 'taoprof release')",
+            dest="seconds",
+            type=parse_duration,
+            metavar="TIME",
+        ),
+        _argument("--pid", "release when process PID ends", type=int, metavar="PID"),
     ),
     "release": (
         _id("id", "id of the hold, as 'taoprof status' shows it", _holds),
-        _flag("--yes", "answer the question with yes"),
+        _YES,
     ),
-    "current": (_flag("--short", "for prompts: NAME, NAME~ if it drifted, ? if another program wrote it"),),
+    "current": (
+        _flag(
+            "--short",
+            "print one word for a prompt: NAME; NAME~ if the profile and the file differ; ? if another program wrote "
+            "the file; empty without a file",
+        ),
+    ),
     "status": (
         _flag("--check", "exit with 6 unless a profile is active and unchanged"),
         _flag("--paths", "show only where taoprof keeps its files"),
@@ -186,7 +207,7 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
         _argument("--launcher", "check for this version of the launcher; default: the tao on PATH", metavar="VERSION"),
         _STRICT,
         _flag("--fix", "fix what needs no decision, after showing the changes"),
-        _flag("--yes", "answer the question of --fix with yes"),
+        _YES,
         _REVEAL,
     ),
     "diff": (
@@ -196,7 +217,9 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
     ),
     "path": (
         _path("path", "PATH", "a path on this host or in the container"),
-        _profile("name of the profile; default: the mapping file as it is", optional=True),
+        _profile(
+            "use the mounts of this profile (default: of the file that 'tao' started here would read)", optional=True
+        ),
     ),
     "doctor": (_STRICT,),
     "new": (
@@ -204,9 +227,14 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
             "name", "name of the new profile; unless --network is given, also the name of the network", metavar="NAME"
         ),
         _path("--project-dir", "DIR", "the project folder (default: the current folder)"),
-        _path("--notebook-dir", "DIR", "the folder of the notebook and its specs/, if it is another"),
+        _path("--notebook-dir", "DIR", "folder of the notebook and its specs/ (default: the project folder)"),
         _argument("--network", "network name, if it differs from the profile name", metavar="NAME"),
-        _argument("--layout", "default: depends on the network", choices=LAYOUTS),
+        _argument(
+            "--layout",
+            "which variables and mounts to derive: local (TensorFlow networks), host (PyTorch networks) or custom "
+            "(none); default: by network",
+            choices=LAYOUTS,
+        ),
         _argument("--description", "one line about the profile", metavar="TEXT"),
         Argument(
             "--from",
@@ -225,19 +253,25 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
         _argument("--name", "name of the new profile (default: the file's name)", metavar="NAME"),
         _argument(
             "--set",
-            "value of a notebook's variable, such as LOCAL_PROJECT_DIR=~/tao/kitti",
+            "set a variable of the notebook, such as LOCAL_PROJECT_DIR=~/tao/kitti, or a mount source by its "
+            "destination: /data=DIR (repeatable)",
             metavar="NAME=VALUE",
             action="append",
             default=[],
             dest="given",
         ),
-        _flag("--force", "replace the profile of that name; the history keeps it"),
+        _flag("--force", "replace an existing profile of that name ('taoprof undo' restores it)"),
     ),
     "edit": (_profile(),),
     "set": (
         _profile(),
-        _argument("settings", "NUM_GPUS=2, docker.shm_size=32G, …", metavar="KEY=VALUE", nargs="*"),
-        _argument("--unset", "remove a key", metavar="KEY", action="append", default=[]),
+        _argument(
+            "settings",
+            "a key or variable and its new value, such as NUM_GPUS=2 or docker.shm_size=32G",
+            metavar="KEY=VALUE",
+            nargs="*",
+        ),
+        _argument("--unset", "remove a key or variable (repeatable)", metavar="KEY", action="append", default=[]),
     ),
     "rename": (_profile(), _argument("to", "the new name", metavar="NEW")),
     "remove": (_profile(), _flag("--force", "remove it even if it is the active profile")),
@@ -249,9 +283,9 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
     "init": (_argument("shell", "your shell", choices=("bash", "zsh", "fish")),),
     "render": (
         _profile(),
-        _argument("--to", "what will start the task", required=True, choices=RENDER_TARGETS),
+        _argument("--to", "output format", required=True, choices=RENDER_TARGETS),
         _argument("--image", "container image; default: the one in which the installed launcher runs the task"),
-        _argument("--gpus", "'all' (default), a count, indices: 0,1, or 'none'", metavar="WHICH", default="all"),
+        _argument("--gpus", f"'all' (default), a count, {_INDICES} or 'none'", metavar="WHICH", default="all"),
     ),
     "service": (
         _argument(

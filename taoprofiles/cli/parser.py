@@ -21,8 +21,8 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "train": {
         "run": ("train", "run a command with a profile's own mapping"),
         "shell": ("train", "open a shell with a profile's own mapping"),
-        "stop": ("train", "stop a run"),
-        "hold": ("train", "lock the mapping file so that nobody switches it"),
+        "stop": ("train", "stop a training, a shell, or what a notebook started"),
+        "hold": ("train", "prevent switches of the mapping file until you release it"),
         "release": ("train", "release a hold"),
     },
     "inspect": {
@@ -74,7 +74,8 @@ OTHER_WORDS = {
 
 STATUSES = """\
 exit status: 0 done or nothing to do · 1 failed · 2 usage · 3 invalid profile or state · 4 no such profile or entry ·
-5 held · 6 differs (diff, status --check) · 7 busy · 8 another guard is running · 128+n signal n"""
+5 held · 6 differs (diff, status --check) · 7 busy · 8 another guard is running · 128+n signal n ·
+run, shell: the command's own status (125 to 127: it was not started)"""
 
 
 class Invocation(NamedTuple):
@@ -133,7 +134,7 @@ def help_lines() -> list[str]:
     lines = ["taoprof: a mount profile for each NVIDIA TAO project", "", "usage: taoprof COMMAND …"]
     for group in GROUPS.values():
         lines += ["", *(f"  {command:<11} {summary}" for command, (_, summary) in group.items())]
-    lines += ["", "'taoprof COMMAND --help' explains a command; with --json it prints JSON for programs.", ""]
+    lines += ["", "See 'taoprof COMMAND --help'. Every command accepts --json.", ""]
     return lines + STATUSES.split("\n")
 
 

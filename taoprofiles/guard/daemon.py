@@ -54,10 +54,10 @@ _PRIORITIES = {logging.ERROR: 4, logging.WARNING: 4, logging.INFO: 6, logging.DE
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``taoprofd`` with the arguments ``argv``, those of the process by default; return the exit status."""
-    parser = argparse.ArgumentParser("taoprofd", description="Guard ~/.tao_mounts.json, in the foreground.")
+    parser = argparse.ArgumentParser("taoprofd", description="Run the guard of ~/.tao_mounts.json in the foreground.")
     add_options(parser, seal=Options().seal, restores=Options().restores)
     parser.add_argument(
-        "--unseal", action="store_true", help="only make the file writable again after a guard was killed, and exit"
+        "--unseal", action="store_true", help="make the file writable again after a guard was killed, then exit"
     )
     parser.add_argument("--version", action="version", version=VERSION)
     args = parser.parse_args(argv)

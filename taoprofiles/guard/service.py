@@ -31,7 +31,7 @@ def add_options(parser: argparse._ActionsContainer, *, seal: bool | None = None,
     """Add the options of the guard, with their defaults."""
     help_text = "make the mapping file read-only while it is in use (default: yes)"
     parser.add_argument("--seal", action=argparse.BooleanOptionalAction, default=seal, help=help_text)
-    help_text = "undo at most N overwrites a minute while the file is in use; 0: only report them (default: 5)"
+    help_text = "revert at most N overwrites a minute while the file is in use (0: only report; default: 5)"
     parser.add_argument("--restores", type=_restores, metavar="N", default=restores, help=help_text)
 
 

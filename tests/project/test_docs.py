@@ -130,9 +130,9 @@ def test_the_limits_of_import_are_those_in_the_reference() -> None:
     told = (
         f"{cells.NOTEBOOK_LIMIT >> 20} MB, {cells.CELLS_LIMIT:,} cells, {cells.CODE_LIMIT >> 10} KB of code",
         f"{cells.CELL_LIMIT >> 10} K characters, brackets {cells._NESTING} deep",
-        f"{values.STEPS_LIMIT:,} steps, {values.SIZE_LIMIT >> 20} M characters",
-        f"{values.TEXT_LIMIT >> 10} K characters and {values.SEGMENTS_LIMIT:,} pieces",
-        f"pieces of different origin, {values.DEPTH_LIMIT} |",
+        f"{values.STEPS_LIMIT:,} steps, and {values.SIZE_LIMIT >> 20} million characters",
+        f"{values.TEXT_LIMIT:,} characters, {values.SEGMENTS_LIMIT:,} segments",
+        f"nesting of lists and dictionaries | {values.DEPTH_LIMIT} levels",
     )
     assert [text for text in told if text not in page] == []
 
