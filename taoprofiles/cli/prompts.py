@@ -27,7 +27,17 @@ def can_ask() -> bool:
 
     A cell's ``!`` has a terminal, but nobody can type on it; JPY_PARENT_PID is set in every kernel.
     """
-    return sys.stdin.isatty() and sys.stderr.isatty() and "JPY_PARENT_PID" not in os.environ
+    return sys.stdin.isatty() and sys.stderr.isatty() and not _in_cell()
+
+
+def _in_cell() -> bool:
+    return "JPY_PARENT_PID" in os.environ
+
+
+def refuse_in_cell(program: str, hint: str) -> None:
+    """Raise UsageError where a program that needs a person at its terminal would wait for ever."""
+    if _in_cell() and sys.stdin.isatty():
+        raise UsageError(f"{program} needs a terminal, and nobody can type into a cell of a notebook", hint=hint)
 
 
 def confirm(question: str, *, default: bool = False) -> bool:
@@ -164,6 +174,7 @@ def edit_profile(context: Context, name: str) -> bool:
     """
     from taoprofiles.profiles import manage  # it loads pydantic, and a confirmation needs it not
 
+    refuse_in_cell("an editor", f"'taoprof edit {name}' in a terminal, or: taoprof set {name} KEY=VALUE")
     before = Store(context).text(name)
     draft = os.path.join(context.rejected, f"{name}.{hashlib.sha256(before).hexdigest()[:12]}.toml")
     if os.path.exists(draft):

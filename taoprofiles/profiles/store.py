@@ -42,8 +42,8 @@ def check_name(name: str) -> str:
     if not is_name(name):
         shown = name if len(name) <= 70 else name[:67] + "…"
         raise UsageError(
-            f"'{shown}' is not a valid profile name: use 1 to 64 ASCII letters (a-z, A-Z), digits, '.', '_' and '-', starting with a "
-            "letter or digit",
+            f"'{shown}' is not a valid profile name: use 1 to 64 ASCII letters (a-z, A-Z), digits, '.', '_' and '-', "
+            "starting with a letter or digit",
         )
     return name
 

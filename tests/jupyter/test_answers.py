@@ -100,7 +100,12 @@ def test_what_a_cell_is_told_is_the_notebooks_own_command(home: Home) -> None:
         assert " %taoprof use folder --mkdir" in refused
         assert "!taoprof new nosuch" in kernel.execute("%taoprof use nosuch").said
         kernel.run("%taoprof use alpha")
-        assert "no profile given" in kernel.run("!taoprof use").said, "where nobody can answer, nothing is asked"
+        for command, said in (
+            ("use", "no profile given"),
+            ("edit alpha", "an editor needs"),
+            ("shell beta", "a shell"),
+        ):
+            assert said in kernel.run(f"!taoprof {command}").said, "where nobody can type, nothing waits for it"
         said = kernel.run("!taoprof status; taoprof current --short; taoprof use beta").said
         assert "'alpha', with a mounts file of its own" in said
         assert "\nalpha\r\n" in said

@@ -61,6 +61,7 @@ def _execute(run: Run, command: list[str], *, as_json: bool, fields: tuple[str, 
 def shell_command(context: Context, args: argparse.Namespace) -> Result:
     from taoprofiles.runs import run as runs
 
+    prompts.refuse_in_cell("a shell", f"%taoprof use {args.name}; or 'taoprof shell {args.name}' in a terminal")
     inside = context.environ.get(runs.PROFILE_VARIABLE)
     if inside:
         raise UsageError(f"this shell already has profile '{inside}'", hint="'exit' leaves it")
