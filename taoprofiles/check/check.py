@@ -107,6 +107,8 @@ def check(context: Context, name: str | None, command: list[str], *, launcher: s
             secrets |= {name for name, value in pairs if is_secret(name, value)}
             findings += _check_mode(context, target, secrets) if target.name is None else []
             findings += _check_content(context, target, content)
+            if behaviour.ci and "CI_PROJECT_DIR" in context.environ:
+                findings += container.check_ci_values(content.mounts, content.variables, target.file.locate)
             findings += check_command(command, replace(command_context, mounts=get_volumes(content.mounts)))
             findings += _check_folders(context, target, content, command)
     findings = fix.add_commands(context, findings, target, is_named=is_named)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from taoprofiles.launcher.mounts import Location
+from taoprofiles.launcher.mounts import Location, Mount
 from taoprofiles.masking import is_secret
 from taoprofiles.rules.finding import Finding, error, quoted, warning
 from taoprofiles.rules.locations import Locator
@@ -39,6 +39,19 @@ def check_variables(variables: Iterable[tuple[Location, Mapping[str, Any]]], loc
             what, why = f"the variable {name} is set twice", f"the last one counts, {location}"
             yield warning("env-twice", first[name], what, why)
         first[name] = where
+
+
+def check_ci_values(
+    mounts: Iterable[Mount], variables: Iterable[tuple[Location, Mapping[str, Any]]], locate: Locator
+) -> Iterator[Finding]:
+    """Check what the launcher pastes unquoted into a shell command of this host if CI_PROJECT_DIR is set."""
+    located = [(mount.location, mount.source + mount.destination) for mount in mounts]
+    located += [(location, f"{entry['variable']}={entry['value']}") for location, entry in variables]
+    for location, text in located:
+        if re.search(r"[`$;&|<>()'\"\\\n*?#]", text):
+            what = "it has characters that a shell acts on"
+            why = "with CI_PROJECT_DIR the launcher pastes it without quotes into a command of this host"
+            yield error("ci-project-dir-set", locate(location), what, why, "unset CI_PROJECT_DIR")
 
 
 def check_user(options: object, names: Collection[object], locate: Locator, context: Context) -> Iterator[Finding]:

@@ -60,12 +60,15 @@ def find_missing_folders(
         findings += container.check_user(mapping.get("DockerOptions"), names, locate, context)
         findings += container.check_variables(located, locate)
         if command:
+            from taoprofiles.launcher.argv import parse_launcher_argv, unwrapped
             from taoprofiles.mounts.mapping import mounted
             from taoprofiles.rules.command import CommandContext, check_command  # not for 'use', which has no command
 
             command_context = CommandContext(
                 mounted(mapping), variables or {}, context.environ, is_quoted=True, profile=name
             )
+            if "CI_PROJECT_DIR" in context.environ and parse_launcher_argv(unwrapped(command)) is not None:
+                findings += container.check_ci_values(resolve(mapping, host), located, locate)
             in_command = [finding for finding in check_command(command, command_context) if finding.severity == ERROR]
             findings += in_command
             command = command if in_command else ()

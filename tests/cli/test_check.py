@@ -170,6 +170,18 @@ def test_volumes_that_do_not_do_what_they_say(home: Home, volume: str, id: str, 
     assert finding["hint"].startswith(hint.format(root=home.root))
 
 
+def test_with_ci_no_value_of_a_profile_acts_on_this_host(home: Home) -> None:
+    text = CUSTOM.format(source=home.root, docker='shm_size = "1G"')
+    home.profile("p", text.replace('HOME = "/tmp"', 'HOME = "/tmp"\nA = "x;touch PWNED"\nB = "plain value"'))
+    words = ["tao", "model", "dino", "train"]
+    ci = {"CI_PROJECT_DIR": "/builds"}
+    findings = call(home, "--json", "check", "p", "--", *words, environ=ci).envelope["data"]["findings"]
+    errors = [one["where"] for one in findings if (one["id"], one["severity"]) == ("ci-project-dir-set", "error")]
+    assert errors == ["container.env.A"]
+    assert "container.env.A" in call(home, "run", "p", "--", *words, environ=ci).err
+    assert call(home, "use", "p", environ=ci).status == 0
+
+
 def test_a_volume_on_a_mounted_folder(home: Home) -> None:
     profile(home, "p")
     words = ["tao", "model", "dino", "train", "--volume", f"{home.root}/projects:/data", "--volume", f"{home.root}:/x"]
