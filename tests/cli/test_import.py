@@ -228,7 +228,8 @@ def test_a_value_that_is_no_path_is_asked_for(home: Home, cell: str, reason: str
 def test_no_folder_is_created_of_a_text_that_is_not_a_path(home: Home, source: str) -> None:
     folder = source.format(home=home.root)
     (home.root / "m.json").write_text(json.dumps({"Mounts": [{"source": folder, "destination": "/data"}]}))
-    assert home.run("import", "m.json").returncode == 0
+    done = home.run("import", "m.json")
+    assert (done.returncode, "mkdir" in done.stderr, "is not a folder's path" in done.stderr) == (0, False, True)
     for command in (["use", "m", "--mkdir"], ["check", "m", "--fix"], ["check", "m"]):
         done = home.run(*command)
         assert done.returncode != 0

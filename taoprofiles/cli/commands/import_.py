@@ -16,6 +16,7 @@ from taoprofiles.cli.prompts import ask_value, can_ask, confirm
 from taoprofiles.errors import InvalidProfileError, InvalidStateError, TaoprofError, UsageError
 from taoprofiles.importer import build
 from taoprofiles.importer.cells import NOTEBOOK_LIMIT
+from taoprofiles.importer.state import doubt, is_placeholder
 from taoprofiles.masking import printable
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles import convert, manage
@@ -70,6 +71,7 @@ def import_command(context: Context, args: argparse.Namespace) -> Result:
     else:
         messages = _document(context, args, name, content)
         where = f"'{where}'"
+    messages += _still_needed(context, name)
     data = {"name": name, "path": Store(context).path(name)}
     return Result(data, [f"{where} imported as profile '{name}'"], messages=messages)
 
@@ -85,12 +87,19 @@ def _document(context: Context, args: argparse.Namespace, name: str, content: by
         hint = "run what writes ~/.tao_mounts.json once, then: taoprof import --name NAME"
         raise UsageError(f"'{args.file}' is not a notebook, a Python script, a mounts file or a profile", hint=hint)
     try:
-        profile = parse(content, name=name, path=args.file)
+        parse(content, name=name, path=args.file)
     except InvalidProfileError as error:
         error.hint = "nothing was changed; correct the file and import it again"
         raise
     manage.write(context, "import", name, content, replace=args.force)
-    renderer = Renderer(template(profile, name=name), context, name=name, path=Store(context).path(name))
+    return messages
+
+
+def _still_needed(context: Context, name: str) -> list[str]:
+    """Return messages that name the environment variables and folders that a profile needs and that are not there."""
+    path = Store(context).path(name)
+    profile = parse(Store(context).text(name), name=name, path=path)
+    renderer = Renderer(template(profile, name=name), context, name=name, path=path)
     needed: dict[str, None] = {}
     for render in (renderer.variables, renderer.mapping):
         try:
@@ -98,14 +107,18 @@ def _document(context: Context, args: argparse.Namespace, name: str, content: by
         except InvalidProfileError as error:  # such as an environment variable that is not set here
             needed |= dict.fromkeys(error.problems)
     if needed:
-        return [*messages, *(f"still needed for profile '{name}': {problem}" for problem in needed)]
-    return [*messages, *_missing(context, name, renderer.summary())]
+        return [f"still needed for profile '{name}': {problem}" for problem in needed]
+    return _missing(context, name, renderer.summary())
 
 
 def _missing(context: Context, name: str, summary: dict[str, Any]) -> list[str]:
-    """Return a message that names the source folders that do not exist."""
-    folders = ", ".join(context.short(mount["source"]) for mount in summary["mounts"] if not mount["exists"])
-    return [f"these folders do not exist: {folders}. To create them: taoprof use {name} --mkdir"] if folders else []
+    """Return messages that name the source folders that do not exist."""
+    missing = [mount["source"] for mount in summary["mounts"] if not mount["exists"]]
+    messages = [f"'{path}' is not a folder's path: {doubt(path)}" for path in missing if doubt(path)]
+    folders = ", ".join(context.short(path) for path in missing if not doubt(path))
+    if folders:
+        messages.append(f"these folders do not exist: {folders}. To create them: taoprof use {name} --mkdir")
+    return messages
 
 
 def _is_toml(content: bytes) -> bool:
@@ -164,7 +177,8 @@ def _ask(context: Context, questions: list[Question], where: str, folder: str) -
     """Ask for the values that only the user knows. Raises UsageError if there is no answer."""
     answers = {}
     for question in questions:
-        text = f"'{printable(question.text[:60])}'" if question.text else question.reason
+        text = f"'{printable(question.text[:60])}'" if question.text else ""
+        text = question.reason if not text else text if is_placeholder(question.text) else f"{text}: {question.reason}"
         note(f"{where} needs one value from you ({question.location}: {text})")
         default = os.path.normpath(context.absolute(folder))  # where a notebook is, its project most often is
         default = "" if question.name != "LOCAL_PROJECT_DIR" or default == context.home else default
