@@ -229,10 +229,10 @@ def _entry_row(entry: Entry, *, is_interrupted: bool) -> tuple[str, ...]:
     what = _ACTIONS.get(entry.action, entry.action)
     if entry.action == "found":
         what = "mapping file written by another program" if entry.after else "mapping file removed"
-        what += f" ({entry.writer})" if entry.writer else ""
     what += " (interrupted)" if is_interrupted else ""
     profile = f"{entry.was} → {entry.profile}" if entry.was else entry.profile or "-"
-    return str(entry.id), format_time(entry.time), what, profile, entry.by
+    by = entry.by if entry.action != "found" else entry.writer or "-"  # we have only noticed it
+    return str(entry.id), format_time(entry.time), what, profile, by
 
 
 def _run_row(run: Hold) -> tuple[str, ...]:
