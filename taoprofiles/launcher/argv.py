@@ -29,7 +29,10 @@ VOLUME = "--volume"
 """Option of nvidia-tao 6.0.0 and later: SRC:DST, a further mount. Its value does not pass through a shell."""
 
 
-_WRAPPERS = frozenset("chrt env ionice nice nohup numactl setsid stdbuf sudo taskset time timeout".split())
+_WRAPPERS = frozenset(
+    "chrt doas env exec ionice nice nohup numactl setsid srun stdbuf strace sudo systemd-run taskset time timeout "
+    "unbuffer".split()
+)
 """Programs that start the command behind their own options, with its words unchanged."""
 
 
