@@ -69,7 +69,7 @@ def _numbered(port: str) -> str:
     return f"{int(number)}/{protocol}"
 
 
-@moderate(200 if ALL else 60)
+@moderate(100 if ALL else 60)
 @given(st.data())
 def test_the_plan_is_the_launchers_own_call(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:
