@@ -122,7 +122,12 @@ class Run:
         # Without the run tag: a client of an engine behind ssh is no work of the run.
         environ = {name: value for name, value in self.environ.items() if name != RUN_VARIABLE}
         self.monitor = Monitor(environ, self.hold.id, self, is_docker_run=self._is_docker_run)
-        self.monitor.start()
+        try:
+            self.monitor.start()
+        except RuntimeError as error:  # no more threads are allowed
+            self.monitor.problem = str(error)
+            self.monitor.listening.set()
+            say(f"warning: the engine's events cannot be followed: {error}")
 
     def start(self, command: list[str], *, say: Callable[[str], None], stdout: int | None = None) -> int:
         """Run the command in the foreground; return its exit status, 128+n if signal n ended it.
@@ -230,8 +235,11 @@ class Run:
 
     def _has_processes(self) -> bool:
         """Check whether a process of the run is alive: one that inherited the claim, or has only the run tag."""
-        tags = (tag for _, tag in processes.with_variable(self.context.uid, RUN_VARIABLE))
-        return HoldRecords(self.context).is_locked(self.hold) or self.hold.id in tags
+        try:
+            tags = {tag for _, tag in processes.with_variable(self.context.uid, RUN_VARIABLE)}
+            return HoldRecords(self.context).is_locked(self.hold) or self.hold.id in tags
+        except (OSError, TaoprofError):  # such as no more descriptors; the next command finds out
+            return True
 
     def is_running(self, container_id: str) -> bool:
         """Check whether a container is running. What cannot be asked counts."""

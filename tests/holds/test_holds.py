@@ -373,9 +373,9 @@ def test_what_is_held_is_found_however_long_the_history_is(sandbox: Sandbox) -> 
     """A guard that restores it again and again writes two entries each time."""
     hold = manage.hold(sandbox.context, None, reason="x")
     history, held = History(sandbox.context), sandbox.mapping_file.read_bytes()
+    entry = {"action": "found", "target": "mapping", "profile": None, "before": None}
     with Lock(sandbox.context.lock):
-        for number in range(300):
-            history.record_external_change(b"%d" % number)
+        history.record([{**entry, "after": history.keep(b"%d" % (number % 2))} for number in range(300)])
     (again,) = HoldRecords(sandbox.context).all()
     for needs in (again, Hold(digest=hold.digest)):  # a record of an older version does not name the content
         assert Overwrites(sandbox.context, 10).find_mapping([needs]) in (("a", held), (None, held))

@@ -16,7 +16,7 @@ from tests.support.engine import until
 from tests.support.home import ALL
 from tests.support.sandbox import Sandbox
 
-WAITERS = 64 if ALL else 12
+WAITERS = 24 if ALL else 12
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from taoprofiles.runs import run as runs
 from tests.support.commands import Terminal, one_clear_error
 from tests.support.engine import until
 from tests.support.home import ALL, require
@@ -186,6 +187,31 @@ def test_an_end_that_cannot_be_recorded_hides_no_exit_status(sandbox: Sandbox) -
     assert (done.returncode, "could not be recorded" in done.stderr) == (3, True)
 
 
+@pytest.mark.parametrize(
+    ("what", "error"),
+    [("threading.Thread.start", RuntimeError("can't start new thread")), ("os.listdir", OSError(23, "too many"))],
+)
+def test_a_machine_without_resources_hides_no_exit_status(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, what: str, error: Exception
+) -> None:
+    """No thread for the monitor, or no descriptor to look at the processes when the command has ended."""
+    run = runs.prepare(sandbox.context, "b", ["sh", "-c", "exit 3"])
+    messages: list[str] = []
+
+    def fail(*_: object) -> None:
+        raise error
+
+    if what != "os.listdir":
+        monkeypatch.setattr(what, fail)
+    status = run.start(["sh", "-c", "exit 3"], say=messages.append)
+    monkeypatch.setattr(what, fail)
+    assert run.finish(status) == 3
+    assert len(messages) == 1, messages
+    monkeypatch.undo()
+    assert sandbox.holds() == []
+    assert statuses(sandbox) in ([3], [None])
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
 def test_signals_go_to_the_command(sandbox: Sandbox, number: signal.Signals) -> None:
     script = f"trap 'exit 9' {number.value}; echo ready; while :; do sleep 0.05; done"
@@ -311,7 +337,7 @@ def test_run_without_a_command(sandbox: Sandbox) -> None:
 
 
 def test_many_runs_at_once(sandbox: Sandbox) -> None:
-    number = 50 if ALL else 10
+    number = 20 if ALL else 10
     before = sandbox.mapping_file.read_bytes()
     taos = [sandbox.new_tao() for _ in range(number)]
     started = [
