@@ -397,7 +397,8 @@ class _Transaction:
                 )
         finally:
             for fd in displaced if displaced is not self._displaced else ():
-                os.close(fd)
+                with suppress(OSError):  # the change is done
+                    os.close(fd)
         return content_now, late
 
     def store_backup(self) -> None:
