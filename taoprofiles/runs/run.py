@@ -122,12 +122,7 @@ class Run:
         # Without the run tag: a client of an engine behind ssh is no work of the run.
         environ = {name: value for name, value in self.environ.items() if name != RUN_VARIABLE}
         self.monitor = Monitor(environ, self.hold.id, self, is_docker_run=self._is_docker_run)
-        try:
-            self.monitor.start()
-        except RuntimeError as error:  # no more threads are allowed
-            self.monitor.problem = str(error)
-            self.monitor.listening.set()
-            say(f"warning: the engine's events cannot be followed: {error}")
+        self.monitor.start()
 
     def start(self, command: list[str], *, say: Callable[[str], None], stdout: int | None = None) -> int:
         """Run the command in the foreground; return its exit status, 128+n if signal n ended it.
