@@ -195,6 +195,13 @@ def exit_status(hold: Hold) -> str:
     return f"exit status {'unknown' if hold.status is None else hold.status}"
 
 
+def missing_folders(context: Context, name: str, folders: Sequence[str]) -> str:
+    """Return the message that names source folders that do not exist."""
+    count = "1 folder does" if len(folders) == 1 else f"{len(folders)} folders do"
+    names, them = ", ".join(map(context.short, folders)), "it" if len(folders) == 1 else "them"
+    return f"{count} not exist: {names}. To create {them}: taoprof use {name} --mkdir"
+
+
 def profile_lines(context: Context, title: str, summary: dict[str, Any]) -> list[str]:
     """Return the summary of a profile (``Renderer.summary``) as lines."""
     docker = {key: value if isinstance(value, str) else json.dumps(value) for key, value in summary["docker"].items()}

@@ -63,7 +63,7 @@ def ask_value(context: Context, name: str, *, meaning: str = "", default: str = 
         value = value or default
         if value and not problem:
             return value
-        note(problem or f"{printable(name)} needs a value; Ctrl-C ends the import")
+        note(problem or "enter a value, or press Ctrl-C to cancel")
     raise UsageError(f"no value given for {name}")
 
 
@@ -75,7 +75,7 @@ def _clean(context: Context, line: str, *, is_path: bool) -> tuple[str, str]:
     if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
         text = text[1:-1]
     if not text.isprintable():
-        return text, "that has characters that cannot be printed"
+        return text, "the value contains unprintable characters"
     if is_path and text:
         text = os.path.normpath(context.absolute(expand_variables(text, context.environ)))
     left = placeholder(text)
@@ -88,7 +88,7 @@ def _clean(context: Context, line: str, *, is_path: bool) -> tuple[str, str]:
         existing = os.path.dirname(existing)
     problem = ""
     if "$" in text:
-        problem = f"'{text}' has a variable that is not set"
+        problem = f"'{text}' refers to a variable that is not set"
     elif not os.path.isdir(existing):
         problem = f"'{existing}' is not a folder"
     elif existing != text and not os.access(existing, os.W_OK):
@@ -217,7 +217,8 @@ def _open_editor(context: Context, path: str, name: str) -> None:
     except (OSError, ValueError) as error:
         reason = (error.strerror or "").lower() if isinstance(error, OSError) else str(error)
         raise TaoprofError(
-            f"cannot start the editor '{command}': {reason}", hint=f"EDITOR=nano taoprof edit {name}"
+            f"cannot start the editor '{command}': {reason}",
+            hint=f"to use another editor: EDITOR=nano taoprof edit {name}",
         ) from None
     if completed.returncode != 0:
         raise TaoprofError(f"profile not changed: the editor '{command}' exited with status {completed.returncode}")

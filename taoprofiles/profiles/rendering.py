@@ -142,7 +142,7 @@ class Expander:
         if inner.startswith("env:"):
             name = inner[4:]
             if name not in self._environ:
-                raise ExpressionError(f"the environment has no '{name}' (${{env:{name}}})")
+                raise ExpressionError(f"the environment variable '{name}' is not set (${{env:{name}}})")
             return self._environ[name]
         return self.variable(inner, chain)
 
@@ -308,7 +308,7 @@ class Renderer:
 
 def unset_variables(problems: Sequence[str]) -> list[str]:
     """Return the environment variables that a profile needs, if nothing else is wrong with it; else []."""
-    names = [re.search(r"the environment has no '(\w+)'", problem) for problem in problems]
+    names = [re.search(r"the environment variable '(\w+)' is not set", problem) for problem in problems]
     return list(dict.fromkeys(name[1] for name in names if name)) if all(names) else []
 
 

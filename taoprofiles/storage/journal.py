@@ -317,7 +317,7 @@ def require_known_format(path: str, version: int, known: int) -> None:
     if version > known:
         raise InvalidStateError(
             f"'{path}' was written by a newer taoprofiles (format {version}; this one reads {known})",
-            hint="pip install --upgrade taoprofiles",
+            hint="upgrade taoprofiles the way you installed it",
         )
 
 

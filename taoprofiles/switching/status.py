@@ -137,5 +137,5 @@ def get_warnings(context: Context, *, secrets: list[str]) -> list[str]:
     except OSError:
         mode = 0
     if secrets and mode & 0o044:
-        warnings.append(f"warning: {path} holds {', '.join(secrets)}, and others may read it: chmod 600 {path}")
+        warnings.append(f"warning: {path} holds {', '.join(secrets)}, and is readable by other users: chmod 600 {path}")
     return warnings

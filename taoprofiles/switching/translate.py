@@ -59,11 +59,13 @@ def translate(context: Context, path: str, name: str | None) -> Translation:
         raise _not_mounted(whole, mounts)
     note, other = "", outside if is_host else "".join(inside[:1])
     if inside and outside and inside[0] != outside:
-        note = f"'{whole}' is also a path of the other side, and would be '{other}' then"
+        note = f"read as a host path; as a container path, '{whole}' would be '{other}' on this host"
+        if not is_host:
+            note = f"read as a container path; as a host path, '{whole}' would be '{other}' in the container"
     elif is_host and inside[1:]:
-        note = f"also as {', '.join(inside[1:])}"
+        note = f"also visible as {', '.join(inside[1:])}"
     elif not inside and os.path.exists(whole) and os.path.realpath(whole) != os.path.realpath(outside):
-        note = f"this host has a '{whole}' too, which the container does not see"
+        note = f"'{whole}' also exists on this host, but it is not mounted"
     if is_host:
         return Translation(whole, "host", inside[0], inside[1:], other, note)
     return Translation(whole, "container", outside, [], other, note)

@@ -199,7 +199,7 @@ def test_a_volume_on_a_mounted_folder(home: Home) -> None:
     [
         ("docker.shm_size=64", "warning: docker.shm_size: the shared memory is 64 bytes; "),
         ("docker.user=UID:GID", "warning: docker.user: 'UID:GID' is not a user; "),
-        ("LOCAL_PROJECT_DIR=~/no", "missing: ~/no, ~/no/data"),
+        ("LOCAL_PROJECT_DIR=~/no", "4 folders do not exist: ~/no, ~/no/data"),
         (
             "container.env.MY_TOKEN=abcdef",
             "warning: container.env.MY_TOKEN: the value of MY_TOKEN is written",

@@ -129,7 +129,7 @@ def test_no_file_of_a_folder_stands_in_the_way_of_the_others(home: Home) -> None
     assert (done.returncode, "Traceback" in done.stderr) == (3, False), done.stderr
     assert "4 of" not in done.stdout, done.stdout
     assert names(home) == ["My-Dir-train", "b-train", "good", "train"]
-    unnamed = [line for line in done.stdout.splitlines() if "needs a name of its own" in line]
+    unnamed = [line for line in done.stdout.splitlines() if "import this file alone with --name" in line]
     assert len(unnamed) == 3, "of two that are called alike neither takes the other's place"
 
 
@@ -283,10 +283,10 @@ def test_a_colleagues_profile_says_what_it_still_needs(home: Home) -> None:
     done = home.run("import", "p.toml")
     assert done.returncode == 0
     assert "still needed for profile 'p'" in done.stderr
-    assert "no 'SCRATCH'" in done.stderr
-    assert "no 'NOPE'" in done.stderr
+    assert "'SCRATCH' is not set" in done.stderr
+    assert "'NOPE' is not set" in done.stderr
     done = home.run("import", "p.toml", "--force", environ={"SCRATCH": "/nope", "NOPE": "1"})
-    assert "these folders do not exist: /nope/x. To create them: taoprof use p --mkdir" in done.stderr
+    assert "1 folder does not exist: /nope/x. To create it: taoprof use p --mkdir" in done.stderr
 
 
 def test_a_mounts_file_beside_the_notebook_is_named(home: Home) -> None:

@@ -134,7 +134,7 @@ def test_no_picker_without_a_profile(home: Home) -> None:
 def test_the_whole_home_is_taken_only_after_a_question(home: Home) -> None:
     for answer, status in (("\n", 0), ("y\n", 0)):
         with on_terminal(home, "new", "whole") as terminal:
-            terminal.wait_for("is your whole home. Use it as the project folder? [y/N] ")
+            terminal.wait_for("is your home folder. Use all of it as the project folder? [y/N] ")
             terminal.send(answer)
             ended, output = terminal.finish()
         assert ended == (-2 if answer == "\n" else status), output
@@ -142,7 +142,7 @@ def test_the_whole_home_is_taken_only_after_a_question(home: Home) -> None:
     (home.root / "kitti").mkdir()
     done = home.run("new", "kitti", "--project-dir", "kitti")
     assert done.stdout.startswith("profile 'kitti' created for ~/kitti ")
-    assert "whole home" in home.run("new", "other").stderr
+    assert "is your home folder" in home.run("new", "other").stderr
 
 
 def test_stop_asks_unless_it_is_what_was_started_last(home: Home) -> None:

@@ -128,7 +128,7 @@ def short_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def check_switched(done: Answer, engine: FakeEngine) -> None:
     """Check that it switched, since nothing that can be seen is in the way, and said what it could not look at."""
-    assert (done.status, done.out) == (0, "switched to 'b' (before: 'a')\n"), done.err
+    assert (done.status, done.out) == (0, "switched from 'a' to 'b'\n"), done.err
     (warning,) = [line for line in done.err.splitlines() if line]
     assert warning.startswith(f"taoprof: warning: the container engine at {engine.address} could not be asked: ")
     assert warning.isprintable()

@@ -46,7 +46,7 @@ def test_either_way(home: Home, kitti: Path) -> None:
     assert told(home, f"{kitti}/data/a.png") == (0, f"{INSIDE}/data/a.png\n", "")
     assert told(home, f"{INSIDE}/data/a.png") == (0, f"{kitti}/data/a.png\n", "")
     assert told(home, f"{specs}/train.txt") == (0, f"{kitti}/specs/train.txt\n", "")
-    also = f"taoprof: also as {INSIDE}/specs/train.txt\n"
+    also = f"taoprof: also visible as {INSIDE}/specs/train.txt\n"
     ways = {"~/tao/kitti/specs/train.txt": home.root, "specs/train.txt": kitti, "train.txt": kitti / "specs"}
     for written, where in ways.items():
         assert told(home, written, cwd=where) == (0, f"{specs}/train.txt\n", also)
@@ -90,23 +90,23 @@ def test_a_path_of_both_sides(home: Home) -> None:
     (home.root / "in").mkdir()
     home.profile("both", f'layout = "custom"\nmounts = [{listed}]\n')
     assert told(home, f"{data}/x", "both") == (0, f"{data}/x\n", ""), "an identity"
-    namesake = f"taoprof: this host has a '{data}/kitti' too, which the container does not see\n"
+    namesake = f"taoprof: '{data}/kitti' also exists on this host, but it is not mounted\n"
     assert told(home, f"{data}/kitti", "both") == (0, f"{home.root}/in\n", namesake)
     nested = home.root / "a"
     (nested / "b").mkdir(parents=True)
     home.profile("nested", f'layout = "custom"\nmounts = [{{ source = "{nested}/b", destination = "{nested}" }}]\n')
-    note = f"taoprof: '{nested}/b/x' is also a path of the other side, and would be '{nested}/b/b/x' then\n"
+    note = f"taoprof: read as a host path; as a container path, '{nested}/b/x' would be '{nested}/b/b/x' on this host\n"
     assert told(home, f"{nested}/b/x", "nested") == (0, f"{nested}/x\n", note)
     (nested / "b/b").mkdir()
     (nested / "b/b/x").touch()
-    note = f"taoprof: '{nested}/b/x' is also a path of the other side, and would be '{nested}/x' then\n"
+    note = f"taoprof: read as a container path; as a host path, '{nested}/b/x' would be '{nested}/x' in the container\n"
     assert told(home, f"{nested}/b/x", "nested") == (0, f"{nested}/b/b/x\n", note), "this one is there"
 
 
 def test_a_namesake_on_this_host_is_told(home: Home) -> None:
     (home.root / "s").mkdir()
     home.profile("usr", f'layout = "custom"\nmounts = [{{ source = "{home.root}/s", destination = "/usr" }}]\n')
-    note = "taoprof: this host has a '/usr' too, which the container does not see\n"
+    note = "taoprof: '/usr' also exists on this host, but it is not mounted\n"
     assert told(home, "/usr", "usr") == (0, f"{home.root}/s\n", note)
 
 

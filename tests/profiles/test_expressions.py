@@ -78,8 +78,8 @@ def test_environment_and_variables_are_told_apart() -> None:
 
 def test_name_that_the_environment_has_not() -> None:
     told = why("${A}", A="${env:NGC_KEY}")
-    assert "the environment has no 'NGC_KEY'" in told
-    problems = [f"variables.A: {told}", "container.env.B: the environment has no 'OTHER' (${env:OTHER})"]
+    assert "the environment variable 'NGC_KEY' is not set" in told
+    problems = [f"variables.A: {told}", "container.env.B: the environment variable 'OTHER' is not set (${env:OTHER})"]
     assert invalid_profile("p", "p.toml", problems).hint.endswith(": export NGC_KEY=… OTHER=…")
     assert invalid_profile("p", "p.toml", [*problems, "x: unknown key"]).hint.endswith(": taoprof edit p")
 

@@ -169,7 +169,7 @@ def test_value_that_a_secret_is_part_of_is_one_too(home: Home) -> None:
         assert "REMOTE" in done.out, words
         assert SECRET not in done.out + done.err, words
     home.mapping_file.chmod(0o644)
-    assert "REMOTE, OUTSIDE, and others may read it" in call(home, "status").err
+    assert "REMOTE, OUTSIDE, and is readable by other users" in call(home, "status").err
     shown = call(home, "show", "a").out
     assert "another" not in shown
     assert shown.count("plain") == 2, "what holds none is shown"

@@ -113,8 +113,9 @@ def test_a_completed_switch_is_never_called_interrupted(overwritten: Home) -> No
 def test_undo_after_an_external_change_restores_what_it_replaced(overwritten: Home) -> None:
     done = overwritten.run("undo", check=True)
     assert current(overwritten) == {"name": "a", "state": "active"}
-    assert done.stderr.startswith("taoprof: undoing entry 3 of ")
-    assert "(mapping file written by another program): restores the mapping of 'a' in ~/.tao_mounts.json" in done.stderr
+    assert done.stderr.startswith("taoprof: undoing entry 3 (")
+    assert "(mapping file written by another program, " in done.stderr
+    assert ": restores the mapping of 'a' in ~/.tao_mounts.json" in done.stderr
     overwritten.run("undo", check=True)
     assert overwritten.mapping_file.read_bytes() == FOREIGN
 
@@ -293,11 +294,11 @@ def test_use_in_a_shell_that_has_another_profiles_variables(home: Home) -> None:
     done = home.run("use", "two", "--mkdir", environ=variables, check=True)
     line = (
         "taoprof: this shell still has the variables of 'one' (LOCAL_PROJECT_DIR, HOST_DATA_DIR, HOST_RESULTS_DIR and "
-        '1 more). To renew them: eval "$(taoprof env two --reveal)"'
+        '1 more). To update them: eval "$(taoprof env two --reveal)"'
     )
     assert line in done.stderr
     done = home.run("use", "three", "--mkdir", environ={**variables, "SHELL": "/usr/bin/fish"}, check=True)
-    assert "still has other variables than 'three'" in done.stderr
+    assert "has variables that differ from profile 'three'" in done.stderr
     assert done.stderr.endswith("taoprof env three --reveal --format fish | source\n")
     for environ in ({}, {"NUM_GPUS": "2"}):
         assert "this shell" not in home.run("use", "one", environ=environ, check=True).stderr

@@ -54,16 +54,18 @@ def _fix(context: Context, args: argparse.Namespace, report: Report, applied: li
     lines = [each.command(report.name) for each in plan]
     if all(line in applied for line in lines):
         return []
-    say("this would be fixed:")
+    say("fixing:" if args.yes else "fixes:")
     for line in lines:
         note(f"  {line}")
     if not args.yes:
         if not prompts.can_ask():
             raise UsageError("--fix asks a question, and there is no terminal", hint="--yes fixes without a question")
-        if not prompts.confirm("Fix it?"):
-            say("not fixed")
+        if not prompts.confirm("Apply these fixes?"):
+            say("nothing was fixed")
             return []
     fix.apply(context, plan, report.name)
+    revert = " (to revert the settings: taoprof undo)" if any(each.kind in ("set", "unset") for each in plan) else ""
+    say(f"{len(plan)} {'fix' if len(plan) == 1 else 'fixes'} applied{revert}")
     return lines
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from taoprofiles.cli.output import Result, note, profile_lines, table
+from taoprofiles.cli.output import Result, missing_folders, note, profile_lines, table
 from taoprofiles.cli.prompts import ask_value, can_ask, confirm
 from taoprofiles.errors import InvalidProfileError, InvalidStateError, TaoprofError, UsageError
 from taoprofiles.importer import build
@@ -115,10 +115,8 @@ def _missing(context: Context, name: str, summary: dict[str, Any]) -> list[str]:
     """Return messages that name the source folders that do not exist."""
     missing = [mount["source"] for mount in summary["mounts"] if not mount["exists"]]
     messages = [f"'{path}' is not a folder's path: {doubt(path)}" for path in missing if doubt(path)]
-    folders = ", ".join(context.short(path) for path in missing if not doubt(path))
-    if folders:
-        messages.append(f"these folders do not exist: {folders}. To create them: taoprof use {name} --mkdir")
-    return messages
+    folders = [path for path in missing if not doubt(path)]
+    return [*messages, missing_folders(context, name, folders)] if folders else messages
 
 
 def _is_toml(content: bytes) -> bool:
@@ -261,7 +259,8 @@ def _candidates(context: Context, args: argparse.Namespace, given: dict[str, str
     notes = [f"cannot read {text}" for text in unread]
     others = len(read) - len(candidates)
     if others:
-        notes.append(f"{others} more {'file writes' if others == 1 else 'files write'} no mounts file")
+        few = "file skipped: it writes" if others == 1 else "files skipped: they write"
+        notes.append(f"{others} other {few} no mounts file")
     return candidates, notes
 
 
@@ -280,7 +279,7 @@ def _build(context: Context, args: argparse.Namespace, file: _File, name: str) -
     if file.result is None:
         return
     if not name:
-        raise UsageError("needs a name of its own: import it alone, with --name")
+        raise UsageError("two files would get this profile name: import this file alone with --name")
     file.name = check_name(name)
     file.needs = [question for question in file.result.questions if question.name]
     file.profile, file.notes = build.build(context, file.result, name=name, where=file.path)

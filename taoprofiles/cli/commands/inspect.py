@@ -52,7 +52,8 @@ def list_command(context: Context, args: argparse.Namespace) -> Result:
     messages = []
     if now.state == "unmanaged":
         similar = _similar_profile(context, now)
-        messages.append(_explain(context, now) + (f" ({_describe_similar(similar)})" if similar else ""))
+        more = f"; similar to {_describe_similar(similar)}" if similar and similar[1] else ""
+        messages.append(_explain_state(context, now, similar) + more)
     messages += [
         f"warning: '{name}' is not a profile: a name consists of ASCII letters (a-z, A-Z), digits, '.', '_' and '-'"
         for name in Store(context).misnamed()
@@ -111,7 +112,7 @@ def status_command(context: Context, args: argparse.Namespace) -> Result:
     guard = _guard_status(context, active.holds)
     lines = _status_lines(context, now, similar, guard)
     if changes:
-        lines.append(f"drift         from what '{compared}' renders now (-) to the file (+):")
+        lines.append(f"differences   '{compared}' (-), {context.short(context.mapping_file)} (+):")
         lines += ["  " + line for line in change_lines(changes, reveal=args.reveal)]
     if active.holds:
         lines += ["holds and runs:", *table(hold_rows(active.holds), indent="  ", fit=True)]
@@ -120,7 +121,8 @@ def status_command(context: Context, args: argparse.Namespace) -> Result:
     blocked = blocking_holds(active.holds, mapping.digest(now.content or b""))
     messages = [f"warning: {text}" for text in active.unseen]
     messages += [
-        f"warning: the mapping file does not have the mapping that this hold needs: {hold.line()}" for hold in blocked
+        f"warning: the mapping file was changed, but this work still needs another mapping: {hold.line()}"
+        for hold in blocked
     ]
     messages += [f"warning: hold {hold.id}: {text}" for hold in active.holds for text in hold.differences]
     messages += status.get_warnings(context, secrets=_secrets(context, now))
@@ -168,15 +170,15 @@ def _status_lines(
         if own
         else []
     )
-    rows += [("mapping file", path), ("state", _explain(context, now))]
+    rows += [("mapping file", path), ("state", _explain_state(context, now, similar))]
     if now.entry is not None:
         rows.append(("since", f"{format_time(now.entry.time)}, {now.entry.by}, history entry {now.entry.id}"))
-    if similar:
+    if similar and similar[1]:
         rows.append(("similar to", _describe_similar(similar)))
     text = "not running. To protect the file: taoprof service install"
     if guard is not None:
-        sealed = ", the file is sealed: other programs cannot overwrite it" if guard["is_sealed"] else ""
-        text = f"pid {guard['pid']}{sealed}" + (f"; {guard['problem']}" if guard["problem"] else "")
+        is_sealed = "; the file is read-only while it is in use" if guard["is_sealed"] else ""
+        text = f"running (pid {guard['pid']}){is_sealed}" + (f"; {guard['problem']}" if guard["problem"] else "")
     return table([*rows, ("guard", text)])
 
 
@@ -213,8 +215,6 @@ def _similar_profile(context: Context, now: Status) -> tuple[str, int] | None:
 
 def _describe_similar(similar: tuple[str, int]) -> str:
     name, differences = similar
-    if not differences:
-        return f"'{name}', which renders the same mapping"
     return f"'{name}', with {differences} difference{'s' if differences > 1 else ''}: taoprof diff {name}"
 
 
@@ -229,6 +229,13 @@ def _drift(context: Context, now: Status, name: str | None) -> list[mapping.Chan
         return mapping.changes(expected, actual, secrets=store.secret_env(name))
     except TaoprofError:
         return []
+
+
+def _explain_state(context: Context, now: Status, similar: tuple[str, int] | None) -> str:
+    if similar is None or similar[1]:
+        return _explain(context, now)
+    what = f"{context.short(context.mapping_file)} was not written by taoprof; it has the same mapping as profile"
+    return f"{what} '{similar[0]}'. To use that profile: taoprof use {similar[0]}"
 
 
 def _explain(context: Context, now: Status) -> str:
@@ -247,7 +254,7 @@ def _explain(context: Context, now: Status) -> str:
         except TaoprofError as error:
             what = f"{error.message}; it was not written by taoprof, and tao would fail"
         return f"{what}; to replace it (it is saved in the history): taoprof use NAME"
-    reason = f"cannot be rendered now: {now.problem}"
+    reason = f"its profile cannot be evaluated: {now.problem}"
     if not now.problem:
         reason = f"the profile has changed since. To see how: taoprof diff; to apply it: taoprof use {now.name}"
     elif not os.path.lexists(context.profile_file(now.name or "")):

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 
 from taoprofiles.cli import prompts
-from taoprofiles.cli.output import Declined, Result
+from taoprofiles.cli.output import Declined, Result, missing_folders
 from taoprofiles.errors import TaoprofError, UsageError
 from taoprofiles.profiles import manage
 from taoprofiles.profiles.store import Store
@@ -59,8 +59,8 @@ def confirm_home(context: Context) -> list[str]:
     if os.path.realpath(context.folder) != os.path.realpath(context.home):
         return []
     if not prompts.can_ask():
-        return ["warning: the project folder is your whole home"]
-    if not prompts.confirm("The current folder is your whole home. Use it as the project folder?"):
+        return ["warning: the project folder is your home folder"]
+    if not prompts.confirm("The current folder is your home folder. Use all of it as the project folder?"):
         raise Declined("not created")
     return []
 
@@ -107,7 +107,7 @@ def _describe_problems(context: Context, name: str, settings: Mapping[str, str |
 
 
 def _missing(context: Context, name: str, folders: list[str]) -> str:
-    return f"missing: {', '.join(map(context.short, folders))}. To create them: taoprof use {name} --mkdir"
+    return missing_folders(context, name, folders)
 
 
 def rename_command(context: Context, args: argparse.Namespace) -> Result:

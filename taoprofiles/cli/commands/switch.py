@@ -41,7 +41,7 @@ def use_command(context: Context, args: argparse.Namespace) -> Result:
     messages += switch.kept_message(switched.kept)
     messages += [f"warning: {text}" for text in switched.unseen]
     if own := prompt.own_profile(context):
-        messages.append(f"a 'tao' started here still uses profile '{own}', which has a mounts file of its own")
+        messages.append(f"note: a 'tao' started here still uses profile '{own}', through a mounts file of its own")
     elif not args.dry_run:
         messages += _stale_variables(context, switched)
     messages += get_warnings(context, secrets=mapping.secrets(switched.wanted, derived=switched.secrets))
@@ -69,12 +69,14 @@ def _stale_variables(context: Context, switched: switch.Switch) -> list[str]:
     except TaoprofError:
         return []
     is_before = all(before.get(name) == environ[name] for name in differing)
-    whose = f"the variables of '{switched.previous}'" if is_before else f"other variables than '{switched.name}'"
+    whose = f"still has the variables of '{switched.previous}'"
+    if not is_before:
+        whose = f"has variables that differ from profile '{switched.name}'"
     more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
     command = f'eval "$(taoprof env {switched.name} --reveal)"'
     if os.path.basename(environ.get("SHELL", "")) == "fish":
         command = f"taoprof env {switched.name} --reveal --format fish | source"
-    return [f"this shell still has {whose} ({', '.join(differing[:3])}{more}). To renew them: {command}"]
+    return [f"this shell {whose} ({', '.join(differing[:3])}{more}). To update them: {command}"]
 
 
 def _create(context: Context, args: argparse.Namespace, name: str) -> list[str]:
@@ -114,14 +116,14 @@ def _use_lines(context: Context, args: argparse.Namespace, switched: switch.Swit
     lines = change_lines(switched.changes, reveal=args.reveal) if args.dry_run else []
     if lines:
         lines = [f"- {context.short(context.mapping_file)}", f"+ '{switched.name}'", *lines]
-    before = f" (before: '{switched.previous}')" if switched.previous else ""
+    before = f"from '{switched.previous}' " if switched.previous else ""
     if not switched.changed:
         return [*lines, f"'{switched.name}' is already active; nothing changed"]
     if args.dry_run:
-        return [*lines, f"would switch to '{switched.name}'{before}"]
+        return [*lines, f"would switch {before}to '{switched.name}'"]
     if switched.name == switched.previous:
         return [f"'{switched.name}' applied again: {context.short(context.mapping_file)} now has its mapping"]
-    return [f"switched to '{switched.name}'{before}"]
+    return [f"switched {before}to '{switched.name}'"]
 
 
 def undo_command(context: Context, args: argparse.Namespace) -> Result:
@@ -130,27 +132,30 @@ def undo_command(context: Context, args: argparse.Namespace) -> Result:
     number, time, action, profile, _ = _entry_row(entry, is_interrupted=False)
     effect, done = _undo_effect(context, plan)
     if not args.json:
-        say(f"undoing entry {number} of {time} ({action}{'' if profile == '-' else f' {profile}'}): {effect}")
+        say(f"undoing entry {number} ({action}{'' if profile == '-' else f' {profile}'}, {time}): {effect}")
     switch.undo(context, number)
     data = {"id": entry.id, "target": entry.target, "profile": entry.profile, "name": plan.name}
-    return Result(data, [f"undone: {done}"])
+    return Result(data, [f"entry {number} undone: {done}"])
 
 
 def _undo_effect(context: Context, plan: switch.Undo) -> tuple[str, str]:
     """Return what an undo will do, and what it has done."""
     entry, path = plan.entry, context.short(context.mapping_file)
     if entry.was is not None:
-        return f"renames '{entry.profile}' to '{entry.was}'", f"'{entry.profile}' is named '{entry.was}' again"
+        return (
+            f"renames profile '{entry.profile}' to '{entry.was}'",
+            f"profile '{entry.profile}' renamed to '{entry.was}'",
+        )
     if entry.target == "profile":
-        verb, done = ("removes", "removed again") if entry.before is None else ("restores", "restored")
-        return f"{verb} profile '{entry.profile}'", f"profile '{entry.profile}' is {done}"
+        verb, done = ("removes", "removed") if entry.before is None else ("restores", "restored")
+        return f"{verb} profile '{entry.profile}'", f"profile '{entry.profile}' {done}"
     if entry.before is None:
-        return f"removes {path}", f"{path} is removed, as before entry {entry.id}"
+        return f"removes {path}", f"{path} removed"
     if plan.name is None:
-        what, active = "a mapping that is not from a profile", "the mapping is not from a profile"
+        what, active = "the previous mapping, which is not from a profile,", "no profile is active"
     else:
         what, active = f"the mapping of '{plan.name}'", f"'{plan.name}' is active"
-    return f"restores {what} in {path}", f"{path} is as before entry {entry.id}; {active}"
+    return f"restores {what} in {path}", f"{path} has its previous mapping; {active}"
 
 
 def history_command(context: Context, args: argparse.Namespace) -> Result:

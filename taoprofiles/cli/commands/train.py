@@ -83,7 +83,11 @@ def stop_command(context: Context, args: argparse.Namespace) -> Result:
     is_last = hold is not None and own[-1:] == [hold.id] and time.time() - hold.since < LONG_AGO
     if hold is not None and not is_last and not args.yes and prompts.can_ask():
         say(f"{hold.line()}, profile '{hold.profile}'")
-        if not prompts.confirm("This is not what you started last, or it started long ago. Stop it?"):
+        age = time.time() - hold.since
+        question = "You have started other work since. Stop it?"
+        if age >= LONG_AGO:
+            question = f"This started {format_age(age)} ago. Stop it?"
+        if not prompts.confirm(question):
             raise Declined("not stopped")
     hold = log.stop(context, args.id)
     action = f"container {hold.container[:6]} stopped" if hold.container else "its processes were asked to end"
