@@ -65,11 +65,12 @@ class Monitor(threading.Thread):
 
     def run(self) -> None:
         """Follow the events until ``stopped`` is set; if the stream breaks, start again a little before that."""
+        failures = 0
         while not self.stopped.is_set():
             try:
                 for event in self._engine.events(self._since):
                     self.listening.set()
-                    self.problem = ""
+                    self.problem, failures = "", 0
                     self._run.tick()
                     if self.stopped.is_set():
                         break
@@ -81,7 +82,8 @@ class Monitor(threading.Thread):
                     self._changed.notify_all()
             self.listening.set()
             self._run.tick()
-            self.stopped.wait(0.5)
+            failures += 1
+            self.stopped.wait(0.5 if failures < 20 else 5)  # a notebook may be open for days, without an engine
 
     def wait_for_exit(self, seconds: float, *, expect_one: bool = False, ids: Collection[str] | None = None) -> None:
         """Wait, ``seconds`` at most, until every container has exited; with ``expect_one``, also for the first one.

@@ -270,7 +270,7 @@ class Run:
         """Handle the end of a container: nothing, since ``finish`` looks at all of them."""
 
     def tick(self) -> None:
-        """Send a heartbeat to other hosts, if it is time; called at least once a second."""
+        """Send a heartbeat to other hosts, if it is time; called every few seconds."""
         if time.monotonic() - self._heartbeat >= HEARTBEAT:
             self._heartbeat = time.monotonic()
             HoldRecords(self.context).send_heartbeat(self.hold)
