@@ -68,6 +68,8 @@ def test_the_launchers_table_gives_the_image(home: Home, package: str, config: o
     home.profile("a")
     launcher(home, package, config)
     assert image(home, *words.split()) == found
+    if package != "tlt" and not words.startswith("tao model"):
+        return  # the rest once for each generation
     home.environ["OVERRIDE_REGISTRY"] = "lab:5000"
     assert image(home, *words.split()) == found.replace("nvcr.io", "lab:5000")
     del home.environ["OVERRIDE_REGISTRY"]
