@@ -7,7 +7,6 @@ its user logs out while a training is still running: the launcher would then sta
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
@@ -17,7 +16,7 @@ from taoprofiles.errors import InvalidStateError, TaoprofError
 from taoprofiles.holds.hold import FIELDS, OWN_KINDS, Hold
 from taoprofiles.storage import atomic, best_effort, files
 from taoprofiles.storage.files import to_taoprof_error
-from taoprofiles.storage.journal import lines_backwards, require_known_format
+from taoprofiles.storage.journal import digest_of, lines_backwards, require_known_format
 from taoprofiles.storage.locks import LivenessLock
 from taoprofiles.storage.paths import Context
 from taoprofiles.system import processes
@@ -167,7 +166,7 @@ def seconds_unchanged(context: Context, hold_id: str, heartbeat: int | None, *, 
     By the clock of this host alone: those of two hosts may differ by any amount, so they are never compared. The
     memory is a cache file for each observing host.
     """
-    here = hashlib.sha256(processes.host_id().encode()).hexdigest()[:12]
+    here = digest_of(processes.host_id().encode())[:12]
     path = os.path.join(context.cache, f"seen-{here}.json")
     observed, now = best_effort.read_json(path, 1 << 20) or {}, time.monotonic()
     match observed.get(hold_id):

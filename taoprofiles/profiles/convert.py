@@ -99,7 +99,9 @@ def ignored_keys(mapping: Mapping[str, Any]) -> list[str]:
     keys = {
         f"{section}[{number}].{key}"
         for section, known in _ITEM_KEYS.items()
-        for number, item in enumerate(mapping.get(section) or [])
+        if isinstance(mapping.get(section), list)
+        for number, item in enumerate(mapping[section])
+        if isinstance(item, dict)
         for key in item.keys() - known
     }
     return [f"{key} is left out: the launcher does not read it" for key in sorted(keys)]

@@ -27,10 +27,15 @@ RUNS_READ = 200
 
 
 def list_command(context: Context, args: argparse.Namespace) -> Result:
-    now = status.get_status(context)
+    now: Status | None = None
+    known: tuple[str, str | None] | None = prompt.read(context)
+    if known is None:  # it takes the file's digest, for which OpenSSL is loaded
+        now = status.get_status(context)
+        known = now.state, now.name
+    state, active = known
     rows, profiles = [("", "NAME", "LAYOUT", "PROJECT", "LAST USED", "DESCRIPTION")], []
     for summary in _summaries(context):
-        mark = ("*" if now.state == "active" else "~") if summary.name == now.name else ""
+        mark = ("*" if state == "active" else "~") if summary.name == active else ""
         used = "-" if summary.used is None else format_time(summary.used)
         if summary.problem:
             rows.append((mark or "!", summary.name, "", "", used, f"not valid: {cut(summary.problem)}"))
@@ -39,7 +44,7 @@ def list_command(context: Context, args: argparse.Namespace) -> Result:
             rows.append((mark, summary.name, summary.layout or "", project, used, summary.description))
         data = {
             "name": summary.name,
-            "active": summary.name == now.name,
+            "active": summary.name == active,
             "valid": not summary.problem,
             "description": summary.description,
             "layout": summary.layout,
@@ -50,7 +55,7 @@ def list_command(context: Context, args: argparse.Namespace) -> Result:
         }
         profiles.append(data)
     messages = []
-    if now.state == "unmanaged":
+    if now is not None and now.state == "unmanaged":
         similar = _similar_profile(context, now)
         more = f"; similar to {_describe_similar(similar)}" if similar and similar[1] else ""
         messages.append(_explain_state(context, now, similar) + more)
@@ -59,7 +64,7 @@ def list_command(context: Context, args: argparse.Namespace) -> Result:
         for name in Store(context).misnamed()
     ]
     lines = table(rows, fit=True) if profiles else ["there are no profiles yet. To create one: taoprof new NAME"]
-    return Result({"state": now.state, "profiles": profiles}, lines, messages=messages)
+    return Result({"state": state, "profiles": profiles}, lines, messages=messages)
 
 
 def _last_runs(context: Context) -> dict[str, float]:
