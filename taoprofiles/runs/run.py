@@ -8,7 +8,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -216,7 +216,7 @@ class Run:
                 self._say(f"the engine could not be asked ({problem}): how a task ended is unknown")
             return 0
         self._say(f"{message}; the launcher's exit status is 0 whatever happens, so this counts as failed")
-        if self.hold.shared and self._is_launcher and not _has_terminal():
+        if self.hold.shared and self._is_launcher and not _has_terminal(self.hold.command):
             self._say(f"without a terminal, --shared needs: taoprof set {self.hold.profile} docker.tty=false")
         return 1
 
@@ -381,7 +381,7 @@ def prepare(
                 _use_docker(run, renderer, command, options)
             else:
                 run.wanted = _with_tag(rendered, hold, set_gpus=True)
-                if kind == "run" and not _has_terminal():
+                if kind == "run" and not _has_terminal(command):
                     # With a terminal wanted, the launcher's docker exec would fail: "the input device is not a TTY".
                     run.wanted["DockerOptions"] = {**run.wanted.get("DockerOptions", {}), "tty": False}
                 run.environ["LAUNCHER_MOUNTS"] = path = records.mounts_path(hold.id)
@@ -393,8 +393,10 @@ def prepare(
     return run
 
 
-def _has_terminal() -> bool:
-    """Check whether a command that is started now can read from a terminal."""
+def _has_terminal(command: Sequence[str]) -> bool:
+    """Check whether a command that is started now can read from a terminal, or gives one to what it starts."""
+    if os.path.basename(command[0]) in ("script", "unbuffer", "expect", "tmux", "screen"):
+        return True
     return os.isatty(0) and not processes.in_background()
 
 

@@ -174,6 +174,9 @@ def test_without_a_terminal_the_container_is_asked_for_without_one(sandbox: Sand
         sandbox.profile("b", profile + text)
         done = sandbox.run("run", "b", "--", "sh", "-c", "cat $LAUNCHER_MOUNTS", check=True)
         assert json.loads(done.stdout)["DockerOptions"]["tty"] is False, text
+    own = "cat $LAUNCHER_MOUNTS; [ -t 0 ] && echo on a terminal"
+    done = sandbox.run("run", "b", "--", "script", "-qec", f"sh -c '{own}'", "/dev/null", check=True)
+    assert ("on a terminal" in done.stdout, '"tty"' in done.stdout) == (True, False)
     with Terminal(["bash", "-c", show], environ=sandbox.environ, cwd=sandbox.root) as terminal:
         assert '"tty"' not in terminal.wait_for("}\r\n.")
     words = f"set -m; {show} & wait $!"  # job control: a process group of its own, not the terminal's
