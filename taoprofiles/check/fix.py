@@ -71,8 +71,7 @@ def add_commands(
             finding.hint = "taoprof check --fix"
         elif is_key or finding.by_hand:
             command = _edit_command(context, finding, target)
-            quoted = command if "'" in command else f"'{command}'"
-            finding.hint = f"{finding.hint}: {quoted}" if finding.hint else command
+            finding.hint = f"{finding.hint}: {command}" if finding.hint else command
     return without_sudo(findings, context.uid)
 
 

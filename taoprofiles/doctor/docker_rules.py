@@ -20,7 +20,7 @@ ROOM = 40 << 30
 
 DEFAULT = "unset DOCKER_CONTEXT; docker context use default"
 
-ENDS_CONTAINERS = "restarting the engine ends the containers that run on it"
+ENDS_CONTAINERS = "restarting the engine stops its containers"
 
 
 def _install(docker: Docker, package: str, *, apt: str = "", page: str = "docs.docker.com/engine/install") -> str:
@@ -80,7 +80,7 @@ def _unreachable(docker: Docker, engine: Answer, other: Answer) -> Finding:
                 f"docker --host {shlex.quote(engine.address)} version" if docker.second.trouble else "unset DOCKER_HOST"
             )
         why = f"{'every tao and docker command waits for it' if engine.trouble == SILENT else why}; {ENDS_CONTAINERS}"
-        return error("docker-down", engine.address, f"the engine does not answer: {engine.problem}", why, hint)
+        return error("docker-down", engine.address, f"the engine does not respond: {engine.problem}", why, hint)
     start = _service(docker, "start")
     hint = start if docker.has_daemon else _install(docker, "docker", apt="docker.io")
     if docker.host and engine is docker.first and engine.address != SOCKET:
@@ -113,7 +113,8 @@ def _mismatch(docker: Docker) -> list[Finding]:
     first, second, command = docker.first, docker.second, docker.command
     where = f"docker context '{docker.context}'" if docker.context else "docker"
     if not first.is_same(second):
-        what = f"tao starts containers on '{first.address}' and looks for images on '{second.address}': two engines"
+        what = f"tao starts containers on '{first.address}' and looks for images on '{second.address}': "
+        what += "these are different engines"
         why = "an image that one of them has is missing on the other"
         return [error("daemon-mismatch", "DOCKER_HOST", what, why, "unset DOCKER_HOST")]
     if command.trouble and command.trouble != ODD:
@@ -186,7 +187,7 @@ def _gpus(docker: Docker, gpus: Gpus) -> list[Finding]:
     takes_cdi = bool(gpus.cdi) and major is not None and int(major[0]) >= 28
     if not gpus.hook and not takes_cdi:
         what = "the engine finds no nvidia-container-runtime-hook"
-        why = f"it refuses each container of tao: could not select device driver; {ENDS_CONTAINERS}"
+        why = f"every container that tao starts fails: could not select device driver; {ENDS_CONTAINERS}"
         page = "docs.nvidia.com/datacenter/cloud-native/container-toolkit/latest/install-guide.html"
         hint = _install(docker, "nvidia-container-toolkit", page=page)
         if docker.installer:
@@ -194,7 +195,7 @@ def _gpus(docker: Docker, gpus: Gpus) -> list[Finding]:
         findings.append(error("gpu-runtime", engine.address, what, why, hint))
     elif gpus.is_late and not takes_cdi:
         what = f"'{gpus.hook}' was installed after the engine had started"
-        why = "it looks for it only at its start, and refuses each container of tao: could not select device driver; "
-        why += ENDS_CONTAINERS
+        why = "the engine looks for it only when it starts, so every container that tao starts fails: "
+        why += f"could not select device driver; {ENDS_CONTAINERS}"
         findings.append(error("gpu-runtime", engine.address, what, why, _service(docker, "restart")))
     return findings

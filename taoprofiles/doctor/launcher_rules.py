@@ -62,7 +62,7 @@ _NO_DISTUTILS = "distutils-less Python"
 _COPY = "Python 3.12 has removed find_module"
 _LATE = "'tao list' and each task fail before they ask the engine"
 _CONFLICTS: tuple[tuple[str, tuple[int, ...], str, tuple[int, ...], str, list[str]], ...] = (
-    ("tabulate", (0, 8, 8), "Python", (3, 10), "it takes Python 3.10 for older than 3.3", ["tabulate>=0.9"]),
+    ("tabulate", (0, 8, 8), "Python", (3, 10), "it mistakes Python 3.10 for a version before 3.3", ["tabulate>=0.9"]),
     ("six", (1, 16), "Python", (3, 12), _COPY, ["six>=1.16"]),
     ("urllib3", (1, 26, 15), "Python", (3, 12), _COPY, ["urllib3>=1.26.15,<2", "requests>=2.26,<2.32"]),
     ("docker", (7,), _NO_DISTUTILS, (3,), "setuptools contains a copy of it", ["setuptools"]),
@@ -114,9 +114,9 @@ def _check_others(first: Launcher, others: list[Launcher]) -> list[Finding]:
     if not others:
         return []
     listed = ", ".join(f"'{item.path}' ({item.version or item.problem})" for item in others)
-    what = f"several launchers are on PATH; this one ({first.version}) is started"
+    what = f"more than one launcher is on PATH; the first one is used ({first.version})"
     hint = f"if it is the wrong one: {shlex.quote(first.python)} -m pip uninstall {first.distribution}"
-    return [warning("tao-several", first.path, what, f"after it: {listed}", hint)]
+    return [warning("tao-several", first.path, what, f"also on PATH: {listed}", hint)]
 
 
 def _numbers(version: str) -> tuple[int, ...]:

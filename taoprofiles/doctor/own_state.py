@@ -151,13 +151,13 @@ def _check_files(state: OwnState, uid: int, file_system: FileSystem | None) -> l
         why = "its content is unknown, so commands that need it refuse to work"
         findings.append(error("state-unreadable", path, problem, why, f"ls -ld {shlex.quote(path)}"))
     if file_system is not None and file_system.size and file_system.free < ROOM:
-        what = f"{file_system.free >> 20} MB are free on its file system"
-        why = "no profile can be saved and no switch made; existing files stay unchanged"
+        what = f"{file_system.free >> 20} MB is free on its file system"
+        why = "profiles cannot be saved and switches are refused; existing files stay unchanged"
         findings.append(error("state-full", file_system.path, what, why, f"df -h {shlex.quote(file_system.path)}"))
     is_read_only = state.mapping_mode is not None and not state.mapping_mode & 0o200
     if is_read_only and not state.is_sealed_by_nobody and not state.guard:
         what = "the mapping file is read-only"
-        why = "no guard has sealed it; a notebook that writes it fails with PermissionError"
+        why = "no guard has made it read-only; a notebook that writes it fails with PermissionError"
         hint = f"chmod u+w {shlex.quote(state.mapping_file)}"
         findings.append(warning("mapping-read-only", state.mapping_file, what, why, hint))
     for name, problem in state.profiles:
@@ -173,7 +173,7 @@ def _check_files(state: OwnState, uid: int, file_system: FileSystem | None) -> l
 def _check_guard(state: OwnState, version: str) -> list[Finding]:
     findings = []
     if state.is_sealed_by_nobody:
-        what = "the mapping file is sealed by a guard that is dead"
+        what = "the mapping file is read-only because of a guard that is no longer running"
         why = "a notebook that writes the file fails with PermissionError"
         findings.append(warning("seal-left-over", state.mapping_file, what, why, "taoprofd --unseal"))
     if state.unit and not state.service.startswith("active"):
@@ -182,11 +182,13 @@ def _check_guard(state: OwnState, version: str) -> list[Finding]:
         hint = "taoprof service logs; taoprof service start"
         findings.append(warning("guard-inactive", "taoprofd.service", what, why, hint))
     elif state.unit == "other" or (state.guard and state.guard != version):
-        what = f"the guard has another version: {state.guard or 'its unit differs'} (this is {version})"
+        what = f"the running guard is version {state.guard}, taoprof is version {version}"
+        if state.guard in ("", None, version):
+            what = f"the unit of the guard is not the one that taoprof {version} installs"
         why = "taoprofiles was upgraded or moved since the service was installed"
         hint = "taoprof service install" if state.unit else f"kill {state.guard_pid} && (taoprofd 2>>~/.taoprofd.log &)"
         findings.append(warning("guard-outdated", "taoprofd.service", what, why, hint))
     if state.guard_problem:
-        why = "the guard is running, but cannot do all of its work"
+        why = "the guard is running, but with this problem"
         findings.append(warning("guard-troubled", "taoprofd", state.guard_problem, why, "taoprof service logs"))
     return findings

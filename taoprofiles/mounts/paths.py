@@ -200,7 +200,8 @@ class PathResolver:
             "read": "the task finds it only if the image contains it",
         }.get(access, "the image may contain it; what a task writes there is lost with the container")
         destinations = ", ".join(sorted(self.mounts.values())[:8])
-        hint = f"mounted in the container: {destinations}" if destinations else "the profile mounts nothing"
+        hint = f"mount that folder, or use a path below one of the mounted destinations: {destinations}"
+        hint = hint if destinations else "the profile mounts nothing"
         exists = "exists on this host, but " if kind == "host-only" else ""
         return f"'{path}' {exists}is in no mount", why, hint
 

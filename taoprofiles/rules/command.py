@@ -189,7 +189,8 @@ class _CommandChecker:
             self._check_quoting()
         if self._context.is_quoted or self._context.is_run:
             for word in self._joined:  # without 'taoprof run', the launcher's shell makes two words of it
-                what = f"'{word}' is one word, and the task needs two"
+                option, _, value = word.partition(" ")
+                what = f"'{word}' is one argument; the task needs '{option}' and '{value.strip()}' as two"
                 self._add("arg-needs-quoting", Argument(0, "", word), what, "", self._corrected_command())
         self._check_values()
         if self._context.is_without_docker:

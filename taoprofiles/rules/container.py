@@ -36,7 +36,7 @@ def check_variables(variables: Iterable[tuple[Location, Mapping[str, Any]]], loc
             why = "" if is_secret(name) else f"the container gets {str(value)[:40]!r}"
             yield warning("env-not-text", where, what, why, "write it in quotes", by_hand=True)
         if name in first:
-            what, why = f"the variable {name} is set twice", f"the last one counts, {location}"
+            what, why = f"the variable {name} is set twice", f"the last value is used ({location})"
             yield warning("env-twice", first[name], what, why)
         first[name] = where
 
@@ -62,7 +62,7 @@ def check_user(options: object, names: Collection[object], locate: Locator, cont
     if value in (None, ""):
         if context.uid != 0:
             yield warning(
-                "user-not-me", where, "no user is set, so the container works as root",
+                "user-not-me", where, "no user is set, so the container runs as root",
                 "results belong to root: you cannot delete them, and your later runs cannot write to them",
                 f'set it to "{me}", your own', fix=fix,
             )  # fmt: skip
@@ -75,7 +75,7 @@ def check_user(options: object, names: Collection[object], locate: Locator, cont
         return
     if name != str(context.uid):
         yield warning(
-            "user-not-me", where, f"the container works as '{user}', and you are {me}",
+            "user-not-me", where, f"the container runs as '{user}', and you are {me}",
             "you do not own what it writes, and it may not write to what you own", f'set it to "{me}"', fix=fix,
         )  # fmt: skip
     if "HOME" not in names and name not in ("0", "root"):
@@ -92,8 +92,9 @@ def check_plain_secrets(env: Mapping[str, str], locate: Locator, profile: str) -
     for number, (name, expression) in enumerate(env.items()):
         if is_secret(name, expression) and expression and "${" not in expression:
             yield warning(
-                "env-secret-plain", locate(Location("Envs", number)), f"the value of {name} is written in the profile",
-                "everybody who can read the file, or a copy of it, has it",
+                "env-secret-plain", locate(Location("Envs", number)),
+                f"the value of {name} is stored in plain text in the profile",
+                "anyone who can read the file, or a copy of it, can read it",
                 f"export {name} in the shell, and: taoprof set {profile} 'container.env.{name}=${{env:{name}}}'",
             )  # fmt: skip
 
@@ -166,14 +167,14 @@ def _check_file_system(
     if kind in _NETWORK:
         if ids is None or ids[0] == 0 or not folder.mode & 0o005:
             why = "if the server maps root to nobody (root_squash), Docker fails: permission denied"
-            hint = "let the container work as you (taoprof set NAME docker.user=auto), and: chmod o+rx on its parents"
+            hint = "let the container run as you (taoprof set NAME docker.user=auto), and: chmod o+rx on its parents"
             yield warning("nfs-root-squash", where, f"'{folder.path}' is on {kind}", why, hint)
     elif kind in _WINDOWS:
         why = "Windows disks are slow from Linux, and do not keep owners: training waits for its data"
         hint = "copy the data to the Linux disk, such as ~/data"
         yield warning("slow-file-system", where, f"'{folder.path}' is on a Windows disk ({kind})", why, hint)
     elif kind.startswith("fuse"):
-        why = "Docker works as root, and only its owner can read a FUSE mount: the container gets an error"
+        why = "Docker runs as root, and only its owner can read a FUSE mount: the container gets an error"
         hint = "mount it with -o allow_other (user_allow_other in /etc/fuse.conf)"
         yield warning("fuse-mount", where, f"'{folder.path}' is on {kind}", why, hint)
 

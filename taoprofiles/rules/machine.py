@@ -41,7 +41,7 @@ def without_docker() -> Finding:
 
 def in_ci(value: str, dropped: str) -> Finding:
     """Return the finding for CI_PROJECT_DIR, which is ``value``; ``dropped`` names what the launcher ignores."""
-    why = f"tao takes this for a GitLab runner, builds its own docker command, and ignores: {dropped}"
+    why = f"tao assumes a GitLab runner, builds its own docker command, and ignores: {dropped}"
     what = f"CI_PROJECT_DIR is set ('{value}')"
     return warning("ci-project-dir-set", "CI_PROJECT_DIR", what, why, "unset CI_PROJECT_DIR")
 
@@ -64,11 +64,11 @@ def _check_path(home: Home) -> Iterator[Finding]:
         return
     if home.path == home.sudo_home:
         what = f"this is root, with the home of '{user}'"
-        why = f"files that are written into the home belong to root, and '{user}' may not change them any more"
+        why = f"files that are written into the home belong to root, and '{user}' can no longer change them"
     else:
         what = f"this is root, with the home '{home.path}' and not that of '{user}'"
         why = f"tao reads {home.path}/.tao_mounts.json and root's login, not '{home.sudo_home}/.tao_mounts.json'"
-    hint = f"sudo usermod -aG docker {quote(user)} && exit"
+    hint = f"sudo usermod -aG docker {quote(user)}   # then log out and in again"
     yield warning("home-under-sudo", "HOME", what, f"{why}; with the group 'docker' no sudo is needed", hint)
 
 
@@ -79,7 +79,7 @@ def check_launcher_mounts(path: str | None, state: str, meant: str) -> Iterator[
     if not path:
         what = "LAUNCHER_MOUNTS is empty"
     elif path != path.strip():
-        what = f"LAUNCHER_MOUNTS has a blank at its {'end' if path == path.lstrip() else 'beginning'}: '{path}'"
+        what = f"LAUNCHER_MOUNTS {'ends' if path == path.lstrip() else 'begins'} with a space: '{path}'"
     elif "$" in path:
         what = f"LAUNCHER_MOUNTS contains a variable that nothing expands: '{path}'"
     elif not path.startswith(("/", "~")):
@@ -124,7 +124,8 @@ def check_login(login: Login, version: str, environ: Mapping[str, str], uid: int
         if login.state == "unreadable" and login.owner not in (-1, uid):
             why, hint = f"it belongs to user id {login.owner}, and HOME may be another user's; {why}", f"ls -l {path}"
         if login.state == "unreadable" and login.owner == 0 and uid:
-            why = "it belongs to root, as after 'sudo docker login'; tao ends with a traceback before each task"
+            why = "it belongs to root, probably because of 'sudo docker login'; tao ends with a traceback before "
+            why += "each task"
             hint = f'sudo chown -R "$(id -u):$(id -g)" {quote(os.path.dirname(login.path))}'
         yield error("docker-config-broken", login.path, f"the file cannot be read: {login.problem}", why, hint)
         return
@@ -133,7 +134,8 @@ def check_login(login: Login, version: str, environ: Mapping[str, str], uid: int
     if missing:
         what = f"not logged in to {' and '.join(missing)}"
         what += ": there is no such file" if login.state == "absent" else ""
-        why = "tao tests it before each task, also if the image is there; the password is an API key of ngc.nvidia.com"
+        why = "tao checks it before each task, even if the image is already present; "
+        why += "the password is an API key of ngc.nvidia.com"
         hint = " && ".join(LOGIN.replace("nvcr.io", name) for name in missing)
         if login.elsewhere:
             why = f"DOCKER_CONFIG makes docker use '{os.path.dirname(login.elsewhere)}', but tao reads {login.path}"

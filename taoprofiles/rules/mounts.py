@@ -112,14 +112,14 @@ def _check_destination(mount: Mount, locate: Locator) -> Iterator[Finding]:
         yield error(
             "dst-symlinked-on-host", where, f"'{written}' is '{real}' on this host",
             f"the launcher resolves symlinks on the host and would mount at '{real}': nothing would be at '{written}'",
-            "choose a name that is no symlink on this host, such as /workspace/data", by_hand=True,
+            "choose a destination that is not a symlink on this host, such as /workspace/data", by_hand=True,
         )  # fmt: skip
     if ":" in real:
         yield _colon(where, real)
 
 
 def _colon(where: str, path: str) -> Finding:
-    why = "Docker gets source:destination:mode, and takes the ':' for the end of the path"
+    why = "Docker splits source:destination:mode at the ':' in the path"
     return error("src-colon", where, f"'{path}' contains a ':'", why, "rename the folder without ':'", by_hand=True)
 
 

@@ -60,7 +60,7 @@ def check(options: dict[str, Any], locate: Locator, *, memory: int, used_ports: 
     if options.get("network") == "host":
         if ports:
             where, what = locate(_key("ports")), "ports are published, and the network is 'host'"
-            why = "Docker ignores them: in the host's network there is nothing to publish"
+            why = "Docker ignores them: with the host's network, ports need not be published"
             yield warning("ports-without-network", where, what, why, "remove one of the two", by_hand=True)
     elif isinstance(ports, dict):
         yield from _check_ports(ports, locate, used_ports)
@@ -98,7 +98,7 @@ def _check_shared_memory(options: dict[str, Any], locate: Locator, memory: int) 
         yield warning("shm-too-small", where, what, symptom, f'set it to "{_RECOMMENDED}"', fix=fix)
     elif memory and size > memory:
         what = f"the shared memory may grow to {size // GIB} GB, and this host has {memory // GIB} GB of memory"
-        why = "a training that fills it is killed, or other programs are"
+        why = "when it fills up, the kernel may kill the training or other programs"
         yield warning("shm-over-memory", where, what, why, "set it to half of the host's memory", by_hand=True)
 
 

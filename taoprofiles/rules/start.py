@@ -66,7 +66,7 @@ def _file(refusal: Refusal, file: File) -> Finding:
     if key:
         near = {name.lower(): name for name in _SECTIONS}.get(key.lower(), "")
         hint = f"write '{near}'" if near else "remove it: comments are not allowed in this file"
-        what = f"'{key[:70]}' is no key of a mounts file"
+        what = f"'{key[:70]}' is not a valid key in a mounts file"
         return error("file-shape", where, what, stops, hint, by_hand=True)
     if kind == "AssertionError":
         return error("file-shape", where, "there is no 'Mounts'", stops, 'add "Mounts": []', by_hand=True)
@@ -95,7 +95,7 @@ def _repeated_keys(value: Lines, name: str) -> Iterator[Finding]:
     why = "JSON keeps only the last one, and the launcher never sees the first"
     for key in value.repeated:
         where = f"{name}:{value.parts[key].line}"
-        yield error("json-dup-key", where, f"'{key}' is there twice", why, "remove one of the two", by_hand=True)
+        yield error("json-dup-key", where, f"duplicate key '{key}'", why, "remove one of the two", by_hand=True)
     for part in value.parts.values():
         yield from _repeated_keys(part, name)
 

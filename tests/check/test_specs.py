@@ -83,7 +83,7 @@ def test_a_yaml_spec(project: Path) -> None:
     assert ("host-path", "specs/train.yaml:12") in located(project, "evaluate", "-e", spec)
     findings = {finding.id: finding for finding in findings_in(project, "train", "-e", "/specs/train.yaml")}
     assert findings["host-path"].why == "use '/data/train.json' instead"
-    assert findings["unmapped-path"].hint == "mounted in the container: /data, /results, /specs"
+    assert findings["unmapped-path"].hint.endswith(" mounted destinations: /data, /results, /specs")
     assert (findings["unmapped-path"].severity, findings["missing-file"].severity) == ("error", "warning")
 
 

@@ -202,7 +202,7 @@ def test_a_volume_on_a_mounted_folder(home: Home) -> None:
         ("LOCAL_PROJECT_DIR=~/no", "4 folders do not exist: ~/no, ~/no/data"),
         (
             "container.env.MY_TOKEN=abcdef",
-            "warning: container.env.MY_TOKEN: the value of MY_TOKEN is written",
+            "warning: container.env.MY_TOKEN: the value of MY_TOKEN is stored",
         ),
         ("NUM_GPUS=2", None),
         ("docker.shm_size=8G", None),

@@ -65,8 +65,8 @@ def test_packages_that_do_not_fit(package: str) -> None:
 
 
 def test_an_engine_that_hangs_is_restarted() -> None:
-    machine = changed(SOUND, **engines(trouble="silent", problem="it does not answer within 4 s"))
-    assert "does not answer" in found(machine)["docker-down"].what
+    machine = changed(SOUND, **engines(trouble="silent", problem="no response within 4 s"))
+    assert "does not respond" in found(machine)["docker-down"].what
     assert "restart" in found(machine)["docker-down"].hint
 
 
@@ -143,7 +143,7 @@ def test_a_member_of_the_group_only_needs_a_new_session() -> None:
 
 def test_two_clients_of_tao_on_two_engines() -> None:
     machine = changed(SOUND, docker__host=OTHER, docker__first__address=OTHER, docker__first__id="BBBB")
-    assert "two engines" in found(machine)["daemon-mismatch"].what
+    assert "these are different engines" in found(machine)["daemon-mismatch"].what
 
 
 def test_gpus_of_an_engine_elsewhere_are_not_looked_for_here() -> None:

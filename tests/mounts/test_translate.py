@@ -63,7 +63,8 @@ def test_no_mount_has_it(home: Home, kitti: Path) -> None:
     assert (status, out) == (4, "")
     assert err == (
         "taoprof: error: '/elsewhere/x' is in no mount\n"
-        f"hint: mounted in the container: {INSIDE}, {INSIDE}/detectnet_v2/specs\n"
+        "hint: mount that folder, or use a path below one of the mounted destinations: "
+        f"{INSIDE}, {INSIDE}/detectnet_v2/specs\n"
     )
 
 
