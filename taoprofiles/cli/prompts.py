@@ -25,13 +25,14 @@ STDERR = 2
 def can_ask() -> bool:
     """Check whether there is a terminal to ask on. A script with half a terminal must not wait for an answer.
 
-    A cell's ``!`` has a terminal, but nobody can type on it; JPY_PARENT_PID is set in every kernel.
+    A cell's ``!`` has a terminal, but nobody can type on it.
     """
     return sys.stdin.isatty() and sys.stderr.isatty() and not _in_cell()
 
 
 def _in_cell() -> bool:
-    return "JPY_PARENT_PID" in os.environ
+    """Check whether a cell of a notebook has started this: ipykernel sets these variables, in VS Code as well."""
+    return tuple(map(os.environ.get, ("TERM", "PAGER", "GIT_PAGER"))) == ("xterm-color", "cat", "cat")
 
 
 def refuse_in_cell(program: str, hint: str) -> None:
