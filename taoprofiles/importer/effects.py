@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from taoprofiles.importer.evaluator import Evaluator
 
 _SETS_VARIABLE = re.compile(r"%(?:set_)?env\s+([A-Za-z_]\w*)\s*[= ]")
+_RUNS_LATER = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.GeneratorExp)
 _READS = frozenset("get keys values items copy".split())
 _CHANGES_FOLDER = frozenset("chdir fchdir cd run_line_magic magic".split())
 _KEYWORDS = {
@@ -104,6 +105,9 @@ def invalidate(ev: Evaluator, nodes: Iterable[ast.AST], *, later: bool = False) 
         for part in parts:
             ev.budget.step()
             code.visit(part)
+        for part in [] if later else parts:
+            if isinstance(part, _RUNS_LATER):
+                invalidate(ev, [part], later=True)
         if later:
             parts = [part for part in parts if isinstance(part, ast.Global | ast.Nonlocal | ast.NamedExpr)]
             ev.state.later.bound |= bound_names(parts) | code.names
@@ -147,6 +151,7 @@ class _Code:
 
     def bind(self, name: str, value: Any) -> None:
         """Bind a name. What the code sets through a module of that name is not known after the module is replaced."""
+        escape(self._ev, self._ev.lookup(name))
         if isinstance(self._ev.lookup(name), Library) and not isinstance(value, Library):
             self._state.later.all_variables = True
             self._lose_variables([None])

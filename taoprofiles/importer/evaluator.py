@@ -189,8 +189,6 @@ class Evaluator:
             self._depth -= 1
 
     def _not_followed(self, node: ast.expr) -> Unknown:
-        if isinstance(node, (ast.Lambda, ast.GeneratorExp)):
-            invalidate(self, [node], later=True)
         invalidate(self, [node])
         return self.state.unknown(f"{_EXPRESSIONS.get(type(node), 'an expression')} is not followed")
 
