@@ -82,7 +82,7 @@ class Overwrites:
         path = self._context.mapping_file
         writer = processes.find_writer(path)
         with suppress(OSError), open(path, "rb", opener=files.open_nonblocking) as file:
-            processes.wait_until_written(file.fileno(), WRITER_TIMEOUT)
+            processes.wait_for_writer(file.fileno(), WRITER_TIMEOUT)
         return writer
 
     def handle(

@@ -98,15 +98,17 @@ def _swap(
             else:
                 # A second name of the old file, so that an error can bring back this very file, and that what another
                 # program writes into it after we have read it can be seen after the rename.
-                if not _try_link(target, backup):
+                is_linked = _try_link(target, backup)
+                if displaced is not None:
+                    with suppress(OSError):
+                        # Also through a symlink that has been swapped: the program may be writing into its target.
+                        name = backup if is_linked else target
+                        displaced.append(os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+                if not is_linked:
                     with open(target, "rb") as file:
                         _write_new(backup, file.read(), old)
                 os.replace(temporary, target)
             replaced = True
-            if displaced is not None:
-                with suppress(OSError):  # there was no file
-                    # Also through a symlink that has been swapped: the program may be writing into the file behind it.
-                    displaced.append(os.open(backup, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
             lock.sync()
             if on_replaced is not None:
                 on_replaced(None if old is None else files.read(backup, 1 << 30))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
 WRITER_TIMEOUT = 0.3
 """Seconds to wait, before and after the file is replaced, for a program that is writing it."""
+
+RECENT = 5.0
+"""Seconds since the last write into a file within which a program may be about to write more."""
 
 
 class Switch:
@@ -102,8 +106,9 @@ def switch(
         assert done.name is not None  # noqa: S101 - for the type checker: a plan has a name
         preflight.make_folders(done.folders)
         done.kept = transaction.write("use", done.name, mapping.to_bytes(done.wanted))
-        if transaction.has_writer:
-            done.unseen.append("another program is still writing the replaced file: what it writes from now on is lost")
+        if transaction.has_writer is not False:
+            doubt = "is still" if transaction.has_writer else "may still be"
+            done.unseen.append(f"another program {doubt} writing the replaced file: what it writes from now on is lost")
     transaction.write_note(done)
     return done
 
@@ -211,7 +216,7 @@ def replace_content(context: Context, wanted: bytes, *, expected: bytes, timeout
 def _wait_for_writer(context: Context) -> None:
     """Wait a moment for a program that is writing the mapping file, so that its whole content is read."""
     with suppress(OSError), open(context.mapping_file, "rb", 0, opener=files.open_nonblocking) as file:
-        processes.wait_until_written(file.fileno(), WRITER_TIMEOUT)
+        processes.wait_for_writer(file.fileno(), WRITER_TIMEOUT)
 
 
 def restore(
@@ -279,7 +284,7 @@ class _Transaction:
         self._entry = self._history.in_force(self.content)
         self.previous = self._entry.profile if self._entry else None
         self._note: bytes | None = None
-        self.has_writer = False
+        self.has_writer: bool | None = False
 
     def resolve(self, name: str) -> str:
         """Return the profile that ``name`` means; "-" is the previous one. Raises NotFoundError."""
@@ -381,7 +386,10 @@ class _Transaction:
         def check_replaced(old: bytes | None) -> None:
             nonlocal content_now, late
             if displaced is not self._displaced and displaced:
-                self.has_writer = not processes.wait_until_written(displaced[-1], WRITER_TIMEOUT)
+                has_writer = processes.wait_for_writer(displaced[-1], WRITER_TIMEOUT)
+                # On a file system that cannot tell, only a file that was written just now may be incomplete.
+                is_recent = abs(time.time() - os.fstat(displaced[-1]).st_mtime) < RECENT
+                self.has_writer = has_writer if has_writer is not None or is_recent else False
                 old = os.pread(displaced[-1], MAPPING_LIMIT, 0)
             if old is not None and old != self.content:
                 number = _record_overwritten(history, old, entry)

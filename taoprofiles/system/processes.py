@@ -120,17 +120,14 @@ def user_name(uid: int) -> str:
         return str(uid)
 
 
-def wait_until_written(fd: int, seconds: float) -> bool:
-    """Wait until no process has the file of ``fd`` open for writing, at most ``seconds``; return whether that is so.
-
-    True as well where the kernel cannot tell.
-    """
+def wait_for_writer(fd: int, seconds: float) -> bool | None:
+    """Wait until ``is_being_written`` no longer returns True, at most ``seconds``; return what it returned last."""
     end = time.monotonic() + seconds
-    while is_being_written(fd):
+    while is_written := is_being_written(fd):
         if time.monotonic() >= end:
-            return False
+            break
         time.sleep(0.001)
-    return True
+    return is_written
 
 
 def has_command_line(pid: int) -> bool:

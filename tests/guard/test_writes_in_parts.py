@@ -11,7 +11,9 @@ import pytest
 
 from taoprofiles.guard import overwrites
 from taoprofiles.guard.overwrites import Overwrites
+from taoprofiles.storage import atomic
 from taoprofiles.storage.journal import History
+from taoprofiles.switching import switch
 from taoprofiles.system import processes
 from tests.support.engine import until
 from tests.support.guard_process import GuardProcess, held, is_sealed
@@ -57,6 +59,48 @@ def test_a_writer_that_does_not_end_is_named(sandbox: Sandbox) -> None:
         done = sandbox.run("use", "b", check=True)
     assert "another program is still writing the replaced file" in done.stderr
     assert stored(sandbox, PARTS[0])
+
+
+def without_leases(patch: pytest.MonkeyPatch) -> None:
+    """As on NFS and FUSE."""
+    real = fcntl.fcntl
+
+    def refuses(fd: int, command: int, *arguments: int) -> int:
+        if command == fcntl.F_SETLEASE:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return real(fd, command, *arguments)
+
+    patch.setattr(fcntl, "fcntl", refuses)
+
+
+@pytest.mark.parametrize("age", [0, 60])
+def test_where_the_kernel_cannot_tell_a_fresh_file_may_be_unfinished(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, age: int
+) -> None:
+    without_leases(monkeypatch)
+    sandbox.mapping_file.write_bytes(PARTS[0])
+    os.utime(sandbox.mapping_file, (time.time() - age,) * 2)
+    expected = ["another program may still be writing the replaced file: what it writes from now on is lost"]
+    assert switch.use(sandbox.context, "b").unseen == (expected if age == 0 else [])
+
+
+def test_without_hard_links_a_write_at_the_last_moment_is_stored(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on some FUSE file systems: there is only a copy of the file that is replaced."""
+    real = os.replace
+    sandbox.mapping_file.write_bytes(PARTS[0])
+
+    def writes_before(source: str, target: str) -> None:
+        if target == sandbox.context.mapping_file:
+            with sandbox.mapping_file.open("ab") as file:
+                file.write(PARTS[1])
+        real(source, target)
+
+    monkeypatch.setattr(atomic, "_try_link", lambda *_: False)
+    monkeypatch.setattr(os, "replace", writes_before)
+    switch.use(sandbox.context, "b")
+    assert stored(sandbox, WHOLE)
 
 
 def test_a_swapped_symlink_is_followed(sandbox: Sandbox) -> None:
@@ -107,16 +151,9 @@ def test_a_writer_that_ends_while_the_guard_looks(
 def test_without_leases_a_file_is_followed_for_a_minute(
     sandbox: Sandbox, replaced_file: tuple[Overwrites, int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on NFS and FUSE."""
     handler, writing, _ = replaced_file
-    real, now = fcntl.fcntl, time.monotonic()
-
-    def refuses(fd: int, command: int, *arguments: int) -> int:
-        if command == fcntl.F_SETLEASE:
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        return real(fd, command, *arguments)
-
-    monkeypatch.setattr(fcntl, "fcntl", refuses)
+    now = time.monotonic()
+    without_leases(monkeypatch)
     for seconds in (0, 1, 30, 59):
         monkeypatch.setattr(overwrites.time, "monotonic", lambda seconds=seconds: now + seconds)
         assert handler.collect_late_writes() < overwrites.NEVER

@@ -47,7 +47,7 @@ def clear(done: subprocess.CompletedProcess[str], statuses: tuple[int, ...] = (1
 
 
 @pytest.mark.strace
-@pytest.mark.parametrize(("number", "state"), enumerate(["none", "own", "foreign", "symlink"]))
+@pytest.mark.parametrize(("number", "state"), [*enumerate(["none", "own", "foreign", "symlink"])])
 def test_each_call_fails(tmp_path: Path, number: int, state: str) -> None:
     scene = Scene(tmp_path, state)
     failures = []
