@@ -119,7 +119,7 @@ def move(context: Context, action: str, name: str, to: str) -> None:
         raise UsageError(f"profile '{to}' already exists", hint=f"to see it: taoprof show {to}")
     before, text = store.text(name), _text_with_network(store, name)
     entries = [entry_of(context, action, to, before, text) | {"was": name}]
-    active = _active(context)
+    active = active_entry(context)
     if active is not None and active.profile == name:
         entries.append({**entries[0], "target": "mapping", "before": active.after, "after": active.after})
 
@@ -136,7 +136,7 @@ def remove(context: Context, name: str, *, force: bool) -> None:
     store.text(name)
     with Lock(context.lock):
         before = store.text(name)
-        active = _active(context)
+        active = active_entry(context)
         if active is not None and active.profile == name and not force:
             raise UsageError(
                 f"'{name}' is the active profile",
@@ -175,7 +175,8 @@ def _replace(context: Context, action: str, name: str, before: bytes | None, tex
         History(context).record_and(entries, lambda: Store(context).write(name, text, expected=before))
 
 
-def _active(context: Context) -> Entry | None:
+def active_entry(context: Context) -> Entry | None:
+    """Return the history entry that describes the mapping file; None if there is none, or another program wrote it."""
     return History(context).in_force(files.read_mapping_file(context))
 
 

@@ -83,8 +83,8 @@ def set_command(context: Context, args: argparse.Namespace) -> Result:
     manage.set_keys(context, args.name, settings)
     line = f"profile '{args.name}' changed: {', '.join(settings)}"
     messages = _describe_problems(context, args.name, settings)
-    status = get_status(context)
-    if status.name == args.name and status.state == "drifted":
+    entry = manage.active_entry(context)  # the active profile is not read if it is another one
+    if entry is not None and entry.profile == args.name and get_status(context).state == "drifted":
         path = context.short(context.mapping_file)
         messages.append(f"{path} does not have this change yet. To apply it: taoprof use {args.name}")
     return Result({"name": args.name, "keys": list(settings)}, [line], messages=messages)
