@@ -227,6 +227,9 @@ def test_a_table_fits_the_terminal(home: Home) -> None:
         assert len(lines) == 6
         assert max(len(line) + sum(character in "数据" for character in line) for line in lines) <= columns
         assert "…" in lines[-1]
+    home.run("run", "wide", "--force", "--", "sh", "-c", "exit 7; # a long command that has no room")
+    with Terminal([home.taoprof, "history"], environ=home.environ, cwd=home.root, columns=80) as terminal:
+        assert "run, exit status 7" in terminal.finish()[1].decode(), "what is cut is the command"
 
 
 # Completion

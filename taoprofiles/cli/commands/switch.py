@@ -243,4 +243,4 @@ def _entry_row(entry: Entry, *, is_interrupted: bool) -> tuple[str, ...]:
 def _run_row(run: Hold) -> tuple[str, ...]:
     outcome = "running" if run.ended is None else exit_status(run)
     by = f"{run.user}@{run.host} pid {run.pid}"
-    return run.id, format_time(run.since), f"{run.kind} {run.title()}: {outcome}", run.profile or "-", by
+    return run.id, format_time(run.since), f"{run.kind}, {outcome}: {run.title()}", run.profile or "-", by
