@@ -17,6 +17,7 @@ from taoprofiles.storage import atomic, files, journal
 from taoprofiles.storage.journal import History, digest_of
 from taoprofiles.switching import switch
 from taoprofiles.switching.status import get_status
+from tests.support.commands import call
 from tests.support.home import Home
 
 FOREIGN = b'{"Mounts": []}'
@@ -330,3 +331,23 @@ def test_what_a_killed_switch_left_is_not_deleted_unread(used: Home, monkeypatch
     monkeypatch.undo()
     switch.use(used.context, "c")
     assert History(used.context).knows(FOREIGN)
+
+
+@pytest.mark.parametrize("words", [("remove", "c"), ("rename", "c", "d")], ids=" ".join)
+def test_a_change_that_cannot_be_flushed_is_not_said_to_have_failed(
+    used: Home, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    """It has happened, so its entry stays, and undo undoes it and nothing else."""
+
+    def fail(folder: str) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), folder)
+
+    content = (used.profiles / "c.toml").read_bytes()
+    monkeypatch.setattr(files, "sync_folder", fail)
+    done = call(used, *words)
+    assert done.status == 0, done.err
+    assert not (used.profiles / "c.toml").exists()
+    monkeypatch.undo()
+    used.run("undo", check=True)
+    assert (used.profiles / "c.toml").read_bytes() == content
+    assert used.run("current").stdout == "b\n"
