@@ -125,7 +125,7 @@ class History:
     def _append(self, entries: list[dict[str, Any]], *, done: bool) -> tuple[int, int]:
         """Append entries, durably, in one write; return the size of the journal before, and the id of the last."""
         files.make_folder(self._context.state)
-        self._compact_if_large()
+        self._compact_if_large({entry[side] for entry in entries for side in ("before", "after")})
         if any(entry["target"] == "mapping" for entry in entries):
             best_effort.unlink_quietly(self._context.prompt_note)
         last = next(self.newest_first(), None)
@@ -160,11 +160,11 @@ class History:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, waiting)
 
-    def _compact_if_large(self) -> None:
+    def _compact_if_large(self, digests: set[str | None]) -> None:
         """Compact a long journal, unless something is held: the mapping that it needs may be an old one."""
         try:
             if os.stat(self._context.history).st_size > SIZE_LIMIT and not self.has_holds():
-                self.compact(KEPT_ENTRIES)
+                self.compact(KEPT_ENTRIES, digests)
         except (OSError, TaoprofError):
             pass  # tried again with the next entry
 
@@ -173,11 +173,11 @@ class History:
         folder = self._context.holds
         return os.path.isdir(folder) and any(name.endswith(".json") for name in os.listdir(folder))
 
-    def compact(self, keep: int) -> None:
+    def compact(self, keep: int, digests: set[str | None] | None = None) -> None:
         """Drop all but the ``keep`` newest entries, and the contents that only dropped ones have. Needs the lock.
 
         Of older ones stay, without contents, the last use of each profile, and the entry that describes the mapping
-        file, with the file's content. Raises TaoprofError.
+        file, with the file's content; also the contents ``digests``, of entries that follow. Raises TaoprofError.
         """
         content = files.read_mapping_file(self._context)
         digest = None if content is None else digest_of(content)
@@ -195,7 +195,7 @@ class History:
                 kept.append(entry._replace(done=True, before=None, after=None))
         best_effort.unlink_quietly(self._context.index)  # it has an offset in the journal
         atomic.replace(self._context.history, b"".join(map(_line, reversed(kept))))
-        used = {digest for entry in kept for digest in (entry.before, entry.after)}
+        used = {digest for entry in kept for digest in (entry.before, entry.after)} | (digests or set())
         for name in os.listdir(self._context.objects) if os.path.isdir(self._context.objects) else ():
             if name not in used:
                 best_effort.unlink_quietly(os.path.join(self._context.objects, name))

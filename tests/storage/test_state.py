@@ -73,7 +73,7 @@ def test_history_of_a_newer_version(used: Home) -> None:
     before = used.tree()
     done = used.run("use", "c")
     assert done.returncode == 3
-    assert "newer taoprofiles" in done.stderr and "pip install --upgrade" in done.stderr
+    assert "newer taoprofiles" in done.stderr and "upgrade taoprofiles" in done.stderr
     assert used.tree() == before
 
 
@@ -128,6 +128,8 @@ def test_compaction(long: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     newest = long.json("history")["data"]["entries"][0]["id"]
     long.run("set", "a", "NUM_GPUS=9", check=True)
     entries = long.json("history", "--all")["data"]["entries"]
+    stored = {path.name for path in (long.state / "objects").iterdir()}
+    assert {entry[side] for entry in entries for side in ("before", "after")} - {None} == stored
     ids = [entry["id"] for entry in entries if entry["action"] == "set"]
     assert ids == [newest + 1, newest, newest - 1, newest - 2]
     assert [entry["profile"] for entry in entries if entry["action"] == "use"] == ["b", "a", "c"]
