@@ -28,7 +28,6 @@ class Answer(NamedTuple):
     system: str = ""
     root: str = ""
     is_rootless: bool = False
-    runtimes: tuple[str, ...] = ()
     trouble: str = ""
     problem: str = ""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import _thread
 import os
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from taoprofiles.errors import InvalidProfileError, TaoprofError
@@ -87,8 +86,7 @@ def require_answer(mapping: Mapping[str, Any], seconds: float = ANSWER_TIMEOUT) 
     def look() -> None:
         nonlocal examined
         for examined in sources:
-            with suppress(ValueError):  # a NUL in the path, which is reported later
-                os.path.exists(examined)
+            os.path.exists(examined)
         is_done.release()
 
     is_done.acquire()

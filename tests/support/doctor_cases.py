@@ -24,7 +24,7 @@ TAO = Launcher(
     "/home/ana/venv/bin/tao", "/home/ana/venv/bin/python", (3, 11, 7), "/home/ana/venv", "nvidia-tao", "6.26.3",
     packages=PACKAGES,
 )  # fmt: skip
-ENGINE = Answer(SOCKET, "AAAA", "27.1.1", "Ubuntu 24.04", "/var/lib/docker", runtimes=("nvidia", "runc"))
+ENGINE = Answer(SOCKET, "AAAA", "27.1.1", "Ubuntu 24.04", "/var/lib/docker")
 NOBODY = Answer(SOCKET, trouble="absent", problem="there is no engine")
 SOUND = Machine(
     VERSION,
