@@ -124,9 +124,8 @@ def status_output(context: Context, session: Session | None) -> Output:
     if session is None:
         output = Output("this notebook has no profile. To use one: %taoprof use NAME")
     else:
-        file = (
-            "the shared mounts file" if session.shared else f"its own mounts file {context.short(session.mounts_file)}"
-        )
+        own = f"its own mounts file {context.short(session.mounts_file)}"
+        file = "the shared mounts file" if session.shared else own
         output = Output(f"this notebook uses profile '{session.name}' ({file}; hold {session.hold.id})")
         for problem in _problems(context, session):
             output.line(f"warning: {problem}")
@@ -207,14 +206,12 @@ def overwritten_output(context: Context, session: Session, differences: list[str
     if differences is None:
         what = f"Warning: {path} was removed while this cell ran: 'tao' would start without any mounts. To restore it: "
         return Output(what + _use_again(session))
+    what = f"{path} was overwritten while this cell ran"
     if session.shared:
-        what = f"Warning: {path} was overwritten while this cell ran, and no longer has the mapping of profile "
-        what += f"'{session.name}', which this notebook uses. To restore it: {_use_again(session)}"
+        what = f"Warning: {what}, and no longer has the mapping of profile '{session.name}', which this notebook uses. "
+        what += f"To restore it: {_use_again(session)}"
     else:
-        what = (
-            f"Note: {path} was overwritten while this cell ran. 'tao' in this notebook does not read it: it uses the "
-        )
-        what += f"mapping of profile '{session.name}'"
+        what = f"Note: {what}. 'tao' in this notebook does not read it: it uses the mapping of profile '{session.name}'"
     head = (f"differences from '{session.name}' (-) to {path} (+)",)
     return Output(what).table("", head, [(line,) for line in differences])
 

@@ -22,8 +22,8 @@ from taoprofiles.switching.status import Status
 DIFFERS = 6
 """The exit status of ``diff`` and ``status --check`` where something differs."""
 
-
 RUNS_READ = 200
+"""The newest runs, which count for LAST USED of ``list``."""
 
 
 def list_command(context: Context, args: argparse.Namespace) -> Result:
@@ -42,18 +42,10 @@ def list_command(context: Context, args: argparse.Namespace) -> Result:
         else:
             project = context.short(summary.project_dir or "-")
             rows.append((mark, summary.name, summary.layout or "", project, used, summary.description))
-        data = {
-            "name": summary.name,
-            "active": summary.name == active,
-            "valid": not summary.problem,
-            "description": summary.description,
-            "layout": summary.layout,
-            "project_dir": summary.project_dir and context.expand_user(summary.project_dir),
-            "path": summary.path,
-            "last_used": summary.used,
-            "problem": summary.problem or None,
-        }
-        profiles.append(data)
+        data = {key: getattr(summary, key) for key in ("name", "description", "layout", "path")}
+        data |= {"active": summary.name == active, "valid": not summary.problem, "problem": summary.problem or None}
+        data["project_dir"] = summary.project_dir and context.expand_user(summary.project_dir)
+        profiles.append(data | {"last_used": summary.used})
     messages = []
     if now is not None and now.state == "unmanaged":
         similar = _similar_profile(context, now)
@@ -68,7 +60,7 @@ def list_command(context: Context, args: argparse.Namespace) -> Result:
 
 
 def _last_runs(context: Context) -> dict[str, float]:
-    """Return when each profile last had a run, a shell or a notebook, as far as the newest RUNS_READ runs say."""
+    """Return when each profile last had a run, a shell or a notebook."""
     records = HoldRecords(context)
     runs = [*islice(records.ended_runs(), RUNS_READ), *records.all({})]
     return {run.profile: run.since for run in sorted(runs, key=lambda run: run.since) if run.profile}
@@ -132,10 +124,8 @@ def status_command(context: Context, args: argparse.Namespace) -> Result:
     messages += [f"warning: hold {hold.id}: {text}" for hold in active.holds for text in hold.differences]
     messages += status.get_warnings(context, secrets=_secrets(context, now))
     data = {
-        "name": now.name,
-        "state": now.state,
+        **{key: getattr(now, key) for key in ("name", "state", "last")},
         "own": prompt.own_profile(context),
-        "last": now.last,
         "problem": now.problem or None,
         "mapping_file": context.mapping_file,
         "since": now.entry.time if now.entry else None,
@@ -169,13 +159,10 @@ def _status_lines(
     path = context.short(context.mapping_file)
     if os.path.islink(context.mapping_file):
         path += f" → {context.short(os.path.realpath(context.mapping_file))}"
-    own = prompt.own_profile(context)
-    rows = (
-        [("used here", f"'{own}', with a mounts file of its own (hold {context.environ['TAOPROF_RUN']})")]
-        if own
-        else []
-    )
-    rows += [("mapping file", path), ("state", _explain_state(context, now, similar))]
+    rows = [("mapping file", path), ("state", _explain_state(context, now, similar))]
+    if own := prompt.own_profile(context):
+        here = f"'{own}', with a mounts file of its own (hold {context.environ['TAOPROF_RUN']})"
+        rows.insert(0, ("used here", here))
     if now.entry is not None:
         rows.append(("since", f"{format_time(now.entry.time)}, {now.entry.by}, history entry {now.entry.id}"))
     if similar and similar[1]:
