@@ -59,11 +59,13 @@ def export(
     variables = renderer.variables()
     own = [secret for secret in container.secrets if secret in variables]
     others = [secret for secret in container.secrets if secret not in variables]
-    where = "the Secret that this makes" if rendered.store else "the environment"
-    notes = [f"not written, since secret, and read from {where}: {', '.join(container.secrets)}"]
-    notes += [f'{", ".join(own)}: eval "$(taoprof env {name} --reveal)"'] if own else []
-    notes += [f"{', '.join(others)}: export {' '.join(f'{secret}=…' for secret in others)}"] if others else []
-    return container, rendered, notes + ([rendered.store] if rendered.store else [])
+    names = ", ".join(container.secrets)
+    where = "a Kubernetes Secret" if rendered.store else "the environment"
+    what, them = ("is a secret", "it") if len(container.secrets) == 1 else ("are secrets", "them")
+    notes = [f"{names} {what}: the output reads {them} from {where} instead of containing {them}"]
+    notes += [f'to set {", ".join(own)}: eval "$(taoprof env {name} --reveal)"'] if own else []
+    notes += [f"to set {', '.join(others)}: export {' '.join(f'{secret}=…' for secret in others)}"] if others else []
+    return container, rendered, notes + ([f"to create the Secret: {rendered.store}"] if rendered.store else [])
 
 
 def find_image(context: Context, command: list[str]) -> str:
@@ -71,12 +73,15 @@ def find_image(context: Context, command: list[str]) -> str:
     launch = parse_launcher_argv(command)
     group, task = (launch.group, launch.task) if launch else ("", command[0] if command else "")
     if not task:
-        raise UsageError("no image and no task", hint="--image IMAGE, or a task: '-- tao model dino train …'")
+        raise UsageError(
+            "no image given",
+            hint="add --image IMAGE, or the task, whose image the launcher knows: -- tao model dino train …",
+        )
     table = _images(context)
     if not table:
         raise UsageError(
-            f"no image given, and no launcher is installed that knows the image of '{task}'",
-            hint="--image IMAGE, or install the launcher: 'pip install nvidia-tao'",
+            f"no image given, and no launcher is installed to look up the image of '{task}'",
+            hint="add --image IMAGE, or install the launcher: pip install nvidia-tao",
         )
     image = next((image for key, image in table.items() if key[1] == task and group in ("", key[0])), None)
     if image is None:

@@ -50,7 +50,10 @@ def render(plan: Plan) -> Rendered:
         "volumeMounts": mounts,
     }
     if plan.ulimits:
-        warnings.append(f"docker.ulimits ({', '.join(plan.ulimits)}): Kubernetes has none; the node's engine sets them")
+        warnings.append(
+            f"docker.ulimits ({', '.join(plan.ulimits)}) ignored: Kubernetes cannot set ulimits; the node's container "
+            "runtime does"
+        )
     if plan.network not in (None, "bridge", "host"):
         warnings.append(f"docker.network '{plan.network}': a pod uses the network of the cluster")
     needs_login = plan.image.startswith(f"{REGISTRY}/")

@@ -60,15 +60,15 @@ def _options(plan: Plan, warnings: list[str]) -> Iterator[str]:
 
 def _unsupported(plan: Plan) -> Iterator[str]:
     if plan.shm_size is not None:
-        yield "docker.shm_size: with pyxis the task uses the node's /dev/shm, with its size"
+        yield "docker.shm_size ignored: with pyxis the task uses the node's /dev/shm"
     if plan.ulimits:
-        yield f"docker.ulimits ({', '.join(plan.ulimits)}): srun passes on those of the shell"
+        yield f"docker.ulimits ({', '.join(plan.ulimits)}) ignored: srun uses the limits of the shell that submits"
     if plan.ports:
-        yield "docker.ports: with pyxis the task uses the node's network and all its ports"
+        yield "docker.ports ignored: with pyxis the task uses the node's network and all its ports"
     if plan.network not in (None, "host"):
-        yield f"docker.network '{plan.network}': with pyxis the task uses the node's network"
+        yield f"docker.network '{plan.network}' ignored: with pyxis the task uses the node's network"
     if plan.privileged:
-        yield "docker.privileged: enroot gives no privileges that the user does not have"
+        yield "docker.privileged ignored: enroot gives no privileges that the user does not have"
 
 
 def _image(image: str) -> str:

@@ -114,7 +114,7 @@ class Overwrites:
                 self._watch_replaced(displaced)
             self._limiter.count(now)
             self._gave_up = False
-            logger.error("%s: restored%s", event, f"; to get its content: taoprof undo {undo}" if undo else "")
+            logger.error("%s: restored%s", event, f". To get the other version: taoprof undo {undo}" if undo else "")
             return restored
         entry = switch.accept_external_change(self._context, content, writer=writer)
         if holders:
@@ -122,10 +122,14 @@ class Overwrites:
             why = "the history has lost the previous mapping"
             if wanted is not None:
                 limit = self._limiter.limit
-                why = f"more than {limit} overwrites in a minute" if limit else "the guard runs with --restores 0"
+                why = (
+                    f"it was overwritten more than {limit} times in a minute"
+                    if limit
+                    else "the guard runs with --restores 0"
+                )
             # Of repeated overwrites each is in the history, but only the first is reported by the next command.
             level = logging.INFO if self._gave_up else logging.ERROR
-            logger.log(level, "%s: NOT restored: %s (history entry %s)", event, why, entry)
+            logger.log(level, "%s: not restored, because %s (history entry %s)", event, why, entry)
             self._gave_up = True
         elif entry is not None:
             is_same = should_seal(holds, digest)
@@ -174,10 +178,11 @@ class Overwrites:
 
     def _describe(self, content: bytes | None, writer: str | None, holders: list[Hold]) -> str:
         path = self._context.short(self._context.mapping_file)
-        event = f"{writer or 'another program'} {'removed' if content is None else 'wrote'} {path}"
+        verb = "removed" if content is None else "overwrote" if holders else "wrote"
+        event = f"{writer or 'another program'} {verb} {path}"
         if holders:
             name = f"'{holders[0].profile}'" if holders[0].profile else "it"
-            event += f" while {name} is in use by {holders[0].line().replace('   ', ', ')}"
+            event += f" while {name} was in use ({holders[0].line().replace('   ', ', ')})"
         return event
 
     def _watch_replaced(self, displaced: list[int]) -> None:

@@ -115,14 +115,14 @@ class MappingWatcher:
             reason = (error.strerror or str(error)).lower()
             if not self.degraded:
                 logger.warning(
-                    "the kernel gives no more watches (%s): polling %g times a second; see 'sysctl fs.inotify'",
+                    "inotify is not available (%s): polling %g times a second instead; its limits: sysctl fs.inotify",
                     reason,
                     1 / POLL_INTERVAL,
                 )
             self.degraded = f"polling without watches ({reason})"
         else:
             if self.degraded:
-                logger.info("the kernel gives watches again")
+                logger.info("inotify is available again")
             self.degraded = ""
 
     def _wanted(self) -> Iterator[Watch]:

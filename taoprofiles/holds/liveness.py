@@ -429,8 +429,8 @@ class Containers:
                 self.complete, self.absent = False, error.absent
                 if not error.absent:
                     self.unseen.append(
-                        f"the container engine at {self.address} could not be asked: {error}; a container "
-                        "that needs the mapping would not be noticed"
+                        f"cannot query the container engine at {self.address}: {error}; containers that need the "
+                        "mapping may go unnoticed"
                     )
         return self._listed
 

@@ -47,7 +47,7 @@ def wait_until_free(
                     continue  # the attempt has already waited, for the lock
             remaining = end - time.monotonic()
             if remaining <= 0:
-                others = f"{len(ahead)} other{'s' if len(ahead) > 1 else ''} waiting first"
+                others = _ahead(len(ahead))
                 expired = refusal or HeldError(others, hint="wait longer: --wait without TIME has no limit")
                 if seconds > 0:
                     expired.message = f"gave up waiting after {format_age(seconds)}: {expired.message}"
@@ -59,7 +59,7 @@ def wait_until_free(
                 say(
                     "waiting for " + "; ".join(hold.line() for hold in holds)
                     if holds
-                    else f"waiting behind {len(ahead)} other{'s' if len(ahead) > 1 else ''}"
+                    else f"waiting: {_ahead(len(ahead))}"
                 )
             here = processes.host_id()
             pids = [hold.pid for hold in holds if hold.place == here and processes.alive(hold.pid, hold.start)]
@@ -125,3 +125,7 @@ class Ticket:
     def _names(self) -> list[str]:
         names = sorted(os.listdir(self._folder))
         return [name for name in names if name.replace("-", "").isdigit() and "-" in name]
+
+
+def _ahead(count: int) -> str:
+    return f"{count} other {'command is' if count == 1 else 'commands are'} ahead in the queue"

@@ -36,9 +36,10 @@ def check_results(hold: Hold, active_runs: list[Hold]) -> None:
     conflicts = writing_to(active_runs, hold.results)
     if conflicts:
         raise HeldError(
-            f"'{hold.profile}' not started: another run writes '{conflicts[0][1]}'",
+            f"cannot start '{hold.profile}': another training is writing to '{conflicts[0][1]}'",
             problems=[other.line() for other, _ in conflicts],
-            hint=f"'-r' with another folder, 'taoprof run {hold.profile} --wait -- …', or --force",
+            hint=f"choose another folder with -r, wait with 'taoprof run {hold.profile} --wait -- …', or start anyway "
+            "with --force",
             holds=[other for other, _ in conflicts],
         )
 
@@ -59,7 +60,7 @@ def choose_gpus(
     if isinstance(gpus, int):
         if available is None:
             raise UsageError(
-                "the NVIDIA driver does not answer, so it is unknown which GPUs are free",
+                "cannot tell which GPUs are free: the NVIDIA driver does not respond",
                 hint="give their indices, such as --gpus 0,1",
             )
         if gpus > len(available):
@@ -72,7 +73,7 @@ def choose_gpus(
     users = using_gpus(active_runs, gpus)
     if users:
         raise HeldError(
-            f"'{hold.profile}' not started: its GPUs are in use",
+            f"cannot start '{hold.profile}': the GPUs that it requests are in use",
             problems=[f"GPU {_gpu_names(other)}: {other.line()}" for other in users],
             hint=f"'taoprof run {hold.profile} --gpus {option} --wait -- …' starts when they are free",
             holds=users,

@@ -86,9 +86,11 @@ class RunOptions:
     def validate(self) -> None:
         """Raise UsageError for options that exclude each other."""
         if self.shared and self.image is not None:
-            raise UsageError("--image does not go with --shared: without the launcher, nothing reads the shared file")
+            raise UsageError(
+                "--image cannot be combined with --shared: without the launcher nothing reads the shared file"
+            )
         if self.shared and self.gpus not in (None, "all"):
-            raise UsageError("--gpus does not go with --shared: it needs the run's own mounts file")
+            raise UsageError("--gpus cannot be combined with --shared: it needs the run's own mounts file")
         if self.gpus == "none" and self.image is None:
             raise UsageError("--gpus none needs --image: the launcher gives its container every GPU")
 
@@ -200,7 +202,7 @@ class Run:
         """Return the task's exit status. The launcher's own is 0 whatever happens to the task."""
         if status != 0:
             return status
-        problem, unknown = self.monitor.problem, "the exit status of the task is unknown ({})"
+        problem, unknown = self.monitor.problem, "cannot determine whether the task succeeded: {}"
         failed = next((container for container in containers if container.status != 0), None)
         if failed is not None and (failed.status is not None or failed in running):
             return failed.status or 1
@@ -213,9 +215,9 @@ class Run:
             message = unknown.format(problem or nothing)
         else:
             if problem and not self.monitor.absent and not containers:
-                self._say(f"the engine could not be asked ({problem}): how a task ended is unknown")
+                self._say(f"cannot query the container engine ({problem}): how a task ended is unknown")
             return 0
-        self._say(f"{message}; the launcher's exit status is 0 whatever happens, so this counts as failed")
+        self._say(f"{message}. The launcher always exits with 0, so the run is treated as failed (exit status 1)")
         if self.hold.shared and self._is_launcher and not _has_terminal(self.hold.command):
             self._say(f"without a terminal, --shared needs: taoprof set {self.hold.profile} docker.tty=false")
         return 1

@@ -152,7 +152,7 @@ class Session(Run):
         with suppress(TaoprofError):
             others = find_active_holds(self.context, files.read_mapping_file(self.context)).holds
             for other, folder in writing_to((hold for hold in others if hold.id != self.hold.id), results):
-                self._messages.append(f"warning: another run writes '{folder}' too: {other.line()}")
+                self._messages.append(f"warning: another training is also writing to '{folder}': {other.line()}")
         self._tasks[container.id] = task
         self._update_record()
 

@@ -224,7 +224,7 @@ def _write_new(path: str, data: bytes, attributes: os.stat_result | FileAttribut
                 except PermissionError:
                     raise TaoprofError(
                         f"the file to replace in '{os.path.dirname(path)}' belongs to user id {attributes.st_uid}, and "
-                        "only root can keep that",
+                        "only root can preserve that owner",
                         hint="to make it yours: sudo chown $USER FILE",
                     ) from None
             if attributes.st_gid != own.st_gid:

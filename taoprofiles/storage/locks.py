@@ -130,8 +130,8 @@ class Lock:
         self._last, self._holder = now, holder
         if self._waited >= self._timeout:
             raise BusyError(
-                f"another taoprof command is running: {holder.decode('utf-8', 'replace') or 'a process'} holds the "
-                f"lock, and waiting {self._timeout:g} s was not enough",
+                f"cannot get the lock: another taoprof command ({holder.decode('utf-8', 'replace') or 'a process'}) "
+                f"has held it for {self._timeout:g} s",
                 hint="run the command again",
             )
 

@@ -41,7 +41,7 @@ class EngineError(Exception):
         self.absent = kind == "absent"
 
 
-_ODD_ANSWER = "its answer is not one of a container engine"
+_ODD_ANSWER = "its response is not that of a Docker API"
 
 
 class Engine:
@@ -125,7 +125,7 @@ class Engine:
                 while chunk := _receive(connection, deadline):
                     body += chunk
                     if len(body) > _LIMIT:
-                        raise EngineError("its answer has no end")
+                        raise EngineError("its response is too long")
         except OSError as error:
             raise self._error(error) from None
         if status == 404:
@@ -137,13 +137,13 @@ class Engine:
 
     def _error(self, error: OSError) -> EngineError:
         if isinstance(error, TimeoutError):
-            return EngineError(f"it does not answer within {self._timeout:g} s", "silent")
+            return EngineError(f"no response within {self._timeout:g} s", "silent")
         if isinstance(error, FileNotFoundError):  # a certificate, or the docker command
-            return EngineError(f"'{error.filename}' is not there", "absent")
+            return EngineError(f"'{error.filename}' does not exist", "absent")
         if isinstance(error, PermissionError):
-            return EngineError("this user may not ask it (permission denied)", "denied")
+            return EngineError("permission denied", "denied")
         if isinstance(error, ConnectionRefusedError):
-            return EngineError("it is not running (connection refused)", "refused")
+            return EngineError("connection refused", "refused")
         text = (error.strerror or str(error)).lower()
         return EngineError(text, "refused" if isinstance(error, ConnectionError) else "odd")
 
@@ -167,7 +167,7 @@ class Engine:
             return self._connect_tcp(rest, left, secure=secure)
         if scheme == "ssh":
             return self._connect_through_docker(left)
-        raise EngineError(f"DOCKER_HOST '{self.address}' is of a kind that taoprof does not know")
+        raise EngineError(f"DOCKER_HOST '{self.address}' has a scheme that taoprof does not support")
 
     def _connect_tcp(self, rest: str, left: float, *, secure: bool) -> socket.socket:
         host, _, port = rest.rstrip("/").rpartition(":")
@@ -226,7 +226,7 @@ def _read_head(connection: socket.socket, deadline: float) -> tuple[int, bytes]:
         raise EngineError(_ODD_ANSWER)
     status = int(words[1])
     if status >= 400 and status != 404:
-        raise EngineError(f"it refuses, with HTTP status {status}")
+        raise EngineError(f"HTTP status {status}")
     return status, body
 
 

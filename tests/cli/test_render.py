@@ -102,7 +102,7 @@ def test_check_knows_the_tasks_that_there_are(home: Home) -> None:
         (["tao", "list"], "'tao list' starts no task"),
         (["tao", "model"], "'tao model' starts no task"),
         (["tao", "model", "dino", "train", "--volume", "/a:/b"], "--volume works only with the launcher"),
-        ([], "no image and no task"),
+        ([], "no image given"),
     ],
 )
 def test_no_image_to_be_had_is_one_clear_error(home: Home, words: list[str], said: str) -> None:
@@ -214,7 +214,7 @@ def test_a_secret_that_is_spelt_out_elsewhere_is_in_no_word_of_docker_run_either
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
-        (["--image", "i", "--shared", "--", "t"], 2, "--image does not go with --shared"),
+        (["--image", "i", "--shared", "--", "t"], 2, "--image cannot be combined with --shared"),
         (["--gpus", "none", "--", "t"], 2, "--gpus none needs --image"),
         (["--image", "", "--", "t"], 3, "is not the name of an image"),
         (["--image", "i", "--", "tao", "list"], 2, "starts no task"),

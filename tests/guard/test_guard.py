@@ -136,7 +136,7 @@ def test_never_more_than_the_limit_in_a_minute(sandbox: Sandbox) -> None:
             until(lambda content=content: kept(sandbox, content), "it is kept", details=guard.said)
             if number < 5:  # two writes during one restore would count as one overwrite
                 until(lambda: sandbox.mapping_file.read_bytes() == before, "it is restored", details=guard.said)
-        guard.until_said("NOT restored: more than 5 overwrites in a minute")
+        guard.until_said("not restored, because it was overwritten more than 5 times in a minute")
         assert guard.said().count(": restored") == 5
         assert sandbox.mapping_file.read_bytes() == content
         assert not is_sealed(sandbox.mapping_file), "what nobody needs is not sealed"
@@ -146,7 +146,7 @@ def test_a_limit_of_none_only_tells(sandbox: Sandbox) -> None:
     with GuardProcess(sandbox, options=("--restores", "0")) as guard:
         held_and_sealed(sandbox)
         replaced(sandbox)
-        guard.until_said("NOT restored")
+        guard.until_said("not restored")
         assert sandbox.mapping_file.read_bytes() == FOREIGN
 
 

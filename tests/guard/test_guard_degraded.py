@@ -130,7 +130,7 @@ def test_without_watches_it_looks_often(sandbox: Sandbox, limit: str) -> None:
     with GuardProcess(
         sandbox, environ=OFTEN, prefix=(*apart, "sh", "-c", f'echo 0 > {path}; exec "$@"', "sh")
     ) as guard:
-        guard.until_said("the kernel gives no more watches")
+        guard.until_said("inotify is not available")
         told_everywhere(sandbox, guard, "polling without watches")
         held(sandbox)
         put_back(sandbox, guard, FOREIGN)
@@ -138,7 +138,7 @@ def test_without_watches_it_looks_often(sandbox: Sandbox, limit: str) -> None:
         for number in range(5):
             looked_again(guard)
             put_back(sandbox, guard, b"foreign %d" % number) if number < 3 else None
-        assert guard.said().count("the kernel gives no more watches") == 1
+        assert guard.said().count("inotify is not available") == 1
         until(lambda: open_files_and_threads(guard) <= first, "nothing piles up")
         enter = [
             find_command("nsenter"),
@@ -150,7 +150,7 @@ def test_without_watches_it_looks_often(sandbox: Sandbox, limit: str) -> None:
             f"echo 500 > {path}",
         ]
         subprocess.run(enter, check=True)
-        guard.until_said("the kernel gives watches again")
+        guard.until_said("inotify is available again")
         nothing_told(sandbox, guard, "without watches")
         put_back(sandbox, guard, b"seen by a watch")
 
@@ -317,7 +317,7 @@ def refuses(_: FakeEngine) -> Callable[[socket], None]:
     return lambda connection: answer(connection, {"message": "no"}, status="500 Internal Server Error")
 
 
-@pytest.mark.parametrize(("how", "said"), [(hangs, "does not answer within"), (refuses, "with HTTP status 500")])
+@pytest.mark.parametrize(("how", "said"), [(hangs, "no response within"), (refuses, "HTTP status 500")])
 def test_an_engine_that_is_of_no_use_hinders_nothing(
     sandbox: Sandbox, how: Callable[[FakeEngine], Callable[[socket], None]], said: str
 ) -> None:

@@ -82,7 +82,7 @@ def test_waiting_names_the_holder_and_switches_at_once(sandbox: Sandbox) -> None
     assert line.startswith("taoprof: waiting for ")
     assert f"pid {process.pid}" in line
     assert second.stderr is not None
-    assert second.stderr.readline() == "taoprof: waiting behind 1 other\n"
+    assert second.stderr.readline() == "taoprof: waiting: 1 other command is ahead in the queue\n"
     tao.end()
     process.wait(20)
     assert (waiting.wait(10), second.wait(10)) == (0, 0)
@@ -112,7 +112,7 @@ def test_a_wait_has_an_end(sandbox: Sandbox) -> None:
     assert tickets(sandbox) == []
     waiter(sandbox, "c")
     done = sandbox.run("use", "c", "--wait", "0.1")
-    assert "error: gave up waiting after 0 s: 1 other waiting first" in done.stderr
+    assert "error: gave up waiting after 0 s: 1 other command is ahead in the queue" in done.stderr
     assert done.returncode == 5
     assert len(tickets(sandbox)) == 1
     assert sandbox.run("current").stdout == "b\n"

@@ -76,9 +76,9 @@ def test_two_runs_in_parallel_have_their_own_mounts_and_block_nothing(training_h
         assert device["DeviceIDs"] == ["1"]
         assert home.run("use", "segformer").returncode == 0
         again = home.run("run", *train(home, "detectnet_v2", 1))
-        assert (again.returncode, "another run writes" in again.stderr) == (5, True)
+        assert (again.returncode, "another training is writing to" in again.stderr) == (5, True)
         again = home.run("run", *train(home, "segformer", 1, 0, "--gpus", "0,1", "--force"))
-        assert (again.returncode, "its GPUs are in use" in again.stderr) == (5, True)
+        assert (again.returncode, "the GPUs that it requests are in use" in again.stderr) == (5, True)
         one.process.terminate()  # forwarded to the task
         assert one.process.wait(30) == 143, one.output
         home.run("stop", two.record["id"], check=True)  # type: ignore[index]

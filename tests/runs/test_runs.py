@@ -159,7 +159,7 @@ def test_a_launchers_success_counts_only_if_its_task_was_seen(sandbox: Sandbox) 
         tao.end()
         done = sandbox.run("run", "b", "--", *words, environ=tao.environ)
         assert done.returncode == status, done.stderr
-        assert ("so this counts as failed" in done.stderr) == bool(status)
+        assert ("so the run is treated as failed" in done.stderr) == bool(status)
     tao = sandbox.new_tao()
     tao.end()
     words = ("run", "b", "--", "tao", "model", "unet", "train")

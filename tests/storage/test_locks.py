@@ -85,7 +85,7 @@ def test_busy_names_the_holder(home: Home) -> None:
         error = json.loads(done.stdout)["error"]
         assert (error["code"], error["status"]) == ("busy", 7)
         assert f"pid {process.pid} on {os.uname().nodename}" in error["message"]
-        assert "waiting 10 s was not enough" in error["message"]
+        assert "has held it for 10 s" in error["message"]
         assert not home.mapping_file.exists()
         assert home.run("list").returncode == home.run("current").returncode == 0, "looking needs no lock"
     home.run("use", "a", check=True)

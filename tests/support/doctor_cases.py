@@ -49,7 +49,7 @@ SOUND = Machine(
     ),
 )  # fmt: skip
 
-HELD = {"trouble": "refused", "problem": "it is not running (connection refused)"}
+HELD = {"trouble": "refused", "problem": "connection refused"}
 
 
 def changed(machine: Any, **changes: Any) -> Any:
