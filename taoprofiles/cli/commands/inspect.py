@@ -42,10 +42,18 @@ def list_command(context: Context, args: argparse.Namespace) -> Result:
         else:
             project = context.short(summary.project_dir or "-")
             rows.append((mark, summary.name, summary.layout or "", project, used, summary.description))
-        data = {key: getattr(summary, key) for key in ("name", "description", "layout", "path")}
-        data |= {"active": summary.name == active, "valid": not summary.problem, "problem": summary.problem or None}
-        data["project_dir"] = summary.project_dir and context.expand_user(summary.project_dir)
-        profiles.append(data | {"last_used": summary.used})
+        data = {
+            "name": summary.name,
+            "active": summary.name == active,
+            "valid": not summary.problem,
+            "description": summary.description,
+            "layout": summary.layout,
+            "project_dir": summary.project_dir and context.expand_user(summary.project_dir),
+            "path": summary.path,
+            "last_used": summary.used,
+            "problem": summary.problem or None,
+        }
+        profiles.append(data)
     messages = []
     if now is not None and now.state == "unmanaged":
         similar = _similar_profile(context, now)
