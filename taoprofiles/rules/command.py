@@ -208,7 +208,9 @@ class _CommandChecker:
             if (word in _VALUE_OPTIONS and is_empty and number > 1) or (equals and not value and access(key)):
                 hint = self._shell_hint() if self._context.profile else f"give {word} a value"
                 why = "a variable was probably empty"
-                self._add("arg-empty-variable", Argument(number, key, ""), "it has no value", why, hint)
+                severity = WARNING if equals else ERROR  # an empty text may be meant
+                argument = Argument(number, key, "")
+                self._add("arg-empty-variable", argument, "it has no value", why, hint, severity=severity)
         for number, key, word in _valued(self.words):
             unset = self._unset(word)
             if unset:
