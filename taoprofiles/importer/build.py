@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import shlex
@@ -30,7 +31,7 @@ _NOT_OURS = frozenset(
 )
 """Variables of the machine or the launcher: setting them in a profile would break the run."""
 
-_MACHINES = "{} is left out: it belongs to the machine, and a run keeps its value"
+_MACHINES = "{} not imported: a run uses this machine's value"
 
 _LONGEST = 4096
 _SHOWN = 12
@@ -71,7 +72,9 @@ def check_given(result: ImportResult, where: str) -> None:
     """Raise UsageError if a given value had no effect."""
     if result.unused:
         names = ", ".join(result.names[:12]) or "none"
-        raise UsageError(f"'{where}' has no variable '{result.unused[0]}'; it has {names}")
+        close = difflib.get_close_matches(result.unused[0], result.names, n=1)
+        hint = f"did you mean '{close[0]}'?" if close else ""
+        raise UsageError(f"no variable '{result.unused[0]}' in '{where}'; variables: {names}", hint=hint)
 
 
 def is_notebook(content: bytes) -> bool:
@@ -88,7 +91,7 @@ def build(context: Context, result: ImportResult, *, name: str, where: str) -> t
     """
     if result.mapping is None:
         problems = [*result.notes, *_not_followed(result), *result.calls[:_SHOWN]]
-        message = f"'{where}' writes no mounts file (~/.tao_mounts.json) in code that is followed"
+        message = f"'{where}' writes no mounts file (~/.tao_mounts.json) in code that import can evaluate"
         raise InvalidStateError(message, problems=problems, hint=RUN_ONCE)
     if result.questions:
         raise unanswered(result, where)
@@ -100,14 +103,15 @@ def _not_followed(result: ImportResult) -> list[str]:
     """Return a note that names the statements that are not followed."""
     shown = "; ".join(result.not_followed[:_SHOWN])
     more = f"; and {len(result.not_followed) - _SHOWN} more" if len(result.not_followed) > _SHOWN else ""
-    return [f"not followed, so what they set is unknown: {shown}{more}"] if shown else []
+    return [f"not evaluated, so what they set is unknown: {shown}{more}"] if shown else []
 
 
 def unanswered(result: ImportResult, where: str) -> UsageError | InvalidStateError:
     """Return the error that names the values that the user has to give."""
     problems = [
-        f"{question.location}: {question.name or 'the mapping'}: {question.reason}"
+        f"{question.name or 'the mapping'}: {question.reason}"
         + (f", '{question.text[:80]}'" if question.text else "")
+        + f" ({question.location})"
         for question in result.questions
     ]
     if any(not question.name for question in result.questions):

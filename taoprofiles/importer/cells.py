@@ -55,7 +55,7 @@ class CellError(Exception):
 def read(content: bytes, where: str) -> list[Cell]:
     """Return the code cells of a notebook of format 4. Raises InvalidStateError."""
     if len(content) >= NOTEBOOK_LIMIT:
-        raise InvalidStateError(f"'{where}' has more than {NOTEBOOK_LIMIT >> 20} MB, and no notebook is that long")
+        raise InvalidStateError(f"'{where}' is larger than {NOTEBOOK_LIMIT >> 20} MB, the limit for a notebook")
     try:
         notebook = json.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError):  # UnicodeDecodeError and JSONDecodeError are ValueErrors

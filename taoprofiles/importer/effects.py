@@ -60,14 +60,14 @@ def escape(ev: Evaluator, *values: Any) -> None:
         elif isinstance(value, Library):
             _escape_library(ev, value)
         elif names_mounts_file(value):
-            ev.state.lose_mounts_file("perhaps written by code that is not followed")
+            ev.state.lose_mounts_file("may be written by code that import cannot evaluate")
         elif isinstance(value, File) and not value.mode.startswith("r"):
-            ev.state.write_file(value.path, ev.state.unknown("written by code that is not followed"))
+            ev.state.write_file(value.path, ev.state.unknown("written by code that import cannot evaluate"))
         elif isinstance(value, (list, dict, tuple)) and ev.state.known(value) is value:
             ev.budget.add(len(value))
             waiting += value.values() if isinstance(value, dict) else value
             if not isinstance(value, tuple):
-                ev.state.lost[id(value)] = (value, ev.state.unknown("changed by code that is not followed"))
+                ev.state.lost[id(value)] = (value, ev.state.unknown("changed by code that import cannot evaluate"))
 
 
 def _escape_function(ev: Evaluator, function: Function) -> None:
@@ -80,7 +80,7 @@ def _escape_function(ev: Evaluator, function: Function) -> None:
 def _escape_library(ev: Evaluator, value: Library) -> None:
     if value.name.startswith("os.environ") and value.name.removeprefix("os.environ.") not in _READS:
         ev.state.later.all_variables = True
-        ev.state.invalidate_environment("os.environ is used by code that is not followed")
+        ev.state.invalidate_environment("os.environ is used by code that import cannot evaluate")
 
 
 def skip(ev: Evaluator, statement: ast.stmt, what: str = "") -> None:
@@ -143,7 +143,7 @@ class _Code:
 
     def __init__(self, ev: Evaluator, *, later: bool) -> None:
         self._ev, self._state, self._later = ev, ev.state, later
-        self.unknown = ev.state.unknown("set by code that is not followed")
+        self.unknown = ev.state.unknown("set by code that import cannot evaluate")
         self.names: set[str] = set()
         """Names that the code may bind by globals()."""
         self._harmless: set[int] = set()
@@ -222,14 +222,14 @@ class _Code:
         for key in keys:
             if not (isinstance(key, ast.Constant) and isinstance(key.value, str)):
                 self._state.later.all_variables |= self._later
-                self._state.invalidate_environment("set by code that is not followed")
+                self._state.invalidate_environment("set by code that import cannot evaluate")
             elif key.value and "=" not in key.value and "\0" not in key.value:
                 self._state.later.variables |= {key.value} if self._later else set()
                 self._state.set_environment(key.value, self.unknown)
 
     def _lose_folder(self) -> None:
         self._state.later.folder |= self._later
-        self._state.folder = self._state.unknown("a folder that is perhaps changed")
+        self._state.folder = self._state.unknown("the current folder may have changed")
 
     def _magic(self, text: str) -> None:
         for name in re.findall(r"\$([^\W\d]\w*)", text):
@@ -250,4 +250,4 @@ class _Code:
 
     def _lose_mounts_file(self) -> None:
         self._state.later.mounts_file |= self._later
-        self._state.lose_mounts_file("perhaps written by code that is not followed")
+        self._state.lose_mounts_file("may be written by code that import cannot evaluate")

@@ -90,7 +90,7 @@ class Evaluator:
             state.note(f"the cell ends here, as it would when run: {error}")
         except (Exhausted, RecursionError):
             self._is_lost = True
-            state.lose_everything("the rest is not followed: it takes too many steps")
+            state.lose_everything("skipped from here on: too many steps")
 
     # Names
 
@@ -110,7 +110,7 @@ class Evaluator:
             state.later.mounts_file |= names_mounts_file(value)
             escape(self, value)
         if name in state.later.bound:
-            value = state.unknown(f"{name} is perhaps set by code that is not followed")
+            value = state.unknown(f"{name} may be set by code that import cannot evaluate")
         if name in state.given and isinstance(value, (str, Unknown)):
             value = state.answered(name, value)
         elif isinstance(value, str) and doubt(value):
@@ -214,7 +214,7 @@ class Evaluator:
     def _name(self, node: ast.Name) -> Any:
         name = node.id
         if self.locals is not None and name in self.local_names:
-            return self.locals[name] if name in self.locals else self.state.unknown(f"{name} is perhaps not set")
+            return self.locals[name] if name in self.locals else self.state.unknown(f"{name} may not be set")
         if name in self.state.names:
             return self.state.names[name]
         if name == "__name__":
@@ -224,7 +224,7 @@ class Evaluator:
         if name == "globals":
             invalidate(self, [node])
         if self.state.has_unknown_names:
-            return self.state.unknown(f"{name} is perhaps set by code that is not followed")
+            return self.state.unknown(f"{name} may be set by code that import cannot evaluate")
         if PLACEHOLDER_NAME.match(name):
             return TracedStr([Segment("FIXME")])  # the user has to replace it by a value
         if hasattr(builtins, name) or name in _IPYTHON_NAMES:

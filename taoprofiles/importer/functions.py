@@ -268,7 +268,7 @@ def _path_texts(ev: Evaluator, args: list[Any]) -> list[str] | Unknown:
     if not texts or any(isinstance(text, (*PLAIN, list, tuple, dict)) and not isinstance(text, str) for text in texts):
         raise SimulatedException("TypeError: expected str, bytes or os.PathLike object")
     is_known = all(isinstance(text, str) for text in texts)
-    return texts if is_known else ev.state.unknown("a path that is not known", *texts)
+    return texts if is_known else ev.state.unknown("an unknown path", *texts)
 
 
 def _path(ev: Evaluator, *args: Any) -> PurePath | Unknown:
@@ -313,7 +313,7 @@ def _path_method(ev: Evaluator, path: str, name: str, args: list[Any], named: di
         _write(ev, _open(ev, [path, "w"], {}), args[0] if args else named.get("data"))
         return None
     if name not in ("mkdir", "exists", "is_dir", "is_file", "iterdir", "glob"):
-        ev.state.invalidate_files("a file is perhaps changed")
+        ev.state.invalidate_files("a file may have changed")
     return ev.state.unknown(f"{name}() of a path")
 
 
@@ -371,7 +371,7 @@ def call_method(ev: Evaluator, owner: Any, name: str, args: list[Any], named: di
     if isinstance(owner, File) and name in ("write", "close", "flush"):
         return _write(ev, owner, args[0] if args else None) if name == "write" else None
     if isinstance(owner, Unknown) and name in ("write_text", "write_bytes"):
-        ev.state.invalidate_files("a file of a path that is not known is written")
+        ev.state.invalidate_files("a file at an unknown path is written")
     return ev.unknown(f"{name}() of a {type_name(owner)} is not followed", owner, *args, *named.values())
 
 

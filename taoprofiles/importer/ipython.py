@@ -33,7 +33,7 @@ def run_line(ev: Evaluator, text: str) -> Any:
     word, _, rest = text.partition(" ")
     name = word.lstrip("%")
     if re.match(r"%(env|set_env|cd)\t", text):
-        raise SimulatedException("UsageError: a magic's name ends at a space, and a tab is none")
+        raise SimulatedException("UsageError: IPython needs a space, not a tab, after the magic's name")
     if text.startswith(("!", "?")) or name not in ("env", "set_env", "cd"):
         return _other_line(ev, text, name)
     expanded = expand(rest, ev.text)
@@ -107,7 +107,7 @@ def run_cell_magic(ev: Evaluator, text: str, body: str) -> None:
     elif name in ("bash", "sh", "script", "!", "python", "python3", "pypy"):
         _check_script(ev, body, f"'%%{name}'")
     elif name in ("env", "set_env", "cd"):
-        ev.state.note(f"'%%{name}' is not a cell magic: nothing of it is done")
+        ev.state.note(f"'%%{name}' is not a cell magic; the cell is ignored")
 
 
 def expand(line: str, evaluate: Callable[[str], Any]) -> str | Unknown:

@@ -164,7 +164,7 @@ class State:
         if not name or "=" in name:
             raise SimulatedException("ValueError: illegal environment variable name")
         if self.later.all_variables or name in self.later.variables:
-            value = self.unknown("perhaps set by code that is not followed")
+            value = self.unknown("may be set by code that import cannot evaluate")
         self.touched.add(name)
         self._define(name, self.answered(name, value), self.location)
 
@@ -220,7 +220,7 @@ class State:
     def home(self) -> str | Unknown:
         """The home as ``os.path.expanduser("~")`` returns it: the environment's HOME counts."""
         if "HOME" in self.history or self._environment is not None:
-            return self.environment("HOME") or self.unknown("the home where HOME is empty")
+            return self.environment("HOME") or self.unknown("the home folder while HOME is empty")
         return TracedStr([Segment(self.context.home, "home")])
 
     def expand_home(self, path: str) -> str | Unknown:
@@ -251,7 +251,7 @@ class State:
         """Do ``os.chdir(path)``. The folder is unknown if there is none of that path yet."""
         absolute = self.absolute(path) if isinstance(path, str) else path
         if self.later.folder:
-            absolute = self.unknown("a folder that is perhaps changed")
+            absolute = self.unknown("the current folder may have changed")
         elif isinstance(absolute, str) and not os.path.isdir(absolute):
             absolute = self.unknown(f"whether the folder '{path}' exists")
         self.folder = absolute
@@ -264,11 +264,11 @@ class State:
         ``value`` is the value of its JSON, None if it is not JSON. A write to an unknown path may have changed it.
         """
         if isinstance(path, Unknown):
-            self.invalidate_files("a file of a path that is not known is written")
+            self.invalidate_files("a file at an unknown path is written")
         elif isinstance(path, str) and path.rpartition("/")[2] in MOUNTS_FILES:
             absolute = self.absolute(path)
             if self.later.mounts_file:
-                value = self.unknown("perhaps written by code that is not followed")
+                value = self.unknown("may be written by code that import cannot evaluate")
             self.files.append(WrittenFile(absolute if isinstance(absolute, str) else path, value, self.location))
 
     def invalidate_files(self, reason: str) -> None:

@@ -181,8 +181,8 @@ def sealed_output(context: Context) -> Output:
     except TaoprofError:  # whose work it is cannot be read now
         blocked = []
     output = Output(
-        f"{path} is read-only: the guard protects it while a training needs it. To work with another project in this "
-        "notebook, which changes nothing there: %taoprof use NAME"
+        f"{path} is read-only: the guard protects it while a training needs it. To use another project in this "
+        "notebook without touching the shared file: %taoprof use NAME"
     )
     for hold in blocked:
         output.line(f"it is needed by {hold.line()}")
@@ -192,7 +192,7 @@ def sealed_output(context: Context) -> Output:
 def overridden_output(session: Session, overridden: dict[str, str | None], output: Output) -> None:
     """Add to ``output`` the variables of the profile that a cell has changed, with their values."""
     number = f"{len(overridden)} variable{'s' if len(overridden) > 1 else ''}"
-    output.line(f"Warning: this cell overwrote {number} of profile '{session.name}'. To restore: {_use_again(session)}")
+    output.line(f"warning: this cell overwrote {number} of profile '{session.name}'. To restore: {_use_again(session)}")
     rows = [
         (name, _shown(session, name, value), _shown(session, name, session.assigned[name]))
         for name, value in overridden.items()
@@ -204,14 +204,14 @@ def overwritten_output(context: Context, session: Session, differences: list[str
     """Return the warning that the shared mapping file was overwritten, or removed if ``differences`` is None."""
     path = context.short(context.mapping_file)
     if differences is None:
-        what = f"Warning: {path} was removed while this cell ran: 'tao' would start without any mounts. To restore it: "
+        what = f"warning: {path} was removed while this cell ran: 'tao' would start without any mounts. To restore it: "
         return Output(what + _use_again(session))
     what = f"{path} was overwritten while this cell ran"
     if session.shared:
-        what = f"Warning: {what}, and no longer has the mapping of profile '{session.name}', which this notebook uses. "
+        what = f"warning: {what}, and no longer has the mapping of profile '{session.name}', which this notebook uses. "
         what += f"To restore it: {_use_again(session)}"
     else:
-        what = f"Note: {what}. 'tao' in this notebook does not read it: it uses the mapping of profile '{session.name}'"
+        what = f"note: {what}. 'tao' in this notebook does not read it: it uses the mapping of profile '{session.name}'"
     head = (f"differences from '{session.name}' (-) to {path} (+)",)
     return Output(what).table("", head, [(line,) for line in differences])
 

@@ -70,7 +70,11 @@ class Extension:
         if command not in {entry.split()[0] for entry in COMMANDS}:
             message = f"unknown subcommand '{command}'" if words else "usage: %taoprof COMMAND"
             elsewhere = f"Try '!taoprof {shlex.join(words)}', or one of" if command in parser.COMMANDS else "Use one of"
-            raise UsageError(f"{message}. {elsewhere}", problems=_usage_lines(), hint="see also '!taoprof --help'")
+            raise UsageError(
+                f"{message}. {elsewhere}",
+                problems=_usage_lines(),
+                hint="all other commands: !taoprof COMMAND (see '!taoprof --help')",
+            )
         session = sessions.current()
         if command == "use":
             return self._use(words[1:])
@@ -148,7 +152,7 @@ class Extension:
                 output = output or Output()
                 display.overridden_output(session, overridden, output)
         except TaoprofError as error:
-            output = Output(f"Warning: {error.message}")
+            output = Output(f"warning: {error.message}")
         if output is not None:
             show(output)  # type: ignore[no-untyped-call]
         self._report_tasks(session, result)

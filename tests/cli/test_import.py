@@ -306,6 +306,6 @@ def test_what_is_to_say_of_several_files_is_said_once(home: Home) -> None:
         (home.root / f"nb/{name}.ipynb").write_text(json.dumps(content))
     done = home.run("import", "nb")
     assert done.returncode == 0
-    assert "3 files (a.ipynb, …): not followed, so what they set is unknown" in done.stderr
+    assert "3 files (a.ipynb, …): not evaluated, so what they set is unknown" in done.stderr
     assert "3 files (a.ipynb, …): may set variables that are not known: '%run' is not followed" in done.stderr
     assert len(done.stderr.splitlines()) == 2

@@ -337,7 +337,9 @@ def _paths(folder: str) -> tuple[list[str], list[str]]:
         waiting += [entry.path for entry in reversed(folders)]
         paths += [entry.path for entry in entries if entry.name.endswith(_CODE) and not os.path.isdir(entry.path)]
         if len(paths) > _FILES_LIMIT:
-            raise UsageError(f"'{folder}' has more than {_FILES_LIMIT} notebooks", hint="import a subfolder")
+            raise UsageError(
+                f"'{folder}' has more than {_FILES_LIMIT} notebooks and scripts", hint="import a subfolder"
+            )
     return paths, unread
 
 
