@@ -98,6 +98,7 @@ def test_what_a_cell_is_told_is_the_notebooks_own_command(home: Home) -> None:
         load(kernel)
         refused = kernel.execute("%taoprof use folder").said
         assert " %taoprof use folder --mkdir" in refused
+        assert "<b>no (missing)</b>" in "".join(kernel.run("%taoprof show folder").html)
         assert "!taoprof new nosuch" in kernel.execute("%taoprof use nosuch").said
         kernel.run("%taoprof use alpha")
         for command, said in (
