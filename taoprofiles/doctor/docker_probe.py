@@ -36,7 +36,7 @@ class Answer(NamedTuple):
         return (self.id, self.root) == (other.id, other.root)
 
 
-class Docker(NamedTuple):
+class DockerFacts(NamedTuple):
     """The engine as each of the launcher's three clients reaches it, and the ``docker`` command.
 
     - ``cli``: path of the command, "" without one
@@ -98,7 +98,7 @@ _SYSTEM = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _INSTALLERS = ("apt-get install -y", "dnf install -y", "zypper install -y", "pacman -S --needed")
 
 
-def probe_docker(environ: Mapping[str, str]) -> Docker:
+def probe_docker(environ: Mapping[str, str]) -> DockerFacts:
     """Ask the engines and the command, in parallel."""
     host = environ.get("DOCKER_HOST", "")
     cli = shutil.which("docker", path=environ.get("PATH", "")) or ""
@@ -112,7 +112,7 @@ def probe_docker(environ: Mapping[str, str]) -> Docker:
     name, address = context.result()
     real = os.path.realpath(cli) if cli else ""
     is_snap = real.startswith("/snap/") or real == "/usr/bin/snap" or first.result().root.startswith("/var/snap/")
-    return Docker(
+    return DockerFacts(
         cli,
         within(host),
         name,

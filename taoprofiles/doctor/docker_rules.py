@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import shlex
 
-from taoprofiles.doctor.docker_probe import ABSENT, DENIED, ODD, REFUSED, SILENT, Answer, Docker, Gpus
+from taoprofiles.doctor.docker_probe import ABSENT, DENIED, ODD, REFUSED, SILENT, Answer, DockerFacts, Gpus
 from taoprofiles.launcher.environment import FileSystem
 from taoprofiles.rules.finding import Finding, error, warning
 
@@ -23,20 +23,20 @@ DEFAULT = "unset DOCKER_CONTEXT; docker context use default"
 ENDS_CONTAINERS = "restarting the engine stops its containers"
 
 
-def _install(docker: Docker, package: str, *, apt: str = "", page: str = "docs.docker.com/engine/install") -> str:
+def _install(docker: DockerFacts, package: str, *, apt: str = "", page: str = "docs.docker.com/engine/install") -> str:
     """Return the command that installs a package here; ``apt`` is its name in Debian and Ubuntu, if it is another."""
     if not docker.installer:
         return f"see https://{page}"
     return f"sudo {docker.installer} {(docker.installer.startswith('apt') and apt) or package}"
 
 
-def _service(docker: Docker, action: str) -> str:
+def _service(docker: DockerFacts, action: str) -> str:
     if not docker.has_systemd:
         return f"sudo service docker {action}"
     return f"sudo systemctl {'enable --now' if action == 'start' else action} docker"
 
 
-def check_docker(docker: Docker, gpus: Gpus, images: FileSystem | None) -> list[Finding]:
+def check_docker(docker: DockerFacts, gpus: Gpus, images: FileSystem | None) -> list[Finding]:
     """Check the engine, the command and the GPUs; ``images`` is the file system of the engine's images, if known."""
     findings = _presence(docker) or _mismatch(docker) + _kind(docker)
     engine = docker.first
@@ -49,7 +49,7 @@ def check_docker(docker: Docker, gpus: Gpus, images: FileSystem | None) -> list[
     return findings
 
 
-def _presence(docker: Docker) -> list[Finding]:
+def _presence(docker: DockerFacts) -> list[Finding]:
     first, second = docker.first, docker.second
     if not docker.cli and not docker.has_daemon and first.trouble in (ABSENT, REFUSED):
         why = "tao runs everything in containers"
@@ -69,7 +69,7 @@ def _presence(docker: Docker) -> list[Finding]:
     return findings
 
 
-def _unreachable(docker: Docker, engine: Answer, other: Answer) -> Finding:
+def _unreachable(docker: DockerFacts, engine: Answer, other: Answer) -> Finding:
     if engine.trouble == DENIED:
         return _denied(docker, engine)
     why = "tao connects to it, and fails with 'Error while fetching server API version'"
@@ -99,7 +99,7 @@ def _unreachable(docker: Docker, engine: Answer, other: Answer) -> Finding:
     return error("docker-down", engine.address, what, why, hint)
 
 
-def _denied(docker: Docker, engine: Answer) -> Finding:
+def _denied(docker: DockerFacts, engine: Answer) -> Finding:
     what = "permission denied: this user may not use the engine"
     if docker.in_group:
         why = f"the user was added to the group '{docker.group}' after this session began"
@@ -109,7 +109,7 @@ def _denied(docker: Docker, engine: Answer) -> Finding:
     return error("docker-denied", engine.address, what, why, f"sudo usermod -aG {group} $USER && newgrp {group}")
 
 
-def _mismatch(docker: Docker) -> list[Finding]:
+def _mismatch(docker: DockerFacts) -> list[Finding]:
     first, second, command = docker.first, docker.second, docker.command
     where = f"docker context '{docker.context}'" if docker.context else "docker"
     if not first.is_same(second):
@@ -128,7 +128,7 @@ def _mismatch(docker: Docker) -> list[Finding]:
     return []
 
 
-def _kind(docker: Docker) -> list[Finding]:
+def _kind(docker: DockerFacts) -> list[Finding]:
     findings = []
     engine = docker.first
     if docker.host and docker.host != SOCKET:
@@ -161,7 +161,7 @@ def _kind(docker: Docker) -> list[Finding]:
     return findings
 
 
-def _gpus(docker: Docker, gpus: Gpus) -> list[Finding]:
+def _gpus(docker: DockerFacts, gpus: Gpus) -> list[Finding]:
     findings, engine = [], docker.first
     if not gpus.gpus:
         why = "tao requests all GPUs for each container, even for a task that needs none"

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from taoprofiles.check import fix
 from taoprofiles.doctor import docker_probe, docker_rules, launcher_rules, own_state
-from taoprofiles.doctor.docker_probe import Docker, Gpus
+from taoprofiles.doctor.docker_probe import DockerFacts, Gpus
 from taoprofiles.doctor.own_state import OwnState
 from taoprofiles.launcher import docker_config, environment, installed
 from taoprofiles.launcher.docker_config import Login
@@ -28,7 +28,7 @@ class Machine(NamedTuple):
 
     version: str
     launchers: Launchers
-    docker: Docker
+    docker: DockerFacts
     gpus: Gpus
     login: Login
     home: Home

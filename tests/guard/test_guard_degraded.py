@@ -53,7 +53,7 @@ def held(sandbox: Sandbox, seconds: float | None = None) -> str:
     return hold.id
 
 
-def put_back(sandbox: Sandbox, guard: GuardProcess, content: bytes, *, seconds: float = 30) -> None:
+def overwrite_is_undone(sandbox: Sandbox, guard: GuardProcess, content: bytes, *, seconds: float = 30) -> None:
     """Replace the file, and wait until that is undone, stored, and the file sealed again."""
     before = sandbox.mapping_file.read_bytes()
     replaced(sandbox, content)
@@ -65,7 +65,7 @@ def put_back(sandbox: Sandbox, guard: GuardProcess, content: bytes, *, seconds: 
     until(is_right, "it is put back, kept and sealed", seconds=seconds, details=guard.said)
 
 
-def told_everywhere(sandbox: Sandbox, guard: GuardProcess, text: str) -> None:
+def problem_is_reported(sandbox: Sandbox, guard: GuardProcess, text: str) -> None:
     """Check that the service manager and 'taoprof status' report a problem."""
     until(lambda: text in guard.status, f"its status has '{text}'", details=lambda: guard.status)
     until(
@@ -74,17 +74,17 @@ def told_everywhere(sandbox: Sandbox, guard: GuardProcess, text: str) -> None:
     assert text in sandbox.run("status").stdout
 
 
-def nothing_told(sandbox: Sandbox, guard: GuardProcess, text: str) -> None:
+def problem_is_gone(sandbox: Sandbox, guard: GuardProcess, text: str) -> None:
     until(lambda: text not in guard.status, f"its status has no '{text}'", details=lambda: guard.status)
     until(lambda: not problem(sandbox), "taoprof status has no problem", details=lambda: str(problem(sandbox)))
 
 
 def problem(sandbox: Sandbox) -> str | None:
-    found: str | None = sandbox.json("status")["data"]["guard"]["problem"]
-    return found
+    text: str | None = sandbox.json("status")["data"]["guard"]["problem"]
+    return text
 
 
-def ended_soon(guard: GuardProcess) -> None:
+def ends_soon(guard: GuardProcess) -> None:
     begun = time.monotonic()
     guard.process.terminate()
     assert guard.process.wait(10) == 0
@@ -131,13 +131,13 @@ def test_without_watches_it_looks_often(sandbox: Sandbox, limit: str) -> None:
         sandbox, environ=OFTEN, prefix=(*apart, "sh", "-c", f'echo 0 > {path}; exec "$@"', "sh")
     ) as guard:
         guard.until_said("inotify is not available")
-        told_everywhere(sandbox, guard, "polling without watches")
+        problem_is_reported(sandbox, guard, "polling without watches")
         held(sandbox)
-        put_back(sandbox, guard, FOREIGN)
+        overwrite_is_undone(sandbox, guard, FOREIGN)
         first = open_files_and_threads(guard)
         for number in range(5):
-            looked_again(guard)
-            put_back(sandbox, guard, b"foreign %d" % number) if number < 3 else None
+            wait_for_look(guard)
+            overwrite_is_undone(sandbox, guard, b"foreign %d" % number) if number < 3 else None
         assert guard.said().count("inotify is not available") == 1
         until(lambda: open_files_and_threads(guard) <= first, "nothing piles up")
         enter = [
@@ -151,8 +151,8 @@ def test_without_watches_it_looks_often(sandbox: Sandbox, limit: str) -> None:
         ]
         subprocess.run(enter, check=True)
         guard.until_said("inotify is available again")
-        nothing_told(sandbox, guard, "without watches")
-        put_back(sandbox, guard, b"seen by a watch")
+        problem_is_gone(sandbox, guard, "without watches")
+        overwrite_is_undone(sandbox, guard, b"seen by a watch")
 
 
 def open_files_and_threads(guard: GuardProcess) -> tuple[int, int]:
@@ -160,7 +160,7 @@ def open_files_and_threads(guard: GuardProcess) -> tuple[int, int]:
     return len(list((folder / "fd").iterdir())), len(list((folder / "task").iterdir()))
 
 
-def looked_again(guard: GuardProcess) -> None:
+def wait_for_look(guard: GuardProcess) -> None:
     before = guard.known()["looked"]
     until(lambda: guard.known()["looked"] > before, "it looks again")
 
@@ -178,13 +178,13 @@ def test_a_full_disk(tmp_path: Path) -> None:
                     file.write(b"x" * 4096)
             sandbox.mapping_file.write_bytes(FOREIGN)  # in the room that the mapping had
             guard.until_said("no space left on device")
-            told_everywhere(sandbox, guard, "no space left on device")
+            problem_is_reported(sandbox, guard, "no space left on device")
             assert sandbox.mapping_file.read_bytes() == FOREIGN
             filler.unlink()
             until(lambda: sandbox.mapping_file.read_bytes() == before, "it is put back", details=guard.said)
             assert History(sandbox.context).knows(FOREIGN)
             until(lambda: is_sealed(sandbox.mapping_file), "it is sealed again")
-            nothing_told(sandbox, guard, "no space left on device")
+            problem_is_gone(sandbox, guard, "no space left on device")
 
     with_own_mounts(tmp_path, act)
 
@@ -209,8 +209,8 @@ def test_a_home_that_is_read_only_for_a_while(tmp_path: Path) -> None:
             subprocess.run([find_command("umount"), sandbox.root], check=True)
             until(lambda: sandbox.mapping_file.read_bytes() == before, "it is put back", details=guard.said)
             assert History(sandbox.context).knows(FOREIGN)
-            nothing_told(sandbox, guard, "read-only file system")
-            put_back(sandbox, guard, b"afterwards")
+            problem_is_gone(sandbox, guard, "read-only file system")
+            overwrite_is_undone(sandbox, guard, b"afterwards")
 
     with_own_mounts(tmp_path, act)
 
@@ -228,8 +228,8 @@ def test_a_search_for_processes_that_fails(sandbox: Sandbox) -> None:
         guard.goes_on(3)
         assert guard.said().count("Too many open files") == 1
         fail.unlink()
-        nothing_told(sandbox, guard, "Too many open files")
-        put_back(sandbox, guard, FOREIGN)
+        problem_is_gone(sandbox, guard, "Too many open files")
+        overwrite_is_undone(sandbox, guard, FOREIGN)
 
 
 def test_more_processes_than_descriptors(sandbox: Sandbox) -> None:
@@ -239,7 +239,7 @@ def test_more_processes_than_descriptors(sandbox: Sandbox) -> None:
         manage.hold(sandbox.context, None, reason="a test", pid=process.pid)
     with GuardProcess(sandbox, environ=OFTEN, prefix=(find_command("prlimit"), "--nofile=64")) as guard:
         until(lambda: is_sealed(sandbox.mapping_file), "it is sealed", details=guard.said)
-        put_back(sandbox, guard, FOREIGN)
+        overwrite_is_undone(sandbox, guard, FOREIGN)
         assert open_files_and_threads(guard)[0] < 40
         for process in sleeping:
             process.kill()
@@ -272,7 +272,7 @@ def test_a_clock_that_is_put_does_not_end_a_hold(sandbox: Sandbox, shift: int) -
         begun = time.monotonic()
         held(sandbox, seconds=3)
         clock.write_text(str(shift))
-        put_back(sandbox, guard, FOREIGN)
+        overwrite_is_undone(sandbox, guard, FOREIGN)
         looks, before = set(), time.monotonic()
         while time.monotonic() < before + 1:
             looks.add(guard.known()["looked"])
@@ -291,7 +291,7 @@ def test_a_suspended_guard_makes_up_for_it(sandbox: Sandbox) -> None:
     other.touch()
     with GuardProcess(sandbox) as guard:
         held(sandbox)
-        looked_again_or_idle(guard)
+        wait_until_idle(guard)
         guard.process.send_signal(signal.SIGSTOP)
         for _ in range(room // 2 + 10):  # each other one: the kernel makes one of two that are the same
             os.utime(other)
@@ -301,10 +301,10 @@ def test_a_suspended_guard_makes_up_for_it(sandbox: Sandbox) -> None:
         guard.process.send_signal(signal.SIGCONT)
         until(lambda: sandbox.mapping_file.read_bytes() == before, "it is put back", details=guard.said)
         assert History(sandbox.context).knows(FOREIGN)
-        put_back(sandbox, guard, b"afterwards")
+        overwrite_is_undone(sandbox, guard, b"afterwards")
 
 
-def looked_again_or_idle(guard: GuardProcess) -> None:
+def wait_until_idle(guard: GuardProcess) -> None:
     """Wait until it has not looked for a while: then it is not in the middle of anything."""
     until(lambda: time.time() - guard.known()["looked"] > 0.3, "it is idle")
 
@@ -328,9 +328,9 @@ def test_an_engine_that_is_of_no_use_hinders_nothing(
             guard.until_said(said)
             held(sandbox)
             for number in range(3):
-                put_back(sandbox, guard, b"foreign %d" % number)
+                overwrite_is_undone(sandbox, guard, b"foreign %d" % number)
             assert sandbox.run("status", environ=engine.environ).returncode == 0
-            ended_soon(guard)
+            ends_soon(guard)
         assert not is_sealed(sandbox.mapping_file)
         engine.over.set()
 
@@ -342,7 +342,7 @@ def test_it_ends_at_once_while_it_begins(sandbox: Sandbox) -> None:
         guard = GuardProcess(sandbox, environ=engine.environ)
         try:
             until(lambda: engine.asked, "it asks the engine")
-            ended_soon(guard)
+            ends_soon(guard)
         finally:
             guard.__exit__()
             engine.over.set()
@@ -356,13 +356,13 @@ def test_an_engine_that_comes_late_goes_away_and_returns(sandbox: Sandbox) -> No
         with FakeEngine(sandbox.folder) as engine:
             engine.container(1, mounts_of(sandbox, "a"))
             until(lambda: is_sealed(sandbox.mapping_file), "it has seen the container", details=guard.said)
-            put_back(sandbox, guard, FOREIGN)
-        put_back(sandbox, guard, b"without an engine") if is_sealed(sandbox.mapping_file) else None
+            overwrite_is_undone(sandbox, guard, FOREIGN)
+        overwrite_is_undone(sandbox, guard, b"without an engine") if is_sealed(sandbox.mapping_file) else None
         engine.path.unlink()
         with FakeEngine(sandbox.folder) as engine:
             number = engine.container(2, mounts_of(sandbox, "a"))
             until(lambda: is_sealed(sandbox.mapping_file), "it has seen it again", seconds=15, details=guard.said)
-            put_back(sandbox, guard, b"afterwards")
+            overwrite_is_undone(sandbox, guard, b"afterwards")
             del engine.containers[number]
             engine.event("die", number)
             until(lambda: not is_sealed(sandbox.mapping_file), "it has ended", details=guard.said)

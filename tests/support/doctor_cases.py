@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from taoprofiles.doctor.docker_probe import Answer, Docker, Gpus
+from taoprofiles.doctor.docker_probe import Answer, DockerFacts, Gpus
 from taoprofiles.doctor.doctor import Machine
 from taoprofiles.doctor.own_state import OwnState
 from taoprofiles.launcher.docker_config import Login
@@ -29,7 +29,7 @@ NOBODY = Answer(SOCKET, trouble="absent", problem="there is no engine")
 SOUND = Machine(
     VERSION,
     Launchers((TAO,)),
-    Docker(
+    DockerFacts(
         "/usr/bin/docker", "", "default", ENGINE, ENGINE, ENGINE, "docker", has_daemon=True,
         installer="apt-get install -y",
     ),
