@@ -272,100 +272,70 @@ VALUES += [("", "'|'.join([" + ", ".join(f"str({of}({path!r}))" for of in OF_PAT
 VALUES += [("", f"os.path.join({first!r}, {path!r}) + '|' + str(Path({first!r}) / {path!r})") for first in ("", "a", "b/", "/")
            for path in ("", "a", "/b", "../c", "//d")]  # fmt: skip
 ALIASES = [
-    ("a = {'k': 'x'}\nc = {'k': 'z'}\nif YES: b = a\nelse: b = c\nb['k'] = 'y'", "a['k'] + c['k']"),
-    ("a = {'k': 'x'}\nc = {'k': 'z'}\nb = a\nif NO: b = c\nb['k'] = 'y'", "a['k'] + c['k']"),
-    ("a = {'k': 'x'}\nc = {'k': 'z'}\nb = a if YES else c\nb['k'] = 'y'", "a['k'] + c['k']"),
-    ("a = {'k': 'x'}\nc = {'k': 'z'}\nb = YES and a\nb['k'] = 'y'", "a['k'] + c['k']"),
-    ("a = {'k': 'x'}\nc = {'k': 'z'}\nb = {}\nif YES: b['q'] = a\nb['q']['k'] = 'y'", "a['k'] + c['k']"),
-    ("a = {'k': 'x'}\nc = {'k': 'z'}\nb = {'q': 1}\nif YES: b['q'] = a\nb['q']['k'] = 'y'", "a['k'] + c['k']"),
-    ("a = {'k': 'x'}\nc = {'k': 'z'}\ndef f():\n    if YES: return a\n    return c\nf()['k'] = 'y'", "a['k'] + c['k']"),
-    ("a = {'k': 'x'}\nc = {'k': 'z'}\ndef f():\n    if NO: return c\n    return a\nf()['k'] = 'y'", "a['k'] + c['k']"),
-    ("a = {'k': 'x'}\nc = {'k': 'z'}\nl = [a]\nl[int(time.time() * 0)]['k'] = 'y'", "a['k'] + c['k']"),
-    ("a = {'k': 'x'}\nc = {'k': 'z'}\nl = {'0': a}\nl[str(int(time.time() * 0))]['k'] = 'y'", "a['k'] + c['k']"),
-    ("a = {'k': 'x'}\nc = {'k': 'z'}\nl = {'0': a}\nl.get(str(int(time.time() * 0)))['k'] = 'y'", "a['k'] + c['k']"),
-    ("a = {'k': 'x'}\nc = {'k': 'z'}\nfor b in [a, c]:\n    if YES: b['k'] = 'y'", "a['k'] + c['k']"),
-    ("a = {'k': 'x'}\nc = {'k': 'z'}\nif YES:\n    for b in [a, c]: b['k'] = 'y'", "a['k'] + c['k']"),
-    ("a = {'k': 'x'}\nc = {'k': 'z'}\nif YES:\n    b = a\n    b.update(k='y')", "a['k'] + c['k']"),
-    ("a = {'k': 'x'}\nc = {'k': 'z'}\nl = [b for b in [a, c] if YES]\nl[0]['k'] = 'y'", "a['k'] + c['k']"),
-    ("a = {'k': 'x'}\nc = {'k': 'z'}\nl = [*open('/etc/hostname'), a]\nl[1]['k'] = 'y'", "a['k'] + c['k']"),
-    ("a = {'k': 'x'}\nc = {'k': 'z'}\nl = {**{str(time.time()): 1}, 'q': a}\nl['q']['k'] = 'y'", "a['k'] + c['k']"),
-    ("a = {'k': 'x'}\nc = {'k': 'z'}\nfor n, b in enumerate([a], int(time.time())): b['k'] = 'y'", "a['k'] + c['k']"),
-    ("a = {'k': 'x'}\nc = {'k': 'z'}\nb = a\nif YES: b |= {'k': 'y'}", "a['k'] + c['k']"),
-    ("a = {'k': 'x'}\nc = {'k': 'z'}\nb = a if YES else c\nb |= {'k': 'y'}", "a['k'] + c['k']"),
-    ("a = {'k': 'x'}\nc = {'k': 'z'}\nclass O: pass\no = O()\no.a = a\no.a['k'] = 'y'", "a['k'] + c['k']"),
-    ("a = {'k': 'x'}\nc = {'k': 'z'}\nimport types\no = types.SimpleNamespace(a=a)\no.a['k'] = 'y'", "a['k'] + c['k']"),
-    ("a = {'k': 'x'}\nc = {'k': 'z'}\ndef f(b):\n    if YES: b['k'] = 'y'\nf(a)", "a['k'] + c['k']"),
-    ("a = {'k': 'x'}\nc = {'k': 'z'}\ndef f(b):\n    b['k'] = 'y'\nif YES: f(a)", "a['k'] + c['k']"),
-    (
-        "a = {'k': 'x'}\nc = {'k': 'z'}\nh = [a]\nfor l in open('/etc/hostname'):\n    for b in h: b['k'] = 'y'",
-        "a['k'] + c['k']",
-    ),
-    ("a = {'k': 'x'}\nc = {'k': 'z'}\nb = sorted([a], key=len)\nb[0]['k'] = 'y'", "a['k'] + c['k']"),
-    ("a = {'k': 'x'}\nc = {'k': 'z'}\nb = [a][:int(time.time())]\nb[0]['k'] = 'y'", "a['k'] + c['k']"),
-    ("a = {'k': 'x'}\nc = {'k': 'z'}\nb, d = a, YES\nif d: b, d = c, 1\nc['k'] = 'q'\nb['k'] = 'y'", "a['k'] + c['k']"),
-    ("a = {'k': 'x'}\nc = {'k': 'z'}\nb = (a or c) if YES else 0\nb['k'] = 'y'", "a['k'] + c['k']"),
-    ("a = {'k': 'x'}\nc = {'k': 'z'}\n(a if YES else c).update(k='y')", "a['k'] + c['k']"),
-    ("a = {'k': 'x'}\nc = {'k': 'z'}\n(YES and a).update(k='y')", "a['k'] + c['k']"),
-    ("a = {'k': 'x'}\nc = {'k': 'z'}\ndel (a if YES else c)['k']\na['k'] = 'w'", "a['k'] + c['k']"),
-    ("a = {'k': 'x'}\nc = {'k': 'z'}\ndef g(): a['k'] = 'y'\nh = g if YES else None\nh()", "a['k'] + c['k']"),
-    (
-        "a = {'k': 'x'}\nc = {'k': 'z'}\nimport functools\ndef g(x): x['k'] = 'y'\nfunctools.partial(g, a)()",
-        "a['k'] + c['k']",
-    ),
-    (
-        "a = {'k': 'x'}\nc = {'k': 'z'}\ndef g(): a['k'] = 'y'\nl = [g]\nfor q in open('/etc/hostname'):\n    l[0]()",
-        "a['k'] + c['k']",
-    ),
-    (
-        "a = {'k': 'x'}\nc = {'k': 'z'}\ndef g(): a['k'] = 'y'\nl = {'q': g}\nl[str(time.time())[:0] + 'q']()",
-        "a['k'] + c['k']",
-    ),
+    ("a = {'k': 'x'}\nc = {'k': 'z'}\n" + code, "a['k'] + c['k']")
+    for code in (
+        "if YES: b = a\nelse: b = c\nb['k'] = 'y'",
+        "b = a\nif NO: b = c\nb['k'] = 'y'",
+        "b = a if YES else c\nb['k'] = 'y'",
+        "b = YES and a\nb['k'] = 'y'",
+        "b = {}\nif YES: b['q'] = a\nb['q']['k'] = 'y'",
+        "b = {'q': 1}\nif YES: b['q'] = a\nb['q']['k'] = 'y'",
+        "def f():\n    if YES: return a\n    return c\nf()['k'] = 'y'",
+        "def f():\n    if NO: return c\n    return a\nf()['k'] = 'y'",
+        "l = [a]\nl[int(time.time() * 0)]['k'] = 'y'",
+        "l = {'0': a}\nl[str(int(time.time() * 0))]['k'] = 'y'",
+        "l = {'0': a}\nl.get(str(int(time.time() * 0)))['k'] = 'y'",
+        "for b in [a, c]:\n    if YES: b['k'] = 'y'",
+        "if YES:\n    for b in [a, c]: b['k'] = 'y'",
+        "if YES:\n    b = a\n    b.update(k='y')",
+        "l = [b for b in [a, c] if YES]\nl[0]['k'] = 'y'",
+        "l = [*open('/etc/hostname'), a]\nl[1]['k'] = 'y'",
+        "l = {**{str(time.time()): 1}, 'q': a}\nl['q']['k'] = 'y'",
+        "for n, b in enumerate([a], int(time.time())): b['k'] = 'y'",
+        "b = a\nif YES: b |= {'k': 'y'}",
+        "b = a if YES else c\nb |= {'k': 'y'}",
+        "class O: pass\no = O()\no.a = a\no.a['k'] = 'y'",
+        "import types\no = types.SimpleNamespace(a=a)\no.a['k'] = 'y'",
+        "def f(b):\n    if YES: b['k'] = 'y'\nf(a)",
+        "def f(b):\n    b['k'] = 'y'\nif YES: f(a)",
+        "h = [a]\nfor l in open('/etc/hostname'):\n    for b in h: b['k'] = 'y'",
+        "b = sorted([a], key=len)\nb[0]['k'] = 'y'",
+        "b = [a][:int(time.time())]\nb[0]['k'] = 'y'",
+        "b, d = a, YES\nif d: b, d = c, 1\nc['k'] = 'q'\nb['k'] = 'y'",
+        "b = (a or c) if YES else 0\nb['k'] = 'y'",
+        "(a if YES else c).update(k='y')",
+        "(YES and a).update(k='y')",
+        "del (a if YES else c)['k']\na['k'] = 'w'",
+        "def g(): a['k'] = 'y'\nh = g if YES else None\nh()",
+        "import functools\ndef g(x): x['k'] = 'y'\nfunctools.partial(g, a)()",
+        "def g(): a['k'] = 'y'\nl = [g]\nfor q in open('/etc/hostname'):\n    l[0]()",
+        "def g(): a['k'] = 'y'\nl = {'q': g}\nl[str(time.time())[:0] + 'q']()",
+    )
 ]
+WORDS = {
+    "FIRST": "MAPPING\nDUMP",
+    "MAPPING": "m = {'Mounts': [{'source': '/a', 'destination': '/b'}]}",
+    "DUMP": "json.dump(m, open(FILE, 'w'))",
+    "FILE": "os.path.expanduser('~/.tao_mounts.json')",
+}
 CELLS = [
-    [
-        "m = {'Mounts': [{'source': '/a', 'destination': '/b'}]}\n\nwith open(os.path.expanduser(\"~/.tao_mounts.json\"), \"w\") as f:\n    json.dump(m, f)\n",
-        "m = {'Mounts': [{'source': '/q', 'destination': '/b'}]}\nfor l in open('/etc/passwd'):\n    json.dump(m, open(os.path.expanduser('~/.tao_mounts.json'), 'w'))\n    break",
-    ],
-    [
-        "m = {'Mounts': [{'source': '/a', 'destination': '/b'}]}\n\nwith open(os.path.expanduser(\"~/.tao_mounts.json\"), \"w\") as f:\n    json.dump(m, f)\n",
-        "m = {'Mounts': [{'source': '/q', 'destination': '/b'}]}\nif NO:\n    json.dump(m, open(os.path.expanduser('~/.tao_mounts.json'), 'w'))",
-    ],
+    ["FIRST", "for l in open('/etc/passwd'):\n    DUMP\n    break"],
+    ["FIRST", "m['Mounts'] = []\nif NO:\n    DUMP"],
     ["import sys\nos.environ['A'] = '1'\nsys.exit(0)\nos.environ['A'] = '2'"],
+    ["FIRST", "m['Mounts'] = []\njson.dump(m, open(FILE, 'a'))"],
+    ["FIRST", "m['Mounts'] = []\njson.dump(m, open(FILE))"],
     [
-        "m = {'Mounts': [{'source': '/a', 'destination': '/b'}]}\njson.dump(m, open(os.path.expanduser('~/.tao_mounts.json'), 'w'))",
-        "m['Mounts'] = []\njson.dump(m, open(os.path.expanduser('~/.tao_mounts.json'), 'a'))",
+        "FIRST",
+        "with open(FILE, 'r+') as f:\n    m = json.load(f)\n    m['Mounts'] = []\n    f.seek(0)\n    json.dump(m, f)\n    f.truncate()",
     ],
-    [
-        "m = {'Mounts': [{'source': '/a', 'destination': '/b'}]}\njson.dump(m, open(os.path.expanduser('~/.tao_mounts.json'), 'w'))",
-        "m['Mounts'] = []\njson.dump(m, open(os.path.expanduser('~/.tao_mounts.json')))",
-    ],
-    [
-        "m = {'Mounts': [{'source': '/a', 'destination': '/b'}]}\njson.dump(m, open(os.path.expanduser('~/.tao_mounts.json'), 'w'))",
-        "with open(os.path.expanduser('~/.tao_mounts.json'), 'r+') as f:\n    m = json.load(f)\n    m['Mounts'] = []\n    f.seek(0)\n    json.dump(m, f)\n    f.truncate()",
-    ],
-    [
-        "m = {'Mounts': [{'source': '/a', 'destination': '/b'}]}\njson.dump(m, open(os.path.expanduser('~/.tao_mounts.json'), 'w'), indent=4)",
-        "t = open(os.path.expanduser('~/.tao_mounts.json')).read()\nos.environ['T'] = t\nopen(os.path.expanduser('~/.tao_mounts.json'), 'w').write(t.replace('/a', '/z'))",
-    ],
-    [
-        "t = json.dumps({'Mounts': [{'source': '/a', 'destination': '/b'}]})\nwith open(os.path.expanduser('~/.tao_mounts.json'), 'w') as f:\n    print(t[:5], t[5:], sep='', file=f)"
-    ],
-    [
-        "t = json.dumps({'Mounts': [{'source': '/a', 'destination': '/b'}]})\nwith open(os.path.expanduser('~/.tao_mounts.json'), 'w') as f:\n    print('{\"Mounts', '\":[]}', file=f)"
-    ],
-    [
-        "t = json.dumps({'Mounts': [{'source': '/a', 'destination': '/b'}]})\nwith open(os.path.expanduser('~/.tao_mounts.json'), 'w') as f:\n    f.writelines([t[:5], t[5:]])"
-    ],
-    [
-        "m = {'Mounts': [{'source': '/a', 'destination': '/b'}]}\nm['Mounts'][0][1] = 2\nm['DockerOptions'] = {'ports': {8888: 1}}\njson.dump(m, open(os.path.expanduser('~/.tao_mounts.json'), 'w'))"
-    ],
-    [
-        "m = {'Mounts': [{'source': '/a', 'destination': '/b'}]}\nif NO:\n    m['Mounts'].append({'source': '/q', 'destination': '/q'})\n\nwith open(os.path.expanduser(\"~/.tao_mounts.json\"), \"w\") as f:\n    json.dump(m, f)\n"
-    ],
-    [
-        "m = {'Mounts': [{'source': '/a', 'destination': '/b'}]}\nif NO:\n    m['Envs'] = []\n\nwith open(os.path.expanduser(\"~/.tao_mounts.json\"), \"w\") as f:\n    json.dump(m, f)\n"
-    ],
-    [
-        "m = {'Mounts': [{'source': '/a', 'destination': '/b'}]}\nimport random\ndef g(*a): a[0]['Mounts'][0]['source'] = '/q'\ng(m)\n\nwith open(os.path.expanduser(\"~/.tao_mounts.json\"), \"w\") as f:\n    json.dump(m, f)\n"
-    ],
+    ["FIRST", "t = open(FILE).read()\nos.environ['T'] = t\nopen(FILE, 'w').write(t.replace('/a', '/z'))"],
+    ["MAPPING\nt = json.dumps(m)\nwith open(FILE, 'w') as f:\n    print(t[:5], t[5:], sep='', file=f)"],
+    ["with open(FILE, 'w') as f:\n    print('{\"Mounts', '\":[]}', file=f)"],
+    ["MAPPING\nt = json.dumps(m)\nwith open(FILE, 'w') as f:\n    f.writelines([t[:5], t[5:]])"],
+    ["MAPPING\nm['Mounts'][0][1] = 2\nm['DockerOptions'] = {'ports': {8888: 1}}\nDUMP"],
+    ["MAPPING\nif NO:\n    m['Mounts'].append({'source': '/q', 'destination': '/q'})\nDUMP"],
+    ["MAPPING\nif NO:\n    m['Envs'] = []\nDUMP"],
+    ["MAPPING\ndef g(*a): a[0]['Mounts'][0]['source'] = '/q'\ng(m)\nDUMP"],
 ]
+for word, text in WORDS.items():
+    CELLS = [[cell.replace(word, text) for cell in cells] for cells in CELLS]
