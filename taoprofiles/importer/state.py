@@ -249,12 +249,13 @@ class State:
 
     def change_folder(self, path: Any) -> None:
         """Do ``os.chdir(path)``. The folder is unknown if there is none of that path yet."""
-        absolute = self.absolute(path) if isinstance(path, str) else path
+        folder = self.resolved(path) if isinstance(path, str) else path
+        before = self.folder if isinstance(self.folder, str) else ""
         if self.later.folder:
-            absolute = self.unknown("the current folder may have changed")
-        elif isinstance(absolute, str) and not os.path.isdir(absolute):
-            absolute = self.unknown(f"whether the folder '{path}' exists")
-        self.folder = absolute
+            folder = self.unknown("the current folder may have changed")
+        elif isinstance(folder, str) and not os.path.isdir(join_path(before, path)):
+            folder = self.unknown(f"whether the folder '{path}' exists")
+        self.folder = folder
 
     # Mounts files
 

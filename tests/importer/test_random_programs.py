@@ -32,7 +32,10 @@ os.environ.pop('B', None)|os.environ.setdefault('B', §)|f()|put(x)|list(map(put
 l += ['aug']|x, y = y, x|d.update(k=§)|del d['k']; d['k'] = 'del'|sorted(l)|l.sort()|(w := §); x = w|os.chdir('sub')
 %cd sub|os.chdir('..')|L = l.append|L('bound')|s = sorted([l])[0]; s.append('s')|add = (lambda v: d.update(q=v))|add(§)
 NO or l.append('or')|YES and os.environ.update(A='and')|import os|globals().update(x='glb')
-def f(): os.environ['A'] = 'new f'|def put(p): l.append(p)|f = put
+def f(): os.environ['A'] = 'new f'|def put(p): l.append(p)|f = put|json.dump(d, open(M, 'w'))
+open(M, 'w').write('{"a": 1}')|Path(M).write_text(json.dumps({'w': x}))|os.remove(M)|put(open(M, 'w'))
+fh = open(M, 'a'); fh.write(' '); fh.close()|with open(M, 'w') as fh: json.dump({'x': x, 'l': l}, fh)|k().save(M)
+(lambda: open(M, 'w'))()|!rm -f {M}|%cd {M}/..
 """
 OUTSIDE = "from string import *|%cd sub/sub"
 INSIDE = "global x; x = 'gl'|return §"
@@ -50,13 +53,13 @@ BEFORE = """os.makedirs('sub/sub', exist_ok=True)
 x, y, w, cb, add = 'a', 'b/c', 'w', [], print
 l, d, e = ['l0', 'l1'], {'k': 'dk'}, os.environ
 m, h, s, L = l, d, l, l.append
-os.environ['A'] = '1'"""
+os.environ['A'] = '1'
+M = os.path.expanduser('~/.tao_mounts.json')"""
 AFTER = [
     "os.environ['R1'] = x; os.environ['R2'] = y; os.environ['R3'] = ','.join(l); os.environ['R4'] = os.getcwd()",
     "os.environ['R5'] = d['k']\nos.environ['R6'] = os.environ['A'] + os.environ.get('B', '-')",
-    "m = {'Mounts': [{'source': x, 'destination': y}], 'L': l, 'D': d}",
-    "json.dump(m, open(os.path.expanduser('~/.tao_mounts.json'), 'w'))",
 ]
+LAST = "json.dump({'Mounts': [{'source': x, 'destination': y}], 'L': l, 'D': d}, open(M, 'w'))"
 
 
 class Writer:
@@ -91,7 +94,14 @@ class Writer:
         methods = [self.function("go", "self", "    "), self.function("go2", "self, *a", "    ")]
         functions = [self.function("f", ""), self.function("g", "p='dflt'"), self.function("put", "p")]
         cells = ["\n".join(self.statement() for _ in range(3)) for _ in range(self.random.randint(1, 3))]
-        return [START + BEFORE, *functions, "\n".join(["class k:", "    v = 'kv'", *methods]), *cells, *AFTER]
+        return [
+            START + BEFORE,
+            *functions,
+            "\n".join(["class k:", "    v = 'kv'", "    def save(self, p): open(M, 'w').write('[]')", *methods]),
+            *cells,
+            *AFTER,
+            *self.random.choice([[], [LAST]]),
+        ]
 
 
 def test_nothing_else_is_read_than_happens(tmp_path: Path) -> None:
