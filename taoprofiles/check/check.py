@@ -16,7 +16,7 @@ from taoprofiles.launcher import docker_config, installed, versions
 from taoprofiles.launcher.argv import MAIN_PROGRAMS, launcher_words, unwrapped
 from taoprofiles.launcher.command import read_images
 from taoprofiles.launcher.host import Host
-from taoprofiles.launcher.mounts import resolve
+from taoprofiles.launcher.location import resolve
 from taoprofiles.launcher.mounts_file import Content, get_volumes
 from taoprofiles.launcher.prediction import Prediction, Refusal, StartLog
 from taoprofiles.launcher.simulation import predict

@@ -15,7 +15,7 @@ from taoprofiles.profiles.store import Store
 from taoprofiles.rules import container, machine
 from taoprofiles.rules.finding import Finding, error, warning
 from taoprofiles.rules.locations import find_lines, in_file, in_profile
-from taoprofiles.rules.start import File
+from taoprofiles.rules.start import MountsFile
 from taoprofiles.storage import files
 from taoprofiles.storage.files import MAPPING_LIMIT
 from taoprofiles.storage.paths import Context
@@ -36,7 +36,7 @@ class CheckTarget(NamedTuple):
     name: str | None
     path: str
     content: bytes | None
-    file: File
+    file: MountsFile
     variables: dict[str, str]
     findings: tuple[Finding, ...] = ()
     secret_variables: frozenset[str] = frozenset()
@@ -53,7 +53,7 @@ class CheckTarget(NamedTuple):
             variables, rendered = renderer.variables(), renderer.mapping(is_checked=False)
         except InvalidProfileError as problem:
             findings = tuple(_invalid(line, name) for line in problem.problems or [problem.message])
-            return cls(name, path, None, File(name, "", in_profile({}), None), {}, findings)
+            return cls(name, path, None, MountsFile(name, "", in_profile({}), None), {}, findings)
         secret, secret_environment = renderer.secrets()
         locate = in_profile(rendered)
         findings = (
@@ -62,7 +62,9 @@ class CheckTarget(NamedTuple):
             *container.check_plain_secrets(template["env"], locate, name),
         )
         names = frozenset(secret), frozenset(secret_environment)
-        return cls(name, path, mapping.to_bytes(rendered), File(name, "", locate, None), variables, findings, *names)
+        return cls(
+            name, path, mapping.to_bytes(rendered), MountsFile(name, "", locate, None), variables, findings, *names
+        )
 
     @classmethod
     def from_file(cls, context: Context, behaviour: Behaviour) -> CheckTarget:
@@ -88,9 +90,9 @@ class CheckTarget(NamedTuple):
         return cls(None, path, content, file, {}, tuple(overwritten))
 
 
-def _file(name: str, text: str) -> File:
+def _file(name: str, text: str) -> MountsFile:
     lines = find_lines(text)
-    return File(name, text, in_file(name, lines), lines)
+    return MountsFile(name, text, in_file(name, lines), lines)
 
 
 def _invalid(problem: str, name: str) -> Finding:

@@ -38,7 +38,7 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
-class Argument(NamedTuple):
+class CommandArgument(NamedTuple):
     """An argument: its name, the settings for argparse, and what completes it in a shell."""
 
     name: str
@@ -46,25 +46,27 @@ class Argument(NamedTuple):
     completer: Callable[..., Any] | None = None
 
 
-def _argument(name: str, help: str, **settings: Any) -> Argument:
-    return Argument(name, {"help": help, **settings})
+def _argument(name: str, help: str, **settings: Any) -> CommandArgument:
+    return CommandArgument(name, {"help": help, **settings})
 
 
-def _flag(name: str, help: str) -> Argument:
+def _flag(name: str, help: str) -> CommandArgument:
     return _argument(name, help, action="store_true")
 
 
-def _path(name: str, metavar: str, help: str, **settings: Any) -> Argument:
-    return Argument(name, {"metavar": metavar, "help": help, **settings}, _complete_path)
+def _path(name: str, metavar: str, help: str, **settings: Any) -> CommandArgument:
+    return CommandArgument(name, {"metavar": metavar, "help": help, **settings}, _complete_path)
 
 
-def _profile(help: str = "name of the profile", *, metavar: str = "NAME", optional: bool = False) -> Argument:
+def _profile(help: str = "name of the profile", *, metavar: str = "NAME", optional: bool = False) -> CommandArgument:
     settings = {"metavar": metavar, "help": help, "nargs": "?" if optional else None}
-    return Argument(metavar.lower(), settings, _completer(_profiles))
+    return CommandArgument(metavar.lower(), settings, _completer(_profiles))
 
 
-def _id(name: str, help: str, find: Callable[[Context], Sequence[str] | dict[str, str]], **settings: Any) -> Argument:
-    return Argument(name, {"metavar": "ID", "help": help, **settings}, _completer(find))
+def _id(
+    name: str, help: str, find: Callable[[Context], Sequence[str] | dict[str, str]], **settings: Any
+) -> CommandArgument:
+    return CommandArgument(name, {"metavar": "ID", "help": help, **settings}, _completer(find))
 
 
 def _completer(find: Callable[[Context], Sequence[str] | dict[str, str]]) -> Callable[..., Any]:
@@ -117,7 +119,7 @@ _STRICT = _flag("--strict", "exit with status 3 if there are warnings, not only 
 _YES = _flag("--yes", "do not ask for confirmation")
 
 
-def _wait(condition: str) -> Argument:
+def _wait(condition: str) -> CommandArgument:
     return _argument(
         "--wait",
         f"wait until {condition}, for at most TIME (90 = seconds, 30m, 8h); without TIME, indefinitely",
@@ -125,7 +127,7 @@ def _wait(condition: str) -> Argument:
     )  # fmt: skip
 
 
-ARGUMENTS: dict[str, tuple[Argument, ...]] = {
+ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
     "use": (
         _profile("name of the profile; '-': the previous one; default: choose from a list", optional=True),
         _flag("--create", "create the profile from the current folder if needed"),
@@ -236,7 +238,7 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
             choices=LAYOUTS,
         ),
         _argument("--description", "one line about the profile", metavar="TEXT"),
-        Argument(
+        CommandArgument(
             "--from",
             {"dest": "source", "metavar": "OTHER", "help": "copy this profile instead of creating one from a folder"},
             _completer(_profiles),

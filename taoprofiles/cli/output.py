@@ -14,7 +14,7 @@ from taoprofiles.masking import printable
 
 if TYPE_CHECKING:  # --help and --version load nothing of these
     from taoprofiles.holds.hold import Hold
-    from taoprofiles.mounts.mapping import Change
+    from taoprofiles.mounts.mapping import Difference
     from taoprofiles.storage.paths import Context
 
 ENVELOPE = 1
@@ -170,7 +170,7 @@ def format_time(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
-def change_lines(changes: Sequence[Change], *, reveal: bool) -> list[str]:
+def change_lines(changes: Sequence[Difference], *, reveal: bool) -> list[str]:
     """Return the differences between two mappings as lines with - and +."""
     return [line for change in changes for line in change.lines(reveal=reveal)]
 

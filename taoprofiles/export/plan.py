@@ -35,14 +35,14 @@ _Secrets = list[tuple[str, str]]
 """Names and values."""
 
 
-class Mount(NamedTuple):
+class PlanMount(NamedTuple):
     """``source`` on the host and ``destination`` in the container, both absolute."""
 
     source: str
     destination: str
     is_file: bool = False
 
-    def resolved(self) -> Mount:
+    def resolved(self) -> PlanMount:
         """Return the mount with the symlinks of its source resolved on this host."""
         return self._replace(source=os.path.realpath(self.source))
 
@@ -70,7 +70,7 @@ class Plan(NamedTuple):
     name: str
     image: str
     command: list[Word]
-    mounts: list[Mount]
+    mounts: list[PlanMount]
     env: dict[str, str | None]
     user: str | None
     shm_size: int | None
@@ -123,7 +123,7 @@ def make(
     options = mapping.get("DockerOptions", {})
     secrets = [(key, value) for key, value in renderer.secret_values() if len(value) >= SHORTEST_SECRET]
     mounts = [
-        Mount(
+        PlanMount(
             os.path.normpath(mount["source"]), os.path.normpath(mount["destination"]), os.path.isfile(mount["source"])
         )
         for mount in mapping["Mounts"]
@@ -190,7 +190,7 @@ def refuse(what: str, problems: Sequence[str]) -> None:
         raise CannotRenderError(f"cannot render {what}: {count}", problems=problems)
 
 
-def _text_problems(mounts: Sequence[Mount], user: str | None, secrets: _Secrets) -> Iterator[str]:
+def _text_problems(mounts: Sequence[PlanMount], user: str | None, secrets: _Secrets) -> Iterator[str]:
     texts = [("docker.user", user or "")]
     for number, mount in enumerate(mounts):
         texts += [(f"mounts[{number}].source", mount.source), (f"mounts[{number}].destination", mount.destination)]

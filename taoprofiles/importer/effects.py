@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from taoprofiles.importer import cells, ipython
 from taoprofiles.importer.state import names_mounts_file
-from taoprofiles.importer.values import File, Function, Library, NotFollowed, View
+from taoprofiles.importer.values import Function, Library, NotFollowed, OpenFile, View
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -61,7 +61,7 @@ def escape(ev: Evaluator, *values: Any) -> None:
             _escape_library(ev, value)
         elif names_mounts_file(value):
             ev.state.lose_mounts_file("may be written by code that import cannot evaluate")
-        elif isinstance(value, File) and not value.mode.startswith("r"):
+        elif isinstance(value, OpenFile) and not value.mode.startswith("r"):
             ev.state.write_file(value.path, ev.state.unknown("written by code that import cannot evaluate"))
         elif isinstance(value, (list, dict, tuple)) and ev.state.known(value) is value:
             ev.budget.add(len(value))

@@ -19,11 +19,11 @@ from taoprofiles.importer.values import (
     TEXT_LIMIT,
     Budget,
     Exhausted,
-    File,
     Function,
     Id,
     Library,
     NotFollowed,
+    OpenFile,
     PurePath,
     Returned,
     Segment,
@@ -514,7 +514,7 @@ class Evaluator:
         function = opened.func if isinstance(opened, ast.Call) and len(node.items) == 1 else None
         is_open = getattr(function, "id", getattr(function, "attr", "")) == "open"
         file = self.value(opened) if is_open else None
-        if not isinstance(file, File):
+        if not isinstance(file, OpenFile):
             skip(self, node)
             return
         if node.items[0].optional_vars is not None:

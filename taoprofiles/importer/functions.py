@@ -18,10 +18,10 @@ from taoprofiles.importer.values import (
     DEPTH_LIMIT,
     ENTRY_SIZE,
     PLAIN,
-    File,
     Id,
     Json,
     Library,
+    OpenFile,
     PurePath,
     Segment,
     SimulatedException,
@@ -215,7 +215,7 @@ def _json_value(ev: Evaluator, value: Any, depth: int = 0) -> Any:
 def _dump(ev: Evaluator, args: list[Any], named: dict[str, Any]) -> Any:
     given = dict(zip(("obj", "fp"), args, strict=False)) | named
     file, value = given.pop("fp", None), given.pop("obj", None)
-    if not isinstance(file, File):
+    if not isinstance(file, OpenFile):
         return ev.unknown("json.dump() to something that is not a file", file, value)
     _write(ev, file, _json_text(ev, value, given))
     return None
@@ -226,18 +226,18 @@ def _dumps(ev: Evaluator, args: list[Any], named: dict[str, Any]) -> Any:
     return _json_text(ev, args[0] if args else named.get("obj"), options)
 
 
-def _open(ev: Evaluator, args: list[Any], named: dict[str, Any]) -> File:
+def _open(ev: Evaluator, args: list[Any], named: dict[str, Any]) -> OpenFile:
     """Return an open file. One that is opened for writing is empty from then on."""
     path = args[0] if args else named.get("file")
     path = path.text if isinstance(path, PurePath) else path
     mode = args[1] if len(args) > 1 else named.get("mode", "r")
-    file = File(path, str(mode) if isinstance(mode, str) else "?", [])
+    file = OpenFile(path, str(mode) if isinstance(mode, str) else "?", [])
     if file.mode[0:1] in "wx":
         ev.state.write_file(path, None)
     return file
 
 
-def _write(ev: Evaluator, file: File, piece: Any) -> None:
+def _write(ev: Evaluator, file: OpenFile, piece: Any) -> None:
     if file.mode in ("r", "rt", "rb"):
         raise SimulatedException("UnsupportedOperation: not writable")
     if not isinstance(piece, (str, Unknown)):
@@ -368,7 +368,7 @@ def call_method(ev: Evaluator, owner: Any, name: str, args: list[Any], named: di
         and isinstance(entries := ev.entries(args[0] if args else ()), list)
     ):
         return owner.extend(entries)
-    if isinstance(owner, File) and name in ("write", "close", "flush"):
+    if isinstance(owner, OpenFile) and name in ("write", "close", "flush"):
         return _write(ev, owner, args[0] if args else None) if name == "write" else None
     if isinstance(owner, Unknown) and name in ("write_text", "write_bytes"):
         ev.state.invalidate_files("a file at an unknown path is written")

@@ -233,7 +233,7 @@ class PurePath:
 
 
 @dataclass(slots=True, eq=False)
-class File:
+class OpenFile:
     """An open file. What is written to it is only recorded."""
 
     path: Any
@@ -243,7 +243,7 @@ class File:
 
 PLAIN = (str, int, float, bool, type(None))
 _TYPE_NAMES: dict[type, str] = {
-    TracedStr: "str", Id: "int", PurePath: "PosixPath", File: "TextIOWrapper", type(None): "NoneType",
+    TracedStr: "str", Id: "int", PurePath: "PosixPath", OpenFile: "TextIOWrapper", type(None): "NoneType",
 }  # fmt: skip
 
 

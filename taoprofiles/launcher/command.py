@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from taoprofiles.launcher.argv import GROUPS, HANDLERS
 from taoprofiles.launcher.host import Host
-from taoprofiles.launcher.mounts import Location
+from taoprofiles.launcher.location import Location
 from taoprofiles.launcher.prediction import RefusedError, StartLog
 from taoprofiles.launcher.quoting import is_without_docker
 from taoprofiles.launcher.versions import Behaviour

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from taoprofiles.launcher.host import Host
-from taoprofiles.launcher.mounts import Location
+from taoprofiles.launcher.location import Location
 from taoprofiles.launcher.prediction import RefusedError, StartLog
 from taoprofiles.launcher.versions import Behaviour
 from taoprofiles.storage import best_effort, files

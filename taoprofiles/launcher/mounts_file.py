@@ -12,14 +12,14 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from taoprofiles.launcher.host import Host
-from taoprofiles.launcher.mounts import Location, Mount, missing_source
+from taoprofiles.launcher.location import Location, ResolvedMount, missing_source
 from taoprofiles.launcher.prediction import RefusedError, StartLog
 
 
 class Content(NamedTuple):
     """What the launcher takes from a mounts file: the entries that it accepts, and DockerOptions as written."""
 
-    mounts: list[Mount]
+    mounts: list[ResolvedMount]
     variables: list[tuple[Location, dict[str, Any]]]
     options: Any
 
@@ -43,7 +43,7 @@ def read(path: str, host: Host, log: StartLog) -> Content | None:
 
 
 def _take_sections(data: dict[str, Any], host: Host, log: StartLog, path: str) -> Content:
-    mounts: list[Mount] = []
+    mounts: list[ResolvedMount] = []
     variables: list[tuple[Location, dict[str, Any]]] = []
     options: Any = {}
     with log.step("file"):
@@ -63,13 +63,13 @@ def _take_sections(data: dict[str, Any], host: Host, log: StartLog, path: str) -
     return Content(mounts, variables, options)
 
 
-def get_volumes(mounts: Iterable[Mount]) -> dict[str, str]:
+def get_volumes(mounts: Iterable[ResolvedMount]) -> dict[str, str]:
     """Return what reaches Docker, destination by source: of several mounts of one source only the last."""
     return {mount.source: mount.destination for mount in mounts}
 
 
-def _take_mounts(value: Any, host: Host, log: StartLog) -> list[Mount]:
-    mounts: list[Mount] = []
+def _take_mounts(value: Any, host: Host, log: StartLog) -> list[ResolvedMount]:
+    mounts: list[ResolvedMount] = []
     entries: list[Any] = []
     with log.step("Mounts"):
         entries = list(value)
@@ -87,7 +87,7 @@ def _take_mounts(value: Any, host: Host, log: StartLog) -> list[Mount]:
         with log.step("Mounts", index):
             if not host.exists(source):
                 raise RefusedError("ValueError", missing_source(source), location._replace(key="source"))
-        mounts.append(Mount(location, source, destination, entry))
+        mounts.append(ResolvedMount(location, source, destination, entry))
     return mounts
 
 

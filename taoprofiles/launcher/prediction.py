@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from taoprofiles.launcher.mounts import Location, Mount
+from taoprofiles.launcher.location import Location, ResolvedMount
 
 if TYPE_CHECKING:
     from taoprofiles.launcher.mounts_file import Content
@@ -34,7 +34,7 @@ class Refusal(NamedTuple):
         return f"{self.kind}: {self.message.strip()}".replace("\n", " ")[:300]
 
 
-class Change(NamedTuple):
+class SilentEffect(NamedTuple):
     """A silent effect that is not visible in the mounts file itself. ``was`` never holds secrets.
 
     - volume-not-seen: a ``--volume`` (``was``) that goes to the task as an argument
@@ -83,9 +83,9 @@ class Prediction(NamedTuple):
     version: str
     source_file: str | None
     content: Content | None
-    volumes: list[Mount]
+    volumes: list[ResolvedMount]
     refusals: list[Refusal]
-    changes: list[Change]
+    changes: list[SilentEffect]
     call: Call | None
     shell: str
 
@@ -108,11 +108,11 @@ class StartLog:
 
     def __init__(self) -> None:
         self.refusals: list[Refusal] = []
-        self.changes: list[Change] = []
+        self.changes: list[SilentEffect] = []
 
     def change(self, kind: str, location: Location, was: str = "") -> None:
         """Record a silent effect."""
-        self.changes.append(Change(kind, location, was))
+        self.changes.append(SilentEffect(kind, location, was))
 
     @contextmanager
     def step(self, section: str, number: int | None = None, key: str = "") -> Iterator[None]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from taoprofiles.launcher import command, docker_config, mounts_file, sdk
 from taoprofiles.launcher.host import Host, find_mounts_path
-from taoprofiles.launcher.mounts import Location, Mount
+from taoprofiles.launcher.location import Location, ResolvedMount
 from taoprofiles.launcher.prediction import CONTAINER, Call, Prediction, RefusedError, StartLog
 from taoprofiles.launcher.quoting import is_without_docker
 from taoprofiles.launcher.versions import behaviour as behaviour_of
@@ -43,7 +43,7 @@ class _Start:
         self.ignore_ci = ignore_ci
         self.source_file: str | None = None
         self.content: mounts_file.Content | None = None
-        self.volumes: list[Mount] = []
+        self.volumes: list[ResolvedMount] = []
         self.call: Call | None = None
         self.shell = ""
 
@@ -93,7 +93,7 @@ class _Start:
             with log.step(*location):
                 parts = text.split(":")
                 entry = {"source": parts[0], "destination": parts[1]}
-                self.volumes.append(Mount(location, host.realpath(parts[0]), host.realpath(parts[1]), entry))
+                self.volumes.append(ResolvedMount(location, host.realpath(parts[0]), host.realpath(parts[1]), entry))
                 if parts[2:] and parts[2:] != ["rw"]:
                     log.change("mode-ignored", location, ":".join(parts[2:]))
         volumes = mounts_file.get_volumes([*content.mounts, *self.volumes])

@@ -130,7 +130,7 @@ def mounted(mapping: Mapping[str, Any] | bytes | None) -> dict[str, str]:
         return {}
 
 
-class Change(NamedTuple):
+class Difference(NamedTuple):
     """One difference: ``what`` is mount, env, docker or other, ``key`` the name in it; None means absent.
 
     The values of a ``secret`` one are masked.
@@ -159,7 +159,7 @@ class Change(NamedTuple):
         return MASK if self.secret and not reveal and value not in (None, "[]") else value
 
 
-def changes(a: dict[str, Any], b: dict[str, Any], *, secrets: Collection[str] = ()) -> list[Change]:
+def changes(a: dict[str, Any], b: dict[str, Any], *, secrets: Collection[str] = ()) -> list[Difference]:
     """Return the differences between two mappings, mounts by destination.
 
     ``secrets`` are container variables that contain a secret, whatever their name.
@@ -172,7 +172,7 @@ def changes(a: dict[str, Any], b: dict[str, Any], *, secrets: Collection[str] = 
     ]
 
 
-def _change(item: _Item, a: str | None, b: str | None, secrets: Collection[str]) -> Change:
+def _change(item: _Item, a: str | None, b: str | None, secrets: Collection[str]) -> Difference:
     key = _plain(item.name)
     is_hidden = {
         "mount": False,
@@ -186,7 +186,7 @@ def _change(item: _Item, a: str | None, b: str | None, secrets: Collection[str])
     if old == new:
         old, new = a, b  # the text "1" and the number 1
     again = "" if item.number == 0 else " (again)" if item.number == 1 else f" (again {item.number})"
-    return Change(item.what, key + again, old, new, is_hidden)
+    return Difference(item.what, key + again, old, new, is_hidden)
 
 
 class _Item(NamedTuple):

@@ -90,7 +90,7 @@ class CommandContext:
         return shlex.join([*(["taoprof", "run", self.profile, "--"] if self.is_run or is_run else []), *words])
 
 
-class Argument(NamedTuple):
+class PathArgument(NamedTuple):
     """A value that looks like a path: the number of its word, the option or key before it, and its text."""
 
     number: int
@@ -145,7 +145,7 @@ def explain_task(refusal: Refusal, words: Sequence[str], images: Images, context
     return Finding("launcher-refuses", "command", what, f"the launcher stops: {refusal.message}", hint, severity=ERROR)
 
 
-def path_arguments(words: Sequence[str]) -> Iterator[Argument]:
+def path_arguments(words: Sequence[str]) -> Iterator[PathArgument]:
     """Yield the paths among the words of a launcher command: ``-e /x``, ``--opt=/x``, ``key=[/a,/b]``, ``~/x``.
 
     Values of secrets and of ``--volume`` are left out.
@@ -153,7 +153,7 @@ def path_arguments(words: Sequence[str]) -> Iterator[Argument]:
     for number, key, value in _valued(words):
         if key != VOLUME and not is_secret_argument(key):
             for path in _values(value, 0):
-                yield Argument(number, key, path)
+                yield PathArgument(number, key, path)
 
 
 def _spec_keys(words: Sequence[str]) -> list[str]:
@@ -191,7 +191,7 @@ class _CommandChecker:
             for word in self._joined:  # without 'taoprof run', the launcher's shell makes two words of it
                 option, _, value = word.partition(" ")
                 what = f"'{word}' is one argument; the task needs '{option}' and '{value.strip()}' as two"
-                self._add("arg-needs-quoting", Argument(0, "", word), what, "", self._corrected_command())
+                self._add("arg-needs-quoting", PathArgument(0, "", word), what, "", self._corrected_command())
         self._check_values()
         if self._context.is_without_docker:
             self._check_container_paths()
@@ -209,14 +209,14 @@ class _CommandChecker:
                 hint = self._shell_hint() if self._context.profile else f"give {word} a value"
                 why = "a variable was probably empty"
                 severity = WARNING if equals else ERROR  # an empty text may be meant
-                argument = Argument(number, key, "")
+                argument = PathArgument(number, key, "")
                 self._add("arg-empty-variable", argument, "it has no value", why, hint, severity=severity)
         for number, key, word in _valued(self.words):
             unset = self._unset(word)
             if unset:
                 self._unset_words.add(number)
                 why = "taoprof does not know the variables of a notebook or another shell"
-                argument = Argument(number, key, word)
+                argument = PathArgument(number, key, word)
                 self._add("arg-empty-variable", argument, f"{unset} is not set", why, self._shell_hint())
 
     def _check_container_paths(self) -> None:
@@ -252,13 +252,13 @@ class _CommandChecker:
                 hint = f"write {shlex.quote(self._context.quote(word))}; or {hint}"
                 if not self._context.is_run:  # taoprof run quotes the words itself
                     self._quoted[number] = self._context.quote(word)
-            self._add("arg-needs-quoting", Argument(number, key, word), what, why, hint, severity=WARNING)
+            self._add("arg-needs-quoting", PathArgument(number, key, word), what, why, hint, severity=WARNING)
             reported += [] if secret else self._findings[-1:]
         for finding in reported:
             finding.hint = self._corrected_command() or finding.hint
 
     def _check_paths(self, action: str) -> None:
-        wrong: list[tuple[Argument, Resolution]] = []
+        wrong: list[tuple[PathArgument, Resolution]] = []
         home = self._context.environ.get("HOME", "")
         for argument in path_arguments(self._arriving):
             path = expand_variables(argument.value, self.public)
@@ -283,7 +283,7 @@ class _CommandChecker:
                 hint = self._corrected_command() or (f"{argument.key}{between}{path}" if argument.key else path)
             self._add("host-path", argument, what, why, hint)
 
-    def _relative_paths(self) -> Iterator[tuple[Argument, Resolution]]:
+    def _relative_paths(self) -> Iterator[tuple[PathArgument, Resolution]]:
         """Yield spec files and results relative to the current folder, which in the container is another one.
 
         Spec files that do not exist are reported here.
@@ -294,7 +294,7 @@ class _CommandChecker:
             if (key in SPEC_OPTIONS or is_results) and folder and value[:1] not in ("", "/", "~", "$", "-"):
                 path = os.path.join(folder, value)
                 resolution = self.resolver.resolve(path)
-                argument = Argument(number, key, value)
+                argument = PathArgument(number, key, value)
                 if not is_results and not self._context.files.exists(path) and not path.endswith(_ENGINES):
                     missing = Resolution("missing", value, "", os.path.normpath(path))
                     what, why, hint = self.resolver.explain(missing)
@@ -303,7 +303,7 @@ class _CommandChecker:
                     self._correct(argument, resolution.container)
                     yield argument, resolution
 
-    def _check_path(self, argument: Argument, resolution: Resolution, action: str) -> None:
+    def _check_path(self, argument: PathArgument, resolution: Resolution, action: str) -> None:
         path = resolution.path
         is_made = path.endswith(_ENGINES) and action not in ("evaluate", "inference")
         key_access = "write" if is_made else access(argument.key, action)
@@ -317,7 +317,7 @@ class _CommandChecker:
         elif (kind == "link-out" and key_access != "write") or (kind == "missing" and key_access == "read"):
             self._add("missing-file", argument, *self.resolver.explain(resolution), severity=ERROR)
 
-    def _add_empty_variable(self, argument: Argument, path: str) -> None:
+    def _add_empty_variable(self, argument: PathArgument, path: str) -> None:
         """Report a path in the root folder: the variable in front of it was probably empty."""
         names = {name: value for name, value in self._context.variables.items() if name in self.public}
         usual = "SPECS_DIR" if argument.key in SPEC_OPTIONS and "SPECS_DIR" in names else ""
@@ -346,7 +346,7 @@ class _CommandChecker:
                 return f"${name}"
         return ""
 
-    def _correct(self, argument: Argument, path: str) -> None:
+    def _correct(self, argument: PathArgument, path: str) -> None:
         """Put the container's path into the corrected command."""
         if path:
             number = argument.number
@@ -383,7 +383,7 @@ class _CommandChecker:
         return within(text)
 
     def _add(
-        self, id: str, argument: Argument, what: str, why: str = "", hint: str = "", *, severity: str = ERROR
+        self, id: str, argument: PathArgument, what: str, why: str = "", hint: str = "", *, severity: str = ERROR
     ) -> None:
         what, why, hint = self._masked(what), self._masked(why), self._masked(hint)
         self._findings.append(Finding(id, argument.where, what, why, hint, severity=severity))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from taoprofiles.launcher.mounts import Location, Mount
+from taoprofiles.launcher.location import Location, ResolvedMount
 from taoprofiles.masking import is_secret
 from taoprofiles.rules.finding import Finding, error, quoted, warning
 from taoprofiles.rules.locations import Locator
@@ -42,7 +42,7 @@ def check_variables(variables: Iterable[tuple[Location, Mapping[str, Any]]], loc
 
 
 def check_ci_values(
-    mounts: Iterable[Mount], variables: Iterable[tuple[Location, Mapping[str, Any]]], locate: Locator
+    mounts: Iterable[ResolvedMount], variables: Iterable[tuple[Location, Mapping[str, Any]]], locate: Locator
 ) -> Iterator[Finding]:
     """Check what the launcher pastes unquoted into a shell command of this host if CI_PROJECT_DIR is set."""
     located = [(mount.location, mount.source + mount.destination) for mount in mounts]

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from taoprofiles.launcher.host import Host
-from taoprofiles.launcher.mounts import Mount, missing_source
+from taoprofiles.launcher.location import ResolvedMount, missing_source
 from taoprofiles.rules.finding import Finding, error, info, quoted, warning
 from taoprofiles.rules.locations import Locator
 from taoprofiles.system.filesystem import PathInfo, is_wsl
@@ -27,7 +27,7 @@ def placeholder(text: str) -> str:
     return match.group() if match else ""
 
 
-def check(mounts: Sequence[Mount], locate: Locator, host: Host) -> Iterator[Finding]:
+def check(mounts: Sequence[ResolvedMount], locate: Locator, host: Host) -> Iterator[Finding]:
     """Check the mounts that the launcher understands, those of ``--volume`` at the end."""
     missing = {mount.location for mount in mounts if not host.exists(mount.source)}
     for mount in mounts:
@@ -43,7 +43,7 @@ def check(mounts: Sequence[Mount], locate: Locator, host: Host) -> Iterator[Find
         yield from _check_nested(mount, existing, locate)
 
 
-def _check_source(mount: Mount, locate: Locator, host: Host, *, missing: bool) -> Iterator[Finding]:
+def _check_source(mount: ResolvedMount, locate: Locator, host: Host, *, missing: bool) -> Iterator[Finding]:
     written = str(mount.entry["source"])
     where = locate(mount.location._replace(key="source"))
     if written[:1].isalpha() and written[1:3] in (":\\", ":/"):
@@ -64,7 +64,7 @@ def _check_source(mount: Mount, locate: Locator, host: Host, *, missing: bool) -
         yield _missing_source(mount, where, host)
 
 
-def _missing_volume(mount: Mount, host: Host) -> Finding:
+def _missing_volume(mount: ResolvedMount, host: Host) -> Finding:
     written, what = str(mount.entry["source"]), f"folder '{mount.source}' does not exist"
     hint = f"mkdir -p {quoted(mount.source)}"
     if written.startswith("~"):
@@ -73,7 +73,7 @@ def _missing_volume(mount: Mount, host: Host) -> Finding:
     return warning("volume-argument", "--volume", what, f"Docker creates '{mount.source}' as root", hint)
 
 
-def _missing_source(mount: Mount, where: str, host: Host) -> Finding:
+def _missing_source(mount: ResolvedMount, where: str, host: Host) -> Finding:
     written, stops = str(mount.entry["source"]), f"the launcher stops: ValueError: {missing_source(mount.source)}"
     path = os.path.join(host.folder, host.expanduser(written))
     problem, left = PathInfo(path).problem, placeholder(written)
@@ -95,7 +95,7 @@ def _missing_source(mount: Mount, where: str, host: Host) -> Finding:
     return error("src-missing", where, what, stops, hint, fix=("mkdir", path))
 
 
-def _check_destination(mount: Mount, locate: Locator) -> Iterator[Finding]:
+def _check_destination(mount: ResolvedMount, locate: Locator) -> Iterator[Finding]:
     written, real = str(mount.entry["destination"]), mount.destination
     where = locate(mount.location._replace(key="destination"))
     if not written.startswith("/"):
@@ -123,9 +123,9 @@ def _colon(where: str, path: str) -> Finding:
     return error("src-colon", where, f"'{path}' contains a ':'", why, "rename the folder without ':'", by_hand=True)
 
 
-def _check_same_source(mounts: Sequence[Mount], locate: Locator) -> Iterator[Finding]:
+def _check_same_source(mounts: Sequence[ResolvedMount], locate: Locator) -> Iterator[Finding]:
     """Check for a mount that the launcher drops: it keeps only one of each source, the last."""
-    last: dict[str, Mount] = {}
+    last: dict[str, ResolvedMount] = {}
     for mount in mounts:
         dropped = last.get(mount.source, mount)
         last[mount.source] = mount
@@ -139,8 +139,8 @@ def _check_same_source(mounts: Sequence[Mount], locate: Locator) -> Iterator[Fin
             )  # fmt: skip
 
 
-def _check_same_destination(mounts: Sequence[Mount], locate: Locator) -> Iterator[Finding]:
-    first: dict[str, Mount] = {}
+def _check_same_destination(mounts: Sequence[ResolvedMount], locate: Locator) -> Iterator[Finding]:
+    first: dict[str, ResolvedMount] = {}
     for mount in {mount.source: mount for mount in mounts}.values():
         other = first.setdefault(mount.destination, mount)
         if other is not mount:
@@ -152,7 +152,7 @@ def _check_same_destination(mounts: Sequence[Mount], locate: Locator) -> Iterato
             )  # fmt: skip
 
 
-def _check_nested(inner: Mount, mounts: Mapping[str, Mount], locate: Locator) -> Iterator[Finding]:
+def _check_nested(inner: ResolvedMount, mounts: Mapping[str, ResolvedMount], locate: Locator) -> Iterator[Finding]:
     """Check a mount inside another: what it hides, or which folder Docker would create on the host for it.
 
     ``mounts`` are those whose source exists, by destination.

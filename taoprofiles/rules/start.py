@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.mounts_file import Content
-from taoprofiles.launcher.prediction import Change, Prediction, Refusal
+from taoprofiles.launcher.prediction import Prediction, Refusal, SilentEffect
 from taoprofiles.launcher.versions import Behaviour
 from taoprofiles.mounts.mapping import explain_json_error
 from taoprofiles.rules import container, mounts, options
@@ -19,7 +19,7 @@ _SECTIONS = ("Mounts", "Envs", "DockerOptions")
 _KEYS = {"Mounts": ("source", "destination"), "Envs": ("variable", "value")}
 
 
-class File(NamedTuple):
+class MountsFile(NamedTuple):
     """The mounts file: ``text`` as read, ``locate`` names its parts; ``lines`` is None if it comes from a profile."""
 
     name: str
@@ -28,7 +28,7 @@ class File(NamedTuple):
     lines: Lines | None
 
 
-def check(prediction: Prediction, file: File, behaviour: Behaviour, host: Host) -> Iterator[Finding]:
+def check(prediction: Prediction, file: MountsFile, behaviour: Behaviour, host: Host) -> Iterator[Finding]:
     """Return the findings of a simulated start, but for those of the login to the registry and of the command."""
     content = prediction.content
     accepted = {mount.location.number for mount in content.mounts} if content else set()
@@ -60,7 +60,7 @@ def other_refusal(refusal: Refusal) -> Finding:
     return error("launcher-refuses", str(refusal.location), f"the launcher stops: {refusal}", hint=hint)
 
 
-def _file(refusal: Refusal, file: File) -> Finding:
+def _file(refusal: Refusal, file: MountsFile) -> Finding:
     kind, where, stops = refusal.kind, file.locate(refusal.location), f"the launcher stops: {refusal}"
     key = refusal.location.key
     if key:
@@ -112,7 +112,7 @@ def _ignored_keys(content: Content, locate: Locator) -> Iterator[Finding]:
             yield warning("key-ignored", locate(location._replace(key=key)), what, why, "remove it", by_hand=True)
 
 
-def _change(change: Change) -> Iterator[Finding]:
+def _change(change: SilentEffect) -> Iterator[Finding]:
     if change.kind == "mode-ignored":
         what, why = f"the launcher ignores '{change.was}'", "the mount is always writable"
         yield warning("key-ignored", "--volume", what, why, "remove it")

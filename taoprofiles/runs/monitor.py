@@ -25,7 +25,7 @@ REPLAY = 1.0
 
 
 @dataclass(slots=True)
-class Container:
+class RunContainer:
     """A container of the run. ``status`` is the exit status of its last task, None while it is unknown.
 
     ``task`` and ``command`` are the id and the words of the launcher's own ``docker exec``, the first in the container.
@@ -50,7 +50,7 @@ class Monitor(threading.Thread):
         self._hold_id, self._run, self._is_docker_run = hold_id, run, is_docker_run
         self._since = time.time()
         self._handled: deque[tuple[object, ...]] = deque(maxlen=1000)
-        self._known: dict[str, Container | None] = {}  # None: another's
+        self._known: dict[str, RunContainer | None] = {}  # None: another's
         self._unknown: set[str] = set()
         self._changed = threading.Condition()
         self.listening = threading.Event()
@@ -59,7 +59,7 @@ class Monitor(threading.Thread):
         self.stopped = threading.Event()
 
     @property
-    def containers(self) -> list[Container]:
+    def containers(self) -> list[RunContainer]:
         """The run's containers, in the order in which they were started."""
         return [container for container in list(self._known.values()) if container is not None]
 
@@ -131,7 +131,7 @@ class Monitor(threading.Thread):
         if container.is_over and not was_over:
             self._run.container_ended(container)
 
-    def _own_container(self, container_id: str, action: str) -> Container | None:
+    def _own_container(self, container_id: str, action: str) -> RunContainer | None:
         container = self._known.get(container_id)
         is_first_event = action in ("start", "exec_create", "exec_start") or container_id in self._unknown
         if container is not None or not is_first_event or (container_id in self._known and action == "start"):
@@ -148,7 +148,7 @@ class Monitor(threading.Thread):
         if not has_tag and (action == "start" or not self._has_own_client(container_id)):
             self._known.setdefault(container_id, None)
             return None
-        container = self._known[container_id] = Container(container_id)
+        container = self._known[container_id] = RunContainer(container_id)
         self._run.container_started(facts)
         return container
 

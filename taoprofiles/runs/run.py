@@ -24,7 +24,7 @@ from taoprofiles.masking import without_secrets
 from taoprofiles.mounts import comparison, mapping, paths
 from taoprofiles.profiles.store import Store
 from taoprofiles.runs import resources
-from taoprofiles.runs.monitor import Container, Monitor
+from taoprofiles.runs.monitor import Monitor, RunContainer
 from taoprofiles.storage import atomic, files
 from taoprofiles.storage.journal import History
 from taoprofiles.storage.locks import DEFAULT_TIMEOUT, Lock
@@ -198,7 +198,7 @@ class Run:
             raise CommandError(f"'{command[0]}' cannot be started: {reason}", NOT_EXECUTABLE, "") from None
         return status if status >= 0 else 128 - status
 
-    def _task_status(self, status: int, containers: list[Container], running: list[Container]) -> int:
+    def _task_status(self, status: int, containers: list[RunContainer], running: list[RunContainer]) -> int:
         """Return the task's exit status. The launcher's own is 0 whatever happens to the task."""
         if status != 0:
             return status
@@ -265,10 +265,10 @@ class Run:
         for warning in warnings:
             self._say(f"warning: container {container_id[:6]}: {warning}")
 
-    def task_started(self, container: Container) -> None:
+    def task_started(self, container: RunContainer) -> None:
         """Handle the start of a task: nothing, since the command of the run is known."""
 
-    def container_ended(self, container: Container) -> None:
+    def container_ended(self, container: RunContainer) -> None:
         """Handle the end of a container: nothing, since ``finish`` looks at all of them."""
 
     def tick(self) -> None:

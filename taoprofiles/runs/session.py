@@ -21,7 +21,7 @@ from taoprofiles.holds.liveness import find_active_holds
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.masking import without_secrets
 from taoprofiles.mounts import paths
-from taoprofiles.runs.monitor import Container
+from taoprofiles.runs.monitor import RunContainer
 from taoprofiles.runs.run import EXIT_TIMEOUT, PROFILE_VARIABLE, Run, RunOptions, prepare
 from taoprofiles.storage import files
 from taoprofiles.storage.locks import DEFAULT_TIMEOUT, Lock
@@ -144,7 +144,7 @@ class Session(Run):
 
     # The containers that were started from here
 
-    def task_started(self, container: Container) -> None:
+    def task_started(self, container: RunContainer) -> None:
         """Record the command of a task and its results folders, which no other run may write meanwhile."""
         results = paths.host_paths(paths.results_folders(container.command, self.variables), dict(self.hold.mounts))
         fields = {"since": time.time(), "command": self._command(container), "results": results}
@@ -156,7 +156,7 @@ class Session(Run):
         self._tasks[container.id] = task
         self._update_record()
 
-    def container_ended(self, container: Container) -> None:
+    def container_ended(self, container: RunContainer) -> None:
         """Record how a task ended."""
         task = self._tasks.pop(container.id, None)
         if task is not None:
@@ -189,14 +189,14 @@ class Session(Run):
         messages, self._messages[:] = list(self._messages), []
         return messages
 
-    def _outcome(self, container: Container) -> str:
+    def _outcome(self, container: RunContainer) -> str:
         name = f"container {container.id[:6]}"
         if container.status is None and container.task is None:
             return f"{name} ended before a task had started in it"
         status = "an unknown exit status" if container.status is None else f"exit status {container.status}"
         return f"'{Hold(command=self._command(container), reason='a task').title()}' ended with {status} ({name})"
 
-    def _command(self, container: Container) -> list[str]:
+    def _command(self, container: RunContainer) -> list[str]:
         return without_secrets(container.command, [self.variables[name] for name in self.secrets[0]])
 
     def _update_record(self, ended: Hold | None = None) -> None:

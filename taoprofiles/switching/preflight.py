@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from taoprofiles.errors import InvalidProfileError, TaoprofError
 from taoprofiles.launcher.host import Host
-from taoprofiles.launcher.mounts import Location, resolve
+from taoprofiles.launcher.location import Location, resolve
 from taoprofiles.masking import without_secrets
 from taoprofiles.rules import container, mounts
 from taoprofiles.rules.finding import ERROR, Finding

@@ -25,7 +25,7 @@ from taoprofiles.system import processes
 if TYPE_CHECKING:
     from typing import Any
 
-    from taoprofiles.mounts.mapping import Change
+    from taoprofiles.mounts.mapping import Difference
     from taoprofiles.storage.atomic import FileAttributes
     from taoprofiles.storage.journal import Entry
     from taoprofiles.storage.paths import Context
@@ -52,7 +52,7 @@ class Switch:
     def __init__(self, name: str | None, previous: str | None) -> None:
         self.name, self.previous = name, previous
         self.changed = False
-        self.changes: list[Change] = []
+        self.changes: list[Difference] = []
         self.folders: list[str] = []
         self.kept: int | None = None
         self.wanted: dict[str, Any] = {}

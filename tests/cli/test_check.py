@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from taoprofiles.launcher.mounts import Location
+from taoprofiles.launcher.location import Location
 from taoprofiles.launcher.prediction import Refusal
 from taoprofiles.rules.command import CommandContext, explain_task
 from tests.support.commands import call, one_clear_error

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taoprofiles.launcher.host import Host
-from taoprofiles.launcher.mounts import Location, Mount
+from taoprofiles.launcher.location import Location, ResolvedMount
 from taoprofiles.launcher.simulation import predict
 from taoprofiles.launcher.versions import NEWEST, behaviour
 from taoprofiles.rules import mounts, start
@@ -63,7 +63,7 @@ def test_a_repeated_list_has_the_lines_of_the_last() -> None:
 
 def test_thousands_of_mounts_take_no_time() -> None:
     entries = [
-        Mount(
+        ResolvedMount(
             Location("Mounts", number), f"/nowhere/{number}", f"/data/{number}", {"source": "/x", "destination": "/y"}
         )
         for number in range(8000)
@@ -114,7 +114,7 @@ def test_every_refusal_of_any_text_is_a_finding(text: str) -> None:
         data = None
     assert (prediction.content is not None) is isinstance(data, dict)
     lines = find_lines(text)
-    file = start.File(name, text, in_file(name, lines), lines)
+    file = start.MountsFile(name, text, in_file(name, lines), lines)
     findings = list(start.check(prediction, file, behaviour(NEWEST), host))
     for finding in findings:
         assert finding.lines()

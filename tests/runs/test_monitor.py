@@ -13,7 +13,7 @@ import pytest
 from taoprofiles.errors import HeldError
 from taoprofiles.holds import manage
 from taoprofiles.holds.waiting import wait_until_free
-from taoprofiles.runs.monitor import Container, Monitor
+from taoprofiles.runs.monitor import Monitor, RunContainer
 from taoprofiles.storage.paths import Context
 from taoprofiles.switching import switch
 from tests.support.engine import until
@@ -44,10 +44,10 @@ class Watched:
     def container_started(self, facts: dict[str, Any]) -> None:
         self.started.append(facts["Id"])
 
-    def task_started(self, container: Container) -> None:
+    def task_started(self, container: RunContainer) -> None:
         self.tasks.append(container.command)
 
-    def container_ended(self, container: Container) -> None:
+    def container_ended(self, container: RunContainer) -> None:
         self.ended.append(container.id)
 
     def tick(self) -> None:

@@ -218,7 +218,7 @@ def _describe_similar(similar: tuple[str, int]) -> str:
     return f"'{name}', with {differences} difference{'s' if differences > 1 else ''}: taoprof diff {name}"
 
 
-def _drift(context: Context, now: Status, name: str | None) -> list[mapping.Change]:
+def _drift(context: Context, now: Status, name: str | None) -> list[mapping.Difference]:
     """Return how the file differs from what the profile ``name`` renders now."""
     if now.content is None or now.state == "active" or name is None:
         return []

@@ -1,4 +1,4 @@
-"""A mount with its paths as the launcher resolves them on this host; apart from its simulation, for a quick start."""
+"""A position in the launcher's input, and a mount with its paths as the launcher resolves them on this host."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Location(NamedTuple):
         return f"{self.section}{number}" + (f".{self.key}" if self.key else "")
 
 
-class Mount(NamedTuple):
+class ResolvedMount(NamedTuple):
     """A mount that the launcher understands: ``entry`` is as written; the paths are resolved on this host."""
 
     location: Location
@@ -34,10 +34,12 @@ class Mount(NamedTuple):
     entry: Mapping[str, Any]
 
 
-def resolve(mapping: Mapping[str, Any], host: Host) -> list[Mount]:
+def resolve(mapping: Mapping[str, Any], host: Host) -> list[ResolvedMount]:
     """Return the mounts of a mapping that a profile renders, all of which are well formed."""
     return [
-        Mount(Location("Mounts", number), host.realpath(entry["source"]), host.realpath(entry["destination"]), entry)
+        ResolvedMount(
+            Location("Mounts", number), host.realpath(entry["source"]), host.realpath(entry["destination"]), entry
+        )
         for number, entry in enumerate(mapping["Mounts"])
     ]
 
