@@ -51,11 +51,14 @@ def linked(home: Home) -> None:
     home.run("use", "a", check=True)
 
 
+COMPACTING = f"from taoprofiles.storage import journal\njournal.SIZE_LIMIT = journal.KEPT_ENTRIES = 1\n{power.COMMAND}"
+
 CASES: dict[str, tuple[Callable[[Home], None], list[str], str]] = {
     "first switch": (unused, ["use", "b"], power.COMMAND),
     "switch": (active, ["use", "b"], power.COMMAND),
     "switch from an unmanaged mapping": (overwritten, ["use", "b"], power.COMMAND),
     "switch of a symlink": (linked, ["use", "b"], power.COMMAND),
+    "switch that compacts the history": (overwritten, ["use", "b"], COMPACTING),
     "undo to no file": (active, ["undo"], power.COMMAND),
     "restore": (overwritten, [], RESTORE),
     "hold": (active, ["hold", "a", "--reason", "test"], power.COMMAND),
