@@ -58,17 +58,10 @@ def test_text(expression: str, expected: str) -> None:
     assert value(expression, A="a", TILDE="~") == expected
 
 
-def test_tilde_is_the_home_only_where_a_path_is_meant() -> None:
-    assert expander().text("~/x", path=False) == "~/x"
-
-
-def test_tilde_of_a_value_is_no_home() -> None:
-    """What comes out of a reference is text; only what is written in the profile is an expression."""
-    assert expander({"X": "~/x"}).text("${env:X}", path=True) == "~/x"
-
-
-def test_value_from_the_environment_is_not_expanded_again() -> None:
-    assert expander({"X": "$$ ${A} ${env:X}"}, A="a").text("${env:X}", path=True) == "$$ ${A} ${env:X}"
+def test_only_what_is_written_in_the_profile_is_an_expression() -> None:
+    assert expander().text("~/x", path=False) == "~/x", "not a path"
+    for text in ("~/x", "$$ ${A} ${env:X}"):
+        assert expander({"X": text}, A="a").text("${env:X}", path=True) == text
 
 
 def test_environment_and_variables_are_told_apart() -> None:
