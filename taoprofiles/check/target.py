@@ -6,7 +6,7 @@ import shlex
 from typing import NamedTuple
 
 from taoprofiles.errors import InvalidProfileError, InvalidStateError
-from taoprofiles.launcher import environment
+from taoprofiles.launcher import home_probe
 from taoprofiles.launcher.host import find_mounts_file
 from taoprofiles.launcher.versions import Behaviour
 from taoprofiles.mounts import mapping
@@ -84,7 +84,7 @@ class CheckTarget(NamedTuple):
             return cls(None, path, None, _file(name, ""), {}, (error("json-parse", f"{name}:1", problem.message),))
         file = _file(name, (content or b"").decode("utf-8", "replace"))
         if content is None:
-            meant = environment.meant(launcher_mounts or "", context.environ)
+            meant = home_probe.guess_mounts_file(launcher_mounts or "", context.environ)
             missing = machine.check_launcher_mounts(launcher_mounts, "a file that does not exist", meant)
             return cls(None, path, None, file, {}, tuple(missing) or (_no_file(context),))
         return cls(None, path, content, file, {}, tuple(overwritten))
@@ -123,7 +123,7 @@ def _no_file(context: Context) -> Finding:
     what, hint = "there is no mounts file", "'taoprof list' shows the profiles, 'taoprof use NAME' creates the file"
     if not Store(context).names():
         hint = "in the project's folder: 'taoprof new NAME', and then 'taoprof use NAME --mkdir'"
-    for path in environment.near(context.mapping_file, context.folder)[:1]:
+    for path in home_probe.find_similar_files(context.mapping_file, context.folder)[:1]:
         what += f"; perhaps '{path}' was meant"
         hint = shlex.join(["mv", path, context.mapping_file])
     return error("no-mapping-file", context.short(context.mapping_file), what, why, hint)

@@ -11,7 +11,7 @@ import re
 import shlex
 
 from taoprofiles.doctor.docker_probe import ABSENT, DENIED, ODD, REFUSED, SILENT, Answer, DockerFacts, Gpus
-from taoprofiles.launcher.environment import FileSystem
+from taoprofiles.launcher.home_probe import FileSystem
 from taoprofiles.rules.finding import Finding, error, warning
 
 SOCKET = "unix:///var/run/docker.sock"

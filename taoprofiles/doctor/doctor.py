@@ -12,9 +12,9 @@ from taoprofiles.check import fix
 from taoprofiles.doctor import docker_probe, docker_rules, launcher_rules, own_state
 from taoprofiles.doctor.docker_probe import DockerFacts, Gpus
 from taoprofiles.doctor.own_state import OwnState
-from taoprofiles.launcher import docker_config, environment, installed
+from taoprofiles.launcher import docker_config, home_probe, installed
 from taoprofiles.launcher.docker_config import Login
-from taoprofiles.launcher.environment import FileSystem, Home
+from taoprofiles.launcher.home_probe import FileSystem, Home
 from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.installed import Launchers
 from taoprofiles.rules import machine as machine_rules
@@ -40,7 +40,7 @@ def gather(context: Context) -> Machine:
     environ = context.environ
     interpreter_folder = os.path.dirname(sys.executable)
     with ThreadPoolExecutor(5) as pool:
-        launchers = pool.submit(installed.survey, environ, context.home, interpreter_folder)
+        launchers = pool.submit(installed.probe_launchers, environ, context.home, interpreter_folder)
         engines = pool.submit(docker_probe.probe_docker, environ)
         gpus = pool.submit(docker_probe.probe_gpus, environ)
         login = pool.submit(docker_config.probe_login, environ, Host(environ, context.folder).expanduser("~"))
@@ -49,14 +49,14 @@ def gather(context: Context) -> Machine:
     folders = [("home", context.home), ("state", context.state)]
     if docker.first.root and docker.first.address.startswith("unix://") and os.path.isdir(docker.first.root):
         folders.append(("images", docker.first.root))
-    home = environment.survey(environ, context.home, context.mapping_file, folders, folder=context.folder)
+    home = home_probe.probe_home(environ, context.home, context.mapping_file, folders, folder=context.folder)
     return Machine(VERSION, launchers.result(), docker, gpus.result(), login.result(), home, state.result())
 
 
 def judge(machine: Machine, environ: Mapping[str, str]) -> list[Finding]:
     """Apply all rules; return the errors first, otherwise in the order in which a start of tao would meet them.
 
-    Of ``environ`` only the names in ``environment.LOOKED_AT`` are used.
+    Of ``environ`` only the names in ``home_probe.PROBED_VARIABLES`` are used.
     """
     first = machine.launchers.found[0] if machine.launchers.found else None
     version = first.version if first else ""

@@ -12,7 +12,7 @@ from taoprofiles.errors import TaoprofError
 from taoprofiles.guard import status as guard_status
 from taoprofiles.guard.service import Service
 from taoprofiles.holds.records import HoldRecords
-from taoprofiles.launcher.environment import FileSystem
+from taoprofiles.launcher.home_probe import FileSystem
 from taoprofiles.profiles.store import Store, Summary
 from taoprofiles.rules.finding import Finding, error, warning
 from taoprofiles.storage import files, locks

@@ -62,12 +62,12 @@ _TIMEOUT = 10.0
 """Seconds for an interpreter: the home may be on a network, and its modules not compiled yet."""
 
 _TABLE_LIMIT = 4 << 20
-_MOST = 4
+_MAX_INSPECTED = 4
 """Launchers of PATH that are inspected; more than two are rare, and each takes a second."""
 
 # The imports are in the launcher's order: of several faults the user sees the first. Nothing of the launcher itself is
 # imported. A file in the current folder must not replace a module. A sitecustomize may print as well.
-_ASK = """
+_PROBE_SCRIPT = """
 import sys
 sys.path[:] = [folder for folder in sys.path if folder]
 import json, os
@@ -132,16 +132,16 @@ def first(environ: Mapping[str, str]) -> Launcher | None:
 
 
 def version_of(program: str, environ: Mapping[str, str]) -> str:
-    """Return the version of the launcher that ``program``, a ``tao`` or a Python, starts; "" where it is unknown."""
+    """Return the version of the launcher that ``program``, a ``tao`` or a Python, starts, or "" if it is unknown."""
     path = shutil.which(program, path=environ.get("PATH", ""))
     return inspect(path, environ).version if path else ""
 
 
-def survey(environ: Mapping[str, str], home: str, beside: str) -> Launchers:
+def probe_launchers(environ: Mapping[str, str], home: str, beside: str) -> Launchers:
     """Inspect every launcher of PATH, in parallel. ``beside`` is a further folder to search."""
     programs = _on_path(environ.get("PATH", ""))
-    with ThreadPoolExecutor(_MOST) as pool:
-        launchers = tuple(pool.map(lambda path: inspect(path, environ), list(programs.values())[:_MOST]))
+    with ThreadPoolExecutor(_MAX_INSPECTED) as pool:
+        launchers = tuple(pool.map(lambda path: inspect(path, environ), list(programs.values())[:_MAX_INSPECTED]))
     environment = environ.get("VIRTUAL_ENV") or environ.get("CONDA_PREFIX") or ""
     folders = [os.path.join(home, ".local/bin"), beside, *([os.path.join(environment, "bin")] if environment else [])]
     others = _on_path(os.pathsep.join(folders)).items()
@@ -160,14 +160,16 @@ def inspect(path: str, environ: Mapping[str, str]) -> Launcher:
         python = interpreter(real, environ) if real else ""
     if not python:
         return Launcher(path, problem="it is not a Python script", trouble=OTHER_PROGRAM)
-    output = run_bounded([python, "-c", _ASK, *_PACKAGES], environ, _TIMEOUT)
+    output = run_bounded([python, "-c", _PROBE_SCRIPT, *_PACKAGES], environ, _TIMEOUT)
     line = next((line for line in output.out.splitlines() if line.startswith("ANSWER {")), "")
     if not line:
         cannot_start = output.status == -1 and not output.out
         last = (output.err.strip().splitlines() or [""])[-1][:200]
         problem = output.problem.removeprefix("it ") if cannot_start else "does not answer" + (last and f": {last}")
         trouble = NO_INTERPRETER if cannot_start else NO_ANSWER
-        return Launcher(path, python, problem=f"its Python {problem}", trouble=trouble, left=_left(python))
+        return Launcher(
+            path, python, problem=f"its Python {problem}", trouble=trouble, left=_find_previous_version(python)
+        )
     answer = json.loads(line.removeprefix("ANSWER "))
     packages, prefix = answer["packages"], answer["prefix"]
     distribution = next((name for name in DISTRIBUTIONS if name in packages), "")
@@ -175,16 +177,16 @@ def inspect(path: str, environ: Mapping[str, str]) -> Launcher:
     return Launcher(
         path,
         python,
-        tuple(answer["python"]),
-        prefix,
-        distribution,
-        packages.get(distribution, ""),
-        answer["distutils"],
-        packages,
-        "" if distribution else "its Python has no launcher installed",
-        "" if distribution else NO_LAUNCHER,
-        answer["imports"],
-        "" if answer["managed"] else "pipx" if is_pipx else "pip" if answer["pip"] else "uv",
+        release=tuple(answer["python"]),
+        prefix=prefix,
+        distribution=distribution,
+        version=packages.get(distribution, ""),
+        has_distutils=answer["distutils"],
+        packages=packages,
+        problem="" if distribution else "its Python has no launcher installed",
+        trouble="" if distribution else NO_LAUNCHER,
+        imports=answer["imports"],
+        pip="" if answer["managed"] else "pipx" if is_pipx else "pip" if answer["pip"] else "uv",
         folder=answer["folder"],
     )
 
@@ -214,7 +216,7 @@ def interpreter(path: str, environ: Mapping[str, str]) -> str:
     return match[1] if match else ""
 
 
-def _left(python: str) -> str:
+def _find_previous_version(python: str) -> str:
     """Return the launcher in the environment of an interpreter that does not start, as NAME==VERSION; "" for none."""
     prefix = os.path.dirname(os.path.dirname(python))
     for path in glob.glob(os.path.join(glob.escape(prefix), "lib/python*/site-packages/nvidia_t*.dist-info")):

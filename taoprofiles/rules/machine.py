@@ -8,7 +8,7 @@ from shlex import quote
 
 from taoprofiles.launcher import versions
 from taoprofiles.launcher.docker_config import Login
-from taoprofiles.launcher.environment import Home
+from taoprofiles.launcher.home_probe import Home
 from taoprofiles.rules.finding import Finding, error, warning
 
 LOGIN = "docker login nvcr.io -u '$oauthtoken'"
@@ -73,7 +73,7 @@ def _check_path(home: Home) -> Iterator[Finding]:
 
 
 def check_launcher_mounts(path: str | None, state: str, meant: str) -> Iterator[Finding]:
-    """Check LAUNCHER_MOUNTS: ``path`` is its value, the others are of ``launcher.environment.Home``."""
+    """Check LAUNCHER_MOUNTS: ``path`` is its value, the others are of ``launcher.home_probe.Home``."""
     if path is None:
         return
     if not path:

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taoprofiles.doctor import docker_probe
-from taoprofiles.launcher import docker_config, environment, installed
+from taoprofiles.launcher import docker_config, home_probe, installed
 from taoprofiles.launcher.installed import NO_ANSWER, NO_INTERPRETER, NO_LAUNCHER, OTHER_PROGRAM
 from taoprofiles.rules.machine import check_home, check_login
 from taoprofiles.storage import best_effort
@@ -233,7 +233,7 @@ def test_names_that_come_near(tmp_path: Path) -> None:
     others = {".tao_mounts.json.bak", "tao_mounts.json~", "mounts.json", "my_tao_mounts.json", ".tao", "tao_mountsets"}
     for name in near | others:
         (tmp_path / name).touch()
-    result = environment.survey({}, str(tmp_path), str(tmp_path / ".tao_mounts.json"), [])
+    result = home_probe.probe_home({}, str(tmp_path), str(tmp_path / ".tao_mounts.json"), [])
     assert {os.path.basename(path) for path in result.near} == near
     assert not result.has_mapping
 
@@ -245,9 +245,9 @@ def test_a_mounts_file_beside_the_notebook(tmp_path: Path) -> None:
         (folder / "train.json").touch()
     (notebooks / ".tao_mounts.json").touch()
     mapping_file = str(home / ".tao_mounts.json")
-    assert environment.near(mapping_file, str(notebooks)) == [str(notebooks / ".tao_mounts.json")]
-    assert environment.near(mapping_file, str(home)) == []
-    survey = environment.survey({}, str(home), mapping_file, [], folder=str(notebooks))
+    assert home_probe.find_similar_files(mapping_file, str(notebooks)) == [str(notebooks / ".tao_mounts.json")]
+    assert home_probe.find_similar_files(mapping_file, str(home)) == []
+    survey = home_probe.probe_home({}, str(home), mapping_file, [], folder=str(notebooks))
     (finding,) = check_home(survey, "")
     assert (finding.id, finding.hint) == ("file-near-miss-name", f"mv {notebooks}/.tao_mounts.json {mapping_file}")
     assert finding.what == f"tao does not read it, but '{mapping_file}'"
@@ -258,14 +258,14 @@ def test_an_older_file_with_a_near_name_is_no_news_beside_the_right_one(tmp_path
     for path in (right, near):
         path.touch()
     os.utime(near, (1, 1))
-    assert environment.survey({}, str(tmp_path), str(right), []).near == ()
+    assert home_probe.probe_home({}, str(tmp_path), str(right), []).near == ()
     os.utime(right, (0, 0))
-    assert environment.survey({}, str(tmp_path), str(right), []).near == (str(near),)
+    assert home_probe.probe_home({}, str(tmp_path), str(right), []).near == (str(near),)
 
 
 def test_the_environment_is_kept_by_names_that_are_known() -> None:
     environ = {"WANDB_API_KEY": "s3cret", "KEY": "s3cret", "HOME": "/", "LAUNCHER_MOUNTS": "/x"}
-    result = environment.survey(environ, "/", "/.tao_mounts.json", [("home", "/nowhere/at/all")])
+    result = home_probe.probe_home(environ, "/", "/.tao_mounts.json", [("home", "/nowhere/at/all")])
     assert "s3cret" not in repr(result)
     assert result.variables == {"LAUNCHER_MOUNTS": "/x"}
     assert result.mounts_state == "a file that is not there"

@@ -8,7 +8,7 @@ from taoprofiles.doctor.docker_probe import Answer, DockerFacts, Gpus
 from taoprofiles.doctor.doctor import Machine
 from taoprofiles.doctor.own_state import OwnState
 from taoprofiles.launcher.docker_config import Login
-from taoprofiles.launcher.environment import FileSystem, Home
+from taoprofiles.launcher.home_probe import FileSystem, Home
 from taoprofiles.launcher.installed import Launcher, Launchers
 
 SOCKET = "unix:///var/run/docker.sock"

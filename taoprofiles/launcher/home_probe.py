@@ -26,7 +26,7 @@ class FileSystem(NamedTuple):
 
 
 class Home(NamedTuple):
-    """The home and the variables (those of LOOKED_AT) that say where things are.
+    """The home and the variables (those of PROBED_VARIABLES) that say where things are.
 
     ``near`` are files that may have been meant to be it, ``system`` is "wsl" or "". ``mounts_state`` is what is wrong
     with the file that LAUNCHER_MOUNTS names, and ``mounts_meant`` the file that was probably intended.
@@ -45,25 +45,25 @@ class Home(NamedTuple):
     places: tuple[FileSystem, ...] = ()
 
 
-LOOKED_AT = (
+PROBED_VARIABLES = (
     *("LAUNCHER_MOUNTS", "CI_PROJECT_DIR", "TAO_DOCKER_DISABLE", "OVERRIDE_REGISTRY", "LAUNCHER_MODE_INTERNAL"),
     *("SUDO_USER", "TAOPROF_HOME", "DOCKER_HOST", "DOCKER_CONFIG", "DOCKER_CONTEXT"),
 )
 """The variables that the rules use: each one redirects a program, and none is secret."""
 
-_NEAR = re.compile(r"\.?(tao|tlt)[-_. ]?(toolkit[-_. ]?)?mounts?(\.jso?n?)?", re.IGNORECASE)
-_ENTRIES = 20_000
+_SIMILAR_NAME = re.compile(r"\.?(tao|tlt)[-_. ]?(toolkit[-_. ]?)?mounts?(\.jso?n?)?", re.IGNORECASE)
+_MAX_NAMES = 20_000
 """Limit of the names in the home folder that are compared."""
 
 
-def survey(
+def probe_home(
     environ: Mapping[str, str], home: str, mapping_file: str, locations: Iterable[tuple[str, str]], *, folder: str = "/"
 ) -> Home:
     """Look at the home, and for mounts files in the current ``folder``.
 
     ``locations`` are file systems to measure, each by what is there and a path on it.
     """
-    variables = {name: within(environ[name][:1000]) for name in LOOKED_AT if name in environ}
+    variables = {name: within(environ[name][:1000]) for name in PROBED_VARIABLES if name in environ}
     mounts_state = ""
     if variables.get("LAUNCHER_MOUNTS"):
         problem = files.try_read(find_mounts_file({**environ, "HOME": home}, os.curdir), files.MAPPING_LIMIT)[1]
@@ -76,11 +76,11 @@ def survey(
         variables=variables,
         mapping_file=mapping_file,
         has_mapping=os.path.lexists(mapping_file),
-        near=tuple(path for path in near(mapping_file, folder) if _change_time(path) > changed),
+        near=tuple(path for path in find_similar_files(mapping_file, folder) if _change_time(path) > changed),
         system="wsl" if filesystem.is_wsl() else "",
         sudo_home=_home_of(variables.get("SUDO_USER", "")),
         mounts_state=mounts_state,
-        mounts_meant=meant(variables.get("LAUNCHER_MOUNTS", ""), environ),
+        mounts_meant=guess_mounts_file(variables.get("LAUNCHER_MOUNTS", ""), environ),
         places=tuple(_measure(what, path, table) for what, path in locations),
     )
 
@@ -103,32 +103,32 @@ def _measure(what: str, path: str, table: list[tuple[str, str]]) -> FileSystem:
     return FileSystem(what, path, kind, status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize)
 
 
-def meant(path: str, environ: Mapping[str, str]) -> str:
+def guess_mounts_file(path: str, environ: Mapping[str, str]) -> str:
     """Return the file that LAUNCHER_MOUNTS was meant to name, if its variables, blanks or folder are wrong; else ""."""
     plain = expand_variables(path, environ, unset="").strip()
     is_right = plain == path and path.startswith(("/", "~"))
     return os.path.abspath(plain) if not is_right and os.path.isfile(plain) else ""
 
 
-def near(mapping_file: str, folder: str) -> list[str]:
+def find_similar_files(mapping_file: str, folder: str) -> list[str]:
     """Return the files that may have been meant to be the mapping file.
 
     These have a similar name beside it, or a similar or the same name in the current ``folder``, where notebooks are.
     """
     home, name = os.path.split(mapping_file)
-    found = [os.path.join(home, other) for other in _similar_names(home) if other != name]
+    paths = [os.path.join(home, other) for other in _similar_names(home) if other != name]
     if os.path.realpath(folder) != os.path.realpath(home):
-        found += [os.path.join(folder, other) for other in _similar_names(folder)]
-    return found[:10]
+        paths += [os.path.join(folder, other) for other in _similar_names(folder)]
+    return paths[:10]
 
 
 def _similar_names(folder: str) -> list[str]:
     try:
         with os.scandir(folder) as entries:
-            names = [entry.name for _, entry in zip(range(_ENTRIES), entries, strict=False)]
+            names = [entry.name for _, entry in zip(range(_MAX_NAMES), entries, strict=False)]
     except (OSError, ValueError):
         return []
-    return sorted(name for name in names if _NEAR.fullmatch(name))
+    return sorted(name for name in names if _SIMILAR_NAME.fullmatch(name))
 
 
 def _change_time(path: str) -> float:
