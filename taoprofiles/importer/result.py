@@ -90,7 +90,10 @@ class ImportResult:
                     elif value is None:
                         asked.setdefault(name, Question(name, self.location, "", "it has no value (null)"))
                     elif isinstance(value, str):  # anything else is an error, not a question
-                        for origin in [Origin(name, value, self.location), *self._state.origins(value)]:
+                        whole = Origin(name, value, self.location)  # not of a destination, which names its source
+                        for origin in (
+                            [whole, *self._state.origins(value)] if value != name else self._state.origins(value)
+                        ):
                             self._ask_doubtful(asked, origin, judge(origin.value))
         return list(asked.values())
 

@@ -212,6 +212,7 @@ json.dump(mapping, open(os.path.expanduser("~/.tao_mounts.json"), "w"))
         ('import os\nroot = "/srv/$NOPE"\nos.environ["HOST_DATA_DIR"] = root + "/x"', "nothing expands $NOPE", "…"),
         ("%env HOST_DATA_DIR=/srv/data # the data", "IPython keeps the comment in the value", "/srv/data"),
         ("%env HOST_DATA_DIR=/srv/data  #data", "IPython keeps the comment in the value", "/srv/data"),
+        ("%env HOST_DATA_DIR=$HOME/tao", "nothing expands $HOME", "{home}/tao"),
     ],
 )
 def test_a_value_that_is_no_path_is_asked_for(home: Home, cell: str, reason: str, value: str) -> None:
@@ -219,7 +220,7 @@ def test_a_value_that_is_no_path_is_asked_for(home: Home, cell: str, reason: str
     done = home.run("import", "a.ipynb", environ={"USER": "ana"})
     one_clear_error(done, 2)
     assert reason in done.stderr
-    assert f"={value}\n" in done.stderr
+    assert f"={value.replace('{home}', str(home.root))}\n" in done.stderr
     name = done.stderr.partition("--set ")[2].partition("=")[0]
     assert home.run("import", "a.ipynb", "--set", f"{name}={home.root}/mine").returncode == 0
 
