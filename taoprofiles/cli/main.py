@@ -101,7 +101,7 @@ def _run_command(argv: list[str]) -> int:
     except output.Declined as answer:
         output.say(str(answer))
         return 128 + _SIGINT
-    except Exception as error:  # noqa: BLE001 - of whatever fails, one clear error
+    except Exception as error:  # noqa: BLE001 - what is no refusal is raised again
         return output.emit_error(command, _to_taoprof_error(command, error), as_json=as_json)
     return output.emit(command, result, as_json=as_json)
 
@@ -112,12 +112,12 @@ def _to_taoprof_error(command: str, error: Exception) -> TaoprofError:
 
     if isinstance(error, TaoprofError):
         return error
-    if isinstance(error, BrokenPipeError) or "TAOPROF_DEBUG" in os.environ:
-        raise error
-    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    is_refusal = isinstance(error, (OSError, MemoryError)) or "start new thread" in str(error)
+    if isinstance(error, BrokenPipeError) or not is_refusal:
+        raise error  # a fault of this program keeps its traceback
+    reason = getattr(error, "strerror", None) or str(error) or "out of memory"
     path = getattr(error, "filename", None)
-    where = f" ('{path}')" if path else ""
-    return TaoprofError(f"{command} failed: {reason}{where}", hint="TAOPROF_DEBUG=1 shows the traceback")
+    return TaoprofError(f"{command} failed: {reason}" + (f" ('{path}')" if path else ""))
 
 
 def _execute(invocation: Invocation) -> Result:
