@@ -68,7 +68,7 @@ def check(context: Context, name: str | None, command: list[str], *, launcher: s
     ``command`` is the command after ``--``, empty for any task. Raises NotFoundError, UsageError.
     """
     installed_launcher, version = _select_launcher(context, launcher)
-    behaviour = versions.behaviour(version)
+    behaviour = versions.behaviour_of(version)
     is_named = name is not None
     target = CheckTarget.from_file(context, behaviour) if name is None else CheckTarget.from_profile(context, name)
     findings = list(target.findings)

@@ -84,14 +84,14 @@ def take_volumes(rest: list[str], log: StartLog) -> list[tuple[Location, str]]:
     return volumes
 
 
-def line(name: str, rest: list[str]) -> str:
+def container_command_line(name: str, rest: list[str]) -> str:
     """Return the text that is run in the container: the arguments joined with blanks, without quoting."""
     if not rest:
         return "/bin/bash"
     return " ".join(rest[1:]) if rest[0] == "run" else f"{name} " + " ".join(rest)
 
 
-def check_line(text: str) -> None:
+def check_argument(text: str) -> None:
     """Raise ValueError for a text that cannot be an argument of a program."""
     text.encode("utf-8", "surrogateescape")
     if "\0" in text:

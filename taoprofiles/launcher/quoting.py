@@ -13,8 +13,7 @@ from itertools import pairwise
 
 from taoprofiles.errors import UsageError
 from taoprofiles.launcher.argv import VOLUME, parse_launcher_argv, unwrapped
-from taoprofiles.launcher.versions import Behaviour
-from taoprofiles.launcher.versions import behaviour as find_behaviour
+from taoprofiles.launcher.versions import Behaviour, behaviour_of
 
 SHELLS_OWN = frozenset(
     "BASH BASHOPTS BASHPID BASH_VERSION DIRSTACK EPOCHREALTIME EPOCHSECONDS EUID FUNCNAME GROUPS HOSTNAME HOSTTYPE "
@@ -68,7 +67,7 @@ def quote_argv(argv: list[str], environ: Mapping[str, str], find_version: Callab
     if any(not _PLAIN.match(word) for word in (words if has_mode else volumes)):
         version = find_version()
         try:
-            behaviour = find_behaviour(version)
+            behaviour = behaviour_of(version)
         except ValueError:
             raise UsageError(
                 f"the version of '{argv[0]}' is unknown, and with it how the launcher passes these words on",

@@ -9,7 +9,7 @@ from taoprofiles.launcher.host import Host, find_mounts_path
 from taoprofiles.launcher.location import Location, ResolvedMount
 from taoprofiles.launcher.prediction import CONTAINER, Call, Prediction, RefusedError, StartLog
 from taoprofiles.launcher.quoting import is_without_docker
-from taoprofiles.launcher.versions import behaviour as behaviour_of
+from taoprofiles.launcher.versions import behaviour_of
 
 _CI_OPTIONS = ("tty", "privileged", "shm_size")
 _ANY_TASK = command.Task("", [], "", "")
@@ -63,8 +63,8 @@ class _Start:
                 if not task.rest:
                     message = "cannot access local variable 'command' where it is not associated with a value"
                     raise RefusedError("UnboundLocalError", message, Location("command"))
-                self.shell = command.line(task.name, task.rest)
-                command.check_line(self.shell)
+                self.shell = command.container_command_line(task.name, task.rest)
+                command.check_argument(self.shell)
 
     def _start_task(self, task: command.Task) -> None:
         log = self.log
@@ -79,7 +79,7 @@ class _Start:
         self.content = mounts_file.read(path, self.host, log)
         if self.content is None:
             return
-        line = command.line(task.name, task.rest)
+        line = command.container_command_line(task.name, task.rest)
         if self.is_ci and not self.ignore_ci:
             self._run_in_ci(task.image, self.content, line)
         else:
@@ -174,4 +174,4 @@ class _Start:
             words += [f"--shm-size {value}"] if key == "shm_size" else []
         self.shell = f"{' '.join(words)} {image} {line}"
         with self.log.step("file"):
-            command.check_line(self.shell)
+            command.check_argument(self.shell)

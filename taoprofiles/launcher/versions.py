@@ -76,7 +76,7 @@ def parse(version: str) -> tuple[int, ...]:
 _NUMBERS = {known: parse(known) for known in KNOWN}
 
 
-def behaviour(version: str) -> Behaviour:
+def behaviour_of(version: str) -> Behaviour:
     """Return the behaviour of a version: its own if it is known, else that of the last known version before it.
 
     Raises ValueError for anything that is no version of the launcher.
@@ -89,6 +89,6 @@ def behaviour(version: str) -> Behaviour:
 def behaviour_or_newest(version: str) -> Behaviour:
     """Return the behaviour of an installed launcher: the newest's if the version is "" or unknown."""
     try:
-        return behaviour(version)
+        return behaviour_of(version)
     except ValueError:
-        return behaviour(NEWEST)
+        return behaviour_of(NEWEST)

@@ -201,7 +201,7 @@ def _broken(module: ModuleType, right: str, wrong: str) -> Callable[..., Predict
     whole = _loaded(predict_module, inspect.getsource(predict_module))
     setattr(whole, module.__name__.rpartition(".")[2], mistaken)
     if module is versions:
-        whole.behaviour_of = mistaken.behaviour
+        whole.behaviour_of = mistaken.behaviour_of
     if module is host:
         whole.find_mounts_path = mistaken.find_mounts_path
     return whole.predict

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from taoprofiles.launcher.argv import VOLUME
 from taoprofiles.launcher.quoting import quote_argv, taken_volumes
-from taoprofiles.launcher.versions import behaviour
+from taoprofiles.launcher.versions import behaviour_of
 from tests.support.launchers import Launcher, Launchers
 
 pytestmark = pytest.mark.launchers
@@ -59,7 +59,7 @@ def test_no_word_acts_on_the_host(
     environ = {"HOME": str(cwd), "PATH": f"{root}/bin:{os.environ['PATH']}", "RECORD": str(record), **mode}
     expected = [word.replace("$HOME", str(cwd)) for word in words]
     for launcher in launchers:
-        group = ["model"] if behaviour(launcher.version).task_groups else []
+        group = ["model"] if behaviour_of(launcher.version).task_groups else []
         argv = quote_argv(["tao", *group, "unet", *words], environ, lambda version=launcher.version: version)
         launcher.ask(environ, str(cwd), argv[1:])
         shell = launcher.answer()["shell"]
@@ -72,7 +72,7 @@ def test_no_word_acts_on_the_host(
         )
         assert sorted(cwd.iterdir()) == before, (launcher.version, mode, shell)
         given_words = os.fsdecode(record.read_bytes()).split("\0")[:-1]
-        taken = taken_volumes(expected, behaviour(launcher.version), mode)
+        taken = taken_volumes(expected, behaviour_of(launcher.version), mode)
         task_words = _without_volumes(expected, taken)
         if task_words[:1] != ["run"] and task_words:
             assert given_words[-len(task_words) - 1 :] == ["unet", *task_words], (launcher.version, mode, shell)

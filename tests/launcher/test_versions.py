@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from taoprofiles.launcher.versions import KNOWN, NEWEST, behaviour, parse
+from taoprofiles.launcher.versions import KNOWN, NEWEST, behaviour_of, parse
 
 
 def test_the_known_ones_are_in_order_and_themselves() -> None:
     assert sorted(KNOWN, key=parse) == list(KNOWN)
-    assert [behaviour(version).version for version in KNOWN] == list(KNOWN)
+    assert [behaviour_of(version).version for version in KNOWN] == list(KNOWN)
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ def test_the_known_ones_are_in_order_and_themselves() -> None:
     ],
 )
 def test_one_in_between_is_as_the_one_before_it(version: str, known: str) -> None:
-    assert behaviour(version).version == known
+    assert behaviour_of(version).version == known
 
 
 @pytest.mark.parametrize(
@@ -32,13 +32,13 @@ def test_one_in_between_is_as_the_one_before_it(version: str, known: str) -> Non
 )
 def test_nonsense_is_refused(version: str) -> None:
     with pytest.raises(ValueError, match="launcher"):
-        behaviour(version)
+        behaviour_of(version)
 
 
 def test_what_came_when() -> None:
     first = {
-        feature: next(version for version in KNOWN if getattr(behaviour(version), feature))
-        for feature in behaviour(NEWEST)._fields
+        feature: next(version for version in KNOWN if getattr(behaviour_of(version), feature))
+        for feature in behaviour_of(NEWEST)._fields
         if feature != "version"
     }
     assert first == {

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taoprofiles.launcher.versions import behaviour
+from taoprofiles.launcher.versions import behaviour_of
 from taoprofiles.mounts.paths import HostFiles
 from taoprofiles.rules.command import CommandContext, check_command, path_arguments
 from taoprofiles.rules.finding import Finding
@@ -297,7 +297,7 @@ def test_without_docker_paths_are_those_of_this_host() -> None:
     assert ids("train -e /h/ana/p/specs/train.yaml -r /h/ana/out/x", environ=environ) == []
     (one,) = found("train -e /specs/train.yaml", environ=environ)
     assert (one.id, one.hint) == ("missing-file", "tao model dino train -e /h/ana/p/specs/train.yaml")
-    assert ids("train -e /specs/train.yaml", environ=environ, behaviour=behaviour("0.1.24")) == []
+    assert ids("train -e /specs/train.yaml", environ=environ, behaviour=behaviour_of("0.1.24")) == []
 
 
 def test_a_hint_is_quoted_for_the_launchers_mode() -> None:
@@ -327,7 +327,7 @@ def test_each_action_reads_what_another_one_makes(words: str, expected: list[str
 def test_a_volume_that_passes_through_the_shell() -> None:
     words = "train --volume '/h/bob/$(x):/bob'"
     assert ids(words) == []
-    assert ids(words, behaviour=behaviour("5.5.1")) == ["arg-needs-quoting"]
+    assert ids(words, behaviour=behaviour_of("5.5.1")) == ["arg-needs-quoting"]
 
 
 def test_a_glob_that_matches_here() -> None:

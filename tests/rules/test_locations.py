@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.location import Location, ResolvedMount
 from taoprofiles.launcher.simulation import predict
-from taoprofiles.launcher.versions import NEWEST, behaviour
+from taoprofiles.launcher.versions import NEWEST, behaviour_of
 from taoprofiles.rules import mounts, start
 from taoprofiles.rules.locations import find_lines, in_file
 from tests.support.generated_profiles import any_text, moderate
@@ -115,7 +115,7 @@ def test_every_refusal_of_any_text_is_a_finding(text: str) -> None:
     assert (prediction.content is not None) is isinstance(data, dict)
     lines = find_lines(text)
     file = start.MountsFile(name, text, in_file(name, lines), lines)
-    findings = list(start.check(prediction, file, behaviour(NEWEST), host))
+    findings = list(start.check(prediction, file, behaviour_of(NEWEST), host))
     for finding in findings:
         assert finding.lines()
     errors = [finding for finding in findings if finding.severity == "error"]

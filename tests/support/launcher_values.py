@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from taoprofiles.launcher.versions import behaviour
+from taoprofiles.launcher.versions import behaviour_of
 
 FILES = {"tao": "home/.tao_mounts.json", "tlt": "home/.tlt_mounts.json", "other": "home/other.json",
          "here": "cwd/other.json"}  # fmt: skip
@@ -32,7 +32,7 @@ class Case(NamedTuple):
 
     def arguments(self, version: str, root: Path) -> list[str]:
         """Give the command line; launchers before 5.0.0 know no groups."""
-        grouped = behaviour(version).task_groups
+        grouped = behaviour_of(version).task_groups
         plain = self.words[1:] if len(self.words) == 2 and not grouped else self.words
         return [word.replace("{root}", str(root)) for word in (*plain, *self.rest)]
 
