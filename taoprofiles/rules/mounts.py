@@ -13,7 +13,7 @@ from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.location import ResolvedMount, missing_source
 from taoprofiles.rules.finding import Finding, error, info, quoted, warning
 from taoprofiles.rules.locations import Locator
-from taoprofiles.system.filesystem import PathInfo, is_wsl
+from taoprofiles.system.filesystem import PathInfo, is_wsl, nearest_existing
 
 # Not compiled here: 'use' seldom needs it, and starts faster without it.
 _PLACEHOLDER = (
@@ -83,7 +83,8 @@ def _missing_source(mount: ResolvedMount, where: str, host: Host) -> Finding:
     if left:
         what, hint = f"'{written}' still contains '{left}'", "write the real path of the folder"
         return error("placeholder", where, what, stops, hint, by_hand=True)
-    unexpanded, comment = re.search(r"\$\w+|\$\{[^}]*\}", written), re.search(r"\s#.*", written)
+    missing = path.removeprefix(nearest_existing(path).path)  # a folder that exists may have such a name
+    unexpanded, comment = re.search(r"\$\w+|\$\{[^}]*\}", missing), re.search(r"\s#.*", missing)
     if unexpanded:
         hint = "write the path itself; in a profile, ${env:NAME} is a variable of your environment"
         what = f"nothing expands '{unexpanded[0]}' in '{written}'"
