@@ -46,7 +46,7 @@ def new_command(context: Context, args: argparse.Namespace) -> Result:
     project = store.template(name)["project_dir"] if args.source is None else None
     folder = f" for {context.short(context.expand_user(project))}" if project else ""
     missing = [source for source in sources if not os.path.exists(source)]
-    messages.append(f"layout '{layout}': {reason}")
+    messages.append(f"using layout '{layout}': {reason}")
     if missing:
         messages.append(_missing(context, name, missing))
     path = store.path(name)
