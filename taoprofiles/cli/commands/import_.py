@@ -176,11 +176,11 @@ def _ask(context: Context, questions: list[Question], where: str, folder: str) -
     answers = {}
     for question in questions:
         text = f"'{printable(question.text[:60])}'" if question.text else ""
-        text = question.reason if not text else text if is_placeholder(question.text) else f"{text}: {question.reason}"
-        note(f"{where} needs one value from you ({question.location}: {text})")
-        default = os.path.normpath(context.absolute(folder))  # where a notebook is, its project most often is
-        default = "" if question.name != "LOCAL_PROJECT_DIR" or default == context.home else default
-        default = question.suggestion or default
+        reason = "" if is_placeholder(question.text) else question.reason
+        note(f"{where} needs one value from you ({question.location}: {': '.join(filter(None, [text, reason]))})")
+        beside = os.path.normpath(context.absolute(folder))  # where a notebook is, its project most often is
+        is_project = question.name == "LOCAL_PROJECT_DIR" and beside != context.home
+        default = question.suggestion or (beside if is_project else "")
         try:
             meaning = MEANINGS.get(question.name, "")
             answers[question.name] = ask_value(context, question.name, meaning=meaning, default=default)
