@@ -41,7 +41,7 @@ def install(folder: Path) -> Path:
     # With PYTHONDONTWRITEBYTECODE set, pip would compile nothing.
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     pip = [commands / "python", "-m", "pip", "-qq", "--disable-pip-version-check"]
-    # The command that a pip before 25.1 writes imports re, which takes half as long as the bare interpreter.
+    # The command that an older pip (23.2) writes imports re, which takes half as long as the bare interpreter.
     subprocess.run([*pip, "install", "--upgrade", "pip"], env=environ, check=False)
     subprocess.run([*pip, "wheel", "--no-deps", "-w", folder / "dist", ROOT], env=environ, check=True)
     subprocess.run([*pip, "install", *(folder / "dist").glob("*.whl")], env=environ, check=True)
