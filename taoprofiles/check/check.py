@@ -40,10 +40,13 @@ _OVERWRITTEN = "global-file-changed-by-other"
 class Report(NamedTuple):
     """The result of a check, its findings in the order of severity.
 
-    ``name`` is the profile's, None for a mounts file without one, which is ``path``; ``launcher`` the installed one,
-    None where there is none or a version was named, and ``version`` the one that is simulated; ``prediction`` is its
-    start without CI_PROJECT_DIR, None where there is nothing to start with, and ``lost`` what that variable, if it is
-    set, keeps from Docker; ``secrets`` names the container's variables whose values must not be shown.
+    - ``name``: the profile, or None for a mounts file without one
+    - ``path``: its file
+    - ``launcher``: the installed launcher, or None if there is none or a version was given
+    - ``version``: the version that is simulated
+    - ``prediction``: the simulated start, ignoring CI_PROJECT_DIR; None if the target has no content
+    - ``lost``: the settings that the launcher drops because CI_PROJECT_DIR is set
+    - ``secrets``: the container's variables whose values must not be shown
     """
 
     name: str | None
@@ -69,7 +72,7 @@ def check(context: Context, name: str | None, command: list[str], *, launcher: s
     """
     installed_launcher, version = _select_launcher(context, launcher)
     behaviour = versions.behaviour_of(version)
-    is_named = name is not None
+    is_profile_given = name is not None
     target = CheckTarget.from_file(context, behaviour) if name is None else CheckTarget.from_profile(context, name)
     findings = list(target.findings)
     secrets = set(target.secret_environment)
@@ -77,7 +80,7 @@ def check(context: Context, name: str | None, command: list[str], *, launcher: s
     words = launcher_words(unwrapped(command))
     command_context = CommandContext(
         {}, target.variables, context.environ, target.secret_variables,
-        behaviour=behaviour, profile=target.name or "", is_run=is_named,
+        behaviour=behaviour, profile=target.name or "", is_run=is_profile_given,
     )  # fmt: skip
     if command and words is None:
         what = f"'{command[0]}' is not the launcher: this command is not checked, only the mounts are"
@@ -91,7 +94,7 @@ def check(context: Context, name: str | None, command: list[str], *, launcher: s
         known = {(finding.id, finding.where) for finding in findings}
         problems = start.check(prediction, target.file, behaviour, host)
         findings += [finding for finding in problems if (finding.id, finding.where) not in known]
-        if refusal := next((each for each in prediction.refusals if each.location.section == "command"), None):
+        if refusal := next((refusal for refusal in prediction.refusals if refusal.location.section == "command"), None):
             findings.append(_explain_refused_command(refusal, words or [], host, command_context))
         if command_context.is_without_docker:
             findings += [machine.without_docker(), *check_command(command, command_context)]
@@ -111,7 +114,7 @@ def check(context: Context, name: str | None, command: list[str], *, launcher: s
                 findings += container.check_ci_values(content.mounts, content.variables, target.file.locate)
             findings += check_command(command, replace(command_context, mounts=get_volumes(content.mounts)))
             findings += _check_folders(context, target, content, command)
-    findings = fix.add_commands(context, findings, target, is_named=is_named)
+    findings = fix.add_commands(context, findings, target, is_profile_given=is_profile_given)
     findings = sorted(by_severity(findings), key=lambda finding: finding.id != _OVERWRITTEN)
     return Report(target.name, target.path, installed_launcher, version, prediction, lost, findings, frozenset(secrets))
 

@@ -6,13 +6,14 @@ import json
 import re
 import shlex
 from collections.abc import Sequence
+from copy import copy
 from typing import Any, NamedTuple
 
 from taoprofiles.check.target import CheckTarget
 from taoprofiles.errors import HeldError
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles import manage
-from taoprofiles.rules.finding import Finding
+from taoprofiles.rules.finding import Finding, without_sudo
 from taoprofiles.storage import files
 from taoprofiles.storage.paths import Context
 from taoprofiles.switching import preflight, switch
@@ -36,16 +37,16 @@ class Fix(NamedTuple):
 
 
 def plan(
-    context: Context, findings: Sequence[Finding], name: str | None, path: str, *, is_named: bool = True
+    context: Context, findings: Sequence[Finding], name: str | None, path: str, *, is_profile_given: bool = True
 ) -> list[Fix]:
     """Return the fixes, once each, for the profile ``name`` or for the mounts file ``path`` without a profile.
 
-    ``is_named``: the profile was named; otherwise it is the active one, and must be used again afterwards.
+    ``is_profile_given``: the profile was given; otherwise it is the active one, and must be used again afterwards.
     """
     may_set = name is not None or _may_rewrite(context, findings, path)
     fixes = dict.fromkeys(Fix(*finding.fix) for finding in findings if finding.fix)
     planned = [fix for fix in fixes if may_set or fix.kind in ("mkdir", "chmod")]
-    if name is not None and not is_named and any(fix.kind in ("set", "unset") for fix in planned):
+    if name is not None and not is_profile_given and any(fix.kind in ("set", "unset") for fix in planned):
         planned.append(Fix("use", name))
     return planned
 
@@ -56,30 +57,23 @@ def _may_rewrite(context: Context, findings: Sequence[Finding], path: str) -> bo
 
 
 def add_commands(
-    context: Context, findings: Sequence[Finding], target: CheckTarget, *, is_named: bool
+    context: Context, findings: Sequence[Finding], target: CheckTarget, *, is_profile_given: bool
 ) -> list[Finding]:
     """Return the findings with a command in each hint: one that fixes it, or one that opens the place to edit.
 
-    ``is_named``: the profile was named; otherwise it is the active one.
+    ``is_profile_given``: the profile was given; otherwise it is the active one.
     """
-    name = target.name
+    name, findings = target.name, [copy(finding) for finding in findings]
     for finding in findings:
         is_key = finding.fix[:1] in (("set",), ("unset",))
         if is_key and name is not None:
-            finding.hint = Fix(*finding.fix).command(name) + ("" if is_named else f" && taoprof use {name}")
+            finding.hint = Fix(*finding.fix).command(name) + ("" if is_profile_given else f" && taoprof use {name}")
         elif is_key and _may_rewrite(context, findings, target.path):
             finding.hint = "taoprof check --fix"
         elif is_key or finding.by_hand:
             command = _edit_command(context, finding, target)
             finding.hint = f"{finding.hint}: {command}" if finding.hint else command
     return without_sudo(findings, context.uid)
-
-
-def without_sudo(findings: Sequence[Finding], uid: int) -> list[Finding]:
-    """Return the findings; for root without sudo in their hints, which a container may not have."""
-    for finding in findings if uid == 0 else ():
-        finding.hint = finding.hint.replace("sudo ", "")
-    return list(findings)
 
 
 def _edit_command(context: Context, finding: Finding, target: CheckTarget) -> str:

@@ -28,9 +28,12 @@ _PROBLEM_IDS = {"docker.shm_size": "shm-unit", "docker.ulimits": "opts-shape", "
 class CheckTarget(NamedTuple):
     """A profile or mounts file, before it is checked against this machine.
 
-    ``name`` is the profile's, None for a file without one; ``path`` is its file; ``content`` is what the launcher would
-    read, None for nothing; ``variables`` are the profile's, ``secret_variables`` names those that hold secrets, and
-    ``secret_environment`` the container's that do; ``findings`` are those of the reading.
+    - ``name``: the profile, or None for a file without one
+    - ``path``: its file
+    - ``content``: what the launcher would read, or None
+    - ``variables``: those of the profile; ``secret_variables`` names those that hold secrets
+    - ``secret_environment``: the names of the container's variables that hold secrets
+    - ``findings``: the problems found while reading
     """
 
     name: str | None

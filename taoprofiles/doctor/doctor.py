@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-from taoprofiles.check import fix
 from taoprofiles.doctor import docker_probe, docker_rules, launcher_rules, own_state
 from taoprofiles.doctor.docker_probe import DockerFacts, Gpus
 from taoprofiles.doctor.own_state import OwnState
@@ -18,7 +17,7 @@ from taoprofiles.launcher.home_probe import FileSystem, Home
 from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.installed import Launchers
 from taoprofiles.rules import machine as machine_rules
-from taoprofiles.rules.finding import Finding, by_severity
+from taoprofiles.rules.finding import Finding, by_severity, without_sudo
 from taoprofiles.storage.paths import Context
 from taoprofiles.version import VERSION
 
@@ -68,7 +67,7 @@ def judge(machine: Machine, environ: Mapping[str, str]) -> list[Finding]:
         *machine_rules.check_login(machine.login, version, environ, uid),
         *own_state.check_state(machine.state, uid, machine.version, _file_system(machine, "state")),
     ]
-    return by_severity(fix.without_sudo(findings, uid))
+    return by_severity(without_sudo(findings, uid))
 
 
 def facts(answer: object) -> Any:

@@ -103,8 +103,4 @@ def _images(context: Context) -> dict[tuple[str, str], str]:
     table = None
     with StartLog().step("config"):
         table = launching.read_images(versions.behaviour_or_newest(launcher.version), host)
-    override = context.environ.get("OVERRIDE_REGISTRY")
-    return {
-        (group, name): f"{registry if override is None else override}/{image}"
-        for (group, name), (registry, image) in (table or {}).items()
-    }
+    return {(group, name): f"{registry}/{image}" for (group, name), (registry, image) in (table or {}).items()}

@@ -18,7 +18,7 @@ from taoprofiles.errors import InvalidStateError, TaoprofError
 from taoprofiles.holds.hold import OWN_KINDS, RUN_VARIABLE, Hold, new_hold
 from taoprofiles.holds.records import HoldRecords, seconds_unchanged
 from taoprofiles.launcher.argv import parse_launcher_argv
-from taoprofiles.launcher.host import find_mounts_file
+from taoprofiles.launcher.host import find_mounts_file, runs_without_docker
 from taoprofiles.masking import without_secrets
 from taoprofiles.mounts import mapping
 from taoprofiles.storage.journal import Entry, History
@@ -280,7 +280,7 @@ class _Search:
             return False  # it is exiting: the kernel has freed its memory, so it reads no file any more
         run = runs.get(environ.get(RUN_VARIABLE, ""))
         # With TAO_DOCKER_DISABLE it runs the task in place, and reads no mounts (builder.py, 4.0.0 and later).
-        if (run is not None and run.shared) or environ.get("TAO_DOCKER_DISABLE") == "1":
+        if (run is not None and run.shared) or runs_without_docker(environ):
             return False
         path = find_mounts_file({"HOME": self._context.home, **environ}, processes.folder(process.pid) or "/")
         return os.path.realpath(path) == os.path.realpath(self._context.mapping_file)

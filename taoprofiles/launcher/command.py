@@ -11,17 +11,16 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from taoprofiles.launcher.argv import GROUPS, HANDLERS
-from taoprofiles.launcher.host import Host
+from taoprofiles.launcher.host import Host, runs_without_docker
 from taoprofiles.launcher.location import Location
 from taoprofiles.launcher.prediction import RefusedError, StartLog
-from taoprofiles.launcher.quoting import is_without_docker
 from taoprofiles.launcher.versions import Behaviour
 
 
 class Task(NamedTuple):
     """The task of a start.
 
-    ``rest`` are the arguments after the task; ``image`` is "" where no table of images is known; ``registry`` must be
+    ``rest`` are the arguments after the task; ``image`` is "" if no table of images is known; ``registry`` must be
     logged in to.
     """
 
@@ -32,7 +31,7 @@ class Task(NamedTuple):
 
 
 def find_task(behaviour: Behaviour, host: Host, arguments: list[str]) -> Task | None:
-    """Find the task that the command line names; None where it asks for no container.
+    """Find the task that the command line names, or None if it asks for no container.
 
     Raises RefusedError, and what a damaged table of images makes the launcher raise.
     """
@@ -47,12 +46,11 @@ def find_task(behaviour: Behaviour, host: Host, arguments: list[str]) -> Task | 
     key = tuple(words) if behaviour.task_groups else ("", *words)
     if len(words) == depth and key in tasks:
         registry, name = tasks[key]
-        used = host.environ.get("OVERRIDE_REGISTRY", registry)
-        return Task(words[-1], rest, f"{used}/{name}", used)
+        return Task(words[-1], rest, f"{registry}/{name}", registry)
     if not words or words[0].startswith("-"):
         return None
     groups = {group for group, _ in tasks} if behaviour.task_groups else set()
-    if words[0] in HANDLERS and not is_without_docker(behaviour, host.environ):
+    if words[0] in HANDLERS and not runs_without_docker(host.environ, behaviour):
         return None
     if words[0] not in groups:
         raise RefusedError("SystemExit", f"invalid choice: '{words[0]}'", Location("command", 0), 2)
@@ -99,7 +97,9 @@ def check_argument(text: str) -> None:
 
 
 def read_images(behaviour: Behaviour, host: Host) -> dict[tuple[str, ...], tuple[str, str]] | None:
-    """Return registry and NAME:TAG by (group, task); before 5.0.0 the group is "". None where no table is known.
+    """Return registry, which OVERRIDE_REGISTRY replaces, and NAME:TAG by (group, task); None if no table is known.
+
+    Before 5.0.0 the group is "".
 
     Raises RefusedError, and what a damaged table makes the launcher raise.
     """
@@ -111,9 +111,9 @@ def read_images(behaviour: Behaviour, host: Host) -> dict[tuple[str, ...], tuple
     if content is None:
         return None
     data = json.loads(content)
-    if not behaviour.task_groups and not is_without_docker(behaviour, host.environ):
+    if not behaviour.task_groups and not runs_without_docker(host.environ, behaviour):
         _ = data["dockers"].keys()  # the launcher reads it first
-    if "format_version" not in list(data.keys()):  # raises as in the launcher if it is no object
+    if "format_version" not in list(data.keys()):  # raises as in the launcher if it is not an object
         raise KeyError("format is a required key in the launcher config.")
     form = data["format_version"]
     if form == 3.0 and behaviour.task_groups:
@@ -126,9 +126,9 @@ def read_images(behaviour: Behaviour, host: Host) -> dict[tuple[str, ...], tuple
         dockers = groups.popitem()
         groups = {dockers[0]: {name: {about["docker_tag"]: about} for name, about in dockers[1].items()}}
     return {
-        (group, each): (about["docker_registry"], f"{name}:{tag}")
+        (group, task): (host.environ.get("OVERRIDE_REGISTRY", about["docker_registry"]), f"{name}:{tag}")
         for group, images in groups.items()
         for name, tags in images.items()
         for tag, about in tags.items()
-        for each in about["tasks"]
+        for task in about["tasks"]
     }

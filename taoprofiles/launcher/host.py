@@ -20,12 +20,12 @@ _LIMIT = 64 << 20
 
 
 class Host:
-    """File system and environment of a simulated launcher; every method is the one of ``os.path``, or ``open``.
+    """File system and environment of a simulated launcher; the methods mirror ``os.path`` and ``open``.
 
     ``environ`` is the launcher's environment, ``folder`` its current folder, ``config`` the content of the installed
     launcher's ``config/config.json``, or None; ``files`` has contents by path that take the place of the real files.
-    The paths may be anything that a mounts file can hold, also values that are no path: then TypeError or ValueError
-    is raised with Python's own message. A relative path starts at ``folder``; an empty one never exists.
+    A path may be anything that a mounts file can hold, including values that are not paths: then TypeError or
+    ValueError is raised with Python's own message. A relative path starts at ``folder``; an empty one never exists.
     """
 
     def __init__(
@@ -71,6 +71,11 @@ class Host:
         return content
 
 
+def runs_without_docker(environ: Mapping[str, str], behaviour: Behaviour | None = None) -> bool:
+    """Check whether the launcher runs its tasks on the host itself; ``behaviour`` None means 4.0.0 or later."""
+    return environ.get("TAO_DOCKER_DISABLE") == "1" and (behaviour is None or behaviour.has_no_docker_mode)
+
+
 def find_mounts_path(host: Host, behaviour: Behaviour | None = None) -> str:
     """Return the path of the one mounts file that a launcher reads, whether it exists or not.
 
@@ -87,7 +92,7 @@ def find_mounts_path(host: Host, behaviour: Behaviour | None = None) -> str:
 def find_mounts_file(environ: Mapping[str, str], folder: str, behaviour: Behaviour | None = None) -> str:
     """Return the absolute path of the mounts file that a launcher reads when it is started in ``folder``.
 
-    "" where LAUNCHER_MOUNTS is empty: then the launcher reads no file.
+    "" if LAUNCHER_MOUNTS is empty: then the launcher reads no file.
     """
     path = find_mounts_path(Host(environ, folder), behaviour)
     return posixpath.join(folder, path) if path else ""

@@ -30,7 +30,7 @@ class Content(NamedTuple):
 
 
 def read(path: str, host: Host, log: StartLog) -> Content | None:
-    """Read a mounts file; return None where it is not JSON, or no object. A file that does not exist is empty."""
+    """Read a mounts file; return None if it is not a JSON object. A file that does not exist is empty."""
     if not host.exists(path):
         return Content([], [], {})
     data: dict[str, Any] | None = None

@@ -22,7 +22,7 @@ class Refusal(NamedTuple):
     """A reason for which the launcher ends before it starts a container.
 
     ``kind`` is the name of the exception's class as in the last line of the traceback (without the module), or
-    "SystemExit" where the launcher itself ends; ``message`` its text; ``status`` the exit status of ``tao``.
+    "SystemExit" if the launcher itself ends; ``message`` its text; ``status`` the exit status of ``tao``.
     """
 
     kind: str
@@ -52,7 +52,7 @@ class Call(NamedTuple):
 
     ``volumes`` is the destination by source, both as they reach Docker, all writable; ``environment`` has NAME=VALUE
     lines, secrets included; ``ulimits`` the limit by name; ``ports`` the PortBindings of the request; ``shm_size`` is
-    in bytes where it was text. None or {} means: not asked for. ``body`` is the whole request that the Docker SDK
+    in bytes if it was text. None or {} means: not asked for. ``body`` is the whole request that the Docker SDK
     sends to ``/containers/create``. All GPUs are always asked for.
     """
 
@@ -75,7 +75,7 @@ class Prediction(NamedTuple):
     ``version`` is the known launcher whose behaviour is predicted; ``source_file`` the path of the mounts file that it
     reads, None if it reads none; ``content`` what it takes from that file; ``volumes`` the mounts of ``--volume``.
     ``refusals`` are in the order of the launcher, which stops at the first. ``call`` and ``shell``, the command line
-    that it then gives to ``/bin/sh`` on the host, leave out what is refused. ``call`` is None and ``shell`` empty where
+    that it then gives to ``/bin/sh`` on the host, leave out what is refused. ``call`` is None and ``shell`` empty if
     no container is asked for (``tao list``, ``--help``, TAO_DOCKER_DISABLE) or the mounts file cannot be read; under
     CI_PROJECT_DIR ``shell`` alone starts the container.
     """

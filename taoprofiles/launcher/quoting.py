@@ -13,6 +13,7 @@ from itertools import pairwise
 
 from taoprofiles.errors import UsageError
 from taoprofiles.launcher.argv import VOLUME, parse_launcher_argv, unwrapped
+from taoprofiles.launcher.host import runs_without_docker
 from taoprofiles.launcher.versions import Behaviour, behaviour_of
 
 SHELLS_OWN = frozenset(
@@ -62,7 +63,7 @@ def quote_argv(argv: list[str], environ: Mapping[str, str], find_version: Callab
         return argv
     words = [expand_variables(word, environ) for word in launch.words[1:]]
     behaviour = None
-    has_mode = "CI_PROJECT_DIR" in environ or environ.get("TAO_DOCKER_DISABLE") == "1"
+    has_mode = "CI_PROJECT_DIR" in environ or runs_without_docker(environ)
     volumes = [value for option, value in pairwise(words) if option == VOLUME]
     if any(not _PLAIN.match(word) for word in (words if has_mode else volumes)):
         version = find_version()
@@ -83,25 +84,19 @@ def quote_words(words: Sequence[str], environ: Mapping[str, str], behaviour: Beh
     return [word if number in taken else quote_word(word, unquoted=one_shell) for number, word in enumerate(words)]
 
 
-def is_without_docker(behaviour: Behaviour, environ: Mapping[str, str]) -> bool:
-    """Check whether the launcher runs its tasks on the host itself."""
-    return behaviour.has_no_docker_mode and environ.get("TAO_DOCKER_DISABLE") == "1"
-
-
 def has_one_shell(behaviour: Behaviour, environ: Mapping[str, str]) -> bool:
     """Check whether the launcher gives its words to /bin/sh alone: run_container_on_ci, and whl_instance.py."""
-    return is_without_docker(behaviour, environ) or (behaviour.ci and "CI_PROJECT_DIR" in environ)
+    return runs_without_docker(environ, behaviour) or (behaviour.ci and "CI_PROJECT_DIR" in environ)
 
 
 def taken_volumes(words: Sequence[str], behaviour: Behaviour, environ: Mapping[str, str]) -> set[int]:
     """Return the numbers of the words that the launcher itself takes as values of ``--volume``, in its own order."""
-    if not behaviour.volume_argument or is_without_docker(behaviour, environ):
+    if not behaviour.volume_argument or runs_without_docker(environ, behaviour):
         return set()
-    rest = list(enumerate(words))
-    taken = set()
-    while (at := next((at for at, (_, word) in enumerate(rest) if word == VOLUME), -1)) >= 0 and at + 1 < len(rest):
-        taken.add(rest[at + 1][0])
-        del rest[at : at + 2]
+    taken: set[int] = set()
+    for number, word in enumerate(words[:-1]):
+        if word == VOLUME and number not in taken:  # a taken "--volume" is a value
+            taken.add(number + 1)
     return taken
 
 
@@ -152,7 +147,7 @@ _PART = re.compile(
 
 
 def _expand(piece: re.Match[str], environ: Mapping[str, str], *, at_start: bool) -> str | None:
-    """Return what bash makes of a part of a word, None if that is not known here."""
+    """Return what bash makes of a part of a word, or None if that is not known here."""
     if piece["escaped"] is not None:
         return piece["escaped"].replace("\n", "")
     text, is_quoted = piece["quoted"], piece["plain"] is None

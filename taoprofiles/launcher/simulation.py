@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from taoprofiles.launcher import command, docker_config, mounts_file, sdk
-from taoprofiles.launcher.host import Host, find_mounts_path
+from taoprofiles.launcher.host import Host, find_mounts_path, runs_without_docker
 from taoprofiles.launcher.location import Location, ResolvedMount
 from taoprofiles.launcher.prediction import CONTAINER, Call, Prediction, RefusedError, StartLog
-from taoprofiles.launcher.quoting import is_without_docker
 from taoprofiles.launcher.versions import behaviour_of
 
 _CI_OPTIONS = ("tty", "privileged", "shm_size")
@@ -23,13 +22,21 @@ def predict(version: str, host: Host, arguments: list[str] | None, *, ignore_ci:
     one of a start without CI_PROJECT_DIR, and what that variable would drop is still among the changes. Only ``host``
     is read.
 
-    Raises ValueError for what is no version of the launcher (see ``versions.parse``).
+    Raises ValueError for anything that is not a version of the launcher (see ``versions.parse``).
     """
     start = _Start(version, host, ignore_ci=ignore_ci)
     start.run(arguments)
     log = start.log
-    found = (start.source_file, start.content, start.volumes, log.refusals, log.changes, start.call, start.shell)
-    return Prediction(start.behaviour.version, *found)
+    return Prediction(
+        start.behaviour.version,
+        start.source_file,
+        start.content,
+        start.volumes,
+        log.refusals,
+        log.changes,
+        start.call,
+        start.shell,
+    )
 
 
 class _Start:
@@ -51,7 +58,7 @@ class _Start:
         log = self.log
         with log.step("environ", key="TAO_DOCKER_DISABLE"):
             command.check_mode(self.behaviour, self.host)
-        is_bare = is_without_docker(self.behaviour, self.host.environ)
+        is_bare = runs_without_docker(self.host.environ, self.behaviour)
         task: command.Task | None = _ANY_TASK
         if arguments is not None:
             with log.step("config"):

@@ -63,7 +63,7 @@ class Behaviour(NamedTuple):
 
 
 def parse(version: str) -> tuple[int, ...]:
-    """Return a version as numbers to compare. Raises ValueError for anything that is no version of the launcher."""
+    """Return a version as numbers to compare. Raises ValueError for anything that is not a version of the launcher."""
     if not re.fullmatch(r"\d{1,4}(\.\d{1,4}){0,3}", version, re.ASCII):
         raise ValueError(f"'{version}' is not a launcher version such as {NEWEST}")
     numbers = tuple(int(part) for part in version.split("."))
@@ -79,7 +79,7 @@ _NUMBERS = {known: parse(known) for known in KNOWN}
 def behaviour_of(version: str) -> Behaviour:
     """Return the behaviour of a version: its own if it is known, else that of the last known version before it.
 
-    Raises ValueError for anything that is no version of the launcher.
+    Raises ValueError for anything that is not a version of the launcher.
     """
     wanted = parse(version)
     known = next((known for known in reversed(KNOWN) if _NUMBERS[known] <= wanted), KNOWN[0])

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def differences(wanted: Mapping[str, Any], container: Mapping[str, Any], environ: Mapping[str, str]) -> list[str]:
-    """Return how a container differs from its mapping, one line each, with the launcher's reason where it is known.
+    """Return how a container differs from its mapping, one line each, with the launcher's reason if it is known.
 
     ``container`` is what ``engine.parse_container`` returns; ``environ`` is the environment of the launcher. The
     lines contain no values of variables, which may be secret.

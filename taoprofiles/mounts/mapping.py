@@ -118,7 +118,7 @@ def mounted(mapping: Mapping[str, Any] | bytes | None) -> dict[str, str]:
     """Return the mounts of a mapping, or of a mounts file's content, as the launcher makes them.
 
     Destination by source, both resolved on this host (``formatted_mounts`` in docker_handler.py of nvidia-tao 6.26.3);
-    {} for anything that is no mapping.
+    {} for anything that is not a mapping.
     """
     try:
         parsed = parse(mapping, "") if isinstance(mapping, bytes) else mapping or {}

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from taoprofiles.launcher.argv import GROUPS, VOLUME, add_volumes, parse_launcher_argv, unwrapped
+from taoprofiles.launcher.host import runs_without_docker
 from taoprofiles.launcher.quoting import (
     SHELLS_OWN,
     VARIABLE,
     expand_variables,
     has_one_shell,
-    is_without_docker,
     quote_word,
     split_like_bash,
     taken_volumes,
@@ -79,13 +79,13 @@ class CommandContext:
     @property
     def is_without_docker(self) -> bool:
         """Whether the task runs on this host itself."""
-        return is_without_docker(self.behaviour, self.environ)
+        return runs_without_docker(self.environ, self.behaviour)
 
     def quote(self, word: str) -> str:
         """Return a word as it must be written for the launcher's shell."""
         return quote_word(word, unquoted=has_one_shell(self.behaviour, self.environ))
 
-    def complete(self, words: Sequence[str], *, is_run: bool = False) -> str:
+    def to_pasteable_command(self, words: Sequence[str], *, is_run: bool = False) -> str:
         """Return a corrected command as one to paste."""
         return shlex.join([*(["taoprof", "run", self.profile, "--"] if self.is_run or is_run else []), *words])
 
@@ -135,9 +135,11 @@ def explain_task(refusal: Refusal, words: Sequence[str], images: Images, context
     launcher = f"launcher {context.behaviour.version}"
     forms = []
     for name in similar:
-        group = next((group for group, each in images if each == name), "model")
+        group = next((group for group, task in images if task == name), "model")
         corrected = [program, *([group] if has_groups else []), name, *rest]
-        forms.append(context.complete(corrected if without_secrets(corrected) == corrected else corrected[:4]))
+        forms.append(
+            context.to_pasteable_command(corrected if without_secrets(corrected) == corrected else corrected[:4])
+        )
     hint = forms[0] if len(forms) == 1 else "one of: " + " | ".join(forms)
     if not forms:
         hint = f"{words[0]} {'model ' if has_groups else ''}--help lists the tasks"
@@ -177,7 +179,7 @@ class _CommandChecker:
         self._secret_values = sorted((v for v in values if len(v) >= SHORTEST_SECRET), key=len, reverse=True)
         self.public = {name: value for name, value in known.items() if name not in secrets}
         self.resolver = PathResolver(add_volumes(self.words, context.mounts), context.files)
-        self._arriving = list(self.words)  # as the launcher's shell passes them on
+        self._words_after_shell = list(self.words)  # as the launcher's shell passes them on
         self._quoted: dict[int, str] = {}
         self._unset_words: set[int] = set()
         self._corrected: dict[int, str] = {}
@@ -221,7 +223,7 @@ class _CommandChecker:
 
     def _check_container_paths(self) -> None:
         """Report paths that exist only in the container, where the task runs on this host."""
-        for argument in path_arguments(self._arriving):
+        for argument in path_arguments(self._words_after_shell):
             path = expand_variables(argument.value, self.public)
             resolution = self.resolver.resolve(path)
             if resolution.kind == "found" and not self._context.files.exists(path):
@@ -240,7 +242,7 @@ class _CommandChecker:
             split = split_like_bash(word, self._known, self._context.files.matches)
             secret = is_secret_argument(key)
             if split is not None and len(split) == 1 and not secret:
-                self._arriving[number] = split[0]
+                self._words_after_shell[number] = split[0]
             is_home = split == [self._known.get("HOME", "") + word[1:]] and word.startswith("~/")
             is_quoted = split is not None and len(split) == 1 and word == self._context.quote(split[0])
             if split == [expand_variables(word, self._known)] or is_home or is_quoted or self._unset(word):
@@ -260,7 +262,7 @@ class _CommandChecker:
     def _check_paths(self, action: str) -> None:
         wrong: list[tuple[PathArgument, Resolution]] = []
         home = self._context.environ.get("HOME", "")
-        for argument in path_arguments(self._arriving):
+        for argument in path_arguments(self._words_after_shell):
             path = expand_variables(argument.value, self.public)
             if home:
                 path = expand_user(path, home)
@@ -289,7 +291,7 @@ class _CommandChecker:
         Spec files that do not exist are reported here.
         """
         folder = self._context.folder
-        for number, key, value in _valued(self._arriving):
+        for number, key, value in _valued(self._words_after_shell):
             is_results = key in _RESULTS_OPTIONS
             if (key in SPEC_OPTIONS or is_results) and folder and value[:1] not in ("", "/", "~", "$", "-"):
                 path = os.path.join(folder, value)
@@ -305,8 +307,8 @@ class _CommandChecker:
 
     def _check_path(self, argument: PathArgument, resolution: Resolution, action: str) -> None:
         path = resolution.path
-        is_made = path.endswith(_ENGINES) and action not in ("evaluate", "inference")
-        key_access = "write" if is_made else access(argument.key, action)
+        is_created_by_task = path.endswith(_ENGINES) and action not in ("evaluate", "inference")
+        key_access = "write" if is_created_by_task else access(argument.key, action)
         is_temporary = path.startswith(("/tmp/", "/dev/", "/proc/")) or path == "/tmp"  # noqa: S108 - in the container
         if resolution.kind == "image" and key_access == "write" and not is_temporary:
             resolution = resolution._replace(kind="unmapped")
@@ -351,7 +353,7 @@ class _CommandChecker:
         if path:
             number = argument.number
             word = self._corrected.get(number, self.words[number])
-            word = word if argument.value in word else self._arriving[number]
+            word = word if argument.value in word else self._words_after_shell[number]
             self._corrected[number] = word.replace(argument.value, path, 1)
 
     def _corrected_command(self, *, is_run: bool = False) -> str:
@@ -366,7 +368,7 @@ class _CommandChecker:
         masked = without_secrets(words, self._secret_values)
         pairs = zip(words, masked, strict=True)
         if all(word == shown or VARIABLE.fullmatch(word.rpartition("=")[2]) for word, shown in pairs):
-            return self._context.complete(words, is_run=is_run)
+            return self._context.to_pasteable_command(words, is_run=is_run)
         return ""
 
     def _corrected_word(self, number: int, word: str, *, is_run: bool) -> str:

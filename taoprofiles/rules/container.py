@@ -21,7 +21,7 @@ _WINDOWS = ("9p", "drvfs")
 
 
 def check_variables(variables: Iterable[tuple[Location, Mapping[str, Any]]], locate: Locator) -> Iterator[Finding]:
-    """Check the variables of the container: nulls, values that are no text, and names that come twice."""
+    """Check the variables of the container: nulls, values that are not text, and names that come twice."""
     first: dict[str, str] = {}
     for location, entry in variables:
         name, value, where = str(entry["variable"]), entry["value"], locate(location)
@@ -143,7 +143,7 @@ def check_sources(
 ) -> Iterator[Finding]:
     """Check the sources of mounts, given as (where, folder, type of its file system).
 
-    ``ids`` are the container's user and group, None where only the image knows them; ``snap``: Docker is a snap;
+    ``ids`` are the container's user and group, or None if only the image knows them; ``snap``: Docker is a snap;
     ``profile`` is named in hints.
     """
     for where, folder, kind in sources:
@@ -167,7 +167,8 @@ def _check_file_system(
     if kind in _NETWORK:
         if ids is None or ids[0] == 0 or not folder.mode & 0o005:
             why = "if the server maps root to nobody (root_squash), Docker fails: permission denied"
-            hint = "let the container run as you (taoprof set NAME docker.user=auto), and: chmod o+rx on its parents"
+            command = f"taoprof set {profile or 'NAME'} docker.user=auto"
+            hint = f"let the container run as you ({command}), and: chmod o+rx on its parents"
             yield warning("nfs-root-squash", where, f"'{folder.path}' is on {kind}", why, hint)
     elif kind in _WINDOWS:
         why = "Windows disks are slow from Linux, and do not keep owners: training waits for its data"

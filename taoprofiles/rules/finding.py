@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import partial
+from copy import copy
 from typing import Any
 
-ERROR, WARNING, INFO = SEVERITIES = ("error", "warning", "info")
+ERROR, WARNING, INFO = "error", "warning", "info"
+SEVERITIES = (ERROR, WARNING, INFO)
 
 
 class Finding:
@@ -15,8 +16,8 @@ class Finding:
     ``id`` has a section of its name in docs/reference/checks.md, and never changes. ``where`` is a key of the profile
     (``mounts[1].source``), a file and line (``train.yaml:12``) or a part of the machine (``PATH``); ``what`` is the
     fault in one sentence that begins in lower case, ``why`` its consequence, and ``hint`` the next step, with a command
-    to paste where there is one. ``fix`` is what ``check --fix`` does: ("set", "docker.user=auto"), ("unset", key),
-    ("mkdir", folder) or ("chmod", file); () where a person must choose. ``by_hand``: a person must edit the place.
+    to paste if there is one. ``fix`` is what ``check --fix`` does: ("set", "docker.user=auto"), ("unset", key),
+    ("mkdir", folder) or ("chmod", file); () if a person must choose. ``by_hand``: a person must edit the place.
     ``check.fix.add_commands`` replaces the hint for a set or unset, and adds the command for an edit by hand.
     """
 
@@ -52,12 +53,19 @@ class Finding:
         return f"Finding{(self.id, self.where, self.what, self.why, self.hint)}"
 
 
-error = partial(Finding, severity=ERROR)
-"""Create the finding of something that cannot work."""
-warning = partial(Finding, severity=WARNING)
-"""Create the finding of something that often does not work."""
-info = partial(Finding, severity=INFO)
-"""Create the finding of something that is worth knowing."""
+def error(id: str, where: str, what: str, why: str = "", hint: str = "", **more: Any) -> Finding:
+    """Return the finding of something that cannot work."""
+    return Finding(id, where, what, why, hint, severity=ERROR, **more)
+
+
+def warning(id: str, where: str, what: str, why: str = "", hint: str = "", **more: Any) -> Finding:
+    """Return the finding of something that often does not work."""
+    return Finding(id, where, what, why, hint, severity=WARNING, **more)
+
+
+def info(id: str, where: str, what: str, why: str = "", hint: str = "", **more: Any) -> Finding:
+    """Return the finding of something that is worth knowing."""
+    return Finding(id, where, what, why, hint, severity=INFO, **more)
 
 
 def quoted(path: str) -> str:
@@ -65,6 +73,14 @@ def quoted(path: str) -> str:
     import shlex  # not at the start of 'use'
 
     return shlex.quote(path)
+
+
+def without_sudo(findings: Iterable[Finding], uid: int) -> list[Finding]:
+    """Return the findings; for root without sudo in their hints, since a container may not have it."""
+    findings = [copy(finding) for finding in findings]
+    for finding in findings if uid == 0 else ():
+        finding.hint = finding.hint.replace("sudo ", "")
+    return findings
 
 
 def by_severity(findings: Iterable[Finding]) -> list[Finding]:

@@ -53,13 +53,13 @@ def explain(refusal: Refusal, options: Any, locate: Locator, behaviour: Behaviou
 def check(options: dict[str, Any], locate: Locator, *, memory: int, used_ports: Collection[int]) -> Iterator[Finding]:
     """Check what the options do to a training.
 
-    ``memory`` is the host's in bytes, 0 where unknown; ``used_ports`` are the host's ports with a listener.
+    ``memory`` is the host's in bytes, 0 if unknown; ``used_ports`` are the host's ports with a listener.
     """
     yield from _check_shared_memory(options, locate, memory)
     ports = options.get("ports")
     if options.get("network") == "host":
         if ports:
-            where, what = locate(_key("ports")), "ports are published, and the network is 'host'"
+            where, what = locate(_key("ports")), "published ports have no effect with network 'host'"
             why = "Docker ignores them: with the host's network, ports need not be published"
             yield warning("ports-without-network", where, what, why, "remove one of the two", by_hand=True)
     elif isinstance(ports, dict):

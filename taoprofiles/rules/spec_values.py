@@ -125,11 +125,17 @@ def _toml_values(text: str) -> tuple[list[SpecValue], SyntaxFault | None]:
         elif isinstance(value, str):
             # tomllib has no positions: a value that is written in another way counts to the line of the one before it.
             written = (json.dumps(value, ensure_ascii=False), f"'{value}'")
-            at = min((found for each in written if (found := text.find(each, at + 1, at + _NEAR)) >= 0), default=at)
+            at = _find_next(text, written, at)
             line += text.count("\n", counted, max(at, 0))
             counted = max(at, 0)
             values.append(SpecValue(line, keys, value))
     return values, None
+
+
+def _find_next(text: str, forms: tuple[str, ...], at: int) -> int:
+    """Return the first position of one of the ``forms`` behind ``at``, or ``at`` if there is none nearby."""
+    positions = (text.find(form, at + 1, at + _NEAR) for form in forms)
+    return min((position for position in positions if position >= 0), default=at)
 
 
 _TOKEN = re.compile(r"""#[^\n]*+|(?P<string>"(?:[^"\\\n]|\\.)*+"?|'(?:[^'\\\n]|\\.)*+'?)|\n|(?P<plain>[^#"'\n]++)""")

@@ -19,6 +19,7 @@ from taoprofiles.holds.liveness import HEARTBEAT, ActiveHolds, find_active_holds
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.launcher import installed
 from taoprofiles.launcher.argv import container_words, parse_launcher_argv, unwrapped
+from taoprofiles.launcher.host import runs_without_docker
 from taoprofiles.launcher.quoting import expand_variables, quote_argv
 from taoprofiles.masking import without_secrets
 from taoprofiles.mounts import comparison, mapping, paths
@@ -210,7 +211,7 @@ class Run:
             message = f"the task did not start: container {failed.id[:6]} ended without it"
         elif failed is not None:
             message = unknown.format(problem or "the engine did not report it")
-        elif self._is_launcher and not containers and self.environ.get("TAO_DOCKER_DISABLE") != "1":
+        elif self._is_launcher and not containers and not runs_without_docker(self.environ):
             nothing = "no task of it was seen in a container" if self.hold.shared else "it started no container"
             message = unknown.format(problem or nothing)
         else:

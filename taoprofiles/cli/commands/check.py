@@ -29,7 +29,7 @@ def check_command(context: Context, args: argparse.Namespace) -> Result:
         while applied := _fix(context, args, report, fixed):  # a fix may reveal more: a user needs a home
             fixed += applied
             report = check.check(context, args.name, args.command, launcher=args.launcher)
-    lines = _prediction_lines(context, report, is_named=args.launcher is not None, reveal=args.reveal)
+    lines = _prediction_lines(context, report, is_launcher_given=args.launcher is not None, reveal=args.reveal)
     data = {**_prediction_data(report, reveal=args.reveal), "fixed": fixed}
     return _with_findings(report.findings, data, lines, strict=args.strict)
 
@@ -50,8 +50,8 @@ def _fix(context: Context, args: argparse.Namespace, report: Report, applied: li
     """Apply the fixes of a report that were not applied before, after asking; return a line for each."""
     from taoprofiles.check import fix
 
-    plan = fix.plan(context, report.findings, report.name, report.path, is_named=args.name is not None)
-    lines = [each.command(report.name) for each in plan]
+    plan = fix.plan(context, report.findings, report.name, report.path, is_profile_given=args.name is not None)
+    lines = [planned.command(report.name) for planned in plan]
     if all(line in applied for line in lines):
         return []
     say("fixing:" if args.yes else "fixes:")
@@ -64,15 +64,16 @@ def _fix(context: Context, args: argparse.Namespace, report: Report, applied: li
             say("nothing was fixed")
             return []
     fix.apply(context, plan, report.name)
-    revert = " (to revert the settings: taoprof undo)" if any(each.kind in ("set", "unset") for each in plan) else ""
+    changes_settings = any(planned.kind in ("set", "unset") for planned in plan)
+    revert = " (to revert the settings: taoprof undo)" if changes_settings else ""
     say(f"{len(plan)} {'fix' if len(plan) == 1 else 'fixes'} applied{revert}")
     return lines
 
 
-def _prediction_lines(context: Context, report: Report, *, is_named: bool, reveal: bool) -> list[str]:
+def _prediction_lines(context: Context, report: Report, *, is_launcher_given: bool, reveal: bool) -> list[str]:
     """Describe the container that the launcher would start."""
     target = f"'{report.name}'" if report.name else context.short(report.path)
-    lines = [f"{target} with {_launcher_used(report, is_named=is_named)}:"]
+    lines = [f"{target} with {_launcher_used(report, is_launcher_given=is_launcher_given)}:"]
     prediction = report.prediction
     if prediction is None:
         return lines
@@ -105,10 +106,10 @@ def _prediction_lines(context: Context, report: Report, *, is_named: bool, revea
     return lines
 
 
-def _launcher_used(report: Report, *, is_named: bool) -> str:
+def _launcher_used(report: Report, *, is_launcher_given: bool) -> str:
     launcher, version = report.launcher, f"tao {report.version}"
     if launcher is None:
-        return version if is_named else f"{version} (the newest version, because there is no tao on PATH)"
+        return version if is_launcher_given else f"{version} (the newest version, because there is no tao on PATH)"
     if not launcher.version:
         return f"{version}, because the version of {launcher.path} is unknown: {launcher.problem}"
     return f"{version} ({launcher.path})"
