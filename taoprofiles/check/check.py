@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -74,49 +74,58 @@ def check(context: Context, name: str | None, command: list[str], *, launcher: s
     behaviour = versions.behaviour_of(version)
     is_profile_given = name is not None
     target = CheckTarget.from_file(context, behaviour) if name is None else CheckTarget.from_profile(context, name)
-    findings = list(target.findings)
-    secrets = set(target.secret_environment)
-    prediction, lost = None, []
     words = launcher_words(unwrapped(command))
     command_context = CommandContext(
         {}, target.variables, context.environ, target.secret_variables,
         behaviour=behaviour, profile=target.name or "", is_run=is_profile_given,
     )  # fmt: skip
+    findings, lost = list(target.findings), []
     if command and words is None:
         what = f"'{command[0]}' is not the launcher: this command is not checked, only the mounts are"
         findings.append(
             warning("command-not-checked", "command", what, hint="give the 'tao' command itself after '--'")
         )
+    prediction, secrets = None, target.secret_environment
     if target.content is not None or target.name is None:
-        arguments = words[1:] if words and words[0] in MAIN_PROGRAMS else None  # the simulation knows no tao-deploy
         host = _get_host(context, target, installed_launcher, version)
+        arguments = words[1:] if words and words[0] in MAIN_PROGRAMS else None  # the simulation knows no tao-deploy
         prediction = predict(version, host, arguments, ignore_ci=True)
-        known = {(finding.id, finding.where) for finding in findings}
-        problems = start.check(prediction, target.file, behaviour, host)
-        findings += [finding for finding in problems if (finding.id, finding.where) not in known]
-        if refusal := next((refusal for refusal in prediction.refusals if refusal.location.section == "command"), None):
-            findings.append(_explain_refused_command(refusal, words or [], host, command_context))
-        if command_context.is_without_docker:
-            findings += [machine.without_docker(), *check_command(command, command_context)]
-        findings += _check_login(context, prediction)
-        lost = [
-            change.location.key or str(change.location) for change in prediction.changes if change.kind == "ci-dropped"
-        ]
+        dropped = [change.location for change in prediction.changes if change.kind == "ci-dropped"]
+        lost = [location.key or str(location) for location in dropped]
+        findings += _check_start(context, target, prediction, host, command_context, command=command)
         if lost:
             findings.append(machine.in_ci(context.environ["CI_PROJECT_DIR"], ", ".join(lost)))
-        content = prediction.content
-        if content is not None and target.content is not None:
-            pairs = ((str(entry["variable"]), str(entry["value"])) for _, entry in content.variables)
+        if prediction.content is not None and target.content is not None:
+            pairs = ((str(entry["variable"]), str(entry["value"])) for _, entry in prediction.content.variables)
             secrets |= {name for name, value in pairs if is_secret(name, value)}
-            findings += _check_mode(context, target, secrets) if target.name is None else []
-            findings += _check_content(context, target, content)
-            if behaviour.ci and "CI_PROJECT_DIR" in context.environ:
-                findings += container.check_ci_values(content.mounts, content.variables, target.file.locate)
-            findings += check_command(command, replace(command_context, mounts=get_volumes(content.mounts)))
-            findings += _check_folders(context, target, content, command)
+            findings += _check_mode(target, secrets) if target.name is None else []
+            findings += _check_content(context, target, prediction.content, command_context, command)
     findings = fix.add_commands(context, findings, target, is_profile_given=is_profile_given)
     findings = sorted(by_severity(findings), key=lambda finding: finding.id != _OVERWRITTEN)
-    return Report(target.name, target.path, installed_launcher, version, prediction, lost, findings, frozenset(secrets))
+    return Report(target.name, target.path, installed_launcher, version, prediction, lost, findings, secrets)
+
+
+def _check_start(
+    context: Context,
+    target: CheckTarget,
+    prediction: Prediction,
+    host: Host,
+    command_context: CommandContext,
+    *,
+    command: list[str],
+) -> Iterator[Finding]:
+    """Check whether the launcher starts at all: what it refuses, the task, and the login."""
+    known = {(finding.id, finding.where) for finding in target.findings}
+    problems = start.check(prediction, target.file, command_context.behaviour, host)
+    yield from (finding for finding in problems if (finding.id, finding.where) not in known)
+    refusals = (refusal for refusal in prediction.refusals if refusal.location.section == "command")
+    if refusal := next(refusals, None):
+        words = launcher_words(unwrapped(command)) or []
+        yield _explain_refused_command(refusal, words, host, command_context)
+    if command_context.is_without_docker:
+        yield machine.without_docker()
+        yield from check_command(command, command_context)
+    yield from _check_login(context, prediction)
 
 
 def check_settings(context: Context, name: str, settings: Mapping[str, str | None]) -> list[Finding]:
@@ -137,9 +146,8 @@ def check_settings(context: Context, name: str, settings: Mapping[str, str | Non
     ]
     places = (*settings, *(f"variables.{key}" for key in settings))
     findings = [finding for finding in findings if finding.where.startswith(places)]
-    if any(
-        key in _PATH_KEYS or "/" in (value or "") for key, value in settings.items()
-    ):  # they decide about the mounts
+    decides_about_mounts = any(key in _PATH_KEYS or "/" in (value or "") for key, value in settings.items())
+    if decides_about_mounts:
         findings += mounts.check(resolve(rendered, host), locate, host)
     return [finding for finding in findings if finding.severity in (ERROR, WARNING)]
 
@@ -180,7 +188,7 @@ def _check_login(context: Context, prediction: Prediction) -> Iterator[Finding]:
     yield from findings or [start.other_refusal(refusal)]
 
 
-def _check_mode(context: Context, target: CheckTarget, secrets: set[str]) -> list[Finding]:
+def _check_mode(target: CheckTarget, secrets: Collection[str]) -> list[Finding]:
     try:
         mode = os.stat(target.path).st_mode & 0o777
     except OSError:
@@ -194,11 +202,18 @@ def _check_mode(context: Context, target: CheckTarget, secrets: set[str]) -> lis
     return [warning("file-mode", name, what, "", hint, fix=("chmod", target.path))]
 
 
-def _check_content(context: Context, target: CheckTarget, content: Content) -> Iterator[Finding]:
+def _check_content(
+    context: Context, target: CheckTarget, content: Content, command_context: CommandContext, command: list[str]
+) -> Iterator[Finding]:
+    """Check the container that is started: its user, options, variables, command and folders."""
     docker, locate = _get_options(content), target.file.locate
     names = [entry["variable"] for _, entry in content.variables]
     yield from container.check_user(docker, names, locate, context)
     yield from options.check(docker, locate, memory=filesystem.total_memory(), used_ports=filesystem.listening_ports())
+    if command_context.behaviour.ci and "CI_PROJECT_DIR" in context.environ:
+        yield from container.check_ci_values(content.mounts, content.variables, locate)
+    yield from check_command(command, replace(command_context, mounts=get_volumes(content.mounts)))
+    yield from _check_folders(context, target, content, command)
 
 
 def _explain_refused_command(refusal: Refusal, words: list[str], host: Host, context: CommandContext) -> Finding:

@@ -9,11 +9,12 @@ from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from taoprofiles.errors import InvalidStateError
+from taoprofiles.launcher.versions import behaviour_or_newest
 from taoprofiles.masking import MASK, is_secret
 from taoprofiles.storage import best_effort
 
-DOCKER_OPTIONS = frozenset(("user", "ports", "shm_size", "ulimits", "privileged", "network", "tty"))
-"""VALID_DOCKER_ARGS of nvidia-tao 6.26.3. The value of any other option is masked, since it may be a secret."""
+DOCKER_OPTIONS = frozenset(behaviour_or_newest("").options)
+"""Those of the newest launcher. The value of any other option is masked, since it may be a secret."""
 DEPTH_LIMIT = 100
 _LISTS = {"Mounts": ("mount", "destination", "source"), "Envs": ("env", "variable", "value")}
 
