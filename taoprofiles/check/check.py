@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from taoprofiles.check import fix
 from taoprofiles.check.target import CheckTarget
 from taoprofiles.errors import UsageError
-from taoprofiles.launcher import docker_config, installed, versions
+from taoprofiles.launcher import installed, login_probe, versions
 from taoprofiles.launcher.argv import MAIN_PROGRAMS, launcher_words, unwrapped
 from taoprofiles.launcher.command import read_images
 from taoprofiles.launcher.host import Host
@@ -181,7 +181,7 @@ def _check_login(context: Context, prediction: Prediction) -> Iterator[Finding]:
     refusal = next((refusal for refusal in prediction.refusals if refusal.location.section == "login"), None)
     if refusal is None:
         return
-    login = docker_config.probe_login(context.environ, Host(context.environ, context.folder).expanduser("~"))
+    login = login_probe.probe_login(context.environ, Host(context.environ, context.folder).expanduser("~"))
     findings = list(machine.check_login(login, prediction.version, context.environ, context.uid))
     for finding in findings:
         finding.why = f"the launcher stops: {refusal}; {finding.why}"

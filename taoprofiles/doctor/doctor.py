@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 from taoprofiles.doctor import docker_probe, docker_rules, launcher_rules, own_state
 from taoprofiles.doctor.docker_probe import DockerFacts, Gpus
 from taoprofiles.doctor.own_state import OwnState
-from taoprofiles.launcher import docker_config, home_probe, installed
-from taoprofiles.launcher.docker_config import Login
+from taoprofiles.launcher import home_probe, installed, login_probe
 from taoprofiles.launcher.home_probe import FileSystem, Home
 from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.installed import Launchers
+from taoprofiles.launcher.login_probe import Login
 from taoprofiles.rules import machine as machine_rules
 from taoprofiles.rules.finding import Finding, by_severity, without_sudo
 from taoprofiles.storage.paths import Context
@@ -42,7 +42,7 @@ def gather(context: Context) -> Machine:
         launchers = pool.submit(installed.probe_launchers, environ, context.home, interpreter_folder)
         engines = pool.submit(docker_probe.probe_docker, environ)
         gpus = pool.submit(docker_probe.probe_gpus, environ)
-        login = pool.submit(docker_config.probe_login, environ, Host(environ, context.folder).expanduser("~"))
+        login = pool.submit(login_probe.probe_login, environ, Host(environ, context.folder).expanduser("~"))
         state = pool.submit(own_state.probe_state, context)
     docker = engines.result()
     folders = [("home", context.home), ("state", context.state)]

@@ -1,4 +1,4 @@
-"""The command line: the image of a task, and what ``bash`` is given to run.
+"""The command line: the image of a task, the login that it needs, and what ``bash`` is given to run.
 
 ``main`` of each version's entrypoint, ``launch_command`` and ``parse_launcher_config`` in local_instance.py and
 whl_instance.py, and types/task.py.
@@ -64,6 +64,29 @@ def check_mode(behaviour: Behaviour, host: Host) -> None:
     if behaviour.has_no_docker_mode and host.environ.get("TAO_DOCKER_DISABLE", "0") not in ("0", "1"):
         location = Location("environ", key="TAO_DOCKER_DISABLE")
         raise RefusedError("AssertionError", "Invalid value for TAO_DOCKER_DISABLE", location)
+
+
+def check_login(behaviour: Behaviour, host: Host, registry: str, log: StartLog) -> None:
+    """Repeat the launcher's test of the login: the registry must be a key of ``auths`` in its one file.
+
+    ``docker_logged_in`` in the launcher's utils.py (nvidia-tao 6.26.3 lines 147 to 173, and the same in 0.1.21 and
+    4.0.1): DOCKER_CONFIG and the credential helpers do not count.
+    """
+    if behaviour.override_skips_login and "OVERRIDE_REGISTRY" in host.environ:
+        return
+    path = host.expanduser("~/.docker/config.json")
+    with log.step("login"):
+        if not host.exists(path):
+            message = f"Config path must be a valid unix path. No file found at: {path}. Did you run docker login?"
+            raise RefusedError("AssertionError", message, Location("login"))
+        data = json.loads(host.read(path).decode())
+        if "auths" not in list(data.keys()):
+            message = "Docker CLI hasn't been logged in to a registry.Please run `docker login nvcr.io`"
+            raise RefusedError("ValueError", message, Location("login"))
+        with log.step("login", key="auths"):
+            if registry not in list(data["auths"].keys()):
+                message = f"\nDocker not logged in to {registry}. Please run docker login {registry}"
+                raise RefusedError("AssertionError", message, Location("login", key=registry))
 
 
 def take_volumes(rest: list[str], log: StartLog) -> list[tuple[Location, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from taoprofiles.launcher import command, docker_config, mounts_file, sdk
+from taoprofiles.launcher import command, mounts_file, sdk
 from taoprofiles.launcher.host import Host, find_mounts_path, runs_without_docker
 from taoprofiles.launcher.location import Location, ResolvedMount
 from taoprofiles.launcher.prediction import CONTAINER, Call, Prediction, RefusedError, StartLog
@@ -76,7 +76,7 @@ class _Start:
     def _start_task(self, task: command.Task) -> None:
         log = self.log
         if task is not _ANY_TASK:
-            docker_config.check_login(self.behaviour, self.host, task.registry, log)
+            command.check_login(self.behaviour, self.host, task.registry, log)
         given = command.take_volumes(task.rest, log) if self.behaviour.volume_argument else []
         for word in task.rest:
             if word == "--volume" or word.startswith("--volume="):

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from shlex import quote
 
 from taoprofiles.launcher import versions
-from taoprofiles.launcher.docker_config import Login
 from taoprofiles.launcher.home_probe import Home
+from taoprofiles.launcher.login_probe import Login
 from taoprofiles.rules.finding import Finding, error, warning
 
 LOGIN = "docker login nvcr.io -u '$oauthtoken'"

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from taoprofiles.launcher import command, docker_config, host, mounts_file, sdk, versions
+from taoprofiles.launcher import command, host, mounts_file, sdk, versions
 from taoprofiles.launcher import simulation as predict_module
 from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.prediction import Prediction, Refusal
@@ -161,13 +161,13 @@ BREAKS = [
     (predict_module, 'words += [f"--shm-size {value}"] if key == "shm_size" else []', "pass"),
     (predict_module, 'key == "privileged" and value', 'key == "privileged"'),
     (predict_module, "        if self.behaviour.needs_options:", "        if content.options:"),
-    (command, 'host.environ.get("OVERRIDE_REGISTRY", registry)', 'host.environ.get("OVERRIDE_REGISTRY") or registry'),
+    (command, '("OVERRIDE_REGISTRY", about["docker_registry"])', '("OVERRIDE_REGISTRY") or about["docker_registry"]'),
     (command, 'while "--volume" in rest:', 'if "--volume" in rest:'),
     (command, "if volumes and not rest:", "if False:"),
     (command, 'if rest[0] == "run"', 'if rest[0] == "bash"'),
     (command, 'not in ("0", "1")', 'not in ("", "0", "1")'),
-    (docker_config, '"OVERRIDE_REGISTRY" in host.environ', 'host.environ.get("OVERRIDE_REGISTRY")'),
-    (docker_config, "behaviour.override_skips_login and ", ""),
+    (command, '"OVERRIDE_REGISTRY" in host.environ', 'host.environ.get("OVERRIDE_REGISTRY")'),
+    (command, "behaviour.override_skips_login and ", ""),
     (versions, '"volume_argument": (6, 0, 0)', '"volume_argument": (5, 0, 0)'),
     (versions, '"tty_option": (5, 0, 0)', '"tty_option": (4, 0, 0)'),
     (versions, '"sets_client_type": (6, 25, 11)', '"sets_client_type": (6, 25, 12)'),

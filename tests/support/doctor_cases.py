@@ -7,9 +7,9 @@ from typing import Any
 from taoprofiles.doctor.docker_probe import Answer, DockerFacts, Gpus
 from taoprofiles.doctor.doctor import Machine
 from taoprofiles.doctor.own_state import OwnState
-from taoprofiles.launcher.docker_config import Login
 from taoprofiles.launcher.home_probe import FileSystem, Home
 from taoprofiles.launcher.installed import Launcher, Launchers
+from taoprofiles.launcher.login_probe import Login
 
 SOCKET = "unix:///var/run/docker.sock"
 OTHER = "unix:///run/user/1000/docker.sock"

@@ -1,26 +1,13 @@
-"""Docker's config.json: the launcher's test of the login to its registry, and the login's state.
-
-``docker_logged_in`` in the launcher's utils.py (nvidia-tao 6.26.3 lines 147 to 173, and the same in 0.1.21 and 4.0.1):
-the key ``nvcr.io`` must be in ``auths`` of ``~/.docker/config.json``, whatever DOCKER_CONFIG and the credential helpers
-say; with LAUNCHER_MODE_INTERNAL=1 ``stg.nvcr.io`` as well.
-"""
+"""Probe of the login to NVIDIA's registry, as the launcher reads it in Docker's config.json."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from taoprofiles.launcher.host import Host
-from taoprofiles.launcher.location import Location
-from taoprofiles.launcher.prediction import RefusedError, StartLog
-from taoprofiles.launcher.versions import Behaviour
 from taoprofiles.storage import best_effort, files
-
-LOGIN = "~/.docker/config.json"
-"""The launcher reads no other file."""
 
 REGISTRIES = ("nvcr.io", "stg.nvcr.io")
 _LIMIT = 4 << 20
@@ -43,25 +30,6 @@ class Login(NamedTuple):
     owner: int = -1
 
 
-def check_login(behaviour: Behaviour, host: Host, registry: str, log: StartLog) -> None:
-    """Repeat the launcher's test of the login: the registry must be a key of ``auths``."""
-    if behaviour.override_skips_login and "OVERRIDE_REGISTRY" in host.environ:
-        return
-    path = host.expanduser(LOGIN)
-    with log.step("login"):
-        if not host.exists(path):
-            message = f"Config path must be a valid unix path. No file found at: {path}. Did you run docker login?"
-            raise RefusedError("AssertionError", message, Location("login"))
-        data = json.loads(host.read(path).decode())
-        if "auths" not in list(data.keys()):
-            message = "Docker CLI hasn't been logged in to a registry.Please run `docker login nvcr.io`"
-            raise RefusedError("ValueError", message, Location("login"))
-        with log.step("login", key="auths"):
-            if registry not in list(data["auths"].keys()):
-                message = f"\nDocker not logged in to {registry}. Please run docker login {registry}"
-                raise RefusedError("AssertionError", message, Location("login", key=registry))
-
-
 def probe_login(environ: Mapping[str, str], home: str) -> Login:
     """Return the state of the login, without anything secret."""
     path = os.path.join(home, ".docker/config.json")
@@ -80,7 +48,7 @@ def probe_login(environ: Mapping[str, str], home: str) -> Login:
     data, problem = best_effort.parse_json(content)
     auths = data.get("auths", {}) if isinstance(data, dict) else None
     if not isinstance(data, dict) or not isinstance(auths, dict):
-        return login._replace(state="broken", problem=problem or "it has not the structure of Docker's file")
+        return login._replace(state="broken", problem=problem or "it is not a valid Docker config.json")
     lost = tuple(name for name in _helpers(data) if not shutil.which(name, path=environ.get("PATH", "")))
     return login._replace(lost=lost, registries=tuple(name for name in REGISTRIES if name in auths))
 
