@@ -201,7 +201,7 @@ class Guard:
 
     def _update_seal(self, holds: list[Hold], content: bytes | None) -> None:
         if self._options.seal and content is not None and should_seal(holds, mapping.digest(content)):
-            if self._seal.apply(self.files.name):
+            if self._seal.apply(self.files.name, len(content)):
                 logger.debug("the mapping file is read-only while it is in use")
         elif not self._is_sealed_elsewhere() and self._seal.remove() is not None:
             logger.debug("the mapping file can be written again")

@@ -44,16 +44,17 @@ class Seal:
         known = self._known()
         return None if known is None else str(known["by"])
 
-    def apply(self, by: str) -> bool:
+    def apply(self, by: str, size: int) -> bool:
         """Seal the file for the guard ``by``; return False if nobody can write it already.
 
-        Raises TaoprofError.
+        Another file than the one with ``size`` bytes that was examined is not sealed: it has just been replaced. Raises
+        TaoprofError.
         """
         path, known = files.real_path(self._target), self._known()
         if known is not None and known["path"] != path:
             self.remove()  # another file was sealed
         with _open_path(path) as (opened, status):
-            if status is None or not status.st_mode & 0o222:
+            if status is None or status.st_size != size or not status.st_mode & 0o222:
                 return False
             files.make_folder(os.path.dirname(self._record))
             record = {"path": path, "ino": status.st_ino, "mode": status.st_mode & 0o7777, "by": by}
