@@ -25,6 +25,7 @@ from taoprofiles.launcher.versions import Behaviour, behaviour_or_newest
 from taoprofiles.masking import MASK, SHORTEST_SECRET, is_secret, is_secret_argument, within, without_secrets
 from taoprofiles.mounts.paths import HostFiles, PathResolver, Resolution
 from taoprofiles.rules.finding import ERROR, WARNING, Finding
+from taoprofiles.rules.paths import explain
 from taoprofiles.rules.specs import ACTIONS, SPEC_OPTIONS, access, check_specs, is_spec
 from taoprofiles.storage.paths import expand_user
 
@@ -278,7 +279,7 @@ class _CommandChecker:
                 self._check_path(argument, resolution, action)
         wrong += self._relative_paths()
         for argument, resolution in wrong:  # with the hint that corrects all of them
-            what, why, hint = self.resolver.explain(resolution._replace(path=argument.value))
+            what, why, hint = explain(self.resolver, resolution._replace(path=argument.value))
             if resolution.container:
                 between = " " if argument.key.startswith("-") else "="
                 path = resolution.container
@@ -299,7 +300,7 @@ class _CommandChecker:
                 argument = PathArgument(number, key, value)
                 if not is_results and not self._context.files.exists(path) and not path.endswith(_ENGINES):
                     missing = Resolution("missing", value, "", os.path.normpath(path))
-                    what, why, hint = self.resolver.explain(missing)
+                    what, why, hint = explain(self.resolver, missing)
                     self._add("missing-file", argument, what, why, hint)
                 elif resolution.kind == "host":
                     self._correct(argument, resolution.container)
@@ -314,10 +315,10 @@ class _CommandChecker:
             resolution = resolution._replace(kind="unmapped")
         kind = resolution.kind
         if kind in ("unmapped", "host-only"):
-            explanation = self.resolver.explain(resolution, key_access)
+            explanation = explain(self.resolver, resolution, key_access)
             self._add("unmapped-path", argument, *explanation, severity=WARNING)
         elif (kind == "link-out" and key_access != "write") or (kind == "missing" and key_access == "read"):
-            self._add("missing-file", argument, *self.resolver.explain(resolution), severity=ERROR)
+            self._add("missing-file", argument, *explain(self.resolver, resolution), severity=ERROR)
 
     def _add_empty_variable(self, argument: PathArgument, path: str) -> None:
         """Report a path in the root folder: the variable in front of it was probably empty."""

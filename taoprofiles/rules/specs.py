@@ -11,6 +11,7 @@ from taoprofiles.masking import is_secret
 from taoprofiles.mounts.paths import PathResolver, Resolution
 from taoprofiles.rules.finding import ERROR, WARNING, Finding, error, warning
 from taoprofiles.rules.mounts import placeholder
+from taoprofiles.rules.paths import explain
 from taoprofiles.rules.spec_values import SpecValue, read_values
 from taoprofiles.storage import files
 
@@ -183,7 +184,7 @@ class _SpecChecker:
         else:
             return
         # Looking for similar names reads a folder, so it is done only for what is shown.
-        explanation = self._resolver.explain(resolution, key_access) if findings.has_room(id) else ("", "", "")
+        explanation = explain(self._resolver, resolution, key_access) if findings.has_room(id) else ("", "", "")
         findings.add(id, value.line, *explanation, severity=severity)
 
 

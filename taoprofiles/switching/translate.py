@@ -9,6 +9,7 @@ from taoprofiles.errors import NotFoundError
 from taoprofiles.launcher.host import find_mounts_file
 from taoprofiles.mounts import mapping, paths
 from taoprofiles.profiles.store import Store
+from taoprofiles.rules.paths import explain
 from taoprofiles.storage import files
 from taoprofiles.storage.files import MAPPING_LIMIT, link_target
 
@@ -83,7 +84,7 @@ def _not_mounted(path: str, mounts: Mapping[str, str]) -> NotFoundError:
     resolution, real = resolver.resolve(path), os.path.realpath(path)
     if resolution.kind == "image" and resolution.container != path:
         resolution = resolution._replace(kind="link-out")
-    what, _, hint = resolver.explain(resolution)
+    what, _, hint = explain(resolver, resolution)
     if paths.is_mounted(path, mounts) and resolution.kind != "covered":
         what = f"'{path}' is a link to '{real}', which is in no mount"
     return NotFoundError(what, hint=hint)
