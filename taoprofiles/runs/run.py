@@ -8,7 +8,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -175,13 +175,15 @@ class Run:
 
     def _execute(self, command: list[str], stdout: int | None) -> int:
         try:
-            with _forwarded_signals() as forward_to:
+            wants_terminal = self.wanted.get("DockerOptions", {}).get("tty") is not False
+            with (
+                _forwarded_signals() as forward_to,
+                _terminal_input(self._is_launcher and wants_terminal and not _has_terminal()) as stdin,
+            ):
                 # Other descriptors that the caller has open for the command, such as <(…), are inherited too.
                 os.set_inheritable(self.claim, True)
                 program = unwrapped(command)[:1]
                 words = quote_argv(command, self.environ, lambda: installed.version_of(program[0], self.environ))
-                # A background job that reads from the terminal is stopped, and with it the run's monitor.
-                stdin = subprocess.DEVNULL if self._is_launcher and processes.in_background() else None
                 process = subprocess.Popen(  # noqa: S603
                     words, env=self.environ, close_fds=False, stdin=stdin, stdout=stdout
                 )
@@ -219,8 +221,8 @@ class Run:
                 self._say(f"cannot query the container engine ({problem}): how a task ended is unknown")
             return 0
         self._say(f"{message}. The launcher always exits with 0, so the run is treated as failed (exit status 1)")
-        if self.hold.shared and self._is_launcher and not _has_terminal(self.hold.command):
-            self._say(f"without a terminal, --shared needs: taoprof set {self.hold.profile} docker.tty=false")
+        if not self._is_launcher and not _has_terminal():
+            self._say("a launcher that a script starts needs a terminal: script -qec 'COMMAND' /dev/null")
         return 1
 
     def _record_end(self, status: int) -> None:
@@ -384,9 +386,6 @@ def prepare(
                 _use_docker(run, renderer, command, options)
             else:
                 run.wanted = _with_tag(rendered, hold, set_gpus=True)
-                if kind == "run" and not _has_terminal(command):
-                    # With a terminal wanted, the launcher's docker exec would fail: "the input device is not a TTY".
-                    run.wanted["DockerOptions"] = {**run.wanted.get("DockerOptions", {}), "tty": False}
                 run.environ["LAUNCHER_MOUNTS"] = path = records.mounts_path(hold.id)
                 atomic.replace(path, mapping.to_bytes(run.wanted))
         except BaseException:
@@ -396,11 +395,28 @@ def prepare(
     return run
 
 
-def _has_terminal(command: Sequence[str]) -> bool:
-    """Check whether a command that is started now can read from a terminal, or gives one to what it starts."""
-    if os.path.basename(command[0]) in ("script", "unbuffer", "expect", "tmux", "screen"):
-        return True
+def _has_terminal() -> bool:
+    """Check whether a command that is started now can read from a terminal."""
     return os.isatty(0) and not processes.in_background()
+
+
+@contextmanager
+def _terminal_input(is_needed: bool) -> Iterator[int | None]:
+    """Yield the descriptor of a new terminal to use as standard input, or None to inherit the present one.
+
+    Under nohup, cron or CI, the launcher's ``docker exec -it`` fails at once ("the input device is not a TTY"), and the
+    launcher reports success. ``"tty": false`` in the mounts file is no way out: the launcher starts the image's shell
+    without a standard input, so without a terminal the shell, and with it the container, ends before the task starts.
+    """
+    if not is_needed:
+        yield None
+        return
+    controller, terminal = os.openpty()
+    try:
+        yield terminal
+    finally:
+        os.close(terminal)
+        os.close(controller)
 
 
 def _reserve_resources(hold: Hold, active: ActiveHolds, available_gpus: list[str] | None, options: RunOptions) -> None:

@@ -187,12 +187,13 @@ def test_the_exit_status_is_the_tasks(training_home: TrainingHome) -> None:
         assert run.process.wait(60) == 0, run.output
     good, failed = home.json("history", str(home.root / "tao/kitti"))["data"]["runs"]
     assert (good["status"], failed["status"], good["image"]) == (0, 3, home.engine.images["detectnet_v2"])
-    # The shared file asks for a terminal, so docker exec fails, and the launcher reports success.
-    with BackgroundRun(home, *train("detectnet_v2", 0, 0, "--shared")) as run:
+    with BackgroundRun(home, *train("detectnet_v2", 0, 3, "--shared")) as run:
+        assert run.process.wait(60) == 3, run.output
+    # A script has its own standard input; docker exec fails in it, and the launcher reports success.
+    with BackgroundRun(home, "detectnet_v2", "--", "sh", "-c", "tao model detectnet_v2 train 0; true") as run:
         assert run.process.wait(60) == 1, run.output
     assert "not a TTY" in run.output
-    assert "no task of it was seen in a container" in run.output
-    assert "taoprof set detectnet_v2 docker.tty=false" in run.output
+    assert "script -qec 'COMMAND' /dev/null" in run.output
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

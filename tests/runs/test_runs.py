@@ -166,22 +166,23 @@ def test_a_launchers_success_counts_only_if_its_task_was_seen(sandbox: Sandbox) 
     assert sandbox.run(*words, environ={**tao.environ, "TAO_DOCKER_DISABLE": "1"}).returncode == 0
 
 
-def test_without_a_terminal_the_container_is_asked_for_without_one(sandbox: Sandbox) -> None:
-    """``docker exec -it`` would fail: "the input device is not a TTY": under nohup, cron, CI and with &."""
-    show = f"{sandbox.taoprof} run b -- sh -c 'cat $LAUNCHER_MOUNTS; echo .'"
-    profile = sandbox.profile("b").read_text()
-    for text in ("", "[docker]\ntty = true\n", '[docker]\nuser = "1:1"\n'):
-        sandbox.profile("b", profile + text)
-        done = sandbox.run("run", "b", "--", "sh", "-c", "cat $LAUNCHER_MOUNTS", check=True)
-        assert json.loads(done.stdout)["DockerOptions"]["tty"] is False, text
-    own = "cat $LAUNCHER_MOUNTS; [ -t 0 ] && echo on a terminal"
-    done = sandbox.run("run", "b", "--", "script", "-qec", f"sh -c '{own}'", "/dev/null", check=True)
-    assert ("on a terminal" in done.stdout, '"tty"' in done.stdout) == (True, False)
-    with Terminal(["bash", "-c", show], environ=sandbox.environ, cwd=sandbox.root) as terminal:
-        assert '"tty"' not in terminal.wait_for("}\r\n.")
-    words = f"set -m; {show} & wait $!"  # job control: a process group of its own, not the terminal's
-    with Terminal(["bash", "-c", words], environ=sandbox.environ, cwd=sandbox.root) as terminal:
-        assert '"tty": false' in terminal.wait_for("}\r\n.")
+def test_without_a_terminal_the_launcher_gets_one(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Else ``docker exec -it`` would fail: "the input device is not a TTY": under nohup, cron, CI and with &."""
+    tao = tmp_path / "tao"
+    tao.write_text("#!/bin/sh\n[ -t 0 ] && echo its own >&2 || echo none >&2; exit 4\n")
+    tao.chmod(0o755)
+    task = ("tao", "model", "unet", "train")
+    environ = {**sandbox.environ, "PATH": f"{tmp_path}:{sandbox.environ['PATH']}"}
+    done = sandbox.run("run", "b", "--", *task, environ=environ)
+    assert (done.returncode, "its own" in done.stderr) == (4, True)
+    words = f"set -m; {sandbox.taoprof} run b -- {' '.join(task)} & wait $!"  # not the terminal's process group
+    with Terminal(["bash", "-c", words], environ=environ, cwd=sandbox.root) as terminal:
+        terminal.wait_for("its own")
+    done = sandbox.run("run", "b", "--", "sh", "-c", "[ -t 0 ] || cat", environ=environ, input="kept")
+    assert done.stdout == "kept", "other commands keep their standard input"
+    sandbox.profile("b", sandbox.profile("b").read_text() + "[docker]\ntty = false\n")
+    done = sandbox.run("run", "b", "--", *task, environ=environ)
+    assert (done.returncode, "none" in done.stderr) == (4, True), "docker exec reads what the profile says"
 
 
 def test_an_end_that_cannot_be_recorded_hides_no_exit_status(sandbox: Sandbox) -> None:
