@@ -70,7 +70,7 @@ def ask_value(context: Context, name: str, *, meaning: str = "", default: str = 
 
 def _clean(context: Context, line: str, *, is_path: bool) -> tuple[str, str]:
     """Return a typed value as it is meant, and why it cannot be used, "" if it can."""
-    from taoprofiles.rules.mounts import placeholder
+    from taoprofiles.mounts.paths import find_placeholder
 
     text = line.strip()
     if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
@@ -79,7 +79,7 @@ def _clean(context: Context, line: str, *, is_path: bool) -> tuple[str, str]:
         return text, "the value contains unprintable characters"
     if is_path and text:
         text = os.path.normpath(context.absolute(expand_variables(text, context.environ)))
-    left = placeholder(text)
+    left = find_placeholder(text)
     if left and not os.path.isdir(text):
         return text, f"'{left}' is a placeholder"
     if not is_path or not text:

@@ -23,16 +23,13 @@ from taoprofiles.importer.values import (
     type_name,
 )
 from taoprofiles.masking import is_secret
+from taoprofiles.mounts.paths import find_placeholder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from taoprofiles.storage.paths import Context
 
-PLACEHOLDER = re.compile(
-    r"\bFIX_?ME\b|(^|/)path/to(/|$)|(^|[/{<_])YOUR_[A-Z]|^<[^<>]+>$|\bREPLACE_?ME\b|\bCHANGE_?ME\b|/absolute/path(/|$)"
-)
-"""Text in the place of a value that only the user knows. FIXME and /path/to/… are NVIDIA's, the others users'."""
 PLACEHOLDER_NAME = re.compile(r"(FIX_?ME|TODO|YOUR_[A-Z_]+|REPLACE_?ME|CHANGE_?ME)\Z")
 MOUNTS_FILES = (".tao_mounts.json", ".tlt_mounts.json")
 _LONGEST_PLACEHOLDER = 500
@@ -304,7 +301,7 @@ def names_mounts_file(text: object) -> bool:
 def is_placeholder(text: str) -> bool:
     """Check whether a text stands for a value that only the user knows, apart from the variables it refers to."""
     literal = _literal(text)
-    return len(literal) <= _LONGEST_PLACEHOLDER and PLACEHOLDER.search(literal) is not None
+    return len(literal) <= _LONGEST_PLACEHOLDER and find_placeholder(literal) != ""
 
 
 def placeholder_reason(text: str) -> str:

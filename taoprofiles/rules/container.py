@@ -8,9 +8,9 @@ from typing import Any
 
 from taoprofiles.launcher.location import Location, ResolvedMount
 from taoprofiles.masking import is_secret
+from taoprofiles.mounts.paths import find_placeholder
 from taoprofiles.rules.finding import Finding, error, quoted, warning
 from taoprofiles.rules.locations import Locator
-from taoprofiles.rules.mounts import placeholder
 from taoprofiles.storage.paths import Context, is_inside
 from taoprofiles.system.filesystem import PathInfo
 
@@ -102,7 +102,7 @@ def check_plain_secrets(env: Mapping[str, str], locate: Locator, profile: str) -
 def check_placeholders(variables: Mapping[str, str], profile: str) -> Iterator[Finding]:
     """Check for variables of the profile that are still placeholders."""
     for name, value in variables.items():
-        left = placeholder(value)
+        left = find_placeholder(value)
         if left and not is_secret(name):
             what = f"'{value}' still contains '{left}'"
             yield error("placeholder", f"variables.{name}", what, hint=f"taoprof set {profile} {name}=…")

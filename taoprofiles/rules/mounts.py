@@ -11,20 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.location import ResolvedMount, missing_source
+from taoprofiles.mounts.paths import find_placeholder
 from taoprofiles.rules.finding import Finding, error, info, quoted, warning
 from taoprofiles.rules.locations import Locator
 from taoprofiles.system.filesystem import PathInfo, is_wsl, nearest_existing
-
-# Not compiled here: 'use' seldom needs it, and starts faster without it.
-_PLACEHOLDER = (
-    r"(?i)(?<![a-z])(?:FIX_?ME|CHANGE_?ME|REPLACE_?ME|TODO)(?![a-z])|(?<![a-z])YOUR[_-]|/path/to(?=/|\Z)|<[a-z_ -]+>"
-)
-
-
-def placeholder(text: str) -> str:
-    """Return the part of a text that is a placeholder (FIXME, /path/to, YOUR_…), or ""."""
-    match = re.search(_PLACEHOLDER, text)
-    return match.group() if match else ""
 
 
 def check(mounts: Sequence[ResolvedMount], locate: Locator, host: Host) -> Iterator[Finding]:
@@ -76,7 +66,7 @@ def _missing_volume(mount: ResolvedMount, host: Host) -> Finding:
 def _missing_source(mount: ResolvedMount, where: str, host: Host) -> Finding:
     written, stops = str(mount.entry["source"]), f"the launcher stops: ValueError: {missing_source(mount.source)}"
     path = os.path.join(host.folder, host.expanduser(written))
-    problem, left = PathInfo(path).problem, placeholder(written)
+    problem, left = PathInfo(path).problem, find_placeholder(written)
     if problem and problem != "missing":
         # The launcher says that it does not exist, which is misleading.
         return error("src-missing", where, f"'{path}' cannot be read: {problem}", stops)

@@ -8,9 +8,8 @@ from collections.abc import Collection, Sequence
 
 from taoprofiles.errors import TaoprofError
 from taoprofiles.masking import is_secret
-from taoprofiles.mounts.paths import PathResolver, Resolution
+from taoprofiles.mounts.paths import PathResolver, Resolution, find_placeholder
 from taoprofiles.rules.finding import ERROR, WARNING, Finding, error, warning
-from taoprofiles.rules.mounts import placeholder
 from taoprofiles.rules.paths import explain
 from taoprofiles.rules.spec_values import SpecValue, read_values
 from taoprofiles.storage import files
@@ -159,7 +158,7 @@ class _SpecChecker:
                 continue
             if len(text) > _PATH_MAX or (is_secret(key) and text not in ("???", "FIXME")):
                 continue  # a secret may begin with '/', and must not be printed
-            if text == "???" or placeholder(text):
+            if text == "???" or find_placeholder(text):
                 hint = f"set '{key}' there, or on the command line" if key else "set it"
                 findings.add("placeholder", line, f"'{text}' is a placeholder that was never filled in", "", hint)
             elif path := path_in(value):
