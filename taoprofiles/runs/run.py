@@ -338,7 +338,7 @@ def prepare(
     options.validate()
     renderer = store.renderer(name, text)
     variables, rendered = renderer.variables(), renderer.mapping()
-    missing_folders = preflight.find_missing_folders(
+    missing_folders = preflight.check_mapping(
         context, rendered, name=name, mkdir=options.mkdir, check=options.check,
         doing="use" if kind == "notebook" else kind,
         command=[] if kind != "run" or options.image else command, variables=variables,

@@ -28,7 +28,7 @@ ANSWER_TIMEOUT = 5.0
 _ATTEMPTS = {"use": "switch to", "run": "start a run with", "shell": "open a shell with"}
 
 
-def find_missing_folders(
+def check_mapping(
     context: Context,
     mapping: dict[str, Any],
     *,

@@ -303,7 +303,7 @@ class _Transaction:
         done = Switch(name, self.previous)
         done.wanted = renderer.mapping()
         done.secrets = renderer.secrets()[1]
-        done.folders = preflight.find_missing_folders(self._context, done.wanted, name=name, mkdir=mkdir, check=check)
+        done.folders = preflight.check_mapping(self._context, done.wanted, name=name, mkdir=mkdir, check=check)
         content = mapping.to_bytes(done.wanted)
         done.changed = name != self.previous or not mapping.same(self.content, content)
         if self.content != content:
