@@ -129,7 +129,7 @@ def _execute(invocation: Invocation) -> Result:
     context = Context()
     _unseal(context)
     result = invocation.function(context, invocation.args)
-    if command not in READ_BY_PROGRAMS and os.path.lexists(context.untold):
+    if command not in READ_BY_PROGRAMS and os.path.lexists(context.pending_messages):
         from taoprofiles.guard import status
 
         result = result._replace(

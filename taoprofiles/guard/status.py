@@ -51,14 +51,16 @@ def unseal(context: Context) -> bool:
 
 def add_message(context: Context, line: str) -> None:
     """Add a message that the user's next command shows. Needs the lock."""
-    text = "".join(f"{old}\n" for old in [*_read_lines(context.untold), " ".join(line.splitlines())][-_MESSAGES:])
-    best_effort.write(context.untold, text.encode("utf-8", "backslashreplace"))
+    text = "".join(
+        f"{old}\n" for old in [*_read_lines(context.pending_messages), " ".join(line.splitlines())][-_MESSAGES:]
+    )
+    best_effort.write(context.pending_messages, text.encode("utf-8", "backslashreplace"))
 
 
 def take_messages(context: Context) -> list[str]:
     """Return the messages and delete them; of two commands at the same time only one gets them."""
-    path = f"{context.untold}-{os.getpid()}"
-    if not best_effort.rename(context.untold, path):
+    path = f"{context.pending_messages}-{os.getpid()}"
+    if not best_effort.rename(context.pending_messages, path):
         return []
     lines = _read_lines(path)
     best_effort.unlink_quietly(path)

@@ -52,7 +52,7 @@ class Context:
         self.prompt_note = os.path.join(self.cache, "prompt")
         self.guard = os.path.join(self.state, "guard")
         self.seal = os.path.join(self.guard, "seal.json")
-        self.untold = os.path.join(self.guard, "untold")
+        self.pending_messages = os.path.join(self.guard, "untold")
 
     @property
     def folder(self) -> str:
