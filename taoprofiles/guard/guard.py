@@ -153,7 +153,7 @@ class Guard:
 
     def _with_entry(self, file: Snapshot) -> Snapshot:
         """Return the snapshot with its history entries. A restore that was interrupted is repeated."""
-        entry, last = self._history.in_force(file.content), self._history.last_mapping()
+        entry, last = self._history.current_entry(file.content), self._history.last_mapping()
         if entry is not None and last is not None and entry.id != last.id and last.action == "restore":
             entry = None
         return file._replace(entry=entry, last=last)

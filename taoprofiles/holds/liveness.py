@@ -211,7 +211,7 @@ class _Search:
 
     @functools.cached_property
     def _current_needs(self) -> _Needs:
-        entry = History(self._context).in_force(self._content)
+        entry = History(self._context).current_entry(self._content)
         digest = mapping.digest(self._content or b"")
         return _Needs(digest, entry.profile, entry.after) if entry else _Needs(digest, None)
 

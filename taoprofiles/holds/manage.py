@@ -54,7 +54,7 @@ def hold(
             raise UsageError(f"there is no process {pid}", hint="'ps -u $USER' lists your processes")
     with Lock(context.lock, timeout):
         content = files.read_mapping_file(context)
-        entry = History(context).in_force(content)
+        entry = History(context).current_entry(content)
         if entry is None and content is not None:
             History(context).record_external_change(content)  # so that the guard can restore what is held
         active = entry.profile if entry else None

@@ -177,7 +177,7 @@ def _replace(context: Context, action: str, name: str, before: bytes | None, tex
 
 def active_entry(context: Context) -> Entry | None:
     """Return the history entry that describes the mapping file; None if there is none, or another program wrote it."""
-    return History(context).in_force(files.read_mapping_file(context))
+    return History(context).current_entry(files.read_mapping_file(context))
 
 
 def _text_with_network(store: Store, name: str) -> bytes:

@@ -247,7 +247,7 @@ class History:
         """Return the entries about the mapping file that took effect, the newest first."""
         return (entry for entry, took_effect in self.timeline(content) if took_effect and entry.target == "mapping")
 
-    def in_force(self, content: bytes | None) -> Entry | None:
+    def current_entry(self, content: bytes | None) -> Entry | None:
         """Return the entry that describes the mapping file with this content, None after an external change."""
         last = next(self.mappings(content), None)
         return last if last is not None and last.after == (content and digest_of(content)) else None

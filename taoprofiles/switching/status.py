@@ -51,7 +51,7 @@ def get_status(context: Context) -> Status:
     """Return the status. Writes nothing and needs no lock. Raises InvalidStateError where files are unreadable."""
     history, content = History(context), files.read_mapping_file(context)
     for _ in range(10):  # after a switch between the two readings they do not match, and are read again
-        status = Status(content, history.in_force(content))
+        status = Status(content, history.current_entry(content))
         content = files.read_mapping_file(context)
         if content == status.content:
             break

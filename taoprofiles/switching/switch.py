@@ -281,7 +281,7 @@ class _Transaction:
         self._store = Store(context)
         self._history = History(context)
         self.content = files.read_mapping_file(context)
-        self._entry = self._history.in_force(self.content)
+        self._entry = self._history.current_entry(self.content)
         self.previous = self._entry.profile if self._entry else None
         self._note: bytes | None = None
         self.has_writer: bool | None = False
@@ -456,7 +456,7 @@ def _find_undo(context: Context, number: str | None) -> Undo:
 def _is_last_change_external(context: Context, history: History, content: bytes | None) -> bool:
     """Check whether another program changed the mapping file after the last entry."""
     last = next(history.newest_first(), None)
-    if last is None or history.last_mapping() is None or history.in_force(content) is not None:
+    if last is None or history.last_mapping() is None or history.current_entry(content) is not None:
         return False
     try:
         return last.target == "mapping" or os.stat(context.mapping_file).st_mtime > last.time
