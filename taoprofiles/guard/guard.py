@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from taoprofiles.errors import InvalidStateError, TaoprofError
 from taoprofiles.guard.overwrites import NEVER, Overwrites, should_seal
 from taoprofiles.guard.status import GuardFiles, StatusPublisher
-from taoprofiles.holds.hold import OWN_KINDS, RUN_VARIABLE, Hold, blocking_holds, needing_mapping_file
+from taoprofiles.holds.hold import OWN_KINDS, RUN_VARIABLE, Hold, blocking_holds, shared_holds
 from taoprofiles.holds.liveness import ActiveHolds, Containers, find_active_holds, seconds_held
 from taoprofiles.mounts import comparison, mapping
 from taoprofiles.storage import files
@@ -159,7 +159,7 @@ class Guard:
         return file._replace(entry=entry, last=last)
 
     def _report_failure(self, holds: list[Hold], failure: TaoprofError) -> None:
-        shared = needing_mapping_file(holds)
+        shared = shared_holds(holds)
         if shared and failure.message != self._failure:
             self._failure = failure.message
             logger.error("%s, but %s needs the previous mapping: tao would fail", failure.message, shared[0].line())

@@ -10,7 +10,7 @@ from collections import deque
 from contextlib import suppress
 
 from taoprofiles.errors import InvalidStateError
-from taoprofiles.holds.hold import Hold, blocking_holds, needing_mapping_file
+from taoprofiles.holds.hold import Hold, blocking_holds, shared_holds
 from taoprofiles.holds.liveness import past_mappings
 from taoprofiles.mounts import mapping
 from taoprofiles.storage import files
@@ -64,7 +64,7 @@ class RateLimiter:
 
 def should_seal(holds: list[Hold], digest: str) -> bool:
     """Return whether to seal a file with the mapping ``digest``: a hold needs it, and none needs another one."""
-    return bool(needing_mapping_file(holds)) and not blocking_holds(holds, digest)
+    return bool(shared_holds(holds)) and not blocking_holds(holds, digest)
 
 
 class Overwrites:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles.errors import GuardedError, TaoprofError
-from taoprofiles.holds.hold import Hold, needing_mapping_file
+from taoprofiles.holds.hold import Hold, shared_holds
 from taoprofiles.holds.liveness import ActiveHolds, Containers
 from taoprofiles.storage import best_effort, files, locks
 from taoprofiles.storage.locks import LivenessLock, Lock
@@ -191,7 +191,7 @@ def _time(seconds: float) -> str:
 
 
 def _line(name: str, holds: Sequence[Hold], *, is_sealed: bool) -> str:
-    shared = needing_mapping_file(holds)
+    shared = shared_holds(holds)
     line = f"watching {name}: not in use"
     if shared:
         # Not for how long: that would be wrong a moment later, and the line is shown until the next look.

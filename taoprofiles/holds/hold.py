@@ -133,17 +133,17 @@ def format_age(seconds: float) -> str:
     return f"{minutes} min" if minutes else f"{whole} s"
 
 
-def needing_mapping_file(holds: Iterable[Hold]) -> list[Hold]:
+def shared_holds(holds: Iterable[Hold]) -> list[Hold]:
     """Return the holds that need the shared mapping file."""
     return [hold for hold in holds if hold.shared and not hold.released]
 
 
 def blocking_holds(holds: Iterable[Hold], digest: str) -> list[Hold]:
     """Return the holds that need another mapping in the shared mapping file than the one with this digest."""
-    return [hold for hold in needing_mapping_file(holds) if hold.digest != digest]
+    return [hold for hold in shared_holds(holds) if hold.digest != digest]
 
 
-def writing_to(holds: Iterable[Hold], results: list[str]) -> list[tuple[Hold, str]]:
+def results_conflicts(holds: Iterable[Hold], results: list[str]) -> list[tuple[Hold, str]]:
     """Return each active run that writes one of the folders ``results``, or one inside or around it, and the folder."""
     return [
         (hold, folder)
@@ -153,6 +153,6 @@ def writing_to(holds: Iterable[Hold], results: list[str]) -> list[tuple[Hold, st
     ]
 
 
-def using_gpus(holds: Iterable[Hold], gpus: list[str] | str) -> list[Hold]:
+def gpu_conflicts(holds: Iterable[Hold], gpus: list[str] | str) -> list[Hold]:
     """Return the active runs that use one of the GPUs; "all" overlaps with every GPU."""
     return [hold for hold in holds if hold.gpus and (gpus == "all" or hold.gpus == "all" or set(gpus) & set(hold.gpus))]

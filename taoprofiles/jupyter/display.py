@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from taoprofiles.cli.output import hold_rows, table
 from taoprofiles.errors import TaoprofError
 from taoprofiles.holds import manage
-from taoprofiles.holds.hold import needing_mapping_file
+from taoprofiles.holds.hold import shared_holds
 from taoprofiles.masking import MASK, is_secret, printable
 from taoprofiles.mounts import mapping, paths
 from taoprofiles.profiles.store import Store
@@ -177,7 +177,7 @@ def sealed_output(context: Context) -> Output:
     """Return why a cell could not write the mapping file."""
     path = context.short(context.mapping_file)
     try:
-        blocked = needing_mapping_file(manage.active_holds(context).holds)
+        blocked = shared_holds(manage.active_holds(context).holds)
     except TaoprofError:  # whose work it is cannot be read now
         blocked = []
     output = Output(

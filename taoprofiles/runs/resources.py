@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from taoprofiles.errors import HeldError, UsageError
-from taoprofiles.holds.hold import Hold, using_gpus, writing_to
+from taoprofiles.holds.hold import Hold, gpu_conflicts, results_conflicts
 
 
 def parse_gpus(text: str) -> list[str] | int | str:
@@ -33,7 +33,7 @@ def is_count(text: str | None) -> bool:
 
 def check_results(hold: Hold, active_runs: list[Hold]) -> None:
     """Raise HeldError if one of ``active_runs`` writes a results folder of ``hold``."""
-    conflicts = writing_to(active_runs, hold.results)
+    conflicts = results_conflicts(active_runs, hold.results)
     if conflicts:
         raise HeldError(
             f"cannot start '{hold.profile}': another training is writing to '{conflicts[0][1]}'",
@@ -65,12 +65,12 @@ def choose_gpus(
             )
         if gpus > len(available):
             raise UsageError(f"{gpus} GPUs requested, but this machine has {len(available)}")
-        free = [index for index in available if not using_gpus(active_runs, [index])]
+        free = [index for index in available if not gpu_conflicts(active_runs, [index])]
         if len(free) >= gpus:
             reserved = [other for other in others if other.gpus != "all"]  # a plain launcher always asks for all
-            return sorted(sorted(free, key=lambda gpu: bool(using_gpus(reserved, [gpu])))[:gpus], key=free.index)
+            return sorted(sorted(free, key=lambda gpu: bool(gpu_conflicts(reserved, [gpu])))[:gpus], key=free.index)
         gpus = "all"  # the error names every run that uses one
-    users = using_gpus(active_runs, gpus)
+    users = gpu_conflicts(active_runs, gpus)
     if users:
         raise HeldError(
             f"cannot start '{hold.profile}': the GPUs that it requests are in use",

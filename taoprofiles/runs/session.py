@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from taoprofiles.errors import TaoprofError
-from taoprofiles.holds.hold import RUN_VARIABLE, Hold, writing_to
+from taoprofiles.holds.hold import RUN_VARIABLE, Hold, results_conflicts
 from taoprofiles.holds.liveness import find_active_holds
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.masking import without_secrets
@@ -151,7 +151,7 @@ class Session(Run):
         task = Hold(**{**self.hold.as_dict(), **fields, "container": container.id})
         with suppress(TaoprofError):
             others = find_active_holds(self.context, files.read_mapping_file(self.context)).holds
-            for other, folder in writing_to((hold for hold in others if hold.id != self.hold.id), results):
+            for other, folder in results_conflicts((hold for hold in others if hold.id != self.hold.id), results):
                 self._messages.append(f"warning: another training is also writing to '{folder}': {other.line()}")
         self._tasks[container.id] = task
         self._update_record()

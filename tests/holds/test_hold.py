@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taoprofiles.holds.hold import Hold, blocking_holds, format_age, using_gpus, writing_to
+from taoprofiles.holds.hold import Hold, blocking_holds, format_age, gpu_conflicts, results_conflicts
 
 HOLDS = st.builds(
     lambda **fields: Hold(**fields),
@@ -47,19 +47,19 @@ def test_blocking_holds(holds: list[Hold], wanted: str) -> None:
 )
 def test_writing_to(mine: str, theirs: str, same: bool) -> None:
     hold = Hold(results=["/elsewhere", theirs])
-    assert writing_to([hold], [mine]) == ([(hold, mine)] if same else [])
+    assert results_conflicts([hold], [mine]) == ([(hold, mine)] if same else [])
     hold.ended = 1.0
-    assert writing_to([hold], [mine]) == []
+    assert results_conflicts([hold], [mine]) == []
 
 
 def test_runs_without_results_do_not_conflict() -> None:
-    assert writing_to([Hold()], ["/r"]) == []
-    assert writing_to([Hold(results=["/r"])], []) == []
+    assert results_conflicts([Hold()], ["/r"]) == []
+    assert results_conflicts([Hold(results=["/r"])], []) == []
 
 
 @given(st.lists(HOLDS), st.just("all") | st.lists(st.sampled_from("0123"), min_size=1, max_size=3))
 def test_using_gpus(holds: list[Hold], wanted: list[str] | str) -> None:
-    found = using_gpus(holds, wanted)
+    found = gpu_conflicts(holds, wanted)
     every = set("0123")
     for hold in holds:
         theirs = every if hold.gpus == "all" else set(hold.gpus or ())
