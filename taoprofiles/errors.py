@@ -90,7 +90,7 @@ class BusyError(TaoprofError):
     status = 7
 
 
-class GuardedError(TaoprofError):
+class GuardRunningError(TaoprofError):
     """Another guard is running."""
 
     code = "guarded"

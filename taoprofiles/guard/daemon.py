@@ -130,8 +130,8 @@ class Daemon:
     def run(self) -> None:
         """Guard the file until SIGTERM or SIGINT.
 
-        Raises GuardedError if another guard is running, and TaoprofError if the home or the state folder is not there,
-        or goes away: the service manager then starts the guard again.
+        Raises GuardRunningError if another guard is running, and TaoprofError if the home or the state folder is not
+        there, or goes away: the service manager then starts the guard again.
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: setattr(self, "_stops", True))

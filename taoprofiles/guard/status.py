@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from taoprofiles.errors import GuardedError, TaoprofError
+from taoprofiles.errors import GuardRunningError, TaoprofError
 from taoprofiles.holds.hold import Hold, shared_holds
 from taoprofiles.holds.liveness import ActiveHolds, Containers
 from taoprofiles.storage import best_effort, files, locks
@@ -85,7 +85,7 @@ class GuardFiles:
     def acquire(self) -> int:
         """Become the guard of this host; return the descriptor that proves it while it is open.
 
-        Raises GuardedError if a guard is alive on this host.
+        Raises GuardRunningError if a guard is alive on this host.
         """
         files.make_folder(self._folder)
         path = self._path(".claim")
@@ -96,7 +96,7 @@ class GuardFiles:
             fd = LivenessLock(path).try_acquire()
         if fd is None:
             pid = (self.read() or {}).get("pid", "unknown")
-            raise GuardedError(f"a guard is already running: pid {pid}", hint="taoprof service status")
+            raise GuardRunningError(f"a guard is already running: pid {pid}", hint="taoprof service status")
         return fd
 
     def is_current(self, fd: int) -> bool:
