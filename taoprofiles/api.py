@@ -66,7 +66,7 @@ def switch(
     Nothing is held afterwards. With ``dry_run``, nothing is changed. Raises the errors of ``use``.
     """
     _check_types(name=name, dry_run=dry_run, mkdir=mkdir, check=check, timeout=timeout)
-    return switching.use(Context(), name, dry_run=dry_run, mkdir=mkdir, check=check, timeout=timeout)
+    return switching.switch_profile(Context(), name, dry_run=dry_run, mkdir=mkdir, check=check, timeout=timeout)
 
 
 def current() -> Status:

@@ -102,7 +102,7 @@ def apply(context: Context, fixes: Sequence[Fix], name: str | None) -> None:
             files.change_mode(fix.subject, 0o600)
         elif fix.kind == "use":  # unchecked: it was active, with its other problems
             try:
-                switch.use(context, fix.subject, check=False)
+                switch.switch_profile(context, fix.subject, check=False)
             except HeldError as error:
                 error.hint = f"profile '{fix.subject}' was changed, but is not active yet: {error.hint}"
                 raise

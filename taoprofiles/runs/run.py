@@ -31,7 +31,7 @@ from taoprofiles.storage.journal import History
 from taoprofiles.storage.locks import DEFAULT_TIMEOUT, Lock
 from taoprofiles.storage.paths import Context
 from taoprofiles.switching import preflight
-from taoprofiles.switching.switch import kept_message, switch
+from taoprofiles.switching.switch import kept_message, switch_locked
 from taoprofiles.system import processes
 from taoprofiles.system.commands import gpu_indices
 from taoprofiles.system.engine import RUN_LABEL, Engine, EngineError
@@ -329,7 +329,7 @@ def prepare(
     """Render the profile, check that nothing blocks the run, and create its hold; nothing is started yet.
 
     ``kind`` is that of the hold, ``run_type`` the type of the result, ``timeout`` (s) is for the lock. Raises HeldError
-    for a results folder or a GPU that an active run uses (with ``shared`` also as ``switch.use`` does),
+    for a results folder or a GPU that an active run uses (with ``shared`` also as ``switch.switch_profile`` does),
     InvalidProfileError, NotFoundError, UsageError, CannotRenderError, BusyError.
     """
     options = options or RunOptions()
@@ -380,7 +380,9 @@ def prepare(
                     raise TaoprofError(f"profile '{name}' was changed at this moment", hint="run the command again")
                 hold.content = History(context).keep(mapping.to_bytes(rendered))
                 records.write(hold)
-                run.notes += kept_message(switch(context, name, check=options.check, release=options.release).kept)
+                run.notes += kept_message(
+                    switch_locked(context, name, check=options.check, release=options.release).kept
+                )
                 run.environ.pop("LAUNCHER_MOUNTS", None)
             elif options.image is not None:
                 _use_docker(run, renderer, command, options)

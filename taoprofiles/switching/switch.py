@@ -60,7 +60,7 @@ class Switch:
         self.unseen: list[str] = []
 
 
-def use(
+def switch_profile(
     context: Context,
     name: str,
     *,
@@ -92,13 +92,13 @@ def use(
     else:
         preflight.require_answer(wanted)  # before the lock: a dead file server must not block other commands
     with Lock(context.lock, timeout):
-        return switch(context, name, mkdir=mkdir, check=check, release=release)
+        return switch_locked(context, name, mkdir=mkdir, check=check, release=release)
 
 
-def switch(
+def switch_locked(
     context: Context, name: str, *, mkdir: bool = False, check: bool = True, release: str | None = None
 ) -> Switch:
-    """Switch as ``use`` does. Needs the lock."""
+    """Switch as ``switch_profile`` does. Needs the lock."""
     _wait_for_writer(context)
     transaction = _Transaction(context)
     done = transaction.plan(name, mkdir=mkdir, check=check, may_write=True, release=release)
@@ -138,7 +138,7 @@ def find_undo(context: Context, number: str | None, *, timeout: float = DEFAULT_
 def undo(context: Context, number: str | None, *, timeout: float = DEFAULT_TIMEOUT) -> Undo:
     """Restore the mapping file, or a profile, as it was before the history entry ``number``, or before the last change.
 
-    Undoing an undo brings the change back. Raises as ``find_undo`` and ``use`` do.
+    Undoing an undo brings the change back. Raises as ``find_undo`` and ``switch_profile`` do.
     """
     from taoprofiles.profiles import manage  # it imports tomlkit
 
@@ -201,7 +201,7 @@ def purge(context: Context, *, timeout: float = DEFAULT_TIMEOUT) -> None:
 def replace_content(context: Context, wanted: bytes, *, expected: bytes, timeout: float = DEFAULT_TIMEOUT) -> None:
     """Replace the content ``expected`` of an unmanaged mapping file by the fixed content ``wanted``.
 
-    Raises as ``use`` does, and InvalidStateError if the file no longer has that content.
+    Raises as ``switch_profile`` does, and InvalidStateError if the file no longer has that content.
     """
     with Lock(context.lock, timeout):
         _wait_for_writer(context)

@@ -53,7 +53,9 @@ def main() -> None:
             os.close(fd)
 
         report("  of which: write and fsync one file", repeat(1000, bare_fsyncs))
-        report("whole switch (among 10,000 profiles)", repeat(500, lambda n: switch.use(context, f"p{n % 2}")))
+        report(
+            "whole switch (among 10,000 profiles)", repeat(500, lambda n: switch.switch_profile(context, f"p{n % 2}"))
+        )
         report("current", repeat(500, lambda _: get_status(context)))
         store = Store(context)
         report("list of 10,000, first time", repeat(1, lambda _: store.summaries(may_write=True)))

@@ -177,7 +177,7 @@ class Writer:
     def use(self) -> None:
         if not self.holds:
             name = self.random.choice("ab")
-            switch.use(self.sandbox.context, name)
+            switch.switch_profile(self.sandbox.context, name)
             self.did.append(f"use {name}")
             self.to_keep += [content for content in self.last if content is not None and len(self.last) == 1]
             self.last = {rendered(self.sandbox, name)}

@@ -44,7 +44,7 @@ def context(sandbox: Sandbox, engine: FakeEngine, uid: int | None = None) -> Con
 
 def use(sandbox: Sandbox, engine: FakeEngine, name: str = "b", uid: int | None = None) -> Switch:
     """Switch in this process."""
-    return switch.use(context(sandbox, engine, uid), name)
+    return switch.switch_profile(context(sandbox, engine, uid), name)
 
 
 def refused(sandbox: Sandbox, engine: FakeEngine, name: str = "b", uid: int | None = None) -> list[dict[str, Any]]:
@@ -169,7 +169,7 @@ def test_no_engine(sandbox: Sandbox) -> None:
         **dict.fromkeys(("what", "unix:", "unix://", "tcp://", "tcp://127.0.0.1", "tcp://127.0.0.1:x"), None),
         "npipe:////./pipe/docker": "has a scheme that taoprof does not support",
     }.items():
-        switch.use(sandbox.context, "a")
+        switch.switch_profile(sandbox.context, "a")
         done = call(sandbox, "use", "b", environ={"DOCKER_HOST": address})
         assert (done.status, "Traceback" in done.err) == (0, False), (address, done.err)
         assert warning is None or warning in done.err, address
@@ -183,7 +183,7 @@ def test_an_engine_without_permission(sandbox: Sandbox, monkeypatch: pytest.Monk
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("taoprofiles.system.engine.Engine._connect", connect)
-    (warning,) = switch.use(sandbox.context, "b").unseen
+    (warning,) = switch.switch_profile(sandbox.context, "b").unseen
     assert ": permission denied" in warning
 
 
@@ -225,7 +225,7 @@ def test_answers_of_the_wrong_shape(sandbox: Sandbox, engine: FakeEngine) -> Non
     container = engine.container(1, mounts_of(sandbox, "a"))
     whole = dict(engine.containers[container])
     for wrong in CONTAINERS:
-        switch.use(sandbox.context, "a")
+        switch.switch_profile(sandbox.context, "a")
         engine.containers[container] = {**whole, **wrong}
         try:
             use(sandbox, engine)
@@ -263,7 +263,7 @@ def test_a_launchers_container_holds(sandbox: Sandbox, engine: FakeEngine) -> No
 
 def test_a_container_of_an_older_mapping_holds_that_one(sandbox: Sandbox, engine: FakeEngine) -> None:
     """It was started before a switch that somebody forced: it needs the mapping of then."""
-    switch.use(sandbox.context, "b")
+    switch.switch_profile(sandbox.context, "b")
     engine.container(1, mounts_of(sandbox, "a"))
     sandbox.profile("c")
     (holder,) = refused(sandbox, engine, "c")
@@ -307,7 +307,7 @@ def test_a_container_with_more_or_fewer_mounts(sandbox: Sandbox, engine: FakeEng
     engine.container(2, {"/other": "/workspace/tao-experiments"})
     engine.container(3, {})
     assert use(sandbox, engine).changed
-    switch.use(sandbox.context, "a")
+    switch.switch_profile(sandbox.context, "a")
     engine.container(4, {**mounts_of(sandbox, "a"), "/home/x/.cache": "/cache"})
     assert len(refused(sandbox, engine)) == 1, "one folder more, by the launcher's own doing, and it is still ours"
 

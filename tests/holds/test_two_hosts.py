@@ -88,13 +88,13 @@ def run_on_a(sandbox: Sandbox, spaces: str, *options: str) -> tuple[Any, subproc
 
 def refused(sandbox: Sandbox, name: str) -> list[dict[str, Any]]:
     with pytest.raises(HeldError) as caught:
-        switch.use(sandbox.context, name)
+        switch.switch_profile(sandbox.context, name)
     return caught.value.holders
 
 
 def switches(sandbox: Sandbox, name: str) -> bool:
     try:
-        switch.use(sandbox.context, name)
+        switch.switch_profile(sandbox.context, name)
     except HeldError:
         return False
     return True
@@ -119,7 +119,7 @@ def test_a_run_on_another_host(sandbox: Sandbox, spaces: str) -> None:
     assert f"on {NAME}" in call(sandbox, "use", "a").err
     done = call(sandbox, "stop", holder["id"])
     assert (done.status, "stop it there" in done.err) == (2, True)
-    assert switch.use(sandbox.context, "b").changed is False, "the same mapping is no conflict"
+    assert switch.switch_profile(sandbox.context, "b").changed is False, "the same mapping is no conflict"
     sleep(1.5 * LEASE)
     refused(sandbox, "a")  # it is renewed for as long as it runs
     tao.end(4)

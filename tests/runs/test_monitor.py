@@ -310,7 +310,7 @@ def test_a_container_that_is_reported_late_is_held(sandbox: Sandbox, engine: Fak
 
 def test_waiting_for_a_container_asks_the_engine_twice_a_second(sandbox: Sandbox, engine: FakeEngine) -> None:
     engine.container(1, mounts_of(sandbox, "a"))
-    attempt: Callable[[], object] = lambda: switch.use(sandbox.context, "b")  # noqa: E731
+    attempt: Callable[[], object] = lambda: switch.switch_profile(sandbox.context, "b")  # noqa: E731
     with pytest.raises(HeldError):
         wait_until_free(sandbox.context, "use", attempt, seconds=1.2, say=lambda text: None)
     lists = [path for path in engine.asked if path.startswith("/containers/json")]

@@ -48,7 +48,7 @@ class Play:
     def __init__(self, sandbox: Sandbox, seed: int) -> None:
         self.sandbox, self.random = sandbox, random.Random(seed)
         self.wanted = {name: rendered(sandbox, name) for name in NAMES}
-        switch.use(sandbox.context, "a")
+        switch.switch_profile(sandbox.context, "a")
         self.active = "a"
         self.works: list[Work] = []
         self.by_hand: list[tuple[str, str]] = []
@@ -92,7 +92,7 @@ class Play:
             status = self.sandbox.run("use", name).returncode
         else:
             try:
-                switch.use(self.sandbox.context, name)
+                switch.switch_profile(self.sandbox.context, name)
                 status = 0
             except HeldError:
                 status = 5
@@ -141,7 +141,7 @@ class Play:
             manage.release(self.sandbox.context, hold_id)
         assert self.sandbox.holds() == []
         assert list(self.sandbox.records.iterdir()) == [], "nothing is left behind"
-        switch.use(self.sandbox.context, next(name for name in NAMES if name != self.active))
+        switch.switch_profile(self.sandbox.context, next(name for name in NAMES if name != self.active))
 
 
 @pytest.mark.timeout(60 + 20 * SEQUENCES)

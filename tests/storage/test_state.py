@@ -231,7 +231,7 @@ def test_leftovers_of_a_killed_switch_are_swept(used: Home) -> None:
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK])
 def test_without_hard_links(used: Home, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     _no_links(monkeypatch, number)
-    done = switch.use(used.context, "c")
+    done = switch.switch_profile(used.context, "c")
     assert (done.name, done.previous, done.changed) == ("c", "b", True)
     assert used.run("current").stdout == "c\n"
     assert [path.name for path in used.root.iterdir() if "taoprof-" in path.name] == []
@@ -251,7 +251,7 @@ def test_error_after_the_rename_takes_it_back(used: Home, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(atomic.DirectoryLock, "sync", fail)
     with pytest.raises(TaoprofError, match="cannot write"):
-        switch.use(used.context, "c")
+        switch.switch_profile(used.context, "c")
     assert used.mapping_file.read_bytes() == before
     found = get_status(used.context)
     assert (found.name, found.state) == ("b", "active")
@@ -267,7 +267,7 @@ def test_write_of_another_program_in_the_moment_of_the_switch(used: Home, monkey
         really(*args, **options)
 
     monkeypatch.setattr(os, "link", write_then_link)
-    done = switch.use(used.context, "c")
+    done = switch.switch_profile(used.context, "c")
     monkeypatch.undo()
     assert done.kept is not None
     used.run("undo", str(done.kept), check=True)
@@ -295,7 +295,7 @@ def test_nobody_else_can_prevent_a_switch(used: Home, monkeypatch: pytest.Monkey
     """Whoever can open the home may lock it; in a sticky folder another's file under our name cannot be deleted."""
     folder = os.open(used.root, os.O_RDONLY)
     fcntl.flock(folder, fcntl.LOCK_EX)
-    assert switch.use(used.context, "c").changed
+    assert switch.switch_profile(used.context, "c").changed
     os.close(folder)
     names = {used.root / name for name in (".taoprof-new", ".taoprof-old")}
     for path in names:
@@ -310,7 +310,7 @@ def test_nobody_else_can_prevent_a_switch(used: Home, monkeypatch: pytest.Monkey
         unlink(path, **options)
 
     monkeypatch.setattr(os, "unlink", sticky)
-    done = switch.use(used.context, "b")
+    done = switch.switch_profile(used.context, "b")
     assert (done.changed, done.kept) == (True, None)
     assert {path for path in used.root.iterdir() if "taoprof-" in path.name} == names
     assert os.geteuid() != 0 or not History(used.context).knows(FOREIGN), "it is not what a killed switch left"
@@ -328,10 +328,10 @@ def test_what_a_killed_switch_left_is_not_deleted_unread(used: Home, monkeypatch
 
     monkeypatch.setattr(files, "read", fail)
     with pytest.raises(TaoprofError, match="cannot read"):
-        switch.use(used.context, "c")
+        switch.switch_profile(used.context, "c")
     assert path.read_bytes() == FOREIGN
     monkeypatch.undo()
-    switch.use(used.context, "c")
+    switch.switch_profile(used.context, "c")
     assert History(used.context).knows(FOREIGN)
 
 

@@ -128,7 +128,7 @@ class Sandbox(Home):
         for name in names:
             self.profile(name)
         for name in (*names[1:], names[0]):
-            switch.use(self.context, name)  # in this process: a command takes ten times as long
+            switch.switch_profile(self.context, name)  # in this process: a command takes ten times as long
         return self
 
     def new_tao(self, *, client: bool = False) -> Tao:
@@ -178,7 +178,7 @@ class Sandbox(Home):
     def would_be_refused(self, name: str) -> bool:
         """Whether a switch would be refused now."""
         try:
-            switch.use(self.context, name, dry_run=True)
+            switch.switch_profile(self.context, name, dry_run=True)
         except HeldError:
             return True
         return False

@@ -32,7 +32,7 @@ from taoprofiles.system import processes
 
 processes.scan = list  # it only reads, and how many calls it makes depends on what else the machine is doing
 
-def marked(*args, really=switch.use, **options):
+def marked(*args, really=switch.switch_profile, **options):
     os.access("{BEGIN}", 0)
     try:
         return really(*args, **options)
@@ -41,7 +41,7 @@ def marked(*args, really=switch.use, **options):
 
 with contextlib.redirect_stdout(io.StringIO()):
     main.run(["use", "b", "--dry-run"])
-switch.use = marked
+switch.switch_profile = marked
 raise SystemExit(main.run(["use", "b"]))
 """
 

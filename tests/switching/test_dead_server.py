@@ -44,7 +44,7 @@ def test_a_switch_gives_up_and_others_do_not_wait(dead: Sandbox) -> None:
 
     def attempt() -> None:
         with pytest.raises(TaoprofError) as raised:
-            switch.use(dead.context, "dead")
+            switch.switch_profile(dead.context, "dead")
         errors.append(raised.value.message)
 
     thread = threading.Thread(target=attempt)

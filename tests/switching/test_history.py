@@ -234,8 +234,8 @@ def test_a_switch_between_the_two_reads_of_a_look(home: Home, monkeypatch: pytes
         if path == str(home.mapping_file) and times[0] < 1:
             times[0] += 1
             monkeypatch.setattr(files, "read", really)
-            switch.use(home.context, "b")
-            switch.use(home.context, "c")
+            switch.switch_profile(home.context, "b")
+            switch.switch_profile(home.context, "c")
             monkeypatch.setattr(files, "read", read)
         return content
 

@@ -101,7 +101,7 @@ def _switch(context: Context, args: argparse.Namespace, name: str) -> switch.Swi
         confirm_release(manage.mark_released(manage.active_holds(context), args.release), yes=args.yes)
 
     def attempt() -> switch.Switch:
-        return switch.use(
+        return switch.switch_profile(
             context, name, dry_run=args.dry_run, mkdir=args.mkdir, check=not args.force, release=args.release
         )
 
