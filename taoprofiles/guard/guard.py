@@ -195,7 +195,7 @@ class Guard:
 
     def _digest_of(self, content_hash: str) -> str | None:
         try:
-            return mapping.digest(self._history.content(content_hash))
+            return mapping.digest(self._history.load_content(content_hash))
         except InvalidStateError:
             return None
 

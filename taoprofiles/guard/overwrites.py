@@ -116,7 +116,9 @@ class Overwrites:
             self._gave_up = False
             logger.error("%s: restored%s", event, f". To get the other version: taoprof undo {undo}" if undo else "")
             return restored
-        entry = switch.accept_external_change(self._context, content, writer=writer)
+        entry = None
+        if files.read_mapping_file(self._context) == content:
+            entry = self._history.record_external_change(content, writer=writer)
         if holders:
             self._limiter.count(now)
             why = "the history has lost the previous mapping"
@@ -142,7 +144,7 @@ class Overwrites:
         for hold in holders:
             if hold.content is not None:
                 with suppress(InvalidStateError):  # it is lost
-                    return hold.profile, self._history.content(hold.content)
+                    return hold.profile, self._history.load_content(hold.content)
         digests = {hold.digest for hold in holders}
         mappings = past_mappings(self._history)
         return next(
@@ -165,7 +167,7 @@ class Overwrites:
                 interval = LATE_INTERVAL
                 continue
             new_digest = hashlib.sha256(content).hexdigest()
-            if new_digest != digest and content and not self._history.knows(content):
+            if new_digest != digest and content and not self._history.has_content(content):
                 entry = switch.record_late_write(self._context, content)
                 logger.info("a program was still writing the replaced file; to get its content: taoprof undo %s", entry)
             # A program that opened the file just before it was replaced may not have it open for writing yet.

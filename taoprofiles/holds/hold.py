@@ -25,7 +25,7 @@ class Hold:
     - ``id``: five letters; ``kind``: run, shell, notebook, manual, or found (work that taoprofiles did not start)
     - ``phase``: "pending" until the container exists, then "bound"
     - ``profile``, ``digest``: the profile's name and the digest of the mapping that the work needs (``mapping.digest``)
-    - ``content``: that mapping's content in the history (``History.keep``), None if it is not known to be there
+    - ``content``: that mapping's content in the history (``History.store_content``), None if it may not be there
     - ``shared``: whether the work needs the shared mapping file; an isolated run has its own file
     - ``user``, ``host`` (its name), ``place`` (``processes.host_id``), ``pid``, ``start``: the owner; ``start`` is
       in clock ticks since boot, for a manual hold without a pid the time at which it was made

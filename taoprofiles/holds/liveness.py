@@ -102,7 +102,7 @@ def past_mappings(history: History) -> Iterator[tuple[Entry, bytes]]:
             continue
         digests.add(entry.after)
         try:
-            content = history.content(entry.after)
+            content = history.load_content(entry.after)
         except InvalidStateError:
             continue
         yield entry, content

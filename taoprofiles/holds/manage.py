@@ -70,7 +70,7 @@ def hold(
             "manual",
             profile=active,
             digest=mapping.digest(content),
-            content=History(context).keep(content),
+            content=History(context).store_content(content),
             shared=True,
             reason=reason,
             folder=context.folder,

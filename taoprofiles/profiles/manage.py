@@ -165,7 +165,7 @@ def set_keys(context: Context, name: str, settings: Mapping[str, str | None]) ->
 def entry_of(context: Context, action: str, name: str, before: bytes | None, after: bytes | None) -> dict[str, Any]:
     """Return the history entry of a changed profile, with both texts stored; None means no profile."""
     history = History(context)
-    digests = [None if text is None else history.keep(text) for text in (before, after)]
+    digests = [None if text is None else history.store_content(text) for text in (before, after)]
     return {"action": action, "target": "profile", "profile": name, "before": digests[0], "after": digests[1]}
 
 

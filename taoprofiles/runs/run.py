@@ -378,7 +378,7 @@ def prepare(
             if options.shared:
                 if store.text(name) != text:
                     raise TaoprofError(f"profile '{name}' was changed at this moment", hint="run the command again")
-                hold.content = History(context).keep(mapping.to_bytes(rendered))
+                hold.content = History(context).store_content(mapping.to_bytes(rendered))
                 records.write(hold)
                 run.notes += kept_message(
                     switch_locked(context, name, check=options.check, release=options.release).kept

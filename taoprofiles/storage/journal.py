@@ -71,7 +71,7 @@ class History:
     def __init__(self, context: Context) -> None:
         self._context = context
 
-    def keep(self, content: bytes) -> str:
+    def store_content(self, content: bytes) -> str:
         """Store ``content`` durably and return its digest. Needs the lock. A damaged copy is replaced."""
         digest = digest_of(content)
         path = os.path.join(self._context.objects, digest)
@@ -89,10 +89,10 @@ class History:
 
         The file stays as it is. Needs the lock.
         """
-        entry = self.external_change(None if content is None else self.keep(content), writer=writer)
+        entry = self.external_entry(None if content is None else self.store_content(content), writer=writer)
         return None if entry is None else self.record([entry])
 
-    def external_change(self, digest: str | None, *, writer: str | None = None) -> dict[str, Any] | None:
+    def external_entry(self, digest: str | None, *, writer: str | None = None) -> dict[str, Any] | None:
         """Return the entry to record for an external change since the last one, None if there was none."""
         last = self.last_mapping()
         before = last.after if last else None
@@ -101,13 +101,13 @@ class History:
         entry = {"action": "found", "target": "mapping", "profile": None, "before": before, "after": digest}
         return {**entry, "writer": writer}
 
-    def knows(self, content: bytes) -> bool:
+    def has_content(self, content: bytes) -> bool:
         """Check whether an entry has ``content``, so that it can be restored."""
         digest = digest_of(content)
         return any(digest in (entry.before, entry.after) for entry in self.newest_first())
 
-    def content(self, digest: str) -> bytes:
-        """Return what ``keep`` stored. Raises InvalidStateError where it is missing or damaged."""
+    def load_content(self, digest: str) -> bytes:
+        """Return what ``store_content`` stored. Raises InvalidStateError where it is missing or damaged."""
         path = os.path.join(self._context.objects, digest)
         content = files.read(path, CONTENT_LIMIT)
         if content is None or digest_of(content) != digest:

@@ -154,7 +154,7 @@ def undo(context: Context, number: str | None, *, timeout: float = DEFAULT_TIMEO
             manage.move(context, "undo", name, entry.was)
             return plan
         now = store.text_or_none(name)
-        wanted = None if entry.before is None else history.content(entry.before)
+        wanted = None if entry.before is None else history.load_content(entry.before)
         if wanted is None and get_status(context).name == name:
             raise UsageError(
                 f"'{name}' is the active profile, and undoing this would remove it",
@@ -174,7 +174,7 @@ def undo(context: Context, number: str | None, *, timeout: float = DEFAULT_TIMEO
 
 def _undo_mapping(context: Context, plan: Undo) -> None:
     entry, name = plan
-    wanted = None if entry.before is None else History(context).content(entry.before)
+    wanted = None if entry.before is None else History(context).load_content(entry.before)
     transaction = _Transaction(context)
     if transaction.content != wanted or name != transaction.previous:
         target = f"'{name}'" if name else f"the mapping before entry {entry.id}"
@@ -236,17 +236,6 @@ def restore(
     """
     transaction = _Transaction(context, writer=writer, displaced=displaced)
     return transaction.write("restore", profile, wanted, link=link, attributes=attributes) or 0
-
-
-def accept_external_change(context: Context, content: bytes | None, *, writer: str | None) -> int | None:
-    """Record the content that another program wrote as the current, unmanaged mapping; return the entry.
-
-    None if the file no longer has this content, or the last entry already describes it. Needs the
-    lock. Raises TaoprofError.
-    """
-    if files.read_mapping_file(context) != content:
-        return None
-    return History(context).record_external_change(content, writer=writer)
 
 
 def record_late_write(context: Context, content: bytes) -> int:
@@ -343,13 +332,13 @@ class _Transaction:
     ) -> int | None:
         """Record and replace; return the entry whose undo restores an unmanaged mapping, if one was replaced."""
         self.store_backup()
-        before = None if self.content is None else self._history.keep(self.content)
+        before = None if self.content is None else self._history.store_content(self.content)
         if os.path.lexists(self._context.seal):
             from taoprofiles.switching.seal import Seal
 
             Seal(self._context).remove()  # so that the new file gets the old mode
-        after = None if wanted is None else self._history.keep(wanted)
-        change = self._history.external_change(before, writer=self._writer) if self._entry is None else None
+        after = None if wanted is None else self._history.store_content(wanted)
+        change = self._history.external_entry(before, writer=self._writer) if self._entry is None else None
         entries = [change] if change else []
         entries.append(_entry(action, profile, before, after))
         content_now: bytes | None = wanted
@@ -413,7 +402,7 @@ class _Transaction:
         """Store what another program wrote during a switch that was killed before it could see that."""
         content = atomic.read_backup(self._context.mapping_file)
         last = None if content is None else self._history.last_mapping()
-        if content is None or last is None or self._history.knows(content):
+        if content is None or last is None or self._history.has_content(content):
             return
         _record_overwritten(self._history, content, _entry(last.action, last.profile, None, last.after))
 
@@ -430,7 +419,7 @@ def _entry(action: str, profile: str | None, before: str | None, after: str | No
 
 def _record_overwritten(history: History, content: bytes, entry: dict[str, Any]) -> int:
     """Record that ``content`` of another program was replaced, by the change ``entry``; return the last entry's id."""
-    digest = history.keep(content)
+    digest = history.store_content(content)
     return history.record([_entry("found", None, entry["after"], digest), {**entry, "before": digest}])
 
 
@@ -444,7 +433,7 @@ def _find_undo(context: Context, number: str | None) -> Undo:
         if entry.action == "use" and entry.before is None and entry.after is None:
             raise InvalidStateError(f"the history no longer has what was before entry {entry.id}")
         if entry.before is not None and entry.was is None:
-            history.content(entry.before)  # it raises, if the content is lost
+            history.load_content(entry.before)  # it raises, if the content is lost
         older = (e for e in history.mappings(content) if e.id < entry.id and e.after == entry.before)
         name = next((e.profile for e in older), None) if entry.target == "mapping" else None
         return Undo(entry, name)

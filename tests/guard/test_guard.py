@@ -18,7 +18,7 @@ from tests.support.sandbox import Sandbox, kill
 
 
 def kept(sandbox: Sandbox, content: bytes) -> bool:
-    return History(sandbox.context).knows(content)
+    return History(sandbox.context).has_content(content)
 
 
 def held_and_sealed(sandbox: Sandbox) -> str:
@@ -183,7 +183,7 @@ def test_a_restore_that_was_interrupted_is_made_good(sandbox: Sandbox) -> None:
     before, history = sandbox.mapping_file.read_bytes(), History(sandbox.context)
     held(sandbox)
     replaced(sandbox)
-    digests = history.keep(before), history.keep(FOREIGN)
+    digests = history.store_content(before), history.store_content(FOREIGN)
     about = {"target": "mapping", "before": digests[0], "after": digests[1], "profile": None}
     back = {"target": "mapping", "before": digests[1], "after": digests[0], "profile": "a"}
     history._append([{"action": "found", **about}, {"action": "restore", **back}], done=False)

@@ -59,7 +59,7 @@ def overwrite_is_undone(sandbox: Sandbox, guard: GuardProcess, content: bytes, *
     replaced(sandbox, content)
 
     def is_right() -> bool:
-        is_kept = History(sandbox.context).knows(content)
+        is_kept = History(sandbox.context).has_content(content)
         return is_kept and sandbox.mapping_file.read_bytes() == before and is_sealed(sandbox.mapping_file)
 
     until(is_right, "it is put back, kept and sealed", seconds=seconds, details=guard.said)
@@ -182,7 +182,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
             assert sandbox.mapping_file.read_bytes() == FOREIGN
             filler.unlink()
             until(lambda: sandbox.mapping_file.read_bytes() == before, "it is put back", details=guard.said)
-            assert History(sandbox.context).knows(FOREIGN)
+            assert History(sandbox.context).has_content(FOREIGN)
             until(lambda: is_sealed(sandbox.mapping_file), "it is sealed again")
             problem_is_gone(sandbox, guard, "no space left on device")
 
@@ -208,7 +208,7 @@ def test_a_home_that_is_read_only_for_a_while(tmp_path: Path) -> None:
             assert sandbox.mapping_file.read_bytes() == FOREIGN
             subprocess.run([find_command("umount"), sandbox.root], check=True)
             until(lambda: sandbox.mapping_file.read_bytes() == before, "it is put back", details=guard.said)
-            assert History(sandbox.context).knows(FOREIGN)
+            assert History(sandbox.context).has_content(FOREIGN)
             problem_is_gone(sandbox, guard, "read-only file system")
             overwrite_is_undone(sandbox, guard, b"afterwards")
 
@@ -300,7 +300,7 @@ def test_a_suspended_guard_makes_up_for_it(sandbox: Sandbox) -> None:
         replaced(sandbox)
         guard.process.send_signal(signal.SIGCONT)
         until(lambda: sandbox.mapping_file.read_bytes() == before, "it is put back", details=guard.said)
-        assert History(sandbox.context).knows(FOREIGN)
+        assert History(sandbox.context).has_content(FOREIGN)
         overwrite_is_undone(sandbox, guard, b"afterwards")
 
 

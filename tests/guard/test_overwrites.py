@@ -233,10 +233,10 @@ class Writer:
         standing = [] if content is None else [content]
         for one in [*self.to_keep, *standing]:
             # A symlink that is swapped in the microseconds of a restore is swapped back unread: its file has it still.
-            if not self.history.knows(one) and one not in [other.read_bytes() for other in self._others()]:
+            if not self.history.has_content(one) and one not in [other.read_bytes() for other in self._others()]:
                 return f"not kept: {one!r:.60}"
         for one in self.hidden:
-            if not self.history.knows(one) and one not in [other.read_bytes() for other in self._others()]:
+            if not self.history.has_content(one) and one not in [other.read_bytes() for other in self._others()]:
                 return f"neither kept nor in the file of a symlink that was swapped back: {one!r:.60}"
         return ""
 

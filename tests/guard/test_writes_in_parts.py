@@ -33,7 +33,7 @@ with open(sys.argv[1], "wb", 0) as file:
 
 
 def stored(sandbox: Sandbox, content: bytes) -> bool:
-    return History(sandbox.context).knows(content)
+    return History(sandbox.context).has_content(content)
 
 
 @pytest.mark.parametrize("words", [("use", "b"), ("undo",), ()])

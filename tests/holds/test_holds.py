@@ -375,7 +375,7 @@ def test_what_is_held_is_found_however_long_the_history_is(sandbox: Sandbox) -> 
     history, held = History(sandbox.context), sandbox.mapping_file.read_bytes()
     entry = {"action": "found", "target": "mapping", "profile": None, "before": None}
     with Lock(sandbox.context.lock):
-        history.record([{**entry, "after": history.keep(b"%d" % (number % 2))} for number in range(300)])
+        history.record([{**entry, "after": history.store_content(b"%d" % (number % 2))} for number in range(300)])
     (again,) = HoldRecords(sandbox.context).all()
     for needs in (again, Hold(digest=hold.digest)):  # a record of an older version does not name the content
         assert Overwrites(sandbox.context, 10).find_mapping([needs]) in (("a", held), (None, held))

@@ -313,7 +313,7 @@ def test_nobody_else_can_prevent_a_switch(used: Home, monkeypatch: pytest.Monkey
     done = switch.switch_profile(used.context, "b")
     assert (done.changed, done.kept) == (True, None)
     assert {path for path in used.root.iterdir() if "taoprof-" in path.name} == names
-    assert os.geteuid() != 0 or not History(used.context).knows(FOREIGN), "it is not what a killed switch left"
+    assert os.geteuid() != 0 or not History(used.context).has_content(FOREIGN), "it is not what a killed switch left"
 
 
 def test_what_a_killed_switch_left_is_not_deleted_unread(used: Home, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -332,7 +332,7 @@ def test_what_a_killed_switch_left_is_not_deleted_unread(used: Home, monkeypatch
     assert path.read_bytes() == FOREIGN
     monkeypatch.undo()
     switch.switch_profile(used.context, "c")
-    assert History(used.context).knows(FOREIGN)
+    assert History(used.context).has_content(FOREIGN)
 
 
 @pytest.mark.parametrize("words", [("remove", "c"), ("rename", "c", "d")], ids=" ".join)

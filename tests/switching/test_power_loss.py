@@ -23,7 +23,7 @@ from taoprofiles.storage.paths import Context
 from taoprofiles.switching import switch
 context = Context()
 history = switch.History(context)
-wanted = history.content(history.last_mapping().after)
+wanted = history.load_content(history.last_mapping().after)
 with Lock(context.lock):
     like = FileAttributes(0o600, context.uid, context.gid)
     switch.restore(context, wanted, "a", link=None, attributes=like, writer="vim", displaced=[])
@@ -115,8 +115,8 @@ def goes_on(home: Home, case: str, contents: tuple[bytes | None, bytes | None]) 
         assert done.status == 0, done
     if contents[0] == FOREIGN and before != FOREIGN:
         history = History(home.context)
-        assert history.knows(FOREIGN), "the hand-made mapping cannot be restored"
-        assert history.content(digest_of(FOREIGN)) == FOREIGN
+        assert history.has_content(FOREIGN), "the hand-made mapping cannot be restored"
+        assert history.load_content(digest_of(FOREIGN)) == FOREIGN
     for hold in call(home, "status", "--json").envelope["data"]["holds"]:
         assert call(home, "release", hold["id"], "--yes").status == 0
     done = call(home, "use", "c", "--json")
