@@ -96,7 +96,7 @@ class Prediction(NamedTuple):
 
 
 class RefusedError(Exception):
-    """Raised where the launcher ends with a message of its own, or of the Docker SDK."""
+    """Raised if the launcher ends with a message of its own, or of the Docker SDK."""
 
     def __init__(self, kind: str, message: str, location: Location, status: int = 1) -> None:
         super().__init__(message)

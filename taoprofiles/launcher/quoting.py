@@ -54,9 +54,9 @@ def quote_argv(argv: list[str], environ: Mapping[str, str], find_version: Callab
 
     Only a launcher command is quoted. ``$NAME`` of a variable in ``environ``, the launcher's environment, is expanded
     as the launcher's shell would; other names stay, since Hydra has ``${…}`` of its own. ``find_version`` is called
-    where launchers differ in what they do with the words.
+    only if launchers differ in what they do with the words.
 
-    Raises UsageError where they differ and the version is not known: a word could be run as a command on this host.
+    Raises UsageError if they differ and the version is not known: a word could be run as a command on this host.
     """
     launch = parse_launcher_argv(unwrapped(argv))
     if launch is None:

@@ -7,7 +7,6 @@ compared with the launchers themselves by tests/launcher.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
 KNOWN = (
     "0.1.21", "0.1.23", "0.1.24", "4.0.0", "4.0.1", "5.0.0", "5.1.0", "5.2.0", "5.2.0.1", "5.3.0", "5.5.1", "6.0.0",
@@ -15,30 +14,38 @@ KNOWN = (
 )  # fmt: skip
 NEWEST = KNOWN[-1]
 
-_SINCE = {
-    "has_no_docker_mode": (4, 0, 0),  # TAO_DOCKER_DISABLE=1
-    "task_groups": (5, 0, 0),  # ``tao model TASK``; before: ``tao TASK``
-    "ci": (5, 0, 0),  # CI_PROJECT_DIR: ``docker run`` as one string
-    "tty_option": (5, 0, 0),
-    "needs_options": (5, 0, 0),  # DockerOptions of null is an error
-    "override_skips_login": (5, 0, 0),  # OVERRIDE_REGISTRY: nvcr.io need not be logged in to
-    "volume_argument": (6, 0, 0),  # ``--volume SOURCE:DESTINATION``
-    "sets_client_type": (6, 25, 11),  # TAO_CLIENT_TYPE=launcher in the container
-}
+
+class _Since:
+    """A difference between launchers: true from a version on."""
+
+    def __init__(self, *first: int) -> None:
+        self.first = first
+
+    def __get__(self, behaviour: Behaviour, owner: object) -> bool:
+        return _NUMBERS[behaviour.version] >= self.first
 
 
-class Behaviour(NamedTuple):
+class Behaviour:
     """The behaviour of a launcher; ``version`` is the known one from which it is taken."""
 
-    version: str
-    has_no_docker_mode: bool
-    task_groups: bool
-    ci: bool
-    tty_option: bool
-    needs_options: bool
-    override_skips_login: bool
-    volume_argument: bool
-    sets_client_type: bool
+    def __init__(self, version: str) -> None:
+        self.version = version
+
+    has_no_docker_mode = _Since(4, 0, 0)
+    """TAO_DOCKER_DISABLE=1 runs the task on this host."""
+    task_groups = _Since(5, 0, 0)
+    """``tao model TASK``; before: ``tao TASK``"""
+    ci = _Since(5, 0, 0)
+    """With CI_PROJECT_DIR the launcher starts ``docker run`` as one string."""
+    tty_option = _Since(5, 0, 0)
+    needs_options = _Since(5, 0, 0)
+    """DockerOptions of null is an error."""
+    override_skips_login = _Since(5, 0, 0)
+    """With OVERRIDE_REGISTRY nvcr.io need not be logged in to."""
+    volume_argument = _Since(6, 0, 0)
+    """``--volume SOURCE:DESTINATION``"""
+    sets_client_type = _Since(6, 25, 11)
+    """TAO_CLIENT_TYPE=launcher is set in the container."""
 
     @property
     def fallback_file(self) -> str:
@@ -83,7 +90,7 @@ def behaviour_of(version: str) -> Behaviour:
     """
     wanted = parse(version)
     known = next((known for known in reversed(KNOWN) if _NUMBERS[known] <= wanted), KNOWN[0])
-    return Behaviour(known, **{feature: _NUMBERS[known] >= first for feature, first in _SINCE.items()})
+    return Behaviour(known)
 
 
 def behaviour_or_newest(version: str) -> Behaviour:

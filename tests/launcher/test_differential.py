@@ -168,11 +168,11 @@ BREAKS = [
     (command, 'not in ("0", "1")', 'not in ("", "0", "1")'),
     (command, '"OVERRIDE_REGISTRY" in host.environ', 'host.environ.get("OVERRIDE_REGISTRY")'),
     (command, "behaviour.override_skips_login and ", ""),
-    (versions, '"volume_argument": (6, 0, 0)', '"volume_argument": (5, 0, 0)'),
-    (versions, '"tty_option": (5, 0, 0)', '"tty_option": (4, 0, 0)'),
-    (versions, '"sets_client_type": (6, 25, 11)', '"sets_client_type": (6, 25, 12)'),
-    (versions, '"needs_options": (5, 0, 0)', '"needs_options": (4, 0, 0)'),
-    (versions, '"ci": (5, 0, 0)', '"ci": (4, 0, 0)'),
+    (versions, "volume_argument = _Since(6, 0, 0)", "volume_argument = _Since(5, 0, 0)"),
+    (versions, "tty_option = _Since(5, 0, 0)", "tty_option = _Since(4, 0, 0)"),
+    (versions, "sets_client_type = _Since(6, 25, 11)", "sets_client_type = _Since(6, 25, 12)"),
+    (versions, "needs_options = _Since(5, 0, 0)", "needs_options = _Since(4, 0, 0)"),
+    (versions, "ci = _Since(5, 0, 0)", "ci = _Since(4, 0, 0)"),
     (versions, 'else "~/.tlt_mounts.json"', 'else "~/.tao_mounts.json"'),
 ]  # fmt: skip
 

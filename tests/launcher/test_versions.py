@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from taoprofiles.launcher.versions import KNOWN, NEWEST, behaviour_of, parse
+from taoprofiles.launcher.versions import KNOWN, NEWEST, Behaviour, behaviour_of, parse
 
 
 def test_the_known_ones_are_in_order_and_themselves() -> None:
@@ -38,8 +38,8 @@ def test_nonsense_is_refused(version: str) -> None:
 def test_what_came_when() -> None:
     first = {
         feature: next(version for version in KNOWN if getattr(behaviour_of(version), feature))
-        for feature in behaviour_of(NEWEST)._fields
-        if feature != "version"
+        for feature, since in vars(Behaviour).items()
+        if hasattr(since, "first")
     }
     assert first == {
         "has_no_docker_mode": "4.0.0",
