@@ -1,4 +1,4 @@
-"""``taoprofd``: the guard as a process. It waits for events, has the guard look, and reports to systemd and the log.
+"""``taoprofd``: the guard as a process. It waits for events, has the guard check, and reports to systemd and the log.
 
 Wake-ups while nothing happens: the tick (TICK, or half of systemd's watchdog time), the engine's thread with the same
 interval, and the retry of an engine that does not answer.
@@ -22,6 +22,7 @@ from taoprofiles.guard.guard import Guard, Options
 from taoprofiles.guard.overwrites import NEVER
 from taoprofiles.guard.service import add_options
 from taoprofiles.guard.watcher import POLL_INTERVAL, ContainerWatcher, MappingWatcher, WakeQueue
+from taoprofiles.holds.liveness import HEARTBEAT
 from taoprofiles.launcher.argv import parse_launcher_argv
 from taoprofiles.masking import printable
 from taoprofiles.storage.files import never_create
@@ -30,14 +31,14 @@ from taoprofiles.system import processes
 from taoprofiles.system.systemd import Notifier
 from taoprofiles.version import VERSION
 
-TICK = 20.0
-"""Seconds between two looks while nothing happens: each look renews the heartbeats of the holds."""
+TICK = HEARTBEAT
+"""Seconds between two checks while nothing happens: each check renews the heartbeats of the holds."""
 
 SEARCH_INTERVAL = 0.25
 """Seconds between two searches for new launchers while files are opened all the time."""
 
 RETRY = 0.1
-"""Seconds until a look is repeated that did not get the lock."""
+"""Seconds until a check is repeated that did not get the lock."""
 
 START_TIMEOUT = 5.0
 """Seconds for the engine before READY=1 is sent anyway."""
@@ -94,7 +95,7 @@ class _LogHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         line = record.getMessage()
         _print(f"<{_PRIORITIES[record.levelno]}>{line}" if self._has_journal else f"{time.strftime('%H:%M:%S')} {line}")
-        if record.levelno >= logging.ERROR:  # only a look logs errors, and it has the lock
+        if record.levelno >= logging.ERROR:  # only a check logs errors, and it has the lock
             status.add_message(self._context, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}")
 
 
@@ -118,13 +119,13 @@ class Daemon:
         self._watcher = MappingWatcher(context, self._queue)
         self._launchers: set[tuple[int, int | None]] = set()
         self._pidfds: dict[tuple[int, int], int] = {}
-        self._stops = self._has_begun = False
+        self._stop_requested = self._is_recovered = False
         self._problem = self._status = ""
         watchdog = self._notifier.watchdog
         self._tick = TICK if watchdog is None else min(TICK, watchdog / 2)
         # When what is due, in seconds of the monotonic clock.
         self._next_tick = self._last_search = 0.0
-        self._next_look = self._next_search = NEVER
+        self._next_check = self._next_search = NEVER
         self._backoff = RETRY
 
     def run(self) -> None:
@@ -134,13 +135,13 @@ class Daemon:
         there, or goes away: the service manager then starts the guard again.
         """
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: setattr(self, "_stops", True))
+            signal.signal(number, self._request_stop)
         if not os.path.isdir(self._context.home):
             raise TaoprofError(f"'{self._context.home}' does not exist")
         claim = self._guard.files.acquire()
         never_create(self._context.home, self._context.state)
         self._start()
-        while not self._stops:
+        while not self._stop_requested:
             events = self._wait()
             if not self._guard.files.is_current(claim):
                 break
@@ -150,25 +151,28 @@ class Daemon:
             self._guard.end()
         except Exception as error:  # noqa: BLE001 - the process ends, whatever happens
             logger.warning("the mapping file stays read-only until the next taoprof command: %s", error)
-        if not self._stops:
+        if not self._stop_requested:
             raise TaoprofError(f"'{self._context.home}', or the state folder in it, was moved, deleted or unmounted")
+
+    def _request_stop(self, *_: object) -> None:
+        self._stop_requested = True
 
     def _start(self) -> None:
         self._engine.start()
         end = time.monotonic() + START_TIMEOUT
-        while not self._stops and not self._engine.has_looked.wait(0.05) and time.monotonic() < end:
+        while not self._stop_requested and not self._engine.has_listed.wait(0.05) and time.monotonic() < end:
             pass
-        if not self._stops:
+        if not self._stop_requested:
             self._step({"changed"})
         logger.info("taoprofiles %s guards %s", VERSION, self._context.short(self._context.mapping_file))
         self._notifier.notify(READY="1")
 
     def _step(self, events: set[str]) -> None:
-        """Look if that is due. An error is logged once, and the look is repeated after a delay that grows each time."""
+        """Check if that is due. An error is logged once, and the check is repeated after a growing delay."""
         problem, delay = "", RETRY
         try:
             if self._is_due(events):
-                self._look()
+                self._check()
         except BusyError:
             pass
         except TaoprofError as error:
@@ -182,7 +186,7 @@ class Daemon:
                 logger.warning("%s", problem)
             self._problem = problem
             delay = self._backoff = min(self._backoff * 2, self._tick)
-        self._next_look = min(self._next_look, time.monotonic() + delay)
+        self._next_check = min(self._next_check, time.monotonic() + delay)
         self._notifier.notify(WATCHDOG="1")
 
     def _is_due(self, events: set[str]) -> bool:
@@ -190,8 +194,8 @@ class Daemon:
         if now >= self._next_tick:
             self._next_tick = now + self._tick
             events.add("tick")
-        if now >= self._next_look:
-            self._next_look = NEVER
+        if now >= self._next_check:
+            self._next_check = NEVER
             events.add("changed")
         if events & {"tick", "folders", "changed"} and not self._watcher.is_current():
             self._watcher.arm()
@@ -202,7 +206,7 @@ class Daemon:
     def _wait(self) -> set[str]:
         """Wait for an event, for the end of a process with a hold, or until something is due."""
         now = time.monotonic()
-        due = min(self._next_tick, self._next_look, self._next_search)
+        due = min(self._next_tick, self._next_check, self._next_search)
         if self._watcher.degraded:
             due = min(due, now + POLL_INTERVAL)
         poller = select.poll()
@@ -212,20 +216,20 @@ class Daemon:
         events = self._queue.take()
         return events | {"ended"} if ready & set(self._pidfds.values()) else events
 
-    def _look(self) -> None:
-        self._next_look = NEVER
+    def _check(self) -> None:
+        self._next_check = NEVER
         problem = "; ".join(part for part in (self._problem, self._watcher.degraded) if part)
         try:
-            if not self._has_begun:
+            if not self._is_recovered:
                 self._guard.begin()
-                self._has_begun = True
-            self._guard.look(self._engine.containers, problem)
+                self._is_recovered = True
+            self._guard.check(self._engine.containers, problem)
             self._watch_processes()
             if self._problem:
-                self._next_look = time.monotonic() + RETRY  # so that the problem is not published any longer
+                self._next_check = time.monotonic() + RETRY  # so that the problem is not published any longer
             self._problem, self._backoff = "", RETRY
         finally:
-            self._next_look = min(self._next_look, self._guard.next_look())
+            self._next_check = min(self._next_check, self._guard.next_check())
             line = printable("; ".join(part for part in (self._guard.line, problem) if part))
             if line != self._status and self._notifier.notify(STATUS=line):
                 self._status = line

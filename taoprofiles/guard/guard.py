@@ -1,7 +1,7 @@
-"""The guard: looks at the mapping file and at the holds that need it, and protects it. It never switches by itself.
+"""The guard: checks the mapping file and the holds that need it, and protects it. It never switches by itself.
 
-``Guard.look`` does everything, each time from scratch: it is called whenever something may have changed, so an event
-that comes twice, or for nothing, does no harm. Each action is logged with its reason.
+``Guard.check`` does everything, each time from scratch: it is called whenever something may have changed, so duplicate
+and spurious events are harmless. Each action is logged with its reason.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from taoprofiles.switching.seal import Seal
 from taoprofiles.system import processes
 
 LOCK_TIMEOUT = 0.3
-"""Seconds to wait for the lock in one look; then the look is repeated a little later."""
+"""Seconds to wait for the lock in one check; then the check is repeated a little later."""
 
 logger = logging.getLogger(__name__)
 
@@ -43,12 +43,12 @@ class Options(NamedTuple):
 class Snapshot(NamedTuple):
     """The mapping file at one moment.
 
-    ``rights`` are its owner and its mode without the seal, None if there is no file; ``link`` is the target if it is a
-    symlink. ``entry`` is the history entry that describes the file now, ``last`` the last one about the file.
+    ``attributes`` are its owner and its mode without the seal, None if there is no file; ``link`` is the target if it
+    is a symlink. ``entry`` is the history entry that describes the file now, ``last`` the last one about the file.
     """
 
     content: bytes | None
-    rights: FileAttributes | None
+    attributes: FileAttributes | None
     link: str | None
     entry: Entry | None = None
     last: Entry | None = None
@@ -57,7 +57,7 @@ class Snapshot(NamedTuple):
 class Guard:
     """Protects one mapping file, in one thread.
 
-    ``files`` are its files, ``holds`` those of the last look, ``line`` is the status in one line.
+    ``files`` are its files, ``holds`` those of the last check, ``line`` is the status in one line.
     """
 
     def __init__(self, context: Context, options: Options) -> None:
@@ -90,11 +90,11 @@ class Guard:
             if not self._is_sealed_elsewhere():
                 self._seal.remove()
 
-    def look(self, containers: Containers, problem: str = "") -> None:
+    def check(self, containers: Containers, problem: str = "") -> None:
         """Examine the file and the holds, and act on them; ``problem`` is published with the status.
 
         Raises BusyError if another command has the lock for longer, and TaoprofError for what the system refuses; then
-        everything possible was done, and the next look tries the rest again.
+        everything possible was done, and the next check tries the rest again.
         """
         self._late_check = NEVER
         with Lock(self._context.lock, LOCK_TIMEOUT):
@@ -112,19 +112,27 @@ class Guard:
                     self._report_failure(active.holds, failure)
                     raise failure
                 self._failure = ""
-                if file.entry is None:
-                    content = self._overwrites.handle(
-                        active.holds, file.content, writer=writer, link=self._intact.link, like=self._intact.rights
-                    )
-                    file = self._with_entry(file._replace(content=content))
+                file = self._restore_if_needed(active.holds, file, writer)
                 self._content = file.content
                 self._late_check = time.monotonic() + self._overwrites.collect_late_writes()
                 self._update_seal(active.holds, file.content)
             finally:
                 self._verify_containers(active.holds, containers)
-                problem = problem or (failure.message if failure else "")
-                is_sealed = self._seal.is_recorded()
-                self.line = self._publisher.update(active, file, containers, is_sealed=is_sealed, problem=problem)
+                self._publish(active, file, containers, problem or (failure.message if failure else ""))
+
+    def _restore_if_needed(self, holds: list[Hold], file: Snapshot, writer: str | None) -> Snapshot:
+        """Undo what another program wrote, or record it; return the file afterwards."""
+        if file.entry is not None:
+            return file
+        before = self._intact
+        content = self._overwrites.handle(
+            holds, file.content, writer=writer, link=before.link, attributes=before.attributes
+        )
+        return self._with_entry(file._replace(content=content))
+
+    def _publish(self, active: ActiveHolds, file: Snapshot, containers: Containers, problem: str) -> None:
+        is_sealed = self._seal.is_recorded()
+        self.line = self._publisher.update(active, file, containers, is_sealed=is_sealed, problem=problem)
 
     def _read(self) -> tuple[Snapshot, str | None]:
         """Return the file, and which program has just written it, if that is seen."""
@@ -135,7 +143,7 @@ class Guard:
         return self._with_entry(self._snapshot()), writer
 
     def _snapshot(self) -> Snapshot:
-        """Return the file's content, rights and symlink of the same moment."""
+        """Return the file's content, attributes and symlink of the same moment."""
         path = self._context.mapping_file
         for _ in range(10):
             stat, link = _stat(path), files.link_target(path)
@@ -165,7 +173,7 @@ class Guard:
             logger.error("%s, but %s needs the previous mapping: tao would fail", failure.message, shared[0].line())
 
     def _find_holds(self, file: Snapshot, containers: Containers) -> ActiveHolds:
-        """Find the active holds; for a damaged record the hold of the last look stays."""
+        """Find the active holds; for a damaged record the hold of the last check stays."""
         damaged: dict[str, str] = {}
         active = find_active_holds(self._context, file.content, may_write=True, engine=containers, damaged=damaged)
         active.unseen += [f"{message}; this hold is not protected" for message in damaged.values()]
@@ -248,8 +256,8 @@ class Guard:
                     watched.setdefault(tag, (pid, processes.start_time(pid) or 0))
         return list(watched.values())
 
-    def next_look(self) -> float:
-        """Return when to look again at the latest: the next check for late writes, or the first hold expires.
+    def next_check(self) -> float:
+        """Return when to check again at the latest: the next check for late writes, or the first hold expires.
 
         In seconds of the monotonic clock; infinity if nothing is due.
         """

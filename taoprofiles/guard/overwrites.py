@@ -21,7 +21,7 @@ from taoprofiles.storage.paths import Context
 from taoprofiles.switching import switch
 from taoprofiles.system import processes
 
-WRITER_TIMEOUT = 0.02
+GUARD_WRITER_TIMEOUT = 0.02
 """Seconds to wait for a program that is writing the file, before its content is read again."""
 
 LATE = 60.0
@@ -82,7 +82,7 @@ class Overwrites:
         path = self._context.mapping_file
         writer = processes.find_writer(path)
         with suppress(OSError), open(path, "rb", opener=files.open_nonblocking) as file:
-            processes.wait_for_writer(file.fileno(), WRITER_TIMEOUT)
+            processes.wait_for_writer(file.fileno(), GUARD_WRITER_TIMEOUT)
         return writer
 
     def handle(
@@ -92,11 +92,12 @@ class Overwrites:
         *,
         writer: str | None,
         link: str | None,
-        like: FileAttributes | None,
+        attributes: FileAttributes | None,
     ) -> bytes | None:
         """Undo an overwrite, or accept it as the current mapping; return the content of the file afterwards.
 
-        ``link`` and ``like`` describe the file before the overwrite (see ``atomic.replace``). Raises TaoprofError.
+        ``link`` and ``attributes`` describe the file before the overwrite (see ``atomic.replace``). Raises
+        TaoprofError.
         """
         now, digest = time.monotonic(), mapping.digest(content or b"")
         holders = blocking_holds(holds, digest)
@@ -104,11 +105,17 @@ class Overwrites:
         event = self._describe(content, writer, holders)
         if wanted is not None and self._limiter.allows(now):
             profile, restored = wanted
-            like = like or FileAttributes(PRIVATE, self._context.uid, self._context.gid)
+            attributes = attributes or FileAttributes(PRIVATE, self._context.uid, self._context.gid)
             displaced: list[int] = []
             try:
                 undo = switch.restore(
-                    self._context, restored, profile, link=link, attributes=like, writer=writer, displaced=displaced
+                    self._context,
+                    restored,
+                    profile,
+                    link=link,
+                    attributes=attributes,
+                    writer=writer,
+                    displaced=displaced,
                 )
             finally:
                 self._watch_replaced(displaced)

@@ -137,7 +137,7 @@ class GuardFiles:
 
 
 class StatusPublisher:
-    """Publishes the status after each look, and logs what has changed since the last one."""
+    """Publishes the status after each check, and logs what has changed since the last one."""
 
     def __init__(self, guard: GuardFiles) -> None:
         self._guard = guard
@@ -194,7 +194,7 @@ def _line(name: str, holds: Sequence[Hold], *, is_sealed: bool) -> str:
     shared = shared_holds(holds)
     line = f"watching {name}: not in use"
     if shared:
-        # Not for how long: that would be wrong a moment later, and the line is shown until the next look.
+        # Not for how long: that would be wrong a moment later, and the line is shown until the next check.
         users = "; ".join(hold.line(when=f"since {_time(hold.since)}") for hold in shared[:3])
         users += f" and {len(shared) - 3} more" if len(shared) > 3 else ""
         line = f"watching {name}: in use{' and read-only' if is_sealed else ''}: {users}"

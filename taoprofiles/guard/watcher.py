@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 class WakeQueue:
     """Event names that threads and signals put, and a descriptor that becomes readable when there are some.
 
-    "changed": look at everything; "opened": a launcher may have started; "folders": watch the folders again;
+    "changed": check everything; "opened": a launcher may have started; "folders": watch the folders again;
     "engine": the containers have changed; "ended": a process with a hold has ended.
     """
 
@@ -131,7 +131,7 @@ class MappingWatcher:
         events = folder_watch.CONTENTS + folder_watch.OPENED + folder_watch.FOLDERS
         for file in dict.fromkeys((path, files.real_path(path))):
             yield Watch(os.path.dirname(file), events, self._put("changed", os.path.basename(file)))
-        # Only names: each look renews the heartbeats of the holds, which changes the files' times.
+        # Only names: each check renews the heartbeats of the holds, which changes the files' times.
         yield Watch(context.holds, folder_watch.NAMES, self._put("changed"))
         # Each launcher reads config.json there, before anything else.
         yield Watch(os.path.join(home, ".docker"), folder_watch.OPENED, self._put("changed", "config.json"))
@@ -164,7 +164,7 @@ class ContainerWatcher(threading.Thread):
         self._woken = threading.Event()
         self._last = 0.0
         self.containers = Containers(context, 0.0, failed="it has not answered yet")
-        self.has_looked = threading.Event()
+        self.has_listed = threading.Event()
 
     def wake(self) -> None:
         """Retry at once to reach an engine that could not be reached."""
@@ -176,7 +176,7 @@ class ContainerWatcher(threading.Thread):
         while True:
             self._woken.clear()
             try:
-                if not self.has_looked.is_set():
+                if not self.has_listed.is_set():
                     self._refresh()
                 start = time.monotonic()
                 for event in Engine(self._context.environ).events(time.time(), idle=self._interval):
@@ -208,7 +208,7 @@ class ContainerWatcher(threading.Thread):
         if not containers.complete and not containers.absent:
             containers.assume_unchanged(before)
         self.containers = containers
-        self.has_looked.set()
+        self.has_listed.set()
         if _signature(containers) != _signature(before):
             self._queue.put("engine")
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from taoprofiles.storage.paths import Context
 
 
-WRITER_TIMEOUT = 0.3
+SWITCH_WRITER_TIMEOUT = 0.3
 """Seconds to wait, before and after the file is replaced, for a program that is writing it."""
 
 RECENT = 5.0
@@ -216,7 +216,7 @@ def replace_content(context: Context, wanted: bytes, *, expected: bytes, timeout
 def _wait_for_writer(context: Context) -> None:
     """Wait a moment for a program that is writing the mapping file, so that its whole content is read."""
     with suppress(OSError), open(context.mapping_file, "rb", 0, opener=files.open_nonblocking) as file:
-        processes.wait_for_writer(file.fileno(), WRITER_TIMEOUT)
+        processes.wait_for_writer(file.fileno(), SWITCH_WRITER_TIMEOUT)
 
 
 def restore(
@@ -375,7 +375,7 @@ class _Transaction:
         def check_replaced(old: bytes | None) -> None:
             nonlocal content_now, late
             if displaced is not self._displaced and displaced:
-                has_writer = processes.wait_for_writer(displaced[-1], WRITER_TIMEOUT)
+                has_writer = processes.wait_for_writer(displaced[-1], SWITCH_WRITER_TIMEOUT)
                 # On a file system that cannot tell, only a file that was written just now may be incomplete.
                 is_recent = abs(time.time() - os.fstat(displaced[-1]).st_mtime) < RECENT
                 self.has_writer = has_writer if has_writer is not None or is_recent else False
