@@ -14,7 +14,7 @@ pytest.register_assert_rewrite(
     "tests.support.sandbox",
     "tests.support.browser",
     "tests.support.kernels",
-    "tests.support.lab",
+    "tests.support.jupyterlab_server",
     "tests.support.strace",
 )
 

@@ -30,7 +30,7 @@ def broken(home: Home, **options: object) -> bytes:
     return home.mapping_file.read_bytes()
 
 
-def test_a_file_is_mended_and_nothing_else_in_it_changes(home: Home) -> None:
+def test_fix_changes_only_the_faulty_entry(home: Home) -> None:
     broken(home, network="host")
     done = home.json("check", "--fix", "--yes")
     assert done["data"]["fixed"]
@@ -49,7 +49,7 @@ def test_what_was_there_comes_back(home: Home) -> None:
     assert home.mapping_file.read_bytes() == before
 
 
-def test_what_is_there_twice_is_not_lost(home: Home) -> None:
+def test_fix_keeps_duplicate_keys(home: Home) -> None:
     """Which of the two is meant is for a person to choose: a rewrite would keep the last one only."""
     first = f'[{{"source": "{home.root}", "destination": "/data"}}]'
     before = f'{{"Mounts": {first}, "Mounts": [], "DockerOptions": {{"user": "UID:GID"}}}}'
@@ -60,7 +60,7 @@ def test_what_is_there_twice_is_not_lost(home: Home) -> None:
     assert all("check --fix" not in finding["hint"] for finding in result["data"]["findings"])
 
 
-def test_what_shows_only_then_is_mended_too(home: Home) -> None:
+def test_fixes_are_repeated_until_none_is_left(home: Home) -> None:
     home.mapping_file.write_text('{"Mounts": [], "DockerOptions": {"user": "4242:4242"}}')
     home.run("check", "--fix", "--yes")
     result = home.json("check")["data"]["findings"]
@@ -84,7 +84,7 @@ def test_a_file_that_another_variable_names_is_only_opened(home: Home) -> None:
     assert hint.endswith(f": ${{EDITOR:-nano}} +1 '{other}'")
 
 
-def test_an_active_profile_is_in_force_again(home: Home) -> None:
+def test_fixed_active_profile_is_applied(home: Home) -> None:
     home.profile("p", 'layout = "custom"\n[docker]\nuser = "auto"\n[container.env]\nHOME = "/tmp"\n')
     home.run("use", "p", check=True)
     done = home.json("check", "--fix", "--yes")["data"]
@@ -93,7 +93,7 @@ def test_an_active_profile_is_in_force_again(home: Home) -> None:
     assert (done["name"], done["findings"]) == ("p", [])
 
 
-def test_an_active_profile_that_is_held_is_changed_and_said_to_be_not_in_force(home: Home) -> None:
+def test_fixed_active_profile_that_is_held_is_not_applied(home: Home) -> None:
     home.profile("p", 'layout = "custom"\nmounts = []\n')
     call(home, "use", "p")
     before = home.mapping_file.read_bytes()

@@ -39,10 +39,10 @@ CASES: dict[str, tuple[list[str], list[str], int]] = {
     "init": (["bash"], ["tcsh"], 2),
     "schema": ([], ["extra"], 2),
 }
-"""By verb: arguments that work, arguments that do not, and the exit status of the latter."""
+"""By command: arguments that work, arguments that do not, and the exit status of the latter."""
 
 ANSWERS = {"doctor": 3}
-"""By verb: the exit status of arguments that work, where it is not 0. There is no engine in that home."""
+"""By command: the exit status of arguments that work, where it is not 0. There is no engine in that home."""
 
 
 def prepare(home: Home) -> None:

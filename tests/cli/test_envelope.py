@@ -1,4 +1,4 @@
-"""``--json``: one envelope of one form on every verb, whether it succeeds or fails."""
+"""``--json``: one envelope of one form on every command, whether it succeeds or fails."""
 
 from __future__ import annotations
 
@@ -56,32 +56,32 @@ def test_every_verb_has_a_case_here() -> None:
     assert CASES.keys() == COMMANDS.keys() == DATA.keys()
 
 
-@pytest.mark.parametrize("verb", COMMANDS)
-def test_success(home: Home, verb: str) -> None:
+@pytest.mark.parametrize("command", COMMANDS)
+def test_success(home: Home, command: str) -> None:
     prepare(home)
-    with with_ids(home, CASES[verb][0]) as words:
+    with with_ids(home, CASES[command][0]) as words:
         # Behind the -- of run stands the command's own.
-        first = "--" in words or len(verb) % 2
-        done = call(home, *(["--json", verb, *words] if first else [verb, *words, "--json"]))
-    assert (done.status, done.err) == (ANSWERS.get(verb, 0), ""), done
+        first = "--" in words or len(command) % 2
+        done = call(home, *(["--json", command, *words] if first else [command, *words, "--json"]))
+    assert (done.status, done.err) == (ANSWERS.get(command, 0), ""), done
     envelope = done.envelope
     assert list(envelope) == ["schema", "ok", "command", "data", "messages", "error"]
     assert envelope["schema"] == 1
-    assert (envelope["ok"], envelope["command"], envelope["error"]) == (True, verb, None)
-    assert set(envelope["data"]) == DATA[verb]
+    assert (envelope["ok"], envelope["command"], envelope["error"]) == (True, command, None)
+    assert set(envelope["data"]) == DATA[command]
     assert all(isinstance(message, str) for message in envelope["messages"])
 
 
-@pytest.mark.parametrize("verb", COMMANDS)
-def test_failure(home: Home, verb: str) -> None:
+@pytest.mark.parametrize("command", COMMANDS)
+def test_failure(home: Home, command: str) -> None:
     prepare(home)
-    _, words, status = CASES[verb]
+    _, words, status = CASES[command]
     before = home.tree()
-    done = call(home, verb, *words, "--json")
+    done = call(home, command, *words, "--json")
     assert (done.status, done.err) == (status, "")
     envelope = done.envelope
     assert list(envelope) == ["schema", "ok", "command", "data", "messages", "error"]
-    assert (envelope["schema"], envelope["ok"], envelope["command"]) == (1, False, verb)
+    assert (envelope["schema"], envelope["ok"], envelope["command"]) == (1, False, command)
     assert envelope["data"] is None
     error = envelope["error"]
     assert set(error) == ERROR
@@ -90,7 +90,7 @@ def test_failure(home: Home, verb: str) -> None:
     assert error["message"]
     assert "\n" not in error["message"]
     assert home.tree() == before
-    text = call(home, verb, *words)
+    text = call(home, command, *words)
     assert (text.status, text.out) == (status, ""), "as text, nothing of an error is on stdout"
     assert error["message"] in text.err
 

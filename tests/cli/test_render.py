@@ -114,7 +114,7 @@ def test_no_image_to_be_had_is_one_clear_error(home: Home, words: list[str], sai
 
 
 @pytest.mark.parametrize("config", [{}, [], {"task_group": 3}, {"dockers": {"a": []}}, "x"])
-def test_a_table_that_is_none_and_no_launcher(home: Home, config: object) -> None:
+def test_an_invalid_table_and_no_launcher(home: Home, config: object) -> None:
     home.profile("a")
     launcher(home, "nvidia_tao_cli", config)
     done = call(home, "render", "a", "--to", "docker", "--", "dino")

@@ -75,7 +75,7 @@ def test_no_home_at_all(used: Home) -> None:
     assert findings(used, TAOPROF_HOME="rel/ative")["home-not-absolute"]["where"] == "TAOPROF_HOME"
 
 
-def test_no_secret_is_told(used: Home) -> None:
+def test_secrets_are_masked(used: Home) -> None:
     used.profile("a", f'layout = "custom"\n[variables]\nKEY = "{SECRET}-1"\nWANDB_API_KEY = "{SECRET}"\n[[mounts]]\n')
     used.profile("b", f'layout = "custom"\n[variables]\nKEY = "{SECRET}-1"\nWANDB_API_KEY = "{SECRET}"\n')
     used.run("use", "b", check=True)
@@ -241,7 +241,7 @@ def test_the_real_launcher_says_what_the_doctor_says(home: Home) -> None:
         assert id in ids
 
 
-def test_the_password_of_an_engine_is_not_told(used: Home) -> None:
+def test_the_password_of_an_engine_is_masked(used: Home) -> None:
     address = f"tcp://ana:{SECRET}@127.0.0.1:1"
     assert "***" in str(findings(used, DOCKER_HOST=address))
     done = call(used, "doctor", environ={"DOCKER_HOST": address})

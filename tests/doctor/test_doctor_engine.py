@@ -87,7 +87,7 @@ def test_a_context_of_another_engine_is_what_no_such_container_comes_from(well: 
     assert "done with 0" in launch.output
 
 
-def test_docker_host_parts_the_two_clients_of_tao(well: TrainingHome, other: str) -> None:
+def test_docker_host_splits_the_two_clients(well: TrainingHome, other: str) -> None:
     found = findings(well, DOCKER_HOST=other)
     assert "these are different engines" in found["daemon-mismatch"]["what"]
     assert "docker-host-set" in found

@@ -45,7 +45,7 @@ def test_a_sound_machine_has_no_findings() -> None:
 
 
 @pytest.mark.parametrize("id", CASES)
-def test_it_is_found_where_it_is_and_not_where_it_is_nearly(id: str) -> None:
+def test_each_rule_has_a_positive_and_a_negative_case(id: str) -> None:
     finding = found(changed(SOUND, **CASES[id][0]))[id]
     assert finding.where and finding.hint
     assert finding.why or id == "launcher-import"
@@ -70,7 +70,7 @@ def test_an_engine_that_hangs_is_restarted() -> None:
     assert "restart" in found(machine)["docker-down"].hint
 
 
-def test_one_command_mends_all_that_is_rotten() -> None:
+def test_one_command_fixes_all_conflicts() -> None:
     rotten = beside((3, 12, 1), False, requests="2.32.4", urllib3="2.5.0", tabulate="0.8.7", six="1.15.0")
     told = [one for one in found(changed(SOUND, **rotten)).values() if one.severity == "error"]
     assert [one.id for one in told] == ["launcher-import"]
@@ -166,7 +166,7 @@ def test_root_needs_no_sudo() -> None:
     assert found(machine)["docker-down"].hint == "systemctl enable --now docker"
 
 
-def test_a_login_elsewhere_is_told() -> None:
+def test_a_login_elsewhere_is_reported() -> None:
     machine = changed(SOUND, login__registries=(), login__elsewhere="/srv/docker/config.json")
     told = found(machine)["login-missing"]
     assert "/srv/docker" in told.why

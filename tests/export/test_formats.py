@@ -397,7 +397,7 @@ def test_kubernetes_has_numbers_for_users_gpus_and_sizes() -> None:
     assert shm["emptyDir"] == {"medium": "Memory", "sizeLimit": "16Gi"}
 
 
-def test_ports_on_the_hosts_network_are_left_out_and_told() -> None:
+def test_ports_on_the_hosts_network_are_left_out_with_a_warning() -> None:
     plan = plan_of('[docker]\nnetwork = "host"\nports = { "8888" = 8888 }\n')
     assert plan.ports == []
     for target in TARGETS:

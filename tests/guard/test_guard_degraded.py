@@ -262,7 +262,7 @@ def test_the_guard_stops_when_its_home_is_moved_away(sandbox: Sandbox, folder: s
 
 
 @pytest.mark.parametrize("shift", [3600, -3600])
-def test_a_clock_that_is_put_does_not_end_a_hold(sandbox: Sandbox, shift: int) -> None:
+def test_clock_change_does_not_end_a_hold(sandbox: Sandbox, shift: int) -> None:
     """A hold lasts as long as was said, by the time that passes; and no clock makes the guard look without end."""
     clock = sandbox.folder / "clock"
     clock.write_text("0")

@@ -19,7 +19,7 @@ from taoprofiles.storage.paths import Context
 from taoprofiles.switching import switch
 from taoprofiles.switching.switch import Switch
 from taoprofiles.system.engine import Engine
-from tests.support.commands import Answer, call, one_clear_error
+from tests.support.commands import CommandResult, call, one_clear_error
 from tests.support.engine import until
 from tests.support.home import ALL
 from tests.support.sandbox import FakeEngine, Sandbox, answer, gone, mounts_of
@@ -126,7 +126,7 @@ def short_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Engine.__init__, "__defaults__", (0.3, None))
 
 
-def check_switched(done: Answer, engine: FakeEngine) -> None:
+def check_switched(done: CommandResult, engine: FakeEngine) -> None:
     """Check that it switched, since nothing that can be seen is in the way, and said what it could not look at."""
     assert (done.status, done.out) == (0, "switched from 'a' to 'b'\n"), done.err
     (warning,) = [line for line in done.err.splitlines() if line]
@@ -153,7 +153,7 @@ def test_the_real_time_limit_with_a_broken_engine(sandbox: Sandbox, engine: Fake
     began = time.monotonic()
     done = sandbox.run("use", "b", environ=engine.environ)
     assert time.monotonic() - began < LONGEST
-    check_switched(Answer(done.returncode, done.stdout, done.stderr), engine)
+    check_switched(CommandResult(done.returncode, done.stdout, done.stderr), engine)
 
 
 def test_no_engine(sandbox: Sandbox) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from taoprofiles.importer import build
 from taoprofiles.importer.values import Unknown
-from tests.importer.doubtful import ALIASES, CELLS, CONTROL, LATER, VALUES
-from tests.importer.executing import Job, Outcome, execute
+from tests.importer.evaluator_cases import ALIASES, CELLS, CONTROL, LATER, VALUES
+from tests.importer.notebook_execution import Job, Outcome, execute
 from tests.importer.notebooks import context, notebook, read, write
 from tests.support.home import ALL, require
 

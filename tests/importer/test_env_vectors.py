@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.importer.executing import Job, Outcome, execute
+from tests.importer.notebook_execution import Job, Outcome, execute
 from tests.importer.notebooks import notebook, read
 from tests.support.home import require
 

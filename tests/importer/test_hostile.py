@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.importer.hostile import SECONDS, SPECIAL
+from tests.importer.malformed_notebooks import SECONDS, SPECIAL
 from tests.importer.notebooks import notebook, write
 from tests.support.commands import call, one_clear_error
 from tests.support.home import ALL, Home
@@ -30,7 +30,7 @@ def read_all(what: list[int] | list[str], folder: Path, *, share: float = 1) -> 
     (folder / "canary.py").write_text(f"open({str(folder / 'imported')!r}, 'w')")
     before = sorted(path.name for path in folder.iterdir())
     done = subprocess.run(
-        [sys.executable, "-m", "tests.importer.hostile", str(folder), str(share)],
+        [sys.executable, "-m", "tests.importer.malformed_notebooks", str(folder), str(share)],
         input="".join(f"{json.dumps(one)}\n" for one in what),
         env={**os.environ, "PYTHONPATH": f"{ROOT}:{folder}"},
         cwd=folder,

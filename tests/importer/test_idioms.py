@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.importer.executing import Job, Outcome, execute
+from tests.importer.notebook_execution import Job, Outcome, execute
 from tests.importer.notebooks import notebook, read, rendered, write
 from tests.support.home import require
 

@@ -10,7 +10,7 @@ import random
 from importlib.util import find_spec
 from pathlib import Path
 
-from tests.importer.executing import Job, execute
+from tests.importer.notebook_execution import Job, execute
 from tests.importer.notebooks import notebook, read
 from tests.importer.test_doubtful import START, differs
 from tests.support.home import ALL, require

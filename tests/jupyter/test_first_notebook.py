@@ -16,7 +16,7 @@ import pytest
 
 from tests.support.browser import Browser, Notebook
 from tests.support.engine import TrainingHome, until
-from tests.support.lab import KERNEL, ROOT, Lab
+from tests.support.jupyterlab_server import KERNEL, ROOT, JupyterLabServer
 from tests.support.training import bind_mounts, host_mounts
 
 pytestmark = [pytest.mark.jupyter, pytest.mark.engine]
@@ -74,7 +74,7 @@ def test_the_tutorial(training_home: TrainingHome, screenshots: Path) -> None:
     (kitti / "data").mkdir()
     imported(home, one, kitti)
     imported(home, two, city)
-    with Lab(home) as lab, Browser(lab) as browser:
+    with JupyterLabServer(home) as lab, Browser(lab) as browser:
         browser.page.evaluate("() => jupyterapp.commands.execute('application:toggle-left-area')")
         first = browser.open(str(one.relative_to(home.root)))
         second = browser.open(str(two.relative_to(home.root)))

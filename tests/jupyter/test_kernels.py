@@ -15,8 +15,8 @@ import pytest
 
 from tests.support.engine import TrainingHome, until
 from tests.support.home import Home, require
+from tests.support.jupyterlab_server import KERNEL, kernel_path, share_kernel, write_notebook
 from tests.support.kernels import LOAD, Kernel, load, load_and_use, read_environ
-from tests.support.lab import KERNEL, kernel_path, share_kernel, write_notebook
 
 pytestmark = pytest.mark.jupyter
 

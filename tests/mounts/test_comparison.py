@@ -116,7 +116,7 @@ def test_shared_memory(size: str | int, amount: int) -> None:
     assert differences(asked, seen(HostConfig={"ShmSize": amount}), {}) == []
 
 
-def test_the_value_of_a_variable_is_not_told() -> None:
+def test_the_value_of_a_variable_is_masked() -> None:
     asked = wanted(Envs=[{"variable": "NGC_API_KEY", "value": "s3cret"}])
     told = differences(asked, seen(Config={"Env": ["NGC_API_KEY=other"]}), {})
     assert told == ["the variable NGC_API_KEY differs from the mapping"]

@@ -104,7 +104,7 @@ def test_a_path_of_both_sides(home: Home) -> None:
     assert told(home, f"{nested}/b/x", "nested") == (0, f"{nested}/b/b/x\n", note), "this one is there"
 
 
-def test_a_namesake_on_this_host_is_told(home: Home) -> None:
+def test_a_namesake_on_this_host_is_reported(home: Home) -> None:
     (home.root / "s").mkdir()
     home.profile("usr", f'layout = "custom"\nmounts = [{{ source = "{home.root}/s", destination = "/usr" }}]\n')
     note = "taoprof: '/usr' also exists on this host, but it is not mounted\n"

@@ -101,7 +101,7 @@ def test_page_shows_what_the_program_says(page: Path, tmp_path: Path) -> None:
 
 def test_every_verb_is_in_the_reference() -> None:
     page = (ROOT / "docs/reference/commands.md").read_text()
-    assert [verb for verb in COMMANDS if f"$ taoprof {verb} --help\n" not in page] == []
+    assert [command for command in COMMANDS if f"$ taoprof {command} --help\n" not in page] == []
 
 
 def test_python_examples_run(home: Home) -> None:

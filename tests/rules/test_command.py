@@ -145,14 +145,14 @@ def test_a_command_with_a_secret_is_not_repeated() -> None:
 
 
 @given(st.sampled_from(["-k", "--api_key", "--encryption-key"]), st.text(st.sampled_from("aZ$ '/;\"~"), min_size=6))
-def test_secrets_are_not_told(option: str, value: str) -> None:
+def test_secrets_are_masked(option: str, value: str) -> None:
     secret = "q7q7" + value
     for words in ([option, secret], [f"-k{secret}"], [f"-k={secret}"], [f"x={{api_key: /{secret}, dir: /home/x}}"]):
         told = check(["tao", "x", *words], {}, files=Files(every=False))
         assert not [one for one in told if secret[:4] in str(one.as_dict())]
 
 
-def test_a_secret_variable_is_not_told() -> None:
+def test_a_secret_variable_is_masked() -> None:
     for words in ("train 'x=/data/$MY_TOKEN' \"a b $MY_TOKEN\"", "train '/x/$MY_TOKEN'"):
         assert "s3cret-token" not in str([one.as_dict() for one in found(words)])
 

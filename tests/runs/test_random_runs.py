@@ -33,7 +33,7 @@ def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
 
 
 @dataclass(eq=False)
-class Work:
+class Launch:
     """A launch, plain or in a run: ``name`` is the profile whose mapping it must read."""
 
     kind: str
@@ -42,7 +42,7 @@ class Work:
     process: subprocess.Popen[str]
 
 
-class Play:
+class RunModel:
     """The model beside the real thing: what is active, who works, what is held by hand."""
 
     def __init__(self, sandbox: Sandbox, seed: int) -> None:
@@ -50,7 +50,7 @@ class Play:
         self.wanted = {name: rendered(sandbox, name) for name in NAMES}
         switch.switch_profile(sandbox.context, "a")
         self.active = "a"
-        self.works: list[Work] = []
+        self.works: list[Launch] = []
         self.by_hand: list[tuple[str, str]] = []
         self.log: list[str] = [f"seed {seed}"]
 
@@ -71,18 +71,18 @@ class Play:
         assert self.sandbox.mapping_file.read_bytes() == self.wanted[self.active]
 
     def plain(self) -> None:
-        self.works.append(Work("plain", self.active, *self.sandbox.plain()))
+        self.works.append(Launch("plain", self.active, *self.sandbox.plain()))
 
     def isolated(self) -> None:
         name = self.random.choice(NAMES)
-        self.works.append(Work("isolated", name, *self.sandbox.in_run(name)))
+        self.works.append(Launch("isolated", name, *self.sandbox.in_run(name)))
 
     def shared(self) -> None:
         name = self.random.choice(NAMES)
         if self.blockers(name):
             assert self.sandbox.run("run", name, "--shared", "--", "true").returncode == 5
             return
-        self.works.append(Work("shared", name, *self.sandbox.in_run(name, "--shared")))
+        self.works.append(Launch("shared", name, *self.sandbox.in_run(name, "--shared")))
         self.active = name
 
     def use(self) -> None:
@@ -113,7 +113,7 @@ class Play:
         mapping, wanted = json.loads(work.tao.reads()), json.loads(self.wanted[work.name])
         assert mapping["Mounts"] == wanted["Mounts"], f"{work} has read another mapping"
 
-    def end(self, work: Work | None = None) -> None:
+    def end(self, work: Launch | None = None) -> None:
         work = work or self.random.choice(self.works)
         work.tao.end()
         self.wait_for_end(work)
@@ -130,7 +130,7 @@ class Play:
             kill(work.process.pid)
             work.process.wait(20)
 
-    def wait_for_end(self, work: Work) -> None:
+    def wait_for_end(self, work: Launch) -> None:
         until(lambda: work.process.poll() is not None and gone(work.tao.pid()), f"{work} is over")
         self.works.remove(work)
 
@@ -148,7 +148,7 @@ class Play:
 def test_random_sequences(sandbox: Sandbox) -> None:
     first = int(os.environ.get("TAOPROF_TEST_SEED", "1"))
     for seed in range(first, first + SEQUENCES):
-        play = Play(sandbox, seed)
+        play = RunModel(sandbox, seed)
         try:
             for _ in range(STEPS):
                 play.step()

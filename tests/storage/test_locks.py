@@ -160,7 +160,7 @@ def test_reading_waits_for_nobody(home: Home, verb: list[str]) -> None:
         home.run(*verb, check=True)  # whoever waits for the lock ends with status 7
 
 
-def test_old_note_does_not_shine_through(home: Home) -> None:
+def test_lock_note_is_overwritten(home: Home) -> None:
     path = home.state / "lock"
     path.parent.mkdir(parents=True)
     path.write_text("pid 4194304 on a-host-with-a-very-long-name.example.org and more of the same\n")
@@ -222,7 +222,7 @@ def _has_open(pid: int, path: Path) -> bool:
         return False
 
 
-def test_a_machine_that_stood_still_has_not_waited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_suspend_does_not_count_as_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A suspended laptop, or a frozen virtual machine: the holder stood still too, and gives the lock back now."""
     first = Lock(str(tmp_path / "lock"))
     first.__enter__()

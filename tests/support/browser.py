@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.support.engine import until
 from tests.support.home import require
-from tests.support.lab import Lab
+from tests.support.jupyterlab_server import JupyterLabServer
 
 FLAGS = (
     "--disable-gpu",
@@ -77,7 +77,7 @@ FIND = f"""([path, cell]) => {{
 class Browser:
     """``with Browser(lab) as browser: …`` has JupyterLab's page open in it."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: JupyterLabServer) -> None:
         require(importlib.util.find_spec("playwright"), "playwright is not installed")
         chromium = shutil.which("chromium")
         require(chromium, "the command 'chromium' is not installed")

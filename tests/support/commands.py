@@ -22,7 +22,7 @@ from taoprofiles.cli import main
 from tests.support.home import Home
 
 
-class Answer(NamedTuple):
+class CommandResult(NamedTuple):
     status: int
     out: str
     err: str
@@ -34,7 +34,7 @@ class Answer(NamedTuple):
 
 def call(
     home: Home, *argv: str, environ: dict[str, str] | None = None, stdin: bytes = b"", cwd: Path | None = None
-) -> Answer:
+) -> CommandResult:
     """Run a command line in this process, with the home's environment and captured streams."""
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
     given = io.TextIOWrapper(io.BytesIO(stdin), "utf-8")
@@ -53,7 +53,7 @@ def call(
                 status = int(end.code or 0)
     finally:
         os.chdir(before)
-    return Answer(status, *(stream.buffer.getvalue().decode() for stream in (out, err)))  # type: ignore[attr-defined]
+    return CommandResult(status, *(stream.buffer.getvalue().decode() for stream in (out, err)))  # type: ignore[attr-defined]
 
 
 class Terminal:
@@ -122,10 +122,10 @@ class Terminal:
         return bool(chunk)
 
 
-def one_clear_error(answer: Answer | subprocess.CompletedProcess[str], status: int) -> None:
+def one_clear_error(answer: CommandResult | subprocess.CompletedProcess[str], status: int) -> None:
     """Check that a command failed as it should: one error line, no traceback, nothing on stdout."""
     if isinstance(answer, subprocess.CompletedProcess):
-        answer = Answer(answer.returncode, answer.stdout, answer.stderr)
+        answer = CommandResult(answer.returncode, answer.stdout, answer.stderr)
     assert "Traceback" not in answer.err, answer.err
     assert (answer.status, answer.out) == (status, ""), answer
     lines = answer.err.splitlines()

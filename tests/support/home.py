@@ -36,7 +36,7 @@ def find_command(name: str) -> str:
 
 
 _started: set[tuple[str, ...]] = set()
-"""The verbs that have been started as a person does, by this process of the tests."""
+"""The commands that have been started as a person does, by this process of the tests."""
 
 LAUNCHERS = Path(__file__).parents[2] / ".launchers"
 
@@ -67,7 +67,7 @@ class Home:
         self.context = Context(self.environ)
 
     def run(self, *arguments: str, check: bool = False, **options: object) -> subprocess.CompletedProcess[str]:
-        """Run the command in a process of its own, forked from this one; in CI each verb is once started anew."""
+        """Run the command in a process of its own, forked from this one; in CI each is once started anew."""
         options.setdefault("cwd", self.root)
         environ = {**self.environ, **options.pop("environ", {})}  # type: ignore[dict-item]
         is_known = arguments[:1] in _started or not ALL

@@ -134,7 +134,7 @@ def nested(*, exists: bool, filled: bool = False) -> SetUp:
     return prepare
 
 
-class Seen(PathInfo):
+class ForeignPath(PathInfo):
     """A folder of this host that belongs to somebody else, as far as the judges are told."""
 
     def __init__(self, path: str, uid: int, mode: int) -> None:
@@ -152,14 +152,14 @@ def source(
     snap: bool = False,
 ) -> SetUp:
     """A source on a file system of that kind, and of that owner."""
-    folder = Seen(path, uid, mode)
+    folder = ForeignPath(path, uid, mode)
     folder.real = path
     return lambda home: tuple(container.check_sources([("here", folder, kind)], ids, home="/home/ana", snap=snap))
 
 
 def results(uid: int, mode: int = 0o755) -> SetUp:
     """Results that go into a folder of that owner."""
-    return lambda home: tuple(container.check_results([("/r/x", Seen("/r", uid, mode))], (1000, 1000)))
+    return lambda home: tuple(container.check_results([("/r/x", ForeignPath("/r", uid, mode))], (1000, 1000)))
 
 
 def owned(count: int) -> SetUp:

@@ -63,7 +63,7 @@ READS = (
 )
 
 
-class Point(NamedTuple):
+class SyscallPoint(NamedTuple):
     """The ``number``-th ``call`` of the whole process; ``line`` is strace's text of it."""
 
     call: str
@@ -78,7 +78,7 @@ class Point(NamedTuple):
         return self.call != "openat" or any(flag in self.line for flag in ("O_CREAT", "O_WRONLY", "O_RDWR", "O_TRUNC"))
 
 
-class Scene:
+class Scenario:
     """A home made ready once, of which every run gets a fresh copy, and the mappings that may be in its file."""
 
     def __init__(self, folder: Path, state: str) -> None:
@@ -128,9 +128,9 @@ class Scene:
         shutil.copytree(self.home.root, root, symlinks=True)
         return Home(root)
 
-    def points(self) -> list[Point]:
+    def points(self) -> list[SyscallPoint]:
         """Run the switch unhurt, and give the calls that it makes."""
-        found: list[Point] = []
+        found: list[SyscallPoint] = []
         seen: Counter[str] = Counter()
         home = self.copy()
         done, log = victim(home)
@@ -145,7 +145,7 @@ class Scene:
             if END in line:
                 return found
             if inside:
-                found.append(Point(call, seen[call], line.split(" ", 1)[1]))
+                found.append(SyscallPoint(call, seen[call], line.split(" ", 1)[1]))
             inside = inside or BEGIN in line
         raise AssertionError("the victim never came to its second mark")
 
@@ -168,7 +168,7 @@ def victim(home: Home, injection: str | None = None) -> tuple[subprocess.Complet
     return done, log.read_text().splitlines()
 
 
-def hit_inside(log: list[str], point: Point) -> bool:
+def hit_inside(log: list[str], point: SyscallPoint) -> bool:
     """Tell whether what was done to ``point`` was done between the marks, and to that call."""
     begun = next((number for number, line in enumerate(log) if BEGIN in line), None)
     if begun is None:
@@ -191,7 +191,7 @@ def commands(home: Home, *words: list[str]) -> list[tuple[int, str, str]]:
     return [tuple(answer) for answer in json.loads(done.stdout)]
 
 
-def whole_and_told_right(home: Home, scene: Scene, before: bytes | None) -> None:
+def whole_and_reported_right(home: Home, scene: Scenario, before: bytes | None) -> None:
     """Check what must hold after anything: the right profile is named, and all goes on as usual with the next one."""
     current, use, history, listed, after = commands(
         home, ["current", "--json"], ["use", "c"], ["history", "--json"], ["list"], ["current"]

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support import strace
 from tests.support.home import Home, require
-from tests.support.strace import Point, Scene
+from tests.support.strace import Scenario, SyscallPoint
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -49,7 +49,7 @@ def clear(done: subprocess.CompletedProcess[str], statuses: tuple[int, ...] = (1
 @pytest.mark.strace
 @pytest.mark.parametrize(("number", "state"), [*enumerate(["none", "own", "foreign", "symlink"])])
 def test_each_call_fails(tmp_path: Path, number: int, state: str) -> None:
-    scene = Scene(tmp_path, state)
+    scene = Scenario(tmp_path, state)
     failures = []
     for turn, point in enumerate(scene.points(), number):
         errors = FAILURES.get(point.call)
@@ -61,7 +61,7 @@ def test_each_call_fails(tmp_path: Path, number: int, state: str) -> None:
     assert not faults, f"{len(faults)} of {len(failures)} failures:\n" + "\n".join(faults)
 
 
-def _fail(scene: Scene, point: Point, error: str) -> str | None:
+def _fail(scene: Scenario, point: SyscallPoint, error: str) -> str | None:
     home = scene.copy()
     try:
         done, log = strace.victim(home, f"{point.call}:error={error}:when={point.number}")
@@ -73,7 +73,7 @@ def _fail(scene: Scene, point: Point, error: str) -> str | None:
             clear(done)
             assert found == scene.old, f"not as it was, after: {done.stderr}"
         assert home.mapping_file.is_symlink() == (scene.state == "symlink")
-        strace.whole_and_told_right(home, scene, found)
+        strace.whole_and_reported_right(home, scene, found)
         assert not strace.leftovers(home), f"left behind: {strace.leftovers(home)}"
     except AssertionError as fault:
         return f"  {error}: {point.line[:170]}\n    → {str(fault)[:400]}"
@@ -86,7 +86,7 @@ def _fail(scene: Scene, point: Point, error: str) -> str | None:
 @pytest.mark.parametrize("error", ["ENOLCK", "EIO", "ENOSYS"])
 def test_file_system_without_locks(tmp_path: Path, error: str) -> None:
     """Every flock fails: told as what it is at once, not as another command that would be at work."""
-    scene = Scene(tmp_path, "own")
+    scene = Scenario(tmp_path, "own")
     done, _ = strace.victim(scene.home, f"flock:error={error}:when=1+")
     if done.returncode != 0:
         clear(done)
@@ -94,21 +94,21 @@ def test_file_system_without_locks(tmp_path: Path, error: str) -> None:
         assert strace.content(scene.home) == scene.old
     else:
         assert done.stderr == ""
-    strace.whole_and_told_right(scene.home, scene, strace.content(scene.home))
+    strace.whole_and_reported_right(scene.home, scene, strace.content(scene.home))
 
 
 @pytest.mark.strace
 @pytest.mark.parametrize("calls", ["fsync", "pwrite64", "rename"])
 def test_everything_fails_from_then_on(tmp_path: Path, calls: str) -> None:
     """A disk that has gone: not even what was begun can be taken back by these calls."""
-    scene = Scene(tmp_path, "own")
+    scene = Scenario(tmp_path, "own")
     last = next(point for point in scene.points() if point.call == calls and "cache" not in point.line)
     done, log = strace.victim(scene.home, f"{calls}:error=EIO:when={last.number}+")
     assert strace.hit_inside(log, last)
     if done.returncode != 0:
         clear(done)
         assert strace.content(scene.home) == scene.old
-    strace.whole_and_told_right(scene.home, scene, strace.content(scene.home))
+    strace.whole_and_reported_right(scene.home, scene, strace.content(scene.home))
 
 
 FULL = """
@@ -131,7 +131,7 @@ exit $status
 def test_full_disk(tmp_path: Path, free: int) -> None:
     """A really full file system, at several depths of the switch; once there is space, the same command works."""
     require(os.geteuid() == 0 and shutil.which("unshare"), "only root may mount a small file system")
-    scene = Scene(tmp_path, "own")
+    scene = Scenario(tmp_path, "own")
     home = scene.home
     home.root.rename(tmp_path / "home-before")
     home.root.mkdir()

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from taoprofiles.profiles.rendering import SIZE_LIMIT
-from tests.support.commands import Answer, call, one_clear_error
+from tests.support.commands import CommandResult, call, one_clear_error
 from tests.support.home import Home, require
 
 EVIL = "\x1b[31mEVIL\x1b]0;title\x07\x9b2J\u202eliars\u2028\x7f\x08\r\n\x00"
@@ -26,7 +26,7 @@ EVIL_ARGUMENT = EVIL.replace("\0", "")
 """What a command line, a file name or the environment can carry of it."""
 
 
-def unchanged(home: Home, words: list[str], status: int, **options: object) -> Answer:
+def unchanged(home: Home, words: list[str], status: int, **options: object) -> CommandResult:
     """Run a command that must fail in this process and change nothing."""
     before = home.tree()
     done = call(home, *words, **options)  # type: ignore[arg-type]
@@ -35,10 +35,10 @@ def unchanged(home: Home, words: list[str], status: int, **options: object) -> A
     return done
 
 
-def clean(answer: Answer | subprocess.CompletedProcess[str]) -> None:
+def clean(answer: CommandResult | subprocess.CompletedProcess[str]) -> None:
     """Check that a terminal would only print what it is given."""
     if isinstance(answer, subprocess.CompletedProcess):
-        answer = Answer(answer.returncode, answer.stdout, answer.stderr)
+        answer = CommandResult(answer.returncode, answer.stdout, answer.stderr)
     assert "Traceback" not in answer.err, answer.err
     for stream in (answer.out, answer.err):
         bad = [line for line in stream.split("\n") if not line.isprintable()]
@@ -77,7 +77,7 @@ def filled(home: Home) -> Home:
 
 
 @pytest.mark.parametrize("name", BAD_NAMES, ids=lambda name: repr(name)[:12])
-def test_name_that_is_none(filled: Home, name: str) -> None:
+def test_invalid_profile_name(filled: Home, name: str) -> None:
     before, wrong = filled.tree(), []
     for line in BY_NAME:
         done = call(filled, *with_name(line, name))
@@ -263,7 +263,7 @@ def test_mounts_file_full_of_escapes(filled: Home, mounts: str) -> None:
     clean(call(filled, "status"))
 
 
-def test_profile_file_whose_name_is_none(filled: Home) -> None:
+def test_profile_file_with_an_invalid_name(filled: Home) -> None:
     """Anybody may put a file there; it is no profile and is not spoken of."""
     for name in ("\x1b[31m", "a b", ".hidden", "-x", "a\n", "é"):
         (filled.profiles / f"{name}.toml").write_text('layout = "custom"\nmounts = []\n')
@@ -320,7 +320,7 @@ THINGS: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("thing", THINGS)
-def test_profile_that_is_none(filled: Home, thing: str) -> None:
+def test_invalid_profile(filled: Home, thing: str) -> None:
     THINGS[thing](filled.profiles / "x.toml")
 
     def tree() -> dict[str, tuple]:
@@ -348,7 +348,7 @@ def test_profile_that_is_none(filled: Home, thing: str) -> None:
 
 
 @pytest.mark.parametrize("thing", ["FIFO", "1 GB", "huge hex"])
-def test_profile_that_is_none_by_the_real_command(filled: Home, thing: str) -> None:
+def test_invalid_profile_by_the_real_command(filled: Home, thing: str) -> None:
     THINGS[thing](filled.profiles / "x.toml")
     mapping = filled.mapping_file.read_bytes()
     one_clear_error(filled.run("use", "x"), 3)
@@ -356,7 +356,7 @@ def test_profile_that_is_none_by_the_real_command(filled: Home, thing: str) -> N
 
 
 @pytest.mark.parametrize("thing", ["FIFO", "folder", "1 GB", "not UTF-8", "nested lists", "100k keys", "zeros"])
-def test_import_of_what_is_no_profile(filled: Home, thing: str) -> None:
+def test_import_invalid_profile(filled: Home, thing: str) -> None:
     file = filled.root.parent / "x.toml"
     THINGS[thing](file)
     unchanged(filled, ["import", str(file)], 3)
@@ -379,7 +379,7 @@ NO_MOUNTS = {
 
 
 @pytest.mark.parametrize("data", NO_MOUNTS.values(), ids=NO_MOUNTS)
-def test_import_from_stdin_of_what_is_none(filled: Home, data: bytes) -> None:
+def test_import_invalid_stdin(filled: Home, data: bytes) -> None:
     status = 2 if data == b"\xff" else 3  # no text at all is no kind of file that can be imported
     unchanged(filled, ["import", "-", "--name", "x"], status, stdin=data)
 
@@ -389,7 +389,7 @@ def test_import_from_stdin_of_what_is_none(filled: Home, data: bytes) -> None:
 
 @pytest.mark.parametrize("line", ["use a", "list", "show a", "new n", "remove a", "import --name n"])
 @pytest.mark.parametrize("make", [content(b"keep me"), THINGS["symlink loop"], os.mkfifo], ids=["file", "loop", "FIFO"])
-def test_profiles_folder_that_is_none(home: Home, make: Callable[[Path], None], line: str) -> None:
+def test_invalid_profiles_folder(home: Home, make: Callable[[Path], None], line: str) -> None:
     home.profiles.parent.mkdir(parents=True)
     make(home.profiles)
     home.mapping_file.write_text('{"Mounts": []}')
@@ -462,7 +462,7 @@ def give(home: Home) -> None:
             os.chown(path, UNKNOWN, UNKNOWN, follow_symlinks=False)
 
 
-def as_them(home: Home, *words: str, environ: dict[str, str] | None = None, cwd: Path | None = None) -> Answer:
+def as_them(home: Home, *words: str, environ: dict[str, str] | None = None, cwd: Path | None = None) -> CommandResult:
     done = subprocess.run(
         [sys.executable, "-c", BECOME, str(UNKNOWN), str(home.root.parent / "warm"), *words],
         env=home.environ if environ is None else environ,
@@ -471,7 +471,7 @@ def as_them(home: Home, *words: str, environ: dict[str, str] | None = None, cwd:
         text=True,
         timeout=60,
     )
-    return Answer(done.returncode, done.stdout, done.stderr)
+    return CommandResult(done.returncode, done.stdout, done.stderr)
 
 
 def test_somebody_else_can_use_it(theirs: Home) -> None:

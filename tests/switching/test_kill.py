@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import strace
-from tests.support.strace import Point, Scene
+from tests.support.strace import Scenario, SyscallPoint
 
 pytestmark = [pytest.mark.strace, pytest.mark.timeout(240)]
 
@@ -19,17 +19,17 @@ STATES = ["none", "own", "foreign", "symlink", "read-only"]
 
 @pytest.mark.parametrize("state", STATES)
 def test_killed_at_each_change(tmp_path: Path, state: str) -> None:
-    scene = Scene(tmp_path, state)
+    scene = Scenario(tmp_path, state)
     _sweep(scene, "SIGKILL", -9)
 
 
 @pytest.mark.parametrize("state", ["none", "own", "foreign"])
 def test_interrupted_at_each_change(tmp_path: Path, state: str) -> None:
     """Ctrl-C runs the clean-up, which must leave the file and the history agreeing."""
-    _sweep(Scene(tmp_path, state), "SIGINT", None)
+    _sweep(Scenario(tmp_path, state), "SIGINT", None)
 
 
-def _sweep(scene: Scene, signal: str, status: int | None) -> None:
+def _sweep(scene: Scenario, signal: str, status: int | None) -> None:
     """Send the signal before each call that changes something, and before the last call of all."""
     *points, last = scene.points()
     points = [*(point for point in points if point.changes_something), last]
@@ -39,7 +39,7 @@ def _sweep(scene: Scene, signal: str, status: int | None) -> None:
     assert not faults, f"{len(faults)} of {len(points)} points:\n" + "\n".join(faults)
 
 
-def _hit(scene: Scene, point: Point, signal: str, status: int | None) -> str | None:
+def _hit(scene: Scenario, point: SyscallPoint, signal: str, status: int | None) -> str | None:
     home = scene.copy()
     try:
         done, log = strace.victim(home, f"{point.call}:signal={signal}:when={point.number}")
@@ -53,7 +53,7 @@ def _hit(scene: Scene, point: Point, signal: str, status: int | None) -> str | N
         if found is not None:
             mode = stat.S_IMODE(scene.home.mapping_file.stat().st_mode) if scene.old is not None else 0o600
             assert stat.S_IMODE(path.stat().st_mode) == mode
-        strace.whole_and_told_right(home, scene, found)
+        strace.whole_and_reported_right(home, scene, found)
         assert not strace.leftovers(home), f"left behind: {strace.leftovers(home)}"
     except AssertionError as error:
         return f"  {point.line[:150]}\n    → {str(error)[:300]}"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from taoprofiles.storage.journal import History, digest_of
-from tests.support import power
+from tests.support import power_loss
 from tests.support.commands import call
 from tests.support.home import ALL, Home
 
@@ -51,21 +51,24 @@ def linked(home: Home) -> None:
     home.run("use", "a", check=True)
 
 
-COMPACTING = f"from taoprofiles.storage import journal\njournal.SIZE_LIMIT = journal.KEPT_ENTRIES = 1\n{power.COMMAND}"
+COMPACTING = f"""\
+from taoprofiles.storage import journal
+journal.SIZE_LIMIT = journal.KEPT_ENTRIES = 1
+{power_loss.COMMAND}"""
 
 CASES: dict[str, tuple[Callable[[Home], None], list[str], str]] = {
-    "first switch": (unused, ["use", "b"], power.COMMAND),
-    "switch": (active, ["use", "b"], power.COMMAND),
-    "switch from an unmanaged mapping": (overwritten, ["use", "b"], power.COMMAND),
-    "switch of a symlink": (linked, ["use", "b"], power.COMMAND),
+    "first switch": (unused, ["use", "b"], power_loss.COMMAND),
+    "switch": (active, ["use", "b"], power_loss.COMMAND),
+    "switch from an unmanaged mapping": (overwritten, ["use", "b"], power_loss.COMMAND),
+    "switch of a symlink": (linked, ["use", "b"], power_loss.COMMAND),
     "switch that compacts the history": (overwritten, ["use", "b"], COMPACTING),
-    "undo to no file": (active, ["undo"], power.COMMAND),
+    "undo to no file": (active, ["undo"], power_loss.COMMAND),
     "restore": (overwritten, [], RESTORE),
-    "hold": (active, ["hold", "a", "--reason", "test"], power.COMMAND),
-    "first hold": (unused, ["hold", "--reason", "test"], power.COMMAND),
-    "rename": (active, ["rename", "a", "x"], power.COMMAND),
-    "set": (active, ["set", "a", "NUM_GPUS=2"], power.COMMAND),
-    "purge": (active, ["history", "--purge", "--yes"], power.COMMAND),
+    "hold": (active, ["hold", "a", "--reason", "test"], power_loss.COMMAND),
+    "first hold": (unused, ["hold", "--reason", "test"], power_loss.COMMAND),
+    "rename": (active, ["rename", "a", "x"], power_loss.COMMAND),
+    "set": (active, ["set", "a", "NUM_GPUS=2"], power_loss.COMMAND),
+    "purge": (active, ["history", "--purge", "--yes"], power_loss.COMMAND),
 }
 
 
@@ -83,7 +86,7 @@ def test_power_loss(home: Home, case: str, model: str) -> None:
     shutil.rmtree(home.state / "objects")
     prepare(home)
     old = content(home)
-    disk = power.Disk(home.root)
+    disk = power_loss.Disk(home.root)
     disk.run(home, *words, script=script)
     new = content(home)
     faults, count = [], 0
@@ -92,7 +95,7 @@ def test_power_loss(home: Home, case: str, model: str) -> None:
         if not ALL and count % 6 != 1:
             continue  # CI tries every state
         home = Home(home.root.with_name(f"crash-{count}"))
-        power.build(tree, home.root)
+        power_loss.build(tree, home.root)
         try:
             goes_on(home, case, (old, new))
         except AssertionError as error:

@@ -102,7 +102,7 @@ def test_a_name_that_looks_like_the_end_of_its_field() -> None:
         process.communicate(timeout=20)
 
 
-def test_environment_and_mark() -> None:
+def test_with_variable() -> None:
     environ = {"PATH": os.environ["PATH"], "TAOPROF_TEST_MARK": "a=b", "XTAOPROF_TEST_MARK": "no"}
     process = subprocess.Popen([sys.executable, "-c", "print(flush=True); input()"], env=environ, stdin=-1, stdout=-1)
     other = subprocess.Popen(
@@ -121,7 +121,7 @@ def test_environment_and_mark() -> None:
             one.communicate(timeout=20)
 
 
-def test_the_place() -> None:
+def test_host_id() -> None:
     here = processes.host_id()
     name, machine, boot, namespace = here.split(" ")
     assert name == os.uname().nodename

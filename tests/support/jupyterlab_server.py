@@ -42,8 +42,8 @@ OPTIONS = (
 )
 
 
-class Lab:
-    """``with Lab(home) as lab: …`` has JupyterLab serve the home, from its first answer on."""
+class JupyterLabServer:
+    """``with JupyterLabServer(home) as lab: …`` has JupyterLab serve the home, from its first answer on."""
 
     def __init__(self, home: Home) -> None:
         self.home = home
@@ -68,7 +68,7 @@ class Lab:
                 start_new_session=True,  # Ctrl-C is for pytest, which then ends it
             )
 
-    def __enter__(self) -> Lab:
+    def __enter__(self) -> JupyterLabServer:
         try:
             self.url = until(self._address, "JupyterLab says where it is", seconds=60, details=self.tail)
             until(self._answers, "JupyterLab answers", details=self.tail)

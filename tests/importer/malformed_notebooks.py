@@ -1,6 +1,6 @@
 """Notebooks that mean harm, or are just broken: made from a grammar by a number, and by hand.
 
-``python -m tests.importer.hostile FOLDER SHARE`` reads those that are asked for on standard input, in a process of its
+``python -m tests.importer.malformed_notebooks FOLDER SHARE`` reads those that are asked for on standard input, in a process of its
 own, under a hook that sees every file opened, program started, module imported or code compiled. SHARE is how much of
 what a notebook may cost it may cost here.
 """
