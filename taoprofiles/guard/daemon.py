@@ -138,12 +138,12 @@ class Daemon:
             signal.signal(number, self._request_stop)
         if not os.path.isdir(self._context.home):
             raise TaoprofError(f"'{self._context.home}' does not exist")
-        claim = self._guard.files.acquire()
+        liveness_fd = self._guard.files.acquire()
         never_create(self._context.home, self._context.state)
         self._start()
         while not self._stop_requested:
             events = self._wait()
-            if not self._guard.files.is_current(claim):
+            if not self._guard.files.is_current(liveness_fd):
                 break
             self._step(events)
         self._notifier.notify(STOPPING="1")

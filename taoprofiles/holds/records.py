@@ -82,14 +82,14 @@ class HoldRecords:
         """
         files.make_folder(self._context.holds)
         hold.id = self._free_id()
-        claim = LivenessLock(self._path(hold.id, ".claim")).acquire()
+        liveness_fd = LivenessLock(self._path(hold.id, ".claim")).acquire()
         try:
             self.write(hold)
         except BaseException:
-            os.close(claim)
+            os.close(liveness_fd)
             self.delete(hold.id)
             raise
-        return claim
+        return liveness_fd
 
     def write(self, hold: Hold) -> None:
         """Write a record again. Raises TypeError for a field of a wrong type, which would damage the record."""

@@ -99,7 +99,7 @@ class RunOptions:
 class Run:
     """A run that has a hold and has not been started yet: call ``start`` once, then ``finish``.
 
-    - ``hold``; ``claim``: the descriptor that keeps it alive
+    - ``hold``; ``liveness_fd``: the descriptor that keeps it alive
     - ``variables``: the profile's; ``secrets``: the names of secret ones (see ``Renderer.secrets``)
     - ``rendered``: the profile's mapping; ``wanted``: what the containers are to get; with the run tag if isolated
     - ``environ``: the environment of the command; ``argv``: ``docker run`` in place of the command, if not None
@@ -107,7 +107,7 @@ class Run:
     """
 
     def __init__(self, context: Context, hold: Hold, renderer: Renderer) -> None:
-        self.context, self.hold, self.claim = context, hold, -1
+        self.context, self.hold, self.liveness_fd = context, hold, -1
         self.variables, self.secrets = renderer.variables(), renderer.secrets()
         self.rendered = self.wanted = renderer.mapping()
         self.environ = {**context.environ, **self.variables, PROFILE_VARIABLE: hold.profile or ""}
@@ -143,12 +143,12 @@ class Run:
             self.monitor.listening.wait(2)  # an event before that would be missed
             return self._execute(self.argv or command, stdout)
         except CommandError:
-            os.close(self.claim)
+            os.close(self.liveness_fd)
             with Lock(self.context.lock):
                 HoldRecords(self.context).delete(self.hold.id)
             raise
         except BaseException:  # such as an exception of ``say``
-            os.close(self.claim)  # or the hold would live as long as this process
+            os.close(self.liveness_fd)  # or the hold would live as long as this process
             raise
 
     def finish(self, status: int) -> int:
@@ -165,7 +165,7 @@ class Run:
             status = self._task_status(status, containers, running)
         elif status == DOCKER_REFUSED and not containers:
             self._say(f"the engine did not start the container (exit status {DOCKER_REFUSED})")
-        os.close(self.claim)
+        os.close(self.liveness_fd)
         if running or self._has_processes():
             what = f"container {running[0].id[:6]}" if running else "a process of the run"
             self._say(f"{what} is still running, so the hold stays: 'taoprof stop {self.hold.id}' stops it")
@@ -181,7 +181,7 @@ class Run:
                 _terminal_input(self._is_launcher and wants_terminal and not _has_terminal()) as stdin,
             ):
                 # Other descriptors that the caller has open for the command, such as <(…), are inherited too.
-                os.set_inheritable(self.claim, True)
+                os.set_inheritable(self.liveness_fd, True)
                 program = unwrapped(command)[:1]
                 words = quote_argv(command, self.environ, lambda: installed.version_of(program[0], self.environ))
                 process = subprocess.Popen(  # noqa: S603
@@ -234,7 +234,7 @@ class Run:
             self._say(f"warning: the end of the run could not be recorded: {error.message}")
 
     def _has_processes(self) -> bool:
-        """Check whether a process of the run is alive: one that inherited the claim, or has only the run tag."""
+        """Check whether a process of the run is alive: one that inherited the descriptor, or has only the run tag."""
         try:
             tags = {tag for _, tag in processes.with_variable(self.context.uid, RUN_VARIABLE)}
             return HoldRecords(self.context).is_locked(self.hold) or self.hold.id in tags
@@ -371,7 +371,7 @@ def prepare(
         preflight.make_folders(missing_folders)
         records = HoldRecords(context)
         # Before the switch, which must not happen if this fails. It does not block it: it needs the new mapping.
-        run.claim = records.create(hold)
+        run.liveness_fd = records.create(hold)
         try:
             run.environ[RUN_VARIABLE] = hold.id
             run.notes = [f"warning: {warning}" for warning in active.unseen]
@@ -391,7 +391,7 @@ def prepare(
                 run.environ["LAUNCHER_MOUNTS"] = path = records.mounts_path(hold.id)
                 atomic.replace(path, mapping.to_bytes(run.wanted))
         except BaseException:
-            os.close(run.claim)
+            os.close(run.liveness_fd)
             records.delete(hold.id)
             raise
     return run

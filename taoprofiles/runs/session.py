@@ -127,7 +127,7 @@ class Session(Run):
             try:
                 _update(self._environ, self.restored())
             finally:
-                os.close(self.claim)
+                os.close(self.liveness_fd)
             atexit.unregister(self.release)
             return True
 

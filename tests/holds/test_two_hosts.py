@@ -196,7 +196,7 @@ def test_gpus_of_another_machine_are_others(sandbox: Sandbox) -> None:
     """GPU 0 over there is not GPU 0 here."""
     write_remote_record(sandbox, gpus=["0", "1"], shared=False)
     run = runs.prepare(sandbox.context, "a", ["true"], options=runs.RunOptions(gpus="0,1"))
-    os.close(run.claim)
+    os.close(run.liveness_fd)
 
 
 def test_gpus_are_those_of_all_containers_on_a_machine(sandbox: Sandbox) -> None:
