@@ -247,7 +247,7 @@ class Guard:
     def watched_processes(self) -> list[tuple[int, int]]:
         """Return pid and start time of one process of this host for each hold; its end may be the end of the hold."""
         host = processes.host_id()
-        here = [hold for hold in self.holds if hold.place == host]
+        here = [hold for hold in self.holds if hold.host_id == host]
         watched = {hold.id: (hold.pid, hold.start) for hold in here if processes.alive(hold.pid, hold.start)}
         orphaned = {hold.id for hold in here if hold.kind in OWN_KINDS and hold.id not in watched}
         if orphaned:

@@ -27,7 +27,7 @@ class Hold:
     - ``profile``, ``digest``: the profile's name and the digest of the mapping that the work needs (``mapping.digest``)
     - ``content``: that mapping's content in the history (``History.store_content``), None if it may not be there
     - ``shared``: whether the work needs the shared mapping file; an isolated run has its own file
-    - ``user``, ``host`` (its name), ``place`` (``processes.host_id``), ``pid``, ``start``: the owner; ``start`` is
+    - ``user``, ``host`` (its name), ``host_id`` (``processes.host_id``), ``pid``, ``start``: the owner; ``start`` is
       in clock ticks since boot, for a manual hold without a pid the time at which it was made
     - ``command``, ``folder`` (where it was started), ``container`` (full id), ``image``, ``engine`` (its address)
     - ``since``, ``until``: seconds since 1970; ``until`` is None without a time limit
@@ -47,7 +47,7 @@ class Hold:
     reason: str = ""
     user: str = ""
     host: str = ""
-    place: str = ""
+    host_id: str = ""
     pid: int = 0
     start: int = 0
     command: list[str]
@@ -68,7 +68,7 @@ class Hold:
     def __init__(self, **fields: Any) -> None:
         self.command, self.results, self.mounts, self.differences = [], [], [], []
         for name, value in fields.items():
-            setattr(self, name, value)
+            setattr(self, FIELDS.get(name, name), value)
 
     def is_valid(self) -> bool:
         """Check whether each field has a value of its type and range, which those of a damaged record may not have."""
@@ -81,7 +81,7 @@ class Hold:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as they are written to the record and to JSON output."""
-        return {name: getattr(self, name) for name in FIELDS}
+        return {key: getattr(self, name) for key, name in FIELDS.items()}
 
     def is_same(self, other: Hold) -> bool:
         """Check whether both belong to the same process or the same container."""
@@ -102,12 +102,13 @@ class Hold:
         return text if len(text) <= 90 else f"{text[:60]} … {text[-25:]}"
 
 
-FIELDS = tuple(Hold.__annotations__)
+FIELDS = {{"host_id": "place"}.get(name, name): name for name in Hold.__annotations__}
+"""The names of the fields in records and JSON output, and in ``Hold``."""
 
 
 def new_hold(context: Context, kind: str, **fields: Any) -> Hold:
     """Return a hold of this user on this host that has not been written yet."""
-    return Hold(kind=kind, user=context.user, host=os.uname().nodename, place=processes.host_id(), **fields)
+    return Hold(kind=kind, user=context.user, host=os.uname().nodename, host_id=processes.host_id(), **fields)
 
 
 _TYPES: dict[str, Any] = {"str": str, "bool": bool, "int": int, "float": (int, float), "None": type(None)}

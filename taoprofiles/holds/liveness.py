@@ -86,7 +86,7 @@ def seconds_held(hold: Hold, here: str) -> float:
 
     After a reboot and for a hold of another host there is only the clock.
     """
-    if hold.place == here and not hold.pid:
+    if hold.host_id == here and not hold.pid:
         return time.clock_gettime(time.CLOCK_BOOTTIME) - hold.start / os.sysconf("SC_CLK_TCK")
     return time.time() - hold.since
 
@@ -298,12 +298,12 @@ class _Search:
     # Records
 
     def _keep_if_alive(self, hold: Hold, *, has_container: bool) -> None:
-        is_here = hold.place == self._here
+        is_here = hold.host_id == self._here
         if has_container or self._is_alive(hold):
             self._active.holds.append(hold)
             if is_here and hold.kind != "manual":
                 self._records.send_heartbeat(hold)
-        elif self._may_write and (is_here or processes.rebooted(hold.place, self._here)):
+        elif self._may_write and (is_here or processes.rebooted(hold.host_id, self._here)):
             # The record of another host whose lease has expired no longer counts, but stays: if that host is only
             # disconnected, its launcher may still have to read the mounts file beside the record.
             hold.ended = time.time()
@@ -312,7 +312,7 @@ class _Search:
     def _is_alive(self, hold: Hold) -> bool:
         if hold.kind == "manual":
             return self._is_manual_alive(hold)
-        if hold.place != self._here:
+        if hold.host_id != self._here:
             return self._is_alive_elsewhere(hold)
         return self._records.is_locked(hold) or hold.id in self._run_tags or self._may_have_container(hold)
 
@@ -321,14 +321,14 @@ class _Search:
             return False
         if not hold.pid:
             return True
-        if hold.place == self._here:
+        if hold.host_id == self._here:
             return processes.alive(hold.pid, hold.start)
         # The process sends no heartbeats, so only its own host knows when it has ended.
-        return not processes.rebooted(hold.place, self._here)
+        return not processes.rebooted(hold.host_id, self._here)
 
     def _is_alive_elsewhere(self, hold: Hold) -> bool:
         """Check whether another host's work is alive: until LEASE seconds after its last heartbeat."""
-        if processes.rebooted(hold.place, self._here):
+        if processes.rebooted(hold.host_id, self._here):
             # No process survives a reboot; a container on another machine's engine does.
             is_remote = hold.engine is not None and not hold.engine.startswith("unix:")
             return is_remote and self._may_have_container(hold)

@@ -62,7 +62,7 @@ def wait_until_free(
                     else f"waiting: {_ahead(len(ahead))}"
                 )
             here = processes.host_id()
-            pids = [hold.pid for hold in holds if hold.place == here and processes.alive(hold.pid, hold.start)]
+            pids = [hold.pid for hold in holds if hold.host_id == here and processes.alive(hold.pid, hold.start)]
             _wait_for_exit([*pids, *ahead[-1:]], min(RETRY_INTERVAL, remaining))
 
 

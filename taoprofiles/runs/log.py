@@ -56,7 +56,7 @@ def stop(context: Context, hold_id: str) -> Hold:
         raise NotFoundError(f"there is no run '{hold_id}'", hint="'taoprof status' lists the active runs")
     if hold.kind == "manual":
         raise UsageError(f"'{hold_id}' is a manual hold without a command", hint=f"'taoprof release {hold_id}'")
-    if hold.place != processes.host_id():
+    if hold.host_id != processes.host_id():
         raise UsageError(f"'{hold_id}' runs on {hold.host}: stop it there")
     if hold.container:
         _stop_container(Engine(context.environ, address=hold.engine), hold.container)

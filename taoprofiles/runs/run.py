@@ -426,7 +426,7 @@ def _reserve_resources(hold: Hold, active: ActiveHolds, available_gpus: list[str
     runs = [run for run in active.holds if run.kind in OWN_KINDS and not run.released]
     if not options.allow_overlap:
         resources.check_results(hold, runs)
-    on_this_machine = [run for run in runs if processes.same_machine(run.place, hold.place)]
+    on_this_machine = [run for run in runs if processes.same_machine(run.host_id, hold.host_id)]
     hold.gpus = resources.choose_gpus(hold, options.gpus, available_gpus, on_this_machine, active.others)
 
 

@@ -45,7 +45,7 @@ def test_blocking_holds(holds: list[Hold], wanted: str) -> None:
         ("/r", "/", True),
     ],
 )
-def test_writing_to(mine: str, theirs: str, same: bool) -> None:
+def test_results_conflicts(mine: str, theirs: str, same: bool) -> None:
     hold = Hold(results=["/elsewhere", theirs])
     assert results_conflicts([hold], [mine]) == ([(hold, mine)] if same else [])
     hold.ended = 1.0
@@ -58,7 +58,7 @@ def test_runs_without_results_do_not_conflict() -> None:
 
 
 @given(st.lists(HOLDS), st.just("all") | st.lists(st.sampled_from("0123"), min_size=1, max_size=3))
-def test_using_gpus(holds: list[Hold], wanted: list[str] | str) -> None:
+def test_gpu_conflicts(holds: list[Hold], wanted: list[str] | str) -> None:
     found = gpu_conflicts(holds, wanted)
     every = set("0123")
     for hold in holds:
