@@ -98,12 +98,17 @@ class Hold:
 
     def title(self) -> str:
         """Return the command, or a manual hold's reason; a long one is shortened in the middle."""
-        text = " ".join(self.command) if self.command else self.reason or self.kind
-        return text if len(text) <= 90 else f"{text[:60]} … {text[-25:]}"
+        return shorten_command(self.command or [self.reason or self.kind])
 
 
 FIELDS = {{"host_id": "place"}.get(name, name): name for name in Hold.__annotations__}
 """The names of the fields in records and JSON output, and in ``Hold``."""
+
+
+def shorten_command(words: list[str]) -> str:
+    """Return a command as text; a long one is shortened in the middle."""
+    text = " ".join(words)
+    return text if len(text) <= 90 else f"{text[:60]} … {text[-25:]}"
 
 
 def new_hold(context: Context, kind: str, **fields: Any) -> Hold:

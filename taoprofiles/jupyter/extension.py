@@ -121,7 +121,7 @@ class Extension:
     @property
     def _context(self) -> Context:
         session = sessions.current()
-        return Context({**(session.surroundings() if session is not None else os.environ), "HOME": self._home})
+        return Context({**(session.original_environ() if session is not None else os.environ), "HOME": self._home})
 
     # What cells do to the mapping file and the variables
 

@@ -66,7 +66,7 @@ def stop(context: Context, hold_id: str) -> Hold:
     if hold.kind == "found" and processes.alive(hold.pid, hold.start):
         pids.append(hold.pid)
     if hold.kind == "notebook" and not (pids or hold.container):
-        raise UsageError(f"notebook '{hold.reason}' is running nothing", hint="shut its kernel down in Jupyter")
+        raise UsageError(f"notebook '{hold.reason}' has no running task", hint="shut its kernel down in Jupyter")
     for pid in pids:
         with suppress(ProcessLookupError, PermissionError):  # it has just ended; the pid may be another user's by now
             if pid != os.getpid():

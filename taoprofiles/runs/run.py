@@ -214,11 +214,11 @@ class Run:
         elif failed is not None:
             message = unknown.format(problem or "the engine did not report it")
         elif self._is_launcher and not containers and not runs_without_docker(self.environ):
-            nothing = "no task of it was seen in a container" if self.hold.shared else "it started no container"
+            nothing = "no task started in its container" if self.hold.shared else "it started no container"
             message = unknown.format(problem or nothing)
         else:
             if problem and not self.monitor.absent and not containers:
-                self._say(f"cannot query the container engine ({problem}): how a task ended is unknown")
+                self._say(f"cannot query the container engine ({problem}); the exit status of the task is unknown")
             return 0
         self._say(f"{message}. The launcher always exits with 0, so the run is treated as failed (exit status 1)")
         if not self._is_launcher and not _has_terminal():

@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from taoprofiles.errors import TaoprofError
-from taoprofiles.holds.hold import RUN_VARIABLE, Hold, results_conflicts
+from taoprofiles.holds.hold import RUN_VARIABLE, Hold, results_conflicts, shorten_command
 from taoprofiles.holds.liveness import find_active_holds
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.masking import without_secrets
@@ -91,7 +91,7 @@ class Session(Run):
             if self._environ.get(key) != value and not self.is_over
         }
 
-    def restored(self) -> dict[str, str | None]:
+    def values_to_restore(self) -> dict[str, str | None]:
         """Return the values that ``release`` restores: of all variables that were not changed since."""
         return {key: old for key, old in self._before.items() if self._environ.get(key) == self.assigned[key]}
 
@@ -103,10 +103,10 @@ class Session(Run):
         hold = find_active_holds(self.context, files.read_mapping_file(self.context)).find(self.hold.id)
         return hold is not None and hold.container is not None
 
-    def surroundings(self) -> dict[str, str]:
+    def original_environ(self) -> dict[str, str]:
         """Return the environment without this session's changes, to which a profile may refer."""
         environ = dict(self._environ)
-        _update(environ, {} if self.is_over else self.restored())
+        _update(environ, {} if self.is_over else self.values_to_restore())
         return environ
 
     def release(self, *, timeout: float = DEFAULT_TIMEOUT) -> None:
@@ -114,10 +114,10 @@ class Session(Run):
 
         Raises nothing: what cannot be recorded within ``timeout`` (s), the next command records.
         """
-        if self.detach():
+        if self.end_without_record():
             self.record_end(timeout)
 
-    def detach(self) -> bool:
+    def end_without_record(self) -> bool:
         """End the session without recording it, which needs a lock; return whether it had not ended yet."""
         with _lock:
             # In a forked process, the session is still the parent's.
@@ -125,7 +125,7 @@ class Session(Run):
                 return False
             self._ended.set()
             try:
-                _update(self._environ, self.restored())
+                _update(self._environ, self.values_to_restore())
             finally:
                 os.close(self.liveness_fd)
             atexit.unregister(self.release)
@@ -194,7 +194,8 @@ class Session(Run):
         if container.status is None and container.task is None:
             return f"{name} ended before a task had started in it"
         status = "an unknown exit status" if container.status is None else f"exit status {container.status}"
-        return f"'{Hold(command=self._command(container), reason='a task').title()}' ended with {status} ({name})"
+        command = shorten_command(self._command(container)) or "a task"
+        return f"'{command}' ended with {status} ({name})"
 
     def _command(self, container: RunContainer) -> list[str]:
         return without_secrets(container.command, [self.variables[name] for name in self.secrets[0]])
@@ -252,7 +253,7 @@ def begin(
     """
     with _lock:
         before = current()
-        context = Context((before.surroundings() if before else dict(environ)) | ({"HOME": home} if home else {}))
+        context = Context((before.original_environ() if before else dict(environ)) | ({"HOME": home} if home else {}))
         # The previous session's hold on the shared file does not block this one, unless its work is still running.
         release = before.hold.id if before is not None and before.shared and not before.has_work() else None
         options = RunOptions(shared=shared, mkdir=mkdir, check=check, release=release, allow_overlap=True)
@@ -261,10 +262,10 @@ def begin(
         session = cast("Session", prepare(context, name, [], **keywords, run_type=Session))
         try:
             if before is not None:
-                before.detach()
+                before.end_without_record()
             session.enter(environ)
         except BaseException:  # such as KeyboardInterrupt: or the hold would live as long as this process
-            session.detach()
+            session.end_without_record()
             raise
         _sessions[:] = [session]
     if before is not None:

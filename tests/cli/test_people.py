@@ -157,7 +157,7 @@ def test_stop_asks_unless_it_is_what_was_started_last(home: Home) -> None:
             assert b"not stopped" in terminal.finish()[1]
         assert len(home.holds()) == 2
         with on_terminal(home, "stop", home.holds()[1]["id"]) as terminal:
-            assert b"were asked to end" in terminal.finish()[1]
+            assert b"sent SIGTERM to its processes" in terminal.finish()[1]
         home.run("stop", first, "--yes", check=True)
         assert [run.wait(20) for run in runs] != [0, 0]
     finally:

@@ -90,7 +90,8 @@ def stop_command(context: Context, args: argparse.Namespace) -> Result:
         if not prompts.confirm(question):
             raise Declined("not stopped")
     hold = log.stop(context, args.id)
-    action = f"container {hold.container[:6]} stopped" if hold.container else "its processes were asked to end"
+    signal = "SIGHUP" if hold.kind == "shell" else "SIGTERM"
+    action = f"container {hold.container[:6]} stopped" if hold.container else f"sent {signal} to its processes"
     return Result({"id": hold.id, "container": hold.container}, [f"{hold.kind} {hold.id}: {action}"])
 
 
