@@ -176,7 +176,7 @@ class Guard:
         """Find the active holds; for a damaged record the hold of the last check stays."""
         damaged: dict[str, str] = {}
         active = find_active_holds(self._context, file.content, may_write=True, engine=containers, damaged=damaged)
-        active.unseen += [f"{message}; this hold is not protected" for message in damaged.values()]
+        active.unchecked += [f"{message}; this hold is not protected" for message in damaged.values()]
         active.holds += [hold for hold in self.holds if hold.id in damaged]
         self._remember_mappings(active.holds, file)
         self.holds = active.holds

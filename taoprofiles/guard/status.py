@@ -142,7 +142,7 @@ class StatusPublisher:
     def __init__(self, guard: GuardFiles) -> None:
         self._guard = guard
         self._holds: list[Hold] = []
-        self._unseen: set[str] = set()
+        self._unchecked: set[str] = set()
 
     def update(
         self, active: ActiveHolds, file: Snapshot, containers: Containers, *, is_sealed: bool, problem: str
@@ -166,7 +166,7 @@ class StatusPublisher:
                 "problem": problem or None,
                 "engine": {"address": containers.address, "answers": containers.complete},
                 "holds": [hold.as_dict() for hold in active.holds],
-                "unseen": active.unseen,
+                "unseen": active.unchecked,
             }
         )
         return line
@@ -180,10 +180,10 @@ class StatusPublisher:
             if hold.id not in now and hold.shared:
                 logger.info("hold ended: %s, hold %s", hold.title(), hold.id)
         self._holds = active.holds
-        for text in active.unseen:
-            if text not in self._unseen:
+        for text in active.unchecked:
+            if text not in self._unchecked:
                 logger.warning("%s", text)
-        self._unseen = set(active.unseen)
+        self._unchecked = set(active.unchecked)
 
 
 def _time(seconds: float) -> str:

@@ -214,4 +214,4 @@ class ContainerWatcher(threading.Thread):
 
 
 def _signature(containers: Containers) -> object:
-    return (containers.ids, containers.complete, containers.absent, containers.unseen)
+    return (containers.ids, containers.complete, containers.absent, containers.unchecked)

@@ -46,13 +46,13 @@ class ActiveHolds:
     - ``holds``: all active holds, the oldest first
     - ``others``: containers with GPUs on the same engine that are not this user's, or are not known to be; of each only
       ``user`` ("" if unknown), ``container``, ``gpus`` and ``since``
-    - ``unseen``: what could not be checked, one line each
+    - ``unchecked``: what could not be checked, one line each
     """
 
     def __init__(self) -> None:
         self.holds: list[Hold] = []
         self.others: list[Hold] = []
-        self.unseen: list[str] = []
+        self.unchecked: list[str] = []
 
     def find(self, hold_id: str) -> Hold | None:
         """Return the hold with this id; work of kind "found" has a second one, made from its container's."""
@@ -108,7 +108,7 @@ def past_mappings(history: History) -> Iterator[tuple[Entry, bytes]]:
         yield entry, content
 
 
-class _Needs(NamedTuple):
+class _RequiredMapping(NamedTuple):
     """The mapping that work needs which taoprofiles did not start; None if it does not read the mapping file."""
 
     digest: str | None
@@ -116,7 +116,7 @@ class _Needs(NamedTuple):
     content: str | None = None
 
 
-_PastNeeds = tuple[dict[str, str], _Needs]
+_PastNeeds = tuple[dict[str, str], _RequiredMapping]
 """The mounts of a past mapping (destination by source), and what work needs that has them."""
 
 
@@ -160,22 +160,24 @@ class _Search:
         self._apply_releases([hold for hold in records if hold.kind == "found"])
         self._active.holds.sort(key=lambda hold: (hold.since, hold.id))
         # Last, when everything has been asked. Inserted, not assigned: a guard uses the same engine object again.
-        self._active.unseen[:0] = self._engine.unseen
+        self._active.unchecked[:0] = self._engine.unchecked
         return self._active
 
     # Containers
 
-    def _owner(self, container: dict[str, Any], runs: dict[str, Hold]) -> Hold | _Needs | None:
+    def _owner(self, container: dict[str, Any], runs: dict[str, Hold]) -> Hold | _RequiredMapping | None:
         """Return the run that a container belongs to, what it needs if it is other work of this user, or None."""
         labels = container.get("Labels", {})
         if STATE_LABEL not in labels:
-            return self._launchers_owner(container, runs)
+            return self._owner_of_launcher_container(container, runs)
         if labels[STATE_LABEL] != self._context.state:
             return None
         # It was started without a launcher, so nothing in it reads the mapping file.
-        return runs.get(labels[RUN_LABEL]) if RUN_LABEL in labels else _Needs(None, labels.get(PROFILE_LABEL))
+        return runs.get(labels[RUN_LABEL]) if RUN_LABEL in labels else _RequiredMapping(None, labels.get(PROFILE_LABEL))
 
-    def _launchers_owner(self, container: dict[str, Any], runs: dict[str, Hold]) -> Hold | _Needs | None:
+    def _owner_of_launcher_container(
+        self, container: dict[str, Any], runs: dict[str, Hold]
+    ) -> Hold | _RequiredMapping | None:
         binds, client = container["Binds"], self._clients.get(container["Id"])
         if client is not None and client.uid not in (self._context.uid, 0):
             return None  # another user's, whose docker exec works in it
@@ -188,14 +190,14 @@ class _Search:
             started_by = runs.get(processes.environment(client.pid).get(RUN_VARIABLE, ""))
             if started_by is not None and (started_by.shared or _has_mounts(binds, dict(started_by.mounts))):
                 return started_by
-        needs: _Needs | None = self._current_needs
+        needs: _RequiredMapping | None = self._current_needs
         if not _has_mounts(binds, mapping.mounted(self._content)):
             needs = _needs_of(binds, self._past_needs)
-        if needs is None and self._engine.may_be_our_launchers(container["Id"]):
+        if needs is None and self._engine.may_be_launcher_container(container["Id"]):
             needs = _needs_of(binds, self._older_needs)
         if needs is None or self._engine.run_tag(container["Id"]) is not None:
             return None  # with a run tag: an isolated run's whose record is gone
-        return needs if self._engine.may_be_our_launchers(container["Id"]) else None
+        return needs if self._engine.may_be_launcher_container(container["Id"]) else None
 
     @functools.cached_property
     def _past_needs(self) -> list[_PastNeeds]:
@@ -207,13 +209,13 @@ class _Search:
 
     def _history_needs(self) -> Iterator[_PastNeeds]:
         for entry, content in past_mappings(History(self._context)):
-            yield mapping.mounted(content), _Needs(mapping.digest(content), entry.profile, entry.after)
+            yield mapping.mounted(content), _RequiredMapping(mapping.digest(content), entry.profile, entry.after)
 
     @functools.cached_property
-    def _current_needs(self) -> _Needs:
+    def _current_needs(self) -> _RequiredMapping:
         entry = History(self._context).current_entry(self._content)
         digest = mapping.digest(self._content or b"")
-        return _Needs(digest, entry.profile, entry.after) if entry else _Needs(digest, None)
+        return _RequiredMapping(digest, entry.profile, entry.after) if entry else _RequiredMapping(digest, None)
 
     @functools.cached_property
     def _run_tags(self) -> set[str]:
@@ -232,7 +234,7 @@ class _Search:
             other = Hold(kind="found", user=name, container=container["Id"], gpus=gpus, since=since)
             self._active.others.append(other)
 
-    def _found_container(self, container: dict[str, Any], needs: _Needs) -> Hold:
+    def _found_container(self, container: dict[str, Any], needs: _RequiredMapping) -> Hold:
         hold = self._new_found_hold(
             needs,
             id=_found_id(container["Id"]),
@@ -249,7 +251,7 @@ class _Search:
             hold.command = without_secrets(client.argv[client.argv.index(container["Id"]) + 1 :])
         return hold
 
-    def _new_found_hold(self, needs: _Needs, **fields: Any) -> Hold:
+    def _new_found_hold(self, needs: _RequiredMapping, **fields: Any) -> Hold:
         return new_hold(self._context, "found", shared=needs.digest is not None, **needs._asdict(), **fields)
 
     # Processes
@@ -344,7 +346,7 @@ class _Search:
         if hold.engine is None or hold.engine == self._engine.address:
             return not self._engine.complete and (not self._engine.absent or hold.container is not None)
         if hold.engine not in self._other_engines:
-            other = Containers(self._context, self._end, address=hold.engine, unseen=self._active.unseen)
+            other = Containers(self._context, self._end, address=hold.engine, unchecked=self._active.unchecked)
             self._other_engines[hold.engine] = other
         other = self._other_engines[hold.engine]
         if hold.container is not None:
@@ -366,14 +368,14 @@ class _Search:
         try:
             self._records.end(hold)
         except TaoprofError as error:
-            self._active.unseen.append(f"hold {hold.id} has ended, but {error.message}")
+            self._active.unchecked.append(f"hold {hold.id} has ended, but {error.message}")
 
 
 def _has_mounts(binds: dict[str, str], mounts: dict[str, str]) -> bool:
     return bool(mounts) and mounts.items() <= binds.items()
 
 
-def _needs_of(binds: dict[str, str], past: list[_PastNeeds]) -> _Needs | None:
+def _needs_of(binds: dict[str, str], past: list[_PastNeeds]) -> _RequiredMapping | None:
     """Return the newest past mapping whose mounts a container has."""
     return next((needs for mounts, needs in past if _has_mounts(binds, mounts)), None)
 
@@ -386,7 +388,7 @@ class Containers:
     """Asks one engine once for its list, and once about each container.
 
     - ``ids``: of all running containers, once they have been listed
-    - ``unseen``: what could not be asked, one line each; after one failure the engine is not asked again
+    - ``unchecked``: what could not be asked, one line each; after one failure the engine is not asked again
     - ``complete``: whether the engine answered everything; ``absent``: whether there is no engine at all
 
     ``end`` is the deadline for all answers, by the monotonic clock. ``known`` are earlier results of ``inspect``:
@@ -400,12 +402,12 @@ class Containers:
         end: float,
         *,
         address: str | None = None,
-        unseen: list[str] | None = None,
+        unchecked: list[str] | None = None,
         known: Mapping[str, dict[str, Any] | None] | None = None,
         failed: str = "",
     ) -> None:
         self._context = context
-        self.unseen = [] if unseen is None else unseen
+        self.unchecked = [] if unchecked is None else unchecked
         self._engine = Engine(context.environ, end=end, address=address)
         self._inspected: dict[str, dict[str, Any] | None] = dict(known or {})
         self._listed: list[dict[str, Any]] | None = None
@@ -415,7 +417,7 @@ class Containers:
         self.absent = False
         if failed:
             self._listed = []
-            self.unseen.append(f"the container engine at {self.address} cannot be asked: {failed}")
+            self.unchecked.append(f"the container engine at {self.address} cannot be asked: {failed}")
 
     def running(self) -> list[dict[str, Any]]:
         """Return the containers that mount something of this host or have our labels; none if the engine is silent."""
@@ -428,7 +430,7 @@ class Containers:
             except EngineError as error:
                 self.complete, self.absent = False, error.absent
                 if not error.absent:
-                    self.unseen.append(
+                    self.unchecked.append(
                         f"cannot query the container engine at {self.address}: {error}; containers that need the "
                         "mapping may go unnoticed"
                     )
@@ -453,7 +455,7 @@ class Containers:
             except EngineError as error:
                 self.complete = False
                 self._inspected[container_id] = {}
-                self.unseen.append(f"container {container_id[:6]} could not be inspected: {error}")
+                self.unchecked.append(f"container {container_id[:6]} could not be inspected: {error}")
         return self._inspected[container_id]
 
     def run_tag(self, container_id: str) -> str | None:
@@ -464,7 +466,7 @@ class Containers:
                 return str(value)
         return None
 
-    def may_be_our_launchers(self, container_id: str) -> bool:
+    def may_be_launcher_container(self, container_id: str) -> bool:
         """Check whether a launcher may have started a container for this user. What cannot be inspected counts.
 
         Every launcher requests all GPUs (DeviceRequest -1), and 6.25.11 and later identify themselves. Podman does not

@@ -139,7 +139,7 @@ def status_output(context: Context, session: Session | None) -> Output:
     active = manage.active_holds(context)
     head, *rows = hold_rows(active.holds, own=session.hold.id if session else "")
     output.table("holds and runs", [cell.lower() for cell in head], rows)
-    for text in active.unseen:
+    for text in active.unchecked:
         output.line(f"warning: {text}")
     return output
 

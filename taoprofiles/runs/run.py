@@ -374,7 +374,7 @@ def prepare(
         run.liveness_fd = records.create(hold)
         try:
             run.environ[RUN_VARIABLE] = hold.id
-            run.notes = [f"warning: {warning}" for warning in active.unseen]
+            run.notes = [f"warning: {warning}" for warning in active.unchecked]
             if options.shared:
                 if store.text(name) != text:
                     raise TaoprofError(f"profile '{name}' was changed at this moment", hint="run the command again")

@@ -44,10 +44,10 @@ class Switch:
     ``name`` and ``previous`` are profiles (None: an unmanaged mapping); ``changed`` is false if there was nothing to
     do; ``changes`` are the differences of the mappings; ``folders`` were created; ``kept`` is the history entry whose
     undo restores an unmanaged mapping that was replaced, None if there was none; ``secrets`` names the container's
-    variables that hold secrets; ``unseen`` lists what could not be examined while searching for holds.
+    variables that hold secrets; ``unchecked`` lists what could not be examined while searching for holds.
     """
 
-    __slots__ = ("changed", "changes", "folders", "kept", "name", "previous", "secrets", "unseen", "wanted")
+    __slots__ = ("changed", "changes", "folders", "kept", "name", "previous", "secrets", "unchecked", "wanted")
 
     def __init__(self, name: str | None, previous: str | None) -> None:
         self.name, self.previous = name, previous
@@ -57,7 +57,7 @@ class Switch:
         self.kept: int | None = None
         self.wanted: dict[str, Any] = {}
         self.secrets: set[str] = set()
-        self.unseen: list[str] = []
+        self.unchecked: list[str] = []
 
 
 def switch_profile(
@@ -108,7 +108,9 @@ def switch_locked(
         done.kept = transaction.write("use", done.name, mapping.to_bytes(done.wanted))
         if transaction.has_writer is not False:
             doubt = "is still" if transaction.has_writer else "may still be"
-            done.unseen.append(f"another program {doubt} writing the replaced file: what it writes from now on is lost")
+            done.unchecked.append(
+                f"another program {doubt} writing the replaced file: what it writes from now on is lost"
+            )
     transaction.write_note(done)
     return done
 
@@ -301,7 +303,7 @@ class _Transaction:
                 done.secrets |= self._store.secret_env(self.previous)
             done.changes = mapping.changes(current, done.wanted, secrets=done.secrets)
         if done.changed:
-            done.unseen = self.require_free(content, name, may_write=may_write, release=release)
+            done.unchecked = self.require_free(content, name, may_write=may_write, release=release)
         return done
 
     def require_free(
@@ -319,7 +321,7 @@ class _Transaction:
             raise held_error(name, holders, hint=hint)
         if released is not None and may_write:
             record_release(self._context, released)
-        return active.unseen
+        return active.unchecked
 
     def write(
         self,

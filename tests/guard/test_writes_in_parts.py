@@ -81,7 +81,7 @@ def test_where_the_kernel_cannot_tell_a_fresh_file_may_be_unfinished(
     sandbox.mapping_file.write_bytes(PARTS[0])
     os.utime(sandbox.mapping_file, (time.time() - age,) * 2)
     expected = ["another program may still be writing the replaced file: what it writes from now on is lost"]
-    assert switch.switch_profile(sandbox.context, "b").unseen == (expected if age == 0 else [])
+    assert switch.switch_profile(sandbox.context, "b").unchecked == (expected if age == 0 else [])
 
 
 def test_without_hard_links_a_write_at_the_last_moment_is_stored(

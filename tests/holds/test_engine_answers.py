@@ -183,7 +183,7 @@ def test_an_engine_without_permission(sandbox: Sandbox, monkeypatch: pytest.Monk
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("taoprofiles.system.engine.Engine._connect", connect)
-    (warning,) = switch.switch_profile(sandbox.context, "b").unseen
+    (warning,) = switch.switch_profile(sandbox.context, "b").unchecked
     assert ": permission denied" in warning
 
 
@@ -192,7 +192,7 @@ def test_an_engine_by_tcp(sandbox: Sandbox) -> None:
         engine.container(1, mounts_of(sandbox, "a"))
         assert [holder["phase"] for holder in refused(sandbox, engine)] == ["bound"]
         engine.containers.clear()
-        assert use(sandbox, engine).unseen == []
+        assert use(sandbox, engine).unchecked == []
 
 
 CONTAINER_ID = "ab" * 32

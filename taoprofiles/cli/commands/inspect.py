@@ -124,7 +124,7 @@ def status_command(context: Context, args: argparse.Namespace) -> Result:
     if active.others:
         lines += ["other containers with GPUs on this engine:", *table(_other_rows(active.others), indent="  ")]
     blocked = blocking_holds(active.holds, mapping.digest(now.content or b""))
-    messages = [f"warning: {text}" for text in active.unseen]
+    messages = [f"warning: {text}" for text in active.unchecked]
     messages += [
         f"warning: the mapping file was changed, but this work still needs another mapping: {hold.line()}"
         for hold in blocked
@@ -147,7 +147,7 @@ def status_command(context: Context, args: argparse.Namespace) -> Result:
             {"user": other.user, "container": other.container, "gpus": other.gpus, "since": other.since}
             for other in active.others
         ],
-        "unseen": active.unseen,
+        "unseen": active.unchecked,
         "changes": [change.as_dict(reveal=args.reveal) for change in changes],
     }
     return Result(data, lines, messages=messages, status=DIFFERS if args.check and now.state != "active" else 0)

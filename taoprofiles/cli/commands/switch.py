@@ -39,7 +39,7 @@ def use_command(context: Context, args: argparse.Namespace) -> Result:
         folders = ", ".join(map(context.short, switched.folders))
         messages.append(f"would create {folders}" if args.dry_run else f"created {folders}")
     messages += switch.kept_message(switched.kept)
-    messages += [f"warning: {text}" for text in switched.unseen]
+    messages += [f"warning: {text}" for text in switched.unchecked]
     if own := prompt.own_profile(context):
         messages.append(f"note: a 'tao' started here still uses profile '{own}', through a mounts file of its own")
     elif not args.dry_run:
