@@ -7,8 +7,7 @@ import difflib
 from taoprofiles.errors import CannotRenderError, UsageError
 from taoprofiles.export import docker, kubernetes, plan, slurm
 from taoprofiles.export.plan import Plan, Rendered
-from taoprofiles.launcher import command as launching
-from taoprofiles.launcher import installed, versions
+from taoprofiles.launcher import command_line, installed, versions
 from taoprofiles.launcher.argv import container_words, parse_launcher_argv
 from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.prediction import StartLog
@@ -102,5 +101,5 @@ def _images(context: Context) -> dict[tuple[str, str], str]:
     host = Host(context.environ, context.folder, installed.config(launcher))
     table = None
     with StartLog().step("config"):
-        table = launching.read_images(versions.behaviour_or_newest(launcher.version), host)
+        table = command_line.read_images(versions.behaviour_or_newest(launcher.version), host)
     return {(group, name): f"{registry}/{image}" for (group, name), (registry, image) in (table or {}).items()}

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from taoprofiles.launcher import command, mounts_file, sdk
+from taoprofiles.launcher import command_line, mounts_file, sdk
 from taoprofiles.launcher.host import Host, find_mounts_path, runs_without_docker
 from taoprofiles.launcher.location import Location, ResolvedMount
 from taoprofiles.launcher.prediction import CONTAINER, Call, Prediction, RefusedError, StartLog
 from taoprofiles.launcher.versions import behaviour_of
 
 _CI_OPTIONS = ("tty", "privileged", "shm_size")
-_ANY_TASK = command.Task("", [], "", "")
+_ANY_TASK = command_line.Task("", [], "", "")
 
 
 def predict(version: str, host: Host, arguments: list[str] | None, *, ignore_ci: bool = False) -> Prediction:
@@ -57,12 +57,12 @@ class _Start:
     def run(self, arguments: list[str] | None) -> None:
         log = self.log
         with log.step("environ", key="TAO_DOCKER_DISABLE"):
-            command.check_mode(self.behaviour, self.host)
+            command_line.check_mode(self.behaviour, self.host)
         is_bare = runs_without_docker(self.host.environ, self.behaviour)
-        task: command.Task | None = _ANY_TASK
+        task: command_line.Task | None = _ANY_TASK
         if arguments is not None:
             with log.step("config"):
-                task = command.find_task(self.behaviour, self.host, arguments)
+                task = command_line.find_task(self.behaviour, self.host, arguments)
         if task is not None and not is_bare:
             self._start_task(task)
         elif task is not None and task is not _ANY_TASK:
@@ -70,14 +70,14 @@ class _Start:
                 if not task.rest:
                     message = "cannot access local variable 'command' where it is not associated with a value"
                     raise RefusedError("UnboundLocalError", message, Location("command"))
-                self.shell = command.container_command_line(task.name, task.rest)
-                command.check_argument(self.shell)
+                self.shell = command_line.container_command_line(task.name, task.rest)
+                command_line.check_argument(self.shell)
 
-    def _start_task(self, task: command.Task) -> None:
+    def _start_task(self, task: command_line.Task) -> None:
         log = self.log
         if task is not _ANY_TASK:
-            command.check_login(self.behaviour, self.host, task.registry, log)
-        given = command.take_volumes(task.rest, log) if self.behaviour.volume_argument else []
+            command_line.check_login(self.behaviour, self.host, task.registry, log)
+        given = command_line.take_volumes(task.rest, log) if self.behaviour.volume_argument else []
         for word in task.rest:
             if word == "--volume" or word.startswith("--volume="):
                 log.change("volume-not-seen", Location("command"), was=word)
@@ -86,7 +86,7 @@ class _Start:
         self.content = mounts_file.read(path, self.host, log)
         if self.content is None:
             return
-        line = command.container_command_line(task.name, task.rest)
+        line = command_line.container_command_line(task.name, task.rest)
         if self.is_ci and not self.ignore_ci:
             self._run_in_ci(task.image, self.content, line)
         else:
@@ -181,4 +181,4 @@ class _Start:
             words += [f"--shm-size {value}"] if key == "shm_size" else []
         self.shell = f"{' '.join(words)} {image} {line}"
         with self.log.step("file"):
-            command.check_argument(self.shell)
+            command_line.check_argument(self.shell)

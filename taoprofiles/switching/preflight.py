@@ -61,7 +61,10 @@ def check_mapping(
         if command:
             from taoprofiles.launcher.argv import parse_launcher_argv, unwrapped
             from taoprofiles.mounts.mapping import mounted
-            from taoprofiles.rules.command import CommandContext, check_command  # not for 'use', which has no command
+            from taoprofiles.rules.command_paths import (  # not for 'use', which has no command
+                CommandContext,
+                check_command,
+            )
 
             command_context = CommandContext(
                 mounted(mapping), variables or {}, context.environ, is_quoted=True, profile=name

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from taoprofiles.rules import specs
-from taoprofiles.rules.command import CommandContext, check_command
+from taoprofiles.rules.command_paths import CommandContext, check_command
 from taoprofiles.rules.finding import Finding
 
 DINO = """\

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taoprofiles.check.check import check
+from taoprofiles.check.report import check
 from taoprofiles.errors import TaoprofError
 from taoprofiles.rules.finding import ERROR, counts
 from taoprofiles.storage.paths import Context

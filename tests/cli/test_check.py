@@ -9,7 +9,7 @@ import pytest
 
 from taoprofiles.launcher.location import Location
 from taoprofiles.launcher.prediction import Refusal
-from taoprofiles.rules.command import CommandContext, explain_task
+from taoprofiles.rules.command_paths import CommandContext, explain_task
 from tests.support.commands import call, one_clear_error
 from tests.support.home import Home
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from taoprofiles.launcher import command, host, mounts_file, sdk, versions
+from taoprofiles.launcher import command_line, host, mounts_file, sdk, versions
 from taoprofiles.launcher import simulation as predict_module
 from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.prediction import Prediction, Refusal
@@ -161,13 +161,13 @@ BREAKS = [
     (predict_module, 'words += [f"--shm-size {value}"] if key == "shm_size" else []', "pass"),
     (predict_module, 'key == "privileged" and value', 'key == "privileged"'),
     (predict_module, "        if self.behaviour.needs_options:", "        if content.options:"),
-    (command, '("OVERRIDE_REGISTRY", about["docker_registry"])', '("OVERRIDE_REGISTRY") or about["docker_registry"]'),
-    (command, 'while "--volume" in rest:', 'if "--volume" in rest:'),
-    (command, "if volumes and not rest:", "if False:"),
-    (command, 'if rest[0] == "run"', 'if rest[0] == "bash"'),
-    (command, 'not in ("0", "1")', 'not in ("", "0", "1")'),
-    (command, '"OVERRIDE_REGISTRY" in host.environ', 'host.environ.get("OVERRIDE_REGISTRY")'),
-    (command, "behaviour.override_skips_login and ", ""),
+    (command_line, '"OVERRIDE_REGISTRY", about[', '"OVERRIDE_REGISTRY") or (about['),
+    (command_line, 'while "--volume" in rest:', 'if "--volume" in rest:'),
+    (command_line, "if volumes and not rest:", "if False:"),
+    (command_line, 'if rest[0] == "run"', 'if rest[0] == "bash"'),
+    (command_line, 'not in ("0", "1")', 'not in ("", "0", "1")'),
+    (command_line, '"OVERRIDE_REGISTRY" in host.environ', 'host.environ.get("OVERRIDE_REGISTRY")'),
+    (command_line, "behaviour.override_skips_login and ", ""),
     (versions, "volume_argument = _Since(6, 0, 0)", "volume_argument = _Since(5, 0, 0)"),
     (versions, "tty_option = _Since(5, 0, 0)", "tty_option = _Since(4, 0, 0)"),
     (versions, "sets_client_type = _Since(6, 25, 11)", "sets_client_type = _Since(6, 25, 12)"),

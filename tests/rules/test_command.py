@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from taoprofiles.launcher.versions import behaviour_of
 from taoprofiles.mounts.paths import HostFiles
-from taoprofiles.rules.command import CommandContext, check_command, path_arguments
+from taoprofiles.rules.command_paths import CommandContext, check_command, path_arguments
 from taoprofiles.rules.finding import Finding
 
 MOUNTS = {

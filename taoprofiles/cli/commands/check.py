@@ -15,20 +15,20 @@ from taoprofiles.rules.finding import ERROR, WARNING, Finding, counts
 from taoprofiles.storage.paths import Context
 
 if TYPE_CHECKING:  # loaded by the command that needs it
-    from taoprofiles.check.check import Report
+    from taoprofiles.check.report import Report
     from taoprofiles.doctor.doctor import Machine
     from taoprofiles.launcher.prediction import Call
 
 
 def check_command(context: Context, args: argparse.Namespace) -> Result:
-    from taoprofiles.check import check
+    from taoprofiles.check.report import check
 
-    report = check.check(context, args.name, args.command, launcher=args.launcher)
+    report = check(context, args.name, args.command, launcher=args.launcher)
     fixed: list[str] = []
     if args.fix:
         while applied := _fix(context, args, report, fixed):  # a fix may reveal more: a user needs a home
             fixed += applied
-            report = check.check(context, args.name, args.command, launcher=args.launcher)
+            report = check(context, args.name, args.command, launcher=args.launcher)
     lines = _prediction_lines(context, report, is_launcher_given=args.launcher is not None, reveal=args.reveal)
     data = {**_prediction_data(report, reveal=args.reveal), "fixed": fixed}
     return _with_findings(report.findings, data, lines, strict=args.strict)

@@ -92,7 +92,7 @@ def set_command(context: Context, args: argparse.Namespace) -> Result:
 
 def _describe_problems(context: Context, name: str, settings: Mapping[str, str | None]) -> list[str]:
     """Return what 'check' finds wrong with settings; missing folders on one line."""
-    from taoprofiles.check.check import check_settings
+    from taoprofiles.check.report import check_settings
 
     findings = check_settings(context, name, settings)
     folders = [finding.fix[1] for finding in findings if finding.id == "src-missing" and finding.fix]

@@ -14,7 +14,7 @@ from taoprofiles.check.target import CheckTarget
 from taoprofiles.errors import UsageError
 from taoprofiles.launcher import installed, login_probe, versions
 from taoprofiles.launcher.argv import MAIN_PROGRAMS, launcher_words, unwrapped
-from taoprofiles.launcher.command import read_images
+from taoprofiles.launcher.command_line import read_images
 from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.location import resolve
 from taoprofiles.launcher.mounts_file import Content, get_volumes
@@ -23,7 +23,7 @@ from taoprofiles.launcher.simulation import predict
 from taoprofiles.masking import is_secret
 from taoprofiles.mounts import mapping, paths
 from taoprofiles.rules import container, machine, mounts, options, start
-from taoprofiles.rules.command import CommandContext, Images, check_command, explain_task
+from taoprofiles.rules.command_paths import CommandContext, Images, check_command, explain_task
 from taoprofiles.rules.finding import ERROR, WARNING, Finding, by_severity, warning
 from taoprofiles.storage.paths import Context
 from taoprofiles.system import filesystem

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from taoprofiles.launcher.prediction import Refusal
 
 Images: TypeAlias = Mapping[tuple[str, ...], tuple[str, str]]
-"""Registry and NAME:TAG by (group, task), as ``launcher.command.read_images`` returns them."""
+"""Registry and NAME:TAG by (group, task), as ``launcher.command_line.read_images`` returns them."""
 
 _RESULTS_OPTIONS = ("-r", "--results_dir", "results_dir")
 _VALUE_OPTIONS = frozenset(("-e", "-k", "-m", "-r", "-o", "--results_dir", "--key", "--gpus", *SPEC_OPTIONS))
