@@ -39,7 +39,7 @@ KEPT_ENTRIES = 5000
 class Entry(NamedTuple):
     """One line of the history.
 
-    ``action`` is what was done (use, undo, restore, found, new, save, import, edit, set, copy, rename, remove);
+    ``action`` is what was done (use, undo, restore, fix, found, new, save, import, edit, set, copy, rename, remove);
     ``target`` is "mapping" or "profile". ``profile`` is the active profile afterwards (mapping) or the one changed
     (profile), None for a mapping that no profile made. ``before`` and ``after`` are digests, None where there was no
     file, both None if a compaction has dropped the contents. ``time`` is in seconds since 1970, ``by`` is user, host

@@ -212,7 +212,7 @@ def replace_content(context: Context, wanted: bytes, *, expected: bytes, timeout
             raise InvalidStateError(f"'{context.mapping_file}' has changed in the meantime", hint="taoprof check")
         hint = "'taoprof status' lists the holds; try again when they have ended, or after 'taoprof release ID'"
         transaction.require_free(wanted, "the fixed mapping", may_write=True, hint=hint)
-        transaction.write("mend", None, wanted)
+        transaction.write("fix", None, wanted)
 
 
 def _wait_for_writer(context: Context) -> None:

@@ -227,7 +227,7 @@ def _entry_data(entry: Entry, *, took_effect: bool) -> dict[str, Any]:
     return fields
 
 
-_ACTIONS = {"restore": "restored the held mapping", "mend": "fix"}
+_ACTIONS = {"restore": "restored the held mapping", "mend": "fix"}  # "mend" is written by earlier versions
 
 
 def _entry_row(entry: Entry, *, is_interrupted: bool) -> tuple[str, ...]:
