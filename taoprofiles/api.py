@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from taoprofiles.holds.hold import Hold
     from taoprofiles.runs.session import Session
     from taoprofiles.switching.status import Status
-    from taoprofiles.switching.switch import Switch
+    from taoprofiles.switching.switch import SwitchResult
 
 __all__ = ["Finished", "current", "hold", "run", "switch", "use"]
 
@@ -60,7 +60,7 @@ def use(
 
 def switch(
     name: str, *, dry_run: bool = False, mkdir: bool = False, check: bool = True, timeout: float = DEFAULT_TIMEOUT
-) -> Switch:
+) -> SwitchResult:
     """Switch the shared mapping file to a profile ("-" is the previous one), as ``taoprof use`` does.
 
     Nothing is held afterwards. With ``dry_run``, nothing is changed. Raises the errors of ``use``.

@@ -381,7 +381,7 @@ def prepare(
                 hold.content = History(context).store_content(mapping.to_bytes(rendered))
                 records.write(hold)
                 run.notes += kept_message(
-                    switch_locked(context, name, check=options.check, release=options.release).kept
+                    switch_locked(context, name, check=options.check, release=options.release).saved_entry
                 )
                 run.environ.pop("LAUNCHER_MOUNTS", None)
             elif options.image is not None:

@@ -38,23 +38,23 @@ RECENT = 5.0
 """Seconds since the last write into a file within which a program may be about to write more."""
 
 
-class Switch:
+class SwitchResult:
     """The result of a switch, or with ``dry_run`` what it would do.
 
     ``name`` and ``previous`` are profiles (None: an unmanaged mapping); ``changed`` is false if there was nothing to
-    do; ``changes`` are the differences of the mappings; ``folders`` were created; ``kept`` is the history entry whose
-    undo restores an unmanaged mapping that was replaced, None if there was none; ``secrets`` names the container's
-    variables that hold secrets; ``unchecked`` lists what could not be examined while searching for holds.
+    do; ``changes`` are the differences of the mappings; ``folders`` were created; ``saved_entry`` is the history entry
+    whose undo restores an unmanaged mapping that was replaced, or None; ``secrets`` names the container's variables
+    that hold secrets; ``unchecked`` lists what could not be examined while searching for holds.
     """
 
-    __slots__ = ("changed", "changes", "folders", "kept", "name", "previous", "secrets", "unchecked", "wanted")
+    __slots__ = ("changed", "changes", "folders", "name", "previous", "saved_entry", "secrets", "unchecked", "wanted")
 
     def __init__(self, name: str | None, previous: str | None) -> None:
         self.name, self.previous = name, previous
         self.changed = False
         self.changes: list[Difference] = []
         self.folders: list[str] = []
-        self.kept: int | None = None
+        self.saved_entry: int | None = None
         self.wanted: dict[str, Any] = {}
         self.secrets: set[str] = set()
         self.unchecked: list[str] = []
@@ -69,7 +69,7 @@ def switch_profile(
     check: bool = True,
     release: str | None = None,
     timeout: float = DEFAULT_TIMEOUT,
-) -> Switch:
+) -> SwitchResult:
     """Switch the mapping file to the profile ``name``; "-" is the previous one.
 
     ``mkdir`` creates missing source folders; ``check`` refuses a mapping with which a run would certainly fail;
@@ -97,22 +97,22 @@ def switch_profile(
 
 def switch_locked(
     context: Context, name: str, *, mkdir: bool = False, check: bool = True, release: str | None = None
-) -> Switch:
+) -> SwitchResult:
     """Switch as ``switch_profile`` does. Needs the lock."""
     _wait_for_writer(context)
     transaction = _Transaction(context)
-    done = transaction.plan(name, mkdir=mkdir, check=check, may_write=True, release=release)
-    if done.changed:
-        assert done.name is not None  # noqa: S101 - for the type checker: a plan has a name
-        preflight.make_folders(done.folders)
-        done.kept = transaction.write("use", done.name, mapping.to_bytes(done.wanted))
+    result = transaction.plan(name, mkdir=mkdir, check=check, may_write=True, release=release)
+    if result.changed:
+        assert result.name is not None  # noqa: S101 - for the type checker: a plan has a name
+        preflight.make_folders(result.folders)
+        result.saved_entry = transaction.write("use", result.name, mapping.to_bytes(result.wanted))
         if transaction.has_writer is not False:
             doubt = "is still" if transaction.has_writer else "may still be"
-            done.unchecked.append(
+            result.unchecked.append(
                 f"another program {doubt} writing the replaced file: what it writes from now on is lost"
             )
-    transaction.write_note(done)
-    return done
+    transaction.write_note(result)
+    return result
 
 
 class Undo(NamedTuple):
@@ -255,12 +255,12 @@ def recover(context: Context) -> None:
     atomic.remove_leftovers(context.mapping_file)
 
 
-def kept_message(kept: int | None) -> list[str]:
-    """Return the message about an unmanaged mapping that was replaced, if there was one (``Switch.kept``)."""
-    if kept is None:
+def kept_message(saved_entry: int | None) -> list[str]:
+    """Return the message about an unmanaged mapping that was replaced, if any (``SwitchResult.saved_entry``)."""
+    if saved_entry is None:
         return []
     what = "the previous mapping came from another program; it was saved in the history"
-    return [f"{what}. To restore it: taoprof undo {kept}"]
+    return [f"{what}. To restore it: taoprof undo {saved_entry}"]
 
 
 class _Transaction:
@@ -286,25 +286,25 @@ class _Transaction:
 
     def plan(
         self, name: str, *, mkdir: bool, check: bool, may_write: bool = False, release: str | None = None
-    ) -> Switch:
+    ) -> SwitchResult:
         name = self.resolve(name)
         text = self._store.text(name)
         renderer = self._store.renderer(name, text, may_write=may_write)
         self._note = None if renderer.depends_on_environment else text
-        done = Switch(name, self.previous)
-        done.wanted = renderer.mapping()
-        done.secrets = renderer.secrets()[1]
-        done.folders = preflight.check_mapping(self._context, done.wanted, name=name, mkdir=mkdir, check=check)
-        content = mapping.to_bytes(done.wanted)
-        done.changed = name != self.previous or not mapping.same(self.content, content)
+        result = SwitchResult(name, self.previous)
+        result.wanted = renderer.mapping()
+        result.secrets = renderer.secrets()[1]
+        result.folders = preflight.check_mapping(self._context, result.wanted, name=name, mkdir=mkdir, check=check)
+        content = mapping.to_bytes(result.wanted)
+        result.changed = name != self.previous or not mapping.same(self.content, content)
         if self.content != content:
             current = _parsed(self.content)
             if current.get("Envs"):  # secrets of the previous profile are in its mapping
-                done.secrets |= self._store.secret_env(self.previous)
-            done.changes = mapping.changes(current, done.wanted, secrets=done.secrets)
-        if done.changed:
-            done.unchecked = self.require_free(content, name, may_write=may_write, release=release)
-        return done
+                result.secrets |= self._store.secret_env(self.previous)
+            result.changes = mapping.changes(current, result.wanted, secrets=result.secrets)
+        if result.changed:
+            result.unchecked = self.require_free(content, name, may_write=may_write, release=release)
+        return result
 
     def require_free(
         self, wanted: bytes | None, name: str, *, may_write: bool, release: str | None = None, hint: str = ""
@@ -408,11 +408,12 @@ class _Transaction:
             return
         _record_overwritten(self._history, content, _entry(last.action, last.profile, None, last.after))
 
-    def write_note(self, done: Switch) -> None:
+    def write_note(self, result: SwitchResult) -> None:
         """Write the note for the prompt, unless the answer depends on the environment."""
-        if done.name is not None and self._note is not None and (done.changed or prompt.read(self._context) is None):
-            content = mapping.to_bytes(done.wanted) if done.changed else self.content or b""
-            prompt.write(self._context, "active", done.name, profile=self._note, mapping=content)
+        is_stale = result.changed or prompt.read(self._context) is None
+        if result.name is not None and self._note is not None and is_stale:
+            content = mapping.to_bytes(result.wanted) if result.changed else self.content or b""
+            prompt.write(self._context, "active", result.name, profile=self._note, mapping=content)
 
 
 def _entry(action: str, profile: str | None, before: str | None, after: str | None) -> dict[str, Any]:

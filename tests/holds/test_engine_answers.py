@@ -17,7 +17,7 @@ from taoprofiles.errors import HeldError
 from taoprofiles.holds import manage
 from taoprofiles.storage.paths import Context
 from taoprofiles.switching import switch
-from taoprofiles.switching.switch import Switch
+from taoprofiles.switching.switch import SwitchResult
 from taoprofiles.system.engine import Engine
 from tests.support.commands import CommandResult, call, one_clear_error
 from tests.support.engine import until
@@ -42,7 +42,7 @@ def context(sandbox: Sandbox, engine: FakeEngine, uid: int | None = None) -> Con
     return made
 
 
-def use(sandbox: Sandbox, engine: FakeEngine, name: str = "b", uid: int | None = None) -> Switch:
+def use(sandbox: Sandbox, engine: FakeEngine, name: str = "b", uid: int | None = None) -> SwitchResult:
     """Switch in this process."""
     return switch.switch_profile(context(sandbox, engine, uid), name)
 

@@ -269,8 +269,8 @@ def test_write_of_another_program_in_the_moment_of_the_switch(used: Home, monkey
     monkeypatch.setattr(os, "link", write_then_link)
     done = switch.switch_profile(used.context, "c")
     monkeypatch.undo()
-    assert done.kept is not None
-    used.run("undo", str(done.kept), check=True)
+    assert done.saved_entry is not None
+    used.run("undo", str(done.saved_entry), check=True)
     assert used.mapping_file.read_bytes() == FOREIGN
 
 
@@ -311,7 +311,7 @@ def test_nobody_else_can_prevent_a_switch(used: Home, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(os, "unlink", sticky)
     done = switch.switch_profile(used.context, "b")
-    assert (done.changed, done.kept) == (True, None)
+    assert (done.changed, done.saved_entry) == (True, None)
     assert {path for path in used.root.iterdir() if "taoprof-" in path.name} == names
     assert os.geteuid() != 0 or not History(used.context).has_content(FOREIGN), "it is not what a killed switch left"
 

@@ -38,7 +38,7 @@ def use_command(context: Context, args: argparse.Namespace) -> Result:
     if switched.folders:
         folders = ", ".join(map(context.short, switched.folders))
         messages.append(f"would create {folders}" if args.dry_run else f"created {folders}")
-    messages += switch.kept_message(switched.kept)
+    messages += switch.kept_message(switched.saved_entry)
     messages += [f"warning: {text}" for text in switched.unchecked]
     if own := prompt.own_profile(context):
         messages.append(f"note: a 'tao' started here still uses profile '{own}', through a mounts file of its own")
@@ -52,12 +52,12 @@ def use_command(context: Context, args: argparse.Namespace) -> Result:
         "dry_run": args.dry_run,
         "changes": [change.as_dict(reveal=args.reveal) for change in switched.changes],
         "made_folders": switched.folders,
-        "kept": switched.kept,
+        "kept": switched.saved_entry,
     }
     return Result(data, _use_lines(context, args, switched), messages=messages)
 
 
-def _stale_variables(context: Context, switched: switch.Switch) -> list[str]:
+def _stale_variables(context: Context, switched: switch.SwitchResult) -> list[str]:
     """Return the message for a shell that has another profile's variables, as after ``eval "$(taoprof env …)"``."""
     store, environ = Store(context), context.environ
     try:
@@ -93,14 +93,14 @@ def _create(context: Context, args: argparse.Namespace, name: str) -> list[str]:
     return [*messages, f"profile '{name}' created, layout '{profile.layout}': {reason}"]
 
 
-def _switch(context: Context, args: argparse.Namespace, name: str) -> switch.Switch:
+def _switch(context: Context, args: argparse.Namespace, name: str) -> switch.SwitchResult:
     if args.release is not None and not args.dry_run:
         from taoprofiles.cli.commands.train import confirm_release
         from taoprofiles.holds import manage
 
         confirm_release(manage.mark_released(manage.active_holds(context), args.release), yes=args.yes)
 
-    def attempt() -> switch.Switch:
+    def attempt() -> switch.SwitchResult:
         return switch.switch_profile(
             context, name, dry_run=args.dry_run, mkdir=args.mkdir, check=not args.force, release=args.release
         )
@@ -112,7 +112,7 @@ def _switch(context: Context, args: argparse.Namespace, name: str) -> switch.Swi
     return wait_until_free(context, "use", attempt, seconds=args.wait, say=say)
 
 
-def _use_lines(context: Context, args: argparse.Namespace, switched: switch.Switch) -> list[str]:
+def _use_lines(context: Context, args: argparse.Namespace, switched: switch.SwitchResult) -> list[str]:
     lines = change_lines(switched.changes, reveal=args.reveal) if args.dry_run else []
     if lines:
         lines = [f"- {context.short(context.mapping_file)}", f"+ '{switched.name}'", *lines]
