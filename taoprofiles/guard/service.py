@@ -13,12 +13,12 @@ from taoprofiles.errors import NotFoundError, TaoprofError
 from taoprofiles.guard import status
 from taoprofiles.storage import atomic, best_effort, files
 from taoprofiles.storage.paths import Context
-from taoprofiles.system.systemd import TIMEOUT, Manager, assigned, quoted
+from taoprofiles.system.systemd import TIMEOUT, Manager, environment_line, quote_exec_word
 from taoprofiles.version import VERSION
 
 UNIT = "taoprofd.service"
 
-CARRIED = (
+FORWARDED_VARIABLES = (
     *("TAOPROF_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME"),
     *("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"),
 )
@@ -143,12 +143,12 @@ class Service:
             text = file.read()
         # -P: files in the home must not replace modules. The interpreter's path, unlike the taoprofd script's, exists
         # in every kind of environment: pip, pipx, uv, venv, conda.
-        command = " ".join(quoted(word) for word in (sys.executable, "-P", "-m", "taoprofiles.guard.daemon"))
+        command = " ".join(quote_exec_word(word) for word in (sys.executable, "-P", "-m", "taoprofiles.guard.daemon"))
         environ = self._context.environ
-        variables = {name: environ[name] for name in CARRIED if environ.get(name)}
+        variables = {name: environ[name] for name in FORWARDED_VARIABLES if environ.get(name)}
         if environ.get("HOME") and environ["HOME"] != self._home:
             variables["HOME"] = environ["HOME"]
-        lines = "".join(f"{assigned(name, value)}\n" for name, value in variables.items())
+        lines = "".join(f"{environment_line(name, value)}\n" for name, value in variables.items())
         text = text.replace("@TAOPROFD@", command).replace("@ENVIRONMENT@\n", lines)
         return text.replace("@OPTIONS@", self._options(seal, restores))
 

@@ -79,13 +79,13 @@ def _no_manager(reason: str) -> NoManagerError:
     )
 
 
-def quoted(word: str) -> str:
+def quote_exec_word(word: str) -> str:
     """Return a word quoted for ExecStart= (systemd.service(5), "Command lines")."""
     escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
     return f'"{escaped}"' if set(escaped) & set(" \t'\"\\;") else escaped
 
 
-def assigned(name: str, value: str) -> str:
+def environment_line(name: str, value: str) -> str:
     """Return the unit's line for an environment variable (systemd.exec(5), "Environment=")."""
     escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     return f'Environment="{name}={escaped}"'
