@@ -8,20 +8,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 MASK = "***"
-SHORTEST_SECRET = 4
+MIN_SECRET_LENGTH = 4
 """Minimum length of a known value that is masked; a shorter one occurs in any text."""
 
 _WORDS = ("KEY", "TOKEN", "SECRET", "PASS", "PWD", "CREDENTIAL", "AUTH")
-_HARMLESS = ("KEYPOINT",)  # TAO's pose networks: KEYPOINT_DIR is a folder
+_NOT_SECRET = ("KEYPOINT",)  # TAO's pose networks: KEYPOINT_DIR is a folder
 _FOLDERS = ("PWD", "OLDPWD")  # the shell's current and previous folder
 
 
-def without_secrets(words: Sequence[str], known: Iterable[str] = ()) -> list[str]:
+def mask_command(words: Sequence[str], known: Iterable[str] = ()) -> list[str]:
     """Return a command with secrets masked: values of secret options and variables, and ``known`` values.
 
     ``-k`` is the encryption key of every TAO task.
     """
-    values = [value for value in known if len(value) >= SHORTEST_SECRET]
+    values = [value for value in known if len(value) >= MIN_SECRET_LENGTH]
     shown: list[str] = []
     before = ""
     for word in words:
@@ -33,7 +33,7 @@ def without_secrets(words: Sequence[str], known: Iterable[str] = ()) -> list[str
         elif word.startswith("-k") and len(word) > 2:  # argparse takes -kVALUE and -k=VALUE as well
             masked = f"-k{MASK}"
         else:
-            masked = within(word)
+            masked = mask_text(word)
             for value in values:
                 masked = masked.replace(value, MASK)
         shown.append(masked)
@@ -41,7 +41,7 @@ def without_secrets(words: Sequence[str], known: Iterable[str] = ()) -> list[str
     return shown
 
 
-def within(text: str) -> str:
+def mask_text(text: str) -> str:
     """Return a text with its secrets masked: the password of a URL, and ``api_key: …`` of a list in braces."""
     if "://" not in text and "{" not in text:
         return text
@@ -61,10 +61,10 @@ def is_secret_argument(key: str) -> bool:
 
 def is_secret(name: str, value: str = "") -> bool:
     """Check whether the value of a variable must not be shown: by its name, or since it is a URL with a password."""
-    if "://" in value and "@" in value and within(value) != value:
+    if "://" in value and "@" in value and mask_text(value) != value:
         return True
     upper = name.upper()
-    for word in _HARMLESS:
+    for word in _NOT_SECRET:
         upper = upper.replace(word, "")
     return upper not in _FOLDERS and any(word in upper for word in _WORDS)
 

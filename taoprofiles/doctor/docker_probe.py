@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from taoprofiles.masking import within
+from taoprofiles.masking import mask_text
 from taoprofiles.storage import files
 from taoprofiles.system import processes
 from taoprofiles.system.commands import run_bounded
@@ -114,7 +114,7 @@ def probe_docker(environ: Mapping[str, str]) -> DockerFacts:
     is_snap = real.startswith("/snap/") or real == "/usr/bin/snap" or first.result().root.startswith("/var/snap/")
     return DockerFacts(
         cli,
-        within(host),
+        mask_text(host),
         name,
         first.result(),
         second.result(),
@@ -157,13 +157,13 @@ def probe_gpus(environ: Mapping[str, str]) -> Gpus:
 
 
 def _ask(environ: Mapping[str, str], address: str) -> Answer:
-    shown = within(address)  # it may contain a password
+    shown = mask_text(address)  # it may contain a password
     try:
         info = Engine(environ, TIMEOUT, address=address).info()
     except EngineError as error:
-        return Answer(shown, trouble=error.kind, problem=within(str(error)))
+        return Answer(shown, trouble=error.kind, problem=mask_text(str(error)))
     except (OSError, ValueError) as error:  # missing certificates, an invalid address
-        return Answer(shown, trouble=ODD, problem=within(str(error))[:200])
+        return Answer(shown, trouble=ODD, problem=mask_text(str(error))[:200])
     if not info["id"]:
         return Answer(shown, trouble=ODD, problem="it does not report its id")
     return Answer(shown, **info)
@@ -174,7 +174,7 @@ def _context(cli: str, environ: Mapping[str, str]) -> tuple[str, str]:
         return "", ""
     words = [cli, "context", "inspect", "--format", "{{.Name}} {{.Endpoints.docker.Host}}"]
     name, _, address = run_bounded(words, environ, TIMEOUT).out.strip().partition(" ")
-    return name[:200], within(address[:500])
+    return name[:200], mask_text(address[:500])
 
 
 def _by_command(cli: str, environ: Mapping[str, str]) -> Answer:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from taoprofiles.errors import CannotRenderError
 from taoprofiles.launcher.quoting import VARIABLE
 from taoprofiles.launcher.sdk import size_in_bytes
-from taoprofiles.masking import SHORTEST_SECRET, is_secret_argument
+from taoprofiles.masking import MIN_SECRET_LENGTH, is_secret_argument
 from taoprofiles.profiles.rendering import Renderer
 
 _IMAGE = re.compile(r"[A-Za-z0-9\[/.~][^\s\x00-\x1f\x7f]*\Z")
@@ -121,7 +121,7 @@ def make(
     """
     mapping = renderer.mapping() if mapping is None else mapping
     options = mapping.get("DockerOptions", {})
-    secrets = [(key, value) for key, value in renderer.secret_values() if len(value) >= SHORTEST_SECRET]
+    secrets = [(key, value) for key, value in renderer.secret_values() if len(value) >= MIN_SECRET_LENGTH]
     mounts = [
         PlanMount(
             os.path.normpath(mount["source"]), os.path.normpath(mount["destination"]), os.path.isfile(mount["source"])

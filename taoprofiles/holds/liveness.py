@@ -19,7 +19,7 @@ from taoprofiles.holds.hold import OWN_KINDS, RUN_VARIABLE, Hold, new_hold
 from taoprofiles.holds.records import HoldRecords, seconds_unchanged
 from taoprofiles.launcher.argv import parse_launcher_argv
 from taoprofiles.launcher.host import find_mounts_file, runs_without_docker
-from taoprofiles.masking import without_secrets
+from taoprofiles.masking import mask_command
 from taoprofiles.mounts import mapping
 from taoprofiles.storage.journal import Entry, History
 from taoprofiles.storage.paths import Context
@@ -248,7 +248,7 @@ class _Search:
         client = self._clients.get(container["Id"])
         if client is not None:
             hold.pid, hold.start = client.pid, processes.start_time(client.pid) or 0
-            hold.command = without_secrets(client.argv[client.argv.index(container["Id"]) + 1 :])
+            hold.command = mask_command(client.argv[client.argv.index(container["Id"]) + 1 :])
         return hold
 
     def _new_found_hold(self, needs: _RequiredMapping, **fields: Any) -> Hold:
@@ -272,7 +272,7 @@ class _Search:
                 hold = self._new_found_hold(self._current_needs)
                 self._active.holds.append(hold)
             hold.id, hold.pid, hold.start = f"p{process.pid}", process.pid, start
-            hold.command, hold.folder = without_secrets(launch.words), processes.folder(process.pid)
+            hold.command, hold.folder = mask_command(launch.words), processes.folder(process.pid)
             hold.since = processes.epoch(start) or hold.since
 
     def _holds_mapping_file(self, process: Process, runs: dict[str, Hold]) -> bool:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from taoprofiles.launcher.host import find_mounts_file
 from taoprofiles.launcher.quoting import expand_variables
-from taoprofiles.masking import within
+from taoprofiles.masking import mask_text
 from taoprofiles.storage import files
 from taoprofiles.system import filesystem
 
@@ -63,7 +63,7 @@ def probe_home(
 
     ``locations`` are file systems to measure, each by what is there and a path on it.
     """
-    variables = {name: within(environ[name][:1000]) for name in PROBED_VARIABLES if name in environ}
+    variables = {name: mask_text(environ[name][:1000]) for name in PROBED_VARIABLES if name in environ}
     mounts_state = ""
     if variables.get("LAUNCHER_MOUNTS"):
         problem = files.try_read(find_mounts_file({**environ, "HOME": home}, os.curdir), files.MAPPING_LIMIT)[1]

@@ -107,7 +107,7 @@ def ignored_keys(mapping: Mapping[str, Any]) -> list[str]:
     return [f"{key} is left out: the launcher does not read it" for key in sorted(keys)]
 
 
-def without_secrets(profile: Profile) -> tuple[Profile, list[str]]:
+def replace_secrets(profile: Profile) -> tuple[Profile, list[str]]:
     """Return the profile with references to the environment instead of literal secrets, and their names."""
     data = profile.model_dump(by_alias=True, exclude_defaults=True)
     hidden: list[str] = []

@@ -22,7 +22,7 @@ from taoprofiles.launcher.quoting import (
     taken_volumes,
 )
 from taoprofiles.launcher.versions import Behaviour, behaviour_or_newest
-from taoprofiles.masking import MASK, SHORTEST_SECRET, is_secret, is_secret_argument, within, without_secrets
+from taoprofiles.masking import MASK, MIN_SECRET_LENGTH, is_secret, is_secret_argument, mask_command, mask_text
 from taoprofiles.mounts.paths import HostFiles, PathResolver, Resolution
 from taoprofiles.rules.finding import ERROR, WARNING, Finding
 from taoprofiles.rules.paths import explain
@@ -138,9 +138,7 @@ def explain_task(refusal: Refusal, words: Sequence[str], images: Images, context
     for name in similar:
         group = next((group for group, task in images if task == name), "model")
         corrected = [program, *([group] if has_groups else []), name, *rest]
-        forms.append(
-            context.to_pasteable_command(corrected if without_secrets(corrected) == corrected else corrected[:4])
-        )
+        forms.append(context.to_pasteable_command(corrected if mask_command(corrected) == corrected else corrected[:4]))
     hint = forms[0] if len(forms) == 1 else "one of: " + " | ".join(forms)
     if not forms:
         hint = f"{words[0]} {'model ' if has_groups else ''}--help lists the tasks"
@@ -177,7 +175,7 @@ class _CommandChecker:
         secrets = {name for name in known if name in context.secrets or is_secret(name)}
         # A value with a '/' in the environment is the path of a socket or key file: no secret, and part of other paths.
         values = {known[name] for name in secrets if name in context.variables or "/" not in known[name]}
-        self._secret_values = sorted((v for v in values if len(v) >= SHORTEST_SECRET), key=len, reverse=True)
+        self._secret_values = sorted((v for v in values if len(v) >= MIN_SECRET_LENGTH), key=len, reverse=True)
         self.public = {name: value for name, value in known.items() if name not in secrets}
         self.resolver = PathResolver(add_volumes(self.words, context.mounts), context.files)
         self._words_after_shell = list(self.words)  # as the launcher's shell passes them on
@@ -366,7 +364,7 @@ class _CommandChecker:
             return ""
         is_run = is_run or self._context.is_run
         words = [self._corrected_word(number, word, is_run=is_run) for number, word in enumerate(self.words)]
-        masked = without_secrets(words, self._secret_values)
+        masked = mask_command(words, self._secret_values)
         pairs = zip(words, masked, strict=True)
         if all(word == shown or VARIABLE.fullmatch(word.rpartition("=")[2]) for word, shown in pairs):
             return self._context.to_pasteable_command(words, is_run=is_run)
@@ -383,7 +381,7 @@ class _CommandChecker:
     def _masked(self, text: str) -> str:
         for value in self._secret_values:
             text = text.replace(value, MASK)
-        return within(text)
+        return mask_text(text)
 
     def _add(
         self, id: str, argument: PathArgument, what: str, why: str = "", hint: str = "", *, severity: str = ERROR

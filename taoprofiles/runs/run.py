@@ -21,7 +21,7 @@ from taoprofiles.launcher import installed
 from taoprofiles.launcher.argv import container_words, parse_launcher_argv, unwrapped
 from taoprofiles.launcher.host import runs_without_docker
 from taoprofiles.launcher.quoting import expand_variables, quote_argv
-from taoprofiles.masking import without_secrets
+from taoprofiles.masking import mask_command
 from taoprofiles.mounts import comparison, mapping, paths
 from taoprofiles.profiles.store import Store
 from taoprofiles.runs import resources
@@ -354,7 +354,7 @@ def prepare(
         since=time.time(),
         pid=pid,
         start=processes.start_time(pid) or 0,
-        command=without_secrets(command, [variables[variable] for variable in renderer.secrets()[0]]),
+        command=mask_command(command, [variables[variable] for variable in renderer.secrets()[0]]),
         engine=Engine(context.environ).address,
         digest=mapping.digest(mapping.to_bytes(rendered)),
         mounts=[list(pair) for pair in mounts.items()],

@@ -19,7 +19,7 @@ from taoprofiles.errors import TaoprofError
 from taoprofiles.holds.hold import RUN_VARIABLE, Hold, results_conflicts, shorten_command
 from taoprofiles.holds.liveness import find_active_holds
 from taoprofiles.holds.records import HoldRecords
-from taoprofiles.masking import without_secrets
+from taoprofiles.masking import mask_command
 from taoprofiles.mounts import paths
 from taoprofiles.runs.monitor import RunContainer
 from taoprofiles.runs.run import EXIT_TIMEOUT, PROFILE_VARIABLE, Run, RunOptions, prepare
@@ -198,7 +198,7 @@ class Session(Run):
         return f"'{command}' ended with {status} ({name})"
 
     def _command(self, container: RunContainer) -> list[str]:
-        return without_secrets(container.command, [self.variables[name] for name in self.secrets[0]])
+        return mask_command(container.command, [self.variables[name] for name in self.secrets[0]])
 
     def _update_record(self, ended: Hold | None = None) -> None:
         """Write which tasks are running now to the record, and ``ended`` to the journal of runs."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from taoprofiles.errors import InvalidProfileError, TaoprofError
 from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.location import Location, resolve
-from taoprofiles.masking import without_secrets
+from taoprofiles.masking import mask_command
 from taoprofiles.rules import container, mounts
 from taoprofiles.rules.finding import ERROR, Finding
 from taoprofiles.rules.locations import in_profile
@@ -134,7 +134,7 @@ def _preflight_error(
         if command:
             import shlex  # not for 'use', which has no command
 
-            words += f" -- {shlex.join(command)}" if without_secrets(command) == list(command) else " -- COMMAND"
+            words += f" -- {shlex.join(command)}" if mask_command(command) == list(command) else " -- COMMAND"
         hint = f"nothing was changed. To ignore this, add --force; for the details: {words}"
     return InvalidProfileError(f"cannot {_ATTEMPTS[doing]} '{name}': {what}", problems=problems, hint=hint)
 

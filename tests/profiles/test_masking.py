@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taoprofiles.errors import TaoprofError
-from taoprofiles.masking import is_secret, without_secrets
+from taoprofiles.masking import is_secret, mask_command
 from taoprofiles.profiles.model import parse
 from taoprofiles.profiles.rendering import Renderer
 from tests.support.commands import call
@@ -197,7 +197,7 @@ def test_export_leaves_no_literal_piece_of_a_secret(home: Home) -> None:
     ],
 )
 def test_commands_without_secrets(words: str, shown: str) -> None:
-    assert " ".join(without_secrets(words.split(), ["kn0wn", "abc"])) == shown
+    assert " ".join(mask_command(words.split(), ["kn0wn", "abc"])) == shown
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_commands_without_secrets(words: str, shown: str) -> None:
     ],
 )  # fmt: skip
 def test_secrets_inside_of_a_word(word: str, shown: str) -> None:
-    assert without_secrets(["tao", word]) == ["tao", shown]
+    assert mask_command(["tao", word]) == ["tao", shown]
 
 
 def test_check_tells_no_secret_of_a_mounts_file_or_of_dockers(home: Home) -> None:

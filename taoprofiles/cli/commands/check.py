@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from taoprofiles.cli import prompts
 from taoprofiles.cli.output import Result, cut, note, say, table
 from taoprofiles.errors import InvalidProfileError, UsageError
-from taoprofiles.masking import MASK, is_secret, within
+from taoprofiles.masking import MASK, is_secret, mask_text
 from taoprofiles.rules.finding import ERROR, WARNING, Finding, counts
 from taoprofiles.storage.paths import Context
 
@@ -127,7 +127,7 @@ def _size(size: object) -> str:
 def _environment(call: Call, report: Report, *, reveal: bool) -> dict[str, str]:
     pairs = (line.partition("=") for line in call.environment)
     variables = ((name, name in report.secrets or is_secret(name), value) for name, _, value in pairs)
-    return {name: value if reveal else MASK if hidden else within(value) for name, hidden, value in variables}
+    return {name: value if reveal else MASK if hidden else mask_text(value) for name, hidden, value in variables}
 
 
 def _prediction_data(report: Report, *, reveal: bool) -> dict[str, Any]:

@@ -282,7 +282,7 @@ def _show_toml(store: Store, name: str, *, reveal: bool) -> Result:
     profile = parse(store.text(name), name=name, path=store.path(name))
     hidden: list[str] = []
     if not reveal:
-        profile, hidden = convert.without_secrets(profile)
+        profile, hidden = convert.replace_secrets(profile)
     if profile.layout != "custom" and profile.network is None:
         profile = profile.model_copy(update={"network": name})  # the paths must not depend on the profile's name
     messages = [f"{variable}: replaced by ${{env:{variable}}}, because its value is secret" for variable in hidden]
