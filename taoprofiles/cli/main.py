@@ -99,7 +99,7 @@ def _run_command(argv: list[str]) -> int:
             return output.emit("help", output.Result({}, parser.help_lines()), as_json=False)
         result = _execute(parser.parse(command, [*leading, *words]))
     except output.Declined as answer:
-        output.say(str(answer))
+        output.print_progress(str(answer))
         return 128 + _SIGINT
     except Exception as error:  # noqa: BLE001 - what is no refusal is raised again
         return output.emit_error(command, _to_taoprof_error(command, error), as_json=as_json)

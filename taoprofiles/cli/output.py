@@ -49,7 +49,7 @@ def emit(command: str, result: Result, *, as_json: bool) -> int:
         _print_json(command, data=result.data, messages=list(result.messages))
         return result.status
     for message in result.messages:
-        say(message)
+        print_progress(message)
     if result.raw is not None:
         # A program reads this, so it stays unchanged, and UTF-8 whatever the locale is: TOML, JSON and shell variables
         # are written in it. On a terminal, control characters from a file must still be escaped.
@@ -76,7 +76,7 @@ def emit_error(command: str, error: TaoprofError, *, as_json: bool) -> int:
     else:
         sys.stderr.write(f"taoprof: {_red('error:')} ")
         for line in error_lines(error):
-            note(line)
+            print_stderr(line)
     return error.status
 
 
@@ -91,15 +91,15 @@ def error_lines(error: TaoprofError) -> list[str]:
     return [cut(line) for line in lines]
 
 
-def note(text: str, *, end: str = "\n") -> None:
+def print_stderr(text: str, *, end: str = "\n") -> None:
     """Print a line to stderr while a command is running."""
     sys.stderr.write(printable(text) + end)
     sys.stderr.flush()
 
 
-def say(text: str) -> None:
-    """Print a progress message to stderr, marked as ours."""
-    note(f"taoprof: {text}")
+def print_progress(text: str) -> None:
+    """Print a progress message to stderr, with the prefix "taoprof: "."""
+    print_stderr(f"taoprof: {text}")
 
 
 def cut(line: str) -> str:

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 
-from taoprofiles.cli.output import note, say
+from taoprofiles.cli.output import print_progress, print_stderr
 from taoprofiles.errors import TaoprofError, UsageError
 from taoprofiles.launcher.quoting import expand_variables
 from taoprofiles.masking import printable
@@ -43,7 +43,7 @@ def refuse_in_cell(program: str, hint: str) -> None:
 
 def confirm(question: str, *, default: bool = False) -> bool:
     """Ask a yes-or-no question on stderr. ``default`` is the answer of an empty line; the end of input is no."""
-    note(f"{question} [{'Y/n' if default else 'y/N'}] ", end="")
+    print_stderr(f"{question} [{'Y/n' if default else 'y/N'}] ", end="")
     line = sys.stdin.readline()
     answer = line.strip().lower()
     return answer in ("y", "yes") or (default and line != "" and not answer)
@@ -64,7 +64,7 @@ def ask_value(context: Context, name: str, *, meaning: str = "", default: str = 
         value = value or default
         if value and not problem:
             return value
-        note(problem or "enter a value, or press Ctrl-C to cancel")
+        print_stderr(problem or "enter a value, or press Ctrl-C to cancel")
     raise UsageError(f"no value given for {name}")
 
 
@@ -103,10 +103,10 @@ def _read_line(prompt: str) -> str | None:
         # Elsewhere readline would write the prompt into the answer, or scroll in one line.
         if sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb":
             return _read_with_completion(prompt)
-        note(prompt, end="")
+        print_stderr(prompt, end="")
         return sys.stdin.readline() or None
     except EOFError:
-        note("")
+        print_stderr("")
         return None
     except UnicodeDecodeError:
         return "\x00"  # which is refused
@@ -155,8 +155,8 @@ def choose_profile(names: list[str]) -> str:
 
 def _choose_by_number(names: list[str]) -> str:
     for number, name in enumerate(names, 1):
-        note(f"{number:>4}  {name}")
-    note("profile (number or name): ", end="")
+        print_stderr(f"{number:>4}  {name}")
+    print_stderr("profile (number or name): ", end="")
     answer = sys.stdin.readline().strip()
     if answer in names:
         return answer
@@ -179,7 +179,7 @@ def edit_profile(context: Context, name: str) -> bool:
     before = Store(context).text(name)
     draft = os.path.join(context.rejected, f"{name}.{hashlib.sha256(before).hexdigest()[:12]}.toml")
     if os.path.exists(draft):
-        say(f"resuming your last edit, which was not valid; to discard it: rm {draft}")
+        print_progress(f"resuming your last edit, which was not valid; to discard it: rm {draft}")
     else:
         with Lock(context.lock):
             files.make_folder(context.rejected)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles.cli import prompts
-from taoprofiles.cli.output import Result, cut, note, say, table
+from taoprofiles.cli.output import Result, cut, print_progress, print_stderr, table
 from taoprofiles.errors import InvalidProfileError, UsageError
 from taoprofiles.masking import MASK, is_secret, mask_text
 from taoprofiles.rules.finding import ERROR, WARNING, Finding, counts
@@ -54,19 +54,19 @@ def _fix(context: Context, args: argparse.Namespace, report: Report, applied: li
     lines = [planned.command(report.name) for planned in plan]
     if all(line in applied for line in lines):
         return []
-    say("fixing:" if args.yes else "fixes:")
+    print_progress("fixing:" if args.yes else "fixes:")
     for line in lines:
-        note(f"  {line}")
+        print_stderr(f"  {line}")
     if not args.yes:
         if not prompts.can_ask():
             raise UsageError("--fix asks a question, and there is no terminal", hint="--yes fixes without a question")
         if not prompts.confirm("Apply these fixes?"):
-            say("nothing was fixed")
+            print_progress("nothing was fixed")
             return []
     fix.apply(context, plan, report.name)
     changes_settings = any(planned.kind in ("set", "unset") for planned in plan)
     revert = " (to revert the settings: taoprof undo)" if changes_settings else ""
-    say(f"{len(plan)} {'fix' if len(plan) == 1 else 'fixes'} applied{revert}")
+    print_progress(f"{len(plan)} {'fix' if len(plan) == 1 else 'fixes'} applied{revert}")
     return lines
 
 

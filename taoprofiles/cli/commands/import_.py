@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from taoprofiles.cli.output import Result, missing_folders, note, profile_lines, table
+from taoprofiles.cli.output import Result, missing_folders, print_stderr, profile_lines, table
 from taoprofiles.cli.prompts import ask_value, can_ask, confirm
 from taoprofiles.errors import InvalidProfileError, InvalidStateError, TaoprofError, UsageError
 from taoprofiles.importer import build
@@ -154,7 +154,7 @@ def _code(context: Context, args: argparse.Namespace, name: str, content: bytes,
     lines = profile_lines(context, f"'{name}'", summary)
     if asked:
         for line in lines:
-            note(line)
+            print_stderr(line)
         if not confirm(f"Save it as profile '{name}'?", default=True):
             return Result({"name": None}, ["not saved"])
         lines = []
@@ -177,7 +177,8 @@ def _ask(context: Context, questions: list[Question], where: str, folder: str) -
     for question in questions:
         text = f"'{printable(question.text[:60])}'" if question.text else ""
         reason = "" if is_placeholder(question.text) else question.reason
-        note(f"{where} needs one value from you ({question.location}: {': '.join(filter(None, [text, reason]))})")
+        details = ": ".join(filter(None, [text, reason]))
+        print_stderr(f"{where} needs one value from you ({question.location}: {details})")
         beside = os.path.normpath(context.absolute(folder))  # where a notebook is, its project most often is
         is_project = question.name == "LOCAL_PROJECT_DIR" and beside != context.home
         default = question.suggestion or (beside if is_project else "")
@@ -224,7 +225,7 @@ def _folder(context: Context, args: argparse.Namespace, given: dict[str, str]) -
             _build(context, args, file, name)
     if asked and any(file.profile for file in candidates):
         for line in _table(candidates, "new"):
-            note(line)
+            print_stderr(line)
         count = sum(file.profile is not None for file in candidates)
         if not confirm(f"Save {count} profile{'s' if count > 1 else ''}?", default=True):
             return Result({"folder": args.file, "files": [], "saved": 0}, ["not saved"])

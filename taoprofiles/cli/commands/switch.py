@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 
 from taoprofiles import prompt
-from taoprofiles.cli.output import Declined, Result, change_lines, exit_status, format_time, say, table
+from taoprofiles.cli.output import Declined, Result, change_lines, exit_status, format_time, print_progress, table
 from taoprofiles.errors import TaoprofError, UsageError
 from taoprofiles.holds.hold import Hold
 from taoprofiles.mounts import mapping
@@ -109,7 +109,7 @@ def _switch(context: Context, args: argparse.Namespace, name: str) -> switch.Swi
         return attempt()
     from taoprofiles.holds.waiting import wait_until_free
 
-    return wait_until_free(context, "use", attempt, seconds=args.wait, say=say)
+    return wait_until_free(context, "use", attempt, seconds=args.wait, say=print_progress)
 
 
 def _use_lines(context: Context, args: argparse.Namespace, switched: switch.SwitchResult) -> list[str]:
@@ -132,7 +132,7 @@ def undo_command(context: Context, args: argparse.Namespace) -> Result:
     number, time, action, profile, _ = _entry_row(entry, is_interrupted=False)
     effect, done = _undo_effect(context, plan)
     if not args.json:
-        say(f"undoing entry {number} ({action}{'' if profile == '-' else f' {profile}'}, {time}): {effect}")
+        print_progress(f"undoing entry {number} ({action}{'' if profile == '-' else f' {profile}'}, {time}): {effect}")
     switch.undo(context, number)
     data = {"id": entry.id, "target": entry.target, "profile": entry.profile, "name": plan.name}
     return Result(data, [f"entry {number} undone: {done}"])

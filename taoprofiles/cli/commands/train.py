@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from taoprofiles.cli import prompts
-from taoprofiles.cli.output import Declined, Result, say
+from taoprofiles.cli.output import Declined, Result, print_progress
 from taoprofiles.errors import UsageError
 from taoprofiles.holds import manage
 from taoprofiles.holds.hold import Hold, format_age
@@ -46,14 +46,18 @@ def run_command(context: Context, args: argparse.Namespace) -> Result:
     def attempt() -> runs.Run:
         return runs.prepare(context, args.name, args.command, options=options)
 
-    run = attempt() if args.wait is None else wait_until_free(context, "run", attempt, seconds=args.wait, say=say)
+    run = (
+        attempt()
+        if args.wait is None
+        else wait_until_free(context, "run", attempt, seconds=args.wait, say=print_progress)
+    )
     return _execute(run, args.command, as_json=args.json, fields=("container", "image", "gpus", "differences"))
 
 
 def _execute(run: Run, command: list[str], *, as_json: bool, fields: tuple[str, ...] = ()) -> Result:
     """Start a prepared run and wait for its end; the result has ``fields`` of its hold."""
     # With --json only the envelope goes to stdout, so the command's output goes to stderr.
-    status = run.finish(run.start(command, say=say, stdout=STDERR if as_json else None))
+    status = run.finish(run.start(command, say=print_progress, stdout=STDERR if as_json else None))
     data = {"id": run.hold.id, "name": run.hold.profile, "status": status}
     return Result({**data, **{field: getattr(run.hold, field) for field in fields}}, status=status)
 
@@ -70,7 +74,7 @@ def shell_command(context: Context, args: argparse.Namespace) -> Result:
     run = runs.prepare(context, args.name, [shell], kind="shell", options=options)
     command = runs.shell_command(run, shell)
     if not args.json:
-        say(f"shell with profile '{args.name}' (hold {run.hold.id}); 'exit' leaves it")
+        print_progress(f"shell with profile '{args.name}' (hold {run.hold.id}); 'exit' leaves it")
     return _execute(run, command, as_json=args.json)
 
 
@@ -82,7 +86,7 @@ def stop_command(context: Context, args: argparse.Namespace) -> Result:
     own = [other.id for other in active.holds if other.user == context.user and other.kind != "manual"]
     is_last = hold is not None and own[-1:] == [hold.id] and time.time() - hold.since < LONG_AGO
     if hold is not None and not is_last and not args.yes and prompts.can_ask():
-        say(f"{hold.line()}, profile '{hold.profile}'")
+        print_progress(f"{hold.line()}, profile '{hold.profile}'")
         age = time.time() - hold.since
         question = "You have started other work since. Stop it?"
         if age >= LONG_AGO:
@@ -127,6 +131,6 @@ def confirm_release(hold: Hold, *, yes: bool) -> None:
     text = f"{work} {hold.id} is still running: {hold.line()}"
     if not prompts.can_ask():
         raise UsageError(text, hint="--yes releases its hold anyway")
-    say(text)
+    print_progress(text)
     if not prompts.confirm("Release its hold anyway?"):
         raise Declined("not released")
