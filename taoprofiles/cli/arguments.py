@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taoprofiles.errors import TaoprofError
+from taoprofiles.export import TARGETS
 from taoprofiles.profiles import ENV_FORMATS, LAYOUTS
 
 if TYPE_CHECKING:
@@ -109,8 +110,6 @@ def _complete_path(prefix: str, **_: object) -> list[str]:
 
     return list(FilesCompleter()(prefix))
 
-
-RENDER_TARGETS = ("docker", "compose", "kubernetes", "slurm")
 
 _INDICES = "indices (0,1; a single index needs a comma: 1,)"
 _MKDIR = _flag("--mkdir", "create the source folders that do not exist")
@@ -285,7 +284,7 @@ ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
     "init": (_argument("shell", "your shell", choices=("bash", "zsh", "fish")),),
     "render": (
         _profile(),
-        _argument("--to", "output format", required=True, choices=RENDER_TARGETS),
+        _argument("--to", "output format", required=True, choices=TARGETS),
         _argument("--image", "container image; default: the one in which the installed launcher runs the task"),
         _argument("--gpus", f"'all' (default), a count, {_INDICES} or 'none'", metavar="WHICH", default="all"),
     ),

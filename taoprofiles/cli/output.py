@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # --help and --version load nothing of these
 ENVELOPE = 1
 """The version of the JSON envelope. Keys may be added; a key never changes its meaning."""
 LINE_LIMIT = 500
+STDERR = 2
 SHOWN_PROBLEMS = 20
 NARROWEST = 12
 """Columns below which no cell of a table is cut."""
@@ -28,7 +29,7 @@ NARROWEST = 12
 class Result(NamedTuple):
     """What a command returns: ``data`` for programs, ``lines`` for people.
 
-    ``raw`` replaces ``lines`` where another program reads the text. ``messages`` are notes and warnings, which go to
+    ``raw`` replaces ``lines`` if another program reads the text. ``messages`` are notes and warnings, which go to
     stderr. ``status`` is the exit status.
     """
 

@@ -12,49 +12,48 @@ from taoprofiles.cli.output import Result
 from taoprofiles.errors import UsageError
 from taoprofiles.storage.paths import Context
 
-GROUPS: dict[str, dict[str, tuple[str, str]]] = {
-    "switch": {
+GROUPS: list[dict[str, tuple[str, str]]] = [
+    {
         "use": ("switch", "switch ~/.tao_mounts.json to a profile"),
         "undo": ("switch", "restore what the last change replaced"),
         "history": ("switch", "list mapping changes, profile changes and runs"),
     },
-    "train": {
-        "run": ("train", "run a command with a profile's own mapping"),
-        "shell": ("train", "open a shell with a profile's own mapping"),
-        "stop": ("train", "stop a training, a shell, or what a notebook started"),
-        "hold": ("train", "prevent switches of the mapping file until you release it"),
-        "release": ("train", "release a hold"),
+    {
+        "run": ("runs", "run a command with a profile's own mapping"),
+        "shell": ("runs", "open a shell with a profile's own mapping"),
+        "stop": ("runs", "stop a training, a shell, or what a notebook started"),
+        "hold": ("runs", "prevent switches of the mapping file until you release it"),
+        "release": ("runs", "release a hold"),
     },
-    "inspect": {
-        "list": ("inspect", "list the profiles"),
-        "current": ("inspect", "print the name of the active profile"),
-        "status": ("inspect", "show the mapping file, the guard, holds and runs"),
-        "show": ("inspect", "show a profile with every variable and mount resolved"),
+    {
+        "list": ("show", "list the profiles"),
+        "current": ("show", "print the name of the active profile"),
+        "status": ("show", "show the mapping file, the guard, holds and runs"),
+        "show": ("show", "show a profile with every variable and mount resolved"),
         "check": ("check", "find mistakes in a profile, a mounts file or a command"),
-        "diff": ("inspect", "compare a profile with the mapping file or another profile"),
-        "path": ("integrate", "translate a path between this host and the container"),
+        "diff": ("show", "compare a profile with the mapping file or another profile"),
+        "path": ("integration", "translate a path between this host and the container"),
         "doctor": ("check", "diagnose this machine and suggest fixes"),
     },
-    "make": {
-        "new": ("make", "create a profile for a project folder"),
+    {
+        "new": ("profiles", "create a profile for a project folder"),
         "import": ("import_", "create a profile from a notebook, a script or a mounts file"),
-        "edit": ("make", "edit a profile in $EDITOR"),
-        "set": ("make", "set keys and variables of a profile"),
-        "rename": ("make", "rename a profile"),
-        "remove": ("make", "delete a profile ('taoprof undo' restores it)"),
+        "edit": ("profiles", "edit a profile in $EDITOR"),
+        "set": ("profiles", "set keys and variables of a profile"),
+        "rename": ("profiles", "rename a profile"),
+        "remove": ("profiles", "delete a profile ('taoprof undo' restores it)"),
     },
-    "integrate": {
-        "env": ("integrate", "print the variables of a profile for a shell or a program"),
-        "init": ("integrate", "print the code that adds completion to your shell"),
-        "render": ("integrate", "write a profile for docker run, Compose, Kubernetes or Slurm"),
-        "service": ("integrate", "manage the background service that protects the mapping file"),
-        "schema": ("integrate", "print the JSON Schema of a profile file"),
+    {
+        "env": ("integration", "print the variables of a profile for a shell or a program"),
+        "init": ("integration", "print the code that adds completion to your shell"),
+        "render": ("integration", "write a profile for docker run, Compose, Kubernetes or Slurm"),
+        "service": ("integration", "manage the background service that protects the mapping file"),
+        "schema": ("integration", "print the JSON Schema of a profile file"),
     },
-}
-"""By group: each command, its module in ``commands/``, and its summary."""
+]
+"""In the order of the help: each command, its module in ``commands/``, and its summary."""
 
-COMMANDS = {command: entry for group in GROUPS.values() for command, entry in group.items()}
-
+COMMANDS = {command: entry for group in GROUPS for command, entry in group.items()}
 
 TAKES_COMMAND = {
     "run": "taoprof run NAME [option …] -- COMMAND …",
@@ -63,7 +62,7 @@ TAKES_COMMAND = {
 }
 """Commands that take a command line of another program after ``--``, and their usage."""
 
-OTHER_WORDS = {
+ALIASES = {
     "ls": "list", "profiles": "list", "rm": "remove", "delete": "remove", "del": "remove", "mv": "rename",
     "cp": "new NEW --from", "copy": "new NEW --from", "switch": "use", "activate": "use", "ps": "status",
     "top": "status", "holds": "status", "kill": "stop", "cancel": "stop", "unlock": "release", "lock": "hold",
@@ -72,7 +71,7 @@ OTHER_WORDS = {
 }  # fmt: skip
 """Words of other tools, and of earlier versions, with the command that does it here."""
 
-STATUSES = """\
+EXIT_STATUS_HELP = """\
 exit status: 0 done or nothing to do · 1 failed · 2 usage · 3 invalid profile or state · 4 no such profile or entry ·
 5 held · 6 differs (diff, status --check) · 7 busy · 8 another guard is running · 128+n signal n ·
 run, shell: the command's own status (125 to 127: it was not started)"""
@@ -132,10 +131,10 @@ def parse(command: str, words: list[str]) -> Invocation:
 def help_lines() -> list[str]:
     """Return the help of ``taoprof`` as lines."""
     lines = ["taoprof: a mount profile for each NVIDIA TAO project", "", "usage: taoprof COMMAND …"]
-    for group in GROUPS.values():
+    for group in GROUPS:
         lines += ["", *(f"  {command:<11} {summary}" for command, (_, summary) in group.items())]
     lines += ["", "See 'taoprof COMMAND --help'. Every command accepts --json.", ""]
-    return lines + STATUSES.split("\n")
+    return lines + EXIT_STATUS_HELP.split("\n")
 
 
 def complete() -> None:
@@ -162,7 +161,7 @@ def _unknown_command(command: str) -> UsageError:
 
     # Of similar words, none that stops or deletes something is suggested.
     close = difflib.get_close_matches(command, COMMANDS.keys() - {"stop", "release", "remove", "undo"}, n=1)
-    meant = OTHER_WORDS.get(command, close[0] if close else "")
+    meant = ALIASES.get(command, close[0] if close else "")
     hint = f"did you mean 'taoprof {meant}'?" if meant else "see 'taoprof --help'"
     return UsageError(f"unknown command '{command[:70]}'", hint=hint)
 

@@ -8,8 +8,9 @@ import shlex
 import shutil
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
-from taoprofiles.cli.output import print_progress, print_stderr
+from taoprofiles.cli.output import STDERR, Declined, print_progress, print_stderr
 from taoprofiles.errors import TaoprofError, UsageError
 from taoprofiles.launcher.quoting import expand_variables
 from taoprofiles.masking import printable
@@ -19,7 +20,8 @@ from taoprofiles.storage import atomic, best_effort, files
 from taoprofiles.storage.locks import Lock
 from taoprofiles.storage.paths import Context
 
-STDERR = 2
+if TYPE_CHECKING:
+    from taoprofiles.holds.hold import Hold
 
 
 def can_ask() -> bool:
@@ -36,7 +38,7 @@ def _in_cell() -> bool:
 
 
 def refuse_in_cell(program: str, hint: str) -> None:
-    """Raise UsageError where a program that needs a person at its terminal would wait for ever."""
+    """Raise UsageError in a cell of a notebook, in which a program that needs a terminal would wait for ever."""
     if _in_cell() and sys.stdin.isatty():
         raise UsageError(f"{program} needs a terminal, and nobody can type into a cell of a notebook", hint=hint)
 
@@ -47,6 +49,33 @@ def confirm(question: str, *, default: bool = False) -> bool:
     line = sys.stdin.readline()
     answer = line.strip().lower()
     return answer in ("y", "yes") or (default and line != "" and not answer)
+
+
+def confirm_home(context: Context) -> list[str]:
+    """Ask whether the current folder is to be the project folder if that is the whole home; warn without a terminal."""
+    if os.path.realpath(context.folder) != os.path.realpath(context.home):
+        return []
+    if not can_ask():
+        return ["warning: the project folder is your home folder"]
+    if not confirm("The current folder is your home folder. Use all of it as the project folder?"):
+        raise Declined("not created")
+    return []
+
+
+def confirm_release(hold: Hold, *, yes: bool) -> None:
+    """Ask whether to release a hold whose work is still running.
+
+    Raises Declined for a no, UsageError without a terminal.
+    """
+    if yes or hold.kind == "manual":
+        return
+    work = hold.kind if hold.kind in ("shell", "notebook") else "training"
+    text = f"{work} {hold.id} is still running: {hold.line()}"
+    if not can_ask():
+        raise UsageError(text, hint="--yes releases its hold anyway")
+    print_progress(text)
+    if not confirm("Release its hold anyway?"):
+        raise Declined("not released")
 
 
 def ask_value(context: Context, name: str, *, meaning: str = "", default: str = "") -> str:
@@ -173,7 +202,9 @@ def edit_profile(context: Context, name: str) -> bool:
     not valid or the profile was changed meanwhile, it is kept, and the next ``edit`` of the same text opens it again.
     Raises InvalidProfileError, TaoprofError.
     """
-    from taoprofiles.profiles import manage  # it loads pydantic, and a confirmation needs it not
+    from taoprofiles.profiles import (
+        manage,  # imported here: pydantic is slow to import, and a confirmation does not need it
+    )
 
     refuse_in_cell("an editor", f"'taoprof edit {name}' in a terminal, or: taoprof set {name} KEY=VALUE")
     before = Store(context).text(name)

@@ -43,7 +43,7 @@ def export(
         if image.endswith(".sqsh"):
             raise CannotRenderError(f"'{image}' is a squashfs file, which only --to slurm can start")
         image = image.removeprefix("docker://").replace("#", "/", 1)
-    container = plan.make(
+    container = plan.plan_container(
         renderer,
         name,
         image=image,

@@ -103,7 +103,7 @@ class Rendered(NamedTuple):
     store: str = ""
 
 
-def make(
+def plan_container(
     renderer: Renderer,
     name: str,
     *,

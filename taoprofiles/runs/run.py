@@ -449,7 +449,7 @@ def _use_docker(run: Run, renderer: Renderer, command: list[str], options: RunOp
 
     hold, name = run.hold, run.hold.profile or ""
     wanted = _with_tag(run.rendered, hold)
-    container = plan.make(
+    container = plan.plan_container(
         renderer,
         name,
         image=options.image or "",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from taoprofiles.cli.arguments import RENDER_TARGETS as TARGETS
+from taoprofiles.export import TARGETS
 from tests.support.commands import call, one_clear_error
 from tests.support.home import Home
 

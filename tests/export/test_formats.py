@@ -17,11 +17,11 @@ import yaml
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from taoprofiles.cli.arguments import RENDER_TARGETS as TARGETS
 from taoprofiles.errors import CannotRenderError, InvalidProfileError
+from taoprofiles.export import TARGETS
 from taoprofiles.export.export import RENDERERS
 from taoprofiles.export.formatting import to_yaml
-from taoprofiles.export.plan import Plan, Rendered, Secret, make
+from taoprofiles.export.plan import Plan, Rendered, Secret, plan_container
 from taoprofiles.launcher.quoting import expand_variables
 from taoprofiles.profiles.model import Profile, parse, template
 from taoprofiles.profiles.rendering import Renderer
@@ -51,7 +51,7 @@ def cases(draw: st.DrawFn) -> Case:
     command = draw(st.lists(words, max_size=5))
     try:
         name = draw(st.sampled_from(["p", "Detect_Net.v2-", "9" * 64]))
-        plan = make(
+        plan = plan_container(
             renderer, name, image=IMAGE, command=command, gpus=draw(gpus), caller=(1000, 1001),
             labels={"taoprofiles.profile": "p", "taoprofiles.state": "/home/a na/$x"},
         )  # fmt: skip
@@ -272,7 +272,7 @@ def test_compose_takes_them(tmp_path: Path) -> None:
 def plan_of(text: str = "", **options: Any) -> Plan:
     profile = parse(f'layout = "custom"\n{text}'.encode(), name="p", path="p.toml")
     renderer = Renderer(template(profile, name="p"), AROUND, name="p", path="p.toml")
-    return make(renderer, "p", **{"image": IMAGE, "caller": (1000, 1001), **options})
+    return plan_container(renderer, "p", **{"image": IMAGE, "caller": (1000, 1001), **options})
 
 
 def mount(source: str, destination: str) -> str:

@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from taoprofiles.errors import CannotRenderError
-from taoprofiles.export.plan import Plan, make
+from taoprofiles.export.plan import Plan, plan_container
 from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.simulation import predict
 from taoprofiles.mounts import mapping
@@ -84,7 +84,7 @@ def test_the_plan_is_the_launchers_own_call(data: st.DataObject) -> None:
         rendered = renderer.mapping()
         env = {item["variable"]: str(item["value"]) for item in rendered.get("Envs", [])}
         try:
-            plan = make(renderer, "p", image="i")
+            plan = plan_container(renderer, "p", image="i")
         except CannotRenderError:
             assume(False)
             raise

@@ -28,15 +28,15 @@ def test_importing_the_package_loads_nothing_else() -> None:
     assert done.stdout.strip() == "['__future__', 'taoprofiles']"
 
 
-def test_hot_verbs_load_no_library() -> None:
+def test_hot_commands_load_no_library() -> None:
     """What each heavy import costs stands in docs/explanation/speed.md; a switch and a list must not pay it."""
     heavy = {"pydantic", "filelock", "tomlkit", "tomli_w", "tomllib", "dataclasses", "pathlib", "subprocess"}
-    heavy |= {"yaml", "taoprofiles.export", "csv", "taoprofiles.launcher.prediction", "taoprofiles.launcher.sdk"}
+    heavy |= {"yaml", "taoprofiles.export.plan", "csv", "taoprofiles.launcher.prediction", "taoprofiles.launcher.sdk"}
     code = (
         "import sys\n"
         "for m in list(sys.modules):\n"
         "    if m in {'pathlib', 'dataclasses', 'subprocess'}: del sys.modules[m]\n"
-        "import taoprofiles.cli.parser, taoprofiles.cli.commands.switch, taoprofiles.cli.commands.inspect\n"
+        "import taoprofiles.cli.parser, taoprofiles.cli.commands.switch, taoprofiles.cli.commands.show\n"
         "print(' '.join(sorted(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, timeout=60)

@@ -85,20 +85,20 @@ def _create(context: Context, args: argparse.Namespace, name: str) -> list[str]:
         return []
     if args.dry_run:
         raise UsageError(f"--dry-run needs an existing profile; '{name}' does not exist")
-    from taoprofiles.cli.commands.make import confirm_home
+    from taoprofiles.cli import prompts
     from taoprofiles.profiles import manage
 
-    messages = confirm_home(context)
+    messages = prompts.confirm_home(context)
     profile, reason = manage.new(context, name, project_dir=".")
     return [*messages, f"profile '{name}' created, layout '{profile.layout}': {reason}"]
 
 
 def _switch(context: Context, args: argparse.Namespace, name: str) -> switch.SwitchResult:
     if args.release is not None and not args.dry_run:
-        from taoprofiles.cli.commands.train import confirm_release
+        from taoprofiles.cli import prompts
         from taoprofiles.holds import manage
 
-        confirm_release(manage.mark_released(manage.active_holds(context), args.release), yes=args.yes)
+        prompts.confirm_release(manage.mark_released(manage.active_holds(context), args.release), yes=args.yes)
 
     def attempt() -> switch.SwitchResult:
         return switch.switch_profile(

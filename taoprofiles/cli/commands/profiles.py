@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 
 from taoprofiles.cli import prompts
-from taoprofiles.cli.output import Declined, Result, missing_folders
+from taoprofiles.cli.output import Result, missing_folders
 from taoprofiles.errors import TaoprofError, UsageError
 from taoprofiles.profiles import manage
 from taoprofiles.profiles.store import Store
@@ -19,7 +19,7 @@ def new_command(context: Context, args: argparse.Namespace) -> Result:
     store, name = Store(context), args.name
     messages: list[str] = []
     if args.source is None:
-        messages = confirm_home(context) if args.project_dir is None else []
+        messages = prompts.confirm_home(context) if args.project_dir is None else []
         profile, reason = manage.new(
             context,
             name,
@@ -52,17 +52,6 @@ def new_command(context: Context, args: argparse.Namespace) -> Result:
     path = store.path(name)
     data = {"name": name, "layout": layout, "why": reason, "path": path, "missing": missing}
     return Result(data, [f"profile '{name}' created{folder} ({context.short(path)})"], messages=messages)
-
-
-def confirm_home(context: Context) -> list[str]:
-    """Ask whether the current folder is to be the project folder if that is the whole home; warn without a terminal."""
-    if os.path.realpath(context.folder) != os.path.realpath(context.home):
-        return []
-    if not prompts.can_ask():
-        return ["warning: the project folder is your home folder"]
-    if not prompts.confirm("The current folder is your home folder. Use all of it as the project folder?"):
-        raise Declined("not created")
-    return []
 
 
 def edit_command(context: Context, args: argparse.Namespace) -> Result:

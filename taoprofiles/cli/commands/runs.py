@@ -8,17 +8,14 @@ import time
 from typing import TYPE_CHECKING
 
 from taoprofiles.cli import prompts
-from taoprofiles.cli.output import Declined, Result, print_progress
+from taoprofiles.cli.output import STDERR, Declined, Result, print_progress
 from taoprofiles.errors import UsageError
 from taoprofiles.holds import manage
-from taoprofiles.holds.hold import Hold, format_age
+from taoprofiles.holds.hold import format_age
 from taoprofiles.storage.paths import Context
 
 if TYPE_CHECKING:
     from taoprofiles.runs.run import Run
-
-STDERR = 2
-
 
 LONG_AGO = 3600
 """Seconds after which 'stop' asks."""
@@ -114,23 +111,7 @@ def hold_command(context: Context, args: argparse.Namespace) -> Result:
 def release_command(context: Context, args: argparse.Namespace) -> Result:
     hold = manage.active_holds(context).find(args.id)
     if hold is not None:
-        confirm_release(hold, yes=args.yes)
+        prompts.confirm_release(hold, yes=args.yes)
     hold = manage.release(context, args.id)
     running = "" if hold.kind == "manual" else "; its work is still running, without protection"
     return Result({"id": args.id, "kind": hold.kind}, [f"hold {args.id} released{running}"])
-
-
-def confirm_release(hold: Hold, *, yes: bool) -> None:
-    """Ask whether to release a hold whose work is still running.
-
-    Raises Declined for a no, UsageError without a terminal.
-    """
-    if yes or hold.kind == "manual":
-        return
-    work = hold.kind if hold.kind in ("shell", "notebook") else "training"
-    text = f"{work} {hold.id} is still running: {hold.line()}"
-    if not prompts.can_ask():
-        raise UsageError(text, hint="--yes releases its hold anyway")
-    print_progress(text)
-    if not prompts.confirm("Release its hold anyway?"):
-        raise Declined("not released")
