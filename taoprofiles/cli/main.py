@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from taoprofiles import prompt
+from taoprofiles import current_cache
 
 TYPE_CHECKING = False  # for the prompt: importing typing would take 5 ms
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def run(argv: list[str]) -> int:
 
 def _answer_prompt(argv: list[str]) -> bool:
     try:
-        line = prompt.answer(argv)
+        line = current_cache.answer(argv)
     except Exception:  # noqa: BLE001 - whatever is wrong, the command itself reports it
         return False
     if line is not None:

@@ -127,7 +127,7 @@ class History:
         files.make_folder(self._context.state)
         self._compact_if_large({entry[side] for entry in entries for side in ("before", "after")})
         if any(entry["target"] == "mapping" for entry in entries):
-            best_effort.unlink_quietly(self._context.prompt_note)
+            best_effort.unlink_quietly(self._context.current_cache)
         last = next(self.newest_first(), None)
         first = last.id + 1 if last else 1
         by = f"{self._context.user}@{os.uname().nodename} pid {os.getpid()}"

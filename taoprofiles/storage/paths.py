@@ -49,7 +49,7 @@ class Context:
         self.runs = os.path.join(self.state, "runs.jsonl")
         self.cache = os.path.join(self.state, "cache")
         self.index = os.path.join(self.cache, "index.json")
-        self.prompt_note = os.path.join(self.cache, "prompt")
+        self.current_cache = os.path.join(self.cache, "prompt")
         self.guard = os.path.join(self.state, "guard")
         self.seal = os.path.join(self.guard, "seal.json")
         self.pending_messages = os.path.join(self.guard, "untold")

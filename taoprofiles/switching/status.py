@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from taoprofiles import prompt
+from taoprofiles import current_cache
 from taoprofiles.errors import InvalidStateError, TaoprofError
 from taoprofiles.launcher.host import find_mounts_file
 from taoprofiles.mounts import mapping
@@ -71,15 +71,15 @@ def get_status(context: Context) -> Status:
     return status
 
 
-def write_note(context: Context, status: Status) -> None:
-    """Write the note for the prompt, if the status depends on nothing but the two files; errors are ignored."""
+def write_current_cache(context: Context, status: Status) -> None:
+    """Write the cached answer of ``current``, if the status depends only on the two files; errors are ignored."""
     lock = Lock(context.lock)
     try:
         if status.text is None or not lock.try_acquire():
             return
         status = get_status(context)  # again: there may have been a switch before we had the lock
         if status.text is not None and status.name is not None and status.content is not None:
-            prompt.write(context, status.state, status.name, profile=status.text, mapping=status.content)
+            current_cache.write(context, status.state, status.name, profile=status.text, mapping=status.content)
     except TaoprofError:
         pass
     finally:
@@ -127,7 +127,7 @@ def get_warnings(context: Context, *, secrets: list[str]) -> list[str]:
     warnings = []
     other_file = context.environ.get("LAUNCHER_MOUNTS")
     read_file = find_mounts_file({**context.environ, "HOME": context.home}, context.folder)
-    if other_file is not None and read_file != context.mapping_file and not prompt.own_profile(context):
+    if other_file is not None and read_file != context.mapping_file and not current_cache.own_profile(context):
         warnings.append(
             f"warning: LAUNCHER_MOUNTS is '{other_file}' in this shell, so tao reads that and not {path}: "
             "unset LAUNCHER_MOUNTS"

@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from taoprofiles import prompt
+from taoprofiles import current_cache
 from taoprofiles.errors import InvalidStateError, NotFoundError, TaoprofError, UsageError
 from taoprofiles.holds.hold import blocking_holds
 from taoprofiles.holds.liveness import find_active_holds
@@ -111,7 +111,7 @@ def switch_locked(
             result.unchecked.append(
                 f"another program {doubt} writing the replaced file: what it writes from now on is lost"
             )
-    transaction.write_note(result)
+    transaction.write_current_cache(result)
     return result
 
 
@@ -274,7 +274,7 @@ class _Transaction:
         self.content = files.read_mapping_file(context)
         self._entry = self._history.current_entry(self.content)
         self.previous = self._entry.profile if self._entry else None
-        self._note: bytes | None = None
+        self._cached_text: bytes | None = None
         self.has_writer: bool | None = False
 
     def resolve(self, name: str) -> str:
@@ -290,7 +290,7 @@ class _Transaction:
         name = self.resolve(name)
         text = self._store.text(name)
         renderer = self._store.renderer(name, text, may_write=may_write)
-        self._note = None if renderer.depends_on_environment else text
+        self._cached_text = None if renderer.depends_on_environment else text
         result = SwitchResult(name, self.previous)
         result.wanted = renderer.mapping()
         result.secrets = renderer.secrets()[1]
@@ -408,12 +408,12 @@ class _Transaction:
             return
         _record_overwritten(self._history, content, _entry(last.action, last.profile, None, last.after))
 
-    def write_note(self, result: SwitchResult) -> None:
-        """Write the note for the prompt, unless the answer depends on the environment."""
-        is_stale = result.changed or prompt.read(self._context) is None
-        if result.name is not None and self._note is not None and is_stale:
+    def write_current_cache(self, result: SwitchResult) -> None:
+        """Write the cached answer of ``current``, unless the answer depends on the environment."""
+        is_stale = result.changed or current_cache.read(self._context) is None
+        if result.name is not None and self._cached_text is not None and is_stale:
             content = mapping.to_bytes(result.wanted) if result.changed else self.content or b""
-            prompt.write(self._context, "active", result.name, profile=self._note, mapping=content)
+            current_cache.write(self._context, "active", result.name, profile=self._cached_text, mapping=content)
 
 
 def _entry(action: str, profile: str | None, before: str | None, after: str | None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[2] / "taoprofiles"
 ORDER = (
     ("errors", "version", "masking"),
     ("storage",),
-    ("prompt",),
+    ("current_cache",),
     ("system",),
     ("launcher",),
     ("mounts",),

@@ -1,4 +1,4 @@
-"""``taoprof current`` at a shell prompt: answered from a note, which never says what is no longer true."""
+"""``taoprof current`` at a shell prompt: answered from a cache, which never says what is no longer true."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tests.support.home import Home
 ASK = """
 import sys, json
 before = set(sys.modules)
-from taoprofiles import prompt
-answers = [prompt.answer(["current"]), prompt.answer(["current", "--short"])]
+from taoprofiles import current_cache
+answers = [current_cache.answer(["current"]), current_cache.answer(["current", "--short"])]
 loaded = [name for name in sys.modules if name not in before and name.partition(".")[0] != "taoprofiles"]
 print(json.dumps([answers, [name for name in loaded if name != "__future__"]]))
 """
@@ -30,7 +30,7 @@ def used(home: Home) -> Home:
 
 
 def noted(home: Home) -> list[str | None]:
-    """The answers from the note alone to ``current`` and ``current --short``."""
+    """The answers from the cache alone to ``current`` and ``current --short``."""
     done = subprocess.run([sys.executable, "-c", ASK], env=home.environ, capture_output=True, text=True, check=True)
     answers, modules = json.loads(done.stdout)
     assert modules == [], "it imports nothing but os"

@@ -7,7 +7,7 @@ import os
 from itertools import islice
 from typing import Any
 
-from taoprofiles import prompt
+from taoprofiles import current_cache
 from taoprofiles.cli.output import Result, change_lines, cut, format_time, hold_rows, profile_lines, table
 from taoprofiles.errors import InvalidStateError, NotFoundError, TaoprofError, UsageError
 from taoprofiles.holds.hold import OWN_KINDS, Hold, blocking_holds
@@ -28,7 +28,7 @@ RUNS_READ = 200
 
 def list_command(context: Context, args: argparse.Namespace) -> Result:
     now: Status | None = None
-    known: tuple[str, str | None] | None = prompt.read(context)
+    known: tuple[str, str | None] | None = current_cache.read(context)
     if known is None:  # it takes the file's digest, for which OpenSSL is loaded
         now = status.get_status(context)
         known = now.state, now.name
@@ -90,8 +90,8 @@ def _summaries(context: Context) -> list[Summary]:
 
 def current_command(context: Context, args: argparse.Namespace) -> Result:
     now = status.get_status(context)
-    status.write_note(context, now)
-    own = prompt.own_profile(context)
+    status.write_current_cache(context, now)
+    own = current_cache.own_profile(context)
     data = {"name": own or now.name, "state": "active" if own else now.state}
     if own:
         other = f"; {context.short(context.mapping_file)}: {_explain(context, now)}"
@@ -133,7 +133,7 @@ def status_command(context: Context, args: argparse.Namespace) -> Result:
     messages += status.get_warnings(context, secrets=_secrets(context, now))
     data = {
         **{key: getattr(now, key) for key in ("name", "state", "last")},
-        "own": prompt.own_profile(context),
+        "own": current_cache.own_profile(context),
         "problem": now.problem or None,
         "mapping_file": context.mapping_file,
         "since": now.entry.time if now.entry else None,
@@ -168,7 +168,7 @@ def _status_lines(
     if os.path.islink(context.mapping_file):
         path += f" → {context.short(os.path.realpath(context.mapping_file))}"
     rows = [("mapping file", path), ("state", _explain_state(context, now, similar))]
-    if own := prompt.own_profile(context):
+    if own := current_cache.own_profile(context):
         here = f"'{own}', with a mounts file of its own (hold {context.environ['TAOPROF_RUN']})"
         rows.insert(0, ("used here", here))
     if now.entry is not None:
@@ -264,7 +264,7 @@ def _explain(context: Context, now: Status) -> str:
 
 def show_command(context: Context, args: argparse.Namespace) -> Result:
     store = Store(context)
-    name = args.name if args.name is not None else prompt.own_profile(context) or status.get_status(context).name
+    name = args.name if args.name is not None else current_cache.own_profile(context) or status.get_status(context).name
     if name is None:
         raise UsageError("no profile given, and none is active", hint="'taoprof list' shows all profiles")
     if args.toml:

@@ -7,7 +7,7 @@ import os
 from itertools import islice
 from typing import Any
 
-from taoprofiles import prompt
+from taoprofiles import current_cache
 from taoprofiles.cli.output import Declined, Result, change_lines, exit_status, format_time, print_progress, table
 from taoprofiles.errors import TaoprofError, UsageError
 from taoprofiles.holds.hold import Hold
@@ -40,7 +40,7 @@ def use_command(context: Context, args: argparse.Namespace) -> Result:
         messages.append(f"would create {folders}" if args.dry_run else f"created {folders}")
     messages += switch.kept_message(switched.saved_entry)
     messages += [f"warning: {text}" for text in switched.unchecked]
-    if own := prompt.own_profile(context):
+    if own := current_cache.own_profile(context):
         messages.append(f"note: a 'tao' started here still uses profile '{own}', through a mounts file of its own")
     elif not args.dry_run:
         messages += _stale_variables(context, switched)

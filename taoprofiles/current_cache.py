@@ -1,10 +1,10 @@
-"""The fast path of ``taoprof current``, which shell prompts run: it answers from a note and imports only ``os``.
+"""The fast path of ``taoprof current``, which shell prompts run: it answers from a cache and imports only ``os``.
 
-The note holds the answer, and the bytes of the profile and of the mapping file that it was worked out from. While both
+The cache holds the answer, and the bytes of the profile and of the mapping file that it was worked out from. While both
 files hold these very bytes, and no switch has been recorded since, the answer is still right. ``History.record``
-deletes the note with every entry about the mapping file; changes of other profiles do not touch it. If there is no note
-that holds, ``current`` works out the answer and writes one. Only a profile that uses no environment variable gets one.
-The note is no JSON, whose import would take as long as the whole answer.
+deletes it with every entry about the mapping file; changes of other profiles do not touch it. Without a
+cache that is still right, ``current`` works out the answer and writes one, unless the profile uses an environment
+variable. The cache is not JSON, whose import would take as long as the whole answer.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _DRIFTED = "drifted"
 
 
 def answer(argv: Sequence[str]) -> str | None:
-    """Return what the command line ``argv`` prints, None unless it is ``current`` and there is a note that holds.
+    """Return what the command line ``argv`` prints, None unless it is ``current`` and the cached answer is right.
 
     Raises InvalidStateError where there is no home.
     """
@@ -49,10 +49,10 @@ def own_profile(context: Context) -> str | None:
 
 
 def read(context: Context) -> tuple[str, str] | None:
-    """Return the state ("active" or "drifted") and name of the active profile, None without a note that holds."""
+    """Return the state ("active" or "drifted") and name of the active profile; None if the cache is outdated."""
     try:
-        with open(context.prompt_note, "rb") as note:
-            version, user, state, name, profile_path, profile, mapping = note.read().split(b"\0")
+        with open(context.current_cache, "rb") as file:
+            version, user, state, name, profile_path, profile, mapping = file.read().split(b"\0")
         if version != _FORMAT or user != _user(context):
             return None
         for path, content in ((os.fsdecode(profile_path), profile), (context.mapping_file, mapping)):
@@ -68,13 +68,13 @@ def read(context: Context) -> tuple[str, str] | None:
 
 
 def write(context: Context, state: str, name: str, *, profile: bytes, mapping: bytes) -> None:
-    """Write the note for what the profile ``name`` and the mapping file hold now. Needs the lock."""
+    """Write the answer for what the profile ``name`` and the mapping file hold now. Needs the lock."""
     from taoprofiles.storage import best_effort
 
     path = os.fsencode(context.profile_file(name))
     fields = [_FORMAT, _user(context), state.encode(), name.encode(), path, profile, mapping]
     if not any(b"\0" in field for field in fields):
-        best_effort.write(context.prompt_note, b"\0".join(fields))
+        best_effort.write(context.current_cache, b"\0".join(fields))
 
 
 def _user(context: Context) -> bytes:
