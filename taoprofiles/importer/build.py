@@ -17,7 +17,7 @@ from taoprofiles.masking import is_secret
 from taoprofiles.profiles import layouts
 from taoprofiles.profiles.convert import from_mapping
 from taoprofiles.profiles.model import Profile, from_data, template
-from taoprofiles.profiles.rendering import Renderer, escape, is_variable_name
+from taoprofiles.profiles.rendering import Renderer, escape_dollars, is_variable_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from taoprofiles.profiles.rendering import Template
 from taoprofiles.storage.paths import Context
 
-_NOT_OURS = frozenset(
+_MACHINE_VARIABLES = frozenset(
     "HOME PATH PYTHONPATH LD_LIBRARY_PATH LD_PRELOAD USER LOGNAME SHELL PWD TMPDIR DOCKER_HOST LAUNCHER_MOUNTS".split()
 )
 """Variables of the machine or the launcher: setting them in a profile would break the run."""
 
-_MACHINES = "{} not imported: a run uses this machine's value"
+_LEFT_OUT_MESSAGE = "{} not imported: a run uses this machine's value"
 
 _LONGEST = 4096
 _SHOWN = 12
@@ -95,7 +95,7 @@ def build(context: Context, result: ImportResult, *, name: str, where: str) -> t
         raise InvalidStateError(message, problems=problems, hint=RUN_ONCE)
     if result.questions:
         raise unanswered(result, where)
-    profile, notes = _Building(context, result, name=name, where=where).profile()
+    profile, notes = _ProfileBuilder(context, result, name=name, where=where).profile()
     return profile, [*result.notes, *_not_followed(result), *notes]
 
 
@@ -120,11 +120,11 @@ def unanswered(result: ImportResult, where: str) -> UsageError | InvalidStateErr
     count = len(result.questions)
     missing = "one value is missing" if count == 1 else f"{count} values are missing"
     file = "-" if where == STDIN else shlex.quote(where)
-    hint = f"taoprof import {file} {needed(result.questions)}"
+    hint = f"taoprof import {file} {set_options(result.questions)}"
     return UsageError(f"cannot import '{where}': {missing}", problems=problems, hint=hint)
 
 
-def needed(questions: Iterable[Question]) -> str:
+def set_options(questions: Iterable[Question]) -> str:
     """Return the options that give these values, quoted for a shell."""
     return " ".join(
         f"--set {shlex.quote(question.name)}={shlex.quote(question.suggestion) if question.suggestion else '…'}"
@@ -132,14 +132,14 @@ def needed(questions: Iterable[Question]) -> str:
     )
 
 
-class _Building:
+class _ProfileBuilder:
     def __init__(self, context: Context, result: ImportResult, *, name: str, where: str) -> None:
         self._context, self._result, self._name, self._where = context, result, name, where
         self._notes: list[str] = []
         self._variables = self._kept_variables()
 
     def profile(self) -> tuple[Profile, list[str]]:
-        variables = {name: self._expression(value, True) for name, value in self._variables.items()}
+        variables = {name: self._expression(value, path=True) for name, value in self._variables.items()}
         whole = from_mapping(
             self._context,
             self._mapping(),
@@ -161,18 +161,22 @@ class _Building:
     def _kept_variables(self) -> dict[str, str]:
         kept: dict[str, str] = {}
         for name, value in self._result.variables.items():
-            if _is_the_machines(name):
-                self._notes.append(_MACHINES.format(name))
+            if _is_machine_variable(name):
+                self._notes.append(_LEFT_OUT_MESSAGE.format(name))
             elif not is_variable_name(name) or len(name) > 256:
                 self._notes.append(f"'{name[:60]}' is left out: it is not a valid variable name")
             elif len(value) > _LONGEST or re.search("[\0\ud800-\udfff]", value):
-                self._notes.append(f"{name} is left out: its value is longer than {_LONGEST} characters, or no text")
+                self._notes.append(
+                    f"{name} is left out: its value is longer than {_LONGEST} characters or is not valid text"
+                )
             else:
                 kept[name] = value
                 if value.startswith("~"):
                     self._notes.append(f"{name} begins with '~', which Python does not expand; the profile does")
         for name, reason in self._result.left_out:
-            self._notes.append(_MACHINES.format(name) if _is_the_machines(name) else f"{name} is left out: {reason}")
+            self._notes.append(
+                _LEFT_OUT_MESSAGE.format(name) if _is_machine_variable(name) else f"{name} is left out: {reason}"
+            )
         return kept
 
     def _mapping(self) -> dict[str, Any]:
@@ -183,7 +187,7 @@ class _Building:
         if not isinstance(mapping.get("Mounts"), list):
             return mapping
         docker = mapping.get("DockerOptions")
-        if isinstance(docker, dict) and isinstance(docker.get("user"), str) and _is_callers(docker["user"]):
+        if isinstance(docker, dict) and isinstance(docker.get("user"), str) and _is_calling_user(docker["user"]):
             mapping = {**mapping, "DockerOptions": {**docker, "user": "auto"}}
         by_source: dict[str, Any] = {}
         for number, listed in enumerate(mapping["Mounts"]):
@@ -238,8 +242,8 @@ class _Building:
             return f"${{env:{part.name}}}"
         ends = not rest or rest[0].text.startswith("/")
         if path and (ends or len(part.text) > len(self._context.home)):
-            return escape(self._context.short(part.text))
-        return escape(part.text)
+            return escape_dollars(self._context.short(part.text))
+        return escape_dollars(part.text)
 
     def _renderer(self, profile_template: Template) -> Renderer:
         return Renderer(profile_template, self._context, name=self._name, path=self._where)
@@ -258,11 +262,11 @@ class _Building:
         data: dict[str, Any] = {
             **custom,
             "layout": layout,
-            "project_dir": self._expression(concat(project), True),
+            "project_dir": self._expression(concat(project), path=True),
             "network": network or self._name,
         }
         if specs.endswith("/specs") and specs != f"{project}/specs":
-            data["notebook_dir"] = self._expression(concat(specs.removesuffix("/specs")), True)
+            data["notebook_dir"] = self._expression(concat(specs.removesuffix("/specs")), path=True)
         try:
             real = self._rendered(custom)[1]
             own = {key: value for key, value in data.items() if key not in ("variables", "mounts")}
@@ -295,13 +299,13 @@ def _size(data: dict[str, Any]) -> int:
     return len(data.get("variables", {})) + 2 * len(data.get("mounts", [])) + sum("_dir" in key for key in data)
 
 
-def _is_callers(user: str) -> bool:
+def _is_calling_user(user: str) -> bool:
     """Check whether a user consists of the caller's uid and gid, not of literal numbers."""
     return [part.kind or part.text for part in segments(user) if part.text] == ["uid", ":", "gid"]
 
 
-def _is_the_machines(name: str) -> bool:
-    return name in _NOT_OURS or name.startswith("TAOPROF_")
+def _is_machine_variable(name: str) -> bool:
+    return name in _MACHINE_VARIABLES or name.startswith("TAOPROF_")
 
 
 def _ordered(data: dict[str, Any]) -> dict[str, Any]:

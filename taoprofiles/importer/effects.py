@@ -47,8 +47,8 @@ def bound_names(parts: Iterable[ast.AST]) -> set[str]:
     return names
 
 
-def escape(ev: Evaluator, *values: Any) -> None:
-    """Pass values to code that is not followed: it may change lists and dictionaries, and call functions."""
+def mark_escaped(ev: Evaluator, *values: Any) -> None:
+    """Mark values as passed to code that is not followed: it may change lists and dictionaries, and call functions."""
     waiting = list(values)
     while waiting:
         value = waiting.pop()
@@ -60,31 +60,34 @@ def escape(ev: Evaluator, *values: Any) -> None:
         elif isinstance(value, Library):
             _escape_library(ev, value)
         elif names_mounts_file(value):
-            ev.state.lose_mounts_file("may be written by code that import cannot evaluate")
+            ev.state.invalidate_mounts_file("may be written by code that import cannot evaluate")
         elif isinstance(value, OpenFile) and not value.mode.startswith("r"):
             ev.state.write_file(value.path, ev.state.unknown("written by code that import cannot evaluate"))
         elif isinstance(value, (list, dict, tuple)) and ev.state.known(value) is value:
             ev.budget.add(len(value))
             waiting += value.values() if isinstance(value, dict) else value
             if not isinstance(value, tuple):
-                ev.state.lost[id(value)] = (value, ev.state.unknown("changed by code that import cannot evaluate"))
+                ev.state.invalidated[id(value)] = (
+                    value,
+                    ev.state.unknown("changed by code that import cannot evaluate"),
+                )
 
 
 def _escape_function(ev: Evaluator, function: Function) -> None:
     if not function.is_escaped:
         function.is_escaped = True
-        escape(ev, *function.defaults.values())
+        mark_escaped(ev, *function.defaults.values())
         invalidate(ev, function.body, later=True)
 
 
 def _escape_library(ev: Evaluator, value: Library) -> None:
     if value.name.startswith("os.environ") and value.name.removeprefix("os.environ.") not in _READS:
-        ev.state.later.all_variables = True
+        ev.state.deferred.all_variables = True
         ev.state.invalidate_environment("os.environ is used by code that import cannot evaluate")
 
 
 def skip(ev: Evaluator, statement: ast.stmt, what: str = "") -> None:
-    """Invalidate what a statement may change, and name its line. Raises NotFollowed where it may end a function."""
+    """Invalidate what a statement may change, and name its line. Raises NotFollowed if it may end a function."""
     keyword = _KEYWORDS.get(type(statement), type(statement).__name__.lower().replace("trystar", "try"))
     ev.state.not_followed[ev.state.location] = what or f"'{keyword}'"
     invalidate(ev, [statement])
@@ -110,7 +113,7 @@ def invalidate(ev: Evaluator, nodes: Iterable[ast.AST], *, later: bool = False) 
                 invalidate(ev, [part], later=True)
         if later:
             parts = [part for part in parts if isinstance(part, ast.Global | ast.Nonlocal | ast.NamedExpr)]
-            ev.state.later.bound |= bound_names(parts) | code.names
+            ev.state.deferred.bound |= bound_names(parts) | code.names
         for part in parts:
             if isinstance(part, ast.Import | ast.ImportFrom):
                 for name, value in ev.imported(part):
@@ -151,23 +154,23 @@ class _Code:
 
     def bind(self, name: str, value: Any) -> None:
         """Bind a name. What the code sets through a module of that name is not known after the module is replaced."""
-        escape(self._ev, self._ev.lookup(name))
+        mark_escaped(self._ev, self._ev.lookup(name))
         if isinstance(self._ev.lookup(name), Library) and not isinstance(value, Library):
-            self._state.later.all_variables = True
+            self._state.deferred.all_variables = True
             self._lose_variables([None])
-            self._lose_mounts_file()
+            self._invalidate_mounts_file()
         self._ev.bind(name, value)
 
     def visit(self, node: ast.AST) -> None:
         self._harmless.update(map(id, _only_read(node)))
         if isinstance(node, ast.Name | ast.Attribute) and self._is_environ(node):
             if id(node) not in self._harmless:
-                self._state.later.all_variables = True  # something else may have it from now on
+                self._state.deferred.all_variables = True  # something else may have it from now on
                 self._lose_variables([None])
         elif isinstance(node, ast.Name):
             self._mention(node.id)
         elif isinstance(node, ast.Constant) and names_mounts_file(node.value):
-            self._lose_mounts_file()
+            self._invalidate_mounts_file()
         elif isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load) and self._is_environ(node.value):
             self._lose_variables([node.slice])
         elif isinstance(node, ast.ImportFrom):
@@ -182,11 +185,11 @@ class _Code:
             self._state.has_unknown_names = True
             self.names |= {key for key, value in self._state.names.items() if not isinstance(value, Library)}
         if self._later:
-            self._state.later.mentioned.add(name)
+            self._state.deferred.mentioned.add(name)
         if names_mounts_file(value):
-            self._lose_mounts_file()
+            self._invalidate_mounts_file()
         elif not isinstance(value, Library):
-            escape(self._ev, value)
+            mark_escaped(self._ev, value)
 
     def _is_environ(self, node: ast.expr) -> bool:
         if isinstance(node, ast.Name):
@@ -221,14 +224,14 @@ class _Code:
         """Make variables unknown, all of them for a key that is not a literal."""
         for key in keys:
             if not (isinstance(key, ast.Constant) and isinstance(key.value, str)):
-                self._state.later.all_variables |= self._later
+                self._state.deferred.all_variables |= self._later
                 self._state.invalidate_environment("set by code that import cannot evaluate")
             elif key.value and "=" not in key.value and "\0" not in key.value:
-                self._state.later.variables |= {key.value} if self._later else set()
+                self._state.deferred.variables |= {key.value} if self._later else set()
                 self._state.set_environment(key.value, self.unknown)
 
     def _lose_folder(self) -> None:
-        self._state.later.folder |= self._later
+        self._state.deferred.folder |= self._later
         self._state.folder = self._state.unknown("the current folder may have changed")
 
     def _magic(self, text: str) -> None:
@@ -246,8 +249,8 @@ class _Code:
         elif text.startswith(("%cd", "cd ")):
             self._lose_folder()
         elif ipython.may_write_mounts_file(text):
-            self._lose_mounts_file()
+            self._invalidate_mounts_file()
 
-    def _lose_mounts_file(self) -> None:
-        self._state.later.mounts_file |= self._later
-        self._state.lose_mounts_file("may be written by code that import cannot evaluate")
+    def _invalidate_mounts_file(self) -> None:
+        self._state.deferred.mounts_file |= self._later
+        self._state.invalidate_mounts_file("may be written by code that import cannot evaluate")

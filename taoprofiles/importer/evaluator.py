@@ -9,7 +9,7 @@ from typing import Any
 
 from taoprofiles.importer import functions, ipython
 from taoprofiles.importer.cells import Cell, CellError, magic_number, prepare
-from taoprofiles.importer.effects import bound_names, escape, invalidate, skip
+from taoprofiles.importer.effects import bound_names, invalidate, mark_escaped, skip
 from taoprofiles.importer.state import PLACEHOLDER_NAME, State, doubt, names_mounts_file
 from taoprofiles.importer.values import (
     DEPTH_LIMIT,
@@ -56,7 +56,7 @@ _EXPRESSIONS: dict[type[ast.expr], str] = {
 class Evaluator:
     """Evaluates cells one after the other.
 
-    Methods raise SimulatedException where the code would raise, and Exhausted beyond the limits.
+    Methods raise SimulatedException if the code would raise, and Exhausted beyond the limits.
     """
 
     def __init__(self, state: State) -> None:
@@ -68,11 +68,11 @@ class Evaluator:
         self.magics: list[str] = []
         """The line magics and commands of all cells so far."""
         self._depth = 0
-        self._is_lost = False
+        self._gave_up = False
 
     def run_cell(self, cell: Cell) -> None:
-        """Follow one cell to its end, or to where it would fail."""
-        if self._is_lost:
+        """Follow one cell to its end, or up to the line that would fail."""
+        if self._gave_up:
             return
         state = self.state
         state.location = SourceLocation(cell.number, 1)
@@ -89,8 +89,8 @@ class Evaluator:
         except SimulatedException as error:
             state.note(f"the cell ends here, as it would when run: {error}")
         except (Exhausted, RecursionError):
-            self._is_lost = True
-            state.lose_everything("skipped from here on: too many steps")
+            self._gave_up = True
+            state.invalidate_all("skipped from here on: too many steps")
 
     # Names
 
@@ -106,13 +106,13 @@ class Evaluator:
         if self.locals is not None:
             self.locals[name] = value
             return
-        if name in state.later.mentioned:
-            state.later.mounts_file |= names_mounts_file(value)
-            escape(self, value)
-        if name in state.later.bound:
+        if name in state.deferred.mentioned:
+            state.deferred.mounts_file |= names_mounts_file(value)
+            mark_escaped(self, value)
+        if name in state.deferred.bound:
             value = state.unknown(f"{name} may be set by code that import cannot evaluate")
-        if name in state.given and isinstance(value, (str, Unknown)):
-            value = state.answered(name, value)
+        if name in state.user_values and isinstance(value, (str, Unknown)):
+            value = state.with_user_value(name, value)
         elif isinstance(value, str) and doubt(value):
             # One question, however many variables are made of it.
             number = (state.location.cell << 20) + min(state.location.line, (1 << 20) - 1)
@@ -124,7 +124,7 @@ class Evaluator:
     def unknown(self, reason: str, *values: Any) -> Unknown:
         """Return an unknown value that depends on ``values``, which code that is not followed then has."""
         result = self.state.unknown(reason, *values)
-        escape(self, *values)
+        mark_escaped(self, *values)
         return result
 
     def as_text(self, value: Any) -> str | Unknown:
@@ -155,8 +155,8 @@ class Evaluator:
         """Return the items that a loop over ``value`` yields."""
         value = self.state.known(value)
         if isinstance(value, View):
-            lost = self.state.known(value.owner)
-            value = lost if isinstance(lost, Unknown) else value.entries
+            owner = self.state.known(value.owner)
+            value = owner if isinstance(owner, Unknown) else value.entries
         if isinstance(value, (list, tuple, dict)):
             self.budget.add(len(value) * ENTRY_SIZE)
             return list(value)
@@ -436,7 +436,7 @@ class Evaluator:
             for number, part in enumerate(target.elts):
                 self.assign(part, entries[number] if isinstance(entries, list) else entries)
         else:  # an attribute, or '*names'
-            escape(self, value)
+            mark_escaped(self, value)
             invalidate(self, [target])
 
     def _set_entry(self, owner: Any, key: Any, value: Any, target: ast.expr) -> None:
@@ -446,7 +446,7 @@ class Evaluator:
         elif isinstance(owner, (list, dict, type(None))) and isinstance(key, PLAIN):
             attempt(operator.setitem, owner, str(key) if isinstance(key, str) else key, value)
         else:
-            escape(self, owner, value)
+            mark_escaped(self, owner, value)
 
     def _run_augassign(self, node: ast.AugAssign) -> None:
         target = node.target
@@ -464,7 +464,7 @@ class Evaluator:
             self.budget.add(len(new) * ENTRY_SIZE)
             old.extend(new)
         elif not isinstance(old, (*PLAIN, tuple, Unknown)):
-            escape(self, old, new)
+            mark_escaped(self, old, new)
             skip(self, node)
         elif isinstance(target, ast.Name):
             self.bind(target.id, functions.operate(self, node.op, old, new))

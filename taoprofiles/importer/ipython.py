@@ -84,7 +84,7 @@ def _check_script(ev: Evaluator, script: str, what: str) -> None:
         ev.state.note(f"{what} may change the mounts file, and is not run")
         for name in MOUNTS_FILES:
             if name in script:
-                ev.state.lose_mounts_file(f"{what} that may change the mounts file is not run", name)
+                ev.state.invalidate_mounts_file(f"{what} that may change the mounts file is not run", name)
 
 
 def _cd(ev: Evaluator, line: str | Unknown) -> Any:
@@ -113,7 +113,7 @@ def run_cell_magic(ev: Evaluator, text: str, body: str) -> None:
 def expand(line: str, evaluate: Callable[[str], Any]) -> str | Unknown:
     """Expand ``{expression}`` and ``$name`` from Python's names; if one of them raises, the line stays as it is.
 
-    ``evaluate`` returns the value of an expression as text. It raises SimulatedException where the code would raise.
+    ``evaluate`` returns the value of an expression as text. It raises SimulatedException if the code would raise.
     """
     pieces: list[str] = []
     try:

@@ -63,12 +63,14 @@ class ImportResult:
     def names(self) -> list[str]:
         """The names that can be given: the variables that are set, and Python's names of texts."""
         python = [name for name, value in self._state.names.items() if isinstance(value, (str, Unknown))]
-        return [*(name for name in self._state.history if name in self._state.touched), *python]
+        return [*(name for name in self._state.history if name in self._state.accessed), *python]
 
     @property
     def unused(self) -> list[str]:
         """The given values that had no effect."""
-        return [name for name in self._state.given if name not in self._state.used and not name.startswith("/")]
+        return [
+            name for name in self._state.user_values if name not in self._state.applied and not name.startswith("/")
+        ]
 
     def is_current(self, name: str, version: int) -> bool:
         """Check whether a version of a variable is the value that it has in the end."""
@@ -83,7 +85,7 @@ class ImportResult:
         if isinstance(self.mapping, Unknown):
             self._ask_unknown(asked, self.mapping, "")
         elif isinstance(self.mapping, dict):
-            for name, values, judge in _needed_values(self.mapping, self._state.given):
+            for name, values, judge in _needed_values(self.mapping, self._state.user_values):
                 for value in values:
                     if isinstance(value, Unknown):
                         self._ask_unknown(asked, value, name)
@@ -112,14 +114,18 @@ class ImportResult:
     def _take_variables(self) -> None:
         asked = {question.name for question in self.questions}
         for name, definitions in self._state.history.items():
-            if name not in self._state.touched:
+            if name not in self._state.accessed:
                 continue
             value, location = definitions[-1]
             if isinstance(value, Unknown):
                 self.left_out.append((name, f"{value.location}: {value.reason}"))
                 continue
             origins = [Origin(name, value, location), *self._state.origins(value)]
-            if {origin.name for origin in origins if placeholder_reason(origin.value)} - asked - {*self._state.given}:
+            if (
+                {origin.name for origin in origins if placeholder_reason(origin.value)}
+                - asked
+                - {*self._state.user_values}
+            ):
                 self.left_out.append((name, f"{location}: a placeholder, '{str(value)[:60]}'"))
                 continue
             self.variables[name] = value

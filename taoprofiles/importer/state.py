@@ -63,7 +63,7 @@ class WrittenFile(NamedTuple):
 
 
 @dataclass(slots=True)
-class Later:
+class DeferredEffects:
     """What code that is not followed may change from now on, whenever something unknown is called."""
 
     mentioned: set[str] = field(default_factory=set)
@@ -77,18 +77,18 @@ class Later:
 
 @dataclass(slots=True)
 class State:
-    """The state of the evaluation. ``given`` are the user's values, which take precedence over those of the code."""
+    """The state of the evaluation. ``user_values`` take precedence over the values of the code."""
 
     context: Context
     folder: str | Unknown
-    given: Mapping[str, str]
+    user_values: Mapping[str, str]
     names: dict[str, Any] = field(default_factory=dict)
     history: dict[str, list[Definition]] = field(default_factory=dict)
     """Every value of each environment variable that the code sets."""
-    touched: set[str] = field(default_factory=set)
+    accessed: set[str] = field(default_factory=set)
     """The variables that the code sets or reads."""
-    used: set[str] = field(default_factory=set)
-    """The names of ``given`` that had an effect."""
+    applied: set[str] = field(default_factory=set)
+    """The names of ``user_values`` that had an effect."""
     files: list[WrittenFile] = field(default_factory=list)
     location: SourceLocation = field(default=SourceLocation(0, 0))
     notes: list[tuple[SourceLocation, str]] = field(default_factory=list)
@@ -96,18 +96,18 @@ class State:
     """The statements that are not followed."""
     calls: dict[SourceLocation, str] = field(default_factory=dict)
     """The calls and commands whose effects the code does not show."""
-    lost: dict[int, tuple[Any, Unknown]] = field(default_factory=dict)
+    invalidated: dict[int, tuple[Any, Unknown]] = field(default_factory=dict)
     """Lists and dictionaries, by id(), that code that is not followed may have changed."""
     has_unknown_names: bool = False
     """True after code that is not followed and may have bound names that are not known (``import *``)."""
-    later: Later = field(default_factory=Later)
+    deferred: DeferredEffects = field(default_factory=DeferredEffects)
     _first: dict[str, Any] = field(default_factory=dict)
     _environment: Unknown | None = None
     """The value of every variable that is not set later, once all variables have become unknown."""
 
     def __post_init__(self) -> None:
         """Define the given variables."""
-        for name, value in self.given.items():
+        for name, value in self.user_values.items():
             self._define(name, value, SourceLocation(0, 0))
 
     def unknown(self, reason: str, *origins: Any) -> Unknown:
@@ -119,8 +119,8 @@ class State:
 
     def known(self, value: Any) -> Any:
         """Return the value, or Unknown for a list or dictionary that may have been changed."""
-        if isinstance(value, (list, dict)) and id(value) in self.lost:
-            return self.lost[id(value)][1]
+        if isinstance(value, (list, dict)) and id(value) in self.invalidated:
+            return self.invalidated[id(value)][1]
         return value
 
     def note(self, text: str) -> None:
@@ -132,9 +132,9 @@ class State:
     def environment(self, name: str) -> str | Unknown | None:
         """Return a variable's value, None if it is not set."""
         if name in self.history:
-            if name in self.given:
-                self.used.add(name)
-            self.touched.add(name)
+            if name in self.user_values:
+                self.applied.add(name)
+            self.accessed.add(name)
             version = len(self.history[name]) - 1
             value = self.history[name][version].value
             return value if isinstance(value, Unknown) else TracedStr([Segment(value, "variable", name, version)])
@@ -160,34 +160,34 @@ class State:
                 raise SimulatedException("ValueError: embedded null byte")
         if not name or "=" in name:
             raise SimulatedException("ValueError: illegal environment variable name")
-        if self.later.all_variables or name in self.later.variables:
+        if self.deferred.all_variables or name in self.deferred.variables:
             value = self.unknown("may be set by code that import cannot evaluate")
-        self.touched.add(name)
-        self._define(name, self.answered(name, value), self.location)
+        self.accessed.add(name)
+        self._define(name, self.with_user_value(name, value), self.location)
 
     def invalidate_environment(self, reason: str) -> None:
         """Make all environment variables unknown, except those that the user gave."""
         self.note(f"may set variables that are not known: {reason}")
         self._environment = self.unknown(reason)
         for name in self.history:
-            self._define(name, self.answered(name, self._environment), self.location)
+            self._define(name, self.with_user_value(name, self._environment), self.location)
 
     def _define(self, name: str, value: Any, location: SourceLocation) -> None:
         self.history.setdefault(name, []).append(Definition(value, location))
 
-    def answered(self, name: str, value: Any) -> Any:
+    def with_user_value(self, name: str, value: Any) -> Any:
         """Return the value that the user gave for ``name`` instead of ``value``, if any.
 
         It replaces the first value that the code sets, placeholders and unknown values; another value that the code
         sets later on, for another purpose, stays.
         """
-        if name not in self.given:
+        if name not in self.user_values:
             return value
         plain = value if isinstance(value, Unknown) else str(value)
         first = self._first.setdefault(name, plain)
         if isinstance(value, Unknown) or plain == first or is_placeholder(value):
-            self.used.add(name)
-            return TracedStr([Segment(self.given[name])])
+            self.applied.add(name)
+            return TracedStr([Segment(self.user_values[name])])
         return value
 
     def origins(self, text: str) -> Iterator[Origin]:
@@ -199,7 +199,7 @@ class State:
             key = segment.name, segment.version
             if segment.kind == "name":
                 yield Origin(segment.name, segment.text, SourceLocation(*divmod(segment.version, 1 << 20)))
-            if segment.kind != "variable" or key in visited or segment.name in self.given:
+            if segment.kind != "variable" or key in visited or segment.name in self.user_values:
                 continue
             visited.add(key)
             value, location = self.history[segment.name][segment.version]
@@ -248,7 +248,7 @@ class State:
         """Do ``os.chdir(path)``. The folder is unknown if there is none of that path yet."""
         folder = self.resolved(path) if isinstance(path, str) else path
         before = self.folder if isinstance(self.folder, str) else ""
-        if self.later.folder:
+        if self.deferred.folder:
             folder = self.unknown("the current folder may have changed")
         elif isinstance(folder, str) and not os.path.isdir(join_path(before, path)):
             folder = self.unknown(f"whether the folder '{path}' exists")
@@ -265,7 +265,7 @@ class State:
             self.invalidate_files("a file at an unknown path is written")
         elif isinstance(path, str) and path.rpartition("/")[2] in MOUNTS_FILES:
             absolute = self.absolute(path)
-            if self.later.mounts_file:
+            if self.deferred.mounts_file:
                 value = self.unknown("may be written by code that import cannot evaluate")
             self.files.append(WrittenFile(absolute if isinstance(absolute, str) else path, value, self.location))
 
@@ -274,14 +274,14 @@ class State:
         for path in dict.fromkeys(file.path for file in self.files):
             self.files.append(WrittenFile(path, self.unknown(reason), self.location))
 
-    def lose_mounts_file(self, reason: str, name: str = MOUNTS_FILES[0]) -> None:
+    def invalidate_mounts_file(self, reason: str, name: str = MOUNTS_FILES[0]) -> None:
         """Make the content of a mounts file unknown, also if the code has not written it yet."""
         self.write_file(f"{self.context.home}/{name}", self.unknown(reason))
 
-    def lose_everything(self, reason: str) -> None:
+    def invalidate_all(self, reason: str) -> None:
         """Make unknown all variables and the mounts file."""
         self.invalidate_environment(reason)
-        self.lose_mounts_file(reason)
+        self.invalidate_mounts_file(reason)
 
 
 def real_path(path: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from taoprofiles.errors import InvalidProfileError, InvalidStateError, UsageError
 from taoprofiles.masking import is_secret
 from taoprofiles.profiles.model import Profile, from_data
-from taoprofiles.profiles.rendering import escape
+from taoprofiles.profiles.rendering import escape_dollars
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -38,7 +38,7 @@ def from_mapping(
     path. ``variables`` are those that the expressions refer to. Raises InvalidStateError with every part of the mapping
     that a profile cannot express.
     """
-    express = express or (lambda text, is_path: escape(context.short(text) if is_path else text))
+    express = express or (lambda text, is_path: escape_dollars(context.short(text) if is_path else text))
     known = (*_ITEM_KEYS, "DockerOptions")
     problems = [f"{key}: not a key that the launcher takes" for key in mapping if key not in known]
     if "Mounts" not in mapping:
@@ -125,4 +125,4 @@ def path_expression(context: Context, path: str) -> str:
     if not path.strip("/"):
         raise UsageError(f"'{path}' cannot be a project folder", hint="such as --project-dir ~/tao/kitti")
     absolute = os.path.normpath(os.path.join(context.folder, os.path.expanduser(path)))
-    return escape(context.short(absolute))
+    return escape_dollars(context.short(absolute))

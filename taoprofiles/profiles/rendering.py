@@ -53,7 +53,7 @@ class ExpressionError(ValueError):
     """An expression that cannot be resolved. The message does not contain the value."""
 
 
-def escape(value: str) -> str:
+def escape_dollars(value: str) -> str:
     """Return the expression whose value is ``value``; a leading ``~`` is not escaped."""
     return value.replace("$", "$$")
 

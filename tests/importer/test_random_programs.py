@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.importer.notebook_execution import Job, execute
 from tests.importer.notebooks import notebook, read
-from tests.importer.test_doubtful import START, differs
+from tests.importer.test_evaluator import START, differs
 from tests.support.home import ALL, require
 
 PROGRAMS = int(os.environ.get("TAOPROF_TEST_PROGRAMS", 500 if ALL else 50))

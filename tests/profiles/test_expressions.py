@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taoprofiles.profiles.rendering import VALUE_LIMIT, Expander, ExpressionError, escape, invalid_profile, references
+from taoprofiles.profiles.rendering import (
+    VALUE_LIMIT,
+    Expander,
+    ExpressionError,
+    escape_dollars,
+    invalid_profile,
+    references,
+)
 from tests.support.generated_profiles import moderate, names, value_text
 
 HOME = "/home/ana"
@@ -105,7 +112,7 @@ def test_references_in_any_order(data: st.DataObject) -> None:
     for number, name in enumerate(order):
         literal = data.draw(value_text.filter(lambda text: not text.startswith("~")))
         of = data.draw(st.lists(st.sampled_from(order[:number]), max_size=2)) if number else []
-        expressions[name] = escape(literal) + "".join(f"${{{other}}}" for other in of)
+        expressions[name] = escape_dollars(literal) + "".join(f"${{{other}}}" for other in of)
         expected[name] = literal + "".join(expected[other] for other in of)
     found = Expander(dict(data.draw(st.permutations(list(expressions.items())))), {}, HOME)
     for name in data.draw(st.permutations(order)):
@@ -115,8 +122,8 @@ def test_references_in_any_order(data: st.DataObject) -> None:
 @moderate(40)
 @given(value_text)
 def test_escape(text: str) -> None:
-    assert expander().text(escape(text), path=False) == text
-    assert list(references(escape(text))) == []
+    assert expander().text(escape_dollars(text), path=False) == text
+    assert list(references(escape_dollars(text))) == []
 
 
 @moderate(50)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from taoprofiles.profiles.layouts import variables as layout_variables
 from taoprofiles.profiles.model import Profile
-from taoprofiles.profiles.rendering import escape
+from taoprofiles.profiles.rendering import escape_dollars
 from taoprofiles.storage.paths import Context
 from tests.support.home import ALL
 
@@ -51,7 +51,7 @@ sizes = st.one_of(st.integers(0, 1 << 60), st.from_regex(r"[1-9][0-9]{0,3}(\.[0-
 @st.composite
 def expressions(draw: st.DrawFn, known: list[str]) -> str:
     """Text, dollars, references to ``known`` variables and to the environment, perhaps with a leading tilde."""
-    parts = [value_text.map(escape), st.sampled_from(["${env:NGC_KEY}", "${env:DATA}", "$$"])]
+    parts = [value_text.map(escape_dollars), st.sampled_from(["${env:NGC_KEY}", "${env:DATA}", "$$"])]
     if known:
         parts.append(st.sampled_from(known).map(lambda name: f"${{{name}}}"))
     lead = draw(st.sampled_from(["", "", "~", "~/", "/"]))
@@ -129,7 +129,10 @@ def usable_profiles(draw: st.DrawFn, root: Path) -> Profile:
         "layout": "custom",
         "variables": {name: draw(expressions(own[:number])) for number, name in enumerate(own)},
         "mounts": [
-            {"source": escape(folder), "destination": escape(f"/no-such-folder/{number}/{draw(_segment)}")}
+            {
+                "source": escape_dollars(folder),
+                "destination": escape_dollars(f"/no-such-folder/{number}/{draw(_segment)}"),
+            }
             for number, folder in enumerate(folders)
         ],
         "container": {"env": draw(st.dictionaries(names, expressions(own), max_size=4))},

@@ -186,7 +186,7 @@ def _ask(context: Context, questions: list[Question], where: str, folder: str) -
             meaning = MEANINGS.get(question.name, "")
             answers[question.name] = ask_value(context, question.name, meaning=meaning, default=default)
         except UsageError as error:
-            error.hint = build.needed([question])
+            error.hint = build.set_options([question])
             raise
     return answers
 
@@ -271,7 +271,7 @@ def _problem_of(file: _File) -> Iterator[None]:
     try:
         yield
     except TaoprofError as error:
-        needs = build.needed(file.needs)
+        needs = build.set_options(file.needs)
         file.problem = f"needs {needs}" if needs else error.problems[0] if error.problems else error.message
         file.profile = None
 
