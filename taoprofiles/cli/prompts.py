@@ -14,7 +14,7 @@ from taoprofiles.cli.output import STDERR, Declined, print_progress, print_stder
 from taoprofiles.errors import TaoprofError, UsageError
 from taoprofiles.launcher.quoting import expand_variables
 from taoprofiles.masking import printable
-from taoprofiles.profiles.rendering import SIZE_LIMIT
+from taoprofiles.profiles.rendering import SIZE_LIMIT, is_path_variable
 from taoprofiles.profiles.store import Store
 from taoprofiles.storage import atomic, best_effort, files
 from taoprofiles.storage.locks import Lock
@@ -83,7 +83,7 @@ def ask_value(context: Context, name: str, *, meaning: str = "", default: str = 
 
     ``default`` is the answer of an empty line. Of a path, ``~``, variables and quotes are expanded, as a shell does.
     """
-    is_path = name.startswith("/") or name.upper().endswith(("DIR", "PATH", "FOLDER", "ROOT"))
+    is_path = name.startswith("/") or is_path_variable(name)
     label = printable(name) + (f", {meaning}" if meaning else "") + (f" [{context.short(default)}]" if default else "")
     for _ in range(3):
         line = _read_line(f"{label}: ")

@@ -17,7 +17,7 @@ from taoprofiles.masking import is_secret
 from taoprofiles.profiles import layouts
 from taoprofiles.profiles.convert import from_mapping
 from taoprofiles.profiles.model import Profile, from_data, template
-from taoprofiles.profiles.rendering import Renderer, escape_dollars, is_variable_name
+from taoprofiles.profiles.rendering import Renderer, escape_dollars, is_path_variable, is_variable_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -62,7 +62,7 @@ class Source:
     def _expanded(self, name: str, value: str) -> str:
         """Expand ``~`` in a value that the user gave, and make a folder absolute."""
         value = self._context.expand_user(value)
-        is_folder = name.startswith("/") or name.upper().endswith(("DIR", "ROOT", "FOLDER", "PATH"))
+        is_folder = name.startswith("/") or is_path_variable(name)
         if is_folder and not value:
             raise UsageError(f"'' is not a folder for {name}", hint=f"such as --set {shlex.quote(name)}=~/tao/kitti")
         return os.path.normpath(os.path.join(self._context.folder, value)) if is_folder else value

@@ -24,6 +24,7 @@ from taoprofiles.importer.values import (
 )
 from taoprofiles.masking import is_secret
 from taoprofiles.mounts.paths import find_placeholder
+from taoprofiles.storage.paths import MAPPING_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from taoprofiles.storage.paths import Context
 
 PLACEHOLDER_NAME = re.compile(r"(FIX_?ME|TODO|YOUR_[A-Z_]+|REPLACE_?ME|CHANGE_?ME)\Z")
-MOUNTS_FILES = (".tao_mounts.json", ".tlt_mounts.json")
+MOUNTS_FILES = (MAPPING_FILE, ".tlt_mounts.json")
 _LONGEST_PLACEHOLDER = 500
 _UNEXPANDED = re.compile(r"\$(?:[A-Za-z_]\w*|\{[A-Za-z_]\w*\})")
 _COMMENT = re.compile(r"\s+#.*", re.DOTALL)

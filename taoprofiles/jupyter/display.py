@@ -1,4 +1,4 @@
-"""What ``%taoprof`` shows in a notebook: HTML where the front end can show it, and the same as text elsewhere.
+"""What ``%taoprof`` shows in a notebook: HTML if the front end can show it, otherwise the same as text.
 
 The HTML sets no colours, so that it is readable in light and dark themes, and has no ``<style>``, which JupyterLab
 removes from notebooks that are not trusted yet.
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     from taoprofiles.storage.paths import Context
 
 COMMANDS = {
-    "use NAME": "use a profile in this notebook: its variables, and its own mounts file",
-    "status": "show the profile of this notebook, the shared mapping file, holds and runs",
-    "env": "show the profile's variables in this notebook, and which of them a cell has changed",
-    "list": "list the profiles",
-    "show [NAME]": "show the variables of a profile on the host and in the container, and its mounts",
-    "check [NAME]": "find mistakes in a profile; add '-- COMMAND …' to check a command too",
-    "release": "stop using the profile in this notebook",
+    "use": ("NAME", "use a profile in this notebook: its variables, and its own mounts file"),
+    "status": ("", "show the profile of this notebook, the shared mapping file, holds and runs"),
+    "env": ("", "show the profile's variables in this notebook, and which of them a cell has changed"),
+    "list": ("", "list the profiles"),
+    "show": ("[NAME]", "show the variables of a profile on the host and in the container, and its mounts"),
+    "check": ("[NAME]", "find mistakes in a profile; add '-- COMMAND …' to check a command too"),
+    "release": ("", "stop using the profile in this notebook"),
 }
-"""The commands of ``%taoprof``. ``!taoprof`` has all others."""
+"""The commands of ``%taoprof``: their arguments and summaries. ``!taoprof`` has all others."""
 
 OPTIONS = ("--mkdir", "--shared", "--force")
 """The options of ``%taoprof use``."""
@@ -62,7 +62,7 @@ def as_cell(text: str) -> str:
 
     def replaced(match: re.Match[str]) -> str:
         options = re.findall(r" (-[-\w]+)", match[2])
-        own = match[1] in {entry.split()[0] for entry in COMMANDS} and all(option in OPTIONS for option in options)
+        own = match[1] in COMMANDS and all(option in OPTIONS for option in options)
         return f"{'%' if own else '!'}{match[0]}"
 
     return re.sub(r"(?<![\w%!/.-])taoprof ([a-z]+)([^';:\n]*)", replaced, text)

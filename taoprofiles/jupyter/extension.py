@@ -67,7 +67,7 @@ class Extension:
 
     def _run(self, words: list[str]) -> Output | None:
         command = words[0] if words else ""
-        if command not in {entry.split()[0] for entry in COMMANDS}:
+        if command not in COMMANDS:
             message = f"unknown subcommand '{command}'" if words else "usage: %taoprof COMMAND"
             elsewhere = f"Try '!taoprof {shlex.join(words)}', or one of" if command in parser.COMMANDS else "Use one of"
             raise UsageError(
@@ -114,7 +114,7 @@ class Extension:
         """Return the words that Tab offers behind ``%taoprof``."""
         before = event.text_until_cursor.rpartition(" ")[0].split()
         if len(before) < 2:
-            return [entry.split()[0] for entry in COMMANDS]
+            return list(COMMANDS)
         names = Store(self._context).names() if before[1] in ("use", "show", "check") and len(before) == 2 else []
         return [*names, *(OPTIONS if before[1] == "use" else ())]
 
@@ -199,7 +199,7 @@ class Extension:
 
 
 def _usage_lines() -> list[str]:
-    return [f"%taoprof {command:<13} {summary}" for command, summary in COMMANDS.items()]
+    return [f"%taoprof {f'{name} {arguments}':<13} {summary}" for name, (arguments, summary) in COMMANDS.items()]
 
 
 Extension.taoprof.__doc__ = "\n".join(

@@ -9,12 +9,12 @@ import stat
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from taoprofiles.storage.paths import expand_user
+from taoprofiles.storage.paths import MAPPING_FILE, expand_user
 
 if TYPE_CHECKING:
     from taoprofiles.launcher.versions import Behaviour
 
-OWN_FILE = "~/.tao_mounts.json"
+OWN_FILE = f"~/{MAPPING_FILE}"
 _LIMIT = 64 << 20
 """Bytes: a larger file is an error here, although the launcher would read it."""
 

@@ -44,6 +44,11 @@ TOTAL_LIMIT = 1 << 20
 _PART = re.compile(r"\$(?:\$|\{([^{}$]*)\})|[^$]+|\$")
 
 
+def is_path_variable(name: str) -> bool:
+    """Check whether the value of a variable is a path, by its name."""
+    return name.upper().endswith(("DIR", "PATH", "FOLDER", "ROOT"))
+
+
 def is_variable_name(text: str) -> bool:
     """Check whether ``text`` is a name as shells have them."""
     return text.isascii() and text.isidentifier()
