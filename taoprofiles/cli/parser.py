@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
@@ -71,6 +73,10 @@ ALIASES = {
 }  # fmt: skip
 """Words of other tools, and of earlier versions, with the command that does it here."""
 
+_UNIT = re.compile(r"s|m|h|d|secs?|mins?|hrs?|seconds?|minutes?|hours?|days?")
+_OWN_WORDS = 20
+"""Of more words, no more are taken for arguments of taoprof's own when a hint is looked for."""
+
 EXIT_STATUS_HELP = """\
 exit status: 0 done or nothing to do · 1 failed · 2 usage · 3 invalid profile or state · 4 no such profile or entry ·
 5 held · 6 differs (diff, status --check) · 7 busy · 8 another guard is running · 128+n signal n ·
@@ -119,10 +125,11 @@ def parse(command: str, words: list[str]) -> Invocation:
         words, program = words[:at], words[at + 1 :]
     # Options may stand between the settings, as in 'set NAME --unset A B=1'.
     parse_words = parser.parse_intermixed_args if command == "set" else parser.parse_args
+    _check_durations(words)
     try:
         args = parse_words(words)
     except UsageError as error:
-        error.hint = _usage_hint(command, words) or error.hint
+        error.hint = _usage_hint(parser, parse_words, words, has_command=bool(program)) or error.hint
         raise
     args.command = program
     return Invocation(command, getattr(_module(command), f"{command}_command"), args)
@@ -157,20 +164,54 @@ def _module(command: str) -> ModuleType:
 
 
 def _unknown_command(command: str) -> UsageError:
-    import difflib
-
     # Of similar words, none that stops or deletes something is suggested.
-    close = difflib.get_close_matches(command, COMMANDS.keys() - {"stop", "release", "remove", "undo"}, n=1)
-    meant = ALIASES.get(command, close[0] if close else "")
+    close = _close_match(command, COMMANDS.keys() - {"stop", "release", "remove", "undo"})
+    meant = ALIASES.get(command, close)
     hint = f"did you mean 'taoprof {meant}'?" if meant else "see 'taoprof --help'"
     return UsageError(f"unknown command '{command[:70]}'", hint=hint)
 
 
-def _usage_hint(command: str, words: list[str]) -> str:
-    """Return a hint for a mistake that is common, "" for any other."""
-    names = [word for word in words if not word.startswith("-")]
-    if command in ("run", "check") and len(names) > 1:
-        import shlex
+def _usage_hint(parser: Parser, parse_words: Callable[[list[str]], Any], words: list[str], *, has_command: bool) -> str:
+    """Return a hint for a mistake that is common, "" for any other. ``has_command``: a command follows after ``--``."""
+    import shlex
 
-        return f"put '--' before the command: taoprof {command} {shlex.join([names[0], '--', *names[1:]])}"
-    return ""
+    from taoprofiles.launcher.argv import launcher_words, unwrapped
+
+    own = _own_words(parse_words, words)
+    known = parser._option_string_actions
+    unknown = [word.partition("=")[0] for word in words[own:] if word.startswith("-")]
+    unknown = [word for word in unknown if word not in known]
+    if unknown and (own == 0 or words[own].startswith("-")):
+        close = _close_match(unknown[0], known)
+        return f"did you mean {close}?" if close else ""
+    command = parser.prog.rpartition(" ")[2]
+    if command not in TAKES_COMMAND or has_command or own in (0, len(words)):
+        return ""
+    name = parse_words(words[:own]).name
+    if name is not None and launcher_words(unwrapped(words[words.index(name) :])):  # the profile was forgotten
+        own = words.index(name)
+        name = None
+    before = words[:own] + (["NAME"] if name is None else [])
+    return f"put '--' before the command: {parser.prog} {shlex.join([*before, '--', *words[own:]])}"
+
+
+def _own_words(parse_words: Callable[[list[str]], Any], words: list[str]) -> int:
+    """Return how many words, from the first on, are arguments of taoprof's own; 0 if it cannot be told."""
+    for number in range(min(len(words), _OWN_WORDS), 0, -1):
+        with suppress(UsageError):
+            parse_words(words[:number])
+            return number
+    return 0
+
+
+def _close_match(word: str, words: Iterable[str]) -> str:
+    import difflib
+
+    return next(iter(difflib.get_close_matches(word, list(words), n=1)), "")
+
+
+def _check_durations(words: list[str]) -> None:
+    """Raise UsageError for a duration in two words, whose second would be taken for a name or for the command."""
+    for option, number, unit in zip(words, words[1:], words[2:], strict=False):
+        if option in ("--wait", "--for") and number.isdecimal() and _UNIT.fullmatch(unit):
+            raise UsageError(f"{option}: '{number} {unit}' must be one word", hint=f"{option} {number}{unit[0]}")

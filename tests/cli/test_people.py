@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from taoprofiles.cli.parser import COMMANDS
-from tests.support.commands import Terminal, one_clear_error
+from tests.support.commands import Terminal, call, one_clear_error
 from tests.support.engine import until
 from tests.support.home import Home, find_command
 
@@ -183,6 +183,33 @@ def test_a_suggestion_is_what_was_meant(home: Home, word: str, meant: str) -> No
     for careless in ("sto", "relese", "remov", "ssop", "und"):
         error = home.run(careless).stderr
         assert not any(f"taoprof {command}'" in error for command in ("stop", "release", "remove", "undo"))
+
+
+TRAIN = ["tao", "model", "detectnet_v2", "train", "-e", "$SPECS_DIR/a b.txt", "-k", "key", "--gpus", "1"]
+QUOTED = "tao model detectnet_v2 train -e '$SPECS_DIR/a b.txt' -k key --gpus 1"
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["run", "dino", *TRAIN], f"taoprof run dino -- {QUOTED}"),
+        (["run", "dino", "--gpus", "0,", *TRAIN], f"taoprof run dino --gpus 0, -- {QUOTED}"),
+        (["render", "dino", "--to", "docker", *TRAIN], f"taoprof render dino --to docker -- {QUOTED}"),
+        (["run", *TRAIN], f"taoprof run NAME -- {QUOTED}"),
+        (["check", "--strict", *TRAIN], f"taoprof check --strict NAME -- {QUOTED}"),
+        (["run", "nohup", *TRAIN], f"taoprof run NAME -- nohup {QUOTED}"),
+        (["run", "dino", "python", "x.py", "-e", "3"], "taoprof run dino -- python x.py -e 3"),
+        (["run", "dino", "--gpu", "0,", "--", "true"], "did you mean --gpus?"),
+        (["run", "--gpu=0,", "dino", *TRAIN], "did you mean --gpus?"),
+        (["use", "dino", "--relese", "x"], "did you mean --release?"),
+        (["run", "dino", "--wait", "5", "minutes", "--", "true"], "hint: --wait 5m"),
+        (["hold", "--reason", "x", "--for", "2", "hours"], "hint: --for 2h"),
+    ],
+)
+def test_a_hint_keeps_the_words_of_a_command_line(home: Home, words: list[str], hint: str) -> None:
+    result = call(home, *words)
+    one_clear_error(result, 2)
+    assert result.err.endswith(f"{hint}\n")
 
 
 @pytest.mark.parametrize("stream", ["stdin", "stderr", "both"])
