@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
+import shutil
 import signal
 import subprocess
 import threading
@@ -18,7 +20,7 @@ from taoprofiles.holds.hold import OWN_KINDS, RUN_VARIABLE, Hold, new_hold
 from taoprofiles.holds.liveness import HEARTBEAT, ActiveHolds, find_active_holds
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.launcher import installed
-from taoprofiles.launcher.argv import container_words, parse_launcher_argv, unwrapped
+from taoprofiles.launcher.argv import PROGRAMS, container_words, parse_launcher_argv, unwrapped
 from taoprofiles.launcher.host import runs_without_docker
 from taoprofiles.launcher.quoting import expand_variables, quote_argv
 from taoprofiles.masking import mask_command
@@ -50,6 +52,10 @@ COMMAND_NOT_FOUND, NOT_EXECUTABLE = 127, 126
 
 DOCKER_REFUSED, NO_CONTAINER = 125, range(125, 128)
 """The exit statuses of ``docker run`` if no container was started; the second also has those of a shell."""
+
+_OF_THE_SHELL = frozenset(". alias cd eval exec export pushd set source ulimit umask unset".split())
+_OPERATORS = frozenset(";&|<>")
+_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=", re.ASCII)
 
 _SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -190,10 +196,10 @@ class Run:
                 forward_to(process)
                 status = process.wait()
         except FileNotFoundError:
-            hint = "install Docker's command line, such as Debian's docker.io"
+            message, hint = f"command not found: '{command[0]}'", "install Docker's command line, such as docker.io"
             if self.argv is None:
-                hint = "is its environment active? 'taoprof doctor' looks for the launcher"
-            raise CommandError(f"command not found: '{command[0]}'", COMMAND_NOT_FOUND, hint) from None
+                message, hint = _explain_not_found(command, self.environ.get("PATH"))
+            raise CommandError(message, COMMAND_NOT_FOUND, hint) from None
         except UsageError as error:
             raise CommandError(error.message, error.status, error.hint) from None
         except (OSError, ValueError) as error:  # ValueError: a NUL or no text, from a program that uses the API
@@ -279,6 +285,27 @@ class Run:
         if time.monotonic() - self._heartbeat >= HEARTBEAT:
             self._heartbeat = time.monotonic()
             HoldRecords(self.context).send_heartbeat(self.hold)
+
+
+def _explain_not_found(words: list[str], path: str | None) -> tuple[str, str]:
+    """Return a message and a hint for a command whose first word is not a program in the folders of ``path``."""
+    word, first = words[0], (words[0].split() or [""])[0]
+    message, hint = f"command not found: '{word}'", "is it installed, and is its environment active?"
+    if first in _OF_THE_SHELL or (first != word and _OPERATORS & set(word)):
+        hint = "only a shell can run this: bash -c 'COMMAND …'"
+    elif first != word and len(words) == 1 and (first in PROGRAMS or shutil.which(first, path=path)):
+        hint = "the quotes make the whole command one word: write it without quotes"
+    elif _ASSIGNMENT.match(word):
+        hint = f"to set a variable for a command: env {word.partition('=')[0]}=VALUE COMMAND …"
+    elif "/" in word and os.path.lexists(word):
+        hint = "the program that its first line names after '#!' does not exist"
+    elif "/" in word:
+        message, hint = f"no such file: '{word}'", ""
+    elif os.path.exists(word):
+        hint = f"to run the file in the current folder: {shlex.quote(f'./{word}')}"
+    elif word in PROGRAMS:
+        hint = "is its environment active? 'taoprof doctor' looks for the launcher"
+    return message, hint
 
 
 @contextmanager

@@ -149,6 +149,31 @@ def test_exit_statuses(sandbox: Sandbox, command: tuple[str, ...], status: int) 
         assert statuses(sandbox) == [status]
 
 
+@pytest.mark.parametrize(
+    ("command", "hint"),
+    [
+        ("tao model unet train", "write it without quotes"),
+        ("true --version", "write it without quotes"),
+        ("true && tao list", "bash -c 'COMMAND …'"),
+        (("cd", "/tmp"), "bash -c 'COMMAND …'"),
+        (("FOO=1", "true"), "env FOO=VALUE COMMAND …"),
+        ("./my script.sh", "error: no such file: './my script.sh'"),
+        ("my.sh", "in the current folder: ./my.sh"),
+        ("./my.sh", "after '#!' does not exist"),
+        (("tao", "list"), "'taoprof doctor' looks for the launcher"),
+        ("no-such-command", "is it installed, and is its environment active?"),
+    ],
+)
+def test_why_a_command_is_not_found(sandbox: Sandbox, command: str | tuple[str, ...], hint: str) -> None:
+    script = sandbox.root / "my.sh"
+    script.write_text("#!/nonexistent/sh\n")
+    script.chmod(0o755)
+    words = (command,) if isinstance(command, str) else command
+    done = sandbox.run("run", "b", "--", *words, cwd=sandbox.root, environ={"PATH": "/usr/bin:/bin"})
+    one_clear_error(done, 127)
+    assert done.stderr.endswith(f"{hint}\n")
+
+
 def test_a_launchers_success_counts_only_if_its_task_was_seen(sandbox: Sandbox) -> None:
     """There is no engine here, so no task can have run; what is no task of a launcher has its own exit status."""
     for words, status in [
