@@ -24,7 +24,7 @@ _DRIFTED = "drifted"
 def answer(argv: Sequence[str]) -> str | None:
     """Return what the command line ``argv`` prints, None unless it is ``current`` and the cached answer is right.
 
-    Raises InvalidStateError where there is no home.
+    Raises InvalidStateError if there is no home.
     """
     if list(argv) not in (["current"], ["current", "--short"]):
         return None

@@ -21,7 +21,7 @@ from taoprofiles.system.engine import TIMEOUT, Engine, EngineError
 from taoprofiles.system.folder_watch import Watch
 
 POLL_INTERVAL = 0.25
-"""Seconds between two polls of the files' times where the kernel gives no watches."""
+"""Seconds between two polls of the files' times if the kernel gives no watches."""
 
 CHANGES = ("start", "die", "destroy", "pause", "unpause", "rename")
 """Event actions that may change the list; the many others (exec_create, top, …) do not."""

@@ -16,7 +16,7 @@ from taoprofiles.storage.paths import Context
 from taoprofiles.system import processes
 
 RETRY_INTERVAL = 0.5
-"""Seconds between two attempts where no process's end can be waited for: a container, a manual hold, another host."""
+"""Seconds between two attempts if no process's end can be waited for: a container, a manual hold, another host."""
 
 T = TypeVar("T")
 

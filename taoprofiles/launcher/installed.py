@@ -24,7 +24,7 @@ class Launcher(NamedTuple):
     ``distribution`` and ``version`` are those of the installed package, ``python`` the interpreter's path, ``release``
     its version such as (3, 11, 7), ``packages`` the version by name of what decides whether it starts at all.
     ``trouble`` is "" or one of the constants above; ``imports`` the exception, in one line, of importing what the
-    launcher imports; ``pip`` is the program that changes its packages, "pip", "pipx" or "uv", or "" where the system's
+    launcher imports; ``pip`` is the program that changes its packages, "pip", "pipx" or "uv", or "" if the system's
     package manager forbids it (PEP 668). ``left`` is the version that is installed in an environment whose Python is
     gone, ``folder`` has the launcher's own modules.
     """
@@ -209,7 +209,7 @@ def interpreter(path: str, environ: Mapping[str, str]) -> str:
     looked_up = re.match(r"#! ?/usr/bin/env +(?:-S +)?(python[0-9.]*)[ \t]*\n", head)
     if looked_up:
         return shutil.which(looked_up[1], path=environ.get("PATH", "")) or looked_up[1]
-    # pip writes the second form where the path is too long for a first line or has a blank.
+    # pip writes the second form if the path is too long for a first line or has a blank.
     match = re.match(r"#! ?(\S*(?:python|pypy)[0-9.]*)(?:[ \t]+-\w+)*[ \t]*\n", head) or re.match(
         r"#!/bin/sh\n'''exec' \"?([^\"\n]*(?:python|pypy)[0-9.]*)\"? \"\$0\"", head
     )

@@ -46,7 +46,7 @@ def replace(
 
     The target of a symlink is replaced. The mode and owner of an existing file are kept, a new file gets 0600 whatever
     the umask; ``attributes`` overrides both. ``link`` is the target that the symlink ``path`` must have (None: ``path``
-    must not be a symlink); where it has another one, ``path`` itself is replaced, by that symlink or by the file.
+    must not be a symlink); if it has another one, ``path`` itself is replaced, by that symlink or by the file.
     ``on_replaced`` is called after the rename, with the content that the file had at that moment. After an error, also
     one that it raises, the old file is back. To ``displaced`` a descriptor of each file that was replaced is added:
     another program may still be writing into it.
@@ -61,7 +61,7 @@ def replace(
     try:
         if link and link != files.link_target(path):
             _swap(path, lambda temporary, _: os.symlink(link, temporary), report_link, displaced, may_be_link=True)
-        # Not through ``path`` where the link is known: it may be replaced now, and another file would be overwritten.
+        # Not through ``path`` if the link is known: it may be replaced now, and another file would be overwritten.
         target = path if link is None else files.real_path(os.path.join(os.path.dirname(path), link) if link else path)
         _swap(
             target,
@@ -150,7 +150,7 @@ def delete(path: str, *, on_deleted: OnReplaced | None = None) -> None:
 def read_backup(path: str) -> bytes | None:
     """Return the content that ``path`` had when a killed ``replace`` or ``delete`` replaced it, if it is there.
 
-    Raises TaoprofError where it is there and cannot be read: the next change would delete it.
+    Raises TaoprofError if it is there and cannot be read: the next change would delete it.
     """
     target = files.real_path(path)
     _, backup = _sibling_names(target)
@@ -180,7 +180,7 @@ def _sibling_names(target: str, suffix: str = "") -> tuple[str, str]:
 def _free_names(target: str, *, is_locked: bool) -> tuple[str, str]:
     """Return names for the temporary file and the backup, and delete what a killed process left there. Raises OSError.
 
-    The usual names are avoided while another program has the folder locked, and where they belong to another user,
+    The usual names are avoided while another program has the folder locked, and if they belong to another user,
     whose files in a folder such as /tmp cannot be deleted: nobody else can prevent a change.
     """
     usual = [_sibling_names(target)] if is_locked else []
@@ -240,7 +240,7 @@ def _write_new(path: str, data: bytes, attributes: os.stat_result | FileAttribut
 
 
 def _try_link(path: str, name: str) -> bool:
-    """Link a second name to a file; return False where the file system has no hard links. Raises OSError."""
+    """Link a second name to a file; return False if the file system has no hard links. Raises OSError."""
     try:
         os.link(path, name, follow_symlinks=False)
     except OSError as error:

@@ -31,7 +31,7 @@ def write(path: str, data: bytes) -> bool:
 
 
 def read_json(path: str, limit: int) -> dict[str, Any] | None:
-    """Return the JSON object in the file ``path``, of at most ``limit`` bytes; None where there is none."""
+    """Return the JSON object in the file ``path``, of at most ``limit`` bytes; None if there is none."""
     try:
         value = json.loads(files.read(path, limit) or b"null")
     except (TaoprofError, ValueError, RecursionError):

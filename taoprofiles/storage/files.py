@@ -25,10 +25,10 @@ _HINTS = {
 
 
 def read(path: str, limit: int) -> bytes | None:
-    """Return the content of the regular file ``path``, None where there is none.
+    """Return the content of the regular file ``path``, None if it does not exist.
 
     Raises InvalidStateError for anything that is not a regular file or has more than ``limit`` bytes, TaoprofError
-    where it cannot be read. A FIFO or a device is never waited for.
+    if it cannot be read. A FIFO or a device is never waited for.
     """
     try:
         return _read(path, limit)
@@ -79,12 +79,12 @@ def open_nonblocking(path: str, flags: int) -> int:
 
 
 def read_mapping_file(context: Context) -> bytes | None:
-    """Return the content of the mapping file, None where there is none. Raises as ``read`` does."""
+    """Return the content of the mapping file, None if it does not exist. Raises as ``read`` does."""
     return read(context.mapping_file, MAPPING_LIMIT)
 
 
 def link_target(path: str) -> str | None:
-    """Return the target that the symlink ``path`` names, None where it is not a symlink or cannot be read."""
+    """Return the target that the symlink ``path`` names, None if it is not a symlink or cannot be read."""
     try:
         return os.readlink(path)
     except OSError:
@@ -167,7 +167,7 @@ def append(path: str, data: bytes) -> int:
 
 
 def truncate(path: str, size: int) -> None:
-    """Undo an ``append`` where that is possible; readers recognise a line that could not be removed."""
+    """Undo an ``append`` if that is possible; readers recognise a line that could not be removed."""
     with suppress(OSError):
         os.truncate(path, size)
 
@@ -185,7 +185,7 @@ _never_created: set[str] = set()
 
 
 def never_create(*folders: str) -> None:
-    """Let ``make_folder`` fail where one of these folders is missing: the guard's home may be moved or unmounted."""
+    """Let ``make_folder`` fail if one of these folders is missing: the guard's home may be moved or unmounted."""
     _never_created.update(folders)
 
 
@@ -211,7 +211,7 @@ def make_folder(path: str) -> None:
 
 
 def to_taoprof_error(path: str, action: str, error: OSError) -> TaoprofError:
-    """Return the error "cannot ACTION 'PATH': reason"; an InvalidStateError where the path itself is wrong."""
+    """Return the error "cannot ACTION 'PATH': reason"; an InvalidStateError if the path itself is wrong."""
     reason = (error.strerror or str(error)).lower()
     filename = error.filename if isinstance(error.filename, str) else path
     other = f" ('{filename}')" if os.path.dirname(filename) != os.path.dirname(path) else ""

@@ -41,9 +41,9 @@ class Entry(NamedTuple):
 
     ``action`` is what was done (use, undo, restore, fix, found, new, save, import, edit, set, copy, rename, remove);
     ``target`` is "mapping" or "profile". ``profile`` is the active profile afterwards (mapping) or the one changed
-    (profile), None for a mapping that no profile made. ``before`` and ``after`` are digests, None where there was no
+    (profile), None for a mapping that no profile made. ``before`` and ``after`` are digests, None if there was no
     file, both None if a compaction has dropped the contents. ``time`` is in seconds since 1970, ``by`` is user, host
-    and pid. ``was`` is the old name of a renamed profile; ``writer``, where a guard saw it, the program whose content
+    and pid. ``was`` is the old name of a renamed profile; ``writer``, if a guard saw it, the program whose content
     was found. ``done`` says that the change is known to be complete.
     """
 
@@ -107,7 +107,7 @@ class History:
         return any(digest in (entry.before, entry.after) for entry in self.newest_first())
 
     def load_content(self, digest: str) -> bytes:
-        """Return what ``store_content`` stored. Raises InvalidStateError where it is missing or damaged."""
+        """Return what ``store_content`` stored. Raises InvalidStateError if it is missing or damaged."""
         path = os.path.join(self._context.objects, digest)
         content = files.read(path, CONTENT_LIMIT)
         if content is None or digest_of(content) != digest:

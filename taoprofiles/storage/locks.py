@@ -1,7 +1,7 @@
 """Kernel locks (flock), which end with their holder and are never stale.
 
 ``Lock`` is the lock under which every change is made; a free lock costs one system call, while importing filelock costs
-45 ms, so filelock takes the very same kernel lock only where it has to be waited for. ``DirectoryLock`` protects the
+45 ms, so filelock takes the very same kernel lock only if it has to wait for it. ``DirectoryLock`` protects the
 temporary names in a folder. ``LivenessLock`` proves that the process which holds it, or one that inherited it, lives.
 """
 
@@ -189,14 +189,14 @@ class LivenessLock:
         self.path = path
 
     def acquire(self) -> int:
-        """Create the file, lock it and return the descriptor. Raises TaoprofError, also where the file exists."""
+        """Create the file, lock it and return the descriptor. Raises TaoprofError, also if the file exists."""
         try:
             return self._open_locked(os.O_EXCL)
         except OSError as error:
             raise to_taoprof_error(self.path, "lock", error) from error
 
     def try_acquire(self) -> int | None:
-        """Lock the file, which may exist, and return the descriptor; None where it is locked. Raises TaoprofError."""
+        """Lock the file, which may exist, and return the descriptor; None if it is locked. Raises TaoprofError."""
         try:
             return self._open_locked(0)
         except BlockingIOError:

@@ -20,7 +20,7 @@ class Context:
     ``environ`` is what ``${env:NAME}`` refers to. ``TAOPROF_HOME`` replaces the home everywhere, the mapping file
     included; the XDG variables are then ignored.
 
-    Raises InvalidStateError where there is no home or it is not an absolute path.
+    Raises InvalidStateError if there is no home or it is not an absolute path.
     """
 
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
@@ -56,7 +56,7 @@ class Context:
 
     @property
     def folder(self) -> str:
-        """The current folder. Raises InvalidStateError where it has been removed."""
+        """The current folder. Raises InvalidStateError if it has been removed."""
         try:
             return os.getcwd()
         except OSError:

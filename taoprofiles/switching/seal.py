@@ -40,7 +40,7 @@ class Seal:
         return int(known["mode"]) if known is not None and known["ino"] == ino else None
 
     def sealed_by(self) -> str | None:
-        """Return the name of the guard that sealed the file, None where it is not sealed."""
+        """Return the name of the guard that sealed the file, None if it is not sealed."""
         known = self._known()
         return None if known is None else str(known["by"])
 
@@ -68,7 +68,7 @@ class Seal:
             return True
 
     def remove(self) -> int | None:
-        """Restore the mode that the file had; return it, None where there was no seal."""
+        """Restore the mode that the file had; return it, None if there was no seal."""
         if not self.is_recorded() and self._mine is None:
             return None
         known, self._mine = self._known(), None

@@ -48,7 +48,7 @@ class Status:
 
 
 def get_status(context: Context) -> Status:
-    """Return the status. Writes nothing and needs no lock. Raises InvalidStateError where files are unreadable."""
+    """Return the status. Writes nothing and needs no lock. Raises InvalidStateError if files are unreadable."""
     history, content = History(context), files.read_mapping_file(context)
     for _ in range(10):  # after a switch between the two readings they do not match, and are read again
         status = Status(content, history.current_entry(content))
@@ -100,7 +100,7 @@ def find_previous(context: Context, content: bytes | None, current: str | None) 
 def find_similar_profile(context: Context, content: bytes, last: str | None) -> tuple[str, int] | None:
     """Return the profile whose mapping is most similar to ``content``, and the number of differences.
 
-    None where none has a mount in common with it. Of several the profile ``last`` is preferred, else the first; of very
+    None if none has a mount in common with it. Of several the profile ``last`` is preferred, else the first; of very
     many profiles only the first COMPARED are read.
     """
     try:

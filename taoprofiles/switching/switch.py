@@ -75,7 +75,7 @@ def switch_profile(
     ``mkdir`` creates missing source folders; ``check`` refuses a mapping with which a run would certainly fail;
     ``release`` is the id of a hold to release in the same step, if it exists; ``timeout`` (s) is for the lock.
 
-    Raises NotFoundError, InvalidProfileError (which names all missing source folders), HeldError where a run that is
+    Raises NotFoundError, InvalidProfileError (which names all missing source folders), HeldError if a run that is
     still active needs another mapping, InvalidStateError, BusyError, and TaoprofError for errors of the system. After
     any of them the mapping file is unchanged.
     """

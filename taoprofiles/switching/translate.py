@@ -23,7 +23,7 @@ class Translation(NamedTuple):
     """``path`` was taken for one of ``meant`` (host or container) and is ``answer`` on the other side.
 
     ``also`` are further places of a host path in the container; ``otherwise`` is what the path would be on the other
-    side if it were meant the other way round, "" where it cannot be; ``note`` is a remark for the user, or "".
+    side if it were meant the other way round, "" if it cannot be; ``note`` is a remark for the user, or "".
     """
 
     path: str
@@ -49,7 +49,7 @@ def translate(context: Context, path: str, name: str | None) -> Translation:
     """Translate a path, whichever side it is of; a relative one, and one with ``~``, is of this host.
 
     Where it may be of both, it is taken for the one that is there, and for this host's if both are.
-    Raises NotFoundError where no mount has it, InvalidProfileError, InvalidStateError.
+    Raises NotFoundError if no mount has it, InvalidProfileError, InvalidStateError.
     """
     mounts = _mounts(context, name)
     whole = "/" + os.path.normpath(context.absolute(path)).lstrip("/")

@@ -89,7 +89,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def gpu_indices(environ: Mapping[str, str]) -> list[str] | None:
-    """Return the indices of the machine's GPUs, None where no NVIDIA driver answers."""
+    """Return the indices of the machine's GPUs, None if no NVIDIA driver answers."""
     done = run_bounded(["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], environ, 20)
     indices = [line.strip() for line in done.out.splitlines() if line.strip().isdigit()]
     return indices if done.status == 0 and not done.problem and indices else None

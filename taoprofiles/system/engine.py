@@ -71,7 +71,7 @@ class Engine:
         return containers
 
     def inspect(self, container: str) -> dict[str, Any] | None:
-        """Return ``parse_container`` of a container, None where there is none."""
+        """Return ``parse_container`` of a container, None if it does not exist."""
         answer = self._ask("GET", f"/containers/{container}/json")
         return None if answer is None else parse_container(answer)
 
@@ -80,7 +80,7 @@ class Engine:
         return parse_info(self._ask("GET", "/info"))
 
     def stop(self, container: str, seconds: int = 10) -> bool:
-        """Stop a container: SIGTERM, and SIGKILL after ``seconds``. False where there is none."""
+        """Stop a container: SIGTERM, and SIGKILL after ``seconds``. False if it does not exist."""
         patient = Engine(self._environ, self._timeout + seconds + 5)
         return patient._ask("POST", f"/containers/{container}/stop?t={seconds}") is not None
 
@@ -88,7 +88,7 @@ class Engine:
         """Yield the events (``parse_event``) from ``since`` (seconds since 1970) on, as they come, without end.
 
         None comes first, once the engine has answered, and then whenever nothing has come for ``idle`` seconds.
-        Raises EngineError where the stream breaks.
+        Raises EngineError if the stream breaks.
         """
         path = f"/events?since={since:.9f}&filters=%7B%22type%22%3A%7B%22container%22%3Atrue%7D%7D"
         deadline = time.monotonic() + self._timeout
@@ -213,7 +213,7 @@ def _receive(connection: socket.socket, deadline: float) -> bytes:
 
 
 def _read_head(connection: socket.socket, deadline: float) -> tuple[int, bytes]:
-    """Return the status of an answer and what has come of its body. Raises EngineError where the engine refuses."""
+    """Return the status of an answer and what has come of its body. Raises EngineError if the engine refuses."""
     received = b""
     while b"\r\n\r\n" not in received:
         chunk = _receive(connection, deadline)

@@ -58,7 +58,7 @@ def file_systems() -> list[tuple[str, str]]:
 
 
 def file_system(path: str, table: list[tuple[str, str]]) -> str:
-    """Return the type of the file system of a path, "" where it is not known."""
+    """Return the type of the file system of a path, "" if it is not known."""
     real, depth, file_system_type = os.path.realpath(path), 0, ""
     for point, kind in table:  # of two on one point the later one covers the other
         if len(point) >= depth and is_inside(real, point):
@@ -106,7 +106,7 @@ def listening_ports() -> set[int]:
 
 
 def total_memory() -> int:
-    """Return the host's memory in bytes, 0 where it is not known."""
+    """Return the host's memory in bytes, 0 if it is not known."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (OSError, ValueError):

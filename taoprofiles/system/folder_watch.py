@@ -53,7 +53,7 @@ class Watches:
     def arm(self, wanted: Iterable[Watch]) -> None:
         """Watch these folders, as far as they exist, and no others.
 
-        Raises OSError where the kernel has no more watches; then nothing is watched.
+        Raises OSError if the kernel has no more watches; then nothing is watched.
         """
         self.disarm()
         observer = Observer()

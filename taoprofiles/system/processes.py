@@ -93,7 +93,7 @@ def find_writer(path: str, *, seconds: float = 0.01) -> str | None:
 def is_being_written(fd: int) -> bool | None:
     """Check whether any process has the file of ``fd``, which is open for reading, open for writing.
 
-    The kernel grants a read lease only if no process has the file open for writing (fcntl(2), F_SETLEASE). None where
+    The kernel grants a read lease only if no process has the file open for writing (fcntl(2), F_SETLEASE). None if
     it cannot tell: on a file system without leases (NFS, FUSE), and for another user's file.
     """
     import signal  # not for 'list'

@@ -24,7 +24,7 @@ class NoManagerError(TaoprofError):
 
 
 class Manager:
-    """The user's manager. Every method raises NoManagerError where there is none, TaoprofError."""
+    """The user's manager. Every method raises NoManagerError if there is none, TaoprofError."""
 
     def __init__(self, environ: Mapping[str, str], timeout: float = TIMEOUT) -> None:
         self._environ, self._timeout = dict(environ), timeout

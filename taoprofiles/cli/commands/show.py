@@ -20,7 +20,7 @@ from taoprofiles.switching import status
 from taoprofiles.switching.status import Status
 
 DIFFERS = 6
-"""The exit status of ``diff`` and ``status --check`` where something differs."""
+"""The exit status of ``diff`` and ``status --check`` if something differs."""
 
 RUNS_READ = 200
 """The newest runs, which count for LAST USED of ``list``."""
