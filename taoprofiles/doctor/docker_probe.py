@@ -14,13 +14,12 @@ from taoprofiles.masking import mask_text
 from taoprofiles.storage import files
 from taoprofiles.system import processes
 from taoprofiles.system.commands import run_bounded
-from taoprofiles.system.engine import DEFAULT, Engine, EngineError
+from taoprofiles.system.engine import ABSENT, DEFAULT, INVALID, REFUSED, TIMED_OUT, Engine, EngineError
+from taoprofiles.system.gpus import query_gpus
 
-ABSENT, REFUSED, DENIED, SILENT, ODD = "absent", "refused", "denied", "silent", "odd"
 
-
-class Answer(NamedTuple):
-    """The answer of the engine at ``address``, or ``trouble``, one of the words above, and the ``problem`` as text."""
+class EngineProbe(NamedTuple):
+    """The answer of the engine at ``address``, or ``trouble`` (kind of the EngineError) and ``problem``, its text."""
 
     address: str
     id: str = ""
@@ -31,7 +30,7 @@ class Answer(NamedTuple):
     trouble: str = ""
     problem: str = ""
 
-    def is_same(self, other: Answer) -> bool:
+    def is_same(self, other: EngineProbe) -> bool:
         """Check whether it is the same engine. With Docker 20.10 all engines of a machine have one id (key.json)."""
         return (self.id, self.root) == (other.id, other.root)
 
@@ -54,9 +53,9 @@ class DockerFacts(NamedTuple):
     cli: str
     host: str
     context: str
-    first: Answer
-    second: Answer
-    command: Answer
+    first: EngineProbe
+    second: EngineProbe
+    command: EngineProbe
     group: str = ""
     in_group: bool = False
     has_daemon: bool = False
@@ -89,9 +88,6 @@ class Gpus(NamedTuple):
 TIMEOUT = 4.0
 """Seconds for an engine or the docker command; a healthy one answers in a tenth of a second."""
 
-DRIVER_TIMEOUT = 10.0
-"""Seconds for nvidia-smi, which initializes every GPU if no persistence daemon is running."""
-
 _SYSTEM = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """PATH of a service (systemd.exec(5)), and so of a dockerd that systemd has started."""
 
@@ -113,21 +109,21 @@ def probe_docker(environ: Mapping[str, str]) -> DockerFacts:
     real = os.path.realpath(cli) if cli else ""
     is_snap = real.startswith("/snap/") or real == "/usr/bin/snap" or first.result().root.startswith("/var/snap/")
     return DockerFacts(
-        cli,
-        mask_text(host),
-        name,
-        first.result(),
-        second.result(),
-        command.result()._replace(address=address),
-        group,
-        in_group,
-        daemon is not None,
-        os.path.isdir("/run/systemd/system"),  # sd_booted(3)
-        is_snap,
-        next((words for words in _INSTALLERS if shutil.which(words.split()[0], path=_SYSTEM)), ""),
-        shutil.which("ubuntu-drivers", path=_SYSTEM) is not None,
-        os.path.exists("/.dockerenv") or os.path.exists("/run/.containerenv"),
-        os.path.isdir(first.result().root),
+        cli=cli,
+        host=mask_text(host),
+        context=name,
+        first=first.result(),
+        second=second.result(),
+        command=command.result()._replace(address=address),
+        group=group,
+        in_group=in_group,
+        has_daemon=daemon is not None,
+        has_systemd=os.path.isdir("/run/systemd/system"),  # sd_booted(3)
+        is_snap=is_snap,
+        installer=next((words for words in _INSTALLERS if shutil.which(words.split()[0], path=_SYSTEM)), ""),
+        has_ubuntu_drivers=shutil.which("ubuntu-drivers", path=_SYSTEM) is not None,
+        in_container=os.path.exists("/.dockerenv") or os.path.exists("/run/.containerenv"),
+        has_root=os.path.isdir(first.result().root),
     )
 
 
@@ -138,16 +134,10 @@ def probe_gpus(environ: Mapping[str, str]) -> Gpus:
     names: tuple[str, ...] = ()
     problem = driver = ""
     if tool:
-        result = run_bounded(
-            [tool, "--query-gpu=name,driver_version", "--format=csv,noheader"], environ, DRIVER_TIMEOUT
-        )
-        rows = [line.rpartition(",") for line in result.out.splitlines()[:100] if "," in line]
-        if result.status == 0 and rows:
-            names = tuple(name.strip()[:100] for name, _, _ in rows)
-            driver = rows[0][2].strip()[:50]
-        else:
-            lines = (result.out + result.err).strip().splitlines() or [f"exit status {result.status}"]
-            problem = result.problem or lines[0][:200]
+        lines, problem = query_gpus("name,driver_version", environ, tool)
+        rows = [line.rpartition(",") for line in lines]
+        names = tuple(name.strip()[:100] for name, _, _ in rows)
+        driver = rows[0][2].strip()[:50] if rows else ""
     commands = ((pid, files.try_read(f"/proc/{pid}/comm", 100)[0]) for pid in processes.pids())
     daemon = next((pid for pid, name in commands if name == b"dockerd\n"), 0)
     path = processes.environment(daemon).get("PATH") or wide  # it can be read by root
@@ -156,17 +146,17 @@ def probe_gpus(environ: Mapping[str, str]) -> Gpus:
     return Gpus(tool, names, driver, problem, hook, cdi, _is_newer(hook, daemon))
 
 
-def _ask(environ: Mapping[str, str], address: str) -> Answer:
+def _ask(environ: Mapping[str, str], address: str) -> EngineProbe:
     shown = mask_text(address)  # it may contain a password
     try:
         info = Engine(environ, TIMEOUT, address=address).info()
     except EngineError as error:
-        return Answer(shown, trouble=error.kind, problem=mask_text(str(error)))
+        return EngineProbe(shown, trouble=error.kind, problem=mask_text(str(error)))
     except (OSError, ValueError) as error:  # missing certificates, an invalid address
-        return Answer(shown, trouble=ODD, problem=mask_text(str(error))[:200])
+        return EngineProbe(shown, trouble=INVALID, problem=mask_text(str(error))[:200])
     if not info["id"]:
-        return Answer(shown, trouble=ODD, problem="it does not report its id")
-    return Answer(shown, **info)
+        return EngineProbe(shown, trouble=INVALID, problem="it does not report its id")
+    return EngineProbe(shown, **info)
 
 
 def _context(cli: str, environ: Mapping[str, str]) -> tuple[str, str]:
@@ -177,19 +167,19 @@ def _context(cli: str, environ: Mapping[str, str]) -> tuple[str, str]:
     return name[:200], mask_text(address[:500])
 
 
-def _by_command(cli: str, environ: Mapping[str, str]) -> Answer:
+def _by_command(cli: str, environ: Mapping[str, str]) -> EngineProbe:
     if not cli:
-        return Answer("", trouble=ABSENT, problem="the docker command is not installed")
+        return EngineProbe("", trouble=ABSENT, problem="the docker command is not installed")
     result = run_bounded([cli, "info", "--format", "{{.ID}}|{{.ServerVersion}}|{{.DockerRootDir}}"], environ, TIMEOUT)
     # Some plugins and wrappers print lines before it.
     name, version, root = [*(result.out.strip().splitlines() or [""])[-1].split("|", 2), "", ""][:3]
     if result.problem:
-        return Answer("", trouble=SILENT, problem=result.problem)
+        return EngineProbe("", trouble=TIMED_OUT, problem=result.problem)
     if name and version:
-        return Answer("", id=name[:200], version=version[:100], root=root[:1000])
+        return EngineProbe("", id=name[:200], version=version[:100], root=root[:1000])
     lines = (result.err.strip().splitlines() or [f"exit status {result.status}"])[0][:300]
     # Podman's replacement of the command knows no such field: it may be the same engine, but cannot be compared.
-    return Answer("", trouble=ODD if "evaluate field" in lines else REFUSED, problem=lines)
+    return EngineProbe("", trouble=INVALID if "evaluate field" in lines else REFUSED, problem=lines)
 
 
 def _group(path: str) -> tuple[str, bool]:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 import shlex
 
-from taoprofiles.doctor.docker_probe import ABSENT, DENIED, ODD, REFUSED, SILENT, Answer, DockerFacts, Gpus
+from taoprofiles.doctor.docker_probe import DockerFacts, EngineProbe, Gpus
 from taoprofiles.launcher.home_probe import FileSystem
 from taoprofiles.rules.finding import Finding, error, warning
+from taoprofiles.system.engine import ABSENT, DENIED, INVALID, REFUSED, TIMED_OUT
 
 SOCKET = "unix:///var/run/docker.sock"
 ROOM = 40 << 30
@@ -69,7 +70,7 @@ def _presence(docker: DockerFacts) -> list[Finding]:
     return findings
 
 
-def _unreachable(docker: DockerFacts, engine: Answer, other: Answer) -> Finding:
+def _unreachable(docker: DockerFacts, engine: EngineProbe, other: EngineProbe) -> Finding:
     if engine.trouble == DENIED:
         return _denied(docker, engine)
     why = "tao connects to it, and fails with 'Error while fetching server API version'"
@@ -79,7 +80,9 @@ def _unreachable(docker: DockerFacts, engine: Answer, other: Answer) -> Finding:
             hint = (
                 f"docker --host {shlex.quote(engine.address)} version" if docker.second.trouble else "unset DOCKER_HOST"
             )
-        why = f"{'every tao and docker command waits for it' if engine.trouble == SILENT else why}; {ENDS_CONTAINERS}"
+        why = (
+            f"{'every tao and docker command waits for it' if engine.trouble == TIMED_OUT else why}; {ENDS_CONTAINERS}"
+        )
         return error("docker-down", engine.address, f"the engine does not respond: {engine.problem}", why, hint)
     start = _service(docker, "start")
     hint = start if docker.has_daemon else _install(docker, "docker", apt="docker.io")
@@ -99,7 +102,7 @@ def _unreachable(docker: DockerFacts, engine: Answer, other: Answer) -> Finding:
     return error("docker-down", engine.address, what, why, hint)
 
 
-def _denied(docker: DockerFacts, engine: Answer) -> Finding:
+def _denied(docker: DockerFacts, engine: EngineProbe) -> Finding:
     what = "permission denied: this user may not use the engine"
     if docker.in_group:
         why = f"the user was added to the group '{docker.group}' after this session began"
@@ -117,7 +120,7 @@ def _mismatch(docker: DockerFacts) -> list[Finding]:
         what += "these are different engines"
         why = "an image that one of them has is missing on the other"
         return [error("daemon-mismatch", "DOCKER_HOST", what, why, "unset DOCKER_HOST")]
-    if command.trouble and command.trouble != ODD:
+    if command.trouble and command.trouble != INVALID:
         what = f"the docker command, which tao needs to run the task, reaches no engine: {command.problem}"
         why = f"it uses the context '{docker.context}', which tao ignores"
         return [error("daemon-mismatch", where, what, why, DEFAULT)]

@@ -1,4 +1,4 @@
-"""Diagnose this machine: run all probes in parallel, then judge their answers."""
+"""Diagnose this machine: run all probes in parallel, then evaluate their answers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Machine(NamedTuple):
     state: OwnState
 
 
-def gather(context: Context) -> Machine:
+def probe_machine(context: Context) -> Machine:
     """Run all probes, in parallel. Changes nothing; each probe has its own timeout."""
     environ = context.environ
     interpreter_folder = os.path.dirname(sys.executable)
@@ -52,7 +52,7 @@ def gather(context: Context) -> Machine:
     return Machine(VERSION, launchers.result(), docker, gpus.result(), login.result(), home, state.result())
 
 
-def judge(machine: Machine, environ: Mapping[str, str]) -> list[Finding]:
+def evaluate(machine: Machine, environ: Mapping[str, str]) -> list[Finding]:
     """Apply all rules; return the errors first, otherwise in the order in which a start of tao would meet them.
 
     Of ``environ`` only the names in ``home_probe.PROBED_VARIABLES`` are used.
@@ -70,12 +70,12 @@ def judge(machine: Machine, environ: Mapping[str, str]) -> list[Finding]:
     return by_severity(without_sudo(findings, uid))
 
 
-def facts(answer: object) -> Any:
+def to_plain_data(answer: object) -> Any:
     """Return the answers of probes as plain data."""
     if hasattr(answer, "_asdict"):
-        return {name: facts(value) for name, value in answer._asdict().items()}
+        return {name: to_plain_data(value) for name, value in answer._asdict().items()}
     if isinstance(answer, tuple | list):
-        return [facts(value) for value in answer]
+        return [to_plain_data(value) for value in answer]
     return dict(answer) if isinstance(answer, dict) else answer
 
 

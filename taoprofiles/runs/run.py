@@ -35,8 +35,8 @@ from taoprofiles.storage.paths import Context
 from taoprofiles.switching import preflight
 from taoprofiles.switching.switch import kept_message, switch_locked
 from taoprofiles.system import processes
-from taoprofiles.system.commands import gpu_indices
 from taoprofiles.system.engine import RUN_LABEL, Engine, EngineError
+from taoprofiles.system.gpus import gpu_indices
 
 if TYPE_CHECKING:
     from taoprofiles.profiles.rendering import Renderer

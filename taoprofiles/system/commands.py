@@ -86,10 +86,3 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     except ProcessLookupError:
         pass
     process.kill()
-
-
-def gpu_indices(environ: Mapping[str, str]) -> list[str] | None:
-    """Return the indices of the machine's GPUs, None if no NVIDIA driver answers."""
-    done = run_bounded(["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], environ, 20)
-    indices = [line.strip() for line in done.out.splitlines() if line.strip().isdigit()]
-    return indices if done.status == 0 and not done.problem and indices else None

@@ -29,16 +29,17 @@ TIMEOUT = 2.0
 _LIMIT = 64 << 20
 
 
+ABSENT, REFUSED, DENIED, TIMED_OUT, INVALID = "absent", "refused", "denied", "silent", "odd"
+"""The kinds of an EngineError, as they are in the JSON of ``taoprof doctor``. ABSENT: there is no engine at all."""
+
+
 class EngineError(Exception):
-    """The engine could not be reached, or refused; the text says why.
+    """The engine could not be reached, or refused; the text says why, and ``kind`` is one of the above."""
 
-    ``kind`` is "absent" (there is no engine at all), "refused", "denied", "silent" or "odd".
-    """
-
-    def __init__(self, reason: str, kind: str = "odd") -> None:
+    def __init__(self, reason: str, kind: str = INVALID) -> None:
         super().__init__(reason)
         self.kind = kind
-        self.absent = kind == "absent"
+        self.absent = kind == ABSENT
 
 
 _ODD_ANSWER = "its response is not that of a Docker API"
@@ -81,8 +82,8 @@ class Engine:
 
     def stop(self, container: str, seconds: int = 10) -> bool:
         """Stop a container: SIGTERM, and SIGKILL after ``seconds``. False if it does not exist."""
-        patient = Engine(self._environ, self._timeout + seconds + 5)
-        return patient._ask("POST", f"/containers/{container}/stop?t={seconds}") is not None
+        slow_engine = Engine(self._environ, self._timeout + seconds + 5)
+        return slow_engine._ask("POST", f"/containers/{container}/stop?t={seconds}") is not None
 
     def events(self, since: float, *, idle: float = 1.0) -> Iterator[dict[str, Any] | None]:
         """Yield the events (``parse_event``) from ``since`` (seconds since 1970) on, as they come, without end.
@@ -137,15 +138,15 @@ class Engine:
 
     def _error(self, error: OSError) -> EngineError:
         if isinstance(error, TimeoutError):
-            return EngineError(f"no response within {self._timeout:g} s", "silent")
+            return EngineError(f"no response within {self._timeout:g} s", TIMED_OUT)
         if isinstance(error, FileNotFoundError):  # a certificate, or the docker command
-            return EngineError(f"'{error.filename}' does not exist", "absent")
+            return EngineError(f"'{error.filename}' does not exist", ABSENT)
         if isinstance(error, PermissionError):
-            return EngineError("permission denied", "denied")
+            return EngineError("permission denied", DENIED)
         if isinstance(error, ConnectionRefusedError):
-            return EngineError("connection refused", "refused")
+            return EngineError("connection refused", REFUSED)
         text = (error.strerror or str(error)).lower()
-        return EngineError(text, "refused" if isinstance(error, ConnectionError) else "odd")
+        return EngineError(text, REFUSED if isinstance(error, ConnectionError) else INVALID)
 
     def _connect(self, deadline: float) -> socket.socket:
         scheme, _, rest = self.address.partition("://")
@@ -157,7 +158,7 @@ class Engine:
                 connection.connect(rest)
             except (FileNotFoundError, NotADirectoryError):
                 connection.close()
-                raise EngineError("there is no engine", "absent") from None
+                raise EngineError("there is no engine", ABSENT) from None
             except BaseException:
                 connection.close()
                 raise

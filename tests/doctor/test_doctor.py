@@ -17,6 +17,7 @@ import pytest
 from taoprofiles.doctor import docker_probe, doctor, own_state
 from taoprofiles.launcher import installed
 from taoprofiles.storage.paths import Context
+from taoprofiles.system import gpus
 from tests.support.commands import call
 from tests.support.home import Home, find_command, require
 
@@ -138,7 +139,7 @@ def test_a_guard_of_another_version(used: Home) -> None:
 
 
 def test_an_engine_and_programs_that_hang(used: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, name in ((docker_probe, "TIMEOUT"), (docker_probe, "DRIVER_TIMEOUT"), (installed, "_TIMEOUT")):
+    for module, name in ((docker_probe, "TIMEOUT"), (gpus, "TIMEOUT"), (installed, "_TIMEOUT")):
         monkeypatch.setattr(module, name, 0.5)
     for name in ("docker", "nvidia-smi", "pyenv"):
         program(used, name, "sleep 300 & wait")
@@ -197,8 +198,8 @@ def test_what_belongs_to_another_user() -> None:
                 os.setgroups([])
                 os.setresgid(65534, 65534, 65534)
                 os.setresuid(65534, 65534, 65534)
-                machine = doctor.gather(Context({"HOME": folder, "PATH": ""}))
-                found = doctor.judge(machine, {})
+                machine = doctor.probe_machine(Context({"HOME": folder, "PATH": ""}))
+                found = doctor.evaluate(machine, {})
                 os.write(write, json.dumps([one.as_dict() for one in found]).encode())
             finally:
                 os._exit(0)

@@ -31,7 +31,7 @@ from tests.support.doctor_cases import (
 
 
 def found(machine: Machine) -> dict[str, Finding]:
-    return {one.id: one for one in doctor.judge(machine, machine.home.variables)}
+    return {one.id: one for one in doctor.evaluate(machine, machine.home.variables)}
 
 
 def test_every_id_of_the_machine_has_a_case() -> None:

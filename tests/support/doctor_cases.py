@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from taoprofiles.doctor.docker_probe import Answer, DockerFacts, Gpus
+from taoprofiles.doctor.docker_probe import DockerFacts, EngineProbe, Gpus
 from taoprofiles.doctor.doctor import Machine
 from taoprofiles.doctor.own_state import OwnState
 from taoprofiles.launcher.home_probe import FileSystem, Home
@@ -24,8 +24,8 @@ TAO = Launcher(
     "/home/ana/venv/bin/tao", "/home/ana/venv/bin/python", (3, 11, 7), "/home/ana/venv", "nvidia-tao", "6.26.3",
     packages=PACKAGES,
 )  # fmt: skip
-ENGINE = Answer(SOCKET, "AAAA", "27.1.1", "Ubuntu 24.04", "/var/lib/docker")
-NOBODY = Answer(SOCKET, trouble="absent", problem="there is no engine")
+ENGINE = EngineProbe(SOCKET, "AAAA", "27.1.1", "Ubuntu 24.04", "/var/lib/docker")
+NOBODY = EngineProbe(SOCKET, trouble="absent", problem="there is no engine")
 SOUND = Machine(
     VERSION,
     Launchers((TAO,)),
@@ -109,7 +109,10 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"docker__command": NOBODY},
     ),
     "docker-denied": (engines(trouble="denied", problem="permission denied"), {"docker__group": "root"}),
-    "daemon-mismatch": ({"docker__command__id": "BBBB"}, {"docker__command": Answer("", trouble="odd", problem="?")}),
+    "daemon-mismatch": (
+        {"docker__command__id": "BBBB"},
+        {"docker__command": EngineProbe("", trouble="odd", problem="?")},
+    ),
     "docker-host-set": (
         {"docker__host": OTHER, "docker__first__address": OTHER},
         {"docker__host": SOCKET},

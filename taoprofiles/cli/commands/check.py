@@ -155,8 +155,8 @@ def _prediction_data(report: Report, *, reveal: bool) -> dict[str, Any]:
 def doctor_command(context: Context, args: argparse.Namespace) -> Result:
     from taoprofiles.doctor import doctor
 
-    machine = doctor.gather(context)
-    findings = doctor.judge(machine, context.environ)
+    machine = doctor.probe_machine(context)
+    findings = doctor.evaluate(machine, context.environ)
     areas = {
         "launcher": _launcher(context, machine),
         "engine": _engine(machine),
@@ -167,7 +167,7 @@ def doctor_command(context: Context, args: argparse.Namespace) -> Result:
         "guard": _guard(machine),
     }
     lines = [*table(list(areas.items())), ""]
-    return _with_findings(findings, {"facts": doctor.facts(machine)}, lines, strict=args.strict)
+    return _with_findings(findings, {"facts": doctor.to_plain_data(machine)}, lines, strict=args.strict)
 
 
 def _launcher(context: Context, machine: Machine) -> str:
@@ -182,7 +182,7 @@ def _launcher(context: Context, machine: Machine) -> str:
 
 
 def _engine(machine: Machine) -> str:
-    from taoprofiles.doctor.docker_probe import ABSENT
+    from taoprofiles.system.engine import ABSENT
 
     engine, command = machine.docker.first, machine.docker.command
     if engine.trouble:
