@@ -31,6 +31,7 @@ def parse(content: bytes, where: str) -> dict[str, Any]:
     """Parse a mounts file; ``where`` names it. Raises InvalidStateError, with line and column if it is not JSON."""
     mapping, problem = best_effort.parse_json(content)
     if problem:
+        problem = problem if content.strip() else "it is empty"
         _, _, hint = explain_json_error(content.decode("utf-8", "replace"))
         raise InvalidStateError(f"'{where}' is not valid JSON: {problem}", hint=hint)
     if not isinstance(mapping, dict):
@@ -62,6 +63,8 @@ _JSON_HINTS = (
 
 def explain_json_error(text: str) -> tuple[int, str, str]:
     """Return why a text is not JSON: the line, the problem and a hint; of a trailing comma, the comma's line."""
+    if not text.strip():
+        return 1, "it is not JSON: it is empty", 'the smallest mapping is {"Mounts": []}'
     try:
         json.loads(text)
     except json.JSONDecodeError as error:

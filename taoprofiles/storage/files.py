@@ -216,7 +216,18 @@ def to_taoprof_error(path: str, action: str, error: OSError) -> TaoprofError:
     filename = error.filename if isinstance(error.filename, str) else path
     other = f" ('{filename}')" if os.path.dirname(filename) != os.path.dirname(path) else ""
     error_type = InvalidStateError if error.errno in _PATH_IS_WRONG else TaoprofError
-    return error_type(f"cannot {action} '{path}': {reason}{other}", hint=_HINTS.get(error.errno or 0, ""))
+    hint = dangling_link_hint(path) if error.errno == errno.ENOENT else _HINTS.get(error.errno or 0, "")
+    return error_type(f"cannot {action} '{path}': {reason}{other}", hint=hint)
+
+
+def dangling_link_hint(path: str) -> str:
+    """Return how to repair the symlink ``path`` if it leads into a folder that does not exist, else ""."""
+    folder = os.path.dirname(real_path(path))
+    if not os.path.islink(path) or os.path.lexists(folder):
+        return ""
+    import shlex
+
+    return f"To create the folder: mkdir -p {shlex.quote(folder)}; to remove the link: rm {shlex.quote(path)}"
 
 
 def file_type(mode: int) -> str:

@@ -102,9 +102,9 @@ def switch_locked(
     _wait_for_writer(context)
     transaction = _Transaction(context)
     result = transaction.plan(name, mkdir=mkdir, check=check, may_write=True, release=release)
+    preflight.make_folders(result.folders)
     if result.changed:
         assert result.name is not None  # noqa: S101 - for the type checker: a plan has a name
-        preflight.make_folders(result.folders)
         result.saved_entry = transaction.write("use", result.name, mapping.to_bytes(result.wanted))
         if transaction.has_writer is not False:
             doubt = "is still" if transaction.has_writer else "may still be"

@@ -166,6 +166,8 @@ def test_a_comma_too_many_is_named_where_it_stands(home: Home, blanks: str, is_l
         ('{"Mounts": [],\n"a": None}', 2, "in JSON this is null, true or false"),
         ('{"Mounts": [{"source": "/a"\n"destination": "/b"}]}', 2, "is there a comma missing before this?"),
         ('{"Mounts": [{"source": "/a"}', 1, "the end is missing: close every { and ["),
+        ("", 1, 'the smallest mapping is {"Mounts": []}'),
+        (" \n", 1, 'the smallest mapping is {"Mounts": []}'),
     ],
 )
 def test_what_is_wrong_with_a_file_that_is_not_json(home: Home, text: str, line: int, hint: str) -> None:

@@ -77,6 +77,9 @@ def test_link_into_a_folder_that_is_not_there(home: Home) -> None:
     done = home.run("use", "a")
     assert done.returncode == 1
     assert done.stderr.startswith("taoprof: error: cannot write ") and "no such file or directory" in done.stderr
+    hint = f"mkdir -p {home.root}/gone; to remove the link: rm {home.mapping_file}"
+    for words in (["use", "a"], ["status"], ["current"]):
+        assert hint in "".join(home.run(*words).stdout + home.run(*words).stderr), words
     assert os.readlink(home.mapping_file) == "gone/mounts.json"
     assert home.json("history")["data"]["entries"] == []
 
@@ -207,3 +210,20 @@ def test_no_mapping(home: Home, text: bytes) -> None:
     assert home.run("current").stdout == "a\n"
     home.run("undo", check=True)
     assert home.mapping_file.read_bytes() == text
+
+
+# What does not need a switch
+
+
+def test_use_of_the_active_mapping_does_the_rest_of_what_was_asked(home: Home) -> None:
+    (home.profiles / "same.toml").write_bytes((home.profiles / "a.toml").read_bytes())
+    home.run("use", "a", check=True)
+    (home.root / "projects/a").rmdir()
+    done = home.run("use", "a", "--mkdir", check=True)
+    assert done.stdout == "'a' is already active; ~/.tao_mounts.json is unchanged\n"
+    assert (home.root / "projects/a").is_dir()
+    hold = home.json("hold", "--reason", "x")["data"]["id"]
+    for name in ("a", "same"):
+        done = home.run("use", name, "--release", hold, "--yes", check=True)
+        assert f"hold {hold} stays, because the mapping is the same. To release it: taoprof release " in done.stderr
+        assert [record["id"] for record in home.holds()] == [hold]

@@ -14,6 +14,7 @@ from taoprofiles.holds.hold import OWN_KINDS, Hold, blocking_holds
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Store, Summary
+from taoprofiles.storage import files
 from taoprofiles.storage.locks import Lock
 from taoprofiles.storage.paths import Context
 from taoprofiles.switching import status
@@ -243,10 +244,7 @@ def _explain(context: Context, now: Status) -> str:
     if now.state == "active":
         return f"'{now.name}' is active"
     if now.state == "none":
-        if now.last is not None and now.entry is None:
-            removed = f"{path} was removed by another program; '{now.last}' was active"
-            return f"{removed}. To restore it: taoprof use {now.last}"
-        return f"{path} does not exist: tao would start without any mounts"
+        return _explain_absence(context, now, path)
     if now.state == "unmanaged":
         what = f"{path} was not written by taoprof. To create a profile from it: taoprof import --name NAME"
         try:
@@ -260,6 +258,15 @@ def _explain(context: Context, now: Status) -> str:
     elif not os.path.lexists(context.profile_file(now.name or "")):
         return f"the active profile '{now.name}' has been removed; {path} still has its mapping"
     return f"'{now.name}' is active, but {reason}"
+
+
+def _explain_absence(context: Context, now: Status, path: str) -> str:
+    if hint := files.dangling_link_hint(context.mapping_file):
+        return f"{path} is a link into a folder that does not exist. {hint}"
+    if now.last is not None and now.entry is None:
+        removed = f"{path} was removed by another program; the last profile known to be active is '{now.last}'"
+        return f"{removed}. To use it again: taoprof use {now.last}"
+    return f"{path} does not exist: tao would start without any mounts"
 
 
 def show_command(context: Context, args: argparse.Namespace) -> Result:

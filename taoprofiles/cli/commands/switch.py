@@ -38,6 +38,10 @@ def use_command(context: Context, args: argparse.Namespace) -> Result:
     if switched.folders:
         folders = ", ".join(map(context.short, switched.folders))
         messages.append(f"would create {folders}" if args.dry_run else f"created {folders}")
+    if args.release is not None and not args.dry_run and not switched.changes:
+        messages.append(
+            f"hold {args.release} stays, because the mapping is the same. To release it: taoprof release {args.release}"
+        )
     messages += switch.kept_message(switched.saved_entry)
     messages += [f"warning: {text}" for text in switched.unchecked]
     if own := current_cache.own_profile(context):
@@ -118,7 +122,8 @@ def _use_lines(context: Context, args: argparse.Namespace, switched: switch.Swit
         lines = [f"- {context.short(context.mapping_file)}", f"+ '{switched.name}'", *lines]
     before = f"from '{switched.previous}' " if switched.previous else ""
     if not switched.changed:
-        return [*lines, f"'{switched.name}' is already active; nothing changed"]
+        unchanged = f"{context.short(context.mapping_file)} is unchanged" if switched.folders else "nothing changed"
+        return [*lines, f"'{switched.name}' is already active; {unchanged}"]
     if args.dry_run:
         return [*lines, f"would switch {before}to '{switched.name}'"]
     if switched.name == switched.previous:
@@ -131,11 +136,10 @@ def undo_command(context: Context, args: argparse.Namespace) -> Result:
     entry = plan.entry
     number, time, action, profile, _ = _entry_row(entry, is_interrupted=False)
     effect, done = _undo_effect(context, plan)
-    if not args.json:
-        print_progress(f"undoing entry {number} ({action}{'' if profile == '-' else f' {profile}'}, {time}): {effect}")
+    line = f"undoing entry {number} ({action}{'' if profile == '-' else f' {profile}'}, {time}): {effect}"
     switch.undo(context, number)
     data = {"id": entry.id, "target": entry.target, "profile": entry.profile, "name": plan.name}
-    return Result(data, [f"entry {number} undone: {done}"])
+    return Result(data, [f"entry {number} undone: {done}"], messages=[] if args.json else [line])
 
 
 def _undo_effect(context: Context, plan: switch.Undo) -> tuple[str, str]:
