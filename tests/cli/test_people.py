@@ -166,6 +166,23 @@ def test_stop_asks_unless_it_is_what_was_started_last(home: Home) -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["stop", "HOLD"], "is a manual hold without a command"),
+        (["new", "dino"], "profile 'dino' already exists"),
+        (["new", "a/b"], "'a/b' is not a valid profile name"),
+    ],
+)
+def test_what_cannot_be_done_is_not_asked_about(home: Home, words: list[str], error: str) -> None:
+    home.run("use", "city", check=True)
+    hold_id = home.json("hold", "--reason", "a test")["data"]["id"]
+    with on_terminal(home, *(hold_id if word == "HOLD" else word for word in words)) as terminal:
+        output = terminal.finish()[1].decode()
+    assert error in output
+    assert "[y/N]" not in output
+
+
+@pytest.mark.parametrize(
     ("word", "meant"),
     [
         ("ls", "list"),

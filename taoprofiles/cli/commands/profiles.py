@@ -18,6 +18,8 @@ from taoprofiles.switching.status import get_status
 def new_command(context: Context, args: argparse.Namespace) -> Result:
     store, name = Store(context), args.name
     messages: list[str] = []
+    if store.text_or_none(name) is not None:
+        raise manage.name_exists("new", name)  # before anything is asked
     if args.source is None:
         messages = prompts.confirm_home(context) if args.project_dir is None else []
         profile, reason = manage.new(

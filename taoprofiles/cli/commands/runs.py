@@ -79,10 +79,10 @@ def stop_command(context: Context, args: argparse.Namespace) -> Result:
     from taoprofiles.runs import log
 
     active = manage.active_holds(context)
-    hold = active.find(args.id)
+    hold = log.find_stoppable(context, active, args.id)
     own = [other.id for other in active.holds if other.user == context.user and other.kind != "manual"]
-    is_last = hold is not None and own[-1:] == [hold.id] and time.time() - hold.since < LONG_AGO
-    if hold is not None and not is_last and not args.yes and prompts.can_ask():
+    is_last = own[-1:] == [hold.id] and time.time() - hold.since < LONG_AGO
+    if not is_last and not args.yes and prompts.can_ask():
         print_progress(f"{hold.line()}, profile '{hold.profile}'")
         age = time.time() - hold.since
         question = "You have started other work since. Stop it?"
