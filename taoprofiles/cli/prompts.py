@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -44,11 +45,20 @@ def refuse_in_cell(program: str, hint: str) -> None:
 
 
 def confirm(question: str, *, default: bool = False) -> bool:
-    """Ask a yes-or-no question on stderr. ``default`` is the answer of an empty line; the end of input is no."""
-    print_stderr(f"{question} [{'Y/n' if default else 'y/N'}] ", end="")
-    line = sys.stdin.readline()
-    answer = line.strip().lower()
-    return answer in ("y", "yes") or (default and line != "" and not answer)
+    """Ask a yes-or-no question on stderr, until the answer is one.
+
+    ``default`` is the answer of an empty line; the end of input is no.
+    """
+    answers = {"y": True, "yes": True, "n": False, "no": False, "": default}
+    while True:
+        print_stderr(f"{question} [{'Y/n' if default else 'y/N'}] ", end="")
+        line = sys.stdin.readline()
+        if not line:
+            return False
+        answer = answers.get(line.strip().lower())
+        if answer is not None:
+            return answer
+        print_stderr("answer y or n")
 
 
 def confirm_home(context: Context) -> list[str]:
@@ -104,10 +114,12 @@ def _clean(context: Context, line: str, *, is_path: bool) -> tuple[str, str]:
     text = line.strip()
     if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
         text = text[1:-1]
+    elif is_path and not os.path.lexists(_to_path(context, text)):
+        text = re.sub(r"\\(.)", r"\1", text)  # a path that was copied from a shell's command line
     if not text.isprintable():
         return text, "the value contains unprintable characters"
     if is_path and text:
-        text = os.path.normpath(context.absolute(expand_variables(text, context.environ)))
+        text = _to_path(context, text)
     left = find_placeholder(text)
     if left and not os.path.isdir(text):
         return text, f"'{left}' is a placeholder"
@@ -124,6 +136,10 @@ def _clean(context: Context, line: str, *, is_path: bool) -> tuple[str, str]:
     elif existing != text and not os.access(existing, os.W_OK):
         problem = f"'{text}' does not exist, and you cannot create folders in '{existing}'"
     return text, problem
+
+
+def _to_path(context: Context, text: str) -> str:
+    return os.path.normpath(context.absolute(expand_variables(text, context.environ)))
 
 
 def _read_line(prompt: str) -> str | None:

@@ -39,7 +39,8 @@ def names(home: Home) -> list[str]:
 
 @pytest.mark.parametrize(
     ("first", "second", "status", "saved"),
-    [("~/data\n", "y\n", 0, True), ("~/data\n", "\n", 0, True), ("~/data\n", "n\n", 0, False),
+    [("~/data\n", "y\n", 0, True), ("~/data\n", "maybe\nyes\n", 0, True), ("~/data\n", "maybe\nno\n", 0, False),
+     ("~/data\n", "maybe\n\x04", 0, False), ("~/data\n", "\n", 0, True), ("~/data\n", "n\n", 0, False),
      ("~/data\n", "\x04", 0, False), ("~/data\n", "\x03", -2, False), ("\x04", None, 2, False),
      ("\x03", None, -2, False), ("\n\n\n", None, 2, False)],
 )  # fmt: skip
@@ -60,12 +61,13 @@ def test_the_answer_decides(home: Home, first: str, second: str | None, status: 
     ("typed", "wanted"),
     [('"~/data"', "data"), ("$HOME/data", "data"), ("${HOME}/da\t", "data"), ("~/da\t", "data"),
      ("data", "project/data"), ("", "project"), ("<dir>\n/dev/null\n~/data", "data"),
+     (r"~/my\ data", "my data"), ("~/my data", "my data"), (r"~/back\slash", r"back\slash"),
      ("FIXME\n$NOSUCH/x\n/dev/null/x", None), ("~/todo", "todo")],
 )  # fmt: skip
 def test_an_answer_is_read_as_a_shell_does_and_asked_again_if_it_cannot_be(
     home: Home, typed: str, wanted: str | None
 ) -> None:
-    for name in ("data", "project", "todo"):
+    for name in ("data", "project", "todo", "my data", r"back\slash"):
         (home.root / name).mkdir()
     notebook(home.root / "project/a.ipynb", "FIXME")
     words = [home.taoprof, "import", "a.ipynb"]
