@@ -259,7 +259,7 @@ ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
             metavar="NAME=VALUE",
             action="append",
             default=[],
-            dest="given",
+            dest="user_values",
         ),
         _flag("--force", "replace an existing profile of that name ('taoprof undo' restores it)"),
     ),

@@ -186,8 +186,8 @@ def hold_rows(holds: Sequence[Hold], *, own: str = "") -> list[tuple[str, ...]]:
         container, pid = hold.container[:6] if hold.container else "-", str(hold.pid or "-")
         age = format_age(time.time() - hold.since)
         phase = "-" if hold.kind == "manual" else hold.phase
-        what = "this notebook" if hold.id == own else hold.title()
-        rows.append((hold.id, hold.profile or "-", hold.kind, phase, age, pid, container, file, what))
+        description = "this notebook" if hold.id == own else hold.title()
+        rows.append((hold.id, hold.profile or "-", hold.kind, phase, age, pid, container, file, description))
     return rows
 
 

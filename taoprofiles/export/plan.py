@@ -195,7 +195,7 @@ def _text_problems(mounts: Sequence[PlanMount], user: str | None, secrets: _Secr
     for number, mount in enumerate(mounts):
         texts += [(f"mounts[{number}].source", mount.source), (f"mounts[{number}].destination", mount.destination)]
     for where, text in texts:
-        # A path is no secret, whatever the name of its variable (KEYS_DIR): paths are shown everywhere.
+        # A path is not a secret, whatever the name of its variable (KEYS_DIR): paths are shown everywhere.
         owner = next((key for key, value in secrets if value in text and not value.startswith("/")), None)
         if owner is not None:
             yield f"{where}: it contains the value of the secret '{owner}', which is not printed"

@@ -54,10 +54,10 @@ class Source:
         folder = context.folder if path is None else os.path.dirname(context.absolute(path))
         self._folder = os.path.normpath(folder)
 
-    def evaluate(self, given: Mapping[str, str]) -> ImportResult:
+    def evaluate(self, user_values: Mapping[str, str]) -> ImportResult:
         """Evaluate the code with the user's values by name. Raises UsageError for an empty folder."""
-        given = {name: self._expanded(name, value) for name, value in given.items()}
-        return read_cells(self._cells, self._context, self._folder, given)
+        user_values = {name: self._expanded(name, value) for name, value in user_values.items()}
+        return read_cells(self._cells, self._context, self._folder, user_values)
 
     def _expanded(self, name: str, value: str) -> str:
         """Expand ``~`` in a value that the user gave, and make a folder absolute."""
@@ -183,7 +183,7 @@ class _ProfileBuilder:
         """Return the mapping as the launcher reads it: absolute sources, and one mount for each folder."""
         mapping = self._result.mapping
         if not isinstance(mapping, dict):
-            raise InvalidStateError(f"'{self._where}' writes a mounts file that holds no object")
+            raise InvalidStateError(f"'{self._where}' writes a mounts file that is not a JSON object")
         if not isinstance(mapping.get("Mounts"), list):
             return mapping
         docker = mapping.get("DockerOptions")

@@ -249,7 +249,7 @@ def _write(ev: Evaluator, file: OpenFile, piece: Any) -> None:
 
 
 def _value_of(pieces: list[Any]) -> Any:
-    """Return the value of the JSON text that is written in pieces, Unknown if it is not known, None for no JSON."""
+    """Return the value of JSON text that is written in pieces, Unknown if it is not known, None if it is not JSON."""
     texts = [piece for piece in pieces if not isinstance(piece, str) or piece.strip()]
     if len(texts) == 1 and isinstance(texts[0], Json):
         return texts[0].value

@@ -38,7 +38,7 @@ class ImportResult:
     """The result of the static evaluation.
 
     ``mapping`` is what the mounts file holds in the end, None if none is written; ``variables`` are the environment
-    variables that are known. Strings in both are ``TracedStr``. ``questions`` must be answered (``given``) before a
+    variables that are known. Strings in both are ``TracedStr``. ``questions`` must be answered before a
     profile can be built. ``left_out`` are variables without a known value, with the reason. ``notes`` are other
     remarks, ``not_followed`` the statements that are not followed and ``calls`` the calls, each with its location.
     """
@@ -149,7 +149,7 @@ def _elsewhere(path: str) -> str:
     return f"the mounts file is written to '{path}'{why}; tao reads only '~/.tao_mounts.json'"
 
 
-def _needed_values(mapping: dict[str, Any], given: Mapping[str, str]) -> Iterator[tuple[str, list[Any], Judge]]:
+def _needed_values(mapping: dict[str, Any], user_values: Mapping[str, str]) -> Iterator[tuple[str, list[Any], Judge]]:
     """Yield the values of a mapping that a profile needs, with the name under which they can be given.
 
     The function with them returns why a value must be asked for, or "".
@@ -163,8 +163,8 @@ def _needed_values(mapping: dict[str, Any], given: Mapping[str, str]) -> Iterato
         elif isinstance(mount, dict):
             destination = mount.get("destination")
             name = str(destination) if isinstance(destination, str) else f"Mounts[{number}]"
-            if name in given:
-                mount["source"] = TracedStr(segments(given[name]))
+            if name in user_values:
+                mount["source"] = TracedStr(segments(user_values[name]))
             yield name, [mount.get("source"), destination], doubt
     for section in mapping.keys() - {"Mounts"}:
         leaves = [leaf for leaf in _leaves(mapping[section]) if isinstance(leaf, (str, Unknown))]
@@ -179,9 +179,9 @@ def _leaves(value: Any) -> Iterator[Any]:
         yield value
 
 
-def read_cells(code: list[cells.Cell], context: Context, folder: str, given: Mapping[str, str]) -> ImportResult:
-    """Evaluate the cells of a file in ``folder``. ``given`` are the user's values by name."""
-    state = State(context, TracedStr([Segment(folder, "folder")]), given)
+def read_cells(code: list[cells.Cell], context: Context, folder: str, user_values: Mapping[str, str]) -> ImportResult:
+    """Evaluate the cells of a file in ``folder``. ``user_values`` are the user's values by name."""
+    state = State(context, TracedStr([Segment(folder, "folder")]), user_values)
     evaluator = Evaluator(state)
     for cell in code:
         evaluator.run_cell(cell)

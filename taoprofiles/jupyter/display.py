@@ -204,16 +204,16 @@ def overwritten_output(context: Context, session: Session, differences: list[str
     """Return the warning that the shared mapping file was overwritten, or removed if ``differences`` is None."""
     path = context.short(context.mapping_file)
     if differences is None:
-        what = f"warning: {path} was removed while this cell ran: 'tao' would start without any mounts. To restore it: "
-        return Output(what + _use_again(session))
-    what = f"{path} was overwritten while this cell ran"
+        text = f"warning: {path} was removed while this cell ran: 'tao' would start without any mounts. To restore it: "
+        return Output(text + _use_again(session))
+    text = f"{path} was overwritten while this cell ran"
     if session.shared:
-        what = f"warning: {what}, and no longer has the mapping of profile '{session.name}', which this notebook uses. "
-        what += f"To restore it: {_use_again(session)}"
+        text = f"warning: {text}, and no longer has the mapping of profile '{session.name}', which this notebook uses. "
+        text += f"To restore it: {_use_again(session)}"
     else:
-        what = f"note: {what}. 'tao' in this notebook does not read it: it uses the mapping of profile '{session.name}'"
+        text = f"note: {text}. 'tao' in this notebook does not read it: it uses the mapping of profile '{session.name}'"
     head = (f"differences from '{session.name}' (-) to {path} (+)",)
-    return Output(what).table("", head, [(line,) for line in differences])
+    return Output(text).table("", head, [(line,) for line in differences])
 
 
 def _use_again(session: Session) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -174,3 +175,12 @@ def test_no_function_has_more_than_eight_parameters() -> None:
 def test_no_module_is_too_long_to_read() -> None:
     lengths = {module: len(path.read_text().splitlines()) for module, path in FILES.items()}
     assert {module: length for module, length in lengths.items() if length > 650} == {}
+
+
+def test_the_page_about_the_structure_names_only_modules_that_exist() -> None:
+    page = (PACKAGE.parent / "docs/explanation/how-it-works.md").read_text()
+    modules = {module.removeprefix("taoprofiles.").replace(".", "/") for module in FILES}
+    named = set(re.findall(r"`(\w+/[\w/]+)\.py`", page)) - {"export/__init__"}
+    for block in re.findall(r"```text\n(.*?)```", page, re.DOTALL):
+        named |= set(re.findall(r"\b([a-z]+/[a-z_/]*[a-z_])", block))
+    assert named - modules - {"tests/project/test_architecture", "tests/support/launchers"} == set()

@@ -46,13 +46,12 @@ MEANINGS = {
 _SHELL_SCRIPTS = (".sh", ".bash", ".zsh")
 _CODE = (".ipynb", ".py")
 _FILES_LIMIT = 2000
-_NO_SET = "--set is for notebooks and Python scripts"
 
 
 def import_command(context: Context, args: argparse.Namespace) -> Result:
-    given = dict(map(_setting, args.given))
+    user_values = dict(map(_setting, args.user_values))
     if args.file is not None and os.path.isdir(context.expand_user(args.file)):
-        return _folder(context, args, given)
+        return _folder(context, args, user_values)
     where = context.short(context.mapping_file) if args.file is None else args.file
     content = b"" if args.file is None else _content(context, args.file)
     first = content.split(b"\n", 1)[0] if content.startswith(b"#!") else b""
@@ -61,8 +60,8 @@ def import_command(context: Context, args: argparse.Namespace) -> Result:
         raise UsageError(f"'{where}' is a shell script, and shell scripts are not imported", hint=hint)
     name = check_name(_stem(args.file) if args.name is None else args.name)
     if where.endswith(_CODE) or build.is_notebook(content) or b"python" in first:
-        return _code(context, args, name, content, given)
-    if given:
+        return _code(context, args, name, content, user_values)
+    if user_values:
         raise UsageError(
             "--set is for notebooks and Python scripts", hint="to change a profile: taoprof set NAME KEY=VALUE"
         )
@@ -137,17 +136,17 @@ def _setting(text: str) -> tuple[str, str]:
 # One notebook or script
 
 
-def _code(context: Context, args: argparse.Namespace, name: str, content: bytes, given: dict[str, str]) -> Result:
+def _code(context: Context, args: argparse.Namespace, name: str, content: bytes, user_values: dict[str, str]) -> Result:
     where = build.STDIN if args.file == "-" else args.file
     if not args.force and Store(context).text_or_none(name) is not None:
         raise manage.name_exists("import", name)  # before anything is asked
     source = build.Source(context, content, where=where, path=None if args.file == "-" else args.file)
-    result = source.evaluate(given)
+    result = source.evaluate(user_values)
     asked = False
     while result.mapping is not None and result.questions and _may_ask(args) and all(q.name for q in result.questions):
         asked = True
-        given |= _ask(context, result.questions, where, os.path.dirname(args.file))
-        result = source.evaluate(given)
+        user_values |= _ask(context, result.questions, where, os.path.dirname(args.file))
+        result = source.evaluate(user_values)
     build.check_given(result, where)
     profile, notes = build.build(context, result, name=name, where=where)
     summary = Renderer(template(profile, name=name), context, name=name, path="not yet written").summary()
@@ -179,9 +178,9 @@ def _ask(context: Context, questions: list[Question], where: str, folder: str) -
         reason = "" if is_placeholder(question.text) else question.reason
         details = ": ".join(filter(None, [text, reason]))
         print_stderr(f"{where} needs one value from you ({question.location}: {details})")
-        beside = os.path.normpath(context.absolute(folder))  # where a notebook is, its project most often is
-        is_project = question.name == "LOCAL_PROJECT_DIR" and beside != context.home
-        default = question.suggestion or (beside if is_project else "")
+        notebook_folder = os.path.normpath(context.absolute(folder))  # where a notebook is, its project most often is
+        is_project = question.name == "LOCAL_PROJECT_DIR" and notebook_folder != context.home
+        default = question.suggestion or (notebook_folder if is_project else "")
         try:
             meaning = MEANINGS.get(question.name, "")
             answers[question.name] = ask_value(context, question.name, meaning=meaning, default=default)
@@ -209,17 +208,17 @@ class _File:
     problem: str = ""
 
 
-def _folder(context: Context, args: argparse.Namespace, given: dict[str, str]) -> Result:
+def _folder(context: Context, args: argparse.Namespace, user_values: dict[str, str]) -> Result:
     if args.name is not None:
         raise UsageError("--name is for one file; in a folder each profile is named after its file")
-    candidates, notes = _candidates(context, args, given)
+    candidates, notes = _candidates(context, args, user_values)
     questions = {question.name: question for file in candidates if file.result for question in file.result.questions}
     shared = [question for question in questions.values() if question.name and not question.name.startswith("/")]
     asked = bool(shared) and _may_ask(args)
     if asked:
-        given |= _ask(context, shared, args.file, args.file)
+        user_values |= _ask(context, shared, args.file, args.file)
         for file in candidates:
-            file.result = file.source.evaluate(given) if file.source is not None else None
+            file.result = file.source.evaluate(user_values) if file.source is not None else None
     for file, name in zip(candidates, _names([file.path for file in candidates]), strict=True):
         with _problem_of(file):
             _build(context, args, file, name)
@@ -236,7 +235,9 @@ def _folder(context: Context, args: argparse.Namespace, given: dict[str, str]) -
     return _report(args.file, candidates, notes)
 
 
-def _candidates(context: Context, args: argparse.Namespace, given: dict[str, str]) -> tuple[list[_File], list[str]]:
+def _candidates(
+    context: Context, args: argparse.Namespace, user_values: dict[str, str]
+) -> tuple[list[_File], list[str]]:
     """Return the files that write a mounts file or cannot be read, and notes about the others.
 
     Raises InvalidStateError if there are none, and UsageError for a given name that no file has.
@@ -248,9 +249,9 @@ def _candidates(context: Context, args: argparse.Namespace, given: dict[str, str
         read.append(file)
         with _problem_of(file):
             file.source = build.Source(context, _content(context, path), where=path, path=path)
-            file.result = file.source.evaluate(given)
+            file.result = file.source.evaluate(user_values)
     results = [file.result for file in read if file.result is not None]
-    unused = [name for name in given if all(name in result.unused for result in results)]
+    unused = [name for name in user_values if all(name in result.unused for result in results)]
     if unused:
         raise UsageError(f"no notebook in '{args.file}' has a variable '{unused[0]}'")
     candidates = [file for file in read if file.result is None or file.result.mapping is not None]

@@ -235,8 +235,8 @@ def _drift(context: Context, now: Status, name: str | None) -> list[mapping.Diff
 def _explain_state(context: Context, now: Status, similar: tuple[str, int] | None) -> str:
     if similar is None or similar[1]:
         return _explain(context, now)
-    what = f"{context.short(context.mapping_file)} was not written by taoprof; it has the same mapping as profile"
-    return f"{what} '{similar[0]}'. To use that profile: taoprof use {similar[0]}"
+    message = f"{context.short(context.mapping_file)} was not written by taoprof; it has the same mapping as profile"
+    return f"{message} '{similar[0]}'. To use that profile: taoprof use {similar[0]}"
 
 
 def _explain(context: Context, now: Status) -> str:
@@ -246,12 +246,12 @@ def _explain(context: Context, now: Status) -> str:
     if now.state == "none":
         return _explain_absence(context, now, path)
     if now.state == "unmanaged":
-        what = f"{path} was not written by taoprof. To create a profile from it: taoprof import --name NAME"
+        message = f"{path} was not written by taoprof. To create a profile from it: taoprof import --name NAME"
         try:
             mapping.parse(now.content or b"", path)
         except TaoprofError as error:
-            what = f"{error.message}; it was not written by taoprof, and tao would fail"
-        return f"{what}; to replace it (it is saved in the history): taoprof use NAME"
+            message = f"{error.message}; it was not written by taoprof, and tao would fail"
+        return f"{message}; to replace it (it is saved in the history): taoprof use NAME"
     reason = f"its profile cannot be evaluated: {now.problem}"
     if not now.problem:
         reason = f"the profile has changed since. To see how: taoprof diff; to apply it: taoprof use {now.name}"

@@ -235,13 +235,13 @@ _ACTIONS = {"restore": "restored the held mapping", "mend": "fix"}  # "mend" is 
 
 
 def _entry_row(entry: Entry, *, is_interrupted: bool) -> tuple[str, ...]:
-    what = _ACTIONS.get(entry.action, entry.action)
+    action = _ACTIONS.get(entry.action, entry.action)
     if entry.action == "found":
-        what = "mapping file written by another program" if entry.after else "mapping file removed"
-    what += " (interrupted)" if is_interrupted else ""
+        action = "mapping file written by another program" if entry.after else "mapping file removed"
+    action += " (interrupted)" if is_interrupted else ""
     profile = f"{entry.was} → {entry.profile}" if entry.was else entry.profile or "-"
     by = entry.by if entry.action != "found" else entry.writer or "-"  # we have only noticed it
-    return str(entry.id), format_time(entry.time), what, profile, by
+    return str(entry.id), format_time(entry.time), action, profile, by
 
 
 def _run_row(run: Hold) -> tuple[str, ...]:
