@@ -95,3 +95,8 @@ class GuardRunningError(TaoprofError):
 
     code = "guarded"
     status = 8
+
+
+def reason_of(error: Exception) -> str:
+    """Return why the system refused something, for the end of a message: its text, without the path and the number."""
+    return str(getattr(error, "strerror", None) or error).lower()

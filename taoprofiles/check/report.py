@@ -25,6 +25,7 @@ from taoprofiles.mounts import mapping, paths
 from taoprofiles.rules import container, machine, mounts, options, start
 from taoprofiles.rules.command_paths import CommandContext, Images, check_command, explain_task
 from taoprofiles.rules.finding import ERROR, WARNING, Finding, by_severity, warning
+from taoprofiles.storage import files
 from taoprofiles.storage.paths import Context
 from taoprofiles.system import filesystem
 from taoprofiles.system.filesystem import PathInfo, find_foreign_files
@@ -189,11 +190,8 @@ def _check_login(context: Context, prediction: Prediction) -> Iterator[Finding]:
 
 
 def _check_mode(target: CheckTarget, secrets: Collection[str]) -> list[Finding]:
-    try:
-        mode = os.stat(target.path).st_mode & 0o777
-    except OSError:
-        return []
-    if not (secrets and mode & 0o044):
+    mode = files.readable_by_others(target.path)
+    if not (secrets and mode):
         return []
     names = sorted({name.partition("=")[0] for name in secrets})  # a name may contain a value
     what = f"it contains {', '.join(names)}, and other users may read it (mode {mode:o})"

@@ -44,11 +44,10 @@ def run(argv: list[str]) -> int:
     except OSError as error:
         # Errors of other files are TaoprofErrors: this one is about stdout, on a full disk for example.
         from taoprofiles.cli import output
-        from taoprofiles.errors import TaoprofError
+        from taoprofiles.errors import TaoprofError, reason_of
 
         _discard_output()
-        reason = (error.strerror or str(error)).lower()
-        return output.emit_error("", TaoprofError(f"cannot write the output: {reason}"), as_json=False)
+        return output.emit_error("", TaoprofError(f"cannot write the output: {reason_of(error)}"), as_json=False)
 
 
 def _answer_prompt(argv: list[str]) -> bool:
@@ -154,14 +153,13 @@ def _any_context() -> Context:
 
 def _unseal(context: Context) -> None:
     """Make the mapping file writable again if a guard was killed that had sealed it."""
+    if not os.path.lexists(context.seal):
+        return
     from taoprofiles.errors import TaoprofError
-    from taoprofiles.storage import locks
+    from taoprofiles.guard import status
 
     try:
-        if locks.is_orphaned(context.seal, context.guard):
-            from taoprofiles.guard import status
-
-            status.unseal(context)
+        status.unseal(context)
     except TaoprofError:
         pass  # the command itself will report what is wrong, or succeed without
 

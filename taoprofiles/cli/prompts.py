@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from taoprofiles.cli.output import STDERR, Declined, print_progress, print_stderr
-from taoprofiles.errors import TaoprofError, UsageError
+from taoprofiles.errors import TaoprofError, UsageError, reason_of
 from taoprofiles.launcher.quoting import expand_variables
 from taoprofiles.masking import printable
 from taoprofiles.profiles.rendering import SIZE_LIMIT, is_path_variable
@@ -263,9 +263,8 @@ def _open_editor(context: Context, path: str, name: str) -> None:
         stdout = None if sys.stdout.isatty() else STDERR  # what an editor draws is not part of our answer
         completed = subprocess.run([*shlex.split(command), path], stdout=stdout, check=False)  # noqa: S603 - the user's
     except (OSError, ValueError) as error:
-        reason = (error.strerror or "").lower() if isinstance(error, OSError) else str(error)
         raise TaoprofError(
-            f"cannot start the editor '{command}': {reason}",
+            f"cannot start the editor '{command}': {reason_of(error)}",
             hint=f"to use another editor: EDITOR=nano taoprof edit {name}",
         ) from None
     if completed.returncode != 0:

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
-from taoprofiles.errors import TaoprofError
+from taoprofiles.errors import TaoprofError, reason_of
 from taoprofiles.guard import status as guard_status
 from taoprofiles.guard.service import Service
 from taoprofiles.holds.records import HoldRecords
@@ -68,7 +68,7 @@ def probe_state(context: Context) -> OwnState:
         except TaoprofError as error:
             unreadable.append((path, error.message))
         except OSError as error:
-            unreadable.append((path, (error.strerror or str(error)).lower()))
+            unreadable.append((path, reason_of(error)))
         return otherwise
 
     now = attempt(context.mapping_file, lambda: status.get_status(context), None)

@@ -146,9 +146,9 @@ class Guard:
         """Return the file's content, attributes and symlink of the same moment."""
         path = self._context.mapping_file
         for _ in range(10):
-            stat, link = _stat(path), files.link_target(path)
+            stat, link = files.stat_or_none(path), files.link_target(path)
             content = files.read(path, MAPPING_LIMIT)
-            if link == files.link_target(path) and _identity(stat) == _identity(_stat(path)):
+            if link == files.link_target(path) and _identity(stat) == _identity(files.stat_or_none(path)):
                 break
         if stat is None:
             return Snapshot(content, None, link)
@@ -185,7 +185,7 @@ class Guard:
     def _remember_mappings(self, holds: list[Hold], file: Snapshot) -> None:
         """Set the mapping of work without a record to that of when it was first seen, not the one that is there now."""
         last = file.last if file.entry is None else None
-        stat = _stat(self._context.mapping_file)
+        stat = files.stat_or_none(self._context.mapping_file)
         overwritten = time.time() if stat is None else stat.st_ctime
         needs: dict[object, tuple[str | None, str | None, str | None]] = {}
         for hold in holds:
@@ -264,13 +264,6 @@ class Guard:
         host = processes.host_id()
         ends = [hold.until - hold.since - seconds_held(hold, host) for hold in self.holds if hold.until is not None]
         return min(self._late_check, time.monotonic() + max(0.05, min(ends, default=NEVER)))
-
-
-def _stat(path: str) -> os.stat_result | None:
-    try:
-        return os.stat(path)
-    except OSError:
-        return None
 
 
 def _identity(stat: os.stat_result | None) -> object:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
-from taoprofiles.errors import TaoprofError
+from taoprofiles.errors import TaoprofError, reason_of
 from taoprofiles.holds.liveness import Containers
 from taoprofiles.storage import files
 from taoprofiles.storage.paths import Context
@@ -112,7 +112,7 @@ class MappingWatcher:
         try:
             self._watches.arm(self._wanted())
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
+            reason = reason_of(error)
             if not self.degraded:
                 logger.warning(
                     "inotify is not available (%s): polling %g times a second instead; its limits: sysctl fs.inotify",

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from taoprofiles.errors import TaoprofError, UsageError
+from taoprofiles.errors import TaoprofError, UsageError, reason_of
 from taoprofiles.holds.hold import OWN_KINDS, RUN_VARIABLE, Hold, new_hold
 from taoprofiles.holds.liveness import HEARTBEAT, ActiveHolds, find_active_holds
 from taoprofiles.holds.records import HoldRecords
@@ -203,7 +203,7 @@ class Run:
         except UsageError as error:
             raise CommandError(error.message, error.status, error.hint) from None
         except (OSError, ValueError) as error:  # ValueError: a NUL or no text, from a program that uses the API
-            reason = (getattr(error, "strerror", None) or str(error)).lower()
+            reason = reason_of(error)
             raise CommandError(f"'{command[0]}' cannot be started: {reason}", NOT_EXECUTABLE, "") from None
         return status if status >= 0 else 128 - status
 

@@ -10,7 +10,7 @@ import os
 import stat
 from contextlib import suppress
 
-from taoprofiles.errors import InvalidStateError, TaoprofError
+from taoprofiles.errors import InvalidStateError, TaoprofError, reason_of
 from taoprofiles.storage.paths import Context
 
 PRIVATE = 0o600
@@ -50,7 +50,7 @@ def try_read(path: str, limit: int) -> tuple[bytes, str]:
     except InvalidStateError as error:
         return b"", error.message.replace(f"'{path}'", "it", 1)
     except (OSError, ValueError) as error:
-        return b"", (getattr(error, "strerror", "") or str(error)).lower()
+        return b"", reason_of(error)
 
 
 def _read(path: str, limit: int) -> bytes:
@@ -89,6 +89,20 @@ def link_target(path: str) -> str | None:
         return os.readlink(path)
     except OSError:
         return None
+
+
+def stat_or_none(path: str) -> os.stat_result | None:
+    """Return the status of a file or folder, following symlinks, or None if it cannot be read."""
+    try:
+        return os.stat(path)
+    except OSError:
+        return None
+
+
+def readable_by_others(path: str) -> int:
+    """Return the mode of a file that other users may read, or 0 for any other."""
+    status = stat_or_none(path)
+    return status.st_mode & 0o777 if status is not None and status.st_mode & 0o044 else 0
 
 
 def real_path(path: str) -> str:
@@ -212,7 +226,7 @@ def make_folder(path: str) -> None:
 
 def to_taoprof_error(path: str, action: str, error: OSError) -> TaoprofError:
     """Return the error "cannot ACTION 'PATH': reason"; an InvalidStateError if the path itself is wrong."""
-    reason = (error.strerror or str(error)).lower()
+    reason = reason_of(error)
     filename = error.filename if isinstance(error.filename, str) else path
     other = f" ('{filename}')" if os.path.dirname(filename) != os.path.dirname(path) else ""
     error_type = InvalidStateError if error.errno in _PATH_IS_WRONG else TaoprofError

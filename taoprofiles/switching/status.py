@@ -132,10 +132,6 @@ def get_warnings(context: Context, *, secrets: list[str]) -> list[str]:
             f"warning: LAUNCHER_MOUNTS is '{other_file}' in this shell, so tao reads that and not {path}: "
             "unset LAUNCHER_MOUNTS"
         )
-    try:
-        mode = os.stat(context.mapping_file).st_mode & 0o777
-    except OSError:
-        mode = 0
-    if secrets and mode & 0o044:
+    if secrets and files.readable_by_others(context.mapping_file):
         warnings.append(f"warning: {path} holds {', '.join(secrets)}, and is readable by other users: chmod 600 {path}")
     return warnings

@@ -9,6 +9,8 @@ import subprocess
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from taoprofiles.errors import reason_of
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -41,7 +43,7 @@ def run_bounded(command: Sequence[str], environ: Mapping[str, str], seconds: flo
             start_new_session=True,
         )
     except OSError as error:
-        return CompletedCommand(-1, "", "", f"it cannot be started: {(error.strerror or str(error)).lower()}")
+        return CompletedCommand(-1, "", "", f"it cannot be started: {reason_of(error)}")
     except ValueError:  # a NUL in a path or a variable
         return CompletedCommand(-1, "", "", "it cannot be started: no such name")
     with process:

@@ -13,6 +13,8 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
+from taoprofiles.errors import reason_of
+
 T = TypeVar("T")
 
 PROFILE_LABEL, STATE_LABEL, RUN_LABEL = "taoprofiles.profile", "taoprofiles.state", "taoprofiles.run"
@@ -145,7 +147,7 @@ class Engine:
             return EngineError("permission denied", DENIED)
         if isinstance(error, ConnectionRefusedError):
             return EngineError("connection refused", REFUSED)
-        text = (error.strerror or str(error)).lower()
+        text = reason_of(error)
         return EngineError(text, REFUSED if isinstance(error, ConnectionError) else INVALID)
 
     def _connect(self, deadline: float) -> socket.socket:

@@ -6,6 +6,7 @@ import os
 import re
 import stat
 
+from taoprofiles.errors import reason_of
 from taoprofiles.storage import files
 from taoprofiles.storage.paths import is_inside
 
@@ -27,7 +28,7 @@ class PathInfo:
         except (FileNotFoundError, NotADirectoryError):
             self.problem = "missing"
         except (OSError, ValueError) as error:
-            self.problem = str(getattr(error, "strerror", None) or error).lower()
+            self.problem = reason_of(error)
         else:
             self.uid, self.gid, self.mode = status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)
 

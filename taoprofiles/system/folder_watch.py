@@ -23,6 +23,8 @@ from watchdog.events import (
 )
 from watchdog.observers import Observer
 
+from taoprofiles.storage import files
+
 if TYPE_CHECKING:
     from watchdog.observers.api import BaseObserver
 
@@ -115,8 +117,5 @@ class _Overflow(logging.Handler):
 
 
 def _identity(folder: str) -> object:
-    try:
-        status = os.stat(folder)
-    except OSError:
-        return None
-    return (status.st_dev, status.st_ino)
+    status = files.stat_or_none(folder)
+    return status and (status.st_dev, status.st_ino)

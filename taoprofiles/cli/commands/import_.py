@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from taoprofiles.cli.output import Result, missing_folders, print_stderr, profile_lines, table
 from taoprofiles.cli.prompts import ask_value, can_ask, confirm
-from taoprofiles.errors import InvalidProfileError, InvalidStateError, TaoprofError, UsageError
+from taoprofiles.errors import InvalidProfileError, InvalidStateError, TaoprofError, UsageError, reason_of
 from taoprofiles.importer import build
 from taoprofiles.importer.cells import NOTEBOOK_LIMIT
 from taoprofiles.importer.state import doubt, is_placeholder
@@ -333,7 +333,7 @@ def _paths(folder: str) -> tuple[list[str], list[str]]:
             with os.scandir(current) as listed:
                 entries = sorted(listed, key=lambda entry: entry.name)
         except OSError as error:
-            unread.append(f"{current}: {(error.strerror or str(error)).lower()}")
+            unread.append(f"{current}: {reason_of(error)}")
             continue
         folders = [entry for entry in entries if entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".")]
         waiting += [entry.path for entry in reversed(folders)]
