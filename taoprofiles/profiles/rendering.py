@@ -102,7 +102,7 @@ class Expander:
         if name not in self._values:
             if name in chain:
                 circle = " → ".join((*chain[chain.index(name) :], name))
-                raise ExpressionError(f"the variables refer to each other in a circle: {circle}")
+                raise ExpressionError(f"circular reference: {circle}")
             if len(chain) > 100:
                 raise ExpressionError("more than 100 variables refer to each other in a chain")
             if name not in self._expressions:
@@ -136,7 +136,7 @@ class Expander:
         except UnicodeEncodeError:
             is_text = False
         if not is_text:
-            raise ExpressionError("the value has a NUL or is not valid text, so no program can be given it")
+            raise ExpressionError("the value contains a NUL or invalid text")
         return value
 
     def _part(self, text: str, inner: str | None, chain: tuple[str, ...]) -> str:

@@ -47,7 +47,7 @@ def run_bounded(command: Sequence[str], environ: Mapping[str, str], seconds: flo
     except ValueError:  # a NUL in a path or a variable
         return CompletedCommand(-1, "", "", "it cannot be started: no such name")
     with process:
-        output, problem = _read(process, time.monotonic() + seconds)
+        output, problem = _read(process, seconds)
         if problem:
             _end(process)
         status = process.wait()
@@ -55,8 +55,8 @@ def run_bounded(command: Sequence[str], environ: Mapping[str, str], seconds: flo
     return CompletedCommand(status, out, err, problem or "")
 
 
-def _read(process: subprocess.Popen[bytes], end: float) -> tuple[list[bytes], str]:
-    output = [b"", b""]
+def _read(process: subprocess.Popen[bytes], seconds: float) -> tuple[list[bytes], str]:
+    output, end = [b"", b""], time.monotonic() + seconds
     with selectors.DefaultSelector() as selector:
         for number, pipe in enumerate((process.stdout, process.stderr)):
             assert pipe is not None  # noqa: S101 # both are asked for
@@ -64,7 +64,7 @@ def _read(process: subprocess.Popen[bytes], end: float) -> tuple[list[bytes], st
         while selector.get_map():
             left = end - time.monotonic()
             if left <= 0:
-                return output, "it does not answer"
+                return output, f"it did not finish within {seconds:g} s"
             # A child that outlives the program may keep the pipes: the program itself has written everything.
             for key, _ in selector.select(min(left, 0.2)):
                 chunk = os.read(key.fd, 1 << 16)
@@ -72,12 +72,12 @@ def _read(process: subprocess.Popen[bytes], end: float) -> tuple[list[bytes], st
                     selector.unregister(key.fileobj)
                 output[key.data] += chunk
                 if len(output[key.data]) > _LIMIT:
-                    return output, "its answer has no end"
+                    return output, f"its output exceeds {_LIMIT >> 20} MB"
             if process.poll() is not None and not selector.select(0):
                 break
     while process.poll() is None:
         if time.monotonic() >= end:
-            return output, "it does not come to an end"
+            return output, f"it did not exit within {seconds:g} s"
         time.sleep(0.005)
     return output, ""
 

@@ -44,7 +44,7 @@ class EngineError(Exception):
         self.absent = kind == ABSENT
 
 
-_ODD_ANSWER = "its response is not that of a Docker API"
+_INVALID_RESPONSE = "its response is not that of a Docker API"
 
 
 class Engine:
@@ -70,7 +70,7 @@ class Engine:
         """Return the containers that have not ended (running, paused, restarting); see ``parse_container_list``."""
         containers = parse_container_list(self._ask("GET", "/containers/json"))
         if containers is None:
-            raise EngineError("its answer is not a list of containers")
+            raise EngineError("its response is not a list of containers")
         return containers
 
     def inspect(self, container: str) -> dict[str, Any] | None:
@@ -117,7 +117,7 @@ class Engine:
         except OSError as error:
             raise self._error(error) from None
         except (ValueError, RecursionError):
-            raise EngineError(_ODD_ANSWER) from None
+            raise EngineError(_INVALID_RESPONSE) from None
 
     def _ask(self, method: str, path: str) -> Any:
         deadline = min(time.monotonic() + self._timeout, self._end)
@@ -136,7 +136,7 @@ class Engine:
         try:
             return json.loads(body) if body else {}
         except (ValueError, RecursionError):
-            raise EngineError(_ODD_ANSWER) from None
+            raise EngineError(_INVALID_RESPONSE) from None
 
     def _error(self, error: OSError) -> EngineError:
         if isinstance(error, TimeoutError):
@@ -222,11 +222,11 @@ def _read_head(connection: socket.socket, deadline: float) -> tuple[int, bytes]:
         chunk = _receive(connection, deadline)
         received += chunk
         if not chunk or len(received) > _LIMIT:
-            raise EngineError(_ODD_ANSWER)
+            raise EngineError(_INVALID_RESPONSE)
     head, _, body = received.partition(b"\r\n\r\n")
     words = head.split(b"\r\n")[0].split(b" ")
     if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
-        raise EngineError(_ODD_ANSWER)
+        raise EngineError(_INVALID_RESPONSE)
     status = int(words[1])
     if status >= 400 and status != 404:
         raise EngineError(f"HTTP status {status}")

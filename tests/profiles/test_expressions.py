@@ -135,11 +135,11 @@ def test_circle_names_its_chain(ring: list[str], start: int) -> None:
     chain = [*ring[first:], *ring[:first], ring[first]]
     with pytest.raises(ExpressionError) as caught:
         Expander(variables, {}, HOME).variable(ring[first])
-    assert str(caught.value).endswith("circle: " + " → ".join(chain))
+    assert str(caught.value).endswith("circular reference: " + " → ".join(chain))
 
 
 def test_circle_is_told_without_the_way_to_it() -> None:
-    assert why("${X}", X="${A}", A="${B}", B="${A}").endswith("circle: A → B → A")
+    assert why("${X}", X="${A}", A="${B}", B="${A}").endswith("circular reference: A → B → A")
 
 
 def test_unknown_name_names_its_chain() -> None:
