@@ -123,19 +123,21 @@ def _clean(context: Context, line: str, *, is_path: bool) -> tuple[str, str]:
     left = find_placeholder(text)
     if left and not os.path.isdir(text):
         return text, f"'{left}' is a placeholder"
-    if not is_path or not text:
-        return text, ""
-    existing = text
+    return text, _folder_problem(text) if is_path and text else ""
+
+
+def _folder_problem(path: str) -> str:
+    """Return why a path cannot be used as a folder, "" if it can."""
+    existing = path
     while not os.path.lexists(existing):
         existing = os.path.dirname(existing)
-    problem = ""
-    if "$" in text:
-        problem = f"'{text}' refers to a variable that is not set"
-    elif not os.path.isdir(existing):
-        problem = f"'{existing}' is not a folder"
-    elif existing != text and not os.access(existing, os.W_OK):
-        problem = f"'{text}' does not exist, and you cannot create folders in '{existing}'"
-    return text, problem
+    if "$" in path:
+        return f"'{path}' refers to a variable that is not set"
+    if not os.path.isdir(existing):
+        return f"'{existing}' is not a folder"
+    if existing != path and not os.access(existing, os.W_OK):
+        return f"'{path}' does not exist, and you cannot create folders in '{existing}'"
+    return ""
 
 
 def _to_path(context: Context, text: str) -> str:
