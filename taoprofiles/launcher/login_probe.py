@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from taoprofiles.storage import best_effort, files
+from taoprofiles.storage import files, json_text
 
 REGISTRIES = ("nvcr.io", "stg.nvcr.io")
 _LIMIT = 4 << 20
@@ -45,7 +45,7 @@ def probe_login(environ: Mapping[str, str], home: str) -> Login:
     content, problem = files.try_read(path, _LIMIT)
     if problem:
         return login._replace(state="absent" if problem == "absent" else "unreadable", problem=problem)
-    data, problem = best_effort.parse_json(content)
+    data, problem = json_text.parse(content)
     auths = data.get("auths", {}) if isinstance(data, dict) else None
     if not isinstance(data, dict) or not isinstance(auths, dict):
         return login._replace(state="broken", problem=problem or "it is not a valid Docker config.json")

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from taoprofiles.errors import InvalidStateError
 from taoprofiles.launcher.versions import behaviour_or_newest
 from taoprofiles.masking import MASK, is_secret
-from taoprofiles.storage import best_effort
+from taoprofiles.storage import json_text
 
 DOCKER_OPTIONS = frozenset(behaviour_or_newest("").options)
 """Those of the newest launcher. The value of any other option is masked, since it may be a secret."""
@@ -29,7 +29,7 @@ def to_bytes(mapping: dict[str, Any]) -> bytes:
 
 def parse(content: bytes, where: str) -> dict[str, Any]:
     """Parse a mounts file; ``where`` names it. Raises InvalidStateError, with line and column if it is not JSON."""
-    mapping, problem = best_effort.parse_json(content)
+    mapping, problem = json_text.parse(content)
     if problem:
         problem = problem if content.strip() else "it is empty"
         _, _, hint = explain_json_error(content.decode("utf-8", "replace"))

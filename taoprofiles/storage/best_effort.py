@@ -39,21 +39,6 @@ def read_json(path: str, limit: int) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def parse_json(content: bytes) -> tuple[Any, str]:
-    """Parse JSON as ``json.load(open(path))`` does, in UTF-8; None and the problem where that raises.
-
-    The problem names a position and never the content.
-    """
-    try:
-        return json.loads(content.decode()), ""
-    except json.JSONDecodeError as error:
-        return None, f"line {error.lineno}, column {error.colno}: {error.msg.lower()}"
-    except UnicodeDecodeError as error:
-        return None, f"byte {error.start} is not UTF-8"
-    except (ValueError, RecursionError):
-        return None, "it is nested too deeply, or has a number too long"
-
-
 def overwrite(path: str, data: bytes) -> None:
     """Write into the existing file, which on a full disk still has its room."""
     with suppress(OSError):

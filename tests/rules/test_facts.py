@@ -20,7 +20,7 @@ from taoprofiles.doctor import docker_probe
 from taoprofiles.launcher import home_probe, installed, login_probe
 from taoprofiles.launcher.installed import NO_ANSWER, NO_INTERPRETER, NO_LAUNCHER, OTHER_PROGRAM
 from taoprofiles.rules.machine import check_home, check_login
-from taoprofiles.storage import best_effort
+from taoprofiles.storage import json_text
 from taoprofiles.system.commands import run_bounded
 from tests.support.home import require
 
@@ -274,5 +274,5 @@ def test_the_environment_is_kept_by_names_that_are_known() -> None:
 
 @given(st.binary(max_size=100))
 def test_any_bytes_are_parsed_or_said_to_be_none(content: bytes) -> None:
-    result, problem = best_effort.parse_json(content)
+    result, problem = json_text.parse(content)
     assert problem == "" or result is None
