@@ -370,23 +370,7 @@ def prepare(
         doing="use" if kind == "notebook" else kind,
         command=[] if kind != "run" or options.image else command, variables=variables,
     )  # fmt: skip
-    mounts, pid = mapping.mounted(rendered), os.getpid()
-    hold = new_hold(
-        context,
-        kind,
-        profile=name,
-        reason=reason,
-        shared=options.shared,
-        folder=context.folder,
-        since=time.time(),
-        pid=pid,
-        start=processes.start_time(pid) or 0,
-        command=mask_command(command, [variables[variable] for variable in renderer.secrets()[0]]),
-        engine=Engine(context.environ).address,
-        digest=mapping.digest(mapping.to_bytes(rendered)),
-        mounts=[list(pair) for pair in mounts.items()],
-        results=paths.host_paths(paths.results_folders(command, variables), mounts) if kind == "run" else [],
-    )
+    hold = _new_run_hold(context, kind, command, renderer, profile=name, reason=reason, shared=options.shared)
     run = run_type(context, hold, renderer)
     if options.image is not None:  # first, so that nothing is done if it is refused
         _use_docker(run, renderer, command, options)
@@ -402,26 +386,56 @@ def prepare(
         try:
             run.environ[RUN_VARIABLE] = hold.id
             run.notes = [f"warning: {warning}" for warning in active.unchecked]
-            if options.shared:
-                if store.text(name) != text:
-                    raise TaoprofError(f"profile '{name}' was changed at this moment", hint="run the command again")
-                hold.content = History(context).store_content(mapping.to_bytes(rendered))
-                records.write(hold)
-                run.notes += kept_message(
-                    switch_locked(context, name, check=options.check, release=options.release).saved_entry
-                )
-                run.environ.pop("LAUNCHER_MOUNTS", None)
-            elif options.image is not None:
+            if options.shared and store.text(name) != text:
+                raise TaoprofError(f"profile '{name}' was changed at this moment", hint="run the command again")
+            if options.image is not None:
                 _use_docker(run, renderer, command, options)
             else:
-                run.wanted = _with_tag(rendered, hold, set_gpus=True)
-                run.environ["LAUNCHER_MOUNTS"] = path = records.mounts_path(hold.id)
-                atomic.replace(path, mapping.to_bytes(run.wanted))
+                _give_mapping(run, records, options)
         except BaseException:
             os.close(run.liveness_fd)
             records.delete(hold.id)
             raise
     return run
+
+
+def _new_run_hold(
+    context: Context, kind: str, command: list[str], renderer: Renderer, *, profile: str, reason: str, shared: bool
+) -> Hold:
+    """Return the hold of this process for a run; its secrets are masked."""
+    variables, rendered, pid = renderer.variables(), renderer.mapping(), os.getpid()
+    mounts = mapping.mounted(rendered)
+    return new_hold(
+        context,
+        kind,
+        profile=profile,
+        reason=reason,
+        shared=shared,
+        folder=context.folder,
+        since=time.time(),
+        pid=pid,
+        start=processes.start_time(pid) or 0,
+        command=mask_command(command, [variables[variable] for variable in renderer.secrets()[0]]),
+        engine=Engine(context.environ).address,
+        digest=mapping.digest(mapping.to_bytes(rendered)),
+        mounts=[list(pair) for pair in mounts.items()],
+        results=paths.host_paths(paths.results_folders(command, variables), mounts) if kind == "run" else [],
+    )
+
+
+def _give_mapping(run: Run, records: HoldRecords, options: RunOptions) -> None:
+    """Switch the shared mapping file, or write the run's own mounts file. Needs the lock."""
+    context, hold = run.context, run.hold
+    if options.shared:
+        hold.content = History(context).store_content(mapping.to_bytes(run.rendered))
+        records.write(hold)
+        switched = switch_locked(context, hold.profile or "", check=options.check, release=options.release)
+        run.notes += kept_message(switched.saved_entry)
+        run.environ.pop("LAUNCHER_MOUNTS", None)
+    else:
+        run.wanted = _with_tag(run.rendered, hold, set_gpus=True)
+        run.environ["LAUNCHER_MOUNTS"] = path = records.mounts_path(hold.id)
+        atomic.replace(path, mapping.to_bytes(run.wanted))
 
 
 def _has_terminal() -> bool:

@@ -76,10 +76,10 @@ def shell_command(context: Context, args: argparse.Namespace) -> Result:
 
 
 def stop_command(context: Context, args: argparse.Namespace) -> Result:
-    from taoprofiles.runs import log
+    from taoprofiles.runs.stop import find_stoppable, stop
 
     active = manage.active_holds(context)
-    hold = log.find_stoppable(context, active, args.id)
+    hold = find_stoppable(context, active, args.id)
     own = [other.id for other in active.holds if other.user == context.user and other.kind != "manual"]
     is_last = own[-1:] == [hold.id] and time.time() - hold.since < LONG_AGO
     if not is_last and not args.yes and prompts.can_ask():
@@ -90,7 +90,7 @@ def stop_command(context: Context, args: argparse.Namespace) -> Result:
             question = f"This started {format_age(age)} ago. Stop it?"
         if not prompts.confirm(question):
             raise Declined("not stopped")
-    hold = log.stop(context, args.id)
+    hold = stop(context, args.id)
     signal = "SIGHUP" if hold.kind == "shell" else "SIGTERM"
     action = f"container {hold.container[:6]} stopped" if hold.container else f"sent {signal} to its processes"
     return Result({"id": hold.id, "container": hold.container}, [f"{hold.kind} {hold.id}: {action}"])

@@ -1,0 +1,66 @@
+"""Stopping a run: its container, or its processes if it has none."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+
+from taoprofiles.errors import NotFoundError, TaoprofError, UsageError
+from taoprofiles.holds.hold import RUN_VARIABLE, Hold
+from taoprofiles.holds.liveness import ActiveHolds
+from taoprofiles.holds.manage import active_holds
+from taoprofiles.storage.paths import Context
+from taoprofiles.system import processes
+from taoprofiles.system.engine import Engine, EngineError
+
+
+def stop(context: Context, hold_id: str) -> Hold:
+    """Stop the container of a run, or its processes if it has none; then its hold ends by itself.
+
+    Of a notebook, only what its cells started is stopped, not the kernel. Raises what ``find_stoppable`` does, and
+    TaoprofError if the engine refuses.
+    """
+    hold = find_stoppable(context, active_holds(context), hold_id)
+    if hold.container:
+        _stop_container(Engine(context.environ, address=hold.engine), hold.container)
+        if hold.kind == "found":
+            return hold  # its launcher ends with it
+    for pid in _processes(context, hold):
+        with suppress(ProcessLookupError, PermissionError):  # it has just ended; the pid may be another user's by now
+            if pid != os.getpid():
+                # An interactive shell ignores SIGTERM, and exits on SIGHUP, as when its terminal closes.
+                os.kill(pid, signal.SIGHUP if hold.kind == "shell" else signal.SIGTERM)
+    return hold
+
+
+def find_stoppable(context: Context, active: ActiveHolds, hold_id: str) -> Hold:
+    """Return the hold whose work can be stopped.
+
+    Raises NotFoundError, UsageError if there is nothing to stop or it is on another host.
+    """
+    hold = active.find(hold_id)
+    if hold is None:
+        raise NotFoundError(f"there is no run '{hold_id}'", hint="'taoprof status' lists the active runs")
+    if hold.kind == "manual":
+        raise UsageError(f"'{hold_id}' is a manual hold without a command", hint=f"'taoprof release {hold_id}'")
+    if hold.host_id != processes.host_id():
+        raise UsageError(f"'{hold_id}' runs on {hold.host}: stop it there")
+    if hold.kind == "notebook" and not (hold.container or _processes(context, hold)):
+        raise UsageError(f"notebook '{hold.reason}' has no running task", hint="shut its kernel down in Jupyter")
+    return hold
+
+
+def _processes(context: Context, hold: Hold) -> list[int]:
+    pids = [pid for pid, tag in processes.with_variable(context.uid, RUN_VARIABLE) if tag == hold.id]
+    if hold.kind == "found" and processes.alive(hold.pid, hold.start):
+        pids.append(hold.pid)
+    return pids
+
+
+def _stop_container(engine: Engine, container: str) -> None:
+    try:
+        if not engine.stop(container):
+            raise NotFoundError(f"container {container[:6]} does not exist any more")
+    except EngineError as error:
+        raise TaoprofError(f"container {container[:6]} could not be stopped: {error}") from None
