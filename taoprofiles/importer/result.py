@@ -68,9 +68,8 @@ class ImportResult:
     @property
     def unused(self) -> list[str]:
         """The given values that had no effect."""
-        return [
-            name for name in self._state.user_values if name not in self._state.applied and not name.startswith("/")
-        ]
+        state = self._state
+        return [name for name in state.user_values if name not in state.applied and not name.startswith("/")]
 
     def is_current(self, name: str, version: int) -> bool:
         """Check whether a version of a variable is the value that it has in the end."""
@@ -121,11 +120,8 @@ class ImportResult:
                 self.left_out.append((name, f"{value.location}: {value.reason}"))
                 continue
             origins = [Origin(name, value, location), *self._state.origins(value)]
-            if (
-                {origin.name for origin in origins if placeholder_reason(origin.value)}
-                - asked
-                - {*self._state.user_values}
-            ):
+            placeholders = {origin.name for origin in origins if placeholder_reason(origin.value)}
+            if placeholders - asked - {*self._state.user_values}:
                 self.left_out.append((name, f"{location}: a placeholder, '{str(value)[:60]}'"))
                 continue
             self.variables[name] = value

@@ -116,7 +116,7 @@ def test_that_the_file_is_another_projects_comes_before_its_faults(home: Home) -
     )
 
 
-def test_a_refused_run_names_the_check_that_tells_the_same(home: Home) -> None:
+def test_a_refused_run_names_the_check_with_the_same_findings(home: Home) -> None:
     home.profile("p")
     spec = home.root / "projects/p/train.yaml"
     spec.touch()

@@ -144,7 +144,7 @@ def test_what_only_looks_like_a_path(project: Path, line: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["encryption_key", "api_key", "wandb_token"])
-def test_a_secret_in_a_spec_is_not_told(project: Path, key: str) -> None:
+def test_a_secret_in_a_spec_is_masked(project: Path, key: str) -> None:
     """A key in base64 may begin with a slash."""
     (project / "specs/t.yaml").write_text(f"{key}: /s3cr3t\nb: {{{key}: YOUR_s3cr3t}}\n{key}: ???\n")
     (finding,) = findings_in(project, "train", "-e", "/specs/t.yaml")

@@ -246,7 +246,7 @@ class Bash(Terminal):
 
 
 def pasted(seen: str, finding: str, *, first: bool) -> str:
-    """Give the command that a finding hints at, out of what the person sees."""
+    """Return the command that a finding hints at, out of what the person sees."""
     found = re.search(rf"^(?:error|warning|info): .*\[{finding}\]\n(?:  .*\n)*?  hint: (.*)\n", seen, re.M)
     assert found, f"no [{finding}] with a hint in:\n{seen}"
     if first:

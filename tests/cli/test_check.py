@@ -45,7 +45,7 @@ def test_errors_are_3_and_warnings_0_unless_strict(home: Home) -> None:
     }  # fmt: skip
 
 
-def test_what_is_wrong_for_certain_is_refused_and_may_be_insisted_on(home: Home) -> None:
+def test_errors_are_refused_unless_forced(home: Home) -> None:
     (home.root / "real").mkdir()
     (home.root / "link").symlink_to("real")
     text = CUSTOM.format(source=home.root, docker="").replace('"/data"', f'"{home.root}/link"')
@@ -75,7 +75,7 @@ def test_a_run_is_refused_for_a_path_that_its_task_cannot_find(home: Home) -> No
     assert "-e /data/trian.yaml" in home.run("run", "p", *words).stdout
 
 
-def test_the_launcher_that_is_named_counts(home: Home) -> None:
+def test_launcher_option(home: Home) -> None:
     profile(home, "p", docker='shm_size = "1G"\ntty = true')
     assert call(home, "check", "p", "--launcher", "5.0.0").status == 0
     data = call(home, "check", "p", "--launcher", "4.0.1", "--json").envelope["data"]
@@ -84,14 +84,14 @@ def test_the_launcher_that_is_named_counts(home: Home) -> None:
     one_clear_error(call(home, "check", "p", "--launcher", "7.0.0"), 2)
 
 
-def test_secrets_are_not_shown_unless_asked_for(home: Home) -> None:
+def test_secrets_are_masked_unless_revealed(home: Home) -> None:
     home.profile("p", 'layout = "custom"\nmounts = []\n[container.env]\nWANDB_API_KEY = "0123secret"\n')
     for words in (["check", "p"], ["check", "p", "--json"]):
         assert "0123secret" not in call(home, *words).out
     assert "0123secret" in call(home, "check", "p", "--reveal").out
 
 
-def test_which_launcher_is_meant_is_said(home: Home) -> None:
+def test_the_launcher_is_named(home: Home) -> None:
     profile(home, "p")
     assert "no tao on PATH" in call(home, "check", "p", environ={"PATH": "/nowhere"}).out
     assert "no tao on PATH" not in call(home, "check", "p", "--launcher", "5.5.1", environ={"PATH": "/nowhere"}).out
@@ -221,7 +221,7 @@ def test_set_warns_as_check_does(home: Home, setting: str, message: str | None) 
     ("folder", "cause"),
     [("$USER/tao", "nothing expands"), ("${USER}", "nothing expands"), ("data # the folder", "ends with a comment")],
 )
-def test_a_folder_that_is_never_meant_is_not_made(home: Home, folder: str, cause: str) -> None:
+def test_mkdir_refuses_a_placeholder_or_a_comment(home: Home, folder: str, cause: str) -> None:
     profile(home, "p", source=f"{home.root}/{folder}".replace("$", "$$"))
     for words in (["check", "p", "--fix", "--yes"], ["use", "p", "--mkdir"], ["use", "p"]):
         done = call(home, *words)
@@ -251,7 +251,7 @@ def test_an_empty_variable_in_front_of_a_path(home: Home) -> None:
     assert "expands it: -e '$SPECS_DIR/train.yaml'" in call(home, "run", "p", "--", *words).err
 
 
-def test_a_variable_that_is_there_twice_is_told_with_its_line(home: Home) -> None:
+def test_a_duplicate_variable_is_reported_with_its_line(home: Home) -> None:
     entries = '{"variable": null, "value": "0"}' + "".join(
         f',\n{{"variable": "A", "value": "{value}"}}' for value in "xy"
     )

@@ -52,7 +52,7 @@ DATA = {
 """What docs/reference/output.md says ``data`` holds. Keys may be added; then they are added here."""
 
 
-def test_every_verb_has_a_case_here() -> None:
+def test_every_command_has_a_case_here() -> None:
     assert CASES.keys() == COMMANDS.keys() == DATA.keys()
 
 
@@ -96,7 +96,7 @@ def test_failure(home: Home, command: str) -> None:
 
 
 @pytest.mark.parametrize("words", [["--json"], ["nosuchcommand", "--json"], ["--json", "lst"]])
-def test_a_command_line_without_a_verb_is_an_envelope_too(home: Home, words: list[str]) -> None:
+def test_a_command_line_without_a_command_is_an_envelope_too(home: Home, words: list[str]) -> None:
     done = call(home, *words)
     assert done.status == 2
     assert done.envelope["error"]["code"] == "usage"
@@ -139,7 +139,7 @@ def test_current_in_each_state(home: Home) -> None:
     assert data() == {"name": None, "state": "unmanaged"}
 
 
-def test_what_a_run_starts_is_told_the_runs_own_profile(home: Home) -> None:
+def test_current_in_a_run_is_the_runs_own_profile(home: Home) -> None:
     prepare(home)
     inside = (
         f"{home.taoprof} current --json; {home.taoprof} status; {home.taoprof} current --short; {home.taoprof} show"
@@ -162,7 +162,7 @@ def test_use(home: Home) -> None:
     assert (data["name"], data["previous"], data["changed"]) == ("b", "b", False)
 
 
-def test_differing_is_an_answer_and_no_error(home: Home) -> None:
+def test_differing_is_not_an_error(home: Home) -> None:
     prepare(home)
     done = call(home, "diff", "a", "b", "--json")
     assert done.status == 6

@@ -100,7 +100,7 @@ def test_a_folder_is_asked_about_once(home: Home) -> None:
 @pytest.mark.parametrize(
     ("source", "destination"), [("/a:b", "/workspace"), ("/a\ud800", "/workspace"), ("/a", 1), ("/a", ["x"])]
 )
-def test_what_can_be_no_profile_is_one_clear_error(home: Home, source: str, destination: object) -> None:
+def test_invalid_mounts_are_one_clear_error(home: Home, source: str, destination: object) -> None:
     notebook(home.root / "a.ipynb", source, destination)
     done = home.run("import", "a.ipynb")
     one_clear_error(done, 3)
@@ -119,7 +119,7 @@ def test_a_hint_can_be_pasted(home: Home) -> None:
     one_clear_error(home.run("import", "x; touch y.ipynb", "--set", "LOCAL_PROJECT_DIR="), 2)
 
 
-def test_no_file_of_a_folder_stands_in_the_way_of_the_others(home: Home) -> None:
+def test_each_file_of_a_folder_is_imported_independently(home: Home) -> None:
     folder = home.root / "nb"
     for path in ("good.ipynb", "数据.ipynb", "p/x/same.ipynb", "q/x/same.ipynb", "My Dir/train.ipynb", "b/train.ipynb"):
         notebook(folder / path, f"/data/{path.encode().hex()}")
@@ -217,7 +217,7 @@ json.dump(mapping, open(os.path.expanduser("~/.tao_mounts.json"), "w"))
         ("%env HOST_DATA_DIR=$HOME/tao", "nothing expands $HOME", "{home}/tao"),
     ],
 )
-def test_a_value_that_is_no_path_is_asked_for(home: Home, cell: str, reason: str, value: str) -> None:
+def test_a_value_that_is_not_a_path_is_asked_for(home: Home, cell: str, reason: str, value: str) -> None:
     cells(home.root / "a.ipynb", cell, MOUNT)
     done = home.run("import", "a.ipynb", environ={"USER": "ana"})
     one_clear_error(done, 2)
@@ -301,7 +301,7 @@ def test_a_mounts_file_beside_the_notebook_is_named(home: Home) -> None:
     assert f"the mounts file is written to '{home.root}/nb/.tao_mounts.json'; tao reads only" in done.stderr
 
 
-def test_what_is_to_say_of_several_files_is_said_once(home: Home) -> None:
+def test_a_note_about_several_files_is_printed_once(home: Home) -> None:
     for name, number in (("a", 1), ("b", 2), ("c", 3)):
         notebook(home.root / f"nb/{name}.ipynb")
         content = json.loads((home.root / f"nb/{name}.ipynb").read_text())

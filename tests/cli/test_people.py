@@ -173,7 +173,7 @@ def test_stop_asks_unless_it_is_what_was_started_last(home: Home) -> None:
         (["new", "a/b"], "'a/b' is not a valid profile name"),
     ],
 )
-def test_what_cannot_be_done_is_not_asked_about(home: Home, words: list[str], error: str) -> None:
+def test_a_question_is_not_asked_if_the_command_would_fail(home: Home, words: list[str], error: str) -> None:
     home.run("use", "city", check=True)
     hold_id = home.json("hold", "--reason", "a test")["data"]["id"]
     with on_terminal(home, *(hold_id if word == "HOLD" else word for word in words)) as terminal:
@@ -329,7 +329,7 @@ def test_completion(home: Home, line: str, expected: list[str]) -> None:
     assert words == expected
 
 
-def test_completion_offers_every_verb_and_writes_nothing(home: Home) -> None:
+def test_completion_offers_every_command_and_writes_nothing(home: Home) -> None:
     before = home.tree()
     assert set(completed(home, "taoprof ")) >= set(COMMANDS)
     completed(home, "taoprof use d")

@@ -105,7 +105,7 @@ def test_check_knows_the_tasks_that_there_are(home: Home) -> None:
         ([], "no image given"),
     ],
 )
-def test_no_image_to_be_had_is_one_clear_error(home: Home, words: list[str], said: str) -> None:
+def test_no_known_image_is_one_clear_error(home: Home, words: list[str], said: str) -> None:
     home.profile("a")
     launcher(home, "nvidia_tao_cli", NEW)
     done = call(home, "render", "a", "--to", "docker", "--", *words)
@@ -125,7 +125,7 @@ def test_an_invalid_table_and_no_launcher(home: Home, config: object) -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_no_secret_is_told_and_what_is_left_out_is(home: Home, target: str) -> None:
+def test_secrets_are_masked_and_omissions_reported(home: Home, target: str) -> None:
     home.profile(
         "a",
         f'layout = "custom"\n[variables]\nKEY = "{KEY}"\nRESULTS_DIR = "/results"\n[container.env]\n'
@@ -233,7 +233,7 @@ def test_run_with_an_image_refuses(home: Home, words: list[str], status: int, sa
     assert home.tree() == before or status == 127
 
 
-def test_what_docker_itself_refuses_is_told_to_a_program_too(home: Home) -> None:
+def test_dockers_own_refusal_is_an_envelope_too(home: Home) -> None:
     home.profile("a")
     docker(home, 125)
     done = home.run("run", "a", "--image", "i", "--", "t")

@@ -123,7 +123,7 @@ def test_141_the_reader_has_gone_and_1_a_full_disk(home: Home, words: list[str])
     assert (done.returncode, done.stderr[:16], "Traceback" in done.stderr) == (1, "taoprof: error: ", False)
 
 
-def test_what_the_system_refuses_is_no_traceback(home: Home) -> None:
+def test_system_errors_have_no_traceback(home: Home) -> None:
     home.profile("a")
     refusal = RuntimeError("can't start new thread")
     with mock.patch("threading.Thread.start", side_effect=refusal):
@@ -133,7 +133,7 @@ def test_what_the_system_refuses_is_no_traceback(home: Home) -> None:
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-"])
-def test_a_closed_stream_is_no_traceback_and_the_switch_is_made(home: Home, closed: str) -> None:
+def test_a_closed_stream_does_not_prevent_the_switch(home: Home, closed: str) -> None:
     home.profile("a")
     done = subprocess.run(
         ["sh", "-c", f"{home.taoprof} use a {closed}"], env=home.environ, capture_output=True, text=True, timeout=30

@@ -290,7 +290,7 @@ def mount(source: str, destination: str) -> str:
         ("", {"image": "a b"}, "not the name of an image"),
     ],
 )
-def test_what_no_target_can_carry_is_one_error(text: str, options: dict[str, Any], said: str) -> None:
+def test_what_no_target_can_express_is_one_error(text: str, options: dict[str, Any], said: str) -> None:
     with pytest.raises(CannotRenderError) as caught:
         plan_of(text, **options)
     assert said in str(caught.value)
@@ -329,7 +329,7 @@ def test_pyxis_takes_no_separators(path: str) -> None:
         assert all(RENDERERS[target](plan).text for target in set(TARGETS) - {"slurm"})
 
 
-def test_a_path_that_is_called_like_a_secret_is_none() -> None:
+def test_a_path_named_like_a_secret_is_not_masked() -> None:
     plan = plan_of('[variables]\nKEYS_DIR = "/keys"\n' + mount("${KEYS_DIR}", "/data"))
     assert plan.mounts[0].source == "/keys"
 

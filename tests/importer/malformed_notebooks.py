@@ -453,7 +453,7 @@ def _main() -> None:
 
 
 def peak() -> int:
-    """Give the most memory that this process has had, in MB; ru_maxrss has the parent's too, from before exec."""
+    """Return the most memory that this process has had, in MB; ru_maxrss has the parent's too, from before exec."""
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("VmHWM:")) >> 10
 

@@ -51,7 +51,9 @@ def differs(found: Any, real: Any) -> bool:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_nothing_else_is_read_than_happens(homes: dict[str, Path], outcomes: dict[str, Outcome], name: str) -> None:
+def test_static_evaluation_equals_execution_or_is_unknown(
+    homes: dict[str, Path], outcomes: dict[str, Outcome], name: str
+) -> None:
     home, real = homes[name], outcomes[name]
     found = read(home, notebook([START, *CASES[name]]), folder=home / "nb/net")
     left_out = {variable for variable, _ in found.left_out} | {"HOME"}
@@ -89,7 +91,7 @@ def test_a_mounts_file_that_is_changed_in_another_way_is_unknown(tmp_path: Path,
 
 
 @pytest.mark.parametrize("spoilt", ["open(p, 'w').close()", "json.dump({'a': os}, open(p, 'w'))"])
-def test_a_mounts_file_that_is_left_empty_is_none(tmp_path: Path, spoilt: str) -> None:
+def test_an_empty_mounts_file_is_not_imported(tmp_path: Path, spoilt: str) -> None:
     first = "m = {'Mounts': []}\np = os.path.expanduser('~/.tao_mounts.json')\n" + write("m")
     assert read(tmp_path, notebook([START, first])).mapping == {"Mounts": []}
     assert read(tmp_path, notebook([START, first, spoilt])).mapping is None

@@ -421,7 +421,7 @@ def outcomes(homes: dict[str, Path]) -> dict[str, Outcome]:
 
 
 @pytest.mark.parametrize("name", IDIOMS)
-def test_reading_finds_what_executing_does(homes: dict[str, Path], outcomes: dict[str, Outcome], name: str) -> None:
+def test_static_evaluation_equals_execution(homes: dict[str, Path], outcomes: dict[str, Outcome], name: str) -> None:
     idiom, home, real = IDIOMS[name], homes[name], outcomes[name]
     folder = home / "nb/net"
     content = notebook([cell.replace("{HOME}", str(home)) for cell in idiom.cells])

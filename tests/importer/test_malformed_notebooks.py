@@ -54,7 +54,7 @@ def test_notebooks_from_a_grammar(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_by_hand(tmp_path: Path) -> None:
+def test_special_cases(tmp_path: Path) -> None:
     read_all(list(SPECIAL) if ALL else list(SPECIAL)[::3], tmp_path, share=1 if ALL else 0.1)
 
 
@@ -70,7 +70,7 @@ def test_by_hand(tmp_path: Path) -> None:
     + (["dollars"] if ALL else [])
     + [name for name in SPECIAL if name.startswith("a mapping that is")],
 )
-def test_the_command_says_it_clearly(home: Home, name: str) -> None:
+def test_import_reports_one_clear_error(home: Home, name: str) -> None:
     """Whatever stands in the file, it reaches the terminal as printable text, or as JSON that can be read."""
     content = SPECIAL[name]()
     file = home.root / ("x.ipynb")

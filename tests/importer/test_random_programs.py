@@ -104,7 +104,7 @@ class Writer:
         ]
 
 
-def test_nothing_else_is_read_than_happens(tmp_path: Path) -> None:
+def test_static_evaluation_equals_execution_or_is_unknown(tmp_path: Path) -> None:
     require(find_spec("IPython"), "IPython is not installed")
     programs = {tmp_path.resolve() / str(n): Writer(SEED + n).program() for n in range(PROGRAMS)}
     outcomes = execute([Job(str(home), f"{home}/nb", cells) for home, cells in programs.items()])

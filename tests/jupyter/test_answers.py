@@ -92,7 +92,7 @@ def test_status_reports_that_the_shared_file_is_another_profiles_by_now(home: Ho
         assert home.run("current").stdout == "alpha\n"
 
 
-def test_what_a_cell_is_told_is_the_notebooks_own_command(home: Home) -> None:
+def test_messages_name_the_notebooks_own_commands(home: Home) -> None:
     home.profile("folder", f'layout = "custom"\n[[mounts]]\nsource = "{home.root}/new"\ndestination = "/d"\n')
     with Kernel(home) as kernel:
         load(kernel)

@@ -187,7 +187,7 @@ def test_what_is_refused_changes_nothing_and_stops_run_all(home: Home) -> None:
         assert holders(home) == [("notebook", "alpha", kernel.pid)]
 
 
-def test_a_cell_that_writes_the_mapping_file_is_told_what_its_kernel_reads(home: Home) -> None:
+def test_a_cell_that_overwrites_the_mapping_file_is_warned(home: Home) -> None:
     with Kernel(home) as kernel:
         there = load_and_use(kernel)
         said = kernel.run(FOREIGN).said

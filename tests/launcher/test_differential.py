@@ -55,7 +55,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ask(launchers: list[Launcher], root: Path, case: Case) -> list[tuple[Launcher, Prediction, dict[str, Any]]]:
-    """Give, for each launcher, the prediction and what really happened."""
+    """Return, for each launcher, the prediction and what really happened."""
     case.lay_out(root)
     environ, cwd = case.environ_in(root), str(root / "cwd")
     asked = []
@@ -192,7 +192,7 @@ def test_a_wrong_prediction_is_seen(kept: Kept, root: Path) -> None:
 
 
 def _broken(module: ModuleType, right: str, wrong: str) -> Callable[..., Prediction]:
-    """Give ``predict`` as it is with one mistake, in modules of its own."""
+    """Return ``predict`` as it is with one mistake, in modules of its own."""
     source = inspect.getsource(module)
     assert right in source, right
     mistaken = _loaded(module, source.replace(right, wrong))

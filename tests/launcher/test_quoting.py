@@ -20,7 +20,7 @@ PRINT = r"printf %s\\0 --"
 
 
 def launched(words: list[str], folder: Path, *, bare: bool = False) -> list[str] | None:
-    """Give what a task would be given, by way of the shells that the launcher starts; None where they fail."""
+    """Return what a task would be given, by way of the shells that the launcher starts; None where they fail."""
     # As in run_container and run_container_on_ci of docker_handler.py, with printf for 'docker exec -it ID'.
     joined = f"{PRINT} {' '.join(words)}"
     whole = joined if bare else f"bash -c '{joined}'"

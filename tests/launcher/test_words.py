@@ -31,7 +31,7 @@ def launcher() -> Iterator[Launcher]:
 
 
 def pattern(line: str) -> str:
-    """Give what a documented line stands for: other paths, other numbers."""
+    """Return what a documented line stands for: other paths, other numbers."""
     text = re.escape(line.rpartition("docker.errors.")[2].removeprefix("json.decoder."))
     text = re.sub(r"/(?:home/ana|path/to)(?:\\.|[^ '])*", ".+", text)
     return re.sub(r"(?<=line |lumn |char )\d+", r"\\d+", text.replace("\\ ", " "))

@@ -75,7 +75,7 @@ def foreign(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def differ(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    """Tell whether they are not the same, after checking that the digests say so too."""
+    """Check whether they are not the same, after checking that the digests say so too."""
     first, second = mapping.to_bytes(a), mapping.to_bytes(b)
     same = mapping.same(first, second)
     assert (mapping.digest(first) == mapping.digest(second)) == same

@@ -38,7 +38,7 @@ many = st.lists(values | shell_text, min_size=20, max_size=60)
 
 
 def named(values: list[str]) -> dict[str, str]:
-    """Give each value a name; some end in PATH, which fish treats as lists."""
+    """Name each value; some end in PATH, which fish treats as lists."""
     return {f"T{number}{'_PATH' if number % 5 == 0 else ''}": value for number, value in enumerate(values)}
 
 

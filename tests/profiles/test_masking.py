@@ -214,7 +214,7 @@ def test_secrets_inside_of_a_word(word: str, shown: str) -> None:
     assert mask_command(["tao", word]) == ["tao", shown]
 
 
-def test_check_tells_no_secret_of_a_mounts_file_or_of_dockers(home: Home) -> None:
+def test_check_masks_secrets_of_mounts_files_and_docker(home: Home) -> None:
     envs = {"A_TOKEN": 5318008, f"MY_KEY={SECRET}": "x", "URI": f"https://ana:{SECRET}@host/x"}
     written = {"Mounts": [], "Envs": [{"variable": name, "value": value} for name, value in envs.items()]}
     home.mapping_file.write_text(json.dumps(written))

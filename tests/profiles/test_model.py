@@ -55,7 +55,7 @@ def read(text: str | bytes) -> Profile:
 
 
 def problems(text: str | bytes) -> list[str]:
-    """Give what is wrong with a profile, after checking that it is one error of the right form."""
+    """Return what is wrong with a profile, after checking that it is one error of the right form."""
     with pytest.raises(InvalidProfileError) as caught:
         read(text)
     error = caught.value
@@ -324,7 +324,7 @@ def test_folder_that_cannot_be_resolved(layout: str, key: str) -> None:
     assert all("there is no variable 'NOSUCH'" in problem for problem in told)
 
 
-def test_what_only_another_environment_can_mend_is_no_fault_of_the_profile() -> None:
+def test_an_error_of_the_environment_is_not_an_error_of_the_profile() -> None:
     profile = read(
         "layout = 'custom'\n[variables]\nA = '${env:NOT_SET_HERE}'\n[[mounts]]\nsource='${A}'\ndestination='/d'\n"
     )

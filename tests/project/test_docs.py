@@ -99,7 +99,7 @@ def test_page_shows_what_the_program_says(page: Path, tmp_path: Path) -> None:
     assert updated(page, tmp_path) == page.read_text(), "python -m tests.project.test_docs writes the pages anew"
 
 
-def test_every_verb_is_in_the_reference() -> None:
+def test_every_command_is_in_the_reference() -> None:
     page = (ROOT / "docs/reference/commands.md").read_text()
     assert [command for command in COMMANDS if f"$ taoprof {command} --help\n" not in page] == []
 

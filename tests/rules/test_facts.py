@@ -273,6 +273,6 @@ def test_the_environment_is_kept_by_names_that_are_known() -> None:
 
 
 @given(st.binary(max_size=100))
-def test_any_bytes_are_parsed_or_said_to_be_none(content: bytes) -> None:
+def test_any_bytes_are_parsed_or_have_a_problem(content: bytes) -> None:
     result, problem = json_text.parse(content)
     assert problem == "" or result is None

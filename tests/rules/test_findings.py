@@ -20,7 +20,7 @@ SECTIONS = dict(re.split(r"\n+", part, maxsplit=1) for part in
 
 
 def find_ids(home: Home, prepare: SetUp) -> dict[str, str]:
-    """Give what is found in a set-up: the severity by id."""
+    """Return what is found in a set-up: the severity by id."""
     given = prepare(home)
     if isinstance(given, tuple):
         return {finding.id: finding.severity for finding in given}

@@ -25,7 +25,7 @@ shapes = st.recursive(
 
 
 def marked(shape: Any, path: tuple[str | int, ...], numbers: Any, markers: dict[tuple[str | int, ...], int]) -> Any:
-    """Give the shape with a number of its own in each leaf, and note which."""
+    """Return the shape with a number of its own in each leaf, and note which."""
     if isinstance(shape, list):
         return [marked(part, (*path, i), numbers, markers) for i, part in enumerate(shape)]
     if isinstance(shape, dict):

@@ -349,7 +349,7 @@ class TrainingHome(Home):
 
 
 def _image(task: str) -> str:
-    """Give the image that the installed launcher runs a model task in."""
+    """Return the image that the installed launcher runs a model task in."""
     package = importlib.util.find_spec("nvidia_tao_cli")  # found, not imported: it is the subject, and loads docker
     require(package, "nvidia-tao is not installed")
     assert package is not None and package.submodule_search_locations is not None

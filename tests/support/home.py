@@ -42,7 +42,7 @@ LAUNCHERS = Path(__file__).parents[2] / ".launchers"
 
 
 def launcher_python(version: str) -> Path:
-    """Give the Python of an installed launcher's own environment: ``.ci/run`` makes one for each in ``.launchers``."""
+    """Return the Python of an installed launcher's environment: ``.ci/run`` makes one for each in ``.launchers``."""
     python = LAUNCHERS / version / "bin/python"
     require(python.exists(), f"the launcher {version} is not installed in {LAUNCHERS / version}")
     return python

@@ -116,7 +116,7 @@ def jupyter_lab() -> str:
 
 
 def kernel_path() -> str:
-    """Give the PATH of a kernel in an activated environment: ``!tao`` and ``!taoprof`` are this environment's."""
+    """Return the PATH of a kernel in an activated environment: ``!tao`` and ``!taoprof`` are this environment's."""
     return f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 
 

@@ -31,13 +31,13 @@ class Case(NamedTuple):
     rest: tuple[str, ...]
 
     def arguments(self, version: str, root: Path) -> list[str]:
-        """Give the command line; launchers before 5.0.0 know no groups."""
+        """Return the command line; launchers before 5.0.0 know no groups."""
         grouped = behaviour_of(version).task_groups
         plain = self.words[1:] if len(self.words) == 2 and not grouped else self.words
         return [word.replace("{root}", str(root)) for word in (*plain, *self.rest)]
 
     def environ_in(self, root: Path) -> dict[str, str]:
-        """Give the environment."""
+        """Return the environment."""
         return {name: value.replace("{root}", str(root)) for name, value in self.environ.items()}
 
     def lay_out(self, root: Path) -> None:

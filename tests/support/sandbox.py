@@ -387,7 +387,7 @@ def mounts_of(sandbox: Sandbox, name: str) -> dict[str, str]:
 
 
 def rendered(sandbox: Sandbox, name: str) -> bytes:
-    """Give what a profile's mapping file holds."""
+    """Return what a profile's mapping file holds."""
     from taoprofiles.profiles.store import Store
 
     return mapping.to_bytes(Store(sandbox.context).renderer(name).mapping())

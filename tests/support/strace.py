@@ -169,7 +169,7 @@ def victim(home: Home, injection: str | None = None) -> tuple[subprocess.Complet
 
 
 def hit_inside(log: list[str], point: SyscallPoint) -> bool:
-    """Tell whether what was done to ``point`` was done between the marks, and to that call."""
+    """Check whether what was done to ``point`` was done between the marks, and to that call."""
     begun = next((number for number, line in enumerate(log) if BEGIN in line), None)
     if begun is None:
         return False

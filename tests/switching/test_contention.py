@@ -136,7 +136,7 @@ def test_64_at_once(crowd: Home) -> None:
 
 
 def _mapping(home: Home, name: str) -> str:
-    """Give the text of a profile's mapping, as the launcher would read it."""
+    """Return the text of a profile's mapping, as the launcher would read it."""
     home.run("use", name, check=True)
     return home.mapping_file.read_text()
 

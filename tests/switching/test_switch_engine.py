@@ -23,7 +23,7 @@ NOTEBOOK_LIMITS = {"memlock": (-1, -1), "stack": (67108864, 67108864)}
 
 
 def got(launch: Launch) -> dict:
-    """Give what the engine says the container has, in the same form as ``wanted``."""
+    """Return what the engine says the container has, in the same form as ``wanted``."""
     seen = launch.inspect()
     host = seen["HostConfig"]
     mounts = {mount["Source"]: mount["Destination"] for mount in seen["Mounts"] if mount["Type"] == "bind"}
