@@ -39,6 +39,12 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
+def split_setting(text: str) -> tuple[str, str, str]:
+    """Split ``KEY=VALUE`` into key, "=" and value; with blanks around the "=", they do not count."""
+    key, equals, value = text.partition("=")
+    return key.strip(), equals, value.strip() if key != key.rstrip() else value
+
+
 class CommandArgument(NamedTuple):
     """An argument: its name, the settings for argparse, and what completes it in a shell."""
 

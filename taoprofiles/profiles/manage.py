@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import tomlkit
 from tomlkit.items import InlineTable
 
-from taoprofiles.errors import InvalidStateError, TaoprofError, UsageError
+from taoprofiles.errors import InvalidProfileError, InvalidStateError, TaoprofError, UsageError
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles import layouts
 from taoprofiles.profiles.convert import from_mapping, path_expression
@@ -158,7 +158,11 @@ def set_keys(context: Context, name: str, settings: Mapping[str, str | None]) ->
         before = store.text(name)
         store.validate(name, before)
         text = as_bytes(_with_keys(name, before.decode(), settings))
-        store.validate(name, text)
+        try:
+            store.validate(name, text)
+        except InvalidProfileError as error:  # the file is as valid as before
+            error.message, error.hint = f"profile '{name}' not changed: it would not be valid", ""
+            raise
         _replace(context, "set", name, before, text)
 
 

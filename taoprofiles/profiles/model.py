@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 
 from taoprofiles.errors import UsageError
 from taoprofiles.profiles import layouts
-from taoprofiles.profiles.rendering import SIZE_LIMIT, Expander, ExpressionError, invalid_profile
+from taoprofiles.profiles.rendering import NOT_WRITTEN, SIZE_LIMIT, Expander, ExpressionError, invalid_profile
 
 if TYPE_CHECKING:
     from taoprofiles.profiles.rendering import Template
@@ -130,7 +130,7 @@ def parse(content: bytes, *, name: str, path: str) -> Profile:
     raise invalid_profile(name, path, [problem])
 
 
-def from_data(data: Mapping[str, Any], *, name: str, path: str = "not yet written") -> Profile:
+def from_data(data: Mapping[str, Any], *, name: str, path: str = NOT_WRITTEN) -> Profile:
     """Validate the data of a profile. Raises InvalidProfileError, or UsageError if a text is not valid Unicode."""
     as_bytes(json.dumps(data, ensure_ascii=False))
     return _validate(data, name, path)

@@ -311,6 +311,10 @@ class Renderer:
             raise invalid_profile(self._name, self._file, problems)
 
 
+NOT_WRITTEN = "not yet written"
+"""In place of a path: the profile has no file yet, which could be edited."""
+
+
 def unset_variables(problems: Sequence[str]) -> list[str]:
     """Return the environment variables that a profile needs, if nothing else is wrong with it; else []."""
     names = [re.search(r"the environment variable '(\w+)' is not set", problem) for problem in problems]
@@ -321,8 +325,9 @@ def invalid_profile(name: str, path: str, problems: list[str]) -> InvalidProfile
     """Return the error that reports the problems of a profile."""
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
     unset = " ".join(f"{variable}=…" for variable in unset_variables(problems))
+    correction = f"export {unset}" if unset else f"taoprof edit {name}" if path != NOT_WRITTEN else ""
     return InvalidProfileError(
         f"profile '{name}' is not valid ({path}), {count}",
         problems=problems,
-        hint=f"nothing was changed. To correct it: {f'export {unset}' if unset else f'taoprof edit {name}'}",
+        hint=f"nothing was changed. To correct it: {correction}" if correction else "",
     )

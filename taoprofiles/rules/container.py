@@ -108,6 +108,18 @@ def check_placeholders(variables: Mapping[str, str], profile: str) -> Iterator[F
             yield error("placeholder", f"variables.{name}", what, hint=f"taoprof set {profile} {name}=…")
 
 
+def check_values(variables: Mapping[str, str], profile: str) -> Iterator[Finding]:
+    """Check for variables of the profile that are empty, or no number where the task needs one."""
+    for name, value in variables.items():
+        hint = f"taoprof set {profile} {name}=…"
+        if not value:
+            why = f"an option with '${name}' has no value, and '${name}/x' is '/x'"
+            yield warning("variable-value", f"variables.{name}", "it is empty", why, hint)
+        elif name == "NUM_GPUS" and not value.isdecimal():
+            why = "the task refuses it, such as in --gpus $NUM_GPUS"
+            yield warning("variable-value", f"variables.{name}", f"'{value}' is not a number", why, hint)
+
+
 def check_shell(variables: Mapping[str, str], environ: Mapping[str, str], secret: Collection[str]) -> Iterator[Finding]:
     """Check for variables that have another value in this shell than in the profile."""
     for name, value in variables.items():

@@ -195,6 +195,23 @@ def test_a_volume_on_a_mounted_folder(home: Home) -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["set", "NUM_GPUS=3", "A=b c"], 2, "no profile given\nhint: taoprof set NAME NUM_GPUS=3 'A=b c'; "),
+        (["set", "p", "docker.shm_size=3x"], 3, "profile 'p' not changed: it would not be valid:\n  docker.shm_size: "),
+        (["set", "p", "--unset", "project_dir"], 3, "profile 'p' not changed: it would not be valid:\n  "),
+        (["new", "rootp", "--network", "a/b"], 3, "profile 'rootp' is not valid (not yet written), 1 problem:\n  "),
+    ],
+)
+def test_a_refused_change_names_what_was_given(home: Home, words: list[str], status: int, message: str) -> None:
+    home.run("new", "p", cwd=home.root, check=True)
+    result = call(home, *words)
+    one_clear_error(result, status)
+    assert f"taoprof: error: {message}" in result.err
+    assert "taoprof edit" not in result.err
+
+
+@pytest.mark.parametrize(
     ("setting", "message"),
     [
         ("docker.shm_size=64", "warning: docker.shm_size: the shared memory is 64 bytes; "),
@@ -204,7 +221,10 @@ def test_a_volume_on_a_mounted_folder(home: Home) -> None:
             "container.env.MY_TOKEN=abcdef",
             "warning: container.env.MY_TOKEN: the value of MY_TOKEN is stored",
         ),
+        ("NUM_GPUS=two", "warning: variables.NUM_GPUS: 'two' is not a number; "),
+        ("NUM_GPUS=", "warning: variables.NUM_GPUS: it is empty; "),
         ("NUM_GPUS=2", None),
+        ("docker.shm_size = 8G", None),
         ("docker.shm_size=8G", None),
         ("container.env.A=${env:NOT_YET}", None),
     ],

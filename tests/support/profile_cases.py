@@ -277,6 +277,8 @@ CASES: dict[str, tuple[SetUp, SetUp]] = {
     "variables-differ": (with_environ(profile(variables='KEY = "a"'), KEY="b"), with_environ(
         profile(variables='KEY = "a"'), KEY="a")),
     "placeholder: a variable": (profile(variables='LOCAL_PROJECT_DIR = "FIXME"'), profile(variables='A = "/data"')),
+    "variable-value": (profile(variables='NUM_GPUS = "two"'), profile(variables='NUM_GPUS = "2"')),
+    "variable-value: empty": (profile(variables='MODEL = ""'), profile(variables='MODEL = "x"')),
     "ci-project-dir-set": (with_environ(option(user="1000:1000"), CI_PROJECT_DIR="/b"), option(user="1000:1000")),
     "login-missing": (lambda home: [*EMPTY(home), "--", "tao", "model", "dino", "train"], EMPTY),
     "volume-argument: one word": (

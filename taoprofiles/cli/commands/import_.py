@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from taoprofiles.cli.arguments import split_setting
 from taoprofiles.cli.output import Result, missing_folders, print_stderr, profile_lines, table
 from taoprofiles.cli.prompts import ask_value, can_ask, confirm
 from taoprofiles.errors import InvalidProfileError, InvalidStateError, TaoprofError, UsageError, reason_of
@@ -21,7 +22,7 @@ from taoprofiles.masking import printable
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles import convert, manage
 from taoprofiles.profiles.model import parse, template, to_toml
-from taoprofiles.profiles.rendering import Renderer
+from taoprofiles.profiles.rendering import NOT_WRITTEN, Renderer
 from taoprofiles.profiles.store import Store, check_name
 from taoprofiles.storage import files
 
@@ -127,7 +128,7 @@ def _is_toml(content: bytes) -> bool:
 
 
 def _setting(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
+    name, equals, value = split_setting(text)
     if not equals or not name:
         raise UsageError(f"'{text}' is not NAME=VALUE", hint="such as --set LOCAL_PROJECT_DIR=~/tao/kitti")
     return name, value
@@ -149,7 +150,7 @@ def _code(context: Context, args: argparse.Namespace, name: str, content: bytes,
         result = source.evaluate(user_values)
     build.check_given(result, where)
     profile, notes = build.build(context, result, name=name, where=where)
-    summary = Renderer(template(profile, name=name), context, name=name, path="not yet written").summary()
+    summary = Renderer(template(profile, name=name), context, name=name, path=NOT_WRITTEN).summary()
     lines = profile_lines(context, f"'{name}'", summary)
     if asked:
         for line in lines:

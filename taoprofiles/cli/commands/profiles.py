@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 from collections.abc import Mapping
 
 from taoprofiles.cli import prompts
+from taoprofiles.cli.arguments import split_setting
 from taoprofiles.cli.output import Result, missing_folders
 from taoprofiles.errors import TaoprofError, UsageError
 from taoprofiles.profiles import manage
@@ -63,9 +65,12 @@ def edit_command(context: Context, args: argparse.Namespace) -> Result:
 
 
 def set_command(context: Context, args: argparse.Namespace) -> Result:
+    if "=" in args.name:
+        words = shlex.join([args.name, *args.settings])
+        raise UsageError("no profile given", hint=f"taoprof set NAME {words}; 'taoprof list' shows the profiles")
     settings: dict[str, str | None] = dict.fromkeys(args.unset)
     for setting in args.settings:
-        key, equals, value = setting.partition("=")
+        key, equals, value = split_setting(setting)
         if not equals:
             raise UsageError(f"'{key}' has no value", hint=f"'taoprof set {args.name} {key}=VALUE', or --unset {key}")
         settings[key] = value
