@@ -169,8 +169,9 @@ class _Code:
                 self._lose_variables([None])
         elif isinstance(node, ast.Name):
             self._mention(node.id)
-        elif isinstance(node, ast.Constant) and names_mounts_file(node.value):
-            self._invalidate_mounts_file()
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if names_mounts_file(node.value) or ipython.may_write_mounts_file(self._ev, node.value):
+                self._invalidate_mounts_file()
         elif isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load) and self._is_environ(node.value):
             self._lose_variables([node.slice])
         elif isinstance(node, ast.ImportFrom):
@@ -248,7 +249,7 @@ class _Code:
             self._lose_variables([None])
         elif text.startswith(("%cd", "cd ")):
             self._lose_folder()
-        elif ipython.may_write_mounts_file(text):
+        elif ipython.may_write_mounts_file(self._ev, ipython.SHELL_MAGIC.sub("", text, count=1)):
             self._invalidate_mounts_file()
 
     def _invalidate_mounts_file(self) -> None:

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 BUILTINS = frozenset("str int len dict print open get_ipython exec eval isinstance bool float repr type".split())
 _HARMLESS = frozenset(
-    "sys.path.append sys.path.insert pprint.pprint os.listdir os.system os.path.exists os.path.isdir os.path.isfile "
+    "sys.path.append sys.path.insert pprint.pprint os.listdir os.path.exists os.path.isdir os.path.isfile "
     "os.environ.keys os.environ.values os.environ.items os.environ.copy print isinstance bool len float repr "
     "type".split()
 )
@@ -466,6 +466,9 @@ def call(ev: Evaluator, name: str, args: list[Any], named: dict[str, Any]) -> An
         return _path_function(ev, name, args)
     if name.startswith("get_ipython"):
         return _call_ipython(ev, name, args)
+    if name == "os.system" and args and isinstance(args[0], str):
+        ipython.check_script(ev, args[0], "os.system()")
+        return ev.state.unknown("os.system() is not run")
     if name == "sys.exit":
         raise SimulatedException("SystemExit: sys.exit()")
     reason = f"{name}() is not followed"
@@ -487,7 +490,7 @@ def _call_ipython(ev: Evaluator, name: str, args: list[Any]) -> Any:
     words = [word for word in args if isinstance(word, str)]
     if method in ("run_line_magic", "magic", "line_magic") and words and len(words) == len(args):
         return ipython.run_line(ev, "%" + " ".join(words).lstrip("%"))
-    if method == "system" and words:
+    if method in ("system", "getoutput") and words:
         return ipython.run_line(ev, f"!{words[0]}")
     if name == "get_ipython":
         return Library("get_ipython()")

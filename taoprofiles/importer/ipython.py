@@ -10,7 +10,7 @@ import re
 import string
 from typing import TYPE_CHECKING, Any
 
-from taoprofiles.importer.state import MOUNTS_FILES, names_mounts_file
+from taoprofiles.importer.state import MOUNTS_FILES
 from taoprofiles.importer.values import SimulatedException, Unknown, concat, parse_json, trace
 
 if TYPE_CHECKING:
@@ -23,9 +23,17 @@ _MAY_SET = frozenset("run dotenv load load_dotenv rerun recall".split())
 """Magics that may set variables and names."""
 _RUNS_CODE = re.compile(r"!+\s*(python[\d.]*|bash|sh|source|\.|\S+\.(py|sh))\b")
 _READS = re.compile(
-    r"\s*(?:sudo\s+)?(?:cat|ls|head|tail|less|more|grep|wc|stat|file|echo|test|diff|jq|realpath|readlink|du|find|chmod|chown)\b[^>;&`()]*$"
+    r"\s*(?:sudo\s+)?(?:(?:cat|ls|head|tail|less|more|grep|wc|stat|file|echo|test|diff|jq|realpath|readlink|du|chmod"
+    r"|chown)\b|python3? -m json\.tool\s*$)[^>;&`()]*$"
 )
-"""A command that only reads."""
+"""A command that only reads, and gives what it prints to no other one."""
+_NAMES_MOUNTS_FILE = re.compile(r"\.t(?:ao|lt)_mount")
+_SHELL_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
+SHELL_MAGIC = re.compile(r"[%!]*(?:(?:sx|system|sc)\s+)?")
+_OUTPUT_NAME = re.compile(r"--[oep]\w*[ =]+(\w+)")
+"""An option of ``%%bash`` and the like that binds a name: ``--out``, ``--err`` and ``--proc``."""
+_TEXT_MAGICS = frozenset("html HTML svg SVG latex markdown javascript js".split())
+"""Cell magics that show their body."""
 
 
 def run_line(ev: Evaluator, text: str) -> Any:
@@ -55,8 +63,7 @@ def run_line(ev: Evaluator, text: str) -> Any:
 
 
 def _other_line(ev: Evaluator, text: str, name: str) -> Any:
-    if text.startswith("!"):
-        check_command(ev, text)
+    check_command(ev, text)
     if name == "pwd":
         return ev.state.folder
     if name in _MAY_SET:
@@ -67,23 +74,43 @@ def _other_line(ev: Evaluator, text: str, name: str) -> Any:
 
 def check_command(ev: Evaluator, text: str) -> None:
     """Record a command that is not run. One that may change a mounts file makes its content unknown."""
-    command = expand(text.lstrip("!"), ev.text)
     if _RUNS_CODE.match(text):
         ev.state.calls[ev.state.location] = f"'{text[:60]}' is not run"
-    if isinstance(command, str):
-        _check_script(ev, command, "the command")
+    command = SHELL_MAGIC.sub("", text, count=1)
+    expanded = expand(command, lambda expression: _known_text(ev.text(expression)))
+    check_script(ev, expanded if isinstance(expanded, str) else command, "the command")
 
 
-def may_write_mounts_file(script: str) -> bool:
+def _known_text(value: str | Unknown) -> str:
+    return "" if isinstance(value, Unknown) else value
+
+
+def may_write_mounts_file(ev: Evaluator, script: str) -> bool:
     """Check whether a shell script has a line with the name of a mounts file that does more than read it."""
-    return any(names_mounts_file(line) and not _READS.match(line.lstrip("!")) for line in script.splitlines())
+    return any(
+        _NAMES_MOUNTS_FILE.search(line) and not all(map(_READS.match, line.lstrip("!").split("|")))
+        for line in _expand_environment(ev, script).splitlines()
+    )
 
 
-def _check_script(ev: Evaluator, script: str, what: str) -> None:
-    if may_write_mounts_file(script):
+def _expand_environment(ev: Evaluator, script: str) -> str:
+    """Replace the variables of the environment that name a mounts file."""
+
+    def expanded(match: re.Match[str]) -> str:
+        value = ev.state.environment(match[1] or match[2])
+        return value if isinstance(value, str) and _NAMES_MOUNTS_FILE.search(value) else match[0]
+
+    ev.budget.add(len(script))
+    return _SHELL_VARIABLE.sub(expanded, script)
+
+
+def check_script(ev: Evaluator, script: str, what: str) -> None:
+    """Make the mounts files unknown that a shell script may change."""
+    if may_write_mounts_file(ev, script):
         ev.state.note(f"{what} may change the mounts file, and is not run")
+        script = _expand_environment(ev, script)
         for name in MOUNTS_FILES:
-            if name in script:
+            if name.removesuffix("s.json") in script:
                 ev.state.invalidate_mounts_file(f"{what} that may change the mounts file is not run", name)
 
 
@@ -104,10 +131,13 @@ def run_cell_magic(ev: Evaluator, text: str, body: str) -> None:
         path = expand(rest.removeprefix("-a ").strip(" \"'"), ev.text)
         value = ev.state.unknown("text added to a file") if appends else parse_json(body)
         ev.state.write_file(ev.state.expand_home(path) if isinstance(path, str) else path, value)
-    elif name in ("bash", "sh", "script", "!", "python", "python3", "pypy"):
-        _check_script(ev, body, f"'%%{name}'")
     elif name in ("env", "set_env", "cd"):
         ev.state.note(f"'%%{name}' is not a cell magic; the cell is ignored")
+    elif name not in _TEXT_MAGICS:
+        arguments = expand(rest, lambda expression: _known_text(ev.text(expression)))
+        check_script(ev, f"{arguments}\n{body}", f"'%%{name}'")
+        for output in _OUTPUT_NAME.findall(rest):
+            ev.bind(output, ev.state.unknown(f"the output of '%%{name}'"))
 
 
 def expand(line: str, evaluate: Callable[[str], Any]) -> str | Unknown:

@@ -1,0 +1,67 @@
+"""What a cell may change in a way that is not followed is unknown afterwards, and what it cannot change stays known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from taoprofiles.importer.values import Unknown
+from tests.importer.notebooks import notebook, read, write
+
+START = (
+    "import os, json\nfrom pathlib import Path\nM = os.path.expanduser('~/.tao_mounts.json')\nos.environ['MF'] = M\n"
+)
+MAPPING = {"Mounts": [{"source": "/a", "destination": "/x"}]}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "os.system('sed -i s,/a,/b, ~/.tao_mounts.json')",
+        "os.system(f'cp t.json {M}')",
+        "!echo '{}' | tee ~/.tao_mounts.json",
+        "!cat t.json | tee $M",
+        "!find . -name t.json -exec cp {} ~/.tao_mounts.json \\;",
+        "!cp {open('x')} ~/.tao_mounts.json",
+        "!cp t.json $MF",
+        "!cp t.json ~/.tao_mount*",
+        "%sx cp t.json ~/.tao_mounts.json",
+        "%system cp t.json $M",
+        "%cp t.json ~/.tao_mounts.json",
+        "get_ipython().getoutput('cp t.json ~/.tao_mounts.json')",
+        "if os.path.exists('x'):\n    !cp t.json $MF\n",
+        "if os.path.exists('x'):\n    os.system('cp t.json $MF')\n",
+        "%%bash\ncat <<E | tee ~/.tao_mounts.json\n{}\nE",
+        "%%bash\ncp t.json ${MF}",
+        '%%bash -s "$M"\ncp t.json $1',
+        "%%bash\nF=.tao_mounts; sed -i s,/a,/b, $F.json",
+        "%%perl\nopen(F, '>', '.tao_mounts.json')",
+    ],
+)
+def test_a_command_that_may_write_the_mounts_file_makes_it_unknown(tmp_path: Path, command: str) -> None:
+    assert isinstance(read(tmp_path, notebook([START, f"m = {MAPPING}\n{write('m')}", command])).mapping, Unknown)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "!cat ~/.tao_mounts.json",
+        "!cat $M | head -5",
+        "!cat $MF | python3 -m json.tool",
+        "%cat ~/.tao_mounts.json",
+        "%sx cat ~/.tao_mounts.json",
+        "os.system('cat ~/.tao_mounts.json')",
+        "os.system('mkdir -p $MODEL_DIR/x; cp a.txt b.txt')",
+        "!sed -i 's|x|y|' $SPECS_DIR/train.txt | tee log.txt",
+        "!tao model detectnet_v2 train -e $SPECS_DIR/train.txt -k $KEY > log.txt",
+        "!cp -r {os.listdir('.')[0]} $SPECS_DIR",
+        "%%bash\nmkdir -p $SPECS_DIR && cp a.txt $SPECS_DIR",
+        "%%html\nThe mapping is in ~/.tao_mounts.json.",
+        "%matplotlib inline\n%load_ext autoreload\n%autoreload 2\n%pip install nvidia-tao",
+    ],
+)
+def test_a_usual_command_leaves_the_mounts_file_known(tmp_path: Path, command: str) -> None:
+    found = read(tmp_path, notebook([START, f"m = {MAPPING}\n{write('m')}", command]))
+    assert found.mapping == MAPPING
+    assert not [note for note in found.notes if "may " in note]
