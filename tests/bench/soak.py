@@ -28,7 +28,7 @@ def main() -> None:
             deeds = ["switch"] * 20 + ["run"] * 5 + ["write"] * 10
             random.Random(minute).shuffle(deeds)
             for number, deed in enumerate(deeds):
-                guard.has_told("")  # as a service manager does, read what it says
+                guard.has_notified("")  # as a service manager does, read what it says
                 do(sandbox, deed, number, guard)
                 time.sleep(max(0.0, begun + 60 * (number + 1) / len(deeds) - time.monotonic()))  # spread over it
             cpu, memory = cost(guard.process.pid)
@@ -47,20 +47,20 @@ def do(sandbox: Sandbox, deed: str, number: int, guard: GuardProcess) -> None:
         sandbox.run("use", name, check=True)
         wanted = sandbox.mapping_file.read_bytes()
         tao, run = sandbox.in_run(name, "--shared")
-        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed", details=guard.said)
+        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed", details=guard.log_text)
         replace(sandbox, b'{"Mounts": [], "held": %d}' % number)
-        until(lambda: sandbox.mapping_file.read_bytes() == wanted, "it is put back", details=guard.said)
+        until(lambda: sandbox.mapping_file.read_bytes() == wanted, "it is put back", details=guard.log_text)
         tao.end()
         sandbox.wait(run)
         assert run.stdout is not None
         run.stdout.close()
         tao.close()
-        until(lambda: not is_sealed(sandbox.mapping_file), "it is not sealed", details=guard.said)
+        until(lambda: not is_sealed(sandbox.mapping_file), "it is not sealed", details=guard.log_text)
         assert sandbox.mapping_file.read_bytes() == wanted
     else:
         content = b'{"Mounts": [], "free": %d}' % number
         replace(sandbox, content)
-        until(lambda: sandbox.json("current")["data"]["state"] == "unmanaged", "it is taken in", details=guard.said)
+        until(lambda: sandbox.json("current")["data"]["state"] == "unmanaged", "it is taken in", details=guard.log_text)
         assert sandbox.mapping_file.read_bytes() == content
 
 

@@ -40,7 +40,7 @@ def test_sealed_while_held_and_for_no_moment_longer(sandbox: Sandbox) -> None:
         seen = sandbox.json("status")["data"]["guard"]
         assert (seen["pid"], seen["is_sealed"], seen["problem"]) == (guard.process.pid, True, None)
         manage.release(sandbox.context, hold)
-        until(lambda: not is_sealed(sandbox.mapping_file), "it is not sealed", details=guard.said)
+        until(lambda: not is_sealed(sandbox.mapping_file), "it is not sealed", details=guard.log_text)
         assert sandbox.mapping_file.stat().st_mode & 0o777 == 0o640
         until(lambda: guard.status == "watching 'a': not in use", "it tells that nothing holds")
 
@@ -58,9 +58,9 @@ def test_it_sees_a_launcher_start_and_end(sandbox: Sandbox, who: str) -> None:
         tao, process = sandbox.plain() if who == "plain" else sandbox.in_run("a", "--shared")
         if who == "plain":
             tao.reads()  # no watch tells that a process starts; that it opens the file does
-        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed", details=guard.said)
+        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed", details=guard.log_text)
         tao.end()
-        until(lambda: not is_sealed(sandbox.mapping_file), "it is not sealed", details=guard.said)
+        until(lambda: not is_sealed(sandbox.mapping_file), "it is not sealed", details=guard.log_text)
         sandbox.wait(process)
 
 
@@ -69,7 +69,7 @@ def test_a_foreign_write_while_held_is_undone_stored_and_reported(sandbox: Sandb
     with GuardProcess(sandbox) as guard:
         hold = held_and_sealed(sandbox)
         replaced(sandbox)
-        guard.until_said(": restored")
+        guard.until_logged(": restored")
         assert sandbox.mapping_file.read_bytes() == before
         assert kept(sandbox, FOREIGN)
         until(lambda: is_sealed(sandbox.mapping_file), "it is sealed again")
@@ -80,7 +80,7 @@ def test_a_foreign_write_while_held_is_undone_stored_and_reported(sandbox: Sandb
         entries = sandbox.json("history")["data"]["entries"]
         assert [entry["action"] for entry in entries[:2]] == ["restore", "found"]
         manage.release(sandbox.context, hold)
-        sandbox.run("undo", guard.said().split("taoprof undo ")[1].split()[0], check=True)
+        sandbox.run("undo", guard.log_text().split("taoprof undo ")[1].split()[0], check=True)
         assert sandbox.mapping_file.read_bytes() == FOREIGN
     assert sandbox.mapping_file.stat().st_mode & 0o777 == 0o600
 
@@ -88,7 +88,7 @@ def test_a_foreign_write_while_held_is_undone_stored_and_reported(sandbox: Sandb
 def test_a_foreign_write_while_free_is_kept_and_stays(sandbox: Sandbox) -> None:
     with GuardProcess(sandbox) as guard:
         replaced(sandbox)
-        guard.until_said("while it was not in use")
+        guard.until_logged("while it was not in use")
         assert sandbox.mapping_file.read_bytes() == FOREIGN
         assert kept(sandbox, FOREIGN)
         assert sandbox.json("current")["data"]["state"] == "unmanaged"
@@ -108,7 +108,7 @@ def test_a_file_that_was_replaced_by_a_symlink_is_what_it_was(sandbox: Sandbox, 
         held_and_sealed(sandbox)
         (sandbox.root / "fresh").symlink_to("other.json")
         (sandbox.root / "fresh").rename(path)  # in one step: a file that is missing is restored at once
-        guard.until_said(": restored")
+        guard.until_logged(": restored")
         assert (os.readlink(path) if path.is_symlink() else None) == ("real.json" if was_link else None)
         assert (path.read_bytes(), other.read_bytes()) == (before, FOREIGN)
 
@@ -121,9 +121,9 @@ def test_a_slow_writer_loses_nothing(sandbox: Sandbox) -> None:
         with sandbox.mapping_file.open("r+b") as file:
             file.truncate(0)
             file.flush()
-            guard.until_said(": restored")
+            guard.until_logged(": restored")
             file.write(b'{"Mounts": ["late"]}')
-        until(lambda: kept(sandbox, b'{"Mounts": ["late"]}'), "it is kept", details=guard.said)
+        until(lambda: kept(sandbox, b'{"Mounts": ["late"]}'), "it is kept", details=guard.log_text)
 
 
 def test_never_more_than_the_limit_in_a_minute(sandbox: Sandbox) -> None:
@@ -133,11 +133,11 @@ def test_never_more_than_the_limit_in_a_minute(sandbox: Sandbox) -> None:
         for number in range(8):
             content = b'{"Mounts": [], "number": %d}' % number
             replaced(sandbox, content)
-            until(lambda content=content: kept(sandbox, content), "it is kept", details=guard.said)
+            until(lambda content=content: kept(sandbox, content), "it is kept", details=guard.log_text)
             if number < 5:  # two writes during one restore would count as one overwrite
-                until(lambda: sandbox.mapping_file.read_bytes() == before, "it is restored", details=guard.said)
-        guard.until_said("not restored, because it was overwritten more than 5 times in a minute")
-        assert guard.said().count(": restored") == 5
+                until(lambda: sandbox.mapping_file.read_bytes() == before, "it is restored", details=guard.log_text)
+        guard.until_logged("not restored, because it was overwritten more than 5 times in a minute")
+        assert guard.log_text().count(": restored") == 5
         assert sandbox.mapping_file.read_bytes() == content
         assert not is_sealed(sandbox.mapping_file), "what nobody needs is not sealed"
 
@@ -146,7 +146,7 @@ def test_a_limit_of_none_only_tells(sandbox: Sandbox) -> None:
     with GuardProcess(sandbox, options=("--restores", "0")) as guard:
         held_and_sealed(sandbox)
         replaced(sandbox)
-        guard.until_said("not restored")
+        guard.until_logged("not restored")
         assert sandbox.mapping_file.read_bytes() == FOREIGN
 
 
@@ -158,7 +158,7 @@ def test_sigterm_unseals_and_ends_soon(sandbox: Sandbox) -> None:
         assert guard.process.wait(10) == 0
         assert time.monotonic() - begun < 5
         assert not is_sealed(sandbox.mapping_file)
-        assert guard.has_told("STOPPING=1")
+        assert guard.has_notified("STOPPING=1")
 
 
 @pytest.mark.parametrize("mender", ["list", "current", "taoprofd --unseal", "a new guard"])
@@ -188,7 +188,7 @@ def test_a_restore_that_was_interrupted_is_made_good(sandbox: Sandbox) -> None:
     back = {"target": "mapping", "before": digests[1], "after": digests[0], "profile": "a"}
     history._append([{"action": "found", **about}, {"action": "restore", **back}], done=False)
     with GuardProcess(sandbox) as guard:
-        until(lambda: sandbox.mapping_file.read_bytes() == before, "it is put back", details=guard.said)
+        until(lambda: sandbox.mapping_file.read_bytes() == before, "it is put back", details=guard.log_text)
         assert sandbox.run("current").stdout == "a\n"
 
 
@@ -217,7 +217,7 @@ def test_it_can_be_told_not_to_seal(sandbox: Sandbox) -> None:
         until(lambda: "in use: a test" in guard.status, "it sees the hold", details=lambda: guard.status)
         assert not is_sealed(sandbox.mapping_file)
         replaced(sandbox)
-        guard.until_said(": restored")
+        guard.until_logged(": restored")
         assert sandbox.mapping_file.read_bytes() == before
 
 
@@ -234,10 +234,10 @@ def test_a_plain_launcher_that_waits_for_its_image_finds_the_mapping_that_it_sta
     with GuardProcess(sandbox) as guard:
         tao, process = sandbox.plain()
         sandbox.mapping_file.read_bytes()  # the hint: somebody opens the file
-        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed", details=guard.said)
+        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed", details=guard.log_text)
         with pytest.raises(PermissionError) if os.geteuid() else pytest.MonkeyPatch.context():
             sandbox.mapping_file.write_bytes(FOREIGN)
-        until(lambda: sandbox.mapping_file.read_text() == before, "the mapping is back", details=guard.said)
+        until(lambda: sandbox.mapping_file.read_text() == before, "the mapping is back", details=guard.log_text)
         assert tao.reads() == before
         tao.end()
         sandbox.wait(process)

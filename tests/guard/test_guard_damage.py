@@ -40,14 +40,14 @@ def test_what_is_no_mapping_file_is_told_of_and_waited_for(sandbox: Sandbox, kin
         if not before_start:
             until(lambda: is_sealed(mapping), "it is sealed")
             take_its_place()
-        guard.until_said("needs the previous mapping" if not before_start else ".tao_mounts.json'")
-        looks = guard.told.count("WATCHDOG=1")
-        guard.goes_on(3)
-        assert guard.told.count("WATCHDOG=1") - looks < 40, "it does not look without end"
+        guard.until_logged("needs the previous mapping" if not before_start else ".tao_mounts.json'")
+        looks = guard.notifications.count("WATCHDOG=1")
+        guard.wait_for_loops(3)
+        assert guard.notifications.count("WATCHDOG=1") - looks < 40, "it does not look without end"
         if kind == "huge":
             assert mapping.stat().st_mode & 0o777 == 0o640
         mapping.rmdir() if kind == "folder" else mapping.unlink()
-        until(lambda: mapping.is_file() and mapping.read_bytes() == before, "it is put back", details=guard.said)
+        until(lambda: mapping.is_file() and mapping.read_bytes() == before, "it is put back", details=guard.log_text)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,9 @@ def test_a_damaged_seal_does_no_harm(sandbox: Sandbox, record: str, lives: bool)
         sandbox.run("status", check=True)
         sandbox.run("use", "b", check=True)
         if lives:
-            until(lambda: sandbox.mapping_file.stat().st_mode & 0o7777 == 0o600, "it has its mode", details=guard.said)
+            until(
+                lambda: sandbox.mapping_file.stat().st_mode & 0o7777 == 0o600, "it has its mode", details=guard.log_text
+            )
     assert sandbox.mapping_file.stat().st_mode & 0o7000 == 0
 
 
@@ -81,11 +83,11 @@ def test_a_damaged_record_of_a_hold_takes_no_protection_from_others(sandbox: San
     held(sandbox)
     (sandbox.state / "holds/zzzzz.json").write_text("[]")
     with GuardProcess(sandbox) as guard:
-        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed", details=guard.said)
+        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed", details=guard.log_text)
         replaced(sandbox)
-        guard.until_said(": restored")
+        guard.until_logged(": restored")
         assert sandbox.mapping_file.read_bytes() == before
-        assert "is damaged" in guard.said()
+        assert "is damaged" in guard.log_text()
 
 
 def test_what_a_guard_published_may_be_anything(sandbox: Sandbox) -> None:

@@ -62,7 +62,7 @@ def overwrite_is_undone(sandbox: Sandbox, guard: GuardProcess, content: bytes, *
         is_kept = History(sandbox.context).has_content(content)
         return is_kept and sandbox.mapping_file.read_bytes() == before and is_sealed(sandbox.mapping_file)
 
-    until(is_right, "it is put back, kept and sealed", seconds=seconds, details=guard.said)
+    until(is_right, "it is put back, kept and sealed", seconds=seconds, details=guard.log_text)
 
 
 def problem_is_reported(sandbox: Sandbox, guard: GuardProcess, text: str) -> None:
@@ -130,7 +130,7 @@ def test_without_watches_it_looks_often(sandbox: Sandbox, limit: str) -> None:
     with GuardProcess(
         sandbox, environ=OFTEN, prefix=(*apart, "sh", "-c", f'echo 0 > {path}; exec "$@"', "sh")
     ) as guard:
-        guard.until_said("inotify is not available")
+        guard.until_logged("inotify is not available")
         problem_is_reported(sandbox, guard, "polling without watches")
         held(sandbox)
         overwrite_is_undone(sandbox, guard, FOREIGN)
@@ -138,7 +138,7 @@ def test_without_watches_it_looks_often(sandbox: Sandbox, limit: str) -> None:
         for number in range(5):
             wait_for_look(guard)
             overwrite_is_undone(sandbox, guard, b"foreign %d" % number) if number < 3 else None
-        assert guard.said().count("inotify is not available") == 1
+        assert guard.log_text().count("inotify is not available") == 1
         until(lambda: open_files_and_threads(guard) <= first, "nothing piles up")
         enter = [
             find_command("nsenter"),
@@ -150,7 +150,7 @@ def test_without_watches_it_looks_often(sandbox: Sandbox, limit: str) -> None:
             f"echo 500 > {path}",
         ]
         subprocess.run(enter, check=True)
-        guard.until_said("inotify is available again")
+        guard.until_logged("inotify is available again")
         problem_is_gone(sandbox, guard, "without watches")
         overwrite_is_undone(sandbox, guard, b"seen by a watch")
 
@@ -177,11 +177,11 @@ def test_a_full_disk(tmp_path: Path) -> None:
                 while True:
                     file.write(b"x" * 4096)
             sandbox.mapping_file.write_bytes(FOREIGN)  # in the room that the mapping had
-            guard.until_said("no space left on device")
+            guard.until_logged("no space left on device")
             problem_is_reported(sandbox, guard, "no space left on device")
             assert sandbox.mapping_file.read_bytes() == FOREIGN
             filler.unlink()
-            until(lambda: sandbox.mapping_file.read_bytes() == before, "it is put back", details=guard.said)
+            until(lambda: sandbox.mapping_file.read_bytes() == before, "it is put back", details=guard.log_text)
             assert History(sandbox.context).has_content(FOREIGN)
             until(lambda: is_sealed(sandbox.mapping_file), "it is sealed again")
             problem_is_gone(sandbox, guard, "no space left on device")
@@ -202,12 +202,12 @@ def test_a_home_that_is_read_only_for_a_while(tmp_path: Path) -> None:
             mount("--bind", sandbox.root, sandbox.root)
             mount("-o", "remount,bind,ro", sandbox.root)
             (still / ".tao_mounts.json").write_bytes(FOREIGN)
-            guard.until_said("read-only file system")
+            guard.until_logged("read-only file system")
             until(lambda: "read-only file system" in guard.status, "its status has it", details=lambda: guard.status)
             assert sandbox.run("status").returncode == 0
             assert sandbox.mapping_file.read_bytes() == FOREIGN
             subprocess.run([find_command("umount"), sandbox.root], check=True)
-            until(lambda: sandbox.mapping_file.read_bytes() == before, "it is put back", details=guard.said)
+            until(lambda: sandbox.mapping_file.read_bytes() == before, "it is put back", details=guard.log_text)
             assert History(sandbox.context).has_content(FOREIGN)
             problem_is_gone(sandbox, guard, "read-only file system")
             overwrite_is_undone(sandbox, guard, b"afterwards")
@@ -223,10 +223,10 @@ def test_a_search_for_processes_that_fails(sandbox: Sandbox) -> None:
         held(sandbox)
         fail.touch()
         sandbox.mapping_file.read_bytes()  # a launcher may have started
-        guard.until_said("Too many open files")
+        guard.until_logged("Too many open files")
         until(lambda: "Too many open files" in guard.status, "its status has it", details=lambda: guard.status)
-        guard.goes_on(3)
-        assert guard.said().count("Too many open files") == 1
+        guard.wait_for_loops(3)
+        assert guard.log_text().count("Too many open files") == 1
         fail.unlink()
         problem_is_gone(sandbox, guard, "Too many open files")
         overwrite_is_undone(sandbox, guard, FOREIGN)
@@ -238,13 +238,13 @@ def test_more_processes_than_descriptors(sandbox: Sandbox) -> None:
     for process in sleeping:
         manage.hold(sandbox.context, None, reason="a test", pid=process.pid)
     with GuardProcess(sandbox, environ=OFTEN, prefix=(find_command("prlimit"), "--nofile=64")) as guard:
-        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed", details=guard.said)
+        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed", details=guard.log_text)
         overwrite_is_undone(sandbox, guard, FOREIGN)
         assert open_files_and_threads(guard)[0] < 40
         for process in sleeping:
             process.kill()
             process.wait()
-        until(lambda: not is_sealed(sandbox.mapping_file), "it is not sealed", details=guard.said)
+        until(lambda: not is_sealed(sandbox.mapping_file), "it is not sealed", details=guard.log_text)
 
 
 @pytest.mark.parametrize("folder", ["root", "state"])
@@ -255,7 +255,7 @@ def test_the_guard_stops_when_its_home_is_moved_away(sandbox: Sandbox, folder: s
         path = getattr(sandbox, folder)
         path.rename(sandbox.folder / "away")
         assert guard.process.wait(10) != 0
-        guard.until_said("moved, deleted or unmounted")
+        guard.until_logged("moved, deleted or unmounted")
         assert not path.exists()
         if folder == "state":  # the holds are gone with it
             assert sandbox.mapping_file.stat().st_mode & 0o777 == 0o600
@@ -279,7 +279,7 @@ def test_clock_change_does_not_end_a_hold(sandbox: Sandbox, shift: int) -> None:
             time.sleep(0.005)
         assert is_sealed(sandbox.mapping_file)
         assert len(looks) < 8
-        until(lambda: not is_sealed(sandbox.mapping_file), "the hold ends", details=guard.said)
+        until(lambda: not is_sealed(sandbox.mapping_file), "the hold ends", details=guard.log_text)
         assert time.monotonic() - begun > 2.9
 
 
@@ -299,7 +299,7 @@ def test_a_suspended_guard_makes_up_for_it(sandbox: Sandbox) -> None:
             os.utime(sandbox.mapping_file)
         replaced(sandbox)
         guard.process.send_signal(signal.SIGCONT)
-        until(lambda: sandbox.mapping_file.read_bytes() == before, "it is put back", details=guard.said)
+        until(lambda: sandbox.mapping_file.read_bytes() == before, "it is put back", details=guard.log_text)
         assert History(sandbox.context).has_content(FOREIGN)
         overwrite_is_undone(sandbox, guard, b"afterwards")
 
@@ -325,7 +325,7 @@ def test_an_engine_that_is_of_no_use_hinders_nothing(
     with FakeEngine(sandbox.folder) as engine:
         engine.rules[""] = how(engine)
         with GuardProcess(sandbox, environ=engine.environ) as guard:
-            guard.until_said(said)
+            guard.until_logged(said)
             held(sandbox)
             for number in range(3):
                 overwrite_is_undone(sandbox, guard, b"foreign %d" % number)
@@ -355,14 +355,14 @@ def test_an_engine_that_comes_late_goes_away_and_returns(sandbox: Sandbox) -> No
         assert not is_sealed(sandbox.mapping_file)
         with FakeEngine(sandbox.folder) as engine:
             engine.container(1, mounts_of(sandbox, "a"))
-            until(lambda: is_sealed(sandbox.mapping_file), "it has seen the container", details=guard.said)
+            until(lambda: is_sealed(sandbox.mapping_file), "it has seen the container", details=guard.log_text)
             overwrite_is_undone(sandbox, guard, FOREIGN)
         overwrite_is_undone(sandbox, guard, b"without an engine") if is_sealed(sandbox.mapping_file) else None
         engine.path.unlink()
         with FakeEngine(sandbox.folder) as engine:
             number = engine.container(2, mounts_of(sandbox, "a"))
-            until(lambda: is_sealed(sandbox.mapping_file), "it has seen it again", seconds=15, details=guard.said)
+            until(lambda: is_sealed(sandbox.mapping_file), "it has seen it again", seconds=15, details=guard.log_text)
             overwrite_is_undone(sandbox, guard, b"afterwards")
             del engine.containers[number]
             engine.event("die", number)
-            until(lambda: not is_sealed(sandbox.mapping_file), "it has ended", details=guard.said)
+            until(lambda: not is_sealed(sandbox.mapping_file), "it has ended", details=guard.log_text)

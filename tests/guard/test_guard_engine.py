@@ -24,11 +24,11 @@ def test_a_plain_training_is_protected_from_its_start_to_its_containers_end(trai
     before, mode = home.mapping_file.read_bytes(), home.mapping_file.stat().st_mode
     with GuardProcess(home) as guard:
         launch = home.launch("detectnet_v2", "train", "60", "0")
-        until(lambda: is_sealed(home.mapping_file), "it is sealed", details=guard.said)
-        assert "pending" in guard.said(), "before there was a container"
+        until(lambda: is_sealed(home.mapping_file), "it is sealed", details=guard.log_text)
+        assert "pending" in guard.log_text(), "before there was a container"
         launch.training()
         replaced(home)
-        guard.until_said(": restored")
+        guard.until_logged(": restored")
         assert home.mapping_file.read_bytes() == before
         kill(guard.process.pid)
         guard.process.wait()
@@ -44,7 +44,7 @@ def test_a_plain_training_is_protected_from_its_start_to_its_containers_end(trai
         until(lambda: f"hold c{launch.container[:6]}" in guard.status, "it has seen that", details=lambda: guard.status)
         assert is_sealed(home.mapping_file)
         home.engine.remove(launch.container)
-        until(lambda: not is_sealed(home.mapping_file), "it is not sealed", details=guard.said)
+        until(lambda: not is_sealed(home.mapping_file), "it is not sealed", details=guard.log_text)
         assert (home.mapping_file.read_bytes(), home.mapping_file.stat().st_mode) == (before, mode)
 
 
@@ -58,6 +58,6 @@ def test_found_work_is_compared_with_its_mapping(training_home: TrainingHome) ->
     with GuardProcess(home) as guard:
         launch = home.train("detectnet_v2")
         told = f"'{project}' is not mounted on '/first': the launcher keeps only the last mount of a folder"
-        guard.until_said(told)
-        assert f"container {launch.container[:6]}" in guard.said()
+        guard.until_logged(told)
+        assert f"container {launch.container[:6]}" in guard.log_text()
         assert told in home.run("status").stderr

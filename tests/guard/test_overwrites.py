@@ -192,7 +192,7 @@ class Writer:
 
     def quiet(self) -> None:
         """Wait until all is as it must be; after one more write, that the guard must see, it is known exactly."""
-        self.guard.has_told("")  # so that the manager's socket does not run full
+        self.guard.has_notified("")  # so that the manager's socket does not run full
         is_exact = self.random.random() < 0.6
         mark = 0.0
         if is_exact:
@@ -242,7 +242,7 @@ class Writer:
 
     def told(self) -> str:
         did = "\n".join(self.did)
-        log = "\n".join(self.guard.said().splitlines()[-15:])
+        log = "\n".join(self.guard.log_text().splitlines()[-15:])
         return f"{did}\n{log}\nseed {self.seed}, after {self.writes} writes: {self.wrong()}"
 
     def restores(self) -> int:
@@ -390,5 +390,9 @@ def test_the_same_write_again_and_again_is_undone_each_time(sandbox: Sandbox, co
                 fresh = sandbox.root / "fresh"
                 fresh.write_bytes(content)
                 fresh.rename(sandbox.mapping_file)
-            until(lambda number=number: guard.said().count(": restored") == number, "it is undone", details=guard.said)
+            until(
+                lambda number=number: guard.log_text().count(": restored") == number,
+                "it is undone",
+                details=guard.log_text,
+            )
             assert sandbox.mapping_file.read_bytes() == before

@@ -89,7 +89,7 @@ def test_start_stop_status_and_logs(guarded: Owner) -> None:
     }
     text = guarded.taoprof("service", "status").stdout
     assert f"active (running), pid {guarded.pid}, starts at login, keeps running after logout" in text
-    guarded.until_said("guards ~/.tao_mounts.json")
+    guarded.until_logged("guards ~/.tao_mounts.json")
     assert f" taoprofd[{guarded.pid}]: " in guarded.taoprof("service", "logs").stdout
     assert any("guards ~/.tao_mounts.json" in line for line in guarded.json("service", "logs")["data"]["log"])
 
@@ -193,7 +193,7 @@ def test_restarted_and_killed_in_the_middle_of_a_hold(guarded: Owner) -> None:
     guarded.until_sealed()
     assert guarded.show("NRestarts", "Result") == {"NRestarts": "1", "Result": "success"}
     assert (guarded.holds(), guarded.mapping_file.read_bytes()) == ([hold], before)
-    guarded.until_said("code=killed, status=9/KILL")
+    guarded.until_logged("code=killed, status=9/KILL")
     after = guarded.journal().partition("code=killed, status=9/KILL")[2]
     off, on = "the mapping file is writable again", "the mapping file is read-only while it is in use"
     assert off in after.partition(on)[0] and on in after, after
@@ -222,7 +222,7 @@ def test_a_second_guard_ends_with_8_and_the_service_is_not_tried_again(guarded: 
     assert f"pid {guarded.pid}" in second.stderr
     guarded.systemctl("stop", UNIT)
     first = guarded.starts("taoprofd")
-    first.until_said("guards ~/.tao_mounts.json")
+    first.until_logged("guards ~/.tao_mounts.json")
     done = guarded.taoprof("service", "start", check=False)
     assert done.returncode == 1
     assert guarded.show("ActiveState", "NRestarts", "ExecMainStatus") == {
@@ -286,7 +286,7 @@ def test_words_that_are_no_text_do_not_end_the_guard(guarded: Owner) -> None:
     careless = guarded.machine.user("python3", "-c", CARELESS, str(guarded.mapping_file), check=False)
     assert "PermissionError" in careless.stderr
     guarded.replaces()
-    guarded.until_said(": restored")
+    guarded.until_logged(": restored")
     assert ": restored" in guarded.taoprof("list").stderr
     tao.unlink()
     running.process.wait(10)

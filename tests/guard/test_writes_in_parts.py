@@ -45,7 +45,7 @@ def test_a_file_that_is_replaced_between_the_parts(sandbox: Sandbox, words: tupl
     if not words:  # by the guard
         with GuardProcess(sandbox) as guard:
             writer.wait(20)
-            until(lambda: stored(sandbox, WHOLE), "it is stored", details=guard.said)
+            until(lambda: stored(sandbox, WHOLE), "it is stored", details=guard.log_text)
     else:
         done = sandbox.run(*words)
         writer.wait(20)
@@ -108,16 +108,16 @@ def test_a_swapped_symlink_is_followed(sandbox: Sandbox) -> None:
     other = sandbox.root / "other.json"
     with GuardProcess(sandbox) as guard:
         held(sandbox)
-        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed", details=guard.said)
+        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed", details=guard.log_text)
         with other.open("wb", 0) as file:
             file.write(PARTS[0])
             (sandbox.root / "fresh").symlink_to("other.json")
             (sandbox.root / "fresh").rename(sandbox.mapping_file)
-            guard.until_said(": restored")
+            guard.until_logged(": restored")
             time.sleep(0.3)
             file.write(PARTS[1])
         other.unlink()
-        until(lambda: stored(sandbox, WHOLE), "it is stored", details=guard.said)
+        until(lambda: stored(sandbox, WHOLE), "it is stored", details=guard.log_text)
 
 
 @pytest.fixture

@@ -71,9 +71,9 @@ def test_a_guard_lists_it_seals_nothing_and_finds_no_fault(sandbox: Sandbox, eng
     with GuardProcess(sandbox) as guard:
         container = engine.container(1, {"/elsewhere": "/data"}, labels=labels(sandbox))
         engine.event("start", container)
-        until(lambda: guard.known().get("holds"), "the guard has seen it", details=guard.said)
+        until(lambda: guard.known().get("holds"), "the guard has seen it", details=guard.log_text)
         assert listed(sandbox) == [("found", "a", container, False)]
         assert not is_sealed(sandbox.mapping_file)
         sandbox.run("use", "b", check=True)
         assert listed(sandbox) == [("found", "a", container, False)]
-        assert "container" not in guard.said(), guard.said()
+        assert "container" not in guard.log_text(), guard.log_text()

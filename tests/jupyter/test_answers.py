@@ -39,40 +39,42 @@ def test_a_variable_that_refers_to_a_secret_is_one(home: Home) -> None:
     with Kernel(home) as kernel:
         load_and_use(kernel)
         other = "'other-' + os.environ['NGC_API_KEY']"
-        told = [kernel.run(f"import os; os.environ['MINE'] = {other}").said, kernel.run("%taoprof status").said]
-        told += [kernel.run(f"!taoprof use {name}").said for name in ("beta", "alpha", "beta")]
+        outputs = [kernel.run(f"import os; os.environ['MINE'] = {other}").output, kernel.run("%taoprof status").output]
+        outputs += [kernel.run(f"!taoprof use {name}").output for name in ("beta", "alpha", "beta")]
         envs = f"[{{'variable': 'LOGIN', 'value': {other}}}]"
-        told.append(
-            kernel.run(f"import json; json.dump({{'Mounts': [], 'Envs': {envs}}}, open('.tao_mounts.json', 'w'))").said
+        outputs.append(
+            kernel.run(
+                f"import json; json.dump({{'Mounts': [], 'Envs': {envs}}}, open('.tao_mounts.json', 'w'))"
+            ).output
         )
-        told += [kernel.run(f"%taoprof {word}").said for word in ("show", "check", "status", "list")]
-        assert "MINE" in told[0]
-        assert "LOGIN" in told[5]
-        assert all(SECRET not in text for text in told)
+        outputs += [kernel.run(f"%taoprof {word}").output for word in ("show", "check", "status", "list")]
+        assert "MINE" in outputs[0]
+        assert "LOGIN" in outputs[5]
+        assert all(SECRET not in text for text in outputs)
 
 
 def test_status_reports_what_has_changed(home: Home) -> None:
     with Kernel(home) as kernel:
         load_and_use(kernel)
         # A profile refers to what was there before: DATA is /data/kitti by now, and does not become /data/kitti/kitti.
-        assert "warning" not in kernel.run("%taoprof status").said
-        assert "kitti/kitti" not in kernel.run("%taoprof show").said
+        assert "warning" not in kernel.run("%taoprof status").output
+        assert "kitti/kitti" not in kernel.run("%taoprof show").output
         kernel.run("%taoprof use alpha")
         there = read_environ(kernel)
         assert there["DATA"] == "/data/kitti"
         private = Path(there["LAUNCHER_MOUNTS"])
         text = private.read_text()
         private.write_text(text.replace(str(home.root), "/elsewhere"))
-        assert "another mapping" in kernel.run("%taoprof status").said
+        assert "another mapping" in kernel.run("%taoprof status").output
         private.unlink()
-        assert "does not exist" in kernel.run("%taoprof status").said
+        assert "does not exist" in kernel.run("%taoprof status").output
         private.mkdir()
-        assert "is a folder" in kernel.run("%taoprof status").said
+        assert "is a folder" in kernel.run("%taoprof status").output
         private.rmdir()
         private.write_text(text)
         home.run("rename", "alpha", "gamma", check=True)
-        assert "there is no profile 'alpha'" in kernel.run("%taoprof status").said
-        assert "this notebook uses profile 'alpha'" in kernel.run("%taoprof status").said
+        assert "there is no profile 'alpha'" in kernel.run("%taoprof status").output
+        assert "this notebook uses profile 'alpha'" in kernel.run("%taoprof status").output
 
 
 def test_status_reports_that_the_shared_file_is_another_profiles_by_now(home: Home) -> None:
@@ -81,14 +83,14 @@ def test_status_reports_that_the_shared_file_is_another_profiles_by_now(home: Ho
         load_and_use(kernel, "alpha --shared")
         home.run("release", home.holds()[0]["id"], "--yes", check=True)
         home.run("use", "beta", check=True)
-        said = kernel.run("%taoprof status").said
-        assert "another mapping" in said
-        assert "was released" in said
-        assert "%taoprof use alpha --shared" in said
+        output = kernel.run("%taoprof status").output
+        assert "another mapping" in output
+        assert "was released" in output
+        assert "%taoprof use alpha --shared" in output
         again = kernel.run("import os; os.environ['DATA'] = os.remove('.tao_mounts.json') or 'mine'").text
         assert again.count("%taoprof use alpha --shared") == 2, "the file is gone, and a variable is another"
         kernel.run("%taoprof use alpha --shared")
-        assert "warning" not in kernel.run("%taoprof status").said
+        assert "warning" not in kernel.run("%taoprof status").output
         assert home.run("current").stdout == "alpha\n"
 
 
@@ -96,25 +98,25 @@ def test_messages_name_the_notebooks_own_commands(home: Home) -> None:
     home.profile("folder", f'layout = "custom"\n[[mounts]]\nsource = "{home.root}/new"\ndestination = "/d"\n')
     with Kernel(home) as kernel:
         load(kernel)
-        refused = kernel.execute("%taoprof use folder").said
+        refused = kernel.execute("%taoprof use folder").output
         assert " %taoprof use folder --mkdir" in refused
         assert "<b>no (missing)</b>" in "".join(kernel.run("%taoprof show folder").html)
-        assert "!taoprof new nosuch" in kernel.execute("%taoprof use nosuch").said
+        assert "!taoprof new nosuch" in kernel.execute("%taoprof use nosuch").output
         kernel.run("%taoprof use alpha")
-        for command, said in (
+        for command, output in (
             ("use", "no profile given"),
             ("edit alpha", "an editor needs"),
             ("shell beta", "a shell"),
         ):
-            assert said in kernel.run(f"!taoprof {command}").said, "where nobody can type, nothing waits for it"
-        said = kernel.run("!taoprof status; taoprof current --short; taoprof use beta").said
-        assert "'alpha', with a mounts file of its own" in said
-        assert "\nalpha\r\n" in said
-        assert "still uses profile 'alpha'" in said
-        assert "unset LAUNCHER_MOUNTS" not in said
-        assert "changed by a cell" not in kernel.run("import os; os.environ['DATA']\n%taoprof env").said
+            assert output in kernel.run(f"!taoprof {command}").output, "where nobody can type, nothing waits for it"
+        output = kernel.run("!taoprof status; taoprof current --short; taoprof use beta").output
+        assert "'alpha', with a mounts file of its own" in output
+        assert "\nalpha\r\n" in output
+        assert "still uses profile 'alpha'" in output
+        assert "unset LAUNCHER_MOUNTS" not in output
+        assert "changed by a cell" not in kernel.run("import os; os.environ['DATA']\n%taoprof env").output
         kernel.run("os.environ['DATA'] = '/mine'")
-        assert "'/data/kitti' (changed by a cell)" in kernel.run("%taoprof env").said
+        assert "'/data/kitti' (changed by a cell)" in kernel.run("%taoprof env").output
         for line, offered in (("", "release"), ("use ", "beta"), ("use beta --m", "--mkdir"), ("sho", "show")):
             code = f"print(get_ipython().complete('', '%taoprof {line}', {len('%taoprof ' + line)})[1])"
             assert repr(offered) in kernel.run(code).text
@@ -122,4 +124,4 @@ def test_messages_name_the_notebooks_own_commands(home: Home) -> None:
         seal.parent.mkdir()
         seal.touch()
         sealed = "raise PermissionError(13, 'denied', '.tao_mounts.json')"
-        assert "the guard protects it" in kernel.execute(sealed).said
+        assert "the guard protects it" in kernel.execute(sealed).output

@@ -120,7 +120,7 @@ def test_the_tutorial(training_home: TrainingHome, screenshots: Path) -> None:
             (results / "enough").touch()
         for notebook in (first, second):
             notebook.idle()
-            assert "done with 0" in notebook.text(len(notebook) - 1), notebook.told()
+            assert "done with 0" in notebook.text(len(notebook) - 1), notebook.summary()
         until(lambda: not home.engine.containers_of(home.root), "the containers are gone")
         assert browser.errors == []
 

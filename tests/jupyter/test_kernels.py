@@ -76,9 +76,9 @@ def test_use_gives_the_kernel_the_profile(home: Home) -> None:
         assert is_profiles(json.loads(private.read_bytes()), rendered(home, "alpha"))
         assert (home.mapping_file.read_bytes(), home.mapping_file.stat().st_mtime_ns) == before
         assert home.run("current").stdout == "beta\n"
-        said = kernel.run('!echo "$LAUNCHER_MOUNTS" && cat "$LAUNCHER_MOUNTS"').text
-        assert there["LAUNCHER_MOUNTS"] in said
-        assert str(home.root / "alpha") in said
+        output = kernel.run('!echo "$LAUNCHER_MOUNTS" && cat "$LAUNCHER_MOUNTS"').text
+        assert there["LAUNCHER_MOUNTS"] in output
+        assert str(home.root / "alpha") in output
         home.run("use", "alpha", check=True)  # an own mapping is in nobody's way
         kernel.run("%taoprof use beta")
         assert holders(home) == [("notebook", "beta", kernel.pid)], "another use replaces the first"
@@ -149,7 +149,7 @@ def test_shared_holds_the_mapping_file_until_the_kernel_is_killed(home: Home) ->
         before = read_environ(two)
         in_notebook = two.execute("%taoprof use beta --shared")
         assert in_notebook.failed
-        assert f"pid {one.pid}" in in_notebook.said, "who holds it"
+        assert f"pid {one.pid}" in in_notebook.output, "who holds it"
         assert read_environ(two) == before
         assert holders(home) == [("notebook", "alpha", one.pid)]
         one.kill()
@@ -179,10 +179,10 @@ def test_what_is_refused_changes_nothing_and_stops_run_all(home: Home) -> None:
         for words in ("use nosuch", "use alpha beta", "nosuch", "", "use", "use --help", "use 'a", "use broken"):
             refused = kernel.execute(f"%taoprof {words}")
             assert refused.failed, words
-            assert refused.said.strip()
+            assert refused.output.strip()
             for text in ("Traceback", "\x1b[31m", "--help' explains", "\\n"):
-                assert text not in refused.said
-            assert words or "%taoprof release" in refused.said
+                assert text not in refused.output
+            assert words or "%taoprof release" in refused.output
         assert read_environ(kernel) == before
         assert holders(home) == [("notebook", "alpha", kernel.pid)]
 
@@ -190,14 +190,14 @@ def test_what_is_refused_changes_nothing_and_stops_run_all(home: Home) -> None:
 def test_a_cell_that_overwrites_the_mapping_file_is_warned(home: Home) -> None:
     with Kernel(home) as kernel:
         there = load_and_use(kernel)
-        said = kernel.run(FOREIGN).said
-        assert "alpha" in said, "whose mapping this kernel's launches have"
-        assert "/somewhere/else" in said, "what the file has instead"
-        assert str(home.root / "alpha") in said.replace("~", str(home.root)), "what it differs from"
+        output = kernel.run(FOREIGN).output
+        assert "alpha" in output, "whose mapping this kernel's launches have"
+        assert "/somewhere/else" in output, "what the file has instead"
+        assert str(home.root / "alpha") in output.replace("~", str(home.root)), "what it differs from"
         assert is_profiles(json.loads(Path(there["LAUNCHER_MOUNTS"]).read_bytes()), rendered(home, "alpha"))
-        assert "/somewhere/else" not in kernel.run("1 + 1").said, "once is enough"
+        assert "/somewhere/else" not in kernel.run("1 + 1").output, "once is enough"
         same = FOREIGN.partition("    json.dump")[0] + f"    json.dump({rendered(home, 'alpha')!r}, mounts_file)"
-        assert kernel.run(same).said.strip() == ""
+        assert kernel.run(same).output.strip() == ""
 
 
 RUNNERS = {

@@ -135,7 +135,7 @@ class Browser:
         self.page.wait_for_function("theme => document.body.dataset.jpThemeName === theme", arg=THEMES[name])
         self.page.wait_for_function(SETTLED)
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """What stands in the way, for a message."""
         dialogs = self.page.locator(".jp-Dialog-content").all_inner_texts()
         return "\n".join([*dialogs, *self.errors])
@@ -169,7 +169,7 @@ class Notebook:
             state = self._evaluate(STATE, self.path)
             return state["kernel"] == "idle" and state["pending"] == 0
 
-        until(is_idle, f"{self.path} is idle", seconds=seconds, details=self.told)
+        until(is_idle, f"{self.path} is idle", seconds=seconds, details=self.summary)
 
     def text(self, cell: int) -> str:
         """Return what the page shows below a cell."""
@@ -177,7 +177,7 @@ class Notebook:
 
     def until_shown(self, cell: int, text: str, *, seconds: float = 60) -> None:
         """Wait until a cell's outputs have a text."""
-        until(lambda: text in self.text(cell), f"{self.path} shows '{text}'", seconds=seconds, details=self.told)
+        until(lambda: text in self.text(cell), f"{self.path} shows '{text}'", seconds=seconds, details=self.summary)
 
     def screenshot(self, path: Path, *, cell: int) -> Path:
         """Take a picture of one cell."""
@@ -186,7 +186,7 @@ class Notebook:
         found.screenshot(path=path)
         return path
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """All that it shows, for a message."""
         cells = [f"[{cell}] {self.text(cell)}" for cell in range(len(self))]
-        return "\n".join([f"kernel {self.kernel}", *cells, self.browser.told()])
+        return "\n".join([f"kernel {self.kernel}", *cells, self.browser.summary()])

@@ -32,7 +32,7 @@ class GuardProcess:
     ) -> None:
         self.home = home
         self.log = home.root.parent / f"guard-{len(list(home.root.parent.glob('guard-*.log')))}.log"
-        self.told: list[str] = []
+        self.notifications: list[str] = []
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._address = f"taoprofiles-test-{os.getpid()}-{time.monotonic_ns()}"
         self._socket.bind("\0" + self._address)
@@ -49,8 +49,12 @@ class GuardProcess:
             )
 
     def __enter__(self) -> GuardProcess:
-        until(lambda: self.has_told("READY=1") or self.process.poll() is not None, "it is ready", details=self.said)
-        assert self.process.poll() is None, self.said()
+        until(
+            lambda: self.has_notified("READY=1") or self.process.poll() is not None,
+            "it is ready",
+            details=self.log_text,
+        )
+        assert self.process.poll() is None, self.log_text()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -64,36 +68,38 @@ class GuardProcess:
             self.process.wait()
         self._socket.close()
 
-    def said(self) -> str:
+    def log_text(self) -> str:
         """Its log."""
         return self.log.read_text(errors="replace")
 
-    def has_told(self, what: str) -> bool:
-        """Whether the service manager has been told that line."""
+    def has_notified(self, what: str) -> bool:
+        """Whether it has sent that line to the service manager."""
         while True:
             try:
-                self.told += self._socket.recv(1 << 16).decode().split("\n")
+                self.notifications += self._socket.recv(1 << 16).decode().split("\n")
             except BlockingIOError:
-                return what in self.told
+                return what in self.notifications
 
-    def goes_on(self, steps: int) -> None:
+    def wait_for_loops(self, steps: int) -> None:
         """Wait until it has gone through its loop as many times more."""
-        self.has_told("")
-        before = self.told.count("WATCHDOG=1")
+        self.has_notified("")
+        before = self.notifications.count("WATCHDOG=1")
         until(
-            lambda: not self.has_told("") and self.told.count("WATCHDOG=1") >= before + steps,
+            lambda: not self.has_notified("") and self.notifications.count("WATCHDOG=1") >= before + steps,
             "it goes on",
-            details=self.said,
+            details=self.log_text,
         )
 
     @property
     def status(self) -> str:
-        """The status line that was told last."""
-        self.has_told("")
-        return next((line.removeprefix("STATUS=") for line in reversed(self.told) if line.startswith("STATUS=")), "")
+        """The status line that was sent last."""
+        self.has_notified("")
+        return next(
+            (line.removeprefix("STATUS=") for line in reversed(self.notifications) if line.startswith("STATUS=")), ""
+        )
 
-    def until_said(self, text: str, *, seconds: float = 10) -> None:
-        until(lambda: text in self.said(), f"it says '{text}'", seconds=seconds, details=self.said)
+    def until_logged(self, text: str, *, seconds: float = 10) -> None:
+        until(lambda: text in self.log_text(), f"it says '{text}'", seconds=seconds, details=self.log_text)
 
     def known(self) -> dict[str, Any]:
         """What it publishes."""

@@ -88,8 +88,8 @@ class JupyterLabServer:
     def _address(self) -> str | None:
         assert self.process.poll() is None, self.tail()
         try:
-            told = self.home.root / f".local/share/jupyter/runtime/jpserver-{self.process.pid}.json"
-            return str(json.loads(told.read_text())["url"])
+            info = self.home.root / f".local/share/jupyter/runtime/jpserver-{self.process.pid}.json"
+            return str(json.loads(info.read_text())["url"])
         except (OSError, ValueError):  # not there yet, or half written
             return None
 

@@ -40,13 +40,13 @@ class Execution:
         """Whether "Run All" stops here: IPython prints some errors (UsageError) as text, and fails all the same."""
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         """All that a person reads: the texts, and those in the HTML."""
         return "\n".join([self.text, self.traceback, *(unescape(re.sub(r"<[^>]+>", " ", html)) for html in self.html)])
 
     def until(self, text: str, *, seconds: float = 30) -> Execution:
-        """Wait until it has said something."""
-        return self._follow(lambda: text in self.said, f"it says '{text}'", seconds)
+        """Wait until it has printed a text."""
+        return self._follow(lambda: text in self.output, f"it says '{text}'", seconds)
 
     def finish(self, *, seconds: float = 30) -> Execution:
         """Wait until it is done, with all of its output there."""
@@ -60,12 +60,12 @@ class Execution:
     def _follow(self, is_over: Callable[[], bool], what: str, seconds: float) -> Execution:
         end = time.monotonic() + seconds
         while not is_over():
-            assert time.monotonic() < end, f"not within {seconds} s: {what}\n{self.said}"
-            assert not self.done, f"done without: {what}\n{self.said}"
+            assert time.monotonic() < end, f"not within {seconds} s: {what}\n{self.output}"
+            assert not self.done, f"done without: {what}\n{self.output}"
             try:
                 message = self._client.get_iopub_msg(timeout=0.2)
             except Empty:
-                assert self._client.is_alive(), f"the kernel died before: {what}\n{self.said}"
+                assert self._client.is_alive(), f"the kernel died before: {what}\n{self.output}"
                 continue
             if message["parent_header"].get("msg_id") == self._id:
                 self._take(message["msg_type"], message["content"])
@@ -145,7 +145,7 @@ class Kernel:
     def run(self, code: str, *, seconds: float = 30) -> Execution:
         """Run a cell that is to succeed."""
         done = self.execute(code, seconds=seconds)
-        assert not done.failed, done.said
+        assert not done.failed, done.output
         return done
 
     def interrupt(self) -> None:
@@ -171,7 +171,7 @@ def read_environ(kernel: Kernel) -> dict[str, str]:
 
 
 def load(kernel: Kernel) -> None:
-    assert kernel.run(LOAD).said.strip() == "", "IPython only says so where a module is no extension"
+    assert kernel.run(LOAD).output.strip() == "", "IPython only says so where a module is no extension"
 
 
 def load_and_use(kernel: Kernel, words: str = "alpha") -> dict[str, str]:

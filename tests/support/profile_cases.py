@@ -135,7 +135,7 @@ def nested(*, exists: bool, filled: bool = False) -> SetUp:
 
 
 class ForeignPath(PathInfo):
-    """A folder of this host that belongs to somebody else, as far as the judges are told."""
+    """A folder of this host that belongs to somebody else, as the rules see it."""
 
     def __init__(self, path: str, uid: int, mode: int) -> None:
         super().__init__(path)

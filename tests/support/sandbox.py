@@ -66,10 +66,10 @@ class Tao:
 
     def pid(self) -> int:
         """Wait until it runs."""
-        return int(self._told("started"))
+        return int(self._read_reply("started"))
 
     def client(self) -> int:
-        return int(self._told("client"))
+        return int(self._read_reply("client"))
 
     def reads(self) -> str:
         """Let it read its mounts file, and give what it has read; "" where there was none."""
@@ -89,8 +89,8 @@ class Tao:
             os.close(gate)
         self._gates = []
 
-    def _told(self, what: str) -> str:
-        until(self._path(what).exists, f"the launcher has told '{what}'")
+    def _read_reply(self, what: str) -> str:
+        until(self._path(what).exists, f"the launcher has written '{what}'")
         return self._path(what).read_text()
 
     def _path(self, what: str) -> Path:
@@ -227,7 +227,7 @@ def gone(pid: int) -> bool:
 
 
 class FakeEngine:
-    """An engine of threads in this process: containers and events as told, any answer replaced by another.
+    """An engine of threads in this process: containers and events as given, any answer replaced by another.
 
     ``rules`` maps the beginning of a path to what is done with the connection instead of an answer.
     """
@@ -288,14 +288,14 @@ class FakeEngine:
 
     def event(self, action: str, container_id: str, *, stamp: int | None = None, **attributes: str) -> None:
         """Tell of an event to all that listen, now and later."""
-        told = {
+        event = {
             "Type": "container",
             "id": container_id,
             "Action": action,
             "timeNano": stamp or time.time_ns(),
             "Actor": {"ID": container_id, "Attributes": attributes},
         }
-        self.raw_event(json.dumps(told).encode() + b"\n")
+        self.raw_event(json.dumps(event).encode() + b"\n")
 
     def raw_event(self, line: bytes) -> None:
         with self._changed:
@@ -368,7 +368,7 @@ class FakeEngine:
                 try:
                     wanted = number >= old or json.loads(line)["timeNano"] / 1e9 >= since
                 except (ValueError, TypeError, KeyError):
-                    wanted = False  # it has no time, so it is not told again
+                    wanted = False  # it has no time, so it is not sent again
                 if wanted:
                     for at in range(0, len(line), self.tear):
                         connection.sendall(line[at : at + self.tear])

@@ -91,8 +91,8 @@ class Owner:
 
     def show(self, *names: str) -> dict[str, str]:
         """Properties of the unit."""
-        said = self.systemctl("show", UNIT, *(f"--property={name}" for name in names))
-        return dict(line.split("=", 1) for line in said.splitlines())
+        properties = self.systemctl("show", UNIT, *(f"--property={name}" for name in names))
+        return dict(line.split("=", 1) for line in properties.splitlines())
 
     @property
     def pid(self) -> int:
@@ -122,7 +122,7 @@ class Owner:
     def until_unsealed(self, *, seconds: float = 10) -> None:
         until(lambda: not is_sealed(self.mapping_file), "it is not sealed", seconds=seconds, details=self.journal)
 
-    def until_said(self, text: str) -> None:
+    def until_logged(self, text: str) -> None:
         until(lambda: text in self.journal(), f"the journal has '{text}'", details=self.journal)
 
     def until_another(self, pid: int) -> None:
@@ -167,7 +167,7 @@ class Running:
     def output(self) -> str:
         return self._log.read_text(errors="replace")
 
-    def until_said(self, text: str) -> None:
+    def until_logged(self, text: str) -> None:
         def has_said() -> bool:
             assert self.process.poll() is None or text in self.output, self.output
             return text in self.output

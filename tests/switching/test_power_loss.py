@@ -97,7 +97,7 @@ def test_power_loss(home: Home, case: str, model: str) -> None:
         home = Home(home.root.with_name(f"crash-{count}"))
         power_loss.build(tree, home.root)
         try:
-            goes_on(home, case, (old, new))
+            wait_for_loops(home, case, (old, new))
         except AssertionError as error:
             faults.append(f"state {count}: {str(error)[:400]}")
         finally:
@@ -107,7 +107,7 @@ def test_power_loss(home: Home, case: str, model: str) -> None:
     assert not faults, f"{len(faults)} of {count} states:\n" + "\n".join(faults[:10])
 
 
-def goes_on(home: Home, case: str, contents: tuple[bytes | None, bytes | None]) -> None:
+def wait_for_loops(home: Home, case: str, contents: tuple[bytes | None, bytes | None]) -> None:
     """Check that a home can be used on, and that the content that is not in its mapping file is stored."""
     before = content(home)
     assert before in contents, f"neither the old nor the new mapping: {before!r}"
