@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shlex
 import shutil
 import subprocess
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from taoprofiles.cli.output import STDERR, Declined, print_progress, print_stderr
 from taoprofiles.errors import TaoprofError, UsageError, reason_of
-from taoprofiles.launcher.quoting import expand_variables
 from taoprofiles.masking import printable
 from taoprofiles.profiles.rendering import SIZE_LIMIT, is_path_variable
 from taoprofiles.profiles.store import Store
@@ -110,38 +108,24 @@ def ask_value(context: Context, name: str, *, meaning: str = "", default: str = 
 def _clean(context: Context, line: str, *, is_path: bool) -> tuple[str, str]:
     """Return a typed value as it is meant, and why it cannot be used, "" if it can."""
     from taoprofiles.mounts.paths import find_placeholder
+    from taoprofiles.profiles.convert import existing_part, resolve_path, without_quotes
 
-    text = line.strip()
-    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
-        text = text[1:-1]
-    elif is_path and not os.path.lexists(_to_path(context, text)):
-        text = re.sub(r"\\(.)", r"\1", text)  # a path that was copied from a shell's command line
+    text, problem = without_quotes(line.strip()), ""
     if not text.isprintable():
         return text, "the value contains unprintable characters"
     if is_path and text:
-        text = _to_path(context, text)
+        text, problem = resolve_path(context, line.strip())
     left = find_placeholder(text)
     if left and not os.path.isdir(text):
         return text, f"'{left}' is a placeholder"
-    return text, _folder_problem(text) if is_path and text else ""
-
-
-def _folder_problem(path: str) -> str:
-    """Return why a path cannot be used as a folder, "" if it can."""
-    existing = path
-    while not os.path.lexists(existing):
-        existing = os.path.dirname(existing)
-    if "$" in path:
-        return f"'{path}' refers to a variable that is not set"
+    if problem or not is_path or not text:
+        return text, problem
+    existing = existing_part(text)
     if not os.path.isdir(existing):
-        return f"'{existing}' is not a folder"
-    if existing != path and not os.access(existing, os.W_OK):
-        return f"'{path}' does not exist, and you cannot create folders in '{existing}'"
-    return ""
-
-
-def _to_path(context: Context, text: str) -> str:
-    return os.path.normpath(context.absolute(expand_variables(text, context.environ)))
+        problem = f"'{existing}' is not a folder"
+    elif existing != text and not os.access(existing, os.W_OK):
+        problem = f"'{text}' does not exist, and you cannot create folders in '{existing}'"
+    return text, problem
 
 
 def _read_line(prompt: str) -> str | None:

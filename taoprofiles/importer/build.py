@@ -15,7 +15,7 @@ from taoprofiles.importer.state import real_path
 from taoprofiles.importer.values import Segment, concat, join_path, normal_path, segments
 from taoprofiles.masking import is_secret
 from taoprofiles.profiles import layouts
-from taoprofiles.profiles.convert import from_mapping
+from taoprofiles.profiles.convert import from_mapping, resolve_path
 from taoprofiles.profiles.model import Profile, from_data, template
 from taoprofiles.profiles.rendering import Renderer, escape_dollars, is_path_variable, is_variable_name
 
@@ -60,12 +60,16 @@ class Source:
         return read_cells(self._cells, self._context, self._folder, user_values)
 
     def _expanded(self, name: str, value: str) -> str:
-        """Expand ``~`` in a value that the user gave, and make a folder absolute."""
-        value = self._context.expand_user(value)
+        """Expand ``~`` in a value that the user gave, and resolve a folder as a shell does. Raises UsageError."""
         is_folder = name.startswith("/") or is_path_variable(name)
         if is_folder and not value:
             raise UsageError(f"'' is not a folder for {name}", hint=f"such as --set {shlex.quote(name)}=~/tao/kitti")
-        return os.path.normpath(os.path.join(self._context.folder, value)) if is_folder else value
+        if not is_folder:
+            return self._context.expand_user(value)
+        path, problem = resolve_path(self._context, value)
+        if problem:
+            raise UsageError(problem, hint=f"such as --set {shlex.quote(name)}=~/tao/kitti")
+        return path
 
 
 def check_given(result: ImportResult, where: str) -> None:

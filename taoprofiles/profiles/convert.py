@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles.errors import InvalidProfileError, InvalidStateError, UsageError
+from taoprofiles.launcher.quoting import expand_variables
 from taoprofiles.masking import is_secret
 from taoprofiles.profiles.model import Profile, from_data
 from taoprofiles.profiles.rendering import escape_dollars
@@ -121,8 +122,44 @@ def replace_secrets(profile: Profile) -> tuple[Profile, list[str]]:
 
 
 def path_expression(context: Context, path: str) -> str:
-    """Return a path as a profile stores it: absolute, with ``~`` for the home. Raises UsageError for ``/``."""
+    """Return a folder as a profile stores it: absolute, with ``~`` for the home.
+
+    ``path`` is what ``resolve_path`` takes. Raises UsageError for ``/``, and for what cannot be a folder.
+    """
     if not path.strip("/"):
-        raise UsageError(f"'{path}' cannot be a project folder", hint="such as --project-dir ~/tao/kitti")
-    absolute = os.path.normpath(os.path.join(context.folder, os.path.expanduser(path)))
+        raise UsageError(f"'{path}' cannot be a project folder", hint="such as ~/tao/kitti")
+    absolute, problem = resolve_path(context, path)
+    existing = existing_part(absolute)
+    if problem or not os.path.isdir(existing):
+        raise UsageError(problem or f"'{existing}' is not a folder", hint="such as ~/tao/kitti")
     return escape_dollars(context.short(absolute))
+
+
+def resolve_path(context: Context, text: str) -> tuple[str, str]:
+    """Return the absolute path that a person means by ``text``, and why it cannot be one, "" if it can.
+
+    ``~``, variables, quotes and backslashes are read as a shell does, unless there is something of that very name.
+    """
+    plain = without_quotes(text)
+    path = meant = ""
+    for spelling in (text, plain, re.sub(r"\\(.)", r"\1", plain)):
+        for meant in (spelling, expand_variables(spelling, context.environ)):
+            path = os.path.normpath(context.absolute(meant))
+            if os.path.lexists(path):
+                return path, ""
+    if "$" in meant:
+        return path, f"'{meant}' refers to a variable that is not set"
+    user = context.expand_user(meant).partition("/")[0]
+    return path, f"there is no user '{user[1:]}' ('{meant}')" if user.startswith("~") else ""
+
+
+def without_quotes(text: str) -> str:
+    """Return ``text`` without the quotes around it, if there are any."""
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
+
+
+def existing_part(path: str) -> str:
+    """Return the longest part of an absolute path that exists."""
+    while not os.path.lexists(path):
+        path = os.path.dirname(path)
+    return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 import tomlkit
@@ -157,6 +158,10 @@ def set_keys(context: Context, name: str, settings: Mapping[str, str | None]) ->
     with Lock(context.lock):
         before = store.text(name)
         store.validate(name, before)
+        for key in {"project_dir", "notebook_dir"} & settings.keys():
+            value = settings[key]
+            if value and not re.search(r"\$[{$]", value):  # an expression stays one
+                settings = {**settings, key: path_expression(context, value)}
         text = as_bytes(_with_keys(name, before.decode(), settings))
         try:
             store.validate(name, text)

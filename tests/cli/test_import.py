@@ -62,7 +62,7 @@ def test_the_answer_decides(home: Home, first: str, second: str | None, status: 
     [('"~/data"', "data"), ("$HOME/data", "data"), ("${HOME}/da\t", "data"), ("~/da\t", "data"),
      ("data", "project/data"), ("", "project"), ("<dir>\n/dev/null\n~/data", "data"),
      (r"~/my\ data", "my data"), ("~/my data", "my data"), (r"~/back\slash", r"back\slash"),
-     ("FIXME\n$NOSUCH/x\n/dev/null/x", None), ("~/todo", "todo")],
+     ("FIXME\n$NOSUCH/x\n/dev/null/x", None), ("~nobody9/x\n~/data", "data"), ("~/todo", "todo")],
 )  # fmt: skip
 def test_an_answer_is_read_as_a_shell_does_and_asked_again_if_it_cannot_be(
     home: Home, typed: str, wanted: str | None

@@ -44,6 +44,36 @@ def test_0_new_use_current(home: Home) -> None:
     assert home.mapping()["Mounts"][0] == {"source": str(project), "destination": "/workspace/tao-experiments"}
 
 
+@pytest.mark.parametrize(
+    ("typed", "wanted"),
+    [
+        ("k", "~/tao/k"), (".", "~/tao"), ('"~/tao/k"', "~/tao/k"), ("$HOME/tao/k", "~/tao/k"), ("~/tao/k", "~/tao/k"),
+        ("~nobody9/x", "there is no user 'nobody9'"), ("$NOSUCH/x", "refers to a variable that is not set"),
+        ("file", "/file' is not a folder"), ("file/x", "/file' is not a folder"), ("/", "cannot be a project folder"),
+    ],
+)  # fmt: skip
+def test_a_folder_is_read_as_a_shell_does_or_refused(home: Home, typed: str, wanted: str) -> None:
+    """And nothing is written: ``set`` could make a profile that nothing can use."""
+    (home.root / "tao").mkdir()
+    (home.root / "tao/file").touch()
+    home.run("new", "old", "--project-dir", "tao", "--layout", "host", check=True)
+    text = (home.profiles / "old.toml").read_text()
+    for words in (
+        ["new", "a", "--project-dir", typed], ["new", "b", "--notebook-dir", typed],
+        ["set", "old", f"project_dir={typed}"], ["set", "old", f"notebook_dir={typed}"],
+    ):  # fmt: skip
+        before = home.tree()
+        done = home.run(*words, cwd=home.root / "tao")
+        if wanted.startswith("~"):
+            name, key = words[1], words[2].strip("-").partition("=")[0].replace("-", "_")
+            assert f'{key} = "{wanted}"' in (home.profiles / f"{name}.toml").read_text(), done
+        else:
+            one_clear_error(done, 2)
+            assert wanted in done.stderr
+            assert home.tree() == before
+    assert ((home.profiles / "old.toml").read_text() == text) == (not wanted.startswith("~"))
+
+
 def test_1_the_system_refuses(home: Home) -> None:
     home.profile("a")
     one_clear_error(home.run("edit", "a", environ=editor(home, "exit 3")), 1)
