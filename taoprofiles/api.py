@@ -151,15 +151,18 @@ def hold(name: str | None = None, *, reason: str, timeout: float = DEFAULT_TIMEO
             pass  # it was released by its id
 
 
+_TEXT, _SECONDS = ((str,), "a string"), ((int, float), "a number of seconds")
+_ARGUMENT_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
+    **dict.fromkeys(("name", "reason", "gpus", "image"), _TEXT),
+    **dict.fromkeys(("timeout", "wait"), _SECONDS),
+}
+"""The types of arguments, each with its description; all others are bool."""
+
+
 def _check_types(**arguments: object) -> None:
     """Raise UsageError for an argument of another type, which would otherwise fail far away, or in a stored record."""
     for name, value in arguments.items():
-        types: tuple[type, ...] = (bool,)
-        expected = "True or False"
-        if name in ("name", "reason", "gpus", "image"):
-            expected, types = "a string", (str,)
-        elif name in ("timeout", "wait"):
-            expected, types = "a number of seconds", (int, float)
+        types, expected = _ARGUMENT_TYPES.get(name, ((bool,), "True or False"))
         if not isinstance(value, types) or value != value:  # noqa: PLR0124 - NaN: no time would ever be later
             raise UsageError(f"{name} must be {expected}, not {value!r:.60}")
 

@@ -116,10 +116,8 @@ def table(rows: Sequence[Sequence[str]], *, indent: str = "", fit: bool = False)
     """
     safe = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(_width, column)) for column in zip(*safe, strict=True)]
-    excess = len(indent) + sum(widths) + 2 * (len(widths) - 1) - _columns()
-    while fit and excess > 0 and max(widths) > NARROWEST:
-        widths[widths.index(max(widths))] -= 1
-        excess -= 1
+    if fit:
+        widths = _shrunk(widths, _columns() - len(indent) - 2 * (len(widths) - 1))
     cells = [[_cut_cell(cell, width) for cell, width in zip(row, widths, strict=True)] for row in safe]
     return [
         (
@@ -129,6 +127,14 @@ def table(rows: Sequence[Sequence[str]], *, indent: str = "", fit: bool = False)
     ]
 
 
+def _shrunk(widths: list[int], total: int) -> list[int]:
+    """Return the widths with the largest ones cut to one limit, so that their sum is at most ``total``."""
+    limit = max(widths)
+    while sum(min(width, limit) for width in widths) > total and limit > NARROWEST:
+        limit -= 1
+    return [min(width, limit) for width in widths]
+
+
 def _columns() -> int:
     """Return the width of the terminal that stdout is, a very large number for anything else."""
     return (os.get_terminal_size(1).columns if sys.stdout.isatty() else 0) or 1 << 30
@@ -136,10 +142,12 @@ def _columns() -> int:
 
 def _cut_cell(cell: str, width: int) -> str:
     """Return a cell of at most ``width`` columns; of a path the end is kept, which tells it from others."""
-    kept, keeps_end = cell, "/" in cell and " " not in cell
-    while _width(kept) >= width and _width(cell) > width:
-        kept = kept[1:] if keeps_end else kept[:-1]
-    return cell if kept == cell else f"…{kept}" if keeps_end else f"{kept}…"
+    if _width(cell) <= width:
+        return cell
+    is_path = "/" in cell and " " not in cell
+    while _width(cell) >= width:
+        cell = cell[1:] if is_path else cell[:-1]
+    return f"…{cell}" if is_path else f"{cell}…"
 
 
 def _width(text: str) -> int:

@@ -44,29 +44,13 @@ def from_mapping(
     problems = [f"{key}: not a key that the launcher takes" for key in mapping if key not in known]
     if "Mounts" not in mapping:
         problems.append("Mounts: missing; the launcher needs it")
-    data: dict[str, Any] = {"schema": 1, "layout": "custom", "docker": mapping.get("DockerOptions", {}), "mounts": []}
+    data: dict[str, Any] = {"schema": 1, "layout": "custom"}
     if variables:
         data["variables"] = variables
-    for number, (source, destination) in _items(mapping, "Mounts"):
-        if not (isinstance(source, str) and isinstance(destination, str)):
-            problems.append(f"Mounts[{number}]: needs a source and a destination")
-            continue
-        if not source.startswith(("/", "~/")) and source != "~":
-            problems.append(f"Mounts[{number}].source: '{source}' depends on the folder in which tao is started")
-        data["mounts"].append({"source": express(source, True), "destination": express(destination, False)})
-    env: dict[str, str] = {}
-    for number, (variable, value) in _items(mapping, "Envs"):
-        if not isinstance(variable, str) or value is None:
-            problems.append(f"Envs[{number}]: needs a variable and a value")
-            continue
-        # The launcher converts the value in the same way; a string may know its origin, and str() would lose that.
-        env[variable] = express(value if isinstance(value, str) else str(value), False)
-    if env:
+    data["mounts"] = _mounts(mapping, express, problems)
+    if env := _env(mapping, express, problems):
         data["container"] = {"env": env}
-    if isinstance(data["docker"], dict):
-        problems += [f"DockerOptions.{key}: is null" for key, value in data["docker"].items() if value is None]
-        if isinstance(data["docker"].get("user"), str):
-            data["docker"] = data["docker"] | {"user": express(data["docker"]["user"], False)}
+    data["docker"] = _docker(mapping, express, problems)
     if not problems:
         problems, profile = _validated(data, name)
         if profile is not None:
@@ -76,6 +60,37 @@ def from_mapping(
         problems=problems,
         hint="correct the file, or start from the project folder: 'taoprof new'",
     )
+
+
+def _mounts(mapping: Mapping[str, Any], express: Expression, problems: list[str]) -> list[dict[str, str]]:
+    mounts = []
+    for number, (source, destination) in _items(mapping, "Mounts"):
+        if not (isinstance(source, str) and isinstance(destination, str)):
+            problems.append(f"Mounts[{number}]: needs a source and a destination")
+            continue
+        if not source.startswith(("/", "~/")) and source != "~":
+            problems.append(f"Mounts[{number}].source: '{source}' depends on the folder in which tao is started")
+        mounts.append({"source": express(source, True), "destination": express(destination, False)})
+    return mounts
+
+
+def _env(mapping: Mapping[str, Any], express: Expression, problems: list[str]) -> dict[str, str]:
+    env = {}
+    for number, (variable, value) in _items(mapping, "Envs"):
+        if not isinstance(variable, str) or value is None:
+            problems.append(f"Envs[{number}]: needs a variable and a value")
+            continue
+        # The launcher converts the value in the same way; a string may know its origin, and str() would lose that.
+        env[variable] = express(value if isinstance(value, str) else str(value), False)
+    return env
+
+
+def _docker(mapping: Mapping[str, Any], express: Expression, problems: list[str]) -> Any:
+    options = mapping.get("DockerOptions", {})
+    if not isinstance(options, dict):
+        return options  # refused when the profile is validated
+    problems += [f"DockerOptions.{key}: is null" for key, value in options.items() if value is None]
+    return options | {"user": express(options["user"], False)} if isinstance(options.get("user"), str) else options
 
 
 def _validated(data: dict[str, Any], name: str) -> tuple[list[str], Profile | None]:

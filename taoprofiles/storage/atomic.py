@@ -25,6 +25,10 @@ _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EX
 """Error numbers of file systems without hard links."""
 
 
+KEEP_LINK = ""
+"""The ``link`` of a file that may be a symlink or not: it stays what it is."""
+
+
 class FileAttributes(NamedTuple):
     """The mode and owner that a file is replaced with; the names are those of ``os.stat_result``."""
 
@@ -39,7 +43,7 @@ def replace(
     *,
     on_replaced: OnReplaced | None = None,
     attributes: FileAttributes | None = None,
-    link: str | None = "",
+    link: str | None = KEEP_LINK,
     displaced: list[int] | None = None,
 ) -> None:
     """Replace the content of ``path`` by ``data``: a reader finds the old or the new content and nothing in between.

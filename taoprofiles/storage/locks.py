@@ -23,7 +23,7 @@ _PAUSE = 0.005
 """Seconds between two tries to get a lock that is held."""
 
 _FRESH_NS = 250_000_000
-"""Nanoseconds for which the mark of one that waits counts; it is renewed at each try."""
+"""Nanoseconds for which the access time that a waiter set counts; it is renewed at each try."""
 
 _SUSPENDED = 0.5
 """Seconds between two tries; if more have passed, the machine was suspended, and the lock's holder is not slow."""
@@ -35,8 +35,11 @@ class Lock:
     """``with Lock(path, timeout): …`` excludes every other taoprof process and thread of this home.
 
     ``timeout`` is in seconds. BusyError names the holder if the same process held the lock for so long: while one
-    command after the other gets it, a waiting one waits for its turn. The lock file stays; its text says who held the
-    lock last, and its access time when somebody last waited.
+    command after the other gets it, a waiting one waits for its turn. The lock file stays, and its text says who held
+    the lock last.
+
+    A program that switches in a loop would always get the lock before those that wait. So waiters set the file's access
+    time, and ``try_acquire`` does not take the lock if that time is only a moment ago.
     """
 
     def __init__(self, path: str, timeout: float = DEFAULT_TIMEOUT) -> None:
@@ -64,7 +67,6 @@ class Lock:
         """Acquire the lock if it is free now and nobody waits for it. Raises TaoprofError if it cannot be created."""
         fd = self._open()
         try:
-            # A program that switches in a loop would otherwise always be faster than those that wait.
             if not _is_waited_for(os.fstat(fd)):
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if self._is_current(fd):

@@ -329,7 +329,7 @@ class _Transaction:
         profile: str | None,
         wanted: bytes | None,
         *,
-        link: str | None = "",
+        link: str | None = atomic.KEEP_LINK,
         attributes: FileAttributes | None = None,
     ) -> int | None:
         """Record and replace; return the entry whose undo restores an unmanaged mapping, if one was replaced."""

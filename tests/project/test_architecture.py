@@ -145,7 +145,6 @@ def test_few_modules_print() -> None:
 
 COMPLEX = {
     "system/engine.py:events": "one loop that reads the head of the answer and then its stream",
-    "profiles/convert.py:from_mapping": "one condition for each part of a mapping",
 }
 """Functions that ruff's C901 finds too complex, by "FILE:FUNCTION", each with the reason why it is not divided."""
 
