@@ -183,6 +183,7 @@ class _CommandChecker:
         self._unset_words: set[int] = set()
         self._corrected: dict[int, str] = {}
         self._findings: list[Finding] = []
+        self._with_command: list[tuple[Finding, bool]] = []  # whose hint is the corrected command; with 'is_run'
 
     def check(self, action: str) -> list[Finding]:
         """Return the findings about the words; ``action`` is the task's."""
@@ -192,12 +193,15 @@ class _CommandChecker:
             for word in self._joined:  # without 'taoprof run', the launcher's shell makes two words of it
                 option, _, value = word.partition(" ")
                 what = f"'{word}' is one argument; the task needs '{option}' and '{value.strip()}' as two"
-                self._add("arg-needs-quoting", PathArgument(0, "", word), what, "", self._corrected_command())
+                self._add("arg-needs-quoting", PathArgument(0, "", word), what)
+                self._hint_command()
         self._check_values()
         if self._context.is_without_docker:
             self._check_container_paths()
         else:
             self._check_paths(action)
+        for finding, is_run in self._with_command:  # with all corrections
+            finding.hint = self._masked(self._corrected_command(is_run=is_run)) or finding.hint
         return self._findings
 
     def _check_values(self) -> None:
@@ -228,11 +232,11 @@ class _CommandChecker:
             if resolution.kind == "found" and not self._context.files.exists(path):
                 what = f"'{path}' is a path of the container, but TAO_DOCKER_DISABLE makes the task run on this host"
                 self._correct(argument, resolution.host)
-                self._add("missing-file", argument, what, f"here it is '{resolution.host}'", self._corrected_command())
+                self._add("missing-file", argument, what, f"here it is '{resolution.host}'")
+                self._hint_command()
 
     def _check_quoting(self) -> None:
         """Report the words that the launcher's shell changes, and keep what arrives of the others."""
-        reported: list[Finding] = []
         taken = taken_volumes(self.words, self._context.behaviour, self._context.environ)
         for number, key, _ in _valued(self.words):
             word = self.words[number]
@@ -254,9 +258,8 @@ class _CommandChecker:
                 if not self._context.is_run:  # taoprof run quotes the words itself
                     self._quoted[number] = self._context.quote(word)
             self._add("arg-needs-quoting", PathArgument(number, key, word), what, why, hint, severity=WARNING)
-            reported += [] if secret else self._findings[-1:]
-        for finding in reported:
-            finding.hint = self._corrected_command() or finding.hint
+            if not secret:
+                self._hint_command()
 
     def _check_paths(self, action: str) -> None:
         wrong: list[tuple[PathArgument, Resolution]] = []
@@ -276,13 +279,15 @@ class _CommandChecker:
             else:
                 self._check_path(argument, resolution, action)
         wrong += self._relative_paths()
-        for argument, resolution in wrong:  # with the hint that corrects all of them
+        for argument, resolution in wrong:
             what, why, hint = explain(self.resolver, resolution._replace(path=argument.value))
             if resolution.container:
                 between = " " if argument.key.startswith("-") else "="
                 path = resolution.container
-                hint = self._corrected_command() or (f"{argument.key}{between}{path}" if argument.key else path)
+                hint = f"{argument.key}{between}{path}" if argument.key else path
             self._add("host-path", argument, what, why, hint)
+            if resolution.container:
+                self._hint_command()
 
     def _relative_paths(self) -> Iterator[tuple[PathArgument, Resolution]]:
         """Yield spec files and results relative to the current folder, which in the container is another one.
@@ -332,8 +337,13 @@ class _CommandChecker:
             word = f"{argument.key}{between}'${name}{path}'" if argument.key else f"'${name}{path}'"
             why = f"use single quotes, so that 'taoprof run' expands it: {word}"
             self._correct(argument, f"${name}{path}")
-            hint = self._corrected_command(is_run=True) or hint
         self._add("arg-empty-variable", argument, what, why, hint)
+        if name and self._context.profile:
+            self._hint_command(is_run=True)
+
+    def _hint_command(self, *, is_run: bool = False) -> None:
+        """Make the corrected command the hint of the last finding, unless it cannot be shown."""
+        self._with_command.append((self._findings[-1], is_run))
 
     def _shell_hint(self) -> str:
         profile = self._context.profile  # without one, no shell has its variables

@@ -359,3 +359,17 @@ def test_deep_and_long_words() -> None:
         "{,}" * 9_000,
     ):
         check(["tao", word], files=Files(every=True))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "train -e /h/ana/p/specs/train.yaml 'a b=$x'",
+        "train '-e /h/ana/p/specs/train.yaml' -r /h/ana/out",
+        "train -e /train.yaml -r /h/ana/out",
+    ],
+)
+def test_each_hint_with_the_whole_command_has_every_correction(words: str) -> None:
+    hints = {finding.hint for finding in found(words, is_run=True, profile="p") if " train " in finding.hint}
+    assert len(hints) == 1, hints
+    assert "/h/ana" not in hints.pop()
