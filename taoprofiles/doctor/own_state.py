@@ -62,14 +62,14 @@ def probe_state(context: Context) -> OwnState:
     """Look at all files. Never raises: what cannot be read is in ``unreadable``."""
     unreadable: list[tuple[str, str]] = []
 
-    def attempt(path: str, look: Callable[[], T], otherwise: T) -> T:
+    def attempt(path: str, probe: Callable[[], T], default: T) -> T:
         try:
-            return look()
+            return probe()
         except TaoprofError as error:
             unreadable.append((path, error.message))
         except OSError as error:
             unreadable.append((path, reason_of(error)))
-        return otherwise
+        return default
 
     now = attempt(context.mapping_file, lambda: status.get_status(context), None)
     summaries: list[Summary] = attempt(context.profiles, lambda: Store(context).summaries(), [])

@@ -17,7 +17,7 @@ from tests.support.sandbox import Sandbox, kill
 @pytest.mark.skipif(not ALL, reason="takes a dozen seconds: TAOPROF_TEST_ALL=1, as in CI")
 @pytest.mark.parametrize("kind", ["folder", "pipe", "huge"])
 @pytest.mark.parametrize("before_start", [True, False])
-def test_what_is_no_mapping_file_is_told_of_and_waited_for(sandbox: Sandbox, kind: str, before_start: bool) -> None:
+def test_an_invalid_mapping_file_is_reported_and_waited_for(sandbox: Sandbox, kind: str, before_start: bool) -> None:
     mapping, before = sandbox.mapping_file, sandbox.mapping_file.read_bytes()
 
     def take_its_place() -> None:

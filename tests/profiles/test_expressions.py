@@ -138,7 +138,7 @@ def test_circle_names_its_chain(ring: list[str], start: int) -> None:
     assert str(caught.value).endswith("circular reference: " + " → ".join(chain))
 
 
-def test_circle_is_told_without_the_way_to_it() -> None:
+def test_only_the_circular_part_of_a_chain_is_named() -> None:
     assert why("${X}", X="${A}", A="${B}", B="${A}").endswith("circular reference: A → B → A")
 
 

@@ -218,7 +218,7 @@ def test_unknown_key(text: str, key: str, meant: str) -> None:
     assert f"{key}: unknown key; did you mean '{meant}'?" in problems(first + text)
 
 
-def test_unknown_key_that_resembles_none_is_told_what_there_is() -> None:
+def test_an_unknown_key_unlike_any_other_lists_the_valid_keys() -> None:
     (told,) = problems("layout = 'custom'\nzzz = 1")
     assert told.startswith("zzz: unknown key; known are ")
     assert all(key in told for key in ("schema", "layout", "mounts", "docker"))

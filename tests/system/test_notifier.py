@@ -8,7 +8,7 @@ from pathlib import Path
 from taoprofiles.system.systemd import Notifier
 
 
-def test_the_manager_is_told_without_waiting_for_it(tmp_path: Path) -> None:
+def test_notifying_the_manager_does_not_wait(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "2000000"})
