@@ -191,8 +191,8 @@ class _CommandChecker:
             self._check_quoting()
         if self._context.is_quoted or self._context.is_run:
             for word in self._joined:  # without 'taoprof run', the launcher's shell makes two words of it
-                option, _, value = word.partition(" ")
-                what = f"'{word}' is one argument; the task needs '{option}' and '{value.strip()}' as two"
+                option, value = mask_command(_split_option(word))
+                what = f"'{option} {value}' is one argument; the task needs '{option}' and '{value}' as two"
                 self._add("arg-needs-quoting", PathArgument(0, "", word), what)
                 self._hint_command()
         self._check_values()

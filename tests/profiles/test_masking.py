@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taoprofiles.errors import TaoprofError
-from taoprofiles.masking import is_secret, mask_command
+from taoprofiles.masking import is_secret, mask_command, mask_text
 from taoprofiles.profiles.model import parse
 from taoprofiles.profiles.rendering import Renderer
 from tests.support.commands import call
@@ -212,6 +212,91 @@ def test_commands_without_secrets(words: str, shown: str) -> None:
 )  # fmt: skip
 def test_secrets_inside_of_a_word(word: str, shown: str) -> None:
     assert mask_command(["tao", word]) == ["tao", shown]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://S3CR3T@github.com/x", "https://***@github.com/x"),
+        ("git+https://S3CR3T:x-oauth-basic@h/x.git@v1", "git+https://***:x-oauth-basic@h/x.git@v1"),
+        ("postgres://u:S3C/R3T@h/db", "postgres://u:***@h/db"),
+        ("https://me@corp.com:S3CR3T@h/x", "https://me@corp.com:***@h/x"),
+        ("http://h:80,http://u:S3CR3T@h", "http://h:80,http://u:***@h"),
+        ("'/a/http:/u:S3CR3T@h/x'", "'/a/http:/u:***@h/x'"),
+        ("/a/https:/S3CR3T@h/x", "/a/https:/***@h/x"),
+        ("https://h/?a=1&token=S3CR3T#b", "https://h/?a=1&token=***#b"),
+        ("s3://b/k?X-Amz-Signature=S3CR3T&x=1", "s3://b/k?X-Amz-Signature=***&x=1"),
+        ("https://h/?key=S3CR3T", "https://h/?key=***"),
+        ("https://h/?sv=1&sig=S3CR3T", "https://h/?sv=1&sig=***"),
+        ("Server=h;Password=S3CR3T;Timeout=3", "Server=h;Password=***;Timeout=3"),
+        ("Server=h;Pwd=S3CR3T", "Server=h;Pwd=***"),
+        ("host=h password='S3 CR3T' user=u", "host=h password=*** user=u"),
+        ("Authorization: Bearer S3CR3T", "Authorization: Bearer ***"),
+        ('{"api_key": "S3CR3T"}', '{"api_key": ***}'),
+    ],
+)
+def test_secrets_inside_of_a_text(text: str, shown: str) -> None:
+    assert mask_text(text) == shown
+    assert mask_command(["curl", text])[1] == shown
+    assert is_secret("HARMLESS", text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/data/a@b/c:d", "/home/me@corp:/x:ro", "/data:/out:z,/home/a@b", "/data/key=1/x", "me@corp.com",
+        "git@github.com:x/y", "ssh://git@github.com/x", "git+ssh://git@github.com:o/r.git@v1", "https://git@github.com/x",
+        "nvcr.io/nvidia/tao:5.5@sha256:0a1b", "docker://tao:5.5@sha256:0a1b", "docker://r:5000/tao:5.5@sha256:0a1b",
+        "http://h:8080/a@b", "http://h:80?mail=a@b", "http://[::1]:80/a@b", "https://medium.com/@me/x",
+        "http://auth-proxy:3128/x", "https://keys.example.org/x?a=b", "https://h/?design=5&assign=3", "PWD=/x",
+        "-p8888:8888", "unauthorized: authentication required", "expandable_segments:True,max_split_size_mb:128",
+        "8888:8888", "two words, a 'quoted one' and \\ \"more\"; it's (plain) & simple",
+    ],
+)  # fmt: skip
+def test_ordinary_text_is_not_masked(text: str) -> None:
+    assert mask_text(text) == text
+    assert mask_command(["docker", "run", "-p", text]) == ["docker", "run", "-p", text]
+    assert not is_secret("HARMLESS", text)
+
+
+@pytest.mark.parametrize(
+    ("word", "shown"),
+    [
+        ("true -k S3CR3T", "true -k ***"),
+        ("true --key S3CR3T -e /x", "true --key *** -e /x"),
+        ("cd /x;tao x -kS3CR3T&&ls", "cd /x;tao x -k***&&ls"),
+        ('cd /x; KEY=S3CR3T tao -k "S3 CR3T" -e "/a b"', 'cd /x; KEY=*** tao -k "***" -e "/a b"'),
+        ("sh -c 'tao -k \"S3 CR3T\"'", "sh -c 'tao -k \"***\"'"),
+        ("curl -H 'X-Api-Key: S3CR3T' -u me:S3CR3T https://h", "curl -H 'X-Api-Key: ***' -u *** https://h"),
+        (
+            'curl -H "Authorization: Bearer S3CR3T" https://h -k "S3 CR3T"',
+            'curl -H "Authorization: ***" https://h -k "***"',
+        ),
+        ("mysql -pS3CR3T x", "mysql -p*** x"),
+    ],
+)
+def test_command_line_in_a_word(word: str, shown: str) -> None:
+    assert mask_command(["sh", "-c", word]) == ["sh", "-c", shown]
+
+
+@pytest.mark.parametrize("text", ["http://a:" * 9_000 + "@", "-key" * 20_000 + "= x", "' \"\\" * 20_000 + " ="])
+def test_masking_a_long_text_takes_linear_time(text: str) -> None:
+    mask_command([text, f"{text} x"])
+
+
+def test_check_and_history_mask_secrets_of_a_command(home: Home) -> None:
+    home.profile("a", f'layout = "custom"\n[[mounts]]\nsource = "{home.root}"\ndestination = "/a"\n')
+    for words in (["-e", f"http://u:{SECRET}@h/x"], ["-e", f"https://{SECRET}@h/x"], [f"-k {SECRET}"]):
+        for flag in ([], ["--json"]):
+            done = call(home, "check", "a", *flag, "--", "tao", "model", "detectnet_v2", "train", *words)
+            assert done.out
+            assert SECRET not in done.out + done.err, words
+    for word in (f"true -k {SECRET}", f"true 'Authorization: Bearer {SECRET}' https://{SECRET}@h"):
+        assert call(home, "run", "a", "--", "sh", "-c", word).status == 0
+    for flag in ([], ["--json"]):
+        done = call(home, "history", *flag)
+        assert "sh" in done.out
+        assert SECRET not in done.out
 
 
 def test_check_masks_secrets_of_mounts_files_and_docker(home: Home) -> None:
