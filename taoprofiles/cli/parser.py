@@ -69,7 +69,7 @@ ALIASES = {
     "cp": "new NEW --from", "copy": "new NEW --from", "switch": "use", "activate": "use", "ps": "status",
     "top": "status", "holds": "status", "kill": "stop", "cancel": "stop", "unlock": "release", "lock": "hold",
     "config": "set", "create": "new", "save": "import --name", "export": "show --toml", "exec": "run", "log": "history",
-    "why": "history PATH", "completion": "init",
+    "why": "history PATH", "completion": "init", "version": "--version", "-V": "--version", "-v": "--version",
 }  # fmt: skip
 """Words of other tools, and of earlier versions, with the command that does it here."""
 
@@ -164,9 +164,13 @@ def _module(command: str) -> ModuleType:
 
 
 def _unknown_command(command: str) -> UsageError:
-    # Of similar words, none that stops or deletes something is suggested.
-    close = _close_match(command, COMMANDS.keys() - {"stop", "release", "remove", "undo"})
-    meant = ALIASES.get(command, close)
+    meant = ALIASES.get(command, "")
+    if not meant:
+        words = {word: word for word in (*COMMANDS, "--version", "--help")} | ALIASES
+        # Of similar words, none that stops or deletes something is suggested.
+        careful = [word for word, meant in words.items() if meant not in ("stop", "release", "remove", "undo")]
+        close = _close_match(command, careful)
+        meant = words.get(close, "")
     hint = f"did you mean 'taoprof {meant}'?" if meant else "see 'taoprof --help'"
     return UsageError(f"unknown command '{command[:70]}'", hint=hint)
 

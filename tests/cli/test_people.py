@@ -193,11 +193,17 @@ def test_a_question_is_not_asked_if_the_command_would_fail(home: Home, words: li
         ("top", "status"),
         ("holds", "status"),
         ("lst", "list"),
+        ("swtich", "use"),
+        ("activte", "use"),
+        ("version", "--version"),
+        ("-V", "--version"),
+        ("--verison", "--version"),
+        ("--hlep", "--help"),
     ],
 )
 def test_a_suggestion_is_what_was_meant(home: Home, word: str, meant: str) -> None:
     assert f"did you mean 'taoprof {meant}'?" in home.run(word).stderr
-    for careless in ("sto", "relese", "remov", "ssop", "und"):
+    for careless in ("sto", "relese", "remov", "ssop", "und", "delte", "kil", "unlok"):
         error = home.run(careless).stderr
         assert not any(f"taoprof {command}'" in error for command in ("stop", "release", "remove", "undo"))
 
