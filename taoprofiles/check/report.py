@@ -34,7 +34,7 @@ _RESULTS = ("results", "result", "output", "outputs", "experiments")
 """Names of container folders for results, where neither the command nor a variable names one."""
 
 _PATH_KEYS = ("project_dir", "notebook_dir", "network", "layout")
-_OVERWRITTEN = "global-file-changed-by-other"
+_EXTERNAL_CHANGE_ID = "global-file-changed-by-other"
 """Comes first: the file is another project's, so its other problems are not to be fixed."""
 
 
@@ -46,7 +46,7 @@ class Report(NamedTuple):
     - ``launcher``: the installed launcher, or None if there is none or a version was given
     - ``version``: the version that is simulated
     - ``prediction``: the simulated start, ignoring CI_PROJECT_DIR; None if the target has no content
-    - ``lost``: the settings that the launcher drops because CI_PROJECT_DIR is set
+    - ``dropped_in_ci``: the settings that the launcher drops because CI_PROJECT_DIR is set
     - ``secrets``: the container's variables whose values must not be shown
     """
 
@@ -55,7 +55,7 @@ class Report(NamedTuple):
     launcher: installed.Launcher | None
     version: str
     prediction: Prediction | None
-    lost: list[str]
+    dropped_in_ci: list[str]
     findings: list[Finding]
     secrets: frozenset[str]
 
@@ -80,7 +80,7 @@ def check(context: Context, name: str | None, command: list[str], *, launcher: s
         {}, target.variables, context.environ, target.secret_variables,
         behaviour=behaviour, profile=target.name or "", is_run=is_profile_given,
     )  # fmt: skip
-    findings, lost = list(target.findings), []
+    findings, dropped_in_ci = list(target.findings), []
     if command and words is None:
         what = f"'{command[0]}' is not the launcher: this command is not checked, only the mounts are"
         findings.append(
@@ -92,18 +92,18 @@ def check(context: Context, name: str | None, command: list[str], *, launcher: s
         arguments = words[1:] if words and words[0] in MAIN_PROGRAMS else None  # the simulation knows no tao-deploy
         prediction = predict(version, host, arguments, ignore_ci=True)
         dropped = [change.location for change in prediction.changes if change.kind == "ci-dropped"]
-        lost = [location.key or str(location) for location in dropped]
+        dropped_in_ci = [location.key or str(location) for location in dropped]
         findings += _check_start(context, target, prediction, host, command_context, command=command)
-        if lost:
-            findings.append(machine.in_ci(context.environ["CI_PROJECT_DIR"], ", ".join(lost)))
+        if dropped_in_ci:
+            findings.append(machine.in_ci(context.environ["CI_PROJECT_DIR"], ", ".join(dropped_in_ci)))
         if prediction.content is not None and target.content is not None:
             pairs = ((str(entry["variable"]), str(entry["value"])) for _, entry in prediction.content.variables)
             secrets |= {name for name, value in pairs if is_secret(name, value)}
             findings += _check_mode(target, secrets) if target.name is None else []
             findings += _check_content(context, target, prediction.content, command_context, command)
     findings = fix.add_commands(context, findings, target, is_profile_given=is_profile_given)
-    findings = sorted(by_severity(findings), key=lambda finding: finding.id != _OVERWRITTEN)
-    return Report(target.name, target.path, installed_launcher, version, prediction, lost, findings, secrets)
+    findings = sorted(by_severity(findings), key=lambda finding: finding.id != _EXTERNAL_CHANGE_ID)
+    return Report(target.name, target.path, installed_launcher, version, prediction, dropped_in_ci, findings, secrets)
 
 
 def _check_start(

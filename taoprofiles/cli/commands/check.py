@@ -101,8 +101,8 @@ def _prediction_lines(context: Context, report: Report, *, is_launcher_given: bo
         "image": call.image,
     }
     lines += [f"  {key}: {value}" for key, value in options.items() if value]
-    if report.lost:
-        lines.append(f"  CI_PROJECT_DIR is set: the launcher ignores {' and '.join(report.lost)}")
+    if report.dropped_in_ci:
+        lines.append(f"  CI_PROJECT_DIR is set: the launcher ignores {' and '.join(report.dropped_in_ci)}")
     return lines
 
 
@@ -148,7 +148,7 @@ def _prediction_data(report: Report, *, reveal: bool) -> dict[str, Any]:
         "reads": prediction.source_file if prediction and report.name is None else None,
         "refusal": refusal and {"kind": refusal.kind, "message": refusal.message, "where": str(refusal.location)},
         "container": container,
-        "lost_in_ci": report.lost,
+        "lost_in_ci": report.dropped_in_ci,
     }
 
 
