@@ -7,13 +7,14 @@ import os
 import pwd
 import re
 import sys
+from collections import deque
 from typing import Any
 
 from taoprofiles.errors import NotFoundError, TaoprofError
 from taoprofiles.guard import status
 from taoprofiles.storage import atomic, best_effort, files
 from taoprofiles.storage.paths import Context
-from taoprofiles.system.systemd import TIMEOUT, Manager, environment_line, quote_exec_word
+from taoprofiles.system.systemd import LOG_FILE, TIMEOUT, Manager, NoManagerError, environment_line, quote_exec_word
 from taoprofiles.version import VERSION
 
 UNIT = "taoprofd.service"
@@ -130,8 +131,16 @@ class Service:
         }
 
     def logs(self, lines: int) -> list[str]:
-        """Return the last lines of its journal."""
-        return self._manager.journal(UNIT, lines)
+        """Return the last lines of its journal; without any, those of the file for a guard without systemd."""
+        try:
+            journal = self._manager.journal(UNIT, lines)
+        except NoManagerError:
+            journal = []
+        path = os.path.join(self._context.home, os.path.basename(LOG_FILE))
+        if journal or not os.path.isfile(path):
+            return journal
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return [line.rstrip("\n") for line in deque(file, lines)]
 
     def lingers(self) -> bool:
         """Check whether the user manager keeps running after logout (loginctl(1), enable-linger)."""

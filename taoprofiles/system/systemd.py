@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+LOG_FILE = "~/.taoprofd.log"
+"""Where a guard that was started without systemd writes its log, if it was started as the documentation says."""
+
 TIMEOUT = 100.0
 """Seconds that systemctl may take: it waits until a service is ready, and one that stops has 90 s for it."""
 
@@ -75,7 +78,7 @@ def _no_manager(reason: str) -> NoManagerError:
     return NoManagerError(
         f"there is no systemd user manager here ({reason})",
         hint="to start the guard without systemd, put this into ~/.profile or the container's start script: "
-        "(taoprofd 2>>~/.taoprofd.log &)",
+        f"(taoprofd 2>>{LOG_FILE} &)",
     )
 
 

@@ -11,9 +11,10 @@ import pytest
 
 from taoprofiles.holds import manage
 from taoprofiles.storage.journal import History
+from tests.support.commands import call
 from tests.support.engine import until
 from tests.support.guard_process import FOREIGN, GuardProcess, held, is_sealed, replaced
-from tests.support.home import find_command
+from tests.support.home import Home, find_command
 from tests.support.sandbox import Sandbox, kill
 
 
@@ -241,3 +242,21 @@ def test_a_plain_launcher_that_waits_for_its_image_finds_the_mapping_that_it_sta
         assert tao.reads() == before
         tao.end()
         sandbox.wait(process)
+
+
+@pytest.mark.parametrize("systemctl", ["echo LoadState=not-found; echo ActiveState=inactive", None])
+def test_a_guard_without_systemd_can_be_stopped_and_its_log_read(home: Home, systemctl: str | None) -> None:
+    programs = home.root / "bin"
+    programs.mkdir()
+    for name, script in {"systemctl": systemctl, "journalctl": systemctl and "true"}.items():
+        if script is not None:
+            (programs / name).write_text(f"#!/bin/sh\n{script}\n")
+            (programs / name).chmod(0o755)
+    environ = {"PATH": str(programs)}
+    assert "the guard has logged nothing" in call(home, "service", "logs", environ=environ).err
+    (home.root / ".taoprofd.log").write_text("first\nlast\n")
+    assert call(home, "service", "logs", environ=environ).out == "first\nlast\n"
+    with GuardProcess(home) as guard:
+        for action in ("stop", "uninstall"):
+            done = call(home, "service", action, environ=environ)
+            assert done.err.endswith(f"to stop the guard that was started without systemd: kill {guard.process.pid}\n")

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from taoprofiles.cli.output import Result, table
-from taoprofiles.errors import UsageError
+from taoprofiles.errors import NotFoundError, UsageError
 from taoprofiles.storage.paths import Context
 
 LOG_LINES = 50
@@ -64,7 +64,26 @@ def path_command(context: Context, args: argparse.Namespace) -> Result:
 
 
 def service_command(context: Context, args: argparse.Namespace) -> Result:
+    from taoprofiles.system.systemd import NoManagerError
+
+    try:
+        return _service(context, args)
+    except (NoManagerError, NotFoundError) as error:
+        error.hint = "".join(_running_guard(context) if args.action in ("stop", "uninstall") else []) or error.hint
+        raise
+
+
+def _running_guard(context: Context) -> list[str]:
+    """Return how to stop a guard that runs without the service, [] if there is none."""
+    from taoprofiles.guard.status import read_status
+
+    guard = read_status(context)
+    return [f"to stop the guard that was started without systemd: kill {guard['pid']}"] if guard else []
+
+
+def _service(context: Context, args: argparse.Namespace) -> Result:
     from taoprofiles.guard.service import Service
+    from taoprofiles.system.systemd import LOG_FILE
 
     if args.action != "install" and (args.seal is not None or args.restores is not None):
         raise UsageError(f"--seal, --no-seal and --restores are options of 'install', not of '{args.action}'")
@@ -79,11 +98,14 @@ def service_command(context: Context, args: argparse.Namespace) -> Result:
     elif args.action == "uninstall":
         data["done"] = service.uninstall()
         lines = data["done"] or ["not installed"]
+        messages += [] if data["done"] else _running_guard(context)
     elif args.action in ("start", "stop"):
         service.control(args.action)
         lines = data["done"] = ["started" if args.action == "start" else "stopped"]
     elif args.action == "logs":
         lines = data["log"] = service.logs(LOG_LINES)
+        if not lines:
+            messages.append(f"the guard has logged nothing, neither to the journal nor to {LOG_FILE}")
     if args.action in ("install", "start", "status"):
         data["service"] = service.status()
     if args.action == "status":
@@ -94,7 +116,7 @@ def service_command(context: Context, args: argparse.Namespace) -> Result:
 def _service_lines(state: dict[str, Any]) -> list[str]:
     guard = state["guard"] or {}
     if not state["installed"]:
-        other = f"; a guard is running without it, pid {guard['pid']}" if guard else ""
+        other = f"; a guard is running without it (to stop it: kill {guard['pid']})" if guard else ""
         return [f"not installed{other}. To install it: taoprof service install"]
     login = "starts at login" if state["enabled"] else "does not start at login (to change it: taoprof service install)"
     linger = "keeps running after" if state["lingers"] else "stops at"
