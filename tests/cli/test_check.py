@@ -287,8 +287,8 @@ def test_a_source_below_the_home_is_looked_at_too(home: Home) -> None:
     for mount in mounts:
         options = {"user": "4242:4242", "shm_size": "1G"}  # nobody who may look into it
         home.mapping_file.write_text(json.dumps({"Mounts": [mount], "DockerOptions": options}))
-        told = call(home, "check", "--json").envelope["data"]["findings"]
-        found.append({one["id"] for one in told} & {"src-of-another-user"})
+        findings = call(home, "check", "--json").envelope["data"]["findings"]
+        found.append({one["id"] for one in findings} & {"src-of-another-user"})
     assert found == [{"src-of-another-user"}] * 2
 
 

@@ -141,9 +141,9 @@ def test_secrets_are_masked_and_omissions_reported(home: Home, target: str) -> N
     data = call(home, "--json", *words).envelope["data"]
     assert (data["text"], data["secrets"]) == (done.out, ["API_TOKEN", "KEY"])
     assert KEY not in json.dumps(data)
-    told = "\n".join(data["warnings"])
-    assert ("docker.ulimits" in told) == (target in ("kubernetes", "slurm"))
-    assert ("docker.ports" in told) == (target == "slurm")
+    warnings = "\n".join(data["warnings"])
+    assert ("docker.ulimits" in warnings) == (target in ("kubernetes", "slurm"))
+    assert ("docker.ports" in warnings) == (target == "slurm")
 
 
 def test_what_cannot_be_rendered_is_one_clear_error(home: Home) -> None:
@@ -169,27 +169,27 @@ def docker(home: Home, status: int = 0) -> Path:
     """Put a ``docker`` on the home's PATH that writes down its words and its environment."""
     folder = home.root / "docker"
     folder.mkdir()
-    told = folder / "told"
+    arguments_file = folder / "arguments"
     script = folder / "docker"
-    script.write_text(f'#!/bin/sh\nprintf "%s\\0" "$@" >{told}\nenv >{folder}/env\nexit {status}\n')
+    script.write_text(f'#!/bin/sh\nprintf "%s\\0" "$@" >{arguments_file}\nenv >{folder}/env\nexit {status}\n')
     script.chmod(0o755)
     home.environ["PATH"] = f"{folder}:/usr/bin:/bin"
-    return told
+    return arguments_file
 
 
 def test_run_with_an_image_is_docker_run(home: Home) -> None:
     home.profile("a", f'layout = "custom"\n[variables]\nKEY = "{KEY}"\n[container.env]\nMY_KEY = "${{KEY}}"\n')
-    told = docker(home, 3)
+    arguments_file = docker(home, 3)
     words = ("run", "a", "--image", "i:1", "--gpus", "none", "--", "tao", "model", "dino", "train", "-k", "$KEY", "$X")
     done = home.run(*words, environ={"DOCKER_CONTEXT": "other"})
     assert done.returncode == 3, done.stderr
-    found = told.read_bytes().decode().split("\0")[:-1]
+    found = arguments_file.read_bytes().decode().split("\0")[:-1]
     (record,) = home.json("history")["data"]["runs"]
     assert found[:5] == ["run", "--rm", "--interactive", "--name", f"taoprof-a-{record['id']}"]
     assert found[found.index("i:1") :] == ["i:1", "dino", "train", "-k", KEY, "$X"]
     assert ("--gpus" in found, "--tty" in found) == (False, False)
     assert found[found.index("--env") + 1] == "MY_KEY"
-    environ = (told.parent / "env").read_text().splitlines()
+    environ = (arguments_file.parent / "env").read_text().splitlines()
     assert f"MY_KEY={KEY}" in environ
     assert f"DOCKER_HOST={home.environ['DOCKER_HOST']}" in environ
     assert not [line for line in environ if line.startswith(("DOCKER_CONTEXT=", "LAUNCHER_MOUNTS="))]
@@ -200,10 +200,10 @@ def test_run_with_an_image_is_docker_run(home: Home) -> None:
 def test_a_secret_that_is_spelt_out_elsewhere_is_in_no_word_of_docker_run_either(home: Home) -> None:
     text = f'layout = "custom"\n[variables]\nKEY = "{KEY}"\n[container.env]\nURL = "https://{KEY}@host"\n'
     home.profile("a", text)
-    told = docker(home)
+    arguments_file = docker(home)
     assert home.run("run", "a", "--image", "i", "--", "t").returncode == 0
-    assert KEY not in told.read_text()
-    assert f"URL=https://{KEY}@host" in (told.parent / "env").read_text().splitlines()
+    assert KEY not in arguments_file.read_text()
+    assert f"URL=https://{KEY}@host" in (arguments_file.parent / "env").read_text().splitlines()
     (home.root / KEY).mkdir()
     home.profile("a", f'{text}[[mounts]]\nsource = "{home.root}/{KEY}"\ndestination = "/d"\n')
     done = call(home, "run", "a", "--image", "i", "--", "t")

@@ -83,8 +83,8 @@ def test_secrets_are_masked(used: Home) -> None:
     (used.root / ".docker").mkdir()
     (used.root / ".docker/config.json").write_text(json.dumps({"auths": {"x": {"auth": SECRET}}, SECRET: 1}))
     environ = {"KEY": f"{SECRET}-2", "NGC_API_KEY": SECRET, "CLEARML_API_SECRET_KEY": SECRET}
-    told = call(used, "check", "--json", environ=environ).envelope["data"]["findings"]
-    assert "variables.KEY" in [one["where"] for one in told if one["id"] == "variables-differ"]
+    result = call(used, "check", "--json", environ=environ).envelope["data"]["findings"]
+    assert "variables.KEY" in [one["where"] for one in result if one["id"] == "variables-differ"]
     for words in (["doctor"], ["doctor", "--json"], ["check"], ["check", "--json"]):
         done = call(used, *words, environ=environ)
         assert SECRET not in done.out + done.err
@@ -205,12 +205,12 @@ def test_what_belongs_to_another_user() -> None:
                 os._exit(0)
         os.close(write)
         with open(read, "rb") as answers:
-            told = json.loads(answers.read())
+            result = json.loads(answers.read())
         os.waitpid(pid, 0)
-    mine = {one["where"]: one for one in told if one["id"] == "state-not-mine"}
+    mine = {one["where"]: one for one in result if one["id"] == "state-not-mine"}
     assert {f"{folder}/.tao_mounts.json", f"{folder}/.config/taoprofiles"} <= mine.keys()
     assert all(one["hint"].startswith('sudo chown -R "$(id -u):$(id -g)" ') for one in mine.values())
-    assert "state-unreadable" in {one["id"] for one in told}
+    assert "state-unreadable" in {one["id"] for one in result}
 
 
 def test_the_real_launcher_says_what_the_doctor_says(home: Home) -> None:

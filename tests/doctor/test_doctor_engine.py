@@ -49,8 +49,8 @@ def well(training_home: TrainingHome) -> TrainingHome:
 
 
 def findings(home: TrainingHome, **environ: str) -> dict[str, dict]:
-    told = home.run("doctor", "--json", environ=environ)
-    return {one["id"]: one for one in json.loads(told.stdout)["data"]["findings"]}
+    result = home.run("doctor", "--json", environ=environ)
+    return {one["id"]: one for one in json.loads(result.stdout)["data"]["findings"]}
 
 
 def mended(home: TrainingHome, hint: str) -> None:
@@ -59,12 +59,12 @@ def mended(home: TrainingHome, hint: str) -> None:
 
 
 def test_all_is_well_and_fits_on_a_screen(well: TrainingHome) -> None:
-    told = well.run("doctor")
-    assert told.returncode == 0, told.stdout
-    assert len(told.stdout.splitlines()) <= 24
-    assert "logged in to nvcr.io" in told.stdout
-    assert "1 x NVIDIA A100-SXM4-40GB, driver 550.54.15" in told.stdout
-    assert f"at unix://{SOCKET} (also used by the docker CLI)" in told.stdout
+    result = well.run("doctor")
+    assert result.returncode == 0, result.stdout
+    assert len(result.stdout.splitlines()) <= 24
+    assert "logged in to nvcr.io" in result.stdout
+    assert "1 x NVIDIA A100-SXM4-40GB, driver 550.54.15" in result.stdout
+    assert f"at unix://{SOCKET} (also used by the docker CLI)" in result.stdout
     facts = well.json("doctor")["data"]["facts"]["docker"]
     assert {facts[client]["id"] for client in ("first", "second", "command")} == {
         well.engine.docker("info", "--format={{.ID}}").strip()
@@ -120,6 +120,6 @@ def test_somebody_who_may_not_ask_the_engine(well: TrainingHome) -> None:
             os._exit(0)
     os.close(write)
     with open(read, "rb") as answers:
-        told = answers.read().decode()
+        result = answers.read().decode()
     os.waitpid(pid, 0)
-    assert told.startswith("denied ")
+    assert result.startswith("denied ")

@@ -59,8 +59,8 @@ def test_each_rule_has_a_positive_and_a_negative_case(id: str) -> None:
 @pytest.mark.parametrize("package", CONFLICTS)
 def test_packages_that_do_not_fit(package: str) -> None:
     does_not_fit, fits = CONFLICTS[package]
-    told = found(changed(SOUND, **does_not_fit))["launcher-import"]
-    assert package in told.what and told.why and told.hint
+    result = found(changed(SOUND, **does_not_fit))["launcher-import"]
+    assert package in result.what and result.why and result.hint
     assert "launcher-import" not in found(changed(SOUND, **fits))
 
 
@@ -72,10 +72,10 @@ def test_an_engine_that_hangs_is_restarted() -> None:
 
 def test_one_command_fixes_all_conflicts() -> None:
     rotten = beside((3, 12, 1), False, requests="2.32.4", urllib3="2.5.0", tabulate="0.8.7", six="1.15.0")
-    told = [one for one in found(changed(SOUND, **rotten)).values() if one.severity == "error"]
-    assert [one.id for one in told] == ["launcher-import"]
-    assert all(name in told[0].what for name in ("tabulate", "six", "distutils", "requests"))
-    assert {one.hint for one in told} == {
+    result = [one for one in found(changed(SOUND, **rotten)).values() if one.severity == "error"]
+    assert [one.id for one in result] == ["launcher-import"]
+    assert all(name in result[0].what for name in ("tabulate", "six", "distutils", "requests"))
+    assert {one.hint for one in result} == {
         "/home/ana/venv/bin/python -m pip install 'tabulate>=0.9' 'six>=1.16' setuptools 'requests<2.32' 'urllib3<2'"
     }
 
@@ -123,9 +123,9 @@ def test_the_python_of_the_system_is_never_cleared() -> None:
 
 def test_an_engine_of_the_user_alone_is_put_where_tao_looks() -> None:
     machine = changed(SOUND, docker__host=OTHER, docker__first__address=OTHER, docker__second__trouble="absent")
-    told = found(machine)
-    assert told["docker-down"].where == "unix:///var/run/docker.sock"
-    assert told["docker-down"].hint == "sudo ln -s /run/user/1000/docker.sock /var/run/docker.sock"
+    result = found(machine)
+    assert result["docker-down"].where == "unix:///var/run/docker.sock"
+    assert result["docker-down"].hint == "sudo ln -s /run/user/1000/docker.sock /var/run/docker.sock"
 
 
 def test_an_engine_that_only_a_context_knows_is_made_known_to_tao() -> None:
@@ -168,9 +168,9 @@ def test_root_needs_no_sudo() -> None:
 
 def test_a_login_elsewhere_is_reported() -> None:
     machine = changed(SOUND, login__registries=(), login__elsewhere="/srv/docker/config.json")
-    told = found(machine)["login-missing"]
-    assert "/srv/docker" in told.why
-    assert told.hint == f"env -u DOCKER_CONFIG {LOGIN}"
+    result = found(machine)["login-missing"]
+    assert "/srv/docker" in result.why
+    assert result.hint == f"env -u DOCKER_CONFIG {LOGIN}"
 
 
 @pytest.mark.parametrize(("version", "skipped"), [("4.0.1", False), ("0.1.21", False), ("5.0.0", True), ("", True)])
@@ -180,8 +180,8 @@ def test_override_registry_skips_the_login_from_5_on(version: str, skipped: bool
 
 
 def test_the_internal_mode_asks_for_a_second_registry() -> None:
-    told = found(changed(SOUND, **variables(LAUNCHER_MODE_INTERNAL="1")))
-    assert "stg.nvcr.io" in told["login-missing"].what
+    result = found(changed(SOUND, **variables(LAUNCHER_MODE_INTERNAL="1")))
+    assert "stg.nvcr.io" in result["login-missing"].what
 
 
 @pytest.mark.parametrize(("owner", "hint"), [(0, "sudo chown -R "), (1001, "ls -l")])

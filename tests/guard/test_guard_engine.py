@@ -57,7 +57,7 @@ def test_found_work_is_compared_with_its_mapping(training_home: TrainingHome) ->
     home.mapping_file.write_text(json.dumps({"Mounts": mounts, "DockerOptions": {"tty": False}}))
     with GuardProcess(home) as guard:
         launch = home.train("detectnet_v2")
-        told = f"'{project}' is not mounted on '/first': the launcher keeps only the last mount of a folder"
-        guard.until_logged(told)
+        warning = f"'{project}' is not mounted on '/first': the launcher keeps only the last mount of a folder"
+        guard.until_logged(warning)
         assert f"container {launch.container[:6]}" in guard.log_text()
-        assert told in home.run("status").stderr
+        assert warning in home.run("status").stderr

@@ -441,15 +441,15 @@ def _main() -> None:
         seen.clear()
         watching, start, problem = True, time.process_time(), ""
         try:
-            told = read(content)
+            outcome = read(content)
         except TaoprofError as error:
-            told = str(error)[:100]
+            outcome = str(error)[:100]
         except BaseException:
             watching = False
-            told, problem = "raised", traceback.format_exc()[-1500:]
+            outcome, problem = "raised", traceback.format_exc()[-1500:]
         watching = False
         taken = time.process_time() - start
-        print(json.dumps([what, told, round(taken, 3), peak(), problem, seen]), flush=True)
+        print(json.dumps([what, outcome, round(taken, 3), peak(), problem, seen]), flush=True)
 
 
 def peak() -> int:

@@ -50,7 +50,7 @@ def execute(jobs: list[Job]) -> list[Outcome]:
         timeout=280,
     )
     assert done.returncode == 0, done.stderr
-    return [Outcome(*told) for told in json.loads(done.stdout)]
+    return [Outcome(*answer_text) for answer_text in json.loads(done.stdout)]
 
 
 # Inside of the child process
@@ -72,17 +72,17 @@ def _forked(shell: Any, home: str, folder: str, sources: list[str]) -> list[Any]
     pid = os.fork()
     if pid == 0:
         try:
-            told = json.dumps(_run(shell, home, folder, sources))
+            answer_text = json.dumps(_run(shell, home, folder, sources))
             with os.fdopen(writing, "w") as answer:
-                answer.write(told)
+                answer.write(answer_text)
         except BaseException:
             traceback.print_exc()
         os._exit(0)  # whatever the cells have left behind
     os.close(writing)
     with os.fdopen(reading) as answer:
-        told = answer.read()
+        answer_text = answer.read()
     os.waitpid(pid, 0)
-    return json.loads(told)
+    return json.loads(answer_text)
 
 
 def _run(shell: Any, home: str, folder: str, sources: list[str]) -> list[Any]:

@@ -37,9 +37,9 @@ def read_all(what: list[int] | list[str], folder: Path, *, share: float = 1) -> 
         capture_output=True,
         text=True,
     )
-    told = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(told) == len(what), f"ended in {what[len(told)]!r}: {done.returncode} {done.stderr[-3000:]}"
-    for one, outcome, seconds, megabytes, problem, events in told:
+    outcomes = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(outcomes) == len(what), f"ended in {what[len(outcomes)]!r}: {done.returncode} {done.stderr[-3000:]}"
+    for one, outcome, seconds, megabytes, problem, events in outcomes:
         assert problem == "", (one, problem)
         assert events == [], (one, "reading it did more than reading")
         assert seconds < SECONDS, (one, outcome)

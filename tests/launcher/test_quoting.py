@@ -60,9 +60,9 @@ def test_what_a_word_becomes(word: str, folder: Path) -> None:
         assume(not pattern.startswith("/"))  # /proc is another one at each look
         return sorted(glob.glob(pattern, root_dir=folder))
 
-    told = split_like_bash(word, ENVIRON, matches)
-    if told is not None:
-        assert launched(["x", word, "y"], folder) == ["x", *told, "y"]
+    expected = split_like_bash(word, ENVIRON, matches)
+    if expected is not None:
+        assert launched(["x", word, "y"], folder) == ["x", *expected, "y"]
 
 
 @pytest.mark.parametrize(

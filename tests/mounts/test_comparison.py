@@ -60,30 +60,30 @@ def test_a_place_that_is_a_symlink_on_this_host(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     asked, got = wanted(("/data", f"{tmp_path}/link"), ("/x", "/x")), seen(("/data", f"{tmp_path}/real"), ("/x", "/x"))
-    told = differences(asked, got, {})
-    assert told[0] == (
+    reported = differences(asked, got, {})
+    assert reported[0] == (
         f"'/data' is not mounted on '{tmp_path}/link': it is on '{tmp_path}/real', "
         "because the destination is a link on this host"
     )
 
 
 def test_one_folder_on_two_places() -> None:
-    told = differences(wanted(("/data", "/d"), ("/data", "/e")), seen(("/data", "/e")), {})
-    assert told == ["'/data' is not mounted on '/d': the launcher keeps only the last mount of a folder"]
+    reported = differences(wanted(("/data", "/d"), ("/data", "/e")), seen(("/data", "/e")), {})
+    assert reported == ["'/data' is not mounted on '/d': the launcher keeps only the last mount of a folder"]
 
 
 def test_something_else_is_there() -> None:
-    told = differences(wanted(("/data", "/d"), ("/out", "/o")), seen(("/other", "/d"), ("/out", "/o")), {})
-    assert told == ["'/data' is not mounted on '/d': '/other' is mounted there"]
+    reported = differences(wanted(("/data", "/d"), ("/out", "/o")), seen(("/other", "/d"), ("/out", "/o")), {})
+    assert reported == ["'/data' is not mounted on '/d': '/other' is mounted there"]
 
 
 def test_one_more_than_asked_for() -> None:
-    told = differences(wanted(("/data", "/d")), seen(("/data", "/d"), ("/cache", "/c")), {})
-    assert told == ["'/cache' is mounted on '/c', which the profile does not ask for"]
+    reported = differences(wanted(("/data", "/d")), seen(("/data", "/d"), ("/cache", "/c")), {})
+    assert reported == ["'/cache' is mounted on '/c', which the profile does not ask for"]
 
 
 @pytest.mark.parametrize(
-    ("options", "config", "host", "told"),
+    ("options", "config", "host", "reported"),
     [
         ({"user": "1000"}, {"User": ""}, {}, "the user is 'root', not '1000'"),
         ({"user": "1000"}, {"User": "0"}, {}, "the user is '0', not '1000'"),
@@ -97,11 +97,11 @@ def test_one_more_than_asked_for() -> None:
         ),
     ],
 )
-def test_options(options: dict[str, Any], config: dict[str, Any], host: dict[str, Any], told: str) -> None:
+def test_options(options: dict[str, Any], config: dict[str, Any], host: dict[str, Any], reported: str) -> None:
     asked, got = wanted(DockerOptions=options), seen(Config=config, HostConfig=host)
-    assert differences(asked, got, {}) == [told]
+    assert differences(asked, got, {}) == [reported]
     assert differences(asked, got, {"CI_PROJECT_DIR": ""}) == [
-        told,
+        reported,
         "CI_PROJECT_DIR is set: the launcher ignores user, limits, ports and network; unset it",
     ]
 
@@ -118,9 +118,9 @@ def test_shared_memory(size: str | int, amount: int) -> None:
 
 def test_the_value_of_a_variable_is_masked() -> None:
     asked = wanted(Envs=[{"variable": "NGC_API_KEY", "value": "s3cret"}])
-    told = differences(asked, seen(Config={"Env": ["NGC_API_KEY=other"]}), {})
-    assert told == ["the variable NGC_API_KEY differs from the mapping"]
-    assert differences(asked, seen(Config={"Env": None}), {}) == told
+    reported = differences(asked, seen(Config={"Env": ["NGC_API_KEY=other"]}), {})
+    assert reported == ["the variable NGC_API_KEY differs from the mapping"]
+    assert differences(asked, seen(Config={"Env": None}), {}) == reported
 
 
 @pytest.mark.parametrize("got", [{}, {"Mounts": None}, {"Config": None, "HostConfig": None}])

@@ -36,30 +36,30 @@ def kitti(home: Home) -> Path:
 INSIDE = "/workspace/tao-experiments"
 
 
-def told(home: Home, *words: str, **options: object) -> tuple[int, str, str]:
+def translated(home: Home, *words: str, **options: object) -> tuple[int, str, str]:
     done = home.run("path", *words, **options)
     return done.returncode, done.stdout, done.stderr
 
 
 def test_either_way(home: Home, kitti: Path) -> None:
     specs = f"{INSIDE}/detectnet_v2/specs"
-    assert told(home, f"{kitti}/data/a.png") == (0, f"{INSIDE}/data/a.png\n", "")
-    assert told(home, f"{INSIDE}/data/a.png") == (0, f"{kitti}/data/a.png\n", "")
-    assert told(home, f"{specs}/train.txt") == (0, f"{kitti}/specs/train.txt\n", "")
+    assert translated(home, f"{kitti}/data/a.png") == (0, f"{INSIDE}/data/a.png\n", "")
+    assert translated(home, f"{INSIDE}/data/a.png") == (0, f"{kitti}/data/a.png\n", "")
+    assert translated(home, f"{specs}/train.txt") == (0, f"{kitti}/specs/train.txt\n", "")
     also = f"taoprof: also visible as {INSIDE}/specs/train.txt\n"
     ways = {"~/tao/kitti/specs/train.txt": home.root, "specs/train.txt": kitti, "train.txt": kitti / "specs"}
     for written, where in ways.items():
-        assert told(home, written, cwd=where) == (0, f"{specs}/train.txt\n", also)
+        assert translated(home, written, cwd=where) == (0, f"{specs}/train.txt\n", also)
 
 
 def test_what_another_mount_lies_over_is_not_in_the_container(home: Home, kitti: Path) -> None:
-    status, out, err = told(home, f"{kitti}/detectnet_v2/specs/x")
+    status, out, err = translated(home, f"{kitti}/detectnet_v2/specs/x")
     assert (status, out) == (4, "")
     assert "cannot be seen in the container: another mount covers it" in err
 
 
 def test_no_mount_has_it(home: Home, kitti: Path) -> None:
-    status, out, err = told(home, "/elsewhere/x")
+    status, out, err = translated(home, "/elsewhere/x")
     assert (status, out) == (4, "")
     assert err == (
         "taoprof: error: '/elsewhere/x' is in no mount\n"
@@ -73,14 +73,14 @@ def test_a_link_leads_where_it_leads_inside(home: Home, kitti: Path) -> None:
     raid.mkdir()
     (kitti / "images").symlink_to(raid)
     (kitti / "near").symlink_to("data")
-    status, out, err = told(home, f"{INSIDE}/images/a")
+    status, out, err = translated(home, f"{INSIDE}/images/a")
     assert (status, out) == (4, "")
     assert f"'{INSIDE}/images/a' is a link to '{raid}/a', which is in no mount" in err
-    status, out, err = told(home, f"{kitti}/images/a")
+    status, out, err = translated(home, f"{kitti}/images/a")
     assert (status, out) == (4, "")
     assert f"'{kitti}/images/a' is a link to '{raid}/a', which is in no mount" in err
-    assert told(home, f"{INSIDE}/near/a") == (0, f"{kitti}/near/a\n", "")
-    assert told(home, f"{kitti}/near/a") == (0, f"{INSIDE}/data/a\n", "")
+    assert translated(home, f"{INSIDE}/near/a") == (0, f"{kitti}/near/a\n", "")
+    assert translated(home, f"{kitti}/near/a") == (0, f"{INSIDE}/data/a\n", "")
 
 
 def test_a_path_of_both_sides(home: Home) -> None:
@@ -90,35 +90,35 @@ def test_a_path_of_both_sides(home: Home) -> None:
     listed = ", ".join(f'{{ source = "{source}", destination = "{place}" }}' for source, place in mounts)
     (home.root / "in").mkdir()
     home.profile("both", f'layout = "custom"\nmounts = [{listed}]\n')
-    assert told(home, f"{data}/x", "both") == (0, f"{data}/x\n", ""), "an identity"
+    assert translated(home, f"{data}/x", "both") == (0, f"{data}/x\n", ""), "an identity"
     namesake = f"taoprof: '{data}/kitti' also exists on this host, but it is not mounted\n"
-    assert told(home, f"{data}/kitti", "both") == (0, f"{home.root}/in\n", namesake)
+    assert translated(home, f"{data}/kitti", "both") == (0, f"{home.root}/in\n", namesake)
     nested = home.root / "a"
     (nested / "b").mkdir(parents=True)
     home.profile("nested", f'layout = "custom"\nmounts = [{{ source = "{nested}/b", destination = "{nested}" }}]\n')
     note = f"taoprof: read as a host path; as a container path, '{nested}/b/x' would be '{nested}/b/b/x' on this host\n"
-    assert told(home, f"{nested}/b/x", "nested") == (0, f"{nested}/x\n", note)
+    assert translated(home, f"{nested}/b/x", "nested") == (0, f"{nested}/x\n", note)
     (nested / "b/b").mkdir()
     (nested / "b/b/x").touch()
     note = f"taoprof: read as a container path; as a host path, '{nested}/b/x' would be '{nested}/x' in the container\n"
-    assert told(home, f"{nested}/b/x", "nested") == (0, f"{nested}/b/b/x\n", note), "this one is there"
+    assert translated(home, f"{nested}/b/x", "nested") == (0, f"{nested}/b/b/x\n", note), "this one is there"
 
 
 def test_a_namesake_on_this_host_is_reported(home: Home) -> None:
     (home.root / "s").mkdir()
     home.profile("usr", f'layout = "custom"\nmounts = [{{ source = "{home.root}/s", destination = "/usr" }}]\n')
     note = "taoprof: '/usr' also exists on this host, but it is not mounted\n"
-    assert told(home, "/usr", "usr") == (0, f"{home.root}/s\n", note)
+    assert translated(home, "/usr", "usr") == (0, f"{home.root}/s\n", note)
 
 
 def test_the_file_that_tao_would_read_here(home: Home, kitti: Path) -> None:
     other = home.root / "other.json"
     other.write_text(json.dumps({"Mounts": [{"source": str(kitti), "destination": "/other"}]}))
-    assert told(home, str(kitti), environ={"LAUNCHER_MOUNTS": "~/other.json"}) == (0, "/other\n", "")
+    assert translated(home, str(kitti), environ={"LAUNCHER_MOUNTS": "~/other.json"}) == (0, "/other\n", "")
     other.write_text("{")
-    assert told(home, str(kitti), environ={"LAUNCHER_MOUNTS": str(other)})[0] == 3
+    assert translated(home, str(kitti), environ={"LAUNCHER_MOUNTS": str(other)})[0] == 3
     other.unlink()
-    assert told(home, str(kitti), environ={"LAUNCHER_MOUNTS": str(other)})[0] == 4
+    assert translated(home, str(kitti), environ={"LAUNCHER_MOUNTS": str(other)})[0] == 4
 
 
 def test_a_path_that_is_no_text(home: Home, kitti: Path) -> None:

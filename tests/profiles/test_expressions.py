@@ -77,9 +77,9 @@ def test_environment_and_variables_are_told_apart() -> None:
 
 
 def test_name_that_the_environment_has_not() -> None:
-    told = why("${A}", A="${env:NGC_KEY}")
-    assert "the environment variable 'NGC_KEY' is not set" in told
-    problems = [f"variables.A: {told}", "container.env.B: the environment variable 'OTHER' is not set (${env:OTHER})"]
+    text = why("${A}", A="${env:NGC_KEY}")
+    assert "the environment variable 'NGC_KEY' is not set" in text
+    problems = [f"variables.A: {text}", "container.env.B: the environment variable 'OTHER' is not set (${env:OTHER})"]
     assert invalid_profile("p", "p.toml", problems).hint.endswith(": export NGC_KEY=… OTHER=…")
     assert invalid_profile("p", "p.toml", [*problems, "x: unknown key"]).hint.endswith(": taoprof edit p")
 
@@ -90,8 +90,8 @@ def test_name_that_the_environment_has_not() -> None:
      "${env:A:-x}", "${${A}}", "${A$$}", "$$$", "${ä}", "${A\n}", "$(id)", "`id`$"],
 )  # fmt: skip
 def test_malformed(expression: str) -> None:
-    told = why(expression, A="a")
-    assert "${NAME}" in told, "it says how it is written"
+    text = why(expression, A="a")
+    assert "${NAME}" in text, "it says how it is written"
     with pytest.raises(ExpressionError):
         list(references(expression))
 
@@ -172,10 +172,10 @@ def test_value_may_grow_to_the_limit() -> None:
 def test_doubling_ends_fast(times: int) -> None:
     variables = {f"A{n}": f"${{A{n - 1}}}" * times for n in range(1, 90)} | {"A0": "ha"}
     started = time.process_time()
-    told = why("${A89}", **variables)
+    message = why("${A89}", **variables)
     assert time.process_time() - started < 2
-    assert str(VALUE_LIMIT) in told
-    assert len(told) < 200
+    assert str(VALUE_LIMIT) in message
+    assert len(message) < 200
 
 
 def test_doubling_of_nothing_ends_fast() -> None:

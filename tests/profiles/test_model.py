@@ -184,8 +184,8 @@ def test_all_that_is_wrong_with_a_rendering_at_once() -> None:
     )
     with pytest.raises(InvalidProfileError) as caught:
         render(profile)
-    told = caught.value.problems
-    assert [problem.partition(":")[0] for problem in told] == [
+    messages = caught.value.problems
+    assert [problem.partition(":")[0] for problem in messages] == [
         "mounts[0].source",
         "mounts[0].destination",
         "mounts[1].source",
@@ -219,10 +219,10 @@ def test_unknown_key(text: str, key: str, meant: str) -> None:
 
 
 def test_an_unknown_key_unlike_any_other_lists_the_valid_keys() -> None:
-    (told,) = problems("layout = 'custom'\nzzz = 1")
-    assert told.startswith("zzz: unknown key; known are ")
-    assert all(key in told for key in ("schema", "layout", "mounts", "docker"))
-    assert "schema_" not in told, "by the name in the file"
+    (messages,) = problems("layout = 'custom'\nzzz = 1")
+    assert messages.startswith("zzz: unknown key; known are ")
+    assert all(key in messages for key in ("schema", "layout", "mounts", "docker"))
+    assert "schema_" not in messages, "by the name in the file"
 
 
 WRONG: dict[str, list[str]] = {
@@ -270,11 +270,11 @@ BEYOND_SCHEMA = {"docker.ulimits.memlock = 1.0", 'network = "a\\n"'}
 def test_wrong_type(key: str, text: str) -> None:
     whole = text if key == "layout" else f"layout = 'custom'\n{text}"
     assert text in BEYOND_SCHEMA or list(SCHEMA.iter_errors(tomllib.loads(whole))), "an editor shows it too"
-    told = problems(whole)
-    assert any(problem.startswith(f"{key}:") for problem in told), told
-    assert len(told) == 1, "one fault, one line"
-    assert "pydantic" not in str(told).lower()
-    assert "Value error" not in str(told)
+    messages = problems(whole)
+    assert any(problem.startswith(f"{key}:") for problem in messages), messages
+    assert len(messages) == 1, "one fault, one line"
+    assert "pydantic" not in str(messages).lower()
+    assert "Value error" not in str(messages)
 
 
 @pytest.mark.parametrize("text", ["", "schema = 1", "[docker]\nuser = 'auto'"])
@@ -284,32 +284,32 @@ def test_layout_is_asked_for(text: str) -> None:
 
 @pytest.mark.parametrize("layout", ["local", "host"])
 def test_project_dir_is_asked_for(layout: str) -> None:
-    (told,) = problems(f"layout = '{layout}'")
-    assert told.startswith("project_dir: missing")
-    assert layout in told
+    (messages,) = problems(f"layout = '{layout}'")
+    assert messages.startswith("project_dir: missing")
+    assert layout in messages
     assert list(SCHEMA.iter_errors({"layout": layout})), "an editor shows it too"
     assert not list(SCHEMA.iter_errors({"layout": layout, "project_dir": "/p"}))
 
 
 def test_every_problem_at_once() -> None:
-    told = problems(
+    messages = problems(
         "layout = 'locl'\nnosuch = 1\nnetwork = 3\n[variables]\nA = 1\nB = 2\n"
         "[[mounts]]\nsource = 1\n[docker]\ntty = 'x'\nulimits = 3\n"
     )
-    keys = {problem.partition(":")[0] for problem in told}
+    keys = {problem.partition(":")[0] for problem in messages}
     assert keys == {
         *("layout", "nosuch", "network", "variables.A", "variables.B", "mounts[0].source", "mounts[0].destination"),
         *("docker.tty", "docker.ulimits"),
     }
-    assert len(told) == len(keys)
+    assert len(messages) == len(keys)
 
 
 def test_every_unresolvable_expression_at_once() -> None:
-    told = problems(
+    messages = problems(
         "layout = 'custom'\n[variables]\nA = '${B}'\nB = '${A}'\nC = '${NOSUCH}'\nD = 'a$'\nE = 'fine'\n"
         "[[mounts]]\nsource = '${X}'\ndestination = '${}'\n[container.env]\nF = '${Y}'\n[docker]\nuser = '${Z}'\n"
     )
-    keys = [problem.partition(":")[0] for problem in told]
+    keys = [problem.partition(":")[0] for problem in messages]
     assert keys == [
         *("variables.A", "variables.B", "variables.C", "variables.D"),
         *("mounts[0].source", "mounts[0].destination", "container.env.F", "docker.user"),
@@ -320,8 +320,8 @@ def test_every_unresolvable_expression_at_once() -> None:
 @pytest.mark.parametrize("layout", ["local", "host"])
 def test_folder_that_cannot_be_resolved(layout: str, key: str) -> None:
     other = "notebook_dir" if key == "project_dir" else "project_dir"
-    told = problems(f"layout = '{layout}'\n{key} = '${{NOSUCH}}/x'\n{other} = '/p'\n")
-    assert all("there is no variable 'NOSUCH'" in problem for problem in told)
+    messages = problems(f"layout = '{layout}'\n{key} = '${{NOSUCH}}/x'\n{other} = '/p'\n")
+    assert all("there is no variable 'NOSUCH'" in problem for problem in messages)
 
 
 def test_an_error_of_the_environment_is_not_an_error_of_the_profile() -> None:
@@ -335,8 +335,8 @@ def test_an_error_of_the_environment_is_not_an_error_of_the_profile() -> None:
 
 
 def test_file_that_is_too_long() -> None:
-    (told,) = problems(b"#" * (SIZE_LIMIT + 1))
-    assert str(SIZE_LIMIT) in told
+    (messages,) = problems(b"#" * (SIZE_LIMIT + 1))
+    assert str(SIZE_LIMIT) in messages
     read("layout = 'custom'\n" + "#" * (SIZE_LIMIT - 100))
 
 
@@ -381,9 +381,9 @@ BOMBS: dict[str, bytes] = {
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_bomb(bomb: str) -> None:
     started = time.process_time()
-    told = problems(BOMBS[bomb])
+    messages = problems(BOMBS[bomb])
     assert time.process_time() - started < 5
-    assert all(len(problem) < 600 for problem in told), "no line that fills the screen"
+    assert all(len(problem) < 600 for problem in messages), "no line that fills the screen"
 
 
 DOTTED_KEY = b"a." * (DOTS_LIMIT - 4)

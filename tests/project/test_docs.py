@@ -127,14 +127,14 @@ def test_links_lead_somewhere() -> None:
 
 def test_the_limits_of_import_are_those_in_the_reference() -> None:
     page = (ROOT / "docs/reference/notebook.md").read_text()
-    told = (
+    limits = (
         f"{cells.NOTEBOOK_LIMIT >> 20} MB, {cells.CELLS_LIMIT:,} cells, {cells.CODE_LIMIT >> 10} KB of code",
         f"{cells.CELL_LIMIT >> 10} K characters, brackets {cells._NESTING} deep",
         f"{values.STEPS_LIMIT:,} steps, and {values.SIZE_LIMIT >> 20} million characters",
         f"{values.TEXT_LIMIT:,} characters, {values.SEGMENTS_LIMIT:,} segments",
         f"nesting of lists and dictionaries | {values.DEPTH_LIMIT} levels",
     )
-    assert [text for text in told if text not in page] == []
+    assert [text for text in limits if text not in page] == []
 
 
 def test_the_readme_gives_the_commands_that_ci_runs() -> None:

@@ -114,11 +114,11 @@ def test_nothing_is_wrong(words: str) -> None:
 )
 def test_host_path(words: str, better: str) -> None:
     for quoted in (True, False):
-        told = [one for one in found(words, is_quoted=quoted) if one.id == "host-path"]
+        reported = [one for one in found(words, is_quoted=quoted) if one.id == "host-path"]
         wanted = (
             better.replace("'x=[{image_dir: /data/val}]'", "'\"x=[{image_dir: /data/val}]\"'") if not quoted else better
         )
-        assert {one.hint for one in told} == {f"tao model dino {wanted}"}, "and spelt for the launcher's shell"
+        assert {one.hint for one in reported} == {f"tao model dino {wanted}"}, "and spelt for the launcher's shell"
 
 
 @pytest.mark.parametrize(
@@ -148,8 +148,8 @@ def test_a_command_with_a_secret_is_not_repeated() -> None:
 def test_secrets_are_masked(option: str, value: str) -> None:
     secret = "q7q7" + value
     for words in ([option, secret], [f"-k{secret}"], [f"-k={secret}"], [f"x={{api_key: /{secret}, dir: /home/x}}"]):
-        told = check(["tao", "x", *words], {}, files=Files(every=False))
-        assert not [one for one in told if secret[:4] in str(one.as_dict())]
+        reported = check(["tao", "x", *words], {}, files=Files(every=False))
+        assert not [one for one in reported if secret[:4] in str(one.as_dict())]
 
 
 def test_a_secret_variable_is_masked() -> None:
@@ -258,10 +258,10 @@ def test_a_variable_of_the_environment_is_the_launchers_own_shells() -> None:
     ],
 )
 def test_needs_quoting(words: str, what: str, spelling: str | None) -> None:
-    told = [one for one in found(f"train {words}") if one.id == "arg-needs-quoting"]
-    assert [one.what for one in told] == [f"the launcher's shell {what}"]
+    reported = [one for one in found(f"train {words}") if one.id == "arg-needs-quoting"]
+    assert [one.what for one in reported] == [f"the launcher's shell {what}"]
     if spelling:
-        assert told[0].hint.endswith(f" train {spelling}"), "the whole command, to paste"
+        assert reported[0].hint.endswith(f" train {spelling}"), "the whole command, to paste"
         assert "arg-needs-quoting" not in ids(f"train {spelling}"), "what the hint says to write is not complained of"
     assert "arg-needs-quoting" not in ids(f"train {words}", is_quoted=True)
 
@@ -337,15 +337,15 @@ def test_a_glob_that_matches_here() -> None:
 
 @given(st.lists(st.text(st.sampled_from("a/=-[]{},:'\"$~ .+"), max_size=12), max_size=5))
 def test_any_words_can_be_judged(words: list[str]) -> None:
-    told = check(["tao", *words], files=Files(every=False), environ={"HOME": "/h"})
-    assert all(one.severity and one.what and "\n" not in one.where for one in told)
+    reported = check(["tao", *words], files=Files(every=False), environ={"HOME": "/h"})
+    assert all(one.severity and one.what and "\n" not in one.where for one in reported)
     list(path_arguments(["tao", *words]))
 
 
 def test_a_very_long_command_is_not_repeated_for_each_word() -> None:
-    told = check(["tao", *["x=(1,2)"] * 3000], {}, files=Files(every=False))
-    assert len(told) == 3000
-    assert all(len(one.hint) < 200 for one in told)
+    reported = check(["tao", *["x=(1,2)"] * 3000], {}, files=Files(every=False))
+    assert len(reported) == 3000
+    assert all(len(one.hint) < 200 for one in reported)
 
 
 def test_deep_and_long_words() -> None:

@@ -44,7 +44,7 @@ def paths(text: str, form: str) -> list[tuple[SpecValue, str]]:
     return [(value, path) for value in read_values(text, form)[0] if (path := path_in(value))]
 
 
-def told(text: str, form: str) -> list[str]:
+def spec_texts(text: str, form: str) -> list[str]:
     return [path for _, path in paths(text, form)]
 
 
@@ -59,7 +59,7 @@ def lines_hold(text: str, form: str) -> None:
 @given(tables, st.sampled_from([None, True, False]), st.booleans(), st.sampled_from([20, 80, 1000]))
 def test_yaml(data: dict, flow: bool | None, unicode: bool, width: int) -> None:
     text = yaml.safe_dump(data, default_flow_style=flow, allow_unicode=unicode, width=width, sort_keys=False)
-    assert told(text, "yaml") == texts(data)
+    assert spec_texts(text, "yaml") == texts(data)
     lines_hold(text, "yaml")
 
 
@@ -67,9 +67,9 @@ def test_yaml(data: dict, flow: bool | None, unicode: bool, width: int) -> None:
 @given(tables, st.sampled_from([None, 2]), st.booleans())
 def test_json(data: dict, indent: int | None, ascii_only: bool) -> None:
     text = json.dumps(data, indent=indent, ensure_ascii=ascii_only)
-    assert told(text, "json") == texts(data)
+    assert spec_texts(text, "json") == texts(data)
     if not ascii_only:  # YAML has no pairs of escapes for one character
-        assert told(text, "yaml") == texts(data), "JSON is YAML, too"
+        assert spec_texts(text, "yaml") == texts(data), "JSON is YAML, too"
 
 
 @settings(max_examples=100, deadline=None)
@@ -77,7 +77,7 @@ def test_json(data: dict, indent: int | None, ascii_only: bool) -> None:
 def test_toml(data: dict) -> None:
     text = tomli_w.dumps(data)
     # A table's own values are written before its tables.
-    assert sorted(told(text, "toml")) == sorted(texts(data))
+    assert sorted(spec_texts(text, "toml")) == sorted(texts(data))
 
 
 def prototxt(data: dict, indent: str = "") -> str:
@@ -101,7 +101,7 @@ def prototxt(data: dict, indent: str = "") -> str:
 @given(tables)
 def test_protobuf_text(data: dict) -> None:
     text = "# a spec of '/nothing'\n" + prototxt(data)
-    assert told(text, "prototxt") == texts(data)
+    assert spec_texts(text, "prototxt") == texts(data)
 
 
 @settings(max_examples=80, deadline=None)
@@ -145,8 +145,8 @@ evaluate:
 
 
 def test_a_yaml_spec_as_people_write_it() -> None:
-    told = [(one.line, one.keys[0], one.key, path) for one, path in paths(DINO, "yaml")]
-    assert told == [
+    spec_texts = [(one.line, one.keys[0], one.key, path) for one, path in paths(DINO, "yaml")]
+    assert spec_texts == [
         (4, "dataset", "image_dir", "/data/raw-data/train2017/"),
         (5, "dataset", "json_file", "/data/annotations/train.json"),
         (6, "dataset", "image_dir", "/data/val2017"),
@@ -167,7 +167,7 @@ def test_file_urls_are_paths_and_other_urls_are_not(form: str) -> None:
     text = f'{open_}"a"{colon} "file:///a/b"{"," if form == "json" else chr(10)} "b"{colon} "http://x/y"{close}'
     if form == "prototxt":
         text = text.replace('"a":', "a:").replace('"b":', "b:")
-    assert told(text, form) == ["/a/b"]
+    assert spec_texts(text, form) == ["/a/b"]
 
 
 @pytest.mark.parametrize("form", ["yaml", "prototxt", "json", "toml"])

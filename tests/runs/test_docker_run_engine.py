@@ -40,8 +40,8 @@ def test_the_exit_status_is_the_containers(training_home: TrainingHome) -> None:
             assert run.process.wait(60) == status, run.output
         assert f"done with {status}" in run.output
     record, _ = home.json("history")["data"]["runs"]
-    told = record["status"], record["image"], record["differences"], record["command"][:2]
-    assert told == (0, home.engine.images["detectnet_v2"], [], ["detectnet_v2", "train"])
+    recorded = record["status"], record["image"], record["differences"], record["command"][:2]
+    assert recorded == (0, home.engine.images["detectnet_v2"], [], ["detectnet_v2", "train"])
     assert home.json("history", str(home.root / "tao/kitti"))["data"]["runs"][0]["id"] == record["id"]
     assert not home.engine.exists(record["container"]), "--rm"
     done = home.run("run", "detectnet_v2", "--image", "localhost:1/no/such:image", "--", "detectnet_v2", "train")

@@ -202,8 +202,8 @@ def test_no_mapping(home: Home, text: bytes) -> None:
     """What is no mounts file cannot become a profile; a switch replaces it and keeps it to the byte."""
     home.mapping_file.write_bytes(text)
     refused(home, "import", "--name", "x", status=3)
-    told = home.json("current")
-    assert told["data"] == {"name": None, "state": "unmanaged"}
+    answer = home.json("current")
+    assert answer["data"] == {"name": None, "state": "unmanaged"}
     for verb in ("status", "list", "history"):
         home.run(verb, check=True)
     home.run("use", "a", check=True)
