@@ -45,6 +45,13 @@ def split_setting(text: str) -> tuple[str, str, str]:
     return key.strip(), equals, value.strip() if key != key.rstrip() else value
 
 
+def parse_path(text: str) -> str:
+    """Return a path as it is given. An empty one would be the current folder, and is a variable that is not set."""
+    if not text:
+        raise argparse.ArgumentTypeError("'' is not a path; is a variable empty or not set?")
+    return text
+
+
 class CommandArgument(NamedTuple):
     """An argument: its name, the settings for argparse, and what completes it in a shell."""
 
@@ -62,7 +69,7 @@ def _flag(name: str, help: str) -> CommandArgument:
 
 
 def _path(name: str, metavar: str, help: str, **settings: Any) -> CommandArgument:
-    return CommandArgument(name, {"metavar": metavar, "help": help, **settings}, _complete_path)
+    return CommandArgument(name, {"metavar": metavar, "help": help, "type": parse_path, **settings}, _complete_path)
 
 
 def _profile(help: str = "name of the profile", *, metavar: str = "NAME", optional: bool = False) -> CommandArgument:

@@ -111,6 +111,9 @@ def _to_taoprof_error(command: str, error: Exception) -> TaoprofError:
 
     if isinstance(error, TaoprofError):
         return error
+    if isinstance(error, UnicodeEncodeError) and sys.getfilesystemencoding() != "utf-8":
+        text = f"the encoding of this locale, {error.encoding}, does not have all characters of '{error.object}'"
+        return TaoprofError(f"{command} failed: {text}", hint="export PYTHONUTF8=1 LC_ALL=C.UTF-8")
     is_refusal = isinstance(error, (OSError, MemoryError)) or "start new thread" in str(error)
     if isinstance(error, BrokenPipeError) or not is_refusal:
         raise error  # a fault of this program keeps its traceback

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from taoprofiles.errors import NotFoundError
+from taoprofiles import current_cache
+from taoprofiles.errors import NotFoundError, UsageError
 from taoprofiles.launcher.host import find_mounts_file
+from taoprofiles.launcher.quoting import VARIABLE, expand_variables
+from taoprofiles.masking import is_secret
 from taoprofiles.mounts import mapping, paths
 from taoprofiles.profiles.store import Store
 from taoprofiles.rules.paths import explain
 from taoprofiles.storage import files
 from taoprofiles.storage.files import MAPPING_LIMIT, link_target
+from taoprofiles.switching.status import get_status
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,9 +53,11 @@ def translate(context: Context, path: str, name: str | None) -> Translation:
     """Translate a path, whichever side it is of; a relative one, and one with ``~``, is of this host.
 
     Where it may be of both, it is taken for the one that is there, and for this host's if both are.
-    Raises NotFoundError if no mount has it, InvalidProfileError, InvalidStateError.
+    Variables of the profile and of the environment are expanded, except secrets.
+    Raises UsageError for one that is not set, NotFoundError if no mount has it, InvalidProfileError, InvalidStateError.
     """
     mounts = _mounts(context, name)
+    path = _expand(context, path, name)
     whole = "/" + os.path.normpath(context.absolute(path)).lstrip("/")
     inside = paths.container_paths(whole, mounts)
     outside = _host_path(whole, mounts) if path.startswith("/") else ""
@@ -70,6 +76,23 @@ def translate(context: Context, path: str, name: str | None) -> Translation:
     if is_host:
         return Translation(whole, "host", inside[0], inside[1:], other, note)
     return Translation(whole, "container", outside, [], other, note)
+
+
+def _expand(context: Context, path: str, name: str | None) -> str:
+    """Return ``path`` with the values of the variables of the profile, by default the active one, and of the shell."""
+    if "$" not in path or os.path.lexists(context.absolute(path)):
+        return path
+    variables = {key: value for key, value in context.environ.items() if not is_secret(key, value)}
+    name = name or current_cache.own_profile(context) or get_status(context).name
+    if name is not None:
+        renderer = Store(context).renderer(name)
+        secrets = renderer.secrets()[0]
+        variables |= {key: value for key, value in renderer.variables().items() if key not in secrets}
+    expanded = expand_variables(path, variables)
+    if VARIABLE.search(expanded):
+        hint = f"'taoprof show {name}' lists the variables" if name else "taoprof path PATH NAME"
+        raise UsageError(f"'{expanded}' refers to a variable that is not set, or that is a secret", hint=hint)
+    return expanded
 
 
 def _host_path(path: str, mounts: Mapping[str, str]) -> str:

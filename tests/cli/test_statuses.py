@@ -79,6 +79,20 @@ def test_1_the_system_refuses(home: Home) -> None:
     one_clear_error(home.run("edit", "a", environ=editor(home, "exit 3")), 1)
 
 
+@pytest.mark.parametrize(
+    "words", ["use z", "use z --mkdir", "check z", "run z -- true", "show z", "path ~/中文", "status"]
+)
+def test_a_locale_that_does_not_have_a_paths_characters(home: Home, words: str) -> None:
+    project = home.root / "中文"
+    project.mkdir()
+    home.run("new", "z", "--project-dir", str(project), "--layout", "host", check=True)
+    environ = {**home.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run([home.taoprof, *words.split()], env=environ, capture_output=True, text=True, timeout=60)
+    assert "Traceback" not in done.stderr, done.stderr
+    if words.startswith("use"):
+        assert "does not have all characters of" in done.stderr and "hint: export PYTHONUTF8=1" in done.stderr
+
+
 def test_2_usage(home: Home) -> None:
     home.profile("a")
     for line in ("lst", "use", "use a b", "use ../a", "use a --nosuch", "env a --f=x"):
