@@ -7,6 +7,8 @@ import fcntl
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +185,108 @@ def test_purged_secrets(used: Home) -> None:
     assert used.run("current").stdout == "a\n"
     used.run("undo", check=True)
     assert used.run("current").stdout == "b\n"
+
+
+@pytest.mark.parametrize("content", ["the profile's", "foreign", "none"])
+@pytest.mark.parametrize("is_old", [False, True])
+def test_nothing_is_undoable_after_a_purge(used: Home, content: str, is_old: bool) -> None:
+    used.run("use", "a", check=True)
+    used.run("use", "b", check=True)
+    if content == "foreign":
+        used.mapping_file.write_bytes(FOREIGN)
+    elif content == "none":
+        used.mapping_file.unlink()
+    used.run("history", "--purge", "--yes", check=True)
+    if is_old and content == "the profile's":  # earlier versions had no mark
+        journal_file = used.state / "history.jsonl"
+        lines = [json.loads(line) for line in journal_file.read_text().splitlines()]
+        for line in lines:
+            del line["dropped"]
+            line["before"] = line["after"]
+        journal_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    before, current = used.tree(), used.json("current")["data"]
+    numbers = [str(entry["id"]) for entry in used.json("history")["data"]["entries"]]
+    for arguments in ([], *([number] for number in numbers)):
+        done = used.run("undo", *arguments)
+        assert (done.returncode, "the history no longer has what was before" in done.stderr) == (3, True), done.stderr
+    assert (used.tree(), used.json("current")["data"]) == (before, current)
+
+
+@pytest.mark.parametrize("content", [b'{"Mounts":[],"y":1}', None])
+def test_undo_of_an_external_change_after_a_purge(used: Home, content: bytes | None) -> None:
+    used.mapping_file.write_bytes(FOREIGN)
+    used.run("history", "--purge", "--yes", check=True)
+    used.mapping_file.unlink() if content is None else used.mapping_file.write_bytes(content)
+    used.run("undo", check=True)
+    assert used.mapping_file.read_bytes() == FOREIGN
+
+
+def test_an_external_change_before_a_purge_by_an_older_version(used: Home) -> None:
+    """It kept the uses without their contents, and nothing about the file."""
+    journal_file = used.state / "history.jsonl"
+    lines = [json.loads(line) for line in journal_file.read_text().splitlines()]
+    uses = [{**line, "before": None, "after": None, "done": True} for line in lines if "action" in line]
+    journal_file.write_text("".join(json.dumps(line) + "\n" for line in uses))
+    used.mapping_file.write_bytes(FOREIGN)
+    done = used.run("undo")
+    assert (done.returncode, used.mapping_file.read_bytes()) == (3, FOREIGN)
+    used.mapping_file.unlink()
+    assert used.json("current")["data"]["name"] is None
+    used.run("undo", check=True)
+    assert used.mapping_file.read_bytes() == FOREIGN
+
+
+def test_compaction_keeps_names_that_were_used_again(used: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    for keep in (4, 3, 2, 1, 0):
+        used.run("use", "c", check=True)
+        used.run("use", "a", check=True)
+        used.run("use", "b", check=True)
+        used.run("rename", "a", "x", check=True)
+        used.run("rename", "b", "a", check=True)
+        used.run("rename", "x", "b", check=True)
+        used.run("set", "b", f"NUM_GPUS={keep}", check=True)
+
+        def uses() -> dict[str, float]:
+            used.run("list", check=True)
+            entries = History(used.context).timeline(used.mapping_file.read_bytes())
+            last = {entry.profile or "": entry.time for entry, _ in reversed(list(entries)) if entry.action == "use"}
+            listed = {profile["name"]: profile["last_used"] for profile in used.json("list")["data"]["profiles"]}
+            assert listed == last
+            return listed
+
+        before = uses()
+        entries = used.json("history", "--all")["data"]["entries"]
+        History(used.context).compact(keep)
+        assert uses() == before
+        assert [e["profile"] for e in used.json("history")["data"]["entries"]][:keep] == [
+            e["profile"] for e in entries
+        ][:keep]
+        assert used.run("current").stdout == "a\n"
+
+
+def test_a_hold_that_has_ended_does_not_stop_a_purge(used: Home) -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        used.run("hold", "--reason", "test", "--pid", str(process.pid), check=True)
+        assert used.run("history", "--purge", "--yes").returncode == 2
+        process.kill()
+    used.run("history", "--purge", "--yes", check=True)
+
+
+def test_a_launcher_stops_a_purge(used: Home) -> None:
+    """It has no record, and its container is recognised by the mappings in the history."""
+    words = ["tao", "model", "detectnet_v2", "train"]
+    script = "import sys, time; print(flush=True); time.sleep(60)"
+    tao = used.root / "tao"
+    tao.write_text(f"#!{sys.executable}\n{script}\n")
+    tao.chmod(0o755)
+    with subprocess.Popen([tao, *words[1:]], env=used.environ, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            assert len(used.holds()) == 1
+            assert used.run("history", "--purge", "--yes").returncode == 2
+        finally:
+            process.kill()
 
 
 def test_history_deleted(used: Home) -> None:

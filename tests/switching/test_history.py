@@ -94,6 +94,29 @@ def test_undo_after_an_interrupted_switch(home: Home) -> None:
     assert current(home) == {"name": "a", "state": "active"}
 
 
+@pytest.mark.parametrize("moment", ["before the rename", "after the rename"])
+@pytest.mark.parametrize("has_leftovers", [True, False])
+def test_a_foreign_write_after_an_interrupted_switch(home: Home, moment: str, has_leftovers: bool) -> None:
+    """What it replaced is what was there: the old mapping, or the new one where the file was replaced already."""
+    home.run("use", "a", check=True)
+    patch = "really = os.replace\ndef replace(a, b):\n    if not b.endswith('.tao_mounts.json'): return really(a, b)\n"
+    patch += "    really(a, b); die()\n" if moment == "after the rename" else "    die()\n"
+    killed(home, patch + "os.replace = replace", "use", "b")
+    is_replaced = moment == "after the rename"
+    if not has_leftovers:
+        switch.recover(home.context)
+    assert current(home)["name"] == ("b" if is_replaced else "a")
+    if is_replaced and not has_leftovers:
+        home.run("use", "b", check=True)
+        return
+    home.mapping_file.write_bytes(FOREIGN)
+    assert home.json("status")["data"]["last"] == ("b" if is_replaced else "a")
+    home.run("undo", check=True)
+    assert current(home) == {"name": "b" if is_replaced else "a", "state": "active"}
+    took_effect = {entry["id"]: entry["took_effect"] for entry in home.json("history")["data"]["entries"]}
+    assert took_effect == {1: True, 2: is_replaced, 3: True, 4: True}
+
+
 @pytest.fixture
 def overwritten(home: Home) -> Home:
     """A notebook writes its mapping, 'use a' replaces it, and the notebook writes the same mapping again."""
