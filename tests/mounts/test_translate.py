@@ -57,13 +57,13 @@ def test_variables_are_expanded_and_an_empty_path_is_refused(home: Home, kitti: 
         file.write(f'[variables]\nSPECS_DIR = "{INSIDE}/detectnet_v2/specs"\nMY_TOKEN = "{kitti}/data"\n')
     for name in ([], ["kitti"]):
         for written in ("$SPECS_DIR/train.txt", "${SPECS_DIR}/train.txt"):
-            assert told(home, written, *name)[:2] == (0, f"{kitti}/specs/train.txt\n")
-        assert told(home, "$HOME/tao/kitti/data", *name)[:2] == (0, f"{INSIDE}/data\n")
+            assert translated(home, written, *name)[:2] == (0, f"{kitti}/specs/train.txt\n")
+        assert translated(home, "$HOME/tao/kitti/data", *name)[:2] == (0, f"{INSIDE}/data\n")
         for written in ("$NOSUCH/train.txt", "$MY_TOKEN"):
-            status, out, err = told(home, written, *name)
+            status, out, err = translated(home, written, *name)
             assert (status, out) == (2, "") and f"'{written}' refers to a variable that is not set" in err
     (kitti / "$NOSUCH").mkdir()
-    assert told(home, f"{kitti}/$NOSUCH")[:2] == (0, f"{INSIDE}/$NOSUCH\n"), "it is there"
+    assert translated(home, f"{kitti}/$NOSUCH")[:2] == (0, f"{INSIDE}/$NOSUCH\n"), "it is there"
     for words in (["path", ""], ["history", ""], ["import", ""], ["new", "x", "--project-dir", ""]):
         done = home.run(*words)
         assert (done.returncode, done.stdout) == (2, "") and "is a variable empty or not set?" in done.stderr, words
