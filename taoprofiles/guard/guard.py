@@ -161,9 +161,10 @@ class Guard:
 
     def _with_entry(self, file: Snapshot) -> Snapshot:
         """Return the snapshot with its history entries. A restore that was interrupted is repeated."""
-        entry, last = self._history.current_entry(file.content), self._history.last_mapping()
-        if entry is not None and last is not None and entry.id != last.id and last.action == "restore":
-            entry = None
+        entry, newest = self._history.current_entry(file.content), self._history.last_mapping()
+        last = next(self._history.mappings(file.content), None)
+        if entry is not None and newest is not None and entry.id != newest.id and newest.action == "restore":
+            entry, last = None, newest
         return file._replace(entry=entry, last=last)
 
     def _report_failure(self, holds: list[Hold], failure: TaoprofError) -> None:

@@ -169,6 +169,12 @@ def read_backup(path: str) -> bytes | None:
         raise to_taoprof_error(backup, "read", error) from error
 
 
+def was_replaced(path: str) -> bool:
+    """Check whether a killed ``replace`` or ``delete`` left traces of having replaced ``path``."""
+    temporary, backup = _sibling_names(files.real_path(path))
+    return os.path.lexists(backup) and not os.path.lexists(temporary)
+
+
 def remove_leftovers(path: str) -> None:
     """Delete the files that a killed ``replace`` or ``delete`` left next to ``path``. Needs the lock."""
     for name in _sibling_names(files.real_path(path)):

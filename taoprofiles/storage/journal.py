@@ -18,7 +18,7 @@ from taoprofiles.storage import atomic, best_effort, files
 from taoprofiles.storage.files import to_taoprof_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any, TypeVar
 
     from taoprofiles.storage.paths import Context
@@ -42,9 +42,10 @@ class Entry(NamedTuple):
     ``action`` is what was done (use, undo, restore, fix, found, new, save, import, edit, set, copy, rename, remove);
     ``target`` is "mapping" or "profile". ``profile`` is the active profile afterwards (mapping) or the one changed
     (profile), None for a mapping that no profile made. ``before`` and ``after`` are digests, None if there was no
-    file, both None if a compaction has dropped the contents. ``time`` is in seconds since 1970, ``by`` is user, host
-    and pid. ``was`` is the old name of a renamed profile; ``writer``, if a guard saw it, the program whose content
-    was found. ``done`` says that the change is known to be complete.
+    file. ``time`` is in seconds since 1970, ``by`` is user, host and pid. ``was`` is the old name of a renamed profile;
+    ``writer``, if a guard saw it, the program whose content was found. ``done`` says that the change is known to be
+    complete, None in lines of older versions, which do not say it. ``dropped`` says that what was before is gone, so
+    that the change cannot be undone: ``before`` is None then, and of a use that is not the last one so is ``after``.
     """
 
     id: int
@@ -57,11 +58,30 @@ class Entry(NamedTuple):
     by: str
     was: str | None = None
     writer: str | None = None
-    done: bool = False
+    done: bool | None = False
+    dropped: bool = False
+
+    @property
+    def has_after(self) -> bool:
+        """Return whether ``after`` says what was there afterwards. After a use that was a file, never none."""
+        return self.after is not None or self.action != "use"
 
 
 _TEXT = (str, type(None))
-_TYPES: tuple[Any, ...] = (int, (int, float), str, str, _TEXT, _TEXT, _TEXT, str, _TEXT, _TEXT, bool)
+_TYPES: tuple[Any, ...] = (
+    int,
+    (int, float),
+    str,
+    str,
+    _TEXT,
+    _TEXT,
+    _TEXT,
+    str,
+    _TEXT,
+    _TEXT,
+    (bool, type(None)),
+    bool,
+)
 """The types of the fields of an entry."""
 
 
@@ -89,17 +109,20 @@ class History:
 
         The file stays as it is. Needs the lock.
         """
-        entry = self.external_entry(None if content is None else self.store_content(content), writer=writer)
+        if content is not None:
+            self.store_content(content)
+        entry = self.external_entry(content, writer=writer)
         return None if entry is None else self.record([entry])
 
-    def external_entry(self, digest: str | None, *, writer: str | None = None) -> dict[str, Any] | None:
+    def external_entry(self, content: bytes | None, *, writer: str | None = None) -> dict[str, Any] | None:
         """Return the entry to record for an external change since the last one, None if there was none."""
-        last = self.last_mapping()
-        before = last.after if last else None
-        if digest == before:
+        last = next(self.mappings(content), None)
+        before, is_known = (last.after, last.has_after) if last else (None, True)
+        digest = None if content is None else digest_of(content)
+        if is_known and digest == before:
             return None
         entry = {"action": "found", "target": "mapping", "profile": None, "before": before, "after": digest}
-        return {**entry, "writer": writer}
+        return {**entry, "writer": writer, "dropped": not is_known}
 
     def has_content(self, content: bytes) -> bool:
         """Check whether an entry has ``content``, so that it can be restored."""
@@ -153,46 +176,59 @@ class History:
             except BaseException:
                 files.truncate(self._context.history, size)
                 raise
-            done = range(last_id - len(entries) + 1, last_id + 1)
-            lines = (json.dumps({"v": FORMAT, "done": number}).encode() + b"\n" for number in done)
-            best_effort.append(self._context.history, b"".join(lines))
+            self._append_done(range(last_id - len(entries) + 1, last_id + 1))
             return last_id, result
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, waiting)
 
+    def _append_done(self, numbers: Iterable[int]) -> None:
+        lines = (json.dumps({"v": FORMAT, "done": number}).encode() + b"\n" for number in numbers)
+        best_effort.append(self._context.history, b"".join(lines))
+
+    def note_interrupted(self) -> None:
+        """Record that a killed switch had replaced the file, before the traces of that are deleted. Needs the lock."""
+        last = self.last_mapping()
+        if last is not None and last.done is False and atomic.was_replaced(self._context.mapping_file):
+            self._append_done([last.id])
+
     def _compact_if_large(self, digests: set[str | None]) -> None:
         """Compact a long journal, unless something is held: the mapping that it needs may be an old one."""
         try:
-            if os.stat(self._context.history).st_size > SIZE_LIMIT and not self.has_holds():
+            if os.stat(self._context.history).st_size > SIZE_LIMIT and not self._has_hold_records():
                 self.compact(KEPT_ENTRIES, digests)
         except (OSError, TaoprofError):
             pass  # tried again with the next entry
 
-    def has_holds(self) -> bool:
-        """Check whether there are records of holds."""
+    def _has_hold_records(self) -> bool:
         folder = self._context.holds
         return os.path.isdir(folder) and any(name.endswith(".json") for name in os.listdir(folder))
 
     def compact(self, keep: int, digests: set[str | None] | None = None) -> None:
         """Drop all but the ``keep`` newest entries, and the contents that only dropped ones have. Needs the lock.
 
-        Of older ones stay, without contents, the last use of each profile, and the entry that describes the mapping
-        file, with the file's content; also the contents ``digests``, of entries that follow. Raises TaoprofError.
+        Of older ones stay, marked as ``dropped``, the last use of each profile, without contents, and the last change
+        of the mapping file, with the content after it; also the contents ``digests``, of entries that follow. Raises
+        TaoprofError.
         """
-        content = files.read_mapping_file(self._context)
-        digest = None if content is None else digest_of(content)
         last_mapping, kept = None, list[Entry]()
-        names: set[str | None] = set()
-        for number, (entry, took_effect) in enumerate(self.timeline(content)):
-            last_mapping = last_mapping or (entry if took_effect and entry.target == "mapping" else None)
-            is_use = entry.action == "use" and took_effect and entry.profile not in names
-            names |= {entry.profile} if is_use else set()
+        used_profiles: set[str | None] = set()
+        names: dict[str, str] = {}  # of the dropped renames: the kept ones apply to what is written here
+        for number, (entry, today, took_effect) in enumerate(self._timeline(files.read_mapping_file(self._context))):
+            is_last = last_mapping is None and took_effect and entry.target == "mapping"
+            last_mapping = entry if is_last else last_mapping
+            is_use = entry.action == "use" and took_effect and today not in used_profiles
+            used_profiles |= {today} if is_use else set()
             if number < keep:
                 kept.append(entry._replace(done=took_effect))
-            elif entry is last_mapping and entry.after == digest:
-                kept.append(entry._replace(done=True, before=digest, was=None))
-            elif is_use:
-                kept.append(entry._replace(done=True, before=None, after=None))
+                continue
+            profile = names.get(entry.profile or "", entry.profile)
+            if is_last or is_use:
+                after = entry.after if is_last else None
+                kept.append(
+                    entry._replace(profile=profile, before=None, after=after, was=None, done=True, dropped=True)
+                )
+            if took_effect and entry.was is not None and profile is not None and entry.target == "profile":
+                names[entry.was] = profile
         best_effort.unlink_quietly(self._context.index)  # it has an offset in the journal
         atomic.replace(self._context.history, b"".join(map(_line, reversed(kept))))
         used = {digest for entry in kept for digest in (entry.before, entry.after)} | (digests or set())
@@ -220,28 +256,40 @@ class History:
 
         ``content`` is the content of the mapping file. An entry is written before the file: if it is not known to be
         done, and the file still has the content ``before``, the change was interrupted. Profiles have their names of
-        today.
+        today, but for those of a renaming.
         """
+        for entry, today, took_effect in self._timeline(content):
+            is_renaming = entry.was is not None and entry.target == "profile"
+            yield entry if is_renaming else entry._replace(profile=today), took_effect
+
+    def _timeline(self, content: bytes | None) -> Iterator[tuple[Entry, str | None, bool]]:
+        """Yield the entries as they were written, each with today's name of its profile and whether it took effect."""
         digest = None if content is None else digest_of(content)
         names: dict[str, str] = {}
         for entry in self.newest_first():
+            today = names.get(entry.profile or "", entry.profile)
             if entry.was is not None and not entry.done:
                 old, new = (self._context.profile_file(name or "") for name in (entry.was, entry.profile))
                 if os.path.lexists(old) and not os.path.lexists(new):  # the renaming was interrupted
-                    yield entry, False
+                    yield entry, entry.profile, False
                     continue
             took_effect = True
             if entry.target == "mapping":
                 # What was found had happened already; only what we did ourselves can have been interrupted.
                 is_known = entry.done or entry.action == "found"
-                took_effect = is_known or entry.after == digest or entry.before != digest
+                took_effect = is_known or entry.after == digest or self._was_overwritten(entry, digest)
                 if took_effect:
                     digest = entry.before
-            if entry.was is not None and entry.profile is not None and entry.target == "profile":
-                names[entry.was] = names.get(entry.profile, entry.profile)
-                yield entry, took_effect
-            else:
-                yield entry._replace(profile=names.get(entry.profile or "", entry.profile)), took_effect
+            if entry.was is not None and today is not None and entry.target == "profile":
+                names[entry.was] = today
+            yield entry, today, took_effect
+
+    def _was_overwritten(self, entry: Entry, digest: str | None) -> bool:
+        """Check whether a change took effect that is not known to be done, before the file got other content.
+
+        What a killed process left beside the file says it. Lines of older versions never say that a change is done.
+        """
+        return entry.before != digest and (entry.done is None or atomic.was_replaced(self._context.mapping_file))
 
     def mappings(self, content: bytes | None) -> Iterator[Entry]:
         """Return the entries about the mapping file that took effect, the newest first."""
@@ -250,7 +298,8 @@ class History:
     def current_entry(self, content: bytes | None) -> Entry | None:
         """Return the entry that describes the mapping file with this content, None after an external change."""
         last = next(self.mappings(content), None)
-        return last if last is not None and last.after == (content and digest_of(content)) else None
+        is_described = last is not None and last.has_after and last.after == (content and digest_of(content))
+        return last if is_described else None
 
     def last_used(self, used: dict[str, float], offset: int) -> tuple[dict[str, float], int]:
         """Return when each profile was last used, by name, and how far the journal was read.
@@ -307,7 +356,10 @@ def _entry(fields: dict[str, Any]) -> Entry | None:
         values = [fields[name] for name in Entry._fields[:9]]  # lines of older versions have no more
     except KeyError:
         return None
-    entry = Entry._make([*values, fields.get("writer"), fields.get("done", False)])
+    dropped = fields.get("dropped", False)
+    entry = Entry._make([*values, fields.get("writer"), fields.get("done"), dropped])
+    if not entry.has_after:  # older versions dropped contents without saying so
+        entry = entry._replace(dropped=True)
     is_sound = all(isinstance(value, types) for value, types in zip(entry, _TYPES, strict=True))
     return entry if is_sound and 0 <= entry.time < LAST_TIME else None
 

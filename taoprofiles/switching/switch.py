@@ -189,12 +189,15 @@ def purge(context: Context, *, timeout: float = DEFAULT_TIMEOUT) -> None:
     """Forget all that can be undone, with the contents stored for it, caches and rejected edits: they hold secrets.
 
     The mapping file and the profiles stay as they are, and so does the active profile. Raises UsageError while there
-    are records of holds, whose mapping must stay known; TaoprofError.
+    are active holds, whose mapping must stay known; TaoprofError.
     """
     history = History(context)
     with Lock(context.lock, timeout):
-        if history.has_holds():
+        content = files.read_mapping_file(context)
+        if any(not hold.released for hold in find_active_holds(context, content, may_write=True).holds):
             raise UsageError("the history cannot be purged while there are holds", hint="'taoprof status' lists them")
+        if history.last_mapping() is not None and history.current_entry(content) is None:
+            history.record_external_change(content)  # or it would be found later, as a change after the purge
         history.compact(0)
         for folder in (context.cache, os.path.join(context.cache, "templates"), context.rejected):
             best_effort.clear(folder)
@@ -243,7 +246,7 @@ def restore(
 def record_late_write(context: Context, content: bytes) -> int:
     """Store what a program wrote into a file that had already been replaced, as ``restore`` does. Needs the lock."""
     history = History(context)
-    last = history.last_mapping()
+    last = next(history.mappings(files.read_mapping_file(context)), None)
     if last is None:
         raise TaoprofError("the history has been deleted")
     return _record_overwritten(history, content, _entry("restore", last.profile, None, last.after))
@@ -252,6 +255,7 @@ def record_late_write(context: Context, content: bytes) -> int:
 def recover(context: Context) -> None:
     """Delete what a killed switch left, and store what it replaced unseen. Needs the lock."""
     _Transaction(context).store_backup()
+    History(context).note_interrupted()
     atomic.remove_leftovers(context.mapping_file)
 
 
@@ -340,7 +344,7 @@ class _Transaction:
 
             Seal(self._context).remove()  # so that the new file gets the old mode
         after = None if wanted is None else self._history.store_content(wanted)
-        change = self._history.external_entry(before, writer=self._writer) if self._entry is None else None
+        change = self._history.external_entry(self.content, writer=self._writer) if self._entry is None else None
         entries = [change] if change else []
         entries.append(_entry(action, profile, before, after))
         content_now: bytes | None = wanted
@@ -433,12 +437,16 @@ def _find_undo(context: Context, number: str | None) -> Undo:
     for entry, took_effect in history.timeline(content):
         if str(entry.id) != number and not (number is None and took_effect):
             continue
-        if entry.action == "use" and entry.before is None and entry.after is None:
+        is_mapping = entry.target == "mapping"
+        older = (e for e in history.mappings(content) if e.id < entry.id and e.after == entry.before and e.has_after)
+        origin = next(older, None) if is_mapping and not entry.dropped else None
+        # Older versions marked an entry whose contents they dropped by nothing but two equal ones.
+        is_marked = is_mapping and entry.was is None and entry.before == entry.after and origin is None
+        if entry.dropped or is_marked:
             raise InvalidStateError(f"the history no longer has what was before entry {entry.id}")
         if entry.before is not None and entry.was is None:
             history.load_content(entry.before)  # it raises, if the content is lost
-        older = (e for e in history.mappings(content) if e.id < entry.id and e.after == entry.before)
-        name = next((e.profile for e in older), None) if entry.target == "mapping" else None
+        name = origin.profile if origin else None
         return Undo(entry, name)
     if number is None:
         raise TaoprofError("there is nothing to undo: the history is empty")
