@@ -31,6 +31,9 @@ _ASSIGNED = re.compile(r"(\s*[A-Za-z_][\w.\[\]\"',\s]*=\s*)([%!])(?=[A-Za-z!\"'/
 _PROMPT = re.compile(r"^(>>>( |$)|\.\.\.( |$)|In \[\d+\]: | {3}\.\.\.+: ?)")
 _RUN_PYTHON = frozenset(("time", "capture", "prun"))
 """Cell magics that run their cell, just as it would run without them."""
+_RUNS_REST = re.compile(r"(\s*)%(?:time|prun)\s+(?=[^\s-])")
+"""A line magic that runs the rest of its line in the same way."""
+_CAPTURED = re.compile(r"capture\s+(?:--\S+\s+)*[A-Za-z_]")
 
 
 class Cell(NamedTuple):
@@ -102,6 +105,10 @@ def prepare(source: str, magics: list[str]) -> Prepared:
         if magic.partition(" ")[0] not in _RUN_PYTHON:
             return Prepared(ast.Module([], []), magic, "\n".join(lines[at + 1 :]))
         lines[at] = ""
+        if _CAPTURED.match(magic):  # binds its name also when the cell fails
+            magics.append(f"%{magic}")
+            lines[at] = _call(len(magics) - 1)
+            lines.append(lines[at])
     return Prepared(_tree(_plain(lines, magics), magics))
 
 
@@ -139,6 +146,8 @@ def _plain(lines: list[str], magics: list[str]) -> str:
     scan = _Scan()
     number = 0
     while number < len(lines):
+        if scan.between_statements:
+            lines[number] = _RUNS_REST.sub(r"\1", lines[number])
         line = lines[number]
         stripped = line.lstrip()
         assigned = _ASSIGNED.match(line) if scan.between_statements else None

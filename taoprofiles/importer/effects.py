@@ -235,6 +235,12 @@ class _Code:
         self._state.deferred.folder |= self._later
         self._state.folder = self._state.unknown("the current folder may have changed")
 
+    def _lose_namespace(self) -> None:
+        self._state.has_unknown_names = True
+        self.names |= {key for key, value in self._state.names.items() if not isinstance(value, Library)}
+        self._lose_variables([None])
+        self._lose_folder()
+
     def _magic(self, text: str) -> None:
         for name in re.findall(r"\$([^\W\d]\w*)", text):
             self._mention(name)
@@ -249,6 +255,8 @@ class _Code:
             self._lose_variables([None])
         elif text.startswith(("%cd", "cd ")):
             self._lose_folder()
+        elif ipython.sets_names(text):
+            self._lose_namespace()
         elif ipython.may_write_mounts_file(self._ev, ipython.SHELL_MAGIC.sub("", text, count=1)):
             self._invalidate_mounts_file()
 

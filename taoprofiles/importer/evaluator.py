@@ -119,6 +119,21 @@ class Evaluator:
             value = TracedStr([Segment(str(value), "name", name, number)])
         state.names[name] = value
 
+    def invalidate_namespace(self, reason: str) -> None:
+        """Make unknown what any code may change: the names of the notebook, the variables and the folder."""
+        state = self.state
+        state.has_unknown_names = True
+        state.invalidate_environment(reason)
+        state.folder = state.unknown("the current folder may have changed")
+        outer, self.locals = self.locals, None
+        for scope in (state.names, outer or {}):
+            for name, value in list(scope.items()):
+                if isinstance(value, Function):
+                    mark_escaped(self, value)
+                if not isinstance(value, Library):
+                    scope[name] = state.with_user_value(name, state.unknown(reason))
+        self.locals = outer
+
     # Conversions that several modules need
 
     def unknown(self, reason: str, *values: Any) -> Unknown:

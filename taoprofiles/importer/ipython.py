@@ -19,8 +19,16 @@ if TYPE_CHECKING:
     from taoprofiles.importer.evaluator import Evaluator
 
 _DOLLAR = re.compile(r"\$(\$?[\w.]+)")
-_MAY_SET = frozenset("run dotenv load load_dotenv rerun recall".split())
-"""Magics that may set variables and names."""
+_MAY_SET = frozenset("dotenv load loadpy load_dotenv".split())
+"""Magics that may set variables that the code does not set."""
+_SETS_NOTHING = frozenset(
+    "alias autoawait autocall automagic autoreload bookmark capture cat colors conda config cp debug dhist dirs "
+    "doctest_mode gui hist history killbgscripts ldir less lf lk ll load_ext logoff logon logstart logstate logstop ls "
+    "lsmagic lx magic mamba man matplotlib micromamba mkdir more mv nbagg notebook page pastebin pdb pdef pdoc pfile "
+    "pinfo pinfo2 pip pprint precision psearch psource pwd pycat quickref rehashx reload_ext rm rmdir save sx system "
+    "taoprof tb tensorboard unalias unload_ext uv watermark who who_ls whos xmode".split()
+)
+"""Magics that set neither names nor variables, and leave the folder. ``capture`` stands for ``%%capture NAME``."""
 _RUNS_CODE = re.compile(r"!+\s*(python[\d.]*|bash|sh|source|\.|\S+\.(py|sh))\b")
 _READS = re.compile(
     r"\s*(?:sudo\s+)?(?:(?:cat|ls|head|tail|less|more|grep|wc|stat|file|echo|test|diff|jq|realpath|readlink|du|chmod"
@@ -32,6 +40,7 @@ _SHELL_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 SHELL_MAGIC = re.compile(r"[%!]*(?:(?:sx|system|sc)\s+)?")
 _OUTPUT_NAME = re.compile(r"--[oep]\w*[ =]+(\w+)")
 """An option of ``%%bash`` and the like that binds a name: ``--out``, ``--err`` and ``--proc``."""
+_PROGRAMS = frozenset("bash sh script ! sx system python python2 python3 pypy perl ruby".split())
 _TEXT_MAGICS = frozenset("html HTML svg SVG latex markdown javascript js".split())
 """Cell magics that show their body."""
 
@@ -69,7 +78,18 @@ def _other_line(ev: Evaluator, text: str, name: str) -> Any:
     if name in _MAY_SET:
         ev.state.note(f"may set variables that are not known: '%{name}' is not followed")
         ev.state.has_unknown_names = True
+    elif name == "capture":
+        for output in re.findall(r"(?<![\w-])[A-Za-z_]\w*", text)[1:]:
+            ev.bind(output, ev.state.unknown("the output of '%%capture'"))
+    elif sets_names(text):
+        ev.invalidate_namespace(f"'%{name}' is not followed")
     return ev.state.unknown(f"'{text.partition(' ')[0][:40]}' is not run")
+
+
+def sets_names(text: str) -> bool:
+    """Check whether a line magic that is not followed may set names, variables or the folder."""
+    name = text.partition(" ")[0].lstrip("%")
+    return text.startswith("%") and not name.endswith("?") and name not in _SETS_NOTHING | _MAY_SET
 
 
 def check_command(ev: Evaluator, text: str) -> None:
@@ -138,6 +158,8 @@ def run_cell_magic(ev: Evaluator, text: str, body: str) -> None:
         check_script(ev, f"{arguments}\n{body}", f"'%%{name}'")
         for output in _OUTPUT_NAME.findall(rest):
             ev.bind(output, ev.state.unknown(f"the output of '%%{name}'"))
+        if name not in _PROGRAMS:
+            ev.invalidate_namespace(f"'%%{name}' is not followed")
 
 
 def expand(line: str, evaluate: Callable[[str], Any]) -> str | Unknown:

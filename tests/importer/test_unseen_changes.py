@@ -65,3 +65,29 @@ def test_a_usual_command_leaves_the_mounts_file_known(tmp_path: Path, command: s
     found = read(tmp_path, notebook([START, f"m = {MAPPING}\n{write('m')}", command]))
     assert found.mapping == MAPPING
     assert not [note for note in found.notes if "may " in note]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "%time x = '/b'",
+        "%prun x = '/b'",
+        "%prun -q x = '/b'",
+        "%sc x=echo /b",
+        "%reset -f",
+        "%xdel x",
+        "%run other.py",
+        "%pushd sub\nx = os.getcwd()",
+        "%some_magic x",
+        "%%bash --out x\necho /b",
+        "%%script --no-raise-error --err x bash\necho /b",
+        "%%capture x\nprint('/b')",
+        "%%capture --no-stderr x\nprint('/b')",
+        "%%some_magic\nx = '/b'",
+        "if os.path.exists('/'):\n    %time x = '/b'",
+        "if os.path.exists('/'):\n    %xdel x",
+    ],
+)
+def test_a_magic_that_may_set_a_name_makes_it_unknown(tmp_path: Path, code: str) -> None:
+    found = read(tmp_path, notebook([START + "x = '/a'", code, "os.environ['R'] = x"]))
+    assert found.variables.get("R", "/b") == "/b"
