@@ -168,7 +168,20 @@ def set_keys(context: Context, name: str, settings: Mapping[str, str | None]) ->
         except InvalidProfileError as error:  # the file is as valid as before
             error.message, error.hint = f"profile '{name}' not changed: it would not be valid", ""
             raise
+        problems = _relative_paths(store, name, text)
+        if set(problems) - set(_relative_paths(store, name, before)):
+            message = f"profile '{name}' not changed: it would not be valid"
+            raise InvalidProfileError(message, problems=problems, hint="write a whole path, such as ~/tao/kitti")
         _replace(context, "set", name, before, text)
+
+
+def _relative_paths(store: Store, name: str, text: bytes) -> list[str]:
+    """Return the problems of the mounts whose paths are not absolute, if the profile can be rendered otherwise."""
+    try:
+        store.renderer(name, text).mapping()
+    except InvalidProfileError as error:
+        return [problem for problem in error.problems if problem.endswith("is not an absolute path")]
+    return []
 
 
 def entry_of(context: Context, action: str, name: str, before: bytes | None, after: bytes | None) -> dict[str, Any]:

@@ -72,6 +72,9 @@ def test_a_folder_is_read_as_a_shell_does_or_refused(home: Home, typed: str, wan
             assert wanted in done.stderr
             assert home.tree() == before
     assert ((home.profiles / "old.toml").read_text() == text) == (not wanted.startswith("~"))
+    done = home.run("set", "old", "HOST_DATA_DIR=k")
+    one_clear_error(done, 3)
+    assert "mounts[1].source: 'k' is not an absolute path" in done.stderr
 
 
 def test_1_the_system_refuses(home: Home) -> None:
