@@ -253,6 +253,8 @@ def pasted(seen: str, finding: str, *, first: bool) -> str:
         others = re.findall(r"\[([a-z0-9-]+)\]$", seen[: found.end()], re.M)
         assert others == [finding], seen
     hint = found[1]
+    if ": ${EDITOR" in hint:
+        return hint[hint.index("${EDITOR") :]
     return hint[:-1].rpartition(" '")[2] if hint.endswith("'") and ": '" in hint else hint
 
 
