@@ -15,7 +15,7 @@ from tests.importer.notebooks import notebook, read
 from tests.importer.test_evaluator import START, differs
 from tests.support.home import ALL, require
 
-PROGRAMS = int(os.environ.get("TAOPROF_TEST_PROGRAMS", 500 if ALL else 50))
+PROGRAMS = int(os.environ.get("TAOPROF_TEST_PROGRAMS", 250 if ALL else 50))
 SEED = int(os.environ.get("TAOPROF_TEST_SEED", "0"))
 
 VALUES = """
