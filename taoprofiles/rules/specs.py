@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Sequence
 
 from taoprofiles.errors import TaoprofError
-from taoprofiles.masking import is_secret
+from taoprofiles.masking import is_secret, mask_text
 from taoprofiles.mounts.paths import PathResolver, Resolution, find_placeholder
 from taoprofiles.rules.finding import ERROR, WARNING, Finding, error, warning
 from taoprofiles.rules.paths import explain
@@ -201,6 +201,7 @@ class _Findings:
     def add(self, id: str, line: int, what: str, why: str = "", hint: str = "", *, severity: str = WARNING) -> None:
         if self.has_room(id):
             by_hand = id not in ("missing-file", "spec-unreadable")
+            what, why, hint = mask_text(what), mask_text(why), mask_text(hint)
             self._findings.append(
                 Finding(id, f"{self._path}:{line}", what, why, hint, severity=severity, by_hand=by_hand)
             )

@@ -151,6 +151,14 @@ def test_a_secret_in_a_spec_is_masked(project: Path, key: str) -> None:
     assert (finding.where[-2:], finding.what[:5]) == (":3", "'???'")
 
 
+@pytest.mark.parametrize("value", ["/data/https://u:S3CR3T@h/x", "FIXME https://S3CR3T@h"])
+def test_a_secret_of_a_url_in_a_spec_is_masked(project: Path, value: str) -> None:
+    (project / "specs/a.yaml").write_text(f"results_dir: {value}\nmodel_path: {value}\n")
+    findings = findings_in(project, "-e", "/specs/a.yaml")
+    assert findings
+    assert "S3CR3T" not in str(findings)
+
+
 def test_a_link_that_leads_out_of_the_mounts(project: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     raid = tmp_path_factory.mktemp("raid")
     (raid / "images").mkdir()
