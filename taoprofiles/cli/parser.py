@@ -189,7 +189,7 @@ def _usage_hint(parser: Parser, parse_words: Callable[[list[str]], Any], words: 
         close = _close_match(unknown[0], known)
         return f"did you mean {close}?" if close else ""
     command = parser.prog.rpartition(" ")[2]
-    if command not in TAKES_COMMAND or has_command or own in (0, len(words)):
+    if command not in TAKES_COMMAND or has_command or own in (0, len(words)) or words[own].startswith("-"):
         return ""
     name = parse_words(words[:own]).name
     if name is not None and launcher_words(unwrapped(words[words.index(name) :])):  # the profile was forgotten

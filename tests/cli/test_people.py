@@ -223,6 +223,7 @@ QUOTED = "tao model detectnet_v2 train -e '$SPECS_DIR/a b.txt' -k key --gpus 1"
         (["run", "nohup", *TRAIN], f"taoprof run NAME -- nohup {QUOTED}"),
         (["run", "dino", "python", "x.py", "-e", "3"], "taoprof run dino -- python x.py -e 3"),
         (["run", "dino", "--gpu", "0,", "--", "true"], "did you mean --gpus?"),
+        (["run", "dino", "--gpus"], "see 'taoprof run --help'"),
         (["run", "--gpu=0,", "dino", *TRAIN], "did you mean --gpus?"),
         (["use", "dino", "--relese", "x"], "did you mean --release?"),
         (["run", "dino", "--wait", "5", "minutes", "--", "true"], "hint: --wait 5m"),
