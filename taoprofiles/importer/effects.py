@@ -47,6 +47,11 @@ def bound_names(parts: Iterable[ast.AST]) -> set[str]:
     return names
 
 
+def is_namespace_call(node: ast.Call) -> bool:
+    """Check whether a call returns the dictionary of the names: ``vars()`` or ``locals()``."""
+    return isinstance(node.func, ast.Name) and node.func.id in ("vars", "locals") and not node.args
+
+
 def mark_escaped(ev: Evaluator, *values: Any) -> None:
     """Mark values as passed to code that is not followed: it may change lists and dictionaries, and call functions."""
     waiting = list(values)
@@ -81,6 +86,15 @@ def _escape_function(ev: Evaluator, function: Function) -> None:
 
 
 def _escape_library(ev: Evaluator, value: Library) -> None:
+    name = value.name
+    if name in ("os", "os.path", "pathlib") or name.startswith(("os.__", "os.path.__")):
+        ev.state.deferred.folder = ev.state.deferred.all_variables = True
+        ev.state.folder = ev.state.unknown("the current folder may have changed")
+        ev.state.invalidate_environment(f"{name} is used by code that import cannot evaluate")
+    elif name in ("sys", "sys.modules", "exec", "eval") or name.startswith(("get_ipython()", "sys.__dict")):
+        ev.invalidate_namespace(f"{name} is used by code that import cannot evaluate")
+    elif name.rpartition(".")[2] in _CHANGES_FOLDER:
+        ev.state.folder = ev.state.unknown("the current folder may have changed")
     if value.name.startswith("os.environ") and value.name.removeprefix("os.environ.") not in _READS:
         ev.state.deferred.all_variables = True
         ev.state.invalidate_environment("os.environ is used by code that import cannot evaluate")
@@ -141,6 +155,12 @@ def _only_read(node: ast.AST) -> list[ast.expr]:
     return []
 
 
+def _owner(node: ast.AST) -> list[ast.expr]:
+    """Return the value of which a node reads an attribute, in a way that gives no more than this attribute."""
+    is_plain = isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load) and not node.attr.startswith("__")
+    return [node.value] if isinstance(node, ast.Attribute) and is_plain else []
+
+
 class _Code:
     """The effects of code, found without following it, of which each node is visited after the node around it."""
 
@@ -151,6 +171,8 @@ class _Code:
         """Names that the code may bind by globals()."""
         self._harmless: set[int] = set()
         """Nodes, by id(), that mention ``os.environ`` and only read it, or change only what is known."""
+        self._attribute_owners: set[int] = set()
+        """Names, by id(), of which an attribute is read."""
 
     def bind(self, name: str, value: Any) -> None:
         """Bind a name. What the code sets through a module of that name is not known after the module is replaced."""
@@ -163,15 +185,15 @@ class _Code:
 
     def visit(self, node: ast.AST) -> None:
         self._harmless.update(map(id, _only_read(node)))
+        self._attribute_owners.update(map(id, _owner(node)))
         if isinstance(node, ast.Name | ast.Attribute) and self._is_environ(node):
             if id(node) not in self._harmless:
                 self._state.deferred.all_variables = True  # something else may have it from now on
                 self._lose_variables([None])
         elif isinstance(node, ast.Name):
-            self._mention(node.id)
+            self._mention(node.id, is_read=isinstance(node.ctx, ast.Load) and id(node) not in self._attribute_owners)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            if names_mounts_file(node.value) or ipython.may_write_mounts_file(self._ev, node.value):
-                self._invalidate_mounts_file()
+            self._constant(node.value)
         elif isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load) and self._is_environ(node.value):
             self._lose_variables([node.slice])
         elif isinstance(node, ast.ImportFrom):
@@ -179,7 +201,11 @@ class _Code:
         elif isinstance(node, ast.Call):
             self._call(node)
 
-    def _mention(self, name: str) -> None:
+    def _constant(self, text: str) -> None:
+        if names_mounts_file(text) or ipython.may_write_mounts_file(self._ev, text):
+            self._invalidate_mounts_file()
+
+    def _mention(self, name: str, *, is_read: bool = False) -> None:
         value = self._ev.lookup(name)
         if name == "globals":
             self._state.note("may set variables that are not known: globals() is not followed")
@@ -189,7 +215,7 @@ class _Code:
             self._state.deferred.mentioned.add(name)
         if names_mounts_file(value):
             self._invalidate_mounts_file()
-        elif not isinstance(value, Library):
+        elif is_read or not isinstance(value, Library):
             mark_escaped(self._ev, value)
 
     def _is_environ(self, node: ast.expr) -> bool:
@@ -208,8 +234,8 @@ class _Code:
         elif name in _CHANGES_FOLDER:
             self._lose_folder()
             self._lose_variables([None] if name.endswith("magic") else [])
-        elif name in ("exec", "eval"):
-            self._state.note(f"may set variables that are not known: {name}() is not followed")
+        elif isinstance(node.func, ast.Name) and (name in ("exec", "eval") or is_namespace_call(node)):
+            self._lose_namespace()
 
     def _environ_method(self, name: str, node: ast.Call) -> None:
         first = node.args[0] if node.args else None

@@ -9,7 +9,7 @@ from typing import Any
 
 from taoprofiles.importer import functions, ipython
 from taoprofiles.importer.cells import Cell, CellError, magic_number, prepare
-from taoprofiles.importer.effects import bound_names, invalidate, mark_escaped, skip
+from taoprofiles.importer.effects import bound_names, invalidate, is_namespace_call, mark_escaped, skip
 from taoprofiles.importer.state import PLACEHOLDER_NAME, State, doubt, names_mounts_file
 from taoprofiles.importer.values import (
     DEPTH_LIMIT,
@@ -109,7 +109,7 @@ class Evaluator:
         if name in state.deferred.mentioned:
             state.deferred.mounts_file |= names_mounts_file(value)
             mark_escaped(self, value)
-        if name in state.deferred.bound:
+        if name in state.deferred.bound or (state.deferred.all_names and not isinstance(value, Library)):
             value = state.unknown(f"{name} may be set by code that import cannot evaluate")
         if name in state.user_values and isinstance(value, (str, Unknown)):
             value = state.with_user_value(name, value)
@@ -329,6 +329,8 @@ class Evaluator:
         number = magic_number(node)
         if number is not None and number < len(self.magics):
             return ipython.run_line(self, self.magics[number].strip())
+        if is_namespace_call(node):
+            self.invalidate_namespace("the names are used as a dictionary")
         location = SourceLocation(self.state.location.cell, node.lineno)
         method = node.func.attr if isinstance(node.func, ast.Attribute) else ""
         function = self.value(node.func.value if isinstance(node.func, ast.Attribute) else node.func)
@@ -419,6 +421,9 @@ class Evaluator:
         bound = []
         for alias in node.names:
             first, module = alias.name.partition(".")[0], getattr(node, "module", None)
+            if "__main__" in (first, module):
+                self.state.deferred.all_names = True
+                self.invalidate_namespace("the notebook is imported as a module")
             if isinstance(node, ast.ImportFrom):
                 name, value, is_known = alias.name, f"{module}.{alias.name}", module in MODULES and not node.level
             else:
@@ -450,7 +455,9 @@ class Evaluator:
                 raise SimulatedException(f"ValueError: {len(entries)} values for {len(target.elts)} names")
             for number, part in enumerate(target.elts):
                 self.assign(part, entries[number] if isinstance(entries, list) else entries)
-        else:  # an attribute, or '*names'
+        elif isinstance(target, ast.Attribute):
+            mark_escaped(self, self.value(target.value), value)
+        else:  # '*names'
             mark_escaped(self, value)
             invalidate(self, [target])
 

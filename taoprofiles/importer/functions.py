@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles.importer import ipython
+from taoprofiles.importer.effects import mark_escaped
 from taoprofiles.importer.values import (
     DEPTH_LIMIT,
     ENTRY_SIZE,
@@ -67,8 +68,10 @@ _COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
 def attribute(ev: Evaluator, value: Any, name: str) -> Any:
     """Return ``value.name``."""
     if isinstance(value, Library):
-        whole = f"{value.name}.{name}".replace("posixpath.", "os.path.")
+        whole = "os" if name == "os" else f"{value.name}.{name}".replace("posixpath.", "os.path.")
         return concat("/") if whole in ("os.sep", "os.path.sep") else Library(whole)
+    if isinstance(value, Unknown) and name in ("environ", "environb"):
+        mark_escaped(ev, Library("os.environ"))
     if isinstance(value, PurePath) and name == "parent":
         parent = trace(value.text, posixpath.dirname("" if value.text == "." else value.text) or ".")[0]
         text = ev.part(value.text, parent)
@@ -370,6 +373,8 @@ def call_method(ev: Evaluator, owner: Any, name: str, args: list[Any], named: di
         return owner.extend(entries)
     if isinstance(owner, OpenFile) and name in ("write", "close", "flush"):
         return _write(ev, owner, args[0] if args else None) if name == "write" else None
+    if isinstance(owner, Unknown) and name == "chdir":
+        mark_escaped(ev, Library("os.chdir"))
     if isinstance(owner, Unknown) and name in ("write_text", "write_bytes"):
         ev.state.invalidate_files("a file at an unknown path is written")
     return ev.unknown(f"{name}() of a {type_name(owner)} is not followed", owner, *args, *named.values())
@@ -441,6 +446,12 @@ def _dict(ev: Evaluator, args: list[Any], named: dict[str, Any]) -> Any:
     return result
 
 
+def _system(ev: Evaluator, args: list[Any], named: dict[str, Any]) -> Unknown:
+    if args and isinstance(args[0], str):
+        ipython.check_script(ev, args[0], "os.system()")
+    return ev.state.unknown("os.system() is not run")
+
+
 _FUNCTIONS: dict[str, Callable[[Evaluator, list[Any], dict[str, Any]], Any]] = {
     "str": lambda ev, args, named: ev.as_text(args[0]) if args else concat(""),
     "int": _int, "dict": _dict, "open": _open,
@@ -449,6 +460,7 @@ _FUNCTIONS: dict[str, Callable[[Evaluator, list[Any], dict[str, Any]], Any]] = {
     "json.dump": _dump, "json.dumps": _dumps,
     "os.makedirs": lambda ev, args, named: None, "os.mkdir": lambda ev, args, named: None,
     "os.chdir": lambda ev, args, named: ev.state.change_folder(_path_function(ev, "os.fspath", args)),
+    "os.system": _system,
     "os.getcwd": lambda ev, args, named: ev.state.folder,
     "pathlib.Path": lambda ev, args, named: _path(ev, *(args or ["."])),
     "pathlib.Path.home": lambda ev, args, named: _path(ev, ev.state.home),
@@ -466,21 +478,19 @@ def call(ev: Evaluator, name: str, args: list[Any], named: dict[str, Any]) -> An
         return _path_function(ev, name, args)
     if name.startswith("get_ipython"):
         return _call_ipython(ev, name, args)
-    if name == "os.system" and args and isinstance(args[0], str):
-        ipython.check_script(ev, args[0], "os.system()")
-        return ev.state.unknown("os.system() is not run")
     if name == "sys.exit":
         raise SimulatedException("SystemExit: sys.exit()")
     reason = f"{name}() is not followed"
     if name in _HARMLESS and "file" not in named:
         return ev.state.unknown(reason)
     if name in ("exec", "eval"):
-        ev.state.note(f"may set variables that are not known: {reason}")
-        ev.state.has_unknown_names = True
+        ev.invalidate_namespace(reason)
     elif name == "os.environ.pop" and args and isinstance(args[0], str):
         ev.state.set_environment(args[0], ev.state.unknown(reason))
     elif name.startswith("os.environ."):
         ev.state.invalidate_environment(reason)
+    elif name.startswith("os."):
+        mark_escaped(ev, Library(name))
     return ev.unknown(reason, *args, *named.values())
 
 
@@ -494,5 +504,6 @@ def _call_ipython(ev: Evaluator, name: str, args: list[Any]) -> Any:
         return ipython.run_line(ev, f"!{words[0]}")
     if name == "get_ipython":
         return Library("get_ipython()")
-    ev.state.note(f"{name}() is not followed")
-    return ev.unknown(f"{name}() is not followed", *args)
+    if method == "run_cell_magic" and len(words) == len(args) == 3:
+        return ipython.run_cell_magic(ev, f"{words[0]} {words[1]}".rstrip(), words[2])
+    return ev.unknown(f"{name}() is not followed", Library(name), *args)

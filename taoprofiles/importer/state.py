@@ -71,6 +71,7 @@ class DeferredEffects:
     """Names whose lists, dictionaries and functions it uses."""
     bound: set[str] = field(default_factory=set)
     variables: set[str] = field(default_factory=set)
+    all_names: bool = False
     all_variables: bool = False
     folder: bool = False
     mounts_file: bool = False

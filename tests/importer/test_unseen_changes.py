@@ -91,3 +91,58 @@ def test_a_usual_command_leaves_the_mounts_file_known(tmp_path: Path, command: s
 def test_a_magic_that_may_set_a_name_makes_it_unknown(tmp_path: Path, code: str) -> None:
     found = read(tmp_path, notebook([START + "x = '/a'", code, "os.environ['R'] = x"]))
     assert found.variables.get("R", "/b") == "/b"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "getattr(os, 'environ')['A'] = '/b'",
+        "os.__dict__['environ']['A'] = '/b'",
+        "import subprocess\nsubprocess.os.environ['A'] = '/b'",
+        "import pathlib\npathlib.os.environ['A'] = '/b'",
+        "import importlib\nimportlib.import_module('os').environ['A'] = '/b'",
+        "__import__('os').environ['A'] = '/b'",
+        "import sys\nsys.modules['os'].environ['A'] = '/b'",
+        "import sys\nsys.modules['__main__'].x = '/b'",
+        "def f(): return '/b'\nsetattr(os, 'getcwd', f)\nx = os.getcwd()",
+        "def f(): return '/b'\nos.getcwd = f\nx = os.getcwd()",
+        "import __main__\n__main__.x = '/b'",
+        "import __main__\nx = '/a'\n__main__.x = '/b'",
+        "vars()['x'] = '/b'",
+        "locals()['x'] = '/b'",
+        "get_ipython().user_ns['x'] = '/b'",
+        "get_ipython().push({'x': '/b'})",
+        "get_ipython().run_cell('x = 1')",
+        "shell = get_ipython()\nshell.ex('x = 1')",
+        "get_ipython().run_cell_magic('capture', 'x', '1')",
+        "exec('x = 1')",
+        "eval('os.environ.update(A=1)')",
+        "try:\n    getattr(os, 'environ')['A'] = '/b'\nfinally:\n    pass",
+        "try:\n    os.__dict__['environ']['A'] = '/b'\nfinally:\n    pass",
+        "try:\n    exec('x = 1')\nfinally:\n    pass",
+        "try:\n    locals()['x'] = '/b'\nfinally:\n    pass",
+    ],
+)
+def test_names_and_variables_that_are_reached_indirectly_do_not_keep_their_values(tmp_path: Path, code: str) -> None:
+    start = START + "x = os.environ['A'] = '/a'"
+    found = read(tmp_path, notebook([start, code, "os.environ['R'] = x + os.environ['A']"]))
+    assert found.variables.get("R", "/a/b") == "/a/b"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "model = load()\nmodel.eval()\nimport logging\nlogging.getLogger(__name__)",
+        "import argparse\nargs = vars(argparse.ArgumentParser().parse_args([]))",
+        "import sys\nprint(sys.version, file=sys.stderr)\nif 'google.colab' in sys.modules:\n    print('colab')",
+        "import logging, sys\nlogging.basicConfig(stream=sys.stdout)\nsys.path.append('x')",
+        "if 'colab' in str(get_ipython()):\n    print('colab')",
+        "try:\n    print(os.path.join('a', os.getcwd()))\nfinally:\n    pass",
+        "sizes = list(map(os.path.getsize, os.listdir('.')))",
+        "get_ipython().run_cell_magic('bash', '', 'ls')\nget_ipython().run_line_magic('matplotlib', 'inline')",
+    ],
+)
+def test_usual_code_leaves_names_and_variables_known(tmp_path: Path, code: str) -> None:
+    start = START + "from nets import load\nx = os.environ['A'] = '/a'"
+    found = read(tmp_path, notebook([start, code, "os.environ['R'] = x + os.environ['A']"]))
+    assert found.variables["R"] == "/a/a"
