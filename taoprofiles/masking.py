@@ -47,10 +47,9 @@ def mask_command(words: Sequence[str], known: Iterable[str] = ()) -> list[str]:
     before = password_option = ""
     for word in words:
         name, equals, _ = word.partition("=")
-        is_name = not any(character.isspace() or character in "/:?&;\"'" for character in name)
         if before.startswith("-") and "=" not in before and (is_secret_argument(before) or before == password_option):
             masked = MASK
-        elif equals and is_name and is_secret_argument(name):
+        elif equals and is_secret_argument(name):
             masked = f"{name}={MASK}"
         elif word.startswith(("-k", password_option or "-k")) and len(word) > 2 and not word.startswith("--"):
             masked = f"{word[:2]}{MASK}"  # argparse takes -kVALUE and -k=VALUE as well
@@ -107,7 +106,8 @@ def mask_text(text: str) -> str:
         # PWD is the current folder in a shell, and the password of an ODBC connection.
         is_folder = match[2].upper() in _FOLDERS and match[3].startswith(("/", "~", "$"))
         is_password = match[2].upper() == "PWD" and not is_folder
-        return match[1] + MASK if is_password or is_secret_argument(match[2]) else match[0]
+        is_hidden = (is_password or is_secret_argument(match[2])) and not match[3].rstrip("\"'").endswith(MASK)
+        return match[1] + MASK if is_hidden else match[0]
 
     def masked_parameter(match: re.Match[str]) -> str:
         name = match[2].lower()
@@ -141,6 +141,8 @@ def _mask_user(url: str, *, is_web: bool) -> str:
 
 def is_secret_argument(key: str) -> bool:
     """Check whether an option, or a key of a spec, has a secret value; ``-k`` is the encryption key of TAO's tasks."""
+    if any(character.isspace() or character in "/:?&;\"'" for character in key):
+        return False  # the beginning of a URL or of a command line
     return key == "-k" or is_secret(key if key.startswith("--") else key.rpartition(".")[2])
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from taoprofiles.errors import CannotRenderError
 from taoprofiles.launcher.quoting import VARIABLE
 from taoprofiles.launcher.sdk import size_in_bytes
-from taoprofiles.masking import MIN_SECRET_LENGTH, is_secret_argument
+from taoprofiles.masking import MASK, MIN_SECRET_LENGTH, is_secret_argument, mask_command
 from taoprofiles.profiles.rendering import Renderer
 
 _IMAGE = re.compile(r"[A-Za-z0-9\[/.~][^\s\x00-\x1f\x7f]*\Z")
@@ -221,7 +221,7 @@ def _words(command: Sequence[str], variables: Mapping[str, str], secrets: _Secre
     words: list[Word] = []
     warnings: list[str] = []
     before = ""
-    for word in command:
+    for number, word in enumerate(command):
         name, equals, value = word.partition("=")
         key = name.rpartition(".")[2]
         parts = list(_expand(word, variables, secrets))
@@ -231,9 +231,17 @@ def _words(command: Sequence[str], variables: Mapping[str, str], secrets: _Secre
             parts = [_reference(before, word, warnings)]
         elif equals and value and is_secret_argument(name) and not has_secret:
             parts = [f"{name}=", _reference(key, value, warnings)]
+        elif _has_literal_secret(parts):
+            parts = [_reference(f"argument {number}", word, warnings)]
         words.append(tuple(parts))
         before = word
     return words, warnings
+
+
+def _has_literal_secret(parts: Sequence[str | Secret]) -> bool:
+    """Check whether a word contains a secret, as a URL or a command line for ``sh -c`` may, besides references."""
+    text = VARIABLE.sub(MASK, "".join(part if isinstance(part, str) else MASK for part in parts))
+    return mask_command([text]) != [text]
 
 
 def _reference(option: str, value: str, warnings: list[str]) -> Secret:

@@ -243,3 +243,15 @@ def test_dockers_own_refusal_is_an_envelope_too(home: Home) -> None:
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, env=home.environ, stdin=-3, capture_output=True, text=True, timeout=60)
     assert done.stdout == "125\n", done.stderr
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_render_prints_no_secret_inside_of_an_argument(home: Home, target: str) -> None:
+    home.profile("a", 'layout = "custom"\n')
+    render = ("render", "a", "--to", target, "--image", "i:1", "--", "sh", "-c")
+    for secret in (f"true -k {KEY}", f"https://{KEY}@h", f"-k{KEY}"):
+        done = call(home, *render, secret)
+        assert KEY not in done.out + done.err
+        assert "$ARGUMENT_2 replaces it" in done.err
+    done = call(home, *render, 'true -k $K; curl https://$T@h -H "Authorization: Bearer $T" --key="$K"')
+    assert "ARGUMENT_2" not in done.out + done.err, "these are references already"

@@ -270,7 +270,7 @@ def test_ordinary_text_is_not_masked(text: str) -> None:
         ("curl -H 'X-Api-Key: S3CR3T' -u me:S3CR3T https://h", "curl -H 'X-Api-Key: ***' -u *** https://h"),
         (
             'curl -H "Authorization: Bearer S3CR3T" https://h -k "S3 CR3T"',
-            'curl -H "Authorization: ***" https://h -k "***"',
+            'curl -H "Authorization: Bearer ***" https://h -k "***"',
         ),
         ("mysql -pS3CR3T x", "mysql -p*** x"),
     ],
