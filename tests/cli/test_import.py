@@ -311,4 +311,5 @@ def test_a_note_about_several_files_is_printed_once(home: Home) -> None:
     assert done.returncode == 0
     assert "3 files (a.ipynb, …): not evaluated, so what they set is unknown" in done.stderr
     assert "3 files (a.ipynb, …): may set variables that are not known: '%run' is not followed" in done.stderr
-    assert len(done.stderr.splitlines()) == 2
+    assert "3 files (a.ipynb, …): LOCAL_PROJECT_DIR is left out" in done.stderr
+    assert len(done.stderr.splitlines()) == 3
