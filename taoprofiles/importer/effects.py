@@ -104,6 +104,11 @@ def skip(ev: Evaluator, statement: ast.stmt, what: str = "") -> None:
     """Invalidate what a statement may change, and name its line. Raises NotFollowed if it may end a function."""
     keyword = _KEYWORDS.get(type(statement), type(statement).__name__.lower().replace("trystar", "try"))
     ev.state.not_followed[ev.state.location] = what or f"'{keyword}'"
+    invalidate_statement(ev, statement)
+
+
+def invalidate_statement(ev: Evaluator, statement: ast.stmt) -> None:
+    """Invalidate what a statement may change. Raises NotFollowed if it may end a function."""
     invalidate(ev, [statement])
     if ev.locals is not None and any(isinstance(part, ast.Return) for part in ast.walk(statement)):
         raise NotFollowed

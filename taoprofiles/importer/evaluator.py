@@ -9,7 +9,14 @@ from typing import Any
 
 from taoprofiles.importer import functions, ipython
 from taoprofiles.importer.cells import Cell, CellError, magic_number, prepare
-from taoprofiles.importer.effects import bound_names, invalidate, is_namespace_call, mark_escaped, skip
+from taoprofiles.importer.effects import (
+    bound_names,
+    invalidate,
+    invalidate_statement,
+    is_namespace_call,
+    mark_escaped,
+    skip,
+)
 from taoprofiles.importer.state import PLACEHOLDER_NAME, State, doubt, names_mounts_file
 from taoprofiles.importer.values import (
     DEPTH_LIMIT,
@@ -38,8 +45,6 @@ from taoprofiles.importer.values import (
     type_name,
 )
 
-MODULES = frozenset("os os.path pathlib json sys platform pprint".split())
-"""The modules of which functions are followed; of all others nothing is known. None is imported."""
 _IPYTHON_NAMES = frozenset("display In Out _ __ ___ _i _ii _iii _oh _ih _dh exit quit".split())
 """Names that IPython adds to Python's own."""
 _NOT_IN_FUNCTIONS = (
@@ -76,6 +81,7 @@ class Evaluator:
             return
         state = self.state
         state.location = SourceLocation(cell.number, 1)
+        self._may_have_failed = False
         try:
             prepared = prepare(cell.source, self.magics)
         except CellError as error:
@@ -91,6 +97,12 @@ class Evaluator:
         except (Exhausted, RecursionError):
             self._gave_up = True
             state.invalidate_all("skipped from here on: too many steps")
+
+    def may_fail(self, reason: str) -> Unknown:
+        """Return the value of an expression that may raise: what the rest of the cell changes is unknown."""
+        self._may_have_failed = True
+        self.state.not_followed[self.state.location] = f"the rest of the cell, as {reason}"
+        return self.state.unknown(reason)
 
     # Names
 
@@ -390,7 +402,9 @@ class Evaluator:
             self.budget.step()
             self.state.location = SourceLocation(self.state.location.cell, statement.lineno)
             follow = getattr(self, f"_run_{type(statement).__name__.lower()}", None)
-            if follow is None:
+            if self._may_have_failed:
+                invalidate_statement(self, statement)
+            elif follow is None:
                 skip(self, statement)
             else:
                 follow(statement)
@@ -408,6 +422,10 @@ class Evaluator:
     def _run_importfrom(self, node: ast.ImportFrom) -> None:
         if (node.module or "").startswith("google.colab"):  # notebooks ask in this way whether they run there
             raise SimulatedException(f"ModuleNotFoundError: No module named '{node.module}'")
+        if node.module in functions.MODULES and not node.level:
+            for alias in node.names:
+                if alias.name != "*" and not functions.has_attribute(Library(node.module), alias.name):
+                    self.may_fail(f"'{alias.name}' is not in {node.module}")
         if node.names[0].name == "*":
             self.state.has_unknown_names = True
             self.state.note(f"may set variables that are not known: 'from {node.module} import *' is not followed")
@@ -425,10 +443,14 @@ class Evaluator:
                 self.state.deferred.all_names = True
                 self.invalidate_namespace("the notebook is imported as a module")
             if isinstance(node, ast.ImportFrom):
-                name, value, is_known = alias.name, f"{module}.{alias.name}", module in MODULES and not node.level
+                name, value, is_known = (
+                    alias.name,
+                    f"{module}.{alias.name}",
+                    module in functions.MODULES and not node.level,
+                )
             else:
                 value = alias.name if alias.asname else first
-                name, is_known = first, alias.name in MODULES or first in MODULES
+                name, is_known = first, alias.name in functions.MODULES or first in functions.MODULES
             unknown = self.state.unknown(f"'{module or alias.name}' is not followed")
             bound.append((alias.asname or name, Library(value) if is_known else unknown))
         return [pair for pair in bound if pair[0] != "*"]

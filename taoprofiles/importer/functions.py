@@ -6,10 +6,15 @@ Each takes the evaluator, and returns Unknown for what is not followed.
 from __future__ import annotations
 
 import ast
+import json
 import operator
 import os
+import pathlib
+import platform
 import posixpath
+import pprint
 import re
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +49,11 @@ if TYPE_CHECKING:
 
     from taoprofiles.importer.evaluator import Evaluator
 
+MODULES = {
+    "os": os, "os.path": posixpath, "pathlib": pathlib, "json": json, "sys": sys, "platform": platform,
+    "pprint": pprint,
+}  # fmt: skip
+"""The modules of which functions are followed; of all others nothing is known."""
 BUILTINS = frozenset("str int len dict print open get_ipython exec eval isinstance bool float repr type".split())
 _HARMLESS = frozenset(
     "sys.path.append sys.path.insert pprint.pprint os.listdir os.path.exists os.path.isdir os.path.isfile "
@@ -65,8 +75,24 @@ _COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
 # Operators
 
 
+def has_attribute(value: Any, name: str) -> bool:
+    """Check whether a value, or a module that is followed, has an attribute. True if that is not known."""
+    if isinstance(value, Library):
+        return value.name not in MODULES or hasattr(MODULES[value.name], name)
+    if isinstance(value, PurePath):
+        return hasattr(pathlib.Path, name)
+    kind = next((kind for kind in (str, list, dict, tuple, int, float, type(None)) if isinstance(value, kind)), None)
+    return kind is None or hasattr(kind, name)
+
+
+def _described(value: Any) -> str:
+    return value.name if isinstance(value, Library) else f"a {type_name(value)}"
+
+
 def attribute(ev: Evaluator, value: Any, name: str) -> Any:
     """Return ``value.name``."""
+    if not has_attribute(value, name):
+        return ev.may_fail(f"'{name}' is not an attribute of {_described(value)}")
     if isinstance(value, Library):
         whole = "os" if name == "os" else f"{value.name}.{name}".replace("posixpath.", "os.path.")
         return concat("/") if whole in ("os.sep", "os.path.sep") else Library(whole)
@@ -155,6 +181,8 @@ def _format_percent(ev: Evaluator, text: str, values: Any) -> Any:
         kind == "s" or (kind == "d" and isinstance(value, int | Unknown) and not isinstance(value, bool))
         for kind, value in zip(kinds, listed, strict=False)
     )
+    if not kinds and values != () and isinstance(values, (*PLAIN, tuple)):
+        raise SimulatedException("TypeError: not all arguments converted during string formatting")
     if not (plain and kinds and set(kinds) <= {"s", "d"}) or "\0" in text:
         return ev.unknown("a format that is not followed", values)
     marked = re.sub("%[sd%]", lambda match: match[0].replace("d", "s"), str(text))
@@ -357,6 +385,8 @@ def _id(kind: str, ev: Evaluator, args: list[Any], named: dict[str, Any]) -> Id:
 
 def call_method(ev: Evaluator, owner: Any, name: str, args: list[Any], named: dict[str, Any]) -> Any:
     """Return ``owner.name(…)``. Raises SimulatedException."""
+    if not has_attribute(owner, name):
+        return ev.may_fail(f"'{name}' is not a method of {_described(owner)}")
     if isinstance(owner, str):
         return _text_method(ev, owner, name, args, named)
     if isinstance(owner, dict):
@@ -474,7 +504,7 @@ def call(ev: Evaluator, name: str, args: list[Any], named: dict[str, Any]) -> An
     """Return the result of a function, by its dotted name. Raises SimulatedException and Exhausted."""
     if name in _FUNCTIONS:
         return _FUNCTIONS[name](ev, args, named)
-    if name in _PATH_FUNCTIONS:
+    if name in _PATH_FUNCTIONS and not named:
         return _path_function(ev, name, args)
     if name.startswith("get_ipython"):
         return _call_ipython(ev, name, args)

@@ -146,3 +146,30 @@ def test_usual_code_leaves_names_and_variables_known(tmp_path: Path, code: str) 
     start = START + "from nets import load\nx = os.environ['A'] = '/a'"
     found = read(tmp_path, notebook([start, code, "os.environ['R'] = x + os.environ['A']"]))
     assert found.variables["R"] == "/a/a"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "os.nosuch",
+        "os.nosuch()",
+        "from os import nosuch",
+        "'a'.nosuch()",
+        "[].nosuch",
+        "Path('a').nosuch()",
+        "'a' % 1",
+        "if 1 < 2:\n    os.nosuch()",
+        "def f():\n    os.nosuch()\n    return '/b'\nf()",
+        "for i in [1]:\n    os.nosuch()",
+    ],
+)
+def test_what_follows_code_that_may_fail_is_not_taken_to_be_run(tmp_path: Path, code: str) -> None:
+    cells = [START + "os.environ['R'] = '/a'", f"{code}\nos.environ['R'] = '/b'", "os.environ['S'] = '/c'"]
+    found = read(tmp_path, notebook(cells))
+    assert found.variables.get("R", "/a") == "/a"
+    assert found.variables["S"] == "/c"
+
+
+def test_a_path_function_with_an_option_is_unknown(tmp_path: Path) -> None:
+    cell = START + "os.environ['R'] = os.path.realpath('nosuch', strict=True)"
+    assert "R" not in read(tmp_path, notebook([cell])).variables
