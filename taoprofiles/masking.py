@@ -74,6 +74,8 @@ def _mask_word(word: str, values: Sequence[str], *, is_header: bool) -> str:
         return word if "authorization" in header[2].lower() else header[1] + MASK
     matches = list(re.finditer(_SHELL_WORD, word))
     inner = [re.sub(_QUOTED, _unquote, match[0]) for match in matches]
+    if inner == [word]:  # such as a quote that stays open
+        return word
     parts, position = [], 0
     for match, text, masked in zip(matches, inner, mask_command(inner, values), strict=True):
         quote = match[0][0] if match[0][0] in "\"'" and match[0][0] == match[0][-1] and text != masked else ""
