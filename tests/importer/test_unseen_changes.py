@@ -173,3 +173,12 @@ def test_what_follows_code_that_may_fail_is_not_taken_to_be_run(tmp_path: Path, 
 def test_a_path_function_with_an_option_is_unknown(tmp_path: Path) -> None:
     cell = START + "os.environ['R'] = os.path.realpath('nosuch', strict=True)"
     assert "R" not in read(tmp_path, notebook([cell])).variables
+
+
+def test_a_module_that_is_imported_again_loses_nothing(tmp_path: Path) -> None:
+    """NVIDIA's notebooks import ``os`` in many cells, also after a function that uses it and is not followed."""
+    function = (
+        "def count(folder):\n    return sum(1 for _ in os.listdir(folder))\nfor n in [count('/d')]:\n    print(n)"
+    )
+    cells = [START + "os.environ['A'] = '/a'", function, "import os\nos.environ['R'] = os.environ['A'] + '/x'"]
+    assert read(tmp_path, notebook(cells)).variables["R"] == "/a/x"
