@@ -6,6 +6,8 @@ import grp
 import os
 import pwd
 import shutil
+import socket
+import struct
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -138,8 +140,7 @@ def probe_gpus(environ: Mapping[str, str]) -> Gpus:
         rows = [line.rpartition(",") for line in lines]
         names = tuple(name.strip()[:100] for name, _, _ in rows)
         driver = rows[0][2].strip()[:50] if rows else ""
-    commands = ((pid, files.try_read(f"/proc/{pid}/comm", 100)[0]) for pid in processes.pids())
-    daemon = next((pid for pid, name in commands if name == b"dockerd\n"), 0)
+    daemon = _find_daemon(environ.get("DOCKER_HOST") or DEFAULT)
     path = processes.environment(daemon).get("PATH") or wide  # it can be read by root
     hook = shutil.which("nvidia-container-runtime-hook", path=path) or ""
     cdi = shutil.which("nvidia-cdi-hook", path=path) or ""
@@ -189,6 +190,25 @@ def _group(path: str) -> tuple[str, bool]:
     except (OSError, KeyError):
         return "", False
     return group.gr_name, me in group.gr_mem and group.gr_gid not in os.getgroups()
+
+
+def _find_daemon(address: str) -> int:
+    """Return the pid of the dockerd that listens at an address, or of any dockerd, 0 for none.
+
+    The listener of a socket that systemd has created is systemd itself.
+    """
+    listener = 0
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(TIMEOUT)
+            connection.connect(address.removeprefix("unix://"))
+            listener = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+    except (OSError, ValueError):
+        pass
+    for pid in (listener, *processes.pids()):
+        if files.try_read(f"/proc/{pid}/comm", 100)[0] == b"dockerd\n":
+            return pid
+    return 0
 
 
 def _is_newer(path: str, pid: int) -> bool:

@@ -31,7 +31,7 @@ _ASSIGNED = re.compile(r"(\s*[A-Za-z_][\w.\[\]\"',\s]*=\s*)([%!])(?=[A-Za-z!\"'/
 _PROMPT = re.compile(r"^(>>>( |$)|\.\.\.( |$)|In \[\d+\]: | {3}\.\.\.+: ?)")
 _RUN_PYTHON = frozenset(("time", "capture", "prun"))
 """Cell magics that run their cell, just as it would run without them."""
-_RUNS_REST = re.compile(r"(\s*)%(?:time|prun)\s+(?=[^\s-])")
+_RUNS_REST = re.compile(r"\A(\s*+)%(?:time|prun)\s++(?=[^\s-])")
 """A line magic that runs the rest of its line in the same way."""
 _CAPTURED = re.compile(r"capture\s+(?:--\S+\s+)*[A-Za-z_]")
 
