@@ -79,7 +79,7 @@ class CommandContext:
 
     @property
     def is_without_docker(self) -> bool:
-        """Whether the task runs on this host itself."""
+        """Return whether the task runs on this host instead of in a container."""
         return runs_without_docker(self.environ, self.behaviour)
 
     def quote(self, word: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from copy import copy
 from typing import Any
 
 ERROR, WARNING, INFO = "error", "warning", "info"
@@ -77,6 +76,8 @@ def quoted(path: str) -> str:
 
 def without_sudo(findings: Iterable[Finding], uid: int) -> list[Finding]:
     """Return the findings; for root without sudo in their hints, since a container may not have it."""
+    from copy import copy  # not at the start of 'use'
+
     findings = [copy(finding) for finding in findings]
     for finding in findings if uid == 0 else ():
         finding.hint = finding.hint.replace("sudo ", "")

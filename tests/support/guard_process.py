@@ -73,7 +73,7 @@ class GuardProcess:
         return self.log.read_text(errors="replace")
 
     def has_notified(self, what: str) -> bool:
-        """Whether it has sent that line to the service manager."""
+        """Return whether the guard has sent that line to the service manager."""
         while True:
             try:
                 self.notifications += self._socket.recv(1 << 16).decode().split("\n")

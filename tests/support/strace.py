@@ -72,7 +72,7 @@ class SyscallPoint(NamedTuple):
 
     @property
     def changes_something(self) -> bool:
-        """Whether the call may change files or locks. A kill before any other leaves the same as one later."""
+        """Return whether the call may change files or locks: a kill before any other call leaves the same files."""
         if self.call in READS:
             return False
         return self.call != "openat" or any(flag in self.line for flag in ("O_CREAT", "O_WRONLY", "O_RDWR", "O_TRUNC"))
