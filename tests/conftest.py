@@ -18,7 +18,7 @@ pytest.register_assert_rewrite(
     "tests.support.strace",
 )
 
-from tests.support.fixtures import engine, machine, owner, sandbox, training_home  # noqa: E402, F401
+from tests.support.fixtures import engine, fake_engine, machine, owner, sandbox, training_home  # noqa: E402, F401
 from tests.support.home import ALL, Home  # noqa: E402
 
 for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):

@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from taoprofiles.storage.paths import Context
 from tests.support.engine import until
 from tests.support.guard_process import GuardProcess, is_sealed
 from tests.support.sandbox import FakeEngine, Sandbox, mounts_of
-
-
-@pytest.fixture
-def engine(sandbox: Sandbox) -> Iterator[FakeEngine]:
-    with FakeEngine(sandbox.folder) as engine:
-        sandbox.environ |= engine.environ
-        sandbox.context = Context(sandbox.environ)
-        yield engine
 
 
 def labels(sandbox: Sandbox, name: str = "a", **more: str) -> dict[str, str]:
@@ -34,15 +23,15 @@ def listed(sandbox: Sandbox) -> list[tuple[str, str, str, bool]]:
 @pytest.mark.parametrize("mounts", [True, False])
 @pytest.mark.parametrize("count", [-1, None], ids=["gpus", "none"])
 def test_a_container_of_a_rendered_command_is_listed_and_blocks_nothing(
-    sandbox: Sandbox, engine: FakeEngine, mounts: bool, count: int | None
+    sandbox: Sandbox, fake_engine: FakeEngine, mounts: bool, count: int | None
 ) -> None:
     seen = mounts_of(sandbox, "a") if mounts else {}
-    container = engine.container(1, seen, labels=labels(sandbox), count=count)
+    container = fake_engine.container(1, seen, labels=labels(sandbox), count=count)
     assert listed(sandbox) == [("found", "a", container, False)]
     sandbox.run("use", "b", check=True)
     assert listed(sandbox) == [("found", "a", container, False)]
     assert sandbox.run("stop", f"c{container[:6]}").returncode in (0, 1), "the engine that is played stops nothing"
-    assert any(f"/containers/{container}/stop" in path for path in engine.asked)
+    assert any(f"/containers/{container}/stop" in path for path in fake_engine.asked)
 
 
 OTHERS = {"taoprofiles.profile": "a", "taoprofiles.state": "/home/bo/.local/state/taoprofiles"}
@@ -58,19 +47,19 @@ OTHERS = {"taoprofiles.profile": "a", "taoprofiles.state": "/home/bo/.local/stat
     ],
     ids=str,
 )
-def test_labels_of_others(sandbox: Sandbox, engine: FakeEngine, about: object, is_held: bool) -> None:
+def test_labels_of_others(sandbox: Sandbox, fake_engine: FakeEngine, about: object, is_held: bool) -> None:
     """What others have labelled is not ours; other labels change nothing about a launcher's container."""
     if isinstance(about, str):
         about = labels(sandbox, **{"taoprofiles.run": "abcde"})
-    container = engine.container(1, mounts_of(sandbox, "a"), labels=about)
+    container = fake_engine.container(1, mounts_of(sandbox, "a"), labels=about)
     assert listed(sandbox) == ([("found", "a", container, True)] if is_held else [])
     assert sandbox.would_be_refused("b") is is_held
 
 
-def test_a_guard_lists_it_seals_nothing_and_finds_no_fault(sandbox: Sandbox, engine: FakeEngine) -> None:
+def test_a_guard_lists_it_seals_nothing_and_finds_no_fault(sandbox: Sandbox, fake_engine: FakeEngine) -> None:
     with GuardProcess(sandbox) as guard:
-        container = engine.container(1, {"/elsewhere": "/data"}, labels=labels(sandbox))
-        engine.event("start", container)
+        container = fake_engine.container(1, {"/elsewhere": "/data"}, labels=labels(sandbox))
+        fake_engine.event("start", container)
         until(lambda: guard.known().get("holds"), "the guard has seen it", details=guard.log_text)
         assert listed(sandbox) == [("found", "a", container, False)]
         assert not is_sealed(sandbox.mapping_file)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,30 +14,21 @@ from taoprofiles.errors import HeldError
 from taoprofiles.holds import manage
 from taoprofiles.holds.waiting import wait_until_free
 from taoprofiles.runs.monitor import Monitor, RunContainer
-from taoprofiles.storage.paths import Context
 from taoprofiles.switching import switch
 from tests.support.engine import until
 from tests.support.sandbox import FakeEngine, Sandbox, answer, mounts_of
 
 
-@pytest.fixture
-def engine(sandbox: Sandbox) -> Iterator[FakeEngine]:
-    with FakeEngine(sandbox.folder) as engine:
-        sandbox.environ |= engine.environ
-        sandbox.context = Context(sandbox.environ)
-        yield engine
-
-
 class Watched:
     """A monitor in this process."""
 
-    def __init__(self, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, fake_engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
         self.started: list[str] = []
         self.tasks: list[list[str]] = []
         self.ended: list[str] = []
         self.faults: list[object] = []
         monkeypatch.setattr(threading, "excepthook", self.faults.append)
-        self.monitor = Monitor(engine.environ, "abcde", self)
+        self.monitor = Monitor(fake_engine.environ, "abcde", self)
         self.monitor.start()
         assert self.monitor.listening.wait(5)
 
@@ -63,28 +54,28 @@ class Watched:
 
 
 @pytest.fixture
-def tagged(engine: FakeEngine) -> str:
-    return engine.container(1, {"/x": "/y"}, env=["TAOPROF_RUN=abcde"])
+def tagged(fake_engine: FakeEngine) -> str:
+    return fake_engine.container(1, {"/x": "/y"}, env=["TAOPROF_RUN=abcde"])
 
 
 @pytest.fixture
-def watched(engine: FakeEngine, tagged: str, monkeypatch: pytest.MonkeyPatch) -> Watched:
-    return Watched(engine, monkeypatch)
+def watched(fake_engine: FakeEngine, tagged: str, monkeypatch: pytest.MonkeyPatch) -> Watched:
+    return Watched(fake_engine, monkeypatch)
 
 
-def send_events_of_a_task(engine: FakeEngine, container: str, status: int) -> None:
+def send_events_of_a_task(fake_engine: FakeEngine, container: str, status: int) -> None:
     for action in ("create", "start", "exec_create: /bin/bash", "exec_start: /bin/bash"):
-        engine.event(action, container)
-    engine.event("exec_die", container, exitCode=str(status))
-    engine.event("die", container, exitCode="137")
-    engine.event("destroy", container)
+        fake_engine.event(action, container)
+    fake_engine.event("exec_die", container, exitCode=str(status))
+    fake_engine.event("die", container, exitCode="137")
+    fake_engine.event("destroy", container)
 
 
 @pytest.mark.parametrize("tear", [1, 7, 1 << 20])
-def test_events_in_pieces(engine: FakeEngine, watched: Watched, tagged: str, tear: int) -> None:
-    engine.tear = tear
-    send_events_of_a_task(engine, engine.container(2, {"/x": "/y"}), 9)
-    send_events_of_a_task(engine, tagged, 3)
+def test_events_in_pieces(fake_engine: FakeEngine, watched: Watched, tagged: str, tear: int) -> None:
+    fake_engine.tear = tear
+    send_events_of_a_task(fake_engine, fake_engine.container(2, {"/x": "/y"}), 9)
+    send_events_of_a_task(fake_engine, tagged, 3)
     assert watched.status() == 3
     until(lambda: watched.ended, "its end is reported")
     assert (watched.started, watched.tasks, watched.ended) == ([tagged], [["/bin/bash"]], [tagged])
@@ -139,53 +130,53 @@ STREAMS: dict[str, tuple[int | None, list[tuple[str, dict[str, Any]]]]] = {
 
 
 @pytest.mark.parametrize("name", STREAMS)
-def test_the_status_of_the_task(engine: FakeEngine, watched: Watched, tagged: str, name: str) -> None:
+def test_the_status_of_the_task(fake_engine: FakeEngine, watched: Watched, tagged: str, name: str) -> None:
     (status, events), now = STREAMS[name], time.time_ns()
     watched.monitor._is_docker_run = name == "docker run"
-    other = engine.container(2, {"/x": "/y"})
+    other = fake_engine.container(2, {"/x": "/y"})
     for action, about in events:
         container = other if action == "die of another" else tagged
         stamp = {"stamp": now + about["stamp"]} if "stamp" in about else {}
-        engine.event(action.removesuffix(" of another"), container, **{**about, **stamp})
+        fake_engine.event(action.removesuffix(" of another"), container, **{**about, **stamp})
     assert watched.status() == status
 
 
 @pytest.mark.parametrize("when", ["before the start", "after the start", "after exec_die"])
-def test_a_stream_that_breaks_and_comes_back(engine: FakeEngine, watched: Watched, tagged: str, when: str) -> None:
+def test_a_stream_that_breaks_and_comes_back(fake_engine: FakeEngine, watched: Watched, tagged: str, when: str) -> None:
     """Events of the break are replayed, and none counts twice."""
 
     def broken() -> None:
-        before = engine.listeners()
-        engine.cut()
+        before = fake_engine.listeners()
+        fake_engine.cut()
         if when == "before the start":
             return  # the events come while nobody listens
-        until(lambda: engine.listeners() > before, "it listens again")
+        until(lambda: fake_engine.listeners() > before, "it listens again")
 
     if when == "before the start":
         broken()
-    engine.event("start", tagged)
+    fake_engine.event("start", tagged)
     if when == "after the start":
         broken()
-    engine.event("exec_start: x", tagged)
-    engine.event("exec_die", tagged, exitCode="3")
+    fake_engine.event("exec_start: x", tagged)
+    fake_engine.event("exec_die", tagged, exitCode="3")
     if when == "after exec_die":
         broken()
-    engine.event("die", tagged, exitCode="137")
+    fake_engine.event("die", tagged, exitCode="137")
     assert watched.status() == 3
     until(lambda: watched.ended, "its end is reported")
     assert (watched.started, watched.tasks, watched.ended) == ([tagged], [["x"]], [tagged])
 
 
-def test_the_last_of_several_tasks_counts_once(engine: FakeEngine, watched: Watched, tagged: str) -> None:
-    engine.event("start", tagged)
+def test_the_last_of_several_tasks_counts_once(fake_engine: FakeEngine, watched: Watched, tagged: str) -> None:
+    fake_engine.event("start", tagged)
     for status in ("3", "0"):
-        engine.event("exec_start: x", tagged)
-        engine.event("exec_die", tagged, exitCode=status)
+        fake_engine.event("exec_start: x", tagged)
+        fake_engine.event("exec_die", tagged, exitCode=status)
     until(lambda: [one.status for one in watched.monitor.containers] == [0], "the second one is seen")
-    before = engine.listeners()
-    engine.cut()
-    until(lambda: engine.listeners() > before, "it listens again")
-    engine.event("die", tagged)
+    before = fake_engine.listeners()
+    fake_engine.cut()
+    until(lambda: fake_engine.listeners() > before, "it listens again")
+    fake_engine.event("die", tagged)
     assert watched.status() == 0, "the first one's end, told again, came too late to count"
 
 
@@ -202,36 +193,36 @@ not JSON
 
 
 def test_invalid_events_and_containers_do_not_end_the_monitor(
-    engine: FakeEngine, watched: Watched, tagged: str
+    fake_engine: FakeEngine, watched: Watched, tagged: str
 ) -> None:
     for line in INVALID.splitlines(keepends=True):
-        engine.raw_event(line)
+        fake_engine.raw_event(line)
     for number, facts in enumerate(([], {}, {"Config": 5}, {"Config": {"Env": 5}}, None), 2):
-        odd = engine.container(number, {})
-        engine.rules[f"/containers/{odd}/"] = lambda connection, facts=facts: answer(connection, facts)
-        engine.event("start", odd)
-    send_events_of_a_task(engine, tagged, 3)
+        odd = fake_engine.container(number, {})
+        fake_engine.rules[f"/containers/{odd}/"] = lambda connection, facts=facts: answer(connection, facts)
+        fake_engine.event("start", odd)
+    send_events_of_a_task(fake_engine, tagged, 3)
     assert watched.status() == 3
 
 
 # Runs
 
 
-def with_container(sandbox: Sandbox, engine: FakeEngine, mounts: str) -> tuple[Any, Any, str]:
+def with_container(sandbox: Sandbox, fake_engine: FakeEngine, mounts: str) -> tuple[Any, Any, str]:
     """Start a run, and a container with its tag and the mounts of the profile ``mounts``."""
     tao, run = sandbox.in_run("b")
     (hold,) = manage.active_holds(sandbox.context).holds
-    container = engine.container(1, mounts_of(sandbox, mounts), env=[f"TAOPROF_RUN={hold.id}"])
-    until(engine.listeners, "the run listens")
+    container = fake_engine.container(1, mounts_of(sandbox, mounts), env=[f"TAOPROF_RUN={hold.id}"])
+    until(fake_engine.listeners, "the run listens")
     return tao, run, container
 
 
 @pytest.mark.parametrize("status", [0, 3])
-def test_the_exit_status_is_the_engines(sandbox: Sandbox, engine: FakeEngine, status: int) -> None:
-    tao, run, container = with_container(sandbox, engine, "b")
-    send_events_of_a_task(engine, container, status)
-    until(lambda: any(container in path for path in engine.asked), "the run has asked for its container")
-    del engine.containers[container]
+def test_the_exit_status_is_the_engines(sandbox: Sandbox, fake_engine: FakeEngine, status: int) -> None:
+    tao, run, container = with_container(sandbox, fake_engine, "b")
+    send_events_of_a_task(fake_engine, container, status)
+    until(lambda: any(container in path for path in fake_engine.asked), "the run has asked for its container")
+    del fake_engine.containers[container]
     tao.end()
     out, _ = run.communicate(timeout=20)
     assert run.returncode == status, out
@@ -248,29 +239,29 @@ def test_the_exit_status_is_the_engines(sandbox: Sandbox, engine: FakeEngine, st
     ],
 )
 def test_no_run_succeeds_whose_tasks_did_not(
-    sandbox: Sandbox, engine: FakeEngine, tasks: list[int | None], status: int, message: str
+    sandbox: Sandbox, fake_engine: FakeEngine, tasks: list[int | None], status: int, message: str
 ) -> None:
     """A script may start several; the launcher exits with 0 after each of them."""
-    tao, run, first = with_container(sandbox, engine, "b")
-    env = engine.containers.pop(first)["Config"]["Env"]
+    tao, run, first = with_container(sandbox, fake_engine, "b")
+    env = fake_engine.containers.pop(first)["Config"]["Env"]
     for number, task in enumerate(tasks, 2):
-        container = engine.container(number, mounts_of(sandbox, "b"), env=env)
+        container = fake_engine.container(number, mounts_of(sandbox, "b"), env=env)
         for action in ("start", *(() if task is None else ("exec_create: x", "exec_start: x"))):
-            engine.event(action, container)
+            fake_engine.event(action, container)
         if task is not None:
-            engine.event("exec_die", container, exitCode=str(task))
-        engine.event("die", container, exitCode="0")
-        until(lambda container=container: any(container in path for path in engine.asked), "it is inspected")
-    engine.containers.clear()
+            fake_engine.event("exec_die", container, exitCode=str(task))
+        fake_engine.event("die", container, exitCode="0")
+        until(lambda container=container: any(container in path for path in fake_engine.asked), "it is inspected")
+    fake_engine.containers.clear()
     tao.end()
     out, _ = run.communicate(timeout=20)
     assert run.returncode == status, out
     assert message in out
 
 
-def test_a_run_with_a_broken_engine(sandbox: Sandbox, engine: FakeEngine) -> None:
+def test_a_run_with_a_broken_engine(sandbox: Sandbox, fake_engine: FakeEngine) -> None:
     """The start does not wait for long; a success that cannot be seen counts as failed, and it says so."""
-    engine.rules["/"] = lambda connection: connection.sendall(b"garbage")
+    fake_engine.rules["/"] = lambda connection: connection.sendall(b"garbage")
     tao, run = sandbox.in_run("b")
     tao.end()
     out, _ = run.communicate(timeout=20)
@@ -279,20 +270,20 @@ def test_a_run_with_a_broken_engine(sandbox: Sandbox, engine: FakeEngine) -> Non
     assert "Traceback" not in out
 
 
-def test_differences_of_the_container_are_reported_at_once(sandbox: Sandbox, engine: FakeEngine) -> None:
-    tao, run, container = with_container(sandbox, engine, "a")
-    engine.event("start", container)
+def test_differences_of_the_container_are_reported_at_once(sandbox: Sandbox, fake_engine: FakeEngine) -> None:
+    tao, run, container = with_container(sandbox, fake_engine, "a")
+    fake_engine.event("start", container)
     message = run.stdout.readline()
     assert "none of the profile's folders is mounted" in message
     assert container[:6] in message
-    engine.event("exec_die", container, exitCode="0")
-    engine.event("die", container)
-    del engine.containers[container]
+    fake_engine.event("exec_die", container, exitCode="0")
+    fake_engine.event("die", container)
+    del fake_engine.containers[container]
     tao.end()
     assert run.wait(20) == 0
 
 
-def test_a_container_that_is_reported_late_is_held(sandbox: Sandbox, engine: FakeEngine) -> None:
+def test_a_container_that_is_reported_late_is_held(sandbox: Sandbox, fake_engine: FakeEngine) -> None:
     """The docker command may be gone before the engine reports the container that it started."""
     note, docker = sandbox.root / "note", sandbox.tao.with_name("docker")
     docker.write_text(f"#!/bin/sh\necho $$ $TAOPROF_RUN >{note}.new\nmv {note}.new {note}\nexit 1\n")
@@ -301,17 +292,17 @@ def test_a_container_that_is_reported_late_is_held(sandbox: Sandbox, engine: Fak
     until(note.exists, "docker is started")
     pid, tag = note.read_text().split()
     until(lambda: not sandbox.root.joinpath(f"/proc/{pid}").exists(), "the docker command has ended")
-    container = engine.container(1, {}, env=[f"TAOPROF_RUN={tag}"], labels={"taoprofiles.run": tag})
-    engine.event("start", container)
+    container = fake_engine.container(1, {}, env=[f"TAOPROF_RUN={tag}"], labels={"taoprofiles.run": tag})
+    fake_engine.event("start", container)
     assert sandbox.wait(run) == 1
     (hold,) = sandbox.holds()
     assert (hold["id"], hold["container"], hold["phase"]) == (tag, container, "bound")
 
 
-def test_waiting_for_a_container_asks_the_engine_twice_a_second(sandbox: Sandbox, engine: FakeEngine) -> None:
-    engine.container(1, mounts_of(sandbox, "a"))
+def test_waiting_for_a_container_asks_the_engine_twice_a_second(sandbox: Sandbox, fake_engine: FakeEngine) -> None:
+    fake_engine.container(1, mounts_of(sandbox, "a"))
     attempt: Callable[[], object] = lambda: switch.switch_profile(sandbox.context, "b")  # noqa: E731
     with pytest.raises(HeldError):
         wait_until_free(sandbox.context, "use", attempt, seconds=1.2, say=lambda text: None)
-    lists = [path for path in engine.asked if path.startswith("/containers/json")]
+    lists = [path for path in fake_engine.asked if path.startswith("/containers/json")]
     assert 2 <= len(lists) <= 4, "once at first, and then each half second"

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from taoprofiles.storage.paths import Context
 from tests.support.engine import Daemon, Engine, TrainingHome, answers
 from tests.support.home import find_command, require
-from tests.support.sandbox import Sandbox
+from tests.support.sandbox import FakeEngine, Sandbox
 from tests.support.systemd_machine import Machine
 from tests.support.systemd_owner import Owner
 
@@ -44,6 +45,15 @@ def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
     """A home with a fake launcher and the profiles a, which is active, and b."""
     with Sandbox(tmp_path) as sandbox:
         yield sandbox.profiles_named("a", "b")
+
+
+@pytest.fixture
+def fake_engine(sandbox: Sandbox) -> Iterator[FakeEngine]:
+    """An engine that answers what the test says, as the engine of the sandbox."""
+    with FakeEngine(sandbox.folder) as fake_engine:
+        sandbox.environ |= fake_engine.environ
+        sandbox.context = Context(sandbox.environ)
+        yield fake_engine
 
 
 @pytest.fixture
