@@ -163,6 +163,11 @@ def _has_secret_word(text: str) -> bool:
     return any(word in upper for word in (*_WORDS, "SIG"))
 
 
+def shorten(text: str, limit: int, *, end: int = 0) -> str:
+    """Return at most ``limit`` characters: in a longer text "…" replaces what is before the last ``end`` ones."""
+    return text if len(text) <= limit else f"{text[: limit - end - 3]} … {text[len(text) - end :]}".rstrip()
+
+
 def printable(text: str) -> str:
     """Return the text with every character escaped that a terminal would obey or show as something else."""
     if text.isprintable():

@@ -6,7 +6,6 @@ import json
 import re
 import shlex
 from collections.abc import Sequence
-from copy import copy
 from typing import Any, NamedTuple
 
 from taoprofiles.check.target import CheckTarget
@@ -63,17 +62,19 @@ def add_commands(
 
     ``is_profile_given``: the profile was given; otherwise it is the active one.
     """
-    name, findings = target.name, [copy(finding) for finding in findings]
+    name, result = target.name, []
     for finding in findings:
+        hint = finding.hint
         is_key = finding.fix[:1] in (("set",), ("unset",))
         if is_key and name is not None:
-            finding.hint = Fix(*finding.fix).command(name) + ("" if is_profile_given else f" && taoprof use {name}")
+            hint = Fix(*finding.fix).command(name) + ("" if is_profile_given else f" && taoprof use {name}")
         elif is_key and _may_rewrite(context, findings, target.path):
-            finding.hint = "taoprof check --fix"
+            hint = "taoprof check --fix"
         elif is_key or finding.by_hand:
             command = _edit_command(context, finding, target)
-            finding.hint = f"{finding.hint}: {command}" if finding.hint else command
-    return without_sudo(findings, context.uid)
+            hint = f"{hint}: {command}" if hint else command
+        result.append(finding._replace(hint=hint))
+    return without_sudo(result, context.uid)
 
 
 def _edit_command(context: Context, finding: Finding, target: CheckTarget) -> str:

@@ -183,10 +183,9 @@ def _check_login(context: Context, prediction: Prediction) -> Iterator[Finding]:
     if refusal is None:
         return
     login = login_probe.probe_login(context.environ, Host(context.environ, context.folder).expanduser("~"))
-    findings = list(machine.check_login(login, prediction.version, context.environ, context.uid))
-    for finding in findings:
-        finding.why = f"the launcher stops: {refusal}; {finding.why}"
-    yield from findings or [start.other_refusal(refusal)]
+    findings = machine.check_login(login, prediction.version, context.environ, context.uid)
+    explained = [finding._replace(why=f"the launcher stops: {refusal}; {finding.why}") for finding in findings]
+    yield from explained or [start.other_refusal(refusal)]
 
 
 def _check_mode(target: CheckTarget, secrets: Collection[str]) -> list[Finding]:

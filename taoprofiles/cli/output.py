@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taoprofiles.errors import TaoprofError
-from taoprofiles.masking import printable
+from taoprofiles.masking import printable, shorten
 
 if TYPE_CHECKING:  # --help and --version load nothing of these
     from taoprofiles.holds.hold import Hold
@@ -105,8 +105,7 @@ def print_progress(text: str) -> None:
 
 def cut(line: str) -> str:
     """Return a line without the middle if it is very long: an argument may be a megabyte."""
-    line = printable(line)
-    return line if len(line) <= LINE_LIMIT else f"{line[: LINE_LIMIT - 103]} … {line[-100:]}"
+    return shorten(printable(line), LINE_LIMIT, end=100)
 
 
 def table(rows: Sequence[Sequence[str]], *, indent: str = "", fit: bool = False) -> list[str]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from taoprofiles.masking import shorten
 from taoprofiles.storage.paths import Context, is_inside
 from taoprofiles.system import processes
 
@@ -107,8 +108,7 @@ FIELDS = {{"host_id": "place"}.get(name, name): name for name in Hold.__annotati
 
 def shorten_command(words: list[str]) -> str:
     """Return a command as text; a long one is shortened in the middle."""
-    text = " ".join(words)
-    return text if len(text) <= 90 else f"{text[:60]} … {text[-25:]}"
+    return shorten(" ".join(words), 90, end=27)
 
 
 def new_hold(context: Context, kind: str, **fields: Any) -> Hold:

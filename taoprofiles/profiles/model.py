@@ -12,6 +12,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from taoprofiles.errors import UsageError
+from taoprofiles.masking import shorten
 from taoprofiles.profiles import layouts
 from taoprofiles.profiles.rendering import NOT_WRITTEN, SIZE_LIMIT, Expander, ExpressionError, invalid_profile
 
@@ -225,7 +226,7 @@ def _faults(error: ValidationError) -> Iterator[str]:
         for step in fault["loc"]:
             if step in ("<text>", "<number>", "<list>", "[key]"):
                 continue  # a tag of a union
-            key = (str(step) if len(str(step)) <= 80 else f"{str(step)[:80]}…") or '""'
+            key = shorten(str(step), 80) or '""'
             where += f"[{step}]" if isinstance(step, int) else f".{key}" if where else key
         message = str(fault["msg"])
         yield f"{where}: {_explain(fault, where)}" if where else message.removeprefix("Value error, ")

@@ -220,7 +220,19 @@ class Renderer:
         The launcher refuses any other key ("Invalid field", docker_handler.py of nvidia-tao 6.26.3). Without
         ``is_checked`` wrong paths are kept, for the rules to report.
         """
-        mapping: dict[str, Any] = {"Mounts": self._mounts(is_checked=is_checked)}
+        mapping: dict[str, Any] = {
+            "Mounts": [
+                {
+                    "source": self._text(f"mounts[{number}].source", source, path=True),
+                    "destination": self._text(f"mounts[{number}].destination", destination),
+                }
+                for number, (source, destination) in enumerate(self._template["mounts"])
+            ]
+        }
+        if is_checked:
+            failed = {problem.partition(": ")[0] for problem in self._problems}
+            problems = _mount_problems(mapping["Mounts"])
+            self._problems += [problem for problem in problems if problem.partition(": ")[0] not in failed]
         if self._template["env"]:
             mapping["Envs"] = [
                 {"variable": name, "value": self._text(f"container.env.{name}", expression)}
@@ -260,41 +272,6 @@ class Renderer:
         yield from template["env"].values()
         yield template["docker"].get("user", "")
 
-    def _mounts(self, *, is_checked: bool) -> list[dict[str, str]]:
-        mounts: list[dict[str, str]] = []
-        sources: dict[str, int] = {}
-        destinations: dict[str, int] = {}
-        for number, expressions in enumerate(self._template["mounts"]):
-            at_source, at_destination = f"mounts[{number}].source", f"mounts[{number}].destination"
-            source = self._path(at_source, expressions[0], is_source=True, is_checked=is_checked)
-            destination = self._path(at_destination, expressions[1], is_source=False, is_checked=is_checked)
-            mounts.append({"source": source, "destination": destination})
-            if not is_checked:
-                continue
-            same = sources.setdefault(os.path.normpath(source), number)
-            if source and same != number:
-                # The launcher keys its volumes by source (formatted_mounts), so the last one silently wins.
-                self._problems.append(
-                    f"{at_source}: '{source}' is already the source of mounts[{same}], and the launcher keeps only one "
-                    "mount of a folder"
-                )
-            if os.path.normpath(destination) == "/":
-                self._problems.append(f"{at_destination}: Docker mounts nothing on '/'")
-            same = destinations.setdefault(os.path.normpath(destination), number)
-            if destination and same != number:
-                self._problems.append(f"{at_destination}: '{destination}' is already the destination of mounts[{same}]")
-        return mounts
-
-    def _path(self, where: str, expression: str, *, is_source: bool, is_checked: bool) -> str:
-        known = len(self._problems)
-        value = self._text(where, expression, path=is_source)
-        if is_checked and len(self._problems) == known:
-            if not value.startswith("/"):
-                self._problems.append(f"{where}: '{value}' is not an absolute path")
-            elif ":" in value:
-                self._problems.append(f"{where}: '{value}' contains ':', at which Docker would split the path")
-        return value
-
     def _text(self, where: str, expression: str, *, path: bool = False) -> str:
         return self._value(where, lambda: self._expander.text(expression, path=path))
 
@@ -309,6 +286,25 @@ class Renderer:
         if self._problems:
             problems, self._problems = list(dict.fromkeys(self._problems)), []
             raise invalid_profile(self._name, self._file, problems)
+
+
+def _mount_problems(mounts: Sequence[Mapping[str, str]]) -> Iterator[str]:
+    """Yield what is wrong with the mounts of a profile, as text; ``rules.mounts`` judges them as a launcher does."""
+    first: dict[tuple[str, str], int] = {}
+    for number, mount in enumerate(mounts):
+        for key, path in mount.items():
+            where, plain = f"mounts[{number}].{key}", os.path.normpath(path)
+            if not path.startswith("/"):
+                yield f"{where}: '{path}' is not an absolute path"
+            elif ":" in path:
+                yield f"{where}: '{path}' contains ':', at which Docker would split the path"
+            if key == "destination" and plain == "/":
+                yield f"{where}: Docker mounts nothing on '/'"
+            same = first.setdefault((key, plain), number)
+            if path and same != number:
+                # The launcher keys its volumes by source (formatted_mounts), so the last one silently wins.
+                why = ", and the launcher keeps only one mount of a folder" if key == "source" else ""
+                yield f"{where}: '{path}' is already the {key} of mounts[{same}]{why}"
 
 
 NOT_WRITTEN = "not yet written"

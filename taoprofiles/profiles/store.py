@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from taoprofiles.errors import InvalidProfileError, InvalidStateError, NotFoundError, TaoprofError, UsageError
+from taoprofiles.masking import shorten
 from taoprofiles.profiles.rendering import SIZE_LIMIT, Renderer
 from taoprofiles.storage import atomic, best_effort, files
 from taoprofiles.storage.files import to_taoprof_error
@@ -40,10 +41,9 @@ def is_name(text: str) -> bool:
 def check_name(name: str) -> str:
     """Return ``name`` if it is a valid profile name. Raises UsageError."""
     if not is_name(name):
-        shown = name if len(name) <= 70 else name[:67] + "…"
         raise UsageError(
-            f"'{shown}' is not a valid profile name: use 1 to 64 ASCII letters (a-z, A-Z), digits, '.', '_' and '-', "
-            "starting with a letter or digit",
+            f"'{shorten(name, 70)}' is not a valid profile name: use 1 to 64 ASCII letters (a-z, A-Z), digits, '.', "
+            "'_' and '-', starting with a letter or digit"
         )
     return name
 

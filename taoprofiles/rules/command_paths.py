@@ -183,7 +183,7 @@ class _CommandChecker:
         self._unset_words: set[int] = set()
         self._corrected: dict[int, str] = {}
         self._findings: list[Finding] = []
-        self._with_command: list[tuple[Finding, bool]] = []  # whose hint is the corrected command; with 'is_run'
+        self._with_command: dict[int, bool] = {}  # by number of a finding whose hint is the corrected command: is_run
 
     def check(self, action: str) -> list[Finding]:
         """Return the findings about the words; ``action`` is the task's."""
@@ -200,8 +200,9 @@ class _CommandChecker:
             self._check_container_paths()
         else:
             self._check_paths(action)
-        for finding, is_run in self._with_command:  # with all corrections
-            finding.hint = self._masked(self._corrected_command(is_run=is_run)) or finding.hint
+        for number, is_run in self._with_command.items():  # with all corrections
+            if hint := self._masked(self._corrected_command(is_run=is_run)):
+                self._findings[number] = self._findings[number]._replace(hint=hint)
         return self._findings
 
     def _check_values(self) -> None:
@@ -343,7 +344,7 @@ class _CommandChecker:
 
     def _hint_command(self, *, is_run: bool = False) -> None:
         """Make the corrected command the hint of the last finding, unless it cannot be shown."""
-        self._with_command.append((self._findings[-1], is_run))
+        self._with_command[len(self._findings) - 1] = is_run
 
     def _shell_hint(self) -> str:
         profile = self._context.profile  # without one, no shell has its variables

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 ERROR, WARNING, INFO = "error", "warning", "info"
 SEVERITIES = (ERROR, WARNING, INFO)
 
 
-class Finding:
+class Finding(NamedTuple):
     """One problem.
 
     ``id`` has a section of its name in docs/reference/checks.md, and never changes. ``where`` is a key of the profile
@@ -20,22 +20,14 @@ class Finding:
     ``check.fix.add_commands`` replaces the hint for a set or unset, and adds the command for an edit by hand.
     """
 
-    __slots__ = ("by_hand", "fix", "hint", "id", "severity", "what", "where", "why")
-
-    def __init__(
-        self,
-        id: str,
-        where: str,
-        what: str,
-        why: str = "",
-        hint: str = "",
-        *,
-        severity: str,
-        fix: tuple[str, ...] = (),
-        by_hand: bool = False,
-    ) -> None:
-        self.id, self.where, self.what, self.why, self.hint = id, where, what, why, hint
-        self.fix, self.by_hand, self.severity = fix, by_hand, severity
+    id: str
+    where: str
+    what: str
+    why: str = ""
+    hint: str = ""
+    severity: str = ERROR
+    fix: tuple[str, ...] = ()
+    by_hand: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields for programs."""
@@ -48,23 +40,15 @@ class Finding:
         lines += [f"  {self.why}"] if self.why else []
         return lines + ([f"  hint: {self.hint}"] if self.hint else [])
 
-    def __repr__(self) -> str:
-        return f"Finding{(self.id, self.where, self.what, self.why, self.hint)}"
-
 
 def error(id: str, where: str, what: str, why: str = "", hint: str = "", **more: Any) -> Finding:
     """Return the finding of something that cannot work."""
-    return Finding(id, where, what, why, hint, severity=ERROR, **more)
+    return Finding(id, where, what, why, hint, **more)
 
 
 def warning(id: str, where: str, what: str, why: str = "", hint: str = "", **more: Any) -> Finding:
     """Return the finding of something that often does not work."""
     return Finding(id, where, what, why, hint, severity=WARNING, **more)
-
-
-def info(id: str, where: str, what: str, why: str = "", hint: str = "", **more: Any) -> Finding:
-    """Return the finding of something that is worth knowing."""
-    return Finding(id, where, what, why, hint, severity=INFO, **more)
 
 
 def quoted(path: str) -> str:
@@ -76,12 +60,9 @@ def quoted(path: str) -> str:
 
 def without_sudo(findings: Iterable[Finding], uid: int) -> list[Finding]:
     """Return the findings; for root without sudo in their hints, since a container may not have it."""
-    from copy import copy  # not at the start of 'use'
-
-    findings = [copy(finding) for finding in findings]
-    for finding in findings if uid == 0 else ():
-        finding.hint = finding.hint.replace("sudo ", "")
-    return findings
+    if uid != 0:
+        return list(findings)
+    return [finding._replace(hint=finding.hint.replace("sudo ", "")) for finding in findings]
 
 
 def by_severity(findings: Iterable[Finding]) -> list[Finding]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.location import ResolvedMount, missing_source
 from taoprofiles.mounts.paths import find_placeholder
-from taoprofiles.rules.finding import Finding, error, info, quoted, warning
+from taoprofiles.rules.finding import INFO, Finding, error, quoted, warning
 from taoprofiles.rules.locations import Locator
 from taoprofiles.system.filesystem import PathInfo, is_wsl, nearest_existing
 
@@ -164,7 +164,7 @@ def _check_nested(inner: ResolvedMount, mounts: Mapping[str, ResolvedMount], loc
         why = "Docker creates it on this host as root: then you cannot write there"
         yield warning("dst-makes-folder", where, what, why, f"mkdir -p {quoted(point)}", fix=("mkdir", point))
     elif os.path.isdir(point) and _has_entries(point):
-        yield info("dst-shadow", where, f"'{at}' hides the content of '{point}' in the container")
+        yield Finding("dst-shadow", where, f"'{at}' hides the content of '{point}' in the container", severity=INFO)
 
 
 def _has_entries(folder: str) -> bool:

@@ -59,11 +59,10 @@ def environment(pid: int) -> dict[str, str]:
 
 def command_line(pid: int) -> str:
     """Return the command line of a process, without secrets, and shortened."""
-    from taoprofiles.masking import mask_command
+    from taoprofiles.masking import mask_command, shorten
 
     words = _read(f"/proc/{pid}/cmdline").rstrip(b"\0").decode("utf-8", "replace").split("\0")
-    text = " ".join(mask_command(words))
-    return text if len(text) <= 100 else f"{text[:100]} …"
+    return shorten(" ".join(mask_command(words)), 100)
 
 
 def find_writer(path: str, *, seconds: float = 0.01) -> str | None:

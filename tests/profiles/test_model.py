@@ -186,9 +186,9 @@ def test_all_that_is_wrong_with_a_rendering_at_once() -> None:
         render(profile)
     messages = caught.value.problems
     assert [problem.partition(":")[0] for problem in messages] == [
+        "mounts[1].source",
         "mounts[0].source",
         "mounts[0].destination",
-        "mounts[1].source",
         "mounts[2].destination",
         "mounts[3].source",
         "container.env.X",
