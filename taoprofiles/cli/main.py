@@ -9,10 +9,10 @@ from taoprofiles import current_cache
 
 TYPE_CHECKING = False  # for the prompt: importing typing would take 5 ms
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import NoReturn
 
     from taoprofiles.cli.output import Result
-    from taoprofiles.cli.parser import Invocation
     from taoprofiles.errors import TaoprofError
     from taoprofiles.storage.paths import Context
 
@@ -96,7 +96,7 @@ def _run_command(argv: list[str]) -> int:
             raise UsageError("no command given", hint="see 'taoprof --help'")
         if command in ("", "-h", "--help", "help"):
             return output.emit("help", output.Result({}, parser.help_lines()), as_json=False)
-        result = _execute(parser.parse(command, [*leading, *words]))
+        result = _execute(command, parser.parse(command, [*leading, *words]))
     except output.Declined as answer:
         output.print_progress(str(answer))
         return 128 + _SIGINT
@@ -122,15 +122,14 @@ def _to_taoprof_error(command: str, error: Exception) -> TaoprofError:
     return TaoprofError(f"{command} failed: {reason}" + (f" ('{path}')" if path else ""))
 
 
-def _execute(invocation: Invocation) -> Result:
+def _execute(command: str, function: Callable[[Context], Result]) -> Result:
     from taoprofiles.storage.paths import Context
 
-    command = invocation.command
     if command == "doctor":  # it only looks, and reports a HOME that cannot be used
-        return invocation.function(_any_context(), invocation.args)
+        return function(_any_context())
     context = Context()
     _unseal(context)
-    result = invocation.function(context, invocation.args)
+    result = function(context)
     if command not in READ_BY_PROGRAMS and os.path.lexists(context.pending_messages):
         from taoprofiles.guard import status
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from types import ModuleType
-from typing import Any, NamedTuple, NoReturn
+from importlib import import_module
+from typing import Any, NoReturn
 
 from taoprofiles.cli.arguments import add_arguments
 from taoprofiles.cli.output import Result
@@ -73,7 +72,7 @@ ALIASES = {
 }  # fmt: skip
 """Words of other tools, and of earlier versions, with the command that does it here."""
 
-_UNIT = re.compile(r"s|m|h|d|secs?|mins?|hrs?|seconds?|minutes?|hours?|days?")
+_UNITS = frozenset("s m h d sec secs min mins hr hrs second seconds minute minutes hour hours day days".split())
 _OWN_WORDS = 20
 """Of more words, no more are taken for arguments of taoprof's own when a hint is looked for."""
 
@@ -81,14 +80,6 @@ EXIT_STATUS_HELP = """\
 exit status: 0 done or nothing to do · 1 failed · 2 usage · 3 invalid profile or state · 4 no such profile or entry ·
 5 held · 6 differs (diff, status --check) · 7 busy · 8 another guard is running · 128+n signal n ·
 run, shell: the command's own status (125 to 127: it was not started)"""
-
-
-class Invocation(NamedTuple):
-    """A parsed command line: the command's name, its function and its arguments."""
-
-    command: str
-    function: Callable[[Context, argparse.Namespace], Result]
-    args: argparse.Namespace
 
 
 class Parser(argparse.ArgumentParser):
@@ -105,8 +96,11 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(message, hint=f"see '{self.prog} --help'")
 
 
-def parse(command: str, words: list[str]) -> Invocation:
-    """Parse the arguments of a command. Raises UsageError, and SystemExit after ``--help`` has been printed."""
+def parse(command: str, words: list[str]) -> Callable[[Context], Result]:
+    """Parse the arguments of a command; return its function, to be called with the context.
+
+    Raises UsageError, and SystemExit after ``--help`` has been printed.
+    """
     if command not in COMMANDS:
         raise _unknown_command(command)
     summary = COMMANDS[command][1]
@@ -132,7 +126,9 @@ def parse(command: str, words: list[str]) -> Invocation:
         error.hint = _usage_hint(parser, parse_words, words, has_command=bool(program)) or error.hint
         raise
     args.command = program
-    return Invocation(command, getattr(_module(command), f"{command}_command"), args)
+    module = import_module(f"taoprofiles.cli.commands.{COMMANDS[command][0]}")
+    run: Callable[[Context, argparse.Namespace], Result] = getattr(module, f"{command}_command")
+    return lambda context: run(context, args)
 
 
 def help_lines() -> list[str]:
@@ -155,12 +151,6 @@ def complete() -> None:
         subparser = parsers.add_parser(command, help=summary)
         add_arguments(subparser, command)
     argcomplete.autocomplete(parser, always_complete_options=False, default_completer=SuppressCompleter())
-
-
-def _module(command: str) -> ModuleType:
-    from importlib import import_module
-
-    return import_module(f"taoprofiles.cli.commands.{COMMANDS[command][0]}")
 
 
 def _unknown_command(command: str) -> UsageError:
@@ -217,5 +207,5 @@ def _close_match(word: str, words: Iterable[str]) -> str:
 def _check_durations(words: list[str]) -> None:
     """Raise UsageError for a duration in two words, whose second would be taken for a name or for the command."""
     for option, number, unit in zip(words, words[1:], words[2:], strict=False):
-        if option in ("--wait", "--for") and number.isdecimal() and _UNIT.fullmatch(unit):
+        if option in ("--wait", "--for") and number.isdecimal() and unit in _UNITS:
             raise UsageError(f"{option}: '{number} {unit}' must be one word", hint=f"{option} {number}{unit[0]}")

@@ -107,8 +107,8 @@ def ask_value(context: Context, name: str, *, meaning: str = "", default: str = 
 
 def _clean(context: Context, line: str, *, is_path: bool) -> tuple[str, str]:
     """Return a typed value as it is meant, and why it cannot be used, "" if it can."""
-    from taoprofiles.mounts.paths import find_placeholder
     from taoprofiles.profiles.convert import existing_part, resolve_path, without_quotes
+    from taoprofiles.profiles.rendering import find_placeholder
 
     text, problem = without_quotes(line.strip()), ""
     if not text.isprintable():

@@ -23,7 +23,7 @@ from taoprofiles.importer.values import (
     type_name,
 )
 from taoprofiles.masking import is_secret
-from taoprofiles.mounts.paths import find_placeholder
+from taoprofiles.profiles.rendering import find_placeholder
 from taoprofiles.storage.paths import MAPPING_FILE
 
 if TYPE_CHECKING:

@@ -107,8 +107,7 @@ class Extension:
         options = words[: words.index("--")] if "--" in words else words
         if all(word.startswith("-") for word in options):
             words = [_needed(session).name, *words]
-        invocation = parser.parse("check", words)
-        return Output(*invocation.function(self._context, invocation.args).lines)
+        return Output(*parser.parse("check", words)(self._context).lines)
 
     def _complete(self, _: object, event: Any) -> list[str]:
         """Return the words that Tab offers behind ``%taoprof``."""

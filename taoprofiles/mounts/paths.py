@@ -178,20 +178,6 @@ class PathResolver:
         return Resolution("host-only" if exists else "unmapped", path, whole, whole)
 
 
-# Not compiled here: 'use' seldom needs it, and starts faster without it.
-_PLACEHOLDER = (
-    r"(?i)(?<![a-z])(?:FIX_?ME|CHANGE_?ME|REPLACE_?ME|(?-i:TODO))(?![a-z])|(?<![a-z])YOUR[_-]|(?:\A|/)path/to(?=/|\Z)|"
-    r"/absolute/path(?=/|\Z)|\A<[^<>]+>\Z|<[a-z_ -]+>"
-)
-"""Text in the place of a value that only the user knows. FIXME and /path/to are NVIDIA's, the others users'."""
-
-
-def find_placeholder(text: str) -> str:
-    """Return the part of a text that is a placeholder (FIXME, /path/to, YOUR_…), or ""."""
-    match = re.search(_PLACEHOLDER, text)
-    return match.group() if match else ""
-
-
 def is_in_image(path: str) -> bool:
     """Check whether ``path`` is in a folder of every image, or of TAO's own images below /workspace."""
     if re.match(r"/workspace/(tao-(?!experiments)|examples/)", path):

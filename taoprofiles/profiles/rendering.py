@@ -41,7 +41,20 @@ VALUE_LIMIT = 1 << 16
 TOTAL_LIMIT = 1 << 20
 """Characters of all values of a profile together."""
 
-_PART = re.compile(r"\$(?:\$|\{([^{}$]*)\})|[^$]+|\$")
+# Not compiled here: 'list' needs neither of the two.
+_PART = r"\$(?:\$|\{([^{}$]*)\})|[^$]+|\$"
+
+_PLACEHOLDER = (
+    r"(?i)(?<![a-z])(?:FIX_?ME|CHANGE_?ME|REPLACE_?ME|(?-i:TODO))(?![a-z])|(?<![a-z])YOUR[_-]|(?:\A|/)path/to(?=/|\Z)|"
+    r"/absolute/path(?=/|\Z)|\A<[^<>]+>\Z|<[a-z_ -]+>"
+)
+"""Text in the place of a value that only the user knows. FIXME and /path/to are NVIDIA's, the others users'."""
+
+
+def find_placeholder(text: str) -> str:
+    """Return the part of a text that is a placeholder (FIXME, /path/to, YOUR_…), or ""."""
+    match = re.search(_PLACEHOLDER, text)
+    return match.group() if match else ""
 
 
 def is_path_variable(name: str) -> bool:
@@ -68,7 +81,7 @@ def references(expression: str) -> Iterator[tuple[str, str]]:
 
     Raises ExpressionError for a malformed one, without quoting it: it may be a part of a password.
     """
-    for part in _PART.finditer(expression):
+    for part in re.finditer(_PART, expression):
         inner = part.group(1)
         if inner is not None:
             name = inner.removeprefix("env:")
@@ -121,7 +134,7 @@ class Expander:
             parts.append(self._home)
             length = len(self._home)
             rest = expression[1:]
-        for match in _PART.finditer(rest):
+        for match in re.finditer(_PART, rest):
             part = self._part(match.group(), match.group(1), chain)
             parts.append(part)
             length += len(part)

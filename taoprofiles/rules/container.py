@@ -8,7 +8,7 @@ from typing import Any
 
 from taoprofiles.launcher.location import Location, ResolvedMount
 from taoprofiles.masking import is_secret
-from taoprofiles.mounts.paths import find_placeholder
+from taoprofiles.profiles.rendering import find_placeholder
 from taoprofiles.rules.finding import Finding, error, quoted, warning
 from taoprofiles.rules.locations import Locator
 from taoprofiles.storage.paths import Context, is_inside

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.location import ResolvedMount, missing_source
-from taoprofiles.mounts.paths import find_placeholder
+from taoprofiles.profiles.rendering import find_placeholder
 from taoprofiles.rules.finding import INFO, Finding, error, quoted, warning
 from taoprofiles.rules.locations import Locator
 from taoprofiles.system.filesystem import PathInfo, is_wsl, nearest_existing

@@ -8,7 +8,8 @@ from collections.abc import Collection, Sequence
 
 from taoprofiles.errors import TaoprofError
 from taoprofiles.masking import is_secret, mask_text
-from taoprofiles.mounts.paths import PathResolver, Resolution, find_placeholder
+from taoprofiles.mounts.paths import PathResolver, Resolution
+from taoprofiles.profiles.rendering import find_placeholder
 from taoprofiles.rules.finding import ERROR, WARNING, Finding, error, warning
 from taoprofiles.rules.paths import explain
 from taoprofiles.rules.spec_values import SpecValue, read_values

@@ -365,6 +365,7 @@ def prepare(
     options.validate()
     renderer = store.renderer(name, text)
     variables, rendered = renderer.variables(), renderer.mapping()
+    preflight.require_answer(rendered)
     missing_folders = preflight.check_mapping(
         context, rendered, name=name, mkdir=options.mkdir, check=options.check,
         doing="use" if kind == "notebook" else kind,
@@ -429,7 +430,9 @@ def _give_mapping(run: Run, records: HoldRecords, options: RunOptions) -> None:
     if options.shared:
         hold.content = History(context).store_content(mapping.to_bytes(run.rendered))
         records.write(hold)
-        switched = switch_locked(context, hold.profile or "", check=options.check, release=options.release)
+        switched = switch_locked(
+            context, hold.profile or "", check=options.check, release=options.release, answered=run.rendered
+        )
         run.notes += kept_message(switched.saved_entry)
         run.environ.pop("LAUNCHER_MOUNTS", None)
     else:

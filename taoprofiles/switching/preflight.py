@@ -47,7 +47,6 @@ def check_mapping(
     Raises InvalidProfileError if ``check`` is set and a run would certainly fail; with ``mkdir`` a missing folder is no
     error.
     """
-    require_answer(mapping)
     locate = in_profile(mapping)
     host = Host(context.environ, context.folder)
     findings = list(mounts.check(resolve(mapping, host), locate, host))

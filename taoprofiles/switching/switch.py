@@ -82,26 +82,33 @@ def switch_profile(
     store = Store(context)
     if name != "-" and not os.path.lexists(store.path(name)):
         store.text(name)  # it raises: before anything is waited for
-    if dry_run:
-        return _Transaction(context).plan(name, mkdir=mkdir, check=check)
     transaction = _Transaction(context)
+    if dry_run:
+        return transaction.plan(name, mkdir=mkdir, check=check)
+    answered = None
     try:
-        wanted = store.renderer(transaction.resolve(name)).mapping()
+        answered = store.renderer(transaction.resolve(name)).mapping()
     except TaoprofError:
         pass  # reported under the lock
     else:
-        preflight.require_answer(wanted)  # before the lock: a dead file server must not block other commands
+        preflight.require_answer(answered)  # before the lock: a dead file server must not block other commands
     with Lock(context.lock, timeout):
-        return switch_locked(context, name, mkdir=mkdir, check=check, release=release)
+        return switch_locked(context, name, mkdir=mkdir, check=check, release=release, answered=answered)
 
 
 def switch_locked(
-    context: Context, name: str, *, mkdir: bool = False, check: bool = True, release: str | None = None
+    context: Context,
+    name: str,
+    *,
+    mkdir: bool = False,
+    check: bool = True,
+    release: str | None = None,
+    answered: dict[str, Any] | None = None,
 ) -> SwitchResult:
-    """Switch as ``switch_profile`` does. Needs the lock."""
+    """Switch as ``switch_profile`` does. Needs the lock. ``answered`` is a mapping whose sources have just answered."""
     _wait_for_writer(context)
     transaction = _Transaction(context)
-    result = transaction.plan(name, mkdir=mkdir, check=check, may_write=True, release=release)
+    result = transaction.plan(name, mkdir=mkdir, check=check, may_write=True, release=release, answered=answered)
     preflight.make_folders(result.folders)
     if result.changed:
         assert result.name is not None  # noqa: S101 - for the type checker: a plan has a name
@@ -289,7 +296,14 @@ class _Transaction:
         return found
 
     def plan(
-        self, name: str, *, mkdir: bool, check: bool, may_write: bool = False, release: str | None = None
+        self,
+        name: str,
+        *,
+        mkdir: bool,
+        check: bool,
+        may_write: bool = False,
+        release: str | None = None,
+        answered: dict[str, Any] | None = None,
     ) -> SwitchResult:
         name = self.resolve(name)
         text = self._store.text(name)
@@ -298,6 +312,8 @@ class _Transaction:
         result = SwitchResult(name, self.previous)
         result.wanted = renderer.mapping()
         result.secrets = renderer.secrets()[1]
+        if result.wanted != answered:
+            preflight.require_answer(result.wanted)
         result.folders = preflight.check_mapping(self._context, result.wanted, name=name, mkdir=mkdir, check=check)
         content = mapping.to_bytes(result.wanted)
         result.changed = name != self.previous or not mapping.same(self.content, content)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from taoprofiles.errors import reason_of
+
+if TYPE_CHECKING:
+    import socket
 
 T = TypeVar("T")
 
@@ -154,17 +156,7 @@ class Engine:
         scheme, _, rest = self.address.partition("://")
         left = max(0.01, deadline - time.monotonic())
         if scheme == "unix":
-            connection = socket.socket(socket.AF_UNIX)
-            connection.settimeout(left)
-            try:
-                connection.connect(rest)
-            except (FileNotFoundError, NotADirectoryError):
-                connection.close()
-                raise EngineError("there is no engine", ABSENT) from None
-            except BaseException:
-                connection.close()
-                raise
-            return connection
+            return _connect_unix(rest, left)
         if scheme in ("tcp", "http", "https"):
             secure = scheme == "https" or bool(self._environ.get("DOCKER_TLS_VERIFY"))
             return self._connect_tcp(rest, left, secure=secure)
@@ -176,6 +168,8 @@ class Engine:
         host, _, port = rest.rstrip("/").rpartition(":")
         if not port.isdigit():
             raise EngineError(f"DOCKER_HOST '{self.address}' names no port")
+        import socket
+
         connection = socket.create_connection((host.strip("[]"), int(port)), left)
         if not secure:
             return connection
@@ -187,6 +181,7 @@ class Engine:
         return tls.wrap_socket(connection, server_hostname=host.strip("[]"))
 
     def _connect_through_docker(self, left: float) -> socket.socket:
+        import socket
         import subprocess
 
         ours, theirs = socket.socketpair()
@@ -200,6 +195,23 @@ class Engine:
             )
         ours.settimeout(left)
         return ours
+
+
+def _connect_unix(path: str, seconds: float) -> socket.socket:
+    try:
+        os.stat(path)  # first: where there is no engine, nothing of this needs to be loaded
+        import socket
+
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            connection.settimeout(seconds)
+            connection.connect(path)
+        except BaseException:
+            connection.close()
+            raise
+    except (FileNotFoundError, NotADirectoryError):
+        raise EngineError("there is no engine", ABSENT) from None
+    return connection
 
 
 def _send(connection: socket.socket, method: str, path: str) -> None:
