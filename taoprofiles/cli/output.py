@@ -115,14 +115,15 @@ def table(rows: Sequence[Sequence[str]], *, indent: str = "", fit: bool = False)
     """
     safe = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(_width, column)) for column in zip(*safe, strict=True)]
-    if fit:
-        widths = _shrunk(widths, _columns() - len(indent) - 2 * (len(widths) - 1))
-    cells = [[_cut_cell(cell, width) for cell, width in zip(row, widths, strict=True)] for row in safe]
+    room = _columns() - len(indent) - 2 * (len(widths) - 1)
+    if fit and sum(widths) > room:
+        widths = _shrunk(widths, room)
+        safe = [[_cut_cell(cell, width) for cell, width in zip(row, widths, strict=True)] for row in safe]
     return [
         (
             indent + "  ".join(cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True))
         ).rstrip()
-        for row in cells
+        for row in safe
     ]
 
 

@@ -172,8 +172,9 @@ class Store:
         index = {"v": CACHE_FORMAT, "offset": offset, "used": used, "profiles": profiles}
         if may_write and (changed or known.keys() != profiles.keys()):
             best_effort.write(self._context.index, json.dumps(index).encode())
+        path, fields = self._context.profile_file, Summary._fields[3:]
         return [
-            Summary(name, self.path(name), used.get(name), *(entry[field] for field in Summary._fields[3:]))
+            Summary(name, path(name), used.get(name), *(entry[field] for field in fields))
             for name, entry in profiles.items()
         ]
 

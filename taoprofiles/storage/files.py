@@ -63,7 +63,7 @@ def _read(path: str, limit: int) -> bytes:
         if status.st_size > limit:
             raise InvalidStateError(f"'{path}' has {status.st_size} bytes; at most {limit} are read")
         chunks, size = [], 0
-        while chunk := os.read(fd, 1 << 20):
+        while chunk := os.read(fd, 1 << 16):
             chunks.append(chunk)
             size += len(chunk)
             if size > limit:  # a file that grows, or one of /proc, whose size is given as 0

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from taoprofiles import current_cache
 from taoprofiles.errors import InvalidStateError, NotFoundError, TaoprofError, UsageError
 from taoprofiles.holds.hold import blocking_holds
 from taoprofiles.holds.liveness import find_active_holds
-from taoprofiles.holds.manage import held_error, record_release
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Store
 from taoprofiles.storage import atomic, best_effort, files
@@ -122,11 +121,11 @@ def switch_locked(
     return result
 
 
-class Undo(NamedTuple):
+class Undo:
     """What ``undo`` restores: the state before ``entry``; ``name`` is the profile that is active then, or None."""
 
-    entry: Entry
-    name: str | None
+    def __init__(self, entry: Entry, name: str | None) -> None:
+        self.entry, self.name = entry, name
 
     @property
     def is_of_mapping(self) -> bool:
@@ -182,7 +181,7 @@ def undo(context: Context, number: str | None, *, timeout: float = DEFAULT_TIMEO
 
 
 def _undo_mapping(context: Context, plan: Undo) -> None:
-    entry, name = plan
+    entry, name = plan.entry, plan.name
     wanted = None if entry.before is None else History(context).load_content(entry.before)
     transaction = _Transaction(context)
     if transaction.content != wanted or name != transaction.previous:
@@ -333,14 +332,18 @@ class _Transaction:
         if mapping.same(self.content, wanted):
             return []
         active = find_active_holds(self._context, self.content, may_write=may_write)
+        if not active.holds:
+            return active.unchecked
+        from taoprofiles.holds import manage
+
         released = None if release is None else active.find(release)
         if released is not None:
             released.released = True
         holders = blocking_holds(active.holds, mapping.digest(wanted or b""))
         if holders:
-            raise held_error(name, holders, hint=hint)
+            raise manage.held_error(name, holders, hint=hint)
         if released is not None and may_write:
-            record_release(self._context, released)
+            manage.record_release(self._context, released)
         return active.unchecked
 
     def write(

@@ -6,19 +6,17 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from typing import NamedTuple
 
 _WRITING = 3  # O_WRONLY or O_RDWR, on Linux
 _PARTS = (b"tao", b"tlt", b"exec")
 """Every command line that ``scan`` is for contains one of these."""
 
 
-class Process(NamedTuple):
+class Process:
     """A process: ``argv`` are the words of its command line."""
 
-    pid: int
-    uid: int
-    argv: list[str]
+    def __init__(self, pid: int, uid: int, argv: list[str]) -> None:
+        self.pid, self.uid, self.argv = pid, uid, argv
 
     @property
     def container(self) -> str | None:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taoprofiles.errors import InvalidStateError
+from taoprofiles.launcher.versions import behaviour_or_newest
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.model import Docker
 from taoprofiles.profiles.rendering import Renderer
@@ -170,7 +171,7 @@ def test_a_type_that_alone_differs_can_be_seen() -> None:
 
 
 def test_options_of_the_launcher_are_those_of_the_form() -> None:
-    assert set(Docker.model_fields) == mapping.DOCKER_OPTIONS
+    assert set(Docker.model_fields) == set(behaviour_or_newest("").options)
 
 
 def test_each_change_is_told_by_what_the_container_sees() -> None:
