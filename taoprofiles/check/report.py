@@ -14,16 +14,16 @@ from taoprofiles.check.target import CheckTarget
 from taoprofiles.errors import UsageError
 from taoprofiles.launcher import installed, login_probe, versions
 from taoprofiles.launcher.argv import MAIN_PROGRAMS, launcher_words, unwrapped
-from taoprofiles.launcher.command_line import read_images
+from taoprofiles.launcher.command_line import known_images
 from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.location import resolve
 from taoprofiles.launcher.mounts_file import Content, get_volumes
-from taoprofiles.launcher.prediction import Prediction, Refusal, StartLog
+from taoprofiles.launcher.prediction import Prediction, Refusal
 from taoprofiles.launcher.simulation import predict
 from taoprofiles.masking import is_secret
 from taoprofiles.mounts import mapping, paths
 from taoprofiles.rules import container, machine, mounts, options, start
-from taoprofiles.rules.command_paths import CommandContext, Images, check_command, explain_task
+from taoprofiles.rules.command_paths import CommandContext, check_command, explain_task
 from taoprofiles.rules.finding import ERROR, WARNING, Finding, by_severity, warning
 from taoprofiles.storage import files
 from taoprofiles.storage.paths import Context
@@ -119,10 +119,12 @@ def _check_start(
     known = {(finding.id, finding.where) for finding in target.findings}
     problems = start.check(prediction, target.file, command_context.behaviour, host)
     yield from (finding for finding in problems if (finding.id, finding.where) not in known)
-    refusals = (refusal for refusal in prediction.refusals if refusal.location.section == "command")
-    if refusal := next(refusals, None):
-        words = launcher_words(unwrapped(command)) or []
-        yield _explain_refused_command(refusal, words, host, command_context)
+    if refusal := next((r for r in prediction.refusals if r.location.section == "command"), None):
+        if refusal.message.startswith("invalid choice"):
+            images = known_images(command_context.behaviour, host)
+            yield explain_task(refusal, launcher_words(unwrapped(command)) or [], images, command_context)
+        else:
+            yield start.other_refusal(refusal)
     if command_context.is_without_docker:
         yield machine.without_docker()
         yield from check_command(command, command_context)
@@ -211,15 +213,6 @@ def _check_content(
         yield from container.check_ci_values(content.mounts, content.variables, locate)
     yield from check_command(command, replace(command_context, mounts=get_volumes(content.mounts)))
     yield from _check_folders(context, target, content, command)
-
-
-def _explain_refused_command(refusal: Refusal, words: list[str], host: Host, context: CommandContext) -> Finding:
-    if not refusal.message.startswith("invalid choice"):
-        return start.other_refusal(refusal)
-    images: Images = {}
-    with StartLog().step("config"):
-        images = read_images(context.behaviour, host) or {}
-    return explain_task(refusal, words, images, context)
 
 
 def _get_options(content: Content) -> dict[str, Any]:

@@ -60,8 +60,7 @@ class CheckTarget(NamedTuple):
         secret, secret_environment = renderer.secrets()
         locate = in_profile(rendered)
         findings = (
-            *container.check_placeholders(variables, name),
-            *container.check_values(variables, name),
+            *container.check_profile_variables(variables, name),
             *container.check_shell(variables, context.environ, secret),
             *container.check_plain_secrets(template["env"], locate, name),
         )

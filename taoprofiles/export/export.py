@@ -10,7 +10,6 @@ from taoprofiles.export.plan import Plan, Rendered
 from taoprofiles.launcher import command_line, installed, versions
 from taoprofiles.launcher.argv import container_words, parse_launcher_argv
 from taoprofiles.launcher.host import Host
-from taoprofiles.launcher.prediction import StartLog
 from taoprofiles.profiles.store import Store
 from taoprofiles.storage.paths import Context
 
@@ -99,7 +98,5 @@ def _images(context: Context) -> dict[tuple[str, str], str]:
     if launcher is None:
         return {}
     host = Host(context.environ, context.folder, installed.config(launcher))
-    table = None
-    with StartLog().step("config"):
-        table = command_line.read_images(versions.behaviour_or_newest(launcher.version), host)
-    return {(group, name): f"{registry}/{image}" for (group, name), (registry, image) in (table or {}).items()}
+    table = command_line.known_images(versions.behaviour_or_newest(launcher.version), host)
+    return {(group, name): f"{registry}/{image}" for (group, name), (registry, image) in table.items()}

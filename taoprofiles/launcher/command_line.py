@@ -59,13 +59,6 @@ def find_task(behaviour: Behaviour, host: Host, arguments: list[str]) -> Task | 
     return None
 
 
-def check_mode(behaviour: Behaviour, host: Host) -> None:
-    """Raise RefusedError for a TAO_DOCKER_DISABLE that is neither 0 nor 1."""
-    if behaviour.has_no_docker_mode and host.environ.get("TAO_DOCKER_DISABLE", "0") not in ("0", "1"):
-        location = Location("environ", key="TAO_DOCKER_DISABLE")
-        raise RefusedError("AssertionError", "Invalid value for TAO_DOCKER_DISABLE", location)
-
-
 def check_login(behaviour: Behaviour, host: Host, registry: str, log: StartLog) -> None:
     """Repeat the launcher's test of the login: the registry must be a key of ``auths`` in its one file.
 
@@ -117,6 +110,14 @@ def check_argument(text: str) -> None:
     text.encode("utf-8", "surrogateescape")
     if "\0" in text:
         raise ValueError("embedded null byte")
+
+
+def known_images(behaviour: Behaviour, host: Host) -> dict[tuple[str, ...], tuple[str, str]]:
+    """Return what ``read_images`` does, {} for no table or a damaged one."""
+    images = None
+    with StartLog().step("config"):
+        images = read_images(behaviour, host)
+    return images or {}
 
 
 def read_images(behaviour: Behaviour, host: Host) -> dict[tuple[str, ...], tuple[str, str]] | None:

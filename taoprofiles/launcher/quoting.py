@@ -74,14 +74,10 @@ def quote_argv(argv: list[str], environ: Mapping[str, str], find_version: Callab
                 f"the version of '{argv[0]}' is unknown, and with it how the launcher passes these words on",
                 hint="use only letters, digits and _@%+=:,./- in them, or unset CI_PROJECT_DIR and TAO_DOCKER_DISABLE",
             ) from None
-    return argv[: len(argv) - len(words)] + quote_words(words, environ, behaviour)
-
-
-def quote_words(words: Sequence[str], environ: Mapping[str, str], behaviour: Behaviour | None) -> list[str]:
-    """Return the words of a launcher command, quoted for the shells of that launcher; None is any without a mode."""
     one_shell = behaviour is not None and has_one_shell(behaviour, environ)
     taken = taken_volumes(words, behaviour, environ) if behaviour is not None else ()
-    return [word if number in taken else quote_word(word, unquoted=one_shell) for number, word in enumerate(words)]
+    quoted = [word if number in taken else quote_word(word, unquoted=one_shell) for number, word in enumerate(words)]
+    return argv[: len(argv) - len(words)] + quoted
 
 
 def has_one_shell(behaviour: Behaviour, environ: Mapping[str, str]) -> bool:

@@ -56,8 +56,9 @@ class _Start:
 
     def run(self, arguments: list[str] | None) -> None:
         log = self.log
-        with log.step("environ", key="TAO_DOCKER_DISABLE"):
-            command_line.check_mode(self.behaviour, self.host)
+        if self.behaviour.has_no_docker_mode and self.host.environ.get("TAO_DOCKER_DISABLE", "0") not in ("0", "1"):
+            with log.step("environ", key="TAO_DOCKER_DISABLE"):
+                raise AssertionError("Invalid value for TAO_DOCKER_DISABLE")
         is_bare = runs_without_docker(self.host.environ, self.behaviour)
         task: command_line.Task | None = _ANY_TASK
         if arguments is not None:

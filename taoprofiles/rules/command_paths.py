@@ -8,7 +8,7 @@ import re
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple
 
 from taoprofiles.launcher.argv import GROUPS, VOLUME, add_volumes, parse_launcher_argv, unwrapped
 from taoprofiles.launcher.host import runs_without_docker
@@ -31,9 +31,6 @@ from taoprofiles.storage.paths import expand_user
 
 if TYPE_CHECKING:
     from taoprofiles.launcher.prediction import Refusal
-
-Images: TypeAlias = Mapping[tuple[str, ...], tuple[str, str]]
-"""Registry and NAME:TAG by (group, task), as ``launcher.command_line.read_images`` returns them."""
 
 _RESULTS_OPTIONS = ("-r", "--results_dir", "results_dir")
 _VALUE_OPTIONS = frozenset(("-e", "-k", "-m", "-r", "-o", "--results_dir", "--key", "--gpus", *SPEC_OPTIONS))
@@ -98,11 +95,6 @@ class PathArgument(NamedTuple):
     key: str
     value: str
 
-    @property
-    def where(self) -> str:
-        """The location that a finding names."""
-        return self.key or f"argument {self.number}"
-
 
 def check_command(command: Sequence[str], context: CommandContext) -> list[Finding]:
     """Return the findings about a launcher command and the spec files that it names; [] for any other command."""
@@ -119,8 +111,10 @@ def check_command(command: Sequence[str], context: CommandContext) -> list[Findi
     return findings + check_specs(paths, checker.resolver, action=action, given=_spec_keys(words))
 
 
-def explain_task(refusal: Refusal, words: Sequence[str], images: Images, context: CommandContext) -> Finding:
-    """Return the finding for a task that the launcher does not have; ``images`` is its table, {} if it is unknown.
+def explain_task(
+    refusal: Refusal, words: Sequence[str], tasks: Collection[tuple[str, ...]], context: CommandContext
+) -> Finding:
+    """Return the finding for a task that the launcher does not have; ``tasks`` are its (group, task), if known.
 
     ``words`` is the command.
     """
@@ -129,14 +123,14 @@ def explain_task(refusal: Refusal, words: Sequence[str], images: Images, context
     program = words[0]
     if arguments[0] == "deploy" and not has_groups and context.behaviour.has_no_docker_mode:
         program = "tao-deploy"  # the program of 4.0.x
-    names = sorted({name for _, name in images})
+    names = sorted({name for _, name in tasks})
     similar = [name for name in names if name.startswith(f"{task}_")] or difflib.get_close_matches(task, names, n=3)
-    if task in names or not images:
+    if task in names or not tasks:
         similar = [task]
     launcher = f"launcher {context.behaviour.version}"
     forms = []
     for name in similar:
-        group = next((group for group, task in images if task == name), "model")
+        group = next((group for group, task in tasks if task == name), "model")
         corrected = [program, *([group] if has_groups else []), name, *rest]
         forms.append(context.to_pasteable_command(corrected if mask_command(corrected) == corrected else corrected[:4]))
     hint = forms[0] if len(forms) == 1 else "one of: " + " | ".join(forms)
@@ -193,8 +187,7 @@ class _CommandChecker:
             for word in self._joined:  # without 'taoprof run', the launcher's shell makes two words of it
                 option, value = mask_command(_split_option(word))
                 what = f"'{option} {value}' is one argument; the task needs '{option}' and '{value}' as two"
-                self._add("arg-needs-quoting", PathArgument(0, "", word), what)
-                self._hint_command()
+                self._add("arg-needs-quoting", PathArgument(0, "", word), what, corrects=True)
         self._check_values()
         if self._context.is_without_docker:
             self._check_container_paths()
@@ -233,8 +226,7 @@ class _CommandChecker:
             if resolution.kind == "found" and not self._context.files.exists(path):
                 what = f"'{path}' is a path of the container, but TAO_DOCKER_DISABLE makes the task run on this host"
                 self._correct(argument, resolution.host)
-                self._add("missing-file", argument, what, f"here it is '{resolution.host}'")
-                self._hint_command()
+                self._add("missing-file", argument, what, f"here it is '{resolution.host}'", corrects=True)
 
     def _check_quoting(self) -> None:
         """Report the words that the launcher's shell changes, and keep what arrives of the others."""
@@ -258,9 +250,8 @@ class _CommandChecker:
                 hint = f"write {shlex.quote(self._context.quote(word))}; or {hint}"
                 if not self._context.is_run:  # taoprof run quotes the words itself
                     self._quoted[number] = self._context.quote(word)
-            self._add("arg-needs-quoting", PathArgument(number, key, word), what, why, hint, severity=WARNING)
-            if not secret:
-                self._hint_command()
+            argument = PathArgument(number, key, word)
+            self._add("arg-needs-quoting", argument, what, why, hint, severity=WARNING, corrects=not secret)
 
     def _check_paths(self, action: str) -> None:
         wrong: list[tuple[PathArgument, Resolution]] = []
@@ -286,9 +277,7 @@ class _CommandChecker:
                 between = " " if argument.key.startswith("-") else "="
                 path = resolution.container
                 hint = f"{argument.key}{between}{path}" if argument.key else path
-            self._add("host-path", argument, what, why, hint)
-            if resolution.container:
-                self._hint_command()
+            self._add("host-path", argument, what, why, hint, corrects=bool(resolution.container))
 
     def _relative_paths(self) -> Iterator[tuple[PathArgument, Resolution]]:
         """Yield spec files and results relative to the current folder, which in the container is another one.
@@ -338,13 +327,8 @@ class _CommandChecker:
             word = f"{argument.key}{between}'${name}{path}'" if argument.key else f"'${name}{path}'"
             why = f"use single quotes, so that 'taoprof run' expands it: {word}"
             self._correct(argument, f"${name}{path}")
-        self._add("arg-empty-variable", argument, what, why, hint)
-        if name and self._context.profile:
-            self._hint_command(is_run=True)
-
-    def _hint_command(self, *, is_run: bool = False) -> None:
-        """Make the corrected command the hint of the last finding, unless it cannot be shown."""
-        self._with_command[len(self._findings) - 1] = is_run
+        is_corrected = bool(name and self._context.profile)
+        self._add("arg-empty-variable", argument, what, why, hint, corrects=is_corrected, is_run=is_corrected)
 
     def _shell_hint(self) -> str:
         profile = self._context.profile  # without one, no shell has its variables
@@ -395,10 +379,15 @@ class _CommandChecker:
         return mask_text(text)
 
     def _add(
-        self, id: str, argument: PathArgument, what: str, why: str = "", hint: str = "", *, severity: str = ERROR
-    ) -> None:
+        self, id: str, argument: PathArgument, what: str, why: str = "", hint: str = "", *, severity: str = ERROR,
+        corrects: bool = False, is_run: bool = False,
+    ) -> None:  # fmt: skip
+        """Add a finding; with ``corrects`` its hint is the corrected command (see ``_corrected_command``), if shown."""
+        if corrects:
+            self._with_command[len(self._findings)] = is_run
+        where = argument.key or f"argument {argument.number}"
         what, why, hint = self._masked(what), self._masked(why), self._masked(hint)
-        self._findings.append(Finding(id, argument.where, what, why, hint, severity=severity))
+        self._findings.append(Finding(id, where, what, why, hint, severity))
 
 
 def _shell_effect(word: str, split: Sequence[str] | None) -> str:

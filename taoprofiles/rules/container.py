@@ -99,19 +99,12 @@ def check_plain_secrets(env: Mapping[str, str], locate: Locator, profile: str) -
             )  # fmt: skip
 
 
-def check_placeholders(variables: Mapping[str, str], profile: str) -> Iterator[Finding]:
-    """Check for variables of the profile that are still placeholders."""
+def check_profile_variables(variables: Mapping[str, str], profile: str) -> Iterator[Finding]:
+    """Check for variables of the profile that are placeholders, empty, or no number where the task needs one."""
     for name, value in variables.items():
-        left = find_placeholder(value)
+        left, hint = find_placeholder(value), f"taoprof set {profile} {name}=…"
         if left and not is_secret(name):
-            what = f"'{value}' still contains '{left}'"
-            yield error("placeholder", f"variables.{name}", what, hint=f"taoprof set {profile} {name}=…")
-
-
-def check_values(variables: Mapping[str, str], profile: str) -> Iterator[Finding]:
-    """Check for variables of the profile that are empty, or no number where the task needs one."""
-    for name, value in variables.items():
-        hint = f"taoprof set {profile} {name}=…"
+            yield error("placeholder", f"variables.{name}", f"'{value}' still contains '{left}'", hint=hint)
         if not value:
             why = f"an option with '${name}' has no value, and '${name}/x' is '/x'"
             yield warning("variable-value", f"variables.{name}", "it is empty", why, hint)

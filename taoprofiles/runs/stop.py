@@ -23,7 +23,11 @@ def stop(context: Context, hold_id: str) -> Hold:
     """
     hold = find_stoppable(context, active_holds(context), hold_id)
     if hold.container:
-        _stop_container(Engine(context.environ, address=hold.engine), hold.container)
+        try:
+            if not Engine(context.environ, address=hold.engine).stop(hold.container):
+                raise NotFoundError(f"container {hold.container[:6]} does not exist any more")
+        except EngineError as error:
+            raise TaoprofError(f"container {hold.container[:6]} could not be stopped: {error}") from None
         if hold.kind == "found":
             return hold  # its launcher ends with it
     for pid in _processes(context, hold):
@@ -56,11 +60,3 @@ def _processes(context: Context, hold: Hold) -> list[int]:
     if hold.kind == "found" and processes.alive(hold.pid, hold.start):
         pids.append(hold.pid)
     return pids
-
-
-def _stop_container(engine: Engine, container: str) -> None:
-    try:
-        if not engine.stop(container):
-            raise NotFoundError(f"container {container[:6]} does not exist any more")
-    except EngineError as error:
-        raise TaoprofError(f"container {container[:6]} could not be stopped: {error}") from None

@@ -165,7 +165,7 @@ BREAKS = [
     (command_line, 'while "--volume" in rest:', 'if "--volume" in rest:'),
     (command_line, "if volumes and not rest:", "if False:"),
     (command_line, 'if rest[0] == "run"', 'if rest[0] == "bash"'),
-    (command_line, 'not in ("0", "1")', 'not in ("", "0", "1")'),
+    (predict_module, 'not in ("0", "1")', 'not in ("", "0", "1")'),
     (command_line, '"OVERRIDE_REGISTRY" in host.environ', 'host.environ.get("OVERRIDE_REGISTRY")'),
     (command_line, "behaviour.override_skips_login and ", ""),
     (versions, "volume_argument = _Since(6, 0, 0)", "volume_argument = _Since(5, 0, 0)"),
