@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shlex
 import shutil
@@ -16,6 +15,7 @@ from taoprofiles.masking import printable
 from taoprofiles.profiles.rendering import SIZE_LIMIT, is_path_variable
 from taoprofiles.profiles.store import Store
 from taoprofiles.storage import atomic, best_effort, files
+from taoprofiles.storage.journal import digest_of
 from taoprofiles.storage.locks import Lock
 from taoprofiles.storage.paths import Context
 
@@ -210,7 +210,7 @@ def edit_profile(context: Context, name: str) -> bool:
 
     refuse_in_cell("an editor", f"'taoprof edit {name}' in a terminal, or: taoprof set {name} KEY=VALUE")
     before = Store(context).text(name)
-    draft = os.path.join(context.rejected, f"{name}.{hashlib.sha256(before).hexdigest()[:12]}.toml")
+    draft = os.path.join(context.rejected, f"{name}.{digest_of(before)[:12]}.toml")
     if os.path.exists(draft):
         print_progress(f"resuming your last edit, which was not valid; to discard it: rm {draft}")
     else:

@@ -6,14 +6,14 @@ import os
 import time
 from collections.abc import Sequence
 
-from taoprofiles.errors import HeldError, NotFoundError, TaoprofError, UsageError
+from taoprofiles.errors import HeldError, NotFoundError, UsageError
 from taoprofiles.holds.hold import Hold, new_hold
 from taoprofiles.holds.liveness import ActiveHolds, find_active_holds
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.mounts import mapping
 from taoprofiles.storage import files
 from taoprofiles.storage.journal import History
-from taoprofiles.storage.locks import DEFAULT_TIMEOUT, Lock
+from taoprofiles.storage.locks import DEFAULT_TIMEOUT, Lock, lock_if_free
 from taoprofiles.storage.paths import Context
 from taoprofiles.system import processes
 
@@ -23,15 +23,8 @@ def active_holds(context: Context, *, others: bool = False) -> ActiveHolds:
 
     With ``others``, other users' containers with GPUs are listed too.
     """
-    lock = Lock(context.lock)
-    try:
-        has_lock = lock.try_acquire()
-    except TaoprofError:
-        has_lock = False  # the home cannot be written
-    try:
+    with lock_if_free(context.lock) as has_lock:
         return find_active_holds(context, files.read_mapping_file(context), may_write=has_lock, others=others)
-    finally:
-        lock.release()
 
 
 def hold(

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from taoprofiles.errors import InvalidStateError
 from taoprofiles.masking import MASK, is_secret
 from taoprofiles.storage import json_text
+from taoprofiles.storage.journal import digest_of
 
 DEPTH_LIMIT = 100
 _LISTS = {"Mounts": ("mount", "destination", "source"), "Envs": ("env", "variable", "value")}
@@ -106,13 +107,11 @@ def same(a: bytes | None, b: bytes | None) -> bool:
 
 def digest(content: bytes) -> str:
     """Return one digest for all mounts files that are the ``same``."""
-    import hashlib
-
     try:
         content = b"mapping " + _json(sorted(_flat(parse(content, "")).items())).encode()
     except InvalidStateError:
         content = b"bytes " + content
-    return hashlib.sha256(content).hexdigest()
+    return digest_of(content)
 
 
 def mounted(mapping: Mapping[str, Any] | bytes | None) -> dict[str, str]:

@@ -68,7 +68,7 @@ class Store:
 
     def path(self, name: str) -> str:
         """Return the path of a profile's file. Raises UsageError for an invalid name."""
-        return os.path.join(self._context.profiles, check_name(name) + SUFFIX)
+        return self._context.profile_file(check_name(name))
 
     def names(self) -> list[str]:
         """Return the names of all profiles, sorted, broken ones included."""

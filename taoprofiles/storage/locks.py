@@ -10,9 +10,10 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
-from taoprofiles.errors import BusyError
+from taoprofiles.errors import BusyError, TaoprofError
 from taoprofiles.storage import files
 from taoprofiles.storage.files import PRIVATE, to_taoprof_error
 
@@ -136,6 +137,18 @@ class Lock:
                 f"has held it for {self._timeout:g} s",
                 hint="run the command again",
             )
+
+
+@contextmanager
+def lock_if_free(path: str) -> Iterator[bool]:
+    """Take the lock if it is free, and yield whether that succeeded; in a home that is read-only it does not."""
+    lock, has_lock = Lock(path), False
+    with suppress(TaoprofError):
+        has_lock = lock.try_acquire()
+    try:
+        yield has_lock
+    finally:
+        lock.release()
 
 
 def _is_waited_for(status: os.stat_result) -> bool:

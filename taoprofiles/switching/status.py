@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from taoprofiles import current_cache
@@ -12,7 +13,7 @@ from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Store
 from taoprofiles.storage import files
 from taoprofiles.storage.journal import History
-from taoprofiles.storage.locks import Lock
+from taoprofiles.storage.locks import lock_if_free
 
 if TYPE_CHECKING:
     from taoprofiles.storage.journal import Entry
@@ -73,17 +74,13 @@ def get_status(context: Context) -> Status:
 
 def write_current_cache(context: Context, status: Status) -> None:
     """Write the cached answer of ``current``, if the status depends only on the two files; errors are ignored."""
-    lock = Lock(context.lock)
-    try:
-        if status.text is None or not lock.try_acquire():
-            return
-        status = get_status(context)  # again: there may have been a switch before we had the lock
-        if status.text is not None and status.name is not None and status.content is not None:
+    if status.text is None:
+        return
+    with lock_if_free(context.lock) as has_lock, suppress(TaoprofError):
+        if has_lock:
+            status = get_status(context)  # again: there may have been a switch before we had the lock
+        if has_lock and status.text is not None and status.name is not None and status.content is not None:
             current_cache.write(context, status.state, status.name, profile=status.text, mapping=status.content)
-    except TaoprofError:
-        pass
-    finally:
-        lock.release()
 
 
 def find_previous(context: Context, content: bytes | None, current: str | None) -> str | None:

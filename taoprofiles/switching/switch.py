@@ -133,17 +133,17 @@ class Undo:
         return self.entry.target == "mapping" and self.entry.was is None
 
 
-def find_undo(context: Context, number: str | None, *, timeout: float = DEFAULT_TIMEOUT) -> Undo:
+def find_undo(context: Context, number: str | None) -> Undo:
     """Return what ``undo`` restores for the history entry ``number``, or for the last change.
 
     If another program was the last to change the mapping file, that change is recorded first, and is the last one.
     Raises NotFoundError, InvalidStateError.
     """
-    with Lock(context.lock, timeout):
+    with Lock(context.lock):
         return _find_undo(context, number)
 
 
-def undo(context: Context, number: str | None, *, timeout: float = DEFAULT_TIMEOUT) -> Undo:
+def undo(context: Context, number: str | None) -> Undo:
     """Restore the mapping file, or a profile, as it was before the history entry ``number``, or before the last change.
 
     Undoing an undo brings the change back. Raises as ``find_undo`` and ``switch_profile`` do.
@@ -151,7 +151,7 @@ def undo(context: Context, number: str | None, *, timeout: float = DEFAULT_TIMEO
     from taoprofiles.profiles import manage  # it imports tomlkit
 
     history, store = History(context), Store(context)
-    with Lock(context.lock, timeout):
+    with Lock(context.lock):
         _wait_for_writer(context)
         plan = _find_undo(context, number)
         entry, name = plan.entry, plan.entry.profile or ""
@@ -191,14 +191,14 @@ def _undo_mapping(context: Context, plan: Undo) -> None:
         transaction.write("undo", name, wanted)
 
 
-def purge(context: Context, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+def purge(context: Context) -> None:
     """Forget all that can be undone, with the contents stored for it, caches and rejected edits: they hold secrets.
 
     The mapping file and the profiles stay as they are, and so does the active profile. Raises UsageError while there
     are active holds, whose mapping must stay known; TaoprofError.
     """
     history = History(context)
-    with Lock(context.lock, timeout):
+    with Lock(context.lock):
         content = files.read_mapping_file(context)
         if any(not hold.released for hold in find_active_holds(context, content, may_write=True).holds):
             raise UsageError("the history cannot be purged while there are holds", hint="'taoprof status' lists them")
@@ -209,12 +209,12 @@ def purge(context: Context, *, timeout: float = DEFAULT_TIMEOUT) -> None:
             best_effort.clear(folder)
 
 
-def replace_content(context: Context, wanted: bytes, *, expected: bytes, timeout: float = DEFAULT_TIMEOUT) -> None:
+def replace_content(context: Context, wanted: bytes, *, expected: bytes) -> None:
     """Replace the content ``expected`` of an unmanaged mapping file by the fixed content ``wanted``.
 
     Raises as ``switch_profile`` does, and InvalidStateError if the file no longer has that content.
     """
-    with Lock(context.lock, timeout):
+    with Lock(context.lock):
         _wait_for_writer(context)
         transaction = _Transaction(context)
         if transaction.content != expected:

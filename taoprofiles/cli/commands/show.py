@@ -15,7 +15,7 @@ from taoprofiles.holds.records import HoldRecords
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Store, Summary
 from taoprofiles.storage import files
-from taoprofiles.storage.locks import Lock
+from taoprofiles.storage.locks import lock_if_free
 from taoprofiles.storage.paths import Context
 from taoprofiles.switching import status
 from taoprofiles.switching.status import Status
@@ -76,15 +76,8 @@ def _last_runs(context: Context) -> dict[str, float]:
 
 
 def _summaries(context: Context) -> list[Summary]:
-    lock = Lock(context.lock)
-    try:
-        is_locked = lock.try_acquire()
-    except TaoprofError:
-        is_locked = False  # profiles in a read-only home can still be listed
-    try:
-        summaries = Store(context).summaries(may_write=is_locked)
-    finally:
-        lock.release()
+    with lock_if_free(context.lock) as has_lock:
+        summaries = Store(context).summaries(may_write=has_lock)
     runs = _last_runs(context)
     return [summary._replace(used=max(summary.used or 0, runs.get(summary.name, 0)) or None) for summary in summaries]
 
