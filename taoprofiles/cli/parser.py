@@ -27,7 +27,7 @@ GROUPS: list[dict[str, tuple[str, str]]] = [
         "release": ("runs", "release a hold"),
     },
     {
-        "list": ("show", "list the profiles"),
+        "list": ("list_", "list the profiles"),
         "current": ("show", "print the name of the active profile"),
         "status": ("show", "show the mapping file, the guard, holds and runs"),
         "show": ("show", "show a profile with every variable and mount resolved"),

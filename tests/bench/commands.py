@@ -102,7 +102,8 @@ def main() -> int:
         commands = install(folder)
         home = folder / "home"
         make_profiles(home, 100)
-        environ = {"HOME": str(home), "PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
+        # Without an engine, wherever this runs; 'use' asks the one of this machine in a line of its own.
+        environ = {"HOME": str(home), "PATH": os.environ["PATH"], "LANG": "C.UTF-8", "DOCKER_HOST": "unix:///none"}
         taoprof, python = str(commands / "taoprof"), str(commands / "python")
         for words in (["use", "p1"], ["use", "p2"], ["list"]):
             timed([taoprof, *words], environ)
@@ -118,10 +119,13 @@ def main() -> int:
             "current after set": [taoprof, "current"],
             "taoprof list (100)": [taoprof, "list"],
             "taoprof use -": [taoprof, "use", "-"],
+            "use -, with an engine": [taoprof, "use", "-"],
             "the notebook's cell": ["env", f"HOME={folder}", python, "-I", "-c", NOTEBOOK_CELL],
             **others(home, environ),
         }
-        environs = {"current after set": edited}
+        environs = {"current after set": edited, "use -, with an engine": {**environ, "DOCKER_HOST": ""}}
+        if not os.path.exists("/var/run/docker.sock"):
+            del candidates["use -, with an engine"]
         times: dict[str, list[float]] = {name: [] for name in candidates}
         for _ in range(rounds + 2):
             for name, command in candidates.items():

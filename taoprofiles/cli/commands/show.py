@@ -1,85 +1,24 @@
-"""list, current, status, show, diff."""
+"""current, status, show, diff."""
 
 from __future__ import annotations
 
 import argparse
 import os
-from itertools import islice
 from typing import Any
 
 from taoprofiles import current_cache
-from taoprofiles.cli.output import Result, change_lines, cut, format_time, hold_rows, profile_lines, table
+from taoprofiles.cli.output import Result, change_lines, format_time, hold_rows, profile_lines, table
 from taoprofiles.errors import InvalidStateError, NotFoundError, TaoprofError, UsageError
 from taoprofiles.holds.hold import OWN_KINDS, Hold, blocking_holds
-from taoprofiles.holds.records import HoldRecords
 from taoprofiles.mounts import mapping
-from taoprofiles.profiles.store import Store, Summary
+from taoprofiles.profiles.store import Store
 from taoprofiles.storage import files
-from taoprofiles.storage.locks import lock_if_free
 from taoprofiles.storage.paths import Context
 from taoprofiles.switching import status
 from taoprofiles.switching.status import Status
 
 DIFFERS = 6
 """The exit status of ``diff`` and ``status --check`` if something differs."""
-
-RUNS_READ = 200
-"""The newest runs, which count for LAST USED of ``list``."""
-
-
-def list_command(context: Context, args: argparse.Namespace) -> Result:
-    now: Status | None = None
-    known: tuple[str, str | None] | None = current_cache.read(context)
-    if known is None:  # it takes the file's digest, for which OpenSSL is loaded
-        now = status.get_status(context)
-        known = now.state, now.name
-    state, active = known
-    rows, profiles = [("", "NAME", "LAYOUT", "PROJECT", "LAST USED", "DESCRIPTION")], []
-    for summary in _summaries(context):
-        mark = ("*" if state == "active" else "~") if summary.name == active else ""
-        used = "-" if summary.used is None else format_time(summary.used)
-        if summary.problem:
-            rows.append((mark or "!", summary.name, "", "", used, f"not valid: {cut(summary.problem)}"))
-        else:
-            project = context.short(summary.project_dir or "-")
-            rows.append((mark, summary.name, summary.layout or "", project, used, summary.description))
-        data = {
-            "name": summary.name,
-            "active": summary.name == active,
-            "valid": not summary.problem,
-            "description": summary.description,
-            "layout": summary.layout,
-            "project_dir": summary.project_dir and context.expand_user(summary.project_dir),
-            "path": summary.path,
-            "last_used": summary.used,
-            "problem": summary.problem or None,
-        }
-        profiles.append(data)
-    messages = []
-    if now is not None and now.state == "unmanaged":
-        similar = _similar_profile(context, now)
-        more = f"; similar to {_describe_similar(similar)}" if similar and similar[1] else ""
-        messages.append(_explain_state(context, now, similar) + more)
-    messages += [
-        f"warning: '{name}' is not a profile: a name consists of ASCII letters (a-z, A-Z), digits, '.', '_' and '-'"
-        for name in Store(context).misnamed()
-    ]
-    lines = table(rows, fit=True) if profiles else ["there are no profiles yet. To create one: taoprof new NAME"]
-    return Result({"state": state, "profiles": profiles}, lines, messages=messages)
-
-
-def _last_runs(context: Context) -> dict[str, float]:
-    """Return when each profile last had a run, a shell or a notebook."""
-    records = HoldRecords(context)
-    runs = [*islice(records.ended_runs(), RUNS_READ), *records.all({})]
-    return {run.profile: run.since for run in sorted(runs, key=lambda run: run.since) if run.profile}
-
-
-def _summaries(context: Context) -> list[Summary]:
-    with lock_if_free(context.lock) as has_lock:
-        summaries = Store(context).summaries(may_write=has_lock)
-    runs = _last_runs(context)
-    return [summary._replace(used=max(summary.used or 0, runs.get(summary.name, 0)) or None) for summary in summaries]
 
 
 def current_command(context: Context, args: argparse.Namespace) -> Result:
@@ -223,6 +162,13 @@ def _drift(context: Context, now: Status, name: str | None) -> list[mapping.Diff
         return mapping.changes(expected, actual, secrets=store.secret_env(name))
     except TaoprofError:
         return []
+
+
+def explain_unmanaged(context: Context, now: Status) -> str:
+    """Return the state of a mapping file that no profile made, in one line."""
+    similar = _similar_profile(context, now)
+    more = f"; similar to {_describe_similar(similar)}" if similar and similar[1] else ""
+    return _explain_state(context, now, similar) + more
 
 
 def _explain_state(context: Context, now: Status, similar: tuple[str, int] | None) -> str:
