@@ -231,17 +231,12 @@ def _check_folders(context: Context, target: CheckTarget, content: Content, comm
     yield from container.check_sources(
         sources, ids, home=context.home, snap=docker.startswith("/snap/"), profile=target.name
     )
-    folders = _get_results_folders(target, get_volumes(content.mounts), command)
+    mounted, named = get_volumes(content.mounts), paths.results_folders(command or ["train"], target.variables)
+    if not named and not command:
+        named = [destination for destination in mounted.values() if os.path.basename(destination) in _RESULTS]
+    folders = dict.fromkeys(paths.host_paths(named, mounted))
     results = [(path, filesystem.nearest_existing(path)) for path in folders]
     yield from container.check_results(results, ids)
     for _, folder in results:
         if ids is not None and ids[0] != 0 and folder.may(*ids, 3):
             yield from container.check_owners(folder.path, find_foreign_files(folder.path, ids[0]), ids)
-
-
-def _get_results_folders(target: CheckTarget, mounts: dict[str, str], command: list[str]) -> list[str]:
-    """Return the host folders for results: those that the command names, or else those of the usual names."""
-    named = paths.results_folders(command or ["train"], target.variables)
-    if not named and not command:
-        named = [destination for destination in mounts.values() if os.path.basename(destination) in _RESULTS]
-    return list(dict.fromkeys(paths.host_paths(named, mounts)))

@@ -77,13 +77,13 @@ def probe_state(context: Context) -> OwnState:
     attempt(context.holds, lambda: len(HoldRecords(context).all(damaged)), 0)
     attempt(context.history, lambda: next(iter(History(context).newest_first()), None), None)
     attempt(context.runs, lambda: next(iter(HoldRecords(context).ended_runs()), None), None)
-    mode = attempt(context.mapping_file, lambda: _mode(context.mapping_file), None)
+    stat_result = files.stat_or_none(context.mapping_file)
     return OwnState(
         context.state,
         context.mapping_file,
         (now.name or "") if now else "",
         now.state if now else "unreadable",
-        mode,
+        None if stat_result is None else stat.S_IMODE(stat_result.st_mode),
         len(summaries),
         tuple(_foreign(context)[:LISTED]),
         tuple(unreadable[:LISTED]),
@@ -106,10 +106,6 @@ def _foreign(context: Context) -> list[tuple[str, int]]:
         if owner != context.uid and not any(is_inside(path, outer) for outer, _ in result):
             result.append((path, owner))
     return result
-
-
-def _mode(path: str) -> int | None:
-    return stat.S_IMODE(os.stat(path).st_mode) if os.path.exists(path) else None
 
 
 def _guard(context: Context) -> dict[str, Any]:
@@ -135,10 +131,6 @@ def _guard(context: Context) -> dict[str, Any]:
 
 def check_state(state: OwnState, uid: int, version: str, file_system: FileSystem | None) -> list[Finding]:
     """Check the files for the user ``uid`` and the ``version`` of taoprofiles; ``file_system`` is that of the state."""
-    return _check_files(state, uid, file_system) + _check_guard(state, version)
-
-
-def _check_files(state: OwnState, uid: int, file_system: FileSystem | None) -> list[Finding]:
     findings = []
     for path, owner in state.foreign:
         what = f"it belongs to user id {owner}, not to you ({uid})"
@@ -167,7 +159,7 @@ def _check_files(state: OwnState, uid: int, file_system: FileSystem | None) -> l
         why = "it may belong to a training, so no switch is made while it exists"
         hint = f"mv {shlex.quote(path)} {shlex.quote(path)}.damaged"
         findings.append(error("hold-damaged", path, problem, why, hint))
-    return findings
+    return findings + _check_guard(state, version)
 
 
 def _check_guard(state: OwnState, version: str) -> list[Finding]:

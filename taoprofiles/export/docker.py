@@ -6,7 +6,7 @@ import csv
 import io
 from typing import Any
 
-from taoprofiles.export.formatting import command_line, to_yaml
+from taoprofiles.export.formatting import command_line, double_dollars, to_yaml, without_empty
 from taoprofiles.export.plan import Plan, Rendered, Secret
 from taoprofiles.storage.paths import Context
 from taoprofiles.system.engine import PROFILE_LABEL, STATE_LABEL
@@ -63,19 +63,21 @@ def render_compose(plan: Plan) -> Rendered:
     service: dict[str, Any] = {
         "image": plan.image,
         "command": [
-            "".join(_variable(part.name) if isinstance(part, Secret) else _escape(part) for part in word)
+            "".join(_variable(part.name) if isinstance(part, Secret) else double_dollars(part) for part in word)
             for word in plan.command
         ],
         "init": True,
         "stdin_open": True,
         "tty": plan.tty is not False,
-        "labels": {name: _escape(value) for name, value in plan.labels.items()},
+        "labels": {name: double_dollars(value) for name, value in plan.labels.items()},
         "volumes": [
-            {"type": "bind", "source": _escape(mount.source), "target": _escape(mount.destination)}
+            {"type": "bind", "source": double_dollars(mount.source), "target": double_dollars(mount.destination)}
             for mount in plan.mounts
         ],
-        "environment": {name: _variable(name) if value is None else _escape(value) for name, value in plan.env.items()},
-        "user": None if plan.user is None else _escape(plan.user),
+        "environment": {
+            name: _variable(name) if value is None else double_dollars(value) for name, value in plan.env.items()
+        },
+        "user": None if plan.user is None else double_dollars(plan.user),
         "shm_size": plan.shm_size,
         "ulimits": {name: {"soft": limit, "hard": limit} for name, limit in plan.ulimits.items()},
         "ports": [f"{port.host}:{port.container}/{port.protocol}" for port in plan.ports if port.host is not None],
@@ -85,13 +87,9 @@ def render_compose(plan: Plan) -> Rendered:
         "privileged": plan.privileged or None,
         "deploy": {"resources": {"reservations": {"devices": [gpu]}}} if plan.gpus != [] else None,
     }
-    document: dict[str, Any] = {"services": {plan.name: {k: v for k, v in service.items() if v not in (None, [], {})}}}
+    document: dict[str, Any] = {"services": {plan.name: without_empty(service)}}
     return Rendered(to_yaml(document | ({"networks": networks} if networks else {})), plan.warnings)
 
 
 def _variable(name: str) -> str:
     return f"${{{name}:?}}"
-
-
-def _escape(text: str) -> str:
-    return text.replace("$", "$$")

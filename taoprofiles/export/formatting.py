@@ -26,6 +26,16 @@ def command_line(program: str, options: Sequence[Sequence[str]], last: Sequence[
     return " \\\n    ".join(lines) + "\n"
 
 
+def double_dollars(text: str) -> str:
+    """Return the text without expansion of ``$NAME`` in Compose and ``$(NAME)`` in Kubernetes."""
+    return text.replace("$", "$$")
+
+
+def without_empty(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields that are set."""
+    return {key: value for key, value in fields.items() if value not in (None, [], {})}
+
+
 def to_yaml(document: dict[str, Any]) -> str:
     """Return a document as YAML, the keys in their order, with the same meaning in YAML 1.1 and 1.2."""
     import yaml

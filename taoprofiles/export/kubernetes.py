@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from taoprofiles.export.formatting import to_yaml
+from taoprofiles.export.formatting import double_dollars, to_yaml, without_empty
 from taoprofiles.export.plan import Plan, Rendered, Secret, gpu_count, refuse
 
 SHM = "/dev/shm"  # noqa: S108 - a folder of the container
@@ -24,13 +24,13 @@ def render(plan: Plan) -> Rendered:
     refuse(f"profile '{plan.name}' for Kubernetes", problems)
     # Lower case, digits and '-', at most 63 characters, no '-' at the end.
     name = re.sub(r"[^a-z0-9-]", "-", f"taoprof-{plan.name}".lower())[:63].rstrip("-")
-    # The secrets first: Kubernetes expands $(NAME) only from variables that come before.
+    # The secrets first: Kubernetes expands $(NAME) only from variables that come before; $$ is a dollar.
     env: list[dict[str, Any]] = [
         {"name": key, "valueFrom": {"secretKeyRef": {"name": name, "key": key}}} for key in plan.secrets
     ]
-    env += [{"name": key, "value": _escape(value)} for key, value in plan.env.items() if value is not None]
+    env += [{"name": key, "value": double_dollars(value)} for key, value in plan.env.items() if value is not None]
     args = [
-        "".join(f"$({part.name})" if isinstance(part, Secret) else _escape(part) for part in word)
+        "".join(f"$({part.name})" if isinstance(part, Secret) else double_dollars(part) for part in word)
         for word in plan.command
     ]
     security = _security(plan, warnings)
@@ -67,20 +67,16 @@ def render(plan: Plan) -> Rendered:
         "restartPolicy": "Never",
         "imagePullSecrets": [{"name": PULL_SECRET}] if needs_login else None,
         "hostNetwork": True if plan.network == "host" else None,
-        "containers": [_without_empty(container)],
+        "containers": [without_empty(container)],
         "volumes": volumes,
     }
     document = {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {"name": name, "annotations": {"taoprofiles/profile": plan.name}},
-        "spec": {"backoffLimit": 0, "template": {"spec": _without_empty(pod)}},
+        "spec": {"backoffLimit": 0, "template": {"spec": without_empty(pod)}},
     }
     return Rendered(to_yaml(document), warnings, _store(name, plan.secrets))
-
-
-def _without_empty(fields: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in fields.items() if value not in (None, [], {})}
 
 
 def _store(name: str, secrets: list[str]) -> str:
@@ -137,8 +133,3 @@ def _volumes(plan: Plan, warnings: list[str]) -> tuple[list[dict[str, str]], lis
 def _quantity(size: int) -> str:
     units = (("Gi", 1 << 30), ("Mi", 1 << 20))
     return next((f"{size // factor}{unit}" for unit, factor in units if size % factor == 0), str(size))
-
-
-def _escape(text: str) -> str:
-    """Return the text without expansion of ``$(NAME)``."""
-    return text.replace("$", "$$")

@@ -118,7 +118,9 @@ class Guard:
                 self._update_seal(active.holds, file.content)
             finally:
                 self._verify_containers(active.holds, containers)
-                self._publish(active, file, containers, problem or (failure.message if failure else ""))
+                problem = problem or (failure.message if failure else "")
+                is_sealed = self._seal.is_recorded()
+                self.line = self._publisher.update(active, file, containers, is_sealed=is_sealed, problem=problem)
 
     def _restore_if_needed(self, holds: list[Hold], file: Snapshot, writer: str | None) -> Snapshot:
         """Undo what another program wrote, or record it; return the file afterwards."""
@@ -129,10 +131,6 @@ class Guard:
             holds, file.content, writer=writer, link=before.link, attributes=before.attributes
         )
         return self._with_entry(file._replace(content=content))
-
-    def _publish(self, active: ActiveHolds, file: Snapshot, containers: Containers, problem: str) -> None:
-        is_sealed = self._seal.is_recorded()
-        self.line = self._publisher.update(active, file, containers, is_sealed=is_sealed, problem=problem)
 
     def _read(self) -> tuple[Snapshot, str | None]:
         """Return the file, and which program has just written it, if that is seen."""

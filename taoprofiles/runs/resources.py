@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from taoprofiles.errors import HeldError, UsageError
-from taoprofiles.holds.hold import Hold, gpu_conflicts, results_conflicts
+from taoprofiles.holds.hold import OWN_KINDS, Hold, gpu_conflicts, results_conflicts
+from taoprofiles.holds.liveness import ActiveHolds
+from taoprofiles.system import processes
 
 
 def parse_gpus(text: str) -> list[str] | int | str:
@@ -31,10 +33,16 @@ def is_count(text: str | None) -> bool:
     return text is not None and text.isascii() and text.isdigit() and int(text) > 0
 
 
-def check_results(hold: Hold, active_runs: list[Hold]) -> None:
-    """Raise HeldError if one of ``active_runs`` writes a results folder of ``hold``."""
-    conflicts = results_conflicts(active_runs, hold.results)
-    if conflicts:
+def reserve(
+    hold: Hold, active: ActiveHolds, gpus: str | None, available: list[str] | None, *, allow_overlap: bool
+) -> None:
+    """Set the GPUs of ``hold`` for the option ``gpus``.
+
+    Raises HeldError if an active run uses them, or its results folder, unless ``allow_overlap``; and UsageError.
+    """
+    runs = [run for run in active.holds if run.kind in OWN_KINDS and not run.released]
+    conflicts = results_conflicts(runs, hold.results)
+    if conflicts and not allow_overlap:
         raise HeldError(
             f"cannot start '{hold.profile}': another training is writing to '{conflicts[0][1]}'",
             problems=[other.line() for other, _ in conflicts],
@@ -42,15 +50,17 @@ def check_results(hold: Hold, active_runs: list[Hold]) -> None:
             "with --force",
             holds=[other for other, _ in conflicts],
         )
+    on_this_machine = [run for run in runs if processes.same_machine(run.host_id, hold.host_id)]
+    hold.gpus = _choose_gpus(hold, gpus, available, on_this_machine, active.others)
 
 
-def choose_gpus(
+def _choose_gpus(
     hold: Hold, option: str | None, available: list[str] | None, active_runs: list[Hold], others: list[Hold]
 ) -> list[str] | str | None:
     """Return the GPUs for ``--gpus``: indices, "all", or None without the option.
 
     ``available`` are the indices that the driver lists, None without a driver. Those that ``others``, containers of
-    other users, have reserved are taken last, but never refused. Raises HeldError, UsageError.
+    other users, have reserved are taken last, but never refused.
     """
     if option is None:
         return None

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles.errors import TaoprofError, UsageError, reason_of
-from taoprofiles.holds.hold import OWN_KINDS, RUN_VARIABLE, Hold, new_hold
-from taoprofiles.holds.liveness import HEARTBEAT, ActiveHolds, find_active_holds
+from taoprofiles.holds.hold import RUN_VARIABLE, Hold, new_hold
+from taoprofiles.holds.liveness import HEARTBEAT, find_active_holds
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.launcher import installed
 from taoprofiles.launcher.argv import PROGRAMS, container_words, parse_launcher_argv, unwrapped
@@ -379,7 +379,7 @@ def prepare(
     with Lock(context.lock, timeout):
         others = available_gpus is not None
         active = find_active_holds(context, files.read_mapping_file(context), may_write=True, others=others)
-        _reserve_resources(hold, active, available_gpus, options)
+        resources.reserve(hold, active, options.gpus, available_gpus, allow_overlap=options.allow_overlap)
         preflight.make_folders(missing_folders)
         records = HoldRecords(context)
         # Before the switch, which must not happen if this fails. It does not block it: it needs the new mapping.
@@ -463,15 +463,6 @@ def _terminal_input(is_needed: bool) -> Iterator[int | None]:
     finally:
         os.close(terminal)
         os.close(controller)
-
-
-def _reserve_resources(hold: Hold, active: ActiveHolds, available_gpus: list[str] | None, options: RunOptions) -> None:
-    """Raise HeldError if an active run uses the results folder or the GPUs of ``hold``; else set its GPUs."""
-    runs = [run for run in active.holds if run.kind in OWN_KINDS and not run.released]
-    if not options.allow_overlap:
-        resources.check_results(hold, runs)
-    on_this_machine = [run for run in runs if processes.same_machine(run.host_id, hold.host_id)]
-    hold.gpus = resources.choose_gpus(hold, options.gpus, available_gpus, on_this_machine, active.others)
 
 
 def _with_tag(rendered: dict[str, Any], hold: Hold, *, set_gpus: bool = False) -> dict[str, Any]:
