@@ -30,6 +30,7 @@ _USER_WITH_SLASH = r"""[^\s/?#"'<>@:\[]*:(?!\d{1,5}[/?#,])[^\s"'<>@]+(?:@[^\s/?#
 """The password contains a '/', '?' or '#'; a port before the path is none."""
 _TYPE = r"(?i:(?:bearer|basic|token|apikey)\s+)?"
 _AUTHORIZATION = rf"""((?i:authorization)["']?\s*[:=]\s*["']?{_TYPE})[^\s"',;}}]+"""
+_BEARER = r"""(?i:\bbearer)\s+(?!\*)[^\s"',;}]+"""
 _PARAMETER = r"""([?&#]([\w.-]++)=)[^\s&#"'<>]+"""
 _SECRET_NAME = rf"(?=[\w.-]*(?i:{'|'.join(_WORDS)}))[\w.-]++"
 _PAIR = rf"""((?<![\w./?&#-])({_SECRET_NAME})(?: = |=))("[^"]*+"|'[^']*+'|\{{[^}}]*+\}}|{_TYPE}[^\s;"']++)"""
@@ -47,7 +48,8 @@ def mask_command(words: Sequence[str], known: Iterable[str] = ()) -> list[str]:
     before = password_option = ""
     for word in words:
         name, equals, _ = word.partition("=")
-        if before.startswith("-") and "=" not in before and (is_secret_argument(before) or before == password_option):
+        is_option = before.startswith("-") and "=" not in before
+        if before.lower() == "bearer" or (is_option and (is_secret_argument(before) or before == password_option)):
             masked = MASK
         elif equals and is_secret_argument(name):
             masked = f"{name}={MASK}"
@@ -96,11 +98,12 @@ def _unquote(match: re.Match[str]) -> str:
 def mask_text(text: str) -> str:
     """Return a text with its secrets masked.
 
-    They are passwords, tokens and secret parameters of URLs, ``Password=…``, ``Authorization: …``, and ``api_key: …``
-    of a list in braces.
+    They are passwords, tokens and secret parameters of URLs, ``Password=…``, ``Authorization: …``, ``Bearer …``, and
+    ``api_key: …`` of a list in braces.
     """
     has_user = ":/" in text and "@" in text
-    if not has_user and not (any(mark in text for mark in "=:") and _has_secret_word(text)):
+    has_bearer = "bearer " in text.lower()
+    if not (has_user or has_bearer or (any(mark in text for mark in "=:") and _has_secret_word(text))):
         return text
     import re  # imported here, since 'use' does not need it and must start fast
 
@@ -121,6 +124,7 @@ def mask_text(text: str) -> str:
         urls = zip(rest[::2], rest[1::2], strict=True)
         text = head + "".join(start + _mask_user(url, is_web=start.startswith("http")) for start, url in urls)
     text = re.sub(_AUTHORIZATION, rf"\1{MASK}", text)
+    text = re.sub(_BEARER, lambda match: match[0].split()[0] + f" {MASK}", text) if has_bearer else text
     text = re.sub(_PARAMETER, masked_parameter, text)
     text = re.sub(_PAIR, masked, text)
     return re.sub(_ITEM, masked, text) if "://" in text or "{" in text else text

@@ -232,6 +232,8 @@ def test_secrets_inside_of_a_word(word: str, shown: str) -> None:
         ("Server=h;Pwd=S3CR3T", "Server=h;Pwd=***"),
         ("host=h password='S3 CR3T' user=u", "host=h password=*** user=u"),
         ("Authorization: Bearer S3CR3T", "Authorization: Bearer ***"),
+        ("Bearer S3CR3T", "Bearer ***"),
+        ("header=bearer S3CR3T", "header=bearer ***"),
         ('{"api_key": "S3CR3T"}', '{"api_key": ***}'),
     ],
 )
@@ -273,6 +275,7 @@ def test_ordinary_text_is_not_masked(text: str) -> None:
             'curl -H "Authorization: Bearer ***" https://h -k "***"',
         ),
         ("mysql -pS3CR3T x", "mysql -p*** x"),
+        ("x Bearer S3CR3T y", "x Bearer *** y"),
     ],
 )
 def test_command_line_in_a_word(word: str, shown: str) -> None:
@@ -282,6 +285,10 @@ def test_command_line_in_a_word(word: str, shown: str) -> None:
 @pytest.mark.parametrize("text", ["http://a:" * 9_000 + "@", "-key" * 20_000 + "= x", "' \"\\" * 20_000 + " ="])
 def test_masking_a_long_text_takes_linear_time(text: str) -> None:
     mask_command([text, f"{text} x"])
+
+
+def test_a_bearer_token_that_is_a_word_of_its_own() -> None:
+    assert mask_command(["x", "Bearer", "S3CR3T", "y"]) == ["x", "Bearer", "***", "y"]
 
 
 def test_check_and_history_mask_secrets_of_a_command(home: Home) -> None:
