@@ -216,7 +216,7 @@ def _text_with_network(store: Store, name: str) -> bytes:
 def _with_keys(name: str, text: str, settings: Mapping[str, str | None]) -> str:
     document = tomlkit.parse(text)
     for key, value in settings.items():
-        *tables, last = _location(key)
+        *tables, last = _location(name, key)
         table: Any = document
         for step in tables:
             if step not in table:
@@ -233,8 +233,8 @@ def _with_keys(name: str, text: str, settings: Mapping[str, str | None]) -> str:
     return tomlkit.dumps(document)
 
 
-def _location(key: str) -> list[str]:
-    """Return the tables and the key in the file for a key of ``set``."""
+def _location(name: str, key: str) -> list[str]:
+    """Return the tables and the key in the file of profile ``name`` for a key of ``set``."""
     top, _, rest = key.partition(".")
     if key in Profile.model_fields and key not in TABLES and key != "variables":
         return [key]
@@ -246,10 +246,14 @@ def _location(key: str) -> list[str]:
         return key.split(".")
     if key.replace("_", "A").isalnum() and key.upper() == key:
         return ["variables", key]
-    raise UsageError(
-        f"'{key}' is neither a key of a profile nor the name of a variable",
-        hint="such as NUM_GPUS, project_dir, docker.shm_size or container.env.NAME; 'taoprof edit' changes mounts",
-    )
+    table = re.split(r"[.\[]", key)[0]
+    what = "is neither a key of a profile nor the name of a variable"
+    hint = "such as NUM_GPUS, project_dir, docker.shm_size or container.env.NAME"
+    if table in TABLES or table == "variables":
+        what = f"cannot be set: '{table}' is a table, which 'set' changes only key by key"
+    if table == "mounts":
+        what, hint = "cannot be set: 'set' does not change mounts", f"taoprof edit {name}"
+    raise UsageError(f"'{key}' {what}", hint=hint)
 
 
 def _typed(tables: list[str], key: str, value: str) -> str | int | bool:

@@ -244,6 +244,7 @@ def _explain(fault: Mapping[str, Any], where: str) -> str:
     by_key = {
         "schema": "must be 1",
         "docker.shm_size": 'must be a number with b, k, m or g, such as "16G", or a whole number of bytes',
+        "network": "may contain only letters, digits, '.', '_' and '-', and must start with a letter or digit",
     }
     by_kind = {
         "missing": "missing",
@@ -256,8 +257,8 @@ def _explain(fault: Mapping[str, Any], where: str) -> str:
         "literal_error": f"must be {limits.get('expected')}",
         "less_than_equal": f"must be at most {limits.get('le')}",
         "greater_than_equal": f"must be at least {limits.get('ge')}",
-        "string_pattern_mismatch": "may contain only letters, digits and '_' (in a network also '.' and '-'), at most "
-        "256 of them, and must not start with a sign",
+        "string_pattern_mismatch": "may contain only letters, digits and '_', at most 256 of them, and must not start "
+        "with a digit",
     }
     return by_key.get(where) or by_kind.get(kind) or message[:1].lower() + message[1:]
 

@@ -251,6 +251,27 @@ def test_mkdir_refuses_a_placeholder_or_a_comment(home: Home, folder: str, cause
     assert list(home.root.glob("*USER*")) + list(home.root.glob("data*")) == []
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("=1", "a setting has no key"),
+        ("", "a setting has no key"),
+        ("mounts.0=/x", "'mounts.0' cannot be set: 'set' does not change mounts\nhint: taoprof edit p"),
+        ("mounts[0].source=/x", "'mounts[0].source' cannot be set: 'set' does not change mounts"),
+        ("docker=x", "'docker' cannot be set: 'docker' is a table, which 'set' changes only key by key"),
+        ("container.env=1", "'container.env' cannot be set: 'container' is a table"),
+        ("docker.shm_size=abc", 'docker.shm_size: must be a number with b, k, m or g, such as "16G"'),
+        ("1A=2", "variables.1A: may contain only letters, digits and '_', at most 256 of them, and must not"),
+        ("network=", "network: may contain only letters, digits, '.', '_' and '-', and must start with a letter or"),
+    ],
+)
+def test_set_says_what_is_wrong_with_a_setting(home: Home, setting: str, message: str) -> None:
+    profile(home, "p")
+    done = call(home, "set", "p", setting)
+    assert done.status in (2, 3)
+    assert message in done.err
+
+
 def test_set_says_that_the_mapping_file_does_not_have_the_change(home: Home) -> None:
     profile(home, "p")
     assert call(home, "set", "p", "docker.shm_size=2G").err == ""

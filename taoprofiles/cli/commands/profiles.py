@@ -71,6 +71,8 @@ def set_command(context: Context, args: argparse.Namespace) -> Result:
     settings: dict[str, str | None] = dict.fromkeys(args.unset)
     for setting in args.settings:
         key, equals, value = split_setting(setting)
+        if not key:
+            raise UsageError("a setting has no key", hint=f"for example: taoprof set {args.name} NUM_GPUS=2")
         if not equals:
             raise UsageError(f"'{key}' has no value", hint=f"'taoprof set {args.name} {key}=VALUE', or --unset {key}")
         settings[key] = value
