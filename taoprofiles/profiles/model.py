@@ -131,10 +131,10 @@ def parse(content: bytes, *, name: str, path: str) -> Profile:
     raise invalid_profile(name, path, [problem])
 
 
-def from_data(data: Mapping[str, Any], *, name: str, path: str = NOT_WRITTEN) -> Profile:
+def from_data(data: Mapping[str, Any], *, name: str) -> Profile:
     """Validate the data of a profile. Raises InvalidProfileError, or UsageError if a text is not valid Unicode."""
     as_bytes(json.dumps(data, ensure_ascii=False))
-    return _validate(data, name, path)
+    return _validate(data, name, NOT_WRITTEN)
 
 
 def as_bytes(text: str) -> bytes:

@@ -114,7 +114,7 @@ class History:
         entry = self.external_entry(content, writer=writer)
         return None if entry is None else self.record([entry])
 
-    def external_entry(self, content: bytes | None, *, writer: str | None = None) -> dict[str, Any] | None:
+    def external_entry(self, content: bytes | None, *, writer: str | None) -> dict[str, Any] | None:
         """Return the entry to record for an external change since the last one, None if there was none."""
         last = next(self.mappings(content), None)
         before, is_known = (last.after, last.has_after) if last else (None, True)
@@ -373,7 +373,7 @@ def require_known_format(path: str, version: int, known: int) -> None:
         )
 
 
-def lines_backwards(path: str, block: int = 1 << 13) -> Iterator[bytes]:
+def lines_backwards(path: str) -> Iterator[bytes]:
     """Yield the lines of a journal, the last one first, reading no more of it than needed."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -382,7 +382,7 @@ def lines_backwards(path: str, block: int = 1 << 13) -> Iterator[bytes]:
     except OSError as error:
         raise to_taoprof_error(path, "read", error) from error
     try:
-        position = os.fstat(fd).st_size
+        position, block = os.fstat(fd).st_size, 1 << 13
         tail = b""
         while position > 0:
             size = min(block, position)

@@ -97,9 +97,7 @@ def _document(context: Context, args: argparse.Namespace, name: str, content: by
 
 def _still_needed(context: Context, name: str) -> list[str]:
     """Return messages that name the environment variables and folders that a profile needs and that are not there."""
-    path = Store(context).path(name)
-    profile = parse(Store(context).text(name), name=name, path=path)
-    renderer = Renderer(template(profile, name=name), context, name=name, path=path)
+    renderer = Store(context).renderer(name)
     needed: dict[str, None] = {}
     for render in (renderer.variables, renderer.mapping):
         try:

@@ -52,7 +52,7 @@ def new_command(context: Context, args: argparse.Namespace) -> Result:
     missing = [source for source in sources if not os.path.exists(source)]
     messages.append(f"using layout '{layout}': {reason}")
     if missing:
-        messages.append(_missing(context, name, missing))
+        messages.append(missing_folders(context, name, missing))
     path = store.path(name)
     data = {"name": name, "layout": layout, "why": reason, "path": path, "missing": missing}
     return Result(data, [f"profile '{name}' created{folder} ({context.short(path)})"], messages=messages)
@@ -100,12 +100,8 @@ def _describe_problems(context: Context, name: str, settings: Mapping[str, str |
         if not (finding.id == "src-missing" and finding.fix)
     ]
     if folders:
-        lines.append(_missing(context, name, folders))
+        lines.append(missing_folders(context, name, folders))
     return lines
-
-
-def _missing(context: Context, name: str, folders: list[str]) -> str:
-    return missing_folders(context, name, folders)
 
 
 def rename_command(context: Context, args: argparse.Namespace) -> Result:
