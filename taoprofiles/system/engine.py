@@ -199,7 +199,9 @@ class Engine:
 
 def _connect_unix(path: str, seconds: float) -> socket.socket:
     try:
-        os.stat(path)  # first: where there is no engine, nothing of this needs to be loaded
+        # First, since the import takes long where there is no engine; what is no socket's path is refused by 'connect'.
+        if 0 < len(os.fsencode(path)) < 108 and "\0" not in path:
+            os.stat(path)
         import socket
 
         connection = socket.socket(socket.AF_UNIX)

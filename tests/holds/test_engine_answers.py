@@ -18,7 +18,7 @@ from taoprofiles.holds import manage
 from taoprofiles.storage.paths import Context
 from taoprofiles.switching import switch
 from taoprofiles.switching.switch import SwitchResult
-from taoprofiles.system.engine import Engine
+from taoprofiles.system.engine import Engine, EngineError
 from tests.support.commands import CommandResult, call, one_clear_error
 from tests.support.engine import until
 from tests.support.home import ALL
@@ -166,7 +166,9 @@ def test_no_engine(sandbox: Sandbox) -> None:
     for address, warning in {
         **dict.fromkeys((f"unix://{folder}/none", f"unix://{folder}/none/none", f"unix://{folder}/file/none"), ""),
         **dict.fromkeys((f"unix://{folder}/stale", f"tcp://127.0.0.1:{port}"), "connection refused"),
-        **dict.fromkeys(("what", "unix:", "unix://", "tcp://", "tcp://127.0.0.1", "tcp://127.0.0.1:x"), None),
+        "unix://": "invalid argument",
+        f"unix://{folder}/{'x' * 108}": "path too long",
+        **dict.fromkeys(("what", "unix:", "tcp://", "tcp://127.0.0.1", "tcp://127.0.0.1:x"), None),
         "npipe:////./pipe/docker": "has a scheme that taoprof does not support",
     }.items():
         switch.switch_profile(sandbox.context, "a")
@@ -174,6 +176,12 @@ def test_no_engine(sandbox: Sandbox) -> None:
         assert (done.status, "Traceback" in done.err) == (0, False), (address, done.err)
         assert warning is None or warning in done.err, address
         assert warning != "" or done.err == "", address
+
+
+def test_no_engine_at_an_address_that_no_file_can_have(sandbox: Sandbox) -> None:
+    with pytest.raises(EngineError) as raised:
+        Engine({}, address="unix:///a\0b").containers()  # of a damaged hold record
+    assert raised.value.absent
 
 
 def test_an_engine_without_permission(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
