@@ -27,6 +27,7 @@ from taoprofiles.rules.command_paths import CommandContext, check_command, expla
 from taoprofiles.rules.finding import ERROR, WARNING, Finding, by_severity, warning
 from taoprofiles.storage import files
 from taoprofiles.storage.paths import Context
+from taoprofiles.switching import preflight
 from taoprofiles.system import filesystem
 from taoprofiles.system.filesystem import PathInfo, find_foreign_files
 
@@ -87,6 +88,7 @@ def check(context: Context, name: str | None, command: list[str], *, launcher: s
             warning("command-not-checked", "command", what, hint="give the 'tao' command itself after '--'")
         )
     prediction, secrets = None, target.secret_environment
+    preflight.require_answer(target.content)
     if target.content is not None or target.name is None:
         host = _get_host(context, target, installed_launcher, version)
         arguments = words[1:] if words and words[0] in MAIN_PROGRAMS else None  # the simulation knows no tao-deploy
@@ -139,6 +141,7 @@ def check_settings(context: Context, name: str, settings: Mapping[str, str | Non
     target = CheckTarget.from_profile(context, name)
     if target.content is None:
         return []
+    preflight.require_answer(target.content)
     rendered, locate = mapping.parse(target.content, name), target.file.locate
     host, docker = Host(context.environ, context.folder), rendered.get("DockerOptions") or {}
     names = [entry["variable"] for entry in rendered.get("Envs", [])]

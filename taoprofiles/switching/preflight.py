@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import _thread
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from taoprofiles.errors import InvalidProfileError, TaoprofError
+from taoprofiles.errors import InvalidProfileError, InvalidStateError, TaoprofError
 from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.location import Location, resolve
 from taoprofiles.masking import mask_command
+from taoprofiles.mounts.mapping import parse
 from taoprofiles.rules import container, mounts
 from taoprofiles.rules.finding import ERROR, Finding
 from taoprofiles.rules.locations import in_profile
 from taoprofiles.storage.files import to_taoprof_error
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
 
     from taoprofiles.storage.paths import Context
@@ -79,9 +81,15 @@ def check_mapping(
     return folders
 
 
-def require_answer(mapping: Mapping[str, Any], seconds: float = ANSWER_TIMEOUT) -> None:
-    """Raise TaoprofError for a source on a file server that does not answer within ``seconds``: a look at it hangs."""
-    sources = iter([mount["source"] for mount in mapping["Mounts"]])
+def require_answer(mapping: Mapping[str, Any] | bytes | None, seconds: float = ANSWER_TIMEOUT) -> None:
+    """Raise TaoprofError for a source on a file server that does not answer within ``seconds``: a look at it hangs.
+
+    ``mapping`` may be the content of a mounts file; one that is not a mapping is not examined.
+    """
+    sources: Iterator[str] = iter(())
+    with suppress(InvalidStateError, TypeError, KeyError):
+        parsed = parse(mapping, "") if isinstance(mapping, bytes) else mapping or {}
+        sources = iter([os.path.expanduser(mount["source"]) for mount in parsed["Mounts"]])
     examined = ""
     is_done = _thread.allocate_lock()
 

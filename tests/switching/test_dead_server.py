@@ -11,6 +11,7 @@ import pytest
 from taoprofiles.errors import TaoprofError
 from taoprofiles.runs import run
 from taoprofiles.switching import preflight, switch
+from tests.support.commands import CommandResult, call
 from tests.support.sandbox import Sandbox
 
 DEAD = "/dead/data"
@@ -55,6 +56,25 @@ def test_a_switch_gives_up_and_others_do_not_wait(dead: Sandbox) -> None:
     thread.join(20)
     assert errors == [f"'{DEAD}' does not answer within 1 s: its file server may be down"]
     assert dead.run("current").stdout == "b\n"
+
+
+COMMANDS = [
+    ["check"],
+    ["check", "dead"],
+    ["check", "dead", "--", "tao", "model", "dino", "train", "-e", "/data/x.yaml"],
+    ["set", "dead", "DATA_DIR=/data"],
+]
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_a_check_gives_up(dead: Sandbox, words: list[str]) -> None:
+    dead.mapping_file.write_text(f'{{"Mounts": [{{"source": "{DEAD}", "destination": "/data"}}]}}')
+    results: list[CommandResult] = []
+    thread = threading.Thread(target=lambda: results.append(call(dead, *words)))
+    thread.start()
+    thread.join(15)
+    assert results, "it hangs"
+    assert "does not answer within 1 s" in results[0].err
 
 
 def test_a_run_gives_up(dead: Sandbox) -> None:
