@@ -24,6 +24,7 @@ from taoprofiles.launcher.quoting import (
 from taoprofiles.launcher.versions import Behaviour, behaviour_or_newest
 from taoprofiles.masking import MASK, MIN_SECRET_LENGTH, is_secret, is_secret_argument, mask_command, mask_text
 from taoprofiles.mounts.paths import HostFiles, PathResolver, Resolution
+from taoprofiles.profiles.rendering import find_placeholder
 from taoprofiles.rules.finding import ERROR, WARNING, Finding
 from taoprofiles.rules.paths import explain
 from taoprofiles.rules.specs import ACTIONS, SPEC_OPTIONS, access, check_specs, is_spec
@@ -120,7 +121,7 @@ def explain_task(
     """
     has_groups, arguments = context.behaviour.task_groups, list(words[1:])
     task, *rest = arguments[1:] if arguments[0] in GROUPS and len(arguments) > 1 else arguments
-    program = words[0]
+    program = "tao" if has_groups else words[0]  # 'tlt' is the program of older launchers
     if arguments[0] == "deploy" and not has_groups and context.behaviour.has_no_docker_mode:
         program = "tao-deploy"  # the program of 4.0.x
     names = sorted({name for _, name in tasks})
@@ -135,7 +136,7 @@ def explain_task(
         forms.append(context.to_pasteable_command(corrected if mask_command(corrected) == corrected else corrected[:4]))
     hint = forms[0] if len(forms) == 1 else "one of: " + " | ".join(forms)
     if not forms:
-        hint = f"{words[0]} {'model ' if has_groups else ''}--help lists the tasks"
+        hint = f"{program} {'model ' if has_groups else ''}--help lists the tasks"
     what = f"{launcher} has no command '{' '.join(arguments[:2] if has_groups else arguments[:1])[:80]}'"
     return Finding("launcher-refuses", "command", what, f"the launcher stops: {refusal.message}", hint, severity=ERROR)
 
@@ -216,7 +217,13 @@ class _CommandChecker:
                 self._unset_words.add(number)
                 why = "taoprof does not know the variables of a notebook or another shell"
                 argument = PathArgument(number, key, word)
-                self._add("arg-empty-variable", argument, f"{unset} is not set", why, self._shell_hint())
+                hint = f"give {key} a value" if is_secret_argument(key) else ""
+                hint = self._shell_hint() if self._context.profile or not hint else hint
+                self._add("arg-empty-variable", argument, f"{unset} is not set", why, hint)
+            elif left := find_placeholder(word):
+                self._unset_words.add(number)
+                what, hint = f"it still contains '{left}'", "replace it by the real path in the container, or value"
+                self._add("placeholder", PathArgument(number, key, word), what, hint=hint, severity=WARNING)
 
     def _check_container_paths(self) -> None:
         """Report paths that exist only in the container, where the task runs on this host."""
@@ -241,7 +248,13 @@ class _CommandChecker:
                 self._words_after_shell[number] = split[0]
             is_home = split == [self._known.get("HOME", "") + word[1:]] and word.startswith("~/")
             is_quoted = split is not None and len(split) == 1 and word == self._context.quote(split[0])
-            if split == [expand_variables(word, self._known)] or is_home or is_quoted or self._unset(word):
+            if (
+                split == [expand_variables(word, self._known)]
+                or is_home
+                or is_quoted
+                or self._unset(word)
+                or find_placeholder(word) == word
+            ):
                 continue
             effect = "changes the value" if secret else _shell_effect(word, split)
             what, why = f"the launcher's shell {effect}", "the launcher pastes its words into 'bash -c' without quotes"
@@ -287,7 +300,8 @@ class _CommandChecker:
         folder = self._context.folder
         for number, key, value in _valued(self._words_after_shell):
             is_results = key in _RESULTS_OPTIONS
-            if (key in SPEC_OPTIONS or is_results) and folder and value[:1] not in ("", "/", "~", "$", "-"):
+            is_relative = number not in self._unset_words and value[:1] not in ("", "/", "~", "$", "-")
+            if (key in SPEC_OPTIONS or is_results) and folder and is_relative:
                 path = os.path.join(folder, value)
                 resolution = self.resolver.resolve(path)
                 argument = PathArgument(number, key, value)
@@ -335,10 +349,14 @@ class _CommandChecker:
         return f"taoprof shell {profile}" if profile else "write the whole path, as it is in the container"
 
     def _unset(self, text: str) -> str:
-        """Return a variable in ``text`` that nobody sets; names in lower case are Hydra's own."""
+        """Return a variable in ``text`` that nobody sets.
+
+        A name in lower case is Hydra's own in ``${name}``, and may be a script's own in a text with blanks.
+        """
         for match in VARIABLE.finditer(text):
             name = match[1] or match[2]
-            if name == name.upper() != name.lower() and name not in self._known and name not in SHELLS_OWN:
+            is_own = name.upper() != name and (match[1] is not None or len(text.split()) > 1)
+            if not is_own and name.strip("_") and name not in self._known and name not in SHELLS_OWN:
                 return f"${name}"
         return ""
 

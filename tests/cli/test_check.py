@@ -9,7 +9,7 @@ import pytest
 
 from taoprofiles.launcher.location import Location
 from taoprofiles.launcher.prediction import Refusal
-from taoprofiles.rules.command_paths import CommandContext, explain_task
+from taoprofiles.rules.command_paths import CommandContext, check_command, explain_task
 from tests.support.commands import call, one_clear_error
 from tests.support.home import Home
 
@@ -127,8 +127,31 @@ def test_a_renamed_task_and_one_with_a_secret(home: Home) -> None:
     context = CommandContext({}, {})
     words = ["tao", "classification", "train"]
     hint = "one of: tao model classification_pyt train | tao model classification_tf1 train"
+    assert explain_task(refusal, ["tlt", "classification", "train"], images, context).hint == hint
     assert explain_task(refusal, words, images, context).hint == hint
     assert explain_task(refusal, ["tao", "model", "dimo", "-k", "s3cret"], images, context).hint == "tao deploy dino -k"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("-e /path/to/spec.txt", ("placeholder", "-e", "it still contains '/path/to'")),
+        ("-e <experiment_spec>", ("placeholder", "-e", "it still contains '<experiment_spec>'")),
+        ("-k your_key", ("placeholder", "-k", "it still contains 'your_'")),
+        ("-k $NO_KEY", ("arg-empty-variable", "-k", "$NO_KEY is not set")),
+        ("-e $spec", ("arg-empty-variable", "-e", "$spec is not set")),
+    ],
+)
+def test_a_value_of_an_example_that_was_never_filled_in(words: str, expected: tuple[str, str, str]) -> None:
+    found = check_command(["tao", "model", "detectnet_v2", "train", *words.split()], CommandContext({}, {}))
+    assert [(finding.id, finding.where, finding.what) for finding in found] == [expected]
+    assert ("path" in found[0].hint) is (words != "-k $NO_KEY")
+
+
+@pytest.mark.parametrize("word", ["train.x=${a.b}", "x=${results}", "for f in *; do echo $f; done"])
+def test_a_name_in_lower_case_that_the_task_sets_itself(word: str) -> None:
+    context = CommandContext({}, {}, is_quoted=True)
+    assert check_command(["tao", "model", "dino", "train", word], context) == []
 
 
 def test_a_command_that_is_not_the_launchers_is_named_as_not_checked(home: Home) -> None:
