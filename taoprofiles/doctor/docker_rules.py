@@ -13,14 +13,12 @@ import shlex
 from taoprofiles.doctor.docker_probe import DockerFacts, EngineProbe, Gpus
 from taoprofiles.launcher.home_probe import FileSystem
 from taoprofiles.rules.finding import Finding, error, warning
-from taoprofiles.system.engine import ABSENT, DENIED, INVALID, REFUSED, TIMED_OUT
+from taoprofiles.system.engine import ABSENT, DEFAULT, DENIED, INVALID, REFUSED, TIMED_OUT
 
-SOCKET = "unix:///var/run/docker.sock"
 ROOM = 40 << 30
 """Bytes. Below this the next image may not fit; NVIDIA asks for 100 GB (TAO quick start, "100 GB of SSD space")."""
 
-DEFAULT = "unset DOCKER_CONTEXT; docker context use default"
-
+_DEFAULT_CONTEXT = "unset DOCKER_CONTEXT; docker context use default"
 ENDS_CONTAINERS = "restarting the engine stops its containers"
 
 
@@ -76,7 +74,7 @@ def _unreachable(docker: DockerFacts, engine: EngineProbe, other: EngineProbe) -
     why = "tao connects to it, and fails with 'Error while fetching server API version'"
     if engine.trouble not in (ABSENT, REFUSED):
         hint = _service(docker, "restart")
-        if engine.address != SOCKET:
+        if engine.address != DEFAULT:
             hint = (
                 f"docker --host {shlex.quote(engine.address)} version" if docker.second.trouble else "unset DOCKER_HOST"
             )
@@ -86,7 +84,7 @@ def _unreachable(docker: DockerFacts, engine: EngineProbe, other: EngineProbe) -
         return error("docker-down", engine.address, f"the engine does not respond: {engine.problem}", why, hint)
     start = _service(docker, "start")
     hint = start if docker.has_daemon else _install(docker, "docker", apt="docker.io")
-    if docker.host and engine is docker.first and engine.address != SOCKET:
+    if docker.host and engine is docker.first and engine.address != DEFAULT:
         why = "DOCKER_HOST names it, for tao and the docker command"
         hint = "docker context ls" if docker.second.trouble else "unset DOCKER_HOST"
     elif not other.trouble and other.address != engine.address:
@@ -123,18 +121,18 @@ def _mismatch(docker: DockerFacts) -> list[Finding]:
     if command.trouble and command.trouble != INVALID:
         what = f"the docker command, which tao needs to run the task, reaches no engine: {command.problem}"
         why = f"it uses the context '{docker.context}', which tao ignores"
-        return [error("daemon-mismatch", where, what, why, DEFAULT)]
+        return [error("daemon-mismatch", where, what, why, _DEFAULT_CONTEXT)]
     if command.id and not command.is_same(first):
         what = f"tao starts containers on '{first.address}', but the docker command uses another engine"
         why = "the task fails with 'No such container', and 'docker ps' does not show the container"
-        return [error("daemon-mismatch", where, what, why, DEFAULT)]
+        return [error("daemon-mismatch", where, what, why, _DEFAULT_CONTEXT)]
     return []
 
 
 def _kind(docker: DockerFacts) -> list[Finding]:
     findings = []
     engine = docker.first
-    if docker.host and docker.host != SOCKET:
+    if docker.host and docker.host != DEFAULT:
         what = f"DOCKER_HOST is '{docker.host}'"
         why = "one of tao's two clients uses it, the other always /var/run/docker.sock"
         if not docker.host.startswith("unix://"):

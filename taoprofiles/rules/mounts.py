@@ -34,14 +34,13 @@ def check(mounts: Sequence[ResolvedMount], locate: Locator, host: Host) -> Itera
 
 
 def _check_source(mount: ResolvedMount, locate: Locator, host: Host, *, missing: bool) -> Iterator[Finding]:
-    written = str(mount.entry["source"])
+    written, stops = str(mount.entry["source"]), f"the launcher stops: ValueError: {missing_source(mount.source)}"
     where = locate(mount.location._replace(key="source"))
     if written[:1].isalpha() and written[1:3] in (":\\", ":/"):
         hint = "write the Linux path of the folder, such as /data"
         if is_wsl():
             linux_path = f"/mnt/{written[0].lower()}/" + written[3:].replace("\\", "/")
             hint = f"in WSL that folder is '{linux_path}'"
-        stops = f"the launcher stops: ValueError: {missing_source(mount.source)}"
         yield error("src-missing", where, f"'{written}' is a Windows path", stops, hint, by_hand=True)
         return
     if not written.startswith(("/", "~")):
@@ -51,7 +50,7 @@ def _check_source(mount: ResolvedMount, locate: Locator, host: Host, *, missing:
     if ":" in mount.source:
         yield _colon(where, mount.source)
     if missing:
-        yield _missing_source(mount, where, host)
+        yield _missing_source(written, where, host, stops)
 
 
 def _missing_volume(mount: ResolvedMount, host: Host) -> Finding:
@@ -63,8 +62,7 @@ def _missing_volume(mount: ResolvedMount, host: Host) -> Finding:
     return warning("volume-argument", "--volume", what, f"Docker creates '{mount.source}' as root", hint)
 
 
-def _missing_source(mount: ResolvedMount, where: str, host: Host) -> Finding:
-    written, stops = str(mount.entry["source"]), f"the launcher stops: ValueError: {missing_source(mount.source)}"
+def _missing_source(written: str, where: str, host: Host, stops: str) -> Finding:
     path = os.path.join(host.folder, host.expanduser(written))
     problem, left = PathInfo(path).problem, find_placeholder(written)
     if problem and problem != "missing":
