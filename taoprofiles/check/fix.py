@@ -51,7 +51,7 @@ def plan(
 
 
 def _may_rewrite(context: Context, findings: Sequence[Finding], path: str) -> bool:
-    """Check whether a mounts file may be written anew: the history can restore it, and no key comes twice in it."""
+    """Check whether a mounts file may be rewritten: the history can restore it, and no key comes twice in it."""
     return path == context.mapping_file and all(finding.id != "json-dup-key" for finding in findings)
 
 

@@ -101,7 +101,7 @@ class Guard:
             failure, writer = None, None
             try:
                 file, writer = self._read()
-            except TaoprofError as error:  # a folder, say: nothing can be restored, but everything else goes on
+            except TaoprofError as error:  # a folder, say: nothing can be restored, but everything else continues
                 failure = error
                 file = self._with_entry(self._intact._replace(content=self._content))
             active = self._find_holds(file, containers)

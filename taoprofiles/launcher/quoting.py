@@ -106,7 +106,7 @@ def split_like_bash(
     files that a glob pattern matches in the launcher's working directory.
     """
     text = word.replace("'\\''", "\0")  # a quote that comes through the outer shell
-    if "'" in text or "\\\n" in text:  # a quote that stays open, or a line that goes on
+    if "'" in text or "\\\n" in text:  # a quote that stays open, or a line that is continued
         return None
     words: list[str] = []
     position = 0

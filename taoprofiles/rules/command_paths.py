@@ -240,7 +240,7 @@ class _CommandChecker:
         taken = taken_volumes(self.words, self._context.behaviour, self._context.environ)
         for number, key, _ in _valued(self.words):
             word = self.words[number]
-            if number in taken:
+            if number in taken or (word and find_placeholder(word) == word):
                 continue
             split = split_like_bash(word, self._known, self._context.files.matches)
             secret = is_secret_argument(key)
@@ -248,13 +248,7 @@ class _CommandChecker:
                 self._words_after_shell[number] = split[0]
             is_home = split == [self._known.get("HOME", "") + word[1:]] and word.startswith("~/")
             is_quoted = split is not None and len(split) == 1 and word == self._context.quote(split[0])
-            if (
-                split == [expand_variables(word, self._known)]
-                or is_home
-                or is_quoted
-                or self._unset(word)
-                or find_placeholder(word) == word
-            ):
+            if split == [expand_variables(word, self._known)] or is_home or is_quoted or self._unset(word):
                 continue
             effect = "changes the value" if secret else _shell_effect(word, split)
             what, why = f"the launcher's shell {effect}", "the launcher pastes its words into 'bash -c' without quotes"

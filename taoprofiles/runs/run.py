@@ -75,7 +75,7 @@ class RunOptions:
     """Options of a run.
 
     - ``mkdir``: create missing source folders; ``check``: refuse what would certainly fail
-    - ``allow_overlap``: start although another run writes to the same results folder
+    - ``allow_overlap``: start even if another run writes to the same results folder
     - ``shared``: use the shared mapping file; ``release``: the id of a hold that does not block that switch
     - ``gpus``: see ``resources.parse_gpus``
     - ``image``: run a container of this image without the launcher; ``terminal``: with a terminal in it

@@ -267,7 +267,7 @@ def _candidates(
 
 @contextmanager
 def _problem_of(file: _File) -> Iterator[None]:
-    """Record an error as the problem of one file: the others are imported all the same."""
+    """Record an error as the problem of one file: the others are still imported."""
     try:
         yield
     except TaoprofError as error:
