@@ -53,6 +53,7 @@ _JSON_HINTS = (
     (r"['\u2018\u2019\u201c\u201d]", 'JSON has only straight double quotes: "…"'),
     (r"//|/\*|#", "JSON has no comments: remove it"),
     (r"(?:None|True|False)\b", "in JSON this is null, true or false"),
+    (r"(?:import|from|with)\s|[A-Za-z_]\w*\s*=[^=]", "this is Python code: save it as a .py file and import that"),
     (r"(?P<text>[/~][^\s\"{}\[\],]*|Mounts|Envs|DockerOptions|source|destination)", 'texts need double quotes: "{}"'),
     (r"[^\"]", "texts need double quotes"),  # not quoted here, since it may be a secret
 )
