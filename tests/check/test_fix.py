@@ -161,6 +161,7 @@ def test_a_comma_too_many_is_named_where_it_stands(home: Home, blanks: str, is_l
         ('{"Mounts": []}\n{"Mounts": []}', 2, "the mapping ends before this: keep one of the two, as one object { … }"),
         ("{'Mounts': []}", 1, 'JSON has only straight double quotes: "…"'),
         ('{"Mounts": [], "a": \u201cx\u201d}', 1, 'JSON has only straight double quotes: "…"'),
+        ('drive_map = {\n"Mounts": []}', 1, "this is Python code: save it as a .py file and import that"),
         ("{Mounts: []}", 1, 'texts need double quotes: "Mounts"'),
         ('{"Mounts": [], // mine\n}', 1, "JSON has no comments: remove it"),
         ('{"Mounts": [],\n"a": None}', 2, "in JSON this is null, true or false"),

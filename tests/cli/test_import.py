@@ -269,7 +269,6 @@ def test_a_mapping_that_is_not_known_is_named_with_its_line(home: Home, sources:
         ("p.toml", "a: b\n", 3, "profile 'p' is not valid"),
         ("two.json", '{"Mounts": []}\n{"Mounts": []}', 3, "hint: the mapping ends before this"),
         ("bare.json", '{"Mounts": [{"source": /srv/data}]}', 3, 'hint: texts need double quotes: "/srv/data"'),
-        ("code.json", 'drive_map = {\n    "Mounts": []\n}\n', 3, "hint: this is Python code: save it as a .py file"),
         ("single.json", "{'Mounts': []}", 3, "hint: JSON has only straight double quotes"),
         ("comment.json", '{"Mounts": [] // none\n}', 3, "hint: JSON has no comments: remove it"),
     ],
