@@ -291,6 +291,13 @@ ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
         _REVEAL,
     ),
     "init": (_argument("shell", "your shell", choices=("bash", "zsh", "fish")),),
+    "kernel": (
+        _argument("action", "install, list or remove", choices=("install", "list", "remove"), metavar="ACTION"),
+        _profile(optional=True),
+        _path("--python", "PATH", "the Python with ipykernel; default: of VIRTUAL_ENV, or the python3 on PATH"),
+        _path("--prefix", "DIR", "the environment whose Jupyter has the kernel; default: the user's kernels"),
+        _flag("--all", "remove: the kernels of all profiles"),
+    ),
     "render": (
         _profile(),
         _argument("--to", "output format", required=True, choices=TARGETS),

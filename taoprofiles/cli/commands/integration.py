@@ -1,4 +1,4 @@
-"""env, init, render, path, service, schema."""
+"""env, init, kernel, render, path, service, schema."""
 
 from __future__ import annotations
 
@@ -140,3 +140,21 @@ def schema_command(context: Context, args: argparse.Namespace) -> Result:
 
     schema = json_schema()
     return Result({"schema": schema}, raw=json.dumps(schema, indent=2) + "\n")
+
+
+def kernel_command(context: Context, args: argparse.Namespace) -> Result:
+    from taoprofiles.profiles import kernels
+
+    if args.action == "list":
+        found = kernels.installed(context, args.prefix)
+        lines = table([(k["profile"], k["kernel"], k["python"]) for k in found]) if found else ["no kernels"]
+        return Result({"action": "list", "kernels": found}, lines)
+    if (args.name is None) != (args.all and args.action == "remove"):
+        raise UsageError("name one profile" + (", or --all" if args.action == "remove" else ""))
+    if args.action == "install":
+        found = [kernels.install(context, args.name, args.python, args.prefix)]
+        lines = [f"kernel 'TAO: {args.name}' installed in {context.short(found[0]['path'])}"]
+    else:
+        found = kernels.remove(context, args.name, args.prefix)
+        lines = [f"kernel 'TAO: {kernel['profile']}' removed" for kernel in found] or ["no kernels"]
+    return Result({"action": args.action, "kernels": found}, lines)
