@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from taoprofiles.errors import InvalidStateError, TaoprofError
@@ -396,4 +397,5 @@ def lines_backwards(path: str) -> Iterator[bytes]:
     except OSError as error:
         raise to_taoprof_error(path, "read", error) from error
     finally:
-        os.close(fd)
+        with suppress(OSError):  # a reader that stops early could only print a traceback of it
+            os.close(fd)

@@ -458,3 +458,18 @@ def test_a_change_that_cannot_be_flushed_is_not_said_to_have_failed(
     used.run("undo", check=True)
     assert (used.profiles / "c.toml").read_bytes() == content
     assert used.run("current").stdout == "b\n"
+
+
+def test_a_reader_that_stops_early_prints_no_error_of_close(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "history.jsonl"
+    path.write_bytes(b"first\nlast\n")
+    close = os.close
+
+    def fail(fd: int) -> None:
+        close(fd)
+        raise OSError(errno.EIO, "Input/output error")
+
+    lines = journal.lines_backwards(str(path))
+    assert next(lines) == b""
+    monkeypatch.setattr(journal.os, "close", fail)
+    lines.close()
