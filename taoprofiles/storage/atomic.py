@@ -62,11 +62,7 @@ def replace(
         if content is not None and on_replaced is not None:
             on_replaced(content)
 
-    try:
-        if link and link != files.link_target(path):
-            _swap(path, lambda temporary, _: os.symlink(link, temporary), report_link, displaced, may_be_link=True)
-        # Not through ``path`` if the link is known: it may be replaced now, and another file would be overwritten.
-        target = path if link is None else files.real_path(os.path.join(os.path.dirname(path), link) if link else path)
+    def swap(target: str) -> None:
         _swap(
             target,
             lambda temporary, old: _write_new(temporary, data, attributes or old),
@@ -74,6 +70,14 @@ def replace(
             displaced,
             may_be_link=link is None,
         )
+
+    try:
+        if link and link != files.link_target(path):
+            _swap(path, lambda temporary, _: os.symlink(link, temporary), report_link, displaced, may_be_link=True)
+        if link is None:
+            swap(path)
+        else:  # not through ``path`` if the link is known: it may be replaced now, and another file be overwritten
+            _at_target(os.path.join(os.path.dirname(path), link) if link else path, swap)
     except OSError as error:
         raise to_taoprof_error(path, "write", error) from error
 
@@ -94,7 +98,7 @@ def _swap(
             old = _stat(target, may_be_link=may_be_link)
             create(temporary, old)
             if old is None:
-                # A link, since another program may have created the file since: it is never overwritten.
+                # A link, since another program may have created the file since: it is never overwritten unread.
                 if not _try_link(temporary, target):
                     os.replace(temporary, target)
                 else:
@@ -132,23 +136,37 @@ def delete(path: str, *, on_deleted: OnReplaced | None = None) -> None:
     ``on_deleted`` gets the content that the file had; after an error, also one that it raises, the file is back.
     Raises TaoprofError.
     """
-    target = files.real_path(path)
     try:
-        with DirectoryLock(os.path.dirname(target)) as lock:
-            _, backup = _free_names(target, is_locked=lock.is_held)
-            if _stat(target) is None:
-                return
-            os.replace(target, backup)
-            try:
-                lock.sync()
-                if on_deleted is not None:
-                    on_deleted(files.read(backup, 1 << 30))
-            except BaseException:
-                _roll_back(backup, target, existed=True)
-                raise
-            unlink_quietly(backup)
+        _at_target(path, lambda target: _delete(target, on_deleted))
     except OSError as error:
         raise to_taoprof_error(path, "remove", error) from error
+
+
+def _delete(target: str, on_deleted: OnReplaced | None) -> None:
+    with DirectoryLock(os.path.dirname(target)) as lock:
+        _, backup = _free_names(target, is_locked=lock.is_held)
+        if _stat(target) is None:
+            return
+        os.replace(target, backup)
+        try:
+            lock.sync()
+            if on_deleted is not None:
+                on_deleted(files.read(backup, 1 << 30))
+        except BaseException:
+            _roll_back(backup, target, existed=True)
+            raise
+        unlink_quietly(backup)
+
+
+def _at_target(path: str, change: Callable[[str], None]) -> None:
+    """Change the file behind ``path``; again, if another program has just created it or made it a symlink."""
+    for attempts_left in reversed(range(10)):
+        try:
+            change(files.real_path(path))
+            break
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.EEXIST) or not attempts_left:
+                raise
 
 
 def read_backup(path: str) -> bytes | None:

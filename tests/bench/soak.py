@@ -1,9 +1,10 @@
 """The guard under all that a busy person does: does its memory grow, do its descriptors, does the file drift?
 
     python -m tests.bench.soak [MINUTES]
+    nice -n -5 python -m tests.bench.soak storm [MINUTES]
 
 Each minute 20 switches, 5 runs on the shared file and 10 foreign writes, one after the other at random; after each, the
-file must be what the rules say. One line a minute.
+file must be what the rules say. One line a minute. The storm (``tests/bench/storm.py``) does everything at once.
 """
 
 from __future__ import annotations
@@ -15,13 +16,19 @@ import time
 from pathlib import Path
 
 from tests.bench.guard import cost, guarded_home, replace
+from tests.bench.storm import Storm
 from tests.support.engine import until
 from tests.support.guard_process import GuardProcess, is_sealed
 from tests.support.sandbox import Sandbox
 
 
 def main() -> None:
-    minutes = int(sys.argv[1]) if len(sys.argv) > 1 else 30
+    words = sys.argv[1:]
+    if words[:1] == ["storm"]:
+        with guarded_home() as (sandbox, guard):
+            Storm(sandbox, guard).rage(float(words[1]) if words[1:] else 60)
+        return
+    minutes = int(words[0]) if words else 30
     with guarded_home() as (sandbox, guard):
         for minute in range(minutes):
             begun = time.monotonic()

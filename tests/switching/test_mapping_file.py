@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from taoprofiles.storage import atomic
 from tests.support.home import Home, require
 
 FOREIGN = b'{"Mounts": [{"source": "/theirs", "destination": "/data"}]}'
@@ -227,3 +228,44 @@ def test_use_of_the_active_mapping_does_the_rest_of_what_was_asked(home: Home) -
         done = home.run("use", name, "--release", hold, "--yes", check=True)
         assert f"hold {hold} stays, because the mapping is the same. To release it: taoprof release " in done.stderr
         assert [record["id"] for record in home.holds()] == [hold]
+
+
+@pytest.mark.parametrize("words", [("use", "b"), ("undo",)])
+def test_it_becomes_a_symlink_while_it_is_replaced(
+    home: Home, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    home.run("use", "a", check=True)
+    real, other = atomic._stat, home.root / "other.json"
+    made: list[str] = []
+
+    def swapped_before(target: str, **options: bool) -> os.stat_result | None:
+        if target == home.context.mapping_file and not made:
+            home.mapping_file.rename(other)
+            home.mapping_file.symlink_to("other.json")
+            made.append(target)
+        return real(target, **options)
+
+    monkeypatch.setattr(atomic, "_stat", swapped_before)
+    done = home.run(*words)
+    assert (done.returncode, "error" in done.stderr) == (0, False), done.stderr
+    assert home.mapping_file.is_symlink()
+    assert other.exists() == (words == ("use", "b"))
+
+
+def test_another_program_creates_it_while_it_is_replaced(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = atomic._stat
+
+    def created_after(target: str, **options: bool) -> os.stat_result | None:
+        found = real(target, **options)
+        if found is None and target == home.context.mapping_file:
+            home.mapping_file.write_bytes(FOREIGN)
+        return found
+
+    monkeypatch.setattr(atomic, "_stat", created_after)
+    assert home.run("use", "a", check=True).stderr.endswith(
+        "it was saved in the history. To restore it: taoprof undo 3\n"
+    )
+    monkeypatch.undo()
+    assert home.json("current")["data"] == {"name": "a", "state": "active"}
+    home.run("undo", "3", check=True)
+    assert home.mapping_file.read_bytes() == FOREIGN

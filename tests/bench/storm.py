@@ -1,0 +1,434 @@
+"""A storm: foreign writers, switches, undos, holds, runs and SIGKILLs at once, in a home with a guard.
+
+It goes in squalls of 15 s. In every second one there are only writers that replace the file in one step, so that a
+reader must find a whole file at any time; in the others the file is also truncated, written in parts, and removed.
+After each squall everyone ends, and then what must be so is checked.
+
+A foreign writer swaps the file with its own (RENAME_EXCHANGE), so that it is known which contents it destroyed itself.
+Every other one must be in the history, or in the file, or in the file behind a symlink that was swapped back.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from taoprofiles.mounts import mapping
+from taoprofiles.storage.journal import History
+from tests.bench.guard import cost
+from tests.support.engine import until
+from tests.support.guard_process import GuardProcess
+from tests.support.sandbox import Sandbox, rendered
+
+SQUALL = 15.0
+SLOWEST = 2.0
+"""Seconds that a command may take."""
+
+READER = """
+import hashlib, os, sys, time
+path, folder = sys.argv[1:]
+seen, reads, missing = set(), 0, 0
+while not os.path.exists(folder + "/over"):
+    try:
+        with open(path, "rb", 0) as file:
+            content = file.read()
+    except FileNotFoundError:
+        missing += 1
+        content = None
+    reads += 1
+    if content is not None and content not in seen:
+        seen.add(content)
+        with open(f"{folder}/{len(seen)}.seen", "wb") as file:
+            file.write(content)
+    time.sleep(0.0005)
+print(reads, missing)
+"""
+
+STATUSES = {
+    "use": {0, 1, 5, 7},
+    "undo": {0, 1, 3, 5, 7},
+    "hold": {0, 2, 7},  # 2: there is no mapping file
+    "release": {0, 4, 7},
+    "run": {0, 1, 5, 7},
+    "stop": {0, 4, 7},
+}
+"""What a command may exit with in a storm; others only with 0."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def exchange(fresh: Path, path: Path) -> bool:
+    """Swap two names in one step; return False if nothing has the name ``path``, and then give it to ``fresh``."""
+    while True:
+        if _libc.renameat2(-100, os.fsencode(fresh), -100, os.fsencode(path), 2) == 0:
+            return True
+        try:
+            os.link(fresh, path, follow_symlinks=False)
+        except FileExistsError:
+            continue
+        fresh.unlink()
+        return False
+
+
+class Storm:
+    def __init__(self, sandbox: Sandbox, guard: GuardProcess) -> None:
+        self.sandbox, self.guard = sandbox, guard
+        sandbox.profile("c")
+        sandbox.run("use", "c", check=True)
+        self.path = sandbox.mapping_file
+        self.profiles = [rendered(sandbox, name) for name in "abc"]
+        self.random = random.Random(int(os.environ.get("TAOPROF_TEST_SEED", "20")))
+        self.counts: Counter[str] = Counter()
+        self.slowest: list[tuple[float, str]] = []
+        self.times: list[float] = []
+        self.faults: list[str] = []
+        self.number = 0
+        self.lock, self.in_place = threading.Lock(), threading.Lock()
+        self._reset()
+
+    def _reset(self) -> None:
+        self.wholes: dict[bytes, str] = {}  # each content that a writer has finished, and how
+        self.begun: dict[bytes, float] = {}
+        self.excused: set[bytes | None] = set()
+        self.moved: set[tuple[int, int]] = set()
+        self.parts: list[bytes] = []  # what was written in parts, so that a reader may find a part
+        self.warned = self.killed_guards = self.killed = 0
+        self.ids: list[str] = []
+
+    def rage(self, minutes: float) -> None:
+        end, squalls = time.monotonic() + minutes * 60, 0
+        while time.monotonic() < end:
+            self._squall(is_clean=squalls % 2 == 0)
+            squalls += 1
+            self._report(squalls)
+        print(json.dumps({**self.counts, "faults": len(self.faults)}, indent=1))
+        for fault in self.faults:
+            print("FAULT", fault)
+        raise SystemExit(bool(self.faults))
+
+    def fault(self, text: str) -> None:
+        with self.lock:
+            self.faults.append(text)
+            print("FAULT", text, flush=True)
+
+    # One squall
+
+    def _squall(self, *, is_clean: bool) -> None:
+        self._reset()
+        self.sandbox.run("use", self.random.choice("abc"), check=True)
+        folder = self.sandbox.folder / "seen"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        reader = subprocess.Popen([sys.executable, "-c", READER, self.path, folder], stdout=subprocess.PIPE, text=True)
+        over = threading.Event()
+        deeds: list[Callable[[random.Random], None]] = [*[self._use] * 4, self._hold, self._run, self._look]
+        writes = [self._rename, self._rename, self._symlink, self._chmod]
+        if not is_clean:
+            deeds.append(self._undo)
+            writes += [self._in_place, self._slowly, self._append, self._torn, self._delete]
+
+        def go_on(choices: list[Callable[[random.Random], None]], pause: float, seed: int) -> None:
+            chance = random.Random(seed)
+            while not over.is_set():
+                try:
+                    chance.choice(choices)(chance)
+                except Exception as error:  # what a writer meets is a fault of the storm, or ours
+                    self.fault(f"{error!r}")
+                over.wait(chance.random() * pause)
+
+        def attend() -> None:
+            chance, at = random.Random(self.random.random()), time.monotonic() + self.random.uniform(2, SQUALL)
+            while not over.wait(0.1):
+                self.guard.has_notified("")
+                self.guard.notifications = self.guard.notifications[-50:]
+                if time.monotonic() > at and chance.random() < 0.7:
+                    self._kill_guard()
+                    at = float("inf")
+
+        threads = [threading.Thread(target=attend)]
+        for choices, pause, count in ((writes, 0.15, 2), (deeds, 0.1, 4)):
+            for _ in range(count):
+                threads.append(threading.Thread(target=go_on, args=(choices, pause, self.random.random())))
+        for thread in threads:
+            thread.start()
+        time.sleep(SQUALL)
+        over.set()
+        for thread in threads:
+            thread.join()
+        self._check_quiet()
+        (folder / "over").touch()
+        reads, missing = map(int, reader.communicate(timeout=20)[0].split())
+        self.counts["reads"] += reads
+        self._check_reader(folder, missing, is_clean=is_clean)
+
+    def _kill_guard(self) -> None:
+        self.killed_guards += 1
+        self.counts["guard killed"] += 1
+        self.guard.process.kill()
+        self.guard.__exit__()
+        time.sleep(self.random.random())
+        self.guard = GuardProcess(self.sandbox, options=("--restores", "100000")).__enter__()
+
+    # Foreign writers
+
+    def _content(self, kind: str) -> bytes:
+        with self.lock:
+            self.number += 1
+            number = self.number
+        self.counts[f"writes: {kind}"] += 1
+        pad = " " * self.random.choice((0, 0, 100, 9000))
+        return b'{"Mounts": [], "number": %d, "by": "%s"%s}' % (number, kind.encode(), pad.encode())
+
+    def _name(self, kind: str) -> Path:
+        with self.lock:
+            self.number += 1
+            return self.sandbox.root / f"{kind}-{self.number}"
+
+    def _swap(self, fresh: Path) -> None:
+        if exchange(fresh, self.path):
+            self._excuse(fresh)
+
+    def _excuse(self, displaced: Path) -> None:
+        """Note which content a foreign writer has itself taken away. The file stays until the end of the squall."""
+        try:
+            status = displaced.stat()
+            self.moved.add((status.st_dev, status.st_ino))
+            self.excused.add(displaced.read_bytes())
+        except FileNotFoundError:
+            pass  # a symlink that led nowhere
+
+    def _rename(self, _: random.Random) -> None:
+        fresh, content = self._name("fresh"), self._content("rename")
+        fresh.write_bytes(content)
+        self.wholes[content] = "rename"
+        self._swap(fresh)
+
+    def _symlink(self, _: random.Random) -> None:
+        other, content = self._name("other"), self._content("symlink")
+        other.write_bytes(content)
+        self.wholes[content] = "symlink"
+        fresh = self._name("fresh")
+        fresh.symlink_to(other.name)
+        self._swap(fresh)
+
+    def _chmod(self, chance: random.Random) -> None:
+        self.counts["writes: chmod"] += 1
+        try:
+            self.path.chmod(chance.choice((0o600, 0o644, 0o640)))
+        except FileNotFoundError:
+            pass
+
+    def _through(self, kind: str, pause: float, *, append: bool = False, torn: bool = False) -> None:
+        with self.in_place:
+            content = self._content(kind)
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            with open(fd, "r+b", 0) as file:
+                before = file.read()
+                self.excused.add(before)
+                if append:
+                    content = before + content
+                else:
+                    file.seek(0)
+                    self.parts.append(content)
+                self.parts.append(content)
+                start = len(before) if append else 0
+                middle = (start + len(content)) // 2
+                if not append:
+                    file.truncate(0)
+                file.write(content[start:middle])
+                time.sleep(pause)
+                if torn:  # it dies
+                    content = content[:middle]
+                else:
+                    file.write(content[middle:])
+                status = os.fstat(fd)
+                self.wholes[content] = kind
+            if (status.st_dev, status.st_ino) in self.moved:
+                self.excused.add(content)
+
+    def _in_place(self, _: random.Random) -> None:
+        self._through("in place", 0)
+
+    def _slowly(self, chance: random.Random) -> None:
+        self._through("slowly", chance.uniform(0, 0.2))
+
+    def _append(self, chance: random.Random) -> None:
+        self._through("append", chance.choice((0, 0.05)), append=True)
+
+    def _torn(self, chance: random.Random) -> None:
+        self._through("torn", chance.uniform(0, 0.05), torn=True)
+
+    def _delete(self, _: random.Random) -> None:
+        self.counts["writes: delete"] += 1
+        trash = self._name("trash")
+        try:
+            os.rename(self.path, trash)
+        except FileNotFoundError:
+            return
+        self._excuse(trash)
+
+    # Commands
+
+    def _do(self, chance: random.Random, *words: str, kill: float = 0.1) -> subprocess.CompletedProcess[str] | None:
+        begun = time.monotonic()
+        process = self.sandbox_popen(words)
+        is_killed = chance.random() < kill
+        if is_killed:
+            time.sleep(chance.uniform(0.02, 0.3))
+            process.kill()
+        out, err = process.communicate(timeout=60)
+        took = time.monotonic() - begun
+        if "Traceback" in err:
+            self.fault(f"{words}: {err[-2000:]}")
+        self.warned += "still be writing" in err or "still writing" in err
+        if is_killed:
+            self.counts["commands killed"] += 1
+            self.killed += 1
+            return None
+        self.counts["commands"] += 1
+        self.counts[f"{words[0]} → {process.returncode}"] += 1
+        is_explained = process.returncode not in (1, 3) or words[0] == "run" or "another program" in err
+        if process.returncode not in STATUSES.get(words[0], {0}) or not is_explained:
+            self.fault(f"{words} → {process.returncode}: {err[-500:]}")
+        if words[0] != "run":
+            with self.lock:
+                self.times.append(took)
+                self.slowest = sorted([*self.slowest, (round(took, 2), " ".join(words))], reverse=True)[:5]
+            if took > SLOWEST:
+                self.fault(f"{words} took {took:.2f} s, load {os.getloadavg()[0]:.1f}")
+        return subprocess.CompletedProcess(list(words), process.returncode, out, err)
+
+    def sandbox_popen(self, words: tuple[str, ...]) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [self.sandbox.taoprof, *words],
+            env=self.sandbox.environ,
+            cwd=self.sandbox.root,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def _use(self, chance: random.Random) -> None:
+        self._do(chance, "use", chance.choice("abc-"))
+
+    def _undo(self, chance: random.Random) -> None:
+        self._do(chance, "undo")
+
+    def _hold(self, chance: random.Random) -> None:
+        if self.ids:
+            self._do(chance, "release", self.ids.pop())
+            return
+        done = self._do(chance, "hold", "--reason", "a storm", "--json")
+        if done is not None and done.returncode == 0:
+            self.ids.append(json.loads(done.stdout)["data"]["id"])
+
+    def _run(self, chance: random.Random) -> None:
+        shared = ["--shared"] if chance.random() < 0.6 else []
+        self._do(chance, "run", chance.choice("abc"), *shared, "--", "sleep", f"{chance.random():.1f}", kill=0.3)
+
+    def _look(self, chance: random.Random) -> None:
+        self._do(chance, *chance.choice((["status"], ["history"], ["list"], ["current"], ["status", "--json"])))
+
+    # What must be so
+
+    def _held(self) -> list[str]:
+        holds = self.sandbox.json("status")["data"]["holds"]
+        return [hold["digest"] for hold in holds if hold["shared"] and not hold["released"]]
+
+    def _check_quiet(self) -> None:
+        """Check the end of a squall: what is held is there again, nothing goes on, and all contents are kept."""
+        digests = self._held()
+        if None not in digests and digests:
+            try:
+                until(lambda: not self._held() or self._digest() in self._held(), "what is held is back", seconds=8)
+            except AssertionError:
+                self.fault(f"held {self._held()}, there is {self._digest()}\n{self.guard.log_text()[-1500:]}")
+        for hold in self.sandbox.json("status")["data"]["holds"]:
+            if hold["kind"] == "manual":
+                self.sandbox.run("release", hold["id"])
+        until(lambda: not self._held(), "the runs have ended", seconds=20)
+        until(self._is_recorded, "the guard has looked", seconds=30, details=self.guard.log_text)
+        time.sleep(0.6)  # for late writes
+        before = History(self.sandbox.context).last_mapping()
+        time.sleep(1)
+        after = History(self.sandbox.context).last_mapping()
+        if before != after:
+            self.fault(f"it goes on although nobody does anything: {after}\n{self.guard.log_text()[-1500:]}")
+        self._check_kept()
+        for path in self.sandbox.root.glob("*-[0-9]*"):
+            if not (self.path.is_symlink() and os.path.realpath(self.path) == str(path)):
+                path.unlink()
+        leftover = [path.name for path in self.sandbox.root.glob(".taoprof-*")]
+        if leftover and not self.killed + self.killed_guards:
+            self.fault(f"left behind: {leftover}")
+
+    def _is_recorded(self) -> bool:
+        self.guard.has_notified("")
+        content = self.path.read_bytes() if self.path.exists() else None
+        return History(self.sandbox.context).external_entry(content, writer=None) is None
+
+    def _digest(self) -> str | None:
+        try:
+            return mapping.digest(self.path.read_bytes())
+        except FileNotFoundError:
+            return None
+
+    def _check_kept(self) -> None:
+        history = History(self.sandbox.context)
+        known = {digest for entry in history.newest_first() for digest in (entry.before, entry.after)}
+        there = {path.read_bytes() for path in self.sandbox.root.glob("other-*")}
+        for content, kind in list(self.wholes.items()):
+            self.counts["contents"] += 1
+            if content in self.excused:
+                self.counts["contents that another writer destroyed"] += 1
+            elif hashlib.sha256(content).hexdigest() in known:
+                self.counts["contents in the history"] += 1
+            elif content in there:
+                self.counts["contents in the file of a symlink"] += 1
+            elif kind in ("slowly", "append", "torn", "in place") and (self.warned or self.killed_guards):
+                self.counts["contents lost as documented"] += 1
+            else:
+                self.fault(f"lost: {kind} {content[:60]!r}; killed {self.killed} and {self.killed_guards} guards")
+        for digest in known - {None}:
+            if not (self.sandbox.state / "objects" / str(digest)).exists():
+                self.fault(f"the history names {digest}, which is not stored")
+
+    def _check_reader(self, folder: Path, missing: int, *, is_clean: bool) -> None:
+        self.counts["reads that found no file"] += missing
+        if is_clean and missing:
+            self.fault(f"{missing} reads found no file, though nobody removed it")
+        for path in folder.glob("*.seen"):
+            content = path.read_bytes()
+            self.counts["contents seen by a reader"] += 1
+            if content in self.profiles or content in self.wholes:
+                continue
+            is_part = any(whole.startswith(content) for whole in self.parts)
+            # An undo brings back what another squall had in the file.
+            is_stored = (self.sandbox.state / "objects" / hashlib.sha256(content).hexdigest()).exists()
+            if is_clean or not (is_part or is_stored):
+                self.fault(f"torn or unknown, in a {'clean' if is_clean else 'dirty'} squall: {content[:200]!r}")
+
+    def _report(self, squalls: int) -> None:
+        cpu, memory = cost(self.guard.process.pid)
+        files = len(os.listdir(f"/proc/{self.guard.process.pid}/fd"))
+        ordered = sorted(self.times)
+        shown = f"{ordered[len(ordered) // 2]:.2f}/{ordered[len(ordered) * 99 // 100]:.2f}/{ordered[-1]:.2f}"
+        print(
+            f"squall {squalls}: guard {memory} MB, {files} descriptors, {cpu:.1f} s CPU; commands {len(self.times)}, "
+            f"median/99 %/worst {shown} s; load {os.getloadavg()[0]:.1f}; "
+            f"history {Path(self.sandbox.context.history).stat().st_size >> 10} kB; faults {len(self.faults)}",
+            flush=True,
+        )
