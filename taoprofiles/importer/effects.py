@@ -181,8 +181,11 @@ class _Code:
 
     def bind(self, name: str, value: Any) -> None:
         """Bind a name. What the code sets through a module of that name is not known after the module is replaced."""
-        mark_escaped(self._ev, self._ev.lookup(name))
-        if isinstance(self._ev.lookup(name), Library) and not isinstance(value, Library):
+        before = self._ev.lookup(name)
+        if isinstance(value, Library) and before == value:
+            return  # such as a second 'import os'
+        mark_escaped(self._ev, before)
+        if isinstance(before, Library) and not isinstance(value, Library):
             self._state.deferred.all_variables = True
             self._lose_variables([None])
             self._invalidate_mounts_file()

@@ -93,7 +93,7 @@ class Evaluator:
                 ipython.run_cell_magic(self, prepared.cell_magic, prepared.body)
             self.run(prepared.tree.body)
         except SimulatedException as error:
-            state.note(f"the cell ends here, as it would when run: {error}")
+            state.note(f"the {state.unit} ends here, as it would when run: {error}")
         except (Exhausted, RecursionError):
             self._gave_up = True
             state.invalidate_all("skipped from here on: too many steps")
@@ -101,8 +101,19 @@ class Evaluator:
     def may_fail(self, reason: str) -> Unknown:
         """Return the value of an expression that may raise: what the rest of the cell changes is unknown."""
         self._may_have_failed = True
-        self.state.not_followed[self.state.location] = f"the rest of the cell, as {reason}"
+        self.state.note(f"the rest of the {self.state.unit} is not evaluated: {reason}")
         return self.state.unknown(reason)
+
+    def missing_variable(self, name: str) -> Unknown:
+        """Return the value of an environment variable that the code needs and does not set."""
+        self.state.unset[name] = self.state.location
+        return self.may_fail(f"{name} is not set in the code")
+
+    def fail(self, error: str) -> Unknown:
+        """Raise SimulatedException, unless it may depend on a variable that is set where the code runs."""
+        if not self.state.unset:
+            raise SimulatedException(error)
+        return self.may_fail(f"{error}, which may depend on {', '.join(self.state.unset)}")
 
     # Names
 
@@ -172,9 +183,9 @@ class Evaluator:
 
     def join(self, texts: list[Any]) -> str | Unknown:
         """Return the concatenation of texts, Unknown if one of them is."""
-        for text in texts:
-            if not isinstance(text, str):
-                return self.state.unknown("a text made of something unknown", text)
+        if not all(isinstance(text, str) for text in texts):
+            mark_escaped(self, *texts)  # such as the name of a mounts file
+            return self.state.ending(texts[-1], *texts)
         size = sum(map(len, texts))
         self.budget.add(size + sum(len(segments(text)) for text in texts))
         return concat(*texts) if size <= TEXT_LIMIT else self.state.unknown("a very long text")
@@ -569,11 +580,11 @@ class Evaluator:
     def _run_raise(self, node: ast.Raise) -> None:
         raised = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
         name = str(getattr(raised, "id", getattr(raised, "attr", ""))) or "an exception"
-        raise SimulatedException(f"{name}: raised by the code itself")
+        self.fail(f"{name}: raised by the code itself")
 
     def _run_assert(self, node: ast.Assert) -> None:
         if self.truth(self.value(node.test)) is False:
-            raise SimulatedException("AssertionError: ")
+            self.fail("AssertionError: ")
 
     def _run_functiondef(self, node: ast.FunctionDef) -> None:
         arguments = node.args

@@ -113,9 +113,7 @@ def entry(ev: Evaluator, owner: Any, key: Any) -> Any:
         if not isinstance(key, str):
             raise SimulatedException(f"TypeError: str expected, not {type_name(key)}")
         value = ev.state.environment(key)
-        if value is None:
-            raise SimulatedException(f"KeyError: '{key}'")
-        return value
+        return ev.missing_variable(key) if value is None else value
     if isinstance(owner, (str, list, tuple, dict, type(None))) and isinstance(key, PLAIN):
         return attempt(operator.getitem, owner, key)
     return ev.unknown(f"an entry of a {type_name(owner)}", key, owner)
@@ -146,6 +144,8 @@ def operate(ev: Evaluator, op: ast.operator, left: Any, right: Any) -> Any:
         return _path(ev, left, right)
     if isinstance(op, ast.Mod) and isinstance(left, str):
         return _format_percent(ev, left, right)
+    if isinstance(left, Unknown) and not isinstance(left, Json) and isinstance(op, ast.Add | ast.Div):
+        return ev.join([left, right])  # the end of a text or path may be known
     if not isinstance(op, ast.Add):
         return ev.unknown("an operator that is not followed", left, right)
     if isinstance(left, Json) and isinstance(right, str) and not right.strip():
@@ -223,7 +223,7 @@ def _json_text(ev: Evaluator, value: Any, options: dict[str, Any]) -> Unknown:
         return ev.unknown("JSON with options that are not followed", value, *options.values())
     if isinstance(value, Unknown):
         return ev.state.unknown("", value)
-    return Json("a JSON text", ev.state.location, _json_value(ev, value))
+    return Json("a JSON text", ev.state.location, value=_json_value(ev, value))
 
 
 def _json_value(ev: Evaluator, value: Any, depth: int = 0) -> Any:
@@ -299,7 +299,7 @@ def _path_texts(ev: Evaluator, args: list[Any]) -> list[str] | Unknown:
     if not texts or any(isinstance(text, (*PLAIN, list, tuple, dict)) and not isinstance(text, str) for text in texts):
         raise SimulatedException("TypeError: expected str, bytes or os.PathLike object")
     is_known = all(isinstance(text, str) for text in texts)
-    return texts if is_known else ev.state.unknown("an unknown path", *texts)
+    return texts if is_known else ev.state.ending(texts[-1], *texts)
 
 
 def _path(ev: Evaluator, *args: Any) -> PurePath | Unknown:
@@ -354,12 +354,16 @@ def _path_method(ev: Evaluator, path: str, name: str, args: list[Any], named: di
 def _getenv(ev: Evaluator, args: list[Any], named: dict[str, Any]) -> Any:
     if not args or not isinstance(args[0], (str, Unknown)):
         raise SimulatedException("TypeError: a text is missing, or of another type")
-    value = args[0] if isinstance(args[0], Unknown) else ev.state.environment(args[0])
-    return value if value is not None else args[1] if len(args) > 1 else named.get("default")
+    if isinstance(args[0], Unknown):
+        return args[0]
+    value, default = ev.state.environment(args[0]), args[1] if len(args) > 1 else named.get("default")
+    if value is None and default is None:
+        ev.state.unset[args[0]] = ev.state.location
+    return default if value is None else value
 
 
 def _setdefault(ev: Evaluator, args: list[Any], named: dict[str, Any]) -> Any:
-    if len(args) == 2 and _getenv(ev, args[:1], {}) is None:
+    if len(args) == 2 and isinstance(args[0], str) and ev.state.environment(args[0]) is None:
         ev.state.set_environment(*args)
     return _getenv(ev, args[:1], {})
 
@@ -509,7 +513,7 @@ def call(ev: Evaluator, name: str, args: list[Any], named: dict[str, Any]) -> An
     if name.startswith("get_ipython"):
         return _call_ipython(ev, name, args)
     if name == "sys.exit":
-        raise SimulatedException("SystemExit: sys.exit()")
+        return ev.fail("SystemExit: sys.exit()")
     reason = f"{name}() is not followed"
     if name in _HARMLESS and "file" not in named:
         return ev.state.unknown(reason)

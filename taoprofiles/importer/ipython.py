@@ -66,9 +66,7 @@ def run_line(ev: Evaluator, text: str) -> Any:
         return None
     key = expanded.strip()
     value = ev.state.environment(key) if key else ev.state.unknown("the whole environment")
-    if value is None:
-        raise SimulatedException(f"UsageError: Environment does not have key: {key}")
-    return value
+    return ev.missing_variable(key) if value is None else value
 
 
 def _other_line(ev: Evaluator, text: str, name: str) -> Any:

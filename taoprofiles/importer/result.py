@@ -62,8 +62,12 @@ class ImportResult:
     @property
     def names(self) -> list[str]:
         """The names that can be given: the variables that are set, and Python's names of texts."""
-        python = [name for name, value in self._state.names.items() if isinstance(value, (str, Unknown))]
-        return [*(name for name in self._state.history if name in self._state.accessed), *python]
+        state = self._state
+        python = [
+            name for name, value in state.names.items()
+            if isinstance(value, str) or (isinstance(value, Unknown) and not value.reason.startswith("'"))
+        ]  # fmt: skip
+        return [*(name for name in state.history if name in state.accessed), *state.unset, *python]
 
     @property
     def unused(self) -> list[str]:
@@ -82,7 +86,9 @@ class ImportResult:
     def _find_questions(self) -> list[Question]:
         asked: dict[str, Question] = {}
         if isinstance(self.mapping, Unknown):
-            self._ask_unknown(asked, self.mapping, "")
+            asked = self._unset_before(self.mapping.location)
+            if not asked:
+                self._ask_unknown(asked, self.mapping, "")
         elif isinstance(self.mapping, dict):
             for name, values, judge in _needed_values(self.mapping, self._state.user_values):
                 for value in values:
@@ -98,6 +104,14 @@ class ImportResult:
                             self._ask_doubtful(asked, origin, judge(origin.value))
         return list(asked.values())
 
+    def _unset_before(self, written: SourceLocation) -> dict[str, Question]:
+        """Return questions for the variables that the cell needs, and does not have, to write the mounts file."""
+        return {
+            name: Question(name, location, "", "it is not set in the code")
+            for name, location in self._state.unset.items()
+            if location.cell == written.cell and location.line <= written.line
+        }
+
     def _ask_doubtful(self, asked: dict[str, Question], origin: Origin, reason: str) -> None:
         if reason:
             text = str(origin.value)
@@ -105,6 +119,7 @@ class ImportResult:
             asked.setdefault(origin.name, Question(origin.name, origin.location, text, reason, proposal))
 
     def _ask_unknown(self, asked: dict[str, Question], unknown: Unknown, destination: str) -> None:
+        unknown = unknown.origin or unknown
         history = self._state.history.items()
         name = next((name for name, values in history if any(item.value is unknown for item in values)), destination)
         name = name or next((name for name, value in self._state.names.items() if value is unknown), "")

@@ -87,6 +87,8 @@ class State:
     names: dict[str, Any] = field(default_factory=dict)
     history: dict[str, list[Definition]] = field(default_factory=dict)
     """Every value of each environment variable that the code sets."""
+    unset: dict[str, SourceLocation] = field(default_factory=dict)
+    """The variables that the code reads, without a default, and does not set: they may be set where it runs."""
     accessed: set[str] = field(default_factory=set)
     """The variables that the code sets or reads."""
     applied: set[str] = field(default_factory=set)
@@ -117,7 +119,12 @@ class State:
         first = next((origin for origin in origins if isinstance(origin, Unknown)), None)
         if first is None:
             return Unknown(reason, self.location)
-        return Unknown(first.reason, first.location) if isinstance(first, Json) else first
+        return Unknown(first.reason, first.location) if isinstance(first, Json) else first.origin or first
+
+    def ending(self, tail: Any, *origins: Any) -> Unknown:
+        """Return an unknown path or text of which the end may be known."""
+        origin = self.unknown("a text made of something unknown", *origins)
+        return Unknown(origin.reason, origin.location, tail, origin) if isinstance(tail, str) else origin
 
     def known(self, value: Any) -> Any:
         """Return the value, or Unknown for a list or dictionary that may have been changed."""
@@ -128,6 +135,11 @@ class State:
     def note(self, text: str) -> None:
         """Add a note about the current line."""
         self.notes.append((self.location, text))
+
+    @property
+    def unit(self) -> str:
+        """What messages call the code that ends with an exception."""
+        return "cell" if self.location.cell else "script"
 
     # Environment variables
 
@@ -264,7 +276,8 @@ class State:
         ``value`` is the value of its JSON, None if it is not JSON. A write to an unknown path may have changed it.
         """
         if isinstance(path, Unknown):
-            self.invalidate_files("a file at an unknown path is written")
+            if names_mounts_file(path.tail) or any(name.endswith(path.tail) for name in MOUNTS_FILES):
+                self.invalidate_files("a file at an unknown path is written")
         elif isinstance(path, str) and path.rpartition("/")[2] in MOUNTS_FILES:
             absolute = self.absolute(path)
             if self.deferred.mounts_file:

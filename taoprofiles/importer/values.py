@@ -171,17 +171,22 @@ class Budget:
 
 @dataclass(slots=True, eq=False)
 class Unknown:
-    """A value that is not known without running the code."""
+    """A value that is not known without running the code.
+
+    A text may have a known end, ``tail``; ``origin`` is then the value that it was made of.
+    """
 
     reason: str
     location: SourceLocation
+    tail: str = ""
+    origin: Unknown | None = None
 
 
 @dataclass(slots=True, eq=False)
 class Json(Unknown):
     """The JSON text of ``value``. It can be written to a file; any other use of it is unknown."""
 
-    value: Any
+    value: Any = None
 
 
 @dataclass(slots=True, frozen=True)

@@ -70,7 +70,6 @@ IDIOMS: dict[str, Idiom] = {
     "env with a name that is not there": lines("%env WHO=/home/$USER/tao\n%env LOCAL_DATA_DIR=/d"),
     "env of a variable of the environment": lines("%env A=/a\n%env B=$A/kitti\n%env LOCAL_DATA_DIR=/d"),
     "env of two parts": lines("%env LOCAL_DATA_DIR /data/kitti"),
-    "env of no variable ends the cell": lines("%env LOCAL_DATA_DIR=/a", "%env NOPE\n%env LOCAL_DATA_DIR=/b"),
     "env PATH tells it": lines("%env PATH\n%env LOCAL_DATA_DIR=/b"),
     "env as a value": lines("a = %env USER\n%env LOCAL_DATA_DIR=/home/$a/x"),
     "automagic": lines("env LOCAL_DATA_DIR=/data/kitti"),
@@ -91,9 +90,6 @@ IDIOMS: dict[str, Idiom] = {
     "environ.update": lines('import os\nos.environ.update({"LOCAL_DATA_DIR": "/d"}, KEY="k")'),
     "environ of another name": lines('from os import environ as e\ne["LOCAL_DATA_DIR"] = "/d"'),
     "environ in": one('"/a" if "NOPE" in os.environ else "/b"'),
-    "a KeyError ends the cell": lines(
-        "%env LOCAL_DATA_DIR=/a", 'import os\nos.environ["NOPE"]\n%env LOCAL_DATA_DIR=/b'
-    ),
     "PATH is there": lines('import os\nos.environ["PATH"] += ":/opt"\n%env LOCAL_DATA_DIR=/b'),
     "literal": one('"/data/kitti"'),
     "unnormalised": one('os.path.join(os.getcwd(), "../../data")'),

@@ -161,6 +161,11 @@ def test_usual_code_leaves_names_and_variables_known(tmp_path: Path, code: str) 
         "if 1 < 2:\n    os.nosuch()",
         "def f():\n    os.nosuch()\n    return '/b'\nf()",
         "for i in [1]:\n    os.nosuch()",
+        "os.environ['NOPE']",
+        "%env NOPE",
+        "if os.environ.get('NOPE') is None:\n    raise ValueError('NOPE is not set')",
+        "assert os.getenv('NOPE')",
+        "import sys\nif not os.getenv('NOPE'):\n    sys.exit(1)",
     ],
 )
 def test_what_follows_code_that_may_fail_is_not_taken_to_be_run(tmp_path: Path, code: str) -> None:
@@ -182,3 +187,56 @@ def test_a_module_that_is_imported_again_loses_nothing(tmp_path: Path) -> None:
     )
     cells = [START + "os.environ['A'] = '/a'", function, "import os\nos.environ['R'] = os.environ['A'] + '/x'"]
     assert read(tmp_path, notebook(cells)).variables["R"] == "/a/x"
+
+
+def test_a_module_that_is_imported_again_in_code_that_is_not_followed_loses_nothing(tmp_path: Path) -> None:
+    code = "try:\n    import os\n    from os.path import normpath\nexcept ImportError:\n    pass"
+    found = read(tmp_path, notebook([START + "os.environ['R'] = '/a'", code, code]))
+    assert found.variables["R"] == "/a"
+    assert not found.notes
+
+
+@pytest.mark.parametrize(
+    ("path", "is_known"),
+    [
+        ("os.path.join(name, 'x.txt')", True),
+        ("f'{name}/spec.txt'", True),
+        ("name + '.json.txt'", True),
+        ("Path(name) / 'labels.csv'", True),
+        ("name", False),
+        ("name + 'json'", False),
+        ("os.path.join(name, '.tao_mounts.json')", False),
+        ("os.path.dirname(name + '/x.txt')", False),
+        ("os.path.join('x.txt', name)", False),
+    ],
+)
+def test_a_file_of_unknown_path_with_another_end_is_not_the_mounts_file(
+    tmp_path: Path, path: str, is_known: bool
+) -> None:
+    """Notebooks write labels and spec files into folders that are not known."""
+    mapping = f"import glob\nname = glob.glob('x')[0]\ntao_configs = {MAPPING}\n"
+    found = read(tmp_path, notebook([START + mapping + write(), f"open({path}, 'w').write('{{}}')"]))
+    assert (found.mapping == MAPPING) is is_known
+
+
+def test_variables_that_the_code_needs_and_does_not_set_are_asked_for(tmp_path: Path) -> None:
+    """Scripts take them from the shell or from a .env file."""
+    mounts = "tao_configs = {'Mounts': [{'source': os.environ['A'] + '/x', 'destination': os.environ['B']}]}\n"
+    cells = ["import os\n" + mounts + write()]
+    found = read(tmp_path, notebook(cells))
+    assert [(question.name, str(question.location)) for question in found.questions] == [
+        ("A", "cell 1, line 2"),
+        ("B", "cell 1, line 2"),
+    ]
+    found = read(tmp_path, notebook(cells), A="/a", B="/b")
+    assert found.mapping == {"Mounts": [{"source": "/a/x", "destination": "/b"}]}
+    assert found.variables == {"A": "/a", "B": "/b"}
+
+
+def test_a_guard_against_a_variable_that_is_not_set_claims_nothing(tmp_path: Path) -> None:
+    guard = "import os\nkey = os.environ.get('NOPE')\nif key is None:\n    raise ValueError('NOPE')\n"
+    cell = guard + f"tao_configs = {MAPPING}\n" + write()
+    found = read(tmp_path, notebook([cell]))
+    assert [question.name for question in found.questions] == ["NOPE"]
+    assert "raised by the code itself, which may depend on NOPE" in found.notes[0]
+    assert read(tmp_path, notebook([cell]), NOPE="1").mapping == MAPPING
