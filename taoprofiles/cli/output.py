@@ -6,7 +6,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taoprofiles.errors import TaoprofError
@@ -42,6 +43,16 @@ class Result(NamedTuple):
 
 class Declined(Exception):  # noqa: N818 - an answer of the user, not an error
     """The user answered a question with no. The command prints the message and ends as for Ctrl-C."""
+
+
+@contextmanager
+def after_change(change: str) -> Iterator[None]:
+    """Let an error behind a change that was made say so: only the answer about it is missing."""
+    try:
+        yield
+    except TaoprofError as error:
+        error.message = f"{change}, but {error.message}"
+        raise
 
 
 def emit(command: str, result: Result, *, as_json: bool) -> int:

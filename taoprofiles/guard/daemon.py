@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from taoprofiles.errors import BusyError, TaoprofError
+from taoprofiles.errors import BusyError, TaoprofError, reason_of
 from taoprofiles.guard import status
 from taoprofiles.guard.guard import Guard, Options
 from taoprofiles.guard.overwrites import NEVER
@@ -177,7 +177,9 @@ class Daemon:
             pass
         except TaoprofError as error:
             problem = error.message
-        except Exception as error:  # noqa: BLE001 - no descriptor is left, say: the guard goes on
+        except OSError as error:  # no descriptor is left, say: the guard goes on
+            problem = f"the check failed: {reason_of(error)}"
+        except Exception as error:  # noqa: BLE001 - and whatever else
             problem = f"internal error of the guard: {error!r}"
         else:
             delay = NEVER

@@ -159,13 +159,13 @@ def _delete(target: str, on_deleted: OnReplaced | None) -> None:
 
 
 def _at_target(path: str, change: Callable[[str], None]) -> None:
-    """Change the file behind ``path``; again, if another program has just created it or made it a symlink."""
+    """Change the file behind ``path``; again, if another program has just created, removed or linked it elsewhere."""
     for attempts_left in reversed(range(10)):
         try:
             change(files.real_path(path))
             break
         except OSError as error:
-            if error.errno not in (errno.ELOOP, errno.EEXIST) or not attempts_left:
+            if error.errno not in (errno.ELOOP, errno.EEXIST, errno.ENOENT) or not attempts_left:
                 raise
 
 

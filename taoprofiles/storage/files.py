@@ -217,9 +217,8 @@ def make_folder(path: str) -> None:
             os.mkdir(path, 0o700)
             os.chmod(path, 0o700)  # the umask may have removed bits
             sync_folder(parent)
-        if not os.path.isdir(path):
-            code = errno.ENOTDIR if os.path.lexists(path) else errno.ENOENT
-            raise OSError(code, os.strerror(code), path)
+        if not stat.S_ISDIR(os.stat(path).st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
     except OSError as error:
         raise to_taoprof_error(path, "create the folder", error) from error
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from taoprofiles.storage import atomic, best_effort, files
 from taoprofiles.storage.paths import Context
 
 _LIMIT = 1 << 16
+_NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 
 class Seal:
@@ -96,10 +98,17 @@ class Seal:
 
 @contextmanager
 def _open_path(path: str) -> Iterator[tuple[str, os.stat_result | None]]:
-    """Yield a path that stays with this file if its name is given to another one, and its stat_result or None."""
+    """Yield a path that stays with this file if its name is given to another one, and its stat_result or None.
+
+    Raises TaoprofError if it cannot be opened: the record of a seal must not be deleted then.
+    """
     try:
         fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    except (OSError, ValueError):  # also a damaged record's path
+    except ValueError:  # a damaged record's path
+        fd = -1
+    except OSError as error:
+        if error.errno not in _NO_FILE:
+            raise files.to_taoprof_error(path, "open", error) from error
         fd = -1
     try:
         yield f"/proc/self/fd/{fd}", os.fstat(fd) if fd >= 0 else None

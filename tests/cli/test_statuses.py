@@ -14,6 +14,8 @@ from unittest import mock
 
 import pytest
 
+from taoprofiles.errors import TaoprofError
+from taoprofiles.profiles.store import Store
 from tests.support.commands import call, one_clear_error
 from tests.support.home import Home
 
@@ -187,3 +189,36 @@ def test_a_closed_stream_does_not_prevent_the_switch(home: Home, closed: str) ->
     )
     assert "Traceback" not in done.stderr
     assert home.run("current").stdout == "a\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "change"),
+    [
+        (("new", "d", "--project-dir", "."), "profile 'd' was created"),
+        (("new", "d", "--from", "a"), "profile 'd' was created"),
+        (("import", "mounts.json", "--name", "d"), "profile 'd' was created"),
+        (("set", "a", "description=x"), "profile 'a' was changed"),
+    ],
+)
+def test_an_error_behind_a_change_says_that_it_was_made(home: Home, words: tuple[str, ...], change: str) -> None:
+    home.profile("a")
+    (home.root / "mounts.json").write_text('{"Mounts": [{"source": "/tmp", "destination": "/data"}]}')
+    before = Store.write
+
+    def fails_from_now_on(*args: object, **options: object) -> None:
+        before(*args, **options)  # type: ignore[arg-type]
+        refusal = mock.Mock(side_effect=TaoprofError("cannot read 'FILE': input/output error"))
+        for name in ("template", "renderer"):
+            patch = mock.patch.object(Store, name, refusal)
+            patch.start()
+            patches.append(patch)
+
+    patches: list[object] = []
+    try:
+        with mock.patch.object(Store, "write", fails_from_now_on):
+            done = call(home, *words)
+    finally:
+        for patch in patches:
+            patch.stop()  # type: ignore[attr-defined]
+    one_clear_error(done, 1)
+    assert f"taoprof: error: {change}, but cannot read 'FILE': input/output error" in done.err

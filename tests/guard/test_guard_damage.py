@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 
 import pytest
 
+from taoprofiles.errors import TaoprofError
 from taoprofiles.holds import manage
+from taoprofiles.switching.seal import Seal
 from tests.support.engine import until
 from tests.support.guard_process import GuardProcess, held, is_sealed, replaced
 from tests.support.home import ALL
@@ -97,3 +100,24 @@ def test_what_a_guard_published_may_be_anything(sandbox: Sandbox) -> None:
         published.write_text(json.dumps(nonsense))
         for verb in ("status", "list"):
             sandbox.run(verb, check=True)
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.EIO, errno.EACCES])
+def test_a_seal_that_cannot_be_removed_now_is_removed_later(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """Its record stays: without it the file would be read-only for ever."""
+    seal, real = Seal(sandbox.context), os.open
+    assert seal.apply("a test", sandbox.mapping_file.stat().st_size)
+
+    def refuses(path: str, flags: int, *mode: int, **options: int) -> int:
+        if flags & os.O_PATH:
+            raise OSError(code, os.strerror(code), path)
+        return real(path, flags, *mode, **options)
+
+    monkeypatch.setattr(os, "open", refuses)
+    with pytest.raises(TaoprofError):
+        Seal(sandbox.context).remove()
+    monkeypatch.undo()
+    sandbox.run("status", check=True)
+    assert not is_sealed(sandbox.mapping_file)

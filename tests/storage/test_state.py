@@ -473,3 +473,19 @@ def test_a_reader_that_stops_early_prints_no_error_of_close(tmp_path: Path, monk
     assert next(lines) == b""
     monkeypatch.setattr(journal.os, "close", fail)
     lines.close()
+
+
+def test_a_folder_that_cannot_be_looked_at_is_named_as_that(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not as something that is no folder."""
+    folder, real = str(home.root / "there"), os.stat
+    Path(folder).mkdir()
+
+    def refuses(path: Any, **options: Any) -> os.stat_result:
+        if path == folder:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return real(path, **options)
+
+    monkeypatch.setattr(os, "stat", refuses)
+    with pytest.raises(TaoprofError, match="permission denied") as caught:
+        files.make_folder(folder)
+    assert caught.value.status == 1

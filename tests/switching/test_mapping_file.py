@@ -252,6 +252,27 @@ def test_it_becomes_a_symlink_while_it_is_replaced(
     assert other.exists() == (words == ("use", "b"))
 
 
+@pytest.mark.parametrize("words", [("use", "b"), ("undo",)])
+def test_another_program_removes_it_while_it_is_replaced(
+    home: Home, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    home.run("use", "a", check=True)
+    real = atomic._stat
+    made: list[str] = []
+
+    def removed_after(target: str, **options: bool) -> os.stat_result | None:
+        found = real(target, **options)
+        if target == home.context.mapping_file and not made:
+            home.mapping_file.unlink()
+            made.append(target)
+        return found
+
+    monkeypatch.setattr(atomic, "_stat", removed_after)
+    done = home.run(*words)
+    assert (done.returncode, "error" in done.stderr) == (0, False), done.stderr
+    assert home.mapping_file.exists() == (words == ("use", "b"))
+
+
 def test_another_program_creates_it_while_it_is_replaced(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     real = atomic._stat
 

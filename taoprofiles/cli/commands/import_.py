@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles.cli.arguments import split_setting
-from taoprofiles.cli.output import Result, missing_folders, print_stderr, profile_lines, table
+from taoprofiles.cli.output import Result, after_change, missing_folders, print_stderr, profile_lines, table
 from taoprofiles.cli.prompts import ask_value, can_ask, confirm
 from taoprofiles.errors import InvalidProfileError, InvalidStateError, TaoprofError, UsageError, reason_of
 from taoprofiles.importer import build
@@ -71,7 +71,8 @@ def import_command(context: Context, args: argparse.Namespace) -> Result:
     else:
         messages = _document(context, args, name, content)
         where = f"'{where}'"
-    messages += _still_needed(context, name)
+    with after_change(f"profile '{name}' was created"):
+        messages += _still_needed(context, name)
     data = {"name": name, "path": Store(context).path(name)}
     return Result(data, [f"{where} imported as profile '{name}'"], messages=messages)
 

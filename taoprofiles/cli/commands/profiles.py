@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from taoprofiles.cli import prompts
 from taoprofiles.cli.arguments import split_setting
-from taoprofiles.cli.output import Result, missing_folders
+from taoprofiles.cli.output import Result, after_change, missing_folders
 from taoprofiles.errors import TaoprofError, UsageError
 from taoprofiles.profiles import manage
 from taoprofiles.profiles.store import Store
@@ -33,7 +33,7 @@ def new_command(context: Context, args: argparse.Namespace) -> Result:
             layout=args.layout,
             description=args.description or "",
         )
-        layout: str = profile.layout
+        layout: str | None = profile.layout
     else:
         for option in ("project_dir", "notebook_dir", "network", "layout", "description"):
             if getattr(args, option) is not None:
@@ -42,12 +42,15 @@ def new_command(context: Context, args: argparse.Namespace) -> Result:
                     hint=f"'taoprof set {name} KEY=VALUE' changes the copy",
                 )
         manage.copy(context, args.source, name)
-        layout, reason = store.template(name)["layout"], f"copied from '{args.source}'"
+        layout, reason = None, f"copied from '{args.source}'"
+    with after_change(f"profile '{name}' was created"):
+        template = store.template(name)
     try:
         sources = [mount["source"] for mount in store.renderer(name).mapping()["Mounts"]]
     except TaoprofError:  # a copy may depend on a variable that is not set here
         sources = []
-    project = store.template(name)["project_dir"] if args.source is None else None
+    layout = layout or template["layout"]
+    project = template["project_dir"] if args.source is None else None
     folder = f" for {context.short(context.expand_user(project))}" if project else ""
     missing = [source for source in sources if not os.path.exists(source)]
     messages.append(f"using layout '{layout}': {reason}")
@@ -80,11 +83,12 @@ def set_command(context: Context, args: argparse.Namespace) -> Result:
         raise UsageError("nothing to set", hint=f"for example: taoprof set {args.name} NUM_GPUS=2")
     manage.set_keys(context, args.name, settings)
     line = f"profile '{args.name}' changed: {', '.join(settings)}"
-    messages = _describe_problems(context, args.name, settings)
-    entry = manage.active_entry(context)  # the active profile is not read if it is another one
-    if entry is not None and entry.profile == args.name and get_status(context).state == "drifted":
-        path = context.short(context.mapping_file)
-        messages.append(f"{path} does not have this change yet. To apply it: taoprof use {args.name}")
+    with after_change(f"profile '{args.name}' was changed"):
+        messages = _describe_problems(context, args.name, settings)
+        entry = manage.active_entry(context)  # the active profile is not read if it is another one
+        if entry is not None and entry.profile == args.name and get_status(context).state == "drifted":
+            path = context.short(context.mapping_file)
+            messages.append(f"{path} does not have this change yet. To apply it: taoprof use {args.name}")
     return Result({"name": args.name, "keys": list(settings)}, [line], messages=messages)
 
 
