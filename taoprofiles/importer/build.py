@@ -93,20 +93,23 @@ def build(context: Context, result: ImportResult, *, name: str, where: str) -> t
     It has a layout if that renders the same; its values refer to variables where the file does. Raises
     InvalidStateError if no profile can render the same, UsageError if questions are not answered.
     """
+    if result.mapping is None and not result.may_write:
+        hint = "to create a profile for a project folder: taoprof new NAME"
+        raise InvalidStateError(f"'{where}' writes no mounts file: no line of it names ~/.tao_mounts.json", hint=hint)
     if result.mapping is None:
-        problems = [*result.notes, *_not_followed(result), *result.calls[:_SHOWN]]
+        problems = [*result.notes, *_not_followed(result.not_followed), *result.calls[:_SHOWN]]
         message = f"'{where}' writes no mounts file (~/.tao_mounts.json) in code that import can evaluate"
         raise InvalidStateError(message, problems=problems, hint=RUN_ONCE)
     if result.questions:
         raise unanswered(result, where)
     profile, notes = _ProfileBuilder(context, result, name=name, where=where).profile()
-    return profile, [*result.notes, *_not_followed(result), *notes]
+    return profile, [*result.notes, *_not_followed(result.unseen), *notes]
 
 
-def _not_followed(result: ImportResult) -> list[str]:
-    """Return a note that names the statements that are not followed."""
-    shown = "; ".join(result.not_followed[:_SHOWN])
-    more = f"; and {len(result.not_followed) - _SHOWN} more" if len(result.not_followed) > _SHOWN else ""
+def _not_followed(statements: list[str]) -> list[str]:
+    """Return a note that names statements that are not followed."""
+    shown = "; ".join(statements[:_SHOWN])
+    more = f"; and {len(statements) - _SHOWN} more" if len(statements) > _SHOWN else ""
     return [f"not evaluated, so what they set is unknown: {shown}{more}"] if shown else []
 
 
@@ -119,7 +122,7 @@ def unanswered(result: ImportResult, where: str) -> UsageError | InvalidStateErr
         for question in result.questions
     ]
     if any(not question.name for question in result.questions):
-        problems += _not_followed(result)
+        problems += _not_followed(result.not_followed)
         return InvalidStateError(f"cannot import '{where}': its mapping is unknown", problems=problems, hint=RUN_ONCE)
     count = len(result.questions)
     missing = "one value is missing" if count == 1 else f"{count} values are missing"
@@ -177,10 +180,14 @@ class _ProfileBuilder:
                 kept[name] = value
                 if value.startswith("~"):
                     self._notes.append(f"{name} begins with '~', which Python does not expand; the profile does")
+        left_out: dict[str, list[str]] = {}
         for name, reason in self._result.left_out:
-            self._notes.append(
-                _LEFT_OUT_MESSAGE.format(name) if _is_machine_variable(name) else f"{name} is left out: {reason}"
-            )
+            if _is_machine_variable(name):
+                self._notes.append(_LEFT_OUT_MESSAGE.format(name))
+            else:
+                left_out.setdefault(reason, []).append(name)
+        for reason, names in left_out.items():
+            self._notes.append(f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} left out: {reason}")
         return kept
 
     def _mapping(self) -> dict[str, Any]:

@@ -104,6 +104,8 @@ def skip(ev: Evaluator, statement: ast.stmt, what: str = "") -> None:
     """Invalidate what a statement may change, and name its line. Raises NotFollowed if it may end a function."""
     keyword = _KEYWORDS.get(type(statement), type(statement).__name__.lower().replace("trystar", "try"))
     ev.state.not_followed[ev.state.location] = what or f"'{keyword}'"
+    if ev.locals is not None:  # its names end with the function, and other effects have notes of their own
+        ev.state.in_functions.add(ev.state.location)
     invalidate_statement(ev, statement)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import builtins
 import operator
+import re
+import sys
 from typing import Any
 
 from taoprofiles.importer import functions, ipython
@@ -47,6 +49,10 @@ from taoprofiles.importer.values import (
 
 _IPYTHON_NAMES = frozenset("display In Out _ __ ___ _i _ii _iii _oh _ih _dh exit quit".split())
 """Names that IPython adds to Python's own."""
+_WRITE_NO_MOUNTS_FILE = sys.stdlib_module_names - {"importlib", "runpy", "shutil", "subprocess"} | frozenset(
+    "IPython PIL cv2 matplotlib numpy pandas requests sklearn tensorflow torch tqdm wandb yaml".split()
+)
+"""Modules that write the mounts file only if its path is passed to them."""
 _NOT_IN_FUNCTIONS = (
     ast.Yield, ast.YieldFrom, ast.Await, ast.Global, ast.Nonlocal, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef,
     ast.Lambda, ast.GeneratorExp,
@@ -375,7 +381,9 @@ class Evaluator:
         if isinstance(function, Library):
             return functions.call(self, function.name, positional, named)
         if isinstance(function, Unknown):
-            self.state.calls[self.state.location] = f"a call is not followed ({function.reason})"
+            module = re.match(r"'(\w+)", function.reason)
+            if module and module[1] not in _WRITE_NO_MOUNTS_FILE:
+                self.state.calls[self.state.location] = f"a call is not followed ({function.reason})"
             named.pop("env", None)  # of a program that is started
         if method:
             return functions.call_method(self, self.state.known(function), method, positional, named)

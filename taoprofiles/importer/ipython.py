@@ -29,7 +29,7 @@ _SETS_NOTHING = frozenset(
     "taoprof tb tensorboard unalias unload_ext uv watermark who who_ls whos xmode".split()
 )
 """Magics that set neither names nor variables, and leave the folder. ``capture`` stands for ``%%capture NAME``."""
-_RUNS_CODE = re.compile(r"!+\s*(python[\d.]*|bash|sh|source|\.|\S+\.(py|sh))\b")
+_RUNS_CODE = re.compile(r"!+\s*(python[\d.]*(?!\S*\s+-m\s+pip\b)|bash|sh|source|\.|\S+\.(py|sh))\b")
 _READS = re.compile(
     r"\s*(?:sudo\s+)?(?:(?:cat|ls|head|tail|less|more|grep|wc|stat|file|echo|test|diff|jq|realpath|readlink|du|chmod"
     r"|chown)\b|python3? -m json\.tool\s*$)[^>;&`()]*$"

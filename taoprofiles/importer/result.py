@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taoprofiles.importer import cells
 from taoprofiles.importer.evaluator import Evaluator
-from taoprofiles.importer.state import MOUNTS_FILES, Origin, State, doubt, placeholder_reason, suggestion
+from taoprofiles.importer.state import (
+    MOUNTS_FILES,
+    Origin,
+    State,
+    doubt,
+    names_mounts_file,
+    placeholder_reason,
+    suggestion,
+)
 from taoprofiles.importer.values import Segment, SourceLocation, TracedStr, Unknown, segments
 from taoprofiles.masking import is_secret
 
@@ -40,10 +48,11 @@ class ImportResult:
     ``mapping`` is what the mounts file holds in the end, None if none is written; ``variables`` are the environment
     variables that are known. Strings in both are ``TracedStr``. ``questions`` must be answered before a
     profile can be built. ``left_out`` are variables without a known value, with the reason. ``notes`` are other
-    remarks, ``not_followed`` the statements that are not followed and ``calls`` the calls, each with its location.
+    remarks, ``not_followed`` the statements that are not followed and ``calls`` the calls, each with its location;
+    ``unseen`` are the statements outside of functions. ``may_write`` is false if nothing can write a mounts file.
     """
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, *, names_mounts_file: bool) -> None:
         self._state = state
         written = _mounts_file(state)
         self.mapping: Any = None if written is None else written.value
@@ -52,8 +61,11 @@ class ImportResult:
         self.variables: dict[str, str] = {}
         self.left_out: list[tuple[str, str]] = []
         self.notes = [f"{location}: {text}" for location, text in dict.fromkeys(state.notes)]
-        self.not_followed = [f"{location}: {text}" for location, text in state.not_followed.items()]
+        statements = {location: f"{location}: {text}" for location, text in state.not_followed.items()}
+        self.not_followed = [*statements.values()]
+        self.unseen = [text for location, text in statements.items() if location not in state.in_functions]
         self.calls = [f"{location}: {text}" for location, text in state.calls.items()]
+        self.may_write = names_mounts_file or bool(self.calls) or state.has_unknown_names
         if written is not None and written.path.rpartition("/")[0] != state.context.home.rstrip("/"):
             self.notes.append(f"{written.location}: {_elsewhere(written.path)}")
         self.questions = self._find_questions()
@@ -196,4 +208,4 @@ def read_cells(code: list[cells.Cell], context: Context, folder: str, user_value
     evaluator = Evaluator(state)
     for cell in code:
         evaluator.run_cell(cell)
-    return ImportResult(state)
+    return ImportResult(state, names_mounts_file=any(names_mounts_file(cell.source) for cell in code))

@@ -98,6 +98,8 @@ class State:
     notes: list[tuple[SourceLocation, str]] = field(default_factory=list)
     not_followed: dict[SourceLocation, str] = field(default_factory=dict)
     """The statements that are not followed."""
+    in_functions: set[SourceLocation] = field(default_factory=set)
+    """Those of them that stand in a function."""
     calls: dict[SourceLocation, str] = field(default_factory=dict)
     """The calls and commands whose effects the code does not show."""
     invalidated: dict[int, tuple[Any, Unknown]] = field(default_factory=dict)
@@ -266,6 +268,7 @@ class State:
             folder = self.unknown("the current folder may have changed")
         elif isinstance(folder, str) and not os.path.isdir(join_path(before, path)):
             folder = self.unknown(f"whether the folder '{path}' exists")
+            self.note(f"the folder '{path}' does not exist here; the {self.unit} may end at this line when run")
         self.folder = folder
 
     # Mounts files

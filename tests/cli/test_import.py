@@ -313,3 +313,39 @@ def test_a_note_about_several_files_is_printed_once(home: Home) -> None:
     assert "3 files (a.ipynb, …): may set variables that are not known: '%run' is not followed" in done.stderr
     assert "3 files (a.ipynb, …): LOCAL_PROJECT_DIR is left out" in done.stderr
     assert len(done.stderr.splitlines()) == 3
+
+
+def test_a_notebook_that_never_names_a_mounts_file_is_told_so(home: Home) -> None:
+    """Running it once, as for others, would not help. Notebooks for Colab, or inside of a container, are such."""
+    code = "import pandas as pd\nx = pd.read_csv('a')\nfor i in x:\n    break\n!python3 -m pip install awscli"
+    cells(home.root / "a.ipynb", "%env KEY=x", code)
+    done = home.run("import", "a.ipynb")
+    one_clear_error(done, 3)
+    assert "'a.ipynb' writes no mounts file: no line of it names ~/.tao_mounts.json" in done.stderr
+    assert "hint: to create a profile for a project folder: taoprof new NAME" in done.stderr
+    assert "pandas" not in done.stderr
+
+
+def test_the_loop_of_a_function_that_shows_pictures_needs_no_note(home: Home) -> None:
+    path = notebook(home.root / "a.ipynb")
+    content = json.loads(path.read_text())
+    show = "import os\ndef show(folder):\n    for name in os.listdir(folder):\n        print(name)\nshow('x')"
+    content["cells"].append({**content["cells"][0], "source": show})
+    path.write_text(json.dumps(content))
+    done = home.run("import", "a.ipynb")
+    assert done.returncode == 0
+    assert "not evaluated" not in done.stderr
+
+
+def test_variables_left_out_for_one_reason_are_one_line(home: Home) -> None:
+    path = notebook(home.root / "a.ipynb")
+    content = json.loads(path.read_text())
+    unknown = "import glob\nx = glob.glob('x')[0]\n%env A={x}\n%env B={x}"
+    content["cells"].append({**content["cells"][0], "source": unknown})
+    path.write_text(json.dumps(content))
+    assert "A, B are left out: cell 2, line 1: 'glob' is not followed" in home.run("import", "a.ipynb").stderr
+
+
+def test_a_script_that_fails_is_called_a_script(home: Home) -> None:
+    (home.root / "mount.py").write_text("nope\nopen('.tao_mounts.json', 'w')\n")
+    assert "line 1: the script ends here" in home.run("import", "mount.py").stderr

@@ -240,3 +240,10 @@ def test_a_guard_against_a_variable_that_is_not_set_claims_nothing(tmp_path: Pat
     assert [question.name for question in found.questions] == ["NOPE"]
     assert "raised by the code itself, which may depend on NOPE" in found.notes[0]
     assert read(tmp_path, notebook([cell]), NOPE="1").mapping == MAPPING
+
+
+def test_a_folder_to_change_to_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    found = read(tmp_path, notebook([START + "os.chdir('nope')\nos.environ['R'] = '/b'"]))
+    assert found.notes == [
+        "cell 1, line 5: the folder 'nope' does not exist here; the cell may end at this line when run"
+    ]
