@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import itertools
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,12 +17,16 @@ from filelock import FileLock, Timeout
 
 import taoprofiles
 from taoprofiles.errors import BusyError
+from taoprofiles.storage import locks
 from taoprofiles.storage.locks import DEFAULT_TIMEOUT, Lock, _is_waited_for
+from taoprofiles.switching import switch
+from tests.support.commands import call
 from tests.support.home import Home
 
 HOLDERS = {
     "ours": "from taoprofiles.storage.locks import Lock as L",
     "filelock": "from filelock import FileLock as L",
+    "ours, after waiting": "from taoprofiles.storage.locks import Lock as L; L.try_acquire = lambda self: False",
 }
 
 
@@ -75,41 +79,34 @@ def test_waiter_gets_it_from_a_dead_holder(home: Home, holder: str) -> None:
     assert (waiter.returncode, out) == (0, "switched to 'a'\n")
 
 
-def test_busy_names_the_holder(home: Home) -> None:
+def test_busy_names_the_holder(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     home.profile("a")
+    defaults = switch.switch_profile.__kwdefaults__
+    assert defaults["timeout"] == DEFAULT_TIMEOUT == 10
+    monkeypatch.setitem(defaults, "timeout", 0.5)
     with held(home.state / "lock", "ours") as process:
         began = time.monotonic()
-        done = home.run("use", "a", "--json")
-        assert time.monotonic() - began >= DEFAULT_TIMEOUT
-        assert done.returncode == 7
-        error = json.loads(done.stdout)["error"]
+        done = call(home, "use", "a", "--json")
+        assert time.monotonic() - began >= 0.5
+        assert done.status == 7
+        error = done.envelope["error"]
         assert (error["code"], error["status"]) == ("busy", 7)
         assert f"pid {process.pid} on {os.uname().nodename}" in error["message"]
-        assert "has held it for 10 s" in error["message"]
+        assert "has held it for 0.5 s" in error["message"]
         assert not home.mapping_file.exists()
         assert home.run("list").returncode == home.run("current").returncode == 0, "looking needs no lock"
     home.run("use", "a", check=True)
 
 
 def test_busy_names_who_had_waited(home: Home) -> None:
-    """Who gets the lock after waiting, through filelock, is named just so."""
+    """A holder that got the lock after waiting, through filelock, is named in the same way."""
     path = home.state / "lock"
-    script = (
-        "import sys\nfrom taoprofiles.storage.locks import Lock\nLock.try_acquire = lambda self: False\n"
-        "with Lock(sys.argv[1]):\n    print('held', flush=True)\n    sys.stdin.read()\n"
-    )
-    path.parent.mkdir(parents=True)
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
-        with pytest.raises(BusyError, match=f"pid {process.pid} on "), Lock(str(path), 0.05):
-            raise AssertionError("two hold the lock")
-    finally:
-        process.kill()
-        process.communicate(timeout=30)
+    with (
+        held(path, "ours, after waiting") as process,
+        pytest.raises(BusyError, match=f"pid {process.pid} on "),
+        Lock(str(path), 0.05),
+    ):
+        raise AssertionError("two hold the lock")
 
 
 def test_a_program_that_switches_in_a_loop_does_not_starve_those_that_wait(tmp_path: Path) -> None:
@@ -127,17 +124,31 @@ def test_a_program_that_switches_in_a_loop_does_not_starve_those_that_wait(tmp_p
         assert turns < 50, "as often as it looks itself"
 
 
-def test_a_waiting_command_goes_on_waiting_while_others_get_the_lock(tmp_path: Path) -> None:
+class Clock:
+    """A clock that goes on by ``step`` seconds whenever it is looked at, in place of the module ``time``."""
+
+    time_ns = staticmethod(time.time_ns)
+
+    def __init__(self, step: float, sleep: Callable[[float], None] = lambda _: None) -> None:
+        self._readings = itertools.count(0.0, step)
+        self.sleep = sleep
+
+    def monotonic(self) -> float:
+        return next(self._readings)
+
+
+def test_a_waiting_command_goes_on_waiting_while_others_get_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """However many are before it: only a holder that keeps the lock for the whole timeout is an error."""
     path = tmp_path / "lock"
     with held(path, "ours"):
-        lock = Lock(str(path), timeout=1.5)
+        monkeypatch.setattr(locks, "time", Clock(0.4))
+        lock = Lock(str(path), timeout=1)
         for pid in range(4):
             path.write_text(f"pid {pid} on another host\n")
-            for _ in range(2):
+            for _ in range(3):
                 lock._check_timeout()
-                time.sleep(0.5)
-        lock._check_timeout()
         with pytest.raises(BusyError, match="pid 3 on another host"), lock:
             raise AssertionError("two hold the lock")
 
@@ -226,26 +237,16 @@ def test_suspend_does_not_count_as_waiting(tmp_path: Path, monkeypatch: pytest.M
     """A suspended laptop, or a frozen virtual machine: the holder stood still too, and gives the lock back now."""
     first = Lock(str(tmp_path / "lock"))
     first.__enter__()
-    clock = iter(range(0, 10_000_000, 1000))
-    tries = iter(range(5))
+    pauses = itertools.count()
 
-    class Frozen:
-        time_ns = staticmethod(time.time_ns)
+    def sleep(_: float) -> None:
+        if next(pauses) == 3:
+            first.release()
 
-        @staticmethod
-        def monotonic() -> float:
-            return float(next(clock))
-
-        @staticmethod
-        def sleep(_: float) -> None:
-            if next(tries) == 3:
-                first.release()
-
-    monkeypatch.setattr("taoprofiles.storage.locks.time", Frozen)
+    monkeypatch.setattr(locks, "time", Clock(1000, sleep))
     with Lock(str(tmp_path / "lock"), timeout=10):
         pass
     first.__enter__()
-    tries = iter(range(100, 200))
     with pytest.raises(BusyError), Lock(str(tmp_path / "lock"), timeout=10):
         pass
     first.release()
