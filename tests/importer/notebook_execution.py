@@ -6,6 +6,7 @@ and forks for each notebook.
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import os
@@ -63,7 +64,15 @@ def _main() -> None:
     config = Config()
     config.HistoryManager.enabled = False
     shell = InteractiveShell.instance(config=config, colors="nocolor")
+    shell.showtraceback = shell.showsyntaxerror = lambda *_, **__: None  # nobody reads them
     os.environ.pop("IPYTHONDIR")
+    # What IPython and the cells load or compile at its first use is inherited by all.
+    shell.run_cell("import json, pathlib, tempfile, subprocess, shutil, glob", store_history=False)
+    shell.reset()
+    shell.transform_cell("%env A=1\nx = !y\n!z\nif x:\n    for y in (1, [2], {3: f'{4}'}):\n        z?")
+    for name in ("cd", "env", "set_env", "run", "system"):
+        shell.find_line_magic(name)
+    gc.freeze()
     print(json.dumps([_forked(shell, *job) for job in json.load(sys.stdin)]))
 
 
