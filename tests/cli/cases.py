@@ -38,6 +38,7 @@ CASES: dict[str, tuple[list[str], list[str], int]] = {
     "env": (["a"], ["nosuch"], 4),
     "init": (["bash"], ["tcsh"], 2),
     "schema": ([], ["extra"], 2),
+    "kernel": (["list"], ["install", "nosuch"], 4),
 }
 """By command: arguments that work, arguments that do not, and the exit status of the latter."""
 

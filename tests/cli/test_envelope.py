@@ -48,6 +48,7 @@ DATA = {
     "env": {"name", "variables", "hidden"},
     "init": {"shell", "script"},
     "schema": {"schema"},
+    "kernel": {"action", "kernels"},
 }
 """What docs/reference/output.md says ``data`` holds. Keys may be added; then they are added here."""
 

@@ -25,7 +25,7 @@ WATCHED = (
 BEGIN, END = "/the-switch-begins", "/the-switch-ends"
 
 VICTIM = f"""
-import contextlib, io, os, signal
+import contextlib, hashlib, io, os, signal
 from taoprofiles.cli import main
 from taoprofiles.switching import switch
 from taoprofiles.system import processes
