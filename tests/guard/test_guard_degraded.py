@@ -223,12 +223,12 @@ def test_a_search_for_processes_that_fails(sandbox: Sandbox) -> None:
         held(sandbox)
         fail.touch()
         sandbox.mapping_file.read_bytes()  # a launcher may have started
-        guard.until_logged("Too many open files")
-        until(lambda: "Too many open files" in guard.status, "its status has it", details=lambda: guard.status)
+        guard.until_logged("too many open files")
+        until(lambda: "too many open files" in guard.status, "its status has it", details=lambda: guard.status)
         guard.wait_for_loops(3)
-        assert guard.log_text().count("Too many open files") == 1
+        assert guard.log_text().count("too many open files") == 1
         fail.unlink()
-        problem_is_gone(sandbox, guard, "Too many open files")
+        problem_is_gone(sandbox, guard, "too many open files")
         overwrite_is_undone(sandbox, guard, FOREIGN)
 
 

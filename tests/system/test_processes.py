@@ -50,9 +50,9 @@ def test_what_scan_finds() -> None:
     names = [[b"tao", b"100"], [b"/x/\xfftao/tao", b"100"], [b"vi", b"100"]]
     started = [subprocess.Popen(argv, executable="/bin/sleep") for argv in names]
     try:
-        found = until(
-            lambda: {one.pid: one for one in processes.scan()} if _named(started[0].pid, b"tao") else None, "it runs"
-        )
+        running = list(zip(started, names, strict=True))
+        until(lambda: all(_named(process.pid, argv[0]) for process, argv in running), "they run")
+        found = {process.pid: process for process in processes.scan()}
         assert [process.pid in found for process in started] == [True, True, False]
         assert found[started[0].pid].uid == os.getuid()
         assert found[started[0].pid].argv == ["tao", "100"]
