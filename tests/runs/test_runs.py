@@ -305,6 +305,7 @@ def test_the_command_has_the_terminal_and_its_job_control(sandbox: Sandbox) -> N
         shell.wait_for("[True, True, True]")
         shell.send("\x1a")
         shell.wait_for("Stopped")
+        shell.wait_for("$ ")  # what is typed while the shell takes the terminal back may be lost
         assert len(sandbox.holds()) == 1, "what is stopped is not over"
         shell.send("fg\n")
         shell.wait_for("run b --")
