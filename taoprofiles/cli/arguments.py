@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taoprofiles.errors import TaoprofError
 from taoprofiles.export import TARGETS
@@ -52,12 +52,16 @@ def parse_path(text: str) -> str:
     return text
 
 
-CommandArgument: TypeAlias = "tuple[str, dict[str, Any], Callable[..., Any] | None]"
-"""An argument: its name, the settings for argparse, and what completes it in a shell."""
+class CommandArgument(NamedTuple):
+    """An argument: its name, the settings for argparse, and what completes it in a shell."""
+
+    name: str
+    settings: dict[str, Any]
+    completer: Callable[..., Any] | None = None
 
 
 def _argument(name: str, help: str, **settings: Any) -> CommandArgument:
-    return name, {"help": help, **settings}, None
+    return CommandArgument(name, {"help": help, **settings})
 
 
 def _flag(name: str, help: str) -> CommandArgument:
@@ -65,18 +69,18 @@ def _flag(name: str, help: str) -> CommandArgument:
 
 
 def _path(name: str, metavar: str, help: str, **settings: Any) -> CommandArgument:
-    return name, {"metavar": metavar, "help": help, "type": parse_path, **settings}, _complete_path
+    return CommandArgument(name, {"metavar": metavar, "help": help, "type": parse_path, **settings}, _complete_path)
 
 
 def _profile(help: str = "name of the profile", *, metavar: str = "NAME", optional: bool = False) -> CommandArgument:
     settings = {"metavar": metavar, "help": help, "nargs": "?" if optional else None}
-    return metavar.lower(), settings, _completer(_profiles)
+    return CommandArgument(metavar.lower(), settings, _completer(_profiles))
 
 
 def _id(
     name: str, help: str, find: Callable[[Context], Sequence[str] | dict[str, str]], **settings: Any
 ) -> CommandArgument:
-    return name, {"metavar": "ID", "help": help, **settings}, _completer(find)
+    return CommandArgument(name, {"metavar": "ID", "help": help, **settings}, _completer(find))
 
 
 def _completer(find: Callable[[Context], Sequence[str] | dict[str, str]]) -> Callable[..., Any]:
@@ -246,7 +250,7 @@ ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
             choices=LAYOUTS,
         ),
         _argument("--description", "one line about the profile", metavar="TEXT"),
-        (
+        CommandArgument(
             "--from",
             {"dest": "source", "metavar": "OTHER", "help": "copy this profile instead of creating one from a folder"},
             _completer(_profiles),

@@ -12,7 +12,7 @@ import itertools
 import os
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from taoprofiles.errors import InvalidStateError, TaoprofError
 from taoprofiles.holds.hold import OWN_KINDS, RUN_VARIABLE, Hold, new_hold
@@ -108,11 +108,15 @@ def past_mappings(history: History) -> Iterator[tuple[Entry, bytes]]:
         yield entry, content
 
 
-_Needs = dict[str, str | None]
-"""What work needs that taoprofiles did not start: the digest (None if it does not read the mapping file), profile and
-content of ``Hold``."""
+class _RequiredMapping(NamedTuple):
+    """The mapping that work needs which taoprofiles did not start; ``digest`` is None if it reads no mapping file."""
 
-_PastNeeds = tuple[dict[str, str], _Needs]
+    digest: str | None
+    profile: str | None
+    content: str | None = None
+
+
+_PastNeeds = tuple[dict[str, str], _RequiredMapping]
 """The mounts of a past mapping (destination by source), and what work needs that has them."""
 
 
@@ -161,7 +165,7 @@ class _Search:
 
     # Containers
 
-    def _owner(self, container: dict[str, Any], runs: dict[str, Hold]) -> Hold | _Needs | None:
+    def _owner(self, container: dict[str, Any], runs: dict[str, Hold]) -> Hold | _RequiredMapping | None:
         """Return the run that a container belongs to, what it needs if it is other work of this user, or None."""
         labels = container.get("Labels", {})
         if STATE_LABEL not in labels:
@@ -169,13 +173,11 @@ class _Search:
         if labels[STATE_LABEL] != self._context.state:
             return None
         # It was started without a launcher, so nothing in it reads the mapping file.
-        return (
-            runs.get(labels[RUN_LABEL])
-            if RUN_LABEL in labels
-            else {"digest": None, "profile": labels.get(PROFILE_LABEL)}
-        )
+        return runs.get(labels[RUN_LABEL]) if RUN_LABEL in labels else _RequiredMapping(None, labels.get(PROFILE_LABEL))
 
-    def _owner_of_launcher_container(self, container: dict[str, Any], runs: dict[str, Hold]) -> Hold | _Needs | None:
+    def _owner_of_launcher_container(
+        self, container: dict[str, Any], runs: dict[str, Hold]
+    ) -> Hold | _RequiredMapping | None:
         binds, client = container["Binds"], self._clients.get(container["Id"])
         if client is not None and client.uid not in (self._context.uid, 0):
             return None  # another user's, whose docker exec works in it
@@ -188,7 +190,7 @@ class _Search:
             started_by = runs.get(processes.environment(client.pid).get(RUN_VARIABLE, ""))
             if started_by is not None and (started_by.shared or _has_mounts(binds, dict(started_by.mounts))):
                 return started_by
-        needs: _Needs | None = self._current_needs
+        needs: _RequiredMapping | None = self._current_needs
         if not _has_mounts(binds, mapping.mounted(self._content)):
             needs = _needs_of(binds, self._past_needs)
         if needs is None and self._engine.may_be_launcher_container(container["Id"]):
@@ -207,11 +209,11 @@ class _Search:
 
     def _history_needs(self) -> Iterator[_PastNeeds]:
         for entry, content in past_mappings(History(self._context)):
-            yield mapping.mounted(content), _needs(content, entry)
+            yield mapping.mounted(content), _required(content, entry)
 
     @functools.cached_property
-    def _current_needs(self) -> _Needs:
-        return _needs(self._content or b"", History(self._context).current_entry(self._content))
+    def _current_needs(self) -> _RequiredMapping:
+        return _required(self._content or b"", History(self._context).current_entry(self._content))
 
     @functools.cached_property
     def _run_tags(self) -> set[str]:
@@ -230,7 +232,7 @@ class _Search:
             other = Hold(kind="found", user=name, container=container["Id"], gpus=gpus, since=since)
             self._active.others.append(other)
 
-    def _found_container(self, container: dict[str, Any], needs: _Needs) -> Hold:
+    def _found_container(self, container: dict[str, Any], needs: _RequiredMapping) -> Hold:
         hold = self._new_found_hold(
             needs,
             id=_found_id(container["Id"]),
@@ -247,8 +249,8 @@ class _Search:
             hold.command = mask_command(client.argv[client.argv.index(container["Id"]) + 1 :])
         return hold
 
-    def _new_found_hold(self, needs: _Needs, **fields: Any) -> Hold:
-        return new_hold(self._context, "found", shared=needs["digest"] is not None, **needs, **fields)
+    def _new_found_hold(self, needs: _RequiredMapping, **fields: Any) -> Hold:
+        return new_hold(self._context, "found", shared=needs.digest is not None, **needs._asdict(), **fields)
 
     # Processes
 
@@ -367,16 +369,16 @@ class _Search:
             self._active.unchecked.append(f"hold {hold.id} has ended, but {error.message}")
 
 
-def _needs(content: bytes, entry: Entry | None) -> _Needs:
-    profile, stored = (entry.profile, entry.after) if entry else (None, None)
-    return {"digest": mapping.digest(content), "profile": profile, "content": stored}
+def _required(content: bytes, entry: Entry | None) -> _RequiredMapping:
+    digest = mapping.digest(content)
+    return _RequiredMapping(digest, entry.profile, entry.after) if entry else _RequiredMapping(digest, None)
 
 
 def _has_mounts(binds: dict[str, str], mounts: dict[str, str]) -> bool:
     return bool(mounts) and mounts.items() <= binds.items()
 
 
-def _needs_of(binds: dict[str, str], past: list[_PastNeeds]) -> _Needs | None:
+def _needs_of(binds: dict[str, str], past: list[_PastNeeds]) -> _RequiredMapping | None:
     """Return the newest past mapping whose mounts a container has."""
     return next((needs for mounts, needs in past if _has_mounts(binds, mounts)), None)
 

@@ -26,12 +26,16 @@ def runs_writing(context: Context, path: str) -> list[Hold]:
     that wrote it.
     """
     real = os.path.realpath(os.path.expanduser(path))
-    runs = []
-    for run in all_runs(context):
-        folders = [os.path.realpath(folder) for folder in run.results]
-        is_alive_or_well = run.ended is None or bool(run.container) or run.status == 0
-        if is_alive_or_well or parse_launcher_argv(run.command) is None:
-            runs += [run] if any(is_inside(real, folder) or is_inside(folder, real) for folder in folders) else []
+    runs = [run for run in all_runs(context) if _may_have_written(run) and _writes_to(run, real)]
     if not runs and not os.path.lexists(real):
         raise NotFoundError(f"no such file or folder: '{real}'")
     return runs
+
+
+def _writes_to(run: Hold, real: str) -> bool:
+    folders = [os.path.realpath(folder) for folder in run.results]
+    return any(is_inside(real, folder) or is_inside(folder, real) for folder in folders)
+
+
+def _may_have_written(run: Hold) -> bool:
+    return run.ended is None or bool(run.container) or run.status == 0 or parse_launcher_argv(run.command) is None

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import _thread
 import os
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from taoprofiles.errors import InvalidProfileError, InvalidStateError, TaoprofError
+from taoprofiles.errors import InvalidProfileError, TaoprofError
 from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.location import Location, resolve
 from taoprofiles.masking import mask_command
-from taoprofiles.mounts.mapping import parse
+from taoprofiles.mounts.mapping import sources
 from taoprofiles.rules import container, mounts
 from taoprofiles.rules.finding import ERROR, Finding
 from taoprofiles.rules.locations import in_profile
 from taoprofiles.storage.files import to_taoprof_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from taoprofiles.storage.paths import Context
@@ -86,16 +85,12 @@ def require_answer(mapping: Mapping[str, Any] | bytes | None, seconds: float = A
 
     ``mapping`` may be the content of a mounts file; one that is not a mapping is not examined.
     """
-    sources: Iterator[str] = iter(())
-    with suppress(InvalidStateError, TypeError, KeyError):
-        parsed = parse(mapping, "") if isinstance(mapping, bytes) else mapping or {}
-        sources = iter([os.path.expanduser(mount["source"]) for mount in parsed["Mounts"]])
-    examined = ""
+    paths, examined = sources(mapping), ""
     is_done = _thread.allocate_lock()
 
     def look() -> None:
         nonlocal examined
-        for examined in sources:
+        for examined in paths:
             os.path.exists(examined)
         is_done.release()
 

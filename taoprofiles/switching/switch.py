@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from taoprofiles import current_cache
 from taoprofiles.errors import InvalidStateError, NotFoundError, TaoprofError, UsageError
@@ -121,11 +121,11 @@ def switch_locked(
     return result
 
 
-class Undo:
+class Undo(NamedTuple):
     """What ``undo`` restores: the state before ``entry``; ``name`` is the profile that is active then, or None."""
 
-    def __init__(self, entry: Entry, name: str | None) -> None:
-        self.entry, self.name = entry, name
+    entry: Entry
+    name: str | None
 
     @property
     def is_of_mapping(self) -> bool:
@@ -181,7 +181,7 @@ def undo(context: Context, number: str | None) -> Undo:
 
 
 def _undo_mapping(context: Context, plan: Undo) -> None:
-    entry, name = plan.entry, plan.name
+    entry, name = plan
     wanted = None if entry.before is None else History(context).load_content(entry.before)
     transaction = _Transaction(context)
     if transaction.content != wanted or name != transaction.previous:

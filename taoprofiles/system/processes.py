@@ -6,17 +6,19 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
+from typing import NamedTuple
 
 _WRITING = 3  # O_WRONLY or O_RDWR, on Linux
 _PARTS = (b"tao", b"tlt", b"exec")
 """Every command line that ``scan`` is for contains one of these."""
 
 
-class Process:
+class Process(NamedTuple):
     """A process: ``argv`` are the words of its command line."""
 
-    def __init__(self, pid: int, uid: int, argv: list[str]) -> None:
-        self.pid, self.uid, self.argv = pid, uid, argv
+    pid: int
+    uid: int
+    argv: list[str]
 
     @property
     def container(self) -> str | None:

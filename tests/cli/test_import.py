@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -20,16 +21,16 @@ json.dump(mapping, open(os.path.expanduser("~/.tao_mounts.json"), "w"))
 """
 
 
-def notebook(path: Path, source: str = "/data", destination: object = "/workspace") -> Path:
-    cell = {
-        "cell_type": "code",
-        "metadata": {},
-        "outputs": [],
-        "execution_count": None,
-        "source": WRITES.format(source=source, destination=destination),
-    }
+def notebook(
+    path: Path, source: str = "/data", destination: object = "/workspace", *, then: Sequence[str] = ()
+) -> Path:
+    """Write a notebook whose first cell writes the mounts file; ``then`` are the sources of further cells."""
+    cells = [
+        {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None, "source": text}
+        for text in (WRITES.format(source=source, destination=destination), *then)
+    ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [cell]}))
+    path.write_text(json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": cells}))
     return path
 
 
@@ -175,11 +176,7 @@ def test_a_shell_script_is_refused_with_another_way(home: Home) -> None:
 
 
 def test_lines_that_are_not_followed_are_named_also_when_the_import_succeeds(home: Home) -> None:
-    path = notebook(home.root / "a.ipynb")
-    content = json.loads(path.read_text())
-    content["cells"].append({**content["cells"][0], "source": "x = 1\nwhile x < 3:\n    x += 1\nnope"})
-    content["cells"].append({**content["cells"][0], "source": "%run setup.py"})
-    path.write_text(json.dumps(content))
+    notebook(home.root / "a.ipynb", then=["x = 1\nwhile x < 3:\n    x += 1\nnope", "%run setup.py"])
     done = home.run("import", "a.ipynb")
     assert done.returncode == 0, done.stderr
     assert "cell 2, line 2: 'while'" in done.stderr
@@ -303,10 +300,7 @@ def test_a_mounts_file_beside_the_notebook_is_named(home: Home) -> None:
 
 def test_a_note_about_several_files_is_printed_once(home: Home) -> None:
     for name, number in (("a", 1), ("b", 2), ("c", 3)):
-        notebook(home.root / f"nb/{name}.ipynb")
-        content = json.loads((home.root / f"nb/{name}.ipynb").read_text())
-        content["cells"] += [{**content["cells"][0], "source": "\n" * number + "while input(): x = 1\n%run x.py"}]
-        (home.root / f"nb/{name}.ipynb").write_text(json.dumps(content))
+        notebook(home.root / f"nb/{name}.ipynb", then=["\n" * number + "while input(): x = 1\n%run x.py"])
     done = home.run("import", "nb")
     assert done.returncode == 0
     assert "3 files (a.ipynb, …): not evaluated, so what they set is unknown" in done.stderr
@@ -327,22 +321,15 @@ def test_a_notebook_that_never_names_a_mounts_file_is_told_so(home: Home) -> Non
 
 
 def test_the_loop_of_a_function_that_shows_pictures_needs_no_note(home: Home) -> None:
-    path = notebook(home.root / "a.ipynb")
-    content = json.loads(path.read_text())
     show = "import os\ndef show(folder):\n    for name in os.listdir(folder):\n        print(name)\nshow('x')"
-    content["cells"].append({**content["cells"][0], "source": show})
-    path.write_text(json.dumps(content))
+    notebook(home.root / "a.ipynb", then=[show])
     done = home.run("import", "a.ipynb")
     assert done.returncode == 0
     assert "not evaluated" not in done.stderr
 
 
 def test_variables_left_out_for_one_reason_are_one_line(home: Home) -> None:
-    path = notebook(home.root / "a.ipynb")
-    content = json.loads(path.read_text())
-    unknown = "import glob\nx = glob.glob('x')[0]\n%env A={x}\n%env B={x}"
-    content["cells"].append({**content["cells"][0], "source": unknown})
-    path.write_text(json.dumps(content))
+    notebook(home.root / "a.ipynb", then=["import glob\nx = glob.glob('x')[0]\n%env A={x}\n%env B={x}"])
     assert "A, B are left out: cell 2, line 1: 'glob' is not followed" in home.run("import", "a.ipynb").stderr
 
 

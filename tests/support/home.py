@@ -9,7 +9,9 @@ import subprocess
 import sys
 import tempfile
 import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -120,6 +122,30 @@ class Home:
         return found
 
 
+def run_in_fork(do: Callable[[], int], environ: dict[str, str], cwd: object, out: int, err: int) -> NoReturn:
+    """Be, in a forked process, one of its own: with these variables, folder and streams. ``do`` returns its status."""
+    status = 70
+    try:
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        for fd, stream in enumerate((nothing, out, err)):
+            os.dup2(stream, fd)
+        sys.stdin = os.fdopen(0, closefd=False)
+        sys.stdout, sys.stderr = (
+            os.fdopen(fd, "w", encoding="utf-8", errors="backslashreplace", closefd=False) for fd in (1, 2)
+        )
+        os.environ.clear()
+        os.environ.update(environ)
+        os.chdir(str(cwd))
+        status = do()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+    finally:
+        os._exit(status)
+
+
 def _forked(
     taoprof: str, arguments: tuple[str, ...], environ: dict[str, str], cwd: object
 ) -> subprocess.CompletedProcess[str]:
@@ -127,25 +153,7 @@ def _forked(
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         pid = os.fork()
         if pid == 0:
-            status = 70
-            try:
-                nothing = os.open(os.devnull, os.O_RDONLY)
-                for fd, stream in enumerate((nothing, out.fileno(), err.fileno())):
-                    os.dup2(stream, fd)
-                sys.stdin = os.fdopen(0, closefd=False)
-                sys.stdout, sys.stderr = (
-                    os.fdopen(fd, "w", encoding="utf-8", errors="backslashreplace", closefd=False) for fd in (1, 2)
-                )
-                os.environ.clear()
-                os.environ.update(environ)
-                os.chdir(str(cwd))
-                status = main.run(list(arguments))
-                sys.stderr.flush()
-            except BaseException:
-                traceback.print_exc()
-                sys.stderr.flush()
-            finally:
-                os._exit(status)
+            run_in_fork(lambda: main.run(list(arguments)), environ, cwd, out.fileno(), err.fileno())
         _, ended = os.waitpid(pid, 0)
         texts = []
         for file in (out, err):

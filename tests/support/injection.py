@@ -13,17 +13,15 @@ import select
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from taoprofiles.system import processes
-from tests.support.home import Home, require
+from tests.support.home import Home, require, run_in_fork
 
 STEP = int(os.environ.get("TAOPROF_TEST_FAULT_STEP", "15"))
 """Of all injections every so many are tried, always others: TAOPROF_TEST_FAULT_STEP=1 tries all."""
@@ -147,18 +145,7 @@ def _is_in(home: Home, line: str) -> bool:
 
 
 def _child(home: Home, do: Callable[[], int], ready: int, out: int, err: int) -> None:
-    status = 70
-    try:
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        for fd, stream in enumerate((nothing, out, err)):
-            os.dup2(stream, fd)
-        sys.stdin = os.fdopen(0, closefd=False)
-        sys.stdout, sys.stderr = (
-            os.fdopen(fd, "w", encoding="utf-8", errors="backslashreplace", closefd=False) for fd in (1, 2)
-        )
-        os.environ.clear()
-        os.environ.update(home.environ)
-        os.chdir(home.root)
+    def prepare_and_do() -> int:
         processes.scan = list  # they only read, and how often depends on what else the machine is doing
         processes.with_variable = lambda *_: iter(())
         account = pwd.getpwuid(os.getuid())
@@ -166,14 +153,9 @@ def _child(home: Home, do: Callable[[], int], ready: int, out: int, err: int) ->
         poller = select.poll()
         poller.register(ready, select.POLLIN)
         poller.poll(20_000)
-        status = do()
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except BaseException:
-        traceback.print_exc()
-        sys.stderr.flush()
-    finally:
-        os._exit(status)
+        return do()
+
+    run_in_fork(prepare_and_do, home.environ, home.root, out, err)
 
 
 def copied(home: Home, to: Path) -> Home:

@@ -24,7 +24,7 @@ def new_command(context: Context, args: argparse.Namespace) -> Result:
         raise manage.name_exists("new", name)  # before anything is asked
     if args.source is None:
         messages = prompts.confirm_home(context) if args.project_dir is None else []
-        profile, reason = manage.new(
+        _, reason = manage.new(
             context,
             name,
             project_dir=args.project_dir or ".",
@@ -33,7 +33,6 @@ def new_command(context: Context, args: argparse.Namespace) -> Result:
             layout=args.layout,
             description=args.description or "",
         )
-        layout: str | None = profile.layout
     else:
         for option in ("project_dir", "notebook_dir", "network", "layout", "description"):
             if getattr(args, option) is not None:
@@ -42,15 +41,14 @@ def new_command(context: Context, args: argparse.Namespace) -> Result:
                     hint=f"'taoprof set {name} KEY=VALUE' changes the copy",
                 )
         manage.copy(context, args.source, name)
-        layout, reason = None, f"copied from '{args.source}'"
+        reason = f"copied from '{args.source}'"
     with after_change(f"profile '{name}' was created"):
         template = store.template(name)
     try:
         sources = [mount["source"] for mount in store.renderer(name).mapping()["Mounts"]]
     except TaoprofError:  # a copy may depend on a variable that is not set here
         sources = []
-    layout = layout or template["layout"]
-    project = template["project_dir"] if args.source is None else None
+    layout, project = template["layout"], template["project_dir"] if args.source is None else None
     folder = f" for {context.short(context.expand_user(project))}" if project else ""
     missing = [source for source in sources if not os.path.exists(source)]
     messages.append(f"using layout '{layout}': {reason}")
