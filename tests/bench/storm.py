@@ -38,7 +38,7 @@ SLOWEST = 2.0
 READER = """
 import hashlib, os, sys, time
 path, folder = sys.argv[1:]
-seen, reads, missing = set(), 0, 0
+contents, reads, missing = set(), 0, 0
 while not os.path.exists(folder + "/over"):
     try:
         with open(path, "rb", 0) as file:
@@ -47,9 +47,9 @@ while not os.path.exists(folder + "/over"):
         missing += 1
         content = None
     reads += 1
-    if content is not None and content not in seen:
-        seen.add(content)
-        with open(f"{folder}/{len(seen)}.seen", "wb") as file:
+    if content is not None and content not in contents:
+        contents.add(content)
+        with open(f"{folder}/{len(contents)}.content", "wb") as file:
             file.write(content)
     time.sleep(0.0005)
 print(reads, missing)
@@ -127,7 +127,7 @@ class Storm:
     def _squall(self, *, is_clean: bool) -> None:
         self._reset()
         self.sandbox.run("use", self.random.choice("abc"), check=True)
-        folder = self.sandbox.folder / "seen"
+        folder = self.sandbox.folder / "contents"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         reader = subprocess.Popen([sys.executable, "-c", READER, self.path, folder], stdout=subprocess.PIPE, text=True)
@@ -416,7 +416,7 @@ class Storm:
         self.counts["reads that found no file"] += missing
         if is_clean and missing:
             self.fault(f"{missing} reads found no file, though nobody removed it")
-        for path in folder.glob("*.seen"):
+        for path in folder.glob("*.content"):
             content = path.read_bytes()
             self.counts["contents seen by a reader"] += 1
             if content in self.profiles or content in self.wholes:

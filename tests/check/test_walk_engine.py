@@ -229,11 +229,11 @@ class Bash(Terminal):
         """Wait for the next prompt; give the last status (0 where it does not tell) and what came before it."""
         end = time.monotonic() + 40
         while not (
-            found := re.search(r"(?:\[(\d+)\] walk>|\(taoprof:kitti\) [$#]) $", self.seen.decode("utf-8", "replace"))
+            found := re.search(r"(?:\[(\d+)\] walk>|\(taoprof:kitti\) [$#]) $", self.output.decode("utf-8", "replace"))
         ):
-            assert time.monotonic() < end and self._read(0.2), self.seen
-        seen, self.seen = found.string[: found.start()], b""
-        return int(found[1] or 0), seen
+            assert time.monotonic() < end and self._read(0.2), self.output
+        output, self.output = found.string[: found.start()], b""
+        return int(found[1] or 0), output
 
     def types(self, line: str, *, answer: str = "") -> tuple[int, str]:
         """Type a line, and ``answer`` to its question; give the status and all that it shows."""
@@ -241,17 +241,17 @@ class Bash(Terminal):
         if answer:
             self.wait_for("[y/N] ")
             self.send(answer + "\n")
-        status, seen = self.prompted()
-        return status, seen.partition("\r\n")[2].replace("\r\n", "\n")
+        status, output = self.prompted()
+        return status, output.partition("\r\n")[2].replace("\r\n", "\n")
 
 
-def pasted(seen: str, finding: str, *, first: bool) -> str:
+def pasted(output: str, finding: str, *, first: bool) -> str:
     """Return the command that a finding hints at, out of what the person sees."""
-    found = re.search(rf"^(?:error|warning|info): .*\[{finding}\]\n(?:  .*\n)*?  hint: (.*)\n", seen, re.M)
-    assert found, f"no [{finding}] with a hint in:\n{seen}"
+    found = re.search(rf"^(?:error|warning|info): .*\[{finding}\]\n(?:  .*\n)*?  hint: (.*)\n", output, re.M)
+    assert found, f"no [{finding}] with a hint in:\n{output}"
     if first:
-        others = re.findall(r"\[([a-z0-9-]+)\]$", seen[: found.end()], re.M)
-        assert others == [finding], seen
+        others = re.findall(r"\[([a-z0-9-]+)\]$", output[: found.end()], re.M)
+        assert others == [finding], output
     hint = found[1]
     if ": ${EDITOR" in hint:
         return hint[hint.index("${EDITOR") :]
@@ -272,22 +272,22 @@ def test_walk(training_home: TrainingHome, name: str) -> None:
     (home.root / "kitti/data").mkdir()
     with Bash(home) as bash:
         for line in walk.before:
-            status, seen = bash.types(line)
-            assert status == 0, seen
+            status, output = bash.types(line)
+            assert status == 0, output
         typed = walk.command.replace("HOME/", f"{home.root}/")
-        _, seen = bash.types(typed)
-        assert walk.symptom.replace("HOME/", f"{home.root}/") in seen, seen
+        _, output = bash.types(typed)
+        assert walk.symptom.replace("HOME/", f"{home.root}/") in output, output
         asks = f"{walk.asks} {typed.removeprefix('taoprof run kitti -- ')}" if walk.asks.endswith("--") else walk.asks
-        _, seen = bash.types(asks)
-        mends = pasted(seen, walk.finding, first=walk.first)
+        _, output = bash.types(asks)
+        mends = pasted(output, walk.finding, first=walk.first)
         if walk.types:
             editor = 'ed() { sed -i "${1#+}$CHANGE" "$2"; }; EDITOR=ed'
             bash.types(f"{editor} CHANGE='{walk.types.replace('HOME/', f'{home.root}/')}'")
-        status, seen = bash.types(mends, answer="y" if mends.endswith("--fix") else "")
-        assert status == 0, (mends, seen)
+        status, output = bash.types(mends, answer="y" if mends.endswith("--fix") else "")
+        assert status == 0, (mends, output)
         if walk.again != "":
-            status, seen = bash.types(walk.again or typed)
-            assert status == 0, seen
-        assert walk.works in seen, seen
-        assert DONE in seen, seen
+            status, output = bash.types(walk.again or typed)
+            assert status == 0, output
+        assert walk.works in output, output
+        assert DONE in output, output
         bash.send("exit\n")

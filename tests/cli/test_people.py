@@ -45,8 +45,8 @@ class AnsweringTerminal(Terminal):
 
     def _read(self, timeout: float) -> bool:
         more = super()._read(timeout)
-        while b"\x1b[6n" in self.seen:
-            self.seen = self.seen.replace(b"\x1b[6n", b"", 1)
+        while b"\x1b[6n" in self.output:
+            self.output = self.output.replace(b"\x1b[6n", b"", 1)
             self.send("\x1b[1;1R")
         return more
 
@@ -417,17 +417,17 @@ MANY = 3000
 WATCH = """
 import os, sys
 from collections import Counter
-seen = Counter()
+opened = Counter()
 folder = sys.argv[1]
 def watch(event, args):
     if event in ("open", "os.listdir", "os.scandir") and isinstance(args[0], str) and args[0].startswith(folder):
-        seen[args[0]] += 1
+        opened[args[0]] += 1
 sys.addaudithook(watch)
 from taoprofiles.cli import main
 status = main.run(sys.argv[2:])
 sys.stdout.flush()
 import json
-print(json.dumps([status, seen]), file=sys.stderr)
+print(json.dumps([status, opened]), file=sys.stderr)
 """
 
 
@@ -455,8 +455,8 @@ def watched(home: Home, *words: str) -> tuple[int, dict[str, int]]:
         timeout=60,
         cwd=home.root,
     )
-    status, seen = json.loads(done.stderr.splitlines()[-1])
-    return status, seen
+    status, opened = json.loads(done.stderr.splitlines()[-1])
+    return status, opened
 
 
 def seconds(home: Home, *words: str) -> float:
@@ -470,13 +470,13 @@ def seconds(home: Home, *words: str) -> float:
 def test_one_of_many_opens_no_other(crowd: Home) -> None:
     for line in ("use p02777", "use p00001 --dry-run", "show p00002", "set p00004 A=1", "current"):
         words = line.split()
-        status, seen = watched(crowd, *words)
+        status, opened = watched(crowd, *words)
         assert status == 0
         own = str(crowd.profiles / f"{words[1] if len(words) > 1 else 'p02777'}.toml")
         active = {str(crowd.profiles / "p02777.toml")} if words[0] == "set" else set()  # is its mapping to be renewed?
-        assert {path for path in seen if path.endswith(".toml")} <= {own, *active}
-        assert own in seen or words[0] == "current"
-        assert str(crowd.profiles) not in seen or words[0] == "set", "nor does it list them"
+        assert {path for path in opened if path.endswith(".toml")} <= {own, *active}
+        assert own in opened or words[0] == "current"
+        assert str(crowd.profiles) not in opened or words[0] == "set", "nor does it list them"
     assert str(crowd.profiles) in watched(crowd, "list")[1]
 
 
@@ -494,6 +494,7 @@ def test_one_changed_profile_is_read_again_and_no_other(crowd: Home) -> None:
     crowd.run("list", check=True)
     changed = crowd.profiles / "p02555.toml"
     changed.write_text(changed.read_text() + "\n# changed\n")
-    _, seen = watched(crowd, "list")
-    opened = {path for path in seen if path.endswith(".toml")}
-    assert opened == {str(changed), str(crowd.profiles / "p00006.toml")}, "the active one is compared with the file"
+    _, opened = watched(crowd, "list")
+    assert {path for path in opened if path.endswith(".toml")} == {str(changed), str(crowd.profiles / "p00006.toml")}, (
+        "the active one is compared with the file"
+    )

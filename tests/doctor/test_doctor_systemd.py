@@ -12,9 +12,9 @@ pytestmark = pytest.mark.systemd
 
 
 def findings(owner: Owner) -> dict[str, dict]:
-    told = owner.taoprof("doctor", "--json", check=False)
-    assert told.returncode == 3, told.stderr  # there is no launcher
-    data = json.loads(told.stdout)["data"]
+    result = owner.taoprof("doctor", "--json", check=False)
+    assert result.returncode == 3, result.stderr  # there is no launcher
+    data = json.loads(result.stdout)["data"]
     return {one["id"]: one for one in data["findings"] if one["id"].startswith(("guard-", "seal-", "state-"))}
 
 
@@ -22,9 +22,9 @@ def test_the_service_as_it_is(owner: Owner) -> None:
     assert findings(owner) == {}
     owner.taoprof("service", "install")
     assert findings(owner) == {}
-    told = owner.taoprof("doctor", check=False).stdout
-    assert f"running, pid {owner.pid}, version" in told
-    assert "service active (running)" in told
+    output = owner.taoprof("doctor", check=False).stdout
+    assert f"running, pid {owner.pid}, version" in output
+    assert "service active (running)" in output
 
     owner.systemctl("stop", UNIT)
     found = findings(owner)

@@ -38,8 +38,8 @@ def test_sealed_while_held_and_for_no_moment_longer(sandbox: Sandbox) -> None:
         assert sandbox.mapping_file.stat().st_mode & 0o777 == 0o440
         until(lambda: "watching 'a': in use and read-only: a test" in guard.status, "it tells who holds")
         assert re.search(r", since \d\d:\d\d, ", guard.status), "not for how long: it is shown until the next look"
-        seen = sandbox.json("status")["data"]["guard"]
-        assert (seen["pid"], seen["is_sealed"], seen["problem"]) == (guard.process.pid, True, None)
+        status = sandbox.json("status")["data"]["guard"]
+        assert (status["pid"], status["is_sealed"], status["problem"]) == (guard.process.pid, True, None)
         manage.release(sandbox.context, hold)
         until(lambda: not is_sealed(sandbox.mapping_file), "it is not sealed", details=guard.log_text)
         assert sandbox.mapping_file.stat().st_mode & 0o777 == 0o640

@@ -94,7 +94,7 @@ def ends_soon(guard: GuardProcess) -> None:
 def with_own_mounts(folder: Path, act: Callable[[Sandbox], None]) -> None:
     """Do it in a process of its own that may mount what it likes, on a home that is a small file system in memory."""
     require(os.geteuid() == 0, "only root may mount")
-    told, tell = os.pipe()
+    read_end, write_end = os.pipe()
     pid = os.fork()
     if pid == 0:
         text = ""
@@ -108,10 +108,10 @@ def with_own_mounts(folder: Path, act: Callable[[Sandbox], None]) -> None:
         except BaseException:
             text = traceback.format_exc()
         finally:
-            os.write(tell, text.encode()[-60_000:])
+            os.write(write_end, text.encode()[-60_000:])
             os._exit(0)
-    os.close(tell)
-    with open(told, "rb") as file:
+    os.close(write_end)
+    with open(read_end, "rb") as file:
         failed = file.read().decode(errors="replace")
     os.waitpid(pid, 0)
     assert not failed, failed

@@ -203,8 +203,8 @@ class Writer:
                     self.write()
                 mark = time.time()
         self.to_keep += [content for content in self.last if content is not None]
-        until(lambda: self._looked() >= mark, "the guard has seen the write", seconds=ANSWER, details=self.told)
-        until(lambda: not self.wrong(), "all is as it must be", seconds=ANSWER, details=self.told)
+        until(lambda: self._looked() >= mark, "the guard has seen the write", seconds=ANSWER, details=self.report)
+        until(lambda: not self.wrong(), "all is as it must be", seconds=ANSWER, details=self.report)
         self.to_keep, self.hidden, self.undone = [], [], []
         if len(self.last) > 1 or self.holds:
             self.last = {self._there()}
@@ -240,7 +240,7 @@ class Writer:
                 return f"neither kept nor in the file of a symlink that was swapped back: {one!r:.60}"
         return ""
 
-    def told(self) -> str:
+    def report(self) -> str:
         did = "\n".join(self.did)
         log = "\n".join(self.guard.log_text().splitlines()[-15:])
         return f"{did}\n{log}\nseed {self.seed}, after {self.writes} writes: {self.wrong()}"
@@ -353,7 +353,7 @@ def test_whatever_others_write_the_held_mapping_comes_back_and_nothing_is_lost(s
         writer = Writer(sandbox, guard, SEED)
         chance = writer.random
         descriptors = Path(f"/proc/{guard.process.pid}/fd")
-        until(lambda: not writer.wrong(), "it has looked", details=writer.told)
+        until(lambda: not writer.wrong(), "it has looked", details=writer.report)
         at_first = len(list(descriptors.iterdir()))
         while writer.writes < WRITES:
             for _ in range(chance.randint(1, 22)):
@@ -366,17 +366,17 @@ def test_whatever_others_write_the_held_mapping_comes_back_and_nothing_is_lost(s
             writer.quiet()
             if chance.random() < 0.6:
                 writer.hold_or_let_go()
-            assert guard.process.poll() is None, writer.told()
+            assert guard.process.poll() is None, writer.report()
         for hold in list(writer.holds):
             writer.release(hold)
         writer.rename_over()
-        until(lambda: not writer.wrong(), "all is as it must be at the end", seconds=ANSWER, details=writer.told)
+        until(lambda: not writer.wrong(), "all is as it must be at the end", seconds=ANSWER, details=writer.report)
         until(
             lambda: len(list(descriptors.iterdir())) <= at_first,
             "no descriptor is left open",
             details=lambda: f"{at_first} at first; now {[os.readlink(fd) for fd in descriptors.iterdir()]}",
         )
-        assert 0 < writer.restores() <= writer.changes, writer.told()
+        assert 0 < writer.restores() <= writer.changes, writer.report()
 
 
 @pytest.mark.parametrize("content", [b'{"Mounts": []}', None])

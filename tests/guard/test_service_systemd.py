@@ -65,8 +65,8 @@ def test_start_stop_status_and_logs(guarded: Owner) -> None:
     assert guarded.taoprof("service", "stop").stdout == "stopped\n"
     assert time.monotonic() - begun < 5
     assert not is_sealed(guarded.mapping_file)
-    seen = guarded.json("service", "status")["data"]["service"]
-    assert (seen["state"], seen["pid"], seen["text"], seen["guard"]) == ("inactive (dead)", None, "", None)
+    service = guarded.json("service", "status")["data"]["service"]
+    assert (service["state"], service["pid"], service["text"], service["guard"]) == ("inactive (dead)", None, "", None)
     assert guarded.taoprof("service", "start").stdout == "started\n"
     assert is_sealed(guarded.mapping_file), "READY=1 comes after the first look"
     assert guarded.holds() == [hold]
@@ -74,9 +74,9 @@ def test_start_stop_status_and_logs(guarded: Owner) -> None:
     guarded.until_unsealed()
     status = guarded.machine.root("cat", f"/proc/{guarded.pid}/status", f"/proc/{guarded.pid}/oom_score_adj").stdout
     assert {"NoNewPrivs:\t1", "Seccomp:\t2", "Umask:\t0077", "300"} <= set(status.splitlines())
-    seen = guarded.json("service", "status")["data"]["service"]
+    service = guarded.json("service", "status")["data"]["service"]
     line = "watching 'a': not in use"
-    assert seen == {
+    assert service == {
         "installed": True,
         "enabled": True,
         "state": "active (running)",
@@ -85,7 +85,7 @@ def test_start_stop_status_and_logs(guarded: Owner) -> None:
         "text": line,
         "unit": str(guarded.unit),
         "lingers": True,
-        "guard": {"pid": guarded.pid, "version": seen["guard"]["version"], "line": line, "problem": None},
+        "guard": {"pid": guarded.pid, "version": service["guard"]["version"], "line": line, "problem": None},
     }
     text = guarded.taoprof("service", "status").stdout
     assert f"active (running), pid {guarded.pid}, starts at login, keeps running after logout" in text
@@ -293,5 +293,5 @@ def test_words_that_are_no_text_do_not_end_the_guard(guarded: Owner) -> None:
     guarded.until_unsealed()
     hold = guarded.hold("two\nSTOPPING=1\nSTATUS=lines \x1b[31m" + "x" * 9000)
     until(lambda: hold in guarded.show("StatusText")["StatusText"], "the status names it", details=guarded.journal)
-    seen = guarded.show("NRestarts", "MainPID", "ActiveState", "SubState")
-    assert seen == {"NRestarts": "0", "MainPID": str(pid), "ActiveState": "active", "SubState": "running"}
+    properties = guarded.show("NRestarts", "MainPID", "ActiveState", "SubState")
+    assert properties == {"NRestarts": "0", "MainPID": str(pid), "ActiveState": "active", "SubState": "running"}

@@ -25,8 +25,8 @@ def listed(sandbox: Sandbox) -> list[tuple[str, str, str, bool]]:
 def test_a_container_of_a_rendered_command_is_listed_and_blocks_nothing(
     sandbox: Sandbox, fake_engine: FakeEngine, mounts: bool, count: int | None
 ) -> None:
-    seen = mounts_of(sandbox, "a") if mounts else {}
-    container = fake_engine.container(1, seen, labels=labels(sandbox), count=count)
+    binds = mounts_of(sandbox, "a") if mounts else {}
+    container = fake_engine.container(1, binds, labels=labels(sandbox), count=count)
     assert listed(sandbox) == [("found", "a", container, False)]
     sandbox.run("use", "b", check=True)
     assert listed(sandbox) == [("found", "a", container, False)]

@@ -425,12 +425,12 @@ def _main() -> None:
         return "imported"
 
     read(_mounts("'~root/warm/up'", "ä = 1\n"))  # expanduser imports pwd at its first '~user'
-    seen: list[str] = []
+    events: list[str] = []
     watching = False
 
     def hook(event: str, details: tuple[Any, ...]) -> None:
         if watching and event != "builtins.id" and "<unknown>" not in details:
-            seen.append(f"{event} {details!r}"[:200])
+            events.append(f"{event} {details!r}"[:200])
 
     sys.addaudithook(hook)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
@@ -438,7 +438,7 @@ def _main() -> None:
         what = json.loads(line)
         content = SPECIAL[what]() if isinstance(what, str) else Writer(what).notebook()
         faulthandler.dump_traceback_later(4 * SECONDS, exit=True)
-        seen.clear()
+        events.clear()
         watching, start, problem = True, time.process_time(), ""
         try:
             outcome = read(content)
@@ -449,7 +449,7 @@ def _main() -> None:
             outcome, problem = "raised", traceback.format_exc()[-1500:]
         watching = False
         taken = time.process_time() - start
-        print(json.dumps([what, outcome, round(taken, 3), peak(), problem, seen]), flush=True)
+        print(json.dumps([what, outcome, round(taken, 3), peak(), problem, events]), flush=True)
 
 
 def peak() -> int:

@@ -63,7 +63,7 @@ def ask(launchers: list[Launcher], root: Path, case: Case) -> list[tuple[Launche
         arguments = case.arguments(launcher.version, root)
         launcher.ask(environ, cwd, arguments)
         asked.append((launcher, predict(launcher.version, Host(environ, cwd, launcher.config), arguments)))
-    return [(launcher, told, launcher.answer()) for launcher, told in asked]
+    return [(launcher, prediction, launcher.answer()) for launcher, prediction in asked]
 
 
 def happened(answer: dict[str, Any]) -> dict[str, Any]:
@@ -80,16 +80,16 @@ def happened(answer: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def predicted(told: Prediction) -> dict[str, Any]:
-    refusal = told.refusal
-    body = told.call.body if told.call and not refusal else None
+def predicted(prediction: Prediction) -> dict[str, Any]:
+    refusal = prediction.refusal
+    body = prediction.call.body if prediction.call and not refusal else None
     return {
         "refused": refusal and refusal.kind,
         "message": refusal.message if refusal and refusal.kind != "SystemExit" else None,
         "status": refusal.status if refusal else 0,
         "created": json.dumps(json.loads(json.dumps(body)), sort_keys=True),
-        "shell": "" if refusal else told.shell,
-        "read": None if refusal and _ends_before_the_file(refusal) else told.source_file,
+        "shell": "" if refusal else prediction.shell,
+        "read": None if refusal and _ends_before_the_file(refusal) else prediction.source_file,
     }
 
 
@@ -99,7 +99,9 @@ def _ends_before_the_file(refusal: Refusal) -> bool:
 
 
 def compare(launchers: list[Launcher], root: Path, kept: Kept, case: Case) -> None:
-    results = [(one.version, predicted(told), happened(answer)) for one, told, answer in ask(launchers, root, case)]
+    results = [
+        (one.version, predicted(prediction), happened(answer)) for one, prediction, answer in ask(launchers, root, case)
+    ]
     for version, expected, real in results:
         assert expected == real, (version, case)
     if len(kept) < KEEP:
@@ -223,9 +225,9 @@ def _differs(
     for version, truth in real:
         host = Host(case.environ_in(root), str(root / "cwd"), configs[version])
         try:
-            told = predict(version, host, case.arguments(version, root))
+            prediction = predict(version, host, case.arguments(version, root))
         except Exception:
             return True
-        if predicted(told) != truth:
+        if predicted(prediction) != truth:
             return True
     return False

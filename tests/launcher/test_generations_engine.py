@@ -62,7 +62,7 @@ def old(request: pytest.FixtureRequest, training_home: TrainingHome) -> Iterator
 def test_a_plain_training_holds(old: Old) -> None:
     home = old.home
     with old.start(*old.words, "train", "60") as terminal:
-        until(lambda: home.holds(), "the launcher is seen", details=lambda: terminal.seen.decode())
+        until(lambda: home.holds(), "the launcher is seen", details=lambda: terminal.output.decode())
         assert home.run("use", "kitti").returncode == 5
         terminal.wait_for("training as", timeout=60)
         (hold,) = until(lambda: [h for h in home.holds() if h["phase"] == "bound"], "the container is seen")

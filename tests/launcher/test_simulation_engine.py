@@ -83,11 +83,11 @@ def test_the_engine_has_what_was_predicted(launcher: Launcher, engine: Engine, t
     def each(case: Case) -> None:
         case.lay_out(root)
         environ, cwd, arguments = case.environ_in(root), str(root / "cwd"), case.arguments("6.26.3", root)
-        told = predict("6.26.3", Host(environ, cwd, launcher.config), arguments)
+        prediction = predict("6.26.3", Host(environ, cwd, launcher.config), arguments)
         launcher.ask(environ, cwd, arguments)
         answer = launcher.answer()
-        assert told.call and answer["container"], (told.refusal, answer, case)
-        made[answer["container"]] = told.call
+        assert prediction.call and answer["container"], (prediction.refusal, answer, case)
+        made[answer["container"]] = prediction.call
 
     try:
         each()

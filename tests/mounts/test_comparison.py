@@ -11,16 +11,16 @@ from taoprofiles.mounts import comparison
 from taoprofiles.system import engine
 
 
-def differences(wanted: dict[str, Any], seen: dict[str, Any], environ: dict[str, str]) -> list[str]:
+def differences(wanted: dict[str, Any], inspected: dict[str, Any], environ: dict[str, str]) -> list[str]:
     """Compare with the engine's answer, as it comes."""
-    return comparison.differences(wanted, engine.parse_container(seen), environ)
+    return comparison.differences(wanted, engine.parse_container(inspected), environ)
 
 
 def wanted(*mounts: tuple[str, str], **more: Any) -> dict[str, Any]:
     return {"Mounts": [{"source": source, "destination": place} for source, place in mounts], **more}
 
 
-def seen(*mounts: tuple[str, str], **more: Any) -> dict[str, Any]:
+def inspected(*mounts: tuple[str, str], **more: Any) -> dict[str, Any]:
     binds = [{"Type": "bind", "Source": source, "Destination": place} for source, place in mounts]
     return {"Mounts": [*binds, {"Type": "volume", "Source": "/v", "Destination": "/w"}], **more}
 
@@ -31,7 +31,7 @@ def test_nothing_differs() -> None:
         Envs=[{"variable": "A", "value": "1"}, {"variable": "B", "value": ""}],
         DockerOptions={"user": "1000:1000", "shm_size": "16G", "ulimits": {"memlock": -1, "stack": 67108864}},
     )
-    got = seen(
+    got = inspected(
         *(("/data", "/d"), ("/out", "/o")),
         Config={"Env": ["PATH=/bin", "A=1", "B="], "User": "1000:1000"},
         HostConfig={
@@ -45,21 +45,24 @@ def test_nothing_differs() -> None:
 def test_a_source_that_is_a_symlink_is_what_it_leads_to(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
-    assert differences(wanted((f"{tmp_path}/link", "/d")), seen((f"{tmp_path}/real", "/d")), {}) == []
+    assert differences(wanted((f"{tmp_path}/link", "/d")), inspected((f"{tmp_path}/real", "/d")), {}) == []
 
 
 def test_none_of_the_mounts() -> None:
     reason = "none of the profile's folders is mounted: the launcher read another mounts file, or none"
     asked = wanted(("/data", "/d"), ("/out", "/o"))
-    assert differences(asked, seen(), {}) == [reason]
-    assert differences(asked, seen(("/other", "/d")), {}) == [reason]
-    assert differences(wanted(), seen(), {}) == []
+    assert differences(asked, inspected(), {}) == [reason]
+    assert differences(asked, inspected(("/other", "/d")), {}) == [reason]
+    assert differences(wanted(), inspected(), {}) == []
 
 
 def test_a_place_that_is_a_symlink_on_this_host(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
-    asked, got = wanted(("/data", f"{tmp_path}/link"), ("/x", "/x")), seen(("/data", f"{tmp_path}/real"), ("/x", "/x"))
+    asked, got = (
+        wanted(("/data", f"{tmp_path}/link"), ("/x", "/x")),
+        inspected(("/data", f"{tmp_path}/real"), ("/x", "/x")),
+    )
     reported = differences(asked, got, {})
     assert reported[0] == (
         f"'/data' is not mounted on '{tmp_path}/link': it is on '{tmp_path}/real', "
@@ -68,17 +71,17 @@ def test_a_place_that_is_a_symlink_on_this_host(tmp_path: Path) -> None:
 
 
 def test_one_folder_on_two_places() -> None:
-    reported = differences(wanted(("/data", "/d"), ("/data", "/e")), seen(("/data", "/e")), {})
+    reported = differences(wanted(("/data", "/d"), ("/data", "/e")), inspected(("/data", "/e")), {})
     assert reported == ["'/data' is not mounted on '/d': the launcher keeps only the last mount of a folder"]
 
 
 def test_something_else_is_there() -> None:
-    reported = differences(wanted(("/data", "/d"), ("/out", "/o")), seen(("/other", "/d"), ("/out", "/o")), {})
+    reported = differences(wanted(("/data", "/d"), ("/out", "/o")), inspected(("/other", "/d"), ("/out", "/o")), {})
     assert reported == ["'/data' is not mounted on '/d': '/other' is mounted there"]
 
 
 def test_one_more_than_asked_for() -> None:
-    reported = differences(wanted(("/data", "/d")), seen(("/data", "/d"), ("/cache", "/c")), {})
+    reported = differences(wanted(("/data", "/d")), inspected(("/data", "/d"), ("/cache", "/c")), {})
     assert reported == ["'/cache' is mounted on '/c', which the profile does not ask for"]
 
 
@@ -98,7 +101,7 @@ def test_one_more_than_asked_for() -> None:
     ],
 )
 def test_options(options: dict[str, Any], config: dict[str, Any], host: dict[str, Any], reported: str) -> None:
-    asked, got = wanted(DockerOptions=options), seen(Config=config, HostConfig=host)
+    asked, got = wanted(DockerOptions=options), inspected(Config=config, HostConfig=host)
     assert differences(asked, got, {}) == [reported]
     assert differences(asked, got, {"CI_PROJECT_DIR": ""}) == [
         reported,
@@ -113,14 +116,14 @@ def test_options(options: dict[str, Any], config: dict[str, Any], host: dict[str
 )  # fmt: skip
 def test_shared_memory(size: str | int, amount: int) -> None:
     asked = wanted(DockerOptions={"shm_size": size})
-    assert differences(asked, seen(HostConfig={"ShmSize": amount}), {}) == []
+    assert differences(asked, inspected(HostConfig={"ShmSize": amount}), {}) == []
 
 
 def test_the_value_of_a_variable_is_masked() -> None:
     asked = wanted(Envs=[{"variable": "NGC_API_KEY", "value": "s3cret"}])
-    reported = differences(asked, seen(Config={"Env": ["NGC_API_KEY=other"]}), {})
+    reported = differences(asked, inspected(Config={"Env": ["NGC_API_KEY=other"]}), {})
     assert reported == ["the variable NGC_API_KEY differs from the mapping"]
-    assert differences(asked, seen(Config={"Env": None}), {}) == reported
+    assert differences(asked, inspected(Config={"Env": None}), {}) == reported
 
 
 @pytest.mark.parametrize("got", [{}, {"Mounts": None}, {"Config": None, "HostConfig": None}])

@@ -91,8 +91,8 @@ def test_secret_that_is_not_utf8(bad: bytes) -> None:
 def refused(content: bytes) -> None:
     with pytest.raises(TaoprofError) as caught:
         parse(content, name="a", path="a.toml")
-    told = str(caught.value)
-    assert SECRET not in told
+    message = str(caught.value)
+    assert SECRET not in message
     assert caught.value.problems
 
 

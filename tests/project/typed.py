@@ -14,7 +14,7 @@ def main(command: str, *answers: str) -> int:
     pid, terminal = pty.fork()
     if pid == 0:
         os.execvp("bash", ["bash", "-c", command])
-    seen = b""
+    output = b""
     while True:
         try:
             chunk = os.read(terminal, 1 << 16)
@@ -22,10 +22,10 @@ def main(command: str, *answers: str) -> int:
             break
         if not chunk:
             break
-        seen += chunk
-        if waiting and seen.endswith(QUESTION_ENDS):
+        output += chunk
+        if waiting and output.endswith(QUESTION_ENDS):
             os.write(terminal, f"{waiting.pop(0)}\n".encode())
-    sys.stdout.write(seen.decode().replace("\r\n", "\n"))
+    sys.stdout.write(output.decode().replace("\r\n", "\n"))
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 

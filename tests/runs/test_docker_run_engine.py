@@ -61,18 +61,18 @@ def test_two_runs_in_parallel_have_their_own_mounts_and_block_nothing(training_h
     ):
         for run in (one, two):
             record = run.bound()
-            seen = home.engine.inspect(record["container"])
-            assert bind_mounts(seen) == wanted[record["profile"]]
-            assert seen["Name"] == f"/taoprof-{record['profile']}-{record['id']}"
-            assert seen["Config"]["Labels"]["taoprofiles.run"] == record["id"]
-            assert f"TAOPROF_RUN={record['id']}" in seen["Config"]["Env"]
-            assert (seen["HostConfig"]["ShmSize"], seen["HostConfig"]["AutoRemove"]) == (16 << 30, True)
+            container = home.engine.inspect(record["container"])
+            assert bind_mounts(container) == wanted[record["profile"]]
+            assert container["Name"] == f"/taoprof-{record['profile']}-{record['id']}"
+            assert container["Config"]["Labels"]["taoprofiles.run"] == record["id"]
+            assert f"TAOPROF_RUN={record['id']}" in container["Config"]["Env"]
+            assert (container["HostConfig"]["ShmSize"], container["HostConfig"]["AutoRemove"]) == (16 << 30, True)
             assert (record["shared"], record["differences"]) == (False, [])
-        assert "API_TOKEN=a token of mine" in seen["Config"]["Env"]
+        assert "API_TOKEN=a token of mine" in container["Config"]["Env"]
         shown = Path(f"/proc/{_client(two)}/cmdline").read_bytes()
         assert b"API_TOKEN" in shown
         assert b"a token of mine" not in shown
-        (device,) = seen["HostConfig"]["DeviceRequests"]
+        (device,) = container["HostConfig"]["DeviceRequests"]
         assert device["DeviceIDs"] == ["1"]
         assert home.run("use", "segformer").returncode == 0
         again = home.run("run", *train(home, "detectnet_v2", 1))
@@ -148,8 +148,8 @@ def test_the_hold_ends_with_the_container_whatever_is_killed(training_home: Trai
 
 
 def got(home: TrainingHome, container: str) -> dict[str, Any]:
-    seen = home.engine.inspect(container)
-    config, host = seen["Config"], seen["HostConfig"]
+    inspected = home.engine.inspect(container)
+    config, host = inspected["Config"], inspected["HostConfig"]
     devices = host["DeviceRequests"] or []
     return {
         "image": config["Image"],
@@ -289,10 +289,10 @@ def test_compose_starts_the_same_container(training_home: TrainingHome) -> None:
     )
     try:
         (hold,) = until(lambda: home.holds(), "its container is known by its labels")
-        seen = home.engine.inspect(hold["container"])
-        assert bind_mounts(seen) == local_mounts(kitti)
-        assert f"A_KEY={SECRET}" in seen["Config"]["Env"]
-        host = seen["HostConfig"]
+        container = home.engine.inspect(hold["container"])
+        assert bind_mounts(container) == local_mounts(kitti)
+        assert f"A_KEY={SECRET}" in container["Config"]["Env"]
+        host = container["HostConfig"]
         assert (host["ShmSize"], host["NetworkMode"], host["Init"]) == (16 << 30, "none", True)
         assert {(one["Name"], one["Soft"], one["Hard"]) for one in host["Ulimits"]} == {
             ("memlock", -1, -1),

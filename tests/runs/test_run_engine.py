@@ -39,10 +39,10 @@ def test_runs_in_parallel_beside_a_plain_launcher(training_home: TrainingHome) -
         records = [run.bound() for run in runs]
         assert len({record["container"] for record in records} | {plain.training().container}) == 4
         for record in records:
-            seen = home.engine.inspect(record["container"])
-            assert bind_mounts(seen) == wanted[record["profile"]]
-            assert f"TAOPROF_RUN={record['id']}" in seen["Config"]["Env"]
-            assert ("CUDA_VISIBLE_DEVICES=0,1" in seen["Config"]["Env"]) == (record["profile"] == "detectnet_v2")
+            container = home.engine.inspect(record["container"])
+            assert bind_mounts(container) == wanted[record["profile"]]
+            assert f"TAOPROF_RUN={record['id']}" in container["Config"]["Env"]
+            assert ("CUDA_VISIBLE_DEVICES=0,1" in container["Config"]["Env"]) == (record["profile"] == "detectnet_v2")
             assert record["differences"] == []
         now = home.mapping_file.read_bytes(), home.mapping_file.stat().st_ino, home.mapping_file.stat().st_mtime_ns
         assert now == shared

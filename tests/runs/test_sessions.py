@@ -23,7 +23,7 @@ import taoprofiles
 from taoprofiles.errors import TaoprofError
 for line in sys.stdin:
     try:
-        answer = eval(compile(json.loads(line), "<told>", "eval"))
+        answer = eval(compile(json.loads(line), "<line>", "eval"))
         print(json.dumps(answer, default=repr), flush=True)
     except TaoprofError as error:
         print(json.dumps({"error": error.code, "message": error.message}), flush=True)

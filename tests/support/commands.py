@@ -62,7 +62,7 @@ class Terminal:
     def __init__(self, argv: list[str], *, environ: dict[str, str], cwd: Path, columns: int = 200) -> None:
         self._fd, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
-        self.seen = b""
+        self.output = b""
         self.sent = ""
         self.process = subprocess.Popen(
             argv,
@@ -91,10 +91,10 @@ class Terminal:
     def wait_for(self, text: str, *, timeout: float = 20) -> str:
         """Read until ``text`` has come since the last wait, and give all up to it."""
         wanted, end = text.encode(), time.monotonic() + timeout
-        while wanted not in self.seen:
-            assert time.monotonic() < end, f"waited for {text!r}, saw {self.seen!r}"
-            assert self._read(0.2), f"ended before {text!r}, after {self.seen!r}"
-        before, _, self.seen = self.seen.partition(wanted)
+        while wanted not in self.output:
+            assert time.monotonic() < end, f"waited for {text!r}, saw {self.output!r}"
+            assert self._read(0.2), f"ended before {text!r}, after {self.output!r}"
+        before, _, self.output = self.output.partition(wanted)
         return (before + wanted).decode("utf-8", "replace")
 
     def finish(self) -> tuple[int, bytes]:
@@ -105,11 +105,11 @@ class Terminal:
         """
         end, again = time.monotonic() + 20, time.monotonic() + 2
         while self._read(0.2):
-            assert time.monotonic() < end, f"does not end; saw {self.seen!r}"
+            assert time.monotonic() < end, f"does not end; saw {self.output!r}"
             if self.sent == "\x03" and time.monotonic() > again:
                 self.send("\x03")
                 again += 2
-        return self.process.wait(20), self.seen
+        return self.process.wait(20), self.output
 
     def _read(self, timeout: float) -> bool:
         if not select.select([self._fd], [], [], timeout)[0]:
@@ -118,7 +118,7 @@ class Terminal:
             chunk = os.read(self._fd, 1 << 16)
         except OSError:  # EIO: the last one who had the terminal open has gone
             return False
-        self.seen += chunk
+        self.output += chunk
         return bool(chunk)
 
 

@@ -232,11 +232,11 @@ class Engine:
     def containers_of(self, folder: Path) -> list[str]:
         """Every container, running or not, that has something of ``folder`` mounted, or the labels of a home there."""
         found = self.docker("ps", "--all", "--quiet", "--no-trunc").split()
-        seen = self.docker("inspect", "--type=container", *found, check=False) if found else "[]"
+        inspected = self.docker("inspect", "--type=container", *found, check=False) if found else "[]"
         below = f"{folder.resolve()}/"
         return [
             one["Id"]
-            for one in json.loads(seen or "[]")
+            for one in json.loads(inspected or "[]")
             if any(mount.get("Source", "").startswith(below) for mount in one["Mounts"])
             or (one["Config"]["Labels"] or {}).get("taoprofiles.state", "").startswith(below)
         ]

@@ -131,7 +131,7 @@ class Scenario:
     def points(self) -> list[SyscallPoint]:
         """Run the switch unhurt, and give the calls that it makes."""
         found: list[SyscallPoint] = []
-        seen: Counter[str] = Counter()
+        counts: Counter[str] = Counter()
         home = self.copy()
         done, log = victim(home)
         assert done.returncode == 0, done.stderr
@@ -141,11 +141,11 @@ class Scenario:
             call = _call(line)
             if call is None:
                 continue
-            seen[call] += 1
+            counts[call] += 1
             if END in line:
                 return found
             if inside:
-                found.append(SyscallPoint(call, seen[call], line.split(" ", 1)[1]))
+                found.append(SyscallPoint(call, counts[call], line.split(" ", 1)[1]))
             inside = inside or BEGIN in line
         raise AssertionError("the victim never came to its second mark")
 

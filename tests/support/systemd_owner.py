@@ -129,8 +129,8 @@ class Owner:
         """Wait until the service is active with another process than ``pid``."""
 
         def is_another() -> bool:
-            seen = self.show("ActiveState", "MainPID")
-            return seen["ActiveState"] == "active" and int(seen["MainPID"]) != pid
+            properties = self.show("ActiveState", "MainPID")
+            return properties["ActiveState"] == "active" and int(properties["MainPID"]) != pid
 
         until(is_another, "the service is active again", details=self.journal)
 

@@ -87,5 +87,5 @@ def two_projects(home: TrainingHome) -> tuple[Path, Path]:
     return kitti, city
 
 
-def bind_mounts(seen: dict[str, Any]) -> dict[Path, str]:
-    return {Path(mount["Source"]): mount["Destination"] for mount in seen["Mounts"]}
+def bind_mounts(container: dict[str, Any]) -> dict[Path, str]:
+    return {Path(mount["Source"]): mount["Destination"] for mount in container["Mounts"]}

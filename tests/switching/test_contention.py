@@ -53,14 +53,14 @@ READER = """
 import json, os, sys
 path, stop, limit, known = sys.argv[1], sys.argv[2], int(sys.argv[3]), set(sys.argv[4:])
 known = {json.dumps(json.loads(text)) for text in known}
-reads, seen = 0, set()
+reads, contents = 0, set()
 while (not limit or reads < limit) and (reads % 64 or not os.path.exists(stop)):
     with open(path, "rb") as file:
         found = json.dumps(json.loads(file.read()))
     assert found in known, found
-    seen.add(found)
+    contents.add(found)
     reads += 1
-print(json.dumps({"reads": reads, "seen": len(seen)}))
+print(json.dumps({"reads": reads, "contents": len(contents)}))
 """
 
 
@@ -99,7 +99,7 @@ def test_readers_never_see_anything_else(crowd: Home, tmp_path: Path) -> None:
     print(f"\n{reads} reads, {calls} switches ({changed} changed the file), 20 processes, {seconds:.1f} s")
 
     assert all(w["calls"] > 0 for w in worked)
-    assert all(r["seen"] > 1 for r in read), "a reader that saw no change tested nothing"
+    assert all(r["contents"] > 1 for r in read), "a reader that saw no change tested nothing"
     assert reads >= READS
     entries = _entries(crowd)
     assert len(entries) - len(before) == changed
@@ -128,9 +128,9 @@ def test_64_at_once(crowd: Home) -> None:
     entries = _entries(crowd)
     assert len(entries) - len(before) == sum(answer["changed"] for answer in answers)
     # Each tells from which profile it came: put in the order of the history, these are the profiles before.
-    told = sorted((answer["previous"], answer["name"]) for answer in answers if answer["changed"])
+    switches = sorted((answer["previous"], answer["name"]) for answer in answers if answer["changed"])
     names = [entry["profile"] for entry in entries[len(before) - 1 :]]
-    assert told == sorted(itertools.pairwise(names))
+    assert switches == sorted(itertools.pairwise(names))
     _unbroken(entries)
     _file_is_what_was_said_last(crowd, entries, known)
 

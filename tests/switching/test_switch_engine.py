@@ -24,18 +24,20 @@ NOTEBOOK_LIMITS = {"memlock": (-1, -1), "stack": (67108864, 67108864)}
 
 def got(launch: Launch) -> dict:
     """Return what the engine says the container has, in the same form as ``wanted``."""
-    seen = launch.inspect()
-    host = seen["HostConfig"]
-    mounts = {mount["Source"]: mount["Destination"] for mount in seen["Mounts"] if mount["Type"] == "bind"}
-    assert len(mounts) == len(seen["Mounts"]) and all(mount["RW"] for mount in seen["Mounts"]), seen["Mounts"]
+    container = launch.inspect()
+    host = container["HostConfig"]
+    mounts = {mount["Source"]: mount["Destination"] for mount in container["Mounts"] if mount["Type"] == "bind"}
+    assert len(mounts) == len(container["Mounts"]) and all(mount["RW"] for mount in container["Mounts"]), container[
+        "Mounts"
+    ]
     return {
-        "image": seen["Config"]["Image"],
+        "image": container["Config"]["Image"],
         "binds": sorted(host["Binds"] or []),
         "mounts": mounts,
-        "user": seen["Config"]["User"],
+        "user": container["Config"]["User"],
         "shm": host["ShmSize"],
         "ulimits": {limit["Name"]: (limit["Soft"], limit["Hard"]) for limit in host["Ulimits"] or []},
-        "running": seen["State"]["Running"],
+        "running": container["State"]["Running"],
     }
 
 
