@@ -4,7 +4,8 @@ The cache holds the answer, and the bytes of the profile and of the mapping file
 files hold these very bytes, and no switch has been recorded since, the answer is still right. ``History.record``
 deletes it with every entry about the mapping file; changes of other profiles do not touch it. Without a
 cache that is still right, ``current`` works out the answer and writes one, unless the profile uses an environment
-variable. The cache is not JSON, whose import would take as long as the whole answer.
+variable. The cache is not JSON, whose import would take as long as the whole answer: it is NUL-separated, and
+``cli/prompt_scripts`` read it without starting a process.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ TYPE_CHECKING = False  # type checkers take this name for true; importing typing
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_FORMAT = b"2"
-_DRIFTED = "drifted"
+FORMAT = b"3"
+_DRIFTED, UNMANAGED = "drifted", "unmanaged"
 
 
 def answer(argv: Sequence[str]) -> str | None:
@@ -36,9 +37,14 @@ def answer(argv: Sequence[str]) -> str | None:
     if known is None or (os.path.lexists(context.seal) and _is_orphaned(context)):
         return None  # after a guard was killed the command must make the mapping file writable again
     state, name = known
-    if state != _DRIFTED:
-        return name
-    return f"{name}~" if len(argv) > 1 else None  # without --short it says what has changed
+    if len(argv) > 1:
+        return short(state, name)
+    return None if state in (_DRIFTED, UNMANAGED) else name  # the command says what has changed
+
+
+def short(state: str, name: str | None) -> str:
+    """Return what ``current --short`` prints."""
+    return {_DRIFTED: f"{name}~", UNMANAGED: "?"}.get(state, name or "")
 
 
 def own_profile(context: Context) -> str | None:
@@ -49,13 +55,19 @@ def own_profile(context: Context) -> str | None:
 
 
 def read(context: Context) -> tuple[str, str] | None:
-    """Return the state ("active" or "drifted") and name of the active profile; None if the cache is outdated."""
+    """Return the state ("active", "drifted" or UNMANAGED) and name of the active profile ("" if unmanaged).
+
+    None if the cache is outdated.
+    """
     try:
         with open(context.current_cache, "rb") as file:
-            version, user, state, name, profile_path, profile, mapping = file.read().split(b"\0")
-        if version != _FORMAT or user != _user(context):
+            version, user, _, state, name, profile_path, profile, mapping = file.read().split(b"\0")
+        if version != FORMAT or user != user_key(context):
             return None
-        for path, content in ((os.fsdecode(profile_path), profile), (context.mapping_file, mapping)):
+        files = [(context.mapping_file, mapping)]
+        if profile_path:
+            files.append((os.fsdecode(profile_path), profile))
+        for path, content in files:
             fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
                 if os.read(fd, len(content) + 1) != content:
@@ -68,16 +80,18 @@ def read(context: Context) -> tuple[str, str] | None:
 
 
 def write(context: Context, state: str, name: str, *, profile: bytes, mapping: bytes) -> None:
-    """Write the answer for what the profile ``name`` and the mapping file hold now. Needs the lock."""
+    """Write the answer for what both files hold now; ``name`` is "" if unmanaged. Needs the lock."""
     from taoprofiles.storage import best_effort
 
-    path = os.fsencode(context.profile_file(name))
-    fields = [_FORMAT, _user(context), state.encode(), name.encode(), path, profile, mapping]
+    path = os.fsencode(context.profile_file(name)) if name else b""
+    texts = (short(state, name), state, name)
+    fields = [FORMAT, user_key(context), *(text.encode() for text in texts), path, profile, mapping]
     if not any(b"\0" in field for field in fields):
         best_effort.write(context.current_cache, b"\0".join(fields))
 
 
-def _user(context: Context) -> bytes:
+def user_key(context: Context) -> bytes:
+    """Return what a cache must have been written for: the user, the home and the folder of the profiles."""
     return os.fsencode(f"{context.home}:{context.uid}:{context.gid}:{context.profiles}")
 
 

@@ -46,7 +46,7 @@ GROUPS: list[dict[str, tuple[str, str]]] = [
     },
     {
         "env": ("integration", "print the variables of a profile for a shell or a program"),
-        "init": ("integration", "print the code that adds completion to your shell"),
+        "init": ("integration", "print the code that adds completion and a prompt to your shell"),
         "kernel": ("integration", "install a Jupyter kernel that runs in a profile"),
         "render": ("integration", "write a profile for docker run, Compose, Kubernetes or Slurm"),
         "service": ("integration", "manage the background service that protects the mapping file"),

@@ -23,6 +23,16 @@ def shell_word(value: str) -> str:
     return value if _PLAIN_WORD.match(value) else _quoted(value)
 
 
+def fish_word(value: str) -> str:
+    """Return a quoted word for fish."""
+    if value.isprintable():
+        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    # fish reads \Xhh outside quotes as that byte.
+    return "".join(
+        chr(byte) if chr(byte).isascii() and chr(byte).isalnum() else f"\\X{byte:02x}" for byte in value.encode()
+    )
+
+
 def _quoted(value: str) -> str:
     if value.isprintable():
         return "'" + value.replace("'", "'\\''") + "'"
@@ -36,13 +46,7 @@ def _bash(name: str, value: str) -> str:
 
 
 def _fish(name: str, value: str) -> str:
-    if value.isprintable():
-        return f"set -gx {name} '" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
-    # fish reads \Xhh outside quotes as that byte.
-    escaped = [
-        chr(byte) if chr(byte).isascii() and chr(byte).isalnum() else f"\\X{byte:02x}" for byte in value.encode()
-    ]
-    return f"set -gx {name} " + "".join(escaped)
+    return f"set -gx {name} {fish_word(value)}"
 
 
 def _dotenv(name: str, value: str) -> str:

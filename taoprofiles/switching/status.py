@@ -74,12 +74,17 @@ def get_status(context: Context) -> Status:
 
 def write_current_cache(context: Context, status: Status) -> None:
     """Write the cached answer of ``current``, if the status depends only on the two files; errors are ignored."""
-    if status.text is None:
+    if status.text is None and status.state != current_cache.UNMANAGED:
         return
     with lock_if_free(context.lock) as has_lock, suppress(TaoprofError):
-        if has_lock:
-            status = get_status(context)  # again: there may have been a switch before we had the lock
-        if has_lock and status.text is not None and status.name is not None and status.content is not None:
+        if not has_lock:
+            return
+        status = get_status(context)  # again: there may have been a switch before we had the lock
+        if status.content is None:
+            return
+        if status.state == current_cache.UNMANAGED:
+            current_cache.write(context, status.state, "", profile=b"", mapping=status.content)
+        elif status.text is not None and status.name is not None:
             current_cache.write(context, status.state, status.name, profile=status.text, mapping=status.content)
 
 

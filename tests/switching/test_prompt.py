@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.home import Home
+from tests.support.home import Home, find_command
 
 ASK = """
 import sys, json
@@ -98,8 +99,11 @@ def test_an_external_change(used: Home) -> None:
     used.mapping_file.write_bytes(b"{}")
     assert noted(used) == [None, None]
     assert short(used) == "?"
+    assert noted(used) == [None, "?"]
+    assert used.run("list", check=True).stderr, "what has no answer without --short is explained"
     used.mapping_file.write_bytes(content)
-    assert noted(used) == ["a", "a"]
+    assert noted(used) == [None, None]
+    assert short(used) == "a"
     used.mapping_file.unlink()
     assert noted(used) == [None, None]
     assert short(used) == ""
@@ -131,3 +135,49 @@ def test_a_folder_that_cannot_be_written_is_no_error(used: Home, tmp_path: Path)
     (used.state / "cache").rename(tmp_path / "cache")
     (used.state / "cache").write_bytes(b"")
     assert short(used) == "a"
+
+
+SHELLS = {"bash": ("--norc", "--noprofile"), "zsh": ("-f",), "fish": ("--no-config",)}
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_prompt_of_a_shell_starts_no_process(used: Home, shell: str) -> None:
+    """``init`` sets a variable to what ``current --short`` prints; the cache, once written, is all that it reads."""
+    program, trace = find_command(shell), used.root / "trace"
+    script = used.root / f"init.{shell}"
+    script.write_text(used.run("init", shell, check=True).stdout)
+    path = f"{Path(used.taoprof).parent}:{used.environ['PATH']}"
+    needed = "compdef() { true; }; " if shell == "zsh" else ""
+    code = f'{needed}source {script}; _taoprof_update_prompt; echo "[$TAOPROF_PROMPT]"'
+    words = [program, *SHELLS[shell], "-c", code]
+    words = [find_command("strace"), "-f", "-qq", "-e", "trace=process", "-o", str(trace), *words]
+
+    def prompt(**environ: str) -> tuple[str, bool]:
+        done = subprocess.run(
+            words,
+            env={**used.environ, "PATH": path, **environ},
+            cwd=used.root,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.stderr == ""
+        calls = trace.read_text().splitlines()
+        started = any(re.search(r" (v?fork|clone3?)\(", line) and "CLONE_THREAD" not in line for line in calls)
+        return done.stdout.strip()[1:-1], started
+
+    assert prompt() == ("a", False)
+    used.run("set", "a", "container.env.EXTRA=it's `$$x` %n", check=True)
+    assert prompt() == ("a~", True), "the first time the command works it out"
+    assert prompt() == ("a~", False)
+    used.mapping_file.write_bytes(b"{}\n")
+    assert prompt() == ("?", True)
+    assert prompt() == ("?", False)
+    own = f"{used.state}/holds/1.mounts.json"
+    assert prompt(TAOPROF_RUN="1", LAUNCHER_MOUNTS=own, TAOPROF_PROFILE="b") == ("b", False)
+    used.mapping_file.unlink()
+    assert prompt() == ("", False)
+    used.run("use", "b", check=True)
+    assert prompt() == ("b", False)
+    (used.profiles / "b.toml").write_bytes((used.profiles / "b.toml").read_bytes() + b"\0x")
+    assert prompt() == ("b~", True), "what is no profile any more"

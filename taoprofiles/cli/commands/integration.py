@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import Any
 
 from taoprofiles.cli.output import Result, table
@@ -29,10 +30,24 @@ def env_command(context: Context, args: argparse.Namespace) -> Result:
 
 
 def init_command(context: Context, args: argparse.Namespace) -> Result:
+    from importlib import resources
+
     from argcomplete.shell_integration import shellcode
 
-    # The script contains only completion so far. A prompt belongs here too: then no start-up file has to change.
-    script = shellcode(["taoprof"], shell=args.shell)
+    from taoprofiles import current_cache
+    from taoprofiles.profiles.env_formats import fish_word, shell_word
+
+    prompt = resources.files("taoprofiles.cli").joinpath("prompt_scripts", args.shell).read_text()
+    values = {
+        "@CACHE@": context.current_cache,
+        "@MAPPING@": context.mapping_file,
+        "@HOLDS@": context.holds,
+        "@FORMAT@": current_cache.FORMAT.decode(),
+        "@USER@": os.fsdecode(current_cache.user_key(context)),
+    }
+    for placeholder, value in values.items():
+        prompt = prompt.replace(placeholder, fish_word(value) if args.shell == "fish" else shell_word(value))
+    script = shellcode(["taoprof"], shell=args.shell) + prompt
     return Result({"shell": args.shell, "script": script}, raw=script)
 
 

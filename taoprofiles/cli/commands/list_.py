@@ -19,7 +19,7 @@ RUNS_READ = 200
 def list_command(context: Context, args: argparse.Namespace) -> Result:
     known: tuple[str, str | None] | None = current_cache.read(context)
     messages = []
-    if known is None:  # it takes the file's digest, for which OpenSSL is loaded
+    if known is None or known[0] == current_cache.UNMANAGED:  # it takes the file's digest, for which OpenSSL is loaded
         from taoprofiles.cli.commands import show
         from taoprofiles.switching.status import get_status
 

@@ -30,7 +30,7 @@ def current_command(context: Context, args: argparse.Namespace) -> Result:
         other = f"; {context.short(context.mapping_file)}: {_explain(context, now)}"
         return Result(data, [own], messages=[] if args.short else [f"a mounts file of its own{other}"])
     if args.short:
-        return Result(data, [{"drifted": f"{now.name}~", "unmanaged": "?"}.get(now.state, now.name or "")])
+        return Result(data, [current_cache.short(now.state, now.name)])
     messages = [] if now.state == "active" else [_explain(context, now)]
     return Result(data, [now.name or f"({now.state})"], messages=messages)
 
