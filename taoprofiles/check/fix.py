@@ -85,7 +85,7 @@ def _edit_command(context: Context, finding: Finding, target: CheckTarget) -> st
     path = path if path.startswith("/") else target.path
     short = context.short(path)
     quoted = short if re.fullmatch(r"[\w~./-]+", short) else shlex.quote(path)
-    return f"${{EDITOR:-nano}} {'+' + line + ' ' if line.isdigit() else ''}{quoted}"
+    return f"${{EDITOR:-vi}} {'+' + line + ' ' if line.isdigit() else ''}{quoted}"
 
 
 def apply(context: Context, fixes: Sequence[Fix], name: str | None) -> None:

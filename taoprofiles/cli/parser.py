@@ -78,9 +78,11 @@ _OWN_WORDS = 20
 """Of more words, no more are taken for arguments of taoprof's own when a hint is looked for."""
 
 EXIT_STATUS_HELP = """\
-exit status: 0 done or nothing to do · 1 failed · 2 usage · 3 invalid profile or state · 4 no such profile or entry ·
-5 held · 6 differs (diff, status --check) · 7 busy · 8 another guard is running · 128+n signal n ·
-run, shell: the command's own status (125 to 127: it was not started)"""
+exit status: 0 done or nothing to do · 1 failed · 2 usage ·
+3 invalid profile or state · 4 no such profile or entry · 5 held ·
+6 differs (diff, status --check) · 7 busy · 8 another guard is running ·
+128+n signal n · run, shell: the command's own status (125 to 127: it was not
+started)"""
 
 
 class Parser(argparse.ArgumentParser):
@@ -110,7 +112,7 @@ def parse(command: str, words: list[str]) -> Callable[[Context], Result]:
         usage=TAKES_COMMAND.get(command),
         description=f"{summary[:1].upper()}{summary[1:]}.",
         # Asking for the terminal's width would load shutil: 3 ms at every start.
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, width=100),
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, width=80),
         allow_abbrev=False,
     )
     add_arguments(parser, command)

@@ -249,9 +249,10 @@ def _open_editor(context: Context, path: str, name: str) -> None:
         stdout = None if sys.stdout.isatty() else STDERR  # what an editor draws is not part of our answer
         completed = subprocess.run([*shlex.split(command), path], stdout=stdout, check=False)  # noqa: S603 - the user's
     except (OSError, ValueError) as error:
+        another = "vi" if command == "nano" else "nano"
         raise TaoprofError(
             f"cannot start the editor '{command}': {reason_of(error)}",
-            hint=f"to use another editor: EDITOR=nano taoprof edit {name}",
+            hint=f"to use another editor: EDITOR={another} taoprof edit {name}",
         ) from None
     if completed.returncode != 0:
         raise TaoprofError(f"profile not changed: the editor '{command}' exited with status {completed.returncode}")

@@ -73,6 +73,8 @@ def write(
             raise name_exists(action, name)
         if expected is not None and before != expected:
             raise TaoprofError(f"profile '{name}' was changed by another program in the meantime")
+        if expected is not None:
+            _check_paths(store, name, expected, text)
         _replace(context, action, name, before, text)
 
 
@@ -168,11 +170,16 @@ def set_keys(context: Context, name: str, settings: Mapping[str, str | None]) ->
         except InvalidProfileError as error:  # the file is as valid as before
             error.message, error.hint = f"profile '{name}' not changed: it would not be valid", ""
             raise
-        problems = _relative_paths(store, name, text)
-        if set(problems) - set(_relative_paths(store, name, before)):
-            message = f"profile '{name}' not changed: it would not be valid"
-            raise InvalidProfileError(message, problems=problems, hint="write a whole path, such as ~/tao/kitti")
+        _check_paths(store, name, before, text)
         _replace(context, "set", name, before, text)
+
+
+def _check_paths(store: Store, name: str, before: bytes, text: bytes) -> None:
+    """Raise InvalidProfileError if the new text has a mount whose path is not absolute, and the old one had not."""
+    problems = _relative_paths(store, name, text)
+    if set(problems) - set(_relative_paths(store, name, before)):
+        message = f"profile '{name}' not changed: it would not be valid"
+        raise InvalidProfileError(message, problems=problems, hint="write a whole path, such as ~/tao/kitti")
 
 
 def _relative_paths(store: Store, name: str, text: bytes) -> list[str]:

@@ -14,7 +14,7 @@ from tests.support.commands import call
 from tests.support.home import Home
 from tests.support.profile_cases import CASES
 
-COMMANDS = ("taoprof", "tao", "mkdir", "chmod", "mv", "sudo", "unset", "export", "${EDITOR:-nano}")
+COMMANDS = ("taoprof", "tao", "mkdir", "chmod", "mv", "sudo", "unset", "export", "${EDITOR:-vi}")
 ME = f"{os.getuid()}:{os.getgid()}"
 
 
@@ -81,7 +81,7 @@ def test_a_file_that_another_variable_names_is_only_opened(home: Home) -> None:
     data = home.json("check", "--fix", "--yes", environ={"LAUNCHER_MOUNTS": str(other)})["data"]
     assert (data["fixed"], other.read_bytes()) == ([], content)
     (hint,) = (finding["hint"] for finding in data["findings"] if finding["id"] == "user-literal")
-    assert hint.endswith(f": ${{EDITOR:-nano}} +1 '{other}'")
+    assert hint.endswith(f": ${{EDITOR:-vi}} +1 '{other}'")
 
 
 def test_fixed_active_profile_is_applied(home: Home) -> None:

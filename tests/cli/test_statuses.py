@@ -77,6 +77,10 @@ def test_a_folder_is_read_as_a_shell_does_or_refused(home: Home, typed: str, wan
     done = home.run("set", "old", "HOST_DATA_DIR=k")
     one_clear_error(done, 3)
     assert "mounts[1].source: 'k' is not an absolute path" in done.stderr
+    done = home.run("edit", "old", environ=editor(home, 'printf \'[variables]\\nHOST_DATA_DIR = "k"\\n\' >> "$1"'))
+    one_clear_error(done, 3)
+    assert "mounts[1].source: 'k' is not an absolute path" in done.stderr
+    assert "HOST_DATA_DIR" not in (home.profiles / "old.toml").read_text()
 
 
 def test_1_the_system_refuses(home: Home) -> None:

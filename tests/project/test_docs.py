@@ -104,6 +104,14 @@ def test_every_command_is_in_the_reference() -> None:
     assert [command for command in COMMANDS if f"$ taoprof {command} --help\n" not in page] == []
 
 
+def test_help_fits_a_terminal_of_80_columns() -> None:
+    blocks = re.findall(
+        r"^```console\n\$ taoprof[^\n]*\n(.*?)^```$", (ROOT / "docs/reference/commands.md").read_text(), re.M | re.S
+    )
+    assert len(blocks) > len(COMMANDS)
+    assert [line for block in blocks for line in block.splitlines() if len(line) > 80] == []
+
+
 def test_python_examples_run(home: Home) -> None:
     """In a home with the projects that the pages speak of."""
     codes = [code for page in PAGES for code in PYTHON.findall(page.read_text())]
