@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,6 +17,7 @@ from taoprofiles.masking import printable, shorten
 if TYPE_CHECKING:  # --help and --version load nothing of these
     from taoprofiles.holds.hold import Hold
     from taoprofiles.mounts.mapping import Difference
+    from taoprofiles.runs.progress import Progress
     from taoprofiles.storage.paths import Context
 
 ENVELOPE = 1
@@ -23,6 +25,8 @@ ENVELOPE = 1
 LINE_LIMIT = 500
 STDERR = 2
 SHOWN_PROBLEMS = 20
+SPARKLINE = 16
+"""Values that a sparkline shows."""
 NARROWEST = 12
 """Columns below which no cell of a table is cut."""
 
@@ -208,6 +212,62 @@ def hold_rows(holds: Sequence[Hold], *, own: str = "") -> list[tuple[str, ...]]:
         description = "this notebook" if hold.id == own else hold.title()
         rows.append((hold.id, hold.profile or "-", hold.kind, phase, age, pid, container, file, description))
     return rows
+
+
+BARS = "▁▂▃▄▅▆▇█"
+ASCII_BARS = "_.:-=+*#"
+"""What a sparkline consists of where the output's encoding does not have the other characters."""
+
+
+def sparkline(values: Sequence[float], *, encoding: str | None = None) -> str:
+    """Return the last values as a row of bars, the lowest and the highest at both ends; "" for fewer than two.
+
+    Values that are no finite numbers are shown as "?". ``encoding`` is that of stdout by default.
+    """
+    try:
+        BARS.encode(encoding or sys.stdout.encoding or "ascii")
+        bars = BARS
+    except (UnicodeEncodeError, LookupError):
+        bars = ASCII_BARS
+    shown = values[-SPARKLINE:]
+    finite = [value for value in shown if math.isfinite(value)]
+    if len(shown) < 2 or not finite:
+        return ""
+    low, high = min(finite), max(finite)
+    # Divided before it is subtracted: the difference of two very large values would be infinite.
+    scale = max(abs(low), abs(high)) or 1.0
+    span = (high / scale - low / scale) or 1.0
+    return "".join(
+        bars[round((value / scale - low / scale) / span * 7)] if math.isfinite(value) else "?" for value in shown
+    )
+
+
+def progress_text(hold: Hold, progress: Progress | None) -> str:
+    """Return how far a run is, in one line; without a progress for how long it has been running."""
+    from taoprofiles.holds.hold import format_age
+
+    now = time.time()
+    if progress is None:
+        return f"running for {format_age(now - hold.since)}"
+    parts = [] if progress.state == "running" else [progress.state]
+    if progress.epoch is not None and progress.state != "finished":
+        parts.append(f"epoch {progress.epoch}" + (f"/{progress.epochs}" if progress.epochs is not None else ""))
+    if progress.seconds_per_epoch is not None:
+        parts.append(f"{format_age(progress.seconds_per_epoch, exact=True)} per epoch")
+    left = progress.seconds_left(now)
+    if left is not None:
+        parts.append(f"{format_age(left)} left")
+    for metric in progress.main_metrics():
+        parts.append(f"{metric.name} {metric.values[-1]:.4g} {sparkline(metric.values)}".rstrip())
+    if progress.message:
+        parts.append(progress.message)
+    return ", ".join(parts) or f"running for {format_age(now - hold.since)}"
+
+
+def progress_rows(holds: Sequence[Hold], progress: Mapping[str, Progress]) -> list[tuple[str, ...]]:
+    """Return the rows of a table with how far each run is; ``progress`` is by the id of the hold."""
+    runs = [hold for hold in holds if hold.kind == "run" or hold.id in progress]
+    return [(hold.id, hold.profile or "-", progress_text(hold, progress.get(hold.id))) for hold in runs]
 
 
 def exit_status(hold: Hold) -> str:

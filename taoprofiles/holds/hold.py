@@ -128,15 +128,17 @@ def _is_type(value: object, annotation: str) -> bool:
     return isinstance(value, _TYPES[annotation])
 
 
-def format_age(seconds: float) -> str:
-    """Return a duration in at most two units, such as "2 h 14 min"."""
+def format_age(seconds: float, *, exact: bool = False) -> str:
+    """Return a duration in at most two units, such as "2 h 14 min"; with ``exact`` minutes have their seconds too."""
     whole = max(0, int(seconds))
     days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
     if days:
         return f"{days} d {hours} h"
     if hours:
         return f"{hours} h {minutes} min"
-    return f"{minutes} min" if minutes else f"{whole} s"
+    if minutes:
+        return f"{minutes} min {whole % 60} s" if exact else f"{minutes} min"
+    return f"{whole} s"
 
 
 def shared_holds(holds: Iterable[Hold]) -> list[Hold]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import os
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from taoprofiles.mounts.mapping import sources
 from taoprofiles.rules import container, mounts
 from taoprofiles.rules.finding import ERROR, Finding
 from taoprofiles.rules.locations import in_profile
+from taoprofiles.storage import files
 from taoprofiles.storage.files import to_taoprof_error
 
 if TYPE_CHECKING:
@@ -86,20 +86,13 @@ def require_answer(mapping: Mapping[str, Any] | bytes | None, seconds: float = A
     ``mapping`` may be the content of a mounts file; one that is not a mapping is not examined.
     """
     paths, examined = sources(mapping), ""
-    is_done = _thread.allocate_lock()
 
     def look() -> None:
         nonlocal examined
         for examined in paths:
             os.path.exists(examined)
-        is_done.release()
 
-    is_done.acquire()
-    try:
-        _thread.start_new_thread(look, ())  # a thread that hangs does not keep the process from ending
-    except RuntimeError:
-        return  # no more threads are allowed: the look itself may work
-    if not is_done.acquire(timeout=seconds):
+    if not files.call_bounded(look, seconds):
         raise TaoprofError(
             f"'{examined}' does not answer within {seconds:g} s: its file server may be down",
             hint="nothing was changed; 'findmnt -t nfs,nfs4,cifs' lists the file servers",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import Any
+import time
+from typing import TYPE_CHECKING, Any
 
 from taoprofiles import current_cache
-from taoprofiles.cli.output import Result, change_lines, format_time, hold_rows, profile_lines, table
+from taoprofiles.cli.output import Result, change_lines, format_time, hold_rows, profile_lines, progress_rows, table
 from taoprofiles.errors import InvalidStateError, NotFoundError, TaoprofError, UsageError
 from taoprofiles.holds.hold import OWN_KINDS, Hold, blocking_holds
 from taoprofiles.mounts import mapping
@@ -16,6 +17,9 @@ from taoprofiles.storage import files
 from taoprofiles.storage.paths import Context
 from taoprofiles.switching import status
 from taoprofiles.switching.status import Status
+
+if TYPE_CHECKING:
+    from taoprofiles.runs.progress import Progress
 
 DIFFERS = 6
 """The exit status of ``diff`` and ``status --check`` if something differs."""
@@ -47,6 +51,7 @@ def status_command(context: Context, args: argparse.Namespace) -> Result:
     compared = now.name or (similar[0] if similar else now.last)
     changes = _drift(context, now, compared)
     active = manage.active_holds(context, others=True)
+    progress = _progress(active.holds)
     guard = _guard_status(context, active.holds)
     lines = _status_lines(context, now, similar, guard)
     if changes:
@@ -54,6 +59,8 @@ def status_command(context: Context, args: argparse.Namespace) -> Result:
         lines += ["  " + line for line in change_lines(changes, reveal=args.reveal)]
     if active.holds:
         lines += ["holds and runs:", *table(hold_rows(active.holds), indent="  ", fit=True)]
+    if rows := progress_rows(active.holds, progress):
+        lines += ["progress:", *table(rows, indent="  ", fit=True)]
     if active.others:
         lines += ["other containers with GPUs on this engine:", *table(_other_rows(active.others), indent="  ")]
     blocked = blocking_holds(active.holds, mapping.digest(now.content or b""))
@@ -75,7 +82,11 @@ def status_command(context: Context, args: argparse.Namespace) -> Result:
         "resembles": similar[0] if similar else None,
         "guard": guard,
         "holds": [hold.as_dict() for hold in active.holds],
-        "runs": [hold.as_dict() for hold in active.holds if hold.kind in OWN_KINDS],
+        "runs": [
+            {**hold.as_dict(), "progress": progress[hold.id].as_dict(time.time()) if hold.id in progress else None}
+            for hold in active.holds
+            if hold.kind in OWN_KINDS
+        ],
         "others": [
             {"user": other.user, "container": other.container, "gpus": other.gpus, "since": other.since}
             for other in active.others
@@ -84,6 +95,15 @@ def status_command(context: Context, args: argparse.Namespace) -> Result:
         "changes": [change.as_dict(reveal=args.reveal) for change in changes],
     }
     return Result(data, lines, messages=messages, status=DIFFERS if args.check and now.state != "active" else 0)
+
+
+def _progress(holds: list[Hold]) -> dict[str, Progress]:
+    """Return the progress of the active runs, by the id of the hold. Without a run nothing is imported for it."""
+    if not any(hold.kind in OWN_KINDS for hold in holds):
+        return {}
+    from taoprofiles.runs.progress import read_progress
+
+    return read_progress(holds)
 
 
 def _other_rows(others: list[Hold]) -> list[tuple[str, ...]]:

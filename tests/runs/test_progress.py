@@ -1,0 +1,326 @@
+"""The progress of runs by their ``status.json``: the right figures or none, whatever the file has."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taoprofiles.cli import output
+from taoprofiles.holds.hold import Hold
+from taoprofiles.runs import progress
+from taoprofiles.runs.progress import Progress, read_progress
+from tests.support.engine import until
+from tests.support.sandbox import Sandbox
+
+SAMPLES = {
+    path.stem: path.read_bytes().splitlines(keepends=True) for path in Path(__file__).parent.glob("status_samples/*")
+}
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
+    with Sandbox(tmp_path) as sandbox:
+        yield sandbox.profiles_named("a", "b")
+
+
+def time_of(line: bytes) -> float:
+    naive = progress._time_of(json.loads(line))
+    assert naive is not None
+    return naive
+
+
+def write(path: Path, content: bytes, moment: float) -> Path:
+    """Write the file as if its last byte had been written at that moment."""
+    path.write_bytes(content)
+    os.utime(path, (moment, moment))
+    return path
+
+
+def read_sample(path: Path, name: str, count: int) -> tuple[Progress | None, float]:
+    """Read the first lines of a sample at the moment at which the last of them was written."""
+    lines = SAMPLES[name][:count]
+    now = time_of(lines[-1]) + 0.5
+    return progress.read_file(str(write(path, b"".join(lines), now)), time_of(lines[0]) - 20), now
+
+
+FAMILIES = {
+    ("pyt-detector-rtdetr-7.0.1", 1): "starting",
+    ("pyt-detector-rtdetr-7.0.1", 8): (
+        "epoch 1/3, 6 min 42 s per epoch, 13 min left, train_loss 14.83, val_mAP50 0.3311"
+    ),
+    ("pyt-detector-rtdetr-7.0.1", 13): (
+        "epoch 2/3, 6 min 37 s per epoch, 6 min left, train_loss 11.02 █▁, val_mAP50 0.439 ▁█"
+    ),
+    ("pyt-detector-rtdetr-7.0.1", 20): "finished, 6 min 38 s per epoch, train_loss 9.76 █▃▁, val_mAP50 0.4877 ▁▆█",
+    ("pyt-classifier-classification_pyt-6.0.0", 5): (
+        "epoch 1/2, 1 min 3 s per epoch, 1 min left, train_loss 2.332, val_acc_1 0.4417"
+    ),
+    ("tf1-detectnet_v2-train", 16): "epoch 0/4, loss 0.0911",
+    ("tf1-detectnet_v2-train", 19): (
+        "epoch 2/4, 3 min 1 s per epoch, 6 min left, loss 0.0064 █▂▁, mean average precision 29.66"
+    ),
+    ("tf2-efficientdet-train-6.0.0", 2): "epoch 1/2, 8 min 32 s per epoch, 8 min left, loss 2.107",
+    ("deploy-dino-gen_trt_engine-7.1.0", 2): "finished",
+    ("pyt-dino-export-6.26.3", 2): "finished",
+    ("pyt-failed-segformer-7.0.1", 2): (
+        "error, File system error: [Errno 2] No such file or directory: '/data/city/images/train'"
+    ),
+    ("pyt-dino-5.0.0-one-based", 3): "epoch 1/2, 5 min 32 s per epoch, 5 min left, train_loss 29",
+    ("pyt-dino-5.5.0-no-epoch-lines", 3): "train_loss 18.8, val_mAP50 0.24",
+    ("pyt-segformer-5.0.0-mixed", 5): "loss 0.9914 █▁",
+    ("tf1-unet-uppercase-ETA", 3): "epoch 1/3, 3 min 18 s per epoch, 6 min left, loss 0.41 █▁",
+    ("days-and-nan", 1): "epoch 1/100, 2 h 2 min per epoch, 8 d 10 h left, train_loss nan",
+    ("pyt-resumed-two-runs-6.26.3", 12): "epoch 3/4, 10 min 3 s per epoch, 10 min left, train_loss 10.4",
+}
+"""By sample, and how many of its lines have been written: what is shown."""
+
+
+@pytest.mark.parametrize(("sample", "text"), FAMILIES.items())
+def test_each_family_is_read_as_it_counts(tmp_path: Path, sample: tuple[str, int], text: str) -> None:
+    found, now = read_sample(tmp_path / "status.json", *sample)
+    assert found is not None
+    with mock.patch("taoprofiles.cli.output.time.time", return_value=now):
+        assert output.progress_text(Hold(since=now), found) == text
+    json.dumps(found.as_dict(now), allow_nan=False)
+
+
+ZONES = [0, 8 * 3600, -5 * 3600, 19_800, 13 * 3600, -12 * 3600]
+
+
+@pytest.mark.parametrize("zone", ZONES)
+def test_lines_of_an_earlier_run_are_not_taken_for_this_one(tmp_path: Path, zone: int) -> None:
+    """At each moment of the second run, wherever the clock of the container is."""
+    lines = SAMPLES["pyt-resumed-two-runs-6.26.3"]
+    since = time_of(lines[6]) - zone - 15
+    for count in range(1, len(lines) + 1):
+        content, moment = b"".join(lines[:count]), time_of(lines[count - 1]) - zone + 0.2
+        found = progress.read_file(str(write(tmp_path / "status.json", content, moment)), since)
+        assert (found is not None) == (count > 6)
+        earlier = progress.read_file(str(write(tmp_path / "status.json", content[:-20], since + 3)), since)
+        for figures in (found, earlier):
+            if figures is not None:
+                assert figures.epoch in (None, 3, 4)
+                assert {value for metric in figures.metrics for value in metric.values} <= {10.4, 9.4}
+
+
+def test_a_file_that_was_only_touched_says_nothing(tmp_path: Path) -> None:
+    lines = SAMPLES["pyt-detector-rtdetr-7.0.1"][:8]
+    since = time_of(lines[-1]) + 100
+    path = write(tmp_path / "status.json", b"".join(lines), since + 1234.5)
+    assert progress.read_file(str(path), since) is None
+    path.unlink()
+    os.mkfifo(path)
+    assert progress.read_file(str(path), 0) is None
+    assert progress.read_file(str(tmp_path / "absent\0"), 0) is None
+
+
+NOW = 1_800_000_000
+
+
+def line(second: int, **fields: Any) -> bytes:
+    """Return a line of the file; ``second`` is counted from NOW."""
+    moment = time.gmtime(NOW + second)
+    stamp = {
+        "date": f"{moment.tm_mon}/{moment.tm_mday}/{moment.tm_year}",
+        "time": f"{moment.tm_hour}:{moment.tm_min}:{moment.tm_sec}",
+    }
+    return json.dumps({**fields, **stamp, "status": fields.get("status", "RUNNING")}).encode() + b"\n"
+
+
+def epoch_line(second: int, epoch: int, **fields: Any) -> bytes:
+    """Return an epoch's line, in which every figure tells the epoch."""
+    values = {"epoch": epoch, "max_epoch": 50, "time_per_epoch": f"0:{epoch:02}:00", "kpi": {"train_loss": epoch / 4}}
+    return line(second, **{**values, **fields})
+
+
+def is_consistent(found: Progress | None) -> bool:
+    if found is None or found.epoch is None:
+        return True
+    losses = [metric.values for metric in found.metrics if metric.name == "train_loss"]
+    return (
+        found.epochs == 50
+        and found.seconds_per_epoch in (None, found.epoch * 60)
+        and all(values == sorted(values) and values[-1] * 4 == int(values[-1] * 4) for values in losses)
+    )
+
+
+HOSTILE = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.just(10**400), st.floats(), st.text(max_size=50),
+    st.just("9" * 100_000), st.just("\x1b[2J\u202e"), st.lists(st.integers(), max_size=3),
+    st.dictionaries(st.text(max_size=5), st.floats(), max_size=4),
+)  # fmt: skip
+FIELDS = ("epoch", "max_epoch", "time_per_epoch", "eta", "ETA", "step", "max_step", "time_per_step", "kpi", "graphical")
+FIELDS += ("loss", "message", "mode", "date", "time", "status")
+
+
+@given(
+    st.lists(st.dictionaries(st.sampled_from(FIELDS), HOSTILE, max_size=6), max_size=6),
+    st.binary(max_size=60),
+    st.integers(0, 400),
+)
+def test_hostile_lines_give_figures_that_can_be_shown_or_none(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[dict[str, Any]], garbage: bytes, cut: int
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "hostile.json"
+    written = [line(0, status="STARTED"), *(line(number, **fields) for number, fields in enumerate(lines))]
+    written += [json.dumps({**json.loads(line(3)), **fields}).encode() + b"\n" for fields in lines]
+    content = b"".join(written)
+    for text in (content, content[: len(content) - cut], content + garbage, garbage + b"\n" + content):
+        found = progress.read_file(str(write(path, text, NOW + 5)), NOW - 1)
+        if found is not None:
+            json.dumps(found.as_dict(NOW), allow_nan=False)
+            shown = output.table([("id", output.progress_text(Hold(since=NOW), found))])
+            assert all(row.isprintable() and len(row) < 600 for row in shown)
+            assert found.epoch is None or 0 <= found.epoch <= 1e9
+            assert found.share is None or 0 <= found.share <= 1
+
+
+@given(st.lists(st.one_of(st.integers(1, 50), st.binary(max_size=40), st.just(0)), max_size=30), st.integers(0, 300))
+def test_damaged_files_give_the_figures_of_a_whole_line(
+    tmp_path_factory: pytest.TempPathFactory, parts: list[int | bytes], cut: int
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "damaged.json"
+    epochs = sorted(part for part in parts if isinstance(part, int))
+    lines = [part + b"\n" if isinstance(part, bytes) else epoch_line(epochs[0], epochs.pop(0)) for part in parts]
+    content = b"".join(lines)
+    found = progress.read_file(str(write(path, content[: len(content) - cut], NOW + 60)), NOW - 1)
+    assert is_consistent(found)
+    if found is not None and found.epoch is not None:
+        assert found.epoch in parts
+
+
+WRITER = """
+import itertools, os, sys, time
+sys.path.insert(0, sys.argv[2])
+from tests.runs import test_progress as lines
+lines.NOW = 0
+path = sys.argv[1]
+def put(flags, data):
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | flags, 0o600)
+    os.write(fd, data)
+    os.close(fd)
+for number in itertools.count():
+    put(os.O_TRUNC if number % 3 else os.O_APPEND, lines.line(int(time.time()), status="STARTED"))
+    for epoch in range(1, 51):
+        data = lines.epoch_line(int(time.time()), epoch, message="x" * (number % 7 * 300))
+        half = len(data) * (epoch % 5) // 4
+        put(os.O_APPEND, data[:half])
+        put(os.O_APPEND, data[half:])
+        if epoch % 10 == 9:
+            put(os.O_APPEND, b"{half a line\\n\\xff\\x00")
+            put(os.O_APPEND, b"\\n")
+"""
+
+
+def test_a_writer_that_truncates_and_writes_in_halves_is_read_right_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "status.json"
+    since, root = time.time() - 5, str(Path(__file__).parents[2])
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path), root])
+    try:
+        until(path.exists, "the writer has begun")
+        reads: list[Progress | None] = []
+
+        def has_read_enough() -> bool:
+            reads.extend(progress.read_file(str(path), since) for _ in range(500))
+            return len({found.epoch for found in reads if found is not None}) > 20
+
+        until(has_read_enough, "figures are seen meanwhile")
+        assert writer.poll() is None
+    finally:
+        writer.kill()
+        writer.wait()
+    assert [found for found in reads if not is_consistent(found)] == []
+
+
+def test_a_file_of_a_gigabyte_is_read_at_its_end_alone(tmp_path: Path) -> None:
+    path = tmp_path / "status.json"
+    size = 0
+
+    def counted(fd: int, count: int, offset: int, pread: Any = os.pread) -> bytes:
+        nonlocal size
+        size += count
+        content: bytes = pread(fd, count, offset)
+        return content
+
+    logged = b"".join(line(8, message="a log line") for _ in range(20_000))
+    for end in (epoch_line(7, 7), epoch_line(7, 7) + logged, b"x" * (8 << 20)):
+        with path.open("wb") as file:
+            file.truncate(1 << 30)
+            file.seek(1 << 30)
+            file.write(b"\n" + end)
+        os.utime(path, (NOW + 9, NOW + 9))
+        size = 0
+        with mock.patch("os.pread", counted):
+            found = progress.read_file(str(path), NOW - 1)
+        assert size <= 2 * sum(progress.WINDOWS)
+        assert (found and found.epoch) == (7 if end.startswith(b"{") else None)
+
+
+def test_a_file_that_does_not_change_is_read_once(tmp_path: Path) -> None:
+    path = write(tmp_path / "status.json", epoch_line(1, 3), NOW + 1)
+    hold = Hold(id="x", since=NOW - 1.0, results=[str(tmp_path)])
+    reader = progress.ProgressReader()
+    with mock.patch("taoprofiles.runs.progress.read_file", wraps=progress.read_file) as read:
+        assert [reader.read([hold])["x"].epoch for _ in range(3)] == [3, 3, 3]
+        assert read.call_count == 1
+        write(path, epoch_line(1, 3) + epoch_line(2, 4), NOW + 2)
+        assert reader.read([hold])["x"].epoch == 4
+
+
+def test_the_folder_of_the_runs_own_task_is_read(tmp_path: Path) -> None:
+    for number, folder in enumerate(("train", "evaluate", "trt_evaluate", "other")):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder / "status.json", epoch_line(9, number + 1), NOW + 9 + number)
+
+    def epoch_of(*command: str) -> int | None:
+        hold = Hold(id="x", since=NOW - 1.0, results=[str(tmp_path)], command=list(command))
+        return read_progress([hold])["x"].epoch
+
+    assert epoch_of("tao", "model", "dino", "train", "-e", "spec.yaml") == 1
+    assert epoch_of("tao", "deploy", "dino", "evaluate") == 3
+    assert epoch_of("bash", "train.sh") == 3, "the one that was written last"
+    holds = [Hold(id=name, since=NOW - 1.0, results=[str(tmp_path)]) for name in ("x", "y")]
+    assert read_progress(holds) == {}, "the lines of two runs in one file cannot be told apart"
+
+
+def test_a_sparkline_shows_any_values() -> None:
+    assert output.sparkline([1, 2, 3, 8], encoding="utf-8") == "▁▂▃█"
+    assert output.sparkline([1, 2, 3, 8], encoding="ascii") == "_.:#"
+    assert output.sparkline([5, 5], encoding="utf-8") == "▁▁"
+    assert output.sparkline([-1.7e308, float("nan"), 1.7e308, float("inf")], encoding="utf-8") == "▁?█?"
+    assert output.sparkline([1], encoding="utf-8") == output.sparkline([float("nan")] * 2, encoding="utf-8") == ""
+
+
+def test_status_shows_how_far_each_run_is(sandbox: Sandbox) -> None:
+    words = ("tao", "model", "unet", "train", "results_dir=/workspace/tao-experiments/x")
+    tao, run = sandbox.in_run("a", command=words)
+    assert "running for 0 s" in sandbox.run("status", check=True).stdout
+    folder = sandbox.root / "projects/a/x/train"
+    folder.mkdir(parents=True)
+    second = int(time.time()) + 1 - NOW
+    values = {"time_per_step": "0:00:01", "eta": "3:35:20", "time_per_epoch": "0:03:10", "max_epoch": 79}
+    (folder / "status.json").write_bytes(b"".join(epoch_line(second, epoch, **values) for epoch in (9, 10, 11)))
+    data = sandbox.json("status")["data"]
+    assert [found["progress"]["epoch"] for found in data["runs"]] == [12]
+    found = data["runs"][0]["progress"]
+    assert (found["epochs"], found["share"], found["seconds_per_epoch"], found["state"]) == (80, 0.15, 190, "running")
+    assert 12_800 < found["seconds_left"] <= 12_921
+    assert found["metrics"] == [{"name": "train_loss", "value": 2.75, "history": [2.25, 2.5, 2.75]}]
+    shown = "epoch 12/80, 3 min 10 s per epoch, 3 h 35 min left, train_loss 2.75"
+    assert f"{shown} ▁▄█\n" in sandbox.run("status", check=True).stdout
+    ascii_only = {**sandbox.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run([sandbox.taoprof, "status"], env=ascii_only, capture_output=True, timeout=60)
+    assert f"{shown} _-#\n".encode() in done.stdout
+    tao.end()
+    run.wait(20)
