@@ -1,4 +1,4 @@
-"""Names that hold secrets, and masking of their values."""
+"""Names that hold secrets, masking of their values, and texts as they can be shown."""
 
 from __future__ import annotations
 
@@ -170,6 +170,15 @@ def _has_secret_word(text: str) -> bool:
 def shorten(text: str, limit: int, *, end: int = 0) -> str:
     """Return at most ``limit`` characters: in a longer text "…" replaces what is before the last ``end`` ones."""
     return text if len(text) <= limit else f"{text[: limit - end - 3]} … {text[len(text) - end :]}".rstrip()
+
+
+def text_width(text: str) -> int:
+    """Return the columns that a text takes on a terminal: a Chinese character takes two."""
+    if text.isascii():
+        return len(text)
+    import unicodedata
+
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def printable(text: str) -> str:

@@ -214,6 +214,7 @@ ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
     "show": (
         _profile("name of the profile; default: the active one", optional=True),
         _flag("--toml", "print the profile file without its secrets, to share it"),
+        _path("--svg", "FILE", "draw which folder is where in the container, as an SVG file"),
         _REVEAL,
     ),
     "check": (

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taoprofiles.errors import TaoprofError
-from taoprofiles.masking import printable, shorten
+from taoprofiles.masking import printable, shorten, text_width
 
 if TYPE_CHECKING:  # --help and --version load nothing of these
     from taoprofiles.holds.hold import Hold
@@ -129,14 +129,14 @@ def table(rows: Sequence[Sequence[str]], *, indent: str = "", fit: bool = False)
     Widths are those on a terminal: a Chinese character takes two columns.
     """
     safe = [[printable(cell) for cell in row] for row in rows]
-    widths = [max(map(_width, column)) for column in zip(*safe, strict=True)]
+    widths = [max(map(text_width, column)) for column in zip(*safe, strict=True)]
     room = _columns() - len(indent) - 2 * (len(widths) - 1)
     if fit and sum(widths) > room:
         widths = _shrunk(widths, room)
         safe = [[_cut_cell(cell, width) for cell, width in zip(row, widths, strict=True)] for row in safe]
     return [
         (
-            indent + "  ".join(cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True))
+            indent + "  ".join(cell + " " * (width - text_width(cell)) for cell, width in zip(row, widths, strict=True))
         ).rstrip()
         for row in safe
     ]
@@ -157,20 +157,12 @@ def _columns() -> int:
 
 def _cut_cell(cell: str, width: int) -> str:
     """Return a cell of at most ``width`` columns; of a path the end is kept, which tells it from others."""
-    if _width(cell) <= width:
+    if text_width(cell) <= width:
         return cell
     is_path = "/" in cell and " " not in cell
-    while _width(cell) >= width:
+    while text_width(cell) >= width:
         cell = cell[1:] if is_path else cell[:-1]
     return f"…{cell}" if is_path else f"{cell}…"
-
-
-def _width(text: str) -> int:
-    if text.isascii():
-        return len(text)
-    import unicodedata
-
-    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def _print_json(command: str, *, data: object = None, messages: Sequence[str] = (), error: object = None) -> None:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.location import ResolvedMount, missing_source
 from taoprofiles.profiles.rendering import find_placeholder
 from taoprofiles.rules.finding import INFO, Finding, error, quoted, warning
 from taoprofiles.rules.locations import Locator
+from taoprofiles.storage.paths import is_inside
 from taoprofiles.system.filesystem import PathInfo, is_wsl, nearest_existing
 
 
@@ -28,7 +29,7 @@ def check(mounts: Sequence[ResolvedMount], locate: Locator, host: Host) -> Itera
         yield from _check_destination(mount, locate)
     yield from _check_same_source(mounts, locate)
     yield from _check_same_destination(mounts, locate)
-    existing = {mount.destination: mount for mount in mounts if mount.location not in missing}
+    existing = [mount for mount in mounts if mount.location not in missing]
     for mount in mounts:
         yield from _check_nested(mount, existing, locate)
 
@@ -141,18 +142,21 @@ def _check_same_destination(mounts: Sequence[ResolvedMount], locate: Locator) ->
             )  # fmt: skip
 
 
-def _check_nested(inner: ResolvedMount, mounts: Mapping[str, ResolvedMount], locate: Locator) -> Iterator[Finding]:
+def find_outer(inner: ResolvedMount, mounts: Sequence[ResolvedMount]) -> ResolvedMount | None:
+    """Return the innermost of ``mounts``, whose sources exist, that has the mount point of ``inner``, or None."""
+    around = (mount for mount in mounts if is_inside(os.path.dirname(inner.destination), mount.destination))
+    outer = max(around, key=lambda mount: len(mount.destination), default=None)
+    return None if outer is None or outer.destination == inner.destination else outer
+
+
+def _check_nested(inner: ResolvedMount, mounts: Sequence[ResolvedMount], locate: Locator) -> Iterator[Finding]:
     """Check a mount inside another: what it hides, or which folder Docker would create on the host for it.
 
-    ``mounts`` are those whose source exists, by destination.
+    ``mounts`` are those whose source exists.
     """
-    at = inner.destination
-    folder = os.path.dirname(at)
-    while folder not in mounts and folder != "/":
-        folder = os.path.dirname(folder)
-    if folder not in mounts or folder == at:
+    at, outer = inner.destination, find_outer(inner, mounts)
+    if outer is None:
         return
-    outer = mounts[folder]
     point = os.path.join(outer.source, os.path.relpath(at, outer.destination))
     where = locate(inner.location._replace(key="destination"))
     if os.path.realpath(point) == inner.source:

@@ -233,12 +233,27 @@ def show_command(context: Context, args: argparse.Namespace) -> Result:
     name = args.name if args.name is not None else current_cache.own_profile(context) or status.get_status(context).name
     if name is None:
         raise UsageError("no profile given, and none is active", hint="'taoprof list' shows all profiles")
+    if args.toml and args.svg is not None:
+        raise UsageError("--svg cannot be combined with --toml")
     if args.toml:
         return _show_toml(store, name, reveal=args.reveal)
     summary = store.renderer(name).summary(reveal=args.reveal)
     path = store.path(name)
+    if args.svg is not None:
+        return _write_svg(context, args.svg, name, summary)
     lines = profile_lines(context, f"'{name}' ({context.short(path)})", summary)
     return Result({"name": name, "path": path, **summary}, lines)
+
+
+def _write_svg(context: Context, file: str, name: str, summary: dict[str, Any]) -> Result:
+    from taoprofiles.check.path_map import get_path_map, to_svg
+    from taoprofiles.storage import atomic
+
+    drawing, path = to_svg(get_path_map(context, name, summary)), context.absolute(file)
+    # Unlike our own files it is for others: a page's server, a colleague.
+    readable = None if os.path.lexists(path) else atomic.FileAttributes(0o644, context.uid, context.gid)
+    atomic.replace(path, drawing.encode(), attributes=readable)
+    return Result({"name": name, "svg": path}, [f"path map of '{name}' written to {context.short(path)}"])
 
 
 def _show_toml(store: Store, name: str, *, reveal: bool) -> Result:

@@ -1,0 +1,383 @@
+"""The path map of a profile: where each folder of this host is in the container, as data and as an SVG drawing.
+
+The drawing has no links, scripts or fonts of its own. It is readable from 400 px on, follows the theme of the page that
+shows it, and still has plain colours in programs that know no CSS variables.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from html import escape
+from typing import Any, NamedTuple
+
+from taoprofiles.launcher.host import Host
+from taoprofiles.launcher.location import resolve
+from taoprofiles.masking import printable, shorten, text_width
+from taoprofiles.mounts.mapping import mounted
+from taoprofiles.mounts.paths import PathResolver, Resolution
+from taoprofiles.rules import mounts
+from taoprofiles.rules.finding import ERROR, INFO, SEVERITIES, WARNING, Finding
+from taoprofiles.rules.locations import in_profile
+from taoprofiles.storage.paths import Context, is_inside
+
+HOST, CONTAINER = "host", "container"
+
+
+class Label(NamedTuple):
+    """What is wrong with one side of a place: ``text`` in a word or two, ``severity`` of the finding."""
+
+    side: str
+    text: str
+    severity: str
+
+
+class Place(NamedTuple):
+    """A folder of a mount, ``path`` below its source and its destination, or "" for the mount itself.
+
+    ``host`` and ``container`` are the variables whose value is the folder's path on that side.
+    """
+
+    path: str
+    host: list[str]
+    container: list[str]
+    labels: list[Label]
+
+
+class Mount(NamedTuple):
+    """A mount and what is in it; the first of its ``places`` is the mount itself."""
+
+    source: str
+    destination: str
+    places: list[Place]
+
+
+class PathMap(NamedTuple):
+    """The mounts of a profile, the path variables that are in none (name, value, why), and the findings."""
+
+    name: str
+    mounts: list[Mount]
+    unmounted: list[tuple[str, str, str]]
+    findings: list[Finding]
+
+    def lines(self) -> Iterator[str]:
+        """Yield the map as text, for those who cannot see the drawing."""
+        for mount in self.mounts:
+            for place in mount.places:
+                sides = [_side(side, names, place.labels) for side, names in ((HOST, place[1]), (CONTAINER, place[2]))]
+                paths = (os.path.normpath(os.path.join(folder, place.path)) for folder in mount[:2])
+                yield " → ".join(f"{_plain(path)}{side}" for path, side in zip(paths, sides, strict=True))
+        for name, value, why in self.unmounted:
+            yield f"{name} {_plain(value)} ({why})"
+
+
+def _side(side: str, names: Sequence[str], labels: Iterable[Label]) -> str:
+    words = [*names, *(label.text for label in labels if label.side == side)]
+    return f" ({', '.join(words)})" if words else ""
+
+
+def get_path_map(context: Context, name: str, summary: Mapping[str, Any]) -> PathMap:
+    """Return the map of a profile from its summary (``Renderer.summary``), with the findings of ``check``."""
+    mapping = {"Mounts": [{key: mount[key] for key in ("source", "destination")} for mount in summary["mounts"]]}
+    host = Host(context.environ, context.folder)
+    resolved, locate = resolve(mapping, host), in_profile(mapping)
+    findings = list(mounts.check(resolved, locate, host))
+    missing = {finding.where for finding in findings if finding.id == "src-missing"}
+    existing = [mount for mount in resolved if locate(mount.location._replace(key="source")) not in missing]
+    drawn = [
+        Mount(context.short(mount["source"]), mount["destination"], [Place("", [], [], [])])
+        for mount in mapping["Mounts"]
+    ]
+    for number, mount in enumerate(resolved):
+        for key, side in (("source", HOST), ("destination", CONTAINER)):
+            where = locate(mount.location._replace(key=key))
+            for finding in (finding for finding in findings if finding.where == where):
+                outer = mounts.find_outer(mount, existing)
+                if finding.id == "dst-shadow" and outer is not None:
+                    path = os.path.relpath(mount.destination, outer.destination)
+                    place = _place(drawn[resolved.index(outer)], path)
+                    place.labels.append(Label(CONTAINER, f"hidden by mount {number + 1}", INFO))
+                else:
+                    drawn[number].places[0].labels.append(Label(side, _label(finding), finding.severity))
+    unmounted = []
+    resolver = PathResolver(mounted(mapping))
+    for variable, value in summary["variables"].items():
+        if value.startswith("/"):
+            resolution = resolver.resolve(value)
+            if why := _add_variable(drawn, [mount[1:3] for mount in resolved], variable, resolution):
+                unmounted.append((variable, context.short(value), why))
+    for drawn_mount in drawn:
+        drawn_mount.places[1:] = sorted(drawn_mount.places[1:], key=lambda place: place.path.split("/"))
+    return PathMap(name, drawn, unmounted, findings)
+
+
+def _label(finding: Finding) -> str:
+    return "missing" if finding.id == "src-missing" else finding.severity
+
+
+def _place(mount: Mount, path: str) -> Place:
+    path = "" if path == "." else path
+    for place in mount.places:
+        if place.path == path:
+            return place
+    mount.places.append(Place(path, [], [], []))
+    return mount.places[-1]
+
+
+_IN_IMAGE = "in the image"
+_UNMOUNTED = {
+    "host-only": "in no mount",
+    "unmapped": "in no mount",
+    "link-out": "a link leads out of its mount",
+    "image": _IN_IMAGE,
+}
+"""By kind of ``Resolution``: why a path is not drawn in a mount."""
+
+
+def _add_variable(
+    drawn: Sequence[Mount], folders: Sequence[tuple[str, str]], variable: str, resolution: Resolution
+) -> str:
+    """Add a variable to its place, or return why it has none."""
+    if resolution.kind in _UNMOUNTED:
+        return _UNMOUNTED[resolution.kind]
+    is_host, is_covered = resolution.kind in ("host", "covered"), resolution.kind == "covered"
+    column, path = (0, os.path.realpath(resolution.host)) if is_covered else (1, resolution.container)
+    number = _deepest(path, folders, column)
+    place = _place(drawn[number], os.path.relpath(path, folders[number][column]))
+    (place.host if is_host else place.container).append(variable)
+    labels = []
+    if is_covered:
+        covered = os.path.normpath(os.path.join(folders[number][1], place.path))
+        labels = [Label(CONTAINER, f"hidden by mount {_deepest(covered, folders, 1) + 1}", WARNING)]
+    elif not os.path.exists(resolution.host):
+        labels = [Label(HOST, "missing", ERROR if is_host else WARNING)]
+    known = [(label.side, label.text) for label in place.labels]
+    place.labels.extend(label for label in labels if (label.side, label.text) not in known)
+    return ""
+
+
+def _deepest(path: str, folders: Sequence[tuple[str, str]], column: int) -> int:
+    """Return the number of the mount that has a path: of the source (column 0) or destination (1) nearest to it."""
+    around = (number for number, folder in enumerate(folders) if is_inside(path, folder[column]))
+    return max(around, key=lambda number: len(folders[number][column]))
+
+
+# The drawing. All lengths are units of the view box, whose width is WIDTH.
+
+WIDTH, SHOWN_WIDTH = 440, 540
+BOX, PAD, LINE, GAP = 196, 9, 15, 10
+RIGHT = WIDTH - BOX
+MIDDLE = WIDTH / 2
+SIZE = 11.5
+ADVANCE = SIZE * 0.6
+"""The width of a character. Fonts differ, so each line of text is drawn with the length that it has by this."""
+LINE_LIMIT = 5
+"""Lines of the longest path; of a longer one the middle is left out."""
+SHOWN_FINDINGS = 12
+
+_LIGHT = {
+    "back": "#ffffff", "box": "#f5f7fa", "edge": "#c3ccd6", "text": "#1f2328", "muted": "#56606b",
+    "host": "#0b5cad", "container": "#6a3fb5", ERROR: "#b3261e", WARNING: "#805000", INFO: "#805000",
+}  # fmt: skip
+_DARK = {
+    "back": "#0f1318", "box": "#191f27", "edge": "#46505b", "text": "#e6edf3", "muted": "#a3adb8",
+    "host": "#7cbaff", "container": "#c7abff", ERROR: "#ff938b", WARNING: "#e8b84d", INFO: "#e8b84d",
+}  # fmt: skip
+_CLASS = "taoprof-map"
+_JUPYTER, _CODE = "[data-jp-theme-light={}]", ".vscode-{}"
+
+
+def _style() -> str:
+    """Return the rules that replace the colours of the attributes: those of the reader's theme."""
+
+    def colours(palette: Mapping[str, str]) -> str:
+        return "".join(f"--{name}:{colour};" for name, colour in palette.items())
+
+    rules = [
+        f".{_CLASS}{{{colours(_LIGHT)}color-scheme:light dark;max-width:100%;height:auto}}",
+        f"@media(prefers-color-scheme:dark){{.{_CLASS}{{{colours(_DARK)}}}}}",
+    ]
+    for palette, is_light, name in ((_LIGHT, '"true"', "light"), (_DARK, '"false"', "dark")):
+        pages = ",".join(f"{page} .{_CLASS}" for page in (_JUPYTER.format(is_light), _CODE.format(name)))
+        rules.append(f"{pages}{{{colours(palette)}}}")
+    for name in _LIGHT:
+        rules.append(f".{_CLASS} .f-{name}{{fill:var(--{name})}}.{_CLASS} .s-{name}{{stroke:var(--{name})}}")
+    rules.append(f".{_CLASS} text{{direction:ltr;unicode-bidi:isolate}}")
+    return "".join(rules)
+
+
+class _Drawing:
+    """The elements of a drawing, from top to bottom; ``y`` is where the next one begins."""
+
+    def __init__(self) -> None:
+        self.elements: list[str] = []
+        self.y = 0.0
+
+    def text(self, x: float, y: float, text: str, colour: str, **more: str) -> None:
+        attributes = "".join(f' {name.replace("_", "-")}="{value}"' for name, value in more.items())
+        length = f' textLength="{text_width(text) * ADVANCE:.1f}" lengthAdjust="spacingAndGlyphs"'
+        self.elements.append(f'<text x="{x:g}" y="{y:g}"{length} {_fill(colour)}{attributes}>{escape(text)}</text>')
+
+    def line(self, x1: float, x2: float, y: float, colour: str, more: str = "") -> None:
+        self.elements.append(f'<line x1="{x1:g}" x2="{x2:g}" y1="{y:g}" y2="{y:g}" {_stroke(colour)}{more}/>')
+
+    def label(self, x: float, y: float, label: Label) -> None:
+        """Draw a label: its text in a frame."""
+        wide = text_width(label.text) * ADVANCE + 12
+        self.elements.append(
+            f'<rect x="{x:g}" y="{y - 11:g}" width="{wide:.1f}" height="14" rx="7" fill="none" '
+            f"{_stroke(label.severity)}/>"
+        )
+        self.text(x + 6, y, label.text, label.severity, font_weight="600")
+
+
+def _fill(name: str) -> str:
+    return f'class="f-{name}" fill="{_LIGHT[name]}"'
+
+
+def _stroke(name: str) -> str:
+    return f'class="s-{name}" stroke="{_LIGHT[name]}"'
+
+
+def to_svg(path_map: PathMap) -> str:
+    """Return the drawing of a map, an SVG document that can also stand in an HTML page."""
+    drawing = _Drawing()
+    drawing.y = 34
+    drawing.text(0, 13, _plain(f"profile '{path_map.name}'"), "text", font_weight="700")
+    for x, text, name in ((PAD, "on this host", "host"), (RIGHT + PAD, "in the container", "container")):
+        drawing.text(x, drawing.y, text, name, font_weight="600")
+    drawing.y += 8
+    for number, mount in enumerate(path_map.mounts, 1):
+        _draw_mount(drawing, number, mount)
+    if not path_map.mounts:
+        _draw_lines(drawing, ["no mounts: the container sees nothing of this host"], "muted")
+    if path_map.unmounted:
+        _draw_lines(drawing, ["variables with a path that is in none of these mounts"], "muted")
+        for name, value, why in path_map.unmounted:
+            drawing.y -= GAP - 4
+            _draw_lines(drawing, _wrapped(f"{name} = {value}", WIDTH - 3 * PAD), "text", indent=PAD)
+            drawing.y -= GAP - 2
+            drawing.label(2 * PAD, drawing.y + 11, Label(CONTAINER, why, "muted" if why == _IN_IMAGE else WARNING))
+            drawing.y += LINE + GAP
+    for finding in path_map.findings[:SHOWN_FINDINGS]:
+        lines = _wrapped(f"{finding.severity}: {finding.where}: {finding.what}", WIDTH - PAD)
+        _draw_lines(drawing, lines, finding.severity)
+        drawing.y -= GAP - 4
+    if len(path_map.findings) > SHOWN_FINDINGS:
+        _draw_lines(drawing, [f"and {len(path_map.findings) - SHOWN_FINDINGS} more: see 'taoprof check'"], "muted")
+    return _document(path_map, drawing)
+
+
+_FONTS = "ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace"
+MARGIN = 10
+
+
+def _document(path_map: PathMap, drawing: _Drawing) -> str:
+    title = f"Path map of profile '{_plain(path_map.name)}'"
+    description = shorten("\n".join(path_map.lines()), 20_000)
+    wide, high = WIDTH + 2 * MARGIN, drawing.y + 2 * MARGIN
+    size = f'width="{SHOWN_WIDTH}" height="{high * SHOWN_WIDTH / wide:.0f}"'
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="{_CLASS}" role="img" {size} '
+        f'viewBox="{-MARGIN} {-MARGIN} {wide} {high:g}" font-size="{SIZE}" font-family="{_FONTS}" xml:space="preserve">'
+        f"<title>{escape(title)}</title><desc>{escape(description)}</desc><style>{_style()}</style>"
+        f'<rect x="{-MARGIN}" y="{-MARGIN}" width="{wide}" height="{high:g}" rx="8" {_fill("back")}/>'
+        f"{''.join(drawing.elements)}</svg>\n"
+    )
+
+
+def _draw_lines(drawing: _Drawing, lines: Sequence[str], colour: str, *, indent: float = 0) -> None:
+    for line in lines:
+        drawing.text(PAD + indent, drawing.y + 11, line, colour)
+        drawing.y += LINE
+    drawing.y += GAP
+
+
+def _draw_mount(drawing: _Drawing, number: int, mount: Mount) -> None:
+    top, at = drawing.y, len(drawing.elements)
+    drawing.y += 2
+    is_missing = any(label.text == "missing" for label in mount.places[0].labels)
+    for place in mount.places:
+        start = drawing.y
+        if place.path:
+            for x in (0, RIGHT):
+                drawing.line(x + PAD, x + BOX - PAD, start, "edge", ' stroke-dasharray="1 3"')
+            start += 1
+        sides = (
+            (HOST, 0, place.host, mount.source if not place.path else place.path),
+            (CONTAINER, RIGHT, place.container, mount.destination if not place.path else place.path),
+        )
+        bottoms = [_draw_side(drawing, x, start, place, (side, path, names)) for side, x, names, path in sides]
+        drawing.y = max(bottoms) + 8
+        _draw_connection(drawing, start + 13, place, "" if place.path else str(number), is_broken=is_missing)
+    boxes = [
+        f'<rect x="{x}" y="{top:g}" width="{BOX}" height="{drawing.y - top:g}" rx="6" {_fill("box")}/>'
+        f'<rect x="{x}.5" y="{top + 0.5:g}" width="{BOX - 1}" height="{drawing.y - top - 1:g}" rx="6" fill="none" '
+        f"{_stroke('edge')}/>"
+        for x in (0, RIGHT)
+    ]
+    drawing.elements[at:at] = boxes
+    drawing.y += GAP
+
+
+def _draw_side(drawing: _Drawing, x: float, y: float, place: Place, content: tuple[str, str, Sequence[str]]) -> float:
+    """Draw one side of a place: its path, its variables and its labels. Return where it ends."""
+    side, path, names = content
+    indent, at, colour, weight = float(PAD), x + PAD, "text", "600"
+    if place.path:
+        indent, at, colour, weight = PAD + 2 * ADVANCE, x + PAD + ADVANCE, "muted", "400"
+        drawing.text(x + PAD, y + LINE, "/", colour)
+    for line in _wrapped(path, BOX - PAD - indent):
+        y += LINE
+        drawing.text(at, y, line, colour, font_weight=weight)
+    for name in names:
+        for line in _wrapped(name, BOX - PAD - indent):
+            y += LINE
+            drawing.text(x + indent, y, line, side)
+    for label in place.labels:
+        if label.side == side:
+            y += LINE + 3
+            drawing.label(x + indent, y, label)
+    return y
+
+
+def _draw_connection(drawing: _Drawing, y: float, place: Place, number: str, *, is_broken: bool) -> None:
+    """Draw the line between the two sides of a place, with the number of the mount."""
+    severities = [label.severity for label in place.labels]
+    colour = next((severity for severity in SEVERITIES if severity in severities), "muted" if number else "edge")
+    is_broken = is_broken or ERROR in severities or any(label.text.startswith("hidden") for label in place.labels)
+    dashes = ' stroke-dasharray="4 3"' if is_broken else ""
+    drawing.line(BOX, RIGHT, y, colour, f' stroke-width="{1.6 if number else 1}"{dashes}')
+    if not number:
+        return
+    tip = f"{RIGHT - 1} {y:g} {RIGHT - 8} {y - 4:g} {RIGHT - 8} {y + 4:g}"
+    drawing.elements.append(f'<polygon points="{tip}" {_fill(colour)}/>')
+    drawing.elements.append(
+        f'<rect x="{MIDDLE - 13:g}" y="{y - 9:g}" width="18" height="18" rx="9" {_fill("back")}/>'
+        f'<rect x="{MIDDLE - 13:g}" y="{y - 9:g}" width="18" height="18" rx="9" fill="none" {_stroke(colour)}/>'
+    )
+    drawing.text(MIDDLE - 4 - len(number) * ADVANCE / 2, y + 4, number, "text", font_weight="600")
+
+
+def _plain(text: str) -> str:
+    """Return a text as it is drawn: without control characters, and not endless."""
+    return printable(shorten(text, 1000, end=300))
+
+
+def _wrapped(text: str, room: float) -> list[str]:
+    """Return a text in lines that fit, broken behind a '/' or a blank where there is one."""
+    columns = int(room / ADVANCE)
+    text = _plain(text)
+    if text_width(text) > LINE_LIMIT * columns - 12:
+        characters = columns * len(text) // text_width(text)
+        text = shorten(text, LINE_LIMIT * characters - 12, end=2 * characters)
+    lines = [""]
+    for part in re.findall(r"[^/ ]*[/ ]|[^/ ]+", text):
+        if columns - text_width(lines[-1]) < text_width(part.rstrip()) <= columns:
+            lines.append("")
+        for character in part:
+            if text_width(lines[-1] + character) > columns and character != " ":
+                lines.append("")
+            lines[-1] += character
+    return [line.rstrip() for line in lines if line.strip()] or [""]
