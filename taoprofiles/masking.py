@@ -67,7 +67,7 @@ def _mask_word(word: str, values: Sequence[str], *, is_header: bool) -> str:
     for value in values:
         word = word.replace(value, MASK)
     word = mask_text(word)
-    if word.split() in ([], [word]):
+    if word.split() in ([], [word]):  # no blanks: it is not a command line
         return word
     import re
 

@@ -102,8 +102,8 @@ class Hold:
         return shorten_command(self.command or [self.reason or self.kind])
 
 
-FIELDS = {{"host_id": "place"}.get(name, name): name for name in Hold.__annotations__}
-"""The names of the fields in records and JSON output, and in ``Hold``."""
+FIELDS = {"place" if name == "host_id" else name: name for name in Hold.__annotations__}
+"""By the key in records and in JSON output: the field of ``Hold``."""
 
 
 def shorten_command(words: list[str]) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from taoprofiles.errors import InvalidProfileError, InvalidStateError, UsageError
 from taoprofiles.importer import cells
-from taoprofiles.importer.result import ImportResult, read_cells
+from taoprofiles.importer.result import ImportResult, evaluate_cells
 from taoprofiles.importer.state import real_path
 from taoprofiles.importer.values import Segment, concat, join_path, normal_path, segments
 from taoprofiles.masking import is_secret
@@ -57,7 +57,7 @@ class Source:
     def evaluate(self, user_values: Mapping[str, str]) -> ImportResult:
         """Evaluate the code with the user's values by name. Raises UsageError for an empty folder."""
         user_values = {name: self._expanded(name, value) for name, value in user_values.items()}
-        return read_cells(self._cells, self._context, self._folder, user_values)
+        return evaluate_cells(self._cells, self._context, self._folder, user_values)
 
     def _expanded(self, name: str, value: str) -> str:
         """Expand ``~`` in a value that the user gave, and resolve a folder as a shell does. Raises UsageError."""
@@ -72,7 +72,7 @@ class Source:
         return path
 
 
-def check_given(result: ImportResult, where: str) -> None:
+def reject_unused_values(result: ImportResult, where: str) -> None:
     """Raise UsageError if a given value had no effect."""
     if result.unused:
         names = ", ".join(result.names[:12]) or "none"
@@ -101,9 +101,9 @@ def build(context: Context, result: ImportResult, *, name: str, where: str) -> t
         message = f"'{where}' writes no mounts file (~/.tao_mounts.json) in code that import can evaluate"
         raise InvalidStateError(message, problems=problems, hint=RUN_ONCE)
     if result.questions:
-        raise unanswered(result, where)
+        raise unanswered_error(result, where)
     profile, notes = _ProfileBuilder(context, result, name=name, where=where).profile()
-    return profile, [*result.notes, *_not_followed(result.unseen), *notes]
+    return profile, [*result.notes, *_not_followed(result.top_level_not_followed), *notes]
 
 
 def _not_followed(statements: list[str]) -> list[str]:
@@ -113,7 +113,7 @@ def _not_followed(statements: list[str]) -> list[str]:
     return [f"not evaluated, so what they set is unknown: {shown}{more}"] if shown else []
 
 
-def unanswered(result: ImportResult, where: str) -> UsageError | InvalidStateError:
+def unanswered_error(result: ImportResult, where: str) -> UsageError | InvalidStateError:
     """Return the error that names the values that the user has to give."""
     problems = [
         f"{question.name or 'the mapping'}: {question.reason}"

@@ -45,11 +45,14 @@ class Question(NamedTuple):
 class ImportResult:
     """The result of the static evaluation.
 
-    ``mapping`` is what the mounts file holds in the end, None if none is written; ``variables`` are the environment
-    variables that are known. Strings in both are ``TracedStr``. ``questions`` must be answered before a
-    profile can be built. ``left_out`` are variables without a known value, with the reason. ``notes`` are other
-    remarks, ``not_followed`` the statements that are not followed and ``calls`` the calls, each with its location;
-    ``unseen`` are the statements outside of functions. ``may_write`` is false if nothing can write a mounts file.
+    - ``mapping``: what the mounts file holds in the end, None if none is written; ``variables``: the environment
+      variables that are known. Strings in both are ``TracedStr``
+    - ``questions``: what must be answered before a profile can be built
+    - ``left_out``: the variables without a known value, with the reason
+    - ``not_followed``, ``calls``: the statements and the calls that are not followed, each with its location;
+      ``top_level_not_followed``: the statements of these that are not in a function
+    - ``notes``: other remarks
+    - ``may_write``: false if nothing can write a mounts file
     """
 
     def __init__(self, state: State, *, names_mounts_file: bool) -> None:
@@ -63,7 +66,9 @@ class ImportResult:
         self.notes = [f"{location}: {text}" for location, text in dict.fromkeys(state.notes)]
         statements = {location: f"{location}: {text}" for location, text in state.not_followed.items()}
         self.not_followed = [*statements.values()]
-        self.unseen = [text for location, text in statements.items() if location not in state.in_functions]
+        self.top_level_not_followed = [
+            text for location, text in statements.items() if location not in state.in_functions
+        ]
         self.calls = [f"{location}: {text}" for location, text in state.calls.items()]
         self.may_write = names_mounts_file or bool(self.calls) or state.has_unknown_names
         if written is not None and written.path.rpartition("/")[0] != state.context.home.rstrip("/"):
@@ -202,7 +207,9 @@ def _leaves(value: Any) -> Iterator[Any]:
         yield value
 
 
-def read_cells(code: list[cells.Cell], context: Context, folder: str, user_values: Mapping[str, str]) -> ImportResult:
+def evaluate_cells(
+    code: list[cells.Cell], context: Context, folder: str, user_values: Mapping[str, str]
+) -> ImportResult:
     """Evaluate the cells of a file in ``folder``. ``user_values`` are the user's values by name."""
     state = State(context, TracedStr([Segment(folder, "folder")]), user_values)
     evaluator = Evaluator(state)

@@ -1,4 +1,4 @@
-"""Findings about paths: why a path does not exist in the container, and what to use instead."""
+"""The text of findings about paths: why a path does not exist in the container, and what to use instead."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def read(home: Path, content: bytes, *, folder: Path | None = None, **given: str
     """Read a notebook or a script that stands in ``folder``."""
     path = str((folder or home) / "file")
     result = build.Source(context(home), content, where="file", path=path).evaluate(given)
-    build.check_given(result, "file")
+    build.reject_unused_values(result, "file")
     return result
 
 

@@ -52,16 +52,15 @@ _FILES_LIMIT = 2000
 def import_command(context: Context, args: argparse.Namespace) -> Result:
     user_values = dict(map(_setting, args.user_values))
     if args.file is not None and os.path.isdir(context.expand_user(args.file)):
-        return _folder(context, args, user_values)
+        return _import_folder(context, args, user_values)
     where = context.short(context.mapping_file) if args.file is None else args.file
     content = b"" if args.file is None else _content(context, args.file)
     first = content.split(b"\n", 1)[0] if content.startswith(b"#!") else b""
     if where.endswith(_SHELL_SCRIPTS) or re.search(rb"sh\b", first):
-        hint = "run it once, then: taoprof import --name NAME"
-        raise UsageError(f"'{where}' is a shell script, and shell scripts are not imported", hint=hint)
+        raise UsageError(f"'{where}' is a shell script, and shell scripts are not imported", hint=build.RUN_ONCE)
     name = check_name(_stem(args.file) if args.name is None else args.name)
     if where.endswith(_CODE) or build.is_notebook(content) or b"python" in first:
-        return _code(context, args, name, content, user_values)
+        return _import_code(context, args, name, content, user_values)
     if user_values:
         raise UsageError(
             "--set is for notebooks and Python scripts", hint="to change a profile: taoprof set NAME KEY=VALUE"
@@ -69,7 +68,7 @@ def import_command(context: Context, args: argparse.Namespace) -> Result:
     if args.file is None:
         messages = convert.ignored_keys(manage.save(context, name, replace=args.force))
     else:
-        messages = _document(context, args, name, content)
+        messages = _import_document(context, args, name, content)
         where = f"'{where}'"
     with after_change(f"profile '{name}' was created"):
         messages += _still_needed(context, name)
@@ -77,7 +76,7 @@ def import_command(context: Context, args: argparse.Namespace) -> Result:
     return Result(data, [f"{where} imported as profile '{name}'"], messages=messages)
 
 
-def _document(context: Context, args: argparse.Namespace, name: str, content: bytes) -> list[str]:
+def _import_document(context: Context, args: argparse.Namespace, name: str, content: bytes) -> list[str]:
     """Import a mounts file or a profile, and return messages about it."""
     messages: list[str] = []
     if content.lstrip()[:1] in (b"{", b"["):
@@ -136,7 +135,9 @@ def _setting(text: str) -> tuple[str, str]:
 # One notebook or script
 
 
-def _code(context: Context, args: argparse.Namespace, name: str, content: bytes, user_values: dict[str, str]) -> Result:
+def _import_code(
+    context: Context, args: argparse.Namespace, name: str, content: bytes, user_values: dict[str, str]
+) -> Result:
     where = build.STDIN if args.file == "-" else args.file
     if not args.force and Store(context).text_or_none(name) is not None:
         raise manage.name_exists("import", name)  # before anything is asked
@@ -147,7 +148,7 @@ def _code(context: Context, args: argparse.Namespace, name: str, content: bytes,
         asked = True
         user_values |= _ask(context, result.questions, where, os.path.dirname(args.file))
         result = source.evaluate(user_values)
-    build.check_given(result, where)
+    build.reject_unused_values(result, where)
     profile, notes = build.build(context, result, name=name, where=where)
     summary = Renderer(template(profile, name=name), context, name=name, path=NOT_WRITTEN).summary()
     lines = profile_lines(context, f"'{name}'", summary)
@@ -208,7 +209,7 @@ class _File:
     problem: str = ""
 
 
-def _folder(context: Context, args: argparse.Namespace, user_values: dict[str, str]) -> Result:
+def _import_folder(context: Context, args: argparse.Namespace, user_values: dict[str, str]) -> Result:
     if args.name is not None:
         raise UsageError("--name is for one file; in a folder each profile is named after its file")
     candidates, notes = _candidates(context, args, user_values)
