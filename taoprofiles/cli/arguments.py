@@ -39,6 +39,12 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
+def _parse_count(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of lines")
+    return int(text)
+
+
 def split_setting(text: str) -> tuple[str, str, str]:
     """Split ``KEY=VALUE`` into key, "=" and value; with blanks around the "=", they do not count."""
     key, equals, value = text.partition("=")
@@ -109,6 +115,15 @@ def _holds(context: Context) -> dict[str, str]:
     return {hold.id: f"{hold.profile}: {hold.line()}" for hold in active_holds(context).holds}
 
 
+def _runs(context: Context) -> dict[str, str]:
+    from itertools import islice
+
+    from taoprofiles.runs.log import all_runs
+
+    runs = (run for run in all_runs(context) if run.kind == "run")
+    return {run.id: f"{run.profile}: {run.title()}" for run in islice(runs, 20)}
+
+
 def _entries(context: Context) -> dict[str, str]:
     from itertools import islice
 
@@ -129,6 +144,9 @@ _MKDIR = _flag("--mkdir", "create the source folders that do not exist")
 _REVEAL = _flag("--reveal", "show secret values (KEY, TOKEN, SECRET, PASS, …)")
 _STRICT = _flag("--strict", "exit with status 3 if there are warnings, not only for errors")
 _YES = _flag("--yes", "do not ask for confirmation")
+
+
+_RUN = "id of the run, or the beginning of it; '-': the newest"
 
 
 def _wait(condition: str) -> CommandArgument:
@@ -173,14 +191,30 @@ ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
         _argument("--image", "run this image with 'docker run', without the launcher"),
         _flag("--shared", "switch the shared mapping file and hold it during the run"),
         _wait("the GPUs and the results folder (with --shared, the mapping file too) are free"),
+        _flag("--detach", "start it in the background, where it survives a logout, and print its id"),
         _flag(
             "--force",
             "start even if 'taoprof check' reports errors or another run is writing to the same results folder",
         ),
     ),
     "shell": (_profile(), _MKDIR, _flag("--force", "start even if 'taoprof check' reports errors")),
+    "logs": (
+        _id("run", f"{_RUN}; a profile's name: its newest run", _runs, metavar="RUN"),
+        CommandArgument("-f", {"dest": "follow", "action": "store_true", "help": "show new output until the run ends"}),
+        _argument("-n", "show only the last N lines", dest="lines", type=_parse_count, metavar="N"),
+    ),
+    "wait": (
+        _id("run", f"{_RUN}; a profile's name: its newest run", _runs, metavar="RUN", nargs="+"),
+        _argument(
+            "--timeout",
+            "give up after TIME (90 = seconds, 30m, 8h), with exit status 124",
+            type=parse_duration,
+            metavar="TIME",
+            default=float("inf"),
+        ),
+    ),
     "stop": (
-        _id("id", "id of the run, shell or notebook, as 'taoprof status' shows it", _holds),
+        _id("id", "id of the run, shell or notebook, or the beginning of it; '-': the newest run", _holds),
         _YES,
     ),
     "hold": (

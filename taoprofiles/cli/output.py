@@ -118,6 +118,13 @@ def print_progress(text: str) -> None:
     print_stderr(f"taoprof: {text}")
 
 
+def print_raw(text: bytes) -> None:
+    """Print what a run's command has printed, unchanged: on a terminal its colours and progress bars too."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text)
+    sys.stdout.buffer.flush()
+
+
 def cut(line: str) -> str:
     """Return a line without the middle if it is very long: an argument may be a megabyte."""
     return shorten(printable(line), LINE_LIMIT, end=100)

@@ -22,6 +22,8 @@ GROUPS: list[dict[str, tuple[str, str]]] = [
     {
         "run": ("runs", "run a command with a profile's own mapping"),
         "shell": ("runs", "open a shell with a profile's own mapping"),
+        "logs": ("runs", "show what a detached run has printed"),
+        "wait": ("runs", "wait for runs, and exit with their status"),
         "stop": ("runs", "stop a training, a shell, or what a notebook started"),
         "hold": ("runs", "prevent switches of the mapping file until you release it"),
         "release": ("runs", "release a hold"),
@@ -68,7 +70,7 @@ ALIASES = {
     "ls": "list", "profiles": "list", "rm": "remove", "delete": "remove", "del": "remove", "mv": "rename",
     "cp": "new NEW --from", "copy": "new NEW --from", "switch": "use", "activate": "use", "ps": "status",
     "top": "status", "holds": "status", "kill": "stop", "cancel": "stop", "unlock": "release", "lock": "hold",
-    "config": "set", "create": "new", "save": "import --name", "export": "show --toml", "exec": "run", "log": "history",
+    "config": "set", "create": "new", "save": "import --name", "export": "show --toml", "exec": "run", "log": "logs",
     "why": "history PATH", "completion": "init", "version": "--version", "-V": "--version", "-v": "--version",
 }  # fmt: skip
 """Words of other tools, and of earlier versions, with the command that does it here."""
@@ -81,8 +83,8 @@ EXIT_STATUS_HELP = """\
 exit status: 0 done or nothing to do · 1 failed · 2 usage ·
 3 invalid profile or state · 4 no such profile or entry · 5 held ·
 6 differs (diff, status --check) · 7 busy · 8 another guard is running ·
-128+n signal n · run, shell: the command's own status (125 to 127: it was not
-started)"""
+124 wait: still running · 128+n signal n ·
+run, shell, wait: the command's own status (125 to 127: it was not started)"""
 
 
 class Parser(argparse.ArgumentParser):
@@ -210,5 +212,5 @@ def _close_match(word: str, words: Iterable[str]) -> str:
 def _check_durations(words: list[str]) -> None:
     """Raise UsageError for a duration in two words, whose second would be taken for a name or for the command."""
     for option, number, unit in zip(words, words[1:], words[2:], strict=False):
-        if option in ("--wait", "--for") and number.isdecimal() and unit in _UNITS:
+        if option in ("--wait", "--for", "--timeout") and number.isdecimal() and unit in _UNITS:
             raise UsageError(f"{option}: '{number} {unit}' must be one word", hint=f"{option} {number}{unit[0]}")

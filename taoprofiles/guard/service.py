@@ -14,6 +14,7 @@ from taoprofiles.errors import NotFoundError, TaoprofError
 from taoprofiles.guard import status
 from taoprofiles.storage import atomic, best_effort, files
 from taoprofiles.storage.paths import Context
+from taoprofiles.system import systemd
 from taoprofiles.system.systemd import LOG_FILE, TIMEOUT, Manager, NoManagerError, environment_line, quote_exec_word
 from taoprofiles.version import VERSION
 
@@ -49,10 +50,9 @@ class Service:
         self._context = context
         self._manager = Manager(context.environ, timeout)
         try:
-            account = pwd.getpwuid(context.uid)
-            self._user, self._home = account.pw_name, account.pw_dir
+            self._home = pwd.getpwuid(context.uid).pw_dir
         except KeyError:
-            self._user, self._home = "-", context.home
+            self._home = context.home
         # Where the user manager looks for units: it has neither the shell's HOME nor its XDG_CONFIG_HOME.
         self._folder = os.path.join(self._home, ".config/systemd/user")
         self.path = os.path.join(self._folder, UNIT)
@@ -126,7 +126,7 @@ class Service:
             "restarts": int(state["NRestarts"] or 0),
             "text": state["StatusText"] if state["ActiveState"] == "active" else "",  # systemd keeps the last one
             "unit": state["FragmentPath"] or None,
-            "lingers": self.lingers(),
+            "lingers": systemd.lingers(self._context.uid),
             "guard": guard and {key: guard.get(key) for key in ("pid", "version", "line", "problem")},
         }
 
@@ -141,10 +141,6 @@ class Service:
             return journal
         with open(path, encoding="utf-8", errors="replace") as file:
             return [line.rstrip("\n") for line in deque(file, lines)]
-
-    def lingers(self) -> bool:
-        """Check whether the user manager keeps running after logout (loginctl(1), enable-linger)."""
-        return os.path.exists(os.path.join("/var/lib/systemd/linger", self._user))
 
     def unit(self, *, seal: bool | None = None, restores: int | None = None) -> str:
         """Return the text of the unit for this installation and this systemd; see ``install`` for the options."""

@@ -63,10 +63,10 @@ def wait_until_free(
                 )
             here = processes.host_id()
             pids = [hold.pid for hold in holds if hold.host_id == here and processes.alive(hold.pid, hold.start)]
-            _wait_for_exit([*pids, *ahead[-1:]], min(RETRY_INTERVAL, remaining))
+            wait_for_exit([*pids, *ahead[-1:]], min(RETRY_INTERVAL, remaining))
 
 
-def _wait_for_exit(pids: Sequence[int], seconds: float) -> None:
+def wait_for_exit(pids: Sequence[int], seconds: float) -> None:
     """Wait until one of the processes ends, for ``seconds`` at most."""
     descriptors: list[int] = []
     try:

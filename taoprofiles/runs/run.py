@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from taoprofiles.errors import TaoprofError, UsageError, reason_of
 from taoprofiles.holds.hold import RUN_VARIABLE, Hold, new_hold
 from taoprofiles.holds.liveness import HEARTBEAT, find_active_holds
+from taoprofiles.holds.logs import RunLog
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.launcher import installed
 from taoprofiles.launcher.argv import PROGRAMS, container_words, parse_launcher_argv, unwrapped
@@ -110,15 +111,19 @@ class Run:
     - ``rendered``: the profile's mapping; ``wanted``: what the containers are to get; with the run tag if isolated
     - ``environ``: the environment of the command; ``argv``: ``docker run`` in place of the command, if not None
     - ``notes``: warnings for the user
+    - ``log``: where the output of a detached run goes; ``started`` is called when the command has been started
     """
 
     def __init__(self, context: Context, hold: Hold, renderer: Renderer) -> None:
         self.context, self.hold, self.liveness_fd = context, hold, -1
         self.variables, self.secrets = renderer.variables(), renderer.secrets()
+        self._secret_values = [value for _, value in renderer.secret_values()]
         self.rendered = self.wanted = renderer.mapping()
         self.environ = {**context.environ, **self.variables, PROFILE_VARIABLE: hold.profile or ""}
         self.argv: list[str] | None = None
         self.notes: list[str] = []
+        self.log: RunLog | None = None
+        self.started: Callable[[], None] = lambda: None
         self._is_launcher = False
         self._heartbeat = time.monotonic()
         self._say: Callable[[str], None] = lambda text: None
@@ -176,6 +181,8 @@ class Run:
             what = f"container {running[0].id[:6]}" if running else "a process of the run"
             self._say(f"{what} is still running, so the hold stays: 'taoprof stop {self.hold.id}' stops it")
         else:
+            if self.log is not None:
+                self.log.mask(self._secret_values)
             self._record_end(status)
         return status
 
@@ -194,6 +201,7 @@ class Run:
                     words, env=self.environ, close_fds=False, stdin=stdin, stdout=stdout
                 )
                 forward_to(process)
+                self.started()
                 status = process.wait()
         except FileNotFoundError:
             message, hint = f"command not found: '{command[0]}'", "install Docker's command line, such as docker.io"
@@ -281,7 +289,9 @@ class Run:
         """Handle the end of a container: nothing, since ``finish`` looks at all of them."""
 
     def tick(self) -> None:
-        """Send a heartbeat to other hosts, if it is time; called every few seconds."""
+        """Keep the log short, and send a heartbeat to other hosts if it is time; called every few seconds."""
+        if self.log is not None:
+            self.log.trim()
         if time.monotonic() - self._heartbeat >= HEARTBEAT:
             self._heartbeat = time.monotonic()
             HoldRecords(self.context).send_heartbeat(self.hold)

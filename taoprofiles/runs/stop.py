@@ -10,6 +10,7 @@ from taoprofiles.errors import NotFoundError, TaoprofError, UsageError
 from taoprofiles.holds.hold import RUN_VARIABLE, Hold
 from taoprofiles.holds.liveness import ActiveHolds
 from taoprofiles.holds.manage import active_holds
+from taoprofiles.runs.log import match_id
 from taoprofiles.storage.paths import Context
 from taoprofiles.system import processes
 from taoprofiles.system.engine import Engine, EngineError
@@ -30,7 +31,10 @@ def stop(context: Context, hold_id: str) -> Hold:
             raise TaoprofError(f"container {hold.container[:6]} could not be stopped: {error}") from None
         if hold.kind == "found":
             return hold  # its launcher ends with it
-    for pid in _processes(context, hold):
+    pids = _processes(context, hold)
+    if not pids and hold.kind == "run" and processes.alive(hold.pid, hold.start):
+        pids = [hold.pid]  # its command has not been started yet
+    for pid in pids:
         with suppress(ProcessLookupError, PermissionError):  # it has just ended; the pid may be another user's by now
             if pid != os.getpid():
                 # An interactive shell ignores SIGTERM, and exits on SIGHUP, as when its terminal closes.
@@ -39,13 +43,13 @@ def stop(context: Context, hold_id: str) -> Hold:
 
 
 def find_stoppable(context: Context, active: ActiveHolds, hold_id: str) -> Hold:
-    """Return the hold whose work can be stopped.
+    """Return the hold whose work can be stopped; its id may be shortened, "-" is the newest run.
 
     Raises NotFoundError, UsageError if there is nothing to stop or it is on another host.
     """
-    hold = active.find(hold_id)
-    if hold is None:
-        raise NotFoundError(f"there is no run '{hold_id}'", hint="'taoprof status' lists the active runs")
+    candidates = [hold for hold in active.holds if hold.kind == "run" or hold_id != "-"]
+    hold = active.find(hold_id) or match_id(candidates, hold_id)
+    hold_id = hold.id
     if hold.kind == "manual":
         raise UsageError(f"'{hold_id}' is a manual hold without a command", hint=f"'taoprof release {hold_id}'")
     if hold.host_id != processes.host_id():

@@ -10,6 +10,12 @@ from typing import Any
 from taoprofiles.errors import TaoprofError
 from taoprofiles.storage import files
 
+_PUNCH_HOLE = 0x1 | 0x2
+"""FALLOC_FL_KEEP_SIZE and FALLOC_FL_PUNCH_HOLE of <linux/falloc.h>."""
+
+_BLOCK = 1 << 16
+"""A multiple of the block size of every usual file system: a part of a block is not freed."""
+
 
 def write(path: str, data: bytes) -> bool:
     """Replace a cache file atomically, but not durably, and return whether that succeeded."""
@@ -58,6 +64,31 @@ def append(path: str, data: bytes) -> None:
             os.write(fd, data)
         finally:
             os.close(fd)
+
+
+def drop_beginning(path: str, kept: int) -> None:
+    """Free the room of all but about the last ``kept`` bytes of a file that other programs append to.
+
+    Nothing that is appended meanwhile is lost, and every position stays what it is: the beginning becomes a hole
+    (fallocate(2)). A file system that has no holes loses all of it.
+    """
+    with suppress(OSError):
+        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            end = (os.fstat(fd).st_size - kept) & -_BLOCK
+            if end > 0 and not _punch_hole(fd, end):
+                os.ftruncate(fd, 0)
+        finally:
+            os.close(fd)
+
+
+def _punch_hole(fd: int, end: int) -> bool:
+    import ctypes  # only for a log that has become long
+
+    offset = ctypes.c_int64
+    library = ctypes.CDLL(None)
+    function = getattr(library, "fallocate64", None) or getattr(library, "fallocate", None)  # of glibc, of musl
+    return function is not None and function(fd, _PUNCH_HOLE, offset(0), offset(end)) == 0
 
 
 def unlink_quietly(path: str) -> None:

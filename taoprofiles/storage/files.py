@@ -212,6 +212,16 @@ def truncate(path: str, size: int) -> None:
         os.truncate(path, size)
 
 
+def open_to_append(path: str) -> int:
+    """Create a private file to which other programs append, and return its descriptor. Raises TaoprofError."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, PRIVATE)
+        os.fchmod(fd, PRIVATE)  # the umask may have removed bits
+        return fd
+    except OSError as error:
+        raise to_taoprof_error(path, "create", error) from error
+
+
 def change_mode(path: str, mode: int, *, name: str = "") -> None:
     """Change the mode of the file ``path``, following symlinks. Raises TaoprofError, which names ``name`` if given."""
     try:

@@ -195,6 +195,11 @@ def folder(pid: int) -> str:
         return ""
 
 
+def is_in_unit(pid: int, unit: str) -> bool:
+    """Check whether a process is in the control group of a systemd unit."""
+    return f"/{unit}\n".encode() in _read(f"/proc/{pid}/cgroup")
+
+
 def epoch(start: int | None) -> float | None:
     """Convert clock ticks since boot into seconds since 1970."""
     if start is None:

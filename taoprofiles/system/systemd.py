@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import socket
 import subprocess
 from typing import TYPE_CHECKING
@@ -51,6 +52,14 @@ class Manager:
         output = self._run("journalctl", f"--user-unit={unit}", f"--lines={lines}", "--no-pager", "--quiet")
         return output.splitlines()
 
+    def start_scope(self, unit: str, pid: int, description: str) -> None:
+        """Create a transient unit with a process that exists, which gets there a moment later."""
+        properties = ["PIDs", "au", "1", str(pid), "Description", "s", description]
+        properties += ["CollectMode", "s", "inactive-or-failed"]
+        name = "org.freedesktop.systemd1"
+        words = (name, f"/{name.replace('.', '/')}", f"{name}.Manager", "StartTransientUnit", "ssa(sv)a(sa(sv))")
+        self._run("busctl", "--user", "call", *words, unit, "fail", "3", *properties, "0")
+
     def _run(self, program: str, *words: str) -> str:
         try:
             done = subprocess.run(  # noqa: S603
@@ -80,6 +89,19 @@ def _no_manager(reason: str) -> NoManagerError:
         hint="to start the guard without systemd, put this into ~/.profile or the container's start script: "
         f"(taoprofd 2>>{LOG_FILE} &)",
     )
+
+
+def lingers(uid: int) -> bool:
+    """Check whether the user's manager keeps running after logout (loginctl(1), enable-linger)."""
+    try:
+        return os.path.exists(os.path.join("/var/lib/systemd/linger", pwd.getpwuid(uid).pw_name))
+    except KeyError:
+        return False
+
+
+def is_booted() -> bool:
+    """Check whether systemd manages this machine (sd_booted(3))."""
+    return os.path.isdir("/run/systemd/system")
 
 
 def quote_exec_word(word: str) -> str:

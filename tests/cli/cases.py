@@ -16,6 +16,8 @@ CASES: dict[str, tuple[list[str], list[str], int]] = {
     "history": (["--all"], ["a", "extra"], 2),
     "run": (["a", "--", "true"], ["a"], 2),
     "shell": (["a"], ["nosuch"], 4),
+    "logs": (["DETACHED"], ["nosuch"], 4),
+    "wait": (["DETACHED"], ["nosuch"], 4),
     "hold": (["--reason", "why"], ["b", "--reason", "why"], 2),
     "release": (["MANUAL"], ["nosuch"], 4),
     "stop": (["FOUND"], ["nosuch"], 4),
@@ -63,9 +65,11 @@ def prepare(home: Home) -> None:
 
 @contextmanager
 def with_ids(home: Home, words: list[str]) -> Iterator[list[str]]:
-    """Yield the words with the id of a manual hold for MANUAL, and that of a running launcher's hold for FOUND."""
+    """Yield the words with an id: of a manual hold for MANUAL, a running launcher for FOUND, a run for DETACHED."""
     if words == ["MANUAL"]:
         yield [call(home, "hold", "--reason", "a test", "--json").envelope["data"]["id"]]
+    elif words == ["DETACHED"]:
+        yield [home.run("run", "a", "--detach", "--", "true", stdin=subprocess.DEVNULL).stdout.strip()]
     elif words == ["FOUND"]:
         launcher = subprocess.Popen(["bash", "-c", "exec -a tao sleep 600"], env=home.environ)
         try:

@@ -20,6 +20,8 @@ DATA = {
     "undo": {"id", "target", "profile", "name"},
     "history": {"entries", "runs", "path"},
     "run": {"id", "name", "status", "container", "image", "gpus", "differences"},
+    "logs": {"id", "name", "lines"},
+    "wait": {"runs"},
     "shell": {"id", "name", "status"},
     "hold": set(FIELDS),
     "release": {"id", "kind"},

@@ -98,7 +98,7 @@ def _running_guard(context: Context) -> list[str]:
 
 def _service(context: Context, args: argparse.Namespace) -> Result:
     from taoprofiles.guard.service import Service
-    from taoprofiles.system.systemd import LOG_FILE
+    from taoprofiles.system.systemd import LOG_FILE, lingers
 
     if args.action != "install" and (args.seal is not None or args.restores is not None):
         raise UsageError(f"--seal, --no-seal and --restores are options of 'install', not of '{args.action}'")
@@ -108,7 +108,7 @@ def _service(context: Context, args: argparse.Namespace) -> Result:
     if args.action == "install":
         data["done"] = service.install(seal=args.seal, restores=args.restores)
         lines = data["done"] or ["already installed and up to date"]
-        if not service.lingers():
+        if not lingers(context.uid):
             messages.append("the service stops when you log out; to keep it running: loginctl enable-linger")
     elif args.action == "uninstall":
         data["done"] = service.uninstall()

@@ -1,4 +1,4 @@
-"""run, shell, stop, hold, release."""
+"""run, shell, logs, wait, stop, hold, release."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from taoprofiles.cli import prompts
-from taoprofiles.cli.output import STDERR, Declined, Result, print_progress
+from taoprofiles.cli.output import STDERR, Declined, Result, exit_status, print_progress, print_raw
 from taoprofiles.errors import UsageError
 from taoprofiles.holds import manage
 from taoprofiles.holds.hold import format_age
@@ -37,7 +37,7 @@ def run_command(context: Context, args: argparse.Namespace) -> Result:
         shared=args.shared,
         gpus=args.gpus,
         image=args.image,
-        terminal=sys.stdin.isatty() and sys.stdout.isatty() and not args.json,
+        terminal=sys.stdin.isatty() and sys.stdout.isatty() and not args.json and not args.detach,
     )
 
     def attempt() -> runs.Run:
@@ -48,6 +48,8 @@ def run_command(context: Context, args: argparse.Namespace) -> Result:
         if args.wait is None
         else wait_until_free(context, "run", attempt, seconds=args.wait, say=print_progress)
     )
+    if args.detach:
+        return _detach(run, args.command)
     return _execute(run, args.command, as_json=args.json, fields=("container", "image", "gpus", "differences"))
 
 
@@ -57,6 +59,48 @@ def _execute(run: Run, command: list[str], *, as_json: bool, fields: tuple[str, 
     status = run.finish(run.start(command, say=print_progress, stdout=STDERR if as_json else None))
     data = {"id": run.hold.id, "name": run.hold.profile, "status": status}
     return Result({**data, **{field: getattr(run.hold, field) for field in fields}}, status=status)
+
+
+def _detach(run: Run, command: list[str]) -> Result:
+    """Start a prepared run in the background; the result is its id."""
+    from taoprofiles.runs.detach import start_detached
+    from taoprofiles.system import systemd
+
+    messages, run.notes = run.notes, []
+    unit = start_detached(run, command, say=print_progress)
+    if systemd.is_booted() and unit is None and not systemd.lingers(run.context.uid):
+        messages.append("systemd may end the run when you log out; to prevent that: loginctl enable-linger")
+    data = {"id": run.hold.id, "name": run.hold.profile, "gpus": run.hold.gpus, "unit": unit}
+    return Result(data, [run.hold.id], messages=messages)
+
+
+def logs_command(context: Context, args: argparse.Namespace) -> Result:
+    from taoprofiles.runs import log, output
+
+    if args.follow and args.json:
+        raise UsageError("-f cannot be combined with --json")
+    run = log.find_run(context, args.run)
+    reader = output.open_log(context, run)
+    text = output.last_lines(reader, args.lines, to_end=not args.follow)
+    if args.json:
+        lines = text.decode("utf-8", "replace").splitlines()
+        return Result({"id": run.id, "name": run.profile, "lines": lines})
+    print_raw(text)
+    if args.follow:
+        for more in output.follow(context, run, reader):
+            print_raw(more)
+    return Result({})
+
+
+def wait_command(context: Context, args: argparse.Namespace) -> Result:
+    from taoprofiles.runs import log
+
+    end = time.monotonic() + args.timeout
+    runs = [log.find_run(context, word) for word in args.run]
+    ended = [log.wait_for_end(context, run, end=end) for run in runs]
+    status = next((status for run in ended if (status := 1 if run.status is None else run.status)), 0)
+    data = [{"id": run.id, "name": run.profile, "status": run.status} for run in ended]
+    return Result({"runs": data}, [f"{run.id}: {exit_status(run)}" for run in ended], status=status)
 
 
 def shell_command(context: Context, args: argparse.Namespace) -> Result:
@@ -90,7 +134,7 @@ def stop_command(context: Context, args: argparse.Namespace) -> Result:
             question = f"This started {format_age(age)} ago. Stop it?"
         if not prompts.confirm(question):
             raise Declined("not stopped")
-    hold = stop(context, args.id)
+    hold = stop(context, hold.id)
     signal = "SIGHUP" if hold.kind == "shell" else "SIGTERM"
     action = f"container {hold.container[:6]} stopped" if hold.container else f"sent {signal} to its processes"
     return Result({"id": hold.id, "container": hold.container}, [f"{hold.kind} {hold.id}: {action}"])

@@ -1,0 +1,64 @@
+"""Reading the log of a run: its last lines, and what comes until the run ends."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections import deque
+from collections.abc import Iterator
+
+from taoprofiles.errors import NotFoundError, TaoprofError
+from taoprofiles.holds.hold import Hold
+from taoprofiles.holds.logs import LogReader, RunLog
+from taoprofiles.profiles.store import Store
+from taoprofiles.runs.log import ended_run
+from taoprofiles.storage.paths import Context
+
+INTERVAL = 0.3
+"""Seconds between two looks at a log that is followed."""
+
+CHECK_INTERVAL = 1.0
+"""Seconds without output after which a look is taken whether the run is over."""
+
+
+def open_log(context: Context, run: Hold) -> LogReader:
+    """Open the log of a run. Raises NotFoundError if it has none."""
+    try:
+        return RunLog(context, run.id).open(_secret_values(context, run.profile or ""))
+    except NotFoundError:
+        raise NotFoundError(
+            f"run {run.id} has no log: it was not detached, or 100 newer runs were",
+            hint=f"taoprof run --detach {run.profile} -- …",
+        ) from None
+
+
+def last_lines(reader: LogReader, number: int | None, *, to_end: bool) -> bytes:
+    """Return the last lines that are in the log by now; all of them if ``number`` is None.
+
+    With ``to_end``, also the beginning of a line that is not complete.
+    """
+    lines: deque[bytes] = deque(maxlen=number)
+    while chunk := reader.read():
+        lines.extend(io.BytesIO(chunk))  # as lines that end with "\n": a progress bar is one line
+    return b"".join(lines) + (reader.rest() if to_end else b"")
+
+
+def follow(context: Context, run: Hold, reader: LogReader) -> Iterator[bytes]:
+    """Yield what the run prints, until it is over."""
+    while True:
+        is_over = ended_run(context, run) is not None  # first, so that nothing is missed that was printed before
+        end = time.monotonic() + CHECK_INTERVAL
+        while time.monotonic() < end:
+            while chunk := reader.read():
+                yield chunk
+            if is_over:
+                yield reader.rest()
+                return
+            time.sleep(INTERVAL)
+
+
+def _secret_values(context: Context, name: str) -> list[str]:
+    try:
+        return [value for _, value in Store(context).renderer(name).secret_values()]
+    except TaoprofError:  # the profile was removed, or cannot be rendered any more
+        return []
