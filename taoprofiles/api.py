@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from taoprofiles.holds.hold import Hold
+    from taoprofiles.holds.waiting import Request
     from taoprofiles.runs.session import Session
     from taoprofiles.switching.status import Status
     from taoprofiles.switching.switch import SwitchResult
@@ -104,6 +105,8 @@ def run(
     Raises the errors of ``use``, CannotRenderError for what a container without the launcher cannot have, and
     ``runs.run.CommandError`` if the command cannot be started.
     """
+    from dataclasses import replace
+
     from taoprofiles.holds.waiting import wait_until_free
     from taoprofiles.runs import run as runs
 
@@ -121,10 +124,14 @@ def run(
     argv, context = _to_argv(command), Context()
     run_options = runs.RunOptions(terminal=os.isatty(0) and os.isatty(1), **options)
 
-    def attempt() -> runs.Run:
-        return runs.prepare(context, name, argv, options=run_options, timeout=timeout)
+    def attempt(waiting: Sequence[Request] = ()) -> runs.Run:
+        return runs.prepare(context, name, argv, options=replace(run_options, waiting=waiting), timeout=timeout)
 
-    prepared = attempt() if wait is None else wait_until_free(context, "run", attempt, seconds=wait, say=report)
+    if wait is None:
+        prepared = attempt()
+    else:
+        request = runs.get_request(context, name, argv, run_options)
+        prepared = wait_until_free(context, request, attempt, seconds=wait, say=report)
     exit_status = prepared.finish(prepared.start(argv, say=report))
     record = prepared.hold
     return Finished(record.id, exit_status, record.container, list(record.differences), messages)

@@ -16,6 +16,7 @@ from taoprofiles.masking import printable, shorten, text_width
 
 if TYPE_CHECKING:  # --help and --version load nothing of these
     from taoprofiles.holds.hold import Hold
+    from taoprofiles.holds.waiting import WaitingCommand
     from taoprofiles.mounts.mapping import Difference
     from taoprofiles.runs.progress import Progress
     from taoprofiles.storage.paths import Context
@@ -267,6 +268,24 @@ def progress_rows(holds: Sequence[Hold], progress: Mapping[str, Progress]) -> li
     """Return the rows of a table with how far each run is; ``progress`` is by the id of the hold."""
     runs = [hold for hold in holds if hold.kind == "run" or hold.id in progress]
     return [(hold.id, hold.profile or "-", progress_text(hold, progress.get(hold.id))) for hold in runs]
+
+
+def queue_rows(context: Context, commands: Sequence[WaitingCommand]) -> list[tuple[str, ...]]:
+    """Return the commands that wait as the rows of a table, heading included."""
+    from taoprofiles.holds.hold import format_age, shorten_command
+
+    rows: list[tuple[str, ...]] = [("QUEUE", "PROFILE", "AGE", "PID", "NEEDS", "WAITS FOR", "WHAT")]
+    for waiting in commands:
+        request, age = waiting.request, format_age(time.time() - waiting.since)
+        needs = ["the mapping file"] if request.mapping else []
+        if isinstance(request.gpus, int):
+            needs.append(f"{request.gpus} GPU{'s' if request.gpus > 1 else ''}")
+        elif request.gpus:
+            needs.append(f"GPU {request.gpus if isinstance(request.gpus, str) else ','.join(request.gpus)}")
+        needs += [context.short(folder) for folder in request.results]
+        waits_for, what = ", ".join(waiting.waits_for) or "-", shorten_command(request.command)
+        rows.append((waiting.id, request.profile or "-", age, str(waiting.pid), ", ".join(needs), waits_for, what))
+    return rows
 
 
 def exit_status(hold: Hold) -> str:

@@ -151,16 +151,35 @@ def blocking_holds(holds: Iterable[Hold], digest: str) -> list[Hold]:
     return [hold for hold in shared_holds(holds) if hold.digest != digest]
 
 
+def folders_overlap(folders: Iterable[str], others: Iterable[str]) -> bool:
+    """Check whether one of the folders is, contains or lies in one of the others."""
+    others = list(others)
+    return any(is_inside(folder, other) or is_inside(other, folder) for folder in folders for other in others)
+
+
 def results_conflicts(holds: Iterable[Hold], results: list[str]) -> list[tuple[Hold, str]]:
     """Return each active run that writes one of the folders ``results``, or one inside or around it, and the folder."""
     return [
         (hold, folder)
         for hold in holds
         for folder in results
-        if hold.ended is None and any(is_inside(folder, other) or is_inside(other, folder) for other in hold.results)
+        if hold.ended is None and folders_overlap([folder], hold.results)
     ]
 
 
+def gpus_overlap(gpus: list[str] | int | str | None, others: list[str] | int | str | None) -> bool:
+    """Check whether a request for GPUs must follow the request ``others``, or conflicts with those in use.
+
+    "all" overlaps with every GPU. A number of free GPUs may be any, so that it must be served before a later request;
+    a later number takes others than the GPUs that are named.
+    """
+    if not gpus or not others:
+        return False
+    if isinstance(gpus, list) and isinstance(others, list):
+        return bool(set(gpus) & set(others))
+    return not (isinstance(gpus, int) and isinstance(others, list))
+
+
 def gpu_conflicts(holds: Iterable[Hold], gpus: list[str] | str) -> list[Hold]:
-    """Return the active runs that use one of the GPUs; "all" overlaps with every GPU."""
-    return [hold for hold in holds if hold.gpus and (gpus == "all" or hold.gpus == "all" or set(gpus) & set(hold.gpus))]
+    """Return the active runs that use one of the GPUs."""
+    return [hold for hold in holds if gpus_overlap(gpus, hold.gpus)]

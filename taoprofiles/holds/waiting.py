@@ -1,15 +1,16 @@
-"""Waiting until holds end: waiting commands are served in order of arrival, without busy polling."""
+"""Waiting until holds end: in one queue, in which a command waits behind earlier ones that need some of the same."""
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from taoprofiles.errors import BusyError, HeldError
-from taoprofiles.holds.hold import Hold, format_age
+from taoprofiles.holds.hold import Hold, folders_overlap, format_age, gpus_overlap
 from taoprofiles.storage import best_effort, files
 from taoprofiles.storage.locks import LivenessLock, Lock
 from taoprofiles.storage.paths import Context
@@ -18,27 +19,85 @@ from taoprofiles.system import processes
 RETRY_INTERVAL = 0.5
 """Seconds between two attempts if no process's end can be waited for: a container, a manual hold, another host."""
 
+_TICKET_LIMIT = 1 << 20
+
 T = TypeVar("T")
 
 
+class Request(NamedTuple):
+    """What a command needs that others may have.
+
+    - ``profile``; ``command``: its words, without secrets
+    - ``mapping``: the shared mapping file; ``results``: the host folders that it writes
+    - ``gpus``: devices, "all", a number of free ones, or None
+    - ``host_id``: the host (``processes.host_id``) whose GPUs it needs
+    """
+
+    profile: str | None
+    command: list[str]
+    mapping: bool = False
+    results: list[str] = []  # noqa: RUF012 - never changed
+    gpus: list[str] | int | str | None = None
+    host_id: str = ""
+
+    def must_follow(self, earlier: Request) -> bool:
+        """Check whether this command must wait behind one that came earlier.
+
+        A number of free GPUs need not wait behind named ones: it takes others.
+        """
+        is_same_machine = processes.same_machine(self.host_id, earlier.host_id)
+        return (
+            (self.mapping and earlier.mapping)
+            or folders_overlap(self.results, earlier.results)
+            or (is_same_machine and gpus_overlap(self.gpus, earlier.gpus))
+        )
+
+
+EVERYTHING = Request(None, [], mapping=True, results=["/"], gpus="all")
+"""What a command is taken to need whose ticket cannot be read."""
+
+
+class WaitingCommand(NamedTuple):
+    """A command in the queue; ``waits_for`` are the ids of holds and of commands ahead in the queue."""
+
+    id: str
+    pid: int
+    since: float
+    waits_for: list[str]
+    request: Request
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as they are in JSON output."""
+        request = self.request._asdict()
+        del request["host_id"]
+        return {"id": self.id, "pid": self.pid, "since": self.since, **request, "waits_for": self.waits_for}
+
+
 def wait_until_free(
-    context: Context, queue: str, attempt: Callable[[], T], *, seconds: float, say: Callable[[str], None]
+    context: Context,
+    request: Request,
+    attempt: Callable[[list[Request]], T],
+    *,
+    seconds: float,
+    say: Callable[[str], None],
 ) -> T:
     """Call ``attempt`` until it raises no HeldError, and return its result.
 
-    ``queue`` names the queue to wait in, ``seconds`` is the time limit, and may be infinite. ``say`` is called with a
-    message about who is waited for, whenever that changes. When the time is over, raises the last HeldError, whose
-    message then says so.
+    It is called with the requests ahead in the queue, none of which this one must follow. ``seconds`` is the time
+    limit, and may be infinite. ``say`` is called with a message about who is waited for, whenever that changes. When
+    the time is over, raises the last HeldError, whose message then says so.
     """
     end = time.monotonic() + seconds
     announced: object = None
-    with Ticket(context, queue) as ticket:
+    with Ticket(context, request) as ticket:
         while True:
-            ahead = ticket.pids_ahead()
+            ahead = ticket.ahead()
+            followed = [other for other in ahead if request.must_follow(other.request)]
             refusal: HeldError | None = None
-            if not ahead:
+            began = time.monotonic()
+            if not followed:
                 try:
-                    return attempt()
+                    return attempt([other.request for other in ahead])
                 except HeldError as error:
                     refusal = error
                 except BusyError:
@@ -47,23 +106,37 @@ def wait_until_free(
                     continue  # the attempt has already waited, for the lock
             remaining = end - time.monotonic()
             if remaining <= 0:
-                others = _ahead(len(ahead))
+                others = _ahead(len(followed))
                 expired = refusal or HeldError(others, hint="wait longer: --wait without TIME has no limit")
                 if seconds > 0:
                     expired.message = f"gave up waiting after {format_age(seconds)}: {expired.message}"
                 raise expired
             holds: Sequence[Hold] = refusal.holds if refusal else ()
-            waiting_for = [hold.id for hold in holds] or len(ahead)
+            if refusal and not holds:  # what is free is left to those ahead
+                followed = ahead
+            waiting_for = [hold.id for hold in holds] or [other.id for other in followed]
             if waiting_for != announced:
                 announced = waiting_for
+                ticket.write(waiting_for)
                 say(
                     "waiting for " + "; ".join(hold.line() for hold in holds)
                     if holds
-                    else f"waiting: {_ahead(len(ahead))}"
+                    else f"waiting: {_ahead(len(followed))}"
                 )
             here = processes.host_id()
             pids = [hold.pid for hold in holds if hold.host_id == here and processes.alive(hold.pid, hold.start)]
-            wait_for_exit([*pids, *ahead[-1:]], min(RETRY_INTERVAL, remaining))
+            interval = max(RETRY_INTERVAL, 20 * (time.monotonic() - began))  # an attempt may ask a slow driver
+            wait_for_exit([*pids, *(other.pid for other in followed[-1:])], min(interval, remaining))
+
+
+def waiting_commands(context: Context) -> list[WaitingCommand]:
+    """Return the commands that wait, the first in the queue first. Writes nothing."""
+    commands = []
+    for name in _ticket_names(context.queue):
+        path = os.path.join(context.queue, name)
+        if LivenessLock(path).is_held():
+            commands.append(_read_ticket(path))
+    return commands
 
 
 def wait_for_exit(pids: Sequence[int], seconds: float) -> None:
@@ -82,49 +155,82 @@ def wait_for_exit(pids: Sequence[int], seconds: float) -> None:
 
 
 class Ticket:
-    """A place in a queue of waiting commands: ``with Ticket(context, "use") as ticket: …``.
+    """A place in the queue of waiting commands: ``with Ticket(context, request) as ticket: …``.
 
     It is a file that the process has locked; one that nobody has locked belongs to a killed process.
     """
 
-    def __init__(self, context: Context, queue: str) -> None:
+    def __init__(self, context: Context, request: Request) -> None:
         self._context = context
-        self._folder = os.path.join(context.queue, queue)
+        self._folder = context.queue
+        self._request = request
+        self._since = time.time()
         self._name = ""
         self._descriptor = -1
 
     def __enter__(self) -> Ticket:
         files.make_folder(self._folder)
         with Lock(self._context.lock):
-            number = max((int(name.partition("-")[0]) for name in self._names()), default=0) + 1
+            number = max((int(name.partition("-")[0]) for name in _ticket_names(self._folder)), default=0) + 1
             self._name = f"{number:012}-{os.getpid()}"
             self._descriptor = LivenessLock(os.path.join(self._folder, self._name)).acquire()
+            self.write([])
         return self
 
     def __exit__(self, *_: object) -> None:
         best_effort.unlink_quietly(os.path.join(self._folder, self._name))
         os.close(self._descriptor)
 
-    def pids_ahead(self) -> list[int]:
-        """Return the pids of the commands ahead, the first in the queue first; tickets of killed ones are deleted.
+    def write(self, waits_for: list[str]) -> None:
+        """Write what the command needs and waits for. A reader that meets it half written takes it for EVERYTHING."""
+        fields = {**self._request._asdict(), "since": self._since, "waits_for": waits_for}
+        try:
+            files.write_all(self._descriptor, json.dumps(fields).encode() + b"\n", 0)
+        except OSError as error:
+            raise files.to_taoprof_error(os.path.join(self._folder, self._name), "write", error) from error
+
+    def ahead(self) -> list[WaitingCommand]:
+        """Return the commands ahead, the first in the queue first; tickets of killed ones are deleted.
 
         A command that is stopped (Ctrl-Z) is passed over, and keeps its place for when it continues.
         """
-        pids = []
-        for name in self._names():
+        commands = []
+        for name in _ticket_names(self._folder):
             if name >= self._name:
                 break
             path = os.path.join(self._folder, name)
-            pid = int(name.partition("-")[2])
             if not LivenessLock(path).is_held():
                 best_effort.unlink_quietly(path)
-            elif not processes.is_stopped(pid):
-                pids.append(pid)
-        return pids
+            elif not processes.is_stopped(_pid_of(name)):
+                commands.append(_read_ticket(path))
+        return commands
 
-    def _names(self) -> list[str]:
-        names = sorted(os.listdir(self._folder))
-        return [name for name in names if name.replace("-", "").isdigit() and "-" in name]
+
+def _ticket_names(folder: str) -> list[str]:
+    try:
+        names = sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return []
+    return [name for name in names if name.replace("-", "").isdigit() and "-" in name]
+
+
+def _pid_of(name: str) -> int:
+    return int(name.partition("-")[2])
+
+
+def _read_ticket(path: str) -> WaitingCommand:
+    name = os.path.basename(path)
+    request, since, waits_for = EVERYTHING._replace(host_id=processes.host_id()), 0.0, []
+    content, _ = files.try_read(path, _TICKET_LIMIT)
+    try:
+        # Only the first line: a shorter one has been written over a longer one.
+        fields = json.loads(content.partition(b"\n")[0])
+        waits_for, since = list(map(str, fields.pop("waits_for"))), float(fields.pop("since"))
+        if all(isinstance(fields[key], list) for key in ("command", "results")):
+            request = Request(**fields)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        pass
+    return WaitingCommand(f"q{int(name.partition('-')[0])}", _pid_of(name), since, waits_for, request)
 
 
 def _ahead(count: int) -> str:

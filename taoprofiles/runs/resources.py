@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
 from taoprofiles.errors import HeldError, UsageError
-from taoprofiles.holds.hold import OWN_KINDS, Hold, gpu_conflicts, results_conflicts
+from taoprofiles.holds.hold import OWN_KINDS, Hold, gpu_conflicts, gpus_overlap, results_conflicts
 from taoprofiles.holds.liveness import ActiveHolds
 from taoprofiles.system import processes
+from taoprofiles.system.gpus import Gpu, list_gpus, to_indices, visible_devices
+
+if TYPE_CHECKING:
+    from taoprofiles.holds.waiting import Request
 
 
 def parse_gpus(text: str) -> list[str] | int | str:
@@ -33,12 +40,34 @@ def is_count(text: str | None) -> bool:
     return text is not None and text.isascii() and text.isdigit() and int(text) > 0
 
 
-def reserve(
-    hold: Hold, active: ActiveHolds, gpus: str | None, available: list[str] | None, *, allow_overlap: bool
-) -> None:
-    """Set the GPUs of ``hold`` for the option ``gpus``.
+def ask_driver(environ: Mapping[str, str], option: str | None, in_use: Iterable[Hold]) -> list[Gpu]:
+    """Return the machine's GPUs if ``--gpus`` needs them: to find free ones, or the one that has a UUID.
 
-    Raises HeldError if an active run uses them, or its results folder, unless ``allow_overlap``; and UsageError.
+    For a count only those that CUDA_VISIBLE_DEVICES of this shell names, if it is set.
+    """
+    if option in (None, "all", "none"):
+        return []
+    if not is_count(option):
+        requests = (parse_gpus(option or ""), *(hold.gpus for hold in in_use))
+        is_known = all(name.isdigit() for gpus in requests for name in _names(gpus))
+        return [] if is_known else list_gpus(environ)
+    gpus, visible = list_gpus(environ), visible_devices(environ)
+    return gpus if visible is None else [gpu for gpu in gpus if any(map(gpu.is_called, visible))]
+
+
+def reserve(
+    hold: Hold,
+    active: ActiveHolds,
+    option: str | None,
+    gpus: list[Gpu],
+    *,
+    waiting: Sequence[Request] = (),
+    allow_overlap: bool = False,
+) -> list[str]:
+    """Set the GPUs of ``hold`` for the option ``--gpus``, and return warnings about them.
+
+    ``gpus`` are the machine's (``ask_driver``), ``waiting`` the requests ahead in the queue. Raises HeldError if an
+    active run uses the GPUs, or its results folder, unless ``allow_overlap``; and UsageError.
     """
     runs = [run for run in active.holds if run.kind in OWN_KINDS and not run.released]
     conflicts = results_conflicts(runs, hold.results)
@@ -50,45 +79,63 @@ def reserve(
             "with --force",
             holds=[other for other, _ in conflicts],
         )
-    on_this_machine = [run for run in runs if processes.same_machine(run.host_id, hold.host_id)]
-    hold.gpus = _choose_gpus(hold, gpus, available, on_this_machine, active.others)
-
-
-def _choose_gpus(
-    hold: Hold, option: str | None, available: list[str] | None, active_runs: list[Hold], others: list[Hold]
-) -> list[str] | str | None:
-    """Return the GPUs for ``--gpus``: indices, "all", or None without the option.
-
-    ``available`` are the indices that the driver lists, None without a driver. Those that ``others``, containers of
-    other users, have reserved are taken last, but never refused.
-    """
     if option is None:
-        return None
-    gpus = parse_gpus(option)
-    if gpus == []:
         return []
-    if isinstance(gpus, int):
-        if available is None:
-            raise UsageError(
-                "cannot tell which GPUs are free: the NVIDIA driver does not respond",
-                hint="give their indices, such as --gpus 0,1",
-            )
-        if gpus > len(available):
-            raise UsageError(f"{gpus} GPUs requested, but this machine has {len(available)}")
-        free = [index for index in available if not gpu_conflicts(active_runs, [index])]
-        if len(free) >= gpus:
-            reserved = [other for other in others if other.gpus != "all"]  # a plain launcher always asks for all
-            return sorted(sorted(free, key=lambda gpu: bool(gpu_conflicts(reserved, [gpu])))[:gpus], key=free.index)
-        gpus = "all"  # the error names every run that uses one
-    users = gpu_conflicts(active_runs, gpus)
-    if users:
+    users = [run for run in runs if run.gpus and processes.same_machine(run.host_id, hold.host_id)]
+    wanted = parse_gpus(option)
+    if isinstance(wanted, int):
+        taken = [user.gpus for user in users] + [_names(request.gpus) for request in waiting]
+        hold.gpus = _free_gpus(wanted, gpus, taken, active.others) or None
+        is_held = hold.gpus is None
+    else:
+        users = [user for user in users if gpus_overlap(_indices(wanted, gpus), _indices(user.gpus, gpus))]
+        hold.gpus, is_held = wanted, bool(users)
+    if is_held:
         raise HeldError(
             f"cannot start '{hold.profile}': the GPUs that it requests are in use",
             problems=[f"GPU {_gpu_names(other)}: {other.line()}" for other in users],
             hint=f"'taoprof run {hold.profile} --gpus {option} --wait -- …' starts when they are free",
             holds=users,
         )
-    return gpus
+    return [
+        f"GPU {gpu.number} is also used by process {gpu.pids[0]}, which is no run with --gpus"
+        for gpu in gpus
+        if gpu.pids and any(map(gpu.is_called, _names(hold.gpus)))
+    ]
+
+
+def _free_gpus(
+    count: int, gpus: list[Gpu], taken: Iterable[list[str] | str | None], others: Iterable[Hold]
+) -> list[str]:
+    """Return the indices of ``count`` GPUs that are not ``taken``; none if there are too few.
+
+    Those on which a process computes, and those that ``others``, containers of other users, have reserved, are taken
+    last, but never refused.
+    """
+    if not gpus:
+        raise UsageError(
+            "cannot tell which GPUs are free: the NVIDIA driver does not respond, or CUDA_VISIBLE_DEVICES names none",
+            hint="give their indices, such as --gpus 0,1",
+        )
+    if count > len(gpus):
+        raise UsageError(
+            f"{count} GPUs requested, but this machine has {len(gpus)}",
+            hint="CUDA_VISIBLE_DEVICES of this shell may leave out some",
+        )
+    taken = [_indices(names, gpus) for names in taken]
+    free = [gpu for gpu in gpus if not any(gpus_overlap([gpu.number], names) for names in taken)]
+    reserved = [other for other in others if other.gpus != "all"]  # a plain launcher always asks for all
+    last = {gpu for gpu in free if gpu.pids or gpu_conflicts(reserved, [gpu.number])}
+    best = sorted(free, key=last.__contains__)[:count]
+    return [gpu.number for gpu in free if gpu in best] if len(best) == count else []
+
+
+def _indices(gpus: list[str] | str | None, known: list[Gpu]) -> list[str] | str | None:
+    return to_indices(gpus, known) if isinstance(gpus, list) else gpus
+
+
+def _names(gpus: list[str] | int | str | None) -> list[str]:
+    return gpus if isinstance(gpus, list) else []
 
 
 def _gpu_names(hold: Hold) -> str:

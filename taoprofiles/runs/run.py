@@ -10,7 +10,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from taoprofiles.holds.hold import RUN_VARIABLE, Hold, new_hold
 from taoprofiles.holds.liveness import HEARTBEAT, find_active_holds
 from taoprofiles.holds.logs import RunLog
 from taoprofiles.holds.records import HoldRecords
+from taoprofiles.holds.waiting import Request
 from taoprofiles.launcher import installed
 from taoprofiles.launcher.argv import PROGRAMS, container_words, parse_launcher_argv, unwrapped
 from taoprofiles.launcher.host import runs_without_docker
@@ -37,7 +38,7 @@ from taoprofiles.switching import preflight
 from taoprofiles.switching.switch import kept_message, switch_locked
 from taoprofiles.system import processes
 from taoprofiles.system.engine import RUN_LABEL, Engine, EngineError
-from taoprofiles.system.gpus import gpu_indices
+from taoprofiles.system.gpus import to_indices, visible_devices
 
 if TYPE_CHECKING:
     from taoprofiles.profiles.rendering import Renderer
@@ -80,6 +81,7 @@ class RunOptions:
     - ``shared``: use the shared mapping file; ``release``: the id of a hold that does not block that switch
     - ``gpus``: see ``resources.parse_gpus``
     - ``image``: run a container of this image without the launcher; ``terminal``: with a terminal in it
+    - ``waiting``: the requests ahead in the queue, whose GPUs are left to them
     """
 
     mkdir: bool = False
@@ -90,6 +92,7 @@ class RunOptions:
     release: str | None = None
     image: str | None = None
     terminal: bool = False
+    waiting: Sequence[Request] = ()
 
     def validate(self) -> None:
         """Raise UsageError for options that exclude each other."""
@@ -385,18 +388,22 @@ def prepare(
     run = run_type(context, hold, renderer)
     if options.image is not None:  # first, so that nothing is done if it is refused
         _use_docker(run, renderer, command, options)
-    available_gpus = gpu_indices(context.environ) if resources.is_count(options.gpus) else None
+    # Before the lock: without persistence mode the driver takes seconds.
+    in_use = [] if options.gpus is None else HoldRecords(context).all({})
+    gpus = resources.ask_driver(context.environ, options.gpus, in_use)
     with Lock(context.lock, timeout):
-        others = available_gpus is not None
+        others = resources.is_count(options.gpus)
         active = find_active_holds(context, files.read_mapping_file(context), may_write=True, others=others)
-        resources.reserve(hold, active, options.gpus, available_gpus, allow_overlap=options.allow_overlap)
+        warnings = resources.reserve(
+            hold, active, options.gpus, gpus, waiting=options.waiting, allow_overlap=options.allow_overlap
+        )
         preflight.make_folders(missing_folders)
         records = HoldRecords(context)
         # Before the switch, which must not happen if this fails. It does not block it: it needs the new mapping.
         run.liveness_fd = records.create(hold)
         try:
             run.environ[RUN_VARIABLE] = hold.id
-            run.notes = [f"warning: {warning}" for warning in active.unchecked]
+            run.notes = [f"warning: {warning}" for warning in (*active.unchecked, *warnings)]
             if options.shared and store.text(name) != text:
                 raise TaoprofError(f"profile '{name}' was changed at this moment", hint="run the command again")
             if options.image is not None:
@@ -408,6 +415,20 @@ def prepare(
             records.delete(hold.id)
             raise
     return run
+
+
+def get_request(context: Context, name: str, command: list[str], options: RunOptions) -> Request:
+    """Return what a run will need, for the queue. Raises as ``prepare`` does for a profile that is not valid."""
+    options.validate()
+    renderer = Store(context).renderer(name)
+    hold = _new_run_hold(context, "run", command, renderer, profile=name, reason="", shared=options.shared)
+    wanted = None if options.gpus is None else resources.parse_gpus(options.gpus)
+    if isinstance(wanted, list):
+        wanted = to_indices(wanted, resources.ask_driver(context.environ, options.gpus, []))
+    return Request(
+        name, hold.command, mapping=options.shared, results=[] if options.allow_overlap else hold.results, gpus=wanted,
+        host_id=hold.host_id,
+    )  # fmt: skip
 
 
 def _new_run_hold(
@@ -431,7 +452,13 @@ def _new_run_hold(
         digest=mapping.digest(mapping.to_bytes(rendered)),
         mounts=[list(pair) for pair in mounts.items()],
         results=paths.host_paths(paths.results_folders(command, variables), mounts) if kind == "run" else [],
+        gpus=_visible_in_container(rendered) if kind == "run" else None,
     )
+
+
+def _visible_in_container(rendered: Mapping[str, Any]) -> list[str] | None:
+    """Return the GPUs that the profile's own CUDA_VISIBLE_DEVICES leaves to the container."""
+    return visible_devices({item["variable"]: str(item["value"]) for item in rendered.get("Envs", [])}) or None
 
 
 def _give_mapping(run: Run, records: HoldRecords, options: RunOptions) -> None:
@@ -499,7 +526,7 @@ def _use_docker(run: Run, renderer: Renderer, command: list[str], options: RunOp
         name,
         image=options.image or "",
         mapping=wanted,
-        gpus="all" if hold.gpus is None else hold.gpus,
+        gpus="all" if options.gpus is None or hold.gpus is None else hold.gpus,
         labels={**docker.labels(run.context, name), RUN_LABEL: hold.id},
     )
     # Docker uses a source as it is; the launcher, and the comparison with the container, resolve symlinks.

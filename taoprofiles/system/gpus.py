@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, NamedTuple
 
 from taoprofiles.system.commands import run_bounded
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 TIMEOUT = 20.0
 """Seconds for nvidia-smi, which initializes every GPU if no persistence daemon is running."""
+
+_FIELDS = "index,uuid,memory.used,memory.total,utilization.gpu,name"
+
+
+class Gpu(NamedTuple):
+    """A GPU; memory is in MiB, ``utilization`` in percent; None is what the driver does not tell.
+
+    ``number`` is its index; ``pids`` are the processes that compute on it, of all users.
+    """
+
+    number: str
+    uuid: str
+    memory_used: int | None
+    memory_total: int | None
+    utilization: int | None
+    name: str
+    pids: tuple[int, ...] = ()
+
+    def is_called(self, name: str) -> bool:
+        """Check whether ``name`` is its index or its UUID, which CUDA also takes shortened."""
+        return name == self.number or (name.startswith("GPU-") and len(name) > 4 and self.uuid.startswith(name))
 
 
 def query_gpus(fields: str, environ: Mapping[str, str], tool: str = "nvidia-smi") -> tuple[list[str], str]:
@@ -24,7 +46,43 @@ def query_gpus(fields: str, environ: Mapping[str, str], tool: str = "nvidia-smi"
     return [], result.problem or messages[0][:200]
 
 
-def gpu_indices(environ: Mapping[str, str]) -> list[str] | None:
-    """Return the indices of the machine's GPUs, or None if no NVIDIA driver answers."""
-    lines, _ = query_gpus("index", environ)
-    return [line for line in lines if line.isdigit()] or None
+def list_gpus(environ: Mapping[str, str]) -> list[Gpu]:
+    """Return the machine's GPUs and what computes on them; none if no NVIDIA driver answers."""
+    lines, _ = query_gpus(_FIELDS, environ)
+    rows = [[cell.strip() for cell in line.split(",", 5)] for line in lines]
+    gpus = [
+        Gpu(index, uuid, _number(used), _number(total), _number(utilization), name)
+        for index, uuid, used, total, utilization, name in rows
+        if index.isdigit()
+    ]
+    if not gpus:
+        return []
+    result = run_bounded(["nvidia-smi", "--query-compute-apps=gpu_uuid,pid", "--format=csv,noheader"], environ, TIMEOUT)
+    apps = [line.replace(",", " ").split() for line in result.out.splitlines()[:1000]] if result.status == 0 else []
+    pairs = [(app[0], int(app[1])) for app in apps if len(app) == 2 and app[1].isdigit()]
+    return [gpu._replace(pids=tuple(pid for uuid, pid in pairs if uuid == gpu.uuid)) for gpu in gpus]
+
+
+def to_indices(names: Iterable[str], gpus: Iterable[Gpu]) -> list[str]:
+    """Return the index for each name of a GPU; a name that is not known stays."""
+    gpus = list(gpus)
+    return list(dict.fromkeys(next((gpu.number for gpu in gpus if gpu.is_called(name)), name) for name in names))
+
+
+def visible_devices(environ: Mapping[str, str]) -> list[str] | None:
+    """Return the names in CUDA_VISIBLE_DEVICES; None if it is not set. As for CUDA, nothing after an invalid one."""
+    value = environ.get("CUDA_VISIBLE_DEVICES")
+    if value is None:
+        return None
+    names = []
+    for name in (word.strip() for word in value.split(",")):
+        if not re.fullmatch(r"\d+|(GPU|MIG)-[\w/-]+", name, re.ASCII):
+            break
+        names.append(name)
+    return names
+
+
+def _number(text: str) -> int | None:
+    """Return the number of "1024 MiB" or "35 %", None for "[N/A]"."""
+    word = text.partition(" ")[0]
+    return int(word) if word.isascii() and word.isdigit() else None

@@ -32,7 +32,7 @@ DATA = {
     "current": {"name", "state"},
     "status": {
         *("name", "state", "own", "last", "problem", "mapping_file", "since", "by", "entry", "resembles", "changes"),
-        *("holds", "runs", "others", "unseen", "guard"),
+        *("holds", "runs", "queue", "others", "unseen", "guard"),
     },
     "show": {"name", "path", "description", "layout", "project_dir", "variables", "mounts", "env", "docker"},
     "check": {

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from taoprofiles.holds.waiting import EVERYTHING, Request
 from taoprofiles.system import processes
 from tests.support.commands import Terminal
 from tests.support.engine import until
+from tests.support.gpus import driver, gpus, gpus_in
 from tests.support.home import ALL
 from tests.support.sandbox import Sandbox
 
@@ -26,7 +32,7 @@ def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
 
 
 def tickets(sandbox: Sandbox) -> list[str]:
-    folder = sandbox.state / "queue/use"
+    folder = sandbox.state / "queue"
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
 
@@ -167,3 +173,121 @@ def test_a_run_waits_for_its_results_folder(sandbox: Sandbox) -> None:
     second_tao.pid()
     second_tao.end(4)
     assert second.wait(20) == 4
+
+
+# The queue of runs
+
+
+def queue(sandbox: Sandbox) -> list[dict[str, Any]]:
+    commands: list[dict[str, Any]] = sandbox.json("status")["data"]["queue"]
+    return commands
+
+
+class QueuedRun:
+    """A ``taoprof run --wait`` whose command keeps its mounts file, notes its start, and ends when the test lets it."""
+
+    def __init__(self, sandbox: Sandbox, number: int, *options: str) -> None:
+        self.mounts, self._gate = sandbox.root / f"mounts-{number}", sandbox.root / f"gate-{number}"
+        os.mkfifo(self._gate)
+        script = f"cp $LAUNCHER_MOUNTS {self.mounts}; echo {number} >>~/log; read x <{self._gate}"
+        words = ("run", "a", *options, "--wait", "--", "sh", "-c", script)
+        self.process = sandbox.start(sandbox.taoprof, *words, stdout=-3, stderr=-3)
+
+    def end(self) -> None:
+        self._gate.write_text("end\n")
+        assert self.process.wait(20) == 0
+
+
+def started(sandbox: Sandbox) -> list[int]:
+    """Return the numbers of the runs that have started, sorted."""
+    log = sandbox.root / "log"
+    return sorted(map(int, log.read_text().split())) if log.exists() else []
+
+
+def until_started(sandbox: Sandbox, *numbers: int) -> None:
+    until(lambda: started(sandbox) == sorted(numbers), f"{numbers} have started, and no others")
+
+
+def until_queued(sandbox: Sandbox, count: int) -> None:
+    def is_announced() -> bool:
+        waiting = queue(sandbox)
+        return len(waiting) == count and all(command["waits_for"] for command in waiting)
+
+    until(is_announced, f"{count} commands wait")
+
+
+WANTED = ("1", "1", "1", "0,", "1", "1,", "2", "GPU-0,", "1", "1")
+STEPS = ((0, [2]), (1, [4]), (2, [3]), (4, [5]), (3, []), (5, [6]), (6, [7, 8]), (7, [9]), (8, []), (9, []))
+"""The run that ends, and those that start then: run 6 needs both GPUs, and nobody overtakes it."""
+
+
+def test_ten_runs_on_two_gpus_start_in_order_and_once(sandbox: Sandbox) -> None:
+    driver(sandbox, gpus(2))
+    runs: list[QueuedRun] = []
+    for number, wanted in enumerate(WANTED):
+        runs.append(QueuedRun(sandbox, number, "--gpus", wanted))
+        if number < 2:
+            until_started(sandbox, *range(len(runs)))
+        else:
+            until_queued(sandbox, len(runs) - 2)
+    waiting = queue(sandbox)
+    assert [command["pid"] for command in waiting] == [run.process.pid for run in runs[2:]]
+    assert [command["gpus"] for command in waiting] == [1, ["0"], 1, ["1"], 2, ["0"], 1, 1]
+    ids = [command["id"] for command in waiting]
+    assert waiting[0]["waits_for"] == [hold["id"] for hold in sandbox.holds()]
+    assert [command["waits_for"] for command in waiting[1:3]] == [ids[:1], ids[:1]]
+    assert "waiting, in this order:" in sandbox.run("status").stdout
+    expected = [0, 1]
+    for ended, starting in STEPS:
+        runs[ended].end()
+        expected += starting
+        until_started(sandbox, *expected)
+        until_queued(sandbox, len(runs) - len(expected))
+    assert [gpus_in(run.mounts.read_text()) for run in runs] == ["0", "1", "0", "0", "1", "1", "0,1", "GPU-0", "1", "0"]
+    assert tickets(sandbox) == []
+
+
+def test_a_run_waits_only_behind_those_that_need_the_same(sandbox: Sandbox) -> None:
+    first = QueuedRun(sandbox, 0, "--gpus", "1,")
+    until_started(sandbox, 0)
+    second = QueuedRun(sandbox, 1, "--gpus", "1,")
+    until_queued(sandbox, 1)
+    for number, options in ((2, ("--gpus", "0,")), (3, ())):
+        other = QueuedRun(sandbox, number, *options)
+        until_started(sandbox, 0, *range(2, number + 1))
+        other.end()
+    held(sandbox)
+    switch = waiter(sandbox, "b")
+    until_queued(sandbox, 2)
+    (sandbox.state / "queue" / tickets(sandbox)[0]).write_bytes(b"no ticket")
+    third = QueuedRun(sandbox, 4, "--gpus", "0,")
+    until(lambda: len(tickets(sandbox)) == 3, "a ticket that cannot be read may need everything")
+    second.process.kill()
+    until_started(sandbox, 0, 2, 3, 4)
+    third.end()
+    first.end()
+    assert switch.poll() is None
+
+
+NAMES = st.lists(st.sampled_from("0123"), min_size=1, max_size=3, unique=True)
+REQUESTS = st.builds(
+    Request,
+    st.none(),
+    st.just([]),
+    mapping=st.booleans(),
+    results=st.lists(st.sampled_from(["/r", "/r/x", "/s"]), max_size=2),
+    gpus=st.none() | st.just("all") | st.integers(1, 3) | NAMES,
+    host_id=st.just("lab 1 2 3"),
+)
+
+
+@given(REQUESTS, REQUESTS)
+def test_what_must_follow(later: Request, earlier: Request) -> None:
+    everything = EVERYTHING._replace(host_id="lab 1 2 3")
+    assert later.must_follow(everything) == bool(later.mapping or later.results or later.gpus)
+    if not isinstance(later.gpus, int) and not isinstance(earlier.gpus, int):
+        assert later.must_follow(earlier) == earlier.must_follow(later)
+    if later.must_follow(earlier):
+        assert (later.mapping and earlier.mapping) or later.results or (later.gpus and earlier.gpus)
+    elsewhere = earlier._replace(host_id="lab 4 5 6")
+    assert later.must_follow(elsewhere) == later._replace(gpus=None).must_follow(earlier)

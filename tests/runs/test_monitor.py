@@ -12,7 +12,7 @@ import pytest
 
 from taoprofiles.errors import HeldError
 from taoprofiles.holds import manage
-from taoprofiles.holds.waiting import wait_until_free
+from taoprofiles.holds.waiting import Request, wait_until_free
 from taoprofiles.runs.monitor import Monitor, RunContainer
 from taoprofiles.switching import switch
 from tests.support.engine import until
@@ -301,8 +301,8 @@ def test_a_container_that_is_reported_late_is_held(sandbox: Sandbox, fake_engine
 
 def test_waiting_for_a_container_asks_the_engine_twice_a_second(sandbox: Sandbox, fake_engine: FakeEngine) -> None:
     fake_engine.container(1, mounts_of(sandbox, "a"))
-    attempt: Callable[[], object] = lambda: switch.switch_profile(sandbox.context, "b")  # noqa: E731
+    attempt: Callable[[object], object] = lambda _: switch.switch_profile(sandbox.context, "b")  # noqa: E731
     with pytest.raises(HeldError):
-        wait_until_free(sandbox.context, "use", attempt, seconds=1.2, say=lambda text: None)
+        wait_until_free(sandbox.context, Request("b", []), attempt, seconds=1.2, say=lambda text: None)
     lists = [path for path in fake_engine.asked if path.startswith("/containers/json")]
     assert 2 <= len(lists) <= 4, "once at first, and then each half second"

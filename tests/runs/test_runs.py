@@ -16,6 +16,7 @@ import pytest
 from taoprofiles.runs import run as runs
 from tests.support.commands import Terminal, one_clear_error
 from tests.support.engine import until
+from tests.support.gpus import driver, gpus, gpus_in
 from tests.support.home import ALL, require
 from tests.support.sandbox import Sandbox, gone, kill, mounts_of, rendered
 
@@ -50,19 +51,6 @@ def test_two_runs_that_write_to_the_same_folder(sandbox: Sandbox) -> None:
     sandbox.run("run", "a", "--", "true", *train("/x")[1:], check=True)
 
 
-def driver(sandbox: Sandbox, script: str) -> dict[str, str]:
-    """Return a PATH with an nvidia-smi that answers so."""
-    path = sandbox.tao.with_name("nvidia-smi")
-    path.write_text(f"#!/bin/sh\n{script}\n")
-    path.chmod(0o755)
-    return {"PATH": f"{path.parent}:{os.environ['PATH']}"}
-
-
-def gpus_in(text: str) -> str:
-    envs = {item["variable"]: item["value"] for item in json.loads(text)["Envs"]}
-    return envs.get("CUDA_VISIBLE_DEVICES", "all")
-
-
 def test_gpus_by_index(sandbox: Sandbox) -> None:
     tao, run = sandbox.in_run("a", "--gpus", "0,1")
     assert gpus_in(tao.reads()) == "0,1"
@@ -79,7 +67,7 @@ def test_gpus_by_index(sandbox: Sandbox) -> None:
 
 
 def test_a_gpu_count(sandbox: Sandbox) -> None:
-    environ = driver(sandbox, "printf '0\\n1\\n2\\n3\\n'")
+    environ = driver(sandbox, gpus(4))
     first, run = sandbox.in_run("a", "--gpus", "1", environ=environ)
     second, _ = sandbox.in_run("a", "--gpus", "2", environ=environ)
     assert [gpus_in(tao.reads()) for tao in (first, second)] == ["0", "1,2"]
@@ -89,6 +77,30 @@ def test_a_gpu_count(sandbox: Sandbox) -> None:
     third, _ = sandbox.in_run("b", "--gpus", "2", environ=environ)
     assert gpus_in(third.reads()) == "0,3"
     assert sandbox.run("run", "b", "--gpus", "5", "--", "true", environ=environ).returncode == 2
+
+
+def test_gpus_by_another_name(sandbox: Sandbox) -> None:
+    """A UUID and an index of one GPU; the profile's own CUDA_VISIBLE_DEVICES; and those of the shell."""
+    busy = driver(sandbox, gpus(4, "GPU-1a1b, 99"))
+    tao, run = sandbox.in_run("a", "--gpus", "GPU-2a2b,", environ=busy)
+    assert gpus_in(tao.reads()) == "GPU-2a2b"
+    for wanted, status in (("2,", 5), ("GPU-2a,", 5), ("GPU-3a,", 0), ("3,", 0)):
+        assert sandbox.run("run", "b", "--gpus", wanted, "--", "true", environ=busy).returncode == status, wanted
+    with (sandbox.profiles / "b.toml").open("a") as file:
+        file.write('[container.env]\nCUDA_VISIBLE_DEVICES = "0,GPU-3a3b"\n')
+    second, _ = sandbox.in_run("b")
+    assert gpus_in(second.reads()) == "0,GPU-3a3b"
+    done = sandbox.run("run", "a", "--gpus", "1", "--", "true", environ=busy)
+    assert (done.returncode, done.stderr) == (
+        0,
+        "taoprof: warning: GPU 1 is also used by process 99, which is no run with --gpus\n",
+    ), "the only one that is left"
+    assert sandbox.run("run", "a", "--gpus", "3,", "--", "true", environ=busy).returncode == 5
+    hidden = {**busy, "CUDA_VISIBLE_DEVICES": "2,GPU-1"}
+    assert sandbox.run("run", "a", "--gpus", "2", "--", "true", environ=hidden).returncode == 5
+    assert sandbox.run("run", "a", "--gpus", "3", "--", "true", environ=hidden).returncode == 2
+    tao.end()
+    run.wait(20)
 
 
 def test_gpus_that_cannot_be_given(sandbox: Sandbox) -> None:
@@ -105,7 +117,7 @@ def test_gpus_that_cannot_be_given(sandbox: Sandbox) -> None:
 
 def test_a_slow_driver_keeps_nobody_else_waiting(sandbox: Sandbox) -> None:
     """Without persistence mode nvidia-smi takes seconds: the lock is not for that time."""
-    environ = driver(sandbox, "touch ~/asked; sleep 3; echo 0")
+    environ = driver(sandbox, "touch ~/asked; sleep 3; " + gpus(1))
     sandbox.start(sandbox.taoprof, "run", "a", "--gpus", "1", "--", "true", environ=environ)
     until((sandbox.root / "asked").exists, "the driver is asked")
     sandbox.run("use", "b", check=True)

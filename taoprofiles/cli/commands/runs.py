@@ -15,6 +15,9 @@ from taoprofiles.holds.hold import format_age
 from taoprofiles.storage.paths import Context
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from taoprofiles.holds.waiting import Request
     from taoprofiles.runs.run import Run
 
 LONG_AGO = 3600
@@ -22,6 +25,8 @@ LONG_AGO = 3600
 
 
 def run_command(context: Context, args: argparse.Namespace) -> Result:
+    from dataclasses import replace
+
     from taoprofiles.holds.waiting import wait_until_free
     from taoprofiles.runs import resources
     from taoprofiles.runs import run as runs
@@ -40,14 +45,14 @@ def run_command(context: Context, args: argparse.Namespace) -> Result:
         terminal=sys.stdin.isatty() and sys.stdout.isatty() and not args.json and not args.detach,
     )
 
-    def attempt() -> runs.Run:
-        return runs.prepare(context, args.name, args.command, options=options)
+    def attempt(waiting: Sequence[Request] = ()) -> runs.Run:
+        return runs.prepare(context, args.name, args.command, options=replace(options, waiting=waiting))
 
-    run = (
-        attempt()
-        if args.wait is None
-        else wait_until_free(context, "run", attempt, seconds=args.wait, say=print_progress)
-    )
+    if args.wait is None:
+        run = attempt()
+    else:
+        request = runs.get_request(context, args.name, args.command, options)
+        run = wait_until_free(context, request, attempt, seconds=args.wait, say=print_progress)
     if args.detach:
         return _detach(run, args.command)
     return _execute(run, args.command, as_json=args.json, fields=("container", "image", "gpus", "differences"))

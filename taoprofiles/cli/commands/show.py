@@ -8,7 +8,16 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles import current_cache
-from taoprofiles.cli.output import Result, change_lines, format_time, hold_rows, profile_lines, progress_rows, table
+from taoprofiles.cli.output import (
+    Result,
+    change_lines,
+    format_time,
+    hold_rows,
+    profile_lines,
+    progress_rows,
+    queue_rows,
+    table,
+)
 from taoprofiles.errors import InvalidStateError, NotFoundError, TaoprofError, UsageError
 from taoprofiles.holds.hold import OWN_KINDS, Hold, blocking_holds
 from taoprofiles.mounts import mapping
@@ -44,14 +53,14 @@ def status_command(context: Context, args: argparse.Namespace) -> Result:
         names = ("mapping_file", "profiles", "state", "history", "objects", "cache", "lock", "guard")
         paths = {name: getattr(context, name) for name in names}
         return Result({"paths": paths}, table(list(paths.items())))
-    from taoprofiles.holds import manage
+    from taoprofiles.holds import manage, waiting
 
     now = status.get_status(context)
     similar = _similar_profile(context, now)
     compared = now.name or (similar[0] if similar else now.last)
     changes = _drift(context, now, compared)
     active = manage.active_holds(context, others=True)
-    progress = _progress(active.holds)
+    progress, queue = _progress(active.holds), waiting.waiting_commands(context)
     guard = _guard_status(context, active.holds)
     lines = _status_lines(context, now, similar, guard)
     if changes:
@@ -61,6 +70,8 @@ def status_command(context: Context, args: argparse.Namespace) -> Result:
         lines += ["holds and runs:", *table(hold_rows(active.holds), indent="  ", fit=True)]
     if rows := progress_rows(active.holds, progress):
         lines += ["progress:", *table(rows, indent="  ", fit=True)]
+    if queue:
+        lines += ["waiting, in this order:", *table(queue_rows(context, queue), indent="  ", fit=True)]
     if active.others:
         lines += ["other containers with GPUs on this engine:", *table(_other_rows(active.others), indent="  ")]
     blocked = blocking_holds(active.holds, mapping.digest(now.content or b""))
@@ -87,6 +98,7 @@ def status_command(context: Context, args: argparse.Namespace) -> Result:
             for hold in active.holds
             if hold.kind in OWN_KINDS
         ],
+        "queue": [command.as_dict() for command in queue],
         "others": [
             {"user": other.user, "container": other.container, "gpus": other.gpus, "since": other.since}
             for other in active.others

@@ -111,9 +111,10 @@ def _switch(context: Context, args: argparse.Namespace, name: str) -> switch.Swi
 
     if args.wait is None:
         return attempt()
-    from taoprofiles.holds.waiting import wait_until_free
+    from taoprofiles.holds.waiting import Request, wait_until_free
 
-    return wait_until_free(context, "use", attempt, seconds=args.wait, say=print_progress)
+    request = Request(name, ["taoprof", "use", name], mapping=True)
+    return wait_until_free(context, request, lambda _: attempt(), seconds=args.wait, say=print_progress)
 
 
 def _use_lines(context: Context, args: argparse.Namespace, switched: switch.SwitchResult) -> list[str]:
