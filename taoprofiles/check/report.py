@@ -141,7 +141,6 @@ def check_settings(context: Context, name: str, settings: Mapping[str, str | Non
     target = CheckTarget.from_profile(context, name)
     if target.content is None:
         return []
-    preflight.require_answer(target.content)
     rendered, locate = mapping.parse(target.content, name), target.file.locate
     host, docker = Host(context.environ, context.folder), rendered.get("DockerOptions") or {}
     names = [entry["variable"] for entry in rendered.get("Envs", [])]
@@ -154,6 +153,7 @@ def check_settings(context: Context, name: str, settings: Mapping[str, str | Non
     findings = [finding for finding in findings if finding.where.startswith(places)]
     decides_about_mounts = any(key in _PATH_KEYS or "/" in (value or "") for key, value in settings.items())
     if decides_about_mounts:
+        preflight.require_answer(target.content)
         findings += mounts.check(resolve(rendered, host), locate, host)
     return [finding for finding in findings if finding.severity in (ERROR, WARNING)]
 

@@ -303,8 +303,9 @@ def missing_folders(context: Context, name: str, folders: Sequence[str]) -> str:
 def profile_lines(context: Context, title: str, summary: dict[str, Any]) -> list[str]:
     """Return the summary of a profile (``Renderer.summary``) as lines."""
     docker = {key: value if isinstance(value, str) else json.dumps(value) for key, value in summary["docker"].items()}
+    exists = {True: "", False: "(missing)", None: "(does not answer)"}
     mounts: list[tuple[str, ...]] = [
-        (context.short(mount["source"]), "→", mount["destination"], "" if mount["exists"] else "(missing)")
+        (context.short(mount["source"]), "→", mount["destination"], exists[mount["exists"]])
         for mount in summary["mounts"]
     ]
     sections: dict[str, list[tuple[str, ...]]] = {

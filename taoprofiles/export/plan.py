@@ -16,6 +16,7 @@ from taoprofiles.launcher.quoting import VARIABLE
 from taoprofiles.launcher.sdk import size_in_bytes
 from taoprofiles.masking import MASK, MIN_SECRET_LENGTH, is_secret_argument, mask_command
 from taoprofiles.profiles.rendering import Renderer
+from taoprofiles.system.filesystem import answers, no_answer, real_paths
 
 _IMAGE = re.compile(r"[A-Za-z0-9\[/.~][^\s\x00-\x1f\x7f]*\Z")
 """What cannot be taken for an option or for two words; everything else is judged by the engine."""
@@ -44,7 +45,7 @@ class PlanMount(NamedTuple):
 
     def resolved(self) -> PlanMount:
         """Return the mount with the symlinks of its source resolved on this host."""
-        return self._replace(source=os.path.realpath(self.source))
+        return self._replace(source=next(real_paths([self.source])))
 
 
 class Port(NamedTuple):
@@ -122,9 +123,12 @@ def plan_container(
     mapping = renderer.mapping() if mapping is None else mapping
     options = mapping.get("DockerOptions", {})
     secrets = [(key, value) for key, value in renderer.secret_values() if len(value) >= MIN_SECRET_LENGTH]
+    is_file = answers(os.path.isfile, [mount["source"] for mount in mapping["Mounts"]])
     mounts = [
         PlanMount(
-            os.path.normpath(mount["source"]), os.path.normpath(mount["destination"]), os.path.isfile(mount["source"])
+            os.path.normpath(mount["source"]),
+            os.path.normpath(mount["destination"]),
+            is_file.get(mount["source"], False),
         )
         for mount in mapping["Mounts"]
     ]
@@ -138,7 +142,7 @@ def plan_container(
     if shm_size is None:
         problems.append("docker.shm_size: not a size")
     refuse(f"profile '{name}'", problems)
-    warnings: list[str] = []
+    warnings = [no_answer(mount["source"]) for mount in mapping["Mounts"] if mount["source"] not in is_file]
     if ports and network == "host":
         ports = []
         warnings.append("docker.ports are left out: Docker ignores them on the host's network")

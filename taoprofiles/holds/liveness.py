@@ -23,7 +23,7 @@ from taoprofiles.masking import mask_command
 from taoprofiles.mounts import mapping
 from taoprofiles.storage.journal import Entry, History
 from taoprofiles.storage.paths import Context
-from taoprofiles.system import processes
+from taoprofiles.system import filesystem, processes
 from taoprofiles.system.engine import PROFILE_LABEL, RUN_LABEL, STATE_LABEL, TIMEOUT, Engine, EngineError
 from taoprofiles.system.processes import Process
 
@@ -159,6 +159,10 @@ class _Search:
         self._add_launchers(runs)
         self._apply_releases([hold for hold in records if hold.kind == "found"])
         self._active.holds.sort(key=lambda hold: (hold.since, hold.id))
+        self._active.unchecked += [
+            f"{filesystem.no_answer(path)}; containers that have it mounted may go unnoticed"
+            for path in filesystem.unanswered(mapping.sources(self._content))
+        ]
         # Last, when everything has been asked. Inserted, not assigned: a guard uses the same engine object again.
         self._active.unchecked[:0] = self._engine.unchecked
         return self._active
@@ -283,7 +287,8 @@ class _Search:
         if (run is not None and run.shared) or runs_without_docker(environ):
             return False
         path = find_mounts_file({"HOME": self._context.home, **environ}, processes.folder(process.pid) or "/")
-        return os.path.realpath(path) == os.path.realpath(self._context.mapping_file)
+        real, own = filesystem.real_paths([path, self._context.mapping_file])
+        return real == own
 
     def _container_without_client(self, launcher_start: int) -> Hold | None:
         """Return the container of a launcher whose docker exec has ended: it waits for the container to stop."""

@@ -25,6 +25,7 @@ from taoprofiles.importer.values import (
 from taoprofiles.masking import is_secret
 from taoprofiles.profiles.rendering import find_placeholder
 from taoprofiles.storage.paths import MAPPING_FILE
+from taoprofiles.system.filesystem import answers, real_paths
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -263,10 +264,10 @@ class State:
     def change_folder(self, path: Any) -> None:
         """Do ``os.chdir(path)``. The folder is unknown if there is none of that path yet."""
         folder = self.resolved(path) if isinstance(path, str) else path
-        before = self.folder if isinstance(self.folder, str) else ""
+        whole = join_path(self.folder if isinstance(self.folder, str) else "", path) if isinstance(path, str) else ""
         if self.deferred.folder:
             folder = self.unknown("the current folder may have changed")
-        elif isinstance(folder, str) and not os.path.isdir(join_path(before, path)):
+        elif isinstance(folder, str) and answers(os.path.isdir, [whole]).get(whole) is False:
             folder = self.unknown(f"whether the folder '{path}' exists")
             self.note(f"the folder '{path}' does not exist here; the {self.unit} may end at this line when run")
         self.folder = folder
@@ -305,7 +306,7 @@ class State:
 def real_path(path: str) -> str:
     """Return ``os.path.realpath(path)``, also for a text that cannot be a path."""
     try:
-        return os.path.realpath(path)
+        return next(real_paths([path]))
     except ValueError:  # a NUL, or what UTF-8 cannot hold
         return os.path.normpath(path)
 

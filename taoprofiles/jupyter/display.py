@@ -20,6 +20,7 @@ from taoprofiles.mounts import mapping, paths
 from taoprofiles.profiles.store import Store
 from taoprofiles.storage import files
 from taoprofiles.switching import status as switching_status
+from taoprofiles.system.filesystem import answers, no_answer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,8 +43,9 @@ OPTIONS = ("--mkdir", "--shared", "--force")
 """The options of ``%taoprof use``."""
 
 _MISSING = "no (missing)"
+_SILENT = "does not answer"
 _CHANGED = "(changed by a cell)"
-_MARKED = (_MISSING, _CHANGED)
+_MARKED = (_MISSING, _SILENT, _CHANGED)
 """The ends of what is shown in bold."""
 
 _CELL = "text-align:left;padding:2px 12px 2px 0;vertical-align:top"
@@ -228,7 +230,9 @@ def _problems(context: Context, session: Session) -> list[str]:
         for name, value in session.overridden().items()
     ]
     sources = [mount["source"] for mount in session.mapping["Mounts"]]
-    problems += [f"folder '{source}' does not exist" for source in sources if not os.path.exists(source)]
+    exists = answers(os.path.exists, sources)
+    problems += [f"folder '{source}' does not exist" for source in sources if exists.get(source) is False]
+    problems += [no_answer(source) for source in sources if source not in exists]
     try:
         if Store(context).renderer(session.name).mapping() != session.mapping:
             problems.append(f"the profile has changed since. To apply it: {again}")
@@ -277,7 +281,7 @@ def _add_summary(context: Context, summary: dict[str, Any], output: Output) -> O
 
 
 def _exists(path: str) -> str:
-    return "yes" if os.path.exists(path) else _MISSING
+    return {True: "yes", False: _MISSING, None: _SILENT}[answers(os.path.exists, [path]).get(path)]
 
 
 def _shown(session: Session, name: str, value: str | None) -> str:

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from taoprofiles.launcher.sdk import size_in_bytes
+from taoprofiles.system.filesystem import real_paths
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,7 +37,11 @@ def differences(wanted: Mapping[str, Any], container: Mapping[str, Any], environ
 
 
 def _mount_differences(wanted: Mapping[str, Any], binds: Mapping[str, str]) -> list[str]:
-    expected = [(os.path.realpath(m["source"]), os.path.normpath(m["destination"])) for m in wanted["Mounts"]]
+    sources = real_paths(mount["source"] for mount in wanted["Mounts"])
+    expected = [
+        (source, os.path.normpath(mount["destination"]))
+        for source, mount in zip(sources, wanted["Mounts"], strict=True)
+    ]
     actual = {destination: source for source, destination in binds.items()}
     missing = [(source, destination) for source, destination in expected if actual.get(destination) != source]
     if expected and len(missing) == len(expected) and not set(actual.values()) & {source for source, _ in expected}:

@@ -12,6 +12,7 @@ from taoprofiles.errors import InvalidStateError
 from taoprofiles.masking import MASK, is_secret
 from taoprofiles.storage import json_text
 from taoprofiles.storage.journal import digest_of
+from taoprofiles.system.filesystem import real_paths
 
 DEPTH_LIMIT = 100
 _LISTS = {"Mounts": ("mount", "destination", "source"), "Envs": ("env", "variable", "value")}
@@ -130,15 +131,15 @@ def sources(mapping: Mapping[str, Any] | bytes | None) -> list[str]:
 def mounted(mapping: Mapping[str, Any] | bytes | None) -> dict[str, str]:
     """Return the mounts of a mapping, or of a mounts file's content, as the launcher makes them.
 
-    Destination by source, both resolved on this host (``formatted_mounts`` in docker_handler.py of nvidia-tao 6.26.3);
-    {} for anything that is not a mapping.
+    Destination by source, both resolved on this host (``formatted_mounts`` in docker_handler.py of nvidia-tao 6.26.3)
+    as far as its file servers answer; {} for anything that is not a mapping.
     """
     try:
         parsed = parse(mapping, "") if isinstance(mapping, bytes) else mapping or {}
-        return {
-            os.path.realpath(os.path.expanduser(mount["source"])): os.path.realpath(mount["destination"])
-            for mount in parsed.get("Mounts", [])
-        }
+        mounts = parsed.get("Mounts", [])
+        paths = [os.path.expanduser(mount["source"]) for mount in mounts] + [mount["destination"] for mount in mounts]
+        real = list(real_paths(paths))
+        return dict(zip(real[: len(mounts)], real[len(mounts) :], strict=True))
     except (InvalidStateError, TypeError, KeyError, ValueError):
         return {}
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from taoprofiles.launcher.quoting import expand_variables
 from taoprofiles.storage import files
 from taoprofiles.storage.paths import is_inside
+from taoprofiles.system.filesystem import real_paths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -44,7 +45,7 @@ def container_paths(host_path: str, mounts: Mapping[str, str]) -> list[str]:
 
     A path that another mount covers is left out.
     """
-    real = os.path.realpath(host_path)
+    real = next(real_paths([host_path]))
     sources = sorted((source for source in mounts if is_inside(real, source)), key=len, reverse=True)
     paths = [os.path.normpath(os.path.join(mounts[source], os.path.relpath(real, source))) for source in sources]
     return [path for path in paths if real in host_paths([path], mounts)]

@@ -11,6 +11,7 @@ from taoprofiles.launcher.quoting import expand_variables
 from taoprofiles.masking import is_secret
 from taoprofiles.profiles.model import Profile, from_data
 from taoprofiles.profiles.rendering import escape_dollars
+from taoprofiles.system.filesystem import answers, no_answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -144,7 +145,7 @@ def path_expression(context: Context, path: str) -> str:
     if not path.strip("/"):
         raise UsageError(f"'{path}' cannot be a project folder", hint="such as ~/tao/kitti")
     absolute, problem = resolve_path(context, path)
-    existing = existing_part(absolute)
+    existing = "" if problem else existing_part(absolute)
     if problem or not os.path.isdir(existing):
         raise UsageError(problem or f"'{existing}' is not a folder", hint="such as ~/tao/kitti")
     return escape_dollars(context.short(absolute))
@@ -160,7 +161,10 @@ def resolve_path(context: Context, text: str) -> tuple[str, str]:
     for spelling in (text, plain, re.sub(r"\\(.)", r"\1", plain)):
         for meant in (spelling, expand_variables(spelling, context.environ)):
             path = os.path.normpath(context.absolute(meant))
-            if os.path.lexists(path):
+            exists = answers(os.path.exists, [path]).get(path)
+            if exists is None:
+                return path, no_answer(path)
+            if exists or os.path.lexists(path):
                 return path, ""
     if "$" in meant:
         return path, f"'{meant}' refers to a variable that is not set"

@@ -262,16 +262,22 @@ class Renderer:
         return mapping
 
     def summary(self, *, reveal: bool = False) -> dict[str, Any]:
-        """Return the values and mounts as plain data, for people; secrets are masked unless ``reveal``."""
+        """Return the values and mounts as plain data, for people; secrets are masked unless ``reveal``.
+
+        Whether a source ``exists`` is None if its file server does not answer.
+        """
         secrets, env_secrets = (set(), set()) if reveal else self.secrets()
         mapping, project_dir = self.mapping(), self._template["project_dir"]
         env = {item["variable"]: item["value"] for item in mapping.get("Envs", [])}
+        from taoprofiles.system.filesystem import answers  # not for 'list', which shows no mounts
+
+        exists = answers(os.path.exists, [mount["source"] for mount in mapping["Mounts"]])
         return {
             "description": self._template["description"],
             "layout": self._template["layout"],
             "project_dir": project_dir and expand_user(project_dir, self._context.home),
             "variables": {key: MASK if key in secrets else value for key, value in self.variables().items()},
-            "mounts": [{**mount, "exists": os.path.exists(mount["source"])} for mount in mapping["Mounts"]],
+            "mounts": [{**mount, "exists": exists.get(mount["source"])} for mount in mapping["Mounts"]],
             "env": {key: MASK if key in env_secrets else value for key, value in env.items()},
             "docker": mapping.get("DockerOptions", {}),
         }

@@ -14,6 +14,7 @@ from taoprofiles.holds.waiting import RETRY_INTERVAL, wait_for_exit
 from taoprofiles.launcher.argv import parse_launcher_argv
 from taoprofiles.storage.paths import Context, is_inside
 from taoprofiles.system import processes
+from taoprofiles.system.filesystem import answers, real_paths
 
 
 class WaitTimeoutError(TaoprofError):
@@ -88,16 +89,15 @@ def runs_writing(context: Context, path: str) -> list[Hold]:
     A launcher that failed without a container wrote nothing. Raises NotFoundError if there is no such path, nor a run
     that wrote it.
     """
-    real = os.path.realpath(os.path.expanduser(path))
+    real = next(real_paths([os.path.expanduser(path)]))
     runs = [run for run in all_runs(context) if _may_have_written(run) and _writes_to(run, real)]
-    if not runs and not os.path.lexists(real):
+    if not runs and answers(os.path.lexists, [real]).get(real) is False:
         raise NotFoundError(f"no such file or folder: '{real}'")
     return runs
 
 
 def _writes_to(run: Hold, real: str) -> bool:
-    folders = [os.path.realpath(folder) for folder in run.results]
-    return any(is_inside(real, folder) or is_inside(folder, real) for folder in folders)
+    return any(is_inside(real, folder) or is_inside(folder, real) for folder in real_paths(run.results))
 
 
 def _may_have_written(run: Hold) -> bool:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from taoprofiles.holds.hold import OWN_KINDS, Hold
 from taoprofiles.masking import mask_text, shorten
 from taoprofiles.storage import files
+from taoprofiles.system.filesystem import answers
 
 FILE = "status.json"
 WINDOWS = (1 << 18, 1 << 22)
@@ -103,27 +104,15 @@ class ProgressReader:
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, float], tuple[tuple[int, ...], Progress | None]] = {}
-        self._is_looking = False
 
     def read(self, holds: Sequence[Hold]) -> dict[str, Progress]:
         """Return the progress of each active run that has one, by the id of its hold. Never raises.
 
         Of two runs that write to one file, the lines of neither are known.
         """
-        found: dict[str, Progress] = {}
-
-        def look() -> None:
-            for hold in holds:
-                progress = self._read_run(hold) if hold.kind in OWN_KINDS and hold.ended is None else None
-                if progress is not None:
-                    found[hold.id] = progress
-            self._is_looking = False
-
-        if self._is_looking:  # one look hangs already
-            return {}
-        self._is_looking = True
-        if not files.call_bounded(look, TIMEOUT):
-            found = dict(found)  # the thread may still add to the other one
+        active = {hold.id: hold for hold in holds if hold.kind in OWN_KINDS and hold.ended is None}
+        read = answers(lambda hold_id: self._read_run(active[hold_id]), active, TIMEOUT)
+        found = {hold_id: progress for hold_id, progress in read.items() if progress is not None}
         paths = [progress.path for progress in found.values()]
         return {key: progress for key, progress in found.items() if paths.count(progress.path) == 1}
 

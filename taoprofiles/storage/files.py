@@ -5,18 +5,13 @@ Whole files are replaced by ``atomic``. Whoever writes one of the shared files h
 
 from __future__ import annotations
 
-import _thread
 import errno
 import os
 import stat
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from taoprofiles.errors import InvalidStateError, TaoprofError, reason_of
 from taoprofiles.storage.paths import Context
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 PRIVATE = 0o600
 MAPPING_LIMIT = 1 << 20
@@ -86,27 +81,6 @@ def open_nonblocking(path: str, flags: int) -> int:
 def read_mapping_file(context: Context) -> bytes | None:
     """Return the content of the mapping file, None if it does not exist. Raises as ``read`` does."""
     return read(context.mapping_file, MAPPING_LIMIT)
-
-
-def call_bounded(look: Callable[[], None], seconds: float) -> bool:
-    """Call ``look`` and wait for its end for at most ``seconds``; return whether it has ended.
-
-    A look at a file of a file server that is down never returns.
-    """
-    is_done = _thread.allocate_lock()
-
-    def call() -> None:
-        try:
-            look()
-        finally:
-            is_done.release()
-
-    is_done.acquire()
-    try:
-        _thread.start_new_thread(call, ())  # a thread that hangs does not keep the process from ending
-    except RuntimeError:
-        return True  # no more threads are allowed: what follows may work
-    return is_done.acquire(timeout=seconds)
 
 
 def link_target(path: str) -> str | None:

@@ -13,8 +13,8 @@ from taoprofiles.mounts.mapping import sources
 from taoprofiles.rules import container, mounts
 from taoprofiles.rules.finding import ERROR, Finding
 from taoprofiles.rules.locations import in_profile
-from taoprofiles.storage import files
 from taoprofiles.storage.files import to_taoprof_error
+from taoprofiles.system import filesystem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
     from taoprofiles.storage.paths import Context
 
-
-ANSWER_TIMEOUT = 5.0
-"""Seconds for all sources of a mapping to be found, or not found."""
 
 _ATTEMPTS = {"use": "switch to", "run": "start a run with", "shell": "open a shell with"}
 
@@ -80,22 +77,17 @@ def check_mapping(
     return folders
 
 
-def require_answer(mapping: Mapping[str, Any] | bytes | None, seconds: float = ANSWER_TIMEOUT) -> None:
-    """Raise TaoprofError for a source on a file server that does not answer within ``seconds``: a look at it hangs.
+def require_answer(mapping: Mapping[str, Any] | bytes | None) -> None:
+    """Raise TaoprofError for a source on a file server that does not answer in time: a look at it hangs.
 
     ``mapping`` may be the content of a mounts file; one that is not a mapping is not examined.
     """
-    paths, examined = sources(mapping), ""
-
-    def look() -> None:
-        nonlocal examined
-        for examined in paths:
-            os.path.exists(examined)
-
-    if not files.call_bounded(look, seconds):
+    paths = sources(mapping)
+    found = filesystem.answers(os.path.exists, paths, is_patient=True)
+    if silent := next((path for path in paths if path not in found), None):
         raise TaoprofError(
-            f"'{examined}' does not answer within {seconds:g} s: its file server may be down",
-            hint="nothing was changed; 'findmnt -t nfs,nfs4,cifs' lists the file servers",
+            filesystem.no_answer(silent),
+            hint="'findmnt -t nfs,nfs4,cifs' lists the file servers",
         )
 
 

@@ -16,6 +16,7 @@ from taoprofiles.rules.paths import explain
 from taoprofiles.storage import files
 from taoprofiles.storage.files import MAPPING_LIMIT, link_target
 from taoprofiles.switching.status import get_status
+from taoprofiles.system.filesystem import answers, no_answer, unanswered
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,9 +60,14 @@ def translate(context: Context, path: str, name: str | None) -> Translation:
     mounts = _mounts(context, name)
     path = _expand(context, path, name)
     whole = "/" + os.path.normpath(context.absolute(path)).lstrip("/")
+    outside = next(iter(paths.host_paths([whole], mounts)), "") if path.startswith("/") else ""
+    exists = answers(os.path.exists, [whole, outside])
+    silent = next((asked for asked in (whole, outside) if asked not in exists), "")
     inside = paths.container_paths(whole, mounts)
-    outside = _host_path(whole, mounts) if path.startswith("/") else ""
-    is_host = bool(inside) and (not outside or os.path.exists(whole) or not os.path.exists(outside))
+    if outside and not silent:
+        outside = _follow_links(whole, mounts, outside)
+        exists[outside] = os.path.exists(outside)
+    is_host = bool(inside) and (not outside or exists.get(whole, False) or not exists.get(outside, True))
     if not inside and not outside:
         raise _not_mounted(whole, mounts)
     note, other = "", outside if is_host else "".join(inside[:1])
@@ -71,8 +77,10 @@ def translate(context: Context, path: str, name: str | None) -> Translation:
             note = f"read as a container path; as a host path, '{whole}' would be '{other}' in the container"
     elif is_host and inside[1:]:
         note = f"also visible as {', '.join(inside[1:])}"
-    elif not inside and os.path.exists(whole) and os.path.realpath(whole) != os.path.realpath(outside):
+    elif not inside and not silent and exists[whole] and os.path.realpath(whole) != os.path.realpath(outside):
         note = f"'{whole}' also exists on this host, but it is not mounted"
+    if silent:
+        note = f"{no_answer(silent)}; links are not followed" + (f"; {note}" if note else "")
     if is_host:
         return Translation(whole, "host", inside[0], inside[1:], other, note)
     return Translation(whole, "container", outside, [], other, note)
@@ -80,7 +88,8 @@ def translate(context: Context, path: str, name: str | None) -> Translation:
 
 def _expand(context: Context, path: str, name: str | None) -> str:
     """Return ``path`` with the values of the variables of the profile, by default the active one, and of the shell."""
-    if "$" not in path or os.path.lexists(context.absolute(path)):
+    whole = context.absolute(path)
+    if "$" not in path or answers(os.path.lexists, [whole]).get(whole):
         return path
     variables = {key: value for key, value in context.environ.items() if not is_secret(key, value)}
     name = name or current_cache.own_profile(context) or get_status(context).name
@@ -95,14 +104,15 @@ def _expand(context: Context, path: str, name: str | None) -> str:
     return expanded
 
 
-def _host_path(path: str, mounts: Mapping[str, str]) -> str:
+def _follow_links(path: str, mounts: Mapping[str, str], lexical: str) -> str:
     """Return the host file behind a container path, "" for none; as the path names it, where its links lead there."""
-    lexical = next(iter(paths.host_paths([path], mounts)), "")
-    followed = paths.follow_links(path, mounts, link_target)[1] if lexical else ""
+    followed = paths.follow_links(path, mounts, link_target)[1]
     return lexical if followed and os.path.realpath(lexical) == os.path.realpath(followed) else followed
 
 
 def _not_mounted(path: str, mounts: Mapping[str, str]) -> NotFoundError:
+    if unanswered([path]):
+        return NotFoundError(f"'{path}' is in no mount; {no_answer(path)}")
     resolver = paths.PathResolver(mounts)
     resolution, real = resolver.resolve(path), os.path.realpath(path)
     if resolution.kind == "image" and resolution.container != path:

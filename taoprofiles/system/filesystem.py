@@ -2,13 +2,93 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import re
 import stat
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from taoprofiles.errors import reason_of
 from taoprofiles.storage import files
 from taoprofiles.storage.paths import is_inside
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import TypeVar
+
+    Answer = TypeVar("Answer")
+
+ANSWER_TIMEOUT = 5.0
+"""Seconds that the file servers of all paths of one question have to answer. A look at a dead one never returns."""
+_NEXT_TIMEOUT = 0.05
+"""The same while another path has not answered: the next ones are probably on the same server."""
+
+_waiting: set[str] = set()
+"""The paths of which a thread awaits an answer at this moment."""
+
+
+def answers(
+    look: Callable[[str], Answer], paths: Iterable[str], seconds: float | None = None, *, is_patient: bool = False
+) -> dict[str, Answer]:
+    """Return ``look(path)`` by path, without the paths whose file server does not answer within ``seconds``.
+
+    Unless it ``is_patient``, it waits for less after a path that has not answered yet.
+    A thread that waits for an answer goes on, and does not keep the process from ending; until it has the answer, no
+    other one is started for its path. Raises what ``look`` raises.
+    """
+    seconds = _NEXT_TIMEOUT if _waiting and not is_patient else seconds or ANSWER_TIMEOUT
+    wanted = [path for path in dict.fromkeys(paths) if path not in _waiting]
+    if not wanted:
+        return {}
+    results: dict[str, Answer] = {}
+    errors: list[Exception] = []
+    left, is_done, end = iter(wanted), _thread.allocate_lock(), time.monotonic() + seconds
+    is_done.acquire()
+
+    def work() -> None:
+        for path in left:
+            _waiting.add(path)
+            try:
+                results[path] = look(path)
+            except (OSError, TypeError, ValueError) as error:
+                errors.append(error)
+            _waiting.discard(path)
+        if len(results) + len(errors) == len(wanted):
+            with suppress(RuntimeError):  # two threads that end at the same time
+                is_done.release()
+
+    try:
+        _thread.start_new_thread(work, ())
+    except RuntimeError:  # no more threads are allowed: the look itself may work
+        return {path: look(path) for path in wanted}
+    examined = -1
+    while not is_done.acquire(timeout=min(seconds, _NEXT_TIMEOUT)) and time.monotonic() < end:
+        if examined == len(results):
+            with suppress(RuntimeError):
+                _thread.start_new_thread(work, ())  # for the paths after the one that does not answer
+        examined = len(results)
+    if errors:
+        raise errors[0]
+    return dict(results)
+
+
+def unanswered(paths: Iterable[str]) -> list[str]:
+    """Return those of the paths of which earlier ``answers`` did not come yet. Looks at nothing."""
+    return [path for path in dict.fromkeys(paths) if path in _waiting]
+
+
+def no_answer(path: str) -> str:
+    """Return the message about a path that is not in ``answers``."""
+    return f"'{path}' does not answer within {ANSWER_TIMEOUT:g} s: its file server may be down"
+
+
+def real_paths(paths: Iterable[str]) -> Iterator[str]:
+    """Yield ``os.path.realpath`` of each path; of one whose file server does not answer, the path without ``..``."""
+    paths = list(paths)
+    real = answers(os.path.realpath, paths)
+    return (real.get(path) or os.path.normpath(path) for path in paths)
 
 
 class PathInfo:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
@@ -10,8 +11,10 @@ import pytest
 
 from taoprofiles.errors import TaoprofError
 from taoprofiles.runs import run
-from taoprofiles.switching import preflight, switch
+from taoprofiles.switching import switch
+from taoprofiles.system import filesystem
 from tests.support.commands import CommandResult, call
+from tests.support.engine import until
 from tests.support.sandbox import Sandbox
 
 DEAD = "/dead/data"
@@ -35,9 +38,10 @@ def dead(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
     sandbox.profile("dead", PROFILE)
     monkeypatch.setattr(os, "stat", hanging(stat))
     monkeypatch.setattr(os, "lstat", hanging(lstat))
-    monkeypatch.setattr(preflight.require_answer, "__defaults__", (1.0,))
+    monkeypatch.setattr(filesystem, "ANSWER_TIMEOUT", 0.5)
     yield sandbox
     over.set()
+    until(lambda: not filesystem._waiting, "the looks have ended")
 
 
 def test_a_switch_gives_up_and_others_do_not_wait(dead: Sandbox) -> None:
@@ -54,7 +58,7 @@ def test_a_switch_gives_up_and_others_do_not_wait(dead: Sandbox) -> None:
     dead.run("use", "b", check=True)
     assert thread.is_alive() or errors, "it looks at the source meanwhile"
     thread.join(20)
-    assert errors == [f"'{DEAD}' does not answer within 1 s: its file server may be down"]
+    assert errors == [f"'{DEAD}' does not answer within 0.5 s: its file server may be down"]
     assert dead.run("current").stdout == "b\n"
 
 
@@ -69,15 +73,54 @@ COMMANDS = [
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_a_check_gives_up(dead: Sandbox, words: list[str]) -> None:
     dead.mapping_file.write_text(f'{{"Mounts": [{{"source": "{DEAD}", "destination": "/data"}}]}}')
+    assert "does not answer within 0.5 s" in finish(dead, *words).err
+
+
+SILENT = "does not answer within 0.5 s: its file server may be down"
+READING = {
+    "show dead": f"{DEAD}  →  /data  (does not answer)",
+    "path /data/x dead": f"{DEAD}/x\n",
+    f"path {DEAD}/x dead": "/data/x\n",
+    "path /data/x": f"{DEAD}/x\n",
+    "list": "dead",
+    "status": "similar to    'dead'",
+    "render dead --to docker --image i --gpus none": f"source={DEAD}",
+    f"history {DEAD}": "",
+    "new copy --from dead": "profile 'copy' created",
+    "import --name imported": "imported as profile",
+}
+
+
+@pytest.mark.parametrize("command", READING)
+def test_a_command_that_reads_shows_what_it_knows(dead: Sandbox, command: str) -> None:
+    """One wait for all sources, however many profiles there are."""
+    for number in range(10):
+        dead.profile(f"dead{number}", PROFILE.replace(DEAD, f"{DEAD}{number}"))
+    mounts = [{"source": DEAD, "destination": "/data"}, {"source": "/tmp", "destination": "/tmp"}]
+    dead.mapping_file.write_text(json.dumps({"Mounts": mounts}))
+    result = finish(dead, *command.split())
+    assert result.status == 0, result.err
+    assert READING[command] in result.out
+    if command.startswith(("path", "render", "status")):
+        assert SILENT in result.err
+
+
+def test_a_path_that_does_not_answer_is_refused(dead: Sandbox) -> None:
+    for words in (["new", "n", "--project-dir", f"{DEAD}/n"], ["path", "/dead/other", "b"]):
+        assert SILENT in finish(dead, *words).err
+
+
+def finish(home: Sandbox, *words: str) -> CommandResult:
+    """Run a command, which must end."""
     results: list[CommandResult] = []
-    thread = threading.Thread(target=lambda: results.append(call(dead, *words)))
+    thread = threading.Thread(target=lambda: results.append(call(home, *words)), daemon=True)
     thread.start()
     thread.join(15)
     assert results, "it hangs"
-    assert "does not answer within 1 s" in results[0].err
+    return results[0]
 
 
 def test_a_run_gives_up(dead: Sandbox) -> None:
-    with pytest.raises(TaoprofError, match="does not answer within 1 s"):
+    with pytest.raises(TaoprofError, match=r"does not answer within 0\.5 s"):
         run.prepare(dead.context, "dead", ["true"])
     assert dead.holds() == []

@@ -111,7 +111,7 @@ def _still_needed(context: Context, name: str) -> list[str]:
 
 def _missing(context: Context, name: str, summary: dict[str, Any]) -> list[str]:
     """Return messages that name the source folders that do not exist."""
-    missing = [mount["source"] for mount in summary["mounts"] if not mount["exists"]]
+    missing = [mount["source"] for mount in summary["mounts"] if mount["exists"] is False]
     messages = [f"'{path}' is not a folder's path: {doubt(path)}" for path in missing if doubt(path)]
     folders = [path for path in missing if not doubt(path)]
     return [*messages, missing_folders(context, name, folders)] if folders else messages
@@ -159,7 +159,7 @@ def _import_code(
             return Result({"name": None}, ["not saved"])
         lines = []
     manage.write(context, "import", name, to_toml(profile).encode(), replace=args.force)
-    missing = [mount["source"] for mount in summary["mounts"] if not mount["exists"]]
+    missing = [mount["source"] for mount in summary["mounts"] if mount["exists"] is False]
     notes += _missing(context, name, summary)
     if source.is_notebook:
         notes.append(f"to replace the cells that set paths: %load_ext taoprofiles, then %taoprof use {name}")

@@ -15,6 +15,7 @@ from taoprofiles.profiles import manage
 from taoprofiles.profiles.store import Store
 from taoprofiles.storage.paths import Context
 from taoprofiles.switching.status import get_status
+from taoprofiles.system.filesystem import answers
 
 
 def new_command(context: Context, args: argparse.Namespace) -> Result:
@@ -50,7 +51,7 @@ def new_command(context: Context, args: argparse.Namespace) -> Result:
         sources = []
     layout, project = template["layout"], template["project_dir"] if args.source is None else None
     folder = f" for {context.short(context.expand_user(project))}" if project else ""
-    missing = [source for source in sources if not os.path.exists(source)]
+    missing = [source for source, exists in answers(os.path.exists, sources).items() if not exists]
     messages.append(f"using layout '{layout}': {reason}")
     if missing:
         messages.append(missing_folders(context, name, missing))

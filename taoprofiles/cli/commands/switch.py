@@ -18,6 +18,7 @@ from taoprofiles.storage.journal import Entry, History
 from taoprofiles.storage.paths import Context
 from taoprofiles.switching import switch
 from taoprofiles.switching.status import get_warnings
+from taoprofiles.system.filesystem import real_paths
 
 SHOWN_ENTRIES = 20
 
@@ -200,7 +201,7 @@ def _purge(context: Context, *, yes: bool) -> Result:
 def _history_of_path(context: Context, args: argparse.Namespace) -> Result:
     from taoprofiles.runs import log
 
-    path = os.path.realpath(os.path.expanduser(args.path))
+    path = next(real_paths([os.path.expanduser(args.path)]))
     runs = log.runs_writing(context, args.path)
     lines = []
     for run in runs[: None if args.all else 5]:
