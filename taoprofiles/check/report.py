@@ -15,7 +15,7 @@ from taoprofiles.errors import UsageError
 from taoprofiles.launcher import installed, login_probe, versions
 from taoprofiles.launcher.argv import MAIN_PROGRAMS, launcher_words, unwrapped
 from taoprofiles.launcher.command_line import known_images
-from taoprofiles.launcher.host import Host
+from taoprofiles.launcher.host import Host, runs_in_ci
 from taoprofiles.launcher.location import resolve
 from taoprofiles.launcher.mounts_file import Content, get_volumes
 from taoprofiles.launcher.prediction import Prediction, Refusal
@@ -212,7 +212,7 @@ def _check_content(
     names = [entry["variable"] for _, entry in content.variables]
     yield from container.check_user(docker, names, locate, context)
     yield from options.check(docker, locate, memory=filesystem.total_memory(), used_ports=filesystem.listening_ports())
-    if command_context.behaviour.ci and "CI_PROJECT_DIR" in context.environ:
+    if runs_in_ci(context.environ, command_context.behaviour):
         yield from container.check_ci_values(content.mounts, content.variables, locate)
     yield from check_command(command, replace(command_context, mounts=get_volumes(content.mounts)))
     yield from _check_folders(context, target, content, command)

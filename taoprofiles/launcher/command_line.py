@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from taoprofiles.launcher.argv import GROUPS, HANDLERS
-from taoprofiles.launcher.host import Host, runs_without_docker
+from taoprofiles.launcher.host import Host, runs_without_docker, skips_login
 from taoprofiles.launcher.location import Location
 from taoprofiles.launcher.prediction import RefusedError, StartLog
 from taoprofiles.launcher.versions import Behaviour
@@ -65,7 +65,7 @@ def check_login(behaviour: Behaviour, host: Host, registry: str, log: StartLog) 
     ``docker_logged_in`` in the launcher's utils.py (nvidia-tao 6.26.3 lines 147 to 173, and the same in 0.1.21 and
     4.0.1): DOCKER_CONFIG and the credential helpers do not count.
     """
-    if behaviour.override_skips_login and "OVERRIDE_REGISTRY" in host.environ:
+    if skips_login(host.environ, behaviour):
         return
     path = host.expanduser("~/.docker/config.json")
     with log.step("login"):

@@ -76,6 +76,19 @@ def runs_without_docker(environ: Mapping[str, str], behaviour: Behaviour | None 
     return environ.get("TAO_DOCKER_DISABLE") == "1" and (behaviour is None or behaviour.has_no_docker_mode)
 
 
+def runs_in_ci(environ: Mapping[str, str], behaviour: Behaviour | None = None) -> bool:
+    """Check whether the launcher takes the host for a GitLab runner, and starts the container by ``docker run``.
+
+    ``behaviour`` None means 5.0.0 or later.
+    """
+    return "CI_PROJECT_DIR" in environ and (behaviour is None or behaviour.ci)
+
+
+def skips_login(environ: Mapping[str, str], behaviour: Behaviour) -> bool:
+    """Check whether the launcher does without a login to NVIDIA's registry."""
+    return "OVERRIDE_REGISTRY" in environ and behaviour.override_skips_login
+
+
 def find_mounts_path(host: Host, behaviour: Behaviour | None = None) -> str:
     """Return the path of the one mounts file that a launcher reads, whether it exists or not.
 

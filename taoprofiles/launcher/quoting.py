@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from taoprofiles.errors import UsageError
 from taoprofiles.launcher.argv import VOLUME, parse_launcher_argv, unwrapped
-from taoprofiles.launcher.host import runs_without_docker
+from taoprofiles.launcher.host import runs_in_ci, runs_without_docker
 from taoprofiles.launcher.versions import Behaviour, behaviour_of
 
 SHELLS_OWN = frozenset(
@@ -63,7 +63,7 @@ def quote_argv(argv: list[str], environ: Mapping[str, str], find_version: Callab
         return argv
     words = [expand_variables(word, environ) for word in launch.words[1:]]
     behaviour = None
-    has_mode = "CI_PROJECT_DIR" in environ or runs_without_docker(environ)
+    has_mode = runs_in_ci(environ) or runs_without_docker(environ)
     volumes = [value for option, value in pairwise(words) if option == VOLUME]
     if any(not _PLAIN.match(word) for word in (words if has_mode else volumes)):
         version = find_version()
@@ -82,7 +82,7 @@ def quote_argv(argv: list[str], environ: Mapping[str, str], find_version: Callab
 
 def has_one_shell(behaviour: Behaviour, environ: Mapping[str, str]) -> bool:
     """Check whether the launcher gives its words to /bin/sh alone: run_container_on_ci, and whl_instance.py."""
-    return runs_without_docker(environ, behaviour) or (behaviour.ci and "CI_PROJECT_DIR" in environ)
+    return runs_without_docker(environ, behaviour) or runs_in_ci(environ, behaviour)
 
 
 def taken_volumes(words: Sequence[str], behaviour: Behaviour, environ: Mapping[str, str]) -> set[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from taoprofiles.launcher import command_line, mounts_file, sdk
-from taoprofiles.launcher.host import Host, find_mounts_path, runs_without_docker
+from taoprofiles.launcher.host import Host, find_mounts_path, runs_in_ci, runs_without_docker
 from taoprofiles.launcher.location import Location, ResolvedMount
 from taoprofiles.launcher.prediction import CONTAINER, Call, Prediction, RefusedError, StartLog
 from taoprofiles.launcher.versions import behaviour_of
@@ -46,7 +46,7 @@ class _Start:
         self.behaviour = behaviour_of(version)
         self.host = host
         self.log = StartLog()
-        self.is_ci = self.behaviour.ci and "CI_PROJECT_DIR" in self.host.environ
+        self.is_ci = runs_in_ci(host.environ, self.behaviour)
         self.ignore_ci = ignore_ci
         self.source_file: str | None = None
         self.content: mounts_file.Content | None = None

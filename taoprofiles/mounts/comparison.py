@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from taoprofiles.launcher.host import runs_in_ci
 from taoprofiles.launcher.sdk import size_in_bytes
 from taoprofiles.system.filesystem import real_paths
 
@@ -31,7 +32,7 @@ def differences(wanted: Mapping[str, Any], container: Mapping[str, Any], environ
     for name, limit in (options.get("ulimits") or {}).items():
         if container["Ulimits"].get(name) != limit:
             lines.append(f"the limit {name} is {container['Ulimits'].get(name)}, not {limit}")
-    if lines and "CI_PROJECT_DIR" in environ:
+    if lines and runs_in_ci(environ):
         lines.append("CI_PROJECT_DIR is set: the launcher ignores user, limits, ports and network; unset it")
     return lines
 

@@ -12,12 +12,11 @@ from taoprofiles.profiles.rendering import find_placeholder
 from taoprofiles.rules.finding import Finding, error, quoted, warning
 from taoprofiles.rules.locations import Locator
 from taoprofiles.storage.paths import Context, is_inside
-from taoprofiles.system.filesystem import PathInfo
+from taoprofiles.system.filesystem import WINDOWS_DISKS, PathInfo
 
 _USER = r"[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?"
 _LITERAL = r"(?:YOUR_?)?(?:UID|uid|USER(?:_?(?:ID|NAME))?)(?::.*)?"
 _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs")
-_WINDOWS = ("9p", "drvfs")
 
 
 def check_variables(variables: Iterable[tuple[Location, Mapping[str, Any]]], locate: Locator) -> Iterator[Finding]:
@@ -175,7 +174,7 @@ def _check_file_system(
             command = f"taoprof set {profile or 'NAME'} docker.user=auto"
             hint = f"let the container run as you ({command}), and: chmod o+rx on its parents"
             yield warning("nfs-root-squash", where, f"'{folder.path}' is on {kind}", why, hint)
-    elif kind in _WINDOWS:
+    elif kind in WINDOWS_DISKS:
         why = "Windows disks are slow from Linux, and do not keep owners: training waits for its data"
         hint = "copy the data to the Linux disk, such as ~/data"
         yield warning("slow-file-system", where, f"'{folder.path}' is on a Windows disk ({kind})", why, hint)

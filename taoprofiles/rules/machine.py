@@ -8,8 +8,10 @@ from shlex import quote
 
 from taoprofiles.launcher import versions
 from taoprofiles.launcher.home_probe import Home
+from taoprofiles.launcher.host import runs_in_ci, skips_login
 from taoprofiles.launcher.login_probe import Login
 from taoprofiles.rules.finding import Finding, error, warning
+from taoprofiles.system.filesystem import WINDOWS_DISKS
 
 LOGIN = "docker login nvcr.io -u '$oauthtoken'"
 """The user name is literally $oauthtoken; the password is an API key of NGC."""
@@ -22,12 +24,12 @@ def check_home(home: Home, version: str) -> Iterator[Finding]:
     yield from _check_path(home)
     yield from check_launcher_mounts(variables.get("LAUNCHER_MOUNTS"), home.mounts_state, home.mounts_meant)
     yield from _check_names(home, behaviour.fallback_file)
-    if "CI_PROJECT_DIR" in variables and behaviour.ci:
+    if runs_in_ci(variables, behaviour):
         yield in_ci(variables["CI_PROJECT_DIR"], "user, ulimits, ports and network of the profile")
     if variables.get("TAO_DOCKER_DISABLE", "0") != "0" and behaviour.has_no_docker_mode:
         yield without_docker()
     for disk in home.places if home.system == "wsl" else ():
-        if disk.kind in ("9p", "drvfs", "v9fs") and disk.what != "images":
+        if disk.kind in WINDOWS_DISKS and disk.what != "images":
             what = f"the {disk.what} is on a Windows disk"
             why = "it is many times slower there, and owners and modes of files are not kept"
             yield warning("slow-file-system", disk.path, what, why, f"cp -a {quote(disk.path)} ~/")
@@ -116,7 +118,7 @@ def check_login(login: Login, version: str, environ: Mapping[str, str], uid: int
         what = f"it names {helpers} for the credentials, which is not on PATH"
         why, path = "'docker login' and each pull end with: executable file not found in $PATH", quote(login.path)
         yield error("login-helper-missing", login.path, what, why, f"mv {path} {path}.before && {LOGIN}")
-    if versions.behaviour_or_newest(version).override_skips_login and "OVERRIDE_REGISTRY" in environ:
+    if skips_login(environ, versions.behaviour_or_newest(version)):
         return
     if login.state in ("unreadable", "broken"):
         why, path = "tao ends with a traceback before each task", quote(login.path)

@@ -23,7 +23,7 @@ from taoprofiles.holds.records import HoldRecords
 from taoprofiles.holds.waiting import Request
 from taoprofiles.launcher import installed
 from taoprofiles.launcher.argv import PROGRAMS, container_words, parse_launcher_argv, unwrapped
-from taoprofiles.launcher.host import runs_without_docker
+from taoprofiles.launcher.host import runs_in_ci, runs_without_docker
 from taoprofiles.launcher.quoting import expand_variables, quote_argv
 from taoprofiles.masking import mask_command
 from taoprofiles.mounts import comparison, mapping, paths
@@ -135,7 +135,7 @@ class Run:
     def watch(self, say: Callable[[str], None]) -> None:
         """Follow the engine's events about the containers of the run; ``say`` is called with warnings."""
         self._say = say
-        self._is_docker_run = self.argv is not None or "CI_PROJECT_DIR" in self.environ
+        self._is_docker_run = self.argv is not None or runs_in_ci(self.environ)
         # Without the run tag: a client of an engine behind ssh is no work of the run.
         environ = {name: value for name, value in self.environ.items() if name != RUN_VARIABLE}
         self.monitor = Monitor(environ, self.hold.id, self, is_docker_run=self._is_docker_run)

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from taoprofiles.errors import InvalidProfileError, TaoprofError
-from taoprofiles.launcher.host import Host
+from taoprofiles.launcher.host import Host, runs_in_ci
 from taoprofiles.launcher.location import Location, resolve
 from taoprofiles.masking import mask_command
 from taoprofiles.mounts.mapping import sources
@@ -66,7 +66,7 @@ def check_mapping(
             command_context = CommandContext(
                 mounted(mapping), variables or {}, context.environ, is_quoted=True, profile=name
             )
-            if "CI_PROJECT_DIR" in context.environ and parse_launcher_argv(unwrapped(command)) is not None:
+            if runs_in_ci(context.environ) and parse_launcher_argv(unwrapped(command)) is not None:
                 findings += container.check_ci_values(resolve(mapping, host), located, locate)
             in_command = [finding for finding in check_command(command, command_context) if finding.severity == ERROR]
             findings += in_command

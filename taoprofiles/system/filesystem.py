@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     Answer = TypeVar("Answer")
 
+WINDOWS_DISKS = ("9p", "drvfs")
+"""The types of file systems by which WSL has the disks of Windows."""
+
 ANSWER_TIMEOUT = 5.0
 """Seconds that the file servers of all paths of one question have to answer. A look at a dead one never returns."""
 _NEXT_TIMEOUT = 0.05
