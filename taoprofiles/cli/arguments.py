@@ -333,8 +333,14 @@ ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
     "kernel": (
         _argument("action", "install, list or remove", choices=("install", "list", "remove"), metavar="ACTION"),
         _profile(optional=True),
-        _path("--python", "PATH", "the Python with ipykernel; default: of VIRTUAL_ENV, or the python3 on PATH"),
-        _path("--prefix", "DIR", "the environment whose Jupyter has the kernel; default: the user's kernels"),
+        _path(
+            "--python",
+            "PATH",
+            "install: the Python with ipykernel; default: of VIRTUAL_ENV, taoprof's own, or the python3 on PATH",
+        ),
+        _flag("--user", "in the user's folder of kernels, the default of 'install'"),
+        _path("--prefix", "DIR", "in the environment DIR, such as /usr/local or that of a JupyterLab"),
+        _flag("--sys-prefix", "in the environment of taoprof itself"),
         _flag("--all", "remove: the kernels of all profiles"),
     ),
     "render": (

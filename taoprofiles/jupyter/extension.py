@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError as MagicError
@@ -16,12 +17,14 @@ from taoprofiles.jupyter import display
 from taoprofiles.jupyter.display import COMMANDS, OPTIONS, Output, as_cell
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Store
+from taoprofiles.runs import kernel_program
 from taoprofiles.runs import session as sessions
 from taoprofiles.storage import files
 from taoprofiles.storage.paths import Context
 from taoprofiles.switching import status
 
 if TYPE_CHECKING:
+    from taoprofiles.runs.kernel_program import ProfileKernel
     from taoprofiles.runs.session import Session
 
 
@@ -46,6 +49,10 @@ class Extension:
         self._shell.events.register("pre_run_cell", self._before_cell)
         self._shell.events.register("post_run_cell", self._after_cell)
         self._shell.set_hook("complete_command", self._complete, str_key="%taoprof")
+        kernel = self._kernel
+        if kernel is not None and sessions.current() is None:
+            with suppress(TaoprofError):  # its hold is gone: this notebook has no profile
+                sessions.adopt(kernel, os.environ)
 
     def unload(self) -> None:
         """Unregister everything and release the profile."""
@@ -118,6 +125,12 @@ class Extension:
         return [*names, *(OPTIONS if before[1] == "use" else ())]
 
     @property
+    def _kernel(self) -> ProfileKernel | None:
+        """The profile that the kernel was started with, if it is in use: what cells change is reported there."""
+        kernel: ProfileKernel | None = getattr(self._shell, kernel_program.ATTRIBUTE, None)
+        return kernel if kernel is not None and kernel.is_active else None
+
+    @property
     def _context(self) -> Context:
         session = sessions.current()
         return Context({**(session.original_environ() if session is not None else os.environ), "HOME": self._home})
@@ -142,6 +155,12 @@ class Extension:
         session = sessions.current()
         if session is None:
             return
+        if self._kernel is None:
+            self._report_changes(session)
+        self._report_tasks(session, result)
+
+    def _report_changes(self, session: Session) -> None:
+        """Report the variables and the mapping file that a cell has changed."""
         try:
             output = self._check_mapping_file(session)
             overridden = {
@@ -154,7 +173,6 @@ class Extension:
             output = Output(f"warning: {error.message}")
         if output is not None:
             show(output)  # type: ignore[no-untyped-call]
-        self._report_tasks(session, result)
 
     def _explain_seal(self, error: BaseException | None) -> None:
         """Show why the cell could not write the mapping file, if that was its error and the guard the reason."""

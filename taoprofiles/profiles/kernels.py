@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
+import sys
 import sysconfig
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from taoprofiles.errors import NotFoundError, UsageError
-from taoprofiles.profiles.store import Store
+from taoprofiles.errors import NotFoundError, TaoprofError, UsageError
+from taoprofiles.profiles.store import Store, is_name
 from taoprofiles.storage import atomic, best_effort, files
 from taoprofiles.storage.locks import Lock
 from taoprofiles.system.commands import run_bounded
@@ -17,79 +22,161 @@ from taoprofiles.system.commands import run_bounded
 if TYPE_CHECKING:
     from taoprofiles.storage.paths import Context
 
+LOGOS = ("logo-svg.svg", "logo-32x32.png", "logo-64x64.png")
+"""Jupyter's names of a kernel's logos; the files are in ``profiles/logos`` (``tests/support/logo.py`` draws them)."""
+
+_SPEC = "kernel.json"
 _LIMIT = 1 << 20
 _SECONDS = 20.0
 
 
-def data_folder(context: Context, prefix: str | None) -> str:
-    """Return Jupyter's folder of kernels: the one in ``prefix``, or the user's."""
+def user_folder(context: Context) -> str:
+    """Return Jupyter's folder of the user's kernels."""
     environ = context.environ
-    if prefix is not None:
-        return os.path.join(context.absolute(prefix), "share/jupyter/kernels")
     share = environ.get("XDG_DATA_HOME") or os.path.join(context.home, ".local/share")
     return os.path.join(context.absolute(environ.get("JUPYTER_DATA_DIR") or os.path.join(share, "jupyter")), "kernels")
 
 
-def folder_name(profile: str) -> str:
+def prefix_folder(context: Context, prefix: str) -> str:
+    """Return the folder of the kernels of an environment, such as /usr/local."""
+    return os.path.join(context.absolute(prefix), "share/jupyter/kernels")
+
+
+def known_folders(context: Context) -> list[str]:
+    """Return the folders in which a user's kernels are looked for: the user's, and those of the environments in use."""
+    prefixes = [sys.prefix, *(context.environ.get(name, "") for name in ("VIRTUAL_ENV", "CONDA_PREFIX"))]
+    return list(dict.fromkeys([user_folder(context), *(prefix_folder(context, p) for p in prefixes if p)]))
+
+
+def kernel_name(profile: str) -> str:
     """Return the kernel's name: Jupyter ignores case, so capitals (and the '.' that marks them) become '.' and hex."""
     return "taoprof-" + "".join(f".{ord(c):x}" if c == "." or c.isupper() else c for c in profile)
 
 
-def install(context: Context, profile: str, python: str | None, prefix: str | None) -> dict[str, Any]:
-    """Write the kernel of a profile, replacing an earlier one; return it as ``installed`` does."""
+def display_name(profile: str) -> str:
+    """Return the name that a launcher shows."""
+    return f"TAO: {profile}"
+
+
+def taoprof() -> str:
+    """Return the path of the command ``taoprof``."""
+    return os.path.join(sysconfig.get_path("scripts"), "taoprof")
+
+
+def install(context: Context, profile: str, python: str, folder: str) -> dict[str, Any]:
+    """Write the kernel of a profile, replacing an earlier one; return it as ``installed`` does.
+
+    Other users may read it, unless ``folder`` is the user's own.
+    """
     Store(context).text(profile)
-    python = _python(context, python)
-    folder = os.path.join(data_folder(context, prefix), folder_name(profile))
-    taoprof = os.path.join(sysconfig.get_path("scripts"), "taoprof")
+    folder_mode, mode = (0o700, 0o600) if folder == user_folder(context) else (0o755, 0o644)
+    path = os.path.join(folder, kernel_name(profile))
     spec = {
-        "argv": [taoprof, "run", profile, "--", python, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
-        "display_name": f"TAO: {profile}",
+        "argv": [taoprof(), "run", profile, "--", python, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+        "display_name": display_name(profile),
         "language": "python",
         "metadata": {"taoprof": {"profile": profile}, "debugger": True},
     }
+    content = {
+        name: files.read(os.path.join(os.path.dirname(__file__), "logos", name), _LIMIT) or b"" for name in LOGOS
+    }
+    content[_SPEC] = json.dumps(spec, indent=1).encode() + b"\n"  # last: without it the folder is no kernel
     with Lock(context.lock):
-        files.make_folder(folder)
-        atomic.replace(os.path.join(folder, "kernel.json"), json.dumps(spec, indent=1).encode() + b"\n")
-    return {"profile": profile, "kernel": os.path.basename(folder), "path": folder, "python": python}
+        is_new = not os.path.lexists(path)
+        try:
+            files.make_folder(path, folder_mode)
+            for name, data in content.items():
+                attributes = atomic.FileAttributes(mode, os.geteuid(), os.getegid())
+                atomic.replace(os.path.join(path, name), data, attributes=attributes)
+        except BaseException:
+            if is_new:
+                _delete(path)
+            raise
+    return _described(context, path, profile, python)
 
 
-def installed(context: Context, prefix: str | None) -> list[dict[str, Any]]:
-    """Return the kernels of profiles, by their metadata; other kernels are left out."""
-    root, found = data_folder(context, prefix), []
-    for name in sorted(os.listdir(root)) if os.path.isdir(root) else []:
-        spec = best_effort.read_json(os.path.join(root, name, "kernel.json"), _LIMIT) or {}
+def installed(context: Context, folders: list[str], profile: str | None = None) -> list[dict[str, Any]]:
+    """Return the kernels of profiles, or of one, by their metadata; other kernels are left out."""
+    paths = []
+    for folder in folders:
+        with suppress(OSError):  # there is none, or it is another user's
+            paths += [os.path.join(folder, name) for name in sorted(os.listdir(folder))]
+    found = []
+    for path in paths:
+        spec = best_effort.read_json(os.path.join(path, _SPEC), _LIMIT) or {}
         metadata, argv = spec.get("metadata"), spec.get("argv")
         ours = metadata.get("taoprof") if isinstance(metadata, dict) else None
-        profile = ours.get("profile") if isinstance(ours, dict) else None
-        if isinstance(profile, str) and isinstance(argv, list) and len(argv) > 4:
-            found.append({"profile": profile, "kernel": name, "path": os.path.join(root, name), "python": str(argv[4])})
+        name = ours.get("profile") if isinstance(ours, dict) else None
+        if isinstance(name, str) and profile in (None, name) and isinstance(argv, list) and len(argv) > 4:
+            found.append(_described(context, path, name, str(argv[4])))
     return found
 
 
-def remove(context: Context, profile: str | None, prefix: str | None) -> list[dict[str, Any]]:
+def remove(context: Context, profile: str | None, folders: list[str]) -> list[dict[str, Any]]:
     """Remove the kernels of a profile, of all with None. Raises NotFoundError if ``profile`` has none."""
-    found = [kernel for kernel in installed(context, prefix) if profile in (None, kernel["profile"])]
+    found = installed(context, folders, profile)
     if profile is not None and not found:
         raise NotFoundError(f"profile '{profile}' has no kernel", hint="to see all: taoprof kernel list")
     with Lock(context.lock):
         for kernel in found:
-            files.remove(os.path.join(kernel["path"], "kernel.json"))
-            best_effort.rmdir_quietly(kernel["path"])
+            files.remove(os.path.join(kernel["path"], _SPEC))
+            _delete(kernel["path"])
     return found
 
 
-def _python(context: Context, python: str | None) -> str:
-    """Return the absolute path of an interpreter that has ipykernel. Raises UsageError."""
-    import shutil
+def follow(context: Context, profile: str, renamed: str | None) -> list[str]:
+    """Update the kernels of a profile that was renamed, or was removed if ``renamed`` is None; return messages."""
+    messages = []
+    for kernel in installed(context, known_folders(context), profile):
+        try:
+            folder = os.path.dirname(kernel["path"])
+            if renamed is not None:
+                install(context, renamed, kernel["python"], folder)
+            remove(context, profile, [folder])
+        except TaoprofError as error:
+            messages.append(f"warning: the kernel in '{kernel['path']}' still has profile '{profile}': {error.message}")
+        else:
+            new = "removed" if renamed is None else f"is now '{display_name(renamed)}'"
+            messages.append(f"kernel '{display_name(profile)}' {new}")
+    return messages
 
+
+def find_python(context: Context, python: str | None) -> str:
+    """Return the absolute path of an interpreter that has ipykernel: ``python``, or the one that is in use here.
+
+    Raises UsageError.
+    """
     venv = context.environ.get("VIRTUAL_ENV")
-    wanted = python or (os.path.join(venv, "bin/python") if venv else "python3")
+    own = sys.executable if find_spec("ipykernel") is not None else "python3"
+    wanted = python or (os.path.join(venv, "bin/python") if venv else own)
     found = shutil.which(context.expand_user(wanted), path=context.environ.get("PATH"))
     if found is None:
         raise UsageError(f"there is no Python '{wanted}'", hint="name one with --python PATH")
     found = os.path.abspath(found)  # a link is kept: it is how a virtual environment is recognised
-    done = run_bounded([found, "-c", "import ipykernel"], context.environ, _SECONDS)
-    if done.problem or done.status:
+    if not has_ipykernel(found, context.environ):
         command = shlex.join([found, "-m", "pip", "install", "ipykernel"])
         raise UsageError(f"{found} has no ipykernel", hint=f"to install it: {command}")
     return found
+
+
+def has_ipykernel(python: str, environ: Mapping[str, str]) -> bool:
+    """Check whether an interpreter can be started and has ipykernel."""
+    code = "import importlib.util, sys; sys.exit(importlib.util.find_spec('ipykernel') is None)"
+    done = run_bounded([python, "-c", code], environ, _SECONDS)
+    return not done.problem and done.status == 0
+
+
+def _described(context: Context, path: str, profile: str, python: str) -> dict[str, Any]:
+    problem = "" if os.path.exists(python) else "no such Python"
+    if not (is_name(profile) and os.path.lexists(Store(context).path(profile))):
+        problem = "no such profile"
+    return {
+        "profile": profile, "kernel": os.path.basename(path), "path": path, "python": python, "problem": problem
+    }  # fmt: skip
+
+
+def _delete(path: str) -> None:
+    """Delete the folder of a kernel, and what taoprof wrote into it."""
+    for name in (_SPEC, *LOGOS):
+        best_effort.unlink_quietly(os.path.join(path, name))
+    best_effort.rmdir_quietly(path)

@@ -381,7 +381,7 @@ def prepare(
     preflight.require_answer(rendered)
     missing_folders = preflight.check_mapping(
         context, rendered, name=name, mkdir=options.mkdir, check=options.check,
-        doing="use" if kind == "notebook" else kind,
+        doing=kind if kind != "notebook" else "kernel" if run_type is Run else "use",
         command=[] if kind != "run" or options.image else command, variables=variables,
     )  # fmt: skip
     hold = _new_run_hold(context, kind, command, renderer, profile=name, reason=reason, shared=options.shared)

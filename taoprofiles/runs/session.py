@@ -15,12 +15,13 @@ from collections.abc import Mapping, MutableMapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
-from taoprofiles.errors import TaoprofError
+from taoprofiles.errors import InvalidStateError, TaoprofError
 from taoprofiles.holds.hold import RUN_VARIABLE, Hold, results_conflicts, shorten_command
 from taoprofiles.holds.liveness import find_active_holds
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.masking import mask_command
-from taoprofiles.mounts import paths
+from taoprofiles.mounts import mapping, paths
+from taoprofiles.profiles.store import Store
 from taoprofiles.runs.monitor import RunContainer
 from taoprofiles.runs.run import EXIT_TIMEOUT, PROFILE_VARIABLE, Run, RunOptions, prepare
 from taoprofiles.storage import files
@@ -30,6 +31,7 @@ from taoprofiles.system import processes
 
 if TYPE_CHECKING:
     from taoprofiles.profiles.rendering import Renderer
+    from taoprofiles.runs.kernel_program import ProfileKernel
 
 _OWN_VARIABLES = (PROFILE_VARIABLE, RUN_VARIABLE, "LAUNCHER_MOUNTS")
 
@@ -66,12 +68,27 @@ class Session(Run):
 
     def enter(self, environ: MutableMapping[str, str]) -> None:
         """Change the environment, and end the session when the process exits."""
-        self._environ = environ
-        self.assigned = {key: self.environ.get(key) for key in (*self.variables, *_OWN_VARIABLES)}
-        self._before = {key: environ.get(key) for key in self.assigned}
-        _update(environ, self.assigned)
+        assigned = {key: self.environ.get(key) for key in (*self.variables, *_OWN_VARIABLES)}
+        before = {key: environ.get(key) for key in assigned}
+        _update(environ, assigned)
+        self.continue_with(environ, assigned, before)
+
+    def continue_with(
+        self, environ: MutableMapping[str, str], assigned: dict[str, str | None], before: dict[str, str | None]
+    ) -> None:
+        """End the session when the process exits; ``environ`` was changed from ``before`` to ``assigned``."""
+        self._environ, self.assigned, self._before = environ, assigned, before
         self.watch(self._messages.append)
         atexit.register(self.release, timeout=EXIT_LOCK_TIMEOUT)
+
+    def use_own_mounts_file(self) -> None:
+        """Take the mapping from the mounts file: the profile may have changed since. Raises TaoprofError."""
+        content = files.read(self.mounts_file, files.MAPPING_LIMIT)
+        if content is not None:
+            self.wanted = mapping.parse(content, self.mounts_file)
+            envs = [item for item in self.wanted.get("Envs", []) if item["variable"] != RUN_VARIABLE]
+            rest = {key: value for key, value in self.wanted.items() if key != "Envs"}
+            self.mapping = self.rendered = rest | ({"Envs": envs} if envs else {})
 
     @property
     def mounts_file(self) -> str:
@@ -271,6 +288,23 @@ def begin(
     if before is not None:
         before.record_end(timeout)  # last, since an interrupt here does no harm
     return session
+
+
+def adopt(kernel: ProfileKernel, environ: MutableMapping[str, str]) -> None:
+    """Make the profile that this kernel was started with its session. Raises TaoprofError."""
+    with _lock:
+        original = dict(environ)
+        _update(original, kernel.before)
+        context = Context(original)
+        hold = HoldRecords(context).get(kernel.run)
+        if hold is None:
+            raise InvalidStateError(f"hold {kernel.run} of this kernel was released")
+        session = Session(context, hold, Store(context).renderer(kernel.profile))
+        session.liveness_fd, session.environ = kernel.fd, dict(environ)
+        session.use_own_mounts_file()
+        session.variables = {name: kernel.assigned[name] or "" for name in session.variables if name in kernel.assigned}
+        session.continue_with(environ, kernel.assigned, kernel.before)
+        _sessions[:] = [session]
 
 
 def _update(environ: MutableMapping[str, str], values: Mapping[str, str | None]) -> None:

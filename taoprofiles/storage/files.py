@@ -213,19 +213,19 @@ def never_create(*folders: str) -> None:
     _never_created.update(folders)
 
 
-def make_folder(path: str) -> None:
-    """Create the folder ``path`` and its parents durably, for this user alone (0700). Raises TaoprofError."""
+def make_folder(path: str, mode: int = 0o700) -> None:
+    """Create the folder ``path`` and its parents durably, without ``mode`` for this user alone. Raises TaoprofError."""
     if os.path.isdir(path):
         return
     parent = os.path.dirname(path)
     if parent != path:
-        make_folder(parent)
+        make_folder(parent, mode)
     try:
         if path in _never_created:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         with suppress(FileExistsError):
-            os.mkdir(path, 0o700)
-            os.chmod(path, 0o700)  # the umask may have removed bits
+            os.mkdir(path, mode)
+            os.chmod(path, mode)  # the umask may have removed bits
             sync_folder(parent)
         if not stat.S_ISDIR(os.stat(path).st_mode):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)

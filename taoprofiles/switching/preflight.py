@@ -23,7 +23,12 @@ if TYPE_CHECKING:
     from taoprofiles.storage.paths import Context
 
 
-_ATTEMPTS = {"use": "switch to", "run": "start a run with", "shell": "open a shell with"}
+_ATTEMPTS = {
+    "use": "switch to",
+    "run": "start a run with",
+    "shell": "open a shell with",
+    "kernel": "start a kernel with",
+}
 
 
 def check_mapping(
@@ -107,7 +112,8 @@ def _preflight_error(
         destinations = {mount["source"]: mount["destination"] for mount in mounts}
         folders = [finding.fix[1] for finding in findings]
         problems = [f"{context.short(path)}   (mounted at {destinations.get(path, '?')})" for path in folders]
-        mkdir = f"taoprof {doing} {name} --mkdir" + (" -- …" if doing == "run" else "")
+        ways = {"run": f"run {name} --mkdir -- …", "kernel": f"run {name} --mkdir -- true"}
+        mkdir = f"taoprof {ways.get(doing, f'{doing} {name} --mkdir')}"
         hint = f"nothing was changed. To create {'it' if single else 'the folders'}: {mkdir}"
     else:
         what = "1 error" if len(findings) == 1 else f"{len(findings)} errors"

@@ -2,59 +2,293 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import os
+import signal
+import stat
+import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from taoprofiles.profiles.kernels import folder_name
-from tests.support.home import Home
+from taoprofiles.profiles.kernels import LOGOS
+from tests.support import logo
+from tests.support.engine import until
+from tests.support.home import Home, require
+from tests.support.jupyterlab_server import ROOT, kernel_path, write_notebook
+from tests.support.kernels import Kernel, read_environ
 
 pytestmark = pytest.mark.jupyter
 
+FIRST_CELL = """\
+import os
+%env NUM_GPUS=4
+os.environ["LOCAL_PROJECT_DIR"] = "FIXME"
+os.environ["LOCAL_DATA_DIR"] = os.path.join(os.environ["LOCAL_PROJECT_DIR"], "data")
+os.environ["SPECS_DIR"] = "/workspace/tao-experiments/other/specs"
+"""
+MOUNTS_CELL = """\
+import json
+with open(os.path.expanduser("~/.tao_mounts.json"), "w") as file:
+    json.dump({"Mounts": [{"source": os.getenv("LOCAL_PROJECT_DIR"), "destination": "/workspace"}]}, file)
+"""
 
-def test_a_notebook_runs_in_the_profile(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+
+@pytest.fixture
+def home(home: Home) -> Home:
+    """A home with the profile alpha, and its kernel."""
+    (home.root / "project/specs").mkdir(parents=True)
+    home.run("new", "alpha", "--network", "detectnet_v2", cwd=home.root / "project", check=True)
+    install(home, "alpha")
+    return home
+
+
+def install(home: Home, name: str, *options: str, python: object = sys.executable) -> dict[str, Any]:
+    done = home.run("kernel", "install", name, "--python", str(python), *options, "--json", check=True)
+    return json.loads(done.stdout)["data"]["kernels"][0]
+
+
+def spec_of(home: Home, name: str = "taoprof-alpha") -> Path:
+    return home.root / ".local/share/jupyter/kernels" / name / "kernel.json"
+
+
+def held(home: Home) -> list[tuple[str, str, int]]:
+    return [(hold["kind"], hold["profile"], hold["pid"]) for hold in home.holds()]
+
+
+def test_a_kernel_is_in_the_profile_for_all_its_life(home: Home) -> None:
+    with Kernel(home, name="taoprof-alpha", notebook="a/train.ipynb") as kernel:
+        there = read_environ(kernel)
+        wanted = json.loads(home.run("env", "alpha", "--format", "json", "--reveal", check=True).stdout)
+        assert {name: there.get(name) for name in wanted} == wanted
+        own = Path(there["LAUNCHER_MOUNTS"])
+        assert json.loads(own.read_text())["Mounts"][0]["source"] == str(home.root / "project")
+        assert held(home) == [("notebook", "alpha", kernel.pid)]
+        assert home.holds()[0]["reason"] == "train.ipynb"
+        for command in ("taoprof", "tao"):
+            assert kernel.run(f"!command -v {command}").text.strip() == str(Path(sys.executable).with_name(command))
+        assert "this notebook uses profile 'alpha'" in kernel.run("%taoprof status").text
+        refused = home.run("stop", home.holds()[0]["id"])
+        assert "has no running task" in refused.stderr, "the kernel itself is not a task"
+        arguments = {"clientID": "test", "adapterID": "", "pathFormat": "path"}
+        request = {"type": "request", "seq": 1, "command": "initialize", "arguments": arguments}
+        assert kernel.ask("debug_request", request)["success"], "so the kernelspec may say that there is a debugger"
+
+        cell = kernel.start("import time\nprint('at work')\nwhile True:\n    time.sleep(0.1)").until("at work")
+        kernel.interrupt()
+        assert "KeyboardInterrupt" in cell.finish().traceback
+        assert held(home) == [("notebook", "alpha", kernel.pid)]
+        kernel.restart()
+        assert read_environ(kernel)["LAUNCHER_MOUNTS"] != str(own)
+        assert held(home) == [("notebook", "alpha", kernel.pid)]
+        kernel.run("%taoprof release")
+        assert held(home) == []
+        assert "SPECS_DIR" not in read_environ(kernel)
+        kernel.restart()
+        kernel.shutdown()
+        assert held(home) == []
+
+
+def test_the_notebooks_own_first_cells_do_no_harm_and_it_is_told_once(home: Home) -> None:
+    with Kernel(home, name="taoprof-alpha") as kernel:
+        before = read_environ(kernel)
+        told = kernel.run(FIRST_CELL).text
+        assert "They have the profile's values again: LOCAL_PROJECT_DIR, LOCAL_DATA_DIR\n" in told
+        assert "NUM_GPUS, SPECS_DIR now differ from profile 'alpha'" in told, "what can be right is the cell's"
+        changed = {"NUM_GPUS": "4", "SPECS_DIR": "/workspace/tao-experiments/other/specs"}
+        assert read_environ(kernel) == before | changed
+        assert "~/.tao_mounts.json was written while this cell ran" in kernel.run(MOUNTS_CELL).text
+        again = kernel.run(FIRST_CELL + MOUNTS_CELL)
+        assert "taoprof:" not in again.output
+        assert read_environ(kernel) == before | changed
+        assert "changed by a cell" in kernel.run("%taoprof env").output
+
+
+def test_a_python_without_taoprofiles_will_do(home: Home) -> None:
+    """JupyterLab's: it has ipykernel."""
+    python = ROOT / ".jupyterlab/bin/python"
+    require(python.exists(), "JupyterLab is not installed in .jupyterlab")
+    install(home, "alpha", python=python)
+    with Kernel(home, name="taoprof-alpha", environ={"PATH": "/usr/bin:/bin"}) as kernel:
+        assert kernel.run("import sys; print(sys.executable)").text.strip() == str(python)
+        assert kernel.execute("import taoprofiles").failed
+        assert read_environ(kernel)["PATH"] == f"{python.parent}:/usr/bin:/bin:{Path(sys.executable).parent}"
+        assert "LOCAL_PROJECT_DIR" in kernel.run(FIRST_CELL).text
+        assert read_environ(kernel)["LOCAL_PROJECT_DIR"] == str(home.root / "project")
+        assert held(home) == [("notebook", "alpha", kernel.pid)]
+
+
+def without_profile(home: Home) -> None:
+    (home.profiles / "alpha.toml").unlink()
+
+
+def without_folder(home: Home) -> None:
+    (home.root / "project/specs").rmdir()
+
+
+def without_python(home: Home) -> None:
+    spec_of(home).write_text(spec_of(home).read_text().replace(sys.executable, "/nowhere/python"))
+
+
+REFUSED: dict[Callable[[Home], None], tuple[str, str]] = {
+    without_profile: ("there is no profile 'alpha'.", "taoprof kernel remove alpha"),
+    without_folder: (
+        "cannot start a kernel with 'alpha': 1 folder does not exist;",
+        "taoprof run alpha --mkdir -- true",
+    ),
+    without_python: ("'/nowhere/python' does not exist or has no ipykernel.", "taoprof kernel install alpha --python"),
+}
+"""By what is done: how the line begins, and the way back that it names."""
+
+
+@pytest.mark.parametrize("prepare", REFUSED)
+def test_a_kernel_that_is_refused_says_why_in_each_cell(home: Home, prepare: Callable[[Home], None]) -> None:
+    prepare(home)
+    begins, way = REFUSED[prepare]
+    with Kernel(home, name="taoprof-alpha") as kernel:
+        for code in ("!tao model detectnet_v2 train", "%env X=1", "1 +"):
+            cell = kernel.execute(code)
+            assert cell.failed
+            (line,) = cell.output.strip().splitlines()
+            assert line.startswith(f"taoprof: error: {begins}")
+            assert way in line
+            assert line.endswith("Then restart the kernel")
+        assert home.holds() == []
+
+
+def test_kills_leave_no_hold_and_take_no_other(home: Home, tmp_path: Path) -> None:
+    """Of the kernel, and of the server that started it."""
+    server = (
+        "import sys; from jupyter_client import KernelManager\n"
+        "kernel = KernelManager(kernel_name='taoprof-alpha'); kernel.start_kernel()\n"
+        "client = kernel.client(); client.start_channels(); client.wait_for_ready(timeout=60)\n"
+        "print(kernel.provisioner.pid, flush=True); sys.stdin.read()"
+    )
+    with (
+        Kernel(home, name="taoprof-alpha") as other,
+        subprocess.Popen(
+            [sys.executable, "-c", server],
+            env=home.environ,
+            cwd=home.root,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        ) as parent,
+    ):
+        try:
+            assert parent.stdout is not None
+            pid = int(parent.stdout.readline())
+            assert sorted(one[2] for one in held(home)) == sorted([other.pid, pid])
+        finally:
+            os.killpg(parent.pid, signal.SIGKILL)
+        until(lambda: held(home) == [("notebook", "alpha", other.pid)], "the server's kernel has ended")
+        other.kill()
+        assert held(home) == []
+
+
+RUNNERS = {
+    "papermill": ("--kernel", "taoprof-alpha", "train.ipynb", "done.ipynb"),
+    "nbconvert": ("--execute", "--to", "notebook", "--output", "done.ipynb", "train.ipynb"),
+}
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_programs_that_run_notebooks(home: Home, runner: str) -> None:
+    require(importlib.util.find_spec(runner), f"{runner} is not installed")
+    write_notebook(home.root / "train.ipynb", "import os; print(os.environ['SPECS_DIR'])", kernel="taoprof-alpha")
+    command = [sys.executable, "-m", runner, *RUNNERS[runner]]
+    environ = {**home.environ, "PATH": kernel_path()}
+    done = subprocess.run(command, env=environ, cwd=home.root, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    cell = json.loads((home.root / "done.ipynb").read_text())["cells"][0]
+    assert "".join(cell["outputs"][0]["text"]) == "/workspace/tao-experiments/detectnet_v2/specs\n"
+    assert home.holds() == []
+    without_profile(home)
+    done = subprocess.run(command, env=environ, cwd=home.root, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1
+    assert "taoprof: error: there is no profile 'alpha'." in done.stderr
+
+
+def test_what_is_installed_is_a_kernel_by_the_rules_of_jupyter_and_vs_code(home: Home, tmp_path: Path) -> None:
+    """VS Code hides kernels whose program has no absolute path, and cannot start those of a provisioner."""
     from jupyter_client.kernelspec import KernelSpecManager
-    from jupyter_client.manager import KernelManager
 
     home.profile("A.b")
-    home.run("kernel", "install", "A.b", "--python", sys.executable, check=True)
-    for name, value in home.environ.items():
-        monkeypatch.setenv(name, value)
-    manager = KernelSpecManager(kernel_dirs=[str(home.root / ".local/share/jupyter/kernels")])
-    name = folder_name("A.b")
-    assert manager.get_kernel_spec(name).display_name == "TAO: A.b"
-    kernel = KernelManager(kernel_name=name, kernel_spec_manager=manager)
-    kernel.start_kernel(cwd=str(home.root))
-    client = kernel.client()
-    client.start_channels()
+    prefix = tmp_path / "opt"
+    os.umask(old := os.umask(0o077))
     try:
-        client.wait_for_ready(timeout=30)
-        said: list[dict] = []
-        client.execute_interactive(
-            "import os; print(os.environ['LAUNCHER_MOUNTS'])", output_hook=said.append, timeout=30
-        )
-        assert str(home.state) in "".join(m["content"].get("text", "") for m in said)
-        assert [hold["profile"] for hold in home.holds()] == ["A.b"]
+        there = install(home, "A.b", "--prefix", str(prefix))
     finally:
-        client.stop_channels()
-        kernel.shutdown_kernel()
-    assert home.holds() == []
-
-
-def test_list_and_remove(home: Home) -> None:
-    for name in ("a", "A"):
-        home.profile(name)
-        home.run("kernel", "install", name, "--python", sys.executable, check=True)
-    listed = home.json("kernel", "list")["data"]["kernels"]
-    assert {kernel["profile"] for kernel in listed} == {"a", "A"}
-    home.run("kernel", "remove", "a", check=True)
-    assert home.run("kernel", "remove", "a").returncode == 4
+        os.umask(old)
+    manager = KernelSpecManager(kernel_dirs=[str(spec_of(home).parents[1]), str(prefix / "share/jupyter/kernels")])
+    manager.ensure_native_kernel = False
+    assert set(manager.find_kernel_specs()) == {"taoprof-alpha", there["kernel"]}
+    spec = manager.get_kernel_spec(there["kernel"])
+    assert spec.display_name == "TAO: A.b"
+    assert spec.language == "python"
+    assert spec.argv == [
+        home.taoprof,
+        "run",
+        "A.b",
+        "--",
+        sys.executable,
+        *"-m ipykernel_launcher -f".split(),
+        "{connection_file}",
+    ]
+    assert all(Path(spec.argv[at]).is_absolute() for at in (0, 4))
+    assert spec.metadata == {"taoprof": {"profile": "A.b"}, "debugger": True}
+    for name in (*LOGOS, "kernel.json"):
+        path = Path(spec.resource_dir, name)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o644, "of an environment that others use too"
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o755
+    assert Path(spec.resource_dir, "logo-svg.svg").read_text() == logo.svg()
+    for size in (32, 64):
+        assert Path(spec.resource_dir, f"logo-{size}x{size}.png").read_bytes()[:24] == logo.png(size)[:24]
+        assert logo.unpacked((logo.FOLDER / f"logo-{size}x{size}.png").read_bytes()) == logo.pixels(size)
+    home.environ["VIRTUAL_ENV"] = str(prefix)
+    assert {kernel["profile"] for kernel in home.json("kernel", "list")["data"]["kernels"]} == {"alpha", "A.b"}
+    assert [k["profile"] for k in home.json("kernel", "list", "--user")["data"]["kernels"]] == ["alpha"]
     home.run("kernel", "remove", "--all", check=True)
-    assert not list((home.root / ".local/share/jupyter/kernels").iterdir())
+    assert list(prefix.rglob("taoprof*")) == []
 
 
-def test_refusals(home: Home) -> None:
-    home.profile("a")
+def test_kernels_follow_their_profile(home: Home) -> None:
+    assert "kernel 'TAO: alpha' is now 'TAO: Beta'" in home.run("rename", "alpha", "Beta", check=True).stderr
+    assert [(k["profile"], k["kernel"]) for k in home.json("kernel", "list")["data"]["kernels"]] == [
+        ("Beta", "taoprof-.42eta")
+    ]
+    assert "kernel 'TAO: Beta' is now 'TAO: alpha'" in home.run("undo", check=True).stderr
+    assert json.loads(spec_of(home).read_text())["argv"][2] == "alpha"
+    assert "kernel 'TAO: alpha' removed" in home.run("remove", "alpha", check=True).stderr
+    assert not spec_of(home).parent.exists()
+    home.run("undo", check=True)
+    install(home, "alpha")
+    (home.profiles / "alpha.toml").unlink()
+    assert home.json("kernel", "list", "alpha")["data"]["kernels"][0]["problem"] == "no such profile"
+    home.run("kernel", "remove", "alpha", check=True)
+    assert home.run("kernel", "remove", "alpha").returncode == 4
+
+
+def test_refusals_and_kernels_that_are_not_ours(home: Home) -> None:
+    for words in (
+        *("install", "install alpha --all", "install alpha --user --sys-prefix", "list --all", "list --python x"),
+        *("remove", "remove alpha --all", "remove alpha --python x", "install alpha --python /bin/false"),
+    ):
+        assert home.run("kernel", *words.split()).returncode == 2, words
     assert home.run("kernel", "install", "b", "--python", sys.executable).returncode == 4
-    assert home.run("kernel", "install").returncode == 2
-    assert home.run("kernel", "install", "a", "--python", "/bin/false").returncode == 2
+    for number, content in enumerate(("", "[]", '{"metadata": 1}', '{"metadata": {"taoprof": {"profile": 1}}}')):
+        other = spec_of(home, f"other{number}")
+        other.parent.mkdir()
+        other.write_text(content)
+    name = "<script>alert(1)</script>\u202e\x1b[31m" + "x" * 10_000
+    hostile = {"argv": ["a", "b", "c", "d", "\x1b[31m"], "metadata": {"taoprof": {"profile": name}}}
+    other.write_text(json.dumps(hostile))
+    listed = home.run("kernel", "list", check=True).stdout
+    assert "\x1b" not in listed
+    assert "\u202e" not in listed
+    assert [k["profile"] for k in home.json("kernel", "list")["data"]["kernels"]] == [name, "alpha"]
+    assert home.run("kernel", "install", name).returncode == 2

@@ -128,8 +128,8 @@ def share_kernel(home: Home) -> None:
     spec.write_text(json.dumps({"argv": argv, "display_name": "TAO", "language": "python"}))
 
 
-def write_notebook(path: Path, *cells: str) -> Path:
-    """Write a notebook of code cells that wants the registered kernel."""
+def write_notebook(path: Path, *cells: str, kernel: str = KERNEL) -> Path:
+    """Write a notebook of code cells that wants a kernel, without one the registered one."""
     made = [
         {
             "cell_type": "code",
@@ -141,7 +141,7 @@ def write_notebook(path: Path, *cells: str) -> Path:
         }
         for number, source in enumerate(cells)
     ]
-    spec = {"name": KERNEL, "display_name": "TAO", "language": "python"}
+    spec = {"name": kernel, "display_name": "TAO", "language": "python"}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {"kernelspec": spec}, "cells": made}))
     return path

@@ -88,10 +88,13 @@ class Execution:
 class Kernel:
     """``with Kernel(home) as kernel: …`` has a kernel at work in the home; it is shut down, or killed, at the end.
 
-    ``notebook`` is what a server tells its kernel to be the notebook's path.
+    ``notebook`` is what a server tells its kernel to be the notebook's path, ``name`` the kernel: this Python's own, or
+    one that is installed for the home's owner.
     """
 
-    def __init__(self, home: Home, *, notebook: str = "", environ: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, home: Home, *, notebook: str = "", environ: dict[str, str] | None = None, name: str = "python3"
+    ) -> None:
         for package in ("ipykernel", "jupyter_client"):
             require(importlib.util.find_spec(package), f"{package} is not installed")
         from jupyter_client.kernelspec import KernelSpecManager
@@ -104,8 +107,9 @@ class Kernel:
         runtime.mkdir(parents=True, exist_ok=True)
         self._manager = KernelManager(
             connection_file=str(runtime / f"kernel-{next(NUMBERS)}.json"),
-            # This Python's own kernel, whatever others the person who runs the tests has registered.
-            kernel_spec_manager=KernelSpecManager(kernel_dirs=[]),
+            kernel_name=name,
+            # Whatever other kernels the person who runs the tests has registered.
+            kernel_spec_manager=KernelSpecManager(kernel_dirs=[str(home.root / ".local/share/jupyter/kernels")]),
         )
         # Open for all its life: a restart uses it once more.
         self._log = (home.root.parent / f"{Path(self._manager.connection_file).stem}.log").open("ab")
@@ -129,6 +133,15 @@ class Kernel:
             self._manager.shutdown_kernel(now=not self._manager.is_alive())
         self._manager.cleanup_resources()
         self._log.close()
+
+    def ask(self, kind: str, content: dict[str, Any]) -> dict[str, Any]:
+        """Send a request on the control channel and return the content of its answer."""
+        message = self._client.session.msg(kind, content)
+        self._client.control_channel.send(message)
+        while True:
+            answer = self._client.get_control_msg(timeout=30)
+            if answer["parent_header"].get("msg_id") == message["header"]["msg_id"]:
+                return dict(answer["content"])
 
     @property
     def pid(self) -> int:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from typing import Any
 
 from taoprofiles.cli.output import Result, table
 from taoprofiles.errors import NotFoundError, UsageError
+from taoprofiles.profiles.store import Store
 from taoprofiles.storage.paths import Context
 
 LOG_LINES = 50
@@ -15,7 +17,6 @@ LOG_LINES = 50
 
 def env_command(context: Context, args: argparse.Namespace) -> Result:
     from taoprofiles.profiles import env_formats
-    from taoprofiles.profiles.store import Store
 
     renderer = Store(context).renderer(args.name)
     variables, secrets = renderer.variables(), renderer.secrets()[0]
@@ -160,16 +161,34 @@ def schema_command(context: Context, args: argparse.Namespace) -> Result:
 def kernel_command(context: Context, args: argparse.Namespace) -> Result:
     from taoprofiles.profiles import kernels
 
+    _check_kernel_options(args)
+    folders = kernels.known_folders(context)
+    if args.user or args.action == "install":
+        folders = [kernels.user_folder(context)]
+    if args.sys_prefix or args.prefix is not None:
+        folders = [kernels.prefix_folder(context, args.prefix or sys.prefix)]
     if args.action == "list":
-        found = kernels.installed(context, args.prefix)
-        lines = table([(k["profile"], k["kernel"], k["python"]) for k in found]) if found else ["no kernels"]
-        return Result({"action": "list", "kernels": found}, lines)
-    if (args.name is None) != (args.all and args.action == "remove"):
-        raise UsageError("name one profile" + (", or --all" if args.action == "remove" else ""))
-    if args.action == "install":
-        found = [kernels.install(context, args.name, args.python, args.prefix)]
-        lines = [f"kernel 'TAO: {args.name}' installed in {context.short(found[0]['path'])}"]
+        found = kernels.installed(context, folders, args.name)
+        rows = [(k["kernel"], k["profile"], context.short(k["python"]), k["problem"]) for k in found]
+        lines = table([("KERNEL", "PROFILE", "PYTHON", ""), *rows], fit=True) if rows else ["no kernels"]
+    elif args.action == "install":
+        Store(context).text(args.name)  # before Python is looked for, which takes a moment
+        found = [kernels.install(context, args.name, kernels.find_python(context, args.python), folders[0])]
+        shown = kernels.display_name(args.name)
+        lines = [f"kernel '{shown}' installed in {context.short(found[0]['path'])}"]
     else:
-        found = kernels.remove(context, args.name, args.prefix)
-        lines = [f"kernel 'TAO: {kernel['profile']}' removed" for kernel in found] or ["no kernels"]
+        found = kernels.remove(context, args.name, folders)
+        lines = [f"kernel '{kernels.display_name(kernel['profile'])}' removed" for kernel in found] or ["no kernels"]
     return Result({"action": args.action, "kernels": found}, lines)
+
+
+def _check_kernel_options(args: argparse.Namespace) -> None:
+    """Raise UsageError for options that exclude each other, or that the action does not have."""
+    if args.user + args.sys_prefix + (args.prefix is not None) > 1:
+        raise UsageError("--user, --prefix and --sys-prefix cannot be combined")
+    if args.python is not None and args.action != "install":
+        raise UsageError(f"--python is an option of 'install', not of '{args.action}'")
+    if args.all and args.action != "remove":
+        raise UsageError(f"--all is an option of 'remove', not of '{args.action}'")
+    if args.action != "list" and (args.name is None) != args.all:
+        raise UsageError("name one profile" + (", or --all" if args.action == "remove" else ""))

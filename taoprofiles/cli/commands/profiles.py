@@ -11,7 +11,7 @@ from taoprofiles.cli import prompts
 from taoprofiles.cli.arguments import split_setting
 from taoprofiles.cli.output import Result, after_change, missing_folders
 from taoprofiles.errors import TaoprofError, UsageError
-from taoprofiles.profiles import manage
+from taoprofiles.profiles import kernels, manage
 from taoprofiles.profiles.store import Store
 from taoprofiles.storage.paths import Context
 from taoprofiles.switching.status import get_status
@@ -109,10 +109,14 @@ def _describe_problems(context: Context, name: str, settings: Mapping[str, str |
 
 def rename_command(context: Context, args: argparse.Namespace) -> Result:
     manage.rename(context, args.name, args.to)
+    messages = kernels.follow(context, args.name, args.to)
     data = {"name": args.to, "path": Store(context).path(args.to)}
-    return Result(data, [f"profile '{args.name}' renamed to '{args.to}'"])
+    return Result(data, [f"profile '{args.name}' renamed to '{args.to}'"], messages=messages)
 
 
 def remove_command(context: Context, args: argparse.Namespace) -> Result:
     manage.remove(context, args.name, force=args.force)
-    return Result({"name": args.name}, [f"profile '{args.name}' removed. To restore it: taoprof undo"])
+    messages = kernels.follow(context, args.name, None)
+    return Result(
+        {"name": args.name}, [f"profile '{args.name}' removed. To restore it: taoprof undo"], messages=messages
+    )

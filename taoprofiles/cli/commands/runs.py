@@ -28,7 +28,7 @@ def run_command(context: Context, args: argparse.Namespace) -> Result:
     from dataclasses import replace
 
     from taoprofiles.holds.waiting import wait_until_free
-    from taoprofiles.runs import resources
+    from taoprofiles.runs import kernel, resources
     from taoprofiles.runs import run as runs
 
     if not args.command:
@@ -44,6 +44,9 @@ def run_command(context: Context, args: argparse.Namespace) -> Result:
         image=args.image,
         terminal=sys.stdin.isatty() and sys.stdout.isatty() and not args.json and not args.detach,
     )
+
+    if kernel.is_kernel(args.command, options) and not (args.json or args.detach):
+        kernel.start(context, args.name, args.command, options)
 
     def attempt(waiting: Sequence[Request] = ()) -> runs.Run:
         return runs.prepare(context, args.name, args.command, options=replace(options, waiting=waiting))

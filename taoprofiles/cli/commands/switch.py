@@ -140,8 +140,13 @@ def undo_command(context: Context, args: argparse.Namespace) -> Result:
     effect, done = _undo_effect(context, plan)
     line = f"undoing entry {number} ({action}{'' if profile == '-' else f' {profile}'}, {time}): {effect}"
     switch.undo(context, number)
+    messages = [] if args.json else [line]
+    if entry.target == "profile" and (entry.was is not None or entry.before is None):
+        from taoprofiles.profiles import kernels
+
+        messages += kernels.follow(context, entry.profile or "", entry.was)
     data = {"id": entry.id, "target": entry.target, "profile": entry.profile, "name": plan.name}
-    return Result(data, [f"entry {number} undone: {done}"], messages=[] if args.json else [line])
+    return Result(data, [f"entry {number} undone: {done}"], messages=messages)
 
 
 def _undo_effect(context: Context, plan: switch.Undo) -> tuple[str, str]:
