@@ -310,6 +310,8 @@ ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
             dest="user_values",
         ),
         _flag("--force", "replace an existing profile of that name ('taoprof undo' restores it)"),
+        _flag("--kernel", "also install the Jupyter kernel of the profile, as 'taoprof kernel install' does"),
+        _flag("--in-place", "with --kernel: set it in the notebook itself; a copy of the file is kept as FILE.bak"),
     ),
     "edit": (_profile(),),
     "set": (

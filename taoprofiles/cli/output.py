@@ -293,11 +293,12 @@ def exit_status(hold: Hold) -> str:
     return f"exit status {'unknown' if hold.status is None else hold.status}"
 
 
-def missing_folders(context: Context, name: str, folders: Sequence[str]) -> str:
-    """Return the message that names source folders that do not exist."""
+def missing_folders(context: Context, name: str, folders: Sequence[str], *, switch: bool = True) -> str:
+    """Return the message that names source folders that do not exist; ``switch``: its command switches too."""
     count = "1 folder does" if len(folders) == 1 else f"{len(folders)} folders do"
     names, them = ", ".join(map(context.short, folders)), "it" if len(folders) == 1 else "them"
-    return f"{count} not exist: {names}. To create {them}: taoprof use {name} --mkdir"
+    command = f"use {name} --mkdir" if switch else f"run {name} --mkdir -- true"
+    return f"{count} not exist: {names}. To create {them}: taoprof {command}"
 
 
 def profile_lines(context: Context, title: str, summary: dict[str, Any]) -> list[str]:

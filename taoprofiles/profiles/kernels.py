@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -13,7 +14,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from taoprofiles.errors import NotFoundError, TaoprofError, UsageError
+from taoprofiles.errors import InvalidStateError, NotFoundError, TaoprofError, UsageError
 from taoprofiles.profiles.store import Store, is_name
 from taoprofiles.storage import atomic, best_effort, files
 from taoprofiles.storage.locks import Lock
@@ -27,6 +28,7 @@ LOGOS = ("logo-svg.svg", "logo-32x32.png", "logo-64x64.png")
 
 _SPEC = "kernel.json"
 _LIMIT = 1 << 20
+_NOTEBOOK_LIMIT = 64 << 20
 _SECONDS = 20.0
 
 
@@ -139,6 +141,32 @@ def follow(context: Context, profile: str, renamed: str | None) -> list[str]:
             new = "removed" if renamed is None else f"is now '{display_name(renamed)}'"
             messages.append(f"kernel '{display_name(profile)}' {new}")
     return messages
+
+
+def set_in_notebook(context: Context, path: str, profile: str) -> str | None:
+    """Make the kernel of a profile the notebook's; return the path of the copy of the file as it was.
+
+    None if the notebook has that kernel already. Raises InvalidStateError for a file that is no notebook.
+    """
+    wanted = {"display_name": display_name(profile), "language": "python", "name": kernel_name(profile)}
+    with Lock(context.lock):
+        content, status = files.read(path, _NOTEBOOK_LIMIT) or b"", files.stat_or_none(path)
+        try:
+            notebook = json.loads(content)
+            metadata = notebook.setdefault("metadata", {})
+            before, metadata["kernelspec"] = metadata.get("kernelspec"), wanted
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            raise InvalidStateError(f"'{path}' is not a notebook") from None
+        if before == wanted or status is None:
+            return None
+        indent = re.match(rb"\s*\{\r?\n([ \t]+)", content)
+        text = json.dumps(notebook, indent=indent[1].decode() if indent else 1, ensure_ascii=content.isascii()) + "\n"
+        backups = (f"{path}.bak{number}" for number in ("", *range(2, 1000)))
+        backup = next(name for name in backups if not os.path.lexists(name))
+        attributes = atomic.FileAttributes(status.st_mode, status.st_uid, status.st_gid)
+        atomic.replace(backup, content, attributes=attributes)
+        atomic.replace(path, text.encode("utf-8", "surrogatepass"))
+    return backup
 
 
 def find_python(context: Context, python: str | None) -> str:

@@ -292,3 +292,30 @@ def test_refusals_and_kernels_that_are_not_ours(home: Home) -> None:
     assert "\u202e" not in listed
     assert [k["profile"] for k in home.json("kernel", "list")["data"]["kernels"]] == [name, "alpha"]
     assert home.run("kernel", "install", name).returncode == 2
+
+
+def test_import_installs_the_kernel_and_sets_it_only_if_asked(home: Home) -> None:
+    notebook = home.root / "project/detectnet_v2.ipynb"
+    notebook.write_bytes((ROOT / "docs/examples/detectnet_v2.ipynb").read_bytes())
+    notebook.chmod(0o640)
+    before = notebook.read_bytes()
+    words = ("import", str(notebook), "--set", f"LOCAL_PROJECT_DIR={home.root}/project", "--kernel")
+    for more in (["--in-place", "--name", "x"], ["--kernel"]):
+        assert home.run("import", str(home.root / "project"), *more).returncode == 2
+    done = home.run(*words, check=True)
+    assert (
+        "kernel 'TAO: detectnet_v2' installed in ~/.local/share/jupyter/kernels/taoprof-detectnet_v2\n" in done.stdout
+    )
+    assert "choose the kernel 'TAO: detectnet_v2' in the notebook" in done.stderr
+    assert "%taoprof use" not in done.stderr
+    assert notebook.read_bytes() == before
+    for backup in (f"{notebook}.bak", None):
+        data = home.json(*words, "--in-place", "--force")["data"]
+        assert (data["kernel"]["kernel"], data["backup"]) == ("taoprof-detectnet_v2", backup)
+    assert Path(f"{notebook}.bak").read_bytes() == before
+    spec = {"display_name": "TAO: detectnet_v2", "language": "python", "name": "taoprof-detectnet_v2"}
+    text = notebook.read_text()
+    old = json.loads(before)
+    assert json.loads(text) == {**old, "metadata": {**old["metadata"], "kernelspec": spec}}
+    assert len(set(text.splitlines()) ^ set(before.decode().splitlines())) <= 6, "the rest of the text is as it was"
+    assert stat.S_IMODE(notebook.stat().st_mode) == stat.S_IMODE(Path(f"{notebook}.bak").stat().st_mode) == 0o640

@@ -20,7 +20,7 @@ from taoprofiles.importer.cells import NOTEBOOK_LIMIT
 from taoprofiles.importer.state import doubt, is_placeholder
 from taoprofiles.masking import printable
 from taoprofiles.mounts import mapping
-from taoprofiles.profiles import convert, manage
+from taoprofiles.profiles import convert, kernels, manage
 from taoprofiles.profiles.model import parse, template, to_toml
 from taoprofiles.profiles.rendering import NOT_WRITTEN, Renderer
 from taoprofiles.profiles.store import Store, check_name
@@ -50,6 +50,40 @@ _FILES_LIMIT = 2000
 
 
 def import_command(context: Context, args: argparse.Namespace) -> Result:
+    if not args.kernel:
+        if args.in_place:
+            raise UsageError("--in-place is about the kernel: add --kernel")
+        return _import(context, args)
+    if args.file is not None and os.path.isdir(context.expand_user(args.file)):
+        raise UsageError("--kernel is for one file")
+    if args.in_place and not (args.file or "").endswith(".ipynb"):
+        raise UsageError("--in-place is for notebooks (.ipynb)")
+    python = kernels.find_python(context, None)  # before anything is asked
+    result = _import(context, args)
+    name = result.data["name"]
+    if name is None:
+        return result
+    with after_change(f"profile '{name}' was created"):
+        return _with_kernel(context, args, result, kernels.install(context, name, python, kernels.user_folder(context)))
+
+
+def _with_kernel(context: Context, args: argparse.Namespace, result: Result, kernel: dict[str, Any]) -> Result:
+    """Return the result of an import with the kernel that was installed; with ``--in-place`` the notebook gets it."""
+    title = kernels.display_name(kernel["profile"])
+    lines = [f"kernel '{title}' installed in {context.short(kernel['path'])}"]
+    messages = list(result.messages)
+    backup = None
+    if args.in_place:
+        backup = kernels.set_in_notebook(context, context.absolute(args.file), kernel["profile"])
+        saved = f" (before: {context.short(backup)})" if backup else ""
+        lines.append(f"'{args.file}' uses it{saved}")
+    else:
+        messages.append(f"to use it, choose the kernel '{title}' in the notebook")
+    data = {**result.data, "kernel": kernel, "backup": backup}
+    return result._replace(data=data, lines=[*result.lines[:1], *lines, *result.lines[1:]], messages=messages)
+
+
+def _import(context: Context, args: argparse.Namespace) -> Result:
     user_values = dict(map(_setting, args.user_values))
     if args.file is not None and os.path.isdir(context.expand_user(args.file)):
         return _import_folder(context, args, user_values)
@@ -109,12 +143,12 @@ def _still_needed(context: Context, name: str) -> list[str]:
     return _missing(context, name, renderer.summary())
 
 
-def _missing(context: Context, name: str, summary: dict[str, Any]) -> list[str]:
+def _missing(context: Context, name: str, summary: dict[str, Any], *, switch: bool = True) -> list[str]:
     """Return messages that name the source folders that do not exist."""
     missing = [mount["source"] for mount in summary["mounts"] if mount["exists"] is False]
     messages = [f"'{path}' is not a folder's path: {doubt(path)}" for path in missing if doubt(path)]
     folders = [path for path in missing if not doubt(path)]
-    return [*messages, missing_folders(context, name, folders)] if folders else messages
+    return [*messages, missing_folders(context, name, folders, switch=switch)] if folders else messages
 
 
 def _is_toml(content: bytes) -> bool:
@@ -160,8 +194,8 @@ def _import_code(
         lines = []
     manage.write(context, "import", name, to_toml(profile).encode(), replace=args.force)
     missing = [mount["source"] for mount in summary["mounts"] if mount["exists"] is False]
-    notes += _missing(context, name, summary)
-    if source.is_notebook:
+    notes += _missing(context, name, summary, switch=not args.kernel)
+    if source.is_notebook and not args.kernel:
         notes.append(f"to replace the cells that set paths: %load_ext taoprofiles, then %taoprof use {name}")
     data = {"name": name, "path": Store(context).path(name), **summary, "notes": notes, "missing": missing}
     return Result(data, [f"'{where}' imported as profile '{name}'", *lines], messages=notes)
