@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 
 from taoprofiles.launcher.host import Host
 
+ENTRY_KEYS = {"Mounts": ("source", "destination"), "Envs": ("variable", "value")}
+"""By list of the mounts file: the keys that each entry needs. The launcher reads no others."""
+
 
 class Location(NamedTuple):
     """A position in the launcher's input, such as ``Mounts[1].source``.

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from taoprofiles.launcher.host import Host
-from taoprofiles.launcher.location import Location, ResolvedMount, missing_source
+from taoprofiles.launcher.location import ENTRY_KEYS, Location, ResolvedMount, missing_source
 from taoprofiles.launcher.prediction import RefusedError, StartLog
 
 
@@ -75,10 +75,10 @@ def _take_mounts(value: Any, host: Host, log: StartLog) -> list[ResolvedMount]:
         entries = list(value)
     for index, entry in enumerate(entries):
         location = Location("Mounts", index)
-        if not _has_keys(entry, ("source", "destination"), "Mounts are not formatted correctly.", location, log):
+        if not _has_keys(entry, "Mounts are not formatted correctly.", location, log):
             continue
         paths: list[str] = []
-        for key in ("source", "destination"):
+        for key in ENTRY_KEYS["Mounts"]:
             with log.step("Mounts", index, key):
                 paths.append(host.realpath(host.expanduser(entry[key])))
         if len(paths) < 2:
@@ -97,16 +97,12 @@ def _take_variables(value: Any, log: StartLog) -> list[tuple[Location, dict[str,
         entries = list(value)
     located = [(Location("Envs", index), entry) for index, entry in enumerate(entries)]
     message = "Env variables aren't formatter correctly."
-    return [
-        (location, entry)
-        for location, entry in located
-        if _has_keys(entry, ("variable", "value"), message, location, log)
-    ]
+    return [(location, entry) for location, entry in located if _has_keys(entry, message, location, log)]
 
 
-def _has_keys(entry: Any, required: tuple[str, str], message: str, location: Location, log: StartLog) -> bool:
+def _has_keys(entry: Any, message: str, location: Location, log: StartLog) -> bool:
     before = len(log.refusals)
     with log.step(*location):
-        if not set(required) <= set(entry.keys()):
+        if not set(ENTRY_KEYS[location.section]) <= set(entry.keys()):
             raise RefusedError("AssertionError", message, location)
     return len(log.refusals) == before

@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles.errors import InvalidProfileError, InvalidStateError, UsageError
+from taoprofiles.launcher.location import ENTRY_KEYS
 from taoprofiles.launcher.quoting import expand_variables
 from taoprofiles.masking import is_secret
 from taoprofiles.profiles.model import Profile, from_data
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     Expression: TypeAlias = Callable[[str, bool], str]
 
 _REFERENCE = re.compile(r"\$\{[^{}]*\}")
-_ITEM_KEYS = {"Mounts": ("source", "destination"), "Envs": ("variable", "value")}
 
 
 def from_mapping(
@@ -41,7 +41,7 @@ def from_mapping(
     that a profile cannot express.
     """
     express = express or (lambda text, is_path: escape_dollars(context.short(text) if is_path else text))
-    known = (*_ITEM_KEYS, "DockerOptions")
+    known = (*ENTRY_KEYS, "DockerOptions")
     problems = [f"{key}: not a key that the launcher takes" for key in mapping if key not in known]
     if "Mounts" not in mapping:
         problems.append("Mounts: missing; the launcher needs it")
@@ -106,7 +106,7 @@ def _validated(data: dict[str, Any], name: str) -> tuple[list[str], Profile | No
 def _items(mapping: Mapping[str, Any], section: str) -> Iterator[tuple[int, tuple[Any, Any]]]:
     """Yield the two values of each item of Mounts or Envs with its number; None for a value that is missing."""
     items = mapping.get(section, [])
-    first, second = _ITEM_KEYS[section]
+    first, second = ENTRY_KEYS[section]
     for number, item in enumerate(items if isinstance(items, list) else [items]):
         yield number, (item.get(first), item.get(second)) if isinstance(item, dict) else (None, None)
 
@@ -115,7 +115,7 @@ def ignored_keys(mapping: Mapping[str, Any]) -> list[str]:
     """Return a line for each key of a mapping that a profile leaves out, since the launcher does not read it."""
     keys = {
         f"{section}[{number}].{key}"
-        for section, known in _ITEM_KEYS.items()
+        for section, known in ENTRY_KEYS.items()
         if isinstance(mapping.get(section), list)
         for number, item in enumerate(mapping[section])
         if isinstance(item, dict)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from taoprofiles.launcher.host import Host
+from taoprofiles.launcher.location import ENTRY_KEYS
 from taoprofiles.launcher.mounts_file import Content
 from taoprofiles.launcher.prediction import Prediction, Refusal, SilentEffect
 from taoprofiles.launcher.versions import Behaviour
@@ -16,7 +17,6 @@ from taoprofiles.rules.finding import Finding, error, warning
 from taoprofiles.rules.locations import Lines, Locator
 
 _SECTIONS = ("Mounts", "Envs", "DockerOptions")
-_KEYS = {"Mounts": ("source", "destination"), "Envs": ("variable", "value")}
 
 
 class MountsFile(NamedTuple):
@@ -36,7 +36,7 @@ def check(prediction: Prediction, file: MountsFile, behaviour: Behaviour, host: 
         section, number, _ = refusal.location
         if section == "file":
             yield _file(refusal, file)
-        elif section in _KEYS:
+        elif section in ENTRY_KEYS:
             if section == "Envs" or number not in accepted:  # else the source is missing: a rule of its own
                 yield _entry(refusal, file.locate)
         elif section == "DockerOptions":
@@ -86,7 +86,7 @@ def _entry(refusal: Refusal, locate: Locator) -> Finding:
     elif key:
         what, hint = f"entry {number}: {key} is not a path", "write it in quotes"
     else:
-        what, hint = f"entry {number} needs {' and '.join(_KEYS[section])}", ""
+        what, hint = f"entry {number} needs {' and '.join(ENTRY_KEYS[section])}", ""
     stops = f"the launcher stops: {refusal}"
     return error("file-shape", locate(refusal.location), what, stops, hint, by_hand=True)
 
@@ -105,7 +105,7 @@ def _ignored_keys(content: Content, locate: Locator) -> Iterator[Finding]:
     for location, entry in located:
         for key in entry:
             is_mode = location.section == "Mounts" and key in ("mode", "ro", "readonly", "read_only")
-            if key in _KEYS[location.section] or (is_mode and entry[key] in ("rw", False)):
+            if key in ENTRY_KEYS[location.section] or (is_mode and entry[key] in ("rw", False)):
                 continue
             what = f"the launcher ignores {key}={json.dumps(entry[key])}" if is_mode else f"the launcher ignores {key}"
             why = "the mount is always writable" if is_mode else ""
