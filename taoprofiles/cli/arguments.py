@@ -241,6 +241,7 @@ ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
         ),
     ),
     "status": (
+        _flag("--watch", "show it until Ctrl-C or q; without a terminal, print it again after each change"),
         _flag("--check", "exit with 6 unless a profile is active and unchanged"),
         _flag("--paths", "show only where taoprof keeps its files"),
         _REVEAL,

@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +15,7 @@ from taoprofiles.errors import TaoprofError
 from taoprofiles.masking import printable, shorten, text_width
 
 if TYPE_CHECKING:  # --help and --version load nothing of these
+    from taoprofiles.cli.status import StatusReport
     from taoprofiles.holds.hold import Hold
     from taoprofiles.holds.waiting import WaitingCommand
     from taoprofiles.mounts.mapping import Difference
@@ -28,6 +29,7 @@ STDERR = 2
 SHOWN_PROBLEMS = 20
 SPARKLINE = 16
 """Values that a sparkline shows."""
+LAST_LINE_LIMIT = 80
 NARROWEST = 12
 """Columns below which no cell of a table is cut."""
 
@@ -242,32 +244,66 @@ def sparkline(values: Sequence[float], *, encoding: str | None = None) -> str:
     )
 
 
-def progress_text(hold: Hold, progress: Progress | None) -> str:
-    """Return how far a run is, in one line; without a progress for how long it has been running."""
+class ProgressCells(NamedTuple):
+    """How far a run is, as text; "" stands for what is not known."""
+
+    state: str = ""
+    epoch: str = ""
+    seconds_per_epoch: str = ""
+    left: str = ""
+    metrics: str = ""
+    message: str = ""
+
+
+def progress_cells(progress: Progress) -> ProgressCells:
+    """Return a progress as text."""
     from taoprofiles.holds.hold import format_age
 
-    now = time.time()
-    if progress is None:
-        return f"running for {format_age(now - hold.since)}"
-    parts = [] if progress.state == "running" else [progress.state]
-    if progress.epoch is not None and progress.state != "finished":
-        parts.append(f"epoch {progress.epoch}" + (f"/{progress.epochs}" if progress.epochs is not None else ""))
-    if progress.seconds_per_epoch is not None:
-        parts.append(f"{format_age(progress.seconds_per_epoch, exact=True)} per epoch")
-    left = progress.seconds_left(now)
-    if left is not None:
-        parts.append(f"{format_age(left)} left")
-    for metric in progress.main_metrics():
-        parts.append(f"{metric.name} {metric.values[-1]:.4g} {sparkline(metric.values)}".rstrip())
-    if progress.message:
-        parts.append(progress.message)
-    return ", ".join(parts) or f"running for {format_age(now - hold.since)}"
+    epoch = "" if progress.epoch is None or progress.state == "finished" else str(progress.epoch)
+    epoch += f"/{progress.epochs}" if epoch and progress.epochs is not None else ""
+    seconds, left = progress.seconds_per_epoch, progress.seconds_left(time.time())
+    metrics = [
+        f"{metric.name} {metric.values[-1]:.4g} {sparkline(metric.values)}".rstrip()
+        for metric in progress.main_metrics()
+    ]
+    return ProgressCells(
+        state="" if progress.state == "running" else progress.state,
+        epoch=epoch,
+        seconds_per_epoch="" if seconds is None else format_age(seconds, exact=True),
+        left="" if left is None else format_age(left),
+        metrics=", ".join(metrics),
+        message=progress.message,
+    )
 
 
-def progress_rows(holds: Sequence[Hold], progress: Mapping[str, Progress]) -> list[tuple[str, ...]]:
-    """Return the rows of a table with how far each run is; ``progress`` is by the id of the hold."""
-    runs = [hold for hold in holds if hold.kind == "run" or hold.id in progress]
-    return [(hold.id, hold.profile or "-", progress_text(hold, progress.get(hold.id))) for hold in runs]
+def progress_text(hold: Hold, progress: Progress | None, last_line: str = "") -> str:
+    """Return how far a run is, in one line; without figures for how long it has been running, and its last line."""
+    from taoprofiles.holds.hold import format_age
+
+    cells = progress_cells(progress) if progress is not None else ProgressCells()
+    parts = [
+        cells.state,
+        cells.epoch and f"epoch {cells.epoch}",
+        cells.seconds_per_epoch and f"{cells.seconds_per_epoch} per epoch",
+        cells.left and f"{cells.left} left",
+        cells.metrics,
+        cells.message,
+    ]
+    running = f"running for {format_age(time.time() - hold.since)}"
+    return ", ".join(filter(None, parts)) or ": ".join(filter(None, (running, shorten(last_line, LAST_LINE_LIMIT))))
+
+
+def progress_rows(report: StatusReport) -> list[tuple[str, ...]]:
+    """Return the rows of a table with how far each run is."""
+    runs = [hold for hold in report.active.holds if hold.kind == "run" or hold.id in report.progress]
+    return [
+        (
+            hold.id,
+            hold.profile or "-",
+            progress_text(hold, report.progress.get(hold.id), report.last_lines.get(hold.id, "")),
+        )
+        for hold in runs
+    ]
 
 
 def queue_rows(context: Context, commands: Sequence[WaitingCommand]) -> list[tuple[str, ...]]:

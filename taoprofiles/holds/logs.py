@@ -21,6 +21,7 @@ KEPT_LOGS = 100
 """Logs that are kept: those of the newest runs."""
 
 _LINE_LIMIT = 1 << 20
+_LAST_LINE_LIMIT = 1 << 13
 
 
 class RunLog:
@@ -101,6 +102,13 @@ class LogReader:
             if end or not chunk:
                 lines, self._incomplete = self._incomplete[:end], self._incomplete[end:]
                 return self._masked(lines)
+
+    def last_line(self) -> str:
+        """Return the last line that is not blank, "" if there is none near the end; a progress bar is many lines."""
+        size = os.fstat(self._fd).st_size
+        end = os.pread(self._fd, _LAST_LINE_LIMIT, max(0, size - _LAST_LINE_LIMIT))
+        pieces = [piece for piece in end.replace(b"\r", b"\n").replace(b"\0", b"").split(b"\n") if piece.strip()]
+        return self._masked(pieces[-1]).decode("utf-8", "replace").strip() if pieces else ""
 
     def rest(self) -> bytes:
         """Return the line that is not complete."""

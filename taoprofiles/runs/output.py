@@ -12,6 +12,7 @@ from taoprofiles.holds.hold import Hold
 from taoprofiles.holds.logs import LogReader, RunLog
 from taoprofiles.profiles.store import Store
 from taoprofiles.runs.log import ended_run
+from taoprofiles.storage import files
 from taoprofiles.storage.paths import Context
 
 INTERVAL = 0.3
@@ -41,6 +42,16 @@ def last_lines(reader: LogReader, number: int | None, *, to_end: bool) -> bytes:
     while chunk := reader.read():
         lines.extend(io.BytesIO(chunk))  # as lines that end with "\n": a progress bar is one line
     return b"".join(lines) + (reader.rest() if to_end else b"")
+
+
+def last_line(context: Context, run: Hold) -> str:
+    """Return the last line that a run has printed; "" if it has no log."""
+    if files.stat_or_none(RunLog(context, run.id).path) is None:  # else the profile would be read for its secrets
+        return ""
+    try:
+        return open_log(context, run).last_line()
+    except (TaoprofError, OSError):
+        return ""
 
 
 def follow(context: Context, run: Hold, reader: LogReader) -> Iterator[bytes]:

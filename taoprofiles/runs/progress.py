@@ -134,11 +134,6 @@ class ProgressReader:
         return None
 
 
-def read_progress(holds: Sequence[Hold]) -> dict[str, Progress]:
-    """Return the progress of each active run that has one, by the id of its hold. Never raises."""
-    return ProgressReader().read(holds)
-
-
 def status_files(hold: Hold) -> Iterator[str]:
     """Yield the files to which the run's task may write: in its results folders, and in the task's folder in each.
 

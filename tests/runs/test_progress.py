@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from taoprofiles.cli import output
 from taoprofiles.holds.hold import Hold
 from taoprofiles.runs import progress
-from taoprofiles.runs.progress import Progress, read_progress
+from taoprofiles.runs.progress import Progress, ProgressReader
 from tests.support.engine import until
 from tests.support.sandbox import Sandbox
 
@@ -270,7 +270,7 @@ def test_a_file_of_a_gigabyte_is_read_at_its_end_alone(tmp_path: Path) -> None:
 def test_a_file_that_does_not_change_is_read_once(tmp_path: Path) -> None:
     path = write(tmp_path / "status.json", epoch_line(1, 3), NOW + 1)
     hold = Hold(id="x", since=NOW - 1.0, results=[str(tmp_path)])
-    reader = progress.ProgressReader()
+    reader = ProgressReader()
     with mock.patch("taoprofiles.runs.progress.read_file", wraps=progress.read_file) as read:
         assert [reader.read([hold])["x"].epoch for _ in range(3)] == [3, 3, 3]
         assert read.call_count == 1
@@ -285,13 +285,13 @@ def test_the_folder_of_the_runs_own_task_is_read(tmp_path: Path) -> None:
 
     def epoch_of(*command: str) -> int | None:
         hold = Hold(id="x", since=NOW - 1.0, results=[str(tmp_path)], command=list(command))
-        return read_progress([hold])["x"].epoch
+        return ProgressReader().read([hold])["x"].epoch
 
     assert epoch_of("tao", "model", "dino", "train", "-e", "spec.yaml") == 1
     assert epoch_of("tao", "deploy", "dino", "evaluate") == 3
     assert epoch_of("bash", "train.sh") == 3, "the one that was written last"
     holds = [Hold(id=name, since=NOW - 1.0, results=[str(tmp_path)]) for name in ("x", "y")]
-    assert read_progress(holds) == {}, "the lines of two runs in one file cannot be told apart"
+    assert ProgressReader().read(holds) == {}, "the lines of two runs in one file cannot be told apart"
 
 
 def test_a_sparkline_shows_any_values() -> None:

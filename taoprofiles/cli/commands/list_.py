@@ -20,12 +20,12 @@ def list_command(context: Context, args: argparse.Namespace) -> Result:
     known: tuple[str, str | None] | None = current_cache.read(context)
     messages = []
     if known is None or known[0] == current_cache.UNMANAGED:  # it takes the file's digest, for which OpenSSL is loaded
-        from taoprofiles.cli.commands import show
+        from taoprofiles.cli.status import explain_unmanaged
         from taoprofiles.switching.status import get_status
 
         now = get_status(context)
         known = now.state, now.name
-        messages += [show.explain_unmanaged(context, now)] if now.state == "unmanaged" else []
+        messages += [explain_unmanaged(context, now)] if now.state == "unmanaged" else []
     state, active = known
     rows, profiles = [("", "NAME", "LAYOUT", "PROJECT", "LAST USED", "DESCRIPTION")], []
     for summary in _summaries(context):

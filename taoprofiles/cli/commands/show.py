@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from taoprofiles import current_cache
 from taoprofiles.cli.output import (
@@ -18,17 +18,14 @@ from taoprofiles.cli.output import (
     queue_rows,
     table,
 )
+from taoprofiles.cli.status import StatusReport, explain, get_report, status_rows, status_warnings
 from taoprofiles.errors import InvalidStateError, NotFoundError, TaoprofError, UsageError
-from taoprofiles.holds.hold import OWN_KINDS, Hold, blocking_holds
+from taoprofiles.holds.hold import OWN_KINDS, Hold
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Store
-from taoprofiles.storage import files
 from taoprofiles.storage.paths import Context
 from taoprofiles.switching import status
 from taoprofiles.switching.status import Status
-
-if TYPE_CHECKING:
-    from taoprofiles.runs.progress import Progress
 
 DIFFERS = 6
 """The exit status of ``diff`` and ``status --check`` if something differs."""
@@ -40,11 +37,11 @@ def current_command(context: Context, args: argparse.Namespace) -> Result:
     own = current_cache.own_profile(context)
     data = {"name": own or now.name, "state": "active" if own else now.state}
     if own:
-        other = f"; {context.short(context.mapping_file)}: {_explain(context, now)}"
+        other = f"; {context.short(context.mapping_file)}: {explain(context, now)}"
         return Result(data, [own], messages=[] if args.short else [f"a mounts file of its own{other}"])
     if args.short:
         return Result(data, [current_cache.short(now.state, now.name)])
-    messages = [] if now.state == "active" else [_explain(context, now)]
+    messages = [] if now.state == "active" else [explain(context, now)]
     return Result(data, [now.name or f"({now.state})"], messages=messages)
 
 
@@ -53,35 +50,33 @@ def status_command(context: Context, args: argparse.Namespace) -> Result:
         names = ("mapping_file", "profiles", "state", "history", "objects", "cache", "lock", "guard")
         paths = {name: getattr(context, name) for name in names}
         return Result({"paths": paths}, table(list(paths.items())))
-    from taoprofiles.holds import manage, waiting
+    if args.watch:
+        if args.json:
+            raise UsageError("--watch cannot be combined with --json", hint="repeat 'taoprof status --json'")
+        from taoprofiles.cli import watch
 
-    now = status.get_status(context)
-    similar = _similar_profile(context, now)
+        watch.watch(context, lambda report: _to_result(context, args, report))
+        return Result({})
+    return _to_result(context, args, get_report(context))
+
+
+def _to_result(context: Context, args: argparse.Namespace, report: StatusReport) -> Result:
+    now, similar, active = report.now, report.similar, report.active
     compared = now.name or (similar[0] if similar else now.last)
     changes = _drift(context, now, compared)
-    active = manage.active_holds(context, others=True)
-    progress, queue = _progress(active.holds), waiting.waiting_commands(context)
-    guard = _guard_status(context, active.holds)
-    lines = _status_lines(context, now, similar, guard)
+    lines = table(status_rows(context, report))
     if changes:
         lines.append(f"differences   '{compared}' (-), {context.short(context.mapping_file)} (+):")
         lines += ["  " + line for line in change_lines(changes, reveal=args.reveal)]
     if active.holds:
         lines += ["holds and runs:", *table(hold_rows(active.holds), indent="  ", fit=True)]
-    if rows := progress_rows(active.holds, progress):
+    if rows := progress_rows(report):
         lines += ["progress:", *table(rows, indent="  ", fit=True)]
-    if queue:
-        lines += ["waiting, in this order:", *table(queue_rows(context, queue), indent="  ", fit=True)]
+    if report.queue:
+        lines += ["waiting, in this order:", *table(queue_rows(context, report.queue), indent="  ", fit=True)]
     if active.others:
         lines += ["other containers with GPUs on this engine:", *table(_other_rows(active.others), indent="  ")]
-    blocked = blocking_holds(active.holds, mapping.digest(now.content or b""))
-    messages = [f"warning: {text}" for text in active.unchecked]
-    messages += [
-        f"warning: the mapping file was changed, but this work still needs another mapping: {hold.line()}"
-        for hold in blocked
-    ]
-    messages += [f"warning: hold {hold.id}: {text}" for hold in active.holds for text in hold.differences]
-    messages += status.get_warnings(context, secrets=_secrets(context, now))
+    runs = [hold for hold in active.holds if hold.kind in OWN_KINDS]
     data = {
         **{key: getattr(now, key) for key in ("name", "state", "last")},
         "own": current_cache.own_profile(context),
@@ -91,14 +86,10 @@ def status_command(context: Context, args: argparse.Namespace) -> Result:
         "by": now.entry.by if now.entry else None,
         "entry": now.entry.id if now.entry else None,
         "resembles": similar[0] if similar else None,
-        "guard": guard,
+        "guard": report.guard,
         "holds": [hold.as_dict() for hold in active.holds],
-        "runs": [
-            {**hold.as_dict(), "progress": progress[hold.id].as_dict(time.time()) if hold.id in progress else None}
-            for hold in active.holds
-            if hold.kind in OWN_KINDS
-        ],
-        "queue": [command.as_dict() for command in queue],
+        "runs": [{**hold.as_dict(), **_progress_fields(report, hold)} for hold in runs],
+        "queue": [command.as_dict() for command in report.queue],
         "others": [
             {"user": other.user, "container": other.container, "gpus": other.gpus, "since": other.since}
             for other in active.others
@@ -106,16 +97,16 @@ def status_command(context: Context, args: argparse.Namespace) -> Result:
         "unseen": active.unchecked,
         "changes": [change.as_dict(reveal=args.reveal) for change in changes],
     }
-    return Result(data, lines, messages=messages, status=DIFFERS if args.check and now.state != "active" else 0)
+    differs = args.check and now.state != "active"
+    return Result(data, lines, messages=status_warnings(context, report), status=DIFFERS if differs else 0)
 
 
-def _progress(holds: list[Hold]) -> dict[str, Progress]:
-    """Return the progress of the active runs, by the id of the hold. Without a run nothing is imported for it."""
-    if not any(hold.kind in OWN_KINDS for hold in holds):
-        return {}
-    from taoprofiles.runs.progress import read_progress
-
-    return read_progress(holds)
+def _progress_fields(report: StatusReport, hold: Hold) -> dict[str, Any]:
+    progress = report.progress.get(hold.id)
+    return {
+        "progress": None if progress is None else progress.as_dict(time.time()),
+        "last_line": report.last_lines.get(hold.id),
+    }
 
 
 def _other_rows(others: list[Hold]) -> list[tuple[str, ...]]:
@@ -124,63 +115,6 @@ def _other_rows(others: list[Hold]) -> list[tuple[str, ...]]:
         gpus = ",".join(other.gpus) if isinstance(other.gpus, list) else other.gpus or ""
         rows.append((other.user or "unknown", (other.container or "")[:6], gpus, format_time(other.since)))
     return rows
-
-
-def _status_lines(
-    context: Context, now: Status, similar: tuple[str, int] | None, guard: dict[str, Any] | None
-) -> list[str]:
-    path = context.short(context.mapping_file)
-    if os.path.islink(context.mapping_file):
-        path += f" → {context.short(os.path.realpath(context.mapping_file))}"
-    rows = [("mapping file", path), ("state", _explain_state(context, now, similar))]
-    if own := current_cache.own_profile(context):
-        here = f"'{own}', with a mounts file of its own (hold {context.environ['TAOPROF_RUN']})"
-        rows.insert(0, ("used here", here))
-    if now.entry is not None:
-        rows.append(("since", f"{format_time(now.entry.time)}, {now.entry.by}, history entry {now.entry.id}"))
-    if similar and similar[1]:
-        rows.append(("similar to", _describe_similar(similar)))
-    text = "not running. To protect the file: taoprof service install"
-    if guard is not None:
-        is_sealed = "; the file is read-only while it is in use" if guard["is_sealed"] else ""
-        text = f"running (pid {guard['pid']}){is_sealed}" + (f"; {guard['problem']}" if guard["problem"] else "")
-    return table([*rows, ("guard", text)])
-
-
-def _guard_status(context: Context, holds: list[Hold]) -> dict[str, Any] | None:
-    """Return what the guard of this host reports, None without a guard.
-
-    The differences that the guard has found between a container and its mapping are added to ``holds``.
-    """
-    from taoprofiles.guard.status import read_status
-
-    report = read_status(context)
-    if report is None:
-        return None
-    differences = {hold["container"]: hold["differences"] for hold in report.get("holds", [])}
-    for hold in holds:
-        hold.differences = hold.differences or differences.get(hold.container, [])
-    return {key: report.get(key) for key in ("pid", "version", "line", "is_sealed", "problem")}
-
-
-def _secrets(context: Context, now: Status) -> list[str]:
-    derived = Store(context).secret_env(now.name or now.last)
-    try:
-        return mapping.secrets(mapping.parse(now.content or b"{}", ""), derived=derived)
-    except TaoprofError:
-        return []
-
-
-def _similar_profile(context: Context, now: Status) -> tuple[str, int] | None:
-    """Return the profile most similar to an unmanaged mapping file, and the number of differences."""
-    if now.state != "unmanaged" or now.content is None:
-        return None
-    return status.find_similar_profile(context, now.content, now.last)
-
-
-def _describe_similar(similar: tuple[str, int]) -> str:
-    name, differences = similar
-    return f"'{name}', with {differences} difference{'s' if differences > 1 else ''}: taoprof diff {name}"
 
 
 def _drift(context: Context, now: Status, name: str | None) -> list[mapping.Difference]:
@@ -194,50 +128,6 @@ def _drift(context: Context, now: Status, name: str | None) -> list[mapping.Diff
         return mapping.changes(expected, actual, secrets=store.secret_env(name))
     except TaoprofError:
         return []
-
-
-def explain_unmanaged(context: Context, now: Status) -> str:
-    """Return the state of a mapping file that no profile made, in one line."""
-    similar = _similar_profile(context, now)
-    more = f"; similar to {_describe_similar(similar)}" if similar and similar[1] else ""
-    return _explain_state(context, now, similar) + more
-
-
-def _explain_state(context: Context, now: Status, similar: tuple[str, int] | None) -> str:
-    if similar is None or similar[1]:
-        return _explain(context, now)
-    message = f"{context.short(context.mapping_file)} was not written by taoprof; it has the same mapping as profile"
-    return f"{message} '{similar[0]}'. To use that profile: taoprof use {similar[0]}"
-
-
-def _explain(context: Context, now: Status) -> str:
-    path = context.short(context.mapping_file)
-    if now.state == "active":
-        return f"'{now.name}' is active"
-    if now.state == "none":
-        return _explain_absence(context, now, path)
-    if now.state == "unmanaged":
-        message = f"{path} was not written by taoprof. To create a profile from it: taoprof import --name NAME"
-        try:
-            mapping.parse(now.content or b"", path)
-        except TaoprofError as error:
-            message = f"{error.message}; it was not written by taoprof, and tao would fail"
-        return f"{message}; to replace it (it is saved in the history): taoprof use NAME"
-    reason = f"its profile cannot be evaluated: {now.problem}"
-    if not now.problem:
-        reason = f"the profile has changed since. To see how: taoprof diff; to apply it: taoprof use {now.name}"
-    elif not os.path.lexists(context.profile_file(now.name or "")):
-        return f"the active profile '{now.name}' has been removed; {path} still has its mapping"
-    return f"'{now.name}' is active, but {reason}"
-
-
-def _explain_absence(context: Context, now: Status, path: str) -> str:
-    if hint := files.dangling_link_hint(context.mapping_file):
-        return f"{path} is a link into a folder that does not exist. {hint}"
-    if now.last is not None and now.entry is None:
-        removed = f"{path} was removed by another program; the last profile known to be active is '{now.last}'"
-        return f"{removed}. To use it again: taoprof use {now.last}"
-    return f"{path} does not exist: tao would start without any mounts"
 
 
 def show_command(context: Context, args: argparse.Namespace) -> Result:
