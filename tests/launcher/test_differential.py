@@ -157,7 +157,7 @@ BREAKS = [
     (sdk, ":rw", ":ro"),
     (sdk, 'if "ulimits" in options:', 'if options.get("ulimits"):'),
     (sdk, '"Env": environment or None', '"Env": environment'),
-    (predict_module, '"CI_PROJECT_DIR" in self.host.environ', 'self.host.environ.get("CI_PROJECT_DIR")'),
+    (host, '"CI_PROJECT_DIR" in environ', 'environ.get("CI_PROJECT_DIR")'),
     (predict_module, 'interactive = "-it" if tty else "-i"', 'interactive = "-it"'),
     (predict_module, 'environment.append("TAO_CLIENT_TYPE=launcher")', "pass"),
     (predict_module, 'words += [f"--shm-size {value}"] if key == "shm_size" else []', "pass"),
@@ -168,8 +168,8 @@ BREAKS = [
     (command_line, "if volumes and not rest:", "if False:"),
     (command_line, 'if rest[0] == "run"', 'if rest[0] == "bash"'),
     (predict_module, 'not in ("0", "1")', 'not in ("", "0", "1")'),
-    (command_line, '"OVERRIDE_REGISTRY" in host.environ', 'host.environ.get("OVERRIDE_REGISTRY")'),
-    (command_line, "behaviour.override_skips_login and ", ""),
+    (host, '"OVERRIDE_REGISTRY" in environ', 'environ.get("OVERRIDE_REGISTRY")'),
+    (host, " and behaviour.override_skips_login", ""),
     (versions, "volume_argument = _Since(6, 0, 0)", "volume_argument = _Since(5, 0, 0)"),
     (versions, "tty_option = _Since(5, 0, 0)", "tty_option = _Since(4, 0, 0)"),
     (versions, "sets_client_type = _Since(6, 25, 11)", "sets_client_type = _Since(6, 25, 12)"),
@@ -205,7 +205,9 @@ def _broken(module: ModuleType, right: str, wrong: str) -> Callable[..., Predict
     if module is versions:
         whole.behaviour_of = mistaken.behaviour_of
     if module is host:
-        whole.find_mounts_path = mistaken.find_mounts_path
+        whole.find_mounts_path, whole.runs_in_ci = mistaken.find_mounts_path, mistaken.runs_in_ci
+        whole.command_line = _loaded(command_line, inspect.getsource(command_line))
+        whole.command_line.skips_login = mistaken.skips_login
     return whole.predict
 
 
