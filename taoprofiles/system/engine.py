@@ -153,8 +153,13 @@ class Engine:
         return EngineError(text, REFUSED if isinstance(error, ConnectionError) else INVALID)
 
     def _connect(self, deadline: float) -> socket.socket:
+        try:
+            return self._connect_to_address(max(0.01, deadline - time.monotonic()))
+        except ValueError:  # a NUL, or a character that no address and no path can have
+            raise EngineError(f"DOCKER_HOST '{self.address}' is not an address") from None
+
+    def _connect_to_address(self, left: float) -> socket.socket:
         scheme, _, rest = self.address.partition("://")
-        left = max(0.01, deadline - time.monotonic())
         if scheme == "unix":
             return _connect_unix(rest, left)
         if scheme in ("tcp", "http", "https"):

@@ -184,6 +184,19 @@ def test_no_engine_at_an_address_that_no_file_can_have(sandbox: Sandbox) -> None
     assert raised.value.absent
 
 
+@pytest.mark.parametrize(
+    "address", ["unix:///\ud800", "tcp://\ud800:1", "tcp://h:²", "ssh://\ud800", "ssh://a\0b"], ids=ascii
+)
+def test_a_hold_record_with_an_address_that_is_none(sandbox: Sandbox, address: str) -> None:
+    hold_id = json.loads(sandbox.run("hold", "--reason", "x", "--json", check=True).stdout)["data"]["id"]
+    path = sandbox.records / f"{hold_id}.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "kind": "run", "engine": address}))
+    done = call(sandbox, "status")
+    assert done.status == 0
+    assert "is not an address" in done.err
+    assert hold_id in done.out, "what cannot be asked about counts as alive"
+
+
 def test_an_engine_without_permission(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """Played, since root may ask every one."""
 
