@@ -12,9 +12,10 @@ from IPython.display import display as show
 
 from taoprofiles.cli import parser
 from taoprofiles.cli.output import error_lines
-from taoprofiles.errors import InvalidStateError, TaoprofError, UsageError
+from taoprofiles.errors import HeldError, InvalidStateError, TaoprofError, UsageError
 from taoprofiles.jupyter import display
 from taoprofiles.jupyter.display import COMMANDS, OPTIONS, Output, as_cell
+from taoprofiles.launcher.argv import PROGRAMS, commands_of_script, parse_launcher_argv, unwrapped
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Store
 from taoprofiles.runs import kernel_program
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 
 class TaskFailedError(Exception):
     """A container that a cell started has failed or was stopped."""
+
+
+SCRIPT_MAGICS = ("bash", "script", "sh")
+"""The cell magics whose cell is a shell script."""
 
 
 class Extension:
@@ -49,6 +54,7 @@ class Extension:
         self._shell.events.register("pre_run_cell", self._before_cell)
         self._shell.events.register("post_run_cell", self._after_cell)
         self._shell.set_hook("complete_command", self._complete, str_key="%taoprof")
+        self._shell.var_expand, self._shell.run_cell_magic = self._var_expand, self._run_cell_magic
         kernel = self._kernel
         if kernel is not None and sessions.current() is None:
             with suppress(TaoprofError):  # its hold is gone: this notebook has no profile
@@ -59,6 +65,7 @@ class Extension:
         self._shell.events.unregister("pre_run_cell", self._before_cell)
         self._shell.events.unregister("post_run_cell", self._after_cell)
         self._shell.magics_manager.magics["line"].pop("taoprof", None)
+        del self._shell.var_expand, self._shell.run_cell_magic
         session = sessions.current()
         if session is not None:
             session.release()
@@ -134,6 +141,34 @@ class Extension:
     def _context(self) -> Context:
         session = sessions.current()
         return Context({**(session.original_environ() if session is not None else os.environ), "HOME": self._home})
+
+    # The commands that cells start
+
+    def _var_expand(self, text: str, depth: int = 0, *args: Any, **options: Any) -> str:
+        """Expand Python variables as IPython does, which it does with every ``!command`` just before its start."""
+        expanded: str = type(self._shell).var_expand(self._shell, text, depth + 1, *args, **options)
+        self._require_free_results(expanded)
+        return expanded
+
+    def _run_cell_magic(self, name: str, line: str, cell: str) -> Any:
+        if name in SCRIPT_MAGICS:
+            self._require_free_results(cell)
+        return type(self._shell).run_cell_magic(self._shell, name, line, cell)
+
+    def _require_free_results(self, script: str) -> None:
+        """Refuse a script with a training that would write to the results folder of another one; the cell fails."""
+        session = sessions.current()
+        if session is None or not any(program in script for program in PROGRAMS):
+            return
+        launches = [parse_launcher_argv(unwrapped(words)) for words in commands_of_script(script)]
+        try:
+            for launch in filter(None, launches):
+                session.require_free_results(launch.words)
+        except HeldError as error:
+            error.hint += f", or allow it with '%taoprof use {session.name} --force'"
+            raise MagicError("taoprof: " + as_cell("\n".join(error_lines(error)))) from None
+        except TaoprofError as error:  # what cannot be looked at prevents no training
+            show(Output(f"warning: {error.message}"))  # type: ignore[no-untyped-call]
 
     # What cells do to the mapping file and the variables
 

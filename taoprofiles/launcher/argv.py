@@ -7,7 +7,10 @@ local_instance.py of nvidia-tao 6.26.3.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from taoprofiles.errors import UsageError
@@ -34,6 +37,9 @@ _WRAPPERS = frozenset(
     "unbuffer".split()
 )
 """Programs that start the command behind their own options, with its words unchanged."""
+
+
+_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
 
 
 class LauncherCommand(NamedTuple):
@@ -85,6 +91,24 @@ def unwrapped(argv: Sequence[str]) -> list[str]:
             if os.path.basename(argv[position]).startswith((*PROGRAMS, "python")) and launcher_words(argv[position:]):
                 return list(argv[position:])
     return list(argv)
+
+
+def commands_of_script(script: str) -> Iterator[list[str]]:
+    """Yield the words of each simple command of a shell script, without assignments in front of it.
+
+    The quotes are removed and nothing is expanded; a line with an open quote is left out.
+    """
+    for line in script.replace("\\\n", " ").splitlines():
+        lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+        lexer.whitespace_split, lexer.commenters = True, ""
+        words: list[str] = []
+        with suppress(ValueError):
+            for word in [*lexer, ";"]:
+                if word and set(word) <= set(";&|()"):
+                    yield words
+                    words = []
+                elif words or not _ASSIGNMENT.match(word):
+                    words.append(word)
 
 
 def parse_launcher_argv(argv: Sequence[str]) -> LauncherCommand | None:

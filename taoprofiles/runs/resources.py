@@ -55,6 +55,18 @@ def ask_driver(environ: Mapping[str, str], option: str | None, in_use: Iterable[
     return gpus if visible is None else [gpu for gpu in gpus if any(map(gpu.is_called, visible))]
 
 
+def require_free_results(hold: Hold, runs: Iterable[Hold], results: list[str], *, hint: str) -> None:
+    """Raise HeldError if one of ``runs`` writes to a folder that the work of ``hold`` is going to write."""
+    conflicts = results_conflicts(runs, results)
+    if conflicts:
+        raise HeldError(
+            f"cannot start '{hold.profile}': another training is writing to '{conflicts[0][1]}'",
+            problems=[other.line() for other, _ in conflicts],
+            hint=hint,
+            holds=[other for other, _ in conflicts],
+        )
+
+
 def reserve(
     hold: Hold,
     active: ActiveHolds,
@@ -70,15 +82,9 @@ def reserve(
     active run uses the GPUs, or its results folder, unless ``allow_overlap``; and UsageError.
     """
     runs = [run for run in active.holds if run.kind in OWN_KINDS and not run.released]
-    conflicts = results_conflicts(runs, hold.results)
-    if conflicts and not allow_overlap:
-        raise HeldError(
-            f"cannot start '{hold.profile}': another training is writing to '{conflicts[0][1]}'",
-            problems=[other.line() for other, _ in conflicts],
-            hint=f"choose another folder with -r, wait with 'taoprof run {hold.profile} --wait -- …', or start anyway "
-            "with --force",
-            holds=[other for other, _ in conflicts],
-        )
+    if not allow_overlap:
+        way = f"wait with 'taoprof run {hold.profile} --wait -- …', or start anyway with --force"
+        require_free_results(hold, runs, hold.results, hint=f"choose another folder with -r, {way}")
     if option is None:
         return []
     users = [run for run in runs if run.gpus and processes.same_machine(run.host_id, hold.host_id)]

@@ -23,6 +23,7 @@ from taoprofiles.masking import mask_command
 from taoprofiles.mounts import mapping, paths
 from taoprofiles.profiles.store import Store
 from taoprofiles.runs.monitor import RunContainer
+from taoprofiles.runs.resources import require_free_results
 from taoprofiles.runs.run import EXIT_TIMEOUT, PROFILE_VARIABLE, Run, RunOptions, prepare
 from taoprofiles.storage import files
 from taoprofiles.storage.locks import DEFAULT_TIMEOUT, Lock
@@ -52,6 +53,7 @@ class Session(Run):
 
     - ``name``, ``shared``: those of the hold; ``mapping``: the profile's
     - ``assigned``: everything that the environment gets; None for a variable that is unset
+    - ``may_overlap``: whether it may start a training that writes to the results folder of another one
     """
 
     def __init__(self, context: Context, hold: Hold, renderer: Renderer) -> None:
@@ -65,6 +67,7 @@ class Session(Run):
         self._tasks: dict[str, Hold] = {}  # the running ones by container, as the journal of runs gets them
         self._reported: set[str] = set()
         self._messages: list[str] = []
+        self.may_overlap = False
 
     def enter(self, environ: MutableMapping[str, str]) -> None:
         """Change the environment, and end the session when the process exits."""
@@ -161,14 +164,20 @@ class Session(Run):
 
     # The containers that were started from here
 
+    def require_free_results(self, words: list[str]) -> None:
+        """Raise HeldError if a launcher command that is about to start here writes where another run is writing."""
+        results = [] if self.may_overlap else self._results(words, {**self.variables, **self._environ})
+        if results:
+            hint = "choose another folder with -r, or wait until it has ended"
+            require_free_results(self.hold, self._other_holds(), results, hint=hint)
+
     def task_started(self, container: RunContainer) -> None:
         """Record the command of a task and its results folders, which no other run may write meanwhile."""
-        results = paths.host_paths(paths.results_folders(container.command, self.variables), dict(self.hold.mounts))
+        results = self._results(container.command, self.variables)
         fields = {"since": time.time(), "command": self._command(container), "results": results}
         task = Hold(**{**self.hold.as_dict(), **fields, "container": container.id})
         with suppress(TaoprofError):
-            others = find_active_holds(self.context, files.read_mapping_file(self.context)).holds
-            for other, folder in results_conflicts((hold for hold in others if hold.id != self.hold.id), results):
+            for other, folder in results_conflicts(self._other_holds(), results):
                 self._messages.append(f"warning: another training is also writing to '{folder}': {other.line()}")
         self._tasks[container.id] = task
         self._update_record()
@@ -205,6 +214,13 @@ class Session(Run):
         """Return the warnings about containers since the last call."""
         messages, self._messages[:] = list(self._messages), []
         return messages
+
+    def _results(self, words: list[str], variables: Mapping[str, str]) -> list[str]:
+        return paths.host_paths(paths.results_folders(words, variables), dict(self.hold.mounts))
+
+    def _other_holds(self) -> list[Hold]:
+        holds = find_active_holds(self.context, files.read_mapping_file(self.context)).holds
+        return [hold for hold in holds if hold.id != self.hold.id and not hold.released]
 
     def _outcome(self, container: RunContainer) -> str:
         name = f"container {container.id[:6]}"
@@ -277,6 +293,7 @@ def begin(
         reason = os.path.basename(environ.get(NAME_VARIABLE, "")) or os.path.basename(sys.argv[0]) or "python"
         keywords: dict[str, Any] = {"kind": "notebook", "reason": reason, "options": options, "timeout": timeout}
         session = cast("Session", prepare(context, name, [], **keywords, run_type=Session))
+        session.may_overlap = not check
         try:
             if before is not None:
                 before.end_without_record()

@@ -286,7 +286,7 @@ class Notebook:
             "from IPython.core.interactiveshell import InteractiveShell",
             "shell = InteractiveShell.instance()",
             "def cell(text):",
-            "    with contextlib.redirect_stdout(io.StringIO()) as out:",
+            "    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(out):",
             "        result = shell.run_cell(text)",
             "    return result.success, out.getvalue()",
         )
@@ -386,3 +386,39 @@ def test_a_notebooks_training_is_in_the_history_and_keeps_its_results_folder(not
     assert "tlt_encode" not in (sandbox.state / "runs.jsonl").read_text()
     notebook.program.end()
     assert len(sandbox.json("history", str(results))["data"]["runs"]) == 2
+
+
+STARTS = {
+    "shell escape": "!echo x; FOO=1 tao model {task} train \\\n -r $RESULTS_DIR -k key",
+    "captured": "lines = !nohup tao model unet train -r $RESULTS_DIR > log",
+    "bash cell": "%%bash\nset -e\ncd / && tao model unet train -r ${RESULTS_DIR}/deeper",
+    "local variable": "def f():\n    folder = '/workspace/results'\n    !tao model unet train -r {folder}\nf()",
+}
+
+
+def test_a_notebooks_training_is_refused_like_a_run(notebook: Notebook) -> None:
+    """Before its launcher starts: afterwards there is only its container to stop."""
+    sandbox, results = notebook.sandbox, notebook.sandbox.root / "b/results"
+    started = sandbox.root / "started"
+    sandbox.tao.write_text(f"#!/bin/sh\ntouch {started}\n")
+    notebook.run("import os\ntask = 'unet'\nos.environ['RESULTS_DIR'] = '/workspace/results'")
+    words = ("train", "-r", "/workspace/results")
+    run = sandbox.start(sandbox.taoprof, "run", "b", "--", "sh", "-c", "sleep 1000", *words)
+    until(lambda: any(hold["results"] for hold in sandbox.holds()), "the run has begun")
+    for start, cell in STARTS.items():
+        success, output = notebook.run(cell)
+        assert (success, started.exists()) == (False, False), (start, output)
+        assert f"cannot start 'b': another training is writing to '{results}" in output
+        assert "Traceback" not in output
+    others = "!tao list; echo tao model unet train -r /workspace/results; tao model unet train -r /workspace/other"
+    assert notebook.run(others)[0]
+    assert started.exists()
+    assert notebook.run("%taoprof use b --force")[0]
+    for start, cell in STARTS.items():
+        started.unlink()
+        assert notebook.run(cell)[0], start
+        assert started.exists(), start
+    assert notebook.run("%unload_ext taoprofiles")[0]
+    assert notebook.run("!true")[0]
+    kill(run.pid)
+    notebook.program.end()
