@@ -16,7 +16,12 @@ from taoprofiles.masking import is_secret
 from taoprofiles.rules.spec_values import SpecValue, read_values
 from taoprofiles.rules.specs import path_in
 
-names = st.from_regex(r"[a-z][a-z_]{0,8}", fullmatch=True).filter(lambda name: not is_secret(name))
+NO_PATHS = re.compile("regex|pattern|layer|node|tensor")
+"""In a key: its values may begin with "/", and are no paths."""
+
+names = st.from_regex(r"[a-z][a-z_]{0,8}", fullmatch=True).filter(
+    lambda name: not is_secret(name) and not NO_PATHS.search(name)
+)
 letters = st.characters(categories=["L", "N", "P", "S"], exclude_characters="/\u2028\u2029\x85")
 parts = st.text(st.one_of(st.sampled_from("ab .-_#'\"\\:,{}[]é"), letters), min_size=1, max_size=8).filter(
     lambda part: part.strip() == part and part.strip(".") != ""
