@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from taoprofiles.errors import BusyError, TaoprofError, reason_of
 from taoprofiles.guard import status
 from taoprofiles.guard.guard import Guard, Options
-from taoprofiles.guard.overwrites import NEVER
 from taoprofiles.guard.service import add_options
 from taoprofiles.guard.watcher import POLL_INTERVAL, ContainerWatcher, MappingWatcher, WakeQueue
 from taoprofiles.holds.liveness import HEARTBEAT
@@ -27,6 +26,7 @@ from taoprofiles.launcher.argv import parse_launcher_argv
 from taoprofiles.masking import printable
 from taoprofiles.storage.files import never_create
 from taoprofiles.storage.paths import Context
+from taoprofiles.switching.switch import NEVER
 from taoprofiles.system import processes
 from taoprofiles.system.systemd import Notifier
 from taoprofiles.version import VERSION

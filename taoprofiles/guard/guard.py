@@ -12,7 +12,7 @@ import time
 from typing import Any, NamedTuple
 
 from taoprofiles.errors import InvalidStateError, TaoprofError
-from taoprofiles.guard.overwrites import NEVER, Overwrites, should_seal
+from taoprofiles.guard.overwrites import Overwrites, should_seal
 from taoprofiles.guard.status import GuardFiles, StatusPublisher
 from taoprofiles.holds.hold import OWN_KINDS, RUN_VARIABLE, Hold, blocking_holds, shared_holds
 from taoprofiles.holds.liveness import ActiveHolds, Containers, find_active_holds, seconds_held
@@ -71,7 +71,7 @@ class Guard:
         self._content: bytes | None = None
         self._intact = Snapshot(None, None, "")  # the last state of the file that needed no restore
         self._failure = ""
-        self._late_check = NEVER
+        self._late_check = switch.NEVER
         self.holds: list[Hold] = []
         self.line = ""
 
@@ -89,6 +89,7 @@ class Guard:
         with Lock(self._context.lock, 0.5):
             if not self._is_sealed_elsewhere():
                 self._seal.remove()
+            switch.recover(self._context)
 
     def check(self, containers: Containers, problem: str = "") -> None:
         """Examine the file and the holds, and act on them; ``problem`` is published with the status.
@@ -96,7 +97,7 @@ class Guard:
         Raises BusyError if another command has the lock for longer, and TaoprofError for what the system refuses; then
         everything possible was done, and the next check tries the rest again.
         """
-        self._late_check = NEVER
+        self._late_check = switch.NEVER
         with Lock(self._context.lock, LOCK_TIMEOUT):
             failure, writer = None, None
             try:
@@ -114,13 +115,19 @@ class Guard:
                 self._failure = ""
                 file = self._restore_if_needed(active.holds, file, writer)
                 self._content = file.content
-                self._late_check = time.monotonic() + self._overwrites.collect_late_writes()
                 self._update_seal(active.holds, file.content)
+                self._collect_late_writes()
             finally:
                 self._verify_containers(active.holds, containers)
                 problem = problem or (failure.message if failure else "")
                 is_sealed = self._seal.is_recorded()
                 self.line = self._publisher.update(active, file, containers, is_sealed=is_sealed, problem=problem)
+
+    def _collect_late_writes(self) -> None:
+        entries, interval = switch.recover(self._context, grace=switch.LATE_INTERVAL)
+        for entry in entries:
+            logger.info("a program was still writing the replaced file; to get its content: taoprof undo %s", entry)
+        self._late_check = time.monotonic() + interval
 
     def _restore_if_needed(self, holds: list[Hold], file: Snapshot, writer: str | None) -> Snapshot:
         """Undo what another program wrote, or record it; return the file afterwards."""
@@ -262,7 +269,7 @@ class Guard:
         """
         host = processes.host_id()
         ends = [hold.until - hold.since - seconds_held(hold, host) for hold in self.holds if hold.until is not None]
-        return min(self._late_check, time.monotonic() + max(0.05, min(ends, default=NEVER)))
+        return min(self._late_check, time.monotonic() + max(0.05, min(ends, default=switch.NEVER)))
 
 
 def _identity(stat: os.stat_result | None) -> object:

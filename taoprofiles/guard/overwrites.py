@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
 import time
 from collections import deque
 from contextlib import suppress
@@ -15,7 +13,7 @@ from taoprofiles.holds.liveness import past_mappings
 from taoprofiles.mounts import mapping
 from taoprofiles.storage import files
 from taoprofiles.storage.atomic import FileAttributes
-from taoprofiles.storage.files import MAPPING_LIMIT, PRIVATE
+from taoprofiles.storage.files import PRIVATE
 from taoprofiles.storage.journal import History
 from taoprofiles.storage.paths import Context
 from taoprofiles.switching import switch
@@ -23,20 +21,6 @@ from taoprofiles.system import processes
 
 GUARD_WRITER_TIMEOUT = 0.02
 """Seconds to wait for a program that is writing the file, before its content is read again."""
-
-LATE = 60.0
-"""Seconds for which a replaced file is checked for late writes, as long as a program has it open for writing."""
-
-LATE_INTERVAL = 0.2
-"""Seconds between two such checks, and for which a file is checked that no program has open for writing."""
-
-UNKNOWN_INTERVAL = 1.0
-"""Seconds between two checks of a file of which the kernel cannot tell whether a program has it open."""
-
-NEVER = float("inf")
-
-_LATE_FILES = 200
-"""Replaced files that are checked at the same time: each is an open descriptor."""
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +58,6 @@ class Overwrites:
         self._context = context
         self._limiter = RateLimiter(restores)
         self._history = History(context)
-        self._late: list[tuple[int, str, float]] = []
         self._gave_up = False
 
     def wait_for_writer(self) -> str | None:
@@ -106,19 +89,7 @@ class Overwrites:
         if wanted is not None and self._limiter.allows(now):
             profile, restored = wanted
             attributes = attributes or FileAttributes(PRIVATE, self._context.uid, self._context.gid)
-            displaced: list[int] = []
-            try:
-                undo = switch.restore(
-                    self._context,
-                    restored,
-                    profile,
-                    link=link,
-                    attributes=attributes,
-                    writer=writer,
-                    displaced=displaced,
-                )
-            finally:
-                self._watch_replaced(displaced)
+            undo = switch.restore(self._context, restored, profile, link=link, attributes=attributes, writer=writer)
             self._limiter.count(now)
             self._gave_up = False
             logger.error("%s: restored%s", event, f". To get the other version: taoprof undo {undo}" if undo else "")
@@ -158,33 +129,6 @@ class Overwrites:
             ((entry.profile, content) for entry, content in mappings if mapping.digest(content) in digests), None
         )
 
-    def collect_late_writes(self) -> float:
-        """Store what programs wrote into files after these were replaced.
-
-        Returns the seconds until the next check, infinity if there is nothing left to check.
-        """
-        pending, self._late = self._late, []
-        interval = NEVER
-        for fd, digest, end in pending:
-            # In this order: a program that ends in between has written everything before the content is read.
-            is_written, is_over = processes.is_being_written(fd), time.monotonic() >= end
-            content = _content(fd)
-            if is_written and not is_over:
-                self._late.append((fd, digest, end))
-                interval = LATE_INTERVAL
-                continue
-            new_digest = hashlib.sha256(content).hexdigest()
-            if new_digest != digest and content and not self._history.has_content(content):
-                entry = switch.record_late_write(self._context, content)
-                logger.info("a program was still writing the replaced file; to get its content: taoprof undo %s", entry)
-            # A program that opened the file just before it was replaced may not have it open for writing yet.
-            if not is_over and (is_written is None or time.monotonic() < end - LATE + LATE_INTERVAL):
-                self._late.append((fd, new_digest, end))
-                interval = min(interval, LATE_INTERVAL if is_written is False else UNKNOWN_INTERVAL)
-            else:
-                os.close(fd)
-        return interval
-
     def _describe(self, content: bytes | None, writer: str | None, holders: list[Hold]) -> str:
         path = self._context.short(self._context.mapping_file)
         verb = "removed" if content is None else "overwrote" if holders else "wrote"
@@ -193,18 +137,3 @@ class Overwrites:
             name = f"'{holders[0].profile}'" if holders[0].profile else "it"
             event += f" while {name} was in use ({holders[0].line().replace('   ', ', ')})"
         return event
-
-    def _watch_replaced(self, displaced: list[int]) -> None:
-        """Check replaced files for late writes: the program that wrote them may not have finished."""
-        for fd in displaced:
-            if len(self._late) < _LATE_FILES:
-                self._late.append((fd, "", time.monotonic() + LATE))
-            else:
-                os.close(fd)
-
-
-def _content(fd: int) -> bytes:
-    try:
-        return os.pread(fd, MAPPING_LIMIT, 0)
-    except OSError:
-        return b""  # removed on another host of an NFS home

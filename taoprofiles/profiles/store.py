@@ -134,7 +134,8 @@ class Store:
         saved in this moment must not be lost.
         """
 
-        def check_expected(old: bytes | None) -> None:
+        def check_expected(fd: int | None) -> None:
+            old = None if fd is None else files.read_open(fd, 1 << 30, self.path(name))
             if old != expected:
                 raise TaoprofError(
                     f"profile '{name}' was changed by another program in this moment; that change is kept",

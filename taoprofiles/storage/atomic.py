@@ -1,7 +1,11 @@
-"""Atomic, durable replacement of a file: temporary file in the same folder, fsync, rename, fsync of the folder.
+"""Atomic, durable replacement of a file: temporary file in the folder, fsync, exchange of names, fsync of the folder.
 
-The caller holds the lock (``locks.Lock``), so that the temporary file has one fixed name: what a killed process left is
-deleted by the next one, and nothing piles up in the home.
+The caller holds the lock (``locks.Lock``), so that the temporary files have fixed names: what a killed process left is
+found by the next one, and nothing piles up in the home.
+
+The new file and the old one exchange their names in one step, so that whatever another program renames into the place,
+or writes, is still there to be read. Where the file system cannot do that (NFS), the old file gets a second name first;
+where it has no hard links either, it is copied.
 """
 
 from __future__ import annotations
@@ -19,7 +23,8 @@ from taoprofiles.storage.best_effort import unlink_quietly
 from taoprofiles.storage.files import PRIVATE, file_type, to_taoprof_error
 from taoprofiles.storage.locks import DirectoryLock
 
-OnReplaced = Callable[[bytes | None], None]
+OnReplaced = Callable[[int | None], None]
+"""Called with a descriptor of the file that was replaced or deleted, None if there was none."""
 
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 """Error numbers of file systems without hard links."""
@@ -44,36 +49,35 @@ def replace(
     on_replaced: OnReplaced | None = None,
     attributes: FileAttributes | None = None,
     link: str | None = KEEP_LINK,
-    displaced: list[int] | None = None,
+    keep: bool = False,
 ) -> None:
     """Replace the content of ``path`` by ``data``: a reader finds the old or the new content and nothing in between.
 
     The target of a symlink is replaced. The mode and owner of an existing file are kept, a new file gets 0600 whatever
     the umask; ``attributes`` overrides both. ``link`` is the target that the symlink ``path`` must have (None: ``path``
     must not be a symlink); if it has another one, ``path`` itself is replaced, by that symlink or by the file.
-    ``on_replaced`` is called after the rename, with the content that the file had at that moment. After an error, also
-    one that it raises, the old file is back. To ``displaced`` a descriptor of each file that was replaced is added:
-    another program may still be writing into it.
+    ``on_replaced`` is called after the replacement; after an error, also one that it raises, the old file is back. With
+    ``keep`` the replaced files stay for ``collect_replaced``: another program may still be writing into them.
 
     Raises TaoprofError.
     """
 
-    def report_link(content: bytes | None) -> None:
-        if content is not None and on_replaced is not None:
-            on_replaced(content)
+    def report_link(fd: int | None) -> None:
+        if fd is not None and on_replaced is not None:
+            on_replaced(fd)
 
     def swap(target: str) -> None:
         _swap(
             target,
             lambda temporary, old: _write_new(temporary, data, attributes or old),
             on_replaced,
-            displaced,
             may_be_link=link is None,
+            keep=keep,
         )
 
     try:
         if link and link != files.link_target(path):
-            _swap(path, lambda temporary, _: os.symlink(link, temporary), report_link, displaced, may_be_link=True)
+            _swap(path, lambda temporary, _: os.symlink(link, temporary), report_link, may_be_link=True, keep=keep)
         if link is None:
             swap(path)
         else:  # not through ``path`` if the link is known: it may be replaced now, and another file be overwritten
@@ -86,55 +90,58 @@ def _swap(
     target: str,
     create: Callable[[str, os.stat_result | None], None],
     on_replaced: OnReplaced | None,
-    displaced: list[int] | None,
     *,
     may_be_link: bool,
+    keep: bool,
 ) -> None:
     """Replace ``target`` by the file that ``create`` makes, or roll back. Raises OSError."""
-    replaced = False
+    replaced, fd, new = False, None, None
     with DirectoryLock(os.path.dirname(target)) as lock:
-        temporary, backup = _free_names(target, is_locked=lock.is_held)
+        temporary, backup = _free_names(target, is_locked=lock.is_held, keep=keep)
         try:
             old = _stat(target, may_be_link=may_be_link)
             create(temporary, old)
+            new = os.lstat(temporary)
             if old is None:
                 # A link, since another program may have created the file since: it is never overwritten unread.
                 if not _try_link(temporary, target):
                     os.replace(temporary, target)
                 else:
                     unlink_quietly(temporary)  # if that fails, the next change deletes it
+                replaced = True
             else:
-                # A second name of the old file, so that an error can bring back this very file, and that what another
-                # program writes into it after we have read it can be seen after the rename.
-                is_linked = _try_link(target, backup)
-                if displaced is not None:
-                    with suppress(OSError):
-                        # Also through a symlink that has been swapped: the program may be writing into its target.
-                        name = backup if is_linked else target
-                        displaced.append(os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
-                if not is_linked:
-                    with open(target, "rb") as file:
-                        _write_new(backup, file.read(), old)
-                os.replace(temporary, target)
-            replaced = True
+                os.rename(temporary, backup)  # so that this name has the whole new file or the old one, never a part
+                replaced = exchange(backup, target)
+                if replaced:
+                    _stat(backup, may_be_link=may_be_link)  # a folder or a symlink may have just got that name
+                else:
+                    os.rename(backup, temporary)
+                    if not _try_link(target, backup):
+                        fd = _open(target)
+                        with open(target, "rb") as file:
+                            _write_new(backup, file.read(), old)
+                    os.replace(temporary, target)
+                    replaced = True
+                fd = _open(backup) if fd is None else fd
             lock.sync()
             if on_replaced is not None:
-                on_replaced(None if old is None else files.read(backup, 1 << 30))
+                on_replaced(fd)
         except BaseException:
-            if replaced:
-                _roll_back(backup, target, existed=old is not None)
-            else:
-                unlink_quietly(temporary)
-            unlink_quietly(backup)
+            unlink_quietly(temporary)
+            if not replaced or _roll_back(backup, target, new, existed=old is not None):
+                unlink_quietly(backup)
             raise
-        unlink_quietly(backup)
+        finally:
+            _close(fd)
+        if not keep:
+            unlink_quietly(backup)
 
 
 def delete(path: str, *, on_deleted: OnReplaced | None = None) -> None:
     """Delete the file ``path`` durably; the target of a symlink, not the symlink.
 
-    ``on_deleted`` gets the content that the file had; after an error, also one that it raises, the file is back.
-    Raises TaoprofError.
+    After an error, also one that ``on_deleted`` raises, the file is back. It stays for ``collect_replaced``. Raises
+    TaoprofError.
     """
     try:
         _at_target(path, lambda target: _delete(target, on_deleted))
@@ -144,18 +151,22 @@ def delete(path: str, *, on_deleted: OnReplaced | None = None) -> None:
 
 def _delete(target: str, on_deleted: OnReplaced | None) -> None:
     with DirectoryLock(os.path.dirname(target)) as lock:
-        _, backup = _free_names(target, is_locked=lock.is_held)
+        _, backup = _free_names(target, is_locked=lock.is_held, keep=True)
         if _stat(target) is None:
             return
-        os.replace(target, backup)
+        os.rename(target, backup)
+        fd = None
         try:
+            _stat(backup)
+            fd = _open(backup)
             lock.sync()
             if on_deleted is not None:
-                on_deleted(files.read(backup, 1 << 30))
+                on_deleted(fd)
         except BaseException:
-            _roll_back(backup, target, existed=True)
+            _roll_back(backup, target, None, existed=True)
             raise
-        unlink_quietly(backup)
+        finally:
+            _close(fd)
 
 
 def _at_target(path: str, change: Callable[[str], None]) -> None:
@@ -169,55 +180,109 @@ def _at_target(path: str, change: Callable[[str], None]) -> None:
                 raise
 
 
-def read_backup(path: str) -> bytes | None:
-    """Return the content that ``path`` had when a killed ``replace`` or ``delete`` replaced it, if it is there.
+def collect_replaced(path: str, is_over: Callable[[int], bool]) -> None:
+    """Call ``is_over`` with each file that changes of ``path`` have replaced, and delete the file if it returns True.
 
-    Raises TaoprofError if it is there and cannot be read: the next change would delete it.
+    Also if these changes were killed, whose temporary files are deleted. Needs the lock. Raises TaoprofError if a file
+    cannot be read.
     """
-    target = files.real_path(path)
-    _, backup = _sibling_names(target)
+    for folder in dict.fromkeys(map(os.path.dirname, (path, files.real_path(path)))):
+        if not _leftovers(folder):
+            continue
+        with DirectoryLock(folder) as lock:
+            # Without it, they may belong to a process with another state folder, which has not finished.
+            for name in sorted(_leftovers(folder), reverse=True) if lock.is_held else ():  # the backups first
+                leftover = os.path.join(folder, name)
+                if name.startswith(_NEW) or (_is_own(leftover, path) and _is_read(leftover, is_over)):
+                    unlink_quietly(leftover)
+                elif name == _OLD:
+                    with suppress(OSError):  # another user's: the next change avoids its name
+                        _set_aside(leftover)
+
+
+def _leftovers(folder: str) -> list[str]:
     try:
-        old, now = os.lstat(backup), _stat(target)
-        if old.st_uid not in (os.geteuid(), now.st_uid if now else -1):
-            return None  # another user has made it, in a folder of both
-        return files.read(backup, 1 << 24)
-    except (FileNotFoundError, InvalidStateError):
-        return None
+        return [name for name in os.listdir(folder) if name.startswith((_NEW, _OLD))]
+    except OSError:
+        return []
+
+
+def _is_own(leftover: str, path: str) -> bool:
+    """Check whether it is ours: in a folder that several users can write, another one may have made it."""
+    try:
+        now = files.stat_or_none(path)
+        return os.lstat(leftover).st_uid in (os.geteuid(), now.st_uid if now else -1)
+    except OSError:
+        return False
+
+
+def _is_read(leftover: str, is_over: Callable[[int], bool]) -> bool:
+    """Return what ``is_over`` returns; True for a symlink that leads to no file that can be read."""
+    fd = None
+    try:
+        fd = _open(leftover)
+        return True if fd is None else is_over(fd)
+    except InvalidStateError:
+        return os.path.islink(leftover)  # else it has more bytes than any mapping file
     except OSError as error:
-        raise to_taoprof_error(backup, "read", error) from error
+        raise to_taoprof_error(leftover, "read", error) from error
+    finally:
+        _close(fd)
 
 
-def was_replaced(path: str) -> bool:
-    """Check whether a killed ``replace`` or ``delete`` left traces of having replaced ``path``."""
+def read_backup(path: str) -> bytes | None:
+    """Return the content that ``path`` had if a killed ``replace`` or ``delete`` has replaced it, or the new content.
+
+    None if it was not replaced. Raises TaoprofError if that cannot be read.
+    """
     temporary, backup = _sibling_names(files.real_path(path))
-    return os.path.lexists(backup) and not os.path.lexists(temporary)
+    if os.path.lexists(temporary) or not _is_own(backup, path):
+        return None
+    return files.read(backup, 1 << 24)
 
 
-def remove_leftovers(path: str) -> None:
-    """Delete the files that a killed ``replace`` or ``delete`` left next to ``path``. Needs the lock."""
-    for name in _sibling_names(files.real_path(path)):
-        unlink_quietly(name)
+_NEW, _OLD = ".taoprof-new", ".taoprof-old"
 
 
 def _sibling_names(target: str, suffix: str = "") -> tuple[str, str]:
     """Return the paths, in the same folder, of the temporary file and of the backup while a file is replaced."""
     folder = os.path.dirname(target)
-    return os.path.join(folder, f".taoprof-new{suffix}"), os.path.join(folder, f".taoprof-old{suffix}")
+    return os.path.join(folder, _NEW + suffix), os.path.join(folder, _OLD + suffix)
 
 
-def _free_names(target: str, *, is_locked: bool) -> tuple[str, str]:
-    """Return names for the temporary file and the backup, and delete what a killed process left there. Raises OSError.
+def _unique_suffix() -> str:
+    return f"-{os.getpid()}-{os.urandom(4).hex()}"
 
-    The usual names are avoided while another program has the folder locked, and if they belong to another user,
-    whose files in a folder such as /tmp cannot be deleted: nobody else can prevent a change.
+
+def _set_aside(backup: str) -> None:
+    """Give a replaced file another name, so that the next change can use its name. Raises OSError.
+
+    Of a replaced symlink, the file that it leads to gets one: that file may be deleted before it is read.
+    """
+    name = backup + _unique_suffix()
+    if os.path.islink(backup):
+        with suppress(OSError):  # another file system, or another user's file
+            os.link(os.path.realpath(backup), name)
+            os.unlink(backup)
+            return
+    os.rename(backup, name)
+
+
+def _free_names(target: str, *, is_locked: bool, keep: bool) -> tuple[str, str]:
+    """Return names for the temporary file and the backup, and free them of what is there. Raises OSError.
+
+    With ``keep`` a backup gets another name, else it is deleted. The usual names are avoided while another program has
+    the folder locked, and if they belong to another user, whose files in a folder such as /tmp cannot be deleted:
+    nobody else can prevent a change.
     """
     usual = [_sibling_names(target)] if is_locked else []
     names = _sibling_names(target)
-    for names in (*usual, _sibling_names(target, f"-{os.getpid()}-{os.urandom(4).hex()}")):
+    for names in (*usual, _sibling_names(target, _unique_suffix())):
         try:
-            for leftover in names:
-                with suppress(FileNotFoundError):
-                    os.unlink(leftover)
+            with suppress(FileNotFoundError):
+                os.unlink(names[0])
+            with suppress(FileNotFoundError):
+                (_set_aside if keep else os.unlink)(names[1])
             break
         except (PermissionError, IsADirectoryError):
             continue
@@ -278,9 +343,49 @@ def _try_link(path: str, name: str) -> bool:
     return True
 
 
-def _roll_back(backup: str, target: str, *, existed: bool) -> None:
-    with suppress(OSError):  # the error that led here is raised
-        if existed:
+def exchange(path: str, other: str) -> bool:
+    """Exchange the names of two files in one step, durably only after a flush; return False if that is not possible.
+
+    It is possible on ext4, XFS, Btrfs, tmpfs, overlayfs and ZFS 2.2, and not on NFS and CIFS.
+    """
+    try:
+        import ctypes  # not for 'list'
+
+        renameat2 = ctypes.CDLL(None).renameat2
+    except (ImportError, AttributeError, MemoryError, OSError):
+        return False  # a Python without libffi, a C library without the function
+    done: int = renameat2(_AT_FDCWD, os.fsencode(path), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)
+    return done == 0
+
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
+
+def _open(path: str) -> int | None:
+    """Open a file for reading, also through a symlink; None if that leads nowhere. Raises OSError."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        if not os.path.islink(path):
+            raise
+        return None
+
+
+def _close(fd: int | None) -> None:
+    if fd is not None:
+        with suppress(OSError):  # the change is done
+            os.close(fd)
+
+
+def _roll_back(backup: str, target: str, new: os.stat_result | None, *, existed: bool) -> bool:
+    """Undo the replacement by the file ``new``; return whether ``backup`` is that file, and nobody has written it."""
+    try:
+        if not existed:
+            os.rename(target, backup)
+        elif not exchange(backup, target):
             os.replace(backup, target)
-        else:
-            os.unlink(target)
+        now = os.lstat(backup)
+    except OSError:  # the error that led here is raised
+        return False
+    return new is not None and (now.st_ino, now.st_size, now.st_mtime_ns) == (new.st_ino, new.st_size, new.st_mtime_ns)

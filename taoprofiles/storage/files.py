@@ -57,20 +57,28 @@ def _read(path: str, limit: int) -> bytes:
     # O_NONBLOCK: opening a FIFO without a writer would otherwise never return.
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise InvalidStateError(f"'{path}' is {file_type(status.st_mode)}, not a file")
-        if status.st_size > limit:
-            raise InvalidStateError(f"'{path}' has {status.st_size} bytes; at most {limit} are read")
-        chunks, size = [], 0
-        while chunk := os.read(fd, 1 << 16):
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > limit:  # a file that grows, or one of /proc, whose size is given as 0
-                raise InvalidStateError(f"'{path}' has more than {limit} bytes")
-        return b"".join(chunks)
+        return read_open(fd, limit, path)
     finally:
         os.close(fd)
+
+
+def read_open(fd: int, limit: int, path: str) -> bytes:
+    """Return the content, from its beginning, of the open file that has or had the name ``path``.
+
+    Raises InvalidStateError as ``read`` does, and OSError.
+    """
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        raise InvalidStateError(f"'{path}' is {file_type(status.st_mode)}, not a file")
+    if status.st_size > limit:
+        raise InvalidStateError(f"'{path}' has {status.st_size} bytes; at most {limit} are read")
+    chunks, size = [], 0
+    while chunk := os.pread(fd, 1 << 16, size):
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > limit:  # a file that grows, or one of /proc, whose size is given as 0
+            raise InvalidStateError(f"'{path}' has more than {limit} bytes")
+    return b"".join(chunks)
 
 
 def open_nonblocking(path: str, flags: int) -> int:

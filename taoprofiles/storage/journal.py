@@ -189,7 +189,7 @@ class History:
     def note_interrupted(self) -> None:
         """Record that a killed switch had replaced the file, before the traces of that are deleted. Needs the lock."""
         last = self.last_mapping()
-        if last is not None and last.done is False and atomic.was_replaced(self._context.mapping_file):
+        if last is not None and last.done is False and self._has_replaced(last):
             self._append_done([last.id])
 
     def _compact_if_large(self, digests: set[str | None]) -> None:
@@ -290,7 +290,15 @@ class History:
 
         What a killed process left beside the file says it. Lines of older versions never say that a change is done.
         """
-        return entry.before != digest and (entry.done is None or atomic.was_replaced(self._context.mapping_file))
+        return entry.before != digest and (entry.done is None or self._has_replaced(entry))
+
+    def _has_replaced(self, entry: Entry) -> bool:
+        """Check whether a killed process left the file that ``entry`` replaced, and not the new one, beside it."""
+        try:
+            left = atomic.read_backup(self._context.mapping_file)
+        except TaoprofError:
+            return True
+        return left is not None and digest_of(left) != entry.after
 
     def mappings(self, content: bytes | None) -> Iterator[Entry]:
         """Return the entries about the mapping file that took effect, the newest first."""

@@ -15,7 +15,7 @@ from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Store
 from taoprofiles.storage import atomic, best_effort, files
 from taoprofiles.storage.files import MAPPING_LIMIT
-from taoprofiles.storage.journal import History
+from taoprofiles.storage.journal import CONTENT_LIMIT, History
 from taoprofiles.storage.locks import DEFAULT_TIMEOUT, Lock
 from taoprofiles.switching import preflight
 from taoprofiles.switching.status import find_previous, get_status
@@ -34,7 +34,22 @@ SWITCH_WRITER_TIMEOUT = 0.3
 """Seconds to wait, before and after the file is replaced, for a program that is writing it."""
 
 RECENT = 5.0
-"""Seconds since the last write into a file within which a program may be about to write more."""
+"""Seconds since another program wrote the file within which it is reported that it may be about to write more."""
+
+LATE = 60.0
+"""Seconds since the last write into a replaced file within which a program may be about to write more.
+
+For file systems of which the kernel cannot tell whether a program has a file open for writing (NFS, FUSE). Where it
+can, a replaced file stays as long as one has.
+"""
+
+LATE_INTERVAL = 0.2
+"""Seconds between two checks of a file that a program is writing, and until the guard deletes any replaced file."""
+
+UNKNOWN_INTERVAL = 1.0
+"""Seconds between two checks of a file of which the kernel cannot tell whether a program has it open."""
+
+NEVER = float("inf")
 
 
 class SwitchResult:
@@ -105,7 +120,7 @@ def switch_locked(
     answered: dict[str, Any] | None = None,
 ) -> SwitchResult:
     """Switch as ``switch_profile`` does. Needs the lock. ``answered`` is a mapping whose sources have just answered."""
-    _wait_for_writer(context)
+    _begin(context)
     transaction = _Transaction(context)
     result = transaction.plan(name, mkdir=mkdir, check=check, may_write=True, release=release, answered=answered)
     preflight.make_folders(result.folders)
@@ -114,9 +129,10 @@ def switch_locked(
         result.saved_entry = transaction.write("use", result.name, mapping.to_bytes(result.wanted))
         if transaction.has_writer is not False:
             doubt = "is still" if transaction.has_writer else "may still be"
-            result.unchecked.append(
-                f"another program {doubt} writing the replaced file: what it writes from now on is lost"
-            )
+            what = "what it writes from now on is lost"
+            if transaction.is_kept:
+                what = "the next 'use' or 'undo', or the guard, stores what it writes from now on"
+            result.unchecked.append(f"another program {doubt} writing the replaced file: {what}")
     transaction.write_current_cache(result)
     return result
 
@@ -152,7 +168,7 @@ def undo(context: Context, number: str | None) -> Undo:
 
     history, store = History(context), Store(context)
     with Lock(context.lock):
-        _wait_for_writer(context)
+        _begin(context)
         plan = _find_undo(context, number)
         entry, name = plan.entry, plan.entry.profile or ""
         if plan.is_of_mapping:
@@ -199,6 +215,7 @@ def purge(context: Context) -> None:
     """
     history = History(context)
     with Lock(context.lock):
+        _begin(context)
         content = files.read_mapping_file(context)
         if any(not hold.released for hold in find_active_holds(context, content, may_write=True).holds):
             raise UsageError("the history cannot be purged while there are holds", hint="'taoprof status' lists them")
@@ -215,7 +232,7 @@ def replace_content(context: Context, wanted: bytes, *, expected: bytes) -> None
     Raises as ``switch_profile`` does, and InvalidStateError if the file no longer has that content.
     """
     with Lock(context.lock):
-        _wait_for_writer(context)
+        _begin(context)
         transaction = _Transaction(context)
         if transaction.content != expected:
             raise InvalidStateError(f"'{context.mapping_file}' has changed in the meantime", hint="taoprof check")
@@ -224,8 +241,9 @@ def replace_content(context: Context, wanted: bytes, *, expected: bytes) -> None
         transaction.write("fix", None, wanted)
 
 
-def _wait_for_writer(context: Context) -> None:
-    """Wait a moment for a program that is writing the mapping file, so that its whole content is read."""
+def _begin(context: Context) -> None:
+    """Store what replaced files have, and wait a moment for a program that is writing the mapping file."""
+    recover(context)
     with suppress(OSError), open(context.mapping_file, "rb", 0, opener=files.open_nonblocking) as file:
         processes.wait_for_writer(file.fileno(), SWITCH_WRITER_TIMEOUT)
 
@@ -238,31 +256,66 @@ def restore(
     link: str | None,
     attributes: FileAttributes | None,
     writer: str | None,
-    displaced: list[int],
 ) -> int:
     """Restore the held mapping after another program has replaced it; return the entry whose undo reverts that.
 
-    ``link``, ``attributes`` and ``displaced`` are those of ``atomic.replace``; ``writer`` is the other program. Needs
-    the lock. Raises TaoprofError: then the file is as the other program left it.
+    ``link`` and ``attributes`` are those of ``atomic.replace``; ``writer`` is the other program. It is not waited for:
+    the guard calls ``recover`` again. Needs the lock. Raises TaoprofError: then the file is as the other program left
+    it.
     """
-    transaction = _Transaction(context, writer=writer, displaced=displaced)
+    transaction = _Transaction(context, writer=writer, grace=LATE_INTERVAL)
     return transaction.write("restore", profile, wanted, link=link, attributes=attributes) or 0
 
 
-def record_late_write(context: Context, content: bytes) -> int:
-    """Store what a program wrote into a file that had already been replaced, as ``restore`` does. Needs the lock."""
-    history = History(context)
-    last = next(history.mappings(files.read_mapping_file(context)), None)
-    if last is None:
-        raise TaoprofError("the history has been deleted")
-    return _record_overwritten(history, content, _entry("restore", last.profile, None, last.after))
+class Recovered(NamedTuple):
+    """What ``recover`` did.
+
+    ``entries`` are the history entries whose undo restores what it stored; ``interval`` is the time (s) after which the
+    next call is due, infinity if there is nothing left to check.
+    """
+
+    entries: list[int]
+    interval: float
 
 
-def recover(context: Context) -> None:
-    """Delete what a killed switch left, and store what it replaced unseen. Needs the lock."""
-    _Transaction(context).store_backup()
-    History(context).note_interrupted()
-    atomic.remove_leftovers(context.mapping_file)
+def recover(context: Context, *, grace: float = 0.0) -> Recovered:
+    """Store what other programs wrote into replaced files, and delete those files into which nobody writes any longer.
+
+    The files of a killed switch or guard are among them. ``grace`` is for how long (s) each file stays anyway: a
+    program that opened it just before it was replaced may not have it open for writing yet. Needs the lock. Raises
+    TaoprofError.
+    """
+    history, interval = History(context), NEVER
+    entries: list[int] = []
+
+    def is_over(fd: int) -> bool:
+        nonlocal interval
+        history.note_interrupted()
+        # In this order: a program that ends in between has written everything before the content is read.
+        is_written, status, now = processes.is_being_written(fd), os.fstat(fd), time.time()
+        in_place = files.stat_or_none(context.mapping_file)
+        if in_place is not None and os.path.samestat(status, in_place):
+            return True  # it was not replaced
+        if is_written:
+            interval = min(interval, LATE_INTERVAL if now - status.st_ctime < LATE else NEVER)
+            return False
+        content = files.read_open(fd, CONTENT_LIMIT, context.mapping_file)
+        if content and not history.has_content(content):
+            last = next(history.mappings(files.read_mapping_file(context)), None)
+            if last is None:
+                return False  # the history was deleted: it is recorded with the next switch
+            change = _entry(last.action, last.profile, None, last.after)
+            entries.append(_record_overwritten(history, content, change))
+        if is_written is None and abs(now - status.st_mtime) < LATE:
+            interval = min(interval, UNKNOWN_INTERVAL)
+            return False
+        if abs(now - status.st_ctime) < grace:
+            interval = min(interval, LATE_INTERVAL)
+            return False
+        return True
+
+    atomic.collect_replaced(context.mapping_file, is_over)
+    return Recovered(entries, interval)
 
 
 def kept_message(saved_entry: int | None) -> list[str]:
@@ -276,9 +329,9 @@ def kept_message(saved_entry: int | None) -> list[str]:
 class _Transaction:
     """Reads the mapping file once, decides, and writes: the history first, then the file."""
 
-    def __init__(self, context: Context, *, writer: str | None = None, displaced: list[int] | None = None) -> None:
+    def __init__(self, context: Context, *, writer: str | None = None, grace: float = 0.0) -> None:
         self._context = context
-        self._writer, self._displaced = writer, displaced
+        self._writer, self._grace = writer, grace
         self._store = Store(context)
         self._history = History(context)
         self.content = files.read_mapping_file(context)
@@ -286,6 +339,7 @@ class _Transaction:
         self.previous = self._entry.profile if self._entry else None
         self._cached_text: bytes | None = None
         self.has_writer: bool | None = False
+        self.is_kept = False
 
     def resolve(self, name: str) -> str:
         """Return the profile that ``name`` means; "-" is the previous one. Raises NotFoundError."""
@@ -356,7 +410,6 @@ class _Transaction:
         attributes: FileAttributes | None = None,
     ) -> int | None:
         """Record and replace; return the entry whose undo restores an unmanaged mapping, if one was replaced."""
-        self.store_backup()
         before = None if self.content is None else self._history.store_content(self.content)
         if os.path.lexists(self._context.seal):
             from taoprofiles.switching.seal import Seal
@@ -374,6 +427,7 @@ class _Transaction:
             last_id, (content_now, late) = self._history.record_and(
                 entries, lambda: self._replace(wanted, entries[-1], link, attributes)
             )
+        recover(self._context, grace=self._grace)
         if content_now != wanted:
             raise TaoprofError(
                 f"'{self._context.mapping_file}' was overwritten by another program during the switch",
@@ -394,42 +448,28 @@ class _Transaction:
         content_now: bytes | None = None
         late: int | None = None
 
-        # The guard follows what is written into the replaced file; everybody else waits for its end.
-        displaced = [] if self._displaced is None else self._displaced
-
-        def check_replaced(old: bytes | None) -> None:
+        def check_replaced(fd: int | None) -> None:
             nonlocal content_now, late
-            if displaced is not self._displaced and displaced:
-                has_writer = processes.wait_for_writer(displaced[-1], SWITCH_WRITER_TIMEOUT)
-                # On a file system that cannot tell, only a file that was written just now may be incomplete.
-                is_recent = abs(time.time() - os.fstat(displaced[-1]).st_mtime) < RECENT
-                self.has_writer = has_writer if has_writer is not None or is_recent else False
-                old = os.pread(displaced[-1], MAPPING_LIMIT, 0)
-            if old is not None and old != self.content:
-                number = _record_overwritten(history, old, entry)
-                late = late or number
+            if fd is not None:
+                timeout = 0.0 if self._grace else SWITCH_WRITER_TIMEOUT
+                has_writer = processes.wait_for_writer(fd, timeout)
+                status = os.fstat(fd)
+                self.is_kept = status.st_nlink > 0
+                old = files.read_open(fd, CONTENT_LIMIT, path)
+                # On a file system that cannot tell, only what another program wrote just now may be incomplete.
+                is_recent = abs(time.time() - status.st_mtime) < RECENT
+                is_doubtful = is_recent and (self._entry is None or old != self.content)
+                self.has_writer = has_writer if has_writer is not None or is_doubtful else False
+                if old != self.content:
+                    number = _record_overwritten(history, old, entry)
+                    late = late or number
             content_now = files.read(path, MAPPING_LIMIT)
 
-        try:
-            if wanted is None:
-                atomic.delete(path, on_deleted=check_replaced)
-            else:
-                atomic.replace(
-                    path, wanted, on_replaced=check_replaced, link=link, attributes=attributes, displaced=displaced
-                )
-        finally:
-            for fd in displaced if displaced is not self._displaced else ():
-                with suppress(OSError):  # the change is done
-                    os.close(fd)
+        if wanted is None:
+            atomic.delete(path, on_deleted=check_replaced)
+        else:
+            atomic.replace(path, wanted, on_replaced=check_replaced, link=link, attributes=attributes, keep=True)
         return content_now, late
-
-    def store_backup(self) -> None:
-        """Store what another program wrote during a switch that was killed before it could see that."""
-        content = atomic.read_backup(self._context.mapping_file)
-        last = None if content is None else self._history.last_mapping()
-        if content is None or last is None or self._history.has_content(content):
-            return
-        _record_overwritten(self._history, content, _entry(last.action, last.profile, None, last.after))
 
     def write_current_cache(self, result: SwitchResult) -> None:
         """Write the cached answer of ``current``, unless the answer depends on the environment."""

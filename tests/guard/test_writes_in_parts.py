@@ -9,8 +9,6 @@ import time
 
 import pytest
 
-from taoprofiles.guard import overwrites
-from taoprofiles.guard.overwrites import Overwrites
 from taoprofiles.storage import atomic
 from taoprofiles.storage.journal import History
 from taoprofiles.switching import switch
@@ -57,8 +55,13 @@ def test_a_writer_that_does_not_end_is_named(sandbox: Sandbox) -> None:
     with sandbox.mapping_file.open("wb", 0) as file:
         file.write(PARTS[0])
         done = sandbox.run("use", "b", check=True)
-    assert "another program is still writing the replaced file" in done.stderr
-    assert stored(sandbox, PARTS[0])
+        assert "another program is still writing the replaced file" in done.stderr
+        assert stored(sandbox, PARTS[0])
+        sandbox.run("use", "a", check=True)
+        file.write(PARTS[1])
+    sandbox.run("use", "b", check=True)
+    assert stored(sandbox, WHOLE)
+    assert list(sandbox.root.glob(".taoprof-*")) == []
 
 
 def without_leases(patch: pytest.MonkeyPatch) -> None:
@@ -80,7 +83,8 @@ def test_where_the_kernel_cannot_tell_a_fresh_file_may_be_unfinished(
     without_leases(monkeypatch)
     sandbox.mapping_file.write_bytes(PARTS[0])
     os.utime(sandbox.mapping_file, (time.time() - age,) * 2)
-    expected = ["another program may still be writing the replaced file: what it writes from now on is lost"]
+    stores = "the next 'use' or 'undo', or the guard, stores what it writes from now on"
+    expected = [f"another program may still be writing the replaced file: {stores}"]
     assert switch.switch_profile(sandbox.context, "b").unchecked == (expected if age == 0 else [])
 
 
@@ -97,10 +101,28 @@ def test_without_hard_links_a_write_at_the_last_moment_is_stored(
                 file.write(PARTS[1])
         real(source, target)
 
+    monkeypatch.setattr(atomic, "exchange", lambda *_: False)
     monkeypatch.setattr(atomic, "_try_link", lambda *_: False)
     monkeypatch.setattr(os, "replace", writes_before)
     switch.switch_profile(sandbox.context, "b")
     assert stored(sandbox, WHOLE)
+
+
+def test_a_guard_that_is_killed_between_the_parts(sandbox: Sandbox) -> None:
+    """The next guard, or the next command, finds the replaced file."""
+    with GuardProcess(sandbox) as guard:
+        held(sandbox)
+        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed", details=guard.log_text)
+        with (sandbox.root / "fresh").open("wb", 0) as file:
+            (sandbox.root / "fresh").rename(sandbox.mapping_file)
+            file.write(PARTS[0])
+            guard.until_logged(": restored")
+            guard.process.kill()
+            guard.process.wait()
+            file.write(PARTS[1])
+    sandbox.run("use", "a", check=True)
+    assert stored(sandbox, WHOLE)
+    assert list(sandbox.root.glob(".taoprof-*")) == []
 
 
 def test_a_swapped_symlink_is_followed(sandbox: Sandbox) -> None:
@@ -121,21 +143,17 @@ def test_a_swapped_symlink_is_followed(sandbox: Sandbox) -> None:
 
 
 @pytest.fixture
-def replaced_file(sandbox: Sandbox) -> tuple[Overwrites, int, int]:
-    """Return a handler of overwrites that follows a replaced file, and descriptors of the file to write and to read."""
-    path = sandbox.folder / "replaced"
-    path.write_bytes(PARTS[0])
-    History(sandbox.context).record_external_change(PARTS[0])
-    handler = Overwrites(sandbox.context, 5)
-    writing, reading = os.open(path, os.O_WRONLY | os.O_APPEND), os.open(path, os.O_RDONLY)
-    handler._watch_replaced([reading])
-    return handler, writing, reading
+def writing(sandbox: Sandbox) -> int:
+    """Return a descriptor of a program that has written the first part of a file which is then replaced."""
+    fd = os.open(sandbox.mapping_file, os.O_WRONLY | os.O_TRUNC | os.O_APPEND)
+    os.write(fd, PARTS[0])
+    switch.switch_profile(sandbox.context, "b")
+    return fd
 
 
 def test_a_writer_that_ends_while_the_guard_looks(
-    sandbox: Sandbox, replaced_file: tuple[Overwrites, int, int], monkeypatch: pytest.MonkeyPatch
+    sandbox: Sandbox, writing: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    handler, writing, _ = replaced_file
     real = processes.is_being_written
 
     def ends_just_before(fd: int) -> bool | None:
@@ -144,22 +162,22 @@ def test_a_writer_that_ends_while_the_guard_looks(
         return real(fd)
 
     monkeypatch.setattr(processes, "is_being_written", ends_just_before)
-    handler.collect_late_writes()
+    switch.recover(sandbox.context)
     assert stored(sandbox, WHOLE)
 
 
-def test_without_leases_a_file_is_followed_for_a_minute(
-    sandbox: Sandbox, replaced_file: tuple[Overwrites, int, int], monkeypatch: pytest.MonkeyPatch
+def test_without_leases_a_file_is_followed_for_a_minute_after_the_last_write(
+    sandbox: Sandbox, writing: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    handler, writing, _ = replaced_file
-    now = time.monotonic()
+    now = time.time()
     without_leases(monkeypatch)
     for seconds in (0, 1, 30, 59):
-        monkeypatch.setattr(overwrites.time, "monotonic", lambda seconds=seconds: now + seconds)
-        assert handler.collect_late_writes() < overwrites.NEVER
+        monkeypatch.setattr(switch.time, "time", lambda seconds=seconds: now + seconds)
+        assert switch.recover(sandbox.context).interval < switch.NEVER
     os.write(writing, PARTS[1])
     os.close(writing)
-    handler.collect_late_writes()
+    assert switch.recover(sandbox.context).entries
     assert stored(sandbox, WHOLE)
-    monkeypatch.setattr(overwrites.time, "monotonic", lambda: now + 61)
-    assert handler.collect_late_writes() == overwrites.NEVER
+    monkeypatch.setattr(switch.time, "time", lambda: now + 70)
+    assert switch.recover(sandbox.context).interval == switch.NEVER
+    assert list(sandbox.root.glob(".taoprof-*")) == []

@@ -38,6 +38,7 @@ FAILURES = {
     "ftruncate": ("EIO", "ENOSPC"),
     "truncate": ("EIO", "EACCES"),
     "rename": ("ENOSPC", "EIO", "EACCES"),
+    "renameat2": ("ENOSPC", "EIO", "EACCES"),
     "link": ("ENOSPC", "EIO", "EACCES"),
     "linkat": ("ENOSPC", "EIO", "EACCES"),
     "symlink": ("ENOSPC", "EIO", "EACCES"),

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from tests.support.home import Home, require
 
-CALLS = "openat,close,write,pwrite64,ftruncate,truncate,fsync,rename,link,linkat,unlink,mkdir,rmdir,symlink"
+CALLS = "openat,close,write,pwrite64,ftruncate,truncate,fsync,rename,renameat2,link,linkat,unlink,mkdir,rmdir,symlink"
 MOST = 6
 """Changes that are not durable, of which every combination is tried; of more, a sample."""
 COMMAND = "import sys\nfrom taoprofiles.cli import main\nsys.exit(main.run(sys.argv[1:]))"
@@ -89,7 +89,18 @@ class Disk:
 
     def _follow(self, call: str, arguments: str, texts: list[bytes], result: int) -> None:
         first = arguments.partition(",")[0]
-        if call in ("openat", "mkdir", "rename", "link", "linkat", "unlink", "rmdir", "symlink", "truncate"):
+        if call in (
+            "openat",
+            "mkdir",
+            "rename",
+            "renameat2",
+            "link",
+            "linkat",
+            "unlink",
+            "rmdir",
+            "symlink",
+            "truncate",
+        ):
             self._follow_path(call, arguments, [self._locate(text) for text in texts], texts, result)
             return
         node = self._open.get(int(first))
@@ -128,6 +139,11 @@ class Disk:
             self._change(Change(node, size=int(arguments.rpartition(",")[2])))
         elif call in ("unlink", "rmdir") and node is not None:
             self._change(Change(node, removed=place))
+        elif call == "renameat2" and places[0] is not None:  # each name alone may reach the disk
+            other = self._node(places[0])
+            assert other is not None and node is not None
+            self._change(Change(other, added=place))
+            self._change(Change(node, added=places[0]))
         elif call in ("rename", "link", "linkat") and places[0] is not None:
             source = self._node(places[0])
             assert source is not None

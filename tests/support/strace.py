@@ -217,7 +217,7 @@ def whole_and_reported_right(home: Home, scene: Scenario, before: bytes | None) 
 
 def leftovers(home: Home) -> list[str]:
     """List the temporary files in the home."""
-    found = [path for path in home.root.rglob(".taoprof-*") if path.name.endswith(("-new", "-old"))]
+    found = home.root.rglob(".taoprof-*")
     return [str(path.relative_to(home.root)) for path in found]
 
 

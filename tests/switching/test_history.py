@@ -15,7 +15,6 @@ import pytest
 from taoprofiles.errors import TaoprofError
 from taoprofiles.storage import atomic, files
 from taoprofiles.switching import status, switch
-from taoprofiles.switching.switch import undo
 from tests.support.home import Home
 
 FOREIGN = b'{"Mounts": [{"source": "/theirs", "destination": "/data"}]}'
@@ -99,9 +98,11 @@ def test_undo_after_an_interrupted_switch(home: Home) -> None:
 def test_a_foreign_write_after_an_interrupted_switch(home: Home, moment: str, has_leftovers: bool) -> None:
     """What it replaced is what was there: the old mapping, or the new one where the file was replaced already."""
     home.run("use", "a", check=True)
-    patch = "really = os.replace\ndef replace(a, b):\n    if not b.endswith('.tao_mounts.json'): return really(a, b)\n"
+    patch = (
+        "really = atomic.exchange\ndef exchange(a, b):\n    if not b.endswith('_mounts.json'): return really(a, b)\n"
+    )
     patch += "    really(a, b); die()\n" if moment == "after the rename" else "    die()\n"
-    killed(home, patch + "os.replace = replace", "use", "b")
+    killed(home, patch + "atomic.exchange = exchange", "use", "b")
     is_replaced = moment == "after the rename"
     if not has_leftovers:
         switch.recover(home.context)
@@ -174,32 +175,14 @@ def test_undo_of_a_change_of_a_profile_after_an_external_change(overwritten: Hom
     assert overwritten.mapping_file.read_bytes() == FOREIGN
 
 
-def test_a_foreign_write_just_before_an_undo_to_no_file(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    home.run("use", "a", check=True)
-    really = os.replace
-
-    def write_first(source: Any, to: Any) -> None:
-        if str(source) == str(home.mapping_file):
-            home.mapping_file.write_bytes(FOREIGN)
-        really(source, to)
-
-    monkeypatch.setattr(os, "replace", write_first)
-    undo(home.context, None)
-    monkeypatch.undo()
-    assert not home.mapping_file.exists()
-    assert FOREIGN in objects(home)
-    home.run("undo", check=True)
-    assert home.mapping_file.read_bytes() == FOREIGN
-
-
 def test_a_foreign_write_in_the_moment_of_a_switch_that_is_killed(home: Home) -> None:
     home.run("use", "a", check=True)
     patch = (
-        "really = os.link\n"
-        "def link(source, to, **options):\n"
-        f"    if source.endswith('.tao_mounts.json'): open(source, 'wb').write({FOREIGN!r})\n"
-        "    really(source, to, **options)\n"
-        "os.link = link\nsync = atomic.DirectoryLock.sync\n"
+        "really = atomic.exchange\n"
+        "def exchange(name, other):\n"
+        f"    if other.endswith('.tao_mounts.json'): open(other, 'wb').write({FOREIGN!r})\n"
+        "    return really(name, other)\n"
+        "atomic.exchange = exchange\nsync = atomic.DirectoryLock.sync\n"
         "atomic.DirectoryLock.sync = lambda turn: die() if turn._folder == os.environ['HOME'] else sync(turn)"
     )
     killed(home, patch, "use", "b")

@@ -27,7 +27,7 @@ history = switch.History(context)
 wanted = history.load_content(history.last_mapping().after)
 with Lock(context.lock):
     like = FileAttributes(0o600, context.uid, context.gid)
-    switch.restore(context, wanted, "a", link=None, attributes=like, writer="vim", displaced=[])
+    switch.restore(context, wanted, "a", link=None, attributes=like, writer="vim")
 """
 
 STEP = int(os.environ.get("TAOPROF_TEST_CRASH_STEP", 2 if ALL else 12))
