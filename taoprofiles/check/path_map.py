@@ -13,16 +13,22 @@ from html import escape
 from typing import Any, NamedTuple
 
 from taoprofiles.launcher.host import Host
-from taoprofiles.launcher.location import resolve
+from taoprofiles.launcher.location import ResolvedMount, resolve
 from taoprofiles.masking import printable, shorten, text_width
 from taoprofiles.mounts.mapping import mounted
-from taoprofiles.mounts.paths import PathResolver, Resolution
+from taoprofiles.mounts.paths import HostFiles, PathResolver, Resolution
 from taoprofiles.rules import mounts
 from taoprofiles.rules.finding import ERROR, INFO, SEVERITIES, WARNING, Finding
-from taoprofiles.rules.locations import in_profile
+from taoprofiles.rules.locations import Locator, in_profile
 from taoprofiles.storage.paths import Context, is_inside
+from taoprofiles.system.filesystem import answers, real_paths
 
 HOST, CONTAINER = "host", "container"
+MISSING = "missing"
+"""The label of a folder that does not exist on this host."""
+SILENT = "does not answer"
+"""The label of a source whose file server may be down."""
+_SIDES = {"source": HOST, "destination": CONTAINER}
 
 
 class Label(NamedTuple):
@@ -52,6 +58,11 @@ class Mount(NamedTuple):
     destination: str
     places: list[Place]
 
+    @property
+    def is_missing(self) -> bool:
+        """True if the source does not exist."""
+        return any(label.text == MISSING for label in self.places[0].labels)
+
 
 class PathMap(NamedTuple):
     """The mounts of a profile, the path variables that are in none (name, value, why), and the findings."""
@@ -78,42 +89,76 @@ def _side(side: str, names: Sequence[str], labels: Iterable[Label]) -> str:
 
 
 def get_path_map(context: Context, name: str, summary: Mapping[str, Any]) -> PathMap:
-    """Return the map of a profile from its summary (``Renderer.summary``), with the findings of ``check``."""
+    """Return the map of a profile from its summary (``Renderer.summary``), with the findings of ``check``.
+
+    If a source does not answer, no file is looked at, and there are no findings.
+    """
     mapping = {"Mounts": [{key: mount[key] for key in ("source", "destination")} for mount in summary["mounts"]]}
-    host = Host(context.environ, context.folder)
-    resolved, locate = resolve(mapping, host), in_profile(mapping)
-    findings = list(mounts.check(resolved, locate, host))
-    missing = {finding.where for finding in findings if finding.id == "src-missing"}
-    existing = [mount for mount in resolved if locate(mount.location._replace(key="source")) not in missing]
     drawn = [
         Mount(context.short(mount["source"]), mount["destination"], [Place("", [], [], [])])
         for mount in mapping["Mounts"]
     ]
-    for number, mount in enumerate(resolved):
-        for key, side in (("source", HOST), ("destination", CONTAINER)):
-            where = locate(mount.location._replace(key=key))
-            for finding in (finding for finding in findings if finding.where == where):
-                outer = mounts.find_outer(mount, existing)
-                if finding.id == "dst-shadow" and outer is not None:
-                    path = os.path.relpath(mount.destination, outer.destination)
-                    place = _place(drawn[resolved.index(outer)], path)
-                    place.labels.append(Label(CONTAINER, f"hidden by mount {number + 1}", INFO))
-                else:
-                    drawn[number].places[0].labels.append(Label(side, _label(finding), finding.severity))
+    silent = [drawn[number] for number, mount in enumerate(summary["mounts"]) if mount["exists"] is None]
+    findings: list[Finding] = []
+    if silent:
+        folders = [(next(real_paths([mount["source"]])), mount["destination"]) for mount in mapping["Mounts"]]
+        for mount in silent:
+            mount.places[0].labels.append(Label(HOST, SILENT, WARNING))
+    else:
+        host, locate = Host(context.environ, context.folder), in_profile(mapping)
+        resolved = resolve(mapping, host)
+        folders = [(mount.source, mount.destination) for mount in resolved]
+        findings = list(mounts.check(resolved, locate, host))
+        _add_findings(drawn, resolved, findings, locate)
+    values = {name: value for name, value in summary["variables"].items() if value.startswith("/")}
+    resolver = PathResolver(mounted(mapping), _Unseen() if silent else None)
+    resolutions = answers(resolver.resolve, values.values())
+    exists = answers(os.path.exists, (resolution.host for resolution in resolutions.values() if resolution.host))
     unmounted = []
-    resolver = PathResolver(mounted(mapping))
-    for variable, value in summary["variables"].items():
-        if value.startswith("/"):
-            resolution = resolver.resolve(value)
-            if why := _add_variable(drawn, [mount[1:3] for mount in resolved], variable, resolution):
-                unmounted.append((variable, context.short(value), why))
-    for drawn_mount in drawn:
-        drawn_mount.places[1:] = sorted(drawn_mount.places[1:], key=lambda place: place.path.split("/"))
+    for variable, value in values.items():
+        resolution = resolutions.get(value)
+        why = SILENT if resolution is None else _UNMOUNTED.get(resolution.kind, "")
+        if why:
+            unmounted.append((variable, context.short(value), why))
+        elif resolution is not None:
+            _add_variable(drawn, folders, variable, resolution, is_missing=exists.get(resolution.host) is False)
+    for mount in drawn:
+        mount.places[1:] = sorted(mount.places[1:], key=lambda place: place.path.split("/"))
     return PathMap(name, drawn, unmounted, findings)
 
 
+class _Unseen(HostFiles):
+    """Files that are not looked at, since a look may not end."""
+
+    def exists(self, path: str) -> bool:
+        """Return True."""
+        return True
+
+    def link(self, path: str) -> str | None:
+        """Return None."""
+        return None
+
+
+def _add_findings(
+    drawn: Sequence[Mount], resolved: Sequence[ResolvedMount], findings: Sequence[Finding], locate: Locator
+) -> None:
+    """Add the labels for the findings about mounts."""
+    missing = {finding.where for finding in findings if finding.id == "src-missing"}
+    existing = [mount for mount in resolved if locate(mount.location._replace(key="source")) not in missing]
+    for number, mount in enumerate(resolved):
+        sides = {locate(mount.location._replace(key=key)): side for key, side in _SIDES.items()}
+        outer = mounts.find_outer(mount, existing)
+        for finding in (finding for finding in findings if finding.where in sides):
+            if finding.id == "dst-shadow" and outer is not None:
+                path = os.path.relpath(mount.destination, outer.destination)
+                place = _place(drawn[resolved.index(outer)], path)
+                place.labels.append(Label(CONTAINER, f"hidden by mount {number + 1}", INFO))
+            else:
+                drawn[number].places[0].labels.append(Label(sides[finding.where], _label(finding), finding.severity))
+
+
 def _label(finding: Finding) -> str:
-    return "missing" if finding.id == "src-missing" else finding.severity
+    return MISSING if finding.id == "src-missing" else finding.severity
 
 
 def _place(mount: Mount, path: str) -> Place:
@@ -136,13 +181,16 @@ _UNMOUNTED = {
 
 
 def _add_variable(
-    drawn: Sequence[Mount], folders: Sequence[tuple[str, str]], variable: str, resolution: Resolution
-) -> str:
-    """Add a variable to its place, or return why it has none."""
-    if resolution.kind in _UNMOUNTED:
-        return _UNMOUNTED[resolution.kind]
+    drawn: Sequence[Mount],
+    folders: Sequence[tuple[str, str]],
+    variable: str,
+    resolution: Resolution,
+    *,
+    is_missing: bool,
+) -> None:
+    """Add a variable to its place, in a mount."""
     is_host, is_covered = resolution.kind in ("host", "covered"), resolution.kind == "covered"
-    column, path = (0, os.path.realpath(resolution.host)) if is_covered else (1, resolution.container)
+    column, path = (0, next(real_paths([resolution.host]))) if is_covered else (1, resolution.container)
     number = _deepest(path, folders, column)
     place = _place(drawn[number], os.path.relpath(path, folders[number][column]))
     (place.host if is_host else place.container).append(variable)
@@ -150,11 +198,10 @@ def _add_variable(
     if is_covered:
         covered = os.path.normpath(os.path.join(folders[number][1], place.path))
         labels = [Label(CONTAINER, f"hidden by mount {_deepest(covered, folders, 1) + 1}", WARNING)]
-    elif not os.path.exists(resolution.host):
-        labels = [Label(HOST, "missing", ERROR if is_host else WARNING)]
+    elif is_missing:
+        labels = [Label(HOST, MISSING, ERROR if is_host else WARNING)]
     known = [(label.side, label.text) for label in place.labels]
     place.labels.extend(label for label in labels if (label.side, label.text) not in known)
-    return ""
 
 
 def _deepest(path: str, folders: Sequence[tuple[str, str]], column: int) -> int:
@@ -297,7 +344,6 @@ def _draw_lines(drawing: _Drawing, lines: Sequence[str], colour: str, *, indent:
 def _draw_mount(drawing: _Drawing, number: int, mount: Mount) -> None:
     top, at = drawing.y, len(drawing.elements)
     drawing.y += 2
-    is_missing = any(label.text == "missing" for label in mount.places[0].labels)
     for place in mount.places:
         start = drawing.y
         if place.path:
@@ -310,7 +356,7 @@ def _draw_mount(drawing: _Drawing, number: int, mount: Mount) -> None:
         )
         bottoms = [_draw_side(drawing, x, start, place, (side, path, names)) for side, x, names, path in sides]
         drawing.y = max(bottoms) + 8
-        _draw_connection(drawing, start + 13, place, "" if place.path else str(number), is_broken=is_missing)
+        _draw_connection(drawing, start + 13, place, "" if place.path else str(number), is_broken=mount.is_missing)
     boxes = [
         f'<rect x="{x}" y="{top:g}" width="{BOX}" height="{drawing.y - top:g}" rx="6" {_fill("box")}/>'
         f'<rect x="{x}.5" y="{top + 0.5:g}" width="{BOX - 1}" height="{drawing.y - top - 1:g}" rx="6" fill="none" '

@@ -71,7 +71,7 @@ def get_report(context: Context, reader: ProgressReader | None = None) -> Status
 
 def status_rows(context: Context, report: StatusReport) -> list[tuple[str, str]]:
     """Return the rows about the mapping file and the guard: what it is, and how it is."""
-    now, similar, guard = report.now, report.similar, report.guard
+    now, similar = report.now, report.similar
     path = context.short(context.mapping_file)
     if os.path.islink(context.mapping_file):
         path += f" → {context.short(os.path.realpath(context.mapping_file))}"
@@ -83,11 +83,15 @@ def status_rows(context: Context, report: StatusReport) -> list[tuple[str, str]]
         rows.append(("since", f"{format_time(now.entry.time)}, {now.entry.by}, history entry {now.entry.id}"))
     if similar and similar[1]:
         rows.append(("similar to", _describe_similar(similar)))
-    text = "not running. To protect the file: taoprof service install"
-    if guard is not None:
-        is_sealed = "; the file is read-only while it is in use" if guard["is_sealed"] else ""
-        text = f"running (pid {guard['pid']}){is_sealed}" + (f"; {guard['problem']}" if guard["problem"] else "")
-    return [*rows, ("guard", text)]
+    return [*rows, ("guard", guard_text(report.guard))]
+
+
+def guard_text(guard: dict[str, Any] | None) -> str:
+    """Return the state of the guard in one line."""
+    if guard is None:
+        return "not running. To protect the file: taoprof service install"
+    is_sealed = "; the file is read-only while it is in use" if guard["is_sealed"] else ""
+    return f"running (pid {guard['pid']}){is_sealed}" + (f"; {guard['problem']}" if guard["problem"] else "")
 
 
 def status_warnings(context: Context, report: StatusReport) -> list[str]:

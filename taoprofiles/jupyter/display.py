@@ -1,22 +1,24 @@
 """What ``%taoprof`` shows in a notebook: HTML if the front end can show it, otherwise the same as text.
 
 The HTML sets no colours, so that it is readable in light and dark themes, and has no ``<style>``, which JupyterLab
-removes from notebooks that are not trusted yet.
+removes from notebooks that are not trusted yet. A drawing is an image with a background of its own.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from base64 import b64encode
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from taoprofiles.check.path_map import MISSING, SILENT, get_path_map, to_svg
 from taoprofiles.cli.output import hold_rows, table
 from taoprofiles.errors import TaoprofError
 from taoprofiles.holds import manage
 from taoprofiles.holds.hold import shared_holds
-from taoprofiles.masking import MASK, is_secret, printable
-from taoprofiles.mounts import mapping, paths
+from taoprofiles.masking import MASK, is_secret, printable, shorten
+from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Store
 from taoprofiles.storage import files
 from taoprofiles.switching import status as switching_status
@@ -25,6 +27,7 @@ from taoprofiles.system.filesystem import answers, no_answer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from taoprofiles.check.path_map import PathMap
     from taoprofiles.runs.session import Session
     from taoprofiles.storage.paths import Context
 
@@ -42,10 +45,12 @@ COMMANDS = {
 OPTIONS = ("--mkdir", "--shared", "--force")
 """The options of ``%taoprof use``."""
 
+ALT_LIMIT = 2000
+"""Characters of the text that stands for a drawing."""
+
 _MISSING = "no (missing)"
-_SILENT = "does not answer"
 _CHANGED = "(changed by a cell)"
-_MARKED = (_MISSING, _SILENT, _CHANGED)
+_MARKED = (_MISSING, SILENT, _CHANGED)
 """The ends of what is shown in bold."""
 
 _CELL = "text-align:left;padding:2px 12px 2px 0;vertical-align:top"
@@ -86,10 +91,20 @@ class Output:
         self._html.append(f'<div style="white-space:pre-wrap">{escape(printable(text))}</div>')
         return self
 
-    def table(self, title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Output:
-        """Add a table, unless it would be empty."""
+    def drawing(self, path_map: PathMap) -> Output:
+        """Add the drawing of a path map. As text there is none: the caller adds tables for that."""
+        image = b64encode(to_svg(path_map).encode()).decode()
+        # An image, since JupyterLab removes <svg> from notebooks that are not trusted yet.
+        about = escape(shorten(f"Path map of profile '{path_map.name}': {'; '.join(path_map.lines())}", ALT_LIMIT))
+        style = "max-width:100%;margin-top:8px"
+        self._html.append(f'<img style="{style}" alt="{about}" src="data:image/svg+xml;base64,{image}">')
+        return self
+
+    def table(self, title: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, is_text: bool = False) -> Output:
+        """Add a table, unless it would be empty; with ``is_text`` to the text alone, since a drawing shows the same."""
         if rows:
             self._text += ["", *([f"{title}:"] if title else []), *table([head, *rows], indent="  " if title else "")]
+        if rows and not is_text:
             header = "".join(f'<th style="{_CELL}">{escape(cell)}</th>' for cell in head)
             body = "".join(f"<tr>{''.join(map(_cell, row, range(len(row))))}</tr>" for row in rows)
             caption = f'<div style="margin-top:8px"><b>{escape(title)}</b></div>' if title else ""
@@ -111,14 +126,23 @@ def use_output(context: Context, session: Session) -> Output:
     for note in session.notes:
         output.line(note)
     try:
-        return _add_summary(context, Store(context).renderer(session.name).summary(), output)
+        return _add_summary(context, session.name, output)
     except TaoprofError as error:  # the profile was removed or damaged a moment ago, but its values are in use
         return output.line(f"warning: {error.message}")
 
 
 def show_output(context: Context, name: str) -> Output:
     """Return what ``%taoprof show`` shows. Raises NotFoundError, InvalidProfileError."""
-    return _add_summary(context, Store(context).renderer(name).summary(), Output(f"profile '{name}'"))
+    return _add_summary(context, name, Output(f"profile '{name}'"))
+
+
+def panel_output(context: Context, session: Session | None, name: str) -> Output:
+    """Return what ``%taoprof`` shows where there is no panel: the status, and the path map of the profile ``name``."""
+    output = status_output(context, session)
+    try:
+        return output if not name else _add_summary(context, name, output)
+    except TaoprofError as error:
+        return output.line(f"warning: {error.message}")
 
 
 def status_output(context: Context, session: Session | None) -> Output:
@@ -129,21 +153,27 @@ def status_output(context: Context, session: Session | None) -> Output:
         own = f"its own mounts file {context.short(session.mounts_file)}"
         file = "the shared mounts file" if session.shared else own
         output = Output(f"this notebook uses profile '{session.name}' ({file}; hold {session.hold.id})")
-        for problem in _problems(context, session):
+        for problem in session_problems(context, session):
             output.line(f"warning: {problem}")
-    now, path = switching_status.get_status(context), context.short(context.mapping_file)
-    shared = {
-        "active": f"{path} has the mapping of profile '{now.name}'",
-        "drifted": f"{path} has an older mapping of profile '{now.name}'",
-        "unmanaged": f"{path} was not written by taoprof",
-    }
-    output.line(shared.get(now.state, f"{path} does not exist"))
+    now = switching_status.get_status(context)
+    output.line(mapping_file_line(context, now.state, now.name))
     active = manage.active_holds(context)
     head, *rows = hold_rows(active.holds, own=session.hold.id if session else "")
     output.table("holds and runs", [cell.lower() for cell in head], rows)
     for text in active.unchecked:
         output.line(f"warning: {text}")
     return output
+
+
+def mapping_file_line(context: Context, state: str, name: str | None) -> str:
+    """Return what the shared mapping file is, by its state and its profile (see ``switching.status.Status``)."""
+    path = context.short(context.mapping_file)
+    shared = {
+        "active": f"{path} has the mapping of profile '{name}'",
+        "drifted": f"{path} has an older mapping of profile '{name}'",
+        "unmanaged": f"{path} was not written by taoprof",
+    }
+    return shared.get(state, f"{path} does not exist")
 
 
 def list_output(context: Context, session: Session | None) -> Output:
@@ -222,7 +252,7 @@ def _use_again(session: Session) -> str:
     return f"%taoprof use {session.name}{' --shared' if session.shared else ''}"
 
 
-def _problems(context: Context, session: Session) -> list[str]:
+def session_problems(context: Context, session: Session) -> list[str]:
     """Return what differs between this notebook and its profile, and what is missing."""
     again = _use_again(session)
     problems = [
@@ -261,27 +291,26 @@ def _mounts_file_problem(session: Session) -> str:
     return "" if is_same else f"the mounts file '{path}' has another mapping"
 
 
-def _add_summary(context: Context, summary: dict[str, Any], output: Output) -> Output:
-    """Add the paths with both of their sides, the other variables and the mounts."""
-    mounts = mapping.mounted({"Mounts": summary["mounts"]})
-    path_rows, other_rows = [], []
-    for name, value in summary["variables"].items():
-        if inner := value.startswith("/") and paths.container_paths(value, mounts):
-            path_rows.append((name, "host", context.short(value), inner[0], _exists(value)))
-        elif outer := value.startswith("/") and paths.host_paths([value], mounts):
-            path_rows.append((name, "container", context.short(outer[0]), value, _exists(outer[0])))
-        else:
-            other_rows.append((name, context.short(value)))
-    output.table("paths", ("variable", "value is on", "host", "container", "exists on host"), path_rows)
+def _add_summary(context: Context, name: str, output: Output) -> Output:
+    """Add a profile's paths with both of their sides, its mounts, and the other variables."""
+    summary = Store(context).renderer(name).summary()
+    path_map = get_path_map(context, name, summary)
+    path_rows, mount_rows = [], []
+    for mount in path_map.mounts:
+        for place in mount.places:
+            host, container = (os.path.normpath(os.path.join(folder, place.path)) for folder in mount[:2])
+            labels = {label.text for label in (*place.labels, *mount.places[0].labels)}
+            exists = _MISSING if MISSING in labels else SILENT if SILENT in labels else "yes"
+            path_rows += [(variable, "host", host, container, exists) for variable in place.host]
+            path_rows += [(variable, "container", host, container, exists) for variable in place.container]
+            if not place.path:
+                mount_rows.append((mount.source, mount.destination, exists))
+    drawn = {row[0] for row in path_rows}
+    other_rows = [(key, context.short(value)) for key, value in summary["variables"].items() if key not in drawn]
+    output.drawing(path_map)
+    output.table("paths", ("variable", "value is on", "host", "container", "exists on host"), path_rows, is_text=True)
     output.table("other variables", ("variable", "value"), other_rows)
-    mount_rows = [
-        (context.short(mount["source"]), mount["destination"], _exists(mount["source"])) for mount in summary["mounts"]
-    ]
-    return output.table("mounts", ("host", "container", "exists on host"), mount_rows)
-
-
-def _exists(path: str) -> str:
-    return {True: "yes", False: _MISSING, None: _SILENT}[answers(os.path.exists, [path]).get(path)]
+    return output.table("mounts", ("host", "container", "exists on host"), mount_rows, is_text=True)
 
 
 def _shown(session: Session, name: str, value: str | None) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shlex
+import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +49,8 @@ class Extension:
         self._file: object = None
         self._overridden: dict[str, str | None] = {}
         self._containers: set[str] = set()
+        self._running_cells = 0  # one may run another
+        self._change = threading.Lock()  # of a button of the panel, which has a thread of its own: no cell starts then
 
     def load(self) -> None:
         """Register the magic and the functions that run before and after each cell."""
@@ -70,19 +74,40 @@ class Extension:
         if session is not None:
             session.release()
 
-    def taoprof(self, line: str) -> Output | None:
+    def taoprof(self, line: str) -> object:
         """Run a line of ``%taoprof``. Replaced below by the usage, which ``%taoprof?`` shows."""
         try:
-            return self._run(shlex.split(line))
+            return self.run(shlex.split(line)) if line.strip() else self._panel()
         except ValueError as error:  # a quote that is not closed
             raise MagicError(f"taoprof: {error}") from None
         except TaoprofError as error:  # IPython shows a MagicError without a traceback, and the cell fails
             raise MagicError("taoprof: " + as_cell("\n".join(error_lines(error)))) from None
 
-    def _run(self, words: list[str]) -> Output | None:
-        command = words[0] if words else ""
+    def _panel(self) -> object:
+        """Return the panel, or the same as text and HTML where the widgets for it are not installed."""
+        if getattr(self._shell, "kernel", None) is not None and importlib.util.find_spec("anywidget"):
+            from taoprofiles.jupyter.panel import Panel
+
+            return Panel(self)
+        session = sessions.current()
+        name = session.name if session is not None else status.get_status(self.context).name
+        return display.panel_output(self.context, session, name or "")
+
+    def run_between_cells(self, words: list[str]) -> Output:
+        """Run a command for the panel. Raises UsageError while a cell runs, which needs the variables that it has."""
+        with self._change:
+            if self._running_cells:
+                raise UsageError(
+                    "this notebook is running a cell, which needs the profile that it was started with",
+                    hint="interrupt the cell, or wait until it ends",
+                )
+            return self.run(words)
+
+    def run(self, words: list[str]) -> Output:
+        """Run a command of ``%taoprof``. Raises TaoprofError."""
+        command = words[0]
         if command not in COMMANDS:
-            message = f"unknown subcommand '{command}'" if words else "usage: %taoprof COMMAND"
+            message = f"unknown subcommand '{command}'"
             elsewhere = f"Try '!taoprof {shlex.join(words)}', or one of" if command in parser.COMMANDS else "Use one of"
             raise UsageError(
                 f"{message}. {elsewhere}",
@@ -95,10 +120,10 @@ class Extension:
         if command in ("status", "list"):
             _parse(command, words[1:])
             output = display.status_output if command == "status" else display.list_output
-            return output(self._context, session)
+            return output(self.context, session)
         if command == "show":
             name = _parse(command, words[1:], "[NAME]").name or _needed(session).name
-            return display.show_output(self._context, name)
+            return display.show_output(self.context, name)
         if command == "check":
             return self._check(words[1:], session)
         _parse(command, words[1:])
@@ -114,21 +139,21 @@ class Extension:
             args.name, os.environ, home=self._home, shared=args.shared, mkdir=args.mkdir, check=not args.force
         )
         self._file = self._signature()
-        return display.use_output(self._context, session)
+        return display.use_output(self.context, session)
 
     def _check(self, words: list[str], session: Session | None) -> Output:
         """Run ``taoprof check``, by default for the profile of this notebook."""
         options = words[: words.index("--")] if "--" in words else words
         if all(word.startswith("-") for word in options):
             words = [_needed(session).name, *words]
-        return Output(*parser.parse("check", words)(self._context).lines)
+        return Output(*parser.parse("check", words)(self.context).lines)
 
     def _complete(self, _: object, event: Any) -> list[str]:
         """Return the words that Tab offers behind ``%taoprof``."""
         before = event.text_until_cursor.rpartition(" ")[0].split()
         if len(before) < 2:
             return list(COMMANDS)
-        names = Store(self._context).names() if before[1] in ("use", "show", "check") and len(before) == 2 else []
+        names = Store(self.context).names() if before[1] in ("use", "show", "check") and len(before) == 2 else []
         return [*names, *(OPTIONS if before[1] == "use" else ())]
 
     @property
@@ -138,7 +163,8 @@ class Extension:
         return kernel if kernel is not None and kernel.is_active else None
 
     @property
-    def _context(self) -> Context:
+    def context(self) -> Context:
+        """The paths and the environment that the profiles refer to: that of the kernel without its present profile."""
         session = sessions.current()
         return Context({**(session.original_environ() if session is not None else os.environ), "HOME": self._home})
 
@@ -174,18 +200,21 @@ class Extension:
 
     def _signature(self) -> object:
         try:
-            stat_result = os.stat(self._context.mapping_file)
+            stat_result = os.stat(self.context.mapping_file)
         except (OSError, TaoprofError):
             return None
         return stat_result.st_ino, stat_result.st_size, stat_result.st_mtime_ns
 
     def _before_cell(self, _: object = None) -> None:
+        with self._change:
+            self._running_cells += 1
         self._file = self._signature()
         session = sessions.current()
         self._overridden = session.overridden() if session is not None else {}
         self._containers = session.containers() if session is not None else set()
 
     def _after_cell(self, result: Any = None) -> None:
+        self._running_cells = max(0, self._running_cells - 1)  # the cell that loaded the extension was not counted
         self._explain_seal(getattr(result, "error_in_exec", None))
         session = sessions.current()
         if session is None:
@@ -211,7 +240,7 @@ class Extension:
 
     def _explain_seal(self, error: BaseException | None) -> None:
         """Show why the cell could not write the mapping file, if that was its error and the guard the reason."""
-        context = self._context
+        context = self.context
         if not isinstance(error, PermissionError) or not os.path.lexists(context.seal):
             return
         if os.path.realpath(str(error.filename)) == os.path.realpath(context.mapping_file):
@@ -235,19 +264,19 @@ class Extension:
         if self._file == before:
             return None
         if self._file is None:
-            return display.overwritten_output(self._context, session, None) if session.shared else None
-        content = files.read_mapping_file(self._context)
+            return display.overwritten_output(self.context, session, None) if session.shared else None
+        content = files.read_mapping_file(self.context)
         if content is None or mapping.same(content, mapping.to_bytes(session.mapping)):
             return None
         try:
-            written = mapping.parse(content, self._context.mapping_file)
+            written = mapping.parse(content, self.context.mapping_file)
         except InvalidStateError as error:
-            return display.overwritten_output(self._context, session, [error.message])
+            return display.overwritten_output(self.context, session, [error.message])
         # The file may now belong to a profile with secrets of its own, whatever their names are.
-        other_secrets = Store(self._context).secret_env(status.get_status(self._context).name)
+        other_secrets = Store(self.context).secret_env(status.get_status(self.context).name)
         changes = mapping.changes(session.mapping, written, secrets={*session.secrets[1], *other_secrets})
         lines = [line for change in changes for line in change.lines(reveal=False)]
-        return display.overwritten_output(self._context, session, lines)
+        return display.overwritten_output(self.context, session, lines)
 
 
 def _usage_lines() -> list[str]:

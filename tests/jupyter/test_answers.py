@@ -100,7 +100,9 @@ def test_messages_name_the_notebooks_own_commands(home: Home) -> None:
         load(kernel)
         refused = kernel.execute("%taoprof use folder").output
         assert " %taoprof use folder --mkdir" in refused
-        assert "<b>no (missing)</b>" in "".join(kernel.run("%taoprof show folder").html)
+        shown = kernel.run("%taoprof show folder")
+        assert "/new (missing) → /d" in "".join(shown.html), "what the drawing says to those who cannot see it"
+        assert "no (missing)" in shown.text
         assert "!taoprof new nosuch" in kernel.execute("%taoprof use nosuch").output
         kernel.run("%taoprof use alpha")
         for command, output in (

@@ -34,6 +34,8 @@ class Execution:
         self.text = ""
         """Streams and plain texts, one after the other."""
         self.html: list[str] = []
+        self.bundles: list[dict[str, Any]] = []
+        """What it has displayed, by MIME type."""
         self.traceback = ""
         self.done = False
         self.failed = False
@@ -75,6 +77,7 @@ class Execution:
         if kind == "stream":
             self.text += COLOURS.sub("", content["text"])
         elif kind in ("display_data", "execute_result", "update_display_data"):
+            self.bundles.append(content["data"])
             if "text/html" in content["data"]:
                 self.html.append(content["data"]["text/html"])
             if "text/plain" in content["data"]:

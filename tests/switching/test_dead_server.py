@@ -79,6 +79,7 @@ def test_a_check_gives_up(dead: Sandbox, words: list[str]) -> None:
 SILENT = "does not answer within 0.5 s: its file server may be down"
 READING = {
     "show dead": f"{DEAD}  →  /data  (does not answer)",
+    "show dead --svg map.svg": "path map of 'dead' written to",
     "path /data/x dead": f"{DEAD}/x\n",
     f"path {DEAD}/x dead": "/data/x\n",
     "path /data/x": f"{DEAD}/x\n",
