@@ -21,12 +21,15 @@ OTHER_PROGRAM, NO_INTERPRETER, NO_ANSWER, NO_LAUNCHER = "other-program", "no-int
 class Launcher(NamedTuple):
     """One ``tao`` of PATH. Unknown values are "" or empty, and ``problem`` is the reason.
 
-    ``distribution`` and ``version`` are those of the installed package, ``python`` the interpreter's path, ``release``
-    its version such as (3, 11, 7), ``packages`` the version by name of what decides whether it starts at all.
-    ``trouble`` is "" or one of the constants above; ``imports`` the exception, in one line, of importing what the
-    launcher imports; ``pip`` is the program that changes its packages, "pip", "pipx" or "uv", or "" if the system's
-    package manager forbids it (PEP 668). ``left`` is the version that is installed in an environment whose Python is
-    gone, ``folder`` has the launcher's own modules.
+    - ``python``: the interpreter's path; ``release``: its version such as (3, 11, 7)
+    - ``distribution``, ``version``: the name and version of the installed package
+    - ``packages``: by name the versions of the packages that decide whether the launcher starts at all
+    - ``trouble``: "" or one of the constants above
+    - ``imports``: the exception, in one line, of importing what the launcher imports
+    - ``pip``: the program that changes its packages, "pip", "pipx" or "uv"; "" if the system's package manager forbids
+      it (PEP 668)
+    - ``left``: the launcher in an environment whose Python is gone, as NAME==VERSION
+    - ``folder``: where the launcher's own modules are
     """
 
     path: str

@@ -70,7 +70,7 @@ def write(
     with Lock(context.lock):
         before = store.text_or_none(name)
         if before is not None and not replace:
-            raise name_exists(action, name)
+            raise name_exists_error(action, name)
         if expected is not None and before != expected:
             raise TaoprofError(f"profile '{name}' was changed by another program in the meantime")
         if expected is not None:
@@ -78,7 +78,7 @@ def write(
         _replace(context, action, name, before, text)
 
 
-def name_exists(action: str, name: str) -> UsageError:
+def name_exists_error(action: str, name: str) -> UsageError:
     """Return the error for a new profile whose name exists."""
     if action in ("save", "import"):
         way = "to replace it (the history keeps the old one): --force"

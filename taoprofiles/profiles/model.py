@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 from taoprofiles.errors import UsageError
 from taoprofiles.masking import shorten
 from taoprofiles.profiles import layouts
-from taoprofiles.profiles.rendering import NOT_WRITTEN, SIZE_LIMIT, Expander, ExpressionError, invalid_profile
+from taoprofiles.profiles.rendering import NOT_WRITTEN, SIZE_LIMIT, Expander, ExpressionError, invalid_profile_error
 
 if TYPE_CHECKING:
     from taoprofiles.profiles.rendering import Template
@@ -114,7 +114,7 @@ TABLES: dict[str, type[StrictModel]] = {"mounts": Mount, "container": Container,
 def parse(content: bytes, *, name: str, path: str) -> Profile:
     """Parse a profile file. Raises InvalidProfileError with every problem, without values: they may be secret."""
     if len(content) > SIZE_LIMIT:
-        raise invalid_profile(name, path, [f"the file has {len(content)} bytes; at most {SIZE_LIMIT} are read"])
+        raise invalid_profile_error(name, path, [f"the file has {len(content)} bytes; at most {SIZE_LIMIT} are read"])
     try:
         text = content.decode("utf-8")
         if any(line.count(".") > DOTS_LIMIT for line in text.splitlines() if not line.startswith("#")):
@@ -128,7 +128,7 @@ def parse(content: bytes, *, name: str, path: str) -> Profile:
         problem = str(error)
     except ValueError:  # Python reads at most 4300 digits
         problem = "it has a number of too many digits"
-    raise invalid_profile(name, path, [problem])
+    raise invalid_profile_error(name, path, [problem])
 
 
 def from_data(data: Mapping[str, Any], *, name: str) -> Profile:
@@ -213,10 +213,10 @@ def _validate(data: Mapping[str, Any], name: str, path: str) -> Profile:
     try:
         profile = Profile.model_validate(data)
     except ValidationError as error:
-        raise invalid_profile(name, path, list(_faults(error))) from None
+        raise invalid_profile_error(name, path, list(_faults(error))) from None
     problems = list(_reference_problems(template(profile, name=name)))
     if problems:
-        raise invalid_profile(name, path, problems)
+        raise invalid_profile_error(name, path, problems)
     return profile
 
 

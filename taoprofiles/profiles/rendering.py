@@ -303,7 +303,7 @@ class Renderer:
     def _raise_problems(self) -> None:
         if self._problems:
             problems, self._problems = list(dict.fromkeys(self._problems)), []
-            raise invalid_profile(self._name, self._file, problems)
+            raise invalid_profile_error(self._name, self._file, problems)
 
 
 def _mount_problems(mounts: Sequence[Mapping[str, str]]) -> Iterator[str]:
@@ -335,7 +335,7 @@ def unset_variables(problems: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(name[1] for name in names if name)) if all(names) else []
 
 
-def invalid_profile(name: str, path: str, problems: list[str]) -> InvalidProfileError:
+def invalid_profile_error(name: str, path: str, problems: list[str]) -> InvalidProfileError:
     """Return the error that reports the problems of a profile."""
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
     unset = " ".join(f"{variable}=…" for variable in unset_variables(problems))

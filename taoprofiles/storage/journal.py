@@ -40,13 +40,16 @@ KEPT_ENTRIES = 5000
 class Entry(NamedTuple):
     """One line of the history.
 
-    ``action`` is what was done (use, undo, restore, fix, found, new, save, import, edit, set, copy, rename, remove);
-    ``target`` is "mapping" or "profile". ``profile`` is the active profile afterwards (mapping) or the one changed
-    (profile), None for a mapping that no profile made. ``before`` and ``after`` are digests, None if there was no
-    file. ``time`` is in seconds since 1970, ``by`` is user, host and pid. ``was`` is the old name of a renamed profile;
-    ``writer``, if a guard saw it, the program whose content was found. ``done`` says that the change is known to be
-    complete, None in lines of older versions, which do not say it. ``dropped`` says that what was before is gone, so
-    that the change cannot be undone: ``before`` is None then, and of a use that is not the last one so is ``after``.
+    - ``time``: in seconds since 1970; ``by``: user, host and pid
+    - ``action``: what was done (use, undo, restore, fix, found, new, save, import, edit, set, copy, rename, remove)
+    - ``target``: "mapping" or "profile"
+    - ``profile``: the active profile afterwards, or the one that was changed; None for a mapping that no profile made
+    - ``before``, ``after``: digests of the content; None if there was no file
+    - ``was``: the old name of a renamed profile
+    - ``writer``: the program whose content was found, if a guard saw it
+    - ``done``: whether the change is known to be complete; None in lines of older versions, which do not say it
+    - ``dropped``: whether the content before is deleted, so that the change cannot be undone; then ``before`` is None,
+      and so is ``after`` of a use that is not the last one
     """
 
     id: int

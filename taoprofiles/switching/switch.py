@@ -55,10 +55,12 @@ NEVER = float("inf")
 class SwitchResult:
     """The result of a switch, or with ``dry_run`` what it would do.
 
-    ``name`` and ``previous`` are profiles (None: an unmanaged mapping); ``changed`` is false if there was nothing to
-    do; ``changes`` are the differences of the mappings; ``folders`` were created; ``saved_entry`` is the history entry
-    whose undo restores an unmanaged mapping that was replaced, or None; ``secrets`` names the container's variables
-    that hold secrets; ``unchecked`` lists what could not be examined while searching for holds.
+    - ``name``, ``previous``: profiles; None for an unmanaged mapping
+    - ``changed``: false if there was nothing to do; ``changes``: the differences of the mappings
+    - ``folders``: those that were created
+    - ``saved_entry``: the history entry whose undo restores an unmanaged mapping that was replaced, or None
+    - ``wanted``: the mapping of ``name``; ``secrets``: its variables that hold secrets
+    - ``unchecked``: what could not be examined while searching for holds
     """
 
     __slots__ = ("changed", "changes", "folders", "name", "previous", "saved_entry", "secrets", "unchecked", "wanted")

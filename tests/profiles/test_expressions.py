@@ -13,7 +13,7 @@ from taoprofiles.profiles.rendering import (
     Expander,
     ExpressionError,
     escape_dollars,
-    invalid_profile,
+    invalid_profile_error,
     references,
 )
 from tests.support.generated_profiles import moderate, names, value_text
@@ -80,8 +80,8 @@ def test_name_that_the_environment_has_not() -> None:
     text = why("${A}", A="${env:NGC_KEY}")
     assert "the environment variable 'NGC_KEY' is not set" in text
     problems = [f"variables.A: {text}", "container.env.B: the environment variable 'OTHER' is not set (${env:OTHER})"]
-    assert invalid_profile("p", "p.toml", problems).hint.endswith(": export NGC_KEY=… OTHER=…")
-    assert invalid_profile("p", "p.toml", [*problems, "x: unknown key"]).hint.endswith(": taoprof edit p")
+    assert invalid_profile_error("p", "p.toml", problems).hint.endswith(": export NGC_KEY=… OTHER=…")
+    assert invalid_profile_error("p", "p.toml", [*problems, "x: unknown key"]).hint.endswith(": taoprof edit p")
 
 
 @pytest.mark.parametrize(

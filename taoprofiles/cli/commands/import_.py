@@ -174,7 +174,7 @@ def _import_code(
 ) -> Result:
     where = build.STDIN if args.file == "-" else args.file
     if not args.force and Store(context).text_or_none(name) is not None:
-        raise manage.name_exists("import", name)  # before anything is asked
+        raise manage.name_exists_error("import", name)  # before anything is asked
     source = build.Source(context, content, where=where, path=None if args.file == "-" else args.file)
     result = source.evaluate(user_values)
     asked = False
@@ -321,7 +321,7 @@ def _build(context: Context, args: argparse.Namespace, file: _File, name: str) -
     file.needs = [question for question in file.result.questions if question.name]
     file.profile, file.notes = build.build(context, file.result, name=name, where=file.path)
     if not args.force and Store(context).text_or_none(name) is not None:
-        raise manage.name_exists("import", name)
+        raise manage.name_exists_error("import", name)
 
 
 def _table(candidates: list[_File], state: str) -> list[str]:

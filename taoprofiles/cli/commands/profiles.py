@@ -22,7 +22,7 @@ def new_command(context: Context, args: argparse.Namespace) -> Result:
     store, name = Store(context), args.name
     messages: list[str] = []
     if store.text_or_none(name) is not None:
-        raise manage.name_exists("new", name)  # before anything is asked
+        raise manage.name_exists_error("new", name)  # before anything is asked
     if args.source is None:
         messages = prompts.confirm_home(context) if args.project_dir is None else []
         _, reason = manage.new(
