@@ -92,7 +92,7 @@ def write(context: Context, state: str, name: str, *, profile: bytes, mapping: b
 
 def user_key(context: Context) -> bytes:
     """Return what a cache must have been written for: the user, the home and the folder of the profiles."""
-    return os.fsencode(f"{context.home}:{context.uid}:{context.gid}:{context.profiles}")
+    return os.fsencode(f"{context.home}:{context.uid}:{context.profiles}")
 
 
 def _is_orphaned(context: Context) -> bool:

@@ -136,13 +136,15 @@ def cut(line: str) -> str:
 def table(rows: Sequence[Sequence[str]], *, indent: str = "", fit: bool = False) -> list[str]:
     """Return rows as aligned lines; with ``fit`` they fit the terminal: the longest cells are cut, which "…" shows.
 
+    Numbers and times are not cut, since they would look like others.
     Widths are those on a terminal: a Chinese character takes two columns.
     """
     safe = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(text_width, column)) for column in zip(*safe, strict=True)]
     room = _columns() - len(indent) - 2 * (len(widths) - 1)
     if fit and sum(widths) > room:
-        widths = _shrunk(widths, room)
+        fixed = [not any(any(map(str.isalpha, cell)) for cell in column[1:]) for column in zip(*safe, strict=True)]
+        widths = _shrunk(widths, fixed, room)
         safe = [[_cut_cell(cell, width) for cell, width in zip(row, widths, strict=True)] for row in safe]
     return [
         (
@@ -152,12 +154,14 @@ def table(rows: Sequence[Sequence[str]], *, indent: str = "", fit: bool = False)
     ]
 
 
-def _shrunk(widths: list[int], total: int) -> list[int]:
-    """Return the widths with the largest ones cut to one limit, so that their sum is at most ``total``."""
+def _shrunk(widths: list[int], fixed: list[bool], total: int) -> list[int]:
+    """Return the widths, the largest that are not fixed cut to one limit, so that their sum is at most ``total``."""
     limit = max(widths)
-    while sum(min(width, limit) for width in widths) > total and limit > NARROWEST:
+    shrunk = widths
+    while sum(shrunk) > total and limit > NARROWEST:
         limit -= 1
-    return [min(width, limit) for width in widths]
+        shrunk = [width if keep else min(width, limit) for width, keep in zip(widths, fixed, strict=True)]
+    return shrunk
 
 
 def _columns() -> int:

@@ -87,6 +87,10 @@ exit status: 0 done or nothing to do · 1 failed · 2 usage ·
 run, shell, wait: the command's own status (125 to 127: it was not started)"""
 
 
+_WHERE_LISTED = {"NAME": "'taoprof list' shows the profiles; ", "ID": "'taoprof status' shows the ids; "}
+"""Where to look for the value of an argument that was left out."""
+
+
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser that raises UsageError instead of printing a message and exiting."""
 
@@ -98,7 +102,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise UsageError."""
-        raise UsageError(message, hint=f"see '{self.prog} --help'")
+        missing = message.partition("the following arguments are required: ")[2].split(", ")[0]
+        listed = _WHERE_LISTED.get(missing, "") if self.prog != "taoprof new" else ""
+        raise UsageError(message, hint=f"{listed}see '{self.prog} --help'")
 
 
 def parse(command: str, words: list[str]) -> Callable[[Context], Result]:

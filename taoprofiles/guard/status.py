@@ -163,7 +163,7 @@ class StatusPublisher:
                 "looked": time.time(),
                 "line": line,
                 "is_sealed": is_sealed,
-                "problem": problem or None,
+                "problem": "; ".join(part for part in (problem, *active.unchecked) if part) or None,
                 "engine": {"address": containers.address, "answers": containers.complete},
                 "holds": [hold.as_dict() for hold in active.holds],
                 "unseen": active.unchecked,

@@ -283,12 +283,22 @@ class _Search:
         if not environ and not processes.has_command_line(process.pid):
             return False  # it is exiting: the kernel has freed its memory, so it reads no file any more
         run = runs.get(environ.get(RUN_VARIABLE, ""))
+        if not environ and self._is_in_isolated_run(process, runs):
+            return False
         # With TAO_DOCKER_DISABLE it runs the task in place, and reads no mounts (builder.py, 4.0.0 and later).
         if (run is not None and run.shared) or runs_without_docker(environ):
             return False
         path = find_mounts_file({"HOME": self._context.home, **environ}, processes.folder(process.pid) or "/")
         real, own = filesystem.real_paths([path, self._context.mapping_file])
         return real == own
+
+    def _is_in_isolated_run(self, process: Process, runs: dict[str, Hold]) -> bool:
+        """Check whether a process has an ancestor that is a run with a mounts file of its own.
+
+        The kernel lets nobody but root read the environment of a process whose group differs, as after 'newgrp docker'.
+        """
+        started = {(run.pid, run.start) for run in runs.values() if run.host_id == self._here and not run.shared}
+        return any((pid, processes.start_time(pid)) in started for pid in processes.ancestors(process.pid))
 
     def _container_without_client(self, launcher_start: int) -> Hold | None:
         """Return the container of a launcher whose docker exec has ended: it waits for the container to stop."""

@@ -221,6 +221,15 @@ class Run:
     def _task_status(self, status: int, containers: list[RunContainer], running: list[RunContainer]) -> int:
         """Return the task's exit status. The launcher's own is 0 whatever happens to the task."""
         if status != 0:
+            if (
+                self._is_launcher
+                and not containers
+                and status < DOCKER_REFUSED
+                and not runs_without_docker(self.environ)
+            ):
+                self._say(
+                    f"the launcher ended (exit status {status}) without a container. To find the reason: taoprof doctor"
+                )
             return status
         problem, unknown = self.monitor.problem, "cannot determine whether the task succeeded: {}"
         failed = next((container for container in containers if container.status != 0), None)
@@ -314,7 +323,7 @@ def _explain_not_found(words: list[str], path: str | None) -> tuple[str, str]:
         hint = "the program that its first line names after '#!' does not exist"
     elif "/" in word:
         message, hint = f"no such file: '{word}'", ""
-    elif os.path.exists(word):
+    elif os.path.isfile(word):
         hint = f"to run the file in the current folder: {shlex.quote(f'./{word}')}"
     elif word in PROGRAMS:
         hint = "is its environment active? 'taoprof doctor' looks for the launcher"

@@ -26,7 +26,6 @@ class Context:
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
         self.environ = dict(os.environ if environ is None else environ)
         self.uid = os.getuid()
-        self.gid = os.getgid()
         moved = self.environ.get("TAOPROF_HOME")
         self.home = os.path.normpath(moved) if moved else _home(self.environ)
         if not os.path.isabs(self.home):
@@ -54,6 +53,16 @@ class Context:
         self.guard = os.path.join(self.state, "guard")
         self.seal = os.path.join(self.guard, "seal.json")
         self.pending_messages = os.path.join(self.guard, "untold")
+
+    @property
+    def gid(self) -> int:
+        """The user's primary group. The group of this process may be another one, as after 'newgrp docker'."""
+        import pwd
+
+        try:
+            return pwd.getpwuid(self.uid).pw_gid
+        except KeyError:
+            return os.getgid()
 
     @property
     def folder(self) -> str:

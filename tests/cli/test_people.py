@@ -224,6 +224,9 @@ QUOTED = "tao model detectnet_v2 train -e '$SPECS_DIR/a b.txt' -k key --gpus 1"
         (["run", "dino", "python", "x.py", "-e", "3"], "taoprof run dino -- python x.py -e 3"),
         (["run", "dino", "--gpu", "0,", "--", "true"], "did you mean --gpus?"),
         (["run", "dino", "--gpus"], "see 'taoprof run --help'"),
+        (["run", "--", "ls"], "'taoprof list' shows the profiles; see 'taoprof run --help'"),
+        (["stop"], "'taoprof status' shows the ids; see 'taoprof stop --help'"),
+        (["new"], "hint: see 'taoprof new --help'"),
         (["run", "--gpu=0,", "dino", *TRAIN], "did you mean --gpus?"),
         (["use", "dino", "--relese", "x"], "did you mean --release?"),
         (["run", "dino", "--wait", "5", "minutes", "--", "true"], "hint: --wait 5m"),
@@ -280,7 +283,7 @@ def test_a_table_fits_the_terminal(home: Home) -> None:
         assert "…" in lines[-1]
     home.run("run", "wide", "--force", "--", "sh", "-c", "exit 7; # a long command that has no room")
     with Terminal([home.taoprof, "history"], environ=home.environ, cwd=home.root, columns=80) as terminal:
-        assert "run, exit status 7" in terminal.finish()[1].decode(), "what is cut is the command"
+        assert "run, exit 7" in terminal.finish()[1].decode(), "what is cut is the command"
 
 
 # Completion

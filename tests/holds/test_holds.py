@@ -101,6 +101,20 @@ def test_a_launcher_in_a_run_that_goes_back_to_the_shared_file_holds_it(sandbox:
     assert tao.reads() == sandbox.mapping_file.read_text()
 
 
+@pytest.mark.parametrize("how", ["isolated", "plain"])
+def test_a_launcher_whose_environment_may_not_be_read(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """As after 'newgrp docker', for every other process of the user: the kernel shows it only to the same group."""
+    if how == "isolated":
+        sandbox.in_run("b")
+    else:
+        sandbox.plain()
+    monkeypatch.setattr(processes, "environment", lambda pid: {})
+    sandbox.run("use", "a")
+    assert sandbox.would_be_refused("b") is (how == "plain")
+
+
 # The tree of a run
 
 

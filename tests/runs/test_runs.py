@@ -172,7 +172,7 @@ def test_exit_statuses(sandbox: Sandbox, command: tuple[str, ...], status: int) 
         ("./my script.sh", "error: no such file: './my script.sh'"),
         ("my.sh", "in the current folder: ./my.sh"),
         ("./my.sh", "after '#!' does not exist"),
-        (("tao", "list"), "'taoprof doctor' looks for the launcher"),
+        (("tao", "list"), "'taoprof doctor' looks for the launcher"),  # although a folder has that name
         ("no-such-command", "is it installed, and is its environment active?"),
     ],
 )
@@ -180,6 +180,7 @@ def test_why_a_command_is_not_found(sandbox: Sandbox, command: str | tuple[str, 
     script = sandbox.root / "my.sh"
     script.write_text("#!/nonexistent/sh\n")
     script.chmod(0o755)
+    (sandbox.root / "tao").mkdir()
     words = (command,) if isinstance(command, str) else command
     done = sandbox.run("run", "b", "--", *words, cwd=sandbox.root, environ={"PATH": "/usr/bin:/bin"})
     one_clear_error(done, 127)
@@ -197,6 +198,11 @@ def test_a_launchers_success_counts_only_if_its_task_was_seen(sandbox: Sandbox) 
         done = sandbox.run("run", "b", "--", *words, environ=tao.environ)
         assert done.returncode == status, done.stderr
         assert ("so the run is treated as failed" in done.stderr) == bool(status)
+    tao = sandbox.new_tao()
+    tao.end(2)
+    done = sandbox.run("run", "b", "--", "tao", "model", "unet", "train", environ=tao.environ)
+    assert done.returncode == 2
+    assert "ended (exit status 2) without a container. To find the reason: taoprof doctor" in done.stderr
     tao = sandbox.new_tao()
     tao.end()
     words = ("run", "b", "--", "tao", "model", "unet", "train")
@@ -407,7 +413,7 @@ def test_history_and_status(sandbox: Sandbox) -> None:
     (over,) = sandbox.json("history")["data"]["runs"]
     assert (over["id"], over["status"], over["command"][-2:]) == (now["id"], 3, list(train("/results")[-2:]))
     assert over["ended"] >= over["since"]
-    assert "exit status 3" in sandbox.run("history").stdout
+    assert "run, exit 3: " in sandbox.run("history").stdout
     assert dict(over["mounts"]) == mounts_of(sandbox, "a")
 
 

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import pytest
 from taoprofiles.errors import TaoprofError
 from taoprofiles.storage import atomic, files, journal
 from taoprofiles.storage.journal import History, digest_of
+from taoprofiles.storage.paths import Context
 from taoprofiles.switching import switch
 from taoprofiles.switching.status import get_status
 from tests.support.commands import call
@@ -475,3 +477,10 @@ def test_a_folder_that_cannot_be_looked_at_is_named_as_that(home: Home, monkeypa
     with pytest.raises(TaoprofError, match="permission denied") as caught:
         files.make_folder(folder)
     assert caught.value.status == 1
+
+
+def test_the_group_is_the_users_and_not_that_of_newgrp(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a profile with user = "auto" would differ from one terminal to the next."""
+    primary = pwd.getpwuid(os.getuid()).pw_gid
+    monkeypatch.setattr(os, "getgid", lambda: primary + 1)
+    assert Context().gid == primary

@@ -142,6 +142,7 @@ def _service_lines(state: dict[str, Any]) -> list[str]:
         [
             ("service", f"{state['state']}{pid}, {login}, {linger} logout{change}"),
             ("guard", state["text"] or "-"),
+            *([("problem", guard["problem"])] if guard.get("problem") else []),
             ("version", guard.get("version") or "-"),
             ("restarts", str(state["restarts"])),
             ("unit", state["unit"] or "-"),

@@ -137,7 +137,7 @@ def stop_command(context: Context, args: argparse.Namespace) -> Result:
     if not is_last and not args.yes and prompts.can_ask():
         print_progress(f"{hold.line()}, profile '{hold.profile}'")
         age = time.time() - hold.since
-        question = "You have started other work since. Stop it?"
+        question = "This is not what you started last. Stop it?"
         if age >= LONG_AGO:
             question = f"This started {format_age(age)} ago. Stop it?"
         if not prompts.confirm(question):

@@ -247,11 +247,11 @@ def _entry_row(entry: Entry, *, is_interrupted: bool) -> tuple[str, ...]:
         action = "mapping file written by another program" if entry.after else "mapping file removed"
     action += " (interrupted)" if is_interrupted else ""
     profile = f"{entry.was} → {entry.profile}" if entry.was else entry.profile or "-"
-    by = entry.by if entry.action != "found" else entry.writer or "-"  # we have only noticed it
+    by = entry.by.partition(" pid ")[0] if entry.action != "found" else entry.writer or "-"  # we have only noticed it
     return str(entry.id), format_time(entry.time), action, profile, by
 
 
 def _run_row(run: Hold) -> tuple[str, ...]:
-    outcome = "running" if run.ended is None else exit_status(run)
-    by = f"{run.user}@{run.host} pid {run.pid}"
+    outcome = "running" if run.ended is None else f"exit {'unknown' if run.status is None else run.status}"
+    by = f"{run.user}@{run.host}"
     return run.id, format_time(run.since), f"{run.kind}, {outcome}: {run.title()}", run.profile or "-", by
