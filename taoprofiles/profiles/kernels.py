@@ -70,7 +70,6 @@ def install(context: Context, profile: str, python: str, folder: str) -> dict[st
 
     Other users may read it, unless ``folder`` is the user's own.
     """
-    Store(context).text(profile)
     folder_mode, mode = (0o700, 0o600) if folder == user_folder(context) else (0o755, 0o644)
     path = os.path.join(folder, kernel_name(profile))
     spec = {
@@ -84,6 +83,7 @@ def install(context: Context, profile: str, python: str, folder: str) -> dict[st
     }
     content[_SPEC] = json.dumps(spec, indent=1).encode() + b"\n"  # last: without it the folder is no kernel
     with Lock(context.lock):
+        Store(context).template(profile, may_write=True)  # so that the kernel's start need not validate it
         is_new = not os.path.lexists(path)
         try:
             files.make_folder(path, folder_mode)

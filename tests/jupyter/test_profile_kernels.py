@@ -17,9 +17,10 @@ import pytest
 
 from taoprofiles.profiles.kernels import LOGOS
 from tests.support import logo
+from tests.support.browser import PANEL, Browser
 from tests.support.engine import until
 from tests.support.home import Home, require
-from tests.support.jupyterlab_server import ROOT, kernel_path, write_notebook
+from tests.support.jupyterlab_server import ROOT, JupyterLabServer, kernel_path, write_notebook
 from tests.support.kernels import Kernel, read_environ
 
 pytestmark = pytest.mark.jupyter
@@ -319,3 +320,32 @@ def test_import_installs_the_kernel_and_sets_it_only_if_asked(home: Home) -> Non
     assert json.loads(text) == {**old, "metadata": {**old["metadata"], "kernelspec": spec}}
     assert len(set(text.splitlines()) ^ set(before.decode().splitlines())) <= 6, "the rest of the text is as it was"
     assert stat.S_IMODE(notebook.stat().st_mode) == stat.S_IMODE(Path(f"{notebook}.bak").stat().st_mode) == 0o640
+
+
+TILE = '.jp-LauncherCard[title="TAO: alpha"]'
+IMAGE = f"() => document.querySelector('{TILE} img')?.naturalWidth > 0"
+HAS_KERNEL = f"([path, name]) => {{ {PANEL} return panel.sessionContext.session?.kernel?.name === name; }}"
+PICK = "() => { jupyterapp.commands.execute('notebook:change-kernel'); }"
+
+
+def test_jupyterlab_has_it_in_the_launcher_and_in_the_list_of_kernels(home: Home) -> None:
+    notebook = write_notebook(home.root / "train.ipynb", "import os; print(os.environ['SPECS_DIR'])", "%taoprof status")
+    specs = "/workspace/tao-experiments/detectnet_v2/specs"
+    with JupyterLabServer(home) as lab, Browser(lab) as browser:
+        page = browser.page
+        page.wait_for_function(IMAGE)
+        page.locator(TILE).first.click()
+        until(lambda: [hold["reason"] for hold in home.holds()] == ["Untitled.ipynb"], "its kernel has started")
+        train = browser.open(notebook.name)
+        page.evaluate(PICK)
+        page.locator(".jp-Dialog select").select_option(label="TAO: alpha")
+        page.locator(".jp-Dialog button.jp-mod-accept").click()
+        page.wait_for_function(HAS_KERNEL, arg=[notebook.name, "taoprof-alpha"])
+        train.idle()
+        train.run(0)
+        train.until_shown(0, specs)
+        train.run(1)
+        train.until_shown(1, "this notebook uses profile 'alpha'")
+        assert browser.errors == []
+        os.kill(lab.process.pid, signal.SIGKILL)
+        until(lambda: home.holds() == [], "without JupyterLab the kernels end")
