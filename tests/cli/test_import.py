@@ -130,10 +130,31 @@ def test_each_file_of_a_folder_is_imported_independently(home: Home) -> None:
     home.profile("train")
     done = home.run("import", "nb", "--force")
     assert (done.returncode, "Traceback" in done.stderr) == (3, False), done.stderr
-    assert "4 of" not in done.stdout, done.stdout
-    assert names(home) == ["My-Dir-train", "b-train", "good", "train"]
-    unnamed = [line for line in done.stdout.splitlines() if "import this file alone with --name" in line]
-    assert len(unnamed) == 3, "of two that are called alike neither takes the other's place"
+    assert names(home) == ["My-Dir-train", "b-train", "good", "p-x-same", "q-x-same", "train"]
+    (unnamed,) = [line for line in done.stdout.splitlines() if "import this file alone with --name" in line]
+    assert unnamed.startswith("数据.ipynb")
+
+
+def test_files_of_one_name_get_different_profiles(home: Home) -> None:
+    """By their folders, as many as it takes, or by their ending: each can be used."""
+    files = {
+        "nb/a/x.ipynb": "a-x",
+        "nb/b/x.ipynb": "b-x",
+        "nb/one/c/y.ipynb": "one-c-y",
+        "nb/two/c/y.ipynb": "two-c-y",
+        "nb/z.ipynb": "z-ipynb",
+        "nb/z.py": "z-py",
+        "nb/w.ipynb": "w",
+    }
+    for path in files:
+        notebook(home.root / path, f"/data/{files[path]}")
+    (home.root / "nb/z.py").write_text(WRITES.format(source="/data/z-py", destination="/workspace"))
+    done = home.json("import", "nb")
+    named = {f"nb/{file['file']}": file["name"] for file in done["data"]["files"]}
+    assert (done["ok"], named) == (True, files)
+    for name in files.values():
+        assert home.json("show", name)["data"]["mounts"][0]["source"] == f"/data/{name}"
+    assert "its folder or ending is in the profile's name, since other files have the same name" in str(done["messages"])
 
 
 def test_folders_a_thousand_deep_and_one_that_cannot_be_read(home: Home) -> None:

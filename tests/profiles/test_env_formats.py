@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from taoprofiles.profiles import ENV_FORMATS
-from taoprofiles.profiles.env_formats import write
+from taoprofiles.profiles.env_formats import fish_word, shell_word, write
 from tests.support.generated_profiles import moderate
 from tests.support.home import Home, find_command, require
 
@@ -116,6 +118,13 @@ def test_no_variables(form: str) -> None:
     text = write({}, form, hidden=["KEY"])
     assert text.endswith("\n")
     assert ("KEY" in text) == (form != "json"), "what is left out is named where there are comments"
+
+
+@pytest.mark.parametrize(("shell", "quote"), [("bash", shell_word), ("fish", fish_word)])
+def test_a_path_that_is_no_text(shell: str, quote: Callable[[str], str]) -> None:
+    script = f"printf %s {quote(os.fsdecode(b'/x' + bytes([0xFF]) + b'y'))}"
+    done = subprocess.run([find_command(shell), "-c", script], capture_output=True, check=True)
+    assert done.stdout == b"/x" + bytes([0xFF]) + b"y"
 
 
 @pytest.mark.parametrize("form", ["bash", "fish", "json"])

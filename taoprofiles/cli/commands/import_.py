@@ -7,6 +7,7 @@ import re
 import shlex
 import sys
 import tomllib
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,7 @@ MEANINGS = {
 _SHELL_SCRIPTS = (".sh", ".bash", ".zsh")
 _CODE = (".ipynb", ".py")
 _FILES_LIMIT = 2000
+_RENAMED = "its folder or ending is in the profile's name, since other files have the same name"
 
 
 def import_command(context: Context, args: argparse.Namespace) -> Result:
@@ -254,7 +256,7 @@ def _import_folder(context: Context, args: argparse.Namespace, user_values: dict
         user_values |= _ask(context, shared, args.file, args.file)
         for file in candidates:
             file.result = file.source.evaluate(user_values) if file.source is not None else None
-    for file, name in zip(candidates, _names([file.path for file in candidates]), strict=True):
+    for file, name in zip(candidates, _names(args.file, [file.relative for file in candidates]), strict=True):
         with _problem_of(file):
             _build(context, args, file, name)
     if asked and any(file.profile for file in candidates):
@@ -316,10 +318,12 @@ def _build(context: Context, args: argparse.Namespace, file: _File, name: str) -
     if file.result is None:
         return
     if not name:
-        raise UsageError("two files would get this profile name: import this file alone with --name")
+        raise UsageError("no profile name can be made of its path: import this file alone with --name")
     file.name = check_name(name)
     file.needs = [question for question in file.result.questions if question.name]
     file.profile, file.notes = build.build(context, file.result, name=name, where=file.path)
+    if name != _plain(os.path.basename(file.path).rpartition(".")[0]):
+        file.notes.append(_RENAMED)
     if not args.force and Store(context).text_or_none(name) is not None:
         raise manage.name_exists_error("import", name)
 
@@ -380,15 +384,25 @@ def _paths(folder: str) -> tuple[list[str], list[str]]:
     return paths, unread
 
 
-def _names(paths: list[str]) -> list[str]:
-    """Return a profile name for each path, "" if two files would have the same name."""
-    stems = [_plain(os.path.basename(path).rpartition(".")[0]) for path in paths]
-    folders = [os.path.basename(os.path.dirname(os.path.abspath(path))) for path in paths]
-    names = [
-        stem if not stem or stems.count(stem) == 1 else _plain(f"{folder}-{stem}")
-        for stem, folder in zip(stems, folders, strict=True)
-    ]
-    return [name if names.count(name) == 1 else "" for name in names]  # with --force, one would replace the other
+def _names(folder: str, relative: list[str]) -> list[str]:
+    """Return a profile name for each file of a folder.
+
+    That is the file's own name; of several alike, with as many folders in front as tell them apart, or with the
+    ending. "" if none of these does.
+    """
+    root = os.path.basename(os.path.abspath(folder))
+    forms: list[list[str]] = []
+    for path in relative:
+        stem, _, ending = os.path.basename(path).rpartition(".")
+        folders = [root, *filter(None, os.path.dirname(path).split("/"))]
+        longer = ["-".join([*folders[start:], stem]) for start in reversed(range(len(folders)))]
+        forms.append([_plain(text) for text in (stem, *longer, f"{stem}-{ending}")])
+    names = [form.pop(0) for form in forms]
+    while shared := {name for name, count in Counter(names).items() if name and count > 1}:
+        names = [
+            (form.pop(0) if form else "") if name in shared else name for name, form in zip(names, forms, strict=True)
+        ]
+    return names
 
 
 # Input
