@@ -58,7 +58,7 @@ def watch(context: Context, to_result: Callable[[StatusReport], Result]) -> None
 
     It ends as ``watch`` and ``top`` do, without an error: by Ctrl-C, or by the key q.
     """
-    console = Console(file=sys.stdout)
+    console = Console(file=sys.stdout, force_terminal=sys.stdout.isatty())  # whatever FORCE_COLOR says
     with suppress(KeyboardInterrupt):
         if console.is_terminal and not console.is_dumb_terminal:
             _Screen(context, console).run()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
-from taoprofiles.errors import BusyError, HeldError
+from taoprofiles.errors import BusyError, HeldError, UsageError
 from taoprofiles.holds.hold import Hold, folders_overlap, format_age, gpus_overlap
 from taoprofiles.storage import best_effort, files
 from taoprofiles.storage.locks import LivenessLock, Lock
@@ -30,7 +32,7 @@ class Request(NamedTuple):
     - ``profile``; ``command``: its words, without secrets
     - ``mapping``: the shared mapping file; ``results``: the host folders that it writes
     - ``gpus``: devices, "all", a number of free ones, or None
-    - ``host_id``: the host (``processes.host_id``) whose GPUs it needs
+    - ``host_id``: the host (``processes.host_id``) on which it waits, whose GPUs it needs
     """
 
     profile: str | None
@@ -87,7 +89,7 @@ def wait_until_free(
     limit, and may be infinite. ``say`` is called with a message about who is waited for, whenever that changes. When
     the time is over, raises the last HeldError, whose message then says so.
     """
-    end = time.monotonic() + seconds
+    end, request = time.monotonic() + seconds, request._replace(host_id=processes.host_id())
     announced: object = None
     with Ticket(context, request) as ticket:
         while True:
@@ -123,10 +125,11 @@ def wait_until_free(
                     if holds
                     else f"waiting: {_ahead(len(followed))}"
                 )
-            here = processes.host_id()
+            here = request.host_id
             pids = [hold.pid for hold in holds if hold.host_id == here and processes.alive(hold.pid, hold.start)]
+            pids += [other.pid for other in followed[-1:] if other.request.host_id == here]
             interval = max(RETRY_INTERVAL, 20 * (time.monotonic() - began))  # an attempt may ask a slow driver
-            wait_for_exit([*pids, *(other.pid for other in followed[-1:])], min(interval, remaining))
+            wait_for_exit(pids, min(interval, remaining))
 
 
 def waiting_commands(context: Context) -> list[WaitingCommand]:
@@ -137,6 +140,18 @@ def waiting_commands(context: Context) -> list[WaitingCommand]:
         if LivenessLock(path).is_held():
             commands.append(_read_ticket(path))
     return commands
+
+
+def leave_queue(context: Context, command_id: str) -> bool:
+    """End a command that waits; return whether there is one with this id. Raises UsageError for one of another host."""
+    command = next((command for command in waiting_commands(context) if command.id == command_id), None)
+    if command is None:
+        return False
+    if command.request.host_id != processes.host_id():
+        raise UsageError(f"'{command_id}' waits on another host: stop it there")
+    with suppress(ProcessLookupError):
+        os.kill(command.pid, signal.SIGTERM)
+    return True
 
 
 def wait_for_exit(pids: Sequence[int], seconds: float) -> None:
@@ -201,8 +216,10 @@ class Ticket:
             path = os.path.join(self._folder, name)
             if not LivenessLock(path).is_held():
                 best_effort.unlink_quietly(path)
-            elif not processes.is_stopped(_pid_of(name)):
-                commands.append(_read_ticket(path))
+                continue
+            command = _read_ticket(path)
+            if not (command.request.host_id == self._request.host_id and processes.is_stopped(command.pid)):
+                commands.append(command)
         return commands
 
 
@@ -214,12 +231,8 @@ def _ticket_names(folder: str) -> list[str]:
     return [name for name in names if name.replace("-", "").isdigit() and "-" in name]
 
 
-def _pid_of(name: str) -> int:
-    return int(name.partition("-")[2])
-
-
 def _read_ticket(path: str) -> WaitingCommand:
-    name = os.path.basename(path)
+    number, _, pid = os.path.basename(path).partition("-")
     request, since, waits_for = EVERYTHING._replace(host_id=processes.host_id()), 0.0, []
     content, _ = files.try_read(path, _TICKET_LIMIT)
     try:
@@ -230,7 +243,8 @@ def _read_ticket(path: str) -> WaitingCommand:
             request = Request(**fields)
     except (ValueError, TypeError, KeyError, AttributeError):
         pass
-    return WaitingCommand(f"q{int(name.partition('-')[0])}", _pid_of(name), since, waits_for, request)
+    # No id of a hold begins like this: they have no "i".
+    return WaitingCommand(f"wait{int(number)}", int(pid), since, waits_for, request)
 
 
 def _ahead(count: int) -> str:

@@ -12,6 +12,7 @@ import math
 import os
 import re
 import stat
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -22,8 +23,11 @@ from taoprofiles.storage import files
 from taoprofiles.system.filesystem import answers
 
 FILE = "status.json"
-WINDOWS = (1 << 18, 1 << 22)
-"""Bytes at the end of a file that are read: the second only if the first have no figures of the run."""
+WINDOWS = (1 << 16, 1 << 18, 1 << 22)
+"""Bytes at the end of a file that are read: the next number only if the one before has no figures of the run."""
+
+READ_SHARE = 100
+"""A file that changes all the time is not read again before so many times what the last reading took have passed."""
 
 LINE_LIMIT = 1 << 18
 HISTORY = 60
@@ -104,6 +108,7 @@ class ProgressReader:
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, float], tuple[tuple[int, ...], Progress | None]] = {}
+        self._next: dict[tuple[str, float], float] = {}
 
     def read(self, holds: Sequence[Hold]) -> dict[str, Progress]:
         """Return the progress of each active run that has one, by the id of its hold. Never raises.
@@ -119,15 +124,17 @@ class ProgressReader:
     def _read_run(self, hold: Hold) -> Progress | None:
         """Return the progress by the file that was written last."""
         candidates: list[tuple[float, str, tuple[int, ...]]] = []
-        for path in {os.path.realpath(path) for path in status_files(hold)}:
+        for path in {files.real_path(path) for path in status_files(hold) if "\0" not in path}:
             status = files.stat_or_none(path)
             if status is not None and stat.S_ISREG(status.st_mode) and status.st_mtime >= hold.since:
                 state: tuple[int, ...] = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
                 candidates.append((status.st_mtime, path, state))
         for _, path, state in sorted(candidates, reverse=True):
-            key = (path, hold.since)
-            if key not in self._known or self._known[key][0] != state:
+            key, began = (path, hold.since), time.monotonic()
+            is_same = key in self._known and self._known[key][0] == state
+            if not is_same and began >= self._next.get(key, 0.0):
                 self._known[key] = (state, read_file(path, hold.since))
+                self._next[key] = began + (1 + READ_SHARE) * (time.monotonic() - began)
             progress = self._known[key][1]
             if progress is not None:
                 return progress

@@ -435,8 +435,7 @@ def get_request(context: Context, name: str, command: list[str], options: RunOpt
     if isinstance(wanted, list):
         wanted = to_indices(wanted, resources.ask_driver(context.environ, options.gpus, []))
     return Request(
-        name, hold.command, mapping=options.shared, results=[] if options.allow_overlap else hold.results, gpus=wanted,
-        host_id=hold.host_id,
+        name, hold.command, mapping=options.shared, results=[] if options.allow_overlap else hold.results, gpus=wanted
     )  # fmt: skip
 
 
@@ -515,7 +514,9 @@ def _with_tag(rendered: dict[str, Any], hold: Hold, *, set_gpus: bool = False) -
     """Return a mapping with the run tag, and with ``set_gpus`` the hold's GPUs, in the container's variables."""
     values = {RUN_VARIABLE: hold.id}
     if set_gpus and hold.gpus and hold.gpus != "all":
-        values = {"CUDA_VISIBLE_DEVICES": ",".join(hold.gpus), **values}
+        # The driver counts the GPUs by their bus, CUDA by their speed.
+        order = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"} if all(gpu.isdigit() for gpu in hold.gpus) else {}
+        values = {"CUDA_VISIBLE_DEVICES": ",".join(hold.gpus), **order, **values}
     others = [item for item in rendered.get("Envs", []) if item["variable"] not in values]
     tagged = [{"variable": name, "value": value} for name, value in values.items()]
     return {"Mounts": rendered["Mounts"], "Envs": []} | rendered | {"Envs": others + tagged}

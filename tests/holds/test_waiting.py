@@ -262,11 +262,15 @@ def test_a_run_waits_only_behind_those_that_need_the_same(sandbox: Sandbox) -> N
     (sandbox.state / "queue" / tickets(sandbox)[0]).write_bytes(b"no ticket")
     third = QueuedRun(sandbox, 4, "--gpus", "0,")
     until(lambda: len(tickets(sandbox)) == 3, "a ticket that cannot be read may need everything")
-    second.process.kill()
+    sandbox.run("stop", "wait1", check=True)
+    assert second.process.wait(20) == -signal.SIGTERM
     until_started(sandbox, 0, 2, 3, 4)
     third.end()
     first.end()
     assert switch.poll() is None
+    assert sandbox.run("stop", queue(sandbox)[0]["id"], check=True).stdout == "wait2: left the queue\n"
+    assert switch.wait(20) == -signal.SIGTERM
+    assert queue(sandbox) == []
 
 
 NAMES = st.lists(st.sampled_from("0123"), min_size=1, max_size=3, unique=True)

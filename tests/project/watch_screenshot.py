@@ -60,8 +60,8 @@ def made_up_report() -> StatusReport:
     evaluate = Request("dino", ["tao", "model", "dino", "evaluate"], gpus=["1"])
     train = Request("unet", ["tao", "model", "unet", "train"], gpus=2)
     queue = [
-        WaitingCommand("q3", 5120, NOW - 900, ["f3q9d"], evaluate),
-        WaitingCommand("q4", 5177, NOW - 300, ["7k2mq", "f3q9d", "x8c2n"], train),
+        WaitingCommand("wait3", 5120, NOW - 900, ["f3q9d"], evaluate),
+        WaitingCommand("wait4", 5177, NOW - 300, ["7k2mq", "f3q9d", "x8c2n"], train),
     ]
     lines = {"x8c2n": "Exploring graph for retainable indices"}
     return StatusReport(Status(None, None), None, None, active, queue, progress, lines)

@@ -275,7 +275,7 @@ def test_a_file_that_does_not_change_is_read_once(tmp_path: Path) -> None:
         assert [reader.read([hold])["x"].epoch for _ in range(3)] == [3, 3, 3]
         assert read.call_count == 1
         write(path, epoch_line(1, 3) + epoch_line(2, 4), NOW + 2)
-        assert reader.read([hold])["x"].epoch == 4
+        until(lambda: reader.read([hold])["x"].epoch == 4, "it is read again")
 
 
 def test_the_folder_of_the_runs_own_task_is_read(tmp_path: Path) -> None:

@@ -128,8 +128,11 @@ def shell_command(context: Context, args: argparse.Namespace) -> Result:
 
 
 def stop_command(context: Context, args: argparse.Namespace) -> Result:
+    from taoprofiles.holds.waiting import leave_queue
     from taoprofiles.runs.stop import find_stoppable, stop
 
+    if leave_queue(context, args.id):
+        return Result({"id": args.id, "container": None}, [f"{args.id}: left the queue"])
     active = manage.active_holds(context)
     hold = find_stoppable(context, active, args.id)
     own = [other.id for other in active.holds if other.user == context.user and other.kind != "manual"]
