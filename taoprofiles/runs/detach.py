@@ -43,7 +43,8 @@ def start_detached(run: Run, command: list[str], *, say: Callable[[str], None]) 
     with open(reader, "rb") as pipe:
         report = json.loads(pipe.read() or b"null")
     if report is None:
-        raise TaoprofError(f"run {run.hold.id} ended before its command was started")
+        hint = "'taoprof status' shows whether something of it is still running"
+        raise TaoprofError(f"run {run.hold.id} was killed while it was being started", hint=hint)
     if "message" in report:
         error = TaoprofError(report["message"], hint=report["hint"])
         error.code, error.status = report["code"], report["status"]

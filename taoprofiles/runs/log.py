@@ -32,8 +32,11 @@ def all_runs(context: Context) -> Iterator[Hold]:
 
 def find_run(context: Context, word: str) -> Hold:
     """Return the run that ``word`` means: an id, the name of a profile (its newest run), or as ``match_id``."""
-    runs = [run for run in all_runs(context) if run.kind == "run"]
-    return next((run for run in runs if run.profile == word), None) or match_id(runs, word)
+    # Records first: a run that ends meanwhile is in both. One that nobody has recorded as ended yet is not active.
+    known = [*HoldRecords(context).all({}), *HoldRecords(context).ended_runs()]
+    runs = [run for run in known if run.kind == "run"]
+    of_profile = [run for run in runs if run.profile == word]
+    return max(of_profile, key=lambda run: run.since) if of_profile else match_id(runs, word)
 
 
 def match_id(runs: Iterable[Hold], word: str) -> Hold:

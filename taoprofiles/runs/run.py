@@ -157,12 +157,12 @@ class Run:
             self.monitor.listening.wait(2)  # an event before that would be missed
             return self._execute(self.argv or command, stdout)
         except CommandError:
-            os.close(self.liveness_fd)
+            self._release_liveness()
             with Lock(self.context.lock):
                 HoldRecords(self.context).delete(self.hold.id)
             raise
         except BaseException:  # such as an exception of ``say``
-            os.close(self.liveness_fd)  # or the hold would live as long as this process
+            self._release_liveness()  # or the hold would live as long as this process
             raise
 
     def finish(self, status: int) -> int:
@@ -179,15 +179,35 @@ class Run:
             status = self._task_status(status, containers, running)
         elif status == DOCKER_REFUSED and not containers:
             self._say(f"the engine did not start the container (exit status {DOCKER_REFUSED})")
-        os.close(self.liveness_fd)
+        is_over = False
+        try:
+            # Under the lock: a command that finds the hold without a process would record an end of unknown status.
+            with Lock(self.context.lock):
+                self._release_liveness()
+                is_over = self._end_hold(status, running)
+        except TaoprofError as error:  # a full disk must not hide how the training ended
+            self._say(f"warning: the end of the run could not be recorded: {error.message}")
+        finally:
+            self._release_liveness()
+        if is_over and self.log is not None:
+            self.log.mask(self._secret_values)
+        return status
+
+    def _end_hold(self, status: int, running: list[RunContainer]) -> bool:
+        """End the hold, unless work is still running; return whether it has ended."""
         if running or self._has_processes():
             what = f"container {running[0].id[:6]}" if running else "a process of the run"
             self._say(f"{what} is still running, so the hold stays: 'taoprof stop {self.hold.id}' stops it")
-        else:
-            if self.log is not None:
-                self.log.mask(self._secret_values)
-            self._record_end(status)
-        return status
+            return False
+        self.hold.ended, self.hold.status = time.time(), status
+        HoldRecords(self.context).end(self.hold)
+        return True
+
+    def _release_liveness(self) -> None:
+        """Close the descriptor that keeps the hold alive; the command may have inherited it."""
+        if self.liveness_fd >= 0:
+            os.close(self.liveness_fd)
+            self.liveness_fd = -1
 
     def _execute(self, command: list[str], stdout: int | None) -> int:
         try:
@@ -250,14 +270,6 @@ class Run:
         if not self._is_launcher and not _has_terminal():
             self._say("a launcher that a script starts needs a terminal: script -qec 'COMMAND' /dev/null")
         return 1
-
-    def _record_end(self, status: int) -> None:
-        self.hold.ended, self.hold.status = time.time(), status
-        try:
-            with Lock(self.context.lock):
-                HoldRecords(self.context).end(self.hold)
-        except TaoprofError as error:  # a full disk must not hide how the training ended
-            self._say(f"warning: the end of the run could not be recorded: {error.message}")
 
     def _has_processes(self) -> bool:
         """Check whether a process of the run is alive: one that inherited the descriptor, or has only the run tag."""
