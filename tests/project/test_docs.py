@@ -38,6 +38,7 @@ STEADY = (
     (re.compile(rf"\b{os.getuid()}:{os.getgid()}\b"), "1000:1000"),
     (re.compile(r"(\bhold|--release) [2-9a-z]{5}\b"), r"\1 7k2mq"),
     (re.compile(r"(?m)^(  )[2-9a-z]{5}(  \S+ +manual )"), r"\g<1>7k2mq\2"),
+    (re.compile(r"(?m)^[2-9a-z]{5}($|: exit status)"), r"7k2mq\1"),
     (re.compile(rf"@{re.escape(os.uname().nodename)}\b"), "@lab1"),
 )
 """What differs from run to run, and what the pages show for it."""
