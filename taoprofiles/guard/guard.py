@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from taoprofiles.errors import InvalidStateError, TaoprofError
@@ -89,7 +90,8 @@ class Guard:
         with Lock(self._context.lock, 0.5):
             if not self._is_sealed_elsewhere():
                 self._seal.remove()
-            switch.recover(self._context)
+            with suppress(OSError, TaoprofError):  # the next guard or switch tries again
+                switch.recover(self._context)
 
     def check(self, containers: Containers, problem: str = "") -> None:
         """Examine the file and the holds, and act on them; ``problem`` is published with the status.
@@ -106,7 +108,10 @@ class Guard:
                 failure = error
                 file = self._with_entry(self._intact._replace(content=self._content))
             active = self._find_holds(file, containers)
-            if file.entry is not None or not blocking_holds(active.holds, mapping.digest(file.content or b"")):
+            is_blocked = bool(blocking_holds(active.holds, mapping.digest(file.content or b"")))
+            if file.entry is not None and file.entry.action == "found" and is_blocked and not self._overwrites.gave_up:
+                file = file._replace(entry=None)  # another command has recorded the overwrite before we could undo it
+            if file.entry is not None or not is_blocked:
                 self._intact = file
             try:
                 if failure is not None:

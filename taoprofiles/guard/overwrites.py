@@ -52,13 +52,16 @@ def should_seal(holds: list[Hold], digest: str) -> bool:
 
 
 class Overwrites:
-    """Handles overwrites. All methods need the lock; ``restores`` is how many are undone a minute."""
+    """Handles overwrites. All methods need the lock; ``restores`` is how many are undone a minute.
+
+    ``gave_up`` says that the last overwrite was left in place although a hold needs another mapping.
+    """
 
     def __init__(self, context: Context, restores: int) -> None:
         self._context = context
         self._limiter = RateLimiter(restores)
         self._history = History(context)
-        self._gave_up = False
+        self.gave_up = False
 
     def wait_for_writer(self) -> str | None:
         """Wait a moment for a program that is writing the file, and return its pid and command if it is seen."""
@@ -91,7 +94,7 @@ class Overwrites:
             attributes = attributes or FileAttributes(PRIVATE, self._context.uid, self._context.gid)
             undo = switch.restore(self._context, restored, profile, link=link, attributes=attributes, writer=writer)
             self._limiter.count(now)
-            self._gave_up = False
+            self.gave_up = False
             logger.error("%s: restored%s", event, f". To get the other version: taoprof undo {undo}" if undo else "")
             return restored
         entry = None
@@ -108,9 +111,9 @@ class Overwrites:
                     else "the guard runs with --restores 0"
                 )
             # Of repeated overwrites each is in the history, but only the first is reported by the next command.
-            level = logging.INFO if self._gave_up else logging.ERROR
+            level = logging.INFO if self.gave_up else logging.ERROR
             logger.log(level, "%s: not restored, because %s (history entry %s)", event, why, entry)
-            self._gave_up = True
+            self.gave_up = True
         elif entry is not None:
             is_same = should_seal(holds, digest)
             why = "with an equivalent mapping" if is_same else "while it was not in use"

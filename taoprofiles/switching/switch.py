@@ -429,7 +429,8 @@ class _Transaction:
             last_id, (content_now, late) = self._history.record_and(
                 entries, lambda: self._replace(wanted, entries[-1], link, attributes)
             )
-        recover(self._context, grace=self._grace)
+        with suppress(OSError, TaoprofError):  # the change is done, and the next one tries again
+            recover(self._context, grace=self._grace)
         if content_now != wanted:
             raise TaoprofError(
                 f"'{self._context.mapping_file}' was overwritten by another program during the switch",

@@ -17,7 +17,7 @@ from taoprofiles.storage.journal import History
 from taoprofiles.storage.locks import Lock
 from taoprofiles.switching import switch
 from tests.support.engine import until
-from tests.support.guard_process import GuardProcess
+from tests.support.guard_process import GuardProcess, held, replaced
 from tests.support.home import ALL
 from tests.support.sandbox import Sandbox, rendered
 
@@ -398,3 +398,14 @@ def test_the_same_write_again_and_again_is_undone_each_time(sandbox: Sandbox, co
                 details=guard.log_text,
             )
             assert sandbox.mapping_file.read_bytes() == before
+
+
+def test_an_overwrite_that_another_command_has_recorded_is_undone(sandbox: Sandbox) -> None:
+    wanted = sandbox.mapping_file.read_bytes()
+    held(sandbox)
+    replaced(sandbox)
+    held(sandbox)  # of what has just been written: not both can have what they need, but the first can
+    replaced(sandbox, b'{"Mounts": [], "second": true}')
+    assert sandbox.run("undo").returncode == 5
+    with GuardProcess(sandbox) as guard:
+        until(lambda: sandbox.mapping_file.read_bytes() == wanted, "it is restored", details=guard.log_text)
