@@ -87,7 +87,11 @@ exit status: 0 done or nothing to do · 1 failed · 2 usage ·
 run, shell, wait: the command's own status (125 to 127: it was not started)"""
 
 
-_WHERE_LISTED = {"NAME": "'taoprof list' shows the profiles; ", "ID": "'taoprof status' shows the ids; "}
+_WHERE_LISTED = {
+    "NAME": "'taoprof list' shows the profiles; ",
+    "ID": "'taoprof status' shows the ids; ",
+    "RUN": "'taoprof history' shows the runs; ",
+}
 """Where to look for the value of an argument that was left out."""
 
 

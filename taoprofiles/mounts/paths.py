@@ -48,7 +48,7 @@ def container_paths(host_path: str, mounts: Mapping[str, str]) -> list[str]:
     real = next(real_paths([host_path]))
     sources = sorted((source for source in mounts if is_inside(real, source)), key=len, reverse=True)
     paths = [os.path.normpath(os.path.join(mounts[source], os.path.relpath(real, source))) for source in sources]
-    return [path for path in paths if real in host_paths([path], mounts)]
+    return list(dict.fromkeys(path for path in paths if real in host_paths([path], mounts)))
 
 
 def follow_links(path: str, mounts: Mapping[str, str], read_link: Callable[[str], str | None]) -> tuple[str, str]:

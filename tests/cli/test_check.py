@@ -45,6 +45,13 @@ def test_errors_are_3_and_warnings_0_unless_strict(home: Home) -> None:
     }  # fmt: skip
 
 
+def test_a_file_in_the_place_of_a_name(home: Home) -> None:
+    (home.root / "x.json").write_text('{"Mounts": []}')
+    done = call(home, "check", str(home.root / "x.json"))
+    one_clear_error(done, 2)
+    assert f"hint: to check it as a mounts file: LAUNCHER_MOUNTS={home.root}/x.json taoprof check" in done.err
+
+
 def test_errors_are_refused_unless_forced(home: Home) -> None:
     (home.root / "real").mkdir()
     (home.root / "link").symlink_to("real")

@@ -85,6 +85,16 @@ def test_an_answer_is_read_as_a_shell_does_and_asked_again_if_it_cannot_be(
         assert [mount["source"] for mount in shown] == [str(home.root / wanted)]
 
 
+def test_a_mistyped_variable_is_refused_before_anything_is_asked(home: Home) -> None:
+    notebook(home.root / "a.ipynb", "FIXME")
+    words = [home.taoprof, "import", "a.ipynb", "--set", "PROJECT=~/x"]
+    with Terminal(words, environ=home.environ, cwd=home.root) as terminal:
+        status, output = terminal.finish()
+    assert status == 2
+    assert " no variable 'PROJECT' in 'a.ipynb'" in output.decode()
+    assert "needs one value" not in output.decode()
+
+
 def test_a_folder_is_asked_about_once(home: Home) -> None:
     for name in ("a", "b"):
         notebook(home.root / f"project/{name}.ipynb", "FIXME")

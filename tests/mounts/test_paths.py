@@ -89,6 +89,8 @@ def test_container_paths(path: str, found: list[str]) -> None:
 def test_a_folder_below_another_that_is_mounted_is_in_two_places() -> None:
     both = {"/nowhere/p": "/workspace", "/nowhere/p/specs": "/specs"}
     assert container_paths("/nowhere/p/specs/a", both) == ["/specs/a", "/workspace/specs/a"]
+    both = {"/nowhere/p": "/workspace", "/nowhere/p/specs": "/workspace/specs"}
+    assert container_paths("/nowhere/p/specs/a", both) == ["/workspace/specs/a"]
 
 
 parts = st.sampled_from(["a", "b", "ab"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,10 @@ if TYPE_CHECKING:  # loaded by the command that needs it
 def check_command(context: Context, args: argparse.Namespace) -> Result:
     from taoprofiles.check.report import check
 
+    if args.name is not None and os.path.isfile(args.name) and not os.path.lexists(context.profile_file(args.name)):
+        path = shlex.quote(args.name)
+        hint = f"to check it as a mounts file: LAUNCHER_MOUNTS={path} taoprof check"
+        raise UsageError(f"'{cut(args.name)}' is a file, not the name of a profile", hint=hint)
     report = check(context, args.name, args.command, launcher=args.launcher)
     fixed: list[str] = []
     if args.fix:

@@ -179,6 +179,8 @@ def _import_code(
         raise manage.name_exists_error("import", name)  # before anything is asked
     source = build.Source(context, content, where=where, path=None if args.file == "-" else args.file)
     result = source.evaluate(user_values)
+    if not any(name.startswith("/") for name in result.unused):  # a mount may become known by an answer
+        build.reject_unused_values(result, where)  # before anything is asked
     asked = False
     while result.mapping is not None and result.questions and _may_ask(args) and all(q.name for q in result.questions):
         asked = True
