@@ -9,6 +9,7 @@ import shutil
 import signal
 import struct
 import subprocess
+import sys
 import termios
 import time
 from collections.abc import Iterator
@@ -183,6 +184,20 @@ def test_looks_are_few(sandbox: Sandbox) -> None:
         sandbox.run("use", "b", check=True)
         assert watcher.look().now.name == "b"
         assert look.call_count == 20 * watch.INTERVAL / watch.LOOK_INTERVAL + 1
+
+
+def test_status_loads_what_it_shows(sandbox: Sandbox) -> None:
+    """Nothing for runs without a run, and the library of the screen only for the screen."""
+    script = "import sys; from taoprofiles.cli import main; main.run(['status']); print(sorted(sys.modules))"
+
+    def loaded() -> str:
+        command = [sys.executable, "-c", script]
+        return subprocess.run(command, env=sandbox.environ, stdout=subprocess.PIPE, text=True, timeout=60).stdout
+
+    assert [name for name in ("'rich'", "'pydantic'", "runs.progress", "'datetime'") if name in loaded()] == []
+    training(sandbox)
+    assert "runs.progress" in (modules := loaded())
+    assert "'rich'" not in modules
 
 
 @pytest.mark.parametrize("name", watch_screenshot.THEMES)

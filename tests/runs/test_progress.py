@@ -155,6 +155,50 @@ def is_consistent(found: Progress | None) -> bool:
     )
 
 
+COUNTED = {
+    "PyTorch since 6.0: the index": ({"epoch": 0, "max_epoch": 79, "time_per_step": "0:00:01"}, (1, 80, 1 / 80)),
+    "PointPillars": ({"epoch": 0, "max_epoch": 80, "message": "Train metrics generated."}, (1, 80, 1 / 80)),
+    "trainers of Hugging Face": ({"epoch": 1.5, "max_epoch": 3, "step": 50, "max_step": 100}, (1, 3, 0.5)),
+    "classification of TensorFlow 2": ({"epoch": 4}, (4, None, None)),
+    "bevfusion: an iteration": ({"epoch": 1200, "mode": "train"}, (None, None, None)),
+    "more than all": ({"epoch": 81, "max_epoch": 80}, (None, None, None)),
+    "no number": ({"epoch": "4", "max_epoch": 80}, (None, None, None)),
+    "true": ({"epoch": True, "max_epoch": 80}, (None, None, None)),
+}
+
+
+@pytest.mark.parametrize("case", COUNTED)
+def test_how_epochs_are_counted(tmp_path: Path, case: str) -> None:
+    fields, expected = COUNTED[case]
+    found = progress.read_file(str(write(tmp_path / "status.json", line(1, **fields), NOW + 1)), NOW)
+    assert found is not None
+    assert (found.epoch, found.epochs, found.share) == expected
+
+
+LEFT = {
+    "by the task": ({"eta": "1 day, 2:03:04.5", "time_per_epoch": "0:10:00"}, 93_784.5),
+    "PointPillars' own is one epoch too long": (
+        {"eta": "0:30:00", "time_per_epoch": "0:10:00", "message": "Train metrics generated."}, 1200,
+    ),
+    "not known yet": ({"eta": "0:00:00", "time_per_epoch": "0:00:00"}, None),
+    "not told": ({"time_per_epoch": "0:10:00"}, 1800),
+    "negative": ({"eta": "-1 day, 23:59:59"}, None),
+    "no duration": ({"eta": 12}, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", LEFT)
+def test_the_time_that_is_left(tmp_path: Path, case: str) -> None:
+    fields, expected = LEFT[case]
+    content = line(1, **{"epoch": 1, "max_epoch": 4, **fields})
+    found = progress.read_file(str(write(tmp_path / "status.json", content, NOW + 1)), NOW)
+    assert found is not None
+    assert found.seconds_left(NOW + 1) == expected
+    later = found.seconds_left(NOW + 100)
+    assert (later is None) == (expected is None), "it becomes less while nothing is written"
+    assert found.seconds_left(NOW + 10**6) is None, "and is not known when it is over"
+
+
 HOSTILE = st.one_of(
     st.none(), st.booleans(), st.integers(), st.just(10**400), st.floats(), st.text(max_size=50),
     st.just("9" * 100_000), st.just("\x1b[2J\u202e"), st.lists(st.integers(), max_size=3),

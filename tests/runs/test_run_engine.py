@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.runs.test_progress import NOW, epoch_line
 from tests.support.engine import SOCKET, TrainingHome, until
 from tests.support.training import BackgroundRun, bind_mounts, host_mounts, local_mounts, two_projects
 
@@ -274,3 +276,23 @@ def test_a_notebooks_trainings_fail_their_cells_and_are_in_the_history(training_
     assert [(run["kind"], run["status"]) for run in (good, failed)] == [("notebook", 0), ("notebook", 3)]
     assert failed["command"] == ["detectnet_v2", "train", "0", "3"]
     assert home.holds() == []
+
+
+def test_what_a_task_reports_in_its_container_is_shown_on_the_host(training_home: TrainingHome) -> None:
+    """Whatever the time zone of the container is; beside it is what an earlier run has left."""
+    home = training_home
+    two_projects(home)
+    lines = home.root / "tao/city/segformer/results/train/status.json"
+    lines.parent.mkdir(parents=True)
+    lines.write_bytes(epoch_line(int(time.time()) - 3600 - NOW, 49))
+    with BackgroundRun(home, *train("segformer", 60)) as run:
+        container = run.bound()["container"]
+        assert home.json("status")["data"]["runs"][0]["progress"] is None
+        east = 8 * 3600
+        for epoch in (1, 2):
+            line = epoch_line(int(time.time()) + east - NOW, epoch).decode().strip()
+            home.engine.docker("exec", container, "sh", "-c", f"echo '{line}' >>/results/train/status.json")
+        (shown,) = home.json("status")["data"]["runs"]
+        assert (shown["progress"]["epoch"], shown["progress"]["epochs"]) == (2, 50)
+        assert [metric["history"] for metric in shown["progress"]["metrics"]] == [[0.25, 0.5]]
+        home.run("stop", shown["id"], check=True)
