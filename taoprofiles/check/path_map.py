@@ -323,7 +323,7 @@ MARGIN = 10
 def _document(path_map: PathMap, drawing: _Drawing) -> str:
     title = f"Path map of profile '{_plain(path_map.name)}'"
     description = shorten("\n".join(path_map.lines()), 20_000)
-    wide, high = WIDTH + 2 * MARGIN, drawing.y + 2 * MARGIN
+    wide, high = WIDTH + 2 * MARGIN, drawing.y + 2 * MARGIN - GAP
     size = f'width="{SHOWN_WIDTH}" height="{high * SHOWN_WIDTH / wide:.0f}"'
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="{_CLASS}" role="img" {size} '

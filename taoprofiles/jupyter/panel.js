@@ -18,6 +18,11 @@ function lines(texts, attributes) {
   return texts?.length ? h("div", { class: "lines", ...attributes }, texts.map((text) => h("div", {}, text))) : null;
 }
 
+function duration(seconds) {
+  const minutes = Math.ceil(seconds / 60);
+  return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}
+
 // One for each widget, however many views it has: the questions to the kernel.
 class Questions {
   constructor(model) {
@@ -231,7 +236,7 @@ class View {
         h("h4", {}, "Profile"),
         h(
           "div",
-          { class: "row" },
+          { class: "choice" },
           h("select", { "aria-label": "Profile", "data-key": "select", change: choose }, options),
           this.button(notebook?.profile === selected ? "Use it again" : "Use in this notebook", "use", selected),
         ),
@@ -312,14 +317,14 @@ class View {
   progress(progress) {
     const parts = progress.state === "running" ? [] : [progress.state];
     if (progress.epoch !== null) parts.push(`epoch ${progress.epoch}${progress.epochs === null ? "" : `/${progress.epochs}`}`);
-    if (progress.seconds_left !== null) parts.push(`${Math.ceil(progress.seconds_left / 60)} min left`);
+    if (progress.seconds_left !== null) parts.push(`${duration(progress.seconds_left)} left`);
     for (const metric of progress.metrics.slice(-2)) {
       if (metric.value !== null) parts.push(`${metric.name} ${Number(metric.value.toPrecision(4))}`);
     }
     if (progress.message) parts.push(progress.message);
     const text = parts.join(", ");
     const bar = progress.share === null ? null : h("progress", { max: 1, value: progress.share, "aria-label": text });
-    return h("div", { class: "progress" }, bar, h("div", {}, text));
+    return h("div", { class: "reported" }, bar, h("div", {}, text));
   }
 
   drawFile() {
