@@ -12,12 +12,12 @@ from taoprofiles.profiles.layouts import variables as layout_variables
 from taoprofiles.profiles.model import Profile
 from taoprofiles.profiles.rendering import escape_dollars
 from taoprofiles.storage.paths import Context
-from tests.support.home import ALL
+from tests.support.home import ALL, OtherUser
 
 
 def fixed_context(environ: dict[str, str]) -> Context:
     """Return a context that is the same on every machine."""
-    context = Context({"HOME": "/home/ana"})
+    context = OtherUser({"HOME": "/home/ana"})
     context.environ, context.uid, context.gid = environ, 1000, 1001
     return context
 

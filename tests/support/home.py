@@ -50,6 +50,12 @@ def launcher_python(version: str) -> Path:
     return python
 
 
+class OtherUser(Context):
+    """The context of another user than the one who runs the tests: ``uid`` and ``gid`` can be set."""
+
+    gid = 0
+
+
 class Home:
     """A scratch home: runs the real command in it and reads what is there."""
 

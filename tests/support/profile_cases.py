@@ -15,9 +15,8 @@ from typing import Any, TypeAlias
 from taoprofiles.rules import container, options
 from taoprofiles.rules.finding import Finding
 from taoprofiles.rules.locations import in_profile
-from taoprofiles.storage.paths import Context
 from taoprofiles.system.filesystem import PathInfo
-from tests.support.home import Home
+from tests.support.home import Home, OtherUser
 
 SetUp: TypeAlias = Callable[[Home], "list[str] | tuple[Finding, ...]"]
 
@@ -171,7 +170,7 @@ def as_user(given: dict[str, str], uid: int = 1000) -> SetUp:
     """Those DockerOptions as user 1000 has them, whoever runs the tests."""
 
     def prepare(home: Home) -> tuple[Finding, ...]:
-        context = Context(home.environ)
+        context = OtherUser(home.environ)
         context.uid = context.gid = uid
         return tuple(container.check_user(given, (), in_profile({}), context))
 
