@@ -108,6 +108,19 @@ def test_without_hard_links_a_write_at_the_last_moment_is_stored(
     assert stored(sandbox, WHOLE)
 
 
+def test_without_hard_links_a_writer_that_does_not_end_is_lost_and_that_is_said(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(atomic, "exchange", lambda *_: False)
+    monkeypatch.setattr(atomic, "_try_link", lambda *_: False)
+    with sandbox.mapping_file.open("wb", 0) as file:
+        file.write(PARTS[0])
+        warnings = switch.switch_profile(sandbox.context, "b").unchecked
+    assert warnings == ["another program is still writing the replaced file: what it writes from now on is lost"]
+    assert stored(sandbox, PARTS[0])
+    assert list(sandbox.root.glob(".taoprof-*")) == []
+
+
 def test_a_guard_that_is_killed_between_the_parts(sandbox: Sandbox) -> None:
     """The next guard, or the next command, finds the replaced file."""
     with GuardProcess(sandbox) as guard:
