@@ -48,6 +48,7 @@ class ProfileKernel:
         self.assigned = {name: os.environ.get(name) for name in self.before}
         self._mapping_file = os.path.expanduser("~/.tao_mounts.json")
         self._signature: object = None
+        self._values = self.assigned
         self._told: set[str] = set()
         shell.events.register("pre_run_cell", self._before_cell)
         shell.events.register("post_run_cell", self._after_cell)
@@ -63,6 +64,7 @@ class ProfileKernel:
             if find_spec("taoprofiles") is not None:  # %taoprof, and cells whose training fails are made to fail
                 self._shell.extension_manager.load_extension("taoprofiles")
         self._signature = self._stat()
+        self._values = {name: os.environ.get(name) for name in self.assigned}
 
     def _after_cell(self, _: object = None) -> None:
         if not self.is_active:
@@ -80,28 +82,30 @@ class ProfileKernel:
             display({"text/plain": "\n".join(lines)}, raw=True)  # type: ignore[no-untyped-call]
 
     def _restore(self) -> list[str]:
-        """Set back the paths that cannot be right, and return what is to be said about changed variables."""
-        changed = [name for name, value in self.assigned.items() if os.environ.get(name) != value]
+        """Undo what a cell with a wrong path set, and return what is to be said about changed variables.
+
+        Such a cell is the notebook's own one that sets all paths, so its other values are not meant for this profile
+        either. What any other cell sets is meant.
+        """
+        changed = [name for name, value in self._values.items() if os.environ.get(name) != value]
         sides = self._mounted_folders() if changed else ([], [])
-        wrong = [name for name in changed if is_outside(self.assigned[name], os.environ.get(name), sides)]
-        for name in wrong:
-            os.environ[name] = self.assigned[name] or ""
         new = [name for name in changed if name not in self._told]
         self._told.update(new)
-        restored = [name for name in new if name in wrong]
-        kept = [name for name in new if name not in wrong]
-        lines = []
-        if restored:
-            lines.append(
-                f"taoprof: this cell set paths that no mount of profile '{self.profile}' has. They have the profile's "
-                f"values again: {', '.join(restored)}"
-            )
-        if kept:
-            are = "differs" if len(kept) == 1 else "differ"
-            lines.append(f"taoprof: {', '.join(kept)} now {are} from profile '{self.profile}'")
-        if lines:
-            lines.append(f"To change the profile: taoprof set {self.profile} NAME=VALUE, then restart the kernel")
-        return lines
+        names = ", ".join(new)
+        if any(is_outside(self.assigned[name], os.environ.get(name), sides) for name in changed):
+            for name in changed:
+                value = self._values[name]
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
+            line = f"taoprof: this cell set paths that no mount of profile '{self.profile}' has.\n"
+            line += f"What it changed of the profile has its previous values again: {names}"
+        else:
+            differ = "differs" if len(new) == 1 else "differ"
+            line = f"taoprof: {names} now {differ} from profile '{self.profile}'"
+        hint = f"To change the profile: taoprof set {self.profile} NAME=VALUE, then restart the kernel"
+        return [line, hint] if new else []
 
     def _mounted_folders(self) -> tuple[list[str], list[str]]:
         """Return the sources and the destinations of the mounts; none if the mounts file is not readable."""

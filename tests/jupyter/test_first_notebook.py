@@ -1,6 +1,7 @@
 """docs/tutorial/first-notebook.md, done as it says: its own cells, its own notebooks, a real JupyterLab and trainings.
 
-Two notebooks with different profiles train at the same time, each its own project.
+Two notebooks with different profiles train at the same time, each its own project: one in its profile's kernel, the
+other with %taoprof use.
 
 With ``TAOPROF_SCREENSHOTS=docs/images`` it takes the page's pictures.
 """
@@ -22,9 +23,9 @@ from tests.support.training import bind_mounts, host_mounts
 pytestmark = [pytest.mark.jupyter, pytest.mark.engine]
 
 PAGE = ROOT / "docs/tutorial/first-notebook.md"
-FIRST, _, SECOND, _ = re.findall(r"^```python\n(.*?)\n```$", PAGE.read_text(), re.M | re.S)
-PATHS, MOUNTS, STATUS = 2, 4, 1
-"""Where the two cells are that the page says to skip, with the new one above them; and the status, in the second."""
+_, SECOND, _ = re.findall(r"^```python\n(.*?)\n```$", PAGE.read_text(), re.M | re.S)
+PATHS, MOUNTS, STATUS = 1, 3, 1
+"""The cells that set paths and write the mounts file, in the first notebook; and the status, in the second."""
 
 STEADY = """([root, held]) => {
     const walker = document.createTreeWalker(document.querySelector('#main'), NodeFilter.SHOW_TEXT);
@@ -37,25 +38,22 @@ STEADY = """([root, held]) => {
 """Makes what the page shows the same on every machine, as tests/project/test_docs.py does for commands."""
 
 
-def place(home: TrainingHome, path: str, first: str, train: str, *more: str) -> Path:
+def place(home: TrainingHome, path: str, train: str, *new: str) -> Path:
     """Copy an example into the home, with new cells before all others, and a training that the test's image does."""
     notebook = home.root / path
     (notebook.parent / "specs").mkdir(parents=True)
     content = json.loads((ROOT / "docs/examples" / notebook.name).read_text())
     content["metadata"]["kernelspec"]["name"] = KERNEL
     content["cells"][-1]["source"] = train
-    added = [
-        {**content["cells"][-1], "id": f"new-{number}", "source": source}
-        for number, source in enumerate((first, *more))
-    ]
+    added = [{**content["cells"][-1], "id": f"new-{number}", "source": source} for number, source in enumerate(new)]
     content["cells"] = added + content["cells"]
     notebook.write_text(json.dumps(content))
     return notebook
 
 
-def imported(home: TrainingHome, notebook: Path, project: Path) -> None:
+def imported(home: TrainingHome, notebook: Path, project: Path, *options: str) -> None:
     given = f"LOCAL_PROJECT_DIR=~/{project.relative_to(home.root)}"
-    home.run("import", notebook.name, "--set", given, cwd=notebook.parent, check=True)
+    home.run("import", notebook.name, "--set", given, *options, cwd=notebook.parent, check=True)
 
 
 @pytest.fixture
@@ -69,34 +67,30 @@ def test_the_tutorial(training_home: TrainingHome, screenshots: Path) -> None:
     kitti, city = home.root / "tao/kitti", home.root / "tao/city"
     train = "!tao model {} train 90 0 ${}/unpruned"
     trains = train.format("detectnet_v2", "USER_EXPERIMENT_DIR")
-    one = place(home, "tao/kitti/detectnet_v2/detectnet_v2.ipynb", FIRST, trains)
-    two = place(home, "tao/city/segformer.ipynb", SECOND, train.format("segformer", "RESULTS_DIR"), "%taoprof status")
+    one = place(home, "tao/kitti/detectnet_v2/detectnet_v2.ipynb", trains)
+    two = place(home, "tao/city/segformer.ipynb", train.format("segformer", "RESULTS_DIR"), SECOND, "%taoprof status")
     (kitti / "data").mkdir()
-    imported(home, one, kitti)
+    imported(home, one, kitti, "--kernel", "--in-place")
     imported(home, two, city)
     with JupyterLabServer(home) as lab, Browser(lab) as browser:
         browser.page.evaluate("() => jupyterapp.commands.execute('application:toggle-left-area')")
         first = browser.open(str(one.relative_to(home.root)))
         second = browser.open(str(two.relative_to(home.root)))
         last = len(first) - 1
-        first.run(0)
-        first.until_shown(0, "this notebook now uses profile 'detectnet_v2'")
-        first.idle()
-        picture(browser, first, screenshots, "use", 0)
-
         first.run(PATHS)
-        first.until_shown(PATHS, "To restore: %taoprof use detectnet_v2")
+        first.until_shown(PATHS, "has its previous values again: LOCAL_PROJECT_DIR")
         first.idle()
         picture(browser, first, screenshots, "overridden", PATHS)
         first.run(MOUNTS)
         first.until_shown(MOUNTS, "'tao' in this notebook does not read it")
-        first.run(0)
         first.idle()
 
         first.run(last)
         first.until_shown(last, ": training as")
         second.run(0)
         second.until_shown(0, "this notebook now uses profile 'segformer'")
+        second.idle()
+        picture(browser, second, screenshots, "use", 0)
         second.run(STATUS)
         second.until_shown(STATUS, "detectnet_v2 train 90")
         second.idle()
