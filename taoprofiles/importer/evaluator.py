@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import builtins
 import operator
-import re
 import sys
 from typing import Any
 
@@ -166,9 +165,9 @@ class Evaluator:
 
     # Conversions that several modules need
 
-    def unknown(self, reason: str, *values: Any) -> Unknown:
+    def unknown(self, reason: str, *values: Any, source: str = "") -> Unknown:
         """Return an unknown value that depends on ``values``, which code that is not followed then has."""
-        result = self.state.unknown(reason, *values)
+        result = self.state.unknown(reason, *values, source=source)
         mark_escaped(self, *values)
         return result
 
@@ -381,8 +380,7 @@ class Evaluator:
         if isinstance(function, Library):
             return functions.call(self, function.name, positional, named)
         if isinstance(function, Unknown):
-            module = re.match(r"'(\w+)", function.reason)
-            if module and module[1] not in _WRITE_NO_MOUNTS_FILE:
+            if function.source and function.source.partition(".")[0] not in _WRITE_NO_MOUNTS_FILE:
                 self.state.calls[self.state.location] = f"a call is not followed ({function.reason})"
             named.pop("env", None)  # of a program that is started
         if method:
@@ -471,7 +469,8 @@ class Evaluator:
             else:
                 value = alias.name if alias.asname else first
                 name, is_known = first, alias.name in functions.MODULES or first in functions.MODULES
-            unknown = self.state.unknown(f"'{module or alias.name}' is not followed")
+            source = module or alias.name
+            unknown = self.state.unknown(f"'{source}' is not followed", source=source)
             bound.append((alias.asname or name, Library(value) if is_known else unknown))
         return [pair for pair in bound if pair[0] != "*"]
 

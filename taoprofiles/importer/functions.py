@@ -102,7 +102,7 @@ def attribute(ev: Evaluator, value: Any, name: str) -> Any:
         parent = trace(value.text, posixpath.dirname("" if value.text == "." else value.text) or ".")[0]
         text = ev.part(value.text, parent)
         return text if isinstance(text, Unknown) else PurePath(text)
-    return ev.unknown(f"'{name}' of a {type_name(value)} is not followed", value)
+    return ev.unknown(f"'{name}' of a {type_name(value)} is not followed", value, source=name)
 
 
 def entry(ev: Evaluator, owner: Any, key: Any) -> Any:
@@ -286,7 +286,7 @@ def _value_of(pieces: list[Any]) -> Any:
         return texts[0].value
     unknown = next((piece for piece in pieces if not isinstance(piece, str)), None)
     if unknown is not None:
-        return Unknown(unknown.reason, unknown.location)
+        return Unknown(unknown.reason, unknown.location, source=unknown.source)
     return parse_json("".join(pieces))
 
 

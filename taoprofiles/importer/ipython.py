@@ -81,7 +81,8 @@ def _other_line(ev: Evaluator, text: str, name: str) -> Any:
             ev.bind(output, ev.state.unknown("the output of '%%capture'"))
     elif sets_names(text):
         ev.invalidate_namespace(f"'%{name}' is not followed")
-    return ev.state.unknown(f"'{text.partition(' ')[0][:40]}' is not run")
+    command = text.partition(" ")[0][:40]
+    return ev.state.unknown(f"'{command}' is not run", source=command)
 
 
 def sets_names(text: str) -> bool:

@@ -117,17 +117,21 @@ class State:
         for name, value in self.user_values.items():
             self._define(name, value, SourceLocation(0, 0))
 
-    def unknown(self, reason: str, *origins: Any) -> Unknown:
+    def unknown(self, reason: str, *origins: Any, source: str = "") -> Unknown:
         """Return an unknown value of the current line; one that depends on an unknown value has its reason."""
         first = next((origin for origin in origins if isinstance(origin, Unknown)), None)
         if first is None:
-            return Unknown(reason, self.location)
-        return Unknown(first.reason, first.location) if isinstance(first, Json) else first.origin or first
+            return Unknown(reason, self.location, source=source)
+        if isinstance(first, Json):
+            return Unknown(first.reason, first.location, source=first.source)
+        return first.origin or first
 
     def ending(self, tail: Any, *origins: Any) -> Unknown:
         """Return an unknown path or text of which the end may be known."""
         origin = self.unknown("a text made of something unknown", *origins)
-        return Unknown(origin.reason, origin.location, tail, origin) if isinstance(tail, str) else origin
+        if not isinstance(tail, str):
+            return origin
+        return Unknown(origin.reason, origin.location, tail, origin, origin.source)
 
     def known(self, value: Any) -> Any:
         """Return the value, or Unknown for a list or dictionary that may have been changed."""

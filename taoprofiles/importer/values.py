@@ -173,13 +173,15 @@ class Budget:
 class Unknown:
     """A value that is not known without running the code.
 
-    A text may have a known end, ``tail``; ``origin`` is then the value that it was made of.
+    A text may have a known end, ``tail``; ``origin`` is then the value that it was made of. ``source`` is the module,
+    the method or the command that is not followed, if the value comes from one.
     """
 
     reason: str
     location: SourceLocation
     tail: str = ""
     origin: Unknown | None = None
+    source: str = ""
 
 
 @dataclass(slots=True, eq=False)

@@ -6,6 +6,8 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 
+from taoprofiles.storage.paths import to_bytes
+
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9_./:=@%+,-]+\Z")
 
 
@@ -29,12 +31,8 @@ def fish_word(value: str) -> str:
         return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
     # fish reads \Xhh outside quotes as that byte.
     return "".join(
-        chr(byte) if chr(byte).isascii() and chr(byte).isalnum() else f"\\X{byte:02x}" for byte in _bytes(value)
+        chr(byte) if chr(byte).isascii() and chr(byte).isalnum() else f"\\X{byte:02x}" for byte in to_bytes(value)
     )
-
-
-def _bytes(value: str) -> bytes:
-    return value.encode("utf-8", "surrogateescape")  # a path may not be valid text
 
 
 def _quoted(value: str) -> str:
@@ -42,7 +40,7 @@ def _quoted(value: str) -> str:
         return "'" + value.replace("'", "'\\''") + "'"
     # $'…' for control characters, which a terminal would execute: the escapes are bytes, in any locale.
     escapes = {byte: chr(byte) for byte in range(0x20, 0x7F)} | {ord("'"): "\\'", ord("\\"): "\\\\"}
-    return "$'" + "".join(escapes.get(byte, f"\\{byte:03o}") for byte in _bytes(value)) + "'"
+    return "$'" + "".join(escapes.get(byte, f"\\{byte:03o}") for byte in to_bytes(value)) + "'"
 
 
 def _bash(name: str, value: str) -> str:

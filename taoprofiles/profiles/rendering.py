@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from typing import TYPE_CHECKING
 
 from taoprofiles.errors import InvalidProfileError
@@ -64,6 +65,9 @@ def is_path_variable(name: str) -> bool:
 def is_variable_name(text: str) -> bool:
     """Check whether ``text`` is a name as shells have them."""
     return text.isascii() and text.isidentifier()
+
+
+_INVALID_TEXT = "the value contains a NUL or invalid text"
 
 
 class ExpressionError(ValueError):
@@ -148,7 +152,7 @@ class Expander:
         except UnicodeEncodeError:
             is_text = False
         if not is_text:
-            raise ExpressionError("the value contains a NUL or invalid text")
+            raise ExpressionError(_INVALID_TEXT)
         return value
 
     def _part(self, text: str, inner: str | None, chain: tuple[str, ...]) -> str:
@@ -340,6 +344,8 @@ def invalid_profile_error(name: str, path: str, problems: list[str]) -> InvalidP
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
     unset = " ".join(f"{variable}=…" for variable in unset_variables(problems))
     correction = f"export {unset}" if unset else f"taoprof edit {name}" if path != NOT_WRITTEN else ""
+    if sys.getfilesystemencoding() != "utf-8" and all(problem.endswith(_INVALID_TEXT) for problem in problems):
+        correction = "export PYTHONUTF8=1 LC_ALL=C.UTF-8"  # such as the home, whose name this locale cannot read
     return InvalidProfileError(
         f"profile '{name}' is not valid ({path}), {count}",
         problems=problems,

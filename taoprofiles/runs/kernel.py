@@ -21,6 +21,7 @@ from taoprofiles.runs.run import PROFILE_VARIABLE, RunOptions, prepare
 from taoprofiles.runs.session import NAME_VARIABLE
 from taoprofiles.storage import files
 from taoprofiles.storage.locks import Lock
+from taoprofiles.storage.paths import to_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,8 +75,9 @@ def _environ(context: Context, run: Run, python: str) -> dict[str, str]:
 
 def _become(python: str, arguments: list[str], environ: Mapping[str, str], settings: dict[str, object]) -> NoReturn:
     environ = {**environ, kernel_program.SETTINGS: json.dumps(settings)}
+    encoded = {to_bytes(name): to_bytes(value) for name, value in environ.items()}
     try:
-        os.execve(python, [python, kernel_program.__file__, *arguments], environ)  # noqa: S606
+        os.execve(python, [python, kernel_program.__file__, *arguments], encoded)  # noqa: S606
     except (OSError, ValueError) as error:
         raise TaoprofError(f"'{python}' cannot be started: {reason_of(error)}") from None
 

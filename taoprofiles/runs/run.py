@@ -33,7 +33,7 @@ from taoprofiles.runs.monitor import Monitor, RunContainer
 from taoprofiles.storage import atomic, files
 from taoprofiles.storage.journal import History
 from taoprofiles.storage.locks import DEFAULT_TIMEOUT, Lock
-from taoprofiles.storage.paths import Context
+from taoprofiles.storage.paths import Context, to_bytes
 from taoprofiles.switching import preflight
 from taoprofiles.switching.switch import kept_message, switch_locked
 from taoprofiles.system import processes
@@ -220,8 +220,9 @@ class Run:
                 os.set_inheritable(self.liveness_fd, True)
                 program = unwrapped(command)[:1]
                 words = quote_argv(command, self.environ, lambda: installed.version_of(program[0], self.environ))
+                environ = {to_bytes(name): to_bytes(value) for name, value in self.environ.items()}
                 process = subprocess.Popen(  # noqa: S603
-                    words, env=self.environ, close_fds=False, stdin=stdin, stdout=stdout
+                    list(map(to_bytes, words)), env=environ, close_fds=False, stdin=stdin, stdout=stdout
                 )
                 forward_to(process)
                 self.started()

@@ -95,6 +95,11 @@ class Context:
         return "~" + path[len(self.home) :] if self.home != "/" and is_inside(path, self.home) else path
 
 
+def to_bytes(text: str) -> bytes:
+    """Return a word or value for another program: in UTF-8 in any locale, or the bytes that Python was given."""
+    return text.encode("utf-8", "surrogateescape")
+
+
 def expand_user(path: str, home: str) -> str:
     """Return what ``os.path.expanduser`` does for a user with this ``home``; ``~bob`` is bob's home, if he exists."""
     name, slash, rest = path.partition("/")

@@ -100,7 +100,7 @@ def switch_profile(
         store.text(name)  # it raises: before anything is waited for
     transaction = _Transaction(context)
     if dry_run:
-        return transaction.plan(name, mkdir=mkdir, check=check)
+        return transaction.plan(name, mkdir=mkdir, check=check, release=release)
     answered = None
     try:
         answered = store.renderer(transaction.resolve(name)).mapping()

@@ -16,6 +16,7 @@ import pytest
 
 from taoprofiles.errors import TaoprofError
 from taoprofiles.profiles.store import Store
+from tests.cli.cases import ANSWERS, CASES, prepare, with_ids
 from tests.support.commands import call, one_clear_error
 from tests.support.home import Home
 
@@ -100,6 +101,51 @@ def test_a_locale_that_does_not_have_a_paths_characters(home: Home, words: str) 
     assert "Traceback" not in done.stderr, done.stderr
     if words.startswith("use"):
         assert "does not have all characters of" in done.stderr and "hint: export PYTHONUTF8=1" in done.stderr
+
+
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
+NOT_ASCII = """schema = 1
+layout = "custom"
+description = "描述 é „“ 🚗"
+mounts = [{ source = "/tmp", destination = "/workspace/tao-experiments" }]
+[variables]
+GREETING = "héllo"
+[container.env]
+NAME = "naïve"
+"""
+
+
+@pytest.mark.parametrize("command", CASES)
+def test_every_command_in_a_locale_that_has_only_ascii(home: Home, command: str) -> None:
+    prepare(home)
+    for name in "ab":
+        home.profile(name, NOT_ASCII)
+    (home.root / "mounts.json").write_text('{"Mounts": [], "Envs": [{"variable": "N", "value": "é"}]}')
+    words, _, _ = CASES[command]
+    with with_ids(home, words) as words:
+        environ = {**home.environ, **ASCII}
+        argv = [home.taoprof, command, *words]
+        done = subprocess.run(
+            argv, env=environ, cwd=home.root, stdin=subprocess.DEVNULL, capture_output=True, timeout=60
+        )
+    assert done.returncode == {**ANSWERS, "diff": 6}.get(command, 0), done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_home_whose_name_the_locale_does_not_have(home: Home) -> None:
+    """Then it is not the profile that is to be edited."""
+    root = home.root / "hömé"
+    root.mkdir()
+    home.run("new", "z", "--project-dir", str(root), environ={"HOME": str(root)}, check=True)
+    done = subprocess.run(
+        [home.taoprof, "show", "z"],
+        env={**home.environ, **ASCII, "HOME": root},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    one_clear_error(done, 3)
+    assert done.stderr.endswith("hint: nothing was changed. To correct it: export PYTHONUTF8=1 LC_ALL=C.UTF-8\n")
 
 
 def test_2_usage(home: Home) -> None:

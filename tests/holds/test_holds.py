@@ -319,6 +319,10 @@ def test_use_with_release(sandbox: Sandbox) -> None:
     done = sandbox.run("use", "b", "--release", hold_id)
     one_clear_error(done, 2)
     assert "--yes" in done.stderr
+    for bad, status in (("nosuch", 4), ("../b", 2)):
+        done = sandbox.run("use", bad, "--release", hold_id)
+        one_clear_error(done, status)
+        assert "--yes" not in done.stderr, "nothing is asked for a switch that fails anyway"
     assert sandbox.run("use", "b", "--release", "*", "--yes").returncode == 4, "never a wildcard"
     sandbox.refused("b")
     sandbox.run("use", "b", "--release", hold_id, "--yes", check=True)

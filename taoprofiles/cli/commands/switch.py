@@ -9,7 +9,7 @@ from typing import Any
 
 from taoprofiles import current_cache
 from taoprofiles.cli.output import Declined, Result, change_lines, exit_status, format_time, print_progress, table
-from taoprofiles.errors import TaoprofError, UsageError
+from taoprofiles.errors import HeldError, TaoprofError, UsageError
 from taoprofiles.holds.hold import Hold
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Store
@@ -99,17 +99,22 @@ def _create(context: Context, args: argparse.Namespace, name: str) -> list[str]:
 
 
 def _switch(context: Context, args: argparse.Namespace, name: str) -> switch.SwitchResult:
+    def attempt(*, dry_run: bool = args.dry_run) -> switch.SwitchResult:
+        return switch.switch_profile(
+            context, name, dry_run=dry_run, mkdir=args.mkdir, check=not args.force, release=args.release
+        )
+
     if args.release is not None and not args.dry_run:
         from taoprofiles.cli import prompts
         from taoprofiles.holds import manage
 
-        prompts.confirm_release(manage.mark_released(manage.active_holds(context), args.release), yes=args.yes)
-
-    def attempt() -> switch.SwitchResult:
-        return switch.switch_profile(
-            context, name, dry_run=args.dry_run, mkdir=args.mkdir, check=not args.force, release=args.release
-        )
-
+        hold = manage.mark_released(manage.active_holds(context), args.release)
+        try:
+            attempt(dry_run=True)  # nothing is asked for a switch that fails anyway
+        except HeldError:
+            if args.wait is None:
+                raise
+        prompts.confirm_release(hold, yes=args.yes)
     if args.wait is None:
         return attempt()
     from taoprofiles.holds.waiting import Request, wait_until_free
