@@ -1,0 +1,91 @@
+"""Detached runs of which somebody is killed at a random moment: each has one end, nothing is held, no line is lost.
+
+    python -m tests.bench.detach [TIMES]
+
+The starter, the run's own process, its command, or a follower of the log.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from taoprofiles.holds.hold import RUN_VARIABLE
+from taoprofiles.system import processes
+from tests.support.engine import until
+from tests.support.sandbox import Sandbox, kill
+
+LINES = 60
+SCRIPT = f"n=0; while [ $n -lt {LINES} ]; do echo line $n; n=$((n+1)); sleep 0.01; done; exit 7"
+VICTIMS = ("starter", "run", "command", "follower")
+
+
+def main() -> None:
+    times = int(sys.argv[1]) if sys.argv[1:] else 200
+    outcomes: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory() as folder, Sandbox(Path(folder)) as sandbox:
+        sandbox.profiles_named("a", "b")
+        for number in range(times):
+            outcomes[play(sandbox, random.Random(number))] += 1
+    sys.stdout.write("".join(f"{count:4} {outcome}\n" for outcome, count in sorted(outcomes.items())))
+
+
+def play(sandbox: Sandbox, chance: random.Random) -> str:
+    """Start a run, kill one of those who have a part in it, and return how the run ended."""
+    before = known(sandbox)
+    words = (sandbox.taoprof, "run", "b", "--detach", "--", "sh", "-c", SCRIPT)
+    starter = sandbox.start(*words, stdout=subprocess.PIPE)
+    victim, moment = chance.choice(VICTIMS), chance.uniform(0, 0.8)
+    if victim != "starter":
+        until(lambda: list(sandbox.records.glob("?????.json")) or starter.poll() is not None, "there is a run")
+    follower = sandbox.start(sandbox.taoprof, "logs", "-f", "-", stdout=-3, stderr=-3) if victim == "follower" else None
+    time.sleep(moment)
+    if victim in ("starter", "follower"):
+        (follower or starter).kill()
+    else:
+        for pid in pids_of(sandbox, victim):
+            kill(pid)
+    out, _ = starter.communicate(timeout=60)
+    until(lambda: sandbox.holds() == [] and not list(sandbox.records.iterdir()), "nothing is held", seconds=60)
+    fresh = [run for run in sandbox.json("history", "--all")["data"]["runs"] if run["id"] not in before]
+    assert len(fresh) <= 1, fresh
+    if not fresh:
+        assert victim == "starter" and out == "", (victim, out)
+        return "starter killed: no run"
+    (run,) = fresh
+    assert out in ("", f"{run['id']}\n")
+    assert run["ended"] is not None
+    log = sandbox.state / f"logs/{run['id']}.log"
+    text = sandbox.run("logs", run["id"]).stdout if log.exists() else ""
+    lines = [int(line) for line in re.findall(r"(?m)^line (\d+)$", text)]
+    assert lines == list(range(len(lines))), lines
+    if run["status"] == 7:
+        assert len(lines) == LINES, lines
+    if victim == "follower":
+        assert run["status"] == 7, run
+    lines_seen = "all lines" if len(lines) == LINES else "some lines" if lines else "no line"
+    return f"{victim} killed: status {run['status']}, {lines_seen}"
+
+
+def known(sandbox: Sandbox) -> set[str]:
+    return {run["id"] for run in sandbox.json("history", "--all")["data"]["runs"]}
+
+
+def pids_of(sandbox: Sandbox, victim: str) -> list[int]:
+    """Return the pids of the run's own process or of its command, none if they do not exist yet, or any more."""
+    holds = sandbox.holds()
+    if victim == "run":
+        return [hold["pid"] for hold in holds if hold["pid"]]
+    ids = {hold["id"] for hold in holds}
+    return [pid for pid, tag in processes.with_variable(os.getuid(), RUN_VARIABLE) if tag in ids]
+
+
+if __name__ == "__main__":
+    main()
