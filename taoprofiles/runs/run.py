@@ -198,6 +198,10 @@ class Run:
         if running or self._has_processes():
             what = f"container {running[0].id[:6]}" if running else "a process of the run"
             self._say(f"{what} is still running, so the hold stays: 'taoprof stop {self.hold.id}' stops it")
+            recorded = HoldRecords(self.context).get(self.hold.id)
+            if recorded is not None and not running:
+                recorded.status = status  # of the command, for whoever records the end of what it has left behind
+                HoldRecords(self.context).write(recorded)
             return False
         self.hold.ended, self.hold.status = time.time(), status
         HoldRecords(self.context).end(self.hold)
@@ -516,6 +520,8 @@ def _terminal_input(is_needed: bool) -> Iterator[int | None]:
         yield None
         return
     controller, terminal = os.openpty()
+    # The launcher keeps it open too: without it the terminal hangs up when we are killed, and 'docker exec' ends.
+    os.set_inheritable(controller, True)
     try:
         yield terminal
     finally:
