@@ -124,7 +124,7 @@ def run(
     argv, context = _to_argv(command), Context()
     run_options = runs.RunOptions(terminal=os.isatty(0) and os.isatty(1), **options)
 
-    def attempt(waiting: Sequence[Request] = ()) -> runs.Run:
+    def attempt(waiting: Sequence[Request] | None = None) -> runs.Run:
         return runs.prepare(context, name, argv, options=replace(run_options, waiting=waiting), timeout=timeout)
 
     if wait is None:

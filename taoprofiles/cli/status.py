@@ -48,6 +48,7 @@ def get_report(context: Context, reader: ProgressReader | None = None) -> Status
     from taoprofiles.holds import manage, waiting
 
     now = status.get_status(context)
+    similar = _similar_profile(context, now)  # first: what does not answer then is reported by the search for holds
     active = manage.active_holds(context, others=True)
     runs = [hold for hold in active.holds if hold.kind in OWN_KINDS]
     progress: dict[str, Progress] = {}
@@ -60,7 +61,7 @@ def get_report(context: Context, reader: ProgressReader | None = None) -> Status
         last_lines = {run.id: line for run in runs if (line := last_line(context, run))}
     return StatusReport(
         now,
-        _similar_profile(context, now),
+        similar,
         _guard_status(context, active.holds),
         active,
         waiting.waiting_commands(context),

@@ -120,11 +120,7 @@ def wait_until_free(
             if waiting_for != announced:
                 announced = waiting_for
                 ticket.write(waiting_for)
-                say(
-                    "waiting for " + "; ".join(hold.line() for hold in holds)
-                    if holds
-                    else f"waiting: {_ahead(len(followed))}"
-                )
+                say(_announcement(followed, refusal))
             here = request.host_id
             pids = [hold.pid for hold in holds if hold.host_id == here and processes.alive(hold.pid, hold.start)]
             pids += [other.pid for other in followed[-1:] if other.request.host_id == here]
@@ -245,6 +241,12 @@ def _read_ticket(path: str) -> WaitingCommand:
         pass
     # No id of a hold begins like this: they have no "i".
     return WaitingCommand(f"wait{int(number)}", int(pid), since, waits_for, request)
+
+
+def _announcement(followed: list[WaitingCommand], refusal: HeldError | None) -> str:
+    if refusal is not None and refusal.holds:
+        return "waiting for " + "; ".join(hold.line() for hold in refusal.holds)
+    return f"waiting: {_ahead(len(followed)) if followed or refusal is None else refusal.message}"
 
 
 def _ahead(count: int) -> str:

@@ -67,6 +67,22 @@ def require_free_results(hold: Hold, runs: Iterable[Hold], results: list[str], *
         )
 
 
+def require_gpus(option: str | None, gpus: list[Gpu]) -> None:
+    """Raise UsageError for a count of GPUs that ``gpus`` (``ask_driver``) can never give."""
+    if not is_count(option):
+        return
+    if not gpus:
+        raise UsageError(
+            "cannot tell which GPUs are free: the NVIDIA driver does not respond, or CUDA_VISIBLE_DEVICES names none",
+            hint="give their indices, such as --gpus 0,1",
+        )
+    if int(option or "") > len(gpus):
+        raise UsageError(
+            f"{option} GPUs requested, but this machine has {len(gpus)}",
+            hint="CUDA_VISIBLE_DEVICES of this shell may leave out some",
+        )
+
+
 def reserve(
     hold: Hold,
     active: ActiveHolds,
@@ -97,8 +113,10 @@ def reserve(
         users = [user for user in users if gpus_overlap(_indices(wanted, gpus), _indices(user.gpus, gpus))]
         hold.gpus, is_held = wanted, bool(users)
     if is_held:
+        is_silent = isinstance(wanted, int) and not gpus  # of a driver that responded before
+        why = "the NVIDIA driver does not respond" if is_silent else "the GPUs that it requests are in use"
         raise HeldError(
-            f"cannot start '{hold.profile}': the GPUs that it requests are in use",
+            f"cannot start '{hold.profile}': {why}",
             problems=[f"GPU {_gpu_names(other)}: {other.line()}" for other in users],
             hint=f"'taoprof run {hold.profile} --gpus {option} --wait -- …' starts when they are free",
             holds=users,
@@ -118,16 +136,6 @@ def _free_gpus(
     Those on which a process computes, and those that ``others``, containers of other users, have reserved, are taken
     last, but never refused.
     """
-    if not gpus:
-        raise UsageError(
-            "cannot tell which GPUs are free: the NVIDIA driver does not respond, or CUDA_VISIBLE_DEVICES names none",
-            hint="give their indices, such as --gpus 0,1",
-        )
-    if count > len(gpus):
-        raise UsageError(
-            f"{count} GPUs requested, but this machine has {len(gpus)}",
-            hint="CUDA_VISIBLE_DEVICES of this shell may leave out some",
-        )
     taken = [_indices(names, gpus) for names in taken]
     free = [gpu for gpu in gpus if not any(gpus_overlap([gpu.number], names) for names in taken)]
     reserved = [other for other in others if other.gpus != "all"]  # a plain launcher always asks for all

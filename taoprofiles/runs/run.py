@@ -81,7 +81,7 @@ class RunOptions:
     - ``shared``: use the shared mapping file; ``release``: the id of a hold that does not block that switch
     - ``gpus``: see ``resources.parse_gpus``
     - ``image``: run a container of this image without the launcher; ``terminal``: with a terminal in it
-    - ``waiting``: the requests ahead in the queue, whose GPUs are left to them
+    - ``waiting``: the requests ahead in the queue, whose GPUs are left to them; None for a run that does not wait
     """
 
     mkdir: bool = False
@@ -92,7 +92,7 @@ class RunOptions:
     release: str | None = None
     image: str | None = None
     terminal: bool = False
-    waiting: Sequence[Request] = ()
+    waiting: Sequence[Request] | None = None
 
     def validate(self) -> None:
         """Raise UsageError for options that exclude each other."""
@@ -417,11 +417,13 @@ def prepare(
     # Before the lock: without persistence mode the driver takes seconds.
     in_use = [] if options.gpus is None else HoldRecords(context).all({})
     gpus = resources.ask_driver(context.environ, options.gpus, in_use)
+    if options.waiting is None:  # else ``get_request`` has done it, and a driver may respond again
+        resources.require_gpus(options.gpus, gpus)
     with Lock(context.lock, timeout):
         others = resources.is_count(options.gpus)
         active = find_active_holds(context, files.read_mapping_file(context), may_write=True, others=others)
         warnings = resources.reserve(
-            hold, active, options.gpus, gpus, waiting=options.waiting, allow_overlap=options.allow_overlap
+            hold, active, options.gpus, gpus, waiting=options.waiting or (), allow_overlap=options.allow_overlap
         )
         preflight.make_folders(missing_folders)
         records = HoldRecords(context)
@@ -449,8 +451,10 @@ def get_request(context: Context, name: str, command: list[str], options: RunOpt
     renderer = Store(context).renderer(name)
     hold = _new_run_hold(context, "run", command, renderer, profile=name, reason="", shared=options.shared)
     wanted = None if options.gpus is None else resources.parse_gpus(options.gpus)
+    gpus = resources.ask_driver(context.environ, options.gpus, [])
+    resources.require_gpus(options.gpus, gpus)
     if isinstance(wanted, list):
-        wanted = to_indices(wanted, resources.ask_driver(context.environ, options.gpus, []))
+        wanted = to_indices(wanted, gpus)
     return Request(
         name, hold.command, mapping=options.shared, results=[] if options.allow_overlap else hold.results, gpus=wanted
     )  # fmt: skip

@@ -21,6 +21,8 @@ from taoprofiles.switching.switch import SwitchResult
 from taoprofiles.system.engine import Engine, EngineError
 from tests.support.commands import CommandResult, call, one_clear_error
 from tests.support.engine import until
+from tests.support.gpus import driver
+from tests.support.gpus import gpus as gpus_of_machine
 from tests.support.home import ALL
 from tests.support.sandbox import FakeEngine, Sandbox, answer, gone, mounts_of
 
@@ -355,9 +357,7 @@ def test_gpus_that_another_user_has_reserved_are_taken_last(
     sandbox: Sandbox, engine: FakeEngine, count: str, gpus: str
 ) -> None:
     engine.container(6, {"/home/eva/x": "/data"}, env=["CUDA_VISIBLE_DEVICES=0,1"])
-    smi = sandbox.tao.with_name("nvidia-smi")
-    smi.write_text("#!/bin/sh\nprintf '0\\n1\\n2\\n3\\n'\n")
-    smi.chmod(0o755)
+    driver(sandbox, gpus_of_machine(4))
     done = sandbox.run("run", "b", "--gpus", count, "--json", "--", "true", environ=engine.environ)
     assert ",".join(json.loads(done.stdout)["data"]["gpus"]) == gpus, done.stderr
 

@@ -103,6 +103,23 @@ def test_gpus_by_another_name(sandbox: Sandbox) -> None:
     run.wait(20)
 
 
+def test_a_driver_that_fails_for_a_while_ends_no_waiting_run(sandbox: Sandbox) -> None:
+    environ = driver(sandbox, f"[ -e ~/silent ] && exit 9; {gpus(1)}")
+    tao, run = sandbox.in_run("a", "--gpus", "1", environ=environ)
+    waiting = sandbox.start(
+        *(sandbox.taoprof, "run", "b", "--gpus", "1", "--wait", "--", "true"), environ=environ, stderr=subprocess.PIPE
+    )
+    assert waiting.stderr is not None
+    assert f"pid {run.pid}" in waiting.stderr.readline()
+    (sandbox.root / "silent").touch()
+    tao.end()
+    run.wait(20)
+    assert "the NVIDIA driver does not respond" in waiting.stderr.readline()
+    one_clear_error(sandbox.run("run", "b", "--gpus", "1", "--wait", "--", "true", environ=environ), 2)
+    (sandbox.root / "silent").unlink()
+    assert waiting.wait(20) == 0
+
+
 def test_gpus_that_cannot_be_given(sandbox: Sandbox) -> None:
     for script in ("exit 9", "echo No devices were found", ":"):
         done = sandbox.run("run", "b", "--gpus", "2", "--", "true", environ=driver(sandbox, script))

@@ -48,7 +48,7 @@ def run_command(context: Context, args: argparse.Namespace) -> Result:
     if kernel.is_kernel(args.command, options) and not (args.json or args.detach):
         kernel.start(context, args.name, args.command, options)
 
-    def attempt(waiting: Sequence[Request] = ()) -> runs.Run:
+    def attempt(waiting: Sequence[Request] | None = None) -> runs.Run:
         return runs.prepare(context, args.name, args.command, options=replace(options, waiting=waiting))
 
     if args.wait is None:
