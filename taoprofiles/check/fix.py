@@ -97,16 +97,16 @@ def apply(context: Context, fixes: Sequence[Fix], name: str | None) -> None:
         manage.set_keys(context, name, wanted)
     elif wanted:
         _change_file(context, wanted)
-    preflight.make_folders([fix.subject for fix in fixes if fix.kind == "mkdir"])
-    for fix in fixes:
-        if fix.kind == "chmod":
-            files.change_mode(fix.subject, 0o600)
-        elif fix.kind == "use":  # unchecked: it was active, with its other problems
-            try:
-                switch.switch_profile(context, fix.subject, check=False)
-            except HeldError as error:
-                error.hint = f"profile '{fix.subject}' was changed, but is not active yet: {error.hint}"
-                raise
+    with preflight.make_folders([fix.subject for fix in fixes if fix.kind == "mkdir"]):
+        for fix in fixes:
+            if fix.kind == "chmod":
+                files.change_mode(fix.subject, 0o600)
+            elif fix.kind == "use":  # unchecked: it was active, with its other problems
+                try:
+                    switch.switch_profile(context, fix.subject, check=False)
+                except HeldError as error:
+                    error.hint = f"profile '{fix.subject}' was changed, but is not active yet: {error.hint}"
+                    raise
 
 
 def _change_file(context: Context, wanted: dict[str, str | None]) -> None:

@@ -358,5 +358,8 @@ def profile_lines(context: Context, title: str, summary: dict[str, Any]) -> list
     description = [summary["description"]] if summary["description"] else []
     lines = [f"profile {title}", *description, f"layout: {summary['layout']}"]
     for heading, rows in sections.items():
-        lines += [f"{heading}:", *table(rows, indent="  ")] if rows else []
+        shown = table(rows, indent="  ")
+        if rows is mounts and any(text_width(line) > _columns() for line in shown):  # nothing of a path is cut here
+            shown = [line for source, *rest in rows for line in (f"  {source}", "    " + " ".join(rest).rstrip())]
+        lines += [f"{heading}:", *shown] if rows else []
     return lines

@@ -425,23 +425,23 @@ def prepare(
         warnings = resources.reserve(
             hold, active, options.gpus, gpus, waiting=options.waiting or (), allow_overlap=options.allow_overlap
         )
-        preflight.make_folders(missing_folders)
-        records = HoldRecords(context)
-        # Before the switch, which must not happen if this fails. It does not block it: it needs the new mapping.
-        run.liveness_fd = records.create(hold)
-        try:
-            run.environ[RUN_VARIABLE] = hold.id
-            run.notes = [f"warning: {warning}" for warning in (*active.unchecked, *warnings)]
-            if options.shared and store.text(name) != text:
-                raise TaoprofError(f"profile '{name}' was changed at this moment", hint="run the command again")
-            if options.image is not None:
-                _use_docker(run, renderer, command, options)
-            else:
-                _give_mapping(run, records, options)
-        except BaseException:
-            os.close(run.liveness_fd)
-            records.delete(hold.id)
-            raise
+        with preflight.make_folders(missing_folders):
+            records = HoldRecords(context)
+            # Before the switch, which must not happen if this fails. It does not block it: it needs the new mapping.
+            run.liveness_fd = records.create(hold)
+            try:
+                run.environ[RUN_VARIABLE] = hold.id
+                run.notes = [f"warning: {warning}" for warning in (*active.unchecked, *warnings)]
+                if options.shared and store.text(name) != text:
+                    raise TaoprofError(f"profile '{name}' was changed at this moment", hint="run the command again")
+                if options.image is not None:
+                    _use_docker(run, renderer, command, options)
+                else:
+                    _give_mapping(run, records, options)
+            except BaseException:
+                os.close(run.liveness_fd)
+                records.delete(hold.id)
+                raise
     return run
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from taoprofiles.errors import InvalidProfileError, TaoprofError
@@ -17,7 +18,7 @@ from taoprofiles.storage.files import to_taoprof_error
 from taoprofiles.system import filesystem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
 
     from taoprofiles.storage.paths import Context
@@ -132,10 +133,24 @@ def _preflight_error(
     return InvalidProfileError(f"cannot {_ATTEMPTS[doing]} '{name}': {what}", problems=problems, hint=hint)
 
 
-def make_folders(folders: Sequence[str]) -> None:
-    """Create the user's folders, with the mode that the umask gives. Raises TaoprofError."""
-    for folder in folders:
-        try:
-            os.makedirs(folder, exist_ok=True)
-        except OSError as error:
-            raise to_taoprof_error(folder, "create the folder", error) from error
+@contextmanager
+def make_folders(folders: Sequence[str]) -> Iterator[None]:
+    """Create the user's folders, with the mode that the umask gives. Raises TaoprofError.
+
+    An error here or in the block names the folders that were created before: they stay.
+    """
+    created: list[str] = []
+    try:
+        for folder in folders:
+            is_new = not os.path.isdir(folder)
+            try:
+                os.makedirs(folder, exist_ok=True)
+            except OSError as error:
+                raise to_taoprof_error(folder, "create the folder", error) from error
+            created += [folder] if is_new else []
+        yield
+    except TaoprofError as error:
+        if created:
+            error.message += f"; created before: {', '.join(created)}"
+            error.hint = error.hint.replace("nothing was changed", "nothing else was changed")
+        raise

@@ -125,16 +125,16 @@ def switch_locked(
     _begin(context)
     transaction = _Transaction(context)
     result = transaction.plan(name, mkdir=mkdir, check=check, may_write=True, release=release, answered=answered)
-    preflight.make_folders(result.folders)
-    if result.changed:
-        assert result.name is not None  # noqa: S101 - for the type checker: a plan has a name
-        result.saved_entry = transaction.write("use", result.name, mapping.to_bytes(result.wanted))
-        if transaction.has_writer is not False:
-            doubt = "is still" if transaction.has_writer else "may still be"
-            what = "what it writes from now on is lost"
-            if transaction.is_kept:
-                what = "the next 'use' or 'undo', or the guard, stores what it writes from now on"
-            result.unchecked.append(f"another program {doubt} writing the replaced file: {what}")
+    with preflight.make_folders(result.folders):
+        if result.changed:
+            assert result.name is not None  # noqa: S101 - for the type checker: a plan has a name
+            result.saved_entry = transaction.write("use", result.name, mapping.to_bytes(result.wanted))
+    if result.changed and transaction.has_writer is not False:
+        doubt = "is still" if transaction.has_writer else "may still be"
+        what = "what it writes from now on is lost"
+        if transaction.is_kept:
+            what = "the next 'use' or 'undo', or the guard, stores what it writes from now on"
+        result.unchecked.append(f"another program {doubt} writing the replaced file: {what}")
     transaction.write_current_cache(result)
     return result
 

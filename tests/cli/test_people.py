@@ -501,3 +501,35 @@ def test_one_changed_profile_is_read_again_and_no_other(crowd: Home) -> None:
     assert {path for path in opened if path.endswith(".toml")} == {str(changed), str(crowd.profiles / "p00006.toml")}, (
         "the active one is compared with the file"
     )
+
+
+FOLDERS = """schema = 1
+layout = "custom"
+mounts = [
+    { source = "~/new", destination = "/a" }, { source = "~/file/x", destination = "/b" },
+    { source = "~/a-folder-with-a-long-name/and/one/more/below/it", destination = "/workspace/tao-experiments/data" },
+]
+"""
+
+
+@pytest.mark.parametrize("command", ["use f --mkdir", "run f --mkdir -- true", "check f --fix --yes"])
+def test_what_was_created_before_a_failure_is_told(home: Home, command: str) -> None:
+    home.profile("f", FOLDERS)
+    (home.root / "file").touch()
+    done = home.run(*command.split())
+    one_clear_error(done, done.returncode)
+    assert f"; created before: {home.root}/new" in done.stderr
+    assert (home.root / "new").is_dir()
+    assert "nothing was changed" not in done.stderr
+
+
+def test_mounts_fit_a_narrow_terminal(home: Home) -> None:
+    """Nothing of a path is cut: it may be copied."""
+    home.profile("f", FOLDERS)
+    with Terminal([home.taoprof, "show", "f"], environ=home.environ, cwd=home.root, columns=80) as terminal:
+        output = terminal.finish()[1].decode()
+    assert all(len(line) <= 80 for line in output.splitlines()), output
+    assert (
+        "  ~/a-folder-with-a-long-name/and/one/more/below/it\r\n    → /workspace/tao-experiments/data (missing)\r\n"
+        in output
+    )
