@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 from taoprofiles.errors import TaoprofError
 from taoprofiles.holds.logs import RunLog
@@ -37,7 +37,7 @@ def start_detached(run: Run, command: list[str], *, say: Callable[[str], None]) 
         _give_up(run)
         raise
     if child == 0:
-        _run_detached(run, command, log_fd, writer, say)
+        _run_detached(run, command, log_fd, os.fdopen(writer, "w"), say)
     for fd in (writer, log_fd, run.liveness_fd):  # what keeps the hold alive is the child's copy
         os.close(fd)
     with open(reader, "rb") as pipe:
@@ -53,25 +53,26 @@ def start_detached(run: Run, command: list[str], *, say: Callable[[str], None]) 
     return None if report["unit"] is None else str(report["unit"])
 
 
-def _run_detached(run: Run, command: list[str], log_fd: int, writer: int, say: Callable[[str], None]) -> NoReturn:
-    """Be the run's process: report to ``writer`` how the start went, and exit with the run's status."""
+def _run_detached(run: Run, command: list[str], log_fd: int, pipe: IO[str], say: Callable[[str], None]) -> NoReturn:
+    """Be the run's process: report to ``pipe`` how the start went, and exit with the run's status."""
     status = 70
     try:
         os.setsid()
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(log_fd, 1), os.dup2(log_fd, 2)
-        _close_all_but(0, 1, 2, writer, run.liveness_fd)
-        status = _supervise(run, command, writer, say)
+        _close_all_but(0, 1, 2, pipe.fileno(), run.liveness_fd)
+        status = _supervise(run, command, pipe, say)
     except TaoprofError as error:
-        RunLog(run.context, run.hold.id).delete()
-        _report(writer, message=error.message, hint=error.hint, code=error.code, status=error.status)
+        if not pipe.closed:  # else the command has been started
+            RunLog(run.context, run.hold.id).delete()
+        _report(pipe, message=error.message, hint=error.hint, code=error.code, status=error.status)
     except Exception as error:  # noqa: BLE001 - a fault of this program: its traceback goes into the log
         sys.excepthook(type(error), error, error.__traceback__)
     finally:
         os._exit(status)
 
 
-def _supervise(run: Run, command: list[str], writer: int, say: Callable[[str], None]) -> int:
+def _supervise(run: Run, command: list[str], pipe: IO[str], say: Callable[[str], None]) -> int:
     unit = None
     try:
         if lingers(run.context.uid):
@@ -83,7 +84,7 @@ def _supervise(run: Run, command: list[str], writer: int, say: Callable[[str], N
         _give_up(run)
         raise
     run.log = RunLog(run.context, run.hold.id)
-    run.started = lambda: _report(writer, unit=unit)
+    run.started = lambda: _report(pipe, unit=unit)
     return run.finish(run.start(command, say=say))
 
 
@@ -117,8 +118,8 @@ def _give_up(run: Run) -> None:
         HoldRecords(run.context).delete(run.hold.id)
 
 
-def _report(writer: int, **report: Any) -> None:
-    with suppress(OSError), os.fdopen(writer, "w") as pipe:  # whoever started the run may have been killed
+def _report(pipe: IO[str], **report: Any) -> None:
+    with suppress(OSError, ValueError), pipe:  # whoever started the run may have been killed; a second report is none
         json.dump(report, pipe)
 
 
