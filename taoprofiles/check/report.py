@@ -23,7 +23,7 @@ from taoprofiles.launcher.simulation import predict
 from taoprofiles.masking import is_secret
 from taoprofiles.mounts import mapping, paths
 from taoprofiles.rules import container, machine, mounts, options, start
-from taoprofiles.rules.command_paths import CommandContext, check_command, explain_task
+from taoprofiles.rules.command_paths import CommandContext, check_command, check_program, explain_task
 from taoprofiles.rules.finding import ERROR, WARNING, Finding, by_severity, warning
 from taoprofiles.storage import files
 from taoprofiles.storage.paths import Context
@@ -121,12 +121,15 @@ def _check_start(
     known = {(finding.id, finding.where) for finding in target.findings}
     problems = start.check(prediction, target.file, command_context.behaviour, host)
     yield from (finding for finding in problems if (finding.id, finding.where) not in known)
+    words = launcher_words(unwrapped(command)) or []
     if refusal := next((r for r in prediction.refusals if r.location.section == "command"), None):
         if refusal.message.startswith("invalid choice"):
             images = known_images(command_context.behaviour, host)
-            yield explain_task(refusal, launcher_words(unwrapped(command)) or [], images, command_context)
+            yield explain_task(refusal, words, images, command_context)
         else:
             yield start.other_refusal(refusal)
+    else:
+        yield from check_program(words, command_context)
     if command_context.is_without_docker:
         yield machine.without_docker()
         yield from check_command(command, command_context)

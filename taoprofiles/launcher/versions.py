@@ -46,6 +46,13 @@ class Behaviour:
     """TAO_CLIENT_TYPE=launcher is set in the container."""
 
     @property
+    def programs(self) -> tuple[str, ...]:
+        """Return the names of the launcher's programs; nvidia-tlt had 'tlt', and only 4.0.x has 'tao-deploy'."""
+        if self.task_groups:
+            return ("tao",)
+        return ("tao", "tao-deploy") if self.has_no_docker_mode else ("tao", "tlt")
+
+    @property
     def fallback_file(self) -> str:
         """Return the mounts file that is read if ``~/.tao_mounts.json`` does not exist; since 5.0.0 that same one."""
         return "~/.tao_mounts.json" if self.task_groups else "~/.tlt_mounts.json"

@@ -141,6 +141,18 @@ def explain_task(
     return Finding("launcher-refuses", "command", what, f"the launcher stops: {refusal.message}", hint, severity=ERROR)
 
 
+def check_program(words: Sequence[str], context: CommandContext) -> Iterator[Finding]:
+    """Yield the finding for a launcher command whose program this version of the launcher does not have."""
+    programs = context.behaviour.programs
+    if words and words[0] not in programs:
+        what = f"launcher {context.behaviour.version} has no program '{words[0]}', only {' and '.join(programs)}"
+        is_deploy = words[0] == "tao-deploy" and context.behaviour.task_groups
+        corrected = ["tao", *(["deploy"] if is_deploy else []), *words[1:]]
+        hint = context.to_pasteable_command(corrected if mask_command(corrected) == corrected else corrected[:4])
+        why = f"a shell says '{words[0]}: command not found'"
+        yield Finding("launcher-refuses", "command", what, why, hint, severity=ERROR)
+
+
 def path_arguments(words: Sequence[str]) -> Iterator[PathArgument]:
     """Yield the paths among the words of a launcher command: ``-e /x``, ``--opt=/x``, ``key=[/a,/b]``, ``~/x``.
 

@@ -124,6 +124,27 @@ def test_a_form_that_the_launcher_does_not_have(home: Home, version: str) -> Non
         assert finding["hint"] == corrected
 
 
+PROGRAMS = [
+    ("6.26.3", "tlt model dino train -r /x", "tao", "tao model dino train -r /x"),
+    ("5.0.0", "tao-deploy dino gen_trt_engine", "tao", "tao deploy dino gen_trt_engine"),
+    ("4.0.1", "tlt detectnet_v2 train", "tao and tao-deploy", "tao detectnet_v2 train"),
+    ("4.0.1", "tao-deploy dino gen_trt_engine", "", ""),
+    ("0.1.21", "tlt detectnet_v2 train", "", ""),
+]
+
+
+@pytest.mark.parametrize(("version", "words", "programs", "corrected"), PROGRAMS)
+def test_a_program_that_the_launcher_does_not_have(
+    home: Home, version: str, words: str, programs: str, corrected: str
+) -> None:
+    """They are the console scripts of the wheels."""
+    home.mapping_file.write_text('{"Mounts": []}')
+    data = call(home, "--json", "check", "--launcher", version, "--", *words.split()).envelope["data"]
+    found = [(one["what"], one["hint"]) for one in data["findings"] if one["id"] == "launcher-refuses"]
+    what = f"launcher {version} has no program '{words.split()[0]}', only {programs}"
+    assert found == ([(what, corrected)] if programs else [])
+
+
 def test_a_renamed_task_and_one_with_a_secret(home: Home) -> None:
     images = {
         ("model", "classification_tf1"): ("", ""),
