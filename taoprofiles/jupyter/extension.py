@@ -27,6 +27,7 @@ from taoprofiles.storage.paths import Context
 from taoprofiles.switching import status
 
 if TYPE_CHECKING:
+    from taoprofiles.jupyter.panel import Panel
     from taoprofiles.runs.kernel_program import ProfileKernel
     from taoprofiles.runs.session import Session
 
@@ -49,6 +50,7 @@ class Extension:
         self._file: object = None
         self._overridden: dict[str, str | None] = {}
         self._containers: set[str] = set()
+        self._shown_panel: Panel | None = None
         self._running_cells = 0  # one may run another
         self._change = threading.Lock()  # of a button of the panel, which has a thread of its own: no cell starts then
 
@@ -84,11 +86,13 @@ class Extension:
             raise MagicError("taoprof: " + as_cell("\n".join(error_lines(error)))) from None
 
     def _panel(self) -> object:
-        """Return the panel, or the same as text and HTML where the widgets for it are not installed."""
+        """Show the panel, or return the same as text and HTML where the widgets for it are not installed."""
         if getattr(self._shell, "kernel", None) is not None and importlib.util.find_spec("anywidget"):
             from taoprofiles.jupyter.panel import Panel
 
-            return Panel(self)
+            self._shown_panel = Panel(self)
+            self._shown_panel.show()
+            return None
         session = sessions.current()
         name = session.name if session is not None else status.get_status(self.context).name
         return display.panel_output(self.context, session, name or "")
@@ -215,6 +219,8 @@ class Extension:
 
     def _after_cell(self, result: Any = None) -> None:
         self._running_cells = max(0, self._running_cells - 1)  # the cell that loaded the extension was not counted
+        if self._shown_panel is not None:
+            self._shown_panel.update_saved()
         self._explain_seal(getattr(result, "error_in_exec", None))
         session = sessions.current()
         if session is None:

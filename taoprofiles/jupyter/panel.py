@@ -7,6 +7,7 @@ files of the widget are ``panel.js`` and ``panel.css``.
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from itertools import takewhile
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import anywidget
 import traitlets
+from IPython.display import display as display_output
+from IPython.display import update_display
 
 from taoprofiles.check.path_map import get_path_map, to_svg
 from taoprofiles.cli import parser
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
     from taoprofiles.runs.session import Session
 
 SHOWN_CHANGES = 5
+SEEN = 10.0
+"""Seconds since its last question for which a panel counts as seen; it asks every 2 s."""
 
 OWN_COMMANDS = {"use": ["use", "{}"], "make": ["use", "{}", "--mkdir"], "leave": ["release"]}
 COMMANDS = {
@@ -58,12 +63,34 @@ class Panel(anywidget.AnyWidget):
     def __init__(self, extension: Extension) -> None:
         self._extension = extension
         self._selected = ""
+        self._asked = 0.0
+        self._saved: object = None
+        self._display_id = secrets.token_hex(8)
         super().__init__(state=self._get_state())
         # ipykernel 7.4 takes each message of the front end to the thread in which the comm was last used. A cell made
         # this panel, so that is the main thread, which is busy during the next cell: the front end's choice is better.
         if hasattr(self.comm, "_reply_subshell_for"):
             self.comm._reply_subshell_for = lambda _, subshell_id: subshell_id
         self.on_msg(self._answer)
+
+    def show(self) -> None:
+        """Display the panel."""
+        self._saved = self._facts()
+        display_output(self, display_id=self._display_id)  # type: ignore[no-untyped-call]
+
+    def update_saved(self) -> None:
+        """Replace what the saved notebook has of the panel, if that differs and the panel was seen a moment ago."""
+        if time.monotonic() - self._asked > SEEN:
+            return
+        self.state = self._get_state()
+        if self._saved != self._facts():
+            self._saved = self._facts()
+            update_display(self, display_id=self._display_id)  # type: ignore[no-untyped-call]
+
+    def _facts(self) -> object:
+        """Return what is worth an update: not how long something has been running."""
+        holds = [(hold["id"], hold["phase"], hold["released"]) for hold in self.state["status"].get("holds", ())]
+        return holds, self.state["notebook"], self.state["file"], self.state["selected"], self.state["drawing"]
 
     def _repr_mimebundle_(self, **keywords: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the widget, and its state as text and HTML for those who read the saved notebook without it."""
@@ -74,6 +101,7 @@ class Panel(anywidget.AnyWidget):
 
     def _answer(self, _: object, content: dict[str, Any], buffers: object) -> None:
         """Do what a message of the front end asks for; send the state, if it has changed, and the answer."""
+        self._asked = time.monotonic()
         action, argument = str(content.get("action", "")), str(content.get("argument", ""))
         lines: Sequence[str] = []
         is_refused = False

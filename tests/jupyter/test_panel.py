@@ -82,6 +82,8 @@ def test_it_answers_while_a_cell_runs(home: Home) -> None:
             assert "running a cell" in answer["lines"][0]
         (home.root / "enough").touch()
         cell.finish()
+        saved = [bundle["text/plain"] for bundle in cell.bundles]
+        assert any(HOSTILE[:20] in text for text in saved), "the saved notebook has the last state"
         assert not panel.ask("use", "beta")["is_refused"]
         assert panel.state["notebook"]["profile"] == "beta"
         assert [hold["profile"] for hold in home.holds() if hold["kind"] == "notebook"] == ["beta"]

@@ -102,13 +102,18 @@ def test_two_trainings(training_home: TrainingHome, screenshots: Path) -> None:
         assert len(pauses) > 3
         assert min(pauses) > 1
 
+        third = home.json("hold", "--reason", "the last state")["data"]["id"]
+        panel.until("running", third)
+        (results[0] / "enough").touch()
+        first.until_shown(TRAIN, "done with 0")
+        first.idle()
+        until(lambda: browser.page.locator(".taoprof-panel").count() == 1, "there is one panel")
+        home.run("release", third, "--yes", check=True)
+        panel.until("running", third, gone=True)
         browser.page.evaluate("() => jupyterapp.commands.execute('docmanager:save')")
         browser.page.evaluate("() => jupyterapp.commands.execute('notebook:clear-cell-output')")
         until(lambda: not panel.text("head"), "the panel is closed")
         closed = time.monotonic()
-        (results[0] / "enough").touch()
-        first.until_shown(TRAIN, "done with 0")
-        first.idle()
         until(lambda: time.monotonic() > closed + 3, "it would have asked")
         assert [moment for moment in panel.asked if moment > closed] == []
         assert browser.errors == []
@@ -171,6 +176,8 @@ def check_static(browser: Browser, notebook: Path) -> None:
     html, _ = HTMLExporter(template_name="basic").from_filename(str(notebook))
     page = browser.page.context.new_page()
     page.set_content(html)
-    assert "this notebook uses profile 'segformer'" in page.inner_text("body")
+    text = page.inner_text("body")
+    assert "this notebook uses profile 'segformer'" in text
+    assert "the last state" in text
     assert page.evaluate("() => [...document.images].map(image => image.naturalWidth > 100)") == [True]
     page.close()
