@@ -14,12 +14,13 @@ import pytest
 from tests.jupyter.test_first_notebook import picture, screenshots
 from tests.support.browser import Browser, Notebook
 from tests.support.engine import TrainingHome, until
+from tests.support.home import Home
 from tests.support.jupyterlab_server import JupyterLabServer, write_notebook
 from tests.support.training import two_projects
 
 __all__ = ["screenshots"]  # a fixture
 
-pytestmark = [pytest.mark.jupyter, pytest.mark.engine]
+pytestmark = pytest.mark.jupyter
 
 PANEL, TRAIN = 0, 1
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(1)</script>\u202e" + "x" * 10_000
@@ -64,6 +65,7 @@ def in_kernel(home: TrainingHome, name: str, project: Path, *cells: str) -> str:
     return str(write_notebook(project / f"{name}.ipynb", *cells, kernel=kernel).relative_to(home.root))
 
 
+@pytest.mark.engine
 @pytest.mark.timeout(300)
 def test_two_trainings(training_home: TrainingHome, screenshots: Path) -> None:
     home = training_home
@@ -131,6 +133,31 @@ def report_progress(file: Path) -> None:
     report = {"epoch": 12, "max_epoch": 80, "time_per_epoch": "0:01:30", "eta": "1:42:00", "kpi": {"loss": 0.0312}}
     lines = [line | {"status": "STARTED"}, line | {"status": "RUNNING"} | report]
     file.write_text("".join(f"{json.dumps(one)}\n" for one in lines))
+
+
+def test_without_subshells_it_says_when_it_updates(home: Home) -> None:
+    """As in a front end that has none: each message waits for the cell's end."""
+    settings = home.root / ".jupyter/lab/user-settings/@jupyterlab/apputils-extension"
+    settings.mkdir(parents=True)
+    (settings / "kernels-settings.jupyterlab-settings").write_text('{"commsOverSubshells": "disabled"}')
+    home.profile("a")
+    home.run("use", "a", check=True)
+    wait = "import os, time\nwhile not os.path.exists('enough'): time.sleep(0.05)"
+    write_notebook(home.root / "n.ipynb", "%load_ext taoprofiles\n%taoprof", wait)
+    with JupyterLabServer(home) as lab, Browser(lab) as browser:
+        panel = PanelPage(browser)
+        notebook = browser.open("n.ipynb")
+        notebook.run(PANEL)
+        panel.until("head", "live, ")
+        notebook.run(1)
+        panel.until("head", "it updates when the cell ends")
+        home.run("hold", "--reason", "meanwhile", check=True)
+        asked = len(panel.asked)
+        (home.root / "enough").touch()
+        notebook.idle()
+        panel.until("running", "meanwhile")
+        panel.until("head", "live, ")
+        assert len(panel.asked) - asked < 5, "nothing has piled up"
 
 
 def first_panel(notebook: Notebook) -> str:
