@@ -29,7 +29,7 @@ class Questions {
     this.model = model;
     this.views = new Set(); // those that can be seen now
     this.number = 0;
-    this.waiting = new Map(); // by number: when it was asked
+    this.waiting = new Set(); // the numbers of those without an answer
     this.timer = null;
     this.isLive = null;
     this.answered = null;
@@ -51,7 +51,7 @@ class Questions {
   ask(action, argument = "") {
     clearTimeout(this.timer);
     this.number += 1;
-    this.waiting.set(this.number, Date.now());
+    this.waiting.add(this.number);
     this.model.send({ number: this.number, action, argument });
     this.timer = setTimeout(() => this.miss(action), PATIENCE);
     return this.number;
@@ -69,14 +69,12 @@ class Questions {
   }
 
   take(message) {
-    const asked = this.waiting.get(message.number);
-    if (asked === undefined) return;
-    for (const number of this.waiting.keys()) if (number <= message.number) this.waiting.delete(number);
-    const took = Date.now() - asked;
-    this.isLive = took < PATIENCE;
+    if (!this.waiting.has(message.number)) return;
+    for (const number of this.waiting) if (number <= message.number) this.waiting.delete(number);
+    this.isLive = true;
     this.answered = new Date();
     this.views.forEach((view) => view.answer(message));
-    if (this.views.size && !this.waiting.size) this.next(Math.max(PAUSE, 1000, 10 * Math.min(took, PATIENCE)));
+    if (this.views.size && !this.waiting.size) this.next(Math.max(PAUSE, 10_000 * message.seconds));
   }
 }
 

@@ -101,7 +101,7 @@ class Panel(anywidget.AnyWidget):
 
     def _answer(self, _: object, content: dict[str, Any], buffers: object) -> None:
         """Do what a message of the front end asks for; send the state, if it has changed, and the answer."""
-        self._asked = time.monotonic()
+        start = self._asked = time.monotonic()
         action, argument = str(content.get("action", "")), str(content.get("argument", ""))
         lines: Sequence[str] = []
         is_refused = False
@@ -119,7 +119,7 @@ class Panel(anywidget.AnyWidget):
             lines, is_refused = error_lines(error), True
         self.state = self._get_state()
         answer = {"number": content.get("number"), "lines": _cell_lines(lines), "is_refused": is_refused}
-        self.send(answer)
+        self.send({**answer, "seconds": time.monotonic() - start})
 
     def _get_state(self) -> dict[str, Any]:
         session = sessions.current()
