@@ -452,7 +452,7 @@ class Containers:
                 if not error.absent:
                     self.unchecked.append(
                         f"cannot query the container engine at {self.address}: {error}; containers that need the "
-                        "mapping may go unnoticed"
+                        "mapping may go unnoticed. To find the reason: taoprof doctor"
                     )
         return self._listed
 
