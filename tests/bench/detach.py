@@ -32,6 +32,7 @@ def main() -> None:
     outcomes: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder, Sandbox(Path(folder)) as sandbox:
         sandbox.profiles_named("a", "b")
+        sandbox.records.mkdir(exist_ok=True)
         for number in range(times):
             outcomes[play(sandbox, random.Random(number))] += 1
     sys.stdout.write("".join(f"{count:4} {outcome}\n" for outcome, count in sorted(outcomes.items())))
@@ -53,7 +54,11 @@ def play(sandbox: Sandbox, chance: random.Random) -> str:
         for pid in pids_of(sandbox, victim):
             kill(pid)
     out, _ = starter.communicate(timeout=60)
-    until(lambda: sandbox.holds() == [] and not list(sandbox.records.iterdir()), "nothing is held", seconds=60)
+    until(
+        lambda: sandbox.holds() == [] and not list(sandbox.records.iterdir()),
+        f"nothing is held ({victim} killed after {moment:.3f} s)",
+        details=lambda: f"{list(sandbox.records.iterdir())} {sandbox.holds()}",
+    )
     fresh = [run for run in sandbox.json("history", "--all")["data"]["runs"] if run["id"] not in before]
     assert len(fresh) <= 1, fresh
     if not fresh:
