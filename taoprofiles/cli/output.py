@@ -59,6 +59,7 @@ def after_change(change: str) -> Iterator[None]:
         yield
     except TaoprofError as error:
         error.message = f"{change}, but {error.message}"
+        error.hint = error.hint.replace("nothing was changed", "nothing else was changed")
         raise
 
 

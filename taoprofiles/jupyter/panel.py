@@ -40,16 +40,16 @@ SHOWN_CHANGES = 5
 SEEN = 10.0
 """Seconds since its last question for which a panel counts as seen; it asks every 2 s."""
 
-OWN_COMMANDS = {"use": ["use", "{}"], "make": ["use", "{}", "--mkdir"], "leave": ["release"]}
+OWN_COMMANDS = {"use": ["use", "--", "{}"], "make": ["use", "--mkdir", "--", "{}"], "leave": ["release"]}
 COMMANDS = {
-    "stop": ["stop", "{}", "--yes"],
-    "release": ["release", "{}", "--yes"],
-    "undo": ["undo", "{}"],
+    "stop": ["stop", "--yes", "--", "{}"],
+    "release": ["release", "--yes", "--", "{}"],
+    "undo": ["undo", "--", "{}"],
     "restore": ["undo"],
 }
 """The commands of the buttons, by the action that a message names: of ``%taoprof``, and of ``taoprof``.
 
-The front end has asked the user before what ``--yes`` answers.
+The front end has asked the user before what ``--yes`` answers. An argument is never an option, such as --help.
 """
 
 

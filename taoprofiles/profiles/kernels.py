@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -30,6 +31,7 @@ _SPEC = "kernel.json"
 _LIMIT = 1 << 20
 _NOTEBOOK_LIMIT = 64 << 20
 _SECONDS = 20.0
+_NO_IPYKERNEL = "it has no ipykernel"
 
 
 def user_folder(context: Context) -> str:
@@ -89,7 +91,7 @@ def install(context: Context, profile: str, python: str, folder: str) -> dict[st
             files.make_folder(path, folder_mode)
             for name, data in content.items():
                 attributes = atomic.FileAttributes(mode, os.geteuid(), os.getegid())
-                atomic.replace(os.path.join(path, name), data, attributes=attributes)
+                atomic.replace(os.path.join(path, name), data, attributes=attributes, link=None)
         except BaseException:
             if is_new:
                 _delete(path)
@@ -156,16 +158,16 @@ def set_in_notebook(context: Context, path: str, profile: str) -> str | None:
             metadata = notebook.setdefault("metadata", {})
             before, metadata["kernelspec"] = metadata.get("kernelspec"), wanted
         except (ValueError, TypeError, AttributeError, RecursionError):
-            raise InvalidStateError(f"'{path}' is not a notebook") from None
+            raise InvalidStateError(f"'{path}' is not a notebook: it has no metadata, or is not valid JSON") from None
         if before == wanted or status is None:
             return None
         indent = re.match(rb"\s*\{\r?\n([ \t]+)", content)
         text = json.dumps(notebook, indent=indent[1].decode() if indent else 1, ensure_ascii=content.isascii()) + "\n"
-        backups = (f"{path}.bak{number}" for number in ("", *range(2, 1000)))
+        backups = (f"{path}.bak{number}" for number in itertools.chain([""], itertools.count(2)))
         backup = next(name for name in backups if not os.path.lexists(name))
         attributes = atomic.FileAttributes(status.st_mode, status.st_uid, status.st_gid)
         atomic.replace(backup, content, attributes=attributes)
-        atomic.replace(path, text.encode("utf-8", "surrogatepass"))
+        atomic.replace(path, text.encode("utf-8", "backslashreplace"))
     return backup
 
 
@@ -181,17 +183,19 @@ def find_python(context: Context, python: str | None) -> str:
     if found is None:
         raise UsageError(f"there is no Python '{wanted}'", hint="name one with --python PATH")
     found = os.path.abspath(found)  # a link is kept: it is how a virtual environment is recognised
-    if not has_ipykernel(found, context.environ):
+    problem = python_problem(found, context.environ)
+    if problem:
         command = shlex.join([found, "-m", "pip", "install", "ipykernel"])
-        raise UsageError(f"{found} has no ipykernel", hint=f"to install it: {command}")
+        hint = f"to install it: {command}" if problem == _NO_IPYKERNEL else "name another one with --python PATH"
+        raise UsageError(f"'{found}' cannot run a kernel: {problem}", hint=hint)
     return found
 
 
-def has_ipykernel(python: str, environ: Mapping[str, str]) -> bool:
-    """Check whether an interpreter can be started and has ipykernel."""
+def python_problem(python: str, environ: Mapping[str, str]) -> str:
+    """Return why an interpreter cannot run a kernel, "" if it can."""
     code = "import importlib.util, sys; sys.exit(importlib.util.find_spec('ipykernel') is None)"
     done = run_bounded([python, "-c", code], environ, _SECONDS)
-    return not done.problem and done.status == 0
+    return done.problem or (_NO_IPYKERNEL if done.status else "")
 
 
 def _described(context: Context, path: str, profile: str, python: str) -> dict[str, Any]:

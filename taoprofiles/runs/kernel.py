@@ -39,9 +39,10 @@ def start(context: Context, name: str, command: list[str], options: RunOptions) 
     """Become the kernel. Raises TaoprofError only if no Python with ipykernel is left that could show the reason."""
     python = command[0]
     try:
-        if not kernels.has_ipykernel(python, context.environ):
+        problem = kernels.python_problem(python, context.environ)
+        if problem:
             raise UsageError(
-                f"'{python}' does not exist or has no ipykernel",
+                f"'{python}' cannot run a kernel: {problem}",
                 hint=f"to choose another Python: taoprof kernel install {name} --python PATH",
             )
         reason = os.path.basename(context.environ.get(NAME_VARIABLE, "")) or "kernel"
@@ -91,6 +92,6 @@ def _become_refusal(context: Context, name: str, command: list[str], error: Taop
     server = files.try_read(f"/proc/{os.getppid()}/cmdline", 1 << 20)[0].partition(b"\0")[0].decode(errors="replace")
     for candidate in (command[0], sys.executable, server, "python3"):
         python = shutil.which(candidate, path=context.environ.get("PATH"))
-        if python is not None and kernels.has_ipykernel(python, context.environ):
+        if python is not None and not kernels.python_problem(python, context.environ):
             _become(python, command[3:], context.environ, settings)
     raise error

@@ -94,6 +94,10 @@ def test_its_buttons_are_the_commands(home: Home) -> None:
         load(kernel)
         panel = PanelClient(kernel)
         assert panel.ask("use", "nosuch")["lines"][0] == "there is no profile 'nosuch'"
+        for action in ("use", "make", "stop", "release", "undo"):
+            answer = panel.ask(action, "--help")
+            assert answer["is_refused"]
+            assert "'--help'" in answer["lines"][0], "an argument is no option: SystemExit would end the panel's thread"
         panel.ask("select", "folder")
         assert "1 folder does not exist" in panel.state["problems"][0], "before it is used"
         answer = panel.ask("use", "folder")

@@ -143,7 +143,10 @@ REFUSED: dict[Callable[[Home], None], tuple[str, str]] = {
         "cannot start a kernel with 'alpha': 1 folder does not exist;",
         "taoprof run alpha --mkdir -- true",
     ),
-    without_python: ("'/nowhere/python' does not exist or has no ipykernel.", "taoprof kernel install alpha --python"),
+    without_python: (
+        "'/nowhere/python' cannot run a kernel: it cannot be started: ",
+        "taoprof kernel install alpha --python",
+    ),
 }
 """By what is done: how the line begins, and the way back that it names."""
 
@@ -295,6 +298,45 @@ def test_refusals_and_kernels_that_are_not_ours(home: Home) -> None:
     assert "\u202e" not in listed
     assert [k["profile"] for k in home.json("kernel", "list")["data"]["kernels"]] == [name, "alpha"]
     assert home.run("kernel", "install", name).returncode == 2
+
+
+def test_a_kernel_never_replaces_what_a_link_leads_to(home: Home) -> None:
+    """The folder may be another user's: --prefix."""
+    for name in ("kernel.json", LOGOS[0]):
+        path = spec_of(home).with_name(name)
+        target = home.root / f"{name}.mine"
+        target.write_text("mine")
+        path.unlink()
+        path.symlink_to(target)
+        install(home, "alpha")
+        assert target.read_text() == "mine"
+        assert not path.is_symlink()
+
+
+def test_a_program_that_is_no_python_is_not_one_without_ipykernel(home: Home) -> None:
+    """Nothing can be installed for it."""
+    program = home.root / "python"
+    program.write_text("#!/bin/sh\nyes\n")
+    program.chmod(0o755)
+    done = home.run("kernel", "install", "alpha", "--python", str(program))
+    assert done.returncode == 2
+    assert f"'{program}' cannot run a kernel: its output exceeds" in done.stderr
+    assert "pip" not in done.stderr
+
+
+def test_import_sets_the_kernel_of_a_notebook_whose_text_is_not_all_valid(home: Home) -> None:
+    """A cell's output may have half of a surrogate pair, as JSON has it: escaped."""
+    notebook = home.root / "project/detectnet_v2.ipynb"
+    content = json.loads((ROOT / "docs/examples/detectnet_v2.ipynb").read_text())
+    content["cells"][0]["source"] = ["é \ud800"]
+    notebook.write_text(json.dumps(content).replace("\\u00e9", "é"), encoding="utf-8")
+    settings = ("--set", f"LOCAL_PROJECT_DIR={home.root}/project")
+    home.run("import", str(notebook), *settings, "--kernel", "--in-place", check=True)
+    assert json.loads(notebook.read_text(encoding="utf-8"))["cells"] == content["cells"]
+    notebook.write_text(json.dumps({**content, "metadata": []}))
+    done = home.run("import", str(notebook), *settings, "--kernel", "--in-place", "--name", "other")
+    assert done.returncode == 3
+    assert f"profile 'other' and its kernel were created, but '{notebook}' is not a notebook: it has no" in done.stderr
 
 
 def test_import_installs_the_kernel_and_sets_it_only_if_asked(home: Home) -> None:

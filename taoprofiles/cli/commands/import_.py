@@ -66,7 +66,9 @@ def import_command(context: Context, args: argparse.Namespace) -> Result:
     if name is None:
         return result
     with after_change(f"profile '{name}' was created"):
-        return _with_kernel(context, args, result, kernels.install(context, name, python, kernels.user_folder(context)))
+        kernel = kernels.install(context, name, python, kernels.user_folder(context))
+    with after_change(f"profile '{name}' and its kernel were created"):
+        return _with_kernel(context, args, result, kernel)
 
 
 def _with_kernel(context: Context, args: argparse.Namespace, result: Result, kernel: dict[str, Any]) -> Result:
