@@ -34,7 +34,7 @@ def start_detached(run: Run, command: list[str], *, say: Callable[[str], None]) 
         sys.stdout.flush(), sys.stderr.flush()
         child = os.fork()
     except BaseException:
-        _give_up(run)
+        run.discard()
         raise
     if child == 0:
         _run_detached(run, command, log_fd, os.fdopen(writer, "w"), say)
@@ -81,7 +81,7 @@ def _supervise(run: Run, command: list[str], pipe: IO[str], say: Callable[[str],
         with Lock(run.context.lock):
             HoldRecords(run.context).write(run.hold)
     except BaseException:
-        _give_up(run)
+        run.discard()
         raise
     run.log = RunLog(run.context, run.hold.id)
     run.started = lambda: _report(pipe, unit=unit)
@@ -109,13 +109,6 @@ def _enter_unit(run: Run, say: Callable[[str], None]) -> str | None:
         say(f"warning: the run has no systemd unit: {error.message}")
         return None
     return unit
-
-
-def _give_up(run: Run) -> None:
-    """Delete the hold of a run that is not started."""
-    os.close(run.liveness_fd)
-    with suppress(TaoprofError), Lock(run.context.lock):
-        HoldRecords(run.context).delete(run.hold.id)
 
 
 def _report(pipe: IO[str], **report: Any) -> None:

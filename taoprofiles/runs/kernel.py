@@ -14,13 +14,11 @@ from typing import TYPE_CHECKING, NoReturn
 
 from taoprofiles.errors import NotFoundError, TaoprofError, UsageError, reason_of
 from taoprofiles.holds.hold import RUN_VARIABLE
-from taoprofiles.holds.records import HoldRecords
 from taoprofiles.profiles import kernels
 from taoprofiles.runs import kernel_program
 from taoprofiles.runs.run import PROFILE_VARIABLE, RunOptions, prepare
 from taoprofiles.runs.session import NAME_VARIABLE
 from taoprofiles.storage import files
-from taoprofiles.storage.locks import Lock
 from taoprofiles.storage.paths import to_bytes
 
 if TYPE_CHECKING:
@@ -50,9 +48,7 @@ def start(context: Context, name: str, command: list[str], options: RunOptions) 
         try:
             _become(python, command[3:], _environ(context, run, python), _settings(context, run))
         except BaseException:
-            os.close(run.liveness_fd)
-            with Lock(context.lock):
-                HoldRecords(context).delete(run.hold.id)
+            run.discard()
             raise
     except TaoprofError as error:
         _become_refusal(context, name, command, error)

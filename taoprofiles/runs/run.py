@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -157,13 +157,17 @@ class Run:
             self.monitor.listening.wait(2)  # an event before that would be missed
             return self._execute(self.argv or command, stdout)
         except CommandError:
-            self._release_liveness()
-            with Lock(self.context.lock):
-                HoldRecords(self.context).delete(self.hold.id)
+            self.discard()
             raise
         except BaseException:  # such as an exception of ``say``
             self._release_liveness()  # or the hold would live as long as this process
             raise
+
+    def discard(self) -> None:
+        """Delete the hold of work that has not started. Raises nothing: what stays, the next command ends."""
+        self._release_liveness()
+        with suppress(TaoprofError), Lock(self.context.lock):
+            HoldRecords(self.context).delete(self.hold.id)
 
     def finish(self, status: int) -> int:
         """Record the end, unless work is still running; return the exit status of the task itself.
