@@ -106,7 +106,7 @@ class _Watcher:
         context = self._context
         paths = (context.mapping_file, context.holds, context.queue, context.guard, context.profiles)
         stats = map(files.stat_or_none, paths)
-        return [None if found is None else (found.st_ino, found.st_size, found.st_mtime_ns) for found in stats]
+        return [None if status is None else (status.st_ino, status.st_size, status.st_mtime_ns) for status in stats]
 
 
 class _GpuPoller:

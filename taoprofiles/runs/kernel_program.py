@@ -49,7 +49,8 @@ class ProfileKernel:
         self._mapping_file = os.path.expanduser("~/.tao_mounts.json")
         self._signature: object = None
         self._values = self.assigned
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
+        self._is_first_cell = True
         shell.events.register("pre_run_cell", self._before_cell)
         shell.events.register("post_run_cell", self._after_cell)
 
@@ -59,8 +60,8 @@ class ProfileKernel:
         return os.environ.get("TAOPROF_RUN") == self.run
 
     def _before_cell(self, _: object = None) -> None:
-        if "extension" not in self._told:
-            self._told.add("extension")
+        if self._is_first_cell:
+            self._is_first_cell = False
             if find_spec("taoprofiles") is not None:  # %taoprof, and cells whose training fails are made to fail
                 self._shell.extension_manager.load_extension("taoprofiles")
         self._signature = self._stat()
@@ -70,8 +71,8 @@ class ProfileKernel:
         if not self.is_active:
             return
         lines = self._restore()
-        if self._stat() != self._signature and "mapping file" not in self._told:
-            self._told.add("mapping file")
+        if self._stat() != self._signature and "mapping file" not in self._reported:
+            self._reported.add("mapping file")
             lines.append(
                 "taoprof: ~/.tao_mounts.json was written while this cell ran. 'tao' in this notebook does not read it: "
                 "the kernel has its own mounts file. To restore it for other work: taoprof undo"
@@ -89,8 +90,8 @@ class ProfileKernel:
         """
         changed = [name for name, value in self._values.items() if os.environ.get(name) != value]
         sides = self._mounted_folders() if changed else ([], [])
-        new = [name for name in changed if name not in self._told]
-        self._told.update(new)
+        new = [name for name in changed if name not in self._reported]
+        self._reported.update(new)
         names = ", ".join(new)
         if any(is_outside(self.assigned[name], os.environ.get(name), sides) for name in changed):
             for name in changed:

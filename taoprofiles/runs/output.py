@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from taoprofiles.errors import NotFoundError, TaoprofError
 from taoprofiles.holds.hold import Hold
-from taoprofiles.holds.logs import LogReader, RunLog
+from taoprofiles.holds.logs import KEPT_LOGS, LogReader, RunLog
 from taoprofiles.profiles.store import Store
 from taoprofiles.runs.log import ended_run
 from taoprofiles.storage import files
@@ -28,7 +28,7 @@ def open_log(context: Context, run: Hold) -> LogReader:
         return RunLog(context, run.id).open(_secret_values(context, run.profile or ""))
     except NotFoundError:
         raise NotFoundError(
-            f"run {run.id} has no log: it was not detached, or 100 newer runs were",
+            f"run {run.id} has no log: it was not detached, or {KEPT_LOGS} newer runs were",
             hint=f"taoprof run --detach {run.profile} -- …",
         ) from None
 

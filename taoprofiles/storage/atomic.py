@@ -231,9 +231,10 @@ def _is_read(leftover: str, is_over: Callable[[int], bool]) -> bool:
 
 
 def read_backup(path: str) -> bytes | None:
-    """Return the content that ``path`` had if a killed ``replace`` or ``delete`` has replaced it, or the new content.
+    """Return the content of the backup that a killed ``replace`` or ``delete`` has left beside ``path``.
 
-    None if it was not replaced. Raises TaoprofError if that cannot be read.
+    It is that of the replaced file, or the new one if the two have not exchanged their names. None if there is no
+    backup, or the temporary file is there too. Raises TaoprofError if it cannot be read.
     """
     temporary, backup = _sibling_names(files.real_path(path))
     if os.path.lexists(temporary) or not _is_own(backup, path):
