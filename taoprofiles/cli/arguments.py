@@ -118,7 +118,7 @@ def _holds(context: Context) -> dict[str, str]:
 def _runs(context: Context) -> dict[str, str]:
     from itertools import islice
 
-    from taoprofiles.runs.log import all_runs
+    from taoprofiles.runs.lookup import all_runs
 
     runs = (run for run in all_runs(context) if run.kind == "run")
     return {run.id: f"{run.profile}: {run.title()}" for run in islice(runs, 20)}

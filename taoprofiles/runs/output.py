@@ -11,7 +11,7 @@ from taoprofiles.errors import NotFoundError, TaoprofError
 from taoprofiles.holds.hold import Hold
 from taoprofiles.holds.logs import KEPT_LOGS, LogReader, RunLog
 from taoprofiles.profiles.store import Store
-from taoprofiles.runs.log import ended_run
+from taoprofiles.runs.lookup import ended_run
 from taoprofiles.storage import files
 from taoprofiles.storage.paths import Context
 

@@ -10,7 +10,7 @@ from taoprofiles.errors import NotFoundError, TaoprofError, UsageError
 from taoprofiles.holds.hold import RUN_VARIABLE, Hold
 from taoprofiles.holds.liveness import ActiveHolds
 from taoprofiles.holds.manage import active_holds
-from taoprofiles.runs.log import match_id
+from taoprofiles.runs.lookup import match_id
 from taoprofiles.storage.paths import Context
 from taoprofiles.system import processes
 from taoprofiles.system.engine import Engine, EngineError

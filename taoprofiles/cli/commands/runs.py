@@ -83,11 +83,11 @@ def _detach(run: Run, command: list[str]) -> Result:
 
 
 def logs_command(context: Context, args: argparse.Namespace) -> Result:
-    from taoprofiles.runs import log, output
+    from taoprofiles.runs import lookup, output
 
     if args.follow and args.json:
         raise UsageError("-f cannot be combined with --json")
-    run = log.find_run(context, args.run)
+    run = lookup.find_run(context, args.run)
     reader = output.open_log(context, run)
     text = output.last_lines(reader, args.lines, to_end=not args.follow)
     if args.json:
@@ -101,11 +101,11 @@ def logs_command(context: Context, args: argparse.Namespace) -> Result:
 
 
 def wait_command(context: Context, args: argparse.Namespace) -> Result:
-    from taoprofiles.runs import log
+    from taoprofiles.runs import lookup
 
     end = time.monotonic() + args.timeout
-    runs = [log.find_run(context, word) for word in args.run]
-    ended = [log.wait_for_end(context, run, end=end) for run in runs]
+    runs = [lookup.find_run(context, word) for word in args.run]
+    ended = [lookup.wait_for_end(context, run, end=end) for run in runs]
     status = next((status for run in ended if (status := 1 if run.status is None else run.status)), 0)
     data = [{"id": run.id, "name": run.profile, "status": run.status} for run in ended]
     return Result({"runs": data}, [f"{run.id}: {exit_status(run)}" for run in ended], status=status)
