@@ -96,7 +96,7 @@ def install(context: Context, profile: str, python: str, folder: str) -> dict[st
             if is_new:
                 _delete(path)
             raise
-    return _described(context, path, profile, python)
+    return _describe(context, path, profile, python)
 
 
 def installed(context: Context, folders: list[str], profile: str | None = None) -> list[dict[str, Any]]:
@@ -105,27 +105,27 @@ def installed(context: Context, folders: list[str], profile: str | None = None) 
     for folder in folders:
         with suppress(OSError):  # there is none, or it is another user's
             paths += [os.path.join(folder, name) for name in sorted(os.listdir(folder))]
-    found = []
+    kernels = []
     for path in paths:
         spec = best_effort.read_json(os.path.join(path, _SPEC), _LIMIT) or {}
         metadata, argv = spec.get("metadata"), spec.get("argv")
         ours = metadata.get("taoprof") if isinstance(metadata, dict) else None
         name = ours.get("profile") if isinstance(ours, dict) else None
         if isinstance(name, str) and profile in (None, name) and isinstance(argv, list) and len(argv) > 4:
-            found.append(_described(context, path, name, str(argv[4])))
-    return found
+            kernels.append(_describe(context, path, name, str(argv[4])))
+    return kernels
 
 
 def remove(context: Context, profile: str | None, folders: list[str]) -> list[dict[str, Any]]:
     """Remove the kernels of a profile, of all with None. Raises NotFoundError if ``profile`` has none."""
-    found = installed(context, folders, profile)
-    if profile is not None and not found:
+    kernels = installed(context, folders, profile)
+    if profile is not None and not kernels:
         raise NotFoundError(f"profile '{profile}' has no kernel", hint="to see all: taoprof kernel list")
     with Lock(context.lock):
-        for kernel in found:
+        for kernel in kernels:
             files.remove(os.path.join(kernel["path"], _SPEC))
             _delete(kernel["path"])
-    return found
+    return kernels
 
 
 def follow(context: Context, profile: str, renamed: str | None) -> list[str]:
@@ -179,16 +179,16 @@ def find_python(context: Context, python: str | None) -> str:
     venv = context.environ.get("VIRTUAL_ENV")
     own = sys.executable if find_spec("ipykernel") is not None else "python3"
     wanted = python or (os.path.join(venv, "bin/python") if venv else own)
-    found = shutil.which(context.expand_user(wanted), path=context.environ.get("PATH"))
-    if found is None:
+    path = shutil.which(context.expand_user(wanted), path=context.environ.get("PATH"))
+    if path is None:
         raise UsageError(f"there is no Python '{wanted}'", hint="name one with --python PATH")
-    found = os.path.abspath(found)  # a link is kept: it is how a virtual environment is recognised
-    problem = python_problem(found, context.environ)
+    path = os.path.abspath(path)  # a link is kept: it is how a virtual environment is recognised
+    problem = python_problem(path, context.environ)
     if problem:
-        command = shlex.join([found, "-m", "pip", "install", "ipykernel"])
+        command = shlex.join([path, "-m", "pip", "install", "ipykernel"])
         hint = f"to install it: {command}" if problem == _NO_IPYKERNEL else "name another one with --python PATH"
-        raise UsageError(f"'{found}' cannot run a kernel: {problem}", hint=hint)
-    return found
+        raise UsageError(f"'{path}' cannot run a kernel: {problem}", hint=hint)
+    return path
 
 
 def python_problem(python: str, environ: Mapping[str, str]) -> str:
@@ -198,7 +198,7 @@ def python_problem(python: str, environ: Mapping[str, str]) -> str:
     return done.problem or (_NO_IPYKERNEL if done.status else "")
 
 
-def _described(context: Context, path: str, profile: str, python: str) -> dict[str, Any]:
+def _describe(context: Context, path: str, profile: str, python: str) -> dict[str, Any]:
     problem = "" if os.path.exists(python) else "no such Python"
     if not (is_name(profile) and os.path.lexists(Store(context).path(profile))):
         problem = "no such profile"

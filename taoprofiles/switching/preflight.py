@@ -89,8 +89,8 @@ def require_answer(mapping: Mapping[str, Any] | bytes | None) -> None:
     ``mapping`` may be the content of a mounts file; one that is not a mapping is not examined.
     """
     paths = sources(mapping)
-    found = filesystem.answers(os.path.exists, paths, is_patient=True)
-    if silent := next((path for path in paths if path not in found), None):
+    answered = filesystem.answers(os.path.exists, paths, is_patient=True)
+    if silent := next((path for path in paths if path not in answered), None):
         raise TaoprofError(
             filesystem.no_answer(silent),
             hint="'findmnt -t nfs,nfs4,cifs' lists the file servers",

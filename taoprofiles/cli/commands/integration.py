@@ -169,18 +169,18 @@ def kernel_command(context: Context, args: argparse.Namespace) -> Result:
     if args.sys_prefix or args.prefix is not None:
         folders = [kernels.prefix_folder(context, args.prefix or sys.prefix)]
     if args.action == "list":
-        found = kernels.installed(context, folders, args.name)
-        rows = [(k["kernel"], k["profile"], context.short(k["python"]), k["problem"]) for k in found]
+        specs = kernels.installed(context, folders, args.name)
+        rows = [(k["kernel"], k["profile"], context.short(k["python"]), k["problem"]) for k in specs]
         lines = table([("KERNEL", "PROFILE", "PYTHON", ""), *rows], fit=True) if rows else ["no kernels"]
     elif args.action == "install":
         Store(context).text(args.name)  # before Python is looked for, which takes a moment
-        found = [kernels.install(context, args.name, kernels.find_python(context, args.python), folders[0])]
+        specs = [kernels.install(context, args.name, kernels.find_python(context, args.python), folders[0])]
         shown = kernels.display_name(args.name)
-        lines = [f"kernel '{shown}' installed in {context.short(found[0]['path'])}"]
+        lines = [f"kernel '{shown}' installed in {context.short(specs[0]['path'])}"]
     else:
-        found = kernels.remove(context, args.name, folders)
-        lines = [f"kernel '{kernels.display_name(kernel['profile'])}' removed" for kernel in found] or ["no kernels"]
-    return Result({"action": args.action, "kernels": found}, lines)
+        specs = kernels.remove(context, args.name, folders)
+        lines = [f"kernel '{kernels.display_name(kernel['profile'])}' removed" for kernel in specs] or ["no kernels"]
+    return Result({"action": args.action, "kernels": specs}, lines)
 
 
 def _check_kernel_options(args: argparse.Namespace) -> None:
