@@ -256,7 +256,7 @@ def _unique_suffix() -> str:
 
 
 def _set_aside(backup: str) -> None:
-    """Give a replaced file another name, so that the next change can use its name. Raises OSError.
+    """Rename a replaced file, so that the next change can use its usual name. Raises OSError.
 
     Of a replaced symlink, the file that it leads to gets one: that file may be deleted before it is read.
     """

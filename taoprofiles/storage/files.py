@@ -222,7 +222,7 @@ def never_create(*folders: str) -> None:
 
 
 def make_folder(path: str, mode: int = 0o700) -> None:
-    """Create the folder ``path`` and its parents durably, without ``mode`` for this user alone. Raises TaoprofError."""
+    """Create the folder ``path`` and its parents durably, by default for this user alone. Raises TaoprofError."""
     if os.path.isdir(path):
         return
     parent = os.path.dirname(path)
