@@ -80,7 +80,7 @@ def wait_for_end(context: Context, run: Hold, *, end: float = float("inf")) -> H
     while (ended := ended_run(context, run)) is None:
         left = end - time.monotonic()
         if left <= 0:
-            raise WaitTimeoutError(f"run {run.id} is still running", hint=f"taoprof logs -f {run.id}")
+            raise WaitTimeoutError(f"run {run.id} is still running", hint="'taoprof status' shows how far it is")
         is_here = run.host_id == processes.host_id() and processes.alive(run.pid, run.start)
         wait_for_exit([run.pid] if is_here else [], min(RETRY_INTERVAL, left))
     return ended

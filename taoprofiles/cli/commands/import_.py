@@ -57,7 +57,7 @@ def import_command(context: Context, args: argparse.Namespace) -> Result:
             raise UsageError("--in-place is about the kernel: add --kernel")
         return _import(context, args)
     if args.file is not None and os.path.isdir(context.expand_user(args.file)):
-        raise UsageError("--kernel is for one file")
+        raise UsageError("--kernel is for one file", hint="for a profile that exists: taoprof kernel install NAME")
     if args.in_place and not (args.file or "").endswith(".ipynb"):
         raise UsageError("--in-place is for notebooks (.ipynb)")
     python = kernels.find_python(context, None)  # before anything is asked
@@ -181,7 +181,7 @@ def _import_code(
         raise manage.name_exists_error("import", name)  # before anything is asked
     source = build.Source(context, content, where=where, path=None if args.file == "-" else args.file)
     result = source.evaluate(user_values)
-    if not any(name.startswith("/") for name in result.unused):  # a mount may become known by an answer
+    if not any(unused.startswith("/") for unused in result.unused):  # a mount may become known by an answer
         build.reject_unused_values(result, where)  # before anything is asked
     asked = False
     while result.mapping is not None and result.questions and _may_ask(args) and all(q.name for q in result.questions):
