@@ -6,7 +6,6 @@ import importlib.util
 import os
 import shlex
 import threading
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError as MagicError
@@ -63,8 +62,11 @@ class Extension:
         self._shell.var_expand, self._shell.run_cell_magic = self._var_expand, self._run_cell_magic
         kernel = self._kernel
         if kernel is not None and sessions.current() is None:
-            with suppress(TaoprofError):  # its hold is gone: this notebook has no profile
+            try:
                 sessions.adopt(kernel, os.environ)
+            except TaoprofError as error:  # its hold is gone, or the profile was renamed before the first cell
+                text = f"warning: this kernel was started with profile '{kernel.profile}', but {error.message}"
+                show(Output(f"{text}. Restart the kernel, or choose another one"))  # type: ignore[no-untyped-call]
 
     def unload(self) -> None:
         """Unregister everything and release the profile."""

@@ -262,6 +262,15 @@ def test_what_is_installed_is_a_kernel_by_the_rules_of_jupyter_and_vs_code(home:
     assert list(prefix.rglob("taoprof*")) == []
 
 
+def test_a_profile_that_is_renamed_before_the_first_cell(home: Home) -> None:
+    with Kernel(home, name="taoprof-alpha") as kernel:
+        home.run("rename", "alpha", "Beta", check=True)
+        cell = kernel.run("import os; print(os.environ['SPECS_DIR'])")
+        assert "warning: this kernel was started with profile 'alpha', but there is no profile 'alpha'" in cell.output
+        assert "/workspace/tao-experiments/detectnet_v2/specs" in cell.output, "nothing else is different"
+        assert "warning" not in kernel.run("1").output
+
+
 def test_kernels_follow_their_profile(home: Home) -> None:
     assert "kernel 'TAO: alpha' is now 'TAO: Beta'" in home.run("rename", "alpha", "Beta", check=True).stderr
     assert [(k["profile"], k["kernel"]) for k in home.json("kernel", "list")["data"]["kernels"]] == [
