@@ -300,14 +300,13 @@ def progress_text(hold: Hold, progress: Progress | None, last_line: str = "") ->
 
 def progress_rows(report: StatusReport) -> list[tuple[str, ...]]:
     """Return the rows of a table with how far each run is."""
-    runs = [hold for hold in report.active.holds if hold.kind == "run" or hold.id in report.progress]
     return [
         (
             hold.id,
             hold.profile or "-",
             progress_text(hold, report.progress.get(hold.id), report.last_lines.get(hold.id, "")),
         )
-        for hold in runs
+        for hold in filter(report.shows_progress, report.active.holds)
     ]
 
 

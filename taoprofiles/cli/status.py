@@ -39,6 +39,10 @@ class StatusReport(NamedTuple):
     progress: dict[str, Progress]
     last_lines: dict[str, str]
 
+    def shows_progress(self, hold: Hold) -> bool:
+        """Check whether the progress of a hold's work is shown: of each run, and of other work that reports some."""
+        return hold.kind == "run" or hold.id in self.progress
+
 
 def get_report(context: Context, reader: ProgressReader | None = None) -> StatusReport:
     """Look at everything that ``status`` shows. Raises InvalidStateError if files are unreadable.

@@ -177,7 +177,7 @@ class _Screen:
             report = self._watcher.look()
         except TaoprofError as error:  # such as a damaged file, which may be repaired
             return [("error", error.message)], [], []
-        holds = [hold for hold in report.active.holds if not _is_run(report, hold)]
+        holds = [hold for hold in report.active.holds if not report.shows_progress(hold)]
         tables = [
             (RUNS, _run_rows(report)),
             ("WAITING, IN THIS ORDER", queue_rows(self._context, report.queue)),
@@ -218,15 +218,9 @@ def _render_cell(cell: object, overflow: Any) -> RenderableType:
     return Text(printable(str(cell)), no_wrap=True, overflow=overflow)
 
 
-def _is_run(report: StatusReport, hold: Hold) -> bool:
-    return hold.kind == "run" or hold.id in report.progress
-
-
 def _run_rows(report: StatusReport) -> list[tuple[Any, ...]]:
     rows: list[tuple[Any, ...]] = [("HOLD", "PROFILE", "", "EPOCH", "PER EPOCH", "LEFT", METRICS, WHAT)]
-    for hold in report.active.holds:
-        if not _is_run(report, hold):
-            continue
+    for hold in filter(report.shows_progress, report.active.holds):
         progress = report.progress.get(hold.id)
         cells = ProgressCells() if progress is None else progress_cells(progress)
         text = ", ".join(filter(None, (cells.state, cells.metrics, cells.message)))
