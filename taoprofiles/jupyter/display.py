@@ -166,14 +166,15 @@ def status_output(context: Context, session: Session | None) -> Output:
 
 
 def mapping_file_line(context: Context, state: str, name: str | None) -> str:
-    """Return what the shared mapping file is, by its state and its profile (see ``switching.status.Status``)."""
+    """Return what the shared mapping file is, by its state ("" after an error) and its profile (see ``Status``)."""
     path = context.short(context.mapping_file)
     shared = {
         "active": f"{path} has the mapping of profile '{name}'",
         "drifted": f"{path} has an older mapping of profile '{name}'",
         "unmanaged": f"{path} was not written by taoprof",
+        "none": f"{path} does not exist",
     }
-    return shared.get(state, f"{path} does not exist")
+    return shared.get(state, f"{path} cannot be read")
 
 
 def list_output(context: Context, session: Session | None) -> Output:

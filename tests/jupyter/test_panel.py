@@ -108,6 +108,11 @@ def test_its_buttons_are_the_commands(home: Home) -> None:
         assert "released" in panel.ask("leave")["lines"][0]
         assert home.holds() == []
 
+        home.mapping_file.mkdir()
+        panel.ask("refresh")
+        assert panel.state["file"] == "~/.tao_mounts.json cannot be read"
+        assert "is a folder" in panel.state["status"]["error"][0]
+        home.mapping_file.rmdir()
         home.run("use", "alpha", check=True)
         home.mapping_file.write_text('{"Mounts": []}')
         panel.ask("refresh")
