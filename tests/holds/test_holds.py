@@ -110,7 +110,13 @@ def test_a_launcher_whose_environment_may_not_be_read(
         sandbox.in_run("b")
     else:
         sandbox.plain()
-    monkeypatch.setattr(processes, "environment", lambda pid: {})
+    readable = processes.environment
+
+    def environment(pid: int) -> dict[str, str]:
+        environ = readable(pid)  # of the launchers of other tests, too
+        return {} if environ.get("HOME") == sandbox.environ["HOME"] else environ
+
+    monkeypatch.setattr(processes, "environment", environment)
     sandbox.run("use", "a")
     assert sandbox.would_be_refused("b") is (how == "plain")
 

@@ -77,10 +77,11 @@ def not_lingering(machine: Machine, owner: Owner) -> Iterator[Owner]:
     """A user whose manager ends with the last login."""
     owner.profiles("a")
     machine.root("loginctl", "disable-linger", USER)
-    until(lambda: machine.root("test", "-S", f"/run/user/{UID}/bus").returncode != 0, "the user manager is gone")
+    bus = f"/run/user/{UID}/bus"
+    until(lambda: machine.root("test", "-S", bus).returncode != 0, "the user manager is gone", seconds=100)
     yield owner
     machine.root("loginctl", "enable-linger", USER)
-    until(lambda: machine.root("test", "-S", f"/run/user/{UID}/bus").returncode == 0, "the user manager is up")
+    until(lambda: machine.root("test", "-S", bus).returncode == 0, "the user manager is up")
 
 
 def test_without_lingering_a_run_has_a_session_of_its_own(not_lingering: Owner) -> None:

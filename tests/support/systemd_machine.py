@@ -56,6 +56,11 @@ useradd --uid {uid} --home-dir {home} --create-home --shell /bin/bash {user}
 # No more than a login needs: whatever else this machine starts at boot (cron, a database, getty) stays where it is.
 printf '[Unit]\nRequires=basic.target\nWants=dbus.service systemd-logind.service systemd-user-sessions.service\n' \
     >/etc/systemd/system/{target}
+# There is no Docker: with the socket of an installed one, the user would have an engine that nobody lets them use.
+ln -s /dev/null /etc/systemd/system/docker.socket
+# A user manager without lingering ends with the last login, not 10 s later.
+mkdir -p /etc/systemd/logind.conf.d
+printf '[Login]\nUserStopDelaySec=0\n' >/etc/systemd/logind.conf.d/delay.conf
 export container=private
 exec setpriv --bounding-set=-sys_module,-sys_time \
     /lib/systemd/systemd --system --unit={target} --log-target=null
