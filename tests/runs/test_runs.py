@@ -14,6 +14,7 @@ from unittest import mock
 import pytest
 
 from taoprofiles.runs import run as runs
+from taoprofiles.system import processes
 from tests.support.commands import Terminal, one_clear_error
 from tests.support.engine import until
 from tests.support.gpus import driver, gpus, gpus_in
@@ -335,12 +336,16 @@ def test_ctrl_c_ends_only_a_command_that_does_not_catch_it(sandbox: Sandbox) -> 
 
 def test_the_command_has_the_terminal_and_its_job_control(sandbox: Sandbox) -> None:
     with Terminal(["bash", "--norc", "-i"], environ={**sandbox.environ, "PS1": "$ "}, cwd=sandbox.root) as shell:
-        code = "import sys; print([s.isatty() for s in (sys.stdin, sys.stdout, sys.stderr)]); input(); print('on'*2)"
+        code = "import os, sys; print([s.isatty() for s in (sys.stdin, sys.stdout, sys.stderr)], os.getpid(), '.'); "
+        code += "input(); print('on'*2)"
         shell.send(f'{sandbox.taoprof} run b -- {sys.executable} -c "{code}"\n')
-        shell.wait_for("[True, True, True]")
+        shell.wait_for("[True, True, True] ")
+        pid = int(shell.wait_for(" .")[:-2])
         shell.send("\x1a")
         shell.wait_for("Stopped")
-        shell.wait_for("$ ")  # what is typed while the shell takes the terminal back may be lost
+        shell.wait_for("$ ")
+        # On a busy machine it may be in its read() still, and take what is typed for the shell.
+        until(lambda: processes.is_stopped(pid), "the command has stopped")
         assert len(sandbox.holds()) == 1, "what is stopped is not over"
         shell.send("fg\n")
         shell.wait_for("run b --")
