@@ -67,15 +67,17 @@ def test_the_tutorial(training_home: TrainingHome, screenshots: Path) -> None:
     kitti, city = home.root / "tao/kitti", home.root / "tao/city"
     train = "!tao model {} train 90 0 ${}/unpruned"
     trains = train.format("detectnet_v2", "USER_EXPERIMENT_DIR")
-    one = place(home, "tao/kitti/detectnet_v2/detectnet_v2.ipynb", trains)
-    two = place(home, "tao/city/segformer.ipynb", train.format("segformer", "RESULTS_DIR"), SECOND, "%taoprof status")
+    detectnet = place(home, "tao/kitti/detectnet_v2/detectnet_v2.ipynb", trains)
+    segformer = place(
+        home, "tao/city/segformer.ipynb", train.format("segformer", "RESULTS_DIR"), SECOND, "%taoprof status"
+    )
     (kitti / "data").mkdir()
-    imported(home, one, kitti, "--kernel", "--in-place")
-    imported(home, two, city)
+    imported(home, detectnet, kitti, "--kernel", "--in-place")
+    imported(home, segformer, city)
     with JupyterLabServer(home) as lab, Browser(lab) as browser:
         browser.page.evaluate("() => jupyterapp.commands.execute('application:toggle-left-area')")
-        first = browser.open(str(one.relative_to(home.root)))
-        second = browser.open(str(two.relative_to(home.root)))
+        first = browser.open(str(detectnet.relative_to(home.root)))
+        second = browser.open(str(segformer.relative_to(home.root)))
         last = len(first) - 1
         first.run(PATHS)
         first.until_shown(PATHS, "has its previous values again: LOCAL_PROJECT_DIR")
@@ -105,7 +107,7 @@ def test_the_tutorial(training_home: TrainingHome, screenshots: Path) -> None:
         assert len(set(held.values())) == 2, "each kernel has its own"
         local = {
             kitti: "/workspace/tao-experiments",
-            one.parent / "specs": "/workspace/tao-experiments/detectnet_v2/specs",
+            detectnet.parent / "specs": "/workspace/tao-experiments/detectnet_v2/specs",
         }
         host = {**host_mounts(city), home.root / ".cache": "/root/.cache"}
         assert all(bind_mounts(about) in (local, host) for about in containers)

@@ -71,19 +71,19 @@ def test_two_trainings(training_home: TrainingHome, screenshots: Path) -> None:
     home = training_home
     kitti, city = two_projects(home)
     results = [city / "segformer/results/run", kitti / "detectnet_v2/run"]
-    one = in_kernel(home, "segformer", city, "%taoprof", "!tao model segformer train 200 0 $RESULTS_DIR/run")
-    two = in_kernel(home, "detectnet_v2", kitti, "!tao model detectnet_v2 train 200 0 $USER_EXPERIMENT_DIR/run")
+    segformer = in_kernel(home, "segformer", city, "%taoprof", "!tao model segformer train 200 0 $RESULTS_DIR/run")
+    detectnet = in_kernel(home, "detectnet_v2", kitti, "!tao model detectnet_v2 train 200 0 $USER_EXPERIMENT_DIR/run")
     with JupyterLabServer(home) as lab, Browser(lab) as browser:
         browser.page.evaluate("() => jupyterapp.commands.execute('application:toggle-left-area')")
         panel = PanelPage(browser)
-        first = browser.open(one)
+        first = browser.open(segformer)
         first.run(PANEL)
         first.run(TRAIN)
         first.until_shown(TRAIN, ": training as")
         panel.until("head", "live, ")
         panel.until("running", "segformer train 200")
 
-        second = browser.open(two)
+        second = browser.open(detectnet)
         second.run(0)
         second.until_shown(0, ": training as")
         browser.page.evaluate("id => jupyterapp.shell.activateById(id)", first_panel(first))
@@ -119,7 +119,7 @@ def test_two_trainings(training_home: TrainingHome, screenshots: Path) -> None:
         until(lambda: time.monotonic() > closed + 3, "it would have asked")
         assert [moment for moment in panel.asked if moment > closed] == []
         assert browser.errors == []
-        check_static(browser, home.root / one)
+        check_static(browser, home.root / segformer)
 
 
 def report_progress(file: Path) -> None:

@@ -97,15 +97,15 @@ def test_a_kernel_is_in_the_profile_for_all_its_life(home: Home) -> None:
 def test_the_notebooks_own_first_cells_do_no_harm_and_it_is_told_once(home: Home) -> None:
     with Kernel(home, name="taoprof-alpha") as kernel:
         before = read_environ(kernel)
-        told = kernel.run(FIRST_CELL).text
-        assert "has its previous values again: NUM_GPUS, LOCAL_PROJECT_DIR, LOCAL_DATA_DIR\n" in told
+        output = kernel.run(FIRST_CELL).text
+        assert "has its previous values again: NUM_GPUS, LOCAL_PROJECT_DIR, LOCAL_DATA_DIR\n" in output
         assert "~/.tao_mounts.json was written while this cell ran" in kernel.run(MOUNTS_CELL).text
         again = kernel.run(FIRST_CELL + MOUNTS_CELL)
         assert "taoprof:" not in again.output
         assert read_environ(kernel) == before
         changed = {"KEY": "mine", "SPECS_DIR": "/workspace/tao-experiments/other/specs"}
-        told = kernel.run(f"os.environ.update({changed})").text
-        assert "KEY, SPECS_DIR now differ from profile 'alpha'" in told, "what can be right is the cell's"
+        output = kernel.run(f"os.environ.update({changed})").text
+        assert "KEY, SPECS_DIR now differ from profile 'alpha'" in output, "what can be right is the cell's"
         kernel.run(FIRST_CELL)
         assert read_environ(kernel) == before | changed
         assert "changed by a cell" in kernel.run("%taoprof env").output
