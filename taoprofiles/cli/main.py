@@ -79,7 +79,6 @@ def open_streams() -> None:
 
 def _run_command(argv: list[str]) -> int:
     from taoprofiles.cli import output, parser
-    from taoprofiles.errors import UsageError
     from taoprofiles.version import VERSION
 
     if "_ARGCOMPLETE" in os.environ:
@@ -87,16 +86,19 @@ def _run_command(argv: list[str]) -> int:
     as_json = "--json" in argv[: argv.index("--")] if "--" in argv else "--json" in argv
     leading = [word for word in argv[:1] if word == "--json"]
     command, *words = argv[len(leading) :] or [""]
-    if command == "help" and words and words[0] in parser.COMMANDS:
+    if command == "help" and words:
         command, words = words[0], ["--help"]
     try:
         if command == "--version":
             return output.emit(command, output.Result({"version": VERSION}, [f"taoprof {VERSION}"]), as_json=as_json)
-        if not command and as_json:
-            raise UsageError("no command given", hint="see 'taoprof --help'")
-        if command in ("", "-h", "--help", "help"):
-            return output.emit("help", output.Result({}, parser.help_lines()), as_json=False)
-        result = _execute(command, parser.parse(command, [*leading, *words]))
+        if command in ("-h", "--help", "help"):
+            output.print_help(parser.help_text())
+            return 0
+        if command:
+            function = parser.parse(command, [*leading, *words])
+        else:
+            from taoprofiles.cli.overview import overview as function
+        result = _execute(command, function)
     except output.Declined as answer:
         output.print_progress(str(answer))
         return 128 + _SIGINT

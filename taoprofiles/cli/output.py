@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from taoprofiles.errors import TaoprofError
 from taoprofiles.masking import printable, shorten, text_width
@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # --help and --version load nothing of these
 ENVELOPE = 1
 """The version of the JSON envelope. Keys may be added; a key never changes its meaning."""
 LINE_LIMIT = 500
+_RED, _BOLD, _CYAN, _PLAIN = "\x1b[31m", "\x1b[1m", "\x1b[36m", "\x1b[0m"
 STDERR = 2
 SHOWN_PROBLEMS = 20
 SPARKLINE = 16
@@ -79,6 +80,16 @@ def emit(command: str, result: Result, *, as_json: bool) -> int:
     for line in result.lines:
         sys.stdout.write(printable(line) + "\n")
     return result.status
+
+
+def print_help(text: str) -> None:
+    """Print a help to stdout; on a terminal its headings are bold, and options and commands have a colour."""
+    if _is_coloured(sys.stdout):
+        import re
+
+        text = re.sub(r"(?m)^(usage:|\S[^:\n]*:$)", rf"{_BOLD}\1{_PLAIN}", text)
+        text = re.sub(r"(?m)^(  )(\S.*?)(?=  |$)", rf"\1{_CYAN}\2{_PLAIN}", text)
+    sys.stdout.write(text)
 
 
 def emit_error(command: str, error: TaoprofError, *, as_json: bool) -> int:
@@ -187,10 +198,13 @@ def _print_json(command: str, *, data: object = None, messages: Sequence[str] = 
 
 
 def _red(word: str) -> str:
-    is_coloured = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-    if not os.environ.get("NO_COLOR") and (os.environ.get("FORCE_COLOR") or is_coloured):
-        return f"\x1b[31m{word}\x1b[0m"
-    return word
+    return f"{_RED}{word}{_PLAIN}" if _is_coloured(sys.stderr) else word
+
+
+def _is_coloured(stream: TextIO) -> bool:
+    if os.environ.get("NO_COLOR"):
+        return False
+    return bool(os.environ.get("FORCE_COLOR")) or (stream.isatty() and os.environ.get("TERM") != "dumb")
 
 
 # How times, holds, changes and profiles are shown as text

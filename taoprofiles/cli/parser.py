@@ -9,17 +9,17 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 from taoprofiles.cli.arguments import add_arguments
-from taoprofiles.cli.output import Result
+from taoprofiles.cli.output import Result, print_help
 from taoprofiles.errors import UsageError
 from taoprofiles.storage.paths import Context
 
-GROUPS: list[dict[str, tuple[str, str]]] = [
-    {
+GROUPS: dict[str, dict[str, tuple[str, str]]] = {
+    "switch between projects": {
         "use": ("switch", "switch ~/.tao_mounts.json to a profile"),
         "undo": ("switch", "restore what the last change replaced"),
         "history": ("switch", "list mapping changes, profile changes and runs"),
     },
-    {
+    "train, several projects at a time": {
         "run": ("runs", "run a command with a profile's own mapping"),
         "shell": ("runs", "open a shell with a profile's own mapping"),
         "logs": ("runs", "show what a detached run has printed"),
@@ -28,7 +28,7 @@ GROUPS: list[dict[str, tuple[str, str]]] = [
         "hold": ("runs", "prevent switches of the mapping file until you release it"),
         "release": ("runs", "release a hold"),
     },
-    {
+    "look, and find mistakes": {
         "list": ("list_", "list the profiles"),
         "current": ("show", "print the name of the active profile"),
         "status": ("show", "show the mapping file, the guard, holds and runs"),
@@ -38,7 +38,7 @@ GROUPS: list[dict[str, tuple[str, str]]] = [
         "path": ("integration", "translate a path between this host and the container"),
         "doctor": ("check", "diagnose this machine and suggest fixes"),
     },
-    {
+    "create and change profiles": {
         "new": ("profiles", "create a profile for a project folder"),
         "import": ("import_", "create a profile from a notebook, a script or a mounts file"),
         "edit": ("profiles", "edit a profile in $EDITOR"),
@@ -46,18 +46,20 @@ GROUPS: list[dict[str, tuple[str, str]]] = [
         "rename": ("profiles", "rename a profile"),
         "remove": ("profiles", "delete a profile ('taoprof undo' restores it)"),
     },
-    {
+    "use profiles in other programs": {
         "env": ("integration", "print the variables of a profile for a shell or a program"),
-        "init": ("integration", "print the code that adds completion and a prompt to your shell"),
         "kernel": ("integration", "install a Jupyter kernel that runs in a profile"),
         "render": ("integration", "write a profile for docker run, Compose, Kubernetes or Slurm"),
-        "service": ("integration", "manage the background service that protects the mapping file"),
         "schema": ("integration", "print the JSON Schema of a profile file"),
     },
-]
-"""In the order of the help: each command, its module in ``commands/``, and its summary."""
+    "set up this machine": {
+        "init": ("integration", "print the code that adds completion and a prompt to your shell"),
+        "service": ("integration", "manage the background service that protects the mapping file"),
+    },
+}
+"""By what people want, in the order of the help: each command, its module in ``commands/``, and its summary."""
 
-COMMANDS = {command: entry for group in GROUPS for command, entry in group.items()}
+COMMANDS = {command: entry for group in GROUPS.values() for command, entry in group.items()}
 
 TAKES_COMMAND = {
     "run": "taoprof run NAME [option …] -- COMMAND …",
@@ -110,6 +112,18 @@ class Parser(argparse.ArgumentParser):
         listed = _WHERE_LISTED.get(missing, "") if self.prog != "taoprof new" else ""
         raise UsageError(message, hint=f"{listed}see '{self.prog} --help'")
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            choices = list(map(str, action.choices))
+            close = _close_match(str(value), choices)
+            hint = f"did you mean '{close}'?" if close else f"see '{self.prog} --help'"
+            name = action.metavar or "/".join(action.option_strings) or action.dest
+            raise UsageError(f"{name}: '{value}' is not one of {', '.join(choices)}", hint=hint)
+
+    def print_help(self, file: Any = None) -> None:
+        """Print the help to stdout, in colour on a terminal."""
+        print_help(self.format_help())
+
 
 def parse(command: str, words: list[str]) -> Callable[[Context], Result]:
     """Parse the arguments of a command; return its function, to be called with the context.
@@ -123,8 +137,9 @@ def parse(command: str, words: list[str]) -> Callable[[Context], Result]:
         prog=f"taoprof {command}",
         usage=TAKES_COMMAND.get(command),
         description=f"{summary[:1].upper()}{summary[1:]}.",
+        epilog=_examples(command) if "--help" in words or "-h" in words else None,
         # Asking for the terminal's width would load shutil: 3 ms at every start.
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, width=80),
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=80),
         allow_abbrev=False,
     )
     add_arguments(parser, command)
@@ -146,13 +161,22 @@ def parse(command: str, words: list[str]) -> Callable[[Context], Result]:
     return lambda context: run(context, args)
 
 
-def help_lines() -> list[str]:
-    """Return the help of ``taoprof`` as lines."""
-    lines = ["taoprof: a mount profile for each NVIDIA TAO project", "", "usage: taoprof COMMAND …"]
-    for group in GROUPS:
-        lines += ["", *(f"  {command:<11} {summary}" for command, (_, summary) in group.items())]
-    lines += ["", "See 'taoprof COMMAND --help'. Every command accepts --json.", ""]
-    return lines + EXIT_STATUS_HELP.split("\n")
+def help_text() -> str:
+    """Return the help of ``taoprof``."""
+    from taoprofiles.cli.examples import FIRST_STEPS, example_lines
+
+    lines = ["taoprof: a mount profile for each NVIDIA TAO project", "", "usage: taoprof COMMAND …", ""]
+    lines += ["first steps:", *example_lines(FIRST_STEPS), ""]
+    for title, group in GROUPS.items():
+        lines += [f"{title}:", *(f"  {command:<11} {summary}" for command, (_, summary) in group.items()), ""]
+    lines += ["'taoprof COMMAND --help' has examples. Every command accepts --json.", "", EXIT_STATUS_HELP]
+    return "\n".join(lines) + "\n"
+
+
+def _examples(command: str) -> str:
+    from taoprofiles.cli.examples import EXAMPLES, example_lines
+
+    return "\n".join(["examples:", *example_lines(EXAMPLES[command])]).replace("%", "%%")
 
 
 def complete() -> None:

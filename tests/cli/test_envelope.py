@@ -98,8 +98,8 @@ def test_failure(home: Home, command: str) -> None:
     assert error["message"] in text.err
 
 
-@pytest.mark.parametrize("words", [["--json"], ["nosuchcommand", "--json"], ["--json", "lst"]])
-def test_a_command_line_without_a_command_is_an_envelope_too(home: Home, words: list[str]) -> None:
+@pytest.mark.parametrize("words", [["nosuchcommand", "--json"], ["--json", "lst"]])
+def test_an_unknown_command_is_an_envelope_too(home: Home, words: list[str]) -> None:
     done = call(home, *words)
     assert done.status == 2
     assert done.envelope["error"]["code"] == "usage"

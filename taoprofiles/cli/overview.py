@@ -1,0 +1,87 @@
+"""What ``taoprof`` shows without a command: the state of things, and the next sensible commands."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from taoprofiles import current_cache
+from taoprofiles.cli.output import Result, progress_rows, table
+from taoprofiles.cli.status import get_report, status_rows, status_warnings
+from taoprofiles.holds.hold import OWN_KINDS
+from taoprofiles.profiles.store import Store
+
+if TYPE_CHECKING:
+    from taoprofiles.cli.status import StatusReport
+    from taoprofiles.storage.paths import Context
+
+SHOWN_NAMES = 5
+
+
+def overview(context: Context) -> Result:
+    """Return the state in a few lines, and commands that go on from it. Raises InvalidStateError as ``status`` does."""
+    report, names = get_report(context), Store(context).names()
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    rows = [*status_rows(context, report), ("profiles", ", ".join(names[:SHOWN_NAMES]) + more or "none yet")]
+    lines = table([row for row in rows if row[0] not in ("mapping file", "similar to")])
+    if running := progress_rows(report):
+        lines += ["progress:", *table(running, indent="  ", fit=True)]
+    commands = _next_commands(context, report, names)
+    lines += ["", "next:", *table([*commands, ("taoprof --help", "all commands")], indent="  ")]
+    data = {
+        "name": report.now.name,
+        "state": report.now.state,
+        "profiles": names,
+        "runs": [hold.id for hold in report.active.holds if hold.kind in OWN_KINDS],
+        "next": [command for command, _ in commands],
+    }
+    return Result(data, lines, messages=status_warnings(context, report))
+
+
+def _next_commands(context: Context, report: StatusReport, names: list[str]) -> list[tuple[str, str]]:
+    """Return the commands that go on from here, each with what it does; the most sensible one is the first."""
+    now, commands = report.now, []
+    runs = [hold for hold in report.active.holds if hold.kind == "run"]
+    if runs:
+        commands.append(("taoprof status --watch", "follow the runs"))
+    if not names:
+        return [*commands, *_first_profile(context, report)]
+    current = current_cache.own_profile(context) or now.name
+    if current not in names:
+        if now.state == "unmanaged" and not (report.similar and not report.similar[1]):
+            commands.append(("taoprof import --name NAME", "create a profile from what the file has now"))
+        last = report.similar[0] if report.similar else now.last
+        only = names[0] if len(names) == 1 else ""
+        return [*commands, (f"taoprof use {last if last in names else only}".rstrip(), "switch the file to a profile")]
+    if now.state == "drifted" and current == now.name:
+        if now.problem:
+            commands.append((f"taoprof check {current}", "see what is wrong with the profile"))
+        else:
+            commands.append((f"taoprof use {current}", "apply the changes of the profile to the file"))
+        return commands
+    if not runs:
+        commands.append((f"taoprof check {current}", "find mistakes before a container starts"))
+    commands.append((f"taoprof run {current} -- COMMAND", "train with this profile's own mapping"))
+    if len(names) > 1:
+        commands.append(("taoprof use", "choose another profile"))
+    return commands
+
+
+def _first_profile(context: Context, report: StatusReport) -> list[tuple[str, str]]:
+    """Return how to create the first profile: from what the file has, a notebook in the current folder, or nothing."""
+    commands = []
+    if report.now.state == "unmanaged":
+        commands.append(("taoprof import --name NAME", "create a profile from what the file has now"))
+    notebooks: list[str] = []
+    with suppress(OSError):  # another user's folder
+        notebooks = sorted(name for name in os.listdir(context.folder) if name.endswith(".ipynb"))
+    if notebooks:
+        from shlex import quote
+
+        file = notebooks[0] if len(notebooks) == 1 else "."
+        what = "create a profile from this notebook, which is not executed"
+        commands.append((f"taoprof import {quote(file)}", what if file != "." else "the same for all notebooks here"))
+    if not commands:
+        commands.append(("taoprof import NOTEBOOK", "create a profile from a notebook, which is not executed"))
+    return [*commands, ("taoprof new NETWORK", "create a profile for the project in this folder")]
