@@ -7,6 +7,7 @@ whl_instance.py, and types/task.py.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from taoprofiles.launcher.host import Host, runs_without_docker, skips_login
 from taoprofiles.launcher.location import Location
 from taoprofiles.launcher.prediction import RefusedError, StartLog
 from taoprofiles.launcher.versions import Behaviour
+from taoprofiles.masking import mask_command
 
 
 class Task(NamedTuple):
@@ -42,21 +44,42 @@ def find_task(behaviour: Behaviour, host: Host, arguments: list[str]) -> Task | 
         if (words[0] in GROUPS) is not behaviour.task_groups:
             raise RefusedError("SystemExit", f"invalid choice: '{words[0]}'", Location("command", 0), 2)
         return Task(words[-1], rest, "", "nvcr.io")
+    is_bare = runs_without_docker(host.environ, behaviour)
     tasks = known or {}
     key = tuple(words) if behaviour.task_groups else ("", *words)
     if len(words) == depth and key in tasks:
         registry, name = tasks[key]
         return Task(words[-1], rest, f"{registry}/{name}", registry)
-    if not words or words[0].startswith("-"):
+    if not words or (words[0] in HANDLERS and not is_bare):
         return None
-    groups = {group for group, _ in tasks} if behaviour.task_groups else set()
-    if words[0] in HANDLERS and not runs_without_docker(host.environ, behaviour):
+    choices = {group if behaviour.task_groups else name for group, name in tasks} or set(GROUPS)
+    if _shows_help(arguments, choices if is_bare else {*choices, *HANDLERS}, depth):
         return None
-    if words[0] not in groups:
-        raise RefusedError("SystemExit", f"invalid choice: '{words[0]}'", Location("command", 0), 2)
-    if len(words) == depth and not words[1].startswith("-"):
-        raise RefusedError("SystemExit", f"invalid choice: '{words[1]}'", Location("command", 1), 2)
-    return None
+    if is_bare:
+        message = "Task asked for wasn't implemented to run on WHL instance. " + words[-1]
+        if behaviour.task_groups and words[0] not in choices:
+            message = f"Task group asked for wasn't implemented to run on WHL instance: {words[0]}"
+        raise RefusedError("NotImplementedError", message, Location("command"))
+    if words[0] in choices:
+        return None  # 'tao model --nosuch': it does nothing
+    message = "The tasks provided must be in instance handlers tasks or supported DL tasks."
+    raise RefusedError("AssertionError", message, Location("command"))
+
+
+def _shows_help(arguments: list[str], choices: Collection[str], depth: int) -> bool:
+    """Return whether the launcher's argparse prints the help for arguments that name no task.
+
+    It skips every option that it does not know, and each other argument must be one of ``choices``, at any depth: the
+    parsers of the groups and tasks have the first parser as their parent. Raises RefusedError for one that is not.
+    """
+    for number, word in enumerate(arguments):
+        if word == "-h" or (len(word) > 2 and "--help".startswith(word)):
+            return True
+        is_option = word.startswith("-") and word != "-" and " " not in word
+        if not is_option and word not in choices:
+            message = f"invalid choice: '{mask_command(arguments)[number]}'"
+            raise RefusedError("SystemExit", message, Location("command", number), 2)
+    return len(arguments) < depth  # then the launcher adds --help
 
 
 def check_login(behaviour: Behaviour, host: Host, registry: str, log: StartLog) -> None:

@@ -119,26 +119,47 @@ def explain_task(
 
     ``words`` is the command.
     """
-    has_groups, arguments = context.behaviour.task_groups, list(words[1:])
+    has_groups, names = context.behaviour.task_groups, sorted({name for _, name in tasks})
+    early, arguments = _split_early(list(words[1:]), names)
+    launcher = f"launcher {context.behaviour.version}"
+    if not arguments:
+        arguments, early = early, []
     task, *rest = arguments[1:] if arguments[0] in GROUPS and len(arguments) > 1 else arguments
     program = "tao" if has_groups else words[0]  # 'tlt' is the program of older launchers
     if arguments[0] == "deploy" and not has_groups and context.behaviour.has_no_docker_mode:
         program = "tao-deploy"  # the program of 4.0.x
-    names = sorted({name for _, name in tasks})
     similar = [name for name in names if name.startswith(f"{task}_")] or difflib.get_close_matches(task, names, n=3)
     if task in names or not tasks:
         similar = [task]
-    launcher = f"launcher {context.behaviour.version}"
     forms = []
     for name in similar:
         group = next((group for group, task in tasks if task == name), "model")
-        corrected = [program, *([group] if has_groups else []), name, *rest]
+        corrected = [program, *([group] if has_groups else []), name, *rest, *early]
         forms.append(context.to_pasteable_command(corrected if mask_command(corrected) == corrected else corrected[:4]))
     hint = forms[0] if len(forms) == 1 else "one of: " + " | ".join(forms)
     if not forms:
         hint = f"{program} {'model ' if has_groups else ''}--help lists the tasks"
     what = f"{launcher} has no command '{' '.join(arguments[:2] if has_groups else arguments[:1])[:80]}'"
+    if early:
+        what = f"{launcher} takes no options before the task: '{' '.join(mask_command(early))[:80]}'"
     return Finding("launcher-refuses", "command", what, f"the launcher stops: {refusal.message}", hint, severity=ERROR)
+
+
+def _split_early(arguments: list[str], names: Collection[str]) -> tuple[list[str], list[str]]:
+    """Return the words in front of the group and the task, if these begin with an option, and the others.
+
+    ``names`` are the launcher's tasks; if they are not known, only options are in front.
+    """
+    early: list[str] = []
+    for starts in (GROUPS, ()):
+        at = 1 if arguments and arguments[0] in GROUPS and not starts else 0
+        if len(arguments) > at and arguments[at].startswith("-"):
+            while len(arguments) > at and arguments[at] not in names and arguments[at] not in starts:
+                is_certain = names or any(word in starts for word in arguments)
+                if not is_certain and not arguments[at].startswith("-"):
+                    break
+                early.append(arguments.pop(at))
+    return early, arguments
 
 
 def check_program(words: Sequence[str], context: CommandContext) -> Iterator[Finding]:

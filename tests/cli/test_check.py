@@ -113,6 +113,26 @@ TASKS = {
 }
 
 
+EARLY_OPTIONS = [
+    ("4.0.1", "tao --nosuch model detectnet_v2 train", "--nosuch", "tao detectnet_v2 train --nosuch"),
+    ("4.0.1", "tao --gpus=2 detectnet_v2 train", "--gpus=2", "tao detectnet_v2 train --gpus=2"),
+    ("6.26.3", "tao --nosuch detectnet_v2 train", "--nosuch", "tao model detectnet_v2 train --nosuch"),
+    ("6.26.3", "tao model --gpus=2 detectnet_v2 train", "--gpus=2", "tao model detectnet_v2 train --gpus=2"),
+    ("5.0.0", "tao -k secret-value model detectnet_v2 train", "-k ***", "tao model detectnet_v2 train"),
+]
+
+
+@pytest.mark.parametrize(("version", "words", "option", "corrected"), EARLY_OPTIONS)
+def test_an_option_in_front_of_the_task_is_refused(
+    home: Home, version: str, words: str, option: str, corrected: str
+) -> None:
+    """The launcher takes it for no option, and the words behind it for its task."""
+    home.mapping_file.write_text('{"Mounts": []}')
+    data = call(home, "--json", "check", "--launcher", version, "--", *words.split()).envelope["data"]
+    found = [(one["what"], one["hint"]) for one in data["findings"] if one["id"] == "launcher-refuses"]
+    assert found == [(f"launcher {version} takes no options before the task: '{option}'", corrected)]
+
+
 @pytest.mark.parametrize("version", TASKS)
 def test_a_form_that_the_launcher_does_not_have(home: Home, version: str) -> None:
     home.mapping_file.write_text('{"Mounts": []}')

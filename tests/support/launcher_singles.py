@@ -97,6 +97,7 @@ def singles() -> Iterator[Case]:
         yield fine._replace(override=table, environ={**BASE.environ, "TAO_DOCKER_DISABLE": "1"})
     for words in (*launcher_values.TASKS, *launcher_values.ODD_TASKS):
         yield fine._replace(words=words, rest=())
+        yield fine._replace(words=words, rest=(), environ={**BASE.environ, "TAO_DOCKER_DISABLE": "1"})
     for word in launcher_values.WORDS:
         yield fine._replace(rest=(word, "x"))
     for volume in launcher_values.VOLUMES:

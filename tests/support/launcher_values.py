@@ -174,6 +174,9 @@ TASKS = [("model", "unet"), ("model", "detectnet_v2"), ("model", "ssd")]
 ODD_TASKS: list[tuple[str, ...]] = [
     ("model", "nosuch"), ("nosuch", "unet"), ("model", "mine"), ("container_actions", "unet"), ("deploy", "unet"),
     ("dataset", "annotations"), ("list",), ("info",), ("--help",), (), ("model", "--help"),
+    ("--nosuch", "model", "unet", "train"), ("--nosuch", "unet", "train"), ("--gpus", "1", "model"), ("--nosuch",),
+    ("model", "--nosuch"), ("model", "--nosuch", "unet"), ("--nosuch", "-h", "unet"), ("--nosuch", "unet", "--he"),
+    ("--nosuch", "model"), ("model",), ("unet", "-x", "-"), ("--nosuch", "list"),
 ]  # fmt: skip
 VOLUMES = [
     "{root}/home/data:/data", "{root}/disk/data:/results", "{root}/nowhere:/x", "a:b", "{root}/home/link:/specs:ro",
