@@ -352,6 +352,11 @@ ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
         _argument("--image", "container image; default: the one in which the installed launcher runs the task"),
         _argument("--gpus", f"'all' (default), a count, {_INDICES} or 'none'", metavar="WHICH", default="all"),
     ),
+    "uninstall": (
+        _flag("--dry-run", "show what would be removed, and remove nothing"),
+        _flag("--state", "also delete the profiles, the history and the logs"),
+        _YES,
+    ),
     "service": (
         _argument(
             "action",

@@ -113,6 +113,10 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         ("taoprof service install", "install and start the guard"),
         ("taoprof service status", "whether it runs and starts at login"),
     ),
+    "uninstall": (
+        ("taoprof uninstall --dry-run", "what there is"),
+        ("taoprof uninstall", "ask, remove, and say how to remove the program"),
+    ),
 }
 """By command."""
 

@@ -55,6 +55,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "set up this machine": {
         "init": ("integration", "print the code that adds completion and a prompt to your shell"),
         "service": ("integration", "manage the background service that protects the mapping file"),
+        "uninstall": ("uninstall", "remove what taoprof has installed, and the profiles if you agree"),
     },
 }
 """By what people want, in the order of the help: each command, its module in ``commands/``, and its summary."""

@@ -108,6 +108,12 @@ class Service:
         status.GuardFiles(context).delete()
         return [f"service stopped and removed: {context.short(self.path)}"]
 
+    def is_installed(self) -> bool:
+        """Check whether there is a unit, and it is that of this HOME: the user has only one, in the real home."""
+        text = (files.read(self.path, _UNIT_LIMIT) or b"").decode(errors="replace")
+        homes = {environment_line(*item) for item in self._variables().items() if item[0] in ("HOME", "TAOPROF_HOME")}
+        return bool(text) and set(re.findall(r'^Environment="(?:TAOPROF_)?HOME=.*', text, re.M)) == homes
+
     def control(self, verb: str) -> None:
         """Start or stop it; a stopped one starts at the next login. Raises NotFoundError if it is not installed."""
         if self._state()["LoadState"] != "loaded":
@@ -149,13 +155,16 @@ class Service:
         # -P: files in the home must not replace modules. The interpreter's path, unlike the taoprofd script's, exists
         # in every kind of environment: pip, pipx, uv, venv, conda.
         command = " ".join(quote_exec_word(word) for word in (sys.executable, "-P", "-m", "taoprofiles.guard.daemon"))
+        lines = "".join(f"{environment_line(name, value)}\n" for name, value in self._variables().items())
+        text = text.replace("@TAOPROFD@", command).replace("@ENVIRONMENT@\n", lines)
+        return text.replace("@OPTIONS@", self._options(seal, restores))
+
+    def _variables(self) -> dict[str, str]:
         environ = self._context.environ
         variables = {name: environ[name] for name in FORWARDED_VARIABLES if environ.get(name)}
         if environ.get("HOME") and environ["HOME"] != self._home:
             variables["HOME"] = environ["HOME"]
-        lines = "".join(f"{environment_line(name, value)}\n" for name, value in variables.items())
-        text = text.replace("@TAOPROFD@", command).replace("@ENVIRONMENT@\n", lines)
-        return text.replace("@OPTIONS@", self._options(seal, restores))
+        return variables
 
     def _options(self, seal: bool | None, restores: int | None) -> str:
         """Return the options for ExecStart=, each with a blank before it; None: as in the installed unit."""

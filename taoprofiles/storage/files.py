@@ -149,6 +149,19 @@ def remove(path: str) -> None:
         sync_folder(os.path.dirname(path))
 
 
+def remove_folder(path: str) -> None:
+    """Delete a folder and all in it; of a symlink, only the symlink. Raises TaoprofError."""
+    import shutil
+
+    if os.path.islink(path):
+        return remove(path)
+    try:
+        shutil.rmtree(path)
+    except OSError as error:
+        raise to_taoprof_error(path, "remove the folder", error) from error
+    return None
+
+
 def rename(path: str, to: str) -> None:
     """Rename a file within its folder, durably. The caller has made sure that ``to`` is free. Raises TaoprofError."""
     try:

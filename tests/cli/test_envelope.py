@@ -51,6 +51,7 @@ DATA = {
     "init": {"shell", "script"},
     "schema": {"schema"},
     "kernel": {"action", "kernels"},
+    "uninstall": {"removed", "program", "dry_run"},
 }
 """What docs/reference/output.md says ``data`` holds. Keys may be added; then they are added here."""
 

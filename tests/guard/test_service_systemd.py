@@ -94,11 +94,12 @@ def test_start_stop_status_and_logs(guarded: Owner) -> None:
     assert any("guards ~/.tao_mounts.json" in line for line in guarded.json("service", "logs")["data"]["log"])
 
 
-def test_uninstall_leaves_nothing(owner: Owner) -> None:
+@pytest.mark.parametrize("words", [("service", "uninstall"), ("uninstall", "--yes")], ids=" ".join)
+def test_uninstall_leaves_nothing(owner: Owner, words: tuple[str, ...]) -> None:
     """Not a folder either; but the lock, which every command makes."""
     before = owner.tree()
     owner.taoprof("service", "install")
-    owner.taoprof("service", "uninstall")
+    owner.taoprof(*words)
     assert owner.show("LoadState", "ActiveState") == {"LoadState": "not-found", "ActiveState": "inactive"}
     left = owner.tree().keys() - before.keys()
     state = ".local/state/taoprofiles"

@@ -39,6 +39,7 @@ STEADY = (
     (re.compile(r"(\bhold|--release) [2-9a-z]{5}\b"), r"\1 7k2mq"),
     (re.compile(r"(?m)^(  )[2-9a-z]{5}(  \S+ +manual )"), r"\g<1>7k2mq\2"),
     (re.compile(r"(?m)^[2-9a-z]{5}($|: exit status)"), r"7k2mq\1"),
+    (re.compile(r"\S+/bin/python\S*(?= -m pip uninstall)"), "/home/ana/tao/bin/python"),
     (re.compile(rf"@{re.escape(os.uname().nodename)}\b"), "@lab1"),
 )
 """What differs from run to run, and what the pages show for it."""

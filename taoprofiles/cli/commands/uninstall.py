@@ -1,0 +1,215 @@
+"""uninstall."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any, NamedTuple
+
+from taoprofiles.cli import prompts
+from taoprofiles.cli.output import Declined, Result, print_progress, table
+from taoprofiles.errors import HeldError, TaoprofError, UsageError
+from taoprofiles.guard import status
+from taoprofiles.guard.service import Service
+from taoprofiles.holds.hold import shorten_command
+from taoprofiles.holds.manage import active_holds
+from taoprofiles.profiles import kernels
+from taoprofiles.profiles.store import Store
+from taoprofiles.storage import atomic, files
+from taoprofiles.storage.locks import Lock
+from taoprofiles.storage.paths import Context
+
+_START_FILES = (".bashrc", ".bash_profile", ".profile", ".zshrc", ".zprofile")
+_START_LIMIT = 4 << 20
+_INIT = re.compile(rb"\s*(eval \"\$\(taoprof init (bash|zsh)\)\"|taoprof init fish \| source)\s*(#.*)?")
+"""The line that docs/how-to/shells.md gives for a shell's start file."""
+_END_TIMEOUT = 10.0
+"""Seconds that a guard gets to end."""
+
+
+class _Part(NamedTuple):
+    """Something that taoprof installed, and how to remove it."""
+
+    kind: str
+    path: str
+    what: str
+    remove: Callable[[], object]
+
+
+def uninstall_command(context: Context, args: argparse.Namespace) -> Result:
+    _refuse_if_in_use(context)
+    messages: list[str] = []
+    parts, state = [*_guard(context), *_kernels(context), *_start_files(context, messages)], _state(context)
+    if args.dry_run:
+        state = [part._replace(what=f"{part.what}, only if you agree") for part in state]
+        removed, heading = [*parts, *state], "would remove:"
+    else:
+        delete_state = _ask(context, parts, state, args)
+        removed, heading = [], "removed:"
+        for part in [*parts, *(state if delete_state else [])]:
+            try:
+                part.remove()
+                removed.append(part)
+            except TaoprofError as error:  # such as a service without its systemd: the rest is removed all the same
+                messages.append(f"warning: {context.short(part.path)} was not removed: {error.message}")
+    failed = any(message.startswith("warning: ") for message in messages)
+    lines = _lines(heading, context, removed) if removed else [] if failed else ["nothing is left to remove"]
+    kept = [part.path for part in _state(context)] + [context.mapping_file] * os.path.lexists(context.mapping_file)
+    if kept and not args.dry_run:
+        lines.append(f"not removed: {', '.join(map(context.short, kept))}")
+    lines.append(f"to remove the program: {program_line()}")
+    data = {
+        "dry_run": args.dry_run,
+        "removed": [{"kind": part.kind, "path": part.path, "what": part.what} for part in removed],
+        "program": program_line(),
+    }
+    return Result(data, lines, messages=messages, status=int(failed))
+
+
+def _ask(context: Context, parts: list[_Part], state: list[_Part], args: argparse.Namespace) -> bool:
+    """Ask what to remove; return whether the state is deleted too. Raises Declined, UsageError without a terminal."""
+    if args.yes:
+        return bool(args.state and state)
+    if not prompts.can_ask():
+        raise UsageError("nobody can be asked what to remove", hint="taoprof uninstall --yes; to see what: --dry-run")
+    asked = [*parts, *(state if args.state else [])]
+    if asked:
+        _show("to be removed:", context, asked)
+        if not prompts.confirm("Remove this?"):
+            raise Declined("nothing was removed")
+    if args.state or not state:
+        return bool(state)
+    _show("only if you agree:", context, state)
+    return prompts.confirm("Also remove this? It cannot be restored.")
+
+
+def _refuse_if_in_use(context: Context) -> None:
+    """Raise HeldError for work that needs the state: its mounts file, its record, its place in the queue."""
+    if not os.path.lexists(context.state):
+        return
+    from taoprofiles.holds.waiting import waiting_commands
+
+    holds = [hold for hold in active_holds(context).holds if hold.kind != "found"]
+    waiting = [f"{shorten_command(c.request.command)}   waits, pid {c.pid}" for c in waiting_commands(context)]
+    if holds or waiting:
+        raise HeldError(
+            "cannot uninstall: taoprof is in use",
+            problems=[*(hold.line() for hold in holds), *waiting],
+            hint="nothing was changed. To end this work: taoprof stop ID, taoprof release ID",
+            holds=holds,
+        )
+
+
+def _guard(context: Context) -> list[_Part]:
+    service = Service(context)
+    if service.is_installed():
+        return [_Part("service", service.path, "the guard", service.uninstall)]
+    guard = status.read_status(context)
+    if guard is None:
+        return []
+    return [
+        _Part("guard", "", f"started without systemd, pid {guard['pid']}", lambda: _end_guard(context, guard["pid"]))
+    ]
+
+
+def _end_guard(context: Context, pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+    end = time.monotonic() + _END_TIMEOUT
+    while status.read_status(context) is not None:
+        if time.monotonic() > end:
+            raise TaoprofError(f"the guard, pid {pid}, does not end", hint=f"kill -9 {pid}, then: taoprof uninstall")
+        time.sleep(0.02)
+
+
+def _kernels(context: Context) -> list[_Part]:
+    def part(kernel: dict[str, Any]) -> _Part:
+        folder = os.path.dirname(kernel["path"])
+        name = kernels.display_name(kernel["profile"])
+        return _Part("kernel", kernel["path"], name, lambda: kernels.remove(context, kernel["profile"], [folder]))
+
+    return [part(kernel) for kernel in kernels.installed(context, kernels.known_folders(context))]
+
+
+def _state(context: Context) -> list[_Part]:
+    count = len(Store(context).names())
+    parts = [
+        _Part(
+            "profiles",
+            context.config,
+            f"{count} profile{'' if count == 1 else 's'}",
+            partial(files.remove_folder, context.config),
+        ),
+        _Part("state", context.state, "history, logs and caches", partial(_remove_state, context)),
+    ]
+    return [part for part in parts if os.path.lexists(part.path)]
+
+
+def _remove_state(context: Context) -> None:
+    if (guard := status.read_status(context)) is not None:
+        raise TaoprofError(f"the guard is running (pid {guard['pid']})")
+    with Lock(context.lock):
+        _refuse_if_in_use(context)
+        files.remove_folder(context.state)
+
+
+def _start_files(context: Context, messages: list[str]) -> list[_Part]:
+    """Return the lines with ``taoprof init`` in the shells' start files; other lines about taoprof are reported."""
+    environ = context.environ
+    fish = os.path.join(environ.get("XDG_CONFIG_HOME") or os.path.join(context.home, ".config"), "fish/config.fish")
+    folders = [context.home, *filter(None, [environ.get("ZDOTDIR")])]
+    paths = [os.path.join(folder, name) for folder in dict.fromkeys(folders) for name in _START_FILES]
+    parts = []
+    for path in [*paths, fish]:
+        content, _ = files.try_read(path, _START_LIMIT)
+        for number, line in enumerate(content.splitlines(), 1):
+            if _INIT.fullmatch(line):
+                what = f"line {number}: {line.decode().strip()}"
+                parts.append(_Part("completion", path, what, partial(_remove_init, path)))
+            elif b"taoprof" in line.lower() and not line.lstrip().startswith(b"#"):  # not shown: it may have a key
+                messages.append(f"{context.short(path)}, line {number}, also names taoprof, and stays")
+    return parts
+
+
+def _remove_init(path: str) -> None:
+    lines = (files.read(path, _START_LIMIT) or b"").splitlines(keepends=True)
+    kept = [line for line in lines if not _INIT.fullmatch(line.rstrip(b"\r\n"))]
+    if kept != lines:
+        atomic.replace(path, b"".join(kept))
+
+
+def program_line() -> str:
+    """Return the command that removes the program, by what has installed it: pipx, uv or pip."""
+    import json
+    from importlib import metadata
+
+    if os.path.exists(os.path.join(sys.prefix, "uv-receipt.toml")):
+        return "uv tool uninstall taoprofiles"
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        with open(os.path.join(sys.prefix, "pipx_metadata.json"), encoding="utf-8") as file:
+            main = json.load(file)["main_package"]["package"]
+        return "pipx uninstall taoprofiles" if main == "taoprofiles" else f"pipx uninject {main} taoprofiles"
+    installer = (metadata.distribution("taoprofiles").read_text("INSTALLER") or "").strip()
+    python = shlex.quote(sys.executable)
+    return (
+        f"uv pip uninstall --python {python} taoprofiles"
+        if installer == "uv"
+        else f"{python} -m pip uninstall taoprofiles"
+    )
+
+
+def _lines(heading: str, context: Context, parts: list[_Part]) -> list[str]:
+    return [heading, *table([(part.kind, context.short(part.path), part.what) for part in parts], indent="  ")]
+
+
+def _show(heading: str, context: Context, parts: list[_Part]) -> None:
+    for line in _lines(heading, context, parts):
+        print_progress(line)
