@@ -149,8 +149,8 @@ def remove(context: Context, name: str, *, force: bool) -> None:
         History(context).record_and(entries, lambda: files.remove(store.path(name)))
 
 
-def set_keys(context: Context, name: str, settings: Mapping[str, str | None]) -> None:
-    """Set keys of a profile in its file, keeping comments and order; None removes a key.
+def set_keys(context: Context, name: str, settings: Mapping[str, str | None]) -> bool:
+    """Set keys of a profile in its file, keeping comments and order; None removes a key. Return whether it changed.
 
     A key is one of the format ("project_dir", "docker.shm_size") or the name of a variable. Raises UsageError for any
     other key, InvalidProfileError if the result is not valid.
@@ -172,6 +172,7 @@ def set_keys(context: Context, name: str, settings: Mapping[str, str | None]) ->
             raise
         _check_paths(store, name, before, text)
         _replace(context, "set", name, before, text)
+    return before != text
 
 
 def _check_paths(store: Store, name: str, before: bytes, text: bytes) -> None:

@@ -9,6 +9,7 @@ from taoprofiles.errors import InvalidStateError
 TYPE_CHECKING = False  # for the prompt: importing typing would take 5 ms
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pwd import struct_passwd
 
 MAPPING_FILE = ".tao_mounts.json"
 """The launcher's name for it: ``DOCKER_MOUNT_FILE`` in nvidia_tao_cli's docker_handler.py."""
@@ -57,12 +58,8 @@ class Context:
     @property
     def gid(self) -> int:
         """The user's primary group. The group of this process may be another one, as after 'newgrp docker'."""
-        import pwd
-
-        try:
-            return pwd.getpwuid(self.uid).pw_gid
-        except KeyError:
-            return os.getgid()
+        account = _account(self.uid)
+        return account.pw_gid if account else os.getgid()
 
     @property
     def folder(self) -> str:
@@ -78,8 +75,12 @@ class Context:
 
     @property
     def user(self) -> str:
-        """The user's name in records."""
-        return self.environ.get("USER") or self.environ.get("LOGNAME") or f"uid {self.uid}"
+        """The user's name in records. A container, or a job of a service, may have no variable with it."""
+        name = self.environ.get("USER") or self.environ.get("LOGNAME")
+        if name:
+            return name
+        account = _account(self.uid)
+        return account.pw_name if account else f"uid {self.uid}"
 
     def expand_user(self, path: str) -> str:
         """Return ``path`` with a leading ``~`` or ``~user`` expanded."""
@@ -93,6 +94,15 @@ class Context:
     def short(self, path: str) -> str:
         """Return ``path`` with ``~`` for the home, for messages."""
         return "~" + path[len(self.home) :] if self.home != "/" and is_inside(path, self.home) else path
+
+
+def _account(uid: int) -> struct_passwd | None:
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid)
+    except KeyError:  # a container started with --user
+        return None
 
 
 def to_bytes(text: str) -> bytes:

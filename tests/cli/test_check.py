@@ -343,6 +343,14 @@ def test_set_says_what_is_wrong_with_a_setting(home: Home, setting: str, message
     assert message in done.err
 
 
+def test_set_says_when_nothing_has_changed(home: Home) -> None:
+    profile(home, "p")
+    for words in (("A=5",), ("--unset", "A")):
+        assert call(home, "set", "p", *words).out == "profile 'p' changed: A\n"
+        if words[0] == "A=5":
+            assert call(home, "set", "p", *words).out == "profile 'p' not changed: it has these settings already\n"
+
+
 def test_set_says_that_the_mapping_file_does_not_have_the_change(home: Home) -> None:
     profile(home, "p")
     assert call(home, "set", "p", "docker.shm_size=2G").err == ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 from taoprofiles.errors import TaoprofError
 from taoprofiles.storage import atomic, files
+from taoprofiles.storage.paths import Context
 from taoprofiles.switching import status, switch
 from tests.support.home import Home
 
@@ -308,3 +310,13 @@ def test_use_in_a_shell_that_has_another_profiles_variables(home: Home) -> None:
     for environ in ({}, {"NUM_GPUS": "2"}):
         assert "this shell" not in home.run("use", "one", environ=environ, check=True).stderr
     assert "this shell" not in home.run("use", "one", environ=variables, check=True).stderr
+
+
+@pytest.mark.parametrize("environ", [{}, {"LOGNAME": "ana"}, {"USER": "ana", "LOGNAME": "bob"}])
+def test_the_history_names_the_user_also_in_a_job_of_cron(home: Home, environ: dict[str, str]) -> None:
+    """Its environment may have no USER: then it is the name of the account."""
+    home.profile("a")
+    names = {name: value for name, value in home.environ.items() if name not in ("USER", "LOGNAME")}
+    switch.switch_profile(Context(names | environ), "a")
+    expected = "ana" if environ else pwd.getpwuid(os.getuid()).pw_name
+    assert home.json("history")["data"]["entries"][-1]["by"].startswith(f"{expected}@")

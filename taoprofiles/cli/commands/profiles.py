@@ -80,8 +80,10 @@ def set_command(context: Context, args: argparse.Namespace) -> Result:
         settings[key] = value
     if not settings:
         raise UsageError("nothing to set", hint=f"for example: taoprof set {args.name} NUM_GPUS=2")
-    manage.set_keys(context, args.name, settings)
+    is_changed = manage.set_keys(context, args.name, settings)
     line = f"profile '{args.name}' changed: {', '.join(settings)}"
+    if not is_changed:
+        line = f"profile '{args.name}' not changed: it has these settings already"
     with after_change(f"profile '{args.name}' was changed"):
         messages = _describe_problems(context, args.name, settings)
         entry = manage.active_entry(context)  # the active profile is not read if it is another one
