@@ -33,8 +33,13 @@ SIZE_LIMIT = 4 << 20
 """Bytes of the journal, some 12,000 entries; a longer one is compacted."""
 CONTENT_LIMIT = 16 << 20
 """Bytes of a stored content: earlier versions took mapping files of that size."""
-KEPT_ENTRIES = 5000
-"""Number of entries that a compaction keeps, with all their contents."""
+KEPT_SIZE = SIZE_LIMIT - (128 << 10)
+"""Bytes of the newest entries that a compaction keeps, with all their contents.
+
+Some 400 entries are dropped at a time, because all other commands wait until their contents are deleted.
+"""
+_DELETED_CONTENTS = 1000
+"""Number of contents that a compaction deletes at most; the next one goes on."""
 
 
 class Entry(NamedTuple):
@@ -199,7 +204,7 @@ class History:
         """Compact a long journal, unless something is held: the mapping that it needs may be an old one."""
         try:
             if os.stat(self._context.history).st_size > SIZE_LIMIT and not self._has_hold_records():
-                self.compact(KEPT_ENTRIES, digests)
+                self.compact(KEPT_SIZE, digests, limit=_DELETED_CONTENTS)
         except (OSError, TaoprofError):
             pass  # tried again with the next entry
 
@@ -207,23 +212,24 @@ class History:
         folder = self._context.holds
         return os.path.isdir(folder) and any(name.endswith(".json") for name in os.listdir(folder))
 
-    def compact(self, keep: int, digests: set[str | None] | None = None) -> None:
-        """Drop all but the ``keep`` newest entries, and the contents that only dropped ones have. Needs the lock.
+    def compact(self, size: int, digests: set[str | None] | None = None, *, limit: int | None = None) -> None:
+        """Drop all but the newest entries, of ``size`` bytes, and the contents that only dropped ones have.
 
         Of older ones stay, marked as ``dropped``, the last use of each profile, without contents, and the last change
-        of the mapping file, with the content after it; also the contents ``digests``, of entries that follow. Raises
-        TaoprofError.
+        of the mapping file, with the content after it; also the contents ``digests``, of entries that follow. At most
+        ``limit`` contents are deleted now. Needs the lock. Raises TaoprofError.
         """
         last_mapping, kept = None, list[Entry]()
         used_profiles: set[str | None] = set()
         names: dict[str, str] = {}  # of the dropped renames: the kept ones apply to what is written here
-        for number, (entry, today, took_effect) in enumerate(self._timeline(files.read_mapping_file(self._context))):
+        for entry, today, took_effect in self._timeline(files.read_mapping_file(self._context)):
             is_last = last_mapping is None and took_effect and entry.target == "mapping"
             last_mapping = entry if is_last else last_mapping
             is_use = entry.action == "use" and took_effect and today not in used_profiles
             used_profiles |= {today} if is_use else set()
-            if number < keep:
-                kept.append(entry._replace(done=took_effect))
+            whole = entry._replace(done=took_effect)
+            if size >= 0 and (size := size - len(_line(whole))) >= 0:
+                kept.append(whole)
                 continue
             profile = names.get(entry.profile or "", entry.profile)
             if is_last or is_use:
@@ -236,9 +242,9 @@ class History:
         best_effort.unlink_quietly(self._context.index)  # it has an offset in the journal
         atomic.replace(self._context.history, b"".join(map(_line, reversed(kept))))
         used = {digest for entry in kept for digest in (entry.before, entry.after)} | (digests or set())
-        for name in os.listdir(self._context.objects) if os.path.isdir(self._context.objects) else ():
-            if name not in used:
-                best_effort.unlink_quietly(os.path.join(self._context.objects, name))
+        stored = os.listdir(self._context.objects) if os.path.isdir(self._context.objects) else []
+        for name in [name for name in stored if name not in used][:limit]:
+            best_effort.unlink_quietly(os.path.join(self._context.objects, name))
 
     def newest_first(self) -> Iterator[Entry]:
         """Yield the entries, the newest first, reading no more of the file than needed."""

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,6 @@ def test_damaged_content_is_stored_again(used: Home) -> None:
 @pytest.fixture
 def long(used: Home, monkeypatch: pytest.MonkeyPatch) -> Home:
     """A journal that the next entry compacts to three, before which c was used once and another program wrote."""
-    monkeypatch.setattr(journal, "KEPT_ENTRIES", 3)
     used.run("use", "c", check=True)
     used.mapping_file.write_bytes(FOREIGN)
     used.run("use", "a", check=True)
@@ -125,7 +125,15 @@ def long(used: Home, monkeypatch: pytest.MonkeyPatch) -> Home:
     for number in range(5):
         used.run("set", "a", f"NUM_GPUS={number}", check=True)
     monkeypatch.setattr(journal, "SIZE_LIMIT", 100)
+    monkeypatch.setattr(journal, "KEPT_SIZE", size_of_newest(used, 3))
     return used
+
+
+def size_of_newest(home: Home, number: int) -> int:
+    """Return how many bytes the newest entries have in the journal."""
+    lines = (home.state / "history.jsonl").read_bytes().splitlines(keepends=True)
+    sizes = [len(line) for line in lines if b'"action"' in line]
+    return sum(sizes[-number:]) if number else 0
 
 
 def test_compaction(long: Home, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,8 +173,24 @@ def test_a_journal_of_100000_entries(used: Home) -> None:
     journal_file = used.state / "history.jsonl"
     journal_file.write_text(journal_file.read_text() + line * 100_000)
     used.run("use", "a", check=True)
-    assert journal_file.stat().st_size < 2 << 20
+    assert journal_file.stat().st_size < 4 << 20
     assert used.run("current").stdout == "a\n"
+
+
+def test_a_compaction_deletes_not_everything_at_once(long: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All other commands wait for it."""
+    monkeypatch.setattr(journal, "_DELETED_CONTENTS", 2)
+    stored = [len(list((long.state / "objects").iterdir()))]
+    for number in range(10, 20):
+        long.run("set", "a", f"NUM_GPUS={number}", check=True)
+        stored.append(len(list((long.state / "objects").iterdir())))
+    changes = [after - before for before, after in pairwise(stored)]
+    assert min(changes) == -1, "each 'set' stores one and deletes two"
+    assert stored[-1] == stored[-2]
+    entries = long.json("history", "--all")["data"]["entries"]
+    assert {entry[side] for entry in entries for side in ("before", "after")} - {None} == {
+        path.name for path in (long.state / "objects").iterdir()
+    }
 
 
 def test_purged_secrets(used: Home) -> None:
@@ -261,7 +285,7 @@ def test_compaction_keeps_names_that_were_used_again(used: Home, monkeypatch: py
 
         before = uses()
         entries = used.json("history", "--all")["data"]["entries"]
-        History(used.context).compact(keep)
+        History(used.context).compact(size_of_newest(used, keep))
         assert uses() == before
         assert [e["profile"] for e in used.json("history")["data"]["entries"]][:keep] == [
             e["profile"] for e in entries

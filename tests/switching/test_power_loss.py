@@ -57,7 +57,7 @@ def linked(home: Home) -> None:
 
 COMPACTING = f"""\
 from taoprofiles.storage import journal
-journal.SIZE_LIMIT = journal.KEPT_ENTRIES = 1
+journal.SIZE_LIMIT, journal.KEPT_SIZE = 1, 500
 {power_loss.COMMAND}"""
 
 CASES: dict[str, tuple[Callable[[Home], None], list[str], str]] = {
