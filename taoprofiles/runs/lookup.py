@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 
 from taoprofiles.errors import NotFoundError, TaoprofError, UsageError
 from taoprofiles.holds.hold import OWN_KINDS, Hold
@@ -24,19 +25,46 @@ class WaitTimeoutError(TaoprofError):
     status = 124
 
 
-def all_runs(context: Context) -> Iterator[Hold]:
-    """Yield every run: the active ones first, then the ended ones, the newest first."""
-    yield from (hold for hold in reversed(active_holds(context).holds) if hold.kind in OWN_KINDS)
-    yield from HoldRecords(context).ended_runs()
+def all_runs(context: Context, wrote: Callable[[list[str]], bool] | None = None) -> Iterator[Hold]:
+    """Yield every run: the active ones first, then the ended ones, the newest first.
+
+    With ``wrote`` only those for whose results folders it is true.
+    """
+    for hold in reversed(active_holds(context).holds):
+        if hold.kind in OWN_KINDS and (wrote is None or wrote(hold.results)):
+            yield hold
+    yield from HoldRecords(context).ended_runs(wrote=wrote)
+
+
+def runs_since(context: Context, oldest: float) -> Iterator[Hold]:
+    """Yield the runs that were started at ``oldest`` or later, the newest first; no more of the journal is read."""
+    for run in all_runs(context):
+        if run.ended is not None and run.ended < oldest:
+            break  # those that follow ended before
+        if run.since >= oldest:
+            yield run
 
 
 def find_run(context: Context, word: str) -> Hold:
     """Return the run that ``word`` means: an id, the name of a profile (its newest run), or as ``match_id``."""
     # Records first: a run that ends meanwhile is in both. One that nobody has recorded as ended yet is not active.
-    known = [*HoldRecords(context).all({}), *HoldRecords(context).ended_runs()]
-    runs = [run for run in known if run.kind == "run"]
-    of_profile = [run for run in runs if run.profile == word]
-    return max(of_profile, key=lambda run: run.since) if of_profile else match_id(runs, word)
+    active = [run for run in HoldRecords(context).all({}) if run.kind == "run"]
+    meant = [run for run in active if word in ("-", run.profile)]
+    ended = (run for run in HoldRecords(context).ended_runs("" if word == "-" else word) if run.kind == "run")
+    meant += _may_be_newest(run for run in ended if word in ("-", run.profile))
+    if meant:
+        return max(meant, key=lambda run: run.since)
+    return match_id([*active, *(run for run in HoldRecords(context).ended_runs(word) if run.kind == "run")], word)
+
+
+def _may_be_newest(ended: Iterable[Hold]) -> Iterator[Hold]:
+    """Yield the runs of which one has started last; ``ended`` begins with the one that ended last."""
+    newest = 0.0
+    for run in ended:
+        if (run.ended or 0.0) < newest:
+            break
+        yield run
+        newest = max(newest, run.since)
 
 
 def match_id(runs: Iterable[Hold], word: str) -> Hold:
@@ -69,7 +97,7 @@ def ended_run(context: Context, run: Hold) -> Hold | None:
             return None
         if active_holds(context).find(run.id) is not None:  # records the end of a run whose processes were killed
             return None
-    recorded = next((ended for ended in HoldRecords(context).ended_runs() if ended.id == run.id), None)
+    recorded = next((ended for ended in HoldRecords(context).ended_runs(run.id) if ended.id == run.id), None)
     if recorded is None:
         run.ended = time.time()
     return recorded or run
@@ -86,21 +114,21 @@ def wait_for_end(context: Context, run: Hold, *, end: float = float("inf")) -> H
     return ended
 
 
-def runs_writing(context: Context, path: str) -> list[Hold]:
-    """Return the runs that wrote to ``path``, the newest first: those with a results folder around or inside it.
+def runs_writing(context: Context, path: str, limit: int | None = None) -> list[Hold]:
+    """Return the ``limit`` newest runs that wrote to ``path``: those with a results folder around or inside it.
 
     A launcher that failed without a container wrote nothing. Raises NotFoundError if there is no such path, nor a run
     that wrote it.
     """
     real = next(real_paths([os.path.expanduser(path)]))
-    runs = [run for run in all_runs(context) if _may_have_written(run) and _writes_to(run, real)]
+
+    def wrote(results: list[str]) -> bool:
+        return any(is_inside(real, folder) or is_inside(folder, real) for folder in real_paths(results))
+
+    runs = list(islice(filter(_may_have_written, all_runs(context, wrote)), limit))
     if not runs and answers(os.path.lexists, [real]).get(real) is False:
         raise NotFoundError(f"no such file or folder: '{real}'")
     return runs
-
-
-def _writes_to(run: Hold, real: str) -> bool:
-    return any(is_inside(real, folder) or is_inside(folder, real) for folder in real_paths(run.results))
 
 
 def _may_have_written(run: Hold) -> bool:

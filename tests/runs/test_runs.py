@@ -13,6 +13,8 @@ from unittest import mock
 
 import pytest
 
+from taoprofiles.holds import records
+from taoprofiles.holds.hold import Hold
 from taoprofiles.runs import run as runs
 from taoprofiles.system import processes
 from tests.support.commands import Terminal, one_clear_error
@@ -456,6 +458,33 @@ def test_history_of_a_path_lists_the_runs_that_wrote_there(sandbox: Sandbox) -> 
     assert "/workspace/tao-experiments" in text
     assert sandbox.run("history", str(sandbox.root / "projects/b")).stdout.startswith("no recorded run wrote to")
     one_clear_error(sandbox.run("history", str(project / "missing")), 4)
+
+
+def test_of_many_runs_few_are_read(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading 100,000 takes seconds."""
+    folder = sandbox.root / "projects/a/results"
+    folder.mkdir()
+    sandbox.run("run", "a", "--", "true", check=True)
+    journal = sandbox.state / "runs.jsonl"
+    run = json.loads(journal.read_text()) | {"profile": "b", "results": [str(folder)]}
+    wanted = run | {"id": "wanted", "profile": "a", "results": [str(sandbox.root / "projects/b")]}
+    others = [run | {"id": f"r{number}", "since": run["since"] + number, "ended": run["ended"] + number + 1}
+              for number in range(1000)]  # fmt: skip
+    journal.write_text("".join(json.dumps(line) + "\n" for line in [wanted, *others]) + '"results": [, "gpus": \n')
+    parsed, parse = iter(range(40)), records._parse
+
+    def parse_few(line: bytes, path: str) -> Hold | None:
+        next(parsed)
+        return parse(line, path)
+
+    monkeypatch.setattr(records, "_parse", parse_few)
+    assert len(sandbox.json("history")["data"]["runs"]) == 20
+    found = sandbox.json("history", str(sandbox.root / "projects/b"))["data"]["runs"]
+    assert [one["id"] for one in found] == ["wanted"]
+    assert len(sandbox.json("history", str(folder))["data"]["runs"]) == 20
+    for word, id_ in {"-": "r999", "b": "r999", "a": "wanted", "wan": "wanted", "r77": ""}.items():
+        done = sandbox.run("wait", word)
+        assert done.stdout == (f"{id_}: exit status 0\n" if id_ else ""), done.stderr
 
 
 def test_secrets_in_commands_are_not_recorded(sandbox: Sandbox) -> None:

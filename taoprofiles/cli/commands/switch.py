@@ -183,7 +183,7 @@ def history_command(context: Context, args: argparse.Namespace) -> Result:
 
     entries, interrupted = _entries(context, None if args.all else SHOWN_ENTRIES)
     oldest = 0.0 if args.all or not entries else entries[-1].time
-    runs = [run for run in lookup.all_runs(context) if run.since >= oldest][: None if args.all else SHOWN_ENTRIES]
+    runs = list(islice(lookup.runs_since(context, oldest), None if args.all else SHOWN_ENTRIES))
     data = {
         "entries": [_entry_data(entry, took_effect=entry.id not in interrupted) for entry in entries],
         "runs": [run.as_dict() for run in runs],
@@ -212,7 +212,7 @@ def _history_of_path(context: Context, args: argparse.Namespace) -> Result:
     from taoprofiles.runs import lookup
 
     path = next(real_paths([os.path.expanduser(args.path)]))
-    runs = lookup.runs_writing(context, args.path)
+    runs = lookup.runs_writing(context, args.path, None if args.all else SHOWN_ENTRIES)
     lines = []
     for run in runs[: None if args.all else 5]:
         outcome = "still running" if run.ended is None else exit_status(run)
