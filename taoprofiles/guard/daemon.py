@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 from taoprofiles.errors import BusyError, TaoprofError, reason_of
 from taoprofiles.guard import status
@@ -119,6 +120,7 @@ class Daemon:
         self._watcher = MappingWatcher(context, self._queue)
         self._launchers: set[tuple[int, int | None]] = set()
         self._pidfds: dict[tuple[int, int], int] = {}
+        self._ended: set[tuple[int, int]] = set()
         self._stop_requested = self._is_recovered = False
         self._problem = self._status = ""
         watchdog = self._notifier.watchdog
@@ -259,18 +261,22 @@ class Daemon:
         return True
 
     def _watch_processes(self) -> None:
-        """Open a pidfd of each process whose end may be the end of a hold, and close the others."""
+        """Open a pidfd of each process whose end may be the end of a hold, and close the others.
+
+        One that ended during the check causes another check, but only one: a hold may outlive its process.
+        """
         limit = min(PIDFDS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
-        wanted = set(self._guard.watched_processes()[:limit])
+        watched = set(self._guard.watched_processes())
+        ended = {process for process in watched if not processes.alive(*process)}
+        if not ended <= self._ended:
+            self._queue.put("ended")
+        self._ended = ended
+        wanted = set(list(watched - ended)[:limit])
         for process in self._pidfds.keys() - wanted:
             os.close(self._pidfds.pop(process))
         for process in wanted - self._pidfds.keys():
-            try:
+            with suppress(OSError):  # no descriptor is available, or it ends just now: the next tick notices the end
                 self._pidfds[process] = os.pidfd_open(process[0])
-            except ProcessLookupError:
-                self._queue.put("ended")  # between the search and now
-            except OSError:
-                pass  # no descriptor is available: the next tick notices the end
 
 
 if __name__ == "__main__":

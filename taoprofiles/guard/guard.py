@@ -256,15 +256,18 @@ class Guard:
             return []  # another program wrote the file, in a form that the launcher itself refuses
 
     def watched_processes(self) -> list[tuple[int, int]]:
-        """Return pid and start time of one process of this host for each hold; its end may be the end of the hold."""
+        """Return pid and start time of one process of this host for each hold; its end may be the end of the hold.
+
+        Processes that have ended since the last check are included.
+        """
         host = processes.host_id()
         here = [hold for hold in self.holds if hold.host_id == host]
-        watched = {hold.id: (hold.pid, hold.start) for hold in here if processes.alive(hold.pid, hold.start)}
-        orphaned = {hold.id for hold in here if hold.kind in OWN_KINDS and hold.id not in watched}
+        watched = {hold.id: (hold.pid, hold.start) for hold in here if hold.pid}
+        orphaned = {hold.id for hold in here if hold.kind in OWN_KINDS and not processes.alive(hold.pid, hold.start)}
         if orphaned:
             for pid, tag in processes.with_variable(self._context.uid, RUN_VARIABLE):
                 if tag in orphaned:
-                    watched.setdefault(tag, (pid, processes.start_time(pid) or 0))
+                    watched[tag] = pid, processes.start_time(pid) or 0
         return list(watched.values())
 
     def next_check(self) -> float:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+import signal
 import subprocess
 import time
 
 import pytest
 
+from taoprofiles.guard.daemon import Daemon
+from taoprofiles.guard.guard import Guard, Options
 from taoprofiles.holds import manage
 from taoprofiles.storage.journal import History
+from taoprofiles.storage.paths import Context
 from tests.support.commands import call
 from tests.support.engine import until
 from tests.support.guard_process import FOREIGN, GuardProcess, held, is_sealed, replaced
@@ -44,6 +49,35 @@ def test_sealed_while_held_and_for_no_moment_longer(sandbox: Sandbox) -> None:
         until(lambda: not is_sealed(sandbox.mapping_file), "it is not sealed", details=guard.log_text)
         assert sandbox.mapping_file.stat().st_mode & 0o777 == 0o640
         until(lambda: guard.status == "watching 'a': not in use", "it tells that nothing holds")
+
+
+def test_the_end_of_work_during_a_check_causes_one_more_check(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The check has just found it active, so that nothing else would say that it ended until the next tick."""
+    monkeypatch.setattr(logging.getLogger("taoprofiles.guard"), "handlers", [])
+    daemon = Daemon(Context(sandbox.environ), Options())
+    monkeypatch.setattr(daemon._watcher, "arm", lambda: None)
+    try:
+        tao, process = sandbox.plain()
+        check, checks = Guard.check, []
+
+        def check_and_end(guard: Guard, *words: object) -> None:
+            check(guard, *words)  # type: ignore[arg-type]
+            checks.append(len(guard.holds))
+            tao.end()
+            process.wait(10)
+
+        monkeypatch.setattr(Guard, "check", check_and_end)
+        daemon._step({"changed"})
+        events = daemon._wait()
+        assert "ended" in events
+        daemon._step(events)
+        assert "ended" not in daemon._queue.take()
+        assert checks == [1, 0]
+    finally:
+        signal.set_wakeup_fd(-1)
+        daemon._guard.end()
 
 
 @pytest.mark.parametrize("who", ["plain", "run --shared"])
