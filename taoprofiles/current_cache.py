@@ -1,11 +1,11 @@
 """The fast path of ``taoprof current``, which shell prompts run: it answers from a cache and imports only ``os``.
 
-The cache holds the answer, and the bytes of the profile and of the mapping file that it was worked out from. While both
-files hold these very bytes, and no switch has been recorded since, the answer is still right. ``History.record``
-deletes it with every entry about the mapping file; changes of other profiles do not touch it. Without a
-cache that is still right, ``current`` works out the answer and writes one, unless the profile uses an environment
-variable. The cache is not JSON, whose import would take as long as the whole answer: it is NUL-separated, and
-``cli/prompt_scripts`` read it without starting a process.
+The cache holds the answer, and the bytes of the profile, of the one that it extends and of the mapping file that it was
+worked out from. While they hold these very bytes, and no switch has been recorded since, it is still right.
+``History.record`` deletes it with every entry about the mapping file; changes of other profiles do not touch it.
+Without a cache that is still right, ``current`` works out the answer and writes one, unless the profile uses an
+environment variable. The cache is not JSON, whose import would take as long as the whole answer: it is NUL-separated,
+and ``cli/prompt_scripts`` read it without starting a process.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TYPE_CHECKING = False  # type checkers take this name for true; importing typing
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-FORMAT = b"3"
+FORMAT = b"4"
 _DRIFTED, UNMANAGED = "drifted", "unmanaged"
 
 
@@ -61,13 +61,13 @@ def read(context: Context) -> tuple[str, str] | None:
     """
     try:
         with open(context.current_cache, "rb") as file:
-            version, user, _, state, name, profile_path, profile, mapping = file.read().split(b"\0")
+            version, user, _, state, name, *profiles, mapping = file.read().split(b"\0")
         if version != FORMAT or user != user_key(context):
             return None
-        files = [(context.mapping_file, mapping)]
-        if profile_path:
-            files.append((os.fsdecode(profile_path), profile))
+        files = [(os.fsencode(context.mapping_file), mapping), *zip(profiles[::2], profiles[1::2], strict=True)]
         for path, content in files:
+            if not path:
+                continue
             fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
                 if os.read(fd, len(content) + 1) != content:
@@ -79,13 +79,18 @@ def read(context: Context) -> tuple[str, str] | None:
         return None
 
 
-def write(context: Context, state: str, name: str, *, profile: bytes, mapping: bytes) -> None:
-    """Write the answer for what both files hold now; ``name`` is "" if unmanaged. Needs the lock."""
+def write(context: Context, state: str, name: str, profiles: Sequence[tuple[str, bytes]], *, mapping: bytes) -> None:
+    """Write the answer for what the files hold now; ``name`` is "" if unmanaged. Needs the lock.
+
+    ``profiles`` are the paths and contents of the profile and of the one that it extends, if any.
+    """
     from taoprofiles.storage import best_effort
 
-    path = os.fsencode(context.profile_file(name)) if name else b""
     texts = (short(state, name), state, name)
-    fields = [FORMAT, user_key(context), *(text.encode() for text in texts), path, profile, mapping]
+    fields = [FORMAT, user_key(context), *(text.encode() for text in texts)]
+    for path, content in (*profiles, ("", b""), ("", b""))[:2]:  # as many fields for each profile
+        fields += os.fsencode(path), content
+    fields.append(mapping)
     if not any(b"\0" in field for field in fields):
         best_effort.write(context.current_cache, b"\0".join(fields))
 

@@ -87,6 +87,11 @@ def check(context: Context, name: str | None, command: list[str], *, launcher: s
         findings.append(
             warning("command-not-checked", "command", what, hint="give the 'tao' command itself after '--'")
         )
+    if not command or words is not None:
+        what, why = "the launcher has no read-only mounts", "the container can write to this one"
+        hint = f"without the launcher it is: taoprof run {target.name} --image IMAGE -- …"
+        numbers = [number for number, is_read_only in enumerate(target.read_only) if is_read_only]
+        findings += [warning("key-ignored", f"mounts[{n}].read_only", what, why, hint) for n in numbers]
     prediction, secrets = None, target.secret_environment
     preflight.require_answer(target.content)
     if target.content is not None or target.name is None:

@@ -33,6 +33,7 @@ class CheckTarget(NamedTuple):
     - ``content``: what the launcher would read, or None
     - ``variables``: those of the profile; ``secret_variables`` names those that hold secrets
     - ``secret_environment``: the names of the container's variables that hold secrets
+    - ``read_only``: whether each mount is read-only in the profile, which the launcher cannot do
     - ``findings``: the problems found while reading
     """
 
@@ -44,6 +45,7 @@ class CheckTarget(NamedTuple):
     findings: tuple[Finding, ...] = ()
     secret_variables: frozenset[str] = frozenset()
     secret_environment: frozenset[str] = frozenset()
+    read_only: tuple[bool, ...] = ()
 
     @classmethod
     def from_profile(cls, context: Context, name: str) -> CheckTarget:
@@ -51,8 +53,8 @@ class CheckTarget(NamedTuple):
         store = Store(context)
         path = store.path(name)
         try:
-            text = store.text(name)
-            template, renderer = store.template(name, text), store.renderer(name, text)
+            source = store.source(name)
+            template, renderer = store.template(name, source), store.renderer(name, source)
             variables, rendered = renderer.variables(), renderer.mapping(is_checked=False)
         except InvalidProfileError as problem:
             findings = tuple(_invalid(line, name) for line in problem.problems or [problem.message])
@@ -65,9 +67,8 @@ class CheckTarget(NamedTuple):
             *container.check_plain_secrets(template["env"], locate, name),
         )
         names = frozenset(secret), frozenset(secret_environment)
-        return cls(
-            name, path, mapping.to_bytes(rendered), MountsFile(name, "", locate, None), variables, findings, *names
-        )
+        file, read_only = MountsFile(name, "", locate, None), tuple(renderer.read_only)
+        return cls(name, path, mapping.to_bytes(rendered), file, variables, findings, *names, read_only)
 
     @classmethod
     def from_file(cls, context: Context, behaviour: Behaviour) -> CheckTarget:

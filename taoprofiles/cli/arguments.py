@@ -185,10 +185,15 @@ ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
         _MKDIR,
         _argument(
             "--gpus",
-            f"which GPUs: 'all', a count (2 = any two free ones), {_INDICES}, or 'none' (only with --image)",
+            f"which GPUs: 'all', a count (2 = any two free ones), {_INDICES}, or 'none' (only with --image); default: "
+            "the profile's",
             metavar="WHICH",
         ),
-        _argument("--image", "run this image with 'docker run', without the launcher"),
+        _argument(
+            "--image",
+            "run this image with 'docker run', without the launcher; default: the profile's, unless the command is "
+            "'tao'; 'none': run the command on this machine",
+        ),
         _flag("--shared", "switch the shared mapping file and hold it during the run"),
         _wait("the GPUs and the results folder (with --shared, the mapping file too) are free"),
         _flag("--detach", "start it in the background, where it survives a logout, and print its id"),
@@ -349,8 +354,11 @@ ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
     "render": (
         _profile(),
         _argument("--to", "output format", required=True, choices=TARGETS),
-        _argument("--image", "container image; default: the one in which the installed launcher runs the task"),
-        _argument("--gpus", f"'all' (default), a count, {_INDICES} or 'none'", metavar="WHICH", default="all"),
+        _argument(
+            "--image",
+            "container image; default: the profile's, or the one in which the installed launcher runs the task",
+        ),
+        _argument("--gpus", f"'all', a count, {_INDICES} or 'none'; default: the profile's, or all", metavar="WHICH"),
     ),
     "uninstall": (
         _flag("--dry-run", "show what would be removed, and remove nothing"),

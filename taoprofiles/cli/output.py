@@ -359,21 +359,40 @@ def profile_lines(context: Context, title: str, summary: dict[str, Any]) -> list
     """Return the summary of a profile (``Renderer.summary``) as lines."""
     docker = {key: value if isinstance(value, str) else json.dumps(value) for key, value in summary["docker"].items()}
     exists = {True: "", False: "(missing)", None: "(does not answer)"}
+    base, origins = summary["extends"], summary.get("origins", {})
+
+    def origin(key: str) -> str:
+        """Return where a value comes from, "" if the profile sets it itself."""
+        name = origins.get(key)
+        return "" if base is None or name not in (None, base) else f"from '{base}'" if name else "from the layout"
+
     mounts: list[tuple[str, ...]] = [
-        (context.short(mount["source"]), "→", mount["destination"], exists[mount["exists"]])
+        (
+            context.short(mount["source"]),
+            "→",
+            mount["destination"] + (" (read-only)" if mount["read_only"] else ""),
+            exists[mount["exists"]],
+        )
         for mount in summary["mounts"]
     ]
     sections: dict[str, list[tuple[str, ...]]] = {
-        "variables": [(key, context.short(value)) for key, value in summary["variables"].items()],
+        "variables": [(key, context.short(v), origin(f"variables.{key}")) for key, v in summary["variables"].items()],
         "mounts": mounts,
-        "container env": list(summary["env"].items()),
-        "docker": list(docker.items()),
+        "container env": [(key, value, origin(f"container.env.{key}")) for key, value in summary["env"].items()],
+        "docker": [(key, value, origin(f"docker.{key}")) for key, value in docker.items()],
+        "images": [
+            (key or "any task", image, origin(f"images.{key}" if key else "image"))
+            for key, image in summary["images"].items()
+        ],
     }
-    description = [summary["description"]] if summary["description"] else []
-    lines = [f"profile {title}", *description, f"layout: {summary['layout']}"]
+    titles = {"mounts": f"mounts {origin('mounts')}".rstrip()}
+    lines = [f"profile {title}", *([summary["description"]] if summary["description"] else [])]
+    lines += [f"extends: '{base}'"] if base is not None else []
+    lines.append(f"layout: {summary['layout']}  {origin('layout')}".rstrip())
+    lines += [f"gpus: {summary['gpus']}  {origin('gpus')}".rstrip()] if summary["gpus"] is not None else []
     for heading, rows in sections.items():
         shown = table(rows, indent="  ")
         if rows is mounts and any(text_width(line) > _columns() for line in shown):  # nothing of a path is cut here
             shown = [line for source, *rest in rows for line in (f"  {source}", "    " + " ".join(rest).rstrip())]
-        lines += [f"{heading}:", *shown] if rows else []
+        lines += [f"{titles.get(heading, heading)}:", *shown] if rows else []
     return lines

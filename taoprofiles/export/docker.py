@@ -32,7 +32,9 @@ def options(plan: Plan) -> list[list[str]]:
     """
     result = [["--init"]]
     result += [["--label", f"{name}={value}"] for name, value in plan.labels.items()]
-    result += [["--mount", _csv("type=bind", f"source={m.source}", f"target={m.destination}")] for m in plan.mounts]
+    for mount in plan.mounts:
+        fields = ["type=bind", f"source={mount.source}", f"target={mount.destination}"]
+        result.append(["--mount", _csv(*fields, *(["readonly"] if mount.read_only else []))])
     result += [["--env", name if value is None else f"{name}={value}"] for name, value in plan.env.items()]
     result += [["--user", plan.user]] if plan.user is not None else []
     result += [["--shm-size", str(plan.shm_size)]] if plan.shm_size is not None else []
@@ -71,7 +73,12 @@ def render_compose(plan: Plan) -> Rendered:
         "tty": plan.tty is not False,
         "labels": {name: double_dollars(value) for name, value in plan.labels.items()},
         "volumes": [
-            {"type": "bind", "source": double_dollars(mount.source), "target": double_dollars(mount.destination)}
+            {
+                "type": "bind",
+                "source": double_dollars(mount.source),
+                "target": double_dollars(mount.destination),
+                **({"read_only": True} if mount.read_only else {}),
+            }
             for mount in plan.mounts
         ],
         "environment": {

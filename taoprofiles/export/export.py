@@ -12,6 +12,7 @@ from taoprofiles.launcher.argv import container_words, parse_launcher_argv
 from taoprofiles.launcher.host import Host
 from taoprofiles.profiles.store import Store
 from taoprofiles.storage.paths import Context
+from taoprofiles.system.gpus import parse_gpus
 
 RENDERERS = {
     "docker": docker.render_command,
@@ -29,15 +30,16 @@ def export(
     command: list[str],
     *,
     image: str | None = None,
-    gpus: str | int | list[str] = "all",
+    gpus: str | None = None,
 ) -> tuple[Plan, Rendered, list[str]]:
     """Write the profile ``name`` for one of TARGETS; the third value are notes on how to provide its secrets.
 
+    ``image`` and ``gpus`` (``parse_gpus``) are by default the profile's, then the launcher's for the task, and all.
     Raises UsageError if no image is known, CannotRenderError, InvalidProfileError, NotFoundError.
     """
     renderer = Store(context).renderer(name)
     words = container_words(command)
-    image = image or find_image(context, command)
+    image = image or renderer.image(words) or find_image(context, command)
     if target != "slurm":
         if image.endswith(".sqsh"):
             raise CannotRenderError(f"'{image}' is a squashfs file, which only --to slurm can start")
@@ -47,7 +49,7 @@ def export(
         name,
         image=image,
         command=words,
-        gpus=gpus,
+        gpus=parse_gpus(gpus or renderer.gpus or "all"),
         caller=(context.uid, context.gid),
         labels=docker.labels(context, name) if target in ("docker", "compose") else {},
     )

@@ -109,10 +109,15 @@ def _ports(plan: Plan, warnings: list[str]) -> list[dict[str, Any]]:
     return [port for number, port in enumerate(result) if port not in result[:number]]
 
 
-def _volumes(plan: Plan, warnings: list[str]) -> tuple[list[dict[str, str]], list[dict[str, Any]]]:
+def _volumes(plan: Plan, warnings: list[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return the container's ``volumeMounts`` and the pod's ``volumes``."""
-    volume_mounts = [
-        {"name": f"mount-{number}", "mountPath": mount.destination} for number, mount in enumerate(plan.mounts)
+    volume_mounts: list[dict[str, Any]] = [
+        {
+            "name": f"mount-{number}",
+            "mountPath": mount.destination,
+            **({"readOnly": True} if mount.read_only else {}),
+        }
+        for number, mount in enumerate(plan.mounts)
     ]
     # With a type, a missing folder is an error on the node instead of a new empty folder of root.
     volumes: list[dict[str, Any]] = [

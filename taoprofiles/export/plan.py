@@ -42,6 +42,7 @@ class PlanMount(NamedTuple):
     source: str
     destination: str
     is_file: bool = False
+    read_only: bool = False
 
     def resolved(self) -> PlanMount:
         """Return the mount with the symlinks of its source resolved on this host."""
@@ -129,8 +130,9 @@ def plan_container(
             os.path.normpath(mount["source"]),
             os.path.normpath(mount["destination"]),
             is_file.get(mount["source"], False),
+            read_only,
         )
-        for mount in mapping["Mounts"]
+        for mount, read_only in zip(mapping["Mounts"], renderer.read_only, strict=True)
     ]
     user = str(options["user"]) if "user" in options else None
     network, ulimits = options.get("network"), options.get("ulimits") or {}

@@ -17,7 +17,7 @@ def render(plan: Plan) -> Rendered:
     """Write the command for a shell. A secret goes by its name, from the environment of srun."""
     refuse(f"profile '{plan.name}' for Slurm", list(dict.fromkeys(_problems(plan))))
     warnings = list(plan.warnings)
-    mounts = ",".join(f"{mount.source}:{mount.destination}" for mount in plan.mounts)
+    mounts = ",".join(f"{mount.source}:{mount.destination}{':ro' if mount.read_only else ''}" for mount in plan.mounts)
     options = [f"--container-image={_image(plan.image)}", *([f"--container-mounts={mounts}"] if mounts else [])]
     options += [*_options(plan, warnings), "--export=ALL"]
     warnings += _unsupported(plan)

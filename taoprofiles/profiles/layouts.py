@@ -58,15 +58,15 @@ def variables(layout: str, *, project_dir: str, notebook_dir: str, network: str)
     return {}
 
 
-def mounts(layout: str) -> list[tuple[str, str]]:
-    """Return the mounts of a layout as expressions: (source, destination)."""
-    if layout == "local":
-        return [("${LOCAL_PROJECT_DIR}", "/workspace/tao-experiments"), ("${LOCAL_SPECS_DIR}", "${SPECS_DIR}")]
-    if layout == "host":
-        return [
+def mounts(layout: str) -> list[tuple[str, str, bool]]:
+    """Return the mounts of a layout as expressions: (source, destination), and whether they are read-only: none is."""
+    pairs = {
+        "local": [("${LOCAL_PROJECT_DIR}", "/workspace/tao-experiments"), ("${LOCAL_SPECS_DIR}", "${SPECS_DIR}")],
+        "host": [
             ("${LOCAL_PROJECT_DIR}", "/workspace/tao-experiments"),
             ("${HOST_DATA_DIR}", "/data"),
             ("${HOST_SPECS_DIR}", "/specs"),
             ("${HOST_RESULTS_DIR}", "/results"),
-        ]
-    return []
+        ],
+    }
+    return [(source, destination, False) for source, destination in pairs.get(layout, [])]

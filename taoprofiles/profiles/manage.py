@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import tomlkit
@@ -13,8 +14,8 @@ from taoprofiles.errors import InvalidProfileError, InvalidStateError, TaoprofEr
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles import layouts
 from taoprofiles.profiles.convert import from_mapping, path_expression
-from taoprofiles.profiles.model import TABLES, Docker, Profile, as_bytes, from_data, parse, to_toml
-from taoprofiles.profiles.store import Store, check_name
+from taoprofiles.profiles.model import TABLES, Docker, Profile, as_bytes, from_data, to_toml
+from taoprofiles.profiles.store import Base, Store, check_name
 from taoprofiles.storage import files
 from taoprofiles.storage.journal import Entry, History
 from taoprofiles.storage.locks import Lock
@@ -66,13 +67,15 @@ def write(
     Raises InvalidProfileError before anything is written, UsageError if the name exists and ``replace`` is false.
     """
     store = Store(context)
-    store.validate(name, text)
+    store.validate(name, store.source(name, text))
     with Lock(context.lock):
         before = store.text_or_none(name)
         if before is not None and not replace:
             raise name_exists_error(action, name)
         if expected is not None and before != expected:
             raise TaoprofError(f"profile '{name}' was changed by another program in the meantime")
+        if before is not None:
+            check_extending(store, name, text)
         if expected is not None:
             _check_paths(store, name, expected, text)
         _replace(context, action, name, before, text)
@@ -109,7 +112,7 @@ def copy(context: Context, name: str, to: str) -> None:
 
 
 def rename(context: Context, name: str, to: str) -> None:
-    """Rename a profile. If it is active it stays active, with the same mapping."""
+    """Rename a profile. If it is active it stays active, with the same mapping; those that extend it follow."""
     Store(context).text(name)
     with Lock(context.lock):
         move(context, "rename", name, to)
@@ -121,20 +124,31 @@ def move(context: Context, action: str, name: str, to: str) -> None:
     if os.path.lexists(store.path(to)):
         raise UsageError(f"profile '{to}' already exists", hint=f"to see it: taoprof show {to}")
     before, text = store.text(name), _text_with_network(store, name)
-    entries = [entry_of(context, action, to, before, text) | {"was": name}]
+    rename = entry_of(context, action, to, before, text) | {"was": name}
+    entries, following = [], {}
+    for other in store.extending(name):
+        old = store.text(other)
+        new = following[other] = as_bytes(_with_keys(other, old.decode(), {"extends": to}))
+        entries.append(entry_of(context, "set", other, old, new))
+    entries.append(rename)  # after the others, so that 'undo' takes this one, and they follow again
     active = active_entry(context)
     if active is not None and active.profile == name:
-        entries.append({**entries[0], "target": "mapping", "before": active.after, "after": active.after})
+        entries.append({**rename, "target": "mapping", "before": active.after, "after": active.after})
 
     def do() -> None:
         store.write(name, text, expected=before)
         files.rename(store.path(name), store.path(to))
+        for other, new in following.items():
+            store.write(other, new, expected=store.text(other))
 
     History(context).record_and(entries, do)
 
 
 def remove(context: Context, name: str, *, force: bool) -> None:
-    """Remove a profile; the history keeps it. Raises UsageError for the active one unless ``force``."""
+    """Remove a profile; the history keeps it.
+
+    Raises UsageError for the active one, and for one that others extend, unless ``force``.
+    """
     store = Store(context)
     store.text(name)
     with Lock(context.lock):
@@ -145,8 +159,33 @@ def remove(context: Context, name: str, *, force: bool) -> None:
                 f"'{name}' is the active profile",
                 hint=f"switch to another one first, or 'taoprof remove {name} --force'",
             )
+        if not force:
+            require_not_extended(store, name)
         entries = [entry_of(context, "remove", name, before, None)]
         History(context).record_and(entries, lambda: files.remove(store.path(name)))
+
+
+def require_not_extended(store: Store, name: str) -> None:
+    """Raise UsageError if other profiles extend ``name``: without it they are not valid."""
+    if others := store.extending(name):
+        verb = "extends" if len(others) == 1 else "extend"
+        raise UsageError(
+            f"'{name}' cannot be removed: {', '.join(map(repr, others))} {verb} it",
+            hint=f"remove that first, or give it values of its own: taoprof edit {others[0]}",
+        )
+
+
+def check_extending(store: Store, name: str, text: bytes) -> None:
+    """Raise UsageError if a profile that extends ``name`` is valid, and would not be with the new ``text``."""
+    for other in store.extending(name):
+        source = store.source(other)
+        with suppress(InvalidProfileError):
+            store.validate(other, source)
+            try:
+                store.validate(other, source._replace(base=Base(name, store.path(name), text)))
+            except InvalidProfileError as error:
+                what = f"profile '{name}' not changed: '{other}', which extends it, would not be valid"
+                raise UsageError(what, problems=error.problems, hint=f"change it first: taoprof edit {other}") from None
 
 
 def set_keys(context: Context, name: str, settings: Mapping[str, str | None]) -> bool:
@@ -159,17 +198,18 @@ def set_keys(context: Context, name: str, settings: Mapping[str, str | None]) ->
     store.text(name)
     with Lock(context.lock):
         before = store.text(name)
-        store.validate(name, before)
+        store.validate(name, store.source(name, before))
         for key in {"project_dir", "notebook_dir"} & settings.keys():
             value = settings[key]
             if value and not re.search(r"\$[{$]", value):  # an expression stays one
                 settings = {**settings, key: path_expression(context, value)}
         text = as_bytes(_with_keys(name, before.decode(), settings))
         try:
-            store.validate(name, text)
+            store.validate(name, store.source(name, text))
         except InvalidProfileError as error:  # the file is as valid as before
             error.message, error.hint = f"profile '{name}' not changed: it would not be valid", ""
             raise
+        check_extending(store, name, text)
         _check_paths(store, name, before, text)
         _replace(context, "set", name, before, text)
     return before != text
@@ -186,7 +226,7 @@ def _check_paths(store: Store, name: str, before: bytes, text: bytes) -> None:
 def _relative_paths(store: Store, name: str, text: bytes) -> list[str]:
     """Return the problems of the mounts whose paths are not absolute, if the profile can be rendered otherwise."""
     try:
-        store.renderer(name, text).mapping()
+        store.renderer(name, store.source(name, text)).mapping()
     except InvalidProfileError as error:
         return [problem for problem in error.problems if problem.endswith("is not an absolute path")]
     return []
@@ -213,7 +253,7 @@ def active_entry(context: Context) -> Entry | None:
 def _text_with_network(store: Store, name: str) -> bytes:
     """Return a profile's text with its network written out, so that another name does not change its paths."""
     text = store.text(name)
-    profile = parse(text, name=name, path=store.path(name))
+    profile = store.profile(name, store.source(name, text))
     if profile.layout == "custom" or profile.network is not None:
         return text
     document = tomlkit.parse(text.decode())
@@ -244,9 +284,10 @@ def _with_keys(name: str, text: str, settings: Mapping[str, str | None]) -> str:
 def _location(name: str, key: str) -> list[str]:
     """Return the tables and the key in the file of profile ``name`` for a key of ``set``."""
     top, _, rest = key.partition(".")
-    if key in Profile.model_fields and key not in TABLES and key != "variables":
+    tables = {*TABLES, "variables", "images"}
+    if key in Profile.model_fields and key not in tables:
         return [key]
-    if top == "variables" and rest:
+    if top in ("variables", "images") and rest:
         return [top, rest]
     if key.startswith("container.env.") and key != "container.env.":
         return ["container", "env", key.removeprefix("container.env.")]
@@ -257,7 +298,7 @@ def _location(name: str, key: str) -> list[str]:
     table = re.split(r"[.\[]", key)[0]
     what = "is neither a key of a profile nor the name of a variable"
     hint = "such as NUM_GPUS, project_dir, docker.shm_size or container.env.NAME"
-    if table in TABLES or table == "variables":
+    if table in tables:
         what = f"cannot be set: '{table}' is a table, which 'set' changes only key by key"
     if table == "mounts":
         what, hint = "cannot be set: 'set' does not change mounts", f"taoprof edit {name}"

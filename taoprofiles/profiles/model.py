@@ -5,19 +5,20 @@ from __future__ import annotations
 import difflib
 import json
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
-from taoprofiles.errors import UsageError
+from taoprofiles.errors import InvalidProfileError, UsageError
 from taoprofiles.masking import shorten
 from taoprofiles.profiles import layouts
 from taoprofiles.profiles.rendering import NOT_WRITTEN, SIZE_LIMIT, Expander, ExpressionError, invalid_profile_error
 
 if TYPE_CHECKING:
     from taoprofiles.profiles.rendering import Template
+    from taoprofiles.profiles.store import Base
 
 DOTS_LIMIT = 200
 """Dots on one line. tomllib stores each prefix of a dotted key, so the memory grows with the square of its parts."""
@@ -42,6 +43,18 @@ Ports = Annotated[
 ]
 
 
+Gpus = Annotated[
+    Annotated[str, Field(pattern=r"^(all|none|[0-9]+|[0-9A-Za-z-]+,([0-9A-Za-z-]+(,[0-9A-Za-z-]+)*)?)$"), Tag("<text>")]
+    | Annotated[int, Field(ge=0, le=1024), Tag("<number>")],
+    Discriminator(lambda value: "<number>" if type(value) is int else "<text>"),
+]
+"""What ``taoprof run --gpus`` takes; a number is a count."""
+Image = Annotated[str, Field(pattern=r"^[A-Za-z0-9\[/.~][^\s\x00-\x1f\x7f]*$", max_length=4096)]
+"""The name of an image, or a squashfs file for Slurm; what cannot be taken for an option or for two words."""
+TaskName = Annotated[str, Field(pattern=r"^\S+( \S+)*$", max_length=256)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
+
+
 Folder = Annotated[str, Field(pattern=r"^/*[^/]", max_length=4096)]
 """A folder other than ``/`` and "", which would mount the whole machine."""
 
@@ -57,6 +70,9 @@ class Mount(StrictModel):
 
     source: Text = Field(description="Folder or file on the host: absolute, or starting with ~ or a ${VARIABLE}.")
     destination: Text = Field(description="Absolute path inside the container.")
+    read_only: bool = Field(
+        default=False, description="The container cannot write to it. Not with the launcher, which has no such option."
+    )
 
 
 class Container(StrictModel):
@@ -85,6 +101,9 @@ class Profile(StrictModel):
     # Not a Literal, which accepts true for 1.
     schema_: int = Field(default=1, ge=1, le=1, alias="schema", description="The version of this format.")
     description: Text = Field(default="", description="A line for people.")
+    extends: Name | None = Field(
+        default=None, description="The profile whose values count where this one has none; it extends no other itself."
+    )
     layout: Literal["local", "host", "custom"] = Field(
         description="What the variables and mounts follow from: local (TensorFlow networks), host (PyTorch networks), "
         "custom (only what the profile says)."
@@ -93,8 +112,18 @@ class Profile(StrictModel):
     notebook_dir: Folder | None = Field(
         default=None, description="The folder of the notebook and of its specs/. Default: project_dir."
     )
-    network: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)] | None = Field(
+    network: Name | None = Field(
         default=None, description="The network's name, used in paths. Default: the profile's name."
+    )
+    image: Image | None = Field(
+        default=None,
+        description="Container image in which 'run' and 'render' start a task without the launcher.",
+    )
+    gpus: Gpus | None = Field(
+        default=None, description='GPUs of a run, as --gpus takes them: "all", 2 (any two), "0,1" or "none".'
+    )
+    images: dict[TaskName, Image] = Field(
+        default={}, description='Images of single tasks, by the first words of the command: "dino gen_trt_engine".'
     )
     variables: dict[VariableName, Text] = Field(default={}, description="Override or add to what the layout derives.")
     mounts: list[Mount] | None = Field(default=None, description="Replace the layout's mounts.")
@@ -111,15 +140,59 @@ class Profile(StrictModel):
 TABLES: dict[str, type[StrictModel]] = {"mounts": Mount, "container": Container, "docker": Docker}
 
 
-def parse(content: bytes, *, name: str, path: str) -> Profile:
-    """Parse a profile file. Raises InvalidProfileError with every problem, without values: they may be secret."""
+def parse(content: bytes, *, name: str, path: str, base: Base | None = None) -> Profile:
+    """Parse a profile file; ``base`` is the profile that it extends, whose values it has where it sets none.
+
+    Raises InvalidProfileError with every problem, without values: they may be secret.
+    """
+    data, problems = _load(content)
+    if not problems and data.get("extends") != (base.name if base else None):
+        problems = ['extends: write it as extends = "NAME", on a line of its own before the first [table]']
+    if base is not None and not problems:
+        base_data, problems = _load_base(base, name)
+        data = merged(base_data, data)
+    if problems:
+        raise invalid_profile_error(name, path, problems)
+    return _validate(data, name, path)
+
+
+def merged(base: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the data of a profile that extends ``base``: tables are merged by key, anything else is replaced."""
+    result = dict(base)
+    for key, value in data.items():
+        below = result.get(key)
+        is_table = isinstance(below, dict) and isinstance(value, dict)
+        result[key] = merged(below, value) if is_table else value  # type: ignore[arg-type]
+    return result
+
+
+def _load_base(base: Base, name: str) -> tuple[dict[str, Any], list[str]]:
+    """Return what a profile inherits from ``base``: all but its description; and the problems."""
+    if base.name == name:
+        return {}, ["extends: a profile cannot extend itself"]
+    if base.text is None:
+        return {}, [f"extends: there is no profile '{base.name}'"]
+    data, problems = _load(base.text)
+    if not problems and "extends" in data:
+        return {}, [f"extends: '{base.name}' extends another profile itself; only one level is possible"]
+    try:
+        if not problems:
+            _validate(data, base.name, NOT_WRITTEN)
+    except InvalidProfileError as error:
+        problems = error.problems
+    inherited = {"network": base.name} | {key: value for key, value in data.items() if key != "description"}
+    return inherited, [f"extends: '{base.name}' is not valid: {problem}" for problem in problems]
+
+
+def _load(content: bytes) -> tuple[dict[str, Any], list[str]]:
+    """Return the data of a TOML file, and what is wrong with it."""
     if len(content) > SIZE_LIMIT:
-        raise invalid_profile_error(name, path, [f"the file has {len(content)} bytes; at most {SIZE_LIMIT} are read"])
+        return {}, [f"the file has {len(content)} bytes; at most {SIZE_LIMIT} are read"]
     try:
         text = content.decode("utf-8")
         if any(line.count(".") > DOTS_LIMIT for line in text.splitlines() if not line.startswith("#")):
             raise RecursionError
-        return _validate(tomllib.loads(text), name, path)
+        return tomllib.loads(text), []
     except UnicodeDecodeError as error:
         problem = f"not UTF-8 text, at byte {error.start}"
     except RecursionError:
@@ -128,7 +201,7 @@ def parse(content: bytes, *, name: str, path: str) -> Profile:
         problem = str(error)
     except ValueError:  # Python reads at most 4300 digits
         problem = "it has a number of too many digits"
-    raise invalid_profile_error(name, path, [problem])
+    return {}, [problem]
 
 
 def from_data(data: Mapping[str, Any], *, name: str) -> Profile:
@@ -162,13 +235,41 @@ def template(profile: Profile, *, name: str) -> Template:
     mounts = profile.mounts
     return {
         "description": profile.description,
+        "extends": profile.extends,
         "layout": profile.layout,
         "project_dir": profile.project_dir,
         "variables": variables | profile.variables,
-        "mounts": layouts.mounts(profile.layout) if mounts is None else [(m.source, m.destination) for m in mounts],
+        "mounts": layouts.mounts(profile.layout)
+        if mounts is None
+        else [(mount.source, mount.destination, mount.read_only) for mount in mounts],
         "env": profile.container.env,
         "docker": profile.docker.model_dump(exclude_none=True),
+        "gpus": None if profile.gpus is None else "none" if profile.gpus == 0 else str(profile.gpus),
+        "images": ({"": profile.image} if profile.image is not None else {}) | profile.images,
     }
+
+
+def origins(template: Template, texts: Sequence[tuple[str, bytes]]) -> dict[str, str | None]:
+    """Return for each key of a template the profile that sets it; None is the layout.
+
+    ``texts`` are the names and texts of the profile and of the one that it extends, if any.
+    """
+    loaded = [(name, _load(text)[0]) for name, text in texts]
+    paths: list[tuple[str, ...]] = [(key,) for key in ("layout", "project_dir", "mounts") if template[key]]
+    paths += [("variables", name) for name in template["variables"]]
+    paths += [("container", "env", name) for name in template["env"]]
+    paths += [("docker", name) for name in template["docker"]]
+    paths += [("gpus",)] if template["gpus"] is not None else []
+    paths += [("images", name) if name else ("image",) for name in template["images"]]
+
+    def sets(data: Any, path: tuple[str, ...]) -> bool:
+        for step in path:
+            if not isinstance(data, dict) or step not in data:
+                return False
+            data = data[step]
+        return True
+
+    return {".".join(path): next((name for name, data in loaded if sets(data, path)), None) for path in paths}
 
 
 def json_schema() -> dict[str, Any]:
@@ -243,9 +344,14 @@ def _explain(fault: Mapping[str, Any], where: str) -> str:
         return "must name a folder, and not '/'"
     by_key = {
         "schema": "must be 1",
+        "extends": "must be the name of a profile",
         "docker.shm_size": 'must be a number with b, k, m or g, such as "16G", or a whole number of bytes',
+        "gpus": 'must be "all", "none", a count, or a list such as "0,1" (a single GPU: "1,")',
+        "image": "must be the name of an image",
         "network": "may contain only letters, digits, '.', '_' and '-', and must start with a letter or digit",
     }
+    if where.startswith("images."):
+        return "must be the name of an image, by the first words of a command"
     by_kind = {
         "missing": "missing",
         "string_type": "must be text; put it in quotes",
@@ -267,7 +373,7 @@ def _reference_problems(template: Template) -> Iterator[str]:
     """Yield unknown names, circles and malformed references."""
     expander = Expander(template["variables"], _AnyEnvironment(), "/")
     expressions = {f"variables.{name}": f"${{{name}}}" for name in template["variables"]}
-    for number, (source, destination) in enumerate(template["mounts"]):
+    for number, (source, destination, _) in enumerate(template["mounts"]):
         expressions[f"mounts[{number}].source"] = source
         expressions[f"mounts[{number}].destination"] = destination
     expressions |= {f"container.env.{name}": expression for name, expression in template["env"].items()}

@@ -26,12 +26,15 @@ if TYPE_CHECKING:
         """A profile after its layout has been applied. Its texts are expressions that are not resolved yet."""
 
         description: str
+        extends: str | None
         layout: str
         project_dir: str | None
         variables: dict[str, str]
-        mounts: list[tuple[str, str]]
+        mounts: list[tuple[str, str, bool]]  # source, destination, read-only
         env: dict[str, str]
         docker: dict[str, Any]
+        gpus: str | None  # as for --gpus
+        images: dict[str, str]  # by the first words of a command; "" for any
 
 
 SIZE_LIMIT = 1 << 16
@@ -185,6 +188,27 @@ class Renderer:
         """Return True if the mapping may differ in another environment."""
         return any("${env:" in expression for expression in self._expressions())
 
+    @property
+    def gpus(self) -> str | None:
+        """Return which GPUs a run gets, as for ``--gpus``; None if the profile does not say."""
+        return self._template["gpus"]
+
+    def image(self, words: Sequence[str]) -> str | None:
+        """Return the image for a task's command, by its first words; None if the profile names none."""
+        images = self._template["images"]
+        names = (" ".join(words[:count]) for count in range(len(words), -1, -1))
+        return next((images[name] for name in names if name in images), None)
+
+    @property
+    def read_only(self) -> list[bool]:
+        """Return for each mount of the mapping whether it is read-only. The mapping itself cannot say it."""
+        return [read_only for *_, read_only in self._template["mounts"]]
+
+    @property
+    def unused_by_launcher(self) -> list[str]:
+        """Return the keys of the profile that only a run and ``render`` use."""
+        return [key for key, value in (("gpus", self.gpus), ("image", self._template["images"])) if value]
+
     def secrets(self) -> tuple[set[str], set[str]]:
         """Return the names of variables, and of container variables, that are secret, or refer to a secret."""
         secret: set[str] = set()
@@ -242,7 +266,7 @@ class Renderer:
                     "source": self._text(f"mounts[{number}].source", source, path=True),
                     "destination": self._text(f"mounts[{number}].destination", destination),
                 }
-                for number, (source, destination) in enumerate(self._template["mounts"])
+                for number, (source, destination, _) in enumerate(self._template["mounts"])
             ]
         }
         if is_checked:
@@ -276,19 +300,23 @@ class Renderer:
 
         exists = answers(os.path.exists, [mount["source"] for mount in mapping["Mounts"]])
         return {
-            "description": self._template["description"],
-            "layout": self._template["layout"],
+            **{key: self._template[key] for key in ("description", "extends", "layout")},
             "project_dir": project_dir and expand_user(project_dir, self._context.home),
             "variables": {key: MASK if key in secrets else value for key, value in self.variables().items()},
-            "mounts": [{**mount, "exists": exists.get(mount["source"])} for mount in mapping["Mounts"]],
+            "mounts": [
+                {**mount, "read_only": read_only, "exists": exists.get(mount["source"])}
+                for mount, read_only in zip(mapping["Mounts"], self.read_only, strict=True)
+            ],
             "env": {key: MASK if key in env_secrets else value for key, value in env.items()},
             "docker": mapping.get("DockerOptions", {}),
+            "gpus": self._template["gpus"],
+            "images": self._template["images"],
         }
 
     def _expressions(self) -> Iterator[str]:
         template = self._template
         yield from template["variables"].values()
-        for source, destination in template["mounts"]:
+        for source, destination, _ in template["mounts"]:
             yield source
             yield destination
         yield from template["env"].values()

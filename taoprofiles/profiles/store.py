@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from taoprofiles.errors import InvalidProfileError, InvalidStateError, NotFoundError, TaoprofError, UsageError
@@ -22,11 +24,12 @@ from taoprofiles.version import VERSION
 if TYPE_CHECKING:
     from typing import Any
 
+    from taoprofiles.profiles.model import Profile
     from taoprofiles.profiles.rendering import Template
     from taoprofiles.storage.paths import Context
 
 SUFFIX = ".toml"
-CACHE_FORMAT = f"2 {VERSION}"
+CACHE_FORMAT = f"3 {VERSION}"
 """A template of another version is not used: what a layout derives may have changed."""
 _SETTLING = 50_000_000
 """Nanoseconds. File times have steps of up to 10 ms, so a file changed just now may change again unnoticed."""
@@ -48,6 +51,38 @@ def check_name(name: str) -> str:
     return name
 
 
+def base_name(text: bytes) -> str | None:
+    """Return the profile that the profile with this ``text`` extends, None if it extends none.
+
+    Parsing TOML takes 25 ms, so only a line before the first table is looked for; ``model.parse`` refuses any other.
+    """
+    if b"extends" not in text:
+        return None
+    match = re.match(rb"""(?:(?![ \t]*\[).*\n)*?[ \t]*extends[ \t]*=[ \t]*["']([A-Za-z0-9._-]+)["']""", text)
+    return match[1].decode() if match else None
+
+
+class Base(NamedTuple):
+    """The profile that another one extends; ``text`` is None if there is none of that name."""
+
+    name: str
+    path: str
+    text: bytes | None
+
+
+class Source(NamedTuple):
+    """The texts that a profile is made of, read once: its own, and that of the profile which it extends, if any."""
+
+    path: str
+    text: bytes
+    base: Base | None
+
+    def files(self) -> list[tuple[str, bytes]]:
+        """Return the paths and contents of the files."""
+        base = [(self.base.path, self.base.text or b"")] if self.base else []
+        return [(self.path, self.text), *base]
+
+
 class Summary(NamedTuple):
     """A profile as ``list`` shows it. ``problem`` is "" for a valid one; ``used`` is in seconds since 1970."""
 
@@ -57,6 +92,7 @@ class Summary(NamedTuple):
     description: str
     layout: str | None
     project_dir: str | None
+    extends: str | None
     problem: str
 
 
@@ -89,32 +125,54 @@ class Store:
         except InvalidStateError as error:
             raise InvalidProfileError(f"profile '{name}' cannot be read: {error.message}") from None
 
-    def template(self, name: str, text: bytes | None = None, *, may_write: bool = False) -> Template:
+    def source(self, name: str, text: bytes | None = None) -> Source:
+        """Return the texts of a profile; ``text`` is its own if that is not what its file has. Raises NotFoundError."""
+        text = self.text(name) if text is None else text
+        other = base_name(text)
+        base = None if other is None or not is_name(other) else Base(other, self.path(other), self.text_or_none(other))
+        return Source(self.path(name), text, base)
+
+    def extending(self, name: str) -> list[str]:
+        """Return the profiles that extend ``name``, sorted; unreadable ones are skipped."""
+        texts = {}
+        for other in self.names():
+            with suppress(TaoprofError):
+                texts[other] = self.text_or_none(other) or b""
+        return [other for other, text in texts.items() if base_name(text) == name]
+
+    def template(self, name: str, source: Source | None = None, *, may_write: bool = False) -> Template:
         """Return the profile's template, and validate the text if it has changed. ``may_write``: the lock is held.
 
-        ``text`` is the profile's text if the caller has read it already. Raises NotFoundError, InvalidProfileError.
+        ``source`` are its texts if the caller has read them already. Raises NotFoundError, InvalidProfileError.
         """
-        text = self.text(name) if text is None else text
+        source = self.source(name) if source is None else source
         cache = os.path.join(self._context.cache, "templates", name + ".json")
         known = _read_cache(cache)
-        comparable = text.decode("utf-8", "surrogateescape")
-        if known is not None and known.get("text") == comparable and _is_template(known.get("template")):
+        comparable = [content.decode("utf-8", "surrogateescape") for _, content in source.files()]
+        if known is not None and known.get("texts") == comparable and _is_template(known.get("template")):
             return cast("Template", known["template"])
-        template = self.validate(name, text)
+        template = self.validate(name, source)
         if may_write:
-            fresh = {"v": CACHE_FORMAT, "text": comparable, "template": template}
+            fresh = {"v": CACHE_FORMAT, "texts": comparable, "template": template}
             best_effort.write(cache, json.dumps(fresh).encode())
         return template
 
-    def validate(self, name: str, text: bytes) -> Template:
-        """Return the template of a profile's text. Raises InvalidProfileError with all problems."""
+    def profile(self, name: str, source: Source | None = None) -> Profile:
+        """Return a profile, with what it inherits. Arguments and errors are those of ``template``."""
         from taoprofiles.profiles import model
 
-        return model.template(model.parse(text, name=name, path=self.path(name)), name=name)
+        source = self.source(name) if source is None else source
+        return model.parse(source.text, name=name, path=source.path, base=source.base)
 
-    def renderer(self, name: str, text: bytes | None = None, *, may_write: bool = False) -> Renderer:
+    def validate(self, name: str, source: Source) -> Template:
+        """Return the template of a profile's texts. Raises InvalidProfileError with all problems."""
+        from taoprofiles.profiles import model
+
+        return model.template(self.profile(name, source), name=name)
+
+    def renderer(self, name: str, source: Source | None = None, *, may_write: bool = False) -> Renderer:
         """Return the renderer of a profile. Arguments and errors are those of ``template``."""
-        template = self.template(name, text, may_write=may_write)
+        template = self.template(name, source, may_write=may_write)
         return Renderer(template, self._context, name=name, path=self.path(name))
 
     def secret_env(self, *names: str | None) -> set[str]:
@@ -144,7 +202,10 @@ class Store:
 
         files.make_folder(self._context.profiles)
         atomic.replace(self.path(name), text, on_replaced=check_expected)
-        self.template(name, text, may_write=True)  # so that the next command need not validate it
+        with suppress(InvalidProfileError):  # of a profile that was not valid before
+            self.template(
+                name, self.source(name, text), may_write=True
+            )  # so that the next command need not validate it
 
     def summaries(self, *, may_write: bool = False) -> list[Summary]:
         """Return all profiles as ``list`` shows them, sorted by name; only changed files are read."""
@@ -157,18 +218,20 @@ class Store:
         index = index or {"v": CACHE_FORMAT, "offset": 0, "used": {}, "profiles": {}}
         used, offset = History(self._context).last_used(index["used"], index["offset"])
         known, now = index["profiles"], time.time_ns()
+        entries = sorted(self._entries(), key=lambda pair: pair[0])
+        statuses = {name: status for name, entry in entries if (status := _stat(entry)) is not None}
         profiles: dict[str, Any] = {}
         changed = offset != index["offset"]
-        for name, entry_on_disk in sorted(self._entries(), key=lambda pair: pair[0]):
-            status = _stat(entry_on_disk)
-            if status is None:
-                continue
-            signature = [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+        for name, status in statuses.items():
             entry = known.get(name)
+            signature = _signature(statuses, name, entry and entry["extends"])
             if entry is None or entry["signature"] != signature:
-                entry = {"signature": signature, **self._summary(name)}
+                entry = self._summary(name)
+                signature = _signature(statuses, name, entry["extends"])
+                entry = {"signature": signature, **entry}
                 changed = True
-            is_settled = now - status.st_ctime_ns > _SETTLING
+            base = statuses.get(entry["extends"] or name, status)
+            is_settled = now - max(status.st_ctime_ns, base.st_ctime_ns) > _SETTLING
             profiles[name] = entry if is_settled else {**entry, "signature": None}
         index = {"v": CACHE_FORMAT, "offset": offset, "used": used, "profiles": profiles}
         if may_write and (changed or known.keys() != profiles.keys()):
@@ -180,14 +243,16 @@ class Store:
         ]
 
     def _summary(self, name: str) -> dict[str, Any]:
+        summary: dict[str, Any] = dict.fromkeys(("description", "layout", "project_dir", "extends"))
         try:
-            template = self.template(name)
+            source = self.source(name)
+            summary["extends"] = source.base.name if source.base else None
+            template = self.template(name, source)
         except TaoprofError as error:  # the other profiles are still listed
-            summary = {"description": "", "layout": None, "project_dir": None}
-            summary["problem"] = error.problems[0] if error.problems else error.message
+            summary |= {"description": "", "problem": error.problems[0] if error.problems else error.message}
             # An error of the system may go away without a change of the file, so it is not cached.
             return summary if isinstance(error, InvalidProfileError) else {**summary, "signature": None}
-        return {key: template[key] for key in ("description", "layout", "project_dir")} | {"problem": ""}
+        return {key: template[key] for key in summary} | {"problem": ""}  # type: ignore[literal-required]
 
     def _entries(self) -> list[tuple[str, os.DirEntry[str]]]:
         folder = self._context.profiles
@@ -228,8 +293,14 @@ def _stat(entry: os.DirEntry[str]) -> os.stat_result | None:
     return None  # removed since the folder was listed
 
 
+def _signature(statuses: dict[str, os.stat_result], name: str, base: str | None) -> list[Any]:
+    """Return what changes whenever the file of the profile ``name`` or of its ``base`` does."""
+    files = [statuses.get(profile) for profile in (name, base) if profile is not None]
+    return [f and [f.st_ino, f.st_size, f.st_mtime_ns, f.st_ctime_ns] for f in files]
+
+
 def _is_template(data: object) -> bool:
-    keys = {"description", "layout", "project_dir", "variables", "mounts", "env", "docker"}
+    keys = set("description extends layout project_dir variables mounts env docker gpus images".split())
     return isinstance(data, dict) and data.keys() == keys
 
 

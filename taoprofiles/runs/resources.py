@@ -9,35 +9,10 @@ from taoprofiles.errors import HeldError, UsageError
 from taoprofiles.holds.hold import OWN_KINDS, Hold, gpu_conflicts, gpus_overlap, results_conflicts
 from taoprofiles.holds.liveness import ActiveHolds
 from taoprofiles.system import processes
-from taoprofiles.system.gpus import Gpu, list_gpus, to_indices, visible_devices
+from taoprofiles.system.gpus import Gpu, is_count, list_gpus, parse_gpus, to_indices, visible_devices
 
 if TYPE_CHECKING:
     from taoprofiles.holds.waiting import Request
-
-
-def parse_gpus(text: str) -> list[str] | int | str:
-    """Parse ``--gpus``: "all", a count of free GPUs, a list such as 0,1 (a single index is ``1,``), or none: [].
-
-    Raises UsageError.
-    """
-    if text == "all":
-        return text
-    if text == "none":
-        return []
-    if is_count(text):
-        return int(text)
-    words = [word.strip() for word in text.split(",") if word.strip()]
-    if "," in text and words and all(word.isascii() and word.replace("-", "").isalnum() for word in words):
-        return list(dict.fromkeys(words))
-    raise UsageError(
-        f"--gpus '{text}' is invalid",
-        hint="--gpus all, --gpus 2 (any two free ones), --gpus 0,1, --gpus 1, (GPU 1) or --gpus none",
-    )
-
-
-def is_count(text: str | None) -> bool:
-    """Check whether ``--gpus`` asks for a count of free GPUs."""
-    return text is not None and text.isascii() and text.isdigit() and int(text) > 0
 
 
 def ask_driver(environ: Mapping[str, str], option: str | None, in_use: Iterable[Hold]) -> list[Gpu]:

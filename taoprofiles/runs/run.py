@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles.errors import TaoprofError, UsageError, reason_of
@@ -22,7 +22,7 @@ from taoprofiles.holds.logs import RunLog
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.holds.waiting import Request
 from taoprofiles.launcher import installed
-from taoprofiles.launcher.argv import PROGRAMS, container_words, parse_launcher_argv, unwrapped
+from taoprofiles.launcher.argv import PROGRAMS, container_words, launcher_words, parse_launcher_argv, unwrapped
 from taoprofiles.launcher.host import runs_in_ci, runs_without_docker
 from taoprofiles.launcher.quoting import expand_variables, quote_argv
 from taoprofiles.masking import mask_command
@@ -38,7 +38,7 @@ from taoprofiles.switching import preflight
 from taoprofiles.switching.switch import kept_message, switch_locked
 from taoprofiles.system import processes
 from taoprofiles.system.engine import RUN_LABEL, Engine, EngineError
-from taoprofiles.system.gpus import to_indices, visible_devices
+from taoprofiles.system.gpus import is_count, parse_gpus, to_indices, visible_devices
 
 if TYPE_CHECKING:
     from taoprofiles.profiles.rendering import Renderer
@@ -51,6 +51,9 @@ EXIT_TIMEOUT = 3.0
 
 COMMAND_NOT_FOUND, NOT_EXECUTABLE = 127, 126
 """The exit statuses of a shell for such a command."""
+
+NO_IMAGE = "none"
+"""In place of an image: the command runs on this machine, although the profile has an image."""
 
 DOCKER_REFUSED, NO_CONTAINER = 125, range(125, 128)
 """The exit statuses of ``docker run`` if no container was started; the second also has those of a shell."""
@@ -79,8 +82,9 @@ class RunOptions:
     - ``mkdir``: create missing source folders; ``check``: refuse what would certainly fail
     - ``allow_overlap``: start even if another run writes to the same results folder
     - ``shared``: use the shared mapping file; ``release``: the id of a hold that does not block that switch
-    - ``gpus``: see ``resources.parse_gpus``
-    - ``image``: run a container of this image without the launcher; ``terminal``: with a terminal in it
+    - ``gpus``: see ``gpus.parse_gpus``; None is what the profile says
+    - ``image``: run a container of this image without the launcher; ``terminal``: with a terminal in it. None is the
+      profile's image, unless the command is a launcher; NO_IMAGE a command of this machine
     - ``waiting``: the requests ahead in the queue, whose GPUs are left to them; None for a run that does not wait
     """
 
@@ -93,6 +97,13 @@ class RunOptions:
     image: str | None = None
     terminal: bool = False
     waiting: Sequence[Request] | None = None
+
+    def for_command(self, renderer: Renderer, command: Sequence[str]) -> RunOptions:
+        """Return the options with the profile's image and GPUs for a command."""
+        image = None if self.image == NO_IMAGE else self.image
+        if self.image is None and not self.shared and launcher_words(unwrapped(command)) is None:
+            image = renderer.image(command)
+        return replace(self, image=image, gpus=renderer.gpus if self.gpus is None and not self.shared else self.gpus)
 
     def validate(self) -> None:
         """Raise UsageError for options that exclude each other."""
@@ -404,9 +415,11 @@ def prepare(
     """
     options = options or RunOptions()
     store = Store(context)
-    text = store.text(name)
+    source = store.source(name)
+    renderer = store.renderer(name, source)
+    if kind == "run":
+        options = options.for_command(renderer, command)
     options.validate()
-    renderer = store.renderer(name, text)
     variables, rendered = renderer.variables(), renderer.mapping()
     preflight.require_answer(rendered)
     missing_folders = preflight.check_mapping(
@@ -424,7 +437,7 @@ def prepare(
     if options.waiting is None:  # else ``get_request`` has done it, and a driver may respond again
         resources.require_gpus(options.gpus, gpus)
     with Lock(context.lock, timeout):
-        others = resources.is_count(options.gpus)
+        others = is_count(options.gpus)
         active = find_active_holds(context, files.read_mapping_file(context), may_write=True, others=others)
         warnings = resources.reserve(
             hold, active, options.gpus, gpus, waiting=options.waiting or (), allow_overlap=options.allow_overlap
@@ -436,11 +449,12 @@ def prepare(
             try:
                 run.environ[RUN_VARIABLE] = hold.id
                 run.notes = [f"warning: {warning}" for warning in (*active.unchecked, *warnings)]
-                if options.shared and store.text(name) != text:
+                if options.shared and store.source(name) != source:
                     raise TaoprofError(f"profile '{name}' was changed at this moment", hint="run the command again")
                 if options.image is not None:
                     _use_docker(run, renderer, command, options)
                 else:
+                    run.notes += preflight.explain_read_only(renderer, rendered)
                     _give_mapping(run, records, options)
             except BaseException:
                 os.close(run.liveness_fd)
@@ -451,10 +465,11 @@ def prepare(
 
 def get_request(context: Context, name: str, command: list[str], options: RunOptions) -> Request:
     """Return what a run will need, for the queue. Raises as ``prepare`` does for a profile that is not valid."""
-    options.validate()
     renderer = Store(context).renderer(name)
+    options = options.for_command(renderer, command)
+    options.validate()
     hold = _new_run_hold(context, "run", command, renderer, profile=name, reason="", shared=options.shared)
-    wanted = None if options.gpus is None else resources.parse_gpus(options.gpus)
+    wanted = None if options.gpus is None else parse_gpus(options.gpus)
     gpus = resources.ask_driver(context.environ, options.gpus, [])
     resources.require_gpus(options.gpus, gpus)
     if isinstance(wanted, list):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
 
+    from taoprofiles.profiles.rendering import Renderer
     from taoprofiles.storage.paths import Context
 
 
@@ -81,6 +82,14 @@ def check_mapping(
         if errors:
             raise _preflight_error(context, name, errors, mapping["Mounts"], doing=doing, command=command)
     return folders
+
+
+def explain_read_only(renderer: Renderer, mapping: Mapping[str, Any]) -> list[str]:
+    """Return the warning about mounts that are read-only in the profile: with a launcher they are not."""
+    mounts = zip(mapping["Mounts"], renderer.read_only, strict=True)
+    destinations = [mount["destination"] for mount, is_read_only in mounts if is_read_only]
+    where = ", ".join(destinations)
+    return [f"warning: the container can write to {where}: the launcher has no read-only mounts"] if where else []
 
 
 def require_answer(mapping: Mapping[str, Any] | bytes | None) -> None:

@@ -16,6 +16,7 @@ from taoprofiles.storage.journal import History
 from taoprofiles.storage.locks import lock_if_free
 
 if TYPE_CHECKING:
+    from taoprofiles.profiles.store import Source
     from taoprofiles.storage.journal import Entry
     from taoprofiles.storage.paths import Context
 
@@ -33,10 +34,10 @@ class Status:
     - none: there is no mapping file
 
     ``content`` is the content of the file, ``entry`` the history entry that describes it, ``wanted`` what the profile
-    renders now. ``text`` is the profile's text if the status depends on nothing but that and the file, else None.
+    renders now. ``source`` are the profile's texts if the status depends on nothing but them and the file, else None.
     """
 
-    __slots__ = ("content", "entry", "last", "name", "problem", "state", "text", "wanted")
+    __slots__ = ("content", "entry", "last", "name", "problem", "source", "state", "wanted")
 
     def __init__(self, content: bytes | None, entry: Entry | None) -> None:
         self.content, self.entry = content, entry
@@ -45,7 +46,7 @@ class Status:
         self.state = "none" if content is None else "unmanaged"
         self.wanted: bytes | None = None
         self.problem = ""
-        self.text: bytes | None = None
+        self.source: Source | None = None
 
 
 def get_status(context: Context) -> Status:
@@ -61,10 +62,10 @@ def get_status(context: Context) -> Status:
         return status
     store = Store(context)
     try:
-        text = store.text(status.name)
-        renderer = store.renderer(status.name, text)
+        source = store.source(status.name)
+        renderer = store.renderer(status.name, source)
         status.wanted = mapping.to_bytes(renderer.mapping())
-        status.text = None if renderer.depends_on_environment else text
+        status.source = None if renderer.depends_on_environment else source
     except TaoprofError as error:
         status.problem = "; ".join(error.problems) or error.message
     rendered = status.wanted is not None and mapping.same(status.content, status.wanted)
@@ -74,7 +75,7 @@ def get_status(context: Context) -> Status:
 
 def write_current_cache(context: Context, status: Status) -> None:
     """Write the cached answer of ``current``, if the status depends only on the two files; errors are ignored."""
-    if status.text is None and status.state != current_cache.UNMANAGED:
+    if status.source is None and status.state != current_cache.UNMANAGED:
         return
     with lock_if_free(context.lock) as has_lock, suppress(TaoprofError):
         if not has_lock:
@@ -83,9 +84,10 @@ def write_current_cache(context: Context, status: Status) -> None:
         if status.content is None:
             return
         if status.state == current_cache.UNMANAGED:
-            current_cache.write(context, status.state, "", profile=b"", mapping=status.content)
-        elif status.text is not None and status.name is not None:
-            current_cache.write(context, status.state, status.name, profile=status.text, mapping=status.content)
+            current_cache.write(context, status.state, "", [], mapping=status.content)
+        elif status.source is not None and status.name is not None:
+            texts = status.source.files()
+            current_cache.write(context, status.state, status.name, texts, mapping=status.content)
 
 
 def find_previous(context: Context, content: bytes | None, current: str | None) -> str | None:

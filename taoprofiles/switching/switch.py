@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from taoprofiles.mounts.mapping import Difference
+    from taoprofiles.profiles.store import Source
     from taoprofiles.storage.atomic import FileAttributes
     from taoprofiles.storage.journal import Entry
     from taoprofiles.storage.paths import Context
@@ -60,10 +61,21 @@ class SwitchResult:
     - ``folders``: those that were created
     - ``saved_entry``: the history entry whose undo restores an unmanaged mapping that was replaced, or None
     - ``wanted``: the mapping of ``name``; ``secrets``: its variables that hold secrets
-    - ``unchecked``: what could not be examined while searching for holds
+    - ``unchecked``: what could not be examined while searching for holds; ``limits``: what the launcher cannot do
     """
 
-    __slots__ = ("changed", "changes", "folders", "name", "previous", "saved_entry", "secrets", "unchecked", "wanted")
+    __slots__ = (
+        "changed",
+        "changes",
+        "folders",
+        "limits",
+        "name",
+        "previous",
+        "saved_entry",
+        "secrets",
+        "unchecked",
+        "wanted",
+    )
 
     def __init__(self, name: str | None, previous: str | None) -> None:
         self.name, self.previous = name, previous
@@ -74,6 +86,7 @@ class SwitchResult:
         self.wanted: dict[str, Any] = {}
         self.secrets: set[str] = set()
         self.unchecked: list[str] = []
+        self.limits: list[str] = []
 
 
 def switch_profile(
@@ -186,6 +199,10 @@ def undo(context: Context, number: str | None) -> Undo:
                 f"'{name}' is the active profile, and undoing this would remove it",
                 hint="switch to another profile first",
             )
+        if wanted is None:
+            manage.require_not_extended(store, name)
+        elif now is not None:
+            manage.check_extending(store, name, wanted)
 
         def do() -> None:
             if wanted is None:
@@ -339,7 +356,7 @@ class _Transaction:
         self.content = files.read_mapping_file(context)
         self._entry = self._history.current_entry(self.content)
         self.previous = self._entry.profile if self._entry else None
-        self._cached_text: bytes | None = None
+        self._cached_source: Source | None = None
         self.has_writer: bool | None = False
         self.is_kept = False
 
@@ -361,12 +378,15 @@ class _Transaction:
         answered: dict[str, Any] | None = None,
     ) -> SwitchResult:
         name = self.resolve(name)
-        text = self._store.text(name)
-        renderer = self._store.renderer(name, text, may_write=may_write)
-        self._cached_text = None if renderer.depends_on_environment else text
+        source = self._store.source(name)
+        renderer = self._store.renderer(name, source, may_write=may_write)
+        self._cached_source = None if renderer.depends_on_environment else source
         result = SwitchResult(name, self.previous)
         result.wanted = renderer.mapping()
         result.secrets = renderer.secrets()[1]
+        result.limits = preflight.explain_read_only(renderer, result.wanted)
+        if unused := renderer.unused_by_launcher:
+            result.limits.append(f"a plain tao ignores {' and '.join(unused)} of the profile; 'taoprof run' does not")
         if result.wanted != answered:
             preflight.require_answer(result.wanted)
         result.folders = preflight.check_mapping(self._context, result.wanted, name=name, mkdir=mkdir, check=check)
@@ -477,9 +497,10 @@ class _Transaction:
     def write_current_cache(self, result: SwitchResult) -> None:
         """Write the cached answer of ``current``, unless the answer depends on the environment."""
         is_stale = result.changed or current_cache.read(self._context) is None
-        if result.name is not None and self._cached_text is not None and is_stale:
+        if result.name is not None and self._cached_source is not None and is_stale:
             content = mapping.to_bytes(result.wanted) if result.changed else self.content or b""
-            current_cache.write(self._context, "active", result.name, profile=self._cached_text, mapping=content)
+            texts = self._cached_source.files()
+            current_cache.write(self._context, "active", result.name, texts, mapping=content)
 
 
 def _entry(action: str, profile: str | None, before: str | None, after: str | None) -> dict[str, Any]:

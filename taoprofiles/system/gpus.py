@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from taoprofiles.errors import UsageError
 from taoprofiles.system.commands import run_bounded
 
 if TYPE_CHECKING:
@@ -33,6 +34,31 @@ class Gpu(NamedTuple):
     def is_called(self, name: str) -> bool:
         """Check whether ``name`` is its index or its UUID, which CUDA also takes shortened."""
         return name == self.number or (name.startswith("GPU-") and len(name) > 4 and self.uuid.startswith(name))
+
+
+def parse_gpus(text: str) -> list[str] | int | str:
+    """Parse ``--gpus``: "all", a count of free GPUs, a list such as 0,1 (a single index is ``1,``), or none: [].
+
+    Raises UsageError.
+    """
+    if text == "all":
+        return text
+    if text == "none":
+        return []
+    if is_count(text):
+        return int(text)
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if "," in text and words and all(word.isascii() and word.replace("-", "").isalnum() for word in words):
+        return list(dict.fromkeys(words))
+    raise UsageError(
+        f"--gpus '{text}' is invalid",
+        hint="--gpus all, --gpus 2 (any two free ones), --gpus 0,1, --gpus 1, (GPU 1) or --gpus none",
+    )
+
+
+def is_count(text: str | None) -> bool:
+    """Check whether ``--gpus`` asks for a count of free GPUs."""
+    return text is not None and text.isascii() and text.isdigit() and int(text) > 0
 
 
 def query_gpus(fields: str, environ: Mapping[str, str], tool: str = "nvidia-smi") -> tuple[list[str], str]:

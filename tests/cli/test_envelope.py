@@ -14,7 +14,9 @@ from tests.support.home import Home
 
 ERROR = {"code", "message", "problems", "hint", "status"}
 CODES = {1: {"failed"}, 2: {"usage"}, 3: {"invalid-profile", "invalid-state"}, 4: {"not-found"}, 7: {"busy"}}
-PROFILE = {"name", "active", "valid", "description", "layout", "project_dir", "path", "last_used", "problem"}
+PROFILE = {
+    *("name", "active", "valid", "description", "layout", "project_dir", "extends", "path", "last_used", "problem")
+}
 DATA = {
     "use": {"name", "previous", "changed", "dry_run", "changes", "made_folders", "kept"},
     "undo": {"id", "target", "profile", "name"},
@@ -34,7 +36,10 @@ DATA = {
         *("name", "state", "own", "last", "problem", "mapping_file", "since", "by", "entry", "resembles", "changes"),
         *("holds", "runs", "queue", "others", "unseen", "guard"),
     },
-    "show": {"name", "path", "description", "layout", "project_dir", "variables", "mounts", "env", "docker"},
+    "show": {
+        *("name", "path", "description", "extends", "layout", "project_dir", "variables", "mounts", "env", "docker"),
+        *("gpus", "images", "origins"),
+    },
     "check": {
         *("name", "path", "launcher", "reads", "refusal", "container", "lost_in_ci", "findings", "counts", "fixed"),
     },

@@ -151,7 +151,8 @@ def test_compose(case: Case) -> None:
     assert (name, service["image"]) == (plan.name, IMAGE)
     assert service.get("command", []) == filled(plan)
     assert service.get("volumes", []) == [
-        {"type": "bind", "source": m.source, "target": m.destination} for m in plan.mounts
+        {"type": "bind", "source": m.source, "target": m.destination, **({"read_only": True} if m.read_only else {})}
+        for m in plan.mounts
     ]
     wanted = {key: environ[key] if value is None else value for key, value in plan.env.items()}
     assert service.get("environment", {}) == wanted
@@ -189,6 +190,8 @@ def test_kubernetes(case: Case) -> None:
     places = {item["mountPath"]: volumes[item["name"]] for item in container.get("volumeMounts", [])}
     assert len(places) == len(volumes) == len(container.get("volumeMounts", []))
     assert all(places[m.destination]["hostPath"]["path"] == m.source for m in plan.mounts)
+    read_only = {item["mountPath"] for item in container.get("volumeMounts", []) if item.get("readOnly")}
+    assert read_only == {m.destination for m in plan.mounts if m.read_only}
     assert ("shm" in volumes) == (plan.shm_size is not None and "/dev/shm" not in [m.destination for m in plan.mounts])
     warnings = "\n".join(rendered.warnings)
     assert ("docker.ulimits" in warnings) == bool(plan.ulimits)
@@ -210,7 +213,7 @@ def test_slurm(case: Case) -> None:
     options = {word.partition("=")[0]: word.partition("=")[2] for word in argv if word.startswith("--")}
     assert options["--container-image"] == "nvcr.io#nvidia/tao/tao-toolkit:6.26.3-pyt"
     mounts = [tuple(item.split(":")) for item in options.get("--container-mounts", "").split(",") if item]
-    assert mounts == [(m.source, m.destination) for m in plan.mounts]
+    assert mounts == [(m.source, m.destination, *(["ro"] if m.read_only else [])) for m in plan.mounts]
     assert options.get("--container-env", "").split(",") == (plan.secrets or [""])
     rest = list(argv)
     while rest[0].startswith("--"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
@@ -147,6 +148,26 @@ def test_the_hold_ends_with_the_container_whatever_is_killed(training_home: Trai
         until(lambda: home.holds() == [], "nothing is held")
 
 
+def test_image_gpus_and_read_only_mounts_of_the_profile(training_home: TrainingHome) -> None:
+    """A command other than 'tao' is started in the profile's image; what the task may not write to it cannot."""
+    home = training_home
+    two_projects(home)
+    image = home.engine.images["detectnet_v2"]
+    path = home.profiles / "detectnet_v2.toml"
+    folder = home.root / "data"
+    folder.mkdir()
+    mount = f'[[mounts]]\nsource = "{folder}"\ndestination = "/data"\nread_only = true\n'
+    path.write_text(f'image = "localhost:1/no:1"\ngpus = "1,"\nimages.sh = "{image}"\n' + path.read_text() + mount)
+    done = home.run("run", "detectnet_v2", "--json", "--", "sh", "-c", "touch /data/x")
+    assert (done.returncode, "Read-only file system" in done.stderr) == (1, True), done.stderr
+    assert json.loads(done.stdout)["data"]["gpus"] == ["1"]
+    assert list(folder.iterdir()) == []
+    assert "localhost:1/no:1" in home.run("run", "detectnet_v2", "--", "other").stderr
+    here = home.run("run", "detectnet_v2", "--image", "none", "--", "sh", "-c", f"touch {folder}/x", check=True)
+    assert "the container can write to /data" in here.stderr
+    assert [file.name for file in folder.iterdir()] == ["x"]
+
+
 def got(home: TrainingHome, container: str) -> dict[str, Any]:
     inspected = home.engine.inspect(container)
     config, host = inspected["Config"], inspected["HostConfig"]
@@ -154,7 +175,9 @@ def got(home: TrainingHome, container: str) -> dict[str, Any]:
     return {
         "image": config["Image"],
         "command": config["Cmd"] or [],
-        "mounts": sorted((one["Source"], one["Target"]) for one in host.get("Mounts") or []),
+        "mounts": sorted(
+            (one["Source"], one["Target"], one.get("ReadOnly", False)) for one in host.get("Mounts") or []
+        ),
         "env": sorted(word for word in config["Env"] if word != "PATH=/usr/local/bin:/bin"),
         "user": config["User"],
         "shm": host["ShmSize"],
@@ -174,7 +197,7 @@ def planned(plan: Plan, command: list[str]) -> dict[str, Any]:
     return {
         "image": plan.image,
         "command": command,
-        "mounts": sorted((one.source, one.destination) for one in plan.mounts),
+        "mounts": sorted((one.source, one.destination, one.read_only) for one in plan.mounts),
         "env": sorted(f"{name}={SECRET if value is None else value}" for name, value in plan.env.items()),
         "user": plan.user or "",
         "shm": plan.shm_size or 64 << 20,
@@ -205,7 +228,7 @@ def test_the_engine_reads_the_rendered_arguments_as_they_were_planned(training_h
     home = training_home
     image = home.engine.images["segformer"]
     context = Context({**home.environ, **AROUND.environ})
-    gpus = st.sampled_from(["all", 2, ["0", "1"], ["3"], []])
+    gpus = st.sampled_from(["all", "2", "0,1", "3,", "none"])
 
     @given(
         usable_profiles(home.root),

@@ -45,6 +45,7 @@ value_text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters
 
 names = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,11}", fullmatch=True)
 networks = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,15}", fullmatch=True)
+images = st.from_regex(r"[a-z0-9][a-z0-9./:-]{0,20}", fullmatch=True)
 sizes = st.one_of(st.integers(0, 1 << 60), st.from_regex(r"[1-9][0-9]{0,3}(\.[0-9])?[bkmgBKMG]?[bB]?", fullmatch=True))
 
 
@@ -106,9 +107,16 @@ def valid_profiles(draw: st.DrawFn) -> Profile:
     data["description"] = draw(any_text)
     if draw(st.booleans()):
         sides = st.tuples(expressions(known), expressions(known))
-        data["mounts"] = [{"source": a, "destination": b} for a, b in draw(st.lists(sides, max_size=3))]
+        data["mounts"] = [
+            {"source": a, "destination": b, "read_only": draw(st.booleans())}
+            for a, b in draw(st.lists(sides, max_size=3))
+        ]
     data["container"] = {"env": draw(st.dictionaries(names, expressions(known), max_size=3))}
     data["docker"] = draw(dockers(expressions(known)))
+    if draw(st.booleans()):
+        data["gpus"] = draw(st.sampled_from(["all", "none", 2, "2", "0,1", "1,", "GPU-1a-2b,"]))
+        data["images"] = draw(st.dictionaries(st.sampled_from(["dino", "dino gen_trt_engine"]), images, max_size=2))
+        data["image"] = draw(images)
     return Profile.model_validate(data)
 
 

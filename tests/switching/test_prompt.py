@@ -94,6 +94,20 @@ def test_a_removal_of_the_active_profile(used: Home) -> None:
     assert noted(used) == ["a", "a"]
 
 
+@pytest.mark.parametrize("change", ["edited", "removed"])
+def test_a_change_of_the_profile_that_it_extends(used: Home, change: str) -> None:
+    used.profile("child", 'extends = "b"\n')
+    used.run("use", "child", check=True)
+    assert noted(used) == ["child", "child"]
+    path = used.profiles / "b.toml"
+    if change == "edited":
+        path.write_text(path.read_text() + "# a comment\n")
+    else:
+        path.unlink()
+    assert noted(used) == [None, None]
+    assert short(used) == ("child" if change == "edited" else "child~")
+
+
 def test_an_external_change(used: Home) -> None:
     content = used.mapping_file.read_bytes()
     used.mapping_file.write_bytes(b"{}")
@@ -179,5 +193,12 @@ def test_the_prompt_of_a_shell_starts_no_process(used: Home, shell: str) -> None
     assert prompt() == ("", False)
     used.run("use", "b", check=True)
     assert prompt() == ("b", False)
+    used.profile("child", 'extends = "a"\n')
+    used.run("use", "child", check=True)
+    assert prompt() == ("child", False)
+    used.run("set", "a", "container.env.MORE=1", check=True)
+    assert prompt() == ("child~", True), "of the profile that it extends"
+    assert prompt() == ("child~", False)
+    used.run("use", "b", check=True)
     (used.profiles / "b.toml").write_bytes((used.profiles / "b.toml").read_bytes() + b"\0x")
     assert prompt() == ("b~", True), "what is no profile any more"

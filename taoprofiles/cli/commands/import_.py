@@ -22,7 +22,7 @@ from taoprofiles.importer.state import doubt, is_placeholder
 from taoprofiles.masking import printable
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles import convert, kernels, manage
-from taoprofiles.profiles.model import parse, template, to_toml
+from taoprofiles.profiles.model import template, to_toml
 from taoprofiles.profiles.rendering import NOT_WRITTEN, Renderer
 from taoprofiles.profiles.store import Store, check_name
 from taoprofiles.storage import files
@@ -125,7 +125,8 @@ def _import_document(context: Context, args: argparse.Namespace, name: str, cont
         hint = "run what writes ~/.tao_mounts.json once, then: taoprof import --name NAME"
         raise UsageError(f"'{args.file}' is not a notebook, a Python script, a mounts file or a profile", hint=hint)
     try:
-        parse(content, name=name, path=args.file)
+        store = Store(context)
+        store.profile(name, store.source(name, content)._replace(path=args.file))
     except InvalidProfileError as error:
         error.hint = "nothing was changed; correct the file and import it again"
         raise

@@ -54,10 +54,8 @@ def init_command(context: Context, args: argparse.Namespace) -> Result:
 
 def render_command(context: Context, args: argparse.Namespace) -> Result:
     from taoprofiles.export.export import export
-    from taoprofiles.runs import resources
 
-    gpus = resources.parse_gpus(args.gpus)
-    plan, rendered, notes = export(context, args.name, args.to, args.command, image=args.image, gpus=gpus)
+    plan, rendered, notes = export(context, args.name, args.to, args.command, image=args.image, gpus=args.gpus)
     messages = [*(f"warning: {text}" for text in rendered.warnings), *notes]
     data = {
         "name": args.name,

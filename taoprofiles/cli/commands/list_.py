@@ -27,15 +27,19 @@ def list_command(context: Context, args: argparse.Namespace) -> Result:
         known = now.state, now.name
         messages += [explain_unmanaged(context, now)] if now.state == "unmanaged" else []
     state, active = known
-    rows, profiles = [("", "NAME", "LAYOUT", "PROJECT", "LAST USED", "DESCRIPTION")], []
-    for summary in _summaries(context):
+    rows: list[tuple[str, ...]] = [("", "NAME", "LAYOUT", "EXTENDS", "PROJECT", "LAST USED", "DESCRIPTION")]
+    profiles, summaries = [], _summaries(context)
+    for summary in summaries:
         mark = ("*" if state == "active" else "~") if summary.name == active else ""
         used = "-" if summary.used is None else format_time(summary.used)
         if summary.problem:
-            rows.append((mark or "!", summary.name, "", "", used, f"not valid: {cut(summary.problem)}"))
+            rows.append(
+                (mark or "!", summary.name, "", summary.extends or "", "", used, f"not valid: {cut(summary.problem)}")
+            )
         else:
             project = context.short(summary.project_dir or "-")
-            rows.append((mark, summary.name, summary.layout or "", project, used, summary.description))
+            columns = (summary.layout or "", summary.extends or "-", project, used, summary.description)
+            rows.append((mark, summary.name, *columns))
         data = {
             "name": summary.name,
             "active": summary.name == active,
@@ -43,6 +47,7 @@ def list_command(context: Context, args: argparse.Namespace) -> Result:
             "description": summary.description,
             "layout": summary.layout,
             "project_dir": summary.project_dir and context.expand_user(summary.project_dir),
+            "extends": summary.extends,
             "path": summary.path,
             "last_used": summary.used,
             "problem": summary.problem or None,
@@ -52,6 +57,8 @@ def list_command(context: Context, args: argparse.Namespace) -> Result:
         f"warning: '{name}' is not a profile: a name consists of ASCII letters (a-z, A-Z), digits, '.', '_' and '-'"
         for name in Store(context).misnamed()
     ]
+    if not any(summary.extends for summary in summaries):
+        rows = [row[:3] + row[4:] for row in rows]
     lines = table(rows, fit=True) if profiles else ["there are no profiles yet. To create one: taoprof new NAME"]
     return Result({"state": state, "profiles": profiles}, lines, messages=messages)
 

@@ -87,9 +87,10 @@ def set_command(context: Context, args: argparse.Namespace) -> Result:
     with after_change(f"profile '{args.name}' was changed"):
         messages = _describe_problems(context, args.name, settings)
         entry = manage.active_entry(context)  # the active profile is not read if it is another one
-        if entry is not None and entry.profile == args.name and get_status(context).state == "drifted":
+        active = entry.profile if entry is not None else None
+        if active in (args.name, *Store(context).extending(args.name)) and get_status(context).state == "drifted":
             path = context.short(context.mapping_file)
-            messages.append(f"{path} does not have this change yet. To apply it: taoprof use {args.name}")
+            messages.append(f"{path} does not have this change yet. To apply it: taoprof use {active}")
     return Result({"name": args.name, "keys": list(settings)}, [line], messages=messages)
 
 

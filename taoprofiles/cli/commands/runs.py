@@ -28,13 +28,14 @@ def run_command(context: Context, args: argparse.Namespace) -> Result:
     from dataclasses import replace
 
     from taoprofiles.holds.waiting import wait_until_free
-    from taoprofiles.runs import kernel, resources
+    from taoprofiles.runs import kernel
     from taoprofiles.runs import run as runs
+    from taoprofiles.system.gpus import parse_gpus
 
     if not args.command:
         raise UsageError("no command to run", hint=f"taoprof run {args.name} -- tao model …")
     if args.gpus is not None:
-        resources.parse_gpus(args.gpus)
+        parse_gpus(args.gpus)
     options = runs.RunOptions(
         mkdir=args.mkdir,
         check=not args.force,

@@ -139,10 +139,15 @@ def show_command(context: Context, args: argparse.Namespace) -> Result:
         raise UsageError("--svg cannot be combined with --toml")
     if args.toml:
         return _show_toml(store, name, reveal=args.reveal)
-    summary = store.renderer(name).summary(reveal=args.reveal)
+    source = store.source(name)
+    summary = store.renderer(name, source).summary(reveal=args.reveal)
     path = store.path(name)
     if args.svg is not None:
         return _write_svg(context, args.svg, name, summary)
+    from taoprofiles.profiles import model  # it imports pydantic
+
+    base = [(source.base.name, source.base.text or b"")] if source.base else []
+    summary["origins"] = model.origins(store.template(name, source), [(name, source.text), *base])
     lines = profile_lines(context, f"'{name}' ({context.short(path)})", summary)
     return Result({"name": name, "path": path, **summary}, lines)
 
@@ -160,9 +165,9 @@ def _write_svg(context: Context, file: str, name: str, summary: dict[str, Any]) 
 
 def _show_toml(store: Store, name: str, *, reveal: bool) -> Result:
     from taoprofiles.profiles import convert
-    from taoprofiles.profiles.model import parse, to_toml
+    from taoprofiles.profiles.model import to_toml
 
-    profile = parse(store.text(name), name=name, path=store.path(name))
+    profile = store.profile(name).model_copy(update={"extends": None})  # the file must not need another one
     hidden: list[str] = []
     if not reveal:
         profile, hidden = convert.replace_secrets(profile)

@@ -44,7 +44,7 @@ def use_command(context: Context, args: argparse.Namespace) -> Result:
             f"hold {args.release} stays, because the mapping is the same. To release it: taoprof release {args.release}"
         )
     messages += switch.kept_message(switched.saved_entry)
-    messages += [f"warning: {text}" for text in switched.unchecked]
+    messages += [*(f"warning: {text}" for text in switched.unchecked), *switched.limits]
     if own := current_cache.own_profile(context):
         messages.append(f"note: a 'tao' started here still uses profile '{own}', through a mounts file of its own")
     elif not args.dry_run:
