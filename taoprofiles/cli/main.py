@@ -79,7 +79,6 @@ def open_streams() -> None:
 
 def _run_command(argv: list[str]) -> int:
     from taoprofiles.cli import output, parser
-    from taoprofiles.version import VERSION
 
     if "_ARGCOMPLETE" in os.environ:
         parser.complete()
@@ -90,7 +89,7 @@ def _run_command(argv: list[str]) -> int:
         command, words = words[0], ["--help"]
     try:
         if command == "--version":
-            return output.emit(command, output.Result({"version": VERSION}, [f"taoprof {VERSION}"]), as_json=as_json)
+            return output.emit(command, _version(), as_json=as_json)
         if command in ("-h", "--help", "help"):
             output.print_help(parser.help_text())
             return 0
@@ -105,6 +104,15 @@ def _run_command(argv: list[str]) -> int:
     except Exception as error:  # noqa: BLE001 - a fault of this program is raised again
         return output.emit_error(command, _to_taoprof_error(command, error), as_json=as_json)
     return output.emit(command, result, as_json=as_json)
+
+
+def _version() -> Result:
+    from taoprofiles.cli.output import Result
+    from taoprofiles.version import VERSION, find_commit
+
+    commit = find_commit()
+    line = f"taoprof {VERSION}" + (f" (development build, commit {commit})" if commit else "")
+    return Result({"version": VERSION, "commit": commit}, [line])
 
 
 def _to_taoprof_error(command: str, error: Exception) -> TaoprofError:

@@ -6,7 +6,6 @@ interval, and the retry of an engine that does not answer.
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import resource
@@ -20,7 +19,7 @@ from contextlib import suppress
 from taoprofiles.errors import BusyError, TaoprofError, reason_of
 from taoprofiles.guard import status
 from taoprofiles.guard.guard import Guard, Options
-from taoprofiles.guard.service import add_options
+from taoprofiles.guard.service import make_parser
 from taoprofiles.guard.watcher import POLL_INTERVAL, ContainerWatcher, MappingWatcher, WakeQueue
 from taoprofiles.holds.liveness import HEARTBEAT
 from taoprofiles.launcher.argv import parse_launcher_argv
@@ -56,13 +55,7 @@ _PRIORITIES = {logging.ERROR: 4, logging.WARNING: 4, logging.INFO: 6, logging.DE
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``taoprofd`` with the arguments ``argv``, those of the process by default; return the exit status."""
-    parser = argparse.ArgumentParser("taoprofd", description="Run the guard of ~/.tao_mounts.json in the foreground.")
-    add_options(parser, seal=Options().seal, restores=Options().restores)
-    parser.add_argument(
-        "--unseal", action="store_true", help="make the file writable again after a guard was killed, then exit"
-    )
-    parser.add_argument("--version", action="version", version=VERSION)
-    args = parser.parse_args(argv)
+    args = make_parser(seal=Options().seal, restores=Options().restores).parse_args(argv)
     try:
         context = Context()
         if not args.unseal:

@@ -37,6 +37,16 @@ def add_options(parser: argparse._ActionsContainer, *, seal: bool | None = None,
     parser.add_argument("--restores", type=_restores, metavar="N", default=restores, help=help_text)
 
 
+def make_parser(*, seal: bool | None = None, restores: int | None = None) -> argparse.ArgumentParser:
+    """Return the parser of ``taoprofd``, with its defaults."""
+    parser = argparse.ArgumentParser("taoprofd", description="Run the guard of ~/.tao_mounts.json in the foreground.")
+    add_options(parser, seal=seal, restores=restores)
+    help_text = "make the file writable again after a guard was killed, then exit"
+    parser.add_argument("--unseal", action="store_true", help=help_text)
+    parser.add_argument("--version", action="version", version=VERSION, help="print the version and exit")
+    return parser
+
+
 def _restores(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) > 100_000:
         raise argparse.ArgumentTypeError(f"'{text}' is not a number from 0 to 100000")
