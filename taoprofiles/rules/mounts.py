@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.location import ResolvedMount, missing_source
 from taoprofiles.profiles.rendering import find_placeholder
 from taoprofiles.rules.finding import INFO, Finding, error, quoted, warning
 from taoprofiles.rules.locations import Locator
-from taoprofiles.storage.paths import is_inside
 from taoprofiles.system.filesystem import PathInfo, is_wsl, nearest_existing
 
 
@@ -29,7 +28,7 @@ def check(mounts: Sequence[ResolvedMount], locate: Locator, host: Host) -> Itera
         yield from _check_destination(mount, locate)
     yield from _check_same_source(mounts, locate)
     yield from _check_same_destination(mounts, locate)
-    existing = [mount for mount in mounts if mount.location not in missing]
+    existing = by_destination([mount for mount in mounts if mount.location not in missing])
     for mount in mounts:
         yield from _check_nested(mount, existing, locate)
 
@@ -142,17 +141,28 @@ def _check_same_destination(mounts: Sequence[ResolvedMount], locate: Locator) ->
             )  # fmt: skip
 
 
-def find_outer(inner: ResolvedMount, mounts: Sequence[ResolvedMount]) -> ResolvedMount | None:
-    """Return the innermost of ``mounts``, whose sources exist, that has the mount point of ``inner``, or None."""
-    around = (mount for mount in mounts if is_inside(os.path.dirname(inner.destination), mount.destination))
-    outer = max(around, key=lambda mount: len(mount.destination), default=None)
-    return None if outer is None or outer.destination == inner.destination else outer
+def by_destination(mounts: Sequence[ResolvedMount]) -> dict[str, ResolvedMount]:
+    """Return the mounts by their place in the container; the first of several at one place."""
+    return {mount.destination: mount for mount in reversed(mounts)}
 
 
-def _check_nested(inner: ResolvedMount, mounts: Sequence[ResolvedMount], locate: Locator) -> Iterator[Finding]:
+def find_outer(inner: ResolvedMount, mounts: Mapping[str, ResolvedMount]) -> ResolvedMount | None:
+    """Return the innermost of ``mounts``, whose sources exist, that has the mount point of ``inner``, or None.
+
+    ``mounts`` are those of ``by_destination``.
+    """
+    folder, above = inner.destination, os.path.dirname(inner.destination)
+    while above != folder:
+        if above in mounts:
+            return mounts[above]
+        folder, above = above, os.path.dirname(above)
+    return None if inner.destination == "/" else mounts.get("/")
+
+
+def _check_nested(inner: ResolvedMount, mounts: Mapping[str, ResolvedMount], locate: Locator) -> Iterator[Finding]:
     """Check a mount inside another: what it hides, or which folder Docker would create on the host for it.
 
-    ``mounts`` are those whose source exists.
+    ``mounts`` are those whose source exists, by destination.
     """
     at, outer = inner.destination, find_outer(inner, mounts)
     if outer is None:
