@@ -77,6 +77,20 @@ def add_commands(
     return without_sudo(result, context.uid)
 
 
+def for_docker_run(finding: Finding) -> Finding:
+    """Return a finding about a ``docker run`` with the option to add as its hint; only folders can be made by a fix."""
+    if finding.fix[:1] not in (("set",), ("unset",)):
+        return finding._replace(by_hand=finding.by_hand and finding.where.startswith("/"))
+    key, _, value = finding.fix[1].partition("=")
+    section, _, name = key.rpartition(".")
+    options = [f"--{name.replace('_', '-')}", '"$(id -u):$(id -g)"' if value == "auto" else value]
+    if section != "docker":
+        names = [name, "LOGNAME"] if name == "USER" else [name]
+        options = [word for name in names for word in ("--env", f"{name}={value}")]
+    hint = f"add {' '.join(options)}" if finding.fix[0] == "set" else f"remove --env {name}"
+    return finding._replace(hint=hint, fix=(), by_hand=False)
+
+
 def _edit_command(context: Context, finding: Finding, target: CheckTarget) -> str:
     """Return the command that opens what must be changed, at the line if that is known."""
     if target.name is not None and not finding.where.startswith("/"):

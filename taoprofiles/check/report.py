@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import shutil
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -18,21 +16,20 @@ from taoprofiles.launcher.command_line import known_images
 from taoprofiles.launcher.host import Host, runs_in_ci
 from taoprofiles.launcher.location import resolve
 from taoprofiles.launcher.mounts_file import Content, get_volumes
-from taoprofiles.launcher.prediction import Prediction, Refusal
+from taoprofiles.launcher.prediction import Call, Prediction, Refusal
+from taoprofiles.launcher.sdk import size_in_bytes
 from taoprofiles.launcher.simulation import predict
 from taoprofiles.masking import is_secret
-from taoprofiles.mounts import mapping, paths
-from taoprofiles.rules import container, machine, mounts, options, start
+from taoprofiles.mounts import mapping
+from taoprofiles.rules import container, direct, folders, machine, mounts, options, start
 from taoprofiles.rules.command_paths import CommandContext, check_command, check_program, explain_task
-from taoprofiles.rules.finding import ERROR, WARNING, Finding, by_severity, warning
+from taoprofiles.rules.direct import DirectStart
+from taoprofiles.rules.finding import ERROR, INFO, WARNING, Finding, by_severity, error, warning
+from taoprofiles.rules.start import MountsFile
 from taoprofiles.storage import files
 from taoprofiles.storage.paths import Context
 from taoprofiles.switching import preflight
-from taoprofiles.system import filesystem
-from taoprofiles.system.filesystem import PathInfo, find_foreign_files
-
-_RESULTS = ("results", "result", "output", "outputs", "experiments")
-"""Names of container folders for results, where neither the command nor a variable names one."""
+from taoprofiles.system import docker_run, filesystem
 
 _PATH_KEYS = ("project_dir", "notebook_dir", "network", "layout")
 _EXTERNAL_CHANGE_ID = "global-file-changed-by-other"
@@ -49,6 +46,7 @@ class Report(NamedTuple):
     - ``prediction``: the simulated start, ignoring CI_PROJECT_DIR; None if the target has no content
     - ``dropped_in_ci``: the settings that the launcher drops because CI_PROJECT_DIR is set
     - ``secrets``: the container's variables whose values must not be shown
+    - ``start``: the container of a command without the launcher, else None
     """
 
     name: str | None
@@ -59,6 +57,7 @@ class Report(NamedTuple):
     dropped_in_ci: list[str]
     findings: list[Finding]
     secrets: frozenset[str]
+    start: DirectStart | None = None
 
     @property
     def refusal(self) -> Refusal | None:
@@ -72,6 +71,9 @@ def check(context: Context, name: str | None, command: list[str], *, launcher: s
 
     ``command`` is the command after ``--``, empty for any task. Raises NotFoundError, UsageError.
     """
+    line = docker_run.parse(command)
+    if line is not None:
+        return _check_line(context, name, line)
     installed_launcher, version = _select_launcher(context, launcher)
     behaviour = versions.behaviour_of(version)
     is_profile_given = name is not None
@@ -81,16 +83,21 @@ def check(context: Context, name: str | None, command: list[str], *, launcher: s
         {}, target.variables, context.environ, target.secret_variables,
         behaviour=behaviour, profile=target.name or "", is_run=is_profile_given,
     )  # fmt: skip
+    if command and words is None and target.content is not None and direct.tasks(command)[0]:
+        return _check_task(context, target, command, command_context, is_profile_given=is_profile_given)
     findings, dropped_in_ci = list(target.findings), []
     if command and words is None:
-        what = f"'{command[0]}' is not the launcher: this command is not checked, only the mounts are"
-        findings.append(
-            warning("command-not-checked", "command", what, hint="give the 'tao' command itself after '--'")
-        )
+        what = f"'{command[0]}' is no launcher, no 'docker run' and no task of TAO: this command is not checked, only "
+        what += "the mounts are"
+        findings.append(warning("command-not-checked", "command", what, hint="give the command itself after '--'"))
     if not command or words is not None:
         what, why = "the launcher has no read-only mounts", "the container can write to this one"
         hint = f"without the launcher it is: taoprof run {target.name} --image IMAGE -- …"
-        numbers = [number for number, is_read_only in enumerate(target.read_only) if is_read_only]
+        numbers = [
+            number
+            for number, is_read_only in enumerate(target.renderer.read_only if target.renderer else ())
+            if is_read_only
+        ]
         findings += [warning("key-ignored", f"mounts[{n}].read_only", what, why, hint) for n in numbers]
     prediction, secrets = None, target.secret_environment
     preflight.require_answer(target.content)
@@ -111,6 +118,72 @@ def check(context: Context, name: str | None, command: list[str], *, launcher: s
     findings = fix.add_commands(context, findings, target, is_profile_given=is_profile_given)
     findings = sorted(by_severity(findings), key=lambda finding: finding.id != _EXTERNAL_CHANGE_ID)
     return Report(target.name, target.path, installed_launcher, version, prediction, dropped_in_ci, findings, secrets)
+
+
+def _check_task(
+    context: Context,
+    target: CheckTarget,
+    command: list[str],
+    command_context: CommandContext,
+    *,
+    is_profile_given: bool,
+) -> Report:
+    """Check a task that is started without the launcher, with the mapping of the target."""
+    preflight.require_answer(target.content)
+    host, rendered = Host(context.environ, context.folder), mapping.parse(target.content or b"", target.path)
+    problems = list(target.findings)
+    try:
+        launch = direct.from_mapping(rendered, target.file.locate, host, command, target.renderer)
+    except (KeyError, TypeError):  # a mounts file that is not well formed; the launcher's own rules name the place
+        problems.append(error("file-shape", target.file.name, "it is not a mapping", hint="taoprof check"))
+        return Report(target.name, target.path, None, "", None, [], problems, target.secret_environment)
+    if target.name:
+        image = [] if launch.image else ["--image", "IMAGE"]
+        command_context = replace(command_context, prefix=["taoprof", "run", target.name, *image, "--"])
+    problems += direct.check(context, launch, command_context)
+    findings = fix.add_commands(context, problems, target, is_profile_given=is_profile_given)
+    return _direct_report(target.name, target.path, launch, findings, target.secret_environment)
+
+
+def _check_line(context: Context, name: str | None, line: docker_run.DockerRun) -> Report:
+    """Check a ``docker run``, with the variables of a profile if one is named."""
+    variables, secret_variables, findings = {}, frozenset[str](), []
+    if name is not None:
+        target = CheckTarget.from_profile(context, name)
+        variables, secret_variables = target.variables, target.secret_variables
+        findings = [finding for finding in target.findings if finding.id == "profile-invalid"]
+    launch = direct.from_line(line, Host(context.environ, context.folder))
+    command_context = CommandContext({}, variables, context.environ, secret_variables, profile=name or "")
+    findings += [fix.for_docker_run(finding) for finding in direct.check(context, launch, command_context)]
+    if line.unknown:
+        what = f"not checked: {', '.join(dict.fromkeys(line.unknown))}"
+        findings.append(Finding("command-not-checked", "docker run", what, severity=INFO))
+    secrets = frozenset(name for name, value in line.env if is_secret(name, value or ""))
+    none = CheckTarget(None, "", None, MountsFile("docker run", "", launch.locate, None), {})
+    findings = fix.add_commands(context, findings, none, is_profile_given=False)
+    return _direct_report(name, "", launch, findings, secrets)
+
+
+def _direct_report(
+    name: str | None, path: str, launch: DirectStart, findings: list[Finding], secrets: frozenset[str]
+) -> Report:
+    options = launch.options
+    size = options.get("shm_size")
+    call = Call(
+        launch.image,
+        launch.mounted,
+        [f"{entry['variable']}={'' if entry['value'] is None else entry['value']}" for _, entry in launch.variables],
+        options.get("user"),
+        size_in_bytes(size) if size else None,
+        options.get("ulimits") or {},
+        {port: [{"HostPort": number}] for port, number in (options.get("ports") or {}).items()},
+        options.get("network"),
+        bool(options.get("privileged")),
+        options.get("tty") is not False,
+        {},
+    )
+    prediction = Prediction("", None, None, [], [], [], call, "")
+    return Report(name, path, None, "", prediction, [], by_severity(findings), secrets, launch)
 
 
 def _check_start(
@@ -223,31 +296,12 @@ def _check_content(
     if runs_in_ci(context.environ, command_context.behaviour):
         yield from container.check_ci_values(content.mounts, content.variables, locate)
     yield from check_command(command, replace(command_context, mounts=get_volumes(content.mounts)))
-    yield from _check_folders(context, target, content, command)
+    mounts = get_volumes(content.mounts)
+    yield from folders.check(
+        context, content.mounts, locate, mounted=mounts, user=docker.get("user"), command=command,
+        variables=target.variables, profile=target.name,
+    )  # fmt: skip
 
 
 def _get_options(content: Content) -> dict[str, Any]:
     return content.options if isinstance(content.options, dict) else {}
-
-
-def _check_folders(context: Context, target: CheckTarget, content: Content, command: list[str]) -> Iterator[Finding]:
-    ids = container.user_ids(_get_options(content).get("user"), context.uid, context.gid)
-    table, sources = filesystem.file_systems(), []
-    for mount in content.mounts:
-        source = PathInfo(mount.source)
-        if not source.problem:
-            where = target.file.locate(mount.location._replace(key="source"))
-            sources.append((where, source, filesystem.file_system(source.real, table)))
-    docker = os.path.realpath(shutil.which("docker", path=context.environ.get("PATH")) or "")
-    yield from container.check_sources(
-        sources, ids, home=context.home, snap=docker.startswith("/snap/"), profile=target.name
-    )
-    mounted, named = get_volumes(content.mounts), paths.results_folders(command or ["train"], target.variables)
-    if not named and not command:
-        named = [destination for destination in mounted.values() if os.path.basename(destination) in _RESULTS]
-    folders = dict.fromkeys(paths.host_paths(named, mounted))
-    results = [(path, filesystem.nearest_existing(path)) for path in folders]
-    yield from container.check_results(results, ids)
-    for _, folder in results:
-        if ids is not None and ids[0] != 0 and folder.may(*ids, 3):
-            yield from container.check_owners(folder.path, find_foreign_files(folder.path, ids[0]), ids)

@@ -10,7 +10,7 @@ from taoprofiles.launcher import home_probe
 from taoprofiles.launcher.host import find_mounts_file
 from taoprofiles.launcher.versions import Behaviour
 from taoprofiles.mounts import mapping
-from taoprofiles.profiles.rendering import unset_variables
+from taoprofiles.profiles.rendering import Renderer, unset_variables
 from taoprofiles.profiles.store import Store
 from taoprofiles.rules import container, machine
 from taoprofiles.rules.finding import Finding, error, warning
@@ -33,7 +33,7 @@ class CheckTarget(NamedTuple):
     - ``content``: what the launcher would read, or None
     - ``variables``: those of the profile; ``secret_variables`` names those that hold secrets
     - ``secret_environment``: the names of the container's variables that hold secrets
-    - ``read_only``: whether each mount is read-only in the profile, which the launcher cannot do
+    - ``renderer``: the profile's, which also knows what the mapping cannot say: the image, GPUs, read-only mounts
     - ``findings``: the problems found while reading
     """
 
@@ -45,7 +45,7 @@ class CheckTarget(NamedTuple):
     findings: tuple[Finding, ...] = ()
     secret_variables: frozenset[str] = frozenset()
     secret_environment: frozenset[str] = frozenset()
-    read_only: tuple[bool, ...] = ()
+    renderer: Renderer | None = None
 
     @classmethod
     def from_profile(cls, context: Context, name: str) -> CheckTarget:
@@ -67,8 +67,8 @@ class CheckTarget(NamedTuple):
             *container.check_plain_secrets(template["env"], locate, name),
         )
         names = frozenset(secret), frozenset(secret_environment)
-        file, read_only = MountsFile(name, "", locate, None), tuple(renderer.read_only)
-        return cls(name, path, mapping.to_bytes(rendered), file, variables, findings, *names, read_only)
+        file = MountsFile(name, "", locate, None)
+        return cls(name, path, mapping.to_bytes(rendered), file, variables, findings, *names, renderer)
 
     @classmethod
     def from_file(cls, context: Context, behaviour: Behaviour) -> CheckTarget:

@@ -20,6 +20,7 @@ from taoprofiles.holds.logs import RunLog
 from taoprofiles.holds.records import HoldRecords, seconds_unchanged
 from taoprofiles.launcher.argv import parse_launcher_argv
 from taoprofiles.launcher.host import find_mounts_file, runs_without_docker
+from taoprofiles.launcher.images import is_tao_image
 from taoprofiles.masking import mask_command
 from taoprofiles.mounts import mapping
 from taoprofiles.storage.journal import Entry, History
@@ -498,7 +499,5 @@ class Containers:
             return container is not None
         user = container["User"].partition(":")[0]
         is_others = user.isdigit() and int(user) not in (self._context.uid, 0) and self._context.uid != 0
-        is_tao_image = any(part in container["Image"] for part in ("nvidia/tao/", "nvidia/tlt"))
-        return (
-            container["Gpus"] == "all" or "TAO_CLIENT_TYPE=launcher" in container["Env"] or is_tao_image
-        ) and not is_others
+        is_launchers = container["Gpus"] == "all" or "TAO_CLIENT_TYPE=launcher" in container["Env"]
+        return (is_launchers or is_tao_image(container["Image"])) and not is_others

@@ -133,9 +133,10 @@ class HostFiles:
 class Resolution(NamedTuple):
     """What ``path`` means inside the container, by ``kind``.
 
-    - found: ``host`` is the file behind it, which exists
+    - found: ``host`` is the file behind it, which exists; "" if it is in a volume
     - missing: a mount has it, but ``host`` does not exist
     - link-out: a link in a mounted folder, ``host``, leads to ``container``, which is in no mount
+    - entry-out: a folder that exists, of which the entry ``host`` is such a link, as in a snapshot of Hugging Face
     - host: a path of this host, which the container has as ``container``
     - covered: a path of this host below a mount's source that another mount covers in the container
     - host-only: it exists on this host, and is in no mount
@@ -152,21 +153,18 @@ class Resolution(NamedTuple):
 class PathResolver:
     """Decides what the absolute paths of a command or a spec file mean inside the container."""
 
-    def __init__(self, mounts: Mapping[str, str], files: HostFiles | None = None) -> None:
-        self.mounts, self.files = mounts, files or HostFiles()
+    def __init__(self, mounts: Mapping[str, str], files: HostFiles | None = None, volumes: Sequence[str] = ()) -> None:
+        """``volumes`` are destinations of mounts whose content is not on this host: every path in them counts."""
+        self.mounts, self.files, self.volumes = mounts, files or HostFiles(), volumes
 
     def resolve(self, path: str) -> Resolution:
         """Return what an absolute path means that a task receives."""
         whole = os.path.normpath("/" + path.lstrip("/"))
         fixed = _without_glob(whole)
+        if any(is_inside(whole, volume) for volume in self.volumes):
+            return Resolution("found", path, whole)
         if host_paths([whole], self.mounts):
-            target, host = follow_links(fixed, self.mounts, self.files.link)
-            if not host:
-                may_exist = is_in_image(target) and not self.files.exists(target)
-                return Resolution(
-                    "image" if may_exist else "link-out", path, target, host_paths([fixed], self.mounts)[0]
-                )
-            return Resolution("found" if self.files.exists(host) else "missing", path, whole, host)
+            return self._resolve_mounted(path, whole, fixed)
         inside = container_paths(whole, self.mounts)
         if inside:
             return Resolution("host", path, inside[0], whole)
@@ -177,6 +175,25 @@ class PathResolver:
         if fixed == "/" or (is_in_image(whole) and not (exists and whole.startswith(HOST_STATE_FOLDERS))):
             return Resolution("image", path, whole)
         return Resolution("host-only" if exists else "unmapped", path, whole, whole)
+
+    def _resolve_mounted(self, path: str, whole: str, fixed: str) -> Resolution:
+        target, host = follow_links(fixed, self.mounts, self.files.link)
+        if not host:
+            may_exist = is_in_image(target) and not self.files.exists(target)
+            return Resolution("image" if may_exist else "link-out", path, target, host_paths([fixed], self.mounts)[0])
+        if not self.files.exists(host):
+            return Resolution("missing", path, whole, host)
+        return self._entry_out(path, target, host) or Resolution("found", path, whole, host)
+
+    def _entry_out(self, path: str, folder: str, host: str) -> Resolution | None:
+        """Return the resolution of a folder with a link that leads out of the mounts, though not to the image."""
+        for name in self.files.names(host):
+            link = os.path.join(host, name)
+            if self.files.link(link) is not None:
+                target, behind = follow_links(os.path.join(folder, name), self.mounts, self.files.link)
+                if not behind and not is_in_image(target):
+                    return Resolution("entry-out", path, target, link)
+        return None
 
 
 def is_in_image(path: str) -> bool:

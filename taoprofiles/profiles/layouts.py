@@ -31,6 +31,11 @@ def choose(network: str) -> tuple[str, str]:
     return "host", f"'{network}' is not a network that taoprof knows; new networks use PyTorch"
 
 
+def is_network(name: str) -> bool:
+    """Check whether this is the name of one of TAO's networks or data services, which is also its command."""
+    return name in _TENSORFLOW or name in _PYTORCH
+
+
 def variables(layout: str, *, project_dir: str, notebook_dir: str, network: str) -> dict[str, str]:
     """Return the variables of a layout as expressions; ``project_dir`` and ``notebook_dir`` are expressions too."""
     if layout == "local":

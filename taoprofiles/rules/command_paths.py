@@ -26,6 +26,7 @@ from taoprofiles.masking import MASK, MIN_SECRET_LENGTH, is_secret, is_secret_ar
 from taoprofiles.mounts.paths import HostFiles, PathResolver, Resolution
 from taoprofiles.profiles.rendering import find_placeholder
 from taoprofiles.rules.finding import ERROR, WARNING, Finding
+from taoprofiles.rules.gpus import wrong_gpus
 from taoprofiles.rules.paths import explain
 from taoprofiles.rules.specs import ACTIONS, SPEC_OPTIONS, access, check_specs, is_spec
 from taoprofiles.storage.paths import expand_user
@@ -62,6 +63,10 @@ class CommandContext:
     ``secrets`` names variables that are secret besides those with a secret's name. ``is_quoted``: the words go through
     ``quote_argv``, as in ``taoprof run``; ``behaviour`` is the launcher's. Hints name ``profile``, and with ``is_run``
     they begin with ``taoprof run``. A spec file that is named relative to ``folder`` is reported.
+
+    Without the launcher, ``prefix`` are the words in front of the task's command, () if they must not be shown;
+    ``volumes`` are destinations whose content is not on this host, and ``gpus`` is the number of the container's GPUs,
+    None if that is not known.
     """
 
     mounts: Mapping[str, str]
@@ -74,6 +79,9 @@ class CommandContext:
     behaviour: Behaviour = field(default_factory=lambda: behaviour_or_newest(""))
     folder: str = field(default_factory=_current_folder)
     files: HostFiles = field(default_factory=HostFiles)
+    prefix: Sequence[str] = ()
+    volumes: Sequence[str] = ()
+    gpus: int | None = None
 
     @property
     def is_without_docker(self) -> bool:
@@ -86,7 +94,8 @@ class CommandContext:
 
     def to_pasteable_command(self, words: Sequence[str], *, is_run: bool = False) -> str:
         """Return a corrected command as one to paste."""
-        return shlex.join([*(["taoprof", "run", self.profile, "--"] if self.is_run or is_run else []), *words])
+        prefix = ["taoprof", "run", self.profile, "--"] if self.is_run or is_run else []
+        return shlex.join([*(self.prefix or prefix), *words])
 
 
 class PathArgument(NamedTuple):
@@ -100,16 +109,19 @@ class PathArgument(NamedTuple):
 def check_command(command: Sequence[str], context: CommandContext) -> list[Finding]:
     """Return the findings about a launcher command and the spec files that it names; [] for any other command."""
     launch = parse_launcher_argv(unwrapped(command))
-    if launch is None:
-        return []
-    checker = _CommandChecker(launch.words, context)
+    return [] if launch is None else check_task(launch.words, context)
+
+
+def check_task(words: Sequence[str], context: CommandContext) -> list[Finding]:
+    """Return the findings about a task's command and the spec files that it names: ``words`` begin with a program."""
+    checker = _CommandChecker(words, context)
     words = checker.words
     action = next((word for word in words[1:] if word in ACTIONS), "")
     findings = checker.check(action)
     if context.is_without_docker:
         return findings
     paths = [expand_variables(a.value, checker.public) for a in path_arguments(words) if is_spec(a.key, a.value)]
-    return findings + check_specs(paths, checker.resolver, action=action, given=_spec_keys(words))
+    return findings + check_specs(paths, checker.resolver, action=action, given=_spec_keys(words), gpus=context.gpus)
 
 
 def explain_task(
@@ -205,7 +217,8 @@ class _CommandChecker:
         values = {known[name] for name in secrets if name in context.variables or "/" not in known[name]}
         self._secret_values = sorted((v for v in values if len(v) >= MIN_SECRET_LENGTH), key=len, reverse=True)
         self.public = {name: value for name, value in known.items() if name not in secrets}
-        self.resolver = PathResolver(add_volumes(self.words, context.mounts), context.files)
+        mounts = context.mounts if context.prefix else add_volumes(self.words, context.mounts)
+        self.resolver = PathResolver(mounts, context.files, context.volumes)
         self._words_after_shell = list(self.words)  # as the launcher's shell passes them on
         self._quoted: dict[int, str] = {}
         self._unset_words: set[int] = set()
@@ -223,6 +236,7 @@ class _CommandChecker:
                 what = f"'{option} {value}' is one argument; the task needs '{option}' and '{value}' as two"
                 self._add("arg-needs-quoting", PathArgument(0, "", word), what, corrects=True)
         self._check_values()
+        self._check_gpus()
         if self._context.is_without_docker:
             self._check_container_paths()
         else:
@@ -257,6 +271,15 @@ class _CommandChecker:
                 self._unset_words.add(number)
                 what, hint = f"it still contains '{left}'", "replace it by the real path in the container, or value"
                 self._add("placeholder", PathArgument(number, key, word), what, hint=hint, severity=WARNING)
+
+    def _check_gpus(self) -> None:
+        """Report GPUs that the container does not get; in it they are numbered from 0 on."""
+        for number, key, word in _valued(self.words) if self._context.gpus is not None else ():
+            wrong = wrong_gpus(key, re.findall(r"\d+", word), self._context.gpus or 0)
+            if wrong is not None:
+                argument = PathArgument(number, key, word)
+                self._correct(argument, _like(word, wrong.right))
+                self._add(wrong.id, argument, wrong.what, wrong.why, corrects=True)
 
     def _check_container_paths(self) -> None:
         """Report paths that exist only in the container, where the task runs on this host."""
@@ -351,6 +374,8 @@ class _CommandChecker:
         if kind in ("unmapped", "host-only"):
             explanation = explain(self.resolver, resolution, key_access)
             self._add("unmapped-path", argument, *explanation, severity=WARNING)
+        elif kind == "entry-out" and key_access == "read":
+            self._add("missing-file", argument, *explain(self.resolver, resolution), severity=WARNING)
         elif (kind == "link-out" and key_access != "write") or (kind == "missing" and key_access == "read"):
             self._add("missing-file", argument, *explain(self.resolver, resolution), severity=ERROR)
 
@@ -470,6 +495,13 @@ def _valued(words: Sequence[str]) -> Iterator[tuple[int, str, str]]:
         key, value = [group for group in match.groups() if group is not None] if match else (before, word)
         yield number, key, value
         before = word if word.startswith("-") and match is None else ""
+
+
+def _like(value: str, numbers: Sequence[str]) -> str:
+    """Return numbers in the form of a value: ``[0,1]``, ``"[0,1]"``, ``0,1`` or ``0``."""
+    match = re.fullmatch(r"(\D*)\d.*\d(\D*)|(\D*)\d(\D*)", value.strip(), re.S)
+    before, after = (match[1] or match[3] or "", match[2] or match[4] or "") if match else ("", "")
+    return f"{before}{','.join(numbers)}{after}"
 
 
 def _split_option(word: str) -> list[str]:

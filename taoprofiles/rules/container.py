@@ -86,6 +86,22 @@ def check_user(options: object, names: Collection[object], locate: Locator, cont
         )  # fmt: skip
 
 
+def check_name(options: object, names: Collection[object], locate: Locator) -> Iterator[Finding]:
+    """Check whether the container's user has a name: ``getpass.getuser`` of Python looks at these variables first.
+
+    TAO's PyTorch images have a user with the id 1000 (docker/Dockerfile of tao-pytorch).
+    """
+    value = options.get("user") if isinstance(options, dict) else None
+    name = str(value or "0").partition(":")[0]
+    if name.isdigit() and name not in ("0", "1000") and not {"LOGNAME", "USER", "LNAME", "USERNAME"} & set(names):
+        yield warning(
+            "user-without-name", locate(Location("DockerOptions", key="user")),
+            f"user id {name} has no name in the image",
+            f"PyTorch asks for it and stops: KeyError: 'getpwuid(): uid not found: {name}'",
+            "set USER and LOGNAME for the container, to any name", fix=("set", "container.env.USER=tao"),
+        )  # fmt: skip
+
+
 def check_plain_secrets(env: Mapping[str, str], locate: Locator, profile: str) -> Iterator[Finding]:
     """Check for secrets that are written in a profile; ``env`` is the template's, by name, as expressions."""
     for number, (name, expression) in enumerate(env.items()):

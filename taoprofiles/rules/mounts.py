@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from taoprofiles.launcher.host import Host
-from taoprofiles.launcher.location import ResolvedMount, missing_source
+from taoprofiles.launcher.location import Location, ResolvedMount, missing_source
 from taoprofiles.profiles.rendering import find_placeholder
 from taoprofiles.rules.finding import INFO, Finding, error, quoted, warning
 from taoprofiles.rules.locations import Locator
@@ -33,8 +33,45 @@ def check(mounts: Sequence[ResolvedMount], locate: Locator, host: Host) -> Itera
         yield from _check_nested(mount, existing, locate)
 
 
-def _check_source(mount: ResolvedMount, locate: Locator, host: Host, *, missing: bool) -> Iterator[Finding]:
-    written, stops = str(mount.entry["source"]), f"the launcher stops: ValueError: {missing_source(mount.source)}"
+def check_direct(
+    mounts: Sequence[ResolvedMount], locate: Locator, host: Host, created: Collection[Location] = ()
+) -> Iterator[Finding]:
+    """Check the mounts of a container that is started without the launcher; its paths are used as they are written.
+
+    ``created`` are the mounts whose source the engine creates if it does not exist: those of ``docker run --volume``.
+    """
+    missing = {mount.location for mount in mounts if not host.exists(mount.source)}
+    for mount in mounts:
+        stops = "Docker stops: bind source path does not exist"
+        if mount.location in created:
+            stops = "Docker creates it, empty and as root: the task finds no data there, and you cannot write to it"
+        yield from _check_source(mount, locate, host, missing=mount.location in missing, stops=stops)
+        if not mount.destination.startswith("/") or not mount.destination.strip("/"):
+            what = f"'{mount.destination}' is not an absolute path below '/'"
+            where = locate(mount.location._replace(key="destination"))
+            yield error("dst-relative", where, what, "Docker refuses it: invalid mount path", by_hand=True)
+    sources: dict[str, ResolvedMount] = {}
+    destinations: dict[str, ResolvedMount] = {}
+    for mount in mounts:
+        before, other = sources.setdefault(mount.source, mount), destinations.setdefault(mount.destination, mount)
+        if before.destination != mount.destination:
+            what = f"'{mount.source}' is also mounted at '{before.destination}'"
+            why = "Docker mounts both; the launcher and NVIDIA's TAO SDK keep only one mount of a folder, the last"
+            hint = "mount a parent folder once, or give one of the two its own folder"
+            yield warning("src-duplicate", locate(mount.location._replace(key="source")), what, why, hint)
+        if other is not mount:
+            yield _same_destination(mount, other, locate)
+    existing = by_destination([mount for mount in mounts if mount.location not in missing])
+    for mount in mounts:
+        yield from _check_nested(mount, existing, locate)
+
+
+def _check_source(
+    mount: ResolvedMount, locate: Locator, host: Host, *, missing: bool, stops: str = ""
+) -> Iterator[Finding]:
+    """Check the source of a mount; ``stops`` is what happens if it does not exist."""
+    written = str(mount.entry["source"])
+    stops = stops or f"the launcher stops: ValueError: {missing_source(mount.source)}"
     where = locate(mount.location._replace(key="source"))
     if written[:1].isalpha() and written[1:3] in (":\\", ":/"):
         hint = "write the Linux path of the folder, such as /data"
@@ -45,7 +82,7 @@ def _check_source(mount: ResolvedMount, locate: Locator, host: Host, *, missing:
         return
     if not written.startswith(("/", "~")):
         why = f"from here it is '{mount.source}'"
-        what = f"'{written}' depends on the folder in which tao is started"
+        what = f"'{written}' depends on the folder in which the command is started"
         yield warning("src-relative", where, what, why, f"write the whole path: {mount.source}", by_hand=True)
     if ":" in mount.source:
         yield _colon(where, mount.source)
@@ -133,12 +170,14 @@ def _check_same_destination(mounts: Sequence[ResolvedMount], locate: Locator) ->
     for mount in {mount.source: mount for mount in mounts}.values():
         other = first.setdefault(mount.destination, mount)
         if other is not mount:
-            yield error(
-                "dst-duplicate", locate(mount.location._replace(key="destination")),
-                f"'{mount.entry['destination']}' is already the destination of {other.location}",
-                "Docker refuses two mounts at one place: Duplicate mount point",
-                "give one of the two another destination", by_hand=True,
-            )  # fmt: skip
+            yield _same_destination(mount, other, locate)
+
+
+def _same_destination(mount: ResolvedMount, other: ResolvedMount, locate: Locator) -> Finding:
+    where, what = locate(mount.location._replace(key="destination")), f"'{mount.entry['destination']}' is already the "
+    what += f"destination of {other.location}" if other.location.section == "Mounts" else "destination of another mount"
+    why = "Docker refuses two mounts at one place: Duplicate mount point"
+    return error("dst-duplicate", where, what, why, "give one of the two another destination", by_hand=True)
 
 
 def by_destination(mounts: Sequence[ResolvedMount]) -> dict[str, ResolvedMount]:
@@ -169,7 +208,7 @@ def _check_nested(inner: ResolvedMount, mounts: Mapping[str, ResolvedMount], loc
         return
     point = os.path.join(outer.source, os.path.relpath(at, outer.destination))
     where = locate(inner.location._replace(key="destination"))
-    if os.path.realpath(point) == inner.source:
+    if os.path.realpath(point) == os.path.realpath(inner.source):
         return
     if not os.path.lexists(point):
         what = f"'{at}' is inside the mount at '{outer.destination}', and '{point}' does not exist"

@@ -16,13 +16,14 @@ def explain(resolver: PathResolver, resolution: Resolution, access: str = "") ->
     if kind == "covered":
         hint = "mount that folder on a destination of its own"
         return f"'{path}' cannot be seen in the container: another mount covers it", "", hint
-    if kind == "link-out":
+    if kind in ("link-out", "entry-out"):
         why = "links are followed inside the container, which has only the mounted folders"
         source, _ = follow_links(host, {"/": "/"}, resolver.files.link)
         hint = f"mount '{source}' on '{container}', or move the files into the mounted folder"
         if not resolver.files.exists(source):
             hint = f"the link leads nowhere on this host either: '{source}' does not exist"
-        return f"'{path}' is a link to '{container}', which is in no mount", why, hint
+        link = path if kind == "link-out" else os.path.join(path, os.path.basename(host))
+        return f"'{link}' is a link to '{container}', which is in no mount", why, hint
     if kind == "missing":
         return f"no such file in the container: '{path}' (on this host: '{host}')", "", _similar(resolver, host)
     why = {

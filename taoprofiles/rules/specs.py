@@ -11,6 +11,7 @@ from taoprofiles.masking import is_secret, mask_text
 from taoprofiles.mounts.paths import PathResolver, Resolution
 from taoprofiles.profiles.rendering import find_placeholder
 from taoprofiles.rules.finding import ERROR, WARNING, Finding, error, warning
+from taoprofiles.rules.gpus import is_gpu_key, wrong_gpus
 from taoprofiles.rules.paths import explain
 from taoprofiles.rules.spec_values import SpecValue, read_values
 from taoprofiles.storage import files
@@ -102,14 +103,20 @@ def is_spec(key: str, value: str) -> bool:
 
 
 def check_specs(
-    paths: Sequence[str], resolver: PathResolver, *, action: str = "", given: Collection[str] = ()
+    paths: Sequence[str],
+    resolver: PathResolver,
+    *,
+    action: str = "",
+    given: Collection[str] = (),
+    gpus: int | None = None,
 ) -> list[Finding]:
     """Return the findings about spec files, and about the spec files that these name.
 
     ``paths`` are as the command names them. ``action`` is the command's (``train``): sections that only another action
-    reads are ignored, and so are the keys ``given``, which the command itself sets (``train.resume=…``).
+    reads are ignored, and so are the keys ``given``, which the command itself sets (``train.resume=…``). ``gpus`` is
+    the number of the container's GPUs, None if that is not known.
     """
-    checker = _SpecChecker(resolver, action, given)
+    checker = _SpecChecker(resolver, action, given, gpus)
     findings = [finding for path in paths for finding in checker.check(path)]
     return findings + [finding for path in list(checker.nested) for finding in checker.check(path)]
 
@@ -117,8 +124,8 @@ def check_specs(
 class _SpecChecker:
     """Checks spec files, each once, and collects the spec files that they name in ``nested``."""
 
-    def __init__(self, resolver: PathResolver, action: str, given: Collection[str]) -> None:
-        self._resolver, self._action = resolver, action
+    def __init__(self, resolver: PathResolver, action: str, given: Collection[str], gpus: int | None) -> None:
+        self._resolver, self._action, self._gpus = resolver, action, gpus
         self._given = {((key.partition(".")[0],), key.rpartition(".")[2]) for key in given}
         self._checked: set[str] = set()
         self.nested: list[str] = []
@@ -151,6 +158,7 @@ class _SpecChecker:
 
     def _check_values(self, host: str, values: Sequence[SpecValue]) -> list[Finding]:
         findings = _Findings(host)
+        self._check_gpus(findings, values)
         paths = 0
         for value in values:
             line, keys, text = value
@@ -171,6 +179,18 @@ class _SpecChecker:
                 self._check_path(findings, value, self._resolver.resolve(path))
         return findings.all()
 
+    def _check_gpus(self, findings: _Findings, values: Sequence[SpecValue]) -> None:
+        lists: dict[tuple[str, ...], list[SpecValue]] = {}
+        for value in values if self._gpus is not None else ():
+            if is_gpu_key(value.key) and _is_read(value.keys, self._action):
+                lists.setdefault(value.keys, []).append(value)
+        for keys, numbers in lists.items():
+            wrong = wrong_gpus(keys[-1], [value.value for value in numbers], self._gpus or 0)
+            if wrong is not None and (keys[:1], keys[-1]) not in self._given:
+                right = wrong.right[0] if len(numbers) == 1 and "num" in keys[-1] else f"[{', '.join(wrong.right)}]"
+                what = f"{'.'.join(keys)}: {wrong.what}"
+                findings.add(wrong.id, numbers[0].line, what, wrong.why, f"write {right}", severity=ERROR)
+
     def _check_path(self, findings: _Findings, value: SpecValue, resolution: Resolution) -> None:
         key_access = access(".".join(value.keys), self._action)
         if resolution.kind in ("host", "covered"):
@@ -179,7 +199,7 @@ class _SpecChecker:
             if resolution.kind == "unmapped" and not _is_path_key(value.key, resolution.path):
                 return  # the name of a layer, or of anything else that begins with '/'
             id, severity = "unmapped-path", ERROR
-        elif resolution.kind in ("link-out", "missing") and key_access != "write":
+        elif resolution.kind in ("link-out", "missing", "entry-out") and key_access != "write":
             id, severity = "missing-file", WARNING  # not every task reads all that a spec names
         else:
             return

@@ -23,11 +23,12 @@ from taoprofiles.holds.records import HoldRecords
 from taoprofiles.holds.waiting import Request
 from taoprofiles.launcher import installed
 from taoprofiles.launcher.argv import PROGRAMS, container_words, launcher_words, parse_launcher_argv, unwrapped
-from taoprofiles.launcher.host import runs_in_ci, runs_without_docker
+from taoprofiles.launcher.host import Host, runs_in_ci, runs_without_docker
 from taoprofiles.launcher.quoting import expand_variables, quote_argv
 from taoprofiles.masking import mask_command
 from taoprofiles.mounts import comparison, mapping, paths
 from taoprofiles.profiles.store import Store
+from taoprofiles.rules.locations import in_profile
 from taoprofiles.runs import resources
 from taoprofiles.runs.monitor import Monitor, RunContainer
 from taoprofiles.storage import atomic, files
@@ -422,25 +423,36 @@ def prepare(
     options.validate()
     variables, rendered = renderer.variables(), renderer.mapping()
     preflight.require_answer(rendered)
-    missing_folders = preflight.check_mapping(
-        context, rendered, name=name, mkdir=options.mkdir, check=options.check,
-        doing=kind if kind != "notebook" else "kernel" if run_type is Run else "use",
-        command=[] if kind != "run" or options.image else command, variables=variables,
-    )  # fmt: skip
+    if options.image is None:
+        missing_folders = preflight.check_mapping(
+            context, rendered, name=name, mkdir=options.mkdir, check=options.check,
+            doing=kind if kind != "notebook" else "kernel" if run_type is Run else "use",
+            command=command if kind == "run" else [], variables=variables,
+        )  # fmt: skip
+    else:
+        from taoprofiles.rules import direct  # only for --image
+
+        start = direct.from_mapping(
+            rendered, in_profile(rendered), Host(context.environ, context.folder), container_words(command), renderer,
+            image=options.image, gpus=options.gpus,
+        )  # fmt: skip
+        missing_folders = preflight.check_direct_run(
+            context, start, name=name, mkdir=options.mkdir, check=options.check, variables=variables
+        )
     hold = _new_run_hold(context, kind, command, renderer, profile=name, reason=reason, shared=options.shared)
     run = run_type(context, hold, renderer)
     if options.image is not None:  # first, so that nothing is done if it is refused
         _use_docker(run, renderer, command, options)
     # Before the lock: without persistence mode the driver takes seconds.
     in_use = [] if options.gpus is None else HoldRecords(context).all({})
-    gpus = resources.ask_driver(context.environ, options.gpus, in_use)
+    known_gpus = resources.ask_driver(context.environ, options.gpus, in_use)
     if options.waiting is None:  # else ``get_request`` has done it, and a driver may respond again
-        resources.require_gpus(options.gpus, gpus)
+        resources.require_gpus(options.gpus, known_gpus)
     with Lock(context.lock, timeout):
         others = is_count(options.gpus)
         active = find_active_holds(context, files.read_mapping_file(context), may_write=True, others=others)
         warnings = resources.reserve(
-            hold, active, options.gpus, gpus, waiting=options.waiting or (), allow_overlap=options.allow_overlap
+            hold, active, options.gpus, known_gpus, waiting=options.waiting or (), allow_overlap=options.allow_overlap
         )
         with preflight.make_folders(missing_folders):
             records = HoldRecords(context)

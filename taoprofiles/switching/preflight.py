@@ -18,10 +18,11 @@ from taoprofiles.storage.files import to_taoprof_error
 from taoprofiles.system import filesystem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import Any
 
     from taoprofiles.profiles.rendering import Renderer
+    from taoprofiles.rules.direct import DirectStart
     from taoprofiles.storage.paths import Context
 
 
@@ -55,7 +56,6 @@ def check_mapping(
     locate = in_profile(mapping)
     host = Host(context.environ, context.folder)
     findings = list(mounts.check(resolve(mapping, host), locate, host))
-    folders = [finding.fix[1] for finding in findings if finding.fix[:1] == ("mkdir",)] if mkdir else []
     if check:
         envs = mapping.get("Envs", [])
         located = [(Location("Envs", number), entry) for number, entry in enumerate(envs)]
@@ -78,9 +78,9 @@ def check_mapping(
             in_command = [finding for finding in check_command(command, command_context) if finding.severity == ERROR]
             findings += in_command
             command = command if in_command else ()
-        errors = [f for f in findings if f.severity == ERROR and not (mkdir and f.fix[:1] == ("mkdir",))]
-        if errors:
-            raise _preflight_error(context, name, errors, mapping["Mounts"], doing=doing, command=command)
+    errors, folders = _errors_and_folders(findings, mkdir=mkdir)
+    if check and errors:
+        raise _preflight_error(context, name, errors, mapping["Mounts"], doing=doing, command=command)
     return folders
 
 
@@ -90,6 +90,33 @@ def explain_read_only(renderer: Renderer, mapping: Mapping[str, Any]) -> list[st
     destinations = [mount["destination"] for mount, is_read_only in mounts if is_read_only]
     where = ", ".join(destinations)
     return [f"warning: the container can write to {where}: the launcher has no read-only mounts"] if where else []
+
+
+def check_direct_run(
+    context: Context, start: DirectStart, *, name: str, mkdir: bool, check: bool, variables: Mapping[str, str]
+) -> list[str]:
+    """Do what ``check_mapping`` does for a run without the launcher: everything that ``taoprof check`` looks at."""
+    from taoprofiles.rules import direct  # not for 'use'
+    from taoprofiles.rules.command_paths import CommandContext
+
+    prefix = ["taoprof", "run", name, "--image", start.image, "--"]
+    command_context = CommandContext({}, variables, context.environ, profile=name, prefix=prefix)
+    errors, folders = _errors_and_folders(direct.check(context, start, command_context), mkdir=mkdir)
+    if check and errors:
+        listed = [mount.entry for mount in start.mounts]
+        raise _preflight_error(context, name, errors, listed, doing="run", command=start.words)
+    return folders
+
+
+def _errors_and_folders(findings: Iterable[Finding], *, mkdir: bool) -> tuple[list[Finding], list[str]]:
+    """Return the findings that refuse a run, and the folders to create: none without ``mkdir``."""
+    errors, folders = [], []
+    for finding in findings:
+        if mkdir and finding.fix[:1] == ("mkdir",):
+            folders.append(finding.fix[1])
+        elif finding.severity == ERROR:
+            errors.append(finding)
+    return errors, folders
 
 
 def require_answer(mapping: Mapping[str, Any] | bytes | None) -> None:

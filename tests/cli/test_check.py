@@ -206,8 +206,8 @@ def test_a_command_that_is_not_the_launchers_is_named_as_not_checked(home: Home)
     profile(home, "p")
     done = call(home, "check", "p", "--", "python", "train.py", "-e", "/nowhere/x.yaml")
     assert (
-        "'python' is not the launcher: this command is not checked, only the mounts are [command-not-checked]"
-        in done.out
+        "'python' is no launcher, no 'docker run' and no task of TAO: this command is not checked, only the mounts are "
+        "[command-not-checked]" in done.out
     )
     assert "no problems" not in done.out
     assert "not-checked" not in call(home, "check", "p", "--", "nohup", "tao", "model", "dino", "train").out

@@ -180,20 +180,23 @@ def docker(home: Home, status: int = 0) -> Path:
 def test_run_with_an_image_is_docker_run(home: Home) -> None:
     home.profile("a", f'layout = "custom"\n[variables]\nKEY = "{KEY}"\n[container.env]\nMY_KEY = "${{KEY}}"\n')
     arguments_file = docker(home, 3)
-    words = ("run", "a", "--image", "i:1", "--gpus", "none", "--", "tao", "model", "dino", "train", "-k", "$KEY", "$X")
+    words = (
+        "run", "a", "--image", "i:1", "--gpus", "none", "--", "tao", "model", "dino", "train",
+        "-k", "$KEY", "${y}",
+    )  # fmt: skip
     done = home.run(*words, environ={"DOCKER_CONTEXT": "other"})
     assert done.returncode == 3, done.stderr
     found = arguments_file.read_bytes().decode().split("\0")[:-1]
     (record,) = home.json("history")["data"]["runs"]
     assert found[:5] == ["run", "--rm", "--interactive", "--name", f"taoprof-a-{record['id']}"]
-    assert found[found.index("i:1") :] == ["i:1", "dino", "train", "-k", KEY, "$X"]
+    assert found[found.index("i:1") :] == ["i:1", "dino", "train", "-k", KEY, "${y}"]
     assert ("--gpus" in found, "--tty" in found) == (False, False)
     assert found[found.index("--env") + 1] == "MY_KEY"
     environ = (arguments_file.parent / "env").read_text().splitlines()
     assert f"MY_KEY={KEY}" in environ
     assert f"DOCKER_HOST={home.environ['DOCKER_HOST']}" in environ
     assert not [line for line in environ if line.startswith(("DOCKER_CONTEXT=", "LAUNCHER_MOUNTS="))]
-    assert (record["status"], record["command"]) == (3, ["tao", "model", "dino", "train", "-k", "***", "$X"])
+    assert (record["status"], record["command"]) == (3, ["tao", "model", "dino", "train", "-k", "***", "${y}"])
     assert not list((home.state / "holds").glob("*.mounts.json"))
 
 

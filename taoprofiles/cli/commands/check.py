@@ -78,7 +78,9 @@ def _fix(context: Context, args: argparse.Namespace, report: Report, applied: li
 def _prediction_lines(context: Context, report: Report, *, is_launcher_given: bool, reveal: bool) -> list[str]:
     """Describe the container that the launcher would start."""
     target = f"'{report.name}'" if report.name else context.short(report.path)
-    lines = [f"{target} with {_launcher_used(report, is_launcher_given=is_launcher_given)}:"]
+    lines = [
+        f"{target} with {_launcher_used(report, is_launcher_given=is_launcher_given)}:" if target else "docker run:"
+    ]
     prediction = report.prediction
     if prediction is None:
         return lines
@@ -88,9 +90,9 @@ def _prediction_lines(context: Context, report: Report, *, is_launcher_given: bo
     if prediction.call is None:
         return [*lines, "  starts no container"]
     call = prediction.call
-    if prediction.source_file is None:
+    if prediction.source_file is None and report.start is None:
         lines.append("  no mounts file is read")
-    rows = [(context.short(source), "→", destination) for source, destination in call.volumes.items()]
+    rows = [(context.short(source), "→", destination) for source, destination in _mounts(report, call)]
     lines += table(rows, indent="  ") if rows else ["  no mounts"]
     ports = [
         f"{inside} on {', '.join(str(host['HostPort']) for host in hosts)}" for inside, hosts in call.ports.items()
@@ -103,6 +105,7 @@ def _prediction_lines(context: Context, report: Report, *, is_launcher_given: bo
         "ports": ", ".join(ports),
         "network": str(call.network or ""),
         "privileged": "yes" if call.privileged else "",
+        "GPUs": "" if report.start is None else _requested(report.start.gpus),
         "image": call.image,
     }
     lines += [f"  {key}: {value}" for key, value in options.items() if value]
@@ -111,7 +114,21 @@ def _prediction_lines(context: Context, report: Report, *, is_launcher_given: bo
     return lines
 
 
+def _mounts(report: Report, call: Call) -> list[tuple[str, str]]:
+    """Return source and destination of each mount that reaches Docker; the launcher keeps one of each source."""
+    if report.start is None:
+        return list(call.volumes.items())
+    return [(mount.source, mount.destination) for mount in report.start.mounts]
+
+
+def _requested(gpus: object) -> str:
+    """Return the GPUs that a container asks for."""
+    return "none" if gpus in (None, []) else ",".join(gpus) if isinstance(gpus, list) else str(gpus)
+
+
 def _launcher_used(report: Report, *, is_launcher_given: bool) -> str:
+    if report.start is not None:
+        return "docker run"
     launcher, version = report.launcher, f"tao {report.version}"
     if launcher is None:
         return version if is_launcher_given else f"{version} (the newest version, because there is no tao on PATH)"
@@ -144,12 +161,13 @@ def _prediction_data(report: Report, *, reveal: bool) -> dict[str, Any]:
             key: value for key, value in call._asdict().items() if key not in ("volumes", "environment", "body")
         }
         container["image"] = call.image or None
-        container["mounts"] = [{"source": source, "destination": path} for source, path in call.volumes.items()]
+        container["mounts"] = [{"source": source, "destination": path} for source, path in _mounts(report, call)]
         container["env"] = _environment(call, report, reveal=reveal)
+        container["gpus"] = "all" if report.start is None else report.start.gpus
     return {
         "name": report.name,
         "path": report.path,
-        "launcher": {"version": report.version, "path": launcher.path if launcher else None},
+        "launcher": {"version": report.version or None, "path": launcher.path if launcher else None},
         "reads": prediction.source_file if prediction and report.name is None else None,
         "refusal": refusal and {"kind": refusal.kind, "message": refusal.message, "where": str(refusal.location)},
         "container": container,

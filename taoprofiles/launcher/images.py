@@ -1,0 +1,31 @@
+"""NVIDIA's TAO images: which names are theirs, and what their tags tell.
+
+Sources: versions.yaml of NVIDIA's skill bank (7.1.0), config.json of nvidia-tao 6.26.3, the Dockerfiles of the three
+repositories. The variable TAO_TOOLKIT_VERSION in the images does not tell the version: in 7.0.1 it is 6.25.10.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+_NAMES = ("nvidia/tao/", "nvidia/tlt", "nvstaging/tao/")
+_TAG = re.compile(r":(\d+)\.(\d+)\.(\d+)-([a-z][a-z0-9.-]*)\Z")
+
+
+class ImageTag(NamedTuple):
+    """What a tag such as ``7.1.0-pyt`` tells; ``kind`` is pyt, deploy, data-services, tf2 and the like."""
+
+    release: tuple[int, int, int]
+    kind: str
+
+
+def is_tao_image(image: str) -> bool:
+    """Check whether an image is one of NVIDIA's TAO images, by its name."""
+    return any(name in image for name in _NAMES)
+
+
+def find_tag(image: str) -> ImageTag | None:
+    """Return what the tag of a TAO image tells; None for any other image or tag."""
+    match = _TAG.search(image) if is_tao_image(image) or "tao-toolkit" in image else None
+    return None if match is None else ImageTag((int(match[1]), int(match[2]), int(match[3])), match[4])

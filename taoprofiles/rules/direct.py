@@ -1,0 +1,308 @@
+"""Rules for a container that is started without the launcher: by ``docker run``, or by ``taoprof run --image``.
+
+Sources: the skill bank of TAO 7 (skills/platform/tao-run-on-docker), the Dockerfiles and entry points of tao-pytorch,
+tao-deploy and tao-data-services 7.0.1.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from taoprofiles.launcher.argv import commands_of_script, launcher_words, unwrapped
+from taoprofiles.launcher.host import Host
+from taoprofiles.launcher.images import find_tag, is_tao_image
+from taoprofiles.launcher.location import Location, ResolvedMount
+from taoprofiles.masking import is_secret, mask_command, mask_text
+from taoprofiles.mounts.paths import results_folders
+from taoprofiles.profiles.layouts import is_network
+from taoprofiles.profiles.rendering import Renderer
+from taoprofiles.rules import container, folders, mounts, options
+from taoprofiles.rules.command_paths import CommandContext, check_task
+from taoprofiles.rules.finding import Finding, error, quoted, warning
+from taoprofiles.rules.gpus import wrong_gpus
+from taoprofiles.rules.locations import Locator
+from taoprofiles.rules.specs import ACTIONS
+from taoprofiles.storage.paths import Context, is_inside
+from taoprofiles.system import filesystem
+from taoprofiles.system.docker_run import DockerRun
+from taoprofiles.system.gpus import parse_gpus
+
+_PACKAGES = ("nvidia_tao_pytorch", "nvidia_tao_deploy", "nvidia_tao_ds", "nvidia_tao_tf1", "nvidia_tao_tf2")
+_MADE_BY_TRAINING = frozenset("train retrain prune distill quantize export".split())
+_DATA_SERVICES = frozenset("analytics annotations augmentation auto_label embedding image tmm".split())
+_NO_COMMAND_SINCE = (6, 0, 0)
+"""From this release on an image that is started without a command runs the old microservice."""
+_WORKSPACE_FILES = "/workspace"
+
+
+class DirectStart(NamedTuple):
+    """A container that is started without the launcher.
+
+    - ``mounts``: those of folders, with the paths as they are used; ``created``: those whose source Docker creates
+    - ``read_only``: destinations of mounts that the container may not write to
+    - ``volumes``: destinations of which the content is not on this host
+    - ``variables``: those of the container, as in ``Content``; a value of None comes from the environment
+    - ``options``: as DockerOptions; ``gpus``: "all", a number, a list, or None if none are requested
+    - ``image``: "" if it is not known; ``words``: the command in the container
+    - ``line``: the words of ``docker run`` up to the image, () for a profile
+    """
+
+    mounts: list[ResolvedMount]
+    created: frozenset[Location]
+    read_only: frozenset[str]
+    volumes: list[str]
+    variables: list[tuple[Location, dict[str, Any]]]
+    options: dict[str, Any]
+    gpus: str | int | Sequence[str] | None
+    image: str
+    words: Sequence[str]
+    locate: Locator
+    line: Sequence[str] = ()
+
+    @property
+    def mounted(self) -> dict[str, str]:
+        """Return destination by source. A folder that is mounted twice has a second source, which means the same."""
+        mounted: dict[str, str] = {}
+        for mount in self.mounts:
+            source = os.path.realpath(mount.source)
+            while source in mounted:
+                source += "/."
+            mounted[source] = mount.destination
+        return mounted
+
+    @property
+    def gpu_count(self) -> int | None:
+        """Return the number of the container's GPUs, None if it is not known."""
+        if isinstance(self.gpus, int):
+            return self.gpus
+        return len(self.gpus) if self.gpus and self.gpus != "all" else None
+
+
+def from_mapping(
+    mapping: Mapping[str, Any],
+    locate: Locator,
+    host: Host,
+    words: Sequence[str],
+    renderer: Renderer | None = None,
+    *,
+    image: str | None = None,
+    gpus: str | None = None,
+) -> DirectStart:
+    """Return the start of a profile's mapping, as ``run --image`` makes it.
+
+    ``image`` and ``gpus`` (as ``--gpus`` takes them) replace those of the profile's ``renderer``.
+    """
+    located = [(Location("Mounts", number), entry) for number, entry in enumerate(mapping["Mounts"])]
+    destinations = [entry["destination"] for _, entry in located]
+    read_only = renderer.read_only if renderer else []
+    protected = frozenset(path for path, is_read_only in zip(destinations, read_only, strict=False) if is_read_only)
+    gpus = gpus or (renderer.gpus if renderer else None) or "all"
+    image = image or (renderer.image(words) if renderer else None) or ""
+    variables = [(Location("Envs", number), entry) for number, entry in enumerate(mapping.get("Envs", []))]
+    return DirectStart(
+        [_mount(location, entry, host) for location, entry in located],
+        frozenset(), protected, [], variables, mapping.get("DockerOptions") or {}, parse_gpus(gpus), image, words,
+        locate,
+    )  # fmt: skip
+
+
+def from_line(run: DockerRun, host: Host) -> DirectStart:
+    """Return the start of a ``docker run``."""
+    binds = [mount for mount in run.mounts if mount.kind == "bind"]
+    located = [(Location("Mounts", number), mount) for number, mount in enumerate(binds)]
+    given: dict[str, Any] = {
+        "user": run.user, "shm_size": run.shm_size, "ulimits": run.ulimits, "ports": run.ports, "network": run.network,
+    }  # fmt: skip
+
+    def locate(location: Location) -> str:
+        if location.section == "Mounts" and location.number is not None:
+            return f"mount at {binds[location.number].destination}"
+        if location.section == "Envs" and location.number is not None:
+            return f"--env {run.env[location.number][0]}"
+        return f"--{location.key.replace('_', '-')}" if location.key else str(location)
+
+    return DirectStart(
+        [_mount(location, {"source": m.source, "destination": m.destination}, host) for location, m in located],
+        frozenset(location for location, mount in located if mount.is_created),
+        frozenset(mount.destination for mount in run.mounts if mount.is_read_only),
+        [mount.destination for mount in run.mounts if mount.kind != "bind"],
+        [(Location("Envs", number), {"variable": n, "value": v}) for number, (n, v) in enumerate(run.env)],
+        {key: value for key, value in given.items() if value},
+        run.gpus, run.image, [*([run.entrypoint] if run.entrypoint else []), *run.command], locate, run.words,
+    )  # fmt: skip
+
+
+def _mount(location: Location, entry: Mapping[str, Any], host: Host) -> ResolvedMount:
+    source = os.path.normpath(os.path.join(host.folder, str(entry["source"])))
+    return ResolvedMount(location, source, os.path.normpath(str(entry["destination"])), entry)
+
+
+def tasks(words: Sequence[str]) -> tuple[list[list[str]], list[str]]:
+    """Return the tasks of TAO among the words of a container's command, and the first words of what is none.
+
+    ``bash -c 'A && B'`` has two commands; a task that is started as a Python module becomes its own name.
+    """
+    known, others = [], []
+    for command in _commands(words):
+        task = _task(command)
+        if task is not None:
+            known.append(task)
+        else:
+            others.append(os.path.basename(command[0]))
+    return known, others
+
+
+def _commands(words: Sequence[str]) -> list[list[str]]:
+    words = unwrapped(words)
+    name = os.path.basename(words[0]) if words else ""
+    if name in ("bash", "sh") and len(words) > 2 and words[1].startswith("-") and words[1].endswith("c"):
+        return [command for command in commands_of_script(words[2]) if command and command[0] not in ("cd", "export")]
+    return [list(words)] if words else []
+
+
+def _task(words: Sequence[str]) -> list[str] | None:
+    name = os.path.basename(words[0])
+    if name.startswith("python") and list(words[1:2]) == ["-m"] and len(words) > 2:
+        package, *_, module = words[2].split(".")
+        return [module, *words[3:]] if package in _PACKAGES else None
+    is_task = is_network(name) or name in _DATA_SERVICES or (len(words) > 1 and words[1] in ACTIONS)
+    return [name, *words[1:]] if is_task and launcher_words(words) is None else None
+
+
+def check(
+    context: Context, start: DirectStart, command_context: CommandContext, *, is_remote: bool = False
+) -> Iterator[Finding]:
+    """Check a container and its command; with ``is_remote`` the folders are another machine's, and not looked at."""
+    docker, locate = start.options, start.locate
+    host = Host(context.environ, context.folder)
+    if not is_remote:
+        yield from mounts.check_direct(start.mounts, locate, host, start.created)
+    yield from _check_sources(start)
+    names = [entry["variable"] for _, entry in start.variables]
+    given = [(location, entry) for location, entry in start.variables if entry["value"] is not None]
+    yield from container.check_user(docker, names, locate, context)
+    yield from container.check_name(docker, names, locate)
+    yield from container.check_variables(given, locate)
+    yield from _check_variables(start)
+    memory, ports = (0, ()) if is_remote else (filesystem.total_memory(), filesystem.listening_ports())
+    yield from options.check(docker, locate, memory=memory, used_ports=ports)
+    yield from _check_gpus(start)
+    yield from _check_image(start)
+    prefix = list(start.line)
+    if prefix and mask_command(prefix) == prefix and not any(is_secret(name) for name in names):
+        command_context = replace(command_context, prefix=prefix)
+    command_context = replace(
+        command_context, mounts={} if is_remote else start.mounted, volumes=start.volumes, gpus=start.gpu_count,
+        is_quoted=True, environ={k: v for k, v in context.environ.items() if k != "TAO_DOCKER_DISABLE"},
+    )  # fmt: skip
+    known, others = tasks(start.words)
+    for task in known:
+        yield from check_task(task, command_context) if not is_remote else ()
+        yield from _check_read_only(start, results_folders(task, command_context.variables))
+    for name in others:
+        yield _unknown_command(name)
+    if not is_remote:
+        yield from folders.check(
+            context, start.mounts, locate, mounted=start.mounted, user=docker.get("user"),
+            command=[word for task in known for word in task], variables=command_context.variables,
+            profile=command_context.profile or None,
+        )  # fmt: skip
+
+
+def _unknown_command(name: str) -> Finding:
+    if name in ("tao", "tlt", "tao-deploy"):
+        hint = "write the task itself, without 'tao model'"
+        return error("command-not-checked", "command", f"the image has no '{name}': that is the launcher", "", hint)
+    what = f"'{mask_text(name)}' is not a task of TAO: what it does is not checked, only the container is"
+    return warning("command-not-checked", "command", what)
+
+
+def _check_sources(start: DirectStart) -> Iterator[Finding]:
+    for mount in start.mounts:
+        at, where = mount.destination, start.locate(mount.location._replace(key="destination"))
+        if at == _WORKSPACE_FILES and (is_tao_image(start.image) or not start.image):
+            what = "'/workspace' of TAO's images has files of NVIDIA, and this mount hides them"
+            hint = "mount it below, such as at /workspace/specs"
+            yield warning("dst-hides-image", where, what, "a task that needs them fails", hint)
+        if str(mount.entry["source"]).startswith("~") and start.line:
+            what = f"Docker does not expand the '~' of '{mount.entry['source']}'"
+            yield error("src-missing", where, what, "", "write $HOME, or the whole path")
+
+
+def _check_read_only(start: DirectStart, results: Sequence[str]) -> Iterator[Finding]:
+    for path in results:
+        around = [mount for mount in start.mounts if is_inside(os.path.normpath(path), mount.destination)]
+        deepest = max(around, key=lambda mount: len(mount.destination), default=None)
+        if deepest is not None and deepest.destination in start.read_only:
+            where = start.locate(deepest.location._replace(key="destination"))
+            what, why = f"results go to '{path}', which is mounted read-only", "the task stops: Read-only file system"
+            yield error("results-read-only", where, what, why, "mount it writable, or choose another results_dir")
+
+
+def _check_variables(start: DirectStart) -> Iterator[Finding]:
+    for location, entry in start.variables:
+        name, value, where = entry["variable"], entry["value"], start.locate(location)
+        if name == "JOB_ID":
+            what = "JOB_ID makes the task write its log to /results/$JOB_ID/microservices_log.txt"
+            why = "it fails if that folder does not exist: FileNotFoundError"
+            yield error("env-job-id", where, what, why, "remove it; TAO_JOB_ID is another variable")
+        elif start.line and value and is_secret(name, value):
+            what = f"the value of {name} is in the command line"
+            why = "every user of this machine can read it while the command runs, and the shell keeps it in its history"
+            yield warning("env-secret-plain", where, what, why, f"export {name} in the shell, and write: --env {name}")
+
+
+def _check_gpus(start: DirectStart) -> Iterator[Finding]:
+    gpus = start.gpus
+    if gpus is None and is_tao_image(start.image):
+        what, why = "no GPU is requested", "TAO's tasks stop without one, also those that do not compute on it"
+        yield error("gpus-missing", "--gpus", what, why, "add --gpus all, or only some: --gpus 'device=0'")
+    elif isinstance(gpus, int) and start.line:
+        what = f"--gpus {gpus} is a number: Docker always gives {'GPU 0' if gpus == 1 else f'the first {gpus}'}"
+        why = "two containers that are started so share a GPU, and run out of its memory"
+        hint = "name them, such as --gpus 'device=1'; 'taoprof run NAME --gpus 1 --image …' takes a free one"
+        yield warning("gpus-by-count", "--gpus", what, why, hint)
+    for location, entry in start.variables if start.gpu_count else ():
+        if entry["variable"] == "CUDA_VISIBLE_DEVICES" and entry["value"]:
+            wrong = wrong_gpus("gpu_ids", str(entry["value"]).split(","), start.gpu_count or 0)
+            if wrong is not None:
+                hint = f"remove it, or set it to {','.join(wrong.right)}"
+                yield error(wrong.id, start.locate(location), wrong.what, wrong.why, hint)
+
+
+def _check_image(start: DirectStart) -> Iterator[Finding]:
+    tag = find_tag(start.image)
+    if tag is None:
+        if start.line and not start.image:
+            yield error("image-without-command", "command", "it names no image", "", "add the image and the task")
+        return
+    variables = {entry["variable"]: entry["value"] for _, entry in start.variables}
+    if not start.words and tag.release >= _NO_COMMAND_SINCE and variables.get("RUN_CLI") != "1":
+        what, why = "the image is started without a command", "it then runs a service of NVIDIA's, and no task or shell"
+        yield error("image-without-command", "command", what, why, "add the task, or bash, behind the image")
+    for name, *rest in tasks(start.words)[0]:
+        action = rest[0] if rest else ""
+        wanted, why = _needed_image(name, action, tag.kind, tag.release)
+        if wanted:
+            image = f"{start.image.rpartition(':')[0]}:{wanted}"
+            what = f"'{name} {action}' does not run in the image {start.image}"
+            yield error("image-not-for-task", "image", what, why, f"use the image {quoted(image)}")
+
+
+def _needed_image(name: str, action: str, kind: str, release: tuple[int, int, int]) -> tuple[str, str]:
+    """Return the tag of the image that a task needs instead, and why; "" if this one is right or it is not known."""
+    version = ".".join(map(str, release))
+    if name == "bevfusion" and release >= (6, 0, 0):
+        return "5.5.0-pyt", "later images lack mmdet3d, which it needs"
+    if name.startswith("cosmos_reason") and (release, kind) == ((7, 1, 0), "pyt"):
+        return "7.0.1-cosmos-rl", "an import of Cosmos Reason fails in 7.1.0-pyt (NVIDIA bug 6587006)"
+    if action == "gen_trt_engine" and kind == "pyt":
+        return f"{version}-deploy", "only the deploy images make TensorRT engines"
+    if action in _MADE_BY_TRAINING and kind == "deploy":
+        return f"{version}-pyt", "the deploy images only make and run TensorRT engines"
+    if name in _DATA_SERVICES and kind in ("pyt", "deploy") and release >= (7, 0, 0):
+        return f"{version}-data-services", "it is a task of the data services"
+    return "", ""

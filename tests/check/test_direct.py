@@ -1,0 +1,160 @@
+"""Commands without the launcher: a task with a profile, a docker run of one's own, and what is neither."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from taoprofiles.system.docker_run import RunMount, parse
+from tests.support.commands import CommandResult, call, one_clear_error
+from tests.support.home import Home
+
+PROFILE = """
+layout = "custom"
+[container.env]
+HOME = "/tmp"
+[docker]
+user = "auto"
+shm_size = "1G"
+[[mounts]]
+source = "{0}/specs"
+destination = "/specs"
+"""
+IMAGE = "nvcr.io/nvidia/tao/tao-toolkit:7.1.0-pyt"
+
+
+@pytest.fixture(autouse=True)
+def profile(home: Home) -> Path:
+    (home.root / "specs").mkdir()
+    (home.root / "specs/train.yaml").write_text("train:\n  num_gpus: 2\n")
+    home.profile("p", PROFILE.format(home.root))
+    return home.root
+
+
+def ids(done: CommandResult) -> list[str]:
+    return [finding["id"] for finding in done.envelope["data"]["findings"]]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "dino train -e {0}",
+        "python -m nvidia_tao_pytorch.cv.nvpanoptix3d.entrypoint.nvpanoptix3d train -e {0}",
+        "bash -c 'cd /x && dino train -e {0}'",
+        "a_network_of_next_year train -e {0}",
+    ],
+)
+def test_a_task_is_checked_with_the_mounts_of_the_profile(home: Home, command: str) -> None:
+    wrong = call(home, "--json", "check", "p", "--", *shlex.split(command.format(f"{home.root}/specs/train.yaml")))
+    assert ids(wrong) == ["host-path"]
+    sound = call(home, "--json", "check", "p", "--", *shlex.split(command.format("/specs/train.yaml")))
+    assert ids(sound) == []
+    data = sound.envelope["data"]
+    assert data["launcher"] == {"version": None, "path": None}
+    assert data["container"]["mounts"] == [{"source": f"{home.root}/specs", "destination": "/specs"}]
+
+
+def test_a_task_is_checked_with_the_mounts_file_without_a_profile(home: Home) -> None:
+    call(home, "use", "p")
+    assert ids(call(home, "--json", "check", "--", "dino", "train", "-e", "/specs/x.yaml")) == ["missing-file"]
+
+
+def test_the_corrected_command_is_one_that_runs(home: Home) -> None:
+    done = call(home, "--json", "check", "p", "--", "dino", "train", "-e", f"{home.root}/specs/train.yaml")
+    hint = done.envelope["data"]["findings"][0]["hint"]
+    assert hint == "taoprof run p --image IMAGE -- dino train -e /specs/train.yaml"
+    words = f"docker run --gpus all --shm-size 1g -v {home.root}/specs:/specs {IMAGE} dino train -e"
+    done = call(home, "--json", "check", "--", *words.split(), f"{home.root}/specs/train.yaml")
+    hints = {finding["id"]: finding["hint"] for finding in done.envelope["data"]["findings"]}
+    assert hints["host-path"] == f"{words} /specs/train.yaml"
+
+
+def test_the_variables_of_a_profile_are_those_of_a_docker_run(home: Home) -> None:
+    home.profile("p", PROFILE.format(home.root) + '[variables]\nSPECS_DIR = "/specs"\n')
+    words = ["docker", "run", "--gpus", "all", "-v", f"{home.root}/specs:/specs", IMAGE, "dino", "train", "-e"]
+    assert "missing-file" in ids(call(home, "--json", "check", "p", "--", *words, "$SPECS_DIR/nope.yaml"))
+    assert "missing-file" not in ids(call(home, "--json", "check", "p", "--", *words, "$SPECS_DIR/train.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("command", "what"),
+    [
+        ("python train.py", "'python' is no launcher, no 'docker run' and no task of TAO"),
+        (f"docker run --gpus all {IMAGE} python train.py", "'python' is not a task of TAO"),
+        (f"docker run --gpus all --env-file e {IMAGE} dino train", "not checked: --env-file"),
+        ("docker compose up", "'docker' is no launcher, no 'docker run' and no task of TAO"),
+    ],
+)
+def test_what_is_not_understood_is_named(home: Home, command: str, what: str) -> None:
+    for name in ([], ["p"]):
+        done = call(home, "check", *name, "--", *command.split())
+        assert what in done.out
+        assert "no problems found" not in done.out
+
+
+def test_run_with_an_image_refuses_what_the_check_finds(home: Home) -> None:
+    words = ["run", "p", "--image", IMAGE, "--gpus", "0,", "--", "dino", "train", "-e"]
+    done = call(home, *words, "/specs/train.yaml")
+    one_clear_error(done, 3)
+    assert "train.num_gpus: 2 GPUs, but the container gets 1 GPU" in done.err
+    assert f"taoprof check p -- dino train -e {home.root}/specs/x" in call(home, *words, f"{home.root}/specs/x").err
+
+
+def test_volumes_of_docker_are_not_folders_of_this_host(home: Home) -> None:
+    words = f"docker run --gpus all -v data:/data --tmpfs /scratch {IMAGE} dino train -e /data/x.yaml -r /scratch/r"
+    found = ids(call(home, "--json", "check", "--", *words.split()))
+    assert not {"missing-file", "unmapped-path", "src-missing"} & set(found)
+
+
+# The parser
+
+
+def test_the_forms_of_options() -> None:
+    run = parse(
+        shlex.split(
+            """sudo -E docker --context lab container run -itd --rm=true
+            --gpus '"device=0,3"' -v/a:/data:ro,z -v=$PWD:/x --user=1:2
+            --mount 'type=bind,"src=/q,1",dst=/r,readonly' -eA=b=c -e HF_TOKEN --shm-size 8g --ulimit memlock=-1
+            --ulimit stack=67108864:67108864 -p 8888:80 -p 127.0.0.1:9000:9001 --net host -v named:/n --tmpfs /t:size=1g
+            --entrypoint bash IMAGE -c 'dino train'"""
+        )
+    )
+    assert run is not None
+    assert run.mounts == [
+        RunMount("/a", "/data", "bind", True, True), RunMount("$PWD", "/x", "bind", False, True),
+        RunMount("named", "/n", "volume"), RunMount("/q,1", "/r", "bind", True), RunMount("", "/t", "tmpfs"),
+    ]  # fmt: skip
+    assert (run.env, run.gpus, run.user, run.shm_size) == ([("A", "b=c"), ("HF_TOKEN", None)], ["0", "3"], "1:2", "8g")
+    assert (run.ulimits, run.ports) == ({"memlock": -1, "stack": 67108864}, {"80": 8888, "9001": 9000})
+    assert (run.network, run.entrypoint, run.image, run.command) == ("host", "bash", "IMAGE", ["-c", "dino train"])
+    assert run.unknown == []
+
+
+@pytest.mark.parametrize(
+    ("gpus", "expected"),
+    [
+        ("all", "all"), ("2", 2), ("device=1", ["1"]), ("'device=1'", ["1"]), ('"device=0,1"', ["0", "1"]),
+        ("count=2", 2), ("device=GPU-1a", ["GPU-1a"]), ('"device=0,1",capabilities=compute', ["0", "1"]),
+    ],
+)  # fmt: skip
+def test_the_forms_of_gpus(gpus: str, expected: object) -> None:
+    run = parse(["docker", "run", "--gpus", gpus, "x"])
+    assert run is not None
+    assert run.gpus == expected
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["", "docker", "docker ps", "docker compose run x", "docker exec x", "echo docker run x", "-- docker run"],
+)
+def test_what_is_no_docker_run(command: str) -> None:
+    assert parse(command.split()) is None
+
+
+@pytest.mark.parametrize("command", ["docker run", "podman run -v", "docker run --gpus", "docker create --mount ,, -p"])
+def test_a_command_that_is_cut_off(command: str) -> None:
+    run = parse(command.split())
+    assert run is not None
+    assert run.image == ""
