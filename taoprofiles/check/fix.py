@@ -12,6 +12,7 @@ from taoprofiles.check.target import CheckTarget
 from taoprofiles.errors import HeldError
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles import manage
+from taoprofiles.profiles.store import Store
 from taoprofiles.rules.finding import Finding, without_sudo
 from taoprofiles.storage import files
 from taoprofiles.storage.paths import Context
@@ -94,6 +95,10 @@ def for_docker_run(finding: Finding) -> Finding:
 def _edit_command(context: Context, finding: Finding, target: CheckTarget) -> str:
     """Return the command that opens what must be changed, at the line if that is known."""
     if target.name is not None and not finding.where.startswith("/"):
+        mount = re.fullmatch(r"mounts\[(\d+)\]\.source", finding.where)
+        if finding.id == "src-missing" and mount:
+            renderer = Store(context).renderer(target.name)
+            return renderer.command_to_set([renderer.mapping()["Mounts"][int(mount[1])]["source"]])
         return shlex.join(["taoprof", "edit", target.name])
     path, _, line = re.sub(r" \(.*", "", finding.where).rpartition(":")
     path = path if path.startswith("/") else target.path

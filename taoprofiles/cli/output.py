@@ -347,12 +347,24 @@ def exit_status(hold: Hold) -> str:
     return f"exit status {'unknown' if hold.status is None else hold.status}"
 
 
-def missing_folders(context: Context, name: str, folders: Sequence[str], *, switch: bool = True) -> str:
-    """Return the message that names source folders that do not exist; ``switch``: its command switches too."""
-    count = "1 folder does" if len(folders) == 1 else f"{len(folders)} folders do"
-    names, them = ", ".join(map(context.short, folders)), "it" if len(folders) == 1 else "them"
-    command = f"use {name} --mkdir" if switch else f"run {name} --mkdir -- true"
-    return f"{count} not exist: {names}. To create {them}: taoprof {command}"
+def missing_folders(context: Context, name: str, folders: Sequence[str], *, switch: bool = True) -> list[str]:
+    """Return messages that name source folders that do not exist; ``switch``: their command switches too."""
+    from taoprofiles.profiles.store import Store
+    from taoprofiles.system.filesystem import creation_problem
+
+    elsewhere = {folder: reason for folder in folders if (reason := creation_problem(folder))}
+    others = [folder for folder in folders if folder not in elsewhere]
+    messages = []
+    if elsewhere:
+        names, reasons = ", ".join(map(context.short, elsewhere)), ", ".join(dict.fromkeys(elsewhere.values()))
+        verb, command = "does" if len(elsewhere) == 1 else "do", Store(context).renderer(name).command_to_set(elsewhere)
+        messages.append(f"{names} {verb} not exist, and {reasons}. To use a folder of this machine: {command}")
+    if others:
+        count = "1 folder does" if len(others) == 1 else f"{len(others)} folders do"
+        names, them = ", ".join(map(context.short, others)), "it" if len(others) == 1 else "them"
+        command = f"use {name} --mkdir" if switch else f"run {name} --mkdir -- true"
+        messages.append(f"{count} not exist: {names}. To create {them}: taoprof {command}")
+    return messages
 
 
 def profile_lines(context: Context, title: str, summary: dict[str, Any]) -> list[str]:

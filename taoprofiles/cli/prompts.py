@@ -109,6 +109,7 @@ def _clean(context: Context, line: str, *, is_path: bool) -> tuple[str, str]:
     """Return a typed value as it is meant, and why it cannot be used, "" if it can."""
     from taoprofiles.profiles.convert import existing_part, resolve_path, without_quotes
     from taoprofiles.profiles.rendering import find_placeholder
+    from taoprofiles.system.filesystem import creation_problem
 
     text, problem = without_quotes(line.strip()), ""
     if not text.isprintable():
@@ -123,8 +124,8 @@ def _clean(context: Context, line: str, *, is_path: bool) -> tuple[str, str]:
     existing = existing_part(text)
     if not os.path.isdir(existing):
         problem = f"'{existing}' is not a folder"
-    elif existing != text and not os.access(existing, os.W_OK):
-        problem = f"'{text}' does not exist, and you cannot create folders in '{existing}'"
+    elif existing != text and (reason := creation_problem(text)):
+        problem = f"'{text}' does not exist, and {reason}"
     return text, problem
 
 

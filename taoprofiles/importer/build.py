@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from taoprofiles.errors import InvalidProfileError, InvalidStateError, UsageError
 from taoprofiles.importer import cells
 from taoprofiles.importer.result import ImportResult, evaluate_cells
-from taoprofiles.importer.state import real_path
+from taoprofiles.importer.state import MAY_SET
 from taoprofiles.importer.values import Segment, concat, join_path, normal_path, segments
 from taoprofiles.masking import is_secret
 from taoprofiles.profiles import layouts
-from taoprofiles.profiles.convert import from_mapping, resolve_path
+from taoprofiles.profiles.convert import from_mapping, last_mounts, resolve_path
 from taoprofiles.profiles.model import Profile, from_data, template
 from taoprofiles.profiles.rendering import Renderer, escape_dollars, is_path_variable, is_variable_name
 
@@ -127,8 +127,15 @@ def unanswered_error(result: ImportResult, where: str) -> UsageError | InvalidSt
     count = len(result.questions)
     missing = "one value is missing" if count == 1 else f"{count} values are missing"
     file = "-" if where == STDIN else shlex.quote(where)
-    hint = f"taoprof import {file} {set_options(result.questions)}"
-    return UsageError(f"cannot import '{where}': {missing}", problems=problems, hint=hint)
+    secrets = [question.name for question in result.questions if is_secret(question.name)]
+    options = set_options(question for question in result.questions if question.name not in secrets)
+    hint = f"taoprof import {file} {options}".strip()
+    if secrets:  # not on the command line, where others can see it
+        hint = f"set {', '.join(secrets)} in your environment, then: {hint}"
+    notes = [note for note in result.notes if MAY_SET in note]
+    if notes:
+        hint = f"{hint}; or {RUN_ONCE}"
+    return UsageError(f"cannot import '{where}': {missing}", problems=[*problems, *notes], hint=hint)
 
 
 def set_options(questions: Iterable[Question]) -> str:
@@ -200,22 +207,9 @@ class _ProfileBuilder:
         docker = mapping.get("DockerOptions")
         if isinstance(docker, dict) and isinstance(docker.get("user"), str) and _is_calling_user(docker["user"]):
             mapping = {**mapping, "DockerOptions": {**docker, "user": "auto"}}
-        by_source: dict[str, Any] = {}
-        for number, listed in enumerate(mapping["Mounts"]):
-            mount = self._absolute(listed)
-            if mount is None:
-                by_source[f"<{number}>"] = listed
-                continue
-            source = mount["source"]
-            real = real_path(self._context.expand_user(str(source)))
-            before = by_source.pop(real, None)
-            if before is not None:
-                self._notes.append(
-                    f"'{source}' is mounted on '{before.get('destination')}' and on '{mount.get('destination')}', and "
-                    "the launcher uses only the last mount of a folder"
-                )
-            by_source[real] = mount
-        return {**mapping, "Mounts": list(by_source.values())}
+        mounts, notes = last_mounts(self._context, [self._absolute(mount) or mount for mount in mapping["Mounts"]])
+        self._notes += notes
+        return {**mapping, "Mounts": mounts}
 
     def _absolute(self, mount: Any) -> dict[str, Any] | None:
         """Return a mount with its source absolute, relative to the notebook's folder; None if it is not a mount."""

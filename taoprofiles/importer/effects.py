@@ -66,7 +66,7 @@ def mark_escaped(ev: Evaluator, *values: Any) -> None:
             _escape_library(ev, value)
         elif names_mounts_file(value):
             ev.state.invalidate_mounts_file("may be written by code that import cannot evaluate")
-        elif isinstance(value, OpenFile) and not value.mode.startswith("r"):
+        elif isinstance(value, OpenFile) and not value.closed and not value.mode.startswith("r"):
             ev.state.write_file(value.path, ev.state.unknown("written by code that import cannot evaluate"))
         elif isinstance(value, (list, dict, tuple)) and ev.state.known(value) is value:
             ev.budget.add(len(value))
@@ -139,9 +139,11 @@ def invalidate(ev: Evaluator, nodes: Iterable[ast.AST], *, later: bool = False) 
             if isinstance(part, ast.Import | ast.ImportFrom):
                 for name, value in ev.imported(part):
                     code.bind(name, value)
-        others = [part for part in parts if not isinstance(part, ast.alias)]
-        for name in sorted(bound_names(others) | code.names):
+        bound = bound_names(part for part in parts if not isinstance(part, ast.alias))
+        for name in sorted(bound):
             code.bind(name, code.unknown)
+        for name in sorted(code.names - bound):
+            code.lose(name)
     finally:
         ev.locals = outer
 
@@ -193,6 +195,13 @@ class _Code:
             self._invalidate_mounts_file()
         self._ev.bind(name, value)
 
+    def lose(self, name: str) -> None:
+        """Make a name unknown that exec() or globals() may bind; like any other call, they are not given its value."""
+        before = self._ev.lookup(name)
+        if isinstance(before, Function):
+            mark_escaped(self._ev, before)
+        self._ev.bind(name, self.unknown)
+
     def visit(self, node: ast.AST) -> None:
         self._harmless.update(map(id, _only_read(node)))
         self._attribute_owners.update(map(id, _owner(node)))
@@ -218,8 +227,7 @@ class _Code:
     def _mention(self, name: str, *, is_read: bool = False) -> None:
         value = self._ev.lookup(name)
         if name == "globals":
-            self._state.note("may set variables that are not known: globals() is not followed")
-            self._state.has_unknown_names = True
+            self._state.may_set("globals() is not followed")
             self.names |= {key for key, value in self._state.names.items() if not isinstance(value, Library)}
         if self._later:
             self._state.deferred.mentioned.add(name)
@@ -245,7 +253,7 @@ class _Code:
             self._lose_folder()
             self._lose_variables([None] if name.endswith("magic") else [])
         elif isinstance(node.func, ast.Name) and (name in ("exec", "eval") or is_namespace_call(node)):
-            self._lose_namespace()
+            self._lose_namespace(f"{name}() is not followed")
 
     def _environ_method(self, name: str, node: ast.Call) -> None:
         first = node.args[0] if node.args else None
@@ -257,12 +265,12 @@ class _Code:
         elif name not in _READS:
             self._lose_variables([None])
 
-    def _lose_variables(self, keys: Iterable[ast.expr | None]) -> None:
+    def _lose_variables(self, keys: Iterable[ast.expr | None], reason: str = "") -> None:
         """Make variables unknown, all of them for a key that is not a literal."""
         for key in keys:
             if not (isinstance(key, ast.Constant) and isinstance(key.value, str)):
                 self._state.deferred.all_variables |= self._later
-                self._state.invalidate_environment("set by code that import cannot evaluate")
+                self._state.invalidate_environment(reason or self.unknown.reason)
             elif key.value and "=" not in key.value and "\0" not in key.value:
                 self._state.deferred.variables |= {key.value} if self._later else set()
                 self._state.set_environment(key.value, self.unknown)
@@ -271,10 +279,10 @@ class _Code:
         self._state.deferred.folder |= self._later
         self._state.folder = self._state.unknown("the current folder may have changed")
 
-    def _lose_namespace(self) -> None:
+    def _lose_namespace(self, reason: str) -> None:
         self._state.has_unknown_names = True
         self.names |= {key for key, value in self._state.names.items() if not isinstance(value, Library)}
-        self._lose_variables([None])
+        self._lose_variables([None], reason)
         self._lose_folder()
 
     def _magic(self, text: str) -> None:
@@ -292,7 +300,7 @@ class _Code:
         elif text.startswith(("%cd", "cd ")):
             self._lose_folder()
         elif ipython.sets_names(text):
-            self._lose_namespace()
+            self._lose_namespace(f"'{text.split(maxsplit=1)[0]}' is not followed")
         elif ipython.may_write_mounts_file(self._ev, ipython.SHELL_MAGIC.sub("", text, count=1)):
             self._invalidate_mounts_file()
 

@@ -18,7 +18,7 @@ from taoprofiles.importer.effects import (
     mark_escaped,
     skip,
 )
-from taoprofiles.importer.state import PLACEHOLDER_NAME, State, doubt, names_mounts_file
+from taoprofiles.importer.state import MAY_SET, PLACEHOLDER_NAME, State, doubt, names_mounts_file
 from taoprofiles.importer.values import (
     DEPTH_LIMIT,
     ENTRY_SIZE,
@@ -380,6 +380,8 @@ class Evaluator:
         if isinstance(function, Library):
             return functions.call(self, function.name, positional, named)
         if isinstance(function, Unknown):
+            if function.source == "dotenv":  # load_dotenv() sets what a file '.env' has
+                self.state.note(f"{MAY_SET}: {function.reason}")
             if function.source and function.source.partition(".")[0] not in _WRITE_NO_MOUNTS_FILE:
                 self.state.calls[self.state.location] = f"a call is not followed ({function.reason})"
             named.pop("env", None)  # of a program that is started
@@ -445,8 +447,7 @@ class Evaluator:
                 if alias.name != "*" and not functions.has_attribute(Library(node.module), alias.name):
                     self.may_fail(f"'{alias.name}' is not in {node.module}")
         if node.names[0].name == "*":
-            self.state.has_unknown_names = True
-            self.state.note(f"may set variables that are not known: 'from {node.module} import *' is not followed")
+            self.state.may_set(f"'from {node.module} import *' is not followed")
             names = [name for name, value in self.state.names.items() if not isinstance(value, Library)]
             invalidate(self, [ast.Name(name, ast.Store()) for name in names])
         for name, value in self.imported(node):
@@ -583,6 +584,7 @@ class Evaluator:
         if node.items[0].optional_vars is not None:
             self.assign(node.items[0].optional_vars, file)
         self.run(node.body)
+        file.closed = True
 
     def _run_raise(self, node: ast.Raise) -> None:
         raised = node.exc.func if isinstance(node.exc, ast.Call) else node.exc

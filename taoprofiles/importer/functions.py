@@ -269,6 +269,8 @@ def _open(ev: Evaluator, args: list[Any], named: dict[str, Any]) -> OpenFile:
 
 
 def _write(ev: Evaluator, file: OpenFile, piece: Any) -> None:
+    if file.closed:
+        raise SimulatedException("ValueError: I/O operation on closed file.")
     if file.mode in ("r", "rt", "rb"):
         raise SimulatedException("UnsupportedOperation: not writable")
     if not isinstance(piece, (str, Unknown)):
@@ -406,6 +408,7 @@ def call_method(ev: Evaluator, owner: Any, name: str, args: list[Any], named: di
     ):
         return owner.extend(entries)
     if isinstance(owner, OpenFile) and name in ("write", "close", "flush"):
+        owner.closed |= name == "close"
         return _write(ev, owner, args[0] if args else None) if name == "write" else None
     if isinstance(owner, Unknown) and name == "chdir":
         mark_escaped(ev, Library("os.chdir"))

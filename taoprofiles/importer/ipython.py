@@ -74,8 +74,7 @@ def _other_line(ev: Evaluator, text: str, name: str) -> Any:
     if name == "pwd":
         return ev.state.folder
     if name in _MAY_SET:
-        ev.state.note(f"may set variables that are not known: '%{name}' is not followed")
-        ev.state.has_unknown_names = True
+        ev.state.may_set(f"'%{name}' is not followed")
     elif name == "capture":
         for output in re.findall(r"(?<![\w-])[A-Za-z_]\w*", text)[1:]:
             ev.bind(output, ev.state.unknown("the output of '%%capture'"))

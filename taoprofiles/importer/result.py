@@ -123,11 +123,13 @@ class ImportResult:
 
     def _unset_before(self, written: SourceLocation) -> dict[str, Question]:
         """Return questions for the variables that the cell needs, and does not have, to write the mounts file."""
-        return {
-            name: Question(name, location, "", "it is not set in the code")
-            for name, location in self._state.unset.items()
-            if location.cell == written.cell and location.line <= written.line
-        }
+        environ = self._state.context.environ
+        questions = {}
+        for name, location in self._state.unset.items():
+            if location.cell == written.cell and location.line <= written.line:
+                where, value = ("your environment", "") if is_secret(name) else ("the code", environ.get(name, ""))
+                questions[name] = Question(name, location, "", f"it is not set in {where}", value)
+        return questions
 
     def _ask_doubtful(self, asked: dict[str, Question], origin: Origin, reason: str) -> None:
         if reason:

@@ -25,7 +25,7 @@ from taoprofiles.importer.values import (
 from taoprofiles.masking import is_secret
 from taoprofiles.profiles.rendering import find_placeholder
 from taoprofiles.storage.paths import MAPPING_FILE
-from taoprofiles.system.filesystem import answers, real_paths
+from taoprofiles.system.filesystem import answers, real_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 PLACEHOLDER_NAME = re.compile(r"(FIX_?ME|TODO|YOUR_[A-Z_]+|REPLACE_?ME|CHANGE_?ME)\Z")
 MOUNTS_FILES = (MAPPING_FILE, ".tlt_mounts.json")
+MAY_SET = "may set variables that are not known"
 _LONGEST_PLACEHOLDER = 500
 _UNEXPANDED = re.compile(r"\$(?:[A-Za-z_]\w*|\{[A-Za-z_]\w*\})")
 _COMMENT = re.compile(r"\s+#.*", re.DOTALL)
@@ -143,6 +144,11 @@ class State:
         """Add a note about the current line."""
         self.notes.append((self.location, text))
 
+    def may_set(self, reason: str) -> None:
+        """Note that the current line may set names and variables that the code does not name."""
+        self.note(f"{MAY_SET}: {reason}")
+        self.has_unknown_names = True
+
     @property
     def unit(self) -> str:
         """What messages call the code that ends with an exception."""
@@ -188,7 +194,7 @@ class State:
 
     def invalidate_environment(self, reason: str) -> None:
         """Make all environment variables unknown, except those that the user gave."""
-        self.note(f"may set variables that are not known: {reason}")
+        self.note(f"{MAY_SET}: {reason}")
         self._environment = self.unknown(reason)
         for name in self.history:
             self._define(name, self.with_user_value(name, self._environment), self.location)
@@ -305,14 +311,6 @@ class State:
         """Make unknown all variables and the mounts file."""
         self.invalidate_environment(reason)
         self.invalidate_mounts_file(reason)
-
-
-def real_path(path: str) -> str:
-    """Return ``os.path.realpath(path)``, also for a text that cannot be a path."""
-    try:
-        return next(real_paths([path]))
-    except ValueError:  # a NUL, or what UTF-8 cannot hold
-        return os.path.normpath(path)
 
 
 def names_mounts_file(text: object) -> bool:

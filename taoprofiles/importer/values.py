@@ -246,6 +246,7 @@ class OpenFile:
     path: Any
     mode: str
     written: list[Any]
+    closed: bool = False
 
 
 PLAIN = (str, int, float, bool, type(None))

@@ -10,12 +10,13 @@ from taoprofiles.errors import InvalidProfileError, InvalidStateError, UsageErro
 from taoprofiles.launcher.location import ENTRY_KEYS
 from taoprofiles.launcher.quoting import expand_variables
 from taoprofiles.masking import is_secret
+from taoprofiles.mounts.mapping import parse as parse_mapping
 from taoprofiles.profiles.model import Profile, from_data
 from taoprofiles.profiles.rendering import escape_dollars
-from taoprofiles.system.filesystem import answers, no_answer
+from taoprofiles.system.filesystem import answers, no_answer, real_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import TypeAlias
 
     from taoprofiles.storage.paths import Context
@@ -61,6 +62,19 @@ def from_mapping(
         problems=problems,
         hint="correct the file, or start from the project folder: 'taoprof new'",
     )
+
+
+def from_mounts_file(context: Context, content: bytes, *, name: str, where: str) -> tuple[Profile, list[str]]:
+    """Return a custom profile for the content of the mounts file ``where``, and messages about what it leaves out.
+
+    Raises InvalidStateError for what is not a mapping, and with every part that a profile cannot express.
+    """
+    parsed = parse_mapping(content, where)
+    messages = ignored_keys(parsed)
+    if isinstance(parsed.get("Mounts"), list):
+        parsed["Mounts"], more = last_mounts(context, parsed["Mounts"])
+        messages += more
+    return from_mapping(context, parsed, name=name, where=where), messages
 
 
 def _mounts(mapping: Mapping[str, Any], express: Expression, problems: list[str]) -> list[dict[str, str]]:
@@ -109,6 +123,23 @@ def _items(mapping: Mapping[str, Any], section: str) -> Iterator[tuple[int, tupl
     first, second = ENTRY_KEYS[section]
     for number, item in enumerate(items if isinstance(items, list) else [items]):
         yield number, (item.get(first), item.get(second)) if isinstance(item, dict) else (None, None)
+
+
+def last_mounts(context: Context, mounts: Sequence[Any]) -> tuple[list[Any], list[str]]:
+    """Return the mounts that the launcher makes, which are one for each source, and messages about the others."""
+    by_source: dict[str, Any] = {}
+    messages = []
+    for number, mount in enumerate(mounts):
+        source = mount.get("source") if isinstance(mount, dict) else None
+        real = real_path(context.expand_user(source)) if isinstance(source, str) else f"<{number}>"
+        before = by_source.pop(real, mount)
+        if before != mount:
+            messages.append(
+                f"'{source}' is mounted on '{before.get('destination')}' and on '{mount.get('destination')}', and "
+                "the launcher uses only the last mount of a folder"
+            )
+        by_source[real] = mount
+    return list(by_source.values()), messages
 
 
 def ignored_keys(mapping: Mapping[str, Any]) -> list[str]:

@@ -11,9 +11,8 @@ import tomlkit
 from tomlkit.items import InlineTable
 
 from taoprofiles.errors import InvalidProfileError, InvalidStateError, TaoprofError, UsageError
-from taoprofiles.mounts import mapping
 from taoprofiles.profiles import layouts
-from taoprofiles.profiles.convert import from_mapping, path_expression
+from taoprofiles.profiles.convert import from_mounts_file, path_expression
 from taoprofiles.profiles.model import TABLES, Docker, Profile, as_bytes, from_data, to_toml
 from taoprofiles.profiles.store import Base, Store, check_name
 from taoprofiles.storage import files
@@ -91,8 +90,8 @@ def name_exists_error(action: str, name: str) -> UsageError:
     return UsageError(f"profile '{name}' already exists", hint=hint)
 
 
-def save(context: Context, name: str, *, replace: bool) -> dict[str, Any]:
-    """Create the custom profile ``name`` that renders the mapping file as it is now; return the mapping.
+def save(context: Context, name: str, *, replace: bool) -> list[str]:
+    """Create the custom profile ``name`` that renders the mapping file as it is now; return messages about it.
 
     Raises InvalidStateError if there is no mapping file, or one that a profile cannot express.
     """
@@ -100,10 +99,9 @@ def save(context: Context, name: str, *, replace: bool) -> dict[str, Any]:
     content = files.read_mapping_file(context)
     if content is None:
         raise InvalidStateError(f"there is no mapping file to save ('{context.mapping_file}')")
-    saved = mapping.parse(content, context.mapping_file)
-    profile = from_mapping(context, saved, name=name, where=context.mapping_file)
+    profile, messages = from_mounts_file(context, content, name=name, where=context.mapping_file)
     write(context, "save", name, to_toml(profile).encode(), replace=replace)
-    return saved
+    return messages
 
 
 def copy(context: Context, name: str, to: str) -> None:

@@ -17,7 +17,7 @@ from taoprofiles.masking import MASK, is_secret
 from taoprofiles.storage.paths import expand_user
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from typing import Any, TypedDict
 
     from taoprofiles.storage.paths import Context
@@ -287,6 +287,19 @@ class Renderer:
             mapping["DockerOptions"] = docker
         self._raise_problems()
         return mapping
+
+    def command_to_set(self, sources: Collection[str]) -> str:
+        """Return the command that gives mount sources other folders: it sets the variables from which they derive."""
+        names: dict[str, None] = {}
+        for (expression, *_), mount in zip(self._template["mounts"], self.mapping()["Mounts"], strict=True):
+            name, text = "", expression
+            while text.startswith("${") and not text.startswith("${env:"):
+                _, name = next(references(text))
+                text = self._template["variables"].get(name, "")
+            if mount["source"] in sources:
+                names[name] = None
+        settings = [f"{name}=DIR" for name in names]
+        return f"taoprof edit {self._name}" if "" in names else " ".join(["taoprof set", self._name, *settings])
 
     def summary(self, *, reveal: bool = False) -> dict[str, Any]:
         """Return the values and mounts as plain data, for people; secrets are masked unless ``reveal``.

@@ -11,7 +11,7 @@ from taoprofiles.mounts import paths
 from taoprofiles.rules import container
 from taoprofiles.rules.finding import Finding
 from taoprofiles.rules.locations import Locator
-from taoprofiles.storage.paths import Context
+from taoprofiles.storage.paths import Context, is_inside
 from taoprofiles.system import filesystem
 from taoprofiles.system.filesystem import PathInfo, find_foreign_files
 
@@ -49,8 +49,9 @@ def check(
     named = paths.results_folders(command or ["train"], variables)
     if not named and not command:
         named = [destination for destination in mounted.values() if os.path.basename(destination) in _RESULTS]
-    folders = dict.fromkeys(paths.host_paths(named, mounted))
-    results = [(path, filesystem.nearest_existing(path)) for path in folders]
+    found = [(path, filesystem.nearest_existing(path)) for path in dict.fromkeys(paths.host_paths(named, mounted))]
+    # Not those in a source that does not exist, which is reported.
+    results = [(path, info) for path, info in found if any(is_inside(info.path, source) for source in mounted)]
     yield from container.check_results(results, ids)
     for _, folder in results:
         if ids is not None and ids[0] != 0 and folder.may(*ids, 3):

@@ -14,7 +14,7 @@ from taoprofiles.launcher.location import Location, ResolvedMount, missing_sourc
 from taoprofiles.profiles.rendering import find_placeholder
 from taoprofiles.rules.finding import INFO, Finding, error, quoted, warning
 from taoprofiles.rules.locations import Locator
-from taoprofiles.system.filesystem import PathInfo, is_wsl, nearest_existing
+from taoprofiles.system.filesystem import PathInfo, creation_problem, is_wsl, nearest_existing
 
 
 def check(mounts: Sequence[ResolvedMount], locate: Locator, host: Host) -> Iterator[Finding]:
@@ -118,6 +118,8 @@ def _missing_source(written: str, where: str, host: Host, stops: str) -> Finding
         what, hint = f"'{written}' ends with a comment", "remove it: '%env NAME=value # …' makes it part of the value"
         return error("src-missing", where, what, stops, hint, by_hand=True)
     what, hint = f"folder '{path}' does not exist", f"mkdir -p {quoted(path)}"
+    if reason := creation_problem(path):
+        return error("src-missing", where, f"{what}, and {reason}", stops, "use a folder of this machine", by_hand=True)
     return error("src-missing", where, what, stops, hint, fix=("mkdir", path))
 
 

@@ -166,6 +166,12 @@ def _preflight_error(
 
             words += f" -- {shlex.join(command)}" if mask_command(command) == list(command) else " -- COMMAND"
         hint = f"nothing was changed. To ignore this, add --force; for the details: {words}"
+        if all(finding.id == "src-missing" for finding in findings):
+            from taoprofiles.profiles.store import Store
+
+            sources = {mount["source"] for mount in mounts if filesystem.creation_problem(mount["source"])}
+            set_sources = Store(context).renderer(name).command_to_set(sources)
+            hint = f"nothing was changed. To use a folder of this machine: {set_sources}" if sources else hint
     return InvalidProfileError(f"cannot {_ATTEMPTS[doing]} '{name}': {what}", problems=problems, hint=hint)
 
 

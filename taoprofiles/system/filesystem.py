@@ -94,6 +94,14 @@ def real_paths(paths: Iterable[str]) -> Iterator[str]:
     return (real.get(path) or os.path.normpath(path) for path in paths)
 
 
+def real_path(path: str) -> str:
+    """Return ``os.path.realpath(path)``, also for a text that cannot be a path."""
+    try:
+        return next(real_paths([path]))
+    except ValueError:  # a NUL, or what UTF-8 cannot hold
+        return os.path.normpath(path)
+
+
 class PathInfo:
     """A folder, or file, of this host.
 
@@ -129,6 +137,17 @@ def nearest_existing(path: str) -> PathInfo:
     while info.problem == "missing" and info.path != "/":
         info = PathInfo(os.path.dirname(info.path))
     return info
+
+
+def creation_problem(path: str) -> str:
+    """Return why this user cannot create a folder, "" if it can be created: for a path that another machine has."""
+    existing = nearest_existing(path)
+    home = re.match(r"/(?:home|Users)/[^/]+", os.path.normpath(path))
+    if home and len(existing.path) < len(home[0]):  # root could create it, which is not what anybody wants
+        return f"this machine has no home folder of '{home[0].rpartition('/')[2]}'"
+    if not os.path.isdir(existing.path):
+        return f"'{existing.path}' is not a folder"
+    return "" if os.access(existing.path, os.W_OK | os.X_OK) else f"you cannot create folders in '{existing.path}'"
 
 
 def file_systems() -> list[tuple[str, str]]:

@@ -316,8 +316,57 @@ def test_a_colleagues_profile_says_what_it_still_needs(home: Home) -> None:
     assert "still needed for profile 'p'" in done.stderr
     assert "'SCRATCH' is not set" in done.stderr
     assert "'NOPE' is not set" in done.stderr
-    done = home.run("import", "p.toml", "--force", environ={"SCRATCH": "/nope", "NOPE": "1"})
-    assert "1 folder does not exist: /nope/x. To create it: taoprof use p --mkdir" in done.stderr
+    done = home.run("import", "p.toml", "--force", environ={"SCRATCH": str(home.root), "NOPE": "1"})
+    assert "1 folder does not exist: ~/x. To create it: taoprof use p --mkdir" in done.stderr
+
+
+def test_folders_of_another_machine_are_not_offered_to_be_created(home: Home) -> None:
+    notebook(home.root / "a.ipynb", "/home/no-such-user/tao", "/results")
+    done = home.run("import", "a.ipynb")
+    wanted = "taoprof set a LOCAL_PROJECT_DIR=DIR"
+    assert (
+        "/home/no-such-user/tao does not exist, and this machine has no home folder of 'no-such-user'. "
+        f"To use a folder of this machine: {wanted}\n"
+    ) in done.stderr
+    for command in ("use a", "use a --mkdir", "run a --mkdir -- true"):
+        done = home.run(*command.split())
+        one_clear_error(done, 3)
+        assert f"hint: nothing was changed. To use a folder of this machine: {wanted}\n" in done.stderr
+    home.run("set", "a", "docker.user=1000:1000")
+    findings = home.json("check", "a")["data"]["findings"]
+    assert "results-not-writable-as-user" not in [finding["id"] for finding in findings]
+    finding = findings[0]
+    assert (finding["id"], finding["fix"]) == ("src-missing", [])
+    assert finding["hint"] == f"use a folder of this machine: {wanted}"
+    (home.root / "data").mkdir()
+    assert home.run("set", "a", f"LOCAL_PROJECT_DIR={home.root}/data").returncode == 0
+    assert home.run("use", "a").returncode == 0
+
+
+def test_a_mount_that_the_launcher_drops_is_no_part_of_an_imported_profile(home: Home) -> None:
+    mounts = [{"source": "~", "destination": "/w"}, {"source": str(home.root), "destination": "/home/me"}]
+    (home.root / "m.json").write_text(json.dumps({"Mounts": mounts}))
+    (home.root / ".tao_mounts.json").write_text(json.dumps({"Mounts": mounts}))
+    for command in ("import m.json --name p", "import --name q"):
+        done = home.run(*command.split())
+        assert done.returncode == 0
+        assert "is mounted on '/w' and on '/home/me', and the launcher uses only the last mount" in done.stderr
+    assert home.run("use", "p").returncode == 0
+    assert [mount["destination"] for mount in home.mapping()["Mounts"]] == ["/home/me"]
+
+
+def test_what_a_script_takes_from_the_environment_is_suggested_from_there(home: Home) -> None:
+    script = "from dotenv import load_dotenv\nload_dotenv()\n" + WRITES.replace("{source!r}", 'os.environ["ROOT"]')
+    (home.root / "m.py").write_text(script.format(destination="/w"))
+    done = home.run("import", "m.py", environ={"ROOT": "/data/x"})
+    one_clear_error(done, 2)
+    assert "  line 2: may set variables that are not known: 'dotenv' is not followed\n" in done.stderr
+    assert "hint: taoprof import m.py --set ROOT=/data/x; or run it once, then: taoprof import --name" in done.stderr
+    guard = "import os\nif os.getenv('NGC_API_KEY') is None:\n    raise ValueError()\n"
+    (home.root / "k.py").write_text(guard + WRITES.format(source="/", destination="/w"))
+    done = home.run("import", "k.py")
+    assert "NGC_API_KEY: it is not set in your environment (line 2)" in done.stderr
+    assert "hint: set NGC_API_KEY in your environment, then: taoprof import k.py\n" in done.stderr
 
 
 def test_a_mounts_file_beside_the_notebook_is_named(home: Home) -> None:

@@ -515,7 +515,7 @@ mounts = [
 @pytest.mark.parametrize("command", ["use f --mkdir", "run f --mkdir -- true", "check f --fix --yes"])
 def test_what_was_created_before_a_failure_is_told(home: Home, command: str) -> None:
     home.profile("f", FOLDERS)
-    (home.root / "file").touch()
+    (home.root / "file").symlink_to("nowhere")
     done = home.run(*command.split())
     one_clear_error(done, done.returncode)
     assert f"; created before: {home.root}/new" in done.stderr

@@ -70,6 +70,22 @@ def test_a_usual_command_leaves_the_mounts_file_known(tmp_path: Path, command: s
 @pytest.mark.parametrize(
     "code",
     [
+        "for line in open('status.json'):\n    data = eval(line)",
+        "def best(p):\n    with open(p) as f:\n        for line in f:\n            eval(line)\n    return 1\nbest('a')",
+        "def best(p):\n    for f in p.glob('*'):\n        exec(f)\nlist(map(best, os.listdir('.')))",
+        "f = open('log.txt')\nf.close()\nif os.path.exists('x'):\n    f.read()",
+    ],
+)
+def test_code_that_gets_neither_the_path_nor_an_open_file_cannot_write_the_mapping(tmp_path: Path, code: str) -> None:
+    writing = f"m = {MAPPING}\nwith open(M, 'w') as f:\n    json.dump(m, f)"
+    assert read(tmp_path, notebook([START, writing, code])).mapping == MAPPING
+    still_open = f"m = {MAPPING}\nf = open(M, 'w')\njson.dump(m, f)\nshare(f)"
+    assert isinstance(read(tmp_path, notebook(["from x import share\n" + START, still_open])).mapping, Unknown)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
         "%time x = '/b'",
         "%prun x = '/b'",
         "%prun -q x = '/b'",

@@ -20,7 +20,6 @@ from taoprofiles.importer import build
 from taoprofiles.importer.cells import NOTEBOOK_LIMIT
 from taoprofiles.importer.state import doubt, is_placeholder
 from taoprofiles.masking import printable
-from taoprofiles.mounts import mapping
 from taoprofiles.profiles import convert, kernels, manage
 from taoprofiles.profiles.model import template, to_toml
 from taoprofiles.profiles.rendering import NOT_WRITTEN, Renderer
@@ -104,7 +103,7 @@ def _import(context: Context, args: argparse.Namespace) -> Result:
             "--set is for notebooks and Python scripts", hint="to change a profile: taoprof set NAME KEY=VALUE"
         )
     if args.file is None:
-        messages = convert.ignored_keys(manage.save(context, name, replace=args.force))
+        messages = manage.save(context, name, replace=args.force)
     else:
         messages = _import_document(context, args, name, content)
         where = f"'{where}'"
@@ -118,9 +117,8 @@ def _import_document(context: Context, args: argparse.Namespace, name: str, cont
     """Import a mounts file or a profile, and return messages about it."""
     messages: list[str] = []
     if content.lstrip()[:1] in (b"{", b"["):
-        parsed = mapping.parse(content, args.file)
-        messages = convert.ignored_keys(parsed)
-        content = to_toml(convert.from_mapping(context, parsed, name=name, where=args.file)).encode()
+        profile, messages = convert.from_mounts_file(context, content, name=name, where=args.file)
+        content = to_toml(profile).encode()
     elif not args.file.endswith(".toml") and not _is_toml(content):
         hint = "run what writes ~/.tao_mounts.json once, then: taoprof import --name NAME"
         raise UsageError(f"'{args.file}' is not a notebook, a Python script, a mounts file or a profile", hint=hint)
@@ -153,7 +151,7 @@ def _missing(context: Context, name: str, summary: dict[str, Any], *, switch: bo
     missing = [mount["source"] for mount in summary["mounts"] if mount["exists"] is False]
     messages = [f"'{path}' is not a folder's path: {doubt(path)}" for path in missing if doubt(path)]
     folders = [path for path in missing if not doubt(path)]
-    return [*messages, missing_folders(context, name, folders, switch=switch)] if folders else messages
+    return [*messages, *missing_folders(context, name, folders, switch=switch)]
 
 
 def _is_toml(content: bytes) -> bool:

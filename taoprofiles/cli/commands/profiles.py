@@ -53,8 +53,7 @@ def new_command(context: Context, args: argparse.Namespace) -> Result:
     folder = f" for {context.short(context.expand_user(project))}" if project else ""
     missing = [source for source, exists in answers(os.path.exists, sources).items() if not exists]
     messages.append(f"using layout '{layout}': {reason}")
-    if missing:
-        messages.append(missing_folders(context, name, missing))
+    messages += missing_folders(context, name, missing)
     path = store.path(name)
     data = {"name": name, "layout": layout, "why": reason, "path": path, "missing": missing}
     return Result(data, [f"profile '{name}' created{folder} ({context.short(path)})"], messages=messages)
@@ -105,9 +104,7 @@ def _describe_problems(context: Context, name: str, settings: Mapping[str, str |
         for finding in findings
         if not (finding.id == "src-missing" and finding.fix)
     ]
-    if folders:
-        lines.append(missing_folders(context, name, folders))
-    return lines
+    return lines + missing_folders(context, name, folders)
 
 
 def rename_command(context: Context, args: argparse.Namespace) -> Result:
