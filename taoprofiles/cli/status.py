@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from taoprofiles import current_cache
 from taoprofiles.cli.output import format_time
 from taoprofiles.errors import TaoprofError
-from taoprofiles.holds.hold import OWN_KINDS, Hold, blocking_holds
+from taoprofiles.holds.hold import OWN_KINDS, QUEUED, Hold, blocking_holds
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Store
 from taoprofiles.storage import files
@@ -41,7 +41,7 @@ class StatusReport(NamedTuple):
 
     def shows_progress(self, hold: Hold) -> bool:
         """Check whether the progress of a hold's work is shown: of each run, and of other work that reports some."""
-        return hold.kind == "run" or hold.id in self.progress
+        return (hold.kind == "run" and hold.phase != QUEUED) or hold.id in self.progress
 
 
 def get_report(context: Context, reader: ProgressReader | None = None) -> StatusReport:
@@ -54,6 +54,9 @@ def get_report(context: Context, reader: ProgressReader | None = None) -> Status
     now = status.get_status(context)
     similar = _similar_profile(context, now)  # first: what does not answer then is reported by the search for holds
     active = manage.active_holds(context, others=True)
+    queue = waiting.waiting_commands(context)
+    queued = {command.id for command in queue}
+    active.holds = [hold for hold in active.holds if hold.id not in queued]  # they hold nothing yet
     runs = [hold for hold in active.holds if hold.kind in OWN_KINDS]
     progress: dict[str, Progress] = {}
     last_lines: dict[str, str] = {}
@@ -68,7 +71,7 @@ def get_report(context: Context, reader: ProgressReader | None = None) -> Status
         similar,
         _guard_status(context, active.holds),
         active,
-        waiting.waiting_commands(context),
+        queue,
         progress,
         last_lines,
     )

@@ -17,6 +17,9 @@ RUN_VARIABLE = "TAOPROF_RUN"
 OWN_KINDS = ("run", "shell", "notebook")
 """Work that taoprofiles started: its processes inherit a lock and have the run tag in their environment."""
 
+QUEUED = "queued"
+"""The phase of a detached run that waits in the queue."""
+
 KINDS = (*OWN_KINDS, "manual", "found")
 
 
@@ -24,7 +27,8 @@ class Hold:
     """One hold; fields that are not given have their defaults.
 
     - ``id``: five letters; ``kind``: run, shell, notebook, manual, or found (work that taoprofiles did not start)
-    - ``phase``: "pending" until the container exists, then "bound"
+    - ``phase``: "pending" until the container exists, then "bound"; "queued" for a detached run that waits for what it
+      needs, and holds nothing yet
     - ``profile``, ``digest``: the profile's name and the digest of the mapping that the work needs (``mapping.digest``)
     - ``content``: that mapping's content in the history (``History.store_content``), None if it may not be there
     - ``shared``: whether the work needs the shared mapping file; an isolated run has its own file

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from taoprofiles.errors import InvalidStateError, TaoprofError
-from taoprofiles.holds.hold import OWN_KINDS, RUN_VARIABLE, Hold, new_hold
+from taoprofiles.holds.hold import OWN_KINDS, QUEUED, RUN_VARIABLE, Hold, new_hold
 from taoprofiles.holds.logs import RunLog
 from taoprofiles.holds.records import HoldRecords, seconds_unchanged
 from taoprofiles.launcher.argv import parse_launcher_argv
@@ -332,7 +332,8 @@ class _Search:
             return self._is_manual_alive(hold)
         if hold.host_id != self._here:
             return self._is_alive_elsewhere(hold)
-        return self._records.is_locked(hold) or hold.id in self._run_tags or self._may_have_container(hold)
+        may_have_container = hold.phase != QUEUED and self._may_have_container(hold)
+        return self._records.is_locked(hold) or hold.id in self._run_tags or may_have_container
 
     def _is_manual_alive(self, hold: Hold) -> bool:
         if hold.until is not None and seconds_held(hold, self._here) >= hold.until - hold.since:

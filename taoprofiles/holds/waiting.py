@@ -21,6 +21,9 @@ from taoprofiles.system import processes
 RETRY_INTERVAL = 0.5
 """Seconds between two attempts if no process's end can be waited for: a container, a manual hold, another host."""
 
+LEAVE_TIMEOUT = 2.0
+"""Seconds in which a command that is told to leave the queue usually has ended."""
+
 _TICKET_LIMIT = 1 << 20
 
 T = TypeVar("T")
@@ -33,6 +36,7 @@ class Request(NamedTuple):
     - ``mapping``: the shared mapping file; ``results``: the host folders that it writes
     - ``gpus``: devices, "all", a number of free ones, or None
     - ``host_id``: the host (``processes.host_id``) on which it waits, whose GPUs it needs
+    - ``run``: the id of the detached run that waits; "" for a command in the foreground
     """
 
     profile: str | None
@@ -41,6 +45,7 @@ class Request(NamedTuple):
     results: list[str] = []  # noqa: RUF012 - never changed
     gpus: list[str] | int | str | None = None
     host_id: str = ""
+    run: str = ""
 
     def must_follow(self, earlier: Request) -> bool:
         """Check whether this command must wait behind one that came earlier.
@@ -60,7 +65,10 @@ EVERYTHING = Request(None, [], mapping=True, results=["/"], gpus="all")
 
 
 class WaitingCommand(NamedTuple):
-    """A command in the queue; ``waits_for`` are the ids of holds and of commands ahead in the queue."""
+    """A command in the queue; ``waits_for`` are the ids of holds and of commands ahead in the queue.
+
+    Its own ``id`` is that of a detached run, or "wait" and its number.
+    """
 
     id: str
     pid: int
@@ -71,7 +79,7 @@ class WaitingCommand(NamedTuple):
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as they are in JSON output."""
         request = self.request._asdict()
-        del request["host_id"]
+        del request["host_id"], request["run"]
         return {"id": self.id, "pid": self.pid, "since": self.since, **request, "waits_for": self.waits_for}
 
 
@@ -147,6 +155,7 @@ def leave_queue(context: Context, command_id: str) -> bool:
         raise UsageError(f"'{command_id}' waits on another host: stop it there")
     with suppress(ProcessLookupError):
         os.kill(command.pid, signal.SIGTERM)
+    wait_for_exit([command.pid], LEAVE_TIMEOUT)
     return True
 
 
@@ -240,7 +249,7 @@ def _read_ticket(path: str) -> WaitingCommand:
     except (ValueError, TypeError, KeyError, AttributeError):
         pass
     # No id of a hold begins like this: they have no "i".
-    return WaitingCommand(f"wait{int(number)}", int(pid), since, waits_for, request)
+    return WaitingCommand(request.run or f"wait{int(number)}", int(pid), since, waits_for, request)
 
 
 def _announcement(followed: list[WaitingCommand], refusal: HeldError | None) -> str:

@@ -87,6 +87,7 @@ class RunOptions:
     - ``image``: run a container of this image without the launcher; ``terminal``: with a terminal in it. None is the
       profile's image, unless the command is a launcher; NO_IMAGE a command of this machine
     - ``waiting``: the requests ahead in the queue, whose GPUs are left to them; None for a run that does not wait
+    - ``queued``: the hold of a detached run that has waited, and its descriptor; None for one without a record so far
     """
 
     mkdir: bool = False
@@ -98,6 +99,7 @@ class RunOptions:
     image: str | None = None
     terminal: bool = False
     waiting: Sequence[Request] | None = None
+    queued: tuple[Hold, int] | None = None
 
     def for_command(self, renderer: Renderer, command: Sequence[str]) -> RunOptions:
         """Return the options with the profile's image and GPUs for a command."""
@@ -127,6 +129,7 @@ class Run:
     - ``environ``: the environment of the command; ``argv``: ``docker run`` in place of the command, if not None
     - ``notes``: warnings for the user
     - ``log``: where the output of a detached run goes; ``started`` is called when the command has been started
+    - ``was_queued``: its id is known already, so that its end is recorded even if its command cannot be started
     """
 
     def __init__(self, context: Context, hold: Hold, renderer: Renderer) -> None:
@@ -139,6 +142,7 @@ class Run:
         self.notes: list[str] = []
         self.log: RunLog | None = None
         self.started: Callable[[], None] = lambda: None
+        self.was_queued = False
         self._is_launcher = False
         self._heartbeat = time.monotonic()
         self._say: Callable[[str], None] = lambda text: None
@@ -168,11 +172,12 @@ class Run:
             self.watch(say)
             self.monitor.listening.wait(2)  # an event before that would be missed
             return self._execute(self.argv or command, stdout)
-        except CommandError:
-            self.discard()
-            raise
-        except BaseException:  # such as an exception of ``say``
+        except BaseException as error:  # such as an exception of ``say``
+            if self.was_queued:
+                raise  # ``detach`` records its end
             self._release_liveness()  # or the hold would live as long as this process
+            if isinstance(error, CommandError):
+                self.discard()
             raise
 
     def discard(self) -> None:
@@ -457,7 +462,8 @@ def prepare(
         with preflight.make_folders(missing_folders):
             records = HoldRecords(context)
             # Before the switch, which must not happen if this fails. It does not block it: it needs the new mapping.
-            run.liveness_fd = records.create(hold)
+            run.liveness_fd, undo = _record(records, hold, options)
+            run.was_queued = options.queued is not None
             try:
                 run.environ[RUN_VARIABLE] = hold.id
                 run.notes = [f"warning: {warning}" for warning in (*active.unchecked, *warnings)]
@@ -469,17 +475,46 @@ def prepare(
                     run.notes += preflight.explain_read_only(renderer, rendered)
                     _give_mapping(run, records, options)
             except BaseException:
-                os.close(run.liveness_fd)
-                records.delete(hold.id)
+                undo()
                 raise
     return run
 
 
+def _record(records: HoldRecords, hold: Hold, options: RunOptions) -> tuple[int, Callable[[], None]]:
+    """Write the record of a new run; return the descriptor that keeps it alive, and a function that undoes this."""
+    if options.queued is None:
+        liveness_fd = records.create(hold)
+
+        def undo() -> None:
+            os.close(liveness_fd)
+            records.delete(hold.id)
+
+        return liveness_fd, undo
+    queued, liveness_fd = options.queued
+    hold.id = queued.id
+    records.write(hold)
+    return liveness_fd, lambda: records.write(queued)
+
+
 def get_request(context: Context, name: str, command: list[str], options: RunOptions) -> Request:
-    """Return what a run will need, for the queue. Raises as ``prepare`` does for a profile that is not valid."""
+    """Return what a run will need, for the queue.
+
+    What is wrong now is refused now, and not after hours in the queue. Raises InvalidProfileError, NotFoundError,
+    UsageError and CommandError.
+    """
     renderer = Store(context).renderer(name)
     options = options.for_command(renderer, command)
     options.validate()
+    variables, rendered = renderer.variables(), renderer.mapping()
+    preflight.require_answer(rendered)
+    preflight.check_mapping(
+        context, rendered, name=name, mkdir=options.mkdir, check=options.check, doing="run",
+        command=[] if options.image is not None else command, variables=variables,
+    )  # fmt: skip
+    path = {**context.environ, **variables}.get("PATH", os.defpath)
+    if options.image is None and not os.path.dirname(command[0]) and shutil.which(command[0], path=path) is None:
+        message, hint = _explain_not_found(command, path)
+        raise CommandError(message, COMMAND_NOT_FOUND, hint)
     hold = _new_run_hold(context, "run", command, renderer, profile=name, reason="", shared=options.shared)
     wanted = None if options.gpus is None else parse_gpus(options.gpus)
     gpus = resources.ask_driver(context.environ, options.gpus, [])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -300,3 +302,108 @@ def test_a_run_that_has_not_started_its_command_yet_can_be_stopped(sandbox: Sand
     assert starter.wait(20) == 1
     assert not (sandbox.root / "started").exists()
     assert list(ended(sandbox).values()) == [None]
+
+
+# In the queue
+
+
+TRAIN = ("unet", "train", "-r", "/workspace/tao-experiments/x")
+"""Words that name a results folder, which one run at a time may have."""
+
+
+class Trainings:
+    """Detached runs that wait for one results folder; each notes its start, and ends when it is told to."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self.sandbox = sandbox
+
+    def start(self, *options: str) -> str:
+        script = "echo started; until read status <~/$TAOPROF_RUN; do sleep 0.02; done 2>/dev/null; exit $status"
+        words = ("run", "b", "--detach", "--wait", *options, "--", "sh", "-c", script, *TRAIN)
+        done = self.sandbox.run(*words, stdin=subprocess.DEVNULL)
+        assert re.fullmatch(r"[2-9a-z]{5}\n", done.stdout), done
+        return done.stdout.strip()
+
+    def end(self, run: str, status: int) -> None:
+        (self.sandbox.root / run).write_text(f"{status}\n")
+        assert self.sandbox.run("wait", run).returncode == status
+
+    def queue(self) -> list[dict[str, Any]]:
+        return self.sandbox.json("status")["data"]["queue"]
+
+    def order(self) -> list[str]:
+        return [command["id"] for command in self.queue()]
+
+
+@pytest.fixture
+def trainings(sandbox: Sandbox) -> Trainings:
+    return Trainings(sandbox)
+
+
+def test_a_queued_run_has_its_id_at_once_and_starts_by_itself(trainings: Trainings) -> None:
+    sandbox = trainings.sandbox
+    first, second, third = trainings.start(), trainings.start(), trainings.start()
+    waiting = trainings.queue()
+    assert [(command["id"], command["waits_for"]) for command in waiting] == [(second, [first]), (third, [second])]
+    assert [command["command"][-1] for command in waiting] == ["/workspace/tao-experiments/x"] * 2
+    data = sandbox.json("status")["data"]
+    assert [hold["id"] for hold in data["holds"]] == [run["id"] for run in data["runs"]] == [first]
+    shown = sandbox.run("status").stdout
+    assert shown.index(f"  {first}  b ") < shown.index("waiting, in this order:") < shown.index(f"  {second}  b ")
+    assert f"{second}  " not in shown.partition("waiting")[0]
+    assert f"{third} " in sandbox.run("history").stdout
+    assert "waiting for sh -c echo started" in printed(sandbox, second)
+    follower = sandbox.start(sandbox.taoprof, "logs", "-f", second, stdout=subprocess.PIPE)
+    waiter = sandbox.start(sandbox.taoprof, "wait", third[:4], second, stdout=subprocess.PIPE)
+    one_clear_error(sandbox.run("wait", second, "--timeout", "0.1"), 124)
+    trainings.end(first, 7)
+    until(lambda: "started\n" in printed(sandbox, second), "the second one starts")
+    assert trainings.order() == [third]
+    trainings.end(second, 3)
+    trainings.end(third, 0)
+    assert (waiter.wait(20), follower.wait(20)) == (3, 0)
+    assert follower.stdout is not None and follower.stdout.read().endswith("\nstarted\n")
+    assert ended(sandbox) == {first: 7, second: 3, third: 0}
+
+
+def test_a_queued_run_is_stopped_killed_or_gives_up_and_has_an_end(trainings: Trainings) -> None:
+    sandbox = trainings.sandbox
+    first, stopped, killed, short = (trainings.start() for _ in range(4))
+    impatient = trainings.start("--wait", "0.2")
+    assert sandbox.run("wait", impatient).returncode == 5
+    assert "error: gave up waiting after 0 s: " in printed(sandbox, impatient)
+    assert sandbox.run("stop", stopped, check=True).stdout == f"{stopped}: left the queue\n"
+    assert sandbox.run("stop", short[:4], check=True).stdout == f"{short}: left the queue\n"
+    assert trainings.order() == [killed]
+    assert sandbox.run("wait", stopped, short).returncode == 143
+    assert printed(sandbox, stopped).endswith("taoprof: stopped before the command was started\n")
+    kill(trainings.queue()[0]["pid"])
+    assert sandbox.run("wait", killed).returncode == 1
+    trainings.end(first, 0)
+    assert ended(sandbox) == {first: 0, stopped: 143, killed: None, short: 143, impatient: 5}
+
+
+def test_what_is_wrong_with_a_queued_run_is_reported_at_once_or_in_its_log(trainings: Trainings) -> None:
+    sandbox = trainings.sandbox
+    first = trainings.start()
+    one_clear_error(sandbox.run("run", "b", "--detach", "--wait", "--", "nosuchcommand", *TRAIN), 127)
+    one_clear_error(sandbox.run("run", "nosuch", "--detach", "--wait", "--", "true"), 4)
+    one_clear_error(sandbox.run("run", "b", "--detach", "--wait", "0", "--", "true", *TRAIN), 5)
+    done = sandbox.run("run", "b", "--detach", "--wait", "0", "--json", "--", "true", *TRAIN)
+    assert [hold["id"] for hold in json.loads(done.stdout)["error"]["holders"]] == [first]
+    (sandbox.root / "projects/b").rename(sandbox.root / "projects/elsewhere")
+    one_clear_error(sandbox.run("run", "b", "--detach", "--wait", "--", "true", *TRAIN), 3)
+    (sandbox.root / "projects/elsewhere").rename(sandbox.root / "projects/b")
+    assert [path.name for path in (sandbox.state / "logs").iterdir()] == [f"{first}.log"]
+    assert trainings.order() == []
+    program = sandbox.root / "program"
+    program.write_text("#!/bin/sh\nexit 0\n")
+    program.chmod(0o755)
+    done = sandbox.run("run", "b", "--detach", "--wait", "--json", "--", str(program), *TRAIN)
+    second = json.loads(done.stdout)["data"]
+    assert (second["queued"], second["gpus"]) == (True, None)
+    program.unlink()
+    trainings.end(first, 0)
+    assert sandbox.run("wait", second["id"]).returncode == 127
+    assert f"taoprof: error: no such file: '{program}'" in printed(sandbox, second["id"])
+    assert ended(sandbox) == {first: 0, second["id"]: 127}

@@ -11,14 +11,14 @@ from taoprofiles.cli import prompts
 from taoprofiles.cli.output import STDERR, Declined, Result, exit_status, print_progress, print_raw
 from taoprofiles.errors import UsageError
 from taoprofiles.holds import manage
-from taoprofiles.holds.hold import format_age
+from taoprofiles.holds.hold import QUEUED, format_age
 from taoprofiles.storage.paths import Context
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from taoprofiles.holds.waiting import Request
-    from taoprofiles.runs.run import Run
+    from taoprofiles.runs.run import Run, RunOptions
 
 LONG_AGO = 3600
 """Seconds after which 'stop' asks."""
@@ -49,6 +49,9 @@ def run_command(context: Context, args: argparse.Namespace) -> Result:
     if kernel.is_kernel(args.command, options) and not (args.json or args.detach):
         kernel.start(context, args.name, args.command, options)
 
+    if args.detach:
+        return _detach(context, args, options)
+
     def attempt(waiting: Sequence[Request] | None = None) -> runs.Run:
         return runs.prepare(context, args.name, args.command, options=replace(options, waiting=waiting))
 
@@ -57,8 +60,6 @@ def run_command(context: Context, args: argparse.Namespace) -> Result:
     else:
         request = runs.get_request(context, args.name, args.command, options)
         run = wait_until_free(context, request, attempt, seconds=args.wait, say=print_progress)
-    if args.detach:
-        return _detach(run, args.command)
     return _execute(run, args.command, as_json=args.json, fields=("container", "image", "gpus", "differences"))
 
 
@@ -70,17 +71,23 @@ def _execute(run: Run, command: list[str], *, as_json: bool, fields: tuple[str, 
     return Result({**data, **{field: getattr(run.hold, field) for field in fields}}, status=status)
 
 
-def _detach(run: Run, command: list[str]) -> Result:
-    """Start a prepared run in the background; the result is its id."""
-    from taoprofiles.runs.detach import start_detached
+def _detach(context: Context, args: argparse.Namespace, options: RunOptions) -> Result:
+    """Start a run in the background, or let it wait there; the result is its id."""
+    from taoprofiles.runs import detach
+    from taoprofiles.runs.run import prepare
     from taoprofiles.system import systemd
 
-    messages, run.notes = run.notes, []
-    unit = start_detached(run, command, say=print_progress)
-    if systemd.is_booted() and unit is None and not systemd.lingers(run.context.uid):
+    if args.wait is None:
+        run = prepare(context, args.name, args.command, options=options)
+        messages, run.notes = run.notes, []
+        start = detach.start_detached(run, args.command, say=print_progress)
+    else:
+        start = detach.start_queued(context, args.name, args.command, options, seconds=args.wait, say=print_progress)
+        messages = [start.waiting] if start.waiting else []
+    if systemd.is_booted() and start.unit is None and not systemd.lingers(context.uid):
         messages.append("systemd may end the run when you log out; to prevent that: loginctl enable-linger")
-    data = {"id": run.hold.id, "name": run.hold.profile, "gpus": run.hold.gpus, "unit": unit}
-    return Result(data, [run.hold.id], messages=messages)
+    data = {"id": start.id, "name": args.name, "gpus": start.gpus, "unit": start.unit, "queued": bool(start.waiting)}
+    return Result(data, [start.id], messages=messages)
 
 
 def logs_command(context: Context, args: argparse.Namespace) -> Result:
@@ -136,6 +143,8 @@ def stop_command(context: Context, args: argparse.Namespace) -> Result:
         return Result({"id": args.id, "container": None}, [f"{args.id}: left the queue"])
     active = manage.active_holds(context)
     hold = find_stoppable(context, active, args.id)
+    if hold.phase == QUEUED and leave_queue(context, hold.id):  # of which only the beginning of its id was given
+        return Result({"id": hold.id, "container": None}, [f"{hold.id}: left the queue"])
     own = [other.id for other in active.holds if other.user == context.user and other.kind != "manual"]
     is_last = own[-1:] == [hold.id] and time.time() - hold.since < LONG_AGO
     if not is_last and not args.yes and prompts.can_ask():

@@ -10,7 +10,7 @@ from typing import Any
 from taoprofiles import current_cache
 from taoprofiles.cli.output import Declined, Result, change_lines, exit_status, format_time, print_progress, table
 from taoprofiles.errors import HeldError, TaoprofError, UsageError
-from taoprofiles.holds.hold import Hold
+from taoprofiles.holds.hold import QUEUED, Hold
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Store
 from taoprofiles.storage import files
@@ -257,6 +257,8 @@ def _entry_row(entry: Entry, *, is_interrupted: bool) -> tuple[str, ...]:
 
 
 def _run_row(run: Hold) -> tuple[str, ...]:
-    outcome = "running" if run.ended is None else f"exit {'unknown' if run.status is None else run.status}"
+    outcome = f"exit {'unknown' if run.status is None else run.status}"
+    if run.ended is None:
+        outcome = QUEUED if run.phase == QUEUED else "running"
     by = f"{run.user}@{run.host}"
     return run.id, format_time(run.since), f"{run.kind}, {outcome}: {run.title()}", run.profile or "-", by
