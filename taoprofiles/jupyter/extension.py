@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shlex
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +27,15 @@ from taoprofiles.storage.paths import Context
 from taoprofiles.switching import status
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from taoprofiles.jupyter.panel import Panel
     from taoprofiles.runs.kernel_program import ProfileKernel
     from taoprofiles.runs.session import Session
+
+
+ATTRIBUTE = "_taoprofiles"
+"""The attribute of the shell that has the loaded extension."""
 
 
 class TaskFailedError(Exception):
@@ -60,6 +67,7 @@ class Extension:
         self._shell.events.register("post_run_cell", self._after_cell)
         self._shell.set_hook("complete_command", self._complete, str_key="%taoprof")
         self._shell.var_expand, self._shell.run_cell_magic = self._var_expand, self._run_cell_magic
+        sys.addaudithook(self._audit)
         kernel = self._kernel
         if kernel is not None and sessions.current() is None:
             try:
@@ -179,20 +187,33 @@ class Extension:
     def _var_expand(self, text: str, depth: int = 0, *args: Any, **options: Any) -> str:
         """Expand Python variables as IPython does, which it does with every ``!command`` just before its start."""
         expanded: str = type(self._shell).var_expand(self._shell, text, depth + 1, *args, **options)
-        self._require_free_results(expanded)
+        self._require_free_results(_launcher_commands(expanded))
         return expanded
 
     def _run_cell_magic(self, name: str, line: str, cell: str) -> Any:
         if name in SCRIPT_MAGICS:
-            self._require_free_results(cell)
+            self._require_free_results(_launcher_commands(cell))
         return type(self._shell).run_cell_magic(self._shell, name, line, cell)
 
-    def _require_free_results(self, script: str) -> None:
-        """Refuse a script with a training that would write to the results folder of another one; the cell fails."""
-        session = sessions.current()
-        if session is None or not any(program in script for program in PROGRAMS):
+    def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
+        """Look at each program that Python code starts (PEP 578): an exception here prevents the start.
+
+        An audit hook cannot be removed.
+        """
+        if event not in ("subprocess.Popen", "os.system") or getattr(self._shell, ATTRIBUTE, None) is not self:
             return
-        launches = [parse_launcher_argv(unwrapped(words)) for words in commands_of_script(script)]
+        words = [
+            os.fsdecode(word) for word in (arguments[1] if event == "subprocess.Popen" else ["sh", "-c", *arguments])
+        ]
+        is_script = words[1:2] == ["-c"] and os.path.basename(words[0]) in SCRIPT_MAGICS
+        self._require_free_results(commands_of_script(words[2]) if is_script else [words])
+
+    def _require_free_results(self, commands: Iterable[list[str]]) -> None:
+        """Refuse a training that would write to the results folder of another one; the cell fails."""
+        session = sessions.current()
+        if session is None:
+            return
+        launches = [parse_launcher_argv(unwrapped(words)) for words in commands]
         try:
             for launch in filter(None, launches):
                 session.require_free_results(launch.words)
@@ -230,6 +251,7 @@ class Extension:
         if self._kernel is None:
             self._report_changes(session)
         self._report_tasks(session, result)
+        session.forget_unstarted()
 
     def _report_changes(self, session: Session) -> None:
         """Report the variables and the mapping file that a cell has changed."""
@@ -287,6 +309,11 @@ class Extension:
         return display.overwritten_output(self.context, session, lines)
 
 
+def _launcher_commands(script: str) -> Iterable[list[str]]:
+    """Return the words of a script's commands, () if it has no launcher's name anywhere: a long one takes time."""
+    return commands_of_script(script) if any(program in script for program in PROGRAMS) else ()
+
+
 def _usage_lines() -> list[str]:
     return [f"%taoprof {f'{name} {arguments}':<13} {summary}" for name, (arguments, summary) in COMMANDS.items()]
 
@@ -321,14 +348,15 @@ def _needed(session: Session | None) -> Session:
 
 def load(shell: Any) -> None:
     """Load the extension into an IPython shell. Loading it again changes nothing."""
-    if getattr(shell, "_taoprofiles", None) is None:
-        shell._taoprofiles = Extension(shell)
-        shell._taoprofiles.load()
+    if getattr(shell, ATTRIBUTE, None) is None:
+        extension = Extension(shell)
+        setattr(shell, ATTRIBUTE, extension)
+        extension.load()
 
 
 def unload(shell: Any) -> None:
     """Unload the extension; the profile of the notebook is released."""
-    extension = getattr(shell, "_taoprofiles", None)
+    extension = getattr(shell, ATTRIBUTE, None)
     if extension is not None:
         extension.unload()
-        shell._taoprofiles = None
+        setattr(shell, ATTRIBUTE, None)

@@ -65,6 +65,7 @@ class Session(Run):
         self._environ: MutableMapping[str, str] = {}
         self._before: dict[str, str | None] = {}
         self._tasks: dict[str, Hold] = {}  # the running ones by container, as the journal of runs gets them
+        self._starting: list[str] = []  # the results folders of trainings that have no container yet
         self._reported: set[str] = set()
         self._messages: list[str] = []
         self.may_overlap = False
@@ -165,11 +166,23 @@ class Session(Run):
     # The containers that were started from here
 
     def require_free_results(self, words: list[str]) -> None:
-        """Raise HeldError if a launcher command that is about to start here writes where another run is writing."""
+        """Raise HeldError if a launcher command that is about to start here writes where another run is writing.
+
+        Until its container exists, or ``forget_unstarted``, no other run may write there either.
+        """
         results = [] if self.may_overlap else self._results(words, {**self.variables, **self._environ})
         if results:
             hint = "choose another folder with -r, or wait until it has ended"
-            require_free_results(self.hold, self._other_holds(), results, hint=hint)
+            with Lock(self.context.lock):
+                require_free_results(self.hold, self._other_holds(), results, hint=hint)
+                self._starting += results
+                self._write_record()
+
+    def forget_unstarted(self) -> None:
+        """Free the results folders of trainings whose launchers have ended without a container."""
+        if self._starting and not self.has_work():
+            self._starting.clear()
+            self._update_record()
 
     def task_started(self, container: RunContainer) -> None:
         """Record the command of a task and its results folders, which no other run may write meanwhile."""
@@ -180,6 +193,7 @@ class Session(Run):
             for other, folder in results_conflicts(self._other_holds(), results):
                 self._messages.append(f"warning: another training is also writing to '{folder}': {other.line()}")
         self._tasks[container.id] = task
+        self._starting = [folder for folder in self._starting if folder not in results]
         self._update_record()
 
     def container_ended(self, container: RunContainer) -> None:
@@ -235,23 +249,25 @@ class Session(Run):
 
     def _update_record(self, ended: Hold | None = None) -> None:
         """Write which tasks are running now to the record, and ``ended`` to the journal of runs."""
-        running = list(self._tasks.values())
         try:
             with Lock(self.context.lock):
-                records = HoldRecords(self.context)
                 if ended is not None:
-                    records.add_ended(ended)
-                recorded = records.get(self.hold.id)
-                for hold in (self.hold, recorded):
-                    if hold is not None:
-                        hold.results = [folder for task in running for folder in task.results]
-                        hold.command = running[-1].command if running else []
-                        hold.container = running[-1].container if running else None
-                        hold.phase = "bound" if running else "pending"
-                if recorded is not None:
-                    records.write(recorded)
+                    HoldRecords(self.context).add_ended(ended)
+                self._write_record()
         except TaoprofError as error:
             self._messages.append(f"warning: the tasks of this notebook could not be recorded: {error.message}")
+
+    def _write_record(self) -> None:
+        """Write to the record what is running now. Needs the lock. Raises TaoprofError."""
+        running, recorded = list(self._tasks.values()), HoldRecords(self.context).get(self.hold.id)
+        for hold in (self.hold, recorded):
+            if hold is not None:
+                hold.results = self._starting + [folder for task in running for folder in task.results]
+                hold.command = running[-1].command if running else []
+                hold.container = running[-1].container if running else None
+                hold.phase = "bound" if running else "pending"
+        if recorded is not None:
+            HoldRecords(self.context).write(recorded)
 
 
 def current() -> Session | None:

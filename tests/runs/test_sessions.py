@@ -392,6 +392,9 @@ STARTS = {
     "shell escape": "!echo x; FOO=1 tao model {task} train \\\n -r $RESULTS_DIR -k key",
     "captured": "lines = !nohup tao model unet train -r $RESULTS_DIR > log",
     "bash cell": "%%bash\nset -e\ncd / && tao model unet train -r ${RESULTS_DIR}/deeper",
+    "os.system": "if os.system('tao model unet train -r $RESULTS_DIR'): raise ValueError",
+    "subprocess": "import subprocess as s\ns.check_call('tao model unet train -r /workspace/results'.split())",
+    "subprocess with a shell": "print(os.popen('cd /; tao model unet train -r /workspace/results').read())",
     "local variable": "def f():\n    folder = '/workspace/results'\n    !tao model unet train -r {folder}\nf()",
 }
 
@@ -420,5 +423,22 @@ def test_a_notebooks_training_is_refused_like_a_run(notebook: Notebook) -> None:
         assert started.exists(), start
     assert notebook.run("%unload_ext taoprofiles")[0]
     assert notebook.run("!true")[0]
+    assert notebook.run(STARTS["os.system"])[0]
     kill(run.pid)
+    notebook.program.end()
+
+
+@pytest.mark.parametrize("start", ["shell escape", "subprocess"])
+def test_a_training_that_has_no_container_yet_has_its_results_folder(notebook: Notebook, start: str) -> None:
+    """Pulling the image takes minutes. Of two notebooks that start at once, one is refused."""
+    sandbox = notebook.sandbox
+    sandbox.tao.write_text("#!/bin/sh\ntouch begun\nwhile [ ! -e go ]; do sleep 0.05; done\n")
+    notebook.run("import os\ntask = 'unet'\nos.environ['RESULTS_DIR'] = '/workspace/results'")
+    notebook.begin(STARTS[start])
+    words = ("run", "b", "--", "true", "unet", "train", "-r", "/workspace/results")
+    refused = sandbox.run(*words)
+    assert (refused.returncode, notebook.hold["id"] in refused.stderr) == (5, True)
+    (sandbox.root / "go").touch()
+    assert notebook.program.receive()[0]
+    sandbox.run(*words, check=True)
     notebook.program.end()
