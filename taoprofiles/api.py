@@ -80,6 +80,7 @@ class RunKeywords(TypedDict, total=False):
 
     shared: bool
     gpus: str | None
+    notify: Sequence[str] | None
     image: str | None
     mkdir: bool
     check: bool
@@ -162,6 +163,7 @@ _TEXT, _SECONDS = ((str,), "a string"), ((int, float), "a number of seconds")
 _ARGUMENT_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     **dict.fromkeys(("name", "reason", "gpus", "image"), _TEXT),
     **dict.fromkeys(("timeout", "wait"), _SECONDS),
+    "notify": ((list, tuple), "a list of strings"),
 }
 """The types of arguments, each with its description; all others are bool."""
 

@@ -12,7 +12,7 @@ MASK = "***"
 MIN_SECRET_LENGTH = 4
 """Minimum length of a known value that is masked; a shorter one occurs in any text."""
 
-_WORDS = ("KEY", "TOKEN", "SECRET", "PASS", "PWD", "CREDENTIAL", "AUTH")
+_WORDS = ("KEY", "TOKEN", "SECRET", "PASS", "PWD", "CREDENTIAL", "AUTH", "NOTIFY")
 _NOT_SECRET = ("KEYPOINT",)  # TAO's pose networks: KEYPOINT_DIR is a folder
 _FOLDERS = ("PWD", "OLDPWD")  # the shell's current and previous folder
 _PASSWORD_OPTIONS = {"mysql": "-p", "mysqldump": "-p", "mariadb": "-p", "sshpass": "-p", "curl": "-u"}
@@ -160,6 +160,15 @@ def is_secret(name: str, value: str = "") -> bool:
     if upper not in _FOLDERS and any(word in upper for word in _WORDS):
         return True
     return bool(value) and mask_text(value) != value
+
+
+def mask_target(target: str) -> str:
+    """Return a target of notifications as it is shown: of a URL only the scheme, since any part of it may be a secret.
+
+    References that a profile has in place of a URL are no secret.
+    """
+    scheme, separator, rest = target.partition("://")
+    return f"{scheme}://{MASK}" if separator and rest else target
 
 
 def _has_secret_word(text: str) -> bool:

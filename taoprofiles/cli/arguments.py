@@ -196,6 +196,12 @@ ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
         ),
         _flag("--shared", "switch the shared mapping file and hold it during the run"),
         _wait("the GPUs and the results folder (with --shared, the mapping file too) are free"),
+        _argument(
+            "--notify",
+            "tell TARGET when it ends, not the profile's: 'desktop' or a URL of Apprise (repeatable), or 'none'",
+            metavar="TARGET",
+            action="append",
+        ),
         _flag("--detach", "start it in the background, where it survives a logout, and print its id"),
         _flag(
             "--force",
@@ -316,6 +322,7 @@ ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
             dest="user_values",
         ),
         _flag("--force", "replace an existing profile of that name ('taoprof undo' restores it)"),
+        _flag("--yes", "keep the commands (on_start, on_end) and notifications of a profile without asking"),
         _flag("--kernel", "also install the Jupyter kernel of the profile, as 'taoprof kernel install' does"),
         _flag("--in-place", "with --kernel: set it in the notebook itself; a copy of the file is kept as FILE.bak"),
     ),

@@ -396,6 +396,14 @@ def profile_lines(context: Context, title: str, summary: dict[str, Any]) -> list
             (key or "any task", image, origin(f"images.{key}" if key else "image"))
             for key, image in summary["images"].items()
         ],
+        "notifications and hooks": [
+            *(("notify", target, origin("notify")) for target in summary["notify"]),
+            *(
+                (key, "; ".join(summary[key].splitlines()), origin(key))
+                for key in ("on_start", "on_end")
+                if summary[key]
+            ),
+        ],
     }
     titles = {"mounts": f"mounts {origin('mounts')}".rstrip()}
     lines = [f"profile {title}", *([summary["description"]] if summary["description"] else [])]

@@ -1,7 +1,7 @@
-"""The guard's files: the proof that it is alive, its status for other commands, and messages for the next command.
+"""The guard's files: the proof that it is alive, and its status for other commands.
 
-``guard/ID.claim`` is locked while the guard of one host is alive (ID is a hash of the host's identity),
-``guard/ID.json`` holds the status that it published, and ``guard/untold`` the messages, one a line.
+``guard/ID.claim`` is locked while the guard of one host is alive (ID is a hash of the host's identity), and
+``guard/ID.json`` holds the status that it published.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from taoprofiles.errors import GuardRunningError, TaoprofError
+from taoprofiles.errors import GuardRunningError
 from taoprofiles.holds.hold import Hold, shared_holds
 from taoprofiles.holds.liveness import ActiveHolds, Containers
 from taoprofiles.storage import best_effort, files, locks
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 _LIMIT = 16 << 20
-_MESSAGES = 20
-"""Messages that are kept for the next command; older ones are in the history and in the guard's log."""
 
 logger = logging.getLogger(__name__)
 
@@ -47,31 +45,6 @@ def unseal(context: Context) -> bool:
         return False
     with Lock(context.lock):
         return Seal(context).remove() is not None
-
-
-def add_message(context: Context, line: str) -> None:
-    """Add a message that the user's next command shows. Needs the lock."""
-    text = "".join(
-        f"{old}\n" for old in [*_read_lines(context.pending_messages), " ".join(line.splitlines())][-_MESSAGES:]
-    )
-    best_effort.write(context.pending_messages, text.encode("utf-8", "backslashreplace"))
-
-
-def take_messages(context: Context) -> list[str]:
-    """Return the messages and delete them; of two commands at the same time only one gets them."""
-    path = f"{context.pending_messages}-{os.getpid()}"
-    if not best_effort.rename(context.pending_messages, path):
-        return []
-    lines = _read_lines(path)
-    best_effort.unlink_quietly(path)
-    return lines
-
-
-def _read_lines(path: str) -> list[str]:
-    try:
-        return (files.read(path, 1 << 16) or b"").decode("utf-8", "replace").splitlines()
-    except TaoprofError:
-        return []
 
 
 class GuardFiles:

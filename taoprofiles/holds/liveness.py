@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from taoprofiles.errors import InvalidStateError, TaoprofError
+from taoprofiles.holds import notifications
 from taoprofiles.holds.hold import OWN_KINDS, QUEUED, RUN_VARIABLE, Hold, new_hold
 from taoprofiles.holds.logs import RunLog
 from taoprofiles.holds.records import HoldRecords, seconds_unchanged
@@ -142,6 +143,7 @@ class _Search:
         records = self._records.all(damaged)
         if self._may_write:
             self._records.delete_leftovers()
+            notifications.start_missing_senders(self._context)
         runs = {hold.id: hold for hold in records if hold.kind in OWN_KINDS}
         with_container: set[str] = set()
         containers: list[Hold] = []

@@ -1,8 +1,9 @@
 """Hold records on disk: one file each while the work is alive, then one line in the journal of runs.
 
-``holds/ID.json`` is the record, ``holds/ID.claim`` the file whose kernel lock the run's processes inherit, and
-``holds/ID.mounts.json`` an isolated run's own mounts file. That one is not in XDG_RUNTIME_DIR, which is emptied when
-its user logs out while a training is still running: the launcher would then start without any mounts.
+``holds/ID.json`` is the record, ``holds/ID.claim`` the file whose kernel lock the run's processes inherit,
+``holds/ID.notify`` what is wanted at the end (see ``notifications``), and ``holds/ID.mounts.json`` an isolated run's
+own mounts file. That one is not in XDG_RUNTIME_DIR, which is emptied when its user logs out while a training is still
+running: the launcher would then start without any mounts.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from taoprofiles.errors import InvalidStateError, TaoprofError
+from taoprofiles.holds import notifications
 from taoprofiles.holds.hold import FIELDS, OWN_KINDS, Hold
 from taoprofiles.storage import atomic, best_effort, files
 from taoprofiles.storage.files import to_taoprof_error
@@ -21,6 +24,9 @@ from taoprofiles.storage.journal import digest_of, lines_backwards, require_know
 from taoprofiles.storage.locks import LivenessLock
 from taoprofiles.storage.paths import Context
 from taoprofiles.system import processes
+
+if TYPE_CHECKING:
+    import subprocess
 
 FORMAT = 1
 _LETTERS = "23456789abcdefghjkmnpqrstuvwxyz"
@@ -78,15 +84,18 @@ class HoldRecords:
             )
         return hold
 
-    def create(self, hold: Hold) -> int:
+    def create(self, hold: Hold, *, targets: Sequence[str] = (), on_end: str = "") -> int:
         """Write a new record, set the hold's id, and return the descriptor of its locked file.
 
-        The hold lives for as long as any process has the descriptor open. Nothing is left behind on an error.
+        ``targets`` are told at the end of the work, and the hook ``on_end`` is run: see ``notifications``. The hold
+        lives for as long as any process has the descriptor open. Nothing is left behind on an error.
         """
         files.make_folder(self._context.holds)
         hold.id = self._free_id()
         liveness_fd = LivenessLock(self._path(hold.id, ".claim")).acquire()
         try:
+            # First: whoever finds the record finds this too.
+            notifications.register(self._context, hold.id, list(targets), on_end)
             self.write(hold)
         except BaseException:
             os.close(liveness_fd)
@@ -101,16 +110,25 @@ class HoldRecords:
         files.make_folder(self._context.holds)
         atomic.replace(self._path(hold.id, ".json"), _to_json(hold))
 
-    def end(self, hold: Hold) -> None:
-        """Delete a record; a run is added to the journal of runs first. Raises TaoprofError with nothing changed."""
+    def end(self, hold: Hold, *, attended: bool = False) -> subprocess.Popen[bytes] | None:
+        """Delete a record; a run is added to the journal of runs first. Raises TaoprofError with nothing changed.
+
+        Return the process that sends the run's notification, None without one; see ``notifications.start_sender``.
+        """
         size = self.add_ended(hold) if hold.kind in OWN_KINDS else 0
+        sender_fd = None
         try:
+            sender_fd = notifications.publish(self._context, hold)
             files.remove(self._path(hold.id, ".json"))
         except TaoprofError:
+            notifications.withdraw(self._context, hold.id, sender_fd)
             if hold.kind in OWN_KINDS:
                 files.truncate(self._context.runs, size)  # or it would be added again by every command
             raise
         self.delete(hold.id)
+        if sender_fd is None:
+            return None
+        return notifications.start_sender(self._context, hold.id, sender_fd, attended=attended)
 
     def add_ended(self, run: Hold) -> int:
         """Append an ended run, or a task of a notebook, to the journal of runs, durably; return its size before."""
@@ -118,7 +136,7 @@ class HoldRecords:
 
     def delete(self, hold_id: str) -> None:
         """Delete a record and the files beside it, as for work that never started."""
-        for ending in (".mounts.json", ".json", ".claim"):
+        for ending in (".mounts.json", ".notify", ".json", ".claim"):
             best_effort.unlink_quietly(self._path(hold_id, ending))
 
     def delete_leftovers(self) -> None:

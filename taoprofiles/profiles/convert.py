@@ -11,7 +11,7 @@ from taoprofiles.launcher.location import ENTRY_KEYS
 from taoprofiles.launcher.quoting import expand_variables
 from taoprofiles.masking import is_secret
 from taoprofiles.mounts.mapping import parse as parse_mapping
-from taoprofiles.profiles.model import Profile, from_data
+from taoprofiles.profiles.model import ACTIONS, Profile, from_data
 from taoprofiles.profiles.rendering import escape_dollars
 from taoprofiles.system.filesystem import answers, no_answer, real_path
 
@@ -155,8 +155,11 @@ def ignored_keys(mapping: Mapping[str, Any]) -> list[str]:
     return [f"{key} is left out: the launcher does not read it" for key in sorted(keys)]
 
 
-def replace_secrets(profile: Profile) -> tuple[Profile, list[str]]:
-    """Return the profile with references to the environment instead of literal secrets, and their names."""
+def to_share(profile: Profile) -> tuple[Profile, list[str], list[str]]:
+    """Return the profile with references to the environment instead of literal secrets, without what is its owner's.
+
+    Also the names of these secrets, and the keys that were left out: whom to tell, and the owner's commands.
+    """
     data = profile.model_dump(by_alias=True, exclude_defaults=True)
     hidden: list[str] = []
     for values in (data.get("variables", {}), data.get("container", {}).get("env", {})):
@@ -165,7 +168,8 @@ def replace_secrets(profile: Profile) -> tuple[Profile, list[str]]:
             if text and is_secret(name, text):
                 values[name] = f"${{env:{name}}}"
                 hidden.append(name)
-    return Profile.model_validate({"schema": 1, **data}), hidden
+    left_out = [key for key in ACTIONS if data.pop(key, None)]
+    return Profile.model_validate({"schema": 1, **data}), hidden, left_out
 
 
 def path_expression(context: Context, path: str) -> str:

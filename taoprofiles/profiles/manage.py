@@ -20,7 +20,7 @@ from taoprofiles.storage.journal import Entry, History
 from taoprofiles.storage.locks import Lock
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from taoprofiles.storage.paths import Context
 
@@ -256,6 +256,14 @@ def _text_with_network(store: Store, name: str) -> bytes:
         return text
     document = tomlkit.parse(text.decode())
     document["network"] = name
+    return tomlkit.dumps(document).encode()
+
+
+def without_keys(text: bytes, keys: Sequence[str]) -> bytes:
+    """Return a profile's text without some keys at its top."""
+    document = tomlkit.parse(text.decode())
+    for key in keys:
+        del document[key]
     return tomlkit.dumps(document).encode()
 
 

@@ -55,6 +55,10 @@ TaskName = Annotated[str, Field(pattern=r"^\S+( \S+)*$", max_length=256)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
 
 
+Targets = Annotated[
+    Annotated[Text, Tag("<text>")] | Annotated[list[Text], Field(max_length=20), Tag("<list>")],
+    Discriminator(lambda value: "<list>" if isinstance(value, list) else "<text>"),
+]
 Folder = Annotated[str, Field(pattern=r"^/*[^/]", max_length=4096)]
 """A folder other than ``/`` and "", which would mount the whole machine."""
 
@@ -129,6 +133,11 @@ class Profile(StrictModel):
     mounts: list[Mount] | None = Field(default=None, description="Replace the layout's mounts.")
     container: Container = Field(default=Container())
     docker: Docker = Field(default=Docker())
+    notify: Targets = Field(
+        default=[], description='Who is told when a run ends: "desktop", a URL of Apprise, or a list of them.'
+    )
+    on_start: Text = Field(default="", description="Command line of /bin/sh, before the command of a run starts.")
+    on_end: Text = Field(default="", description="Command line of /bin/sh, after a run has ended.")
 
     @model_validator(mode="after")
     def _require_project_dir(self) -> Profile:
@@ -136,6 +145,9 @@ class Profile(StrictModel):
             raise ValueError(f"project_dir: missing; layout '{self.layout}' derives everything from it")
         return self
 
+
+ACTIONS = ("notify", "on_start", "on_end")
+"""The keys by which a profile sends something elsewhere or runs a program: never taken from others without consent."""
 
 TABLES: dict[str, type[StrictModel]] = {"mounts": Mount, "container": Container, "docker": Docker}
 
@@ -246,6 +258,9 @@ def template(profile: Profile, *, name: str) -> Template:
         "docker": profile.docker.model_dump(exclude_none=True),
         "gpus": None if profile.gpus is None else "none" if profile.gpus == 0 else str(profile.gpus),
         "images": ({"": profile.image} if profile.image is not None else {}) | profile.images,
+        "notify": [profile.notify] if isinstance(profile.notify, str) else profile.notify,
+        "on_start": profile.on_start,
+        "on_end": profile.on_end,
     }
 
 
@@ -260,6 +275,7 @@ def origins(template: Template, texts: Sequence[tuple[str, bytes]]) -> dict[str,
     paths += [("container", "env", name) for name in template["env"]]
     paths += [("docker", name) for name in template["docker"]]
     paths += [("gpus",)] if template["gpus"] is not None else []
+    paths += [(key,) for key in ACTIONS if template[key]]  # type: ignore[literal-required]
     paths += [("images", name) if name else ("image",) for name in template["images"]]
 
     def sets(data: Any, path: tuple[str, ...]) -> bool:
@@ -378,6 +394,7 @@ def _reference_problems(template: Template) -> Iterator[str]:
         expressions[f"mounts[{number}].destination"] = destination
     expressions |= {f"container.env.{name}": expression for name, expression in template["env"].items()}
     expressions["docker.user"] = template["docker"].get("user", "")
+    expressions |= {f"notify[{number}]": text for number, text in enumerate(template["notify"])}
     for where, expression in expressions.items():
         try:
             expander.text(expression, path=False)

@@ -13,12 +13,12 @@ import sys
 from typing import TYPE_CHECKING
 
 from taoprofiles.errors import InvalidProfileError
-from taoprofiles.masking import MASK, is_secret
+from taoprofiles.masking import MASK, is_secret, mask_command, mask_target
 from taoprofiles.storage.paths import expand_user
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-    from typing import Any, TypedDict
+    from typing import Any, Literal, TypedDict
 
     from taoprofiles.storage.paths import Context
 
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
         docker: dict[str, Any]
         gpus: str | None  # as for --gpus
         images: dict[str, str]  # by the first words of a command; "" for any
+        notify: list[str]
+        on_start: str
+        on_end: str
 
 
 SIZE_LIMIT = 1 << 16
@@ -230,7 +233,10 @@ class Renderer:
         return secret, secret_names(self._template["env"])
 
     def secret_values(self) -> list[tuple[str, str]]:
-        """Return the name and value of each secret variable of the profile, the container and the environment."""
+        """Return the name and value of each secret variable of the profile, the container and the environment.
+
+        The targets of notifications are secrets too.
+        """
         secret, secret_env = self.secrets()
         env = {item["variable"]: str(item["value"]) for item in self.mapping().get("Envs", [])}
         referred = {name for text in self._expressions() for kind, name in references(text) if kind == "env"}
@@ -243,7 +249,22 @@ class Renderer:
                 for name in sorted(referred)
                 if is_secret(name, environ.get(name, "")) and name in environ
             ),
+            *(("notify", target) for target in self.targets()[0] if "://" in target),
         ]
+
+    def targets(self, expressions: Sequence[str] | None = None) -> tuple[list[str], list[str]]:
+        """Return the targets of notifications, by default the profile's, and the problems of those left out."""
+        targets, problems = [], []
+        for expression in self._template["notify"] if expressions is None else expressions:
+            try:
+                targets.append(self._expander.text(expression, path=False))
+            except ExpressionError as error:
+                problems.append(f"{mask_target(expression)}: {error}")
+        return targets, problems
+
+    def hook(self, key: Literal["on_start", "on_end"]) -> str:
+        """Return the command line of a hook, "" if there is none."""
+        return self._template[key]
 
     def variables(self) -> dict[str, str]:
         """Return the variables with their values, in the order of the layout and then of the profile."""
@@ -324,6 +345,9 @@ class Renderer:
             "docker": mapping.get("DockerOptions", {}),
             "gpus": self._template["gpus"],
             "images": self._template["images"],
+            "notify": [target if reveal else mask_target(target) for target in self._template["notify"]],
+            "on_start": self.hook("on_start") if reveal else mask_command([self.hook("on_start")])[0],
+            "on_end": self.hook("on_end") if reveal else mask_command([self.hook("on_end")])[0],
         }
 
     def _expressions(self) -> Iterator[str]:

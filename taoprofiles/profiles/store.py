@@ -300,8 +300,8 @@ def _signature(statuses: dict[str, os.stat_result], name: str, base: str | None)
 
 
 def _is_template(data: object) -> bool:
-    keys = set("description extends layout project_dir variables mounts env docker gpus images".split())
-    return isinstance(data, dict) and data.keys() == keys
+    keys = "description extends layout project_dir variables mounts env docker gpus images notify on_start on_end"
+    return isinstance(data, dict) and data.keys() == set(keys.split())
 
 
 def _read_cache(path: str) -> dict[str, Any] | None:

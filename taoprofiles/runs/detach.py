@@ -21,6 +21,8 @@ from taoprofiles.holds.hold import QUEUED, Hold, new_hold
 from taoprofiles.holds.logs import RunLog
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.holds.waiting import wait_until_free
+from taoprofiles.profiles.store import Store
+from taoprofiles.runs.notify import choose_targets
 from taoprofiles.runs.run import Run, RunOptions, get_request, prepare
 from taoprofiles.storage.locks import Lock
 from taoprofiles.system import processes
@@ -81,8 +83,10 @@ def start_queued(
         context, "run", phase=QUEUED, profile=name, command=request.command, folder=context.folder, since=now, pid=pid,
         start=processes.start_time(pid) or 0,
     )  # fmt: skip
+    # Without on_end: what ends in the queue has not begun.
+    targets, _ = choose_targets(Store(context).renderer(name), options.notify, context.environ)
     with Lock(context.lock):
-        liveness_fd = HoldRecords(context).create(hold)
+        liveness_fd = HoldRecords(context).create(hold, targets=targets)
     request = request._replace(run=hold.id)
     starter = _Starter(context, hold, liveness_fd, command, say)
 

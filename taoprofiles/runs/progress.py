@@ -30,6 +30,9 @@ READ_SHARE = 100
 """A file that changes all the time is not read again before so many times what the last reading took have passed."""
 
 LINE_LIMIT = 1 << 18
+AFTER_END = 5.0
+"""Seconds that the last change of a file may be later than the end of its run: the clock of a file server differs."""
+
 HISTORY = 60
 """Values of a metric that are kept."""
 
@@ -116,12 +119,12 @@ class ProgressReader:
         Of two runs that write to one file, the lines of neither are known.
         """
         active = {hold.id: hold for hold in holds if hold.kind in OWN_KINDS and hold.ended is None}
-        read = answers(lambda hold_id: self._read_run(active[hold_id]), active, TIMEOUT)
+        read = answers(lambda hold_id: self.read_run(active[hold_id]), active, TIMEOUT)
         found = {hold_id: progress for hold_id, progress in read.items() if progress is not None}
         paths = [progress.path for progress in found.values()]
         return {key: progress for key, progress in found.items() if paths.count(progress.path) == 1}
 
-    def _read_run(self, hold: Hold) -> Progress | None:
+    def read_run(self, hold: Hold) -> Progress | None:
         """Return the progress by the file that was written last."""
         candidates: list[tuple[float, str, tuple[int, ...]]] = []
         for path in {files.real_path(path) for path in status_files(hold) if "\0" not in path}:
@@ -139,6 +142,13 @@ class ProgressReader:
             if progress is not None:
                 return progress
         return None
+
+
+def read_last(run: Hold) -> Progress | None:
+    """Return the progress of a run that has ended; None if another one may have written to its file. Never raises."""
+    progress = answers(lambda _: ProgressReader().read_run(run), [run.id], TIMEOUT).get(run.id)
+    status = None if progress is None else files.stat_or_none(progress.path)
+    return progress if status is not None and status.st_mtime <= (run.ended or 0) + AFTER_END else None
 
 
 def status_files(hold: Hold) -> Iterator[str]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles.errors import TaoprofError, UsageError, reason_of
+from taoprofiles.holds import notifications
 from taoprofiles.holds.hold import RUN_VARIABLE, Hold, new_hold
 from taoprofiles.holds.liveness import HEARTBEAT, find_active_holds
 from taoprofiles.holds.logs import RunLog
@@ -29,7 +30,7 @@ from taoprofiles.masking import mask_command
 from taoprofiles.mounts import comparison, mapping, paths
 from taoprofiles.profiles.store import Store
 from taoprofiles.rules.locations import in_profile
-from taoprofiles.runs import resources
+from taoprofiles.runs import notify, resources
 from taoprofiles.runs.monitor import Monitor, RunContainer
 from taoprofiles.storage import atomic, files
 from taoprofiles.storage.journal import History
@@ -84,6 +85,7 @@ class RunOptions:
     - ``allow_overlap``: start even if another run writes to the same results folder
     - ``shared``: use the shared mapping file; ``release``: the id of a hold that does not block that switch
     - ``gpus``: see ``gpus.parse_gpus``; None is what the profile says
+    - ``notify``: who is told at the end, in place of the profile's ``notify``: see ``notify.choose_targets``
     - ``image``: run a container of this image without the launcher; ``terminal``: with a terminal in it. None is the
       profile's image, unless the command is a launcher; NO_IMAGE a command of this machine
     - ``waiting``: the requests ahead in the queue, whose GPUs are left to them; None for a run that does not wait
@@ -96,6 +98,7 @@ class RunOptions:
     shared: bool = False
     gpus: str | None = None
     release: str | None = None
+    notify: Sequence[str] | None = None
     image: str | None = None
     terminal: bool = False
     waiting: Sequence[Request] | None = None
@@ -140,10 +143,12 @@ class Run:
         self.environ = {**context.environ, **self.variables, PROFILE_VARIABLE: hold.profile or ""}
         self.argv: list[str] | None = None
         self.notes: list[str] = []
+        self.on_start = renderer.hook("on_start")
         self.log: RunLog | None = None
         self.started: Callable[[], None] = lambda: None
         self.was_queued = False
         self._is_launcher = False
+        self._sender: subprocess.Popen[bytes] | None = None
         self._heartbeat = time.monotonic()
         self._say: Callable[[str], None] = lambda text: None
         self.monitor: Monitor
@@ -169,6 +174,9 @@ class Run:
         try:
             for text in self.notes:
                 say(text)
+            if self.on_start and self.hold.kind == "run":
+                problem = notify.run_hook("on_start", self.on_start, self.hold, self.context.environ)
+                say(f"warning: {problem}") if problem else None
             self.watch(say)
             self.monitor.listening.wait(2)  # an event before that would be missed
             return self._execute(self.argv or command, stdout)
@@ -210,9 +218,18 @@ class Run:
             self._say(f"warning: the end of the run could not be recorded: {error.message}")
         finally:
             self._release_liveness()
+        if self._sender is not None:
+            self._wait_for(self._sender)
         if is_over and self.log is not None:
             self.log.mask(self._secret_values)
         return status
+
+    def _wait_for(self, sender: subprocess.Popen[bytes]) -> None:
+        """Wait until the end has been told and ``on_end`` has run; Ctrl-C ends only the waiting."""
+        try:
+            sender.wait(notify.TIME_LIMIT)
+        except (KeyboardInterrupt, subprocess.TimeoutExpired):
+            self._say("what is done at the end of the run goes on in the background")
 
     def _end_hold(self, status: int, running: list[RunContainer]) -> bool:
         """End the hold, unless work is still running; return whether it has ended."""
@@ -225,7 +242,7 @@ class Run:
                 HoldRecords(self.context).write(recorded)
             return False
         self.hold.ended, self.hold.status = time.time(), status
-        HoldRecords(self.context).end(self.hold)
+        self._sender = HoldRecords(self.context).end(self.hold, attended=True)
         return True
 
     def _release_liveness(self) -> None:
@@ -444,6 +461,8 @@ def prepare(
         missing_folders = preflight.check_direct_run(
             context, start, name=name, mkdir=options.mkdir, check=options.check, variables=variables
         )
+    wanted = options.notify if kind == "run" else [notify.NONE]
+    targets, untold = notify.choose_targets(renderer, wanted, context.environ)
     hold = _new_run_hold(context, kind, command, renderer, profile=name, reason=reason, shared=options.shared)
     run = run_type(context, hold, renderer)
     if options.image is not None:  # first, so that nothing is done if it is refused
@@ -462,11 +481,12 @@ def prepare(
         with preflight.make_folders(missing_folders):
             records = HoldRecords(context)
             # Before the switch, which must not happen if this fails. It does not block it: it needs the new mapping.
-            run.liveness_fd, undo = _record(records, hold, options)
+            on_end = renderer.hook("on_end") if kind == "run" else ""
+            run.liveness_fd, undo = _record(context, hold, options, targets, on_end)
             run.was_queued = options.queued is not None
             try:
                 run.environ[RUN_VARIABLE] = hold.id
-                run.notes = [f"warning: {warning}" for warning in (*active.unchecked, *warnings)]
+                run.notes = [f"warning: {warning}" for warning in (*untold, *active.unchecked, *warnings)]
                 if options.shared and store.source(name) != source:
                     raise TaoprofError(f"profile '{name}' was changed at this moment", hint="run the command again")
                 if options.image is not None:
@@ -480,10 +500,13 @@ def prepare(
     return run
 
 
-def _record(records: HoldRecords, hold: Hold, options: RunOptions) -> tuple[int, Callable[[], None]]:
+def _record(
+    context: Context, hold: Hold, options: RunOptions, targets: list[str], on_end: str
+) -> tuple[int, Callable[[], None]]:
     """Write the record of a new run; return the descriptor that keeps it alive, and a function that undoes this."""
+    records = HoldRecords(context)
     if options.queued is None:
-        liveness_fd = records.create(hold)
+        liveness_fd = records.create(hold, targets=targets, on_end=on_end)
 
         def undo() -> None:
             os.close(liveness_fd)
@@ -492,8 +515,14 @@ def _record(records: HoldRecords, hold: Hold, options: RunOptions) -> tuple[int,
         return liveness_fd, undo
     queued, liveness_fd = options.queued
     hold.id = queued.id
+    notifications.register(context, hold.id, targets, on_end)
     records.write(hold)
-    return liveness_fd, lambda: records.write(queued)
+
+    def requeue() -> None:
+        records.write(queued)
+        notifications.register(context, hold.id, targets, "")
+
+    return liveness_fd, requeue
 
 
 def get_request(context: Context, name: str, command: list[str], options: RunOptions) -> Request:
@@ -503,6 +532,7 @@ def get_request(context: Context, name: str, command: list[str], options: RunOpt
     UsageError and CommandError.
     """
     renderer = Store(context).renderer(name)
+    notify.choose_targets(renderer, options.notify, context.environ)  # before anybody waits
     options = options.for_command(renderer, command)
     options.validate()
     variables, rendered = renderer.variables(), renderer.mapping()
@@ -542,7 +572,7 @@ def _new_run_hold(
         since=time.time(),
         pid=pid,
         start=processes.start_time(pid) or 0,
-        command=mask_command(command, [variables[variable] for variable in renderer.secrets()[0]]),
+        command=mask_command(command, [value for _, value in renderer.secret_values()]),
         engine=Engine(context.environ).address,
         digest=mapping.digest(mapping.to_bytes(rendered)),
         mounts=[list(pair) for pair in mounts.items()],

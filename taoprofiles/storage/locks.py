@@ -29,7 +29,7 @@ _FRESH_NS = 250_000_000
 _SUSPENDED = 0.5
 """Seconds between two tries; if more have passed, the machine was suspended, and the lock's holder is not slow."""
 
-_OPEN_OR_CREATE = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Lock:
@@ -81,7 +81,7 @@ class Lock:
     def _open(self) -> int:
         files.make_folder(os.path.dirname(self._path))
         try:
-            return os.open(self._path, _OPEN_OR_CREATE, PRIVATE)
+            return os.open(self._path, _OPEN | os.O_CREAT, PRIVATE)
         except OSError as error:
             raise to_taoprof_error(self._path, "open the lock", error) from error
 
@@ -206,23 +206,35 @@ class LivenessLock:
     def acquire(self) -> int:
         """Create the file, lock it and return the descriptor. Raises TaoprofError, also if the file exists."""
         try:
-            return self._open_locked(os.O_EXCL)
+            return self._open_locked(os.O_CREAT | os.O_EXCL)
         except OSError as error:
             raise to_taoprof_error(self.path, "lock", error) from error
 
     def try_acquire(self) -> int | None:
         """Lock the file, which may exist, and return the descriptor; None if it is locked. Raises TaoprofError."""
         try:
-            return self._open_locked(0)
+            return self._open_locked(os.O_CREAT)
         except BlockingIOError:
             return None
         except OSError as error:
             raise to_taoprof_error(self.path, "lock", error) from error
 
-    def _open_locked(self, flags: int) -> int:
-        fd = os.open(self.path, _OPEN_OR_CREATE | flags, PRIVATE)
+    def try_inherit(self) -> int | None:
+        """Lock a file that a process has left and return the descriptor; None if it is locked or does not exist."""
         try:
-            if flags:
+            fd = self._open_locked(0)
+        except OSError:
+            return None
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(fd), os.stat(self.path)):  # else it was deleted or replaced meanwhile
+                return fd
+        os.close(fd)
+        return None
+
+    def _open_locked(self, flags: int) -> int:
+        fd = os.open(self.path, _OPEN | flags, PRIVATE)
+        try:
+            if flags & os.O_EXCL:
                 os.fchmod(fd, PRIVATE)  # the umask may have removed bits
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

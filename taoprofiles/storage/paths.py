@@ -47,6 +47,7 @@ class Context:
         self.holds = os.path.join(self.state, "holds")
         self.queue = os.path.join(self.state, "queue")
         self.runs = os.path.join(self.state, "runs.jsonl")
+        self.notifications = os.path.join(self.state, "notifications")
         self.logs = os.path.join(self.state, "logs")
         self.cache = os.path.join(self.state, "cache")
         self.index = os.path.join(self.cache, "index.json")

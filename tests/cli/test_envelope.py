@@ -8,6 +8,7 @@ import pytest
 
 from taoprofiles.cli.parser import COMMANDS
 from taoprofiles.holds.hold import FIELDS
+from taoprofiles.profiles.model import ACTIONS
 from tests.cli.cases import ANSWERS, CASES, prepare, with_ids
 from tests.support.commands import call
 from tests.support.home import Home
@@ -38,7 +39,7 @@ DATA = {
     },
     "show": {
         *("name", "path", "description", "extends", "layout", "project_dir", "variables", "mounts", "env", "docker"),
-        *("gpus", "images", "origins"),
+        *("gpus", "images", "origins", *ACTIONS),
     },
     "check": {
         *("name", "path", "launcher", "reads", "refusal", "container", "lost_in_ci", "findings", "counts", "fixed"),

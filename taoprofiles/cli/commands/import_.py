@@ -21,7 +21,7 @@ from taoprofiles.importer.cells import NOTEBOOK_LIMIT
 from taoprofiles.importer.state import doubt, is_placeholder
 from taoprofiles.masking import printable
 from taoprofiles.profiles import convert, kernels, manage
-from taoprofiles.profiles.model import template, to_toml
+from taoprofiles.profiles.model import ACTIONS, template, to_toml
 from taoprofiles.profiles.rendering import NOT_WRITTEN, Renderer
 from taoprofiles.profiles.store import Store, check_name
 from taoprofiles.storage import files
@@ -128,8 +128,28 @@ def _import_document(context: Context, args: argparse.Namespace, name: str, cont
     except InvalidProfileError as error:
         error.hint = "nothing was changed; correct the file and import it again"
         raise
+    own = tomllib.loads(content.decode())
+    actions = {key: own[key] for key in ACTIONS if own.get(key)}
+    if actions and not args.yes and not _agrees(args, actions):
+        content = manage.without_keys(content, list(actions))
+        messages.append(
+            f"left out: {', '.join(actions)}, which would run programs or send messages at the start and end of runs; "
+            "to keep what you have read: --yes"
+        )
     manage.write(context, "import", name, content, replace=args.force)
     return messages
+
+
+def _agrees(args: argparse.Namespace, actions: dict[str, str | list[str]]) -> bool:
+    """Ask whether to keep what would run programs or send messages. Without a terminal the answer is no."""
+    if args.json or args.file == "-" or not can_ask():
+        return False
+    print_stderr(f"'{args.file}' does this at the start and end of each run:")
+    for key, value in actions.items():
+        for text in [value] if isinstance(value, str) else value:
+            for line in text.splitlines():
+                print_stderr(f"  {key}: {line}")
+    return confirm("Keep it?")
 
 
 def _still_needed(context: Context, name: str) -> list[str]:

@@ -42,6 +42,7 @@ def run_command(context: Context, args: argparse.Namespace) -> Result:
         allow_overlap=args.force,
         shared=args.shared,
         gpus=args.gpus,
+        notify=args.notify,
         image=args.image,
         terminal=sys.stdin.isatty() and sys.stdout.isatty() and not args.json and not args.detach,
     )

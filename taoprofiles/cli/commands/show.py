@@ -169,13 +169,16 @@ def _show_toml(store: Store, name: str, *, reveal: bool) -> Result:
 
     profile = store.profile(name).model_copy(update={"extends": None})  # the file must not need another one
     hidden: list[str] = []
+    left_out: list[str] = []
     if not reveal:
-        profile, hidden = convert.replace_secrets(profile)
+        profile, hidden, left_out = convert.to_share(profile)
     if profile.layout != "custom" and profile.network is None:
         profile = profile.model_copy(update={"network": name})  # the paths must not depend on the profile's name
     messages = [f"{variable}: replaced by ${{env:{variable}}}, because its value is secret" for variable in hidden]
+    messages += [f"{key}: left out, since it is yours; --reveal includes it" for key in left_out]
     text = to_toml(profile)
-    return Result({"name": name, "path": store.path(name), "toml": text, "hidden": hidden}, raw=text, messages=messages)
+    data = {"name": name, "path": store.path(name), "toml": text, "hidden": hidden + left_out}
+    return Result(data, raw=text, messages=messages)
 
 
 def diff_command(context: Context, args: argparse.Namespace) -> Result:

@@ -1,0 +1,178 @@
+"""What is done at the end of a run, whoever sees the end: notifications, and the hook ``on_end`` of its profile.
+
+``holds/ID.notify`` says what is wanted. When the run has ended, it gets the outcome and becomes
+``notifications/ID.json``, once, however often the end is recorded. A process of its own (``runs.sender``) then does it.
+It inherits a kernel lock on the file, notes in it what is done, and deletes it. A file that nobody has locked has lost
+its sender, and gets another one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from taoprofiles.errors import TaoprofError
+from taoprofiles.holds.hold import FIELDS, RUN_VARIABLE, Hold
+from taoprofiles.storage import atomic, best_effort, files
+from taoprofiles.storage.locks import LivenessLock
+from taoprofiles.storage.paths import Context
+
+if TYPE_CHECKING:
+    import subprocess
+
+FORMAT = 1
+_LIMIT = 1 << 20
+
+_senders: list[subprocess.Popen[bytes]] = []
+"""Those that this process has started, until they are seen to have ended: a guard leaves no zombies."""
+
+
+class Notification:
+    """What is wanted at the end of a run, or still to be done for one that has ended.
+
+    - ``targets``: "desktop" or URLs of Apprise; ``on_end``: a command line of /bin/sh, "" for none
+    - ``run``: the run with its outcome, None while it is active
+    - ``notes``: of earlier senders and of this one: "attempt", "sent N" or "failed N" for a target, "on_end"
+    """
+
+    def __init__(self, targets: list[str], on_end: str, run: Hold | None = None) -> None:
+        self.targets, self.on_end, self.run = targets, on_end, run
+        self.notes: list[str] = []
+
+    def to_bytes(self) -> bytes:
+        """Return the content of the file."""
+        fields = {"v": FORMAT, "targets": self.targets, "on_end": self.on_end, "run": self.run and self.run.as_dict()}
+        return json.dumps(fields).encode() + b"\n"
+
+
+def register(context: Context, hold_id: str, targets: list[str], on_end: str) -> None:
+    """Store what is wanted at the end of work that is about to start. Needs the lock. Raises TaoprofError."""
+    if targets or on_end:
+        atomic.replace(_wanted(context, hold_id), Notification(targets, on_end).to_bytes())
+    else:
+        best_effort.unlink_quietly(_wanted(context, hold_id))  # of a run that was queued with other wishes
+
+
+def publish(context: Context, run: Hold) -> int | None:
+    """Let the notification of a run that has ended be sent: only its sender is missing. Needs the lock.
+
+    Return the descriptor with the lock on it for ``start_sender``; None if nothing is wanted. Raises TaoprofError.
+    """
+    path = _wanted(context, run.id)
+    wanted = _parse(files.try_read(path, _LIMIT)[0])
+    if wanted is None:
+        return None
+    if wanted.run is None:  # else somebody was killed here who knew the outcome
+        wanted.run = run
+        atomic.replace(path, wanted.to_bytes())
+    files.make_folder(context.notifications)
+    fd = LivenessLock(path).try_inherit()
+    try:
+        files.rename(path, _path(context, run.id))
+    except BaseException:
+        if fd is not None:
+            os.close(fd)
+        raise
+    return fd
+
+
+def withdraw(context: Context, hold_id: str, fd: int | None) -> None:
+    """Undo ``publish``: the end of the run could not be recorded."""
+    if fd is not None:
+        best_effort.rename(_path(context, hold_id), _wanted(context, hold_id))
+        os.close(fd)
+
+
+def start_sender(context: Context, run_id: str, fd: int, *, attended: bool = False) -> subprocess.Popen[bytes] | None:
+    """Start the process that sends a published notification; None if that fails, and a later command tries again.
+
+    It gets the descriptor, which is closed here. If it is ``attended``, it writes what goes wrong to the standard error
+    of this process, else into the messages for the next command.
+    """
+    import subprocess  # only here, so that the commands that end no run do not load it
+
+    # Without the run tag, by which it would be work of the run around this one.
+    environ = {name: value for name, value in context.environ.items() if name != RUN_VARIABLE}
+    argv = [sys.executable, "-P", "-m", "taoprofiles.runs.sender", run_id, str(fd), *(["--attended"] * attended)]
+    try:
+        process = subprocess.Popen(  # noqa: S603
+            argv,
+            env=environ,
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=None if attended else subprocess.DEVNULL,
+            start_new_session=True,  # neither the terminal's Ctrl-C nor its end is meant for it
+            pass_fds=[fd],
+        )
+    except (OSError, ValueError):
+        return None
+    finally:
+        os.close(fd)
+    _senders.append(process)
+    return process
+
+
+def start_missing_senders(context: Context) -> None:
+    """Start a sender for each published notification whose sender was killed. Needs the lock. Raises nothing."""
+    _senders[:] = [process for process in _senders if process.poll() is None]
+    try:
+        names = os.listdir(context.notifications)
+    except OSError:
+        return
+    for name in names:
+        run_id, _, ending = name.partition(".")
+        fd = LivenessLock(_path(context, run_id)).try_inherit() if ending == "json" else None
+        if fd is not None:
+            start_sender(context, run_id, fd)
+
+
+def read(context: Context, run_id: str, fd: int) -> Notification | None:
+    """Return what the sender that has this descriptor is to do, None if it has been done or cannot be read."""
+    path = _path(context, run_id)
+    try:
+        if not os.path.samestat(os.fstat(fd), os.stat(path)):
+            return None
+        notification = _parse(files.read_open(fd, _LIMIT, path))
+    except (OSError, TaoprofError):
+        return None
+    if notification is None:
+        delete(context, run_id)  # or it would get a sender again and again
+    return notification
+
+
+def note(context: Context, run_id: str, text: str) -> None:
+    """Note what a sender has done or is about to do, for the one after it."""
+    best_effort.append(_path(context, run_id), json.dumps(text).encode() + b"\n")
+
+
+def delete(context: Context, run_id: str) -> None:
+    """Delete a notification for which all has been done."""
+    best_effort.unlink_quietly(_path(context, run_id))
+
+
+def _wanted(context: Context, hold_id: str) -> str:
+    return os.path.join(context.holds, f"{hold_id}.notify")
+
+
+def _path(context: Context, run_id: str) -> str:
+    return os.path.join(context.notifications, f"{run_id}.json")
+
+
+def _parse(content: bytes) -> Notification | None:
+    """Return the notification of a file; None for no file or a damaged one. An incomplete last line is left out."""
+    first, *lines = content.split(b"\n")
+    try:
+        record: dict[str, Any] = json.loads(first)
+        fields = None if record["run"] is None else {name: record["run"][name] for name in FIELDS}
+        notification = Notification(record["targets"], record["on_end"], None if fields is None else Hold(**fields))
+        for line in lines[:-1]:
+            notification.notes.append(str(json.loads(line)))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    run = notification.run
+    is_valid = record["v"] == FORMAT and isinstance(notification.on_end, str) and (run is None or run.is_valid())
+    is_valid = is_valid and isinstance(notification.targets, list)
+    return notification if is_valid and all(isinstance(target, str) for target in notification.targets) else None

@@ -1,0 +1,102 @@
+"""Who is told when a run ends, decided when it starts, and the hooks of its profile."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from taoprofiles.errors import UsageError
+from taoprofiles.holds.hold import Hold
+from taoprofiles.masking import mask_target
+from taoprofiles.system.commands import run_bounded
+from taoprofiles.system.desktop import session_bus
+
+if TYPE_CHECKING:
+    from taoprofiles.profiles.rendering import Renderer
+
+DESKTOP, NONE = "desktop", "none"
+
+HOOK_TIMEOUT = 300.0
+"""Seconds after which a hook is killed, with what it has started."""
+
+SEND_TIMEOUT = 30.0
+"""Seconds that all targets of a notification have together."""
+
+TIME_LIMIT = SEND_TIMEOUT + HOOK_TIMEOUT + 30
+"""Seconds after which the process that does all this is ended, wherever it hangs."""
+
+_MISSING = "the extra 'notify' of taoprofiles is not installed"
+_INSTALL = "pip install 'taoprofiles[notify]'; with pipx: pipx inject taoprofiles apprise"
+
+
+def choose_targets(
+    renderer: Renderer, requested: Sequence[str] | None, environ: Mapping[str, str]
+) -> tuple[list[str], list[str]]:
+    """Return who is told at the end of a run, and warnings: ``requested``, or if that is None, the profile's targets.
+
+    Raises UsageError for a requested target that cannot be told; those of the profile are left out with a warning.
+    """
+    targets, problems = renderer.targets(requested)
+    if requested is not None and NONE in targets:
+        if len(targets) > 1:
+            raise UsageError("--notify none cannot be combined with another --notify")
+        return [], []
+    checked = {target: _find_problem(target) for target in targets}
+    known = [target for target, problem in checked.items() if not problem]
+    problems += [f"{mask_target(target)}: {problem}" for target, problem in checked.items() if problem]
+    if requested is not None and problems:
+        hint = _INSTALL if _MISSING in problems[0] else "'desktop', or a URL of Apprise such as mailto://… or ntfy://…"
+        raise UsageError(f"--notify {problems[0]}", hint=hint)
+    warnings = [f"nobody is told by {problem}" for problem in problems]
+    if any(_MISSING in problem for problem in problems):
+        warnings[-1] += f" ({_INSTALL})"
+    if requested is not None and DESKTOP in known and not session_bus(environ):
+        warnings.append("there is no desktop session here now; a notification is shown if there is one at the end")
+    return known, warnings
+
+
+def _find_problem(target: str) -> str:
+    """Return why nobody can be told by a target, "" if somebody can."""
+    if target == DESKTOP:
+        return ""
+    if "://" not in target:
+        return "neither 'desktop' nor a URL"
+    if importlib.util.find_spec("apprise") is None:
+        return _MISSING
+    return "" if new_apprise().add(target) else "not a URL that Apprise understands"
+
+
+def new_apprise() -> Any:
+    """Return an Apprise object: it writes no files, and logs nothing by itself."""
+    import logging
+
+    import apprise
+
+    logging.getLogger("apprise").propagate = False
+    logging.getLogger("apprise").addHandler(logging.NullHandler())
+    asset = apprise.AppriseAsset(app_id="taoprofiles", app_desc="taoprofiles", storage_mode="memory", async_mode=False)
+    return apprise.Apprise(asset=asset)
+
+
+def get_outcome(run: Hold) -> str:
+    """Return how a run has ended, in one word."""
+    return "unknown" if run.status is None else "failed" if run.status else "succeeded"
+
+
+def run_hook(key: str, command: str, run: Hold, environ: Mapping[str, str]) -> str:
+    """Run a hook with the facts about a run in its environment; return what went wrong, "" if nothing did."""
+    facts = {
+        "TAOPROF_RUN_ID": run.id,
+        "TAOPROF_NAME": run.profile or "",
+        "TAOPROF_RESULTS": ":".join(run.results),
+    }
+    if run.ended is not None:
+        facts["TAOPROF_OUTCOME"] = get_outcome(run)
+        facts["TAOPROF_STATUS"] = "" if run.status is None else str(run.status)
+        facts["TAOPROF_DURATION"] = str(max(0, round(run.ended - run.since)))
+    done = run_bounded(["/bin/sh", "-c", command], {**environ, **facts}, HOOK_TIMEOUT)
+    if not done.problem and done.status == 0:
+        return ""
+    last = (done.err.strip().splitlines() or [""])[-1][:200]
+    return f"{key}: {done.problem or f'exit status {done.status}'}" + (f" ({last})" if last else "")
