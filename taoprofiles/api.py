@@ -104,7 +104,7 @@ def run(
     an exception.
 
     Raises the errors of ``use``, CannotRenderError for what a container without the launcher cannot have, and
-    ``runs.run.CommandError`` if the command cannot be started.
+    ``runs.foreground.CommandError`` if the command cannot be started.
     """
     from dataclasses import replace
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import shutil
-import signal
 import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +20,7 @@ from taoprofiles.holds.logs import RunLog
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.holds.waiting import Request
 from taoprofiles.launcher import installed
-from taoprofiles.launcher.argv import PROGRAMS, container_words, launcher_words, parse_launcher_argv, unwrapped
+from taoprofiles.launcher.argv import container_words, launcher_words, parse_launcher_argv, unwrapped
 from taoprofiles.launcher.host import Host, runs_in_ci, runs_without_docker
 from taoprofiles.launcher.quoting import expand_variables, quote_argv
 from taoprofiles.masking import mask_command
@@ -31,6 +28,15 @@ from taoprofiles.mounts import comparison, mapping, paths
 from taoprofiles.profiles.store import Store
 from taoprofiles.rules.locations import in_profile
 from taoprofiles.runs import notify, resources
+from taoprofiles.runs.foreground import (
+    COMMAND_NOT_FOUND,
+    NOT_EXECUTABLE,
+    CommandError,
+    explain_not_found,
+    forwarded_signals,
+    has_terminal,
+    terminal_input,
+)
 from taoprofiles.runs.monitor import Monitor, RunContainer
 from taoprofiles.storage import atomic, files
 from taoprofiles.storage.journal import History
@@ -51,30 +57,11 @@ PROFILE_VARIABLE = "TAOPROF_PROFILE"
 EXIT_TIMEOUT = 3.0
 """Seconds to wait for the engine's events about the end of the task after the launcher has ended."""
 
-COMMAND_NOT_FOUND, NOT_EXECUTABLE = 127, 126
-"""The exit statuses of a shell for such a command."""
-
 NO_IMAGE = "none"
 """In place of an image: the command runs on this machine, although the profile has an image."""
 
 DOCKER_REFUSED, NO_CONTAINER = 125, range(125, 128)
 """The exit statuses of ``docker run`` if no container was started; the second also has those of a shell."""
-
-_OF_THE_SHELL = frozenset(". alias cd eval exec export pushd set source ulimit umask unset".split())
-_OPERATORS = frozenset(";&|<>")
-_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=", re.ASCII)
-
-_SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-
-
-class CommandError(TaoprofError):
-    """The command cannot be started; the exit status is a shell's."""
-
-    code = "no-command"
-
-    def __init__(self, message: str, status: int, hint: str) -> None:
-        super().__init__(message, hint=hint)
-        self.status = status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,8 +242,8 @@ class Run:
         try:
             wants_terminal = self.wanted.get("DockerOptions", {}).get("tty") is not False
             with (
-                _forwarded_signals() as forward_to,
-                _terminal_input(self._is_launcher and wants_terminal and not _has_terminal()) as stdin,
+                forwarded_signals() as forward_to,
+                terminal_input(self._is_launcher and wants_terminal and not has_terminal()) as stdin,
             ):
                 # Other descriptors that the caller has open for the command, such as <(…), are inherited too.
                 os.set_inheritable(self.liveness_fd, True)
@@ -272,7 +259,7 @@ class Run:
         except FileNotFoundError:
             message, hint = f"command not found: '{command[0]}'", "install Docker's command line, such as docker.io"
             if self.argv is None:
-                message, hint = _explain_not_found(command, self.environ.get("PATH"))
+                message, hint = explain_not_found(command, self.environ.get("PATH"))
             raise CommandError(message, COMMAND_NOT_FOUND, hint) from None
         except UsageError as error:
             raise CommandError(error.message, error.status, error.hint) from None
@@ -310,7 +297,7 @@ class Run:
                 self._say(f"cannot query the container engine ({problem}); the exit status of the task is unknown")
             return 0
         self._say(f"{message}. The launcher always exits with 0, so the run is treated as failed (exit status 1)")
-        if not self._is_launcher and not _has_terminal():
+        if not self._is_launcher and not has_terminal():
             self._say("a launcher that a script starts needs a terminal: script -qec 'COMMAND' /dev/null")
         return 1
 
@@ -362,61 +349,6 @@ class Run:
         if time.monotonic() - self._heartbeat >= HEARTBEAT:
             self._heartbeat = time.monotonic()
             HoldRecords(self.context).send_heartbeat(self.hold)
-
-
-def _explain_not_found(words: list[str], path: str | None) -> tuple[str, str]:
-    """Return a message and a hint for a command whose first word is not a program in the folders of ``path``."""
-    word, first = words[0], (words[0].split() or [""])[0]
-    message, hint = f"command not found: '{word}'", "is it installed, and is its environment active?"
-    if first in _OF_THE_SHELL or (first != word and _OPERATORS & set(word)):
-        hint = "only a shell can run this: bash -c 'COMMAND …'"
-    elif first != word and len(words) == 1 and (first in PROGRAMS or shutil.which(first, path=path)):
-        hint = "the quotes make the whole command one word: write it without quotes"
-    elif _ASSIGNMENT.match(word):
-        hint = f"to set a variable for a command: env {word.partition('=')[0]}=VALUE COMMAND …"
-    elif "/" in word and os.path.lexists(word):
-        hint = "the program that its first line names after '#!' does not exist"
-    elif "/" in word:
-        message, hint = f"no such file: '{word}'", ""
-    elif os.path.isfile(word):
-        hint = f"to run the file in the current folder: {shlex.quote(f'./{word}')}"
-    elif word in PROGRAMS:
-        hint = "is its environment active? 'taoprof doctor' looks for the launcher"
-    return message, hint
-
-
-@contextmanager
-def _forwarded_signals() -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
-    """Forward signals to the command that the yielded function is called with, also those that came before.
-
-    SIGINT and SIGQUIT of the terminal reach the whole process group anyway, so here they are caught only. They are not
-    ignored, since the command would inherit that; what is ignored already (nohup) stays so for both.
-    """
-    started: list[subprocess.Popen[bytes]] = []
-    early: list[int] = []
-
-    def handle(number: int, _: object) -> None:
-        if number not in (signal.SIGINT, signal.SIGQUIT):
-            if started:
-                started[0].send_signal(number)
-            else:
-                early.append(number)
-
-    def forward_to(process: subprocess.Popen[bytes]) -> None:
-        started.append(process)
-        for number in early:
-            process.send_signal(number)
-
-    before = {}
-    if threading.current_thread() is threading.main_thread():  # Python allows no other thread to set handlers
-        for number in _SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                before[number] = signal.signal(number, handle)
-    try:
-        yield forward_to
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def prepare(
@@ -543,7 +475,7 @@ def get_request(context: Context, name: str, command: list[str], options: RunOpt
     )  # fmt: skip
     path = {**context.environ, **variables}.get("PATH", os.defpath)
     if options.image is None and not os.path.dirname(command[0]) and shutil.which(command[0], path=path) is None:
-        message, hint = _explain_not_found(command, path)
+        message, hint = explain_not_found(command, path)
         raise CommandError(message, COMMAND_NOT_FOUND, hint)
     hold = _new_run_hold(context, "run", command, renderer, profile=name, reason="", shared=options.shared)
     wanted = None if options.gpus is None else parse_gpus(options.gpus)
@@ -601,32 +533,6 @@ def _give_mapping(run: Run, records: HoldRecords, options: RunOptions) -> None:
         run.wanted = _with_tag(run.rendered, hold, set_gpus=True)
         run.environ["LAUNCHER_MOUNTS"] = path = records.mounts_path(hold.id)
         atomic.replace(path, mapping.to_bytes(run.wanted))
-
-
-def _has_terminal() -> bool:
-    """Check whether a command that is started now can read from a terminal."""
-    return os.isatty(0) and not processes.in_background()
-
-
-@contextmanager
-def _terminal_input(is_needed: bool) -> Iterator[int | None]:
-    """Yield the descriptor of a new terminal to use as standard input, or None to inherit the present one.
-
-    Under nohup, cron or CI, the launcher's ``docker exec -it`` fails at once ("the input device is not a TTY"), and the
-    launcher reports success. ``"tty": false`` in the mounts file is no way out: the launcher starts the image's shell
-    without a standard input, so without a terminal the shell, and with it the container, ends before the task starts.
-    """
-    if not is_needed:
-        yield None
-        return
-    controller, terminal = os.openpty()
-    # The launcher keeps it open too: without it the terminal hangs up when we are killed, and 'docker exec' ends.
-    os.set_inheritable(controller, True)
-    try:
-        yield terminal
-    finally:
-        os.close(terminal)
-        os.close(controller)
 
 
 def _with_tag(rendered: dict[str, Any], hold: Hold, *, set_gpus: bool = False) -> dict[str, Any]:

@@ -1,0 +1,117 @@
+"""The command of a run as a process in the foreground: its signals, its terminal, and why it cannot be started."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from taoprofiles.errors import TaoprofError
+from taoprofiles.launcher.argv import PROGRAMS
+from taoprofiles.system import processes
+
+COMMAND_NOT_FOUND, NOT_EXECUTABLE = 127, 126
+"""The exit statuses of a shell for such a command."""
+
+_OF_THE_SHELL = frozenset(". alias cd eval exec export pushd set source ulimit umask unset".split())
+_OPERATORS = frozenset(";&|<>")
+_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=", re.ASCII)
+
+_SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class CommandError(TaoprofError):
+    """The command cannot be started; the exit status is a shell's."""
+
+    code = "no-command"
+
+    def __init__(self, message: str, status: int, hint: str) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+
+
+def explain_not_found(words: list[str], path: str | None) -> tuple[str, str]:
+    """Return a message and a hint for a command whose first word is not a program in the folders of ``path``."""
+    word, first = words[0], (words[0].split() or [""])[0]
+    message, hint = f"command not found: '{word}'", "is it installed, and is its environment active?"
+    if first in _OF_THE_SHELL or (first != word and _OPERATORS & set(word)):
+        hint = "only a shell can run this: bash -c 'COMMAND …'"
+    elif first != word and len(words) == 1 and (first in PROGRAMS or shutil.which(first, path=path)):
+        hint = "the quotes make the whole command one word: write it without quotes"
+    elif _ASSIGNMENT.match(word):
+        hint = f"to set a variable for a command: env {word.partition('=')[0]}=VALUE COMMAND …"
+    elif "/" in word and os.path.lexists(word):
+        hint = "the program that its first line names after '#!' does not exist"
+    elif "/" in word:
+        message, hint = f"no such file: '{word}'", ""
+    elif os.path.isfile(word):
+        hint = f"to run the file in the current folder: {shlex.quote(f'./{word}')}"
+    elif word in PROGRAMS:
+        hint = "is its environment active? 'taoprof doctor' looks for the launcher"
+    return message, hint
+
+
+@contextmanager
+def forwarded_signals() -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
+    """Forward signals to the command that the yielded function is called with, also those that came before.
+
+    SIGINT and SIGQUIT of the terminal reach the whole process group anyway, so here they are caught only. They are not
+    ignored, since the command would inherit that; what is ignored already (nohup) stays so for both.
+    """
+    started: list[subprocess.Popen[bytes]] = []
+    early: list[int] = []
+
+    def handle(number: int, _: object) -> None:
+        if number not in (signal.SIGINT, signal.SIGQUIT):
+            if started:
+                started[0].send_signal(number)
+            else:
+                early.append(number)
+
+    def forward_to(process: subprocess.Popen[bytes]) -> None:
+        started.append(process)
+        for number in early:
+            process.send_signal(number)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():  # Python allows no other thread to set handlers
+        for number in _SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, handle)
+    try:
+        yield forward_to
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def has_terminal() -> bool:
+    """Check whether a command that is started now can read from a terminal."""
+    return os.isatty(0) and not processes.in_background()
+
+
+@contextmanager
+def terminal_input(is_needed: bool) -> Iterator[int | None]:
+    """Yield the descriptor of a new terminal to use as standard input, or None to inherit the present one.
+
+    Under nohup, cron or CI, the launcher's ``docker exec -it`` fails at once ("the input device is not a TTY"), and the
+    launcher reports success. ``"tty": false`` in the mounts file is no way out: the launcher starts the image's shell
+    without a standard input, so without a terminal the shell, and with it the container, ends before the task starts.
+    """
+    if not is_needed:
+        yield None
+        return
+    controller, terminal = os.openpty()
+    # The launcher keeps it open too: without it the terminal hangs up when we are killed, and 'docker exec' ends.
+    os.set_inheritable(controller, True)
+    try:
+        yield terminal
+    finally:
+        os.close(terminal)
+        os.close(controller)
