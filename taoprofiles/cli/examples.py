@@ -102,7 +102,7 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
     ),
     "render": (
         ("taoprof render segformer --to compose > compose.yaml", "a Compose file"),
-        ("taoprof render segformer --to slurm -- segformer train -e /specs/t.yaml", "a batch script"),
+        ("taoprof render segformer --to slurm -- segformer train -e /specs/t.yaml", "a command for srun"),
     ),
     "schema": (("taoprof schema > taoprof.schema.json", "for an editor that completes TOML"),),
     "init": (

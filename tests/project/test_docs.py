@@ -3,7 +3,7 @@
 ``<!-- before: COMMAND -->`` runs unseen; ``<!-- typed: ANSWER | ANSWER -->`` gives the first command of the next block
 a terminal, and types these answers to its questions. ``$EXAMPLES`` is the folder of the notebooks in docs/examples.
 
-``python -m tests.project.test_docs`` writes what the program says now into the pages; the tests only compare.
+``python -m tests.project.test_docs [PAGE…]`` writes what the program says now into the pages; the tests only compare.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ import pytest
 
 from taoprofiles.cli.parser import COMMANDS
 from taoprofiles.importer import cells, functions, values
+from taoprofiles.version import VERSION
 from tests.support.home import Home, find_command
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 BLOCK = re.compile(r"^```console\n(.*?)^```$|^<!-- (before|typed): (.*?) -->$", re.M | re.S)
 LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)|(?:src|srcset)=\"([^\"]+)\"")
 PYTHON = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
@@ -135,6 +136,10 @@ def test_links_lead_somewhere() -> None:
     assert [page for page in PAGES if re.search(r"^(<<<<<<<|>>>>>>>) ", page.read_text(), re.M)] == []
 
 
+def test_the_changelog_has_this_version() -> None:
+    assert f"\n## {VERSION}" in (ROOT / "CHANGELOG.md").read_text()
+
+
 def test_the_limits_of_import_are_those_in_the_reference() -> None:
     page = (ROOT / "docs/reference/notebook.md").read_text()
     limits = (
@@ -157,7 +162,7 @@ def test_the_readme_gives_the_commands_that_ci_runs() -> None:
 
 
 if __name__ == "__main__":
-    for page in PAGES:
+    for page in [Path(name).resolve() for name in sys.argv[1:]] or PAGES:
         with tempfile.TemporaryDirectory() as folder:
             fresh = updated(page, Path(folder))
         if fresh != page.read_text():

@@ -25,7 +25,7 @@ from taoprofiles.version import VERSION
 from tests.support.home import find_command, require
 
 ROOT = Path(__file__).parents[2]
-SOURCES = ("taoprofiles", "service", "tests", "docs", "hatch_build.py", "pyproject.toml", "README.md", "LICENSE")
+FOLDERS = ("taoprofiles", "service", "tests", "docs")
 DATA = f"taoprofiles-{VERSION}.data/data/"
 
 
@@ -60,11 +60,11 @@ def git(folder: Path, *words: str) -> str:
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A git checkout of one commit with what this tree has now."""
     folder = tmp_path_factory.mktemp("checkout") / "taoprofiles"
-    ignored = shutil.ignore_patterns("__pycache__", "*.pyc", "node_modules")
-    for name in SOURCES:
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
-        folder.mkdir(exist_ok=True)
-        copy(ROOT / name, folder / name, **({"symlinks": True, "ignore": ignored} if copy is shutil.copytree else {}))
+    for name in FOLDERS:
+        ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
+        shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=ignored)
+    for path in (*ROOT.glob("*.md"), ROOT / "hatch_build.py", ROOT / "pyproject.toml", ROOT / "LICENSE"):
+        shutil.copy(path, folder)
     git(folder, "init", "-q")
     git(folder, "add", "-A")
     git(folder, "commit", "-qm", "all")
