@@ -307,8 +307,8 @@ ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
         _path(
             "file",
             "FILE",
-            "a notebook, a Python script, a folder of them, a mounts file or a profile; '-' is stdin; "
-            "default: the mapping file",
+            "a notebook, a Python or shell script, a Compose file, a folder of them, a mounts file or a profile; '-' "
+            "is stdin; default: the mapping file",
             nargs="?",
         ),
         _argument("--name", "name of the new profile (default: the file's name)", metavar="NAME"),

@@ -63,6 +63,7 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
     "check": (
         ("taoprof check segformer", "what the launcher will do with the profile"),
         (f"taoprof check segformer -- {_TRAIN}", "its paths and spec file too"),
+        ("taoprof check -- docker run --gpus all -v ~/data:/data IMAGE …", "a command without the launcher"),
         ("taoprof check segformer --fix", "fix what needs no decision"),
     ),
     "diff": (

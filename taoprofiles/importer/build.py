@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import os
 import re
@@ -44,10 +45,12 @@ STDIN = "standard input"
 class Source:
     """A notebook or Python script that is read once and can be evaluated with different values. Nothing of it is run.
 
-    ``path`` is None for input from a pipe, which counts as a file in the current folder. Raises InvalidStateError.
+    ``path`` is None for input from a pipe, which counts as a file in the current folder; ``kind`` is that of the code:
+    python (also of a notebook), shell or compose. Raises InvalidStateError.
     """
 
-    def __init__(self, context: Context, content: bytes, *, where: str, path: str | None) -> None:
+    def __init__(self, context: Context, content: bytes, *, where: str, path: str | None, kind: str = "python") -> None:
+        self._kind = kind
         self._context, self._where = context, where
         self.is_notebook = is_notebook(content)
         self._cells = cells.read(content, where) if self.is_notebook else [cells.script(content, where)]
@@ -57,7 +60,7 @@ class Source:
     def evaluate(self, user_values: Mapping[str, str]) -> ImportResult:
         """Evaluate the code with the user's values by name. Raises UsageError for an empty folder."""
         user_values = {name: self._expanded(name, value) for name, value in user_values.items()}
-        return evaluate_cells(self._cells, self._context, self._folder, user_values)
+        return evaluate_cells(self._cells, self._context, self._folder, user_values, kind=self._kind)
 
     def _expanded(self, name: str, value: str) -> str:
         """Expand ``~`` in a value that the user gave, and resolve a folder as a shell does. Raises UsageError."""
@@ -95,15 +98,30 @@ def build(context: Context, result: ImportResult, *, name: str, where: str) -> t
     """
     if result.mapping is None and not result.may_write:
         hint = "to create a profile for a project folder: taoprof new NAME"
-        raise InvalidStateError(f"'{where}' writes no mounts file: no line of it names ~/.tao_mounts.json", hint=hint)
+        what = f"'{where}' writes no mounts file and starts no TAO image: no line of it names ~/.tao_mounts.json"
+        raise InvalidStateError(what, problems=result.notes, hint=hint)
     if result.mapping is None:
         problems = [*result.notes, *_not_followed(result.not_followed), *result.calls[:_SHOWN]]
         message = f"'{where}' writes no mounts file (~/.tao_mounts.json) in code that import can evaluate"
         raise InvalidStateError(message, problems=problems, hint=RUN_ONCE)
     if result.questions:
         raise unanswered_error(result, where)
-    profile, notes = _ProfileBuilder(context, result, name=name, where=where).profile()
+    profile, notes = _ProfileBuilder(with_secrets(context, result), result, name=name, where=where).profile()
+    notes += [f"the container gets {name} from the environment: export {name}=…" for name in _missing(context, result)]
     return profile, [*result.notes, *_not_followed(result.top_level_not_followed), *notes]
+
+
+def with_secrets(context: Context, result: ImportResult) -> Context:
+    """Return a context in which the secrets exist that a container takes from the environment (``--env NAME``)."""
+    complete = copy.copy(context)
+    complete.environ = {**dict.fromkeys(_missing(context, result), "-"), **context.environ}
+    return complete
+
+
+def _missing(context: Context, result: ImportResult) -> list[str]:
+    envs = result.container.mapping.get("Envs", []) if result.container else []
+    parts = [part for item in envs if isinstance(item["value"], str) for part in segments(item["value"])]
+    return [part.name for part in parts if part.kind == "env" and part.name not in context.environ]
 
 
 def _not_followed(statements: list[str]) -> list[str]:
@@ -163,6 +181,13 @@ class _ProfileBuilder:
             variables=variables,
         )
         custom = whole.model_dump(by_alias=True, exclude_defaults=True)
+        container = self._result.container
+        if container is not None:
+            custom |= {"image": container.image} | ({"gpus": container.gpus} if container.gpus else {})
+            custom |= {"images": self._result.images} if self._result.images else {}
+            for mount in custom.get("mounts", []):
+                if mount["destination"] in container.read_only:
+                    mount["read_only"] = True
         candidates = [self._with_layout(custom, layout) for layout in ("local", "host")]
         data = min((data for data in [*candidates, custom] if data is not None), key=_size)
         try:

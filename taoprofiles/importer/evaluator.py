@@ -8,7 +8,7 @@ import operator
 import sys
 from typing import Any
 
-from taoprofiles.importer import functions, ipython
+from taoprofiles.importer import containers, functions, ipython
 from taoprofiles.importer.cells import Cell, CellError, magic_number, prepare
 from taoprofiles.importer.effects import (
     bound_names,
@@ -385,6 +385,8 @@ class Evaluator:
             if function.source and function.source.partition(".")[0] not in _WRITE_NO_MOUNTS_FILE:
                 self.state.calls[self.state.location] = f"a call is not followed ({function.reason})"
             named.pop("env", None)  # of a program that is started
+            if function.source == "subprocess" and positional:
+                containers.start(self, positional[0])
         if method:
             return functions.call_method(self, self.state.known(function), method, positional, named)
         return self.unknown("a call that is not followed", function, *positional, *named.values())

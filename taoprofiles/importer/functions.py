@@ -18,7 +18,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from taoprofiles.importer import ipython
+from taoprofiles.importer import containers, ipython
 from taoprofiles.importer.effects import mark_escaped
 from taoprofiles.importer.values import (
     DEPTH_LIMIT,
@@ -486,6 +486,7 @@ def _dict(ev: Evaluator, args: list[Any], named: dict[str, Any]) -> Any:
 def _system(ev: Evaluator, args: list[Any], named: dict[str, Any]) -> Unknown:
     if args and isinstance(args[0], str):
         ipython.check_script(ev, args[0], "os.system()")
+        containers.scan(ev, args[0])
     return ev.state.unknown("os.system() is not run")
 
 

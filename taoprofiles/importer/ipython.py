@@ -10,6 +10,7 @@ import re
 import string
 from typing import TYPE_CHECKING, Any
 
+from taoprofiles.importer import containers
 from taoprofiles.importer.state import MOUNTS_FILES
 from taoprofiles.importer.values import SimulatedException, Unknown, concat, parse_json, trace
 
@@ -97,6 +98,7 @@ def check_command(ev: Evaluator, text: str) -> None:
     command = SHELL_MAGIC.sub("", text, count=1)
     expanded = expand(command, lambda expression: _known_text(ev.text(expression)))
     check_script(ev, expanded if isinstance(expanded, str) else command, "the command")
+    containers.scan(ev, command, has_python=True)
 
 
 def _known_text(value: str | Unknown) -> str:
@@ -154,6 +156,7 @@ def run_cell_magic(ev: Evaluator, text: str, body: str) -> None:
     elif name not in _TEXT_MAGICS:
         arguments = expand(rest, lambda expression: _known_text(ev.text(expression)))
         check_script(ev, f"{arguments}\n{body}", f"'%%{name}'")
+        containers.scan(ev, body)
         for output in _OUTPUT_NAME.findall(rest):
             ev.bind(output, ev.state.unknown(f"the output of '%%{name}'"))
         if name not in _PROGRAMS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taoprofiles.importer import cells
+from taoprofiles.importer.containers import images, merge, read_compose, scan
 from taoprofiles.importer.evaluator import Evaluator
 from taoprofiles.importer.state import (
     MOUNTS_FILES,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from typing import TypeAlias
 
+    from taoprofiles.importer.containers import Container
     from taoprofiles.importer.state import Definition, WrittenFile
     from taoprofiles.storage.paths import Context
 
@@ -45,7 +47,10 @@ class Question(NamedTuple):
 class ImportResult:
     """The result of the static evaluation.
 
-    - ``mapping``: what the mounts file holds in the end, None if none is written; ``variables``: the environment
+    - ``mapping``: what the mounts file holds in the end, or what the containers of TAO's images get that are started
+      without the launcher; None if there is neither. ``container`` is the first of these, else None, and ``images`` are
+      those of the other tasks
+    - ``variables``: the environment
       variables that are known. Strings in both are ``TracedStr``
     - ``questions``: what must be answered before a profile can be built
     - ``left_out``: the variables without a known value, with the reason
@@ -60,10 +65,17 @@ class ImportResult:
         written = _mounts_file(state)
         self.mapping: Any = None if written is None else written.value
         self.location = SourceLocation(0, 0) if written is None else written.location
+        self.container: Container | None = None
+        self.images: dict[str, str] = {}
+        differences: list[str] = []
+        if written is None and state.containers:
+            self.container = merge(differences, state.containers)
+            self.images = images(state.containers)
+            self.mapping, self.location = self.container.mapping, self.container.location
         self.folder = state.folder
         self.variables: dict[str, str] = {}
         self.left_out: list[tuple[str, str]] = []
-        self.notes = [f"{location}: {text}" for location, text in dict.fromkeys(state.notes)]
+        self.notes = [*(f"{location}: {text}" for location, text in dict.fromkeys(state.notes)), *differences]
         statements = {location: f"{location}: {text}" for location, text in state.not_followed.items()}
         self.not_followed = [*statements.values()]
         self.top_level_not_followed = [
@@ -210,11 +222,20 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 
 def evaluate_cells(
-    code: list[cells.Cell], context: Context, folder: str, user_values: Mapping[str, str]
+    code: list[cells.Cell], context: Context, folder: str, user_values: Mapping[str, str], *, kind: str = "python"
 ) -> ImportResult:
-    """Evaluate the cells of a file in ``folder``. ``user_values`` are the user's values by name."""
+    """Evaluate the cells of a file in ``folder``. ``user_values`` are the user's values by name.
+
+    ``kind`` is that of the code: python, shell or compose.
+    """
     state = State(context, TracedStr([Segment(folder, "folder")]), user_values)
     evaluator = Evaluator(state)
     for cell in code:
-        evaluator.run_cell(cell)
+        if kind == "shell":
+            state.location = SourceLocation(0, 1)
+            scan(evaluator, cell.source, sets_variables=True)
+        elif kind == "compose":
+            read_compose(evaluator, cell.source, folder)
+        else:
+            evaluator.run_cell(cell)
     return ImportResult(state, names_mounts_file=any(names_mounts_file(cell.source) for cell in code))

@@ -30,6 +30,7 @@ from taoprofiles.system.filesystem import answers, real_path
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from taoprofiles.importer.containers import Container
     from taoprofiles.storage.paths import Context
 
 PLACEHOLDER_NAME = re.compile(r"(FIX_?ME|TODO|YOUR_[A-Z_]+|REPLACE_?ME|CHANGE_?ME)\Z")
@@ -96,6 +97,8 @@ class State:
     applied: set[str] = field(default_factory=set)
     """The names of ``user_values`` that had an effect."""
     files: list[WrittenFile] = field(default_factory=list)
+    containers: list[Container] = field(default_factory=list)
+    """The containers of TAO's images that the code starts without the launcher."""
     location: SourceLocation = field(default=SourceLocation(0, 0))
     notes: list[tuple[SourceLocation, str]] = field(default_factory=list)
     not_followed: dict[SourceLocation, str] = field(default_factory=dict)

@@ -93,8 +93,8 @@ def unwrapped(argv: Sequence[str]) -> list[str]:
     return list(argv)
 
 
-def commands_of_script(script: str) -> Iterator[list[str]]:
-    """Yield the words of each simple command of a shell script, without assignments in front of it.
+def commands_of_script(script: str, *, keeps_assignments: bool = False) -> Iterator[list[str]]:
+    """Yield the words of each simple command of a shell script, by default without assignments in front of it.
 
     The quotes are removed and nothing is expanded; a line with an open quote is left out.
     """
@@ -107,7 +107,7 @@ def commands_of_script(script: str) -> Iterator[list[str]]:
                 if word and set(word) <= set(";&|()"):
                     yield words
                     words = []
-                elif words or not _ASSIGNMENT.match(word):
+                elif words or keeps_assignments or not _ASSIGNMENT.match(word):
                     words.append(word)
 
 

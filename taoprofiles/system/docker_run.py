@@ -27,7 +27,7 @@ _BEFORE = frozenset(("-H", "--host", "-c", "--context", "-l", "--log-level", "--
 """Options of ``docker`` itself that have a value and stand before ``run``."""
 _WRAPPERS = frozenset("command env exec nice nohup setsid stdbuf sudo systemd-run time timeout".split())
 """Programs that start the command behind their own options."""
-_PATH = re.compile(r"[./~$]")
+_VOLUME_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\Z")
 
 
 class RunMount(NamedTuple):
@@ -153,7 +153,7 @@ def parse_volume(text: str) -> RunMount:
     if len(parts) == 1:
         return RunMount("", text, "volume")
     source, options = head + parts[0], parts[2].split(",") if len(parts) > 2 else []
-    kind = "bind" if drive or _PATH.match(source) else "volume"
+    kind = "bind" if drive or not _VOLUME_NAME.match(source) else "volume"
     return RunMount(source, parts[1], kind, "ro" in options, kind == "bind")
 
 

@@ -199,10 +199,10 @@ def test_a_python_script_is_one_cell(home: Home) -> None:
     assert [(mount["source"], mount["destination"]) for mount in mounts] == [(str(home.root / "data"), "/data")]
 
 
-def test_a_shell_script_is_refused_with_another_way(home: Home) -> None:
-    (home.root / "setup.sh").write_text("export A=/a\n")
+def test_a_shell_script_that_writes_the_file_is_refused_with_another_way(home: Home) -> None:
+    (home.root / "setup.sh").write_text("cat >~/.tao_mounts.json <<END\n{}\nEND\n")
     done = home.run("import", "setup.sh")
-    one_clear_error(done, 2)
+    one_clear_error(done, 3)
     assert "hint: run it once, then: taoprof import --name NAME" in done.stderr
 
 
@@ -395,7 +395,7 @@ def test_a_notebook_that_never_names_a_mounts_file_is_told_so(home: Home) -> Non
     cells(home.root / "a.ipynb", "%env KEY=x", code)
     done = home.run("import", "a.ipynb")
     one_clear_error(done, 3)
-    assert "'a.ipynb' writes no mounts file: no line of it names ~/.tao_mounts.json" in done.stderr
+    assert "writes no mounts file and starts no TAO image: no line of it names ~/.tao_mounts.json" in done.stderr
     assert "hint: to create a profile for a project folder: taoprof new NAME" in done.stderr
     assert "pandas" not in done.stderr
 

@@ -18,6 +18,7 @@ from taoprofiles.cli.prompts import ask_value, can_ask, confirm
 from taoprofiles.errors import InvalidProfileError, InvalidStateError, TaoprofError, UsageError, reason_of
 from taoprofiles.importer import build
 from taoprofiles.importer.cells import NOTEBOOK_LIMIT
+from taoprofiles.importer.containers import COMPOSE_FILES
 from taoprofiles.importer.state import doubt, is_placeholder
 from taoprofiles.masking import printable
 from taoprofiles.profiles import convert, kernels, manage
@@ -45,7 +46,8 @@ MEANINGS = {
 }
 """What the variables mean that TAO's notebooks leave to the user."""
 _SHELL_SCRIPTS = (".sh", ".bash", ".zsh")
-_CODE = (".ipynb", ".py")
+_COMPOSE = (".yaml", ".yml")
+_CODE = (".ipynb", ".py", *_SHELL_SCRIPTS, *_COMPOSE)
 _FILES_LIMIT = 2000
 _RENAMED = "its folder or ending is in the profile's name, since other files have the same name"
 
@@ -93,10 +95,9 @@ def _import(context: Context, args: argparse.Namespace) -> Result:
     where = context.short(context.mapping_file) if args.file is None else args.file
     content = b"" if args.file is None else _content(context, args.file)
     first = content.split(b"\n", 1)[0] if content.startswith(b"#!") else b""
-    if where.endswith(_SHELL_SCRIPTS) or re.search(rb"sh\b", first):
-        raise UsageError(f"'{where}' is a shell script, and shell scripts are not imported", hint=build.RUN_ONCE)
     name = check_name(_stem(args.file) if args.name is None else args.name)
-    if where.endswith(_CODE) or build.is_notebook(content) or b"python" in first:
+    is_code = where.endswith(_CODE) and (not where.endswith(_COMPOSE) or re.search(rb"^services:", content, re.M))
+    if is_code or build.is_notebook(content) or re.search(rb"python|sh\b", first):
         return _import_code(context, args, name, content, user_values)
     if user_values:
         raise UsageError(
@@ -198,7 +199,9 @@ def _import_code(
     where = build.STDIN if args.file == "-" else args.file
     if not args.force and Store(context).text_or_none(name) is not None:
         raise manage.name_exists_error("import", name)  # before anything is asked
-    source = build.Source(context, content, where=where, path=None if args.file == "-" else args.file)
+    source = build.Source(
+        context, content, where=where, path=None if args.file == "-" else args.file, kind=_kind(where, content)
+    )
     result = source.evaluate(user_values)
     if not any(unused.startswith("/") for unused in result.unused):  # a mount may become known by an answer
         build.reject_unused_values(result, where)  # before anything is asked
@@ -209,7 +212,8 @@ def _import_code(
         result = source.evaluate(user_values)
     build.reject_unused_values(result, where)
     profile, notes = build.build(context, result, name=name, where=where)
-    summary = Renderer(template(profile, name=name), context, name=name, path=NOT_WRITTEN).summary()
+    complete = build.with_secrets(context, result)
+    summary = Renderer(template(profile, name=name), complete, name=name, path=NOT_WRITTEN).summary()
     lines = profile_lines(context, f"'{name}'", summary)
     if asked:
         for line in lines:
@@ -308,7 +312,8 @@ def _candidates(
         file = _File(path, os.path.relpath(path, context.expand_user(args.file)))
         read.append(file)
         with _problem_of(file):
-            file.source = build.Source(context, _content(context, path), where=path, path=path)
+            content = _content(context, path)
+            file.source = build.Source(context, content, where=path, path=path, kind=_kind(path, content))
             file.result = file.source.evaluate(user_values)
     results = [file.result for file in read if file.result is not None]
     unused = [name for name in user_values if all(name in result.unused for result in results)]
@@ -399,7 +404,7 @@ def _paths(folder: str) -> tuple[list[str], list[str]]:
             continue
         folders = [entry for entry in entries if entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".")]
         waiting += [entry.path for entry in reversed(folders)]
-        paths += [entry.path for entry in entries if entry.name.endswith(_CODE) and not os.path.isdir(entry.path)]
+        paths += [entry.path for entry in entries if _may_be_code(entry.name) and not os.path.isdir(entry.path)]
         if len(paths) > _FILES_LIMIT:
             raise UsageError(
                 f"'{folder}' has more than {_FILES_LIMIT} notebooks and scripts", hint="import a subfolder"
@@ -438,6 +443,20 @@ def _content(context: Context, path: str) -> bytes:
     if content is None:
         raise InvalidStateError(f"there is no file '{path}'")
     return content
+
+
+def _may_be_code(name: str) -> bool:
+    """Check whether a file of a folder is looked at; of YAML files, which are specs mostly, only Compose files."""
+    return name in COMPOSE_FILES or (name.endswith(_CODE) and not name.endswith(_COMPOSE))
+
+
+def _kind(path: str, content: bytes) -> str:
+    """Return the kind of a file's code, for ``build.Source``."""
+    if path.endswith(_COMPOSE):
+        return "compose"
+    first = content.split(b"\n", 1)[0] if content.startswith(b"#!") else b""
+    is_shell = path.endswith(_SHELL_SCRIPTS) or (re.search(rb"sh\b", first) and b"python" not in first)
+    return "shell" if is_shell else "python"
 
 
 def _stem(path: str | None) -> str:

@@ -1,0 +1,356 @@
+"""Containers of TAO's images that code starts without the launcher: ``docker run`` lines and Compose files.
+
+Nothing is run. A Compose service becomes the words of a ``docker run``, so that one parser reads both.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from taoprofiles.errors import TaoprofError
+from taoprofiles.importer.values import Segment, SimulatedException, SourceLocation, TracedStr, Unknown, concat, cut
+from taoprofiles.launcher.argv import commands_of_script
+from taoprofiles.launcher.images import find_tag, is_tao_image
+from taoprofiles.masking import is_secret
+from taoprofiles.storage import files
+from taoprofiles.system.docker_run import ENGINES, DockerRun, parse
+
+if TYPE_CHECKING:
+    from taoprofiles.importer.evaluator import Evaluator
+
+COMPOSE_FILES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
+_COMPOSE_LIMIT = 1 << 20
+
+_STARTS = re.compile(rf"\b(?:{'|'.join(ENGINES)})(?:-compose)?\s")
+_SUBSTITUTIONS = (
+    (re.compile(r"\$\(\s*id -u\s*\)|`id -u`|\$UID\b|\$\{UID\}"), "${__uid}"),
+    (re.compile(r"\$\(\s*id -g\s*\)|`id -g`|\$GID\b|\$\{GID\}"), "${__gid}"),
+    (re.compile(r"\$\(\s*pwd\s*\)|`pwd`|\$PWD\b|\$\{PWD\}"), "${__folder}"),
+    (re.compile(r"\$\([^()]*\)|`[^`\n]*`"), "${__unknown}"),
+)
+"""What a shell puts in the place of a command. It comes before the words are split: ``(`` ends a command."""
+_REFERENCE = re.compile(r"\$\{(\w+)(?::?-([^}]*))?\}|\$(\w+)|(\{[^{}]+\})")
+_ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=(.*)", re.S)
+_KEYWORDS = frozenset("then do else if elif while until time exec ! { export declare readonly local".split())
+_MARK = "\ue000"
+"""Surrounds the number of an unknown value in a text: a private character that no path has."""
+
+
+class Container(NamedTuple):
+    """A container that the code starts: as in a mounts file, and what a profile says besides."""
+
+    location: SourceLocation
+    mapping: dict[str, Any]
+    image: str
+    task: str
+    gpus: str | None
+    read_only: frozenset[str]
+
+
+def scan(ev: Evaluator, script: str, *, has_python: bool = False, sets_variables: bool = False) -> None:
+    """Record the containers of TAO's images that a shell script starts.
+
+    ``has_python``: ``{name}`` and ``$name`` are Python's first, as in a ``!command``; ``sets_variables``: assignments
+    are variables of the file, as in a script of its own.
+    """
+    if not _STARTS.search(script):
+        return
+    words_of_shell = _Words(ev, has_python=has_python)
+    first = ev.state.location
+    numbers = iter([number for number, line in enumerate(script.splitlines()) if _STARTS.search(line)])
+    for pattern, name in _SUBSTITUTIONS:
+        script = pattern.sub(name, script)
+    for words in commands_of_script(script, keeps_assignments=True):
+        while words and words[0] in _KEYWORDS:
+            words = words[1:]  # noqa: PLW2901
+        assigned = list(map(_ASSIGNMENT.fullmatch, words))
+        if words and all(assigned):
+            for match in filter(None, assigned):
+                words_of_shell.assign(match[1], match[2], is_variable=sets_variables)
+            continue
+        while words and _ASSIGNMENT.fullmatch(words[0]):
+            words = words[1:]  # noqa: PLW2901
+        if any(os.path.basename(word).startswith(ENGINES) for word in words):
+            line = next(numbers, 0) if sets_variables else 0  # else it is the line of the cell
+            ev.state.location = first._replace(line=first.line + line)
+            words_of_shell.start(words)
+    ev.state.location = first
+
+
+def start(ev: Evaluator, command: object) -> None:
+    """Record the container of a command that Python code starts: a text for a shell, or a list of words."""
+    words = command if isinstance(command, list) else []
+    if isinstance(command, str):
+        scan(ev, command)
+    _Words(ev, has_python=False).record([word if isinstance(word, (str, Unknown)) else str(word) for word in words])
+
+
+def read_compose(ev: Evaluator, text: str, folder: str) -> None:
+    """Record the containers of a Compose file in ``folder``."""
+    import yaml  # 30 ms
+
+    try:
+        document = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - a safe one
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        ev.state.note(f"not a Compose file: {str(error).splitlines()[0]}")
+        return
+    services = document.get("services") if isinstance(document, dict) else None
+    words = _Words(ev, has_python=False, folder=folder)
+    for service in services.values() if isinstance(services, dict) else ():
+        if isinstance(service, dict):
+            words.start([word.replace("$$", f"{_MARK}{_MARK}") for word in _compose_words(service)])
+
+
+class _Words:
+    """Expands the words of a shell with what is known, and keeps which variables they are made of."""
+
+    def __init__(self, ev: Evaluator, *, has_python: bool, folder: str = "") -> None:
+        self._ev, self._has_python = ev, has_python
+        self._folder = folder or ev.state.folder
+        self._own: dict[str, str | Unknown] = {}
+        self._unknown: list[Unknown] = []
+
+    def assign(self, name: str, text: str, *, is_variable: bool) -> None:
+        value = self._expand(text)
+        if is_variable:
+            self._ev.state.set_environment(name, value)
+        else:
+            self._own[name] = value
+
+    def start(self, words: Sequence[str]) -> None:
+        """Record the container that a command starts, if it does."""
+        names = [os.path.basename(word) for word in words[:12]]
+        if any(name in ("docker-compose", "podman-compose") for name in names) or (
+            "compose" in names and any(name in ENGINES for name in names)
+        ):
+            self._read_compose_files(words)
+        elif any(name in ENGINES for name in names):
+            self.record([self._expand(word) for word in words])
+
+    def _read_compose_files(self, words: Sequence[str]) -> None:
+        named = [words[number + 1] for number, word in enumerate(words[:-1]) if word in ("-f", "--file")]
+        if not isinstance(self._folder, str) or not {"up", "run", "create"} & set(words):
+            return
+        paths = [os.path.join(self._folder, str(self._expand(name))) for name in named]
+        paths = paths or [os.path.join(self._folder, name) for name in COMPOSE_FILES]
+        for path in paths if named else [path for path in paths if os.path.isfile(path)][:1]:
+            try:
+                content = files.read(path, _COMPOSE_LIMIT)
+            except TaoprofError as error:
+                self._ev.state.note(error.message)
+                continue
+            if content is None:
+                self._ev.state.note(f"the Compose file '{path}' does not exist here")
+            else:
+                read_compose(self._ev, content.decode("utf-8", "replace"), os.path.dirname(path))
+
+    def record(self, words: Sequence[str | Unknown]) -> None:
+        """Record the container of a ``docker run`` of a TAO image."""
+        texts = [word if isinstance(word, str) else self._mark(word) for word in words]
+        run = parse(texts)
+        if run is not None and (is_tao_image(run.image) or find_tag(run.image)):
+            state = self._ev.state
+            state.containers.append(_Builder(self._ev, texts, self._unknown, self._folder).build(run))
+
+    def _mark(self, unknown: Unknown) -> str:
+        self._unknown.append(unknown)
+        return f"{_MARK}{len(self._unknown) - 1}{_MARK}"
+
+    def _expand(self, text: str) -> str | Unknown:
+        pieces: list[str] = []
+        position = 0
+        for match in _REFERENCE.finditer(text):
+            pieces.append(text[position : match.start()])
+            position = match.end()
+            value = self._value(match[1] or match[3], match[2]) if match[4] is None else self._python(match[4])
+            value = match[0] if value is None else value
+            pieces.append(value if isinstance(value, str) else self._mark(value))
+        return concat(*pieces, text[position:]) if pieces else concat(text)
+
+    def _python(self, field: str) -> str | Unknown | None:
+        try:
+            return self._ev.text(field[1:-1]) if self._has_python else None
+        except SimulatedException:
+            return None
+
+    def _value(self, name: str, default: str | None) -> str | Unknown:
+        state = self._ev.state
+        if name in ("__uid", "__gid"):
+            kind = name.removeprefix("__")
+            return TracedStr([Segment(str(getattr(state.context, kind)), kind)])
+        if name == "__folder":
+            return self._folder
+        if name == "__unknown":
+            return state.unknown("the output of a command")
+        if self._has_python and name in state.names:
+            return self._python(f"{{{name}}}") or ""
+        value = self._own.get(name, state.environment(name))
+        if value is None and default is not None:
+            return concat(default)
+        if value is None:
+            state.unset.setdefault(name, state.location)
+            return state.unknown(f"${name} is not set in the code")
+        return value
+
+
+class _Builder:
+    """Makes a mapping of a parsed ``docker run``; its texts get back the segments of the words that they come from."""
+
+    def __init__(self, ev: Evaluator, words: Sequence[str], unknown: Sequence[Unknown], folder: str | Unknown) -> None:
+        self._ev, self._words, self._unknown, self._folder = ev, words, unknown, folder
+
+    def build(self, run: DockerRun) -> Container:
+        note = self._ev.state.note
+        mounts = [
+            {"source": self._path(mount.source), "destination": self._traced(mount.destination)}
+            for mount in run.mounts if mount.kind == "bind"
+        ]  # fmt: skip
+        left_out = [mount.source or mount.destination for mount in run.mounts if mount.kind == "volume"]
+        if left_out:
+            note(f"volumes of Docker are left out, a profile mounts folders: {', '.join(map(self._shown, left_out))}")
+        if run.unknown:
+            note(f"not imported: {', '.join(dict.fromkeys(run.unknown))}")
+        envs = [pair for pair in (self._variable(name, value) for name, value in run.env) if pair is not None]
+        options: dict[str, Any] = {
+            "user": self._traced(run.user), "shm_size": run.shm_size, "ulimits": run.ulimits, "ports": run.ports,
+            "network": run.network, "privileged": run.is_privileged,
+        }  # fmt: skip
+        task = " ".join(itertools.takewhile(lambda word: not word.startswith("-") and "=" not in word, run.command[:2]))
+        gpus = {"all": None}.get(run.gpus, run.gpus) if isinstance(run.gpus, str) else run.gpus
+        if isinstance(gpus, list):
+            gpus = ",".join(gpus) + ("," if len(gpus) == 1 else "")
+        return Container(
+            self._ev.state.location,
+            {
+                "Mounts": mounts, "Envs": envs,
+                "DockerOptions": {name: value for name, value in options.items() if value},
+            },
+            str(run.image), task, None if gpus is None or _MARK in str(gpus) else str(gpus),
+            frozenset(mount.destination for mount in run.mounts if mount.is_read_only),
+        )  # fmt: skip
+
+    def _variable(self, name: str, value: str | None) -> dict[str, Any] | None:
+        if value is not None:
+            return {"variable": name, "value": self._traced(value)}
+        state = self._ev.state
+        known = state.environment(name)
+        if isinstance(known, str) and not is_secret(name):
+            return {"variable": name, "value": known}
+        if is_secret(name):
+            return {
+                "variable": name,
+                "value": TracedStr([Segment(state.context.environ.get(name) or "-", "env", name)]),
+            }
+        state.note(f"the container's variable {name} comes from the shell, and is left out")
+        return None
+
+    def _path(self, text: str) -> str | Unknown:
+        path: str | Unknown = self._traced(text)
+        if isinstance(path, str) and path.startswith(".") and isinstance(self._folder, str):
+            return concat(os.path.normpath(os.path.join(self._folder, path)))
+        return path
+
+    def _traced(self, text: str | None) -> Any:
+        if text is None:
+            return None
+        if _MARK in text:
+            number = re.search(rf"{_MARK}(\d+){_MARK}", text)
+            return self._unknown[int(number[1])] if number else concat(text.replace(f"{_MARK}{_MARK}", "$"))
+        for word in self._words:
+            at = word.find(text)
+            if at >= 0 and isinstance(word, TracedStr):
+                return cut(word, at, at + len(text))
+        return concat(text)
+
+    def _shown(self, text: str) -> str:
+        return "…" if _MARK in text else text
+
+
+def merge(ev_notes: list[str], containers: Sequence[Container]) -> Container:
+    """Return what a profile needs for all containers; what contradicts the first is named in ``ev_notes``."""
+    first = containers[0]
+    mounts: dict[str, Any] = {}
+    envs: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    for container in containers:
+        for kind, known, items in (
+            ("the mount at", mounts, ((str(m["destination"]), m) for m in container.mapping["Mounts"])),
+            ("the variable", envs, ((e["variable"], e) for e in container.mapping["Envs"])),
+            ("the option", options, container.mapping["DockerOptions"].items()),
+        ):
+            for key, value in items:
+                if known.setdefault(key, value) != value:
+                    ev_notes.append(f"{container.location}: {kind} {key} differs from that of {first.location}")
+    whole = {"Mounts": list(mounts.values()), "Envs": list(envs.values()), "DockerOptions": options}
+    read_only = frozenset.intersection(
+        *(c.read_only | (mounts.keys() - {str(m["destination"]) for m in c.mapping["Mounts"]}) for c in containers)
+    )
+    return first._replace(mapping={key: value for key, value in whole.items() if value or key == "Mounts"},
+                          read_only=read_only)  # fmt: skip
+
+
+def images(containers: Sequence[Container]) -> dict[str, str]:
+    """Return the images of the tasks that have another one than the first container, by their first words."""
+    others = {container.task: container.image for container in containers if container.image != containers[0].image}
+    return {task: image for task, image in others.items() if task}
+
+
+def _compose_words(service: Mapping[str, Any]) -> list[str]:
+    """Return a Compose service as a ``docker run``. What is not of the right type is left out."""
+    words = ["docker", "run"]
+    for volume in _list(service.get("volumes")):
+        if isinstance(volume, str):
+            words += ["--volume", volume]
+        elif isinstance(volume, dict):
+            fields = {"type": volume.get("type"), "source": volume.get("source"), "target": volume.get("target")}
+            text = ",".join(f"{key}={value}" for key, value in fields.items() if value)
+            words += ["--mount", text + (",readonly" if volume.get("read_only") else "")]
+    environment = service.get("environment")
+    if isinstance(environment, dict):
+        environment = [name if value is None else f"{name}={_scalar(value)}" for name, value in environment.items()]
+    words += [word for variable in _list(environment) for word in ("--env", str(variable))]
+    for key, option in (("user", "--user"), ("shm_size", "--shm-size"), ("network_mode", "--network")):
+        words += [option, str(service[key])] if isinstance(service.get(key), (str, int)) else []
+    limits = service.get("ulimits")
+    for name, limit in limits.items() if isinstance(limits, dict) else ():
+        words += ["--ulimit", f"{name}={limit.get('soft') if isinstance(limit, dict) else limit}"]
+    words += [word for port in _list(service.get("ports")) for word in ("--publish", str(port))]
+    words += ["--privileged"] if service.get("privileged") is True else []
+    words += ["--env-file"] * bool(service.get("env_file")) + [""] * bool(service.get("env_file"))
+    gpus = _compose_gpus(service)
+    words += ["--gpus", gpus] if gpus else []
+    command = service.get("command")
+    command = _split(command) if isinstance(command, str) else list(map(str, _list(command)))
+    return [*words, str(service.get("image") or ""), *command]
+
+
+def _compose_gpus(service: Mapping[str, Any]) -> str:
+    resources: Any = service
+    for key in ("deploy", "resources", "reservations"):
+        resources = resources.get(key) if isinstance(resources, dict) else None
+    devices = resources.get("devices") if isinstance(resources, dict) else None
+    for device in _list(devices):
+        if isinstance(device, dict) and "gpu" in _list(device.get("capabilities")):
+            ids = _list(device.get("device_ids"))
+            return f'"device={",".join(map(str, ids))}"' if ids else str(device.get("count", "all"))
+    return "all" if service.get("gpus") == "all" or service.get("runtime") == "nvidia" else ""
+
+
+def _scalar(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _split(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError:
+        return text.split()
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []

@@ -1,0 +1,144 @@
+"""Containers of TAO's images that notebooks, scripts and Compose files start become profiles; nothing is run."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from typing import Any
+
+import pytest
+
+from tests.support.commands import call, one_clear_error
+from tests.support.home import Home
+
+IMAGE = "nvcr.io/nvidia/tao/tao-toolkit:7.1.0-pyt"
+DEPLOY = "nvcr.io/nvidia/tao/tao-toolkit:7.1.0-deploy"
+SCRIPT = f"""#!/bin/bash
+DATA=ROOT/data
+export RESULTS="${{1:-ROOT/results}}"
+mkdir -p "$RESULTS" && touch ROOT/canary
+if nvidia-smi; then
+sudo docker run --rm -it --gpus '"device=0,1"' --shm-size=16g --user $(id -u):$(id -g) -e HF_TOKEN -e HOME=/tmp \\
+    -v "$DATA":/data:ro -v ${{RESULTS}}:/results -v $(pwd)/specs:/specs --ulimit memlock=-1 -p 8888:8888 \\
+    {IMAGE} dino train -e /specs/train.yaml results_dir=/results
+fi
+docker run --gpus all -v $RESULTS:/results {DEPLOY} dino gen_trt_engine -e /specs/trt.yaml
+docker run -v /elsewhere:/data postgres
+"""
+COMPOSE = f"""
+x-common: &common
+  image: {IMAGE}
+  shm_size: 16g
+services:
+  train:
+    <<: *common
+    user: "1000:1000"
+    command: dino train -e /specs/t.yaml
+    volumes: ["./data:/data:ro", {{type: bind, source: "${{RESULTS:-./results}}", target: /results}}, "cache:/cache"]
+    environment: {{HF_TOKEN: null, HOME: /tmp, X: "a$$b"}}
+    deploy: {{resources: {{reservations: {{devices: [{{driver: nvidia, device_ids: ["3"], capabilities: [gpu]}}]}}}}}}
+  db: {{image: postgres, volumes: ["./db:/data"]}}
+"""
+
+
+@pytest.fixture(autouse=True)
+def folders(home: Home) -> None:
+    for name in ("data", "results", "specs"):
+        (home.root / name).mkdir()
+
+
+def imported(home: Home, name: str, text: str, *words: str) -> dict[str, Any]:
+    path = home.root / name
+    path.write_text(text.replace("ROOT", str(home.root)))
+    done = call(home, "import", str(path), "--name", "p", "--force", *words)
+    assert done.status == 0, done.err
+    return tomllib.loads((home.root / ".config/taoprofiles/profiles/p.toml").read_text())
+
+
+def notebook(*cells: str) -> str:
+    listed = [{"cell_type": "code", "source": cell.replace("ROOT", "/ROOT/")} for cell in cells]
+    return json.dumps({"cells": listed, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}).replace("/ROOT/", "ROOT")
+
+
+def test_a_shell_script(home: Home) -> None:
+    profile = imported(home, "train.sh", SCRIPT)
+    assert profile["variables"] == {"DATA": "~/data", "RESULTS": "~/results"}
+    assert profile["mounts"] == [
+        {"source": "${DATA}", "destination": "/data", "read_only": True},
+        {"source": "${RESULTS}", "destination": "/results"},
+        {"source": "~/specs", "destination": "/specs"},
+    ]
+    assert profile["container"]["env"] == {"HF_TOKEN": "${env:HF_TOKEN}", "HOME": "/tmp"}
+    assert profile["docker"] == {
+        "user": "auto", "shm_size": "16g", "ulimits": {"memlock": -1}, "ports": {"8888": 8888},
+    }  # fmt: skip
+    assert (profile["image"], profile["images"]) == (IMAGE, {"dino gen_trt_engine": DEPLOY})
+    assert profile["gpus"] == "0,1"
+    assert not (home.root / "canary").exists()
+
+
+def test_a_compose_file_and_a_script_that_starts_it(home: Home) -> None:
+    profile = imported(home, "compose.yaml", COMPOSE)
+    assert profile["mounts"] == [
+        {"source": "~/data", "destination": "/data", "read_only": True},
+        {"source": "~/results", "destination": "/results"},
+    ]
+    assert profile["container"]["env"] == {"HF_TOKEN": "${env:HF_TOKEN}", "HOME": "/tmp", "X": "a$$b"}
+    assert (profile["image"], profile["gpus"], profile["docker"]["user"]) == (IMAGE, "3,", "1000:1000")
+    assert imported(home, "up.sh", "docker compose -f compose.yaml up train\n") == profile
+    assert imported(home, "up.sh", "docker-compose up -d\n") == profile
+
+
+CELLS = {
+    "a command": f"!docker run --gpus all -v $HOST_DATA_DIR:/data -v {{root}}/specs:/specs {IMAGE} dino train",
+    "a command of two lines": f"!docker run --gpus all -v $HOST_DATA_DIR:/data \\\n -v {{root}}/specs:/specs {IMAGE} t",
+    "a bash cell": f"%%bash\nS=ROOT/specs\ndocker run --gpus all -v $HOST_DATA_DIR:/data -v $S:/specs {IMAGE} t",
+    "a list of words": "import subprocess\nsubprocess.run(['docker', 'run', '--gpus', 'all', '-v', "
+    f"os.environ['HOST_DATA_DIR'] + ':/data', '-v', f'{{root}}/specs:/specs', '{IMAGE}', 'dino', 'train'])",
+    "os.system": f"os.system(f'docker run --gpus all -v $HOST_DATA_DIR:/data -v {{root}}/specs:/specs {IMAGE} dino')",
+}
+
+
+@pytest.mark.parametrize("form", CELLS)
+def test_a_notebook(home: Home, form: str) -> None:
+    first = "import os\nroot = 'ROOT'\nos.environ['HOST_DATA_DIR'] = f'{root}/data'"
+    profile = imported(home, "n.ipynb", notebook(first, CELLS[form]))
+    assert profile["mounts"] == [
+        {"source": "${HOST_DATA_DIR}", "destination": "/data"}, {"source": "~/specs", "destination": "/specs"},
+    ]  # fmt: skip
+    assert (profile["image"], profile["variables"]) == (IMAGE, {"HOST_DATA_DIR": "~/data"})
+
+
+def test_a_variable_that_the_script_does_not_set_is_asked_for(home: Home) -> None:
+    text = f"docker run --gpus all -v $DATA:/data -v $(find / -name x):/specs {IMAGE} dino train\n"
+    (home.root / "t.sh").write_text(text)
+    done = call(home, "import", str(home.root / "t.sh"))
+    one_clear_error(done, 2)
+    assert "/data: $DATA is not set in the code" in done.err
+    profile = imported(home, "t.sh", text, "--set", f"/data={home.root}/data", "--set", f"/specs={home.root}/specs")
+    assert [mount["source"] for mount in profile["mounts"]] == ["~/data", "~/specs"]
+
+
+def test_what_contradicts_and_what_has_no_place_is_named(home: Home) -> None:
+    lines = [
+        f"docker run --gpus all -v ROOT/{name}:/data --env-file e {IMAGE} dino train" for name in ("data", "specs")
+    ]
+    (home.root / "t.sh").write_text("\n".join(lines).replace("ROOT", str(home.root)))
+    done = call(home, "import", str(home.root / "t.sh"))
+    assert "line 2: the mount at /data differs from that of line 1" in done.err
+    assert "line 1: not imported: --env-file" in done.err
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("t.sh", "docker run -v /a:/b postgres\ndocker ps\n"),
+        ("t.sh", f"echo docker run {IMAGE} >log; docker pull {IMAGE}\n"),
+        ("t.sh", "'"), ("t.sh", "docker run -v"), ("c.yaml", "services: [1]"), ("c.yaml", "services: [")
+    ],
+)  # fmt: skip
+def test_a_file_without_a_container_of_tao(home: Home, name: str, text: str) -> None:
+    (home.root / name).write_text(text)
+    done = call(home, "import", str(home.root / name))
+    one_clear_error(done, 3)
+    assert "starts no TAO image" in done.err
