@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 from taoprofiles.check import fix
 from taoprofiles.check.target import CheckTarget
 from taoprofiles.errors import UsageError
-from taoprofiles.launcher import installed, login_probe, versions
+from taoprofiles.launcher import installed, login_probe, mounts_file, versions
 from taoprofiles.launcher.argv import MAIN_PROGRAMS, launcher_words, unwrapped
 from taoprofiles.launcher.command_line import known_images
 from taoprofiles.launcher.host import Host, runs_in_ci
 from taoprofiles.launcher.location import resolve
 from taoprofiles.launcher.mounts_file import Content, get_volumes
-from taoprofiles.launcher.prediction import Call, Prediction, Refusal
+from taoprofiles.launcher.prediction import Call, Prediction, Refusal, StartLog
 from taoprofiles.launcher.sdk import size_in_bytes
 from taoprofiles.launcher.simulation import predict
 from taoprofiles.masking import is_secret
@@ -210,7 +210,9 @@ def _check_start(
         yield from check_program(words, command_context)
     if command_context.is_without_docker:
         yield machine.without_docker()
-        yield from check_command(command, command_context)
+        unread = mounts_file.read(target.path, host, StartLog())  # it says which paths are the container's
+        volumes = get_volumes(unread.mounts) if unread is not None else {}
+        yield from check_command(command, replace(command_context, mounts=volumes))
     yield from _check_login(context, prediction)
 
 

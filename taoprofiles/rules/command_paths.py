@@ -290,6 +290,8 @@ class _CommandChecker:
                 what = f"'{path}' is a path of the container, but TAO_DOCKER_DISABLE makes the task run on this host"
                 self._correct(argument, resolution.host)
                 self._add("missing-file", argument, what, f"here it is '{resolution.host}'", corrects=True)
+            elif argument.key in SPEC_OPTIONS and path.startswith("/") and not self._context.files.exists(path):
+                self._add("missing-file", argument, f"no such file: '{path}'", "the task runs on this host")
 
     def _check_quoting(self) -> None:
         """Report the words that the launcher's shell changes, and keep what arrives of the others."""

@@ -224,6 +224,18 @@ def test_without_docker_host_paths_are_right(home: Home) -> None:
 
 
 @pytest.mark.parametrize(
+    "mounts", ['[{"source": "~", "destination": "/w"}]', '[{}, {"source": "~", "destination": "/w"}]']
+)
+def test_without_docker_container_paths_are_wrong(home: Home, mounts: str) -> None:
+    home.mapping_file.write_text(f'{{"Mounts": {mounts}}}')
+    (home.root / "t.yaml").touch()
+    words = ["tao", "model", "dino", "train", "-e", "/w/t.yaml"]
+    data = call(home, "--json", "check", "--", *words, environ={"TAO_DOCKER_DISABLE": "1"}).envelope["data"]
+    found = [one["what"] for one in data["findings"] if one["id"] == "missing-file"]
+    assert found == ["'/w/t.yaml' is a path of the container, but TAO_DOCKER_DISABLE makes the task run on this host"]
+
+
+@pytest.mark.parametrize(
     ("volume", "id", "hint"),
     [
         ("~/no:/x", "volume-argument", "--volume {root}/no:/x"),

@@ -297,6 +297,8 @@ def test_without_docker_paths_are_those_of_this_host() -> None:
     assert ids("train -e /h/ana/p/specs/train.yaml -r /h/ana/out/x", environ=environ) == []
     (one,) = found("train -e /specs/train.yaml", environ=environ)
     assert (one.id, one.hint) == ("missing-file", "tao model dino train -e /h/ana/p/specs/train.yaml")
+    (one,) = found("train -e /h/ana/p/specs/no.yaml -r /h/ana/new", environ=environ)
+    assert (one.id, one.what) == ("missing-file", "no such file: '/h/ana/p/specs/no.yaml'")
     assert ids("train -e /specs/train.yaml", environ=environ, behaviour=behaviour_of("0.1.24")) == []
 
 
