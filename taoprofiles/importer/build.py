@@ -90,6 +90,13 @@ def is_notebook(content: bytes) -> bool:
     return head.startswith(b"{") and b'"cells"' in head
 
 
+def may_write(result: ImportResult) -> list[str]:
+    """Return the lines that are not followed and may write the mounts file, of code that is not known to write it."""
+    if not result.may_write:
+        return []
+    return [*result.notes, *_not_followed(result.not_followed), *result.calls[:_SHOWN]]
+
+
 def build(context: Context, result: ImportResult, *, name: str, where: str) -> tuple[Profile, list[str]]:
     """Build the profile; return it with notes about what differs from the file.
 
@@ -101,9 +108,8 @@ def build(context: Context, result: ImportResult, *, name: str, where: str) -> t
         what = f"'{where}' writes no mounts file and starts no TAO image: no line of it names ~/.tao_mounts.json"
         raise InvalidStateError(what, problems=result.notes, hint=hint)
     if result.mapping is None:
-        problems = [*result.notes, *_not_followed(result.not_followed), *result.calls[:_SHOWN]]
         message = f"'{where}' writes no mounts file (~/.tao_mounts.json) in code that import can evaluate"
-        raise InvalidStateError(message, problems=problems, hint=RUN_ONCE)
+        raise InvalidStateError(message, problems=may_write(result), hint=RUN_ONCE)
     if result.questions:
         raise unanswered_error(result, where)
     profile, notes = _ProfileBuilder(with_secrets(context, result), result, name=name, where=where).profile()

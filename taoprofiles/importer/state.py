@@ -168,10 +168,12 @@ class State:
             version = len(self.history[name]) - 1
             value = self.history[name][version].value
             return value if isinstance(value, Unknown) else TracedStr([Segment(value, "variable", name, version)])
+        if (
+            name == "HOME"
+        ):  # also after code that is not followed: hardly any sets it, and nearly all mounts files need it
+            return self.home
         if self._environment is not None:
             return self._environment
-        if name == "HOME":
-            return self.home
         if name in _ALWAYS_SET:
             return self.unknown(f"{name} comes from the kernel's environment")
         if name in self.context.environ and (name in ("USER", "LOGNAME") or is_secret(name)):
@@ -246,7 +248,7 @@ class State:
     @property
     def home(self) -> str | Unknown:
         """The home as ``os.path.expanduser("~")`` returns it: the environment's HOME counts."""
-        if "HOME" in self.history or self._environment is not None:
+        if "HOME" in self.history:
             return self.environment("HOME") or self.unknown("the home folder while HOME is empty")
         return TracedStr([Segment(self.context.home, "home")])
 

@@ -25,9 +25,14 @@ def notebook(
     path: Path, source: str = "/data", destination: object = "/workspace", *, then: Sequence[str] = ()
 ) -> Path:
     """Write a notebook whose first cell writes the mounts file; ``then`` are the sources of further cells."""
+    return notebook_of(path, [WRITES.format(source=source, destination=destination), *then])
+
+
+def notebook_of(path: Path, sources: Sequence[str]) -> Path:
+    """Write a notebook with these cells."""
     cells = [
         {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None, "source": text}
-        for text in (WRITES.format(source=source, destination=destination), *then)
+        for text in sources
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": cells}))
@@ -213,6 +218,24 @@ def test_lines_that_are_not_followed_are_named_also_when_the_import_succeeds(hom
     assert "cell 2, line 2: 'while'" in done.stderr
     assert "cell 3, line 1: may set variables that are not known: '%run' is not followed" in done.stderr
     assert "cell 2, line 4: the cell ends here" in done.stderr
+
+
+@pytest.mark.parametrize("unfollowed", ["%run setup.py", "exec(open('x').read())", "%dotenv", "from x import *"])
+def test_what_is_set_after_code_that_is_not_followed_is_known(home: Home, unfollowed: str) -> None:
+    writes = "json.dump({'Mounts': [{'source': os.environ['DATA'], 'destination': '/data'}]}, open(M, 'w'))"
+    last = f"%env DATA={home.root}/data\nM = os.path.expanduser('~/.tao_mounts.json')\n{writes}"
+    notebook_of(home.root / "a.ipynb", ["import json, os\n" + unfollowed, last])
+    done = home.run("import", "a.ipynb")
+    assert (done.returncode, "may set variables that are not known" in done.stderr) == (0, True), done.stderr
+    assert [mount["source"] for mount in home.json("show", "a")["data"]["mounts"]] == [f"{home.root}/data"]
+
+
+def test_a_folder_whose_files_may_write_a_mounts_file_is_told_so(home: Home) -> None:
+    (home.root / "n").mkdir()
+    notebook_of(home.root / "n/a.ipynb", ["!python3 mount.py"])
+    done = home.run("import", "n")
+    assert (done.returncode, "hint: run it once" in done.stderr) == (3, True)
+    assert "a.ipynb: cell 1, line 1: '!python3 mount.py' is not run" in done.stderr
 
 
 def test_the_home_of_another_user_stays_one(home: Home) -> None:

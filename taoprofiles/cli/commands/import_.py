@@ -322,7 +322,12 @@ def _candidates(
     candidates = [file for file in read if file.result is None or file.result.mapping is not None]
     if not candidates:
         message = f"no notebook or Python script in '{args.file}' writes a mounts file (~/.tao_mounts.json)"
-        raise InvalidStateError(message, problems=unread)
+        unfollowed = [
+            f"{file.relative}: {line}" for file in read if file.result for line in build.may_write(file.result)
+        ]
+        if unfollowed:
+            message += " in code that import can evaluate"
+        raise InvalidStateError(message, problems=unread + unfollowed, hint=build.RUN_ONCE if unfollowed else "")
     notes = [f"cannot read {text}" for text in unread]
     others = len(read) - len(candidates)
     if others:
