@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import os
 import re
 import shlex
@@ -10,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from taoprofiles.launcher.argv import GROUPS, VOLUME, add_volumes, parse_launcher_argv, unwrapped
+from taoprofiles.launcher.argv import GROUPS, HANDLERS, VOLUME, add_volumes, parse_launcher_argv, unwrapped
 from taoprofiles.launcher.host import runs_without_docker
 from taoprofiles.launcher.quoting import (
     SHELLS_OWN,
@@ -97,6 +98,13 @@ class CommandContext:
         prefix = ["taoprof", "run", self.profile, "--"] if self.is_run or is_run else []
         return shlex.join([*(self.prefix or prefix), *words])
 
+    def to_shown_command(self, words: Sequence[str]) -> str:
+        """Return a corrected command as one to paste; of one with a secret, only the words before the first option."""
+        if mask_command(words) == list(words):
+            return self.to_pasteable_command(words)
+        words = list(itertools.takewhile(lambda word: not word.startswith("-"), words))
+        return f"{self.to_pasteable_command(words)} …"
+
 
 class PathArgument(NamedTuple):
     """A value that looks like a path: the number of its word, the option or key before it, and its text."""
@@ -108,8 +116,25 @@ class PathArgument(NamedTuple):
 
 def check_command(command: Sequence[str], context: CommandContext) -> list[Finding]:
     """Return the findings about a launcher command and the spec files that it names; [] for any other command."""
-    launch = parse_launcher_argv(unwrapped(command))
-    return [] if launch is None else check_task(launch.words, context)
+    words = unwrapped(command)
+    launch = parse_launcher_argv(words)
+    if launch is None:
+        return []
+    return [*_check_wrappers(command[: len(command) - len(words)], words, context), *check_task(launch.words, context)]
+
+
+def _check_wrappers(wrappers: Sequence[str], words: Sequence[str], context: CommandContext) -> Iterator[Finding]:
+    """Check what stands in front of a launcher: sudo and doas start it without the caller's variables (sudo(8))."""
+    names = [os.path.basename(word) for word in wrappers]
+    program = next((name for name in names if name in ("sudo", "doas")), None)
+    options = names[names.index(program) :] if program else []
+    keeps = any(re.match(r"-[A-Za-z]*E|--preserve-env(?:\Z|=.*LAUNCHER_MOUNTS)", option) for option in options)
+    if program and not (program == "sudo" and keeps):
+        what = f"{program} does not pass LAUNCHER_MOUNTS on, and the launcher has the home of root"
+        why = "tao reads root's ~/.tao_mounts.json and root's login; members of the group 'docker' do not need root"
+        why += ", and 'sudo -E' passes the variables on" if program == "sudo" else ""
+        hint = context.to_shown_command(words) if len(wrappers) == 1 else ""
+        yield Finding("home-under-sudo", "command", what, why, hint, severity=ERROR)
 
 
 def check_task(words: Sequence[str], context: CommandContext) -> list[Finding]:
@@ -140,15 +165,16 @@ def explain_task(
     program = "tao" if has_groups else words[0]  # 'tlt' is the program of older launchers
     if arguments[0] == "deploy" and not has_groups and context.behaviour.has_no_docker_mode:
         program = "tao-deploy"  # the program of 4.0.x
-    similar = [name for name in names if name.startswith(f"{task}_")] or difflib.get_close_matches(task, names, n=3)
+    renamed = [name for name in names if name.startswith(f"{task}_")]
+    similar = renamed or difflib.get_close_matches(task, names, n=3)
     if task in names or not tasks:
         similar = [task]
     forms = []
     for name in similar:
         group = next((group for group, task in tasks if task == name), "model")
         corrected = [program, *([group] if has_groups else []), name, *rest, *early]
-        forms.append(context.to_pasteable_command(corrected if mask_command(corrected) == corrected else corrected[:4]))
-    hint = forms[0] if len(forms) == 1 else "one of: " + " | ".join(forms)
+        forms.append(context.to_shown_command(corrected))
+    hint = forms[0] if len(forms) == 1 else f"{'one of' if renamed else 'did you mean'}: {' | '.join(forms)}"
     if not forms:
         hint = f"{program} {'model ' if has_groups else ''}--help lists the tasks"
     what = f"{launcher} has no command '{' '.join(arguments[:2] if has_groups else arguments[:1])[:80]}'"
@@ -179,9 +205,9 @@ def check_program(words: Sequence[str], context: CommandContext) -> Iterator[Fin
     programs = context.behaviour.programs
     if words and words[0] not in programs:
         what = f"launcher {context.behaviour.version} has no program '{words[0]}', only {' and '.join(programs)}"
-        is_deploy = words[0] == "tao-deploy" and context.behaviour.task_groups
-        corrected = ["tao", *(["deploy"] if is_deploy else []), *words[1:]]
-        hint = context.to_pasteable_command(corrected if mask_command(corrected) == corrected else corrected[:4])
+        named = words[1] if len(words) > 1 else ""
+        group = [] if named in (*GROUPS, *HANDLERS) else ["deploy" if words[0] == "tao-deploy" else "model"]
+        hint = context.to_shown_command(["tao", *(group if context.behaviour.task_groups else []), *words[1:]])
         why = f"a shell says '{words[0]}: command not found'"
         yield Finding("launcher-refuses", "command", what, why, hint, severity=ERROR)
 
@@ -232,9 +258,10 @@ class _CommandChecker:
             self._check_quoting()
         if self._context.is_quoted or self._context.is_run:
             for word in self._joined:  # without 'taoprof run', the launcher's shell makes two words of it
-                option, value = mask_command(_split_option(word))
+                option, value = _split_option(word)
+                value = value if VARIABLE.fullmatch(value) else mask_command([option, value])[1]
                 what = f"'{option} {value}' is one argument; the task needs '{option}' and '{value}' as two"
-                self._add("arg-needs-quoting", PathArgument(0, "", word), what, corrects=True)
+                self._add("arg-needs-quoting", PathArgument(0, option, word), what, corrects=True)
         self._check_values()
         self._check_gpus()
         if self._context.is_without_docker:
@@ -269,7 +296,9 @@ class _CommandChecker:
                 self._add("arg-empty-variable", argument, f"{unset} is not set", why, hint)
             elif left := find_placeholder(word):
                 self._unset_words.add(number)
-                what, hint = f"it still contains '{left}'", "replace it by the real path in the container, or value"
+                what = f"it still contains '{left}'"
+                real = "value" if is_secret_argument(key) else "path in the container, or value"
+                hint = f"replace it by the real {real}"
                 self._add("placeholder", PathArgument(number, key, word), what, hint=hint, severity=WARNING)
 
     def _check_gpus(self) -> None:

@@ -35,7 +35,7 @@ class SyntaxFault(NamedTuple):
 def read_values(text: str, form: str) -> tuple[list[SpecValue], SyntaxFault | None]:
     """Return the values of a "yaml", "json", "toml" or "prototxt" text, and why it cannot be parsed, if so."""
     if form == "prototxt":
-        return list(_prototxt_values(text)), None
+        return list(_prototxt_values(text)), _prototxt_fault(text)
     if form == "toml":
         return _toml_values(text)
     if form == "json":
@@ -154,6 +154,24 @@ def _prototxt_values(text: str) -> Iterator[SpecValue]:
         elif plain and (word := _LAST_WORD.search(plain[-200:])):
             key = word[1].rpartition(".")[2]
         line += token.group().count("\n")
+
+
+def _prototxt_fault(text: str) -> SyntaxFault | None:
+    """Return the first quote or brace that does not match another one: what a reader can tell without the schema."""
+    line, opened = 1, []
+    for token in _TOKEN.finditer(text):
+        string = token["string"]
+        if string and (len(string) == 1 or string[-1] != string[0]):
+            return SyntaxFault(line, "a quote is not closed on this line")
+        for brace in re.findall("[{}]", token["plain"] or ""):
+            if brace == "{":
+                opened.append(line)
+            elif not opened:
+                return SyntaxFault(line, "this '}' closes nothing")
+            else:
+                opened.pop()
+        line += token.group().count("\n")
+    return SyntaxFault(opened[-1], "this '{' is not closed") if opened else None
 
 
 _SIMPLE = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}

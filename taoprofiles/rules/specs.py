@@ -152,7 +152,7 @@ class _SpecChecker:
         self.nested += [nested for value in values if (nested := path_in(value)) and is_spec(value.key, nested)]
         findings = self._check_values(host, values)
         if fault is not None:
-            what = f"it is not valid {form.upper()}: {fault.message}"
+            what = f"it is not valid {'protobuf text' if form == 'prototxt' else form.upper()}: {fault.message}"
             findings.append(error("spec-syntax", f"{host}:{fault.line}", what, "the task cannot read it", by_hand=True))
         return findings
 

@@ -192,6 +192,9 @@ def test_what_cannot_be_read(project: Path) -> None:
         ("t.yaml", "a: /data\nb: \x01\n", 2),
         ("t.json", '{"a": "/data",\n "b": }', 2),
         ("t.toml", 'a = "/data"\nb = 1,', 2),
+        ("t.txt", 'a { # "\n b: "/data""\n c: \'"\'\n}', 2),
+        ("t.txt", 'a {\n b: "{"\n c { d: 1 }\n', 1),
+        ("t.txt", "a {\n}\n}\n", 3),
     ],
 )
 def test_a_spec_that_does_not_parse(project: Path, name: str, text: str, line: int) -> None:

@@ -282,8 +282,29 @@ def test_an_option_and_its_value_in_one_word() -> None:
     assert (one.id, one.hint) == ("host-path", "tao model dino train -e /specs/train.yaml")
     assert ids("train '-e /specs/train.yaml'") == [], "the launcher's shell makes two words of it"
     (one,) = found("train '-e /specs/train.yaml'", is_run=True, profile="p")
-    assert (one.id, one.hint) == ("arg-needs-quoting", "taoprof run p -- tao model dino train -e /specs/train.yaml")
+    assert (one.id, one.where) == ("arg-needs-quoting", "-e")
+    assert one.hint == "taoprof run p -- tao model dino train -e /specs/train.yaml"
+    (one,) = found("train '-k $KEY'", is_run=True, profile="p")
+    assert (one.where, one.what) == ("-k", "'-k $KEY' is one argument; the task needs '-k' and '$KEY' as two")
     assert ids("train -e/specs/no.yaml -r/nowhere/x") == ["missing-file", "unmapped-path"]
+
+
+@pytest.mark.parametrize(
+    ("wrappers", "is_lost", "hint"),
+    [
+        ("sudo", True, "tao model dino train"),
+        ("nohup sudo -u root", True, ""),
+        ("doas", True, "tao model dino train"),
+        ("sudo -E", False, ""),
+        ("sudo --preserve-env=A,LAUNCHER_MOUNTS -nE", False, ""),
+        ("sudo --preserve-env=HOME", True, ""),
+        ("nohup", False, ""),
+    ],
+)
+def test_sudo_does_not_pass_the_mounts_file_on(wrappers: str, is_lost: bool, hint: str) -> None:
+    findings = check([*wrappers.split(), "tao", "model", "dino", "train"])
+    lost = [("home-under-sudo", "error", hint)] if is_lost else []
+    assert [(one.id, one.severity, one.hint) for one in findings] == lost
 
 
 def test_a_launcher_behind_another_program() -> None:
