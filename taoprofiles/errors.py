@@ -90,6 +90,13 @@ class BusyError(TaoprofError):
     status = 7
 
 
+class UntrustedError(TaoprofError):
+    """A project file was not trusted with 'taoprof trust', or has changed since."""
+
+    code = "untrusted"
+    status = 9
+
+
 class GuardRunningError(TaoprofError):
     """Another guard is running."""
 

@@ -146,6 +146,7 @@ _STRICT = _flag("--strict", "exit with status 3 if there are warnings, not only 
 _YES = _flag("--yes", "do not ask for confirmation")
 
 
+_HERE = "name of the profile; default: that of the project here (.taoprof.toml)"
 _RUN = "id of the run, or the beginning of it; '-': the newest"
 
 
@@ -159,7 +160,10 @@ def _wait(condition: str) -> CommandArgument:
 
 ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
     "use": (
-        _profile("name of the profile; '-': the previous one; default: choose from a list", optional=True),
+        _profile(
+            "name of the profile; '-': the previous one; default: that of the project here, or choose from a list",
+            optional=True,
+        ),
         _flag("--create", "create the profile from the current folder if needed"),
         _MKDIR,
         _flag("--dry-run", "show what would change, and change nothing"),
@@ -181,7 +185,7 @@ ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
         _YES,
     ),
     "run": (
-        _profile(),
+        _profile(_HERE, optional=True),
         _MKDIR,
         _argument(
             "--gpus",
@@ -208,7 +212,7 @@ ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
             "start even if 'taoprof check' reports errors or another run is writing to the same results folder",
         ),
     ),
-    "shell": (_profile(), _MKDIR, _flag("--force", "start even if 'taoprof check' reports errors")),
+    "shell": (_profile(_HERE, optional=True), _MKDIR, _flag("--force", "start even if 'taoprof check' reports errors")),
     "logs": (
         _id("run", f"{_RUN}; a profile's name: its newest run", _runs, metavar="RUN"),
         CommandArgument("-f", {"dest": "follow", "action": "store_true", "help": "show new output until the run ends"}),
@@ -258,13 +262,16 @@ ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
         _REVEAL,
     ),
     "show": (
-        _profile("name of the profile; default: the active one", optional=True),
+        _profile("name of the profile; default: that of the project here, or the active one", optional=True),
         _flag("--toml", "print the profile file without its secrets, to share it"),
         _path("--svg", "FILE", "draw which folder is where in the container, as an SVG file"),
         _REVEAL,
     ),
     "check": (
-        _profile("name of the profile; default: the mounts file that tao would read now", optional=True),
+        _profile(
+            "name of the profile; default: that of the project here, or the mounts file that tao would read now",
+            optional=True,
+        ),
         _argument("--launcher", "check for this version of the launcher; default: the tao on PATH", metavar="VERSION"),
         _STRICT,
         _flag("--fix", "fix what needs no decision, after showing the changes"),
@@ -302,6 +309,12 @@ ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
             {"dest": "source", "metavar": "OTHER", "help": "copy this profile instead of creating one from a folder"},
             _completer(_profiles),
         ),
+        CommandArgument(
+            "--extends",
+            {"metavar": "OTHER", "help": "create a profile with the values of OTHER, for values of your own on top"},
+            _completer(_profiles),
+        ),
+        _flag("--project", "also write it to .taoprof.toml in the project folder, for the project's repository"),
     ),
     "import": (
         _path(
@@ -339,15 +352,34 @@ ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
     ),
     "rename": (_profile(), _argument("to", "the new name", metavar="NEW")),
     "remove": (_profile(), _flag("--force", "remove it even if it is the active profile")),
+    "trust": (
+        _path(
+            "file",
+            "FILE",
+            "the project file, its folder, or with --revoke the profile; default: here or above",
+            nargs="?",
+        ),
+        _argument("--name", "name of the profile (default: that of the project's folder)", metavar="NAME"),
+        _path(
+            "--allow",
+            "FOLDER",
+            "a folder outside of the project that it may mount (repeatable)",
+            action="append",
+            default=[],
+        ),
+        _flag("--list", "list the trusted project files"),
+        _flag("--revoke", "remove the profile again"),
+        _YES,
+    ),
     "env": (
-        _profile(),
+        _profile(_HERE, optional=True),
         _argument("--format", "default: bash, which also works for zsh", choices=ENV_FORMATS, default="bash"),
         _REVEAL,
     ),
     "init": (_argument("shell", "your shell", choices=("bash", "zsh", "fish")),),
     "kernel": (
         _argument("action", "install, list or remove", choices=("install", "list", "remove"), metavar="ACTION"),
-        _profile(optional=True),
+        _profile("name of the profile; install: default is that of the project here", optional=True),
         _path(
             "--python",
             "PATH",
@@ -359,7 +391,7 @@ ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
         _flag("--all", "remove: the kernels of all profiles"),
     ),
     "render": (
-        _profile(),
+        _profile(_HERE, optional=True),
         _argument("--to", "output format", required=True, choices=TARGETS),
         _argument(
             "--image",

@@ -93,6 +93,11 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
     ),
     "rename": (("taoprof rename segformer city", "its kernels follow"),),
     "remove": (("taoprof remove segformer", "the project's files stay"),),
+    "trust": (
+        ("taoprof trust", "show the .taoprof.toml of this project, and ask"),
+        ("taoprof trust --allow ~/datasets/kitti", "it may also mount that folder"),
+        ("taoprof trust --revoke", "forget it again"),
+    ),
     "env": (
         ('eval "$(taoprof env segformer)"', "its variables in this shell"),
         ("taoprof env segformer --format dotenv > .env", "for Docker Compose or python-dotenv"),

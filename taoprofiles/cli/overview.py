@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from taoprofiles import current_cache
 from taoprofiles.cli.output import Result, progress_rows, table
 from taoprofiles.cli.status import get_report, status_rows, status_warnings
+from taoprofiles.errors import UntrustedError
 from taoprofiles.holds.hold import OWN_KINDS
+from taoprofiles.profiles.project import default_profile
 from taoprofiles.profiles.store import Store
 
 if TYPE_CHECKING:
@@ -42,6 +44,10 @@ def overview(context: Context) -> Result:
 def _next_commands(context: Context, report: StatusReport, names: list[str]) -> list[tuple[str, str]]:
     """Return the commands that go on from here, each with what it does; the most sensible one is the first."""
     now, commands = report.now, []
+    try:
+        default_profile(context)
+    except UntrustedError:
+        commands.append(("taoprof trust", "see what the .taoprof.toml of this project sets, and decide"))
     runs = [hold for hold in report.active.holds if hold.kind == "run"]
     if runs:
         commands.append(("taoprof status --watch", "follow the runs"))

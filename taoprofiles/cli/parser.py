@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from taoprofiles.cli.arguments import add_arguments
 from taoprofiles.cli.output import Result, print_help
-from taoprofiles.errors import UsageError
+from taoprofiles.errors import UntrustedError, UsageError
 from taoprofiles.storage.paths import Context
 
 GROUPS: dict[str, dict[str, tuple[str, str]]] = {
@@ -45,6 +45,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "set": ("profiles", "set keys and variables of a profile"),
         "rename": ("profiles", "rename a profile"),
         "remove": ("profiles", "delete a profile ('taoprof undo' restores it)"),
+        "trust": ("trust", "use the .taoprof.toml of a project's repository, after showing it"),
     },
     "use profiles in other programs": {
         "env": ("integration", "print the variables of a profile for a shell or a program"),
@@ -69,6 +70,12 @@ TAKES_COMMAND = {
 }
 """Commands that take a command line of another program after ``--``, and their usage."""
 
+IN_PROJECT = {
+    "use": False, "show": False, "check": False, "run": True, "shell": True, "env": True, "render": True,
+    "kernel": False,
+}  # fmt: skip
+"""Commands for which the profile of the current folder's project is the default, and whether they need a profile."""
+
 ALIASES = {
     "ls": "list", "profiles": "list", "rm": "remove", "delete": "remove", "del": "remove", "mv": "rename",
     "cp": "new NEW --from", "copy": "new NEW --from", "switch": "use", "activate": "use", "ps": "status",
@@ -86,6 +93,7 @@ EXIT_STATUS_HELP = """\
 exit status: 0 done or nothing to do · 1 failed · 2 usage ·
 3 invalid profile or state · 4 no such profile or entry · 5 held ·
 6 differs (diff, status --check) · 7 busy · 8 another guard is running ·
+9 a project file is not trusted ·
 124 wait: still running · 128+n signal n ·
 run, shell, wait: the command's own status (125 to 127: it was not started)"""
 
@@ -159,7 +167,32 @@ def parse(command: str, words: list[str]) -> Callable[[Context], Result]:
     args.command = program
     module = import_module(f"taoprofiles.cli.commands.{COMMANDS[command][0]}")
     run: Callable[[Context, argparse.Namespace], Result] = getattr(module, f"{command}_command")
-    return lambda context: run(context, args)
+
+    def call(context: Context) -> Result:
+        messages: list[str] = []
+        if getattr(args, "name", "") is None and command in IN_PROJECT:
+            try:
+                args.name = _project_profile(context, command, args)
+            except UntrustedError as error:
+                if command not in ("show", "check"):  # which have something else to show
+                    raise
+                messages = [f"note: {error.message}; {error.hint}"]
+        result = run(context, args)
+        return result._replace(messages=[*result.messages, *messages])
+
+    return call
+
+
+def _project_profile(context: Context, command: str, args: argparse.Namespace) -> str | None:
+    """Return the profile of the current folder's project, for a command without a name. Raises UsageError without."""
+    if command == "kernel" and args.action != "install":
+        return None
+    from taoprofiles.profiles.project import default_profile
+
+    name = default_profile(context)
+    if name is None and IN_PROJECT[command]:
+        raise UsageError("no profile given", hint=f"'taoprof list' shows the profiles; see 'taoprof {command} --help'")
+    return name
 
 
 def help_text() -> str:

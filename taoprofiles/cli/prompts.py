@@ -7,10 +7,11 @@ import shlex
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from taoprofiles.cli.output import STDERR, Declined, print_progress, print_stderr
-from taoprofiles.errors import TaoprofError, UsageError, reason_of
+from taoprofiles.errors import InvalidProfileError, TaoprofError, UsageError, reason_of
 from taoprofiles.masking import printable
 from taoprofiles.profiles.rendering import SIZE_LIMIT, is_path_variable
 from taoprofiles.profiles.store import Store
@@ -211,6 +212,8 @@ def edit_profile(context: Context, name: str) -> bool:
 
     refuse_in_cell("an editor", f"'taoprof edit {name}' in a terminal, or: taoprof set {name} KEY=VALUE")
     before = Store(context).text(name)
+    with suppress(InvalidProfileError):  # which is what the editor is for
+        manage.require_own(name, Store(context).template(name))
     draft = os.path.join(context.rejected, f"{name}.{digest_of(before)[:12]}.toml")
     if os.path.exists(draft):
         print_progress(f"resuming your last edit, which was not valid; to discard it: rm {draft}")

@@ -75,3 +75,8 @@ def mounts(layout: str) -> list[tuple[str, str, bool]]:
         ],
     }
     return [(source, destination, False) for source, destination in pairs.get(layout, [])]
+
+
+def is_host_variable(name: str) -> bool:
+    """Check whether a variable is, by its name, a path on the host."""
+    return name.startswith(("LOCAL_", "HOST_"))

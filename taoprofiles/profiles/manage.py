@@ -22,6 +22,7 @@ from taoprofiles.storage.locks import Lock
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from taoprofiles.profiles.rendering import Template
     from taoprofiles.storage.paths import Context
 
 NEW_DOCKER = Docker(user="auto", shm_size="16G", ulimits={"memlock": -1, "stack": 67108864})
@@ -80,6 +81,14 @@ def write(
         _replace(context, action, name, before, text)
 
 
+def require_own(name: str, template: Template) -> None:
+    """Raise UsageError for a profile that is the trusted copy of a project file."""
+    project = template["project"]
+    if project is not None and template["extends"] is None:
+        hint = f"change that file, then run 'taoprof trust'; for values of your own: taoprof new MINE --extends {name}"
+        raise UsageError(f"profile '{name}' is a copy of the project file '{project['file']}'", hint=hint)
+
+
 def name_exists_error(action: str, name: str) -> UsageError:
     """Return the error for a new profile whose name exists."""
     if action in ("save", "import"):
@@ -107,6 +116,12 @@ def save(context: Context, name: str, *, replace: bool) -> list[str]:
 def copy(context: Context, name: str, to: str) -> None:
     """Create ``to`` as a copy of ``name``, comments included; its paths stay those of the same network."""
     write(context, "copy", to, _text_with_network(Store(context), name), replace=False)
+
+
+def extend(context: Context, name: str, to: str) -> None:
+    """Create ``to`` as a profile that extends ``name``. Raises NotFoundError, InvalidProfileError."""
+    Store(context).text(name)
+    write(context, "new", to, f'schema = 1\nextends = "{name}"\n'.encode(), replace=False)
 
 
 def rename(context: Context, name: str, to: str) -> None:
@@ -196,7 +211,7 @@ def set_keys(context: Context, name: str, settings: Mapping[str, str | None]) ->
     store.text(name)
     with Lock(context.lock):
         before = store.text(name)
-        store.validate(name, store.source(name, before))
+        require_own(name, store.validate(name, store.source(name, before)))
         for key in {"project_dir", "notebook_dir"} & settings.keys():
             value = settings[key]
             if value and not re.search(r"\$[{$]", value):  # an expression stays one

@@ -99,6 +99,14 @@ class Docker(StrictModel):
     tty: bool | None = Field(default=None, description="A terminal for the task; launcher 5.0.0 and later.")
 
 
+class Project(StrictModel):
+    """The project file of which a profile is a trusted copy. 'taoprof trust' writes this table."""
+
+    file: Text = Field(description="Path of the project file.")
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = Field(description="Hash of its content when trusted.")
+    folders: list[Text] = Field(description="Folders in which the mounts' sources must be.")
+
+
 class Profile(StrictModel):
     """The content of a profile file: the set-up of one project."""
 
@@ -138,6 +146,7 @@ class Profile(StrictModel):
     )
     on_start: Text = Field(default="", description="Command line of /bin/sh, before the command of a run starts.")
     on_end: Text = Field(default="", description="Command line of /bin/sh, after a run has ended.")
+    project: Project | None = Field(default=None, description="Written by 'taoprof trust': where the profile is from.")
 
     @model_validator(mode="after")
     def _require_project_dir(self) -> Profile:
@@ -149,7 +158,12 @@ class Profile(StrictModel):
 ACTIONS = ("notify", "on_start", "on_end")
 """The keys by which a profile sends something elsewhere or runs a program: never taken from others without consent."""
 
-TABLES: dict[str, type[StrictModel]] = {"mounts": Mount, "container": Container, "docker": Docker}
+TABLES: dict[str, type[StrictModel]] = {
+    "mounts": Mount,
+    "container": Container,
+    "docker": Docker,
+    "project": Project,
+}
 
 
 def parse(content: bytes, *, name: str, path: str, base: Base | None = None) -> Profile:
@@ -162,7 +176,7 @@ def parse(content: bytes, *, name: str, path: str, base: Base | None = None) -> 
         problems = ['extends: write it as extends = "NAME", on a line of its own before the first [table]']
     if base is not None and not problems:
         base_data, problems = _load_base(base, name)
-        data = merged(base_data, data)
+        data = _with_own_folders(merged(base_data, data), data)
     if problems:
         raise invalid_profile_error(name, path, problems)
     return _validate(data, name, path)
@@ -176,6 +190,22 @@ def merged(base: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
         is_table = isinstance(below, dict) and isinstance(value, dict)
         result[key] = merged(below, value) if is_table else value  # type: ignore[arg-type]
     return result
+
+
+def _with_own_folders(data: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the ``data`` of a profile that extends a project's: its mounts may be in ``own`` folders too."""
+    project = data.get("project")
+    if not isinstance(project, dict) or not isinstance(project.get("folders"), list):
+        return data
+    if "mounts" in own:
+        return {key: value for key, value in data.items() if key != "project"}
+    variables = own.get("variables")
+    values = [own.get("project_dir"), own.get("notebook_dir")]
+    values += (
+        [f"${{{name}}}" for name in variables if layouts.is_host_variable(name)] if isinstance(variables, dict) else []
+    )
+    folders = [value for value in values if isinstance(value, str)]
+    return {**data, "project": {**project, "folders": [*project["folders"], *folders]}}
 
 
 def _load_base(base: Base, name: str) -> tuple[dict[str, Any], list[str]]:
@@ -257,6 +287,7 @@ def template(profile: Profile, *, name: str) -> Template:
         "env": profile.container.env,
         "docker": profile.docker.model_dump(exclude_none=True),
         "gpus": None if profile.gpus is None else "none" if profile.gpus == 0 else str(profile.gpus),
+        "project": None if profile.project is None else profile.project.model_dump(),
         "images": ({"": profile.image} if profile.image is not None else {}) | profile.images,
         "notify": [profile.notify] if isinstance(profile.notify, str) else profile.notify,
         "on_start": profile.on_start,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from taoprofiles.errors import InvalidProfileError
 from taoprofiles.masking import MASK, is_secret, mask_command, mask_target
-from taoprofiles.storage.paths import expand_user
+from taoprofiles.storage.paths import expand_user, is_inside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         mounts: list[tuple[str, str, bool]]  # source, destination, read-only
         env: dict[str, str]
         docker: dict[str, Any]
+        project: dict[str, Any] | None  # of a trusted project file: its path, hash, and the folders of the mounts
         gpus: str | None  # as for --gpus
         images: dict[str, str]  # by the first words of a command; "" for any
         notify: list[str]
@@ -100,6 +101,16 @@ def references(expression: str) -> Iterator[tuple[str, str]]:
         elif part.group() == "$":
             where = f"at character {part.start() + 1}"
             raise ExpressionError(f"a lone '$' {where}: write ${{NAME}} for a variable, $$ for a dollar")
+
+
+def expressions(template: Template) -> Iterator[str]:
+    """Yield each expression of a template."""
+    yield from template["variables"].values()
+    for source, destination, _ in template["mounts"]:
+        yield source
+        yield destination
+    yield from template["env"].values()
+    yield template["docker"].get("user", "")
 
 
 class Expander:
@@ -189,7 +200,7 @@ class Renderer:
     @property
     def depends_on_environment(self) -> bool:
         """Return True if the mapping may differ in another environment."""
-        return any("${env:" in expression for expression in self._expressions())
+        return any("${env:" in expression for expression in expressions(self._template))
 
     @property
     def gpus(self) -> str | None:
@@ -239,7 +250,7 @@ class Renderer:
         """
         secret, secret_env = self.secrets()
         env = {item["variable"]: str(item["value"]) for item in self.mapping().get("Envs", [])}
-        referred = {name for text in self._expressions() for kind, name in references(text) if kind == "env"}
+        referred = {name for text in expressions(self._template) for kind, name in references(text) if kind == "env"}
         environ = self._context.environ
         return [
             *((name, value) for name, value in self.variables().items() if name in secret),
@@ -294,6 +305,10 @@ class Renderer:
             failed = {problem.partition(": ")[0] for problem in self._problems}
             problems = _mount_problems(mapping["Mounts"])
             self._problems += [problem for problem in problems if problem.partition(": ")[0] not in failed]
+        self._problems += [
+            f"mounts[{number}].source: '{source}' is outside of the project and of what was allowed by 'taoprof trust'"
+            for number, source in self.outside_project(mapping["Mounts"]).items()
+        ]
         if self._template["env"]:
             mapping["Envs"] = [
                 {"variable": name, "value": self._text(f"container.env.{name}", expression)}
@@ -322,6 +337,21 @@ class Renderer:
         settings = [f"{name}=DIR" for name in names]
         return f"taoprof edit {self._name}" if "" in names else " ".join(["taoprof set", self._name, *settings])
 
+    def outside_project(self, mounts: Sequence[Mapping[str, str]]) -> dict[int, str]:
+        """Return by number the sources that a project's profile may not mount, with links resolved."""
+        project = self._template["project"]
+        if project is None:
+            return {}
+        from taoprofiles.system.filesystem import real_paths
+
+        folders = list(real_paths(self._text("project.folders", folder, path=True) for folder in project["folders"]))
+        sources = real_paths(mount["source"] for mount in mounts)
+        return {
+            number: source
+            for number, source in enumerate(sources)
+            if not any(is_inside(source, folder) for folder in folders)
+        }
+
     def summary(self, *, reveal: bool = False) -> dict[str, Any]:
         """Return the values and mounts as plain data, for people; secrets are masked unless ``reveal``.
 
@@ -334,7 +364,7 @@ class Renderer:
 
         exists = answers(os.path.exists, [mount["source"] for mount in mapping["Mounts"]])
         return {
-            **{key: self._template[key] for key in ("description", "extends", "layout")},
+            **{key: self._template[key] for key in ("description", "extends", "layout", "project")},
             "project_dir": project_dir and expand_user(project_dir, self._context.home),
             "variables": {key: MASK if key in secrets else value for key, value in self.variables().items()},
             "mounts": [
@@ -349,15 +379,6 @@ class Renderer:
             "on_start": self.hook("on_start") if reveal else mask_command([self.hook("on_start")])[0],
             "on_end": self.hook("on_end") if reveal else mask_command([self.hook("on_end")])[0],
         }
-
-    def _expressions(self) -> Iterator[str]:
-        template = self._template
-        yield from template["variables"].values()
-        for source, destination, _ in template["mounts"]:
-            yield source
-            yield destination
-        yield from template["env"].values()
-        yield template["docker"].get("user", "")
 
     def _text(self, where: str, expression: str, *, path: bool = False) -> str:
         return self._value(where, lambda: self._expander.text(expression, path=path))

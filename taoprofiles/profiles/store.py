@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from taoprofiles.storage.paths import Context
 
 SUFFIX = ".toml"
-CACHE_FORMAT = f"3 {VERSION}"
+CACHE_FORMAT = f"4 {VERSION}"
 """A template of another version is not used: what a layout derives may have changed."""
+_OF_TEMPLATE = ("description", "layout", "project_dir", "extends")
+"""What a summary has of the template."""
 _SETTLING = 50_000_000
 """Nanoseconds. File times have steps of up to 10 ms, so a file changed just now may change again unnoticed."""
 
@@ -84,7 +86,10 @@ class Source(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """A profile as ``list`` shows it. ``problem`` is "" for a valid one; ``used`` is in seconds since 1970."""
+    """A profile as ``list`` shows it. ``problem`` is "" for a valid one; ``used`` is in seconds since 1970.
+
+    ``project_file`` is the path of the project file of which the profile is a trusted copy.
+    """
 
     name: str
     path: str
@@ -93,6 +98,7 @@ class Summary(NamedTuple):
     layout: str | None
     project_dir: str | None
     extends: str | None
+    project_file: str | None
     problem: str
 
 
@@ -243,16 +249,22 @@ class Store:
         ]
 
     def _summary(self, name: str) -> dict[str, Any]:
-        summary: dict[str, Any] = dict.fromkeys(("description", "layout", "project_dir", "extends"))
+        summary: dict[str, Any] = dict.fromkeys(_OF_TEMPLATE)
         try:
             source = self.source(name)
             summary["extends"] = source.base.name if source.base else None
             template = self.template(name, source)
         except TaoprofError as error:  # the other profiles are still listed
-            summary |= {"description": "", "problem": error.problems[0] if error.problems else error.message}
+            summary |= {
+                "description": "",
+                "project_file": None,
+                "problem": error.problems[0] if error.problems else error.message,
+            }
             # An error of the system may go away without a change of the file, so it is not cached.
             return summary if isinstance(error, InvalidProfileError) else {**summary, "signature": None}
-        return {key: template[key] for key in summary} | {"problem": ""}  # type: ignore[literal-required]
+        summary = {key: template[key] for key in _OF_TEMPLATE}  # type: ignore[literal-required]
+        project = None if template["extends"] else template["project"]
+        return summary | {"project_file": project and project["file"], "problem": ""}
 
     def _entries(self) -> list[tuple[str, os.DirEntry[str]]]:
         folder = self._context.profiles
@@ -300,7 +312,9 @@ def _signature(statuses: dict[str, os.stat_result], name: str, base: str | None)
 
 
 def _is_template(data: object) -> bool:
-    keys = "description extends layout project_dir variables mounts env docker gpus images notify on_start on_end"
+    keys = (
+        "description extends layout project project_dir variables mounts env docker gpus images notify on_start on_end"
+    )
     return isinstance(data, dict) and data.keys() == set(keys.split())
 
 

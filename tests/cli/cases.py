@@ -37,6 +37,7 @@ CASES: dict[str, tuple[list[str], list[str], int]] = {
     "set": (["a", "NUM_GPUS=2"], ["a"], 2),
     "rename": (["b", "d"], ["b", "a"], 2),
     "remove": (["b"], ["a"], 2),
+    "trust": (["--list"], [], 4),
     "env": (["a"], ["nosuch"], 4),
     "init": (["bash"], ["tcsh"], 2),
     "schema": ([], ["extra"], 2),

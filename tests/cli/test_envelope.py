@@ -14,9 +14,17 @@ from tests.support.commands import call
 from tests.support.home import Home
 
 ERROR = {"code", "message", "problems", "hint", "status"}
-CODES = {1: {"failed"}, 2: {"usage"}, 3: {"invalid-profile", "invalid-state"}, 4: {"not-found"}, 7: {"busy"}}
+CODES = {
+    1: {"failed"},
+    2: {"usage"},
+    3: {"invalid-profile", "invalid-state"},
+    4: {"not-found"},
+    7: {"busy"},
+    9: {"untrusted"},
+}
 PROFILE = {
-    *("name", "active", "valid", "description", "layout", "project_dir", "extends", "path", "last_used", "problem")
+    *("name", "active", "valid", "description", "layout", "project_dir", "extends", "project_file", "path"),
+    *("last_used", "problem"),
 }
 DATA = {
     "use": {"name", "previous", "changed", "dry_run", "changes", "made_folders", "kept"},
@@ -39,7 +47,7 @@ DATA = {
     },
     "show": {
         *("name", "path", "description", "extends", "layout", "project_dir", "variables", "mounts", "env", "docker"),
-        *("gpus", "images", "origins", *ACTIONS),
+        *("gpus", "images", "origins", "project", *ACTIONS),
     },
     "check": {
         *("name", "path", "launcher", "reads", "refusal", "container", "lost_in_ci", "findings", "counts", "fixed"),
@@ -53,6 +61,7 @@ DATA = {
     "set": {"name", "keys"},
     "rename": {"name", "path"},
     "remove": {"name"},
+    "trust": {"projects"},
     "env": {"name", "variables", "hidden"},
     "init": {"shell", "script"},
     "schema": {"schema"},

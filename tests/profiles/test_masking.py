@@ -107,6 +107,7 @@ def test_secret_of_the_environment_that_cannot_be_used(value: str, where: str) -
         "mounts": [],
         "env": {"KEY": "${env:NGC_KEY}"} if where == "env" else {},
         "docker": {},
+        "project": None,
     }
     renderer = Renderer(made, fixed_context({"NGC_KEY": value}), name="a", path="")  # type: ignore[arg-type]
     with pytest.raises(TaoprofError) as caught:

@@ -125,10 +125,12 @@ def _import_document(context: Context, args: argparse.Namespace, name: str, cont
         raise UsageError(f"'{args.file}' is not a notebook, a Python script, a mounts file or a profile", hint=hint)
     try:
         store = Store(context)
-        store.profile(name, store.source(name, content)._replace(path=args.file))
+        profile = store.profile(name, store.source(name, content)._replace(path=args.file))
     except InvalidProfileError as error:
         error.hint = "nothing was changed; correct the file and import it again"
         raise
+    if profile.project is not None and profile.extends is None:  # it was trusted by somebody else, for other folders
+        content = manage.without_keys(content, ["project"])
     own = tomllib.loads(content.decode())
     actions = {key: own[key] for key in ACTIONS if own.get(key)}
     if actions and not args.yes and not _agrees(args, actions):

@@ -38,7 +38,8 @@ def list_command(context: Context, args: argparse.Namespace) -> Result:
             )
         else:
             project = context.short(summary.project_dir or "-")
-            columns = (summary.layout or "", summary.extends or "-", project, used, summary.description)
+            layout = f"{summary.layout}, project" if summary.project_file else summary.layout or ""
+            columns = (layout, summary.extends or "-", project, used, summary.description)
             rows.append((mark, summary.name, *columns))
         data = {
             "name": summary.name,
@@ -48,6 +49,7 @@ def list_command(context: Context, args: argparse.Namespace) -> Result:
             "layout": summary.layout,
             "project_dir": summary.project_dir and context.expand_user(summary.project_dir),
             "extends": summary.extends,
+            "project_file": summary.project_file,
             "path": summary.path,
             "last_used": summary.used,
             "problem": summary.problem or None,

@@ -23,7 +23,11 @@ def new_command(context: Context, args: argparse.Namespace) -> Result:
     messages: list[str] = []
     if store.text_or_none(name) is not None:
         raise manage.name_exists_error("new", name)  # before anything is asked
-    if args.source is None:
+    if args.extends is not None:
+        _refuse_with(args, "extends")
+        manage.extend(context, args.extends, name)
+        reason = f"extends '{args.extends}'"
+    elif args.source is None:
         messages = prompts.confirm_home(context) if args.project_dir is None else []
         _, reason = manage.new(
             context,
@@ -35,12 +39,7 @@ def new_command(context: Context, args: argparse.Namespace) -> Result:
             description=args.description or "",
         )
     else:
-        for option in ("project_dir", "notebook_dir", "network", "layout", "description"):
-            if getattr(args, option) is not None:
-                raise UsageError(
-                    f"--{option.replace('_', '-')} cannot be combined with --from",
-                    hint=f"'taoprof set {name} KEY=VALUE' changes the copy",
-                )
+        _refuse_with(args, "from")
         manage.copy(context, args.source, name)
         reason = f"copied from '{args.source}'"
     with after_change(f"profile '{name}' was created"):
@@ -55,8 +54,38 @@ def new_command(context: Context, args: argparse.Namespace) -> Result:
     messages.append(f"using layout '{layout}': {reason}")
     messages += missing_folders(context, name, missing)
     path = store.path(name)
+    if args.project:
+        messages += _write_project_file(context, args)
     data = {"name": name, "layout": layout, "why": reason, "path": path, "missing": missing}
     return Result(data, [f"profile '{name}' created{folder} ({context.short(path)})"], messages=messages)
+
+
+def _refuse_with(args: argparse.Namespace, option: str) -> None:
+    """Raise UsageError if ``new --from`` or ``--extends`` has an option that it does not take."""
+    refused = ["project_dir", "notebook_dir", "network", "layout", "description"]
+    refused += ["source", "project"] if option == "extends" else []
+    for other in refused:
+        if getattr(args, other):
+            shown = "from" if other == "source" else other.replace("_", "-")
+            raise UsageError(
+                f"--{shown} cannot be combined with --{option}",
+                hint=f"'taoprof set {args.name} KEY=VALUE' changes the profile afterwards",
+            )
+
+
+def _write_project_file(context: Context, args: argparse.Namespace) -> list[str]:
+    """Write a new profile as the project file of its folder, and make the profile the trusted copy of that file."""
+    from taoprofiles.profiles import trust
+
+    store, name = Store(context), args.name
+    profile = store.profile(name)
+    folder = os.path.realpath(context.expand_user(profile.project_dir or context.folder))
+    with after_change(f"profile '{name}' was created"):
+        path, omitted = trust.write(context, profile, folder, name=name)
+    messages = [f"project file written: {context.short(path)}"]
+    if omitted:
+        messages.append(f"left out as personal: {', '.join(omitted)}. For your own: taoprof new MINE --extends {name}")
+    return messages
 
 
 def edit_command(context: Context, args: argparse.Namespace) -> Result:

@@ -138,7 +138,7 @@ def show_command(context: Context, args: argparse.Namespace) -> Result:
     if args.toml and args.svg is not None:
         raise UsageError("--svg cannot be combined with --toml")
     if args.toml:
-        return _show_toml(store, name, reveal=args.reveal)
+        return _show_toml(context, store, name, reveal=args.reveal)
     source = store.source(name)
     summary = store.renderer(name, source).summary(reveal=args.reveal)
     path = store.path(name)
@@ -163,11 +163,16 @@ def _write_svg(context: Context, file: str, name: str, summary: dict[str, Any]) 
     return Result({"name": name, "svg": path}, [f"path map of '{name}' written to {context.short(path)}"])
 
 
-def _show_toml(store: Store, name: str, *, reveal: bool) -> Result:
-    from taoprofiles.profiles import convert
+def _show_toml(context: Context, store: Store, name: str, *, reveal: bool) -> Result:
+    from taoprofiles.profiles import convert, trust
     from taoprofiles.profiles.model import to_toml
 
-    profile = store.profile(name).model_copy(update={"extends": None})  # the file must not need another one
+    profile = store.profile(name)
+    if profile.project is not None and profile.extends is None:
+        text, omitted = trust.to_text(context, profile, os.path.dirname(profile.project.file))
+        return Result({"name": name, "path": store.path(name), "toml": text, "hidden": omitted}, raw=text)
+    # The file must not need another one.
+    profile = profile.model_copy(update={"extends": None, "project": None})
     hidden: list[str] = []
     left_out: list[str] = []
     if not reveal:

@@ -1,0 +1,88 @@
+"""The profile in a project's repository, ``.taoprof.toml``: where it is, and whether it is trusted.
+
+It is data from a stranger. It is used only after ``taoprof trust`` has shown it and stored a copy among the user's own
+profiles (``trust``), with the hash of the file: any change of the file asks again.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from taoprofiles.errors import NotFoundError, UntrustedError
+from taoprofiles.profiles.rendering import SIZE_LIMIT
+from taoprofiles.profiles.store import Store
+from taoprofiles.storage import files
+from taoprofiles.storage.journal import digest_of
+
+if TYPE_CHECKING:
+    from taoprofiles.storage.paths import Context
+
+FILE = ".taoprof.toml"
+
+
+class ProjectFile(NamedTuple):
+    """The project file as it was read: its path, its content, and the content's SHA-256."""
+
+    path: str
+    text: bytes
+    sha256: str
+
+    @property
+    def folder(self) -> str:
+        """The project's folder."""
+        return os.path.dirname(self.path)
+
+
+def find(context: Context) -> str | None:
+    """Return the project file of the current folder: in it or above, up to the home or the top of a repository."""
+    folder, home = context.folder, os.path.realpath(context.home)
+    while True:
+        path = os.path.join(folder, FILE)
+        if os.path.lexists(path):
+            return path
+        parent = os.path.dirname(folder)
+        if folder in (home, parent) or os.path.lexists(os.path.join(folder, ".git")):
+            return None
+        folder = parent
+
+
+def read(path: str) -> ProjectFile:
+    """Read a project file, or that of a folder. Raises NotFoundError, and InvalidStateError for what is no file."""
+    path = os.path.realpath(os.path.join(path, FILE) if os.path.isdir(path) else path)
+    text = files.read(path, SIZE_LIMIT)
+    if text is None:
+        raise NotFoundError(f"there is no project file '{path}'", hint="to write one: taoprof new NAME --project")
+    return ProjectFile(path, text, digest_of(text))
+
+
+def trusted(context: Context) -> dict[str, str]:
+    """Return the name of the profile that was made from each project file, by the file's path."""
+    return {summary.project_file: summary.name for summary in Store(context).summaries() if summary.project_file}
+
+
+def default_profile(context: Context) -> str | None:
+    """Return the profile of the current folder's project, None if there is no project file.
+
+    A profile of the user that extends it, if there is exactly one, comes first. A file of another user, in a shared
+    folder say, does not count until it is trusted. Raises UntrustedError if the file is not trusted, or has changed.
+    """
+    path = find(context)
+    if path is None:
+        return None
+    short, store = context.short(path), Store(context)
+    name = trusted(context).get(os.path.realpath(path))
+    if name is None:
+        if os.lstat(path).st_uid != context.uid:
+            return None
+        raise UntrustedError(
+            f"the project file {short} is not trusted", hint="to see what it sets, and decide: taoprof trust"
+        )
+    source = store.template(name)["project"]
+    if source is None or read(path).sha256 != source["sha256"]:
+        raise UntrustedError(
+            f"the project file {short} has changed since it was trusted as profile '{name}'",
+            hint=f"to see the changes, and decide: taoprof trust; to use what was trusted: name it, '{name}'",
+        )
+    own = [summary.name for summary in store.summaries() if summary.extends == name]
+    return own[0] if len(own) == 1 else name

@@ -1,0 +1,159 @@
+"""The copy of a project file that a user has trusted: what may be in it, its paths, and the way back to a file.
+
+The copy cannot leave the project's folder and the folders that were allowed: the renderer checks that at every use,
+since links may change.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+from taoprofiles.errors import InvalidProfileError, UsageError
+from taoprofiles.masking import is_secret
+from taoprofiles.profiles import layouts, manage, model
+from taoprofiles.profiles.project import FILE, read
+from taoprofiles.profiles.rendering import Renderer, escape_dollars, expressions, references
+from taoprofiles.storage import atomic
+from taoprofiles.storage.paths import is_inside
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from taoprofiles.profiles.model import Profile
+    from taoprofiles.profiles.project import ProjectFile
+    from taoprofiles.storage.paths import Context
+
+ALLOWED = {
+    *("schema", "description", "layout", "project_dir", "notebook_dir", "network"),
+    *("image", "images", "gpus", "variables", "mounts", "container", "docker"),
+}
+"""Keys of a project's profile. A key that is added to the format is not allowed until somebody has thought about it."""
+
+_ALLOWED_VARIABLE = re.compile(
+    r"(LOCAL|HOST|USER)_[A-Z0-9_]+|(DATA|SPECS|RESULTS|MODEL|EXPERIMENT|NOTEBOOK|DATA_DOWNLOAD)_DIR|NUM_GPUS"
+)
+"""``env``, ``run`` and ``shell`` set variables on the host, where PATH, LD_PRELOAD or GIT_DIR would run something."""
+
+
+def to_profile(context: Context, file: ProjectFile, *, folders: Sequence[str], name: str) -> Profile:
+    """Return the profile to store for a project file; its mounts may be in its folder and in ``folders``.
+
+    Raises InvalidProfileError with everything that a project's profile may not have.
+    """
+    try:
+        profile = model.parse(file.text, name=name, path=file.path)
+    except InvalidProfileError as error:
+        error.message, error.hint = f"the project file {context.short(file.path)} is not valid", ""
+        raise
+    problems = list(_refusals(context, profile, name))
+    if problems:
+        raise InvalidProfileError(
+            f"the project file {context.short(file.path)} cannot be trusted",
+            problems=problems,
+            hint=f'such values belong into a profile of your own, with: extends = "{name}"',
+        )
+    source = {
+        "file": file.path,
+        "sha256": file.sha256,
+        "folders": [escape_dollars(folder) for folder in (file.folder, *folders)],
+    }
+    data = _with_paths(profile, lambda path: _absolute(context, path, file.folder))
+    return model.from_data({**data, "project": source}, name=name)
+
+
+def environment(profile: Profile, name: str) -> list[str]:
+    """Return the variables of the environment to which a profile refers, sorted."""
+    texts = expressions(model.template(profile, name=name))
+    return sorted({variable for text in texts for kind, variable in references(text) if kind == "env"})
+
+
+def to_text(context: Context, profile: Profile, folder: str) -> tuple[str, list[str]]:
+    """Return a profile as the text of a project file in ``folder``, and what was left out, as secret or personal."""
+    data = _with_paths(profile, lambda path: _relative(context, path, folder))
+    data.pop("project", None)
+    omitted = [key for key in data if key not in ALLOWED]
+    for key in omitted:
+        del data[key]
+    for where, values in (
+        ("", data.get("variables", {})),
+        ("container.env.", data.get("container", {}).get("env", {})),
+    ):
+        for name, value in list(values.items()):
+            if _is_personal(context, name, value) or not (where or _ALLOWED_VARIABLE.fullmatch(name)):
+                omitted.append(where + name)
+                del values[name]
+    text = model.to_toml(model.from_data({"schema": 1, **data}, name=FILE))
+    return text, omitted
+
+
+def _refusals(context: Context, profile: Profile, name: str) -> list[str]:
+    data = profile.model_dump(by_alias=True, exclude_defaults=True)
+    problems = [f"{key}: not allowed in a project file" for key in data if key not in ALLOWED]
+    if profile.docker.privileged:
+        problems.append("docker.privileged: not allowed in a project file: it gives all rights on this machine")
+    problems += [
+        f"variables.{variable}: not allowed in a project file: the name must begin with LOCAL_, HOST_ or USER_, or be "
+        "one of NVIDIA's notebooks; others act on your own programs"
+        for variable in profile.variables
+        if not _ALLOWED_VARIABLE.fullmatch(variable)
+    ]
+    for variable in environment(profile, name):
+        if is_secret(variable, context.environ.get(variable, "")):
+            problems.append(f"${{env:{variable}}}: a secret of yours")
+    return problems
+
+
+def _is_personal(context: Context, name: str, expression: str) -> bool:
+    """Check whether a variable is a secret, or refers to one in the user's environment."""
+    environ = context.environ
+    named = [variable for kind, variable in references(expression) if kind == "env"]
+    return is_secret(name, expression) or any(is_secret(variable, environ.get(variable, "")) for variable in named)
+
+
+def _with_paths(profile: Profile, convert: Callable[[str], str]) -> dict[str, Any]:
+    """Return a profile's data with each of its paths on the host converted."""
+    data = profile.model_dump(by_alias=True, exclude_defaults=True)
+    for key in ("project_dir", "notebook_dir"):
+        if key in data:
+            data[key] = convert(data[key])
+    for mount in data.get("mounts", ()):
+        mount["source"] = convert(mount["source"])
+    for name, value in data.get("variables", {}).items():
+        if layouts.is_host_variable(name):
+            data["variables"][name] = convert(value)
+    return {"schema": 1, **data}
+
+
+def _absolute(context: Context, path: str, folder: str) -> str:
+    if path.startswith(("/", "~", "$")):
+        return path
+    return escape_dollars(context.short(os.path.normpath(os.path.join(folder, path.replace("$$", "$")))))
+
+
+def _relative(context: Context, path: str, folder: str) -> str:
+    if "${" in path:
+        return path
+    whole = os.path.normpath(context.expand_user(path.replace("$$", "$")))
+    if whole == folder or whole.startswith(folder.rstrip("/") + "/"):
+        return escape_dollars(os.path.relpath(whole, folder))
+    return path
+
+
+def write(context: Context, profile: Profile, folder: str, *, name: str) -> tuple[str, list[str]]:
+    """Write the project file of a folder from a profile of the user, which becomes its trusted copy.
+
+    Return the file's path and what was left out. Raises UsageError if there is a file already.
+    """
+    path = os.path.join(folder, FILE)
+    if os.path.lexists(path):
+        raise UsageError(f"'{path}' already exists", hint=f"to use it: taoprof trust {folder}")
+    text, omitted = to_text(context, profile, folder)
+    atomic.replace(path, text.encode(), attributes=atomic.FileAttributes(0o644, context.uid, context.gid))
+    mounts = Renderer(model.template(profile, name=name), context, name=name, path=path).mapping()["Mounts"]
+    outside = [mount["source"] for mount in mounts if not is_inside(mount["source"], folder)]
+    copy = to_profile(context, read(path), folders=outside, name=name)
+    manage.write(context, "trust", name, model.to_toml(copy).encode(), replace=True)
+    return path, omitted

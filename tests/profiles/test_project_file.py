@@ -1,0 +1,241 @@
+"""``.taoprof.toml`` is data from a stranger: nothing of it counts before 'taoprof trust', and it may do little then."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import commands
+from tests.support.home import Home
+
+UNTRUSTED = 9
+HEAD = 'layout = "custom"\n'
+MOUNT = '[[mounts]]\nsource = "{}"\ndestination = "/data"\n'
+GOOD = """\
+layout = "local"
+project_dir = "."
+[variables]
+LOCAL_DATA_DIR = "data"
+NUM_GPUS = "2"
+"""
+
+
+@pytest.fixture
+def project(home: Home) -> Path:
+    """The folder of a project, with a repository."""
+    folder = home.root / "kitti"
+    (folder / ".git").mkdir(parents=True)
+    (folder / "data").mkdir()
+    (folder / "specs").mkdir()
+    return folder
+
+
+def call(home: Home, *words: str, **options: Any) -> commands.CommandResult:
+    """Run a command, in the project's folder by default."""
+    options.setdefault("cwd", home.root / "kitti")
+    return commands.call(home, *words, **options)
+
+
+def put(folder: Path, text: str = GOOD) -> Path:
+    path = folder / ".taoprof.toml"
+    path.write_text(text)
+    return path
+
+
+def files_of(home: Home) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in home.root.rglob("*") if path.is_file()}
+
+
+TRICKS = {
+    "mount of the home": HEAD + MOUNT.format("~"),
+    "mount of keys": HEAD + MOUNT.format("~/.ssh"),
+    "mount of the machine": HEAD + MOUNT.format("/etc"),
+    "mount of the engine": HEAD + MOUNT.format("/var/run/docker.sock"),
+    "mount above": HEAD + MOUNT.format(".."),
+    "mount above by a folder": HEAD + MOUNT.format("data/../../other"),
+    "mount of another user's home": HEAD + MOUNT.format("~root"),
+    "mount by a link": HEAD + MOUNT.format("link"),
+    "mount below a link": HEAD + MOUNT.format("link/below"),
+    "mount by a variable": HEAD + '[variables]\nLOCAL_X = "~/.ssh"\n' + MOUNT.format("${LOCAL_X}"),
+    "mount by two variables": HEAD + '[variables]\nLOCAL_X = "."\n' + MOUNT.format("${LOCAL_X}/.."),
+    "mount by the environment": HEAD + MOUNT.format("${env:HOME}/.aws"),
+    "mount of a folder with the same beginning": HEAD + MOUNT.format("../kitti-other"),
+    "project folder elsewhere": 'layout = "local"\nproject_dir = "~"\n',
+    "notebook folder elsewhere": 'layout = "local"\nproject_dir = "."\nnotebook_dir = "/etc"\n',
+    "layout's data elsewhere": GOOD.replace('"data"', '"/etc"')
+    .replace('"local"', '"host"')
+    .replace("LOCAL_D", "HOST_D"),
+    "secret in a variable": GOOD + 'LOCAL_X = "${env:NGC_API_KEY}"\n',
+    "secret in the container": GOOD + '[container.env]\nX = "${env:GITHUB_TOKEN}"\n',
+    "secret as the user": GOOD + '[docker]\nuser = "${env:SSH_PASSWORD}"\n',
+    "program path": GOOD + 'PATH = "./bin"\n',
+    "preloaded library": GOOD + 'LD_PRELOAD = "./evil.so"\n',
+    "shell's start": GOOD + 'BASH_ENV = "./evil.sh"\n',
+    "Python's path": GOOD + 'PYTHONPATH = "."\n',
+    "git's folder": GOOD + 'GIT_DIR = "."\n',
+    "the engine's address": GOOD + 'DOCKER_HOST = "tcp://evil:2375"\n',
+    "the launcher's file": GOOD + 'LAUNCHER_MOUNTS = "./mounts.json"\n',
+    "our own home": GOOD + 'TAOPROF_HOME = "."\n',
+    "all rights": GOOD + "[docker]\nprivileged = true\n",
+    "another profile": 'extends = "secret"\n' + GOOD,
+    "a forged trust": GOOD + '[project]\nfile = "/x"\nsha256 = "' + "0" * 64 + '"\nfolders = ["/"]\n',
+    "hooks": 'on_start = "touch /tmp/evil"\n' + GOOD,
+    "notices": 'notify = ["https://evil"]\n' + GOOD,
+    "no TOML": "[[[",
+    "too large": "#" * 70_000,
+    "dots": "a" + ".a" * 5000 + " = 1\n",
+}
+
+
+@pytest.mark.parametrize("trick", TRICKS)
+def test_a_hostile_file_is_refused_and_changes_nothing(home: Home, project: Path, trick: str) -> None:
+    (project / "link").symlink_to(home.root)
+    home.profile("secret")
+    environ = {
+        **home.environ,
+        "NGC_API_KEY": "nvapi-1",
+        "GITHUB_TOKEN": "x",
+        "SSH_PASSWORD": "x",
+    }
+    put(project, TRICKS[trick])
+    call(home, "list")  # it writes its cache
+    before = files_of(home)
+    for words in (["use"], ["run", "--", "true"], ["env"], ["shell"], ["render", "--to", "docker"]):
+        done = call(home, *words, environ=environ)
+        assert done.status == UNTRUSTED, (words, done)
+        assert "taoprof trust" in done.err
+    done = call(home, "trust", "--yes", environ=environ)
+    assert done.status in (2, 3), done
+    assert "nvapi-1" not in done.out + done.err
+    assert files_of(home) == before
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder", "device", "dangling link"])
+def test_what_is_no_file_is_not_read(home: Home, project: Path, kind: str) -> None:
+    path = project / ".taoprof.toml"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/zero" if kind == "device" else "nowhere")
+    assert call(home, "use").status == UNTRUSTED
+    assert call(home, "trust", "--yes").status in (1, 3, 4)
+    assert call(home, "list").status == 0
+
+
+def test_trusted_it_is_the_profile_of_its_folder(home: Home, project: Path) -> None:
+    put(project, GOOD + 'LOCAL_X = "${env:LANG}/x"\n')
+    (project / "below").mkdir()
+    done = call(home, "trust", "--yes", cwd=project / "below")
+    assert done.status == 0, done
+    assert "LOCAL_DATA_DIR" in done.err, "what it sets is shown"
+    assert "taken from your environment: LANG" in done.err
+    assert call(home, "use").out == "switched to 'kitti'\n"
+    assert json.loads(home.mapping_file.read_text())["Mounts"][0]["source"] == str(project)
+    assert home.json("show", "kitti")["data"]["variables"]["LOCAL_DATA_DIR"] == str(project / "data")
+    assert call(home, "env").out.count(f"export LOCAL_PROJECT_DIR='{project}'\n") == 1
+    assert "local, project" in call(home, "list").out
+    assert call(home, "trust", "--list").out.splitlines()[1].split() == ["kitti", "~/kitti/.taoprof.toml"]
+    assert "sha256" not in call(home, "show", "kitti", "--toml").out
+    assert call(home, "use", cwd=home.root).status == 2, "it counts in its folder only"
+
+
+def test_a_change_asks_again_and_says_what_has_changed(home: Home, project: Path) -> None:
+    path = put(project)
+    call(home, "trust", "--yes")
+    call(home, "use")
+    path.write_text(GOOD + 'LOCAL_MORE = "more"\n')
+    assert call(home, "use").status == UNTRUSTED
+    assert "next:\n  taoprof trust" in call(home).out
+    assert call(home, "show").status == 0, "it has something else to show"
+    done = call(home, "trust")
+    assert done.status == 2, "nobody can answer"
+    assert '+LOCAL_MORE = "~/kitti/more"' in done.err
+    assert call(home, "use", "kitti").status == 0, "what was trusted stays usable by its name"
+    assert call(home, "trust", "--yes").status == 0
+    assert call(home, "use").status == 0
+    assert home.json("show", "kitti")["data"]["variables"]["LOCAL_MORE"] == str(project / "more")
+
+
+def test_folders_outside_are_named_one_by_one(home: Home, project: Path) -> None:
+    shared, other = home.root / "shared", home.root / "other"
+    shared.mkdir()
+    other.mkdir()
+    path = put(project, HEAD + MOUNT.format("~/shared"))
+    done = call(home, "trust", "--yes")
+    assert (done.status, "hint: if you want to mount them: taoprof trust --allow '~/shared'\n" in done.err) == (2, True)
+    assert call(home, "trust", "--yes", "--allow", str(shared)).status == 0
+    assert call(home, "use").status == 0
+    path.write_text(HEAD + MOUNT.format("~/shared") + "# a comment\n")
+    assert call(home, "trust", "--yes").status == 0, "what was allowed stays so"
+    path.write_text(HEAD + MOUNT.format("~/other"))
+    assert call(home, "trust", "--yes").status == 2
+
+
+def test_a_link_that_is_put_there_later_is_refused_at_every_use(home: Home, project: Path) -> None:
+    put(project)
+    call(home, "trust", "--yes")
+    (project / "specs").rmdir()
+    (project / "specs").symlink_to("/etc")
+    for words in (["use"], ["run", "--", "true"], ["render", "--to", "docker", "--image", "x"]):
+        done = call(home, *words)
+        assert (done.status, "outside of the project" in done.err) == (3, True), done
+
+
+def test_own_values_are_in_a_profile_that_extends_it(home: Home, project: Path) -> None:
+    data = home.root / "data"
+    data.mkdir()
+    put(project, HEAD + '[variables]\nLOCAL_DATA_DIR = "data"\n' + MOUNT.format("${LOCAL_DATA_DIR}"))
+    call(home, "trust", "--yes")
+    assert call(home, "set", "kitti", "KEY=own").status == 2
+    assert call(home, "new", "mine", "--extends", "kitti").status == 0
+    assert call(home, "set", "mine", "KEY=own", "LOCAL_DATA_DIR=~/data").status == 0
+    assert call(home, "use").out == "switched to 'mine'\n"
+    assert json.loads(home.mapping_file.read_text())["Mounts"][0]["source"] == str(data)
+    put(project, HEAD + '[variables]\nLOCAL_DATA_DIR = "data/a"\n' + MOUNT.format("${LOCAL_DATA_DIR}/.."))
+    assert call(home, "trust", "--yes").status == 0
+    done = call(home, "use", "mine")
+    assert (done.status, "outside of the project" in done.err) == (3, True), "it would mount the home"
+
+
+def test_revoked_it_is_untrusted_again(home: Home, project: Path) -> None:
+    put(project)
+    call(home, "trust", "--yes")
+    assert call(home, "trust", "--revoke").status == 0
+    assert call(home, "use").status == UNTRUSTED
+    assert call(home, "show", "kitti").status == 4
+    assert call(home, "undo").status == 0
+    assert call(home, "use").status == 0
+
+
+def test_new_writes_one_that_others_can_trust_and_leaves_out_secrets(home: Home, project: Path, tmp_path: Path) -> None:
+    home.profile("old", GOOD.replace('"."', f'"{project}"') + 'KEY = "tlt_encode"\nOTHER = "x"\n')
+    done = call(home, "new", "kitti", "--from", "old", "--project")
+    assert done.status == 0, done
+    assert "left out as personal: KEY, OTHER" in done.err
+    text = (project / ".taoprof.toml").read_text()
+    assert 'project_dir = "."' in text
+    assert "tlt_encode" not in text
+    assert call(home, "use").out == "switched to 'kitti'\n", "its author trusts it"
+    assert call(home, "show", "kitti", "--toml").out == text
+    elsewhere = tmp_path / "clone"
+    elsewhere.mkdir()
+    (elsewhere / "specs").mkdir()
+    put(elsewhere, text)
+    assert call(home, "trust", "--yes", "--name", "second", cwd=elsewhere).status == 0
+    assert call(home, "use", cwd=elsewhere).out == "switched from 'kitti' to 'second'\n"
+    assert call(home, "new", "third", "--project", cwd=elsewhere).status == 2, "there is one already"
+
+
+def test_a_file_of_another_user_does_not_get_in_the_way(home: Home, project: Path) -> None:
+    if os.getuid() != 0:
+        pytest.skip("needs root, to make a file of another user")
+    os.chown(put(project), 12345, 12345)
+    assert call(home, "use").status == 2, "as if it were not there: nobody can choose from a list"
+    assert call(home, "trust", "--yes").status == 0
+    assert call(home, "use").status == 0
