@@ -18,7 +18,7 @@ pytest.register_assert_rewrite(
     "tests.support.strace",
 )
 
-from tests.support.fixtures import engine, fake_engine, machine, owner, sandbox, training_home  # noqa: E402, F401
+from tests.support.fixtures import engine, fake_engine, machine, owner, sandbox, slurm, training_home  # noqa: E402, F401
 from tests.support.home import ALL, Home  # noqa: E402
 
 for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
@@ -53,7 +53,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Scheduler(config, log)
 
 
-SET_UPS = {"engine": "mark.engine", "systemd": "mark.systemd", "jupyter": "mark.jupyter"}
+SET_UPS = {"engine": "mark.engine", "systemd": "mark.systemd", "jupyter": "mark.jupyter", "slurm": "mark.slurm"}
 """Tests that share one Docker engine, one booted systemd, or are with a kernel or a JupyterLab."""
 
 

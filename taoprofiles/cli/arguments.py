@@ -189,8 +189,8 @@ ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
         _MKDIR,
         _argument(
             "--gpus",
-            f"which GPUs: 'all', a count (2 = any two free ones), {_INDICES}, or 'none' (only with --image); default: "
-            "the profile's",
+            f"which GPUs: 'all', a count (2 = any two free ones), {_INDICES}, or 'none' (only with --image or --on); "
+            "default: the profile's",
             metavar="WHICH",
         ),
         _argument(
@@ -198,6 +198,7 @@ ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
             "run this image with 'docker run', without the launcher; default: the profile's, unless the command is "
             "'tao'; 'none': run the command on this machine",
         ),
+        _argument("--on", "submit it as a job of this cluster, and print its id", choices=("slurm",)),
         _flag("--shared", "switch the shared mapping file and hold it during the run"),
         _wait("the GPUs and the results folder (with --shared, the mapping file too) are free"),
         _argument(

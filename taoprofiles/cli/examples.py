@@ -34,6 +34,7 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         (f"taoprof run segformer -- {_TRAIN}", "one task"),
         ("taoprof run segformer --gpus 2 --wait --detach -- sh train.sh", "in the background, on two free GPUs"),
         ("taoprof run segformer --image IMAGE -- segformer train -e /specs/t.yaml", "without the launcher"),
+        ("taoprof run segformer --on slurm --gpus 4 -- segformer train -e /specs/t.yaml", "as a job on a cluster"),
     ),
     "shell": (("taoprof shell segformer", "'tao' in it uses this profile"),),
     "logs": (

@@ -228,6 +228,8 @@ def hold_rows(holds: Sequence[Hold], *, own: str = "") -> list[tuple[str, ...]]:
     for hold in holds:
         file = "own" if not hold.shared else "released" if hold.released else "shared"
         container, pid = hold.container[:6] if hold.container else "-", str(hold.pid or "-")
+        if hold.cluster is not None:
+            container, file = f"{hold.cluster} {hold.job or '?'}", "-"
         age = format_age(time.time() - hold.since)
         phase = "-" if hold.kind == "manual" else hold.phase
         description = "this notebook" if hold.id == own else hold.title()
@@ -309,6 +311,8 @@ def progress_text(hold: Hold, progress: Progress | None, last_line: str = "") ->
         cells.message,
     ]
     running = f"running for {format_age(time.time() - hold.since)}"
+    if hold.cluster is not None:
+        running = f"{hold.reason or hold.phase}, submitted {format_age(time.time() - hold.since)} ago"
     return ", ".join(filter(None, parts)) or ": ".join(filter(None, (running, shorten(last_line, LAST_LINE_LIMIT))))
 
 
@@ -344,7 +348,8 @@ def queue_rows(context: Context, commands: Sequence[WaitingCommand]) -> list[tup
 
 def exit_status(hold: Hold) -> str:
     """Return the exit status of a run that has ended."""
-    return f"exit status {'unknown' if hold.status is None else hold.status}"
+    why = f" ({hold.reason})" if hold.cluster is not None and hold.reason and hold.status != 0 else ""
+    return f"exit status {'unknown' if hold.status is None else hold.status}{why}"
 
 
 def missing_folders(context: Context, name: str, folders: Sequence[str], *, switch: bool = True) -> list[str]:
@@ -369,7 +374,6 @@ def missing_folders(context: Context, name: str, folders: Sequence[str], *, swit
 
 def profile_lines(context: Context, title: str, summary: dict[str, Any]) -> list[str]:
     """Return the summary of a profile (``Renderer.summary``) as lines."""
-    docker = {key: value if isinstance(value, str) else json.dumps(value) for key, value in summary["docker"].items()}
     exists = {True: "", False: "(missing)", None: "(does not answer)"}
     base, origins = summary["extends"], summary.get("origins", {})
 
@@ -391,7 +395,13 @@ def profile_lines(context: Context, title: str, summary: dict[str, Any]) -> list
         "variables": [(key, context.short(v), origin(f"variables.{key}")) for key, v in summary["variables"].items()],
         "mounts": mounts,
         "container env": [(key, value, origin(f"container.env.{key}")) for key, value in summary["env"].items()],
-        "docker": [(key, value, origin(f"docker.{key}")) for key, value in docker.items()],
+        **{
+            name: [
+                (key, value if isinstance(value, str) else json.dumps(value), origin(f"{name}.{key}"))
+                for key, value in summary[name].items()
+            ]
+            for name in ("docker", "slurm", "kubernetes")
+        },
         "images": [
             (key or "any task", image, origin(f"images.{key}" if key else "image"))
             for key, image in summary["images"].items()

@@ -57,6 +57,12 @@ def get_report(context: Context, reader: ProgressReader | None = None) -> Status
     queue = waiting.waiting_commands(context)
     queued = {command.id for command in queue}
     active.holds = [hold for hold in active.holds if hold.id not in queued]  # they hold nothing yet
+    jobs = [hold for hold in active.holds if hold.cluster is not None]
+    if jobs:
+        from taoprofiles.runs import cluster
+
+        active.unchecked += [str(problem) for problem in cluster.refresh(context, jobs)]
+        active.holds = [hold for hold in active.holds if hold.ended is None]
     runs = [hold for hold in active.holds if hold.kind in OWN_KINDS]
     progress: dict[str, Progress] = {}
     last_lines: dict[str, str] = {}

@@ -10,6 +10,7 @@ from taoprofiles.export.plan import Plan, Rendered
 from taoprofiles.launcher import command_line, installed, versions
 from taoprofiles.launcher.argv import container_words, parse_launcher_argv
 from taoprofiles.launcher.host import Host
+from taoprofiles.profiles.rendering import Renderer
 from taoprofiles.profiles.store import Store
 from taoprofiles.storage.paths import Context
 from taoprofiles.system.gpus import parse_gpus
@@ -38,24 +39,43 @@ def export(
     Raises UsageError if no image is known, CannotRenderError, InvalidProfileError, NotFoundError.
     """
     renderer = Store(context).renderer(name)
+    container = plan_target(context, renderer, name, target, command, image=image, gpus=gpus)
+    if target in ("docker", "compose"):
+        container = container._replace(labels=docker.labels(context, name))
+    rendered = RENDERERS[target](container)
+    return container, rendered, _notes(renderer, name, container, rendered)
+
+
+def plan_target(
+    context: Context,
+    renderer: Renderer,
+    name: str,
+    target: str,
+    command: list[str],
+    *,
+    image: str | None = None,
+    gpus: str | None = None,
+) -> Plan:
+    """Return the plan of the profile ``name`` for one of TARGETS. Raises what ``export`` does."""
     words = container_words(command)
     image = image or renderer.image(words) or find_image(context, command)
     if target != "slurm":
         if image.endswith(".sqsh"):
             raise CannotRenderError(f"'{image}' is a squashfs file, which only --to slurm can start")
         image = image.removeprefix("docker://").replace("#", "/", 1)
-    container = plan.plan_container(
+    return plan.plan_container(
         renderer,
         name,
         image=image,
         command=words,
         gpus=parse_gpus(gpus or renderer.gpus or "all"),
         caller=(context.uid, context.gid),
-        labels=docker.labels(context, name) if target in ("docker", "compose") else {},
     )
-    rendered = RENDERERS[target](container)
+
+
+def _notes(renderer: Renderer, name: str, container: Plan, rendered: Rendered) -> list[str]:
     if not container.secrets:
-        return container, rendered, []
+        return []
     variables = renderer.variables()
     own = [secret for secret in container.secrets if secret in variables]
     others = [secret for secret in container.secrets if secret not in variables]
@@ -65,7 +85,7 @@ def export(
     notes = [f"{names} {what}: the output reads {them} from {where} instead of containing {them}"]
     notes += [f'to set {", ".join(own)}: eval "$(taoprof env {name} --reveal)"'] if own else []
     notes += [f"to set {', '.join(others)}: export {' '.join(f'{secret}=…' for secret in others)}"] if others else []
-    return container, rendered, notes + ([f"to create the Secret: {rendered.store}"] if rendered.store else [])
+    return notes + ([f"to create the Secret: {rendered.store}"] if rendered.store else [])
 
 
 def find_image(context: Context, command: list[str]) -> str:

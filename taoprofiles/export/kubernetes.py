@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from taoprofiles.export.formatting import double_dollars, to_yaml, without_empty
@@ -21,9 +20,12 @@ def render(plan: Plan) -> Rendered:
         for number, mount in enumerate(plan.mounts)
         if ".." in mount.source.split("/")
     ]
+    claims = plan.kubernetes.get("claims", {})
+    destinations = [mount.destination for mount in plan.mounts]
+    problems += [f"kubernetes.claims: no mount is on '{key}'" for key in claims if key not in destinations]
+    problems += [f"kubernetes.claims: no '..' is allowed: '{claim}'" for claim in claims.values() if ".." in claim]
     refuse(f"profile '{plan.name}' for Kubernetes", problems)
-    # Lower case, digits and '-', at most 63 characters, no '-' at the end.
-    name = re.sub(r"[^a-z0-9-]", "-", f"taoprof-{plan.name}".lower())[:63].rstrip("-")
+    name = plan.job
     # The secrets first: Kubernetes expands $(NAME) only from variables that come before; $$ is a dollar.
     env: list[dict[str, Any]] = [
         {"name": key, "valueFrom": {"secretKeyRef": {"name": name, "key": key}}} for key in plan.secrets
@@ -56,8 +58,9 @@ def render(plan: Plan) -> Rendered:
         )
     if plan.network not in (None, "bridge", "host"):
         warnings.append(f"docker.network '{plan.network}': a pod uses the network of the cluster")
-    needs_login = plan.image.startswith(f"{REGISTRY}/")
-    if needs_login:
+    pull_secret = plan.kubernetes.get("pull_secret")
+    if pull_secret is None and plan.image.startswith(f"{REGISTRY}/"):
+        pull_secret = PULL_SECRET
         warnings.append(
             f"{REGISTRY} may ask for a login: the pod uses the pull secret '{PULL_SECRET}'. To create it, after "
             f"'docker login {REGISTRY}': kubectl create secret generic {PULL_SECRET} "
@@ -65,7 +68,7 @@ def render(plan: Plan) -> Rendered:
         )
     pod = {
         "restartPolicy": "Never",
-        "imagePullSecrets": [{"name": PULL_SECRET}] if needs_login else None,
+        "imagePullSecrets": [{"name": pull_secret}] if pull_secret else None,
         "hostNetwork": True if plan.network == "host" else None,
         "containers": [without_empty(container)],
         "volumes": volumes,
@@ -73,7 +76,14 @@ def render(plan: Plan) -> Rendered:
     document = {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {"name": name, "annotations": {"taoprofiles/profile": plan.name}},
+        "metadata": without_empty(
+            {
+                "name": name,
+                "namespace": plan.kubernetes.get("namespace"),
+                "labels": plan.labels,
+                "annotations": {"taoprofiles/profile": plan.name},
+            }
+        ),
         "spec": {"backoffLimit": 0, "template": {"spec": without_empty(pod)}},
     }
     return Rendered(to_yaml(document), warnings, _store(name, plan.secrets))
@@ -111,22 +121,22 @@ def _ports(plan: Plan, warnings: list[str]) -> list[dict[str, Any]]:
 
 def _volumes(plan: Plan, warnings: list[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return the container's ``volumeMounts`` and the pod's ``volumes``."""
-    volume_mounts: list[dict[str, Any]] = [
-        {
-            "name": f"mount-{number}",
-            "mountPath": mount.destination,
-            **({"readOnly": True} if mount.read_only else {}),
-        }
-        for number, mount in enumerate(plan.mounts)
-    ]
-    # With a type, a missing folder is an error on the node instead of a new empty folder of root.
-    volumes: list[dict[str, Any]] = [
-        {
-            "name": f"mount-{number}",
-            "hostPath": {"path": mount.source, "type": "File" if mount.is_file else "Directory"},
-        }
-        for number, mount in enumerate(plan.mounts)
-    ]
+    volume_mounts: list[dict[str, Any]] = []
+    volumes: list[dict[str, Any]] = []
+    claims = plan.kubernetes.get("claims", {})
+    names = list(dict.fromkeys(claim.partition("/")[0] for claim in claims.values()))
+    for number, mount in enumerate(plan.mounts):
+        claim, _, folder = claims.get(mount.destination, "").partition("/")
+        # With a type, a missing folder is an error on the node instead of a new empty folder of root.
+        volume: dict[str, Any] = {"hostPath": {"path": mount.source, "type": "File" if mount.is_file else "Directory"}}
+        name = f"mount-{number}"
+        if claim:
+            # Kubernetes mounts a claim once in a pod, however many of its folders the container has.
+            name, volume = f"claim-{names.index(claim)}", {"persistentVolumeClaim": {"claimName": claim}}
+        options = {"subPath": folder or None, "readOnly": mount.read_only or None}
+        volume_mounts.append(without_empty({"name": name, "mountPath": mount.destination, **options}))
+        if all(known["name"] != name for known in volumes):
+            volumes.append({"name": name, **volume})
     if plan.shm_size is not None and any(mount.destination == SHM for mount in plan.mounts):
         warnings.append(f"docker.shm_size: ignored, since a mount is on '{SHM}'")
     elif plan.shm_size is not None:

@@ -65,8 +65,10 @@ class Plan(NamedTuple):
     - ``tty``: None if the profile does not say
     - ``gpus``: "all", a number, or a list of devices
     - ``caller``: uid and gid of the user
-    - ``labels``: for Docker
+    - ``labels``: for Docker and Kubernetes
     - ``warnings``: what was left out, one line each
+    - ``slurm``, ``kubernetes``: the profile's settings of these
+    - ``job``: the name of the cluster's job
     """
 
     name: str
@@ -85,6 +87,9 @@ class Plan(NamedTuple):
     caller: tuple[int, int]
     labels: dict[str, str]
     warnings: list[str]
+    slurm: dict[str, Any] = {}  # noqa: RUF012 - never changed
+    kubernetes: dict[str, Any] = {}  # noqa: RUF012 - never changed
+    job: str = ""
 
     @property
     def secrets(self) -> list[str]:
@@ -174,7 +179,17 @@ def plan_container(
         caller=caller,
         labels=dict(labels or {}),
         warnings=warnings + word_warnings,
+        slurm=renderer.cluster_settings("slurm"),
+        kubernetes=renderer.cluster_settings("kubernetes"),
+        job=job_name(name),
     )
+
+
+def job_name(profile: str, run_id: str = "") -> str:
+    """Return a name that Kubernetes accepts: lower case, digits and '-', at most 63 characters, no '-' at the end."""
+    ending = f"-{run_id}" if run_id else ""
+    start = re.sub(r"[^a-z0-9-]", "-", f"taoprof-{profile}".lower())[: 63 - len(ending)]
+    return start.rstrip("-") + ending
 
 
 def gpu_count(plan: Plan, warnings: list[str], unit: str, system: str) -> int:

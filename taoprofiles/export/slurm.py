@@ -1,4 +1,7 @@
-"""``srun`` with pyxis, NVIDIA's container plugin for Slurm. Its options: github.com/NVIDIA/pyxis/wiki/Usage."""
+"""A script for ``sbatch``, whose ``srun`` uses pyxis, NVIDIA's container plugin for Slurm.
+
+pyxis' options: github.com/NVIDIA/pyxis/wiki/Usage.
+"""
 
 from __future__ import annotations
 
@@ -14,20 +17,37 @@ _UNSUPPORTED = {",": "a ','", "\\": "a '\\'", "$": "a '$'", " ": "a space"}
 
 
 def render(plan: Plan) -> Rendered:
-    """Write the command for a shell. A secret goes by its name, from the environment of srun."""
+    """Write the script; without sbatch, a shell runs it too. A secret goes by its name, from the environment."""
     refuse(f"profile '{plan.name}' for Slurm", list(dict.fromkeys(_problems(plan))))
     warnings = list(plan.warnings)
     mounts = ",".join(f"{mount.source}:{mount.destination}{':ro' if mount.read_only else ''}" for mount in plan.mounts)
-    options = [f"--container-image={_image(plan.image)}", *([f"--container-mounts={mounts}"] if mounts else [])]
+    image = _image(plan.image)
+    options = [f"--container-image={image}", *([f"--container-mounts={mounts}"] if mounts else [])]
     options += [*_options(plan, warnings), "--export=ALL"]
     warnings += _unsupported(plan)
+    if not (image.endswith(".sqsh") or image.startswith(("/", "./"))):
+        reference = image if "://" in image else f"docker://{image}"
+        warnings.append(
+            f"'{plan.image}' is pulled by each job, while its GPUs wait. To convert it once: enroot import -o tao.sqsh "
+            f"'{reference}'; then --image \"$PWD/tao.sqsh\""
+        )
     if plan.secrets:  # without it, the image's own value of a variable takes precedence
         options.append(f"--container-env={','.join(plan.secrets)}")
     # Set in the container, by env: --export takes no value with a comma, and HOME and PATH are srun's own as well.
     values = [(f"{name}={value}",) for name, value in plan.env.items() if value is not None]
     task: list[Word] = list(plan.command) or [("bash",)]
     last: list[Word] = [("env",), *values, *task] if values else task
-    return Rendered(command_line("srun", [[option] for option in options], last), warnings)
+    return Rendered(_head(plan) + command_line("srun", [[option] for option in options], last), warnings)
+
+
+def _head(plan: Plan) -> str:
+    """Return the lines that sbatch reads."""
+    options = [f"--job-name={plan.job}"]
+    options += [f"--{key}={plan.slurm[key]}" for key in ("partition", "account", "time") if key in plan.slurm]
+    if gpus := gpu_count(plan, [], "", ""):
+        options.append(f"--gpus-per-node={gpus}")
+    options += plan.slurm.get("options", [])
+    return "".join(f"{line}\n" for line in ("#!/bin/bash", *(f"#SBATCH {option}" for option in options), ""))
 
 
 def _problems(plan: Plan) -> Iterator[str]:
@@ -54,8 +74,6 @@ def _options(plan: Plan, warnings: list[str]) -> Iterator[str]:
     # --exclusive takes them all from others, but srun 22.05 gives a task only the GPUs that it requests.
     if gpus := gpu_count(plan, warnings, "a task", "Slurm"):
         yield f"--gpus-per-node={gpus}"
-    if plan.tty:
-        yield "--pty"
 
 
 def _unsupported(plan: Plan) -> Iterator[str]:
@@ -63,6 +81,8 @@ def _unsupported(plan: Plan) -> Iterator[str]:
         yield "docker.shm_size ignored: with pyxis the task uses the node's /dev/shm"
     if plan.ulimits:
         yield f"docker.ulimits ({', '.join(plan.ulimits)}) ignored: srun uses the limits of the shell that submits"
+    if plan.tty:
+        yield "docker.tty ignored: a batch job has no terminal"
     if plan.ports:
         yield "docker.ports ignored: with pyxis the task uses the node's network and all its ports"
     if plan.network not in (None, "host"):

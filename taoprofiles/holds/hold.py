@@ -34,7 +34,10 @@ class Hold:
     - ``shared``: whether the work needs the shared mapping file; an isolated run has its own file
     - ``user``, ``host`` (its name), ``host_id`` (``processes.host_id``), ``pid``, ``start``: the owner; ``start`` is
       in clock ticks since boot, for a manual hold without a pid the time at which it was made
-    - ``command``, ``folder`` (where it was started), ``container`` (full id), ``image``, ``engine`` (its address)
+    - ``command``, ``folder`` (where it was started), ``container`` (full id), ``image``, ``engine`` (its address; of a
+      job on Kubernetes CONTEXT/NAMESPACE)
+    - ``cluster``, ``job``: of a job on a cluster "slurm" or "kubernetes", and its id there, None until it is known;
+      ``reason`` is its state, as the cluster names it
     - ``since``, ``until``: seconds since 1970; ``until`` is None without a time limit
     - ``released``: the owner released the hold while the work is still running
     - ``results``: the host folders that the work writes; ``gpus``: the devices that it uses, "all", or None
@@ -60,6 +63,8 @@ class Hold:
     container: str | None = None
     image: str | None = None
     engine: str | None = None
+    cluster: str | None = None
+    job: str | None = None
     since: float = 0.0
     until: float | None = None
     released: bool = False
@@ -97,7 +102,11 @@ class Hold:
         """Return the hold in one line: what it runs, for whom, for how long (or ``when``) and where."""
         parts = [f"pid {self.pid}" if self.pid else "", self.user, when or format_age(time.time() - self.since)]
         is_remote = self.host and self.host != os.uname().nodename
-        parts += [f"on {self.host}" if is_remote else "", f"container {self.container[:6]}" if self.container else ""]
+        parts += [f"{self.cluster} job {self.job or 'unknown'}"] if self.cluster else []
+        parts += [
+            f"on {self.host}" if is_remote and not self.cluster else "",
+            f"container {self.container[:6]}" if self.container else "",
+        ]
         parts += ["" if self.kind == "manual" else self.phase, f"hold {self.id}"]
         return f"{self.title()}   " + ", ".join(part for part in parts if part)
 

@@ -332,6 +332,8 @@ class _Search:
     def _is_alive(self, hold: Hold) -> bool:
         if hold.kind == "manual":
             return self._is_manual_alive(hold)
+        if hold.cluster is not None:
+            return True  # no process or container of this machine tells; runs/cluster.py asks the cluster
         if hold.host_id != self._here:
             return self._is_alive_elsewhere(hold)
         may_have_container = hold.phase != QUEUED and self._may_have_container(hold)

@@ -77,7 +77,7 @@ def hold(
 
 
 def release(context: Context, hold_id: str, *, timeout: float = DEFAULT_TIMEOUT) -> Hold:
-    """Release one hold. The work of a run or of found work keeps running. Raises NotFoundError."""
+    """Release one hold. Its work keeps running; a job on a cluster is not followed any more. Raises NotFoundError."""
     with Lock(context.lock, timeout):
         hold = mark_released(find_active_holds(context, files.read_mapping_file(context), may_write=True), hold_id)
         record_release(context, hold)
@@ -95,7 +95,8 @@ def mark_released(active: ActiveHolds, hold_id: str) -> Hold:
 
 def record_release(context: Context, hold: Hold) -> None:
     """Write down that a hold was released. Needs the lock."""
-    if hold.kind == "manual":
+    if hold.kind == "manual" or hold.cluster is not None:  # of a cluster that cannot be asked any more, for instance
+        hold.ended = None if hold.kind == "manual" else time.time()
         HoldRecords(context).end(hold)
     else:
         HoldRecords(context).write(hold)

@@ -312,8 +312,8 @@ def _location(name: str, key: str) -> list[str]:
         return [top, rest]
     if key.startswith("container.env.") and key != "container.env.":
         return ["container", "env", key.removeprefix("container.env.")]
-    if top == "docker" and rest:
-        return key.split(".")
+    if top in ("docker", "slurm", "kubernetes") and rest:
+        return key.split(".", 2)  # a claim's key is a path
     if key.replace("_", "A").isalnum() and key.upper() == key:
         return ["variables", key]
     table = re.split(r"[.\[]", key)[0]

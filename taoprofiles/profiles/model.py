@@ -43,6 +43,11 @@ Ports = Annotated[
 ]
 
 
+Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][^\s#\"'\\]*$", max_length=256)]
+_DNS_LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
+_DNS_NAME = rf"^{_DNS_LABEL}(\.{_DNS_LABEL})*$"
+_CLAIM = rf"^{_DNS_LABEL}(\.{_DNS_LABEL})*(/[^/].*)?$"
+DnsLabel = Annotated[str, Field(pattern=rf"^{_DNS_LABEL}$")]
 Gpus = Annotated[
     Annotated[str, Field(pattern=r"^(all|none|[0-9]+|[0-9A-Za-z-]+,([0-9A-Za-z-]+(,[0-9A-Za-z-]+)*)?)$"), Tag("<text>")]
     | Annotated[int, Field(ge=0, le=1024), Tag("<number>")],
@@ -107,6 +112,32 @@ class Project(StrictModel):
     folders: list[Text] = Field(description="Folders in which the mounts' sources must be.")
 
 
+class Slurm(StrictModel):
+    """How a job is submitted to Slurm. The values are words of ``#SBATCH`` lines, so they have no blanks."""
+
+    partition: Word | None = Field(default=None, description="The partition, as in 'sinfo'; default: the cluster's.")
+    account: Word | None = Field(default=None, description="The account that is charged.")
+    time: Word | None = Field(default=None, description='The time limit, such as "1-12:00:00".')
+    options: list[Annotated[str, Field(pattern=r"^--?[A-Za-z][^\s#\"'\\]*$", max_length=4096)]] = Field(
+        default=[], description='Further options of sbatch, such as "--mem=64G".'
+    )
+
+
+class Kubernetes(StrictModel):
+    """How a job is submitted to Kubernetes."""
+
+    context: Word | None = Field(default=None, description="The context of kubectl; default: the current one.")
+    namespace: DnsLabel | None = Field(default=None, description="The namespace; default: the context's.")
+    pull_secret: Annotated[str, Field(pattern=_DNS_NAME, max_length=253)] | None = Field(
+        default=None, description="The Secret with the registry's login; default for nvcr.io: nvcr-io."
+    )
+    claims: dict[Text, Annotated[str, Field(pattern=_CLAIM, max_length=4096)]] = Field(
+        default={},
+        description="By destination of a mount: the PersistentVolumeClaim to use instead of the node's folder, with a "
+        'folder in it: "NAME" or "NAME/FOLDER".',
+    )
+
+
 class Profile(StrictModel):
     """The content of a profile file: the set-up of one project."""
 
@@ -147,6 +178,8 @@ class Profile(StrictModel):
     on_start: Text = Field(default="", description="Command line of /bin/sh, before the command of a run starts.")
     on_end: Text = Field(default="", description="Command line of /bin/sh, after a run has ended.")
     project: Project | None = Field(default=None, description="Written by 'taoprof trust': where the profile is from.")
+    slurm: Slurm = Field(default=Slurm(), description="For run --on slurm, and render.")
+    kubernetes: Kubernetes = Field(default=Kubernetes(), description="For run --on kubernetes, and render.")
 
     @model_validator(mode="after")
     def _require_project_dir(self) -> Profile:
@@ -163,6 +196,8 @@ TABLES: dict[str, type[StrictModel]] = {
     "container": Container,
     "docker": Docker,
     "project": Project,
+    "slurm": Slurm,
+    "kubernetes": Kubernetes,
 }
 
 
@@ -292,6 +327,10 @@ def template(profile: Profile, *, name: str) -> Template:
         "notify": [profile.notify] if isinstance(profile.notify, str) else profile.notify,
         "on_start": profile.on_start,
         "on_end": profile.on_end,
+        "clusters": {
+            "slurm": profile.slurm.model_dump(exclude_defaults=True),
+            "kubernetes": profile.kubernetes.model_dump(exclude_defaults=True),
+        },
     }
 
 
@@ -305,6 +344,7 @@ def origins(template: Template, texts: Sequence[tuple[str, bytes]]) -> dict[str,
     paths += [("variables", name) for name in template["variables"]]
     paths += [("container", "env", name) for name in template["env"]]
     paths += [("docker", name) for name in template["docker"]]
+    paths += [(table, key) for table, keys in template["clusters"].items() for key in keys]
     paths += [("gpus",)] if template["gpus"] is not None else []
     paths += [(key,) for key in ACTIONS if template[key]]  # type: ignore[literal-required]
     paths += [("images", name) if name else ("image",) for name in template["images"]]
@@ -389,6 +429,12 @@ def _explain(fault: Mapping[str, Any], where: str) -> str:
         return f"unknown key; did you mean '{close[0]}'?" if close else f"unknown key; known are {', '.join(known)}"
     if kind == "string_pattern_mismatch" and where.endswith("_dir"):
         return "must name a folder, and not '/'"
+    if kind == "string_pattern_mismatch" and where.startswith("slurm."):
+        example = ", such as --mem=64G" if where.startswith("slurm.options") else ""
+        return f"must be one word without quotes, '#' and '\\'{example}"
+    if kind == "string_pattern_mismatch" and where.startswith("kubernetes."):
+        folder = ", or NAME/FOLDER" if where.startswith("kubernetes.claims") else ""
+        return f"must be a Kubernetes name of lower-case letters, digits and '-'{folder}"
     by_key = {
         "schema": "must be 1",
         "extends": "must be the name of a profile",

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         notify: list[str]
         on_start: str
         on_end: str
+        clusters: dict[str, dict[str, Any]]
 
 
 SIZE_LIMIT = 1 << 16
@@ -352,6 +353,10 @@ class Renderer:
             if not any(is_inside(source, folder) for folder in folders)
         }
 
+    def cluster_settings(self, target: str) -> dict[str, Any]:
+        """Return what the profile says about ``slurm`` or ``kubernetes``, the default values left out."""
+        return self._template["clusters"][target]
+
     def summary(self, *, reveal: bool = False) -> dict[str, Any]:
         """Return the values and mounts as plain data, for people; secrets are masked unless ``reveal``.
 
@@ -378,6 +383,7 @@ class Renderer:
             "notify": [target if reveal else mask_target(target) for target in self._template["notify"]],
             "on_start": self.hook("on_start") if reveal else mask_command([self.hook("on_start")])[0],
             "on_end": self.hook("on_end") if reveal else mask_command([self.hook("on_end")])[0],
+            **self._template["clusters"],
         }
 
     def _text(self, where: str, expression: str, *, path: bool = False) -> str:

@@ -312,9 +312,8 @@ def _signature(statuses: dict[str, os.stat_result], name: str, base: str | None)
 
 
 def _is_template(data: object) -> bool:
-    keys = (
-        "description extends layout project project_dir variables mounts env docker gpus images notify on_start on_end"
-    )
+    keys = "description extends layout project project_dir variables mounts env docker gpus images clusters "
+    keys += "notify on_start on_end"
     return isinstance(data, dict) and data.keys() == set(keys.split())
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 def is_kernel(command: list[str], options: RunOptions) -> bool:
     """Check whether a run is a kernel with its own mounts file."""
-    return command[1:3] == ["-m", "ipykernel_launcher"] and not options.shared and options.image is None
+    return command[1:3] == ["-m", "ipykernel_launcher"] and not options.shared and not (options.image or options.on)
 
 
 def start(context: Context, name: str, command: list[str], options: RunOptions) -> NoReturn:

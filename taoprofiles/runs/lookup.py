@@ -13,9 +13,17 @@ from taoprofiles.holds.manage import active_holds
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.holds.waiting import RETRY_INTERVAL, wait_for_exit
 from taoprofiles.launcher.argv import parse_launcher_argv
+from taoprofiles.runs import cluster
 from taoprofiles.storage.paths import Context, is_inside
 from taoprofiles.system import processes
+from taoprofiles.system.clusters import ClusterError
 from taoprofiles.system.filesystem import answers, real_paths
+
+CLUSTER_INTERVALS = (1.0, 30.0)
+"""The shortest and the longest time in seconds between two questions to a cluster about one run."""
+
+PATIENCE = 600.0
+"""Seconds for which a cluster that has answered before may be silent."""
 
 
 class WaitTimeoutError(TaoprofError):
@@ -87,9 +95,16 @@ def match_id(runs: Iterable[Hold], word: str) -> Hold:
 
 
 def ended_run(context: Context, run: Hold) -> Hold | None:
-    """Return the run as it was recorded at its end, None while it is active."""
+    """Return the run as it was recorded at its end, None while it is active.
+
+    Raises ClusterError if it is a job on a cluster that cannot be asked.
+    """
     if run.ended is not None:
         return run
+    if run.cluster is not None:
+        for problem in cluster.refresh(context, [run]):
+            raise problem
+        return None if run.ended is None else run
     record = HoldRecords(context).get(run.id)
     if record is not None:
         is_here = record.host_id == processes.host_id()
@@ -103,9 +118,42 @@ def ended_run(context: Context, run: Hold) -> Hold | None:
     return recorded or run
 
 
+class EndWatch:
+    """Looks whether a run is over, again and again: ``EndWatch(context, run)()`` is as ``ended_run``.
+
+    A cluster is asked seldom, the less often the older the job is, and may be silent for a while between two answers.
+    """
+
+    def __init__(self, context: Context, run: Hold) -> None:
+        self._context, self._run = context, run
+        self._next, self._answered = 0.0, float("-inf")
+
+    def __call__(self) -> Hold | None:
+        """Return the run as it ended, None while it is active. Raises ClusterError."""
+        now = time.monotonic()
+        if self._run.cluster is not None:
+            if now < self._next:
+                return None
+            self._next = now + min(
+                max((time.time() - self._run.since) / 20, CLUSTER_INTERVALS[0]), CLUSTER_INTERVALS[1]
+            )
+        try:
+            ended = ended_run(self._context, self._run)
+            self._answered = now
+        except ClusterError:
+            if now - self._answered > PATIENCE:
+                raise
+            return None
+        return ended
+
+
 def wait_for_end(context: Context, run: Hold, *, end: float = float("inf")) -> Hold:
-    """Wait until a run is over, and return it. Raises WaitTimeoutError at ``end``, by the monotonic clock."""
-    while (ended := ended_run(context, run)) is None:
+    """Wait until a run is over, and return it.
+
+    Raises WaitTimeoutError at ``end``, by the monotonic clock, and ClusterError.
+    """
+    look = EndWatch(context, run)
+    while (ended := look()) is None:
         left = end - time.monotonic()
         if left <= 0:
             raise WaitTimeoutError(f"run {run.id} is still running", hint="'taoprof status' shows how far it is")

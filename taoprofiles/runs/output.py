@@ -11,7 +11,7 @@ from taoprofiles.errors import NotFoundError, TaoprofError
 from taoprofiles.holds.hold import Hold
 from taoprofiles.holds.logs import KEPT_LOGS, LogReader, RunLog
 from taoprofiles.profiles.store import Store
-from taoprofiles.runs.lookup import ended_run
+from taoprofiles.runs.lookup import EndWatch
 from taoprofiles.storage import files
 from taoprofiles.storage.paths import Context
 
@@ -56,8 +56,9 @@ def last_line(context: Context, run: Hold) -> str:
 
 def follow(context: Context, run: Hold, reader: LogReader) -> Iterator[bytes]:
     """Yield what the run prints, until it is over."""
+    look = EndWatch(context, run)
     while True:
-        is_over = ended_run(context, run) is not None  # first, so that nothing is missed that was printed before
+        is_over = look() is not None  # first, so that nothing is missed that was printed before
         end = time.monotonic() + CHECK_INTERVAL
         while time.monotonic() < end:
             while chunk := reader.read():

@@ -21,12 +21,11 @@ from taoprofiles.holds.records import HoldRecords
 from taoprofiles.holds.waiting import Request
 from taoprofiles.launcher import installed
 from taoprofiles.launcher.argv import container_words, launcher_words, parse_launcher_argv, unwrapped
-from taoprofiles.launcher.host import Host, runs_in_ci, runs_without_docker
+from taoprofiles.launcher.host import runs_in_ci, runs_without_docker
 from taoprofiles.launcher.quoting import expand_variables, quote_argv
 from taoprofiles.masking import mask_command
 from taoprofiles.mounts import comparison, mapping, paths
 from taoprofiles.profiles.store import Store
-from taoprofiles.rules.locations import in_profile
 from taoprofiles.runs import notify, resources
 from taoprofiles.runs.foreground import (
     COMMAND_NOT_FOUND,
@@ -75,6 +74,7 @@ class RunOptions:
     - ``notify``: who is told at the end, in place of the profile's ``notify``: see ``notify.choose_targets``
     - ``image``: run a container of this image without the launcher; ``terminal``: with a terminal in it. None is the
       profile's image, unless the command is a launcher; NO_IMAGE a command of this machine
+    - ``on``: run it as a job of this cluster, "slurm" or "kubernetes"
     - ``waiting``: the requests ahead in the queue, whose GPUs are left to them; None for a run that does not wait
     - ``queued``: the hold of a detached run that has waited, and its descriptor; None for one without a record so far
     """
@@ -87,6 +87,7 @@ class RunOptions:
     release: str | None = None
     notify: Sequence[str] | None = None
     image: str | None = None
+    on: str | None = None
     terminal: bool = False
     waiting: Sequence[Request] | None = None
     queued: tuple[Hold, int] | None = None
@@ -98,15 +99,21 @@ class RunOptions:
             image = renderer.image(command)
         return replace(self, image=image, gpus=renderer.gpus if self.gpus is None and not self.shared else self.gpus)
 
+    @property
+    def own_gpus(self) -> str | None:
+        """Return ``gpus`` as far as they are this machine's: a cluster chooses its own."""
+        return self.gpus if self.on is None else None
+
     def validate(self) -> None:
         """Raise UsageError for options that exclude each other."""
-        if self.shared and self.image is not None:
+        if self.shared and (self.image is not None or self.on is not None):
+            option = "--image" if self.on is None else "--on"
             raise UsageError(
-                "--image cannot be combined with --shared: without the launcher nothing reads the shared file"
+                f"{option} cannot be combined with --shared: without the launcher nothing reads the shared file"
             )
         if self.shared and self.gpus not in (None, "all"):
             raise UsageError("--gpus cannot be combined with --shared: it needs the run's own mounts file")
-        if self.gpus == "none" and self.image is None:
+        if self.gpus == "none" and self.image is None and self.on is None:
             raise UsageError("--gpus none needs --image: the launcher gives its container every GPU")
 
 
@@ -118,6 +125,7 @@ class Run:
     - ``rendered``: the profile's mapping; ``wanted``: what the containers are to get; with the run tag if isolated
     - ``environ``: the environment of the command; ``argv``: ``docker run`` in place of the command, if not None
     - ``notes``: warnings for the user
+    - ``job_text``, ``job_secrets``: what the client of a cluster gets: a script or manifest, and the secrets' values
     - ``log``: where the output of a detached run goes; ``started`` is called when the command has been started
     - ``was_queued``: its id is known already, so that its end is recorded even if its command cannot be started
     """
@@ -129,6 +137,8 @@ class Run:
         self.rendered = self.wanted = renderer.mapping()
         self.environ = {**context.environ, **self.variables, PROFILE_VARIABLE: hold.profile or ""}
         self.argv: list[str] | None = None
+        self.job_text = ""
+        self.job_secrets: dict[str, str] = {}
         self.notes: list[str] = []
         self.on_start = renderer.hook("on_start")
         self.log: RunLog | None = None
@@ -170,14 +180,14 @@ class Run:
         except BaseException as error:  # such as an exception of ``say``
             if self.was_queued:
                 raise  # ``detach`` records its end
-            self._release_liveness()  # or the hold would live as long as this process
+            self.release_liveness()  # or the hold would live as long as this process
             if isinstance(error, CommandError):
                 self.discard()
             raise
 
     def discard(self) -> None:
         """Delete the hold of work that has not started. Raises nothing: what stays, the next command ends."""
-        self._release_liveness()
+        self.release_liveness()
         with suppress(TaoprofError), Lock(self.context.lock):
             HoldRecords(self.context).delete(self.hold.id)
 
@@ -199,12 +209,12 @@ class Run:
         try:
             # Under the lock: a command that finds the hold without a process would record an end of unknown status.
             with Lock(self.context.lock):
-                self._release_liveness()
+                self.release_liveness()
                 is_over = self._end_hold(status, running)
         except TaoprofError as error:  # a full disk must not hide how the training ended
             self._say(f"warning: the end of the run could not be recorded: {error.message}")
         finally:
-            self._release_liveness()
+            self.release_liveness()
         if self._sender is not None:
             self._wait_for(self._sender)
         if is_over and self.log is not None:
@@ -232,7 +242,7 @@ class Run:
         self._sender = HoldRecords(self.context).end(self.hold, attended=True)
         return True
 
-    def _release_liveness(self) -> None:
+    def release_liveness(self) -> None:
         """Close the descriptor that keeps the hold alive; the command may have inherited it."""
         if self.liveness_fd >= 0:
             os.close(self.liveness_fd)
@@ -375,40 +385,28 @@ def prepare(
     if kind == "run":
         options = options.for_command(renderer, command)
     options.validate()
-    variables, rendered = renderer.variables(), renderer.mapping()
-    preflight.require_answer(rendered)
-    if options.image is None:
-        missing_folders = preflight.check_mapping(
-            context, rendered, name=name, mkdir=options.mkdir, check=options.check,
-            doing=kind if kind != "notebook" else "kernel" if run_type is Run else "use",
-            command=command if kind == "run" else [], variables=variables,
-        )  # fmt: skip
-    else:
-        from taoprofiles.rules import direct  # only for --image
-
-        start = direct.from_mapping(
-            rendered, in_profile(rendered), Host(context.environ, context.folder), container_words(command), renderer,
-            image=options.image, gpus=options.gpus,
-        )  # fmt: skip
-        missing_folders = preflight.check_direct_run(
-            context, start, name=name, mkdir=options.mkdir, check=options.check, variables=variables
-        )
+    doing = kind if kind != "notebook" else "kernel" if run_type is Run else "use"
+    missing_folders = _check(context, name, command, renderer, options, doing=doing)
     wanted = options.notify if kind == "run" else [notify.NONE]
     targets, untold = notify.choose_targets(renderer, wanted, context.environ)
-    hold = _new_run_hold(context, kind, command, renderer, profile=name, reason=reason, shared=options.shared)
+    hold = _new_run_hold(context, kind, command, renderer, profile=name, reason=reason, options=options)
     run = run_type(context, hold, renderer)
-    if options.image is not None:  # first, so that nothing is done if it is refused
-        _use_docker(run, renderer, command, options)
+    _prepare_command(run, renderer, command, options)  # first, so that nothing is done if it is refused
+    if options.on is not None or any(record.cluster for record in HoldRecords(context).all({})):
+        from taoprofiles.runs import cluster
+
+        cluster.refresh_writers(context, hold)
+    own_gpus = options.own_gpus
     # Before the lock: without persistence mode the driver takes seconds.
-    in_use = [] if options.gpus is None else HoldRecords(context).all({})
-    known_gpus = resources.ask_driver(context.environ, options.gpus, in_use)
+    in_use = [] if own_gpus is None else HoldRecords(context).all({})
+    known_gpus = resources.ask_driver(context.environ, own_gpus, in_use)
     if options.waiting is None:  # else ``get_request`` has done it, and a driver may respond again
-        resources.require_gpus(options.gpus, known_gpus)
+        resources.require_gpus(own_gpus, known_gpus)
     with Lock(context.lock, timeout):
-        others = is_count(options.gpus)
+        others = is_count(own_gpus)
         active = find_active_holds(context, files.read_mapping_file(context), may_write=True, others=others)
         warnings = resources.reserve(
-            hold, active, options.gpus, known_gpus, waiting=options.waiting or (), allow_overlap=options.allow_overlap
+            hold, active, own_gpus, known_gpus, waiting=options.waiting or (), allow_overlap=options.allow_overlap
         )
         with preflight.make_folders(missing_folders):
             records = HoldRecords(context)
@@ -421,10 +419,8 @@ def prepare(
                 run.notes = [f"warning: {warning}" for warning in (*untold, *active.unchecked, *warnings)]
                 if options.shared and store.source(name) != source:
                     raise TaoprofError(f"profile '{name}' was changed at this moment", hint="run the command again")
-                if options.image is not None:
-                    _use_docker(run, renderer, command, options)
-                else:
-                    run.notes += preflight.explain_read_only(renderer, rendered)
+                if not _prepare_command(run, renderer, command, options):
+                    run.notes += preflight.explain_read_only(renderer, run.rendered)
                     _give_mapping(run, records, options)
             except BaseException:
                 undo()
@@ -457,6 +453,25 @@ def _record(
     return liveness_fd, requeue
 
 
+def _check(
+    context: Context, name: str, command: list[str], renderer: Renderer, options: RunOptions, *, doing: str = "run"
+) -> list[str]:
+    """Refuse what would certainly fail, and return the missing folders."""
+    if options.on == "kubernetes":
+        return []  # the folders are not this machine's
+    rendered = renderer.mapping()
+    preflight.require_answer(rendered)
+    if options.image is None and options.on is None:
+        return preflight.check_mapping(
+            context, rendered, name=name, mkdir=options.mkdir, check=options.check, doing=doing,
+            command=command if doing == "run" else [], variables=renderer.variables(),
+        )  # fmt: skip
+    return preflight.check_direct_run(
+        context, renderer, command, name=name, image=options.image, gpus=options.gpus, mkdir=options.mkdir,
+        check=options.check,
+    )  # fmt: skip
+
+
 def get_request(context: Context, name: str, command: list[str], options: RunOptions) -> Request:
     """Return what a run will need, for the queue.
 
@@ -467,20 +482,16 @@ def get_request(context: Context, name: str, command: list[str], options: RunOpt
     notify.choose_targets(renderer, options.notify, context.environ)  # before anybody waits
     options = options.for_command(renderer, command)
     options.validate()
-    variables, rendered = renderer.variables(), renderer.mapping()
-    preflight.require_answer(rendered)
-    preflight.check_mapping(
-        context, rendered, name=name, mkdir=options.mkdir, check=options.check, doing="run",
-        command=[] if options.image is not None else command, variables=variables,
-    )  # fmt: skip
-    path = {**context.environ, **variables}.get("PATH", os.defpath)
-    if options.image is None and not os.path.dirname(command[0]) and shutil.which(command[0], path=path) is None:
+    _check(context, name, command, renderer, options)
+    path = {**context.environ, **renderer.variables()}.get("PATH", os.defpath)
+    is_here = options.image is None and options.on is None
+    if is_here and not os.path.dirname(command[0]) and shutil.which(command[0], path=path) is None:
         message, hint = explain_not_found(command, path)
         raise CommandError(message, COMMAND_NOT_FOUND, hint)
-    hold = _new_run_hold(context, "run", command, renderer, profile=name, reason="", shared=options.shared)
-    wanted = None if options.gpus is None else parse_gpus(options.gpus)
-    gpus = resources.ask_driver(context.environ, options.gpus, [])
-    resources.require_gpus(options.gpus, gpus)
+    hold = _new_run_hold(context, "run", command, renderer, profile=name, reason="", options=options)
+    wanted = None if options.own_gpus is None else parse_gpus(options.own_gpus)
+    gpus = resources.ask_driver(context.environ, options.own_gpus, [])
+    resources.require_gpus(options.own_gpus, gpus)
     if isinstance(wanted, list):
         wanted = to_indices(wanted, gpus)
     return Request(
@@ -489,8 +500,9 @@ def get_request(context: Context, name: str, command: list[str], options: RunOpt
 
 
 def _new_run_hold(
-    context: Context, kind: str, command: list[str], renderer: Renderer, *, profile: str, reason: str, shared: bool
-) -> Hold:
+    context: Context, kind: str, command: list[str], renderer: Renderer, *, profile: str, reason: str,
+    options: RunOptions,
+) -> Hold:  # fmt: skip
     """Return the hold of this process for a run; its secrets are masked."""
     variables, rendered, pid = renderer.variables(), renderer.mapping(), os.getpid()
     mounts = mapping.mounted(rendered)
@@ -499,23 +511,35 @@ def _new_run_hold(
         kind,
         profile=profile,
         reason=reason,
-        shared=shared,
+        shared=options.shared,
         folder=context.folder,
         since=time.time(),
         pid=pid,
         start=processes.start_time(pid) or 0,
         command=mask_command(command, [value for _, value in renderer.secret_values()]),
-        engine=Engine(context.environ).address,
+        engine=Engine(context.environ).address if options.on is None else None,
+        cluster=options.on,
         digest=mapping.digest(mapping.to_bytes(rendered)),
         mounts=[list(pair) for pair in mounts.items()],
         results=paths.host_paths(paths.results_folders(command, variables), mounts) if kind == "run" else [],
-        gpus=_visible_in_container(rendered) if kind == "run" else None,
+        gpus=_visible_in_container(rendered) if kind == "run" and options.on is None else None,
     )
 
 
 def _visible_in_container(rendered: Mapping[str, Any]) -> list[str] | None:
     """Return the GPUs that the profile's own CUDA_VISIBLE_DEVICES leaves to the container."""
     return visible_devices({item["variable"]: str(item["value"]) for item in rendered.get("Envs", [])}) or None
+
+
+def _prepare_command(run: Run, renderer: Renderer, command: list[str], options: RunOptions) -> bool:
+    """Prepare a run that needs no launcher, if it is one: without its id to check it, and with it."""
+    if options.on is not None:
+        from taoprofiles.runs import cluster
+
+        cluster.plan_job(run, renderer, command, options)
+    elif options.image is not None:
+        _use_docker(run, renderer, command, options)
+    return options.on is not None or options.image is not None
 
 
 def _give_mapping(run: Run, records: HoldRecords, options: RunOptions) -> None:

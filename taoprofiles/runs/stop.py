@@ -10,6 +10,7 @@ from taoprofiles.errors import NotFoundError, TaoprofError, UsageError
 from taoprofiles.holds.hold import RUN_VARIABLE, Hold
 from taoprofiles.holds.liveness import ActiveHolds
 from taoprofiles.holds.manage import active_holds
+from taoprofiles.runs import cluster
 from taoprofiles.runs.lookup import match_id
 from taoprofiles.storage.paths import Context
 from taoprofiles.system import processes
@@ -20,9 +21,12 @@ def stop(context: Context, hold_id: str) -> Hold:
     """Stop the container of a run, or its processes if it has none; then its hold ends by itself.
 
     Of a notebook, only what its cells started is stopped, not the kernel. Raises what ``find_stoppable`` does, and
-    TaoprofError if the engine refuses.
+    TaoprofError if the engine refuses, ClusterError if a cluster does.
     """
     hold = find_stoppable(context, active_holds(context), hold_id)
+    if hold.cluster is not None:
+        cluster.cancel(context, hold)
+        return hold
     if hold.container:
         try:
             if not Engine(context.environ, address=hold.engine).stop(hold.container):
@@ -49,10 +53,15 @@ def find_stoppable(context: Context, active: ActiveHolds, hold_id: str) -> Hold:
     """
     candidates = [hold for hold in active.holds if hold.kind == "run" or hold_id != "-"]
     hold = active.find(hold_id) or match_id(candidates, hold_id)
+    if hold.cluster is not None:
+        cluster.refresh(context, [hold])
+        if hold.ended is not None:
+            active.holds.remove(hold)
+            return find_stoppable(context, active, hold_id)
     hold_id = hold.id
     if hold.kind == "manual":
         raise UsageError(f"'{hold_id}' is a manual hold without a command", hint=f"'taoprof release {hold_id}'")
-    if hold.host_id != processes.host_id():
+    if hold.cluster is None and hold.host_id != processes.host_id():
         raise UsageError(f"'{hold_id}' runs on {hold.host}: stop it there")
     if hold.kind == "notebook" and not (hold.container or _processes(context, hold)):
         raise UsageError(f"notebook '{hold.reason}' has no running task", hint="shut its kernel down in Jupyter")

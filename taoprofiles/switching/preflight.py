@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from taoprofiles.profiles.rendering import Renderer
-    from taoprofiles.rules.direct import DirectStart
     from taoprofiles.storage.paths import Context
 
 
@@ -93,14 +92,28 @@ def explain_read_only(renderer: Renderer, mapping: Mapping[str, Any]) -> list[st
 
 
 def check_direct_run(
-    context: Context, start: DirectStart, *, name: str, mkdir: bool, check: bool, variables: Mapping[str, str]
+    context: Context,
+    renderer: Renderer,
+    command: Sequence[str],
+    *,
+    name: str,
+    image: str | None,
+    gpus: str | None,
+    mkdir: bool,
+    check: bool,
 ) -> list[str]:
-    """Do what ``check_mapping`` does for a run without the launcher: everything that ``taoprof check`` looks at."""
-    from taoprofiles.rules import direct  # not for 'use'
+    """Do what ``check_mapping`` does for a run without the launcher: everything that ``taoprof check`` looks at.
+
+    ``image`` and ``gpus`` are those of the command line.
+    """
+    from taoprofiles.launcher.argv import container_words  # not for 'use', nor the two below
+    from taoprofiles.rules import direct
     from taoprofiles.rules.command_paths import CommandContext
 
+    rendered, words, host = renderer.mapping(), container_words(list(command)), Host(context.environ, context.folder)
+    start = direct.from_mapping(rendered, in_profile(rendered), host, words, renderer, image=image, gpus=gpus)
     prefix = ["taoprof", "run", name, "--image", start.image, "--"]
-    command_context = CommandContext({}, variables, context.environ, profile=name, prefix=prefix)
+    command_context = CommandContext({}, renderer.variables(), context.environ, profile=name, prefix=prefix)
     errors, folders = _errors_and_folders(direct.check(context, start, command_context), mkdir=mkdir)
     if check and errors:
         listed = [mount.entry for mount in start.mounts]

@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from taoprofiles.errors import reason_of
+from taoprofiles.storage import files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,33 +20,46 @@ _LIMIT = 4 << 20
 
 
 class CompletedCommand(NamedTuple):
-    """The result of a program; ``problem`` is "" if it ended by itself, whatever its exit ``status``."""
+    """The result of a program; ``problem`` is "" if it ended by itself, whatever its exit ``status``.
+
+    ``is_missing``: it could not be started.
+    """
 
     status: int
     out: str
     err: str
     problem: str = ""
+    is_missing: bool = False
 
 
-def run_bounded(command: Sequence[str], environ: Mapping[str, str], seconds: float) -> CompletedCommand:
-    """Run a program without input, for at most ``seconds``. Never raises.
+def run_bounded(
+    command: Sequence[str], environ: Mapping[str, str], seconds: float, *, stdin: bytes = b""
+) -> CompletedCommand:
+    """Run a program, whose whole input is ``stdin``, for at most ``seconds``. Never raises.
 
     subprocess's own timeout waits until the pipe is closed, which a child of the program may keep for ever; here the
     whole session is killed and no pipe is waited for.
     """
+    source = -1
     try:
+        if stdin:  # a file in memory: no pipe that has to be written while another one is read
+            source = os.memfd_create("stdin")
+            files.write_all(source, stdin, 0)
         process = subprocess.Popen(  # noqa: S603
             list(command),
             env=dict(environ),
-            stdin=subprocess.DEVNULL,
+            stdin=source if stdin else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
     except OSError as error:
-        return CompletedCommand(-1, "", "", f"it cannot be started: {reason_of(error)}")
+        return CompletedCommand(-1, "", "", f"it cannot be started: {reason_of(error)}", is_missing=True)
     except ValueError:  # a NUL in a path or a variable
-        return CompletedCommand(-1, "", "", "it cannot be started: no such name")
+        return CompletedCommand(-1, "", "", "it cannot be started: no such name", is_missing=True)
+    finally:
+        if source >= 0:
+            os.close(source)
     with process:
         output, problem = _read(process, seconds)
         if problem:

@@ -47,7 +47,7 @@ DATA = {
     },
     "show": {
         *("name", "path", "description", "extends", "layout", "project_dir", "variables", "mounts", "env", "docker"),
-        *("gpus", "images", "origins", "project", *ACTIONS),
+        *("gpus", "images", "origins", "project", "slurm", "kubernetes", *ACTIONS),
     },
     "check": {
         *("name", "path", "launcher", "reads", "refusal", "container", "lost_in_ci", "findings", "counts", "fixed"),

@@ -29,6 +29,8 @@ from tests.support.generated_profiles import AROUND, moderate, valid_profiles, v
 from tests.support.home import ALL, find_command
 
 IMAGE = "nvcr.io/nvidia/tao/tao-toolkit:6.26.3-pyt"
+_MAJOR, _NEWEST = map(int, kubernetes_validate.latest_version().split(".")[:2])
+KUBERNETES_VERSIONS = [f"{_MAJOR}.{_NEWEST - age}" for age in range(3)]
 SECRET = "s3cr3t, $(HOME) 'x' \"y\" \\ "
 gpus = st.one_of(st.just("all"), st.integers(1, 8), st.lists(st.sampled_from("01234567"), max_size=3, unique=True))
 words = st.one_of(value_text, st.sampled_from(["-k", "--api_key", "$NGC", "${KEY}", "$KEY", "a=$KEY", f"x={SECRET}"]))
@@ -174,7 +176,7 @@ def test_kubernetes(case: Case) -> None:
     plan = case.plan
     rendered = written("kubernetes", case)
     document = yaml.safe_load(rendered.text)
-    for version in ("1.31", kubernetes_validate.latest_version()):
+    for version in KUBERNETES_VERSIONS:
         kubernetes_validate.validate(document, version, strict=True)
     pod = document["spec"]["template"]["spec"]
     (container,) = pod["containers"]
@@ -320,6 +322,60 @@ def test_a_pod_logs_in_to_nvidias_registry() -> None:
     other = RENDERERS["kubernetes"](plan_of(image="lab:5000/tao:1"))
     assert "imagePullSecrets" not in other.text
     assert not any("nvcr" in line for line in other.warnings)
+
+
+def test_claims_replace_the_nodes_folders() -> None:
+    settings = (
+        '[kubernetes]\nnamespace = "vision"\npull_secret = "ngc.login"\n[kubernetes.claims]\n'
+        '"/data" = "tao-data"\n"/results" = "tao.all/results/r 1"\n"/specs" = "tao.all/specs"\n'
+    )
+    mounts = "".join(mount(f"/h{path}", path) for path in ("/data", "/results", "/specs", "/models"))
+    document = yaml.safe_load(RENDERERS["kubernetes"](plan_of(mounts + settings)).text)
+    for version in KUBERNETES_VERSIONS:
+        kubernetes_validate.validate(document, version, strict=True)
+    assert document["metadata"]["namespace"] == "vision"
+    pod = document["spec"]["template"]["spec"]
+    assert pod["imagePullSecrets"] == [{"name": "ngc.login"}]
+    volumes = {item.pop("name"): item for item in pod["volumes"]}
+    assert len(volumes) == 3, "a claim is one volume, however many of its folders are mounted"
+    found = {
+        item["mountPath"]: (volumes[item["name"]], item.get("subPath")) for item in pod["containers"][0]["volumeMounts"]
+    }
+    assert found == {
+        "/data": ({"persistentVolumeClaim": {"claimName": "tao-data"}}, None),
+        "/results": ({"persistentVolumeClaim": {"claimName": "tao.all"}}, "results/r 1"),
+        "/specs": ({"persistentVolumeClaim": {"claimName": "tao.all"}}, "specs"),
+        "/models": ({"hostPath": {"path": "/h/models", "type": "Directory"}}, None),
+    }
+    with pytest.raises(CannotRenderError, match=r"kubernetes\.claims: no mount is on '/dat'"):
+        RENDERERS["kubernetes"](plan_of(mounts + '[kubernetes.claims]\n"/dat" = "tao-data"\n'))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[slurm]\npartition = "a b"\n',
+        '[slurm]\noptions = ["--mem=1G\\n#SBATCH --wrap=x"]\n',
+        '[slurm]\noptions = ["true"]\n',
+        '[kubernetes]\nnamespace = "A"\n',
+        '[kubernetes.claims]\n"/data" = "A/b"\n',
+    ],
+)
+def test_settings_of_a_cluster_are_checked(text: str) -> None:
+    with pytest.raises(InvalidProfileError):
+        plan_of(text)
+
+
+def test_the_script_has_the_settings_of_the_profile() -> None:
+    settings = '[slurm]\npartition = "a100"\naccount = "vision"\ntime = "1-12:00:00"\noptions = ["--mem=64G", "-c8"]\n'
+    rendered = RENDERERS["slurm"](plan_of(settings, image="/images/tao.sqsh", gpus=2))
+    assert rendered.text.splitlines()[:9] == [
+        "#!/bin/bash", "#SBATCH --job-name=taoprof-p", "#SBATCH --partition=a100", "#SBATCH --account=vision",
+        "#SBATCH --time=1-12:00:00", "#SBATCH --gpus-per-node=2", "#SBATCH --mem=64G", "#SBATCH -c8", "",
+    ]  # fmt: skip
+    assert not any("pulled" in line for line in rendered.warnings)
+    pulled = RENDERERS["slurm"](plan_of(image="nvcr.io/nvidia/tao:1"))
+    assert any("enroot import -o tao.sqsh 'docker://nvcr.io#nvidia/tao:1'" in line for line in pulled.warnings)
 
 
 @pytest.mark.parametrize("path", ["/a,b", "/a b", "/a\\b", "/a$b"])

@@ -1,4 +1,4 @@
-"""What ``render --to slurm`` writes, given to a real srun, as far as that goes without pyxis.
+"""What ``render --to slurm`` writes, run by a shell with a real srun, as far as that goes without pyxis.
 
 pyxis is what knows ``--container-…``; Debian has none. So a real srun refuses the line for just that, and without these
 options runs the rest: the environment, the secrets, the GPUs asked for, the words, the exit status.
@@ -6,13 +6,11 @@ options runs the rest: the environment, the secrets, the GPUs asked for, the wor
 
 from __future__ import annotations
 
-import os
 import subprocess
-from collections.abc import Iterator
 
 import pytest
 
-from tests.support.home import Home, find_command, require
+from tests.support.home import Home, find_command
 from tests.support.slurm import Cluster
 
 pytestmark = pytest.mark.slurm
@@ -34,23 +32,10 @@ before=0
 """
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    require(os.geteuid() == 0, "a Slurm of our own needs root")
-    for name in ("munged", "slurmctld", "slurmd", "srun", "sinfo"):
-        find_command(name)
-    made = Cluster()
-    try:
-        made.start()
-        yield made
-    finally:
-        made.end()
-
-
-def run(cluster: Cluster, text: str, before: str = WITHOUT, **environ: str) -> subprocess.CompletedProcess[str]:
-    around = {**cluster.environ, "SRUN": find_command("srun"), **environ}
+def run(slurm: Cluster, text: str, before: str = WITHOUT, **environ: str) -> subprocess.CompletedProcess[str]:
+    around = {**slurm.environ, "SRUN": find_command("srun"), **environ}
     return subprocess.run(
-        ["bash", "-c", before + text], env=around, cwd=cluster.folder, stdin=subprocess.DEVNULL, capture_output=True,
+        ["bash", "-c", before + text], env=around, cwd=slurm.folder, stdin=subprocess.DEVNULL, capture_output=True,
         text=True, timeout=60, check=False,
     )  # fmt: skip
 
@@ -68,21 +53,21 @@ def rendered(home: Home, *words: str) -> str:
     return done.stdout
 
 
-def test_srun_takes_all_but_the_containers_options(cluster: Cluster, home: Home) -> None:
+def test_srun_takes_all_but_the_containers_options(slurm: Cluster, home: Home) -> None:
     text = rendered(home, "--", "printenv", "SLURM_GPUS_ON_NODE")
-    done = run(cluster, text, before="", API_KEY="x")
+    done = run(slurm, text, before='srun() { "$SRUN" "$@"; }\n', API_KEY="x")
     assert done.returncode != 0
     assert "unrecognized option '--container-image=nvcr.io#nvidia/tao/tao-toolkit:6.26.3-pyt'" in done.stderr
-    done = run(cluster, text, API_KEY="x")
+    done = run(slurm, text, API_KEY="x")
     assert (done.returncode, done.stdout) == (0, "1\n"), "one GPU is requested where all cannot be"
 
 
-def test_the_task_gets_its_words_its_environment_and_its_secrets(cluster: Cluster, home: Home) -> None:
+def test_the_task_gets_its_words_its_environment_and_its_secrets(slurm: Cluster, home: Home) -> None:
     show = 'printf "%s\\0" "$@" "$A" "$HOME" "$API_KEY" "$SLURM_GPUS_ON_NODE"; exit 3'
     text = rendered(home, "--gpus", "2", "--", "sh", "-c", show, "x", HOSTILE, "-k", "$KEY", "")
-    done = run(cluster, text, KEY="the key", API_KEY="the token")
+    done = run(slurm, text, KEY="the key", API_KEY="the token")
     assert done.returncode == 3, done.stderr
     assert done.stdout.split("\0") == [HOSTILE, "-k", "the key", "", HOSTILE, "/nowhere", "the token", "2", ""]
-    done = run(cluster, text, API_KEY="the token")
+    done = run(slurm, text, API_KEY="the token")
     assert (done.returncode != 0, done.stdout) == (True, "")
     assert "KEY" in done.stderr, "without its secret the line is refused"

@@ -13,6 +13,7 @@ from taoprofiles.storage.paths import Context
 from tests.support.engine import Daemon, Engine, TrainingHome, answers
 from tests.support.home import find_command, require
 from tests.support.sandbox import FakeEngine, Sandbox
+from tests.support.slurm import Cluster
 from tests.support.systemd_machine import Machine
 from tests.support.systemd_owner import Owner
 
@@ -38,6 +39,19 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     finally:
         if daemon:
             daemon.end()
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[Cluster]:
+    require(os.geteuid() == 0, "a Slurm of our own needs root")
+    for name in ("munged", "slurmctld", "slurmd", "sbatch"):
+        find_command(name)
+    cluster = Cluster()
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.end()
 
 
 @pytest.fixture

@@ -42,8 +42,22 @@ PartitionName=all Nodes={host} Default=YES MaxTime=10 State=UP
 """
 
 
+PYXIS = """#!/bin/bash
+# In place of pyxis: says which of its options srun was given, and starts the task without a container.
+kept=()
+while [[ $1 == --* ]]; do
+    case $1 in
+        --container-* | --no-container-*) echo "pyxis: $1" ;;
+        *) kept+=("$1") ;;
+    esac
+    shift
+done
+exec SRUN "${kept[@]}" "$@"
+"""
+
+
 class Cluster:
-    """``folder`` has all of it; ``environ`` is what srun needs."""
+    """``folder`` has all of it; ``environ`` is what srun needs, with the stand-in for pyxis first on PATH."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="taoprofiles-slurm-"))  # short: a socket's path has 107 bytes
@@ -56,7 +70,11 @@ class Cluster:
             (self.folder / f"gpu{number}").touch()
         (self.folder / "gres.conf").write_text(f"Name=gpu File={self.folder}/gpu[0-1]\n")
         (self.folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
-        self.environ = {"PATH": os.environ["PATH"], "SLURM_CONF": str(config), "LANG": "C.UTF-8"}
+        srun = self.folder / "bin/srun"
+        srun.parent.mkdir()
+        srun.write_text(PYXIS.replace("SRUN", find_command("srun")))
+        srun.chmod(0o755)
+        self.environ = {"PATH": f"{srun.parent}:{os.environ['PATH']}", "SLURM_CONF": str(config), "LANG": "C.UTF-8"}
 
     def start(self) -> None:
         """Start the three daemons, and wait until the node takes jobs."""

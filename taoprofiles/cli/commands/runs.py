@@ -44,13 +44,14 @@ def run_command(context: Context, args: argparse.Namespace) -> Result:
         gpus=args.gpus,
         notify=args.notify,
         image=args.image,
+        on=args.on,
         terminal=sys.stdin.isatty() and sys.stdout.isatty() and not args.json and not args.detach,
     )
 
     if kernel.is_kernel(args.command, options) and not (args.json or args.detach):
         kernel.start(context, args.name, args.command, options)
 
-    if args.detach:
+    if args.detach and args.on is None:  # a job of a cluster goes on by itself
         return _detach(context, args, options)
 
     def attempt(waiting: Sequence[Request] | None = None) -> runs.Run:
@@ -61,6 +62,8 @@ def run_command(context: Context, args: argparse.Namespace) -> Result:
     else:
         request = runs.get_request(context, args.name, args.command, options)
         run = wait_until_free(context, request, attempt, seconds=args.wait, say=print_progress)
+    if args.on is not None:
+        return _submit(run)
     return _execute(run, args.command, as_json=args.json, fields=("container", "image", "gpus", "differences"))
 
 
@@ -89,6 +92,17 @@ def _detach(context: Context, args: argparse.Namespace, options: RunOptions) -> 
         messages.append("systemd may end the run when you log out; to prevent that: loginctl enable-linger")
     data = {"id": start.id, "name": args.name, "gpus": start.gpus, "unit": start.unit, "queued": bool(start.waiting)}
     return Result(data, [start.id], messages=messages)
+
+
+def _submit(run: Run) -> Result:
+    """Submit a prepared run to its cluster; the result is its id."""
+    from taoprofiles.runs import cluster
+
+    cluster.submit(run)
+    hold = run.hold
+    messages = [*run.notes, f"submitted: {hold.cluster} job {hold.job}. To follow it: taoprof logs -f {hold.id}"]
+    data = {"id": hold.id, "name": hold.profile, "cluster": hold.cluster, "job": hold.job, "image": hold.image}
+    return Result(data, [hold.id], messages=messages)
 
 
 def logs_command(context: Context, args: argparse.Namespace) -> Result:
@@ -159,6 +173,7 @@ def stop_command(context: Context, args: argparse.Namespace) -> Result:
     hold = stop(context, hold.id)
     signal = "SIGHUP" if hold.kind == "shell" else "SIGTERM"
     action = f"container {hold.container[:6]} stopped" if hold.container else f"sent {signal} to its processes"
+    action = f"{hold.cluster} job {hold.job} cancelled" if hold.cluster else action
     return Result({"id": hold.id, "container": hold.container}, [f"{hold.kind} {hold.id}: {action}"])
 
 

@@ -1,0 +1,64 @@
+"""What is common to the clients of clusters: one bounded call of a client's command, and the state of a job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from taoprofiles.errors import TaoprofError
+from taoprofiles.system.commands import CompletedCommand, run_bounded
+
+TIMEOUT = 10.0
+"""Seconds that a client gets to answer a question."""
+
+SUBMIT_TIMEOUT = 60.0
+"""Seconds that a client gets to submit a job."""
+
+_UNDECIDED = ("timed out", "timeout", "deadline exceeded", "connection reset", "unexpected eof", "broken pipe")
+"""In the messages of a client that does not know either whether the cluster did what it was asked to do."""
+
+
+class Job(NamedTuple):
+    """A job of a cluster.
+
+    - ``phase``: "pending", "bound" (its task may be running) or "over"
+    - ``state``: in the words of the cluster; ``status``: the exit status, None if it is unknown or not over
+    - ``node``: where it runs, "" if that is not decided
+    """
+
+    id: str
+    phase: str
+    state: str
+    status: int | None = None
+    node: str = ""
+
+
+class ClusterError(TaoprofError):
+    """A cluster cannot be asked, or refuses; the client's own words are in ``problems``.
+
+    ``is_missing``: there is no such client. ``is_undecided``: the client did not finish or lost the connection, so the
+    cluster may have done what it was asked to do.
+    """
+
+    code = "cluster"
+    status = 10
+    is_missing = False
+    is_undecided = False
+
+
+def run_client(
+    command: Sequence[str], environ: Mapping[str, str], seconds: float, *, stdin: bytes = b""
+) -> CompletedCommand:
+    """Run a command of a cluster's client for at most ``seconds``. Raises ClusterError unless it exits with 0."""
+    done = run_bounded(command, environ, seconds, stdin=stdin)
+    if done.problem:
+        error = ClusterError(f"'{command[0]}', the cluster's own command, failed: {done.problem}")
+        error.is_missing, error.is_undecided = done.is_missing, not done.is_missing
+        error.hint = f"to see whether this machine can use the cluster: {command[0]} --version"
+        raise error
+    if done.status != 0:
+        lines = [line.strip() for line in done.err.splitlines() if line.strip()]
+        error = ClusterError(f"'{command[0]}' failed with exit status {done.status}", problems=lines[-10:])
+        error.is_undecided = any(words in done.err.lower() for words in _UNDECIDED)
+        raise error
+    return done
