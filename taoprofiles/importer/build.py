@@ -94,7 +94,10 @@ def may_write(result: ImportResult) -> list[str]:
     """Return the lines that are not followed and may write the mounts file, of code that is not known to write it."""
     if not result.may_write:
         return []
-    return [*result.notes, *_not_followed(result.not_followed), *result.calls[:_SHOWN]]
+    lines = [*result.notes, *_not_followed(result.not_followed), *result.calls[:_SHOWN]]
+    if not lines and result.naming_line is not None:  # as in a branch for a variable that is not set
+        lines = [f"{result.naming_line}: names a mounts file, but nothing is known to be written there"]
+    return lines
 
 
 def build(context: Context, result: ImportResult, *, name: str, where: str) -> tuple[Profile, list[str]]:

@@ -57,10 +57,10 @@ class ImportResult:
     - ``not_followed``, ``calls``: the statements and the calls that are not followed, each with its location;
       ``top_level_not_followed``: the statements of these that are not in a function
     - ``notes``: other remarks
-    - ``may_write``: false if nothing can write a mounts file
+    - ``may_write``: false if nothing can write a mounts file; ``naming_line`` is where a line names one first
     """
 
-    def __init__(self, state: State, *, names_mounts_file: bool) -> None:
+    def __init__(self, state: State, naming_line: SourceLocation | None) -> None:
         self._state = state
         written = _mounts_file(state)
         self.mapping: Any = None if written is None else written.value
@@ -82,7 +82,8 @@ class ImportResult:
             text for location, text in statements.items() if location not in state.in_functions
         ]
         self.calls = [f"{location}: {text}" for location, text in state.calls.items()]
-        self.may_write = names_mounts_file or bool(self.calls) or state.has_unknown_names
+        self.naming_line = naming_line
+        self.may_write = naming_line is not None or bool(self.calls) or state.has_unknown_names
         if written is not None and written.path.rpartition("/")[0] != state.context.home.rstrip("/"):
             self.notes.append(f"{written.location}: {_elsewhere(written.path)}")
         self.questions = self._find_questions()
@@ -238,4 +239,8 @@ def evaluate_cells(
             read_compose(evaluator, cell.source, folder)
         else:
             evaluator.run_cell(cell)
-    return ImportResult(state, names_mounts_file=any(names_mounts_file(cell.source) for cell in code))
+    lines = ((cell.number, enumerate(cell.source.splitlines(), 1)) for cell in code)
+    naming = (
+        SourceLocation(cell, number) for cell, texts in lines for number, text in texts if names_mounts_file(text)
+    )
+    return ImportResult(state, next(naming, None))

@@ -301,6 +301,10 @@ def test_no_folder_is_created_of_a_text_that_is_not_a_path(home: Home, source: s
         (["class K:\n    def go(self): open('.tao_mounts.json', 'w')\nK().go()"], "'class K'"),
         (["import os\nif os.path.exists('/x'):\n    open(os.path.expanduser('~/.tao_mounts.json'), 'w')"], "'if'"),
         (["open('/root/.tao_mounts.json', 'a').write('{}')"], "mode 'a' adds to what the file holds"),
+        (
+            ["import os\nif os.environ.get('X'):\n    open('.tao_mounts.json', 'w').write('{}')"],
+            "cell 1, line 3: names a",
+        ),
     ],
 )
 def test_a_mapping_that_is_not_known_is_named_with_its_line(home: Home, sources: list[str], line: str) -> None:
@@ -314,6 +318,9 @@ def test_a_mapping_that_is_not_known_is_named_with_its_line(home: Home, sources:
 @pytest.mark.parametrize(
     ("name", "content", "status", "words"),
     [
+        ("x.env", "A=1\n", 2, "is not a notebook, a Python script, a mounts file or a profile"),
+        ("p.toml", "[docker]\n", 3, "layout: missing"),
+        ("profile", "[docker]\n", 3, "layout: missing"),
         (".env", "A=b\n", 2, "is not a notebook, a Python script, a mounts file or a profile"),
         ("spec.yaml", "a: b\n", 2, "is not a notebook"),
         ("notes.txt", "hello", 2, "is not a notebook"),

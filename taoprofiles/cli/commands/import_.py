@@ -22,7 +22,7 @@ from taoprofiles.importer.containers import COMPOSE_FILES
 from taoprofiles.importer.state import doubt, is_placeholder
 from taoprofiles.masking import printable
 from taoprofiles.profiles import convert, kernels, manage
-from taoprofiles.profiles.model import ACTIONS, template, to_toml
+from taoprofiles.profiles.model import ACTIONS, Profile, template, to_toml
 from taoprofiles.profiles.rendering import NOT_WRITTEN, Renderer
 from taoprofiles.profiles.store import Store, check_name
 from taoprofiles.storage import files
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from taoprofiles.importer.result import ImportResult, Question
-    from taoprofiles.profiles.model import Profile
     from taoprofiles.storage.paths import Context
 
 INCOMPLETE = 3
@@ -117,10 +116,11 @@ def _import(context: Context, args: argparse.Namespace) -> Result:
 def _import_document(context: Context, args: argparse.Namespace, name: str, content: bytes) -> list[str]:
     """Import a mounts file or a profile, and return messages about it."""
     messages: list[str] = []
-    if content.lstrip()[:1] in (b"{", b"["):
+    is_profile = _is_profile(content)
+    if content.lstrip()[:1] in (b"{", b"[") and not is_profile:
         profile, messages = convert.from_mounts_file(context, content, name=name, where=args.file)
         content = to_toml(profile).encode()
-    elif not args.file.endswith(".toml") and not _is_toml(content):
+    elif not args.file.endswith(".toml") and not is_profile:
         hint = "run what writes ~/.tao_mounts.json once, then: taoprof import --name NAME"
         raise UsageError(f"'{args.file}' is not a notebook, a Python script, a mounts file or a profile", hint=hint)
     try:
@@ -177,12 +177,12 @@ def _missing(context: Context, name: str, summary: dict[str, Any], *, switch: bo
     return [*messages, *missing_folders(context, name, folders, switch=switch)]
 
 
-def _is_toml(content: bytes) -> bool:
+def _is_profile(content: bytes) -> bool:
+    """Check whether the content is TOML with a key of a profile: 'A=1' in another file is TOML too."""
     try:
-        tomllib.loads(content.decode())
+        return not {"schema", *Profile.model_fields}.isdisjoint(tomllib.loads(content.decode()))
     except (ValueError, RecursionError):  # UnicodeDecodeError and TOMLDecodeError are ValueErrors
         return False
-    return True
 
 
 def _setting(text: str) -> tuple[str, str]:
