@@ -166,11 +166,11 @@ def test_the_prompt_of_a_shell_starts_no_process(used: Home, shell: str) -> None
     words = [program, *SHELLS[shell], "-c", code]
     words = [find_command("strace"), "-f", "-qq", "-e", "trace=process", "-o", str(trace), *words]
 
-    def prompt(**environ: str) -> tuple[str, bool]:
+    def prompt(folder: Path = used.root, **environ: str) -> tuple[str, bool]:
         done = subprocess.run(
             words,
             env={**used.environ, "PATH": path, **environ},
-            cwd=used.root,
+            cwd=folder,
             capture_output=True,
             text=True,
             timeout=60,
@@ -199,6 +199,18 @@ def test_the_prompt_of_a_shell_starts_no_process(used: Home, shell: str) -> None
     used.run("set", "a", "container.env.MORE=1", check=True)
     assert prompt() == ("child~", True), "of the profile that it extends"
     assert prompt() == ("child~", False)
+    used.run("use", "b", check=True)
+    project = used.root / "it's"
+    (project / "below").mkdir(parents=True)
+    assert prompt(project / "below") == ("b", False)
+    (project / ".taoprof.toml").write_text('layout = "custom"\n')
+    assert prompt(project / "below") == ("b!", False), "the project's profile is another one"
+    used.run("trust", "--yes", "--name", "project", check=True, cwd=project)
+    used.run("use", check=True, cwd=project)
+    assert prompt(project / "below") == ("project", False)
+    used.profile("child", 'extends = "project"\n')
+    used.run("use", "child", check=True)
+    assert prompt(project) == ("child", False)
     used.run("use", "b", check=True)
     (used.profiles / "b.toml").write_bytes((used.profiles / "b.toml").read_bytes() + b"\0x")
     assert prompt() == ("b~", True), "what is no profile any more"

@@ -43,6 +43,7 @@ def init_command(context: Context, args: argparse.Namespace) -> Result:
         "@CACHE@": context.current_cache,
         "@MAPPING@": context.mapping_file,
         "@HOLDS@": context.holds,
+        "@HOME@": context.home,
         "@FORMAT@": current_cache.FORMAT.decode(),
         "@USER@": os.fsdecode(current_cache.user_key(context)),
     }
