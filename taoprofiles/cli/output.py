@@ -222,11 +222,11 @@ def change_lines(changes: Sequence[Difference], *, reveal: bool) -> list[str]:
 
 def hold_rows(holds: Sequence[Hold], *, own: str = "") -> list[tuple[str, ...]]:
     """Return holds and runs as the rows of a table, heading included; ``own`` is the id of this notebook's hold."""
-    from taoprofiles.holds.hold import format_age
+    from taoprofiles.holds.hold import AGENT, format_age
 
     rows: list[tuple[str, ...]] = [("HOLD", "PROFILE", "KIND", "PHASE", "AGE", "PID", "CONTAINER", "FILE", "WHAT")]
     for hold in holds:
-        file = "own" if not hold.shared else "released" if hold.released else "shared"
+        file = "-" if hold.kind == AGENT else "own" if not hold.shared else "released" if hold.released else "shared"
         container, pid = hold.container[:6] if hold.container else "-", str(hold.pid or "-")
         if hold.cluster is not None:
             container, file = f"{hold.cluster} {hold.job or '?'}", "-"

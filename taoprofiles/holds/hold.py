@@ -20,13 +20,17 @@ OWN_KINDS = ("run", "shell", "notebook")
 QUEUED = "queued"
 """The phase of a detached run that waits in the queue."""
 
-KINDS = (*OWN_KINDS, "manual", "found")
+AGENT = "agent"
+"""The kind of a container that NVIDIA's agents or tools started: it needs no mapping, and is never stopped here."""
+
+KINDS = (*OWN_KINDS, "manual", "found", AGENT)
 
 
 class Hold:
     """One hold; fields that are not given have their defaults.
 
-    - ``id``: five letters; ``kind``: run, shell, notebook, manual, or found (work that taoprofiles did not start)
+    - ``id``: five letters; ``kind``: run, shell, notebook, manual, found (work that taoprofiles did not start) or agent
+      (a container of NVIDIA's agents; ``reason`` is the id of its job)
     - ``phase``: "pending" until the container exists, then "bound"; "queued" for a detached run that waits for what it
       needs, and holds nothing yet
     - ``profile``, ``digest``: the profile's name and the digest of the mapping that the work needs (``mapping.digest``)
@@ -107,7 +111,8 @@ class Hold:
             f"on {self.host}" if is_remote and not self.cluster else "",
             f"container {self.container[:6]}" if self.container else "",
         ]
-        parts += ["" if self.kind == "manual" else self.phase, f"hold {self.id}"]
+        parts += [f"job {self.reason}" if self.kind == AGENT else "" if self.kind == "manual" else self.phase]
+        parts.append(f"{'agent' if self.kind == AGENT else 'hold'} {self.id}")
         return f"{self.title()}   " + ", ".join(part for part in parts if part)
 
     def title(self) -> str:

@@ -16,18 +16,27 @@ from typing import Any, NamedTuple
 
 from taoprofiles.errors import InvalidStateError, TaoprofError
 from taoprofiles.holds import notifications
-from taoprofiles.holds.hold import OWN_KINDS, QUEUED, RUN_VARIABLE, Hold, new_hold
+from taoprofiles.holds.hold import AGENT, OWN_KINDS, QUEUED, RUN_VARIABLE, Hold, new_hold
 from taoprofiles.holds.logs import RunLog
 from taoprofiles.holds.records import HoldRecords, seconds_unchanged
 from taoprofiles.launcher.argv import parse_launcher_argv
 from taoprofiles.launcher.host import find_mounts_file, runs_without_docker
 from taoprofiles.launcher.images import is_tao_image
 from taoprofiles.masking import mask_command
-from taoprofiles.mounts import mapping
+from taoprofiles.mounts import mapping, paths
 from taoprofiles.storage.journal import Entry, History
 from taoprofiles.storage.paths import Context
 from taoprofiles.system import filesystem, processes
-from taoprofiles.system.engine import PROFILE_LABEL, RUN_LABEL, STATE_LABEL, TIMEOUT, Engine, EngineError
+from taoprofiles.system.engine import (
+    AGENT_LABELS,
+    AGENT_RESULTS,
+    PROFILE_LABEL,
+    RUN_LABEL,
+    STATE_LABEL,
+    TIMEOUT,
+    Engine,
+    EngineError,
+)
 from taoprofiles.system.processes import Process
 
 LEASE = 120.0
@@ -148,6 +157,9 @@ class _Search:
         with_container: set[str] = set()
         containers: list[Hold] = []
         for container in self._engine.running():
+            if job := _agent_job(container):
+                self._add_agent(container, job, others=others)
+                continue
             owner = self._owner(container, runs)
             if isinstance(owner, Hold):
                 with_container.add(owner.id)
@@ -239,6 +251,28 @@ class _Search:
             since = container["Created"] or time.time()
             other = Hold(kind="found", user=name, container=container["Id"], gpus=gpus, since=since)
             self._active.others.append(other)
+
+    def _add_agent(self, container: dict[str, Any], job: str, *, others: bool) -> None:
+        """Add the container of an agent: what it uses counts, but it needs no mapping and is not ours to stop."""
+        facts = self._engine.inspect(container["Id"])
+        if facts is None:
+            return  # it has just ended
+        if _is_another_users(facts, self._context.uid):
+            if others:
+                self._add_other(container)
+            return
+        command, labels = facts.get("Command", []), container["Labels"]
+        mounts = container["Binds"]
+        named = paths.results_folders(command or ["train"], {"RESULTS_DIR": "/results"})
+        results = paths.host_paths(named, mounts)
+        results += [labels[AGENT_RESULTS]] if labels.get(AGENT_RESULTS, "").startswith("/") else []
+        hold = new_hold(
+            self._context, AGENT, id=_found_id(container["Id"]), phase="bound", container=container["Id"],
+            image=container["Image"], engine=self._engine.address, since=container["Created"] or time.time(),
+            command=mask_command(command) or [container["Image"]], reason=job, results=results,
+            gpus=facts.get("Gpus") or None, mounts=[list(pair) for pair in mounts.items()],
+        )  # fmt: skip
+        self._active.holds.append(hold)
 
     def _found_container(self, container: dict[str, Any], needs: _RequiredMapping) -> Hold:
         hold = self._new_found_hold(
@@ -406,6 +440,18 @@ def _needs_of(binds: dict[str, str], past: list[_PastNeeds]) -> _RequiredMapping
     return next((needs for mounts, needs in past if _has_mounts(binds, mounts)), None)
 
 
+def _is_another_users(facts: dict[str, Any], uid: int) -> bool:
+    """Check whether a container runs as another user id: it belongs to that user. Root's may be anybody's."""
+    user = str(facts.get("User", "")).partition(":")[0]
+    return user.isdigit() and int(user) not in (uid, 0) and uid != 0
+
+
+def _agent_job(container: dict[str, Any]) -> str:
+    """Return the id of the job for which an agent started a container, "" for any other container."""
+    labels = container["Labels"]
+    return "" if STATE_LABEL in labels else next((labels[name] for name in AGENT_LABELS if labels.get(name)), "")
+
+
 def _found_id(container_id: str) -> str:
     return f"c{container_id[:6]}"
 
@@ -502,7 +548,6 @@ class Containers:
         container = self.inspect(container_id)
         if not container:
             return container is not None
-        user = container["User"].partition(":")[0]
-        is_others = user.isdigit() and int(user) not in (self._context.uid, 0) and self._context.uid != 0
         is_launchers = container["Gpus"] == "all" or "TAO_CLIENT_TYPE=launcher" in container["Env"]
+        is_others = _is_another_users(container, self._context.uid)
         return (is_launchers or is_tao_image(container["Image"])) and not is_others

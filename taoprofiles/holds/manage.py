@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 
 from taoprofiles.errors import HeldError, NotFoundError, UsageError
-from taoprofiles.holds.hold import Hold, new_hold
+from taoprofiles.holds.hold import AGENT, Hold, new_hold
 from taoprofiles.holds.liveness import ActiveHolds, find_active_holds
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.mounts import mapping
@@ -77,7 +77,10 @@ def hold(
 
 
 def release(context: Context, hold_id: str, *, timeout: float = DEFAULT_TIMEOUT) -> Hold:
-    """Release one hold. Its work keeps running; a job on a cluster is not followed any more. Raises NotFoundError."""
+    """Release one hold. Its work keeps running; a job on a cluster is not followed any more.
+
+    Raises NotFoundError, UsageError.
+    """
     with Lock(context.lock, timeout):
         hold = mark_released(find_active_holds(context, files.read_mapping_file(context), may_write=True), hold_id)
         record_release(context, hold)
@@ -85,10 +88,12 @@ def release(context: Context, hold_id: str, *, timeout: float = DEFAULT_TIMEOUT)
 
 
 def mark_released(active: ActiveHolds, hold_id: str) -> Hold:
-    """Mark a hold as released, without writing anything, and return it. Raises NotFoundError."""
+    """Mark a hold as released, without writing anything, and return it. Raises NotFoundError, UsageError."""
     hold = active.find(hold_id)
     if hold is None:
         raise NotFoundError(f"there is no hold '{hold_id}'", hint="'taoprof status' lists the holds")
+    if hold.kind == AGENT:
+        raise UsageError(f"'{hold_id}' holds nothing: a container of NVIDIA's agent does not read the mapping file")
     hold.released = True
     return hold
 

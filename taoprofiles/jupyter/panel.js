@@ -293,7 +293,7 @@ class View {
     facts.push(`${hold.user}@${hold.host}`, `hold ${hold.id}`);
     const isOwn = hold.id === own;
     const buttons = [];
-    if (hold.kind !== "manual" && (!isOwn || hold.container)) {
+    if (!["manual", "agent"].includes(hold.kind) && (!isOwn || hold.container)) {
       buttons.push(this.button("Stop…", "stop", hold.id, `Stop '${what.slice(0, 60)}'? Its training ends.`));
     }
     if (hold.shared && !hold.released && !isOwn) {

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from taoprofiles.errors import HeldError, UsageError
-from taoprofiles.holds.hold import OWN_KINDS, Hold, gpu_conflicts, gpus_overlap, results_conflicts
+from taoprofiles.holds.hold import AGENT, OWN_KINDS, Hold, gpu_conflicts, gpus_overlap, results_conflicts
 from taoprofiles.holds.liveness import ActiveHolds
 from taoprofiles.system import processes
 from taoprofiles.system.gpus import Gpu, is_count, list_gpus, parse_gpus, to_indices, visible_devices
@@ -72,7 +72,7 @@ def reserve(
     ``gpus`` are the machine's (``ask_driver``), ``waiting`` the requests ahead in the queue. Raises HeldError if an
     active run uses the GPUs, or its results folder, unless ``allow_overlap``; and UsageError.
     """
-    runs = [run for run in active.holds if run.kind in OWN_KINDS and not run.released]
+    runs = [run for run in active.holds if run.kind in (*OWN_KINDS, AGENT) and not run.released]
     if not allow_overlap:
         way = f"wait with 'taoprof run {hold.profile} --wait -- …', or start anyway with --force"
         require_free_results(hold, runs, hold.results, hint=f"choose another folder with -r, {way}")

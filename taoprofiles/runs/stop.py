@@ -7,7 +7,7 @@ import signal
 from contextlib import suppress
 
 from taoprofiles.errors import NotFoundError, TaoprofError, UsageError
-from taoprofiles.holds.hold import RUN_VARIABLE, Hold
+from taoprofiles.holds.hold import AGENT, RUN_VARIABLE, Hold
 from taoprofiles.holds.liveness import ActiveHolds
 from taoprofiles.holds.manage import active_holds
 from taoprofiles.runs import cluster
@@ -61,6 +61,11 @@ def find_stoppable(context: Context, active: ActiveHolds, hold_id: str) -> Hold:
     hold_id = hold.id
     if hold.kind == "manual":
         raise UsageError(f"'{hold_id}' is a manual hold without a command", hint=f"'taoprof release {hold_id}'")
+    if hold.kind == AGENT:
+        raise UsageError(
+            f"'{hold_id}' is a container of NVIDIA's agent, which keeps the record of its job '{hold.reason}'",
+            hint=f"let the agent cancel the job; or, without it: docker stop {(hold.container or '')[:12]}",
+        )
     if hold.cluster is None and hold.host_id != processes.host_id():
         raise UsageError(f"'{hold_id}' runs on {hold.host}: stop it there")
     if hold.kind == "notebook" and not (hold.container or _processes(context, hold)):

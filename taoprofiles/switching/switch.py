@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from taoprofiles import current_cache
 from taoprofiles.errors import InvalidStateError, NotFoundError, TaoprofError, UsageError
-from taoprofiles.holds.hold import blocking_holds
+from taoprofiles.holds.hold import AGENT, blocking_holds
 from taoprofiles.holds.liveness import find_active_holds
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Store
@@ -236,7 +236,10 @@ def purge(context: Context) -> None:
     with Lock(context.lock):
         _begin(context)
         content = files.read_mapping_file(context)
-        if any(not hold.released for hold in find_active_holds(context, content, may_write=True).holds):
+        if any(
+            not hold.released and hold.kind != AGENT
+            for hold in find_active_holds(context, content, may_write=True).holds
+        ):
             raise UsageError("the history cannot be purged while there are holds", hint="'taoprof status' lists them")
         if history.last_mapping() is not None and history.current_entry(content) is None:
             history.record_external_change(content)  # or it would be found later, as a change after the purge

@@ -22,7 +22,17 @@ T = TypeVar("T")
 PROFILE_LABEL, STATE_LABEL, RUN_LABEL = "taoprofiles.profile", "taoprofiles.state", "taoprofiles.run"
 """Labels of containers started without the launcher: the profile, the state folder of its owner, and the run's id."""
 
-LABELS = (PROFILE_LABEL, STATE_LABEL, RUN_LABEL)
+AGENT_LABELS = ("tao-job", "tao-sdk-job-id", "com.nvidia.tao.nemoclaw.results-token", "com.nvidia.tao.nemoclaw.managed")
+"""Labels of containers that NVIDIA's skills, its TAO SDK and its nemoclaw server start; the value is the job's id.
+
+Sources: tao-run-on-docker of NVIDIA's skill bank (7.1.0), handler.py of nvidia-tao-sdk 7.2.0, docker_runtime.py of
+nemoclaw. The last one is the mark of a container without a job.
+"""
+
+AGENT_RESULTS = "com.nvidia.tao.nemoclaw.results-path"
+"""nemoclaw's label with its results folder: its mounts are parts of volumes, of which the engine tells no path."""
+
+LABELS = (PROFILE_LABEL, STATE_LABEL, RUN_LABEL, *AGENT_LABELS, AGENT_RESULTS)
 
 DEFAULT = "unix:///var/run/docker.sock"
 """Where the launcher's clients look without DOCKER_HOST (DEFAULT_DOCKER_PATH in its docker_handler.py)."""
@@ -280,15 +290,21 @@ def parse_container_list(value: object) -> list[dict[str, Any]] | None:
 def parse_container(value: object) -> dict[str, Any]:
     """Return the used fields of ``GET /containers/ID/json``.
 
-    Keys: Id, Image, Env, User, ShmSize, Ulimits, Binds, Gpus ("all", or the requested ids) and Running.
+    Keys: Id, Image, Command, Env, User, ShmSize, Ulimits, Binds, Gpus ("all", or the requested ids) and Running. A
+    number of GPUs is the first ones: that is what NVIDIA's runtime gives.
     """
     whole = _as(dict, value)
     config, host = _as(dict, whole.get("Config")), _as(dict, whole.get("HostConfig"))
     requests = _dicts(host.get("DeviceRequests"))
     gpus = [str(gpu) for item in requests for gpu in _as(list, item.get("DeviceIDs"))]
+    counts = [item.get("Count") for item in requests if not item.get("DeviceIDs")]
+    gpus += [str(number) for count in counts if isinstance(count, int) for number in range(min(count, 64))]
     return {
         "Id": _as(str, whole.get("Id")),
         "Image": _as(str, config.get("Image")),
+        "Command": [
+            word for key in ("Entrypoint", "Cmd") for word in _as(list, config.get(key)) if isinstance(word, str)
+        ],
         "Env": [word for word in _as(list, config.get("Env")) if isinstance(word, str)],
         "User": _as(str, config.get("User")),
         "ShmSize": host.get("ShmSize"),

@@ -11,7 +11,7 @@ from taoprofiles.cli import prompts
 from taoprofiles.cli.output import STDERR, Declined, Result, exit_status, print_progress, print_raw
 from taoprofiles.errors import UsageError
 from taoprofiles.holds import manage
-from taoprofiles.holds.hold import QUEUED, format_age
+from taoprofiles.holds.hold import AGENT, QUEUED, format_age
 from taoprofiles.storage.paths import Context
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def stop_command(context: Context, args: argparse.Namespace) -> Result:
     hold = find_stoppable(context, active, args.id)
     if hold.phase == QUEUED and leave_queue(context, hold.id):  # of which only the beginning of its id was given
         return Result({"id": hold.id, "container": None}, [f"{hold.id}: left the queue"])
-    own = [other.id for other in active.holds if other.user == context.user and other.kind != "manual"]
+    own = [other.id for other in active.holds if other.user == context.user and other.kind not in ("manual", AGENT)]
     is_last = own[-1:] == [hold.id] and time.time() - hold.since < LONG_AGO
     if not is_last and not args.yes and prompts.can_ask():
         print_progress(f"{hold.line()}, profile '{hold.profile}'")

@@ -19,7 +19,7 @@ from taoprofiles.cli.output import Declined, Result, print_progress, table
 from taoprofiles.errors import HeldError, TaoprofError, UsageError
 from taoprofiles.guard import status
 from taoprofiles.guard.service import Service
-from taoprofiles.holds.hold import shorten_command
+from taoprofiles.holds.hold import AGENT, shorten_command
 from taoprofiles.holds.manage import active_holds
 from taoprofiles.profiles import kernels
 from taoprofiles.profiles.store import Store
@@ -97,7 +97,7 @@ def _refuse_if_in_use(context: Context) -> None:
         return
     from taoprofiles.holds.waiting import waiting_commands
 
-    holds = [hold for hold in active_holds(context).holds if hold.kind != "found"]
+    holds = [hold for hold in active_holds(context).holds if hold.kind not in ("found", AGENT)]
     waiting = [f"{shorten_command(c.request.command)}   waits, pid {c.pid}" for c in waiting_commands(context)]
     if holds or waiting:
         raise HeldError(
