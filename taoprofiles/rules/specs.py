@@ -72,7 +72,7 @@ def access(key: str, action: str = "") -> str:
     """
     if key in ("-r", "-o"):
         return "write"
-    if key in ("-e", "-m", "-i"):
+    if key in ("-e", "-m", "-i") or (key in ("-d", "-a") and action == "dataset_convert"):
         return "read"
     *sections, last = key.lstrip("-+").replace("-", "_").lower().split(".")
     action = next((section for section in sections if section in ACTIONS), action)
@@ -98,7 +98,7 @@ def _is_read(keys: Sequence[str], action: str) -> bool:
 
 def is_spec(key: str, value: str) -> bool:
     """Check whether the value of an option or a spec's key is the path of a spec file."""
-    is_spec_key = key in SPEC_OPTIONS or any(word in key.lower() for word in ("spec", "config"))
+    is_spec_key = key in (*SPEC_OPTIONS, "-d") or any(word in key.lower() for word in ("spec", "config"))
     return is_spec_key and value.rpartition(".")[2].lower() in FORMS
 
 

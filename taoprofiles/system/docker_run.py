@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 ENGINES = ("docker", "podman", "nvidia-docker")
@@ -27,6 +27,7 @@ _BEFORE = frozenset(("-H", "--host", "-c", "--context", "-l", "--log-level", "--
 """Options of ``docker`` itself that have a value and stand before ``run``."""
 _WRAPPERS = frozenset("command env exec nice nohup setsid stdbuf sudo systemd-run time timeout".split())
 """Programs that start the command behind their own options."""
+_SHM = "/dev/shm"  # noqa: S108 - the shared memory of this host, which is only measured
 _VOLUME_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\Z")
 
 
@@ -104,7 +105,7 @@ def parse(words: Sequence[str]) -> DockerRun | None:
         env,
         parse_gpus(last["--gpus"]) if "--gpus" in last else _visible_devices(last, env),
         last.get("--user"),
-        last.get("--shm-size"),
+        _shm_size(last),
         dict(filter(None, map(_parse_ulimit, given.get("--ulimit", [])))),
         dict(filter(None, map(parse_port, given.get("--publish", [])))),
         last.get("--network"),
@@ -112,6 +113,15 @@ def parse(words: Sequence[str]) -> DockerRun | None:
         last.get("--entrypoint"),
         [*unknown, *(["--env-file"] if "--env-file" in given else [])],
     )
+
+
+def _shm_size(last: Mapping[str, str]) -> str | None:
+    """Return the size of the shared memory: with ``--ipc host``, which NVIDIA's images advise, that of this host."""
+    if last.get("--ipc") != "host" or not os.path.isdir(_SHM):
+        return last.get("--shm-size")
+    shm = os.statvfs(_SHM)
+    size = shm.f_blocks * shm.f_frsize
+    return f"{size >> 30}g" if size >> 30 else f"{size >> 20}m"
 
 
 def _options_start(words: Sequence[str]) -> int | None:

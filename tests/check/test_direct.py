@@ -71,6 +71,14 @@ def test_the_corrected_command_is_one_that_runs(home: Home) -> None:
     assert hints["host-path"] == f"{words} /specs/train.yaml"
 
 
+def test_the_shared_memory_of_the_host_is_that_of_the_container(home: Home) -> None:
+    words = f"docker run --gpus all -v {home.root}/specs:/specs {IMAGE} dino train -e /specs/train.yaml"
+    assert "shm-too-small" in ids(call(home, "--json", "check", "--", *words.split()))
+    for option in ("--ipc=host", "--ipc host"):
+        shared = words.replace("--gpus", f"{option} --gpus")
+        assert ids(call(home, "--json", "check", "--", *shared.split())) == []
+
+
 def test_the_variables_of_a_profile_are_those_of_a_docker_run(home: Home) -> None:
     home.profile("p", PROFILE.format(home.root) + '[variables]\nSPECS_DIR = "/specs"\n')
     words = ["docker", "run", "--gpus", "all", "-v", f"{home.root}/specs:/specs", IMAGE, "dino", "train", "-e"]

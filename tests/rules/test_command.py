@@ -276,6 +276,13 @@ def test_an_option_without_a_value(words: str) -> None:
     assert ids("train --gpus -1 -k x -r /results/x") == []
 
 
+def test_the_spec_and_the_annotations_of_dataset_convert_are_read() -> None:
+    assert ids("dataset_convert -d /specs/no.yaml -o /results/x") == ["missing-file"]
+    assert ids("dataset_convert -i /data/val -a /data/no.json -o /results/x") == ["missing-file"]
+    assert ids("train -d /results/new") == [], "the results folder of some tasks"
+    assert ids("converter -d 3,384,1248 /results/model_epoch_009.pth") == []
+
+
 def test_an_option_and_its_value_in_one_word() -> None:
     words = "train '-e /h/ana/p/specs/train.yaml'"
     (one,) = found(words)
