@@ -198,7 +198,7 @@ ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
             "run this image with 'docker run', without the launcher; default: the profile's, unless the command is "
             "'tao'; 'none': run the command on this machine",
         ),
-        _argument("--on", "submit it as a job of this cluster, and print its id", choices=("slurm",)),
+        _argument("--on", "submit it as a job of this cluster, and print its id", choices=("slurm", "kubernetes")),
         _flag("--shared", "switch the shared mapping file and hold it during the run"),
         _wait("the GPUs and the results folder (with --shared, the mapping file too) are free"),
         _argument(

@@ -10,6 +10,8 @@ from taoprofiles.export.plan import Plan, Rendered, Secret, gpu_count, refuse
 SHM = "/dev/shm"  # noqa: S108 - a folder of the container
 REGISTRY, PULL_SECRET = "nvcr.io", "nvcr-io"
 MAX_ID = (1 << 31) - 1
+KEPT_SECONDS = 7 * 86400
+"""How long a Job that taoprof has submitted exists after its end."""
 
 
 def render(plan: Plan) -> Rendered:
@@ -84,7 +86,15 @@ def render(plan: Plan) -> Rendered:
                 "annotations": {"taoprofiles/profile": plan.name},
             }
         ),
-        "spec": {"backoffLimit": 0, "template": {"spec": without_empty(pod)}},
+        "spec": {
+            "backoffLimit": 0,
+            # taoprof keeps the end of the log of a job that it follows.
+            **({"ttlSecondsAfterFinished": KEPT_SECONDS} if plan.labels else {}),
+            "template": {
+                **({"metadata": {"labels": plan.labels}} if plan.labels else {}),
+                "spec": without_empty(pod),
+            },
+        },
     }
     return Rendered(to_yaml(document), warnings, _store(name, plan.secrets))
 

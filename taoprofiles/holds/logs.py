@@ -71,8 +71,10 @@ class RunLog:
 class LogReader:
     """Reads a log from its beginning, with secrets masked; it may be written and trimmed meanwhile."""
 
+    _incomplete = b""
+
     def __init__(self, path: str, secrets: Iterable[str]) -> None:
-        self._values = sorted((value for value in secrets if len(value) >= MIN_SECRET_LENGTH), key=len, reverse=True)
+        self._set_secrets(secrets)
         self._fd = -1
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -80,7 +82,7 @@ class LogReader:
             raise NotFoundError(f"there is no log '{path}'") from None
         except OSError as error:
             raise to_taoprof_error(path, "read", error) from error
-        self._position, self._incomplete = 0, b""
+        self._position = 0
         self._skip_to(os.fstat(self._fd).st_size - LOG_LIMIT)
 
     def __del__(self) -> None:
@@ -91,9 +93,7 @@ class LogReader:
     def read(self) -> bytes:
         """Return the next complete lines, b"" if there are none now."""
         while True:
-            self._skip_to(self._position)
-            chunk = os.pread(self._fd, 1 << 18, self._position)
-            self._position += len(chunk)
+            chunk = self._next_chunk()
             self._incomplete += chunk
             # A progress bar ends its lines with "\r"; one at the very end may be the first half of "\r\n".
             end = max(self._incomplete.rfind(b"\n"), self._incomplete[:-1].rfind(b"\r")) + 1
@@ -102,6 +102,18 @@ class LogReader:
             if end or not chunk:
                 lines, self._incomplete = self._incomplete[:end], self._incomplete[end:]
                 return self._masked(lines)
+
+    def _set_secrets(self, secrets: Iterable[str]) -> None:
+        self._values = sorted((value for value in secrets if len(value) >= MIN_SECRET_LENGTH), key=len, reverse=True)
+
+    def set_over(self) -> None:
+        """Prepare for the last read: the run is over."""
+
+    def _next_chunk(self) -> bytes:
+        self._skip_to(self._position)
+        chunk = os.pread(self._fd, 1 << 18, self._position)
+        self._position += len(chunk)
+        return chunk
 
     def last_line(self) -> str:
         """Return the last line that is not blank, "" if there is none near the end; a progress bar is many lines."""

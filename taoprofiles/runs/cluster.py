@@ -7,6 +7,8 @@ submission was interrupted, or whose record could not be completed, is found by 
 from __future__ import annotations
 
 import os
+import select
+import subprocess
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -16,13 +18,17 @@ from typing import TYPE_CHECKING, Any
 from taoprofiles.errors import TaoprofError, UsageError
 from taoprofiles.export.plan import Plan, job_name
 from taoprofiles.holds.hold import Hold, results_conflicts
-from taoprofiles.holds.logs import RunLog
+from taoprofiles.holds.logs import LogReader, RunLog
 from taoprofiles.holds.records import HoldRecords
+from taoprofiles.profiles.store import Store
+from taoprofiles.runs import notify
+from taoprofiles.storage import best_effort
 from taoprofiles.storage.locks import Lock
 from taoprofiles.storage.paths import Context
 from taoprofiles.system import processes
-from taoprofiles.system.clusters import ClusterError, Job
+from taoprofiles.system.clusters import SUBMIT_TIMEOUT, ClusterError, Job
 from taoprofiles.system.engine import RUN_LABEL
+from taoprofiles.system.kubernetes import Kubernetes, find_place
 from taoprofiles.system.slurm import Slurm
 
 if TYPE_CHECKING:
@@ -31,6 +37,9 @@ if TYPE_CHECKING:
 
 SUBMIT_GRACE = 300.0
 """Seconds in which a job may still appear whose submission was not confirmed."""
+
+RECONNECT = 2.0
+"""Seconds after which a closed connection to a log is opened again."""
 
 
 def plan_job(run: Run, renderer: Renderer, command: list[str], options: RunOptions) -> None:
@@ -41,6 +50,9 @@ def plan_job(run: Run, renderer: Renderer, command: list[str], options: RunOptio
     container = plan_target(
         run.context, renderer, hold.profile or "", target, command, image=options.image, gpus=options.gpus
     )
+    if hold.cluster == "kubernetes" and hold.engine is None:
+        settings = container.kubernetes
+        hold.engine = find_place(run.context.environ, settings.get("context"), settings.get("namespace"))
     container = container._replace(labels={RUN_LABEL: hold.id} if hold.id else {}, job=_name(hold))
     rendered = RENDERERS[target](container)
     hold.image = container.image
@@ -56,6 +68,8 @@ def submit(run: Run) -> None:
     """
     hold, log = run.hold, RunLog(run.context, run.hold.id)
     try:
+        if run.on_start and (problem := notify.run_hook("on_start", run.on_start, hold, run.context.environ)):
+            run.notes.append(f"warning: {problem}")
         os.close(log.create())
         hold.job = _client(run.context, hold).submit(run.job_text, secrets=run.job_secrets, log=log.path)
     except BaseException as error:
@@ -103,11 +117,27 @@ def refresh_writers(context: Context, hold: Hold) -> None:
 
 def cancel(context: Context, hold: Hold) -> None:
     """Cancel the job of a run. Raises ClusterError."""
-    _client(context, hold).cancel(_name(hold))
+    client = _client(context, hold)
+    if isinstance(client, Slurm):
+        client.cancel(_name(hold))
+        return
+    log = client.log(_name(hold))  # it is deleted with the job
+    _record(context, hold, client.cancel(_name(hold)), log)
 
 
-def _record(context: Context, hold: Hold, job: Job | None) -> None:
-    """Bring a hold and its record up to date. Errors of the disk are ignored: the next command does it again."""
+def secret_values(context: Context, name: str) -> list[str]:
+    """Return the secret values of a profile, [] if it was removed or cannot be rendered any more."""
+    try:
+        return [value for _, value in Store(context).renderer(name).secret_values()]
+    except TaoprofError:
+        return []
+
+
+def _record(context: Context, hold: Hold, job: Job | None, log: bytes | None = None) -> None:
+    """Bring a hold and its record up to date. Errors of the disk are ignored: the next command does it again.
+
+    ``log`` is what was read of a job's log before it was deleted.
+    """
     news: dict[str, Any] = {}
     if job is not None:
         news = {"job": job.id, "reason": job.state}
@@ -116,6 +146,8 @@ def _record(context: Context, hold: Hold, job: Job | None) -> None:
         news = {"ended": time.time(), "reason": "unknown to the cluster"}
     if all(getattr(hold, key) == value for key, value in news.items()):
         return
+    if "ended" in news:
+        _keep_log(context, hold, log)
     with suppress(TaoprofError), Lock(context.lock):
         records = HoldRecords(context)
         recorded = records.get(hold.id)  # read again: somebody may have released it
@@ -126,6 +158,15 @@ def _record(context: Context, hold: Hold, job: Job | None) -> None:
             records.end(recorded)
         elif recorded is not None:
             records.write(recorded)
+
+
+def _keep_log(context: Context, hold: Hold, content: bytes | None) -> None:
+    """Keep the log of a job that is over: Kubernetes deletes it with the job. Secrets are masked."""
+    client, log = _client(context, hold), RunLog(context, hold.id)
+    if isinstance(client, Kubernetes):
+        best_effort.write(log.path, client.log(_name(hold)) if content is None else content)
+    with suppress(TaoprofError):  # it may not have been started
+        log.mask(secret_values(context, hold.profile or ""))
 
 
 def _may_appear(hold: Hold) -> bool:
@@ -152,5 +193,51 @@ def _name(hold: Hold) -> str:
     return job_name(hold.profile or "", hold.id)
 
 
-def _client(context: Context, hold: Hold) -> Slurm:
-    return Slurm(context.environ)
+def _client(context: Context, hold: Hold) -> Slurm | Kubernetes:
+    return Slurm(context.environ) if hold.cluster == "slurm" else Kubernetes(context.environ, hold.engine or "")
+
+
+class PodLog(LogReader):
+    """Reads the log of a job on Kubernetes: what there is until the first empty answer, and then what comes."""
+
+    def __init__(self, context: Context, run: Hold, secrets: Iterable[str]) -> None:
+        self._set_secrets(secrets)
+        self._client, self._name = Kubernetes(context.environ, run.engine or ""), _name(run)
+        self._received, self._skip, self._is_over = 0, 0, False
+        self._process: subprocess.Popen[bytes] | None = None
+        self._start(follow=False)
+
+    def __del__(self) -> None:
+        """End kubectl."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+
+    def set_over(self) -> None:
+        """Prepare for the last read: the job is over."""
+        self._start(follow=False)
+        self._is_over = True
+
+    def _start(self, *, follow: bool) -> None:
+        """Read the log again from its beginning; what has been read already is skipped."""
+        self.__del__()
+        self._process, self._follow, self._skip = (
+            self._client.open_log(self._name, follow=follow),
+            follow,
+            self._received,
+        )
+        self._started = time.monotonic()
+
+    def _next_chunk(self) -> bytes:
+        assert self._process is not None  # noqa: S101
+        assert self._process.stdout is not None  # noqa: S101
+        while True:
+            readable, _, _ = select.select([self._process.stdout], [], [], 0 if self._follow else SUBMIT_TIMEOUT)
+            chunk = os.read(self._process.stdout.fileno(), 1 << 18) if readable else b""
+            if readable and not chunk and not self._is_over and time.monotonic() - self._started > RECONNECT:
+                self._start(follow=True)  # it has been closed, or was not to be followed
+            skipped = min(self._skip, len(chunk))
+            self._skip -= skipped
+            self._received += len(chunk) - skipped
+            if len(chunk) > skipped or not chunk:
+                return chunk[skipped:]

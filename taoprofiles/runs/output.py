@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from taoprofiles.errors import NotFoundError, TaoprofError
 from taoprofiles.holds.hold import Hold
 from taoprofiles.holds.logs import KEPT_LOGS, LogReader, RunLog
-from taoprofiles.profiles.store import Store
-from taoprofiles.runs.lookup import EndWatch
+from taoprofiles.runs import cluster
+from taoprofiles.runs.lookup import EndWatch, ended_run
 from taoprofiles.storage import files
 from taoprofiles.storage.paths import Context
 
@@ -23,9 +23,12 @@ CHECK_INTERVAL = 1.0
 
 
 def open_log(context: Context, run: Hold) -> LogReader:
-    """Open the log of a run. Raises NotFoundError if it has none."""
+    """Open the log of a run. Raises NotFoundError if it has none, ClusterError."""
+    secrets = cluster.secret_values(context, run.profile or "")
+    if run.cluster == "kubernetes" and ended_run(context, run) is None:
+        return cluster.PodLog(context, run, secrets)
     try:
-        return RunLog(context, run.id).open(_secret_values(context, run.profile or ""))
+        return RunLog(context, run.id).open(secrets)
     except NotFoundError:
         raise NotFoundError(
             f"run {run.id} has no log: it was not detached, or {KEPT_LOGS} newer runs were",
@@ -45,8 +48,10 @@ def last_lines(reader: LogReader, number: int | None, *, to_end: bool) -> bytes:
 
 
 def last_line(context: Context, run: Hold) -> str:
-    """Return the last line that a run has printed; "" if it has no log."""
-    if files.stat_or_none(RunLog(context, run.id).path) is None:  # else the profile would be read for its secrets
+    """Return the last line that a run has printed; "" if it has no log, or only the cluster has it."""
+    if (
+        run.cluster == "kubernetes" or files.stat_or_none(RunLog(context, run.id).path) is None
+    ):  # else the profile would be read for its secrets
         return ""
     try:
         return open_log(context, run).last_line()
@@ -59,6 +64,8 @@ def follow(context: Context, run: Hold, reader: LogReader) -> Iterator[bytes]:
     look = EndWatch(context, run)
     while True:
         is_over = look() is not None  # first, so that nothing is missed that was printed before
+        if is_over:
+            reader.set_over()
         end = time.monotonic() + CHECK_INTERVAL
         while time.monotonic() < end:
             while chunk := reader.read():
@@ -67,10 +74,3 @@ def follow(context: Context, run: Hold, reader: LogReader) -> Iterator[bytes]:
                 yield reader.rest()
                 return
             time.sleep(INTERVAL)
-
-
-def _secret_values(context: Context, name: str) -> list[str]:
-    try:
-        return [value for _, value in Store(context).renderer(name).secret_values()]
-    except TaoprofError:  # the profile was removed, or cannot be rendered any more
-        return []

@@ -54,7 +54,7 @@ class Slurm:
         return jobs
 
     def cancel(self, name: str) -> None:
-        """Cancel the job of this name. Raises ClusterError."""
+        """Cancel the job of this name, which Slurm then reports as cancelled. Raises ClusterError."""
         run_client(["scancel", f"--name={name}", "--quiet"], self._environ, TIMEOUT)
 
     def _find_ended(self, name: str, since: float) -> Job | None:

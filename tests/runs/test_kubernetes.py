@@ -1,0 +1,181 @@
+"""``run --on kubernetes``: the real kubectl, and a small API server that checks objects by Kubernetes' own schemas."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taoprofiles.holds.records import HoldRecords
+from taoprofiles.runs import cluster as jobs
+from taoprofiles.runs import lookup
+from tests.support.commands import call
+from tests.support.engine import until
+from tests.support.home import Home, require
+from tests.support.kubernetes import UNPACKED, ApiServer
+
+IMAGE = "nvcr.io/nvidia/tao/tao-toolkit:7.1.0-pyt"
+PROFILE = """layout = "custom"
+[variables]
+KEY = "the_key"
+[[mounts]]
+source = "/nowhere/data"
+destination = "/data"
+[[mounts]]
+source = "/nowhere/results"
+destination = "/results"
+[container.env]
+API_KEY = "${KEY} of the container"
+[docker]
+user = "1000:1000"
+shm_size = "16G"
+[kubernetes.claims]
+"/data" = "tao-data"
+"""
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[ApiServer]:
+    with ApiServer(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+def kubectl_home(home: Home, api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> Home:
+    kubectl = UNPACKED if UNPACKED.exists() else shutil.which("kubectl")
+    require(kubectl, "kubectl is not installed")
+    home.environ |= {"KUBECONFIG": str(api.kubeconfig), "PATH": f"{Path(str(kubectl)).parent}:{home.environ['PATH']}"}
+    home.profile("visual_changenet", PROFILE)
+    monkeypatch.setattr(lookup, "CLUSTER_INTERVALS", (0.1, 0.1))
+    monkeypatch.setattr(jobs, "RECONNECT", 0.1)
+    return home
+
+
+def submit(home: Home, *words: str) -> dict[str, Any]:
+    done = call(
+        home, "run", "visual_changenet", "--on", "kubernetes", "--image", IMAGE, "--gpus", "4", "--json", "--", *words
+    )
+    assert done.status == 0, done.out
+    return done.envelope["data"]
+
+
+def test_a_job_is_submitted_with_its_secrets_and_its_claims(kubectl_home: Home, api: ApiServer) -> None:
+    run = submit(kubectl_home, "visual_changenet", "train", "-k", "$KEY")
+    name = f"taoprof-visual-changenet-{run['id']}"
+    assert (run["cluster"], run["job"], run["image"]) == ("kubernetes", name, IMAGE)
+    (job,) = api.of_kind("jobs")
+    (secret,) = api.of_kind("secrets")
+    assert job["metadata"]["namespace"] == "vision", "the context's namespace"
+    pod = job["spec"]["template"]["spec"]
+    assert pod["imagePullSecrets"] == [{"name": "nvcr-io"}]
+    assert pod["volumes"][0] == {"name": "claim-0", "persistentVolumeClaim": {"claimName": "tao-data"}}
+    assert pod["volumes"][1]["hostPath"] == {"path": "/nowhere/results", "type": "Directory"}
+    (container,) = pod["containers"]
+    assert container["resources"] == {"limits": {"nvidia.com/gpu": 4}}
+    assert container["args"] == ["visual_changenet", "train", "-k", "$(KEY)"]
+    assert "the_key" not in json.dumps(job)
+    assert secret["stringData"] == {"API_KEY": "the_key of the container", "KEY": "the_key"}
+    assert secret["metadata"]["ownerReferences"][0]["uid"] == job["metadata"]["uid"], "it is deleted with the job"
+    records = [path.read_bytes() for path in kubectl_home.state.rglob("*.json*")]
+    assert not any(b"the_key" in content for content in records)
+
+
+def test_a_job_is_followed_to_its_end(kubectl_home: Home, api: ApiServer) -> None:
+    home = kubectl_home
+    run = submit(home, "visual_changenet", "train")
+
+    def state() -> tuple[str, str]:
+        (shown,) = home.json("status")["data"]["runs"]
+        return shown["phase"], shown["reason"]
+
+    assert state() == ("pending", "Pending")
+    api.set_pod(run["job"], "Pending", waiting="ImagePullBackOff")
+    assert state() == ("pending", "Pending (ImagePullBackOff)")
+    followed = subprocess.Popen(
+        [home.taoprof, "logs", "-f", run["id"]], env=home.environ, cwd=home.root, stdout=subprocess.PIPE, text=True
+    )
+    assert followed.stdout is not None
+    try:
+        api.set_pod(run["job"], "Running")
+        api.print(run["job"], "epoch 1, the_key\n")
+        assert followed.stdout.readline() == "epoch 1, ***\n"
+        assert state() == ("bound", "Running")
+        streams = "GET /api/v1/namespaces/vision/pods/" + run["job"] + "-x/log"
+        before = api.requests.count(streams)
+        api.break_streams()
+        until(lambda: api.requests.count(streams) > before, "the log is read again after its connection was closed")
+        api.print(run["job"], "epoch 2\n")
+        assert followed.stdout.readline() == "epoch 2\n", "nothing twice"
+        api.print(run["job"], "the end")
+        api.set_pod(run["job"], "Failed", exit_code=4)
+        assert followed.communicate(timeout=60)[0] == "the end"
+    finally:
+        followed.kill()
+        followed.wait()
+    waited = call(home, "wait", run["id"])
+    assert (waited.status, waited.out) == (4, f"{run['id']}: exit status 4 (Failed)\n")
+    (ended,) = HoldRecords(home.context).ended_runs()
+    assert (ended.cluster, ended.engine, ended.status) == ("kubernetes", "arn:lab/1/vision", 4)
+    api.delete("vision", run["job"])
+    assert call(home, "logs", run["id"]).out == "epoch 1, ***\nepoch 2\nthe end", "kept when the job is deleted"
+
+
+def test_a_job_is_cancelled(kubectl_home: Home, api: ApiServer) -> None:
+    home = kubectl_home
+    run = submit(home, "visual_changenet", "train", "-k", "$KEY")
+    api.set_pod(run["job"], "Running")
+    api.print(run["job"], "epoch 1\n")
+    home.environ["KUBECONFIG"] = other_context(api)
+    stopped = call(home, "stop", "-")
+    assert (stopped.status, stopped.out) == (0, f"run {run['id']}: kubernetes job {run['job']} cancelled\n"), (
+        stopped.err
+    )
+    assert api.objects == {}, "the job, its pod and its Secret"
+    assert home.holds() == []
+    waited = call(home, "wait", run["id"])
+    assert (waited.status, waited.out) == (143, f"{run['id']}: exit status 143 (Deleted)\n")
+    assert call(home, "logs", run["id"]).out == "epoch 1\n"
+
+
+def other_context(api: ApiServer) -> str:
+    """Return a kubeconfig with another current context, as after 'kubectl config use-context'."""
+    config = json.loads(api.kubeconfig.read_text())
+    config["contexts"].append({"name": "other", "context": {"cluster": "nowhere", "user": "ana"}})
+    path = api.kubeconfig.with_name("other")
+    path.write_text(json.dumps({**config, "current-context": "other"}))
+    return str(path)
+
+
+@pytest.mark.parametrize("kind", ["jobs", "secrets"])
+def test_what_kubernetes_refuses_leaves_nothing(kubectl_home: Home, api: ApiServer, kind: str) -> None:
+    api.refuse, api.refused_kind = (403, f'{kind} is forbidden: User "ana" cannot create it'), f"/{kind}"
+    words = ("--on", "kubernetes", "--image", IMAGE, "--", "visual_changenet", "train", "-k", "$KEY")
+    done = call(kubectl_home, "run", "visual_changenet", *words)
+    assert done.status == 10
+    assert 'is forbidden: User "ana" cannot create it' in done.err
+    assert api.objects == {}
+    assert kubectl_home.holds() == []
+
+
+def test_a_job_that_others_delete_ends_with_an_unknown_status(kubectl_home: Home, api: ApiServer) -> None:
+    run = submit(kubectl_home, "visual_changenet", "train")
+    api.delete("vision", run["job"])
+    waited = call(kubectl_home, "wait", run["id"])
+    assert (waited.status, waited.out) == (1, f"{run['id']}: exit status unknown (unknown to the cluster)\n")
+
+
+def test_without_a_cluster_or_kubectl(kubectl_home: Home, tmp_path: Path) -> None:
+    home = kubectl_home
+    words = ("run", "visual_changenet", "--on", "kubernetes", "--image", IMAGE, "--", "true")
+    (tmp_path / "empty").write_text("{}")
+    done = call(home, *words, environ={"KUBECONFIG": str(tmp_path / "empty")})
+    assert done.status == 10
+    done = call(home, *words, environ={"PATH": "/nowhere"})
+    assert done.status == 10
+    assert "'kubectl', the cluster's own command, failed: it cannot be started" in done.err
+    assert home.holds() == []
