@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import http.server
 import os
 import re
 import shlex
@@ -12,7 +10,6 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +20,7 @@ import pytest
 from taoprofiles.cli import arguments, parser
 from taoprofiles.version import VERSION
 from tests.support.home import find_command, require
+from tests.support.web_server import serve
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("taoprofiles", "service", "tests", "docs")
@@ -189,11 +187,6 @@ def test_completion_files_are_valid(unpacked: Path, shell: str, path: str) -> No
 # Installation
 
 
-class _QuietHandler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        """Do not log."""
-
-
 @pytest.fixture(scope="module")
 def index(packages: Packages, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a package index (PEP 503) that has only taoprofiles; dependencies come from the usual one."""
@@ -201,14 +194,8 @@ def index(packages: Packages, tmp_path_factory: pytest.TempPathFactory) -> Itera
     (folder / "simple/taoprofiles").mkdir(parents=True)
     for path in packages:
         shutil.copy(path, folder / "simple/taoprofiles")
-    handler = functools.partial(_QuietHandler, directory=str(folder))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}/simple"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serve(folder) as address:
+        yield f"{address}/simple"
 
 
 def find_python(version: str) -> Path:

@@ -1,0 +1,46 @@
+"""Hooks of the documentation site: its navigation, the language of a page's controls, and pictures for both themes."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+SECTIONS = {
+    "Tutorials": ("tutorial", ["first-notebook", "first-switch"]),
+    "How-to": ("how-to", ["installing", "notebooks", "training", "checking", "profiles", "guard", "shells"]),
+    "Reference": ("reference", ["commands", "profile", "checks", "output", "notebook", "files"]),
+    "Explanation": ("explanation", ["how-it-works", "speed", "dependencies"]),
+    "中文": ("zh-CN", ["index", "quick-start"]),
+}
+"""By title: a folder of docs/, and which of its pages come first. Others follow by name, so none is forgotten."""
+
+BREAK = re.compile(r"(?<=[\u3000-\u9fff\uff00-\uffef])\n *(?=[\u3000-\u9fff\uff00-\uffef]|`(?!``))")
+PICTURE = re.compile(r'<picture>\s*<source[^>]*srcset="([^"]+)"[^>]*>\s*(<img[^>]*src=")([^"]+)("[^>]*>)\s*</picture>')
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Set the navigation from what there is."""
+    pages = sorted(file.src_uri for file in files.documentation_pages())
+    config.nav = [{"Overview": "index.md"}]
+    for title, (folder, first) in SECTIONS.items():
+        names = [f"{folder}/{name}.md" for name in first]
+        found = [page for page in pages if page.startswith(f"{folder}/")]
+        entries: list[Any] = [name for name in names if name in found] + [p for p in found if p not in names]
+        config.nav.append({title: [{"概览": entry} if entry == "zh-CN/index.md" else entry for entry in entries]})
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
+    """Join the lines of a Chinese paragraph: a browser would show a blank for each end of a line."""
+    return BREAK.sub("", markdown) if page.file.src_uri.startswith("zh-CN/") else markdown
+
+
+def on_page_context(context: Any, page: Any, config: Any, nav: Any) -> Any:
+    """Choose the language of a page's controls: the theme has one for the whole site."""
+    config.theme["language"] = "zh" if page.file.src_uri.startswith("zh-CN/") else "en"
+    return context
+
+
+def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
+    """Let a picture follow the theme that the reader has chosen: GitHub's form follows the system's."""
+    return PICTURE.sub(r"\2\1#only-dark\4\2\3#only-light\4", html)
