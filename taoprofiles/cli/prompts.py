@@ -215,8 +215,8 @@ def edit_profile(context: Context, name: str) -> bool:
     with suppress(InvalidProfileError):  # which is what the editor is for
         manage.require_own(name, Store(context).template(name))
     draft = os.path.join(context.rejected, f"{name}.{digest_of(before)[:12]}.toml")
-    if os.path.exists(draft):
-        print_progress(f"resuming your last edit, which was not valid; to discard it: rm {draft}")
+    if os.path.exists(draft) and not _is_unchanged(draft, before):  # a killed 'edit' may have left an unchanged one
+        print_progress(f"resuming your last edit, which was not saved; to discard it: rm {draft}")
     else:
         with Lock(context.lock):
             files.make_folder(context.rejected)
@@ -248,7 +248,12 @@ def _is_unchanged(draft: str, before: bytes) -> bool:
 
 
 def _open_editor(context: Context, path: str, name: str) -> None:
-    command = context.environ.get("VISUAL") or context.environ.get("EDITOR") or "vi"
+    command = context.environ.get("VISUAL") or context.environ.get("EDITOR")
+    if not command and not sys.stdin.isatty():
+        raise UsageError(
+            "'edit' needs a terminal, or an editor in EDITOR that needs none", hint=f"taoprof set {name} KEY=VALUE"
+        )
+    command = command or "vi"
     try:
         stdout = None if sys.stdout.isatty() else STDERR  # what an editor draws is not part of our answer
         completed = subprocess.run([*shlex.split(command), path], stdout=stdout, check=False)  # noqa: S603 - the user's

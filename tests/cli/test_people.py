@@ -256,6 +256,8 @@ def test_nothing_is_asked_without_a_terminal(home: Home, stream: str) -> None:
     assert not home.mapping_file.exists()
     if stream == "both":
         one_clear_error(home.run("use", stdin=subprocess.DEVNULL), 2)
+        home.profile("a")
+        one_clear_error(home.run("edit", "a", stdin=subprocess.DEVNULL), 2)
 
 
 def test_colour_only_on_a_terminal(home: Home) -> None:
