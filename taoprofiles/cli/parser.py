@@ -78,7 +78,7 @@ IN_PROJECT = {
 
 ALIASES = {
     "ls": "list", "profiles": "list", "rm": "remove", "delete": "remove", "del": "remove", "mv": "rename",
-    "cp": "new NEW --from", "copy": "new NEW --from", "switch": "use", "activate": "use", "ps": "status",
+    "cat": "show", "view": "show", "cp": "new NEW --from", "copy": "new NEW --from", "switch": "use", "activate": "use", "ps": "status",
     "top": "status", "holds": "status", "kill": "stop", "cancel": "stop", "unlock": "release", "lock": "hold",
     "config": "set", "create": "new", "save": "import --name", "export": "show --toml", "exec": "run", "log": "logs",
     "why": "history PATH", "completion": "init", "version": "--version", "-V": "--version", "-v": "--version",

@@ -188,6 +188,7 @@ def test_a_question_is_not_asked_if_the_command_would_fail(home: Home, words: li
         ("ls", "list"),
         ("rm", "remove"),
         ("ps", "status"),
+        ("cat", "show"),
         ("switch", "use"),
         ("delete", "remove"),
         ("top", "status"),
