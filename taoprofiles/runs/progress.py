@@ -208,7 +208,7 @@ class _Lines(NamedTuple):
 def _read_tail(fd: int, size: int) -> _Tail | None:
     """Return at most ``size`` bytes of the end, or None if they change while they are read.
 
-    A file that is truncated and written anew meanwhile could give half of an old line and half of a new one.
+    A file that is truncated and written again meanwhile could give half of an old line and half of a new one.
     """
     for _ in range(3):
         status = os.fstat(fd)

@@ -8,6 +8,7 @@ a terminal, and types these answers to its questions. ``$EXAMPLES`` is the folde
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shlex
@@ -168,3 +169,25 @@ if __name__ == "__main__":
         if fresh != page.read_text():
             page.write_text(fresh)
             sys.stdout.write(f"{page.relative_to(ROOT)} written\n")
+
+
+REWRITTEN = [
+    "goes on in", "all the same", "anew", "lets go of", r"mends?\b", "stands? behind", "is called as", "takes? away",
+    "taken away", "otherwise than", "has one watch", "is nothing that", "needs a word", "cannot be meant", "no verb",
+    "goes wrong although", "although it goes on", "move the ground", "fought with", "whoever is killed",
+    "要人来定", "推出来", "只问必须", "不想被问", "指哪一边", "由什么推出", "显卡", "占住", "换错了也能", "接着看什么",
+]  # fmt: skip
+"""Phrases that readers took for a translation."""
+
+
+def test_no_page_and_no_message_has_a_phrase_that_was_rewritten() -> None:
+    messages = (
+        (path, node.value)
+        for path in (ROOT / "taoprofiles").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.col_offset and " " in node.value
+    )
+    pages = ((path, path.read_text()) for path in PAGES)
+    wrong = rf"(?<![A-Za-z])({'|'.join(REWRITTEN)})"
+    found = [(str(path), match[0]) for path, text in (*messages, *pages) for match in re.finditer(wrong, text)]
+    assert found == []
