@@ -109,7 +109,7 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
     ),
     "render": (
         ("taoprof render segformer --to compose > compose.yaml", "a Compose file"),
-        ("taoprof render segformer --to slurm -- segformer train -e /specs/t.yaml", "a command for srun"),
+        ("taoprof render segformer --to slurm -- segformer train -e /specs/t.yaml", "a script for sbatch"),
     ),
     "schema": (("taoprof schema > taoprof.schema.json", "for an editor that completes TOML"),),
     "init": (

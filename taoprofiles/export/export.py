@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 
 from taoprofiles.errors import CannotRenderError, UsageError
-from taoprofiles.export import docker, kubernetes, plan, slurm
+from taoprofiles.export import docker, edf, kubernetes, plan, slurm
 from taoprofiles.export.plan import Plan, Rendered
 from taoprofiles.launcher import command_line, installed, versions
 from taoprofiles.launcher.argv import container_words, parse_launcher_argv
@@ -20,6 +20,7 @@ RENDERERS = {
     "compose": docker.render_compose,
     "kubernetes": kubernetes.render,
     "slurm": slurm.render,
+    "edf": edf.render,
 }
 """By target. Each raises CannotRenderError with everything that the target cannot express."""
 
@@ -43,7 +44,10 @@ def export(
     if target in ("docker", "compose"):
         container = container._replace(labels=docker.labels(context, name))
     rendered = RENDERERS[target](container)
-    return container, rendered, _notes(renderer, name, container, rendered)
+    notes = _notes(renderer, name, container, rendered)
+    if target == "edf":
+        notes.append(f"to use it, save it as ~/.edf/{name}.toml: srun --environment={name} COMMAND")
+    return container, rendered, notes
 
 
 def plan_target(
@@ -59,15 +63,15 @@ def plan_target(
     """Return the plan of the profile ``name`` for one of TARGETS. Raises what ``export`` does."""
     words = container_words(command)
     image = image or renderer.image(words) or find_image(context, command)
-    if target != "slurm":
+    if target not in ("slurm", "edf"):
         if image.endswith(".sqsh"):
-            raise CannotRenderError(f"'{image}' is a squashfs file, which only --to slurm can start")
+            raise CannotRenderError(f"'{image}' is a squashfs file, which only Slurm can start")
         image = image.removeprefix("docker://").replace("#", "/", 1)
     return plan.plan_container(
         renderer,
         name,
         image=image,
-        command=words,
+        command=words if target != "edf" else [],  # which has no command, only its image
         gpus=parse_gpus(gpus or renderer.gpus or "all"),
         caller=(context.uid, context.gid),
     )

@@ -20,11 +20,11 @@ def render(plan: Plan) -> Rendered:
     """Write the script; without sbatch, a shell runs it too. A secret goes by its name, from the environment."""
     refuse(f"profile '{plan.name}' for Slurm", list(dict.fromkeys(_problems(plan))))
     warnings = list(plan.warnings)
-    mounts = ",".join(f"{mount.source}:{mount.destination}{':ro' if mount.read_only else ''}" for mount in plan.mounts)
-    image = _image(plan.image)
-    options = [f"--container-image={image}", *([f"--container-mounts={mounts}"] if mounts else [])]
+    listed = ",".join(mounts(plan))
+    image = image_reference(plan.image)
+    options = [f"--container-image={image}", *([f"--container-mounts={listed}"] if listed else [])]
     options += [*_options(plan, warnings), "--export=ALL"]
-    warnings += _unsupported(plan)
+    warnings += unsupported(plan)
     if not (image.endswith(".sqsh") or image.startswith(("/", "./"))):
         reference = image if "://" in image else f"docker://{image}"
         warnings.append(
@@ -50,12 +50,22 @@ def _head(plan: Plan) -> str:
     return "".join(f"{line}\n" for line in ("#!/bin/bash", *(f"#SBATCH {option}" for option in options), ""))
 
 
-def _problems(plan: Plan) -> Iterator[str]:
+def mounts(plan: Plan) -> list[str]:
+    """Return the mounts as enroot takes them."""
+    return [f"{mount.source}:{mount.destination}{':ro' if mount.read_only else ''}" for mount in plan.mounts]
+
+
+def mount_problems(plan: Plan) -> Iterator[str]:
+    """Yield the mounts that enroot cannot have."""
     for number, mount in enumerate(plan.mounts):
         for side, path in (("source", mount.source), ("destination", mount.destination)):
             for character, what in _UNSUPPORTED.items():
                 if character in path:
                     yield f"mounts[{number}].{side}: '{path}' has {what}, which --container-mounts does not support"
+
+
+def _problems(plan: Plan) -> Iterator[str]:
+    yield from mount_problems(plan)
     first = "".join(part if isinstance(part, str) else "" for part in plan.command[0]) if plan.command else ""
     if first.startswith("-"):
         yield "the command starts with '-': srun would take it for an option"
@@ -76,7 +86,8 @@ def _options(plan: Plan, warnings: list[str]) -> Iterator[str]:
         yield f"--gpus-per-node={gpus}"
 
 
-def _unsupported(plan: Plan) -> Iterator[str]:
+def unsupported(plan: Plan) -> Iterator[str]:
+    """Yield a warning for each setting that a container of enroot cannot have."""
     if plan.shm_size is not None:
         yield "docker.shm_size ignored: with pyxis the task uses the node's /dev/shm"
     if plan.ulimits:
@@ -91,7 +102,7 @@ def _unsupported(plan: Plan) -> Iterator[str]:
         yield "docker.privileged ignored: enroot gives no privileges that the user does not have"
 
 
-def _image(image: str) -> str:
+def image_reference(image: str) -> str:
     """Return an image as pyxis takes it: a squashfs file by its path, or a reference with '#' behind the registry."""
     if image.endswith(".sqsh") or image.startswith(("/", "./", "~")):
         path = os.path.expanduser(image)

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import subprocess
+import tomllib
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -69,7 +70,7 @@ def written(target: str, case: Case) -> Rendered:
         rendered = RENDERERS[target](case.plan)
     except CannotRenderError as error:
         assert error.problems
-        assert target in ("kubernetes", "slurm")
+        assert target in ("kubernetes", "slurm", "edf")
         assume(False)
         raise
     text = json.dumps([rendered.text, *rendered.warnings, rendered.store])[1:-1]
@@ -231,6 +232,19 @@ def test_slurm(case: Case) -> None:
     assert ("docker.privileged" in warnings) == plan.privileged
 
 
+@given(cases())
+@moderate(60 if ALL else 30)
+def test_edf(case: Case) -> None:
+    plan = case.plan
+    document = tomllib.loads(written("edf", case).text)
+    assert document["image"] == "nvcr.io#nvidia/tao/tao-toolkit:6.26.3-pyt"
+    assert document.get("mounts", []) == [f"{m.source}:{m.destination}{':ro' * m.read_only}" for m in plan.mounts]
+    around = {name: f"value of {name}" for name, value in plan.env.items() if value is None}
+    env = expanded(document.get("env", {}), around, r"\$(?:\$|\{(\w+)\})")
+    assert env == {name: around.get(name, value) for name, value in plan.env.items()}
+    assert document.keys() <= {"image", "mounts", "env"}
+
+
 def readable(words: list[str]) -> list[str]:
     """Replace the line ends of YAML 1.1 by blanks: docker-compose prints them so that it cannot read them again."""
     return [re.sub("[\x85\u2028\u2029]", " ", word) for word in words]
@@ -385,7 +399,7 @@ def test_pyxis_takes_no_separators(path: str) -> None:
         plan = plan_of(mount(source, destination))
         with pytest.raises(CannotRenderError, match="--container-mounts does not support"):
             RENDERERS["slurm"](plan)
-        assert all(RENDERERS[target](plan).text for target in set(TARGETS) - {"slurm"})
+        assert all(RENDERERS[target](plan).text for target in set(TARGETS) - {"slurm", "edf"})
 
 
 def test_a_path_named_like_a_secret_is_not_masked() -> None:
