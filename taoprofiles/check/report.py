@@ -154,7 +154,8 @@ def _check_line(context: Context, name: str | None, line: docker_run.DockerRun) 
         findings = [finding for finding in target.findings if finding.id == "profile-invalid"]
     launch = direct.from_line(line, Host(context.environ, context.folder))
     command_context = CommandContext({}, variables, context.environ, secret_variables, profile=name or "")
-    findings += [fix.for_docker_run(finding) for finding in direct.check(context, launch, command_context)]
+    problems = direct.check(context, launch, command_context, {**context.environ, **line.engine})
+    findings += [fix.for_docker_run(finding) for finding in problems]
     if line.unknown:
         what = f"not checked: {', '.join(dict.fromkeys(line.unknown))}"
         findings.append(Finding("command-not-checked", "docker run", what, severity=INFO))

@@ -16,7 +16,7 @@ from taoprofiles.masking import mask_text
 from taoprofiles.storage import files
 from taoprofiles.system import processes
 from taoprofiles.system.commands import run_bounded
-from taoprofiles.system.engine import ABSENT, DEFAULT, INVALID, REFUSED, TIMED_OUT, Engine, EngineError
+from taoprofiles.system.engine import ABSENT, DEFAULT, INVALID, REFUSED, TIMED_OUT, Engine, EngineError, find_endpoint
 from taoprofiles.system.gpus import query_gpus
 
 
@@ -25,6 +25,7 @@ class EngineProbe(NamedTuple):
 
     address: str
     id: str = ""
+    product: str = "Docker"
     version: str = ""
     system: str = ""
     root: str = ""
@@ -33,8 +34,12 @@ class EngineProbe(NamedTuple):
     problem: str = ""
 
     def is_same(self, other: EngineProbe) -> bool:
-        """Check whether it is the same engine. With Docker 20.10 all engines of a machine have one id (key.json)."""
-        return (self.id, self.root) == (other.id, other.root)
+        """Check whether it is the same engine. With Docker 20.10 all engines of a machine have one id (key.json).
+
+        Podman has another id in each answer.
+        """
+        is_podman = "Podman" in (self.product, other.product)
+        return self.root == other.root and (self.version == other.version if is_podman else self.id == other.id)
 
 
 class DockerFacts(NamedTuple):
@@ -46,6 +51,7 @@ class DockerFacts(NamedTuple):
     - ``first``: the engine of docker.from_env(): DOCKER_HOST, or the socket
     - ``second``: the engine at the socket
     - ``command``: the engine of the command, which follows DOCKER_HOST, DOCKER_CONTEXT or the current context
+    - ``in_force``: that engine as taoprof reaches it; ``is_remote``: it is on another machine
     - ``group``: group of the socket; ``in_group``: the user database has this user in it, but the session does not
     - ``has_daemon``: dockerd is installed; ``has_systemd``: systemd starts it
     - ``installer``: the command that installs packages here, without sudo; "" for an unknown distribution
@@ -67,6 +73,8 @@ class DockerFacts(NamedTuple):
     has_ubuntu_drivers: bool = False
     in_container: bool = False
     has_root: bool = True
+    in_force: EngineProbe | None = None
+    is_remote: bool = False
 
 
 class Gpus(NamedTuple):
@@ -100,11 +108,14 @@ def probe_docker(environ: Mapping[str, str]) -> DockerFacts:
     """Ask the engines and the command, in parallel."""
     host = environ.get("DOCKER_HOST", "")
     cli = shutil.which("docker", path=environ.get("PATH", "")) or ""
-    with ThreadPoolExecutor(4) as pool:
+    with ThreadPoolExecutor(5) as pool:
         context = pool.submit(_context, cli, environ)
         command = pool.submit(_by_command, cli, environ)
         second = pool.submit(_ask, environ, DEFAULT)
         first = pool.submit(_ask, environ, host) if host not in ("", DEFAULT) else second
+        endpoint = find_endpoint(environ)
+        is_launchers = endpoint.address == (host or DEFAULT)
+        in_force = first if is_launchers else pool.submit(_ask, environ, endpoint.address)
     group, in_group = _group(DEFAULT.removeprefix("unix://"))
     daemon = shutil.which("dockerd", path=f"{environ.get('PATH', '')}:{_SYSTEM}:/snap/bin")
     name, address = context.result()
@@ -126,6 +137,8 @@ def probe_docker(environ: Mapping[str, str]) -> DockerFacts:
         has_ubuntu_drivers=shutil.which("ubuntu-drivers", path=_SYSTEM) is not None,
         in_container=os.path.exists("/.dockerenv") or os.path.exists("/run/.containerenv"),
         has_root=os.path.isdir(first.result().root),
+        in_force=in_force.result(),
+        is_remote=endpoint.is_remote,
     )
 
 

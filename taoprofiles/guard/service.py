@@ -22,7 +22,7 @@ UNIT = "taoprofd.service"
 
 FORWARDED_VARIABLES = (
     *("TAOPROF_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME"),
-    *("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"),
+    *("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_TLS_VERIFY", "DOCKER_TLS", "DOCKER_CERT_PATH"),
 )
 """Variables that locate files and the engine. The unit sets them, since the user manager may have other values."""
 

@@ -33,9 +33,9 @@ from taoprofiles.system.engine import (
     PROFILE_LABEL,
     RUN_LABEL,
     STATE_LABEL,
-    TIMEOUT,
     Engine,
     EngineError,
+    find_endpoint,
 )
 from taoprofiles.system.processes import Process
 
@@ -142,7 +142,7 @@ class _Search:
         self._here = processes.host_id()
         self._records = HoldRecords(context)
         self._active = ActiveHolds()
-        self._end = time.monotonic() + (TIMEOUT if engine is None else GUARD_TIMEOUT)
+        self._end = time.monotonic() + (find_endpoint(context.environ).timeout if engine is None else GUARD_TIMEOUT)
         self._processes = processes.scan()
         self._clients = {process.container: process for process in self._processes if process.container is not None}
         self._engine = engine or Containers(context, self._end)

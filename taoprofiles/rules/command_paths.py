@@ -67,7 +67,7 @@ class CommandContext:
 
     Without the launcher, ``prefix`` are the words in front of the task's command, () if they must not be shown;
     ``volumes`` are destinations whose content is not on this host, and ``gpus`` is the number of the container's GPUs,
-    None if that is not known.
+    None if that is not known. With ``reads_specs`` false, spec files are not read: they are another machine's.
     """
 
     mounts: Mapping[str, str]
@@ -83,6 +83,7 @@ class CommandContext:
     prefix: Sequence[str] = ()
     volumes: Sequence[str] = ()
     gpus: int | None = None
+    reads_specs: bool = True
 
     @property
     def is_without_docker(self) -> bool:
@@ -143,7 +144,7 @@ def check_task(words: Sequence[str], context: CommandContext) -> list[Finding]:
     words = checker.words
     action = next((word for word in words[1:] if word in ACTIONS), "")
     findings = checker.check(action)
-    if context.is_without_docker:
+    if context.is_without_docker or not context.reads_specs:
         return findings
     paths = [expand_variables(a.value, checker.public) for a in path_arguments(words) if is_spec(a.key, a.value)]
     return findings + check_specs(paths, checker.resolver, action=action, given=_spec_keys(words), gpus=context.gpus)

@@ -7,28 +7,32 @@ tao-deploy and tao-data-services 7.0.1.
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from taoprofiles.launcher.argv import commands_of_script, launcher_words, unwrapped
 from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.images import find_tag, is_tao_image
 from taoprofiles.launcher.location import Location, ResolvedMount
 from taoprofiles.masking import is_secret, mask_command, mask_text
-from taoprofiles.mounts.paths import results_folders
+from taoprofiles.mounts.paths import HostFiles, results_folders
 from taoprofiles.profiles.layouts import is_network
 from taoprofiles.profiles.rendering import Renderer
 from taoprofiles.rules import container, folders, mounts, options
 from taoprofiles.rules.command_paths import CommandContext, check_task
-from taoprofiles.rules.finding import Finding, error, quoted, warning
+from taoprofiles.rules.finding import INFO, Finding, error, quoted, warning
 from taoprofiles.rules.gpus import wrong_gpus
 from taoprofiles.rules.locations import Locator
 from taoprofiles.rules.specs import ACTIONS
 from taoprofiles.storage.paths import Context, is_inside
 from taoprofiles.system import filesystem
 from taoprofiles.system.docker_run import DockerRun
+from taoprofiles.system.engine import find_endpoint
 from taoprofiles.system.gpus import parse_gpus
+from taoprofiles.system.remote import find_missing
 
 _PACKAGES = ("nvidia_tao_pytorch", "nvidia_tao_deploy", "nvidia_tao_ds", "nvidia_tao_tf1", "nvidia_tao_tf2")
 _MADE_BY_TRAINING = frozenset("train retrain prune distill quantize export".split())
@@ -173,12 +177,19 @@ def _task(words: Sequence[str]) -> list[str] | None:
 
 
 def check(
-    context: Context, start: DirectStart, command_context: CommandContext, *, is_remote: bool = False
+    context: Context, start: DirectStart, command_context: CommandContext, environ: Mapping[str, str] | None = None
 ) -> Iterator[Finding]:
-    """Check a container and its command; with ``is_remote`` the folders are another machine's, and not looked at."""
+    """Check a container and its command. ``environ`` names the engine, by default the context's.
+
+    For an engine on another machine the folders are that machine's: they are looked for there, if ssh leads to it.
+    """
     docker, locate = start.options, start.locate
     host = Host(context.environ, context.folder)
-    if not is_remote:
+    endpoint = find_endpoint(environ or context.environ)
+    is_remote = endpoint.is_remote
+    if is_remote:
+        yield from _check_remote(start, endpoint.address, context.environ)
+    else:
         yield from mounts.check_direct(start.mounts, locate, host, start.created)
     yield from _check_sources(start)
     names = [entry["variable"] for _, entry in start.variables]
@@ -195,12 +206,13 @@ def check(
     if prefix and mask_command(prefix) == prefix and not any(is_secret(name) for name in names):
         command_context = replace(command_context, prefix=prefix)
     command_context = replace(
-        command_context, mounts={} if is_remote else start.mounted, volumes=start.volumes, gpus=start.gpu_count,
-        is_quoted=True, environ={k: v for k, v in context.environ.items() if k != "TAO_DOCKER_DISABLE"},
+        command_context, mounts=start.mounted, volumes=start.volumes, gpus=start.gpu_count, is_quoted=True,
+        files=_RemoteFiles(start) if is_remote else command_context.files, reads_specs=not is_remote,
+        environ={k: v for k, v in context.environ.items() if k != "TAO_DOCKER_DISABLE"},
     )  # fmt: skip
     known, others = tasks(start.words)
     for task in known:
-        yield from check_task(task, command_context) if not is_remote else ()
+        yield from check_task(task, command_context)
         yield from _check_read_only(start, results_folders(task, command_context.variables))
     for name in others:
         yield _unknown_command(name)
@@ -210,6 +222,44 @@ def check(
             command=[word for task in known for word in task], variables=command_context.variables,
             profile=command_context.profile or None,
         )  # fmt: skip
+
+
+class _RemoteFiles(HostFiles):
+    """What is assumed of another machine's files: everything below a source exists, and nothing is a link."""
+
+    def __init__(self, start: DirectStart) -> None:
+        self._sources = [mount.source for mount in start.mounts]
+
+    def exists(self, path: str) -> bool:
+        return any(is_inside(path, source) for source in self._sources)
+
+    def link(self, path: str) -> str | None:
+        return None
+
+    def names(self, folder: str) -> list[str]:
+        return []
+
+    def matches(self, pattern: str) -> list[str]:
+        return []
+
+
+def _check_remote(start: DirectStart, address: str, environ: Mapping[str, str]) -> Iterator[Finding]:
+    """Check which sources exist on the engine's machine, and say what was not looked at."""
+    shown, sources = mask_text(address), [mount.source for mount in start.mounts]
+    missing, problem = find_missing(address, sources, environ)
+    for mount in start.mounts:
+        if mount.source in missing:
+            where = start.locate(mount.location._replace(key="source"))
+            stops = "Docker creates it, empty and as root" if mount.location in start.created else "Docker refuses it"
+            login = shlex.quote(urlsplit(address).netloc.partition(":")[0])
+            hint = f"ssh {login} mkdir -p {shlex.quote(shlex.quote(mount.source))}"
+            yield error("src-missing", where, f"'{mount.source}' does not exist on the engine's machine", stops, hint)
+    if problem:
+        what = f"the engine is on another machine, {shown}: its folders and spec files are not checked"
+        yield warning("paths-unchecked", "engine", what, problem, "check there: taoprof check NAME -- …")
+    else:
+        what = f"the engine is on another machine, {shown}: its spec files, and the rights there, are not checked"
+        yield Finding("paths-unchecked", "engine", what, severity=INFO)
 
 
 def _unknown_command(name: str) -> Finding:

@@ -203,6 +203,8 @@ class Run:
         running = [container for container in containers if not container.is_over and self.is_running(container.id)]
         if self.argv is None:
             status = self._task_status(status, containers, running)
+        elif status == 0:  # docker run reports it of each container of Podman 4.3 with --rm
+            status = next((container.status for container in containers if container.status), 0)
         elif status == DOCKER_REFUSED and not containers:
             self._say(f"the engine did not start the container (exit status {DOCKER_REFUSED})")
         is_over = False
@@ -589,11 +591,12 @@ def _use_docker(run: Run, renderer: Renderer, command: list[str], options: RunOp
         labels={**docker.labels(run.context, name), RUN_LABEL: hold.id},
     )
     # Docker uses a source as it is; the launcher, and the comparison with the container, resolve symlinks.
-    container = container._replace(mounts=[mount.resolved() for mount in container.mounts])
+    if not Engine(run.context.environ).endpoint.is_remote:
+        container = container._replace(mounts=[mount.resolved() for mount in container.mounts])
     values = {item["variable"]: str(item["value"]) for item in wanted["Envs"]}
     run.environ |= {name: values[name] for name, value in container.env.items() if value is None}
     # The engine of the hold. DOCKER_HOST has priority over the docker command's current context.
-    run.environ["DOCKER_HOST"] = hold.engine or ""
+    run.environ |= Engine(run.context.environ).endpoint.environ
     run.environ.pop("DOCKER_CONTEXT", None)
     terminal = ["--interactive", "--tty"] if options.terminal and container.tty is not False else ["--interactive"]
     if processes.in_background():

@@ -6,6 +6,7 @@ Sources: cli/command/container/opts.go and opts/mount.go of docker/cli 27; pflag
 from __future__ import annotations
 
 import csv
+import itertools
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -52,6 +53,7 @@ class DockerRun(NamedTuple):
     - ``env``: NAME and value, None for a value that comes from the environment
     - ``gpus``: "all", a number, a list of devices, or None if none are requested
     - ``unknown``: options that are not understood
+    - ``engine``: variables that name the engine, by options of ``docker`` itself
     """
 
     words: list[str]
@@ -68,6 +70,7 @@ class DockerRun(NamedTuple):
     is_privileged: bool
     entrypoint: str | None
     unknown: list[str]
+    engine: dict[str, str]
 
 
 def parse(words: Sequence[str]) -> DockerRun | None:
@@ -112,6 +115,7 @@ def parse(words: Sequence[str]) -> DockerRun | None:
         "--privileged" in given,
         last.get("--entrypoint"),
         [*unknown, *(["--env-file"] if "--env-file" in given else [])],
+        _engine(words[:start]),
     )
 
 
@@ -135,6 +139,17 @@ def _options_start(words: Sequence[str]) -> int | None:
         position += 2 if words[position] in _BEFORE else 1
     position += position < len(words) and words[position] == "container"
     return position + 1 if list(words[position : position + 1]) in (["run"], ["create"]) else None
+
+
+def _engine(words: Sequence[str]) -> dict[str, str]:
+    """Return the variables that say the same as options of ``docker`` itself about its engine."""
+    for option, value in itertools.pairwise(words):
+        if option in ("-H", "--host"):
+            return {"DOCKER_HOST": value}
+        if option in ("-c", "--context"):
+            return {"DOCKER_HOST": "", "DOCKER_CONTEXT": value}
+    given = (word.partition("=") for word in words)
+    return next(({"DOCKER_HOST": value} for name, _, value in given if name in ("--host", "DOCKER_HOST")), {})
 
 
 def _options(word: str) -> Iterator[tuple[str, str, bool]]:

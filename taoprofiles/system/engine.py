@@ -40,6 +40,9 @@ DEFAULT = "unix:///var/run/docker.sock"
 TIMEOUT = 2.0
 """Seconds that a question may take before the engine counts as one that does not answer."""
 
+SSH_TIMEOUT = 10.0
+"""The same for an engine behind ssh: each question is a login of its own, which takes up to a second or two."""
+
 _LIMIT = 64 << 20
 
 
@@ -59,8 +62,81 @@ class EngineError(Exception):
 _INVALID_RESPONSE = "its response is not that of a Docker API"
 
 
+class Endpoint:
+    """Where the ``docker`` command finds its engine, and why there.
+
+    ``context`` is the Docker context that names it, "" if DOCKER_HOST does or nothing; ``certificates`` is the folder
+    of ``ca.pem``, ``cert.pem`` and ``key.pem``, "" without TLS; ``is_verified``: the engine's certificate is checked.
+    """
+
+    __slots__ = ("address", "certificates", "context", "is_verified")
+
+    def __init__(self, address: str, context: str = "", certificates: str = "", *, is_verified: bool = True) -> None:
+        self.address, self.context = address, context
+        self.certificates, self.is_verified = certificates, is_verified
+
+    @property
+    def is_remote(self) -> bool:
+        """Return whether the engine is on another machine, so that the folders that it mounts are that machine's."""
+        scheme, _, rest = self.address.partition("://")
+        host = rest.rpartition("@")[2].partition("/")[0].rpartition(":")[0] or rest.partition("/")[0]
+        is_here = host.strip("[]") in ("localhost", "::1") or host.startswith("127.")
+        return scheme == "ssh" or (scheme in ("tcp", "http", "https") and not is_here)
+
+    @property
+    def timeout(self) -> float:
+        """Return the seconds that all questions of a search together may take."""
+        return SSH_TIMEOUT if self.address.startswith("ssh:") else TIMEOUT
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """Return the variables with which the ``docker`` command uses this engine, whatever its context is."""
+        tls = {"DOCKER_TLS_VERIFY" if self.is_verified else "DOCKER_TLS": "1", "DOCKER_CERT_PATH": self.certificates}
+        return {"DOCKER_HOST": self.address, **(tls if self.certificates and self.context else {})}
+
+
+def find_endpoint(environ: Mapping[str, str]) -> Endpoint:
+    """Return the engine that the ``docker`` command uses: DOCKER_HOST, DOCKER_CONTEXT, the current context, the socket.
+
+    ``resolveContextName`` in cli/command/cli.go of docker/cli 28; a context's files: cli/context/store.
+    """
+    home = environ.get("HOME", "/")
+    folder = environ.get("DOCKER_CONFIG") or os.path.join(home, ".docker")
+    if address := environ.get("DOCKER_HOST"):
+        certificates = environ.get("DOCKER_CERT_PATH") or os.path.join(home, ".docker")
+        is_verified = bool(environ.get("DOCKER_TLS_VERIFY"))
+        has_tls = is_verified or bool(environ.get("DOCKER_TLS"))
+        return Endpoint(address, certificates=certificates if has_tls else "", is_verified=is_verified)
+    name = environ.get("DOCKER_CONTEXT") or _as(
+        str, _read_json(os.path.join(folder, "config.json")).get("currentContext")
+    )
+    if name in ("", "default"):
+        return Endpoint(DEFAULT)
+    import hashlib
+
+    digest = hashlib.sha256(os.fsencode(name)).hexdigest()
+    endpoints = _as(dict, _read_json(os.path.join(folder, "contexts/meta", digest, "meta.json")).get("Endpoints"))
+    docker = _as(dict, endpoints.get("docker"))
+    tls = os.path.join(folder, "contexts/tls", digest, "docker")
+    return Endpoint(
+        _as(str, docker.get("Host")) or f"context://{name}",
+        name,
+        tls if os.path.isdir(tls) else "",
+        is_verified=docker.get("SkipTLSVerify") is not True,
+    )
+
+
+def _read_json(path: str) -> dict[str, Any]:
+    """Return a file of the ``docker`` command, {} for one that cannot be read: it then has its default too."""
+    try:
+        with open(path, "rb") as file:
+            return _as(dict, json.loads(file.read(1 << 20)))
+    except (OSError, ValueError, RecursionError):
+        return {}
+
+
 class Engine:
-    """The engine that the launcher would use with this environment."""
+    """The engine that the ``docker`` command would use with this environment."""
 
     def __init__(
         self,
@@ -74,9 +150,12 @@ class Engine:
 
         ``address`` is another engine's than the environment names: the one that a hold was made on.
         """
-        self._environ = environ if address is None else {**environ, "DOCKER_HOST": address}
-        self._timeout, self._end = timeout, end
-        self.address = self._environ.get("DOCKER_HOST") or DEFAULT
+        self._environ = environ
+        self.endpoint = find_endpoint(environ)
+        if address not in (None, self.endpoint.address):
+            self.endpoint = find_endpoint({**environ, "DOCKER_HOST": address or DEFAULT})
+        self.address = self.endpoint.address
+        self._timeout, self._end = max(timeout, self.endpoint.timeout if timeout == TIMEOUT else timeout), end
 
     def containers(self) -> list[dict[str, Any]]:
         """Return the containers that have not ended (running, paused, restarting); see ``parse_container_list``."""
@@ -173,10 +252,11 @@ class Engine:
         if scheme == "unix":
             return _connect_unix(rest, left)
         if scheme in ("tcp", "http", "https"):
-            secure = scheme == "https" or bool(self._environ.get("DOCKER_TLS_VERIFY"))
-            return self._connect_tcp(rest, left, secure=secure)
+            return self._connect_tcp(rest, left, secure=scheme == "https" or bool(self.endpoint.certificates))
         if scheme == "ssh":
             return self._connect_through_docker(left)
+        if scheme == "context":
+            raise EngineError(f"the Docker context '{rest}' does not exist", ABSENT)
         raise EngineError(f"DOCKER_HOST '{self.address}' has a scheme that taoprof does not support")
 
     def _connect_tcp(self, rest: str, left: float, *, secure: bool) -> socket.socket:
@@ -190,9 +270,12 @@ class Engine:
             return connection
         import ssl
 
-        folder = self._environ.get("DOCKER_CERT_PATH") or os.path.join(self._environ.get("HOME", "/"), ".docker")
-        tls = ssl.create_default_context(cafile=os.path.join(folder, "ca.pem"))
-        tls.load_cert_chain(os.path.join(folder, "cert.pem"), os.path.join(folder, "key.pem"))
+        folder = self.endpoint.certificates or os.path.join(self._environ.get("HOME", "/"), ".docker")
+        paths = {name: os.path.join(folder, f"{name}.pem") for name in ("ca", "cert", "key")}
+        tls = ssl.create_default_context(cafile=paths["ca"] if self.endpoint.is_verified else None)
+        if not self.endpoint.is_verified:
+            tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+        tls.load_cert_chain(paths["cert"], paths["key"])
         return tls.wrap_socket(connection, server_hostname=host.strip("[]"))
 
     def _connect_through_docker(self, left: float) -> socket.socket:
@@ -316,15 +399,19 @@ def parse_container(value: object) -> dict[str, Any]:
 
 
 def parse_info(value: object) -> dict[str, Any]:
-    """Return the used fields of ``GET /info``: id, version, system, root and is_rootless."""
+    """Return the used fields of ``GET /info``: id, product (Docker or Podman), version, system, root and is_rootless.
+
+    Podman gives another id with each answer; only Podman has BuildahVersion and Rootless.
+    """
     whole = _as(dict, value)
     security = [word for word in _as(list, whole.get("SecurityOptions")) if isinstance(word, str)]
     return {
         "id": _as(str, whole.get("ID"))[:200],
+        "product": "Podman" if "BuildahVersion" in whole else "Docker",
         "version": _as(str, whole.get("ServerVersion"))[:100],
         "system": _as(str, whole.get("OperatingSystem"))[:200],
         "root": _as(str, whole.get("DockerRootDir")),
-        "is_rootless": any("rootless" in word for word in security),
+        "is_rootless": any("rootless" in word for word in security) or whole.get("Rootless") is True,
     }
 
 

@@ -207,14 +207,18 @@ def _launcher(context: Context, machine: Machine) -> str:
 def _engine(machine: Machine) -> str:
     from taoprofiles.system.engine import ABSENT
 
-    engine, command = machine.docker.first, machine.docker.command
+    command = machine.docker.command
+    engine = machine.docker.in_force or machine.docker.first
     if engine.trouble:
         return f"none at {engine.address}" + (f": {engine.problem}" if engine.trouble != ABSENT else "")
     shared = " (also used by the docker CLI)" if command.is_same(engine) else ""
     images = next((place for place in machine.home.places if place.what == "images"), None)
     free = f"; {images.free / 1e9:.0f} GB free for images" if images and images.size else ""
     kind = " (rootless)" if engine.is_rootless else ""
-    return f"Docker {engine.version}{kind} at {engine.address}{shared}{free}"
+    context = machine.docker.context
+    why = f" (Docker context '{context}')" if context not in ("", "default") else ""
+    where = " on another machine" if machine.docker.is_remote else ""
+    return f"{engine.product} {engine.version}{kind}{where} at {engine.address}{why}{shared}{free}"
 
 
 def _gpus(machine: Machine) -> str:
