@@ -80,7 +80,8 @@ ALIASES = {
     "ls": "list", "profiles": "list", "rm": "remove", "delete": "remove", "del": "remove", "mv": "rename",
     "cat": "show", "view": "show", "cp": "new NEW --from", "copy": "new NEW --from", "switch": "use", "activate": "use",
     "ps": "status", "top": "status", "holds": "status", "kill": "stop", "cancel": "stop", "unlock": "release",
-    "lock": "hold", "config": "set", "create": "new", "save": "import --name", "export": "show --toml", "exec": "run", "log": "logs",
+    "lock": "hold", "config": "set", "create": "new", "save": "import --name", "export": "show --toml",
+    "exec": "run", "log": "logs",
     "why": "history PATH", "completion": "init", "version": "--version", "-V": "--version", "-v": "--version",
 }  # fmt: skip
 """Words of other tools, and of earlier versions, with the command that does it here."""
