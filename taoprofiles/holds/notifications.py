@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles.errors import TaoprofError
@@ -50,6 +51,7 @@ class Notification:
 def register(context: Context, hold_id: str, targets: list[str], on_end: str) -> None:
     """Store what is wanted at the end of work that is about to start. Needs the lock. Raises TaoprofError."""
     if targets or on_end:
+        files.make_folder(context.notifications)  # at the end the disk may be full
         atomic.replace(_wanted(context, hold_id), Notification(targets, on_end).to_bytes())
     else:
         best_effort.unlink_quietly(_wanted(context, hold_id))  # of a run that was queued with other wishes
@@ -58,7 +60,8 @@ def register(context: Context, hold_id: str, targets: list[str], on_end: str) ->
 def publish(context: Context, run: Hold) -> int | None:
     """Let the notification of a run that has ended be sent: only its sender is missing. Needs the lock.
 
-    Return the descriptor with the lock on it for ``start_sender``; None if nothing is wanted. Raises TaoprofError.
+    Return the descriptor with the lock on it for ``start_sender``; None if nothing is wanted, or can be done. Raises
+    nothing: the end must be recorded.
     """
     path = _wanted(context, run.id)
     wanted = _parse(files.try_read(path, _LIMIT)[0])
@@ -66,16 +69,15 @@ def publish(context: Context, run: Hold) -> int | None:
         return None
     if wanted.run is None:  # else somebody was killed here who knew the outcome
         wanted.run = run
-        atomic.replace(path, wanted.to_bytes())
-    files.make_folder(context.notifications)
+        with suppress(TaoprofError):  # without it, as on a full disk, the sender looks into the journal of runs
+            atomic.replace(path, wanted.to_bytes())
     fd = LivenessLock(path).try_inherit()
-    try:
-        files.rename(path, _path(context, run.id))
-    except BaseException:
-        if fd is not None:
-            os.close(fd)
-        raise
-    return fd
+    if fd is not None:
+        with suppress(TaoprofError):
+            files.rename(path, _path(context, run.id))
+            return fd
+        os.close(fd)
+    return None
 
 
 def withdraw(context: Context, hold_id: str, fd: int | None) -> None:
@@ -166,13 +168,13 @@ def _parse(content: bytes) -> Notification | None:
     first, *lines = content.split(b"\n")
     try:
         record: dict[str, Any] = json.loads(first)
-        fields = None if record["run"] is None else {name: record["run"][name] for name in FIELDS}
-        notification = Notification(record["targets"], record["on_end"], None if fields is None else Hold(**fields))
+        run = record["run"]
+        run = None if run is None else Hold(**{name: run[name] for name in FIELDS if name in run})
+        notification = Notification(record["targets"], record["on_end"], run)
         for line in lines[:-1]:
             notification.notes.append(str(json.loads(line)))
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
-    run = notification.run
     is_valid = record["v"] == FORMAT and isinstance(notification.on_end, str) and (run is None or run.is_valid())
     is_valid = is_valid and isinstance(notification.targets, list)
     return notification if is_valid and all(isinstance(target, str) for target in notification.targets) else None

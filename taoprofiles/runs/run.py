@@ -172,8 +172,7 @@ class Run:
             for text in self.notes:
                 say(text)
             if self.on_start and self.hold.kind == "run":
-                problem = notify.run_hook("on_start", self.on_start, self.hold, self.context.environ)
-                say(f"warning: {problem}") if problem else None
+                self._run_on_start(say)
             self.watch(say)
             self.monitor.listening.wait(2)  # an event before that would be missed
             return self._execute(self.argv or command, stdout)
@@ -184,6 +183,15 @@ class Run:
             if isinstance(error, CommandError):
                 self.discard()
             raise
+
+    def _run_on_start(self, say: Callable[[str], None]) -> None:
+        try:
+            problem = notify.run_hook("on_start", self.on_start, self.hold, self.context.environ)
+        except KeyboardInterrupt:
+            self.discard()
+            raise
+        if problem:
+            say(f"warning: {problem}")
 
     def discard(self) -> None:
         """Delete the hold of work that has not started. Raises nothing: what stays, the next command ends."""

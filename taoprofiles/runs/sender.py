@@ -52,9 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.alarm(int(TIME_LIMIT))
     context = Context()
     notification = notifications.read(context, run_id, int(fd))
-    if notification is None or notification.run is None:
+    if notification is None:
         return 0
-    problems = _do(context, notification, notification.run)
+    ended = HoldRecords(context).ended_runs(run_id)
+    run = notification.run or next((run for run in ended if run.id == run_id), None)
+    problems = ["it has no record of its end"] if run is None else _do(context, notification, run)
     if problems:
         _report(context, [f"warning: run {run_id}: {problem}" for problem in problems], attended="--attended" in flags)
     notifications.delete(context, run_id)

@@ -61,7 +61,11 @@ def run_bounded(
         if source >= 0:
             os.close(source)
     with process:
-        output, problem = _read(process, seconds)
+        try:
+            output, problem = _read(process, seconds)
+        except BaseException:  # such as Ctrl-C, which does not reach its session
+            _end(process)
+            raise
         if problem:
             _end(process)
         status = process.wait()

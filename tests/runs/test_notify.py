@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from taoprofiles.holds import manage
-from taoprofiles.holds.hold import Hold
+from taoprofiles.errors import TaoprofError
+from taoprofiles.holds import manage, notifications
+from taoprofiles.holds.hold import Hold, new_hold
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.runs import notify, sender
+from taoprofiles.storage.locks import Lock
 from taoprofiles.storage.paths import Context
 from taoprofiles.system import desktop as desktops
 from taoprofiles.system import processes
@@ -25,7 +27,7 @@ from tests.support.engine import until
 from tests.support.guard_process import GuardProcess, held
 from tests.support.home import require
 from tests.support.receivers import Desktop, MailReceiver, WebReceiver
-from tests.support.sandbox import Sandbox, kill
+from tests.support.sandbox import Sandbox, gone, kill
 
 
 @pytest.fixture
@@ -254,6 +256,25 @@ def test_a_damaged_or_unreadable_file_keeps_no_hold(sandbox: Sandbox, web: WebRe
     assert web.messages == []
 
 
+def test_on_a_full_disk_the_end_is_recorded_and_told_all_the_same(
+    sandbox: Sandbox, web: WebReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = HoldRecords(sandbox.context)
+    with Lock(sandbox.context.lock):
+        hold = new_hold(sandbox.context, "run", profile="b", since=time.time())
+        os.close(records.create(hold, targets=[web.url]))
+    monkeypatch.setattr(notifications.atomic, "replace", no_room)
+    with Lock(sandbox.context.lock):
+        hold.ended, hold.status = time.time(), 9
+        records.end(hold)
+    settled(sandbox)
+    assert [message["title"] for message in web.messages] == ["b failed (exit status 9)"]
+
+
+def no_room(*_: object, **__: object) -> None:
+    raise TaoprofError("no space left on device")
+
+
 # Secrets
 
 
@@ -465,6 +486,19 @@ def test_a_hook_that_fails_or_hangs_is_a_warning(sandbox: Sandbox, monkeypatch: 
     monkeypatch.setattr(notify, "HOOK_TIMEOUT", 0.2)
     run = ended_run(sandbox)
     assert "did not finish within 0.2 s" in notify.run_hook("on_end", "sleep 1000 & sleep 1000", run, os.environ)
+
+
+def test_ctrl_c_while_on_start_runs_leaves_no_run(sandbox: Sandbox) -> None:
+    add_keys(sandbox, f"on_start = 'echo $$ >{sandbox.root}/start; sleep 1000'\non_end = 'touch {sandbox.root}/end'")
+    words = [sandbox.taoprof, "run", "b", "--", "touch", "started"]
+    with Terminal(words, environ=sandbox.environ, cwd=sandbox.root) as terminal:
+        until(lambda: (sandbox.root / "start").exists() and (sandbox.root / "start").read_text(), "the hook runs")
+        terminal.send("\x03")
+        terminal.process.wait(20)
+    until(lambda: gone(int((sandbox.root / "start").read_text())), "the hook is gone too")
+    assert sandbox.holds() == [] and not list(sandbox.records.iterdir())
+    assert sandbox.json("history", "--all")["data"]["runs"] == []
+    assert not (sandbox.root / "started").exists() and not (sandbox.root / "end").exists()
 
 
 def test_hooks_are_for_runs_and_none_follows_a_command_that_never_started(sandbox: Sandbox) -> None:
