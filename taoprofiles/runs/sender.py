@@ -31,9 +31,13 @@ from taoprofiles.storage.locks import Lock
 from taoprofiles.storage.messages import add_message
 from taoprofiles.storage.paths import Context
 from taoprofiles.system import desktop
+from taoprofiles.system.systemd import Manager
 
 ATTEMPTS = 3
 """Senders that may be killed before nothing more is sent."""
+
+UNIT_TIMEOUT = 5.0
+"""Seconds that the user's systemd gets to make the unit of a sender."""
 
 _METRICS = 6
 
@@ -54,11 +58,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     notification = notifications.read(context, run_id, int(fd))
     if notification is None:
         return 0
+    is_attended = "--attended" in flags
+    if not is_attended:
+        with suppress(TaoprofError):  # or systemd would end it with the guard, in whose unit it was started
+            description = f"taoprof: the end of run {run_id}"
+            Manager(context.environ, UNIT_TIMEOUT).start_scope(f"taoprof-end-{run_id}.scope", os.getpid(), description)
     ended = HoldRecords(context).ended_runs(run_id)
     run = notification.run or next((run for run in ended if run.id == run_id), None)
     problems = ["it has no record of its end"] if run is None else _do(context, notification, run)
     if problems:
-        _report(context, [f"warning: run {run_id}: {problem}" for problem in problems], attended="--attended" in flags)
+        _report(context, [f"warning: run {run_id}: {problem}" for problem in problems], attended=is_attended)
     notifications.delete(context, run_id)
     return 0
 

@@ -1,8 +1,9 @@
-"""Detached runs of which somebody is killed at a random moment: each has one end, nothing is held, no line is lost.
+"""Detached runs of which somebody is killed at a random moment.
 
     python -m tests.bench.detach [TIMES]
 
-The starter, the run's own process, its command, or a follower of the log.
+The starter, the run's own process, its command, a follower of the log, the guard, or who sends the notification. Each
+run has one end, which is told once, nothing is held, and no line is lost.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ from pathlib import Path
 from taoprofiles.holds.hold import RUN_VARIABLE
 from taoprofiles.system import processes
 from tests.support.engine import until
+from tests.support.guard_process import GuardProcess
+from tests.support.receivers import WebReceiver
 from tests.support.sandbox import Sandbox, kill
 
 LINES = 60
 SCRIPT = f"n=0; while [ $n -lt {LINES} ]; do echo line $n; n=$((n+1)); sleep 0.01; done; exit 7"
-VICTIMS = ("starter", "run", "command", "follower")
+VICTIMS = ("starter", "run", "command", "follower", "guard", "sender")
 
 
 def main() -> None:
@@ -33,22 +36,30 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, Sandbox(Path(folder)) as sandbox:
         sandbox.profiles_named("a", "b")
         sandbox.records.mkdir(exist_ok=True)
-        for number in range(times):
-            outcomes[play(sandbox, random.Random(number))] += 1
+        with WebReceiver() as web:
+            for number in range(times):
+                # A new one each time: one that was killed is as one that was never started.
+                with GuardProcess(sandbox) as guard:
+                    outcomes[play(sandbox, web, guard, random.Random(number))] += 1
     sys.stdout.write("".join(f"{count:4} {outcome}\n" for outcome, count in sorted(outcomes.items())))
 
 
-def play(sandbox: Sandbox, chance: random.Random) -> str:
+def play(sandbox: Sandbox, web: WebReceiver, guard: GuardProcess, chance: random.Random) -> str:
     """Start a run, kill one of those who have a part in it, and return how the run ended."""
     before = known(sandbox)
-    words = (sandbox.taoprof, "run", "b", "--detach", "--", "sh", "-c", SCRIPT)
+    words = (sandbox.taoprof, "run", "b", "--detach", "--notify", web.url, "--", "sh", "-c", SCRIPT)
     starter = sandbox.start(*words, stdout=subprocess.PIPE)
-    victim, moment = chance.choice(VICTIMS), chance.uniform(0, 0.8)
+    victim = chance.choice(VICTIMS)
+    moment = chance.uniform(0, 0.8 if victim != "sender" else 0.3)
     if victim != "starter":
         until(lambda: list(sandbox.records.glob("?????.json")) or starter.poll() is not None, "there is a run")
     follower = sandbox.start(sandbox.taoprof, "logs", "-f", "-", stdout=-3, stderr=-3) if victim == "follower" else None
+    if victim == "sender":
+        until(lambda: list((sandbox.state / "notifications").glob("*")), "a notification is being sent")
     time.sleep(moment)
-    if victim in ("starter", "follower"):
+    if victim == "guard":
+        kill(guard.process.pid)
+    elif victim in ("starter", "follower"):
         (follower or starter).kill()
     else:
         for pid in pids_of(sandbox, victim):
@@ -60,12 +71,18 @@ def play(sandbox: Sandbox, chance: random.Random) -> str:
         f"nothing is held ({victim} killed after {moment:.3f} s)",
         details=lambda: f"{list(sandbox.records.iterdir())} {sandbox.holds()}",
     )
+    # Without a guard it is the commands that look here.
+    until(lambda: sandbox.holds() == [] and not list((sandbox.state / "notifications").glob("*")), "the end is told")
     fresh = [run for run in sandbox.json("history", "--all")["data"]["runs"] if run["id"] not in before]
     assert len(fresh) <= 1, fresh
     if not fresh:
         assert victim == "starter" and out == "", (victim, out)
         return "starter killed: no run"
     (run,) = fresh
+    told = [message["title"] for message in web.about(run["id"])]
+    wanted = "exit status unknown" if run["status"] is None else f"exit status {run['status']}"
+    assert told in ([], ["b finished"]) or all(wanted in title for title in told), (run["status"], told)
+    assert len(told) == 1 or (victim == "sender" and len(told) == 2), (victim, told)
     assert out in ("", f"{run['id']}\n")
     assert run["ended"] is not None
     log = sandbox.state / f"logs/{run['id']}.log"
@@ -74,10 +91,10 @@ def play(sandbox: Sandbox, chance: random.Random) -> str:
     assert lines == list(range(len(lines))), lines
     if run["status"] == 7:
         assert len(lines) == LINES, lines
-    if victim == "follower":
+    if victim in ("follower", "guard", "sender"):
         assert run["status"] == 7, run
     lines_seen = "all lines" if len(lines) == LINES else "some lines" if lines else "no line"
-    return f"{victim} killed: status {run['status']}, {lines_seen}"
+    return f"{victim} killed: status {run['status']}, {lines_seen}, told {len(told)} times"
 
 
 def known(sandbox: Sandbox) -> set[str]:
@@ -85,7 +102,11 @@ def known(sandbox: Sandbox) -> set[str]:
 
 
 def pids_of(sandbox: Sandbox, victim: str) -> list[int]:
-    """Return the pids of the run's own process or of its command, none if they do not exist yet, or any more."""
+    """Return the pids of the run's own process, its command or its sender, none if they do not exist now."""
+    if victim == "sender":
+        homes = processes.with_variable(os.getuid(), "HOME")
+        own = [pid for pid, home in homes if home == str(sandbox.root)]
+        return [pid for pid in own if b"runs.sender" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     holds = sandbox.holds()
     if victim == "run":
         return [hold["pid"] for hold in holds if hold["pid"]]

@@ -296,3 +296,24 @@ def test_words_that_are_no_text_do_not_end_the_guard(guarded: Owner) -> None:
     until(lambda: hold in guarded.show("StatusText")["StatusText"], "the status names it", details=guarded.journal)
     properties = guarded.show("NRestarts", "MainPID", "ActiveState", "SubState")
     assert properties == {"NRestarts": "0", "MainPID": str(pid), "ActiveState": "active", "SubState": "running"}
+
+
+# The end of runs
+
+
+def test_what_the_guard_does_at_the_end_of_a_run_goes_on_when_the_guard_is_killed(guarded: Owner) -> None:
+    profile = guarded.home / ".config/taoprofiles/profiles/b.toml"
+    hook = "echo begun >>~/hook; until test -e ~/go; do sleep 0.1; done; echo $TAOPROF_OUTCOME >>~/hook"
+    guarded.write(profile, profile.read_text().replace("[[mounts]]", f"on_end = '{hook}'\n[[mounts]]", 1))
+    run = guarded.taoprof("run", "b", "--detach", "--", "sleep", "1000").stdout.strip()
+    (hold,) = [hold for hold in guarded.json("status")["data"]["holds"] if hold["id"] == run]
+    guarded.machine.user("kill", "-KILL", str(hold["pid"]))
+    guarded.taoprof("stop", run)
+    report = guarded.home / "hook"
+    until(report.exists, "the guard runs the hook")
+    pid = guarded.pid
+    guarded.systemctl("kill", "--signal=SIGKILL", "--kill-whom=main", UNIT)
+    until(lambda: guarded.pid not in (0, pid) and guarded.show("ActiveState")["ActiveState"] == "active", "a new guard")
+    guarded.write(guarded.home / "go", "")
+    until(lambda: report.read_text() == "begun\nunknown\n", "the hook ends", details=report.read_text)
+    until(lambda: not list((guarded.state / "notifications").iterdir()), "nothing is left to do")
