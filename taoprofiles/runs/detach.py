@@ -221,13 +221,7 @@ def _enter_unit(context: Context, hold: Hold, say: Callable[[str], None]) -> str
     """
     unit = f"taoprof-run-{hold.id}.scope"
     try:
-        manager = Manager(context.environ, UNIT_TIMEOUT)
-        manager.start_scope(unit, os.getpid(), f"taoprof run {hold.profile} ({hold.id})")
-        end = time.monotonic() + UNIT_TIMEOUT
-        while not processes.is_in_unit(os.getpid(), unit):
-            if time.monotonic() > end:
-                raise TaoprofError(f"systemd did not move the run into {unit}")
-            time.sleep(0.01)
+        Manager(context.environ, UNIT_TIMEOUT).enter_scope(unit, f"taoprof run {hold.profile} ({hold.id})")
     except NoManagerError:
         return None
     except TaoprofError as error:

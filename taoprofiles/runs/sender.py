@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not is_attended:
         with suppress(TaoprofError):  # or systemd would end it with the guard, in whose unit it was started
             description = f"taoprof: the end of run {run_id}"
-            Manager(context.environ, UNIT_TIMEOUT).start_scope(f"taoprof-end-{run_id}.scope", os.getpid(), description)
+            Manager(context.environ, UNIT_TIMEOUT).enter_scope(f"taoprof-end-{run_id}.scope", description)
     ended = HoldRecords(context).ended_runs(run_id)
     run = notification.run or next((run for run in ended if run.id == run_id), None)
     problems = ["it has no record of its end"] if run is None else _do(context, notification, run)

@@ -6,9 +6,11 @@ import os
 import pwd
 import socket
 import subprocess
+import time
 from typing import TYPE_CHECKING
 
 from taoprofiles.errors import TaoprofError
+from taoprofiles.system import processes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,13 +54,18 @@ class Manager:
         output = self._run("journalctl", f"--user-unit={unit}", f"--lines={lines}", "--no-pager", "--quiet")
         return output.splitlines()
 
-    def start_scope(self, unit: str, pid: int, description: str) -> None:
-        """Create a transient unit with a process that exists, which gets there a moment later."""
-        properties = ["PIDs", "au", "1", str(pid), "Description", "s", description]
+    def enter_scope(self, unit: str, description: str) -> None:
+        """Put this process into a transient unit of its own; what it starts from then on is there too."""
+        properties = ["PIDs", "au", "1", str(os.getpid()), "Description", "s", description]
         properties += ["CollectMode", "s", "inactive-or-failed"]
         name = "org.freedesktop.systemd1"
         words = (name, f"/{name.replace('.', '/')}", f"{name}.Manager", "StartTransientUnit", "ssa(sv)a(sa(sv))")
         self._run("busctl", "--user", "call", *words, unit, "fail", "3", *properties, "0")
+        end = time.monotonic() + self._timeout
+        while not processes.is_in_unit(os.getpid(), unit):  # systemd moves it a moment later
+            if time.monotonic() > end:
+                raise TaoprofError(f"systemd did not move the process into {unit}")
+            time.sleep(0.01)
 
     def _run(self, program: str, *words: str) -> str:
         try:
