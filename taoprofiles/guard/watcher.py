@@ -33,7 +33,7 @@ class WakeQueue:
     """Event names that threads and signals put, and a descriptor that becomes readable when there are some.
 
     "changed": check everything; "opened": a launcher may have started; "folders": watch the folders again;
-    "engine": the containers have changed; "ended": a process with a hold has ended.
+    "engine": the containers, or the tasks of runs in them, have changed; "ended": a process with a hold has ended.
     """
 
     def __init__(self) -> None:
@@ -184,6 +184,8 @@ class ContainerWatcher(threading.Thread):
                     if (event is None or event["Action"] in CHANGES or is_due) and not self._refresh():
                         break  # the stream of an engine that does not answer may never end: connect again
                     delay = 1.0
+                    if event is not None and event["Action"] == "exec_die" and self.containers.run_tag(event["Id"]):
+                        self._queue.put("engine")
                 if time.monotonic() - start < 1:
                     self._woken.wait(delay)
             except EngineError:

@@ -42,6 +42,8 @@ class Hold:
       job on Kubernetes CONTEXT/NAMESPACE)
     - ``cluster``, ``job``: of a job on a cluster "slurm" or "kubernetes", and its id there, None until it is known;
       ``reason`` is its state, as the cluster names it
+    - ``task``: the id of the ``docker exec`` in which the launcher runs the task, None before that is known; "" if the
+      container's own command is the task
     - ``since``, ``until``: seconds since 1970; ``until`` is None without a time limit
     - ``released``: the owner released the hold while the work is still running
     - ``results``: the host folders that the work writes; ``gpus``: the devices that it uses, "all", or None
@@ -69,6 +71,7 @@ class Hold:
     engine: str | None = None
     cluster: str | None = None
     job: str | None = None
+    task: str | None = ""
     since: float = 0.0
     until: float | None = None
     released: bool = False

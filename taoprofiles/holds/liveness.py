@@ -48,6 +48,9 @@ HEARTBEAT = 20.0
 GUARD_TIMEOUT = 0.3
 """Seconds for all engines but the usual one together when the guard searches, which must not block."""
 
+REPORT_TIMEOUT = 3.0
+"""Seconds after the end of a container in which its engine may still report the exit status of the task in it."""
+
 _PAST_MAPPINGS = 20
 """Mappings of the history with which every container is compared; with all others, only those of launchers."""
 
@@ -163,7 +166,7 @@ class _Search:
             owner = self._owner(container, runs)
             if isinstance(owner, Hold):
                 with_container.add(owner.id)
-                owner.container, owner.image, owner.phase = container["Id"], container["Image"], "bound"
+                self._bind(owner, container)
             elif owner is not None:
                 containers.append(self._found_container(container, owner))
             elif others:
@@ -236,8 +239,12 @@ class _Search:
         return _required(self._content or b"", History(self._context).current_entry(self._content))
 
     @functools.cached_property
-    def _run_tags(self) -> set[str]:
-        return {tag for _, tag in processes.with_variable(self._context.uid, RUN_VARIABLE)}
+    def _tagged(self) -> dict[str, list[int]]:
+        """The processes with a run tag, also those in the containers of this user, by the tag."""
+        tagged: dict[str, list[int]] = {}
+        for pid, tag in processes.with_variable(self._context.uid, RUN_VARIABLE):
+            tagged.setdefault(tag, []).append(pid)
+        return tagged
 
     def _add_other(self, container: dict[str, Any]) -> None:
         facts = self._engine.inspect(container["Id"]) or {}
@@ -352,7 +359,8 @@ class _Search:
 
     def _keep_if_alive(self, hold: Hold, *, has_container: bool) -> None:
         is_here = hold.host_id == self._here
-        if has_container or self._is_alive(hold):
+        is_idle = self._is_idle(hold)
+        if (has_container or self._is_alive(hold)) and not is_idle:
             self._active.holds.append(hold)
             if is_here and hold.kind != "manual":
                 self._records.send_heartbeat(hold)
@@ -361,7 +369,62 @@ class _Search:
             # The record of another host whose lease has expired no longer counts, but stays: if that host is only
             # disconnected, its launcher may still have to read the mounts file beside the record.
             hold.ended = time.time()
-            self._end_record(hold)
+            if self._set_outcome(hold, is_idle=is_idle):
+                self._end_record(hold)
+            else:
+                hold.ended = None
+                self._active.holds.append(hold)
+
+    def _bind(self, run: Hold, container: dict[str, Any]) -> None:
+        """Set the container of a run, and record it if the run's own process cannot do that any more."""
+        before, run.container, run.image, run.phase = run.container, container["Id"], container["Image"], "bound"
+        if self._may_write and run.container != before and not processes.alive(run.pid, run.start):
+            run.task = run.task and None
+            self._records.write(run)
+
+    def _is_idle(self, hold: Hold) -> bool:
+        """Check whether nothing but the idle shell is left in the container of a launcher that was killed.
+
+        It would run for ever, since it was for the launcher to start the task in it, and to stop it afterwards.
+        """
+        container_id, is_exec = hold.container, hold.kind == "run" and hold.task != ""
+        if container_id is None or not is_exec or hold.host_id != self._here or self._records.is_locked(hold):
+            return False
+        if not all(processes.is_in_container(pid, container_id) for pid in self._tagged.get(hold.id, ())):
+            return False
+        try:
+            container = self._engine_of(hold).inspect(container_id)  # now: known answers may be older
+        except EngineError:
+            return False
+        return container is not None and container["Running"] and not container["Execs"]
+
+    def _set_outcome(self, hold: Hold, *, is_idle: bool) -> bool:
+        """Set how a run ended whose own process was killed, as far as its engine knows; return False to ask again.
+
+        A container that ``is_idle`` is killed, as the launcher would have stopped it.
+        """
+        if hold.kind != "run" or hold.container is None:
+            return True
+        from taoprofiles.holds.task import ContainerTask  # only after a kill
+
+        task = ContainerTask(hold.container, hold.task)
+        engine = self._engine_of(hold)
+        try:
+            for event in engine.past_events(hold.container):
+                task.handle(event, is_docker_run=hold.task == "")
+            if is_idle:
+                engine.kill(hold.container)
+        except EngineError as error:
+            return error.absent
+        now = hold.ended or time.time()
+        if hold.status is None and task.ended is not None:
+            if task.status is None and 0 <= now - task.ended < REPORT_TIMEOUT:
+                return False
+            hold.status, hold.ended = task.status, min(now, max(hold.since, task.ended))
+        return True
+
+    def _engine_of(self, hold: Hold) -> Engine:
+        return Engine(self._context.environ, end=self._end, address=hold.engine)
 
     def _is_alive(self, hold: Hold) -> bool:
         if hold.kind == "manual":
@@ -371,7 +434,7 @@ class _Search:
         if hold.host_id != self._here:
             return self._is_alive_elsewhere(hold)
         may_have_container = hold.phase != QUEUED and self._may_have_container(hold)
-        return self._records.is_locked(hold) or hold.id in self._run_tags or may_have_container
+        return self._records.is_locked(hold) or hold.id in self._tagged or may_have_container
 
     def _is_manual_alive(self, hold: Hold) -> bool:
         if hold.until is not None and seconds_held(hold, self._here) >= hold.until - hold.since:

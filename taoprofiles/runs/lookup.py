@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
 
 from taoprofiles.errors import NotFoundError, TaoprofError, UsageError
 from taoprofiles.holds.hold import OWN_KINDS, Hold
+from taoprofiles.holds.liveness import find_active_holds
 from taoprofiles.holds.manage import active_holds
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.holds.waiting import RETRY_INTERVAL, wait_for_exit
 from taoprofiles.launcher.argv import parse_launcher_argv
 from taoprofiles.runs import cluster
+from taoprofiles.storage import files
+from taoprofiles.storage.locks import Lock
 from taoprofiles.storage.paths import Context, is_inside
 from taoprofiles.system import processes
 from taoprofiles.system.clusters import ClusterError
@@ -112,6 +116,10 @@ def ended_run(context: Context, run: Hold) -> Hold | None:
             return None
         if active_holds(context).find(run.id) is not None:  # records the end of a run whose processes were killed
             return None
+        if HoldRecords(context).get(run.id) is not None:  # not while another command had the lock
+            with suppress(TaoprofError), Lock(context.lock):
+                if find_active_holds(context, files.read_mapping_file(context), may_write=True).find(run.id):
+                    return None
     recorded = next((ended for ended in HoldRecords(context).ended_runs(run.id) if ended.id == run.id), None)
     if recorded is None:
         run.ended = time.time()

@@ -1,8 +1,4 @@
-"""Monitoring a run's containers by the engine's events: which ones it has, and the exit statuses of their tasks.
-
-The launcher itself exits with 0 whatever happens to the task (run_container in docker_handler.py of every version from
-0.1.21 to 6.26.3), and the container is removed at once, so only the event ``exec_die`` has the task's exit status.
-"""
+"""Monitoring a run's containers by the engine's events: which ones it has, and the exit statuses of their tasks."""
 
 from __future__ import annotations
 
@@ -10,10 +6,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles.holds.hold import RUN_VARIABLE
+from taoprofiles.holds.task import ContainerTask
 from taoprofiles.system import processes
 from taoprofiles.system.engine import Engine, EngineError
 
@@ -22,20 +18,6 @@ if TYPE_CHECKING:
 
 REPLAY = 1.0
 """Seconds of events that are requested again after the stream broke; events that come twice count once."""
-
-
-@dataclass(slots=True)
-class RunContainer:
-    """A container of the run. ``status`` is the exit status of its last task, None while it is unknown.
-
-    ``task`` and ``command`` are the id and the words of the launcher's own ``docker exec``, the first in the container.
-    """
-
-    id: str
-    task: str | None = None
-    command: list[str] = field(default_factory=list)
-    status: int | None = None
-    is_over: bool = False
 
 
 class Monitor(threading.Thread):
@@ -50,7 +32,7 @@ class Monitor(threading.Thread):
         self._hold_id, self._run, self._is_docker_run = hold_id, run, is_docker_run
         self._since = time.time()
         self._handled: deque[tuple[object, ...]] = deque(maxlen=1000)
-        self._known: dict[str, RunContainer | None] = {}  # None: another's
+        self._known: dict[str, ContainerTask | None] = {}  # None: another's
         self._unknown: set[str] = set()
         self._changed = threading.Condition()
         self.listening = threading.Event()
@@ -59,7 +41,7 @@ class Monitor(threading.Thread):
         self.stopped = threading.Event()
 
     @property
-    def containers(self) -> list[RunContainer]:
+    def containers(self) -> list[ContainerTask]:
         """The run's containers, in the order in which they were started."""
         return [container for container in list(self._known.values()) if container is not None]
 
@@ -105,7 +87,7 @@ class Monitor(threading.Thread):
             self._changed.wait_for(is_over, seconds)
 
     def _handle(self, event: dict[str, Any]) -> None:
-        container_id, action, status = event["Id"], event["Action"], event["ExitCode"]
+        container_id, action = event["Id"], event["Action"]
         self._since = event["Stamp"] / 1e9 - REPLAY
         key = (event["Stamp"], container_id, action, event["Task"])
         if key in self._handled:
@@ -115,23 +97,15 @@ class Monitor(threading.Thread):
         if container is None:
             return
         was_over = container.is_over
-        is_task = action == "exec_start" and container.task is None  # later ones are users who inspect the container
         with self._changed:
-            if is_task:
-                container.task, container.command = event["Task"], event["Command"].split()
-            if action == "exec_die" and status is not None and container.task in (None, event["Task"]):
-                container.status = status
-            if action in ("die", "destroy"):
-                container.is_over = True
-                if status is not None and self._is_docker_run:
-                    container.status = status
+            is_task = container.handle(event, is_docker_run=self._is_docker_run)
             self._changed.notify_all()
         if is_task:
             self._run.task_started(container)
         if container.is_over and not was_over:
             self._run.container_ended(container)
 
-    def _own_container(self, container_id: str, action: str) -> RunContainer | None:
+    def _own_container(self, container_id: str, action: str) -> ContainerTask | None:
         container = self._known.get(container_id)
         is_first_event = action in ("start", "exec_create", "exec_start") or container_id in self._unknown
         if container is not None or not is_first_event or (container_id in self._known and action == "start"):
@@ -148,7 +122,7 @@ class Monitor(threading.Thread):
         if not has_tag and (action == "start" or not self._has_own_client(container_id)):
             self._known.setdefault(container_id, None)
             return None
-        container = self._known[container_id] = RunContainer(container_id)
+        container = self._known[container_id] = ContainerTask(container_id)
         self._run.container_started(facts)
         return container
 

@@ -18,7 +18,8 @@ from taoprofiles.holds.hold import RUN_VARIABLE, Hold, new_hold
 from taoprofiles.holds.liveness import HEARTBEAT, find_active_holds
 from taoprofiles.holds.logs import RunLog
 from taoprofiles.holds.records import HoldRecords
-from taoprofiles.holds.waiting import Request
+from taoprofiles.holds.task import ContainerTask
+from taoprofiles.holds.waiting import Request, wait_for_exit
 from taoprofiles.launcher import installed
 from taoprofiles.launcher.argv import container_words, launcher_words, parse_launcher_argv, unwrapped
 from taoprofiles.launcher.host import runs_in_ci, runs_without_docker
@@ -36,7 +37,7 @@ from taoprofiles.runs.foreground import (
     has_terminal,
     terminal_input,
 )
-from taoprofiles.runs.monitor import Monitor, RunContainer
+from taoprofiles.runs.monitor import Monitor
 from taoprofiles.storage import atomic, files
 from taoprofiles.storage.journal import History
 from taoprofiles.storage.locks import DEFAULT_TIMEOUT, Lock
@@ -238,13 +239,13 @@ class Run:
         except (KeyboardInterrupt, subprocess.TimeoutExpired):
             self._say("the message about the end, or 'on_end', is still running in the background")
 
-    def _end_hold(self, status: int, running: list[RunContainer]) -> bool:
+    def _end_hold(self, status: int, running: list[ContainerTask]) -> bool:
         """End the hold, unless work is still running; return whether it has ended."""
         if running or self._has_processes():
             what = f"container {running[0].id[:6]}" if running else "a process of the run"
             self._say(f"{what} is still running, so the hold stays: 'taoprof stop {self.hold.id}' stops it")
             recorded = HoldRecords(self.context).get(self.hold.id)
-            if recorded is not None and not running:
+            if recorded is not None and not any(container.task for container in running):
                 recorded.status = status  # of the command, for whoever records the end of what it has left behind
                 HoldRecords(self.context).write(recorded)
             return False
@@ -276,6 +277,8 @@ class Run:
                 forward_to(process)
                 self.started()
                 status = process.wait()
+                if self.log is not None:
+                    self._wait_for_session()
         except FileNotFoundError:
             message, hint = f"command not found: '{command[0]}'", "install Docker's command line, such as docker.io"
             if self.argv is None:
@@ -288,7 +291,20 @@ class Run:
             raise CommandError(f"'{command[0]}' cannot be started: {reason}", NOT_EXECUTABLE, "") from None
         return status if status >= 0 else 128 - status
 
-    def _task_status(self, status: int, containers: list[RunContainer], running: list[RunContainer]) -> int:
+    def _wait_for_session(self) -> None:
+        """Wait for the processes that the command of a detached run left behind, before their terminal hangs up.
+
+        Such as the ``docker exec`` of a launcher that was killed: it goes on to write the task's output into the log.
+        """
+        session, own = os.getsid(0), os.getpid()
+        while pids := [
+            pid
+            for pid, tag in processes.with_variable(self.context.uid, RUN_VARIABLE)
+            if tag == self.hold.id and pid != own and processes.session(pid) == session
+        ]:
+            wait_for_exit(pids, HEARTBEAT)
+
+    def _task_status(self, status: int, containers: list[ContainerTask], running: list[ContainerTask]) -> int:
         """Return the task's exit status. The launcher's own is 0 whatever happens to the task."""
         if status != 0:
             if (
@@ -348,7 +364,7 @@ class Run:
                 for hold in (self.hold, recorded):
                     if hold is not None:
                         hold.container, hold.image, hold.phase = container_id, facts["Image"], "bound"
-                        hold.differences = differences
+                        hold.differences, hold.task = differences, hold.task and None
                 if recorded is not None:
                     HoldRecords(self.context).write(recorded)
         except TaoprofError as error:
@@ -356,10 +372,17 @@ class Run:
         for warning in warnings:
             self._say(f"warning: container {container_id[:6]}: {warning}")
 
-    def task_started(self, container: RunContainer) -> None:
-        """Handle the start of a task: nothing, since the command of the run is known."""
+    def task_started(self, container: ContainerTask) -> None:
+        """Record which ``docker exec`` is the task, for whoever finds the run without this process and the launcher."""
+        if self.hold.task is not None:  # the container's own command is the task
+            return
+        with suppress(TaoprofError), Lock(self.context.lock):
+            recorded = HoldRecords(self.context).get(self.hold.id)
+            if recorded is not None and recorded.container == container.id:
+                recorded.task = self.hold.task = container.task or None
+                HoldRecords(self.context).write(recorded)
 
-    def container_ended(self, container: RunContainer) -> None:
+    def container_ended(self, container: ContainerTask) -> None:
         """Handle the end of a container: nothing, since ``finish`` looks at all of them."""
 
     def tick(self) -> None:
@@ -420,6 +443,7 @@ def prepare(
         )
         with preflight.make_folders(missing_folders):
             records = HoldRecords(context)
+            hold.task = "" if options.image is not None or runs_in_ci(run.environ) else None
             # Before the switch, which must not happen if this fails. It does not block it: it needs the new mapping.
             on_end = renderer.hook("on_end") if kind == "run" else ""
             run.liveness_fd, undo = _record(context, hold, options, targets, on_end)

@@ -19,10 +19,10 @@ from taoprofiles.errors import InvalidStateError, TaoprofError
 from taoprofiles.holds.hold import RUN_VARIABLE, Hold, results_conflicts, shorten_command
 from taoprofiles.holds.liveness import find_active_holds
 from taoprofiles.holds.records import HoldRecords
+from taoprofiles.holds.task import ContainerTask
 from taoprofiles.masking import mask_command
 from taoprofiles.mounts import mapping, paths
 from taoprofiles.profiles.store import Store
-from taoprofiles.runs.monitor import RunContainer
 from taoprofiles.runs.resources import require_free_results
 from taoprofiles.runs.run import EXIT_TIMEOUT, PROFILE_VARIABLE, Run, RunOptions, prepare
 from taoprofiles.storage import files
@@ -184,7 +184,7 @@ class Session(Run):
             self._starting.clear()
             self._update_record()
 
-    def task_started(self, container: RunContainer) -> None:
+    def task_started(self, container: ContainerTask) -> None:
         """Record the command of a task and its results folders, which no other run may write meanwhile."""
         results = self._results(container.command, self.variables)
         fields = {"since": time.time(), "command": self._command(container), "results": results}
@@ -196,7 +196,7 @@ class Session(Run):
         self._starting = [folder for folder in self._starting if folder not in results]
         self._update_record()
 
-    def container_ended(self, container: RunContainer) -> None:
+    def container_ended(self, container: ContainerTask) -> None:
         """Record how a task ended."""
         task = self._tasks.pop(container.id, None)
         if task is not None:
@@ -236,7 +236,7 @@ class Session(Run):
         holds = find_active_holds(self.context, files.read_mapping_file(self.context)).holds
         return [hold for hold in holds if hold.id != self.hold.id and not hold.released]
 
-    def _outcome(self, container: RunContainer) -> str:
+    def _outcome(self, container: ContainerTask) -> str:
         name = f"container {container.id[:6]}"
         if container.status is None and container.task is None:
             return f"{name} ended before a task had started in it"
@@ -244,7 +244,7 @@ class Session(Run):
         command = shorten_command(self._command(container)) or "a task"
         return f"'{command}' ended with {status} ({name})"
 
-    def _command(self, container: RunContainer) -> list[str]:
+    def _command(self, container: ContainerTask) -> list[str]:
         return mask_command(container.command, [self.variables[name] for name in self.secrets[0]])
 
     def _update_record(self, ended: Hold | None = None) -> None:

@@ -178,6 +178,23 @@ class Engine:
         slow_engine = Engine(self._environ, self._timeout + seconds + 5)
         return slow_engine._ask("POST", f"/containers/{container}/stop?t={seconds}") is not None
 
+    def kill(self, container: str) -> None:
+        """Kill a container, if it exists."""
+        self._ask("POST", f"/containers/{container}/kill")
+
+    def past_events(self, container: str) -> list[dict[str, Any]]:
+        """Return the events (``parse_event``) about a container that the engine still has, the oldest first.
+
+        Docker keeps the last 256 of all containers, until it is restarted (``eventsLimit`` in its daemon/events).
+        """
+        filters = f"%7B%22container%22%3A%7B%22{container}%22%3Atrue%7D%7D"
+        body = self._get_body("GET", f"/events?since=1&until={time.time():.9f}&filters={filters}")[1]
+        try:
+            events = [parse_event(json.loads(line)) for line in body.split(b"\n") if line.strip()]
+        except (ValueError, RecursionError):
+            raise EngineError(_INVALID_RESPONSE) from None
+        return [event for event in events if event is not None and event["Id"] == container]
+
     def events(self, since: float, *, idle: float = 1.0) -> Iterator[dict[str, Any] | None]:
         """Yield the events (``parse_event``) from ``since`` (seconds since 1970) on, as they come, without end.
 
@@ -211,6 +228,16 @@ class Engine:
             raise EngineError(_INVALID_RESPONSE) from None
 
     def _ask(self, method: str, path: str) -> Any:
+        status, body = self._get_body(method, path)
+        if status == 404:
+            return None
+        try:
+            return json.loads(body) if body else {}
+        except (ValueError, RecursionError):
+            raise EngineError(_INVALID_RESPONSE) from None
+
+    def _get_body(self, method: str, path: str) -> tuple[int, bytes]:
+        """Return the status and the body of an answer. Raises EngineError."""
         deadline = min(time.monotonic() + self._timeout, self._end)
         try:
             with self._connect(deadline) as connection:
@@ -222,12 +249,7 @@ class Engine:
                         raise EngineError("its response is too long")
         except OSError as error:
             raise self._error(error) from None
-        if status == 404:
-            return None
-        try:
-            return json.loads(body) if body else {}
-        except (ValueError, RecursionError):
-            raise EngineError(_INVALID_RESPONSE) from None
+        return status, body
 
     def _error(self, error: OSError) -> EngineError:
         if isinstance(error, TimeoutError):
@@ -373,7 +395,8 @@ def parse_container_list(value: object) -> list[dict[str, Any]] | None:
 def parse_container(value: object) -> dict[str, Any]:
     """Return the used fields of ``GET /containers/ID/json``.
 
-    Keys: Id, Image, Command, Env, User, ShmSize, Ulimits, Binds, Gpus ("all", or the requested ids) and Running. A
+    Keys: Id, Image, Command, Env, User, ShmSize, Ulimits, Binds, Gpus ("all", or the requested ids), Running and
+    Execs (the ids of what ``docker exec`` runs in it now). A
     number of GPUs is the first ones: that is what NVIDIA's runtime gives.
     """
     whole = _as(dict, value)
@@ -395,6 +418,7 @@ def parse_container(value: object) -> dict[str, Any]:
         "Binds": _binds(whole),
         "Gpus": "all" if any(item.get("Count") == -1 for item in requests) else gpus,
         "Running": _as(dict, whole.get("State")).get("Running") is True,
+        "Execs": _as(list, whole.get("ExecIDs")),
     }
 
 

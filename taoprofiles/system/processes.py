@@ -200,6 +200,19 @@ def is_in_unit(pid: int, unit: str) -> bool:
     return f"/{unit}\n".encode() in _read(f"/proc/{pid}/cgroup")
 
 
+def is_in_container(pid: int, container: str) -> bool:
+    """Check whether a process of this host is in the control group of a container; Docker and Podman name it so."""
+    return container.encode() in _read(f"/proc/{pid}/cgroup")
+
+
+def session(pid: int) -> int | None:
+    """Return the session of a process, None if it has ended."""
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return None
+
+
 def epoch(start: int | None) -> float | None:
     """Convert clock ticks since boot into seconds since 1970."""
     if start is None:

@@ -12,8 +12,9 @@ import pytest
 
 from taoprofiles.errors import HeldError
 from taoprofiles.holds import manage
+from taoprofiles.holds.task import ContainerTask
 from taoprofiles.holds.waiting import Request, wait_until_free
-from taoprofiles.runs.monitor import Monitor, RunContainer
+from taoprofiles.runs.monitor import Monitor
 from taoprofiles.switching import switch
 from tests.support.engine import until
 from tests.support.sandbox import FakeEngine, Sandbox, answer, mounts_of
@@ -35,10 +36,10 @@ class Watched:
     def container_started(self, facts: dict[str, Any]) -> None:
         self.started.append(facts["Id"])
 
-    def task_started(self, container: RunContainer) -> None:
+    def task_started(self, container: ContainerTask) -> None:
         self.tasks.append(container.command)
 
-    def container_ended(self, container: RunContainer) -> None:
+    def container_ended(self, container: ContainerTask) -> None:
         self.ended.append(container.id)
 
     def tick(self) -> None:

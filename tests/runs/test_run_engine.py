@@ -239,7 +239,7 @@ def test_everything_but_the_container_is_killed(training_home: TrainingHome, how
         home.run("use", "detectnet_v2", check=True)
         assert list((home.state / "holds").iterdir()) == []
     (over,) = home.json("history")["data"]["runs"]
-    assert (over["status"], over["ended"] is None) == (None, False)
+    assert (over["status"], over["ended"] is None) == (137, False)
 
 
 def test_a_mount_that_the_launcher_moves_is_reported_at_once(training_home: TrainingHome, tmp_path: Path) -> None:

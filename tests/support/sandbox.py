@@ -343,7 +343,9 @@ class FakeEngine:
 
     def _answer(self, connection: socket.socket, path: str) -> None:
         part = path.partition("?")[0].split("/")
-        if path.startswith("/events"):
+        if path.startswith("/events?") and "&until=" in path:
+            answer(connection, b"".join(line for line in self._events if json.loads(line)["id"] in path))
+        elif path.startswith("/events"):
             self._stream(connection, float(path.partition("since=")[2].partition("&")[0]))
         elif path.startswith("/containers/json"):
             answer(connection, list(self.containers.values()))
