@@ -229,6 +229,7 @@ def install(tool: str, python: Path, index: str, kind: str, home: Path) -> tuple
         words = [find_command("pipx"), "install", "--python", python, f"--pip-args={' '.join(pip_options)}", package]
         run(*words, cwd=home, **environ)
     else:
+        package = package.replace("==", "[jupyter,notify]==")
         words = [find_command("uv"), "tool", "install", "--python", python, "--index", index, package]
         run(*words, *(["--no-binary-package", "taoprofiles"] if kind == "sdist" else []), cwd=home, **environ)
     man = "share/man/man1"
@@ -261,6 +262,8 @@ def test_smoke(index: str, tmp_path: Path, tool: str, version: str, kind: str) -
     assert f"taoprof {VERSION} (development build, commit " in taoprof("--version")
     pyvenv = (commands / "taoprof").resolve().parent.parent / "pyvenv.cfg"
     assert re.search(rf"^version(_info)? = {re.escape(version)}\.", pyvenv.read_text(), re.M)
+    if tool == "uv":
+        run(pyvenv.parent / "bin/python", "-c", "import anywidget, apprise", cwd=tmp_path)
     (tmp_path / "tao/specs").mkdir(parents=True)
     taoprof("new", "detectnet_v2", "--project-dir", "tao")
     taoprof("use", "detectnet_v2", "--mkdir")

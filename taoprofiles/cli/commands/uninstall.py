@@ -207,7 +207,7 @@ def program_line() -> str:
 
 
 def _lines(heading: str, context: Context, parts: list[_Part]) -> list[str]:
-    return [heading, *table([(part.kind, context.short(part.path), part.what) for part in parts], indent="  ")]
+    return [heading, *table([(part.kind, part.what, context.short(part.path)) for part in parts], indent="  ")]
 
 
 def _show(heading: str, context: Context, parts: list[_Part]) -> None:
