@@ -48,7 +48,7 @@ def choose_targets(
     if requested is not None and problems:
         hint = _INSTALL if _MISSING in problems[0] else "'desktop', or a URL of Apprise such as mailto://… or ntfy://…"
         raise UsageError(f"--notify {problems[0]}", hint=hint)
-    warnings = [f"nobody is told by {problem}" for problem in problems]
+    warnings = [f"no notification is sent to {problem}" for problem in problems]
     if any(_MISSING in problem for problem in problems):
         warnings[-1] += f" ({_INSTALL})"
     if requested is not None and DESKTOP in known and not session_bus(environ):
