@@ -400,6 +400,16 @@ ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
         ),
         _argument("--gpus", f"'all', a count, {_INDICES} or 'none'; default: the profile's, or all", metavar="WHICH"),
     ),
+    "skill": (
+        _argument("action", "install (or upgrade)", choices=("install",), metavar="ACTION"),
+        _path(
+            "folder",
+            "DIR",
+            "the folder of skills; default: each of ~/.claude/skills, ~/.codex/skills and "
+            "~/.agents/skills whose agent is there",
+            nargs="?",
+        ),
+    ),
     "uninstall": (
         _flag("--dry-run", "show what would be removed, and remove nothing"),
         _flag("--state", "also delete the profiles, the history and the logs"),

@@ -120,6 +120,10 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         ("taoprof service install", "install and start the guard"),
         ("taoprof service status", "whether it runs and starts at login"),
     ),
+    "skill": (
+        ("taoprof skill install", "for the agents of this user"),
+        ("taoprof skill install .agents/skills", "in a project"),
+    ),
     "uninstall": (
         ("taoprof uninstall --dry-run", "what there is"),
         ("taoprof uninstall", "ask, remove, and say how to remove the program"),

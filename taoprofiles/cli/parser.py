@@ -50,8 +50,9 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "use profiles in other programs": {
         "env": ("integration", "print the variables of a profile for a shell or a program"),
         "kernel": ("integration", "install a Jupyter kernel that runs in a profile"),
-        "render": ("integration", "write a profile for docker run, Compose, Kubernetes or Slurm"),
+        "render": ("integration", "write a profile for docker run, Compose, Kubernetes, Slurm or EDF"),
         "schema": ("integration", "print the JSON Schema of a profile file"),
+        "skill": ("skill", "install the skill with which coding agents run TAO by profiles"),
     },
     "set up this machine": {
         "init": ("integration", "print the code that adds completion and a prompt to your shell"),

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from taoprofiles.errors import InvalidStateError, TaoprofError
-from taoprofiles.holds import notifications
+from taoprofiles.holds import job_records, notifications
 from taoprofiles.holds.hold import FIELDS, OWN_KINDS, Hold
 from taoprofiles.storage import atomic, best_effort, files
 from taoprofiles.storage.files import to_taoprof_error
@@ -109,6 +109,8 @@ class HoldRecords:
             raise TypeError(f"a hold with a field of a wrong type: {hold.as_dict()}")
         files.make_folder(self._context.holds)
         atomic.replace(self._path(hold.id, ".json"), _to_json(hold))
+        if hold.kind == "run":
+            job_records.update(self._context, hold)
 
     def end(self, hold: Hold, *, attended: bool = False) -> subprocess.Popen[bytes] | None:
         """Delete a record; a run is added to the journal of runs first. Raises TaoprofError with nothing changed.
@@ -125,7 +127,9 @@ class HoldRecords:
             if hold.kind in OWN_KINDS:
                 files.truncate(self._context.runs, size)  # or it would be added again by every command
             raise
-        self.delete(hold.id)
+        if hold.kind == "run":
+            job_records.end(self._context, hold)
+        self._delete_files(hold.id)
         if sender_fd is None:
             return None
         return notifications.start_sender(self._context, hold.id, sender_fd, attended=attended)
@@ -136,6 +140,10 @@ class HoldRecords:
 
     def delete(self, hold_id: str) -> None:
         """Delete a record and the files beside it, as for work that never started."""
+        self._delete_files(hold_id)
+        job_records.discard(self._context, hold_id)
+
+    def _delete_files(self, hold_id: str) -> None:
         for ending in (".mounts.json", ".notify", ".json", ".claim"):
             best_effort.unlink_quietly(self._path(hold_id, ending))
 
@@ -146,7 +154,7 @@ class HoldRecords:
             if not hold_id or f"{hold_id}.json" in names:
                 continue
             if not LivenessLock(self._path(hold_id, ".claim")).is_held():
-                self.delete(hold_id)
+                self._delete_files(hold_id)
 
     def is_locked(self, hold: Hold) -> bool:
         """Check whether a process on this host still has the descriptor that ``create`` returned. Needs no lock."""

@@ -327,6 +327,8 @@ def _location(name: str, key: str) -> list[str]:
 
 
 def _typed(tables: list[str], key: str, value: str) -> str | int | bool:
+    if key == "job_record" and not tables and value in ("true", "false"):
+        return value == "true"
     if tables[:1] != ["docker"]:
         return value
     if key in ("privileged", "tty") and value in ("true", "false"):

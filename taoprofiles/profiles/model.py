@@ -178,6 +178,10 @@ class Profile(StrictModel):
     on_start: Text = Field(default="", description="Command line of /bin/sh, before the command of a run starts.")
     on_end: Text = Field(default="", description="Command line of /bin/sh, after a run has ended.")
     project: Project | None = Field(default=None, description="Written by 'taoprof trust': where the profile is from.")
+    job_record: bool | None = Field(
+        default=None,
+        description="Keep the job records of NVIDIA's TAO skill bank; default: if it has a folder for them.",
+    )
     slurm: Slurm = Field(default=Slurm(), description="For run --on slurm, and render.")
     kubernetes: Kubernetes = Field(default=Kubernetes(), description="For run --on kubernetes, and render.")
 
@@ -327,6 +331,7 @@ def template(profile: Profile, *, name: str) -> Template:
         "notify": [profile.notify] if isinstance(profile.notify, str) else profile.notify,
         "on_start": profile.on_start,
         "on_end": profile.on_end,
+        "job_record": profile.job_record,
         "clusters": {
             "slurm": profile.slurm.model_dump(exclude_defaults=True),
             "kubernetes": profile.kubernetes.model_dump(exclude_defaults=True),

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         on_start: str
         on_end: str
         clusters: dict[str, dict[str, Any]]
+        job_record: bool | None
 
 
 SIZE_LIMIT = 1 << 16
@@ -352,6 +353,11 @@ class Renderer:
             for number, source in enumerate(sources)
             if not any(is_inside(source, folder) for folder in folders)
         }
+
+    @property
+    def job_record(self) -> bool | None:
+        """Return whether runs keep the job record of NVIDIA's skill bank; None: if there is a folder for them."""
+        return self._template["job_record"]
 
     def cluster_settings(self, target: str) -> dict[str, Any]:
         """Return what the profile says about ``slurm`` or ``kubernetes``, the default values left out."""

@@ -312,7 +312,7 @@ def _signature(statuses: dict[str, os.stat_result], name: str, base: str | None)
 
 
 def _is_template(data: object) -> bool:
-    keys = "description extends layout project project_dir variables mounts env docker gpus images clusters "
+    keys = "description extends layout project project_dir variables mounts env docker gpus images clusters job_record "
     keys += "notify on_start on_end"
     return isinstance(data, dict) and data.keys() == set(keys.split())
 

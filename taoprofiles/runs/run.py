@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles.errors import TaoprofError, UsageError, reason_of
-from taoprofiles.holds import notifications
+from taoprofiles.holds import job_records, notifications
 from taoprofiles.holds.hold import RUN_VARIABLE, Hold, new_hold
 from taoprofiles.holds.liveness import HEARTBEAT, find_active_holds
 from taoprofiles.holds.logs import RunLog
@@ -456,6 +456,9 @@ def prepare(
                 if not _prepare_command(run, renderer, command, options):
                     run.notes += preflight.explain_read_only(renderer, run.rendered)
                     _give_mapping(run, records, options)
+                if kind == "run":  # last: an agent takes a record that exists for a launch
+                    image = hold.image or options.image or renderer.image(command)
+                    job_records.open_record(context, hold, image=image, wanted=renderer.job_record)
             except BaseException:
                 undo()
                 raise

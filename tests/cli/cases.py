@@ -42,6 +42,7 @@ CASES: dict[str, tuple[list[str], list[str], int]] = {
     "init": (["bash"], ["tcsh"], 2),
     "schema": ([], ["extra"], 2),
     "kernel": (["list"], ["install", "nosuch"], 4),
+    "skill": (["install", "skills"], ["install"], 2),
     "uninstall": (["--yes"], [], 2),
 }
 """By command: arguments that work, arguments that do not, and the exit status of the latter."""

@@ -66,6 +66,7 @@ DATA = {
     "init": {"shell", "script"},
     "schema": {"schema"},
     "kernel": {"action", "kernels"},
+    "skill": {"action", "name", "paths"},
     "uninstall": {"removed", "program", "dry_run"},
 }
 """What docs/reference/output.md says ``data`` holds. Keys may be added; then they are added here."""

@@ -1,0 +1,130 @@
+"""The job records of NVIDIA's TAO skill bank, by which coding agents know which jobs they have started.
+
+One file for each run, ``jobs/ID.json`` in the bank's state folder: written before the launch, and brought up to date
+with the run's own record. The format is that of the bank's job_record.schema.json (tao-skill-bank, skills/core/
+tao-artifacts). Errors are ignored: a run must not fail because of what others keep about it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from contextlib import suppress
+from typing import Any
+
+from taoprofiles.errors import TaoprofError
+from taoprofiles.holds.hold import Hold
+from taoprofiles.launcher.argv import container_words
+from taoprofiles.storage import best_effort
+from taoprofiles.storage.locks import Lock
+from taoprofiles.storage.paths import Context
+
+PLATFORM = "taoprofiles"
+"""The bank's name of the platform: its skill is tao-run-on-taoprofiles."""
+
+_TERMINAL = ("COMPLETE", "ERROR", "CANCELED")
+_CANCELLED = (130, 137, 143)
+"""Exit statuses of a task that SIGINT, SIGKILL or SIGTERM has ended."""
+_LIMIT = 1 << 20
+_LOCK_TIMEOUT = 2.0
+
+
+def folder(context: Context) -> str:
+    """Return the folder of the records: of TAO_STATE_DIR, if that is an absolute path, or ~/.tao."""
+    state = context.environ.get("TAO_STATE_DIR", "")
+    return os.path.join(state if state.startswith("/") else os.path.join(context.home, ".tao"), "jobs")
+
+
+def open_record(context: Context, hold: Hold, *, image: str | None, wanted: bool | None) -> None:
+    """Write the record of a run that is about to be launched, if the profile wants one; None: if there is a folder."""
+    if wanted is False or (wanted is None and not os.path.isdir(folder(context))):
+        return
+    words = [re.sub(r"[^A-Za-z0-9._-]", "-", os.path.basename(word)) for word in container_words(hold.command)[:2]]
+    network = words[0].lstrip("._-") if words and words[0].strip("._-") else "command"
+    action = words[1] if len(words) > 1 and words[1][:1].isalnum() else "run"
+    record_id, now = f"{network}-{action}-{hold.id}"[:200], _now()
+    record = {
+        "schema_version": 1,
+        "id": record_id,
+        "platform": PLATFORM,
+        "backend_ref": None,
+        "image": image or _launcher_image(context, hold.command) or "unknown",
+        "network_arch": network,
+        "action": action,
+        "results_dir": (hold.results or [hold.folder])[0],
+        "storage_tier": "A",
+        "upload_excludes": [],
+        "submitted_at": now,
+        "transitions": [_transition("PENDING", "record opened before launch", now)],
+        "terminal_state": None,
+        "terminal_write_by": None,
+        "redacted": True,
+    }
+    best_effort.write(os.path.join(folder(context), f"{record_id}.json"), json.dumps(record, indent=2).encode())
+
+
+def update(context: Context, hold: Hold) -> None:
+    """Record the state of a run that is alive, and the id by which taoprof knows it."""
+    state = "RUNNING" if hold.phase == "bound" else "PENDING"
+    _mark(context, hold.id, state, hold.reason if hold.cluster else "", ref=hold.id)
+
+
+def end(context: Context, hold: Hold) -> None:
+    """Record the end of a run. An unknown exit status is no end for the bank."""
+    state = "UNKNOWN" if hold.status is None else "COMPLETE" if hold.status == 0 else "ERROR"
+    state = "CANCELED" if hold.status in _CANCELLED else state
+    _mark(context, hold.id, state, f"exit status {'unknown' if hold.status is None else hold.status}", ref=hold.id)
+
+
+def discard(context: Context, hold_id: str) -> None:
+    """Record that a run was never started; nothing for one that has ended."""
+    _mark(context, hold_id, "ERROR", "it was not started")
+
+
+def _launcher_image(context: Context, command: list[str]) -> str | None:
+    from taoprofiles.export.export import find_image  # only for a record
+
+    try:
+        return find_image(context, command)
+    except TaoprofError:
+        return None
+
+
+def _mark(context: Context, hold_id: str, state: str, message: str, *, ref: str | None = None) -> None:
+    path = _find(context, hold_id)
+    if path is None:
+        return
+    lock = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.lock")  # as the bank's own writer does
+    with suppress(TaoprofError), Lock(lock, _LOCK_TIMEOUT):
+        record = best_effort.read_json(path, _LIMIT)
+        if record is None or record.get("terminal_state") is not None:
+            return
+        last = record["transitions"][-1]
+        is_new = last["state"] != state or (bool(message) and last["message"] != message)
+        if not is_new and record["backend_ref"] == ref:
+            return
+        if is_new and (message or state != "PENDING"):
+            record["transitions"].append(_transition(state, message, _now()))
+        record["backend_ref"] = ref or record["backend_ref"]
+        if state in _TERMINAL:
+            record |= {"terminal_state": state, "terminal_write_by": "backend-hook"}
+        best_effort.write(path, json.dumps(record, indent=2).encode())
+
+
+def _find(context: Context, hold_id: str) -> str | None:
+    try:
+        names = os.listdir(folder(context))
+    except OSError:
+        return None
+    name = next((name for name in names if name.endswith(f"-{hold_id}.json") and not name.startswith(".")), None)
+    return None if name is None else os.path.join(folder(context), name)
+
+
+def _transition(state: str, message: str, now: str) -> dict[str, Any]:
+    return {"ts": now, "state": state, "message": message, "source": "backend-hook"}
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
