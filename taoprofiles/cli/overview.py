@@ -43,40 +43,51 @@ def overview(context: Context) -> Result:
 
 def _next_commands(context: Context, report: StatusReport, names: list[str]) -> list[tuple[str, str]]:
     """Return the commands that go on from here, each with what it does; the most sensible one is the first."""
-    now, commands = report.now, []
-    try:
-        default_profile(context)
-    except UntrustedError:
-        commands.append(("taoprof trust", "see what the .taoprof.toml of this project sets, and decide"))
-    runs = [hold for hold in report.active.holds if hold.kind == "run"]
-    if runs:
+    current = current_cache.own_profile(context) or report.now.name
+    commands = _project_commands(context, current)
+    if any(hold.kind == "run" for hold in report.active.holds):
         commands.append(("taoprof status --watch", "follow the runs"))
     if not names:
-        return [*commands, *_first_profile(context, report)]
-    current = current_cache.own_profile(context) or now.name
-    if current not in names:
-        if now.state == "unmanaged" and not (report.similar and not report.similar[1]):
-            commands.append(("taoprof import --name NAME", "create a profile from what the file has now"))
-        last = report.similar[0] if report.similar else now.last
-        only = names[0] if len(names) == 1 else ""
-        return [*commands, (f"taoprof use {last if last in names else only}".rstrip(), "switch the file to a profile")]
+        return commands + _first_profile(context, report)
+    if current is None or current not in names:
+        return commands + _choose_profile(report, names)
+    return commands + _use_profile(report, current, names)
+
+
+def _project_commands(context: Context, current: str | None) -> list[tuple[str, str]]:
+    try:
+        project = default_profile(context)
+    except UntrustedError:
+        return [("taoprof trust", "see what the .taoprof.toml of this project sets, and decide")]
+    if project in (None, current):
+        return []
+    return [(f"taoprof use {project}", "switch to the profile of the project in this folder")]
+
+
+def _choose_profile(report: StatusReport, names: list[str]) -> list[tuple[str, str]]:
+    now, commands = report.now, []
+    if now.state == "unmanaged" and not (report.similar and not report.similar[1]):
+        commands.append(("taoprof import --name NAME", "create a profile from what the file has now"))
+    last = report.similar[0] if report.similar else now.last
+    only = names[0] if len(names) == 1 else ""
+    return [*commands, (f"taoprof use {last if last in names else only}".rstrip(), "switch the file to a profile")]
+
+
+def _use_profile(report: StatusReport, current: str, names: list[str]) -> list[tuple[str, str]]:
+    now, commands = report.now, []
     if now.state == "drifted" and current == now.name:
         if now.problem:
-            commands.append((f"taoprof check {current}", "see what is wrong with the profile"))
-        else:
-            commands.append((f"taoprof use {current}", "apply the changes of the profile to the file"))
-        return commands
-    if not runs:
+            return [(f"taoprof check {current}", "see what is wrong with the profile")]
+        return [(f"taoprof use {current}", "apply the changes of the profile to the file")]
+    if not any(hold.kind == "run" for hold in report.active.holds):
         commands.append((f"taoprof check {current}", "find mistakes before a container starts"))
     commands.append((f"taoprof run {current} -- COMMAND", "train with this profile's own mapping"))
-    if len(names) > 1:
-        commands.append(("taoprof use", "choose another profile"))
-    return commands
+    return commands + [("taoprof use", "choose another profile")] * (len(names) > 1)
 
 
 def _first_profile(context: Context, report: StatusReport) -> list[tuple[str, str]]:
     """Return how to create the first profile: from what the file has, a notebook in the current folder, or nothing."""
-    commands = []
+    commands: list[tuple[str, str]] = []
     if report.now.state == "unmanaged":
         commands.append(("taoprof import --name NAME", "create a profile from what the file has now"))
     notebooks: list[str] = []

@@ -91,6 +91,23 @@ def test_a_run_can_be_followed(home: Home) -> None:
             run.terminate()
 
 
+def test_the_profile_of_the_project_in_this_folder(home: Home) -> None:
+    home.profile("a")
+    home.run("use", "a", check=True)
+    project = home.root / "tao/kitti"
+    project.mkdir(parents=True)
+    (project / ".taoprof.toml").write_text('layout = "custom"\n[variables]\nNUM_GPUS = "1"\n')
+
+    def first() -> str:
+        return call(home, "--json", cwd=project).envelope["data"]["next"][0]
+
+    assert first() == "taoprof trust"
+    assert call(home, "trust", "--yes", cwd=project).status == 0
+    assert first() == "taoprof use kitti"
+    home.run("use", "kitti", check=True)
+    assert first() == "taoprof check kitti"
+
+
 def test_many_profiles_are_cut(home: Home) -> None:
     for number in range(8):
         home.profile(f"p{number}")

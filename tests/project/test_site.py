@@ -191,3 +191,15 @@ def test_a_reader_can_change_theme_and_language(address: str, browser: Any) -> N
         assert "第一次切换" in tab.inner_text("article")
     finally:
         context.close()
+
+
+@pytest.mark.parametrize(("word", "page"), [("挂载", "quick-start"), ("uninstall", "removing")])
+def test_search_finds_words_of_both_languages(address: str, browser: Any, word: str, page: str) -> None:
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    try:
+        tab = context.new_page()
+        tab.goto(f"{address}/zh-CN/index.html")
+        tab.fill(".md-search__input", word)
+        tab.wait_for_selector(f".md-search-result__link[href*='{page}']", state="attached", timeout=20_000)
+    finally:
+        context.close()
