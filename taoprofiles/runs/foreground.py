@@ -1,4 +1,4 @@
-"""The command of a run as a process in the foreground: its signals, its terminal, and why it cannot be started."""
+"""The command of a run as a process in the foreground: its signals, its terminal, shells, and why it cannot be started."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from taoprofiles.errors import TaoprofError
 from taoprofiles.launcher.argv import PROGRAMS
 from taoprofiles.system import processes
+
+if TYPE_CHECKING:
+    from taoprofiles.runs.run import Run
 
 COMMAND_NOT_FOUND, NOT_EXECUTABLE = 127, 126
 """The exit statuses of a shell for such a command."""
@@ -115,3 +119,18 @@ def terminal_input(is_needed: bool) -> Iterator[int | None]:
     finally:
         os.close(terminal)
         os.close(controller)
+
+
+def shell_command(run: Run, shell: str) -> list[str]:
+    """Return the command for an interactive shell with the user's own settings and a prefix in its prompt."""
+    kind, folder = os.path.basename(shell), os.path.join(os.path.dirname(__file__), "shells")
+    if kind == "bash":
+        return [shell, "--rcfile", os.path.join(folder, "bashrc"), "-i"]
+    if kind == "zsh":
+        run.environ["TAOPROF_ZDOTDIR"] = run.environ.get("ZDOTDIR", run.context.home)
+        run.environ["ZDOTDIR"] = os.path.join(folder, "zsh")
+        return [shell, "-i"]
+    if kind == "fish":
+        return [shell, "-C", f"source {shlex.quote(os.path.join(folder, 'prompt.fish'))}"]
+    run.environ["PS1"] = f"(taoprof:{run.hold.profile}) $ "
+    return [shell]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 import subprocess
 import time
@@ -641,18 +640,3 @@ def _use_docker(run: Run, renderer: Renderer, command: list[str], options: RunOp
     run.argv = ["docker", "run", "--rm", *terminal, "--name", f"taoprof-{name}-{hold.id}", *words]
     run.wanted = {**wanted, "Envs": [item for item in wanted["Envs"] if item["variable"] in container.env]}
     run.notes += container.warnings
-
-
-def shell_command(run: Run, shell: str) -> list[str]:
-    """Return the command for an interactive shell with the user's own settings and a prefix in its prompt."""
-    kind, folder = os.path.basename(shell), os.path.join(os.path.dirname(__file__), "shells")
-    if kind == "bash":
-        return [shell, "--rcfile", os.path.join(folder, "bashrc"), "-i"]
-    if kind == "zsh":
-        run.environ["TAOPROF_ZDOTDIR"] = run.environ.get("ZDOTDIR", run.context.home)
-        run.environ["ZDOTDIR"] = os.path.join(folder, "zsh")
-        return [shell, "-i"]
-    if kind == "fish":
-        return [shell, "-C", f"source {shlex.quote(os.path.join(folder, 'prompt.fish'))}"]
-    run.environ["PS1"] = f"(taoprof:{run.hold.profile}) $ "
-    return [shell]

@@ -135,6 +135,7 @@ def wait_command(context: Context, args: argparse.Namespace) -> Result:
 
 
 def shell_command(context: Context, args: argparse.Namespace) -> Result:
+    from taoprofiles.runs import foreground
     from taoprofiles.runs import run as runs
 
     prompts.refuse_in_cell("a shell", f"%taoprof use {args.name}; or 'taoprof shell {args.name}' in a terminal")
@@ -144,7 +145,7 @@ def shell_command(context: Context, args: argparse.Namespace) -> Result:
     shell = context.environ.get("SHELL") or "/bin/sh"
     options = runs.RunOptions(mkdir=args.mkdir, check=not args.force)
     run = runs.prepare(context, args.name, [shell], kind="shell", options=options)
-    command = runs.shell_command(run, shell)
+    command = foreground.shell_command(run, shell)
     if not args.json:
         print_progress(f"shell with profile '{args.name}' (hold {run.hold.id}); 'exit' leaves it")
     return _execute(run, command, as_json=args.json)
