@@ -1,4 +1,4 @@
-"""The command of a run as a process in the foreground: its signals, its terminal, shells, and why it cannot be started."""
+"""The command of a run in the foreground: its signals, its terminal, shells, and why it cannot be started."""
 
 from __future__ import annotations
 
