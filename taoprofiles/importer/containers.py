@@ -27,14 +27,25 @@ COMPOSE_FILES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-c
 _COMPOSE_LIMIT = 1 << 20
 
 _STARTS = re.compile(rf"\b(?:{'|'.join(ENGINES)})(?:-compose)?\s")
+_SCRIPT = r"(?:\"?(?:\$0|\$\{?BASH_SOURCE(?:\[0\])?\}?)\"?)"
+_DIRNAME = rf"\$\(\s*dirname\s+(?:--\s+)?\"?(?:{_SCRIPT}|\$\(\s*(?:readlink -f|realpath)\s+{_SCRIPT}\s*\))\"?\s*\)"
+_FOLDER = rf"\$\(\s*cd\s+(?:--\s+)?\"?{_DIRNAME}(/[\w./-]*)?\"?[^()]*?(?:&&|;)\s*pwd(?:\s+-P)?\s*\)"
+"""The usual ways to name the folder of the script itself."""
 _SUBSTITUTIONS = (
+    (re.compile(_FOLDER), r"${__folder}\1"),
+    (re.compile(_DIRNAME), "${__folder}"),
     (re.compile(r"\$\(\s*id -u\s*\)|`id -u`|\$UID\b|\$\{UID\}"), "${__uid}"),
     (re.compile(r"\$\(\s*id -g\s*\)|`id -g`|\$GID\b|\$\{GID\}"), "${__gid}"),
     (re.compile(r"\$\(\s*pwd\s*\)|`pwd`|\$PWD\b|\$\{PWD\}"), "${__folder}"),
     (re.compile(r"\$\([^()]*\)|`[^`\n]*`"), "${__unknown}"),
 )
 """What a shell puts in the place of a command. It comes before the words are split: ``(`` ends a command."""
-_REFERENCE = re.compile(r"\$\{(\w+)(?::?-([^}]*))?\}|\$(\w+)|(\{[^{}]+\})")
+_PLACEHOLDER = re.compile(r"(?<=\s)<[A-Za-z][\w-]*>(?=[:/\s])")
+"""``<path>`` as in instructions; a shell would take it for two redirections."""
+_COMMENT = re.compile(r"^(\s*(?:export |readonly )?[A-Za-z_]\w*=\S*)[ \t]+#.*", re.M)
+"""A comment behind an assignment."""
+_ARRAY = re.compile(r"^\s*(?:declare -a |local )?(\w+)(\+?)=\(([^()]*)\)", re.M)
+_REFERENCE = re.compile(r"\$\{(\w+)(?::?-((?:[^{}]|\$\{[^{}]*\})*))?\}|\$(\w+)|(\{[^{}]+\})")
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=(.*)", re.S)
 _KEYWORDS = frozenset("then do else if elif while until time exec ! { export declare readonly local".split())
 _MARK = "\ue000"
@@ -63,15 +74,14 @@ def scan(ev: Evaluator, script: str, *, has_python: bool = False, sets_variables
     words_of_shell = _Words(ev, has_python=has_python)
     first = ev.state.location
     numbers = iter([number for number, line in enumerate(script.splitlines()) if _STARTS.search(line)])
-    for pattern, name in _SUBSTITUTIONS:
-        script = pattern.sub(name, script)
-    for words in commands_of_script(script, keeps_assignments=True):
+    for words in commands_of_script(_substituted(script), keeps_assignments=True):
+        is_local = words[:1] == ["local"]
         while words and words[0] in _KEYWORDS:
             words = words[1:]  # noqa: PLW2901
         assigned = list(map(_ASSIGNMENT.fullmatch, words))
         if words and all(assigned):
             for match in filter(None, assigned):
-                words_of_shell.assign(match[1], match[2], is_variable=sets_variables)
+                words_of_shell.assign(match[1], match[2], is_variable=sets_variables and not is_local)
             continue
         while words and _ASSIGNMENT.fullmatch(words[0]):
             words = words[1:]  # noqa: PLW2901
@@ -80,6 +90,25 @@ def scan(ev: Evaluator, script: str, *, has_python: bool = False, sets_variables
             ev.state.location = first._replace(line=first.line + line)
             words_of_shell.start(words)
     ev.state.location = first
+
+
+def _substituted(script: str) -> str:
+    """Return a script without command substitutions, arrays and ``<placeholders>``: the words that they stand for."""
+    before = ""
+    while before != script:  # one inside of another
+        before = script
+        for pattern, name in _SUBSTITUTIONS:
+            script = pattern.sub(name, script)
+    script = _COMMENT.sub(r"\1", script)
+    script = _PLACEHOLDER.sub(lambda match: f"'{match[0]}'", script)
+    arrays: dict[str, str] = {}
+    for match in _ARRAY.finditer(script):
+        words = " ".join(re.sub(r"(^|\s)#.*", "", match[3], flags=re.M).split())
+        arrays[match[1]] = f"{arrays.get(match[1], '')} {words}" if match[2] else words
+    script = _ARRAY.sub(lambda match: "\n" * match[0].count("\n"), script)
+    for name, words in arrays.items():
+        script = re.sub(rf'"?\$\{{{name}\[[@*]\]\}}"?', lambda _, words=words: words, script)  # type: ignore[misc]
+    return script
 
 
 def start(ev: Evaluator, command: object) -> None:
@@ -117,6 +146,8 @@ class _Words:
 
     def assign(self, name: str, text: str, *, is_variable: bool) -> None:
         value = self._expand(text)
+        unknown = re.search(rf"{_MARK}(\d+){_MARK}", value) if isinstance(value, str) else None
+        value = self._unknown[int(unknown[1])] if unknown else value
         if is_variable:
             self._ev.state.set_environment(name, value)
         else:
@@ -153,8 +184,10 @@ class _Words:
         """Record the container of a ``docker run`` of a TAO image."""
         texts = [word if isinstance(word, str) else self._mark(word) for word in words]
         run = parse(texts)
-        if run is not None and (is_tao_image(run.image) or find_tag(run.image)):
-            state = self._ev.state
+        state = self._ev.state
+        if run is not None and (_MARK in run.image or "$" in run.image):
+            state.note("starts an image that is not known")
+        elif run is not None and (is_tao_image(run.image) or find_tag(run.image)):
             state.containers.append(_Builder(self._ev, texts, self._unknown, self._folder).build(run))
 
     def _mark(self, unknown: Unknown) -> str:
@@ -191,7 +224,9 @@ class _Words:
             return self._python(f"{{{name}}}") or ""
         value = self._own.get(name, state.environment(name))
         if value is None and default is not None:
-            return concat(default)
+            return self._expand(default)
+        if value is None and name.isdigit():
+            return state.unknown("an argument of the script")
         if value is None:
             state.unset.setdefault(name, state.location)
             return state.unknown(f"${name} is not set in the code")
@@ -213,6 +248,8 @@ class _Builder:
         left_out = [mount.source or mount.destination for mount in run.mounts if mount.kind == "volume"]
         if left_out:
             note(f"volumes of Docker are left out, a profile mounts folders: {', '.join(map(self._shown, left_out))}")
+        if run.ipc:
+            note("--ipc is not imported; a profile has docker.shm_size")
         if run.unknown:
             note(f"not imported: {', '.join(dict.fromkeys(run.unknown))}")
         envs = [pair for pair in (self._variable(name, value) for name, value in run.env) if pair is not None]

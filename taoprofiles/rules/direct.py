@@ -37,6 +37,7 @@ from taoprofiles.system.remote import find_missing
 _PACKAGES = ("nvidia_tao_pytorch", "nvidia_tao_deploy", "nvidia_tao_ds", "nvidia_tao_tf1", "nvidia_tao_tf2")
 _MADE_BY_TRAINING = frozenset("train retrain prune distill quantize export".split())
 _DATA_SERVICES = frozenset("analytics annotations augmentation auto_label embedding image tmm".split())
+_SHM = "/dev/shm"  # noqa: S108 - the shared memory of this host, which is only measured
 _NO_COMMAND_SINCE = (6, 0, 0)
 """From this release on an image that is started without a command runs the old microservice."""
 _WORKSPACE_FILES = "/workspace"
@@ -113,12 +114,22 @@ def from_mapping(
     )  # fmt: skip
 
 
+def _shm_size(run: DockerRun) -> str | None:
+    """Return the size of the shared memory: with ``--ipc host``, which NVIDIA's images advise, that of this host."""
+    if run.ipc != "host" or not os.path.isdir(_SHM):
+        return run.shm_size
+    shm = os.statvfs(_SHM)
+    size = shm.f_blocks * shm.f_frsize
+    return f"{size >> 30}g" if size >> 30 else f"{size >> 20}m"
+
+
 def from_line(run: DockerRun, host: Host) -> DirectStart:
     """Return the start of a ``docker run``."""
     binds = [mount for mount in run.mounts if mount.kind == "bind"]
     located = [(Location("Mounts", number), mount) for number, mount in enumerate(binds)]
     given: dict[str, Any] = {
-        "user": run.user, "shm_size": run.shm_size, "ulimits": run.ulimits, "ports": run.ports, "network": run.network,
+        "user": run.user, "shm_size": _shm_size(run), "ulimits": run.ulimits, "ports": run.ports,
+        "network": run.network,
     }  # fmt: skip
 
     def locate(location: Location) -> str:

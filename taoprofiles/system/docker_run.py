@@ -9,7 +9,7 @@ import csv
 import itertools
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 ENGINES = ("docker", "podman", "nvidia-docker")
@@ -28,7 +28,6 @@ _BEFORE = frozenset(("-H", "--host", "-c", "--context", "-l", "--log-level", "--
 """Options of ``docker`` itself that have a value and stand before ``run``."""
 _WRAPPERS = frozenset("command env exec nice nohup setsid stdbuf sudo systemd-run time timeout".split())
 """Programs that start the command behind their own options."""
-_SHM = "/dev/shm"  # noqa: S108 - the shared memory of this host, which is only measured
 _VOLUME_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\Z")
 
 
@@ -53,6 +52,7 @@ class DockerRun(NamedTuple):
     - ``env``: NAME and value, None for a value that comes from the environment
     - ``gpus``: "all", a number, a list of devices, or None if none are requested
     - ``unknown``: options that are not understood
+    - ``ipc``: the value of ``--ipc``
     - ``engine``: variables that name the engine, by options of ``docker`` itself
     """
 
@@ -71,6 +71,7 @@ class DockerRun(NamedTuple):
     entrypoint: str | None
     unknown: list[str]
     engine: dict[str, str]
+    ipc: str | None
 
 
 def parse(words: Sequence[str]) -> DockerRun | None:
@@ -108,7 +109,7 @@ def parse(words: Sequence[str]) -> DockerRun | None:
         env,
         parse_gpus(last["--gpus"]) if "--gpus" in last else _visible_devices(last, env),
         last.get("--user"),
-        _shm_size(last),
+        last.get("--shm-size"),
         dict(filter(None, map(_parse_ulimit, given.get("--ulimit", [])))),
         dict(filter(None, map(parse_port, given.get("--publish", [])))),
         last.get("--network"),
@@ -116,16 +117,8 @@ def parse(words: Sequence[str]) -> DockerRun | None:
         last.get("--entrypoint"),
         [*unknown, *(["--env-file"] if "--env-file" in given else [])],
         _engine(words[:start]),
+        last.get("--ipc"),
     )
-
-
-def _shm_size(last: Mapping[str, str]) -> str | None:
-    """Return the size of the shared memory: with ``--ipc host``, which NVIDIA's images advise, that of this host."""
-    if last.get("--ipc") != "host" or not os.path.isdir(_SHM):
-        return last.get("--shm-size")
-    shm = os.statvfs(_SHM)
-    size = shm.f_blocks * shm.f_frsize
-    return f"{size >> 30}g" if size >> 30 else f"{size >> 20}m"
 
 
 def _options_start(words: Sequence[str]) -> int | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import tomllib
 from typing import Any
 
@@ -75,6 +77,53 @@ def test_a_shell_script(home: Home) -> None:
     assert (profile["image"], profile["images"]) == (IMAGE, {"dino gen_trt_engine": DEPLOY})
     assert profile["gpus"] == "0,1"
     assert not (home.root / "canary").exists()
+
+
+IDIOMS = [
+    'HERE=$(cd "$(dirname "$0")"; pwd)\nRUN -v $HERE/data:/data -v "$HERE/../x":/x',
+    'TOP="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." >/dev/null 2>&1 && pwd)"\nRUN -v "$TOP/x:/x"',
+    'D="$( cd "$( dirname "${BASH_SOURCE[0]}" )" >/dev/null 2>&1 && pwd -P )"\nRUN -v "$D/x:/x"',
+    'DIR=$(dirname "$(readlink -f "$0")")\nRUN -v $DIR/data:/data -v "$(dirname "$0")/specs:/specs"',
+    "D=$(dirname $(realpath $0))\nRUN -v ${D}/data:/data",
+    'OPTS=(\n  --rm --shm-size=8g  # memory\n  -v "$PWD/data:/data"\n)\nOPTS+=(-v $PWD/specs:/specs)\nRUN "${OPTS[@]}"',
+    'D=/opt/data  # the data\nO="${OUT:-${BASE:-/opt}/out}"\nRUN -v "$D:/data" -v "$O":/results',
+    "is_up() {\n  local name=$1\n  docker inspect $name\n}\nD=/opt/data\nRUN -v $D:/data",
+    'I=${IMAGE_OF_TAO:-$DEFAULT}\nD="${1:-/opt/data}"\nRUN -v "$D":/data',
+]
+
+
+@pytest.mark.parametrize("text", IDIOMS)
+def test_a_script_mounts_what_it_mounts_when_bash_runs_it(home: Home, text: str) -> None:
+    text = f"DEFAULT={IMAGE}\n" + text.replace("RUN", "docker run") + (' "$I"' if "I=$" in text else f" {IMAGE}")
+    script = home.root / "p/t.sh"
+    script.parent.mkdir()
+    script.write_text(f"{text} dino train\n")
+    (home.root / "bin").mkdir()
+    docker = home.root / "bin/docker"
+    docker.write_text('#!/bin/sh\nfor word; do printf "%s\\n" "$word"; done\n')
+    docker.chmod(0o755)
+    environ = {"PATH": f"{docker.parent}:/usr/bin:/bin", "HOME": str(home.root)}
+    done = subprocess.run(["bash", str(script)], cwd=script.parent, env=environ, capture_output=True, text=True)
+    words = done.stdout.splitlines()
+    given = [words[number + 1].split(":") for number, word in enumerate(words) if word == "-v"]
+    assert given, done.stderr
+    assert call(home, "import", str(script), "--name", "p").status == 0
+    data = home.json("show", "p")["data"]
+    mounts = [(os.path.normpath(mount["source"]), mount["destination"]) for mount in data["mounts"]]
+    assert mounts == [(os.path.normpath(source), destination) for source, destination in given]
+    assert not {"name", "1"} & data["variables"].keys()
+
+
+def test_an_image_that_is_not_known_and_a_placeholder_are_named(home: Home) -> None:
+    (home.root / "t.sh").write_text("docker run --gpus all -v /a:/data $1 dino train\n")
+    done = call(home, "import", str(home.root / "t.sh"))
+    assert "line 1: starts an image that is not known" in done.err
+    (home.root / "t.sh").write_text(f"docker run --ipc=host -v <path-to-data>:/data {IMAGE} dino train\n")
+    done = call(home, "import", str(home.root / "t.sh"))
+    one_clear_error(done, 2)
+    assert "/data: a placeholder, '<path-to-data>' (line 1)" in done.err
+    done = call(home, "import", str(home.root / "t.sh"), "--set", f"/data={home.root}/data")
+    assert "--ipc is not imported; a profile has docker.shm_size" in done.err
 
 
 def test_a_compose_file_and_a_script_that_starts_it(home: Home) -> None:
