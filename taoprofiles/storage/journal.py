@@ -205,6 +205,10 @@ class History:
         try:
             if os.stat(self._context.history).st_size > SIZE_LIMIT and not self._has_hold_records():
                 self.compact(KEPT_SIZE, digests, limit=_DELETED_CONTENTS)
+                # Hundreds of profiles: what is kept of their dropped uses must not make every change compact again.
+                size = os.stat(self._context.history).st_size
+                if KEPT_SIZE < SIZE_LIMIT and size > (KEPT_SIZE + SIZE_LIMIT) // 2:
+                    self.compact(max(2 * KEPT_SIZE - size, KEPT_SIZE // 4), digests, limit=0)
         except (OSError, TaoprofError):
             pass  # tried again with the next entry
 

@@ -193,6 +193,22 @@ def test_a_compaction_deletes_not_everything_at_once(long: Home, monkeypatch: py
     }
 
 
+def test_many_used_profiles_do_not_make_every_change_compact(used: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their last uses are kept, beside the newest entries."""
+    journal_file = used.state / "history.jsonl"
+    entry = next(json.loads(line) for line in journal_file.read_text().splitlines() if '"use"' in line)
+    uses = [json.dumps(entry | {"profile": f"p{number}", "done": True}) + "\n" for number in range(400)]
+    others = [json.dumps(entry | {"action": "set", "target": "profile", "done": True}) + "\n" for _ in range(4000)]
+    journal_file.write_text("".join([*uses, *others]) + journal_file.read_text())
+    size = journal_file.stat().st_size
+    monkeypatch.setattr(journal, "SIZE_LIMIT", size - 1)
+    monkeypatch.setattr(journal, "KEPT_SIZE", size * 9 // 10)
+    used.run("set", "a", "NUM_GPUS=1", check=True)
+    assert journal_file.stat().st_size < size * 0.95, "the next changes compact nothing"
+    entries = used.json("history", "--all")["data"]["entries"]
+    assert len([entry for entry in entries if entry["action"] == "use"]) >= 400
+
+
 def test_purged_secrets(used: Home) -> None:
     secret = "s3cr3t-in-an-old-mapping"
     text = (used.profiles / "a.toml").read_text()
