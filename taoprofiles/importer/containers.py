@@ -46,6 +46,7 @@ _COMMENT = re.compile(r"^(\s*(?:export |readonly )?[A-Za-z_]\w*=\S*)[ \t]+#.*", 
 """A comment behind an assignment."""
 _ARRAY = re.compile(r"^\s*(?:declare -a |local )?(\w+)(\+?)=\(([^()]*)\)", re.M)
 _REFERENCE = re.compile(r"\$\{(\w+)(?::?-((?:[^{}]|\$\{[^{}]*\})*))?\}|\$(\w+)|(\{[^{}]+\})")
+_ASSIGNS = re.compile(r"^\s*(?:(?:export|readonly|local|declare) )?([A-Za-z_]\w*)=", re.M)
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=(.*)", re.S)
 _KEYWORDS = frozenset("then do else if elif while until time exec ! { export declare readonly local".split())
 _MARK = "\ue000"
@@ -74,6 +75,10 @@ def scan(ev: Evaluator, script: str, *, has_python: bool = False, sets_variables
     words_of_shell = _Words(ev, has_python=has_python)
     first = ev.state.location
     numbers = iter([number for number, line in enumerate(script.splitlines()) if _STARTS.search(line)])
+    assignments = ((match[1], script.count("\n", 0, match.start(1))) for match in _ASSIGNS.finditer(script))
+    lines: dict[str, list[int]] = {}
+    for name, number in assignments:
+        lines.setdefault(name, []).append(number)
     for words in commands_of_script(_substituted(script), keeps_assignments=True):
         is_local = words[:1] == ["local"]
         while words and words[0] in _KEYWORDS:
@@ -81,6 +86,8 @@ def scan(ev: Evaluator, script: str, *, has_python: bool = False, sets_variables
         assigned = list(map(_ASSIGNMENT.fullmatch, words))
         if words and all(assigned):
             for match in filter(None, assigned):
+                line = lines[match[1]].pop(0) if sets_variables and lines.get(match[1]) else 0
+                ev.state.location = first._replace(line=first.line + line)
                 words_of_shell.assign(match[1], match[2], is_variable=sets_variables and not is_local)
             continue
         while words and _ASSIGNMENT.fullmatch(words[0]):
@@ -315,6 +322,8 @@ def merge(ev_notes: list[str], containers: Sequence[Container]) -> Container:
     envs: dict[str, Any] = {}
     options: dict[str, Any] = {}
     for container in containers:
+        if container.gpus != first.gpus:
+            ev_notes.append(f"{container.location}: --gpus differs from that of {first.location}")
         for kind, known, items in (
             ("the mount at", mounts, ((str(m["destination"]), m) for m in container.mapping["Mounts"])),
             ("the variable", envs, ((e["variable"], e) for e in container.mapping["Envs"])),

@@ -176,6 +176,12 @@ def test_what_contradicts_and_what_has_no_place_is_named(home: Home) -> None:
     done = call(home, "import", str(home.root / "t.sh"))
     assert "line 2: the mount at /data differs from that of line 1" in done.err
     assert "line 1: not imported: --env-file" in done.err
+    line = f"docker run --gpus '\"device=%s\"' -v {home.root}/data:/data {IMAGE} dino train"
+    (home.root / "u.sh").write_text("\n".join([f"X=a\nY=$(date)\n{line % 0}", line % 1, "export Z=`date`"]))
+    done = call(home, "import", str(home.root / "u.sh"))
+    assert "line 4: --gpus differs from that of line 3" in done.err
+    assert "Y is left out: line 2: the output of a command" in done.err
+    assert "Z is left out: line 5: the output of a command" in done.err
 
 
 @pytest.mark.parametrize(
