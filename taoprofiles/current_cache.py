@@ -64,10 +64,9 @@ def read(context: Context) -> tuple[str, str] | None:
             version, user, _, state, name, *profiles, mapping = file.read().split(b"\0")
         if version != FORMAT or user != user_key(context):
             return None
-        files = [(os.fsencode(context.mapping_file), mapping), *zip(profiles[::2], profiles[1::2], strict=True)]
+        files = [(context.mapping_file, mapping)]
+        files += [(os.fsdecode(path), text) for path, text in zip(profiles[::2], profiles[1::2], strict=True) if path]
         for path, content in files:
-            if not path:
-                continue
             fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
                 if os.read(fd, len(content) + 1) != content:

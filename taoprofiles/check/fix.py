@@ -13,7 +13,7 @@ from taoprofiles.errors import HeldError
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles import manage
 from taoprofiles.profiles.store import Store
-from taoprofiles.rules.finding import Finding, without_sudo
+from taoprofiles.rules.finding import Finding, quoted_short, without_sudo
 from taoprofiles.storage import files
 from taoprofiles.storage.paths import Context
 from taoprofiles.switching import preflight, switch
@@ -102,8 +102,7 @@ def _edit_command(context: Context, finding: Finding, target: CheckTarget) -> st
         return shlex.join(["taoprof", "edit", target.name])
     path, _, line = re.sub(r" \(.*", "", finding.where).rpartition(":")
     path = path if path.startswith("/") else target.path
-    short = context.short(path)
-    quoted = short if re.fullmatch(r"[\w~./-]+", short) else shlex.quote(path)
+    quoted = quoted_short(context, path)
     return f"${{EDITOR:-vi}} {'+' + line + ' ' if line.isdigit() else ''}{quoted}"
 
 

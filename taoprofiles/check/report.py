@@ -235,7 +235,8 @@ def check_settings(context: Context, name: str, settings: Mapping[str, str | Non
     ]
     places = (*settings, *(f"variables.{key}" for key in settings))
     findings = [finding for finding in findings if finding.where.startswith(places)]
-    decides_about_mounts = any(key in _PATH_KEYS or "/" in (value or "") for key, value in settings.items())
+    paths_only = {key: value for key, value in settings.items() if not key.startswith("image")}
+    decides_about_mounts = any(key in _PATH_KEYS or "/" in (value or "") for key, value in paths_only.items())
     if decides_about_mounts:
         preflight.require_answer(target.content)
         findings += mounts.check(resolve(rendered, host), locate, host)

@@ -300,10 +300,11 @@ ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
         _argument("--network", "network name, if it differs from the profile name", metavar="NAME"),
         _argument(
             "--layout",
-            "which variables and mounts to derive: local (TensorFlow networks), host (PyTorch networks) or custom "
-            "(none); default: by network",
+            "which variables and mounts to derive: local (TensorFlow networks), host (PyTorch networks), tao7 (without "
+            "the launcher) or custom (none); default: by network; tao7 for an image of TAO 7, or without a launcher",
             choices=LAYOUTS,
         ),
+        _argument("--image", "image in which 'run' and 'render' start the tasks without the launcher"),
         _argument("--description", "one line about the profile", metavar="TEXT"),
         CommandArgument(
             "--from",

@@ -355,6 +355,7 @@ def exit_status(hold: Hold) -> str:
 def missing_folders(context: Context, name: str, folders: Sequence[str], *, switch: bool = True) -> list[str]:
     """Return messages that name source folders that do not exist; ``switch``: their command switches too."""
     from taoprofiles.profiles.store import Store
+    from taoprofiles.rules.finding import quoted_short
     from taoprofiles.system.filesystem import creation_problem
 
     elsewhere = {folder: reason for folder in folders if (reason := creation_problem(folder))}
@@ -367,8 +368,10 @@ def missing_folders(context: Context, name: str, folders: Sequence[str], *, swit
     if others:
         count = "1 folder does" if len(others) == 1 else f"{len(others)} folders do"
         names, them = ", ".join(map(context.short, others)), "it" if len(others) == 1 else "them"
-        command = f"use {name} --mkdir" if switch else f"run {name} --mkdir -- true"
-        messages.append(f"{count} not exist: {names}. To create {them}: taoprof {command}")
+        command = f"taoprof use {name} --mkdir" if switch else f"taoprof run {name} --mkdir -- true"
+        if Store(context).template(name)["layout"] == "tao7":  # there is no launcher to switch for
+            command = f"mkdir -p {' '.join(quoted_short(context, path) for path in others)}"
+        messages.append(f"{count} not exist: {names}. To create {them}: {command}")
     return messages
 
 

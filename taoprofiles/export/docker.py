@@ -37,6 +37,7 @@ def options(plan: Plan) -> list[list[str]]:
         result.append(["--mount", _csv(*fields, *(["readonly"] if mount.read_only else []))])
     result += [["--env", name if value is None else f"{name}={value}"] for name, value in plan.env.items()]
     result += [["--user", plan.user]] if plan.user is not None else []
+    result += [["--group-add", str(group)] for group in plan.groups]
     result += [["--shm-size", str(plan.shm_size)]] if plan.shm_size is not None else []
     result += [["--ulimit", f"{name}={limit}:{limit}"] for name, limit in plan.ulimits.items()]
     for port in plan.ports:
@@ -85,6 +86,7 @@ def render_compose(plan: Plan) -> Rendered:
             name: _variable(name) if value is None else double_dollars(value) for name, value in plan.env.items()
         },
         "user": None if plan.user is None else double_dollars(plan.user),
+        "group_add": [str(group) for group in plan.groups],
         "shm_size": plan.shm_size,
         "ulimits": {name: {"soft": limit, "hard": limit} for name, limit in plan.ulimits.items()},
         "ports": [f"{port.host}:{port.container}/{port.protocol}" for port in plan.ports if port.host is not None],

@@ -73,7 +73,7 @@ def plan_target(
         image=image,
         command=words if target != "edf" else [],  # which has no command, only its image
         gpus=parse_gpus(gpus or renderer.gpus or "all"),
-        caller=(context.uid, context.gid),
+        caller=plan.Caller(context.uid, context.gid, context.groups),
     )
 
 

@@ -71,6 +71,7 @@ def render(plan: Plan) -> Rendered:
     pod = {
         "restartPolicy": "Never",
         "imagePullSecrets": [{"name": pull_secret}] if pull_secret else None,
+        "securityContext": {"supplementalGroups": plan.groups} if plan.groups else None,
         "hostNetwork": True if plan.network == "host" else None,
         "containers": [without_empty(container)],
         "volumes": volumes,

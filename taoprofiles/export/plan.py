@@ -12,9 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from taoprofiles.errors import CannotRenderError
+from taoprofiles.launcher.images import IMAGE_FOLDERS
 from taoprofiles.launcher.quoting import VARIABLE
 from taoprofiles.launcher.sdk import size_in_bytes
 from taoprofiles.masking import MASK, MIN_SECRET_LENGTH, is_secret_argument, mask_command
+from taoprofiles.profiles.identity import with_identity
 from taoprofiles.profiles.rendering import Renderer
 from taoprofiles.system.filesystem import answers, no_answer, real_paths
 
@@ -49,6 +51,17 @@ class PlanMount(NamedTuple):
         return self._replace(source=next(real_paths([self.source])))
 
 
+class Caller(NamedTuple):
+    """The ids of the user who starts the container, and of the user's further groups."""
+
+    uid: int = 0
+    gid: int = 0
+    groups: Sequence[int] = ()
+
+
+NOBODY = Caller()
+
+
 class Port(NamedTuple):
     """``host`` is None if the port is only exposed, 0 if the engine chooses it."""
 
@@ -64,7 +77,7 @@ class Plan(NamedTuple):
     - ``shm_size``: bytes
     - ``tty``: None if the profile does not say
     - ``gpus``: "all", a number, or a list of devices
-    - ``caller``: uid and gid of the user
+    - ``caller``: the user; ``groups``: further groups of the container, by which it may use the mounted folders
     - ``labels``: for Docker and Kubernetes
     - ``warnings``: what was left out, one line each
     - ``slurm``, ``kubernetes``: the profile's settings of these
@@ -84,7 +97,8 @@ class Plan(NamedTuple):
     privileged: bool
     tty: bool | None
     gpus: str | int | list[str]
-    caller: tuple[int, int]
+    caller: Caller
+    groups: list[int]
     labels: dict[str, str]
     warnings: list[str]
     slurm: dict[str, Any] = {}  # noqa: RUF012 - never changed
@@ -118,7 +132,7 @@ def plan_container(
     mapping: dict[str, Any] | None = None,
     command: Sequence[str] = (),
     gpus: str | int | list[str] = "all",
-    caller: tuple[int, int] = (0, 0),
+    caller: Caller = NOBODY,
     labels: Mapping[str, str] | None = None,
 ) -> Plan:
     """Return the plan of a container of the profile ``name`` that runs ``command``, the task's own words.
@@ -126,7 +140,7 @@ def plan_container(
     ``mapping`` replaces the one that the profile renders. Raises InvalidProfileError, and CannotRenderError with all
     problems.
     """
-    mapping = renderer.mapping() if mapping is None else mapping
+    mapping = with_identity(renderer.mapping() if mapping is None else mapping)
     options = mapping.get("DockerOptions", {})
     secrets = [(key, value) for key, value in renderer.secret_values() if len(value) >= MIN_SECRET_LENGTH]
     is_file = answers(os.path.isfile, [mount["source"] for mount in mapping["Mounts"]])
@@ -150,6 +164,8 @@ def plan_container(
         problems.append("docker.shm_size: not a size")
     refuse(f"profile '{name}'", problems)
     warnings = [no_answer(mount["source"]) for mount in mapping["Mounts"] if mount["source"] not in is_file]
+    hiding = [mount.destination for mount in mounts if mount.destination in IMAGE_FOLDERS]
+    warnings += [f"the mount at '{path}' hides the files that the image has there" for path in hiding]
     if ports and network == "host":
         ports = []
         warnings.append("docker.ports are left out: Docker ignores them on the host's network")
@@ -177,6 +193,7 @@ def plan_container(
         tty=options.get("tty"),
         gpus=gpus,
         caller=caller,
+        groups=list(caller.groups) if caller.uid and user == f"{caller.uid}:{caller.gid}" else [],
         labels=dict(labels or {}),
         warnings=warnings + word_warnings,
         slurm=renderer.cluster_settings("slurm"),

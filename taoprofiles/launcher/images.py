@@ -20,6 +20,10 @@ class ImageTag(NamedTuple):
     kind: str
 
 
+IMAGE_FOLDERS = frozenset(("/workspace", "/opt", "/opt/nvidia"))
+"""Folders of the images: libraries are in /workspace too (tao-skill-bank 4ff3719), TAO itself in /opt/nvidia."""
+
+
 def is_tao_image(image: str) -> bool:
     """Check whether an image is one of NVIDIA's TAO images, by its name."""
     return any(name in image for name in _NAMES)

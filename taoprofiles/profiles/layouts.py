@@ -1,10 +1,14 @@
 """Layouts: the variables and mounts that TAO derives from the project folder, by generation.
 
-Source: NVIDIA's launcher notebooks (NVIDIA/tao_tutorials, notebooks/tao_launcher_starter_kit). Every value is an
+Sources: NVIDIA's launcher notebooks (NVIDIA/tao_tutorials, notebooks/tao_launcher_starter_kit); for ``tao7`` NVIDIA's
+skill bank (NVIDIA-TAO/tao-skill-bank 49672c2, skills/platform/tao-run-on-docker/SKILL.md). Every value is an
 expression, so a profile that sets one variable changes all values that refer to it.
 """
 
 from __future__ import annotations
+
+from taoprofiles.launcher.images import find_tag
+from taoprofiles.profiles.identity import FOLDER_VARIABLES, USER_ENV
 
 # The networks whose containers are TensorFlow's: tf1 and tf2 images in the config.json of nvidia-tao 6.26.3, and the
 # names that earlier launchers had for them (nvidia-tao 4.0.1, nvidia-tlt 0.1.21).
@@ -22,10 +26,24 @@ _PYTORCH = frozenset(
 )
 
 
-def choose(network: str) -> tuple[str, str]:
-    """Return the layout for a network, by its name, and the reason."""
+EXAMPLE_IMAGE = "nvcr.io/nvidia/tao/tao-toolkit:7.1.0-pyt"
+"""For hints: the image of TAO 7 for training (versions.yaml of the skill bank)."""
+
+_TAO7_HOME = "${RESULTS_DIR}/.tao-runtime/home"
+
+
+def choose(network: str, *, image: str | None = None, has_launcher: bool = True) -> tuple[str, str]:
+    """Return the layout for a network, by its name, and the reason.
+
+    ``image`` is the image of its tasks, if given; ``has_launcher`` is false if nothing tells of a launcher here.
+    """
+    tag = find_tag(image or "")
+    if tag is not None and tag.release[0] >= 7:
+        return "tao7", f"'{image}' is an image of TAO {tag.release[0]}"
     if network in _TENSORFLOW:
         return "local", f"'{network}' is one of TAO's TensorFlow networks"
+    if not has_launcher:
+        return "tao7", "there is no 'tao' on PATH and no mounts file; for the launcher of TAO 5 and 6: --layout host"
     if network in _PYTORCH:
         return "host", f"'{network}' is one of TAO's PyTorch networks"
     return "host", f"'{network}' is not a network that taoprof knows; new networks use PyTorch"
@@ -50,7 +68,7 @@ def variables(layout: str, *, project_dir: str, notebook_dir: str, network: str)
             "DATA_DOWNLOAD_DIR": "/workspace/tao-experiments/data",
             "SPECS_DIR": f"/workspace/tao-experiments/{network}/specs",
         }
-    if layout == "host":
+    if layout in ("host", "tao7"):
         return {
             "LOCAL_PROJECT_DIR": project_dir,
             "HOST_DATA_DIR": "${LOCAL_PROJECT_DIR}/data",
@@ -73,6 +91,12 @@ def mounts(layout: str) -> list[tuple[str, str, bool]]:
             ("${HOST_SPECS_DIR}", "/specs"),
             ("${HOST_RESULTS_DIR}", "/results"),
         ],
+        # Nothing is on /workspace: NVIDIA's images have files there.
+        "tao7": [
+            ("${HOST_DATA_DIR}", "${DATA_DIR}"),
+            ("${HOST_SPECS_DIR}", "${SPECS_DIR}"),
+            ("${HOST_RESULTS_DIR}", "${RESULTS_DIR}"),
+        ],
     }
     return [(source, destination, False) for source, destination in pairs.get(layout, [])]
 
@@ -80,3 +104,18 @@ def mounts(layout: str) -> list[tuple[str, str, bool]]:
 def is_host_variable(name: str) -> bool:
     """Check whether a variable is, by its name, a path on the host."""
     return name.startswith(("LOCAL_", "HOST_"))
+
+
+def env(layout: str) -> dict[str, str]:
+    """Return the container's variables of a layout as expressions.
+
+    Only ``tao7`` has some: for the others ``new`` writes them into the profile, since those that exist must not change.
+    """
+    if layout != "tao7":
+        return {}
+    return {**USER_ENV, **{name: _TAO7_HOME + below for name, below in FOLDER_VARIABLES.items()}}
+
+
+def docker(layout: str) -> dict[str, str]:
+    """Return the Docker options of a layout: results of ``tao7`` never belong to root because a key is missing."""
+    return {"user": "auto"} if layout == "tao7" else {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,10 @@ import tomlkit
 from tomlkit.items import InlineTable
 
 from taoprofiles.errors import InvalidProfileError, InvalidStateError, TaoprofError, UsageError
+from taoprofiles.launcher.argv import MAIN_PROGRAMS
 from taoprofiles.profiles import layouts
 from taoprofiles.profiles.convert import from_mounts_file, path_expression
+from taoprofiles.profiles.identity import USER_ENV
 from taoprofiles.profiles.model import TABLES, Docker, Profile, as_bytes, from_data, to_toml
 from taoprofiles.profiles.store import Base, Store, check_name
 from taoprofiles.storage import files
@@ -27,8 +30,8 @@ if TYPE_CHECKING:
 
 NEW_DOCKER = Docker(user="auto", shm_size="16G", ulimits={"memlock": -1, "stack": 67108864})
 """What NVIDIA's notebooks and documentation recommend; without ``user`` the results belong to root."""
-NEW_ENV = {"HOME": "/tmp"}  # noqa: S108 - in the container
-"""The image does not know the user's id: without a writable HOME, matplotlib, torch and wandb stop."""
+NEW_ENV = {"HOME": "/tmp", **USER_ENV}  # noqa: S108 - in the container
+"""The image does not know the user's id: without a writable HOME and a name, matplotlib, torch and wandb stop."""
 
 
 def new(
@@ -40,6 +43,7 @@ def new(
     network: str | None = None,
     layout: str | None = None,
     description: str = "",
+    image: str | None = None,
 ) -> tuple[Profile, str]:
     """Create a profile for a project folder; return it and the reason for its layout.
 
@@ -47,12 +51,20 @@ def new(
     """
     check_name(name)
     network = name if network is None else network
-    chosen, reason = layouts.choose(network) if layout is None else (layout, "as requested")
+    chosen, reason = layout or "", "as requested"
+    if layout is None:
+        path = context.environ.get("PATH")
+        has_launcher = any(shutil.which(program, path=path) for program in MAIN_PROGRAMS)
+        has_launcher = has_launcher or os.path.lexists(context.mapping_file)
+        chosen, reason = layouts.choose(network, image=image, has_launcher=has_launcher)
     data: dict[str, Any] = {"schema": 1, "layout": chosen, "network": network, "description": description}
     data["project_dir"] = path_expression(context, project_dir)
     if notebook_dir is not None:
         data["notebook_dir"] = path_expression(context, notebook_dir)
-    data["container"] = {"env": NEW_ENV}
+    if image is not None:
+        data["image"] = image
+    if not layouts.env(chosen):
+        data["container"] = {"env": NEW_ENV}
     data["docker"] = NEW_DOCKER.model_dump(exclude_none=True)
     profile = from_data(data, name=name)
     write(context, "new", name, to_toml(profile).encode(), replace=False)

@@ -147,11 +147,13 @@ class Profile(StrictModel):
     extends: Name | None = Field(
         default=None, description="The profile whose values count where this one has none; it extends no other itself."
     )
-    layout: Literal["local", "host", "custom"] = Field(
+    layout: Literal["local", "host", "tao7", "custom"] = Field(
         description="What the variables and mounts follow from: local (TensorFlow networks), host (PyTorch networks), "
-        "custom (only what the profile says)."
+        "tao7 (TAO 7, which has no launcher), custom (only what the profile says)."
     )
-    project_dir: Folder | None = Field(default=None, description="The project's folder. Needed by local and host.")
+    project_dir: Folder | None = Field(
+        default=None, description="The project's folder. Needed by all layouts but custom."
+    )
     notebook_dir: Folder | None = Field(
         default=None, description="The folder of the notebook and of its specs/. Default: project_dir."
     )
@@ -323,8 +325,8 @@ def template(profile: Profile, *, name: str) -> Template:
         "mounts": layouts.mounts(profile.layout)
         if mounts is None
         else [(mount.source, mount.destination, mount.read_only) for mount in mounts],
-        "env": profile.container.env,
-        "docker": profile.docker.model_dump(exclude_none=True),
+        "env": layouts.env(profile.layout) | profile.container.env,
+        "docker": layouts.docker(profile.layout) | profile.docker.model_dump(exclude_none=True),
         "gpus": None if profile.gpus is None else "none" if profile.gpus == 0 else str(profile.gpus),
         "project": None if profile.project is None else profile.project.model_dump(),
         "images": ({"": profile.image} if profile.image is not None else {}) | profile.images,
@@ -364,13 +366,17 @@ def origins(template: Template, texts: Sequence[tuple[str, bytes]]) -> dict[str,
     return {".".join(path): next((name for name, data in loaded if sets(data, path)), None) for path in paths}
 
 
+_EXTENDS = {"properties": {"extends": {"type": "string"}}, "required": ["extends"]}
+
+
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of a profile file."""
     schema = Profile.model_json_schema()
     _forbid_other_names(schema)
+    schema["required"].remove("layout")  # it may be inherited, as the folder may
     by_layout = {
-        "if": {"properties": {"layout": {"const": "custom"}}, "required": ["layout"]},
-        "else": {"properties": {"project_dir": {"type": "string"}}, "required": ["project_dir"]},
+        "if": {"anyOf": [{"properties": {"layout": {"const": "custom"}}, "required": ["layout"]}, _EXTENDS]},
+        "else": {"properties": {"project_dir": {"type": "string"}}, "required": ["layout", "project_dir"]},
     }
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, **by_layout}
 

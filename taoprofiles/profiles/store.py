@@ -140,11 +140,18 @@ class Store:
 
     def extending(self, name: str) -> list[str]:
         """Return the profiles that extend ``name``, sorted; unreadable ones are skipped."""
-        texts = {}
-        for other in self.names():
+        index = _read_cache(self._context.index) or {}
+
+        def base(other: str, status: os.stat_result | None) -> str | None:
+            with suppress(KeyError, TypeError, IndexError):  # not in the index, changed just now, or a damaged index
+                entry = index["profiles"][other]
+                if entry["signature"][0] == _file_signature(status):
+                    return cast("str | None", entry["extends"])
             with suppress(TaoprofError):
-                texts[other] = self.text_or_none(other) or b""
-        return [other for other, text in texts.items() if base_name(text) == name]
+                return base_name(self.text_or_none(other) or b"")
+            return None
+
+        return sorted(other for other, entry in self._entries() if base(other, _stat(entry)) == name)
 
     def template(self, name: str, source: Source | None = None, *, may_write: bool = False) -> Template:
         """Return the profile's template, and validate the text if it has changed. ``may_write``: the lock is held.
@@ -307,8 +314,11 @@ def _stat(entry: os.DirEntry[str]) -> os.stat_result | None:
 
 def _signature(statuses: dict[str, os.stat_result], name: str, base: str | None) -> list[Any]:
     """Return what changes whenever the file of the profile ``name`` or of its ``base`` does."""
-    files = [statuses.get(profile) for profile in (name, base) if profile is not None]
-    return [f and [f.st_ino, f.st_size, f.st_mtime_ns, f.st_ctime_ns] for f in files]
+    return [_file_signature(statuses.get(profile)) for profile in (name, base) if profile is not None]
+
+
+def _file_signature(status: os.stat_result | None) -> list[int] | None:
+    return status and [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def _is_template(data: object) -> bool:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from taoprofiles.launcher.location import Location, ResolvedMount
 from taoprofiles.masking import is_secret
+from taoprofiles.mounts.mapping import mounted
+from taoprofiles.profiles.identity import FOLDER_VARIABLES, NAMED_UID, USER_NAME, missing_identity
 from taoprofiles.profiles.rendering import find_placeholder
 from taoprofiles.rules.finding import Finding, error, quoted, warning
 from taoprofiles.rules.locations import Locator
 from taoprofiles.storage.paths import Context, is_inside
-from taoprofiles.system.filesystem import WINDOWS_DISKS, PathInfo
+from taoprofiles.system.filesystem import WINDOWS_DISKS, PathInfo, answers
 
 _USER = r"[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?"
 _LITERAL = r"(?:YOUR_?)?(?:UID|uid|USER(?:_?(?:ID|NAME))?)(?::.*)?"
@@ -77,6 +80,13 @@ def check_user(options: object, names: Collection[object], locate: Locator, cont
             "user-not-me", where, f"the container runs as '{user}', and you are {me}",
             "you do not own what it writes, and it may not write to what you own", f'set it to "{me}"', fix=fix,
         )  # fmt: skip
+    if "USER" in missing_identity(options, names) and name != NAMED_UID:
+        yield warning(
+            "user-without-name", where, f"the container's user {name} has no name",
+            "NVIDIA's images know only 0 and 1000; torch 2 stops at its import, and so do wandb and clearml: "
+            f"KeyError: 'getpwuid(): uid not found: {name}'. 'taoprof run' sets USER, a plain tao does not",
+            f"set USER for the container, such as USER={USER_NAME}", fix=("set", f"container.env.USER={USER_NAME}"),
+        )  # fmt: skip
     if "HOME" not in names and name not in ("0", "root"):
         yield warning(
             "user-without-home", where, "the container's user has no home folder",
@@ -86,20 +96,19 @@ def check_user(options: object, names: Collection[object], locate: Locator, cont
         )  # fmt: skip
 
 
-def check_name(options: object, names: Collection[object], locate: Locator) -> Iterator[Finding]:
-    """Check whether the container's user has a name: ``getpass.getuser`` of Python looks at these variables first.
+def find_cache_folders(mapping: Mapping[str, Any], context: Context) -> list[str]:
+    """Return the folders of this host behind the container's HOME and caches that do not exist, if the user makes them.
 
-    TAO's PyTorch images have a user with the id 1000 (docker/Dockerfile of tao-pytorch).
+    They must be there before the container starts: programs make the folder that a variable names, but not its parents.
     """
-    value = options.get("user") if isinstance(options, dict) else None
-    name = str(value or "0").partition(":")[0]
-    if name.isdigit() and name not in ("0", "1000") and not {"LOGNAME", "USER", "LNAME", "USERNAME"} & set(names):
-        yield warning(
-            "user-without-name", locate(Location("DockerOptions", key="user")),
-            f"user id {name} has no name in the image",
-            f"PyTorch asks for it and stops: KeyError: 'getpwuid(): uid not found: {name}'",
-            "set USER and LOGNAME for the container, to any name", fix=("set", "container.env.USER=tao"),
-        )  # fmt: skip
+    user = user_ids((mapping.get("DockerOptions") or {}).get("user"), context.uid, context.gid)
+    if user is None or user[0] != context.uid:
+        return []  # what the user creates would not be the container's
+    from taoprofiles.mounts.paths import host_paths  # not for 'use', which creates none
+
+    values = [entry["value"] for entry in mapping.get("Envs", []) if entry["variable"] in FOLDER_VARIABLES]
+    folders = host_paths([value for value in values if value.startswith("/")], mounted(mapping))
+    return [folder for folder, exists in answers(os.path.isdir, dict.fromkeys(folders)).items() if not exists]
 
 
 def check_plain_secrets(env: Mapping[str, str], locate: Locator, profile: str) -> Iterator[Finding]:

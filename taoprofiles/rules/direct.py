@@ -19,6 +19,7 @@ from taoprofiles.launcher.images import find_tag, is_tao_image
 from taoprofiles.launcher.location import Location, ResolvedMount
 from taoprofiles.masking import is_secret, mask_command, mask_text
 from taoprofiles.mounts.paths import HostFiles, results_folders
+from taoprofiles.profiles.identity import missing_identity
 from taoprofiles.profiles.layouts import is_network
 from taoprofiles.profiles.rendering import Renderer
 from taoprofiles.rules import container, folders, mounts, options
@@ -40,7 +41,6 @@ _DATA_SERVICES = frozenset("analytics annotations augmentation auto_label embedd
 _SHM = "/dev/shm"  # noqa: S108 - the shared memory of this host, which is only measured
 _NO_COMMAND_SINCE = (6, 0, 0)
 """From this release on an image that is started without a command runs the old microservice."""
-_WORKSPACE_FILES = "/workspace"
 
 
 class DirectStart(NamedTuple):
@@ -204,9 +204,10 @@ def check(
         yield from mounts.check_direct(start.mounts, locate, host, start.created)
     yield from _check_sources(start)
     names = [entry["variable"] for _, entry in start.variables]
+    if not start.line:
+        names += missing_identity(docker, names)  # which a run of a profile gets
     given = [(location, entry) for location, entry in start.variables if entry["value"] is not None]
     yield from container.check_user(docker, names, locate, context)
-    yield from container.check_name(docker, names, locate)
     yield from container.check_variables(given, locate)
     yield from _check_variables(start)
     memory, ports = (0, ()) if is_remote else (filesystem.total_memory(), filesystem.listening_ports())
@@ -284,10 +285,8 @@ def _unknown_command(name: str) -> Finding:
 def _check_sources(start: DirectStart) -> Iterator[Finding]:
     for mount in start.mounts:
         at, where = mount.destination, start.locate(mount.location._replace(key="destination"))
-        if at == _WORKSPACE_FILES and (is_tao_image(start.image) or not start.image):
-            what = "'/workspace' of TAO's images has files of NVIDIA, and this mount hides them"
-            hint = "mount it below, such as at /workspace/specs"
-            yield warning("dst-hides-image", where, what, "a task that needs them fails", hint)
+        if is_tao_image(start.image) or not start.image:
+            yield from mounts.check_hiding(at, where)
         if str(mount.entry["source"]).startswith("~") and start.line:
             what = f"Docker does not expand the '~' of '{mount.entry['source']}'"
             yield error("src-missing", where, what, "", "write $HOME, or the whole path")

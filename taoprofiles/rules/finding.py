@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from taoprofiles.storage.paths import Context
 
 ERROR, WARNING, INFO = "error", "warning", "info"
 SEVERITIES = (ERROR, WARNING, INFO)
@@ -56,6 +59,14 @@ def quoted(path: str) -> str:
     import shlex  # not at the start of 'use'
 
     return shlex.quote(path)
+
+
+def quoted_short(context: Context, path: str) -> str:
+    """Return a path as a word of a shell, with ``~`` for the home if nothing in it must be quoted."""
+    import re
+
+    short = context.short(path)
+    return short if re.fullmatch(r"[\w~./-]+", short) else quoted(path)
 
 
 def without_sudo(findings: Iterable[Finding], uid: int) -> list[Finding]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from taoprofiles.errors import TaoprofError
 from taoprofiles.launcher.argv import PROGRAMS
+from taoprofiles.profiles.layouts import is_network
 from taoprofiles.system import processes
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ def explain_not_found(words: list[str], path: str | None) -> tuple[str, str]:
         message, hint = f"no such file: '{word}'", ""
     elif os.path.isfile(word):
         hint = f"to run the file in the current folder: {shlex.quote(f'./{word}')}"
+    elif is_network(word):
+        hint = "it is a program of TAO's images: add --image IMAGE, or: taoprof set PROFILE image=IMAGE"
     elif word in PROGRAMS:
         hint = "is its environment active? 'taoprof doctor' looks for the launcher"
     return message, hint

@@ -25,6 +25,7 @@ from taoprofiles.launcher.host import runs_in_ci, runs_without_docker
 from taoprofiles.launcher.quoting import expand_variables, quote_argv
 from taoprofiles.masking import mask_command
 from taoprofiles.mounts import comparison, mapping, paths
+from taoprofiles.profiles.identity import with_identity
 from taoprofiles.profiles.store import Store
 from taoprofiles.runs import notify, resources
 from taoprofiles.runs.foreground import (
@@ -492,7 +493,7 @@ def _record(
 def _check(
     context: Context, name: str, command: list[str], renderer: Renderer, options: RunOptions, *, doing: str = "run"
 ) -> list[str]:
-    """Refuse what would certainly fail, and return the missing folders."""
+    """Refuse what would certainly fail, and return the folders to create."""
     if options.on == "kubernetes":
         return []  # the folders are not this machine's
     rendered = renderer.mapping()
@@ -597,6 +598,7 @@ def _give_mapping(run: Run, records: HoldRecords, options: RunOptions) -> None:
 
 def _with_tag(rendered: dict[str, Any], hold: Hold, *, set_gpus: bool = False) -> dict[str, Any]:
     """Return a mapping with the run tag, and with ``set_gpus`` the hold's GPUs, in the container's variables."""
+    rendered = with_identity(rendered)
     values = {RUN_VARIABLE: hold.id}
     if set_gpus and hold.gpus and hold.gpus != "all":
         # The driver counts the GPUs by their bus, CUDA by their speed.
@@ -616,27 +618,28 @@ def _use_docker(run: Run, renderer: Renderer, command: list[str], options: RunOp
 
     hold, name = run.hold, run.hold.profile or ""
     wanted = _with_tag(run.rendered, hold)
-    container = plan.plan_container(
+    planned = plan.plan_container(
         renderer,
         name,
         image=options.image or "",
         mapping=wanted,
         gpus="all" if options.gpus is None or hold.gpus is None else hold.gpus,
+        caller=plan.Caller(run.context.uid, run.context.gid, run.context.groups),
         labels={**docker.labels(run.context, name), RUN_LABEL: hold.id},
     )
     # Docker uses a source as it is; the launcher, and the comparison with the container, resolve symlinks.
     if not Engine(run.context.environ).endpoint.is_remote:
-        container = container._replace(mounts=[mount.resolved() for mount in container.mounts])
+        planned = planned._replace(mounts=[mount.resolved() for mount in planned.mounts])
     values = {item["variable"]: str(item["value"]) for item in wanted["Envs"]}
-    run.environ |= {name: values[name] for name, value in container.env.items() if value is None}
+    run.environ |= {name: values[name] for name, value in planned.env.items() if value is None}
     # The engine of the hold. DOCKER_HOST has priority over the docker command's current context.
     run.environ |= Engine(run.context.environ).endpoint.environ
     run.environ.pop("DOCKER_CONTEXT", None)
-    terminal = ["--interactive", "--tty"] if options.terminal and container.tty is not False else ["--interactive"]
+    terminal = ["--interactive", "--tty"] if options.terminal and planned.tty is not False else ["--interactive"]
     if processes.in_background():
         terminal = []  # a background job that uses the terminal is stopped, and with it the run's monitor
-    words = [word for option in docker.options(container) for word in option]
-    words += [container.image, *(expand_variables(word, run.variables) for word in container_words(command))]
+    words = [word for option in docker.options(planned) for word in option]
+    words += [planned.image, *(expand_variables(word, run.variables) for word in container_words(command))]
     run.argv = ["docker", "run", "--rm", *terminal, "--name", f"taoprof-{name}-{hold.id}", *words]
-    run.wanted = {**wanted, "Envs": [item for item in wanted["Envs"] if item["variable"] in container.env]}
-    run.notes += container.warnings
+    run.wanted = {**wanted, "Envs": [item for item in wanted["Envs"] if item["variable"] in planned.env]}
+    run.notes += planned.warnings

@@ -63,6 +63,11 @@ class Context:
         return account.pw_gid if account else os.getgid()
 
     @property
+    def groups(self) -> list[int]:
+        """The user's further groups, without the primary one."""
+        return sorted({os.getgid(), *os.getgroups()} - {self.gid})
+
+    @property
     def folder(self) -> str:
         """The current folder. Raises InvalidStateError if it has been removed."""
         try:

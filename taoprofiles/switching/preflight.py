@@ -80,7 +80,7 @@ def check_mapping(
     errors, folders = _errors_and_folders(findings, mkdir=mkdir)
     if check and errors:
         raise _preflight_error(context, name, errors, mapping["Mounts"], doing=doing, command=command)
-    return folders
+    return folders + (container.find_cache_folders(mapping, context) if mkdir or doing != "use" else [])
 
 
 def explain_read_only(renderer: Renderer, mapping: Mapping[str, Any]) -> list[str]:
@@ -106,9 +106,10 @@ def check_direct_run(
 
     ``image`` and ``gpus`` are those of the command line.
     """
-    from taoprofiles.launcher.argv import container_words  # not for 'use', nor the two below
+    from taoprofiles.launcher.argv import container_words  # not for 'use', nor those below
     from taoprofiles.rules import direct
     from taoprofiles.rules.command_paths import CommandContext
+    from taoprofiles.system.engine import find_endpoint
 
     rendered, words, host = renderer.mapping(), container_words(list(command)), Host(context.environ, context.folder)
     start = direct.from_mapping(rendered, in_profile(rendered), host, words, renderer, image=image, gpus=gpus)
@@ -118,7 +119,8 @@ def check_direct_run(
     if check and errors:
         listed = [mount.entry for mount in start.mounts]
         raise _preflight_error(context, name, errors, listed, doing="run", command=start.words)
-    return folders
+    is_remote = find_endpoint(context.environ).is_remote
+    return folders + ([] if is_remote else container.find_cache_folders(rendered, context))
 
 
 def _errors_and_folders(findings: Iterable[Finding], *, mkdir: bool) -> tuple[list[Finding], list[str]]:

@@ -316,7 +316,7 @@ def test_a_refused_change_names_what_was_given(home: Home, words: list[str], sta
 )
 def test_set_warns_as_check_does(home: Home, setting: str, message: str | None) -> None:
     (home.root / "p").mkdir()
-    home.run("new", "p", "--network", "segformer", cwd=home.root / "p", check=True)
+    home.run("new", "p", "--layout", "host", "--network", "segformer", cwd=home.root / "p", check=True)
     done = call(home, "set", "p", setting)
     assert (done.status, done.err == "") == (0, message is None), done
     assert message is None or f"taoprof: {message}" in done.err

@@ -474,6 +474,7 @@ def seconds(home: Home, *words: str) -> float:
 
 
 def test_one_of_many_opens_no_other(crowd: Home) -> None:
+    crowd.run("list", check=True)  # whose index tells 'set' which profiles extend it
     for line in ("use p02777", "use p00001 --dry-run", "show p00002", "set p00004 A=1", "current"):
         words = line.split()
         status, opened = watched(crowd, *words)

@@ -22,7 +22,7 @@ from taoprofiles.errors import CannotRenderError, InvalidProfileError
 from taoprofiles.export import TARGETS
 from taoprofiles.export.export import RENDERERS
 from taoprofiles.export.formatting import to_yaml
-from taoprofiles.export.plan import Plan, Rendered, Secret, plan_container
+from taoprofiles.export.plan import Caller, Plan, Rendered, Secret, plan_container
 from taoprofiles.launcher.quoting import expand_variables
 from taoprofiles.profiles.model import Profile, parse, template
 from taoprofiles.profiles.rendering import Renderer
@@ -55,7 +55,7 @@ def cases(draw: st.DrawFn) -> Case:
     try:
         name = draw(st.sampled_from(["p", "Detect_Net.v2-", "9" * 64]))
         plan = plan_container(
-            renderer, name, image=IMAGE, command=command, gpus=draw(gpus), caller=(1000, 1001),
+            renderer, name, image=IMAGE, command=command, gpus=draw(gpus), caller=Caller(1000, 1001),
             labels={"taoprofiles.profile": "p", "taoprofiles.state": "/home/a na/$x"},
         )  # fmt: skip
     except (InvalidProfileError, CannotRenderError):
@@ -291,7 +291,7 @@ def test_compose_takes_them(tmp_path: Path) -> None:
 def plan_of(text: str = "", **options: Any) -> Plan:
     profile = parse(f'layout = "custom"\n{text}'.encode(), name="p", path="p.toml")
     renderer = Renderer(template(profile, name="p"), AROUND, name="p", path="p.toml")
-    return plan_container(renderer, "p", **{"image": IMAGE, "caller": (1000, 1001), **options})
+    return plan_container(renderer, "p", **{"image": IMAGE, "caller": Caller(1000, 1001), **options})
 
 
 def mount(source: str, destination: str) -> str:
@@ -486,3 +486,28 @@ def test_a_value_stays_text_for_every_reader_of_yaml(text: str) -> None:
     assert yaml.safe_load(rendered)["services"]["p"]["environment"]["A"] == text
     (line,) = [line for line in rendered.splitlines() if line.strip().startswith("A:")]
     assert line.strip()[3] == '"'
+
+
+def test_a_container_of_the_caller_has_the_callers_groups_and_a_name() -> None:
+    """Only the caller's own: a profile that says root, or another user, asks for no more."""
+    groups = {"auto": ["7", "8"], "1000:1001": ["7", "8"], "1000": [], "root": [], "4:4": []}
+    for user, wanted in groups.items():
+        profile = Profile.model_validate({"layout": "custom", "docker": {"user": user}})
+        renderer = Renderer(template(profile, name="p"), AROUND, name="p", path="")
+        plan = plan_container(renderer, "p", image=IMAGE, caller=Caller(1000, 1001, [7, 8]))
+        argv = shell(RENDERERS["docker"](plan).text, "docker", {})
+        assert [argv[n + 1] for n, word in enumerate(argv) if word == "--group-add"] == wanted
+        service = yaml.safe_load(RENDERERS["compose"](plan).text)["services"]["p"]
+        assert service.get("group_add", []) == wanted
+        pod = yaml.safe_load(RENDERERS["kubernetes"](plan).text)["spec"]["template"]["spec"]
+        assert pod.get("securityContext", {}).get("supplementalGroups", []) == list(map(int, wanted))
+        name = {"USER": "tao", "LOGNAME": "tao"}
+        assert plan.env == {"root": {}, "4:4": {**name, "HOME": "/tmp"}}.get(user, name), "1000 has a home"
+
+
+def test_a_mount_that_hides_files_of_the_image_is_named() -> None:
+    mounts = [{"source": "/p", "destination": "/workspace/"}, {"source": "/q", "destination": "/workspace/tao"}]
+    profile = Profile.model_validate({"layout": "custom", "mounts": mounts})
+    renderer = Renderer(template(profile, name="p"), AROUND, name="p", path="")
+    (warning,) = plan_container(renderer, "p", image=IMAGE).warnings
+    assert "'/workspace' hides the files" in warning

@@ -14,6 +14,7 @@ from taoprofiles.export.plan import Plan, plan_container
 from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.simulation import predict
 from taoprofiles.mounts import mapping
+from taoprofiles.profiles.identity import with_identity
 from taoprofiles.profiles.model import Profile, parse, template, to_toml
 from taoprofiles.profiles.rendering import Renderer
 from tests.support.generated_profiles import AROUND, moderate, usable_profiles
@@ -81,7 +82,7 @@ def test_the_plan_is_the_launchers_own_call(data: st.DataObject) -> None:
             name="p",
             path="p.toml",
         )
-        rendered = renderer.mapping()
+        rendered = with_identity(renderer.mapping())  # of the container; the file for a plain 'tao' has no more
         env = {item["variable"]: str(item["value"]) for item in rendered.get("Envs", [])}
         try:
             plan = plan_container(renderer, "p", image="i")

@@ -27,6 +27,7 @@ def rendered(draw: st.DrawFn) -> dict[str, Any]:
     places = st.sampled_from(["/a", "/b", "/c"])
     made = {
         "description": "",
+        "extends": None,
         "layout": "custom",
         "project_dir": None,
         "variables": {},
@@ -34,6 +35,7 @@ def rendered(draw: st.DrawFn) -> dict[str, Any]:
             zip(
                 draw(st.lists(places, unique=True, max_size=3)),
                 draw(st.lists(places, unique=True, max_size=3)),
+                [False] * 3,
                 strict=False,
             )
         ),

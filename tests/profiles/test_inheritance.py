@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from typing import Any
 
+import jsonschema
 import pytest
 
+from taoprofiles.profiles.model import json_schema
 from taoprofiles.profiles.store import base_name
 from tests.support.commands import call
 from tests.support.home import Home
@@ -139,6 +142,15 @@ def test_no_table_or_text_is_taken_for_the_key() -> None:
     assert base_name(b"layout = 'host'\nextends = 'a'\n[x]\n") == "a"
     assert base_name(b'[variables]\nextends = "a"\n') is None
     assert base_name(b"\n" * (1 << 16) + b"[extends]") is None, "in linear time"
+
+
+def test_the_schema_asks_for_a_layout_only_where_none_is_inherited() -> None:
+    schema = jsonschema.Draft202012Validator(json_schema())
+    assert schema.is_valid(tomllib.loads(OWN))
+    assert schema.is_valid({"layout": "custom"})
+    assert not schema.is_valid(tomllib.loads(OWN.replace('extends = "base"', "")))
+    assert not schema.is_valid({"layout": "host"}), "the folder is missing"
+    assert not schema.is_valid({"layout": "host", "project_dir": "/p", "gpus": "one"})
 
 
 def test_list_notices_every_change_of_the_base(family: Home) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from taoprofiles.profiles import layouts
 from taoprofiles.profiles.model import Profile, template
 from taoprofiles.profiles.rendering import Renderer
 from tests.support.generated_profiles import AROUND
+from tests.support.home import Home
 
 
 def render(**keys: object) -> tuple[dict[str, str], list[tuple[str, str]]]:
@@ -74,6 +77,51 @@ def test_host() -> None:
     ]
 
 
+def test_tao7() -> None:
+    profile = Profile.model_validate({"layout": "tao7", "project_dir": "/p", "notebook_dir": "/n", "network": "dino"})
+    renderer = Renderer(template(profile, name="x"), AROUND, name="x", path="")
+    assert renderer.variables() == {
+        "LOCAL_PROJECT_DIR": "/p",
+        "HOST_DATA_DIR": "/p/data",
+        "HOST_RESULTS_DIR": "/p/dino/results",
+        "HOST_SPECS_DIR": "/n/specs",
+        "DATA_DIR": "/data",
+        "SPECS_DIR": "/specs",
+        "RESULTS_DIR": "/results",
+    }
+    home = "/results/.tao-runtime/home"
+    variables = {
+        "USER": "tao",
+        "LOGNAME": "tao",
+        "HOME": home,
+        "XDG_CACHE_HOME": f"{home}/.cache",
+        "HF_HOME": f"{home}/.cache/huggingface",
+        "TORCH_HOME": f"{home}/.cache/torch",
+        "TRITON_CACHE_DIR": f"{home}/.cache/triton",
+        "TORCHINDUCTOR_CACHE_DIR": f"{home}/.cache/torchinductor",
+        "MPLCONFIGDIR": f"{home}/.cache/matplotlib",
+    }
+    assert renderer.mapping() == {
+        "Mounts": [
+            {"source": "/p/data", "destination": "/data"},
+            {"source": "/n/specs", "destination": "/specs"},
+            {"source": "/p/dino/results", "destination": "/results"},
+        ],
+        "Envs": [{"variable": name, "value": value} for name, value in variables.items()],
+        "DockerOptions": {"user": "1000:1001"},
+    }
+
+
+def test_what_the_profile_says_replaces_the_variables_and_the_user_of_tao7() -> None:
+    keys = {"variables": {"RESULTS_DIR": "/out"}, "container": {"env": {"USER": "ana"}}, "docker": {"user": "root"}}
+    profile = Profile.model_validate({"layout": "tao7", "project_dir": "/p", **keys})
+    mapping = Renderer(template(profile, name="x"), AROUND, name="x", path="").mapping()
+    values = {item["variable"]: item["value"] for item in mapping["Envs"]}
+    assert (values["USER"], values["HOME"]) == ("ana", "/out/.tao-runtime/home")
+    assert mapping["DockerOptions"] == {"user": "root"}
+    assert mapping["Mounts"][2] == {"source": "/p/x/results", "destination": "/out"}
+
+
 def test_custom() -> None:
     assert render(layout="custom") == ({}, [])
     assert render(layout="custom", project_dir="/p", network="dino") == ({}, [])
@@ -131,3 +179,68 @@ def test_choice(network: str, layout: str, word: str) -> None:
     assert chosen == layout
     assert word in why
     assert network in why
+
+
+@pytest.mark.parametrize(
+    ("network", "image", "layout"),
+    [
+        ("dino", None, "tao7"),
+        ("of-the-future", None, "tao7"),
+        ("detectnet_v2", None, "local"),  # TAO 7 has no TensorFlow
+        ("detectnet_v2", "nvcr.io/nvidia/tao/tao-toolkit:7.1.0-deploy", "tao7"),
+        ("dino", "nvcr.io/nvidia/tao/tao-toolkit:10.0.0-pyt", "tao7"),
+        ("dino", "nvcr.io/nvidia/paidf-anomalygen:1.0.1", "tao7"),
+    ],
+)
+def test_choice_without_a_launcher_or_by_the_image(network: str, image: str | None, layout: str) -> None:
+    assert layouts.choose(network, image=image, has_launcher=False)[0] == layout
+    other = "nvcr.io/nvidia/tao/tao-toolkit:6.26.3-pyt"
+    assert layouts.choose("dino", image=other) == layouts.choose("dino"), "no image of TAO 7"
+
+
+@pytest.mark.parametrize("launcher", ["none", "on PATH", "a mounts file"])
+def test_new_looks_for_a_launcher(home: Home, launcher: str) -> None:
+    programs = home.root / "bin"
+    programs.mkdir()
+    home.environ["PATH"] = str(programs)
+    if launcher == "on PATH":
+        (programs / "tao").touch(0o755)
+    elif launcher == "a mounts file":
+        home.mapping_file.write_text("{}")
+    done = home.run("new", "dino", "--project-dir", ".", check=True)
+    assert home.json("show", "dino")["data"]["layout"] == ("tao7" if launcher == "none" else "host")
+    assert ("To set it: taoprof set dino image=IMAGE" in done.stderr) == (launcher == "none")
+    assert ("mkdir -p" in done.stderr) == (launcher == "none"), "there is nothing to switch for"
+    image = "nvcr.io/nvidia/tao/tao-toolkit:7.1.0-pyt"
+    made = home.run("new", "x", "--project-dir", ".", "--image", image, check=True)
+    assert f"using layout 'tao7': '{image}' is an image of TAO 7" in made.stderr
+    data = home.json("show", "x")["data"]
+    assert (data["layout"], data["images"], data["docker"]["shm_size"]) == ("tao7", {"": image}, "16G")
+    assert "image: must be the name of an image" in home.run("new", "y", "--image=-v").stderr
+
+
+def test_a_program_of_the_images_is_not_one_of_this_machine(home: Home) -> None:
+    home.run("new", "dino", "--layout", "tao7", "--project-dir", ".", check=True)
+    done = home.run("run", "dino", "--mkdir", "--", "dino", "train")
+    assert done.returncode == 127
+    assert "taoprof set PROFILE image=IMAGE" in done.stderr
+
+
+def test_folders_of_the_caches_are_created_with_a_run_and_on_request(home: Home) -> None:
+    home.run("new", "dino", "--layout", "tao7", "--project-dir", ".", check=True)
+    runtime = home.root / "dino/results/.tao-runtime"
+    assert home.run("use", "dino").returncode == 3
+    for folder in ("data", "specs", "dino/results"):
+        (home.root / folder).mkdir(parents=True)
+    home.run("use", "dino", check=True)
+    assert not runtime.exists(), "a switch creates nothing unasked"
+    home.run("run", "dino", "--", "true", check=True)
+    caches = ["huggingface", "matplotlib", "torch", "torchinductor", "triton"]
+    assert sorted(path.name for path in (runtime / "home/.cache").iterdir()) == caches
+    shutil.rmtree(runtime)
+    home.run("use", "dino", "--mkdir", check=True)
+    assert sorted(path.name for path in (runtime / "home/.cache").iterdir()) == caches
+    shutil.rmtree(runtime)
+    home.run("set", "dino", "docker.user=4321:4321", check=True)
+    home.run("run", "dino", "--", "true", check=True)
+    assert not runtime.exists(), "another user's container could not use what we create"

@@ -15,7 +15,7 @@ def new_project(home: TrainingHome, network: str, folder: str) -> Path:
     """Make a profile for a project folder in the home, as a person would, fit for a launch without a terminal."""
     project = home.root / folder
     project.mkdir(parents=True)
-    home.run("new", network, cwd=project, check=True)
+    home.run("new", network, cwd=project, environ={"PATH": f"{Path(home.tao).parent}:{os.environ['PATH']}"}, check=True)
     home.run("set", network, "docker.tty=false", check=True)
     return project
 

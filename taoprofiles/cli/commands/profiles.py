@@ -12,6 +12,7 @@ from taoprofiles.cli.arguments import split_setting
 from taoprofiles.cli.output import Result, after_change, missing_folders
 from taoprofiles.errors import TaoprofError, UsageError
 from taoprofiles.profiles import kernels, manage
+from taoprofiles.profiles.layouts import EXAMPLE_IMAGE
 from taoprofiles.profiles.store import Store
 from taoprofiles.storage.paths import Context
 from taoprofiles.switching.status import get_status
@@ -37,6 +38,7 @@ def new_command(context: Context, args: argparse.Namespace) -> Result:
             network=args.network,
             layout=args.layout,
             description=args.description or "",
+            image=args.image,
         )
     else:
         _refuse_with(args, "from")
@@ -52,6 +54,8 @@ def new_command(context: Context, args: argparse.Namespace) -> Result:
     folder = f" for {context.short(context.expand_user(project))}" if project else ""
     missing = [source for source, exists in answers(os.path.exists, sources).items() if not exists]
     messages.append(f"using layout '{layout}': {reason}")
+    if layout == "tao7" and not template["images"]:
+        messages.append(f"no image yet, such as {EXAMPLE_IMAGE}. To set it: taoprof set {name} image=IMAGE")
     messages += missing_folders(context, name, missing)
     path = store.path(name)
     if args.project:
@@ -62,7 +66,7 @@ def new_command(context: Context, args: argparse.Namespace) -> Result:
 
 def _refuse_with(args: argparse.Namespace, option: str) -> None:
     """Raise UsageError if ``new --from`` or ``--extends`` has an option that it does not take."""
-    refused = ["project_dir", "notebook_dir", "network", "layout", "description"]
+    refused = ["project_dir", "notebook_dir", "network", "layout", "description", "image"]
     refused += ["source", "project"] if option == "extends" else []
     for other in refused:
         if getattr(args, other):
