@@ -137,6 +137,13 @@ def test_links_lead_somewhere() -> None:
     assert [page for page in PAGES if re.search(r"^(<<<<<<<|>>>>>>>) ", page.read_text(), re.M)] == []
 
 
+def test_the_readme_is_short_and_leads_to_the_chinese_one() -> None:
+    for name, other in (("README.md", "README.zh-CN.md"), ("README.zh-CN.md", "README.md")):
+        text = (ROOT / name).read_text()
+        assert len(text.splitlines()) < 120
+        assert f"]({other})" in text
+
+
 def test_the_changelog_has_this_version() -> None:
     assert f"\n## {VERSION}" in (ROOT / "CHANGELOG.md").read_text()
 
