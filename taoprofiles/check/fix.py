@@ -92,6 +92,13 @@ def for_docker_run(finding: Finding) -> Finding:
     return finding._replace(hint=hint, fix=(), by_hand=False)
 
 
+def for_runner(finding: Finding) -> Finding:
+    """Return a finding about a runner of a source tree with its own option as the hint (see ``for_docker_run``)."""
+    finding = for_docker_run(finding)
+    hint = re.sub(r"--user \S.*", "--run_as_user", finding.hint).replace("--shm-size", "--shm_size")
+    return finding._replace(hint=hint)
+
+
 def _edit_command(context: Context, finding: Finding, target: CheckTarget) -> str:
     """Return the command that opens what must be changed, at the line if that is known."""
     if target.name is not None and not finding.where.startswith("/"):

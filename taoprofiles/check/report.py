@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from taoprofiles.check import fix
 from taoprofiles.check.target import CheckTarget
 from taoprofiles.errors import UsageError
-from taoprofiles.launcher import installed, login_probe, mounts_file, versions
+from taoprofiles.launcher import installed, login_probe, mounts_file, runners, versions
 from taoprofiles.launcher.argv import MAIN_PROGRAMS, launcher_words, unwrapped
 from taoprofiles.launcher.command_line import known_images
 from taoprofiles.launcher.host import Host, runs_in_ci
@@ -22,6 +22,7 @@ from taoprofiles.launcher.simulation import predict
 from taoprofiles.masking import is_secret
 from taoprofiles.mounts import mapping
 from taoprofiles.rules import container, direct, folders, machine, mounts, options, start
+from taoprofiles.rules import runners as runner_rules
 from taoprofiles.rules.command_paths import CommandContext, check_command, check_program, explain_task
 from taoprofiles.rules.direct import DirectStart
 from taoprofiles.rules.finding import ERROR, INFO, WARNING, Finding, by_severity, error, warning
@@ -74,6 +75,8 @@ def check(context: Context, name: str | None, command: list[str], *, launcher: s
     line = docker_run.parse(command)
     if line is not None:
         return _check_line(context, name, line)
+    if (runner := runners.parse(command)) is not None:
+        return _check_runner(context, name, runner)
     installed_launcher, version = _select_launcher(context, launcher)
     behaviour = versions.behaviour_of(version)
     is_profile_given = name is not None
@@ -163,6 +166,22 @@ def _check_line(context: Context, name: str | None, line: docker_run.DockerRun) 
     none = CheckTarget(None, "", None, MountsFile("docker run", "", launch.locate, None), {})
     findings = fix.add_commands(context, findings, none, is_profile_given=False)
     return _direct_report(name, "", launch, findings, secrets)
+
+
+def _check_runner(context: Context, name: str | None, runner: runners.RunnerCommand) -> Report:
+    """Check a runner of a source tree, with the mapping of a profile or the one of the mapping file."""
+    target = CheckTarget.from_profile(context, name) if name is not None else None
+    content = target.content if target else files.read_mapping_file(context)
+    rendered = mapping.parse(content or b"{}", context.mapping_file)
+    start = runner_rules.to_start(context, runner, rendered)
+    variables = target.variables if target else {}
+    command_context = CommandContext({}, variables, context.environ, profile=name or "", prefix=runner.prefix)
+    findings = [*(target.findings if target else ()), *runner_rules.check(context, runner, name or "")]
+    findings += [fix.for_runner(finding) for finding in direct.check(context, start, command_context)]
+    none = CheckTarget(None, "", None, MountsFile(runner.name, "", start.locate, None), {})
+    findings = fix.add_commands(context, findings, none, is_profile_given=False)
+    secrets = frozenset(entry["variable"] for _, entry in start.variables if is_secret(entry["variable"]))
+    return _direct_report(name, "", start, findings, secrets)
 
 
 def _direct_report(

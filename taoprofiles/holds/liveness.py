@@ -22,6 +22,7 @@ from taoprofiles.holds.records import HoldRecords, seconds_unchanged
 from taoprofiles.launcher.argv import parse_launcher_argv
 from taoprofiles.launcher.host import find_mounts_file, runs_without_docker
 from taoprofiles.launcher.images import is_tao_image
+from taoprofiles.launcher.runners import parse as parse_runner
 from taoprofiles.masking import mask_command
 from taoprofiles.mounts import mapping, paths
 from taoprofiles.storage.journal import Entry, History
@@ -309,7 +310,8 @@ class _Search:
             container_id: set(processes.ancestors(client.pid)) for container_id, client in self._clients.items()
         }
         for process in self._processes:
-            launch = parse_launcher_argv(process.argv) if process.uid == self._context.uid else None
+            is_own = process.uid == self._context.uid
+            launch = (parse_launcher_argv(process.argv) or parse_runner(process.argv)) if is_own else None
             start = None if launch is None else processes.start_time(process.pid)
             if launch is None or start is None or not self._holds_mapping_file(process, runs):
                 continue
@@ -333,6 +335,8 @@ class _Search:
         # With TAO_DOCKER_DISABLE it runs the task in place, and reads no mounts (builder.py, 4.0.0 and later).
         if (run is not None and run.shared) or runs_without_docker(environ):
             return False
+        if parse_runner(process.argv) is not None:
+            environ.pop("LAUNCHER_MOUNTS", None)  # which a runner does not read
         path = find_mounts_file({"HOME": self._context.home, **environ}, processes.folder(process.pid) or "/")
         real, own = filesystem.real_paths([path, self._context.mapping_file])
         return real == own

@@ -19,15 +19,15 @@ from taoprofiles.holds.logs import RunLog
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.holds.task import ContainerTask
 from taoprofiles.holds.waiting import Request, wait_for_exit
-from taoprofiles.launcher import installed
-from taoprofiles.launcher.argv import container_words, launcher_words, parse_launcher_argv, unwrapped
+from taoprofiles.launcher import installed, runners
+from taoprofiles.launcher.argv import launcher_words, parse_launcher_argv, unwrapped
 from taoprofiles.launcher.host import runs_in_ci, runs_without_docker
-from taoprofiles.launcher.quoting import expand_variables, quote_argv
+from taoprofiles.launcher.quoting import quote_argv
 from taoprofiles.masking import mask_command
 from taoprofiles.mounts import comparison, mapping, paths
 from taoprofiles.profiles.identity import with_identity
 from taoprofiles.profiles.store import Store
-from taoprofiles.runs import notify, resources
+from taoprofiles.runs import direct, notify, resources
 from taoprofiles.runs.foreground import (
     COMMAND_NOT_FOUND,
     NOT_EXECUTABLE,
@@ -45,7 +45,7 @@ from taoprofiles.storage.paths import Context, to_bytes
 from taoprofiles.switching import preflight
 from taoprofiles.switching.switch import kept_message, switch_locked
 from taoprofiles.system import processes
-from taoprofiles.system.engine import RUN_LABEL, Engine, EngineError
+from taoprofiles.system.engine import Engine, EngineError
 from taoprofiles.system.gpus import is_count, parse_gpus, to_indices, visible_devices
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ class RunOptions:
     - ``image``: run a container of this image without the launcher; ``terminal``: with a terminal in it. None is the
       profile's image, unless the command is a launcher; NO_IMAGE a command of this machine
     - ``on``: run it as a job of this cluster, "slurm" or "kubernetes"
+    - ``runner``: the command, if it is one of a source tree's runner, which reads the shared mapping file
     - ``waiting``: the requests ahead in the queue, whose GPUs are left to them; None for a run that does not wait
     - ``queued``: the hold of a detached run that has waited, and its descriptor; None for one without a record so far
     """
@@ -93,12 +94,15 @@ class RunOptions:
     waiting: Sequence[Request] | None = None
     queued: tuple[Hold, int] | None = None
 
+    runner: runners.RunnerCommand | None = None
+
     def for_command(self, renderer: Renderer, command: Sequence[str]) -> RunOptions:
         """Return the options with the profile's image and GPUs for a command."""
-        image = None if self.image == NO_IMAGE else self.image
-        if self.image is None and not self.shared and launcher_words(unwrapped(command)) is None:
+        image, runner = None if self.image == NO_IMAGE else self.image, runners.parse(command)
+        if self.image is None and not self.shared and launcher_words(unwrapped(command)) is None and runner is None:
             image = renderer.image(command)
-        return replace(self, image=image, gpus=renderer.gpus if self.gpus is None and not self.shared else self.gpus)
+        takes_gpus = self.gpus is None and (not self.shared or runner is not None)
+        return replace(self, image=image, gpus=renderer.gpus if takes_gpus else self.gpus, runner=runner)
 
     @property
     def own_gpus(self) -> str | None:
@@ -112,7 +116,9 @@ class RunOptions:
             raise UsageError(
                 f"{option} cannot be combined with --shared: without the launcher nothing reads the shared file"
             )
-        if self.shared and self.gpus not in (None, "all"):
+        if self.runner is not None and (self.image is not None or self.on is not None):
+            raise UsageError(f"{self.runner.name} starts its own image, on this machine: leave out --image and --on")
+        if self.shared and self.gpus not in (None, "all") and self.runner is None:
             raise UsageError("--gpus cannot be combined with --shared: it needs the run's own mounts file")
         if self.gpus == "none" and self.image is None and self.on is None:
             raise UsageError("--gpus none needs --image: the launcher gives its container every GPU")
@@ -125,6 +131,7 @@ class Run:
     - ``variables``: the profile's; ``secrets``: the names of secret ones (see ``Renderer.secrets``)
     - ``rendered``: the profile's mapping; ``wanted``: what the containers are to get; with the run tag if isolated
     - ``environ``: the environment of the command; ``argv``: ``docker run`` in place of the command, if not None
+    - ``is_runner``: that is not a docker command, but a source tree's runner, which always exits with 0
     - ``notes``: warnings for the user
     - ``job_text``, ``job_secrets``: what the client of a cluster gets: a script or manifest, and the secrets' values
     - ``log``: where the output of a detached run goes; ``started`` is called when the command has been started
@@ -145,7 +152,7 @@ class Run:
         self.log: RunLog | None = None
         self.started: Callable[[], None] = lambda: None
         self.was_queued = False
-        self._is_launcher = False
+        self._is_launcher = self.is_runner = False
         self._sender: subprocess.Popen[bytes] | None = None
         self._heartbeat = time.monotonic()
         self._say: Callable[[str], None] = lambda text: None
@@ -212,8 +219,11 @@ class Run:
         running = [container for container in containers if not container.is_over and self.is_running(container.id)]
         if self.argv is None:
             status = self._task_status(status, containers, running)
-        elif status == 0:  # docker run reports it of each container of Podman 4.3 with --rm
+        elif status == 0:  # of each container with Podman 4.3 and --rm, and of each with a source tree's runner
             status = next((container.status for container in containers if container.status), 0)
+            if self.is_runner and not containers:
+                status = 1
+                self._say("it exited with 0, but started no container: the run is treated as failed (exit status 1)")
         elif status == DOCKER_REFUSED and not containers:
             self._say(f"the engine did not start the container (exit status {DOCKER_REFUSED})")
         is_over = False
@@ -416,7 +426,7 @@ def prepare(
     source = store.source(name)
     renderer = store.renderer(name, source)
     if kind == "run":
-        options = options.for_command(renderer, command)
+        options = _for_runner(context, name, renderer, options.for_command(renderer, command))
     options.validate()
     doing = kind if kind != "notebook" else "kernel" if run_type is Run else "use"
     missing_folders = _check(context, name, command, renderer, options, doing=doing)
@@ -456,6 +466,8 @@ def prepare(
                 if not _prepare_command(run, renderer, command, options):
                     run.notes += preflight.explain_read_only(renderer, run.rendered)
                     _give_mapping(run, records, options)
+                if options.runner is not None:
+                    direct.use_runner(run, renderer, options.runner, _with_tag(run.rendered, hold))
                 if kind == "run":  # last: an agent takes a record that exists for a launch
                     image = hold.image or options.image or renderer.image(command)
                     job_records.open_record(context, hold, image=image, wanted=renderer.job_record)
@@ -517,11 +529,11 @@ def get_request(context: Context, name: str, command: list[str], options: RunOpt
     """
     renderer = Store(context).renderer(name)
     notify.choose_targets(renderer, options.notify, context.environ)  # before anybody waits
-    options = options.for_command(renderer, command)
+    options = _for_runner(context, name, renderer, options.for_command(renderer, command))
     options.validate()
     _check(context, name, command, renderer, options)
     path = {**context.environ, **renderer.variables()}.get("PATH", os.defpath)
-    is_here = options.image is None and options.on is None
+    is_here = options.image is None and options.on is None and options.runner is None
     if is_here and not os.path.dirname(command[0]) and shutil.which(command[0], path=path) is None:
         message, hint = explain_not_found(command, path)
         raise CommandError(message, COMMAND_NOT_FOUND, hint)
@@ -575,7 +587,7 @@ def _prepare_command(run: Run, renderer: Renderer, command: list[str], options: 
 
         cluster.plan_job(run, renderer, command, options)
     elif options.image is not None:
-        _use_docker(run, renderer, command, options)
+        direct.use_docker(run, renderer, command, options, _with_tag(run.rendered, run.hold))
     return options.on is not None or options.image is not None
 
 
@@ -609,37 +621,9 @@ def _with_tag(rendered: dict[str, Any], hold: Hold, *, set_gpus: bool = False) -
     return {"Mounts": rendered["Mounts"], "Envs": []} | rendered | {"Envs": others + tagged}
 
 
-def _use_docker(run: Run, renderer: Renderer, command: list[str], options: RunOptions) -> None:
-    """Make ``docker run`` the command of a run. Raises CannotRenderError and UsageError.
-
-    Secrets go through the environment, since every user can read a command line.
-    """
-    from taoprofiles.export import docker, plan  # only for --image
-
-    hold, name = run.hold, run.hold.profile or ""
-    wanted = _with_tag(run.rendered, hold)
-    planned = plan.plan_container(
-        renderer,
-        name,
-        image=options.image or "",
-        mapping=wanted,
-        gpus="all" if options.gpus is None or hold.gpus is None else hold.gpus,
-        caller=plan.Caller(run.context.uid, run.context.gid, run.context.groups),
-        labels={**docker.labels(run.context, name), RUN_LABEL: hold.id},
-    )
-    # Docker uses a source as it is; the launcher, and the comparison with the container, resolve symlinks.
-    if not Engine(run.context.environ).endpoint.is_remote:
-        planned = planned._replace(mounts=[mount.resolved() for mount in planned.mounts])
-    values = {item["variable"]: str(item["value"]) for item in wanted["Envs"]}
-    run.environ |= {name: values[name] for name, value in planned.env.items() if value is None}
-    # The engine of the hold. DOCKER_HOST has priority over the docker command's current context.
-    run.environ |= Engine(run.context.environ).endpoint.environ
-    run.environ.pop("DOCKER_CONTEXT", None)
-    terminal = ["--interactive", "--tty"] if options.terminal and planned.tty is not False else ["--interactive"]
-    if processes.in_background():
-        terminal = []  # a background job that uses the terminal is stopped, and with it the run's monitor
-    words = [word for option in docker.options(planned) for word in option]
-    words += [planned.image, *(expand_variables(word, run.variables) for word in container_words(command))]
-    run.argv = ["docker", "run", "--rm", *terminal, "--name", f"taoprof-{name}-{hold.id}", *words]
-    run.wanted = {**wanted, "Envs": [item for item in wanted["Envs"] if item["variable"] in planned.env]}
-    run.notes += planned.warnings
+def _for_runner(context: Context, name: str, renderer: Renderer, options: RunOptions) -> RunOptions:
+    """Return the options of a run; a source tree's runner needs the shared mapping file. Raises UsageError."""
+    if options.runner is None or options.shared:
+        return options
+    direct.require_mapping(context, name, renderer, options.runner)
+    return replace(options, shared=True)
