@@ -8,6 +8,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any, NoReturn
 
+from taoprofiles import current_cache
 from taoprofiles.cli.arguments import add_arguments
 from taoprofiles.cli.output import Result, print_help
 from taoprofiles.errors import UntrustedError, UsageError
@@ -175,6 +176,7 @@ def parse(command: str, words: list[str]) -> Callable[[Context], Result]:
         if getattr(args, "name", "") is None and command in IN_PROJECT:
             try:
                 args.name = _project_profile(context, command, args)
+                messages = _note_inactive(context, args.name) if command == "check" else []
             except UntrustedError as error:
                 if command not in ("show", "check"):  # which have something else to show
                     raise
@@ -195,6 +197,15 @@ def _project_profile(context: Context, command: str, args: argparse.Namespace) -
     if name is None and IN_PROJECT[command]:
         raise UsageError("no profile given", hint=f"'taoprof list' shows the profiles; see 'taoprof {command} --help'")
     return name
+
+
+def _note_inactive(context: Context, name: str | None) -> list[str]:
+    """Return the note about a check of the project's profile where a plain 'tao' would read another mapping."""
+    from taoprofiles.switching.status import get_status
+
+    if name is None or (current_cache.own_profile(context) or get_status(context).name) == name:
+        return []
+    return [f"note: checked with this project's profile '{name}', which is not active; a plain 'tao' reads another one"]
 
 
 def help_text() -> str:

@@ -135,7 +135,10 @@ def test_trusted_it_is_the_profile_of_its_folder(home: Home, project: Path) -> N
     assert done.status == 0, done
     assert "LOCAL_DATA_DIR" in done.err, "what it sets is shown"
     assert "taken from your environment: LANG" in done.err
+    note = "checked with this project's profile 'kitti', which is not active"
+    assert note in call(home, "check").err
     assert call(home, "use").out == "switched to 'kitti'\n"
+    assert note not in call(home, "check").err
     assert json.loads(home.mapping_file.read_text())["Mounts"][0]["source"] == str(project)
     assert home.json("show", "kitti")["data"]["variables"]["LOCAL_DATA_DIR"] == str(project / "data")
     assert call(home, "env").out.count(f"export LOCAL_PROJECT_DIR='{project}'\n") == 1
