@@ -179,8 +179,8 @@ ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
         _flag("--all", "show every entry, not only the last 20"),
         _flag(
             "--purge",
-            "delete the history and all stored file contents (they may contain old secrets); nothing can be undone "
-            "afterwards",
+            "delete the history, all stored file contents and the logs of runs (they may contain old secrets); nothing "
+            "can be undone afterwards",
         ),
         _YES,
     ),

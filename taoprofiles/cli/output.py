@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # --help and --version load nothing of these
     from taoprofiles.holds.waiting import WaitingCommand
     from taoprofiles.mounts.mapping import Difference
     from taoprofiles.runs.progress import Progress
+    from taoprofiles.runs.resources import GpuUse
     from taoprofiles.storage.paths import Context
 
 ENVELOPE = 1
@@ -343,6 +344,17 @@ def queue_rows(context: Context, commands: Sequence[WaitingCommand]) -> list[tup
         needs += [context.short(folder) for folder in request.results]
         waits_for, what = ", ".join(waiting.waits_for) or "-", shorten_command(request.command)
         rows.append((waiting.id, request.profile or "-", age, str(waiting.pid), ", ".join(needs), waits_for, what))
+    return rows
+
+
+def gpu_rows(uses: Sequence[GpuUse]) -> list[tuple[str, ...]]:
+    """Return the machine's GPUs as the rows of a table, heading included."""
+    rows: list[tuple[str, ...]] = [("GPU", "NAME", "MEMORY", "USE", "USED BY")]
+    for use in uses:
+        gpu, is_known = use.gpu, use.gpu.memory_used is not None and use.gpu.memory_total
+        memory = f"{gpu.memory_used} of {gpu.memory_total} MiB" if is_known else ""
+        share = "" if gpu.utilization is None else f"{gpu.utilization} %"
+        rows.append((gpu.number, shorten(gpu.name, 30), memory, share, ", ".join(use.users()) or "-"))
     return rows
 
 

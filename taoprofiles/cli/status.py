@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from taoprofiles import current_cache
 from taoprofiles.cli.output import format_time
 from taoprofiles.errors import TaoprofError
-from taoprofiles.holds.hold import OWN_KINDS, QUEUED, Hold, blocking_holds
+from taoprofiles.holds.hold import QUEUED, Hold, blocking_holds
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Store
 from taoprofiles.storage import files
@@ -63,7 +63,7 @@ def get_report(context: Context, reader: ProgressReader | None = None) -> Status
 
         active.unchecked += [str(problem) for problem in cluster.refresh(context, jobs)]
         active.holds = [hold for hold in active.holds if hold.ended is None]
-    runs = [hold for hold in active.holds if hold.kind in OWN_KINDS]
+    runs = [hold for hold in active.holds if hold.kind != "manual"]
     progress: dict[str, Progress] = {}
     last_lines: dict[str, str] = {}
     if runs:  # else nothing is imported for them

@@ -27,15 +27,24 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from taoprofiles.cli.output import ProgressCells, Result, emit, hold_rows, progress_cells, progress_text, queue_rows
+from taoprofiles.cli.output import (
+    ProgressCells,
+    Result,
+    emit,
+    gpu_rows,
+    hold_rows,
+    progress_cells,
+    progress_text,
+    queue_rows,
+)  # fmt: skip
 from taoprofiles.cli.status import StatusReport, get_report, status_rows, status_warnings
 from taoprofiles.errors import TaoprofError
-from taoprofiles.holds.hold import Hold
-from taoprofiles.masking import printable, shorten
+from taoprofiles.masking import printable
 from taoprofiles.runs.progress import ProgressReader
+from taoprofiles.runs.resources import gpu_uses
 from taoprofiles.storage import files
 from taoprofiles.storage.paths import Context
-from taoprofiles.system.gpus import Gpu, list_gpus, to_indices
+from taoprofiles.system.gpus import Gpu, list_gpus
 
 INTERVAL = 1.0
 """Seconds between two comparisons."""
@@ -234,21 +243,10 @@ def _run_rows(report: StatusReport) -> list[tuple[Any, ...]]:
 
 def _gpu_rows(report: StatusReport, gpus: Sequence[Gpu]) -> list[tuple[Any, ...]]:
     rows: list[tuple[Any, ...]] = [("GPU", "NAME", "MEMORY", "", "USE", "USED BY")]
-    for gpu in gpus:
-        runs = [hold.id for hold in report.active.holds if _uses(hold, gpu, gpus)]
-        users = runs or [f"process {pid}" for pid in gpu.pids]
-        memory, share = "", None
-        if gpu.memory_used is not None and gpu.memory_total:
-            memory, share = f"{gpu.memory_used} of {gpu.memory_total} MiB", gpu.memory_used / gpu.memory_total
-        use = "" if gpu.utilization is None else f"{gpu.utilization} %"
-        rows.append((gpu.number, shorten(gpu.name, 30), _Bar(share), memory, use, ", ".join(users) or "-"))
+    for gpu, (number, name, *cells) in zip(gpus, gpu_rows(gpu_uses(gpus, report.active.holds))[1:], strict=True):
+        share = None if gpu.memory_used is None or not gpu.memory_total else gpu.memory_used / gpu.memory_total
+        rows.append((number, name, _Bar(share), *cells))
     return rows
-
-
-def _uses(hold: Hold, gpu: Gpu, gpus: Sequence[Gpu]) -> bool:
-    if isinstance(hold.gpus, list):
-        return gpu.number in to_indices(hold.gpus, gpus)
-    return hold.gpus == "all"
 
 
 # The terminal

@@ -179,12 +179,15 @@ def folders_overlap(folders: Iterable[str], others: Iterable[str]) -> bool:
 
 
 def results_conflicts(holds: Iterable[Hold], results: list[str]) -> list[tuple[Hold, str]]:
-    """Return each active run that writes one of the folders ``results``, or one inside or around it, and the folder."""
+    """Return each active run that writes one of the folders ``results``, or one inside or around it, and the folder.
+
+    Work that taoprofiles did not start is none.
+    """
     return [
         (hold, folder)
         for hold in holds
         for folder in results
-        if hold.ended is None and folders_overlap([folder], hold.results)
+        if hold.ended is None and hold.kind != "found" and folders_overlap([folder], hold.results)
     ]
 
 

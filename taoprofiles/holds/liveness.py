@@ -323,6 +323,9 @@ class _Search:
             hold.id, hold.pid, hold.start = f"p{process.pid}", process.pid, start
             hold.command, hold.folder = mask_command(launch.words), processes.folder(process.pid)
             hold.since = processes.epoch(start) or hold.since
+            binds = (self._engine.inspect(hold.container) or {}).get("Binds") if hold.container else None
+            folders = paths.results_folders(launch.words, {})
+            hold.results = paths.host_paths(folders, binds or mapping.mounted(self._content))
 
     def _holds_mapping_file(self, process: Process, runs: dict[str, Hold]) -> bool:
         """Check whether a launcher process needs the mapping file, and no run that it belongs to holds it already."""

@@ -6,7 +6,8 @@ The command writes into the file itself. No process of ours has to live for that
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from contextlib import suppress
 
 from taoprofiles.errors import NotFoundError
 from taoprofiles.masking import MASK, MIN_SECRET_LENGTH, is_secret_argument, mask_text
@@ -66,6 +67,14 @@ class RunLog:
                 record = os.path.join(self._context.holds, f"{name.removesuffix('.log')}.json")
                 if not os.path.lexists(record):  # else it is active
                     best_effort.unlink_quietly(os.path.join(self._context.logs, name))
+
+
+def delete_logs(context: Context, *, kept: Collection[str]) -> None:
+    """Delete all logs but those of the runs ``kept``. Errors are ignored."""
+    with suppress(OSError):
+        for name in os.listdir(context.logs):
+            if name.removesuffix(".log") not in kept:
+                best_effort.unlink_quietly(os.path.join(context.logs, name))
 
 
 class LogReader:

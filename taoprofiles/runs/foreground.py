@@ -14,6 +14,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from taoprofiles.errors import TaoprofError
+from taoprofiles.holds.hold import RUN_VARIABLE
+from taoprofiles.holds.liveness import HEARTBEAT
+from taoprofiles.holds.waiting import wait_for_exit
 from taoprofiles.launcher.argv import PROGRAMS
 from taoprofiles.profiles.layouts import is_network
 from taoprofiles.system import processes
@@ -137,3 +140,17 @@ def shell_command(run: Run, shell: str) -> list[str]:
         return [shell, "-C", f"source {shlex.quote(os.path.join(folder, 'prompt.fish'))}"]
     run.environ["PS1"] = f"(taoprof:{run.hold.profile}) $ "
     return [shell]
+
+
+def wait_for_session(uid: int, run_id: str) -> None:
+    """Wait for what a run's command left behind in the session of this process, before their terminal hangs up.
+
+    Such as the ``docker exec`` of a launcher that was killed: it goes on to write the task's output into the log.
+    """
+    session, own = os.getsid(0), os.getpid()
+    while pids := [
+        pid
+        for pid, tag in processes.with_variable(uid, RUN_VARIABLE)
+        if tag == run_id and pid != own and processes.session(pid) == session
+    ]:
+        wait_for_exit(pids, HEARTBEAT)

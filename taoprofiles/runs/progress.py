@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from taoprofiles.holds.hold import OWN_KINDS, Hold
+from taoprofiles.holds.hold import Hold
 from taoprofiles.masking import mask_text, shorten
 from taoprofiles.storage import files
 from taoprofiles.system.filesystem import answers
@@ -118,7 +118,7 @@ class ProgressReader:
 
         Of two runs that write to one file, the lines of neither are known.
         """
-        active = {hold.id: hold for hold in holds if hold.kind in OWN_KINDS and hold.ended is None}
+        active = {hold.id: hold for hold in holds if hold.results and hold.ended is None}
         read = answers(lambda hold_id: self.read_run(active[hold_id]), active, TIMEOUT)
         found = {hold_id: progress for hold_id, progress in read.items() if progress is not None}
         paths = [progress.path for progress in found.values()]

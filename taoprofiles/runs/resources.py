@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taoprofiles.errors import HeldError, UsageError
-from taoprofiles.holds.hold import AGENT, OWN_KINDS, Hold, gpu_conflicts, gpus_overlap, results_conflicts
+from taoprofiles.holds.hold import AGENT, OWN_KINDS, RUN_VARIABLE, Hold, gpu_conflicts, gpus_overlap, results_conflicts
 from taoprofiles.holds.liveness import ActiveHolds
 from taoprofiles.system import processes
 from taoprofiles.system.gpus import Gpu, is_count, list_gpus, parse_gpus, to_indices, visible_devices
 
 if TYPE_CHECKING:
     from taoprofiles.holds.waiting import Request
+
+
+_SHARING_SERVER = "nvidia-cuda-mps"
+"""How the server of CUDA that shares GPUs (MPS) is called: it is on every GPU, and computes nothing itself."""
 
 
 def ask_driver(environ: Mapping[str, str], option: str | None, in_use: Iterable[Hold]) -> list[Gpu]:
@@ -28,6 +33,56 @@ def ask_driver(environ: Mapping[str, str], option: str | None, in_use: Iterable[
         return [] if is_known else list_gpus(environ)
     gpus, visible = list_gpus(environ), visible_devices(environ)
     return gpus if visible is None else [gpu for gpu in gpus if any(map(gpu.is_called, visible))]
+
+
+class GpuUse(NamedTuple):
+    """Who uses a GPU: the ids of the ``holds`` that have it or compute on it, and ``processes`` of no hold."""
+
+    gpu: Gpu
+    holds: list[str]
+    processes: list[Hold]
+
+    def users(self) -> list[str]:
+        """Return who uses it, for people."""
+        return self.holds + [
+            " ".join([f"process {one.pid}", *map("({})".format, one.command)]) for one in self.processes
+        ]
+
+
+def gpu_uses(gpus: Sequence[Gpu], holds: Sequence[Hold]) -> list[GpuUse]:
+    """Return who uses each GPU; ``holds`` are the active ones.
+
+    A process of no hold is given as a hold of kind "found" that only has its pid, program, user and GPU.
+    """
+    uses = []
+    for gpu in gpus:
+        users = [hold.id for hold in holds if _has_gpu(hold, gpu, gpus)]
+        foreign = []
+        for pid in gpu.pids:
+            owner = next((hold.id for hold in holds if _is_of(pid, hold)), None)
+            name, user = processes.name_and_user(pid)
+            if owner is not None:
+                users.append(owner)
+            elif not name.startswith(_SHARING_SERVER):
+                start = processes.start_time(pid)
+                fields: dict[str, Any] = {"pid": pid, "start": start or 0, "host_id": processes.host_id()}
+                fields |= {"since": processes.epoch(start) or time.time(), "user": user, "gpus": [gpu.number]}
+                fields |= {"command": [name] if name else [], "reason": "a process that is not visible here"}
+                foreign.append(Hold(kind="found", id=f"p{pid}", phase="", **fields))
+        uses.append(GpuUse(gpu, list(dict.fromkeys(users)), foreign))
+    return uses
+
+
+def _has_gpu(hold: Hold, gpu: Gpu, gpus: Sequence[Gpu]) -> bool:
+    if isinstance(hold.gpus, list):
+        return gpu.number in to_indices(hold.gpus, gpus)
+    return hold.gpus == "all"
+
+
+def _is_of(pid: int, hold: Hold) -> bool:
+    if hold.pid == pid or (hold.container is not None and processes.is_in_container(pid, hold.container)):
+        return True
+    return processes.environment(pid).get(RUN_VARIABLE) == hold.id
 
 
 def require_free_results(hold: Hold, runs: Iterable[Hold], results: list[str], *, hint: str) -> None:
@@ -82,8 +137,11 @@ def reserve(
     wanted = parse_gpus(option)
     if isinstance(wanted, int):
         taken = [user.gpus for user in users] + [_names(request.gpus) for request in waiting]
+        computing = [process for use in gpu_uses(gpus, active.holds) for process in use.processes]
+        computing += [run for run in active.holds if not run.gpus and any(_is_of(pid, run) for pid in _pids(gpus))]
         hold.gpus = _free_gpus(wanted, gpus, taken, active.others) or None
         is_held = hold.gpus is None
+        users += computing if is_held else []
     else:
         users = [user for user in users if gpus_overlap(_indices(wanted, gpus), _indices(user.gpus, gpus))]
         hold.gpus, is_held = wanted, bool(users)
@@ -92,7 +150,7 @@ def reserve(
         why = "the NVIDIA driver does not respond" if is_silent else "the GPUs that it requests are in use"
         raise HeldError(
             f"cannot start '{hold.profile}': {why}",
-            problems=[f"GPU {_gpu_names(other)}: {other.line()}" for other in users],
+            problems=[f"GPU {_gpu_names(other) or '?'}: {other.line()}" for other in users],
             hint=f"'taoprof run {hold.profile} --gpus {option} --wait -- …' starts when they are free",
             holds=users,
         )
@@ -108,15 +166,20 @@ def _free_gpus(
 ) -> list[str]:
     """Return the indices of ``count`` GPUs that are not ``taken``; none if there are too few.
 
-    Those on which a process computes, and those that ``others``, containers of other users, have reserved, are taken
-    last, but never refused.
+    One on which a process computes is not free. Those that ``others``, containers of other users, have reserved are
+    taken last, but never refused: they may be idle.
     """
     taken = [_indices(names, gpus) for names in taken]
-    free = [gpu for gpu in gpus if not any(gpus_overlap([gpu.number], names) for names in taken)]
+    idle = [use.gpu for use in gpu_uses(gpus, []) if not use.processes]
+    free = [gpu for gpu in idle if not any(gpus_overlap([gpu.number], names) for names in taken)]
     reserved = [other for other in others if other.gpus != "all"]  # a plain launcher always asks for all
-    last = {gpu for gpu in free if gpu.pids or gpu_conflicts(reserved, [gpu.number])}
+    last = {gpu for gpu in free if gpu_conflicts(reserved, [gpu.number])}
     best = sorted(free, key=last.__contains__)[:count]
     return [gpu.number for gpu in free if gpu in best] if len(best) == count else []
+
+
+def _pids(gpus: Iterable[Gpu]) -> list[int]:
+    return [pid for gpu in gpus for pid in gpu.pids]
 
 
 def _indices(gpus: list[str] | str | None, known: list[Gpu]) -> list[str] | str | None:

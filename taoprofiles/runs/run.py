@@ -18,7 +18,7 @@ from taoprofiles.holds.liveness import HEARTBEAT, find_active_holds
 from taoprofiles.holds.logs import RunLog
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.holds.task import ContainerTask
-from taoprofiles.holds.waiting import Request, wait_for_exit
+from taoprofiles.holds.waiting import Request
 from taoprofiles.launcher import installed, runners
 from taoprofiles.launcher.argv import launcher_words, parse_launcher_argv, unwrapped
 from taoprofiles.launcher.host import runs_in_ci, runs_without_docker
@@ -36,6 +36,7 @@ from taoprofiles.runs.foreground import (
     forwarded_signals,
     has_terminal,
     terminal_input,
+    wait_for_session,
 )
 from taoprofiles.runs.monitor import Monitor
 from taoprofiles.storage import atomic, files
@@ -59,6 +60,9 @@ EXIT_TIMEOUT = 3.0
 
 NO_IMAGE = "none"
 """In place of an image: the command runs on this machine, although the profile has an image."""
+
+KILLED = 128 + 9
+"""The exit status of a command that was ended by SIGKILL."""
 
 DOCKER_REFUSED, NO_CONTAINER = 125, range(125, 128)
 """The exit statuses of ``docker run`` if no container was started; the second also has those of a shell."""
@@ -213,7 +217,8 @@ class Run:
         A failure of the command comes first; if it reports success, the first task that did not end with 0 counts.
         """
         # A docker command that is killed ends before the engine reports its container.
-        expect_one = status not in NO_CONTAINER if self.argv else self._is_launcher and status == 0
+        # A launcher that was killed may have asked for one a moment before.
+        expect_one = status not in NO_CONTAINER if self.argv else self._is_launcher and status in (0, KILLED)
         self.monitor.wait_for_exit(EXIT_TIMEOUT, expect_one=expect_one)
         containers = self.monitor.containers
         running = [container for container in containers if not container.is_over and self.is_running(container.id)]
@@ -288,7 +293,7 @@ class Run:
                 self.started()
                 status = process.wait()
                 if self.log is not None:
-                    self._wait_for_session()
+                    wait_for_session(self.context.uid, self.hold.id)
         except FileNotFoundError:
             message, hint = f"command not found: '{command[0]}'", "install Docker's command line, such as docker.io"
             if self.argv is None:
@@ -300,19 +305,6 @@ class Run:
             reason = reason_of(error)
             raise CommandError(f"'{command[0]}' cannot be started: {reason}", NOT_EXECUTABLE, "") from None
         return status if status >= 0 else 128 - status
-
-    def _wait_for_session(self) -> None:
-        """Wait for the processes that the command of a detached run left behind, before their terminal hangs up.
-
-        Such as the ``docker exec`` of a launcher that was killed: it goes on to write the task's output into the log.
-        """
-        session, own = os.getsid(0), os.getpid()
-        while pids := [
-            pid
-            for pid, tag in processes.with_variable(self.context.uid, RUN_VARIABLE)
-            if tag == self.hold.id and pid != own and processes.session(pid) == session
-        ]:
-            wait_for_exit(pids, HEARTBEAT)
 
     def _task_status(self, status: int, containers: list[ContainerTask], running: list[ContainerTask]) -> int:
         """Return the task's exit status. The launcher's own is 0 whatever happens to the task."""

@@ -11,6 +11,7 @@ from taoprofiles import current_cache
 from taoprofiles.errors import InvalidStateError, NotFoundError, TaoprofError, UsageError
 from taoprofiles.holds.hold import AGENT, blocking_holds
 from taoprofiles.holds.liveness import find_active_holds
+from taoprofiles.holds.logs import delete_logs
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Store
 from taoprofiles.storage import atomic, best_effort, files
@@ -227,7 +228,7 @@ def _undo_mapping(context: Context, plan: Undo) -> None:
 
 
 def purge(context: Context) -> None:
-    """Forget all that can be undone, with the contents stored for it, caches and rejected edits: they hold secrets.
+    """Forget all that can be undone, the contents stored for it, caches, rejected edits and logs: they hold secrets.
 
     The mapping file and the profiles stay as they are, and so does the active profile. Raises UsageError while there
     are active holds, whose mapping must stay known; TaoprofError.
@@ -236,16 +237,15 @@ def purge(context: Context) -> None:
     with Lock(context.lock):
         _begin(context)
         content = files.read_mapping_file(context)
-        if any(
-            not hold.released and hold.kind != AGENT
-            for hold in find_active_holds(context, content, may_write=True).holds
-        ):
+        active = find_active_holds(context, content, may_write=True).holds
+        if any(not hold.released and hold.kind != AGENT for hold in active):
             raise UsageError("the history cannot be purged while there are holds", hint="'taoprof status' lists them")
         if history.last_mapping() is not None and history.current_entry(content) is None:
             history.record_external_change(content)  # or it would be found later, as a change after the purge
         history.compact(0)
         for folder in (context.cache, os.path.join(context.cache, "templates"), context.rejected):
             best_effort.clear(folder)
+        delete_logs(context, kept={hold.id for hold in active})
 
 
 def replace_content(context: Context, wanted: bytes, *, expected: bytes) -> None:

@@ -61,9 +61,11 @@ def is_count(text: str | None) -> bool:
     return text is not None and text.isascii() and text.isdigit() and int(text) > 0
 
 
-def query_gpus(fields: str, environ: Mapping[str, str], tool: str = "nvidia-smi") -> tuple[list[str], str]:
+def query_gpus(
+    fields: str, environ: Mapping[str, str], tool: str = "nvidia-smi", seconds: float = TIMEOUT
+) -> tuple[list[str], str]:
     """Return a line with the ``fields`` of each GPU, and "", or no lines and why nvidia-smi failed."""
-    result = run_bounded([tool, f"--query-gpu={fields}", "--format=csv,noheader"], environ, TIMEOUT)
+    result = run_bounded([tool, f"--query-gpu={fields}", "--format=csv,noheader"], environ, seconds)
     count = fields.count(",")
     lines = [line.strip() for line in result.out.splitlines()[:100] if line.count(",") >= count and line.strip()]
     if result.status == 0 and not result.problem and lines:
@@ -72,9 +74,9 @@ def query_gpus(fields: str, environ: Mapping[str, str], tool: str = "nvidia-smi"
     return [], result.problem or messages[0][:200]
 
 
-def list_gpus(environ: Mapping[str, str]) -> list[Gpu]:
-    """Return the machine's GPUs and what computes on them; none if no NVIDIA driver answers."""
-    lines, _ = query_gpus(_FIELDS, environ)
+def list_gpus(environ: Mapping[str, str], seconds: float = TIMEOUT) -> list[Gpu]:
+    """Return the machine's GPUs and what computes on them; none if no NVIDIA driver answers within ``seconds``."""
+    lines, _ = query_gpus(_FIELDS, environ, seconds=seconds)
     rows = [[cell.strip() for cell in line.split(",", 5)] for line in lines]
     gpus = [
         Gpu(index, uuid, _number(used), _number(total), _number(utilization), name)
@@ -83,7 +85,7 @@ def list_gpus(environ: Mapping[str, str]) -> list[Gpu]:
     ]
     if not gpus:
         return []
-    result = run_bounded(["nvidia-smi", "--query-compute-apps=gpu_uuid,pid", "--format=csv,noheader"], environ, TIMEOUT)
+    result = run_bounded(["nvidia-smi", "--query-compute-apps=gpu_uuid,pid", "--format=csv,noheader"], environ, seconds)
     apps = [line.replace(",", " ").split() for line in result.out.splitlines()[:1000]] if result.status == 0 else []
     pairs = [(app[0], int(app[1])) for app in apps if len(app) == 2 and app[1].isdigit()]
     return [gpu._replace(pids=tuple(pid for uuid, pid in pairs if uuid == gpu.uuid)) for gpu in gpus]

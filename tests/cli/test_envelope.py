@@ -43,7 +43,7 @@ DATA = {
     "current": {"name", "state"},
     "status": {
         *("name", "state", "own", "last", "problem", "mapping_file", "since", "by", "entry", "resembles", "changes"),
-        *("holds", "runs", "queue", "others", "unseen", "guard"),
+        *("holds", "runs", "queue", "others", "gpus", "unseen", "guard"),
     },
     "show": {
         *("name", "path", "description", "extends", "layout", "project_dir", "variables", "mounts", "env", "docker"),

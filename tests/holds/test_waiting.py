@@ -19,6 +19,7 @@ from taoprofiles.system import processes
 from tests.support.commands import Terminal
 from tests.support.engine import until
 from tests.support.gpus import driver, gpus, gpus_in
+from tests.support.guard_process import GuardProcess
 from tests.support.home import ALL
 from tests.support.sandbox import Sandbox
 
@@ -222,6 +223,7 @@ STEPS = ((0, [2]), (1, [4]), (2, [3]), (4, [5]), (3, []), (5, [6]), (6, [7, 8]),
 
 
 def test_ten_runs_on_two_gpus_start_in_order_and_once(sandbox: Sandbox) -> None:
+    """Also while a guard is killed and another one started."""
     driver(sandbox, gpus(2))
     runs: list[QueuedRun] = []
     for number, wanted in enumerate(WANTED):
@@ -238,13 +240,19 @@ def test_ten_runs_on_two_gpus_start_in_order_and_once(sandbox: Sandbox) -> None:
     assert [command["waits_for"] for command in waiting[1:3]] == [ids[:1], ids[:1]]
     assert "waiting, in this order:" in sandbox.run("status").stdout
     expected = [0, 1]
+    guard = GuardProcess(sandbox).__enter__()
     for ended, starting in STEPS:
+        if ended == 4:  # a guard has no part in it
+            guard.process.kill()
+            guard.__exit__()
+            guard = GuardProcess(sandbox).__enter__()
         runs[ended].end()
         expected += starting
         until_started(sandbox, *expected)
         until_queued(sandbox, len(runs) - len(expected))
     assert [gpus_in(run.mounts.read_text()) for run in runs] == ["0", "1", "0", "0", "1", "1", "0,1", "GPU-0", "1", "0"]
     assert tickets(sandbox) == []
+    guard.__exit__()
 
 
 def test_a_run_waits_only_behind_those_that_need_the_same(sandbox: Sandbox) -> None:

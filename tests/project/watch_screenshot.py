@@ -83,6 +83,7 @@ def draw(theme: TerminalTheme) -> str:
         mock.patch.object(screen._watcher, "look", made_up_report),
         mock.patch("taoprofiles.cli.watch.status_rows", return_value=TOP),
         mock.patch("taoprofiles.cli.watch.status_warnings", return_value=[]),
+        mock.patch("taoprofiles.system.processes.name_and_user", return_value=("python", "ben")),
         mock.patch("sys.stdout", io.TextIOWrapper(io.BytesIO(), "utf-8")),  # the bars depend on its encoding
     ):
         console.print(screen._render(screen._get_content(gpus)))

@@ -267,6 +267,15 @@ for number in itertools.count():
 """
 
 
+def test_a_file_that_is_a_json_array_says_nothing(tmp_path: Path) -> None:
+    """Or an object with records: as NVIDIA's own readers accept them, and no known image writes them."""
+    records = [json.loads(epoch_line(number, number)) for number in range(1, 4)]
+    for whole in (records, {"records": records}):
+        for indent in (None, 1, 4):
+            path = write(tmp_path / "status.json", json.dumps(whole, indent=indent).encode(), NOW + 3)
+            assert progress.read_file(str(path), NOW) is None
+
+
 def test_a_writer_that_truncates_and_writes_in_halves_is_read_right_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "status.json"
     since, root = time.time() - 5, str(Path(__file__).parents[2])
@@ -344,6 +353,20 @@ def test_a_sparkline_shows_any_values() -> None:
     assert output.sparkline([5, 5], encoding="utf-8") == "▁▁"
     assert output.sparkline([-1.7e308, float("nan"), 1.7e308, float("inf")], encoding="utf-8") == "▁?█?"
     assert output.sparkline([1], encoding="utf-8") == output.sparkline([float("nan")] * 2, encoding="utf-8") == ""
+
+
+def test_status_shows_how_far_a_training_is_that_was_started_without_taoprof(sandbox: Sandbox) -> None:
+    tao = sandbox.new_tao()
+    words = ("model", "unet", "train", "-r", "/workspace/tao-experiments/x")
+    process = sandbox.start(sandbox.tao, *words, environ=tao.environ, stdout=-3, stderr=-3)
+    tao.pid()
+    folder = sandbox.root / "projects/a/x/train"
+    folder.mkdir(parents=True)
+    (folder / "status.json").write_bytes(epoch_line(int(time.time()) + 1 - NOW, 9))
+    assert f"  p{process.pid}  a  epoch 9/50, " in sandbox.run("status", check=True).stdout
+    assert sandbox.run("run", "a", "--", "true", *words[2:]).returncode == 0, "it reserves nothing"
+    tao.end()
+    process.wait(20)
 
 
 def test_status_shows_how_far_each_run_is(sandbox: Sandbox) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -82,9 +83,13 @@ def test_a_gpu_count(sandbox: Sandbox) -> None:
     assert sandbox.run("run", "b", "--gpus", "5", "--", "true", environ=environ).returncode == 2
 
 
+NO_PID = 1 << 23
+"""No process has it: the largest pid is 4194304 (proc_sys_kernel(5), pid_max)."""
+
+
 def test_gpus_by_another_name(sandbox: Sandbox) -> None:
     """A UUID and an index of one GPU; the profile's own CUDA_VISIBLE_DEVICES; and those of the shell."""
-    busy = driver(sandbox, gpus(4, "GPU-1a1b, 99"))
+    busy = driver(sandbox, gpus(4, f"GPU-1a1b, {NO_PID}"))
     tao, run = sandbox.in_run("a", "--gpus", "GPU-2a2b,", environ=busy)
     assert gpus_in(tao.reads()) == "GPU-2a2b"
     for wanted, status in (("2,", 5), ("GPU-2a,", 5), ("GPU-3a,", 0), ("3,", 0)):
@@ -94,15 +99,46 @@ def test_gpus_by_another_name(sandbox: Sandbox) -> None:
     second, _ = sandbox.in_run("b")
     assert gpus_in(second.reads()) == "0,GPU-3a3b"
     done = sandbox.run("run", "a", "--gpus", "1", "--", "true", environ=busy)
-    assert (done.returncode, done.stderr) == (
-        0,
-        "taoprof: warning: GPU 1 is also used by process 99, which is no run with --gpus\n",
-    ), "the only one that is left"
+    assert (done.returncode, f"GPU 1: a process that is not visible here   pid {NO_PID}," in done.stderr) == (5, True)
+    done = sandbox.run("run", "a", "--gpus", "1,", "--", "true", environ=busy)
+    warning = f"taoprof: warning: GPU 1 is also used by process {NO_PID}, which is no run with --gpus\n"
+    assert (done.returncode, done.stderr) == (0, warning), "it was asked for by its index"
     assert sandbox.run("run", "a", "--gpus", "3,", "--", "true", environ=busy).returncode == 5
     hidden = {**busy, "CUDA_VISIBLE_DEVICES": "2,GPU-1"}
     assert sandbox.run("run", "a", "--gpus", "2", "--", "true", environ=hidden).returncode == 5
     assert sandbox.run("run", "a", "--gpus", "3", "--", "true", environ=hidden).returncode == 2
     tao.end()
+    run.wait(20)
+
+
+def test_a_gpu_of_a_process_that_is_no_run_is_shown_and_waited_for(sandbox: Sandbox) -> None:
+    """Of nobody's hold; a process of a run belongs to it, whether it has asked for GPUs or not."""
+    other = sandbox.start("sleep", "1000")
+    run = sandbox.start(sandbox.taoprof, "run", "b", "--", "sh", "-c", "echo $$ >~/pid; exec sleep 1000")
+    own = until(lambda: (sandbox.root / "pid").exists() and (sandbox.root / "pid").read_text().strip(), "it runs")
+    driver(sandbox, gpus(2, f"GPU-0a0b, {other.pid}", f"GPU-1a1b, {own}"))
+    (hold,) = sandbox.holds()
+    data = sandbox.json("status")["data"]["gpus"]
+    user = processes.user_name(os.getuid())
+    assert [(gpu["index"], gpu["holds"], gpu["processes"]) for gpu in data] == [
+        ("0", [], [{"pid": other.pid, "user": user, "program": "sleep"}]),
+        ("1", [hold["id"]], []),
+    ]
+    shown = sandbox.run("status", check=True).stdout
+    assert re.search(rf"\n  0 +Tesla T4 +100 of 16384 MiB +5 % +process {other.pid} \(sleep\)\n", shown)
+    done = sandbox.run("run", "a", "--gpus", "1", "--", "true")
+    assert done.returncode == 5
+    assert f"GPU 0: sleep   pid {other.pid}, {user}, " in done.stderr
+    assert f"hold {hold['id']}" in done.stderr
+    words = ("run", "a", "--gpus", "1", "--wait", "--", "sh", "-c", "echo $CUDA_VISIBLE_DEVICES; cat $LAUNCHER_MOUNTS")
+    waiting = sandbox.start(sandbox.taoprof, *words, stdout=subprocess.PIPE)
+    until(lambda: sandbox.json("status")["data"]["queue"], "it waits")
+    assert f"p{other.pid}" in sandbox.json("status")["data"]["queue"][0]["waits_for"]
+    driver(sandbox, gpus(2, f"GPU-1a1b, {own}"))
+    other.kill()
+    out, _ = waiting.communicate(timeout=20)
+    assert (waiting.returncode, '"CUDA_VISIBLE_DEVICES"' in out) == (0, True)
+    run.terminate()
     run.wait(20)
 
 

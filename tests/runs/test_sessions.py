@@ -179,7 +179,7 @@ def test_an_interrupt_while_the_end_is_recorded_leaves_no_hold(sandbox: Sandbox)
 def test_a_shared_use_whose_hold_cannot_be_written_changes_nothing(sandbox: Sandbox) -> None:
     """Such as on a full disk: the file must not have been switched for nobody."""
     program = Program(sandbox)
-    program.do("def full(*_):", "    raise taoprofiles.TaoprofError('no space left on device')")
+    program.do("def full(*_, **__):", "    raise taoprofiles.TaoprofError('no space left on device')")
     program.tell(
         "__import__('taoprofiles.holds.records') and setattr(taoprofiles.holds.records.HoldRecords, 'create', full)"
     )

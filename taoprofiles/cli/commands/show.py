@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from taoprofiles import current_cache
 from taoprofiles.cli.output import (
     Result,
     change_lines,
     format_time,
+    gpu_rows,
     hold_rows,
     profile_lines,
     progress_rows,
@@ -26,6 +28,15 @@ from taoprofiles.profiles.store import Store
 from taoprofiles.storage.paths import Context
 from taoprofiles.switching import status
 from taoprofiles.switching.status import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from taoprofiles.runs.resources import GpuUse
+    from taoprofiles.system.gpus import Gpu
+
+GPU_TIMEOUT = 5.0
+"""Seconds that the NVIDIA driver may take for an answer; after that ``status`` shows no GPUs."""
 
 DIFFERS = 6
 """The exit status of ``diff`` and ``status --check`` if something differs."""
@@ -57,10 +68,30 @@ def status_command(context: Context, args: argparse.Namespace) -> Result:
 
         watch.watch(context, lambda report: _to_result(context, args, report))
         return Result({})
-    return _to_result(context, args, get_report(context))
+    gpus = _ask_driver(context)
+    return _to_result(context, args, get_report(context), gpus())
 
 
-def _to_result(context: Context, args: argparse.Namespace, report: StatusReport) -> Result:
+def _ask_driver(context: Context) -> Callable[[], Sequence[Gpu]]:
+    """Begin to ask for the machine's GPUs, and return a function that waits for the answer."""
+    if not shutil.which("nvidia-smi", path=context.environ.get("PATH")):
+        return list
+    import threading
+
+    from taoprofiles.system.gpus import list_gpus
+
+    gpus: list[Gpu] = []
+    thread = threading.Thread(target=lambda: gpus.extend(list_gpus(context.environ, GPU_TIMEOUT)), daemon=True)
+    thread.start()
+
+    def wait() -> list[Gpu]:
+        thread.join()
+        return gpus
+
+    return wait
+
+
+def _to_result(context: Context, args: argparse.Namespace, report: StatusReport, gpus: Sequence[Gpu] = ()) -> Result:
     now, similar, active = report.now, report.similar, report.active
     compared = now.name or (similar[0] if similar else now.last)
     changes = _drift(context, now, compared)
@@ -76,6 +107,12 @@ def _to_result(context: Context, args: argparse.Namespace, report: StatusReport)
         lines += ["waiting, in this order:", *table(queue_rows(context, report.queue), indent="  ", fit=True)]
     if active.others:
         lines += ["other containers with GPUs on this engine:", *table(_other_rows(active.others), indent="  ")]
+    uses = []
+    if gpus:
+        from taoprofiles.runs.resources import gpu_uses
+
+        uses = gpu_uses(gpus, active.holds)
+        lines += ["GPUs:", *table(gpu_rows(uses), indent="  ", fit=True)]
     runs = [hold for hold in active.holds if hold.kind in OWN_KINDS]
     data = {
         **{key: getattr(now, key) for key in ("name", "state", "last")},
@@ -94,11 +131,18 @@ def _to_result(context: Context, args: argparse.Namespace, report: StatusReport)
             {"user": other.user, "container": other.container, "gpus": other.gpus, "since": other.since}
             for other in active.others
         ],
+        "gpus": [_gpu_data(use) for use in uses],
         "unseen": active.unchecked,
         "changes": [change.as_dict(reveal=args.reveal) for change in changes],
     }
     differs = args.check and now.state != "active"
     return Result(data, lines, messages=status_warnings(context, report), status=DIFFERS if differs else 0)
+
+
+def _gpu_data(use: GpuUse) -> dict[str, Any]:
+    fields = dict(zip(("index", "uuid", "memory_used", "memory_total", "utilization", "name"), use.gpu, strict=False))
+    processes = [{"pid": one.pid, "user": one.user, "program": "".join(one.command)} for one in use.processes]
+    return {**fields, "holds": use.holds, "processes": processes}
 
 
 def _progress_fields(report: StatusReport, hold: Hold) -> dict[str, Any]:

@@ -202,10 +202,12 @@ def _purge(context: Context, *, yes: bool) -> Result:
     if not yes:
         if not prompts.can_ask():
             raise UsageError("--purge cannot be undone", hint="taoprof history --purge --yes")
-        if not prompts.confirm("Delete the history, so that no earlier mapping or profile can be restored?"):
+        if not prompts.confirm("Delete the history and all logs, so that nothing earlier can be restored?"):
             raise Declined("nothing was deleted")
     switch.purge(context)
-    return Result({"entries": [], "runs": [], "path": None}, ["deleted the history and the contents stored for it"])
+    return Result(
+        {"entries": [], "runs": [], "path": None}, ["deleted the history, the contents stored for it and the logs"]
+    )
 
 
 def _history_of_path(context: Context, args: argparse.Namespace) -> Result:
