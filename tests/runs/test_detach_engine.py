@@ -10,16 +10,18 @@ from pathlib import Path
 import pytest
 
 from tests.support.engine import TrainingHome, until
+from tests.support.guard_process import GuardProcess
+from tests.support.receivers import WebReceiver
 from tests.support.sandbox import gone, kill
 from tests.support.training import two_projects
 
 pytestmark = pytest.mark.engine
 
 
-def detach(home: TrainingHome, *command: str) -> str:
+def detach(home: TrainingHome, *command: str, options: tuple[str, ...] = ()) -> str:
     """Start a detached run of segformer and return its id."""
     environ = {**home.environ, "PATH": f"{Path(home.tao).parent}:{os.environ['PATH']}"}
-    words = [home.taoprof, "run", "segformer", "--detach", "--", "tao", "model", "segformer", *command]
+    words = [home.taoprof, "run", "segformer", "--detach", *options, "--", "tao", "model", "segformer", *command]
     done = subprocess.run(words, env=environ, cwd=home.root, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
@@ -61,3 +63,23 @@ def test_a_training_goes_on_whoever_is_killed_until_it_is_stopped(training_home:
     assert waiting.wait(60) == 137, "the engine knows it"
     until(lambda: home.holds() == [], "nothing is held")
     assert not home.engine.exists(hold["container"])
+
+
+def test_the_guard_tells_the_end_of_a_container_whose_run_was_killed(training_home: TrainingHome) -> None:
+    home = training_home
+    two_projects(home)
+    with WebReceiver() as web, GuardProcess(home) as guard:
+        script = "until test -e /results/go; do sleep 0.2; done"
+        run = detach(home, "run", "sh", "-c", script, options=("--notify", web.url))
+        (hold,) = until(lambda: [hold for hold in home.holds() if hold["phase"] == "bound"], "it has a container")
+        kill(hold["pid"], signal.SIGKILL)
+        until(lambda: gone(hold["pid"]), "taoprof is gone")
+        guard.wait_for_loops(1)
+        assert web.messages == []
+        (home.root / "tao/city/segformer/results/go").touch()
+        (message,) = until(lambda: web.messages, "the guard tells it", details=guard.log_text)
+        assert message["title"] == "segformer ended, exit status unknown"
+        assert message["message"].startswith(f"run {run} ended, exit status unknown after ")
+        until(lambda: not list((home.state / "notifications").iterdir()), "nothing is left to do")
+    assert len(web.messages) == 1
+    assert home.holds() == []

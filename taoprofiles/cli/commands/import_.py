@@ -135,10 +135,7 @@ def _import_document(context: Context, args: argparse.Namespace, name: str, cont
     actions = {key: own[key] for key in ACTIONS if own.get(key)}
     if actions and not args.yes and not _agrees(args, actions):
         content = manage.without_keys(content, list(actions))
-        messages.append(
-            f"left out: {', '.join(actions)}, which would run programs or send messages at the start and end of runs; "
-            "to keep what you have read: --yes"
-        )
+        messages.append(f"left out: {', '.join(actions)}; to keep them after you have read the file: --yes")
     manage.write(context, "import", name, content, replace=args.force)
     return messages
 
