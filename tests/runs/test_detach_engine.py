@@ -78,8 +78,8 @@ def test_the_guard_tells_the_end_of_a_container_whose_run_was_killed(training_ho
         assert web.messages == []
         (home.root / "tao/city/segformer/results/go").touch()
         (message,) = until(lambda: web.messages, "the guard tells it", details=guard.log_text)
-        assert message["title"] == "segformer ended, exit status unknown"
-        assert message["message"].startswith(f"run {run} ended, exit status unknown after ")
+        assert message["title"] == "segformer finished"
+        assert message["message"].startswith(f"run {run} finished after ")
         until(lambda: not list((home.state / "notifications").iterdir()), "nothing is left to do")
     assert len(web.messages) == 1
     assert home.holds() == []
