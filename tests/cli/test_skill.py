@@ -96,6 +96,14 @@ def test_it_is_installed_for_the_agents_of_the_user(home: Home) -> None:
     assert Path(paths[0]).read_bytes() == before
 
 
+def test_uninstall_removes_it(home: Home) -> None:
+    (home.root / ".claude").mkdir()
+    (path,) = call(home, "skill", "install", "--json").envelope["data"]["paths"]
+    removed = call(home, "uninstall", "--yes", "--json").envelope["data"]["removed"]
+    assert {"kind": "skill", "path": path, "what": "for coding agents"} in removed
+    assert list((home.root / ".claude/skills").iterdir()) == []
+
+
 # Job records
 
 FIELDS = {

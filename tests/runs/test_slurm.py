@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from taoprofiles.errors import TaoprofError
+from taoprofiles.holds.hold import Hold
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.runs import cluster as jobs
 from taoprofiles.runs import lookup
@@ -184,6 +186,27 @@ def test_a_submission_that_may_have_happened_is_looked_for(
     program(tmp_path, "squeue", f"echo 'taoprof-dino-p-{run['id']}|77|RUNNING|n1|None'")
     (run,) = home.holds()
     assert (run["job"], run["phase"], run["reason"]) == ("77", "bound", "RUNNING")
+
+
+def test_a_job_whose_id_cannot_be_recorded_is_not_lost(
+    fake_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program(tmp_path, "sbatch", "echo 78")
+    with monkeypatch.context() as patch:
+        write = HoldRecords.write
+
+        def full_disk(records: HoldRecords, hold: Hold) -> None:
+            if hold.job is not None:
+                raise TaoprofError("no space left on device")
+            write(records, hold)
+
+        patch.setattr(HoldRecords, "write", full_disk)
+        done = call(fake_home, "run", "dino_p", "--on", "slurm", "--image", IMAGE, "--", "true")
+    assert done.status == 0
+    assert "the id of the job, 78, could not be recorded: no space left on device" in done.err
+    program(tmp_path, "squeue", f"echo 'taoprof-dino-p-{done.out.strip()}|78|RUNNING|n1|None'")
+    (run,) = fake_home.holds()
+    assert (run["job"], run["phase"]) == ("78", "bound")
 
 
 def test_a_job_that_never_appears_ends_with_an_unknown_status(

@@ -8,7 +8,7 @@ from importlib import resources
 
 from taoprofiles.cli.output import Result
 from taoprofiles.errors import UsageError
-from taoprofiles.storage import atomic, files
+from taoprofiles.storage import atomic, best_effort, files
 from taoprofiles.storage.paths import Context
 from taoprofiles.version import VERSION
 
@@ -19,11 +19,25 @@ _AGENTS = (".claude", ".codex", ".agents")
 """Folders of coding agents in the home; each has its skills in the folder ``skills``."""
 
 
-def skill_command(context: Context, args: argparse.Namespace) -> Result:
+def installed(context: Context) -> list[str]:
+    """Return the skills that are installed for the agents of this user."""
+    paths = [os.path.join(folder, NAME, "SKILL.md") for folder in _agents_folders(context)]
+    return list(filter(os.path.lexists, paths))
+
+
+def remove(path: str) -> None:
+    """Remove an installed skill, and its folder if there is nothing else in it. Raises TaoprofError."""
+    files.remove(path)
+    best_effort.rmdir_quietly(os.path.dirname(path))
+
+
+def _agents_folders(context: Context) -> list[str]:
     agents = [os.path.join(context.home, agent) for agent in _AGENTS]
-    folders = [os.path.join(agent, "skills") for agent in agents if os.path.isdir(agent)]
-    if args.folder is not None:
-        folders = [context.absolute(args.folder)]
+    return [os.path.join(agent, "skills") for agent in agents if os.path.isdir(agent)]
+
+
+def skill_command(context: Context, args: argparse.Namespace) -> Result:
+    folders = [context.absolute(args.folder)] if args.folder is not None else _agents_folders(context)
     if not folders:
         raise UsageError(
             "no coding agent's folder was found", hint="name the folder of its skills: taoprof skill install DIR"

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from taoprofiles.cli import prompts
+from taoprofiles.cli.commands import skill
 from taoprofiles.cli.output import Declined, Result, print_progress, table
 from taoprofiles.errors import HeldError, TaoprofError, UsageError
 from taoprofiles.guard import status
@@ -47,7 +48,8 @@ class _Part(NamedTuple):
 def uninstall_command(context: Context, args: argparse.Namespace) -> Result:
     _refuse_if_in_use(context)
     messages: list[str] = []
-    parts, state = [*_guard(context), *_kernels(context), *_start_files(context, messages)], _state(context)
+    parts, state = [*_guard(context), *_kernels(context), *_skills(context)], _state(context)
+    parts += _start_files(context, messages)
     if args.dry_run:
         state = [part._replace(what=f"{part.what}, only if you agree") for part in state]
         removed, heading = [*parts, *state], "would remove:"
@@ -137,6 +139,10 @@ def _kernels(context: Context) -> list[_Part]:
         return _Part("kernel", kernel["path"], name, lambda: kernels.remove(context, kernel["profile"], [folder]))
 
     return [part(kernel) for kernel in kernels.installed(context, kernels.known_folders(context))]
+
+
+def _skills(context: Context) -> list[_Part]:
+    return [_Part("skill", path, "for coding agents", partial(skill.remove, path)) for path in skill.installed(context)]
 
 
 def _state(context: Context) -> list[_Part]:
