@@ -108,6 +108,8 @@ def build(context: Context, result: ImportResult, *, name: str, where: str) -> t
     """
     if result.mapping is None and not result.may_write:
         hint = "to create a profile for a project folder: taoprof new NAME"
+        if result.mapping_line is not None:
+            hint = f"{result.mapping_line} has a mapping: run it once, then import what it wrote: taoprof import FILE"
         what = f"'{where}' writes no mounts file and starts no TAO image: no line of it names ~/.tao_mounts.json"
         raise InvalidStateError(what, problems=result.notes, hint=hint)
     if result.mapping is None:

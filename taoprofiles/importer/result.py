@@ -57,11 +57,13 @@ class ImportResult:
     - ``not_followed``, ``calls``: the statements and the calls that are not followed, each with its location;
       ``top_level_not_followed``: the statements of these that are not in a function
     - ``notes``: other remarks
-    - ``may_write``: false if nothing can write a mounts file; ``naming_line`` is where a line names one first
+    - ``may_write``: false if nothing can write a mounts file; ``naming_line`` is where a line names one first, and
+      ``mapping_line`` where one has the key of a mapping
     """
 
     def __init__(self, state: State, naming_line: SourceLocation | None) -> None:
         self._state = state
+        self.mapping_line: SourceLocation | None = None
         written = _mounts_file(state)
         self.mapping: Any = None if written is None else written.value
         self.location = SourceLocation(0, 0) if written is None else written.location
@@ -239,8 +241,13 @@ def evaluate_cells(
             read_compose(evaluator, cell.source, folder)
         else:
             evaluator.run_cell(cell)
+    result = ImportResult(state, _find_line(code, names_mounts_file))
+    result.mapping_line = _find_line(code, lambda line: '"Mounts"' in line or "'Mounts'" in line)
+    return result
+
+
+def _find_line(code: list[cells.Cell], matches: Callable[[str], bool]) -> SourceLocation | None:
     lines = ((cell.number, enumerate(cell.source.splitlines(), 1)) for cell in code)
-    naming = (
-        SourceLocation(cell, number) for cell, texts in lines for number, text in texts if names_mounts_file(text)
+    return next(
+        (SourceLocation(cell, number) for cell, texts in lines for number, text in texts if matches(text)), None
     )
-    return ImportResult(state, next(naming, None))

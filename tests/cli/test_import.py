@@ -385,6 +385,14 @@ def test_a_mount_that_the_launcher_drops_is_no_part_of_an_imported_profile(home:
     assert [mount["destination"] for mount in home.mapping()["Mounts"]] == ["/home/me"]
 
 
+def test_a_mounts_file_of_another_name_is_imported_when_it_is_written(home: Home) -> None:
+    text = "import json\nm = {'Mounts': []}\nopen('config/mounts.json', 'w').write(json.dumps(m))\n"
+    (home.root / "m.py").write_text(text)
+    done = home.run("import", "m.py")
+    one_clear_error(done, 3)
+    assert "hint: line 2 has a mapping: run it once, then import what it wrote: taoprof import FILE\n" in done.stderr
+
+
 def test_what_a_script_takes_from_the_environment_is_suggested_from_there(home: Home) -> None:
     script = "from dotenv import load_dotenv\nload_dotenv()\n" + WRITES.replace("{source!r}", 'os.environ["ROOT"]')
     (home.root / "m.py").write_text(script.format(destination="/w"))
