@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 
-from taoprofiles.mounts.paths import PathResolver, Resolution, follow_links
+from taoprofiles.mounts.paths import PathResolver, Resolution, container_paths, follow_links
 
 
 def explain(resolver: PathResolver, resolution: Resolution, access: str = "") -> tuple[str, str, str]:
@@ -20,6 +20,9 @@ def explain(resolver: PathResolver, resolution: Resolution, access: str = "") ->
         why = "links are followed inside the container, which has only the mounted folders"
         source, _ = follow_links(host, {"/": "/"}, resolver.files.link)
         hint = f"mount '{source}' on '{container}', or move the files into the mounted folder"
+        inside = container_paths(source, resolver.mounts)
+        if inside:  # an absolute link from one mounted folder into another, or within one
+            hint = f"the container has it as '{inside[0]}': use that path, or a relative link within one mount"
         if not resolver.files.exists(source):
             hint = f"the link leads nowhere on this host either: '{source}' does not exist"
         link = path if kind == "link-out" else os.path.join(path, os.path.basename(host))

@@ -35,7 +35,8 @@ THERE = {
     "/mnt/raid/coco": [],
     "/": [],
 }  # fmt: skip
-LINKS = {"/big/raid": "/mnt/raid/coco", "/big/up": "../x", "/x": "/h/bob/x", "/big/gone": "/nowhere"}
+LINKS = {"/big/raid": "/mnt/raid/coco", "/big/up": "../x", "/x": "/h/bob/x", "/big/gone": "/nowhere",
+         "/big/spec": "/h/ana/p/specs/train.yaml"}  # fmt: skip
 
 
 class Files(HostFiles):
@@ -193,6 +194,7 @@ def test_missing_file(words: str, place: str, behind: str, hint: str) -> None:
             "mount '/mnt/raid/coco' on '/mnt/raid/coco', or move the files into the mounted folder",
         ),
         ("up", "/x", "mount '/h/bob/x' on '/x', or move the files into the mounted folder"),
+        ("spec", "/h/ana/p/specs/train.yaml", "the container has it as '/specs/train.yaml': use that path"),
         ("gone", "/nowhere", "the link leads nowhere on this host either: '/nowhere' does not exist"),
     ],
 )
