@@ -87,6 +87,8 @@ def test_a_job_is_submitted_with_its_secrets_and_its_claims(kubectl_home: Home, 
 
 def test_a_job_is_followed_to_its_end(kubectl_home: Home, api: ApiServer) -> None:
     home = kubectl_home
+    records = home.root / ".tao/jobs"
+    records.mkdir(parents=True)
     run = submit(home, "visual_changenet", "train")
 
     def state() -> tuple[str, str]:
@@ -121,6 +123,14 @@ def test_a_job_is_followed_to_its_end(kubectl_home: Home, api: ApiServer) -> Non
     assert (waited.status, waited.out) == (4, f"{run['id']}: exit status 4 (Failed)\n")
     (ended,) = HoldRecords(home.context).ended_runs()
     assert (ended.cluster, ended.engine, ended.status) == ("kubernetes", "arn:lab/1/vision", 4)
+    record = json.loads((records / f"visual_changenet-train-{run['id']}.json").read_bytes())
+    assert [(item["state"], item["message"]) for item in record["transitions"]] == [
+        ("PENDING", "record opened before launch"),
+        ("PENDING", "Pending"),
+        ("PENDING", "Pending (ImagePullBackOff)"),
+        ("RUNNING", "Running"),
+        ("ERROR", "exit status 4"),
+    ], "the skill bank's record"
     api.delete("vision", run["job"])
     assert call(home, "logs", run["id"]).out == "epoch 1, ***\nepoch 2\nthe end", "kept when the job is deleted"
 
