@@ -8,6 +8,7 @@ import pty
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from taoprofiles.cli.parser import COMMANDS
+from taoprofiles.profiles import store
 from tests.support.commands import Terminal, call, one_clear_error
 from tests.support.engine import until
 from tests.support.home import Home, find_command
@@ -447,8 +449,15 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> Home:
     folder.mkdir()
     for number in range(MANY):
         text = f'layout = "custom"\n[[mounts]]\nsource = "{folder}"\ndestination = "/d{number}"\n'
-        (home.profiles / f"p{number:05}.toml").write_text(text)
+        path = home.profiles / f"p{number:05}.toml"
+        path.write_text(text)
+    until(lambda: is_settled(path), "the last one counts as unchanged")
     return home
+
+
+def is_settled(path: Path) -> bool:
+    """Check whether a file is so old that another change would show in its times: newer ones are read each time."""
+    return time.time_ns() - path.stat().st_ctime_ns > store._SETTLING
 
 
 def watched(home: Home, *words: str) -> tuple[int, dict[str, int]]:
@@ -501,6 +510,7 @@ def test_one_changed_profile_is_read_again_and_no_other(crowd: Home) -> None:
     crowd.run("list", check=True)
     changed = crowd.profiles / "p02555.toml"
     changed.write_text(changed.read_text() + "\n# changed\n")
+    until(lambda: is_settled(changed), "it counts as unchanged from now on")
     _, opened = watched(crowd, "list")
     assert {path for path in opened if path.endswith(".toml")} == {str(changed), str(crowd.profiles / "p00006.toml")}, (
         "the active one is compared with the file"
