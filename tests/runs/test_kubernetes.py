@@ -98,6 +98,9 @@ def test_a_job_is_followed_to_its_end(kubectl_home: Home, api: ApiServer) -> Non
     assert state() == ("pending", "Pending")
     api.set_pod(run["job"], "Pending", waiting="ImagePullBackOff")
     assert state() == ("pending", "Pending (ImagePullBackOff)")
+    nothing = call(home, "logs", run["id"])
+    assert (nothing.status, nothing.out) == (0, "")
+    assert f"run {run['id']} has printed nothing yet: Pending (ImagePullBackOff)" in nothing.err
     followed = subprocess.Popen(
         [home.taoprof, "logs", "-f", run["id"]], env=home.environ, cwd=home.root, stdout=subprocess.PIPE, text=True
     )
