@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from taoprofiles.errors import InvalidStateError
 from taoprofiles.launcher.versions import behaviour_or_newest
 from taoprofiles.mounts import mapping
-from taoprofiles.profiles.model import Docker
+from taoprofiles.profiles.model import Docker, Profile, template
 from taoprofiles.profiles.rendering import Renderer
 from tests.support.generated_profiles import fixed_context, moderate, names, value_text
 
@@ -25,33 +25,20 @@ SECRET = "S3CR3T"
 def rendered(draw: st.DrawFn) -> dict[str, Any]:
     """A mapping as profiles render them; few names, so that two of them often share some."""
     places = st.sampled_from(["/a", "/b", "/c"])
-    made = {
-        "description": "",
-        "extends": None,
-        "layout": "custom",
-        "project_dir": None,
-        "variables": {},
-        "mounts": list(
-            zip(
-                draw(st.lists(places, unique=True, max_size=3)),
-                draw(st.lists(places, unique=True, max_size=3)),
-                [False] * 3,
-                strict=False,
-            )
-        ),
-        "env": draw(st.dictionaries(st.sampled_from("ABC"), st.sampled_from(["1", "2", ""]))),
-        "docker": draw(
-            st.fixed_dictionaries(
-                {},
-                optional={
-                    "shm_size": st.sampled_from(["1G", "2G", 1]),
-                    "ulimits": st.dictionaries(st.sampled_from(["stack", "memlock"]), st.integers(-1, 1)),
-                    "tty": st.booleans(),
-                },
-            )
-        ),
+    pairs = zip(*(draw(st.lists(places, unique=True, max_size=3)) for _ in range(2)), strict=False)
+    options = {
+        "shm_size": st.sampled_from(["1G", "2G", 1]),
+        "ulimits": st.dictionaries(st.sampled_from(["stack", "memlock"]), st.integers(-1, 1)),
+        "tty": st.booleans(),
     }
-    return Renderer(made, fixed_context({}), name="a", path="").mapping()  # type: ignore[arg-type]
+    data = {
+        "layout": "custom",
+        "mounts": [{"source": source, "destination": destination} for source, destination in pairs],
+        "container": {"env": draw(st.dictionaries(st.sampled_from("ABC"), st.sampled_from(["1", "2", ""])))},
+        "docker": draw(st.fixed_dictionaries({}, optional=options)),
+    }
+    made = template(Profile.model_validate(data), name="a")
+    return Renderer(made, fixed_context({}), name="a", path="").mapping()
 
 
 json_values = st.recursive(
