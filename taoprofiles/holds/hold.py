@@ -114,13 +114,14 @@ class Hold:
             f"on {self.host}" if is_remote and not self.cluster else "",
             f"container {self.container[:6]}" if self.container else "",
         ]
-        parts += [f"job {self.reason}" if self.kind == AGENT else "" if self.kind == "manual" else self.phase]
+        parts += ["" if self.kind in ("manual", AGENT) else self.phase]
         parts.append(f"{'agent' if self.kind == AGENT else 'hold'} {self.id}")
         return f"{self.title()}   " + ", ".join(part for part in parts if part)
 
     def title(self) -> str:
-        """Return the command, or a manual hold's reason; a long one is shortened in the middle."""
-        return shorten_command(self.command or [self.reason or self.kind])
+        """Return the command (of an agent with its job), or a manual hold's reason; a long one is shortened."""
+        job = [f"job {self.reason}:"] if self.kind == AGENT else []
+        return shorten_command([*job, *self.command] or [self.reason or self.kind])
 
 
 FIELDS = {"place" if name == "host_id" else name: name for name in Hold.__annotations__}

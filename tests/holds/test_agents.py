@@ -37,6 +37,7 @@ def test_it_is_shown_and_needs_no_mapping(sandbox: Sandbox, engine: FakeEngine, 
     (hold,) = holds(sandbox, engine)
     assert (hold["kind"], hold["container"], hold["shared"]) == ("agent", container, False)
     assert hold["reason"] == next(value for name, value in AGENTS[agent].items() if name != "tao-toolkit")
+    assert f"job {hold['reason']}: " in sandbox.run("status", environ=engine.environ).stdout
     done = sandbox.run("use", "b", environ=engine.environ)
     assert (done.returncode, done.stderr) == (0, "")
 
