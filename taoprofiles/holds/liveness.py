@@ -403,7 +403,7 @@ class _Search:
             container = self._engine_of(hold).inspect(container_id)  # now: known answers may be older
         except EngineError:
             return False
-        return container is not None and container["Running"] and not container["Execs"]
+        return container is not None and container["Running"] and container["Execs"] == []
 
     def _set_outcome(self, hold: Hold, *, is_idle: bool) -> bool:
         """Set how a run ended whose own process was killed, as far as its engine knows; return False to ask again.

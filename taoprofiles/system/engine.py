@@ -396,7 +396,7 @@ def parse_container(value: object) -> dict[str, Any]:
     """Return the used fields of ``GET /containers/ID/json``.
 
     Keys: Id, Image, Command, Env, User, ShmSize, Ulimits, Binds, Gpus ("all", or the requested ids), Running and
-    Execs (the ids of what ``docker exec`` runs in it now). A
+    Execs (the ids of what ``docker exec`` runs in it now, None if it does not tell). A
     number of GPUs is the first ones: that is what NVIDIA's runtime gives.
     """
     whole = _as(dict, value)
@@ -418,7 +418,7 @@ def parse_container(value: object) -> dict[str, Any]:
         "Binds": _binds(whole),
         "Gpus": "all" if any(item.get("Count") == -1 for item in requests) else gpus,
         "Running": _as(dict, whole.get("State")).get("Running") is True,
-        "Execs": _as(list, whole.get("ExecIDs")),
+        "Execs": _as(list, whole["ExecIDs"]) if "ExecIDs" in whole else None,
     }
 
 

@@ -119,7 +119,7 @@ def test_an_idle_container_is_stopped_that_no_launcher_is_left_to_stop(
     tell(fake_engine, container, START, EXEC)
     assert ended(sandbox, run) is None
     with GuardProcess(sandbox):
-        del fake_engine.containers[container]["ExecIDs"]
+        fake_engine.containers[container]["ExecIDs"] = None
         fake_engine.event("exec_die", container, execID=TASK, exitCode="6")
         until(lambda: f"/containers/{container}/kill" in fake_engine.asked, "the guard stops it")
         until(lambda: ended(sandbox, run), "it has ended")
