@@ -24,7 +24,7 @@ from taoprofiles.launcher.host import find_mounts_file, runs_without_docker
 from taoprofiles.launcher.images import is_tao_image
 from taoprofiles.launcher.runners import parse as parse_runner
 from taoprofiles.masking import mask_command
-from taoprofiles.mounts import mapping, paths
+from taoprofiles.mounts import mapping
 from taoprofiles.storage.journal import Entry, History
 from taoprofiles.storage.paths import Context
 from taoprofiles.system import filesystem, processes
@@ -269,6 +269,8 @@ class _Search:
             if others:
                 self._add_other(container)
             return
+        from taoprofiles.mounts import paths  # not for 'use' where there is no such container
+
         command, labels = facts.get("Command", []), container["Labels"]
         mounts = container["Binds"]
         named = paths.results_folders(command or ["train"], {"RESULTS_DIR": "/results"})
@@ -323,6 +325,8 @@ class _Search:
             hold.id, hold.pid, hold.start = f"p{process.pid}", process.pid, start
             hold.command, hold.folder = mask_command(launch.words), processes.folder(process.pid)
             hold.since = processes.epoch(start) or hold.since
+            from taoprofiles.mounts import paths  # not for 'use' where no launcher runs
+
             binds = (self._engine.inspect(hold.container) or {}).get("Binds") if hold.container else None
             folders = paths.results_folders(launch.words, {})
             hold.results = paths.host_paths(folders, binds or mapping.mounted(self._content))
