@@ -380,7 +380,7 @@ NO_MOUNTS = {
 
 @pytest.mark.parametrize("data", NO_MOUNTS.values(), ids=NO_MOUNTS)
 def test_import_invalid_stdin(filled: Home, data: bytes) -> None:
-    status = 2 if data == b"\xff" else 3  # no text at all is no kind of file that can be imported
+    status = 2 if data in (b"", b"\xff") else 3  # no text at all is no kind of file that can be imported
     unchanged(filled, ["import", "-", "--name", "x"], status, stdin=data)
 
 
