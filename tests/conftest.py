@@ -68,7 +68,7 @@ def set_up_of(path: str) -> str:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what takes minutes, unless TAOPROF_TEST_ALL asks for it, and begin with the longest set-ups."""
     for item in items:
-        if not ALL and any(item.get_closest_marker(marker) for marker in ("index", "strace", "systemd")):
+        if not ALL and any(item.get_closest_marker(marker) for marker in ("index", "slow", "strace", "systemd")):
             item.add_marker(pytest.mark.skip(reason="takes minutes: TAOPROF_TEST_ALL=1, as in CI"))
     ranks = {name: rank for rank, name in enumerate(SET_UPS)}
     items.sort(key=lambda item: ranks.get(set_up_of(item.nodeid.partition("::")[0]), len(ranks)))

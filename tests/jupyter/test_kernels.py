@@ -18,7 +18,7 @@ from tests.support.home import Home, require
 from tests.support.jupyterlab_server import KERNEL, kernel_path, share_kernel, write_notebook
 from tests.support.kernels import LOAD, Kernel, load, load_and_use, read_environ
 
-pytestmark = pytest.mark.jupyter
+pytestmark = [pytest.mark.jupyter, pytest.mark.slow]
 
 FOREIGN = """\
 import json, os

@@ -23,7 +23,7 @@ from tests.support.home import Home, require
 from tests.support.jupyterlab_server import ROOT, JupyterLabServer, kernel_path, write_notebook
 from tests.support.kernels import Kernel, read_environ
 
-pytestmark = pytest.mark.jupyter
+pytestmark = [pytest.mark.jupyter, pytest.mark.slow]
 
 FIRST_CELL = """\
 import os

@@ -21,6 +21,8 @@ from taoprofiles.version import VERSION
 from tests.support.home import find_command, require
 from tests.support.web_server import serve
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("taoprofiles", "service", "tests", "docs")
 DATA = f"taoprofiles-{VERSION}.data/data/"

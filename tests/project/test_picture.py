@@ -6,7 +6,7 @@ import pytest
 
 from tests.project import readme_picture
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.slow]
 
 
 def test_the_picture_is_up_to_date() -> None:

@@ -19,6 +19,8 @@ from tests.support.browser import FLAGS
 from tests.support.home import ALL, find_command, require
 from tests.support.web_server import serve
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SIZES = {"phone": (390, 844), "desktop": (1280, 900)}
 SCREENSHOTS = os.environ.get("TAOPROF_SITE_SCREENSHOTS")

@@ -29,6 +29,8 @@ from tests.support.home import require
 from tests.support.receivers import Desktop, MailReceiver, WebReceiver
 from tests.support.sandbox import Sandbox, gone, kill
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def web() -> Iterator[WebReceiver]:

@@ -19,6 +19,8 @@ import pytest
 
 from tests.support.home import ALL, Home
 
+pytestmark = pytest.mark.slow
+
 NAMES = [f"p{number}" for number in range(8)]
 READS = int(os.environ.get("TAOPROF_TEST_READS", "0"))
 SECONDS = 10 if ALL else 1

@@ -13,7 +13,7 @@ from tests.support import power_loss
 from tests.support.commands import call
 from tests.support.home import ALL, Home
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
 
 FOREIGN = b'{"Mounts": [{"source": "/theirs", "destination": "/data"}]}'
 
