@@ -147,13 +147,13 @@ def _add_findings(
     existing = mounts.by_destination(
         [mount for mount in resolved if locate(mount.location._replace(key="source")) not in missing]
     )
-    by_place: dict[str, list[Finding]] = {}
+    by_location: dict[str, list[Finding]] = {}
     for finding in findings:
-        by_place.setdefault(finding.where, []).append(finding)
+        by_location.setdefault(finding.where, []).append(finding)
     for number, mount in enumerate(resolved):
         sides = {locate(mount.location._replace(key=key)): side for key, side in _SIDES.items()}
         outer = mounts.find_outer(mount, existing)
-        for finding in (finding for where in sides for finding in by_place.get(where, ())):
+        for finding in (finding for where in sides for finding in by_location.get(where, ())):
             if finding.id == "dst-shadow" and outer is not None:
                 path = os.path.relpath(mount.destination, outer.destination)
                 place = _place(drawn[resolved.index(outer)], path)

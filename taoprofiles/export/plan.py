@@ -59,7 +59,7 @@ class Caller(NamedTuple):
     groups: Sequence[int] = ()
 
 
-NOBODY = Caller()
+ROOT = Caller()
 
 
 class Port(NamedTuple):
@@ -132,7 +132,7 @@ def plan_container(
     mapping: dict[str, Any] | None = None,
     command: Sequence[str] = (),
     gpus: str | int | list[str] = "all",
-    caller: Caller = NOBODY,
+    caller: Caller = ROOT,
     labels: Mapping[str, str] | None = None,
 ) -> Plan:
     """Return the plan of a container of the profile ``name`` that runs ``command``, the task's own words.

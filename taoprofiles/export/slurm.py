@@ -37,11 +37,11 @@ def render(plan: Plan) -> Rendered:
     values = [(f"{name}={value}",) for name, value in plan.env.items() if value is not None]
     task: list[Word] = list(plan.command) or [("bash",)]
     last: list[Word] = [("env",), *values, *task] if values else task
-    return Rendered(_head(plan) + command_line("srun", [[option] for option in options], last), warnings)
+    return Rendered(_sbatch_lines(plan) + command_line("srun", [[option] for option in options], last), warnings)
 
 
-def _head(plan: Plan) -> str:
-    """Return the lines that sbatch reads."""
+def _sbatch_lines(plan: Plan) -> str:
+    """Return the first line and the ``#SBATCH`` lines of the script."""
     options = [f"--job-name={plan.job}"]
     options += [f"--{key}={plan.slurm[key]}" for key in ("partition", "account", "time") if key in plan.slurm]
     if gpus := gpu_count(plan, [], "", ""):
@@ -51,12 +51,12 @@ def _head(plan: Plan) -> str:
 
 
 def mounts(plan: Plan) -> list[str]:
-    """Return the mounts as enroot takes them."""
+    """Return the mounts as SOURCE:DESTINATION[:ro], for pyxis (``--container-mounts``) and EDF."""
     return [f"{mount.source}:{mount.destination}{':ro' if mount.read_only else ''}" for mount in plan.mounts]
 
 
 def mount_problems(plan: Plan) -> Iterator[str]:
-    """Yield the mounts that enroot cannot have."""
+    """Yield a problem for each mount whose path has a character that enroot does not support."""
     for number, mount in enumerate(plan.mounts):
         for side, path in (("source", mount.source), ("destination", mount.destination)):
             for character, what in _UNSUPPORTED.items():
@@ -87,7 +87,7 @@ def _options(plan: Plan, warnings: list[str]) -> Iterator[str]:
 
 
 def unsupported(plan: Plan) -> Iterator[str]:
-    """Yield a warning for each setting that a container of enroot cannot have."""
+    """Yield a warning for each setting of the plan that enroot does not support."""
     if plan.shm_size is not None:
         yield "docker.shm_size ignored: with pyxis the task uses the node's /dev/shm"
     if plan.ulimits:

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 SUFFIX = ".toml"
 CACHE_FORMAT = f"4 {VERSION}"
 """A template of another version is not used: what a layout derives may have changed."""
-_OF_TEMPLATE = ("description", "layout", "project_dir", "extends")
-"""What a summary has of the template."""
+_SUMMARY_KEYS = ("description", "layout", "project_dir", "extends")
+"""The keys of a template that a summary has too."""
 _SETTLING = 50_000_000
 """Nanoseconds. File times have steps of up to 10 ms, so a file changed just now may change again unnoticed."""
 
@@ -216,9 +216,8 @@ class Store:
         files.make_folder(self._context.profiles)
         atomic.replace(self.path(name), text, on_replaced=check_expected)
         with suppress(InvalidProfileError):  # of a profile that was not valid before
-            self.template(
-                name, self.source(name, text), may_write=True
-            )  # so that the next command need not validate it
+            # The next command then need not validate it.
+            self.template(name, self.source(name, text), may_write=True)
 
     def summaries(self, *, may_write: bool = False) -> list[Summary]:
         """Return all profiles as ``list`` shows them, sorted by name; only changed files are read."""
@@ -256,7 +255,7 @@ class Store:
         ]
 
     def _summary(self, name: str) -> dict[str, Any]:
-        summary: dict[str, Any] = dict.fromkeys(_OF_TEMPLATE)
+        summary: dict[str, Any] = dict.fromkeys(_SUMMARY_KEYS)
         try:
             source = self.source(name)
             summary["extends"] = source.base.name if source.base else None
@@ -269,7 +268,7 @@ class Store:
             }
             # An error of the system may go away without a change of the file, so it is not cached.
             return summary if isinstance(error, InvalidProfileError) else {**summary, "signature": None}
-        summary = {key: template[key] for key in _OF_TEMPLATE}  # type: ignore[literal-required]
+        summary = {key: template[key] for key in _SUMMARY_KEYS}  # type: ignore[literal-required]
         project = None if template["extends"] else template["project"]
         return summary | {"project_file": project and project["file"], "problem": ""}
 

@@ -137,7 +137,7 @@ def _relative(context: Context, path: str, folder: str) -> str:
     if "${" in path:
         return path
     whole = os.path.normpath(context.expand_user(path.replace("$$", "$")))
-    if whole == folder or whole.startswith(folder.rstrip("/") + "/"):
+    if is_inside(whole, folder):
         return escape_dollars(os.path.relpath(whole, folder))
     return path
 

@@ -1,7 +1,8 @@
-"""Jobs on a cluster: runs that its own client submits and asks for. The record is a run's like any other.
+"""Jobs on a cluster: runs that the cluster's own client (sbatch, kubectl) submits and queries.
 
-It is written before the submission, and the job is found by its name, which has the run's id. So a job whose
-submission was interrupted, or whose record could not be completed, is found by the next command.
+A job has a record like any other run. It is written before the submission, and the job is found by its name, which has
+the run's id. So a job whose submission was interrupted, or whose record could not be completed, is found by the next
+command.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from taoprofiles.storage.paths import Context
 from taoprofiles.system import processes
 from taoprofiles.system.clusters import SUBMIT_TIMEOUT, ClusterError, Job
 from taoprofiles.system.engine import RUN_LABEL
-from taoprofiles.system.kubernetes import Kubernetes, find_place
+from taoprofiles.system.kubernetes import Kubernetes, find_namespace
 from taoprofiles.system.slurm import Slurm
 
 if TYPE_CHECKING:
@@ -43,7 +44,10 @@ RECONNECT = 2.0
 
 
 def plan_job(run: Run, renderer: Renderer, command: list[str], options: RunOptions) -> None:
-    """Write what ``submit`` gives to the client. Raises CannotRenderError, UsageError and ClusterError."""
+    """Render the script or manifest that ``submit`` gives to the client.
+
+    Raises CannotRenderError, UsageError and ClusterError.
+    """
     from taoprofiles.export.export import RENDERERS, plan_target
 
     hold, target = run.hold, options.on or ""
@@ -52,7 +56,7 @@ def plan_job(run: Run, renderer: Renderer, command: list[str], options: RunOptio
     )
     if hold.cluster == "kubernetes" and hold.engine is None:
         settings = container.kubernetes
-        hold.engine = find_place(run.context.environ, settings.get("context"), settings.get("namespace"))
+        hold.engine = find_namespace(run.context.environ, settings.get("context"), settings.get("namespace"))
     container = container._replace(labels={RUN_LABEL: hold.id} if hold.id else {}, job=_name(hold))
     rendered = RENDERERS[target](container)
     hold.image = container.image
@@ -110,7 +114,7 @@ def refresh(context: Context, holds: Iterable[Hold]) -> list[ClusterError]:
 
 
 def refresh_writers(context: Context, hold: Hold) -> None:
-    """Look whether the jobs are over that write a results folder of ``hold``; one that is not known counts."""
+    """Record the end of jobs that write to a results folder of ``hold``. One that cannot be queried stays active."""
     writers = (other for other, _ in results_conflicts(HoldRecords(context).all({}), hold.results))
     refresh(context, [other for other in writers if other.cluster is not None])
 
@@ -138,22 +142,22 @@ def _record(context: Context, hold: Hold, job: Job | None, log: bytes | None = N
 
     ``log`` is what was read of a job's log before it was deleted.
     """
-    news: dict[str, Any] = {}
+    changes: dict[str, Any] = {}
     if job is not None:
-        news = {"job": job.id, "reason": job.state}
-        news |= {"ended": time.time(), "status": job.status} if job.phase == "over" else {"phase": job.phase}
+        changes = {"job": job.id, "reason": job.state}
+        changes |= {"ended": time.time(), "status": job.status} if job.phase == "over" else {"phase": job.phase}
     elif hold.job is not None or not _may_appear(hold):
-        news = {"ended": time.time(), "reason": "unknown to the cluster"}
-    if all(getattr(hold, key) == value for key, value in news.items()):
+        changes = {"ended": time.time(), "reason": "unknown to the cluster"}
+    if all(getattr(hold, key) == value for key, value in changes.items()):
         return
-    if "ended" in news:
+    if "ended" in changes:
         _keep_log(context, hold, log)
     with suppress(TaoprofError), Lock(context.lock):
         records = HoldRecords(context)
         recorded = records.get(hold.id)  # read again: somebody may have released it
-        for each in (hold, recorded):
-            for key, value in news.items() if each is not None else ():
-                setattr(each, key, value)
+        for target in (hold, recorded):
+            for key, value in changes.items() if target is not None else ():
+                setattr(target, key, value)
         if recorded is not None and recorded.ended is not None:
             records.end(recorded)
         elif recorded is not None:
@@ -198,17 +202,20 @@ def _client(context: Context, hold: Hold) -> Slurm | Kubernetes:
 
 
 class PodLog(LogReader):
-    """Reads the log of a job on Kubernetes: what there is until the first empty answer, and then what comes."""
+    """Reads the log of a job on Kubernetes through ``kubectl logs``: first what exists, then what is added."""
+
+    _process: subprocess.Popen[bytes] | None = None
 
     def __init__(self, context: Context, run: Hold, secrets: Iterable[str]) -> None:
         self._set_secrets(secrets)
         self._client, self._name = Kubernetes(context.environ, run.engine or ""), _name(run)
         self._received, self._skip, self._is_over = 0, 0, False
-        self._process: subprocess.Popen[bytes] | None = None
         self._start(follow=False)
 
     def __del__(self) -> None:
-        """End kubectl."""
+        self._end_client()
+
+    def _end_client(self) -> None:
         if self._process is not None:
             self._process.kill()
             self._process.communicate()
@@ -220,12 +227,9 @@ class PodLog(LogReader):
 
     def _start(self, *, follow: bool) -> None:
         """Read the log again from its beginning; what has been read already is skipped."""
-        self.__del__()
-        self._process, self._follow, self._skip = (
-            self._client.open_log(self._name, follow=follow),
-            follow,
-            self._received,
-        )
+        self._end_client()
+        self._process = self._client.open_log(self._name, follow=follow)
+        self._follow, self._skip = follow, self._received
         self._started = time.monotonic()
 
     def _next_chunk(self) -> bytes:

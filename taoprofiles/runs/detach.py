@@ -100,7 +100,7 @@ def start_queued(
 
 
 class _Starter:
-    """Starts a detached run whose hold has been recorded: the old process and the new one, after a fork."""
+    """Starts a detached run whose hold has been recorded: it forks, and both processes use this object."""
 
     def __init__(
         self, context: Context, hold: Hold, liveness_fd: int, command: list[str], say: Callable[[str], None]
@@ -121,11 +121,11 @@ class _Starter:
             child = os.fork()
         except BaseException:
             os.close(self._liveness_fd)
-            self._forget()
+            self._delete_record()
             raise
         if child == 0:
             self._pipe = os.fdopen(writer, "w")
-            self._be_run(get_run, log_fd)
+            self._run_child(get_run, log_fd)
         for fd in (writer, log_fd, self._liveness_fd):  # what keeps the hold alive is the child's copy
             os.close(fd)
         with open(reader, "rb") as pipe:
@@ -144,8 +144,8 @@ class _Starter:
         self._say(message)
         self._report(gpus=None, unit=self._unit, waiting=message)
 
-    def _be_run(self, get_run: Callable[[], Run], log_fd: int) -> NoReturn:
-        """Be the run's process, and exit with the run's status."""
+    def _run_child(self, get_run: Callable[[], Run], log_fd: int) -> NoReturn:
+        """Get the run, start its command and wait for it, in the new process; exit with the run's status."""
         status = 70
         try:
             os.setsid()
@@ -164,7 +164,7 @@ class _Starter:
                 self._end_queued(status)
             else:
                 self._log.delete()
-                self._forget()
+                self._delete_record()
                 self._report(
                     message=error.message, problems=error.problems, hint=error.hint, code=error.code,
                     status=error.status, more=error.more,
@@ -204,7 +204,7 @@ class _Starter:
                 hold.ended, hold.status = time.time(), status
                 records.end(hold)
 
-    def _forget(self) -> None:
+    def _delete_record(self) -> None:
         with suppress(TaoprofError), Lock(self._context.lock):
             HoldRecords(self._context).delete(self._hold.id)
 

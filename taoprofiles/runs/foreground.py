@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 COMMAND_NOT_FOUND, NOT_EXECUTABLE = 127, 126
 """The exit statuses of a shell for such a command."""
 
-_OF_THE_SHELL = frozenset(". alias cd eval exec export pushd set source ulimit umask unset".split())
+_SHELL_BUILTINS = frozenset(". alias cd eval exec export pushd set source ulimit umask unset".split())
 _OPERATORS = frozenset(";&|<>")
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=", re.ASCII)
 
@@ -48,7 +48,7 @@ def explain_not_found(words: list[str], path: str | None) -> tuple[str, str]:
     """Return a message and a hint for a command whose first word is not a program in the folders of ``path``."""
     word, first = words[0], (words[0].split() or [""])[0]
     message, hint = f"command not found: '{word}'", "is it installed, and is its environment active?"
-    if first in _OF_THE_SHELL or (first != word and _OPERATORS & set(word)):
+    if first in _SHELL_BUILTINS or (first != word and _OPERATORS & set(word)):
         hint = "only a shell can run this: bash -c 'COMMAND …'"
     elif first != word and len(words) == 1 and (first in PROGRAMS or shutil.which(first, path=path)):
         hint = "the quotes make the whole command one word: write it without quotes"

@@ -24,10 +24,10 @@ from taoprofiles.system.clusters import ClusterError
 from taoprofiles.system.filesystem import answers, real_paths
 
 CLUSTER_INTERVALS = (1.0, 30.0)
-"""The shortest and the longest time in seconds between two questions to a cluster about one run."""
+"""The shortest and the longest interval in seconds between two queries of a cluster about one run."""
 
-PATIENCE = 600.0
-"""Seconds for which a cluster that has answered before may be silent."""
+UNREACHABLE_TIMEOUT = 600.0
+"""Seconds for which a cluster that has answered before may be unreachable, until that is an error."""
 
 
 class WaitTimeoutError(TaoprofError):
@@ -127,9 +127,10 @@ def ended_run(context: Context, run: Hold) -> Hold | None:
 
 
 class EndWatch:
-    """Looks whether a run is over, again and again: ``EndWatch(context, run)()`` is as ``ended_run``.
+    """Checks repeatedly whether a run is over; a call returns what ``ended_run`` does.
 
-    A cluster is asked seldom, the less often the older the job is, and may be silent for a while between two answers.
+    A cluster is queried less often the older its job is (CLUSTER_INTERVALS). If it cannot be reached, the run counts as
+    active for UNREACHABLE_TIMEOUT.
     """
 
     def __init__(self, context: Context, run: Hold) -> None:
@@ -149,7 +150,7 @@ class EndWatch:
             ended = ended_run(self._context, self._run)
             self._answered = now
         except ClusterError:
-            if now - self._answered > PATIENCE:
+            if now - self._answered > UNREACHABLE_TIMEOUT:
                 raise
             return None
         return ended
@@ -160,8 +161,8 @@ def wait_for_end(context: Context, run: Hold, *, end: float = float("inf")) -> H
 
     Raises WaitTimeoutError at ``end``, by the monotonic clock, and ClusterError.
     """
-    look = EndWatch(context, run)
-    while (ended := look()) is None:
+    find_end = EndWatch(context, run)
+    while (ended := find_end()) is None:
         left = end - time.monotonic()
         if left <= 0:
             raise WaitTimeoutError(f"run {run.id} is still running", hint="'taoprof status' shows how far it is")

@@ -49,9 +49,8 @@ def last_lines(reader: LogReader, number: int | None, *, to_end: bool) -> bytes:
 
 def last_line(context: Context, run: Hold) -> str:
     """Return the last line that a run has printed; "" if it has no log, or only the cluster has it."""
-    if (
-        run.cluster == "kubernetes" or files.stat_or_none(RunLog(context, run.id).path) is None
-    ):  # else the profile would be read for its secrets
+    # First, since the profile is read for its secrets.
+    if run.cluster == "kubernetes" or files.stat_or_none(RunLog(context, run.id).path) is None:
         return ""
     try:
         return open_log(context, run).last_line()
@@ -61,9 +60,9 @@ def last_line(context: Context, run: Hold) -> str:
 
 def follow(context: Context, run: Hold, reader: LogReader) -> Iterator[bytes]:
     """Yield what the run prints, until it is over."""
-    look = EndWatch(context, run)
+    find_end = EndWatch(context, run)
     while True:
-        is_over = look() is not None  # first, so that nothing is missed that was printed before
+        is_over = find_end() is not None  # first, so that nothing is missed that was printed before
         if is_over:
             reader.set_over()
         end = time.monotonic() + CHECK_INTERVAL

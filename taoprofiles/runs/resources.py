@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from taoprofiles.holds.waiting import Request
 
 
-_SHARING_SERVER = "nvidia-cuda-mps"
-"""How the server of CUDA that shares GPUs (MPS) is called: it is on every GPU, and computes nothing itself."""
+_MPS_SERVER = "nvidia-cuda-mps"
+"""The name of CUDA's MPS server begins so: it has a process on every GPU, and computes nothing itself."""
 
 
 def ask_driver(environ: Mapping[str, str], option: str | None, in_use: Iterable[Hold]) -> list[Gpu]:
@@ -43,9 +43,9 @@ class GpuUse(NamedTuple):
     processes: list[Hold]
 
     def users(self) -> list[str]:
-        """Return who uses it, for people."""
+        """Return the users as texts: ids of holds, and processes with their programs."""
         return self.holds + [
-            " ".join([f"process {one.pid}", *map("({})".format, one.command)]) for one in self.processes
+            " ".join([f"process {process.pid}", *map("({})".format, process.command)]) for process in self.processes
         ]
 
 
@@ -63,7 +63,7 @@ def gpu_uses(gpus: Sequence[Gpu], holds: Sequence[Hold]) -> list[GpuUse]:
             name, user = processes.name_and_user(pid)
             if owner is not None:
                 users.append(owner)
-            elif not name.startswith(_SHARING_SERVER):
+            elif not name.startswith(_MPS_SERVER):
                 start = processes.start_time(pid)
                 fields: dict[str, Any] = {"pid": pid, "start": start or 0, "host_id": processes.host_id()}
                 fields |= {"since": processes.epoch(start) or time.time(), "user": user, "gpus": [gpu.number]}

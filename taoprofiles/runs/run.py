@@ -97,7 +97,6 @@ class RunOptions:
     terminal: bool = False
     waiting: Sequence[Request] | None = None
     queued: tuple[Hold, int] | None = None
-
     runner: runners.RunnerCommand | None = None
 
     def for_command(self, renderer: Renderer, command: Sequence[str]) -> RunOptions:
@@ -423,7 +422,7 @@ def prepare(
     doing = kind if kind != "notebook" else "kernel" if run_type is Run else "use"
     missing_folders = _check(context, name, command, renderer, options, doing=doing)
     wanted = options.notify if kind == "run" else [notify.NONE]
-    targets, untold = notify.choose_targets(renderer, wanted, context.environ)
+    targets, target_warnings = notify.choose_targets(renderer, wanted, context.environ)
     hold = _new_run_hold(context, kind, command, renderer, profile=name, reason=reason, options=options)
     run = run_type(context, hold, renderer)
     _prepare_command(run, renderer, command, options)  # first, so that nothing is done if it is refused
@@ -452,7 +451,7 @@ def prepare(
             run.was_queued = options.queued is not None
             try:
                 run.environ[RUN_VARIABLE] = hold.id
-                run.notes = [f"warning: {warning}" for warning in (*untold, *active.unchecked, *warnings)]
+                run.notes = [f"warning: {warning}" for warning in (*target_warnings, *active.unchecked, *warnings)]
                 if options.shared and store.source(name) != source:
                     raise TaoprofError(f"profile '{name}' was changed at this moment", hint="run the command again")
                 if not _prepare_command(run, renderer, command, options):
@@ -520,7 +519,7 @@ def get_request(context: Context, name: str, command: list[str], options: RunOpt
     UsageError and CommandError.
     """
     renderer = Store(context).renderer(name)
-    notify.choose_targets(renderer, options.notify, context.environ)  # before anybody waits
+    notify.choose_targets(renderer, options.notify, context.environ)  # raises UsageError
     options = _for_runner(context, name, renderer, options.for_command(renderer, command))
     options.validate()
     _check(context, name, command, renderer, options)
@@ -573,7 +572,10 @@ def _visible_in_container(rendered: Mapping[str, Any]) -> list[str] | None:
 
 
 def _prepare_command(run: Run, renderer: Renderer, command: list[str], options: RunOptions) -> bool:
-    """Prepare a run that needs no launcher, if it is one: without its id to check it, and with it."""
+    """Prepare the command of a job or of ``docker run``; return False for a run with another command.
+
+    It is called twice: without the run's id, to refuse what is wrong before anything is written, and with it.
+    """
     if options.on is not None:
         from taoprofiles.runs import cluster
 

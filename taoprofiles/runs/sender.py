@@ -65,15 +65,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             Manager(context.environ, UNIT_TIMEOUT).enter_scope(f"taoprof-end-{run_id}.scope", description)
     ended = HoldRecords(context).ended_runs(run_id)
     run = notification.run or next((run for run in ended if run.id == run_id), None)
-    problems = ["it has no record of its end"] if run is None else _do(context, notification, run)
+    problems = ["it has no record of its end"] if run is None else _deliver(context, notification, run)
     if problems:
         _report(context, [f"warning: run {run_id}: {problem}" for problem in problems], attended=is_attended)
     notifications.delete(context, run_id)
     return 0
 
 
-def _do(context: Context, notification: Notification, run: Hold) -> list[str]:
-    """Do what is left to do; return what went wrong."""
+def _deliver(context: Context, notification: Notification, run: Hold) -> list[str]:
+    """Send to the targets that are left and run the hook, unless an earlier sender did; return what went wrong."""
     if notification.notes.count("attempt") >= ATTEMPTS:
         return [f"its notification was given up: {ATTEMPTS} processes that sent it were killed"]
     notifications.note(context, run.id, "attempt")

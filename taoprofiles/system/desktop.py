@@ -13,9 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 TIMEOUT = 10.0
+"""Seconds that the desktop gets to accept a notification."""
+
 _NAME = "org.freedesktop.Notifications"
-_NOBODY = ("ServiceUnknown", "was not provided by any", "not activatable", "Could not activate remote peer")
-"""In the error of a bus without a desktop: D-Bus' name for it, dbus-daemon's, dbus-broker's and sd-bus' texts."""
+_NO_SERVER = ("ServiceUnknown", "was not provided by any", "not activatable", "Could not activate remote peer")
+"""Parts of the errors that mean that no notification server is on the bus: the D-Bus error name, and the texts of
+dbus-daemon, dbus-broker and sd-bus."""
 
 
 def session_bus(environ: Mapping[str, str]) -> str:
@@ -44,6 +47,6 @@ def notify(environ: Mapping[str, str], title: str, body: str) -> str:
     else:
         return "neither busctl nor notify-send is installed"
     done = run_bounded(words, environ, TIMEOUT)
-    if done.status == 0 or any(text in done.err for text in _NOBODY):
+    if done.status == 0 or any(text in done.err for text in _NO_SERVER):
         return ""
     return done.problem or (done.err.strip().splitlines() or [f"exit status {done.status}"])[-1]

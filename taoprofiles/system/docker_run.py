@@ -23,8 +23,10 @@ _SHORT = {
     "l": "--label", "m": "--memory", "P": "--publish-all", "p": "--publish", "q": "--quiet", "t": "--tty",
     "u": "--user", "v": "--volume", "w": "--workdir",
 }  # fmt: skip
-_SAME = {"--net": "--network"}
-_BEFORE = frozenset(("-H", "--host", "-c", "--context", "-l", "--log-level", "--config", "--connection", "--url"))
+_ALIASES = {"--net": "--network"}
+_ENGINE_OPTIONS = frozenset(
+    ("-H", "--host", "-c", "--context", "-l", "--log-level", "--config", "--connection", "--url")
+)
 """Options of ``docker`` itself that have a value and stand before ``run``."""
 _WRAPPERS = frozenset("command env exec nice nohup setsid stdbuf sudo systemd-run time timeout".split())
 """Programs that start the command behind their own options."""
@@ -90,7 +92,7 @@ def parse(words: Sequence[str]) -> DockerRun | None:
                 value = words[position + 1] if position + 1 < len(words) else ""
                 count = 2
             if value.lower() != "false" or option not in _FLAGS:
-                given.setdefault(_SAME.get(option, option), []).append(value)
+                given.setdefault(_ALIASES.get(option, option), []).append(value)
             if not option.startswith("--"):
                 unknown.append(option)
         position += count
@@ -107,11 +109,11 @@ def parse(words: Sequence[str]) -> DockerRun | None:
         list(words[position + 1 :]),
         mounts,
         env,
-        parse_gpus(last["--gpus"]) if "--gpus" in last else _visible_devices(last, env),
+        _parse_gpus(last["--gpus"]) if "--gpus" in last else _visible_devices(last, env),
         last.get("--user"),
         last.get("--shm-size"),
         dict(filter(None, map(_parse_ulimit, given.get("--ulimit", [])))),
-        dict(filter(None, map(parse_port, given.get("--publish", [])))),
+        dict(filter(None, map(_parse_port, given.get("--publish", [])))),
         last.get("--network"),
         "--privileged" in given,
         last.get("--entrypoint"),
@@ -129,7 +131,7 @@ def _options_start(words: Sequence[str]) -> int | None:
         return None
     position += 1
     while position < len(words) and words[position].startswith("-"):
-        position += 2 if words[position] in _BEFORE else 1
+        position += 2 if words[position] in _ENGINE_OPTIONS else 1
     position += position < len(words) and words[position] == "container"
     return position + 1 if list(words[position : position + 1]) in (["run"], ["create"]) else None
 
@@ -193,7 +195,7 @@ def parse_variable(text: str) -> tuple[str, str | None]:
     return name, value if equals else None
 
 
-def parse_gpus(text: str) -> str | int | list[str]:
+def _parse_gpus(text: str) -> str | int | list[str]:
     """Parse a value of ``--gpus``: all, a number, or ``device=0,1``, in the quotes that its CSV needs."""
     for field in next(csv.reader([text.strip("'")]), []):
         name, equals, value = field.partition("=")
@@ -221,7 +223,7 @@ def _parse_ulimit(text: str) -> tuple[str, int] | None:
     return (name, int(soft)) if re.fullmatch(r"-?[0-9]{1,18}", soft) else None
 
 
-def parse_port(text: str) -> tuple[str, int] | None:
+def _parse_port(text: str) -> tuple[str, int] | None:
     """Parse a value of ``--publish`` of one port; None for a range, or a port that the engine chooses."""
     *host, inside = text.split(":")
     return (inside, int(host[-1])) if host and re.fullmatch("[0-9]{1,5}", host[-1]) else None

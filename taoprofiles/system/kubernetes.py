@@ -19,8 +19,8 @@ _CANCELLED = 143
 """The exit status of a task that SIGTERM ends, as it does with the pod of a deleted Job."""
 
 
-def find_place(environ: Mapping[str, str], context: str | None, namespace: str | None) -> str:
-    """Return ``CONTEXT/NAMESPACE``, the place of a job: by default kubectl's current ones. Raises ClusterError.
+def find_namespace(environ: Mapping[str, str], context: str | None, namespace: str | None) -> str:
+    """Return ``CONTEXT/NAMESPACE`` for a new job: by default kubectl's current ones. Raises ClusterError.
 
     It is part of the record, because the user may change the current context while the job runs.
     """
@@ -36,12 +36,12 @@ def find_place(environ: Mapping[str, str], context: str | None, namespace: str |
 
 
 class Kubernetes:
-    """A namespace of a cluster; ``place`` is what ``find_place`` returns."""
+    """A namespace of a cluster; ``namespace`` is CONTEXT/NAMESPACE, as ``find_namespace`` returns it."""
 
-    def __init__(self, environ: Mapping[str, str], place: str) -> None:
-        context, _, namespace = place.rpartition("/")  # the name of a context may contain "/"
+    def __init__(self, environ: Mapping[str, str], namespace: str) -> None:
+        context, _, name = namespace.rpartition("/")  # the name of a context may contain "/"
         self._environ = environ
-        self._command = ["kubectl", f"--context={context}", f"--namespace={namespace}"]
+        self._command = ["kubectl", f"--context={context}", f"--namespace={name}"]
 
     def submit(self, manifest: str, *, secrets: Mapping[str, str], log: str) -> str | None:
         """Submit a Job; return its name. ``log`` is for other clusters: Kubernetes keeps the log itself.

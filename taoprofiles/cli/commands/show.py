@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +72,9 @@ def status_command(context: Context, args: argparse.Namespace) -> Result:
 
 
 def _ask_driver(context: Context) -> Callable[[], Sequence[Gpu]]:
-    """Begin to ask for the machine's GPUs, and return a function that waits for the answer."""
+    """Begin to query the machine's GPUs in a thread; return a function that waits for the answer."""
+    import shutil  # not for 'current'
+
     if not shutil.which("nvidia-smi", path=context.environ.get("PATH")):
         return list
     import threading
@@ -141,7 +142,9 @@ def _to_result(context: Context, args: argparse.Namespace, report: StatusReport,
 
 def _gpu_data(use: GpuUse) -> dict[str, Any]:
     fields = dict(zip(("index", "uuid", "memory_used", "memory_total", "utilization", "name"), use.gpu, strict=False))
-    processes = [{"pid": one.pid, "user": one.user, "program": "".join(one.command)} for one in use.processes]
+    processes = [
+        {"pid": process.pid, "user": process.user, "program": "".join(process.command)} for process in use.processes
+    ]
     return {**fields, "holds": use.holds, "processes": processes}
 
 
