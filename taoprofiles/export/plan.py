@@ -22,6 +22,11 @@ from taoprofiles.system.filesystem import answers, no_answer, real_paths
 
 _IMAGE = re.compile(r"[A-Za-z0-9\[/.~][^\s\x00-\x1f\x7f]*\Z")
 """What cannot be taken for an option or for two words; everything else is judged by the engine."""
+_OF_PROGRAMS = re.compile(
+    r"(LD|DYLD|SBATCH|SLURM|TAOPROF)_.*|DOCKER_(HOST|CONTEXT|CONFIG|CERT_PATH)|PYTHON(PATH|HOME|STARTUP)|PERL5(LIB|OPT)|"
+    r"PATH|HOME|ENV|BASH_ENV|SHELL|SHELLOPTS|BASHOPTS|IFS|PS4|GCONV_PATH|GLIBC_TUNABLES|SSH_ASKPASS|KUBECONFIG"
+)
+"""Variables that act on docker, sbatch or a shell, in whose environment a secret gets into the container."""
 _PORT = re.compile(r"([0-9]{1,5})(?:/(tcp|udp|sctp))?\Z")
 
 
@@ -175,6 +180,7 @@ def plan_container(
     for key, value in env.items():
         if key in secret_env or any(secret in str(value) for _, secret in secrets):
             env[key] = None
+    refuse_names(name, [key for key, value in env.items() if value is None])
     if isinstance(gpus, list) and "CUDA_VISIBLE_DEVICES" in env:
         del env["CUDA_VISIBLE_DEVICES"]  # it counts the GPUs of the container, from 0 on
         warnings.append("CUDA_VISIBLE_DEVICES is left out: the container has only the GPUs of --gpus")
@@ -226,6 +232,12 @@ def refuse(what: str, problems: Sequence[str]) -> None:
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise CannotRenderError(f"cannot render {what}: {count}", problems=problems)
+
+
+def refuse_names(what: str, names: Sequence[str]) -> None:
+    """Raise CannotRenderError for secrets of the container whose names act on the programs that start it."""
+    why = "it is a secret, or refers to one, and in the environment of docker or sbatch it would act on that program"
+    refuse(f"profile '{what}'", [f"container.env.{name}: {why}" for name in names if _OF_PROGRAMS.fullmatch(name)])
 
 
 def _text_problems(mounts: Sequence[PlanMount], user: str | None, secrets: _Secrets) -> Iterator[str]:

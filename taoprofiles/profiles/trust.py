@@ -77,12 +77,13 @@ def to_text(context: Context, profile: Profile, folder: str) -> tuple[str, list[
     omitted = [key for key in data if key not in ALLOWED]
     for key in omitted:
         del data[key]
-    for where, values in (
-        ("", data.get("variables", {})),
-        ("container.env.", data.get("container", {}).get("env", {})),
+    secret, secret_env = _renderer(context, profile, FILE).secrets()
+    for where, values, secrets in (
+        ("", data.get("variables", {}), secret),
+        ("container.env.", data.get("container", {}).get("env", {}), secret_env),
     ):
-        for name, value in list(values.items()):
-            if _is_personal(context, name, value) or not (where or _ALLOWED_VARIABLE.fullmatch(name)):
+        for name in list(values):
+            if name in secrets or not (where or _ALLOWED_VARIABLE.fullmatch(name)):
                 omitted.append(where + name)
                 del values[name]
     text = model.to_toml(model.from_data({"schema": 1, **data}, name=FILE))
@@ -103,14 +104,15 @@ def _refusals(context: Context, profile: Profile, name: str) -> list[str]:
     for variable in environment(profile, name):
         if is_secret(variable, context.environ.get(variable, "")):
             problems.append(f"${{env:{variable}}}: a secret of yours")
-    return problems
+    # It would be masked where it is shown to be trusted, and pass through the environment of docker and sbatch.
+    secret, secret_env = _renderer(context, profile, name).secrets()
+    keys = [key for key in profile.variables if key in secret]
+    keys += [f"container.env.{key}" for key in profile.container.env if key in secret_env]
+    return problems + [f"{key}: not allowed in a project file: it is a secret, or refers to one" for key in keys]
 
 
-def _is_personal(context: Context, name: str, expression: str) -> bool:
-    """Check whether a variable is a secret, or refers to one in the user's environment."""
-    environ = context.environ
-    named = [variable for kind, variable in references(expression) if kind == "env"]
-    return is_secret(name, expression) or any(is_secret(variable, environ.get(variable, "")) for variable in named)
+def _renderer(context: Context, profile: Profile, name: str) -> Renderer:
+    return Renderer(model.template(profile, name=name), context, name=name, path=FILE)
 
 
 def _with_paths(profile: Profile, convert: Callable[[str], str]) -> dict[str, Any]:

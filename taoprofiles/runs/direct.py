@@ -38,7 +38,10 @@ def use_runner(run: Run, renderer: Renderer, runner: RunnerCommand, wanted: dict
     ``wanted`` is the mapping with the run tag. The runner prints the values, and they pass through a shell: a secret is
     a variable of that shell.
     """
+    from taoprofiles.export.plan import refuse_names
+
     hidden = renderer.secrets()[1]
+    refuse_names(run.hold.profile or "", sorted(hidden))
     words: list[str] = []
     for item in wanted["Envs"]:
         name, value = item["variable"], str(item["value"])

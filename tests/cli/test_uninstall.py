@@ -108,6 +108,24 @@ def test_other_lines_about_taoprof_are_named_and_stay(home: Home) -> None:
     assert "sesame" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    "before",
+    ["if true; then\n  ", "if true; then\n# TAO\n", "true &&\n", "f() {\n", "case x in\nx)\n", "echo \\\n"],
+)
+def test_a_line_that_others_need_stays(home: Home, before: str) -> None:
+    text = before + 'eval "$(taoprof init bash)"\nfi\n'
+    (home.root / ".zshrc").write_text(text)
+    done = home.run("uninstall", "--yes", check=True)
+    assert (home.root / ".zshrc").read_text() == text
+    assert "also names taoprof, and stays" in done.stderr
+
+
+def test_a_comment_in_another_encoding_is_no_obstacle(home: Home) -> None:
+    (home.root / ".zshrc").write_bytes(b'# a fi in\neval "$(taoprof init bash)"  # f\xfcr TAO\n')
+    home.run("uninstall", "--yes", check=True)
+    assert (home.root / ".zshrc").read_bytes() == b"# a fi in\n"
+
+
 def test_work_that_needs_the_state_refuses_it(home: Home) -> None:
     hold = home.json("hold", "--reason", "a demo")["data"]["id"]
     before = home.tree()

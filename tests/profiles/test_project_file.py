@@ -71,6 +71,9 @@ TRICKS = {
     .replace("LOCAL_D", "HOST_D"),
     "secret in a variable": GOOD + 'LOCAL_X = "${env:NGC_API_KEY}"\n',
     "secret in the container": GOOD + '[container.env]\nX = "${env:GITHUB_TOKEN}"\n',
+    "hidden library in docker's environment": GOOD
+    + 'LOCAL_TOKEN = "./evil.so"\n[container.env]\nLD_PRELOAD = "${LOCAL_TOKEN}"\n',
+    "hidden value": GOOD + '[container.env]\nX_KEY = "x"\n',
     "secret as the user": GOOD + '[docker]\nuser = "${env:SSH_PASSWORD}"\n',
     "program path": GOOD + 'PATH = "./bin"\n',
     "preloaded library": GOOD + 'LD_PRELOAD = "./evil.so"\n',
@@ -188,6 +191,23 @@ def test_a_link_that_is_put_there_later_is_refused_at_every_use(home: Home, proj
     for words in (["use"], ["run", "--", "true"], ["render", "--to", "docker", "--image", "x"]):
         done = call(home, *words)
         assert (done.status, "outside of the project" in done.err) == (3, True), done
+
+
+@pytest.mark.parametrize("target", ["docker", "slurm"])
+def test_a_secret_of_ones_own_gives_the_project_no_variable_of_a_program(
+    home: Home, project: Path, target: str
+) -> None:
+    put(project, HEAD + 'image = "x"\n[variables]\nLOCAL_X = "x"\n[container.env]\nLD_PRELOAD = "/e.so ${LOCAL_X}"\n')
+    assert call(home, "trust", "--yes").status == 0
+    call(home, "new", "mine", "--extends", "kitti")
+    call(home, "set", "mine", "API_KEY=abcdefgh", "LOCAL_X=${API_KEY}")
+    done = call(home, "render", "mine", "--to", target, "--", "true")
+    assert "container.env.LD_PRELOAD: it is a secret" in done.err, done
+
+
+def test_the_hint_names_the_whole_folder(home: Home, project: Path) -> None:
+    put(project, HEAD + MOUNT.format(f"{home.root}'/x"))
+    assert f"--allow '{home.root}'\"'\"'/x'" in call(home, "trust", "--yes").err.replace("~", str(home.root))
 
 
 def test_own_values_are_in_a_profile_that_extends_it(home: Home, project: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
 from difflib import unified_diff
 from typing import TYPE_CHECKING
@@ -85,7 +86,11 @@ def _require_folders(context: Context, profile: Profile, name: str, args: argpar
     try:
         _renderer(context, profile, name).mapping()
     except InvalidProfileError as error:
-        outside = {line.split("'")[1]: line for line in error.problems if "outside of the project" in line}
+        # A folder's name may itself contain a quotation mark.
+        found = (
+            (re.search(r"source: '(.*)' is outside of the project", line, re.DOTALL), line) for line in error.problems
+        )
+        outside = {match[1]: line for match, line in found if match}
         others = [line for line in error.problems if line not in outside.values()]
         if others and not unset_variables(others):
             raise

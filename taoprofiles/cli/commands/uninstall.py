@@ -32,6 +32,8 @@ _START_FILES = (".bashrc", ".bash_profile", ".profile", ".zshrc", ".zprofile")
 _START_LIMIT = 4 << 20
 _INIT = re.compile(rb"\s*(eval \"\$\(taoprof init (bash|zsh)\)\"|taoprof init fish \| source)\s*(#.*)?")
 """The line that docs/how-to/shells.md gives for a shell's start file."""
+_OPENS = re.compile(rb"(\b(then|else|do|in)|[{(&|\\)])\s*(#.*)?$|^\s*(if|else|for|while|switch|case|begin|function)\b")
+"""A line to which the next one belongs."""
 _END_TIMEOUT = 10.0
 """Seconds that a guard gets to end."""
 
@@ -176,9 +178,10 @@ def _start_files(context: Context, messages: list[str]) -> list[_Part]:
     parts = []
     for path in [*paths, fish]:
         content, _ = files.try_read(path, _START_LIMIT)
-        for number, line in enumerate(content.splitlines(), 1):
-            if _INIT.fullmatch(line):
-                what = f"line {number}: {line.decode().strip()}"
+        lines = content.splitlines()
+        for number, line in enumerate(lines, 1):
+            if _is_init(lines, number - 1):
+                what = f"line {number}: {line.decode(errors='replace').strip()}"
                 parts.append(_Part("completion", path, what, partial(_remove_init, path)))
             elif b"taoprof" in line.lower() and not line.lstrip().startswith(b"#"):  # not shown: it may have a key
                 messages.append(f"{context.short(path)}, line {number}, also names taoprof, and stays")
@@ -186,10 +189,18 @@ def _start_files(context: Context, messages: list[str]) -> list[_Part]:
 
 
 def _remove_init(path: str) -> None:
-    lines = (files.read(path, _START_LIMIT) or b"").splitlines(keepends=True)
-    kept = [line for line in lines if not _INIT.fullmatch(line.rstrip(b"\r\n"))]
-    if kept != lines:
+    whole = (files.read(path, _START_LIMIT) or b"").splitlines(keepends=True)
+    lines = [line.rstrip(b"\r\n") for line in whole]
+    kept = [line for number, line in enumerate(whole) if not _is_init(lines, number)]
+    if kept != whole:
         atomic.replace(path, b"".join(kept))
+
+
+def _is_init(lines: list[bytes], number: int) -> bool:
+    """Check for a line that can be removed: the only one of an 'if' cannot, or the shell would not read the file."""
+    code = (line for line in reversed(lines[:number]) if line.strip() and not line.lstrip().startswith(b"#"))
+    before = next(code, b"")
+    return bool(_INIT.fullmatch(lines[number])) and not _OPENS.search(before) and not lines[number][:1].isspace()
 
 
 def program_line() -> str:
