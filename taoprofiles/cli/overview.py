@@ -1,4 +1,4 @@
-"""What ``taoprof`` shows without a command: the state of things, and the next sensible commands."""
+"""What ``taoprof`` shows without a command: the state, and commands for the next step."""
 
 from __future__ import annotations
 

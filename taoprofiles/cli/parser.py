@@ -96,7 +96,7 @@ EXIT_STATUS_HELP = """\
 exit status: 0 done or nothing to do · 1 failed · 2 usage ·
 3 invalid profile or state · 4 no such profile or entry · 5 held ·
 6 differs (diff, status --check) · 7 busy · 8 another guard is running ·
-9 a project file is not trusted ·
+9 a project file is not trusted · 10 a cluster failed ·
 124 wait: still running · 128+n signal n ·
 run, shell, wait: the command's own status (125 to 127: it was not started)"""
 

@@ -10,6 +10,7 @@ from taoprofiles.export.plan import Plan, Rendered
 from taoprofiles.launcher import command_line, installed, versions
 from taoprofiles.launcher.argv import container_words, parse_launcher_argv
 from taoprofiles.launcher.host import Host
+from taoprofiles.profiles.layouts import EXAMPLE_IMAGE
 from taoprofiles.profiles.rendering import Renderer
 from taoprofiles.profiles.store import Store
 from taoprofiles.storage.paths import Context
@@ -65,7 +66,10 @@ def plan_target(
     image = image or renderer.image(words) or find_image(context, command)
     if target not in ("slurm", "edf"):
         if image.endswith(".sqsh"):
-            raise CannotRenderError(f"'{image}' is a squashfs file, which only Slurm can start")
+            raise CannotRenderError(
+                f"'{image}' is a squashfs file, which only Slurm can start",
+                hint=f"name an image of a registry: --image {EXAMPLE_IMAGE}",
+            )
         image = image.removeprefix("docker://").replace("#", "/", 1)
     return plan.plan_container(
         renderer,

@@ -2,7 +2,7 @@
 
 One file for each run, ``jobs/ID.json`` in the bank's state folder: written before the launch, and brought up to date
 with the run's own record. The format is that of the bank's job_record.schema.json (tao-skill-bank, skills/core/
-tao-artifacts). Errors are ignored: a run must not fail because of what others keep about it.
+tao-artifacts). Errors are ignored: a run must not fail because of a record for other programs.
 """
 
 from __future__ import annotations
@@ -38,7 +38,11 @@ def folder(context: Context) -> str:
 
 
 def open_record(context: Context, hold: Hold, *, image: str | None, wanted: bool | None) -> None:
-    """Write the record of a run that is about to be launched, if the profile wants one; None: if there is a folder."""
+    """Write the record of a run that is about to be launched.
+
+    ``image`` is the run's, None for the launcher's. ``wanted`` is the profile's ``job_record``: with None, a record is
+    written only if the folder of the records exists.
+    """
     if wanted is False or (wanted is None and not os.path.isdir(folder(context))):
         return
     words = [re.sub(r"[^A-Za-z0-9._-]", "-", os.path.basename(word)) for word in container_words(hold.command)[:2]]
@@ -72,7 +76,7 @@ def update(context: Context, hold: Hold) -> None:
 
 
 def end(context: Context, hold: Hold) -> None:
-    """Record the end of a run. An unknown exit status is no end for the bank."""
+    """Record the end of a run. With an unknown exit status the record has no terminal state."""
     state = "UNKNOWN" if hold.status is None else "COMPLETE" if hold.status == 0 else "ERROR"
     state = "CANCELED" if hold.status in _CANCELLED else state
     _mark(context, hold.id, state, f"exit status {'unknown' if hold.status is None else hold.status}", ref=hold.id)

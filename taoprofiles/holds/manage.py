@@ -93,7 +93,10 @@ def mark_released(active: ActiveHolds, hold_id: str) -> Hold:
     if hold is None:
         raise NotFoundError(f"there is no hold '{hold_id}'", hint="'taoprof status' lists the holds")
     if hold.kind == AGENT:
-        raise UsageError(f"'{hold_id}' holds nothing: a container of NVIDIA's agent does not read the mapping file")
+        raise UsageError(
+            f"'{hold_id}' holds nothing: a container of NVIDIA's agent does not read the mapping file",
+            hint="'taoprof status' lists the holds",
+        )
     hold.released = True
     return hold
 

@@ -1,9 +1,9 @@
-"""What is done at the end of a run, whoever sees the end: notifications, and the hook ``on_end`` of its profile.
+"""Notifications and the hook ``on_end`` at the end of a run, whichever process records the end.
 
-``holds/ID.notify`` says what is wanted. When the run has ended, it gets the outcome and becomes
-``notifications/ID.json``, once, however often the end is recorded. A process of its own (``runs.sender``) then does it.
-It inherits a kernel lock on the file, notes in it what is done, and deletes it. A file that nobody has locked has lost
-its sender, and gets another one.
+``holds/ID.notify`` has the targets and the hook. When the run has ended, it gets the outcome and becomes
+``notifications/ID.json``, once, however often the end is recorded. A separate process (``runs.sender``) then
+sends it. It inherits a kernel lock on the file, notes in it what is done, and deletes it. For a file without a lock,
+whose sender was killed, another one is started.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def register(context: Context, hold_id: str, targets: list[str], on_end: str) ->
         files.make_folder(context.notifications)  # at the end the disk may be full
         atomic.replace(_wanted(context, hold_id), Notification(targets, on_end).to_bytes())
     else:
-        best_effort.unlink_quietly(_wanted(context, hold_id))  # of a run that was queued with other wishes
+        best_effort.unlink_quietly(_wanted(context, hold_id))  # of a run that was queued with other targets
 
 
 def publish(context: Context, run: Hold) -> int | None:
@@ -67,7 +67,7 @@ def publish(context: Context, run: Hold) -> int | None:
     wanted = _parse(files.try_read(path, _LIMIT)[0])
     if wanted is None:
         return None
-    if wanted.run is None:  # else somebody was killed here who knew the outcome
+    if wanted.run is None:  # else a process that knew the outcome was killed here
         wanted.run = run
         with suppress(TaoprofError):  # without it, as on a full disk, the sender looks into the journal of runs
             atomic.replace(path, wanted.to_bytes())
@@ -146,7 +146,7 @@ def read(context: Context, run_id: str, fd: int) -> Notification | None:
 
 
 def note(context: Context, run_id: str, text: str) -> None:
-    """Note what a sender has done or is about to do, for the one after it."""
+    """Note what a sender has done or is about to do, for the next one."""
     best_effort.append(_path(context, run_id), json.dumps(text).encode() + b"\n")
 
 

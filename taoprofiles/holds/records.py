@@ -94,7 +94,7 @@ class HoldRecords:
         hold.id = self._free_id()
         liveness_fd = LivenessLock(self._path(hold.id, ".claim")).acquire()
         try:
-            # First: whoever finds the record finds this too.
+            # First, so that no record exists without it.
             notifications.register(self._context, hold.id, list(targets), on_end)
             self.write(hold)
         except BaseException:

@@ -315,15 +315,15 @@ class _Builder:
         return "…" if _MARK in text else text
 
 
-def merge(ev_notes: list[str], containers: Sequence[Container]) -> Container:
-    """Return what a profile needs for all containers; what contradicts the first is named in ``ev_notes``."""
+def merge(notes: list[str], containers: Sequence[Container]) -> Container:
+    """Return what a profile needs for all containers; what contradicts the first is named in ``notes``."""
     first = containers[0]
     mounts: dict[str, Any] = {}
     envs: dict[str, Any] = {}
     options: dict[str, Any] = {}
     for container in containers:
         if container.gpus != first.gpus:
-            ev_notes.append(f"{container.location}: --gpus differs from that of {first.location}")
+            notes.append(f"{container.location}: --gpus differs from that of {first.location}")
         for kind, known, items in (
             ("the mount at", mounts, ((str(m["destination"]), m) for m in container.mapping["Mounts"])),
             ("the variable", envs, ((e["variable"], e) for e in container.mapping["Envs"])),
@@ -331,7 +331,7 @@ def merge(ev_notes: list[str], containers: Sequence[Container]) -> Container:
         ):
             for key, value in items:
                 if known.setdefault(key, value) != value:
-                    ev_notes.append(f"{container.location}: {kind} {key} differs from that of {first.location}")
+                    notes.append(f"{container.location}: {kind} {key} differs from that of {first.location}")
     whole = {"Mounts": list(mounts.values()), "Envs": list(envs.values()), "DockerOptions": options}
     read_only = frozenset.intersection(
         *(c.read_only | (mounts.keys() - {str(m["destination"]) for m in c.mapping["Mounts"]}) for c in containers)

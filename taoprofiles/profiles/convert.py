@@ -156,9 +156,10 @@ def ignored_keys(mapping: Mapping[str, Any]) -> list[str]:
 
 
 def to_share(profile: Profile) -> tuple[Profile, list[str], list[str]]:
-    """Return the profile with references to the environment instead of literal secrets, without what is its owner's.
+    """Return the profile with references to the environment instead of literal secrets, without the keys ACTIONS.
 
-    Also the names of these secrets, and the keys that were left out: whom to tell, and the owner's commands.
+    Also the names of these secrets, and the keys that were left out. ACTIONS are the notifications and hooks, which are
+    the owner's.
     """
     data = profile.model_dump(by_alias=True, exclude_defaults=True)
     hidden: list[str] = []

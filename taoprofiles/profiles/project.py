@@ -1,7 +1,8 @@
 """The profile in a project's repository, ``.taoprof.toml``: where it is, and whether it is trusted.
 
-It is data from a stranger. It is used only after ``taoprof trust`` has shown it and stored a copy among the user's own
-profiles (``trust``), with the hash of the file: any change of the file asks again.
+Whoever wrote the repository wrote this file, so it is not trusted. It is used only after ``taoprof trust`` has shown it
+and stored a copy among the user's own profiles (``trust``), with the hash of the file. After any change of the file it
+must be trusted again.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def default_profile(context: Context) -> str | None:
     if source is None or read(path).sha256 != source["sha256"]:
         raise UntrustedError(
             f"the project file {short} has changed since it was trusted as profile '{name}'",
-            hint=f"to see the changes, and decide: taoprof trust; to use what was trusted: name it, '{name}'",
+            hint=f"to see the changes, and decide: taoprof trust; to use the trusted copy, name the profile: {name}",
         )
     own = [summary.name for summary in store.summaries() if summary.extends == name]
     return own[0] if len(own) == 1 else name

@@ -1,4 +1,4 @@
-"""The copy of a project file that a user has trusted: what may be in it, its paths, and the way back to a file.
+"""The copy of a project file that a user has trusted: the keys that it may have, and its paths; writing such a file.
 
 The copy cannot leave the project's folder and the folders that were allowed: the renderer checks that at every use,
 since links may change.
@@ -30,7 +30,7 @@ ALLOWED = {
     *("schema", "description", "layout", "project_dir", "notebook_dir", "network"),
     *("image", "images", "gpus", "variables", "mounts", "container", "docker"),
 }
-"""Keys of a project's profile. A key that is added to the format is not allowed until somebody has thought about it."""
+"""Keys of a project's profile. A new key of the format is not allowed until it is added here."""
 
 _ALLOWED_VARIABLE = re.compile(
     r"(LOCAL|HOST|USER)_[A-Z0-9_]+|(DATA|SPECS|RESULTS|MODEL|EXPERIMENT|NOTEBOOK|DATA_DOWNLOAD)_DIR|NUM_GPUS"

@@ -26,16 +26,13 @@ from taoprofiles.runs.notify import choose_targets
 from taoprofiles.runs.run import Run, RunOptions, get_request, prepare
 from taoprofiles.storage.locks import Lock
 from taoprofiles.system import processes
-from taoprofiles.system.systemd import Manager, NoManagerError, lingers
+from taoprofiles.system.systemd import SCOPE_TIMEOUT, Manager, NoManagerError, lingers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from taoprofiles.holds.waiting import Request
     from taoprofiles.storage.paths import Context
-
-UNIT_TIMEOUT = 5.0
-"""Seconds that the user's systemd gets to make the unit."""
 
 
 class Start(NamedTuple):
@@ -221,7 +218,7 @@ def _enter_unit(context: Context, hold: Hold, say: Callable[[str], None]) -> str
     """
     unit = f"taoprof-run-{hold.id}.scope"
     try:
-        Manager(context.environ, UNIT_TIMEOUT).enter_scope(unit, f"taoprof run {hold.profile} ({hold.id})")
+        Manager(context.environ, SCOPE_TIMEOUT).enter_scope(unit, f"taoprof run {hold.profile} ({hold.id})")
     except NoManagerError:
         return None
     except TaoprofError as error:

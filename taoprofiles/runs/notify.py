@@ -1,4 +1,4 @@
-"""Who is told when a run ends, decided when it starts, and the hooks of its profile."""
+"""The targets of a run's notification, which are checked when it starts, and the hooks of a profile."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ _INSTALL = "pip install 'taoprofiles[notify]'; with pipx: pipx inject taoprofile
 def choose_targets(
     renderer: Renderer, requested: Sequence[str] | None, environ: Mapping[str, str]
 ) -> tuple[list[str], list[str]]:
-    """Return who is told at the end of a run, and warnings: ``requested``, or if that is None, the profile's targets.
+    """Return the targets of a run's notification, and warnings: ``requested``, or if that is None, the profile's.
 
-    Raises UsageError for a requested target that cannot be told; those of the profile are left out with a warning.
+    Raises UsageError for a requested target that cannot be used; those of the profile are left out with a warning.
     """
     targets, problems = renderer.targets(requested)
     if requested is not None and NONE in targets:
@@ -57,7 +57,7 @@ def choose_targets(
 
 
 def _find_problem(target: str) -> str:
-    """Return why nobody can be told by a target, "" if somebody can."""
+    """Return why a target cannot be used, "" if it can."""
     if target == DESKTOP:
         return ""
     if "://" not in target:
@@ -85,7 +85,10 @@ def get_outcome(run: Hold) -> str:
 
 
 def run_hook(key: str, command: str, run: Hold, environ: Mapping[str, str]) -> str:
-    """Run a hook with the facts about a run in its environment; return what went wrong, "" if nothing did."""
+    """Run a hook for at most HOOK_TIMEOUT seconds; return what went wrong, "" if nothing did.
+
+    ``key`` is "on_start" or "on_end". The variables that describe the run are in docs/reference/files.md.
+    """
     facts = {
         "TAOPROF_RUN_ID": run.id,
         "TAOPROF_NAME": run.profile or "",

@@ -251,7 +251,7 @@ class Run:
         try:
             sender.wait(notify.TIME_LIMIT)
         except (KeyboardInterrupt, subprocess.TimeoutExpired):
-            self._say("the message about the end, or 'on_end', is still running in the background")
+            self._say("the notification or 'on_end' is still running in the background")
 
     def _end_hold(self, status: int, running: list[ContainerTask]) -> bool:
         """End the hold, unless work is still running; return whether it has ended."""

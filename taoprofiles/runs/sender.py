@@ -1,9 +1,9 @@
 """``python -m taoprofiles.runs.sender ID FD``: send the notification of a run that has ended, and run its ``on_end``.
 
-A process of its own, started by whoever has seen the end: the run's own process, the guard, or another command. Nobody
-waits longer for it than they want to. It has the lock on the notification's file, and notes there what is done, so that
-another sender goes on after it if it is killed. A target is noted when it has been told: killed in between, it is told
-twice. The hook is noted before it runs: it runs once at most.
+A process of its own, started by the process that records the end: the run's own, the guard, or another command. None of
+them has to wait for it. It has the lock on the notification's file, and notes there what is done, so that another
+sender can continue if it is killed. A target is noted after its message was sent, so a sender that is killed in between
+causes a second message. The hook is noted before it runs, so it runs at most once.
 """
 
 from __future__ import annotations
@@ -31,13 +31,10 @@ from taoprofiles.storage.locks import Lock
 from taoprofiles.storage.messages import add_message
 from taoprofiles.storage.paths import Context
 from taoprofiles.system import desktop
-from taoprofiles.system.systemd import Manager
+from taoprofiles.system.systemd import SCOPE_TIMEOUT, Manager
 
 ATTEMPTS = 3
 """Senders that may be killed before nothing more is sent."""
-
-UNIT_TIMEOUT = 5.0
-"""Seconds that the user's systemd gets to make the unit of a sender."""
 
 _METRICS = 6
 
@@ -62,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not is_attended:
         with suppress(TaoprofError):  # or systemd would end it with the guard, in whose unit it was started
             description = f"taoprof: the end of run {run_id}"
-            Manager(context.environ, UNIT_TIMEOUT).enter_scope(f"taoprof-end-{run_id}.scope", description)
+            Manager(context.environ, SCOPE_TIMEOUT).enter_scope(f"taoprof-end-{run_id}.scope", description)
     ended = HoldRecords(context).ended_runs(run_id)
     run = notification.run or next((run for run in ended if run.id == run_id), None)
     problems = ["it has no record of its end"] if run is None else _deliver(context, notification, run)

@@ -15,7 +15,11 @@ SUBMIT_TIMEOUT = 60.0
 """Seconds that a client gets to submit a job."""
 
 _UNDECIDED = ("timed out", "timeout", "deadline exceeded", "connection reset", "unexpected eof", "broken pipe")
-"""In the messages of a client that does not know either whether the cluster did what it was asked to do."""
+"""Parts of a client's messages after which it is unknown whether the cluster did what it was asked to do."""
+
+
+_PROBES = {"kubectl": "kubectl cluster-info"}
+"""Commands that show whether a cluster can be reached; ``sinfo`` for all of Slurm's."""
 
 
 class Job(NamedTuple):
@@ -54,7 +58,7 @@ def run_client(
     if done.problem:
         error = ClusterError(f"'{command[0]}', the cluster's own command, failed: {done.problem}")
         error.is_missing, error.is_undecided = done.is_missing, not done.is_missing
-        error.hint = f"to see whether this machine can use the cluster: {command[0]} --version"
+        error.hint = f"to see whether this machine can use the cluster: {_PROBES.get(command[0], 'sinfo')}"
         raise error
     if done.status != 0:
         lines = [line.strip() for line in done.err.splitlines() if line.strip()]

@@ -22,6 +22,9 @@ LOG_FILE = "~/.taoprofd.log"
 TIMEOUT = 100.0
 """Seconds that systemctl may take: it waits until a service is ready, and one that stops has 90 s for it."""
 
+SCOPE_TIMEOUT = 5.0
+"""Seconds that the user's systemd gets to create a scope (``Manager.enter_scope``)."""
+
 
 class NoManagerError(TaoprofError):
     """There is no systemd user manager."""

@@ -119,8 +119,11 @@ def test_docker(case: Case) -> None:
     rest = iter(argv[1:at])
     for word in rest:
         options.setdefault(word, []).append("" if word in flags else next(rest))
-    mounts = [dict(field.split("=", 1) for field in next(csv.reader([item]))) for item in options.get("--mount", [])]
-    assert mounts == [{"type": "bind", "source": m.source, "target": m.destination} for m in plan.mounts]
+    mounts = [next(csv.reader([item])) for item in options.get("--mount", [])]
+    assert mounts == [
+        ["type=bind", f"source={m.source}", f"target={m.destination}", *(["readonly"] if m.read_only else [])]
+        for m in plan.mounts
+    ]
     assert options.get("--env", []) == [n if v is None else f"{n}={v}" for n, v in plan.env.items()]
     assert options.get("--user", [None]) == [plan.user]
     assert options.get("--shm-size", [None]) == [plan.shm_size and str(plan.shm_size)]

@@ -93,10 +93,9 @@ def _import(context: Context, args: argparse.Namespace) -> Result:
         return _import_folder(context, args, user_values)
     where = context.short(context.mapping_file) if args.file is None else args.file
     content = b"" if args.file is None else _content(context, args.file)
-    first = content.split(b"\n", 1)[0] if content.startswith(b"#!") else b""
     name = check_name(_stem(args.file) if args.name is None else args.name)
     is_code = where.endswith(_CODE) and (not where.endswith(_COMPOSE) or re.search(rb"^services:", content, re.M))
-    if is_code or build.is_notebook(content) or re.search(rb"python|sh\b", first):
+    if is_code or build.is_notebook(content) or re.search(rb"python|sh\b", _interpreter(content)):
         return _import_code(context, args, name, content, user_values)
     if user_values:
         raise UsageError(
@@ -454,12 +453,17 @@ def _may_be_code(name: str) -> bool:
     return name in COMPOSE_FILES or (name.endswith(_CODE) and not name.endswith(_COMPOSE))
 
 
+def _interpreter(content: bytes) -> bytes:
+    """Return the first line of a script if it names the interpreter, else b""."""
+    return content.split(b"\n", 1)[0] if content.startswith(b"#!") else b""
+
+
 def _kind(path: str, content: bytes) -> str:
     """Return the kind of a file's code, for ``build.Source``."""
     if path.endswith(_COMPOSE):
         return "compose"
-    first = content.split(b"\n", 1)[0] if content.startswith(b"#!") else b""
-    is_shell = path.endswith(_SHELL_SCRIPTS) or (re.search(rb"sh\b", first) and b"python" not in first)
+    line = _interpreter(content)
+    is_shell = path.endswith(_SHELL_SCRIPTS) or (re.search(rb"sh\b", line) and b"python" not in line)
     return "shell" if is_shell else "python"
 
 

@@ -98,7 +98,7 @@ def _require_folders(context: Context, profile: Profile, name: str, args: argpar
             options = " ".join(f"--allow {shlex.quote(context.short(folder))}" for folder in outside)
             file = f" {shlex.quote(args.file)}" if args.file else ""
             raise UsageError(
-                "the project wants folders outside of it",
+                "the project file mounts folders outside of the project",
                 problems=list(outside.values()),
                 hint=f"if you want to mount them: taoprof trust{file} {options}",
             ) from None

@@ -83,7 +83,7 @@ def _ask(context: Context, parts: list[_Part], state: list[_Part], args: argpars
     if args.yes:
         return bool(args.state and state)
     if not prompts.can_ask():
-        raise UsageError("nobody can be asked what to remove", hint="taoprof uninstall --yes; to see what: --dry-run")
+        raise UsageError("there is no terminal to ask on", hint="taoprof uninstall --yes; to see what: --dry-run")
     asked = [*parts, *(state if args.state else [])]
     if asked:
         _show("to be removed:", context, asked)
