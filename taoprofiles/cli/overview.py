@@ -42,7 +42,7 @@ def overview(context: Context) -> Result:
 
 
 def _next_commands(context: Context, report: StatusReport, names: list[str]) -> list[tuple[str, str]]:
-    """Return the commands that go on from here, each with what it does; the most sensible one is the first."""
+    """Return commands for the next step, each with what it does; the most likely one is the first."""
     current = current_cache.own_profile(context) or report.now.name
     commands = _project_commands(context, current)
     if any(hold.kind == "run" for hold in report.active.holds):

@@ -43,7 +43,9 @@ STDIN = "standard input"
 
 
 class Source:
-    """A notebook or Python script that is read once and can be evaluated with different values. Nothing of it is run.
+    """A notebook, script or Compose file that is read once and can be evaluated with different values.
+
+    Nothing of it is run.
 
     ``path`` is None for input from a pipe, which counts as a file in the current folder; ``kind`` is that of the code:
     python (also of a notebook), shell or compose. Raises InvalidStateError.

@@ -168,9 +168,7 @@ class State:
             version = len(self.history[name]) - 1
             value = self.history[name][version].value
             return value if isinstance(value, Unknown) else TracedStr([Segment(value, "variable", name, version)])
-        if (
-            name == "HOME"
-        ):  # also after code that is not followed: hardly any sets it, and nearly all mounts files need it
+        if name == "HOME":  # also after code that is not followed: it hardly ever sets HOME, which most files need
             return self.home
         if self._environment is not None:
             return self._environment

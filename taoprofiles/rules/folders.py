@@ -49,9 +49,9 @@ def check(
     named = paths.results_folders(command or ["train"], variables)
     if not named and not command:
         named = [destination for destination in mounted.values() if os.path.basename(destination) in _RESULTS]
-    found = [(path, filesystem.nearest_existing(path)) for path in dict.fromkeys(paths.host_paths(named, mounted))]
+    existing = [(path, filesystem.nearest_existing(path)) for path in dict.fromkeys(paths.host_paths(named, mounted))]
     # Not those in a source that does not exist, which is reported.
-    results = [(path, info) for path, info in found if any(is_inside(info.path, source) for source in mounted)]
+    results = [(path, info) for path, info in existing if any(is_inside(info.path, source) for source in mounted)]
     yield from container.check_results(results, ids)
     for _, folder in results:
         if ids is not None and ids[0] != 0 and folder.may(*ids, 3):

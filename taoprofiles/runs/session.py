@@ -245,7 +245,7 @@ class Session(Run):
         return f"'{command}' ended with {status} ({name})"
 
     def _command(self, container: ContainerTask) -> list[str]:
-        return mask_command(container.command, [self.variables[name] for name in self.secrets[0]])
+        return mask_command(container.command, self._secret_values)
 
     def _update_record(self, ended: Hold | None = None) -> None:
         """Write which tasks are running now to the record, and ``ended`` to the journal of runs."""

@@ -41,7 +41,7 @@ TIMEOUT = 2.0
 """Seconds that a question may take before the engine counts as one that does not answer."""
 
 SSH_TIMEOUT = 10.0
-"""The same for an engine behind ssh: each question is a login of its own, which takes up to a second or two."""
+"""The same for an engine behind ssh, where each question is a separate login of up to two seconds."""
 
 _LIMIT = 64 << 20
 
@@ -155,7 +155,7 @@ class Engine:
         if address not in (None, self.endpoint.address):
             self.endpoint = find_endpoint({**environ, "DOCKER_HOST": address or DEFAULT})
         self.address = self.endpoint.address
-        self._timeout, self._end = max(timeout, self.endpoint.timeout if timeout == TIMEOUT else timeout), end
+        self._timeout, self._end = self.endpoint.timeout if timeout == TIMEOUT else timeout, end
 
     def containers(self) -> list[dict[str, Any]]:
         """Return the containers that have not ended (running, paused, restarting); see ``parse_container_list``."""

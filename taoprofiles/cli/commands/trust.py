@@ -87,10 +87,10 @@ def _require_folders(context: Context, profile: Profile, name: str, args: argpar
         _renderer(context, profile, name).mapping()
     except InvalidProfileError as error:
         # A folder's name may itself contain a quotation mark.
-        found = (
+        matches = (
             (re.search(r"source: '(.*)' is outside of the project", line, re.DOTALL), line) for line in error.problems
         )
-        outside = {match[1]: line for match, line in found if match}
+        outside = {match[1]: line for match, line in matches if match}
         others = [line for line in error.problems if line not in outside.values()]
         if others and not unset_variables(others):
             raise
