@@ -22,11 +22,11 @@ from taoprofiles.system.filesystem import answers, no_answer, real_paths
 
 _IMAGE = re.compile(r"[A-Za-z0-9\[/.~][^\s\x00-\x1f\x7f]*\Z")
 """What cannot be taken for an option or for two words; everything else is judged by the engine."""
-_OF_PROGRAMS = re.compile(
+OF_PROGRAMS = re.compile(
     r"(LD|DYLD|SBATCH|SLURM|TAOPROF)_.*|DOCKER_(HOST|CONTEXT|CONFIG|CERT_PATH)|PYTHON(PATH|HOME|STARTUP)|PERL5(LIB|OPT)|"
     r"PATH|HOME|ENV|BASH_ENV|SHELL|SHELLOPTS|BASHOPTS|IFS|PS4|GCONV_PATH|GLIBC_TUNABLES|SSH_ASKPASS|KUBECONFIG"
 )
-"""Variables that act on docker, sbatch or a shell, in whose environment a secret gets into the container."""
+"""Variables that act on the programs of a run, such as docker or sbatch, whose environment has the secrets."""
 _PORT = re.compile(r"([0-9]{1,5})(?:/(tcp|udp|sctp))?\Z")
 
 
@@ -237,7 +237,7 @@ def refuse(what: str, problems: Sequence[str]) -> None:
 def refuse_names(what: str, names: Sequence[str]) -> None:
     """Raise CannotRenderError for secrets of the container whose names act on the programs that start it."""
     why = "it is a secret, or refers to one, and in the environment of docker or sbatch it would act on that program"
-    refuse(f"profile '{what}'", [f"container.env.{name}: {why}" for name in names if _OF_PROGRAMS.fullmatch(name)])
+    refuse(f"profile '{what}'", [f"container.env.{name}: {why}" for name in names if OF_PROGRAMS.fullmatch(name)])
 
 
 def _text_problems(mounts: Sequence[PlanMount], user: str | None, secrets: _Secrets) -> Iterator[str]:

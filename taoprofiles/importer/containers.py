@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 COMPOSE_FILES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
 _COMPOSE_LIMIT = 1 << 20
 
+_NESTING = 20
+"""Command substitutions inside of each other that are read."""
+
 _STARTS = re.compile(rf"\b(?:{'|'.join(ENGINES)})(?:-compose)?\s")
 _SCRIPT = r"(?:\"?(?:\$0|\$\{?BASH_SOURCE(?:\[0\])?\}?)\"?)"
 _DIRNAME = rf"\$\(\s*dirname\s+(?:--\s+)?\"?(?:{_SCRIPT}|\$\(\s*(?:readlink -f|realpath)\s+{_SCRIPT}\s*\))\"?\s*\)"
@@ -102,7 +105,9 @@ def scan(ev: Evaluator, script: str, *, has_python: bool = False, sets_variables
 def _substituted(script: str) -> str:
     """Return a script without command substitutions, arrays and ``<placeholders>``: the words that they stand for."""
     before = ""
-    while before != script:  # one inside of another
+    for _ in range(_NESTING):  # one inside of another
+        if before == script:
+            break
         before = script
         for pattern, name in _SUBSTITUTIONS:
             script = pattern.sub(name, script)
@@ -132,6 +137,7 @@ def read_compose(ev: Evaluator, text: str, folder: str) -> None:
 
     try:
         document = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - a safe one
+        _require_bounded(document)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         ev.state.note(f"not a Compose file: {str(error).splitlines()[0]}")
         return
@@ -140,6 +146,18 @@ def read_compose(ev: Evaluator, text: str, folder: str) -> None:
     for service in services.values() if isinstance(services, dict) else ():
         if isinstance(service, dict):
             words.start([word.replace("$$", f"{_MARK}{_MARK}") for word in _compose_words(service)])
+
+
+def _require_bounded(document: object) -> None:
+    """Raise ValueError for a document that its aliases make too large, or that contains itself."""
+    left, size = [document], 0
+    while left:
+        value = left.pop()
+        items = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else None
+        size += 1 + (len(str(value)) if items is None else len(items))
+        if size > _COMPOSE_LIMIT:
+            raise ValueError("its aliases make it too large")
+        left += items or []
 
 
 class _Words:

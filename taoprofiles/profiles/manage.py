@@ -126,8 +126,13 @@ def save(context: Context, name: str, *, replace: bool) -> list[str]:
 
 
 def copy(context: Context, name: str, to: str) -> None:
-    """Create ``to`` as a copy of ``name``, comments included; its paths stay those of the same network."""
-    write(context, "copy", to, _text_with_network(Store(context), name), replace=False)
+    """Create ``to`` as a copy of ``name``, comments included; its paths stay those of the same network.
+
+    Raises UsageError for the copy of a project file: with two of them, 'trust --revoke' would leave one.
+    """
+    store = Store(context)
+    require_own(name, store.template(name))
+    write(context, "copy", to, _text_with_network(store, name), replace=False)
 
 
 def extend(context: Context, name: str, to: str) -> None:
@@ -287,10 +292,14 @@ def _text_with_network(store: Store, name: str) -> bytes:
 
 
 def without_keys(text: bytes, keys: Sequence[str]) -> bytes:
-    """Return a profile's text without some keys at its top."""
+    """Return a profile's text without some keys, such as ``notify`` or ``variables.PATH``."""
     document = tomlkit.parse(text.decode())
     for key in keys:
-        del document[key]
+        *tables, last = key.split(".")
+        table: Any = document
+        for step in tables:
+            table = table[step]
+        del table[last]
     return tomlkit.dumps(document).encode()
 
 

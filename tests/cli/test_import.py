@@ -454,3 +454,16 @@ def test_variables_left_out_for_one_reason_are_one_line(home: Home) -> None:
 def test_a_script_that_fails_is_called_a_script(home: Home) -> None:
     (home.root / "mount.py").write_text("nope\nopen('.tao_mounts.json', 'w')\n")
     assert "line 1: the script ends here" in home.run("import", "mount.py").stderr
+
+
+def test_variables_that_act_on_programs_are_taken_only_with_consent(home: Home) -> None:
+    text = (
+        'schema = 1\nlayout = "custom"\nmounts = []\n\n[variables]\nPATH = "/evil"\nLD_PRELOAD = "/e.so"\nKEY = "x"\n'
+    )
+    (home.root / "theirs.toml").write_text(text)
+    done = home.run("import", "theirs.toml", "--name", "c", check=True)
+    assert "left out: variables.PATH, variables.LD_PRELOAD" in done.stderr
+    kept = (home.profiles / "c.toml").read_text()
+    assert ("evil" in kept, "e.so" in kept, 'KEY = "x"' in kept) == (False, False, True)
+    home.run("import", "theirs.toml", "--name", "d", "--yes", check=True)
+    assert (home.profiles / "d.toml").read_text() == text

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import tomllib
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -124,6 +125,19 @@ def test_an_image_that_is_not_known_and_a_placeholder_are_named(home: Home) -> N
     assert "/data: a placeholder, '<path-to-data>' (line 1)" in done.err
     done = call(home, "import", str(home.root / "t.sh"), "--set", f"/data={home.root}/data")
     assert "--ipc is not imported; a profile has docker.shm_size" in done.err
+
+
+def test_a_file_that_grows_when_it_is_read_is_refused_at_once(home: Home) -> None:
+    lists = "".join(
+        f" {b}: &{b} {{image: x, environment: [{','.join([f'*{a}'] * 10)}]}}\n" for a, b in pairwise("abcdefghij")
+    )
+    loop = "services:\n a: &a {environment: [*a]}\n"
+    for text in (f"services:\n a: &a {{image: {IMAGE}}}\n{lists}", loop):
+        (home.root / "compose.yaml").write_text(text)
+        assert "its aliases make it too large" in call(home, "import", "compose.yaml", "--name", "p", cwd=home.root).err
+    deep = f"docker run {IMAGE} {'$(' * 20_000}{')' * 20_000}\n"
+    (home.root / "deep.sh").write_text(deep)
+    assert call(home, "import", "deep.sh", "--name", "p", cwd=home.root).status == 0
 
 
 def test_a_compose_file_and_a_script_that_starts_it(home: Home) -> None:

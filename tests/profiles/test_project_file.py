@@ -229,6 +229,7 @@ def test_own_values_are_in_a_profile_that_extends_it(home: Home, project: Path) 
 def test_revoked_it_is_untrusted_again(home: Home, project: Path) -> None:
     put(project)
     call(home, "trust", "--yes")
+    assert call(home, "new", "second", "--from", "kitti").status == 2, "it would stay trusted"
     assert call(home, "trust", "--revoke").status == 0
     assert call(home, "use").status == UNTRUSTED
     assert call(home, "show", "kitti").status == 4

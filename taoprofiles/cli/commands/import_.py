@@ -16,6 +16,7 @@ from taoprofiles.cli.arguments import split_setting
 from taoprofiles.cli.output import Result, after_change, missing_folders, print_stderr, profile_lines, table
 from taoprofiles.cli.prompts import ask_value, can_ask, confirm
 from taoprofiles.errors import InvalidProfileError, InvalidStateError, TaoprofError, UsageError, reason_of
+from taoprofiles.export.plan import OF_PROGRAMS
 from taoprofiles.importer import build
 from taoprofiles.importer.cells import NOTEBOOK_LIMIT
 from taoprofiles.importer.containers import COMPOSE_FILES
@@ -132,6 +133,10 @@ def _import_document(context: Context, args: argparse.Namespace, name: str, cont
         content = manage.without_keys(content, ["project"])
     own = tomllib.loads(content.decode())
     actions = {key: own[key] for key in ACTIONS if own.get(key)}
+    # They would act on the programs of a run, as LD_PRELOAD does.
+    actions |= {
+        f"variables.{key}": value for key, value in own.get("variables", {}).items() if OF_PROGRAMS.fullmatch(key)
+    }
     if actions and not args.yes and not _agrees(args, actions):
         content = manage.without_keys(content, list(actions))
         messages.append(f"left out: {', '.join(actions)}; to keep them after you have read the file: --yes")
@@ -143,7 +148,7 @@ def _agrees(args: argparse.Namespace, actions: dict[str, str | list[str]]) -> bo
     """Ask whether to keep what would run programs or send messages. Without a terminal the answer is no."""
     if args.json or args.file == "-" or not can_ask():
         return False
-    print_stderr(f"'{args.file}' does this at the start and end of each run:")
+    print_stderr(f"'{args.file}' does this with each run:")
     for key, value in actions.items():
         for text in [value] if isinstance(value, str) else value:
             for line in text.splitlines():
