@@ -74,7 +74,11 @@ def default_profile(context: Context) -> str | None:
     short, store = context.short(path), Store(context)
     name = trusted(context).get(os.path.realpath(path))
     if name is None:
-        if os.lstat(path).st_uid != context.uid:
+        try:
+            owner = os.lstat(path).st_uid
+        except OSError:  # it was deleted just now
+            return None
+        if owner != context.uid:
             return None
         raise UntrustedError(
             f"the project file {short} is not trusted", hint="to see what it sets, and decide: taoprof trust"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from taoprofiles.errors import TaoprofError
@@ -66,3 +67,14 @@ def run_client(
         error.is_undecided = any(words in done.err.lower() for words in _UNDECIDED)
         raise error
     return done
+
+
+@contextmanager
+def reading_answer(client: str) -> Iterator[None]:
+    """Raise ClusterError for an answer of ``client`` that has another form; whether it did something is not known."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError) as problem:
+        error = ClusterError(f"the answer of '{client}' cannot be read: {problem!r}")
+        error.is_undecided = True
+        raise error from None

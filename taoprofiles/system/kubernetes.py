@@ -9,7 +9,7 @@ from typing import Any
 
 from taoprofiles.masking import shorten
 from taoprofiles.storage.paths import to_bytes
-from taoprofiles.system.clusters import SUBMIT_TIMEOUT, TIMEOUT, ClusterError, Job, run_client
+from taoprofiles.system.clusters import SUBMIT_TIMEOUT, TIMEOUT, ClusterError, Job, reading_answer, run_client
 from taoprofiles.system.engine import RUN_LABEL
 
 _LINES = 10_000
@@ -50,11 +50,11 @@ class Kubernetes:
         instead of applied: 'apply' would store the values a second time, in an annotation. Raises ClusterError.
         """
         apply = [*self._command, "apply", "--filename=-", "--output=json"]
-        metadata = json.loads(run_client(apply, self._environ, SUBMIT_TIMEOUT, stdin=to_bytes(manifest)).out)[
-            "metadata"
-        ]
-        if secrets:
+        answer = run_client(apply, self._environ, SUBMIT_TIMEOUT, stdin=to_bytes(manifest))
+        with reading_answer("kubectl"):
+            metadata = json.loads(answer.out)["metadata"]
             owner = {"apiVersion": "batch/v1", "kind": "Job", "name": metadata["name"], "uid": metadata["uid"]}
+        if secrets:
             document = {
                 "apiVersion": "v1",
                 "kind": "Secret",
@@ -74,10 +74,11 @@ class Kubernetes:
         runs = ",".join(name.rpartition("-")[2] for name in names)  # the run's id, which is the label too
         selector = f"--selector={RUN_LABEL} in ({runs})"
         answer = run_client([*self._command, "get", "jobs,pods", selector, "--output=json"], self._environ, TIMEOUT)
-        items = json.loads(answer.out)["items"]
-        pods = {item["metadata"]["labels"].get("job-name"): item for item in items if item["kind"] == "Pod"}
-        jobs = {item["metadata"]["name"]: item for item in items if item["kind"] == "Job"}
-        return {name: _job(name, jobs[name], pods.get(name)) for name in names if name in jobs}
+        with reading_answer("kubectl"):
+            items = json.loads(answer.out)["items"]
+            pods = {item["metadata"]["labels"].get("job-name"): item for item in items if item["kind"] == "Pod"}
+            jobs = {item["metadata"]["name"]: item for item in items if item["kind"] == "Job"}
+            return {name: _job(name, jobs[name], pods.get(name)) for name in names if name in jobs}
 
     def cancel(self, name: str) -> Job:
         """Delete a Job with its pod, and wait until they are gone. Raises ClusterError."""

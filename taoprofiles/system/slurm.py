@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 
 from taoprofiles.storage.paths import to_bytes
-from taoprofiles.system.clusters import SUBMIT_TIMEOUT, TIMEOUT, ClusterError, Job, run_client
+from taoprofiles.system.clusters import SUBMIT_TIMEOUT, TIMEOUT, ClusterError, Job, reading_answer, run_client
 
 _PENDING = frozenset("PENDING CONFIGURING REQUEUED REQUEUE_FED REQUEUE_HOLD RESV_DEL_HOLD SPECIAL_EXIT".split())
 _OVER = frozenset(
@@ -44,7 +44,8 @@ class Slurm:
         command = ["squeue", "--noheader", "--me", "--states=all", f"--name={','.join(names)}", f"--format={fields}"]
         jobs = {}
         for line in run_client(command, self._environ, TIMEOUT).out.splitlines():
-            name, number, state, nodes, reason = line.split(_SEPARATOR, 4)
+            with reading_answer("squeue"):
+                name, number, state, nodes, reason = line.split(_SEPARATOR, 4)
             text = f"{state} ({reason})" if state in _PENDING and reason not in ("", "None") else state
             status = self._exit_status(number, state) if state in _OVER else None
             jobs[name] = Job(number, _phase(state), text, status, nodes)
@@ -70,7 +71,8 @@ class Slurm:
             raise
         if not lines:
             return None
-        number, state, code, nodes = lines[-1].split(_SEPARATOR, 3)
+        with reading_answer("sacct"):
+            number, state, code, nodes = lines[-1].split(_SEPARATOR, 3)
         word = state.partition(" ")[0]  # "CANCELLED by 1000"
         return Job(number, _phase(word), state, _to_status(word, code) if word in _OVER else None, nodes)
 

@@ -192,3 +192,19 @@ def test_without_a_cluster_or_kubectl(kubectl_home: Home, tmp_path: Path) -> Non
     assert done.status == 10
     assert "'kubectl', the cluster's own command, failed: it cannot be started" in done.err
     assert home.holds() == []
+
+
+@pytest.mark.parametrize("answer", ["nothing of JSON", "{}", "[]"])
+def test_an_answer_of_another_form_may_be_of_a_job_that_was_submitted(
+    kubectl_home: Home, tmp_path: Path, answer: str
+) -> None:
+    home, kubectl = kubectl_home, tmp_path / "bin/kubectl"
+    kubectl.parent.mkdir()
+    context = '{"contexts": [{"name": "c", "context": {}}]}'
+    kubectl.write_text(f"#!/bin/sh\ncase $* in *config*) echo '{context}' ;; *) echo '{answer}' ;; esac\n")
+    kubectl.chmod(0o755)
+    home.environ["PATH"] = str(kubectl.parent)
+    done = call(home, "run", "visual_changenet", "--on", "kubernetes", "--image", IMAGE, "--", "true")
+    assert (done.status, "the answer of 'kubectl' cannot be read" in done.err) == (10, True), done
+    done = call(home, "status")
+    assert (done.status, "the answer of 'kubectl' cannot be read" in done.err) == (0, True), done

@@ -237,6 +237,10 @@ def test_a_run_goes_on_while_slurm_cannot_be_asked(
     assert run["id"] in done.out
     assert "Unable to contact slurm controller" in done.err
     assert call(home, "wait", run["id"]).status == 10, "one that never answered"
+    program(tmp_path, "squeue", "echo an answer of another version")
+    done = call(home, "status")
+    assert run["id"] in done.out
+    assert "the answer of 'squeue' cannot be read" in done.err
     # It answers once, is silent twice, and then knows the end.
     monkeypatch.setattr(lookup, "CLUSTER_INTERVALS", (0.0, 0.0))
     name = f"taoprof-dino-p-{run['id']}"
