@@ -72,17 +72,17 @@ def play(sandbox: Sandbox, web: WebReceiver, guard: GuardProcess, chance: random
         details=lambda: f"{list(sandbox.records.iterdir())} {sandbox.holds()}",
     )
     # Without a guard it is the commands that look here.
-    until(lambda: sandbox.holds() == [] and not list((sandbox.state / "notifications").glob("*")), "the end is told")
+    until(lambda: sandbox.holds() == [] and not list((sandbox.state / "notifications").glob("*")), "the end is titles")
     fresh = [run for run in sandbox.json("history", "--all")["data"]["runs"] if run["id"] not in before]
     assert len(fresh) <= 1, fresh
     if not fresh:
         assert victim == "starter" and out == "", (victim, out)
         return "starter killed: no run"
     (run,) = fresh
-    told = [message["title"] for message in web.about(run["id"])]
+    titles = [message["title"] for message in web.about(run["id"])]
     wanted = "exit status unknown" if run["status"] is None else f"exit status {run['status']}"
-    assert told in ([], ["b finished"]) or all(wanted in title for title in told), (run["status"], told)
-    assert len(told) == 1 or (victim == "sender" and len(told) == 2), (victim, told)
+    assert titles in ([], ["b finished"]) or all(wanted in title for title in titles), (run["status"], titles)
+    assert len(titles) == 1 or (victim == "sender" and len(titles) == 2), (victim, titles)
     assert out in ("", f"{run['id']}\n")
     assert run["ended"] is not None
     log = sandbox.state / f"logs/{run['id']}.log"
@@ -94,7 +94,7 @@ def play(sandbox: Sandbox, web: WebReceiver, guard: GuardProcess, chance: random
     if victim in ("follower", "guard", "sender"):
         assert run["status"] == 7, run
     lines_seen = "all lines" if len(lines) == LINES else "some lines" if lines else "no line"
-    return f"{victim} killed: status {run['status']}, {lines_seen}, told {len(told)} times"
+    return f"{victim} killed: status {run['status']}, {lines_seen}, titles {len(titles)} times"
 
 
 def known(sandbox: Sandbox) -> set[str]:

@@ -158,9 +158,9 @@ def test_a_run_keeps_a_record_where_the_bank_has_a_folder(home: Home) -> None:
     folder = home.root / ".tao/jobs"
     folder.mkdir(parents=True)
     # The task sees its own record: it was written before the launch.
-    seen = home.run("run", "a", "--", "sh", "-c", f"cat {folder}/*.json; exit 3")
-    assert seen.returncode == 3
-    before = json.loads(seen.stdout)
+    done = home.run("run", "a", "--", "sh", "-c", f"cat {folder}/*.json; exit 3")
+    assert done.returncode == 3
+    before = json.loads(done.stdout)
     assert [item["state"] for item in before["transitions"]] == ["PENDING"]
     (record,) = records(folder)
     assert (record["id"], record["terminal_state"], record["backend_ref"]) == (before["id"], "ERROR", record["id"][-5:])

@@ -134,14 +134,14 @@ OVERFLOW = "() => document.documentElement.scrollWidth - document.documentElemen
 SHOWN = """() => [...document.querySelectorAll('article img')].filter(image => image.offsetParent !== null).map(
     image => ({source: image.src, width: image.naturalWidth, right: image.getBoundingClientRect().right}))"""
 CONTRAST = """() => {
-    const light = text => {
-        const [r, g, b] = text.match(/[\\d.]+/g).slice(0, 3).map(value => value / 255)
+    const light = colour => {
+        const [r, g, b] = colour.match(/[\\d.]+/g).slice(0, 3).map(value => value / 255)
             .map(value => value <= 0.03928 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4);
         return 0.2126 * r + 0.7152 * g + 0.0722 * b;
     };
-    const one = light(getComputedStyle(document.querySelector('article p')).color);
-    const two = light(getComputedStyle(document.body).backgroundColor);
-    return (Math.max(one, two) + 0.05) / (Math.min(one, two) + 0.05);
+    const text = light(getComputedStyle(document.querySelector('article p')).color);
+    const background = light(getComputedStyle(document.body).backgroundColor);
+    return (Math.max(text, background) + 0.05) / (Math.min(text, background) + 0.05);
 }"""
 
 
