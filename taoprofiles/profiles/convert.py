@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles.errors import InvalidProfileError, InvalidStateError, UsageError
@@ -13,6 +14,7 @@ from taoprofiles.masking import is_secret
 from taoprofiles.mounts.mapping import parse as parse_mapping
 from taoprofiles.profiles.model import ACTIONS, Profile, from_data
 from taoprofiles.profiles.rendering import escape_dollars
+from taoprofiles.storage.files import to_taoprof_error
 from taoprofiles.system.filesystem import answers, no_answer, real_path
 
 if TYPE_CHECKING:
@@ -173,6 +175,14 @@ def to_share(profile: Profile) -> tuple[Profile, list[str], list[str]]:
     return Profile.model_validate({"schema": 1, **data}), hidden, left_out
 
 
+def _is_folder(path: str) -> bool:
+    """Check whether a path is a folder. Raises TaoprofError if the system refuses to say."""
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except OSError as error:
+        raise to_taoprof_error(path, "read", error) from None
+
+
 def path_expression(context: Context, path: str) -> str:
     """Return a folder as a profile stores it: absolute, with ``~`` for the home.
 
@@ -182,7 +192,7 @@ def path_expression(context: Context, path: str) -> str:
         raise UsageError(f"'{path}' cannot be a project folder", hint="such as ~/tao/kitti")
     absolute, problem = resolve_path(context, path)
     existing = "" if problem else existing_part(absolute)
-    if problem or not os.path.isdir(existing):
+    if problem or not _is_folder(existing):
         raise UsageError(problem or f"'{existing}' is not a folder", hint="such as ~/tao/kitti")
     return escape_dollars(context.short(absolute))
 

@@ -93,7 +93,7 @@ class Monitor(threading.Thread):
         if key in self._handled:
             return
         self._handled.append(key)
-        container = self._own_container(container_id, action)
+        container = self._own_container(container_id, action, has_label=event["Run"] == self._hold_id)
         if container is None:
             return
         was_over = container.is_over
@@ -105,7 +105,7 @@ class Monitor(threading.Thread):
         if container.is_over and not was_over:
             self._run.container_ended(container)
 
-    def _own_container(self, container_id: str, action: str) -> ContainerTask | None:
+    def _own_container(self, container_id: str, action: str, *, has_label: bool) -> ContainerTask | None:
         container = self._known.get(container_id)
         is_first_event = action in ("start", "exec_create", "exec_start") or container_id in self._unknown
         if container is not None or not is_first_event or (container_id in self._known and action == "start"):
@@ -117,7 +117,9 @@ class Monitor(threading.Thread):
             return None
         self._unknown.discard(container_id)
         if facts is None:
-            return None
+            if has_label:  # it was removed before it could be inspected; its end is still to come
+                self._known[container_id] = ContainerTask(container_id)
+            return self._known.get(container_id)
         has_tag = f"{RUN_VARIABLE}={self._hold_id}" in facts["Env"]
         if not has_tag and (action == "start" or not self._has_own_client(container_id)):
             self._known.setdefault(container_id, None)

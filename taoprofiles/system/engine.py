@@ -440,10 +440,11 @@ def parse_info(value: object) -> dict[str, Any]:
 
 
 def parse_event(value: object) -> dict[str, Any] | None:
-    """Return Id, Action, Command, ExitCode, Task and Stamp of an event of ``GET /events``, None for anything else.
+    """Return Id, Action, Command, ExitCode, Task, Run and Stamp of an event of ``GET /events``, None if it is none.
 
-    Command and Task are the command and the id of the exec that it is about; Stamp is in nanoseconds by the engine's
-    clock. Podman 4.3.1 has other names for some actions, and gives the exit status of an exec as the container's.
+    Command and Task are the command and the id of the exec that it is about; Run is the container's label of a run, or
+    ""; Stamp is in nanoseconds by the engine's clock. Podman 4.3.1 has other names for some actions, and gives the exit
+    status of an exec as the container's.
     """
     whole = _as(dict, value)
     actor, stamp = _as(dict, whole.get("Actor")), whole.get("timeNano")
@@ -456,7 +457,9 @@ def parse_event(value: object) -> dict[str, Any] | None:
     code = attributes.get("exitCode", attributes.get("containerExitCode") if action == "exec_die" else None)
     status = int(code) if isinstance(code, str) and code.isascii() and code.isdigit() else None
     task = _as(str, attributes.get("execID"))
-    return {"Id": name, "Action": action, "Command": command.strip(), "ExitCode": status, "Task": task, "Stamp": stamp}
+    run = _as(str, attributes.get(RUN_LABEL))  # the labels are attributes of the event
+    facts = {"Id": name, "Action": action, "Command": command.strip(), "ExitCode": status, "Task": task}
+    return {**facts, "Run": run, "Stamp": stamp}
 
 
 def is_id(value: object) -> bool:

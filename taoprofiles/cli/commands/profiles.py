@@ -45,7 +45,13 @@ def new_command(context: Context, args: argparse.Namespace) -> Result:
         manage.copy(context, args.source, name)
         reason = f"copied from '{args.source}'"
     with after_change(f"profile '{name}' was created"):
-        template = store.template(name)
+        return _describe_new(context, args, reason, messages)
+
+
+def _describe_new(context: Context, args: argparse.Namespace, reason: str, messages: list[str]) -> Result:
+    """Return the result of ``new`` for the profile that was created, with ``--project`` after writing its file."""
+    store, name = Store(context), args.name
+    template = store.template(name)
     try:
         sources = [mount["source"] for mount in store.renderer(name).mapping()["Mounts"]]
     except TaoprofError:  # a copy may depend on a variable that is not set here
@@ -84,8 +90,7 @@ def _write_project_file(context: Context, args: argparse.Namespace) -> list[str]
     store, name = Store(context), args.name
     profile = store.profile(name)
     folder = os.path.realpath(context.expand_user(profile.project_dir or context.folder))
-    with after_change(f"profile '{name}' was created"):
-        path, omitted = trust.write(context, profile, folder, name=name)
+    path, omitted = trust.write(context, profile, folder, name=name)
     messages = [f"project file written: {context.short(path)}"]
     if omitted:
         messages.append(f"left out as personal: {', '.join(omitted)}. For your own: taoprof new MINE --extends {name}")
