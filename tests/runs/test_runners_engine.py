@@ -35,6 +35,7 @@ def test_a_run_of_it(training_home: TrainingHome, runner: list[str]) -> None:
         one_clear_error(home.run("use", "detectnet_v2"), 5)
         assert home.run("stop", record["id"], "--yes").returncode == 0
         assert run.process.wait(60) != 0
+    until(lambda: home.holds() == [], "its hold ends with the container, which may be a moment later")
     done = home.run("run", "segformer", "--", *runner, "--", "segformer", "train", "0", "3")
     assert done.returncode == 3, done.stderr
     assert home.run("run", "segformer", "--", *runner, "--", "segformer", "train", "0").returncode == 0
