@@ -137,7 +137,7 @@ class _Starter:
         return Start(self._hold.id, **report)
 
     def report_waiting(self, message: str) -> None:
-        """Tell the old process, and the log, that the run waits."""
+        """Report to the process that started this one, and in the log, that the run waits."""
         self._say(message)
         self._report(gpus=None, unit=self._unit, waiting=message)
 

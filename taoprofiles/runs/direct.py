@@ -33,7 +33,7 @@ def require_mapping(context: Context, name: str, renderer: Renderer, runner: Run
 
 
 def use_runner(run: Run, renderer: Renderer, runner: RunnerCommand, wanted: dict[str, Any]) -> None:
-    """Give a source tree's runner what the profile says besides the mounts, as its options; the user's own come last.
+    """Pass what the profile says besides the mounts to a source tree's runner as its options, before the user's own.
 
     ``wanted`` is the mapping with the run tag. The runner prints the values, and they pass through a shell: a secret is
     a variable of that shell.

@@ -139,17 +139,17 @@ def test_the_bus_of_a_desktop_gets_a_call_that_it_understands(sandbox: Sandbox, 
         ["dbus-daemon", "--session", "--nofork", f"--address={address}"], stderr=subprocess.DEVNULL
     )
     environ = {**os.environ, "DBUS_SESSION_BUS_ADDRESS": address}
-    seen = tmp_path / "seen"
+    output = tmp_path / "output"
     try:
         until((tmp_path / "bus").exists, "the bus is there")
-        with seen.open("w") as file:
+        with output.open("w") as file:
             monitor = subprocess.Popen(["dbus-monitor", "--session"], env=environ, stdout=file)
         try:
-            until(lambda: "NameAcquired" in seen.read_text(), "the monitor listens")
+            until(lambda: "NameAcquired" in output.read_text(), "the monitor listens")
             # Nobody shows notifications on this bus: that is no desktop session, and no failure.
             assert desktops.notify(environ, "-b finished", "a < b\nsecond line") == ""
-            until(lambda: "member=Notify" in seen.read_text(), "the call is there")
-            call = seen.read_text().partition("member=Notify")[2]
+            until(lambda: "member=Notify" in output.read_text(), "the call is there")
+            call = output.read_text().partition("member=Notify")[2]
             texts = re.findall(r'string "([^"]*)"', call)
             assert texts[:4] == ["taoprofiles", "", "-b finished", "a &lt; b\nsecond line"]
         finally:
