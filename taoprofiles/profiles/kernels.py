@@ -48,8 +48,11 @@ def prefix_folder(context: Context, prefix: str) -> str:
 
 def known_folders(context: Context) -> list[str]:
     """Return the folders in which a user's kernels are looked for: the user's, and those of the environments in use."""
+    data = context.environ.get("JUPYTER_PATH", "").split(os.pathsep)
     prefixes = [sys.prefix, *(context.environ.get(name, "") for name in ("VIRTUAL_ENV", "CONDA_PREFIX"))]
-    return list(dict.fromkeys([user_folder(context), *(prefix_folder(context, p) for p in prefixes if p)]))
+    folders = [user_folder(context), *(os.path.join(context.absolute(folder), "kernels") for folder in data if folder)]
+    folders += [prefix_folder(context, prefix) for prefix in prefixes if prefix]
+    return list({os.path.realpath(folder): folder for folder in reversed(folders)}.values())[::-1]
 
 
 def kernel_name(profile: str) -> str:
@@ -70,50 +73,18 @@ def taoprof() -> str:
 def install(context: Context, profile: str, python: str, folder: str) -> dict[str, Any]:
     """Write the kernel of a profile, replacing an earlier one; return it as ``installed`` does.
 
-    Other users may read it, unless ``folder`` is the user's own.
+    Other users may read it, unless ``folder`` is the user's own. Raises InvalidStateError if another program's kernel
+    has the same name.
     """
-    folder_mode, mode = (0o700, 0o600) if folder == user_folder(context) else (0o755, 0o644)
-    path = os.path.join(folder, kernel_name(profile))
-    spec = {
-        "argv": [taoprof(), "run", profile, "--", python, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
-        "display_name": display_name(profile),
-        "language": "python",
-        "metadata": {"taoprof": {"profile": profile}, "debugger": True},
-    }
-    content = {
-        name: files.read(os.path.join(os.path.dirname(__file__), "logos", name), _LIMIT) or b"" for name in LOGOS
-    }
-    content[_SPEC] = json.dumps(spec, indent=1).encode() + b"\n"  # last: without it the folder is no kernel
-    with Lock(context.lock):
-        Store(context).template(profile, may_write=True)  # so that the kernel's start need not validate it
-        is_new = not os.path.lexists(path)
-        try:
-            files.make_folder(path, folder_mode)
-            for name, data in content.items():
-                attributes = atomic.FileAttributes(mode, os.geteuid(), os.getegid())
-                atomic.replace(os.path.join(path, name), data, attributes=attributes, link=None)
-        except BaseException:
-            if is_new:
-                _delete(path)
-            raise
-    return _describe(context, path, profile, python)
+    argv = [taoprof(), "run", profile, "--", python, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    metadata = {"taoprof": {"profile": profile}, "debugger": True}
+    spec = {"argv": argv, "display_name": display_name(profile), "language": "python", "metadata": metadata}
+    return _describe(context, _write(context, profile, folder, spec), profile, spec)
 
 
 def installed(context: Context, folders: list[str], profile: str | None = None) -> list[dict[str, Any]]:
     """Return the kernels of profiles, or of one, by their metadata; other kernels are left out."""
-    paths = []
-    for folder in folders:
-        with suppress(OSError):  # there is none, or it is another user's
-            paths += [os.path.join(folder, name) for name in sorted(os.listdir(folder))]
-    kernels = []
-    for path in paths:
-        spec = best_effort.read_json(os.path.join(path, _SPEC), _LIMIT) or {}
-        metadata, argv = spec.get("metadata"), spec.get("argv")
-        ours = metadata.get("taoprof") if isinstance(metadata, dict) else None
-        name = ours.get("profile") if isinstance(ours, dict) else None
-        if isinstance(name, str) and profile in (None, name) and isinstance(argv, list) and len(argv) > 4:
-            kernels.append(_describe(context, path, name, str(argv[4])))
-    return kernels
+    return [_describe(context, *kernel) for kernel in _find(folders, profile)]
 
 
 def remove(context: Context, profile: str | None, folders: list[str]) -> list[dict[str, Any]]:
@@ -123,22 +94,21 @@ def remove(context: Context, profile: str | None, folders: list[str]) -> list[di
         raise NotFoundError(f"profile '{profile}' has no kernel", hint="to see all: taoprof kernel list")
     with Lock(context.lock):
         for kernel in kernels:
-            files.remove(os.path.join(kernel["path"], _SPEC))
-            _delete(kernel["path"])
+            _remove(kernel["path"])
     return kernels
 
 
 def follow(context: Context, profile: str, renamed: str | None) -> list[str]:
     """Update the kernels of a profile that was renamed, or was removed if ``renamed`` is None; return messages."""
     messages = []
-    for kernel in installed(context, known_folders(context), profile):
+    for path, _, spec in _find(known_folders(context), profile):
         try:
-            folder = os.path.dirname(kernel["path"])
             if renamed is not None:
-                install(context, renamed, kernel["python"], folder)
-            remove(context, profile, [folder])
+                _write(context, renamed, os.path.dirname(path), _renamed(spec, profile, renamed))
+            with Lock(context.lock):
+                _remove(path)
         except TaoprofError as error:
-            messages.append(f"warning: the kernel in '{kernel['path']}' still has profile '{profile}': {error.message}")
+            messages.append(f"warning: the kernel in '{path}' still has profile '{profile}': {error.message}")
         else:
             new = "removed" if renamed is None else f"is now '{display_name(renamed)}'"
             messages.append(f"kernel '{display_name(profile)}' {new}")
@@ -198,13 +168,88 @@ def python_problem(python: str, environ: Mapping[str, str]) -> str:
     return done.problem or (_NO_IPYKERNEL if done.status else "")
 
 
-def _describe(context: Context, path: str, profile: str, python: str) -> dict[str, Any]:
+def _find(folders: list[str], profile: str | None) -> list[tuple[str, str, dict[str, Any]]]:
+    """Return the path, profile and kernelspec of each profile's kernel, or of those of one profile."""
+    paths = []
+    for folder in folders:
+        with suppress(OSError):  # there is none, or it is another user's
+            paths += [os.path.join(folder, name) for name in sorted(os.listdir(folder))]
+    read = [(path, *_read(path)) for path in paths]
+    return [(path, name, spec) for path, name, spec in read if name is not None and profile in (None, name)]
+
+
+def _read(path: str) -> tuple[str | None, dict[str, Any]]:
+    """Return the profile of the kernel in a folder and its kernelspec; no profile if the kernel is not a profile's."""
+    spec = best_effort.read_json(os.path.join(path, _SPEC), _LIMIT) or {}
+    metadata = spec.get("metadata")
+    ours = metadata.get("taoprof") if isinstance(metadata, dict) else None
+    name = ours.get("profile") if isinstance(ours, dict) else None
+    return (name if isinstance(name, str) else None), spec
+
+
+def _words(spec: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Return the words of a kernelspec's command before and after '--'; a person may have added options."""
+    argv = spec.get("argv")
+    words = [str(word) for word in argv] if isinstance(argv, list) else []
+    at = words.index("--") if "--" in words else len(words)
+    return words[:at], words[at + 1 :]
+
+
+def _renamed(spec: dict[str, Any], profile: str, renamed: str) -> dict[str, Any]:
+    """Return the kernelspec of a renamed profile: what a person has changed in it stays."""
+    options, command = _words(spec)
+    options = [renamed if word == profile else word for word in options[2:]]
+    shown = spec.get("display_name")
+    return {
+        **spec,
+        "argv": [taoprof(), "run", *options, "--", *command],
+        "display_name": display_name(renamed) if shown == display_name(profile) else shown,
+        "metadata": {**spec["metadata"], "taoprof": {"profile": renamed}},
+    }
+
+
+def _write(context: Context, profile: str, folder: str, spec: dict[str, Any]) -> str:
+    """Write the kernel of a profile into a folder of kernels, and return its path."""
+    folder_mode, mode = (0o700, 0o600) if folder == user_folder(context) else (0o755, 0o644)
+    path = os.path.join(folder, kernel_name(profile))
+    content = {
+        name: files.read(os.path.join(os.path.dirname(__file__), "logos", name), _LIMIT) or b"" for name in LOGOS
+    }
+    content[_SPEC] = json.dumps(spec, indent=1).encode() + b"\n"  # last: without it the folder is no kernel
+    with Lock(context.lock):
+        Store(context).template(profile, may_write=True)  # so that the kernel's start need not validate it
+        is_new = not os.path.lexists(path)
+        if os.path.exists(os.path.join(path, _SPEC)) and _read(path)[0] is None:
+            hint = f"to keep it under another name: mv {shlex.quote(path)} {shlex.quote(os.path.join(folder, 'NAME'))}"
+            raise InvalidStateError(f"'{path}' has a kernel that was not installed by taoprof", hint=hint)
+        try:
+            files.make_folder(path, folder_mode)
+            for name, data in content.items():
+                attributes = atomic.FileAttributes(mode, os.geteuid(), os.getegid())
+                atomic.replace(os.path.join(path, name), data, attributes=attributes, link=None)
+        except BaseException:
+            if is_new:
+                _delete(path)
+            raise
+    return path
+
+
+def _describe(context: Context, path: str, profile: str, spec: dict[str, Any]) -> dict[str, Any]:
+    python = next(iter(_words(spec)[1]), "")
     problem = "" if os.path.exists(python) else "no such Python"
     if not (is_name(profile) and os.path.lexists(Store(context).path(profile))):
         problem = "no such profile"
     return {
         "profile": profile, "kernel": os.path.basename(path), "path": path, "python": python, "problem": problem
     }  # fmt: skip
+
+
+def _remove(path: str) -> None:
+    """Remove a kernel; of a symlink, only the symlink."""
+    if os.path.islink(path):
+        return files.remove(path)
+    files.remove(os.path.join(path, _SPEC))
+    return _delete(path)
 
 
 def _delete(path: str) -> None:

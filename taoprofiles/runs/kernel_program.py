@@ -74,8 +74,8 @@ class ProfileKernel:
         if self._stat() != self._signature and "mapping file" not in self._reported:
             self._reported.add("mapping file")
             lines.append(
-                "taoprof: ~/.tao_mounts.json was written while this cell ran. 'tao' in this notebook does not read it: "
-                "the kernel has its own mounts file. To restore it for other work: taoprof undo"
+                "taoprof: ~/.tao_mounts.json changed while this cell ran. 'tao' in this notebook does not read it: "
+                "the kernel has its own mounts file. To see whose mapping it has now: taoprof status"
             )
         if lines:
             from IPython.display import display

@@ -99,7 +99,9 @@ def test_the_notebooks_own_first_cells_do_no_harm_and_it_is_told_once(home: Home
         before = read_environ(kernel)
         output = kernel.run(FIRST_CELL).text
         assert "has its previous values again: NUM_GPUS, LOCAL_PROJECT_DIR, LOCAL_DATA_DIR\n" in output
-        assert "~/.tao_mounts.json was written while this cell ran" in kernel.run(MOUNTS_CELL).text
+        output = kernel.run(MOUNTS_CELL).text
+        assert "~/.tao_mounts.json changed while this cell ran" in output
+        assert "undo" not in output, "in a new home that takes back the profile's last setting"
         again = kernel.run(FIRST_CELL + MOUNTS_CELL)
         assert "taoprof:" not in again.output
         assert read_environ(kernel) == before
@@ -313,13 +315,65 @@ def test_a_kernel_never_replaces_what_a_link_leads_to(home: Home) -> None:
     """The folder may be another user's: --prefix."""
     for name in ("kernel.json", LOGOS[0]):
         path = spec_of(home).with_name(name)
-        target = home.root / f"{name}.mine"
-        target.write_text("mine")
-        path.unlink()
+        target = path.replace(home.root / f"{name}.mine")
+        before = target.read_bytes()
         path.symlink_to(target)
         install(home, "alpha")
-        assert target.read_text() == "mine"
+        assert target.read_bytes() == before
         assert not path.is_symlink()
+    target = spec_of(home).parent.rename(home.root / "target")
+    spec_of(home).parent.symlink_to(target)
+    home.run("kernel", "remove", "alpha", check=True)
+    assert not spec_of(home).parent.is_symlink()
+    assert (target / "kernel.json").exists(), "as Jupyter removes a link"
+
+
+@pytest.mark.parametrize("content", ['{"argv": ["mine"], "display_name": "Mine", "language": "python"}', "{"])
+def test_another_programs_kernel_of_the_same_name_stays(home: Home, content: str) -> None:
+    other = spec_of(home, "taoprof-beta")
+    other.parent.mkdir()
+    other.write_text(content)
+    home.profile("beta")
+    done = home.run("kernel", "install", "beta", "--python", sys.executable)
+    assert done.returncode == 3
+    assert f"'{other.parent}' has a kernel that was not installed by taoprof" in done.stderr
+    home.run("remove", "beta", check=True)
+    done = home.run("rename", "alpha", "beta", check=True)
+    assert f"the kernel in '{spec_of(home).parent}' still has profile 'alpha': '{other.parent}' has a" in done.stderr
+    assert home.run("kernel", "remove", "beta").returncode == 4
+    assert other.read_text() == content
+    assert list(other.parent.iterdir()) == [other]
+
+
+def test_what_a_person_has_added_to_a_kernelspec_stays(home: Home) -> None:
+    spec = json.loads(spec_of(home).read_text())
+    spec["argv"][2:2] = ["--gpus", "0"]
+    spec |= {"env": {"A": "alpha"}, "display_name": "mine", "metadata": {**spec["metadata"], "mine": "alpha"}}
+    spec_of(home).write_text(json.dumps(spec))
+    kernel = home.json("kernel", "list")["data"]["kernels"][0]
+    assert (kernel["python"], kernel["problem"]) == (sys.executable, "")
+    home.run("rename", "alpha", "run", check=True)
+    spec["argv"][4] = spec["metadata"]["taoprof"]["profile"] = "run"
+    assert json.loads(spec_of(home, "taoprof-run").read_text()) == spec
+    home.run("rename", "run", "alpha", check=True)
+    spec = json.loads(spec_of(home).read_text())
+    assert spec["argv"][1:5] == ["run", "--gpus", "0", "alpha"]
+    spec_of(home).write_text(json.dumps({**spec, "argv": 1}))
+    kernel = home.json("kernel", "list")["data"]["kernels"][0]
+    assert (kernel["python"], kernel["problem"]) == ("", "no such Python"), "listed, so that it can be removed"
+    home.run("kernel", "remove", "alpha", check=True)
+
+
+def test_kernels_are_found_where_jupyter_finds_them_and_once(home: Home, tmp_path: Path) -> None:
+    share = tmp_path / "opt/share/jupyter"
+    install(home, "alpha", "--prefix", str(tmp_path / "opt"))
+    link = tmp_path / "venv/share/jupyter"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(share)
+    home.environ |= {"JUPYTER_PATH": f"/nowhere:{share}", "VIRTUAL_ENV": str(tmp_path / "venv")}
+    expected = [str(spec_of(home).parent), str(share / "kernels/taoprof-alpha")]
+    assert [kernel["path"] for kernel in home.json("kernel", "list")["data"]["kernels"]] == expected
+    assert home.run("rename", "alpha", "beta", check=True).stderr.count("is now 'TAO: beta'") == 2
 
 
 def test_a_program_that_is_no_python_is_not_one_without_ipykernel(home: Home) -> None:
