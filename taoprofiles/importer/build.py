@@ -108,6 +108,9 @@ def build(context: Context, result: ImportResult, *, name: str, where: str) -> t
     It has a layout if that renders the same; its values refer to variables where the file does. Raises
     InvalidStateError if no profile can render the same, UsageError if questions are not answered.
     """
+    if result.mapping is None and result.needs_no_mounts:
+        what = f"'{where}' sets TAO_DOCKER_DISABLE=1: its tasks run without a container and need no mounts file"
+        raise InvalidStateError(what, hint="to train in containers on this machine: taoprof new NAME")
     if result.mapping is None and not result.may_write:
         hint = "to create a profile for a project folder: taoprof new NAME"
         if result.mapping_line is not None:

@@ -17,6 +17,7 @@ from taoprofiles.importer.state import (
     suggestion,
 )
 from taoprofiles.importer.values import Segment, SourceLocation, TracedStr, Unknown, segments
+from taoprofiles.launcher.host import runs_without_docker
 from taoprofiles.masking import is_secret
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ class ImportResult:
     - ``not_followed``, ``calls``: the statements and the calls that are not followed, each with its location;
       ``top_level_not_followed``: the statements of these that are not in a function
     - ``notes``: other remarks
+    - ``needs_no_mounts``: the launcher runs its tasks without a container, as in NVIDIA's notebooks for Colab
+      (https://github.com/NVIDIA-AI-IOT/nvidia-tao)
     - ``may_write``: false if nothing can write a mounts file; ``naming_line`` is where a line names one first, and
       ``mapping_line`` where one has the key of a mapping
     """
@@ -85,11 +88,13 @@ class ImportResult:
         ]
         self.calls = [f"{location}: {text}" for location, text in state.calls.items()]
         self.naming_line = naming_line
-        self.may_write = naming_line is not None or bool(self.calls) or state.has_unknown_names
         if written is not None and written.path.rpartition("/")[0] != state.context.home.rstrip("/"):
             self.notes.append(f"{written.location}: {_elsewhere(written.path)}")
         self.questions = self._find_questions()
         self._take_variables()
+        self.needs_no_mounts = runs_without_docker(self.variables)
+        unfollowed = naming_line is not None or bool(self.calls) or state.has_unknown_names
+        self.may_write = unfollowed and not self.needs_no_mounts
 
     @property
     def names(self) -> list[str]:

@@ -438,6 +438,15 @@ def test_a_notebook_that_never_names_a_mounts_file_is_told_so(home: Home) -> Non
     assert "pandas" not in done.stderr
 
 
+def test_a_notebook_that_runs_its_tasks_without_a_container_is_told_so(home: Home) -> None:
+    """NVIDIA's notebooks for Colab, which call a script of their repository that might write anything."""
+    cells(home.root / "a.ipynb", "%env TAO_DOCKER_DISABLE=1", "!sh setup.sh", "!tao yolo_v4 train -e $SPECS_DIR/x.txt")
+    done = home.run("import", "a.ipynb")
+    one_clear_error(done, 3)
+    assert "sets TAO_DOCKER_DISABLE=1: its tasks run without a container and need no mounts file" in done.stderr
+    assert "hint: to train in containers on this machine: taoprof new NAME" in done.stderr
+
+
 def test_the_loop_of_a_function_that_shows_pictures_needs_no_note(home: Home) -> None:
     show = "import os\ndef show(folder):\n    for name in os.listdir(folder):\n        print(name)\nshow('x')"
     notebook(home.root / "a.ipynb", then=[show])
