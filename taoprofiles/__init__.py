@@ -30,7 +30,7 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module 'taoprofiles' has no attribute '{name}'")
     from importlib import import_module
 
-    module = "errors" if name.endswith("Error") else "api"
+    module = {"HeldError": "holds.hold"}.get(name, "errors" if name.endswith("Error") else "api")
     return getattr(import_module(f"taoprofiles.{module}"), name)
 
 

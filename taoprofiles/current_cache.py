@@ -14,20 +14,16 @@ import os
 
 from taoprofiles.storage.paths import Context
 
-TYPE_CHECKING = False  # type checkers take this name for true; importing typing would take 5 ms
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 FORMAT = b"4"
 _DRIFTED, UNMANAGED = "drifted", "unmanaged"
 
 
-def answer(argv: Sequence[str]) -> str | None:
+def answer(argv: list[str]) -> str | None:
     """Return what the command line ``argv`` prints, None unless it is ``current`` and the cached answer is right.
 
     Raises InvalidStateError if there is no home.
     """
-    if list(argv) not in (["current"], ["current", "--short"]):
+    if argv not in (["current"], ["current", "--short"]):
         return None
     context = Context()
     own = own_profile(context)
@@ -78,7 +74,7 @@ def read(context: Context) -> tuple[str, str] | None:
         return None
 
 
-def write(context: Context, state: str, name: str, profiles: Sequence[tuple[str, bytes]], *, mapping: bytes) -> None:
+def write(context: Context, state: str, name: str, profiles: list[tuple[str, bytes]], *, mapping: bytes) -> None:
     """Write the answer for what the files hold now; ``name`` is "" if unmanaged. Needs the lock.
 
     ``profiles`` are the paths and contents of the profile and of the one that it extends, if any.

@@ -1,11 +1,9 @@
-"""The exceptions that taoprofiles raises, each with a stable code, an exit status and a hint."""
+"""The exceptions that taoprofiles raises, each with a stable code, an exit status and a hint.
+
+The prompt loads this module, so it imports nothing. ``HeldError`` is in ``holds/hold.py``.
+"""
 
 from __future__ import annotations
-
-TYPE_CHECKING = False  # for the prompt: importing typing would take 5 ms
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import Any
 
 
 class TaoprofError(Exception):
@@ -18,12 +16,12 @@ class TaoprofError(Exception):
     code = "failed"
     status = 1
 
-    def __init__(self, message: str, *, problems: Sequence[str] = (), hint: str = "") -> None:
+    def __init__(self, message: str, *, problems: list[str] | tuple[str, ...] = (), hint: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.problems = list(problems)
         self.hint = hint
-        self.more: dict[str, Any] = {}
+        self.more: dict[str, object] = {}
 
     def __str__(self) -> str:
         """Return everything on one line, for tracebacks and logs."""
@@ -66,21 +64,6 @@ class NotFoundError(TaoprofError):
 
     code = "not-found"
     status = 4
-
-
-class HeldError(TaoprofError):
-    """Running work needs the mapping, the results folder or the GPUs; ``holds`` are its Hold objects."""
-
-    code = "held"
-    status = 5
-
-    def __init__(
-        self, message: str, *, problems: Sequence[str] = (), hint: str = "", holds: Sequence[Any] = ()
-    ) -> None:
-        super().__init__(message, problems=problems, hint=hint)
-        self.holds = list(holds)
-        self.holders: list[dict[str, Any]] = [hold.as_dict() for hold in holds]
-        self.more = {"holders": self.holders}
 
 
 class BusyError(TaoprofError):

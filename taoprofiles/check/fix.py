@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from taoprofiles.check.target import CheckTarget
-from taoprofiles.errors import HeldError
+from taoprofiles.holds.hold import HeldError
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles import manage
 from taoprofiles.profiles.store import Store

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from taoprofiles.errors import TaoprofError
 from taoprofiles.export import TARGETS
@@ -58,16 +58,12 @@ def parse_path(text: str) -> str:
     return text
 
 
-class CommandArgument(NamedTuple):
-    """An argument: its name, the settings for argparse, and what completes it in a shell."""
-
-    name: str
-    settings: dict[str, Any]
-    completer: Callable[..., Any] | None = None
+CommandArgument = tuple[str, dict[str, Any], Callable[..., Any] | None]
+"""An argument: its name, the settings for argparse, and what completes it in a shell."""
 
 
 def _argument(name: str, help: str, **settings: Any) -> CommandArgument:
-    return CommandArgument(name, {"help": help, **settings})
+    return name, {"help": help, **settings}, None
 
 
 def _flag(name: str, help: str) -> CommandArgument:
@@ -75,18 +71,18 @@ def _flag(name: str, help: str) -> CommandArgument:
 
 
 def _path(name: str, metavar: str, help: str, **settings: Any) -> CommandArgument:
-    return CommandArgument(name, {"metavar": metavar, "help": help, "type": parse_path, **settings}, _complete_path)
+    return name, {"metavar": metavar, "help": help, "type": parse_path, **settings}, _complete_path
 
 
 def _profile(help: str = "name of the profile", *, metavar: str = "NAME", optional: bool = False) -> CommandArgument:
     settings = {"metavar": metavar, "help": help, "nargs": "?" if optional else None}
-    return CommandArgument(metavar.lower(), settings, _completer(_profiles))
+    return metavar.lower(), settings, _completer(_profiles)
 
 
 def _id(
     name: str, help: str, find: Callable[[Context], Sequence[str] | dict[str, str]], **settings: Any
 ) -> CommandArgument:
-    return CommandArgument(name, {"metavar": "ID", "help": help, **settings}, _completer(find))
+    return name, {"metavar": "ID", "help": help, **settings}, _completer(find)
 
 
 def _completer(find: Callable[[Context], Sequence[str] | dict[str, str]]) -> Callable[..., Any]:
@@ -216,7 +212,7 @@ ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
     "shell": (_profile(_HERE, optional=True), _MKDIR, _flag("--force", "start even if 'taoprof check' reports errors")),
     "logs": (
         _id("run", f"{_RUN}; a profile's name: its newest run", _runs, metavar="RUN"),
-        CommandArgument("-f", {"dest": "follow", "action": "store_true", "help": "show new output until the run ends"}),
+        ("-f", {"dest": "follow", "action": "store_true", "help": "show new output until the run ends"}, None),
         _argument("-n", "show only the last N lines", dest="lines", type=_parse_count, metavar="N"),
     ),
     "wait": (
@@ -306,12 +302,12 @@ ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
         ),
         _argument("--image", "image in which 'run' and 'render' start the tasks without the launcher"),
         _argument("--description", "one line about the profile", metavar="TEXT"),
-        CommandArgument(
+        (
             "--from",
             {"dest": "source", "metavar": "OTHER", "help": "copy this profile instead of creating one from a folder"},
             _completer(_profiles),
         ),
-        CommandArgument(
+        (
             "--extends",
             {"metavar": "OTHER", "help": "create a profile with the values of OTHER, for values of your own on top"},
             _completer(_profiles),

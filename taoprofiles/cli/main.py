@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
 from taoprofiles import current_cache
 
-TYPE_CHECKING = False  # for the prompt: importing typing would take 5 ms
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import NoReturn
-
-    from taoprofiles.cli.output import Result
-    from taoprofiles.errors import TaoprofError
-    from taoprofiles.storage.paths import Context
-
 _SIGINT, _SIGPIPE = 2, 13  # importing signal would take 3 ms
-READ_BY_PROGRAMS = ("current", "path", "env", "render", "init", "schema")
-"""Commands whose output goes into a prompt, a shell or a file: the guard's messages would never be seen there."""
+
+_COLLECTOR_THRESHOLD = 50_000
+"""Objects before the garbage collector runs: most commands end with fewer, and a run may last for days."""
 
 
-def main() -> NoReturn:
+def main() -> None:
     """Run the command line and exit with its status: 0 done … 7 busy, 128+n for a signal."""
+    gc.set_threshold(_COLLECTOR_THRESHOLD)
     open_streams()
-    sys.exit(run(sys.argv[1:]))
+    status = run(sys.argv[1:])
+    try:
+        sys.stderr.flush()
+    except OSError:
+        pass
+    # Not sys.exit: it would first free every object, which takes 9 ms. 'run' has flushed stdout.
+    os._exit(status)
 
 
 def run(argv: list[str]) -> int:
@@ -48,6 +48,12 @@ def run(argv: list[str]) -> int:
 
         _discard_output()
         return output.emit_error("", TaoprofError(f"cannot write the output: {reason_of(error)}"), as_json=False)
+
+
+def _run_command(argv: list[str]) -> int:
+    from taoprofiles.cli import dispatch  # not for the prompt
+
+    return dispatch.run_command(argv)
 
 
 def _answer_prompt(argv: list[str]) -> bool:
@@ -75,103 +81,6 @@ def open_streams() -> None:
     sys.stdin = sys.stdin or os.fdopen(0)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # what a terminal cannot show
-
-
-def _run_command(argv: list[str]) -> int:
-    from taoprofiles.cli import output, parser
-
-    if "_ARGCOMPLETE" in os.environ:
-        parser.complete()
-    as_json = "--json" in argv[: argv.index("--")] if "--" in argv else "--json" in argv
-    leading = [word for word in argv[:1] if word == "--json"]
-    command, *words = argv[len(leading) :] or [""]
-    if command == "help" and words:
-        command, words = words[0], ["--help"]
-    try:
-        if command == "--version":
-            return output.emit(command, _version(), as_json=as_json)
-        if command in ("-h", "--help", "help"):
-            output.print_help(parser.help_text())
-            return 0
-        if command:
-            function = parser.parse(command, [*leading, *words])
-        else:
-            from taoprofiles.cli.overview import overview as function
-        result = _execute(command, function)
-    except output.Declined as answer:
-        output.print_progress(str(answer))
-        return 128 + _SIGINT
-    except Exception as error:  # noqa: BLE001 - a fault of this program is raised again
-        return output.emit_error(command, _to_taoprof_error(command, error), as_json=as_json)
-    return output.emit(command, result, as_json=as_json)
-
-
-def _version() -> Result:
-    from taoprofiles.cli.output import Result
-    from taoprofiles.version import VERSION, find_commit
-
-    commit = find_commit()
-    line = f"taoprof {VERSION}" + (f" (development build, commit {commit})" if commit else "")
-    return Result({"version": VERSION, "commit": commit}, [line])
-
-
-def _to_taoprof_error(command: str, error: Exception) -> TaoprofError:
-    """Return an error for what the system refuses, such as a thread, memory or a descriptor."""
-    from taoprofiles.errors import TaoprofError
-
-    if isinstance(error, TaoprofError):
-        return error
-    if isinstance(error, UnicodeEncodeError) and sys.getfilesystemencoding() != "utf-8":
-        text = f"the encoding of this locale, {error.encoding}, does not have all characters of '{error.object}'"
-        return TaoprofError(f"{command} failed: {text}", hint="export PYTHONUTF8=1 LC_ALL=C.UTF-8")
-    is_refusal = isinstance(error, (OSError, MemoryError)) or "start new thread" in str(error)
-    if isinstance(error, BrokenPipeError) or not is_refusal:
-        raise error  # a fault of this program keeps its traceback
-    reason = getattr(error, "strerror", None) or str(error) or "out of memory"
-    path = getattr(error, "filename", None)
-    return TaoprofError(f"{command} failed: {reason}" + (f" ('{path}')" if path else ""))
-
-
-def _execute(command: str, function: Callable[[Context], Result]) -> Result:
-    from taoprofiles.storage.paths import Context
-
-    if command == "doctor":  # it only looks, and reports a HOME that cannot be used
-        return function(_any_context())
-    context = Context()
-    _unseal(context)
-    result = function(context)
-    if command not in READ_BY_PROGRAMS and os.path.lexists(context.pending_messages):
-        from taoprofiles.storage.messages import take_messages
-
-        result = result._replace(messages=[*result.messages, *take_messages(context)])
-    return result
-
-
-def _any_context() -> Context:
-    """Return the context, or that of the user's own home if HOME cannot be used."""
-    from taoprofiles.errors import TaoprofError
-    from taoprofiles.storage.paths import Context
-
-    try:
-        return Context()
-    except TaoprofError:
-        names = ("HOME", "TAOPROF_HOME")
-        context = Context({name: value for name, value in os.environ.items() if name not in names})
-        context.environ.update({name: os.environ[name] for name in names if name in os.environ})
-        return context
-
-
-def _unseal(context: Context) -> None:
-    """Make the mapping file writable again if a guard was killed that had sealed it."""
-    if not os.path.lexists(context.seal):
-        return
-    from taoprofiles.errors import TaoprofError
-    from taoprofiles.guard import status
-
-    try:
-        status.unseal(context)
-    except TaoprofError:
-        pass  # the command itself will report what is wrong, or succeed without
 
 
 def _discard_output() -> None:

@@ -7,8 +7,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from taoprofiles import current_cache
-from taoprofiles.cli.output import Result, progress_rows, table
-from taoprofiles.cli.status import get_report, status_rows, status_warnings
+from taoprofiles.cli.output import Result, table
+from taoprofiles.cli.status import get_report, progress_rows, status_rows, status_warnings
 from taoprofiles.errors import UntrustedError
 from taoprofiles.holds.hold import OWN_KINDS
 from taoprofiles.profiles.project import default_profile

@@ -1,14 +1,19 @@
-"""What ``status`` shows: one look at the mapping file, the guard, holds, runs and the queue, and its sentences."""
+"""What ``status`` shows: the mapping file, the guard, holds, runs and the queue, in sentences and tables."""
 
 from __future__ import annotations
 
+import math
 import os
+import sys
+import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taoprofiles import current_cache
 from taoprofiles.cli.output import format_time
 from taoprofiles.errors import TaoprofError
-from taoprofiles.holds.hold import QUEUED, Hold, blocking_holds
+from taoprofiles.holds.hold import AGENT, QUEUED, Hold, blocking_holds, format_age, shorten_command
+from taoprofiles.masking import shorten
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Store
 from taoprofiles.storage import files
@@ -20,6 +25,7 @@ if TYPE_CHECKING:
     from taoprofiles.holds.liveness import ActiveHolds
     from taoprofiles.holds.waiting import WaitingCommand
     from taoprofiles.runs.progress import Progress, ProgressReader
+    from taoprofiles.runs.resources import GpuUse
 
 
 class StatusReport(NamedTuple):
@@ -200,3 +206,138 @@ def _explain_absence(context: Context, now: Status, path: str) -> str:
         removed = f"{path} was removed by another program; the last profile known to be active is '{now.last}'"
         return f"{removed}. To use it again: taoprof use {now.last}"
     return f"{path} does not exist: tao would start without any mounts"
+
+
+# The tables of holds and runs, their progress, the queue and the GPUs
+
+
+def hold_rows(holds: Sequence[Hold], *, own: str = "") -> list[tuple[str, ...]]:
+    """Return holds and runs as the rows of a table, heading included; ``own`` is the id of this notebook's hold."""
+    rows: list[tuple[str, ...]] = [("HOLD", "PROFILE", "KIND", "PHASE", "AGE", "PID", "CONTAINER", "FILE", "WHAT")]
+    for hold in holds:
+        file = "-" if hold.kind == AGENT else "own" if not hold.shared else "released" if hold.released else "shared"
+        container, pid = hold.container[:6] if hold.container else "-", str(hold.pid or "-")
+        if hold.cluster is not None:
+            container, file = f"{hold.cluster} {hold.job or '?'}", "-"
+        age = format_age(time.time() - hold.since)
+        phase = "-" if hold.kind == "manual" else hold.phase
+        description = "this notebook" if hold.id == own else hold.title()
+        rows.append((hold.id, hold.profile or "-", hold.kind, phase, age, pid, container, file, description))
+    return rows
+
+
+SPARKLINE = 16
+"""Values that a sparkline shows."""
+LAST_LINE_LIMIT = 80
+BARS = "▁▂▃▄▅▆▇█"
+ASCII_BARS = "_.:-=+*#"
+"""What a sparkline consists of where the output's encoding does not have the other characters."""
+
+
+def sparkline(values: Sequence[float], *, encoding: str | None = None) -> str:
+    """Return the last values as a row of bars, the lowest and the highest at both ends; "" for fewer than two.
+
+    Values that are no finite numbers are shown as "?". ``encoding`` is that of stdout by default.
+    """
+    try:
+        BARS.encode(encoding or sys.stdout.encoding or "ascii")
+        bars = BARS
+    except (UnicodeEncodeError, LookupError):
+        bars = ASCII_BARS
+    shown = values[-SPARKLINE:]
+    finite = [value for value in shown if math.isfinite(value)]
+    if len(shown) < 2 or not finite:
+        return ""
+    low, high = min(finite), max(finite)
+    # Divided before it is subtracted: the difference of two very large values would be infinite.
+    scale = max(abs(low), abs(high)) or 1.0
+    span = (high / scale - low / scale) or 1.0
+    return "".join(
+        bars[round((value / scale - low / scale) / span * 7)] if math.isfinite(value) else "?" for value in shown
+    )
+
+
+class ProgressCells(NamedTuple):
+    """How far a run is, as text; "" stands for what is not known."""
+
+    state: str = ""
+    epoch: str = ""
+    seconds_per_epoch: str = ""
+    left: str = ""
+    metrics: str = ""
+    message: str = ""
+
+
+def progress_cells(progress: Progress) -> ProgressCells:
+    """Return a progress as text."""
+    epoch = "" if progress.epoch is None or progress.state == "finished" else str(progress.epoch)
+    epoch += f"/{progress.epochs}" if epoch and progress.epochs is not None else ""
+    seconds, left = progress.seconds_per_epoch, progress.seconds_left(time.time())
+    metrics = [
+        f"{metric.name} {metric.values[-1]:.4g} {sparkline(metric.values)}".rstrip()
+        for metric in progress.main_metrics()
+    ]
+    return ProgressCells(
+        state="" if progress.state == "running" else progress.state,
+        epoch=epoch,
+        seconds_per_epoch="" if seconds is None else format_age(seconds, exact=True),
+        left="" if left is None else format_age(left),
+        metrics=", ".join(metrics),
+        message=progress.message,
+    )
+
+
+def progress_text(hold: Hold, progress: Progress | None, last_line: str = "") -> str:
+    """Return how far a run is, in one line; without figures for how long it has been running, and its last line."""
+    cells = progress_cells(progress) if progress is not None else ProgressCells()
+    parts = [
+        cells.state,
+        cells.epoch and f"epoch {cells.epoch}",
+        cells.seconds_per_epoch and f"{cells.seconds_per_epoch} per epoch",
+        cells.left and f"{cells.left} left",
+        cells.metrics,
+        cells.message,
+    ]
+    running = f"running for {format_age(time.time() - hold.since)}"
+    if hold.cluster is not None:
+        running = f"{hold.reason or hold.phase}, submitted {format_age(time.time() - hold.since)} ago"
+    return ", ".join(filter(None, parts)) or ": ".join(filter(None, (running, shorten(last_line, LAST_LINE_LIMIT))))
+
+
+def progress_rows(report: StatusReport) -> list[tuple[str, ...]]:
+    """Return the rows of a table with how far each run is."""
+    return [
+        (
+            hold.id,
+            hold.profile or "-",
+            progress_text(hold, report.progress.get(hold.id), report.last_lines.get(hold.id, "")),
+        )
+        for hold in filter(report.shows_progress, report.active.holds)
+    ]
+
+
+def queue_rows(context: Context, commands: Sequence[WaitingCommand]) -> list[tuple[str, ...]]:
+    """Return the commands that wait as the rows of a table, heading included."""
+    rows: list[tuple[str, ...]] = [("QUEUE", "PROFILE", "AGE", "PID", "NEEDS", "WAITS FOR", "WHAT")]
+    for waiting in commands:
+        request, age = waiting.request, format_age(time.time() - waiting.since)
+        needs = ["the mapping file"] if request.mapping else []
+        if isinstance(request.gpus, int):
+            needs.append(f"{request.gpus} GPU{'s' if request.gpus > 1 else ''}")
+        elif request.gpus:
+            needs.append(f"GPU {request.gpus if isinstance(request.gpus, str) else ','.join(request.gpus)}")
+        needs += [context.short(folder) for folder in request.results]
+        waits_for, what = ", ".join(waiting.waits_for) or "-", shorten_command(request.command)
+        rows.append((waiting.id, request.profile or "-", age, str(waiting.pid), ", ".join(needs), waits_for, what))
+    return rows
+
+
+def gpu_rows(uses: Sequence[GpuUse]) -> list[tuple[str, ...]]:
+    """Return the machine's GPUs as the rows of a table, heading included."""
+    rows: list[tuple[str, ...]] = [("GPU", "NAME", "MEMORY", "USE", "USED BY")]
+    for use in uses:
+        gpu, is_known = use.gpu, use.gpu.memory_used is not None and use.gpu.memory_total
+        memory = f"{gpu.memory_used} of {gpu.memory_total} MiB" if is_known else ""
+        share = "" if gpu.utilization is None else f"{gpu.utilization} %"
+        rows.append((gpu.number, shorten(gpu.name, 30), memory, share, ", ".join(use.users()) or "-"))
+    return rows

@@ -27,17 +27,19 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from taoprofiles.cli.output import (
+from taoprofiles.cli.output import Result, emit
+from taoprofiles.cli.status import (
     ProgressCells,
-    Result,
-    emit,
+    StatusReport,
+    get_report,
     gpu_rows,
     hold_rows,
     progress_cells,
     progress_text,
     queue_rows,
-)  # fmt: skip
-from taoprofiles.cli.status import StatusReport, get_report, status_rows, status_warnings
+    status_rows,
+    status_warnings,
+)
 from taoprofiles.errors import TaoprofError
 from taoprofiles.masking import printable
 from taoprofiles.runs.progress import ProgressReader

@@ -231,7 +231,7 @@ def refuse(what: str, problems: Sequence[str]) -> None:
     """Raise CannotRenderError if there are problems."""
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise CannotRenderError(f"cannot render {what}: {count}", problems=problems)
+        raise CannotRenderError(f"cannot render {what}: {count}", problems=list(problems))
 
 
 def refuse_names(what: str, names: Sequence[str]) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from taoprofiles.errors import TaoprofError
 from taoprofiles.masking import shorten
 from taoprofiles.storage.paths import Context, is_inside
 from taoprofiles.system import processes
@@ -126,6 +127,21 @@ class Hold:
 
 FIELDS = {"place" if name == "host_id" else name: name for name in Hold.__annotations__}
 """By the key in records and in JSON output: the field of ``Hold``."""
+
+
+class HeldError(TaoprofError):
+    """Running work needs the mapping, the results folder or the GPUs; ``holds`` are its holds."""
+
+    code = "held"
+    status = 5
+
+    def __init__(
+        self, message: str, *, problems: list[str] | tuple[str, ...] = (), hint: str = "", holds: Sequence[Hold] = ()
+    ) -> None:
+        super().__init__(message, problems=problems, hint=hint)
+        self.holds = list(holds)
+        self.holders: list[dict[str, Any]] = [hold.as_dict() for hold in holds]
+        self.more = {"holders": self.holders}
 
 
 def shorten_command(words: list[str]) -> str:

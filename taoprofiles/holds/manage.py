@@ -6,8 +6,8 @@ import os
 import time
 from collections.abc import Sequence
 
-from taoprofiles.errors import HeldError, NotFoundError, UsageError
-from taoprofiles.holds.hold import AGENT, Hold, new_hold
+from taoprofiles.errors import NotFoundError, UsageError
+from taoprofiles.holds.hold import AGENT, HeldError, Hold, new_hold
 from taoprofiles.holds.liveness import ActiveHolds, find_active_holds
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.mounts import mapping

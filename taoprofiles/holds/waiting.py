@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
-from taoprofiles.errors import BusyError, HeldError, UsageError
-from taoprofiles.holds.hold import Hold, folders_overlap, format_age, gpus_overlap
+from taoprofiles.errors import BusyError, UsageError
+from taoprofiles.holds.hold import HeldError, Hold, folders_overlap, format_age, gpus_overlap
 from taoprofiles.storage import best_effort, files
 from taoprofiles.storage.locks import LivenessLock, Lock
 from taoprofiles.storage.paths import Context

@@ -13,7 +13,8 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from taoprofiles.check.path_map import MISSING, SILENT, get_path_map, to_svg
-from taoprofiles.cli.output import hold_rows, table
+from taoprofiles.cli.output import table
+from taoprofiles.cli.status import hold_rows
 from taoprofiles.errors import TaoprofError
 from taoprofiles.holds import manage
 from taoprofiles.holds.hold import shared_holds

@@ -14,7 +14,8 @@ from IPython.display import display as show
 
 from taoprofiles.cli import parser
 from taoprofiles.cli.output import error_lines
-from taoprofiles.errors import HeldError, InvalidStateError, TaoprofError, UsageError
+from taoprofiles.errors import InvalidStateError, TaoprofError, UsageError
+from taoprofiles.holds.hold import HeldError
 from taoprofiles.jupyter import display
 from taoprofiles.jupyter.display import COMMANDS, OPTIONS, Output, as_cell
 from taoprofiles.launcher.argv import PROGRAMS, commands_of_script, parse_launcher_argv, unwrapped

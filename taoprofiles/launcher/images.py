@@ -7,18 +7,9 @@ repositories. The variable TAO_TOOLKIT_VERSION in the images does not tell the v
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
 _NAMES = ("nvidia/tao/", "nvidia/tlt", "nvstaging/tao/")
-_TAG = re.compile(r":(\d+)\.(\d+)\.(\d+)-([a-z][a-z0-9.-]*)\Z")
-
-
-class ImageTag(NamedTuple):
-    """What a tag such as ``7.1.0-pyt`` tells; ``kind`` is pyt, deploy, data-services, tf2 and the like."""
-
-    release: tuple[int, int, int]
-    kind: str
-
+_TAG = r":(\d+)\.(\d+)\.(\d+)-([a-z][a-z0-9.-]*)\Z"
 
 IMAGE_FOLDERS = frozenset(("/workspace", "/opt", "/opt/nvidia"))
 """Folders of the images: libraries are in /workspace too (tao-skill-bank 4ff3719), TAO itself in /opt/nvidia."""
@@ -29,7 +20,10 @@ def is_tao_image(image: str) -> bool:
     return any(name in image for name in _NAMES)
 
 
-def find_tag(image: str) -> ImageTag | None:
-    """Return what the tag of a TAO image tells; None for any other image or tag."""
-    match = _TAG.search(image) if is_tao_image(image) or "tao-toolkit" in image else None
-    return None if match is None else ImageTag((int(match[1]), int(match[2]), int(match[3])), match[4])
+def find_tag(image: str) -> tuple[tuple[int, int, int], str] | None:
+    """Return the release and the kind that the tag of a TAO image has, as in ``7.1.0-pyt``; None for any other image.
+
+    The kind is pyt, deploy, data-services, tf2 and the like.
+    """
+    match = re.search(_TAG, image) if is_tao_image(image) or "tao-toolkit" in image else None
+    return None if match is None else ((int(match[1]), int(match[2]), int(match[3])), match[4])

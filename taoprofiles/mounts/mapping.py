@@ -90,7 +90,7 @@ def explain_json_error(text: str) -> tuple[int, str, str]:
 
 def secrets(mapping: dict[str, Any], *, derived: Collection[str] = ()) -> list[str]:
     """Return the container variables that are secret, or are in ``derived``: they contain a secret."""
-    values = {_plain(item.name): _plain(value) for item, value in _flat(mapping).items() if item.what == "env"}
+    values = {_plain(name): _plain(value) for (what, _, name, _), value in _flat(mapping).items() if what == "env"}
     return [name for name, value in values.items() if name in derived or is_secret(name, value)]
 
 
@@ -187,31 +187,27 @@ def changes(a: dict[str, Any], b: dict[str, Any], *, secrets: Collection[str] = 
 
 
 def _change(item: _Item, a: str | None, b: str | None, secrets: Collection[str]) -> Difference:
-    key = _plain(item.name)
-    is_hidden = item.what == "other"  # its content is unknown
-    if item.what == "env":
+    what, section, name, number = item
+    key = _plain(name)
+    is_hidden = what == "other"  # its content is unknown
+    if what == "env":
         is_hidden = key in secrets or is_secret(key, a or "") or is_secret(key, b or "")
-    elif item.what == "docker":
+    elif what == "docker":
         from taoprofiles.launcher.versions import behaviour_or_newest
 
         # The value of an option that even the newest launcher does not know may be a secret.
         is_hidden = key not in behaviour_or_newest("").options or is_secret(key)
-    elif item.what == "other":
-        key = f"{item.section} {key}".strip()
+    elif what == "other":
+        key = f"{section} {key}".strip()
     old, new = (None if value is None else _plain(value) for value in (a, b))
     if old == new:
         old, new = a, b  # the text "1" and the number 1
-    again = "" if item.number == 0 else " (again)" if item.number == 1 else f" (again {item.number})"
-    return Difference(item.what, key + again, old, new, is_hidden)
+    again = "" if number == 0 else " (again)" if number == 1 else f" (again {number})"
+    return Difference(what, key + again, old, new, is_hidden)
 
 
-class _Item(NamedTuple):
-    """``name`` is JSON; ``number`` counts the items of that name before this one."""
-
-    what: str
-    section: str
-    name: str
-    number: int = 0
+_Item = tuple[str, str, str, int]
+"""``Difference.what``, the section, the name as JSON, and the number of items of that name before this one."""
 
 
 def _flat(mapping: dict[str, Any]) -> dict[_Item, str]:
@@ -224,11 +220,11 @@ def _flat(mapping: dict[str, Any]) -> dict[_Item, str]:
         if section in _LISTS and isinstance(value, list):
             _add_items(flat, section, value)
         elif section == "DockerOptions" and isinstance(value, dict):
-            flat |= {_Item("docker", section, _json(key)): _json(option) for key, option in value.items()}
+            flat |= {("docker", section, _json(key), 0): _json(option) for key, option in value.items()}
         else:
-            flat[_Item("other", "", _json(section))] = _json(value)
+            flat["other", "", _json(section), 0] = _json(value)
     if mapping.get("Mounts") == []:
-        flat[_Item("other", "", _json("Mounts"))] = "[]"
+        flat["other", "", _json("Mounts"), 0] = "[]"
     return flat
 
 
@@ -243,12 +239,12 @@ def _add_items(flat: dict[_Item, str], section: str, items: list[Any]) -> None:
         name = _json(item[key])
         number = numbers.get(name, 0)
         numbers[name] = number + 1
-        flat[_Item(what, section, name, number)] = _json(item[value])
+        flat[what, section, name, number] = _json(item[value])
         more = {other: item[other] for other in item if other not in (key, value)}
         if more:
-            flat[_Item("other", section, name, number)] = _json(more)
+            flat["other", section, name, number] = _json(more)
     for number, text in enumerate(sorted(malformed)):
-        flat[_Item("other", section, "", number)] = text
+        flat["other", section, "", number] = text
 
 
 def _json(value: object) -> str:

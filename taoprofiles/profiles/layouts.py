@@ -38,8 +38,8 @@ def choose(network: str, *, image: str | None = None, has_launcher: bool = True)
     ``image`` is the image of its tasks, if given; ``has_launcher`` is false if nothing tells of a launcher here.
     """
     tag = find_tag(image or "")
-    if tag is not None and tag.release[0] >= 7:
-        return "tao7", f"'{image}' is an image of TAO {tag.release[0]}"
+    if tag is not None and tag[0] >= (7,):
+        return "tao7", f"'{image}' is an image of TAO {tag[0][0]}"
     if network in _TENSORFLOW:
         return "local", f"'{network}' is one of TAO's TensorFlow networks"
     if not has_launcher:

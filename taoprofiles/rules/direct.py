@@ -339,13 +339,14 @@ def _check_image(start: DirectStart) -> Iterator[Finding]:
         if start.line and not start.image:
             yield error("image-without-command", "command", "it names no image", "", "add the image and the task")
         return
+    release, kind = tag
     variables = {entry["variable"]: entry["value"] for _, entry in start.variables}
-    if not start.words and tag.release >= _NO_COMMAND_SINCE and variables.get("RUN_CLI") != "1":
+    if not start.words and release >= _NO_COMMAND_SINCE and variables.get("RUN_CLI") != "1":
         what, why = "the image is started without a command", "it then runs a service of NVIDIA's, and no task or shell"
         yield error("image-without-command", "command", what, why, "add the task, or bash, behind the image")
     for name, *rest in tasks(start.words)[0]:
         action = rest[0] if rest else ""
-        wanted, why = _needed_image(name, action, tag.kind, tag.release)
+        wanted, why = _needed_image(name, action, kind, release)
         if wanted:
             image = f"{start.image.rpartition(':')[0]}:{wanted}"
             what = f"'{name} {action}' does not run in the image {start.image}"

@@ -11,10 +11,7 @@ import json
 import os
 import sys
 from importlib.util import find_spec
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
+from typing import Any
 
 SETTINGS = "TAOPROF_KERNEL"
 """JSON: either ``error``, why the profile cannot be used, or the fields of a ProfileKernel."""

@@ -6,8 +6,17 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from taoprofiles.errors import HeldError, UsageError
-from taoprofiles.holds.hold import AGENT, OWN_KINDS, RUN_VARIABLE, Hold, gpu_conflicts, gpus_overlap, results_conflicts
+from taoprofiles.errors import UsageError
+from taoprofiles.holds.hold import (
+    AGENT,
+    OWN_KINDS,
+    RUN_VARIABLE,
+    HeldError,
+    Hold,
+    gpu_conflicts,
+    gpus_overlap,
+    results_conflicts,
+)
 from taoprofiles.holds.liveness import ActiveHolds
 from taoprofiles.system import processes
 from taoprofiles.system.gpus import Gpu, is_count, list_gpus, parse_gpus, to_indices, visible_devices

@@ -6,11 +6,6 @@ import os
 
 from taoprofiles.errors import InvalidStateError
 
-TYPE_CHECKING = False  # for the prompt: importing typing would take 5 ms
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pwd import struct_passwd
-
 MAPPING_FILE = ".tao_mounts.json"
 """The launcher's name for it: ``DOCKER_MOUNT_FILE`` in nvidia_tao_cli's docker_handler.py."""
 
@@ -24,7 +19,7 @@ class Context:
     Raises InvalidStateError if there is no home or it is not an absolute path.
     """
 
-    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(self, environ: dict[str, str] | None = None) -> None:
         self.environ = dict(os.environ if environ is None else environ)
         self.uid = os.getuid()
         moved = self.environ.get("TAOPROF_HOME")
@@ -60,7 +55,7 @@ class Context:
     def gid(self) -> int:
         """The user's primary group. The group of this process may be another one, as after 'newgrp docker'."""
         account = _account(self.uid)
-        return account.pw_gid if account else os.getgid()
+        return account[1] if account else os.getgid()
 
     @property
     def groups(self) -> list[int]:
@@ -86,7 +81,7 @@ class Context:
         if name:
             return name
         account = _account(self.uid)
-        return account.pw_name if account else f"uid {self.uid}"
+        return account[0] if account else f"uid {self.uid}"
 
     def expand_user(self, path: str) -> str:
         """Return ``path`` with a leading ``~`` or ``~user`` expanded."""
@@ -102,13 +97,15 @@ class Context:
         return "~" + path[len(self.home) :] if self.home != "/" and is_inside(path, self.home) else path
 
 
-def _account(uid: int) -> struct_passwd | None:
-    import pwd
+def _account(uid: int) -> tuple[str, int] | None:
+    """Return a user's name and primary group, None for a user id that no account has."""
+    import pwd  # not for the prompt
 
     try:
-        return pwd.getpwuid(uid)
+        account = pwd.getpwuid(uid)
     except KeyError:  # a container started with --user
         return None
+    return account.pw_name, account.pw_gid
 
 
 def to_bytes(text: str) -> bytes:
@@ -129,7 +126,7 @@ def is_inside(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
-def _home(environ: Mapping[str, str]) -> str:
+def _home(environ: dict[str, str]) -> str:
     home = environ.get("HOME")
     if home is not None:
         return home.rstrip("/") or ("/" if home else home)
@@ -144,7 +141,7 @@ def _home(environ: Mapping[str, str]) -> str:
         ) from None
 
 
-def _xdg(environ: Mapping[str, str], name: str, home: str, default: str) -> str:
+def _xdg(environ: dict[str, str], name: str, home: str, default: str) -> str:
     # The XDG base directory specification: a relative path is invalid and must be ignored.
     value = environ.get(name, "")
     return value if os.path.isabs(value) else os.path.join(home, default)

@@ -289,19 +289,11 @@ def restore(
     return transaction.write("restore", profile, wanted, link=link, attributes=attributes) or 0
 
 
-class Recovered(NamedTuple):
-    """What ``recover`` did.
-
-    ``entries`` are the history entries whose undo restores what it stored; ``interval`` is the time (s) after which the
-    next call is due, infinity if there is nothing left to check.
-    """
-
-    entries: list[int]
-    interval: float
-
-
-def recover(context: Context, *, grace: float = 0.0) -> Recovered:
+def recover(context: Context, *, grace: float = 0.0) -> tuple[list[int], float]:
     """Store what other programs wrote into replaced files, and delete those files into which nobody writes any longer.
+
+    Return the history entries whose undo restores what was stored, and after how many seconds the next call is due
+    (``NEVER`` if there is nothing left to check).
 
     The files of a killed switch or guard are among them. ``grace`` is for how long (s) each file stays anyway: a
     program that opened it just before it was replaced may not have it open for writing yet. Needs the lock. Raises
@@ -337,7 +329,7 @@ def recover(context: Context, *, grace: float = 0.0) -> Recovered:
         return True
 
     atomic.collect_replaced(context.mapping_file, is_over)
-    return Recovered(entries, interval)
+    return entries, interval
 
 
 def kept_message(saved_entry: int | None) -> list[str]:

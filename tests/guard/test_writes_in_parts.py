@@ -186,11 +186,11 @@ def test_without_leases_a_file_is_followed_for_a_minute_after_the_last_write(
     without_leases(monkeypatch)
     for seconds in (0, 1, 30, 59):
         monkeypatch.setattr(switch.time, "time", lambda seconds=seconds: now + seconds)
-        assert switch.recover(sandbox.context).interval < switch.NEVER
+        assert switch.recover(sandbox.context)[1] < switch.NEVER
     os.write(writing, PARTS[1])
     os.close(writing)
-    assert switch.recover(sandbox.context).entries
+    assert switch.recover(sandbox.context)[0]
     assert stored(sandbox, WHOLE)
     monkeypatch.setattr(switch.time, "time", lambda: now + 70)
-    assert switch.recover(sandbox.context).interval == switch.NEVER
+    assert switch.recover(sandbox.context)[1] == switch.NEVER
     assert list(sandbox.root.glob(".taoprof-*")) == []

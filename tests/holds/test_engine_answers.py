@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from taoprofiles.errors import HeldError
 from taoprofiles.holds import manage
+from taoprofiles.holds.hold import HeldError
 from taoprofiles.storage.paths import Context
 from taoprofiles.switching import switch
 from taoprofiles.switching.switch import SwitchResult

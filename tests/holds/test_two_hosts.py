@@ -17,9 +17,8 @@ from typing import Any
 
 import pytest
 
-from taoprofiles.errors import HeldError
 from taoprofiles.holds import liveness
-from taoprofiles.holds.hold import Hold
+from taoprofiles.holds.hold import HeldError, Hold
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.runs import run as runs
 from taoprofiles.storage.locks import Lock

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from taoprofiles.errors import HeldError
 from taoprofiles.holds import manage
+from taoprofiles.holds.hold import HeldError
 from taoprofiles.holds.task import ContainerTask
 from taoprofiles.holds.waiting import Request, wait_until_free
 from taoprofiles.runs.monitor import Monitor

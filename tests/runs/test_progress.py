@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taoprofiles.cli import output
+from taoprofiles.cli import output, status
 from taoprofiles.holds.hold import Hold
 from taoprofiles.runs import progress
 from taoprofiles.runs.progress import Progress, ProgressReader
@@ -90,8 +90,8 @@ FAMILIES = {
 def test_each_family_is_read_as_it_counts(tmp_path: Path, sample: tuple[str, int], text: str) -> None:
     found, now = read_sample(tmp_path / "status.json", *sample)
     assert found is not None
-    with mock.patch("taoprofiles.cli.output.time.time", return_value=now):
-        assert output.progress_text(Hold(since=now), found) == text
+    with mock.patch("taoprofiles.cli.status.time.time", return_value=now):
+        assert status.progress_text(Hold(since=now), found) == text
     json.dumps(found.as_dict(now), allow_nan=False)
 
 
@@ -224,7 +224,7 @@ def test_hostile_lines_give_figures_that_can_be_shown_or_none(
         found = progress.read_file(str(write(path, text, NOW + 5)), NOW - 1)
         if found is not None:
             json.dumps(found.as_dict(NOW), allow_nan=False)
-            shown = output.table([("id", output.progress_text(Hold(since=NOW), found))])
+            shown = output.table([("id", status.progress_text(Hold(since=NOW), found))])
             assert all(row.isprintable() and len(row) < 600 for row in shown)
             assert found.epoch is None or 0 <= found.epoch <= 1e9
             assert found.share is None or 0 <= found.share <= 1
@@ -348,11 +348,11 @@ def test_the_folder_of_the_runs_own_task_is_read(tmp_path: Path) -> None:
 
 
 def test_a_sparkline_shows_any_values() -> None:
-    assert output.sparkline([1, 2, 3, 8], encoding="utf-8") == "▁▂▃█"
-    assert output.sparkline([1, 2, 3, 8], encoding="ascii") == "_.:#"
-    assert output.sparkline([5, 5], encoding="utf-8") == "▁▁"
-    assert output.sparkline([-1.7e308, float("nan"), 1.7e308, float("inf")], encoding="utf-8") == "▁?█?"
-    assert output.sparkline([1], encoding="utf-8") == output.sparkline([float("nan")] * 2, encoding="utf-8") == ""
+    assert status.sparkline([1, 2, 3, 8], encoding="utf-8") == "▁▂▃█"
+    assert status.sparkline([1, 2, 3, 8], encoding="ascii") == "_.:#"
+    assert status.sparkline([5, 5], encoding="utf-8") == "▁▁"
+    assert status.sparkline([-1.7e308, float("nan"), 1.7e308, float("inf")], encoding="utf-8") == "▁?█?"
+    assert status.sparkline([1], encoding="utf-8") == status.sparkline([float("nan")] * 2, encoding="utf-8") == ""
 
 
 def test_status_shows_how_far_a_training_is_that_was_started_without_taoprof(sandbox: Sandbox) -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from taoprofiles.errors import HeldError
 from taoprofiles.holds import manage
+from taoprofiles.holds.hold import HeldError
 from taoprofiles.switching import switch
 from tests.support.engine import until
 from tests.support.sandbox import Sandbox, Tao, gone, kill, rendered

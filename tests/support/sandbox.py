@@ -14,8 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from taoprofiles.errors import HeldError
 from taoprofiles.holds import manage
+from taoprofiles.holds.hold import HeldError
 from taoprofiles.mounts import mapping
 from taoprofiles.switching import switch
 from taoprofiles.system import processes

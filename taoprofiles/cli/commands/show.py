@@ -8,18 +8,18 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles import current_cache
-from taoprofiles.cli.output import (
-    Result,
-    change_lines,
-    format_time,
+from taoprofiles.cli.output import Result, change_lines, format_time, profile_lines, table
+from taoprofiles.cli.status import (
+    StatusReport,
+    explain,
+    get_report,
     gpu_rows,
     hold_rows,
-    profile_lines,
     progress_rows,
     queue_rows,
-    table,
+    status_rows,
+    status_warnings,
 )
-from taoprofiles.cli.status import StatusReport, explain, get_report, status_rows, status_warnings
 from taoprofiles.errors import InvalidStateError, NotFoundError, TaoprofError, UsageError
 from taoprofiles.holds.hold import OWN_KINDS, Hold
 from taoprofiles.mounts import mapping

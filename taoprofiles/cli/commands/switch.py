@@ -9,8 +9,8 @@ from typing import Any
 
 from taoprofiles import current_cache
 from taoprofiles.cli.output import Declined, Result, change_lines, exit_status, format_time, print_progress, table
-from taoprofiles.errors import HeldError, TaoprofError, UsageError
-from taoprofiles.holds.hold import QUEUED, Hold
+from taoprofiles.errors import TaoprofError, UsageError
+from taoprofiles.holds.hold import QUEUED, HeldError, Hold
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Store
 from taoprofiles.storage import files

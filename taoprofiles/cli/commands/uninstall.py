@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 from taoprofiles.cli import prompts
 from taoprofiles.cli.commands import skill
 from taoprofiles.cli.output import Declined, Result, print_progress, table
-from taoprofiles.errors import HeldError, TaoprofError, UsageError
+from taoprofiles.errors import TaoprofError, UsageError
 from taoprofiles.guard import status
 from taoprofiles.guard.service import Service
-from taoprofiles.holds.hold import AGENT, shorten_command
+from taoprofiles.holds.hold import AGENT, HeldError, shorten_command
 from taoprofiles.holds.manage import active_holds
 from taoprofiles.profiles import kernels
 from taoprofiles.profiles.store import Store
