@@ -11,7 +11,7 @@ from taoprofiles.check import fix
 from taoprofiles.check.target import CheckTarget
 from taoprofiles.errors import UsageError
 from taoprofiles.launcher import installed, login_probe, mounts_file, runners, versions
-from taoprofiles.launcher.argv import MAIN_PROGRAMS, launcher_words, unwrapped
+from taoprofiles.launcher.argv import MAIN_PROGRAMS, container_words, launcher_words, unwrapped
 from taoprofiles.launcher.command_line import known_images
 from taoprofiles.launcher.host import Host, runs_in_ci
 from taoprofiles.launcher.location import resolve
@@ -67,27 +67,46 @@ class Report(NamedTuple):
         return next((refusal for refusal in refusals if refusal.location.section != "login"), None)
 
 
-def check(context: Context, name: str | None, command: list[str], *, launcher: str | None = None) -> Report:
+def check(
+    context: Context,
+    name: str | None,
+    command: list[str],
+    *,
+    launcher: str | None = None,
+    image: str | None = None,
+    gpus: str | None = None,
+) -> Report:
     """Check a profile, or without a name what ``tao`` would read now, for the launcher on PATH or the version named.
 
-    ``command`` is the command after ``--``, empty for any task. Raises NotFoundError, UsageError.
+    ``command`` is the command after ``--``, empty for any task; ``image`` and ``gpus`` are the options of ``run`` for
+    one without the launcher. Raises NotFoundError, UsageError.
     """
-    line = docker_run.parse(command)
+    line, runner = docker_run.parse(command), runners.parse(command)
+    if image is not None and line is None and runner is None:
+        command = container_words(command)
+    words = launcher_words(unwrapped(command))
+    if (image or gpus) and not (command and line is None and runner is None and words is None):
+        option = "--image" if image else "--gpus"
+        hint = f"taoprof check NAME {option} … -- dino train …"
+        raise UsageError(f"{option} is for a task without the launcher", hint=hint)
     if line is not None:
         return _check_line(context, name, line)
-    if (runner := runners.parse(command)) is not None:
+    if runner is not None:
         return _check_runner(context, name, runner)
     installed_launcher, version = _select_launcher(context, launcher)
     behaviour = versions.behaviour_of(version)
     is_profile_given = name is not None
     target = CheckTarget.from_file(context, behaviour) if name is None else CheckTarget.from_profile(context, name)
-    words = launcher_words(unwrapped(command))
     command_context = CommandContext(
         {}, target.variables, context.environ, target.secret_variables,
         behaviour=behaviour, profile=target.name or "", is_run=is_profile_given,
     )  # fmt: skip
-    if command and words is None and target.content is not None and direct.tasks(command)[0]:
-        return _check_task(context, target, command, command_context, is_profile_given=is_profile_given)
+    image = image or (target.renderer.image(command) if target.renderer else None)
+    is_direct = bool(command and words is None and (image or gpus or direct.tasks(command)[0]))
+    if is_direct and target.content is not None:
+        return _check_task(
+            context, target, command, command_context, is_profile_given=is_profile_given, image=image, gpus=gpus
+        )
     findings, dropped_in_ci = list(target.findings), []
     if command and words is None:
         what = f"'{command[0]}' is no launcher, no 'docker run' and no task of TAO: this command is not checked, only "
@@ -130,19 +149,25 @@ def _check_task(
     command_context: CommandContext,
     *,
     is_profile_given: bool,
+    image: str | None,
+    gpus: str | None,
 ) -> Report:
     """Check a task that is started without the launcher, with the mapping of the target."""
     preflight.require_answer(target.content)
     host, rendered = Host(context.environ, context.folder), mapping.parse(target.content or b"", target.path)
     problems = list(target.findings)
     try:
-        launch = direct.from_mapping(rendered, target.file.locate, host, command, target.renderer)
+        launch = direct.from_mapping(
+            rendered, target.file.locate, host, command, target.renderer, image=image, gpus=gpus
+        )
     except (KeyError, TypeError):  # a mounts file that is not well formed; the launcher's own rules name the place
         problems.append(error("file-shape", target.file.name, "it is not a mapping", hint="taoprof check"))
         return Report(target.name, target.path, None, "", None, [], problems, target.secret_environment)
     if target.name:
-        image = [] if launch.image else ["--image", "IMAGE"]
-        command_context = replace(command_context, prefix=["taoprof", "run", target.name, *image, "--"])
+        options = ["--gpus", gpus] if gpus else []
+        own = target.renderer.image(command) if target.renderer else None
+        options += ["--image", image or "IMAGE"] if not image or image != own else []
+        command_context = replace(command_context, prefix=["taoprof", "run", target.name, *options, "--"])
     problems += direct.check(context, launch, command_context)
     findings = fix.add_commands(context, problems, target, is_profile_given=is_profile_given)
     return _direct_report(target.name, target.path, launch, findings, target.secret_environment)

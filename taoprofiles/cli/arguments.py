@@ -270,6 +270,8 @@ ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
             optional=True,
         ),
         _argument("--launcher", "check for this version of the launcher; default: the tao on PATH", metavar="VERSION"),
+        _argument("--image", "check a task without the launcher in this image, as 'run --image' starts it"),
+        _argument("--gpus", f"check it with these GPUs: 'all', a count, {_INDICES} or 'none'", metavar="WHICH"),
         _STRICT,
         _flag("--fix", "fix what needs no decision, after showing the changes"),
         _YES,

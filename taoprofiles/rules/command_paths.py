@@ -26,11 +26,11 @@ from taoprofiles.launcher.versions import Behaviour, behaviour_or_newest
 from taoprofiles.masking import MASK, MIN_SECRET_LENGTH, is_secret, is_secret_argument, mask_command, mask_text
 from taoprofiles.mounts.paths import HostFiles, PathResolver, Resolution
 from taoprofiles.profiles.rendering import find_placeholder
-from taoprofiles.rules.finding import ERROR, WARNING, Finding
+from taoprofiles.rules.finding import ERROR, WARNING, Finding, warning
 from taoprofiles.rules.gpus import wrong_gpus
 from taoprofiles.rules.paths import explain
 from taoprofiles.rules.specs import ACTIONS, SPEC_OPTIONS, access, check_specs, is_spec
-from taoprofiles.storage.paths import expand_user
+from taoprofiles.storage.paths import expand_user, is_inside
 
 if TYPE_CHECKING:
     from taoprofiles.launcher.prediction import Refusal
@@ -144,9 +144,15 @@ def check_task(words: Sequence[str], context: CommandContext) -> list[Finding]:
     words = checker.words
     action = next((word for word in words[1:] if word in ACTIONS), "")
     findings = checker.check(action)
-    if context.is_without_docker or not context.reads_specs:
+    if context.is_without_docker:
         return findings
     paths = [expand_variables(a.value, checker.public) for a in path_arguments(words) if is_spec(a.key, a.value)]
+    for path in paths:
+        if not context.reads_specs or any(is_inside(path, volume) for volume in context.volumes):
+            what, why = f"the spec file '{path}' is not a file of this machine", "what is wrong in it is not found"
+            findings.append(warning("spec-unchecked", "-e", what, why))
+    if not context.reads_specs:
+        return findings
     return findings + check_specs(paths, checker.resolver, action=action, given=_spec_keys(words), gpus=context.gpus)
 
 

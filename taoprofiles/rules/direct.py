@@ -11,7 +11,6 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 from taoprofiles.launcher.argv import commands_of_script, launcher_words, unwrapped
 from taoprofiles.launcher.host import Host
@@ -33,7 +32,7 @@ from taoprofiles.system import filesystem
 from taoprofiles.system.docker_run import DockerRun
 from taoprofiles.system.engine import find_endpoint
 from taoprofiles.system.gpus import parse_gpus
-from taoprofiles.system.remote import find_missing
+from taoprofiles.system.remote import find_missing, login_words
 
 _PACKAGES = ("nvidia_tao_pytorch", "nvidia_tao_deploy", "nvidia_tao_ds", "nvidia_tao_tf1", "nvidia_tao_tf2")
 _MADE_BY_TRAINING = frozenset("train retrain prune distill quantize export".split())
@@ -263,14 +262,13 @@ def _check_remote(start: DirectStart, address: str, environ: Mapping[str, str]) 
         if mount.source in missing:
             where = start.locate(mount.location._replace(key="source"))
             stops = "Docker creates it, empty and as root" if mount.location in start.created else "Docker refuses it"
-            login = shlex.quote(urlsplit(address).netloc.partition(":")[0])
-            hint = f"ssh {login} mkdir -p {shlex.quote(shlex.quote(mount.source))}"
+            hint = shlex.join(["ssh", *login_words(address), "mkdir", "-p", shlex.quote(mount.source)])
             yield error("src-missing", where, f"'{mount.source}' does not exist on the engine's machine", stops, hint)
     if problem:
-        what = f"the engine is on another machine, {shown}: its folders and spec files are not checked"
+        what = f"the engine is on another machine, {shown}: its folders are not checked"
         yield warning("paths-unchecked", "engine", what, problem, "check there: taoprof check NAME -- …")
     else:
-        what = f"the engine is on another machine, {shown}: its spec files, and the rights there, are not checked"
+        what = f"the engine is on another machine, {shown}: the rights of its folders are not checked"
         yield Finding("paths-unchecked", "engine", what, severity=INFO)
 
 

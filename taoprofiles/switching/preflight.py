@@ -118,7 +118,10 @@ def check_direct_run(
     errors, folders = _errors_and_folders(direct.check(context, start, command_context), mkdir=mkdir)
     if check and errors:
         listed = [mount.entry for mount in start.mounts]
-        raise _preflight_error(context, name, errors, listed, doing="run", command=start.words)
+        own = {"--image": renderer.image(words), "--gpus": renderer.gpus}
+        given = {"--image": image, "--gpus": gpus}
+        options = [word for key, value in given.items() if value and value != own[key] for word in (key, value)]
+        raise _preflight_error(context, name, errors, listed, doing="run", command=start.words, options=options)
     is_remote = find_endpoint(context.environ).is_remote
     return folders + ([] if is_remote else container.find_cache_folders(rendered, context))
 
@@ -156,8 +159,12 @@ def _preflight_error(
     *,
     doing: str,
     command: Sequence[str],
+    options: Sequence[str] = (),
 ) -> InvalidProfileError:
-    """Return the error for the findings of a check; ``command`` is the command to run, if it has some of them."""
+    """Return the error for the findings of a check; ``command`` is the command to run, if it has some of them.
+
+    ``options`` are those of ``taoprof check`` that give the same findings.
+    """
     if all(finding.fix[:1] == ("mkdir",) for finding in findings):
         single = len(findings) == 1
         what = "1 folder does not exist" if single else f"{len(findings)} folders do not exist"
@@ -179,6 +186,7 @@ def _preflight_error(
         if command:
             import shlex  # not for 'use', which has no command
 
+            words += "".join(f" {shlex.quote(option)}" for option in options)
             words += f" -- {shlex.join(command)}" if mask_command(command) == list(command) else " -- COMMAND"
         hint = f"nothing was changed. To ignore this, add --force; for the details: {words}"
         if all(finding.id == "src-missing" for finding in findings):

@@ -12,6 +12,18 @@ TIMEOUT = 10.0
 """Seconds for a login and its answer."""
 
 
+def login_words(address: str) -> list[str]:
+    """Return the arguments of ``ssh`` that log in to the machine of an engine, [] for an address that is not ssh's."""
+    try:
+        parts = urlsplit(address)
+        host, port, user = parts.hostname or "", parts.port, parts.username
+    except ValueError:
+        return []
+    if parts.scheme != "ssh" or not host:
+        return []
+    return [*(["-l", user] if user else []), *(["-p", str(port)] if port else []), "--", host]
+
+
 def find_missing(address: str, paths: Sequence[str], environ: Mapping[str, str]) -> tuple[list[str], str]:
     """Return which paths do not exist on the machine of an engine, and "", or why that cannot be told.
 
@@ -19,16 +31,11 @@ def find_missing(address: str, paths: Sequence[str], environ: Mapping[str, str])
     """
     if not paths:
         return [], ""
-    try:
-        parts = urlsplit(address)
-        host, port, user = parts.hostname or "", parts.port, parts.username
-    except ValueError:
-        return [], "it is no valid address"
-    if parts.scheme != "ssh" or not host:
+    login = login_words(address)
+    if not login:
         return [], "its files cannot be looked at from here"
-    login = [*(["-l", user] if user else []), *(["-p", str(port)] if port else [])]
     tests = f'for path in {shlex.join(paths)}; do if [ -e "$path" ]; then echo yes; else echo no; fi; done'
-    command = ["ssh", "-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=5", *login, "--", host, tests]
+    command = ["ssh", "-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=5", *login, tests]
     result = run_bounded(command, environ, TIMEOUT)
     answers = result.out.split()[-len(paths) :]  # a login may print something before
     if result.problem or result.status != 0 or len(answers) < len(paths) or set(answers) - {"yes", "no"}:

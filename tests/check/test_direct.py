@@ -102,18 +102,33 @@ def test_what_is_not_understood_is_named(home: Home, command: str, what: str) ->
         assert "no problems found" not in done.out
 
 
-def test_run_with_an_image_refuses_what_the_check_finds(home: Home) -> None:
-    words = ["run", "p", "--image", IMAGE, "--gpus", "0,", "--", "dino", "train", "-e"]
-    done = call(home, *words, "/specs/train.yaml")
-    one_clear_error(done, 3)
-    assert "train.num_gpus: 2 GPUs, but the container gets 1 GPU" in done.err
-    assert f"taoprof check p -- dino train -e {home.root}/specs/x" in call(home, *words, f"{home.root}/specs/x").err
+@pytest.mark.parametrize("command", ["dino train", "tao model dino train"])
+def test_the_image_and_the_gpus_are_those_of_run(home: Home, command: str) -> None:
+    words = [*command.split(), "-e", "/specs/train.yaml"]
+    assert ids(call(home, "--json", "check", "p", "--image", IMAGE, "--", *words)) == []
+    assert ids(call(home, "--json", "check", "p", "--image", IMAGE, "--gpus", "1", "--", *words)) == ["gpu-count"]
+    deploy = IMAGE.replace("pyt", "deploy")
+    assert ids(call(home, "--json", "check", "p", "--image", deploy, "--", *words)) == ["image-not-for-task"]
+    refused = call(home, "run", "p", "--gpus", "1,", "--image", IMAGE, "--", *words)
+    hint = f"taoprof check p --image {IMAGE} --gpus 1, -- dino train -e /specs/train.yaml"
+    one_clear_error(refused, 3)
+    assert "train.num_gpus: 2 GPUs, but the container gets 1 GPU" in refused.err
+    assert hint in refused.err
+    done = call(home, *shlex.split(hint)[1:])
+    assert "train.num_gpus: 2 GPUs, but the container gets 1 GPU" in done.out
+
+
+@pytest.mark.parametrize("command", ["", "tao model dino train", f"docker run {IMAGE} dino train", "tao_pt -- true"])
+def test_the_gpus_of_another_command_are_refused(home: Home, command: str) -> None:
+    done = call(home, "check", "p", "--gpus", "1", "--", *command.split())
+    one_clear_error(done, 2)
 
 
 def test_volumes_of_docker_are_not_folders_of_this_host(home: Home) -> None:
     words = f"docker run --gpus all -v data:/data --tmpfs /scratch {IMAGE} dino train -e /data/x.yaml -r /scratch/r"
     found = ids(call(home, "--json", "check", "--", *words.split()))
     assert not {"missing-file", "unmapped-path", "src-missing"} & set(found)
+    assert "spec-unchecked" in found
 
 
 # The parser

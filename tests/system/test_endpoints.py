@@ -144,6 +144,7 @@ def test_folders_of_another_machine_are_not_looked_for_here(home: Home) -> None:
     assert "missing-file" not in found
     assert found["paths-unchecked"]["severity"] == "warning"
     assert found["paths-unchecked"]["what"].startswith("the engine is on another machine, tcp://192.0.2.1:2376")
+    assert found["spec-unchecked"]["what"] == "the spec file '/home/t.yaml' is not a file of this machine"
     assert "unmapped-path" in found, "which needs no look at that machine"
     assert "paths-unchecked" not in call(home, "check", "--", *words.split()).out
 

@@ -109,8 +109,7 @@ def test_folders_are_looked_for_on_the_machine_of_the_engine(training_home: Trai
     assert found["src-missing"]["what"] == f"'{home.root}/it's gone' does not exist on the engine's machine"
     assert [f["id"] for f in findings].count("src-missing") == 1
     assert found["paths-unchecked"]["severity"] == "info"
-    command = found["src-missing"]["hint"].replace("ssh ", f"ssh -p {ssh.address.rpartition(':')[2]} ", 1)
-    subprocess.run(["sh", "-c", command], env={**home.environ, **ssh.environ}, check=True)
+    subprocess.run(["sh", "-c", found["src-missing"]["hint"]], env={**home.environ, **ssh.environ}, check=True)
     assert (home.root / "it's gone").is_dir()
     findings = call(home, "--json", "check", "--", *words, environ=ssh.environ).envelope["data"]["findings"]
     assert "src-missing" not in {finding["id"] for finding in findings}

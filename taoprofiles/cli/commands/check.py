@@ -28,12 +28,13 @@ def check_command(context: Context, args: argparse.Namespace) -> Result:
         path = shlex.quote(args.name)
         hint = f"to check it as a mounts file: LAUNCHER_MOUNTS={path} taoprof check"
         raise UsageError(f"'{cut(args.name)}' is a file, not the name of a profile", hint=hint)
-    report = check(context, args.name, args.command, launcher=args.launcher)
+    options = {"launcher": args.launcher, "image": args.image, "gpus": args.gpus}
+    report = check(context, args.name, args.command, **options)
     fixed: list[str] = []
     if args.fix:
         while applied := _fix(context, args, report, fixed):  # a fix may reveal more: a user needs a home
             fixed += applied
-            report = check(context, args.name, args.command, launcher=args.launcher)
+            report = check(context, args.name, args.command, **options)
     lines = _prediction_lines(context, report, is_launcher_given=args.launcher is not None, reveal=args.reveal)
     data = {**_prediction_data(report, reveal=args.reveal), "fixed": fixed}
     return _with_findings(report.findings, data, lines, strict=args.strict)
