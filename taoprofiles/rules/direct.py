@@ -38,6 +38,8 @@ _PACKAGES = ("nvidia_tao_pytorch", "nvidia_tao_deploy", "nvidia_tao_ds", "nvidia
 _MADE_BY_TRAINING = frozenset("train retrain prune distill quantize export".split())
 _DATA_SERVICES = frozenset("analytics annotations augmentation auto_label embedding image tmm".split())
 _SHM = "/dev/shm"  # noqa: S108 - the shared memory of this host, which is only measured
+UNCHECKED = ("paths-unchecked", "spec-unchecked")
+"""Findings that name what could not be looked at."""
 _NO_COMMAND_SINCE = (6, 0, 0)
 """From this release on an image that is started without a command runs the old microservice."""
 
@@ -195,7 +197,7 @@ def check(
     """
     docker, locate = start.options, start.locate
     host = Host(context.environ, context.folder)
-    endpoint = find_endpoint(environ or context.environ)
+    endpoint = find_endpoint(context.environ if environ is None else environ)
     is_remote = endpoint.is_remote
     if is_remote:
         yield from _check_remote(start, endpoint.address, context.environ)

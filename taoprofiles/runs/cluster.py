@@ -13,6 +13,7 @@ import subprocess
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -94,23 +95,31 @@ def submit(run: Run) -> None:
 
 
 def refresh(context: Context, holds: Iterable[Hold]) -> list[ClusterError]:
-    """Ask the clusters about their jobs, and record what has changed, in ``holds`` too; return what cannot be asked.
+    """Ask the clusters about their jobs, all at once, and record what has changed, in ``holds`` too.
+
+    Return which clusters cannot be asked.
 
     A hold whose job is over gets ``ended`` and ``status``; None if the cluster does not know it any more.
     """
     clusters: dict[tuple[str | None, str | None], list[Hold]] = defaultdict(list)
     for hold in holds:
         clusters[hold.cluster, hold.engine].append(hold)
-    problems = []
-    for members in clusters.values():
+
+    def find(members: list[Hold]) -> dict[str, Job] | ClusterError:
         try:
-            jobs = _client(context, members[0]).find({_name(hold): hold.since for hold in members})
+            return _client(context, members[0]).find({_name(hold): hold.since for hold in members})
         except ClusterError as error:
-            problems.append(error)
-            continue
-        for hold in members:
-            _record(context, hold, jobs.get(_name(hold)))
-    return problems
+            return error
+
+    if not clusters:
+        return []
+    with ThreadPoolExecutor(len(clusters)) as pool:
+        answers = list(pool.map(find, clusters.values()))
+    for members, answer in zip(clusters.values(), answers, strict=True):
+        if not isinstance(answer, ClusterError):
+            for hold in members:
+                _record(context, hold, answer.get(_name(hold)))
+    return [answer for answer in answers if isinstance(answer, ClusterError)]
 
 
 def refresh_writers(context: Context, hold: Hold) -> None:

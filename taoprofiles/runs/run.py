@@ -420,7 +420,7 @@ def prepare(
         options = _for_runner(context, name, renderer, options.for_command(renderer, command))
     options.validate()
     doing = kind if kind != "notebook" else "kernel" if run_type is Run else "use"
-    missing_folders = _check(context, name, command, renderer, options, doing=doing)
+    missing_folders, unchecked = _check(context, name, command, renderer, options, doing=doing)
     wanted = options.notify if kind == "run" else [notify.NONE]
     targets, target_warnings = notify.choose_targets(renderer, wanted, context.environ)
     hold = _new_run_hold(context, kind, command, renderer, profile=name, reason=reason, options=options)
@@ -451,7 +451,8 @@ def prepare(
             run.was_queued = options.queued is not None
             try:
                 run.environ[RUN_VARIABLE] = hold.id
-                run.notes = [f"warning: {warning}" for warning in (*target_warnings, *active.unchecked, *warnings)]
+                warnings = [*target_warnings, *unchecked, *active.unchecked, *warnings]
+                run.notes = [f"warning: {warning}" for warning in warnings]
                 if options.shared and store.source(name) != source:
                     raise TaoprofError(f"profile '{name}' was changed at this moment", hint="run the command again")
                 if not _prepare_command(run, renderer, command, options):
@@ -495,20 +496,21 @@ def _record(
 
 def _check(
     context: Context, name: str, command: list[str], renderer: Renderer, options: RunOptions, *, doing: str = "run"
-) -> list[str]:
-    """Refuse what would certainly fail, and return the folders to create."""
+) -> tuple[list[str], list[str]]:
+    """Refuse what would certainly fail, and return the folders to create, and what was not checked."""
     if options.on == "kubernetes":
-        return []  # the folders are not this machine's
+        return [], []  # the folders are not this machine's
     rendered = renderer.mapping()
     preflight.require_answer(rendered)
     if options.image is None and options.on is None:
-        return preflight.check_mapping(
+        folders = preflight.check_mapping(
             context, rendered, name=name, mkdir=options.mkdir, check=options.check, doing=doing,
             command=command if doing == "run" else [], variables=renderer.variables(),
         )  # fmt: skip
+        return folders, []
     return preflight.check_direct_run(
         context, renderer, command, name=name, image=options.image, gpus=options.gpus, mkdir=options.mkdir,
-        check=options.check,
+        check=options.check, on_cluster=options.on is not None,
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from taoprofiles.launcher.location import Location, resolve
 from taoprofiles.masking import mask_command
 from taoprofiles.mounts.mapping import sources
 from taoprofiles.rules import container, mounts
-from taoprofiles.rules.finding import ERROR, Finding
+from taoprofiles.rules.finding import ERROR, WARNING, Finding
 from taoprofiles.rules.locations import in_profile
 from taoprofiles.storage.files import to_taoprof_error
 from taoprofiles.system import filesystem
@@ -101,10 +101,12 @@ def check_direct_run(
     gpus: str | None,
     mkdir: bool,
     check: bool,
-) -> list[str]:
+    on_cluster: bool = False,
+) -> tuple[list[str], list[str]]:
     """Do what ``check_mapping`` does for a run without the launcher: everything that ``taoprof check`` looks at.
 
-    ``image`` and ``gpus`` are those of the command line.
+    The second value names what was not checked, one line each. ``image`` and ``gpus`` are those of the command line;
+    ``on_cluster``: no engine is asked, and the folders are on a file system that this machine has too.
     """
     from taoprofiles.launcher.argv import container_words  # not for 'use', nor those below
     from taoprofiles.rules import direct
@@ -115,15 +117,19 @@ def check_direct_run(
     start = direct.from_mapping(rendered, in_profile(rendered), host, words, renderer, image=image, gpus=gpus)
     prefix = ["taoprof", "run", name, "--image", start.image, "--"]
     command_context = CommandContext({}, renderer.variables(), context.environ, profile=name, prefix=prefix)
-    errors, folders = _errors_and_folders(direct.check(context, start, command_context), mkdir=mkdir)
+    environ = {} if on_cluster else context.environ
+    findings = list(direct.check(context, start, command_context, environ))
+    errors, folders = _errors_and_folders(findings, mkdir=mkdir)
     if check and errors:
         listed = [mount.entry for mount in start.mounts]
         own = {"--image": renderer.image(words), "--gpus": renderer.gpus}
         given = {"--image": image, "--gpus": gpus}
         options = [word for key, value in given.items() if value and value != own[key] for word in (key, value)]
         raise _preflight_error(context, name, errors, listed, doing="run", command=start.words, options=options)
-    is_remote = find_endpoint(context.environ).is_remote
-    return folders + ([] if is_remote else container.find_cache_folders(rendered, context))
+    warnings = (finding for finding in findings if finding.severity == WARNING)
+    unchecked = [f"{finding.what}: {finding.why}" for finding in warnings if finding.id in direct.UNCHECKED]
+    is_remote = find_endpoint(environ).is_remote
+    return folders + ([] if is_remote else container.find_cache_folders(rendered, context)), unchecked
 
 
 def _errors_and_folders(findings: Iterable[Finding], *, mkdir: bool) -> tuple[list[Finding], list[str]]:

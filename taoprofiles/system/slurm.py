@@ -38,8 +38,10 @@ class Slurm:
     def find(self, names: Mapping[str, float]) -> dict[str, Job]:
         """Return the user's jobs by their names; a job that Slurm knows nothing of any more is missing.
 
-        ``names`` has for each the time before which it was not submitted, in seconds since 1970. Raises ClusterError.
+        ``names`` has for each the time before which it was not submitted, in seconds since 1970. All questions together
+        take at most TIMEOUT. Raises ClusterError.
         """
+        end = time.monotonic() + TIMEOUT
         fields = _SEPARATOR.join(("%j", "%i", "%T", "%N", "%r"))
         command = ["squeue", "--noheader", "--me", "--states=all", f"--name={','.join(names)}", f"--format={fields}"]
         jobs = {}
@@ -47,43 +49,46 @@ class Slurm:
             with reading_answer("squeue"):
                 name, number, state, nodes, reason = line.split(_SEPARATOR, 4)
             text = f"{state} ({reason})" if state in _PENDING and reason not in ("", "None") else state
-            status = self._exit_status(number, state) if state in _OVER else None
+            status = self._exit_status(number, state, end) if state in _OVER else None
             jobs[name] = Job(number, _phase(state), text, status, nodes)
-        for name in names.keys() - jobs.keys():
-            if (job := self._find_ended(name, names[name])) is not None:
-                jobs[name] = job
-        return jobs
+        missing = {name: since for name, since in names.items() if name not in jobs}
+        return jobs | (self._find_ended(missing, end) if missing else {})
 
     def cancel(self, name: str) -> None:
         """Cancel the job of this name, which Slurm then reports as cancelled. Raises ClusterError."""
         run_client(["scancel", f"--name={name}", "--quiet"], self._environ, TIMEOUT)
 
-    def _find_ended(self, name: str, since: float) -> Job | None:
-        """Return a job that only the accounting knows; None also without accounting."""
-        start = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(since - 60))
-        fields = "--format=JobID,State,ExitCode,NodeList"
-        options = ["--noheader", "--parsable2", "--allocations", f"--name={name}", f"--starttime={start}"]
+    def _find_ended(self, names: Mapping[str, float], end: float) -> dict[str, Job]:
+        """Return the jobs that only the accounting knows; {} also without accounting."""
+        start = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(min(names.values()) - 60))
+        fields = "--format=JobName,JobID,State,ExitCode,NodeList"
+        options = ["--noheader", "--parsable2", "--allocations", f"--name={','.join(names)}", f"--starttime={start}"]
         try:
-            lines = run_client(["sacct", *options, fields], self._environ, TIMEOUT).out.splitlines()
+            answer = run_client(["sacct", *options, fields], self._environ, _left(end)).out
         except ClusterError as error:
             if error.is_missing or any("storage is disabled" in line for line in error.problems):
-                return None
+                return {}
             raise
-        if not lines:
-            return None
-        with reading_answer("sacct"):
-            number, state, code, nodes = lines[-1].split(_SEPARATOR, 3)
-        word = state.partition(" ")[0]  # "CANCELLED by 1000"
-        return Job(number, _phase(word), state, _to_status(word, code) if word in _OVER else None, nodes)
+        jobs = {}
+        for line in answer.splitlines():
+            with reading_answer("sacct"):
+                name, number, state, code, nodes = line.split(_SEPARATOR, 4)
+            word = state.partition(" ")[0]  # "CANCELLED by 1000"
+            jobs[name] = Job(number, _phase(word), state, _to_status(word, code) if word in _OVER else None, nodes)
+        return jobs
 
-    def _exit_status(self, number: str, state: str) -> int | None:
+    def _exit_status(self, number: str, state: str, end: float) -> int | None:
         """Return the exit status of an ended job, by scontrol: squeue's own field differs between versions."""
         try:
-            answer = run_client(["scontrol", "--oneliner", "show", "job", number], self._environ, TIMEOUT).out
+            answer = run_client(["scontrol", "--oneliner", "show", "job", number], self._environ, _left(end)).out
         except ClusterError:
             answer = ""
         code = next((word for word in answer.split() if word.startswith("ExitCode=")), "")
         return _to_status(state, code.removeprefix("ExitCode="))
+
+
+def _left(end: float) -> float:
+    return max(0.1, end - time.monotonic())
 
 
 def _phase(state: str) -> str:

@@ -284,9 +284,9 @@ def test_states_of_squeue(fake_home: Home, tmp_path: Path, line: str) -> None:
 @pytest.mark.parametrize(
     ("sacct", "wanted"),
     [
-        ("echo '5|CANCELLED by 1000|0:15|n1'", ("over", "CANCELLED by 1000", 143)),
-        ("echo '5|OUT_OF_MEMORY|0:125|n1'", ("over", "OUT_OF_MEMORY", 253)),
-        ("echo '5|FAILED|3:0|n1'", ("over", "FAILED", 3)),
+        ("echo 'n|5|CANCELLED by 1000|0:15|n1'", ("over", "CANCELLED by 1000", 143)),
+        ("echo 'n|5|OUT_OF_MEMORY|0:125|n1'", ("over", "OUT_OF_MEMORY", 253)),
+        ("echo 'm|4|FAILED|1:0|n1'; echo 'n|5|FAILED|3:0|n1'", ("over", "FAILED", 3)),
         ("echo 'Slurm accounting storage is disabled' >&2; exit 1", None),
         ("exit 0", None),
     ],
@@ -297,6 +297,42 @@ def test_a_job_that_only_the_accounting_knows(
     program(tmp_path, "sacct", sacct)
     job = Slurm(fake_home.environ).find({"n": 0.0}).get("n")
     assert (job and (job.phase, job.state, job.status)) == wanted
+
+
+def test_many_ended_jobs_are_one_question(fake_home: Home, tmp_path: Path) -> None:
+    program(
+        tmp_path,
+        "sacct",
+        f"echo >>'{tmp_path}/asked'; for n in $(/usr/bin/seq 50); do echo \"n$n|$n|FAILED|2:0|\"; done",
+    )
+    jobs = Slurm(fake_home.environ).find({f"n{number}": 0.0 for number in range(1, 51)})
+    assert {name: job.id for name, job in jobs.items()} == {f"n{number}": str(number) for number in range(1, 51)}
+    assert (tmp_path / "asked").read_text() == "\n"
+
+
+def test_clusters_that_hang_are_asked_at_the_same_time(
+    fake_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in (("sbatch", "echo 5"), ("squeue", f"echo 1 >'{tmp_path}/slurm'; /bin/sleep 60")):
+        program(tmp_path, name, text)
+    program(tmp_path, "kubectl", f"while ! [ -e '{tmp_path}/slurm' ]; do /bin/sleep 0.01; done; exit 1")
+    assert call(fake_home, "run", "dino_p", "--on", "slurm", "--image", IMAGE, "--", "true").status == 0
+    monkeypatch.setattr("taoprofiles.system.slurm.TIMEOUT", 1.0)
+    (run,) = HoldRecords(fake_home.context).all()
+    other = Hold(**run.as_dict() | {"id": "abcde", "cluster": "kubernetes", "engine": "lab/default"})
+    HoldRecords(fake_home.context).write(other)
+    errors = call(fake_home, "status").err
+    assert "'kubectl' failed with exit status 1" in errors
+    assert "'squeue', the cluster's own command, failed: it did not finish within 1 s" in errors
+
+
+def test_the_folders_of_a_job_are_not_those_of_the_docker_engine(fake_home: Home, tmp_path: Path) -> None:
+    program(tmp_path, "sbatch", "echo 5")
+    (fake_home.root / "results").rmdir()
+    words = ("run", "dino_p", "--on", "slurm", "--image", IMAGE, "--", "true")
+    done = call(fake_home, *words, environ={"DOCKER_HOST": "tcp://192.0.2.1:2376"})
+    assert done.status == 3
+    assert "1 folder does not exist" in done.err
 
 
 def test_an_accounting_that_is_down_proves_nothing(fake_home: Home, tmp_path: Path) -> None:
