@@ -82,13 +82,9 @@ def check(
     one without the launcher. Raises NotFoundError, UsageError.
     """
     line, runner = docker_run.parse(command), runners.parse(command)
-    if image is not None and line is None and runner is None:
-        command = container_words(command)
+    if image is not None or gpus is not None:
+        command = _as_task(command, image=image, is_other=line is not None or runner is not None)
     words = launcher_words(unwrapped(command))
-    if (image or gpus) and not (command and line is None and runner is None and words is None):
-        option = "--image" if image else "--gpus"
-        hint = f"taoprof check NAME {option} … -- dino train …"
-        raise UsageError(f"{option} is for a task without the launcher", hint=hint)
     if line is not None:
         return _check_line(context, name, line)
     if runner is not None:
@@ -113,14 +109,7 @@ def check(
         what += "the mounts are"
         findings.append(warning("command-not-checked", "command", what, hint="give the command itself after '--'"))
     if not command or words is not None:
-        what, why = "the launcher has no read-only mounts", "the container can write to this one"
-        hint = f"without the launcher it is: taoprof run {target.name} --image IMAGE -- …"
-        numbers = [
-            number
-            for number, is_read_only in enumerate(target.renderer.read_only if target.renderer else ())
-            if is_read_only
-        ]
-        findings += [warning("key-ignored", f"mounts[{n}].read_only", what, why, hint) for n in numbers]
+        findings += _ignored_keys(target)
     prediction, secrets = None, target.secret_environment
     preflight.require_answer(target.content)
     if target.content is not None or target.name is None:
@@ -140,6 +129,28 @@ def check(
     findings = fix.add_commands(context, findings, target, is_profile_given=is_profile_given)
     findings = sorted(by_severity(findings), key=lambda finding: finding.id != _EXTERNAL_CHANGE_ID)
     return Report(target.name, target.path, installed_launcher, version, prediction, dropped_in_ci, findings, secrets)
+
+
+def _as_task(command: list[str], *, image: str | None, is_other: bool) -> list[str]:
+    """Return the command that runs without the launcher in an image; ``is_other``: it has no need of one.
+
+    Raises UsageError if ``--image`` or ``--gpus`` is not for it.
+    """
+    words = container_words(command) if image is not None and not is_other else command
+    if is_other or not words or launcher_words(unwrapped(words)) is not None:
+        option = "--gpus" if image is None else "--image"
+        hint = f"taoprof check NAME {option} … -- dino train …"
+        raise UsageError(f"{option} is for a task without the launcher", hint=hint)
+    return words
+
+
+def _ignored_keys(target: CheckTarget) -> Iterator[Finding]:
+    """Yield a finding for each key of the profile that means nothing to the launcher."""
+    what, why = "the launcher has no read-only mounts", "the container can write to this one"
+    hint = f"without the launcher it is: taoprof run {target.name} --image IMAGE -- …"
+    for number, is_read_only in enumerate(target.renderer.read_only if target.renderer else ()):
+        if is_read_only:
+            yield warning("key-ignored", f"mounts[{number}].read_only", what, why, hint)
 
 
 def _check_task(

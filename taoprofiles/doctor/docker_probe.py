@@ -53,7 +53,7 @@ class DockerFacts(NamedTuple):
     - ``command``: the engine of the command, which follows DOCKER_HOST, DOCKER_CONTEXT or the current context
     - ``in_force``: that engine as taoprof reaches it; ``is_remote``: it is on another machine
     - ``group``: group of the socket; ``in_group``: the user database has this user in it, but the session does not
-    - ``has_daemon``: dockerd is installed; ``has_systemd``: systemd starts it
+    - ``has_daemon``: dockerd is installed; ``has_podman``: so is podman; ``has_systemd``: systemd starts it
     - ``installer``: the command that installs packages here, without sudo; "" for an unknown distribution
     - ``in_container``: this process runs in a container; ``has_root``: the engine's data folder is on this machine
     """
@@ -67,6 +67,7 @@ class DockerFacts(NamedTuple):
     group: str = ""
     in_group: bool = False
     has_daemon: bool = False
+    has_podman: bool = False
     has_systemd: bool = True
     is_snap: bool = False
     installer: str = ""
@@ -131,6 +132,7 @@ def probe_docker(environ: Mapping[str, str]) -> DockerFacts:
         group=group,
         in_group=in_group,
         has_daemon=daemon is not None,
+        has_podman=shutil.which("podman", path=environ.get("PATH", "")) is not None,
         has_systemd=os.path.isdir("/run/systemd/system"),  # sd_booted(3)
         is_snap=is_snap,
         installer=next((words for words in _INSTALLERS if shutil.which(words.split()[0], path=_SYSTEM)), ""),

@@ -51,6 +51,11 @@ def check_docker(docker: DockerFacts, gpus: Gpus, images: FileSystem | None) -> 
 def _presence(docker: DockerFacts) -> list[Finding]:
     first, second = docker.first, docker.second
     if not docker.cli and not docker.has_daemon and first.trouble in (ABSENT, REFUSED):
+        if docker.has_podman:
+            what = "no engine is running: Podman is installed, and its socket is not used"
+            hint = "systemctl --user enable --now podman.socket && "
+            hint += "export DOCKER_HOST=unix://$XDG_RUNTIME_DIR/podman/podman.sock"
+            return [error("docker-down", first.address, what, "tao and taoprof use an engine by its socket", hint)]
         why = "tao runs everything in containers"
         hint = _install(docker, "docker", apt="docker.io")
         hint += " && sudo usermod -aG docker $USER && newgrp docker" if docker.installer else ""

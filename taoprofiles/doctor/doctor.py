@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-from taoprofiles.doctor import docker_probe, docker_rules, launcher_rules, own_state
+from taoprofiles.doctor import cluster_state, docker_probe, docker_rules, launcher_rules, own_state
+from taoprofiles.doctor.cluster_state import ClusterState
 from taoprofiles.doctor.docker_probe import DockerFacts, Gpus
 from taoprofiles.doctor.own_state import OwnState
 from taoprofiles.launcher import home_probe, installed, login_probe
@@ -32,24 +33,27 @@ class Machine(NamedTuple):
     login: Login
     home: Home
     state: OwnState
+    clusters: tuple[ClusterState, ...] = ()
 
 
 def probe_machine(context: Context) -> Machine:
     """Run all probes, in parallel. Changes nothing; each probe has its own timeout."""
     environ = context.environ
     interpreter_folder = os.path.dirname(sys.executable)
-    with ThreadPoolExecutor(5) as pool:
+    with ThreadPoolExecutor(6) as pool:
         launchers = pool.submit(installed.probe_launchers, environ, context.home, interpreter_folder)
         engines = pool.submit(docker_probe.probe_docker, environ)
         gpus = pool.submit(docker_probe.probe_gpus, environ)
         login = pool.submit(login_probe.probe_login, environ, Host(environ, context.folder).expanduser("~"))
         state = pool.submit(own_state.probe_state, context)
+        clusters = pool.submit(cluster_state.probe_clusters, context)
     docker = engines.result()
     folders = [("home", context.home), ("state", context.state)]
     if docker.first.root and docker.first.address.startswith("unix://") and os.path.isdir(docker.first.root):
         folders.append(("images", docker.first.root))
     home = home_probe.probe_home(environ, context.home, context.mapping_file, folders, folder=context.folder)
-    return Machine(VERSION, launchers.result(), docker, gpus.result(), login.result(), home, state.result())
+    probes = (launchers.result(), docker, gpus.result(), login.result(), home, state.result(), clusters.result())
+    return Machine(VERSION, *probes)
 
 
 def evaluate(machine: Machine, environ: Mapping[str, str]) -> list[Finding]:
@@ -65,6 +69,7 @@ def evaluate(machine: Machine, environ: Mapping[str, str]) -> list[Finding]:
         *launcher_rules.check_launchers(machine.launchers),
         *docker_rules.check_docker(machine.docker, machine.gpus, _file_system(machine, "images")),
         *machine_rules.check_login(machine.login, version, environ, uid),
+        *cluster_state.check_clusters(machine.clusters),
         *own_state.check_state(machine.state, uid, machine.version, _file_system(machine, "state")),
     ]
     return by_severity(without_sudo(findings, uid))

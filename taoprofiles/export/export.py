@@ -12,7 +12,6 @@ from taoprofiles.launcher.argv import container_words, parse_launcher_argv
 from taoprofiles.launcher.host import Host
 from taoprofiles.profiles.layouts import EXAMPLE_IMAGE
 from taoprofiles.profiles.rendering import Renderer
-from taoprofiles.profiles.store import Store
 from taoprofiles.storage.paths import Context
 from taoprofiles.system.gpus import parse_gpus
 
@@ -26,42 +25,34 @@ RENDERERS = {
 """By target. Each raises CannotRenderError with everything that the target cannot express."""
 
 
-def export(
-    context: Context,
-    name: str,
-    target: str,
-    command: list[str],
-    *,
-    image: str | None = None,
-    gpus: str | None = None,
-) -> tuple[Plan, Rendered, list[str]]:
-    """Write the profile ``name`` for one of TARGETS; the third value are notes on how to provide its secrets.
+def export(context: Context, renderer: Renderer, target: str, container: Plan) -> tuple[Rendered, list[str]]:
+    """Write a plan of ``plan_target``; the second value are notes on how to provide its secrets.
 
-    ``image`` and ``gpus`` (``parse_gpus``) are by default the profile's, then the launcher's for the task, and all.
-    Raises UsageError if no image is known, CannotRenderError, InvalidProfileError, NotFoundError.
+    Raises CannotRenderError.
     """
-    renderer = Store(context).renderer(name)
-    container = plan_target(context, renderer, name, target, command, image=image, gpus=gpus)
     if target in ("docker", "compose"):
-        container = container._replace(labels=docker.labels(context, name))
+        container = container._replace(labels=docker.labels(context, container.name))
     rendered = RENDERERS[target](container)
-    notes = _notes(renderer, name, container, rendered)
+    notes = _notes(renderer, container, rendered)
     if target == "edf":
-        notes.append(f"to use it, save it as ~/.edf/{name}.toml: srun --environment={name} COMMAND")
-    return container, rendered, notes
+        notes.append(f"to use it, save it as ~/.edf/{container.name}.toml: srun --environment={container.name} COMMAND")
+    return rendered, notes
 
 
 def plan_target(
     context: Context,
     renderer: Renderer,
-    name: str,
     target: str,
     command: list[str],
     *,
     image: str | None = None,
     gpus: str | None = None,
 ) -> Plan:
-    """Return the plan of the profile ``name`` for one of TARGETS. Raises what ``export`` does."""
+    """Return the plan of the renderer's profile for one of TARGETS.
+
+    ``image`` and ``gpus`` (``parse_gpus``) are by default the profile's, then the launcher's for the task, and all.
+    Raises UsageError if no image is known, CannotRenderError, InvalidProfileError.
+    """
     words = container_words(command)
     image = image or renderer.image(words) or find_image(context, command)
     if target not in ("slurm", "edf"):
@@ -73,7 +64,6 @@ def plan_target(
         image = image.removeprefix("docker://").replace("#", "/", 1)
     return plan.plan_container(
         renderer,
-        name,
         image=image,
         command=words if target != "edf" else [],  # which has no command, only its image
         gpus=parse_gpus(gpus or renderer.gpus or "all"),
@@ -81,7 +71,7 @@ def plan_target(
     )
 
 
-def _notes(renderer: Renderer, name: str, container: Plan, rendered: Rendered) -> list[str]:
+def _notes(renderer: Renderer, container: Plan, rendered: Rendered) -> list[str]:
     if not container.secrets:
         return []
     variables = renderer.variables()
@@ -91,7 +81,7 @@ def _notes(renderer: Renderer, name: str, container: Plan, rendered: Rendered) -
     where = "a Kubernetes Secret" if rendered.store else "the environment"
     what, them = ("is a secret", "it") if len(container.secrets) == 1 else ("are secrets", "them")
     notes = [f"{names} {what}: the output reads {them} from {where} instead of containing {them}"]
-    notes += [f'to set {", ".join(own)}: eval "$(taoprof env {name} --reveal)"'] if own else []
+    notes += [f'to set {", ".join(own)}: eval "$(taoprof env {renderer.name} --reveal)"'] if own else []
     notes += [f"to set {', '.join(others)}: export {' '.join(f'{secret}=…' for secret in others)}"] if others else []
     return notes + ([f"to create the Secret: {rendered.store}"] if rendered.store else [])
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from taoprofiles.errors import CannotRenderError
-from taoprofiles.launcher.images import IMAGE_FOLDERS
+from taoprofiles.launcher.images import find_hidden
 from taoprofiles.launcher.quoting import VARIABLE
 from taoprofiles.launcher.sdk import size_in_bytes
 from taoprofiles.masking import MASK, MIN_SECRET_LENGTH, is_secret_argument, mask_command
@@ -131,7 +131,6 @@ class Rendered(NamedTuple):
 
 def plan_container(
     renderer: Renderer,
-    name: str,
     *,
     image: str,
     mapping: dict[str, Any] | None = None,
@@ -140,11 +139,12 @@ def plan_container(
     caller: Caller = ROOT,
     labels: Mapping[str, str] | None = None,
 ) -> Plan:
-    """Return the plan of a container of the profile ``name`` that runs ``command``, the task's own words.
+    """Return the plan of a container of the renderer's profile that runs ``command``, the task's own words.
 
     ``mapping`` replaces the one that the profile renders. Raises InvalidProfileError, and CannotRenderError with all
     problems.
     """
+    name = renderer.name
     mapping = with_identity(renderer.mapping() if mapping is None else mapping)
     options = mapping.get("DockerOptions", {})
     secrets = [(key, value) for key, value in renderer.secret_values() if len(value) >= MIN_SECRET_LENGTH]
@@ -169,8 +169,7 @@ def plan_container(
         problems.append("docker.shm_size: not a size")
     refuse(f"profile '{name}'", problems)
     warnings = [no_answer(mount["source"]) for mount in mapping["Mounts"] if mount["source"] not in is_file]
-    hiding = [mount.destination for mount in mounts if mount.destination in IMAGE_FOLDERS]
-    warnings += [f"the mount at '{path}' hides the files that the image has there" for path in hiding]
+    warnings += filter(None, (find_hidden(mount.destination) for mount in mounts))
     if ports and network == "host":
         ports = []
         warnings.append("docker.ports are left out: Docker ignores them on the host's network")

@@ -11,8 +11,15 @@ import re
 _NAMES = ("nvidia/tao/", "nvidia/tlt", "nvstaging/tao/")
 _TAG = r":(\d+)\.(\d+)\.(\d+)-([a-z][a-z0-9.-]*)\Z"
 
-IMAGE_FOLDERS = frozenset(("/workspace", "/opt", "/opt/nvidia"))
+_WITH_FILES = frozenset(("/workspace", "/opt", "/opt/nvidia"))
 """Folders of the images: libraries are in /workspace too (tao-skill-bank 4ff3719), TAO itself in /opt/nvidia."""
+
+
+def find_hidden(destination: str) -> str:
+    """Return what a mount at ``destination`` hides of NVIDIA's images, as a sentence; "" if nothing."""
+    if destination not in _WITH_FILES:
+        return ""
+    return f"'{destination}' of TAO's images has files of NVIDIA, and this mount hides them"
 
 
 def is_tao_image(image: str) -> bool:

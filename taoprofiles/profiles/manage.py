@@ -155,10 +155,11 @@ def move(context: Context, action: str, name: str, to: str) -> None:
         raise UsageError(f"profile '{to}' already exists", hint=f"to see it: taoprof show {to}")
     before, text = store.text(name), _text_with_network(store, name)
     rename = entry_of(context, action, to, before, text) | {"was": name}
-    entries, following = [], {}
+    entries, following = [], []
     for other in store.extending(name):
         old = store.text(other)
-        new = following[other] = as_bytes(_with_keys(other, old.decode(), {"extends": to}))
+        new = as_bytes(_with_keys(other, old.decode(), {"extends": to}))
+        following.append((other, old, new))
         entries.append(entry_of(context, "set", other, old, new))
     entries.append(rename)  # after the others, so that 'undo' takes this one, and they follow again
     active = active_entry(context)
@@ -167,11 +168,32 @@ def move(context: Context, action: str, name: str, to: str) -> None:
 
     def do() -> None:
         store.write(name, text, expected=before)
-        files.rename(store.path(name), store.path(to))
-        for other, new in following.items():
-            store.write(other, new, expected=store.text(other))
+        if following:
+            _rename_base(store, name, to, text, following)
+        else:
+            files.rename(store.path(name), store.path(to))
 
     History(context).record_and(entries, do)
+
+
+def _rename_base(store: Store, name: str, to: str, text: bytes, following: Sequence[tuple[str, bytes, bytes]]) -> None:
+    """Rename a profile with this text that others extend, and write these: (name, old text, new text).
+
+    Each of them extends a profile that exists, whatever is interrupted: until the last is written both names have one.
+    If something fails, all is as before.
+    """
+    store.write(to, text, expected=None)
+    written: list[tuple[str, bytes, bytes]] = []
+    try:
+        for other, old, new in following:
+            store.write(other, new, expected=old)
+            written.append((other, old, new))
+        files.rename(store.path(name), store.path(to))
+    except BaseException:
+        for other, old, new in written:
+            store.write(other, old, expected=new)
+        files.remove(store.path(to))
+        raise
 
 
 def remove(context: Context, name: str, *, force: bool) -> None:

@@ -195,7 +195,7 @@ class Renderer:
 
     def __init__(self, template: Template, context: Context, *, name: str, path: str) -> None:
         self._template, self._context = template, context
-        self._name, self._file = name, path
+        self.name, self._file = name, path
         self._expander = Expander(template["variables"], context.environ, context.home)
         self._problems: list[str] = []
 
@@ -337,7 +337,7 @@ class Renderer:
             if mount["source"] in sources:
                 names[name] = None
         settings = [f"{name}=DIR" for name in names]
-        return f"taoprof edit {self._name}" if "" in names else " ".join(["taoprof set", self._name, *settings])
+        return f"taoprof edit {self.name}" if "" in names else " ".join(["taoprof set", self.name, *settings])
 
     def outside_project(self, mounts: Sequence[Mapping[str, str]]) -> dict[int, str]:
         """Return by number the sources that a project's profile may not mount, with links resolved."""
@@ -405,7 +405,7 @@ class Renderer:
     def _raise_problems(self) -> None:
         if self._problems:
             problems, self._problems = list(dict.fromkeys(self._problems)), []
-            raise invalid_profile_error(self._name, self._file, problems)
+            raise invalid_profile_error(self.name, self._file, problems)
 
 
 def _mount_problems(mounts: Sequence[Mapping[str, str]]) -> Iterator[str]:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from taoprofiles.launcher.host import Host
-from taoprofiles.launcher.images import IMAGE_FOLDERS
+from taoprofiles.launcher.images import find_hidden
 from taoprofiles.launcher.location import Location, ResolvedMount, missing_source
 from taoprofiles.profiles.rendering import find_placeholder
 from taoprofiles.rules.finding import INFO, Finding, error, quoted, warning
@@ -151,8 +151,7 @@ def _check_destination(mount: ResolvedMount, locate: Locator) -> Iterator[Findin
 
 def check_hiding(destination: str, where: str) -> Iterator[Finding]:
     """Check whether a mount hides files of NVIDIA's images."""
-    if destination in IMAGE_FOLDERS:
-        what = f"'{destination}' of TAO's images has files of NVIDIA, and this mount hides them"
+    if what := find_hidden(destination):
         hint = f"mount it below, such as at {destination}/specs"
         yield warning("dst-hides-image", where, what, "a task that needs them fails", hint, by_hand=True)
 

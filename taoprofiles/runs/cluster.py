@@ -52,9 +52,7 @@ def plan_job(run: Run, renderer: Renderer, command: list[str], options: RunOptio
     from taoprofiles.export.export import RENDERERS, plan_target
 
     hold, target = run.hold, options.on or ""
-    container = plan_target(
-        run.context, renderer, hold.profile or "", target, command, image=options.image, gpus=options.gpus
-    )
+    container = plan_target(run.context, renderer, target, command, image=options.image, gpus=options.gpus)
     if hold.cluster == "kubernetes" and hold.engine is None:
         settings = container.kubernetes
         hold.engine = find_namespace(run.context.environ, settings.get("context"), settings.get("namespace"))

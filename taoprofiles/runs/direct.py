@@ -77,7 +77,6 @@ def use_docker(run: Run, renderer: Renderer, command: list[str], options: RunOpt
     hold, name = run.hold, run.hold.profile or ""
     planned = plan.plan_container(
         renderer,
-        name,
         image=options.image or "",
         mapping=wanted,
         gpus="all" if options.gpus is None or hold.gpus is None else hold.gpus,

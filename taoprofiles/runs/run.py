@@ -509,7 +509,7 @@ def _check(
         )  # fmt: skip
         return folders, []
     return preflight.check_direct_run(
-        context, renderer, command, name=name, image=options.image, gpus=options.gpus, mkdir=options.mkdir,
+        context, renderer, command, image=options.image, gpus=options.gpus, mkdir=options.mkdir,
         check=options.check, on_cluster=options.on is not None,
     )  # fmt: skip
 

@@ -96,7 +96,6 @@ def check_direct_run(
     renderer: Renderer,
     command: Sequence[str],
     *,
-    name: str,
     image: str | None,
     gpus: str | None,
     mkdir: bool,
@@ -113,7 +112,8 @@ def check_direct_run(
     from taoprofiles.rules.command_paths import CommandContext
     from taoprofiles.system.engine import find_endpoint
 
-    rendered, words, host = renderer.mapping(), container_words(list(command)), Host(context.environ, context.folder)
+    name, rendered, words = renderer.name, renderer.mapping(), container_words(list(command))
+    host = Host(context.environ, context.folder)
     start = direct.from_mapping(rendered, in_profile(rendered), host, words, renderer, image=image, gpus=gpus)
     prefix = ["taoprof", "run", name, "--image", start.image, "--"]
     command_context = CommandContext({}, renderer.variables(), context.environ, profile=name, prefix=prefix)

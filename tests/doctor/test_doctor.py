@@ -247,3 +247,28 @@ def test_the_password_of_an_engine_is_masked(used: Home) -> None:
     assert "***" in str(findings(used, DOCKER_HOST=address))
     done = call(used, "doctor", environ={"DOCKER_HOST": address})
     assert SECRET not in done.out + done.err + call(used, "doctor", "--json", environ={"DOCKER_HOST": address}).out
+
+
+def test_the_clusters_of_profiles(used: Home) -> None:
+    assert clusters(used) == {}
+    used.profile("s", 'layout = "custom"\n[slurm]\npartition = "a100"\n')
+    used.profile("k", 'layout = "custom"\n[kubernetes]\ncontext = "lab"\n')
+    assert findings(used)["cluster-client-missing"]["what"] == "not installed here: sbatch, squeue, scancel"
+    for name in ("sbatch", "scancel", "sacct"):
+        program(used, name, "exit 0")
+    program(used, "squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
+    known = """case $1 in config) echo '{"contexts": [{"name": "lab", "context": {}}]}' ;; *) %s ;; esac"""
+    program(used, "kubectl", known % "exit 1")
+    assert clusters(used) == {
+        "slurm": "'squeue' failed with exit status 1; Unable to contact slurm controller",
+        "kubernetes": "'kubectl' failed with exit status 1",
+    }
+    program(used, "squeue", "exit 0")
+    program(used, "kubectl", known % """echo '{"items": []}'""")
+    assert clusters(used) == {"slurm": "", "kubernetes": ""}
+    assert "Kubernetes lab/default: answers" in call(used, "doctor").out
+
+
+def clusters(home: Home) -> dict[str, str]:
+    states = call(home, "doctor", "--json").envelope["data"]["facts"]["clusters"]
+    return {state["kind"]: state["problem"] for state in states}

@@ -250,6 +250,11 @@ def test_versions_of_any_form_are_judged(packages: dict[str, str], version: str,
         shlex.split(one.hint) if one.id != "tao-several" else None
 
 
+def test_podman_in_the_place_of_docker() -> None:
+    machine = changed(SOUND, **CASES["docker-missing"][0], docker__has_podman=True)
+    assert "podman.socket" in found(machine)["docker-down"].hint
+
+
 def test_each_has_a_section_of_its_name_in_the_reference() -> None:
     page = (Path(__file__).parents[2] / "docs/reference/checks.md").read_text()
     assert [id for id in CASES if f"\n### {id}\n" not in page] == []

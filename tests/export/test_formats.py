@@ -50,12 +50,12 @@ def cases(draw: st.DrawFn) -> Case:
     generated = draw(valid_profiles())
     variables = {**generated.variables, "KEY": SECRET.replace("$", "$$")}
     profile = Profile.model_validate({**generated.model_dump(exclude_none=True, by_alias=True), "variables": variables})
-    renderer = Renderer(template(profile, name="p"), AROUND, name="p", path="p.toml")
+    name = draw(st.sampled_from(["p", "Detect_Net.v2-", "9" * 64]))
+    renderer = Renderer(template(profile, name="p"), AROUND, name=name, path="p.toml")
     command = draw(st.lists(words, max_size=5))
     try:
-        name = draw(st.sampled_from(["p", "Detect_Net.v2-", "9" * 64]))
         plan = plan_container(
-            renderer, name, image=IMAGE, command=command, gpus=draw(gpus), caller=Caller(1000, 1001),
+            renderer, image=IMAGE, command=command, gpus=draw(gpus), caller=Caller(1000, 1001),
             labels={"taoprofiles.profile": "p", "taoprofiles.state": "/home/a na/$x"},
         )  # fmt: skip
     except (InvalidProfileError, CannotRenderError):
@@ -294,7 +294,7 @@ def test_compose_takes_them(tmp_path: Path) -> None:
 def plan_of(text: str = "", **options: Any) -> Plan:
     profile = parse(f'layout = "custom"\n{text}'.encode(), name="p", path="p.toml")
     renderer = Renderer(template(profile, name="p"), AROUND, name="p", path="p.toml")
-    return plan_container(renderer, "p", **{"image": IMAGE, "caller": Caller(1000, 1001), **options})
+    return plan_container(renderer, **{"image": IMAGE, "caller": Caller(1000, 1001), **options})
 
 
 def mount(source: str, destination: str) -> str:
@@ -497,7 +497,7 @@ def test_a_container_of_the_caller_has_the_callers_groups_and_a_name() -> None:
     for user, wanted in groups.items():
         profile = Profile.model_validate({"layout": "custom", "docker": {"user": user}})
         renderer = Renderer(template(profile, name="p"), AROUND, name="p", path="")
-        plan = plan_container(renderer, "p", image=IMAGE, caller=Caller(1000, 1001, [7, 8]))
+        plan = plan_container(renderer, image=IMAGE, caller=Caller(1000, 1001, [7, 8]))
         argv = shell(RENDERERS["docker"](plan).text, "docker", {})
         assert [argv[n + 1] for n, word in enumerate(argv) if word == "--group-add"] == wanted
         service = yaml.safe_load(RENDERERS["compose"](plan).text)["services"]["p"]
@@ -512,5 +512,5 @@ def test_a_mount_that_hides_files_of_the_image_is_named() -> None:
     mounts = [{"source": "/p", "destination": "/workspace/"}, {"source": "/q", "destination": "/workspace/tao"}]
     profile = Profile.model_validate({"layout": "custom", "mounts": mounts})
     renderer = Renderer(template(profile, name="p"), AROUND, name="p", path="")
-    (warning,) = plan_container(renderer, "p", image=IMAGE).warnings
-    assert "'/workspace' hides the files" in warning
+    (warning,) = plan_container(renderer, image=IMAGE).warnings
+    assert "'/workspace' of TAO's images has files of NVIDIA, and this mount hides them" in warning

@@ -85,7 +85,7 @@ def test_the_plan_is_the_launchers_own_call(data: st.DataObject) -> None:
         rendered = with_identity(renderer.mapping())  # of the container; the file for a plain 'tao' has no more
         env = {item["variable"]: str(item["value"]) for item in rendered.get("Envs", [])}
         try:
-            plan = plan_container(renderer, "p", image="i")
+            plan = plan_container(renderer, image="i")
         except CannotRenderError:
             assume(False)
             raise

@@ -9,8 +9,10 @@ from typing import Any
 import jsonschema
 import pytest
 
+from taoprofiles.errors import TaoprofError
 from taoprofiles.profiles.model import json_schema
-from taoprofiles.profiles.store import base_name
+from taoprofiles.profiles.store import Store, base_name
+from taoprofiles.storage import files
 from tests.support.commands import call
 from tests.support.home import Home
 
@@ -191,6 +193,35 @@ def test_rename_of_the_base_and_back(family: Home) -> None:
     family.run("undo", check=True)
     assert (family.profiles / "own.toml").read_text() == OWN
     assert shown(family) == before
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+@pytest.mark.parametrize("at", range(4))
+def test_a_rename_that_fails_midway_leaves_no_broken_profile(
+    family: Home, monkeypatch: pytest.MonkeyPatch, at: int, is_killed: bool
+) -> None:
+    """Killed: nothing that comes after the failure is done either, such as putting things back."""
+    family.profile("own2", 'extends = "base"\n')
+    family.run("rename", "base", "base2", check=True)  # which gives it its network
+    family.run("rename", "base2", "base", check=True)
+    before = {path.name: path.read_text() for path in family.profiles.iterdir()}
+    calls = []
+
+    def fail_at(really: Any, *args: Any, **options: Any) -> Any:
+        calls.append(args)
+        if len(calls) == at + 2 or (is_killed and len(calls) > at + 2):
+            raise TaoprofError("no space left on device")
+        return really(*args, **options)
+
+    for owner, name in ((Store, "write"), (files, "rename"), (files, "remove")):
+        really = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *args, do=really, **options: fail_at(do, *args, **options))
+    assert call(family, "rename", "base", "general").status != 0
+    monkeypatch.undo()
+    after = {path.name: path.read_text() for path in family.profiles.iterdir()}
+    assert is_killed or after == before
+    assert all(profile["valid"] for profile in listed(family).values())
+    assert before["base.toml"] in after.values()
 
 
 def test_the_base_is_not_removed(family: Home) -> None:

@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taoprofiles.errors import CannotRenderError
-from taoprofiles.export.export import export
+from taoprofiles.export.export import export, plan_target
 from taoprofiles.export.plan import Plan
 from taoprofiles.profiles.model import Profile, to_toml
+from taoprofiles.profiles.store import Store
 from taoprofiles.storage.paths import Context
 from tests.support.commands import Terminal
 from tests.support.engine import TrainingHome, until
@@ -242,7 +243,9 @@ def test_the_engine_reads_the_rendered_arguments_as_they_were_planned(training_h
         home.profile("p", to_toml(profile))
         command = ["cat", *words]
         try:
-            plan, made, _ = export(context, "p", "docker", command, image=image, gpus=wish)
+            renderer = Store(context).renderer("p")
+            plan = plan_target(context, renderer, "docker", command, image=image, gpus=wish)
+            made, _ = export(context, renderer, "docker", plan)
         except CannotRenderError:
             return
         container = created(home, made.text, dict.fromkeys(plan.secrets, SECRET))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from taoprofiles.doctor.cluster_state import ClusterState
 from taoprofiles.doctor.docker_probe import DockerFacts, EngineProbe, Gpus
 from taoprofiles.doctor.doctor import Machine
 from taoprofiles.doctor.own_state import OwnState
@@ -131,6 +132,19 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "gpu-runtime": (
         {"gpus__hook": ""},
         {"gpus__hook": "", "gpus__cdi": "/usr/bin/nvidia-cdi-hook", **engines(version="29.0.1")},
+    ),
+    "cluster-client-missing": (
+        {"clusters": (ClusterState("slurm", "", ("dino",), ("sbatch", "squeue")),)},
+        {"clusters": (ClusterState("kubernetes", "", (), ("kubectl",)),)},
+    ),
+    "cluster-unreachable": (
+        {"clusters": (ClusterState("kubernetes", "my lab/vision", ("dino",), (), "connection refused"),)},
+        {
+            "clusters": (
+                ClusterState("kubernetes", "lab/vision", (), (), "connection refused"),
+                ClusterState("slurm", "", ("dino",)),
+            )
+        },
     ),
     "disk-images": ({"home__places__2__free": 39 << 30}, {"home__places__2__free": 40 << 30}),
     "login-missing": (

@@ -186,6 +186,7 @@ def doctor_command(context: Context, args: argparse.Namespace) -> Result:
         "engine": _engine(machine),
         "GPUs": _gpus(machine),
         "registry": _registry(context, machine),
+        **({"clusters": _clusters(machine)} if machine.clusters else {}),
         "home": _home(context, machine),
         "state": _state(context, machine),
         "guard": _guard(machine),
@@ -237,6 +238,17 @@ def _registry(context: Context, machine: Machine) -> str:
         return f"logged in to {' and '.join(login.registries)} ({path})"
     override = machine.home.variables.get("OVERRIDE_REGISTRY")
     return f"OVERRIDE_REGISTRY is '{override}'" if override is not None else f"not logged in to nvcr.io ({path})"
+
+
+def _clusters(machine: Machine) -> str:
+    states = []
+    for cluster in machine.clusters:
+        name = {"slurm": "Slurm", "kubernetes": "Kubernetes"}[cluster.kind] + (
+            f" {cluster.place}" * bool(cluster.place)
+        )
+        problem = "no " + ", ".join(cluster.missing) if cluster.missing else cluster.problem
+        states.append(f"{name}: {problem or 'answers'}")
+    return "; ".join(states)
 
 
 def _home(context: Context, machine: Machine) -> str:

@@ -54,9 +54,12 @@ def init_command(context: Context, args: argparse.Namespace) -> Result:
 
 
 def render_command(context: Context, args: argparse.Namespace) -> Result:
-    from taoprofiles.export.export import export
+    from taoprofiles.export.export import export, plan_target
+    from taoprofiles.profiles.store import Store
 
-    plan, rendered, notes = export(context, args.name, args.to, args.command, image=args.image, gpus=args.gpus)
+    renderer = Store(context).renderer(args.name)
+    plan = plan_target(context, renderer, args.to, args.command, image=args.image, gpus=args.gpus)
+    rendered, notes = export(context, renderer, args.to, plan)
     messages = [*(f"warning: {text}" for text in rendered.warnings), *notes]
     data = {
         "name": args.name,
