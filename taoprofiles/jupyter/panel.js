@@ -32,8 +32,10 @@ class Questions {
     this.waiting = new Set(); // the numbers of those without an answer
     this.timer = null;
     this.isLive = null;
+    this.isClosed = false; // the kernel that had the panel has ended
     this.answered = null;
     model.on("msg:custom", (message) => this.take(message));
+    model.on("comm_live_update", () => this.ask("refresh"));
   }
 
   show(view, isVisible) {
@@ -51,10 +53,15 @@ class Questions {
   ask(action, argument = "") {
     clearTimeout(this.timer);
     this.number += 1;
+    try {
+      this.model.send({ number: this.number, action, argument });
+    } catch {
+      this.isClosed = true;
+      this.views.forEach((view) => view.drawHead());
+      return;
+    }
     this.waiting.add(this.number);
-    this.model.send({ number: this.number, action, argument });
     this.timer = setTimeout(() => this.miss(action), PATIENCE);
-    return this.number;
   }
 
   // The first question may have come before the kernel's own thread for it was there. It is asked a second time, and
@@ -165,12 +172,13 @@ class View {
   }
 
   drawHead() {
-    const { isLive, answered } = this.questions;
+    const { isLive, isClosed, answered } = this.questions;
     const { notebook } = this.state;
     const busy =
       "No answer from the kernel. While it runs a cell, this panel cannot be updated here: it updates when the cell ends.";
-    const live = isLive === null ? "" : isLive ? `live, ${answered.toLocaleTimeString()}` : busy;
-    this.part("head", [notebook, isLive === false], () => [
+    const closed = "The kernel was restarted or has ended: run the cell again.";
+    const live = isClosed ? closed : isLive === null ? "" : isLive ? `live, ${answered.toLocaleTimeString()}` : busy;
+    this.part("head", notebook, () => [
       h(
         "div",
         { class: "title" },
@@ -184,7 +192,7 @@ class View {
     ]);
     const shown = this.parts.head.querySelector(".live");
     shown.textContent = live;
-    shown.className = isLive === false ? "live warning" : "live muted";
+    shown.className = isClosed || isLive === false ? "live warning" : "live muted";
   }
 
   drawMessage() {

@@ -146,7 +146,8 @@ def refuse(shell: Any, message: str) -> None:
 
 def main() -> None:
     """Run the kernel."""
-    del sys.path[0]  # the folder of this file; IPython adds the notebook's
+    if not getattr(sys.flags, "safe_path", False):
+        del sys.path[0]  # the folder of this file; IPython adds the notebook's
     from ipykernel.kernelapp import IPKernelApp
 
     settings = json.loads(os.environ.pop(SETTINGS))

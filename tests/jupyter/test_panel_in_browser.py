@@ -27,8 +27,11 @@ HOSTILE = "<img src=x onerror=alert(1)><script>alert(1)</script>\u202e" + "x" * 
 PART = "name => document.querySelector(`.taoprof-panel .${name}`)?.innerText ?? ''"
 TOO_WIDE = """() => [...document.querySelectorAll('.taoprof-panel, .taoprof-panel *')]
     .filter(node => node.scrollWidth > node.clientWidth + 1 && node.clientWidth > 0
-        && !node.closest('svg') && getComputedStyle(node).display !== 'inline')
+        && !node.closest('.map') && getComputedStyle(node).display !== 'inline')
     .map(node => node.outerHTML.slice(0, 200))"""
+
+RESTART = "() => jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()"
+TEXT_HEIGHT = "() => document.querySelector('.taoprof-panel .map text').getBoundingClientRect().height"
 
 
 class PanelPage:
@@ -135,8 +138,8 @@ def report_progress(file: Path) -> None:
     file.write_text("".join(f"{json.dumps(one)}\n" for one in lines))
 
 
-def test_without_subshells_it_says_when_it_updates(home: Home) -> None:
-    """As in a front end that has none: each message waits for the cell's end."""
+def test_it_says_when_it_is_not_live(home: Home) -> None:
+    """In a front end without subshells, where each message waits for the cell's end, and after a restart."""
     settings = home.root / ".jupyter/lab/user-settings/@jupyterlab/apputils-extension"
     settings.mkdir(parents=True)
     (settings / "kernels-settings.jupyterlab-settings").write_text('{"commsOverSubshells": "disabled"}')
@@ -158,6 +161,14 @@ def test_without_subshells_it_says_when_it_updates(home: Home) -> None:
         panel.until("running", "meanwhile")
         panel.until("head", "live, ")
         assert len(panel.asked) - asked < 5, "nothing has piled up"
+        browser.page.evaluate(RESTART)
+        panel.until("head", "restarted or has ended: run the cell again")
+        panel.press("Use in this notebook")
+        panel.until("head", "run the cell again")
+        notebook.idle()
+        notebook.run(PANEL)
+        panel.until("head", "live, ")
+        assert browser.errors == []
 
 
 def first_panel(notebook: Notebook) -> str:
@@ -188,8 +199,10 @@ def check_hostile_text(home: TrainingHome, panel: PanelPage) -> None:
 
 
 def check_widths(browser: Browser) -> None:
+    """Nothing is cut off, and the drawing, which can be scrolled, does not become too small to read."""
     for width in (1600, 400):
         browser.page.set_viewport_size({"width": width, "height": 900})
+        assert browser.page.evaluate(TEXT_HEIGHT) > 10
         until(lambda: browser.page.evaluate(TOO_WIDE) == [], f"it fits {width} px", details=lambda: str(
             browser.page.evaluate(TOO_WIDE)
         ))  # fmt: skip

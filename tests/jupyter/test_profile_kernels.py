@@ -118,7 +118,11 @@ def test_a_python_without_taoprofiles_will_do(home: Home) -> None:
     python = ROOT / ".jupyterlab/bin/python"
     require(python.exists(), "JupyterLab is not installed in .jupyterlab")
     install(home, "alpha", python=python)
-    with Kernel(home, name="taoprof-alpha", environ={"PATH": "/usr/bin:/bin"}) as kernel:
+    (home.root / "modules").mkdir()
+    (home.root / "modules/mine.py").touch()
+    environ = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(home.root / "modules"), "PYTHONSAFEPATH": "1"}
+    with Kernel(home, name="taoprof-alpha", environ=environ) as kernel:
+        kernel.run("import mine")
         assert kernel.run("import sys; print(sys.executable)").text.strip() == str(python)
         assert kernel.execute("import taoprofiles").failed
         assert read_environ(kernel)["PATH"] == f"{python.parent}:/usr/bin:/bin:{Path(sys.executable).parent}"
