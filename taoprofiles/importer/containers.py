@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 COMPOSE_FILES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
 _COMPOSE_LIMIT = 1 << 20
+_NOT_READ = ("extends", "configs", "secrets", "volumes_from")
+"""Keys of a Compose service that are only named."""
 
 _NESTING = 20
 """Command substitutions inside of each other that are read."""
@@ -143,8 +145,11 @@ def read_compose(ev: Evaluator, text: str, folder: str) -> None:
         return
     services = document.get("services") if isinstance(document, dict) else None
     words = _Words(ev, has_python=False, folder=folder)
-    for service in services.values() if isinstance(services, dict) else ():
+    for name, service in services.items() if isinstance(services, dict) else ():
         if isinstance(service, dict):
+            left_out = [key for key in _NOT_READ if service.get(key)]
+            if "extends" in left_out or (left_out and is_tao_image(str(service.get("image")))):
+                ev.state.note(f"not imported of the service '{name}': {', '.join(left_out)}")
             words.start([word.replace("$$", f"{_MARK}{_MARK}") for word in _compose_words(service)])
 
 
@@ -397,9 +402,9 @@ def _compose_gpus(service: Mapping[str, Any]) -> str:
     resources: Any = service
     for key in ("deploy", "resources", "reservations"):
         resources = resources.get(key) if isinstance(resources, dict) else None
-    devices = resources.get("devices") if isinstance(resources, dict) else None
-    for device in _list(devices):
-        if isinstance(device, dict) and "gpu" in _list(device.get("capabilities")):
+    devices = _list(resources.get("devices")) if isinstance(resources, dict) else []
+    for device in (*devices, *_list(service.get("gpus"))):
+        if isinstance(device, dict) and "gpu" in _list(device.get("capabilities", ["gpu"])):
             ids = _list(device.get("device_ids"))
             return f'"device={",".join(map(str, ids))}"' if ids else str(device.get("count", "all"))
     return "all" if service.get("gpus") == "all" or service.get("runtime") == "nvidia" else ""

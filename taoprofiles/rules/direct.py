@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -72,11 +73,11 @@ class DirectStart(NamedTuple):
     def mounted(self) -> dict[str, str]:
         """Return destination by source. A folder that is mounted twice has a second source, which means the same."""
         mounted: dict[str, str] = {}
-        for mount in self.mounts:
-            source = os.path.realpath(mount.source)
-            while source in mounted:
-                source += "/."
-            mounted[source] = mount.destination
+        number: Counter[str] = Counter()
+        for source, destination in dict.fromkeys((mount.source, mount.destination) for mount in self.mounts):
+            real = os.path.realpath(source)
+            mounted[real + "/." * number[real]] = destination
+            number[real] += 1
         return mounted
 
     @property

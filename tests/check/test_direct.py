@@ -131,6 +131,14 @@ def test_volumes_of_docker_are_not_folders_of_this_host(home: Home) -> None:
     assert "spec-unchecked" in found
 
 
+def test_each_of_many_mounts_of_one_folder_counts(home: Home) -> None:
+    mounts = " ".join(f"-v {home.root}/specs:/s{number % 40}" for number in range(2000))
+    words = f"docker run --gpus all --shm-size 1g {mounts} {IMAGE} dino train -e /s39/train.yaml"
+    found = ids(call(home, "--json", "check", "--", *words.split()))
+    assert "dst-duplicate" in found
+    assert not {"missing-file", "unmapped-path"} & set(found)
+
+
 # The parser
 
 

@@ -152,6 +152,16 @@ def test_a_compose_file_and_a_script_that_starts_it(home: Home) -> None:
     assert imported(home, "up.sh", "docker-compose up -d\n") == profile
 
 
+def test_what_a_service_has_elsewhere_is_named(home: Home) -> None:
+    text = f"services: {{a: {{image: {IMAGE}, secrets: [s], gpus: [{{count: 2}}]}}, b: {{extends: {{service: a}}}}, "
+    (home.root / "compose.yaml").write_text(text + "c: {image: redis, secrets: [s]}}")
+    done = call(home, "import", "compose.yaml", "--name", "p", cwd=home.root)
+    assert "not imported of the service 'a': secrets" in done.err
+    assert "not imported of the service 'b': extends" in done.err
+    assert "'c'" not in done.err
+    assert "gpus: 2\n" in done.out
+
+
 CELLS = {
     "a command": f"!docker run --gpus all -v $HOST_DATA_DIR:/data -v {{root}}/specs:/specs {IMAGE} dino train",
     "a command of two lines": f"!docker run --gpus all -v $HOST_DATA_DIR:/data \\\n -v {{root}}/specs:/specs {IMAGE} t",
