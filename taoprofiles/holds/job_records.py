@@ -16,7 +16,7 @@ from typing import Any
 
 from taoprofiles.errors import TaoprofError
 from taoprofiles.holds.hold import Hold
-from taoprofiles.launcher.argv import container_words
+from taoprofiles.launcher.argv import parse_launcher_argv
 from taoprofiles.storage import best_effort
 from taoprofiles.storage.locks import Lock
 from taoprofiles.storage.paths import Context
@@ -45,7 +45,9 @@ def open_record(context: Context, hold: Hold, *, image: str | None, wanted: bool
     """
     if wanted is False or (wanted is None and not os.path.isdir(folder(context))):
         return
-    words = [re.sub(r"[^A-Za-z0-9._-]", "-", os.path.basename(word)) for word in container_words(hold.command)[:2]]
+    launch = parse_launcher_argv(hold.command)
+    task = hold.command if launch is None or not launch.task else [launch.task, *launch.options]
+    words = [re.sub(r"[^A-Za-z0-9._-]", "-", os.path.basename(word)) for word in task[:2]]
     network = words[0].lstrip("._-") if words and words[0].strip("._-") else "command"
     action = words[1] if len(words) > 1 and words[1][:1].isalnum() else "run"
     record_id, now = f"{network}-{action}-{hold.id}"[:200], _now()
@@ -103,7 +105,7 @@ def _mark(context: Context, hold_id: str, state: str, message: str, *, ref: str 
     lock = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.lock")  # as the bank's own writer does
     with suppress(TaoprofError), Lock(lock, _LOCK_TIMEOUT):
         record = best_effort.read_json(path, _LIMIT)
-        if record is None or record.get("terminal_state") is not None:
+        if record is None or not _is_open(record):
             return
         last = record["transitions"][-1]
         is_new = last["state"] != state or (bool(message) and last["message"] != message)
@@ -115,6 +117,14 @@ def _mark(context: Context, hold_id: str, state: str, message: str, *, ref: str 
         if state in _TERMINAL:
             record |= {"terminal_state": state, "terminal_write_by": "backend-hook"}
         best_effort.write(path, json.dumps(record, indent=2).encode())
+
+
+def _is_open(record: dict[str, Any]) -> bool:
+    """Check whether a record is one of taoprof's that has no end yet, and not another program's."""
+    transitions = record.get("transitions")
+    last = transitions[-1] if isinstance(transitions, list) and transitions else None
+    has_state = isinstance(last, dict) and {"state", "message"} <= last.keys() and "backend_ref" in record
+    return has_state and record.get("platform") == PLATFORM and record.get("terminal_state") is None
 
 
 def _find(context: Context, hold_id: str) -> str | None:

@@ -205,3 +205,39 @@ def test_a_record_of_the_bank_is_left_alone(home: Home) -> None:
     assert call(home, "run", "a", "--", "true").status == 0
     assert (folder / "dino-train-abc123.json").read_text() == '{"id": "dino-train-abc123"}'
     assert (folder / "dino-train-damaged.json").read_text() == "{"
+
+
+FOREIGN = [
+    "[]", "null", "{}", '{"platform": "taoprofiles"}', '{"platform": "taoprofiles", "transitions": []}',
+    '{"platform": "taoprofiles", "transitions": [1], "backend_ref": null}',
+    '{"platform": "taoprofiles", "transitions": [{"state": 1}], "backend_ref": null}',
+    '{"transitions": [{"state": "PENDING"}]}',
+    '{"platform": "taoprofiles", "transitions": {"a": 1}}', "[" * 100000, "\0", '{"platform": "local-docker"}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("content", FOREIGN)
+def test_what_others_made_of_a_record_stays(home: Home, tmp_path: Path, content: str) -> None:
+    folder = home.root / ".tao/jobs"
+    folder.mkdir(parents=True)
+    (tmp_path / "content").write_text(content)
+    home.profile("a")
+    done = call(
+        home, "run", "a", "--", "sh", "-c", f'for f in {folder}/*.json; do cat {tmp_path}/content >"$f"; done; exit 7'
+    )
+    assert (done.status, done.err) == (7, "")
+    (path,) = folder.glob("*.json")
+    assert path.read_text() == content
+
+
+@pytest.mark.parametrize("command", ["tao list", "tao", "tao model", "tao info --verbose", "./ ..", "tao model dino"])
+def test_a_command_without_a_task_has_a_record(home: Home, command: str) -> None:
+    (home.root / ".tao/jobs").mkdir(parents=True)
+    home.profile("a")
+    for name in ("tao", "x"):
+        (home.root / name).write_text("#!/bin/sh\nexit 7\n")
+        (home.root / name).chmod(0o755)
+    home.environ["PATH"] = f"{home.root}:{home.environ['PATH']}"
+    done = call(home, "run", "a", "--", *command.replace("./", "./x").split())
+    assert done.status == 7, done.err
+    assert len(records(home.root / ".tao/jobs")) == 1
