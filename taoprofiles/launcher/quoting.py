@@ -124,7 +124,7 @@ def split_like_bash(
             exists = exists or is_quoted or value != ""
             is_glob = is_glob or (not is_quoted and glob.has_magic(value))
             literal += value
-            pattern += glob.escape(value) if is_quoted else value
+            pattern += glob.escape(value) if is_quoted else value.replace("[^", "[!")  # glob has only the latter
             position = piece.end()
         if exists:
             words += (matches(pattern) if is_glob else ()) or [literal]
@@ -133,8 +133,8 @@ def split_like_bash(
 
 _PIECE = re.compile(r'"(?P<quoted>(?:[^"\\]|\\.)*+)"|\\(?P<escaped>[^\0])|(?P<plain>[^"\\ \t]++)', re.S)
 """A part of a word: in double quotes, one character behind a backslash, or neither."""
-_UNKNOWN = re.compile(r"[`;&|<>()\n\0]")
-"""What makes bash run something, redirect, or end the command."""
+_UNKNOWN = re.compile(r"[`;&|<>()\n\0]|\[[^\]]*\[[:.=]")
+"""What makes bash run something, redirect, or end the command, and ``[[:alpha:]]``, which Python has not."""
 _PART = re.compile(
     VARIABLE.pattern + r"|\\(?P<escaped>[\\\"$`\n])|(?P<dollar>\$(?![^ \t/.,:=%+~\]}^\\]))|(?P<text>[^$`\\]+|\\)",
     re.ASCII,

@@ -137,28 +137,11 @@ class Storm:
             deeds.append(self._undo)
             writes += [self._in_place, self._slowly, self._append, self._torn, self._delete]
 
-        def go_on(choices: list[Callable[[random.Random], None]], pause: float, seed: int) -> None:
-            chance = random.Random(seed)
-            while not over.is_set():
-                try:
-                    chance.choice(choices)(chance)
-                except Exception as error:  # what a writer meets is a fault of the storm, or ours
-                    self.fault(f"{error!r}")
-                over.wait(chance.random() * pause)
-
-        def attend() -> None:
-            chance, at = random.Random(self.random.random()), time.monotonic() + self.random.uniform(2, SQUALL)
-            while not over.wait(0.1):
-                self.guard.has_notified("")
-                self.guard.notifications = self.guard.notifications[-50:]
-                if time.monotonic() > at and chance.random() < 0.7:
-                    self._kill_guard()
-                    at = float("inf")
-
-        threads = [threading.Thread(target=attend)]
+        threads = [threading.Thread(target=self._attend, args=(over,))]
         for choices, pause, count in ((writes, 0.15, 2), (deeds, 0.1, 4)):
             for _ in range(count):
-                threads.append(threading.Thread(target=go_on, args=(choices, pause, self.random.random())))
+                words = (over, choices, pause, self.random.random())
+                threads.append(threading.Thread(target=self._go_on, args=words))
         for thread in threads:
             thread.start()
         time.sleep(SQUALL)
@@ -170,6 +153,26 @@ class Storm:
         reads, missing = map(int, reader.communicate(timeout=20)[0].split())
         self.counts["reads"] += reads
         self._check_reader(folder, missing, is_clean=is_clean)
+
+    def _go_on(
+        self, over: threading.Event, choices: list[Callable[[random.Random], None]], pause: float, seed: float
+    ) -> None:
+        chance = random.Random(seed)
+        while not over.is_set():
+            try:
+                chance.choice(choices)(chance)
+            except Exception as error:  # what a writer meets is a fault of the storm, or ours
+                self.fault(f"{error!r}")
+            over.wait(chance.random() * pause)
+
+    def _attend(self, over: threading.Event) -> None:
+        chance, at = random.Random(self.random.random()), time.monotonic() + self.random.uniform(2, SQUALL)
+        while not over.wait(0.1):
+            self.guard.has_notified("")
+            self.guard.notifications = self.guard.notifications[-50:]
+            if time.monotonic() > at and chance.random() < 0.7:
+                self._kill_guard()
+                at = float("inf")
 
     def _kill_guard(self) -> None:
         self.counts["guard killed"] += 1

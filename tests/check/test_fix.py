@@ -14,6 +14,9 @@ from tests.support.commands import call
 from tests.support.home import Home
 from tests.support.profile_cases import CASES
 
+NAMED = [{"variable": "HOME", "value": "/tmp"}, {"variable": "USER", "value": "tao"}]
+"""What any user id but 0 and 1000 needs in NVIDIA's images."""
+
 COMMANDS = ("taoprof", "tao", "mkdir", "chmod", "mv", "sudo", "unset", "export", "${EDITOR:-vi}")
 ME = f"{os.getuid()}:{os.getgid()}"
 
@@ -23,7 +26,7 @@ def broken(home: Home, **options: object) -> bytes:
     (home.root / "data").mkdir(exist_ok=True)
     content = {
         "Mounts": [{"source": str(home.root / "data"), "destination": "/data", "comment": "mine"}],
-        "Envs": [{"variable": "CUDA_VISIBLE_DEVICES", "value": None}, {"variable": "HOME", "value": "/tmp"}],
+        "Envs": [{"variable": "CUDA_VISIBLE_DEVICES", "value": None}, *NAMED],
         "DockerOptions": {"user": "UID:GID", "shm_size": "16GiB", **options},
     }
     home.mapping_file.write_text(json.dumps(content))
@@ -36,7 +39,7 @@ def test_fix_changes_only_the_faulty_entry(home: Home) -> None:
     assert done["data"]["fixed"]
     assert home.mapping() == {
         "Mounts": [{"source": str(home.root / "data"), "destination": "/data", "comment": "mine"}],
-        "Envs": [{"variable": "HOME", "value": "/tmp"}],
+        "Envs": NAMED,
         "DockerOptions": {"user": ME, "shm_size": "16G", "network": "host"},
     }
 
@@ -85,7 +88,7 @@ def test_a_file_that_another_variable_names_is_only_opened(home: Home) -> None:
 
 
 def test_fixed_active_profile_is_applied(home: Home) -> None:
-    home.profile("p", 'layout = "custom"\n[docker]\nuser = "auto"\n[container.env]\nHOME = "/tmp"\n')
+    home.profile("p", 'layout = "custom"\n[docker]\nuser = "auto"\n[container.env]\nHOME = "/tmp"\nUSER = "tao"\n')
     home.run("use", "p", check=True)
     done = home.json("check", "--fix", "--yes")["data"]
     assert done["fixed"] == ["taoprof set p docker.shm_size=16G", "taoprof use p"]

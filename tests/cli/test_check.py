@@ -17,6 +17,7 @@ CUSTOM = """
 layout = "custom"
 [container.env]
 HOME = "/tmp"
+USER = "tao"
 [docker]
 user = "auto"
 {docker}

@@ -199,32 +199,24 @@ def _differ(one: dict[str, object], two: dict[str, object]) -> str:
 
 def _next(home: Home, copy: Home, after: dict[str, object], *, is_purge: bool) -> str:
     """Return what is wrong with the next commands, or with what is stored."""
-    for words in (["list"], ["history"], ["status"]):
-        done = copy.run(*words)
-        if done.returncode != 0 or "Traceback" in done.stderr:
-            return f"{words}: {done.returncode} {done.stderr}"
-    for hold in copy.holds():
-        if hold["kind"] != "manual":
-            return f"still held: {hold}"
-        done = copy.run("release", hold["id"], "--yes")
-        if done.returncode != 0:
-            return f"release: {done.stderr}"
+    if problem := injection.run_next(copy, ["list"], ["history"], ["status"]):
+        return problem
+    holds = copy.holds()
+    if held := [hold for hold in holds if hold["kind"] != "manual"]:
+        return f"still held: {held}"
     target = "c" if after["mapping"] != _mapping_of(copy, "c") else "b"
-    for words in (["use", target], ["undo"]):
-        done = copy.run(*words)
-        if done.returncode != 0 or "Traceback" in done.stderr:
-            return f"{words}: {done.returncode} {done.stderr}"
+    releases = [["release", hold["id"], "--yes"] for hold in holds]
+    if problem := injection.run_next(copy, *releases, ["use", target], ["undo"]):
+        return problem
     if effect(copy)["mapping"] != after["mapping"]:
         return f"'use' and 'undo' lead to {effect(copy)['mapping']!r}"
     now = entries(copy)
-    if not is_purge:
-        for entry in entries(home):
-            if entry not in now:
-                return f"the history has lost {entry}"
-    for entry in now:
-        for side in ("before", "after"):
-            if entry[side] is not None and not (copy.state / "objects" / str(entry[side])).exists():
-                return f"the content of {entry} is lost"
+    lost = [] if is_purge else [entry for entry in entries(home) if entry not in now]
+    stored = copy.state / "objects"
+    sides = [(entry, entry[side]) for entry in now for side in ("before", "after") if entry[side]]
+    lost += [entry for entry, content in sides if not (stored / str(content)).exists()]
+    if lost:
+        return f"the history, or the content of its entries, has lost {lost}"
     # In other folders a file of a fixed name may wait for the next change there, which deletes it.
     left = [path.name for path in copy.root.rglob("*") if re.search(r"\.taoprof-(new|old)-", path.name)]
     left += [path.name for path in copy.root.glob(".taoprof-*")]

@@ -88,10 +88,8 @@ def wrong(home: Home, ended: injection.Ended, wanted: bytes, *, is_foreign: bool
         return f"there is {home.mapping_file.read_bytes()!r}; {ended.err}"
     if is_foreign and not History(home.context).has_content(FOREIGN):
         return f"the foreign content is lost; {ended.err}"
-    for words in (["list"], ["history"], ["status"]):
-        done = home.run(*words)
-        if done.returncode != 0 or "Traceback" in done.stderr:
-            return f"{words}: {done.returncode} {done.stderr}"
+    if problem := injection.run_next(home, ["list"], ["history"], ["status"]):
+        return problem
     if stat.S_IMODE(home.mapping_file.stat().st_mode) & 0o200 == 0:  # a command unseals what no guard could
         return f"it stays sealed; {ended.err}"
     if any(home.root.glob(".taoprof-*-*")):  # a replaced file that could not be read waits for the next guard

@@ -230,12 +230,8 @@ class Writer:
             return f"written last was one of {self.last!r:.200}, but there is {content!r:.60}"
         elif content is not None and (mode not in self.modes or self._shape() not in self.shapes):
             return f"{mode:o} is none of {self.modes}, or {self._shape()} none of {self.shapes}"
-        standing = [] if content is None else [content]
-        for one in [*self.to_keep, *standing]:
+        for one in [*self.to_keep, *self.hidden, *([] if content is None else [content])]:
             # A symlink that is swapped in the microseconds of a restore is swapped back unread: its file has it still.
-            if not self.history.has_content(one) and one not in [other.read_bytes() for other in self._others()]:
-                return f"not kept: {one!r:.60}"
-        for one in self.hidden:
             if not self.history.has_content(one) and one not in [other.read_bytes() for other in self._others()]:
                 return f"neither kept nor in the file of a symlink that was swapped back: {one!r:.60}"
         return ""

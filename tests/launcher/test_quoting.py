@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from taoprofiles.errors import UsageError
@@ -55,6 +55,8 @@ def test_spelt_words_arrive_as_given(words: list[str], bare: bool, folder: Path)
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(word=st.one_of(nasty, pieces))
+@example(word="[^b]")
+@example(word="[[=a=]]")
 def test_what_a_word_becomes(word: str, folder: Path) -> None:
     def matches(pattern: str) -> list[str]:
         assume(not pattern.startswith("/"))  # /proc is another one at each look

@@ -159,6 +159,15 @@ def _child(home: Home, do: Callable[[], int], ready: int, out: int, err: int) ->
     run_in_fork(prepare_and_do, home.environ, home.root, out, err)
 
 
+def run_next(home: Home, *commands: list[str]) -> str:
+    """Run commands that must work after any fault; return what is wrong with the first that fails, or ""."""
+    for words in commands:
+        done = home.run(*words)
+        if done.returncode != 0 or "Traceback" in done.stderr:
+            return f"{words}: {done.returncode} {done.stderr}"
+    return ""
+
+
 def copied(home: Home, to: Path) -> Home:
     shutil.copytree(home.root, to, symlinks=True)
     copy = Home(to)

@@ -76,8 +76,7 @@ def singles() -> Iterator[Case]:
         yield case
         if each.keys() & {"privileged", "tty"} or each in ({"shm_size": None}, {"shm_size": "16 G"}):
             yield case._replace(environ={**BASE.environ, "CI_PROJECT_DIR": "/builds"})
-    for how in launcher_values.DAMAGE:
-        yield _with(launcher_values.damaged(good, how))
+    yield from (_with(launcher_values.damaged(good, how)) for how in launcher_values.DAMAGE)
     fine = _with(GOOD)
     elsewhere = {"other": good.encode(), "here": good.encode()}
     yield fine._replace(files=elsewhere)
@@ -90,11 +89,15 @@ def singles() -> Iterator[Case]:
                 yield odd._replace(files=elsewhere)
             if name == "OVERRIDE_REGISTRY":
                 yield odd._replace(login=b'{"auths": {"reg.local": {}}}')
-    for login in launcher_values.LOGINS:
-        yield fine._replace(login=login)
+    yield from (fine._replace(login=login) for login in launcher_values.LOGINS)
     for table in launcher_values.TABLES:
         yield fine._replace(override=table, login=b'{"auths": {"own.local": {}, "second.local": {}}}')
         yield fine._replace(override=table, environ={**BASE.environ, "TAO_DOCKER_DISABLE": "1"})
+    yield from commands(fine)
+
+
+def commands(fine: Case) -> Iterator[Case]:
+    """Give cases with one odd command each."""
     for words in (*launcher_values.TASKS, *launcher_values.ODD_TASKS):
         yield fine._replace(words=words, rest=())
         yield fine._replace(words=words, rest=(), environ={**BASE.environ, "TAO_DOCKER_DISABLE": "1"})

@@ -117,7 +117,7 @@ class Disk:
             offset = int(arguments.rpartition(",")[2]) if call == "pwrite64" else len(content)
             self._change(Change(node, offset=offset, data=texts[0][:result]))
 
-    def _follow_path(
+    def _follow_path(  # noqa: C901 - one case for each system call
         self, call: str, arguments: str, places: list[tuple[int, str] | None], texts: list[bytes], result: int
     ) -> None:
         place = places[-1]

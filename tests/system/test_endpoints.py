@@ -34,7 +34,7 @@ def docker(folder: Path, *words: str, **environ: str) -> str:
     [
         ({}, ""), ({}, "lab"), ({}, "default"), ({"DOCKER_CONTEXT": "rootless"}, "lab"),
         ({"DOCKER_CONTEXT": "default"}, "lab"), ({"DOCKER_HOST": "unix:///x.sock"}, "lab"),
-        ({"DOCKER_HOST": "unix:///x.sock", "DOCKER_CONTEXT": "rootless"}, "lab"), ({"DOCKER_HOST": ""}, "lab"),
+        ({"DOCKER_HOST": "unix:///x.sock", "DOCKER_CONTEXT": "rootless"}, "lab"),
         ({"DOCKER_CONFIG": "elsewhere"}, "lab"),
     ],
 )  # fmt: skip
@@ -47,6 +47,13 @@ def test_it_is_that_of_the_docker_command(tmp_path: Path, environ: dict[str, str
     shown = docker(tmp_path, "context", "inspect", "--format", "{{.Endpoints.docker.Host}}", **environ)
     endpoint = find_endpoint({"HOME": str(tmp_path), **environ})
     assert endpoint.address == (shown or DEFAULT)
+
+
+def test_an_empty_docker_host_is_none(tmp_path: Path) -> None:
+    """As in Docker 23 and later; before that, it stood for the default socket, whatever the context was."""
+    docker(tmp_path, "context", "create", "lab", "--docker", "host=ssh://ana@lab:2222")
+    environ = {"HOME": str(tmp_path), "DOCKER_HOST": "", "DOCKER_CONTEXT": "lab"}
+    assert find_endpoint(environ).address == "ssh://ana@lab:2222"
 
 
 def test_a_context_that_does_not_exist_and_files_that_are_broken(tmp_path: Path) -> None:

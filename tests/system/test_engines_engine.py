@@ -169,6 +169,7 @@ runc = ["{runc}"]
 @pytest.fixture
 def podman(tmp_path: Path) -> Iterator[str]:
     """The address of a Podman of our own, with a small image."""
+    require(os.geteuid() == 0, "a Podman with these settings needs root")
     program = find_command("podman")
     require(shutil.which("catatonit", path=f"{os.environ['PATH']}:/usr/libexec/podman"), "catatonit is not installed")
     folder = Path(tempfile.mkdtemp(prefix="taoprofiles-podman-"))
