@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -27,15 +28,18 @@ for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHU
 
 ROOT = Path(__file__).parents[1]
 
+if not ALL:
+    os.fsync = lambda fd: None  # thousands of milliseconds in all; the tests of power loss, in CI, are about it
+
 settings.register_profile("ours", deadline=None, database=None)  # a busy machine is no fault of what is tested
 settings.load_profile("ours")
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """Return 0, no parallel processes, where the tests to run are named on the command line: they are few."""
+    """Return one process more than there are CPUs: tests also wait. Return 0 where the tests to run are named: few."""
     is_named = config.args_source is pytest.Config.ArgsSource.ARGS
-    return 0 if is_named else None
+    return 0 if is_named else len(os.sched_getaffinity(0)) + 1
 
 
 @pytest.hookimpl(optionalhook=True)

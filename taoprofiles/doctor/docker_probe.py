@@ -17,6 +17,7 @@ from taoprofiles.storage import files
 from taoprofiles.system import processes
 from taoprofiles.system.commands import run_bounded
 from taoprofiles.system.engine import ABSENT, DEFAULT, INVALID, REFUSED, TIMED_OUT, Engine, EngineError, find_endpoint
+from taoprofiles.system.gpus import TIMEOUT as GPU_TIMEOUT
 from taoprofiles.system.gpus import query_gpus
 
 
@@ -151,7 +152,7 @@ def probe_gpus(environ: Mapping[str, str]) -> Gpus:
     names: tuple[str, ...] = ()
     problem = driver = ""
     if tool:
-        lines, problem = query_gpus("name,driver_version", environ, tool)
+        lines, problem = query_gpus("name,driver_version", environ, GPU_TIMEOUT, tool)
         rows = [line.rpartition(",") for line in lines]
         names = tuple(name.strip()[:100] for name, _, _ in rows)
         driver = rows[0][2].strip()[:50] if rows else ""

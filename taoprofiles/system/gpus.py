@@ -62,7 +62,7 @@ def is_count(text: str | None) -> bool:
 
 
 def query_gpus(
-    fields: str, environ: Mapping[str, str], tool: str = "nvidia-smi", seconds: float = TIMEOUT
+    fields: str, environ: Mapping[str, str], seconds: float, tool: str = "nvidia-smi"
 ) -> tuple[list[str], str]:
     """Return a line with the ``fields`` of each GPU, and "", or no lines and why nvidia-smi failed."""
     result = run_bounded([tool, f"--query-gpu={fields}", "--format=csv,noheader"], environ, seconds)
@@ -76,7 +76,7 @@ def query_gpus(
 
 def list_gpus(environ: Mapping[str, str], seconds: float = TIMEOUT) -> list[Gpu]:
     """Return the machine's GPUs and what computes on them; none if no NVIDIA driver answers within ``seconds``."""
-    lines, _ = query_gpus(_FIELDS, environ, seconds=seconds)
+    lines, _ = query_gpus(_FIELDS, environ, seconds)
     rows = [[cell.strip() for cell in line.split(",", 5)] for line in lines]
     gpus = [
         Gpu(index, uuid, _number(used), _number(total), _number(utilization), name)

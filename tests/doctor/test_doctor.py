@@ -17,7 +17,6 @@ import pytest
 from taoprofiles.doctor import docker_probe, doctor, own_state
 from taoprofiles.launcher import installed
 from taoprofiles.storage.paths import Context
-from taoprofiles.system import gpus
 from tests.support.commands import call
 from tests.support.home import Home, find_command, require
 
@@ -139,7 +138,7 @@ def test_a_guard_of_another_version(used: Home) -> None:
 
 
 def test_an_engine_and_programs_that_hang(used: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, name in ((docker_probe, "TIMEOUT"), (gpus, "TIMEOUT"), (installed, "_TIMEOUT")):
+    for module, name in ((docker_probe, "TIMEOUT"), (docker_probe, "GPU_TIMEOUT"), (installed, "_TIMEOUT")):
         monkeypatch.setattr(module, name, 0.5)
     for name in ("docker", "nvidia-smi", "pyenv"):
         program(used, name, "sleep 300 & wait")
@@ -213,6 +212,7 @@ def test_what_belongs_to_another_user() -> None:
     assert "state-unreadable" in {one["id"] for one in result}
 
 
+@pytest.mark.slow  # six starts of the launcher; test_rules.py has the same findings
 def test_the_real_launcher_says_what_the_doctor_says(home: Home) -> None:
     """The login as the launcher tests it: its own last line, beside what is found in the same home."""
     require(sys.version_info < (3, 12), "the launcher needs Python 3.11")

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -98,7 +99,13 @@ def updated(path: Path, home: Path) -> str:
     return BLOCK.sub(lambda block: (next(fresh), block[0])[1 if block[2] else 0], text)
 
 
-@pytest.mark.parametrize("page", [pytest.param(page, id=str(page.relative_to(ROOT))) for page in PAGES])
+def as_parameter(page: Path) -> Any:
+    """Return a page as a test's parameter; the Chinese pages show the commands of the English ones once more."""
+    is_translation = "zh-CN" in str(page)
+    return pytest.param(page, id=str(page.relative_to(ROOT)), marks=[pytest.mark.slow] if is_translation else [])
+
+
+@pytest.mark.parametrize("page", [as_parameter(page) for page in PAGES])
 def test_page_shows_what_the_program_says(page: Path, tmp_path: Path) -> None:
     assert updated(page, tmp_path) == page.read_text(), "python -m tests.project.test_docs writes the pages anew"
 

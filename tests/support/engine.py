@@ -93,9 +93,11 @@ T = TypeVar("T")
 def until(get: Callable[[], T], what: str, *, seconds: float = 30, details: Callable[[], str] = str) -> T:
     """Ask until the answer is true, and give it; at the deadline fail with ``what`` and what ``details`` returns."""
     end = time.monotonic() + seconds
+    pause = 0.005
     while not (answer := get()):
         assert time.monotonic() < end, f"not within {seconds} s: {what}\n{details()}"
-        time.sleep(0.05)
+        time.sleep(pause)
+        pause = min(2 * pause, 0.05)
     return answer
 
 
