@@ -4,8 +4,9 @@ The cache holds the answer, and the bytes of the profile, of the one that it ext
 worked out from. While they hold these very bytes, and no switch has been recorded since, it is still right.
 ``History.record`` deletes it with every entry about the mapping file; changes of other profiles do not touch it.
 Without a cache that is still right, ``current`` works out the answer and writes one, unless the profile uses an
-environment variable. The cache is not JSON, whose import would take as long as the whole answer: it is NUL-separated,
-and ``cli/prompt_scripts`` read it without starting a process.
+environment variable. The cache is not JSON, whose import would take as long as the whole answer: its fields are
+separated by SEPARATOR, and ``cli/prompt_scripts`` read it without starting a process, so it also holds the profile's
+project file.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import os
 
 from taoprofiles.storage.paths import Context
 
-FORMAT = b"4"
+FORMAT = 5
+SEPARATOR = b"\x1e"
+"""Neither TOML nor JSON may contain it, and unlike NUL every shell can split a text at it."""
 _DRIFTED, UNMANAGED = "drifted", "unmanaged"
 
 
@@ -57,13 +60,14 @@ def read(context: Context) -> tuple[str, str] | None:
     """
     try:
         with open(context.current_cache, "rb") as file:
-            version, user, _, state, name, *profiles, mapping = file.read().split(b"\0")
-        if version != FORMAT or user != user_key(context):
+            written_for, _, _, path, text, base_path, base_text, mapping, state, name = file.read().split(SEPARATOR)
+        if written_for != key(context):
             return None
-        files = [(context.mapping_file, mapping)]
-        files += [(os.fsdecode(path), text) for path, text in zip(profiles[::2], profiles[1::2], strict=True) if path]
-        for path, content in files:
-            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        files = [(os.fsdecode(path), text), (os.fsdecode(base_path), base_text), (context.mapping_file, mapping)]
+        for file_path, content in files:
+            if not file_path:
+                continue
+            fd = os.open(file_path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
                 if os.read(fd, len(content) + 1) != content:
                     return None
@@ -74,25 +78,32 @@ def read(context: Context) -> tuple[str, str] | None:
         return None
 
 
-def write(context: Context, state: str, name: str, profiles: list[tuple[str, bytes]], *, mapping: bytes) -> None:
+def write(
+    context: Context,
+    state: str,
+    name: str,
+    profiles: list[tuple[str, bytes]],
+    *,
+    project_file: str | None = None,
+    mapping: bytes,
+) -> None:
     """Write the answer for what the files hold now; ``name`` is "" if unmanaged. Needs the lock.
 
     ``profiles`` are the paths and contents of the profile and of the one that it extends, if any.
     """
     from taoprofiles.storage import best_effort
 
-    texts = (short(state, name), state, name)
-    fields = [FORMAT, user_key(context), *(text.encode() for text in texts)]
+    fields = [key(context), short(state, name).encode(), os.fsencode(project_file or "")]
     for path, content in (*profiles, ("", b""), ("", b""))[:2]:  # as many fields for each profile
         fields += os.fsencode(path), content
-    fields.append(mapping)
-    if not any(b"\0" in field for field in fields):
-        best_effort.write(context.current_cache, b"\0".join(fields))
+    fields += mapping, state.encode(), name.encode()
+    if not any(byte in field for field in fields for byte in (SEPARATOR, b"\0")):
+        best_effort.write(context.current_cache, SEPARATOR.join(fields))
 
 
-def user_key(context: Context) -> bytes:
-    """Return what a cache must have been written for: the user, the home and the folder of the profiles."""
-    return os.fsencode(f"{context.home}:{context.uid}:{context.profiles}")
+def key(context: Context) -> bytes:
+    """Return what a cache must have been written for: format, home, user and folder of the profiles."""
+    return os.fsencode(f"{FORMAT}:{context.home}:{context.uid}:{context.profiles}")
 
 
 def _is_orphaned(context: Context) -> bool:

@@ -205,6 +205,12 @@ class Renderer:
         return any("${env:" in expression for expression in expressions(self._template))
 
     @property
+    def project_file(self) -> str | None:
+        """Return the project file of which the profile is a trusted copy, or which it extends; else None."""
+        project = self._template["project"]
+        return project["file"] if project else None
+
+    @property
     def gpus(self) -> str | None:
         """Return which GPUs a run gets, as for ``--gpus``; None if the profile does not say."""
         return self._template["gpus"]

@@ -35,9 +35,10 @@ class Status:
 
     ``content`` is the content of the file, ``entry`` the history entry that describes it, ``wanted`` what the profile
     renders now. ``source`` are the profile's texts if the status depends on nothing but them and the file, else None.
+    ``project_file`` is the project file of which the profile is a trusted copy, or which it extends.
     """
 
-    __slots__ = ("content", "entry", "last", "name", "problem", "source", "state", "wanted")
+    __slots__ = ("content", "entry", "last", "name", "problem", "project_file", "source", "state", "wanted")
 
     def __init__(self, content: bytes | None, entry: Entry | None) -> None:
         self.content, self.entry = content, entry
@@ -47,6 +48,7 @@ class Status:
         self.wanted: bytes | None = None
         self.problem = ""
         self.source: Source | None = None
+        self.project_file: str | None = None
 
 
 def get_status(context: Context) -> Status:
@@ -66,6 +68,7 @@ def get_status(context: Context) -> Status:
         renderer = store.renderer(status.name, source)
         status.wanted = mapping.to_bytes(renderer.mapping())
         status.source = None if renderer.depends_on_environment else source
+        status.project_file = renderer.project_file
     except TaoprofError as error:
         status.problem = "; ".join(error.problems) or error.message
     rendered = status.wanted is not None and mapping.same(status.content, status.wanted)
@@ -86,8 +89,8 @@ def write_current_cache(context: Context, status: Status) -> None:
         if status.state == current_cache.UNMANAGED:
             current_cache.write(context, status.state, "", [], mapping=status.content)
         elif status.source is not None and status.name is not None:
-            texts = status.source.files()
-            current_cache.write(context, status.state, status.name, texts, mapping=status.content)
+            texts, project = status.source.files(), status.project_file
+            current_cache.write(context, status.state, status.name, texts, project_file=project, mapping=status.content)
 
 
 def find_previous(context: Context, content: bytes | None, current: str | None) -> str | None:

@@ -352,6 +352,7 @@ class _Transaction:
         self._entry = self._history.current_entry(self.content)
         self.previous = self._entry.profile if self._entry else None
         self._cached_source: Source | None = None
+        self._project_file: str | None = None
         self.has_writer: bool | None = False
         self.is_kept = False
 
@@ -376,6 +377,7 @@ class _Transaction:
         source = self._store.source(name)
         renderer = self._store.renderer(name, source, may_write=may_write)
         self._cached_source = None if renderer.depends_on_environment else source
+        self._project_file = renderer.project_file
         result = SwitchResult(name, self.previous)
         result.wanted = renderer.mapping()
         result.secrets = renderer.secrets()[1]
@@ -494,8 +496,8 @@ class _Transaction:
         is_stale = result.changed or current_cache.read(self._context) is None
         if result.name is not None and self._cached_source is not None and is_stale:
             content = mapping.to_bytes(result.wanted) if result.changed else self.content or b""
-            texts = self._cached_source.files()
-            current_cache.write(self._context, "active", result.name, texts, mapping=content)
+            texts, project = self._cached_source.files(), self._project_file
+            current_cache.write(self._context, "active", result.name, texts, project_file=project, mapping=content)
 
 
 def _entry(action: str, profile: str | None, before: str | None, after: str | None) -> dict[str, Any]:

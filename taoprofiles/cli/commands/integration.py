@@ -43,9 +43,8 @@ def init_command(context: Context, args: argparse.Namespace) -> Result:
         "@CACHE@": context.current_cache,
         "@MAPPING@": context.mapping_file,
         "@HOLDS@": context.holds,
-        "@HOME@": context.home,
-        "@FORMAT@": current_cache.FORMAT.decode(),
-        "@USER@": os.fsdecode(current_cache.user_key(context)),
+        "@HOME@": os.path.realpath(context.home),
+        "@KEY@": os.fsdecode(current_cache.key(context)),
     }
     for placeholder, value in values.items():
         prompt = prompt.replace(placeholder, fish_word(value) if args.shell == "fish" else shell_word(value))
