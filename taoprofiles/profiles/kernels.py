@@ -155,10 +155,30 @@ def find_python(context: Context, python: str | None) -> str:
     path = os.path.abspath(path)  # a link is kept: it is how a virtual environment is recognised
     problem = python_problem(path, context.environ)
     if problem:
-        command = shlex.join([path, "-m", "pip", "install", "ipykernel"])
-        hint = f"to install it: {command}" if problem == _NO_IPYKERNEL else "name another one with --python PATH"
+        hint = "name another one with --python PATH"
+        if problem == _NO_IPYKERNEL:
+            hint = f"to install it: {_install_command(path, context.environ)}"
         raise UsageError(f"'{path}' cannot run a kernel: {problem}", hint=hint)
     return path
+
+
+def _install_command(python: str, environ: Mapping[str, str]) -> str:
+    """Return the command that installs ipykernel for an interpreter.
+
+    For the system's own it is an environment of its own, because pip refuses there (PEP 668); uv's have no pip.
+    """
+    code = (
+        "import importlib.util, os, sys, sysconfig\n"
+        "marker = os.path.join(sysconfig.get_path('stdlib'), 'EXTERNALLY-MANAGED')\n"
+        "is_system = sys.prefix == sys.base_prefix and os.path.exists(marker)\n"
+        "sys.exit(3 if is_system else 4 if importlib.util.find_spec('pip') is None else 0)"
+    )
+    status = run_bounded([python, "-c", code], environ, _SECONDS).status
+    if status == 3:
+        return "python3 -m venv ~/tao-env && . ~/tao-env/bin/activate && pip install ipykernel"
+    if status == 4:
+        return shlex.join(["uv", "pip", "install", "--python", python, "ipykernel"])
+    return shlex.join([python, "-m", "pip", "install", "ipykernel"])
 
 
 def python_problem(python: str, environ: Mapping[str, str]) -> str:

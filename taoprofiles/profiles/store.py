@@ -43,12 +43,18 @@ def is_name(text: str) -> bool:
     return others.isalnum() and text.isascii() and text[0].isalnum() and len(text) <= 64
 
 
+def plain_name(text: str) -> str:
+    """Return a profile name made of a text, "" if nothing is left."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("._-")[:64]
+
+
 def check_name(name: str) -> str:
     """Return ``name`` if it is a valid profile name. Raises UsageError."""
     if not is_name(name):
         raise UsageError(
             f"'{shorten(name, 70)}' is not a valid profile name: use 1 to 64 ASCII letters (a-z, A-Z), digits, '.', "
-            "'_' and '-', starting with a letter or digit"
+            "'_' and '-', starting with a letter or digit",
+            hint=f"such as '{plain}'" if (plain := plain_name(name)) else "",
         )
     return name
 

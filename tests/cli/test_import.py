@@ -476,3 +476,20 @@ def test_variables_that_act_on_programs_are_taken_only_with_consent(home: Home) 
     assert ("evil" in kept, "e.so" in kept, 'KEY = "x"' in kept) == (False, False, True)
     home.run("import", "theirs.toml", "--name", "d", "--yes", check=True)
     assert (home.profiles / "d.toml").read_text() == text
+
+
+def test_a_missing_file_is_told_with_the_most_similar_one(home: Home) -> None:
+    def hint(path: str) -> str:
+        done = home.run("import", path)
+        one_clear_error(done, 3)
+        return done.stderr.splitlines()[1]
+
+    folder = home.root / "notebooks"
+    folder.mkdir()
+    assert hint("notebooks/dino.ipynb").endswith(
+        f"notebook in '{folder}'. To create a profile without one: taoprof new NETWORK"
+    )
+    (folder / "dino_v2.ipynb").touch()
+    (folder / "other.ipynb").touch()
+    assert hint("notebooks/dino.ipynb") == "hint: did you mean 'notebooks/dino_v2.ipynb'?"
+    assert hint("no/dino.ipynb") == f"hint: the folder '{home.root}/no' does not exist or cannot be read"

@@ -391,6 +391,30 @@ def test_a_program_that_is_no_python_is_not_one_without_ipykernel(home: Home) ->
     assert "pip" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("status", "command"),
+    [
+        (0, "{python} -m pip install ipykernel"),
+        (3, "python3 -m venv ~/tao-env && . ~/tao-env/bin/activate && pip install ipykernel"),
+        (4, "uv pip install --python {python} ipykernel"),
+    ],
+)
+def test_the_command_that_installs_ipykernel_fits_the_environment(home: Home, status: int, command: str) -> None:
+    """The system's own Python refuses pip, and an environment of uv has none."""
+    program = home.root / "python"
+    program.write_text(f"#!/bin/sh\ncase $2 in *EXTERNALLY*) exit {status} ;; *) exit 1 ;; esac\n")
+    program.chmod(0o755)
+    done = home.run("kernel", "install", "--python", str(program), "alpha")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[1] == f"hint: to install it: {command.format(python=program)}"
+
+
+def test_a_missing_notebook_is_told_before_a_missing_kernel(home: Home) -> None:
+    home.environ["VIRTUAL_ENV"] = "/no/environment"
+    done = home.run("import", "detectnet.ipynb", "--kernel")
+    assert done.stderr.splitlines()[0] == "taoprof: error: there is no file 'detectnet.ipynb'"
+
+
 def test_import_sets_the_kernel_of_a_notebook_whose_text_is_not_all_valid(home: Home) -> None:
     """A cell's output may have half of a surrogate pair, as JSON has it: escaped."""
     notebook = home.root / "project/detectnet_v2.ipynb"

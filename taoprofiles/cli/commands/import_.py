@@ -10,6 +10,7 @@ import tomllib
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles.cli.arguments import split_setting
@@ -25,7 +26,7 @@ from taoprofiles.masking import printable
 from taoprofiles.profiles import convert, kernels, manage
 from taoprofiles.profiles.model import ACTIONS, Profile, template, to_toml
 from taoprofiles.profiles.rendering import NOT_WRITTEN, Renderer
-from taoprofiles.profiles.store import Store, check_name
+from taoprofiles.profiles.store import Store, check_name, plain_name
 from taoprofiles.storage import files
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ def import_command(context: Context, args: argparse.Namespace) -> Result:
         raise UsageError("--kernel is for one file", hint="for a profile that exists: taoprof kernel install NAME")
     if args.in_place and not (args.file or "").endswith(".ipynb"):
         raise UsageError("--in-place is for notebooks (.ipynb)")
+    if args.file not in (None, "-") and not os.path.exists(context.expand_user(args.file)):
+        raise _no_file(context, args.file)
     python = kernels.find_python(context, None)  # before anything is asked
     result = _import(context, args)
     name = result.data["name"]
@@ -358,7 +361,7 @@ def _build(context: Context, args: argparse.Namespace, file: _File, name: str) -
     file.name = check_name(name)
     file.needs = [question for question in file.result.questions if question.name]
     file.profile, file.notes = build.build(context, file.result, name=name, where=file.path)
-    if name != _plain(os.path.basename(file.path).rpartition(".")[0]):
+    if name != plain_name(os.path.basename(file.path).rpartition(".")[0]):
         file.notes.append(_RENAMED)
     if not args.force and Store(context).text_or_none(name) is not None:
         raise manage.name_exists_error("import", name)
@@ -432,7 +435,7 @@ def _names(folder: str, relative: list[str]) -> list[str]:
         stem, _, ending = os.path.basename(path).rpartition(".")
         folders = [root, *filter(None, os.path.dirname(path).split("/"))]
         longer = ["-".join([*folders[start:], stem]) for start in reversed(range(len(folders)))]
-        forms.append([_plain(text) for text in (stem, *longer, f"{stem}-{ending}")])
+        forms.append([plain_name(text) for text in (stem, *longer, f"{stem}-{ending}")])
     names = [form.pop(0) for form in forms]
     while shared := {name for name, count in Counter(names).items() if name and count > 1}:
         names = [
@@ -449,8 +452,23 @@ def _content(context: Context, path: str) -> bytes:
         return sys.stdin.buffer.read(NOTEBOOK_LIMIT)
     content = files.read(context.expand_user(path), NOTEBOOK_LIMIT)
     if content is None:
-        raise InvalidStateError(f"there is no file '{path}'")
+        raise _no_file(context, path)
     return content
+
+
+def _no_file(context: Context, path: str) -> InvalidStateError:
+    """Return the error for a path without a file; the hint names the most similar notebook of its folder."""
+    folder, name = os.path.split(context.absolute(path))
+    try:
+        names = sorted(other for other in os.listdir(folder) if other.endswith(".ipynb"))
+    except OSError:
+        hint = f"the folder '{folder}' does not exist or cannot be read"
+    else:
+        hint = f"there is no notebook in '{folder}'. To create a profile without one: taoprof new NETWORK"
+        if names:
+            similar = max(names, key=lambda other: SequenceMatcher(None, name, other).ratio())
+            hint = f"did you mean '{os.path.join(os.path.dirname(path), similar)}'?"
+    return InvalidStateError(f"there is no file '{path}'", hint=hint)
 
 
 def _may_be_code(name: str) -> bool:
@@ -475,13 +493,11 @@ def _kind(path: str, content: bytes) -> str:
 def _stem(path: str | None) -> str:
     """Return a profile name made of a file's name."""
     base = os.path.basename(path or "-").lstrip(".")
-    stem = _plain(base.rpartition(".")[0] or base)
+    stem = plain_name(base.rpartition(".")[0] or base)
     if path is None or not stem:
-        file = f" {shlex.quote(path)}" if path else ""
-        raise UsageError("no name given for the new profile", hint=f"taoprof import{file} --name NAME")
+        if path is None:
+            hint = "taoprof import NOTEBOOK.ipynb; for the mapping file as it is: taoprof import --name NAME"
+            raise UsageError("no file given", hint=hint)
+        hint = f"taoprof import {shlex.quote(path)} --name NAME"
+        raise UsageError("no name given for the new profile", hint=hint)
     return stem
-
-
-def _plain(text: str) -> str:
-    """Return a profile name made of a text, "" if nothing is left."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("._-")[:64]
