@@ -65,8 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             _print("the mapping file is writable again")
     except TaoprofError as error:
         _print(f"taoprofd: error: {error.message}")
-        for line in (*error.problems, *([f"hint: {error.hint}"] if error.hint else [])):
-            _print(f"  {line}")
+        for line in (*(f"  {problem}" for problem in error.problems), *([f"hint: {error.hint}"] if error.hint else [])):
+            _print(line)
         return error.status
     return 0
 

@@ -69,7 +69,7 @@ class GuardFiles:
             fd = LivenessLock(path).try_acquire()
         if fd is None:
             pid = (self.read() or {}).get("pid", "unknown")
-            raise GuardRunningError(f"a guard is already running: pid {pid}", hint="taoprof service status")
+            raise GuardRunningError(f"a guard is already running: pid {pid}", hint="taoprof status")
         return fd
 
     def is_current(self, fd: int) -> bool:

@@ -168,7 +168,9 @@ def explain_task(
     launcher = f"launcher {context.behaviour.version}"
     if not arguments:
         arguments, early = early, []
-    task, *rest = arguments[1:] if arguments[0] in GROUPS and len(arguments) > 1 else arguments
+    may_have_group = len(arguments) > 1 and arguments[0] not in names
+    given = difflib.get_close_matches(arguments[0], GROUPS, n=1) if may_have_group else []  # it may be misspelt
+    task, *rest = arguments[1:] if given else arguments
     program = "tao" if has_groups else words[0]  # 'tlt' is the program of older launchers
     if arguments[0] == "deploy" and not has_groups and context.behaviour.has_no_docker_mode:
         program = "tao-deploy"  # the program of 4.0.x
@@ -178,7 +180,7 @@ def explain_task(
         similar = [task]
     forms = []
     for name in similar:
-        group = next((group for group, task in tasks if task == name), "model")
+        group = next((group for group, task in tasks if task == name), [*given, "model"][0])
         corrected = [program, *([group] if has_groups else []), name, *rest, *early]
         forms.append(context.to_shown_command(corrected))
     hint = forms[0] if len(forms) == 1 else f"{'one of' if renamed else 'did you mean'}: {' | '.join(forms)}"

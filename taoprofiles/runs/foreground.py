@@ -18,6 +18,7 @@ from taoprofiles.holds.hold import RUN_VARIABLE
 from taoprofiles.holds.liveness import HEARTBEAT
 from taoprofiles.holds.waiting import wait_for_exit
 from taoprofiles.launcher.argv import PROGRAMS
+from taoprofiles.masking import mask_command
 from taoprofiles.profiles.layouts import is_network
 from taoprofiles.system import processes
 
@@ -44,8 +45,11 @@ class CommandError(TaoprofError):
         self.status = status
 
 
-def explain_not_found(words: list[str], path: str | None) -> tuple[str, str]:
-    """Return a message and a hint for a command whose first word is not a program in the folders of ``path``."""
+def explain_not_found(words: list[str], path: str | None, profile: str) -> tuple[str, str]:
+    """Return a message and a hint for a command whose first word is not a program in the folders of ``path``.
+
+    ``profile`` is the name of the run's profile.
+    """
     word, first = words[0], (words[0].split() or [""])[0]
     message, hint = f"command not found: '{word}'", "is it installed, and is its environment active?"
     if first in _SHELL_BUILTINS or (first != word and _OPERATORS & set(word)):
@@ -61,7 +65,8 @@ def explain_not_found(words: list[str], path: str | None) -> tuple[str, str]:
     elif os.path.isfile(word):
         hint = f"to run the file in the current folder: {shlex.quote(f'./{word}')}"
     elif is_network(word):
-        hint = "it is a program of TAO's images: add --image IMAGE, or: taoprof set PROFILE image=IMAGE"
+        launch = f"taoprof run {profile} -- {shlex.join(['tao', 'model', *mask_command(words)])}"
+        hint = f"it is a program of TAO's images. By the launcher: {launch}; without it: add --image IMAGE"
     elif word in PROGRAMS:
         hint = "is its environment active? 'taoprof doctor' looks for the launcher"
     return message, hint

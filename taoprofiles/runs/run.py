@@ -296,7 +296,7 @@ class Run:
         except FileNotFoundError:
             message, hint = f"command not found: '{command[0]}'", "install Docker's command line, such as docker.io"
             if self.argv is None:
-                message, hint = explain_not_found(command, self.environ.get("PATH"))
+                message, hint = explain_not_found(command, self.environ.get("PATH"), self.hold.profile or "NAME")
             raise CommandError(message, COMMAND_NOT_FOUND, hint) from None
         except UsageError as error:
             raise CommandError(error.message, error.status, error.hint) from None
@@ -528,7 +528,7 @@ def get_request(context: Context, name: str, command: list[str], options: RunOpt
     path = {**context.environ, **renderer.variables()}.get("PATH", os.defpath)
     is_here = options.image is None and options.on is None and options.runner is None
     if is_here and not os.path.dirname(command[0]) and shutil.which(command[0], path=path) is None:
-        message, hint = explain_not_found(command, path)
+        message, hint = explain_not_found(command, path, name)
         raise CommandError(message, COMMAND_NOT_FOUND, hint)
     hold = _new_run_hold(context, "run", command, renderer, profile=name, reason="", options=options)
     wanted = None if options.own_gpus is None else parse_gpus(options.own_gpus)

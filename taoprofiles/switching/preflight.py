@@ -157,6 +157,14 @@ def require_answer(mapping: Mapping[str, Any] | bytes | None) -> None:
         )
 
 
+def _arguments(command: Sequence[str], options: Sequence[str] = ()) -> str:
+    """Return options and a command as arguments to paste; in the place of one with a secret is the word COMMAND."""
+    import shlex  # not for 'use', which has no command
+
+    is_shown = command and mask_command(command) == list(command)
+    return shlex.join([*options, "--", *(command if is_shown else ["COMMAND"])])
+
+
 def _preflight_error(
     context: Context,
     name: str,
@@ -177,7 +185,7 @@ def _preflight_error(
         destinations = {mount["source"]: mount["destination"] for mount in mounts}
         folders = [finding.fix[1] for finding in findings]
         problems = [f"{context.short(path)}   (mounted at {destinations.get(path, '?')})" for path in folders]
-        ways = {"run": f"run {name} --mkdir -- …", "kernel": f"run {name} --mkdir -- true"}
+        ways = {"run": f"run {name} --mkdir {_arguments(command)}", "kernel": f"run {name} --mkdir -- true"}
         mkdir = f"taoprof {ways.get(doing, f'{doing} {name} --mkdir')}"
         hint = f"nothing was changed. To create {'it' if single else 'the folders'}: {mkdir}"
     else:
@@ -190,10 +198,7 @@ def _preflight_error(
             problems.append(f"{finding.where}: {finding.what}{why}")
         words = f"taoprof check {name}"
         if command:
-            import shlex  # not for 'use', which has no command
-
-            words += "".join(f" {shlex.quote(option)}" for option in options)
-            words += f" -- {shlex.join(command)}" if mask_command(command) == list(command) else " -- COMMAND"
+            words += " " + _arguments(command, options)
         hint = f"nothing was changed. To ignore this, add --force; for the details: {words}"
         if all(finding.id == "src-missing" for finding in findings):
             from taoprofiles.profiles.store import Store

@@ -106,7 +106,11 @@ def test_the_launcher_is_named(home: Home) -> None:
 
 
 TASKS = {
-    "5.5.1": [("tao yolo_v4 train -r /x", "tao model yolo_v4 train -r /x"), ("tao nosuch", "tao model nosuch")],
+    "5.5.1": [
+        ("tao yolo_v4 train -r /x", "tao model yolo_v4 train -r /x"),
+        ("tao nosuch", "tao model nosuch"),
+        ("tao modle yolo_v4 train", "tao model yolo_v4 train"),
+    ],
     "4.0.1": [
         ("tao model yolo_v4 train", "tao yolo_v4 train"),
         ("tao deploy yolo_v4 gen_trt_engine", "tao-deploy yolo_v4 gen_trt_engine"),

@@ -104,10 +104,11 @@ def _refuse_if_in_use(context: Context) -> None:
     holds = [hold for hold in active_holds(context).holds if hold.kind not in ("found", AGENT)]
     waiting = [f"{shorten_command(c.request.command)}   waits, pid {c.pid}" for c in waiting_commands(context)]
     if holds or waiting:
+        commands = [f"taoprof {'release' if hold.kind == 'manual' else 'stop'} {hold.id}" for hold in holds]
         raise HeldError(
             "cannot uninstall: taoprof is in use",
             problems=[*(hold.line() for hold in holds), *waiting],
-            hint="nothing was changed. To end this work: taoprof stop ID, taoprof release ID",
+            hint=f"nothing was changed. To end this work: {'; '.join(commands) or 'stop the commands that wait'}",
             holds=holds,
         )
 
