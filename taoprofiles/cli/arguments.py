@@ -376,7 +376,7 @@ ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
         _argument("--format", "default: bash, which also works for zsh", choices=ENV_FORMATS, default="bash"),
         _REVEAL,
     ),
-    "init": (_argument("shell", "your shell", choices=("bash", "zsh", "fish")),),
+    "init": (_argument("shell", "your shell: bash, zsh or fish", choices=("bash", "zsh", "fish"), metavar="SHELL"),),
     "kernel": (
         _argument("action", "install, list or remove", choices=("install", "list", "remove"), metavar="ACTION"),
         _profile("name of the profile; install: default is that of the project here", optional=True),

@@ -120,9 +120,14 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise UsageError."""
+        from taoprofiles.cli.examples import EXAMPLES
+
+        command = self.prog.rpartition(" ")[2]
         missing = message.partition("the following arguments are required: ")[2].split(", ")[0]
-        listed = _WHERE_LISTED.get(missing, "") if self.prog != "taoprof new" else ""
-        raise UsageError(message, hint=f"{listed}see '{self.prog} --help'")
+        hint = _WHERE_LISTED.get(missing, "") if command != "new" else ""
+        if missing and not hint:
+            hint = f"such as: {EXAMPLES[command][0][0]}; "
+        raise UsageError(message, hint=f"{hint}see '{self.prog} --help'")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
@@ -159,8 +164,9 @@ def parse(command: str, words: list[str]) -> Callable[[Context], Result]:
     if command in TAKES_COMMAND and "--" in words:
         at = words.index("--")
         words, program = words[:at], words[at + 1 :]
-    # Options may stand between the settings, as in 'set NAME --unset A B=1'.
-    parse_words = parser.parse_intermixed_args if command == "set" else parser.parse_args
+    # Options may stand between the arguments, as in 'set NAME --unset A B=1' and 'kernel install --python P NAME'.
+    is_mixed = command in ("set", "kernel", "path", "diff")
+    parse_words = parser.parse_intermixed_args if is_mixed else parser.parse_args
     _check_durations(words)
     try:
         args = parse_words(words)

@@ -364,6 +364,8 @@ def _location(name: str, key: str) -> list[str]:
     hint = "such as NUM_GPUS, project_dir, docker.shm_size or container.env.NAME"
     if table in tables:
         what = f"cannot be set: '{table}' is a table, which 'set' changes only key by key"
+    if re.fullmatch(r"[a-z][a-z0-9_]*", key):
+        hint = f"a variable has capitals: {key.upper()}; a key is {hint.partition(', ')[2]}"
     if table == "mounts":
         what, hint = "cannot be set: 'set' does not change mounts", f"taoprof edit {name}"
     raise UsageError(f"'{key}' {what}", hint=hint)

@@ -1,4 +1,4 @@
-"""``taoprof`` alone: the state of things and the next sensible command; and the help."""
+"""``taoprof`` alone: the status and the next commands; and the help."""
 
 from __future__ import annotations
 

@@ -193,4 +193,6 @@ def _check_kernel_options(args: argparse.Namespace) -> None:
     if args.all and args.action != "remove":
         raise UsageError(f"--all is an option of 'remove', not of '{args.action}'")
     if args.action != "list" and (args.name is None) != args.all:
-        raise UsageError("name one profile" + (", or --all" if args.action == "remove" else ""))
+        every = "; to remove all kernels: --all" if args.action == "remove" else ""
+        hint = f"'taoprof list' shows the profiles{every}"
+        raise UsageError("no profile given" if args.name is None else "--all takes no profile", hint=hint)

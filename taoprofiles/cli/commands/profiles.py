@@ -113,7 +113,10 @@ def set_command(context: Context, args: argparse.Namespace) -> Result:
         if not key:
             raise UsageError("a setting has no key", hint=f"for example: taoprof set {args.name} NUM_GPUS=2")
         if not equals:
-            raise UsageError(f"'{key}' has no value", hint=f"'taoprof set {args.name} {key}=VALUE', or --unset {key}")
+            following = args.settings[args.settings.index(setting) + 1 :][:1]
+            value = following[0] if following and "=" not in following[0] else "VALUE"
+            command = shlex.join(["taoprof", "set", args.name, f"{key}={value}"])
+            raise UsageError(f"'{key}' has no value", hint=f"{command}; to remove it: --unset {key}")
         settings[key] = value
     if not settings:
         raise UsageError("nothing to set", hint=f"for example: taoprof set {args.name} NUM_GPUS=2")
