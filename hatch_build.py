@@ -75,9 +75,9 @@ def _overview() -> str:
     lines = [
         *_head("taoprof", "a mount profile for each NVIDIA TAO project"),
         ".SH SYNOPSIS",
-        f"{_bold('taoprof')} [{_italic('COMMAND')} [{_italic('ARGUMENT')} …]]",
+        f"{_bold('taoprof')} [{_italic('COMMAND')} [{_italic('ARGUMENT')} ...]]",
         ".SH DESCRIPTION",
-        _text("Without a command, shows the state of things and the next sensible commands."),
+        _text("Without a command, shows the status and suggests the next commands."),
         ".SH COMMANDS",
     ]
     for title, commands in GROUPS.items():
@@ -114,11 +114,11 @@ def _page(
     summary = str(parser.description).rstrip(".")
     positionals = [action for action in parser._actions if not action.option_strings]
     options = [action for action in parser._actions if action.option_strings]
-    synopsis = f"{_bold(parser.prog)} [{_italic('option')} …]"
+    synopsis = f"{_bold(parser.prog)} [{_italic('option')} ...]"
     for action in positionals:
         word = _italic(_metavar(action))
         synopsis += f" [{word}]" if action.nargs in ("?", "*") else f" {word}"
-        synopsis += " …" if action.nargs in ("*", "+") else ""
+        synopsis += " ..." if action.nargs in ("*", "+") else ""
     lines = [*_head(name, summary[:1].lower() + summary[1:]), ".SH SYNOPSIS", _text(parser.usage or "") or synopsis]
     lines += [".SH DESCRIPTION", _text(f"{summary[:1].upper()}{summary[1:]}.")]
     for title, actions in (("ARGUMENTS", positionals), ("OPTIONS", options)):
@@ -171,6 +171,7 @@ def _text(text: str) -> str:
         ("`", r"\(ga"),
         ("~", r"\(ti"),
         ("^", r"\(ha"),
+        ("…", "..."),  # which a terminal without UTF-8 cannot show
     ):
         text = text.replace(character, escaped)
     return rf"\&{text}" if text.startswith(".") else text
