@@ -4,13 +4,20 @@ const PAUSE = 2000; // ms between an answer and the next question; never less th
 const PATIENCE = 4000; // ms without an answer, after which the kernel counts as busy
 const SVG = "image/svg+xml";
 
+// Escapes characters that show as something else or change the direction of the text after them, as masking.printable.
+function printable(text) {
+  const escape = (character) => `\\u${character.codePointAt(0).toString(16).padStart(4, "0")}`;
+  return text.replace(/(?![ \u00a0\u3000])[\p{C}\p{Z}]/gu, escape);
+}
+
 function h(tag, attributes, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes ?? {})) {
     if (typeof value === "function") node.addEventListener(name, value);
     else if (value !== null && value !== undefined && value !== false) node.setAttribute(name, value === true ? "" : value);
   }
-  node.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== ""));
+  const nodes = children.flat().filter((child) => child !== null && child !== undefined && child !== "");
+  node.append(...nodes.map((child) => (typeof child === "string" ? printable(child) : child)));
   return node;
 }
 

@@ -23,7 +23,7 @@ __all__ = ["screenshots"]  # a fixture
 pytestmark = pytest.mark.jupyter
 
 PANEL, TRAIN = 0, 1
-HOSTILE = "<img src=x onerror=alert(1)><script>alert(1)</script>\u202e" + "x" * 10_000
+HOSTILE = "\u202e\x1b<img src=x onerror=alert(1)><script>alert(1)</script>" + "x" * 10_000
 PART = "name => document.querySelector(`.taoprof-panel .${name}`)?.innerText ?? ''"
 TOO_WIDE = """() => [...document.querySelectorAll('.taoprof-panel, .taoprof-panel *')]
     .filter(node => node.scrollWidth > node.clientWidth + 1 && node.clientWidth > 0
@@ -192,7 +192,7 @@ def check_refusal_and_questions(panel: PanelPage) -> None:
 
 def check_hostile_text(home: TrainingHome, panel: PanelPage) -> None:
     hold_id = home.json("hold", "--reason", HOSTILE)["data"]["id"]
-    panel.until("running", HOSTILE[:50])
+    panel.until("running", rf"\u202e\u001b{HOSTILE[2:50]}")
     assert panel.page.locator(".taoprof-panel :is(img, script)").count() == 0
     home.run("release", hold_id, "--yes", check=True)
     panel.until("running", hold_id, gone=True)
