@@ -139,7 +139,7 @@ def reserve(
     runs = [run for run in active.holds if run.kind in (*OWN_KINDS, AGENT) and not run.released]
     if not allow_overlap:
         way = f"wait with 'taoprof run {hold.profile} --wait -- …', or start anyway with --force"
-        require_free_results(hold, runs, hold.results, hint=f"choose another folder with -r, {way}")
+        require_free_results(hold, runs, hold.results, hint=f"choose another folder (results_dir=…, or -r), {way}")
     if option is None:
         return []
     users = [run for run in runs if run.gpus and processes.same_machine(run.host_id, hold.host_id)]

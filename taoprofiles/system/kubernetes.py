@@ -25,14 +25,18 @@ def find_namespace(environ: Mapping[str, str], context: str | None, namespace: s
     It is part of the record, because the user may change the current context while the job runs.
     """
     options = [f"--context={context}"] if context else []
-    answer = run_client(["kubectl", "config", "view", "--minify", "--output=json", *options], environ, TIMEOUT).out
+    hint = "'kubectl config get-contexts' lists those that it knows"
     try:
+        answer = run_client(["kubectl", "config", "view", "--minify", "--output=json", *options], environ, TIMEOUT).out
         current = json.loads(answer)["contexts"][0]
         return f"{current['name']}/{namespace or current['context'].get('namespace') or 'default'}"
+    except ClusterError as error:
+        if not any("current-context" in line for line in error.problems):
+            error.hint = error.hint or hint
+            raise
     except (ValueError, LookupError, TypeError):
-        raise ClusterError(
-            "kubectl has no cluster to submit to", hint="'kubectl config get-contexts' lists those that it knows"
-        ) from None
+        pass
+    raise ClusterError("kubectl has no cluster to submit to", hint=hint)
 
 
 class Kubernetes:
