@@ -12,8 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from typing import Any, NamedTuple
 
-from taoprofiles.launcher.host import Host
-from taoprofiles.launcher.location import ResolvedMount, resolve
+from taoprofiles.launcher.host import Host, ResolvedMount, resolve
 from taoprofiles.masking import printable, shorten, text_width
 from taoprofiles.mounts.mapping import mounted
 from taoprofiles.mounts.paths import HostFiles, PathResolver, Resolution

@@ -10,11 +10,10 @@ from typing import Any, NamedTuple
 from taoprofiles.check import fix
 from taoprofiles.check.target import CheckTarget
 from taoprofiles.errors import UsageError
-from taoprofiles.launcher import installed, login_probe, mounts_file, runners, versions
+from taoprofiles.launcher import home_probe, installed, mounts_file, runners, versions
 from taoprofiles.launcher.argv import MAIN_PROGRAMS, container_words, launcher_words, unwrapped
 from taoprofiles.launcher.command_line import known_images
-from taoprofiles.launcher.host import Host, runs_in_ci
-from taoprofiles.launcher.location import resolve
+from taoprofiles.launcher.host import Host, resolve, runs_in_ci
 from taoprofiles.launcher.mounts_file import Content, get_volumes
 from taoprofiles.launcher.prediction import Call, Prediction, Refusal, StartLog
 from taoprofiles.launcher.sdk import size_in_bytes
@@ -327,7 +326,7 @@ def _check_login(context: Context, prediction: Prediction) -> Iterator[Finding]:
     refusal = next((refusal for refusal in prediction.refusals if refusal.location.section == "login"), None)
     if refusal is None:
         return
-    login = login_probe.probe_login(context.environ, Host(context.environ, context.folder).expanduser("~"))
+    login = home_probe.probe_login(context.environ, Host(context.environ, context.folder).expanduser("~"))
     findings = machine.check_login(login, prediction.version, context.environ, context.uid)
     explained = [finding._replace(why=f"the launcher stops: {refusal}; {finding.why}") for finding in findings]
     yield from explained or [start.other_refusal(refusal)]

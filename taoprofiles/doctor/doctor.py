@@ -12,11 +12,10 @@ from taoprofiles.doctor import cluster_state, docker_probe, docker_rules, launch
 from taoprofiles.doctor.cluster_state import ClusterState
 from taoprofiles.doctor.docker_probe import DockerFacts, Gpus
 from taoprofiles.doctor.own_state import OwnState
-from taoprofiles.launcher import home_probe, installed, login_probe
-from taoprofiles.launcher.home_probe import FileSystem, Home
+from taoprofiles.launcher import home_probe, installed
+from taoprofiles.launcher.home_probe import FileSystem, Home, Login
 from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.installed import Launchers
-from taoprofiles.launcher.login_probe import Login
 from taoprofiles.rules import machine as machine_rules
 from taoprofiles.rules.finding import Finding, by_severity, without_sudo
 from taoprofiles.storage.paths import Context
@@ -44,7 +43,7 @@ def probe_machine(context: Context) -> Machine:
         launchers = pool.submit(installed.probe_launchers, environ, context.home, interpreter_folder)
         engines = pool.submit(docker_probe.probe_docker, environ)
         gpus = pool.submit(docker_probe.probe_gpus, environ)
-        login = pool.submit(login_probe.probe_login, environ, Host(environ, context.folder).expanduser("~"))
+        login = pool.submit(home_probe.probe_login, environ, Host(environ, context.folder).expanduser("~"))
         state = pool.submit(own_state.probe_state, context)
         clusters = pool.submit(cluster_state.probe_clusters, context)
     docker = engines.result()

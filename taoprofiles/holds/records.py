@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 _LETTERS = "23456789abcdefghjkmnpqrstuvwxyz"
 _RECORD_LIMIT = 1 << 20
-_RESULTS = re.compile(rb'"results": (\[.*?\]), "gpus": ')
+_RESULTS = rb'"results": (\[.*?\]), "gpus": '
 """The results folders in a line of the journal of runs; a text in it has no quotes but escaped ones."""
 
 
@@ -182,7 +182,7 @@ class HoldRecords:
         for line in lines_backwards(self._context.runs):
             if prefix and b'"id": ' + begin not in line and b'"profile": ' + begin not in line:
                 continue
-            results = _RESULTS.search(line) if wrote is not None else None
+            results = re.search(_RESULTS, line) if wrote is not None else None
             if results and results[1] in rejected:
                 continue
             hold = _parse(line, self._context.runs)

@@ -39,7 +39,7 @@ _WRAPPERS = frozenset(
 """Programs that start the command behind their own options, with its words unchanged."""
 
 
-_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
+_ASSIGNMENT = r"[A-Za-z_]\w*="
 
 
 class LauncherCommand(NamedTuple):
@@ -107,7 +107,7 @@ def commands_of_script(script: str, *, keeps_assignments: bool = False) -> Itera
                 if word and set(word) <= set(";&|()"):
                     yield words
                     words = []
-                elif words or keeps_assignments or not _ASSIGNMENT.match(word):
+                elif words or keeps_assignments or not re.match(_ASSIGNMENT, word):
                     words.append(word)
 
 

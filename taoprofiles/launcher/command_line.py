@@ -12,8 +12,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from taoprofiles.launcher.argv import GROUPS, HANDLERS
-from taoprofiles.launcher.host import Host, runs_without_docker, skips_login
-from taoprofiles.launcher.location import Location
+from taoprofiles.launcher.host import Host, Location, runs_without_docker, skips_login
 from taoprofiles.launcher.prediction import RefusedError, StartLog
 from taoprofiles.launcher.versions import Behaviour
 from taoprofiles.masking import mask_command

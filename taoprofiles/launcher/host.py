@@ -7,7 +7,7 @@ import os
 import posixpath
 import stat
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taoprofiles.storage.paths import MAPPING_FILE, expand_user
 
@@ -109,3 +109,51 @@ def find_mounts_file(environ: Mapping[str, str], folder: str, behaviour: Behavio
     """
     path = find_mounts_path(Host(environ, folder), behaviour)
     return posixpath.join(folder, path) if path else ""
+
+
+# Positions in the input, and resolved mounts
+
+
+ENTRY_KEYS = {"Mounts": ("source", "destination"), "Envs": ("variable", "value")}
+"""By list of the mounts file: the keys that each entry needs. The launcher reads no others."""
+
+
+class Location(NamedTuple):
+    """A position in the launcher's input, such as ``Mounts[1].source``.
+
+    ``section`` is Mounts, Envs or DockerOptions of the mounts file, ``--volume`` (of the command), ``command``,
+    ``environ`` (``key`` is the variable), ``file`` (the mounts file as a whole), ``login`` or ``config``;
+    ``number`` counts from 0.
+    """
+
+    section: str
+    number: int | None = None
+    key: str = ""
+
+    def __str__(self) -> str:
+        number = "" if self.number is None else f"[{self.number}]"
+        return f"{self.section}{number}" + (f".{self.key}" if self.key else "")
+
+
+class ResolvedMount(NamedTuple):
+    """A mount that the launcher understands: ``entry`` is as written; the paths are resolved on this host."""
+
+    location: Location
+    source: str
+    destination: str
+    entry: Mapping[str, Any]
+
+
+def resolve(mapping: Mapping[str, Any], host: Host) -> list[ResolvedMount]:
+    """Return the mounts of a mapping that a profile renders, all of which are well formed."""
+    return [
+        ResolvedMount(
+            Location("Mounts", number), host.realpath(entry["source"]), host.realpath(entry["destination"]), entry
+        )
+        for number, entry in enumerate(mapping["Mounts"])
+    ]
+
+
+def missing_source(path: str) -> str:
+    """Return what the launcher says about a source that does not exist."""
+    return f"Mount point source path doesn't exist. {path}"

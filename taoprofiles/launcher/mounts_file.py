@@ -11,8 +11,7 @@ import json
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from taoprofiles.launcher.host import Host
-from taoprofiles.launcher.location import ENTRY_KEYS, Location, ResolvedMount, missing_source
+from taoprofiles.launcher.host import ENTRY_KEYS, Host, Location, ResolvedMount, missing_source
 from taoprofiles.launcher.prediction import RefusedError, StartLog
 
 

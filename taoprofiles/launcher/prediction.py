@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from taoprofiles.launcher.location import Location, ResolvedMount
+from taoprofiles.launcher.host import Location, ResolvedMount
 
 if TYPE_CHECKING:
     from taoprofiles.launcher.mounts_file import Content

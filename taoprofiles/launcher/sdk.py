@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from taoprofiles.launcher.location import Location
+from taoprofiles.launcher.host import Location
 from taoprofiles.launcher.prediction import RefusedError, StartLog
 
 _ALL_GPUS = {"Driver": "", "Count": -1, "DeviceIDs": [], "Capabilities": [["gpu"]], "Options": {}}

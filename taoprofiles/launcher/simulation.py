@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from taoprofiles.launcher import command_line, mounts_file, sdk
-from taoprofiles.launcher.host import Host, find_mounts_path, runs_in_ci, runs_without_docker
-from taoprofiles.launcher.location import Location, ResolvedMount
+from taoprofiles.launcher.host import Host, Location, ResolvedMount, find_mounts_path, runs_in_ci, runs_without_docker
 from taoprofiles.launcher.prediction import CONTAINER, Call, Prediction, RefusedError, StartLog
 from taoprofiles.launcher.versions import behaviour_of
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from taoprofiles.errors import InvalidStateError
 from taoprofiles.masking import MASK, is_secret
-from taoprofiles.storage import json_text
+from taoprofiles.storage import files
 from taoprofiles.storage.journal import digest_of
 from taoprofiles.system.filesystem import real_paths
 
@@ -28,7 +28,7 @@ def to_bytes(mapping: dict[str, Any]) -> bytes:
 
 def parse(content: bytes, where: str) -> dict[str, Any]:
     """Parse a mounts file; ``where`` names it. Raises InvalidStateError, with line and column if it is not JSON."""
-    mapping, problem = json_text.parse(content)
+    mapping, problem = files.parse_json(content)
     if problem:
         problem = problem if content.strip() else "it is empty"
         _, _, hint = explain_json_error(content.decode("utf-8", "replace"))

@@ -24,11 +24,10 @@ from taoprofiles.launcher.quoting import (
 )
 from taoprofiles.launcher.versions import Behaviour, behaviour_or_newest
 from taoprofiles.masking import MASK, MIN_SECRET_LENGTH, is_secret, is_secret_argument, mask_command, mask_text
-from taoprofiles.mounts.paths import HostFiles, PathResolver, Resolution
+from taoprofiles.mounts.paths import HostFiles, PathResolver, Resolution, explain
 from taoprofiles.profiles.rendering import find_placeholder
 from taoprofiles.rules.finding import ERROR, WARNING, Finding, warning
 from taoprofiles.rules.gpus import wrong_gpus
-from taoprofiles.rules.paths import explain
 from taoprofiles.rules.specs import ACTIONS, SPEC_OPTIONS, access, check_specs, is_spec
 from taoprofiles.storage.paths import expand_user, is_inside
 

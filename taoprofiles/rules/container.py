@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from taoprofiles.launcher.location import Location, ResolvedMount
+from taoprofiles.launcher.host import Location, ResolvedMount
 from taoprofiles.masking import is_secret
 from taoprofiles.mounts.mapping import mounted
 from taoprofiles.profiles.identity import FOLDER_VARIABLES, NAMED_UID, USER_NAME, missing_identity

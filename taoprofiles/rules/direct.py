@@ -14,9 +14,8 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from taoprofiles.launcher.argv import commands_of_script, launcher_words, unwrapped
-from taoprofiles.launcher.host import Host
+from taoprofiles.launcher.host import Host, Location, ResolvedMount
 from taoprofiles.launcher.images import find_tag, is_tao_image
-from taoprofiles.launcher.location import Location, ResolvedMount
 from taoprofiles.masking import is_secret, mask_command, mask_text
 from taoprofiles.mounts.paths import HostFiles, results_folders
 from taoprofiles.profiles.identity import missing_identity

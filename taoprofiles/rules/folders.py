@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 
-from taoprofiles.launcher.location import ResolvedMount
+from taoprofiles.launcher.host import ResolvedMount
 from taoprofiles.mounts import paths
 from taoprofiles.rules import container
 from taoprofiles.rules.finding import Finding

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
-from taoprofiles.launcher.location import Location
+from taoprofiles.launcher.host import Location
 
 Locator: TypeAlias = Callable[[Location], str]
 """Returns the name of a location."""

@@ -7,9 +7,8 @@ from collections.abc import Iterator, Mapping
 from shlex import quote
 
 from taoprofiles.launcher import versions
-from taoprofiles.launcher.home_probe import Home
+from taoprofiles.launcher.home_probe import Home, Login
 from taoprofiles.launcher.host import runs_in_ci, skips_login
-from taoprofiles.launcher.login_probe import Login
 from taoprofiles.rules.finding import Finding, error, warning
 from taoprofiles.system.filesystem import WINDOWS_DISKS
 

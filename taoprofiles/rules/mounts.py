@@ -9,9 +9,8 @@ import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from taoprofiles.launcher.host import Host
+from taoprofiles.launcher.host import Host, Location, ResolvedMount, missing_source
 from taoprofiles.launcher.images import find_hidden
-from taoprofiles.launcher.location import Location, ResolvedMount, missing_source
 from taoprofiles.profiles.rendering import find_placeholder
 from taoprofiles.rules.finding import INFO, Finding, error, quoted, warning
 from taoprofiles.rules.locations import Locator

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
-from taoprofiles.launcher.location import Location
+from taoprofiles.launcher.host import Location
 from taoprofiles.launcher.prediction import Refusal
 from taoprofiles.launcher.sdk import size_in_bytes
 from taoprofiles.rules.finding import Finding, error, warning

@@ -7,8 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from taoprofiles.launcher.host import Host
-from taoprofiles.launcher.location import Location, ResolvedMount
+from taoprofiles.launcher.host import Host, Location, ResolvedMount
 from taoprofiles.launcher.runners import RunnerCommand
 from taoprofiles.masking import is_secret
 from taoprofiles.rules.direct import DirectStart

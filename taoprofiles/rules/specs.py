@@ -8,11 +8,10 @@ from collections.abc import Collection, Sequence
 
 from taoprofiles.errors import TaoprofError
 from taoprofiles.masking import is_secret, mask_text
-from taoprofiles.mounts.paths import PathResolver, Resolution
+from taoprofiles.mounts.paths import PathResolver, Resolution, explain
 from taoprofiles.profiles.rendering import find_placeholder
 from taoprofiles.rules.finding import ERROR, WARNING, Finding, error, warning
 from taoprofiles.rules.gpus import is_gpu_key, wrong_gpus
-from taoprofiles.rules.paths import explain
 from taoprofiles.rules.spec_values import SpecValue, read_values
 from taoprofiles.storage import files
 

@@ -6,8 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from taoprofiles.launcher.host import Host
-from taoprofiles.launcher.location import ENTRY_KEYS
+from taoprofiles.launcher.host import ENTRY_KEYS, Host
 from taoprofiles.launcher.mounts_file import Content
 from taoprofiles.launcher.prediction import Prediction, Refusal, SilentEffect
 from taoprofiles.launcher.versions import Behaviour

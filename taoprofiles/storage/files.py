@@ -6,9 +6,11 @@ Whole files are replaced by ``atomic``. Whoever writes one of the shared files h
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
 from contextlib import suppress
+from typing import Any
 
 from taoprofiles.errors import InvalidStateError, TaoprofError, reason_of
 from taoprofiles.storage.paths import Context
@@ -284,3 +286,18 @@ def file_type(mode: int) -> str:
         (stat.S_ISBLK, "a device"),
     )
     return next((name for is_type, name in names if is_type(mode)), "a file")
+
+
+def parse_json(content: bytes) -> tuple[Any, str]:
+    """Parse JSON as ``json.load(open(path))`` does, in UTF-8; None and the problem if that raises.
+
+    The problem names a position and never the content.
+    """
+    try:
+        return json.loads(content.decode()), ""
+    except json.JSONDecodeError as error:
+        return None, f"line {error.lineno}, column {error.colno}: {error.msg.lower()}"
+    except UnicodeDecodeError as error:
+        return None, f"byte {error.start} is not UTF-8"
+    except (ValueError, RecursionError):
+        return None, "it is nested too deeply, or has a number too long"

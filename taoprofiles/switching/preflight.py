@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from taoprofiles.errors import InvalidProfileError, TaoprofError
-from taoprofiles.launcher.host import Host, runs_in_ci
-from taoprofiles.launcher.location import Location, resolve
+from taoprofiles.launcher.host import Host, Location, resolve, runs_in_ci
 from taoprofiles.masking import mask_command
 from taoprofiles.mounts.mapping import sources
 from taoprofiles.rules import container, mounts

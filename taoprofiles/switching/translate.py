@@ -11,8 +11,8 @@ from taoprofiles.launcher.host import find_mounts_file
 from taoprofiles.launcher.quoting import VARIABLE, expand_variables
 from taoprofiles.masking import is_secret
 from taoprofiles.mounts import mapping, paths
+from taoprofiles.mounts.paths import explain
 from taoprofiles.profiles.store import Store
-from taoprofiles.rules.paths import explain
 from taoprofiles.storage import files
 from taoprofiles.storage.files import MAPPING_LIMIT, link_target
 from taoprofiles.switching.status import get_status

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from taoprofiles.launcher.location import Location
+from taoprofiles.launcher.host import Location
 from taoprofiles.launcher.prediction import Refusal
 from taoprofiles.rules.command_paths import CommandContext, check_command, explain_task
 from tests.support.commands import call, one_clear_error

@@ -17,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taoprofiles.doctor import docker_probe
-from taoprofiles.launcher import home_probe, installed, login_probe
+from taoprofiles.launcher import home_probe, installed
 from taoprofiles.launcher.installed import NO_ANSWER, NO_INTERPRETER, NO_LAUNCHER, OTHER_PROGRAM
 from taoprofiles.rules.machine import check_home, check_login
-from taoprofiles.storage import json_text
+from taoprofiles.storage import files
 from taoprofiles.system.commands import run_bounded
 from tests.support.home import require
 
@@ -35,11 +35,11 @@ LAUNCHER = importlib.util.find_spec("nvidia_tao_cli")
 PATH = {"PATH": os.environ["PATH"]}
 
 
-def logged_in(content: bytes, **environ: str) -> login_probe.Login:
+def logged_in(content: bytes, **environ: str) -> home_probe.Login:
     with tempfile.TemporaryDirectory() as home:
         Path(home, ".docker").mkdir()
         Path(home, ".docker/config.json").write_bytes(content)
-        return login_probe.probe_login({**PATH, **environ}, home)
+        return home_probe.probe_login({**PATH, **environ}, home)
 
 
 @given(st.binary(max_size=200) | JSON.map(lambda result: json.dumps(result).encode()))
@@ -89,7 +89,7 @@ def test_what_json_stumbles_over_is_a_finding(content: bytes) -> None:
 def test_a_pipe_in_the_place_of_a_file_keeps_nobody_waiting(tmp_path: Path) -> None:
     (tmp_path / ".docker").mkdir()
     os.mkfifo(tmp_path / ".docker/config.json")
-    assert login_probe.probe_login(PATH, str(tmp_path)).state == "unreadable"
+    assert home_probe.probe_login(PATH, str(tmp_path)).state == "unreadable"
 
 
 def test_a_helper_that_is_not_there(tmp_path: Path) -> None:
@@ -274,5 +274,5 @@ def test_the_environment_is_kept_by_names_that_are_known() -> None:
 
 @given(st.binary(max_size=100))
 def test_any_bytes_are_parsed_or_have_a_problem(content: bytes) -> None:
-    result, problem = json_text.parse(content)
+    result, problem = files.parse_json(content)
     assert problem == "" or result is None

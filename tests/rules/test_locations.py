@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taoprofiles.launcher.host import Host
-from taoprofiles.launcher.location import Location, ResolvedMount
+from taoprofiles.launcher.host import Host, Location, ResolvedMount
 from taoprofiles.launcher.simulation import predict
 from taoprofiles.launcher.versions import NEWEST, behaviour_of
 from taoprofiles.rules import mounts, start

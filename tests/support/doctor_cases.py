@@ -8,9 +8,8 @@ from taoprofiles.doctor.cluster_state import ClusterState
 from taoprofiles.doctor.docker_probe import DockerFacts, EngineProbe, Gpus
 from taoprofiles.doctor.doctor import Machine
 from taoprofiles.doctor.own_state import OwnState
-from taoprofiles.launcher.home_probe import FileSystem, Home
+from taoprofiles.launcher.home_probe import FileSystem, Home, Login
 from taoprofiles.launcher.installed import Launcher, Launchers
-from taoprofiles.launcher.login_probe import Login
 
 SOCKET = "unix:///var/run/docker.sock"
 OTHER = "unix:///run/user/1000/docker.sock"
