@@ -16,6 +16,7 @@ from taoprofiles.system.filesystem import real_paths
 
 DEPTH_LIMIT = 100
 _LISTS = {"Mounts": ("mount", "destination", "source"), "Envs": ("env", "variable", "value")}
+"""By list: its name in a Difference, and the launcher's two keys, first the one that identifies an entry."""
 
 
 def to_bytes(mapping: dict[str, Any]) -> bytes:

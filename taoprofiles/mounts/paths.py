@@ -81,18 +81,23 @@ def is_mounted(host_path: str, mounts: Mapping[str, str]) -> bool:
     return any(is_inside(host_path, source) for source in mounts)
 
 
+def is_results_option(key: str) -> bool:
+    """Check whether an option names a folder for results, such as ``-r``, ``--results_dir``, ``train.results_dir``."""
+    return key == "-r" or key.lstrip("-").rpartition(".")[2].replace("-", "_") == "results_dir"
+
+
 def results_folders(words: Sequence[str], variables: Mapping[str, str]) -> list[str]:
     """Return the container folders into which a launcher command writes its results.
 
-    These are ``-r``, ``--results_dir`` and ``….results_dir=`` of TAO's tasks; without them, the layout's results folder
-    if the task writes at all. Where evaluate and inference write is not known then.
+    These are the values of results options; without them, the layout's results folder if the task writes at all. Where
+    evaluate and inference write is not known then.
     """
     folders = []
     for number, word in enumerate(words):
         key, equals, value = word.partition("=")
-        if equals and key.lstrip("-").rpartition(".")[2] in ("results_dir", "results-dir"):
+        if equals and is_results_option(key):
             folders.append(value)
-        elif word in ("-r", "--results_dir", "--results-dir") and number + 1 < len(words):
+        elif word.startswith("-") and is_results_option(word) and number + 1 < len(words):
             folders.append(words[number + 1])
     if not folders and set(words) & {"train", "prune", "retrain", "quantize", "distill", "export"}:
         folders = [variables[name] for name in ("RESULTS_DIR", "USER_EXPERIMENT_DIR") if name in variables][:1]

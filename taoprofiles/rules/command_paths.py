@@ -24,7 +24,7 @@ from taoprofiles.launcher.quoting import (
 )
 from taoprofiles.launcher.versions import Behaviour, behaviour_or_newest
 from taoprofiles.masking import MASK, MIN_SECRET_LENGTH, is_secret, is_secret_argument, mask_command, mask_text
-from taoprofiles.mounts.paths import HostFiles, PathResolver, Resolution, explain
+from taoprofiles.mounts.paths import HostFiles, PathResolver, Resolution, explain, is_results_option
 from taoprofiles.profiles.rendering import find_placeholder
 from taoprofiles.rules.finding import ERROR, WARNING, Finding, warning
 from taoprofiles.rules.gpus import wrong_gpus
@@ -34,7 +34,6 @@ from taoprofiles.storage.paths import expand_user, is_inside
 if TYPE_CHECKING:
     from taoprofiles.launcher.prediction import Refusal
 
-_RESULTS_OPTIONS = ("-r", "--results_dir", "results_dir")
 _VALUE_OPTIONS = frozenset(("-e", "-k", "-m", "-r", "-o", "--results_dir", "--key", "--gpus", *SPEC_OPTIONS))
 """Options that always have a value, in whichever task has them."""
 _KEY = re.compile(r"((?:--?|\+{1,2}|~)?[A-Za-z_][\w.\[\]@-]*)=(.*)", re.S)
@@ -388,7 +387,7 @@ class _CommandChecker:
         """
         folder = self._context.folder
         for number, key, value in _valued(self._words_after_shell):
-            is_results = key in _RESULTS_OPTIONS
+            is_results = is_results_option(key)
             is_relative = number not in self._unset_words and value[:1] not in ("", "/", "~", "$", "-")
             if (key in SPEC_OPTIONS or is_results) and folder and is_relative:
                 path = os.path.join(folder, value)

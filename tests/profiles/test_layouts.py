@@ -13,9 +13,13 @@ from tests.support.generated_profiles import AROUND
 from tests.support.home import Home
 
 
-def render(**keys: object) -> tuple[dict[str, str], list[tuple[str, str]]]:
+def renderer_of(**keys: object) -> Renderer:
     made = template(Profile.model_validate(keys), name="detectnet_v2")
-    renderer = Renderer(made, AROUND, name="detectnet_v2", path="")
+    return Renderer(made, AROUND, name="detectnet_v2", path="")
+
+
+def render(**keys: object) -> tuple[dict[str, str], list[tuple[str, str]]]:
+    renderer = renderer_of(**keys)
     mounts = [(mount["source"], mount["destination"]) for mount in renderer.mapping()["Mounts"]]
     return renderer.variables(), mounts
 
@@ -78,8 +82,7 @@ def test_host() -> None:
 
 
 def test_tao7() -> None:
-    profile = Profile.model_validate({"layout": "tao7", "project_dir": "/p", "notebook_dir": "/n", "network": "dino"})
-    renderer = Renderer(template(profile, name="x"), AROUND, name="x", path="")
+    renderer = renderer_of(layout="tao7", project_dir="/p", notebook_dir="/n", network="dino")
     assert renderer.variables() == {
         "LOCAL_PROJECT_DIR": "/p",
         "HOST_DATA_DIR": "/p/data",
@@ -114,12 +117,11 @@ def test_tao7() -> None:
 
 def test_what_the_profile_says_replaces_the_variables_and_the_user_of_tao7() -> None:
     keys = {"variables": {"RESULTS_DIR": "/out"}, "container": {"env": {"USER": "ana"}}, "docker": {"user": "root"}}
-    profile = Profile.model_validate({"layout": "tao7", "project_dir": "/p", **keys})
-    mapping = Renderer(template(profile, name="x"), AROUND, name="x", path="").mapping()
+    mapping = renderer_of(layout="tao7", project_dir="/p", **keys).mapping()
     values = {item["variable"]: item["value"] for item in mapping["Envs"]}
     assert (values["USER"], values["HOME"]) == ("ana", "/out/.tao-runtime/home")
     assert mapping["DockerOptions"] == {"user": "root"}
-    assert mapping["Mounts"][2] == {"source": "/p/x/results", "destination": "/out"}
+    assert mapping["Mounts"][2] == {"source": "/p/detectnet_v2/results", "destination": "/out"}
 
 
 def test_custom() -> None:
