@@ -66,7 +66,8 @@ def explain_not_found(words: list[str], path: str | None, profile: str) -> tuple
         hint = f"to run the file in the current folder: {shlex.quote(f'./{word}')}"
     elif is_network(word):
         launch = f"taoprof run {profile} -- {shlex.join(['tao', 'model', *mask_command(words)])}"
-        hint = f"it is a program of TAO's images. By the launcher: {launch}; without it: add --image IMAGE"
+        image = f"taoprof set {profile} image=IMAGE"
+        hint = f"it is a program of TAO's images. To name one: {image}; to start it by the launcher: {launch}"
     elif word in PROGRAMS:
         hint = "is its environment active? 'taoprof doctor' looks for the launcher"
     return message, hint

@@ -225,7 +225,10 @@ def test_a_program_of_the_images_is_not_one_of_this_machine(home: Home) -> None:
     home.run("new", "dino", "--layout", "tao7", "--project-dir", ".", check=True)
     done = home.run("run", "dino", "--mkdir", "--", "dino", "train")
     assert done.returncode == 127
-    assert "taoprof set PROFILE image=IMAGE" in done.stderr
+    assert (
+        "taoprof set dino image=IMAGE; to start it by the launcher: taoprof run dino -- tao model dino train"
+        in done.stderr
+    )
 
 
 def test_folders_of_the_caches_are_created_with_a_run_and_on_request(home: Home) -> None:
