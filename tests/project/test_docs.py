@@ -42,6 +42,7 @@ STEADY = (
     (re.compile(r"(\bhold|--release) [2-9a-z]{5}\b"), r"\1 7k2mq"),
     (re.compile(r"(?m)^(  )[2-9a-z]{5}(  \S+ +manual )"), r"\g<1>7k2mq\2"),
     (re.compile(r"(?m)^[2-9a-z]{5}($|: exit status)"), r"7k2mq\1"),
+    (re.compile(r"\b\d s(?=, hold|  -  )"), "0 s"),  # the age of a hold
     (re.compile(r"\S+/bin/python\S*(?= -m pip uninstall)"), "/home/ana/tao/bin/python"),
     (re.compile(rf"@{re.escape(os.uname().nodename)}\b"), "@lab1"),
 )
