@@ -199,7 +199,7 @@ ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
         _wait("the GPUs and the results folder (with --shared, the mapping file too) are free"),
         _argument(
             "--notify",
-            "tell TARGET when it ends, not the profile's: 'desktop' or a URL of Apprise (repeatable), or 'none'",
+            "notify TARGET at the end, instead of the profile's: 'desktop' or a URL of Apprise (repeatable), or 'none'",
             metavar="TARGET",
             action="append",
         ),

@@ -10,7 +10,7 @@ FIRST_STEPS: tuple[Example, ...] = (
     ("taoprof import lab.ipynb", "create a profile from a notebook"),
     ("taoprof new detectnet_v2", "or from the project in this folder"),
     ("taoprof use detectnet_v2", "switch ~/.tao_mounts.json to it"),
-    ("taoprof run detectnet_v2 -- COMMAND", "train, beside other trainings"),
+    ("taoprof run detectnet_v2 -- COMMAND", "train in parallel with others"),
 )
 
 _TRAIN = "tao model segformer train -e /specs/train.yaml"
@@ -41,12 +41,12 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         ("taoprof logs -f segformer", "follow the newest run of a profile"),
         ("taoprof logs -n 20 -", "the last lines of the newest run"),
     ),
-    "wait": (("taoprof wait segformer && sh evaluate.sh", "go on when the run has succeeded"),),
+    "wait": (("taoprof wait segformer && sh evaluate.sh", "continue only if the run has succeeded"),),
     "stop": (
         ("taoprof stop 7k2mq", "stop the run with this id"),
         ("taoprof stop -", "stop the newest run"),
     ),
-    "hold": (("taoprof hold --reason 'demo until noon' --for 3h", "nobody switches meanwhile"),),
+    "hold": (("taoprof hold --reason 'demo until noon' --for 3h", "prevent switches for 3 hours"),),
     "release": (("taoprof release 7k2mq", "release the hold with this id"),),
     "list": (
         ("taoprof list", "all profiles, the active one marked with *"),
