@@ -215,7 +215,7 @@ def change_lines(changes: Sequence[Difference], *, reveal: bool) -> list[str]:
 
 def exit_status(hold: Hold) -> str:
     """Return the exit status of a run that has ended."""
-    why = f" ({hold.reason})" if hold.cluster is not None and hold.reason and hold.status != 0 else ""
+    why = f" ({hold.state})" if hold.state and hold.status != 0 else ""
     return f"exit status {'unknown' if hold.status is None else hold.status}{why}"
 
 

@@ -300,7 +300,7 @@ def progress_text(hold: Hold, progress: Progress | None, last_line: str = "") ->
     ]
     running = f"running for {format_age(time.time() - hold.since)}"
     if hold.cluster is not None:
-        running = f"{hold.reason or hold.phase}, submitted {format_age(time.time() - hold.since)} ago"
+        running = f"{hold.state or hold.phase}, submitted {format_age(time.time() - hold.since)} ago"
     return ", ".join(filter(None, parts)) or ": ".join(filter(None, (running, shorten(last_line, LAST_LINE_LIMIT))))
 
 

@@ -31,7 +31,7 @@ class Hold:
     """One hold; fields that are not given have their defaults.
 
     - ``id``: five letters; ``kind``: run, shell, notebook, manual, found (work that taoprofiles did not start) or agent
-      (a container of NVIDIA's agents; ``reason`` is the id of its job)
+      (a container of NVIDIA's agents)
     - ``phase``: "pending" until the container exists, then "bound"; "queued" for a detached run that waits for what it
       needs, and holds nothing yet
     - ``profile``, ``digest``: the profile's name and the digest of the mapping that the work needs (``mapping.digest``)
@@ -39,10 +39,11 @@ class Hold:
     - ``shared``: whether the work needs the shared mapping file; an isolated run has its own file
     - ``user``, ``host`` (its name), ``host_id`` (``processes.host_id``), ``pid``, ``start``: the owner; ``start`` is
       in clock ticks since boot, for a manual hold without a pid the time at which it was made
-    - ``command``, ``folder`` (where it was started), ``container`` (full id), ``image``, ``engine`` (its address; of a
-      job on Kubernetes CONTEXT/NAMESPACE)
-    - ``cluster``, ``job``: of a job on a cluster "slurm" or "kubernetes", and its id there, None until it is known;
-      ``reason`` is its state, as the cluster names it
+    - ``reason``: what a manual hold or a notebook's is for
+    - ``command``, ``folder`` (where it was started), ``container`` (full id), ``image``, ``engine`` (its address)
+    - ``cluster``: "slurm" or "kubernetes", of a job there; ``namespace``: CONTEXT/NAMESPACE of Kubernetes;
+      ``state``: as the cluster names it
+    - ``job``: the id of the job on the cluster, None until it is known, or that of an agent's job
     - ``task``: the id of the ``docker exec`` in which the launcher runs the task, None before that is known; "" if the
       container's own command is the task
     - ``since``, ``until``: seconds since 1970; ``until`` is None without a time limit
@@ -71,7 +72,9 @@ class Hold:
     image: str | None = None
     engine: str | None = None
     cluster: str | None = None
+    namespace: str | None = None
     job: str | None = None
+    state: str = ""
     task: str | None = ""
     since: float = 0.0
     until: float | None = None
@@ -121,7 +124,7 @@ class Hold:
 
     def title(self) -> str:
         """Return the command (of an agent with its job), or a manual hold's reason; a long one is shortened."""
-        job = [f"job {self.reason}:"] if self.kind == AGENT else []
+        job = [f"job {self.job}:"] if self.kind == AGENT else []
         return shorten_command([*job, *self.command] or [self.reason or self.kind])
 
 

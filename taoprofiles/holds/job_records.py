@@ -74,7 +74,7 @@ def open_record(context: Context, hold: Hold, *, image: str | None, wanted: bool
 def update(context: Context, hold: Hold) -> None:
     """Record the state of a run that is alive, and the id by which taoprof knows it."""
     state = "RUNNING" if hold.phase == "bound" else "PENDING"
-    _mark(context, hold.id, state, hold.reason if hold.cluster else "", ref=hold.id)
+    _mark(context, hold.id, state, hold.state, ref=hold.id)
 
 
 def end(context: Context, hold: Hold) -> None:

@@ -279,7 +279,7 @@ class _Search:
         hold = new_hold(
             self._context, AGENT, id=_found_id(container["Id"]), phase="bound", container=container["Id"],
             image=container["Image"], engine=self._engine.address, since=container["Created"] or time.time(),
-            command=mask_command(command) or [container["Image"]], reason=job, results=results,
+            command=mask_command(command) or [container["Image"]], job=job, results=results,
             gpus=facts.get("Gpus") or None, mounts=[list(pair) for pair in mounts.items()],
         )  # fmt: skip
         self._active.holds.append(hold)

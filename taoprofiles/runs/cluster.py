@@ -53,9 +53,9 @@ def plan_job(run: Run, renderer: Renderer, command: list[str], options: RunOptio
 
     hold, target = run.hold, options.on or ""
     container = plan_target(run.context, renderer, target, command, image=options.image, gpus=options.gpus)
-    if hold.cluster == "kubernetes" and hold.engine is None:
+    if hold.cluster == "kubernetes" and hold.namespace is None:
         settings = container.kubernetes
-        hold.engine = find_namespace(run.context.environ, settings.get("context"), settings.get("namespace"))
+        hold.namespace = find_namespace(run.context.environ, settings.get("context"), settings.get("namespace"))
     container = container._replace(labels={RUN_LABEL: hold.id} if hold.id else {}, job=_name(hold))
     rendered = RENDERERS[target](container)
     hold.image = container.image
@@ -101,7 +101,7 @@ def refresh(context: Context, holds: Iterable[Hold]) -> list[ClusterError]:
     """
     clusters: dict[tuple[str | None, str | None], list[Hold]] = defaultdict(list)
     for hold in holds:
-        clusters[hold.cluster, hold.engine].append(hold)
+        clusters[hold.cluster, hold.namespace].append(hold)
 
     def find(members: list[Hold]) -> dict[str, Job] | ClusterError:
         try:
@@ -151,10 +151,10 @@ def _record(context: Context, hold: Hold, job: Job | None, log: bytes | None = N
     """
     changes: dict[str, Any] = {}
     if job is not None:
-        changes = {"job": job.id, "reason": job.state}
+        changes = {"job": job.id, "state": job.state}
         changes |= {"ended": time.time(), "status": job.status} if job.phase == "over" else {"phase": job.phase}
     elif hold.job is not None or not _may_appear(hold):
-        changes = {"ended": time.time(), "reason": "unknown to the cluster"}
+        changes = {"ended": time.time(), "state": "unknown to the cluster"}
     if all(getattr(hold, key) == value for key, value in changes.items()):
         return
     if "ended" in changes:
@@ -205,7 +205,7 @@ def _name(hold: Hold) -> str:
 
 
 def _client(context: Context, hold: Hold) -> Slurm | Kubernetes:
-    return Slurm(context.environ) if hold.cluster == "slurm" else Kubernetes(context.environ, hold.engine or "")
+    return Slurm(context.environ) if hold.cluster == "slurm" else Kubernetes(context.environ, hold.namespace or "")
 
 
 class PodLog(LogReader):
@@ -215,7 +215,7 @@ class PodLog(LogReader):
 
     def __init__(self, context: Context, run: Hold, secrets: Iterable[str]) -> None:
         self._set_secrets(secrets)
-        self._client, self._name = Kubernetes(context.environ, run.engine or ""), _name(run)
+        self._client, self._name = Kubernetes(context.environ, run.namespace or ""), _name(run)
         self._received, self._skip, self._is_over = 0, 0, False
         self._start(follow=False)
 

@@ -63,7 +63,7 @@ def find_stoppable(context: Context, active: ActiveHolds, hold_id: str) -> Hold:
         raise UsageError(f"'{hold_id}' is a manual hold without a command", hint=f"'taoprof release {hold_id}'")
     if hold.kind == AGENT:
         raise UsageError(
-            f"'{hold_id}' is a container of NVIDIA's agent, which keeps the record of its job '{hold.reason}'",
+            f"'{hold_id}' is a container of NVIDIA's agent, which keeps the record of its job '{hold.job}'",
             hint=f"let the agent cancel the job; or, without it: docker stop {(hold.container or '')[:12]}",
         )
     if hold.cluster is None and hold.host_id != processes.host_id():

@@ -36,8 +36,8 @@ def test_it_is_shown_and_needs_no_mapping(sandbox: Sandbox, engine: FakeEngine, 
     container = engine.container(7, mounts_of(sandbox, "a"), labels=AGENTS[agent])
     (hold,) = holds(sandbox, engine)
     assert (hold["kind"], hold["container"], hold["shared"]) == ("agent", container, False)
-    assert hold["reason"] == next(value for name, value in AGENTS[agent].items() if name != "tao-toolkit")
-    assert f"job {hold['reason']}: " in sandbox.run("status", environ=engine.environ).stdout
+    assert hold["job"] == next(value for name, value in AGENTS[agent].items() if name != "tao-toolkit")
+    assert f"job {hold['job']}: " in sandbox.run("status", environ=engine.environ).stdout
     done = sandbox.run("use", "b", environ=engine.environ)
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -93,7 +93,7 @@ def test_a_job_is_followed_to_its_end(kubectl_home: Home, api: ApiServer) -> Non
 
     def state() -> tuple[str, str]:
         (shown,) = home.json("status")["data"]["runs"]
-        return shown["phase"], shown["reason"]
+        return shown["phase"], shown["state"]
 
     assert state() == ("pending", "Pending")
     api.set_pod(run["job"], "Pending", waiting="ImagePullBackOff")
@@ -125,7 +125,7 @@ def test_a_job_is_followed_to_its_end(kubectl_home: Home, api: ApiServer) -> Non
     waited = call(home, "wait", run["id"])
     assert (waited.status, waited.out) == (4, f"{run['id']}: exit status 4 (Failed)\n")
     (ended,) = HoldRecords(home.context).ended_runs()
-    assert (ended.cluster, ended.engine, ended.status) == ("kubernetes", "arn:lab/1/vision", 4)
+    assert (ended.cluster, ended.namespace, ended.status) == ("kubernetes", "arn:lab/1/vision", 4)
     record = json.loads((records / f"visual_changenet-train-{run['id']}.json").read_bytes())
     assert [(item["state"], item["message"]) for item in record["transitions"]] == [
         ("PENDING", "record opened before launch"),

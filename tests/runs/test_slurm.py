@@ -87,7 +87,7 @@ def test_a_job_waits_for_gpus_and_is_cancelled(cluster_home: Home) -> None:
     second = submit(home, "sleep", "300", options=("--gpus", "1"))
 
     def states() -> dict[str, str]:
-        return {run["id"]: run["reason"] for run in home.json("status")["data"]["runs"]}
+        return {run["id"]: run["state"] for run in home.json("status")["data"]["runs"]}
 
     until(lambda: states() == {first["id"]: "RUNNING", second["id"]: "PENDING (Resources)"}, "one runs, one waits")
     rows = home.run("status").stdout
@@ -185,7 +185,7 @@ def test_a_submission_that_may_have_happened_is_looked_for(
     assert (run["cluster"], run["job"], run["phase"]) == ("slurm", None, "pending")
     program(tmp_path, "squeue", f"echo 'taoprof-dino-p-{run['id']}|77|RUNNING|n1|None'")
     (run,) = home.holds()
-    assert (run["job"], run["phase"], run["reason"]) == ("77", "bound", "RUNNING")
+    assert (run["job"], run["phase"], run["state"]) == ("77", "bound", "RUNNING")
 
 
 def test_a_job_whose_id_cannot_be_recorded_is_not_lost(
@@ -319,7 +319,7 @@ def test_clusters_that_hang_are_asked_at_the_same_time(
     assert call(fake_home, "run", "dino_p", "--on", "slurm", "--image", IMAGE, "--", "true").status == 0
     monkeypatch.setattr("taoprofiles.system.slurm.TIMEOUT", 1.0)
     (run,) = HoldRecords(fake_home.context).all()
-    other = Hold(**run.as_dict() | {"id": "abcde", "cluster": "kubernetes", "engine": "lab/default"})
+    other = Hold(**run.as_dict() | {"id": "abcde", "cluster": "kubernetes", "namespace": "lab/default"})
     HoldRecords(fake_home.context).write(other)
     errors = call(fake_home, "status").err
     assert "'kubectl' failed with exit status 1" in errors

@@ -118,7 +118,7 @@ def logs_command(context: Context, args: argparse.Namespace) -> Result:
         return Result({"id": run.id, "name": run.profile, "lines": lines})
     print_raw(text)
     if run.cluster is not None and not text and lookup.ended_run(context, run) is None:
-        print_progress(f"run {run.id} has printed nothing yet: {run.reason or run.phase}")
+        print_progress(f"run {run.id} has printed nothing yet: {run.state or run.phase}")
     if args.follow:
         for more in output.follow(context, run, reader):
             print_raw(more)
