@@ -11,7 +11,7 @@ from taoprofiles.check import fix
 from taoprofiles.check.target import CheckTarget
 from taoprofiles.errors import UsageError
 from taoprofiles.launcher import home_probe, installed, mounts_file, runners, versions
-from taoprofiles.launcher.argv import MAIN_PROGRAMS, container_words, launcher_words, unwrapped
+from taoprofiles.launcher.argv import MAIN_PROGRAMS, container_words, launcher_words, parse_launcher_argv, unwrapped
 from taoprofiles.launcher.command_line import known_images
 from taoprofiles.launcher.host import Host, resolve, runs_in_ci
 from taoprofiles.launcher.mounts_file import Content, get_volumes
@@ -22,7 +22,7 @@ from taoprofiles.masking import is_secret
 from taoprofiles.mounts import mapping
 from taoprofiles.rules import container, direct, folders, machine, mounts, options, start
 from taoprofiles.rules import runners as runner_rules
-from taoprofiles.rules.command_paths import CommandContext, check_command, check_program, explain_task
+from taoprofiles.rules.command_paths import CommandContext, check_command, check_program, explain_task, find_results
 from taoprofiles.rules.direct import DirectStart
 from taoprofiles.rules.finding import ERROR, INFO, WARNING, Finding, by_severity, error, warning
 from taoprofiles.rules.start import MountsFile
@@ -355,9 +355,12 @@ def _check_content(
         yield from container.check_ci_values(content.mounts, content.variables, locate)
     yield from check_command(command, replace(command_context, mounts=get_volumes(content.mounts)))
     mounts = get_volumes(content.mounts)
+    launch = parse_launcher_argv(unwrapped(command))
+    words = launch.words if launch is not None else command or ["train"]
+    results = find_results(words, replace(command_context, mounts=mounts))
     yield from folders.check(
-        context, content.mounts, locate, mounted=mounts, user=docker.get("user"), command=command,
-        variables=target.variables, profile=target.name,
+        context, content.mounts, locate, mounted=mounts, user=docker.get("user"), results=results,
+        profile=target.name,
     )  # fmt: skip
 
 

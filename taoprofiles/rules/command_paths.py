@@ -24,11 +24,12 @@ from taoprofiles.launcher.quoting import (
 )
 from taoprofiles.launcher.versions import Behaviour, behaviour_or_newest
 from taoprofiles.masking import MASK, MIN_SECRET_LENGTH, is_secret, is_secret_argument, mask_command, mask_text
-from taoprofiles.mounts.paths import HostFiles, PathResolver, Resolution, explain, is_results_option
+from taoprofiles.mounts.paths import HostFiles, PathResolver, Resolution, explain, is_results_option, results_folders
 from taoprofiles.profiles.rendering import find_placeholder
 from taoprofiles.rules.finding import ERROR, WARNING, Finding, warning
 from taoprofiles.rules.gpus import wrong_gpus
 from taoprofiles.rules.specs import ACTIONS, SPEC_OPTIONS, access, check_specs, is_spec
+from taoprofiles.rules.specs import find_results as find_spec_results
 from taoprofiles.storage.paths import expand_user, is_inside
 
 if TYPE_CHECKING:
@@ -152,6 +153,18 @@ def check_task(words: Sequence[str], context: CommandContext) -> list[Finding]:
     if not context.reads_specs:
         return findings
     return findings + check_specs(paths, checker.resolver, action=action, given=_spec_keys(words), gpus=context.gpus)
+
+
+def find_results(words: Sequence[str], context: CommandContext) -> list[str]:
+    """Return the folders in the container into which a task writes: by its command, its spec files or the layout."""
+    named = results_folders(words, context.variables)
+    if results_folders(words, {}) or not context.reads_specs:  # the command names them
+        return named
+    checker = _CommandChecker(words, context)
+    action = next((word for word in words[1:] if word in ACTIONS), "")
+    specs = [a.value for a in path_arguments(checker.words) if is_spec(a.key, a.value)]
+    paths = [expand_variables(spec, checker.public) for spec in specs]
+    return find_spec_results(paths, checker.resolver, action) or named
 
 
 def explain_task(

@@ -17,12 +17,12 @@ from taoprofiles.launcher.argv import commands_of_script, launcher_words, unwrap
 from taoprofiles.launcher.host import Host, Location, ResolvedMount
 from taoprofiles.launcher.images import find_tag, is_tao_image
 from taoprofiles.masking import is_secret, mask_command, mask_text
-from taoprofiles.mounts.paths import HostFiles, results_folders
+from taoprofiles.mounts.paths import HostFiles
 from taoprofiles.profiles.identity import missing_identity
 from taoprofiles.profiles.layouts import is_network
 from taoprofiles.profiles.rendering import Renderer
 from taoprofiles.rules import container, folders, mounts, options
-from taoprofiles.rules.command_paths import CommandContext, check_task
+from taoprofiles.rules.command_paths import CommandContext, check_task, find_results
 from taoprofiles.rules.finding import INFO, Finding, error, quoted, warning
 from taoprofiles.rules.gpus import wrong_gpus
 from taoprofiles.rules.locations import Locator
@@ -224,16 +224,17 @@ def check(
         environ={k: v for k, v in context.environ.items() if k != "TAO_DOCKER_DISABLE"},
     )  # fmt: skip
     known, others = tasks(start.words)
+    results: list[str] = []
     for task in known:
         yield from check_task(task, command_context)
-        yield from _check_read_only(start, results_folders(task, command_context.variables))
+        results += find_results(task, command_context)
+    yield from _check_read_only(start, results)
     for name in others:
         yield _unknown_command(name)
     if not is_remote:
         yield from folders.check(
             context, start.mounts, locate, mounted=start.mounted, user=docker.get("user"),
-            command=[word for task in known for word in task], variables=command_context.variables,
-            profile=command_context.profile or None,
+            results=results, profile=command_context.profile or None,
         )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from taoprofiles.system import filesystem
 from taoprofiles.system.filesystem import PathInfo, find_foreign_files
 
 _RESULTS = ("results", "result", "output", "outputs", "experiments")
-"""Names of container folders for results, where neither the command nor a variable names one."""
+"""Names of container folders for results, where neither the command, a spec file nor a variable names one."""
 
 
 def check(
@@ -26,14 +26,13 @@ def check(
     *,
     mounted: Mapping[str, str],
     user: object,
-    command: Sequence[str],
-    variables: Mapping[str, str],
+    results: Sequence[str],
     profile: str | None,
 ) -> Iterator[Finding]:
     """Check the sources and the results folders for the container's ``user``.
 
-    ``mounted`` is destination by source as it reaches the container; ``command`` is () for any task, ``variables`` are
-    those in it, and ``profile`` is named in hints.
+    ``mounted`` is destination by source as it reaches the container; ``results`` are the folders in it that the task
+    writes to, () if they are not known, and ``profile`` is named in hints.
     """
     ids = container.user_ids(user, context.uid, context.gid)
     table, sources = filesystem.file_systems(), []
@@ -46,13 +45,12 @@ def check(
     yield from container.check_sources(
         sources, ids, home=context.home, snap=docker.startswith("/snap/"), profile=profile
     )
-    named = paths.results_folders(command or ["train"], variables)
-    if not named and not command:
-        named = [destination for destination in mounted.values() if os.path.basename(destination) in _RESULTS]
+    usual = [destination for destination in mounted.values() if os.path.basename(destination) in _RESULTS]
+    named = results or usual
     existing = [(path, filesystem.nearest_existing(path)) for path in dict.fromkeys(paths.host_paths(named, mounted))]
     # Not those in a source that does not exist, which is reported.
-    results = [(path, info) for path, info in existing if any(is_inside(info.path, source) for source in mounted)]
-    yield from container.check_results(results, ids)
-    for _, folder in results:
+    inside = [(path, info) for path, info in existing if any(is_inside(info.path, source) for source in mounted)]
+    yield from container.check_results(inside, ids)
+    for _, folder in inside:
         if ids is not None and ids[0] != 0 and folder.may(*ids, 3):
             yield from container.check_owners(folder.path, find_foreign_files(folder.path, ids[0]), ids)

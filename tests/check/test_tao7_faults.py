@@ -88,6 +88,12 @@ FAULTS = {
         "results-read-only", (SOUND.replace(":/results", ":/results:ro"), f"{TRAIN} results_dir=/results/r1", ""),
         ("", f"{TRAIN} results_dir=/results/r1", ""), "writable",
     ),
+    "f70515b results by the spec into a read-only mount": Fault(
+        "results-read-only", (SOUND.replace(":/results", ":/results:ro"), "", ""), hint="writable"
+    ),
+    "#174 results that the user cannot write": Fault(
+        "results-not-writable-as-user", spec("/results/r1", "/data/locked/r1"), hint="sudo install -d -o 1000"
+    ),
     "4ff3719 Docker makes a missing source, empty": Fault(
         "src-missing", (SOUND.replace("ROOT/data", "ROOT/dta"), "", ""), hint="mkdir -p ROOT/dta"
     ),
@@ -123,6 +129,7 @@ def project(home: Home) -> Path:
     for name in ("specs", "results", "data/train", "data/snapshot", "data/mended", "blobs", "work"):
         (home.root / name).mkdir(parents=True)
         (home.root / name).chmod(0o777)
+    (home.root / "data/locked").mkdir(mode=0o555)
     (home.root / "blobs/model.bin").write_text("")
     (home.root / "data/snapshot/model.bin").symlink_to("../../blobs/model.bin")
     (home.root / "data/mended/model.bin").symlink_to("../../blobs/model.bin")
