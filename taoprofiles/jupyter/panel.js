@@ -238,12 +238,12 @@ class View {
       if (!names.length) {
         return [h("h4", {}, "Profile"), lines(profiles.error ?? ["There are no profiles yet: !taoprof new NAME"])];
       }
-      const options = names.map((one) => {
-        const notes = [one.active && "shared file", one.name === notebook?.profile && "this notebook", !one.valid && "not valid"];
+      const options = names.map(({ name, active, valid }) => {
+        const notes = [active && "shared file", name === notebook?.profile && "this notebook", !valid && "not valid"];
         const note = notes.filter(Boolean).join(", ");
-        return h("option", { value: one.name, selected: one.name === selected }, one.name + (note ? ` (${note})` : ""));
+        return h("option", { value: name, selected: name === selected }, name + (note ? ` (${note})` : ""));
       });
-      const chosen = names.find((one) => one.name === selected);
+      const chosen = names.find((profile) => profile.name === selected);
       const choose = (event) => this.questions.ask("select", event.target.value);
       return [
         h("h4", {}, "Profile"),

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from taoprofiles.runs.session import Session
 
 SHOWN_CHANGES = 5
-SEEN = 10.0
-"""Seconds since its last question for which a panel counts as seen; it asks every 2 s."""
+VISIBLE_SECONDS = 10.0
+"""Seconds since its last question for which a panel counts as visible; it asks every 2 s."""
 
 OWN_COMMANDS = {"use": ["use", "--", "{}"], "make": ["use", "--mkdir", "--", "{}"], "leave": ["release"]}
 COMMANDS = {
@@ -54,7 +54,7 @@ The front end has asked the user before what ``--yes`` answers. An argument is n
 
 
 class Panel(anywidget.AnyWidget):
-    """The widget. ``state`` is all that it shows, what commands tell as in their ``--json``."""
+    """The widget. ``state`` is all that it shows; the data of commands is as in their ``--json``."""
 
     _esm = Path(__file__).with_name("panel.js")
     _css = Path(__file__).with_name("panel.css")
@@ -79,8 +79,8 @@ class Panel(anywidget.AnyWidget):
         display_output(self, display_id=self._display_id)  # type: ignore[no-untyped-call]
 
     def update_saved(self) -> None:
-        """Replace what the saved notebook has of the panel, if that differs and the panel was seen a moment ago."""
-        if time.monotonic() - self._asked > SEEN:
+        """Replace what the saved notebook has of the panel, if that differs and the panel is visible."""
+        if time.monotonic() - self._asked > VISIBLE_SECONDS:
             return
         self.state = self._get_state()
         if self._saved != self._facts():
@@ -114,7 +114,7 @@ class Panel(anywidget.AnyWidget):
             elif action in COMMANDS:
                 command, *words = (word.format(argument) for word in COMMANDS[action])
                 result = parser.parse(command, words)(self._extension.context)
-                lines = [*result.lines, *result.messages]
+                lines = [*result.messages, *result.lines]
         except TaoprofError as error:
             lines, is_refused = error_lines(error), True
         self.state = self._get_state()

@@ -255,8 +255,11 @@ def _write(context: Context, profile: str, folder: str, spec: dict[str, Any]) ->
 
 
 def _describe(context: Context, path: str, profile: str, spec: dict[str, Any]) -> dict[str, Any]:
-    python = next(iter(_words(spec)[1]), "")
+    options, command = _words(spec)
+    python = next(iter(command), "")
     problem = "" if os.path.exists(python) else "no such Python"
+    if options and not os.path.exists(options[0]):
+        problem = "no such taoprof"
     if not (is_name(profile) and os.path.lexists(Store(context).path(profile))):
         problem = "no such profile"
     return {

@@ -11,19 +11,21 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 from taoprofiles.profiles.kernels import LOGOS
 from tests.support import logo
 from tests.support.browser import PANEL, Browser
-from tests.support.engine import until
+from tests.support.engine import TrainingHome, until
 from tests.support.home import Home, require
 from tests.support.jupyterlab_server import ROOT, JupyterLabServer, kernel_path, write_notebook
 from tests.support.kernels import Kernel, read_environ
 
 pytestmark = [pytest.mark.jupyter, pytest.mark.slow]
+
+H = TypeVar("H", bound=Home)
 
 FIRST_CELL = """\
 import os
@@ -42,6 +44,10 @@ with open(os.path.expanduser("~/.tao_mounts.json"), "w") as file:
 @pytest.fixture
 def home(home: Home) -> Home:
     """A home with the profile alpha, and its kernel."""
+    return with_kernel(home)
+
+
+def with_kernel(home: H) -> H:
     (home.root / "project/specs").mkdir(parents=True)
     home.run("new", "alpha", "--network", "detectnet_v2", cwd=home.root / "project", check=True)
     install(home, "alpha")
@@ -200,6 +206,18 @@ def test_kills_leave_no_hold_and_take_no_other(home: Home, tmp_path: Path) -> No
         until(lambda: held(home) == [("notebook", "alpha", other.pid)], "the server's kernel has ended")
         other.kill()
         assert held(home) == []
+
+
+@pytest.mark.engine
+def test_the_training_of_a_killed_kernel_keeps_its_hold(training_home: TrainingHome) -> None:
+    home = with_kernel(training_home)
+    with Kernel(home, name="taoprof-alpha") as kernel:
+        kernel.start("!tao model detectnet_v2 train 60").until(": training as")
+        (container,) = home.engine.containers_of(home.root)
+        kernel.kill()
+        assert [(hold["profile"], hold["container"]) for hold in home.holds()] == [("alpha", container)]
+        home.engine.remove(container)
+        until(lambda: home.holds() == [], "nothing is held")
 
 
 RUNNERS = {
@@ -362,6 +380,8 @@ def test_what_a_person_has_added_to_a_kernelspec_stays(home: Home) -> None:
     home.run("rename", "run", "alpha", check=True)
     spec = json.loads(spec_of(home).read_text())
     assert spec["argv"][1:5] == ["run", "--gpus", "0", "alpha"]
+    spec_of(home).write_text(json.dumps({**spec, "argv": ["/old/taoprof", *spec["argv"][1:]]}))
+    assert home.json("kernel", "list")["data"]["kernels"][0]["problem"] == "no such taoprof"
     spec_of(home).write_text(json.dumps({**spec, "argv": 1}))
     kernel = home.json("kernel", "list")["data"]["kernels"][0]
     assert (kernel["python"], kernel["problem"]) == ("", "no such Python"), "listed, so that it can be removed"
