@@ -23,7 +23,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "train, several projects at a time": {
         "run": ("runs", "run a command with a profile's own mapping"),
         "shell": ("runs", "open a shell with a profile's own mapping"),
-        "logs": ("runs", "show what a detached run has printed"),
+        "logs": ("runs", "show what a run has printed"),
         "wait": ("runs", "wait for runs, and exit with their status"),
         "stop": ("runs", "stop a training, a shell, or what a notebook started"),
         "hold": ("runs", "prevent switches of the mapping file until you release it"),

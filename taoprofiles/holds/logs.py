@@ -1,6 +1,7 @@
-"""The logs of detached runs: what their commands print, in ``logs/ID.log``.
+"""The logs of runs: what their commands print, in ``logs/ID.log``.
 
-The command writes into the file itself. No process of ours has to live for that, and nothing is lost if one is killed.
+The command of a detached run writes into the file itself: no process of ours has to live for that, and nothing is lost
+if one is killed. The output of a run in the foreground is copied by a process of its own (``runs/tee.py``).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import os
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 
-from taoprofiles.errors import NotFoundError
+from taoprofiles.errors import NotFoundError, TaoprofError
 from taoprofiles.masking import MASK, MIN_SECRET_LENGTH, is_secret_argument, mask_text
 from taoprofiles.storage import best_effort, files
 from taoprofiles.storage.files import to_taoprof_error
@@ -26,7 +27,7 @@ _LAST_LINE_LIMIT = 1 << 13
 
 
 class RunLog:
-    """The log of one detached run."""
+    """The log of one run."""
 
     def __init__(self, context: Context, run_id: str) -> None:
         self._context = context
@@ -45,14 +46,13 @@ class RunLog:
 
     def trim(self) -> None:
         """Drop the older half if the log is too long. Errors are ignored."""
-        status = files.stat_or_none(self.path)
-        if status is not None and status.st_blocks * 512 > LOG_LIMIT:
-            best_effort.drop_beginning(self.path, LOG_LIMIT // 2)
+        trim(self.path)
 
     def mask(self, secrets: Iterable[str]) -> None:
         """Replace the file of a run that is over by one without secrets. Errors are ignored."""
-        reader = self.open(secrets)
-        best_effort.write(self.path, b"".join([*iter(reader.read, b""), reader.rest()]))
+        with suppress(TaoprofError, OSError):  # such as a log that somebody has deleted
+            reader = self.open(secrets)
+            best_effort.write(self.path, b"".join([*iter(reader.read, b""), reader.rest()]))
 
     def open(self, secrets: Iterable[str]) -> LogReader:
         """Open the log for reading, with these values masked. Raises NotFoundError, TaoprofError."""
@@ -67,6 +67,13 @@ class RunLog:
                 record = os.path.join(self._context.holds, f"{name.removesuffix('.log')}.json")
                 if not os.path.lexists(record):  # else it is active
                     best_effort.unlink_quietly(os.path.join(self._context.logs, name))
+
+
+def trim(path: str) -> None:
+    """Drop the older half of a log if it is too long. Errors are ignored."""
+    status = files.stat_or_none(path)
+    if status is not None and status.st_blocks * 512 > LOG_LIMIT:
+        best_effort.drop_beginning(path, LOG_LIMIT // 2)
 
 
 def delete_logs(context: Context, *, kept: Collection[str]) -> None:

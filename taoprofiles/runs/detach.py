@@ -180,7 +180,7 @@ class _Starter:
         with Lock(self._context.lock):
             HoldRecords(self._context).write(self._hold)
         run = get_run()
-        run.log = self._log
+        run.is_detached = True
         run.started = lambda: self._set_started(run)
         return run.finish(run.start(self._command, say=self._say))
 

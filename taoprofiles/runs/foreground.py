@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 COMMAND_NOT_FOUND, NOT_EXECUTABLE = 127, 126
 """The exit statuses of a shell for such a command."""
 
+_SHELLS = frozenset("bash dash fish ksh sh tcsh zsh".split())
 _SHELL_BUILTINS = frozenset(". alias cd eval exec export pushd set source ulimit umask unset".split())
 _OPERATORS = frozenset(";&|<>")
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=", re.ASCII)
@@ -131,6 +132,12 @@ def terminal_input(is_needed: bool) -> Iterator[int | None]:
     finally:
         os.close(terminal)
         os.close(controller)
+
+
+def is_interactive_shell(command: list[str]) -> bool:
+    """Check whether a command is a shell in which somebody types."""
+    is_shell = os.path.basename(command[0]) in _SHELLS and all(word.startswith("-") for word in command[1:])
+    return is_shell and os.isatty(0)
 
 
 def shell_command(run: Run, shell: str) -> list[str]:

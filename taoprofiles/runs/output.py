@@ -31,8 +31,8 @@ def open_log(context: Context, run: Hold) -> LogReader:
         return RunLog(context, run.id).open(secrets)
     except NotFoundError:
         raise NotFoundError(
-            f"run {run.id} has no log: it was not detached, or {KEPT_LOGS} newer runs were",
-            hint=f"taoprof run --detach {run.profile} -- …",
+            f"run {run.id} has no log: it was an interactive shell, its log could not be written, or there were"
+            f" {KEPT_LOGS} newer runs"
         ) from None
 
 

@@ -35,10 +35,12 @@ from taoprofiles.runs.foreground import (
     explain_not_found,
     forwarded_signals,
     has_terminal,
+    is_interactive_shell,
     terminal_input,
     wait_for_session,
 )
 from taoprofiles.runs.monitor import Monitor
+from taoprofiles.runs.tee import copied_output
 from taoprofiles.storage import atomic, files
 from taoprofiles.storage.journal import History
 from taoprofiles.storage.locks import DEFAULT_TIMEOUT, Lock
@@ -137,7 +139,8 @@ class Run:
     - ``is_runner``: that is not a docker command, but a source tree's runner, which always exits with 0
     - ``notes``: warnings for the user
     - ``job_text``, ``job_secrets``: what the client of a cluster gets: a script or manifest, and the secrets' values
-    - ``log``: where the output of a detached run goes; ``started`` is called when the command has been started
+    - ``log``: has its output, None for a shell or a kernel; ``is_detached``: all output of this process goes there
+    - ``started`` is called when the command has been started
     - ``was_queued``: its id is known already, so that its end is recorded even if its command cannot be started
     """
 
@@ -153,8 +156,10 @@ class Run:
         self.notes: list[str] = []
         self.on_start = renderer.hook("on_start")
         self.log: RunLog | None = None
+        self.is_detached = False
         self.started: Callable[[], None] = lambda: None
         self.was_queued = False
+        self._is_log_complete = True
         self._is_launcher = self.is_runner = False
         self._sender: subprocess.Popen[bytes] | None = None
         self._heartbeat = time.monotonic()
@@ -177,6 +182,8 @@ class Run:
         this process gets are forwarded. ``say`` is called with messages meanwhile. Raises CommandError, and then
         deletes the hold.
         """
+        if self.hold.kind == "run":
+            self.log = RunLog(self.context, self.hold.id)
         launch = parse_launcher_argv(unwrapped(command))
         self._is_launcher = launch is not None and launch.task[:1] not in ("", "-")
         try:
@@ -207,6 +214,8 @@ class Run:
     def discard(self) -> None:
         """Delete the hold of work that has not started. Raises nothing: what stays, the next command ends."""
         self.release_liveness()
+        if self.log is not None:
+            self.log.delete()
         with suppress(TaoprofError), Lock(self.context.lock):
             HoldRecords(self.context).delete(self.hold.id)
 
@@ -242,7 +251,7 @@ class Run:
             self.release_liveness()
         if self._sender is not None:
             self._wait_for(self._sender)
-        if is_over and self.log is not None:
+        if is_over and self.log is not None and self._is_log_complete:
             self.log.mask(self._secret_values)
         return status
 
@@ -274,11 +283,13 @@ class Run:
             self.liveness_fd = -1
 
     def _execute(self, command: list[str], stdout: int | None) -> int:
+        log = None if self.is_detached or is_interactive_shell(command) else self.log
         try:
             wants_terminal = self.wanted.get("DockerOptions", {}).get("tty") is not False
             with (
                 forwarded_signals() as forward_to,
                 terminal_input(self._is_launcher and wants_terminal and not has_terminal()) as stdin,
+                copied_output(log, stdout, self.context.environ, self._say) as output,
             ):
                 # Other descriptors that the caller has open for the command, such as <(…), are inherited too.
                 os.set_inheritable(self.liveness_fd, True)
@@ -286,13 +297,20 @@ class Run:
                 words = quote_argv(command, self.environ, lambda: installed.version_of(program[0], self.environ))
                 environ = {to_bytes(name): to_bytes(value) for name, value in self.environ.items()}
                 process = subprocess.Popen(  # noqa: S603
-                    list(map(to_bytes, words)), env=environ, close_fds=False, stdin=stdin, stdout=stdout
-                )
+                    list(map(to_bytes, words)),
+                    env=environ,
+                    close_fds=False,
+                    stdin=stdin,
+                    stdout=output.stdout,
+                    stderr=output.stderr,
+                )  # fmt: skip
+                output.close()
                 forward_to(process)
                 self.started()
                 status = process.wait()
-                if self.log is not None:
+                if self.is_detached:
                     wait_for_session(self.context.uid, self.hold.id)
+            self._is_log_complete = output.is_complete
         except FileNotFoundError:
             message, hint = f"command not found: '{command[0]}'", "install Docker's command line, such as docker.io"
             if self.argv is None:

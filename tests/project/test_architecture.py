@@ -106,6 +106,7 @@ WRITERS = {
     "taoprofiles.storage.locks": "lock files and their notes, before there is a lock to write under",
     "taoprofiles.switching.preflight": "makedirs: the user's own data folders, with the user's umask",
     "taoprofiles.cli.main": "opens /dev/null when the reader of stdout has gone",
+    "taoprofiles.runs.tee": "what a command prints goes on to where it went",
 }
 
 

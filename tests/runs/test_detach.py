@@ -194,8 +194,7 @@ def test_ids_and_waiting(sandbox: Sandbox) -> None:
         {"id": second, "name": "b", "status": 4},
     ]
     assert sandbox.run("run", "a", "--", "true").returncode == 0
-    done = sandbox.run("logs", "a")
-    assert (done.returncode, "has no log: it was not detached" in done.stderr) == (4, True)
+    assert sandbox.run("logs", "a").returncode == 0
     assert ended(sandbox).keys() > {first, second, third}
 
 

@@ -61,7 +61,7 @@ class Terminal:
 
     def __init__(self, argv: list[str], *, environ: dict[str, str], cwd: Path, columns: int = 200) -> None:
         self._fd, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+        self.resize(columns)
         self.output = b""
         self.sent = ""
         self.process = subprocess.Popen(
@@ -83,6 +83,12 @@ class Terminal:
         self.process.kill()
         self.process.wait()
         os.close(self._fd)
+
+    def resize(self, columns: int) -> None:
+        fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+
+    def settings(self) -> list:
+        return termios.tcgetattr(self._fd)
 
     def send(self, text: str) -> None:
         self.sent = text
