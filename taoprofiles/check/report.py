@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
+from itertools import islice
 from typing import Any, NamedTuple
 
 from taoprofiles.check import fix
@@ -15,7 +16,7 @@ from taoprofiles.launcher.argv import MAIN_PROGRAMS, container_words, launcher_w
 from taoprofiles.launcher.command_line import known_images
 from taoprofiles.launcher.host import Host, resolve, runs_in_ci
 from taoprofiles.launcher.mounts_file import Content, get_volumes
-from taoprofiles.launcher.prediction import Call, Prediction, Refusal, StartLog
+from taoprofiles.launcher.prediction import MOST_REFUSALS, Call, Prediction, Refusal, StartLog
 from taoprofiles.launcher.sdk import size_in_bytes
 from taoprofiles.launcher.simulation import predict
 from taoprofiles.masking import is_secret
@@ -31,6 +32,8 @@ from taoprofiles.storage.paths import Context
 from taoprofiles.switching import preflight
 from taoprofiles.system import docker_run, filesystem
 
+MOST_FINDINGS = MOST_REFUSALS
+"""Findings of a report; with so many there may be others."""
 _PATH_KEYS = ("project_dir", "notebook_dir", "network", "layout")
 _EXTERNAL_CHANGE_ID = "global-file-changed-by-other"
 """Comes first: the file is another project's, so its other problems are not to be fixed."""
@@ -117,16 +120,18 @@ def check(
         prediction = predict(version, host, arguments, ignore_ci=True)
         dropped = [change.location for change in prediction.changes if change.kind == "ci-dropped"]
         dropped_in_ci = [location.key or str(location) for location in dropped]
-        findings += _check_start(context, target, prediction, host, command_context, command=command)
+        problems = _check_start(context, target, prediction, host, command_context, command=command)
+        findings += islice(problems, MOST_FINDINGS)
         if dropped_in_ci:
             findings.append(machine.in_ci(context.environ["CI_PROJECT_DIR"], ", ".join(dropped_in_ci)))
         if prediction.content is not None and target.content is not None:
             pairs = ((str(entry["variable"]), str(entry["value"])) for _, entry in prediction.content.variables)
             secrets |= {name for name, value in pairs if is_secret(name, value)}
             findings += _check_mode(target, secrets) if target.name is None else []
-            findings += _check_content(context, target, prediction.content, command_context, command)
+            problems = _check_content(context, target, prediction.content, command_context, command)
+            findings += islice(problems, MOST_FINDINGS)
     findings = fix.add_commands(context, findings, target, is_profile_given=is_profile_given)
-    findings = sorted(by_severity(findings), key=lambda finding: finding.id != _EXTERNAL_CHANGE_ID)
+    findings = sorted(by_severity(findings), key=lambda finding: finding.id != _EXTERNAL_CHANGE_ID)[:MOST_FINDINGS]
     return Report(target.name, target.path, installed_launcher, version, prediction, dropped_in_ci, findings, secrets)
 
 

@@ -48,7 +48,7 @@ def _take_sections(data: dict[str, Any], host: Host, log: StartLog, path: str) -
     with log.step("file"):
         if "Mounts" not in data:
             raise RefusedError("AssertionError", "Invalid json file. Requires Mounts key.", Location("file"))
-    for section, value in data.items():
+    for section, value in log.while_few(data.items()):
         if section == "Mounts":
             mounts = _take_mounts(value, host, log)
         elif section == "Envs":
@@ -72,7 +72,7 @@ def _take_mounts(value: Any, host: Host, log: StartLog) -> list[ResolvedMount]:
     entries: list[Any] = []
     with log.step("Mounts"):
         entries = list(value)
-    for index, entry in enumerate(entries):
+    for index, entry in log.while_few(enumerate(entries)):
         location = Location("Mounts", index)
         if not _has_keys(entry, "Mounts are not formatted correctly.", location, log):
             continue
@@ -96,7 +96,7 @@ def _take_variables(value: Any, log: StartLog) -> list[tuple[Location, dict[str,
         entries = list(value)
     located = [(Location("Envs", index), entry) for index, entry in enumerate(entries)]
     message = "Env variables aren't formatter correctly."
-    return [(location, entry) for location, entry in located if _has_keys(entry, message, location, log)]
+    return [(location, entry) for location, entry in log.while_few(located) if _has_keys(entry, message, location, log)]
 
 
 def _has_keys(entry: Any, message: str, location: Location, log: StartLog) -> bool:

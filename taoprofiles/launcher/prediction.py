@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taoprofiles.launcher.host import Location, ResolvedMount
 
 if TYPE_CHECKING:
+    from typing import TypeVar
+
     from taoprofiles.launcher.mounts_file import Content
+
+    T = TypeVar("T")
 
 CONTAINER = "CONTAINER"
 """Placeholder in ``Prediction.shell`` for the container's id, which the engine assigns."""
@@ -103,6 +108,10 @@ class RefusedError(Exception):
         self.refusal = Refusal(kind, message, location, status)
 
 
+MOST_REFUSALS = 1000
+"""No more are looked for: a mounts file has room for 300,000 entries, each of which is wrong."""
+
+
 class StartLog:
     """The refusals and silent effects of a start, in the order of the launcher."""
 
@@ -113,6 +122,10 @@ class StartLog:
     def change(self, kind: str, location: Location, was: str = "") -> None:
         """Record a silent effect."""
         self.changes.append(SilentEffect(kind, location, was))
+
+    def while_few(self, entries: Iterable[T]) -> Iterator[T]:
+        """Yield the entries until there are MOST_REFUSALS."""
+        return takewhile(lambda _: len(self.refusals) < MOST_REFUSALS, entries)
 
     @contextmanager
     def step(self, section: str, number: int | None = None, key: str = "") -> Iterator[None]:

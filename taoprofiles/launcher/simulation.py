@@ -142,7 +142,7 @@ class _Start:
         accepted: dict[str, Any] = {}
         with self.log.step("DockerOptions"):
             items = list(options.items())
-        for key, value in items:
+        for key, value in self.log.while_few(items):
             with self.log.step("DockerOptions", key=key):
                 accepted[key] = self._check_option(key, value)
         return accepted
@@ -160,7 +160,7 @@ class _Start:
         if not isinstance(value, dict):
             raise RefusedError("AssertionError", "Ulimits should be a dictionary of params", location)
         limits = {}
-        for name, limit in value.items():  # each is both the soft and the hard one
+        for name, limit in self.log.while_few(value.items()):  # each is both the soft and the hard one
             with self.log.step("DockerOptions", key=f"ulimits.{name}"):
                 if limit and not isinstance(limit, int):
                     raise ValueError("Ulimit.soft must be an integer")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from taoprofiles.errors import InvalidStateError
@@ -187,6 +187,18 @@ def changes(a: dict[str, Any], b: dict[str, Any], *, secrets: Collection[str] = 
     ]
 
 
+def difference_counter(mapping: dict[str, Any]) -> Callable[[dict[str, Any]], int]:
+    """Return what counts the ``changes`` between ``mapping``, which may be large, and each of many others."""
+    flat = _flat(mapping)
+
+    def count(other: dict[str, Any]) -> int:
+        flat_other = _flat(other)
+        in_both = [item for item in flat_other if item in flat]
+        return len(flat) + len(flat_other) - len(in_both) - sum(flat[item] == flat_other[item] for item in in_both)
+
+    return count
+
+
 def _change(item: _Item, a: str | None, b: str | None, secrets: Collection[str]) -> Difference:
     what, section, name, number = item
     key = _plain(name)
@@ -231,11 +243,11 @@ def _flat(mapping: dict[str, Any]) -> dict[_Item, str]:
 
 def _add_items(flat: dict[_Item, str], section: str, items: list[Any]) -> None:
     what, key, value = _LISTS[section]
-    malformed: list[str] = []
+    malformed: list[Any] = []
     numbers: dict[str, int] = {}
     for item in items:
         if not (isinstance(item, dict) and key in item and value in item):
-            malformed.append(_json(item))
+            malformed.append(item)
             continue
         name = _json(item[key])
         number = numbers.get(name, 0)
@@ -244,12 +256,12 @@ def _add_items(flat: dict[_Item, str], section: str, items: list[Any]) -> None:
         more = {other: item[other] for other in item if other not in (key, value)}
         if more:
             flat["other", section, name, number] = _json(more)
-    for number, text in enumerate(sorted(malformed)):
-        flat["other", section, "", number] = text
+    if malformed:
+        flat["other", section, "", 0] = _json(malformed)
 
 
-def _json(value: object) -> str:
-    return json.dumps(value, sort_keys=True)
+_json = json.JSONEncoder(sort_keys=True).encode
+"""As ``json.dumps``, which makes an encoder for each value."""
 
 
 def _plain(text: str) -> str:

@@ -30,15 +30,19 @@ def in_profile(mapping: Mapping[str, Any]) -> Locator:
     return locate
 
 
+_NO_PARTS: Mapping[str | int, Lines] = {}
+
+
 class Lines:
     """The line (from 1) of a JSON value, its parts by key or index, and the keys that it has twice."""
 
-    __slots__ = ("is_object", "line", "parts", "repeated")
+    __slots__ = ("line", "parts", "repeated")
 
-    def __init__(self, line: int, *, is_object: bool = False) -> None:
-        self.line, self.is_object = line, is_object
-        self.parts: dict[str | int, Lines] = {}
-        self.repeated: list[str] = []
+    def __init__(self, line: int) -> None:
+        self.line = line
+        # A mounts file has room for 300,000 values: what one does not have takes no memory.
+        self.parts: Mapping[str | int, Lines] = _NO_PARTS
+        self.repeated: list[str] | None = None
 
     def find(self, path: Iterable[str | int]) -> Lines:
         """Return the value at a path, or the last one on the way to it."""
@@ -77,22 +81,28 @@ def find_lines(text: str) -> Lines:
         json.loads(text)
     except (ValueError, RecursionError):
         return top
-    open_values = [top]
+    parent, parts, is_object = top, dict[str | int, Lines](), False
+    outer: list[tuple[Lines, dict[str | int, Lines], bool]] = []
+    top.parts = parts
     line, at = 1, 0
     key: tuple[str, int] | None = None  # of the object's next value, and its line
     for token in re.finditer(_LEXEME, text):
-        line, at = line + text.count("\n", at, token.start()), token.start()
-        word, parent = token.group(), open_values[-1]
+        word, start = token.group(), token.start()
+        line, at = line + text.count("\n", at, start), start
         if word in "}]":
-            open_values.pop()
-        elif parent.is_object and key is None and word != ",":
-            key = json.loads(word, strict=False), line
-            if key[0] in parent.parts:
-                parent.repeated.append(key[0])
+            parent.parts = parts or _NO_PARTS
+            parent, parts, is_object = outer.pop()
+        elif is_object and key is None and word != ",":
+            name = json.loads(word, strict=False) if "\\" in word else word[1:-1]
+            key = name, line
+            if name in parts:
+                parent.repeated = parent.repeated or []
+                parent.repeated.append(name)
         elif word not in ",:":
-            value = Lines(key[1] if key else line, is_object=word == "{")
-            parent.parts[key[0] if key else len(parent.parts)] = value
+            value = Lines(key[1] if key else line)
+            parts[key[0] if key else len(parts)] = value
             key = None
             if word in "{[":
-                open_values.append(value)
+                outer.append((parent, parts, is_object))
+                parent, parts, is_object = value, {}, word == "{"
     return top.parts.get(0, top)

@@ -92,7 +92,7 @@ def _entry(refusal: Refusal, locate: Locator) -> Finding:
 
 def _repeated_keys(value: Lines, name: str) -> Iterator[Finding]:
     why = "JSON keeps only the last one, and the launcher never sees the first"
-    for key in value.repeated:
+    for key in value.repeated or ():
         where = f"{name}:{value.parts[key].line}"
         yield error("json-dup-key", where, f"duplicate key '{key}'", why, "remove one of the two", by_hand=True)
     for part in value.parts.values():

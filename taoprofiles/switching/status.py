@@ -114,14 +114,14 @@ def find_similar_profile(context: Context, content: bytes, last: str | None) -> 
         current = mapping.parse(content, "")
     except InvalidStateError:
         return None
-    mounts, best = mapping.mounted(content), None
+    count_differences, mounts, best = mapping.difference_counter(current), mapping.mounted(content), None
     names = Store(context).names()[:COMPARED]
     for name in dict.fromkeys([last, *names] if last is not None else names):
         try:
             rendered = Store(context).renderer(name).mapping()
         except TaoprofError:
             continue
-        differences = len(mapping.changes(rendered, current))
+        differences = count_differences(rendered)
         in_common = mapping.mounted(rendered).items() & mounts.items()
         if (not differences or in_common) and (best is None or differences < best[1]):
             best = name, differences

@@ -451,3 +451,19 @@ def test_what_docker_cannot_mount(home: Home, source: str, destination: str) -> 
 @pytest.mark.parametrize("size", ["16GiB", "lots", "", "G", "-1g"])
 def test_sizes_that_the_launcher_dies_of(home: Home, size: str) -> None:
     refused(home, custom((home.root, "/a"), options=f'[docker]\nshm_size = "{size}"'), "docker.shm_size", "16G")
+
+
+@pytest.mark.parametrize(
+    "mounts",
+    [
+        "[" + ",".join(["{}"] * 340_000) + "]",
+        json.dumps([{"source": "/", "destination": f"/{n}"} for n in range(5000)]),
+    ],
+    ids=["items that are none", "one folder"],
+)
+def test_a_mounts_file_with_very_many_problems(home: Home, mounts: str) -> None:
+    """A thousand are shown: all of them took 8 s and half a gigabyte."""
+    home.mapping_file.write_text(f'{{"Mounts": {mounts}}}')
+    done = call(home, "check", "--json")
+    assert (done.status, len(done.envelope["data"]["findings"])) == (3, 1000)
+    assert done.envelope["messages"] == ["no more than 1000 problems are shown"]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # loaded by the command that needs it
 
 
 def check_command(context: Context, args: argparse.Namespace) -> Result:
-    from taoprofiles.check.report import check
+    from taoprofiles.check.report import MOST_FINDINGS, check
 
     if args.name is not None and os.path.isfile(args.name) and not os.path.lexists(context.profile_file(args.name)):
         path = shlex.quote(args.name)
@@ -37,7 +37,9 @@ def check_command(context: Context, args: argparse.Namespace) -> Result:
             report = check(context, args.name, args.command, **options)
     lines = _prediction_lines(context, report, is_launcher_given=args.launcher is not None, reveal=args.reveal)
     data = {**_prediction_data(report, reveal=args.reveal), "fixed": fixed}
-    return _with_findings(report.findings, data, lines, strict=args.strict)
+    result = _with_findings(report.findings, data, lines, strict=args.strict)
+    has_more = len(report.findings) == MOST_FINDINGS
+    return result._replace(messages=[f"no more than {MOST_FINDINGS} problems are shown"] if has_more else [])
 
 
 def _with_findings(findings: Sequence[Finding], data: dict[str, Any], lines: list[str], *, strict: bool) -> Result:
