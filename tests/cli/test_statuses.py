@@ -115,6 +115,7 @@ NAME = "naïve"
 """
 
 
+@pytest.mark.slow  # each in a process of its own; the test above has those that show paths
 @pytest.mark.parametrize("command", CASES)
 def test_every_command_in_a_locale_that_has_only_ascii(home: Home, command: str) -> None:
     prepare(home)
