@@ -38,6 +38,7 @@ STEADY = (
     (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d(?!:)"), "2026-11-24 10:12"),
     (re.compile(r"\b1[789]\d{8}\.\d+"), "1795515127.205"),
     (re.compile(r"\bpid \d+"), "pid 4121"),
+    (re.compile(r"\b\d s(?=  |, hold)"), "0 s"),
     (re.compile(rf"\b{os.getuid()}:{os.getgid()}\b"), "1000:1000"),
     (re.compile(r"(\bhold|--release) [2-9a-z]{5}\b"), r"\1 7k2mq"),
     (re.compile(r"(?m)^(  )[2-9a-z]{5}(  \S+ +manual )"), r"\g<1>7k2mq\2"),
