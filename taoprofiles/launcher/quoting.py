@@ -133,7 +133,7 @@ def split_like_bash(
 
 _PIECE = re.compile(r'"(?P<quoted>(?:[^"\\]|\\.)*+)"|\\(?P<escaped>[^\0])|(?P<plain>[^"\\ \t]++)', re.S)
 """A part of a word: in double quotes, one character behind a backslash, or neither."""
-_UNKNOWN = re.compile(r"[`;&|<>()\n\0]|\[[^\]]*\[[:.=]")
+_UNKNOWN = re.compile(r"[`;&|<>()\n\0]|\[[^][]*+\[[:.=]")
 """What makes bash run something, redirect, or end the command, and ``[[:alpha:]]``, which Python has not."""
 _PART = re.compile(
     VARIABLE.pattern + r"|\\(?P<escaped>[\\\"$`\n])|(?P<dollar>\$(?![^ \t/.,:=%+~\]}^\\]))|(?P<text>[^$`\\]+|\\)",

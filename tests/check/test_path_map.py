@@ -98,7 +98,7 @@ def test_it_marks_what_check_finds(home: Home) -> None:
 
 def test_hostile_texts_are_nothing_but_text(home: Home) -> None:
     markup = "<script>alert(1)</script>&\"']]><![CDATA[ --> $${x}"
-    hostile = [markup, "\u202egnp.exe\x1b[31m\n\x07\ufffe", "שלום/مرحبا", "長い" * 200, "b/" * 900]
+    hostile = [markup, "\u202egnp.exe\x1b[31m\n\x07\ufffe", "שלום/مرحبا", "長い" * 200, "b/" * 200]
     names = [f"A{number}" for number in range(len(hostile))]
     variables = [f"{name} = {json.dumps('/w/' + text)}" for name, text in zip(names, hostile, strict=True)]
     mounts = [
