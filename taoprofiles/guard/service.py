@@ -16,7 +16,7 @@ from taoprofiles.storage import atomic, best_effort, files
 from taoprofiles.storage.paths import Context
 from taoprofiles.system import systemd
 from taoprofiles.system.systemd import LOG_FILE, TIMEOUT, Manager, NoManagerError, environment_line, quote_exec_word
-from taoprofiles.version import VERSION
+from taoprofiles.version import VERSION, find_commit
 
 UNIT = "taoprofd.service"
 
@@ -89,7 +89,7 @@ class Service:
         if state["ActiveState"] != "active":
             self._manager.run("restart", UNIT)
             done.append("started")
-        elif installed != wanted or running.get("version") != VERSION:
+        elif installed != wanted or (running.get("version"), running.get("commit")) != (VERSION, find_commit()):
             self._manager.run("restart", UNIT)
             done.append("restarted")
         return done

@@ -22,7 +22,7 @@ from taoprofiles.storage.locks import LivenessLock, Lock
 from taoprofiles.storage.paths import Context
 from taoprofiles.switching.seal import Seal
 from taoprofiles.system import processes
-from taoprofiles.version import VERSION
+from taoprofiles.version import VERSION, find_commit
 
 if TYPE_CHECKING:
     from taoprofiles.guard.guard import Snapshot
@@ -114,6 +114,7 @@ class StatusPublisher:
 
     def __init__(self, guard: GuardFiles) -> None:
         self._guard = guard
+        self._commit = find_commit()  # now: a checkout may change while the guard runs
         self._holds: list[Hold] = []
         self._unchecked: set[str] = set()
 
@@ -131,6 +132,7 @@ class StatusPublisher:
         self._guard.publish(
             {
                 "version": VERSION,
+                "commit": self._commit,
                 "pid": os.getpid(),
                 "host": os.uname().nodename,
                 "looked": time.time(),

@@ -110,6 +110,7 @@ class Project(StrictModel):
     file: Text = Field(description="Path of the project file.")
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = Field(description="Hash of its content when trusted.")
     folders: list[Text] = Field(description="Folders in which the mounts' sources must be.")
+    environment: list[Text] = Field(default=[], description="Variables of the environment that the file refers to.")
 
 
 class Slurm(StrictModel):

@@ -8,9 +8,10 @@ must be trusted again.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from taoprofiles.errors import NotFoundError, UntrustedError
+from taoprofiles.errors import NotFoundError, TaoprofError, UntrustedError
 from taoprofiles.profiles.rendering import SIZE_LIMIT
 from taoprofiles.profiles.store import Store
 from taoprofiles.storage import files
@@ -84,7 +85,10 @@ def default_profile(context: Context) -> str | None:
             f"the project file {short} is not trusted", hint="to see what it sets, and decide: taoprof trust"
         )
     source = store.template(name)["project"]
-    if source is None or read(path).sha256 != source["sha256"]:
+    sha256 = None
+    with suppress(TaoprofError):  # such as a named pipe in its place
+        sha256 = read(path).sha256
+    if source is None or sha256 != source["sha256"]:
         raise UntrustedError(
             f"the project file {short} has changed since it was trusted as profile '{name}'",
             hint=f"to see the changes, and decide: taoprof trust; to use the trusted copy, name the profile: {name}",

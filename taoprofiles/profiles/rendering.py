@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from taoprofiles.errors import InvalidProfileError
 from taoprofiles.masking import MASK, is_secret, mask_command, mask_target
@@ -18,29 +18,30 @@ from taoprofiles.storage.paths import expand_user, is_inside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-    from typing import Any, Literal, TypedDict
+    from typing import Any, Literal
 
     from taoprofiles.storage.paths import Context
 
-    class Template(TypedDict):
-        """A profile after its layout has been applied. Its texts are expressions that are not resolved yet."""
 
-        description: str
-        extends: str | None
-        layout: str
-        project_dir: str | None
-        variables: dict[str, str]
-        mounts: list[tuple[str, str, bool]]  # source, destination, read-only
-        env: dict[str, str]
-        docker: dict[str, Any]
-        project: dict[str, Any] | None  # of a trusted project file: its path, hash, and the folders of the mounts
-        gpus: str | None  # as for --gpus
-        images: dict[str, str]  # by the first words of a command; "" for any
-        notify: list[str]
-        on_start: str
-        on_end: str
-        clusters: dict[str, dict[str, Any]]
-        job_record: bool | None
+class Template(TypedDict):
+    """A profile after its layout has been applied. Its texts are expressions that are not resolved yet."""
+
+    description: str
+    extends: str | None
+    layout: str
+    project_dir: str | None
+    variables: dict[str, str]
+    mounts: list[tuple[str, str, bool]]  # source, destination, read-only
+    env: dict[str, str]
+    docker: dict[str, Any]
+    project: dict[str, Any] | None  # of a trusted project file: its path, hash, and the folders of the mounts
+    gpus: str | None  # as for --gpus
+    images: dict[str, str]  # by the first words of a command; "" for any
+    notify: list[str]
+    on_start: str
+    on_end: str
+    clusters: dict[str, dict[str, Any]]
+    job_record: bool | None
 
 
 SIZE_LIMIT = 1 << 16
@@ -291,6 +292,7 @@ class Renderer:
             name: self._value(f"variables.{name}", lambda name=name: self._expander.variable(name))  # type: ignore[misc]
             for name in self._template["variables"]
         }
+        self._check_project_environment()
         self._raise_problems()
         return values
 
@@ -313,10 +315,8 @@ class Renderer:
             failed = {problem.partition(": ")[0] for problem in self._problems}
             problems = _mount_problems(mapping["Mounts"])
             self._problems += [problem for problem in problems if problem.partition(": ")[0] not in failed]
-        self._problems += [
-            f"mounts[{number}].source: '{source}' is outside of the project and of what was allowed by 'taoprof trust'"
-            for number, source in self.outside_project(mapping["Mounts"]).items()
-        ]
+        self._problems += [problem for _, problem in self.outside_project()]
+        self._check_project_environment()
         if self._template["env"]:
             mapping["Envs"] = [
                 {"variable": name, "value": self._text(f"container.env.{name}", expression)}
@@ -345,20 +345,33 @@ class Renderer:
         settings = [f"{name}=DIR" for name in names]
         return f"taoprof edit {self.name}" if "" in names else " ".join(["taoprof set", self.name, *settings])
 
-    def outside_project(self, mounts: Sequence[Mapping[str, str]]) -> dict[int, str]:
-        """Return by number the sources that a project's profile may not mount, with links resolved."""
+    def outside_project(self) -> list[tuple[str, str]]:
+        """Return the sources, with links resolved, that a project's profile may not mount, each with the problem."""
         project = self._template["project"]
         if project is None:
-            return {}
+            return []
         from taoprofiles.system.filesystem import real_paths
 
         folders = list(real_paths(self._text("project.folders", folder, path=True) for folder in project["folders"]))
-        sources = real_paths(mount["source"] for mount in mounts)
-        return {
-            number: source
-            for number, source in enumerate(sources)
-            if not any(is_inside(source, folder) for folder in folders)
-        }
+        sources = [
+            (where, self._text(where, source, path=True))
+            for number, (source, *_) in enumerate(self._template["mounts"])
+            for where in [f"mounts[{number}].source"]
+        ]
+        return [
+            (real, f"{where}: '{real}' is outside of the project and of what was allowed by 'taoprof trust'")
+            for (where, source), real in zip(sources, real_paths(source for _, source in sources), strict=True)
+            if source and not any(is_inside(real, folder) for folder in folders)
+        ]
+
+    def _check_project_environment(self) -> None:
+        """Add a problem for each variable that the project file refers to and whose value became a secret since."""
+        environ, project = self._context.environ, self._template["project"]
+        self._problems += [
+            f"${{env:{name}}}: its value is a secret now, which a project file may not have"
+            for name in (project["environment"] if project else ())
+            if is_secret(name, environ.get(name, ""))
+        ]
 
     @property
     def job_record(self) -> bool | None:
@@ -411,7 +424,8 @@ class Renderer:
     def _raise_problems(self) -> None:
         if self._problems:
             problems, self._problems = list(dict.fromkeys(self._problems)), []
-            raise invalid_profile_error(self.name, self._file, problems)
+            copied = self.project_file if self._template["extends"] is None else None
+            raise invalid_profile_error(self.name, self._file, problems, copied_from=copied)
 
 
 def _mount_problems(mounts: Sequence[Mapping[str, str]]) -> Iterator[str]:
@@ -443,11 +457,17 @@ def unset_variables(problems: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(name[1] for name in names if name)) if all(names) else []
 
 
-def invalid_profile_error(name: str, path: str, problems: list[str]) -> InvalidProfileError:
-    """Return the error that reports the problems of a profile."""
+def invalid_profile_error(
+    name: str, path: str, problems: list[str], *, copied_from: str | None = None
+) -> InvalidProfileError:
+    """Return the error that reports the problems of a profile, the trusted copy of the file ``copied_from`` if any."""
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
     unset = " ".join(f"{variable}=…" for variable in unset_variables(problems))
     correction = f"export {unset}" if unset else f"taoprof edit {name}" if path != NOT_WRITTEN else ""
+    if copied_from is not None and not unset:
+        from shlex import quote
+
+        correction = f"change the project file, then: taoprof trust {quote(copied_from)}"
     if sys.getfilesystemencoding() != "utf-8" and all(problem.endswith(_INVALID_TEXT) for problem in problems):
         correction = "export PYTHONUTF8=1 LC_ALL=C.UTF-8"  # such as the home, whose name this locale cannot read
     return InvalidProfileError(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from taoprofiles.errors import InvalidProfileError, InvalidStateError, NotFoundError, TaoprofError, UsageError
 from taoprofiles.masking import shorten
-from taoprofiles.profiles.rendering import SIZE_LIMIT, Renderer
+from taoprofiles.profiles.rendering import SIZE_LIMIT, Renderer, Template
 from taoprofiles.storage import atomic, best_effort, files
 from taoprofiles.storage.files import to_taoprof_error
 from taoprofiles.storage.journal import History
@@ -25,11 +25,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from taoprofiles.profiles.model import Profile
-    from taoprofiles.profiles.rendering import Template
     from taoprofiles.storage.paths import Context
 
 SUFFIX = ".toml"
-CACHE_FORMAT = f"4 {VERSION}"
+CACHE_FORMAT = f"5 {VERSION}"
 """A template of another version is not used: what a layout derives may have changed."""
 _SUMMARY_KEYS = ("description", "layout", "project_dir", "extends")
 """The keys of a template that a summary has too."""
@@ -327,9 +326,7 @@ def _file_signature(status: os.stat_result | None) -> list[int] | None:
 
 
 def _is_template(data: object) -> bool:
-    keys = "description extends layout project project_dir variables mounts env docker gpus images clusters job_record "
-    keys += "notify on_start on_end"
-    return isinstance(data, dict) and data.keys() == set(keys.split())
+    return isinstance(data, dict) and data.keys() == Template.__annotations__.keys()
 
 
 def _read_cache(path: str) -> dict[str, Any] | None:

@@ -59,6 +59,7 @@ def to_profile(context: Context, file: ProjectFile, *, folders: Sequence[str], n
         "file": file.path,
         "sha256": file.sha256,
         "folders": [escape_dollars(folder) for folder in (file.folder, *folders)],
+        "environment": environment(profile, name),
     }
     data = _with_paths(profile, lambda path: _absolute(context, path, file.folder))
     return model.from_data({**data, "project": source}, name=name)

@@ -88,6 +88,22 @@ TRICKS = {
     "a forged trust": GOOD + '[project]\nfile = "/x"\nsha256 = "' + "0" * 64 + '"\nfolders = ["/"]\n',
     "hooks": 'on_start = "touch /tmp/evil"\n' + GOOD,
     "notices": 'notify = ["https://evil"]\n' + GOOD,
+    "hook under an escaped key": GOOD.replace("[var", '"on\\u005fstart" = "touch x"\n[var'),
+    "hook in a table": 'on_end.command = "touch x"\n' + GOOD,
+    "another case": 'On_Start = "touch x"\n' + GOOD,
+    "a letter that looks alike": '"\u043en_start" = "touch x"\n' + GOOD,
+    "job options": GOOD + '[slurm]\noptions = ["--wrap=evil"]\n',
+    "another file": 'include = "../x.toml"\n' + GOOD,
+    "options in the image": 'image = "x --volume /:/h"\n' + GOOD,
+    "options in the GPUs": 'gpus = "all --privileged"\n' + GOOD,
+    "options in a mount": HEAD + MOUNT.format("data:/x"),
+    "a name within a name": GOOD + 'LOCAL_X = "NGC_API_KEY"\n[container.env]\nX = "${env:${LOCAL_X}}"\n',
+    "doubling values": GOOD
+    + 'LOCAL_A0 = "xxxxxxxx"\n'
+    + "".join(f'LOCAL_A{n + 1} = "${{LOCAL_A{n}}}${{LOCAL_A{n}}}"\n' for n in range(60)),
+    "process's root": HEAD + MOUNT.format("/proc/self/root"),
+    "two slashes": HEAD + MOUNT.format("//etc"),
+    "tilde by a variable": HEAD + '[variables]\nLOCAL_X = "~"\n' + MOUNT.format("${LOCAL_X}"),
     "no TOML": "[[[",
     "too large": "#" * 70_000,
     "dots": "a" + ".a" * 5000 + " = 1\n",
@@ -191,6 +207,32 @@ def test_a_link_that_is_put_there_later_is_refused_at_every_use(home: Home, proj
     for words in (["use"], ["run", "--", "true"], ["render", "--to", "docker", "--image", "x"]):
         done = call(home, *words)
         assert (done.status, "outside of the project" in done.err) == (3, True), done
+        assert f"then: taoprof trust {project}/.taoprof.toml" in done.err, "the copy cannot be edited"
+
+
+def test_what_is_no_file_any_more_is_a_change(home: Home, project: Path) -> None:
+    path = put(project)
+    call(home, "trust", "--yes")
+    path.unlink()
+    os.mkfifo(path)
+    assert call(home, "use").status == UNTRUSTED
+    assert "next:\n  taoprof trust" in call(home).out
+    assert call(home, "trust", "--yes").status == 3
+
+
+def test_trust_records_what_it_showed(home: Home, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is replaced while the question is asked."""
+    path = put(project)
+
+    def confirm(question: str) -> bool:
+        path.write_text(GOOD + '[container.env]\nEVIL = "1"\n')
+        return True
+
+    monkeypatch.setattr("taoprofiles.cli.prompts.can_ask", lambda: True)
+    monkeypatch.setattr("taoprofiles.cli.prompts.confirm", confirm)
+    assert call(home, "trust").status == 0
+    assert "EVIL" not in (home.profiles / "kitti.toml").read_text()
+    assert call(home, "use").status == UNTRUSTED
 
 
 @pytest.mark.parametrize("target", ["docker", "slurm"])
@@ -203,6 +245,18 @@ def test_a_secret_of_ones_own_gives_the_project_no_variable_of_a_program(
     call(home, "set", "mine", "API_KEY=abcdefgh", "LOCAL_X=${API_KEY}")
     done = call(home, "render", "mine", "--to", target, "--", "true")
     assert "container.env.LD_PRELOAD: it is a secret" in done.err, done
+
+
+def test_a_value_that_becomes_a_secret_after_trust_is_refused_at_every_use(home: Home, project: Path) -> None:
+    put(project, GOOD + 'LOCAL_X = "${env:WORK}/x"\n')
+    assert call(home, "trust", "--yes", environ={**home.environ, "WORK": "/w"}).status == 0
+    call(home, "new", "mine", "--extends", "kitti")
+    secret = {**home.environ, "WORK": "https://ana:s3cret-value@host"}
+    for words in (["use", "kitti"], ["use", "mine"], ["env", "kitti"], ["run", "mine", "--", "true"]):
+        done = call(home, *words, environ=secret)
+        assert (done.status, "${env:WORK}: its value is a secret now" in done.err) == (3, True), (words, done)
+        assert "s3cret" not in done.out + done.err
+    assert call(home, "use", "mine", environ={**home.environ, "WORK": "/w"}).status == 0
 
 
 def test_the_hint_names_the_whole_folder(home: Home, project: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import shlex
 from difflib import unified_diff
 from typing import TYPE_CHECKING
@@ -83,25 +82,23 @@ def _renderer(context: Context, profile: Profile, name: str) -> Renderer:
 
 def _require_folders(context: Context, profile: Profile, name: str, args: argparse.Namespace) -> None:
     """Raise UsageError if a mount is outside of the project and of what was allowed: each folder is named by hand."""
+    renderer = _renderer(context, profile, name)
+    outside = renderer.outside_project()
     try:
-        _renderer(context, profile, name).mapping()
+        renderer.mapping()
     except InvalidProfileError as error:
-        # A folder's name may itself contain a quotation mark.
-        matches = (
-            (re.search(r"source: '(.*)' is outside of the project", line, re.DOTALL), line) for line in error.problems
-        )
-        outside = {match[1]: line for match, line in matches if match}
-        others = [line for line in error.problems if line not in outside.values()]
-        if others and not unset_variables(others):
+        others = set(error.problems) - {problem for _, problem in outside}
+        if others and not unset_variables(list(others)):
             raise
-        if outside:
-            options = " ".join(f"--allow {shlex.quote(context.short(folder))}" for folder in outside)
-            file = f" {shlex.quote(args.file)}" if args.file else ""
-            raise UsageError(
-                "the project file mounts folders outside of the project",
-                problems=list(outside.values()),
-                hint=f"if you want to mount them: taoprof trust{file} {options}",
-            ) from None
+    if outside:
+        folders = dict.fromkeys(context.short(folder) for folder, _ in outside)
+        options = " ".join(f"--allow {shlex.quote(folder)}" for folder in folders)
+        file = f" {shlex.quote(args.file)}" if args.file else ""
+        raise UsageError(
+            "the project file mounts folders outside of the project",
+            problems=[problem for _, problem in outside],
+            hint=f"if you want to mount them: taoprof trust{file} {options}",
+        )
 
 
 def _content(context: Context, profile: Profile, name: str, old: Profile | None) -> list[str]:
