@@ -29,14 +29,16 @@ def overview(context: Context) -> Result:
     lines = table([row for row in rows if row[0] not in ("mapping file", "similar to")])
     if running := progress_rows(report):
         lines += ["progress:", *table(running, indent="  ", fit=True)]
-    commands = _next_commands(context, report, names)
-    lines += ["", "next:", *table([*commands, ("taoprof --help", "all commands")], indent="  ")]
+    commands: dict[str, str] = {}
+    for command, what in _next_commands(context, report, names):
+        commands.setdefault(command, what)  # two reasons may lead to the same command
+    lines += ["", "next:", *table([*commands.items(), ("taoprof --help", "all commands")], indent="  ")]
     data = {
         "name": report.now.name,
         "state": report.now.state,
         "profiles": names,
         "runs": [hold.id for hold in report.active.holds if hold.kind in OWN_KINDS],
-        "next": [command for command, _ in commands],
+        "next": list(commands),
     }
     return Result(data, lines, messages=status_warnings(context, report))
 

@@ -106,6 +106,10 @@ def test_the_profile_of_the_project_in_this_folder(home: Home) -> None:
     assert first() == "taoprof use kitti"
     home.run("use", "kitti", check=True)
     assert first() == "taoprof check kitti"
+    home.run("remove", "a", "--force", check=True)
+    home.mapping_file.unlink()
+    commands = call(home, "--json", cwd=project).envelope["data"]["next"]
+    assert commands == ["taoprof use kitti"], "for two reasons, and named once"
 
 
 def test_many_profiles_are_cut(home: Home) -> None:
