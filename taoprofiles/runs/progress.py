@@ -17,8 +17,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from taoprofiles.holds.hold import Hold
-from taoprofiles.masking import mask_text, shorten
+from taoprofiles.holds.hold import Hold, results_conflicts
+from taoprofiles.masking import mask_text, printable, shorten
 from taoprofiles.storage import files
 from taoprofiles.system.filesystem import answers
 
@@ -144,11 +144,27 @@ class ProgressReader:
         return None
 
 
-def read_last(run: Hold) -> Progress | None:
-    """Return the progress of a run that has ended; None if another one may have written to its file. Never raises."""
+def read_last(run: Hold, holds: Iterable[Hold]) -> Progress | None:
+    """Return the progress of a run that has ended; None if another one may have written to its file. Never raises.
+
+    ``holds`` are those that are active now.
+    """
+    if not run.results or results_conflicts((hold for hold in holds if hold.id != run.id), run.results):
+        return None
     progress = answers(lambda _: ProgressReader().read_run(run), [run.id], TIMEOUT).get(run.id)
     status = None if progress is None else files.stat_or_none(progress.path)
     return progress if status is not None and status.st_mtime <= (run.ended or 0) + AFTER_END else None
+
+
+def find_reported_failure(run: Hold, holds: Iterable[Hold]) -> str:
+    """Return which failure a run that has ended reported, "" if none: some of NVIDIA's images then exit with 0.
+
+    ``holds`` are those that are active now.
+    """
+    progress = read_last(run, holds)
+    if progress is None or progress.state != "error":
+        return ""
+    return f"'{progress.path}' reports a failure: {printable(progress.message)}"
 
 
 def status_files(hold: Hold) -> Iterator[str]:
@@ -239,7 +255,7 @@ def _lines_of_run(tail: _Tail, since: float) -> _Lines | None:
             if newest > tail.mtime + 60:
                 return None
         moment = naive - zone
-        if moment < since or moment > newest + 60:
+        if moment < math.floor(since) or moment > newest + 60:  # the file has whole seconds
             return _Lines(records[::-1], times[::-1], True, sure)
         newest = moment
         records.append(record)

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from taoprofiles.errors import TaoprofError
 from taoprofiles.holds import notifications
-from taoprofiles.holds.hold import Hold, format_age, results_conflicts
+from taoprofiles.holds.hold import Hold, format_age
 from taoprofiles.holds.notifications import Notification
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.masking import MASK, MIN_SECRET_LENGTH, mask_target, mask_text, printable
@@ -158,8 +158,7 @@ def compose(context: Context, run: Hold) -> Message:
         outcome, "ended, exit status unknown"
     )
     lines = [f"run {run.id} {text} after {format_age((run.ended or run.since) - run.since, exact=True)}"]
-    others = [hold for hold in HoldRecords(context).all({}) if hold.id != run.id]
-    progress = None if results_conflicts(others, run.results) else read_last(run)
+    progress = read_last(run, HoldRecords(context).all({}))
     if progress is not None:
         epochs = f"epoch {progress.epoch}" if progress.epoch is not None else ""
         epochs += f"/{progress.epochs}" if epochs and progress.epochs is not None else ""

@@ -574,3 +574,15 @@ def test_a_shell_that_is_killed_holds_no_more(sandbox: Sandbox) -> None:
         status, _ = terminal.finish()
         assert status == 137
     assert sandbox.holds() == []
+
+
+def test_a_failure_that_the_task_reports_although_it_exits_with_0(sandbox: Sandbox) -> None:
+    folder = sandbox.root / "projects/a/x"
+    folder.mkdir(parents=True)
+    report = '{"date": "%s", "time": "%s", "status": "%s", "message": "out of memory"}'
+    for state, is_named in (("FAILURE", True), ("SUCCESS", False)):
+        script = f"printf '{report}\\n' $(date +%-m/%-d/%Y) $(date +%-H:%-M:%-S) {state} >'{folder}/status.json'"
+        done = sandbox.run("run", "a", "--", "sh", "-c", script, *train("/x")[3:])
+        assert done.returncode == 0, done.stderr
+        text = f"the task exited with 0, but '{folder}/status.json' reports a failure: out of memory"
+        assert (text in done.stderr) == is_named, done.stderr
