@@ -75,7 +75,9 @@ def explain_json_error(text: str) -> tuple[int, str, str]:
             what = f"it is not JSON: there is a ',' before the closing '{after[0]}'"
             return before.count("\n") + 1, what, "remove that ','"
         what, hint = f"it is not JSON: {error.msg.lower()}, column {error.colno}", ""
-        if error.msg == "Extra data":
+        if "BOM" in error.msg:  # no editor shows it
+            hint = "save it as UTF-8 without a byte order mark (in vi: ':set nobomb')"
+        elif error.msg == "Extra data":
             hint = "the mapping ends before this: keep one of the two, as one object { … }"
         elif error.msg.startswith("Expecting ','") and rest.strip()[:1] not in ("", "/", "#"):
             hint = "is there a comma missing before this?"

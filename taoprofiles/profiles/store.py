@@ -53,7 +53,7 @@ def check_name(name: str) -> str:
         raise UsageError(
             f"'{shorten(name, 70)}' is not a valid profile name: use 1 to 64 ASCII letters (a-z, A-Z), digits, '.', "
             "'_' and '-', starting with a letter or digit",
-            hint=f"such as '{plain}'" if (plain := plain_name(name)) else "",
+            hint=f"such as '{plain}'" if (plain := plain_name(os.path.basename(name).removesuffix(".toml"))) else "",
         )
     return name
 

@@ -326,6 +326,8 @@ def _write_new(path: str, data: bytes, attributes: os.stat_result | FileAttribut
                     os.fchown(fd, -1, attributes.st_gid)
                 except PermissionError:
                     mode &= ~stat.S_IRWXG  # we are not in that group, and ours must not get its rights
+        else:
+            files.give_to_owner(fd, os.path.dirname(path))
         os.fchmod(fd, mode)  # open() applies the umask to its mode
         files.write_all(fd, data, 0)
         os.fsync(fd)

@@ -26,6 +26,7 @@ def write(path: str, data: bytes) -> bool:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, files.PRIVATE)
         try:
             os.fchmod(fd, files.PRIVATE)
+            files.give_to_owner(fd, os.path.dirname(path))
             files.write_all(fd, data, 0)
         finally:
             os.close(fd)

@@ -186,6 +186,7 @@ def append(path: str, data: bytes) -> int:
             size = os.fstat(fd).st_size
             if size == 0:
                 os.fchmod(fd, PRIVATE)  # the umask may have removed bits
+                give_to_owner(fd, os.path.dirname(path))
             elif os.pread(fd, 1, size - 1) != b"\n":
                 data = b"\n" + data
             try:
@@ -203,6 +204,18 @@ def append(path: str, data: bytes) -> int:
         raise to_taoprof_error(path, "write", error) from error
 
 
+def give_to_owner(fd: int, folder: str) -> None:
+    """Give a new file or folder that root has created to the owner of the folder that it is in.
+
+    Root may act with another user's HOME (``sudo -E``, ``su -m``), who could neither read nor replace it afterwards.
+    """
+    if os.geteuid() == 0:
+        with suppress(OSError):
+            owner = os.stat(folder)
+            if owner.st_uid != 0:
+                os.fchown(fd, owner.st_uid, owner.st_gid)
+
+
 def truncate(path: str, size: int) -> None:
     """Undo an ``append`` if that is possible; readers recognise a line that could not be removed."""
     with suppress(OSError):
@@ -214,6 +227,7 @@ def open_to_append(path: str) -> int:
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, PRIVATE)
         os.fchmod(fd, PRIVATE)  # the umask may have removed bits
+        give_to_owner(fd, os.path.dirname(path))
         return fd
     except OSError as error:
         raise to_taoprof_error(path, "create", error) from error
@@ -249,6 +263,12 @@ def make_folder(path: str, mode: int = 0o700) -> None:
         with suppress(FileExistsError):
             os.mkdir(path, mode)
             os.chmod(path, mode)  # the umask may have removed bits
+            if os.geteuid() == 0:
+                fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                try:
+                    give_to_owner(fd, parent)
+                finally:
+                    os.close(fd)
             sync_folder(parent)
         if not stat.S_ISDIR(os.stat(path).st_mode):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)

@@ -98,6 +98,7 @@ class Lock:
             os.fchmod(fd, PRIVATE)  # the umask may have removed bits
         if status.st_size == 0:
             os.utime(fd, (0, 0))  # a new file: nobody has waited
+            files.give_to_owner(fd, os.path.dirname(self._path))
         self._fd = fd
         note = f"pid {os.getpid()} on {os.uname().nodename}"
         with suppress(OSError):  # a full disk: the note is for messages only

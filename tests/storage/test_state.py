@@ -25,7 +25,7 @@ from taoprofiles.storage.paths import Context
 from taoprofiles.switching import switch
 from taoprofiles.switching.status import get_status
 from tests.support.commands import call
-from tests.support.home import Home
+from tests.support.home import Home, require
 
 FOREIGN = b'{"Mounts": []}'
 
@@ -527,3 +527,17 @@ def test_the_group_is_the_users_and_not_that_of_newgrp(monkeypatch: pytest.Monke
     primary = pwd.getpwuid(os.getuid()).pw_gid
     monkeypatch.setattr(os, "getgid", lambda: primary + 1)
     assert Context().gid == primary
+
+
+def test_what_root_creates_in_a_users_home_belongs_to_that_user(home: Home) -> None:
+    """Root with the user's HOME, as by 'sudo -E' or 'su -m': the user could not switch afterwards."""
+    require(os.geteuid() == 0, "only root can create another user's files")
+    for folder in (home.root, *home.root.rglob("*")):
+        os.chown(folder, 12345, 12345, follow_symlinks=False)
+    before = set(home.root.rglob("*"))
+    home.run("new", "dino", "--layout", "custom", check=True)
+    home.run("use", "dino", check=True)
+    home.run("list", check=True)
+    created = set(home.root.rglob("*")) - before
+    assert home.mapping_file in created and home.state / "lock" in created
+    assert [path for path in created if path.lstat().st_uid != 12345] == []
