@@ -26,7 +26,13 @@ from taoprofiles.holds.hold import RUN_VARIABLE
 from taoprofiles.holds.logs import LOG_LIMIT, RunLog, trim
 
 DRAIN_TIMEOUT = 2.0
-"""Seconds to wait, when the command has ended, until what it printed has been copied: a pager may read no further."""
+"""Seconds without progress to wait for, when the command has ended and is being copied: a pager may read no further."""
+
+START_TIMEOUT = 30.0
+"""Seconds that the process may take to start: a busy machine must not let a short command end without its output."""
+
+_PROGRESS, _DONE = b"+", b"."
+"""What the process sends when it has started and while its end is awaited; when everything has been copied."""
 
 _CHUNK = 1 << 16
 _TRIM_INTERVAL = LOG_LIMIT // 16
@@ -134,11 +140,13 @@ class Tee(Output):
         """Wait until what the command has printed by now is copied; return whether nothing of it is missing."""
         with self._control:
             self._control.shutdown(socket.SHUT_WR)
-            self._control.settimeout(DRAIN_TIMEOUT)
-            try:
-                return self._control.recv(1) == b"."
-            except OSError:
-                return False
+            self._control.settimeout(START_TIMEOUT)
+            with suppress(OSError):
+                while word := self._control.recv(1):
+                    if word == _DONE:
+                        return True
+                    self._control.settimeout(DRAIN_TIMEOUT)
+        return False
 
 
 def _new_terminal(like: int) -> tuple[int, int]:
@@ -296,12 +304,13 @@ class _Copier:
     def run(self) -> None:
         """Copy until all outputs have ended."""
         is_awaited = False
+        self._send(_PROGRESS)
         while self._copies:
             has_changed = any(copy.has_changed for copy in self._copies.values())
             ready = self._poller.poll(0 if is_awaited else _SYNC_INTERVAL * 1000 if has_changed else None)
             if is_awaited and not ready:
                 is_awaited = False
-                self._confirm()
+                self._send(_DONE)
             for fd, _ in ready:
                 if fd == self._control:  # the command has ended, or taoprof was killed
                     self._poller.unregister(fd)
@@ -313,7 +322,9 @@ class _Copier:
                     self._copy(fd)
             if not ready:
                 self._sync()
-        self._confirm()
+            if is_awaited:
+                self._send(_PROGRESS)
+        self._send(_DONE)
 
     def _sync(self) -> None:
         for copy in self._copies.values():
@@ -331,9 +342,9 @@ class _Copier:
             self._poller.unregister(fd)
             del self._copies[fd]
 
-    def _confirm(self) -> None:
+    def _send(self, word: bytes) -> None:
         with suppress(OSError):  # taoprof was killed, or waits no longer
-            os.write(self._control, b".")
+            os.write(self._control, word)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -69,9 +69,9 @@ def test_a_terminal_stays_one_and_everything_is_in_the_log(sandbox: Sandbox) -> 
 
 
 def test_the_size_of_the_terminal_follows(sandbox: Sandbox) -> None:
-    code = "import os, signal; signal.signal(signal.SIGWINCH, lambda *_: None); print('ready')\n"
+    code = "import os, signal; signal.signal(signal.SIGWINCH, lambda *_: None); "  # else it is not kept for sigwait
+    code += "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGWINCH]); print('ready')\n"
     code += "while signal.sigwait([signal.SIGWINCH]): print(*os.get_terminal_size(1))"
-    code = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGWINCH]); " + code
     with python(sandbox, code) as terminal:
         terminal.wait_for("ready")
         for columns in (91, 132, 60):
@@ -96,8 +96,8 @@ def test_a_program_may_set_its_terminal_by_any_descriptor(sandbox: Sandbox) -> N
 
 
 def test_a_closed_terminal_is_told_to_the_command_and_its_last_words_are_in_the_log(sandbox: Sandbox) -> None:
-    code = "import signal, time; signal.signal(signal.SIGHUP, lambda *_: print('closed')); "
-    code += "print('ready'); signal.pause(); print('the end')"
+    code = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP]); print('ready'); "
+    code += "signal.sigwait([signal.SIGHUP]); print('closed'); print('the end')"
     with python(sandbox, code) as terminal:
         terminal.wait_for("ready")
     until(lambda: sandbox.holds() == [], "the run has ended")
