@@ -10,9 +10,12 @@ import json
 import os
 import random
 import re
+import subprocess
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +33,9 @@ pytestmark = pytest.mark.engine
 KILLS = int(os.environ.get("TAOPROF_TEST_KILLS", "10"))
 FIRST = int(os.environ.get("TAOPROF_TEST_SEED", "0"))
 
-PARTS = ("taoprof", "launcher", "client", "guard", "container")
-"""The run's own process, the launcher, its ``docker exec``, the guard, and the container."""
+PARTS = ("taoprof", "launcher", "client", "guard", "container", "tee")
+"""The run's own process, the launcher, its ``docker exec``, the guard, the container, and what copies the output of a
+run in the foreground, which the other parts have in turn with a detached one."""
 
 LINES = 10
 SCRIPT = f"n=0; while [ $n -lt {LINES} ]; do echo line $n; n=$((n+1)); sleep 0.1; done; exit 7"
@@ -40,13 +44,14 @@ LONGEST = 3.5
 
 
 class Killing:
-    """A home with a guard in which detached runs are started, one after the other, and a part of each is killed."""
+    """A home with a guard in which runs are started, one after the other, and a part of each is killed."""
 
     def __init__(self, home: TrainingHome) -> None:
         self.home = home
         home.environ["PATH"] = f"{Path(home.tao).parent}:{os.environ['PATH']}"
         new_project(home, "segformer", "tao/city")
         home.run("set", "segformer", "docker.tty=true", check=True)
+        home.run("set", "segformer", f"on_end=echo $TAOPROF_RUN_ID >>{home.root}/ends", check=True)
         home.run("use", "segformer", "--mkdir", check=True)
         self.guard: GuardProcess | None = None
 
@@ -58,10 +63,10 @@ class Killing:
             self.start_guard()
         elif not has_guard:
             self.end_guard()
-        run = self.home.run(
-            *("run", "segformer", "--detach", "--", "tao", "model", "segformer", "run", "sh", "-c", SCRIPT), check=True
-        ).stdout.strip()
+        is_detached = part != "tee" and number // len(PARTS) % 2 == 0
+        run = self.start(detached=is_detached)
         what = f"run {run} of kill {number}: {part} after {moment:.2f} s, {'with' if self.guard else 'without'} a guard"
+        what += ", detached" if is_detached else ""
         time.sleep(moment)
         pids = self.pids(part, run)
         for pid in pids:
@@ -80,8 +85,10 @@ class Killing:
             int(line) for line in re.findall(r"(?m)^line (\d+)\r?$", self.home.run("logs", run, check=True).stdout)
         ]
         assert lines == list(range(len(lines))), f"{what}: {lines}"
-        if status == 7 and part != "client":  # whose reader was killed
+        if status == 7 and part not in ("client", "tee"):  # whose reader was killed
             assert len(lines) == LINES, f"{what}: {lines}"
+        ends = until(lambda: self.ends(run), "its end is reported", details=lambda: what)
+        assert ends == 1, what
         if part == "guard":
             assert status == 7, what
         # One that was created, but not started, before the launcher was killed stays, and does nothing.
@@ -89,6 +96,27 @@ class Killing:
         assert ended["since"] <= ended["ended"] <= time.time(), what
         killed = "killed" if pids or (part == "container" and containers) else "was not there"
         return f"{part:9} {killed}: status {status}, {'all' if len(lines) == LINES else len(lines) and 'some'} lines"
+
+    def start(self, *, detached: bool) -> str:
+        """Start a run, if not detached on a terminal; return its id."""
+        command = ("--", "tao", "model", "segformer", "run", "sh", "-c", SCRIPT)
+        if detached:
+            return self.home.run("run", "segformer", "--detach", *command, check=True).stdout.strip()
+        before = {hold["id"] for hold in self.home.holds()}
+        controller, terminal = os.openpty()
+        words = [self.home.taoprof, "run", "segformer", *command]
+        process = subprocess.Popen(
+            words, env=self.home.environ, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True
+        )
+        os.close(terminal)
+        threading.Thread(target=drain, args=(process, controller), daemon=True).start()
+        (run,) = until(lambda: {hold["id"] for hold in self.home.holds()} - before, "it has an id")
+        return run
+
+    def ends(self, run: str) -> int:
+        """Return how often the end of a run was reported."""
+        ends = self.home.root / "ends"
+        return ends.read_text().split().count(run) if ends.exists() else 0
 
     def pids(self, part: str, run: str) -> list[int]:
         if part == "guard":
@@ -101,6 +129,8 @@ class Killing:
             return [hold["pid"] for hold in self.home.holds() if hold["id"] == run]
         tagged = {pid for pid, tag in processes.with_variable(os.getuid(), RUN_VARIABLE) if tag == run}
         found = processes.scan()
+        if part == "tee":
+            return [process.pid for process in found if f"/{run}.log" in " ".join(process.argv)]
         of_part = {
             "client": [process.pid for process in found if process.container is not None],
             "launcher": [process.pid for process in found if self.home.tao in process.argv[:2]],
@@ -140,6 +170,15 @@ class Killing:
         if self.guard is not None:
             self.guard.__exit__()
             self.guard = None
+
+
+def drain(process: subprocess.Popen[bytes], terminal: int) -> None:
+    """Read a terminal until nobody has it open, as somebody looks at it."""
+    with suppress(OSError):
+        while os.read(terminal, 1 << 16):
+            pass
+    process.wait()
+    os.close(terminal)
 
 
 @pytest.fixture
