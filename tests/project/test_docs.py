@@ -146,6 +146,11 @@ def test_links_lead_somewhere() -> None:
     assert [page for page in PAGES if re.search(r"^(<<<<<<<|>>>>>>>) ", page.read_text(), re.M)] == []
 
 
+def test_no_command_in_a_table_has_an_escaped_pipe() -> None:
+    """GitHub shows ``|``, the site ``\\|``, which nobody could paste: <code>… &#124; …</code> is the same on both."""
+    assert [page.name for page in PAGES if re.search(r"`[^`\n]*\\\|[^`\n]*`", page.read_text())] == []
+
+
 def test_the_readme_is_short_and_leads_to_the_chinese_one() -> None:
     for name, other in (("README.md", "README.zh-CN.md"), ("README.zh-CN.md", "README.md")):
         text = (ROOT / name).read_text()
