@@ -19,10 +19,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.bench.look import processes
-from tests.runs.test_progress import NOW, epoch_line
 from tests.support.commands import Terminal
 from tests.support.gpus import driver, gpus
 from tests.support.sandbox import Sandbox
+from tests.support.status_json import NOW, epoch_line
 
 
 def cpu_time(pid: int) -> float:

@@ -6,48 +6,17 @@ import json
 import os
 import re
 from pathlib import Path
-from xml.etree import ElementTree
 
 from taoprofiles.check.path_map import PathMap, get_path_map, to_svg
 from taoprofiles.profiles.store import Store
 from tests.support.home import Home
+from tests.support.svg import texts
 
 PICTURE = Path(__file__).parents[2] / "docs/images/path-map.svg"
-ELEMENTS = {"svg", "title", "desc", "style", "rect", "line", "polygon", "text"}
-ATTRIBUTES = {
-    *(
-        "class",
-        "fill",
-        "stroke",
-        "x",
-        "y",
-        "x1",
-        "x2",
-        "y1",
-        "y2",
-        "width",
-        "height",
-        "rx",
-        "points",
-        "viewBox",
-        "role",
-    ),
-    *("textLength", "lengthAdjust", "font-size", "font-family", "font-weight", "stroke-width", "stroke-dasharray"),
-    "{http://www.w3.org/XML/1998/namespace}space",
-}
 
 
 def path_map(home: Home, name: str) -> PathMap:
     return get_path_map(home.context, name, Store(home.context).renderer(name).summary())
-
-
-def texts(drawing: str) -> list[str]:
-    """Parse a drawing, check that it has nothing but known elements, and return its texts."""
-    root = ElementTree.fromstring(drawing)
-    assert {element.tag.rpartition("}")[2] for element in root.iter()} <= ELEMENTS
-    assert {name for element in root.iter() for name in element.attrib} <= ATTRIBUTES
-    assert root.get("role") == "img"
-    return [element.text or "" for element in root.iter() if element.tag.endswith(("}text", "}title", "}desc"))]
 
 
 def test_each_variable_is_at_its_place(home: Home) -> None:

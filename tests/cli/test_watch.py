@@ -21,13 +21,13 @@ import pytest
 from taoprofiles.cli import watch
 from taoprofiles.cli.status import get_report
 from taoprofiles.system import processes
-from tests.project import watch_screenshot
-from tests.runs.test_progress import NOW, epoch_line
+from tests.support import watch_screenshot
 from tests.support.commands import Terminal
 from tests.support.engine import until
 from tests.support.gpus import driver, gpus
 from tests.support.home import require
 from tests.support.sandbox import Sandbox, Tao
+from tests.support.status_json import NOW, epoch_line
 
 TRAIN = ("tao", "model", "unet", "train", "results_dir=/workspace/tao-experiments/x")
 ALTERNATE, NORMAL = "\x1b[?1049h", "\x1b[?1049l"
@@ -204,7 +204,7 @@ def test_status_loads_what_it_shows(sandbox: Sandbox) -> None:
 def test_the_pictures_show_what_the_program_draws(name: str) -> None:
     picture = (watch_screenshot.FOLDER / f"watch-{name}.svg").read_text()
     assert texts(picture) == texts(watch_screenshot.draw(watch_screenshot.THEMES[name])), (
-        "python -m tests.project.watch_screenshot draws them anew"
+        "python -m tests.support.watch_screenshot draws them anew"
     )
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.check.test_path_map import texts
 from tests.support.home import Home
 from tests.support.kernels import Kernel, load, load_and_use
+from tests.support.svg import texts
 
 pytestmark = pytest.mark.jupyter
 

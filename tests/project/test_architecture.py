@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2] / "taoprofiles"
+TESTS = Path(__file__).parents[1]
 
 ORDER = (
     ("errors", "version", "masking"),
@@ -171,6 +172,17 @@ def test_no_function_has_more_than_eight_parameters() -> None:
                 if len([name for name in names if name not in ("self", "cls")]) > 8:
                     many.append(f"{module}:{node.name}")
     assert many == []
+
+
+def test_no_helper_is_imported_from_another_test_folder() -> None:
+    """Shared helpers are in ``tests/support``."""
+    imported = [
+        f"{path.relative_to(TESTS)} imports {module}"
+        for path in sorted(TESTS.rglob("*.py"))
+        for module in re.findall(r"^ *from (tests\.\w+)", path.read_text(), re.MULTILINE)
+        if module not in ("tests.support", f"tests.{path.relative_to(TESTS).parts[0]}")
+    ]
+    assert imported == []
 
 
 def test_no_module_is_too_long_to_read() -> None:

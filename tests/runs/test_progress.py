@@ -22,6 +22,7 @@ from taoprofiles.runs import progress
 from taoprofiles.runs.progress import Progress, ProgressReader
 from tests.support.engine import until
 from tests.support.sandbox import Sandbox
+from tests.support.status_json import NOW, epoch_line, line
 
 SAMPLES = {
     path.stem: path.read_bytes().splitlines(keepends=True) for path in Path(__file__).parent.glob("status_samples/*")
@@ -123,25 +124,6 @@ def test_a_file_that_was_only_touched_says_nothing(tmp_path: Path) -> None:
     os.mkfifo(path)
     assert progress.read_file(str(path), 0) is None
     assert progress.read_file(str(tmp_path / "absent\0"), 0) is None
-
-
-NOW = 1_800_000_000
-
-
-def line(second: int, **fields: Any) -> bytes:
-    """Return a line of the file; ``second`` is counted from NOW."""
-    moment = time.gmtime(NOW + second)
-    stamp = {
-        "date": f"{moment.tm_mon}/{moment.tm_mday}/{moment.tm_year}",
-        "time": f"{moment.tm_hour}:{moment.tm_min}:{moment.tm_sec}",
-    }
-    return json.dumps({**fields, **stamp, "status": fields.get("status", "RUNNING")}).encode() + b"\n"
-
-
-def epoch_line(second: int, epoch: int, **fields: Any) -> bytes:
-    """Return an epoch's line, in which every figure tells the epoch."""
-    values = {"epoch": epoch, "max_epoch": 50, "time_per_epoch": f"0:{epoch:02}:00", "kpi": {"train_loss": epoch / 4}}
-    return line(second, **{**values, **fields})
 
 
 def is_consistent(found: Progress | None) -> bool:
@@ -247,7 +229,7 @@ def test_damaged_files_give_the_figures_of_a_whole_line(
 WRITER = """
 import itertools, os, sys, time
 sys.path.insert(0, sys.argv[2])
-from tests.runs import test_progress as lines
+from tests.support import status_json as lines
 lines.NOW = 0
 path = sys.argv[1]
 def put(flags, data):

@@ -1,6 +1,6 @@
 """The pictures of ``status --watch`` in the documentation, drawn by the program itself from made-up runs.
 
-``python -m tests.project.watch_screenshot`` writes them anew.
+``python -m tests.support.watch_screenshot`` writes them anew.
 """
 
 from __future__ import annotations
