@@ -89,9 +89,10 @@ def test_two_runs_in_parallel_have_their_own_mounts_and_block_nothing(training_h
 
 
 def _client(run: BackgroundRun) -> int:
-    """Return the pid of the docker command below a ``taoprof run``."""
+    """Return the pid of the docker command below a ``taoprof run``, whose log another child copies."""
     children = Path(f"/proc/{run.process.pid}/task/{run.process.pid}/children").read_text().split()
-    return int(children[0])
+    (client,) = [pid for pid in map(int, children) if Path(f"/proc/{pid}/comm").read_text() == "docker\n"]
+    return client
 
 
 def test_a_terminal_is_the_containers_too_unless_it_is_another_jobs(training_home: TrainingHome) -> None:
