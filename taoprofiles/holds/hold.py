@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from taoprofiles.errors import TaoprofError
@@ -94,7 +94,7 @@ class Hold:
     def is_valid(self) -> bool:
         """Check whether each field has a value of its type and range, which those of a damaged record may not have."""
         return (
-            all(_is_type(getattr(self, name), annotation) for name, annotation in Hold.__annotations__.items())
+            all(is_right(getattr(self, name)) for name, is_right in _CHECKS.items())
             and all(abs(seconds or 0) < 1e11 for seconds in (self.since, self.until, self.ended))
             and all(len(pair) == 2 for pair in self.mounts)
             and self.kind in KINDS
@@ -160,13 +160,19 @@ def new_hold(context: Context, kind: str, **fields: Any) -> Hold:
 _TYPES: dict[str, Any] = {"str": str, "bool": bool, "int": int, "float": (int, float), "None": type(None)}
 
 
-def _is_type(value: object, annotation: str) -> bool:
-    """Check a value against an annotation of ``Hold``, such as "list[str] | None"."""
+def _type_check(annotation: str) -> Callable[[object], bool]:
+    """Return the check of a value against an annotation of ``Hold``, such as "list[str] | None"."""
     if " | " in annotation:
-        return any(_is_type(value, part) for part in annotation.split(" | "))
+        checks = [_type_check(part) for part in annotation.split(" | ")]
+        return lambda value: any(is_right(value) for is_right in checks)
     if annotation.startswith("list["):
-        return isinstance(value, list) and all(_is_type(item, annotation[5:-1]) for item in value)
-    return isinstance(value, _TYPES[annotation])
+        is_item = _type_check(annotation[5:-1])
+        return lambda value: isinstance(value, list) and all(map(is_item, value))
+    types = _TYPES[annotation]
+    return lambda value: isinstance(value, types)
+
+
+_CHECKS = {name: _type_check(annotation) for name, annotation in Hold.__annotations__.items()}
 
 
 def format_age(seconds: float, *, exact: bool = False) -> str:

@@ -13,6 +13,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from taoprofiles.errors import InvalidStateError, TaoprofError
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 FORMAT = 1
 _LETTERS = "23456789abcdefghjkmnpqrstuvwxyz"
 _RECORD_LIMIT = 1 << 20
+RUNS_LIMIT = 16 << 20
+"""Bytes of the journal of runs that are read, the newest: some 20,000 runs."""
+RUNS_DROPPED = 1 << 20
+"""Bytes of it that are dropped at a time, when it is longer than that and RUNS_LIMIT."""
 _RESULTS = rb'"results": (\[.*?\]), "gpus": '
 """The results folders in a line of the journal of runs; a text in it has no quotes but escaped ones."""
 
@@ -136,7 +141,17 @@ class HoldRecords:
 
     def add_ended(self, run: Hold) -> int:
         """Append an ended run, or a task of a notebook, to the journal of runs, durably; return its size before."""
+        self._compact_runs()
         return files.append(self._context.runs, _to_json(run) + b"\n")
+
+    def _compact_runs(self) -> None:
+        """Drop the runs that nobody reads any more, if they are many."""
+        status = files.stat_or_none(self._context.runs)
+        if status is None or status.st_size < RUNS_LIMIT + RUNS_DROPPED:
+            return
+        with suppress(OSError, TaoprofError):  # tried again at the end of the next run
+            kept = [line for line in lines_backwards(self._context.runs, RUNS_LIMIT) if line]
+            atomic.replace(self._context.runs, b"\n".join([*reversed(kept), b""]))
 
     def delete(self, hold_id: str) -> None:
         """Delete a record and the files beside it, as for work that never started."""
@@ -172,14 +187,14 @@ class HoldRecords:
             return None
 
     def ended_runs(self, prefix: str = "", wrote: Callable[[list[str]], bool] | None = None) -> Iterator[Hold]:
-        """Yield the runs of the journal, the newest first. Needs no lock.
+        """Yield the runs of the journal, the newest first, as far as RUNS_LIMIT. Needs no lock.
 
         With ``prefix`` only those whose id, or the name of their profile, begins with it; with ``wrote`` those for
         whose results folders it is true. These are looked for in the text of the lines: parsing 100,000 takes seconds.
         """
         begin = json.dumps(prefix)[:-1].encode()
         rejected: set[bytes] = set()
-        for line in lines_backwards(self._context.runs):
+        for line in lines_backwards(self._context.runs, RUNS_LIMIT):
             if prefix and b'"id": ' + begin not in line and b'"profile": ' + begin not in line:
                 continue
             results = re.search(_RESULTS, line) if wrote is not None else None

@@ -276,6 +276,10 @@ class History:
             is_renaming = entry.was is not None and entry.target == "profile"
             yield entry if is_renaming else entry._replace(profile=today), took_effect
 
+    def outcomes(self, content: bytes | None) -> Iterator[tuple[Entry, bool]]:
+        """Yield the entries as ``timeline`` does, with the names that their profiles had."""
+        return ((entry, took_effect) for entry, _, took_effect in self._timeline(content))
+
     def _timeline(self, content: bytes | None) -> Iterator[tuple[Entry, str | None, bool]]:
         """Yield the entries as they were written, each with today's name of its profile and whether it took effect."""
         digest = None if content is None else digest_of(content)
@@ -395,8 +399,8 @@ def require_known_format(path: str, version: int, known: int) -> None:
         )
 
 
-def lines_backwards(path: str) -> Iterator[bytes]:
-    """Yield the lines of a journal, the last one first, reading no more of it than needed."""
+def lines_backwards(path: str, limit: int | None = None) -> Iterator[bytes]:
+    """Yield the lines of a journal, the last one first, reading no more of it than needed, and of ``limit`` bytes."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -405,15 +409,16 @@ def lines_backwards(path: str) -> Iterator[bytes]:
         raise to_taoprof_error(path, "read", error) from error
     try:
         position, block = os.fstat(fd).st_size, 1 << 13
+        start = max(position - limit, 0) if limit is not None else 0
         tail = b""
-        while position > 0:
-            size = min(block, position)
+        while position > start:
+            size = min(block, position - start)
             position -= size
             head, *whole = (os.pread(fd, size, position) + tail).split(b"\n")
             yield from reversed(whole)
             tail = head
             block = min(block * 2, 1 << 20)
-        if tail:
+        if tail and not start:  # else it may be the end of a line
             yield tail
     except OSError as error:
         raise to_taoprof_error(path, "read", error) from error

@@ -586,3 +586,19 @@ def test_a_failure_that_the_task_reports_although_it_exits_with_0(sandbox: Sandb
         assert done.returncode == 0, done.stderr
         text = f"the task exited with 0, but '{folder}/status.json' reports a failure: out of memory"
         assert (text in done.stderr) == is_named, done.stderr
+
+
+def test_the_journal_of_runs_does_not_grow_without_end(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is too old to be kept is not shown either: 100,000 runs took 15 s and a gigabyte."""
+    sandbox.run("run", "a", "--", "true", check=True)
+    journal = sandbox.state / "runs.jsonl"
+    run = json.loads(journal.read_text())
+    lines = [json.dumps(run | {"id": f"r{number:04}"}) + "\n" for number in range(100)]
+    journal.write_text("".join(lines))
+    monkeypatch.setattr(records, "RUNS_LIMIT", 30 * len(lines[0]) + 10)
+    monkeypatch.setattr(records, "RUNS_DROPPED", 10 * len(lines[0]))
+    kept = [f"r{number:04}" for number in range(99, 69, -1)]
+    assert [ended.id for ended in records.HoldRecords(sandbox.context).ended_runs()] == kept
+    sandbox.run("run", "a", "--", "true", check=True)
+    ids = [json.loads(line)["id"] for line in journal.read_text().splitlines()]
+    assert ids[:-1] == kept[::-1]

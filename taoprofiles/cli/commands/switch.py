@@ -228,15 +228,8 @@ def _history_of_path(context: Context, args: argparse.Namespace) -> Result:
 
 def _entries(context: Context, limit: int | None) -> tuple[list[Entry], set[int]]:
     """Return the newest history entries, and the ids of those that an interruption kept from taking effect."""
-    history = History(context)
-    entries = list(islice(history.newest_first(), limit))
-    interrupted: set[int] = set()
-    for entry, took_effect in history.timeline(files.read_mapping_file(context)):
-        if not entries or entry.id < entries[-1].id:
-            break
-        if not took_effect:
-            interrupted.add(entry.id)
-    return entries, interrupted
+    outcomes = list(islice(History(context).outcomes(files.read_mapping_file(context)), limit))
+    return [entry for entry, _ in outcomes], {entry.id for entry, took_effect in outcomes if not took_effect}
 
 
 def _entry_data(entry: Entry, *, took_effect: bool) -> dict[str, Any]:
