@@ -10,7 +10,7 @@ SECTIONS = {
     "How-to": ("how-to", ["installing", "notebooks", "training", "checking", "profiles", "guard", "shells"]),
     "Reference": ("reference", ["commands", "profile", "checks", "output", "notebook", "files"]),
     "Explanation": ("explanation", ["how-it-works", "speed", "dependencies"]),
-    "中文": ("zh-CN", ["index", "quick-start"]),
+    "中文": ("zh-CN", ["index", "quick-start", "training"]),
 }
 """By title: a folder of docs/, and which of its pages come first. Others follow by name, so none is forgotten."""
 
