@@ -165,10 +165,11 @@ def is_secret(name: str, value: str = "") -> bool:
 def mask_target(target: str) -> str:
     """Return a target of notifications as it is shown: of a URL only the scheme, since any part of it may be a secret.
 
-    References that a profile has in place of a URL are no secret.
+    So it is if the slashes are missing. References that a profile has in place of a URL are no secret.
     """
-    scheme, separator, rest = target.partition("://")
-    return f"{scheme}://{MASK}" if separator and rest else target
+    import re
+
+    return re.sub(r"(?s)\A((?:\$\{[^}]*\}|[^:])*+:(?://)?+).+", rf"\1{MASK}", target)
 
 
 def _has_secret_word(text: str) -> bool:

@@ -46,6 +46,7 @@ from taoprofiles.runs.progress import ProgressReader
 from taoprofiles.runs.resources import gpu_uses
 from taoprofiles.storage import files
 from taoprofiles.storage.paths import Context
+from taoprofiles.system.commands import exit_on_signals
 from taoprofiles.system.gpus import Gpu, list_gpus
 
 INTERVAL = 1.0
@@ -167,7 +168,7 @@ class _Screen:
             console=self._console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
         )
         try:
-            with _signals() as wakeups, _keys() as keyboard, live:
+            with exit_on_signals(), _signals() as wakeups, _keys() as keyboard, live:
                 while True:
                     content = self._get_content(gpus.gpus)
                     if (content, self._console.size) != drawn:
@@ -256,16 +257,11 @@ def _gpu_rows(report: StatusReport, gpus: Sequence[Gpu]) -> list[tuple[Any, ...]
 
 @contextmanager
 def _signals() -> Iterator[socket.socket]:
-    """Yield a socket with a byte for each signal: SIGWINCH and SIGTSTP. SIGTERM and SIGHUP end the program in order."""
-
-    def end(number: int, _: object) -> None:
-        sys.exit(128 + number)  # so that the terminal is restored
-
+    """Yield a socket with a byte for each signal: SIGWINCH and SIGTSTP."""
     reader, writer = socket.socketpair()
     for side in (reader, writer):
         side.setblocking(False)
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
-    before |= {number: signal.signal(number, lambda *_: None) for number in (signal.SIGWINCH, signal.SIGTSTP)}
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGWINCH, signal.SIGTSTP)}
     wakeup_before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     try:
         yield reader

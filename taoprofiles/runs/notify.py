@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from taoprofiles.errors import UsageError
 from taoprofiles.holds.hold import Hold
-from taoprofiles.masking import mask_target
-from taoprofiles.system.commands import run_bounded
+from taoprofiles.masking import mask_target, mask_text
+from taoprofiles.system.commands import exit_on_signals, run_bounded
 from taoprofiles.system.desktop import session_bus
 
 if TYPE_CHECKING:
@@ -98,8 +98,9 @@ def run_hook(key: str, command: str, run: Hold, environ: Mapping[str, str]) -> s
         facts["TAOPROF_OUTCOME"] = get_outcome(run)
         facts["TAOPROF_STATUS"] = "" if run.status is None else str(run.status)
         facts["TAOPROF_DURATION"] = str(max(0, round(run.ended - run.since)))
-    done = run_bounded(["/bin/sh", "-c", command], {**environ, **facts}, HOOK_TIMEOUT)
+    with exit_on_signals():  # a hook of a session of its own would outlive this process
+        done = run_bounded(["/bin/sh", "-c", command], {**environ, **facts}, HOOK_TIMEOUT)
     if not done.problem and done.status == 0:
         return ""
     last = (done.err.strip().splitlines() or [""])[-1][:200]
-    return f"{key}: {done.problem or f'exit status {done.status}'}" + (f" ({last})" if last else "")
+    return f"{key}: {done.problem or f'exit status {done.status}'}" + (f" ({mask_text(last)})" if last else "")

@@ -205,7 +205,7 @@ class Run:
     def _run_on_start(self, say: Callable[[str], None]) -> None:
         try:
             problem = notify.run_hook("on_start", self.on_start, self.hold, self.context.environ)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):
             self.discard()
             raise
         if problem:

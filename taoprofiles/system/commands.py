@@ -6,14 +6,17 @@ import os
 import selectors
 import signal
 import subprocess
+import sys
+import threading
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from taoprofiles.errors import reason_of
 from taoprofiles.storage import files
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 _LIMIT = 4 << 20
 """Bytes of output that are read; a program that writes more is killed."""
@@ -98,6 +101,27 @@ def _read(process: subprocess.Popen[bytes], seconds: float) -> tuple[list[bytes]
             return output, f"it did not exit within {seconds:g} s"
         time.sleep(0.005)
     return output, ""
+
+
+@contextmanager
+def exit_on_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP raise SystemExit, so that this process undoes what it has begun before it ends.
+
+    Not those that are ignored (nohup) or have a handler; and Python allows no other thread than the main one to do it.
+    """
+
+    def end(number: int, _: object) -> None:
+        sys.exit(128 + number)
+
+    is_main = threading.current_thread() is threading.main_thread()
+    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if is_main and signal.getsignal(n) is signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

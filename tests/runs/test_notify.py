@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -166,6 +167,8 @@ def test_the_bus_of_a_desktop_gets_a_call_that_it_understands(sandbox: Sandbox, 
 def test_what_cannot_be_told_is_said_before_the_run_starts(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     for target, text in {
         "slack": "neither 'desktop' nor a URL",
+        "mailto:ana:token-of-ana@example.org": "neither 'desktop' nor a URL",
+        "ana:token-of-ana@smtp://example.org": "not a URL that Apprise understands",
         "nosuch://token-of-ana": "not a URL that Apprise understands",
         "${env:NOT_SET}": "'NOT_SET' is not set",
         "${NO_VARIABLE}": "no variable 'NO_VARIABLE'",
@@ -480,22 +483,28 @@ def test_hooks_get_the_facts_and_run_once_in_the_runs_folder(sandbox: Sandbox) -
 
 
 def test_a_hook_that_fails_or_hangs_is_a_warning(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    add_keys(sandbox, "on_start = 'echo bad start >&2; exit 3'\non_end = 'nosuchprogram'")
+    add_keys(sandbox, "on_start = 'echo bad start: password=s3cret-of-ana >&2; exit 3'\non_end = 'nosuchprogram'")
     done = sandbox.run("run", "b", "--", "true", stdin=subprocess.DEVNULL)
     assert done.returncode == 0
     start, end = done.stderr.splitlines()
-    assert start.endswith("warning: on_start: exit status 3 (bad start)") and "on_end: exit status 127" in end
+    assert start.endswith("warning: on_start: exit status 3 (bad start: password=***)") and "on_end: exit status 127" in end
     monkeypatch.setattr(notify, "HOOK_TIMEOUT", 0.2)
     run = ended_run(sandbox)
     assert "did not finish within 0.2 s" in notify.run_hook("on_end", "sleep 1000 & sleep 1000", run, os.environ)
 
 
-def test_ctrl_c_while_on_start_runs_leaves_no_run(sandbox: Sandbox) -> None:
+@pytest.mark.parametrize("end", ["Ctrl-C", "SIGTERM", "SIGHUP", "stop"])
+def test_a_run_that_is_ended_while_on_start_runs_leaves_nothing(sandbox: Sandbox, end: str) -> None:
     add_keys(sandbox, f"on_start = 'echo $$ >{sandbox.root}/start; sleep 1000'\non_end = 'touch {sandbox.root}/end'")
-    words = [sandbox.taoprof, "run", "b", "--", "touch", "started"]
+    words = [sandbox.taoprof, "run", "b", *(["--detach"] * (end == "stop")), "--", "touch", "started"]
     with Terminal(words, environ=sandbox.environ, cwd=sandbox.root) as terminal:
         until(lambda: (sandbox.root / "start").exists() and (sandbox.root / "start").read_text(), "the hook runs")
-        terminal.send("\x03")
+        if end == "stop":
+            sandbox.run("stop", "-", check=True)
+        elif end == "Ctrl-C":
+            terminal.send("\x03")
+        else:
+            terminal.process.send_signal(signal.Signals[end])
         terminal.process.wait(20)
     until(lambda: gone(int((sandbox.root / "start").read_text())), "the hook is gone too")
     assert sandbox.holds() == [] and not list(sandbox.records.iterdir())
