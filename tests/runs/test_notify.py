@@ -487,7 +487,8 @@ def test_a_hook_that_fails_or_hangs_is_a_warning(sandbox: Sandbox, monkeypatch: 
     done = sandbox.run("run", "b", "--", "true", stdin=subprocess.DEVNULL)
     assert done.returncode == 0
     start, end = done.stderr.splitlines()
-    assert start.endswith("warning: on_start: exit status 3 (bad start: password=***)") and "on_end: exit status 127" in end
+    assert start.endswith("warning: on_start: exit status 3 (bad start: password=***)")
+    assert "on_end: exit status 127" in end
     monkeypatch.setattr(notify, "HOOK_TIMEOUT", 0.2)
     run = ended_run(sandbox)
     assert "did not finish within 0.2 s" in notify.run_hook("on_end", "sleep 1000 & sleep 1000", run, os.environ)
