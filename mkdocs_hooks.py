@@ -14,7 +14,8 @@ SECTIONS = {
 }
 """By title: a folder of docs/, and which of its pages come first. Others follow by name, so none is forgotten."""
 
-BREAK = re.compile(r"(?<=[\u3000-\u9fff\uff00-\uffef])\n *(?=[\u3000-\u9fff\uff00-\uffef]|`(?!``))")
+CHINESE, PUNCTUATION = r"[\u3000-\u9fff\uff00-\uffef]", r"[\u3000-\u303f\uff00-\uffef]"
+BREAK = re.compile(rf"(?<={CHINESE})\n *(?={CHINESE})|(?<={PUNCTUATION})\n *(?=`(?!``))")
 PICTURE = re.compile(r'<picture>\s*<source[^>]*srcset="([^"]+)"[^>]*>\s*(<img[^>]*src=")([^"]+)("[^>]*>)\s*</picture>')
 
 
