@@ -269,12 +269,15 @@ class _Search:
             if others:
                 self._add_other(container)
             return
-        from taoprofiles.mounts import paths  # not for 'use' where there is no such container
+        from taoprofiles.rules.command_paths import (  # not for 'use' where there is no such container
+            CommandContext,
+            find_host_results,
+        )
 
         command, labels = facts.get("Command", []), container["Labels"]
         mounts = container["Binds"]
-        named = paths.results_folders(command or ["train"], {"RESULTS_DIR": "/results"})
-        results = paths.host_paths(named, mounts)
+        command_context = CommandContext(mounts, {"RESULTS_DIR": "/results"}, self._context.environ)
+        results = find_host_results(command or ["train"], command_context)
         results += [labels[AGENT_RESULTS]] if labels.get(AGENT_RESULTS, "").startswith("/") else []
         hold = new_hold(
             self._context, AGENT, id=_found_id(container["Id"]), phase="bound", container=container["Id"],
@@ -325,11 +328,14 @@ class _Search:
             hold.id, hold.pid, hold.start = f"p{process.pid}", process.pid, start
             hold.command, hold.folder = mask_command(launch.words), processes.folder(process.pid)
             hold.since = processes.epoch(start) or hold.since
-            from taoprofiles.mounts import paths  # not for 'use' where no launcher runs
+            from taoprofiles.rules.command_paths import (  # not for 'use' where no launcher runs
+                CommandContext,
+                find_host_results,
+            )
 
             binds = (self._engine.inspect(hold.container) or {}).get("Binds") if hold.container else None
-            folders = paths.results_folders(launch.words, {})
-            hold.results = paths.host_paths(folders, binds or mapping.mounted(self._content))
+            command_context = CommandContext(binds or mapping.mounted(self._content), {}, self._context.environ)
+            hold.results = find_host_results(launch.words, command_context)
 
     def _holds_mapping_file(self, process: Process, runs: dict[str, Hold]) -> bool:
         """Check whether a launcher process needs the mapping file, and no run that it belongs to holds it already."""

@@ -87,7 +87,7 @@ def is_results_option(key: str) -> bool:
 
 
 def results_folders(words: Sequence[str], variables: Mapping[str, str]) -> list[str]:
-    """Return the container folders into which a launcher command writes its results.
+    """Return the container folders for results that the words of a command name (``rules.command_paths.find_results``).
 
     These are the values of results options; without them, the layout's results folder if the task writes at all. Where
     evaluate and inference write is not known then.

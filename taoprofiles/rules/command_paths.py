@@ -8,7 +8,7 @@ import os
 import re
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from taoprofiles.launcher.argv import GROUPS, HANDLERS, VOLUME, add_volumes, parse_launcher_argv, unwrapped
@@ -24,13 +24,23 @@ from taoprofiles.launcher.quoting import (
 )
 from taoprofiles.launcher.versions import Behaviour, behaviour_or_newest
 from taoprofiles.masking import MASK, MIN_SECRET_LENGTH, is_secret, is_secret_argument, mask_command, mask_text
-from taoprofiles.mounts.paths import HostFiles, PathResolver, Resolution, explain, is_results_option, results_folders
+from taoprofiles.mounts.paths import (
+    HostFiles,
+    PathResolver,
+    Resolution,
+    explain,
+    host_paths,
+    is_results_option,
+    results_folders,
+)
 from taoprofiles.profiles.rendering import find_placeholder
 from taoprofiles.rules.finding import ERROR, WARNING, Finding, warning
 from taoprofiles.rules.gpus import wrong_gpus
 from taoprofiles.rules.specs import ACTIONS, SPEC_OPTIONS, access, check_specs, is_spec
 from taoprofiles.rules.specs import find_results as find_spec_results
 from taoprofiles.storage.paths import expand_user, is_inside
+from taoprofiles.system.engine import find_endpoint
+from taoprofiles.system.filesystem import answers
 
 if TYPE_CHECKING:
     from taoprofiles.launcher.prediction import Refusal
@@ -156,7 +166,10 @@ def check_task(words: Sequence[str], context: CommandContext) -> list[Finding]:
 
 
 def find_results(words: Sequence[str], context: CommandContext) -> list[str]:
-    """Return the folders in the container into which a task writes: by its command, its spec files or the layout."""
+    """Return the folders in the container into which a task writes: by its command, its spec files or the layout.
+
+    A spec file on a file server that does not answer is left out.
+    """
     named = results_folders(words, context.variables)
     if results_folders(words, {}) or not context.reads_specs:  # the command names them
         return named
@@ -164,7 +177,18 @@ def find_results(words: Sequence[str], context: CommandContext) -> list[str]:
     action = next((word for word in words[1:] if word in ACTIONS), "")
     specs = [a.value for a in path_arguments(checker.words) if is_spec(a.key, a.value)]
     paths = [expand_variables(spec, checker.public) for spec in specs]
-    return find_spec_results(paths, checker.resolver, action) or named
+    folders = answers(lambda path: find_spec_results(path, checker.resolver, action), paths)
+    return [folder for path in paths for folder in folders.get(path, [])] or named
+
+
+def find_host_results(words: Sequence[str], context: CommandContext) -> list[str]:
+    """Return the folders behind ``find_results``, which no other run may write meanwhile; none for what is not mounted.
+
+    The spec files of an engine on another machine are not read.
+    """
+    if find_endpoint(context.environ).is_remote:
+        context = replace(context, reads_specs=False)
+    return host_paths(find_results(words, context), add_volumes(words, context.mounts))
 
 
 def explain_task(

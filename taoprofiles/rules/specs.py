@@ -120,20 +120,22 @@ def check_specs(
     return findings + [finding for path in list(checker.nested) for finding in checker.check(path)]
 
 
-def find_results(paths: Sequence[str], resolver: PathResolver, action: str) -> list[str]:
-    """Return the results folders, as in the container, that spec files name for an action."""
-    folders: list[str] = []
-    for path in paths:
-        form = FORMS.get(path.rpartition(".")[2].lower())
-        host = resolver.resolve(path).host if path.startswith("/") and form is not None else ""
-        try:
-            text = (files.read(host, SIZE_LIMIT) or b"").decode("utf-8-sig") if host else ""
-        except (TaoprofError, UnicodeDecodeError):
-            continue
-        values = read_values(text, form)[0] if form is not None else []
-        own = [value for value in values if value.key == "results_dir" and value.keys[:-1] in ((), (action,))]
-        folders += filter(None, map(path_in, own))
-    return folders
+def find_results(path: str, resolver: PathResolver, action: str) -> list[str]:
+    """Return the results folders, as in the container, that a spec file names for an action.
+
+    That of the action's own section has priority over that of the whole file, as in TAO's tasks.
+    """
+    form = FORMS.get(path.rpartition(".")[2].lower())
+    host = resolver.resolve(path).host if path.startswith("/") and form is not None else ""
+    try:
+        text = (files.read(host, SIZE_LIMIT) or b"").decode("utf-8-sig") if host else ""
+    except (TaoprofError, UnicodeDecodeError):
+        return []
+    values = read_values(text, form)[0] if form is not None else []
+    for keys in ((action, "results_dir"), ("results_dir",)):
+        if folders := [folder for value in values if value.keys == keys and (folder := path_in(value))]:
+            return folders
+    return []
 
 
 class _SpecChecker:

@@ -24,9 +24,10 @@ from taoprofiles.launcher.argv import launcher_words, parse_launcher_argv, unwra
 from taoprofiles.launcher.host import runs_in_ci, runs_without_docker
 from taoprofiles.launcher.quoting import quote_argv
 from taoprofiles.masking import mask_command
-from taoprofiles.mounts import comparison, mapping, paths
+from taoprofiles.mounts import comparison, mapping
 from taoprofiles.profiles.identity import with_identity
 from taoprofiles.profiles.store import Store
+from taoprofiles.rules.command_paths import CommandContext, find_host_results
 from taoprofiles.runs import direct, notify, resources
 from taoprofiles.runs.foreground import (
     COMMAND_NOT_FOUND,
@@ -569,8 +570,9 @@ def _new_run_hold(
     options: RunOptions,
 ) -> Hold:  # fmt: skip
     """Return the hold of this process for a run; its secrets are masked."""
-    variables, rendered, pid = renderer.variables(), renderer.mapping(), os.getpid()
-    mounts = mapping.mounted(rendered)
+    mounts = mapping.mounted(rendered := renderer.mapping())
+    has_files = options.on != "kubernetes"  # which has other files than this machine
+    task = CommandContext(mounts, renderer.variables(), context.environ, reads_specs=has_files)
     return new_hold(
         context,
         kind,
@@ -579,14 +581,14 @@ def _new_run_hold(
         shared=options.shared,
         folder=context.folder,
         since=time.time(),
-        pid=pid,
-        start=processes.start_time(pid) or 0,
+        pid=os.getpid(),
+        start=processes.start_time(os.getpid()) or 0,
         command=mask_command(command, [value for _, value in renderer.secret_values()]),
         engine=Engine(context.environ).address if options.on is None else None,
         cluster=options.on,
         digest=mapping.digest(mapping.to_bytes(rendered)),
         mounts=[list(pair) for pair in mounts.items()],
-        results=paths.host_paths(paths.results_folders(command, variables), mounts) if kind == "run" else [],
+        results=find_host_results(command, task) if kind == "run" else [],
         gpus=_visible_in_container(rendered) if kind == "run" and options.on is None else None,
     )
 

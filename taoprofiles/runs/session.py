@@ -21,8 +21,9 @@ from taoprofiles.holds.liveness import find_active_holds
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.holds.task import ContainerTask
 from taoprofiles.masking import mask_command
-from taoprofiles.mounts import mapping, paths
+from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Store
+from taoprofiles.rules.command_paths import CommandContext, find_host_results
 from taoprofiles.runs.resources import require_free_results
 from taoprofiles.runs.run import EXIT_TIMEOUT, PROFILE_VARIABLE, Run, RunOptions, prepare
 from taoprofiles.storage import files
@@ -230,7 +231,7 @@ class Session(Run):
         return messages
 
     def _results(self, words: list[str], variables: Mapping[str, str]) -> list[str]:
-        return paths.host_paths(paths.results_folders(words, variables), dict(self.hold.mounts))
+        return find_host_results(words, CommandContext(dict(self.hold.mounts), variables, self.context.environ))
 
     def _other_holds(self) -> list[Hold]:
         holds = find_active_holds(self.context, files.read_mapping_file(self.context)).holds

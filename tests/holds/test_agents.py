@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -63,11 +64,15 @@ def test_its_gpus_are_taken(sandbox: Sandbox, engine: FakeEngine, count: int, ta
         assert (done.returncode, "tao-sdk" in done.stdout, "job 17" in done.stdout) == (5, False, True)
 
 
-def test_its_results_folder_is_taken(sandbox: Sandbox, engine: FakeEngine) -> None:
+@pytest.mark.parametrize("by_spec", [False, True])
+def test_its_results_folder_is_taken(sandbox: Sandbox, engine: FakeEngine, by_spec: bool) -> None:
     engine.container(7, mounts_of(sandbox, "b"), labels=AGENTS["a skill"])
-    destination = next(iter(mounts_of(sandbox, "b").values()))
+    source, destination = next(iter(mounts_of(sandbox, "b").items()))
     (entry,) = engine.containers.values()
     entry["Config"]["Cmd"] = ["dino", "train", f"results_dir={destination}/r1"]
+    if by_spec:
+        Path(source, "spec.yaml").write_text(f"results_dir: {destination}/r1\n")
+        entry["Config"]["Cmd"] = ["dino", "train", "-e", f"{destination}/spec.yaml"]
     words = ["run", "b", "--", "tao", "model", "unet", "train", "-r", f"{destination}/r1"]
     done = sandbox.run(*words, environ=engine.environ)
     assert done.returncode == 5, done.stderr

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 
 from taoprofiles.launcher.versions import behaviour_of
 from taoprofiles.mounts.paths import HostFiles
-from taoprofiles.rules.command_paths import CommandContext, check_command, path_arguments
+from taoprofiles.rules.command_paths import CommandContext, check_command, find_host_results, path_arguments
 from taoprofiles.rules.finding import Finding
 
 MOUNTS = {
@@ -405,3 +407,33 @@ def test_each_hint_with_the_whole_command_has_every_correction(words: str) -> No
     hints = {finding.hint for finding in found(words, is_run=True, profile="p") if " train " in finding.hint}
     assert len(hints) == 1, hints
     assert "/h/ana" not in hints.pop()
+
+
+SPEC = "results_dir: /results/all\ntrain:\n  results_dir: /results/train\n"
+RESULTS = {
+    "dino train -e /specs/a.yaml": ["train"],
+    "dino evaluate -e $SPECS_DIR/a.yaml": ["all"],
+    "dino train -e /specs/a.yaml results_dir=/results/b": ["b"],
+    "dino train -e /specs/none.yaml": ["."],
+    "dino evaluate -e /specs/none.yaml": [],
+    "dino train --volume {root}/other:/other results_dir=/other/b": ["../other/b"],
+}
+
+
+@pytest.mark.parametrize("words", RESULTS)
+def test_the_results_folders_of_a_command(tmp_path: Path, words: str) -> None:
+    for name in ("specs", "results", "other"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "specs/a.yaml").write_text(SPEC)
+    mounts = {f"{tmp_path}/specs": "/specs", f"{tmp_path}/results": "/results"}
+    context = CommandContext(mounts, VARIABLES)
+    folders = find_host_results(shlex.split(words.format(root=tmp_path)), context)
+    assert folders == [os.path.normpath(tmp_path / "results" / name) for name in RESULTS[words]]
+
+
+def test_the_spec_files_of_another_machine_are_not_read(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(SPEC)
+    mounts, remote = {str(tmp_path): "/results"}, {"DOCKER_HOST": "tcp://192.0.2.1:2376"}
+    words = "dino train -e /results/a.yaml".split()
+    assert find_host_results(words, CommandContext(mounts, VARIABLES)) == [str(tmp_path / "train")]
+    assert find_host_results(words, CommandContext(mounts, VARIABLES, remote)) == [str(tmp_path)]

@@ -456,6 +456,20 @@ def test_many_runs_at_once(sandbox: Sandbox) -> None:
     assert ended == {str(n): n + 1 for n in range(number)}
 
 
+def test_the_results_folder_of_a_spec_file_is_reserved(sandbox: Sandbox) -> None:
+    source, inside = next(iter(mounts_of(sandbox, "a").items()))
+    Path(source, "one.yaml").write_text(f"results_dir: {inside}/x\n")
+    Path(source, "two.yaml").write_text(f"results_dir: {inside}/y\ntrain: {{results_dir: {inside}/x}}\n")
+    tao, run = sandbox.in_run("a", command=("tao", "model", "dino", "train", "-e", f"{inside}/one.yaml"))
+    assert [hold["results"] for hold in sandbox.holds()] == [[f"{source}/x"]]
+    words = ["run", "a", "--", "true", "dino", "train", "-e", f"{inside}/two.yaml"]
+    refused = sandbox.run(*words)
+    assert (refused.returncode, f"pid {run.pid}" in refused.stderr) == (5, True)
+    sandbox.run(*words, f"results_dir={inside}/z", check=True)
+    tao.end(3)
+    assert run.wait(20) == 3
+
+
 # The log of runs
 
 

@@ -395,6 +395,7 @@ STARTS = {
     "os.system": "if os.system('tao model unet train -r $RESULTS_DIR'): raise ValueError",
     "subprocess": "import subprocess as s\ns.check_call('tao model unet train -r /workspace/results'.split())",
     "subprocess with a shell": "print(os.popen('cd /; tao model unet train -r /workspace/results').read())",
+    "spec file": "!tao model dino train -e /workspace/spec.yaml",
     "local variable": "def f():\n    folder = '/workspace/results'\n    !tao model unet train -r {folder}\nf()",
 }
 
@@ -403,6 +404,7 @@ def test_a_notebooks_training_is_refused_like_a_run(notebook: Notebook) -> None:
     """Before its launcher starts: afterwards there is only its container to stop."""
     sandbox, results = notebook.sandbox, notebook.sandbox.root / "b/results"
     started = sandbox.root / "started"
+    (sandbox.root / "b/spec.yaml").write_text("results_dir: /workspace/results/deeper\n")
     sandbox.tao.write_text(f"#!/bin/sh\ntouch {started}\n")
     notebook.run("import os\ntask = 'unet'\nos.environ['RESULTS_DIR'] = '/workspace/results'")
     words = ("train", "-r", "/workspace/results")
