@@ -66,8 +66,10 @@ def get_report(context: Context, reader: ProgressReader | None = None) -> Status
     jobs = [hold for hold in active.holds if hold.cluster is not None]
     if jobs:
         from taoprofiles.runs import cluster
+        from taoprofiles.system.clusters import STATUS_TIMEOUT
 
-        active.unchecked += [str(problem) for problem in cluster.refresh(context, jobs)]
+        problems = cluster.refresh(context, jobs, STATUS_TIMEOUT)
+        active.unchecked += [f"the last known state of jobs is shown: {problem}" for problem in problems]
         active.holds = [hold for hold in active.holds if hold.ended is None]
     runs = [hold for hold in active.holds if hold.kind != "manual"]
     progress: dict[str, Progress] = {}

@@ -28,7 +28,7 @@ from taoprofiles.storage import best_effort
 from taoprofiles.storage.locks import Lock
 from taoprofiles.storage.paths import Context
 from taoprofiles.system import processes
-from taoprofiles.system.clusters import SUBMIT_TIMEOUT, ClusterError, Job
+from taoprofiles.system.clusters import SUBMIT_TIMEOUT, TIMEOUT, ClusterError, Job
 from taoprofiles.system.engine import RUN_LABEL
 from taoprofiles.system.kubernetes import Kubernetes, find_namespace
 from taoprofiles.system.slurm import Slurm
@@ -92,10 +92,10 @@ def submit(run: Run) -> None:
         run.notes.append(f"warning: the id of the job, {hold.job}, could not be recorded: {error.message}")
 
 
-def refresh(context: Context, holds: Iterable[Hold]) -> list[ClusterError]:
+def refresh(context: Context, holds: Iterable[Hold], seconds: float = TIMEOUT) -> list[ClusterError]:
     """Ask the clusters about their jobs, all at once, and record what has changed, in ``holds`` too.
 
-    Return which clusters cannot be asked.
+    Each cluster gets ``seconds``. Return which clusters cannot be asked.
 
     A hold whose job is over gets ``ended`` and ``status``; None if the cluster does not know it any more.
     """
@@ -105,8 +105,9 @@ def refresh(context: Context, holds: Iterable[Hold]) -> list[ClusterError]:
 
     def find(members: list[Hold]) -> dict[str, Job] | ClusterError:
         try:
-            return _client(context, members[0]).find({_name(hold): hold.since for hold in members})
+            return _client(context, members[0]).find({_name(hold): hold.since for hold in members}, seconds)
         except ClusterError as error:
+            error.message = " ".join(filter(None, (members[0].cluster, members[0].namespace))) + f": {error.message}"
             return error
 
     if not clusters:

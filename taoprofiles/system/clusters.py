@@ -12,6 +12,9 @@ from taoprofiles.system.commands import CompletedCommand, run_bounded
 TIMEOUT = 10.0
 """Seconds that a client gets to answer a question."""
 
+STATUS_TIMEOUT = 2.0
+"""Seconds that a client gets to answer ``status``, which else shows the last known state."""
+
 SUBMIT_TIMEOUT = 60.0
 """Seconds that a client gets to submit a job."""
 

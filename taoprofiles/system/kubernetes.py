@@ -73,11 +73,14 @@ class Kubernetes:
                 raise
         return str(metadata["name"])
 
-    def find(self, names: Mapping[str, float]) -> dict[str, Job]:
-        """Return the jobs by their names; one that does not exist is missing. Raises ClusterError."""
+    def find(self, names: Mapping[str, float], seconds: float = TIMEOUT) -> dict[str, Job]:
+        """Return the jobs by their names; one that does not exist is missing. Raises ClusterError.
+
+        It takes at most ``seconds``.
+        """
         runs = ",".join(name.rpartition("-")[2] for name in names)  # the run's id, which is the label too
         selector = f"--selector={RUN_LABEL} in ({runs})"
-        answer = run_client([*self._command, "get", "jobs,pods", selector, "--output=json"], self._environ, TIMEOUT)
+        answer = run_client([*self._command, "get", "jobs,pods", selector, "--output=json"], self._environ, seconds)
         with reading_answer("kubectl"):
             items = json.loads(answer.out)["items"]
             pods = {item["metadata"]["labels"].get("job-name"): item for item in items if item["kind"] == "Pod"}

@@ -35,17 +35,17 @@ class Slurm:
         done = run_client(command, {**self._environ, **secrets}, SUBMIT_TIMEOUT, stdin=to_bytes(script))
         return (done.out.split() or [""])[-1].partition(";")[0] or None
 
-    def find(self, names: Mapping[str, float]) -> dict[str, Job]:
+    def find(self, names: Mapping[str, float], seconds: float = TIMEOUT) -> dict[str, Job]:
         """Return the user's jobs by their names; a job that Slurm knows nothing of any more is missing.
 
         ``names`` has for each the time before which it was not submitted, in seconds since 1970. All questions together
-        take at most TIMEOUT. Raises ClusterError.
+        take at most ``seconds``. Raises ClusterError.
         """
-        end = time.monotonic() + TIMEOUT
+        end = time.monotonic() + seconds
         fields = _SEPARATOR.join(("%j", "%i", "%T", "%N", "%r"))
         command = ["squeue", "--noheader", "--me", "--states=all", f"--name={','.join(names)}", f"--format={fields}"]
         jobs = {}
-        for line in run_client(command, self._environ, TIMEOUT).out.splitlines():
+        for line in run_client(command, self._environ, seconds).out.splitlines():
             with reading_answer("squeue"):
                 name, number, state, nodes, reason = line.split(_SEPARATOR, 4)
             text = f"{state} ({reason})" if state in _PENDING and reason not in ("", "None") else state
@@ -78,10 +78,15 @@ class Slurm:
         return jobs
 
     def _exit_status(self, number: str, state: str, end: float) -> int | None:
-        """Return the exit status of an ended job, by scontrol: squeue's own field differs between versions."""
+        """Return the exit status of an ended job, by scontrol: squeue's own field differs between versions.
+
+        If scontrol refuses, it follows from the state. Raises ClusterError if it does not answer.
+        """
         try:
             answer = run_client(["scontrol", "--oneliner", "show", "job", number], self._environ, _left(end)).out
-        except ClusterError:
+        except ClusterError as error:
+            if error.is_undecided:
+                raise
             answer = ""
         code = next((word for word in answer.split() if word.startswith("ExitCode=")), "")
         return _to_status(state, code.removeprefix("ExitCode="))

@@ -310,20 +310,26 @@ def test_many_ended_jobs_are_one_question(fake_home: Home, tmp_path: Path) -> No
     assert (tmp_path / "asked").read_text() == "\n"
 
 
-def test_clusters_that_hang_are_asked_at_the_same_time(
-    fake_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_status_asks_all_clusters_at_once_and_does_not_wait_for_one_that_hangs(fake_home: Home, tmp_path: Path) -> None:
     for name, text in (("sbatch", "echo 5"), ("squeue", f"echo 1 >'{tmp_path}/slurm'; /bin/sleep 60")):
         program(tmp_path, name, text)
     program(tmp_path, "kubectl", f"while ! [ -e '{tmp_path}/slurm' ]; do /bin/sleep 0.01; done; exit 1")
     assert call(fake_home, "run", "dino_p", "--on", "slurm", "--image", IMAGE, "--", "true").status == 0
-    monkeypatch.setattr("taoprofiles.system.slurm.TIMEOUT", 1.0)
     (run,) = HoldRecords(fake_home.context).all()
     other = Hold(**run.as_dict() | {"id": "abcde", "cluster": "kubernetes", "namespace": "lab/default"})
     HoldRecords(fake_home.context).write(other)
-    errors = call(fake_home, "status").err
-    assert "'kubectl' failed with exit status 1" in errors
-    assert "'squeue', the cluster's own command, failed: it did not finish within 1 s" in errors
+    done = call(fake_home, "status")
+    assert (run.id in done.out, "abcde" in done.out) == (True, True)
+    last_known = "the last known state of jobs is shown:"
+    assert f"{last_known} kubernetes lab/default: 'kubectl' failed with exit status 1" in done.err
+    assert f"{last_known} slurm: 'squeue', the cluster's own command, failed: it did not finish within 2 s" in done.err
+
+
+def test_the_exit_status_of_a_job_is_not_guessed_while_slurm_hangs(fake_home: Home, tmp_path: Path) -> None:
+    program(tmp_path, "squeue", "echo 'n|5|FAILED|n1|None'")
+    program(tmp_path, "scontrol", "exec /bin/sleep 60")
+    with pytest.raises(clusters.ClusterError):
+        Slurm(fake_home.environ).find({"n": 0.0}, 0.1)
 
 
 def test_the_folders_of_a_job_are_not_those_of_the_docker_engine(fake_home: Home, tmp_path: Path) -> None:
