@@ -52,7 +52,7 @@ _COMMENT = re.compile(r"^(\s*(?:export |readonly )?[A-Za-z_]\w*=\S*)[ \t]+#.*", 
 _ARRAY = re.compile(r"^\s*(?:declare -a |local )?(\w+)(\+?)=\(([^()]*)\)", re.M)
 _REFERENCE = re.compile(r"\$\{(\w+)(?::?-((?:[^{}]|\$\{[^{}]*\})*))?\}|\$(\w+)|(\{[^{}]+\})")
 _ASSIGNS = re.compile(r"^\s*(?:(?:export|readonly|local|declare) )?([A-Za-z_]\w*)=", re.M)
-_ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=(.*)", re.S)
+_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=.*", re.S)
 _KEYWORDS = frozenset("then do else if elif while until time exec ! { export declare readonly local".split())
 _MARK = "\ue000"
 """Surrounds the number of an unknown value in a text: a private character that no path has."""
@@ -77,31 +77,33 @@ def scan(ev: Evaluator, script: str, *, has_python: bool = False, sets_variables
     """
     if not _STARTS.search(script):
         return
-    words_of_shell = _Words(ev, has_python=has_python)
-    first = ev.state.location
-    numbers = iter([number for number, line in enumerate(script.splitlines()) if _STARTS.search(line)])
-    assignments = ((match[1], script.count("\n", 0, match.start(1))) for match in _ASSIGNS.finditer(script))
-    lines: dict[str, list[int]] = {}
-    for name, number in assignments:
-        lines.setdefault(name, []).append(number)
+    shell, first = _Words(ev, has_python=has_python), ev.state.location
+    lines = _find_lines(script) if sets_variables else {}  # else everything is in the line of the cell
+
+    def go_to_next(name: str) -> None:
+        ev.state.location = first._replace(line=first.line + (lines[name].pop(0) if lines.get(name) else 0))
+
     for words in commands_of_script(_substituted(script), keeps_assignments=True):
-        is_local = words[:1] == ["local"]
-        while words and words[0] in _KEYWORDS:
-            words = words[1:]  # noqa: PLW2901
-        assigned = list(map(_ASSIGNMENT.fullmatch, words))
-        if words and all(assigned):
-            for match in filter(None, assigned):
-                line = lines[match[1]].pop(0) if sets_variables and lines.get(match[1]) else 0
-                ev.state.location = first._replace(line=first.line + line)
-                words_of_shell.assign(match[1], match[2], is_variable=sets_variables and not is_local)
-            continue
-        while words and _ASSIGNMENT.fullmatch(words[0]):
-            words = words[1:]  # noqa: PLW2901
-        if any(os.path.basename(word).startswith(ENGINES) for word in words):
-            line = next(numbers, 0) if sets_variables else 0  # else it is the line of the cell
-            ev.state.location = first._replace(line=first.line + line)
-            words_of_shell.start(words)
+        is_variable = sets_variables and words[:1] != ["local"]
+        words = list(itertools.dropwhile(_KEYWORDS.__contains__, words))  # noqa: PLW2901
+        assignments = list(itertools.takewhile(_ASSIGNMENT.fullmatch, words))
+        command = words[len(assignments) :]
+        if any(os.path.basename(word).startswith(ENGINES) for word in command):
+            go_to_next("")
+            shell.start(command)
+        elif not command:  # else they are the environment of the command
+            for name, _, value in (assignment.partition("=") for assignment in assignments):
+                go_to_next(name)
+                shell.assign(name, value, is_variable=is_variable)
     ev.state.location = first
+
+
+def _find_lines(script: str) -> dict[str, list[int]]:
+    """Return the numbers of the lines that assign each variable, and by "" of those that start a container."""
+    lines = {"": [number for number, line in enumerate(script.splitlines()) if _STARTS.search(line)]}
+    for match in _ASSIGNS.finditer(script):
+        lines.setdefault(match[1], []).append(script.count("\n", 0, match.start(1)))
+    return lines
 
 
 def _substituted(script: str) -> str:

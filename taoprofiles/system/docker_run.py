@@ -81,23 +81,7 @@ def parse(words: Sequence[str]) -> DockerRun | None:
     start = _options_start(words)
     if start is None:
         return None
-    given: dict[str, list[str]] = {}
-    unknown: list[str] = []
-    position = start
-    while position < len(words) and words[position].startswith("-") and words[position] != "--":
-        count = 1
-        for option, written, takes_next in _options(words[position]):
-            value = written
-            if takes_next:
-                value = words[position + 1] if position + 1 < len(words) else ""
-                count = 2
-            if value.lower() != "false" or option not in _FLAGS:
-                given.setdefault(_ALIASES.get(option, option), []).append(value)
-            if not option.startswith("--"):
-                unknown.append(option)
-        position += count
-    position += position < len(words) and words[position] == "--"
-    image = words[position] if position < len(words) else ""
+    given, position = _read_options(words, start)
     last = {option: values[-1] for option, values in given.items()}
     mounts = [parse_volume(value) for value in given.get("--volume", [])]
     mounts += [_parse_mount(value) for value in given.get("--mount", [])]
@@ -105,7 +89,7 @@ def parse(words: Sequence[str]) -> DockerRun | None:
     env = [parse_variable(value) for value in given.get("--env", [])]
     return DockerRun(
         list(words[: position + 1]),
-        image,
+        words[position] if position < len(words) else "",
         list(words[position + 1 :]),
         mounts,
         env,
@@ -117,10 +101,26 @@ def parse(words: Sequence[str]) -> DockerRun | None:
         last.get("--network"),
         "--privileged" in given,
         last.get("--entrypoint"),
-        [*unknown, *(["--env-file"] if "--env-file" in given else [])],
+        [option for option in given if option == "--env-file" or not option.startswith("--")],
         _engine(words[:start]),
         last.get("--ipc"),
     )
+
+
+def _read_options(words: Sequence[str], position: int) -> tuple[dict[str, list[str]], int]:
+    """Return the values of the options by their long names, and the number of the word after them."""
+    given: dict[str, list[str]] = {}
+    while position < len(words) and words[position].startswith("-") and words[position] != "--":
+        count = 1
+        for option, written, takes_next in _options(words[position]):
+            value = written
+            if takes_next:
+                value = words[position + 1] if position + 1 < len(words) else ""
+                count = 2
+            if value.lower() != "false" or option not in _FLAGS:
+                given.setdefault(_ALIASES.get(option, option), []).append(value)
+        position += count
+    return given, position + (list(words[position : position + 1]) == ["--"])
 
 
 def _options_start(words: Sequence[str]) -> int | None:
