@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from taoprofiles.errors import InvalidStateError, TaoprofError
 from taoprofiles.holds import notifications
 from taoprofiles.holds.hold import AGENT, OWN_KINDS, QUEUED, RUN_VARIABLE, Hold, new_hold
-from taoprofiles.holds.logs import RunLog
+from taoprofiles.holds.logs import RunLog, trim
 from taoprofiles.holds.records import HoldRecords, seconds_unchanged
 from taoprofiles.launcher.argv import parse_launcher_argv
 from taoprofiles.launcher.host import find_mounts_file, runs_without_docker
@@ -381,7 +381,7 @@ class _Search:
             self._active.holds.append(hold)
             if is_here and hold.kind != "manual":
                 self._records.send_heartbeat(hold)
-                RunLog(self._context, hold.id).trim()  # the run's own process may have been killed
+                trim(RunLog(self._context, hold.id).path)  # the run's own process may have been killed
         elif self._may_write and (is_here or processes.rebooted(hold.host_id, self._here)):
             # The record of another host whose lease has expired no longer counts, but stays: if that host is only
             # disconnected, its launcher may still have to read the mounts file beside the record.

@@ -44,10 +44,6 @@ class RunLog:
         """Delete the file, as for work that never started."""
         best_effort.unlink_quietly(self.path)
 
-    def trim(self) -> None:
-        """Drop the older half if the log is too long. Errors are ignored."""
-        trim(self.path)
-
     def mask(self, secrets: Iterable[str]) -> None:
         """Replace the file of a run that is over by one without secrets. Errors are ignored."""
         with suppress(TaoprofError, OSError):  # such as a log that somebody has deleted

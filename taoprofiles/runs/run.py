@@ -15,7 +15,7 @@ from taoprofiles.errors import TaoprofError, UsageError, reason_of
 from taoprofiles.holds import job_records, notifications
 from taoprofiles.holds.hold import RUN_VARIABLE, Hold, new_hold
 from taoprofiles.holds.liveness import HEARTBEAT, find_active_holds
-from taoprofiles.holds.logs import RunLog
+from taoprofiles.holds.logs import RunLog, trim
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.holds.task import ContainerTask
 from taoprofiles.holds.waiting import Request
@@ -413,7 +413,7 @@ class Run:
     def tick(self) -> None:
         """Keep the log short, and send a heartbeat to other hosts if it is time; called every few seconds."""
         if self.log is not None:
-            self.log.trim()
+            trim(self.log.path)
         if time.monotonic() - self._heartbeat >= HEARTBEAT:
             self._heartbeat = time.monotonic()
             HoldRecords(self.context).send_heartbeat(self.hold)

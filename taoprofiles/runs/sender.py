@@ -13,9 +13,9 @@ import os
 import re
 import signal
 import sys
-import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -88,26 +88,21 @@ def _deliver(context: Context, notification: Notification, run: Hold) -> list[st
 
 def _send_all(context: Context, run: Hold, targets: dict[int, str]) -> list[str]:
     """Send to all targets at the same time; return what went wrong."""
-    message, failures = compose(context, run), dict.fromkeys(targets, f"not sent within {SEND_TIMEOUT:g} s")
-    changed = threading.Condition()
+    message = compose(context, run)
 
-    def send(number: int) -> None:
+    def send(number: int) -> str:
         problem = _send(context, targets[number], message)
         notifications.note(context, run.id, f"failed {number}" if problem else f"sent {number}")
-        with changed:
-            failures.pop(number)
-            if problem:
-                failures[number] = problem
-            running.discard(number)
-            changed.notify_all()
+        return problem
 
-    running = set(targets)
-    for number in targets:
-        threading.Thread(target=send, args=(number,), daemon=True).start()
-    with changed:
-        changed.wait_for(lambda: not running, SEND_TIMEOUT)
-        late = dict(failures)
-    return [f"the notification by {mask_target(targets[number])} failed: {problem}" for number, problem in late.items()]
+    pool = ThreadPoolExecutor(len(targets))  # without "with", which would wait for a target that hangs
+    sendings = {pool.submit(send, number): target for number, target in targets.items()}
+    wait(sendings, SEND_TIMEOUT)
+    problems = [
+        (target, sending.result() if sending.done() else f"not sent within {SEND_TIMEOUT:g} s")
+        for sending, target in sendings.items()
+    ]
+    return [f"the notification by {mask_target(target)} failed: {problem}" for target, problem in problems if problem]
 
 
 def _send(context: Context, target: str, message: Message) -> str:
