@@ -17,7 +17,7 @@ from taoprofiles.launcher.home_probe import FileSystem, Home, Login
 from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.installed import Launchers
 from taoprofiles.rules import machine as machine_rules
-from taoprofiles.rules.finding import Finding, by_severity, without_sudo
+from taoprofiles.rules.finding import INFO, Finding, by_severity, without_sudo
 from taoprofiles.storage.paths import Context
 from taoprofiles.version import VERSION
 
@@ -71,6 +71,10 @@ def evaluate(machine: Machine, environ: Mapping[str, str]) -> list[Finding]:
         *cluster_state.check_clusters(machine.clusters),
         *own_state.check_state(machine.state, uid, machine.version, _file_system(machine, "state")),
     ]
+    if not machine.state.needs_launcher and not machine.launchers.found:
+        why = "no profile needs the launcher: each one has an image"
+        unneeded = ("tao-missing", "login-missing")
+        findings = [f._replace(severity=INFO, why=why) if f.id in unneeded else f for f in findings]
     return by_severity(without_sudo(findings, uid))
 
 

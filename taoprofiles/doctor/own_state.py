@@ -25,7 +25,8 @@ class OwnState(NamedTuple):
     """The files of taoprofiles, and its guard.
 
     - ``profile``, ``mapping_state``: the active profile and the state of the mapping file, as in ``taoprof status``
-    - ``known``: number of profiles; ``profiles``: invalid ones (name, problem)
+    - ``known``: number of profiles; ``profiles``: invalid ones (name, problem); ``needs_launcher``: not each one has
+      an image, in which ``taoprof run`` starts all commands but the launcher
     - ``foreign``: files and folders that belong to another user (path, uid)
     - ``unreadable``: files that cannot be read (path, reason); ``holds``: damaged records (path, problem)
     - ``unit``: "" (none), "same" or "other"; ``service``: its state; ``guard``: the version of a running guard
@@ -37,6 +38,7 @@ class OwnState(NamedTuple):
     mapping_state: str = ""
     mapping_mode: int | None = None
     known: int = 0
+    needs_launcher: bool = True
     foreign: tuple[tuple[str, int], ...] = ()
     unreadable: tuple[tuple[str, str], ...] = ()
     profiles: tuple[tuple[str, str], ...] = ()
@@ -85,6 +87,7 @@ def probe_state(context: Context) -> OwnState:
         now.state if now else "unreadable",
         None if stat_result is None else stat.S_IMODE(stat_result.st_mode),
         len(summaries),
+        attempt(context.profiles, lambda: _needs_launcher(Store(context)), True),
         tuple(_foreign(context)[:LISTED]),
         tuple(unreadable[:LISTED]),
         tuple([(summary.name, summary.problem) for summary in summaries if summary.problem][:LISTED]),
@@ -92,6 +95,11 @@ def probe_state(context: Context) -> OwnState:
         attempt(context.guard, lambda: locks.is_orphaned(context.seal, context.guard), False),
         **_guard(context),
     )
+
+
+def _needs_launcher(store: Store) -> bool:
+    names = store.names()
+    return not names or any(store.renderer(name).image(()) is None for name in names)
 
 
 def _foreign(context: Context) -> list[tuple[str, int]]:

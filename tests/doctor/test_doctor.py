@@ -62,6 +62,13 @@ def test_nothing_is_changed(used: Home) -> None:
     assert {"tao-missing", "login-missing"} <= found.keys()
 
 
+def test_without_the_launcher_nothing_needs_it_if_each_profile_has_an_image(home: Home) -> None:
+    home.profile("a", 'schema = 1\nlayout = "custom"\nimage = "nvcr.io/nvidia/tao/tao-toolkit:7.1.0-pyt"\n')
+    assert {findings(home)[id]["severity"] for id in ("tao-missing", "login-missing")} == {"info"}
+    home.profile("b")
+    assert {findings(home)[id]["severity"] for id in ("tao-missing", "login-missing")} == {"error"}
+
+
 def test_a_home_that_nothing_was_ever_done_in(home: Home) -> None:
     done = home.run("doctor")
     assert done.returncode == 3
