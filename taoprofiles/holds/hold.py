@@ -176,7 +176,10 @@ _CHECKS = {name: _type_check(annotation) for name, annotation in Hold.__annotati
 
 
 def format_age(seconds: float, *, exact: bool = False) -> str:
-    """Return a duration in at most two units, such as "2 h 14 min"; with ``exact`` minutes have their seconds too."""
+    """Return a duration in at most two units, such as "2 h 14 min".
+
+    With ``exact``, minutes have their seconds too, and less than ten seconds their tenths.
+    """
     whole = max(0, int(seconds))
     days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
     if days:
@@ -185,7 +188,7 @@ def format_age(seconds: float, *, exact: bool = False) -> str:
         return f"{hours} h {minutes} min"
     if minutes:
         return f"{minutes} min {whole % 60} s" if exact else f"{minutes} min"
-    return f"{whole} s"
+    return f"{seconds:.1f} s".replace(".0 ", " ") if exact and 0 < seconds < 10 else f"{whole} s"
 
 
 def shared_holds(holds: Iterable[Hold]) -> list[Hold]:

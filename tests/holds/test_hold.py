@@ -99,6 +99,14 @@ def test_format_age(seconds: float, text: str) -> None:
     assert format_age(seconds) == text
 
 
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (0.25, "0.2 s"), (3, "3 s"), (4.75, "4.8 s"), (9.99, "10 s"), (12.9, "12 s"), (194, "3 min 14 s")],
+)
+def test_format_age_where_seconds_count(seconds: float, text: str) -> None:
+    assert format_age(seconds, exact=True) == text
+
+
 def test_the_line_of_a_hold() -> None:
     hold = Hold(id="abcde", command=["tao", "x"], pid=7, user="ana", host="elsewhere", container="c0ffee" * 10)
     assert hold.line(when="1 min") == "tao x   pid 7, ana, 1 min, on elsewhere, container c0ffee, pending, hold abcde"

@@ -78,7 +78,7 @@ def test_a_run_tells_its_name_outcome_duration_metrics_and_results(sandbox: Sand
     (message,) = web.messages
     assert (message["title"], message["type"]) == ("b failed (exit status 3)", "failure")
     lines = message["message"].splitlines()
-    assert re.fullmatch(r"run [2-9a-z]{5} failed \(exit status 3\) after \d+ s", lines[0])
+    assert re.fullmatch(r"run [2-9a-z]{5} failed \(exit status 3\) after [\d.]+ s", lines[0])
     assert lines[1:] == ["epoch 12/80, miou 0.71", f"results: {os.uname().nodename}:{results}"]
     assert not pending(sandbox)
 
