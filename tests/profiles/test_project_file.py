@@ -167,6 +167,15 @@ def test_trusted_it_is_the_profile_of_its_folder(home: Home, project: Path) -> N
     assert call(home, "use", cwd=home.root).status == 2, "it counts in its folder only"
 
 
+def test_the_switch_that_trust_names_creates_what_a_clone_does_not_have(home: Home, project: Path) -> None:
+    folder = project / "results"
+    assert not folder.exists()
+    put(project, GOOD + '[[mounts]]\nsource = "results"\ndestination = "/results"\n')
+    line = call(home, "trust", "--yes").out.strip()
+    assert call(home, *line.rpartition("taoprof ")[2].split()).status == 0
+    assert folder.is_dir()
+
+
 def test_a_change_asks_again_and_says_what_has_changed(home: Home, project: Path) -> None:
     path = put(project)
     call(home, "trust", "--yes")

@@ -48,7 +48,17 @@ def trust_command(context: Context, args: argparse.Namespace) -> Result:
     _require_folders(context, profile, name, args)
     _confirm(_content(context, profile, name, earlier), short, yes=args.yes)
     manage.write(context, "trust", name, text, replace=old is not None, expected=old)
-    return Result(data, [f"{short} is trusted as profile '{name}'. To switch to it: taoprof use {name}"])
+    switch = f"taoprof use {name}{_mkdir(context, profile, name)}"
+    return Result(data, [f"{short} is trusted as profile '{name}'. To switch to it: {switch}"])
+
+
+def _mkdir(context: Context, profile: Profile, name: str) -> str:
+    """Return the option that a switch needs if folders do not exist: a clone has no results, and often no data."""
+    try:
+        mounts = _renderer(context, profile, name).summary()["mounts"]
+    except InvalidProfileError:  # a variable of the environment is not set here
+        return ""
+    return " --mkdir" if any(mount["exists"] is False for mount in mounts) else ""
 
 
 def _confirm(lines: list[str], short: str, *, yes: bool) -> None:
