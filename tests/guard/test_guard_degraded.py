@@ -200,7 +200,8 @@ def test_a_home_that_is_read_only_for_a_while(tmp_path: Path) -> None:
         with GuardProcess(sandbox) as guard:
             held(sandbox)
             mount("--bind", sandbox.root, sandbox.root)
-            mount("-o", "remount,bind,ro", sandbox.root)
+            read_only = [find_command("mount"), "-o", "remount,bind,ro", sandbox.root]
+            until(lambda: subprocess.run(read_only).returncode == 0, "the guard has no file open for writing")
             (still / ".tao_mounts.json").write_bytes(FOREIGN)
             guard.until_logged("read-only file system")
             until(lambda: "read-only file system" in guard.status, "its status has it", details=lambda: guard.status)
