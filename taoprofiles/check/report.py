@@ -101,6 +101,7 @@ def check(
     )  # fmt: skip
     image = image or (target.renderer.image(command) if target.renderer else None)
     is_direct = bool(command and words is None and (image or gpus or direct.tasks(command)[0]))
+    is_direct |= bool(image and not command and launcher is None and installed_launcher is None)
     if is_direct and target.content is not None:
         return _check_task(
             context, target, command, command_context, is_profile_given=is_profile_given, image=image, gpus=gpus

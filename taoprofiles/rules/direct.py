@@ -224,7 +224,7 @@ def check(
         environ={k: v for k, v in context.environ.items() if k != "TAO_DOCKER_DISABLE"},
     )  # fmt: skip
     known, others = tasks(start.words)
-    results: list[str] = []
+    results = [] if start.words else find_results(["train"], command_context)  # of any task
     for task in known:
         yield from check_task(task, command_context)
         results += find_results(task, command_context)
@@ -342,7 +342,7 @@ def _check_image(start: DirectStart) -> Iterator[Finding]:
         return
     release, kind = tag
     variables = {entry["variable"]: entry["value"] for _, entry in start.variables}
-    if not start.words and release >= _NO_COMMAND_SINCE and variables.get("RUN_CLI") != "1":
+    if start.line and not start.words and release >= _NO_COMMAND_SINCE and variables.get("RUN_CLI") != "1":
         what, why = "the image is started without a command", "it then runs a service of NVIDIA's, and no task or shell"
         yield error("image-without-command", "command", what, why, "add the task, or bash, behind the image")
     for name, *rest in tasks(start.words)[0]:

@@ -475,7 +475,7 @@ def prepare(
             run.was_queued = options.queued is not None
             try:
                 run.environ[RUN_VARIABLE] = hold.id
-                warnings = [*target_warnings, *unchecked, *active.unchecked, *warnings]
+                warnings = [*target_warnings, *unchecked, *([] if options.on else active.unchecked), *warnings]
                 run.notes = [f"warning: {warning}" for warning in warnings]
                 if options.shared and store.source(name) != source:
                     raise TaoprofError(f"profile '{name}' was changed at this moment", hint="run the command again")

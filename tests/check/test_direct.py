@@ -56,6 +56,17 @@ def test_a_task_is_checked_with_the_mounts_of_the_profile(home: Home, command: s
     assert data["container"]["mounts"] == [{"source": f"{home.root}/specs", "destination": "/specs"}]
 
 
+def test_a_profile_with_an_image_is_checked_for_docker_run_where_no_launcher_is_installed(home: Home) -> None:
+    home.profile("p", f'image = "{IMAGE}"\n' + PROFILE.format(home.root))
+    (home.root / "specs").rename(home.root / "moved")
+    done = call(home, "--json", "check", "p")
+    assert ids(done) == ["src-missing"]
+    assert (done.envelope["data"]["launcher"]["version"], done.envelope["data"]["container"]["image"]) == (None, IMAGE)
+    assert (
+        call(home, "--json", "check", "p", "--launcher", "6.26.3").envelope["data"]["launcher"]["version"] == "6.26.3"
+    )
+
+
 def test_a_task_is_checked_with_the_mounts_file_without_a_profile(home: Home) -> None:
     call(home, "use", "p")
     assert ids(call(home, "--json", "check", "--", "dino", "train", "-e", "/specs/x.yaml")) == ["missing-file"]

@@ -341,6 +341,14 @@ def test_the_folders_of_a_job_are_not_those_of_the_docker_engine(fake_home: Home
     assert "1 folder does not exist" in done.err
 
 
+def test_a_job_does_not_need_the_docker_engine(fake_home: Home, tmp_path: Path) -> None:
+    program(tmp_path, "sbatch", "echo 5")
+    environ = {"DOCKER_HOST": "tcp://127.0.0.1:1"}
+    assert "cannot query the container engine" in call(fake_home, "status", environ=environ).err
+    done = call(fake_home, "run", "dino_p", "--on", "slurm", "--image", IMAGE, "--", "true", environ=environ)
+    assert (done.status, "engine" in done.err) == (0, False)
+
+
 def test_an_accounting_that_is_down_proves_nothing(fake_home: Home, tmp_path: Path) -> None:
     program(tmp_path, "sacct", "echo 'sacct: error: Connection refused' >&2; exit 1")
     with pytest.raises(clusters.ClusterError):
