@@ -80,6 +80,13 @@ def publish(context: Context, run: Hold) -> int | None:
     return None
 
 
+def recover(context: Context, run_id: str) -> bool:
+    """Publish what ``publish`` could not; return whether that is done, or nothing is wanted. Needs the lock."""
+    path = _wanted(context, run_id)
+    wanted = _parse(files.try_read(path, _LIMIT)[0])
+    return wanted is None or wanted.run is None or best_effort.rename(path, _path(context, run_id))
+
+
 def withdraw(context: Context, hold_id: str, fd: int | None) -> None:
     """Undo ``publish``: the end of the run could not be recorded."""
     if fd is not None:

@@ -134,9 +134,10 @@ class HoldRecords:
             raise
         if hold.kind == "run":
             job_records.end(self._context, hold)
-        self._delete_files(hold.id)
         if sender_fd is None:
+            self._delete_if_told(hold.id)
             return None
+        self._delete_files(hold.id)
         return notifications.start_sender(self._context, hold.id, sender_fd, attended=attended)
 
     def add_ended(self, run: Hold) -> int:
@@ -162,6 +163,11 @@ class HoldRecords:
         for ending in (".mounts.json", ".notify", ".json", ".claim"):
             best_effort.unlink_quietly(self._path(hold_id, ending))
 
+    def _delete_if_told(self, hold_id: str) -> None:
+        """Delete the files beside a record, unless the notification of its end could not be published just now."""
+        if notifications.recover(self._context, hold_id):
+            self._delete_files(hold_id)
+
     def delete_leftovers(self) -> None:
         """Delete the files of commands that were killed before they wrote a record or after they deleted it."""
         names = os.listdir(self._context.holds) if os.path.isdir(self._context.holds) else []
@@ -169,7 +175,7 @@ class HoldRecords:
             if not hold_id or f"{hold_id}.json" in names:
                 continue
             if not LivenessLock(self._path(hold_id, ".claim")).is_held():
-                self._delete_files(hold_id)
+                self._delete_if_told(hold_id)
 
     def is_locked(self, hold: Hold) -> bool:
         """Check whether a process on this host still has the descriptor that ``create`` returned. Needs no lock."""

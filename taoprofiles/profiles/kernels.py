@@ -11,7 +11,6 @@ import shutil
 import sys
 import sysconfig
 from collections.abc import Mapping
-from contextlib import suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 LOGOS = ("logo-svg.svg", "logo-32x32.png", "logo-64x64.png")
 """Jupyter's names of a kernel's logos; the files are in ``profiles/logos`` (``tests/support/logo.py`` draws them)."""
 
-_SPEC = "kernel.json"
+_SPEC, _PREFIX = "kernel.json", "taoprof-"
 _LIMIT = 1 << 20
 _NOTEBOOK_LIMIT = 64 << 20
 _SECONDS = 20.0
@@ -57,7 +56,7 @@ def known_folders(context: Context) -> list[str]:
 
 def kernel_name(profile: str) -> str:
     """Return the kernel's name: Jupyter ignores case, so capitals (and the '.' that marks them) become '.' and hex."""
-    return "taoprof-" + "".join(f".{ord(c):x}" if c == "." or c.isupper() else c for c in profile)
+    return _PREFIX + "".join(f".{ord(c):x}" if c == "." or c.isupper() else c for c in profile)
 
 
 def display_name(profile: str) -> str:
@@ -100,8 +99,12 @@ def remove(context: Context, profile: str | None, folders: list[str]) -> list[di
 
 def follow(context: Context, profile: str, renamed: str | None) -> list[str]:
     """Update the kernels of a profile that was renamed, or was removed if ``renamed`` is None; return messages."""
-    messages = []
-    for path, _, spec in _find(known_folders(context), profile):
+    messages: list[str] = []
+    try:
+        kernels = _find(known_folders(context), profile)
+    except TaoprofError as error:  # the profile has been renamed or removed
+        return [f"warning: the kernels of profile '{profile}' were not updated: {error.message}"]
+    for path, _, spec in kernels:
         try:
             if renamed is not None:
                 _write(context, renamed, os.path.dirname(path), _renamed(spec, profile, renamed))
@@ -189,18 +192,38 @@ def python_problem(python: str, environ: Mapping[str, str]) -> str:
 
 
 def _find(folders: list[str], profile: str | None) -> list[tuple[str, str, dict[str, Any]]]:
-    """Return the path, profile and kernelspec of each profile's kernel, or of those of one profile."""
+    """Return the path, profile and kernelspec of each profile's kernel, or of those of one profile.
+
+    Raises TaoprofError if one of the user's folders or kernels cannot be read: it would count as none.
+    """
     paths = []
     for folder in folders:
-        with suppress(OSError):  # there is none, or it is another user's
+        try:
             paths += [os.path.join(folder, name) for name in sorted(os.listdir(folder))]
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            status = files.stat_or_none(folder)
+            if status is None or status.st_uid == os.geteuid():
+                raise files.to_taoprof_error(folder, "list", error) from error
     read = [(path, *_read(path)) for path in paths]
     return [(path, name, spec) for path, name, spec in read if name is not None and profile in (None, name)]
 
 
 def _read(path: str) -> tuple[str | None, dict[str, Any]]:
-    """Return the profile of the kernel in a folder and its kernelspec; no profile if the kernel is not a profile's."""
-    spec = best_effort.read_json(os.path.join(path, _SPEC), _LIMIT) or {}
+    """Return the profile of the kernel in a folder and its kernelspec; no profile if the kernel is not a profile's.
+
+    Raises TaoprofError for a kernel with a name of ours that cannot be read.
+    """
+    spec: Any = None
+    try:
+        spec = json.loads(files.read(os.path.join(path, _SPEC), _LIMIT) or b"null")
+    except (InvalidStateError, ValueError, RecursionError):
+        pass
+    except TaoprofError:
+        if os.path.basename(path).startswith(_PREFIX):
+            raise
+    spec = spec if isinstance(spec, dict) else {}
     metadata = spec.get("metadata")
     ours = metadata.get("taoprof") if isinstance(metadata, dict) else None
     name = ours.get("profile") if isinstance(ours, dict) else None

@@ -11,7 +11,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from taoprofiles.errors import NotFoundError, TaoprofError, UntrustedError
+from taoprofiles.errors import InvalidProfileError, NotFoundError, TaoprofError, UntrustedError
 from taoprofiles.profiles.rendering import SIZE_LIMIT
 from taoprofiles.profiles.store import Store
 from taoprofiles.storage import files
@@ -51,16 +51,28 @@ def find(context: Context) -> str | None:
 
 def read(path: str) -> ProjectFile:
     """Read a project file, or that of a folder. Raises NotFoundError, and InvalidStateError for what is no file."""
-    path = os.path.realpath(os.path.join(path, FILE) if os.path.isdir(path) else path)
+    path = os.path.realpath(path if os.path.basename(path) == FILE else os.path.join(path, FILE))
     text = files.read(path, SIZE_LIMIT)
     if text is None:
         raise NotFoundError(f"there is no project file '{path}'", hint="to write one: taoprof new NAME --project")
     return ProjectFile(path, text, digest_of(text))
 
 
-def trusted(context: Context) -> dict[str, str]:
-    """Return the name of the profile that was made from each project file, by the file's path."""
-    return {summary.project_file: summary.name for summary in Store(context).summaries() if summary.project_file}
+def trusted(context: Context, wanted: str | None = None) -> dict[str, str]:
+    """Return the name of the profile that was made from each project file, by the file's path.
+
+    Raises TaoprofError if ``wanted``, a file or a name, is none of them, and a profile cannot be read that may be it.
+    """
+    store = Store(context)
+    summaries = store.summaries()
+    known = {summary.project_file: summary.name for summary in summaries if summary.project_file}
+    if wanted is not None and wanted not in (*known, *known.values()):
+        for name in (summary.name for summary in summaries if summary.problem):
+            with suppress(InvalidProfileError):
+                template = store.template(name)
+                if template["project"] is not None and template["extends"] is None:
+                    known[template["project"]["file"]] = name
+    return known
 
 
 def default_profile(context: Context) -> str | None:
@@ -73,7 +85,8 @@ def default_profile(context: Context) -> str | None:
     if path is None:
         return None
     short, store = context.short(path), Store(context)
-    name = trusted(context).get(os.path.realpath(path))
+    real = os.path.realpath(path)
+    name = trusted(context, real).get(real)
     if name is None:
         try:
             owner = os.lstat(path).st_uid

@@ -15,7 +15,7 @@ from taoprofiles.masking import is_secret
 from taoprofiles.profiles import layouts, manage, model
 from taoprofiles.profiles.project import FILE, read
 from taoprofiles.profiles.rendering import Renderer, escape_dollars, expressions, references
-from taoprofiles.storage import atomic
+from taoprofiles.storage import atomic, best_effort
 from taoprofiles.storage.paths import is_inside
 
 if TYPE_CHECKING:
@@ -155,8 +155,12 @@ def write(context: Context, profile: Profile, folder: str, *, name: str) -> tupl
         raise UsageError(f"'{path}' already exists", hint=f"to use it: taoprof trust {folder}")
     text, omitted = to_text(context, profile, folder)
     atomic.replace(path, text.encode(), attributes=atomic.FileAttributes(0o644, context.uid, context.gid))
-    mounts = Renderer(model.template(profile, name=name), context, name=name, path=path).mapping()["Mounts"]
-    outside = [mount["source"] for mount in mounts if not is_inside(mount["source"], folder)]
-    copy = to_profile(context, read(path), folders=outside, name=name)
-    manage.write(context, "trust", name, model.to_toml(copy).encode(), replace=True)
+    try:
+        mounts = Renderer(model.template(profile, name=name), context, name=name, path=path).mapping()["Mounts"]
+        outside = [mount["source"] for mount in mounts if not is_inside(mount["source"], folder)]
+        copy = to_profile(context, read(path), folders=outside, name=name)
+        manage.write(context, "trust", name, model.to_toml(copy).encode(), replace=True)
+    except BaseException:  # the profile stays as it was
+        best_effort.unlink_quietly(path)
+        raise
     return path, omitted

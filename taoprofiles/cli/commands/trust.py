@@ -18,8 +18,6 @@ from taoprofiles.profiles.store import Store, is_name
 from taoprofiles.storage.paths import Context
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from taoprofiles.profiles.model import Profile
 
 
@@ -29,11 +27,10 @@ def trust_command(context: Context, args: argparse.Namespace) -> Result:
     path = args.file or project.find(context)
     if path is None:
         raise NotFoundError(f"no {project.FILE} here or above", hint="to write one: taoprof new NAME --project")
-    known = project.trusted(context)
     if args.revoke:
-        return _revoke(context, args.file or path, known)
+        return _revoke(context, args.file or path)
     file = project.read(context.absolute(path))
-    name = _name(context, args, file, known)
+    name = _name(context, args, file)
     store, short = Store(context), context.short(file.path)
     old = store.text_or_none(name)
     earlier = None if old is None else store.profile(name)
@@ -72,9 +69,9 @@ def _confirm(lines: list[str], short: str, *, yes: bool) -> None:
         raise Declined("not trusted")
 
 
-def _name(context: Context, args: argparse.Namespace, file: project.ProjectFile, known: Mapping[str, str]) -> str:
+def _name(context: Context, args: argparse.Namespace, file: project.ProjectFile) -> str:
     """Return the name of the profile for a project file. Raises UsageError if another profile has it."""
-    before = known.get(file.path)
+    before = project.trusted(context, file.path).get(file.path)
     name: str = args.name or before or os.path.basename(file.folder)
     if before is not None and name != before:
         short = context.short(file.path)
@@ -137,10 +134,12 @@ def _list(context: Context) -> Result:
     return Result(data, table([("PROFILE", "FILE"), *rows]) if rows else ["no project file is trusted"])
 
 
-def _revoke(context: Context, target: str, known: Mapping[str, str]) -> Result:
+def _revoke(context: Context, target: str) -> Result:
     """Remove the copy of a project file, given by the profile's name or the file's path."""
     path = os.path.realpath(context.absolute(target))
-    name = target if target in known.values() else known.get(path) or known.get(os.path.join(path, project.FILE))
+    path = path if os.path.basename(path) == project.FILE else os.path.join(path, project.FILE)
+    known = project.trusted(context, target if is_name(target) else path)
+    name = target if target in known.values() else known.get(path)
     if name is None:
         raise NotFoundError(f"'{target}' is no trusted project file", hint="taoprof trust --list")
     manage.remove(context, name, force=False)

@@ -66,7 +66,7 @@ def uninstall_command(context: Context, args: argparse.Namespace) -> Result:
                 messages.append(f"warning: {context.short(part.path)} was not removed: {error.message}")
     failed = any(message.startswith("warning: ") for message in messages)
     lines = _lines(heading, context, removed) if removed else [] if failed else ["nothing is left to remove"]
-    kept = [part.path for part in _state(context)] + [context.mapping_file] * os.path.lexists(context.mapping_file)
+    kept = [path for path in (*(part.path for part in state), context.mapping_file) if os.path.lexists(path)]
     if kept and not args.dry_run:
         lines.append(f"not removed: {', '.join(map(context.short, kept))}")
     lines.append(f"to remove the program: {program_line()}")
@@ -178,7 +178,9 @@ def _start_files(context: Context, messages: list[str]) -> list[_Part]:
     paths = [os.path.join(folder, name) for folder in dict.fromkeys(folders) for name in _START_FILES]
     parts = []
     for path in [*paths, fish]:
-        content, _ = files.try_read(path, _START_LIMIT)
+        content, problem = files.try_read(path, _START_LIMIT)
+        if problem not in ("", "absent"):
+            messages.append(f"warning: what is in {context.short(path)} was not removed: {problem}")
         lines = content.splitlines()
         for number, line in enumerate(lines, 1):
             if _is_init(lines, number - 1):
