@@ -24,7 +24,7 @@ from pathlib import Path
 from taoprofiles.cli.parser import COMMANDS
 from taoprofiles.holds import manage
 from taoprofiles.storage.files import MAPPING_LIMIT
-from tests.cli.cases import ANSWERS, CASES
+from tests.support.cases import ANSWERS, CASES
 from tests.support.home import Home
 
 SECONDS, MEMORY = 2.0, 200
@@ -49,7 +49,7 @@ LINES: dict[str, list[list[str]]] = {
     "service": [["status"]],
     "init": [["bash"]],
 }
-"""By command, the command lines to try; those of ``tests/cli/cases.py`` for the others."""
+"""By command, the command lines to try; those of ``tests/support/cases.py`` for the others."""
 
 
 def mappings(folder: Path) -> dict[str, bytes]:

@@ -9,7 +9,7 @@ import pytest
 from taoprofiles.cli.parser import COMMANDS
 from taoprofiles.holds.hold import FIELDS
 from taoprofiles.profiles.model import ACTIONS
-from tests.cli.cases import ANSWERS, CASES, prepare, with_ids
+from tests.support.cases import ANSWERS, CASES, prepare, with_ids
 from tests.support.commands import call
 from tests.support.home import Home
 

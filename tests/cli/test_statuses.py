@@ -16,7 +16,7 @@ import pytest
 
 from taoprofiles.errors import TaoprofError
 from taoprofiles.profiles.store import Store
-from tests.cli.cases import ANSWERS, CASES, prepare, with_ids
+from tests.support.cases import ANSWERS, CASES, prepare, with_ids
 from tests.support.commands import call, one_clear_error
 from tests.support.home import Home
 

@@ -101,6 +101,7 @@ def refused(content: bytes) -> None:
 def test_secret_of_the_environment_that_cannot_be_used(value: str, where: str) -> None:
     made = {
         "description": "",
+        "extends": None,
         "layout": "custom",
         "project_dir": None,
         "variables": {"KEY": "${env:NGC_KEY}", "MORE": "x${KEY}"},
