@@ -107,8 +107,9 @@ class RunOptions:
         image, runner = None if self.image == NO_IMAGE else self.image, runners.parse(command)
         if self.image is None and not self.shared and launcher_words(unwrapped(command)) is None and runner is None:
             image = renderer.image(command)
-        takes_gpus = self.gpus is None and (not self.shared or runner is not None)
-        return replace(self, image=image, gpus=renderer.gpus if takes_gpus else self.gpus, runner=runner)
+        is_own = self.gpus is None and (not self.shared or runner is not None)
+        gpus = renderer.gpus if is_own and (self.image, renderer.gpus) != (NO_IMAGE, "none") else self.gpus
+        return replace(self, image=image, gpus=gpus, runner=runner)
 
     @property
     def own_gpus(self) -> str | None:
@@ -571,8 +572,7 @@ def _new_run_hold(
 ) -> Hold:  # fmt: skip
     """Return the hold of this process for a run; its secrets are masked."""
     mounts = mapping.mounted(rendered := renderer.mapping())
-    has_files = options.on != "kubernetes"  # which has other files than this machine
-    task = CommandContext(mounts, renderer.variables(), context.environ, reads_specs=has_files)
+    task = CommandContext(mounts, renderer.variables(), context.environ, reads_specs=options.on != "kubernetes")
     return new_hold(
         context,
         kind,

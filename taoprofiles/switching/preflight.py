@@ -43,10 +43,11 @@ def check_mapping(
     command: Sequence[str] = (),
     variables: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """Check a mapping and return the folders to create: with ``mkdir`` the missing sources, else none.
+    """Check a mapping and return the folders to create: with ``mkdir`` the missing sources.
 
-    Folders inside a source that Docker would create as root are included. ``name`` is the profile and ``doing`` the
-    taoprof command, for messages; ``command`` is the command to run, if any, with the profile's ``variables``.
+    Folders inside a source that Docker would create as root are included, for a run also without ``mkdir``. ``name`` is
+    the profile and ``doing`` the taoprof command, for messages; ``command`` is the command to run, if any, with the
+    profile's ``variables``.
 
     Raises InvalidProfileError if ``check`` is set and a run would certainly fail; with ``mkdir`` a missing folder is no
     error.
@@ -76,7 +77,7 @@ def check_mapping(
             in_command = [finding for finding in check_command(command, command_context) if finding.severity == ERROR]
             findings += in_command
             command = command if in_command else ()
-    errors, folders = _errors_and_folders(findings, mkdir=mkdir)
+    errors, folders = _errors_and_folders(findings, mkdir=mkdir, starts=doing != "use")
     if check and errors:
         raise _preflight_error(context, name, errors, mapping["Mounts"], doing=doing, command=command)
     return folders + (container.find_cache_folders(mapping, context) if mkdir or doing != "use" else [])
@@ -118,7 +119,7 @@ def check_direct_run(
     command_context = CommandContext({}, renderer.variables(), context.environ, profile=name, prefix=prefix)
     environ = {} if on_cluster else context.environ
     findings = list(direct.check(context, start, command_context, environ))
-    errors, folders = _errors_and_folders(findings, mkdir=mkdir)
+    errors, folders = _errors_and_folders(findings, mkdir=mkdir, starts=True)
     if check and errors:
         listed = [mount.entry for mount in start.mounts]
         own = {"--image": renderer.image(words), "--gpus": renderer.gpus}
@@ -131,11 +132,16 @@ def check_direct_run(
     return folders + ([] if is_remote else container.find_cache_folders(rendered, context)), unchecked
 
 
-def _errors_and_folders(findings: Iterable[Finding], *, mkdir: bool) -> tuple[list[Finding], list[str]]:
-    """Return the findings that refuse a run, and the folders to create: none without ``mkdir``."""
+def _errors_and_folders(findings: Iterable[Finding], *, mkdir: bool, starts: bool) -> tuple[list[Finding], list[str]]:
+    """Return the findings that refuse a run, and the folders to create.
+
+    Without ``mkdir`` these are those that the engine would create as root when the work ``starts``, if the user can.
+    """
     errors, folders = [], []
     for finding in findings:
-        if mkdir and finding.fix[:1] == ("mkdir",):
+        is_folder = finding.fix[:1] == ("mkdir",)
+        is_mount_point = is_folder and starts and finding.id == "dst-makes-folder"
+        if is_folder and (mkdir or (is_mount_point and not filesystem.creation_problem(finding.fix[1]))):
             folders.append(finding.fix[1])
         elif finding.severity == ERROR:
             errors.append(finding)

@@ -470,6 +470,22 @@ def test_the_results_folder_of_a_spec_file_is_reserved(sandbox: Sandbox) -> None
     assert run.wait(20) == 3
 
 
+def test_a_mount_point_inside_a_mount_is_created_before_the_engine_creates_it_as_root(sandbox: Sandbox) -> None:
+    source, inside = next(iter(mounts_of(sandbox, "a").items()))
+    with (sandbox.profiles / "a.toml").open("a") as file:
+        file.write(f'\n[[mounts]]\nsource = "{sandbox.root}"\ndestination = "{inside}/net/specs"\n')
+    sandbox.run("use", "a", check=True)
+    assert not Path(source, "net").exists(), "nothing is started"
+    sandbox.run("run", "a", "--", "true", check=True)
+    assert Path(source, "net/specs").is_dir()
+
+
+def test_a_profile_without_gpus_runs_commands_of_this_machine(sandbox: Sandbox) -> None:
+    path = sandbox.profiles / "a.toml"
+    path.write_text('gpus = "none"\nimage = "tao:7"\n' + path.read_text())
+    sandbox.run("run", "a", "--image", "none", "--", "true", check=True)
+
+
 # The log of runs
 
 
