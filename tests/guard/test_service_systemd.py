@@ -60,6 +60,30 @@ def test_install_starts_it_now_and_at_each_login_and_again_only_if_something_cha
     assert owner.pid != pid
 
 
+def test_another_development_build_restarts_it(guarded: Owner) -> None:
+    pid = guarded.pid
+    commit = next(guarded.machine.folder.glob("venv/lib/python*/site-packages/taoprofiles/commit"))
+    text = commit.read_text()
+    commit.write_text("0123456789ab with changes\n")
+    try:
+        assert guarded.json("service", "install")["data"]["done"] == ["restarted"]
+        assert guarded.json("service", "install")["data"]["done"] == []
+    finally:
+        commit.write_text(text)
+    assert guarded.pid != pid
+
+
+def test_root_with_the_home_of_this_user_uninstalls_nothing(guarded: Owner) -> None:
+    pid, line = guarded.pid, 'eval "$(taoprof init bash)"\n'
+    bashrc = guarded.write(guarded.home / ".bashrc", line)
+    taoprof = str(guarded.machine.folder / "venv/bin/taoprof")
+    done = guarded.machine.root("env", f"HOME={guarded.home}", taoprof, "uninstall", "--yes", "--state")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "taoprofd.service is a service of another user" in done.stderr
+    assert bashrc.read_text() == line
+    assert guarded.pid == pid
+
+
 def test_start_stop_status_and_logs(guarded: Owner) -> None:
     hold, begun = guarded.hold(), time.monotonic()
     assert guarded.taoprof("service", "stop").stdout == "stopped\n"

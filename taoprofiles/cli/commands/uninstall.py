@@ -19,7 +19,7 @@ from taoprofiles.cli.commands import skill
 from taoprofiles.cli.output import Declined, Result, print_progress, table
 from taoprofiles.errors import TaoprofError, UsageError
 from taoprofiles.guard import status
-from taoprofiles.guard.service import Service
+from taoprofiles.guard.service import UNIT, Service
 from taoprofiles.holds.hold import AGENT, HeldError, shorten_command
 from taoprofiles.holds.manage import active_holds
 from taoprofiles.profiles import kernels
@@ -117,6 +117,11 @@ def _guard(context: Context) -> list[_Part]:
     service = Service(context)
     if service.is_installed():
         return [_Part("service", service.path, "the guard", service.uninstall)]
+    unit = os.path.join(context.home, ".config/systemd/user", UNIT)
+    if (owner := files.stat_or_none(unit)) and owner.st_uid != context.uid:  # as with 'sudo -E'
+        what = f"cannot uninstall: {context.short(unit)} is a service of another user (uid {owner.st_uid})"
+        command = f"sudo -i -u '#{owner.st_uid}' {shlex.quote(kernels.taoprof())} uninstall"
+        raise TaoprofError(what, hint=f"nothing was changed. To uninstall as that user: {command}")
     guard = status.read_status(context)
     if guard is None:
         return []
