@@ -36,6 +36,8 @@ RUNS_LIMIT = 16 << 20
 """Bytes of the journal of runs that are read, the newest: some 20,000 runs."""
 RUNS_DROPPED = 1 << 20
 """Bytes of it that are dropped at a time, when it is longer than that and RUNS_LIMIT."""
+_RECENT_LIMIT = 1 << 20
+"""Bytes of it in which the end of a run is looked for that is still to be recorded: some 1,000 runs."""
 _RESULTS = rb'"results": (\[.*?\]), "gpus": '
 """The results folders in a line of the journal of runs; a text in it has no quotes but escaped ones."""
 
@@ -122,15 +124,16 @@ class HoldRecords:
 
         Return the process that sends the run's notification, None without one; see ``notifications.start_sender``.
         """
-        size = self.add_ended(hold) if hold.kind in OWN_KINDS else 0
-        sender_fd = None
+        recorded = self._find_recorded(hold)
+        size = self.add_ended(hold) if hold.kind in OWN_KINDS and recorded is None else None
+        hold, sender_fd = recorded or hold, None
         try:
             sender_fd = notifications.publish(self._context, hold)
             files.remove(self._path(hold.id, ".json"))
         except TaoprofError:
             notifications.withdraw(self._context, hold.id, sender_fd)
-            if hold.kind in OWN_KINDS:
-                files.truncate(self._context.runs, size)  # or it would be added again by every command
+            if size is not None:
+                files.truncate(self._context.runs, size)  # as the record stays, so does the end to be recorded
             raise
         if hold.kind == "run":
             job_records.end(self._context, hold)
@@ -139,6 +142,11 @@ class HoldRecords:
             return None
         self._delete_files(hold.id)
         return notifications.start_sender(self._context, hold.id, sender_fd, attended=attended)
+
+    def _find_recorded(self, hold: Hold) -> Hold | None:
+        """Return the end of a run that is in the journal already: whoever added it was killed before the rest of it."""
+        ends = self.ended_runs(hold.id, limit=_RECENT_LIMIT) if hold.kind in OWN_KINDS else ()
+        return next((run for run in ends if (run.id, run.since) == (hold.id, hold.since)), None)
 
     def add_ended(self, run: Hold) -> int:
         """Append an ended run, or a task of a notebook, to the journal of runs, durably; return its size before."""
@@ -192,15 +200,17 @@ class HoldRecords:
         except OSError:
             return None
 
-    def ended_runs(self, prefix: str = "", wrote: Callable[[list[str]], bool] | None = None) -> Iterator[Hold]:
-        """Yield the runs of the journal, the newest first, as far as RUNS_LIMIT. Needs no lock.
+    def ended_runs(
+        self, prefix: str = "", wrote: Callable[[list[str]], bool] | None = None, *, limit: int = RUNS_LIMIT
+    ) -> Iterator[Hold]:
+        """Yield the runs of the journal, the newest first, as far as ``limit`` bytes. Needs no lock.
 
         With ``prefix`` only those whose id, or the name of their profile, begins with it; with ``wrote`` those for
         whose results folders it is true. These are looked for in the text of the lines: parsing 100,000 takes seconds.
         """
         begin = json.dumps(prefix)[:-1].encode()
         rejected: set[bytes] = set()
-        for line in lines_backwards(self._context.runs, RUNS_LIMIT):
+        for line in lines_backwards(self._context.runs, limit):
             if prefix and b'"id": ' + begin not in line and b'"profile": ' + begin not in line:
                 continue
             results = re.search(_RESULTS, line) if wrote is not None else None
