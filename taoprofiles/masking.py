@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 MASK = "***"
 MIN_SECRET_LENGTH = 4
 """Minimum length of a known value that is masked; a shorter one occurs in any text."""
+MIN_COPY_LENGTH = 8
+"""Minimum length of a secret of which a copy is recognised in a variable of another name."""
 
 _WORDS = ("KEY", "TOKEN", "SECRET", "PASS", "PWD", "CREDENTIAL", "AUTH", "NOTIFY")
 _NOT_SECRET = ("KEYPOINT",)  # TAO's pose networks: KEYPOINT_DIR is a folder
@@ -160,6 +162,11 @@ def is_secret(name: str, value: str = "") -> bool:
     if upper not in _FOLDERS and any(word in upper for word in _WORDS):
         return True
     return bool(value) and mask_text(value) != value
+
+
+def is_copied(name: str, value: str) -> bool:
+    """Check whether a copy of a variable's value is a secret too; others may name the folder in TOKENIZER_DIR."""
+    return len(value) >= MIN_COPY_LENGTH and value[0] not in "/~.$" and is_secret(name)
 
 
 def mask_target(target: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from taoprofiles.errors import InvalidStateError
-from taoprofiles.masking import MASK, is_secret
+from taoprofiles.masking import MASK, is_copied, is_secret
 from taoprofiles.storage import files
 from taoprofiles.storage.journal import digest_of
 from taoprofiles.system.filesystem import real_paths
@@ -179,11 +179,18 @@ class Difference(NamedTuple):
 def changes(a: dict[str, Any], b: dict[str, Any], *, secrets: Collection[str] = ()) -> list[Difference]:
     """Return the differences between two mappings, mounts by destination.
 
-    ``secrets`` are container variables that contain a secret, whatever their name.
+    ``secrets`` are container variables that contain a secret, whatever their name. A value that contains one of
+    theirs is a secret too.
     """
     flat_a, flat_b = _flat(a), _flat(b)
+    known = {
+        value.strip('"')
+        for flat in (flat_a, flat_b)
+        for (what, _, name, _), value in flat.items()
+        if what == "env" and is_copied("SECRET" if _plain(name) in secrets else _plain(name), value.strip('"'))
+    }
     return [
-        _change(key, flat_a.get(key), flat_b.get(key), secrets)
+        _change(key, flat_a.get(key), flat_b.get(key), secrets, known)
         for key in dict.fromkeys([*flat_a, *flat_b])
         if flat_a.get(key) != flat_b.get(key)
     ]
@@ -201,12 +208,13 @@ def difference_counter(mapping: dict[str, Any]) -> Callable[[dict[str, Any]], in
     return count
 
 
-def _change(item: _Item, a: str | None, b: str | None, secrets: Collection[str]) -> Difference:
+def _change(item: _Item, a: str | None, b: str | None, secrets: Collection[str], known: Collection[str]) -> Difference:
     what, section, name, number = item
     key = _plain(name)
     is_hidden = what == "other"  # its content is unknown
     if what == "env":
         is_hidden = key in secrets or is_secret(key, a or "") or is_secret(key, b or "")
+        is_hidden = is_hidden or any(value in text for value in known for text in (a, b) if text is not None)
     elif what == "docker":
         from taoprofiles.launcher.versions import behaviour_or_newest
 

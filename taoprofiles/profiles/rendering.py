@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING, TypedDict
 
 from taoprofiles.errors import InvalidProfileError
-from taoprofiles.masking import MASK, is_secret, mask_command, mask_target
+from taoprofiles.masking import MASK, is_copied, is_secret, mask_command, mask_target
 from taoprofiles.storage.paths import expand_user, is_inside
 
 if TYPE_CHECKING:
@@ -233,15 +233,20 @@ class Renderer:
         return [key for key, value in (("gpus", self.gpus), ("image", self._template["images"])) if value]
 
     def secrets(self) -> tuple[set[str], set[str]]:
-        """Return the names of variables, and of container variables, that are secret, or refer to a secret."""
+        """Return the names of variables, and of container variables, that are secret: one, a copy of one, or with one.
+
+        What ${…} refers to counts as part of the value.
+        """
         secret: set[str] = set()
-        environ = self._context.environ
+        environ, texts = self._context.environ, (self._template["variables"], self._template["env"])
+        copies = {text for values in texts for name, text in values.items() if is_copied(name, text)}
 
         def secret_names(expressions: dict[str, str]) -> set[str]:
             return {
                 name
                 for name, text in expressions.items()
-                if is_secret(name, text)
+                if text in copies
+                or is_secret(name, text)
                 or any(
                     other in secret if kind == "variable" else is_secret(other, environ.get(other, ""))
                     for kind, other in references(text)

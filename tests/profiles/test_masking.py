@@ -347,3 +347,22 @@ def test_a_password_in_a_url_is_a_secret_whatever_the_variable_is_called(home: H
             assert done.status in (0, 3, 6), (verb, done)
     shown = call(home, "show", "p", environ=environ).out
     assert "PLAIN" in shown and "http://proxy:3128" in shown
+
+
+def test_a_copy_of_a_secret_is_one_whatever_the_variable_is_called(home: Home) -> None:
+    home.profile(
+        "a",
+        'schema = 1\nlayout = "custom"\n[variables]\nAPI_KEY = "sesame-open"\nNAME = "sesame-open"\n'
+        'TOKENIZER_DIR = "/data/shared"\nDATA = "/data/shared"\n[container.env]\nCOPY = "sesame-open"\n',
+    )
+    assert call(home, "use", "a").status == 0
+    home.mapping_file.write_text(
+        json.dumps({"Mounts": [], "Envs": [{"variable": "OTHER", "value": "with sesame-open"}]})
+    )
+    lines = ("show a", "env a", "render a --to docker --image i -- x", "status", "diff a", "use a --dry-run")
+    for line in lines:
+        for words in (line.split(), [*line.split()[:2], "--json", *line.split()[2:]]):
+            done = call(home, *words)
+            assert "sesame-open" not in done.out + done.err, words
+            assert done.status in (0, 6), done
+    assert "DATA='/data/shared'" in call(home, "env", "a").out, "a folder that two variables name is no secret"

@@ -20,9 +20,18 @@ _AGENTS = (".claude", ".codex", ".agents")
 
 
 def installed(context: Context) -> list[str]:
-    """Return the skills that are installed for the agents of this user."""
-    paths = [os.path.join(folder, NAME, "SKILL.md") for folder in _agents_folders(context)]
-    return list(filter(os.path.lexists, paths))
+    """Return the skills that are installed for the agents of this user, also one that cannot be looked at."""
+    paths = []
+    for agent in _AGENTS:
+        path = os.path.join(context.home, agent, "skills", NAME, "SKILL.md")
+        try:
+            os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:
+            pass
+        paths.append(path)
+    return paths
 
 
 def remove(path: str) -> None:
