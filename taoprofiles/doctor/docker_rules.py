@@ -151,8 +151,9 @@ def _kind(docker: DockerFacts) -> list[Finding]:
         findings.append(warning("engine-outside", engine.address, what, why, hint))
     if engine.is_rootless:
         what = "the engine is rootless"
-        why = "results of a profile with a 'user' belong to an id such as 100999; root in a container is this user"
-        hint = "taoprof set NAME docker.user=0:0"
+        why = "results of a profile with a 'user' belong to an id such as 100999; root in a container is this user. "
+        why += "It cannot raise a limit above yours: error setting rlimit type 8"
+        hint = "taoprof set NAME docker.user=0:0 docker.ulimits.memlock=65536"
         findings.append(warning("docker-rootless", engine.address, what, why, hint))
     if engine.system == "Docker Desktop":
         what = "the engine is Docker Desktop, in a virtual machine"
