@@ -99,10 +99,12 @@ def _completer(find: Callable[[Context], Sequence[str] | dict[str, str]]) -> Cal
     return complete
 
 
-def _profiles(context: Context) -> list[str]:
+def _profiles(context: Context) -> dict[str, str]:
+    """Return the profiles, each with its project: of words without a description zsh shows an empty one, '--'."""
     from taoprofiles.profiles.store import Store
 
-    return Store(context).names()
+    texts = {item.name: item.project_dir or item.extends or item.layout or "" for item in Store(context).summaries()}
+    return {name: " ".join(text.split()) or "not valid" for name, text in texts.items()}
 
 
 def _holds(context: Context) -> dict[str, str]:

@@ -304,13 +304,13 @@ def test_a_table_fits_the_terminal(home: Home) -> None:
 # Completion
 
 
-def completed(home: Home, line: str) -> list[str]:
+def completed(home: Home, line: str, *, shell: str = "bash") -> list[str]:
     """Ask for completions as the shells' scripts do: the line in the environment, the answer on descriptor 8."""
     reader, writer = os.pipe()
     environ = {
         **home.environ,
         "_ARGCOMPLETE": "1",
-        "_ARGCOMPLETE_SHELL": "bash",
+        "_ARGCOMPLETE_SHELL": shell,
         "_ARGCOMPLETE_IFS": "\n",
         "COMP_TYPE": "9",
         "COMP_LINE": line,
@@ -352,6 +352,11 @@ def test_completion(home: Home, line: str, expected: list[str]) -> None:
     if not line.rpartition(" ")[2].startswith("-"):
         words = [word for word in words if not word.startswith("-")]
     assert words == expected
+
+
+def test_completion_describes_each_profile(home: Home) -> None:
+    """Of words without a description zsh shows an empty one, '--'."""
+    assert all(":" in word.rstrip(":") for word in completed(home, "taoprof use ci", shell="zsh"))
 
 
 def test_completion_offers_every_command_and_writes_nothing(home: Home) -> None:
