@@ -55,6 +55,12 @@ def linked(home: Home) -> None:
     home.run("use", "a", check=True)
 
 
+def with_project(home: Home) -> None:
+    active(home)
+    text = 'schema = 1\nlayout = "custom"\n[[mounts]]\nsource = "."\ndestination = "/data"\n'
+    (home.root / "projects/a/.taoprof.toml").write_text(text)
+
+
 COMPACTING = f"""\
 from taoprofiles.storage import journal
 journal.SIZE_LIMIT, journal.KEPT_SIZE = 1, 500
@@ -72,6 +78,12 @@ CASES: dict[str, tuple[Callable[[Home], None], list[str], str]] = {
     "first hold": (unused, ["hold", "--reason", "test"], power_loss.COMMAND),
     "rename": (active, ["rename", "a", "x"], power_loss.COMMAND),
     "set": (active, ["set", "a", "NUM_GPUS=2"], power_loss.COMMAND),
+    "new with a project file": (
+        active,
+        ["new", "d", "--project-dir", "projects/a", "--project"],
+        power_loss.COMMAND,
+    ),
+    "trust": (with_project, ["trust", "projects/a", "--name", "d", "--yes"], power_loss.COMMAND),
     "purge": (active, ["history", "--purge", "--yes"], power_loss.COMMAND),
 }
 
@@ -115,7 +127,7 @@ def wait_for_loops(home: Home, case: str, contents: tuple[bytes | None, bytes | 
     """Check that a home can be used on, and that the content that is not in its mapping file is stored."""
     before = content(home)
     assert before in contents, f"neither the old nor the new mapping: {before!r}"
-    names = sorted(path.stem for path in home.profiles.glob("*.toml"))
+    names = sorted(path.stem for path in home.profiles.glob("*.toml") if path.stem != "d")
     assert names in (["a", "b", "c"], ["b", "c", "x"]), names
     for line in ("status", "list", "history", "current"):
         done = call(home, *line.split())
